@@ -1,0 +1,164 @@
+"""The blueprint: the frozen, numbered, signed artifact that every runtime reads. Execution makes no choices beyond it.
+
+Types only; compiling is `release`, signing and reading are `blueprint.artifact`. Amounts are picodollars (int), rates are
+picodollars per million tokens (int), durations are milliseconds (int). Every list is sorted, so the same input gives the
+same bytes.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=False):
+    """Base of all blueprint types; unknown fields of a newer minor version are ignored."""
+
+
+class Rates(Struct):
+    """Price of one deployment in picodollars per million tokens of each class; `request` is picodollars a call.
+
+    `None` of a class means that the class is priced as its parent (cache read/write and audio as input, reasoning as output).
+    """
+
+    input: int
+    output: int
+    cache_read: int | None = None
+    cache_write: int | None = None
+    reasoning: int | None = None
+    input_audio: int | None = None
+    output_audio: int | None = None
+    request: int = 0
+    source: str = "declared"
+    """Where the price is from: `genai-prices 0.2.3 openai/gpt-4.1-mini`, `declared FILE:LINE`, or `declared free`."""
+    effective: str = ""
+    """ISO date from which it holds."""
+
+
+class Deployment(Struct):
+    """A model served at a site."""
+
+    name: str
+    site: str
+    model: str
+    """Canonical model name, such as `openai/gpt-4.1-mini`."""
+    upstream_model: str
+    """What the upstream calls it; spliced into the request."""
+    url: str
+    """Base URL that ends before `/chat/completions`; `local:NAME` is a service of this `up` (see runtime endpoints)."""
+    key: str | None = None
+    """Secret reference (`env:NAME`, `file:PATH`), never the secret."""
+    rates: Rates
+    kind: str = "chat"
+    """chat | embeddings"""
+    context_tokens: int = 8192
+    max_output_tokens: int = 4096
+    input_overhead_tokens: int = 16
+    """Tokens per message that the chat template may add, for the input bound (bytes + overhead)."""
+    cap_field: str = "max_tokens"
+    """Field that caps output at this upstream: `max_tokens` or `max_completion_tokens`."""
+    connect_ms: int = 2000
+    first_token_ms: int = 30000
+    idle_ms: int = 15000
+
+
+class Site(Struct):
+    name: str
+    type: str
+    jurisdiction: str
+    title: str = ""
+
+
+class Budget(Struct):
+    name: str
+    covers: str
+    """company | team/NAME | workload/NAME | key/ID"""
+    limit: int
+    """picodollars per period"""
+    period: str
+    """day | month | year | total (UTC calendar)"""
+
+
+class Source(Struct):
+    name: str
+    path: str
+    sensitivity: str
+    owner: str
+    readers: list[str]
+
+
+class Grounding(Struct):
+    sources: list[str]
+    passages: int = 4
+    max_bytes: int = 6000
+    """Most that grounding may add to a prompt; reserved at admission."""
+    required: bool = True
+    """True: cut off from the live permissions, the call is refused; a call with no passage found is still answered, and says so."""
+
+
+class Workload(Struct):
+    name: str
+    purpose: str
+    stage: str
+    sensitivity: str
+    audience: str
+    residency: list[str]
+    team: str | None = None
+    deployments: list[str]
+    """Allowed deployments in order: the primary first, then the fallbacks."""
+    embeddings: list[str] = []
+    budgets: list[str]
+    """Names of budgets that cover every call of this workload (company, team, workload), each charged in full."""
+    grounding: Grounding | None = None
+    system_prompt: str | None = None
+    prompt: str | None = None
+    """name@version of that prompt"""
+    max_output_tokens: int = 1024
+    """Cap where the caller gives none, and the most a caller may ask for."""
+    calls_per_day: int | None = None
+    people: int | None = None
+    expires: str | None = None
+    """ISO date after which an experiment or pilot is refused."""
+    grace_ms: int = 60000
+    attempts: int = 3
+    deadline_ms: int = 60000
+    owners: dict[str, list[str]] = {}
+    """duty -> e-mail addresses (nominations; live duties are in PostgreSQL)"""
+
+
+class Alternative(Struct):
+    """One deployment that could serve a workload, with what it would cost or why it may not."""
+
+    deployment: str
+    site: str
+    allowed: bool
+    reasons: list[str]
+    """Why not: `outside EU`, `1.9 s > 800 ms`, ... empty where allowed."""
+    monthly: int | None
+    """picodollars per month at the declared traffic, None without a price"""
+
+
+class Placement(Struct):
+    workload: str
+    primary: str | None
+    fallbacks: list[str]
+    alternatives: list[Alternative]
+    binding: str
+    """The constraint that decided, in words."""
+    gap: float = 0.0
+    """Proven relative gap to the optimum (0 where all alternatives were enumerated)."""
+
+
+class Blueprint(Struct):
+    format: int = 1
+    number: int
+    company: str
+    separation: str
+    """solo | enforced"""
+    sites: list[Site]
+    deployments: list[Deployment]
+    sources: list[Source]
+    workloads: list[Workload]
+    budgets: list[Budget]
+    placements: list[Placement]
+    rollback_of: int | None = None
+    demo: bool = False

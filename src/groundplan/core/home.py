@@ -1,0 +1,86 @@
+"""The folder HOME of one installation: where each thing is. Only paths and safe writing; nothing here knows what the files mean."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Paths below HOME. All folders are 0700 and all secrets 0600."""
+
+    root: Path
+
+    @property
+    def lock(self) -> Path:
+        """Held with flock by the one `up` that owns this HOME."""
+        return self.root / "lock"
+
+    @property
+    def operator_token(self) -> Path:
+        return self.root / "operator.token"
+
+    @property
+    def keys(self) -> Path:
+        """checkpoint.key, blueprint.key, subject.key (private, 0600) and checkpoint.pub, blueprint.pub."""
+        return self.root / "keys"
+
+    @property
+    def postgres(self) -> Path:
+        return self.root / "postgres"
+
+    @property
+    def journal(self) -> Path:
+        """journal/<epoch uuid>/NNNNNNNN.seg and journal/<epoch uuid>/lock (flock held by the living gateway worker)."""
+        return self.root / "journal"
+
+    @property
+    def audit(self) -> Path:
+        """checkpoint, tile/..., entries/...: C2SP tlog-tiles."""
+        return self.root / "audit"
+
+    @property
+    def search(self) -> Path:
+        return self.root / "search"
+
+    @property
+    def run(self) -> Path:
+        """up.json (pid, addresses), endpoints.json (local services); only meaningful while `up` runs."""
+        return self.root / "run"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    def create(self) -> None:
+        """Make HOME and its folders, private to this user. Safe to repeat."""
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (self.keys, self.journal, self.audit, self.search, self.run, self.logs):
+            folder.mkdir(mode=0o700, exist_ok=True)
+
+
+def write_atomically(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Replace `path` so that after a crash it holds either the old or the new bytes, durably."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    try:
+        os.fchmod(descriptor, mode)
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    temporary.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,76 @@
+"""Money is an integer number of picodollars (10^-12 USD) in memory and `numeric(30,12)` USD in the database.
+
+Nothing here rounds silently: a text with more than 12 decimals is refused, and division rounds up (a cost is never understated).
+Other currencies and rates are not handled here.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from typing import NewType
+
+from groundplan.core.errors import Invalid
+
+Picodollars = NewType("Picodollars", int)
+"""10^-12 US dollars."""
+
+PICO = 10**12
+MAX_AMOUNT = Picodollars(2**63 - 1)
+"""Largest amount that one record may carry, about 9.2 million USD."""
+
+_AMOUNT = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?:USD)?", re.ASCII)
+
+
+def parse_usd(text: str) -> Picodollars:
+    """Read `"200"`, `"200 USD"` or `"0.000000000001"`; raises `Invalid` on anything else, signs and exponents included."""
+    match = _AMOUNT.fullmatch(text.strip())
+    if match is None:
+        raise Invalid(
+            f"'{text[:40]}' is not an amount of money", code="money_syntax", hint="Write it like 12.50 USD."
+        )
+    whole, _, fraction = match["number"].partition(".")
+    if len(fraction.rstrip("0")) > 12:
+        raise Invalid(
+            f"'{text[:40]}' has more than 12 decimals", code="money_precision", hint="The smallest unit is 10^-12 USD."
+        )
+    amount = int(whole) * PICO + int(fraction[:12].ljust(12, "0") or 0)
+    if amount > MAX_AMOUNT:
+        raise Invalid(f"'{text[:40]}' is too large", code="money_range", hint="Use at most 9,000,000 USD.")
+    return Picodollars(amount)
+
+
+def format_usd(amount: Picodollars | int) -> str:
+    """Exact decimal text of USD with 12 decimals, as in JSON fields that end in `_usd`: `"0.012345678901"`."""
+    sign = "-" if amount < 0 else ""
+    whole, fraction = divmod(abs(amount), PICO)
+    return f"{sign}{whole}.{fraction:012d}"
+
+
+def short_usd(amount: Picodollars | int) -> str:
+    """For people: at least two decimals, small amounts with three significant digits: `$0.00214`, `$12.30`."""
+    value = Decimal(abs(amount)) / PICO
+    sign = "-" if amount < 0 else ""
+    if value == 0 or value >= 1:
+        return f"{sign}${value:,.2f}"
+    digits = max(2, 2 - value.adjusted())
+    return f"{sign}${value:.{digits}f}"
+
+
+def to_decimal(amount: Picodollars | int) -> Decimal:
+    """USD for a `numeric(30,12)` column."""
+    return Decimal(amount).scaleb(-12)
+
+
+def from_decimal(value: Decimal) -> Picodollars:
+    """Picodollars of a `numeric(30,12)` column. Raises `Invalid` if it has finer parts."""
+    scaled = value.scaleb(12)
+    amount = int(scaled)
+    if amount != scaled:
+        raise Invalid(f"{value} USD is finer than a picodollar", code="money_precision", hint="Store 12 decimals.")
+    return Picodollars(amount)
+
+
+def ceil_div(numerator: int, denominator: int) -> int:
+    """Division that rounds towards the dearer side."""
+    return -(-numerator // denominator)

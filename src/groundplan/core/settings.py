@@ -1,0 +1,84 @@
+"""The one settings object; the environment is read here and nowhere else.
+
+Command-line options override these (the CLI does that). Secrets are not settings: they are referenced (`env:NAME`,
+`file:PATH`) and resolved by `resolve_secret` at the moment of use, never stored or shown.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from groundplan.core.errors import Invalid
+
+DEFAULT_PORT = 8600
+DEFAULT_CONTROL_PORT = 8601
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a process needs to know before it reads anything else."""
+
+    home: Path
+    """Keys, journal, audit tiles, embedded database, logs of one installation. GROUNDPLAN_HOME, default ./.groundplan."""
+    workspace: Path | None
+    """Folder of declarations. GROUNDPLAN_WORKSPACE, default: none."""
+    database_url: str | None
+    """DSN of PostgreSQL >= 16 with pgvector; None means the embedded server. GROUNDPLAN_DATABASE_URL."""
+    url: str | None
+    """Address of the control API for commands; None means: find it through HOME. GROUNDPLAN_URL."""
+    token: str | None
+    """Bearer token for the control API; None means HOME/operator.token. GROUNDPLAN_TOKEN."""
+    models: Path
+    """Where downloaded model files are kept, shared by all HOMEs of a user. GROUNDPLAN_MODELS."""
+
+
+def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
+    """Settings from the process environment (or the given mapping)."""
+    env = os.environ if environment is None else environment
+    workspace = env.get("GROUNDPLAN_WORKSPACE")
+    cache = Path(env.get("XDG_CACHE_HOME") or Path(env.get("HOME") or "/var/tmp") / ".cache")
+    return Settings(
+        home=Path(env.get("GROUNDPLAN_HOME") or ".groundplan").absolute(),
+        workspace=Path(workspace).absolute() if workspace else None,
+        database_url=env.get("GROUNDPLAN_DATABASE_URL") or None,
+        url=env.get("GROUNDPLAN_URL") or None,
+        token=env.get("GROUNDPLAN_TOKEN") or None,
+        models=Path(env.get("GROUNDPLAN_MODELS") or cache / "groundplan" / "models").absolute(),
+    )
+
+
+def child_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Environment for a process that we start: ours plus `extra`."""
+    return {**os.environ, **(extra or {})}
+
+
+def resolve_secret(reference: str) -> str:
+    """The secret behind `env:NAME` or `file:PATH`, without surrounding white space.
+
+    Raises `Invalid` with the reference (never the value) where it is malformed, unset, unreadable or empty.
+    """
+    scheme, _, name = reference.partition(":")
+    if scheme == "env" and name:
+        value = os.environ.get(name, "")
+    elif scheme == "file" and name:
+        try:
+            value = Path(name).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise Invalid(
+                f"the secret {reference} cannot be read: {error.__class__.__name__}",
+                code="secret_unreadable",
+                hint="Check that the file exists and that this user may read it.",
+            ) from error
+    else:
+        raise Invalid(
+            "a secret must be a reference", code="secret_syntax", hint="Write env:NAME or file:/path, never the secret."
+        )
+    value = value.strip()
+    if not value:
+        raise Invalid(
+            f"the secret {reference} is empty or not set", code="secret_missing", hint=f"Set it before starting: {name}"
+        )
+    return value

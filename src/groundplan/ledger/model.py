@@ -1,0 +1,101 @@
+"""The facts of a call. Written by the gateway's journal, shipped to PostgreSQL, read by the domains. Types only.
+
+Amounts are picodollars; times are milliseconds since the epoch (UTC) in the journal, durations milliseconds.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Tokens by class. `input` and `output` are totals that include their sub-classes, as OpenAI reports them."""
+
+    input: int = 0
+    output: int = 0
+    cache_read: int = 0
+    cache_write: int = 0
+    reasoning: int = 0
+    input_audio: int = 0
+    output_audio: int = 0
+
+
+class Charge(msgspec.Struct, frozen=True, array_like=True):
+    """One budget that an attempt reserves from or is charged to."""
+
+    budget: str
+    period: str
+    amount: int
+
+
+class Reservation(msgspec.Struct, frozen=True, array_like=True):
+    """Written (survives kill -9) before an attempt is sent."""
+
+    call: bytes
+    """16 bytes of the call's UUIDv7"""
+    attempt: int
+    """0, 1, ... within the call"""
+    at: int
+    workload: str
+    person: str
+    key: str
+    endpoint: str
+    deployment: str
+    site: str
+    model: str
+    blueprint: int
+    bound: int
+    """The most that this attempt can cost."""
+    charges: list[Charge]
+    """Each covering budget with what this record takes from it: `bound`, or 0 for a retry that inherits a reservation."""
+    demo: bool = False
+
+
+class Settlement(msgspec.Struct, frozen=True, array_like=True):
+    """What an attempt turned out to cost. Exactly one for each reservation, unless the process died."""
+
+    call: bytes
+    attempt: int
+    at: int
+    cost: int
+    outcome: str
+    """ok | failed | cancelled | not_billed"""
+    http_status: int
+    usage: Usage
+    estimated: bool
+    flags: list[str]
+    duration_us: int
+
+
+class Finish(msgspec.Struct, frozen=True, array_like=True):
+    """The end of a call, after the settlement of its last attempt. Also written alone for a refused call."""
+
+    call: bytes
+    at: int
+    workload: str
+    person: str
+    key: str
+    endpoint: str
+    status: str
+    """ok | refused | failed | cancelled"""
+    http_status: int
+    error_code: str
+    deployment: str
+    cache: str
+    blueprint: int
+    duration_us: int
+    first_byte_us: int
+    steps: list[tuple[str, int]]
+    """(step, microseconds) of identify, admit, cache, ground, serve, settle"""
+    sources: list[tuple[str, str, int, int]]
+    """(document id, path, first line, last line) of each passage that was given to the model"""
+    demo: bool = False
+
+
+class Release(msgspec.Struct, frozen=True, array_like=True):
+    """The holder gives part of its slice back; durable before PostgreSQL is told. `id` makes it idempotent."""
+
+    id: bytes
+    budget: str
+    period: str
+    amount: int
