@@ -1,0 +1,52 @@
+# Everything a newcomer needs: `make run` and `make test`. Python 3.11 to 3.13, make and git are all it assumes.
+SHELL := /bin/sh
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	$$p -c 'import sys, venv; sys.exit(not (3,11) <= sys.version_info[:2] <= (3,13))' 2>/dev/null && { echo $$p; break; }; done)
+VENV := .venv
+BIN := $(VENV)/bin
+PORT ?= 8600
+CONTROL_PORT ?= 8601
+HOME_DIR ?= .groundplan
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: setup setup-dev run test check bench soak screenshots lock clean
+
+setup: $(VENV)/.installed
+setup-dev: $(VENV)/.installed-dev
+
+$(VENV)/.installed: requirements/run.txt pyproject.toml scripts/setup.sh
+	@sh scripts/setup.sh "$(PYTHON)" $(VENV) requirements/run.txt && touch $@
+
+$(VENV)/.installed-dev: requirements/dev.txt pyproject.toml scripts/setup.sh
+	@sh scripts/setup.sh "$(PYTHON)" $(VENV) requirements/dev.txt && touch $@ $(VENV)/.installed
+
+run: setup
+	@exec $(BIN)/groundplan up --workspace examples/company --home $(HOME_DIR) --port $(PORT) --control-port $(CONTROL_PORT) --demo --tour
+
+test: setup-dev
+	@sh scripts/chromium.sh
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not soak"
+
+check: setup-dev
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q -n 2 tests/unit
+
+bench: setup-dev
+	$(BIN)/python benchmarks/gateway.py
+	$(BIN)/python benchmarks/audit_append.py
+
+soak: setup-dev
+	$(BIN)/python -m pytest -q -m soak --timeout 7200
+
+screenshots: setup-dev
+	@sh scripts/chromium.sh
+	$(BIN)/python -m groundplan.testing.screenshots docs/pictures
+
+lock:
+	@sh scripts/lock.sh
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
