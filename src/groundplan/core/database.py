@@ -1,0 +1,104 @@
+"""Where the database is, for each role, and one way to open a connection that fails in our words.
+
+Contains no SQL and no pool: each part owns its statements (its `store.py`) and its connections. Starting the embedded
+server and migrating are the runtime's.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final, Literal, get_args
+from urllib.parse import quote, urlencode
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from groundplan.core.errors import Invalid, Unavailable
+from groundplan.core.home import Home
+from groundplan.core.settings import Settings
+
+Role = Literal["owner", "control", "gateway", "shipper", "search"]
+ROLES: Final[tuple[Role, ...]] = get_args(Role)
+"""`owner` migrates and backs up; the others own nothing, are not superuser and do not bypass row-level security."""
+
+DATABASE: Final = "groundplan"
+"""Name of the database in the embedded server; an external one may have any name."""
+
+
+def role_name(database: str, role: Role) -> str:
+    """The PostgreSQL role behind `role` in a database of that name."""
+    return f"{database}_{role}"
+
+
+def database_url(home: Home, settings: Settings, role: Role) -> str:
+    """A libpq URI for `role`; it carries the password of the embedded server, so it is never logged.
+
+    Raises `Unavailable` (`database_not_running`) where the embedded server of this HOME has not been started, and
+    `Invalid` (`database_url`) where GROUNDPLAN_DATABASE_URL is malformed or names no database.
+    """
+    if settings.database_url is not None:
+        return external_url(settings.database_url, role)
+    try:
+        port = int((home.postgres / "port").read_text())
+        passwords = json.loads((home.postgres / "roles.json").read_bytes())
+    except (OSError, ValueError) as error:
+        raise Unavailable(
+            f"no database runs for {home.root}",
+            code="database_not_running",
+            hint="Start it with `groundplan up`, or check --home.",
+        ) from error
+    return embedded_url(port, role_name(DATABASE, role), str(passwords[role]), DATABASE)
+
+
+def embedded_url(port: int, user: str, password: str, database: str) -> str:
+    """The URI of a server on this machine's loopback."""
+    return (
+        f"postgresql://{quote(user, safe='')}:{quote(password, safe='')}@127.0.0.1:{port}/{quote(database, safe='')}"
+        f"?application_name={quote(user, safe='')}"
+    )
+
+
+def external_url(dsn: str, role: Role) -> str:
+    """`dsn` (URI or keywords) as the role; `owner` stays the user that the DSN names."""
+    parameters = dsn_parameters(dsn)
+    if role != "owner":
+        wanted = f"-c role={role_name(str(parameters['dbname']), role)}"
+        parameters["options"] = " ".join(part for part in (parameters.get("options"), wanted) if part)
+    parameters.setdefault("application_name", f"groundplan_{role}")
+    return "postgresql:///?" + urlencode({key: str(value) for key, value in parameters.items()}, quote_via=quote)
+
+
+def dsn_parameters(dsn: str) -> dict[str, Any]:
+    """The libpq parameters of a DSN; `dbname` is always there.
+
+    Raises `Invalid` without repeating the DSN, since it may hold a password.
+    """
+    try:
+        parameters = {key: value for key, value in conninfo_to_dict(dsn).items() if value not in (None, "")}
+    except psycopg.ProgrammingError:
+        parameters = {}
+    if not parameters.get("dbname"):
+        raise Invalid(
+            "the database URL is malformed or names no database",
+            code="database_url",
+            hint="Write GROUNDPLAN_DATABASE_URL like postgresql://user@host:5432/groundplan.",
+        )
+    return parameters
+
+
+def connect(url: str, *, autocommit: bool = False, timeout: int = 10) -> psycopg.Connection[tuple[Any, ...]]:
+    """A connection within `timeout` seconds, or `Unavailable` (`database_unavailable`)."""
+    try:
+        return psycopg.connect(url, autocommit=autocommit, connect_timeout=timeout)
+    except psycopg.OperationalError as error:
+        raise Unavailable(
+            f"the database cannot be reached: {first_line(error)}",
+            code="database_unavailable",
+            hint="Check that PostgreSQL runs and admits this user; `groundplan doctor` tests it.",
+            retry_after=1.0,
+        ) from error
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of a database error, for a message that stays on one line."""
+    return (str(error).strip().splitlines() or [error.__class__.__name__])[0]

@@ -1,0 +1,86 @@
+"""How local services of one installation find each other: each announces its address below HOME/run/endpoints.d.
+
+Nothing here starts, watches or calls a service; an announcement only says where its writer listens, and with which key.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from groundplan.core.errors import Invalid
+from groundplan.core.home import Home, write_atomically
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A living local service: base `url` without a trailing slash, bearer `token`, and the `pid` that announced it."""
+
+    name: str
+    url: str
+    token: str
+    pid: int
+
+
+def announce(home: Home, name: str, url: str, token: str) -> None:
+    """Tell that this process serves `name` at `url`, instead of whoever did before. Raises `Invalid` for a bad name."""
+    path = _path(home, name)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    body = {"name": name, "url": url.rstrip("/"), "token": token, "pid": os.getpid()}
+    write_atomically(path, json.dumps(body).encode())
+
+
+def withdraw(home: Home, name: str) -> None:
+    """Take back this process's own announcement of `name`; a successor's is left alone."""
+    found = _read(_path(home, name))
+    if found is not None and found.pid == os.getpid():
+        _path(home, name).unlink(missing_ok=True)
+
+
+def lookup(home: Home, name: str) -> Endpoint | None:
+    """The announcement of `name`, or None where there is none, or its process is gone. Reads a file at each call."""
+    found = _read(_path(home, name))
+    return found if found is not None and _lives(found.pid) else None
+
+
+def lookup_all(home: Home) -> tuple[Endpoint, ...]:
+    """All living announcements, by name."""
+    found = (_read(path) for path in sorted(_folder(home).glob("*.json")))
+    return tuple(one for one in found if one is not None and _lives(one.pid))
+
+
+def _folder(home: Home) -> Path:
+    return home.run / "endpoints.d"
+
+
+def _path(home: Home, name: str) -> Path:
+    if not _NAME.fullmatch(name):
+        raise Invalid(
+            f"'{name[:80]}' is not a name for a local service",
+            code="service_name",
+            hint="Use up to 63 lower-case letters, digits and hyphens.",
+        )
+    return _folder(home) / f"{name}.json"
+
+
+def _read(path: Path) -> Endpoint | None:
+    try:
+        body = json.loads(path.read_bytes())
+        return Endpoint(name=str(body["name"]), url=str(body["url"]), token=str(body["token"]), pid=int(body["pid"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,71 @@
+"""Addresses of the database per role, for the embedded server and for a DSN."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from psycopg.conninfo import conninfo_to_dict
+
+from groundplan.core.database import ROLES, connect, database_url, embedded_url, external_url
+from groundplan.core.errors import Invalid, Unavailable
+from groundplan.core.home import Home
+from groundplan.core.settings import Settings, load_settings
+
+
+def settings(dsn: str | None = None) -> Settings:
+    return dataclasses.replace(load_settings({}), database_url=dsn)
+
+
+def test_before_the_first_start_there_is_no_address(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match="database_not_running"):
+        database_url(Home(tmp_path), settings(), "control")
+
+
+def test_the_embedded_server_is_reached_as_the_role(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.postgres.mkdir()
+    (home.postgres / "port").write_text("5555\n")
+    (home.postgres / "roles.json").write_text(json.dumps({role: f"pw-{role}" for role in ROLES}))
+    for role in ROLES:
+        found = conninfo_to_dict(database_url(home, settings(), role))
+        assert (found["host"], found["port"], found["dbname"]) == ("127.0.0.1", "5555", "groundplan")
+        assert (found["user"], found["password"]) == (f"groundplan_{role}", f"pw-{role}")
+
+
+@given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=30))
+def test_any_password_survives_the_address(password: str) -> None:
+    assert conninfo_to_dict(embedded_url(5432, "user", password, "db"))["password"] == password
+
+
+@pytest.mark.parametrize(
+    "dsn", ["postgresql://u:p%40@db.internal:6000/acme?sslmode=require", "host=db dbname=acme user=u"]
+)
+def test_a_dsn_takes_on_the_role_and_keeps_its_parameters(dsn: str) -> None:
+    before = conninfo_to_dict(dsn)
+    after = conninfo_to_dict(external_url(dsn, "search"))
+    assert after.pop("options") == "-c role=acme_search"
+    assert after.pop("application_name") == "groundplan_search"
+    assert after == before
+    assert "options" not in conninfo_to_dict(external_url(dsn, "owner"))
+
+
+def test_options_of_a_dsn_are_kept() -> None:
+    found = conninfo_to_dict(external_url("postgresql://h/acme?options=-c%20work_mem%3D8MB", "control"))
+    assert found["options"] == "-c work_mem=8MB -c role=acme_control"
+
+
+@pytest.mark.parametrize("dsn", ["nonsense", "postgresql://h", "host=h password=secret"])
+def test_a_wrong_dsn_is_refused_without_repeating_it(tmp_path: Path, dsn: str) -> None:
+    with pytest.raises(Invalid, match="database_url") as refused:
+        database_url(Home(tmp_path), settings(dsn), "control")
+    assert "secret" not in str(refused.value)
+
+
+def test_a_server_that_is_not_there_is_unavailable_in_our_words() -> None:
+    with pytest.raises(Unavailable, match="database_unavailable"):
+        connect(embedded_url(1, "u", "p", "d"))

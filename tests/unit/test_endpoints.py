@@ -1,0 +1,57 @@
+"""Announcements of local services: private, whole, and gone with their process."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from groundplan.core.endpoints import announce, lookup, lookup_all, withdraw
+from groundplan.core.errors import Invalid
+from groundplan.core.home import Home
+
+
+def test_what_is_announced_is_found_and_private(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    announce(home, "search", "http://127.0.0.1:4242/", "secret")
+    found = lookup(home, "search")
+    assert found is not None
+    assert (found.url, found.token, found.pid) == ("http://127.0.0.1:4242", "secret", os.getpid())
+    path = tmp_path / "run" / "endpoints.d" / "search.json"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert [one.name for one in lookup_all(home)] == ["search"]
+
+
+def test_an_announcement_ends_with_its_process_or_its_withdrawal(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from groundplan.core.home import Home\n"
+        "from groundplan.core.endpoints import announce; announce(Home(Path(sys.argv[1])), 'embedded', 'http://x', 't')"
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True)
+    home = Home(tmp_path)
+    assert (tmp_path / "run" / "endpoints.d" / "embedded.json").exists()
+    assert lookup(home, "embedded") is None
+    announce(home, "embedded", "http://y", "t")
+    withdraw(home, "embedded")
+    assert lookup(home, "embedded") is None
+
+
+@pytest.mark.parametrize("name", ["", "../up", "Search", "a/b", "-x", "x" * 64])
+def test_a_name_is_never_a_path(tmp_path: Path, name: str) -> None:
+    with pytest.raises(Invalid, match="service_name"):
+        announce(Home(tmp_path), name, "http://x", "t")
+
+
+@given(st.binary(max_size=200))
+def test_a_damaged_announcement_counts_as_none(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    home = Home(tmp_path_factory.getbasetemp() / "damaged")
+    folder = home.run / "endpoints.d"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "search.json").write_bytes(data)
+    assert lookup(home, "search") is None
