@@ -1,8 +1,8 @@
 """The blueprint: the frozen, numbered, signed artifact that every runtime reads. Execution makes no choices beyond it.
 
-Types only; compiling is `release`, signing and reading are `blueprint.artifact`. Amounts are picodollars (int), rates are
-picodollars per million tokens (int), durations are milliseconds (int). Every list is sorted, so the same input gives the
-same bytes.
+Types only; compiling is `release`, signing and reading are `blueprint.artifact`. Amounts are picodollars (int), rates
+are picodollars per million tokens (int), durations are milliseconds (int). Every list is sorted, so the same input
+gives the same bytes.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ class Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Fa
     """Base of all blueprint types; unknown fields of a newer minor version are ignored."""
 
 
-class Rates(Struct):
+class Rates(Struct, frozen=True, kw_only=True):
     """Price of one deployment in picodollars per million tokens of each class; `request` is picodollars a call.
 
-    `None` of a class means that the class is priced as its parent (cache read/write and audio as input, reasoning as output).
+    `None` of a class means that it is priced as its parent (cache read/write and audio as input, reasoning as output).
     """
 
     input: int
@@ -34,7 +34,7 @@ class Rates(Struct):
     """ISO date from which it holds."""
 
 
-class Deployment(Struct):
+class Deployment(Struct, frozen=True, kw_only=True):
     """A model served at a site."""
 
     name: str
@@ -61,14 +61,14 @@ class Deployment(Struct):
     idle_ms: int = 15000
 
 
-class Site(Struct):
+class Site(Struct, frozen=True, kw_only=True):
     name: str
     type: str
     jurisdiction: str
     title: str = ""
 
 
-class Budget(Struct):
+class Budget(Struct, frozen=True, kw_only=True):
     name: str
     covers: str
     """company | team/NAME | workload/NAME | key/ID"""
@@ -78,7 +78,7 @@ class Budget(Struct):
     """day | month | year | total (UTC calendar)"""
 
 
-class Source(Struct):
+class Source(Struct, frozen=True, kw_only=True):
     name: str
     path: str
     sensitivity: str
@@ -86,16 +86,16 @@ class Source(Struct):
     readers: list[str]
 
 
-class Grounding(Struct):
+class Grounding(Struct, frozen=True, kw_only=True):
     sources: list[str]
     passages: int = 4
     max_bytes: int = 6000
     """Most that grounding may add to a prompt; reserved at admission."""
     required: bool = True
-    """True: cut off from the live permissions, the call is refused; a call with no passage found is still answered, and says so."""
+    """True: cut off from the live permissions, the call is refused. A call for which no passage is found is answered."""
 
 
-class Workload(Struct):
+class Workload(Struct, frozen=True, kw_only=True):
     name: str
     purpose: str
     stage: str
@@ -125,7 +125,7 @@ class Workload(Struct):
     """duty -> e-mail addresses (nominations; live duties are in PostgreSQL)"""
 
 
-class Alternative(Struct):
+class Alternative(Struct, frozen=True, kw_only=True):
     """One deployment that could serve a workload, with what it would cost or why it may not."""
 
     deployment: str
@@ -137,7 +137,7 @@ class Alternative(Struct):
     """picodollars per month at the declared traffic, None without a price"""
 
 
-class Placement(Struct):
+class Placement(Struct, frozen=True, kw_only=True):
     workload: str
     primary: str | None
     fallbacks: list[str]
@@ -148,7 +148,7 @@ class Placement(Struct):
     """Proven relative gap to the optimum (0 where all alternatives were enumerated)."""
 
 
-class Blueprint(Struct):
+class Blueprint(Struct, frozen=True, kw_only=True):
     format: int = 1
     number: int
     company: str

@@ -1,0 +1,79 @@
+"""Blueprints as bytes: canonical encoding, digest, Ed25519 signature, and reading them back.
+
+The signature covers the exact body bytes, so a reader verifies before it decodes. RFC 8785 numbers are doubles: an
+integer beyond ±(2^53-1), such as a budget of 20,000 USD in picodollars, is written as its decimal text and read back as
+an integer. This module neither stores nor compiles blueprints and opens no key file.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Any
+
+import msgspec
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from groundplan.blueprint.model import Blueprint
+from groundplan.core import canonical
+from groundplan.core.errors import Invalid
+
+FORMAT = 1
+_SAFE = 2**53 - 1
+_decoder = msgspec.json.Decoder(Blueprint, strict=False)
+
+
+def encode(blueprint: Blueprint) -> bytes:
+    """Canonical JSON of a blueprint; equal blueprints give equal bytes."""
+    return canonical.canonical(_portable(msgspec.to_builtins(blueprint)))
+
+
+def decode(body: bytes) -> Blueprint:
+    """The blueprint in these bytes. Raises `Invalid` when they are not one, or are of a newer format."""
+    try:
+        blueprint = _decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Invalid(
+            f"these bytes are not a blueprint: {error}",
+            code="blueprint_malformed",
+            hint="The stored blueprint is damaged; restore it from a backup.",
+        ) from error
+    if blueprint.format > FORMAT:
+        raise Invalid(
+            f"blueprint {blueprint.number} has format {blueprint.format}, this program reads up to {FORMAT}",
+            code="blueprint_format",
+            hint="Use the version of Groundplan that made it, or a newer one.",
+        )
+    return blueprint
+
+
+def digest(body: bytes) -> str:
+    """Lower-case hexadecimal SHA-256 of the body."""
+    return canonical.digest(body)
+
+
+def sign(body: bytes, key: Ed25519PrivateKey) -> str:
+    """Base64 of the 64-byte Ed25519 signature over the body."""
+    return base64.b64encode(key.sign(body)).decode("ascii")
+
+
+def verify_signature(body: bytes, signature: str, public_key: bytes) -> bool:
+    """Whether `signature` (base64) over `body` was made with the key whose 32 raw public bytes are given."""
+    try:
+        raw = base64.b64decode(signature, validate=True)
+        Ed25519PublicKey.from_public_bytes(public_key).verify(raw, body)
+    except (InvalidSignature, binascii.Error, ValueError):
+        return False
+    return True
+
+
+def _portable(value: Any) -> Any:
+    """The same JSON value with integers that a double cannot hold written as text."""
+    if isinstance(value, dict):
+        return {key: _portable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_portable(item) for item in value]
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > _SAFE:
+        return str(value)
+    return value

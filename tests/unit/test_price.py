@@ -1,0 +1,120 @@
+"""Prices: exact cost, safe bounds, declared before listed, unknown said clearly."""
+
+from __future__ import annotations
+
+from datetime import date
+from decimal import Decimal
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from groundplan.blueprint.model import Rates
+from groundplan.core.errors import Problem, Where
+from groundplan.economics.price import FREE, DeclaredPrice, bound, cost, known_price, price_of
+from groundplan.ledger.model import Usage
+
+TODAY = date(2026, 11, 25)
+counts = st.integers(0, 2_000_000)
+rate = st.integers(0, 10**14)
+maybe_rate = st.none() | rate
+all_rates = st.builds(
+    Rates,
+    input=rate,
+    output=rate,
+    cache_read=maybe_rate,
+    cache_write=maybe_rate,
+    reasoning=maybe_rate,
+    input_audio=maybe_rate,
+    output_audio=maybe_rate,
+    request=st.integers(0, 10**12),
+)
+
+
+@st.composite
+def usages(draw: st.DrawFn) -> Usage:
+    total_in, total_out = draw(counts), draw(counts)
+    return Usage(
+        input=total_in,
+        output=total_out,
+        cache_read=draw(st.integers(0, total_in)),
+        cache_write=draw(st.integers(0, total_in)),
+        input_audio=draw(st.integers(0, total_in)),
+        reasoning=draw(st.integers(0, total_out)),
+        output_audio=draw(st.integers(0, total_out)),
+    )
+
+
+@given(all_rates, usages())
+def test_a_cost_is_never_above_the_bound_of_its_totals(rates: Rates, usage: Usage) -> None:
+    assert 0 <= cost(rates, usage) <= bound(rates, usage.input, usage.output)
+
+
+@given(all_rates, counts, counts, counts, counts)
+def test_disjoint_classes_cost_exactly_their_own_rates(
+    rates: Rates, plain: int, cached: int, out: int, think: int
+) -> None:
+    usage = Usage(input=plain + cached, cache_read=cached, output=out + think, reasoning=think)
+    read = rates.input if rates.cache_read is None else rates.cache_read
+    reasoning = rates.output if rates.reasoning is None else rates.reasoning
+    exact = plain * rates.input + cached * read + out * rates.output + think * reasoning
+    charged = (cost(rates, usage) - rates.request) * 1_000_000
+    assert exact <= charged < exact + 1_000_000
+
+
+def test_one_token_of_a_known_model_costs_to_the_picodollar() -> None:
+    rates = price_of("openai/gpt-4.1-mini", TODAY)
+    assert isinstance(rates, Rates)
+    assert (rates.input, rates.output, rates.cache_read) == (400_000_000_000, 1_600_000_000_000, 100_000_000_000)
+    assert rates.source.startswith("genai-prices ")
+    assert cost(rates, Usage(input=1, output=1)) == 2_000_000
+    assert cost(rates, Usage(input=100, cache_read=60, output=0)) == 40 * 400_000 + 60 * 100_000
+
+
+def test_a_listed_price_is_that_of_its_day() -> None:
+    before, after = price_of("openai/o3", date(2025, 6, 9)), price_of("openai/o3", date(2025, 6, 10))
+    assert isinstance(before, Rates) and isinstance(after, Rates)
+    assert (before.input, after.input) == (10 * 10**12, 2 * 10**12)
+    assert after.effective == "2025-06-10"
+
+
+def test_a_long_context_is_priced_at_its_dearest_reachable_tier() -> None:
+    short = price_of("anthropic/claude-sonnet-4-5", TODAY, context_tokens=100_000)
+    long = price_of("anthropic/claude-sonnet-4-5", TODAY, context_tokens=1_000_000)
+    assert isinstance(short, Rates) and isinstance(long, Rates)
+    assert short.input == 3 * 10**12 < long.input
+
+
+def test_an_embedding_model_has_no_output_price() -> None:
+    rates = price_of("openai/text-embedding-3-small", TODAY)
+    assert isinstance(rates, Rates)
+    assert (rates.input, rates.output) == (20_000_000_000, 0)
+
+
+def test_the_newest_declared_price_in_force_wins_over_the_list() -> None:
+    old = DeclaredPrice(input=Decimal(1), output=Decimal(2))
+    new = DeclaredPrice(input=Decimal("0.15"), output=Decimal("0.6"), effective=date(2026, 1, 1), source="declared a:3")
+    later = DeclaredPrice(input=Decimal(9), output=Decimal(9), effective=date(2027, 1, 1))
+    rates = price_of("openai/gpt-4.1-mini", TODAY, declared=(old, new, later))
+    assert isinstance(rates, Rates)
+    assert (rates.input, rates.source, rates.effective) == (150_000_000_000, "declared a:3", "2026-01-01")
+
+
+def test_free_is_zero_and_says_so() -> None:
+    rates = price_of("smollm2-135m-instruct", TODAY, declared=(FREE,))
+    assert isinstance(rates, Rates)
+    assert cost(rates, Usage(input=1000, output=1000)) == 0
+    assert rates.source == "declared free"
+
+
+def test_an_unknown_price_is_a_problem_with_place_and_remedy() -> None:
+    later = DeclaredPrice(input=Decimal(9), output=Decimal(9), effective=date(2027, 1, 1))
+    problem = price_of("acme/secret-model", TODAY, declared=(later,), where=Where("sites.yaml", 7, 3))
+    assert isinstance(problem, Problem)
+    assert problem.code == "price_missing"
+    assert "2027-01-01" in problem.message
+    assert "price:" in problem.hint and str(problem).startswith("sites.yaml:7:3")
+
+
+def test_known_price_is_what_the_catalog_asks() -> None:
+    assert known_price("openai/gpt-4.1-mini", TODAY)
+    assert not known_price("acme/secret-model", TODAY)
