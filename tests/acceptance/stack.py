@@ -1,0 +1,264 @@
+"""A whole installation for one test: `groundplan up` as real processes in an empty folder, and an upstream that counts durably.
+
+Everything is driven from outside, as a user would: the command line, the OpenAI API, signals.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+START_SECONDS = 120.0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_until(check: Any, seconds: float, what: str) -> Any:
+    """The first true answer of `check()`; fails the test after `seconds`."""
+    end = time.monotonic() + seconds
+    while True:
+        answer = check()
+        if answer:
+            return answer
+        assert time.monotonic() < end, f"not within {seconds:g} s: {what}"
+        time.sleep(0.05)
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: Any
+
+    @property
+    def code(self) -> str:
+        return str(self.body["error"]["code"])
+
+
+def request(
+    port: int, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None, timeout: float = 30.0
+) -> Answer:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+    try:
+        data = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+        connection.request(method, path, data, {"content-type": "application/json", **(headers or {})})
+        reply = connection.getresponse()
+        raw = reply.read()
+        parsed = json.loads(raw) if raw.startswith((b"{", b"[")) else raw
+        return Answer(reply.status, {k.lower(): v for k, v in reply.getheaders()}, parsed)
+    finally:
+        connection.close()
+
+
+@dataclass
+class Upstream:
+    """The shipped scripted model as its own process; it writes each attempt durably before it answers."""
+
+    folder: Path
+    port: int = field(default_factory=free_port)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    @property
+    def count_file(self) -> Path:
+        return self.folder / "counted"
+
+    def start(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.process = subprocess.Popen(
+            [
+                sys.executable,
+                *("-m", "groundplan.testing.scripted", "--home", str(self.folder), "--name", "scripted-upstream"),
+                *("--port", str(self.port), "--count-file", str(self.count_file)),
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+        def answers() -> bool:
+            with contextlib.suppress(OSError):
+                return request(self.port, "GET", "/v1/models").status < 500
+            return False
+
+        wait_until(answers, 20, "the scripted model answers")
+
+    def control(self, **mode: Any) -> None:
+        assert request(self.port, "POST", "/control", mode).status == 200
+
+    def counted(self) -> list[str]:
+        """One line for each attempt that reached the upstream, as it wrote them durably."""
+        return self.count_file.read_text().split() if self.count_file.exists() else []
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+
+@dataclass
+class Stack:
+    folder: Path
+    workspace: Path
+    workers: int = 1
+    options: tuple[str, ...] = ()
+    port: int = field(default_factory=free_port)
+    control_port: int = field(default_factory=free_port)
+    process: subprocess.Popen[str] | None = None
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def home(self) -> Path:
+        return self.folder / "home"
+
+    def start(self, seconds: float = START_SECONDS) -> str:
+        """Start `groundplan up` and return its `ready` line."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        log = (self.folder / "up.log").open("ab")
+        self.process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "groundplan.cli.main", "up", "--workspace", str(self.workspace)),
+                *("--home", str(self.home), "--port", str(self.port), "--control-port", str(self.control_port)),
+                *("--gateway-workers", str(self.workers), *self.options),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env={**os.environ, **self.environment},
+        )
+        log.close()
+        assert self.process.stdout is not None
+        end = time.monotonic() + seconds
+        os.set_blocking(self.process.stdout.fileno(), False)
+        line = ""
+        while "\n" not in line:
+            line += self.process.stdout.read() or ""
+            assert self.process.poll() is None, f"up ended with {self.process.returncode}:\n{self.log()}"
+            assert time.monotonic() < end, f"up is not ready after {seconds:g} s:\n{self.log()}"
+            time.sleep(0.05)
+        return line.strip()
+
+    def log(self) -> str:
+        return (self.folder / "up.log").read_text()[-4000:]
+
+    def cli(self, *arguments: str, code: int | None = 0) -> Any:
+        """Run a command with --home and --json; returns the parsed output. `code=None` accepts any exit code."""
+        done = subprocess.run(
+            [sys.executable, "-m", "groundplan.cli.main", *arguments, "--home", str(self.home), "--json"],
+            capture_output=True,
+            text=True,
+            env={**os.environ, **self.environment},
+            timeout=120,
+        )
+        if code is not None:
+            assert done.returncode == code, f"{arguments}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return json.loads(done.stdout) if done.stdout.strip() else None
+
+    def key(self, workload: str = "assistant", *options: str) -> str:
+        return str(self.cli("keys", "create", "--workload", workload, *options)["key"])
+
+    def chat(self, key: str, text: str = "hello", timeout: float = 30.0, **more: Any) -> Answer:
+        headers = {"authorization": f"Bearer {key}", **more.pop("headers", {})}
+        body = {"model": "auto", "messages": [{"role": "user", "content": text}], **more}
+        return request(self.port, "POST", "/v1/chat/completions", body, headers, timeout)
+
+    def pids(self, name: str = "gateway") -> list[int]:
+        """Process ids below `up` whose command line contains `name`."""
+        assert self.process is not None
+        found = []
+        for child in descendants(self.process.pid):
+            with contextlib.suppress(OSError):
+                if name.encode() in Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" "):
+                    found.append(child)
+        return found
+
+    def stop(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            for pid in descendants(self.process.pid):
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGCONT)
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(30)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        if self.process is not None and self.process.stdout is not None:
+            self.process.stdout.close()
+
+
+def descendants(pid: int) -> list[int]:
+    """All living process ids below `pid`, parents first."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError, IndexError, ValueError):
+                parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+                children.setdefault(parent, []).append(int(entry.name))
+    found: list[int] = []
+    queue = [pid]
+    while queue:
+        below = children.get(queue.pop(0), [])
+        found.extend(below)
+        queue.extend(below)
+    return found
+
+
+def init_workspace(folder: Path, upstream: Upstream, price: str = "0/10", budget: str = "1000") -> Path:
+    """`groundplan init` on an upstream that the user already has."""
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "groundplan.cli.main", "init", str(folder), "--upstream", upstream.url),
+            *(
+                "--upstream-model",
+                "scripted",
+                "--upstream-key",
+                "env:UPSTREAM_KEY",
+                "--price",
+                price,
+                "--budget",
+                budget,
+            ),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@contextlib.contextmanager
+def installation(
+    folder: Path, *, workers: int = 1, price: str = "0/10", budget: str = "1000", start: bool = True
+) -> Iterator[tuple[Stack, Upstream]]:
+    """An upstream and an installation in front of it, both stopped at the end."""
+    upstream = Upstream(folder / "upstream")
+    upstream.start()
+    workspace = init_workspace(folder / "workspace", upstream, price, budget)
+    stack = Stack(folder, workspace, workers, environment={"UPSTREAM_KEY": "sk-local-upstream"})
+    try:
+        if start:
+            stack.start()
+        yield stack, upstream
+    finally:
+        stack.stop()
+        upstream.stop()
