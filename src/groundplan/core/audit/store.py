@@ -1,0 +1,160 @@
+"""The SQL of the audit log: entries enter in the transaction of what they tell; the sequencer numbers them later.
+
+Does not touch the files of the log (`log.py`) and never changes or deletes an entry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, LiteralString
+from uuid import UUID
+
+from psycopg import Connection
+from psycopg.rows import tuple_row
+
+from groundplan.core.audit.entry import Entry, decode
+from groundplan.core.ids import new_id
+
+SEQUENCER_LOCK = 0x6770_6175_6469_7401
+"""Advisory lock key held by the one sequencer of a database."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEntry:
+    """An entry with its place in the log; `leaf_index` is None until it is sequenced."""
+
+    entry: Entry
+    leaf_index: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """An entry that waits for its place, in the order of `queued`."""
+
+    id: UUID
+    body: bytes
+
+
+def _rows(conn: Connection[Any], query: LiteralString, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        return cursor.execute(query, parameters).fetchall()
+
+
+def record(
+    conn: Connection[Any],
+    *,
+    action: str,
+    actor: str,
+    subject: str,
+    detail: Mapping[str, Any],
+    at: datetime | None = None,
+) -> UUID:
+    """Add an entry to the caller's transaction and return its id. Raises `Invalid` as `Entry.encode` does."""
+    entry = Entry(new_id(), at or datetime.now(UTC), action, actor, subject, detail)
+    record_many(conn, [entry])
+    return entry.id
+
+
+def record_many(conn: Connection[Any], entries: Sequence[Entry]) -> int:
+    """Add entries that carry their own ids, once each; returns how many were new."""
+    columns: list[list[Any]] = [[], [], [], [], [], []]
+    for entry in entries:
+        row = (entry.id, entry.at, entry.action, entry.actor, entry.subject, entry.encode())
+        for column, value in zip(columns, row, strict=True):
+            column.append(value)
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        cursor.execute(
+            """INSERT INTO audit_entry (id, at, action, actor, subject, body)
+               SELECT * FROM unnest(%s::uuid[], %s::timestamptz[], %s::text[], %s::text[], %s::text[], %s::bytea[])
+               ON CONFLICT (id) DO NOTHING""",
+            columns,
+        )
+        return cursor.rowcount
+
+
+def entry_by_id(conn: Connection[Any], id: UUID) -> StoredEntry | None:
+    """One entry, or None."""
+    for body, leaf in _rows(conn, "SELECT body, leaf_index FROM audit_entry WHERE id = %s", (id,)):
+        return StoredEntry(decode(bytes(body)), leaf)
+    return None
+
+
+def entries(
+    conn: Connection[Any], *, subject: str | None = None, before: UUID | None = None, limit: int = 100
+) -> list[StoredEntry]:
+    """The newest entries first, of one subject or all; continue with `before` = the id of the last one seen."""
+    rows = _rows(
+        conn,
+        """SELECT body, leaf_index FROM audit_entry
+           WHERE (%s::text IS NULL OR subject = %s) AND (%s::uuid IS NULL OR id < %s) ORDER BY id DESC LIMIT %s""",
+        (subject, subject, before, before, limit),
+    )
+    return [StoredEntry(decode(bytes(body)), leaf) for body, leaf in rows]
+
+
+def become_sequencer(conn: Connection[Any]) -> bool:
+    """Take the database-wide lock for as long as this session lives; False where another session has it."""
+    return bool(_rows(conn, "SELECT pg_try_advisory_lock(%s)", (SEQUENCER_LOCK,))[0][0])
+
+
+def unsequenced(conn: Connection[Any], limit: int) -> list[Queued]:
+    """Entries without a place yet, oldest first. One that committed late comes after those already numbered."""
+    rows = _rows(conn, "SELECT id, body FROM audit_entry WHERE leaf_index IS NULL ORDER BY queued LIMIT %s", (limit,))
+    return [Queued(id, bytes(body)) for id, body in rows]
+
+
+def sequenced_from(conn: Connection[Any], leaf_index: int, limit: int) -> list[tuple[int, bytes]]:
+    """(leaf index, body) of entries numbered `leaf_index` and above, in order."""
+    rows = _rows(
+        conn,
+        "SELECT leaf_index, body FROM audit_entry WHERE leaf_index >= %s ORDER BY leaf_index LIMIT %s",
+        (leaf_index, limit),
+    )
+    return [(leaf, bytes(body)) for leaf, body in rows]
+
+
+def next_leaf(conn: Connection[Any]) -> int:
+    """One more than the highest leaf index in the database; 0 where there is none."""
+    return int(_rows(conn, "SELECT coalesce(max(leaf_index) + 1, 0) FROM audit_entry")[0][0])
+
+
+def waiting(conn: Connection[Any]) -> int:
+    """How many entries have no place yet."""
+    return int(_rows(conn, "SELECT count(*) FROM audit_entry WHERE leaf_index IS NULL")[0][0])
+
+
+def place(conn: Connection[Any], ids: Sequence[UUID], first: int) -> int:
+    """Give the entries the leaf indexes first, first+1, …; returns how many had none before."""
+    with conn.cursor() as cursor:
+        cursor.execute(
+            """UPDATE audit_entry e SET leaf_index = v.leaf FROM unnest(%s::uuid[], %s::bigint[]) AS v(id, leaf)
+               WHERE e.id = v.id AND e.leaf_index IS NULL""",
+            (list(ids), list(range(first, first + len(ids)))),
+        )
+        return cursor.rowcount
+
+
+def subject_key(conn: Connection[Any], subject: str) -> bytes | None:
+    """A wrapped per-person key: None where there never was one, empty where it was destroyed."""
+    for (wrapped,) in _rows(conn, "SELECT wrapped FROM subject_key WHERE subject = %s", (subject,)):
+        return bytes(wrapped)
+    return None
+
+
+def insert_subject_key(conn: Connection[Any], subject: str, wrapped: bytes) -> None:
+    """Keep a wrapped key unless the subject has one (or had one that was destroyed)."""
+    conn.execute(
+        "INSERT INTO subject_key (subject, wrapped) VALUES (%s, %s) ON CONFLICT (subject) DO NOTHING",
+        (subject, wrapped),
+    )
+
+
+def void_subject_key(conn: Connection[Any], subject: str) -> None:
+    """Destroy a key; the empty row stays so that no later writer makes a new one."""
+    conn.execute(
+        """INSERT INTO subject_key (subject, wrapped) VALUES (%s, '')
+           ON CONFLICT (subject) DO UPDATE SET wrapped = ''""",
+        (subject,),
+    )
