@@ -92,7 +92,7 @@ class Grounding(Struct, frozen=True, kw_only=True):
     max_bytes: int = 6000
     """Most that grounding may add to a prompt; reserved at admission."""
     required: bool = True
-    """True: cut off from the live permissions, the call is refused. A call for which no passage is found is answered."""
+    """True: cut off from the live permissions, a call is refused. A call for which no passage is found is answered."""
 
 
 class Workload(Struct, frozen=True, kw_only=True):
