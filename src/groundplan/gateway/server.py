@@ -1,0 +1,395 @@
+"""HTTP/1.1 server protocol on httptools: parses requests, bounds what a client may make us hold, writes answers.
+
+Does not know what a request means (the `handler` does), does not speak TLS or HTTP/2 (a load balancer does), and never
+serves a file. The listening socket belongs to whoever started the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import cast
+
+import httptools
+
+STATUS_LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode("ascii") for s in HTTPStatus}
+_JSON = b"content-type: application/json\r\n"
+_HEAD, _BODY, _IDLE = 1, 2, 0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Sizes in bytes, times in seconds."""
+
+    head: int = 32 << 10
+    body: int = 20 << 20
+    head_seconds: float = 10.0
+    body_seconds: float = 30.0
+    body_bytes_per_second: int = 64 << 10
+    """A body may take `body_seconds` plus its length over this rate."""
+    idle_seconds: float = 75.0
+    write_seconds: float = 60.0
+    """How long a client may take nothing of what waits for it."""
+    linger_seconds: float = 0.5
+    """Between the answer to a request that is not read to its end, and the close."""
+    sweep_seconds: float = 1.0
+    write_buffer: int = 64 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a request is answered by the server itself; the connection ends after it."""
+
+    status: int
+    code: str
+    message: str
+    hint: str
+
+
+class Request:
+    """One request, read completely. Header names are lower case; a repeated header keeps its last value."""
+
+    __slots__ = ("body", "headers", "keep_alive", "method", "started", "target")
+
+    def __init__(self, started: float) -> None:
+        self.started = started
+        self.method = b""
+        self.target = b""
+        self.headers: dict[bytes, bytes] = {}
+        self.body: bytes = b""
+        self.keep_alive = True
+
+
+Handler = Callable[[Request, "Response"], Awaitable[None]]
+RefusalBody = Callable[[Refusal], bytes]
+
+
+class Response:
+    """The answer to one request. `headers` are complete lines that end in CR LF, made by us, never reflected from a client."""
+
+    __slots__ = ("_chunked", "_connection", "_keep_alive", "ended", "started")
+
+    def __init__(self, connection: Connection, keep_alive: bool) -> None:
+        self._connection = connection
+        self._keep_alive = keep_alive
+        self._chunked = False
+        self.started = False
+        self.ended = False
+
+    @property
+    def gone(self) -> bool:
+        """The client has closed its connection."""
+        return self._connection.lost
+
+    def send(self, status: int, body: bytes, headers: bytes = b"", content_type: bytes = _JSON) -> None:
+        """The whole answer at once."""
+        self.started = self.ended = True
+        end = b"\r\n" if self._keep_alive else b"connection: close\r\n\r\n"
+        self._connection.write(
+            b"%b%b%b%bcontent-length: %d\r\n%b%b"
+            % (STATUS_LINES[status], self._connection.server.date_line, content_type, headers, len(body), end, body)
+        )
+
+    def start(self, status: int, headers: bytes) -> bytes:
+        """Head of a chunked answer; returned, to be written together with the first chunk by `write_raw`."""
+        self.started = True
+        self._chunked = True
+        end = b"\r\n" if self._keep_alive else b"connection: close\r\n\r\n"
+        date = self._connection.server.date_line
+        return b"%b%b%btransfer-encoding: chunked\r\n%b" % (STATUS_LINES[status], date, headers, end)
+
+    def write(self, data: bytes, head: bytes = b"") -> None:
+        """One chunk, after `head` from `start` where given. Nothing is written once the client is gone."""
+        if data:
+            self._connection.write(b"%b%x\r\n%b\r\n" % (head, len(data), data))
+
+    def end(self, data: bytes = b"", head: bytes = b"") -> None:
+        """The last chunk and the end of a chunked answer."""
+        self.ended = True
+        last = b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data) if data else b"0\r\n\r\n"
+        self._connection.write(head + last)
+
+    @property
+    def full(self) -> bool:
+        """The client reads more slowly than we write: `await drained()` before the next chunk."""
+        return self._connection.paused is not None
+
+    async def drained(self) -> None:
+        """Returns when the client has taken enough, or is gone."""
+        paused = self._connection.paused
+        if paused is not None:
+            await paused.wait()
+
+
+class Connection(asyncio.Protocol):
+    """One client connection."""
+
+    __slots__ = (
+        "_closing", "_continue", "_head_bytes", "_length", "_parser", "_parts", "_phase", "_queue", "_refusal", "_request",
+        "_size", "_task", "deadline", "lost", "paused", "server", "transport",
+    )  # fmt: skip
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.transport: asyncio.Transport | None = None
+        self.lost = False
+        self.paused: asyncio.Event | None = None
+        self.deadline = server.now() + server.limits.head_seconds
+        self._parser = httptools.HttpRequestParser(self)
+        self._queue: deque[Request] = deque()
+        self._task: asyncio.Task[None] | None = None
+        self._closing = False
+        self._refusal: Refusal | None = None
+        self._reset()
+
+    def _reset(self) -> None:
+        self._request = Request(0.0)
+        self._phase = _IDLE
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._length: int | None = None
+        self._head_bytes = 0
+        self._continue = False
+
+    # -- transport ----------------------------------------------------------------------------------------------------
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.set_write_buffer_limits(high=self.server.limits.write_buffer)
+        self.server.connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+        self.server.connections.discard(self)
+        if self.paused is not None:
+            self.paused.set()
+            self.paused = None
+        if self._task is not None:
+            self._task.cancel()
+        self._queue.clear()
+
+    def eof_received(self) -> bool:
+        """A client that half-closes waits for no answer: the same as going away."""
+        return False
+
+    def pause_writing(self) -> None:
+        self.paused = asyncio.Event()
+        self.deadline = self.server.now() + self.server.limits.write_seconds
+
+    def resume_writing(self) -> None:
+        if self.paused is not None:
+            self.paused.set()
+            self.paused = None
+        self.deadline = self.server.now() + self.server.limits.idle_seconds
+
+    def write(self, data: bytes) -> None:
+        if not self.lost and self.transport is not None:
+            self.transport.write(data)
+
+    def data_received(self, data: bytes) -> None:
+        if self._refusal is not None or self._closing:
+            return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._refuse(400, "upgrade_unsupported", "this server speaks HTTP/1.1 only", "Send no Upgrade header.")
+        except httptools.HttpParserError:
+            self._refuse(400, "malformed_request", "the request is not valid HTTP/1.1", "Check the client or a proxy.")
+        if self._refusal is None and self._phase == _HEAD:
+            self._head_bytes += len(data)
+            if self._head_bytes > self.server.limits.head:
+                self._too_large_head()
+        if self._task is not None and (self._queue or self._refusal) and self.transport is not None:
+            self.transport.pause_reading()
+        elif self._refusal is not None and self._task is None:
+            self._answer_refusal()
+
+    # -- parser -------------------------------------------------------------------------------------------------------
+    def on_message_begin(self) -> None:
+        now = self.server.now()
+        self._request = Request(now)
+        self._phase = _HEAD
+        self._head_bytes = 0
+        if self._task is None:
+            self.deadline = now + self.server.limits.head_seconds
+
+    def on_url(self, url: bytes) -> None:
+        self._request.target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        self._head_bytes += len(name) + len(value) + 4
+        headers = self._request.headers
+        if name in headers and name in (b"content-length", b"transfer-encoding", b"host", b"authorization"):
+            self._refuse(400, "duplicate_header", f"{name.decode('ascii')} is given twice", "Send it once.")
+        headers[name] = value
+
+    def on_headers_complete(self) -> None:
+        request, limits = self._request, self.server.limits
+        self._phase = _BODY
+        if self._head_bytes + len(request.target) > limits.head:
+            self._too_large_head()
+        self._head_bytes = 0
+        request.method = self._parser.get_method()
+        length, coding = request.headers.get(b"content-length"), request.headers.get(b"transfer-encoding")
+        if length is None and coding is None:
+            return
+        if coding is not None and (length is not None or coding.strip().lower() != b"chunked"):
+            self._refuse(400, "ambiguous_length", "the length of the body is ambiguous", "Use Content-Length or chunked.")
+            return
+        self._length = int(length) if length is not None and length.isdigit() else None
+        if self._length is not None and self._length > limits.body:
+            self._too_large_body()
+        elif request.headers.get(b"expect", b"").lower() == b"100-continue":
+            self.write(b"HTTP/1.1 100 Continue\r\n\r\n") if self._task is None else None
+        expected = limits.body if self._length is None else self._length
+        if self._task is None:
+            self.deadline = self.server.now() + limits.body_seconds + expected / limits.body_bytes_per_second
+
+    def on_body(self, body: bytes) -> None:
+        if self._refusal is None:
+            self._size += len(body)
+            if self._size > self.server.limits.body:
+                self._too_large_body()
+            else:
+                self._parts.append(body)
+
+    def on_message_complete(self) -> None:
+        if self._refusal is not None:
+            return
+        request = self._request
+        request.keep_alive = self._parser.should_keep_alive()
+        request.body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        self._reset()
+        if self._task is None:
+            self._begin(request)
+        else:
+            self._queue.append(request)
+
+    # -- answers ------------------------------------------------------------------------------------------------------
+    def _begin(self, request: Request) -> None:
+        self.deadline = float("inf")
+        self._task = self.server.loop.create_task(self._run(request))
+
+    async def _run(self, request: Request) -> None:
+        response = Response(self, request.keep_alive and not self.server.draining)
+        try:
+            await self.server.handler(request, response)
+        except asyncio.CancelledError:
+            if not self.lost:
+                raise
+        finally:
+            self._task = None
+            self._after(request, response)
+
+    def _after(self, request: Request, response: Response) -> None:
+        transport = self.transport
+        if self.lost or transport is None:
+            return
+        self.deadline = self.server.now() + self.server.limits.idle_seconds
+        if not response.ended:
+            transport.abort()
+        elif not request.keep_alive or self.server.draining:
+            self._closing = True
+            transport.close()
+        elif self._queue:
+            self._begin(self._queue.popleft())
+        elif self._refusal is not None:
+            self._answer_refusal()
+        elif not transport.is_reading():
+            transport.resume_reading()
+
+    def _refuse(self, status: int, code: str, message: str, hint: str) -> None:
+        if self._refusal is None:
+            self._refusal = Refusal(status, code, message, hint)
+
+    def _too_large_head(self) -> None:
+        limit = self.server.limits.head
+        self._refuse(431, "headers_too_large", f"the head is larger than {limit} bytes", "Send fewer or shorter headers.")
+
+    def _too_large_body(self) -> None:
+        limit = self.server.limits.body
+        self._refuse(413, "body_too_large", f"the body is larger than {limit} bytes", "Send a smaller request.")
+
+    def _answer_refusal(self) -> None:
+        """Answer, read nothing more, and close after the client had time to read (an early close would reset it away)."""
+        refusal, transport = self._refusal, self.transport
+        if refusal is None or transport is None or self.lost or self._closing:
+            return
+        self._closing = True
+        transport.pause_reading()
+        Response(self, keep_alive=False).send(refusal.status, self.server.refusal_body(refusal))
+        transport.write_eof()
+        self.server.loop.call_later(self.server.limits.linger_seconds, transport.abort)
+
+    def expire(self) -> None:
+        """The deadline of the current phase has passed."""
+        transport = self.transport
+        if transport is None or self._closing:
+            return
+        if self._task is None and self._phase != _IDLE and self._refusal is None:
+            self._refuse(408, "request_timeout", "the request did not arrive in time", "Send it without pauses.")
+            self._answer_refusal()
+        elif self._task is None or self.paused is not None:
+            transport.abort()
+
+    def close_idle(self) -> None:
+        if self._task is None and self.transport is not None:
+            self.transport.close()
+
+
+class Server:
+    """All connections of one worker. `handler` answers each request; `refusal_body` words what the protocol itself refuses."""
+
+    def __init__(
+        self,
+        handler: Handler,
+        refusal_body: RefusalBody,
+        loop: asyncio.AbstractEventLoop,
+        limits: Limits | None = None,
+    ) -> None:
+        self.handler = handler
+        self.refusal_body = refusal_body
+        self.loop = loop
+        self.now = loop.time
+        self.limits = limits or Limits()
+        self.connections: set[Connection] = set()
+        self.draining = False
+        self.date_line = b""
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._sweep()
+
+    def protocol(self) -> Connection:
+        """For `loop.create_server`."""
+        return Connection(self)
+
+    def _sweep(self) -> None:
+        self.date_line = f"date: {formatdate(time.time(), usegmt=True)}\r\n".encode("ascii")
+        now = self.now()
+        for connection in [c for c in self.connections if c.deadline < now]:
+            connection.expire()
+        self._sweeper = self.loop.call_later(self.limits.sweep_seconds, self._sweep)
+
+    @property
+    def busy(self) -> int:
+        """Requests being answered."""
+        return sum(1 for connection in self.connections if connection._task is not None)
+
+    async def drain(self, seconds: float) -> None:
+        """Close idle connections, let running answers end within `seconds`, then cut what is left."""
+        self.draining = True
+        for connection in list(self.connections):
+            connection.close_idle()
+        end = self.now() + seconds
+        while self.connections and self.now() < end:
+            await asyncio.sleep(0.02)
+        for connection in list(self.connections):
+            if connection.transport is not None:
+                connection.transport.abort()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        await asyncio.sleep(0)

@@ -1,0 +1,293 @@
+"""Pooled HTTP/1.1 client for upstreams: one pool per deployment, on httptools, with TLS.
+
+Every failure says whether anything was sent (`sent`), because only that decides whether it may have been billed. Does not
+follow redirects, retry, decompress or speak HTTP/2. One waiter per connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import deque
+from typing import cast
+from urllib.parse import urlsplit
+
+import httptools
+
+from groundplan.core.errors import Invalid
+
+HEAD_LIMIT = 64 << 10
+BODY_LIMIT = 64 << 20
+BUFFER_HIGH = 256 << 10
+IDLE_SECONDS = 20.0
+MAX_IDLE = 256
+
+
+class UpstreamFailure(Exception):
+    """An attempt did not give a complete answer.
+
+    `kind`: refused | connect_timeout | timeout | cut | malformed. `sent` False: certainly not billed.
+    """
+
+    def __init__(self, kind: str, message: str, *, sent: bool) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.sent = sent
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """One connection. Use: `send`, `await head(s)`, then `await chunk(s)` until None, or `await body(s)`; then `release`."""
+
+    __slots__ = (
+        "_chunks", "_complete", "_deadline", "_error", "_head_done", "_has_length", "_loop", "_parser", "_pool",
+        "_received", "_size", "_timer", "_total", "_waiter", "busy", "headers", "idle_since", "keep_alive", "lost", "status",
+        "transport",
+    )  # fmt: skip
+
+    def __init__(self, pool: UpstreamPool) -> None:
+        self._pool = pool
+        self._loop = pool.loop
+        self.transport: asyncio.Transport | None = None
+        self.lost = False
+        self.busy = False
+        self.idle_since = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._deadline = 0.0
+        self._waiter: asyncio.Future[None] | None = None
+        self._clear()
+
+    def _clear(self) -> None:
+        self._parser = httptools.HttpResponseParser(self)
+        self.status = 0
+        self.headers: dict[bytes, bytes] = {}
+        self.keep_alive = False
+        self._head_done = False
+        self._complete = False
+        self._has_length = False
+        self._received = 0
+        self._chunks: deque[bytes] = deque()
+        self._size = 0
+        self._total = 0
+        self._error: UpstreamFailure | None = None
+
+    # -- transport ----------------------------------------------------------------------------------------------------
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._pool.forget(self)
+        if self.busy and self._head_done and not self._complete and not self._has_length and exc is None:
+            self._complete = True
+        elif self.busy and not self._complete:
+            self._fail("cut", "the upstream closed the connection before its answer was complete")
+        self._wake()
+
+    def data_received(self, data: bytes) -> None:
+        if not self.busy or self._complete:
+            self.abort()
+            return
+        self._received += len(data)
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self._fail("malformed", "the upstream did not answer in HTTP/1.1")
+            self.abort()
+        if not self._head_done and self._received > HEAD_LIMIT:
+            self._fail("malformed", "the head of the upstream's answer is too large")
+            self.abort()
+        if self._size > BUFFER_HIGH and self.transport is not None:
+            self.transport.pause_reading()
+        self._wake()
+
+    # -- parser -------------------------------------------------------------------------------------------------------
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers[name.lower()] = value
+
+    def on_headers_complete(self) -> None:
+        self.status = self._parser.get_status_code()
+        self._head_done = self.status >= 200
+        self._has_length = b"content-length" in self.headers or b"transfer-encoding" in self.headers
+
+    def on_body(self, body: bytes) -> None:
+        self._chunks.append(body)
+        self._size += len(body)
+        self._total += len(body)
+
+    def on_message_complete(self) -> None:
+        if not self._head_done:
+            self.headers = {}
+            return
+        self.keep_alive = self._parser.should_keep_alive()
+        self._complete = True
+
+    # -- waiting ------------------------------------------------------------------------------------------------------
+    def _fail(self, kind: str, message: str) -> None:
+        if self._error is None:
+            self._error = UpstreamFailure(kind, message, sent=True)
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def _expire(self) -> None:
+        self._timer = None
+        if self._waiter is None:
+            return
+        left = self._deadline - self._loop.time()
+        if left > 0:
+            self._timer = self._loop.call_later(left, self._expire)
+            return
+        self._fail("timeout", "the upstream did not answer in time")
+        self._wake()
+
+    async def _wait(self, seconds: float) -> None:
+        """Until something arrives, or `seconds` pass (then `_error` is set). A timer that is too early re-arms itself."""
+        self._deadline = self._loop.time() + seconds
+        if self._timer is not None and self._timer.when() > self._deadline:
+            self._timer.cancel()
+            self._timer = None
+        if self._timer is None:
+            self._timer = self._loop.call_later(seconds, self._expire)
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def send(self, data: bytes) -> None:
+        """Write one request. From here on it may be billed."""
+        if self.transport is None:
+            raise UpstreamFailure("cut", "the connection was closed before anything was sent", sent=False)
+        self.transport.write(data)
+
+    async def head(self, seconds: float) -> int:
+        """Status of the answer, within `seconds`."""
+        deadline = self._loop.time() + seconds
+        while not self._head_done:
+            if self._error is not None:
+                raise self._error
+            await self._wait(max(0.0, deadline - self._loop.time()))
+        return self.status
+
+    async def chunk(self, seconds: float) -> bytes | None:
+        """Next bytes of the body; None at its end."""
+        while True:
+            if self._chunks:
+                self._size = 0
+                data = self._chunks.popleft() if len(self._chunks) == 1 else b"".join(self._chunks)
+                self._chunks.clear()
+                if self.transport is not None and not self.lost and not self.transport.is_reading():
+                    self.transport.resume_reading()
+                return data
+            if self._complete:
+                return None
+            if self._error is not None:
+                raise self._error
+            await self._wait(seconds)
+
+    async def body(self, seconds: float) -> bytes:
+        """The whole body; `seconds` may pass between two arrivals."""
+        parts: list[bytes] = []
+        while (data := await self.chunk(seconds)) is not None:
+            parts.append(data)
+            if self._total > BODY_LIMIT:
+                raise UpstreamFailure("malformed", "the upstream's answer is too large", sent=True)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    # -- end of use ---------------------------------------------------------------------------------------------------
+    def release(self) -> None:
+        """Back to the pool after a complete answer; anything else is closed."""
+        self.busy = False
+        if self._complete and self.keep_alive and not self.lost and self._error is None:
+            self._clear()
+            self._pool.put(self)
+        else:
+            self.abort()
+
+    def abort(self) -> None:
+        """Close now, so that the upstream stops working for it."""
+        if self.transport is not None and not self.lost:
+            self.transport.abort()
+
+    def take(self) -> None:
+        self.busy = True
+
+
+class UpstreamPool:
+    """Connections to one base URL, such as `https://host/v1`. `prefix` is the path in front of an endpoint's own."""
+
+    def __init__(self, url: str, loop: asyncio.AbstractEventLoop, tls: ssl.SSLContext | None = None) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or "\r" in url or "\n" in url:
+            raise Invalid(f"'{url}' is not an upstream's address", code="upstream_url", hint="Write http(s)://host/v1.")
+        self.url = url
+        self.loop = loop
+        self.prefix = parts.path.rstrip("/").encode("ascii")
+        self._host = parts.hostname
+        self._port = parts.port or (443 if parts.scheme == "https" else 80)
+        self.host_header = parts.netloc.rpartition("@")[2].encode("ascii")
+        self._tls = (tls or ssl.create_default_context()) if parts.scheme == "https" else None
+        self._idle: list[UpstreamConnection] = []
+        self._all: set[UpstreamConnection] = set()
+
+    @property
+    def open(self) -> int:
+        return len(self._all)
+
+    def idle(self) -> UpstreamConnection | None:
+        """A pooled connection that nothing is known against, or None."""
+        oldest = self.loop.time() - IDLE_SECONDS
+        while self._idle:
+            connection = self._idle.pop()
+            transport = connection.transport
+            if connection.lost or transport is None or transport.is_closing():
+                continue
+            if connection.idle_since < oldest:
+                connection.abort()
+                continue
+            connection.take()
+            return connection
+        return None
+
+    async def connect(self, seconds: float) -> UpstreamConnection:
+        """A new connection. Raises `UpstreamFailure` (`sent` False) when none is there within `seconds`."""
+        try:
+            async with asyncio.timeout(seconds):
+                _, connection = await self.loop.create_connection(
+                    lambda: UpstreamConnection(self),
+                    self._host,
+                    self._port,
+                    ssl=self._tls,
+                    server_hostname=self._host if self._tls else None,
+                )
+        except TimeoutError as error:
+            raise UpstreamFailure("connect_timeout", "the upstream did not accept in time", sent=False) from error
+        except (OSError, ssl.SSLError) as error:
+            raise UpstreamFailure("refused", f"no connection: {error.__class__.__name__}", sent=False) from error
+        if connection.lost:
+            raise UpstreamFailure("refused", "the upstream closed the connection at once", sent=False)
+        self._all.add(connection)
+        connection.take()
+        return connection
+
+    def put(self, connection: UpstreamConnection) -> None:
+        if len(self._idle) >= MAX_IDLE:
+            connection.abort()
+            return
+        connection.idle_since = self.loop.time()
+        self._idle.append(connection)
+
+    def forget(self, connection: UpstreamConnection) -> None:
+        self._all.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+
+    def close(self) -> None:
+        for connection in list(self._all):
+            connection.abort()
+        self._idle.clear()
