@@ -1,0 +1,603 @@
+"""What a workspace declares: one pydantic model per kind. Fields hold plain numbers (milliseconds, picodollars, bytes,
+fractions); the text with units is parsed on the way in. The sentence below a field describes it in the JSON Schema.
+
+Reading files is `loader`, rules between documents are `check`; nothing here knows prices or where anything runs.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import date
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
+
+from groundplan.catalog import units
+
+DUTIES = (
+    "business",
+    "product",
+    "architecture",
+    "engineering",
+    "operations",
+    "security",
+    "finance",
+    "data",
+    "compliance",
+)
+SENSITIVITIES = ("public", "internal", "confidential", "restricted")
+"""From least to most; compare with `sensitivity_rank`."""
+STAGES = ("proposed", "experiment", "pilot", "production", "retired")
+SERVED_STAGES = ("experiment", "pilot", "production")
+EVERYONE = "everyone"
+"""The group that every active person is in without being listed."""
+
+Sensitivity = Literal["public", "internal", "confidential", "restricted"]
+Stage = Literal["proposed", "experiment", "pilot", "production", "retired"]
+Duty = Literal[
+    "business", "product", "architecture", "engineering", "operations", "security", "finance", "data", "compliance"
+]
+
+_SECRET = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]{0,127}|file:/[^\x00-\x1f]{1,1000}", re.ASCII)
+_URL = re.compile(
+    r"(?:https?://(?P<authority>[A-Za-z0-9.\-_~\[\]:@%]{1,300})(?:/[A-Za-z0-9.\-_~/%:+]*)?|local:[a-z0-9][a-z0-9-]{0,63})",
+    re.ASCII,
+)
+_EMAIL = re.compile(r"[a-z0-9._%+'\-]{1,64}@[a-z0-9](?:[a-z0-9.\-]{0,252}[a-z0-9])?", re.ASCII)
+
+
+def sensitivity_rank(sensitivity: str) -> int:
+    """0 for public to 3 for restricted."""
+    return SENSITIVITIES.index(sensitivity)
+
+
+def is_email(text: str) -> bool:
+    """Whether `text` (lower case) has the form of an e-mail address."""
+    return _EMAIL.fullmatch(text) is not None
+
+
+def _secret(value: object) -> str:
+    if not isinstance(value, str) or not _SECRET.fullmatch(value):
+        raise ValueError("a secret is never written here: write env:NAME or file:/path")
+    return value
+
+
+def _url(value: object) -> str:
+    match = _URL.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("write https://HOST/PATH, http://HOST/PATH or local:NAME, without query")
+    if match["authority"] and "@" in match["authority"]:
+        raise ValueError("a URL must not hold credentials: write key: env:NAME")
+    return match[0].rstrip("/")
+
+
+def _email(value: object) -> str:
+    if not isinstance(value, str) or not is_email(value.strip().lower()):
+        raise ValueError("write an e-mail address like ana@acme.example")
+    return value.strip().lower()
+
+
+def _person(value: object) -> str:
+    if isinstance(value, str) and "@" in value:
+        return _email(value)
+    if not isinstance(value, str) or not re.fullmatch(_NAME, value):
+        raise ValueError("write an e-mail address, or the name of a person document")
+    return value
+
+
+def _listed(value: object) -> object:
+    if isinstance(value, str):
+        return (value,)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _prices(value: object) -> object:
+    if value == "free":
+        return (Price.model_construct(input=0, output=0),)
+    if isinstance(value, str):
+        raise ValueError("write free, or {input: 0.40 USD/Mtok, output: 1.60 USD/Mtok}")
+    return tuple(value) if isinstance(value, list) else (value,)
+
+
+def _relative(value: str) -> str:
+    parts = value.replace("\\", "/").split("/")
+    if value.startswith(("/", "~")) or ".." in parts or re.match(r"[A-Za-z]:", value):
+        raise ValueError("write a path inside the workspace, such as ./handbook")
+    return "/".join(part for part in parts if part not in ("", ".")) or "."
+
+
+def _text(pattern: str, example: str) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "pattern": pattern, "examples": [example]})
+
+
+_NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"
+_NUMBER_SCHEMA = {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": "^[0-9.,]+ ?[kM]?$"}]}
+
+Name = Annotated[str, StringConstraints(pattern=_NAME)]
+ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$")]
+Line = Annotated[str, StringConstraints(min_length=1, max_length=400, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Jurisdiction = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9-]{1,9}$")]
+"""`EU`, `EEA`, an ISO country such as `NO` or `SE`, or another name in capitals that sites and workloads share."""
+Path = Annotated[str, AfterValidator(_relative)]
+Email = Annotated[str, BeforeValidator(_email), _text("^[^@ ]+@[^@ ]+$", "ana@acme.example")]
+PersonRef = Annotated[str, BeforeValidator(_person), _text("^[a-z0-9._%+'@-]+$", "ana@acme.example")]
+Secret = Annotated[str, BeforeValidator(_secret), _text("^(env:[A-Za-z_][A-Za-z0-9_]*|file:/.+)$", "env:AZURE_KEY")]
+Url = Annotated[str, BeforeValidator(_url), _text("^(https?://[^@]+|local:[a-z0-9-]+)$", "https://host.example/v1")]
+Duration = Annotated[int, BeforeValidator(units.duration_ms), _text("^[0-9.]+ ?(ms|s|min|m|h|d|w)$", "800ms")]
+Size = Annotated[int, BeforeValidator(units.size_bytes), _text("^[0-9.]+ ?(B|kB|KB|KiB|MB|MiB|GB|GiB)$", "8 KiB")]
+Percent = Annotated[float, BeforeValidator(units.fraction), _text("^[0-9.]+ ?%$", "99.5%")]
+Count = Annotated[int, BeforeValidator(units.count), WithJsonSchema(_NUMBER_SCHEMA)]
+Unlimited = Annotated[
+    int | None,
+    BeforeValidator(units.count_or_unlimited),
+    WithJsonSchema({"anyOf": [*_NUMBER_SCHEMA["anyOf"], {"const": "unlimited"}]}),
+]
+Frequency = Annotated[
+    units.Frequency, BeforeValidator(units.frequency), _text("^[0-9.,]+[kM]?/(hour|day|week|month)$", "2000/day")
+]
+Limit = Annotated[
+    units.Limit, BeforeValidator(units.limit), _text("^[0-9.]+ USD/(day|month|year|total)$", "200 USD/month")
+]
+Usd = Annotated[int, BeforeValidator(units.usd), _text("^[0-9.]+ USD$", "0.50 USD")]
+TokenPrice = Annotated[int, BeforeValidator(units.token_price), _text("^[0-9.]+ USD/[Mk]tok$", "0.40 USD/Mtok")]
+Date = Annotated[date, BeforeValidator(units.iso_date), _text("^[0-9]{4}-[0-9]{2}-[0-9]{2}$", "2026-01-31")]
+
+_LIST = BeforeValidator(_listed)
+
+
+def _list_schema(item: dict[str, Any]) -> WithJsonSchema:
+    return WithJsonSchema({"anyOf": [item, {"type": "array", "items": item}]})
+
+
+Names = Annotated[tuple[Name, ...], _LIST, _list_schema({"type": "string", "pattern": _NAME})]
+Lines = Annotated[tuple[Line, ...], _LIST, _list_schema({"type": "string"})]
+People = Annotated[tuple[PersonRef, ...], _LIST, _list_schema({"type": "string", "examples": ["ana@acme.example"]})]
+Jurisdictions = Annotated[tuple[Jurisdiction, ...], _LIST, _list_schema({"type": "string", "examples": ["EU"]})]
+
+
+class Strict(BaseModel):
+    """Base of everything declared: frozen, and a key that is not known is refused."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True, validate_by_name=True
+    )
+
+
+class Owners(Strict):
+    """Who answers for something, by duty. One person may hold several duties; a duty may have several people."""
+
+    business: People = ()
+    """Answers for purpose and value. Nothing runs without one."""
+    product: People = ()
+    """Decides what it does."""
+    architecture: People = ()
+    """Decides how it is built and where it may run."""
+    engineering: People = ()
+    """Builds it."""
+    operations: People = ()
+    """Keeps it running."""
+    security: People = ()
+    """Answers for access and abuse."""
+    finance: People = ()
+    """Answers for the budget."""
+    data: People = ()
+    """Answers for the sources it uses."""
+    compliance: People = ()
+    """Answers for law and regimes."""
+
+    def by_duty(self) -> dict[str, tuple[str, ...]]:
+        """Duty -> people as written (e-mail or person name); only duties that have somebody, as in `DUTIES`."""
+        return {duty: people for duty in DUTIES if (people := getattr(self, duty))}
+
+
+class Caps(Strict):
+    """Up to here an experiment or a pilot needs no approval; raising these later needs one."""
+
+    people: Unlimited = 25
+    """Most people who may use one experiment or pilot."""
+    calls_per_day: Unlimited = 1000
+    """Most calls a day of one experiment or pilot."""
+    days: Unlimited = 90
+    """Most days that an experiment or pilot runs."""
+    sensitivity: Sensitivity = "internal"
+    """Most sensitive data of an experiment or pilot."""
+
+
+class CompanyDoc(Strict):
+    """The company: once in each workspace."""
+
+    kind: Literal["company"] = "company"
+    name: Name
+    title: Line | None = None
+    format: Literal[1] = 1
+    """Version of this file format."""
+    separation: Literal["solo", "enforced"] = "enforced"
+    """solo: one person holds every duty, approvals are marked so; enforced: nobody approves their own change."""
+    caps: Caps = Caps()
+    owners: Owners = Owners()
+    """Who holds a duty for the company as a whole."""
+
+
+class PersonDoc(Strict):
+    """Somebody. People named by e-mail alone need no document."""
+
+    kind: Literal["person"] = "person"
+    name: Name
+    """Short name, as in `--as ben`."""
+    email: Email
+    full_name: Line | None = None
+    job: Line | None = None
+
+
+class GroupDoc(Strict):
+    """A set of people that may read something. The group `everyone` exists without being declared."""
+
+    kind: Literal["group"] = "group"
+    name: Name
+    title: Line | None = None
+    members: People = ()
+    includes: Names = ()
+    """Groups or teams whose members are members too."""
+
+
+class TeamDoc(Strict):
+    """A set of people that does something; budgets and workloads can belong to it."""
+
+    kind: Literal["team"] = "team"
+    name: Name
+    title: Line | None = None
+    members: People = ()
+    includes: Names = ()
+    """Groups or teams whose members are members too."""
+    lead: PersonRef | None = None
+    cost_center: Line | None = None
+
+
+class SiteDoc(Strict):
+    """A place where models run."""
+
+    kind: Literal["site"] = "site"
+    name: Name
+    title: Line | None = None
+    type: Literal["cloud", "private", "edge"]
+    jurisdiction: Jurisdiction
+    """Whose law holds there: EU, US, CH, an ISO country such as NO."""
+    holds: Sensitivity | None = None
+    """Most sensitive data that may be processed there. Default: confidential in a cloud, restricted elsewhere."""
+    owner: PersonRef | None = None
+
+    @property
+    def max_sensitivity(self) -> Sensitivity:
+        return self.holds or ("confidential" if self.type == "cloud" else "restricted")
+
+
+class Price(Strict):
+    """What tokens cost, in picodollars per million tokens of each class. A class left out costs as its parent."""
+
+    input: TokenPrice
+    output: TokenPrice
+    cache_read: TokenPrice | None = None
+    cache_write: TokenPrice | None = None
+    reasoning: TokenPrice | None = None
+    input_audio: TokenPrice | None = None
+    output_audio: TokenPrice | None = None
+    request: Usd = 0
+    """For each request on top of its tokens."""
+    since: Date | None = Field(default=None, alias="from")
+    """First day on which this price holds; left out: always."""
+    note: Line | None = None
+    """Where the price is from, such as a contract."""
+
+    @property
+    def free(self) -> bool:
+        """As written by `price: free`."""
+        return not any(
+            (
+                self.input,
+                self.output,
+                self.cache_write,
+                self.reasoning,
+                self.input_audio,
+                self.output_audio,
+                self.request,
+            )
+        )
+
+
+Prices = Annotated[tuple[Price, ...], BeforeValidator(_prices)]
+
+
+def price_on(prices: tuple[Price, ...], day: date) -> Price | None:
+    """The declared price that holds on `day`: the one that began last, or None where none has begun."""
+    begun = [price for price in prices if price.since is None or price.since <= day]
+    return max(begun, key=lambda price: price.since or date.min, default=None)
+
+
+class Timeouts(Strict):
+    """How long to wait for an upstream, in milliseconds."""
+
+    connect: Duration = 2_000
+    first_token: Duration = 30_000
+    idle: Duration = 15_000
+
+
+class DeploymentDoc(Strict):
+    """A model served at a site by a provider through an OpenAI-compatible API."""
+
+    kind: Literal["deployment"] = "deployment"
+    name: Name
+    title: Line | None = None
+    site: Name
+    model: ModelName
+    """Known models bring their price: `openai/gpt-4.1-mini`."""
+    url: Url
+    """Ends before /chat/completions. `local:embedded` is the model that comes with Groundplan."""
+    key: Secret | None = None
+    """`env:NAME` or `file:/path`; never the secret."""
+    upstream_model: ModelName | None = None
+    """What the upstream calls the model, where that differs."""
+    type: Literal["chat", "embeddings"] = "chat"
+    price: Prices = ()
+    """Overrides the known price: `free`, one price, or a list of prices with `from`."""
+    context: Count = 8192
+    """Most tokens of prompt and answer together."""
+    max_output: Count = 4096
+    """Most tokens of an answer."""
+    cap_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    """Field that caps the answer at this upstream."""
+    timeouts: Timeouts = Timeouts()
+
+    @property
+    def name_upstream(self) -> str:
+        """`upstream_model`, or the last part of the model's name."""
+        return self.upstream_model or self.model.rpartition("/")[2]
+
+
+class ModelDoc(Strict):
+    """A model that is not in the price list, or more about one that is."""
+
+    kind: Literal["model"] = "model"
+    name: ModelName
+    title: Line | None = None
+    provider: Line | None = None
+    licence: Line | None = None
+    price: Prices = ()
+    context: Count | None = None
+    max_output: Count | None = None
+
+
+class SourceDoc(Strict):
+    """Governed data that answers may be drawn from."""
+
+    kind: Literal["source"] = "source"
+    name: Name
+    title: Line | None = None
+    path: Path
+    """Folder of documents inside the workspace."""
+    sensitivity: Sensitivity
+    owner: PersonRef
+    readers: Lines
+    """Groups, teams or people who may read every document, unless one says otherwise. `everyone` is everybody."""
+    review_every: Duration | None = None
+    """How old a document may become before its owner is asked to look at it."""
+
+
+class PromptDoc(Strict):
+    """A versioned system prompt."""
+
+    kind: Literal["prompt"] = "prompt"
+    name: Name
+    version: Annotated[int, Field(ge=1)] = 1
+    text: Annotated[str, StringConstraints(min_length=1, max_length=20_000)]
+    owner: PersonRef | None = None
+
+
+class IntegrationDoc(Strict):
+    """A system that calls a workload, or that a workload acts on."""
+
+    kind: Literal["integration"] = "integration"
+    name: Name
+    title: Line | None = None
+    direction: Literal["caller", "downstream"]
+    system: Line | None = None
+    owner: PersonRef | None = None
+    contact: Line | None = None
+
+
+class Baseline(Strict):
+    """How it was before AI, so that a difference can be shown."""
+
+    minutes_per_case: Annotated[float, Field(ge=0, strict=False)] | None = None
+    cost_per_case: Usd | None = None
+    cases: Frequency | None = None
+    measured: Date | None = None
+
+
+class WorkflowDoc(Strict):
+    """The business process that one or more workloads serve."""
+
+    kind: Literal["workflow"] = "workflow"
+    name: Name
+    title: Line | None = None
+    purpose: Line | None = None
+    owner: PersonRef | None = None
+    outcome: Line | None = None
+    """What counts as one good result, such as `ticket resolved without handover`."""
+    baseline: Baseline | None = None
+
+
+class Objectives(Strict):
+    """How good it has to be."""
+
+    first_token: Duration | None = None
+    complete: Duration | None = None
+    """Until the last token."""
+    availability: Percent | None = None
+    quality: dict[Name, Percent] = {}
+    """By dimension: accuracy, tone, traceability, timeliness ..."""
+    cost_per_outcome: Usd | None = None
+
+
+class Traffic(Strict):
+    """What is expected; prices alternatives and plans capacity."""
+
+    calls: Frequency
+    prompt_tokens: Count = 800
+    completion_tokens: Count = 200
+    peak: Annotated[float, Field(ge=1, strict=False)] = 3.0
+    """Busiest hour as a multiple of the average one."""
+    growth_per_month: Percent = 0.0
+
+
+class GroundingRule(Strict):
+    """How passages of the sources are added to a prompt."""
+
+    passages: Annotated[int, Field(ge=1, le=20)] = 4
+    max_size: Size = 6000
+    """Most that passages may add to a prompt."""
+    required: bool = True
+    """Refuse the call while permissions cannot be read."""
+
+
+class Limits(Strict):
+    """What one workload may use at most. Experiments and pilots are bounded by the company's caps as well."""
+
+    max_output: Count = 1024
+    """Most tokens of an answer."""
+    calls_per_day: Unlimited = None
+    people: Unlimited = None
+    expires: Date | None = None
+    """Day after which an experiment or pilot is refused."""
+    attempts: Annotated[int, Field(ge=1, le=10)] = 3
+    deadline: Duration = 60_000
+
+
+class ReviewRule(Strict):
+    """Which answers a person looks at."""
+
+    share: Percent = 0.0
+    """Part of the answers."""
+    before_sending: bool = False
+    by: People = ()
+
+
+class Support(Strict):
+    """Who helps when it does not work."""
+
+    contact: Line
+    hours: Line | None = None
+    runbook: Line | None = None
+
+
+class WorkloadDoc(Strict):
+    """What is asked of AI: purpose, value and needs; never a place."""
+
+    kind: Literal["workload"] = "workload"
+    name: Name
+    title: Line | None = None
+    purpose: Line
+    workflow: Name | None = None
+    value: Line | None = None
+    """What is measured to know that it is worth it."""
+    pattern: Literal["knowledge-assistant", "customer-support", "edge-inference", "analytics", "other"] = "other"
+    audience: Literal["employees", "customers", "public"] = "employees"
+    regimes: Lines = ()
+    """Laws and norms that hold for it: GDPR, HIPAA ..."""
+    effect: Literal["informs", "recommends", "decides"] = "informs"
+    """What its answers do to people."""
+    stage: Stage
+    sensitivity: Sensitivity = "internal"
+    """Most sensitive data that it handles."""
+    residency: Jurisdictions = ()
+    """Where data may be processed; empty: anywhere."""
+    team: Name | None = None
+    sources: Names = ()
+    deployments: Names = ()
+    """Deployments that may serve it, the preferred first; left out: all that the rules allow, the cheapest first."""
+    fallbacks: Names = ()
+    """Deployments that take over, in this order."""
+    embeddings: Names = ()
+    """Deployments of embeddings that it may use."""
+    prompt: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}(@[1-9][0-9]*)?$")] | None = None
+    """Name of a prompt document, or name@version."""
+    integrations: Names = ()
+    objectives: Objectives = Objectives()
+    traffic: Traffic | None = None
+    grounding: GroundingRule = GroundingRule()
+    limits: Limits = Limits()
+    grace: Duration | None = None
+    """How long a gateway that is cut off may go on serving. Default 60s; restricted data: none."""
+    review: ReviewRule = ReviewRule()
+    support: Support | None = None
+    owners: Owners = Owners()
+
+    @property
+    def grace_ms(self) -> int:
+        if self.sensitivity == "restricted":
+            return 0
+        return 60_000 if self.grace is None else self.grace
+
+
+class BudgetDoc(Strict):
+    """A hard limit of money."""
+
+    kind: Literal["budget"] = "budget"
+    name: Name
+    covers: Annotated[
+        str, StringConstraints(pattern=r"^(company|(team|workload)/[a-z0-9][a-z0-9-]{0,62}|key/[0-9a-f-]{36})$")
+    ]
+    """company, team/NAME, workload/NAME or key/ID"""
+    limit: Limit
+    owner: PersonRef | None = None
+
+
+class GrantDoc(Strict):
+    """Lets people do something with a workload or source."""
+
+    kind: Literal["grant"] = "grant"
+    name: Name
+    to: Lines
+    """Groups, teams or people."""
+    on: Annotated[str, StringConstraints(pattern=r"^(company|(workload|source)/[a-z0-9][a-z0-9-]{0,62})$")]
+    allows: Annotated[
+        tuple[Literal["use", "read", "act-for-others", "observe", "operate"], ...],
+        _LIST,
+        _list_schema({"enum": ["use", "read", "act-for-others", "observe", "operate"]}),
+    ]
+    until: Date | None = None
+    reason: Line | None = None
+
+
+Doc = (
+    CompanyDoc
+    | PersonDoc
+    | GroupDoc
+    | TeamDoc
+    | SiteDoc
+    | DeploymentDoc
+    | ModelDoc
+    | SourceDoc
+    | PromptDoc
+    | IntegrationDoc
+    | WorkflowDoc
+    | WorkloadDoc
+    | BudgetDoc
+    | GrantDoc
+)
+
+KINDS: dict[str, type[Strict]] = {
+    "company": CompanyDoc,
+    "person": PersonDoc,
+    "group": GroupDoc,
+    "team": TeamDoc,
+    "site": SiteDoc,
+    "deployment": DeploymentDoc,
+    "model": ModelDoc,
+    "source": SourceDoc,
+    "prompt": PromptDoc,
+    "integration": IntegrationDoc,
+    "workflow": WorkflowDoc,
+    "workload": WorkloadDoc,
+    "budget": BudgetDoc,
+    "grant": GrantDoc,
+}

@@ -1,0 +1,192 @@
+"""Values with units, as people write them: `800ms`, `99.5%`, `200 USD/month`, `0.40 USD/Mtok`, `8 KiB`, `2000/day`.
+
+Every function takes the text (or a plain number where that alone is clear) and raises `ValueError` with a sentence that
+says how to write it; places in files are the loader's business. Nothing is rounded, guessed or localised.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+
+from groundplan.core.errors import Invalid
+from groundplan.core.money import Picodollars, format_usd, parse_usd
+
+PERIODS = ("day", "month", "year", "total")
+"""Calendar periods in UTC over which a budget runs."""
+
+DAYS_PER_PERIOD = {"hour": Decimal(1) / 24, "day": Decimal(1), "week": Decimal(7), "month": Decimal(30)}
+
+_DURATION = {"ms": 1, "s": 1000, "min": 60_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
+_SIZE = {"B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+_COUNT = {"": 1, "k": 10**3, "M": 10**6}
+_MAX = 2**53 - 1
+_NUMBER = re.compile(r"(?P<number>\d{1,18}(?:\.\d{1,12})?)\s*(?P<unit>[A-Za-z%]*)", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """An amount of money for each period: `200 USD/month`."""
+
+    amount: Picodollars
+    period: str
+    """day | month | year | total"""
+
+    def __str__(self) -> str:
+        whole, _, fraction = format_usd(self.amount).partition(".")
+        fraction = fraction.rstrip("0").ljust(2, "0") if fraction.strip("0") else ""
+        return f"{whole}{'.' + fraction if fraction else ''} USD/{self.period}"
+
+
+@dataclass(frozen=True, slots=True)
+class Frequency:
+    """How often something happens: `2000/day`."""
+
+    count: int
+    period: str
+    """hour | day | week | month"""
+
+    @property
+    def per_day(self) -> Decimal:
+        return self.count / DAYS_PER_PERIOD[self.period]
+
+    @property
+    def per_month(self) -> Decimal:
+        """In a month of 30 days."""
+        return self.per_day * 30
+
+    def __str__(self) -> str:
+        return f"{self.count}/{self.period}"
+
+
+def _split(value: object, what: str) -> tuple[Decimal, str]:
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    match = _NUMBER.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(what)
+    return Decimal(match["number"]), match["unit"]
+
+
+def _whole(amount: Decimal, what: str) -> int:
+    result = int(amount)
+    if result != amount or result > _MAX:
+        raise ValueError(what)
+    return result
+
+
+def duration_ms(value: object) -> int:
+    """Milliseconds of `800ms`, `2s`, `1.5h`, `90d`; the unit is required."""
+    what = "write a duration like 800ms, 2s, 15min, 1h or 90d"
+    number, unit = _split(value, what)
+    if unit not in _DURATION:
+        raise ValueError(what)
+    return _whole(number * _DURATION[unit], what)
+
+
+def size_bytes(value: object) -> int:
+    """Bytes of `6000 B`, `8 KiB`, `2 MB`; the unit is required."""
+    what = "write a size like 6000 B, 8 KiB or 2 MB"
+    number, unit = _split(value, what)
+    if unit not in _SIZE:
+        raise ValueError(what)
+    return _whole(number * _SIZE[unit], what)
+
+
+def fraction(value: object) -> float:
+    """0..1 of `99.5%` (more than 100% is refused); the sign % is required."""
+    what = "write a percentage like 99.5%, from 0% to 100%"
+    number, unit = _split(value, what)
+    if unit != "%" or number > 100:
+        raise ValueError(what)
+    return float(number / 100)
+
+
+def count(value: object) -> int:
+    """A whole number, `1000`, `1,000`, `10k` or `2M`."""
+    what = "write a whole number like 1000, 10k or 2M"
+    if isinstance(value, str) and re.fullmatch(r"\d{1,3}(,\d{3})+", value.strip(), re.ASCII):
+        value = value.replace(",", "")
+    number, unit = _split(value, what)
+    if unit not in _COUNT:
+        raise ValueError(what)
+    return _whole(number * _COUNT[unit], what)
+
+
+def count_or_unlimited(value: object) -> int | None:
+    """As `count`; `unlimited` is None."""
+    if value is None or (isinstance(value, str) and value.strip() == "unlimited"):
+        return None
+    try:
+        return count(value)
+    except ValueError:
+        raise ValueError("write a whole number like 1000, or unlimited") from None
+
+
+def frequency(value: object) -> Frequency:
+    """`2000/day`; the period is hour, day, week or month."""
+    what = "write how often like 2000/day (hour, day, week or month)"
+    if not isinstance(value, str):
+        raise ValueError(what)
+    number, _, period = value.partition("/")
+    if period.strip() not in DAYS_PER_PERIOD:
+        raise ValueError(what)
+    try:
+        return Frequency(count(number), period.strip())
+    except ValueError:
+        raise ValueError(what) from None
+
+
+def usd(value: object) -> Picodollars:
+    """Picodollars of `12.50 USD`; the currency is required, other currencies are refused."""
+    what = "write an amount like 12.50 USD (only US dollars, at most 12 decimals)"
+    if not isinstance(value, str) or not value.strip().endswith("USD"):
+        raise ValueError(what)
+    try:
+        return parse_usd(value)
+    except Invalid as error:
+        raise ValueError(what) from error
+
+
+def limit(value: object) -> Limit:
+    """`200 USD/month`; the period is day, month, year or total."""
+    what = "write a limit like 200 USD/month (day, month, year or total)"
+    if not isinstance(value, str):
+        raise ValueError(what)
+    amount, _, period = value.partition("/")
+    if period.strip() not in PERIODS:
+        raise ValueError(what)
+    try:
+        return Limit(usd(amount), period.strip())
+    except ValueError:
+        raise ValueError(what) from None
+
+
+def token_price(value: object) -> int:
+    """Picodollars per million tokens of `0.40 USD/Mtok` or `0.0004 USD/ktok`; finer than a picodollar is refused."""
+    what = "write a price like 0.40 USD/Mtok (per million tokens)"
+    if not isinstance(value, str):
+        raise ValueError(what)
+    amount, _, per = value.partition("/")
+    scale = {"Mtok": 1, "ktok": 1000}.get(per.strip())
+    if scale is None:
+        raise ValueError(what)
+    try:
+        return usd(amount) * scale
+    except ValueError:
+        raise ValueError(what) from None
+
+
+def iso_date(value: object) -> date:
+    """`2026-01-31`."""
+    what = "write a date like 2026-01-31"
+    if isinstance(value, date):
+        return value
+    if not isinstance(value, str) or not re.fullmatch(r"\d{4}-\d\d-\d\d", value.strip(), re.ASCII):
+        raise ValueError(what)
+    try:
+        return date.fromisoformat(value.strip())
+    except ValueError:
+        raise ValueError(what) from None
