@@ -1,0 +1,124 @@
+"""Errors as the control API tells them: `{"error": {"message", "type", "code", "hint", "where"?, "problems"?}}`.
+
+Only shapes; which error happens is decided elsewhere. An unknown exception is logged with an id and told without its trace.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from psycopg import OperationalError
+from psycopg_pool import PoolTimeout
+from starlette.exceptions import HTTPException
+
+from groundplan.core.errors import GroundplanError, Problem, Unavailable
+from groundplan.core.ids import new_id
+
+log = logging.getLogger("groundplan.api")
+Handler = Callable[[Request, Exception], Awaitable[JSONResponse]]
+
+
+def problem_json(problem: Problem) -> dict[str, Any]:
+    """One problem; `where` is `file:line:column` or absent."""
+    body: dict[str, Any] = {"message": problem.message, "code": problem.code, "hint": problem.hint}
+    if problem.where is not None:
+        body["where"] = str(problem.where)
+    return body
+
+
+def error_json(error: GroundplanError) -> dict[str, Any]:
+    """The whole body of an error."""
+    body: dict[str, Any] = {
+        "message": error.message,
+        "type": type(error).__name__.lower(),
+        "code": error.code,
+        "hint": error.hint,
+    }
+    if error.where is not None:
+        body["where"] = str(error.where)
+    if error.problems:
+        body["problems"] = [problem_json(problem) for problem in error.problems]
+    if error.details:
+        body["details"] = error.details
+    return {"error": body}
+
+
+def response_for(error: GroundplanError) -> JSONResponse:
+    """The answer for an error, with Retry-After where it says when."""
+    headers = {"Retry-After": str(max(1, round(error.retry_after)))} if error.retry_after is not None else None
+    return JSONResponse(error_json(error), status_code=error.status, headers=headers)
+
+
+def install(app: FastAPI) -> None:
+    """Register the handlers of all errors."""
+    app.add_exception_handler(GroundplanError, _told)
+    app.add_exception_handler(RequestValidationError, _malformed)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(OperationalError, _database)
+    app.add_exception_handler(PoolTimeout, _database)
+    app.add_exception_handler(Exception, _unknown)
+
+
+async def _told(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, GroundplanError)
+    return response_for(error)
+
+
+async def _malformed(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    problems = [
+        {
+            "message": f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}",
+            "code": "field_invalid",
+            "hint": "See /api/openapi.json.",
+        }
+        for item in error.errors()
+    ]
+    body = {
+        "message": problems[0]["message"] if problems else "the request is not understood",
+        "type": "invalid",
+        "code": "request_invalid",
+        "hint": "See /api/openapi.json for what this route takes.",
+        "problems": problems,
+    }
+    return JSONResponse({"error": body}, status_code=422)
+
+
+async def _http(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
+    body = {
+        "message": str(error.detail),
+        "type": "invalid",
+        "code": code,
+        "hint": "See /api/openapi.json for all routes.",
+    }
+    return JSONResponse({"error": body}, status_code=error.status_code, headers=error.headers)
+
+
+async def _database(_: Request, error: Exception) -> JSONResponse:
+    log.warning("the database is not reachable: %s", error.__class__.__name__)
+    return response_for(
+        Unavailable(
+            "the database is not reachable", code="database_unavailable",
+            hint="`groundplan doctor` looks for the cause; HOME/logs/postgres.log tells more.", retry_after=2.0,
+        )
+    )  # fmt: skip
+
+
+async def _unknown(_: Request, error: Exception) -> JSONResponse:
+    incident = str(new_id())
+    log.error("unexpected error %s", incident, exc_info=error)
+    body = {
+        "message": "something unexpected happened",
+        "type": "internal",
+        "code": "internal",
+        "hint": f"Look for {incident} in HOME/logs/control.log.",
+        "id": incident,
+    }
+    return JSONResponse({"error": body}, status_code=500)

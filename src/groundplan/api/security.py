@@ -1,0 +1,95 @@
+"""What every request to the control port must pass before any route: a local Host header, and on the way out safe headers.
+
+Who is asking is decided in `caller.py`. Written as plain ASGI, so that streamed answers are not buffered.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+MAX_BODY_BYTES = 16 << 20
+LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
+HEADERS: tuple[tuple[bytes, bytes], ...] = (
+    (
+        b"content-security-policy",
+        b"default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'none'; "
+        b"frame-ancestors 'none'; form-action 'self'",
+    ),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cache-control", b"no-store"),
+)
+
+
+class LocalOnly:
+    """Refuses foreign Host headers (a web page that rebinds its name to this address) and bodies over 16 MiB."""
+
+    def __init__(self, app: Application, hosts: frozenset[str] = LOCAL_HOSTS) -> None:
+        self._app = app
+        self._hosts = hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = scope["headers"]
+        named = [value for name, value in headers if name == b"host"]
+        if len(named) != 1 or host_name(named[0].decode("latin-1")) not in self._hosts:
+            await _refuse(
+                send, 421, "host_not_allowed", "this address is only for this machine", "Use http://localhost."
+            )
+            return
+        length = next((value for name, value in headers if name == b"content-length"), b"0")
+        if not length.isdigit() or int(length) > MAX_BODY_BYTES:
+            await _refuse(send, 413, "body_too_large", "the body is larger than 16 MiB", "Send less at once.")
+            return
+        await self._app(scope, _bounded(receive), _with_headers(send))
+
+
+def host_name(value: str) -> str:
+    """The name in a Host header, without its port."""
+    if value.startswith("["):
+        return value.partition("]")[0].lower() + "]"
+    return value.partition(":")[0].lower()
+
+
+def _bounded(receive: Receive) -> Receive:
+    """A chunked body has no declared length, so what arrives is counted; too much ends as a disconnect."""
+    seen = 0
+
+    async def counted() -> Message:
+        nonlocal seen
+        message = await receive()
+        seen += len(message.get("body", b""))
+        return {"type": "http.disconnect"} if seen > MAX_BODY_BYTES else message
+
+    return counted
+
+
+def _with_headers(send: Send) -> Send:
+    async def extended(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            given = {name.lower() for name, _ in message.get("headers", ())}
+            extra = [(name, value) for name, value in HEADERS if name not in given]
+            message = {**message, "headers": [*message.get("headers", ()), *extra]}
+        await send(message)
+
+    return extended
+
+
+async def _refuse(send: Send, status: int, code: str, message: str, hint: str) -> None:
+    body = json.dumps({"error": {"message": message, "type": "denied", "code": code, "hint": hint}}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *HEADERS]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,54 @@
+"""`groundplan audit verify`: checks the log from its files alone; neither a database nor a running `up` is needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from groundplan.cli.client import ControlClient
+from groundplan.cli.options import HomeOption, JsonOption, home_for
+from groundplan.cli.output import emit, table
+from groundplan.core.audit.verify import verify as verify_folder
+
+app = typer.Typer(help="Verify the audit log from its files alone.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.command()
+def verify(
+    folder: Annotated[Path | None, typer.Argument(help="A copy of HOME/audit; HOME's own log by default.")] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check every entry, every hash and the signature. Exit 1 where it does not hold, naming the entry."""
+    place = home_for(home)
+    target = folder or place.audit
+    key = place.keys / "checkpoint.pub"
+    verdict = verify_folder(target, None)
+    value: dict[str, Any] = {
+        "ok": verdict.ok,
+        "entries": verdict.entries,
+        "root": verdict.root if isinstance(verdict.root, str) else verdict.root.hex(),
+        "signed": verdict.signed,
+        "problems": [{"at": str(at), "message": message} for at, message in verdict.problems],
+    }
+    del key
+    lines = [f"{verdict.entries} entries hold, {verdict.signed}" if verdict.ok else f"{target} does not hold:"]
+    lines += [f"  {problem['at']}: {problem['message']}" for problem in value["problems"]]
+    emit(value, as_json, "\n".join(lines))
+    if not verdict.ok:
+        raise typer.Exit(1)
+
+
+@app.command("list")
+def list_entries(
+    limit: Annotated[int, typer.Option("--limit", min=1, max=500)] = 30,
+    subject: Annotated[str | None, typer.Option("--subject", help="Only entries about this.")] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The newest entries."""
+    value = ControlClient.connect(home).get("/api/audit", limit=limit, subject=subject)
+    rows = [(e["index"], e["at"], e["action"], e["actor"], e["subject"]) for e in value["entries"]]
+    emit(value, as_json, table(("index", "at", "action", "actor", "subject"), rows))

@@ -1,0 +1,34 @@
+"""`groundplan backup` and `restore`: one archive of database, audit log and keys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from groundplan.cli.options import HomeOption, JsonOption, home_for, settings_for
+from groundplan.cli.output import emit, note
+from groundplan.runtime.backup import backup as write_backup
+from groundplan.runtime.backup import restore as read_backup
+
+
+def backup(
+    target: Annotated[Path, typer.Argument(help="The archive to write.")],
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write TARGET while `up` runs. Keep it as safe as HOME: it holds the keys."""
+    write_backup(home_for(home), settings_for(home), target.absolute(), note)
+    emit({"archive": str(target.absolute()), "bytes": target.stat().st_size}, as_json, f"{target} is complete")
+
+
+def restore(
+    archive: Annotated[Path, typer.Argument(help="An archive that `groundplan backup` wrote.")],
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Put ARCHIVE into an empty HOME. A damaged archive is refused before anything is written."""
+    place = home_for(home)
+    read_backup(archive.absolute(), place)
+    emit({"home": str(place.root)}, as_json, f"{place.root} is restored. Next: groundplan up --home {place.root}")

@@ -1,0 +1,137 @@
+"""A small client of the control API for commands. Finds a running `up` through HOME and carries the operator's token.
+
+It retries nothing: a command says what happened and ends. Standard library only, so that commands start fast.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
+
+from groundplan.cli.options import settings_for
+from groundplan.cli.output import problem_from
+from groundplan.core.errors import (
+    Conflict,
+    Denied,
+    Exhausted,
+    GroundplanError,
+    Invalid,
+    NotFound,
+    TooLarge,
+    Unauthenticated,
+    Unavailable,
+)
+from groundplan.core.home import Home
+
+_BY_STATUS: dict[int, type[GroundplanError]] = {
+    400: Invalid, 401: Unauthenticated, 403: Denied, 404: NotFound, 409: Conflict, 413: TooLarge, 422: Invalid,
+    429: Exhausted, 503: Unavailable,
+}  # fmt: skip
+
+
+def running(home: Home) -> dict[str, Any] | None:
+    """What `up` wrote about itself (`pid`, `gateway`, `control`), or None where nothing runs."""
+    try:
+        value = json.loads((home.run / "up.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(value, dict) or not Path(f"/proc/{value.get('pid')}").exists():
+        return None
+    return value
+
+
+class ControlClient:
+    """One address and token. Every method returns the decoded JSON answer or raises the error that the API told."""
+
+    def __init__(self, url: str, token: str, timeout: float = 120.0) -> None:
+        self.url = url.rstrip("/")
+        self._token = token
+        self._timeout = timeout
+
+    @classmethod
+    def connect(cls, home: Path | None, timeout: float = 120.0) -> ControlClient:
+        """The `up` of this HOME, or of GROUNDPLAN_URL. Raises `Unavailable` (exit 69) where none runs."""
+        settings = settings_for(home)
+        place = Home(settings.home)
+        url = settings.url
+        if url is None:
+            state = running(place)
+            if state is None:
+                raise Unavailable(
+                    f"no running `groundplan up` was found for {place.root}",
+                    code="not_running",
+                    hint="Start it with `groundplan up`, or name its HOME with --home.",
+                )
+            url = str(state["control"])
+        return cls(url, settings.token or read_token(place), timeout)
+
+    def get(self, path: str, **query: Any) -> Any:
+        given = {name: value for name, value in query.items() if value is not None}
+        return self.send("GET", f"{path}?{urlencode(given)}" if given else path)
+
+    def post(self, path: str, body: Any = None) -> Any:
+        return self.send("POST", path, {} if body is None else body)
+
+    def delete(self, path: str) -> Any:
+        return self.send("DELETE", path)
+
+    def send(self, method: str, path: str, body: Any = None) -> Any:
+        """One request. Raises `Unavailable` where nothing answers, else the error told by the API."""
+        parts = urlsplit(self.url)
+        headers = {"Authorization": f"Bearer {self._token}", "Accept": "application/json"}
+        data = None
+        if body is not None:
+            data = json.dumps(body).encode()
+            headers["Content-Type"] = "application/json"
+        secure = parts.scheme == "https"
+        make = http.client.HTTPSConnection if secure else http.client.HTTPConnection
+        connection = make(parts.hostname or "127.0.0.1", parts.port, timeout=self._timeout)
+        try:
+            connection.request(method, quote(path, safe="/?&=%:+"), body=data, headers=headers)
+            response = connection.getresponse()
+            status, payload = response.status, response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise Unavailable(
+                f"{self.url} does not answer: {error.__class__.__name__}",
+                code="not_running",
+                hint="Is `groundplan up` still running? `groundplan doctor` looks for the cause.",
+            ) from error
+        finally:
+            connection.close()
+        return _answer(status, payload)
+
+
+def read_token(home: Home) -> str:
+    """The local operator's token. Raises `Denied` where this user may not read it."""
+    try:
+        return home.operator_token.read_text(encoding="ascii").strip()
+    except OSError as error:
+        raise Denied(
+            f"the operator token {home.operator_token} cannot be read",
+            code="operator_token",
+            hint="Run as the user who started `groundplan up`, or set GROUNDPLAN_TOKEN.",
+        ) from error
+
+
+def _answer(status: int, payload: bytes) -> Any:
+    try:
+        value = json.loads(payload) if payload else None
+    except ValueError:
+        value = None
+    if 200 <= status < 300:
+        return value
+    told = value.get("error") if isinstance(value, dict) else None
+    if not isinstance(told, dict):
+        raise Unavailable(
+            f"the control API answered {status}", code="unexpected_answer", hint="See HOME/logs/control.log."
+        )
+    raise _BY_STATUS.get(status, GroundplanError)(
+        str(told.get("message", "")),
+        code=str(told.get("code", "error")),
+        hint=str(told.get("hint", "")),
+        where=told.get("where"),
+        problems=tuple(problem_from(problem) for problem in told.get("problems") or ()),
+    )

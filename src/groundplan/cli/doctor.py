@@ -1,0 +1,143 @@
+"""`groundplan doctor`: looks at this machine and HOME and says what is wrong and what to do; it changes nothing."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import socket
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psycopg
+import typer
+
+from groundplan.cli.client import running
+from groundplan.cli.options import HomeOption, JsonOption, home_for, settings_for
+from groundplan.cli.output import emit
+from groundplan.core.database import connect, database_url
+from groundplan.core.errors import GroundplanError
+from groundplan.core.home import Home
+from groundplan.core.settings import DEFAULT_CONTROL_PORT, DEFAULT_PORT, Settings
+
+LOW_DISK_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing looked at: `state` is ok, warn or bad."""
+
+    name: str
+    state: str
+    message: str
+    hint: str = ""
+
+
+def doctor(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Check HOME, disk, ports, models, PostgreSQL and journal. Exit 1 when something is bad."""
+    settings = settings_for(home)
+    place = home_for(home)
+    looks: tuple[Callable[[Home, Settings], Iterator[Check]], ...] = (
+        _home,
+        _disk,
+        _ports,
+        _models,
+        _postgres,
+        _journal,
+    )
+    checks = [check for look in looks for check in look(place, settings)]
+    bad = any(check.state == "bad" for check in checks)
+    lines = [f"{check.state:4}  {check.name}: {check.message}" + _indented(check.hint) for check in checks]
+    emit({"ok": not bad, "checks": [asdict(check) for check in checks]}, as_json, "\n".join(lines))
+    if bad:
+        raise typer.Exit(1)
+
+
+def _indented(hint: str) -> str:
+    return f"\n      {hint}" if hint else ""
+
+
+def _home(home: Home, _: Settings) -> Iterator[Check]:
+    if not home.root.is_dir():
+        yield Check("home", "warn", f"{home.root} does not exist yet", "`groundplan up` makes it.")
+        return
+    secrets = [home.operator_token, *home.keys.glob("*.key"), home.postgres / "roles.json"]
+    open_ones = [path for path in secrets if path.exists() and path.stat().st_mode & 0o077]
+    if stat.S_IMODE(home.root.stat().st_mode) & 0o077:
+        open_ones.append(home.root)
+    for path in open_ones:
+        yield Check("home", "bad", f"{path} can be read by other users", f"chmod go-rwx {path}")
+    if not open_ones:
+        yield Check("home", "ok", f"{home.root} and its secrets are private")
+
+
+def _disk(home: Home, _: Settings) -> Iterator[Check]:
+    folder = next(folder for folder in (home.root, *home.root.parents) if folder.exists())
+    free = shutil.disk_usage(folder).free
+    state = "ok" if free >= LOW_DISK_BYTES else "bad"
+    yield Check(
+        "disk", state, f"{free >> 20} MiB are free", "" if state == "ok" else "New calls are refused on a full disk."
+    )
+
+
+def _ports(home: Home, _: Settings) -> Iterator[Check]:
+    if running(home) is not None:
+        yield Check("ports", "ok", "`groundplan up` is running")
+        return
+    for port, flag in ((DEFAULT_PORT, "--port"), (DEFAULT_CONTROL_PORT, "--control-port")):
+        with socket.socket() as probe:
+            busy = probe.connect_ex(("127.0.0.1", port)) == 0
+        if busy:
+            yield Check("ports", "warn", f"port {port} is in use", f"Start with another one: groundplan up {flag} N")
+        else:
+            yield Check("ports", "ok", f"port {port} is free")
+
+
+def _models(_: Home, settings: Settings) -> Iterator[Check]:
+    found = sorted(path.name for path in settings.models.iterdir()) if settings.models.is_dir() else []
+    listed = ", ".join(found) or "none yet; `groundplan up` fetches what a workspace needs"
+    yield Check("models", "ok", f"{settings.models}: {listed}")
+
+
+def _postgres(home: Home, settings: Settings) -> Iterator[Check]:
+    kind = "external" if settings.database_url else "embedded"
+    if kind == "embedded" and running(home) is None:
+        yield Check("postgres", "ok", "embedded; it runs only while `up` runs")
+        return
+    try:
+        with connect(database_url(home, settings, "control"), timeout=5) as connection:
+            version = connection.info.server_version // 10000
+        yield Check("postgres", "ok" if version >= 16 else "bad", f"{kind} PostgreSQL {version} answers")
+    except (GroundplanError, psycopg.Error) as error:
+        message = error.message if isinstance(error, GroundplanError) else error.__class__.__name__
+        yield Check("postgres", "bad", message, "See HOME/logs/postgres.log.")
+
+
+def _journal(home: Home, _: Settings) -> Iterator[Check]:
+    folders = sorted(path for path in home.journal.iterdir() if path.is_dir()) if home.journal.is_dir() else []
+    quarantined = [path for folder in folders for path in folder.glob("*quarantined*")]
+    for path in quarantined:
+        yield Check(
+            "journal", "bad", f"{path} is damaged and set aside", "Its budget slices are written off; keep the file."
+        )
+    left = [folder for folder in folders if any(folder.glob("*.seg")) and not _held(folder / "lock")]
+    if left and running(home) is None:
+        yield Check("journal", "warn", f"{len(left)} journals wait to be taken over", "`groundplan up` does it.")
+    elif not quarantined:
+        yield Check("journal", "ok", f"{len(folders)} journals")
+
+
+def _held(lock: Path) -> bool:
+    try:
+        descriptor = os.open(lock, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return False
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,69 @@
+"""`groundplan kill`: stops something now, and says when it has stopped everywhere. Works beside a gateway without PostgreSQL too.
+
+`--home` with `--offline` (or when no `up` answers) writes HOME/run/kill.json, which every gateway worker of this HOME reads
+each heartbeat; the next `up` takes it over into the live policy.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+
+from groundplan.cli.client import ControlClient
+from groundplan.cli.keys import effective_text
+from groundplan.cli.options import HomeOption, JsonOption, home_for
+from groundplan.cli.output import emit, note
+from groundplan.core.errors import Invalid, Unavailable
+from groundplan.core.home import Home, write_atomically
+
+SCOPE = re.compile(r"company|(?:workload|deployment|source|key|site)/\S+")
+
+
+def kill(
+    scope: Annotated[str, typer.Argument(help="company, workload/N, deployment/N, source/N, key/ID or site/N.")],
+    reason: Annotated[str, typer.Option("--reason", "-m", help="Why; told to callers and in the audit log.")],
+    offline: Annotated[bool, typer.Option("--offline", help="Only write the file in HOME; ask no API.")] = False,
+    lift: Annotated[bool, typer.Option("--lift", help="End an earlier kill of SCOPE.")] = False,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Stop SCOPE. Exit 69 where some gateway has not acknowledged it yet."""
+    if not SCOPE.fullmatch(scope):
+        raise Invalid(
+            f"'{scope}' is not something that can be stopped", code="kill_scope",
+            hint="Write company, workload/NAME, deployment/NAME, source/NAME, key/ID or site/NAME.",
+        )  # fmt: skip
+    if lift:
+        value = ControlClient.connect(home).post("/api/kill/lift", {"scope": scope, "reason": reason})
+        emit(value, as_json, f"{scope} may run again")
+        return
+    value = _offline(home_for(home), scope, reason) if offline else _told(home, scope, reason)
+    emit(value, as_json, effective_text(f"{scope} is stopped", value["effective"]))
+    if not value["effective"]["complete"]:
+        raise typer.Exit(Unavailable.exit_code)
+
+
+def _told(home: Any, scope: str, reason: str) -> dict[str, Any]:
+    try:
+        value = ControlClient.connect(home).post("/api/kill", {"scope": scope, "reason": reason})
+    except Unavailable as error:
+        note(f"{error.message}; writing HOME/run/kill.json instead")
+        return _offline(home_for(home), scope, reason)
+    return dict(value)
+
+
+def _offline(home: Home, scope: str, reason: str) -> dict[str, Any]:
+    path = home.run / "kill.json"
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        held = []
+    held.append({"scope": scope, "reason": reason, "at": datetime.now(UTC).isoformat()})
+    if not home.run.is_dir():
+        raise Invalid(f"{home.root} is not a HOME", code="home_missing", hint="Name it with --home.")
+    write_atomically(path, json.dumps(held).encode())
+    return {"scope": scope, "file": str(path), "effective": {"complete": False, "acknowledged": [], "waiting": []}}

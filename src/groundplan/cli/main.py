@@ -1,0 +1,111 @@
+"""The command `groundplan`: finds the module of a command only when that command is asked for, so that help is instant.
+
+It holds no command itself; each lives in its own module and speaks to the HTTP API, or to files where it must work alone.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from groundplan.cli.output import print_error
+from groundplan.core.errors import GroundplanError
+
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "init": ("groundplan.cli.workspace", "init", "Write a commented workspace that passes `check`."),
+    "check": ("groundplan.cli.workspace", "check", "Say everything that is wrong in a workspace, offline."),
+    "up": ("groundplan.cli.up", "up", "Start everything and serve until Ctrl-C."),
+    "plan": ("groundplan.cli.change", "plan", "Show what would change, at what price, and who must approve."),
+    "apply": ("groundplan.cli.change", "apply", "Make the next blueprint from the workspace."),
+    "rollback": ("groundplan.cli.change", "rollback", "Make a new blueprint with the content of an earlier one."),
+    "status": ("groundplan.cli.status", "status", "Blueprint, gateways, what is pending and for whom."),
+    "ask": ("groundplan.cli.ask", "ask", "Ask a workload a question as one of its people."),
+    "cost": ("groundplan.cli.cost", "cost", "What calls have cost, exactly."),
+    "keys": ("groundplan.cli.keys", "app", "Create, list and revoke API keys."),
+    "people": ("groundplan.cli.people", "app", "Change live membership of groups and teams."),
+    "audit": ("groundplan.cli.audit", "app", "Verify the audit log from its files alone."),
+    "backup": ("groundplan.cli.backup", "backup", "Write one archive with database, log and keys."),
+    "restore": ("groundplan.cli.backup", "restore", "Put an archive into an empty HOME."),
+    "why": ("groundplan.cli.why", "why", "Explain a call, a change, a key or an audit entry."),
+    "login": ("groundplan.cli.login", "login", "Make a one-time link to sign in to the console."),
+    "kill": ("groundplan.cli.kill", "kill", "Stop a workload, deployment, site, source, key or the company now."),
+    "readiness": ("groundplan.cli.readiness", "readiness", "Five areas for each workload, points only with evidence."),
+    "doctor": ("groundplan.cli.doctor", "doctor", "Look for what is wrong on this machine."),
+}
+
+
+class LazyCommands(TyperGroup):
+    """Lists names and one-line help from `COMMANDS`; imports a module when its command is used."""
+
+    def __init__(self, **attrs: Any) -> None:
+        super().__init__(**attrs)
+        self.commands = dict.fromkeys(COMMANDS)  # type: ignore[assignment]  # names only: spelling suggestions read them
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        del ctx
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        target = getattr(importlib.import_module(entry[0]), entry[1])
+        if isinstance(target, typer.Typer):
+            command = typer.main.get_command(target)
+        else:
+            single = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+            single.command(cmd_name)(target)
+            command = typer.main.get_command(single)
+        command.name = cmd_name
+        return command
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry[2]) for name, entry in COMMANDS.items()])
+
+
+app = typer.Typer(
+    name="groundplan",
+    cls=LazyCommands,
+    help="The control plane for AI in production. HOME is --home, GROUNDPLAN_HOME or ./.groundplan.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    version: bool = typer.Option(False, "--version", help="Print the version and exit.", is_eager=True),
+) -> None:
+    """The control plane for AI in production. HOME is --home, GROUNDPLAN_HOME or ./.groundplan."""
+    if version:
+        metadata = importlib.import_module("importlib.metadata")
+        typer.echo(f"groundplan {metadata.version('groundplan')}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Entry of the console script: every error on purpose becomes one message and its exit code."""
+    try:
+        app()
+    except GroundplanError as error:
+        print_error(error, as_json="--json" in sys.argv)
+        raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""Options that many commands share, so that they read the same everywhere."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from groundplan.core.errors import Invalid
+from groundplan.core.home import Home
+from groundplan.core.settings import Settings, load_settings
+
+HomeOption = Annotated[
+    Path | None, typer.Option("--home", help="Folder of this installation (GROUNDPLAN_HOME, ./.groundplan).")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+WorkspaceOption = Annotated[
+    Path | None, typer.Option("--workspace", "-w", help="Folder of declarations (GROUNDPLAN_WORKSPACE, .).")
+]
+
+
+def settings_for(home: Path | None) -> Settings:
+    """Settings with HOME from the command line where it was given."""
+    settings = load_settings()
+    return replace(settings, home=home.absolute()) if home is not None else settings
+
+
+def home_for(home: Path | None) -> Home:
+    return Home(settings_for(home).home)
+
+
+def workspace_for(workspace: Path | None) -> Path:
+    """The workspace that was named, or the current folder when it holds YAML. Raises `Invalid` otherwise."""
+    folder = (workspace or load_settings().workspace or Path.cwd()).absolute()
+    if not folder.is_dir():
+        raise Invalid(f"there is no folder {folder}", code="workspace_missing", hint="Name it: --workspace DIR.")
+    return folder

@@ -1,0 +1,79 @@
+"""How commands print: one JSON document on stdout with `--json`, else short text for people; errors with code and hint.
+
+Nothing here fetches or decides anything.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+
+from groundplan.core.errors import GroundplanError, Problem, Where
+
+
+def emit(value: Any, as_json: bool, text: str) -> None:
+    """Print `value` as JSON, or `text`."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str) if as_json else text)
+
+
+def note(message: str) -> None:
+    """A line for people, on stderr, so that stdout stays for programs."""
+    typer.echo(message, err=True)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Left-aligned columns with two spaces between them."""
+    cells = [[str(cell) for cell in row] for row in (head, *rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
+    )
+
+
+def error_body(error: GroundplanError) -> dict[str, Any]:
+    """The error shape that the API has too."""
+    body: dict[str, Any] = {
+        "message": error.message,
+        "type": type(error).__name__.lower(),
+        "code": error.code,
+        "hint": error.hint,
+    }
+    if error.where is not None:
+        body["where"] = str(error.where)
+    if error.problems:
+        body["problems"] = [problem_body(problem) for problem in error.problems]
+    return {"error": body}
+
+
+def problem_body(problem: Problem) -> dict[str, Any]:
+    """One problem with its place, `where` being `file:line:column` or absent."""
+    body: dict[str, Any] = {"message": problem.message, "code": problem.code, "hint": problem.hint}
+    if problem.where is not None:
+        body["where"] = str(problem.where)
+    return body
+
+
+def problem_from(body: dict[str, Any]) -> Problem:
+    """The opposite of `problem_body`; a place that is no file position is left out."""
+    file, _, place = str(body.get("where") or "").partition(":")
+    line, _, column = place.partition(":")
+    where = Where(file, int(line), int(column or 1)) if line.isdigit() else None
+    return Problem(str(body.get("message", "")), str(body.get("code", "")), str(body.get("hint", "")), where)
+
+
+def print_error(error: GroundplanError, *, as_json: bool) -> None:
+    """Tell an error: JSON on stdout for programs, or lines on stderr for people."""
+    if as_json:
+        typer.echo(json.dumps(error_body(error), indent=2, ensure_ascii=False))
+        return
+    for problem in error.problems:
+        place = f"{problem.where}: " if problem.where else ""
+        sys.stderr.write(f"{place}{problem.message} [{problem.code}]\n    {problem.hint}\n")
+    place = f"{error.where}: " if error.where else ""
+    sys.stderr.write(f"error: {place}{error.message} [{error.code}]\n")
+    if error.hint:
+        sys.stderr.write(f"    {error.hint}\n")

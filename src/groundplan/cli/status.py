@@ -1,0 +1,41 @@
+"""`groundplan status`: what is served, by whom, and what waits for whom."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from groundplan.cli.client import ControlClient
+from groundplan.cli.options import HomeOption, JsonOption
+from groundplan.cli.output import emit, table
+
+
+def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Blueprint, gateways, what is pending and for whom, and what the workspace would change."""
+    value = ControlClient.connect(home).get("/api/status")
+    emit(value, as_json, status_text(value))
+
+
+def status_text(value: dict[str, Any]) -> str:
+    """The same for people."""
+    lines = [
+        f"{value['company'] or 'no company yet'}: blueprint {value['blueprint'] or 'none'}, PostgreSQL {value['postgres']}"
+    ]
+    gateways = value["gateways"]
+    if gateways:
+        lines += ["", table(
+            ("gateway", "blueprint", "ready", "journal lag"),
+            [(g["pid"], g["blueprint"], "yes" if g["ready"] else "no", g["journal_lag"]) for g in gateways],
+        )]  # fmt: skip
+    else:
+        lines.append("no gateway is connected")
+    for pending in value["pending"]:
+        waits = ", ".join(f"{need['duty']} of {need['subject']}" for need in pending["waits_for"])
+        lines.append(f"change {pending['change']} waits for: {waits or 'nobody'}")
+    if value["difference"]:
+        lines += ["", "the workspace differs from the blueprint (see `groundplan plan`):"]
+        lines += [f"  {difference}" for difference in value["difference"]]
+    if value.get("kills"):
+        lines += [f"STOPPED: {kill['scope']} ({kill['reason']})" for kill in value["kills"]]
+    if value["findings"]:
+        lines.append(f"{value['findings']} findings in the inbox")
+    return "\n".join(lines)

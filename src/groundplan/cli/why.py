@@ -1,0 +1,37 @@
+"""`groundplan why ID`: explains a call, a change, a key or an audit entry from the recorded facts."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from groundplan.cli.client import ControlClient
+from groundplan.cli.options import HomeOption, JsonOption
+from groundplan.cli.output import emit
+
+
+def why(
+    subject: Annotated[str, typer.Argument(metavar="ID", help="Id of a call, change, key or audit entry.")],
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what ID is and why it came out as it did."""
+    value = ControlClient.connect(home).get(f"/api/why/{subject}")
+    emit(value, as_json, "\n".join(value["because"]) + "\n\n" + outline(value["facts"]))
+
+
+def outline(value: Any, depth: int = 0) -> str:
+    """Nested facts as indented lines."""
+    pad = "  " * depth
+    if isinstance(value, dict):
+        return "\n".join(_named(pad, name, item, depth) for name, item in value.items())
+    if isinstance(value, list):
+        return "\n".join(f"{pad}- {outline(item, depth + 1).lstrip()}" for item in value)
+    return f"{pad}{value}"
+
+
+def _named(pad: str, name: str, item: Any, depth: int) -> str:
+    if isinstance(item, (dict, list)) and item:
+        return f"{pad}{name}:\n{outline(item, depth + 1)}"
+    return f"{pad}{name}: {'-' if item is None or item in ({}, []) else item}"

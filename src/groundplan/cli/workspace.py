@@ -1,0 +1,70 @@
+"""`groundplan init` and `check`: work on the files of a workspace alone, offline."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from groundplan.catalog.check import check as check_workspace
+from groundplan.catalog.loader import load
+from groundplan.catalog.scaffold import init as scaffold
+from groundplan.catalog.schema import json_schema
+from groundplan.cli.options import JsonOption, workspace_for
+from groundplan.cli.output import emit
+from groundplan.core.errors import Invalid
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="New or empty folder.")],
+    upstream: Annotated[str | None, typer.Option("--upstream", help="Base URL of an OpenAI-compatible server.")] = None,
+    upstream_model: Annotated[
+        str | None, typer.Option("--upstream-model", help="What that server calls the model.")
+    ] = None,
+    upstream_key: Annotated[str | None, typer.Option("--upstream-key", help="Where its key is: env:VAR.")] = None,
+    price: Annotated[
+        str | None, typer.Option("--price", help="IN/OUT in USD per million tokens, like 0.15/0.60.")
+    ] = None,
+    budget: Annotated[str | None, typer.Option("--budget", help="USD per month.")] = None,
+    operator_email: Annotated[str | None, typer.Option("--you", help="Your e-mail address.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a commented workspace with one workload, `assistant`, on what you already have."""
+    written = scaffold(
+        folder.absolute(),
+        upstream=upstream,
+        upstream_model=upstream_model,
+        upstream_key=upstream_key,
+        price=price,
+        budget=budget,
+        operator_email=operator_email,
+    )
+    files = sorted(str(path) for path in written or ())
+    emit(
+        {"folder": str(folder.absolute()), "files": files},
+        as_json,
+        f"{folder} is ready. Next: groundplan check -w {folder}, then groundplan up --workspace {folder}",
+    )
+
+
+def check(
+    workspace: Annotated[Path | None, typer.Argument(metavar="[DIR]", help="The workspace.")] = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of all kinds instead.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Say everything that is wrong, each with file, line and column. Exit 65 when something is."""
+    if schema:
+        typer.echo(json.dumps(json_schema(), indent=2))
+        return
+    folder = workspace_for(workspace)
+    declared = load(folder)
+    problems = check_workspace(declared)
+    if problems:
+        raise Invalid(
+            f"{len(problems)} problems in {folder}", code="workspace_invalid", hint="Correct them and check again.",
+            problems=tuple(problems),
+        )  # fmt: skip
+    count = len(declared.workloads)
+    emit({"ok": True, "folder": str(folder), "workloads": count}, as_json, f"{folder} is in order: {count} workloads")
