@@ -1,4 +1,4 @@
-"""A whole installation for one test: `groundplan up` as real processes in an empty folder, and an upstream that counts durably.
+"""A whole installation for one test: `groundplan up` as real processes in an empty folder, and a counting upstream.
 
 Everything is driven from outside, as a user would: the command line, the OpenAI API, signals.
 """

@@ -1,4 +1,4 @@
-"""Promise 1: one command ends with a real model answering a governed call, the passage it rests on, its cost and its proof."""
+"""Promise 1: one command ends with a real model answering a governed call, its passage, its cost and its proof."""
 
 from __future__ import annotations
 

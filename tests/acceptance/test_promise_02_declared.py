@@ -1,4 +1,4 @@
-"""Promise 2: nothing undeclared runs; each workload has a business owner and a budget, in production an owner in every duty."""
+"""Promise 2: nothing undeclared runs; each workload has a business owner and a budget."""
 
 from __future__ import annotations
 

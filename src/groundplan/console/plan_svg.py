@@ -1,0 +1,327 @@
+"""The ground plan: one deterministic SVG of where each workload runs.
+
+Rows are jurisdictions (thick walls), columns are Cloud, Private, Edge; a room is a site and a tile is a workload in the
+room of its primary. A solid line leads from the entrance (the gateway) to the primary, a dashed one to the fallback; a
+line's width is its traffic. When the primary fails, the line swings: solid to the fallback, broken to the primary.
+
+Pure: the same view gives the same text. Colours come from the page's style sheet through classes. It fetches nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from html import escape
+
+ZONES = ("cloud", "private", "edge")
+TITLES = {"cloud": "Cloud", "private": "Private", "edge": "Edge"}
+AREAS = ("placement", "data", "cost", "operations", "governance")
+
+ROOM_WIDTH = 300
+CORRIDOR = 64
+MARGIN = 28
+HEAD = 52
+TILE_HEIGHT = 78
+TILE_GAP = 12
+ROOM_HEAD = 40
+ROOM_FOOT = 14
+ROOM_GAP = 18
+WALL = 14
+ROW_GAP = 30
+ENTRANCE = 58
+LANE = 9
+DOOR = 40
+LEFT = MARGIN + ENTRANCE
+"""Where the walls begin, right of the entrance."""
+WIDTH = LEFT + MARGIN + 2 * WALL + 3 * ROOM_WIDTH + 3 * CORRIDOR + 24
+
+
+@dataclass(frozen=True, slots=True)
+class RoomView:
+    """A site. `state`: ok | down | empty | not_yet; `note` is one short line under its name."""
+
+    name: str
+    title: str
+    type: str
+    jurisdiction: str
+    state: str = "ok"
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TileView:
+    """A workload. `site` is the room of its primary (None: not placed); readiness is 0..1 or None for each area."""
+
+    name: str
+    stage: str
+    site: str | None
+    fallbacks: tuple[str, ...] = ()
+    serving: str | None = None
+    """The site that answers now; differs from `site` while the line swings to a fallback."""
+    cost_today: str = "$0.00"
+    p95_ms: float | None = None
+    calls_per_minute: float = 0.0
+    readiness: tuple[float | None, ...] = (None, None, None, None, None)
+    why_not: dict[str, str] = field(default_factory=dict)
+    """site -> why this workload does not run there"""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanView:
+    rooms: tuple[RoomView, ...]
+    tiles: tuple[TileView, ...]
+    selected: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Box:
+    x: float
+    y: float
+    width: float
+    height: float
+
+    @property
+    def middle(self) -> float:
+        return self.y + self.height / 2
+
+
+def ground_plan(view: PlanView) -> str:
+    """The whole drawing as SVG text, WIDTH wide and as high as it needs to be."""
+    rooms = sorted(view.rooms, key=lambda room: (room.jurisdiction, ZONES.index(room.type), room.name))
+    tiles = sorted(view.tiles, key=lambda tile: tile.name)
+    walls, boxes, bottom = _layout(rooms, tiles)
+    places = _tile_boxes(tiles, boxes)
+    height = bottom + MARGIN
+    selected = next((tile for tile in tiles if tile.name == view.selected), None)
+    parts = [
+        f'<svg class="plan" viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{_summary(view)}" '
+        'xmlns="http://www.w3.org/2000/svg">',
+        _heads(),
+        *(_wall(name, box) for name, box in walls),
+        *(_room(room, boxes[room.name], selected) for room in rooms),
+        _entrance(MARGIN + HEAD, bottom, tiles),
+        *_lines(tiles, places, boxes, rooms, dict(walls), selected),
+        *(_tile(tile, places[tile.name], selected) for tile in tiles if tile.name in places),
+        "</svg>",
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def _summary(view: PlanView) -> str:
+    swung = [tile.name for tile in view.tiles if tile.serving and tile.serving != tile.site]
+    text = f"Ground plan: {len(view.tiles)} workloads at {len(view.rooms)} sites."
+    if swung:
+        text += f" On a fallback now: {', '.join(sorted(swung))}."
+    return escape(text, quote=True)
+
+
+def _column_x(zone: str) -> float:
+    return LEFT + WALL + CORRIDOR + ZONES.index(zone) * (ROOM_WIDTH + CORRIDOR)
+
+
+def _layout(rooms: list[RoomView], tiles: list[TileView]) -> tuple[list[tuple[str, _Box]], dict[str, _Box], float]:
+    """Walls by jurisdiction, a box for each room, and where the lowest wall ends."""
+    count = {room.name: sum(tile.site == room.name for tile in tiles) for room in rooms}
+    walls: list[tuple[str, _Box]] = []
+    boxes: dict[str, _Box] = {}
+    y = float(MARGIN + HEAD)
+    for jurisdiction in sorted({room.jurisdiction for room in rooms}):
+        top = y
+        lowest = top + WALL
+        for zone in ZONES:
+            at = top + WALL + 22
+            for room in rooms:
+                if room.jurisdiction == jurisdiction and room.type == zone:
+                    slots = max(1, count[room.name])
+                    height = ROOM_HEAD + slots * TILE_HEIGHT + (slots - 1) * TILE_GAP + ROOM_FOOT
+                    boxes[room.name] = _Box(_column_x(zone), at, ROOM_WIDTH, height)
+                    at += height + ROOM_GAP
+            lowest = max(lowest, at - ROOM_GAP)
+        lines = sum(count[room.name] for room in rooms if room.jurisdiction == jurisdiction)
+        bottom = max(lowest + 20 + LANE * lines, top + WALL + DOOR + 30) + WALL
+        walls.append((jurisdiction, _Box(LEFT, top, WIDTH - LEFT - MARGIN, bottom - top)))
+        y = bottom + ROW_GAP
+    return walls, boxes, y - ROW_GAP if walls else y
+
+
+def _tile_boxes(tiles: list[TileView], boxes: dict[str, _Box]) -> dict[str, _Box]:
+    used: dict[str, int] = {}
+    places = {}
+    for tile in tiles:
+        if tile.site is None or tile.site not in boxes:
+            continue
+        room = boxes[tile.site]
+        slot = used.get(tile.site, 0)
+        used[tile.site] = slot + 1
+        top = room.y + ROOM_HEAD + slot * (TILE_HEIGHT + TILE_GAP)
+        places[tile.name] = _Box(room.x + 14, top, room.width - 28, TILE_HEIGHT)
+    return places
+
+
+def _heads() -> str:
+    parts = []
+    for zone in ZONES:
+        x = _column_x(zone)
+        y = MARGIN + 26
+        parts.append(
+            f'<g class="dimension"><path d="M{x} {y}H{x + ROOM_WIDTH}M{x} {y - 7}v14M{x + ROOM_WIDTH} {y - 7}v14"/>'
+            f'<text x="{x + ROOM_WIDTH / 2}" y="{y - 9}" text-anchor="middle">{TITLES[zone]}</text></g>'
+        )
+    return "".join(parts)
+
+
+def _wall(name: str, box: _Box) -> str:
+    """Thick walls with a door low in the left one, towards the entrance."""
+    half = WALL / 2
+    left, right = box.x + half, box.x + box.width - half
+    top, low = box.y + half, box.y + box.height - half
+    door = low - half - 4
+    return (
+        f'<g class="wall"><path d="M{left} {door - DOOR}V{top}H{right}V{low}H{left}V{door}"/>'
+        f'<path class="door" d="M{left} {door - DOOR}h{-DOOR + 6}A{DOOR - 6} {DOOR} 0 0 0 {left} {door}"/>'
+        f'<text x="{right - 14}" y="{box.y + WALL + 18}" text-anchor="end">{escape(name)}</text></g>'
+    )
+
+
+def _room(room: RoomView, box: _Box, selected: TileView | None) -> str:
+    classes = ["room", f"room-{escape(room.state)}"]
+    note = {"down": "not answering", "not_yet": "not yet", "empty": "nothing runs here"}.get(room.state, room.note)
+    if selected is not None and room.name not in (selected.site, selected.serving):
+        if room.name in selected.fallbacks:
+            note = "fallback"
+        else:
+            classes.append("dim")
+            note = selected.why_not.get(room.name, note)
+    return (
+        f'<g class="{" ".join(classes)}"><rect x="{box.x}" y="{box.y}" width="{box.width}" height="{box.height}"/>'
+        f'<text class="name" x="{box.x + 14}" y="{box.y + 25}">{escape(_fit(room.title or room.name, 22))}</text>'
+        f'<text class="note" x="{box.x + box.width - 14}" y="{box.y + 25}" text-anchor="end">'
+        f"{escape(_fit(note, 26))}</text></g>"
+    )
+
+
+def _entrance(top: float, bottom: float, tiles: list[TileView]) -> str:
+    rate = sum(tile.calls_per_minute for tile in tiles)
+    middle = (top + bottom) / 2
+    x = MARGIN + 9
+    return (
+        f'<g class="entrance"><rect x="{MARGIN - 12}" y="{top}" width="32" height="{bottom - top}" rx="2"/>'
+        f'<text transform="translate({x} {middle}) rotate(-90)" text-anchor="middle">Gateway'
+        f'<tspan class="note" dx="14">{rate:.0f} calls a minute</tspan></text></g>'
+    )
+
+
+def _lines(
+    tiles: list[TileView],
+    places: dict[str, _Box],
+    boxes: dict[str, _Box],
+    rooms: list[RoomView],
+    walls: dict[str, _Box],
+    selected: TileView | None,
+) -> list[str]:
+    parts = []
+    lanes: dict[str, int] = {}
+    by_name = {room.name: room for room in rooms}
+    for tile in tiles:
+        if tile.name not in places or tile.site is None:
+            continue
+        room = by_name[tile.site]
+        swung = tile.serving is not None and tile.serving != tile.site
+        dim = " dim" if selected is not None and selected.name != tile.name else ""
+        width = _stroke(tile.calls_per_minute)
+        lane = lanes.get(room.jurisdiction, 0)
+        lanes[room.jurisdiction] = lane + 1
+        start = places[tile.name]
+        wall = walls[room.jurisdiction]
+        floor = wall.y + wall.height - WALL - 12 - LANE * lane
+        parts.append(_primary_line(start, _column_x(room.type) - 12 - LANE * (lane % 5), floor, width, swung, dim))
+        for fallback in tile.fallbacks[:1]:
+            if fallback in boxes and fallback != tile.site:
+                active = swung and tile.serving == fallback
+                parts.append(_fallback_line(start, boxes[fallback], lane, width, active, dim))
+    return parts
+
+
+def _stroke(calls_per_minute: float) -> float:
+    """1.5 to 7 px, by the logarithm of the traffic."""
+    return round(min(7.0, 1.5 + 1.6 * math.log10(1 + max(0.0, calls_per_minute))), 1)
+
+
+def _primary_line(tile: _Box, x: float, floor: float, width: float, broken: bool, dim: str) -> str:
+    y = tile.middle
+    kind = "broken" if broken else "primary"
+    start = MARGIN + 20
+    path = f"M{start} {floor}H{x - 8}Q{x} {floor} {x} {floor - 8}V{y + 8}Q{x} {y} {x + 8} {y}H{tile.x}"
+    cut = f'<path class="cut" d="M{tile.x - 18} {y - 7}l10 14m0 -14l-10 14"/>' if broken else ""
+    return f'<g class="line {kind}{dim}"><path d="{path}" stroke-width="{1.5 if broken else width}"/>{cut}</g>'
+
+
+def _fallback_line(tile: _Box, room: _Box, lane: int, width: float, active: bool, dim: str) -> str:
+    y = tile.middle + 16
+    target = min(max(room.y + 22 + 10 * lane, room.y + 12), room.y + room.height - 12)
+    if room.x > tile.x:
+        x = room.x - CORRIDOR + 8 + 6 * (lane % 4)
+        end = room.x
+        start = tile.x + tile.width
+    elif room.x + room.width < tile.x:
+        x = room.x + room.width + 8 + 6 * (lane % 4)
+        end = room.x + room.width
+        start = tile.x
+    else:
+        x = room.x + room.width + 8 + 6 * (lane % 4)
+        end = room.x + room.width
+        start = tile.x + tile.width
+    kind = "swung" if active else "fallback"
+    path = f"M{start} {y}H{x}V{target}H{end}"
+    stroke = width if active else 1.5
+    return (
+        f'<g class="line {kind}{dim}"><path d="{path}" stroke-width="{stroke}" stroke-linejoin="round"/>'
+        f'<circle cx="{end}" cy="{target}" r="4"/></g>'
+    )
+
+
+def _tile(tile: TileView, box: _Box, selected: TileView | None) -> str:
+    classes = ["tile", f"stage-{escape(tile.stage)}"]
+    if selected is not None and selected.name != tile.name:
+        classes.append("dim")
+    if selected is not None and selected.name == tile.name:
+        classes.append("selected")
+    p95 = "no calls yet" if tile.p95_ms is None else _duration(tile.p95_ms)
+    link = f"/?workload={escape(tile.name, quote=True)}"
+    title = escape(f"{tile.name}: {tile.stage}, {tile.cost_today} today, p95 {p95}")
+    return (
+        f'<a href="{link}" class="{" ".join(classes)}"><title>{title}</title>'
+        f'<rect x="{box.x}" y="{box.y}" width="{box.width}" height="{box.height}" rx="2"/>'
+        f'<text class="name" x="{box.x + 12}" y="{box.y + 23}">{escape(_fit(tile.name, 24))}</text>'
+        f'<text class="note" x="{box.x + box.width - 12}" y="{box.y + 23}" text-anchor="end">'
+        f"{escape(tile.stage)}</text>"
+        f'<text class="figure" x="{box.x + 12}" y="{box.y + 46}">{escape(tile.cost_today)} today</text>'
+        f'<text class="figure" x="{box.x + box.width - 12}" y="{box.y + 46}" text-anchor="end">{escape(p95)}</text>'
+        f"{_readiness(tile, box)}</a>"
+    )
+
+
+def _readiness(tile: TileView, box: _Box) -> str:
+    gap = 6.0
+    width = (box.width - 24 - 4 * gap) / 5
+    parts = []
+    for index, (area, score) in enumerate(zip(AREAS, tile.readiness, strict=True)):
+        x = box.x + 12 + index * (width + gap)
+        y = box.y + 59
+        told = "not measured yet" if score is None else f"{score:.0%}"
+        parts.append(
+            f'<g class="readiness"><title>{area}: {told}</title>'
+            f'<rect x="{x:.1f}" y="{y}" width="{width:.1f}" height="7"/>'
+        )
+        if score:
+            parts.append(f'<rect class="score" x="{x:.1f}" y="{y}" width="{width * min(1.0, score):.1f}" height="7"/>')
+        parts.append("</g>")
+    return "".join(parts)
+
+
+def _duration(milliseconds: float) -> str:
+    return f"{milliseconds / 1000:.1f} s" if milliseconds >= 1000 else f"{milliseconds:.0f} ms"
+
+
+def _fit(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
