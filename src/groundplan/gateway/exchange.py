@@ -1,0 +1,100 @@
+"""One request on its way through the six steps: a single mutable object, made for it and dropped with it.
+
+Holds values only; each step module fills in its part. Times are `perf_counter_ns`, amounts picodollars.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import msgspec
+
+from groundplan.blueprint.model import Budget, Deployment, Workload
+from groundplan.ledger.model import Charge, Usage
+
+if TYPE_CHECKING:
+    from groundplan.gateway.live import Catalog, KeyEntry, Policy
+    from groundplan.gateway.server import Request, Response
+
+CHAT = "chat.completions"
+EMBEDDINGS = "embeddings"
+
+
+class Passage(msgspec.Struct, frozen=True, kw_only=True):
+    """One retrieved passage that the caller may read."""
+
+    document: str
+    path: str
+    title: str
+    source: str
+    start_line: int
+    end_line: int
+    text: str
+    score: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """The caller's body, read once. `fields` are its top-level fields as raw JSON, in order; `size` its bytes."""
+
+    fields: dict[str, msgspec.Raw]
+    model: str
+    messages: int
+    query: str
+    stream: bool
+    include_usage: bool
+    cap: int | None
+    copies: int
+    size: int
+
+
+class Exchange:
+    """See the module. `call` is the UUIDv7 of the call."""
+
+    __slots__ = (
+        "ask", "attempt", "bounds", "cache", "call", "catalog", "charges", "cost", "deployment", "deployments", "endpoint", "error_code",
+        "estimated", "first_byte", "http_status", "idempotency", "key", "limits_counted", "output_cap", "passages", "person", "person_email",
+        "policy", "request", "reserved", "response", "started", "status", "steps", "token", "usage", "workload", "written",
+    )  # fmt: skip
+
+    def __init__(self, call: UUID, request: Request, response: Response, endpoint: str) -> None:
+        self.call = call
+        self.request = request
+        self.response = response
+        self.endpoint = endpoint
+        self.started = time.perf_counter_ns()
+        self.first_byte = 0
+        self.steps: list[tuple[str, int]] = []
+        self.catalog: Catalog | None = None
+        self.policy: Policy | None = None
+        self.key: KeyEntry | None = None
+        self.person = ""
+        self.person_email = ""
+        self.workload: Workload | None = None
+        self.ask: Ask | None = None
+        self.deployments: list[Deployment] = []
+        self.output_cap = 0
+        self.bounds: dict[str, int] = {}
+        self.charges: list[tuple[Budget, str]] = []
+        self.reserved = 0
+        self.token: tuple[bytes, int] | None = None
+        self.attempt = 0
+        self.deployment: Deployment | None = None
+        self.passages: list[Passage] = []
+        self.cache = "none"
+        self.usage = Usage()
+        self.cost = 0
+        self.estimated = False
+        self.status = "failed"
+        self.http_status = 0
+        self.error_code = ""
+        self.written = False
+        self.limits_counted = False
+        self.idempotency: tuple[str, bytes] | None = None
+
+    def charge_list(self, amount: int) -> list[Charge]:
+        """What one record takes from each covering budget."""
+        return [Charge(budget.name, period, amount) for budget, period in self.charges]
