@@ -1,0 +1,100 @@
+"""How pages get their data: the HTTP API, called inside the process with the visitor's own cookie. No private doors.
+
+A page may do and see exactly what its visitor may. It holds no connection to the database.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode
+
+Application = Callable[
+    [
+        MutableMapping[str, Any],
+        Callable[[], Awaitable[MutableMapping[str, Any]]],
+        Callable[[MutableMapping[str, Any]], Awaitable[None]],
+    ],
+    Awaitable[None],
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Status and parsed JSON body of an API answer; `headers` keeps repeated names such as set-cookie."""
+
+    status: int
+    body: Any
+    headers: tuple[tuple[str, str], ...]
+
+    @property
+    def ok(self) -> bool:
+        return self.status < 400
+
+    @property
+    def problem(self) -> str:
+        """What went wrong, and what to do, in one line."""
+        error = self.body.get("error", {}) if isinstance(self.body, dict) else {}
+        return f"{error.get('message', f'the API answered {self.status}')} {error.get('hint', '')}".strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """The API as one visitor sees it."""
+
+    app: Application
+    headers: tuple[tuple[bytes, bytes], ...]
+
+    async def get(self, path: str, **query: str) -> Reply:
+        return await self.call("GET", path, query=query)
+
+    async def post(self, path: str, body: dict[str, Any] | None = None) -> Reply:
+        return await self.call("POST", path, body=body or {})
+
+    async def call(
+        self, method: str, path: str, *, body: dict[str, Any] | None = None, query: dict[str, str] | None = None
+    ) -> Reply:
+        data = b"" if body is None else json.dumps(body).encode()
+        text = urlencode(query or {})
+        headers = [*self.headers, (b"content-type", b"application/json"), (b"content-length", str(len(data)).encode())]
+        scope: MutableMapping[str, Any] = {
+            **{"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "scheme": "http"},
+            **{"method": method, "path": path, "raw_path": path.encode(), "query_string": text.encode()},
+            **{
+                "root_path": "",
+                "headers": headers,
+                "client": ("127.0.0.1", 0),
+                "server": ("localhost", 80),
+                "state": {},
+            },
+        }
+        return await _call(self.app, scope, data)
+
+
+async def _call(app: Application, scope: MutableMapping[str, Any], data: bytes) -> Reply:
+    status = 500
+    headers: tuple[tuple[str, str], ...] = ()
+    chunks: list[bytes] = []
+    sent = False
+
+    async def receive() -> MutableMapping[str, Any]:
+        nonlocal sent
+        if sent:
+            return {"type": "http.disconnect"}
+        sent = True
+        return {"type": "http.request", "body": data, "more_body": False}
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        nonlocal status, headers
+        if message["type"] == "http.response.start":
+            status = message["status"]
+            headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in message["headers"])
+        else:
+            chunks.append(message.get("body", b""))
+
+    await app(scope, receive, send)
+    raw = b"".join(chunks)
+    is_json = any(name == "content-type" and value.startswith("application/json") for name, value in headers)
+    return Reply(status, json.loads(raw) if is_json and raw else {}, headers)
