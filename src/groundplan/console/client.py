@@ -60,15 +60,19 @@ class Api:
         text = urlencode(query or {})
         headers = [*self.headers, (b"content-type", b"application/json"), (b"content-length", str(len(data)).encode())]
         scope: MutableMapping[str, Any] = {
-            **{"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "scheme": "http"},
-            **{"method": method, "path": path, "raw_path": path.encode(), "query_string": text.encode()},
-            **{
-                "root_path": "",
-                "headers": headers,
-                "client": ("127.0.0.1", 0),
-                "server": ("localhost", 80),
-                "state": {},
-            },
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "scheme": "http",
+            "method": method,
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": text.encode(),
+            "root_path": "",
+            "headers": headers,
+            "client": ("127.0.0.1", 0),
+            "server": ("localhost", 80),
+            "state": {},
         }
         return await _call(self.app, scope, data)
 
