@@ -1,0 +1,205 @@
+"""The bytes of the gateway journal: framing, segment headers, and reading that never takes a wrong record for a right
+one.
+
+A segment is a file of fixed size, filled with zeros in advance: a header, then frames
+`[u32 length][u32 crc32][u8 type][u64 sequence][payload]` (little endian; length and crc cover type, sequence and
+payload; the
+payload is msgpack). Sequences count up by one through all segments of an epoch. This module does not write files and
+knows
+nothing of budgets.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from uuid import UUID
+from zlib import crc32
+
+import msgspec
+
+from groundplan.core.errors import Invalid
+from groundplan.ledger.model import Finish, Release, Reservation, Settlement
+
+Record = Reservation | Settlement | Finish | Release
+
+MAGIC = b"GPJOURNL"
+VERSION = 1
+HEADER_BYTES = 64
+MAX_FRAME = 16 << 10
+"""Largest frame that is written or believed."""
+
+RESERVATION, SETTLEMENT, FINISH, RELEASE = 1, 2, 3, 4
+
+PREFIX = struct.Struct("<II")
+BODY = struct.Struct("<BQ")
+FRAME_OVERHEAD = PREFIX.size + BODY.size
+_HEADER = struct.Struct("<8sII16s")
+
+encode = msgspec.msgpack.Encoder().encode
+_decoders: dict[int, msgspec.msgpack.Decoder[Record]] = {
+    RESERVATION: msgspec.msgpack.Decoder(Reservation),
+    SETTLEMENT: msgspec.msgpack.Decoder(Settlement),
+    FINISH: msgspec.msgpack.Decoder(Finish),
+    RELEASE: msgspec.msgpack.Decoder(Release),
+}
+
+
+class End(StrEnum):
+    """How a segment ended."""
+
+    CLEAN = "clean"
+    """Only zeros follow."""
+    TORN = "torn"
+    """The last write did not complete; nothing readable follows."""
+    CORRUPT = "corrupt"
+    """Damage with readable records after it, or a damaged header: records are missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One good record and the offset just after it."""
+
+    type: int
+    sequence: int
+    record: Record
+    end: int
+    after_gap: bool = False
+    """Damage lies somewhere before it in this segment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """`offset` is where the first unreadable (or zero) byte is."""
+
+    end: End
+    offset: int
+
+
+def frame(kind: int, sequence: int, payload: bytes) -> bytes:
+    """The bytes of one record."""
+    body = BODY.pack(kind, sequence) + payload
+    return PREFIX.pack(len(body), crc32(body)) + body
+
+
+def segment_header(epoch: UUID, number: int) -> bytes:
+    """The first `HEADER_BYTES` of a segment."""
+    head = _HEADER.pack(MAGIC, VERSION, number, epoch.bytes)
+    return (head + struct.pack("<I", crc32(head))).ljust(HEADER_BYTES, b"\0")
+
+
+def check_header(data: bytes, epoch: UUID, number: int) -> bool:
+    """Whether `data` begins with the header of that segment."""
+    return data[:HEADER_BYTES] == segment_header(epoch, number)
+
+
+def segment_path(folder: Path, number: int) -> Path:
+    """`NNNNNNNN.seg` in the folder of an epoch."""
+    return folder / f"{number:08d}.seg"
+
+
+def segment_numbers(folder: Path) -> list[int]:
+    """Numbers of the segments in a folder, ascending; half-made and quarantined files are not segments."""
+    return sorted(int(path.stem) for path in folder.glob("*.seg") if path.stem.isdigit())
+
+
+def frame_at(data: bytes | memoryview, offset: int) -> tuple[Entry | None, bool]:
+    """The record at `offset`, or None. The second value says that a whole frame may still be on its way (zeros or
+    short)."""
+    if offset + FRAME_OVERHEAD > len(data):
+        return None, True
+    length, check = PREFIX.unpack_from(data, offset)
+    if length == 0 and check == 0:
+        return None, True
+    end = offset + PREFIX.size + length
+    if not BODY.size < length <= MAX_FRAME or end > len(data):
+        return None, False
+    body = data[offset + PREFIX.size : end]
+    if crc32(body) != check:
+        return None, False
+    kind, sequence = BODY.unpack_from(body)
+    decoder = _decoders.get(kind)
+    if decoder is None:
+        return None, False
+    try:
+        record = decoder.decode(body[BODY.size :])
+    except msgspec.MsgspecError:
+        return None, False
+    return Entry(kind, sequence, record, end), False
+
+
+def next_frame(data: bytes, offset: int, last_sequence: int | None) -> int | None:
+    """Offset of the first good record at or after `offset` whose sequence is beyond `last_sequence`."""
+    limit = len(data.rstrip(b"\0"))
+    view = memoryview(data)
+    while offset < limit:
+        entry, _ = frame_at(view, offset)
+        if entry is not None and (last_sequence is None or entry.sequence > last_sequence):
+            return offset
+        offset += 1
+    return None
+
+
+class SegmentReader:
+    """Iterates over the good records of one segment held in memory; `ending` is set when iteration is over.
+
+    Records after damage are given too (`after_gap`), since each carries its own checksum; the ending then is `CORRUPT`.
+    """
+
+    def __init__(
+        self, data: bytes, epoch: UUID, number: int, last_sequence: int | None = None, start: int = HEADER_BYTES
+    ) -> None:
+        self._data = data
+        self._view = memoryview(data)
+        self._header_good = check_header(data, epoch, number)
+        self._last = last_sequence
+        self._start = start
+        self.ending: Ending | None = None
+
+    def __iter__(self) -> Iterator[Entry]:
+        offset = self._start
+        gap: int | None = None if self._header_good else 0
+        while True:
+            entry, _ = frame_at(self._view, offset)
+            if entry is not None and self._follows(entry.sequence, gap is not None):
+                self._last, offset = entry.sequence, entry.end
+                yield entry if gap is None else replace(entry, after_gap=True)
+                continue
+            following = next_frame(self._data, offset, self._last)
+            if following is None:
+                self.ending = self._close(offset, gap)
+                return
+            gap = offset if gap is None else gap
+            offset = following
+
+    def _follows(self, sequence: int, gap: bool) -> bool:
+        """Whether a record with this sequence may come next: the very next, or after damage any later one."""
+        return self._last is None or sequence == self._last + 1 or (gap and sequence > self._last)
+
+    def _close(self, offset: int, gap: int | None) -> Ending:
+        if gap is not None:
+            return Ending(End.CORRUPT, gap)
+        rest_is_zero = not self._data[offset:].strip(b"\0")
+        return Ending(End.CLEAN if rest_is_zero else End.TORN, offset)
+
+
+def read_segment(path: Path, last_sequence: int | None = None) -> tuple[list[Entry], Ending]:
+    """All good records of a segment file and how it ended; `path` is `.../<epoch>/NNNNNNNN.seg`.
+
+    Raises `Invalid` when the path is not named like a segment, and OSError when it cannot be read.
+    """
+    try:
+        epoch, number = UUID(path.parent.name), int(path.name.split(".", 1)[0])
+    except ValueError as error:
+        raise Invalid(
+            f"{path.name} is not a journal segment",
+            code="journal_path",
+            hint="Segments are named <epoch>/NNNNNNNN.seg.",
+        ) from error
+    reader = SegmentReader(path.read_bytes(), epoch, number, last_sequence)
+    entries = list(reader)
+    assert reader.ending is not None
+    return entries, reader.ending
