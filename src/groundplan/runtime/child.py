@@ -1,0 +1,107 @@
+"""Starting one child process that cannot outlive us, with a log that cannot grow without end.
+
+Restarts and order are the supervisor's. The kernel ties a child to the *thread* that started it, so call from a
+thread that lasts, best the main one.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from groundplan.core.errors import Unavailable
+
+LOG_LIMIT = 8 * 2**20
+"""Bytes after which a log is set aside (as NAME.log.1, replacing the one before) at the next start of its process."""
+
+_LEASH = Path(__file__).with_name("leash.py")
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """The numbers of an operating system user."""
+
+    name: str
+    uid: int
+    gid: int
+
+
+def spawn(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    log: Path,
+    fds: Sequence[int] = (),
+    account: Account | None = None,
+    death_signal: signal.Signals = signal.SIGTERM,
+) -> subprocess.Popen[bytes]:
+    """Start `argv` in a session of its own (a Ctrl-C at the terminal reaches only us), appending its output to `log`.
+
+    `env` is its whole environment; `fds` stay open under the same numbers; `account` is whom it becomes (needs root).
+    When this process dies, however it does, the child gets `death_signal`. Raises `Unavailable` where the program is
+    missing.
+    """
+    program = shutil.which(argv[0], path=env.get("PATH"))
+    if program is None:
+        raise Unavailable(
+            f"the program {argv[0]} cannot be found", code="program_missing", hint="Install the package again."
+        )
+    become = ("-1", "-1") if account is None else (str(account.uid), str(account.gid))
+    leash = [sys.executable, "-I", "-S", str(_LEASH), str(os.getpid()), str(int(death_signal)), *become]
+    rotate(log)
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [*leash, program, *argv[1:]],
+            env=dict(env),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            pass_fds=tuple(fds),
+            start_new_session=True,
+            cwd="/" if account is not None else None,
+        )
+
+
+def rotate(log: Path, limit: int = LOG_LIMIT) -> None:
+    """Make sure that `log` exists, is private, and is not larger than `limit` bytes."""
+    log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    log.touch(mode=0o600)
+    if log.stat().st_size > limit:
+        log.replace(log.with_name(f"{log.name}.1"))
+        log.touch(mode=0o600)
+
+
+def tail(log: Path, lines: int = 5) -> str:
+    """The last lines of a log on one line, for an error message; empty where there is none."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 8192))
+            text = file.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
+    return " | ".join(line.strip() for line in text.splitlines()[-lines:] if line.strip())
+
+
+def stop(process: subprocess.Popen[bytes], *, first: signal.Signals = signal.SIGTERM, grace: float = 10.0) -> int:
+    """Ask with `first`, and after `grace` seconds kill the child's whole session; its return code."""
+    if process.poll() is None:
+        process.send_signal(first)
+        try:
+            return process.wait(grace)
+        except subprocess.TimeoutExpired:
+            kill_session(process.pid)
+    return process.wait()
+
+
+def kill_session(pid: int) -> None:
+    """SIGKILL to the process group that `spawn` made; nothing where it is gone."""
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return

@@ -1,0 +1,359 @@
+"""The embedded PostgreSQL of one HOME: made once, started, asked whether it answers, stopped.
+
+It listens on 127.0.0.1 at a port of its own choice and nowhere else, and every role needs its password. Nothing here
+knows the schema (see migrate), and an external database needs nothing of this.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import psycopg
+from psycopg import sql
+
+from groundplan.core.database import DATABASE, ROLES, connect, embedded_url, first_line, role_name
+from groundplan.core.errors import Conflict, Unavailable
+from groundplan.core.home import Home, sync_folder, write_atomically
+from groundplan.core.settings import child_environment
+from groundplan.runtime.child import spawn, stop, tail
+from groundplan.runtime.postgres_place import Place, find_place, serving
+
+SUPERUSER: Final = "groundplan_superuser"
+"""Only for what the owner may not do: extensions, roles, backups past row-level security."""
+
+START_SECONDS: Final = 300.0
+"""How long a server that lives may recover before it must answer."""
+
+_TUNING: Final = {
+    "shared_buffers": "128MB",
+    "max_connections": "100",
+    "synchronous_commit": "on",
+    "unix_socket_directories": "",
+    "listen_addresses": "127.0.0.1",
+    "password_encryption": "scram-sha-256",
+    "log_line_prefix": "%m [%p] %u@%d ",
+    "log_min_error_statement": "panic",
+    "logging_collector": "off",
+    "timezone": "UTC",
+}
+
+
+class EmbeddedPostgres:
+    """One server. `open` takes it for this process alone; then either `start` and `stop` it here, or give the
+    supervisor `command`, `accepts` and `prepared`. Use as a context manager to be sure that it is closed.
+
+    `tuning` overrides server settings (tests switch fsync off). Errors: `Conflict` (`database_locked`) where another
+    process owns it, `Unavailable` (`postgres_*`) where it cannot be made or does not answer.
+    """
+
+    def __init__(
+        self, home: Home, *, tuning: Mapping[str, str] | None = None, progress: Callable[[str], None] | None = None
+    ) -> None:
+        self.home = home
+        self.place: Place = find_place(home)
+        self._tuning = {**_TUNING, **(tuning or {})}
+        self._say = progress or (lambda _: None)
+        self._lock: int | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._port = 0
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def log(self) -> Path:
+        return self.home.logs / "postgres.log"
+
+    @property
+    def pid(self) -> int | None:
+        """Pid of the server that `start` started, while it lives."""
+        return self._process.pid if self._process is not None and self._process.poll() is None else None
+
+    def open(self) -> None:
+        """Take the server for this process and make its data folder if it is not there yet."""
+        self._lock = _take(self.place.lock)
+        self.stop_leftovers()
+        if not self.place.data.exists():
+            self._say("preparing the database")
+            self._initialise()
+        self._port = self._port or _recorded_port(self.home)
+
+    def close(self) -> None:
+        """Stop the server and let go of it."""
+        self.stop()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def command(self) -> tuple[str, ...]:
+        """The program and arguments of a server that may start now: leftovers are stopped and a free port is chosen.
+
+        The port stays the same from start to start as long as nobody else took it, so that connections can come back.
+        """
+        self.stop_leftovers()
+        self._port = _free_port(self._port)
+        write_atomically(self.home.postgres / "port", f"{self._port}\n".encode())
+        settings = {**self._tuning, "port": str(self._port)}
+        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        return (str(self.place.programs / "postgres"), "-D", str(self.place.data), *options)
+
+    def accepts(self) -> bool:
+        """Whether a connection succeeds now."""
+        try:
+            with psycopg.connect(self.superuser_url("postgres"), connect_timeout=5):
+                return True
+        except psycopg.OperationalError:
+            return False
+
+    def prepared(self) -> None:
+        """Make the roles, the database and its extension in a server that answers; safe to repeat."""
+        passwords = self._passwords()
+        with connect(self.superuser_url("postgres"), autocommit=True) as connection:
+            for role in ROLES:
+                _ensure_role(connection, role_name(DATABASE, role), passwords[role])
+            _let_owner_act(connection)
+            _ensure_database(connection)
+        with connect(self.superuser_url(DATABASE), autocommit=True) as connection:
+            connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+
+    def start(self, timeout: float = START_SECONDS) -> None:
+        """Start and wait until it answers with everything prepared; recovery may take its time while the process
+        lives.
+        """
+        if self._lock is None:
+            self.open()
+        self._process = self._spawn()
+        deadline = time.monotonic() + timeout
+        while not self.accepts():
+            code = self._process.poll()
+            if code is not None or time.monotonic() > deadline:
+                self.stop()
+                raise self._failed("ended" if code is not None else f"did not answer within {timeout:.0f} s")
+            time.sleep(0.05)
+        self.prepared()
+
+    def stop(self, grace: float = 60.0) -> None:
+        """Stop the server that `start` started, cleanly within `grace` seconds, else by force (it recovers at the
+        next start).
+        """
+        if self._process is not None:
+            stop(self._process, first=signal.SIGINT, grace=grace)
+            self._process = None
+
+    def superuser_url(self, database: str) -> str:
+        """For the runtime only: this role sees past row-level security."""
+        return embedded_url(self._port, SUPERUSER, self._passwords()["superuser"], database)
+
+    def stop_leftovers(self, patience: float = 30.0) -> None:
+        """Stop servers on this data folder whose owner is gone, cleanly first; forget the pid file of one that is no
+        more.
+
+        Safe because we hold the lock, so none of them has an owner. A pid file that names some other program is only
+        that.
+        """
+        data = self.place.data.resolve()
+        for signal_ in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
+            if not (pids := serving(data)):
+                break
+            self._say("stopping the database that an earlier start left behind")
+            _signal_all(pids, signal_)
+            _wait_until(lambda: not serving(data), patience)
+        else:
+            raise self._failed("an earlier server cannot be stopped")
+        (self.place.data / "postmaster.pid").unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Delete the server's data for good, wherever it is, and stop using it."""
+        self.close()
+        if self.place.folder == self.home.postgres:
+            shutil.rmtree(self.place.data, ignore_errors=True)
+        else:
+            shutil.rmtree(self.place.folder, ignore_errors=True)
+        shutil.rmtree(self.home.postgres, ignore_errors=True)
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        return spawn(
+            self.command(),
+            env=server_environment(),
+            log=self.log,
+            account=self.place.account,
+            death_signal=signal.SIGINT,
+        )
+
+    def _initialise(self) -> None:
+        passwords = {name: secrets.token_urlsafe(24) for name in ("superuser", *ROLES)}
+        write_atomically(self.home.postgres / "roles.json", json.dumps(passwords, indent=1).encode())
+        folder = self.place.folder
+        for leftover in folder.glob("data.new*"):
+            shutil.rmtree(leftover)
+        new = folder / "data.new"
+        new.mkdir(mode=0o700)
+        self.place.own(new)
+        secret = folder / "superuser.txt"
+        write_atomically(secret, passwords["superuser"].encode())
+        try:
+            self.place.own(secret)
+            self._initdb(new, secret)
+        finally:
+            secret.unlink()
+        new.rename(self.place.data)
+        sync_folder(folder)
+
+    def _initdb(self, data: Path, secret: Path) -> None:
+        account = self.place.account
+        ran = subprocess.run(
+            [
+                str(self.place.programs / "initdb"),
+                f"--pgdata={data}",
+                f"--username={SUPERUSER}",
+                f"--pwfile={secret}",
+                "--auth=scram-sha-256",
+                "--encoding=UTF8",
+                "--locale=C",
+                "--locale-provider=builtin",
+                "--builtin-locale=C.UTF-8",
+                "--no-instructions",
+                *(["--no-sync"] if self._tuning.get("fsync") == "off" else []),
+            ],
+            env=server_environment(),
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            user=None if account is None else account.uid,
+            group=None if account is None else account.gid,
+            extra_groups=None if account is None else [],
+        )
+        if ran.returncode != 0:
+            reason = " | ".join(ran.stderr.decode("utf-8", "replace").strip().splitlines()[-3:])
+            raise Unavailable(
+                f"the database cannot be prepared: {reason}",
+                code="postgres_init",
+                hint="Check free space and that this user has an entry in /etc/passwd, or set GROUNDPLAN_DATABASE_URL.",
+            )
+
+    def _passwords(self) -> dict[str, str]:
+        try:
+            found: dict[str, str] = json.loads((self.home.postgres / "roles.json").read_bytes())
+        except (OSError, ValueError) as error:
+            raise Unavailable(
+                f"the database passwords in {self.home.postgres}/roles.json cannot be read",
+                code="postgres_passwords",
+                hint="Restore that file, or restore a backup into an empty HOME.",
+            ) from error
+        return found
+
+    def _failed(self, what: str) -> Unavailable:
+        return Unavailable(
+            f"PostgreSQL {what}: {tail(self.log) or 'it said nothing'}",
+            code="postgres_start",
+            hint=f"See {self.log}, or set GROUNDPLAN_DATABASE_URL.",
+        )
+
+
+def server_environment() -> dict[str, str]:
+    """Our environment without what would steer PostgreSQL's programs (PG*) or its language."""
+    kept = {name: value for name, value in child_environment().items() if not name.startswith(("PG", "LC_", "LANG"))}
+    return {**kept, "LC_ALL": "C", "TZ": "UTC"}
+
+
+def _take(path: Path) -> int:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        owner = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
+        os.close(descriptor)
+        raise Conflict(
+            f"the database of this HOME is in use by process {owner or 'unknown'}",
+            code="database_locked",
+            hint="Stop that process first, or choose another --home.",
+        ) from error
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+    return descriptor
+
+
+def _recorded_port(home: Home) -> int:
+    try:
+        return int((home.postgres / "port").read_text())
+    except (OSError, ValueError):
+        return 0
+
+
+def _free_port(wanted: int) -> int:
+    for port in (wanted, 0):
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise Unavailable("no port is free", code="postgres_port", hint="Close some connections and try again.")
+
+
+def _signal_all(pids: list[int], number: signal.Signals) -> None:
+    for pid in pids:
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            continue
+
+
+def _wait_until(done: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not done() and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def _ensure_role(connection: psycopg.Connection[Any], name: str, password: str) -> None:
+    # Only the SCRAM verifier is sent, so that no log can hold the password.
+    verifier = connection.pgconn.encrypt_password(password.encode(), name.encode(), b"scram-sha-256").decode()
+    known = connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (name,)).fetchone()
+    connection.execute(
+        sql.SQL("{} ROLE {} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOBYPASSRLS PASSWORD {}").format(
+            sql.SQL("ALTER" if known else "CREATE"), sql.Identifier(name), sql.Literal(verifier)
+        )
+    )
+
+
+def _let_owner_act(connection: psycopg.Connection[Any]) -> None:
+    # As a DSN's user does; the owner of all tables gains nothing by it.
+    others = sql.SQL(", ").join(sql.Identifier(role_name(DATABASE, role)) for role in ROLES if role != "owner")
+    owner = sql.Identifier(role_name(DATABASE, "owner"))
+    connection.execute(sql.SQL("GRANT {} TO {} WITH INHERIT FALSE, SET TRUE").format(others, owner))
+
+
+def _ensure_database(connection: psycopg.Connection[Any]) -> None:
+    owner = sql.Identifier(role_name(DATABASE, "owner"))
+    name = sql.Identifier(DATABASE)
+    try:
+        if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,)).fetchone() is None:
+            connection.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(name, owner))
+        connection.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(name))
+        roles = sql.SQL(", ").join(sql.Identifier(role_name(DATABASE, role)) for role in ROLES)
+        connection.execute(sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(name, roles))
+    except psycopg.Error as error:
+        raise Unavailable(
+            f"the database cannot be prepared: {first_line(error)}",
+            code="postgres_init",
+            hint="See the PostgreSQL log in HOME/logs.",
+        ) from error
