@@ -66,6 +66,8 @@ class Site(Struct, frozen=True, kw_only=True):
     type: str
     jurisdiction: str
     title: str = ""
+    holds: str | None = None
+    """Most sensitive data that may be processed there; None: confidential in a cloud, restricted elsewhere."""
 
 
 class Budget(Struct, frozen=True, kw_only=True):
@@ -125,6 +127,15 @@ class Workload(Struct, frozen=True, kw_only=True):
     """duty -> e-mail addresses (nominations; live duties are in PostgreSQL)"""
 
 
+class Caps(Struct, frozen=True, kw_only=True):
+    """Up to here an experiment or a pilot needs no approval. None: no cap."""
+
+    people: int | None = 25
+    calls_per_day: int | None = 1000
+    days: int | None = 90
+    sensitivity: str = "internal"
+
+
 class Alternative(Struct, frozen=True, kw_only=True):
     """One deployment that could serve a workload, with what it would cost or why it may not."""
 
@@ -162,3 +173,4 @@ class Blueprint(Struct, frozen=True, kw_only=True):
     placements: list[Placement]
     rollback_of: int | None = None
     demo: bool = False
+    caps: Caps = Caps()

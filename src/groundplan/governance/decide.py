@@ -1,0 +1,134 @@
+"""Which changes may go ahead at once, and whose approval the others need. Pure: no clock, no store, no people.
+
+Whether an approval is valid is `service`; where a workload may run is placement. Compared is always with what is served
+today, so that going back to an older blueprint is decided by the same rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import date, timedelta
+
+from groundplan.blueprint.model import Caps
+from groundplan.core.errors import Problem
+from groundplan.governance.model import SENSITIVITY_ORDER, Decision, Need, Standing, Terms
+
+SERVED = ("experiment", "pilot", "production")
+
+
+def decide_workload(
+    before: Terms | None, after: Terms, *, caps: Caps, standing: Standing, today: date, genesis: bool = False
+) -> Decision:
+    """What it takes to serve `after` where `before` is served now (None: not served).
+
+    Production, and an experiment or pilot beyond `caps`, need approvals unless exactly this content is served already
+    or was approved before. At genesis the caps on people, calls and days are taken as declared.
+    """
+    if after.stage not in SERVED:
+        return Decision()
+    if after.stage != "production" and after.expires is not None and after.expires < today:
+        return Decision(refusals=(_expired(after),))
+    if standing.forbids(after.subject, after.digest):
+        before = None
+    elif standing.allows(after.subject, after.digest) or (before is not None and before.digest == after.digest):
+        return Decision()
+    if after.stage == "production" or beyond(before, after, caps, today, genesis):
+        return Decision(needs=_needs(before, after))
+    return Decision()
+
+
+def beyond(before: Terms | None, after: Terms, caps: Caps, today: date, genesis: bool = False) -> tuple[str, ...]:
+    """In which ways an experiment or pilot asks for more than the caps, and more than it has now. In words."""
+    had = before if before is not None and before.stage == after.stage else None
+    last = None if caps.days is None else today + timedelta(days=caps.days)
+    found: list[str] = []
+    if _more(after.people, caps.people, had.people if had else None, had is not None) and not genesis:
+        found.append(f"{_count(after.people)} people, the cap is {caps.people}")
+    if (
+        _more(after.calls_per_day, caps.calls_per_day, had.calls_per_day if had else None, had is not None)
+        and not genesis
+    ):
+        found.append(f"{_count(after.calls_per_day)} calls a day, the cap is {caps.calls_per_day}")
+    if _later(after.expires, last, had) and not genesis:
+        found.append(f"until {after.expires or 'further notice'}, the cap is {caps.days} days")
+    rank = SENSITIVITY_ORDER.index
+    allowed = max(rank(caps.sensitivity), rank(had.sensitivity) if had else 0)
+    if rank(after.sensitivity) > allowed:
+        found.append(f"{after.sensitivity} data, the cap is {caps.sensitivity}")
+    return tuple(found)
+
+
+def decide_budget(
+    subject: str, digest: str, before: int | None, after: int, *, standing: Standing, genesis: bool = False
+) -> Decision:
+    """A shared budget may be lowered or added at once; raising it (amounts in picodollars a month) needs finance."""
+    if genesis or before is None or after <= before or standing.allows(subject, digest):
+        return Decision()
+    return Decision(needs=(Need("company", "finance"),))
+
+
+def decide_caps(digest: str, before: Caps | None, after: Caps, *, standing: Standing) -> Decision:
+    """Caps may be set at genesis (`before` is None) and lowered any time; raising one needs business and security."""
+    if before is None or not _raised(before, after) or standing.allows("company", digest):
+        return Decision()
+    return Decision(needs=(Need("company", "business"), Need("company", "security")))
+
+
+def lower_of(before: Caps, after: Caps) -> Caps:
+    """The caps that hold while a raise waits: each the stricter of both."""
+    return Caps(
+        people=_least((before.people, after.people)),
+        calls_per_day=_least((before.calls_per_day, after.calls_per_day)),
+        days=_least((before.days, after.days)),
+        sensitivity=min(before.sensitivity, after.sensitivity, key=SENSITIVITY_ORDER.index),
+    )
+
+
+def _needs(before: Terms | None, after: Terms) -> tuple[Need, ...]:
+    duties = ["business", "security"]
+    if after.sources:
+        duties.append("data")
+    if after.budget > (before.budget if before else 0):
+        duties.append("finance")
+    return tuple(Need(after.subject, duty) for duty in duties)
+
+
+def _more(value: int | None, cap: int | None, had: int | None, known: bool) -> bool:
+    """Whether `value` is above the cap, and above what it has already (`known`); None is without limit."""
+    if cap is None or (value is not None and value <= cap):
+        return False
+    if not known:
+        return True
+    return had is not None and (value is None or value > had)
+
+
+def _later(value: date | None, last: date | None, had: Terms | None) -> bool:
+    if last is None or (value is not None and value <= last and (had is None or had.expires is None)):
+        return False
+    if had is None:
+        return True
+    return had.expires is not None and (value is None or value > had.expires)
+
+
+def _raised(before: Caps, after: Caps) -> bool:
+    pairs = ((before.people, after.people), (before.calls_per_day, after.calls_per_day), (before.days, after.days))
+    order = SENSITIVITY_ORDER.index
+    return any(old is not None and (new is None or new > old) for old, new in pairs) or order(
+        after.sensitivity
+    ) > order(before.sensitivity)
+
+
+def _least(values: Iterable[int | None]) -> int | None:
+    return min((value for value in values if value is not None), default=None)
+
+
+def _count(value: int | None) -> str:
+    return "any number of" if value is None else str(value)
+
+
+def _expired(after: Terms) -> Problem:
+    return Problem(
+        message=f"{after.subject} was to end on {after.expires}",
+        code="stage_expired",
+        hint="Retire it, move it to production, or set limits.expires to a later day (which needs approval).",
+    )

@@ -1,0 +1,134 @@
+"""Types of governance: what a change asks for, who must agree to it, and what was decided. Types only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+from uuid import UUID
+
+from groundplan.blueprint.model import Caps
+from groundplan.core.errors import Problem
+
+SENSITIVITY_ORDER = ("public", "internal", "confidential", "restricted")
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Somebody who holds `duty` for `subject` must approve."""
+
+    subject: str
+    """`company`, `workload/NAME` or `budget/NAME`"""
+    duty: str
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What the rules look at in one workload. `digest` covers all of its content, so equal digests mean no change."""
+
+    subject: str
+    stage: str
+    sensitivity: str
+    people: int | None
+    """None: any number"""
+    calls_per_day: int | None
+    expires: date | None
+    sources: tuple[str, ...]
+    budget: int
+    """picodollars per month of its own budgets"""
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What approvals say today: content that is fully approved, and content whose approval was refused or withdrawn.
+
+    Both hold (subject, digest). `revoked` wins where a pair is in both.
+    """
+
+    approved: frozenset[tuple[str, str]] = frozenset()
+    revoked: frozenset[tuple[str, str]] = frozenset()
+
+    def allows(self, subject: str, digest: str) -> bool:
+        return (subject, digest) in self.approved and (subject, digest) not in self.revoked
+
+    def forbids(self, subject: str, digest: str) -> bool:
+        return (subject, digest) in self.revoked
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What it takes: approvals still needed (none: it may go ahead), and what no approval can make right."""
+
+    needs: tuple[Need, ...] = ()
+    refusals: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """What one person said to one need of a change."""
+
+    id: UUID
+    change_id: UUID
+    digest: str
+    duty: str
+    subject: str
+    person_id: UUID
+    person: str
+    """e-mail address"""
+    decision: str
+    """approved | refused"""
+    comment: str
+    unseparated: bool
+    demo: bool
+    at: datetime
+    withdrawn_at: datetime | None = None
+
+    @property
+    def stands(self) -> bool:
+        return self.decision == "approved" and self.withdrawn_at is None
+
+    @property
+    def is_evidence(self) -> bool:
+        """Whether it proves that somebody else than the one who asked agreed, outside of a demo."""
+        return self.stands and not self.unseparated and not self.demo
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Content that waits for approvals, or did. `digest` binds the approvals to exactly this content."""
+
+    id: UUID
+    digest: str
+    type: str
+    """workload | budget | company"""
+    subject: str
+    base: int
+    """Number of the blueprint it was compared with."""
+    summary: dict[str, Any]
+    needs: tuple[Need, ...]
+    requested_by: str
+    requested_at: datetime
+    state: str
+    """pending | applied | refused | withdrawn | superseded"""
+    decided_at: datetime | None
+    blueprint: int | None
+    approvals: tuple[Approval, ...] = ()
+
+    @property
+    def waits_for(self) -> tuple[Need, ...]:
+        """Needs that no standing approval meets."""
+        met = {(a.subject, a.duty) for a in self.approvals if a.stands and a.digest == self.digest}
+        return tuple(need for need in self.needs if (need.subject, need.duty) not in met)
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Somebody who holds a duty and is active."""
+
+    person_id: UUID
+    email: str
+    name: str
+
+
+__all__ = ["SENSITIVITY_ORDER", "Approval", "Caps", "Change", "Decision", "Holder", "Need", "Standing", "Terms"]
