@@ -1,0 +1,173 @@
+"""Where a workload runs: every declared deployment is judged by the hard rules and priced, then the order is chosen.
+
+Pure, and complete: all alternatives are enumerated, so the gap to the optimum is zero. `verify` checks a finished
+blueprint by its own reading of the rules. Capacity, measured latency and shared costs are not considered yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import ROUND_CEILING, Decimal
+
+from groundplan.blueprint.model import Alternative, Blueprint, Deployment, Placement, Rates, Site, Workload
+from groundplan.core.errors import Problem
+from groundplan.placement.model import EEA, EU, SENSITIVITY_ORDER, Demand
+
+
+def holds(site: Site) -> str:
+    """The most sensitive data that may be processed at a site."""
+    return site.holds or ("confidential" if site.type == "cloud" else "restricted")
+
+
+def inside(jurisdiction: str, residency: Iterable[str]) -> bool:
+    """Whether a site under this law satisfies a residency list (empty: anywhere)."""
+    allowed = set(residency)
+    if not allowed or jurisdiction in allowed:
+        return True
+    return ("EU" in allowed and jurisdiction in EU) or ("EEA" in allowed and jurisdiction in EEA)
+
+
+def monthly(rates: Rates, demand: Demand) -> int:
+    """Picodollars a month at the declared traffic, rounded up."""
+    tokens = demand.prompt_tokens * rates.input + demand.completion_tokens * rates.output
+    each = Decimal(tokens) / 1_000_000 + rates.request
+    return int((each * demand.calls_per_month).to_integral_value(ROUND_CEILING))
+
+
+def reasons_against(demand: Demand, site: Site) -> list[str]:
+    """Every hard rule that keeps the workload away from the site, in words."""
+    reasons: list[str] = []
+    if not inside(site.jurisdiction, demand.residency):
+        reasons.append(f"outside {' and '.join(demand.residency)}")
+    if SENSITIVITY_ORDER.index(demand.sensitivity) > SENSITIVITY_ORDER.index(holds(site)):
+        reasons.append(f"{demand.sensitivity} data, the site holds at most {holds(site)}")
+    return reasons
+
+
+def solve(demand: Demand, deployments: Sequence[Deployment], sites: Mapping[str, Site]) -> Placement:
+    """Judge, price and order all chat deployments for one workload.
+
+    Declared deployments and fallbacks come in their declared order, where nothing is declared the cheapest comes first.
+    A declared deployment that a rule forbids is left out here and refused by `refused`.
+    """
+    options = {
+        item.name: Alternative(
+            deployment=item.name,
+            site=item.site,
+            allowed=not (reasons := reasons_against(demand, sites[item.site])),
+            reasons=reasons,
+            monthly=monthly(item.rates, demand),
+        )
+        for item in sorted(deployments, key=lambda item: item.name)
+        if item.kind == "chat"
+    }
+    by_price = sorted((o for o in options.values() if o.allowed), key=lambda o: (o.monthly or 0, o.deployment))
+    later = [name for name in demand.fallbacks if name in options and options[name].allowed]
+    if demand.preferred:
+        first = [name for name in demand.preferred if name in options and options[name].allowed]
+    else:
+        cheapest = [option.deployment for option in by_price if option.deployment not in later]
+        first = cheapest[:1] if later else cheapest
+    order = list(dict.fromkeys([*first, *later]))
+    return Placement(
+        workload=demand.workload,
+        primary=order[0] if order else None,
+        fallbacks=order[1:],
+        alternatives=list(options.values()),
+        binding=_binding(demand, options, len(by_price)),
+    )
+
+
+def refused(demand: Demand, placement: Placement) -> list[Problem]:
+    """Declared deployments that a rule forbids, and a workload that nothing may serve."""
+    options = {option.deployment: option for option in placement.alternatives}
+    found = [
+        Problem(
+            message=f"{demand.workload} may not run on {name}: {'; '.join(option.reasons)}",
+            code="placement_forbidden",
+            hint="Name a deployment at another site, or change residency or sensitivity of the workload.",
+        )
+        for name in dict.fromkeys([*demand.preferred, *demand.fallbacks])
+        if (option := options.get(name)) is not None and not option.allowed
+    ]
+    if placement.primary is None and not found:
+        why = "; ".join(f"{option.deployment}: {', '.join(option.reasons)}" for option in placement.alternatives)
+        found.append(
+            Problem(
+                message=f"no declared deployment may serve {demand.workload}" + (f" ({why})" if why else ""),
+                code="placement_none",
+                hint="Declare a deployment at a site that its residency and sensitivity allow.",
+            )
+        )
+    return found
+
+
+def verify(blueprint: Blueprint) -> list[Problem]:
+    """Check a finished blueprint against the hard rules, without using anything that made it. Empty: all hold."""
+    sites = {site.name: site for site in blueprint.sites}
+    deployments = {deployment.name: deployment for deployment in blueprint.deployments}
+    found: list[Problem] = []
+    for workload in blueprint.workloads:
+        for name in [*workload.deployments, *workload.embeddings]:
+            place = deployments.get(name)
+            site = sites.get(place.site) if place else None
+            if site is None:
+                found.append(_broken(workload, f"{name} is not a deployment at a known site"))
+                continue
+            if workload.residency and not _lawful(site.jurisdiction, workload.residency):
+                found.append(_broken(workload, f"{name} is outside {', '.join(workload.residency)}"))
+            most = site.holds if site.holds is not None else {"cloud": "confidential"}.get(site.type, "restricted")
+            if not _at_most(workload.sensitivity, most):
+                found.append(_broken(workload, f"{workload.sensitivity} data on {name}, whose site holds {most}"))
+        found += _verify_data(blueprint, workload)
+    return found
+
+
+def _verify_data(blueprint: Blueprint, workload: Workload) -> list[Problem]:
+    """Sources, budgets and owner of one workload."""
+    sources = {source.name: source for source in blueprint.sources}
+    budgets = {budget.name: budget for budget in blueprint.budgets}
+    found: list[Problem] = []
+    for name in workload.grounding.sources if workload.grounding else []:
+        if name not in sources:
+            found.append(_broken(workload, f"its source {name} is not in the blueprint"))
+        elif not _at_most(sources[name].sensitivity, workload.sensitivity):
+            found.append(_broken(workload, f"its source {name} is {sources[name].sensitivity}"))
+    if not workload.budgets or any(name not in budgets for name in workload.budgets):
+        found.append(_broken(workload, "it has no budget"))
+    if not workload.owners.get("business"):
+        found.append(_broken(workload, "it has no business owner"))
+    if not workload.deployments:
+        found.append(_broken(workload, "it has no deployment"))
+    return found
+
+
+def _lawful(jurisdiction: str, residency: list[str]) -> bool:
+    unions = [union for union, members in (("EU", EU), ("EEA", EEA)) if jurisdiction in members]
+    return any(name in residency for name in [jurisdiction, *unions])
+
+
+def _at_most(value: str, limit: str) -> bool:
+    order = {"public": 0, "internal": 1, "confidential": 2, "restricted": 3}
+    return order[value] <= order[limit]
+
+
+def _broken(workload: Workload, what: str) -> Problem:
+    return Problem(
+        message=f"workload {workload.name}: {what}",
+        code="placement_invalid",
+        hint="The blueprint breaks a rule that no declaration can waive; it is not served.",
+    )
+
+
+def _binding(demand: Demand, options: Mapping[str, Alternative], allowed: int) -> str:
+    """What decided, in one phrase."""
+    assumed = ", at an assumed 100 calls a day" if demand.assumed else ""
+    if allowed == 0:
+        return "nothing is allowed"
+    if demand.preferred:
+        return f"declared order, {allowed} of {len(options)} allowed{assumed}"
+    if allowed == 1 and len(options) > 1:
+        rules = [f"residency {' and '.join(demand.residency)}"] if demand.residency else []
+        return f"only one is allowed: {', '.join([*rules, f'{demand.sensitivity} data'])}{assumed}"
+    return f"cheapest of {allowed} allowed{assumed}"
