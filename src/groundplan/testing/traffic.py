@@ -1,0 +1,136 @@
+"""Demo traffic: the example company's people ask their questions through the real gateway, slowly, for ever.
+
+Run by `up --demo` as `python -m groundplan.testing.traffic --home HOME`. It makes its keys with the operator's token, like
+any user, and sends through the OpenAI API. It never invents figures: what the console shows comes from these real calls.
+Not a load generator.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import random
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from groundplan.core.home import Home
+
+QUESTIONS: dict[str, tuple[str, ...]] = {
+    "staff-assistant": (
+        "How many days of annual leave do I have?",
+        "Who approves a trip abroad?",
+        "How do I report a lost laptop?",
+        "May I work from another country for a month?",
+        "What does the parental leave policy say?",
+    ),
+    "support-assistant": (
+        "My order arrived damaged, what now?",
+        "How long does a refund take?",
+        "Can I change the delivery address?",
+    ),
+    "finance-analytics": ("Summarise the open receivables by age.", "Which cost centre is over plan this month?"),
+    "handbook-answers": ("How many days of parental leave do we get?",),
+}
+WEIGHTS = {"staff-assistant": 10.0, "support-assistant": 6.0, "finance-analytics": 2.0, "handbook-answers": 0.15}
+PAUSE_SECONDS = 0.6
+RETRY_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A key of one person for one workload."""
+
+    workload: str
+    key: str
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Demo traffic through the gateway of HOME.")
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=7)
+    options = parser.parse_args(arguments)
+    chance = random.Random(options.seed)
+    home = Home(options.home)
+    while True:
+        try:
+            talk(home, chance)
+        except (OSError, http.client.HTTPException, ValueError, KeyError):
+            time.sleep(RETRY_SECONDS)  # `up` is starting, restarting or stopping
+
+
+def talk(home: Home, chance: random.Random) -> None:
+    """Make keys, then ask one question after the other until something breaks."""
+    up = json.loads((home.run / "up.json").read_text())
+    gateway, control = port_of(up["gateway"]), port_of(up["control"])
+    token = home.operator_token.read_text().strip()
+    callers = make_keys(control, token)
+    if not callers:
+        time.sleep(RETRY_SECONDS)
+        return
+    weights = [WEIGHTS.get(caller.workload, 1.0) for caller in callers]
+    while True:
+        caller = chance.choices(callers, weights)[0]
+        question = chance.choice(QUESTIONS.get(caller.workload, ("What can you help me with?",)))
+        ask(gateway, caller, question, stream=chance.random() < 0.3)
+        time.sleep(PAUSE_SECONDS * chance.uniform(0.3, 1.7))
+
+
+def make_keys(control: int, token: str) -> list[Caller]:
+    """One key for a person of the company for each workload that is served."""
+    served = exchange(control, "GET", "/api/workloads", token)["workloads"]
+    people = [person["email"] for person in exchange(control, "GET", "/api/people", token)["people"]]
+    callers = []
+    for number, workload in enumerate(w["name"] for w in served if w.get("served")):
+        body: dict[str, Any] = {"workload": workload}
+        if people:
+            body["user"] = people[number % len(people)]
+        callers.append(Caller(workload, exchange(control, "POST", "/api/keys", token, body)["key"]))
+    return callers
+
+
+def ask(gateway: int, caller: Caller, question: str, *, stream: bool) -> int:
+    """One question; returns the HTTP status. Refusals are part of life and do not stop the traffic."""
+    body = {"model": "auto", "stream": stream, "max_tokens": 60, "messages": [{"role": "user", "content": question}]}
+    connection = http.client.HTTPConnection("127.0.0.1", gateway, timeout=60)
+    try:
+        connection.request(
+            "POST",
+            "/v1/chat/completions",
+            json.dumps(body),
+            {"authorization": f"Bearer {caller.key}", "content-type": "application/json"},
+        )
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status
+    finally:
+        connection.close()
+
+
+def exchange(control: int, method: str, path: str, token: str, body: dict[str, Any] | None = None) -> Any:
+    """One call of the control API; raises ValueError on a refusal."""
+    connection = http.client.HTTPConnection("127.0.0.1", control, timeout=30)
+    try:
+        headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
+        connection.request(method, path, None if body is None else json.dumps(body), headers)
+        answer = connection.getresponse()
+        data = json.loads(answer.read() or b"null")
+        if answer.status >= 400:
+            raise ValueError(f"{path}: {data}")
+        return data
+    finally:
+        connection.close()
+
+
+def port_of(url: str) -> int:
+    port = urlsplit(url).port
+    if port is None:
+        raise ValueError(f"{url} has no port")
+    return port
+
+
+if __name__ == "__main__":
+    main()
