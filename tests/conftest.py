@@ -1,0 +1,65 @@
+"""What all tests share: one embedded PostgreSQL per run, and a fresh migrated database for each test that asks for
+one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from groundplan.testing.database import Cluster, Database, cluster, found_cluster
+
+
+@pytest.fixture(scope="session")
+def postgres_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """The run's server. Under xdist the first worker that needs it runs it, and ends when no other uses it any more."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if base.name.startswith("popen-") else base
+    folder = shared / "postgres-cluster"
+    started = shared / "postgres-cluster.started"
+    with (shared / "postgres-cluster.users").open("w") as users:
+        with _locked(shared / "postgres-cluster.start"):
+            first = not started.exists()
+            running = cluster(folder) if first else None
+            found = running.__enter__() if running is not None else found_cluster(folder)
+            started.touch()
+            fcntl.flock(users, fcntl.LOCK_SH)
+        try:
+            yield found
+        finally:
+            fcntl.flock(users, fcntl.LOCK_UN)
+            if running is not None:
+                _wait_for_others(shared / "postgres-cluster.users")
+                running.__exit__(None, None, None)
+
+
+@pytest.fixture
+def database(postgres_cluster: Cluster) -> Iterator[Database]:
+    """A fresh migrated database: `database.urls[role]`, `database.dsn`, `database.settings(home)`."""
+    with postgres_cluster.database() as fresh:
+        yield fresh
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _wait_for_others(users: Path, seconds: float = 600.0) -> None:
+    """Until no worker uses the server; a worker that died has let go of its lock."""
+    deadline = time.monotonic() + seconds
+    with users.open("r") as file:
+        while time.monotonic() < deadline:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(0.1)
+            else:
+                return

@@ -1,0 +1,140 @@
+"""The schema: reached once by many starts at the same time, refused when it is newer, and with roles that stay in
+bounds.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from groundplan.core.database import ROLES, connect, external_url, role_name
+from groundplan.core.errors import Conflict, Denied, Invalid
+from groundplan.core.ids import new_id
+from groundplan.runtime.migrate import head, migrate, revision
+from groundplan.testing.database import Cluster, Database
+
+
+@contextmanager
+def _bare_database(cluster: Cluster, name: str) -> Iterator[str]:
+    """An empty database as an administrator of some other server would give it; dropped with its roles."""
+    identifier = sql.Identifier(name)
+    with connect(cluster.superuser_url("postgres"), autocommit=True) as admin:
+        admin.execute(sql.SQL("CREATE DATABASE {}").format(identifier))
+        try:
+            yield cluster.superuser_url(name).partition("?")[0]
+        finally:
+            admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(identifier))
+            for role in ROLES:
+                admin.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(role_name(name, role))))
+
+
+def test_a_fresh_database_is_at_this_programs_schema(database: Database) -> None:
+    assert revision(database.urls["owner"]) == head()
+    assert migrate(database.urls["owner"]) == head()
+
+
+def test_no_role_owns_a_table_is_superuser_or_bypasses_row_level_security(database: Database) -> None:
+    for role in ROLES:
+        with connect(database.urls[role]) as connection:
+            found = connection.execute(
+                "SELECT rolsuper, rolbypassrls, rolcreaterole, rolcreatedb FROM pg_roles WHERE rolname = current_user"
+            ).fetchone()
+            assert found == (False, False, False, False)
+            owned = connection.execute(
+                "SELECT count(*) FROM pg_tables WHERE schemaname = 'public' AND tableowner = current_user"
+            ).fetchone()
+            assert owned is not None
+            assert bool(owned[0]) == (role == "owner")
+
+
+@pytest.mark.parametrize(
+    ("role", "statement"),
+    [
+        ("control", "UPDATE audit_entry SET body = ''"),
+        ("control", "DELETE FROM audit_entry"),
+        ("control", "UPDATE alembic_version SET version_num = '9999'"),
+        ("control", "CREATE TABLE mine (one int)"),
+        ("gateway", "SELECT * FROM document"),
+        ("gateway", "UPDATE api_key SET revoked_at = NULL"),
+        ("shipper", "DELETE FROM call"),
+        ("search", "UPDATE document SET title = ''"),
+        ("search", "SET ROLE groundplan_control"),
+    ],
+)
+def test_a_role_may_not_do_what_is_not_its_work(database: Database, role: str, statement: str) -> None:
+    urls = {str(name): url for name, url in database.urls.items()}
+    with connect(urls[role]) as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
+        connection.execute(statement.encode())
+
+
+def test_documents_are_seen_only_by_their_readers(database: Database) -> None:
+    reader, stranger, document, chunk = (new_id() for _ in range(4))
+    with connect(database.urls["control"]) as control:
+        for person, email in ((reader, "hana@example.com"), (stranger, "ben@example.com")):
+            control.execute("INSERT INTO person (id, email, name) VALUES (%s, %s, %s)", (person, email, email))
+        control.execute(
+            "INSERT INTO source (name, sensitivity, owner, path) VALUES ('hr', 'confidential', 'hana', 'hr')"
+        )
+        control.execute(
+            "INSERT INTO document (id, source, path, title, digest) VALUES (%s, 'hr', 'pay.md', 'Pay', 'x')",
+            (document,),
+        )
+        control.execute(
+            "INSERT INTO document_reader (document_id, reader) VALUES (%s, 'hana@example.com')", (document,)
+        )
+        control.execute(
+            "INSERT INTO chunk (id, document_id, number, text, start_char, end_char, start_line, end_line, changed) "
+            "VALUES (%s, %s, 0, 'secret', 0, 6, 1, 1, 1)",
+            (chunk, document),
+        )
+    with connect(database.urls["search"]) as search:
+        for asking, seen in ((str(reader), 1), (str(stranger), 0), ("", 0)):
+            search.execute("SELECT set_config('groundplan.person', %s, true)", (asking,))
+            for count in ("SELECT count(*) FROM document", "SELECT count(*) FROM chunk"):
+                assert search.execute(count.encode()).fetchone() == (seen,)
+
+
+def test_a_newer_schema_is_refused_and_left_alone(database: Database) -> None:
+    with connect(database.urls["owner"]) as owner:
+        owner.execute("UPDATE alembic_version SET version_num = '9999_future'")
+    with pytest.raises(Conflict, match="schema_newer"):
+        migrate(database.urls["owner"])
+    assert revision(database.urls["owner"]) == "9999_future"
+
+
+def test_an_external_database_is_migrated_by_an_administrator(postgres_cluster: Cluster) -> None:
+    with _bare_database(postgres_cluster, "bare_admin") as url:
+        assert revision(url) is None
+        assert migrate(url) == head()
+        with connect(external_url(url, "search")) as search:
+            assert search.execute("SELECT current_user").fetchone() == ("bare_admin_search",)
+            assert search.execute("SELECT count(*) FROM document").fetchone() == (0,)
+
+
+def test_many_starts_at_once_upgrade_once(postgres_cluster: Cluster) -> None:
+    with _bare_database(postgres_cluster, "bare_race") as url:
+        with ProcessPoolExecutor(4, mp_context=multiprocessing.get_context("spawn")) as pool:
+            assert set(pool.map(migrate, [url] * 4)) == {head()}
+
+
+def test_a_user_who_may_not_make_roles_is_told_what_to_ask_for(postgres_cluster: Cluster) -> None:
+    with _bare_database(postgres_cluster, "bare_plain") as url, connect(url, autocommit=True) as admin:
+        admin.execute("CREATE ROLE plain_user LOGIN PASSWORD 'pw'")
+        try:
+            plain = f"postgresql://plain_user:pw@127.0.0.1:{postgres_cluster.port}/bare_plain"
+            with pytest.raises(Denied, match="CREATE ROLE bare_plain_control NOLOGIN"):
+                migrate(plain)
+            assert revision(url) is None
+        finally:
+            admin.execute("DROP ROLE plain_user")
+
+
+def test_a_name_that_cannot_name_roles_is_refused(postgres_cluster: Cluster) -> None:
+    with _bare_database(postgres_cluster, "Odd-Name") as url, pytest.raises(Invalid, match="database_name"):
+        migrate(url)
