@@ -1,0 +1,312 @@
+"""The scripted model: a deterministic OpenAI-compatible upstream that can fail on command and counts what it was asked.
+
+It understands nothing: it repeats the passage it was given, or the last question. Real HTTP, real sockets, real usage
+numbers, so the same contract tests hold for it and for real models. Not for production answers.
+
+`POST /control {"mode": ok|down|error|stall|cut|miscount|slow, "after": n, "latency_ms", "chunk_ms", "tokens", "status"}`
+sets how it behaves until the next one; `after` lets n calls pass first. `GET /counted` tells how many attempts it counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import hashlib
+import os
+import re
+import secrets
+import signal
+import struct
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import uvloop
+
+from groundplan.core.endpoints import announce
+from groundplan.core.home import Home
+from groundplan.gateway.server import Refusal, Request, Response, Server
+
+MODES = ("ok", "down", "error", "stall", "cut", "miscount", "slow")
+_encode = msgspec.json.Encoder().encode
+_PASSAGE = re.compile(r"^\[(\d+)\][^\n]*\n(.+?)(?=^\[\d+\]|\Z)", re.MULTILINE | re.DOTALL)
+_EVENT_STREAM = b"content-type: text/event-stream\r\ncache-control: no-cache\r\n"
+
+
+class Script(msgspec.Struct, forbid_unknown_fields=True):
+    """How to behave. `tokens` fixes the completion tokens of each answer."""
+
+    mode: str = "ok"
+    after: int = 0
+    latency_ms: float = 0
+    chunk_ms: float = 0
+    tokens: int | None = None
+    status: int = 500
+
+
+class _Message(msgspec.Struct):
+    role: str
+    content: str | list[dict[str, str]] | None = None
+
+    def text(self) -> str:
+        if isinstance(self.content, list):
+            return " ".join(part.get("text", "") for part in self.content)
+        return self.content or ""
+
+
+class _StreamOptions(msgspec.Struct):
+    include_usage: bool = False
+
+
+class _Chat(msgspec.Struct):
+    messages: list[_Message]
+    model: str = "scripted"
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    n: int | None = None
+
+
+class _Embeddings(msgspec.Struct):
+    input: str | list[str]
+    model: str = "scripted"
+    encoding_format: str = "float"
+
+
+def answer_text(messages: list[tuple[str, str]]) -> str:
+    """The scripted answer to (role, text) messages: from the first numbered passage where there is one."""
+    question = next((text for role, text in reversed(messages) if role == "user"), "")
+    for role, text in messages:
+        found = _PASSAGE.search(text) if role == "system" else None
+        if found:
+            passage = " ".join(found[2].split())
+            best = _closest_sentence(question, passage)
+            return f"According to the passage [{found[1]}]: {best}"
+    words = " ".join(question.split())[:200]
+    return f"You asked: {words}" if words else "There was no question."
+
+
+def _closest_sentence(question: str, passage: str) -> str:
+    wanted = set(re.findall(r"\w{4,}", question.lower()))
+    sentences = re.split(r"(?<=[.!?])\s+", passage)[:40]
+    return max(sentences, key=lambda s: len(wanted & set(re.findall(r"\w{4,}", s.lower()))))[:400]
+
+
+class ScriptedModel:
+    """State of one scripted upstream: its script, its counter, its durable count file."""
+
+    def __init__(self, name: str, count_file: Path | None = None, token: str | None = None) -> None:
+        self.name = name
+        self.script = Script()
+        self.counted = 0
+        self._token = token
+        self._passed = 0
+        self._count = None if count_file is None else os.open(count_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+    async def handle(self, request: Request, response: Response) -> None:
+        target = request.target.partition(b"?")[0]
+        if target == b"/control" and request.method == b"POST":
+            self._control(request, response)
+        elif target == b"/counted":
+            response.send(200, _encode({"counted": self.counted}))
+        elif target in (b"/v1/models", b"/v1/chat/completions", b"/v1/embeddings"):
+            await self._model(target, request, response)
+        else:
+            response.send(404, _error("there is no such path", "not_found"))
+
+    def _control(self, request: Request, response: Response) -> None:
+        wanted = f"Bearer {self._token}".encode()
+        if self._token and not secrets.compare_digest(request.headers.get(b"authorization", b""), wanted):
+            response.send(401, _error("the announced token is needed", "unauthenticated"))
+            return
+        try:
+            script = msgspec.json.decode(request.body, type=Script)
+        except msgspec.DecodeError as error:
+            response.send(400, _error(str(error), "invalid"))
+            return
+        if script.mode not in MODES:
+            response.send(400, _error(f"mode is one of {', '.join(MODES)}", "invalid"))
+            return
+        self.script, self._passed = script, 0
+        response.send(200, _encode(script))
+
+    async def _model(self, target: bytes, request: Request, response: Response) -> None:
+        mode = self._mode() if request.method == b"POST" else "ok"
+        if self.script.mode == "down" and mode == "down":
+            return  # unanswered: the server resets the connection
+        if target == b"/v1/models":
+            model = {"id": self.name, "object": "model", "created": 0, "owned_by": "groundplan"}
+            response.send(200, _encode({"object": "list", "data": [model]}))
+            return
+        if request.method != b"POST":
+            response.send(405, _error("use POST", "method_not_allowed"))
+            return
+        await self._counted(request)
+        if self.script.latency_ms:
+            await asyncio.sleep(self.script.latency_ms / 1000)
+        if mode == "error":
+            response.send(self.script.status, _error("the scripted model was told to fail", "scripted_error"))
+        elif mode == "stall":
+            await asyncio.sleep(3600)
+        else:
+            await self._answer(target, request, response, mode)
+
+    def _mode(self) -> str:
+        self._passed += 1
+        return "ok" if self._passed <= self.script.after else self.script.mode
+
+    async def _counted(self, request: Request) -> None:
+        """Durable before it is answered: a test may kill us at any time and believe the file."""
+        self.counted += 1
+        if self._count is None:
+            return
+        name = request.headers.get(b"x-request-id", b"") or str(self.counted).encode()
+        os.write(self._count, name.split()[0] + b"\n")
+        await asyncio.to_thread(os.fdatasync, self._count)
+
+    async def _answer(self, target: bytes, request: Request, response: Response, mode: str) -> None:
+        try:
+            if target == b"/v1/embeddings":
+                response.send(200, self._embed(msgspec.json.decode(request.body, type=_Embeddings)))
+                return
+            chat = msgspec.json.decode(request.body, type=_Chat)
+        except msgspec.DecodeError as error:
+            response.send(400, _error(str(error), "invalid"))
+            return
+        if mode == "slow":
+            await asyncio.sleep(2.0)
+        if chat.stream:
+            await self._stream(chat, response, mode)
+            return
+        body = self._completion(chat, mode)
+        if mode == "cut":
+            response.write(body[: len(body) // 2], response.start(200, b"content-type: application/json\r\n"))
+            return
+        response.send(200, body)
+
+    def _words(self, chat: _Chat) -> tuple[list[str], str]:
+        """The answer in tokens (one a word), and why it ends; never more than the caller's cap."""
+        caps = [cap for cap in (chat.max_tokens, chat.max_completion_tokens) if cap is not None]
+        words = re.findall(r"\S+\s*", answer_text([(m.role, m.text()) for m in chat.messages]))
+        if self.script.tokens is not None:
+            words = (words * (self.script.tokens // max(1, len(words)) + 1))[: self.script.tokens]
+        limit = min(caps) if caps else len(words)
+        return words[:limit], "length" if len(words) > limit else "stop"
+
+    def _usage(self, chat: _Chat, words: int, mode: str) -> dict[str, int]:
+        prompt = sum(len(m.text().split()) + 4 for m in chat.messages)
+        completion = words * (chat.n or 1)
+        if mode == "miscount":
+            completion = completion * 3 + 7
+        return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+
+    def _completion(self, chat: _Chat, mode: str) -> bytes:
+        words, reason = self._words(chat)
+        message = {"role": "assistant", "content": "".join(words).strip()}
+        choices = [{"index": i, "message": message, "finish_reason": reason} for i in range(chat.n or 1)]
+        return _encode(
+            {
+                "id": f"chatcmpl-{self.counted}",
+                "object": "chat.completion",
+                "created": int(time.time()),
+                "model": chat.model,
+                "choices": choices,
+                "usage": self._usage(chat, len(words), mode),
+            }
+        )
+
+    async def _stream(self, chat: _Chat, response: Response, mode: str) -> None:
+        words, reason = self._words(chat)
+        base = {
+            "id": f"chatcmpl-{self.counted}",
+            "object": "chat.completion.chunk",
+            "created": int(time.time()),
+            "model": chat.model,
+        }
+        deltas: list[dict[str, str]] = [{"role": "assistant", "content": ""}, *({"content": word} for word in words)]
+        head = response.start(200, _EVENT_STREAM)
+        for number, delta in enumerate(deltas):
+            if mode == "cut" and number > len(deltas) // 2:
+                return
+            choices = [{"index": i, "delta": delta, "finish_reason": None} for i in range(chat.n or 1)]
+            response.write(_event({**base, "choices": choices}), head)
+            head = b""
+            if self.script.chunk_ms:
+                await asyncio.sleep(self.script.chunk_ms / 1000)
+            await response.drained()
+        choices_end = [{"index": i, "delta": {}, "finish_reason": reason} for i in range(chat.n or 1)]
+        response.write(_event({**base, "choices": choices_end}))
+        if chat.stream_options and chat.stream_options.include_usage:
+            response.write(_event({**base, "choices": [], "usage": self._usage(chat, len(words), mode)}))
+        response.end(b"data: [DONE]\n\n")
+
+    def _embed(self, asked: _Embeddings) -> bytes:
+        inputs = [asked.input] if isinstance(asked.input, str) else asked.input
+        data = [
+            {"object": "embedding", "index": i, "embedding": _vector(text, asked.encoding_format)}
+            for i, text in enumerate(inputs)
+        ]
+        tokens = sum(len(text.split()) for text in inputs)
+        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+        return _encode({"object": "list", "data": data, "model": asked.model, "usage": usage})
+
+
+def _vector(text: str, encoding: str) -> list[float] | str:
+    """16 numbers that depend on the text only."""
+    raw = hashlib.sha512(text.encode()).digest()
+    numbers = [(value - 2**31) / 2**31 for value in struct.unpack(">16I", raw)]
+    return base64.b64encode(struct.pack("<16f", *numbers)).decode() if encoding == "base64" else numbers
+
+
+def _event(value: object) -> bytes:
+    return b"data: %b\n\n" % _encode(value)
+
+
+def _error(message: str, code: str) -> bytes:
+    return _encode({"error": {"message": message, "type": "scripted_error", "param": None, "code": code}})
+
+
+def _refusal(refusal: Refusal) -> bytes:
+    return _error(refusal.message, refusal.code)
+
+
+async def start(model: ScriptedModel, port: int = 0) -> tuple[asyncio.Server, Server, int]:
+    """Listen on loopback; returns the listener, its server and the port."""
+    loop = asyncio.get_running_loop()
+    server = Server(model.handle, _refusal, loop)
+    listener = await loop.create_server(server.protocol, "127.0.0.1", port, backlog=1024)
+    return listener, server, listener.sockets[0].getsockname()[1]
+
+
+async def _serve(arguments: argparse.Namespace) -> None:
+    token = secrets.token_urlsafe(24)
+    count_file = Path(arguments.count_file) if arguments.count_file else None
+    model = ScriptedModel(arguments.name, count_file, token=None if arguments.port else token)
+    model.script.latency_ms = arguments.latency_ms
+    listener, server, port = await start(model, arguments.port)
+    announce(Home(Path(arguments.home).absolute()), arguments.name, f"http://127.0.0.1:{port}/v1", token)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await stop.wait()
+    listener.close()
+    await server.drain(1.0)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m groundplan.testing.scripted")
+    parser.add_argument("--home", required=True)
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--count-file")
+    parser.add_argument("--latency-ms", type=float, default=0)
+    arguments = parser.parse_args(argv)
+    uvloop.run(_serve(arguments))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
