@@ -1,0 +1,296 @@
+"""The journal on a real disk: what was written is read back, damage is found at every byte, failures refuse new calls
+only."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from groundplan.core.errors import Conflict, Invalid, Unavailable
+from groundplan.core.ids import new_id
+from groundplan.gateway import records
+from groundplan.gateway.journal import SMALLEST_SEGMENT, Journal
+from groundplan.gateway.records import HEADER_BYTES, End, SegmentReader, read_segment
+from groundplan.ledger.model import Charge, Finish, Release, Reservation, Settlement, Usage
+
+EPOCH = UUID("01936f00-0000-7000-8000-000000000001")
+
+
+def reservation(call: bytes, attempt: int = 0) -> Reservation:
+    return Reservation(
+        call, attempt, 1, "assistant", "", "k", "/v1", "d", "s", "m", 1, 10, [Charge("assistant", "2026-11", 10)]
+    )
+
+
+def settlement(call: bytes, attempt: int = 0) -> Settlement:
+    return Settlement(call, attempt, 2, 7, "ok", 200, Usage(input=3, output=4), False, [], 5)
+
+
+def finish(call: bytes, sources: list[tuple[str, str, int, int]] | None = None) -> Finish:
+    return Finish(call, 3, "w", "", "k", "/v1", "ok", 200, "", "d", "none", 1, 5, 4, [("serve", 4)], sources or [])
+
+
+def open_journal(root: Path, size: int = SMALLEST_SEGMENT) -> Journal:
+    epoch = new_id()
+    return Journal.open(root / str(epoch), epoch, asyncio.get_running_loop(), size)
+
+
+def full(_: int) -> None:
+    """What a full disk does to fsync."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+async def until(condition: object) -> None:
+    for _ in range(2000):
+        if condition():  # type: ignore[operator]
+            return
+        await asyncio.sleep(0.002)
+    raise AssertionError("did not happen")
+
+
+def all_records(folder: Path) -> list[records.Record]:
+    found: list[records.Record] = []
+    last: int | None = 0
+    for number in records.segment_numbers(folder):
+        entries, ending = read_segment(records.segment_path(folder, number), last)
+        assert ending.end is End.CLEAN
+        found += [entry.record for entry in entries]
+        last = entries[-1].sequence if entries else last
+    return found
+
+
+async def test_what_is_written_is_read_back_in_order_and_becomes_durable(tmp_path: Path) -> None:
+    journal = open_journal(tmp_path)
+    call, release = new_id().bytes, Release(new_id().bytes, "assistant", "2026-11", 5)
+    first = journal.reserve(reservation(call))
+    written = [reservation(call), settlement(call), finish(call), release]
+    assert all_records(journal.folder) == written[:1], "written at once, without waiting for the disk"
+    pending = journal.durable(first)
+    assert pending is not None
+    journal.settle(settlement(call))
+    journal.finish(finish(call), urgent=True)
+    last = journal.release(release)
+    await pending
+    waiting = journal.durable(last)
+    if waiting is not None:
+        await waiting
+    assert journal.durable(last) is None
+    assert journal.lag_bytes == 0 and journal.healthy and journal.open_calls == 0
+    assert all_records(journal.folder) == written
+    await journal.close()
+    await journal.close()
+    assert not journal.healthy
+
+
+async def test_many_waiters_share_few_syncs(tmp_path: Path) -> None:
+    journal = open_journal(tmp_path, 1 << 20)
+    waiting = [journal.durable(journal.reserve(reservation(new_id().bytes))) for _ in range(50)]
+    await asyncio.gather(*(future for future in waiting if future is not None))
+    assert journal.counters.syncs <= 3
+    await journal.close()
+
+
+async def test_segments_follow_one_another_and_lose_nothing(tmp_path: Path) -> None:
+    journal = open_journal(tmp_path)
+    written: list[records.Record] = []
+    for _ in range(800):
+        call = new_id().bytes
+        await until(lambda: journal._room() > 8192)
+        journal.reserve(reservation(call))
+        journal.settle(settlement(call))
+        sequence = journal.finish(finish(call))
+        written += [reservation(call), settlement(call), finish(call)]
+    waiting = journal.durable(sequence)
+    if waiting is not None:
+        await waiting
+    await journal.close()
+    assert len(records.segment_numbers(journal.folder)) > 3
+    assert all_records(journal.folder) == written
+
+
+async def test_a_full_disk_refuses_new_calls_and_never_a_settlement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = open_journal(tmp_path)
+    await until(lambda: not journal._allocating)
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", full)
+    admitted: list[bytes] = []
+    while True:
+        call = new_id().bytes
+        before = journal.sequence
+        try:
+            journal.reserve(reservation(call))
+        except Unavailable as refusal:
+            assert refusal.code == "journal_unavailable" and journal.sequence == before
+            break
+        admitted.append(call)
+    long = [(str(new_id()), "handbook/" + "x" * 200, 1, 2)] * 40
+    for call in admitted:
+        journal.settle(settlement(call))
+        journal.finish(finish(call, long))
+    assert journal.healthy and journal.counters.shortened > 0
+    assert sum(isinstance(record, Finish) for record in all_records(journal.folder)) == len(admitted) > 10
+    monkeypatch.setattr(os, "fsync", real)
+    await until(lambda: bool(journal._spares))
+    journal.reserve(reservation(new_id().bytes))
+    await journal.close()
+
+
+async def test_refused_calls_are_dropped_and_counted_when_there_is_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = open_journal(tmp_path)
+    await until(lambda: not journal._allocating)
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(Unavailable):
+        for _ in range(10_000):
+            journal.finish(finish(new_id().bytes))
+    assert journal.counters.dropped == 1 and journal.healthy
+    with pytest.raises(Unavailable):
+        journal.release(Release(new_id().bytes, "x" * 500, "2026-11", 1))
+    await journal.close()
+
+
+async def test_a_failed_sync_is_never_retried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = open_journal(tmp_path)
+    syncs: list[int] = []
+
+    def broken(descriptor: int) -> None:
+        syncs.append(descriptor)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fdatasync", broken)
+    call = new_id().bytes
+    pending = journal.durable(journal.reserve(reservation(call)))
+    assert pending is not None
+    with pytest.raises(Unavailable):
+        await pending
+    assert not journal.healthy
+    with pytest.raises(Unavailable):
+        journal.reserve(reservation(new_id().bytes))
+    after = journal.durable(journal.settle(settlement(call)))
+    assert after is not None
+    with pytest.raises(Unavailable):
+        await after
+    await asyncio.sleep(0.01)
+    assert len(syncs) == 1
+    await journal.close()
+
+
+async def test_a_failed_write_seals_the_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = open_journal(tmp_path)
+    await until(lambda: not journal._allocating)
+    monkeypatch.setattr(os, "pwrite", lambda _, data, __: len(data) - 1)
+    with pytest.raises(Unavailable):
+        journal.reserve(reservation(new_id().bytes))
+    monkeypatch.undo()
+    with pytest.raises(Unavailable):
+        journal.reserve(reservation(new_id().bytes))
+    await journal.close()
+
+
+async def test_an_epoch_is_opened_once_and_named_after_its_folder(tmp_path: Path) -> None:
+    journal = open_journal(tmp_path)
+    loop = asyncio.get_running_loop()
+    with pytest.raises(Conflict):
+        Journal.open(journal.folder, journal.epoch, loop)
+    with pytest.raises(Invalid):
+        Journal.open(tmp_path / "other", EPOCH, loop)
+    with pytest.raises(Invalid):
+        Journal.open(tmp_path / str(EPOCH), EPOCH, loop, 100)
+    with pytest.raises(Invalid):
+        journal.reserve(Reservation(b"c" * 16, 0, 1, "w" * 20_000, "", "", "", "", "", "", 1, 1, []))
+    await journal.close()
+
+
+def segment(count: int) -> tuple[bytes, list[records.Entry]]:
+    """A small segment with `count` records and some zeros, and what is in it."""
+    data = records.segment_header(EPOCH, 1)
+    for number in range(count):
+        call = number.to_bytes(16, "big")
+        record, kind = (reservation(call), 1) if number % 2 else (settlement(call), 2)
+        data += records.frame(kind, number + 1, records.encode(record))
+    data += bytes(64)
+    reader = SegmentReader(data, EPOCH, 1, 0)
+    return data, list(reader)
+
+
+def read(data: bytes) -> tuple[list[records.Entry], End, int]:
+    reader = SegmentReader(data, EPOCH, 1, 0)
+    found = list(reader)
+    assert reader.ending is not None
+    return found, reader.ending.end, reader.ending.offset
+
+
+def test_cut_at_every_byte_the_records_before_the_cut_are_read() -> None:
+    data, entries = segment(6)
+    used = entries[-1].end
+    for cut in range(HEADER_BYTES, used + 1):
+        found, end, offset = read(data[:cut])
+        whole = [entry for entry in entries if entry.end <= cut]
+        assert found == whole
+        boundary = whole[-1].end if whole else HEADER_BYTES
+        assert offset == boundary
+        rest_is_zero = not data[boundary:cut].strip(b"\0")
+        assert end is (End.CLEAN if rest_is_zero else End.TORN)
+        assert read(data[:cut] + bytes(len(data) - cut))[0] == whole, "zeros after the cut, as in a preallocated file"
+
+
+def test_damaged_at_every_byte_no_wrong_record_is_read_and_the_damage_is_found() -> None:
+    data, entries = segment(6)
+    starts = [HEADER_BYTES, *(entry.end for entry in entries)]
+    for place in range(entries[-1].end):
+        damaged = bytearray(data)
+        damaged[place] ^= 0xFF
+        found, end, offset = read(bytes(damaged))
+        if place < HEADER_BYTES:
+            assert end is End.CORRUPT and all(entry.after_gap for entry in found)
+            continue
+        hit = next(index for index, entry in enumerate(entries) if place < entry.end)
+        expected = [entry.sequence for index, entry in enumerate(entries) if index != hit]
+        assert [entry.sequence for entry in found] == expected
+        assert [entry.record for entry in found] == [entries[sequence - 1].record for sequence in expected]
+        assert offset == starts[hit]
+        assert end is (End.TORN if hit == len(entries) - 1 else End.CORRUPT)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_any_overwritten_stretch_never_makes_a_wrong_record(draw: st.DataObject) -> None:
+    data, entries = segment(8)
+    start = draw.draw(st.integers(HEADER_BYTES, entries[-1].end - 1))
+    garbage = draw.draw(st.binary(min_size=1, max_size=200) | st.integers(1, 200).map(bytes))
+    damaged = (data[:start] + garbage + data[start + len(garbage) :])[: len(data)]
+    found, end, _ = read(damaged)
+    right = {entry.sequence: entry.record for entry in entries}
+    assert all(right[entry.sequence] == entry.record for entry in found)
+    untouched = [entry for entry in entries if entry.end <= start]
+    assert [entry.sequence for entry in found[: len(untouched)]] == [entry.sequence for entry in untouched]
+    if damaged == data:
+        assert end is End.CLEAN
+    elif any(entry.sequence > len(found) for entry in found):
+        assert end is End.CORRUPT
+
+
+def test_a_missing_segment_before_this_one_is_a_gap() -> None:
+    data, entries = segment(3)
+    reader = SegmentReader(data, EPOCH, 1, 7)
+    assert list(reader) == [] and reader.ending is not None and reader.ending.end is End.TORN
+    later = records.segment_header(EPOCH, 2) + records.frame(4, 9, records.encode(Release(b"r" * 16, "b", "p", 1)))
+    reader = SegmentReader(later, EPOCH, 2, 7)
+    assert [entry.after_gap for entry in reader] == [True]
+    assert reader.ending is not None and reader.ending.end is End.CORRUPT
+    assert entries
+
+
+def test_a_file_that_is_not_a_segment_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Invalid):
+        read_segment(tmp_path / "x.seg")

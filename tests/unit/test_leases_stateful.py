@@ -1,0 +1,291 @@
+"""Slices, journal and grants as one state machine, with a crash after any record: a budget is never exceeded, nothing
+is lost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+)
+
+from groundplan.core.errors import Conflict
+from groundplan.core.ids import new_id
+from groundplan.gateway.leases import Slices, Token
+from groundplan.gateway.records import Record
+from groundplan.gateway.recovery import fold, unspent
+from groundplan.ledger.model import Charge, Finish, Release, Reservation, Settlement, Usage
+
+LIMITS = {"company": 1000, "team": 700, "assistant": 400}
+PERIOD = "2026-11"
+
+
+@dataclass
+class Books:
+    """The database: what is granted of each budget, slices by worker, movements already applied, what was really
+    billed."""
+
+    granted: dict[str, int] = field(default_factory=lambda: dict.fromkeys(LIMITS, 0))
+    slices: dict[tuple[int, str], list[int]] = field(default_factory=dict)
+    applied: set[bytes] = field(default_factory=set)
+    billed: dict[str, int] = field(default_factory=lambda: dict.fromkeys(LIMITS, 0))
+    """By the provider, never more than the bound of the attempt."""
+    charged: dict[str, int] = field(default_factory=lambda: dict.fromkeys(LIMITS, 0))
+    """By recovered epochs."""
+
+    def grant(self, worker: int, budget: str, amount: int) -> bool:
+        if self.granted[budget] + amount > LIMITS[budget]:
+            return False
+        self.granted[budget] += amount
+        self.slices.setdefault((worker, budget), [0, 0])[0] += amount
+        return True
+
+    def release(self, worker: int, record: Release) -> None:
+        if record.id in self.applied:
+            return
+        self.applied.add(record.id)
+        self.granted[record.budget] -= record.amount
+        self.slices[worker, record.budget][1] += record.amount
+
+
+@dataclass
+class Worker:
+    """One gateway process: memory is lost in a crash, the journal is not."""
+
+    number: int
+    slices: Slices = field(default_factory=Slices)
+    journal: list[Record] = field(default_factory=list)
+
+
+def reservation(token: Token, bound: int, charges: list[Charge]) -> Reservation:
+    return Reservation(token[0], token[1], 0, "w", "", "k", "/v1", "d", "s", "m", 1, bound, charges)
+
+
+def settlement(token: Token, cost: int, outcome: str) -> Settlement:
+    return Settlement(token[0], token[1], 0, cost, outcome, 200, Usage(), False, [], 1)
+
+
+class LeaseMachine(RuleBasedStateMachine):
+    """Two workers over one database."""
+
+    attempts = Bundle("attempts")
+
+    @initialize()
+    def start(self) -> None:
+        self.books = Books()
+        self.next_worker = 2
+        self.workers = {0: Worker(0), 1: Worker(1)}
+        self.open: dict[Token, tuple[int, int, list[str], int]] = {}
+
+    @rule(slot=st.integers(0, 1), budget=st.sampled_from(sorted(LIMITS)), amount=st.integers(1, 300))
+    def grant(self, slot: int, budget: str, amount: int) -> None:
+        worker = self.workers[slot]
+        if self.books.grant(worker.number, budget, amount):
+            worker.slices.grant(budget, PERIOD, amount)
+
+    @rule(slot=st.integers(0, 1), budget=st.sampled_from(sorted(LIMITS)), amount=st.integers(1, 300))
+    def grant_whose_answer_is_lost(self, slot: int, budget: str, amount: int) -> None:
+        self.books.grant(self.workers[slot].number, budget, amount)
+
+    @rule(
+        target=attempts,
+        slot=st.integers(0, 1),
+        bound=st.integers(1, 120),
+        budgets=st.sets(st.sampled_from(sorted(LIMITS)), min_size=1),
+        crash=st.booleans(),
+    )
+    def reserve(self, slot: int, bound: int, budgets: set[str], crash: bool) -> object:
+        worker, token = self.workers[slot], (new_id().bytes, 0)
+        charges = [Charge(budget, PERIOD, bound) for budget in sorted(budgets)]
+        short = worker.slices.reserve(token, charges)
+        if short is not None:
+            assert worker.slices.available(short, PERIOD) < bound
+            return multiple()
+        worker.journal.append(reservation(token, bound, charges))
+        self.open[token] = (slot, bound, sorted(budgets), bound)
+        if crash:
+            self.crash(slot)
+        return token
+
+    @rule(token=consumes(attempts), share=st.floats(0, 1), crash_before=st.booleans(), crash_after=st.booleans())
+    def settle(self, token: Token, share: float, crash_before: bool, crash_after: bool) -> None:
+        if token not in self.open:
+            return
+        slot, bound, budgets, _ = self.open[token]
+        cost = int(bound * share)
+        for budget in budgets:
+            self.books.billed[budget] += cost
+        if crash_before:
+            self.crash(slot)
+            return
+        worker = self.workers[slot]
+        worker.journal.append(settlement(token, cost, "ok"))
+        if not crash_after:
+            worker.slices.settle(token, cost)
+        del self.open[token]
+        if crash_after:
+            self.crash(slot)
+
+    @rule(
+        target=attempts,
+        token=consumes(attempts),
+        share=st.floats(0.1, 1),
+        crash=st.sampled_from(["", "between", "after"]),
+    )
+    def retry(self, token: Token, share: float, crash: str) -> object:
+        """The attempt was certainly not billed: the next one, of another price, inherits its reservation."""
+        if token not in self.open:
+            return multiple()
+        slot, _, budgets, held = self.open.pop(token)
+        worker, following = self.workers[slot], (token[0], token[1] + 1)
+        bound = max(1, int(held * share))
+        worker.journal.append(settlement(token, 0, "not_billed"))
+        if crash == "between":
+            self.crash(slot)
+            return multiple()
+        worker.journal.append(reservation(following, bound, [Charge(budget, PERIOD, 0) for budget in budgets]))
+        worker.slices.pass_on(token, following)
+        self.open[following] = (slot, bound, budgets, held)
+        if crash == "after":
+            self.crash(slot)
+        return following
+
+    @rule(
+        slot=st.integers(0, 1), budget=st.sampled_from(sorted(LIMITS)), keep=st.integers(0, 50), told=st.integers(0, 2)
+    )
+    def release(self, slot: int, budget: str, keep: int, told: int) -> None:
+        """`told`: how often the database hears of it (0: the process dies before)."""
+        worker = self.workers[slot]
+        amount = worker.slices.release(budget, PERIOD, keep)
+        if not amount:
+            return
+        record = Release(new_id().bytes, budget, PERIOD, amount)
+        worker.journal.append(record)
+        for _ in range(told):
+            self.books.release(worker.number, record)
+        if not told:
+            self.crash(slot)
+
+    @rule(slot=st.integers(0, 1))
+    def crash(self, slot: int) -> None:
+        """The process dies; its journal is recovered and its epoch fenced; a new worker starts."""
+        dead = self.workers[slot]
+        state = fold(dead.journal)
+        for record in state.releases.values():
+            self.books.release(dead.number, record)
+        state.crash()
+        for (number, budget), (granted, released) in self.books.slices.items():
+            if number == dead.number:
+                spent = state.spent.get((budget, PERIOD), 0)
+                back = unspent(granted, released, spent)
+                assert back >= 0
+                self.books.granted[budget] -= back
+                self.books.charged[budget] += spent
+        self.books.slices = {key: value for key, value in self.books.slices.items() if key[0] != dead.number}
+        lost = [token for token, (where, *_) in self.open.items() if where == slot]
+        for token in lost:
+            del self.open[token]
+        self.workers[slot] = Worker(self.next_worker)
+        self.next_worker += 1
+
+    @precondition(lambda self: hasattr(self, "books"))
+    @invariant()
+    def nothing_is_exceeded_lost_or_doubled(self) -> None:
+        for budget, limit in LIMITS.items():
+            live = sum(g - r for (_, name), (g, r) in self.books.slices.items() if name == budget)
+            assert self.books.granted[budget] == live + self.books.charged[budget] <= limit
+            assert self.books.billed[budget] <= limit
+            in_memory = 0
+            for worker in self.workers.values():
+                slices = worker.slices
+                assert slices.available(budget, PERIOD) >= 0
+                in_memory += slices.granted(budget, PERIOD) - slices.released(budget, PERIOD)
+                assert fold(worker.journal).spent.get((budget, PERIOD), 0) == slices.spent(budget, PERIOD)
+            assert in_memory <= live
+
+
+TestLeaseMachine = LeaseMachine.TestCase
+TestLeaseMachine.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+
+
+def test_a_short_budget_takes_nothing_from_the_others() -> None:
+    slices = Slices()
+    slices.grant("a", PERIOD, 10)
+    slices.grant("b", PERIOD, 5)
+    assert slices.reserve((b"1", 0), [Charge("a", PERIOD, 6), Charge("b", PERIOD, 6)]) == "b"
+    assert (slices.available("a", PERIOD), slices.available("b", PERIOD), slices.open_count) == (10, 5, 0)
+    assert slices.reserve((b"1", 0), [Charge("a", PERIOD, 6), Charge("a", PERIOD, 6)]) == "a"
+    assert slices.available("a", PERIOD) == 10
+
+
+def test_an_attempt_is_settled_once_and_reserved_once() -> None:
+    slices = Slices()
+    slices.grant("a", PERIOD, 10)
+    slices.reserve((b"1", 0), [Charge("a", PERIOD, 6)])
+    with pytest.raises(Conflict):
+        slices.reserve((b"1", 0), [])
+    slices.settle((b"1", 0), 2)
+    with pytest.raises(Conflict):
+        slices.settle((b"1", 0), 2)
+    with pytest.raises(Conflict):
+        slices.pass_on((b"1", 0), (b"1", 1))
+    assert slices.available("a", PERIOD) == 8
+
+
+def test_a_provider_that_bills_more_than_its_bound_is_owed_from_the_next_grant() -> None:
+    slices = Slices()
+    slices.grant("a", PERIOD, 10)
+    slices.reserve((b"1", 0), [Charge("a", PERIOD, 10)])
+    slices.settle((b"1", 0), 13)
+    assert slices.available("a", PERIOD) == -3
+    assert slices.release("a", PERIOD) == 0
+    slices.grant("a", PERIOD, 5)
+    assert slices.reserve((b"2", 0), [Charge("a", PERIOD, 3)]) == "a"
+
+
+def test_a_period_in_use_is_not_forgotten() -> None:
+    slices = Slices()
+    slices.grant("a", PERIOD, 10)
+    slices.reserve((b"1", 0), [Charge("a", PERIOD, 10)])
+    with pytest.raises(Conflict):
+        slices.forget("a", PERIOD)
+    slices.settle((b"1", 0), 10)
+    slices.forget("a", PERIOD)
+    assert list(slices.keys()) == []
+
+
+def test_a_retry_without_any_charges_goes_to_the_budgets_it_inherited() -> None:
+    first, second = (b"c" * 16, 0), (b"c" * 16, 1)
+    state = fold(
+        [
+            reservation(first, 10, [Charge("a", PERIOD, 10)]),
+            settlement(first, 0, "not_billed"),
+            reservation(second, 8, []),
+        ]
+    )
+    assert state.spent.get(("a", PERIOD), 0) == 0
+    calls = state.crash()
+    assert state.spent["a", PERIOD] == 8
+    assert (calls[0].reserved, calls[0].cost, calls[0].attempts[1].inherits) == (10, 8, True)
+
+
+def test_records_that_come_twice_count_once_and_strays_are_counted() -> None:
+    token = (b"c" * 16, 0)
+    finish = Finish(token[0], 0, "w", "", "k", "/v1", "ok", 200, "", "d", "none", 1, 1, 1, [], [])
+    release = Release(b"r" * 16, "a", PERIOD, 4)
+    one: list[Record] = [reservation(token, 10, [Charge("a", PERIOD, 10)]), settlement(token, 3, "ok"), finish, release]
+    state = fold([*one, *one, settlement((b"x" * 16, 0), 5, "ok")])
+    assert (state.spent["a", PERIOD], state.released["a", PERIOD], state.unmatched) == (3, 4, 1)
+    assert state.calls[token[0]].ended
+    state.forget(token[0])
+    assert token[0] not in state.calls
