@@ -1,0 +1,216 @@
+"""Sentence embeddings: all-MiniLM-L6-v2 (BERT, 6 layers, mean pooling, unit length) computed with numpy.
+
+The tokenizer's stored truncation and padding are switched off: a text longer than the model's window is embedded in
+windows whose vectors are averaged by their tokens, so no part of a text is dropped. This module neither fetches the
+model (`runtime.models` does) nor decides what is embedded.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from tokenizers import Tokenizer
+
+from groundplan.core.errors import Unavailable
+from groundplan.knowledge.model import DIMENSION, Vectors
+
+WINDOW_TOKENS = 256
+"""Longest input that the model was trained for, [CLS] and [SEP] included."""
+
+_BATCH_TOKENS = 2048
+_BATCH_TEXTS = 16
+_MASKED = np.float32(-1e9)
+
+_Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """`vectors` has one unit-length row of 384 per text; `tokens` the number of tokens of each text."""
+
+    vectors: Vectors
+    tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """Weights of one transformer layer, transposed so that rows of activations multiply them from the left."""
+
+    qkv: _Array
+    qkv_bias: _Array
+    attended: _Array
+    attended_bias: _Array
+    attended_scale: _Array
+    attended_shift: _Array
+    wide: _Array
+    wide_bias: _Array
+    narrow: _Array
+    narrow_bias: _Array
+    scale: _Array
+    shift: _Array
+
+
+class Encoder:
+    """A loaded model. Stateless after loading, so threads may share it."""
+
+    def __init__(self, folder: Path) -> None:
+        """Load from a folder with model.safetensors, tokenizer.json and config.json (about 90 MB of memory).
+
+        Raises `Unavailable` (embedding_model) where the files are not that model.
+        """
+        try:
+            config = json.loads((folder / "config.json").read_bytes())
+            self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+            vocabulary = self._tokenizer.get_vocab()
+            self._first, self._last = vocabulary["[CLS]"], vocabulary["[SEP]"]
+            with safe_open(str(folder / "model.safetensors"), framework="numpy") as tensors:
+                self._load(tensors, config)
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            raise Unavailable(
+                f"the embedding model in {folder} cannot be loaded: {error}",
+                code="embedding_model",
+                hint="Delete that folder and start again; it is fetched anew.",
+            ) from error
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+
+    def _load(self, tensors: Any, config: dict[str, Any]) -> None:
+        self._heads = int(config["num_attention_heads"])
+        self._epsilon = np.float32(config["layer_norm_eps"])
+        self._words: _Array = tensors.get_tensor("embeddings.word_embeddings.weight")
+        positions = tensors.get_tensor("embeddings.position_embeddings.weight")
+        # all input is segment 0, so its vector is added to the positions once
+        self._positions: _Array = positions + tensors.get_tensor("embeddings.token_type_embeddings.weight")[0]
+        self._scale: _Array = tensors.get_tensor("embeddings.LayerNorm.weight")
+        self._shift: _Array = tensors.get_tensor("embeddings.LayerNorm.bias")
+        self._layers = tuple(_layer(tensors, number) for number in range(int(config["num_hidden_layers"])))
+        if self._words.shape[1] != DIMENSION:
+            raise ValueError(f"vectors of {self._words.shape[1]} instead of {DIMENSION}")
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """One unit-length row of 384 per text, in order. An empty text gives the vector of an empty sentence."""
+        return self.embed_counted(texts).vectors
+
+    def embed_counted(self, texts: Sequence[str]) -> Embedded:
+        """As `embed`, with the tokens of each text."""
+        if not texts:
+            return Embedded(np.zeros((0, DIMENSION), dtype=np.float32), ())
+        tokens = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+        windows = [(index, part) for index, ids in enumerate(tokens) for part in _windows(ids)]
+        sums = np.zeros((len(texts), DIMENSION), dtype=np.float32)
+        for batch in _batches([len(part) for _, part in windows]):
+            vectors = self._forward([[self._first, *windows[i][1], self._last] for i in batch])
+            for row, i in enumerate(batch):
+                sums[windows[i][0]] += vectors[row] * np.float32(max(1, len(windows[i][1])))
+        return Embedded(_unit(sums), tuple(len(ids) for ids in tokens))
+
+    def _forward(self, rows: Sequence[Sequence[int]]) -> _Array:
+        """Mean-pooled unit vectors of token rows, each of at most `WINDOW_TOKENS`."""
+        longest = max(len(row) for row in rows)
+        ids = np.zeros((len(rows), longest), dtype=np.int64)
+        mask = np.zeros((len(rows), longest), dtype=np.float32)
+        for index, row in enumerate(rows):
+            ids[index, : len(row)] = row
+            mask[index, : len(row)] = 1
+        hidden = self._normalise(self._words[ids] + self._positions[:longest], self._scale, self._shift)
+        bias = (1 - mask)[:, None, None, :] * _MASKED
+        for layer in self._layers:
+            hidden = self._through(layer, hidden, bias)
+        pooled: _Array = np.einsum("blh,bl->bh", hidden, mask) / mask.sum(axis=1, keepdims=True)
+        return _unit(pooled)
+
+    def _through(self, layer: _Layer, hidden: _Array, bias: _Array) -> _Array:
+        """One layer: (batch, length, 384) to the same shape."""
+        batch, length, width = hidden.shape
+        mixed = (hidden @ layer.qkv + layer.qkv_bias).reshape(batch, length, 3, self._heads, width // self._heads)
+        query, key, value = mixed.transpose(2, 0, 3, 1, 4)
+        scores = query @ key.transpose(0, 1, 3, 2) / np.float32((width // self._heads) ** 0.5) + bias
+        attended = (_softmax(scores) @ value).transpose(0, 2, 1, 3).reshape(batch, length, width)
+        hidden = self._normalise(
+            hidden + attended @ layer.attended + layer.attended_bias, layer.attended_scale, layer.attended_shift
+        )
+        inner = _gelu(hidden @ layer.wide + layer.wide_bias)
+        return self._normalise(hidden + inner @ layer.narrow + layer.narrow_bias, layer.scale, layer.shift)
+
+    def _normalise(self, values: _Array, scale: _Array, shift: _Array) -> _Array:
+        centred = values - values.mean(axis=-1, keepdims=True)
+        variance = np.square(centred).mean(axis=-1, keepdims=True)
+        result: _Array = centred / np.sqrt(variance + self._epsilon) * scale + shift
+        return result
+
+
+def _layer(tensors: Any, number: int) -> _Layer:
+    prefix = f"encoder.layer.{number}."
+
+    def weight(name: str) -> _Array:
+        return np.ascontiguousarray(tensors.get_tensor(f"{prefix}{name}.weight").T)
+
+    def vector(name: str) -> _Array:
+        return np.asarray(tensors.get_tensor(f"{prefix}{name}"), dtype=np.float32)
+
+    own = ("attention.self.query", "attention.self.key", "attention.self.value")
+    return _Layer(
+        qkv=np.concatenate([weight(name) for name in own], axis=1),
+        qkv_bias=np.concatenate([vector(f"{name}.bias") for name in own]),
+        attended=weight("attention.output.dense"),
+        attended_bias=vector("attention.output.dense.bias"),
+        attended_scale=vector("attention.output.LayerNorm.weight"),
+        attended_shift=vector("attention.output.LayerNorm.bias"),
+        wide=weight("intermediate.dense"),
+        wide_bias=vector("intermediate.dense.bias"),
+        narrow=weight("output.dense"),
+        narrow_bias=vector("output.dense.bias"),
+        scale=vector("output.LayerNorm.weight"),
+        shift=vector("output.LayerNorm.bias"),
+    )
+
+
+def _windows(ids: Sequence[int]) -> Iterator[Sequence[int]]:
+    """Parts of at most `WINDOW_TOKENS` less the two markers; one empty part for an empty text."""
+    step = WINDOW_TOKENS - 2
+    for start in range(0, max(1, len(ids)), step):
+        yield ids[start : start + step]
+
+
+def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Indices of windows of like length together, so that little is computed on padding."""
+    batch: list[int] = []
+    for index in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+        full = (len(batch) + 1) * (lengths[index] + 2) > _BATCH_TOKENS or len(batch) == _BATCH_TEXTS
+        if batch and full:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+def _softmax(scores: _Array) -> _Array:
+    shifted = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    result: _Array = shifted / shifted.sum(axis=-1, keepdims=True)
+    return result
+
+
+def _gelu(values: _Array) -> _Array:
+    """x times the normal distribution up to x; the error function by a rational approximation within 1.5e-7."""
+    size = np.abs(values) * np.float32(0.5**0.5)
+    t = 1 / (1 + np.float32(0.3275911) * size)
+    series: _Array = np.full_like(size, 1.061405429)
+    for coefficient in (-1.453152027, 1.421413741, -0.284496736, 0.254829592):
+        series = (series * t + np.float32(coefficient)).astype(np.float32, copy=False)
+    tail = np.copysign(1 - series * t * np.exp(-size * size), values)
+    result: _Array = np.float32(0.5) * values * (1 + tail)
+    return result
+
+
+def _unit(vectors: _Array) -> _Array:
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    result: _Array = vectors / np.maximum(lengths, np.float32(1e-12))
+    return result

@@ -1,0 +1,140 @@
+"""The frozen types of knowledge: what a document is, how it is cut, what a search asks and gives.
+
+No reading, no storing, no ranking here. Lines count from 1, characters from 0; spans are half open and refer to the
+cleaned text of the document (line ends are `\\n`, control characters are spaces), which has the lines of the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import Protocol
+from uuid import UUID
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+DIMENSION = 384
+"""Length of an embedding vector, as in the column chunk.embedding."""
+
+Vectors = NDArray[np.float32]
+"""Shape (n, 384), rows of unit length."""
+
+
+class Embedder(Protocol):
+    """Whatever turns texts into vectors: the model in this process, or the local service that has it."""
+
+    def embed(self, texts: Sequence[str]) -> Vectors: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Readers:
+    """Who may read: names of groups and teams, `everyone`, or e-mail addresses; `deny` wins over `allow`."""
+
+    allow: frozenset[str]
+    deny: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A passage of a document: `text == document[start_char:end_char]`, on lines start_line..end_line inclusive."""
+
+    number: int
+    text: str
+    start_char: int
+    end_char: int
+    start_line: int
+    end_line: int
+    headings: tuple[str, ...] = ()
+    """Titles of the sections around it, outermost first: context for its embedding, no part of its text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A document that was read: `path` is relative to its source's folder, with forward slashes."""
+
+    path: str
+    title: str
+    text: str
+    digest: str
+    """SHA-256 of what was read and of how it is processed: the same digest means that nothing has to be done again."""
+    readers: Readers
+    markdown: bool
+    body_start: int = 0
+    """Where the text begins after its front matter."""
+    modified_at: datetime | None = None
+    review_by: date | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that a person should look at; one is open at a time for each kind and subject."""
+
+    kind: str
+    severity: str
+    subject: str
+    message: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class IngestReport:
+    """What one ingestion of a source did. `findings` are those that hold now, not only new ones."""
+
+    source: str
+    read: int
+    added: int
+    changed: int
+    deleted: int
+    readers_changed: int
+    chunks: int
+    failed: int
+    findings: tuple[Finding, ...] = field(default=())
+
+
+class SearchRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A question on behalf of a person. Without `person` nothing is visible. `max_bytes` bounds UTF-8 text in all."""
+
+    workload: str
+    person: str | None
+    query: str
+    sources: list[str]
+    k: int = 4
+    max_bytes: int = 6000
+
+
+class Passage(msgspec.Struct, frozen=True, kw_only=True):
+    """A chunk that the person may read at this moment. `score` only orders the passages of one answer."""
+
+    document: str
+    path: str
+    title: str
+    source: str
+    start_line: int
+    end_line: int
+    text: str
+    score: float
+    chunk: str
+
+
+class SearchAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """`lag`: changed documents that word search does not know yet (vector search and permissions have no lag)."""
+
+    passages: list[Passage]
+    lag: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredChunk:
+    """A chunk as PostgreSQL let its reader see it."""
+
+    id: UUID
+    document: UUID
+    source: str
+    path: str
+    title: str
+    text: str
+    start_line: int
+    end_line: int
