@@ -158,9 +158,7 @@ Jurisdictions = Annotated[tuple[Jurisdiction, ...], _LIST, _list_schema({"type":
 class Strict(BaseModel):
     """Base of everything declared: frozen, and a key that is not known is refused."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True, validate_by_name=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
 
 
 class Owners(Strict):

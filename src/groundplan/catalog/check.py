@@ -1,0 +1,200 @@
+"""Whether the documents of a workspace fit together: pure rules that return problems with places.
+
+Prices arrive as a function. What a rule of governance or placement would refuse at release is not decided here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+from groundplan.catalog import explain, model, rules
+from groundplan.catalog.loader import Reading, read_files, read_folder
+from groundplan.catalog.model import EVERYONE
+from groundplan.catalog.reader import Path as Place
+from groundplan.catalog.workspace import Workspace, person_references
+from groundplan.core.errors import Problem
+
+KnownPrice = Callable[[str], bool]
+"""Whether the price list knows a model by its canonical name."""
+
+Broken = frozenset[tuple[str, str]]
+
+
+def validate(folder: Path, *, known_price: KnownPrice | None = None) -> Workspace:
+    """The workspace in `folder` if form and rules hold. Raises `Invalid` with every problem of both."""
+    return _validated(read_folder(folder), known_price)
+
+
+def validate_files(files: Mapping[str, str], *, known_price: KnownPrice | None = None) -> Workspace:
+    """As `validate` for texts (relative path -> YAML)."""
+    return _validated(read_files(files), known_price)
+
+
+def _validated(reading: Reading, known_price: KnownPrice | None) -> Workspace:
+    problems = list(reading.problems)
+    if not reading.unread:
+        problems += check(reading.workspace, known_price=known_price, broken=reading.broken)
+    if problems:
+        raise explain.refusal(explain.in_order(problems))
+    return reading.workspace
+
+
+def check(
+    workspace: Workspace, *, known_price: KnownPrice | None = None, broken: Broken = frozenset()
+) -> tuple[Problem, ...]:
+    """Every rule between documents, in order of place. `broken` documents exist but are wrong in themselves: whatever
+    refers to them is not called unknown. Without `known_price`, prices are not checked."""
+    found: list[Problem] = []
+    for part in (_references, _people, _cycles, _names):
+        found += part(workspace, broken)
+    found += rules.deployments(workspace, known_price)
+    found += rules.budgets(workspace)
+    found += rules.workloads(workspace, broken)
+    return explain.in_order(found)
+
+
+def _targets(doc: model.Strict) -> Iterator[tuple[Place, tuple[str, ...], str]]:
+    """(path, kinds that may be named, name) of each reference to a document other than a person."""
+    for path, kind in (("site", "site"), ("team", "team"), ("workflow", "workflow"), ("prompt", "prompt")):
+        name = getattr(doc, path, None)
+        if isinstance(name, str) and path in type(doc).model_fields:
+            yield (path,), (kind,), name.partition("@")[0]
+    lists = {
+        "sources": ("source",),
+        "deployments": ("deployment",),
+        "fallbacks": ("deployment",),
+        "embeddings": ("deployment",),
+        "integrations": ("integration",),
+        "includes": ("group", "team"),
+    }
+    for path, kinds in lists.items():
+        for i, name in enumerate(getattr(doc, path, ())):
+            yield (path, i), kinds, name
+    for path in ("covers", "on"):
+        kind, _, name = getattr(doc, path, "").partition("/")
+        if name and kind != "key":
+            yield (path,), (kind,), name
+    for path in ("readers", "to"):
+        for i, name in enumerate(getattr(doc, path, ())):
+            if name != EVERYONE and "@" not in name:
+                yield (path, i), ("group", "team", "person"), name
+
+
+def _known(workspace: Workspace, broken: Broken, kinds: Iterable[str]) -> set[str]:
+    return {name for kind, name in (*workspace.documents, *broken) if kind in kinds}
+
+
+def _references(workspace: Workspace, broken: Broken) -> Iterator[Problem]:
+    for (kind, name), (doc, _) in workspace.documents.items():
+        for path, kinds, target in _targets(doc):
+            known = _known(workspace, broken, kinds)
+            if target not in known:
+                names = known | ({EVERYONE} if "person" in kinds else set())
+                what = " or ".join(kinds)
+                yield Problem(
+                    f"{what} {target} is not declared",
+                    f"unknown_{kinds[0]}",
+                    explain.meant(target, names, what),
+                    workspace.where(kind, name, *path),
+                )
+
+
+def _people(workspace: Workspace, broken: Broken) -> Iterator[Problem]:
+    known = _known(workspace, broken, ("person",))
+    groups = _known(workspace, broken, ("group", "team"))
+    for (kind, name), (doc, _) in workspace.documents.items():
+        for path, ref in person_references(doc).items():
+            if "@" in ref or ref in known:
+                continue
+            where = workspace.where(kind, name, *path)
+            if ref in groups or ref == EVERYONE:
+                yield Problem(
+                    f"{ref} is a group, and {path[0]} must be people", "not_a_person", "Name a person.", where
+                )
+            else:
+                hint = explain.nearest(ref, known)
+                yield Problem(
+                    f"person {ref} is not declared",
+                    "unknown_person",
+                    f"Did you mean {hint}?" if hint else "Write an e-mail address, or declare kind: person.",
+                    where,
+                )
+        yield from _twice(workspace, kind, name, doc)
+
+
+def _twice(workspace: Workspace, kind: str, name: str, doc: model.Strict) -> Iterator[Problem]:
+    """The same person twice in one duty or one list of members."""
+    seen: set[tuple[Place, str]] = set()
+    for path, ref in person_references(doc).items():
+        person = workspace.people.get(ref)
+        key = (path[:-1] if isinstance(path[-1], int) else path, person.email if person else ref)
+        if key in seen:
+            label = ".".join(str(part) for part in key[0])
+            yield Problem(
+                f"the same person is there twice in {label}",
+                "person_twice",
+                "Keep one.",
+                workspace.where(kind, name, *path),
+            )
+        seen.add(key)
+
+
+def _cycles(workspace: Workspace, _broken: Broken) -> Iterator[Problem]:
+    """Groups and teams that include themselves, each cycle once, at the entry that closes it."""
+    docs: dict[str, model.GroupDoc | model.TeamDoc] = {**workspace.groups, **workspace.teams}
+    graph = {name: [other for other in docs[name].includes if other in docs] for name in sorted(docs)}
+    while (circle := _circle(graph)) is not None:
+        name, other = circle[-2], circle[-1]
+        yield Problem(
+            f"{docs[name].kind} {name} includes itself: {' -> '.join((name, *circle[:-1]))}",
+            "cyclic_group",
+            "Remove one of these from includes.",
+            workspace.where(docs[name].kind, name, "includes", docs[name].includes.index(other)),
+        )
+        graph[name].remove(other)
+
+
+def _circle(graph: dict[str, list[str]]) -> tuple[str, ...] | None:
+    """A cycle as names that each include the next, the first again at the end."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return tuple(reversed(error.args[1]))
+    return None
+
+
+def _names(workspace: Workspace, _broken: Broken) -> Iterator[Problem]:
+    """Names that mean two things."""
+    for name in workspace.teams:
+        if name in workspace.groups:
+            first = workspace.where("group", name, "name")
+            yield Problem(
+                f"{name} is a group (at {first}) and a team",
+                "duplicate_name",
+                "Rename one; permissions name both alike.",
+                workspace.where("team", name, "name"),
+            )
+    for kind, docs in (("group", workspace.groups), ("team", workspace.teams), ("person", workspace.people)):
+        if EVERYONE in docs:
+            where = workspace.where(kind, EVERYONE, "name")
+            yield Problem("everyone exists without being declared", "reserved_name", "Choose another name.", where)
+    emails: dict[str, str] = {}
+    for name, person in workspace.people.items():
+        first_name = emails.setdefault(person.email, name)
+        if first_name != name:
+            first = workspace.where("person", first_name, "email")
+            yield Problem(
+                f"the e-mail address belongs to {first_name} (at {first})",
+                "duplicate_email",
+                "One person has one document.",
+                workspace.where("person", name, "email"),
+            )
+    if workspace.company.separation == "solo" and len(workspace.everybody()) > 1 and not _broken:
+        yield Problem(
+            "separation is solo, yet more than one person is named",
+            "solo_with_others",
+            "Write separation: enforced, so that nobody approves their own change.",
+            workspace.where("company", workspace.company.name, "separation"),
+        )

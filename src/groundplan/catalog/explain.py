@@ -1,0 +1,139 @@
+"""Words for what is wrong with a document: from validation errors to problems with a place and a way out.
+
+Values are never repeated, since a wrong value may be a secret in the wrong place; names of keys are.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from groundplan.catalog.model import KINDS, Strict
+from groundplan.catalog.reader import Document, Path
+from groundplan.core.errors import Invalid, Problem, Where
+
+_PATTERNS = {
+    r"^[a-z0-9][a-z0-9-]{0,62}$": "Use lower-case letters, digits and hyphens, such as staff-assistant.",
+    r"^[A-Z][A-Z0-9-]{1,9}$": "Use capitals, such as EU, US or an ISO country such as NO.",
+    r"^[^\x00-\x1f\x7f]+$": "Write one line without control characters.",
+}
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known name that `word` was probably meant to be."""
+    found = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.6)
+    return found[0] if found else None
+
+
+def meant(word: str, known: Iterable[str], what: str) -> str:
+    """A hint: the nearest known name, or all of them where they are few."""
+    names = sorted(known)
+    close = nearest(word, names)
+    if close is not None:
+        return f"Did you mean {close}?"
+    if not names:
+        return f"No {what} is declared."
+    return f"Known: {', '.join(names[:12])}{' ...' if len(names) > 12 else ''}."
+
+
+def in_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """By file, line and column; those without a place first."""
+
+    def place(problem: Problem) -> tuple[str, int, int, str]:
+        where = problem.where or Where("", 0, 0)
+        return where.file, where.line, where.column, problem.message
+
+    return tuple(sorted(dict.fromkeys(problems), key=place))
+
+
+def refusal(problems: tuple[Problem, ...]) -> Invalid:
+    """One error that carries all problems."""
+    first = problems[0]
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return Invalid(f"{first.message}{more}", code=first.code, hint=first.hint, where=first.where, problems=problems)
+
+
+def unknown_kind(document: Document) -> Problem:
+    """For a document whose `kind` is missing or not known."""
+    kind = document.value.get("kind")
+    if kind is None:
+        return Problem("the document has no kind", "kind_missing", f"One of {', '.join(KINDS)}.", document.where())
+    return Problem("the kind is not known", "kind_unknown", meant(str(kind), KINDS, "kind"), document.where(("kind",)))
+
+
+def duplicate(kind: str, name: str, second: Where, first: Where) -> Problem:
+    """For a name that is there twice."""
+    return Problem(
+        f"{kind} {name} is declared twice, first at {first}", "duplicate_name", "Rename or remove one.", second
+    )
+
+
+def validation(model: type[Strict], error: ValidationError, document: Document) -> list[Problem]:
+    """One problem for each thing that pydantic found wrong."""
+    found = [_problem(model, dict(detail), document) for detail in error.errors(include_url=False, include_input=False)]
+    return list(dict.fromkeys(found))
+
+
+def _problem(model: type[Strict], detail: dict[str, Any], document: Document) -> Problem:
+    path: Path = detail["loc"]
+    label = ".".join(str(part) for part in path if isinstance(part, str)) or "the document"
+    kind, context = detail["type"], detail.get("ctx", {})
+    if kind == "extra_forbidden":
+        known = _keys_at(model, path[:-1])
+        hint = meant(str(path[-1]), known, "key")
+        return Problem(f"unknown key {label[:80]}", "unknown_key", hint, document.where(path, key=True))
+    if kind == "missing":
+        return Problem(f"{label} is missing", "missing_key", f"Add {label}: ...", document.where(path, key=True))
+    where = document.where(path)
+    if kind == "literal_error":
+        allowed = _allowed(str(context.get("expected", "")))
+        return Problem(f"{label} has an unknown value", "unknown_value", _choice(document, path, allowed), where)
+    return Problem(f"{label} is not valid", _code(kind, label), _hint(kind, context, detail["msg"]), where)
+
+
+def _allowed(expected: str) -> list[str]:
+    return [word.strip().strip("'") for word in expected.replace(" or ", ", ").split(",") if word.strip()]
+
+
+def _choice(document: Document, path: Path, allowed: list[str]) -> str:
+    value: Any = document.value
+    for part in path:
+        value = value[part] if isinstance(value, dict) and part in value else value
+    close = nearest(value, allowed) if isinstance(value, str) else None
+    return f"Did you mean {close}?" if close else f"One of: {', '.join(allowed)}."
+
+
+def _code(kind: str, label: str) -> str:
+    if label.rpartition(".")[2] == "key":
+        return "secret_not_reference"
+    return "wrong_type" if kind.endswith("_type") else "invalid_value"
+
+
+def _hint(kind: str, context: dict[str, Any], message: str) -> str:
+    if kind == "string_type":
+        return "Write text; put numbers and words such as true into quotes."
+    if kind == "string_pattern_mismatch":
+        return _PATTERNS.get(str(context.get("pattern")), f"It must match {context.get('pattern')}.")
+    if kind == "model_type":
+        return "Write keys and values below it."
+    text = str(context["error"]) if "error" in context else message.removeprefix("Input should be ")
+    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models_in(argument)
+
+
+def _keys_at(model: type[BaseModel], path: Path) -> list[str]:
+    """Names of the keys that may stand in the mapping at `path`."""
+    for part in path:
+        for name, field in model.model_fields.items():
+            if part in (name, field.alias):
+                model = next(_models_in(field.annotation), model)
+    return [field.alias or name for name, field in model.model_fields.items()]

@@ -1,0 +1,251 @@
+"""Folder or files -> `Workspace`, with every problem of form told at once and with its place.
+
+Form only: kinds, keys, units, names that are there twice. Whether documents fit together is `check`. Files are read
+within the folder and never through symbolic links; folders that a source names hold documents, not declarations.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pydantic import ValidationError
+
+from groundplan.catalog import explain
+from groundplan.catalog.model import KINDS, CompanyDoc, SourceDoc, Strict
+from groundplan.catalog.reader import MAX_BYTES, Document, read_documents
+from groundplan.catalog.workspace import Workspace, frozen
+from groundplan.core.errors import Invalid, Problem, Where
+
+__all__ = ["Reading", "Workspace", "load", "load_files", "read_files", "read_folder"]
+
+MAX_FILES = 2000
+Documents = dict[tuple[str, str], tuple[Strict, Document]]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What could be read, and what is wrong."""
+
+    workspace: Workspace
+    """The documents that are right in themselves; with a stand-in for the company where that is missing."""
+    problems: tuple[Problem, ...]
+    broken: frozenset[tuple[str, str]]
+    """(kind, name) of documents that are there but wrong, so that nobody calls them unknown."""
+    unread: bool
+    """Some text could not be read at all, so what seems missing may be in there."""
+
+
+def load(folder: Path) -> Workspace:
+    """The workspace in `folder`. Raises `Invalid` with all problems of form."""
+    return _whole(read_folder(folder))
+
+
+def load_files(files: Mapping[str, str]) -> Workspace:
+    """The workspace in `files` (relative path -> YAML text). Raises `Invalid` with all problems of form."""
+    return _whole(read_files(files))
+
+
+def _whole(reading: Reading) -> Workspace:
+    if reading.problems:
+        raise explain.refusal(reading.problems)
+    return reading.workspace
+
+
+def read_folder(folder: Path) -> Reading:
+    """All `*.yaml` and `*.yml` below `folder`, except in hidden folders. Raises `Invalid` where it is no folder."""
+    if not folder.is_dir():
+        raise Invalid(
+            f"there is no folder {folder}", code="workspace_missing", hint="Make one with: groundplan init DIR"
+        )
+    files: dict[str, str] = {}
+    problems: list[Problem] = []
+    for path in _declarations(folder, problems):
+        name = path.relative_to(folder).as_posix()
+        if len(files) >= MAX_FILES:
+            problems.append(Problem(f"more than {MAX_FILES} files", "too_many_files", "Is this the right folder?"))
+            break
+        text = _read(path, name, problems)
+        if text is not None:
+            files[name] = text
+    reading = read_files(files, root=folder)
+    outside = [p for s in reading.workspace.sources.values() for p in _source_problems(folder, s, reading.workspace)]
+    problems = _outside_sources(problems, reading.workspace)
+    return Reading(
+        reading.workspace,
+        explain.in_order([*problems, *reading.problems, *outside]),
+        reading.broken,
+        reading.unread or bool(problems),
+    )
+
+
+def _outside_sources(problems: list[Problem], workspace: Workspace) -> list[Problem]:
+    return [p for p in problems if p.where is None or not _in_source(p.where.file, workspace)]
+
+
+def _declarations(folder: Path, problems: list[Problem]) -> list[Path]:
+    found: list[Path] = []
+    for base, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        here = Path(base)
+        for name in list(folders):
+            if (here / name).is_symlink():
+                problems.append(_link_problem((here / name).relative_to(folder).as_posix()))
+        found += [here / name for name in names if name.endswith((".yaml", ".yml")) and not name.startswith(".")]
+    return sorted(found)
+
+
+def _link_problem(name: str) -> Problem:
+    return Problem(f"{name} is a symbolic link", "symlink", "Put the file itself into the workspace.", Where(name, 1))
+
+
+def _read(path: Path, name: str, problems: list[Problem]) -> str | None:
+    """Text of one file, or None and a problem. Neither links nor anything but regular files are opened."""
+    here = Where(name, 1)
+    try:
+        if path.is_symlink():
+            problems.append(_link_problem(name))
+            return None
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            problems.append(Problem(f"{name} is not a file", "not_a_file", "Remove it.", here))
+            return None
+        if status.st_size > MAX_BYTES:
+            problems.append(Problem(f"{name} is larger than 1 MiB", "file_too_large", "Split it.", here))
+            return None
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        problems.append(Problem(f"{name} is not UTF-8", "not_utf8", "Save it as UTF-8.", Where(name, line)))
+    except OSError as error:
+        reason = error.strerror or error.__class__.__name__
+        problems.append(Problem(f"{name} cannot be read: {reason}", "unreadable", "Check its permissions.", here))
+    return None
+
+
+def _source_problems(folder: Path, source: SourceDoc, workspace: Workspace) -> list[Problem]:
+    where = workspace.where("source", source.name, "path")
+    target = folder / source.path
+    if not target.exists():
+        return [Problem(f"there is no folder {source.path}", "source_path", "Make it, or correct the path.", where)]
+    if not target.resolve().is_relative_to(folder.resolve()):
+        return [
+            Problem(
+                f"{source.path} leads out of the workspace", "source_path", "Put the documents themselves here.", where
+            )
+        ]
+    return []
+
+
+def read_files(files: Mapping[str, str], root: Path | None = None) -> Reading:
+    """Documents of all files. Never raises for what is in the texts."""
+    raw: list[tuple[str, Document]] = []
+    problems: list[Problem] = []
+    for name, text in sorted(files.items()):
+        if not _inside(name):
+            problems.append(Problem("a file is outside the workspace", "file_path", "Use paths inside the folder."))
+            continue
+        documents, wrong = read_documents(name, text)
+        raw += [(name, document) for document in documents]
+        problems += wrong
+    paths = {path for _, d in raw if _is_source(d) and (path := d.value["path"].strip("./"))}
+    skipped = {name for name in files if any(_below(name, path) for path in paths)}
+    problems = [problem for problem in problems if problem.where is None or problem.where.file not in skipped]
+    problems += [_misplaced(document) for name, document in raw if name in skipped and _declares(document)]
+    unread = any(problem.code.startswith(("yaml", "file")) for problem in problems)
+    documents_by_name: Documents = {}
+    broken: set[tuple[str, str]] = set()
+    for name, document in raw:
+        if name not in skipped:
+            problems += _take(document, documents_by_name, broken)
+    company = _company(documents_by_name, broken, problems, unread)
+    texts = {name: text for name, text in sorted(files.items()) if name not in skipped}
+    workspace = Workspace(company, frozen(documents_by_name), texts, root)
+    return Reading(workspace, explain.in_order(problems), frozenset(broken), unread)
+
+
+def _inside(name: str) -> bool:
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts and "\\" not in name and name.isprintable()
+
+
+def _is_source(document: Document) -> bool:
+    value = document.value
+    return isinstance(value, dict) and value.get("kind") == "source" and isinstance(value.get("path"), str)
+
+
+def _declares(document: Document) -> bool:
+    value = document.value
+    return isinstance(value, dict) and value.get("kind") in KINDS and "name" in value
+
+
+def _misplaced(document: Document) -> Problem:
+    return Problem(
+        "a declaration among the documents of a source is not read",
+        "declaration_in_source",
+        "Move it out of that folder.",
+        document.where(("kind",)),
+    )
+
+
+def _below(file: str, folder: str) -> bool:
+    return file.startswith(folder.rstrip("/") + "/")
+
+
+def _in_source(file: str, workspace: Workspace) -> bool:
+    return any(source.path != "." and _below(file, source.path) for source in workspace.sources.values())
+
+
+def _take(document: Document, found: Documents, broken: set[tuple[str, str]]) -> list[Problem]:
+    """Add one document to `found`, or say what is wrong with it."""
+    value = document.value
+    if not isinstance(value, dict):
+        return [Problem("a document must be a mapping", "document", "Begin it with kind: ...", document.where())]
+    kind = value.get("kind")
+    if not isinstance(kind, str) or kind not in KINDS:
+        return [explain.unknown_kind(document)]
+    key = (kind, str(value.get("name", "")))
+    typed = _typed(kind, value, document)
+    first = found.get(key)
+    if first is not None:
+        again = explain.duplicate(*key, document.where(("name",)), first[1].where(("name",)))
+        return [again, *typed] if isinstance(typed, list) else [again]
+    if isinstance(typed, list):
+        broken.add(key)
+        return typed
+    found[key] = (typed, document)
+    return []
+
+
+def _typed(kind: str, value: dict[str, Any], document: Document) -> Strict | list[Problem]:
+    try:
+        return KINDS[kind].model_validate(value)
+    except ValidationError as error:
+        return explain.validation(KINDS[kind], error, document)
+
+
+def _company(found: Documents, broken: set[tuple[str, str]], problems: list[Problem], unread: bool) -> CompanyDoc:
+    companies = [(doc, document) for (kind, _), (doc, document) in sorted(found.items()) if kind == "company"]
+    for _, document in companies[1:]:
+        first = companies[0][1].where(("name",))
+        problems.append(
+            Problem(
+                f"a second company, the first is at {first}",
+                "company_twice",
+                "One workspace declares one company.",
+                document.where(("name",)),
+            )
+        )
+    if companies and isinstance(companies[0][0], CompanyDoc):
+        return companies[0][0]
+    if not unread and not any(kind == "company" for kind, _ in broken):
+        problems.append(
+            Problem(
+                "no company is declared", "company_missing", "Add a document: kind: company, name: acme, format: 1."
+            )
+        )
+    return CompanyDoc(name="unknown")

@@ -1,0 +1,242 @@
+"""YAML 1.2 text -> plain documents that remember the line and column of every key and value.
+
+Built on the event parser of ruamel.yaml, so that nothing is constructed but text, numbers, booleans, null, lists and
+mappings: `NO` is Norway and `2026-01-01` is text. Bounded: size, depth, expanded aliases. It knows no kinds.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import (
+    AliasEvent,
+    DocumentStartEvent,
+    MappingEndEvent,
+    MappingStartEvent,
+    ScalarEvent,
+    SequenceEndEvent,
+)
+
+from groundplan.core.errors import Problem, Where
+
+MAX_BYTES = 1 << 20
+MAX_DEPTH = 32
+MAX_NODES = 50_000
+HIDDEN = "[hidden]"
+"""Stands in the place of a value that looks like a secret."""
+
+Path = tuple[str | int, ...]
+Scalar = str | int | float | bool | None
+
+_SECRET = re.compile(
+    r"sk-[A-Za-z0-9_-]{20,}|(?:AKIA|ASIA)[A-Z0-9]{16}|gh[pousr]_[A-Za-z0-9]{30,}|gp_[A-Za-z0-9]{40,}|xox[abprs]-[\w-]{10,}"
+    r"|AIza[\w-]{35}|-----BEGIN [A-Z ]*PRIVATE KEY|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.|\bBearer\s+\S{12,}",
+    re.ASCII,
+)
+_INT = re.compile(r"[-+]?[0-9]{1,18}", re.ASCII)
+_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]{1,3})?", re.ASCII)
+_WORDS: dict[str, bool | None] = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL")),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a value is, and the key before it (of a list item: the item itself)."""
+
+    key: Where
+    value: Where
+
+
+@dataclass(slots=True)
+class Document:
+    """One YAML document. `places` has an entry for every path that the document holds; `()` is its start."""
+
+    value: Any
+    places: dict[Path, Place] = field(default_factory=dict)
+
+    def where(self, path: Path = (), *, key: bool = False) -> Where:
+        """Place of the value at `path`, or of its key; list positions that do not exist are skipped and the nearest
+        existing parent answers for what is missing. Mappings and lists answer with their key."""
+        at: Path = ()
+        node = self.value
+        for part in path:
+            if (*at, part) in self.places:
+                at, node = (*at, part), node[part]
+            elif not isinstance(part, int):
+                key = True
+                break
+        place = self.places[at]
+        return place.key if key or isinstance(node, dict | list) else place.value
+
+
+class _Refused(Exception):
+    """Reading of this file ends here."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+
+
+@dataclass(slots=True)
+class _Node:
+    value: Any
+    places: dict[Path, Place]
+
+
+def _resolve(text: str) -> Scalar:
+    """YAML 1.2 core schema: null, booleans, numbers, text."""
+    if text in _WORDS:
+        return _WORDS[text]
+    if _INT.fullmatch(text):
+        return int(text)
+    return float(text) if _FLOAT.fullmatch(text) else text
+
+
+class _Reader:
+    """Builds documents from events; one for each file."""
+
+    def __init__(self, file: str, text: str) -> None:
+        self.file = file
+        self.problems: list[Problem] = []
+        self.anchors: dict[str, _Node] = {}
+        self.nodes = 0
+        yaml: Any = YAML(typ="safe", pure=True)
+        self.events: Iterator[Any] = iter(yaml.parse(text))
+
+    def documents(self) -> list[Document]:
+        found: list[Document] = []
+        try:
+            for event in self.events:
+                if isinstance(event, DocumentStartEvent):
+                    self.anchors = {}
+                    node = self._node(next(self.events), 0)
+                    if node.value is not None:
+                        found.append(Document(node.value, node.places))
+        except _Refused as refused:
+            self.problems.append(refused.problem)
+        except (YAMLError, ValueError, AttributeError, IndexError) as error:
+            self.problems.append(_syntax_problem(self.file, error))
+        return found
+
+    def _where(self, event: Any) -> Where:
+        mark = event.start_mark
+        return Where(self.file, mark.line + 1, mark.column + 1)
+
+    def _refuse(self, event: Any, message: str, code: str, hint: str) -> _Refused:
+        return _Refused(Problem(message, code, hint, self._where(event)))
+
+    def _count(self, event: Any, nodes: int) -> None:
+        self.nodes += nodes
+        if self.nodes > MAX_NODES:
+            raise self._refuse(
+                event, "the file holds too many values", "yaml_too_many", "Split it, and write out what aliases repeat."
+            )
+
+    def _node(self, event: Any, depth: int) -> _Node:
+        if depth > MAX_DEPTH:
+            raise self._refuse(event, f"nested more than {MAX_DEPTH} deep", "yaml_too_deep", "Nothing here is so deep.")
+        if isinstance(event, AliasEvent):
+            return self._alias(event)
+        self._count(event, 1)
+        if getattr(event, "tag", None) not in (None, "!"):
+            raise self._refuse(event, "YAML tags are not read", "yaml_tag", "Remove the word that begins with !.")
+        if isinstance(event, ScalarEvent):
+            node = self._scalar(event)
+        elif isinstance(event, MappingStartEvent):
+            node = self._mapping(event, depth)
+        else:
+            node = self._sequence(event, depth)
+        if event.anchor:
+            self.anchors[event.anchor] = node
+        return node
+
+    def _alias(self, event: Any) -> _Node:
+        node = self.anchors.get(event.anchor)
+        if node is None:
+            raise self._refuse(
+                event, "the alias has no anchor before it", "yaml_alias", "Define the anchor first, outside itself."
+            )
+        self._count(event, len(node.places))
+        here = self._where(event)
+        return _Node(node.value, dict.fromkeys(node.places, Place(here, here)))
+
+    def _scalar(self, event: Any) -> _Node:
+        here = self._where(event)
+        value = _resolve(event.value) if event.implicit[0] else event.value
+        if isinstance(value, str) and _SECRET.search(value):
+            self.problems.append(
+                Problem(
+                    "this looks like a secret",
+                    "secret_in_file",
+                    "Take it out, let its issuer replace it, and write key: env:NAME or file:/path.",
+                    here,
+                )
+            )
+            value = HIDDEN
+        return _Node(value, {(): Place(here, here)})
+
+    def _mapping(self, start: Any, depth: int) -> _Node:
+        here = self._where(start)
+        value: dict[str, Any] = {}
+        places: dict[Path, Place] = {(): Place(here, here)}
+        for event in self.events:
+            if isinstance(event, MappingEndEvent):
+                break
+            if not isinstance(event, ScalarEvent) or event.tag not in (None, "!"):
+                raise self._refuse(event, "a key must be plain text", "yaml_key", "Write name: value.")
+            key, at = event.value, self._where(event)
+            node = self._node(next(self.events), depth + 1)
+            if key in value:
+                first = places[(key,)].key
+                self.problems.append(
+                    Problem(f"the key is there twice, first at {first}", "duplicate_key", "Keep one of them.", at)
+                )
+                continue
+            value[key] = node.value
+            _adopt(places, key, node.places, at)
+        return _Node(value, places)
+
+    def _sequence(self, start: Any, depth: int) -> _Node:
+        here = self._where(start)
+        value: list[Any] = []
+        places: dict[Path, Place] = {(): Place(here, here)}
+        for event in self.events:
+            if isinstance(event, SequenceEndEvent):
+                break
+            node = self._node(event, depth + 1)
+            _adopt(places, len(value), node.places, None)
+            value.append(node.value)
+        return _Node(value, places)
+
+
+def _adopt(places: dict[Path, Place], part: str | int, below: dict[Path, Place], key: Where | None) -> None:
+    for path, place in below.items():
+        places[(part, *path)] = place
+    if key is not None:
+        places[(part,)] = Place(key, below[()].value)
+
+
+def _syntax_problem(file: str, error: Exception) -> Problem:
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    where = Where(file, mark.line + 1, mark.column + 1) if mark else Where(file, 1, 1)
+    reason = error.problem if isinstance(error, MarkedYAMLError) and error.problem else "it is not readable as YAML"
+    if "\n" in reason or _SECRET.search(reason):
+        reason = "it is not readable as YAML"
+    return Problem(
+        f"YAML syntax: {reason}", "yaml_syntax", "Check indentation, colons and quotes; the rest is unread.", where
+    )
+
+
+def read_documents(file: str, text: str) -> tuple[list[Document], list[Problem]]:
+    """All documents of one file that could be read, and what is wrong. Never raises for anything that is in `text`."""
+    if len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
+        return [], [Problem("the file is larger than 1 MiB", "file_too_large", "Split it.", Where(file, 1))]
+    reader = _Reader(file, text)
+    return reader.documents(), reader.problems

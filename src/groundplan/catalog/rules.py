@@ -1,0 +1,183 @@
+"""Rules for deployments, budgets and workloads. Pure; part of `check`, which is the way in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from groundplan.catalog.model import DUTIES, SERVED_STAGES, DeploymentDoc, Price, WorkloadDoc, sensitivity_rank
+from groundplan.catalog.workspace import Workspace, within
+from groundplan.core.errors import Problem
+
+LOCAL_SERVICES = ("embedded", "embeddings")
+"""What a URL `local:NAME` may name besides `scripted-SITE`."""
+
+
+def deployments(workspace: Workspace, known_price: Callable[[str], bool] | None) -> Iterator[Problem]:
+    """Address and price of each deployment."""
+    for name, doc in workspace.deployments.items():
+        yield from _local(workspace, doc)
+        yield from _dated(workspace, "deployment", name, doc.price)
+        declared = workspace.models.get(doc.model)
+        priced = bool(doc.price) or (declared is not None and bool(declared.price))
+        if known_price is not None and not priced and not known_price(doc.model):
+            yield Problem(
+                f"there is no price for {doc.model}",
+                "price_missing",
+                "Write price: {input: 0.40 USD/Mtok, output: 1.60 USD/Mtok}, or price: free.",
+                workspace.where("deployment", name, "model"),
+            )
+    for name, model in workspace.models.items():
+        yield from _dated(workspace, "model", name, model.price)
+
+
+def _local(workspace: Workspace, doc: DeploymentDoc) -> Iterator[Problem]:
+    scheme, _, service = doc.url.partition(":")
+    if scheme != "local" or service in LOCAL_SERVICES:
+        return
+    site = service.removeprefix("scripted-")
+    if site == service:
+        hint = f"Known: local:{', local:'.join(LOCAL_SERVICES)}, local:scripted-SITE."
+    elif site != doc.site:
+        hint = f"The site of this deployment is {doc.site}: write local:scripted-{doc.site}."
+    else:
+        return
+    where = workspace.where("deployment", doc.name, "url")
+    yield Problem(f"there is no local service {service}", "unknown_local", hint, where)
+
+
+def _dated(workspace: Workspace, kind: str, name: str, prices: tuple[Price, ...]) -> Iterator[Problem]:
+    days = [price.since for price in prices]
+    for i, day in enumerate(days):
+        if day in days[:i]:
+            where = workspace.where(kind, name, "price", i)
+            yield Problem("two prices begin on the same day", "price_twice", "Give each its own from: date.", where)
+
+
+def budgets(workspace: Workspace) -> Iterator[Problem]:
+    """Each thing has at most one budget for each period."""
+    seen: dict[tuple[str, str], str] = {}
+    for name, doc in workspace.budgets.items():
+        first_name = seen.setdefault((doc.covers, doc.limit.period), name)
+        if first_name != name:
+            first = workspace.where("budget", first_name, "covers")
+            yield Problem(
+                f"{doc.covers} has a budget for each {doc.limit.period} already, {first_name} at {first}",
+                "budget_twice",
+                "Keep one, or give it another period.",
+                workspace.where("budget", name, "covers"),
+            )
+
+
+def workloads(workspace: Workspace, broken: frozenset[tuple[str, str]]) -> Iterator[Problem]:
+    """What each workload must have before it may be served, and what it may not combine."""
+    for doc in workspace.workloads.values():
+        if doc.stage in SERVED_STAGES:
+            yield from _answered_for(workspace, doc, broken)
+        yield from _sources(workspace, doc)
+        for path, kind in (("deployments", "chat"), ("fallbacks", "chat"), ("embeddings", "embeddings")):
+            yield from _places(workspace, doc, path, kind)
+        yield from _details(workspace, doc)
+
+
+def _answered_for(workspace: Workspace, doc: WorkloadDoc, broken: frozenset[tuple[str, str]]) -> Iterator[Problem]:
+    where = workspace.where("workload", doc.name, "owners")
+    if not doc.owners.business:
+        yield Problem(
+            f"workload {doc.name} has no business owner",
+            "no_business_owner",
+            "Nothing runs without one: owners: {business: NAME@HOST}.",
+            where,
+        )
+    if doc.stage == "production":
+        company = workspace.company.owners.by_duty()
+        own = doc.owners.by_duty()
+        missing = [duty for duty in DUTIES if duty != "business" and duty not in own and duty not in company]
+        if missing:
+            yield Problem(
+                f"workload {doc.name} is in production without an owner for {', '.join(missing)}",
+                "missing_duties",
+                "Name somebody for each, here or in owners of the company; one person may hold several.",
+                where,
+            )
+    covered = {f"workload/{doc.name}", f"team/{doc.team}"}
+    if not any(budget.covers in covered for budget in workspace.budgets.values()) and not _any(broken, "budget"):
+        yield Problem(
+            f"workload {doc.name} has no budget",
+            "no_budget",
+            f"Add kind: budget, covers: workload/{doc.name}, limit: 50 USD/month.",
+            workspace.where("workload", doc.name, "name"),
+        )
+    if not any(d.type == "chat" for d in workspace.deployments.values()) and not _any(broken, "deployment"):
+        yield Problem(
+            f"workload {doc.name} has nothing that could serve it",
+            "no_deployment",
+            "Declare kind: deployment with site, model and url.",
+            workspace.where("workload", doc.name, "name"),
+        )
+
+
+def _any(broken: frozenset[tuple[str, str]], kind: str) -> bool:
+    return any(found == kind for found, _ in broken)
+
+
+def _sources(workspace: Workspace, doc: WorkloadDoc) -> Iterator[Problem]:
+    for i, name in enumerate(doc.sources):
+        source = workspace.sources.get(name)
+        if source and sensitivity_rank(source.sensitivity) > sensitivity_rank(doc.sensitivity):
+            yield Problem(
+                f"source {name} is {source.sensitivity}, workload {doc.name} only {doc.sensitivity}",
+                "source_too_sensitive",
+                f"Raise the workload to sensitivity: {source.sensitivity}, or use another source.",
+                workspace.where("workload", doc.name, "sources", i),
+            )
+
+
+def _places(workspace: Workspace, doc: WorkloadDoc, path: str, kind: str) -> Iterator[Problem]:
+    """Deployments that a workload names must be of the right type and at places where its data may be."""
+    names: tuple[str, ...] = getattr(doc, path)
+    for i, name in enumerate(names):
+        where = workspace.where("workload", doc.name, path, i)
+        if name in names[:i] or (path == "fallbacks" and name in doc.deployments):
+            yield Problem(f"deployment {name} is named twice", "deployment_twice", "Name each once.", where)
+        deployment = workspace.deployments.get(name)
+        if deployment is None:
+            continue
+        if deployment.type != kind:
+            hint = f"Name a deployment with type: {kind}."
+            yield Problem(f"deployment {name} serves {deployment.type}", "wrong_deployment_type", hint, where)
+        site = workspace.sites.get(deployment.site)
+        if site is None:
+            continue
+        if not within(site.jurisdiction, doc.residency):
+            yield Problem(
+                f"deployment {name} is at {site.name} in {site.jurisdiction}, outside {', '.join(doc.residency)}",
+                "outside_residency",
+                "Name a deployment inside, or widen residency.",
+                where,
+            )
+        if sensitivity_rank(doc.sensitivity) > sensitivity_rank(site.max_sensitivity):
+            yield Problem(
+                f"site {site.name} holds at most {site.max_sensitivity} data, workload {doc.name} is {doc.sensitivity}",
+                "site_not_trusted",
+                "Name a deployment at another site, or raise holds of that site.",
+                where,
+            )
+
+
+def _details(workspace: Workspace, doc: WorkloadDoc) -> Iterator[Problem]:
+    name, _, version = (doc.prompt or "").partition("@")
+    prompt = workspace.prompts.get(name)
+    if version and prompt and prompt.version != int(version):
+        yield Problem(
+            f"prompt {name} is declared in version {prompt.version}, not {version}",
+            "prompt_version",
+            f"Write {name}@{prompt.version}.",
+            workspace.where("workload", doc.name, "prompt"),
+        )
+    if doc.sensitivity == "restricted" and doc.grace:
+        yield Problem(
+            "restricted data has no grace when a gateway is cut off",
+            "grace_restricted",
+            "Remove grace.",
+            workspace.where("workload", doc.name, "grace"),
+        )

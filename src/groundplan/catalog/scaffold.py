@@ -1,0 +1,192 @@
+"""`init`: a first workspace, commented, with one workload on what the user already has; it passes `check` offline.
+
+Writes files only; it contacts no upstream and reads no secret.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from groundplan.catalog import units
+from groundplan.catalog.check import validate_files
+from groundplan.catalog.model import is_email
+from groundplan.core.errors import Conflict, Invalid
+from groundplan.core.money import format_usd, parse_usd
+
+DEFAULT_MODEL = "smollm2-135m-instruct"
+DEFAULT_OPERATOR = "you@company.example"
+DEFAULT_BUDGET = "20 USD/month"
+
+
+def init(
+    folder: Path,
+    *,
+    upstream: str | None = None,
+    upstream_model: str | None = None,
+    upstream_key: str | None = None,
+    price: str | None = None,
+    budget: str | None = None,
+    operator_email: str | None = None,
+    known_price: Callable[[str], bool] | None = None,
+) -> tuple[Path, ...]:
+    """Write a workspace with the workload `assistant` into an empty or new folder; returns the files.
+
+    `upstream` is the base URL of an OpenAI-compatible API and needs `upstream_model`; `price` is "IN/OUT" in USD per million
+    tokens; `budget` is "20", "20 USD" (a month) or "20 USD/month". Raises `Conflict` where the folder holds anything,
+    `Invalid` where an option is wrong.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise Conflict(f"{folder} is not empty", code="folder_not_empty", hint="Name a new or an empty folder.")
+    email = (operator_email or DEFAULT_OPERATOR).strip().lower()
+    if not is_email(email):
+        raise Invalid("the operator is not an e-mail address", code="email_syntax", hint="Write you@company.example.")
+    site, deployment = _deployment(upstream, upstream_model, upstream_key, price)
+    files = {
+        "groundplan.yaml": _COMPANY.format(email=email, site=site, deployment=deployment),
+        "assistant.yaml": _ASSISTANT.format(email=email, budget=_budget(budget)),
+    }
+    validate_files(files, known_price=known_price)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return tuple(folder / name for name in files)
+
+
+def _budget(text: str | None) -> str:
+    value = (text or DEFAULT_BUDGET).strip()
+    amount, _, period = value.partition("/")
+    try:
+        return str(units.limit(f"{format_usd(parse_usd(amount))} USD/{period or 'month'}"))
+    except ValueError as error:
+        raise Invalid("the budget cannot be read", code="money_syntax", hint=f"{error}.") from error
+
+
+def _price(text: str | None) -> str:
+    """YAML of a price, or a comment where the price list is asked."""
+    if text is None:
+        return "# price: {input: 0.40 USD/Mtok, output: 1.60 USD/Mtok}   # where the built-in price list has none"
+    if text.strip() == "free":
+        return "price: free"
+    given, separator, generated = text.partition("/")
+    if not separator:
+        raise Invalid(
+            "a price has two parts",
+            code="price_syntax",
+            hint="Write IN/OUT in USD per million tokens, such as 0.40/1.60.",
+        )
+    prices = (format_usd(parse_usd(part)).rstrip("0").rstrip(".") for part in (given, generated))
+    return "price: {{input: {} USD/Mtok, output: {} USD/Mtok}}".format(*prices)
+
+
+def _deployment(url: str | None, model: str | None, key: str | None, price: str | None) -> tuple[str, str]:
+    if url is None:
+        if model or key or price:
+            raise Invalid(
+                "a model, key or price needs an address",
+                code="upstream_missing",
+                hint="Add --upstream https://HOST/v1.",
+            )
+        return _PRIVATE_SITE, _EMBEDDED
+    if model is None:
+        raise Invalid("an upstream needs a model", code="model_missing", hint="Add --upstream-model NAME.")
+    host = _hostname(url)
+    private = host in ("localhost", "::1") or host.startswith(("127.", "10.", "192.168."))
+    secret = (
+        f"key: {key}"
+        if key
+        else "# key: env:API_KEY                # a reference; the secret itself stays out of files"
+    )
+    return (
+        _PRIVATE_SITE if private else _CLOUD_SITE,
+        _UPSTREAM.format(url=url, model=model, key=secret, price=_price(price)),
+    )
+
+
+def _hostname(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
+_COMPANY = """\
+# What this company declares. Check it offline with: groundplan check
+# One kind per document, documents are separated by ---. Everything else that can be said: docs/workspace.md
+kind: company
+name: my-company
+format: 1
+separation: solo                 # you alone; write `enforced` once a second person signs in
+caps: {{people: unlimited, calls_per_day: unlimited}}   # of experiments and pilots; the budget is the limit that counts
+owners:                          # who answers for what; one person may hold every duty
+  business: {email}
+  product: {email}
+  architecture: {email}
+  engineering: {email}
+  operations: {email}
+  security: {email}
+  finance: {email}
+  data: {email}
+  compliance: {email}
+---
+# A site is a place where models run: type cloud, private or edge, and whose law holds there.
+{site}---
+# A deployment is a model served at a site, through an OpenAI-compatible API.
+{deployment}"""
+
+_PRIVATE_SITE = """\
+kind: site
+name: here
+type: private
+jurisdiction: EU                 # EU, US, CH ... or an ISO country
+"""
+
+_CLOUD_SITE = """\
+kind: site
+name: here
+type: cloud
+jurisdiction: US                 # where the provider processes your data: EU, US ... or an ISO country
+"""
+
+_EMBEDDED = f"""\
+kind: deployment
+name: main
+site: here
+model: {DEFAULT_MODEL}
+url: local:embedded              # the small model that comes with Groundplan; replace it by https://HOST/v1
+price: free
+context: 4096
+max_output: 1024
+"""
+
+_UPSTREAM = """\
+kind: deployment
+name: main
+site: here
+model: {model}
+upstream_model: {model}
+url: {url}
+{key}
+{price}
+"""
+
+_ASSISTANT = """\
+# A workload is what you ask of AI: its purpose, stage and needs, never a place.
+kind: workload
+name: assistant
+purpose: Answer questions of my colleagues
+audience: employees              # employees | customers | public
+stage: pilot                     # proposed | experiment | pilot | production | retired
+sensitivity: internal            # public | internal | confidential | restricted
+owners: {{business: {email}}}
+# residency: [EU]                # refuse to send its data anywhere else
+# sources: [handbook]            # answer from governed documents: declare kind: source first
+# fallbacks: [other]             # a deployment that takes over when the first one fails
+---
+# A budget is a hard limit: a call that could exceed it is refused.
+kind: budget
+name: assistant
+covers: workload/assistant
+limit: {budget}
+"""

@@ -1,0 +1,64 @@
+"""The JSON Schema of a workspace document, for completion and checks in editors.
+
+It describes form only, and is generated from the models; rules between documents are in `check`.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pydantic.json_schema import models_json_schema
+
+from groundplan.catalog.model import KINDS
+
+SCHEMA_PATH = "docs/schema/groundplan.schema.json"
+
+
+def editor_hint(location: str) -> str:
+    """First line of a YAML file that tells editors where its schema is (a path or URL)."""
+    return f"# yaml-language-server: $schema={location}"
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema 2020-12 of one document: one of the kinds, told apart by `kind`."""
+    references, schema = models_json_schema(
+        [(doc, "validation") for doc in KINDS.values()], ref_template="#/$defs/{model}"
+    )
+    definitions: dict[str, Any] = schema["$defs"]
+    for definition in definitions.values():
+        _tidy(definition)
+    for kind, doc in KINDS.items():
+        definition = definitions[doc.__name__]
+        definition["properties"]["kind"] = {"const": kind}
+        definition["required"] = ["kind", *definition.get("required", [])]
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Groundplan declarations",
+        "description": "One document of a workspace.",
+        "oneOf": [references[doc, "validation"] for doc in KINDS.values()],
+        "$defs": dict(sorted(definitions.items())),
+    }
+
+
+def schema_text() -> str:
+    """`json_schema()` as the text that is published."""
+    return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def _tidy(definition: dict[str, Any]) -> None:
+    """Remove what only says how a value is held in memory: defaults after parsing, titles of fields, null for left out."""
+    for name, field in definition.get("properties", {}).items():
+        field.pop("default", None)
+        field.pop("title", None)
+        if name == "price":
+            item = {"$ref": "#/$defs/Price"}
+            field.pop("type", None)
+            field.pop("items", None)
+            field["anyOf"] = [{"const": "free"}, item, {"type": "array", "items": item}]
+        choices = [choice for choice in field.get("anyOf", []) if choice != {"type": "null"}]
+        if len(choices) == 1:
+            del field["anyOf"]
+            field.update({**choices[0], **field})
+        elif choices:
+            field["anyOf"] = choices

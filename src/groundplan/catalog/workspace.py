@@ -1,0 +1,205 @@
+"""A workspace as read: documents by kind and name, each remembering where it was written. Immutable; reads no files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import TypeVar
+
+from groundplan.catalog import model
+from groundplan.catalog.model import DUTIES, Owners
+from groundplan.catalog.reader import Document
+from groundplan.core.errors import Where
+
+D = TypeVar("D", bound=model.Strict)
+
+EEA = frozenset({"IS", "LI", "NO"})
+EU = frozenset(
+    [
+        "AT",
+        "BE",
+        "BG",
+        "CY",
+        "CZ",
+        "DE",
+        "DK",
+        "EE",
+        "ES",
+        "FI",
+        "FR",
+        "GR",
+        "HR",
+        "HU",
+        "IE",
+        "IT",
+        "LT",
+        "LU",
+        "LV",
+        "MT",
+        "NL",
+        "PL",
+        "PT",
+        "RO",
+        "SE",
+        "SI",
+        "SK",
+    ]
+)
+
+
+def within(jurisdiction: str, residency: tuple[str, ...] | list[str]) -> bool:
+    """Whether data that must stay in `residency` may be processed under `jurisdiction`. Nothing demanded: anywhere.
+
+    EU and its member states count as EEA, member states as EU; no other containment is known.
+    """
+    if not residency or jurisdiction in residency:
+        return True
+    if jurisdiction in EU and "EU" in residency:
+        return True
+    return "EEA" in residency and (jurisdiction == "EU" or jurisdiction in EU | EEA)
+
+
+def name_from_email(email: str) -> str:
+    """`ana.lopez@acme.example` -> `Ana Lopez`."""
+    words = email.partition("@")[0].replace("_", ".").replace("-", ".").split(".")
+    return " ".join(word.capitalize() for word in words if word) or email
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """Everything declared. All mappings are by name and sorted, so the same declarations compare equal."""
+
+    company: model.CompanyDoc
+    documents: Mapping[tuple[str, str], tuple[model.Strict, Document]]
+    """(kind, name) -> the typed document and its text places."""
+    files: Mapping[str, str]
+    """Relative path -> text, of every file of declarations."""
+    root: Path | None = None
+    """The folder, when read from one."""
+
+    def _all(self, kind: str, type_: type[D]) -> dict[str, D]:
+        found = {name: doc for (k, name), (doc, _) in self.documents.items() if k == kind}
+        return {name: doc for name, doc in sorted(found.items()) if isinstance(doc, type_)}
+
+    @property
+    def people(self) -> dict[str, model.PersonDoc]:
+        return self._all("person", model.PersonDoc)
+
+    @property
+    def groups(self) -> dict[str, model.GroupDoc]:
+        return self._all("group", model.GroupDoc)
+
+    @property
+    def teams(self) -> dict[str, model.TeamDoc]:
+        return self._all("team", model.TeamDoc)
+
+    @property
+    def sites(self) -> dict[str, model.SiteDoc]:
+        return self._all("site", model.SiteDoc)
+
+    @property
+    def deployments(self) -> dict[str, model.DeploymentDoc]:
+        return self._all("deployment", model.DeploymentDoc)
+
+    @property
+    def models(self) -> dict[str, model.ModelDoc]:
+        return self._all("model", model.ModelDoc)
+
+    @property
+    def sources(self) -> dict[str, model.SourceDoc]:
+        return self._all("source", model.SourceDoc)
+
+    @property
+    def prompts(self) -> dict[str, model.PromptDoc]:
+        return self._all("prompt", model.PromptDoc)
+
+    @property
+    def integrations(self) -> dict[str, model.IntegrationDoc]:
+        return self._all("integration", model.IntegrationDoc)
+
+    @property
+    def workflows(self) -> dict[str, model.WorkflowDoc]:
+        return self._all("workflow", model.WorkflowDoc)
+
+    @property
+    def workloads(self) -> dict[str, model.WorkloadDoc]:
+        return self._all("workload", model.WorkloadDoc)
+
+    @property
+    def budgets(self) -> dict[str, model.BudgetDoc]:
+        return self._all("budget", model.BudgetDoc)
+
+    @property
+    def grants(self) -> dict[str, model.GrantDoc]:
+        return self._all("grant", model.GrantDoc)
+
+    def where(self, kind: str, name: str, *path: str | int) -> Where:
+        """Place of a document or of a value in it; the nearest parent answers for what is not written. KeyError where
+        the document does not exist."""
+        return self.documents[kind, name][1].where(path)
+
+    def email(self, person: str) -> str:
+        """E-mail address of a person written as e-mail or as the name of a person document (KeyError)."""
+        return person if "@" in person else self.people[person].email
+
+    def owners(self, owners: Owners) -> dict[str, tuple[str, ...]]:
+        """Duty -> e-mail addresses, without repetition, only duties that have somebody."""
+        return {
+            duty: tuple(dict.fromkeys(self.email(person) for person in people))
+            for duty, people in owners.by_duty().items()
+        }
+
+    def duties(self, workload: str) -> dict[str, tuple[str, ...]]:
+        """Duty -> e-mail addresses for a workload: its own owners, else whoever holds the duty for the company."""
+        own = self.owners(self.workloads[workload].owners)
+        company = self.owners(self.company.owners)
+        return {duty: own.get(duty) or company[duty] for duty in DUTIES if duty in own or duty in company}
+
+    def everybody(self) -> dict[str, str]:
+        """E-mail -> name of each person: declared ones, and those whom any document names by e-mail alone."""
+        declared = {doc.email: doc.full_name or name_from_email(f"{doc.name}@") for doc in self.people.values()}
+        named = {ref for ref in self._named_people() if "@" in ref}
+        return dict(sorted({**{email: name_from_email(email) for email in named}, **declared}.items()))
+
+    def _named_people(self) -> set[str]:
+        found: set[str] = set()
+        for doc, _ in self.documents.values():
+            for path in person_references(doc).values():
+                found.add(path)
+        return found
+
+    def budgets_of(self, workload: str) -> tuple[str, ...]:
+        """Names of the budgets that cover every call of a workload: of the company, its team, and itself."""
+        covering = {"company", f"workload/{workload}"}
+        team = self.workloads[workload].team
+        if team is not None:
+            covering.add(f"team/{team}")
+        return tuple(name for name, doc in self.budgets.items() if doc.covers in covering)
+
+
+def person_references(doc: model.Strict) -> dict[tuple[str | int, ...], str]:
+    """Path -> person as written, for every place of a document that names a person."""
+    found: dict[tuple[str | int, ...], str] = {}
+    owners = getattr(doc, "owners", None)
+    if isinstance(owners, Owners):
+        for duty in DUTIES:
+            found |= {("owners", duty, i): ref for i, ref in enumerate(getattr(owners, duty))}
+    for name in ("owner", "lead"):
+        if ref := getattr(doc, name, None):
+            found[(name,)] = ref
+    for i, ref in enumerate(getattr(doc, "members", ())):
+        found["members", i] = ref
+    for name in ("readers", "to"):
+        found |= {(name, i): ref for i, ref in enumerate(getattr(doc, name, ())) if "@" in ref}
+    if isinstance(doc, model.WorkloadDoc):
+        found |= {("review", "by", i): ref for i, ref in enumerate(doc.review.by)}
+    return found
+
+
+def frozen(
+    documents: dict[tuple[str, str], tuple[model.Strict, Document]],
+) -> Mapping[tuple[str, str], tuple[model.Strict, Document]]:
+    """A read-only view, sorted."""
+    return MappingProxyType(dict(sorted(documents.items(), key=lambda item: item[0])))
