@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from groundplan.blueprint.model import Blueprint, Budget, Deployment, Grounding, Rates, Site, Source, Workload
 from groundplan.placement.model import SENSITIVITY_ORDER, Demand
-from groundplan.placement.solve import inside, monthly, refused, solve, verify
+from groundplan.placement.solve import monthly, refused, solve, verify
 
 SITES = [
     Site(name="azure", type="cloud", jurisdiction="SE"),
@@ -90,24 +90,6 @@ def test_a_workload_that_nothing_may_serve_is_refused_with_all_reasons() -> None
     (problem,) = refused(wanted, solve(wanted, DEPLOYMENTS, PLACES))
     assert problem.code == "placement_none"
     assert all(name in problem.message for name in ("gpt-eu", "gpt-us", "own", "small"))
-
-
-@pytest.mark.parametrize(
-    ("jurisdiction", "residency", "allowed"),
-    [
-        ("SE", ("EU",), True),
-        ("EU", ("EU",), True),
-        ("NO", ("EU",), False),
-        ("NO", ("EEA",), True),
-        ("EU", ("EEA",), True),
-        ("EU", ("SE",), False),
-        ("US", ("EU", "US"), True),
-        ("CH", ("EEA",), False),
-        ("CH", (), True),
-    ],
-)
-def test_members_are_inside_their_union(jurisdiction: str, residency: tuple[str, ...], allowed: bool) -> None:
-    assert inside(jurisdiction, residency) is allowed
 
 
 def test_the_price_is_that_of_the_declared_traffic() -> None:

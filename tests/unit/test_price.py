@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from datetime import date
-from decimal import Decimal
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from groundplan.blueprint.model import Rates
 from groundplan.core.errors import Problem, Where
-from groundplan.economics.price import FREE, DeclaredPrice, bound, cost, known_price, price_of
+from groundplan.economics.price import FREE, bound, cost, known_price, price_of
 from groundplan.ledger.model import Usage
 
 TODAY = date(2026, 11, 25)
@@ -91,9 +90,9 @@ def test_an_embedding_model_has_no_output_price() -> None:
 
 
 def test_the_newest_declared_price_in_force_wins_over_the_list() -> None:
-    old = DeclaredPrice(input=Decimal(1), output=Decimal(2))
-    new = DeclaredPrice(input=Decimal("0.15"), output=Decimal("0.6"), effective=date(2026, 1, 1), source="declared a:3")
-    later = DeclaredPrice(input=Decimal(9), output=Decimal(9), effective=date(2027, 1, 1))
+    old = Rates(input=10**12, output=2 * 10**12)
+    new = Rates(input=150_000_000_000, output=1, effective="2026-01-01", source="declared a:3")
+    later = Rates(input=9, output=9, effective="2027-01-01")
     rates = price_of("openai/gpt-4.1-mini", TODAY, declared=(old, new, later))
     assert isinstance(rates, Rates)
     assert (rates.input, rates.source, rates.effective) == (150_000_000_000, "declared a:3", "2026-01-01")
@@ -107,7 +106,7 @@ def test_free_is_zero_and_says_so() -> None:
 
 
 def test_an_unknown_price_is_a_problem_with_place_and_remedy() -> None:
-    later = DeclaredPrice(input=Decimal(9), output=Decimal(9), effective=date(2027, 1, 1))
+    later = Rates(input=9, output=9, effective="2027-01-01")
     problem = price_of("acme/secret-model", TODAY, declared=(later,), where=Where("sites.yaml", 7, 3))
     assert isinstance(problem, Problem)
     assert problem.code == "price_missing"

@@ -120,6 +120,8 @@ class Workload(Struct, frozen=True, kw_only=True):
     people: int | None = None
     expires: str | None = None
     """ISO date after which an experiment or pilot is refused."""
+    expires_declared: bool = False
+    """False where `expires` is the default, counted from the day on which the workload was first served."""
     grace_ms: int = 60000
     attempts: int = 3
     deadline_ms: int = 60000

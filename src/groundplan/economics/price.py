@@ -6,7 +6,7 @@ Rates are picodollars per million tokens. A declared price wins over the price l
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, time
 from decimal import ROUND_CEILING, Decimal
 from importlib import metadata
@@ -21,48 +21,31 @@ MILLION = 1_000_000
 _DEFAULT_CONTEXT = 8192
 
 
-@dataclass(frozen=True, slots=True)
-class DeclaredPrice:
-    """A price from a declaration: USD per million tokens (`request`: USD per call), valid from a day on.
-
-    `source` says where it stands, such as `declared sites.yaml:12`. A class that is None costs as its parent.
-    """
-
-    input: Decimal
-    output: Decimal
-    effective: date | None = None
-    cache_read: Decimal | None = None
-    cache_write: Decimal | None = None
-    reasoning: Decimal | None = None
-    input_audio: Decimal | None = None
-    output_audio: Decimal | None = None
-    request: Decimal = Decimal(0)
-    source: str = "declared"
-
-
-FREE = DeclaredPrice(input=Decimal(0), output=Decimal(0), source="declared free")
+FREE = Rates(input=0, output=0, source="declared free")
 
 
 def price_of(
     model: str,
     at: date,
     *,
-    declared: tuple[DeclaredPrice, ...] = (),
+    declared: Sequence[Rates] = (),
     context_tokens: int = _DEFAULT_CONTEXT,
     where: Where | None = None,
 ) -> Rates | Problem:
     """Rates of `model` on the day `at`: the newest declared price in force, else the shipped price list.
 
-    Where the list has tiers by prompt length, the dearest tier that `context_tokens` can reach is taken, and of prices
-    by time of day the dearest, so that a cost is never understated. An unknown price is a problem `price_missing`.
+    Declared prices are rates with their first day in `effective` (empty: always). Where the list has tiers by prompt
+    length, the dearest tier that `context_tokens` can reach is taken, and of prices by time of day the dearest, so that
+    a cost is never understated. An unknown price is a problem `price_missing`.
     """
-    in_force = [price for price in declared if price.effective is None or price.effective <= at]
+    day = at.isoformat()
+    in_force = [price for price in declared if price.effective <= day]
     if in_force:
-        return _declared_rates(max(in_force, key=lambda price: price.effective or date.min))
+        return max(in_force, key=lambda price: price.effective)
     listed = _listed_rates(model, at, context_tokens)
     if listed is not None:
         return listed
-    future = min((price.effective for price in declared if price.effective), default=None)
+    future = min((price.effective for price in declared), default="")
     note = f"; the declared price starts only on {future}" if future else ""
     return Problem(
         message=f"no price is known for the model '{model}'{note}",
@@ -132,21 +115,6 @@ def _side(total: int, base: int, classes: tuple[tuple[int, int | None], ...]) ->
 
 def _by_rate(item: tuple[int, int]) -> int:
     return -item[1]
-
-
-def _declared_rates(price: DeclaredPrice) -> Rates:
-    return Rates(
-        input=_pico(price.input),
-        output=_pico(price.output),
-        cache_read=_maybe(price.cache_read),
-        cache_write=_maybe(price.cache_write),
-        reasoning=_maybe(price.reasoning),
-        input_audio=_maybe(price.input_audio),
-        output_audio=_maybe(price.output_audio),
-        request=_pico(price.request),
-        source=price.source,
-        effective=price.effective.isoformat() if price.effective else "",
-    )
 
 
 def _listed_rates(model: str, at: date, context_tokens: int) -> Rates | None:

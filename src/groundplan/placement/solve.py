@@ -6,10 +6,11 @@ blueprint by its own reading of the rules. Capacity, measured latency and shared
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from decimal import ROUND_CEILING, Decimal
 
 from groundplan.blueprint.model import Alternative, Blueprint, Deployment, Placement, Rates, Site, Workload
+from groundplan.catalog.workspace import within
 from groundplan.core.errors import Problem
 from groundplan.placement.model import EEA, EU, SENSITIVITY_ORDER, Demand
 
@@ -17,14 +18,6 @@ from groundplan.placement.model import EEA, EU, SENSITIVITY_ORDER, Demand
 def holds(site: Site) -> str:
     """The most sensitive data that may be processed at a site."""
     return site.holds or ("confidential" if site.type == "cloud" else "restricted")
-
-
-def inside(jurisdiction: str, residency: Iterable[str]) -> bool:
-    """Whether a site under this law satisfies a residency list (empty: anywhere)."""
-    allowed = set(residency)
-    if not allowed or jurisdiction in allowed:
-        return True
-    return ("EU" in allowed and jurisdiction in EU) or ("EEA" in allowed and jurisdiction in EEA)
 
 
 def monthly(rates: Rates, demand: Demand) -> int:
@@ -37,7 +30,7 @@ def monthly(rates: Rates, demand: Demand) -> int:
 def reasons_against(demand: Demand, site: Site) -> list[str]:
     """Every hard rule that keeps the workload away from the site, in words."""
     reasons: list[str] = []
-    if not inside(site.jurisdiction, demand.residency):
+    if not within(site.jurisdiction, demand.residency):
         reasons.append(f"outside {' and '.join(demand.residency)}")
     if SENSITIVITY_ORDER.index(demand.sensitivity) > SENSITIVITY_ORDER.index(holds(site)):
         reasons.append(f"{demand.sensitivity} data, the site holds at most {holds(site)}")
