@@ -6,7 +6,6 @@ knows the schema (see migrate), and an external database needs nothing of this.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import secrets
@@ -28,7 +27,9 @@ from groundplan.core.errors import Conflict, Unavailable
 from groundplan.core.home import Home, sync_folder, write_atomically
 from groundplan.core.settings import child_environment
 from groundplan.runtime.child import spawn, stop, tail
+from groundplan.runtime.owner import take_lock
 from groundplan.runtime.postgres_place import Place, find_place, serving
+from groundplan.runtime.supervisor import Process
 
 SUPERUSER: Final = "groundplan_superuser"
 """Only for what the owner may not do: extensions, roles, backups past row-level security."""
@@ -67,7 +68,7 @@ class EmbeddedPostgres:
         self._say = progress or (lambda _: None)
         self._lock: int | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._port = 0
+        self._port = _recorded_port(home)
 
     def __enter__(self) -> Self:
         self.open()
@@ -89,12 +90,18 @@ class EmbeddedPostgres:
 
     def open(self) -> None:
         """Take the server for this process and make its data folder if it is not there yet."""
-        self._lock = _take(self.place.lock)
+        self._lock = take_lock(
+            self.place.lock,
+            lambda owner: Conflict(
+                f"the database of this HOME is in use by process {owner}",
+                code="database_locked",
+                hint="Stop that process first, or choose another --home.",
+            ),
+        )
         self.stop_leftovers()
         if not self.place.data.exists():
             self._say("preparing the database")
             self._initialise()
-        self._port = self._port or _recorded_port(self.home)
 
     def close(self) -> None:
         """Stop the server and let go of it."""
@@ -115,6 +122,19 @@ class EmbeddedPostgres:
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         return (str(self.place.programs / "postgres"), "-D", str(self.place.data), *options)
 
+    def process(self) -> Process:
+        """For the supervisor; after it has started it, call `prepare`."""
+        return Process(
+            name="postgres",
+            argv=self.command,
+            whole_env=server_environment(),
+            ready=self.accepts,
+            ready_seconds=START_SECONDS,
+            stop_signal=signal.SIGINT,
+            grace=60.0,
+            account=self.place.account,
+        )
+
     def accepts(self) -> bool:
         """Whether a connection succeeds now."""
         try:
@@ -123,7 +143,7 @@ class EmbeddedPostgres:
         except psycopg.OperationalError:
             return False
 
-    def prepared(self) -> None:
+    def prepare(self) -> None:
         """Make the roles, the database and its extension in a server that answers; safe to repeat."""
         passwords = self._passwords()
         with connect(self.superuser_url("postgres"), autocommit=True) as connection:
@@ -148,7 +168,7 @@ class EmbeddedPostgres:
                 self.stop()
                 raise self._failed("ended" if code is not None else f"did not answer within {timeout:.0f} s")
             time.sleep(0.05)
-        self.prepared()
+        self.prepare()
 
     def stop(self, grace: float = 60.0) -> None:
         """Stop the server that `start` started, cleanly within `grace` seconds, else by force (it recovers at the
@@ -174,10 +194,16 @@ class EmbeddedPostgres:
             if not (pids := serving(data)):
                 break
             self._say("stopping the database that an earlier start left behind")
-            _signal_all(pids, signal_)
-            _wait_until(lambda: not serving(data), patience)
-        else:
-            raise self._failed("an earlier server cannot be stopped")
+            postmaster = [pid for pid in pids if pid == _postmaster(data)]
+            if signal_ is signal.SIGKILL or not postmaster:
+                # Without their postmaster the others only wait to be told.
+                _signal_all(pids, signal.SIGQUIT if signal_ is signal.SIGINT else signal_)
+                _wait_until(lambda: not serving(data), 5.0)
+            else:
+                _signal_all(postmaster, signal_)
+                _wait_until(lambda: not serving(data), patience)
+        if serving(data):
+            raise self._failed("of an earlier start cannot be stopped")
         (self.place.data / "postmaster.pid").unlink(missing_ok=True)
 
     def remove(self) -> None:
@@ -274,23 +300,6 @@ def server_environment() -> dict[str, str]:
     return {**kept, "LC_ALL": "C", "TZ": "UTC"}
 
 
-def _take(path: Path) -> int:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        owner = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
-        os.close(descriptor)
-        raise Conflict(
-            f"the database of this HOME is in use by process {owner or 'unknown'}",
-            code="database_locked",
-            hint="Stop that process first, or choose another --home.",
-        ) from error
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, str(os.getpid()).encode(), 0)
-    return descriptor
-
-
 def _recorded_port(home: Home) -> int:
     try:
         return int((home.postgres / "port").read_text())
@@ -308,6 +317,13 @@ def _free_port(wanted: int) -> int:
                 continue
             return int(probe.getsockname()[1])
     raise Unavailable("no port is free", code="postgres_port", hint="Close some connections and try again.")
+
+
+def _postmaster(data: Path) -> int:
+    try:
+        return int((data / "postmaster.pid").read_text().split("\n", 1)[0])
+    except (OSError, ValueError):
+        return 0
 
 
 def _signal_all(pids: list[int], number: signal.Signals) -> None:

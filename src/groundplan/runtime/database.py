@@ -1,0 +1,46 @@
+"""The database of one `up`: embedded and supervised, or somebody else's; at this program's schema either way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from groundplan.core.database import database_url
+from groundplan.core.home import Home
+from groundplan.core.settings import Settings
+from groundplan.runtime.migrate import migrate
+from groundplan.runtime.postgres import EmbeddedPostgres
+from groundplan.runtime.supervisor import Supervisor
+
+
+def start_database(supervisor: Supervisor, settings: Settings, progress: Callable[[str], None]) -> None:
+    """Make the database answer at this program's schema; `supervisor` keeps the embedded server from now on.
+
+    Raises what `EmbeddedPostgres` and `migrate` raise. `database_url(home, settings, role)` holds afterwards.
+    """
+    home = supervisor.home
+    if settings.database_url is None:
+        server = EmbeddedPostgres(home, progress=progress)
+        supervisor.after(server.close)
+        server.open()
+        progress("starting PostgreSQL")
+        supervisor.start(server.process())
+        server.prepare()
+    progress("checking the schema")
+    migrate(database_url(home, settings, "owner"))
+
+
+@contextmanager
+def running_database(
+    home: Home, settings: Settings, progress: Callable[[str], None]
+) -> Iterator[EmbeddedPostgres | None]:
+    """The database for a command that needs it whether `up` runs or not: an embedded server that is down is started
+    for as long as this lasts. Yields that server, or None where it runs already or is external. Does not migrate.
+    """
+    server = None if settings.database_url is not None else EmbeddedPostgres(home, progress=progress)
+    if server is None or server.accepts():
+        yield None
+        return
+    with server:
+        server.start()
+        yield server

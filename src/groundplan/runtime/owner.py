@@ -1,0 +1,73 @@
+"""Who owns a folder or a port on this machine: file locks that end with their process, and listening sockets."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from groundplan.core.errors import GroundplanError, Invalid, Unavailable
+
+
+def take_lock(path: Path, refusal: Callable[[str], GroundplanError]) -> int:
+    """Hold `path` with flock until the returned descriptor is closed or this process dies; our pid is written into it.
+
+    Where another process holds it, raises what `refusal` makes of that process's pid (`"?"` where it is unknown).
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        owner = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
+        os.close(descriptor)
+        raise refusal(owner or "?") from error
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+    return descriptor
+
+
+def open_listener(host: str, port: int, *, option: str = "--port", backlog: int = 2048) -> socket.socket:
+    """A listening TCP socket on `host`; port 0 picks a free one. Children inherit it by its number (`Process.fds`).
+
+    Raises `Unavailable` (`port_in_use`, `port_denied`, `address_unknown`) naming the command-line `option` that
+    chooses it.
+    """
+    if not 0 <= port <= 65535:
+        raise Invalid(f"{port} is not a port", code="port_range", hint=f"Choose 1 to 65535 with {option}.")
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except socket.gaierror as error:
+        raise Unavailable(
+            f"the address {host} is unknown here", code="address_unknown", hint="Listen on 127.0.0.1 or an own address."
+        ) from error
+    family, kind, protocol, _, address = min(found, key=lambda one: one[0] != socket.AF_INET)
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(backlog)
+    except OSError as error:
+        listener.close()
+        raise _refused(host, port, option, error) from error
+    return listener
+
+
+def _refused(host: str, port: int, option: str, error: OSError) -> Unavailable:
+    if error.errno == errno.EADDRINUSE:
+        return Unavailable(
+            f"port {port} on {host} is in use",
+            code="port_in_use",
+            hint=f"Choose another with {option}, or stop what uses it.",
+        )
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return Unavailable(
+            f"this user may not listen on port {port}", code="port_denied", hint=f"Choose one above 1023 with {option}."
+        )
+    return Unavailable(
+        f"cannot listen on {host} port {port}: {error.strerror}",
+        code="address_unknown",
+        hint="Listen on 127.0.0.1 or an address of this machine.",
+    )

@@ -1,0 +1,286 @@
+"""Keeps a list of processes running for one HOME: starts them in order, restarts what dies, stops them in reverse.
+
+It knows no process by name: the composition root (`cli/up.py`) says what to run. Call it from the main thread, since
+the kernel ties children to the thread that started them. It does not rotate logs while their process runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Final, Self
+
+from groundplan.core.errors import Conflict, GroundplanError, Unavailable
+from groundplan.core.home import Home, write_atomically
+from groundplan.core.settings import child_environment
+from groundplan.runtime.child import Account, spawn, stop, tail
+from groundplan.runtime.owner import take_lock
+
+POLL_SECONDS: Final = 0.1
+"""How often the children are looked at."""
+
+STEADY_SECONDS: Final = 10.0
+"""A process that lived this long is restarted at once; one that keeps dying sooner is restarted ever later."""
+
+LONGEST_PAUSE: Final = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """What to run. `argv` may be a function, called before each start (it may raise `GroundplanError`).
+
+    `env` is added to ours; `fds` are inherited under the same numbers (a listening socket); `ready` is asked until it
+    says yes, for at most `ready_seconds`; `stop_signal` is the polite one, SIGKILL follows after `grace` seconds.
+    """
+
+    name: str
+    argv: Sequence[str] | Callable[[], Sequence[str]]
+    env: Mapping[str, str] = field(default_factory=dict)
+    fds: tuple[int, ...] = ()
+    restart: bool = True
+    ready: Callable[[], bool] | None = None
+    ready_seconds: float = 60.0
+    stop_signal: signal.Signals = signal.SIGTERM
+    grace: float = 10.0
+    account: Account | None = None
+    whole_env: Mapping[str, str] | None = None
+    """The complete environment instead of ours plus `env`."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """How one process is doing: its `pid` (None: not running now), starts so far, and the last exit code."""
+
+    name: str
+    pid: int | None
+    starts: int
+    last_exit: int | None
+
+
+class _Child:
+    """One process of the list and what became of it."""
+
+    __slots__ = ("due", "last_exit", "pause", "popen", "process", "started", "starts")
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        self.popen: subprocess.Popen[bytes] | None = None
+        self.started = 0.0
+        self.starts = 0
+        self.last_exit: int | None = None
+        self.due: float | None = None
+        self.pause = 0.0
+
+    def exited(self, now: float) -> bool:
+        """Notice an exit once, and plan the next start."""
+        if self.popen is None or (code := self.popen.poll()) is None:
+            return False
+        self.last_exit = code
+        self.popen = None
+        self.pause = 0.0 if now - self.started >= STEADY_SECONDS else min(LONGEST_PAUSE, self.pause * 2 or 0.25)
+        self.due = now + self.pause if self.process.restart else None
+        return True
+
+
+class Supervisor:
+    """The processes of one `up`. A context manager: holds HOME/lock inside, and stops everything at the end.
+
+    `notice` is told in words what happens to processes (for the terminal or a log). Entering raises `Conflict`
+    (`up_running`) where another `up` owns this HOME.
+    """
+
+    def __init__(self, home: Home, *, notice: Callable[[str], None] | None = None) -> None:
+        self.home = home
+        self._notice = notice or (lambda _: None)
+        self._children: dict[str, _Child] = {}
+        self._lock: int | None = None
+        self._stopping = threading.Event()
+        self._after = ExitStack()
+
+    def __enter__(self) -> Self:
+        self.home.create()
+        self._lock = take_lock(
+            self.home.lock,
+            lambda owner: Conflict(
+                f"groundplan is already up on {self.home.root} (process {owner})",
+                code="up_running",
+                hint="Use it, stop it first, or choose another --home.",
+                details={"pid": owner},
+            ),
+        )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def start(self, process: Process) -> int:
+        """Start a process, wait until it is ready, and keep it from now on; its pid.
+
+        Raises `Unavailable` (`process_failed`) with the end of its log where it dies first or is not ready in time.
+        """
+        if process.name in self._children:
+            raise Conflict(f"{process.name} runs already", code="process_running", hint="Stop it first.")
+        child = _Child(process)
+        self._children[process.name] = child
+        try:
+            self._spawn(child)
+            self._await_ready(child)
+        except BaseException:
+            self.stop(process.name)
+            raise
+        assert child.popen is not None
+        return child.popen.pid
+
+    def stop(self, name: str) -> None:
+        """Stop one process for good: politely, then by force. Nothing where it is not there."""
+        child = self._children.pop(name, None)
+        if child is not None and child.popen is not None:
+            stop(child.popen, first=child.process.stop_signal, grace=child.process.grace)
+
+    def states(self) -> tuple[State, ...]:
+        """All processes, in the order they were started."""
+        return tuple(
+            State(
+                name,
+                one.popen.pid if one.popen is not None and one.popen.poll() is None else None,
+                one.starts,
+                one.last_exit,
+            )
+            for name, one in self._children.items()
+        )
+
+    def announce(self, gateway: str, control: str) -> None:
+        """Write HOME/run/up.json, through which the commands find this `up`."""
+        body = {"pid": os.getpid(), "gateway": gateway, "control": control}
+        write_atomically(self.home.run / "up.json", json.dumps(body).encode())
+
+    def check(self) -> None:
+        """Look once: restart what died and is due. `run` does this all the time."""
+        now = time.monotonic()
+        for child in list(self._children.values()):
+            if child.exited(now):
+                self._notice(self._obituary(child))
+            if child.due is not None and now >= child.due:
+                self._restart(child)
+
+    def run(self, tick: Callable[[], None] | None = None) -> None:
+        """Watch until `request_stop`, SIGINT or SIGTERM; `tick` is called every 0.1 s."""
+        with self.signals():
+            while not self._stopping.is_set():
+                self.check()
+                if tick is not None:
+                    tick()
+                self._stopping.wait(POLL_SECONDS)
+
+    def request_stop(self) -> None:
+        """Make `run` return; for any thread and for signal handlers."""
+        self._stopping.set()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether a stop was asked for; long steps before `run` look at it."""
+        return self._stopping.is_set()
+
+    @contextmanager
+    def signals(self) -> Iterator[None]:
+        """SIGINT and SIGTERM ask for a stop inside; a second one changes nothing. May be nested."""
+
+        def handle(_number: int, _frame: FrameType | None) -> None:
+            self.request_stop()
+
+        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def close(self) -> None:
+        """Stop everything in reverse order and let go of HOME."""
+        (self.home.run / "up.json").unlink(missing_ok=True)
+        for name in reversed(list(self._children)):
+            self.stop(name)
+        self._after.close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def after(self, release: Callable[[], object]) -> None:
+        """Call `release` once everything has been stopped."""
+        self._after.callback(release)
+
+    def log(self, name: str) -> Path:
+        """Where the output of a process goes."""
+        return self.home.logs / f"{name}.log"
+
+    def _spawn(self, child: _Child) -> None:
+        process = child.process
+        argv = process.argv() if callable(process.argv) else process.argv
+        env = dict(process.whole_env) if process.whole_env is not None else child_environment(process.env)
+        child.popen = spawn(
+            argv,
+            env=env,
+            log=self.log(process.name),
+            fds=process.fds,
+            account=process.account,
+            death_signal=process.stop_signal,
+        )
+        child.started = time.monotonic()
+        child.starts += 1
+        child.due = None
+
+    def _await_ready(self, child: _Child) -> None:
+        process = child.process
+        if process.ready is None:
+            return
+        deadline = time.monotonic() + process.ready_seconds
+        while not process.ready():
+            if child.popen is None or child.popen.poll() is not None:
+                raise self._failed(process.name, "ended before it was ready")
+            if time.monotonic() > deadline:
+                raise self._failed(process.name, f"was not ready within {process.ready_seconds:.0f} s")
+            if self._stopping.wait(0.02):
+                raise Unavailable("stopped while starting", code="stopped", hint="Start again.")
+            self._check_others(child)
+
+    def _check_others(self, starting: _Child) -> None:
+        # What is already up stays up while a later process takes its time.
+        now = time.monotonic()
+        for other in self._children.values():
+            if other is not starting:
+                if other.exited(now):
+                    self._notice(self._obituary(other))
+                if other.due is not None and now >= other.due:
+                    self._restart(other)
+
+    def _restart(self, child: _Child) -> None:
+        try:
+            self._spawn(child)
+        except (GroundplanError, OSError) as error:
+            child.pause = min(LONGEST_PAUSE, child.pause * 2 or 0.25)
+            child.due = time.monotonic() + child.pause
+            self._notice(f"{child.process.name} cannot be restarted, again in {child.pause:.1f} s: {error}")
+
+    def _obituary(self, child: _Child) -> str:
+        name, code = child.process.name, child.last_exit or 0
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+        then = f"restarted in {child.pause:.1f} s" if child.process.restart else "not restarted"
+        return f"{name} {how}, {then}; see {self.log(name)}"
+
+    def _failed(self, name: str, what: str) -> Unavailable:
+        return Unavailable(
+            f"{name} {what}: {tail(self.log(name)) or 'it said nothing'}",
+            code="process_failed",
+            hint=f"See {self.log(name)}.",
+        )

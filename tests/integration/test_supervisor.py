@@ -1,0 +1,195 @@
+"""The supervisor with real processes: order, readiness, restarts, ownership, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from groundplan.core.errors import Conflict, Invalid, Unavailable
+from groundplan.core.home import Home
+from groundplan.runtime.child import rotate, tail
+from groundplan.runtime.owner import open_listener
+from groundplan.runtime.supervisor import Process, Supervisor
+
+SLEEP = (sys.executable, "-c", "import time; time.sleep(600)")
+
+
+def eventually(holds: Callable[[], bool], seconds: float = 10.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def lives(pid: int) -> bool:
+    """Whether the process runs (a zombie does not)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def pid_of(supervisor: Supervisor, name: str) -> int | None:
+    return next(state.pid for state in supervisor.states() if state.name == name)
+
+
+def test_a_killed_child_is_back_within_a_second(tmp_path: Path) -> None:
+    notices: list[str] = []
+    with Supervisor(Home(tmp_path), notice=notices.append) as supervisor:
+        first = supervisor.start(Process("worker", SLEEP))
+        assert eventually(lambda: lives(first))
+        os.kill(first, signal.SIGKILL)
+        killed = time.monotonic()
+        while (again := pid_of(supervisor, "worker")) in (None, first):
+            supervisor.check()
+            time.sleep(0.02)
+            assert time.monotonic() - killed < 1.0
+        assert again is not None and lives(again)
+        (state,) = supervisor.states()
+        assert (state.starts, state.last_exit) == (2, -signal.SIGKILL)
+        assert "killed by signal 9" in notices[0]
+    assert not lives(again)
+
+
+def test_one_that_keeps_dying_is_tried_ever_later_and_one_that_may_end_is_left_alone(tmp_path: Path) -> None:
+    with Supervisor(Home(tmp_path)) as supervisor:
+        supervisor.start(Process("failing", (sys.executable, "-c", "raise SystemExit(3)")))
+        supervisor.start(Process("once", (sys.executable, "-c", ""), restart=False))
+        until = time.monotonic() + 2.5
+        while time.monotonic() < until:
+            supervisor.check()
+            time.sleep(0.02)
+        states = {state.name: state for state in supervisor.states()}
+        assert 2 <= states["failing"].starts <= 5
+        assert states["failing"].last_exit == 3
+        assert (states["once"].starts, states["once"].last_exit) == (1, 0)
+
+
+def test_start_waits_until_ready_and_stops_in_reverse(tmp_path: Path) -> None:
+    order = tmp_path / "order"
+    program = (
+        "import signal, sys, time, pathlib; name, order = sys.argv[1:]\n"
+        "def end(*_):\n  open(order, 'a').write(name + ' '); sys.exit(0)\n"
+        "signal.signal(signal.SIGTERM, end); pathlib.Path(order + name).touch(); time.sleep(600)"
+    )
+    with Supervisor(Home(tmp_path / "home")) as supervisor:
+        for name in ("first", "second", "third"):
+            mark = Path(f"{order}{name}")
+            supervisor.start(Process(name, (sys.executable, "-c", program, name, str(order)), ready=mark.exists))
+            assert mark.exists()
+    assert order.read_text().split() == ["third", "second", "first"]
+
+
+def test_one_that_ends_before_it_is_ready_tells_its_last_words(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    with Supervisor(home) as supervisor:
+        with pytest.raises(Unavailable, match=r"bad ended before it was ready: no such model") as failed:
+            supervisor.start(Process("bad", (sys.executable, "-c", "exit('no such model')"), ready=lambda: False))
+        assert failed.value.code == "process_failed"
+        with pytest.raises(Unavailable, match="was not ready within"):
+            supervisor.start(Process("slow", SLEEP, ready=lambda: False, ready_seconds=0.3))
+        with pytest.raises(Unavailable, match="program_missing"):
+            supervisor.start(Process("none", ("/no/such/program",)))
+        assert supervisor.states() == ()
+
+
+def test_a_stubborn_child_is_killed_after_its_grace(tmp_path: Path) -> None:
+    mark = tmp_path / "up"
+    program = (
+        "import signal, time, pathlib, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "pathlib.Path(sys.argv[1]).touch(); time.sleep(600)"
+    )
+    with Supervisor(Home(tmp_path)) as supervisor:
+        pid = supervisor.start(
+            Process("stubborn", (sys.executable, "-c", program, str(mark)), ready=mark.exists, grace=0.3)
+        )
+    assert not lives(pid)
+
+
+def test_a_second_up_on_the_same_home_is_refused_with_the_pid(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    with Supervisor(home):
+        with pytest.raises(Conflict, match=f"process {os.getpid()}") as refused, Supervisor(home):
+            pass
+        assert refused.value.code == "up_running"
+    with Supervisor(home) as supervisor:
+        supervisor.announce("http://127.0.0.1:1/v1", "http://127.0.0.1:2")
+        assert json.loads((home.run / "up.json").read_bytes())["pid"] == os.getpid()
+    assert not (home.run / "up.json").exists()
+
+
+def test_children_die_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    program = (
+        "import sys, time; from pathlib import Path\n"
+        "from groundplan.core.home import Home; from groundplan.runtime.supervisor import Process, Supervisor\n"
+        "with Supervisor(Home(Path(sys.argv[1]))) as s:\n"
+        "  pid = s.start(Process('child', (sys.executable, '-c', 'import time; time.sleep(600)')))\n"
+        "  time.sleep(0.3); print(pid, flush=True); s.run()"
+    )
+    with subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        assert lives(child)
+        parent.kill()
+    assert eventually(lambda: not lives(child))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_run_and_stops_everything(tmp_path: Path, number: signal.Signals) -> None:
+    with Supervisor(Home(tmp_path)) as supervisor:
+        pid = supervisor.start(Process("worker", SLEEP))
+        ticks = 0
+
+        def tick() -> None:
+            nonlocal ticks
+            ticks += 1
+            if ticks == 2:
+                os.kill(os.getpid(), number)
+
+        supervisor.run(tick)
+        assert supervisor.stopping
+    assert not lives(pid)
+
+
+def test_a_listening_socket_is_inherited(tmp_path: Path) -> None:
+    program = "import socket, sys; s = socket.socket(fileno=int(sys.argv[1])); s.accept()[0].sendall(b'hello')"
+    listener = open_listener("127.0.0.1", 0)
+    with listener, Supervisor(Home(tmp_path)) as supervisor:
+        number = listener.fileno()
+        supervisor.start(Process("server", (sys.executable, "-c", program, str(number)), fds=(number,), restart=False))
+        with socket.create_connection(listener.getsockname(), timeout=10) as client:
+            assert client.recv(16) == b"hello"
+
+
+def test_a_port_in_use_names_the_option_that_moves_it() -> None:
+    with open_listener("127.0.0.1", 0) as taken:
+        with pytest.raises(Unavailable, match="--control-port") as refused:
+            open_listener("127.0.0.1", taken.getsockname()[1], option="--control-port")
+        assert refused.value.code == "port_in_use"
+    with pytest.raises(Unavailable, match="address_unknown"):
+        open_listener("192.0.2.1", 0)
+    with pytest.raises(Invalid, match="port_range"):
+        open_listener("127.0.0.1", 70000)
+
+
+def test_a_log_is_private_set_aside_when_large_and_quoted_from_its_end(tmp_path: Path) -> None:
+    log = tmp_path / "logs" / "x.log"
+    rotate(log)
+    assert log.stat().st_mode & 0o777 == 0o600
+    log.write_text("one\n\ntwo\n")
+    rotate(log, limit=5)
+    assert log.read_text() == ""
+    assert log.with_name("x.log.1").read_text() == "one\n\ntwo\n"
+    assert tail(log.with_name("x.log.1")) == "one | two"
+    assert tail(tmp_path / "none") == ""
