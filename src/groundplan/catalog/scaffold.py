@@ -33,9 +33,9 @@ def init(
 ) -> tuple[Path, ...]:
     """Write a workspace with the workload `assistant` into an empty or new folder; returns the files.
 
-    `upstream` is the base URL of an OpenAI-compatible API and needs `upstream_model`; `price` is "IN/OUT" in USD per million
-    tokens; `budget` is "20", "20 USD" (a month) or "20 USD/month". Raises `Conflict` where the folder holds anything,
-    `Invalid` where an option is wrong.
+    `upstream` is the base URL of an OpenAI-compatible API and needs `upstream_model`; `price` is "IN/OUT" in USD per
+    million tokens, or "free"; `budget` is "20", "20 USD" (a month) or "20 USD/month". Raises `Conflict` where the
+    folder holds anything, `Invalid` where an option is wrong.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise Conflict(f"{folder} is not empty", code="folder_not_empty", hint="Name a new or an empty folder.")
@@ -169,6 +169,7 @@ upstream_model: {model}
 url: {url}
 {key}
 {price}
+context: 128k                    # most tokens of prompt and answer together
 """
 
 _ASSISTANT = """\
@@ -182,6 +183,7 @@ sensitivity: internal            # public | internal | confidential | restricted
 owners: {{business: {email}}}
 # residency: [EU]                # refuse to send its data anywhere else
 # sources: [handbook]            # answer from governed documents: declare kind: source first
+# limits: {{max_output: 4096}}     # tokens of an answer; 1024 unless said
 # fallbacks: [other]             # a deployment that takes over when the first one fails
 ---
 # A budget is a hard limit: a call that could exceed it is refused.

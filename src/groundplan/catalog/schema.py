@@ -47,7 +47,7 @@ def schema_text() -> str:
 
 
 def _tidy(definition: dict[str, Any]) -> None:
-    """Remove what only says how a value is held in memory: defaults after parsing, titles of fields, null for left out."""
+    """Remove what only says how a value is held in memory: parsed defaults, titles of fields, null for left out."""
     for name, field in definition.get("properties", {}).items():
         field.pop("default", None)
         field.pop("title", None)
