@@ -54,7 +54,7 @@ class Entry:
     def encode(self) -> bytes:
         """The bytes that are stored and hashed.
 
-        Raises `Invalid`: `audit_actor`, `audit_time`, `audit_detail` (no JSON value), `audit_too_large` (> `MAX_BYTES`).
+        Raises `Invalid`: `audit_actor`, `audit_time`, `audit_detail` (no JSON), `audit_too_large` (> `MAX_BYTES`).
         """
         if not _ACTOR.fullmatch(self.actor):
             raise Invalid(

@@ -64,7 +64,7 @@ def inclusion_proof(index: int, size: int, subtree: Subtree) -> list[bytes]:
 
 def verify_inclusion(index: int, size: int, leaf: bytes, proof: Sequence[bytes], root: bytes) -> bool:
     """Whether `proof` shows that the leaf hash `leaf` is number `index` of the tree of `size` with `root`."""
-    if not 0 <= index < size:
+    if not 0 <= index < size or len(leaf) != len(EMPTY_ROOT):
         return False
     node, last, value = index, size - 1, leaf
     for hash in proof:

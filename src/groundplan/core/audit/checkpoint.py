@@ -1,0 +1,150 @@
+"""Checkpoints: size and root of the log as a C2SP tlog-checkpoint in a C2SP signed note, with Ed25519 signatures.
+
+Does not read or write files, and does not decide which key is trusted.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from dataclasses import dataclass
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from groundplan.core.errors import Invalid
+
+_ED25519 = b"\x01"
+_DASH = "\u2014 "
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The first `size` entries of the log `origin` have the Merkle root `root` (32 bytes)."""
+
+    origin: str
+    size: int
+    root: bytes
+
+    def text(self) -> str:
+        """The signed text, with its final newline."""
+        return f"{self.origin}\n{self.size}\n{base64.b64encode(self.root).decode()}\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """One signature line of a note: who (`name`), which key (`key_id`, 4 bytes) and the signature."""
+
+    name: str
+    key_id: bytes
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A signed text. `text` ends with a newline."""
+
+    text: str
+    signatures: tuple[Signature, ...]
+
+    def signed_by(self, key: VerifierKey) -> bool:
+        """Whether this key has signed the text."""
+        return any(
+            line.name == key.name and line.key_id == key.id and _holds(key.public, line.signature, self.text)
+            for line in self.signatures
+        )
+
+    def encode(self) -> bytes:
+        """The note as it stands in a file."""
+        lines = [
+            f"{_DASH}{line.name} {base64.b64encode(line.key_id + line.signature).decode()}\n"
+            for line in self.signatures
+        ]
+        return f"{self.text}\n{''.join(lines)}".encode()
+
+
+@dataclass(frozen=True, slots=True)
+class VerifierKey:
+    """A public key (32 bytes) with the name that it signs under."""
+
+    name: str
+    public: bytes
+
+    @property
+    def id(self) -> bytes:
+        """The 4 bytes that a signature line names the key by."""
+        return hashlib.sha256(self.name.encode() + b"\n" + _ED25519 + self.public).digest()[:4]
+
+    def encode(self) -> str:
+        """`name+id+key`, as other tools of the format read it."""
+        return f"{self.name}+{self.id.hex()}+{base64.b64encode(_ED25519 + self.public).decode()}"
+
+
+def _holds(public: bytes, signature: bytes, text: str) -> bool:
+    try:
+        Ed25519PublicKey.from_public_bytes(public).verify(signature, text.encode())
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def log_origin(public: bytes) -> str:
+    """The name of a log: derived from its first public key, so that no two logs share one."""
+    return f"groundplan/audit/{hashlib.sha256(public).hexdigest()[:16]}"
+
+
+def parse_key(text: str) -> VerifierKey:
+    """The key in `name+id+key`; raises `Invalid` (`verifier_key`)."""
+    try:
+        name, id, encoded = text.strip().rsplit("+", 2) if text.count("+") == 2 else text.strip().split("+", 2)
+        key = base64.b64decode(encoded, validate=True)
+        found = VerifierKey(name, key[1:])
+        if key[:1] != _ED25519 or len(key) != 33 or not name or found.id.hex() != id:
+            raise ValueError("name, id and key do not belong together")
+    except (ValueError, binascii.Error) as error:
+        raise Invalid(
+            f"no public key of a log: {error}",
+            code="verifier_key",
+            hint="Give the content of log.pub: name+id+key, or 32 raw bytes.",
+        ) from error
+    return found
+
+
+def sign(text: str, key: Ed25519PrivateKey, name: str) -> Note:
+    """The text with one signature."""
+    id = VerifierKey(name, key.public_key().public_bytes_raw()).id
+    return Note(text, (Signature(name, id, key.sign(text.encode())),))
+
+
+def parse_note(data: bytes) -> Note:
+    """A note; unknown kinds of signatures are kept as they are. Raises `Invalid` (`note`)."""
+    try:
+        text, separator, tail = data.decode().rpartition("\n\n")
+        if not separator or not tail.endswith("\n"):
+            raise ValueError("no signature lines")
+        return Note(f"{text}\n", tuple(_signature(line) for line in tail[:-1].split("\n")))
+    except (ValueError, binascii.Error) as error:
+        raise Invalid(f"no signed note: {error}", code="note", hint="Restore the checkpoint from a copy.") from error
+
+
+def _signature(line: str) -> Signature:
+    name, _, encoded = line.removeprefix(_DASH).partition(" ")
+    data = base64.b64decode(encoded, validate=True)
+    if not line.startswith(_DASH) or not name or len(data) < 5:
+        raise ValueError("a signature line is malformed")
+    return Signature(name, data[:4], data[4:])
+
+
+def parse_checkpoint(text: str) -> Checkpoint:
+    """The checkpoint in a note's text; extension lines are allowed. Raises `Invalid` (`checkpoint`)."""
+    lines = text.split("\n")
+    try:
+        origin, size, root = lines[0], lines[1], base64.b64decode(lines[2], validate=True)
+        if not origin or lines[-1] or not size.isascii() or not size.isdigit() or size != str(int(size)):
+            raise ValueError("name and size are malformed")
+        if len(root) != 32:
+            raise ValueError("the root is not 32 bytes long")
+    except (ValueError, IndexError, binascii.Error) as error:
+        raise Invalid(f"no checkpoint: {error}", code="checkpoint", hint="Restore it from a copy.") from error
+    return Checkpoint(origin, int(size), root)

@@ -1,0 +1,243 @@
+"""The files of the audit log, written: tiles first, then the checkpoint that vouches for them, each made durable.
+
+The files are the truth up to the checkpoint. What a crash leaves beyond it is overwritten: no append writes a file that
+the durable checkpoint needs. Does not talk to the database (`sequencer.py`) and proves nothing (`verify.py`).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from groundplan.core.audit.checkpoint import Checkpoint, VerifierKey, log_origin, parse_checkpoint, parse_note, sign
+from groundplan.core.audit.merkle import EMPTY_ROOT, leaf_hash, root_of
+from groundplan.core.audit.tiles import WIDTH, Tiles, encode_bundle, levels_of, tile_path
+from groundplan.core.errors import Conflict, GroundplanError, Unavailable
+from groundplan.core.home import sync_folder, write_atomically
+
+
+class AuditLog:
+    """One log, open for appending by one process (flock on `lock` in its folder). Close it, or use `with`.
+
+    After an error of `append` it takes no more entries: open it again, which starts from the last durable checkpoint.
+    """
+
+    def __init__(self, folder: Path, key: Ed25519PrivateKey) -> None:
+        """Open or begin the log in `folder`.
+
+        Raises `Conflict` (`audit_locked`: another process writes it; `audit_foreign`: not signed with `key`;
+        `audit_damaged`: the files do not give the root of the checkpoint).
+        """
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._folder = folder
+        self._key = key
+        self._public = VerifierKey(log_origin(public := key.public_key().public_bytes_raw()), public)
+        self._known_folders: set[Path] = {folder}
+        self._usable = False
+        self._lock = _lock(folder)
+        try:
+            self._checkpoint = self._newest()
+            self._bundle, self._rows = self._frontier()
+            write_atomically(folder / "log.pub", self._public.encode().encode() + b"\n", 0o644)
+        except BaseException:
+            os.close(self._lock)
+            raise
+        self._usable = True
+
+    def __enter__(self) -> AuditLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The newest durable checkpoint."""
+        return self._checkpoint
+
+    @property
+    def tiles(self) -> Tiles:
+        """The files, to read."""
+        return Tiles(self._folder)
+
+    def append(self, entries: Sequence[bytes]) -> Checkpoint:
+        """Add entries, all of them or none, durably (group commit) and return the new checkpoint.
+
+        Each entry is at most 65,535 bytes. Raises `Unavailable` (`audit_write`) where the disk refuses.
+        """
+        if not self._usable:
+            raise Unavailable(
+                "the audit log is closed after an error", code="audit_closed", hint="Open it again.", retry_after=1
+            )
+        if not entries:
+            return self._checkpoint
+        self._usable = False
+        full, files = self._grow(entries)
+        size = self._checkpoint.size + len(entries)
+        checkpoint = Checkpoint(self._public.name, size, _root(self._rows))
+        try:
+            self._write(files)
+            note = sign(checkpoint.text(), self._key, self._public.name)
+            write_atomically(self._folder / "checkpoint", note.encode(), 0o644)
+            self._drop_partials(full)
+        except OSError as error:
+            raise Unavailable(
+                f"the audit log cannot be written: {error.strerror}",
+                code="audit_write",
+                hint="Free space on the disk of HOME, or repair it; entries wait in the database until then.",
+                retry_after=5,
+            ) from error
+        self._checkpoint = checkpoint
+        self._usable = True
+        return checkpoint
+
+    def close(self) -> None:
+        """Let another process write. Safe to repeat."""
+        self._usable = False
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def _newest(self) -> Checkpoint:
+        try:
+            data = (self._folder / "checkpoint").read_bytes()
+        except FileNotFoundError:
+            return Checkpoint(self._public.name, 0, EMPTY_ROOT)
+        note = parse_note(data)
+        if not note.signed_by(self._public):
+            raise Conflict(
+                "the audit log was not signed with the checkpoint key of this HOME",
+                code="audit_foreign",
+                where=str(self._folder / "checkpoint"),
+                hint="Restore audit and keys from the same backup, or find out who changed the checkpoint.",
+            )
+        return parse_checkpoint(note.text)
+
+    def _frontier(self) -> tuple[list[bytes], list[list[bytes]]]:
+        """Entries of the last, partial bundle, and the hashes of the partial tile of each level."""
+        size, tiles = self._checkpoint.size, Tiles(self._folder)
+        rows: list[list[bytes]] = []
+        bundle: list[bytes] = []
+        problem = ""
+        try:
+            for level in range(levels_of(size)):
+                index, width = divmod(size >> (8 * level), WIDTH)
+                rows.append(tiles.hashes(level, index, width) if width else [])
+            if size % WIDTH:
+                bundle = tiles.entries(size // WIDTH, size % WIDTH)
+        except GroundplanError as error:
+            problem = error.message
+        if problem or _root(rows) != self._checkpoint.root or [leaf_hash(e) for e in bundle] != (rows or [[]])[0]:
+            raise Conflict(
+                f"the audit log is damaged: {problem or 'its last tiles do not give the root of the checkpoint'}",
+                code="audit_damaged",
+                where=str(self._folder),
+                hint="Run `groundplan audit verify` to see what changed, then restore the folder audit from a copy.",
+            )
+        return bundle, rows
+
+    def _grow(self, entries: Sequence[bytes]) -> tuple[list[str], list[tuple[str, bytes]]]:
+        """Take entries into the frontier. Returns the paths of tiles that became full, and the files to write."""
+        full: list[str] = []
+        files: list[tuple[str, bytes]] = []
+        size = self._checkpoint.size
+        for entry in entries:
+            self._bundle.append(entry)
+            size += 1
+            if not self._rows:
+                self._rows.append([])
+            self._rows[0].append(leaf_hash(entry))
+            if len(self._bundle) == WIDTH:
+                self._fill(size, full, files)
+        before = self._checkpoint.size
+        for level, row in enumerate(self._rows):
+            # A tile that did not grow is in use by the durable checkpoint and must not be written again.
+            if row and size >> (8 * level) != before >> (8 * level):
+                files.append((tile_path(level, (size >> (8 * level)) // WIDTH, len(row)), b"".join(row)))
+        if self._bundle:
+            files.append((tile_path("entries", size // WIDTH, len(self._bundle)), encode_bundle(self._bundle)))
+        return full, files
+
+    def _fill(self, size: int, full: list[str], files: list[tuple[str, bytes]]) -> None:
+        path = tile_path("entries", size // WIDTH - 1)
+        full.append(path)
+        files.append((path, encode_bundle(self._bundle)))
+        self._bundle = []
+        level = 0
+        while level < len(self._rows) and len(self._rows[level]) == WIDTH:
+            path = tile_path(level, (size >> (8 * level)) // WIDTH - 1)
+            full.append(path)
+            files.append((path, b"".join(self._rows[level])))
+            if level + 1 == len(self._rows):
+                self._rows.append([])
+            self._rows[level + 1].append(root_of(self._rows[level]))
+            self._rows[level] = []
+            level += 1
+
+    def _write(self, files: Sequence[tuple[str, bytes]]) -> None:
+        """Write files, then make all of them and their names durable."""
+        folders: set[Path] = set()
+        descriptors: list[int] = []
+        try:
+            for name, data in files:
+                path = self._folder / name
+                self._make(path.parent, folders)
+                folders.add(path.parent)
+                descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+                descriptors.append(descriptor)
+                view = memoryview(data)
+                while view:
+                    view = view[os.write(descriptor, view) :]
+            for descriptor in descriptors:
+                os.fdatasync(descriptor)
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        for folder in folders:
+            sync_folder(folder)
+
+    def _make(self, folder: Path, changed: set[Path]) -> None:
+        if folder in self._known_folders:
+            return
+        self._make(folder.parent, changed)
+        # A folder of partial tiles goes away when its tile is full, so it is not remembered.
+        if not folder.exists():
+            folder.mkdir(mode=0o700)
+            changed.add(folder.parent)
+        if not folder.name.endswith(".p"):
+            self._known_folders.add(folder)
+
+    def _drop_partials(self, full: Sequence[str]) -> None:
+        for name in full:
+            folder = self._folder / f"{name}.p"
+            if folder.exists():
+                for path in folder.iterdir():
+                    path.unlink()
+                folder.rmdir()
+
+
+def _lock(folder: Path) -> int:
+    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise Conflict(
+            f"another process writes the audit log in {folder}",
+            code="audit_locked",
+            hint="One `up` writes a HOME; stop the other one.",
+        ) from error
+    return descriptor
+
+
+def _root(rows: Sequence[Sequence[bytes]]) -> bytes:
+    """The root from the partial tiles of all levels: what is below a level's last hash is the rest of that level."""
+    rest: list[bytes] = []
+    for row in rows:
+        hashes = [*row, *rest]
+        rest = [root_of(hashes)] if hashes else []
+    return rest[0] if rest else EMPTY_ROOT

@@ -1,0 +1,332 @@
+"""Verification of the audit log from its files alone, naming what was altered, and proofs for single entries.
+
+Only the folder is read: no database, no HOME, no network. Files prove integrity up to the checkpoint; that this is the
+newest one, or the only one, is shown by a checkpoint that somebody else kept (`earlier`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from groundplan.core.audit.checkpoint import Checkpoint, Note, VerifierKey, parse_checkpoint, parse_key, parse_note
+from groundplan.core.audit.merkle import EMPTY_ROOT, root_of, verify_inclusion
+from groundplan.core.audit.merkle import inclusion_proof as path_of
+from groundplan.core.audit.tiles import WIDTH, Tiles, levels_of, tile_path, tiles_of
+from groundplan.core.errors import GroundplanError, Invalid, NotFound
+
+MOST_PROBLEMS = 100
+"""How many are told."""
+TOO_MANY = 1_000
+"""After so many the rest is not read: a forged checkpoint may claim any size."""
+Progress = Callable[[int, int], None]
+"""(entries read, entries in all)"""
+
+
+@dataclass(frozen=True, slots=True)
+class LogProblem:
+    """What does not hold, at an entry (its index) or a file (its path)."""
+
+    where: int | str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{'entry ' if isinstance(self.where, int) else ''}{self.where}: {self.message}"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a verification found. `root` is that of the checkpoint (hex); `signed` says by which key, in words:
+    `unsigned`, `self-signed` (the key lies beside the log) or `trusted key` (the caller gave it)."""
+
+    ok: bool
+    entries: int
+    root: str
+    signed: str
+    problems: tuple[LogProblem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class InclusionProof:
+    """That `entry` is number `index` under the signed `checkpoint`. Hashes are 32 bytes, from the leaf upwards."""
+
+    index: int
+    entry: bytes
+    hashes: tuple[bytes, ...]
+    checkpoint: bytes
+
+    def holds(self, public_key: bytes) -> bool:
+        """Whether the proof and the signature hold, with nothing but the log's public key (see `verify`)."""
+        try:
+            note = parse_note(self.checkpoint)
+            point = parse_checkpoint(note.text)
+            key = _key(public_key, point.origin)
+        except Invalid:
+            return False
+        leaf = hashlib.sha256(b"\x00" + self.entry).digest()
+        return note.signed_by(key) and verify_inclusion(self.index, point.size, leaf, self.hashes, point.root)
+
+
+def inclusion_proof(folder: Path, index: int) -> InclusionProof:
+    """The proof for entry `index` under the checkpoint in `folder`. Raises `NotFound` (`audit_entry`), `Invalid`."""
+    data = _checkpoint_file(folder)
+    point, tiles = parse_checkpoint(parse_note(data).text), Tiles(folder)
+    if not 0 <= index < point.size:
+        raise NotFound(
+            f"the log has {point.size} entries, none with the index {index}",
+            code="audit_entry",
+            hint="An entry has an index a few seconds after it was recorded.",
+        )
+    hashes = path_of(index, point.size, lambda start, end: tiles.subtree(point.size, start, end))
+    return InclusionProof(index, tiles.entry(index, point.size), tuple(hashes), data)
+
+
+def verify(
+    folder: Path,
+    public_key: bytes | None = None,
+    on_progress: Progress | None = None,
+    *,
+    earlier: Iterable[bytes] = (),
+) -> Verdict:
+    """Check every entry and tile in `folder` against its signed checkpoint.
+
+    `public_key` is the content of a log.pub or 32 raw bytes; without it the log.pub beside the log is used. `earlier`
+    are checkpoints of the same log kept elsewhere: the log must continue each of them. Never raises for what is in the
+    files.
+    """
+    check = _Check(Tiles(folder), on_progress)
+    try:
+        note = parse_note(_checkpoint_file(folder))
+        point = parse_checkpoint(note.text)
+    except GroundplanError as error:
+        return Verdict(False, 0, "", "unsigned", (LogProblem("checkpoint", error.message),))
+    signed = check.signature(folder, note, point, public_key)
+    check.run(point)
+    for data in earlier:
+        check.continues(data, point, public_key or _own_key(folder))
+    problems = check.told()
+    return Verdict(not problems, point.size, point.root.hex(), signed, problems)
+
+
+@dataclass(slots=True)
+class _Check:
+    tiles: Tiles
+    on_progress: Progress | None
+    problems: list[LogProblem] = field(default_factory=list)
+    foreign: dict[int, bytes] = field(default_factory=dict)
+    """Leaf hashes of entries that are not where they belong, by index."""
+
+    def add(self, where: int | str, message: str) -> None:
+        self.problems.append(LogProblem(where, message))
+
+    def told(self) -> tuple[LogProblem, ...]:
+        rest = len(self.problems) - MOST_PROBLEMS
+        if rest <= 0:
+            return tuple(self.problems)
+        return (*self.problems[:MOST_PROBLEMS], LogProblem("…", f"and {rest} more problems"))
+
+    def signature(self, folder: Path, note: Note, point: Checkpoint, given: bytes | None) -> str:
+        content = given if given is not None else _own_key(folder)
+        if content is None:
+            self.add("log.pub", "the public key is missing, so the signature cannot be checked")
+            return "unsigned"
+        try:
+            key = _key(content, point.origin)
+        except Invalid as error:
+            self.add("log.pub", error.message)
+            return "unsigned"
+        if not note.signed_by(key):
+            self.add("checkpoint", f"the checkpoint is not signed by the key {key.encode()}")
+            return "unsigned"
+        return "trusted key" if given is not None else "self-signed"
+
+    def run(self, point: Checkpoint) -> None:
+        """Read all of the log and compare it with the checkpoint."""
+        leaves, row = self._entries(point.size)
+        self._name_foreign(point.size)
+        if len(self.problems) > TOO_MANY:
+            self.add("checkpoint", "too many problems: not all of the log was read")
+            return
+        rest = leaves
+        for level in range(1, levels_of(point.size)):
+            row, tail = self._level(level, point.size, row, rest)
+            rest = tail
+        root = root_of([*row, *rest]) if row or rest else EMPTY_ROOT
+        if root != point.root:
+            found = "together with these problems" if self.problems else "entries and tiles agree with each other, so"
+            self.add("checkpoint", f"{found} the files give another root than the signed one: {root.hex()}")
+
+    def _entries(self, size: int) -> tuple[list[bytes], list[bytes]]:
+        """(the leaf hashes of the last, partial bundle as one root, roots of the full bundles)"""
+        roots: list[bytes] = []
+        rest: list[bytes] = []
+        for index, width in tiles_of(size, 0):
+            root = self._bundle(index, width, size)
+            if width == WIDTH:
+                roots.append(root)
+            else:
+                rest = [root]
+            if self.on_progress:
+                self.on_progress(index * WIDTH + width, size)
+            if len(self.problems) > TOO_MANY:
+                break
+        return rest, roots
+
+    def _bundle(self, index: int, width: int, size: int) -> bytes:
+        """Check one bundle against its hash tile, the tile against the one above; return the root to go on with."""
+        leaves = self._leaves(index, width)
+        hashes = self._hashes(0, index, width)
+        if leaves == hashes and leaves is not None:
+            return root_of(leaves)
+        above = self._above(index, width, size)
+        if leaves is not None and (hashes is None or (above is not None and root_of(leaves) == above)):
+            if hashes is not None:
+                self.add(tile_path(0, index, width), "the hash tile was altered; the entries are as signed")
+            return root_of(leaves)
+        if hashes is None:
+            return above or EMPTY_ROOT
+        if leaves is not None:
+            self._compare(index * WIDTH, leaves, hashes)
+        return root_of(hashes)
+
+    def _leaves(self, index: int, width: int) -> list[bytes] | None:
+        first = index * WIDTH
+        sha256 = hashlib.sha256
+        try:
+            return [sha256(b"\x00" + entry).digest() for entry in self.tiles.entries(index, width)]
+        except NotFound as error:
+            self.add(first, f"entries {first} to {first + width - 1} are missing: {error.message}")
+        except (GroundplanError, OSError) as error:
+            self.add(first, f"entries {first} to {first + width - 1} cannot be read: {error}")
+        return None
+
+    def _hashes(self, level: int, index: int, width: int) -> list[bytes] | None:
+        try:
+            return self.tiles.hashes(level, index, width)
+        except GroundplanError as error:
+            self.add(tile_path(level, index, width), error.message)
+        except OSError as error:
+            self.add(tile_path(level, index, width), f"the tile cannot be read: {error.strerror}")
+        return None
+
+    def _above(self, index: int, width: int, size: int) -> bytes | None:
+        """The root of a full bundle as the tile above has it; None where there is none."""
+        if width != WIDTH:
+            return None
+        parent, offset = divmod(index, WIDTH)
+        try:
+            return self.tiles.hashes(1, parent, min(WIDTH, (size >> 8) - parent * WIDTH))[offset]
+        except (GroundplanError, OSError):
+            return None
+
+    def _compare(self, first: int, leaves: Sequence[bytes], hashes: Sequence[bytes]) -> None:
+        """Name the entries of one bundle that differ from the hashes they were logged with."""
+        present, wanted = set(leaves), set(hashes)
+        for offset, hash in enumerate(hashes):
+            if hash in present:
+                continue
+            if offset < len(leaves) and leaves[offset] not in wanted:
+                self.foreign[first + offset] = leaves[offset]
+            else:
+                self.add(first + offset, "the entry is missing")
+        for leaf in leaves[len(hashes) :]:
+            if leaf not in wanted:
+                self.add(first + len(hashes), "an entry was added that was never logged")
+        kept = [leaf for leaf in leaves if leaf in wanted]
+        expected = [hash for hash in hashes if hash in present]
+        if kept == expected:
+            return
+        places = {hash: first + offset for offset, hash in enumerate(hashes)}
+        for hash, leaf in zip(expected, kept, strict=False):
+            if hash != leaf:
+                self.add(places[hash], f"the entry was reordered: entry {places[leaf]} stands in its place")
+        if len(kept) > len(expected):
+            self.add(first, "an entry stands here more than once")
+
+    def _name_foreign(self, size: int) -> None:
+        """Say of each entry that does not belong where it stands whether it is altered or comes from elsewhere."""
+        if not self.foreign or len(self.problems) > TOO_MANY:
+            return
+        wanted = set(self.foreign.values())
+        home: dict[bytes, int] = {}
+        for index, width in tiles_of(size, 0):
+            try:
+                hashes = self.tiles.hashes(0, index, width)
+            except (GroundplanError, OSError):
+                continue
+            home.update({hash: index * WIDTH + at for at, hash in enumerate(hashes) if hash in wanted})
+        for index, leaf in self.foreign.items():
+            if leaf in home:
+                self.add(index, f"the entry was reordered: entry {home[leaf]} stands in its place")
+            else:
+                self.add(index, "the entry was altered")
+
+    def _level(
+        self, level: int, size: int, row: Sequence[bytes], rest: Sequence[bytes]
+    ) -> tuple[list[bytes], list[bytes]]:
+        """Check the tiles of a level against `row` computed from below; return the row above and the ragged rest."""
+        up: list[bytes] = []
+        tail = list(rest)
+        for index, width in tiles_of(size, level):
+            computed = list(row[index * WIDTH : index * WIDTH + width])
+            stored = self._hashes(level, index, width)
+            if stored is not None and stored != computed:
+                self.add(tile_path(level, index, width), "the tile does not hold the hashes of the tiles below it")
+            if width == WIDTH:
+                up.append(root_of(computed))
+            else:
+                tail = [root_of([*computed, *rest])]
+        return up, tail
+
+    def continues(self, data: bytes, point: Checkpoint, public_key: bytes | None) -> None:
+        """Check that the log continues a checkpoint from elsewhere."""
+        try:
+            note = parse_note(data)
+            old = parse_checkpoint(note.text)
+            signed = public_key is not None and note.signed_by(_key(public_key, old.origin))
+        except Invalid as error:
+            self.add("earlier checkpoint", error.message)
+            return
+        name = f"earlier checkpoint of {old.size} entries"
+        if old.origin != point.origin or not signed:
+            self.add(name, "it is not from this log")
+        elif old.size > point.size:
+            self.add(name, f"the log was cut: it has {point.size} entries")
+        elif old.size and self._root_at(old.size, point.size) != old.root:
+            self.add(name, "the log was rewritten: its first entries are not those that were signed then")
+
+    def _root_at(self, size: int, whole: int) -> bytes | None:
+        try:
+            return self.tiles.subtree(whole, 0, size)
+        except (GroundplanError, OSError, IndexError):
+            return None
+
+
+def _checkpoint_file(folder: Path) -> bytes:
+    try:
+        return (folder / "checkpoint").read_bytes()
+    except OSError as error:
+        raise NotFound(
+            f"there is no checkpoint in {folder}",
+            code="audit_missing",
+            where=str(folder),
+            hint="Give the folder audit of a HOME, or a copy of it.",
+        ) from error
+
+
+def _own_key(folder: Path) -> bytes | None:
+    try:
+        return (folder / "log.pub").read_bytes()
+    except OSError:
+        return None
+
+
+def _key(content: bytes, origin: str) -> VerifierKey:
+    if len(content) == 32:
+        return VerifierKey(origin, content)
+    try:
+        return parse_key(content.decode())
+    except UnicodeDecodeError as error:
+        raise Invalid("no public key of a log", code="verifier_key", hint="Give the content of log.pub.") from error
