@@ -253,17 +253,6 @@ def test_a_provider_that_bills_more_than_its_bound_is_owed_from_the_next_grant()
     assert slices.reserve((b"2", 0), [Charge("a", PERIOD, 3)]) == "a"
 
 
-def test_a_period_in_use_is_not_forgotten() -> None:
-    slices = Slices()
-    slices.grant("a", PERIOD, 10)
-    slices.reserve((b"1", 0), [Charge("a", PERIOD, 10)])
-    with pytest.raises(Conflict):
-        slices.forget("a", PERIOD)
-    slices.settle((b"1", 0), 10)
-    slices.forget("a", PERIOD)
-    assert list(slices.keys()) == []
-
-
 def test_a_retry_without_any_charges_goes_to_the_budgets_it_inherited() -> None:
     first, second = (b"c" * 16, 0), (b"c" * 16, 1)
     state = fold(

@@ -8,7 +8,7 @@ Where grants come from and how a crash is recovered are elsewhere (`lease_store`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from groundplan.core.errors import Conflict
 from groundplan.ledger.model import Charge
@@ -106,10 +106,6 @@ class Slices:
             if charge.budget == budget and charge.period == period
         )
 
-    def is_open(self, budget: str, period: str) -> bool:
-        """Whether any open reservation names this budget and period."""
-        return any(c.budget == budget and c.period == period for charges in self._open.values() for c in charges)
-
     def spent(self, budget: str, period: str) -> int:
         """What settlements charged since this worker started."""
         return self._spent.get((budget, period), 0)
@@ -128,17 +124,9 @@ class Slices:
         """All that this worker ever gave back."""
         return self._released.get((budget, period), 0)
 
-    def keys(self) -> Iterator[Key]:
+    def granted_keys(self) -> list[Key]:
         """Every (budget, period) that was ever granted."""
-        return iter(list(self._available))
-
-    def forget(self, budget: str, period: str) -> None:
-        """Drop the books of a period that is over: nothing available, nothing open. Raises `Conflict` otherwise."""
-        key = (budget, period)
-        if self._available.get(key, 0) > 0 or self.is_open(budget, period):
-            raise Conflict("the slice is still in use", code="slice_in_use", hint="Release it first.")
-        for book in (self._available, self._spent, self._released):
-            book.pop(key, None)
+        return list(self._available)
 
     def _take(self, token: Token) -> Sequence[Charge]:
         charges = self._open.pop(token, None)
