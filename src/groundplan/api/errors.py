@@ -1,6 +1,7 @@
 """Errors as the control API tells them: `{"error": {"message", "type", "code", "hint", "where"?, "problems"?}}`.
 
-Only shapes; which error happens is decided elsewhere. An unknown exception is logged with an id and told without its trace.
+Only shapes; which error happens is decided elsewhere. An unknown exception is logged
+with an id and told without its trace.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What every request to the control port must pass before any route: a local Host header, and on the way out safe headers.
+"""What every request to the control port must pass before any route: a local Host header and a bounded body.
 
-Who is asking is decided in `caller.py`. Written as plain ASGI, so that streamed answers are not buffered.
+On the way out come safe headers. Who is asking is decided in `caller.py`. Plain ASGI, so that answers are not buffered.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
 HEADERS: tuple[tuple[bytes, bytes], ...] = (
     (
         b"content-security-policy",
-        b"default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'none'; "
-        b"frame-ancestors 'none'; form-action 'self'",
+        b"default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; object-src 'none'; "
+        b"base-uri 'none'; frame-ancestors 'none'; form-action 'self'",
     ),
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),

@@ -40,7 +40,7 @@ def _text(path: Path) -> str:
 
 
 def plan(workspace: WorkspaceOption = None, home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Show what would change, the priced alternatives, who must approve, and every rule that refuses. Exit 65 if refused."""
+    """Show what would change, the priced alternatives, who must approve, and every refusal. Exit 65 if refused."""
     files = workspace_files(workspace_for(workspace))
     value = ControlClient.connect(home).post("/api/plan", {"files": files})
     emit(value, as_json, plan_text(value))

@@ -1,7 +1,7 @@
-"""`groundplan kill`: stops something now, and says when it has stopped everywhere. Works beside a gateway without PostgreSQL too.
+"""`groundplan kill`: stops something now, and says when it has stopped everywhere, also without PostgreSQL.
 
-`--home` with `--offline` (or when no `up` answers) writes HOME/run/kill.json, which every gateway worker of this HOME reads
-each heartbeat; the next `up` takes it over into the live policy.
+`--home` with `--offline` (or when no `up` answers) writes HOME/run/kill.json, which every gateway worker of this HOME
+reads each heartbeat; the next `up` takes it over into the live policy.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The command `groundplan`: finds the module of a command only when that command is asked for, so that help is instant.
+"""The command `groundplan`: finds the module of a command only when it is asked for, so that help is instant.
 
-It holds no command itself; each lives in its own module and speaks to the HTTP API, or to files where it must work alone.
+It holds no command itself; each lives in its own module and speaks to the HTTP API, or to files where it works alone.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`groundplan people`: live membership. YAML names people at the first start only; afterwards these commands change them."""
+"""`groundplan people`: live membership. YAML names people at the first start only; then these commands change them."""
 
 from __future__ import annotations
 

@@ -18,7 +18,8 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
 def status_text(value: dict[str, Any]) -> str:
     """The same for people."""
     lines = [
-        f"{value['company'] or 'no company yet'}: blueprint {value['blueprint'] or 'none'}, PostgreSQL {value['postgres']}"
+        f"{value['company'] or 'no company yet'}: blueprint {value['blueprint'] or 'none'}, "
+        f"PostgreSQL {value['postgres']}"
     ]
     gateways = value["gateways"]
     if gateways:

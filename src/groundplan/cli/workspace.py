@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from groundplan.catalog.check import check as check_workspace
-from groundplan.catalog.loader import load
+from groundplan.catalog.check import validate
 from groundplan.catalog.scaffold import init as scaffold
 from groundplan.catalog.schema import json_schema
 from groundplan.cli.options import JsonOption, workspace_for
 from groundplan.cli.output import emit
-from groundplan.core.errors import Invalid
+from groundplan.economics.price import known_price
 
 
 def init(
@@ -59,12 +59,7 @@ def check(
         typer.echo(json.dumps(json_schema(), indent=2))
         return
     folder = workspace_for(workspace)
-    declared = load(folder)
-    problems = check_workspace(declared)
-    if problems:
-        raise Invalid(
-            f"{len(problems)} problems in {folder}", code="workspace_invalid", hint="Correct them and check again.",
-            problems=tuple(problems),
-        )  # fmt: skip
+    today = datetime.now(UTC).date()
+    declared = validate(folder, known_price=lambda model: known_price(model, today))
     count = len(declared.workloads)
     emit({"ok": True, "folder": str(folder), "workloads": count}, as_json, f"{folder} is in order: {count} workloads")

@@ -1,0 +1,118 @@
+"""The control API as a process: composes routes, security and background work over one database.
+
+The console mounts its pages on `create_app` and speaks to the same routes. Rules are the domains'; SQL is in stores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import uvicorn
+from fastapi import APIRouter, FastAPI
+from psycopg_pool import ConnectionPool
+
+from groundplan.api import background, errors
+from groundplan.api.context import Services
+from groundplan.api.genesis import genesis_if_empty
+from groundplan.api.routes import ALL, PAGES
+from groundplan.api.security import LocalOnly
+from groundplan.core.clock import SystemClock
+from groundplan.core.database import database_url
+from groundplan.core.errors import GroundplanError
+from groundplan.core.home import Home
+from groundplan.core.settings import Settings, load_settings
+
+POOL_SIZE = 12
+POOL_WAIT_SECONDS = 5.0
+
+
+def create_app(home: Home, settings: Settings, workspace: Path | None = None, demo: bool = False) -> FastAPI:
+    """The application. It connects at its start, makes blueprint 1 where there is none and a workspace is given."""
+    pool = ConnectionPool(
+        database_url(home, settings, "control"), min_size=2, max_size=POOL_SIZE, timeout=POOL_WAIT_SECONDS, open=False,
+        name="control",
+    )  # fmt: skip
+    services = Services(home, settings, workspace, demo, pool, SystemClock())
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        with ExitStack() as stack:
+            pool.open(wait=True, timeout=30)
+            stack.callback(pool.close)
+            genesis_if_empty(home, settings, workspace, demo)
+            background.start(services, stack)
+            yield
+
+    app = FastAPI(
+        title="Groundplan control API",
+        version="1",
+        openapi_url="/api/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    app.state.services = services
+    api = APIRouter(prefix="/api")
+    for router in ALL:
+        api.include_router(router)
+    app.include_router(api)
+    for pages in PAGES:
+        app.include_router(pages)
+    app.add_api_route("/livez", lambda: {"alive": True}, include_in_schema=False)
+    errors.install(app)
+    app.add_middleware(LocalOnly)
+    return app
+
+
+Make = Callable[[Home, Settings, Path | None, bool], FastAPI]
+
+
+def run(make: Make, arguments: Sequence[str] | None = None) -> int:
+    """Serve what `make` makes on the inherited socket `--fd`; returns the exit code. The console's process uses it too."""
+    options = _options(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    settings = replace(load_settings(), home=options.home.absolute())
+    try:
+        app = make(Home(settings.home), settings, options.workspace, options.demo)
+    except GroundplanError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    config = uvicorn.Config(
+        app, log_level="info", access_log=False, lifespan="on", timeout_graceful_shutdown=5, timeout_keep_alive=30,
+        server_header=False, limit_concurrency=200, h11_max_incomplete_event_size=64 << 10,
+    )  # fmt: skip
+    listener = socket.socket(fileno=options.fd) if options.fd is not None else _listen(options.port)
+    uvicorn.Server(config).run(sockets=[listener])
+    return 0
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="groundplan control", description="The control API of one HOME.")
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--fd", type=int, help="listening socket that was opened by the parent")
+    parser.add_argument("--port", type=int, default=8601, help="port of 127.0.0.1 where no --fd is given")
+    parser.add_argument("--workspace", type=Path)
+    parser.add_argument("--demo", action="store_true")
+    return parser.parse_args(arguments)
+
+
+def _listen(port: int) -> socket.socket:
+    listener = socket.create_server(("127.0.0.1", port))
+    listener.setblocking(False)
+    return listener
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry of `python -m groundplan.api.app --home HOME --fd N`: the API without pages."""
+    return run(create_app, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

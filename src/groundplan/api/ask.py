@@ -1,0 +1,59 @@
+"""One question to the gateway of this machine through its OpenAI API, as any client would send it.
+
+Used by the demo's acts and by `groundplan ask`; needs a key. Standard library only.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from typing import Any
+from urllib.parse import urlsplit
+
+from groundplan.core.errors import Exhausted, GroundplanError, Invalid, Unavailable
+
+KEY_WAIT_SECONDS = 3.0
+
+
+def ask_once(gateway: str, key: str, workload: str, question: str, max_tokens: int | None = None) -> dict[str, Any]:
+    """The answer's body. A key that the gateways have not heard of yet is tried again for three seconds."""
+    body: dict[str, Any] = {"model": workload, "messages": [{"role": "user", "content": question}]}
+    if max_tokens is not None:
+        body["max_tokens"] = max_tokens
+    deadline = time.monotonic() + KEY_WAIT_SECONDS
+    while True:
+        status, value = post_chat(gateway, key, body)
+        if status == 200:
+            return value
+        if status != 401 or time.monotonic() > deadline:
+            raise error_of(status, value)
+        time.sleep(0.05)
+
+
+def post_chat(gateway: str, key: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    parts = urlsplit(gateway)
+    connection = http.client.HTTPConnection(parts.hostname or "127.0.0.1", parts.port, timeout=180)
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+    try:
+        connection.request("POST", f"{parts.path}/chat/completions", json.dumps(body).encode(), headers)
+        response = connection.getresponse()
+        value = json.loads(response.read())
+        return response.status, value if isinstance(value, dict) else {}
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise Unavailable(
+            f"the gateway {gateway} does not answer: {error.__class__.__name__}", code="gateway_unreachable",
+            hint="`groundplan status` shows the gateway workers.",
+        ) from error  # fmt: skip
+    finally:
+        connection.close()
+
+
+def error_of(status: int, value: dict[str, Any]) -> GroundplanError:
+    told = value.get("error") or {}
+    kind = Exhausted if status == 429 else Unavailable if status >= 500 else Invalid
+    return kind(
+        str(told.get("message") or f"the gateway answered {status}"),
+        code=str(told.get("code") or "gateway"),
+        hint=str(told.get("hint") or ""),
+    )

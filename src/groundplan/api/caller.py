@@ -1,0 +1,138 @@
+"""Who is asking: the local operator by bearer token, or somebody with a console session (and a CSRF token on writes).
+
+What they may do is decided by the routes with the small rules at the end; who somebody is, by `identity`.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from typing import Annotated
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from fastapi import Depends, Request
+
+from groundplan.api import store
+from groundplan.api.context import Services, Using
+from groundplan.core.audit.entry import OPERATOR, person_actor
+from groundplan.core.errors import Denied, Unauthenticated
+from groundplan.identity import sessions
+
+COOKIE = "groundplan_session"
+LOOPBACK = frozenset({"127.0.0.1", "::1"})
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Somebody who is known. `person` is None for the local operator who acts as nobody else."""
+
+    actor: str
+    """As the audit log names them."""
+    person: UUID | None
+    email: str | None
+    name: str
+    operator: bool
+    """Holds the operator's rights: by token, or signed in as the local operator and acting as nobody."""
+    demo: bool = False
+    """Acts as a person of the demo; counts as no evidence."""
+    csrf: str | None = None
+    session: str | None = None
+    duties: tuple[tuple[str, str], ...] = ()
+    """(subject, duty) pairs."""
+
+
+def caller_of(request: Request, services: Using) -> Caller:
+    """Whoever sends this request. Raises `Unauthenticated`, or `Denied` for a write without its CSRF token."""
+    header = request.headers.get("authorization", "")
+    if header:
+        return _by_token(services, header)
+    token = request.cookies.get(COOKIE)
+    caller = _by_session(services, token) if token else None
+    if caller is None:
+        raise Unauthenticated(
+            "you are not signed in", code="not_signed_in", hint="Run `groundplan login` for a one-time link."
+        )
+    if request.method not in _SAFE_METHODS:
+        _check_same_site(request, caller)
+    return caller
+
+
+def _by_token(services: Services, header: str) -> Caller:
+    scheme, _, token = header.partition(" ")
+    if scheme.lower() == "bearer" and sessions.is_operator_token(services.home, token.strip()):
+        return Caller(OPERATOR, None, None, "local operator", operator=True)
+    raise Unauthenticated(
+        "this token is not valid here", code="token_invalid", hint="Use the token in HOME/operator.token."
+    )
+
+
+def _by_session(services: Services, token: str) -> Caller | None:
+    with services.transaction() as conn:
+        found = sessions.find_session(conn, token)
+        if found is None:
+            return None
+        who = found.acting_as or found.person_id
+        person = store.person(conn, who) if who is not None else None
+        duties = tuple(store.duties_of(conn, who)) if who is not None else ()
+    if who is not None and (person is None or not person["active"]):
+        return None
+    if person is None or who is None:
+        return Caller(OPERATOR, None, None, "local operator", operator=True, csrf=found.csrf, session=token)
+    acting = found.acting_as is not None
+    name = f"you as {person['name']}" if acting else str(person["name"])
+    return Caller(
+        person_actor(who), who, str(person["email"]), name, operator=False, demo=acting, csrf=found.csrf,
+        session=token, duties=duties,
+    )  # fmt: skip
+
+
+def _check_same_site(request: Request, caller: Caller) -> None:
+    given = request.headers.get("x-csrf-token", "")
+    if caller.csrf is None or not secrets.compare_digest(given.encode(), caller.csrf.encode()):
+        raise Denied(
+            "this write lacks the session's CSRF token", code="csrf", hint="Send X-CSRF-Token from GET /api/session."
+        )
+    origin = request.headers.get("origin")
+    if origin and urlsplit(origin).netloc != request.headers.get("host"):
+        raise Denied("this write comes from another site", code="csrf_origin", hint="Use the console itself.")
+
+
+def operator_of(caller: SignedIn) -> Caller:
+    """The local operator only."""
+    if not caller.operator:
+        raise Denied(
+            "only the local operator may do this", code="operator_only",
+            hint="Use the command line of whoever runs `groundplan up`.",
+        )  # fmt: skip
+    return caller
+
+
+def reader_of(caller: SignedIn) -> Caller:
+    """The operator, or somebody who holds any duty: those who answer for something may look at everything."""
+    if not caller.operator and not caller.duties:
+        raise Denied(
+            "you hold no duty here", code="duty_missing", hint="People with a duty see this; ask one of the owners."
+        )
+    return caller
+
+
+def require_duty(caller: Caller, duties: frozenset[str], subject: str) -> None:
+    """Pass the operator and holders of one of `duties` for the company or for `subject`; raise `Denied` for others."""
+    if caller.operator:
+        return
+    if any(duty in duties and held in {"company", subject} for held, duty in caller.duties):
+        return
+    names = ", ".join(sorted(duties))
+    raise Denied(f"this needs one of the duties {names}", code="duty_missing", hint=f"Ask an owner of {subject}.")
+
+
+def is_loopback(request: Request) -> bool:
+    """Whether the request comes from this machine."""
+    return request.client is not None and request.client.host in LOOPBACK
+
+
+SignedIn = Annotated[Caller, Depends(caller_of)]
+Operator = Annotated[Caller, Depends(operator_of)]
+Reader = Annotated[Caller, Depends(reader_of)]

@@ -1,0 +1,71 @@
+"""What the routes of the control API share: where things are, and the way to a transaction. No rules, no SQL."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import Depends, Request
+from psycopg import Connection
+from psycopg_pool import ConnectionPool
+
+from groundplan.core.clock import Clock
+from groundplan.core.home import Home, write_atomically
+from groundplan.core.settings import Settings
+
+WORKSPACE_NOTE = "workspace"
+"""HOME/workspace: the folder of declarations that was applied last; its documents are the sources' files."""
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything a route needs. One for each control process."""
+
+    home: Home
+    settings: Settings
+    workspace: Path | None
+    """The folder given to `up`; None means the one that was applied last."""
+    demo: bool
+    pool: ConnectionPool[Connection[tuple[Any, ...]]]
+    clock: Clock
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection[tuple[Any, ...]]]:
+        """One connection in one transaction: committed at the end, undone by an exception."""
+        with self.pool.connection() as conn:
+            yield conn
+
+    def folder(self) -> Path | None:
+        """The workspace folder, as given to `up` or as applied last."""
+        if self.workspace is not None:
+            return self.workspace
+        try:
+            noted = (self.home.root / WORKSPACE_NOTE).read_text(encoding="utf-8").strip()
+        except OSError:
+            return None
+        return Path(noted) if noted else None
+
+    def addresses(self) -> dict[str, str]:
+        """`gateway` and `control` base URLs as `up` wrote them; empty where no `up` runs."""
+        try:
+            noted = json.loads((self.home.run / "up.json").read_text(encoding="utf-8"))
+            return {"gateway": str(noted["gateway"]), "control": str(noted["control"])}
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
+
+    def note_folder(self, folder: Path) -> None:
+        """Remember where the applied workspace is, for the documents of its sources."""
+        write_atomically(self.home.root / WORKSPACE_NOTE, f"{folder}\n".encode())
+
+
+def services_of(request: Request) -> Services:
+    """The services of the application that answers this request."""
+    services: Services = request.app.state.services
+    return services
+
+
+Using = Annotated[Services, Depends(services_of)]

@@ -1,0 +1,40 @@
+"""How many bytes of a gateway's journal are not in PostgreSQL yet, by walking the frames after what was shipped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from groundplan.gateway.records import HEADER_BYTES, MAX_FRAME, PREFIX, segment_numbers, segment_path
+
+MOST_BYTES = 8 << 20
+"""A lag above this is told as this."""
+
+
+def journal_lag(folder: Path, segment: int | None, position: int | None) -> int:
+    """Bytes of records in `folder` after `position` of `segment` (nothing shipped yet: all of them)."""
+    lag = 0
+    for number in segment_numbers(folder):
+        if segment is not None and number < segment:
+            continue
+        start = position if number == segment and position else HEADER_BYTES
+        lag += _written(segment_path(folder, number), start)
+        if lag >= MOST_BYTES:
+            return MOST_BYTES
+    return lag
+
+
+def _written(path: Path, start: int) -> int:
+    """Bytes of frames from `start` on; the zeros that follow are room."""
+    try:
+        with path.open("rb") as file:
+            file.seek(start)
+            data = file.read(MOST_BYTES)
+    except OSError:
+        return 0
+    at = 0
+    while at + PREFIX.size <= len(data):
+        length, _ = PREFIX.unpack_from(data, at)
+        if not 0 < length <= MAX_FRAME:
+            break
+        at += PREFIX.size + length
+    return min(at, len(data))

@@ -1,0 +1,39 @@
+"""The routes of the control API, one file for each subject; each is thin: who may, one transaction, one shape."""
+
+from groundplan.api.routes import (
+    audit,
+    changes,
+    demo,
+    history,
+    inbox,
+    keys,
+    kill,
+    knowledge,
+    ledger,
+    people,
+    session,
+    status,
+    why,
+    workloads,
+)
+
+ALL = (
+    status.router,
+    changes.router,
+    history.router,
+    workloads.router,
+    ledger.router,
+    keys.router,
+    people.router,
+    kill.router,
+    audit.router,
+    knowledge.router,
+    inbox.router,
+    why.router,
+    session.router,
+    demo.router,
+)
+"""Routers below /api."""
+
+PAGES = (session.pages,)
+"""Routers without prefix."""

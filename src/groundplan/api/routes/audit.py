@@ -1,0 +1,68 @@
+"""The audit log: newest entries, the proof of one, and a verification of all files."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Query
+
+from groundplan.api.caller import Reader
+from groundplan.api.context import Using
+from groundplan.core.audit import store as audit_store
+from groundplan.core.audit import verify as audit_verify
+from groundplan.core.audit.store import StoredEntry
+from groundplan.core.errors import NotFound, Unavailable
+
+router = APIRouter(tags=["audit"])
+
+
+@router.get("/audit")
+def list_entries(
+    services: Using,
+    _: Reader,
+    subject: str | None = None,
+    before: UUID | None = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+) -> dict[str, Any]:
+    """Newest first; continue with `before` = the last id seen. `index` is null for up to a second."""
+    with services.transaction() as conn:
+        found = audit_store.entries(conn, subject=subject, before=before, limit=limit)
+    return {"entries": [entry_json(entry) for entry in found]}
+
+
+@router.get("/audit/verify")
+def verify(services: Using, _: Reader) -> dict[str, Any]:
+    """Check all files of the log as `groundplan audit verify` does."""
+    return verdict_json(audit_verify.verify(services.home.audit, None))
+
+
+@router.get("/audit/{entry_id}/proof")
+def proof(entry_id: UUID, services: Using, _: Reader) -> dict[str, Any]:
+    """Where an entry is in the log and the hashes that prove it under the newest signed checkpoint."""
+    with services.transaction() as conn:
+        found = audit_store.entry_by_id(conn, entry_id)
+    if found is None:
+        raise NotFound(f"there is no audit entry {entry_id}", code="entry_unknown", hint="GET /api/audit lists them.")
+    if found.leaf_index is None:
+        raise Unavailable(
+            "this entry has no place in the log yet", code="entry_unsequenced", hint="Ask again in a second.",
+            retry_after=1.0,
+        )  # fmt: skip
+    return {
+        **entry_json(found),
+        "proof": proof_json(audit_verify.inclusion_proof(services.home.audit, found.leaf_index)),
+    }
+
+
+def entry_json(stored: StoredEntry) -> dict[str, Any]:
+    entry = stored.entry
+    return {
+        "id": str(entry.id),
+        "index": stored.leaf_index,
+        "at": entry.at,
+        "action": entry.action,
+        "actor": entry.actor,
+        "subject": entry.subject,
+        "detail": dict(entry.detail),
+    }

@@ -1,0 +1,150 @@
+"""From declarations to the next blueprint: plan, apply, roll back; and the approvals that changes wait for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Request
+from psycopg import Connection
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from groundplan.api import release, store
+from groundplan.api.caller import Caller, Reader, SignedIn, require_duty
+from groundplan.api.context import Using
+from groundplan.core.errors import Denied
+
+router = APIRouter(tags=["changes"])
+MAY_RELEASE = frozenset({"engineering", "operations", "architecture", "product"})
+MOST_FILES = 1000
+
+FileName = Annotated[str, StringConstraints(min_length=1, max_length=300)]
+FileText = Annotated[str, StringConstraints(max_length=1 << 20)]
+Reason = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
+
+
+class Declared(BaseModel):
+    """The YAML files of a workspace by path relative to it."""
+
+    model_config = ConfigDict(extra="forbid")
+    files: Annotated[dict[FileName, FileText], Field(min_length=1, max_length=MOST_FILES)]
+
+
+class Apply(Declared):
+    """`folder` (only from the local operator) is where the documents of the sources are."""
+
+    reason: Reason = "applied"
+    folder: str | None = None
+
+
+class Rollback(BaseModel):
+    """`to` is a blueprint's number; the one before the current by default."""
+
+    model_config = ConfigDict(extra="forbid")
+    to: Annotated[int, Field(ge=1)] | None = None
+    without_revoked: bool = False
+    reason: Reason = "rolled back"
+
+
+class Decision(BaseModel):
+    """One need of a change; both left out: all needs whose duty you hold."""
+
+    model_config = ConfigDict(extra="forbid")
+    subject: str | None = None
+    duty: str | None = None
+    comment: Annotated[str, StringConstraints(max_length=2000)] = ""
+
+
+@router.post("/plan")
+def plan(body: Declared, services: Using, _: Reader) -> dict[str, Any]:
+    """What an apply of these files would do; changes nothing. Refusals are part of the answer."""
+    with services.transaction() as conn:
+        return release.plan(conn, services, body.files)
+
+
+@router.post("/apply")
+def apply(body: Apply, request: Request, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """Make the next blueprint. What needs an approval becomes a pending change."""
+    require_duty(caller, MAY_RELEASE, "company")
+    if body.folder is not None and not caller.operator:
+        raise Denied("only the local operator names a folder", code="operator_only", hint="Leave folder out.")
+    with services.transaction() as conn:
+        value = release.apply(conn, services, caller, body.files, body.reason)
+    if body.folder is not None:
+        services.note_folder(Path(body.folder))
+    request.app.state.indexing.ask()
+    return value
+
+
+@router.post("/rollback")
+def rollback(body: Rollback, request: Request, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """Make blueprint n+1 with the content of an earlier one, decided again by today's rules."""
+    require_duty(caller, MAY_RELEASE | {"security"}, "company")
+    with services.transaction() as conn:
+        value = release.rollback(conn, services, caller, body.to, body.without_revoked, body.reason)
+    request.app.state.indexing.ask()
+    return value
+
+
+@router.get("/changes")
+def list_changes(services: Using, _: Reader, state: str | None = None) -> dict[str, Any]:
+    """Requested changes, newest first, with what they wait for and what was decided."""
+    with services.transaction() as conn:
+        return {"changes": with_approvals(conn, store.changes(conn, state))}
+
+
+@router.get("/changes/{change_id}")
+def one_change(change_id: UUID, services: Using, _: Reader) -> dict[str, Any]:
+    """One change with its declared files."""
+    with services.transaction() as conn:
+        return with_approvals(conn, [store.change(conn, change_id)])[0]
+
+
+@router.post("/changes/{change_id}/approve")
+def approve(change_id: UUID, body: Decision, request: Request, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """Agree, by a duty that you hold. When the last need is met, the change becomes the next blueprint."""
+    person = _approver(caller)
+    with services.transaction() as conn:
+        value = release.approve(conn, services, caller, person, change_id, body.subject, body.duty, body.comment)
+    request.app.state.indexing.ask()
+    return value
+
+
+@router.post("/changes/{change_id}/refuse")
+def refuse(change_id: UUID, body: Decision, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """Say no, by a duty that you hold; the change is refused."""
+    person = _approver(caller)
+    with services.transaction() as conn:
+        return release.refuse(conn, services, caller, person, change_id, body.subject, body.duty, body.comment)
+
+
+@router.post("/changes/{change_id}/withdraw")
+def withdraw(change_id: UUID, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """Take back a change that you asked for, or an approval that you gave."""
+    with services.transaction() as conn:
+        return release.withdraw(conn, services, caller, change_id)
+
+
+def _approver(caller: Caller) -> UUID:
+    if caller.person is None:
+        raise Denied(
+            "the operator does not approve", code="operator_never_approves",
+            hint="Sign in as somebody who holds the duty: groundplan login --as E-MAIL.",
+        )  # fmt: skip
+    return caller.person
+
+
+def with_approvals(conn: Connection[Any], changes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Changes with `approvals` and `waits_for` (needs that no standing approval of this digest meets)."""
+    found = store.approvals(conn, [change["id"] for change in changes])
+    for change in changes:
+        mine = [row for row in found if row["change_id"] == change["id"]]
+        met = {
+            (row["subject"], row["duty"])
+            for row in mine
+            if row["decision"] == "approved" and row["withdrawn_at"] is None and row["digest"] == change["digest"]
+        }
+        change["approvals"] = mine
+        change["waits_for"] = [need for need in change["needs"] if (need["subject"], need["duty"]) not in met]
+    return changes

@@ -1,0 +1,72 @@
+"""Blueprints: the numbered history, one of them, and the difference between two."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+from fastapi import APIRouter
+
+from groundplan.api import store
+from groundplan.api.caller import Reader
+from groundplan.api.context import Using
+from groundplan.api.views import blueprint_json
+from groundplan.blueprint import artifact
+from groundplan.core.errors import NotFound
+
+router = APIRouter(tags=["blueprints"])
+
+
+@router.get("/blueprints")
+def list_blueprints(services: Using, _: Reader) -> dict[str, Any]:
+    """The history, newest first."""
+    with services.transaction() as conn:
+        return {"blueprints": store.blueprints(conn)}
+
+
+@router.get("/blueprints/{number}")
+def one_blueprint(number: str, services: Using, _: Reader) -> dict[str, Any]:
+    """One blueprint, or `current`: content (amounts in `*_usd`), digest, signature and the declared files."""
+    with services.transaction() as conn:
+        row = store.blueprint(conn, _number(number, store.current_number(conn)))
+    return {
+        "number": row["number"],
+        "digest": row["digest"],
+        "signature": row["signature"],
+        "key_id": row["key_id"],
+        "created_at": row["created_at"],
+        "created_by": row["created_by"],
+        "reason": row["reason"],
+        "rollback_of": row["rollback_of"],
+        "genesis": row["genesis"],
+        "files": row["sources"],
+        "content": blueprint_json(artifact.decode(bytes(row["body"]))),
+    }
+
+
+@router.get("/blueprints/{number}/diff")
+def difference(number: str, services: Using, _: Reader, against: int | None = None) -> dict[str, Any]:
+    """Unified differences of the declared files from `against` (the one before, by default) to this blueprint."""
+    with services.transaction() as conn:
+        wanted = _number(number, store.current_number(conn))
+        base = wanted - 1 if against is None else against
+        after = store.blueprint(conn, wanted)["sources"]
+        before = store.blueprint(conn, base)["sources"] if base > 0 else {}
+    files = [
+        {"file": name, "diff": text}
+        for name in sorted({*before, *after})
+        if (text := _unified(name, str(before.get(name, "")), str(after.get(name, ""))))
+    ]
+    return {"from": base, "to": wanted, "files": files}
+
+
+def _unified(name: str, before: str, after: str) -> str:
+    return "".join(difflib.unified_diff(before.splitlines(True), after.splitlines(True), name, name))
+
+
+def _number(text: str, current: int | None) -> int:
+    if text == "current" and current is not None:
+        return current
+    if text.isascii() and text.isdigit() and len(text) < 10:
+        return int(text)
+    raise NotFound(f"there is no blueprint '{text[:40]}'", code="blueprint_unknown", hint="Use a number, or current.")

@@ -1,0 +1,64 @@
+"""Governed knowledge: sources, documents (never their text) and search with the caller's own permissions."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from groundplan.api import store
+from groundplan.api.caller import Operator, Reader, SignedIn
+from groundplan.api.context import Using
+from groundplan.api.ingest import ingest_current
+from groundplan.api.local import post_local
+from groundplan.api.served import current_blueprint, known_workload
+from groundplan.core.errors import Denied, Invalid
+
+router = APIRouter(tags=["knowledge"])
+
+
+class Question(BaseModel):
+    """What to look for, within the sources of a workload."""
+
+    model_config = ConfigDict(extra="forbid")
+    workload: Annotated[str, StringConstraints(min_length=1, max_length=63)]
+    query: Annotated[str, StringConstraints(min_length=1, max_length=4000)]
+    passages: Annotated[int, Field(ge=1, le=20)] = 5
+
+
+@router.get("/knowledge")
+def overview(services: Using, _: Reader, source: str | None = None) -> dict[str, Any]:
+    """Sources with counts, and their documents with readers."""
+    with services.transaction() as conn:
+        return {"sources": store.sources(conn), "documents": store.documents(conn, source)}
+
+
+@router.post("/knowledge/search")
+def search(body: Question, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """Passages that you may read. The operator has no permissions of their own here: sign in as a person."""
+    if caller.person is None:
+        raise Denied(
+            "a search carries a person's permissions",
+            code="person_required",
+            hint="Sign in as a person, or act as one.",
+        )
+    with services.transaction() as conn:
+        workload = known_workload(current_blueprint(conn), body.workload)
+    if workload.grounding is None:
+        raise Invalid(f"{workload.name} has no sources", code="no_sources", hint="Declare sources in its workload.")
+    question = {
+        "workload": workload.name,
+        "person": str(caller.person),
+        "query": body.query,
+        "sources": workload.grounding.sources,
+        "k": body.passages,
+        "max_bytes": 20000,
+    }
+    return dict(post_local(services.home, "search", "/search", question))
+
+
+@router.post("/knowledge/ingest")
+def ingest(services: Using, _: Operator) -> dict[str, Any]:
+    """Read all sources of the current blueprint again; only what changed is indexed."""
+    return ingest_current(services)

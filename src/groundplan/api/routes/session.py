@@ -1,0 +1,91 @@
+"""Signing in: one-time links, the session they make, and acting as somebody in the demo."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
+from pydantic import BaseModel, ConfigDict, StringConstraints
+
+from groundplan.api.caller import COOKIE, Operator, SignedIn, is_loopback
+from groundplan.api.context import Using
+from groundplan.api.routes.people import known_person
+from groundplan.core.errors import Denied
+from groundplan.identity import sessions
+
+router = APIRouter(tags=["session"])
+pages = APIRouter(include_in_schema=False)
+Email = Annotated[str, StringConstraints(min_length=3, max_length=320)]
+
+
+class LinkFor(BaseModel):
+    """Who is to sign in; nobody named means the local operator."""
+
+    model_config = ConfigDict(extra="forbid")
+    person: Email | None = None
+
+
+class ActAs(BaseModel):
+    """As whom to act in the demo; nobody named ends it."""
+
+    model_config = ConfigDict(extra="forbid")
+    person: Email | None = None
+
+
+@router.post("/login-links", status_code=201)
+def login_link(body: LinkFor, request: Request, services: Using, caller: Operator) -> dict[str, Any]:
+    """A link that signs in once, within ten minutes."""
+    with services.transaction() as conn:
+        person = None if body.person is None else known_person(conn, body.person)
+        token = sessions.create_login_link(conn, caller.actor, person)
+    port = request.url.port or 80
+    return {"url": f"http://localhost:{port}/login/{token}", "person": body.person}
+
+
+@pages.get("/login/{token}")
+def redeem(token: str, services: Using) -> Response:
+    """Sign in and go to the console."""
+    with services.transaction() as conn:
+        session = sessions.redeem(conn, token)
+    answer = RedirectResponse("/", status_code=303)
+    answer.set_cookie(COOKIE, session, httponly=True, samesite="strict", path="/", max_age=12 * 3600)
+    return answer
+
+
+@router.get("/session")
+def who_am_i(services: Using, caller: SignedIn) -> dict[str, Any]:
+    """Who you are, what you hold, and the CSRF token that writes need."""
+    return {
+        "name": caller.name,
+        "email": caller.email,
+        "operator": caller.operator,
+        "acting": caller.demo,
+        "duties": [{"subject": subject, "duty": duty} for subject, duty in caller.duties],
+        "csrf": caller.csrf,
+        "demo": services.demo,
+    }
+
+
+@router.post("/session/act-as")
+def act_as(body: ActAs, request: Request, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """In the demo, on this machine: act as one of its people ("you as Maria"); counts as no evidence."""
+    if not services.demo or not is_loopback(request) or caller.session is None:
+        raise Denied(
+            "acting as somebody is only for the demo, on this machine", code="act_as_demo_only",
+            hint="Start `groundplan up --demo` and sign in with its link.",
+        )  # fmt: skip
+    with services.transaction() as conn:
+        person = None if body.person is None else known_person(conn, body.person)
+        sessions.act_as(conn, caller.session, person)
+    return {"acting_as": body.person}
+
+
+@router.post("/logout")
+def sign_out(response: Response, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """End this session."""
+    if caller.session is not None:
+        with services.transaction() as conn:
+            sessions.end_session(conn, caller.session)
+        response.delete_cookie(COOKIE, path="/")
+    return {"signed_in": False}

@@ -1,0 +1,61 @@
+"""What is served, by whom, what is pending, and how the workspace differs from it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+
+from groundplan.api import store
+from groundplan.api.caller import SignedIn
+from groundplan.api.context import Using
+from groundplan.api.difference import workspace_difference
+from groundplan.api.lag import journal_lag
+from groundplan.api.served import current_or_none, local_services
+from groundplan.governance import service as governance
+
+router = APIRouter(tags=["status"])
+
+
+@router.get("/status")
+def status(request: Request, services: Using, _: SignedIn) -> dict[str, Any]:
+    """Everything that tells whether this installation is well, in one answer."""
+    with services.transaction() as conn:
+        blueprint = current_or_none(conn)
+        workers = store.gateways(conn)
+        pending = governance.pending(conn)
+        findings = store.open_findings(conn)
+        kills = store.kills(conn)
+        difference = workspace_difference(conn, services, blueprint)
+    return {
+        "blueprint": blueprint.number if blueprint else None,
+        "company": blueprint.company if blueprint else None,
+        "gateways": [
+            {
+                "pid": row["pid"],
+                "epoch": str(row["epoch"]),
+                "blueprint": row["blueprint"],
+                "journal_lag": journal_lag(services.home.journal / str(row["epoch"]), row["segment"], row["position"]),
+                "ready": row["ready"],
+                "policy_ack": row["policy_ack"],
+                "silent_s": round(row["silent_s"], 3),
+            }
+            for row in workers
+        ],
+        "pending": [
+            {
+                "change": str(change.id),
+                "subject": change.subject,
+                "waits_for": [{"subject": need.subject, "duty": need.duty} for need in change.waits_for],
+            }
+            for change in pending
+        ],
+        "difference": difference,
+        "postgres": "external" if services.settings.database_url else "embedded",
+        "findings": findings,
+        "kills": [{"scope": row["scope"], "reason": row["reason"]} for row in kills],
+        "services": local_services(blueprint),
+        "indexed": request.app.state.indexing.done,
+        "demo": services.demo,
+        "addresses": services.addresses(),
+    }

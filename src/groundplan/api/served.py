@@ -1,0 +1,67 @@
+"""The blueprint that is served now, decoded once for each number. Signatures are checked by whoever serves by it."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from psycopg import Connection
+
+from groundplan.api import store
+from groundplan.blueprint import artifact
+from groundplan.blueprint.model import Blueprint, Workload
+from groundplan.core.errors import NotFound
+
+SEARCH = "search"
+LOCAL = "local:"
+_SERVED_BY_SEARCH = frozenset({"embeddings"})
+"""Local names that the search service answers for."""
+
+
+@lru_cache(maxsize=8)
+def _decoded(digest: str, body: bytes) -> Blueprint:
+    del digest
+    return artifact.decode(body)
+
+
+def current_or_none(conn: Connection[Any]) -> Blueprint | None:
+    """The newest blueprint, None before genesis."""
+    number = store.current_number(conn)
+    return None if number is None else at(conn, number)
+
+
+def at(conn: Connection[Any], number: int) -> Blueprint:
+    """Blueprint `number`. Raises `NotFound`."""
+    row = store.blueprint(conn, number)
+    return _decoded(row["digest"], bytes(row["body"]))
+
+
+def current_blueprint(conn: Connection[Any]) -> Blueprint:
+    """The newest blueprint. Raises `NotFound` before genesis."""
+    blueprint = current_or_none(conn)
+    if blueprint is None:
+        raise NotFound(
+            "nothing is declared yet",
+            code="no_blueprint",
+            hint="Start with `groundplan up --workspace DIR`, or `apply`.",
+        )
+    return blueprint
+
+
+def known_workload(blueprint: Blueprint, name: str) -> Workload:
+    """A served workload by name. Raises `NotFound` naming those that are served."""
+    for workload in blueprint.workloads:
+        if workload.name == name:
+            return workload
+    served = ", ".join(workload.name for workload in blueprint.workloads) or "none"
+    raise NotFound(f"no workload '{name[:80]}' is served", code="workload_unknown", hint=f"Served are: {served}.")
+
+
+def local_services(blueprint: Blueprint | None) -> tuple[str, ...]:
+    """Names of the local services that a blueprint needs, sorted."""
+    if blueprint is None:
+        return ()
+    names = {d.url.removeprefix(LOCAL) for d in blueprint.deployments if d.url.startswith(LOCAL)}
+    if blueprint.sources or names & _SERVED_BY_SEARCH:
+        names = (names - _SERVED_BY_SEARCH) | {SEARCH}
+    return tuple(sorted(names))

@@ -1,0 +1,220 @@
+"""The SQL of the control API's own views: reading across what the domains keep, for people to look at.
+
+It changes nothing but outcomes, which are reported through this API.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, LiteralString
+from uuid import UUID
+
+from psycopg import Connection
+from psycopg.rows import dict_row
+
+from groundplan.core.errors import NotFound
+
+Row = dict[str, Any]
+Db = Connection[Any]
+
+
+def _rows(conn: Db, query: LiteralString, parameters: Sequence[Any] = ()) -> list[Row]:
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(query, parameters).fetchall()
+
+
+def gateways(conn: Db) -> list[Row]:
+    """Gateway workers that were heard of within the last ten seconds, oldest first."""
+    return _rows(
+        conn,
+        """SELECT g.epoch, g.pid, g.blueprint, g.ready, g.policy_ack,
+                  extract(epoch FROM now() - g.heartbeat_at)::float AS silent_s, s.segment, s.position
+           FROM gateway g LEFT JOIN shipped s USING (epoch)
+           WHERE g.state = 'live' AND g.heartbeat_at > now() - interval '10 seconds' ORDER BY g.started_at, g.epoch""",
+    )
+
+
+def blueprints(conn: Db, limit: int = 100) -> list[Row]:
+    """The history, newest first, without bodies."""
+    return _rows(
+        conn,
+        """SELECT number, digest, created_at, created_by, reason, rollback_of, genesis FROM blueprint
+           ORDER BY number DESC LIMIT %s""",
+        (limit,),
+    )
+
+
+def current_number(conn: Db) -> int | None:
+    """The newest blueprint's number, None before genesis."""
+    row = _rows(conn, "SELECT max(number) AS number FROM blueprint")[0]
+    return None if row["number"] is None else int(row["number"])
+
+
+def blueprint(conn: Db, number: int) -> Row:
+    """One blueprint with its body, signature and declared files. Raises `NotFound`."""
+    rows = _rows(conn, "SELECT * FROM blueprint WHERE number = %s", (number,))
+    if not rows:
+        raise NotFound(
+            f"there is no blueprint {number}", code="blueprint_unknown", hint="GET /api/blueprints lists them."
+        )
+    return rows[0]
+
+
+def changes(conn: Db, state: str | None = None, limit: int = 100) -> list[Row]:
+    """Requested changes, newest first, without their files."""
+    return _rows(
+        conn,
+        """SELECT id, digest, type, base, summary, needs, requested_by, requested_at, state, decided_at, blueprint
+           FROM change WHERE %s::text IS NULL OR state = %s ORDER BY requested_at DESC, id DESC LIMIT %s""",
+        (state, state, limit),
+    )
+
+
+def change(conn: Db, change_id: UUID) -> Row:
+    """One change with its files. Raises `NotFound`."""
+    rows = _rows(conn, "SELECT * FROM change WHERE id = %s", (change_id,))
+    if not rows:
+        raise NotFound(f"there is no change {change_id}", code="change_unknown", hint="GET /api/changes lists them.")
+    return rows[0]
+
+
+def approvals(conn: Db, change_ids: Sequence[UUID]) -> list[Row]:
+    """Standing and withdrawn decisions about these changes, oldest first, with who decided."""
+    return _rows(
+        conn,
+        """SELECT a.id, a.change_id, a.digest, a.duty, a.subject, a.decision, a.comment, a.unseparated, a.demo, a.at,
+                  a.withdrawn_at, p.email, p.name
+           FROM approval a JOIN person p ON p.id = a.person_id WHERE a.change_id = ANY(%s) ORDER BY a.at""",
+        (list(change_ids),),
+    )
+
+
+def keys(conn: Db, limit: int = 500) -> list[Row]:
+    """API keys, newest first; neither secret nor hash."""
+    return _rows(
+        conn,
+        """SELECT k.id, k.prefix, k.workload, k.acts_for_others, k.created_at, k.created_by, k.expires_at, k.revoked_at,
+                  p.email AS "user",
+                  CASE WHEN k.revoked_at IS NOT NULL THEN 'revoked' WHEN k.expires_at <= now() THEN 'expired'
+                       ELSE 'active' END AS state
+           FROM api_key k LEFT JOIN person p ON p.id = k.person_id ORDER BY k.created_at DESC, k.id DESC LIMIT %s""",
+        (limit,),
+    )
+
+
+def key(conn: Db, key_id: UUID) -> Row | None:
+    """One key as in `keys`, or None."""
+    return next((row for row in keys(conn, 100_000) if row["id"] == key_id), None)
+
+
+def kills(conn: Db) -> list[Row]:
+    """What is stopped now."""
+    return _rows(
+        conn, "SELECT id, scope, reason, by, at FROM kill_switch WHERE lifted_at IS NULL ORDER BY at DESC, id DESC"
+    )
+
+
+def people(conn: Db) -> list[Row]:
+    """Everybody with the groups they are in (transitively) and the duties they hold (`duty of subject`)."""
+    return _rows(
+        conn,
+        """SELECT p.id, p.email, p.name, p.active, p.left_at,
+                  ARRAY(SELECT r FROM reader_names(p.id) r WHERE r <> p.email AND r <> 'everyone' ORDER BY r) AS groups,
+                  ARRAY(SELECT d.duty || ' of ' || d.subject FROM duty d WHERE d.person_id = p.id
+                        ORDER BY d.subject, d.duty) AS duties
+           FROM person p ORDER BY p.email""",
+    )
+
+
+def person_by_email(conn: Db, email: str) -> Row | None:
+    """One active or former person by e-mail address (any case), or None."""
+    rows = _rows(conn, "SELECT id, email, name, active FROM person WHERE email = lower(%s)", (email,))
+    return rows[0] if rows else None
+
+
+def person(conn: Db, person_id: UUID) -> Row | None:
+    """One person by id, or None."""
+    rows = _rows(conn, "SELECT id, email, name, active FROM person WHERE id = %s", (person_id,))
+    return rows[0] if rows else None
+
+
+def duties_of(conn: Db, person_id: UUID) -> list[tuple[str, str]]:
+    """(subject, duty) pairs that somebody holds."""
+    rows = _rows(conn, "SELECT subject, duty FROM duty WHERE person_id = %s ORDER BY subject, duty", (person_id,))
+    return [(row["subject"], row["duty"]) for row in rows]
+
+
+def groups(conn: Db) -> list[Row]:
+    """Groups and teams with their direct members (e-mail addresses, names of groups)."""
+    return _rows(
+        conn,
+        """SELECT g.id, g.name, g.type,
+                  ARRAY(SELECT coalesce(p.email, m2.name) FROM membership m LEFT JOIN person p ON p.id = m.person_id
+                        LEFT JOIN people_group m2 ON m2.id = m.member_group_id
+                        WHERE m.group_id = g.id ORDER BY 1) AS members
+           FROM people_group g ORDER BY g.name""",
+    )
+
+
+def findings(conn: Db, limit: int = 200) -> list[Row]:
+    """Open findings, the gravest and newest first."""
+    return _rows(
+        conn,
+        """SELECT id, at, kind, severity, subject, message, hint, owner FROM finding WHERE closed_at IS NULL
+           ORDER BY array_position(ARRAY['critical','high','medium','low','info'], severity), at DESC LIMIT %s""",
+        (limit,),
+    )
+
+
+def open_findings(conn: Db) -> int:
+    return int(_rows(conn, "SELECT count(*) AS n FROM finding WHERE closed_at IS NULL")[0]["n"])
+
+
+def sources(conn: Db) -> list[Row]:
+    """Sources with what is indexed of them."""
+    return _rows(
+        conn,
+        """SELECT s.name, s.sensitivity, s.owner, s.path, s.indexed_at,
+                  count(d.id) FILTER (WHERE d.deleted_at IS NULL) AS documents,
+                  count(d.id) FILTER (WHERE d.deleted_at IS NOT NULL) AS deleted
+           FROM source s LEFT JOIN document d ON d.source = s.name GROUP BY s.name ORDER BY s.name""",
+    )
+
+
+def documents(conn: Db, source: str | None = None, limit: int = 500) -> list[Row]:
+    """Documents (titles and readers, never their text) of one source or all."""
+    return _rows(
+        conn,
+        """SELECT d.id, d.source, d.path, d.title, d.version, d.modified_at, d.deleted_at, d.superseded_by,
+                  ARRAY(SELECT CASE WHEN r.deny THEN 'not ' ELSE '' END || r.reader FROM document_reader r
+                        WHERE r.document_id = d.id ORDER BY r.deny, r.reader) AS readers
+           FROM document d WHERE %s::text IS NULL OR d.source = %s ORDER BY d.source, d.path LIMIT %s""",
+        (source, source, limit),
+    )
+
+
+def audit_entries_about(conn: Db, text: str, limit: int = 20) -> list[Row]:
+    """Entries whose subject is `text` or ends with `/text`, newest first."""
+    return _rows(
+        conn,
+        """SELECT id, at, action, actor, subject, leaf_index FROM audit_entry
+           WHERE subject = ANY(%s) ORDER BY queued DESC LIMIT %s""",
+        ([text, f"call/{text}", f"change/{text}", f"key/{text}", f"blueprint/{text}", f"call:{text}"], limit),
+    )
+
+
+def latest_change_of_policy(conn: Db) -> int:
+    """The number that every gateway must have acknowledged for all live policy to be effective."""
+    return int(_rows(conn, "SELECT number FROM policy_epoch")[0]["number"])
+
+
+def add_outcome(
+    conn: Db, outcome_id: UUID, call_id: UUID, accepted: bool | None, value_usd: Any, label: str | None, by: str
+) -> None:
+    """Keep what a call was worth. Raises `NotFound` for a call that is not in the ledger (yet)."""
+    if not _rows(conn, "SELECT 1 AS one FROM call WHERE id = %s", (call_id,)):
+        raise NotFound(f"there is no call {call_id}", code="call_unknown", hint="Calls appear within a second.")
+    conn.execute(
+        "INSERT INTO outcome (id, call_id, accepted, value_usd, label, by) VALUES (%s, %s, %s, %s, %s, %s)",
+        (outcome_id, call_id, accepted, value_usd, label, by),
+    )

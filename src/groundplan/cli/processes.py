@@ -1,0 +1,62 @@
+"""Which processes make up one installation, as a list for the supervisor. It starts nothing itself."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from groundplan.api.served import SEARCH
+from groundplan.core.home import Home
+from groundplan.runtime.models import MINILM, SMOLLM2
+from groundplan.runtime.supervisor import Process
+
+EMBEDDED = "embedded"
+SCRIPTED = "scripted-"
+
+
+def models_for(services: Iterable[str]) -> tuple[str, ...]:
+    """Names of the model files that these services load."""
+    wanted = {EMBEDDED: SMOLLM2.name, SEARCH: MINILM.name}
+    return tuple(wanted[name] for name in services if name in wanted)
+
+
+def module(name: str, *arguments: str) -> tuple[str, ...]:
+    """The command line of one of our modules in this Python."""
+    return (sys.executable, "-m", name, *arguments)
+
+
+def control(home: Home, fd: int, workspace: Path | None, demo: bool) -> Process:
+    """The control process: the console where it is installed, else the API alone."""
+    console = importlib.util.find_spec("groundplan.console.app")
+    program = "groundplan.console.app" if console is not None else "groundplan.api.app"
+    arguments = ["--home", str(home.root), "--fd", str(fd)]
+    arguments += ["--workspace", str(workspace)] if workspace is not None else []
+    arguments += ["--demo"] if demo else []
+    return Process("control", module(program, *arguments), fds=(fd,))
+
+
+def shipper(home: Home) -> Process:
+    return Process("shipper", module("groundplan.gateway.shipper", "--home", str(home.root)))
+
+
+def gateway(home: Home, fd: int, slot: int) -> Process:
+    """Gateway worker `slot`; all workers accept from the same listening socket."""
+    arguments = ("--home", str(home.root), "--fd", str(fd), "--slot", str(slot))
+    return Process(f"gateway-{slot}", module("groundplan.gateway.app", *arguments), fds=(fd,), grace=20.0)
+
+
+def service(home: Home, name: str) -> Process | None:
+    """The process that answers for a local name; None for a name that is not ours to start."""
+    if name == EMBEDDED:
+        return Process(name, module("groundplan.runtime.embedded", "--home", str(home.root)))
+    if name == SEARCH:
+        return Process(name, module("groundplan.gateway.search_app", "--home", str(home.root)))
+    if name.startswith(SCRIPTED):
+        return Process(name, module("groundplan.testing.scripted", "--home", str(home.root), "--name", name))
+    return None
+
+
+def traffic(home: Home) -> Process:
+    return Process("traffic", module("groundplan.testing.traffic", "--home", str(home.root)))

@@ -1,0 +1,52 @@
+"""What `up` says while it starts: short lines on stderr, and a bar for bytes when stderr is a terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+_PLAIN_SECONDS = 5.0
+
+
+class Steps:
+    """A context manager. `say` tells a step with its time; `bytes` follows a download by name."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._console = Console(stderr=True, highlight=False)
+        self._bars = Progress(
+            TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn(),
+            console=self._console, transient=True, disable=not sys.stderr.isatty(),
+        )  # fmt: skip
+        self._tasks: dict[str, TaskID] = {}
+        self._told: dict[str, float] = {}
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def say(self, message: str) -> None:
+        """One line with the seconds since the start."""
+        self._console.print(f"{time.monotonic() - self._began:6.1f} s  {message}", markup=False)
+
+    def bytes(self, name: str, done: int, total: int) -> None:
+        """`done` of `total` bytes of `name` are here."""
+        if self._bars.disable:
+            now = time.monotonic()
+            if done >= total or now - self._told.get(name, 0.0) > _PLAIN_SECONDS:
+                self._told[name] = now
+                self.say(f"model {name}: {done >> 20} of {total >> 20} MiB")
+            return
+        if name not in self._tasks:
+            self._tasks[name] = self._bars.add_task(name, total=total)
+        self._bars.update(self._tasks[name], completed=done, total=total)

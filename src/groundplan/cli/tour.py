@@ -1,0 +1,114 @@
+"""The first five minutes: after `ready`, one real question to a real model, and everything that proves the answer.
+
+Prints for people, on stderr only; what cannot be shown is said, and `up` goes on serving.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from groundplan.cli.ask import ask_once
+from groundplan.cli.client import ControlClient
+from groundplan.cli.output import note
+from groundplan.core.errors import GroundplanError
+from groundplan.core.home import Home
+
+WORKLOAD = "handbook-answers"
+QUESTION = "How many days of parental leave do we get?"
+EXAMPLE_EMAIL = "maria@acme.example"
+AUDIT_WAIT_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """The key that the tour made, for the two environment variables."""
+
+    id: str
+    secret: str
+    user: str | None
+
+
+def take_tour(client: ControlClient, home: Home, gateway: str, login_url: str) -> None:
+    """Ask, show, and say what to do next."""
+    note(f'\nAsking "{QUESTION}" at {WORKLOAD} ...')
+    key = _key(client)
+    if key is not None:
+        try:
+            _show(client, gateway, key)
+        except GroundplanError as error:
+            note(f"  It did not work: {error}")
+    _next_steps(home, gateway, key, login_url)
+
+
+def _key(client: ControlClient) -> Key | None:
+    try:
+        user = _example_person(client)
+        made = client.post("/api/keys", {"workload": WORKLOAD, "user": user, "days": 90})
+    except GroundplanError as error:
+        note(f"  No key could be made: {error}")
+        return None
+    return Key(made["id"], made["key"], user)
+
+
+def _example_person(client: ControlClient) -> str | None:
+    people = [person["email"] for person in client.get("/api/people")["people"] if person["active"]]
+    return EXAMPLE_EMAIL if EXAMPLE_EMAIL in people else next(iter(people), None)
+
+
+def _show(client: ControlClient, gateway: str, key: Key) -> None:
+    began = time.monotonic()
+    value = ask_once(gateway, key.secret, WORKLOAD, QUESTION, max_tokens=80)
+    seconds = time.monotonic() - began
+    facts: dict[str, Any] = value.get("groundplan") or {}
+    note(f"\n  {key.user or 'nobody'} gets:  {value['choices'][0]['message']['content'].strip()}")
+    for line in passage_lines(facts, _folders(client)):
+        note(line)
+    note(f"\n  model    {facts.get('model')} at {facts.get('site')}")
+    note(f"  cost     {facts.get('cost_usd')} USD of blueprint {facts.get('blueprint')}'s budgets, in {seconds:.1f} s")
+    note(f"  call     {facts.get('call_id')}")
+    note(f"  audit    {_audit(client, str(facts.get('call_id')))}")
+
+
+def _folders(client: ControlClient) -> dict[str, str]:
+    content = client.get("/api/blueprints/current")["content"]
+    return {source["name"]: source["path"] for source in content["sources"]}
+
+
+def passage_lines(facts: dict[str, Any], folders: dict[str, str]) -> list[str]:
+    """The best passage quoted, with file and lines."""
+    sources = facts.get("sources") or []
+    if not sources:
+        return ["  (no passage was found)"]
+    best = sources[0]
+    file = f"{folders.get(best['source'], best['source']).rstrip('/')}/{best['path']}"
+    quoted = [f"  | {line}" for line in str(best.get("text", "")).strip().splitlines()]
+    return ["", f"  from {file}, lines {best['start_line']}-{best['end_line']}:", *quoted]
+
+
+def _audit(client: ControlClient, call_id: str) -> str:
+    """Waits for the call's audit entry and its proof under the signed checkpoint."""
+    deadline = time.monotonic() + AUDIT_WAIT_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            entry = next(iter(client.get(f"/api/why/{call_id}")["audit"]), None)
+            if entry is not None:
+                proof = client.get(f"/api/audit/{entry['id']}/proof")
+                return f"entry {proof['index']}, proven by {len(proof['proof']['hashes'])} hashes under a signed checkpoint"
+        except GroundplanError:
+            pass
+        time.sleep(0.2)
+    return "its entry has not been sequenced yet; `groundplan audit verify` checks the log"
+
+
+def _next_steps(home: Home, gateway: str, key: Key | None, login_url: str) -> None:
+    note("\nThe console (works once, within ten minutes; `groundplan login` makes another):")
+    note(f"  {login_url}")
+    if key is not None:
+        note("\nAny OpenAI client:")
+        note(f"  export OPENAI_BASE_URL={gateway}")
+        note(f"  export OPENAI_API_KEY={key.secret}")
+    note("\nYour own company:")
+    note("  groundplan init my-company && groundplan up --workspace my-company --home my-home")
+    note(f"\nServing from {home.root}. Ctrl-C ends it.")

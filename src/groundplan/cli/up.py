@@ -1,0 +1,260 @@
+"""`groundplan up`: starts everything for one HOME, prints one `ready` line, and keeps it running until it is stopped.
+
+Only the ready line goes to stdout. What processes there are is `processes.py`; keeping them alive is the supervisor's.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from groundplan.api.genesis import genesis_if_empty, take_up_keys
+from groundplan.api.served import current_or_none, local_services
+from groundplan.blueprint.model import Blueprint
+from groundplan.catalog.check import validate
+from groundplan.cli import processes
+from groundplan.cli.client import ControlClient, read_token
+from groundplan.cli.options import HomeOption, settings_for
+from groundplan.cli.output import note
+from groundplan.cli.progress import Steps
+from groundplan.cli.tour import take_tour
+from groundplan.core.database import connect, database_url
+from groundplan.core.endpoints import lookup
+from groundplan.core.errors import GroundplanError, Unavailable
+from groundplan.core.home import Home
+from groundplan.core.settings import DEFAULT_CONTROL_PORT, DEFAULT_PORT, Settings, load_settings
+from groundplan.runtime.child import tail
+from groundplan.runtime.migrate import migrate
+from groundplan.runtime.models import ensure
+from groundplan.runtime.owner import open_listener
+from groundplan.runtime.postgres import EmbeddedPostgres, server_environment
+from groundplan.runtime.supervisor import Process, Supervisor
+
+READY_SECONDS = 180.0
+FOLLOW_SECONDS = 2.0
+MOST_DEATHS = 5
+
+
+def up(
+    workspace: Annotated[
+        Path | None, typer.Option("--workspace", "-w", help="Folder of declarations for the first start.")
+    ] = None,
+    home: HomeOption = None,
+    port: Annotated[int, typer.Option("--port", help="Port of the gateway; 0 picks one.")] = DEFAULT_PORT,
+    control_port: Annotated[
+        int, typer.Option("--control-port", help="Port of console and API; 0 picks one.")
+    ] = DEFAULT_CONTROL_PORT,
+    gateway_workers: Annotated[int, typer.Option("--gateway-workers", min=1, max=64)] = max(
+        1, (os.cpu_count() or 2) // 2
+    ),
+    demo: Annotated[bool, typer.Option("--demo", help="Scripted providers and traffic; act as people.")] = False,
+    tour: Annotated[bool, typer.Option("--tour", help="Ask one real question once ready.")] = False,
+) -> None:
+    """Start everything and serve until Ctrl-C. Without --workspace the last blueprint is served."""
+    settings = settings_for(home)
+    folder = workspace or load_settings().workspace
+    if folder is not None:
+        folder = folder.absolute()
+        validate(folder)
+    signal.signal(signal.SIGTERM, _interrupt)
+    with ExitStack() as stack:
+        steps = stack.enter_context(Steps())
+        start = Start(Home(settings.home), settings, folder, demo, steps)
+        supervisor = stack.enter_context(Supervisor(start.home, notice=steps.say))
+        listeners = (
+            open_listener("127.0.0.1", port),
+            open_listener("127.0.0.1", control_port, option="--control-port"),
+        )
+        for listener in listeners:
+            stack.callback(listener.close)
+        start.database(supervisor, stack)
+        blueprint = start.declare()
+        start.processes(supervisor, listeners, gateway_workers, blueprint)
+        client = start.until_ready(supervisor, listeners, gateway_workers)
+        _serve(start, supervisor, client, listeners, tour)
+        steps.say("stopping")
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _serve(
+    start: Start, supervisor: Supervisor, client: ControlClient, listeners: tuple[socket.socket, ...], tour: bool
+) -> None:
+    gateway, control = addresses(listeners)
+    with supervisor.signals():
+        typer.echo(f"ready gateway={gateway} control={control}")
+        if start.demo:
+            supervisor.start(processes.traffic(start.home))
+        link = client.post("/api/login-links", {"person": None})["url"]
+        if tour:
+            threading.Thread(target=take_tour, args=(client, start.home, gateway, link), daemon=True).start()
+        else:
+            note(f"\nSign in once, within ten minutes: {link}\nCtrl-C ends it.")
+        supervisor.run(Following(start, supervisor, client).tick)
+
+
+def addresses(listeners: tuple[socket.socket, ...]) -> tuple[str, str]:
+    """Base URLs of gateway and control."""
+    ports = [listener.getsockname()[1] for listener in listeners]
+    return f"http://127.0.0.1:{ports[0]}/v1", f"http://127.0.0.1:{ports[1]}"
+
+
+class Start:
+    """The steps from nothing to ready, in order."""
+
+    def __init__(self, home: Home, settings: Settings, folder: Path | None, demo: bool, steps: Steps) -> None:
+        self.home = home
+        self.settings = settings
+        self.folder = folder
+        self.demo = demo
+        self.steps = steps
+
+    def database(self, supervisor: Supervisor, stack: ExitStack) -> None:
+        """Start PostgreSQL (unless there is an external one) and bring its schema up to date."""
+        take_up_keys(self.home)
+        if self.settings.database_url is None:
+            server = EmbeddedPostgres(self.home, progress=self.steps.say)
+            server.open()
+            stack.callback(server.close)
+            # stopped by the supervisor before the server's lock is let go: the stack unwinds in reverse
+            stack.callback(supervisor.close)
+            supervisor.start(
+                Process(
+                    "postgres", server.command, account=server.place.account, whole_env=server_environment(),
+                    stop_signal=signal.SIGINT, grace=60.0, ready=server.accepts, ready_seconds=300.0,
+                )
+            )  # fmt: skip
+            server.prepared()
+        migrate(database_url(self.home, self.settings, "owner"))
+        self.steps.say("database is ready")
+
+    def declare(self) -> Blueprint | None:
+        """Make blueprint 1 from the workspace where there is none; return what is served."""
+        made = genesis_if_empty(self.home, self.settings, self.folder, self.demo)
+        with connect(database_url(self.home, self.settings, "control")) as connection:
+            blueprint = current_or_none(connection)
+        if made:
+            self.steps.say("blueprint 1 is made from the workspace")
+        elif blueprint is None:
+            self.steps.say("nothing is declared yet: `groundplan apply -w DIR` makes blueprint 1")
+        return blueprint
+
+    def processes(
+        self, supervisor: Supervisor, listeners: tuple[socket.socket, ...], workers: int, blueprint: Blueprint | None
+    ) -> None:
+        """Fetch models and start all processes; none waits for another."""
+        gateway, control = addresses(listeners)
+        supervisor.announce(gateway, control)
+        supervisor.start(processes.control(self.home, listeners[1].fileno(), self.folder, self.demo))
+        supervisor.start(processes.shipper(self.home))
+        for slot in range(workers):
+            supervisor.start(processes.gateway(self.home, listeners[0].fileno(), slot))
+        for name in local_services(blueprint):
+            self.models((name,))
+            self.service(supervisor, name)
+
+    def models(self, services: tuple[str, ...]) -> None:
+        """Fetch and check the model files that services need."""
+        for model in processes.models_for(services):
+            ensure(self.settings.models, model, self.steps.bytes)
+
+    def service(self, supervisor: Supervisor, name: str) -> None:
+        """Start the local service of that name, unless it runs or is not ours."""
+        process = processes.service(self.home, name)
+        if process is not None and all(state.name != name for state in supervisor.states()):
+            supervisor.start(process)
+
+    def until_ready(self, supervisor: Supervisor, listeners: tuple[socket.socket, ...], workers: int) -> ControlClient:
+        """Wait until control answers, all workers serve the current blueprint and local services are there."""
+        client = ControlClient(addresses(listeners)[1], read_token(self.home), timeout=60.0)
+        deadline = time.monotonic() + READY_SECONDS
+        lacks = "the control process does not answer"
+        while lacks:
+            _check_alive(supervisor)
+            if time.monotonic() > deadline:
+                raise Unavailable(lacks, code="not_ready", hint=f"See {self.home.logs}.")
+            time.sleep(0.03)
+            lacks = self._lacks(client, workers)
+        return client
+
+    def _lacks(self, client: ControlClient, workers: int) -> str:
+        """What is still missing, in words; empty when nothing is."""
+        try:
+            status = client.get("/api/status")
+        except GroundplanError as error:
+            return error.message
+        ready = [g for g in status["gateways"] if g["ready"] and g["blueprint"] == status["blueprint"]]
+        if status["blueprint"] and len(ready) < workers:
+            return f"{len(ready)} of {workers} gateway workers are ready"
+        if len(status["gateways"]) < workers:
+            return f"{len(status['gateways'])} of {workers} gateway workers have reported"
+        missing = [
+            name for name in status["services"] if processes.service(self.home, name) and not lookup(self.home, name)
+        ]
+        if missing:
+            return f"waiting for {', '.join(missing)}"
+        return "" if status["indexed"] else "sources are being indexed"
+
+
+def _check_alive(supervisor: Supervisor) -> None:
+    """Restart what died; give up on a process that keeps dying at the start."""
+    supervisor.check()
+    for state in supervisor.states():
+        if state.starts >= MOST_DEATHS:
+            raise Unavailable(
+                f"{state.name} keeps ending: {tail(supervisor.log(state.name)) or 'it said nothing'}",
+                code="process_failed",
+                hint=f"See {supervisor.log(state.name)}.",
+            )
+
+
+class Following:
+    """Starts local services that a later blueprint needs; models are fetched beside, so that supervision goes on."""
+
+    def __init__(self, start: Start, supervisor: Supervisor, client: ControlClient) -> None:
+        self._start = start
+        self._supervisor = supervisor
+        self._client = client
+        self._due = time.monotonic() + FOLLOW_SECONDS
+        self._fetching: threading.Thread | None = None
+        self._fetched: list[str] = []
+
+    def tick(self) -> None:
+        """Called every 0.1 s by the supervisor's loop."""
+        while self._fetched:
+            self._start.service(self._supervisor, self._fetched.pop())
+        if time.monotonic() < self._due or (self._fetching is not None and self._fetching.is_alive()):
+            return
+        self._due = time.monotonic() + FOLLOW_SECONDS
+        running = {state.name for state in self._supervisor.states()}
+        wanted = [name for name in self._wanted() if name not in running and processes.service(self._start.home, name)]
+        if wanted:
+            self._fetching = threading.Thread(target=self._fetch, args=(wanted,), daemon=True)
+            self._fetching.start()
+
+    def _wanted(self) -> list[str]:
+        try:
+            status: dict[str, Any] = self._client.get("/api/status")
+        except GroundplanError:
+            return []
+        return list(status["services"])
+
+    def _fetch(self, names: list[str]) -> None:
+        for name in names:
+            try:
+                self._start.models((name,))
+            except GroundplanError as error:
+                self._start.steps.say(f"{name} cannot start yet: {error}")
+            else:
+                self._fetched.append(name)
