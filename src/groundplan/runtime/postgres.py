@@ -137,8 +137,10 @@ class EmbeddedPostgres:
 
     def accepts(self) -> bool:
         """Whether a connection succeeds now."""
+        if self._port == 0:
+            return False
         try:
-            with psycopg.connect(self.superuser_url("postgres"), connect_timeout=5):
+            with psycopg.connect(self.superuser_url("postgres"), connect_timeout=2):
                 return True
         except psycopg.OperationalError:
             return False

@@ -1,0 +1,293 @@
+"""The embedded PostgreSQL as it is met in the wild: killed owners, two copies, long paths, root and ordinary users."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pwd
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+
+import groundplan
+from groundplan.core.database import ROLES, connect, database_url
+from groundplan.core.errors import Conflict, Unavailable
+from groundplan.core.home import Home
+from groundplan.core.settings import Settings, child_environment, load_settings
+from groundplan.runtime.child import Account
+from groundplan.runtime.database import running_database, start_database
+from groundplan.runtime.migrate import head, revision
+from groundplan.runtime.postgres import EmbeddedPostgres
+from groundplan.runtime.postgres_place import reaches, serving
+from groundplan.runtime.supervisor import Supervisor
+
+SETTINGS: Settings = dataclasses.replace(load_settings({}), database_url=None)
+
+OWNER = """
+import sys, time
+from pathlib import Path
+from groundplan.core.home import Home
+from groundplan.runtime.postgres import EmbeddedPostgres
+home = Home(Path(sys.argv[1])); home.create()
+server = EmbeddedPostgres(home); server.start()
+print(server.pid, flush=True)
+time.sleep(600)
+"""
+
+
+@contextmanager
+def cleaned(home: Home) -> Iterator[Home]:
+    """A HOME whose database is gone afterwards, wherever it was placed."""
+    home.create()
+    try:
+        yield home
+    finally:
+        EmbeddedPostgres(home).remove()
+
+
+def write(home: Home, number: int) -> None:
+    with connect(database_url(home, SETTINGS, "owner")) as owner:
+        owner.execute("CREATE TABLE IF NOT EXISTS kept (number int)")
+        owner.execute("INSERT INTO kept VALUES (%s)", (number,))
+
+
+def read(home: Home) -> list[int]:
+    with connect(database_url(home, SETTINGS, "owner")) as owner:
+        return [row[0] for row in owner.execute("SELECT number FROM kept ORDER BY number")]
+
+
+def lives(pid: int) -> bool:
+    """Whether the process runs (a zombie does not)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def interpreter_for(account: Account) -> str | None:
+    """A Python of our version that the account can run with our packages; None where there is none."""
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    candidates = (sys.executable, shutil.which(version, path="/usr/local/bin:/usr/bin"))
+    packages = (psycopg.__file__, str(groundplan.__file__))
+    if not all(reaches(Path(str(path)).parent, account) for path in packages):
+        return None
+    return next((path for path in candidates if path is not None and reaches(Path(path).resolve(), account)), None)
+
+
+def test_it_comes_back_after_its_owner_and_then_itself_were_killed(tmp_path: Path) -> None:
+    with cleaned(Home(tmp_path)) as home:
+        with subprocess.Popen([sys.executable, "-c", OWNER, str(tmp_path)], stdout=subprocess.PIPE) as owner:
+            assert owner.stdout is not None
+            first = int(owner.stdout.readline())
+            write(home, 1)
+            with pytest.raises(Conflict, match=f"process {owner.pid}"):
+                EmbeddedPostgres(home).open()
+            owner.kill()
+        with EmbeddedPostgres(home) as server:
+            server.start()
+            assert not lives(first)
+            assert read(home) == [1]
+            write(home, 2)
+            assert server.pid is not None
+            os.kill(server.pid, signal.SIGKILL)
+            server.stop()
+            server.start()
+            assert read(home) == [1, 2]
+
+
+def test_a_server_that_outlived_its_owner_is_stopped_first(tmp_path: Path) -> None:
+    with cleaned(Home(tmp_path)) as home:
+        server = EmbeddedPostgres(home)
+        server.open()
+        account = server.place.account
+        stray = subprocess.Popen(
+            server.command(),
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            user=None if account is None else account.uid,
+            group=None if account is None else account.gid,
+            extra_groups=None if account is None else [],
+            start_new_session=True,
+        )
+        try:
+            while not server.accepts():
+                time.sleep(0.05)
+            server.close()
+            with EmbeddedPostgres(home) as next_one:
+                assert stray.wait(10) == 0
+                next_one.start()
+                assert next_one.pid in serving(next_one.place.data.resolve())
+        finally:
+            if stray.poll() is None:
+                stray.kill()
+                stray.wait()
+
+
+def test_a_pid_file_that_names_another_program_is_only_a_file(tmp_path: Path) -> None:
+    with cleaned(Home(tmp_path)) as home:
+        with EmbeddedPostgres(home) as server:
+            pid_file = server.place.data / "postmaster.pid"
+            pid_file.write_text(f"{os.getpid()}\n{server.place.data}\n1\n1\n\n127.0.0.1\n")
+            server.place.own(pid_file)
+        with EmbeddedPostgres(home) as server:
+            server.start()
+            assert server.accepts()
+
+
+def test_an_interrupted_first_start_is_begun_again(tmp_path: Path) -> None:
+    with cleaned(Home(tmp_path)) as home:
+        place = EmbeddedPostgres(home).place
+        (place.folder / "data.new" / "base").mkdir(parents=True)
+        (place.folder / "data.new" / "PG_VERSION").write_text("18\n")
+        with EmbeddedPostgres(home) as server:
+            server.start()
+            assert not (place.folder / "data.new").exists()
+
+
+def test_two_copies_run_beside_each_other_one_below_a_very_long_path(tmp_path: Path) -> None:
+    long = tmp_path / ("deep-" * 30) / ("er-" * 30)
+    assert len(str(long)) > 200
+    with cleaned(Home(tmp_path / "a")) as one, cleaned(Home(long)) as two:
+        with EmbeddedPostgres(one) as first, EmbeddedPostgres(two) as second:
+            first.start()
+            second.start()
+            write(one, 1)
+            write(two, 2)
+            assert (read(one), read(two)) == ([1], [2])
+            listening = {int((home.postgres / "port").read_text()) for home in (one, two)}
+            assert len(listening) == 2
+
+
+def test_only_loopback_listens_and_every_role_needs_its_password(tmp_path: Path) -> None:
+    with cleaned(Home(tmp_path)) as home, EmbeddedPostgres(home) as server:
+        server.start()
+        for role in ROLES:
+            url = database_url(home, SETTINGS, role)
+            with connect(url) as connection:
+                assert connection.execute("SELECT 1").fetchone() == (1,)
+                if role != "owner":
+                    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                        connection.execute("CREATE TABLE public.mine (one int)")
+            with pytest.raises(Unavailable, match="password authentication failed"):
+                connect(
+                    f"postgresql://groundplan_{role}:wrong@127.0.0.1:{url.rpartition(':')[2].partition('/')[0]}/groundplan"
+                )
+        for name in ("roles.json", "port"):
+            assert stat.S_IMODE((home.postgres / name).stat().st_mode) == 0o600
+        assert stat.S_IMODE(server.place.data.stat().st_mode) == 0o700
+        assert "SCRAM" not in server.log.read_text()
+        with connect(server.superuser_url("postgres")) as admin:
+            shown = admin.execute("SHOW unix_socket_directories").fetchone()
+            assert shown == ("",)
+            assert admin.execute("SHOW fsync").fetchone() == ("on",)
+
+
+def test_the_supervisor_restarts_it_at_the_same_port(tmp_path: Path) -> None:
+    with cleaned(Home(tmp_path)) as home, Supervisor(home) as supervisor:
+        steps: list[str] = []
+        start_database(supervisor, SETTINGS, steps.append)
+        assert "starting PostgreSQL" in steps
+        url = database_url(home, SETTINGS, "owner")
+        assert revision(url) == head()
+        (state,) = supervisor.states()
+        assert state.pid is not None
+        os.kill(state.pid, signal.SIGKILL)
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            supervisor.check()
+            try:
+                with psycopg.connect(url, connect_timeout=2):
+                    break
+            except psycopg.OperationalError:
+                time.sleep(0.05)
+        assert supervisor.states()[0].starts == 2
+        assert database_url(home, SETTINGS, "owner") == url
+        with running_database(home, SETTINGS, steps.append) as none:
+            assert none is None
+
+
+def test_a_port_that_somebody_took_meanwhile_is_not_insisted_on(tmp_path: Path) -> None:
+    with cleaned(Home(tmp_path)) as home:
+        with running_database(home, SETTINGS, lambda _: None) as server:
+            assert server is not None
+            port = int((home.postgres / "port").read_text())
+        with socket.create_server(("127.0.0.1", port)), running_database(home, SETTINGS, lambda _: None):
+            assert int((home.postgres / "port").read_text()) != port
+            write(home, 1)
+
+
+def test_without_its_passwords_it_says_so(tmp_path: Path) -> None:
+    with cleaned(Home(tmp_path)) as home:
+        with EmbeddedPostgres(home):
+            (home.postgres / "roles.json").unlink()
+        with pytest.raises(Unavailable, match="postgres_passwords"), EmbeddedPostgres(home) as server:
+            server.start()
+
+
+def test_who_may_enter_a_folder_is_read_from_its_modes(tmp_path: Path) -> None:
+    stranger = Account("stranger", 54321, 54321)
+    open_folder = Path(tempfile.mkdtemp(dir="/var/tmp"))
+    try:
+        open_folder.chmod(0o711)
+        assert reaches(open_folder, stranger)
+        (open_folder / "closed").mkdir(mode=0o700)
+        (open_folder / "closed" / "inside").mkdir(mode=0o777)
+        assert not reaches(open_folder / "closed" / "inside", stranger)
+        assert reaches(open_folder / "closed", Account("me", os.getuid(), os.getgid()))
+    finally:
+        shutil.rmtree(open_folder)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_an_ordinary_user_needs_nothing_outside_its_home(tmp_path: Path) -> None:
+    nobody = pwd.getpwnam("nobody")
+    python = interpreter_for(Account("nobody", nobody.pw_uid, nobody.pw_gid))
+    if python is None:
+        pytest.skip("the Python environment is out of reach for an ordinary user; run the tests as one")
+    packages = os.pathsep.join(str(Path(path).parent.parent) for path in (psycopg.__file__, str(groundplan.__file__)))
+    folder = Path(tempfile.mkdtemp(dir="/var/tmp"))
+    try:
+        os.chown(folder, nobody.pw_uid, nobody.pw_gid)
+        program = OWNER.replace("time.sleep(600)", "print(server.place.folder); server.close()")
+        ran = subprocess.run(
+            [python, "-c", program, str(folder / "home")],
+            user=nobody.pw_uid,
+            group=nobody.pw_gid,
+            extra_groups=[],
+            cwd="/",
+            env=child_environment({"HOME": str(folder), "PYTHONPATH": packages}),
+            capture_output=True,
+            text=True,
+        )
+        assert ran.returncode == 0, ran.stderr
+        assert ran.stdout.split()[1] == str(folder / "home" / "postgres")
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has folders that its server cannot reach")
+def test_under_root_no_mode_of_a_parent_is_widened(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    with cleaned(Home(tmp_path / "home")) as home, EmbeddedPostgres(home) as server:
+        server.start()
+        account = server.place.account
+        assert account is not None and account.uid != 0
+        assert server.pid is not None
+        assert Path(f"/proc/{server.pid}").stat().st_uid == account.uid
+        for folder in (tmp_path, home.root, home.postgres):
+            assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+            assert folder.stat().st_uid == 0
+    assert not server.place.folder.exists()
