@@ -26,7 +26,7 @@ _decoder = msgspec.json.Decoder(Blueprint, strict=False)
 
 def encode(blueprint: Blueprint) -> bytes:
     """Canonical JSON of a blueprint; equal blueprints give equal bytes."""
-    return canonical.canonical(_portable(msgspec.to_builtins(blueprint)))
+    return canonical.canonical(portable(msgspec.to_builtins(blueprint)))
 
 
 def decode(body: bytes) -> Blueprint:
@@ -68,12 +68,12 @@ def verify_signature(body: bytes, signature: str, public_key: bytes) -> bool:
     return True
 
 
-def _portable(value: Any) -> Any:
-    """The same JSON value with integers that a double cannot hold written as text."""
+def portable(value: Any) -> Any:
+    """The same JSON value with integers that a double cannot hold written as text, as RFC 8785 requires."""
     if isinstance(value, dict):
-        return {key: _portable(item) for key, item in value.items()}
+        return {key: portable(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_portable(item) for item in value]
+        return [portable(item) for item in value]
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) > _SAFE:
         return str(value)
     return value

@@ -1,0 +1,271 @@
+"""From a workspace to the draft of a blueprint: names resolved, prices looked up, every workload placed.
+
+Pure: the day and the prices are arguments. What of the draft may be served now is decided in `plan`; cross-references
+are checked by the catalog before this runs, so unknown names are simply left out here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import date, timedelta
+from decimal import Decimal
+
+from groundplan.blueprint import model as bp
+from groundplan.catalog import model as doc
+from groundplan.catalog.workspace import Workspace
+from groundplan.core.errors import Problem
+from groundplan.economics.price import FREE, price_of
+from groundplan.placement import solve
+from groundplan.placement.model import ASSUMED_CALLS_PER_MONTH, Demand
+from groundplan.release.model import Draft, at
+
+Prices = Callable[[Workspace, doc.DeploymentDoc, date], bp.Rates | Problem]
+"""Rates of a deployment on a day, or why there are none."""
+
+
+def declared_or_listed(workspace: Workspace, deployment: doc.DeploymentDoc, day: date) -> bp.Rates | Problem:
+    """The price at the deployment, else of its model document, else of the shipped price list."""
+    declared = _declared(workspace, "deployment", deployment.name, deployment.price)
+    described = workspace.models.get(deployment.model)
+    if not declared and described is not None:
+        declared = _declared(workspace, "model", described.name, described.price)
+    return price_of(
+        deployment.model,
+        day,
+        declared=declared,
+        context_tokens=deployment.context,
+        where=workspace.where("deployment", deployment.name, "model"),
+    )
+
+
+def declared_caps(workspace: Workspace) -> bp.Caps:
+    """The caps that the company document asks for."""
+    caps = workspace.company.caps
+    return bp.Caps(people=caps.people, calls_per_day=caps.calls_per_day, days=caps.days, sensitivity=caps.sensitivity)
+
+
+def compile_draft(
+    workspace: Workspace,
+    current: bp.Blueprint | None,
+    caps: bp.Caps,
+    *,
+    today: date,
+    prices: Prices = declared_or_listed,
+) -> Draft:
+    """Everything that is declared and served by its stage, placed and priced, as a blueprint numbered 0.
+
+    `caps` are those that hold, which may be stricter than those declared.
+    """
+    sites = {name: _site(item) for name, item in workspace.sites.items()}
+    deployments, problems = _deployments(workspace, today, prices)
+    workloads: list[bp.Workload] = []
+    placements: list[bp.Placement] = []
+    served = {item.name: item for item in current.workloads} if current else {}
+    for name, item in workspace.workloads.items():
+        demand = _demand(item)
+        placement = solve.solve(demand, deployments, sites)
+        placements.append(placement)
+        if item.stage not in doc.SERVED_STAGES:
+            continue
+        problems += [
+            at(problem, workspace.where("workload", name, _culprit(item)))
+            for problem in solve.refused(demand, placement)
+        ]
+        workloads.append(_workload(workspace, item, placement, served.get(name), caps, today))
+    used = {name for item in workloads if item.grounding for name in item.grounding.sources}
+    own = {f"workload/{item.name}" for item in workloads}
+    blueprint = bp.Blueprint(
+        number=0,
+        company=workspace.company.name,
+        separation=workspace.company.separation,
+        sites=[sites[name] for name in sorted(sites)],
+        deployments=deployments,
+        sources=[_source(workspace, item) for name, item in workspace.sources.items() if name in used],
+        workloads=workloads,
+        budgets=[
+            _budget(item)
+            for item in workspace.budgets.values()
+            if not item.covers.startswith("workload/") or item.covers in own
+        ],
+        placements=placements,
+        caps=caps,
+    )
+    return Draft(blueprint, tuple(problems))
+
+
+def _declared(workspace: Workspace, kind: str, name: str, prices: tuple[doc.Price, ...]) -> list[bp.Rates]:
+    where = workspace.where(kind, name, "price")
+    return [
+        FREE
+        if price.free
+        else bp.Rates(
+            input=price.input,
+            output=price.output,
+            cache_read=price.cache_read,
+            cache_write=price.cache_write,
+            reasoning=price.reasoning,
+            input_audio=price.input_audio,
+            output_audio=price.output_audio,
+            request=price.request,
+            source=f"declared {where.file}:{where.line}",
+            effective=price.since.isoformat() if price.since else "",
+        )
+        for price in prices
+    ]
+
+
+def _deployments(workspace: Workspace, today: date, prices: Prices) -> tuple[list[bp.Deployment], list[Problem]]:
+    found: list[bp.Deployment] = []
+    problems: list[Problem] = []
+    for item in workspace.deployments.values():
+        rates = prices(workspace, item, today)
+        if isinstance(rates, Problem):
+            problems.append(rates)
+        elif item.site in workspace.sites:
+            found.append(_deployment(item, rates))
+    return found, problems
+
+
+def _deployment(item: doc.DeploymentDoc, rates: bp.Rates) -> bp.Deployment:
+    return bp.Deployment(
+        name=item.name,
+        site=item.site,
+        model=item.model,
+        upstream_model=item.name_upstream,
+        url=item.url,
+        key=item.key,
+        rates=rates,
+        kind=item.type,
+        context_tokens=item.context,
+        max_output_tokens=item.max_output,
+        cap_field=item.cap_field,
+        connect_ms=item.timeouts.connect,
+        first_token_ms=item.timeouts.first_token,
+        idle_ms=item.timeouts.idle,
+    )
+
+
+def _site(item: doc.SiteDoc) -> bp.Site:
+    return bp.Site(
+        name=item.name,
+        type=item.type,
+        jurisdiction=item.jurisdiction,
+        title=item.title or item.name,
+        holds=item.max_sensitivity,
+    )
+
+
+def _source(workspace: Workspace, item: doc.SourceDoc) -> bp.Source:
+    return bp.Source(
+        name=item.name,
+        path=item.path,
+        sensitivity=item.sensitivity,
+        owner=workspace.email(item.owner),
+        readers=sorted(_reader(workspace, reader) for reader in item.readers),
+    )
+
+
+def _reader(workspace: Workspace, reader: str) -> str:
+    """A group or team by name; a person by e-mail address, which is how permissions name people."""
+    person = workspace.people.get(reader)
+    return person.email if person is not None and reader not in workspace.groups else reader
+
+
+def _budget(item: doc.BudgetDoc) -> bp.Budget:
+    return bp.Budget(name=item.name, covers=item.covers, limit=item.limit.amount, period=item.limit.period)
+
+
+def _demand(item: doc.WorkloadDoc) -> Demand:
+    traffic = item.traffic
+    return Demand(
+        workload=item.name,
+        sensitivity=item.sensitivity,
+        residency=item.residency,
+        preferred=item.deployments,
+        fallbacks=item.fallbacks,
+        calls_per_month=traffic.calls.per_month if traffic else Decimal(ASSUMED_CALLS_PER_MONTH),
+        prompt_tokens=traffic.prompt_tokens if traffic else 800,
+        completion_tokens=traffic.completion_tokens if traffic else 200,
+        assumed=traffic is None,
+    )
+
+
+def _culprit(item: doc.WorkloadDoc) -> str:
+    """The key at which to show that a placement is refused."""
+    for key in ("deployments", "fallbacks", "residency", "sensitivity"):
+        if key in item.model_fields_set:
+            return key
+    return "name"
+
+
+def _workload(
+    workspace: Workspace,
+    item: doc.WorkloadDoc,
+    placement: bp.Placement,
+    served: bp.Workload | None,
+    caps: bp.Caps,
+    today: date,
+) -> bp.Workload:
+    prompt = _prompt(workspace.prompts, item.prompt)
+    limits = item.limits
+    temporary = item.stage != "production"
+    return bp.Workload(
+        name=item.name,
+        purpose=item.purpose,
+        stage=item.stage,
+        sensitivity=item.sensitivity,
+        audience=item.audience,
+        residency=sorted(item.residency),
+        team=item.team,
+        deployments=[name for name in (placement.primary, *placement.fallbacks) if name is not None],
+        embeddings=list(item.embeddings),
+        budgets=sorted(workspace.budgets_of(item.name)),
+        grounding=_grounding(item),
+        system_prompt=prompt.text if prompt else None,
+        prompt=f"{prompt.name}@{prompt.version}" if prompt else None,
+        max_output_tokens=limits.max_output,
+        calls_per_day=_bounded(item, "calls_per_day", caps.calls_per_day if temporary else None),
+        people=_bounded(item, "people", caps.people if temporary else None),
+        expires=_expires(item, served, caps.days, today),
+        expires_declared=limits.expires is not None,
+        grace_ms=item.grace_ms,
+        attempts=limits.attempts,
+        deadline_ms=limits.deadline,
+        owners=_owners(workspace, item),
+    )
+
+
+def _owners(workspace: Workspace, item: doc.WorkloadDoc) -> dict[str, list[str]]:
+    """Duty -> e-mail addresses; who holds a duty for the company stands in where the workload names nobody."""
+    owners = {**workspace.owners(workspace.company.owners), **workspace.owners(item.owners)}
+    return {duty: sorted(people) for duty, people in sorted(owners.items())}
+
+
+def _bounded(item: doc.WorkloadDoc, field: str, cap: int | None) -> int | None:
+    """What the workload itself says, `unlimited` included; the cap where it says nothing."""
+    value: int | None = getattr(item.limits, field)
+    return value if field in item.limits.model_fields_set else cap
+
+
+def _expires(item: doc.WorkloadDoc, served: bp.Workload | None, days: int | None, today: date) -> str | None:
+    """The declared last day; else the one that it has already; else `days` from today. Production has none."""
+    if item.limits.expires is not None:
+        return item.limits.expires.isoformat()
+    if item.stage == "production":
+        return None
+    if served is not None and served.stage == item.stage and not served.expires_declared:
+        return served.expires
+    return None if days is None else (today + timedelta(days=days)).isoformat()
+
+
+def _grounding(item: doc.WorkloadDoc) -> bp.Grounding | None:
+    if not item.sources:
+        return None
+    rule = item.grounding
+    return bp.Grounding(
+        sources=sorted(item.sources), passages=rule.passages, max_bytes=rule.max_size, required=rule.required
+    )
+
+
+def _prompt(prompts: Mapping[str, doc.PromptDoc], name: str | None) -> doc.PromptDoc | None:
+    return prompts.get(name.partition("@")[0]) if name else None

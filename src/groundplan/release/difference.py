@@ -1,0 +1,84 @@
+"""What differs between two blueprints, field by field, in words for people. Decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from groundplan.blueprint import model as bp
+from groundplan.core.money import PICO, format_usd
+from groundplan.release.model import Difference, Field
+
+_PARTS = ("site", "deployment", "source", "workload", "budget")
+_LONG = 120
+
+
+def differences(old: bp.Blueprint | None, new: bp.Blueprint) -> tuple[Difference, ...]:
+    """All differences, by kind and name; number, signature and placements are not content."""
+    found: list[Difference] = []
+    before = _company(old) if old else {}
+    company = fields(before, _company(new))
+    if company:
+        found.append(Difference("changed" if old else "added", "company", company))
+    for part in _PARTS:
+        found += _part(part, getattr(old, f"{part}s") if old else [], getattr(new, f"{part}s"))
+    return tuple(found)
+
+
+def fields(old: dict[str, str], new: dict[str, str]) -> tuple[Field, ...]:
+    """Values that differ, in the order of their names."""
+    return tuple(
+        Field(name, old.get(name), new.get(name)) for name in sorted({*old, *new}) if old.get(name) != new.get(name)
+    )
+
+
+def shown(value: msgspec.Struct) -> dict[str, str]:
+    """Every field of a struct as one line of text; nested ones as `outer.inner`; what is empty is left out."""
+    return dict(_flat("", msgspec.to_builtins(value)))
+
+
+def _company(blueprint: bp.Blueprint) -> dict[str, str]:
+    named = {"company": blueprint.company, "separation": blueprint.separation}
+    return named | {f"caps.{key}": value for key, value in shown(blueprint.caps).items()}
+
+
+def _part(kind: str, old: Sequence[Any], new: Sequence[Any]) -> list[Difference]:
+    before = {item.name: item for item in old}
+    after = {item.name: item for item in new}
+    found: list[Difference] = []
+    for name in sorted({*before, *after}):
+        subject = f"{kind}/{name}"
+        if name not in before:
+            found.append(Difference("added", subject, fields({}, shown(after[name]))))
+        elif name not in after:
+            found.append(Difference("removed", subject))
+        elif before[name] != after[name]:
+            found.append(Difference("changed", subject, fields(shown(before[name]), shown(after[name]))))
+    return found
+
+
+def _flat(name: str, value: Any) -> list[tuple[str, str]]:
+    if isinstance(value, dict):
+        inner = [pair for key, item in value.items() for pair in _flat(f"{name}.{key}" if name else key, item)]
+        return [pair for pair in inner if pair[0] != "name"]
+    if value is None or value in ([], ""):
+        return []
+    return [(name, _text(name, value))]
+
+
+def _text(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(str(item) for item in value)
+    if isinstance(value, int) and (name == "limit" or name.startswith("rates.")):
+        return _usd(value) if name in ("limit", "rates.request") else f"{_usd(value)}/Mtok"
+    text = str(value)
+    return text if len(text) <= _LONG else f"{text[: _LONG - 1]}…"
+
+
+def _usd(amount: int) -> str:
+    whole, _, decimals = format_usd(amount).partition(".")
+    return f"{whole}.{decimals.rstrip('0').ljust(2, '0')} USD" if amount % PICO else f"{whole} USD"

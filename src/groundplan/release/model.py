@@ -1,0 +1,155 @@
+"""What a release is made of: units that are decided one by one, differences for people, and the plan. Types only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from groundplan.blueprint.model import Blueprint, Placement
+from groundplan.catalog.workspace import Workspace
+from groundplan.core.errors import Problem, Where
+from groundplan.core.money import format_usd
+from groundplan.governance.model import Need
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One value that differs, as text for people; None: not there."""
+
+    field: str
+    old: str | None
+    new: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What changes in one declared thing, compared with what is served."""
+
+    type: str
+    """added | changed | removed"""
+    subject: str
+    """`workload/NAME`, `deployment/NAME`, `site/NAME`, `source/NAME`, `budget/NAME`, `company`"""
+    fields: tuple[Field, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """Content that waits: it is left out (or stays as it is served now) until all needs are met."""
+
+    subject: str
+    digest: str
+    needs: tuple[Need, ...]
+    fields: tuple[Field, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """Everything declared as a blueprint would have it if nothing had to wait, and what is wrong with it."""
+
+    blueprint: Blueprint
+    """with number 0"""
+    refusals: tuple[Problem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Current:
+    """What is served: the newest blueprint and the workspace that it was made from."""
+
+    blueprint: Blueprint
+    workspace: Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The difference that an apply would make. `blueprint` is None where something refuses it."""
+
+    differences: tuple[Difference, ...]
+    placements: tuple[Placement, ...]
+    pending: tuple[Pending, ...]
+    refusals: tuple[Problem, ...]
+    blueprint: Blueprint | None
+    """What would be served at once, numbered one above the current one."""
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        return tuple(dict.fromkeys(need for item in self.pending for need in item.needs))
+
+    def to_json(self) -> dict[str, Any]:
+        """As the control API shows it; amounts are exact decimal text."""
+        return {
+            "differences": [difference_json(item) for item in self.differences],
+            "placements": [placement_json(item) for item in self.placements],
+            "needs": [need_json(need) for need in self.needs],
+            "pending": [
+                {"subject": item.subject, "digest": item.digest, "needs": [need_json(need) for need in item.needs]}
+                for item in self.pending
+            ],
+            "refusals": [problem_json(problem) for problem in self.refusals],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What an apply, approval or rollback did. `number` is None where what is served stayed as it was."""
+
+    number: int | None
+    pending: tuple[tuple[UUID, tuple[Need, ...]], ...] = ()
+    """change id -> what it still waits for"""
+    left_out: tuple[str, ...] = ()
+    """what a rollback left out on request"""
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "blueprint": self.number,
+            "pending": [
+                {"change": str(change), "waits_for": [need_json(need) for need in needs]}
+                for change, needs in self.pending
+            ],
+            "left_out": list(self.left_out),
+        }
+
+
+def need_json(need: Need) -> dict[str, str]:
+    return {"subject": need.subject, "duty": need.duty}
+
+
+def problem_json(problem: Problem) -> dict[str, str | None]:
+    return {
+        "message": problem.message,
+        "code": problem.code,
+        "hint": problem.hint,
+        "where": str(problem.where) if problem.where else None,
+    }
+
+
+def difference_json(item: Difference) -> dict[str, Any]:
+    fields = [{"field": f.field, "old": f.old, "new": f.new} for f in item.fields]
+    return {"type": item.type, "subject": item.subject, "fields": fields}
+
+
+def placement_json(item: Placement) -> dict[str, Any]:
+    return {
+        "workload": item.workload,
+        "primary": item.primary,
+        "fallbacks": list(item.fallbacks),
+        "binding": item.binding,
+        "gap": item.gap,
+        "alternatives": [
+            {
+                "deployment": option.deployment,
+                "site": option.site,
+                "allowed": option.allowed,
+                "reasons": list(option.reasons),
+                "monthly_usd": None if option.monthly is None else format_usd(option.monthly),
+            }
+            for option in item.alternatives
+        ],
+    }
+
+
+def at(problem: Problem, where: Where | None) -> Problem:
+    """The same problem with a place, unless it has one."""
+    return problem if problem.where else Problem(problem.message, problem.code, problem.hint, where)

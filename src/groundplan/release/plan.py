@@ -1,0 +1,276 @@
+"""What an apply would do: differences, priced placements, needed approvals and refusals. Pure and repeatable.
+
+Content that needs an approval is held: it stays as it is served now, or is left out. The result is verified by
+`placement.solve.verify` before anybody may serve it. Storing, signing and people are `service`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import date
+from typing import Any
+
+import msgspec
+
+from groundplan.blueprint import model as bp
+from groundplan.catalog.check import check
+from groundplan.catalog.workspace import Workspace
+from groundplan.core.errors import Problem
+from groundplan.economics.price import known_price
+from groundplan.governance import decide
+from groundplan.governance.model import Need, Standing
+from groundplan.placement.solve import verify
+from groundplan.release import units
+from groundplan.release.compile import Prices, compile_draft, declared_caps, declared_or_listed
+from groundplan.release.difference import differences, fields, shown
+from groundplan.release.model import Current, Draft, Pending, Plan, at
+
+_PEOPLE_KINDS = ("person", "group", "team")
+_STILL_COMPILES = frozenset(
+    {
+        "budget_twice",
+        "deployment_twice",
+        "grace_restricted",
+        "missing_duties",
+        "no_budget",
+        "no_business_owner",
+        "no_deployment",
+        "outside_residency",
+        "price_missing",
+        "price_twice",
+        "prompt_version",
+        "site_not_trusted",
+        "solo_with_others",
+        "source_too_sensitive",
+    }
+)
+"""Problems of a workspace whose names all resolve, so that prices and differences can still be shown beside them."""
+
+
+def plan(
+    workspace: Workspace,
+    current: Current | None,
+    *,
+    today: date,
+    standing: Standing | None = None,
+    prices: Prices = declared_or_listed,
+    demo: bool = False,
+    left_out: frozenset[str] = frozenset(),
+) -> Plan:
+    """Compare a workspace with what is served. Without `current` this is genesis.
+
+    `standing` tells which content is approved or revoked; `left_out` are subjects that are not to be served, whatever
+    the workspace says.
+    """
+    standing = standing or Standing()
+    problems = list(check(workspace, known_price=lambda model: known_price(model, today)))
+    if any(problem.code not in _STILL_COMPILES for problem in problems):
+        return Plan((), (), (), tuple(problems), None)
+    served = current.blueprint if current else None
+    caps, held_caps = _caps(workspace, served, standing)
+    draft = compile_draft(workspace, served, caps, today=today, prices=prices)
+    problems += _new(draft.refusals, problems)
+    problems += _settled_at_genesis(workspace, current)
+    pending, refused = _decide(workspace, draft, served, standing, today, left_out)
+    problems += refused
+    every = (*held_caps, *pending)
+    served_now = _select(draft.blueprint, served, {item.subject: item for item in every}, standing, left_out)
+    served_now = msgspec.structs.replace(served_now, number=served.number + 1 if served else 1, demo=demo)
+    if not problems:
+        problems += verify(served_now)
+    return Plan(
+        differences=differences(served, draft.blueprint),
+        placements=tuple(draft.blueprint.placements),
+        pending=every,
+        refusals=tuple(problems),
+        blueprint=None if problems else served_now,
+    )
+
+
+def _new(found: Iterable[Problem], known: list[Problem]) -> list[Problem]:
+    """Problems that the catalog has not told already about the same thing."""
+    codes = {problem.code for problem in known}
+    places = {(problem.code, str(problem.where)) for problem in known}
+    told = bool(codes & {"outside_residency", "site_not_trusted", "no_deployment"})
+    return [
+        problem
+        for problem in found
+        if (problem.code, str(problem.where)) not in places and not (told and problem.code.startswith("placement_"))
+    ]
+
+
+def _caps(workspace: Workspace, served: bp.Blueprint | None, standing: Standing) -> tuple[bp.Caps, list[Pending]]:
+    """The caps that hold, and the raise that waits, if there is one."""
+    wanted = declared_caps(workspace)
+    digest = units.caps_digest(wanted)
+    before = served.caps if served else None
+    decision = decide.decide_caps(digest, before, wanted, standing=standing)
+    if before is None or not decision.needs:
+        return wanted, []
+    return decide.lower_of(before, wanted), [
+        Pending("company", digest, decision.needs, fields(shown(before), shown(wanted)))
+    ]
+
+
+def _decide(
+    workspace: Workspace,
+    draft: Draft,
+    served: bp.Blueprint | None,
+    standing: Standing,
+    today: date,
+    left_out: frozenset[str],
+) -> tuple[list[Pending], list[Problem]]:
+    pending: list[Pending] = []
+    refused: list[Problem] = []
+    new = draft.blueprint
+    before = {item.name: item for item in served.workloads} if served else {}
+    for workload in new.workloads:
+        subject = units.workload_subject(workload.name)
+        if subject in left_out:
+            continue
+        old = before.get(workload.name)
+        after = units.terms(new, workload)
+        decision = decide.decide_workload(
+            units.terms(served, old) if served and old else None,
+            after,
+            caps=new.caps,
+            standing=standing,
+            today=today,
+            genesis=served is None,
+        )
+        where = workspace.where("workload", workload.name, "limits", "expires")
+        refused += [at(problem, where) for problem in decision.refusals]
+        if decision.needs:
+            changed = fields(shown(old) if old else {}, shown(workload))
+            pending.append(Pending(subject, after.digest, decision.needs, changed))
+    return pending + _budgets(new, served, standing), refused
+
+
+def _budgets(new: bp.Blueprint, served: bp.Blueprint | None, standing: Standing) -> list[Pending]:
+    """Shared budgets whose raise waits."""
+    pending: list[Pending] = []
+    before = {item.name: item for item in served.budgets} if served else {}
+    for budget in new.budgets:
+        old = before.get(budget.name)
+        if not units.is_shared(budget) or old is None:
+            continue
+        subject, digest = units.budget_subject(budget.name), units.budget_digest(budget)
+        decision = decide.decide_budget(
+            subject, digest, units.monthly_limit(old), units.monthly_limit(budget), standing=standing
+        )
+        if decision.needs:
+            pending.append(Pending(subject, digest, decision.needs, fields(shown(old), shown(budget))))
+    return pending
+
+
+def _select(
+    draft: bp.Blueprint,
+    served: bp.Blueprint | None,
+    held: dict[str, Pending],
+    standing: Standing,
+    left_out: frozenset[str],
+) -> bp.Blueprint:
+    """The draft with every held unit as it is served now, or without it; only what the workloads use of sources."""
+    kept = _kept(served, held, standing, left_out) if served else []
+    names = {workload.name for workload in kept}
+    workloads = [
+        workload
+        for workload in draft.workloads
+        if units.workload_subject(workload.name) not in held
+        and units.workload_subject(workload.name) not in left_out
+        and workload.name not in names
+    ]
+    workloads = sorted([*workloads, *kept], key=lambda item: item.name)
+    pinned = _pins(served, kept, held) if served else {}
+    sources = {name for item in workloads if item.grounding for name in item.grounding.sources}
+    placed = {item.name for item in workloads}
+    placements = {item.workload: item for item in draft.placements if item.workload in placed}
+    if served:
+        placements |= {item.workload: item for item in served.placements if item.workload in names}
+    return msgspec.structs.replace(
+        draft,
+        sites=_merged(draft.sites, pinned.get("sites", [])),
+        deployments=_merged(draft.deployments, pinned.get("deployments", [])),
+        sources=[item for item in _merged(draft.sources, pinned.get("sources", [])) if item.name in sources],
+        workloads=workloads,
+        budgets=[
+            item
+            for item in _merged(draft.budgets, pinned.get("budgets", []))
+            if units.is_shared(item) or any(units.is_own(item, name) for name in placed)
+        ],
+        placements=[placements[name] for name in sorted(placements)],
+    )
+
+
+def _kept(
+    served: bp.Blueprint, held: dict[str, Pending], standing: Standing, left_out: frozenset[str]
+) -> list[bp.Workload]:
+    """Held workloads that go on as they are served now, unless what is served was revoked."""
+    return [
+        workload
+        for workload in served.workloads
+        if (subject := units.workload_subject(workload.name)) in held
+        and subject not in left_out
+        and not standing.forbids(subject, units.workload_digest(served, workload))
+    ]
+
+
+def _pins(served: bp.Blueprint, kept: list[bp.Workload], held: dict[str, Pending]) -> dict[str, list[Any]]:
+    """Parts that stay as they are served now: what kept workloads consist of, and shared budgets whose raise waits."""
+    deployments = {name for item in kept for name in (*item.deployments, *item.embeddings)}
+    places = {item.site for item in served.deployments if item.name in deployments}
+    sources = {name for item in kept if item.grounding for name in item.grounding.sources}
+    names = {item.name for item in kept}
+    return {
+        "deployments": [item for item in served.deployments if item.name in deployments],
+        "sites": [item for item in served.sites if item.name in places],
+        "sources": [item for item in served.sources if item.name in sources],
+        "budgets": [
+            item
+            for item in served.budgets
+            if any(units.is_own(item, name) for name in names) or units.budget_subject(item.name) in held
+        ],
+    }
+
+
+def _merged(new: list[Any], pinned: list[Any]) -> list[Any]:
+    by_name = {item.name: item for item in new} | {item.name: item for item in pinned}
+    return [by_name[name] for name in sorted(by_name)]
+
+
+def _settled_at_genesis(workspace: Workspace, current: Current | None) -> list[Problem]:
+    """People and their groups are read from files once; so is the step from one person to several."""
+    if current is None:
+        return []
+    found: list[Problem] = []
+    for kind in _PEOPLE_KINDS:
+        old = {name: doc for (k, name), (doc, _) in current.workspace.documents.items() if k == kind}
+        new = {name: doc for (k, name), (doc, _) in workspace.documents.items() if k == kind}
+        for name in sorted({*old, *new}):
+            if old.get(name) == new.get(name):
+                continue
+            where = workspace.where(kind, name) if name in new else None
+            found.append(
+                Problem(
+                    f"the {kind} {name} was changed here, but people are kept in the database since the first start",
+                    "people_are_live",
+                    "Undo this and use `groundplan people add GROUP PERSON`, `remove` or `leave`.",
+                    where,
+                )
+            )
+    if current.blueprint.separation == "enforced" and workspace.company.separation == "solo":
+        where = workspace.where("company", workspace.company.name, "separation")
+        found.append(
+            Problem(
+                "separation cannot go back from enforced to solo",
+                "separation_weaker",
+                "Keep separation: enforced.",
+                where,
+            )
+        )
+    return found
+
+
+def needs_of(pending: Iterable[Pending]) -> tuple[Need, ...]:
+    """All needs, each once."""
+    return tuple(dict.fromkeys(need for item in pending for need in item.needs))

@@ -1,0 +1,107 @@
+"""The units that are decided one by one (workload, shared budget, caps): their content and its digest.
+
+A digest covers everything that an approval is about: the workload, its deployments and their sites, its sources and its
+own budgets. It does not cover prices, which follow the market, nor a default end date, which follows the calendar.
+Nothing is decided here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import date
+from typing import Any
+
+import msgspec
+
+from groundplan.blueprint import model as bp
+from groundplan.blueprint.artifact import portable
+from groundplan.core import canonical
+from groundplan.core.money import ceil_div
+from groundplan.governance.model import Terms
+
+
+def workload_subject(name: str) -> str:
+    return f"workload/{name}"
+
+
+def budget_subject(name: str) -> str:
+    return f"budget/{name}"
+
+
+def is_own(budget: bp.Budget, workload: str) -> bool:
+    """Whether a budget covers this one workload only."""
+    return budget.covers == f"workload/{workload}"
+
+
+def is_shared(budget: bp.Budget) -> bool:
+    return not budget.covers.startswith("workload/")
+
+
+def monthly_limit(budget: bp.Budget) -> int:
+    """picodollars that a budget allows in a month of 30 days; one without period counts in full."""
+    if budget.period == "day":
+        return budget.limit * 30
+    return ceil_div(budget.limit, 12) if budget.period == "year" else budget.limit
+
+
+def workload_digest(blueprint: bp.Blueprint, workload: bp.Workload) -> str:
+    """SHA-256 of all content of a workload that an approval is bound to."""
+    used = {*workload.deployments, *workload.embeddings}
+    deployments = [item for item in blueprint.deployments if item.name in used]
+    places = {item.site for item in deployments}
+    sources = set(workload.grounding.sources) if workload.grounding else set()
+    own = msgspec.to_builtins(workload)
+    if not workload.expires_declared:
+        own["expires"] = None
+    plain = [{key: value for key, value in _plain(item).items() if key != "rates"} for item in deployments]
+    return content_digest(
+        {
+            "workload": own,
+            "deployments": plain,
+            "sites": [_plain(item) for item in blueprint.sites if item.name in places],
+            "sources": [_plain(item) for item in blueprint.sources if item.name in sources],
+            "budgets": [_plain(item) for item in blueprint.budgets if is_own(item, workload.name)],
+        }
+    )
+
+
+def budget_digest(budget: bp.Budget) -> str:
+    return content_digest({"budget": _plain(budget)})
+
+
+def caps_digest(caps: bp.Caps) -> str:
+    return content_digest({"caps": _plain(caps)})
+
+
+def content_digest(content: dict[str, Any]) -> str:
+    """SHA-256 of canonical JSON; integers that JSON cannot hold exactly are written as text."""
+    return canonical.digest(canonical.canonical(portable(content)))
+
+
+def terms(blueprint: bp.Blueprint, workload: bp.Workload) -> Terms:
+    """What governance looks at."""
+    return Terms(
+        subject=workload_subject(workload.name),
+        stage=workload.stage,
+        sensitivity=workload.sensitivity,
+        people=workload.people,
+        calls_per_day=workload.calls_per_day,
+        expires=date.fromisoformat(workload.expires) if workload.expires else None,
+        sources=tuple(workload.grounding.sources) if workload.grounding else (),
+        budget=sum(monthly_limit(item) for item in blueprint.budgets if is_own(item, workload.name)),
+        digest=workload_digest(blueprint, workload),
+    )
+
+
+def served_units(blueprint: bp.Blueprint) -> Iterable[tuple[str, str]]:
+    """(subject, digest) of every workload and shared budget in a blueprint."""
+    for workload in blueprint.workloads:
+        yield workload_subject(workload.name), workload_digest(blueprint, workload)
+    for budget in blueprint.budgets:
+        if is_shared(budget):
+            yield budget_subject(budget.name), budget_digest(budget)
+
+
+def _plain(value: Any) -> dict[str, Any]:
+    plain: dict[str, Any] = msgspec.to_builtins(value)
+    return plain

@@ -1,0 +1,261 @@
+"""From declarations to a plan: differences, prices, approvals, refusals with a place; same input, same bytes."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+
+from groundplan.blueprint.artifact import encode
+from groundplan.catalog.loader import load_files
+from groundplan.catalog.model import DUTIES
+from groundplan.governance.model import Need, Standing
+from groundplan.release.model import Current, Plan
+from groundplan.release.plan import plan
+
+TODAY = date(2026, 11, 25)
+
+BASE = """\
+kind: company
+name: acme
+---
+kind: site
+name: azure-sweden
+type: cloud
+jurisdiction: EU
+---
+kind: site
+name: virginia
+type: cloud
+jurisdiction: US
+---
+kind: deployment
+name: gpt-eu
+site: azure-sweden
+model: openai/gpt-4.1-mini
+url: https://acme.example/openai/v1
+key: env:AZURE_KEY
+---
+kind: deployment
+name: gpt-us
+site: virginia
+model: openai/gpt-4.1-nano
+url: https://us.example/v1
+---
+kind: source
+name: handbook
+path: ./handbook
+sensitivity: internal
+owner: dana@acme.example
+readers: [everyone]
+---
+kind: workload
+name: assistant
+purpose: Answer staff questions from the handbook
+stage: pilot
+sensitivity: internal
+residency: [EU]
+sources: [handbook]
+owners: {business: ana@acme.example, security: sam@acme.example, finance: fay@acme.example}
+---
+kind: budget
+name: assistant
+covers: workload/assistant
+limit: 200 USD/month
+---
+kind: budget
+name: company
+covers: company
+limit: 20000 USD/month
+"""
+
+PRODUCTION = f"""\
+kind: workload
+name: support
+purpose: Answer customers
+stage: production
+audience: customers
+residency: [EU]
+owners: {{{", ".join(f"{duty}: ana@acme.example" for duty in DUTIES)}}}
+---
+kind: budget
+name: support
+covers: workload/support
+limit: 50 USD/month
+"""
+
+
+def planned(text: str, current: Current | None = None, standing: Standing | None = None, today: date = TODAY) -> Plan:
+    return plan(load_files({"a.yaml": text}), current, today=today, standing=standing)
+
+
+def current(text: str, result: Plan) -> Current:
+    assert result.blueprint is not None
+    return Current(result.blueprint, load_files({"a.yaml": text}))
+
+
+def genesis(text: str = BASE) -> Current:
+    return current(text, planned(text))
+
+
+def test_the_first_plan_serves_the_pilot_on_the_allowed_deployment() -> None:
+    result = planned(BASE)
+    assert result.refusals == () and result.pending == ()
+    assert result.blueprint is not None and result.blueprint.number == 1
+    (workload,) = result.blueprint.workloads
+    assert workload.deployments == ["gpt-eu"]
+    assert (workload.people, workload.calls_per_day) == (25, 1000)
+    assert workload.expires == (TODAY + timedelta(days=90)).isoformat()
+    assert workload.budgets == ["assistant", "company"]
+    (placement,) = result.placements
+    options = {option.deployment: option for option in placement.alternatives}
+    assert options["gpt-us"].reasons == ["outside EU"]
+    assert options["gpt-eu"].monthly == 3000 * (800 * 400_000 + 200 * 1_600_000)
+    assert {item.type for item in result.differences} == {"added"}
+
+
+def test_the_same_input_gives_the_same_bytes() -> None:
+    documents = BASE.split("---\n")
+    shuffled = {f"{i}.yaml": text for i, text in enumerate(reversed(documents))}
+    first, second = planned(BASE).blueprint, plan(load_files(shuffled), None, today=TODAY).blueprint
+    assert first is not None and second is not None
+    assert encode(first) == encode(second)
+
+
+def test_applying_the_same_again_another_day_changes_nothing() -> None:
+    served = genesis()
+    again = planned(BASE, served, today=TODAY + timedelta(days=10))
+    assert again.differences == () and again.pending == () and again.refusals == ()
+
+
+def test_production_waits_and_the_rest_is_served() -> None:
+    result = planned(f"{BASE}---\n{PRODUCTION}")
+    assert result.refusals == ()
+    assert [workload.name for workload in result.blueprint.workloads] == ["assistant"] if result.blueprint else False
+    (pending,) = result.pending
+    assert pending.subject == "workload/support"
+    assert [need.duty for need in pending.needs] == ["business", "security", "finance"]
+    assert "workload/support" in {item.subject for item in result.differences}
+
+
+def test_approved_content_is_served_and_other_content_waits_again() -> None:
+    text = f"{BASE}---\n{PRODUCTION}"
+    served = current(text, planned(text))
+    (pending,) = planned(text, served).pending
+    standing = Standing(approved=frozenset({(pending.subject, pending.digest)}))
+    result = planned(text, served, standing)
+    assert result.blueprint is not None and result.pending == ()
+    assert [workload.name for workload in result.blueprint.workloads] == ["assistant", "support"]
+
+    after = current(text, result)
+    dearer = text.replace("50 USD/month", "60 USD/month")
+    waiting = planned(dearer, after, standing)
+    assert [need.duty for need in waiting.needs] == ["business", "security", "finance"]
+    assert waiting.blueprint is not None
+    kept = {budget.name: budget.limit for budget in waiting.blueprint.budgets}
+    assert kept["support"] == 50 * 10**12, "what waits stays as it is served now"
+
+
+def test_a_deployment_of_approved_content_cannot_be_changed_underneath_it() -> None:
+    text = f"{BASE}---\n{PRODUCTION}"
+    (pending,) = planned(text).pending
+    standing = Standing(approved=frozenset({(pending.subject, pending.digest)}))
+    after = current(text, planned(text, None, standing))
+    moved = planned(text.replace("https://acme.example/openai/v1", "https://elsewhere.example/v1"), after, standing)
+    assert [item.subject for item in moved.pending] == ["workload/support"]
+    assert moved.blueprint is not None
+    urls = {deployment.name: deployment.url for deployment in moved.blueprint.deployments}
+    assert urls["gpt-eu"] == "https://acme.example/openai/v1"
+
+
+def test_revoked_content_is_left_out_even_where_it_is_served() -> None:
+    text = f"{BASE}---\n{PRODUCTION}"
+    (pending,) = planned(text).pending
+    pair = frozenset({(pending.subject, pending.digest)})
+    after = current(text, planned(text, None, Standing(approved=pair)))
+    result = planned(text, after, Standing(revoked=pair))
+    assert result.blueprint is not None
+    assert [workload.name for workload in result.blueprint.workloads] == ["assistant"]
+
+
+def test_a_raised_company_budget_waits_for_finance_and_a_lowered_one_does_not() -> None:
+    served = genesis()
+    raised = planned(BASE.replace("20000 USD", "30000 USD"), served)
+    assert raised.needs == (Need("company", "finance"),)
+    assert raised.blueprint is not None
+    assert {b.name: b.limit for b in raised.blueprint.budgets}["company"] == 20_000 * 10**12
+    lowered = planned(BASE.replace("20000 USD", "10000 USD"), served)
+    assert lowered.needs == ()
+
+
+def test_raised_caps_wait_and_meanwhile_the_lower_ones_hold() -> None:
+    served = genesis()
+    raised = planned(BASE.replace("name: acme\n", "name: acme\ncaps: {people: 100, calls_per_day: 500}\n"), served)
+    assert [need.duty for need in raised.needs] == ["business", "security"]
+    assert raised.blueprint is not None
+    assert (raised.blueprint.caps.people, raised.blueprint.caps.calls_per_day) == (25, 500)
+    assert raised.blueprint.workloads[0].people == 25
+
+
+def test_a_pilot_beyond_the_caps_waits_and_a_narrower_one_is_served() -> None:
+    served = genesis()
+    wide = planned(BASE.replace("stage: pilot\n", "stage: pilot\nlimits: {people: 26}\n"), served)
+    assert [item.subject for item in wide.pending] == ["workload/assistant"]
+    narrow = planned(BASE.replace("stage: pilot\n", "stage: pilot\nlimits: {people: 5}\n"), served)
+    assert narrow.pending == () and narrow.blueprint is not None
+    assert narrow.blueprint.workloads[0].people == 5
+    (difference,) = narrow.differences
+    assert [(f.field, f.old, f.new) for f in difference.fields] == [("people", "25", "5")]
+
+
+def test_refusals_carry_their_place() -> None:
+    text = BASE.replace("sources: [handbook]\n", "sources: [handbook]\ndeployments: [gpt-us]\n")
+    result = planned(text)
+    assert result.blueprint is None
+    (problem,) = result.refusals
+    assert problem.where is not None and problem.where.file == "a.yaml"
+    assert text.splitlines()[problem.where.line - 1].startswith("deployments:")
+    assert result.placements, "prices are shown beside a refusal"
+
+
+def test_nothing_allowed_is_refused_at_the_rule_that_excludes_all() -> None:
+    text = BASE.replace("residency: [EU]", "residency: [CH]")
+    (problem,) = planned(text).refusals
+    assert problem.code == "placement_none" and problem.where is not None
+    assert "residency" in text.splitlines()[problem.where.line - 1]
+
+
+def test_an_unknown_price_is_refused_once() -> None:
+    problems = planned(BASE.replace("openai/gpt-4.1-mini", "acme/own-model")).refusals
+    assert [problem.code for problem in problems].count("price_missing") == 1
+
+
+def test_an_unknown_name_refuses_without_a_crash() -> None:
+    result = planned(BASE.replace("sources: [handbook]", "sources: [handbok]"))
+    assert result.blueprint is None and "handbook" in result.refusals[0].hint
+
+
+def test_people_are_not_changed_through_files_after_genesis() -> None:
+    person = "---\nkind: person\nname: ben\nemail: ben@acme.example\n"
+    served = genesis(BASE + person)
+    (problem,) = planned(BASE + person.replace("name: ben", "name: benno"), served).refusals[:1]
+    assert problem.code == "people_are_live" and "groundplan people" in problem.hint
+    (added,) = planned(BASE + person + "---\nkind: group\nname: hr\nmembers: [ben]\n", served).refusals
+    assert added.where is not None and "group hr" in added.message
+
+
+def test_separation_does_not_go_back_to_solo() -> None:
+    result = planned(BASE.replace("name: acme\n", "name: acme\nseparation: solo\n"), genesis())
+    assert "separation_weaker" in {problem.code for problem in result.refusals}
+
+
+def test_proposed_and_retired_workloads_are_not_served() -> None:
+    for stage in ("proposed", "retired"):
+        result = planned(BASE.replace("stage: pilot", f"stage: {stage}"))
+        assert result.blueprint is not None
+        assert (result.blueprint.workloads, result.blueprint.sources, result.pending) == ([], [], ())
+
+
+def test_a_plan_as_json_has_exact_amounts() -> None:
+    value = planned(BASE).to_json()
+    (placement,) = value["placements"]
+    prices = {option["deployment"]: option["monthly_usd"] for option in placement["alternatives"]}
+    assert prices["gpt-eu"] == "1.920000000000"
