@@ -41,6 +41,7 @@ _RETRY_S = 0.015
 _TICK_S = 0.05
 _RECALL_S = 0.3
 """How long a worker keeps giving back what it frees after somebody asked."""
+_CHECK_S = 0.5
 _HEADROOM_CALLS = 16
 
 GATEWAY_LIVE = "SELECT 1 FROM gateway WHERE epoch = %s AND state = 'live' FOR SHARE"
@@ -127,6 +128,7 @@ class LeaseClient:
         self._giving: set[asyncio.Task[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
+        self._checked = 0.0
         slices.on_freed = self._freed
 
     @property
@@ -388,8 +390,10 @@ class LeaseClient:
             spent = self._slices.spent(*key)
             use.rate += ((spent - use.spent) / _TICK_S - use.rate) * 0.2
             use.spent = spent
-        if self._pending or not self.connected:
+        if self._pending or not self.connected or now > self._checked + _CHECK_S:
+            self._checked = now
             async with self._busy:
+                await (await self._connect()).execute("SELECT 1")  # a connection that died while idle says so only now
                 await self._tell_releases()
         for key, use in list(self._uses.items()):
             if self._runs_low(key, use, now, today):

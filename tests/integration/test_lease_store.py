@@ -1,0 +1,219 @@
+"""Slices against a real PostgreSQL: two workers fill a budget exactly, lost answers are found, ended periods return."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from uuid import UUID
+
+import psycopg
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from groundplan.blueprint.model import Budget
+from groundplan.core.ids import new_id
+from groundplan.gateway.journal import Journal
+from groundplan.gateway.lease_store import LeaseClient, grant_size, has_ended
+from groundplan.gateway.leases import Slices
+from groundplan.ledger.model import Charge
+from groundplan.testing.database import Database
+
+COST = 10**10
+MONTH = "2026-11"
+
+
+class FixedClock:
+    """Always the same moment."""
+
+    def now(self) -> datetime:
+        return datetime(2026, 11, 25, 12, tzinfo=UTC)
+
+    def monotonic(self) -> float:
+        return 0.0
+
+
+def budget_of(limit: int) -> Budget:
+    return Budget(name="assistant", covers="workload/assistant", limit=limit, period="month")
+
+
+@dataclass
+class Worker:
+    epoch: UUID
+    slices: Slices
+    journal: Journal
+    leases: LeaseClient
+
+    async def call(self, budget: Budget, bound: int, cost: int, seconds: float = 0.0) -> bool:
+        token = (new_id().bytes, 0)
+        if await self.leases.acquire(token, [Charge(budget.name, MONTH, bound)], {budget.name: budget}) is not None:
+            return False
+        await asyncio.sleep(seconds)
+        self.slices.settle(token, cost)
+        return True
+
+
+@asynccontextmanager
+async def worker(database: Database, root: Path) -> AsyncIterator[Worker]:
+    epoch = new_id()
+    journal = Journal.open(root / str(epoch), epoch, asyncio.get_running_loop(), 1 << 18)
+    slices = Slices()
+    leases = LeaseClient(database.urls["gateway"], epoch, journal, slices, home=root, clock=FixedClock())
+    await leases.start()
+    try:
+        yield Worker(epoch, slices, journal, leases)
+    finally:
+        await leases.close()
+        await journal.close()
+
+
+def granted(database: Database, budget: str, period: str = MONTH) -> int:
+    with psycopg.connect(database.urls["owner"]) as conn:
+        row = conn.execute(
+            "SELECT granted_usd FROM budget_period WHERE budget = %s AND period = %s", (budget, period)
+        ).fetchone()
+        live = conn.execute(
+            "SELECT coalesce(sum(granted_usd - released_usd), 0) FROM budget_slice WHERE budget = %s AND period = %s",
+            (budget, period),
+        ).fetchone()
+    assert row is not None and live is not None and row[0] == live[0]
+    return int(Decimal(row[0]) * 10**12)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    for _ in range(200):
+        if condition():
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError("did not happen")
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.02])
+async def test_200_equal_calls_at_once_on_a_budget_for_100_and_two_workers(
+    database: Database, tmp_path: Path, seconds: float
+) -> None:
+    budget = budget_of(100 * COST)
+    async with worker(database, tmp_path) as one, worker(database, tmp_path) as two:
+        calls = [w.call(budget, COST, COST, seconds) for _ in range(100) for w in (one, two)]
+        assert sum(await asyncio.gather(*calls)) == 100
+        assert one.slices.spent("assistant", MONTH) + two.slices.spent("assistant", MONTH) == 100 * COST
+        assert granted(database, "assistant") == 100 * COST
+
+
+async def test_one_after_another_on_both_workers_fill_it_exactly_too(database: Database, tmp_path: Path) -> None:
+    budget = budget_of(20 * COST + COST // 2)
+    async with worker(database, tmp_path) as one, worker(database, tmp_path) as two:
+        done = [await (one if number % 3 else two).call(budget, COST, COST) for number in range(22)]
+    assert done == [True] * 20 + [False] * 2
+
+
+async def test_what_settlements_free_serves_those_who_wait_also_on_the_other_worker(
+    database: Database, tmp_path: Path
+) -> None:
+    budget = budget_of(10 * COST)
+    async with worker(database, tmp_path) as one, worker(database, tmp_path) as two:
+        first = [asyncio.create_task(one.call(budget, 2 * COST, COST // 2, 0.1)) for _ in range(5)]
+        await until(lambda: one.slices.open_count == 5)
+        assert await two.call(budget, 5 * COST, 5 * COST) is True
+        assert all(await asyncio.gather(*first))
+    assert granted(database, "assistant") == 5 * COST + 5 * (COST // 2)
+
+
+async def test_mixed_costs_fill_nearly_all(database: Database, tmp_path: Path) -> None:
+    budget = budget_of(100 * COST)
+    async with worker(database, tmp_path) as one, worker(database, tmp_path) as two:
+        costs = [COST * (1 + number % 5) for number in range(120)]
+        calls = [(one, two)[n % 2].call(budget, cost, cost, 0.001) for n, cost in enumerate(costs)]
+        await asyncio.gather(*calls)
+        spent = one.slices.spent("assistant", MONTH) + two.slices.spent("assistant", MONTH)
+        assert 95 * COST <= spent <= 100 * COST
+
+
+async def test_a_clean_shutdown_returns_everything(database: Database, tmp_path: Path) -> None:
+    budget = budget_of(1000 * COST)
+    async with worker(database, tmp_path) as one:
+        assert await one.call(budget, 3 * COST, COST)
+        assert granted(database, "assistant") > COST
+    assert granted(database, "assistant") == COST
+
+
+async def test_the_rest_of_an_ended_period_is_returned(database: Database, tmp_path: Path) -> None:
+    budget = budget_of(1000 * COST)
+    async with worker(database, tmp_path) as one:
+        assert await one.leases.refill(budget, "2026-10", COST)
+        await until(lambda: granted(database, "assistant", "2026-10") == 0)
+        assert one.slices.available("assistant", "2026-10") == 0
+
+
+async def test_a_grant_whose_answer_was_lost_is_found_after_reconnecting(database: Database, tmp_path: Path) -> None:
+    budget = budget_of(10 * COST)
+    async with worker(database, tmp_path) as one:
+        assert await one.leases.refill(budget, MONTH, COST)
+        with psycopg.connect(database.superuser, autocommit=True) as conn:
+            conn.execute("UPDATE budget_period SET granted_usd = limit_usd")
+            conn.execute("UPDATE budget_slice SET granted_usd = %s", (Decimal(10 * COST).scaleb(-12),))
+            conn.execute(
+                """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                   WHERE datname = current_database() AND pid <> pg_backend_pid()"""
+            )
+        await until(lambda: one.slices.available("assistant", MONTH) == 10 * COST)
+
+
+async def test_a_fenced_worker_is_granted_nothing(database: Database, tmp_path: Path) -> None:
+    budget = budget_of(10 * COST)
+    async with worker(database, tmp_path) as one:
+        with psycopg.connect(database.urls["owner"]) as conn:
+            conn.execute("UPDATE gateway SET state = 'fenced' WHERE epoch = %s", (one.epoch,))
+        assert not await one.leases.refill(budget, MONTH, COST)
+        assert one.slices.available("assistant", MONTH) == 0
+
+
+async def test_without_a_database_the_answer_comes_in_time(database: Database, tmp_path: Path) -> None:
+    budget = budget_of(10 * COST)
+    epoch = new_id()
+    journal = Journal.open(tmp_path / str(epoch), epoch, asyncio.get_running_loop(), 1 << 18)
+    leases = LeaseClient("postgresql://127.0.0.1:1/none", epoch, journal, Slices(), home=tmp_path)
+    await leases.start()
+    began = asyncio.get_running_loop().time()
+    assert not await leases.refill(budget, MONTH, COST)
+    assert asyncio.get_running_loop().time() - began < 0.4
+    assert not leases.connected
+    await leases.close()
+    await journal.close()
+
+
+@given(
+    need=st.integers(1, 100),
+    more=st.integers(0, 300),
+    rest=st.integers(-5, 500),
+    headroom=st.integers(0, 300),
+    contested=st.booleans(),
+)
+def test_a_grant_helps_or_is_nothing(need: int, more: int, rest: int, headroom: int, contested: bool) -> None:
+    size = grant_size(need, need + more, rest, headroom, contested)
+    assert size == 0 if rest < need else need <= size <= rest
+    assert size <= need + more + max(rest, 0) // 8
+    if contested:
+        assert size <= need + more
+
+
+@pytest.mark.parametrize(
+    ("period", "ended"),
+    [
+        ("2026-11-24", True),
+        ("2026-11-25", False),
+        ("2026-11-26", False),
+        ("2026-10", True),
+        ("2026-11", False),
+        ("2025", True),
+        ("2026", False),
+        ("total", False),
+    ],
+)
+def test_periods_end(period: str, ended: bool) -> None:
+    assert has_ended(period, "2026-11-25") is ended
