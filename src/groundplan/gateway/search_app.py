@@ -1,0 +1,111 @@
+"""The search process: loads the embedding model, follows PostgreSQL, serves local search until stopped.
+
+Announces itself as `search` and, for deployments with the url `local:embeddings`, as `embeddings`, once the model has
+embedded a text. It composes only; what is found, and by whom, is `knowledge`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from psycopg_pool import ConnectionPool
+
+from groundplan.core.database import database_url
+from groundplan.core.endpoints import announce, withdraw
+from groundplan.core.errors import GroundplanError
+from groundplan.core.home import Home
+from groundplan.core.settings import Settings, load_settings
+from groundplan.knowledge.embed import Encoder
+from groundplan.knowledge.endpoint import Application, Service, application
+from groundplan.knowledge.follow import Follower
+from groundplan.knowledge.remote import EMBEDDINGS, SEARCH
+from groundplan.knowledge.search import Search
+from groundplan.knowledge.words import WordIndex
+from groundplan.runtime.models import MINILM, ensure
+
+_STATEMENT_TIMEOUT_MS = 3000
+
+
+def compose(home: Home, settings: Settings, token: str) -> tuple[Application, ConnectionPool[Any], Follower]:
+    """The application and what it runs on; the caller closes the pool and stops the follower.
+
+    Raises `Unavailable` where the model or the address of the database is not there.
+    """
+    encoder = Encoder(ensure(settings.models, MINILM.name))
+    encoder.embed(["ready"])
+    index = WordIndex(home.search)
+    pool: ConnectionPool[Any] = ConnectionPool(
+        lambda: database_url(home, settings, "search"),
+        kwargs={"autocommit": True},
+        min_size=1,
+        max_size=4,
+        configure=_configure,
+        check=ConnectionPool.check_connection,
+        reconnect_timeout=30.0,
+        name="search",
+        open=False,
+    )
+    pool.open(wait=False)
+    follower = Follower(lambda: database_url(home, settings, "control"), index)
+    follower.start()
+    return application(Service(Search(pool, encoder, index), encoder, follower), token), pool, follower
+
+
+def _configure(connection: Any) -> None:
+    connection.execute(f"SET statement_timeout = {_STATEMENT_TIMEOUT_MS}")
+    connection.execute("SET default_transaction_read_only = on")
+
+
+async def serve(home: Home, settings: Settings) -> None:
+    """Serve on a free port of 127.0.0.1 until SIGTERM or SIGINT, announced while it does."""
+    token = secrets.token_urlsafe(32)
+    app, pool, follower = compose(home, settings, token)
+    with socket.create_server(("127.0.0.1", 0), backlog=256) as listener:
+        config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=5)
+        server = uvicorn.Server(config)
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        announce(home, SEARCH, url, token)
+        announce(home, EMBEDDINGS, f"{url}/v1", token)
+        try:
+            # uvicorn raises the signal that stopped it once more, when it has finished
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, _stopped)
+            await server.serve(sockets=[listener])
+        finally:
+            for name in (SEARCH, EMBEDDINGS):
+                withdraw(home, name)
+            follower.stop()
+            pool.close(timeout=1.0)
+
+
+def _stopped(number: int, frame: object) -> None:
+    """The signal was heeded already."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry of `python -m groundplan.gateway.search_app --home HOME`; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="groundplan.gateway.search_app", description=__doc__)
+    parser.add_argument("--home", type=Path, help="folder of this installation (default: GROUNDPLAN_HOME)")
+    given = parser.parse_args(arguments)
+    settings = load_settings()
+    settings = replace(settings, home=(given.home or settings.home).absolute())
+    try:
+        asyncio.run(serve(Home(settings.home), settings))
+    except GroundplanError as error:
+        sys.stderr.write(f"search: {error}\n")
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,177 @@
+"""The local knowledge service over HTTP, as an ASGI application without a framework.
+
+`POST /search` answers a `SearchRequest`, `POST /v1/embeddings` speaks OpenAI's embeddings API, `GET /livez` and
+`/readyz` tell the state. All but those two ask for the bearer token. It starts nothing: `gateway.search_app` composes
+the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hmac
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal, TypeVar
+
+import msgspec
+import structlog
+
+from groundplan.core.errors import GroundplanError, Invalid, NotFound, TooLarge, Unauthenticated
+from groundplan.knowledge.embed import Encoder
+from groundplan.knowledge.follow import Follower
+from groundplan.knowledge.model import DIMENSION, SearchAnswer, SearchRequest
+from groundplan.knowledge.search import Search
+
+MODEL = "all-minilm-l6-v2"
+MAX_BODY_BYTES = 4 << 20
+MAX_INPUTS = 512
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+Wanted = TypeVar("Wanted")
+
+_log = structlog.get_logger("groundplan.knowledge")
+
+
+class EmbeddingsRequest(msgspec.Struct, frozen=True):
+    """OpenAI's request; what else a client sends (`user`) is ignored. Token ids as input are not understood."""
+
+    input: str | list[str]
+    model: str = MODEL
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: int = DIMENSION
+
+
+class Service:
+    """What the application answers from. Its methods block: they run in threads."""
+
+    def __init__(self, search: Search, encoder: Encoder, follower: Follower) -> None:
+        self._search = search
+        self._encoder = encoder
+        self._follower = follower
+
+    @property
+    def ready(self) -> bool:
+        """Whether PostgreSQL is followed at this moment."""
+        return self._follower.connected
+
+    def search(self, body: bytes) -> bytes:
+        """`SearchAnswer` as JSON."""
+        request = _decode(body, SearchRequest)
+        return msgspec.json.encode(SearchAnswer(passages=self._search.passages(request), lag=self._follower.lag))
+
+    def embeddings(self, body: bytes) -> bytes:
+        """OpenAI's `list` of embeddings as JSON."""
+        request = _decode(body, EmbeddingsRequest)
+        texts = [request.input] if isinstance(request.input, str) else request.input
+        if not texts or len(texts) > MAX_INPUTS or request.dimensions != DIMENSION:
+            raise Invalid(
+                f"{len(texts)} inputs of {request.dimensions} dimensions cannot be embedded",
+                code="embeddings_request",
+                hint=f"Send 1 to {MAX_INPUTS} texts; vectors have {DIMENSION} dimensions.",
+            )
+        embedded = self._encoder.embed_counted(texts)
+        rows: list[Any] = (
+            [base64.b64encode(row.astype("<f4").tobytes()).decode() for row in embedded.vectors]
+            if request.encoding_format == "base64"
+            else embedded.vectors.tolist()
+        )
+        tokens = sum(embedded.tokens)
+        return msgspec.json.encode(
+            {
+                "object": "list",
+                "model": MODEL,
+                "data": [{"object": "embedding", "index": index, "embedding": row} for index, row in enumerate(rows)],
+                "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+            }
+        )
+
+
+def application(service: Service, token: str) -> Application:
+    """The ASGI application; `token` is the bearer key that callers must send."""
+    routes = {("POST", "/search"): service.search, ("POST", "/v1/embeddings"): service.embeddings}
+
+    async def answer(scope: Scope, receive: Receive) -> tuple[int, bytes]:
+        if scope["method"] == "GET" and scope["path"] in ("/livez", "/readyz"):
+            ready = scope["path"] == "/livez" or service.ready
+            return (200, b'{"ready":true}') if ready else (503, b'{"ready":false}')
+        _authenticate(scope, token)
+        handler = routes.get((scope["method"], scope["path"]))
+        if handler is None:
+            raise NotFound(
+                "there is no such address", code="route_not_found", hint="POST to /search or /v1/embeddings."
+            )
+        return 200, await asyncio.to_thread(handler, await _body(receive))
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        try:
+            status, body = await answer(scope, receive)
+        except GroundplanError as error:
+            status, body = error.status, _error(error)
+        except Exception:  # noqa: BLE001 -- the edge of the process: one bad request must not be told a traceback
+            _log.exception("knowledge.request_failed", path=scope["path"])
+            status, body = 500, _INTERNAL
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    return serve
+
+
+def _authenticate(scope: Scope, token: str) -> None:
+    given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+    if not hmac.compare_digest(given, b"Bearer " + token.encode()):
+        raise Unauthenticated(
+            "the announced token is needed", hint="Local services find it in HOME/run/endpoints.d/search.json."
+        )
+
+
+async def _body(receive: Receive) -> bytes:
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Invalid("the caller went away", code="disconnected", hint="Send the whole body.")
+        body += message.get("body", b"")
+        if len(body) > MAX_BODY_BYTES:
+            raise TooLarge("the body is too large", hint=f"Send at most {MAX_BODY_BYTES >> 20} MiB.")
+        if not message.get("more_body"):
+            return bytes(body)
+
+
+def _decode(body: bytes, wanted: type[Wanted]) -> Wanted:
+    try:
+        return msgspec.json.decode(body, type=wanted)
+    except msgspec.DecodeError as error:
+        raise Invalid(
+            f"the body is not understood: {error}",
+            code="request_body",
+            hint="Send the JSON fields that the message names.",
+        ) from error
+
+
+def _error(error: GroundplanError) -> bytes:
+    told = {
+        "message": error.message,
+        "type": type(error).default_code,
+        "code": error.code,
+        "hint": error.hint,
+        "retry_after": error.retry_after,
+    }
+    return msgspec.json.encode({"error": told})
+
+
+_INTERNAL = msgspec.json.encode(
+    {
+        "error": {
+            "message": "the search service failed",
+            "type": "error",
+            "code": "internal",
+            "hint": "See HOME/logs/search.log.",
+        }
+    }
+)

@@ -1,0 +1,298 @@
+"""The SQL of knowledge, for two roles: `control` writes and follows all documents, `search` reads as one person.
+
+Every function runs in the caller's transaction. What the search role sees is decided by row-level security alone, from
+the person set by `act_for`; no statement here repeats or relaxes that rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from psycopg import Connection
+from psycopg.rows import class_row
+
+from groundplan.core.ids import new_id
+from groundplan.knowledge.model import Chunk, Document, Finding, Readers, StoredChunk, Vectors
+
+CHANNEL = "groundplan_chunks"
+"""NOTIFY channel: some chunks changed."""
+
+_CHANGE_LOCK = 0x6B6E6F77
+_COLUMNS = """c.id, c.document_id AS document, d.source, d.path, d.title, c.text, c.start_line, c.end_line"""
+
+Conn = Connection[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A document as it is stored; `live` is whether it may be found."""
+
+    id: UUID
+    digest: str
+    live: bool
+    readers: Readers
+
+
+@dataclass(frozen=True, slots=True)
+class FedChunk:
+    """A chunk for the word index, whoever may read it."""
+
+    id: UUID
+    document: UUID
+    source: str
+    title: str
+    text: str
+
+
+# --- written by control
+
+
+def put_source(conn: Conn, name: str, *, path: str, sensitivity: str, owner: str) -> None:
+    """Insert or update a source; its documents stay."""
+    conn.execute(
+        """INSERT INTO source (name, path, sensitivity, owner) VALUES (%s, %s, %s, %s)
+           ON CONFLICT (name) DO UPDATE SET path = excluded.path, sensitivity = excluded.sensitivity,
+             owner = excluded.owner""",
+        (name, path, sensitivity, owner),
+    )
+
+
+def finish_source(conn: Conn, name: str) -> None:
+    """Note that the source was read to its end just now, and how many documents it has."""
+    conn.execute(
+        """UPDATE source SET indexed_at = now(),
+             documents = (SELECT count(*) FROM document WHERE source = %s AND deleted_at IS NULL) WHERE name = %s""",
+        (name, name),
+    )
+
+
+def hold_source(conn: Conn, name: str) -> None:
+    """Wait for, and take, the session lock of a source: one ingestion of it at a time. Ends with `let_go_of_source`."""
+    conn.execute("SELECT pg_advisory_lock(%s, hashtext(%s))", (_CHANGE_LOCK, name))
+
+
+def let_go_of_source(conn: Conn, name: str) -> None:
+    conn.execute("SELECT pg_advisory_unlock(%s, hashtext(%s))", (_CHANGE_LOCK, name))
+
+
+def known_documents(conn: Conn, source: str) -> dict[str, Known]:
+    """All documents of a source by path, deleted ones included."""
+    rows = conn.execute(
+        """SELECT d.path, d.id, d.digest, d.deleted_at IS NULL,
+             coalesce(array_agg(r.reader) FILTER (WHERE NOT r.deny), '{}'),
+             coalesce(array_agg(r.reader) FILTER (WHERE r.deny), '{}')
+           FROM document d LEFT JOIN document_reader r ON r.document_id = d.id WHERE d.source = %s GROUP BY d.id""",
+        (source,),
+    )
+    return {
+        path: Known(id, digest, live, Readers(frozenset(allow), frozenset(deny)))
+        for path, id, digest, live, allow, deny in rows
+    }
+
+
+def put_document(conn: Conn, source: str, document: Document, chunks: Sequence[Chunk], vectors: Vectors) -> UUID:
+    """Insert a document or replace its content and readers; `vectors` has a row per chunk. Returns its id."""
+    (id,) = _one(
+        conn,
+        """INSERT INTO document (id, source, path, title, digest, modified_at) VALUES (%s, %s, %s, %s, %s, %s)
+           ON CONFLICT (source, path) DO UPDATE SET title = excluded.title, digest = excluded.digest,
+             modified_at = excluded.modified_at, version = document.version + 1, deleted_at = NULL
+           RETURNING id""",
+        (new_id(), source, document.path, document.title, document.digest, document.modified_at),
+    )
+    set_readers(conn, id, document.readers)
+    _replace_chunks(conn, id, chunks, vectors)
+    return UUID(str(id))
+
+
+def set_readers(conn: Conn, document: UUID, readers: Readers) -> None:
+    """Replace who may read a document; holds from the next search."""
+    conn.execute("DELETE FROM document_reader WHERE document_id = %s", (document,))
+    rows = [(document, name, False) for name in sorted(readers.allow)]
+    rows += [(document, name, True) for name in sorted(readers.deny)]
+    with conn.cursor() as cursor:
+        cursor.executemany("INSERT INTO document_reader (document_id, reader, deny) VALUES (%s, %s, %s)", rows)
+
+
+def delete_document(conn: Conn, document: UUID) -> None:
+    """Mark a document as deleted; its text and vectors are destroyed, its row stays as the trace that it existed."""
+    conn.execute("UPDATE document SET deleted_at = now(), digest = '' WHERE id = %s", (document,))
+    conn.execute("DELETE FROM document_reader WHERE document_id = %s", (document,))
+    _replace_chunks(conn, document, [], None)
+
+
+def _replace_chunks(conn: Conn, document: UUID, chunks: Sequence[Chunk], vectors: Vectors | None) -> None:
+    """New rows with new ids, so that a citation of the old text never quotes the new.
+
+    A document without text keeps one empty chunk: it tells followers that the old ones are gone. The lock makes numbers
+    of changes visible in their order.
+    """
+    conn.execute("SELECT pg_advisory_xact_lock(%s)", (_CHANGE_LOCK,))
+    conn.execute("DELETE FROM chunk WHERE document_id = %s", (document,))
+    rows = [
+        (
+            new_id(),
+            document,
+            part.number,
+            part.text,
+            part.start_char,
+            part.end_char,
+            part.start_line,
+            part.end_line,
+            vector,
+        )
+        for part, vector in zip(chunks, _literals(vectors, len(chunks)), strict=True)
+    ]
+    with conn.cursor() as cursor:
+        cursor.executemany(
+            """INSERT INTO chunk
+                 (id, document_id, number, text, start_char, end_char, start_line, end_line, embedding, changed)
+               VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s::halfvec, nextval('chunk_change'))""",
+            rows or [(new_id(), document, 0, "", 0, 0, 1, 1, None)],
+        )
+    conn.execute("SELECT pg_notify(%s, '')", (CHANNEL,))
+
+
+def unknown_readers(conn: Conn, names: Iterable[str]) -> set[str]:
+    """Those names that are no group, no team, no person and not `everyone`."""
+    rows = conn.execute(
+        """SELECT name FROM unnest(%s::text[]) AS name WHERE name <> 'everyone'
+             AND NOT EXISTS (SELECT 1 FROM people_group g WHERE g.name = name.name)
+             AND NOT EXISTS (SELECT 1 FROM person p WHERE p.email = name.name)""",
+        (sorted(names),),
+    )
+    return {name for (name,) in rows}
+
+
+def duplicates(conn: Conn, source: str) -> list[tuple[str, str, str]]:
+    """(path, other source, other path) of documents of `source` whose bytes an earlier known document has too."""
+    return list(
+        conn.execute(
+            """SELECT DISTINCT ON (d.id) d.path, o.source, o.path FROM document d
+               JOIN document o ON o.digest = d.digest AND o.id < d.id AND o.deleted_at IS NULL
+               WHERE d.source = %s AND d.deleted_at IS NULL ORDER BY d.id, o.id""",
+            (source,),
+        )
+    )
+
+
+def keep_findings(conn: Conn, subjects: str, findings: Sequence[Finding], owner: str) -> int:
+    """Make `findings` the open ones about documents of a source (`subjects`: their common prefix) and the source.
+
+    Opens what is new, closes what no longer holds; returns how many were opened.
+    """
+    opened = {
+        (kind, subject): id
+        for id, kind, subject in conn.execute(
+            """SELECT id, kind, subject FROM finding WHERE closed_at IS NULL AND kind LIKE 'knowledge\\_%%'
+                 AND (subject = %s OR starts_with(subject, %s))""",
+            (subjects, f"{subjects}/"),
+        )
+    }
+    wanted = {(one.kind, one.subject): one for one in findings}
+    gone = [id for key, id in opened.items() if key not in wanted]
+    conn.execute("UPDATE finding SET closed_at = now() WHERE id = ANY(%s)", (gone,))
+    new = [one for key, one in wanted.items() if key not in opened]
+    with conn.cursor() as cursor:
+        cursor.executemany(
+            """INSERT INTO finding (id, kind, severity, subject, message, hint, owner)
+               VALUES (%s, %s, %s, %s, %s, %s, %s)""",
+            [(new_id(), one.kind, one.severity, one.subject, one.message, one.hint, owner) for one in new],
+        )
+    return len(new)
+
+
+# --- followed by the word index, as control
+
+
+def listen(conn: Conn) -> None:
+    """Hear of changes, and be unable to make any (the connection must be in autocommit)."""
+    conn.execute("SET default_transaction_read_only = on")
+    conn.execute(f"LISTEN {CHANNEL}")
+
+
+def newest_change(conn: Conn) -> int:
+    """The largest number of a change, 0 where there was none."""
+    (number,) = _one(conn, "SELECT coalesce(max(changed), 0) FROM chunk", ())
+    return int(number)
+
+
+def filled_chunks(conn: Conn) -> int:
+    """How many chunks have a text."""
+    (number,) = _one(conn, "SELECT count(*) FROM chunk WHERE text <> ''", ())
+    return int(number)
+
+
+def changed_documents(conn: Conn, after: int, limit: int) -> list[tuple[UUID, int]]:
+    """Documents with a change later than `after` and the number of their last change, in its order."""
+    return list(
+        conn.execute(
+            """SELECT document_id, max(changed) FROM chunk WHERE changed > %s GROUP BY document_id
+               ORDER BY max(changed) LIMIT %s""",
+            (after, limit),
+        )
+    )
+
+
+def waiting_documents(conn: Conn, after: int) -> int:
+    """How many documents have a change later than `after`."""
+    (number,) = _one(conn, "SELECT count(DISTINCT document_id) FROM chunk WHERE changed > %s", (after,))
+    return int(number)
+
+
+def chunks_of(conn: Conn, documents: Sequence[UUID]) -> list[FedChunk]:
+    """The chunks with a text of some documents."""
+    with conn.cursor(row_factory=class_row(FedChunk)) as cursor:
+        return cursor.execute(
+            """SELECT c.id, c.document_id AS document, d.source, d.title, c.text FROM chunk c
+               JOIN document d ON d.id = c.document_id WHERE c.document_id = ANY(%s) AND c.text <> ''""",
+            (list(documents),),
+        ).fetchall()
+
+
+# --- read by search, as one person
+
+
+def act_for(conn: Conn, person: UUID) -> None:
+    """Until the end of the transaction, see what this person may read."""
+    conn.execute("SELECT set_config('groundplan.person', %s, true)", (str(person),))
+
+
+def nearest(conn: Conn, vector: Sequence[float], sources: Sequence[str], limit: int) -> list[tuple[StoredChunk, float]]:
+    """The readable chunks nearest to a unit vector with their cosine similarity, best first; an exact scan."""
+    rows = conn.execute(
+        f"""SELECT {_COLUMNS}, 1 - (c.embedding <=> %s::halfvec) FROM chunk c JOIN document d ON d.id = c.document_id
+            WHERE d.source = ANY(%s) AND c.embedding IS NOT NULL ORDER BY c.embedding <=> %s::halfvec, c.id LIMIT %s""",
+        (_literal(vector), list(sources), _literal(vector), limit),
+    )
+    return [(StoredChunk(*row[:-1]), float(row[-1])) for row in rows]
+
+
+def readable(conn: Conn, ids: Sequence[UUID], sources: Sequence[str]) -> dict[UUID, StoredChunk]:
+    """Those of the chunks that the person may read, as they are now."""
+    with conn.cursor(row_factory=class_row(StoredChunk)) as cursor:
+        found = cursor.execute(
+            f"""SELECT {_COLUMNS} FROM chunk c JOIN document d ON d.id = c.document_id
+                WHERE c.id = ANY(%s) AND d.source = ANY(%s) AND c.text <> ''""",
+            (list(ids), list(sources)),
+        ).fetchall()
+    return {chunk.id: chunk for chunk in found}
+
+
+def _one(conn: Conn, query: Any, parameters: Sequence[Any]) -> tuple[Any, ...]:
+    row: tuple[Any, ...] | None = conn.execute(query, parameters).fetchone()
+    if row is None:
+        raise AssertionError("an aggregate or RETURNING always gives a row")
+    return row
+
+
+def _literals(vectors: Vectors | None, count: int) -> list[str | None]:
+    return [None] * count if vectors is None else [_literal(row.tolist()) for row in vectors]
+
+
+def _literal(vector: Sequence[float]) -> str:
+    """The text form of a halfvec."""
+    return "[" + ",".join(f"{value:.6g}" for value in vector) + "]"
