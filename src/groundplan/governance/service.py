@@ -1,0 +1,265 @@
+"""Requests and approvals, each in the caller's transaction and with its audit entry. `release` makes the blueprints.
+
+The operator never approves. Nobody approves what they asked for; only where separation is solo the one person there is
+may, and such approvals are marked and no evidence. An approval holds for the digest of exactly this content.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from psycopg import Connection
+
+from groundplan.core import audit
+from groundplan.core.errors import Conflict, Denied, NotFound
+from groundplan.core.ids import new_id
+from groundplan.governance import store
+from groundplan.governance.model import Approval, Change, Need, Standing
+
+
+@dataclass(frozen=True, slots=True)
+class Approver:
+    """Somebody who decides. `demo`: acts as this person in the demo."""
+
+    person_id: UUID
+    demo: bool = False
+
+    @property
+    def actor(self) -> str:
+        return audit.person_actor(self.person_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Content that needs approvals, as `release` found it."""
+
+    subject: str
+    digest: str
+    needs: tuple[Need, ...]
+    summary: Mapping[str, Any]
+
+
+def request(
+    conn: Connection[Any],
+    actor: str,
+    wanted: Iterable[Wanted],
+    *,
+    base: int,
+    sources: Mapping[str, str],
+    at: datetime,
+) -> list[Change]:
+    """Make these, and only these, the pending changes. The same content keeps its change and its approvals."""
+    pending = {(change.subject, change.digest): change for change in store.changes(conn, ["pending"])}
+    found: list[UUID] = []
+    for item in wanted:
+        same = pending.pop((item.subject, item.digest), None)
+        if same is not None:
+            store.update_change(conn, same.id, item.needs, sources)
+            found.append(same.id)
+            continue
+        change = Change(
+            id=new_id(),
+            digest=item.digest,
+            type=item.subject.partition("/")[0],
+            subject=item.subject,
+            base=base,
+            summary=dict(item.summary),
+            needs=item.needs,
+            requested_by=actor,
+            requested_at=at,
+            state="pending",
+            decided_at=None,
+            blueprint=None,
+        )
+        store.insert_change(conn, change, sources)
+        _record(conn, "change.requested", actor, change, at, needs=[f"{n.duty} of {n.subject}" for n in change.needs])
+        found.append(change.id)
+    for old in pending.values():
+        store.set_state(conn, [old.id], "superseded", at)
+        _record(conn, "change.superseded", actor, old, at)
+    return [change for change in store.changes(conn, ["pending"]) if change.id in found]
+
+
+def approve(
+    conn: Connection[Any],
+    approver: Approver,
+    change_id: UUID,
+    *,
+    separation: str,
+    at: datetime,
+    subject: str | None = None,
+    duty: str | None = None,
+    comment: str = "",
+) -> Change:
+    """Record an approval of the needs (all, or the named one) whose duty the person holds; returns the change after it.
+
+    Raises `NotFound`, `Conflict` (`change_settled`), `Denied` (`self_approval`, `duty_missing`).
+    """
+    return _decide(conn, approver, change_id, "approved", separation, at, subject, duty, comment)
+
+
+def refuse(
+    conn: Connection[Any],
+    approver: Approver,
+    change_id: UUID,
+    *,
+    separation: str,
+    at: datetime,
+    subject: str | None = None,
+    duty: str | None = None,
+    comment: str = "",
+) -> Change:
+    """Say no by a duty that the person holds; the change is refused for good. Raises as `approve` does."""
+    change = _decide(conn, approver, change_id, "refused", separation, at, subject, duty, comment)
+    store.set_state(conn, [change.id], "refused", at)
+    return _found(conn, change_id)
+
+
+def withdraw(conn: Connection[Any], actor: str, change_id: UUID, *, at: datetime) -> tuple[Change, bool]:
+    """Take back what the actor asked for (a pending change) or approved. Returns the change, and whether served content
+    has lost its approval by it, so that `release` must make a blueprint without it.
+
+    Raises `NotFound`, `Conflict` (`change_settled`) or `Denied` (`not_yours`).
+    """
+    change = _found(conn, change_id)
+    mine = [a for a in change.approvals if a.stands and audit.person_actor(a.person_id) == actor]
+    if mine:
+        store.withdraw_approvals(conn, change.id, mine[0].person_id, at)
+        _record(conn, "approval.withdrawn", actor, change, at, duties=sorted({a.duty for a in mine}))
+        if change.state == "applied":
+            store.set_state(conn, [change.id], "withdrawn", at)
+        return _found(conn, change_id), change.state == "applied"
+    if change.state != "pending":
+        raise _settled(change)
+    if change.requested_by != actor:
+        raise Denied(
+            "you neither asked for this change nor approved it",
+            code="not_yours",
+            hint="Who asked for it can withdraw it; who holds its duties can refuse it.",
+        )
+    store.set_state(conn, [change.id], "withdrawn", at)
+    _record(conn, "change.withdrawn", actor, change, at)
+    return _found(conn, change_id), False
+
+
+def standing(conn: Connection[Any]) -> Standing:
+    """Which content is approved today, and which was served once and has lost an approval since."""
+    approved: set[tuple[str, str]] = set()
+    revoked: set[tuple[str, str]] = set()
+    for change in store.changes(conn, ["pending", "applied", "withdrawn"]):
+        pair = (change.subject, change.digest)
+        if change.state == "withdrawn":
+            if change.blueprint is not None:
+                revoked.add(pair)
+                approved.discard(pair)
+        elif change.needs and not change.waits_for:
+            approved.add(pair)
+            revoked.discard(pair)
+    return Standing(frozenset(approved), frozenset(revoked))
+
+
+def pending(conn: Connection[Any]) -> list[Change]:
+    """Changes that wait, oldest first; `waits_for` of each says for whom."""
+    return store.changes(conn, ["pending"])
+
+
+def _decide(
+    conn: Connection[Any],
+    approver: Approver,
+    change_id: UUID,
+    decision: str,
+    separation: str,
+    at: datetime,
+    subject: str | None,
+    duty: str | None,
+    comment: str,
+) -> Change:
+    change = _found(conn, change_id)
+    if change.state != "pending":
+        raise _settled(change)
+    asked = [n for n in change.needs if subject in (None, n.subject) and duty in (None, n.duty)]
+    held = [
+        need
+        for need in asked
+        if any(holder.person_id == approver.person_id for holder in store.holders(conn, need.subject, need.duty))
+    ]
+    own = change.requested_by == approver.actor
+    alone = separation == "solo" and store.active_people(conn) == 1
+    if own and not alone and decision == "approved":
+        named = (held or asked or list(change.needs))[0].duty
+        raise Denied(
+            f"You asked for this change; somebody else with the duty {named} must approve it.",
+            code="self_approval",
+            hint=_who(conn, change.needs, approver.person_id),
+        )
+    if not held:
+        duties = ", ".join(sorted({need.duty for need in asked or change.needs}))
+        raise Denied(
+            f"you hold none of the duties that this change waits for: {duties}",
+            code="duty_missing",
+            hint=_who(conn, change.needs, approver.person_id),
+        )
+    for need in held:
+        store.insert_approval(
+            conn,
+            Approval(
+                id=new_id(),
+                change_id=change.id,
+                digest=change.digest,
+                duty=need.duty,
+                subject=need.subject,
+                person_id=approver.person_id,
+                person="",
+                decision=decision,
+                comment=comment,
+                unseparated=alone,
+                demo=approver.demo,
+                at=at,
+            ),
+        )
+    duties_held = sorted({need.duty for need in held})
+    _record(
+        conn,
+        f"change.{decision}",
+        approver.actor,
+        change,
+        at,
+        duties=duties_held,
+        unseparated=alone,
+        demo=approver.demo,
+    )
+    return _found(conn, change_id)
+
+
+def _found(conn: Connection[Any], change_id: UUID) -> Change:
+    change = store.change_by_id(conn, change_id)
+    if change is None:
+        raise NotFound(f"there is no change {change_id}", hint="`groundplan status` lists what is pending.")
+    return change
+
+
+def _settled(change: Change) -> Conflict:
+    return Conflict(
+        f"this change is {change.state}",
+        code="change_settled",
+        hint="Apply the declaration again to ask for it anew.",
+    )
+
+
+def _who(conn: Connection[Any], needs: Iterable[Need], besides: UUID) -> str:
+    """Who could approve instead, in words."""
+    found = [
+        f"{need.duty} of {need.subject}: {', '.join(emails) or 'nobody yet'}"
+        for need in needs
+        for emails in [[h.email for h in store.holders(conn, need.subject, need.duty) if h.person_id != besides]]
+    ]
+    return f"Ask {'; '.join(found)}."
+
+
+def _record(conn: Connection[Any], action: str, actor: str, change: Change, at: datetime, **detail: Any) -> None:
+    body = {"subject": change.subject, "digest": change.digest, "base": change.base, **detail}
+    audit.record(conn, action=action, actor=actor, subject=f"change/{change.id}", detail=body, at=at)

@@ -1,0 +1,166 @@
+"""The SQL of changes and approvals. No rules: `decide` and `service` have them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any, LiteralString
+from uuid import UUID
+
+from psycopg import Connection
+from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
+
+from groundplan.governance.model import Approval, Change, Holder, Need
+
+_CHANGE: LiteralString = """SELECT id, digest, type, base, summary, needs, requested_by, requested_at, state,
+  decided_at, blueprint FROM change"""
+
+
+def insert_change(conn: Connection[Any], change: Change, sources: Mapping[str, str]) -> None:
+    """Store a change with the files that it belongs to."""
+    conn.execute(
+        """INSERT INTO change (id, digest, type, base, sources, summary, needs, requested_by, requested_at, state)
+           VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
+        (
+            change.id,
+            change.digest,
+            change.type,
+            change.base,
+            Jsonb(dict(sources)),
+            Jsonb({**change.summary, "subject": change.subject}),
+            Jsonb([{"subject": need.subject, "duty": need.duty} for need in change.needs]),
+            change.requested_by,
+            change.requested_at,
+            change.state,
+        ),
+    )
+
+
+def update_change(conn: Connection[Any], change: UUID, needs: tuple[Need, ...], sources: Mapping[str, str]) -> None:
+    """The same content was asked for again: newer files around it, and what it needs by today's rules."""
+    conn.execute(
+        "UPDATE change SET sources = %s, needs = %s WHERE id = %s",
+        (
+            Jsonb(dict(sources)),
+            Jsonb([{"subject": need.subject, "duty": need.duty} for need in needs]),
+            change,
+        ),
+    )
+
+
+def set_state(
+    conn: Connection[Any], changes: Iterable[UUID], state: str, at: datetime, blueprint: int | None = None
+) -> None:
+    """Settle changes; `blueprint` is the one that serves them."""
+    conn.execute(
+        "UPDATE change SET state = %s, decided_at = %s, blueprint = coalesce(%s, blueprint) WHERE id = ANY(%s)",
+        (state, at, blueprint, list(changes)),
+    )
+
+
+def change_by_id(conn: Connection[Any], id: UUID) -> Change | None:
+    """One change with its approvals, locked against other decisions; None where there is none."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        rows = cursor.execute(_CHANGE + " WHERE id = %s FOR UPDATE", (id,)).fetchall()
+    return _changes(conn, rows)[0] if rows else None
+
+
+def changes(conn: Connection[Any], states: Iterable[str] | None = None) -> list[Change]:
+    """Changes in these states (None: all) with their approvals, oldest first."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        rows = cursor.execute(
+            _CHANGE + " WHERE %s::text[] IS NULL OR state = ANY(%s) ORDER BY requested_at, id",
+            (wanted := list(states) if states is not None else None, wanted),
+        ).fetchall()
+    return _changes(conn, rows)
+
+
+def sources_of(conn: Connection[Any], change: UUID) -> dict[str, str]:
+    """The files that a change was last asked for with."""
+    row = conn.execute("SELECT sources FROM change WHERE id = %s", (change,)).fetchone()
+    return dict(row[0]) if row else {}
+
+
+def insert_approval(conn: Connection[Any], approval: Approval) -> None:
+    """Store a decision, or replace the same person's earlier one on the same need."""
+    conn.execute(
+        """INSERT INTO approval
+             (id, change_id, digest, duty, subject, person_id, decision, comment, unseparated, demo, at)
+           VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+           ON CONFLICT (change_id, subject, duty, person_id) DO UPDATE SET decision = excluded.decision,
+             digest = excluded.digest, comment = excluded.comment, unseparated = excluded.unseparated,
+             demo = excluded.demo, at = excluded.at, withdrawn_at = NULL""",
+        (
+            approval.id,
+            approval.change_id,
+            approval.digest,
+            approval.duty,
+            approval.subject,
+            approval.person_id,
+            approval.decision,
+            approval.comment,
+            approval.unseparated,
+            approval.demo,
+            approval.at,
+        ),
+    )
+
+
+def withdraw_approvals(conn: Connection[Any], change: UUID, person: UUID, at: datetime) -> int:
+    """Withdraw what a person approved of a change; returns how many approvals that were."""
+    return conn.execute(
+        """UPDATE approval SET withdrawn_at = %s
+           WHERE change_id = %s AND person_id = %s AND decision = 'approved' AND withdrawn_at IS NULL""",
+        (at, change, person),
+    ).rowcount
+
+
+def holders(conn: Connection[Any], subject: str, duty: str) -> list[Holder]:
+    """Active people who hold a duty for a subject; where nobody does, those who hold it for the company."""
+    rows = conn.execute(
+        """SELECT p.id, p.email, p.name, d.subject FROM duty d JOIN person p ON p.id = d.person_id
+           WHERE d.duty = %s AND d.subject IN (%s, 'company') AND p.active ORDER BY p.email""",
+        (duty, subject),
+    ).fetchall()
+    own = [row for row in rows if row[3] == subject]
+    return [Holder(row[0], row[1], row[2]) for row in own or rows]
+
+
+def active_people(conn: Connection[Any]) -> int:
+    """How many people can act."""
+    row = conn.execute("SELECT count(*) FROM person WHERE active").fetchone()
+    return int(row[0]) if row else 0
+
+
+def _changes(conn: Connection[Any], rows: list[dict[str, Any]]) -> list[Change]:
+    found = _approvals(conn, [row["id"] for row in rows])
+    return [
+        Change(
+            id=row["id"],
+            digest=row["digest"],
+            type=row["type"],
+            subject=str(row["summary"].get("subject", "")),
+            base=row["base"],
+            summary=row["summary"],
+            needs=tuple(Need(need["subject"], need["duty"]) for need in row["needs"]),
+            requested_by=row["requested_by"],
+            requested_at=row["requested_at"],
+            state=row["state"],
+            decided_at=row["decided_at"],
+            blueprint=row["blueprint"],
+            approvals=tuple(item for item in found if item.change_id == row["id"]),
+        )
+        for row in rows
+    ]
+
+
+def _approvals(conn: Connection[Any], changes: list[UUID]) -> list[Approval]:
+    with conn.cursor(row_factory=dict_row) as cursor:
+        rows = cursor.execute(
+            """SELECT a.id, a.change_id, a.digest, a.duty, a.subject, a.person_id, p.email AS person, a.decision,
+                 a.comment, a.unseparated, a.demo, a.at, a.withdrawn_at
+               FROM approval a JOIN person p ON p.id = a.person_id WHERE a.change_id = ANY(%s) ORDER BY a.at, a.id""",
+            (changes,),
+        ).fetchall()
+    return [Approval(**row) for row in rows]
