@@ -51,7 +51,12 @@ def of_error(error: GroundplanError, call_id: str = "") -> tuple[int, bytes, byt
     headers = b""
     if error.retry_after is not None:
         headers += b"retry-after: %d\r\n" % max(1, math.ceil(error.retry_after))
-    if error.status in (409, 429) and error.code in ("budget_exhausted", "calls_per_day", "idempotency_replayed", "idempotency_mismatch"):
+    if error.status in (409, 429) and error.code in (
+        "budget_exhausted",
+        "calls_per_day",
+        "idempotency_replayed",
+        "idempotency_mismatch",
+    ):
         headers += b"x-should-retry: false\r\n"
     if call_id:
         headers += b"groundplan-call-id: %b\r\n" % call_id.encode("ascii")

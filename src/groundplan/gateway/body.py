@@ -1,4 +1,5 @@
-"""Reading what callers send and making what upstreams get: every field stays the caller's own bytes but for listed splices.
+"""Reading what callers send and making what upstreams get: every field stays the caller's own bytes but for listed
+splices.
 
 Refuses what would break the bound of a call's cost (images, audio, provider-side tools, dearer service tiers). Does not
 know prices or people.
@@ -73,7 +74,9 @@ def read(endpoint: str, body: bytes) -> Ask:
     except UnicodeDecodeError as error:
         raise Invalid("the body is not UTF-8", code="body_encoding", hint="Send JSON in UTF-8.") from error
     except msgspec.ValidationError as error:
-        raise Invalid(f"the body has a wrong field: {error}", code="body_invalid", hint="See the OpenAI API.") from error
+        raise Invalid(
+            f"the body has a wrong field: {error}", code="body_invalid", hint="See the OpenAI API."
+        ) from error
     except (msgspec.DecodeError, RecursionError) as error:
         raise Invalid(f"the body is not JSON: {error}", code="body_not_json", hint="Send a JSON object.") from error
 
@@ -147,7 +150,8 @@ def _read_embeddings(fields: dict[str, msgspec.Raw], body: bytes) -> Ask:
 
 
 def forward(ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
-    """Body for the upstream: the caller's fields with model, cap, include_usage and leading system messages spliced in."""
+    """Body for the upstream: the caller's fields with model, cap, include_usage and leading system messages spliced
+    in."""
     fields: dict[str, Any] = dict(ask.fields)
     fields["model"] = deployment.upstream_model
     if deployment.kind == "embeddings":

@@ -13,10 +13,10 @@ from uuid import UUID
 import msgspec
 
 from groundplan.blueprint.model import Budget, Deployment, Workload
+from groundplan.gateway.snapshot import Catalog, KeyEntry, Plan, Policy
 from groundplan.ledger.model import Charge, Usage
 
 if TYPE_CHECKING:
-    from groundplan.gateway.live import Catalog, KeyEntry, Policy
     from groundplan.gateway.server import Request, Response
 
 CHAT = "chat.completions"
@@ -55,9 +55,42 @@ class Exchange:
     """See the module. `call` is the UUIDv7 of the call."""
 
     __slots__ = (
-        "ask", "attempt", "bounds", "cache", "call", "catalog", "charges", "cost", "deployment", "deployments", "endpoint", "error_code",
-        "estimated", "first_byte", "http_status", "idempotency", "key", "limits_counted", "output_cap", "passages", "person", "person_email",
-        "policy", "request", "reserved", "response", "started", "status", "steps", "token", "usage", "workload", "written",
+        "ask",
+        "attempt",
+        "attempt_sent",
+        "attempt_started",
+        "bounds",
+        "cache",
+        "call",
+        "catalog",
+        "charges",
+        "cost",
+        "deployment",
+        "deployments",
+        "endpoint",
+        "error_code",
+        "estimated",
+        "finished",
+        "first_byte",
+        "http_status",
+        "idempotency",
+        "kept",
+        "key",
+        "output_bytes",
+        "output_cap",
+        "passages",
+        "person",
+        "plan",
+        "policy",
+        "request",
+        "reserved",
+        "response",
+        "started",
+        "status",
+        "steps",
+        "token",
+        "usage",
+        "workload",
     )  # fmt: skip
 
     def __init__(self, call: UUID, request: Request, response: Response, endpoint: str) -> None:
@@ -72,8 +105,8 @@ class Exchange:
         self.policy: Policy | None = None
         self.key: KeyEntry | None = None
         self.person = ""
-        self.person_email = ""
         self.workload: Workload | None = None
+        self.plan: Plan | None = None
         self.ask: Ask | None = None
         self.deployments: list[Deployment] = []
         self.output_cap = 0
@@ -81,19 +114,28 @@ class Exchange:
         self.charges: list[tuple[Budget, str]] = []
         self.reserved = 0
         self.token: tuple[bytes, int] | None = None
-        self.attempt = 0
+        """Of the reservation that is open in the slices."""
+        self.attempt = -1
+        """Number of the attempt whose record is open in the journal; -1 before the first."""
+        self.attempt_started = 0
+        """0: no attempt is open."""
+        self.attempt_sent = False
+        self.output_bytes = 0
         self.deployment: Deployment | None = None
         self.passages: list[Passage] = []
         self.cache = "none"
         self.usage = Usage()
         self.cost = 0
+        """Of all attempts so far."""
         self.estimated = False
         self.status = "failed"
         self.http_status = 0
         self.error_code = ""
-        self.written = False
-        self.limits_counted = False
-        self.idempotency: tuple[str, bytes] | None = None
+        self.finished = False
+        self.idempotency: bytes | None = None
+        """Digest of key and Idempotency-Key, while this request is the first with it."""
+        self.kept: list[bytes] | None = None
+        """What was sent to the client, while it may have to be replayed."""
 
     def charge_list(self, amount: int) -> list[Charge]:
         """What one record takes from each covering budget."""

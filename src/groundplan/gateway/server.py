@@ -70,7 +70,8 @@ RefusalBody = Callable[[Refusal], bytes]
 
 
 class Response:
-    """The answer to one request. `headers` are complete lines that end in CR LF, made by us, never reflected from a client."""
+    """The answer to one request. `headers` are complete lines that end in CR LF, made by us, never reflected from a
+    client."""
 
     __slots__ = ("_chunked", "_connection", "_keep_alive", "ended", "started")
 
@@ -130,8 +131,8 @@ class Connection(asyncio.Protocol):
     """One client connection."""
 
     __slots__ = (
-        "_closing", "_continue", "_head_bytes", "_length", "_parser", "_parts", "_phase", "_queue", "_refusal", "_request",
-        "_size", "_task", "deadline", "lost", "paused", "server", "transport",
+        "_closing", "_head_bytes", "_length", "_parser", "_parts", "_phase", "_queue", "_refusal", "_request", "_size",
+        "_task", "deadline", "lost", "paused", "server", "transport",
     )  # fmt: skip
 
     def __init__(self, server: Server) -> None:
@@ -154,7 +155,6 @@ class Connection(asyncio.Protocol):
         self._size = 0
         self._length: int | None = None
         self._head_bytes = 0
-        self._continue = False
 
     # -- transport ----------------------------------------------------------------------------------------------------
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -162,7 +162,7 @@ class Connection(asyncio.Protocol):
         self.transport.set_write_buffer_limits(high=self.server.limits.write_buffer)
         self.server.connections.add(self)
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 -- asyncio's signature
         self.lost = True
         self.server.connections.discard(self)
         if self.paused is not None:
@@ -239,7 +239,9 @@ class Connection(asyncio.Protocol):
         if length is None and coding is None:
             return
         if coding is not None and (length is not None or coding.strip().lower() != b"chunked"):
-            self._refuse(400, "ambiguous_length", "the length of the body is ambiguous", "Use Content-Length or chunked.")
+            self._refuse(
+                400, "ambiguous_length", "the length of the body is ambiguous", "Use Content-Length or chunked."
+            )
             return
         self._length = int(length) if length is not None and length.isdigit() else None
         if self._length is not None and self._length > limits.body:
@@ -309,14 +311,17 @@ class Connection(asyncio.Protocol):
 
     def _too_large_head(self) -> None:
         limit = self.server.limits.head
-        self._refuse(431, "headers_too_large", f"the head is larger than {limit} bytes", "Send fewer or shorter headers.")
+        self._refuse(
+            431, "headers_too_large", f"the head is larger than {limit} bytes", "Send fewer or shorter headers."
+        )
 
     def _too_large_body(self) -> None:
         limit = self.server.limits.body
         self._refuse(413, "body_too_large", f"the body is larger than {limit} bytes", "Send a smaller request.")
 
     def _answer_refusal(self) -> None:
-        """Answer, read nothing more, and close after the client had time to read (an early close would reset it away)."""
+        """Answer, read nothing more, and close after the client had time to read (an early close would reset it
+        away)."""
         refusal, transport = self._refusal, self.transport
         if refusal is None or transport is None or self.lost or self._closing:
             return
@@ -343,7 +348,8 @@ class Connection(asyncio.Protocol):
 
 
 class Server:
-    """All connections of one worker. `handler` answers each request; `refusal_body` words what the protocol itself refuses."""
+    """All connections of one worker. `handler` answers each request; `refusal_body` words what the protocol itself
+    refuses."""
 
     def __init__(
         self,
@@ -385,7 +391,7 @@ class Server:
         for connection in list(self.connections):
             connection.close_idle()
         end = self.now() + seconds
-        while self.connections and self.now() < end:
+        while self.connections and self.now() < end:  # noqa: ASYNC110 -- it has a deadline, and is not hot
             await asyncio.sleep(0.02)
         for connection in list(self.connections):
             if connection.transport is not None:

@@ -1,4 +1,5 @@
-"""Server-sent events: cutting a byte stream into events, and reading a chat chunk's few facts. Any cut of the bytes gives
+"""Server-sent events: cutting a byte stream into events, and reading a chat chunk's few facts. Any cut of the bytes
+gives
 the same events. Reads `data:` only; other fields are dropped, as OpenAI clients do.
 """
 
@@ -84,7 +85,11 @@ read_chunk = msgspec.json.Decoder(Chunk).decode
 
 def event(data: bytes) -> bytes:
     """One event."""
-    return b"data: %b\n\n" % data.replace(b"\r\n", b"\n").replace(b"\n", b"\ndata: ") if b"\n" in data else b"data: %b\n\n" % data
+    return (
+        b"data: %b\n\n" % data.replace(b"\r\n", b"\n").replace(b"\n", b"\ndata: ")
+        if b"\n" in data
+        else b"data: %b\n\n" % data
+    )
 
 
 def without_usage(data: bytes) -> bytes:

@@ -1,6 +1,7 @@
 """Pooled HTTP/1.1 client for upstreams: one pool per deployment, on httptools, with TLS.
 
-Every failure says whether anything was sent (`sent`), because only that decides whether it may have been billed. Does not
+Every failure says whether anything was sent (`sent`), because only that decides whether it may have been billed. Does
+not
 follow redirects, retry, decompress or speak HTTP/2. One waiter per connection.
 """
 
@@ -36,11 +37,30 @@ class UpstreamFailure(Exception):
 
 
 class UpstreamConnection(asyncio.Protocol):
-    """One connection. Use: `send`, `await head(s)`, then `await chunk(s)` until None, or `await body(s)`; then `release`."""
+    """One connection. Use: `send`, `await head(s)`, then `await chunk(s)` until None, or `await body(s)`; then
+    `release`."""
 
     __slots__ = (
-        "_chunks", "_complete", "_deadline", "_error", "_head_done", "_has_length", "_loop", "_parser", "_pool",
-        "_received", "_size", "_timer", "_total", "_waiter", "busy", "headers", "idle_since", "keep_alive", "lost", "status",
+        "_chunks",
+        "_complete",
+        "_deadline",
+        "_error",
+        "_has_length",
+        "_head_done",
+        "_loop",
+        "_parser",
+        "_pool",
+        "_received",
+        "_size",
+        "_timer",
+        "_total",
+        "_waiter",
+        "busy",
+        "headers",
+        "idle_since",
+        "keep_alive",
+        "lost",
+        "status",
         "transport",
     )  # fmt: skip
 
@@ -146,7 +166,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._wake()
 
     async def _wait(self, seconds: float) -> None:
-        """Until something arrives, or `seconds` pass (then `_error` is set). A timer that is too early re-arms itself."""
+        """Until something arrives, or `seconds` pass (then `_error` is set). A timer that is too early re-arms
+        itself."""
         self._deadline = self._loop.time() + seconds
         if self._timer is not None and self._timer.when() > self._deadline:
             self._timer.cancel()

@@ -168,6 +168,7 @@ GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO %(db)s_control;
 GRANT SELECT ON policy_epoch, policy_change, api_key, kill_switch, person, people_group, membership, blueprint, budget_period, budget_slice TO %(db)s_gateway;
 GRANT SELECT, INSERT, UPDATE ON gateway, budget_period, budget_slice TO %(db)s_gateway;
 GRANT SELECT, INSERT ON budget_movement, outcome TO %(db)s_gateway;
+GRANT SELECT (workload, at, person_id, epoch, status) ON call TO %(db)s_gateway;
 GRANT SELECT, INSERT, UPDATE ON call, attempt, charge, shipped, gateway, budget_period, budget_slice TO %(db)s_shipper;
 GRANT SELECT, INSERT ON budget_movement, audit_entry, finding, subject_key TO %(db)s_shipper;
 GRANT SELECT ON person, api_key, blueprint TO %(db)s_shipper;

@@ -3,8 +3,10 @@
 It understands nothing: it repeats the passage it was given, or the last question. Real HTTP, real sockets, real usage
 numbers, so the same contract tests hold for it and for real models. Not for production answers.
 
-`POST /control {"mode": ok|down|error|stall|cut|miscount|slow, "after": n, "latency_ms", "chunk_ms", "tokens", "status"}`
-sets how it behaves until the next one; `after` lets n calls pass first. `GET /counted` tells how many attempts it counted.
+`POST /control {"mode": ok|down|error|stall|cut|miscount|slow, "after": n, "latency_ms", "chunk_ms", "tokens",
+"status"}`
+sets how it behaves until the next one; `after` lets n calls pass first. `GET /counted` tells how many attempts it
+counted.
 """
 
 from __future__ import annotations

@@ -1,0 +1,153 @@
+"""Step 2: whether this call may be made, and the reservation of the most that it can cost.
+
+Pure checks first, then money: every covering budget is reserved for the dearest single attempt that may happen. Does
+not
+write to the journal (each attempt does, in `serve`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+
+from groundplan.blueprint.model import Budget, Deployment
+from groundplan.core.errors import Denied, Exhausted, NotFound, Unavailable
+from groundplan.core.money import short_usd
+from groundplan.gateway import meter
+from groundplan.gateway.exchange import EMBEDDINGS, Ask, Exchange
+from groundplan.gateway.snapshot import Plan, Policy, period_end, period_key
+
+LEASE_SECONDS = 1.0
+RUNNING = ("experiment", "pilot", "production")
+
+
+def check_policy_age(plan: Plan, age: float) -> None:
+    """Refuse when live policy was confirmed longer ago than its lease and the workload's grace. `age` in seconds."""
+    workload = plan.workload
+    grace = 0 if workload.sensitivity == "restricted" else workload.grace_ms / 1000
+    if age > LEASE_SECONDS + grace:
+        raise Unavailable(
+            "this gateway is cut off from live policy and its grace has run out",
+            code="policy_lease_expired",
+            hint="The gateway cannot reach PostgreSQL; see `groundplan status`.",
+            retry_after=2.0,
+        )
+
+
+def check_workload(plan: Plan, today: date) -> None:
+    """Refuse a workload whose stage or date lets nothing run."""
+    workload = plan.workload
+    if workload.stage not in RUNNING:
+        raise Denied(
+            f"the workload {workload.name} is {workload.stage}",
+            code="workload_not_running",
+            hint="Only experiments, pilots and production are served; change its stage.",
+        )
+    if workload.expires and workload.stage != "production" and today.isoformat() > workload.expires:
+        raise Denied(
+            f"the {workload.stage} of {workload.name} ended on {workload.expires}",
+            code="workload_expired",
+            hint="Set a later `expires`, or move it to production.",
+        )
+
+
+def check_kills(policy: Policy, exchange: Exchange, plan: Plan) -> None:
+    """Refuse what a kill switch stops for this workload or key."""
+    kills = policy.kills
+    if not kills:
+        return
+    scopes = ["company", f"workload/{plan.workload.name}"]
+    if exchange.key is not None:
+        scopes.append(f"key/{exchange.key.id}")
+    for scope in scopes:
+        if scope in kills:
+            raise Denied(
+                f"{scope} is stopped", code="killed", hint=f"Somebody stopped it; see `groundplan why {scope}`."
+            )
+
+
+def not_killed(policy: Policy, deployments: Sequence[Deployment]) -> list[Deployment]:
+    """Deployments that no kill switch stops."""
+    kills = policy.kills
+    if not kills:
+        return list(deployments)
+    return [d for d in deployments if f"deployment/{d.name}" not in kills and f"site/{d.site}" not in kills]
+
+
+def choose(exchange: Exchange, plan: Plan, ask: Ask, policy: Policy) -> list[Deployment]:
+    """Deployments that this call may use, in order."""
+    embeddings = exchange.endpoint == EMBEDDINGS
+    allowed = plan.allowed(ask.model, embeddings)
+    if not allowed:
+        names = sorted(n for n in plan.names if plan.allowed(n, embeddings))
+        raise NotFound(
+            f"the workload {plan.workload.name} has no {'embedding ' if embeddings else ''}model '{ask.model[:80]}'",
+            code="model_not_found",
+            hint=f"Use one of: {', '.join(names)}" if names else "Its blueprint allows none; see `groundplan plan`.",
+        )
+    usable = not_killed(policy, allowed)
+    if not usable:
+        raise Denied(
+            "every deployment that may serve this call is stopped",
+            code="killed",
+            hint="Lift the kill switch, or allow another deployment.",
+        )
+    return usable
+
+
+def set_bounds(exchange: Exchange, plan: Plan, ask: Ask, deployments: list[Deployment]) -> int:
+    """Cap and dearest cost of the call; fills `output_cap`, `bounds`. Returns picodollars."""
+    workload = plan.workload
+    added = 0
+    if workload.system_prompt:
+        added += len(workload.system_prompt.encode())
+    if workload.grounding is not None and exchange.endpoint != EMBEDDINGS:
+        added += max(workload.grounding.max_bytes, 256)
+    exchange.output_cap = (
+        min(ask.cap, workload.max_output_tokens) if ask.cap is not None else workload.max_output_tokens
+    )
+    for deployment in deployments:
+        tokens_in = meter.input_bound(deployment, ask.size + added, ask.messages)
+        tokens_out = output_cap(exchange, deployment) * ask.copies if exchange.endpoint != EMBEDDINGS else 0
+        exchange.bounds[deployment.name] = meter.bound(deployment.rates, tokens_in, tokens_out)
+    return max(exchange.bounds.values())
+
+
+def output_cap(exchange: Exchange, deployment: Deployment) -> int:
+    return min(exchange.output_cap, deployment.max_output_tokens)
+
+
+def covering(exchange: Exchange, plan: Plan, day: date) -> list[tuple[Budget, str]]:
+    """Every budget that covers this call, with the period of its admission. Raises `Denied` where there is none."""
+    budgets = plan.budgets
+    if exchange.catalog is not None and exchange.key is not None and exchange.catalog.key_budgets:
+        budgets = (*budgets, *exchange.catalog.key_budgets.get(exchange.key.id, ()))
+    if not budgets:
+        raise Denied(
+            f"the workload {plan.workload.name} has no budget",
+            code="budget_missing",
+            hint="Declare one; nothing runs without a budget.",
+        )
+    return [(budget, period_key(budget.period, day)) for budget in budgets]
+
+
+def exhausted(budget: Budget, bound: int, day: date) -> Exhausted:
+    """The refusal of a call that a budget has no room for, with when there is room again."""
+    if bound > budget.limit:
+        hint = f"It may cost up to {short_usd(bound)}: ask for fewer tokens or raise the budget."
+    else:
+        hint = f"It is free again at {period_end(budget.period, day)}; or raise it, or ask for fewer tokens."
+    return Exhausted(
+        f"the budget {budget.name} ({short_usd(budget.limit)} a {budget.period}) has no room for this call",
+        code="budget_exhausted",
+        hint=hint,
+        details={"budget": budget.name, "needed_usd": short_usd(bound)},
+    )
+
+
+def quota(workload_name: str, limit: int, what: str) -> Exhausted:
+    return Exhausted(
+        f"the workload {workload_name} has used its {limit} {what}",
+        code="calls_per_day" if what == "calls a day" else "people_limit",
+        hint="The count is new tomorrow (UTC); a higher limit needs approval.",
+    )

@@ -1,0 +1,78 @@
+"""What one worker has: the parts that every step may use, put together once by `app`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+from uuid import UUID
+
+from groundplan.blueprint.model import Budget
+from groundplan.core.clock import Clock
+from groundplan.gateway.health import Health
+from groundplan.gateway.idempotency import Answers
+from groundplan.gateway.journal import Journal
+from groundplan.gateway.leases import Slices
+from groundplan.gateway.snapshot import Catalog, Policy
+from groundplan.gateway.targets import Targets
+from groundplan.ledger.model import Charge
+
+
+class Lender(Protocol):
+    """Gets more of a budget for this worker."""
+
+    async def acquire(
+        self, token: tuple[bytes, int], charges: Sequence[Charge], budgets: Mapping[str, Budget]
+    ) -> str | None:
+        """Reserve, waiting at most 250 ms; None, or the name of the budget that is short."""
+        ...
+
+
+class Live(Protocol):
+    """The newest blueprint and policy of this worker."""
+
+    @property
+    def policy(self) -> Policy: ...
+
+    @property
+    def catalog(self) -> Catalog | None: ...
+
+    def age(self) -> float:
+        """Seconds since live policy was last confirmed."""
+        ...
+
+    def remaining(self, budget: Budget, period: str) -> int:
+        """Picodollars of a budget that nobody has spent, as far as this worker knows."""
+        ...
+
+    def used(self, workload: str, person: str) -> tuple[int, int]:
+        """(calls today, people so far counting this one) of a workload, as last seen."""
+        ...
+
+    def count(self, workload: str, person: str) -> None:
+        """One more admitted call."""
+        ...
+
+
+@dataclass(slots=True)
+class Gateway:
+    """One worker."""
+
+    epoch: UUID
+    loop: asyncio.AbstractEventLoop
+    clock: Clock
+    journal: Journal
+    slices: Slices
+    leases: Lender
+    live: Live
+    targets: Targets
+    answers: Answers
+    health: Health = field(default_factory=Health)
+    statuses: Counter[int] = field(default_factory=Counter)
+    attempts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """by (deployment, outcome)"""
+    running: int = 0
+    """Calls that were admitted and are not finished."""
+    ready: bool = False

@@ -1,0 +1,168 @@
+"""Answers kept for `Idempotency-Key`: replayed from memory for ten minutes, refused with 409 for a day, never made
+twice.
+
+The keys (as digests, never the answers) are also in one small file per worker, written before anything is sent, so that
+another worker or a restarted one refuses them. The file is not synced: it survives a kill, not a loss of power.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import struct
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import UUID
+
+from groundplan.core.errors import Conflict, Unavailable
+
+MEMORY_SECONDS = 600.0
+DAY_SECONDS = 86_400.0
+MEMORY_BYTES = 32 << 20
+_ENTRY = struct.Struct(">32sd")
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A finished answer; `status` 0 means that the first call was cut off."""
+
+    status: int
+    headers: bytes
+    content_type: bytes
+    body: bytes
+
+
+@dataclass(slots=True)
+class _Entry:
+    body: bytes
+    at: float
+    answer: asyncio.Future[Kept | None]
+    size: int = 0
+
+
+@dataclass(slots=True)
+class _Reader:
+    """How far another worker's file was read."""
+
+    position: int = 0
+    seen: dict[bytes, float] = field(default_factory=dict)
+
+
+class Answers:
+    """Of one worker; `folder` is HOME/journal."""
+
+    def __init__(self, folder: Path, epoch: UUID, now: float) -> None:
+        self._folder = folder
+        self._path = folder / f"idempotency-{epoch}.log"
+        self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
+        self._others: dict[str, _Reader] = {}
+        self._bytes = 0
+        self._file: int | None = None
+        self._forget_old_files(now)
+
+    async def begin(self, digest: bytes, body: bytes, now: float) -> Kept | None:
+        """None: the caller is the first and must `keep` or `forget`. Otherwise the first one's answer.
+
+        Raises `Conflict` for another body, or an answer that is not in memory any more.
+        """
+        while True:
+            entry = self._entries.get(digest)
+            if entry is None:
+                self._claim(digest, body, now)
+                return None
+            if entry.body != body:
+                raise Conflict(
+                    "this Idempotency-Key was used for another request",
+                    code="idempotency_mismatch",
+                    hint="Use a new key for each different request.",
+                )
+            kept = await asyncio.shield(entry.answer)
+            if kept is not None:
+                return kept
+
+    def keep(self, digest: bytes, kept: Kept) -> None:
+        """The answer of the first call, for those that wait and those to come."""
+        entry = self._entries.get(digest)
+        if entry is None or entry.answer.done():
+            return
+        entry.answer.set_result(kept)
+        entry.size = len(kept.body)
+        self._bytes += entry.size
+        self._evict(entry.at)
+
+    def forget(self, digest: bytes) -> None:
+        """Nothing was sent for this key: the next request with it is a first one."""
+        entry = self._entries.pop(digest, None)
+        if entry is not None and not entry.answer.done():
+            entry.answer.set_result(None)
+
+    def _claim(self, digest: bytes, body: bytes, now: float) -> None:
+        self._evict(now)
+        self._refuse_used(digest, now)
+        self._entries[digest] = _Entry(body, now, asyncio.get_running_loop().create_future())
+
+    def mark(self, digest: bytes, now: float) -> None:
+        """Write the key down, before anything is sent for it. Raises `Conflict` where another worker has,
+        `Unavailable`."""
+        try:
+            if self._file is None:
+                self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            # written before reading: of two workers with the same key at once at least one sees the other
+            os.write(self._file, _ENTRY.pack(digest, now))
+            self._read_others()
+        except OSError as error:
+            raise Unavailable(
+                "the Idempotency-Key cannot be written down", code="journal_unavailable", hint="Check the disk of HOME."
+            ) from error
+        self._refuse_used(digest, now)
+
+    def _refuse_used(self, digest: bytes, now: float) -> None:
+        if any(now - reader.seen.get(digest, -DAY_SECONDS) < DAY_SECONDS for reader in self._others.values()):
+            raise Conflict(
+                "this Idempotency-Key was used before, and its answer is not in memory any more",
+                code="idempotency_replayed",
+                hint="The first call may have been billed; use a new key to ask again.",
+            )
+
+    def _evict(self, now: float) -> None:
+        """Drop what is too old or too much; a dropped key is remembered as used."""
+        while self._entries:
+            digest, entry = next(iter(self._entries.items()))
+            if not entry.answer.done() or (now - entry.at < MEMORY_SECONDS and self._bytes <= MEMORY_BYTES):
+                return
+            del self._entries[digest]
+            self._bytes -= entry.size
+            self._others.setdefault("", _Reader()).seen[digest] = entry.at
+
+    def _read_others(self) -> None:
+        for path in self._folder.glob("idempotency-*.log"):
+            if path != self._path:
+                self._read(path)
+
+    def _read(self, path: Path) -> None:
+        reader = self._others.setdefault(path.name, _Reader())
+        try:
+            if path.stat().st_size < reader.position + _ENTRY.size:
+                return
+            with path.open("rb") as file:
+                file.seek(reader.position)
+                data = file.read()
+        except FileNotFoundError:
+            return
+        whole = len(data) // _ENTRY.size * _ENTRY.size
+        reader.position += whole
+        reader.seen.update(_ENTRY.iter_unpack(data[:whole]))
+
+    def _forget_old_files(self, now: float) -> None:
+        for path in self._folder.glob("idempotency-*.log"):
+            try:
+                if now - path.stat().st_mtime > DAY_SECONDS:
+                    path.unlink()
+            except FileNotFoundError:
+                continue
+
+    def close(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None

@@ -1,0 +1,57 @@
+"""Step 1: whose request this is. The key gives the workload and its user; a granted key may act for another person.
+
+Reads the live policy snapshot only; does not decide whether the call may be made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from groundplan.core.errors import Denied, Unauthenticated
+from groundplan.gateway.exchange import Exchange
+from groundplan.gateway.snapshot import KeyEntry, Policy
+
+_KEY_HINT = "Send `Authorization: Bearer gp_...`; make a key with `groundplan keys create`."
+
+
+def find_key(headers: dict[bytes, bytes], policy: Policy, now: float) -> KeyEntry:
+    """The living key of a request. Raises `Unauthenticated`."""
+    scheme, _, secret = headers.get(b"authorization", b"").partition(b" ")
+    secret = secret.strip()
+    if not secret or scheme.lower() != b"bearer":
+        raise Unauthenticated("no API key was sent", code="key_missing", hint=_KEY_HINT)
+    key = policy.keys.get(hashlib.sha256(secret).digest())
+    if key is None:
+        raise Unauthenticated("this API key is not known", code="key_unknown", hint=_KEY_HINT)
+    if key.revoked:
+        raise Unauthenticated("this API key was revoked", code="key_revoked", hint="Ask for a new key.")
+    if key.expires is not None and key.expires <= now:
+        raise Unauthenticated("this API key has expired", code="key_expired", hint="Ask for a new key.")
+    if key.person and key.person not in policy.active:
+        raise Unauthenticated("the user of this key is not active", code="key_user_inactive", hint="Ask for a new key.")
+    return key
+
+
+def identify(exchange: Exchange, policy: Policy, now: float) -> None:
+    """Set key, person and policy of the exchange. `now` is seconds since the epoch. Raises `Unauthenticated`,
+    `Denied`."""
+    headers = exchange.request.headers
+    key = find_key(headers, policy, now)
+    exchange.policy, exchange.key, exchange.person = policy, key, key.person
+    named = headers.get(b"groundplan-on-behalf-of")
+    if named is None:
+        return
+    if not key.acts_for_others:
+        raise Denied(
+            "this key may not act for other people",
+            code="on_behalf_of_denied",
+            hint="Leave groundplan-on-behalf-of out, or use a key made with that grant.",
+        )
+    person = policy.people.get(named.decode("utf-8", "replace").strip().lower())
+    if person is None:
+        raise Denied(
+            "the person named in groundplan-on-behalf-of is not an active person here",
+            code="person_unknown",
+            hint="Name the e-mail address of an active person.",
+        )
+    exchange.person = person

@@ -1,0 +1,250 @@
+"""The request path: identify, admit, cache, ground, serve, settle, for each call, and the few other paths of the
+gateway.
+
+Each step is a module; this one gives them their order, words their errors and makes sure that every admitted call
+ends in
+the journal, whatever happens to it. Nothing here calls the control plane.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Coroutine
+
+import msgspec
+
+from groundplan.core.errors import Denied, GroundplanError, Invalid, NotFound, Unavailable
+from groundplan.core.ids import new_id
+from groundplan.gateway import admit, answers, body, cache, settle
+from groundplan.gateway.context import Gateway
+from groundplan.gateway.exchange import CHAT, EMBEDDINGS, Exchange
+from groundplan.gateway.ground import ground
+from groundplan.gateway.idempotency import Kept
+from groundplan.gateway.identify import find_key, identify
+from groundplan.gateway.metrics import render
+from groundplan.gateway.serve import reserve, serve
+from groundplan.gateway.server import Request, Response
+from groundplan.gateway.snapshot import Catalog, Policy
+from groundplan.gateway.stream import EVENT_STREAM
+
+_log = logging.getLogger(__name__)
+_ENDPOINTS = {b"/v1/chat/completions": CHAT, b"/v1/embeddings": EMBEDDINGS}
+_TEXT = b"content-type: text/plain; version=0.0.4; charset=utf-8\r\n"
+_JSON = b"content-type: application/json\r\n"
+CLIENT_GONE = 499
+"""HTTP status in the ledger of a call whose client went away; never sent."""
+
+
+class Pipeline:
+    """`handle` is the server's handler."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    async def handle(self, request: Request, response: Response) -> None:
+        path = request.target.partition(b"?")[0]
+        endpoint = _ENDPOINTS.get(path)
+        if endpoint is None:
+            self._other(path, request, response)
+        elif request.method != b"POST":
+            self._refuse(response, Invalid("use POST here", code="method_not_allowed", hint="Send a POST request."))
+        else:
+            await self._call(Exchange(new_id(), request, response, endpoint))
+
+    async def _call(self, exchange: Exchange) -> None:
+        gateway = self._gateway
+        gateway.running += 1
+        try:
+            if exchange.request.headers.get(b"idempotency-key") is not None:
+                await _outlive(self._steps(exchange))
+            else:
+                await self._steps(exchange)
+        finally:
+            gateway.running -= 1
+
+    async def _steps(self, exchange: Exchange) -> None:
+        gateway, error = self._gateway, None
+        try:
+            await run(gateway, exchange)
+        except GroundplanError as caught:
+            error = caught
+        except asyncio.CancelledError:
+            settle.finish(gateway, exchange, "cancelled", CLIENT_GONE, "client_gone")
+            _give_up(gateway, exchange)
+            raise
+        except Exception:  # noqa: BLE001 -- the boundary of one request: whatever it is, money and the client come first
+            _log.exception("call %s failed", exchange.call)
+            error = Unavailable("the gateway failed", code="internal_error", hint="See HOME/logs for this call id.")
+        if error is not None:
+            self._failed(exchange, error)
+        _keep(gateway, exchange)
+
+    def _failed(self, exchange: Exchange, error: GroundplanError) -> None:
+        gateway = self._gateway
+        if exchange.attempt_started:
+            settle.attempt(gateway, exchange, "failed", 0, None)
+        if exchange.key is not None:
+            outcome = "failed" if exchange.attempt >= 0 else "refused"
+            settle.finish(gateway, exchange, outcome, error.status, error.code)
+        else:
+            gateway.statuses[error.status] += 1
+        if exchange.response.started:
+            return  # unfinished: the server cuts the connection
+        status, data, lines = answers.of_error(error, str(exchange.call))
+        exchange.response.send(status, data, lines)
+
+    def _other(self, path: bytes, request: Request, response: Response) -> None:
+        gateway = self._gateway
+        if path == b"/livez":
+            response.send(200, b'{"live":true}')
+        elif path == b"/readyz":
+            self._readiness(response)
+        elif path == b"/metrics":
+            response.send(200, render(gateway), content_type=_TEXT)
+        elif path == b"/v1/models" or path.startswith(b"/v1/models/"):
+            try:
+                self._models(path, request, response)
+            except GroundplanError as error:
+                self._refuse(response, error)
+        else:
+            hint = "The gateway serves POST /v1/chat/completions, POST /v1/embeddings and GET /v1/models."
+            self._refuse(response, NotFound("there is no such path", code="path_unknown", hint=hint))
+
+    def _refuse(self, response: Response, error: GroundplanError) -> None:
+        status, data, lines = answers.of_error(error)
+        if error.code == "method_not_allowed":
+            status = 405
+        response.send(status, data, lines)
+
+    def _readiness(self, response: Response) -> None:
+        gateway = self._gateway
+        catalog = gateway.live.catalog
+        state = {
+            "ready": gateway.ready and gateway.journal.healthy,
+            "blueprint": catalog.number if catalog else None,
+            "policy": gateway.live.policy.number,
+            "policy_age_ms": int(min(gateway.live.age(), 1e9) * 1000),
+            "journal": gateway.journal.healthy,
+        }
+        response.send(200 if state["ready"] else 503, msgspec.json.encode(state))
+
+    def _models(self, path: bytes, request: Request, response: Response) -> None:
+        gateway = self._gateway
+        key = find_key(request.headers, gateway.live.policy, gateway.clock.now().timestamp())
+        catalog = gateway.live.catalog
+        plan = catalog.plans.get(key.workload) if catalog else None
+        names = sorted(plan.names) if plan else []
+        listed = [{"id": n, "object": "model", "created": 0, "owned_by": key.workload} for n in names]
+        wanted = path[len(b"/v1/models/") :].decode("utf-8", "replace").replace("%2F", "/").replace("%2f", "/")
+        if not wanted:
+            response.send(200, msgspec.json.encode({"object": "list", "data": listed}))
+            return
+        found = next((model for model in listed if model["id"] == wanted), None)
+        if found is None:
+            hint = f"Use one of: {', '.join(names)}"
+            raise NotFound(f"there is no model '{wanted[:80]}'", code="model_not_found", hint=hint)
+        response.send(200, msgspec.json.encode(found))
+
+
+async def run(gateway: Gateway, exchange: Exchange) -> None:
+    """The six steps. Raises a `GroundplanError` when the call is refused or fails before its first byte."""
+    steps, clock = exchange.steps, time.perf_counter_ns
+    catalog = gateway.live.catalog
+    if catalog is None:
+        raise Unavailable("no blueprint is loaded yet", code="not_ready", hint="Wait for /readyz.", retry_after=1.0)
+    exchange.catalog = catalog
+    identify(exchange, gateway.live.policy, gateway.clock.now().timestamp())
+    steps.append(("identify", (clock() - exchange.started) // 1000))
+    exchange.ask = body.read(exchange.endpoint, exchange.request.body)
+    kept = await cache.replay(gateway, exchange)
+    if kept is not None:
+        _replay(gateway, exchange, kept)
+        return
+    await admit_call(gateway, exchange, catalog)
+    steps.append(("admit", (clock() - exchange.started) // 1000))
+    await ground(gateway, exchange)
+    steps.append(("ground", (clock() - exchange.started) // 1000))
+    if exchange.idempotency is not None:
+        gateway.answers.mark(exchange.idempotency, gateway.clock.now().timestamp())
+    await serve(gateway, exchange)
+
+
+async def admit_call(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> None:
+    """Every check, then the reservation; checked again where live policy changed while a budget was waited for."""
+    policy = _check(gateway, exchange, catalog)
+    plan, ask = exchange.plan, exchange.ask
+    if plan is None or ask is None or exchange.key is None:
+        raise AssertionError("not checked")
+    day = gateway.clock.now().date()
+    exchange.deployments = admit.choose(exchange, plan, ask, policy)
+    amount = admit.set_bounds(exchange, plan, ask, exchange.deployments)
+    exchange.charges = admit.covering(exchange, plan, day)
+    await reserve(gateway, exchange, 0, amount)
+    if gateway.live.policy is not policy:
+        identify(exchange, gateway.live.policy, gateway.clock.now().timestamp())
+        policy = _check(gateway, exchange, catalog)
+        exchange.deployments = admit.choose(exchange, plan, ask, policy)
+    gateway.live.count(plan.workload.name, exchange.person)
+
+
+def _check(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> Policy:
+    key, policy = exchange.key, exchange.policy
+    if key is None or policy is None:
+        raise AssertionError("not identified")
+    plan = catalog.plans.get(key.workload)
+    if plan is None:
+        hint = "Make a key for a workload that is declared."
+        raise Denied(f"the workload {key.workload} is not in the blueprint", code="workload_unknown", hint=hint)
+    exchange.plan, exchange.workload = plan, plan.workload
+    admit.check_policy_age(plan, gateway.live.age())
+    admit.check_workload(plan, gateway.clock.now().date())
+    admit.check_kills(policy, exchange, plan)
+    _check_quota(gateway, exchange)
+    return policy
+
+
+def _check_quota(gateway: Gateway, exchange: Exchange) -> None:
+    workload = exchange.workload
+    if workload is None or (workload.calls_per_day is None and workload.people is None):
+        return
+    calls, people = gateway.live.used(workload.name, exchange.person)
+    if workload.calls_per_day is not None and calls >= workload.calls_per_day:
+        raise admit.quota(workload.name, workload.calls_per_day, "calls a day")
+    if workload.people is not None and people > workload.people:
+        raise admit.quota(workload.name, workload.people, "people")
+
+
+async def _outlive(steps: Coroutine[None, None, None]) -> None:
+    """Run a call with an Idempotency-Key to its end even if its client goes away: the client will ask for it again."""
+    await asyncio.shield(asyncio.get_running_loop().create_task(steps))
+
+
+def _replay(gateway: Gateway, exchange: Exchange, kept: Kept) -> None:
+    settle.finish(gateway, exchange, "ok", kept.status)
+    lines = kept.headers + b"groundplan-replay: true\r\n"
+    exchange.response.send(kept.status, kept.body, lines, content_type=kept.content_type)
+
+
+def _keep(gateway: Gateway, exchange: Exchange) -> None:
+    """Remember the answer where one was sent for; otherwise let the next request with this key be the first."""
+    digest, ask = exchange.idempotency, exchange.ask
+    if digest is None:
+        return
+    if exchange.attempt < 0:
+        gateway.answers.forget(digest)
+    elif exchange.kept:
+        streamed = ask is not None and ask.stream and exchange.http_status == 200
+        kind = EVENT_STREAM if streamed else _JSON
+        lines = answers.headers(exchange, cost=True)
+        gateway.answers.keep(digest, Kept(exchange.http_status, lines, kind, b"".join(exchange.kept)))
+    else:
+        gateway.answers.keep(digest, Kept(0, b"", _JSON, b""))
+
+
+def _give_up(gateway: Gateway, exchange: Exchange) -> None:
+    if exchange.idempotency is not None and exchange.attempt >= 0:
+        gateway.answers.keep(exchange.idempotency, Kept(0, b"", _JSON, b""))
+    elif exchange.idempotency is not None:
+        gateway.answers.forget(exchange.idempotency)

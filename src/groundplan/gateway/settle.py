@@ -1,0 +1,128 @@
+"""Step 6: what the call turned out to cost, written before the last byte. Also ends attempts that failed on the way.
+
+All writing is synchronous, so a cancelled request still settles; only waiting for the disk is awaited by the caller.
+"""
+
+from __future__ import annotations
+
+import time
+
+from groundplan.core.errors import Unavailable
+from groundplan.gateway import meter
+from groundplan.gateway.context import Gateway
+from groundplan.gateway.exchange import Exchange
+from groundplan.ledger.model import Finish, Settlement, Usage
+
+
+def wall_ms(gateway: Gateway) -> int:
+    return int(gateway.clock.now().timestamp() * 1000)
+
+
+def attempt(
+    gateway: Gateway,
+    exchange: Exchange,
+    outcome: str,
+    status: int,
+    usage: Usage | None,
+    *,
+    keep_reservation: bool = False,
+) -> int:
+    """Settle the open attempt and return the journal's sequence. `usage` None: unreported, so our count or the bound.
+
+    `keep_reservation`: it was certainly not billed, and a retry takes the reservation over.
+    """
+    deployment = exchange.deployment
+    if deployment is None or exchange.token is None or not exchange.attempt_started:
+        raise AssertionError("no attempt is open")
+    flags: list[str] = []
+    bound = exchange.bounds[deployment.name]
+    estimated = usage is None and outcome != "not_billed"
+    if outcome == "not_billed":
+        usage, cost = Usage(), 0
+    elif usage is None:
+        usage, cost = estimate(exchange)
+        flags.append("no_usage")
+    else:
+        cost = meter.cost(usage, deployment.rates)
+        if cost > bound:
+            flags.append("over_bound")
+    sequence = gateway.journal.settle(
+        Settlement(
+            call=exchange.call.bytes,
+            attempt=exchange.attempt,
+            at=wall_ms(gateway),
+            cost=cost,
+            outcome=outcome,
+            http_status=status,
+            usage=usage,
+            estimated=estimated,
+            flags=flags,
+            duration_us=(time.perf_counter_ns() - exchange.attempt_started) // 1000,
+        )
+    )
+    exchange.attempt_started = 0
+    exchange.cost += cost
+    exchange.usage = usage
+    exchange.estimated = exchange.estimated or estimated
+    gateway.attempts[deployment.name, outcome] += 1
+    if not keep_reservation:
+        gateway.slices.settle(exchange.token, cost)
+        exchange.token = None
+    return sequence
+
+
+def estimate(exchange: Exchange) -> tuple[Usage, int]:
+    """Usage and cost where the upstream reported none: what streamed is counted, otherwise the bound. Never too
+    little."""
+    deployment, ask = exchange.deployment, exchange.ask
+    if deployment is None or ask is None:
+        raise AssertionError("no attempt is open")
+    bound = exchange.bounds[deployment.name]
+    cap = min(exchange.output_cap, deployment.max_output_tokens) * ask.copies
+    tokens_in = meter.input_bound(deployment, ask.size, ask.messages)
+    tokens_in += sum(len(passage.text.encode()) for passage in exchange.passages)
+    tokens_out = min(cap, exchange.output_bytes) if exchange.output_bytes else cap
+    usage = Usage(input=tokens_in, output=tokens_out)
+    return usage, min(bound, meter.bound(deployment.rates, tokens_in, tokens_out))
+
+
+def finish(gateway: Gateway, exchange: Exchange, status: str, http_status: int, code: str = "") -> int | None:
+    """Write the end of the call; returns its sequence, or None where a refused call could not be written."""
+    if exchange.finished:
+        return None
+    exchange.finished = True
+    exchange.status, exchange.http_status, exchange.error_code = status, http_status, code
+    if exchange.token is not None:
+        gateway.slices.settle(exchange.token, 0)
+        exchange.token = None
+    now = time.perf_counter_ns()
+    record = Finish(
+        call=exchange.call.bytes,
+        at=wall_ms(gateway),
+        workload=exchange.workload.name if exchange.workload else (exchange.key.workload if exchange.key else ""),
+        person=exchange.person,
+        key=exchange.key.id if exchange.key else "",
+        endpoint=exchange.endpoint,
+        status=status,
+        http_status=http_status,
+        error_code=code,
+        deployment=exchange.deployment.name if exchange.deployment else "",
+        cache=exchange.cache,
+        blueprint=exchange.catalog.number if exchange.catalog else 0,
+        duration_us=(now - exchange.started) // 1000,
+        first_byte_us=(exchange.first_byte - exchange.started) // 1000 if exchange.first_byte else 0,
+        steps=exchange.steps,
+        sources=[(p.document, p.path, p.start_line, p.end_line) for p in exchange.passages],
+        demo=exchange.catalog.blueprint.demo if exchange.catalog else False,
+    )
+    gateway.statuses[http_status] += 1
+    try:
+        return gateway.journal.finish(record, urgent=exchange.attempt >= 0)
+    except Unavailable:
+        return None
+
+
+def remaining(gateway: Gateway, exchange: Exchange) -> int | None:
+    """The least that is left in any covering budget; None before a budget was looked at."""
+    left = [gateway.live.remaining(budget, period) for budget, period in exchange.charges]
+    return max(0, min(left)) if left else None

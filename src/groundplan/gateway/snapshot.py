@@ -1,0 +1,120 @@
+"""What a worker knows of the blueprint and of live policy, as immutable values that are swapped whole. Pure: no
+clock, no I/O.
+
+A request keeps the values that it started with; whoever must see a change looks at `live` again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import date
+
+from groundplan.blueprint.model import Blueprint, Budget, Deployment, Workload
+
+
+@dataclass(frozen=True, slots=True)
+class KeyEntry:
+    """An API key that exists. `expires` is seconds since the epoch."""
+
+    id: str
+    workload: str
+    person: str
+    """Id of its user, empty for an application's key."""
+    acts_for_others: bool
+    revoked: bool
+    expires: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Live policy as of `number`."""
+
+    number: int
+    keys: dict[bytes, KeyEntry]
+    """by SHA-256 of the key"""
+    people: dict[str, str]
+    """id of each active person by e-mail"""
+    active: frozenset[str]
+    """ids of active people"""
+    kills: frozenset[str]
+    """company | workload/N | deployment/N | source/N | key/ID | site/N"""
+
+
+NOTHING = Policy(number=-1, keys={}, people={}, active=frozenset(), kills=frozenset())
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One workload with what it refers to, resolved once for each blueprint."""
+
+    workload: Workload
+    chat: tuple[Deployment, ...]
+    embeddings: tuple[Deployment, ...]
+    budgets: tuple[Budget, ...]
+    names: dict[str, tuple[Deployment, ...]]
+    """What `model` may say, with the deployments that it allows, in order."""
+
+    def allowed(self, model: str, embeddings: bool) -> tuple[Deployment, ...]:
+        """Deployments for what the caller asked for; empty when the workload has no such model."""
+        kind = "embeddings" if embeddings else "chat"
+        return tuple(d for d in self.names.get(model, ()) if d.kind == kind)
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """One blueprint, indexed."""
+
+    number: int
+    blueprint: Blueprint
+    plans: dict[str, Plan]
+    key_budgets: dict[str, tuple[Budget, ...]] = field(default_factory=dict)
+    """Budgets that cover single keys, by key id."""
+
+
+def index(blueprint: Blueprint) -> Catalog:
+    """Resolve the names in a blueprint. A name that it lacks is left out: the blueprint was checked when it was
+    made."""
+    deployments = {d.name: d for d in blueprint.deployments}
+    budgets = {b.name: b for b in blueprint.budgets}
+    plans = {w.name: _plan(w, deployments, budgets) for w in blueprint.workloads}
+    by_key: dict[str, tuple[Budget, ...]] = {}
+    for budget in blueprint.budgets:
+        kind, _, name = budget.covers.partition("/")
+        if kind == "key":
+            by_key[name] = (*by_key.get(name, ()), budget)
+    return Catalog(number=blueprint.number, blueprint=blueprint, plans=plans, key_budgets=by_key)
+
+
+def _plan(workload: Workload, deployments: dict[str, Deployment], budgets: dict[str, Budget]) -> Plan:
+    chat = _known(workload.deployments, deployments)
+    embeddings = _known(workload.embeddings, deployments)
+    names: dict[str, tuple[Deployment, ...]] = {}
+    for deployment in (*chat, *embeddings):
+        for name in {deployment.model, deployment.name}:
+            names[name] = (*names.get(name, ()), deployment)
+    names["auto"] = names[workload.name] = (*chat, *embeddings)
+    covering = tuple(budgets[name] for name in workload.budgets if name in budgets)
+    return Plan(workload=workload, chat=chat, embeddings=embeddings, budgets=covering, names=names)
+
+
+def _known(names: Iterable[str], deployments: dict[str, Deployment]) -> tuple[Deployment, ...]:
+    return tuple(deployments[name] for name in names if name in deployments)
+
+
+def period_key(period: str, day: date) -> str:
+    """The key of the period of `day` (UTC): `2026-11-25`, `2026-11`, `2026` or `total`."""
+    if period == "day":
+        return day.isoformat()
+    if period == "month":
+        return day.isoformat()[:7]
+    return str(day.year) if period == "year" else "total"
+
+
+def period_end(period: str, day: date) -> str:
+    """When the period of `day` ends and its budget is fresh, in words for a hint."""
+    if period == "day":
+        return f"the end of {day.isoformat()} UTC"
+    if period == "month":
+        return f"the end of {day.isoformat()[:7]} UTC"
+    return f"the end of {day.year} UTC" if period == "year" else "no set time: this budget does not renew"

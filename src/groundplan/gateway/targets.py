@@ -1,0 +1,88 @@
+"""Where a deployment is right now: its connection pool and the head of a request to it, with its secret.
+
+Secrets are resolved for a few seconds at a time and never leave this module but in the request's own head.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from groundplan.blueprint.model import Deployment
+from groundplan.core.endpoints import lookup
+from groundplan.core.errors import Invalid
+from groundplan.core.home import Home
+from groundplan.core.settings import resolve_secret
+from groundplan.gateway.upstream import UpstreamFailure, UpstreamPool
+
+FRESH_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """`head(path)` parts: everything of a request's head that is the same for each call."""
+
+    pool: UpstreamPool
+    host: bytes
+    authorization: bytes
+    until: float
+
+    def request(self, path: bytes, body: bytes, name: bytes, accept: bytes) -> bytes:
+        """A whole POST request; `name` is its x-request-id."""
+        return (
+            b"POST %b%b HTTP/1.1\r\nhost: %b\r\n%buser-agent: groundplan\r\ncontent-type: application/json\r\n"
+            b"accept: %b\r\nx-request-id: %b\r\ncontent-length: %d\r\n\r\n%b"
+        ) % (self.pool.prefix, path, self.host, self.authorization, accept, name, len(body), body)
+
+
+class Targets:
+    """All upstreams of one worker."""
+
+    def __init__(self, home: Home, loop: asyncio.AbstractEventLoop) -> None:
+        self._home = home
+        self._loop = loop
+        self._pools: dict[str, UpstreamPool] = {}
+        self._targets: dict[str, Target] = {}
+
+    def of(self, deployment: Deployment) -> Target:
+        """The target of a deployment. Raises `UpstreamFailure` (`sent` False) when it is nowhere, or has no secret."""
+        target = self._targets.get(deployment.name)
+        if target is not None and target.until > self._loop.time() and target.pool.url == deployment.url:
+            return target
+        return self.named(deployment.name, deployment.url, deployment.key)
+
+    def named(self, name: str, url: str, key: str | None) -> Target:
+        """The target at `url` (or `local:NAME`), found anew when what is known is not fresh."""
+        target = self._targets.get(name)
+        if target is None or target.until <= self._loop.time():
+            target = self._find(url, key)
+            self._targets[name] = target
+        return target
+
+    def forget(self, name: str) -> None:
+        """Look again next time: a local service may have moved."""
+        self._targets.pop(name, None)
+
+    def _find(self, url: str, key: str | None) -> Target:
+        secret = ""
+        try:
+            if url.startswith("local:"):
+                endpoint = lookup(self._home, url[6:])
+                if endpoint is None:
+                    raise UpstreamFailure("refused", f"the local service {url[6:]} is not running", sent=False)
+                url, secret = endpoint.url, endpoint.token
+            elif key is not None:
+                secret = resolve_secret(key)
+        except Invalid as error:
+            raise UpstreamFailure("refused", error.message, sent=False) from error
+        if not secret.isascii() or any(c in secret for c in "\r\n\0"):
+            raise UpstreamFailure("refused", "the secret is not fit for a header", sent=False)
+        pool = self._pools.get(url)
+        if pool is None:
+            pool = self._pools[url] = UpstreamPool(url, self._loop)
+        line = b"authorization: Bearer %b\r\n" % secret.encode("ascii") if secret else b""
+        return Target(pool, pool.host_header, line, self._loop.time() + FRESH_SECONDS)
+
+    def close(self) -> None:
+        for pool in self._pools.values():
+            pool.close()
