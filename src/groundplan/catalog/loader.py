@@ -223,9 +223,16 @@ def _take(document: Document, found: Documents, broken: set[tuple[str, str]]) ->
 
 def _typed(kind: str, value: dict[str, Any], document: Document) -> Strict | list[Problem]:
     try:
-        return KINDS[kind].model_validate(value)
+        return KINDS[kind].model_validate(_written(value))
     except ValidationError as error:
         return explain.validation(KINDS[kind], error, document)
+
+
+def _written(value: Any) -> Any:
+    """Without keys that have nothing behind them: those are as if left out."""
+    if isinstance(value, dict):
+        return {key: _written(item) for key, item in value.items() if item is not None}
+    return [_written(item) for item in value] if isinstance(value, list) else value
 
 
 def _company(found: Documents, broken: set[tuple[str, str]], problems: list[Problem], unread: bool) -> CompanyDoc:

@@ -180,7 +180,8 @@ purpose: Answer questions of my colleagues
 audience: employees              # employees | customers | public
 stage: pilot                     # proposed | experiment | pilot | production | retired
 sensitivity: internal            # public | internal | confidential | restricted
-owners: {{business: {email}}}
+owners:
+  business: {email}
 # residency: [EU]                # refuse to send its data anywhere else
 # sources: [handbook]            # answer from governed documents: declare kind: source first
 # limits: {{max_output: 4096}}     # tokens of an answer; 1024 unless said
