@@ -126,6 +126,7 @@ def test_the_order_of_files_and_documents_does_not_matter() -> None:
         ("purpose: Answer staff questions from the handbook\n", "", ("missing_key", "a.yaml:24:1", "Add purpose: ...")),
         ("https://acme.example", "ftp://acme.example", ("invalid_value", "a.yaml:14:6", "")),
         ("https://acme.example", "https://user:pw@acme.example", ("invalid_value", "a.yaml:14:6", "")),
+        ("https://acme.example", "https://acme.example:99999", ("invalid_value", "a.yaml:14:6", "Write a host")),
         ("stage: pilot", "stage: pilot\nstage: retired", ("duplicate_key", "a.yaml:29:1", "Keep one of them.")),
         ("kind: company\n", "", ("kind_missing", "a.yaml:1:1", "")),
     ],

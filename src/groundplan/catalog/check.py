@@ -5,7 +5,7 @@ Prices arrive as a function. What a rule of governance or placement would refuse
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -82,16 +82,20 @@ def _targets(doc: model.Strict) -> Iterator[tuple[Place, tuple[str, ...], str]]:
                 yield (path, i), ("group", "team", "person"), name
 
 
-def _known(workspace: Workspace, broken: Broken, kinds: Iterable[str]) -> set[str]:
-    return {name for kind, name in (*workspace.documents, *broken) if kind in kinds}
+def _known(workspace: Workspace, broken: Broken) -> dict[str, set[str]]:
+    """Kind -> names of the documents that exist, right or wrong."""
+    known: dict[str, set[str]] = {kind: set() for kind in model.KINDS}
+    for kind, name in (*workspace.documents, *broken):
+        known[kind].add(name)
+    return known
 
 
 def _references(workspace: Workspace, broken: Broken) -> Iterator[Problem]:
+    by_kind = _known(workspace, broken)
     for (kind, name), (doc, _) in workspace.documents.items():
         for path, kinds, target in _targets(doc):
-            known = _known(workspace, broken, kinds)
-            if target not in known:
-                names = known | ({EVERYONE} if "person" in kinds else set())
+            if not any(target in by_kind[each] for each in kinds):
+                names = set().union(*(by_kind[each] for each in kinds), {EVERYONE} if "person" in kinds else ())
                 what = " or ".join(kinds)
                 yield Problem(
                     f"{what} {target} is not declared",
@@ -102,8 +106,8 @@ def _references(workspace: Workspace, broken: Broken) -> Iterator[Problem]:
 
 
 def _people(workspace: Workspace, broken: Broken) -> Iterator[Problem]:
-    known = _known(workspace, broken, ("person",))
-    groups = _known(workspace, broken, ("group", "team"))
+    by_kind = _known(workspace, broken)
+    known, groups = by_kind["person"], by_kind["group"] | by_kind["team"]
     for (kind, name), (doc, _) in workspace.documents.items():
         for path, ref in person_references(doc).items():
             if "@" in ref or ref in known:

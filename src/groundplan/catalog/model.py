@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from datetime import date
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
 
@@ -68,7 +69,17 @@ def _url(value: object) -> str:
         raise ValueError("write https://HOST/PATH, http://HOST/PATH or local:NAME, without query")
     if match["authority"] and "@" in match["authority"]:
         raise ValueError("a URL must not hold credentials: write key: env:NAME")
+    if match["authority"] and not _has_host(match[0]):
+        raise ValueError("write a host, and a port from 1 to 65535 if any")
     return match[0].rstrip("/")
+
+
+def _has_host(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def _email(value: object) -> str:

@@ -94,14 +94,17 @@ def _deployment(url: str | None, model: str | None, key: str | None, price: str 
     host = _hostname(url)
     private = host in ("localhost", "::1") or host.startswith(("127.", "10.", "192.168."))
     secret = (
-        f"key: {key}"
-        if key
-        else "# key: env:API_KEY                # a reference; the secret itself stays out of files"
+        f"key: {_quoted(key)}" if key else "# key: env:API_KEY             # a reference; the secret stays elsewhere"
     )
     return (
         _PRIVATE_SITE if private else _CLOUD_SITE,
-        _UPSTREAM.format(url=url, model=model, key=secret, price=_price(price)),
+        _UPSTREAM.format(url=_quoted(url), model=_quoted(model), key=secret, price=_price(price)),
     )
+
+
+def _quoted(value: str) -> str:
+    """As YAML: plain where that is safe."""
+    return value if re.fullmatch(r"[A-Za-z][\w.:/-]*[\w/]", value, re.ASCII) else json.dumps(value)
 
 
 def _hostname(url: str) -> str:

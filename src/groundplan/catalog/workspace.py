@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import TypeVar
@@ -67,7 +68,7 @@ def name_from_email(email: str) -> str:
     return " ".join(word.capitalize() for word in words if word) or email
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Workspace:
     """Everything declared. All mappings are by name and sorted, so the same declarations compare equal."""
 
@@ -83,55 +84,55 @@ class Workspace:
         found = {name: doc for (k, name), (doc, _) in self.documents.items() if k == kind}
         return {name: doc for name, doc in sorted(found.items()) if isinstance(doc, type_)}
 
-    @property
+    @cached_property
     def people(self) -> dict[str, model.PersonDoc]:
         return self._all("person", model.PersonDoc)
 
-    @property
+    @cached_property
     def groups(self) -> dict[str, model.GroupDoc]:
         return self._all("group", model.GroupDoc)
 
-    @property
+    @cached_property
     def teams(self) -> dict[str, model.TeamDoc]:
         return self._all("team", model.TeamDoc)
 
-    @property
+    @cached_property
     def sites(self) -> dict[str, model.SiteDoc]:
         return self._all("site", model.SiteDoc)
 
-    @property
+    @cached_property
     def deployments(self) -> dict[str, model.DeploymentDoc]:
         return self._all("deployment", model.DeploymentDoc)
 
-    @property
+    @cached_property
     def models(self) -> dict[str, model.ModelDoc]:
         return self._all("model", model.ModelDoc)
 
-    @property
+    @cached_property
     def sources(self) -> dict[str, model.SourceDoc]:
         return self._all("source", model.SourceDoc)
 
-    @property
+    @cached_property
     def prompts(self) -> dict[str, model.PromptDoc]:
         return self._all("prompt", model.PromptDoc)
 
-    @property
+    @cached_property
     def integrations(self) -> dict[str, model.IntegrationDoc]:
         return self._all("integration", model.IntegrationDoc)
 
-    @property
+    @cached_property
     def workflows(self) -> dict[str, model.WorkflowDoc]:
         return self._all("workflow", model.WorkflowDoc)
 
-    @property
+    @cached_property
     def workloads(self) -> dict[str, model.WorkloadDoc]:
         return self._all("workload", model.WorkloadDoc)
 
-    @property
+    @cached_property
     def budgets(self) -> dict[str, model.BudgetDoc]:
         return self._all("budget", model.BudgetDoc)
 
-    @property
+    @cached_property
     def grants(self) -> dict[str, model.GrantDoc]:
         return self._all("grant", model.GrantDoc)
 
