@@ -5,6 +5,8 @@ Writes files only; it contacts no upstream and reads no secret.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -93,9 +95,7 @@ def _deployment(url: str | None, model: str | None, key: str | None, price: str 
         raise Invalid("an upstream needs a model", code="model_missing", hint="Add --upstream-model NAME.")
     host = _hostname(url)
     private = host in ("localhost", "::1") or host.startswith(("127.", "10.", "192.168."))
-    secret = (
-        f"key: {_quoted(key)}" if key else "# key: env:API_KEY             # a reference; the secret stays elsewhere"
-    )
+    secret = f"key: {_quoted(key)}" if key else "# key: env:API_KEY             # a reference, never the secret"
     return (
         _PRIVATE_SITE if private else _CLOUD_SITE,
         _UPSTREAM.format(url=_quoted(url), model=_quoted(model), key=secret, price=_price(price)),
