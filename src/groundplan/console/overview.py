@@ -1,0 +1,43 @@
+"""From the API's overview to the view that the ground plan draws. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from groundplan.console.plan_svg import AREAS, ZONES, PlanView, RoomView, TileView
+from groundplan.console.render import usd
+
+
+def plan_view(overview: dict[str, Any], selected: str | None) -> PlanView:
+    """`overview` is the answer of GET /api/overview; an unknown selection selects nothing."""
+    tiles = tuple(_tile(item) for item in overview["workloads"])
+    rooms = tuple(_room(site, tiles) for site in overview["sites"] if site["type"] in ZONES)
+    names = {tile.name for tile in tiles}
+    return PlanView(rooms, tiles, selected if selected in names else None)
+
+
+def _room(site: dict[str, Any], tiles: tuple[TileView, ...]) -> RoomView:
+    used = any(site["name"] in (tile.site, *tile.fallbacks) for tile in tiles)
+    if site.get("down"):
+        state = "down"
+    elif site["type"] == "edge" and not used:
+        state = "not_yet"
+    else:
+        state = "ok" if used else "empty"
+    return RoomView(site["name"], site.get("title") or site["name"], site["type"], site["jurisdiction"], state)
+
+
+def _tile(item: dict[str, Any]) -> TileView:
+    readiness = item.get("readiness") or {}
+    return TileView(
+        name=item["name"],
+        stage=item["stage"],
+        site=item.get("site"),
+        fallbacks=tuple(item.get("fallback_sites", ())),
+        serving=item.get("serving_site"),
+        cost_today=usd(item["cost_today_usd"]),
+        p95_ms=item.get("p95_ms"),
+        calls_per_minute=float(item.get("calls_per_minute", 0.0)),
+        readiness=tuple(readiness.get(area) for area in AREAS),
+        why_not=dict(item.get("why_not", {})),
+    )

@@ -1,0 +1,131 @@
+"""Turning API answers into pages: the templates, their filters, and what every page has at its top.
+
+No data is fetched here beyond the visitor's session and inbox.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+
+from groundplan.console.client import Api, Reply
+from groundplan.core.money import PICO, short_usd
+
+ENTRIES = (
+    ("Overview", "/"),
+    ("Workloads", "/workloads"),
+    ("Calls", "/calls"),
+    ("Placement", "/placement"),
+    ("Knowledge", "/knowledge"),
+    ("Cost", "/cost"),
+    ("Operations", "/operations"),
+    ("Governance", "/governance"),
+)
+CARRIED = frozenset({b"cookie", b"host", b"user-agent"})
+
+
+def usd(text: str | None) -> str:
+    """`"0.002140000000"` as `$0.00214`; a dash for nothing."""
+    return "–" if text is None else short_usd(int(Decimal(text) * PICO))
+
+
+def when(text: str | None) -> str:
+    """An ISO time as `25 Nov 13:05:07`, UTC."""
+    if not text:
+        return "–"
+    return datetime.fromisoformat(text).astimezone(UTC).strftime("%d %b %H:%M:%S")
+
+
+def milliseconds(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value / 1000:.2f} s" if value >= 1000 else f"{value:.0f} ms" if value >= 10 else f"{value:.1f} ms"
+
+
+templates = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "templates"),
+    autoescape=select_autoescape(default=True, default_for_string=True),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+templates.filters.update(usd=usd, when=when, ms=milliseconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """Who looks, and their way to the API."""
+
+    api: Api
+    session: dict[str, Any]
+    status: dict[str, Any]
+
+    @property
+    def csrf(self) -> str:
+        return str(self.session.get("csrf") or "")
+
+
+def api_of(request: Request, csrf: str = "") -> Api:
+    """The API with this visitor's cookie, and the CSRF token of the form that they sent."""
+    headers = tuple((name, value) for name, value in request.scope["headers"] if name in CARRIED)
+    extra = ((b"x-csrf-token", csrf.encode("latin-1", "replace")),) if csrf else ()
+    return Api(request.app, headers + extra)
+
+
+async def visitor_of(request: Request) -> Visitor | HTMLResponse:
+    """The signed-in visitor, or the page that says how to sign in."""
+    api = api_of(request)
+    session = await api.get("/api/session")
+    if not session.ok:
+        return page("signin.html", code=401, problem=None if session.status == 401 else session.problem)
+    status = await api.get("/api/status")
+    return Visitor(api, session.body, status.body if status.ok else {})
+
+
+async def show(request: Request, visitor: Visitor, template: str, here: str, **values: Any) -> HTMLResponse:
+    """A page for a signed-in visitor."""
+    inbox = await visitor.api.get("/api/inbox")
+    return page(
+        template,
+        here=here,
+        session=visitor.session,
+        who=visitor.session["name"],
+        demo=visitor.session["demo"],
+        csrf=visitor.csrf,
+        blueprint=visitor.status.get("blueprint"),
+        status=visitor.status,
+        inbox_count=inbox.body["count"] if inbox.ok else 0,
+        notice=request.query_params.get("notice", "")[:500],
+        problem=request.query_params.get("problem", "")[:500] or values.pop("problem", None),
+        **values,
+    )
+
+
+def page(template: str, *, code: int = 200, **values: Any) -> HTMLResponse:
+    """Render a whole page; what a template needs and nobody gave is an error, not an empty place."""
+    defaults: dict[str, Any] = {
+        "entries": ENTRIES,
+        "here": "",
+        "session": None,
+        "who": "",
+        "demo": False,
+        "blueprint": None,
+        "inbox_count": 0,
+        "notice": "",
+        "problem": None,
+        "csrf": "",
+    }
+    names = {**defaults, **values, "status": values.get("status", {})}
+    return HTMLResponse(templates.get_template(template).render(names), status_code=code)
+
+
+def failed(reply: Reply) -> HTMLResponse:
+    """The page for an API answer that is an error."""
+    return page("error.html", code=reply.status, problem=reply.problem)
