@@ -1,0 +1,183 @@
+"""The SQL with which the shipper writes calls, attempts and charges, takes releases over and fences dead workers.
+
+Every statement may be repeated: rows are keyed by (call, attempt), movements by their id. A row that says `settled`
+or `crashed`
+is never changed. What the rows say is decided elsewhere (`shipper`, `recovery`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+from uuid import UUID, uuid5
+
+from psycopg import Connection
+
+from groundplan.core.money import from_decimal, to_decimal
+from groundplan.gateway.lease_store import GIVE_BACK, LOCK_PERIOD, MOVE, SHRINK_SLICE
+from groundplan.gateway.recovery import unspent
+from groundplan.ledger.model import Release
+
+Row = tuple[Any, ...]
+Conn = Connection[tuple[Any, ...]]
+
+_CALL = (
+    "id uuid",
+    "at timestamptz",
+    "workload text",
+    "person_id uuid",
+    "key_id uuid",
+    "team text",
+    "endpoint text",
+    "status text",
+    "http_status int",
+    "error_code text",
+    "model text",
+    "deployment text",
+    "site text",
+    "cost_usd numeric",
+    "reserved_usd numeric",
+    "prompt_tokens bigint",
+    "completion_tokens bigint",
+    "cache text",
+    "blueprint int",
+    "epoch uuid",
+    "demo boolean",
+    "duration_ms float8",
+    "first_byte_ms float8",
+    "detail jsonb",
+)
+_ATTEMPT = (
+    "call_id uuid",
+    "number int",
+    "at timestamptz",
+    "deployment text",
+    "site text",
+    "model text",
+    "state text",
+    "outcome text",
+    "http_status int",
+    "reserved_usd numeric",
+    "cost_usd numeric",
+    "usage jsonb",
+    "estimated boolean",
+    "flags text[]",
+    "duration_ms float8",
+    "epoch uuid",
+)
+_CHARGE = ("call_id uuid", "attempt int", "budget text", "period text", "cost_usd numeric")
+
+_SETTLE_OPEN = """ON CONFLICT (call_id, number) DO UPDATE SET state = EXCLUDED.state, outcome = EXCLUDED.outcome,
+    http_status = EXCLUDED.http_status, cost_usd = EXCLUDED.cost_usd, usage = EXCLUDED.usage,
+    estimated = EXCLUDED.estimated, flags = EXCLUDED.flags, duration_ms = EXCLUDED.duration_ms
+    WHERE attempt.state = 'open' AND EXCLUDED.state <> 'open'"""
+
+
+def _insert(table: str, columns: Sequence[str], conflict: str) -> str:
+    names = ", ".join(column.split(" ", 1)[0] for column in columns)
+    # arrays of arrays cannot be unnested into rows of arrays: such a column travels as the text of an array
+    sent = ", ".join(f"%s::{'text' if column.endswith('[]') else column.split(' ', 1)[1]}[]" for column in columns)
+    values = ", ".join(f"v.{c.split(' ', 1)[0]}" + ("::text[]" if c.endswith("[]") else "") for c in columns)
+    return f"INSERT INTO {table} ({names}) SELECT {values} FROM unnest({sent}) AS v({names}) {conflict}"
+
+
+INSERT_CALLS = _insert("call", _CALL, "ON CONFLICT (id) DO NOTHING")
+INSERT_ATTEMPTS = _insert("attempt", _ATTEMPT, _SETTLE_OPEN)
+INSERT_CHARGES = _insert("charge", _CHARGE, "ON CONFLICT DO NOTHING")
+
+
+def insert_rows(conn: Conn, statement: str, rows: Sequence[Row]) -> None:
+    """Many rows with one statement; rows of one statement have different keys."""
+    if rows:
+        conn.execute(statement.encode(), [list(column) for column in zip(*rows, strict=True)])
+
+
+def position(conn: Conn, epoch: UUID) -> tuple[int, int, bool, int]:
+    """(segment, offset, done, gaps) up to which an epoch was taken over; (0, 0, False, 0) for a new one."""
+    row = conn.execute("SELECT segment, position, done, gaps FROM shipped WHERE epoch = %s", (epoch,)).fetchone()
+    return (int(row[0]), int(row[1]), bool(row[2]), int(row[3])) if row else (0, 0, False, 0)
+
+
+def set_position(conn: Conn, epoch: UUID, place: tuple[int, int], gaps: int, *, done: bool = False) -> None:
+    """Say how far an epoch was taken over."""
+    conn.execute(
+        """INSERT INTO shipped (epoch, segment, position, gaps, done) VALUES (%s, %s, %s, %s, %s)
+           ON CONFLICT (epoch) DO UPDATE SET segment = EXCLUDED.segment, position = EXCLUDED.position,
+           gaps = EXCLUDED.gaps, done = EXCLUDED.done""",
+        (epoch, *place, gaps, done),
+    )
+
+
+def apply_releases(conn: Conn, epoch: UUID, releases: Iterable[Release]) -> None:
+    """Give back what the worker released and perhaps could not tell any more; locks in one order for all."""
+    for record in sorted(releases, key=lambda release: (release.budget, release.period)):
+        key, amount = (record.budget, record.period), to_decimal(record.amount)
+        conn.execute(LOCK_PERIOD, key)
+        moved = conn.execute(MOVE, (UUID(bytes=record.id), epoch, *key, amount, "release"))
+        if moved.rowcount == 1:
+            conn.execute(GIVE_BACK, (amount, *key))
+            conn.execute(SHRINK_SLICE, (amount, epoch, *key))
+
+
+def fence(conn: Conn, epoch: UUID) -> None:
+    """Nothing is granted to this epoch any more; waits for a grant that is just being made."""
+    conn.execute("UPDATE gateway SET state = 'fenced', ready = false WHERE epoch = %s", (epoch,))
+
+
+def return_unspent(conn: Conn, epoch: UUID, *, write_off: bool) -> int:
+    """Close the slices of a fenced epoch whose calls are all in the ledger; what was not spent goes back.
+
+    With `write_off` (records are missing) nothing goes back: what cannot be proven unspent counts as spent. Returns the
+    picodollars that went back.
+    """
+    spent = {
+        (budget, period): from_decimal(cost)
+        for budget, period, cost in conn.execute(
+            """SELECT c.budget, c.period, sum(c.cost_usd) FROM charge c
+               JOIN attempt a ON a.call_id = c.call_id AND a.number = c.attempt WHERE a.epoch = %s GROUP BY 1, 2""",
+            (epoch,),
+        ).fetchall()
+    }
+    slices = conn.execute(
+        """SELECT budget, period, granted_usd, released_usd FROM budget_slice WHERE epoch = %s AND NOT closed
+           ORDER BY budget, period""",
+        (epoch,),
+    ).fetchall()
+    returned = 0
+    for budget, period, granted, released in slices:
+        key = (budget, period)
+        back = 0 if write_off else unspent(from_decimal(granted), from_decimal(released), spent.get(key, 0))
+        conn.execute(LOCK_PERIOD, key)
+        if back:
+            amount = to_decimal(back)
+            conn.execute(MOVE, (uuid5(epoch, f"recovered {budget} {period}"), epoch, *key, amount, "recovered"))
+            conn.execute(GIVE_BACK, (amount, *key))
+            conn.execute(SHRINK_SLICE, (amount, epoch, *key))
+        conn.execute(
+            "UPDATE budget_slice SET closed = true WHERE epoch = %s AND budget = %s AND period = %s", (epoch, *key)
+        )
+        returned += back
+    return returned
+
+
+def report_gap(conn: Conn, epoch: UUID, segments: Sequence[int]) -> None:
+    """A finding that records of an epoch are missing."""
+    names = ", ".join(f"{number:08d}" for number in segments)
+    conn.execute(
+        """INSERT INTO finding (id, kind, severity, subject, message, hint) VALUES (%s, 'journal_gap', 'high', %s, %s,
+        %s)
+           ON CONFLICT (id) DO NOTHING""",
+        (
+            uuid5(epoch, f"gap {names}"),
+            f"gateway/{epoch}",
+            f"Records are missing in journal segment {names}: the disk returned damaged data.",
+            "The segment is kept beside the journal as .quarantined and the worker's budget slices are written off. "
+            "Compare the provider's invoice, and check the disk.",
+        ),
+    )
+
+
+def blueprint_body(conn: Conn, number: int) -> bytes | None:
+    """The body of a blueprint, or None."""
+    row = conn.execute("SELECT body FROM blueprint WHERE number = %s", (number,)).fetchone()
+    return bytes(row[0]) if row else None

@@ -1,0 +1,362 @@
+"""The shipper over real journals and a real PostgreSQL: each record has its effect once, whoever dies when."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+
+from groundplan.core.audit.keys import create_keys
+from groundplan.core.errors import Unavailable
+from groundplan.core.home import Home
+from groundplan.core.ids import new_id
+from groundplan.gateway.journal import SMALLEST_SEGMENT, Journal
+from groundplan.gateway.records import read_segment, segment_numbers, segment_path
+from groundplan.gateway.shipper import Shipper, main, run
+from groundplan.ledger.model import Charge, Finish, Release, Reservation, Settlement, Usage
+from groundplan.testing.database import Database
+
+MONTH = "2026-11"
+USD = 10**12
+PERSON = str(new_id())
+
+
+@dataclass
+class Installation:
+    home: Home
+    database: Database
+
+    def rows(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
+        with psycopg.connect(self.database.superuser, autocommit=True) as conn:
+            cursor = conn.execute(query.encode(), parameters)
+            return cursor.fetchall() if cursor.description else []
+
+    def step(self, times: int = 1, shipper: Shipper | None = None) -> None:
+        with psycopg.connect(self.database.urls["shipper"], autocommit=True) as conn:
+            shipper = shipper or Shipper(self.home)
+            for _ in range(times):
+                shipper.step(conn)
+
+    def journal(self, segment_bytes: int = SMALLEST_SEGMENT) -> Journal:
+        epoch = new_id()
+        return Journal.open(self.home.journal / str(epoch), epoch, asyncio.get_running_loop(), segment_bytes)
+
+    def lend(self, epoch: UUID, amount: int, limit: int = 100 * USD) -> None:
+        """What a grant leaves in the database."""
+        usd = Decimal(amount).scaleb(-12)
+        self.rows("INSERT INTO gateway (epoch, host, home, pid) VALUES (%s, 'h', 'h', 1)", epoch)
+        self.rows(
+            """INSERT INTO budget_period AS p (budget, period, limit_usd, granted_usd) VALUES ('b', %s, %s, %s)
+               ON CONFLICT (budget, period) DO UPDATE SET granted_usd = p.granted_usd + EXCLUDED.granted_usd""",
+            MONTH,
+            Decimal(limit).scaleb(-12),
+            usd,
+        )
+        self.rows(
+            "INSERT INTO budget_slice (epoch, budget, period, granted_usd) VALUES (%s, 'b', %s, %s)", epoch, MONTH, usd
+        )
+
+    def granted(self) -> Decimal:
+        return Decimal(self.rows("SELECT granted_usd FROM budget_period WHERE budget = 'b'")[0][0])
+
+
+@pytest.fixture
+def installation(database: Database, tmp_path: Path) -> Installation:
+    home = Home(tmp_path / "home")
+    home.create()
+    create_keys(home)
+    return Installation(home, database)
+
+
+@contextmanager
+def died(journal: Journal) -> Iterator[None]:
+    """As after kill -9: the lock is free, nothing was closed or synced. (Ends the threads of the journal
+    afterwards.)"""
+    fcntl.flock(journal._lock, fcntl.LOCK_UN)
+    yield
+
+
+def reservation(call: bytes, attempt: int = 0, amount: int = USD, bound: int = USD) -> Reservation:
+    at = time.time_ns() // 1_000_000
+    charges = [Charge("b", MONTH, amount)]
+    return Reservation(call, attempt, at, "assistant", PERSON, "k", "/v1", f"d{attempt}", "s", "m", 1, bound, charges)
+
+
+def settlement(call: bytes, attempt: int = 0, cost: int = USD // 4, outcome: str = "ok") -> Settlement:
+    usage = Usage(input=10, output=5)
+    return Settlement(call, attempt, 2, cost, outcome, 200, usage, False, ["a,b", 'q"'], 5000)
+
+
+def finish(call: bytes, status: str = "ok") -> Finish:
+    at = time.time_ns() // 1_000_000
+    steps, sources = [("serve", 4)], [(str(new_id()), "handbook/leave.md", 3, 9)]
+    return Finish(
+        call, at, "assistant", PERSON, "k", "/v1", status, 200, "", "d0", "none", 1, 9000, 7000, steps, sources
+    )
+
+
+async def room(journal: Journal) -> None:
+    """Until the next segment is there."""
+    for _ in range(1000):
+        if journal._room() > 8192:
+            return
+        await asyncio.sleep(0.002)
+    raise AssertionError("no next segment")
+
+
+def one_call(journal: Journal) -> bytes:
+    call = new_id().bytes
+    journal.reserve(reservation(call))
+    journal.settle(settlement(call))
+    journal.finish(finish(call))
+    return call
+
+
+async def test_a_call_becomes_one_row_of_each_kind_and_one_audit_entry(installation: Installation) -> None:
+    journal = installation.journal()
+    installation.lend(journal.epoch, 10 * USD)
+    call = UUID(bytes=one_call(journal))
+    installation.step()
+    installation.step(3)
+    assert installation.rows("SELECT id, status, cost_usd, reserved_usd, model, site, epoch FROM call") == [
+        (call, "ok", Decimal("0.25"), Decimal(1), "m", "s", journal.epoch)
+    ]
+    assert installation.rows("SELECT person_id, prompt_tokens, completion_tokens, duration_ms FROM call") == [
+        (UUID(PERSON), 10, 5, 9.0)
+    ]
+    assert installation.rows("SELECT call_id, number, state, outcome, cost_usd, flags FROM attempt") == [
+        (call, 0, "settled", "ok", Decimal("0.25"), ["a,b", 'q"'])
+    ]
+    assert installation.rows("SELECT * FROM charge") == [(call, 0, "b", MONTH, Decimal("0.25"))]
+    entries = installation.rows("SELECT id, action, actor, body FROM audit_entry")
+    assert [(row[0], row[1], row[2]) for row in entries] == [(call, "call", f"gateway:{journal.epoch}")]
+    assert f'"person":"sealed:{PERSON}:'.encode() in bytes(entries[0][3])
+    await journal.close()
+
+
+async def test_an_open_attempt_is_shown_after_two_seconds_and_settled_later(installation: Installation) -> None:
+    journal = installation.journal()
+    call = new_id().bytes
+    old = reservation(call)
+    journal.reserve(Reservation(**{n: getattr(old, n) for n in old.__struct_fields__} | {"at": old.at - 3000}))
+    shipper = Shipper(installation.home)
+    installation.step(2, shipper)
+    assert installation.rows("SELECT state, cost_usd FROM attempt") == [("open", Decimal(0))]
+    assert installation.rows("SELECT count(*) FROM call") == [(0,)]
+    journal.settle(settlement(call))
+    journal.finish(finish(call))
+    installation.step(1, shipper)
+    assert installation.rows("SELECT state, cost_usd FROM attempt") == [("settled", Decimal("0.25"))]
+    await journal.close()
+
+
+async def test_a_crash_is_settled_at_the_bound_and_the_rest_returns(installation: Installation) -> None:
+    journal = installation.journal()
+    installation.lend(journal.epoch, 10 * USD)
+    one_call(journal)
+    cut = new_id().bytes
+    journal.reserve(reservation(cut))
+    passed = new_id().bytes
+    journal.reserve(reservation(passed))
+    journal.settle(settlement(passed, cost=0, outcome="not_billed"))
+    journal.reserve(reservation(passed, 1, amount=0, bound=USD // 2))
+    journal.release(Release(new_id().bytes, "b", MONTH, 2 * USD))
+    installation.step()
+    assert installation.rows("SELECT state FROM gateway") == [("live",)], "the lock is held: it may only be stopped"
+    with died(journal):
+        installation.step(2)
+    assert installation.granted() == Decimal("1.75")
+    assert installation.rows("SELECT type, amount_usd FROM budget_movement ORDER BY type") == [
+        ("recovered", Decimal("6.25")),
+        ("release", Decimal(2)),
+    ]
+    assert installation.rows("SELECT state FROM gateway") == [("fenced",)]
+    assert installation.rows("SELECT status, cost_usd FROM call ORDER BY status, cost_usd") == [
+        ("crashed", Decimal("0.5")),
+        ("crashed", Decimal(1)),
+        ("ok", Decimal("0.25")),
+    ]
+    crashed = installation.rows("SELECT call_id, number, cost_usd, flags FROM attempt WHERE state = 'crashed'")
+    assert sorted(crashed, key=lambda row: str(row[0])) == [
+        (UUID(bytes=cut), 0, Decimal(1), ["crash"]),
+        (UUID(bytes=passed), 1, Decimal("0.5"), ["crash"]),
+    ]
+    assert installation.rows("SELECT count(*) FROM audit_entry") == [(3,)]
+    assert not journal.folder.exists()
+    installation.step(2)
+    assert installation.granted() == Decimal("1.75")
+    await journal.close()
+
+
+async def test_shipping_again_from_nothing_changes_nothing(installation: Installation) -> None:
+    """As if the shipper died after its commit and before anything else, at every record."""
+    journal = installation.journal()
+    installation.lend(journal.epoch, 10 * USD)
+    call = new_id().bytes
+    writes: list[Callable[[], object]] = [
+        lambda: journal.reserve(reservation(call)),
+        lambda: journal.settle(settlement(call, cost=0, outcome="not_billed")),
+        lambda: journal.reserve(reservation(call, 1, amount=0)),
+        lambda: journal.release(Release(b"r" * 16, "b", MONTH, USD)),
+        lambda: journal.settle(settlement(call, 1)),
+        lambda: journal.finish(finish(call)),
+    ]
+    for write in writes:
+        write()
+        installation.step()
+        installation.rows("UPDATE shipped SET segment = 0, position = 0")
+        installation.step()
+    with died(journal):
+        installation.step()
+    assert installation.granted() == Decimal("0.25")
+    assert installation.rows("SELECT count(*), sum(cost_usd) FROM attempt") == [(2, Decimal("0.25"))]
+    assert installation.rows("SELECT count(*), sum(cost_usd), sum(reserved_usd) FROM call") == [
+        (1, Decimal("0.25"), Decimal(1))
+    ]
+    assert installation.rows("SELECT count(*) FROM audit_entry") == [(1,)]
+    await journal.close()
+
+
+async def test_shipped_segments_are_deleted_unless_a_call_in_them_is_open(installation: Installation) -> None:
+    journal = installation.journal()
+    shipper = Shipper(installation.home)
+    long = new_id().bytes
+    journal.reserve(reservation(long))
+    for number in range(600):
+        await room(journal)
+        one_call(journal)
+        if number % 100 == 99:
+            installation.step(2, shipper)
+    assert segment_numbers(journal.folder)[0] == 1
+    journal.settle(settlement(long))
+    journal.finish(finish(long))
+    installation.step(2, shipper)
+    assert segment_numbers(journal.folder)[0] > 1
+    one_call(journal)
+    with died(journal):
+        installation.step(2)
+    assert installation.rows("SELECT count(*), count(DISTINCT id) FROM call") == [(602, 602)]
+    assert installation.rows("SELECT gaps, done FROM shipped") == [(0, True)]
+    await journal.close()
+
+
+async def test_damage_is_quarantined_and_the_slices_are_written_off(installation: Installation) -> None:
+    journal = installation.journal()
+    installation.lend(journal.epoch, 10 * USD)
+    for _ in range(5):
+        one_call(journal)
+    path = segment_path(journal.folder, 1)
+    entries, _ = read_segment(path)
+    with path.open("r+b") as file:
+        file.seek(entries[6].end + 20)
+        file.write(b"\xff\xff\xff")
+    with died(journal):
+        installation.step(2)
+    assert installation.granted() == Decimal(10), "what cannot be proven unspent is not lent again"
+    assert installation.rows("SELECT gaps FROM shipped") == [(1,)]
+    assert installation.rows("SELECT kind FROM finding") == [("journal_gap",)]
+    assert installation.rows("SELECT count(*) FROM call") == [(5,)], "records after the damage are used"
+    kept = list(installation.home.journal.glob("*.quarantined"))
+    assert len(kept) == 1 and kept[0].stat().st_size == SMALLEST_SEGMENT
+    assert installation.rows("SELECT state FROM attempt WHERE state = 'crashed'") == [("crashed",)]
+    await journal.close()
+
+
+async def test_a_torn_end_is_recovered_and_returns_what_was_not_spent(installation: Installation) -> None:
+    journal = installation.journal()
+    installation.lend(journal.epoch, 10 * USD)
+    one_call(journal)
+    one_call(journal)
+    path = segment_path(journal.folder, 1)
+    entries, _ = read_segment(path)
+    with path.open("r+b") as file:
+        file.truncate(entries[-1].end - 3)
+    with died(journal):
+        installation.step(2)
+    assert installation.granted() == Decimal("0.5")
+    assert installation.rows("SELECT status FROM call ORDER BY status") == [("crashed",), ("ok",)]
+    assert installation.rows("SELECT gaps FROM shipped") == [(0,)]
+    await journal.close()
+
+
+async def test_a_provider_that_billed_more_than_its_bound_shows_in_the_budget(installation: Installation) -> None:
+    journal = installation.journal()
+    installation.lend(journal.epoch, USD)
+    call = new_id().bytes
+    journal.reserve(reservation(call))
+    journal.settle(settlement(call, cost=3 * USD))
+    journal.finish(finish(call))
+    with died(journal):
+        installation.step(2)
+    assert installation.granted() == Decimal(3)
+    await journal.close()
+
+
+async def test_without_a_database_nothing_is_lost(installation: Installation) -> None:
+    journal = installation.journal()
+    one_call(journal)
+    stop = threading.Event()
+    down = "postgresql://127.0.0.1:1/none"
+    thread = threading.Thread(target=run, args=(installation.home, down, stop))
+    thread.start()
+    await asyncio.sleep(0.2)
+    with pytest.raises(Unavailable):
+        run(installation.home, down, stop)
+    stop.set()
+    await asyncio.to_thread(thread.join)
+    installation.step()
+    assert installation.rows("SELECT count(*) FROM call") == [(1,)]
+    await journal.close()
+
+
+async def test_the_process_ships_within_a_second_and_ends_when_told(installation: Installation) -> None:
+    journal = installation.journal()
+    environment = {**os.environ, "GROUNDPLAN_DATABASE_URL": installation.database.dsn}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "groundplan.gateway.shipper", "--home", str(installation.home.root)], env=environment
+    )
+    try:
+        one_call(journal)
+        for _ in range(200):
+            if installation.rows("SELECT count(*) FROM call") == [(1,)]:
+                break
+            await asyncio.sleep(0.05)
+        one_call(journal)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(process.wait, 10) == 0
+    assert installation.rows("SELECT count(*) FROM call") == [(2,)]
+    await journal.close()
+
+
+def test_a_missing_home_is_told_on_the_command_line() -> None:
+    with pytest.raises(SystemExit):
+        main([])
+
+
+async def test_an_abandoned_new_journal_is_removed(installation: Installation) -> None:
+    folder = installation.home.journal / f".{new_id()}.new"
+    folder.mkdir()
+    (folder / "lock").touch()
+    installation.step()
+    assert folder.exists()
+    long_ago = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+    os.utime(folder, (long_ago, long_ago))
+    installation.step()
+    assert not folder.exists()
