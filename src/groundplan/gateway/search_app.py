@@ -51,7 +51,8 @@ def compose(home: Home, settings: Settings, token: str) -> tuple[Application, Co
         max_size=4,
         configure=_configure,
         check=ConnectionPool.check_connection,
-        reconnect_timeout=30.0,
+        # given up after this long, a connection is tried again at the next question, instead of ever more rarely
+        reconnect_timeout=1.0,
         name="search",
         open=False,
     )

@@ -14,7 +14,7 @@ import psycopg
 import structlog
 from psycopg import Connection
 
-from groundplan.core.database import connect
+from groundplan.core.database import connect, first_line
 from groundplan.core.errors import Unavailable
 from groundplan.knowledge import store
 from groundplan.knowledge.words import WordIndex
@@ -54,7 +54,7 @@ class Follower:
                     self._follow(conn)
             except (Unavailable, psycopg.Error) as error:
                 self.connected = False
-                _log.warning("knowledge.feed_lost", reason=str(error))
+                _log.warning("knowledge.feed_lost", reason=first_line(error))
                 self._stopping.wait(_RETRY_SECONDS)
 
     def _follow(self, conn: Connection[Any]) -> None:

@@ -1,0 +1,308 @@
+"""Ingestion and search on a real PostgreSQL: who sees what, at once, and what happens when something is missing."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+from psycopg_pool import ConnectionPool
+
+from groundplan.blueprint.model import Source
+from groundplan.core.errors import Invalid, Unavailable
+from groundplan.core.ids import new_id
+from groundplan.core.settings import load_settings
+from groundplan.knowledge.embed import Encoder
+from groundplan.knowledge.follow import Follower, is_plausible, take_batch
+from groundplan.knowledge.model import IngestReport, Passage, SearchRequest
+from groundplan.knowledge.search import Search
+from groundplan.knowledge.service import ingest_sources
+from groundplan.knowledge.words import WordIndex
+from groundplan.runtime.models import MINILM, ensure
+from groundplan.testing.database import Database
+
+TODAY = date(2026, 11, 25)
+TRAVEL = "---\nreview_by: 2025-01-31\n---\n# Travel\n\nTrains are preferred to planes below 600 km.\n"
+FILES = {
+    "handbook/leave.md": "# Leave\n\nEmployees have 28 days of paid leave a year.\n\n## Sick\n\nCall your lead.\n",
+    "handbook/travel.md": TRAVEL,
+    "handbook/travel-copy.md": TRAVEL,
+    "handbook/hr/.readers": "hr\n",
+    "handbook/hr/pay.md": "# Pay bands\n\nBand 4 of the salary table starts at 61,000 euros.\n",
+    "handbook/bad.md": "---\nreaders: everyone\n---\n# Not a list\n",
+}
+
+
+class World:
+    """A workspace, a database with people, and everything that searches it, in this process."""
+
+    def __init__(self, database: Database, folder: Path, encoder: Encoder) -> None:
+        self.database = database
+        self.workspace = folder / "workspace"
+        self.encoder = encoder
+        self.index = WordIndex(folder / "search")
+        self.control = psycopg.connect(database.urls["control"], autocommit=True)
+        self.pool: ConnectionPool[Any] = ConnectionPool(
+            database.urls["search"], kwargs={"autocommit": True}, min_size=1, max_size=2, open=True
+        )
+        self.search = Search(self.pool, encoder, self.index)
+        for path, text in FILES.items():
+            self.write(path, text)
+        self.people = {name: self.person(name) for name in ("ben", "hana")}
+        self.groups = {name: self.group(name) for name in ("hr", "hr-leads")}
+        self.join("hr", "hr-leads", is_group=True)
+        self.join("hr-leads", "hana")
+
+    def write(self, path: str, text: str) -> None:
+        (self.workspace / path).parent.mkdir(parents=True, exist_ok=True)
+        (self.workspace / path).write_text(text, encoding="utf-8")
+
+    def person(self, name: str) -> UUID:
+        id = new_id()
+        self.control.execute(
+            "INSERT INTO person (id, email, name) VALUES (%s, %s, %s)", (id, f"{name}@acme.example", name)
+        )
+        return id
+
+    def group(self, name: str) -> UUID:
+        id = new_id()
+        self.control.execute("INSERT INTO people_group (id, name, type) VALUES (%s, %s, 'group')", (id, name))
+        return id
+
+    def join(self, group: str, member: str, *, is_group: bool = False) -> None:
+        row = (
+            new_id(),
+            self.groups[group],
+            *((None, self.groups[member]) if is_group else (self.people[member], None)),
+        )
+        self.control.execute(
+            "INSERT INTO membership (id, group_id, person_id, member_group_id) VALUES (%s, %s, %s, %s)", row
+        )
+
+    def ingest(self, *sources: Source) -> IngestReport:
+        declared = sources or (source(),)
+        report = ingest_sources(self.database.urls["control"], declared, self.workspace, self.encoder, TODAY)[0]
+        while take_batch(self.control, self.index):
+            pass
+        return report
+
+    def ask(self, name: str | None, query: str, **more: Any) -> list[Passage]:
+        person = None if name is None else str(self.people[name])
+        request = SearchRequest(workload="w", person=person, query=query, sources=["handbook"], **more)
+        return self.search.passages(request)
+
+    def paths(self, name: str | None, query: str) -> set[str]:
+        return {passage.path for passage in self.ask(name, query)}
+
+    def findings(self) -> set[tuple[str, str]]:
+        rows = self.control.execute("SELECT kind, subject FROM finding WHERE closed_at IS NULL")
+        return {(kind, subject) for kind, subject in rows}
+
+    def close(self) -> None:
+        self.pool.close()
+        self.control.close()
+
+
+def source(readers: list[str] | None = None) -> Source:
+    return Source(
+        name="handbook",
+        path="./handbook",
+        sensitivity="internal",
+        owner="dana@acme.example",
+        readers=["everyone"] if readers is None else readers,
+    )
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    return Encoder(ensure(load_settings().models, MINILM.name))
+
+
+@pytest.fixture
+def world(database: Database, tmp_path: Path, encoder: Encoder) -> Iterator[World]:
+    made = World(database, tmp_path, encoder)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def test_a_question_finds_its_passage_with_file_and_lines(world: World) -> None:
+    report = world.ingest()
+    assert (report.read, report.added, report.failed) == (4, 4, 1)
+    (first, *_) = world.ask("ben", "How many vacation days do I get?")
+    assert (first.path, first.source, first.title) == ("leave.md", "handbook", "Leave")
+    lines = FILES["handbook/leave.md"].splitlines()
+    assert first.text == "\n".join(lines[first.start_line - 1 : first.end_line])
+    assert "28 days" in first.text
+
+
+def test_only_readers_see_a_document_by_words_and_by_meaning(world: World) -> None:
+    world.ingest()
+    for query in ("salary table band 4", "What are people in the fourth grade paid?"):
+        assert "hr/pay.md" in world.paths("hana", query)
+        assert "hr/pay.md" not in world.paths("ben", query)
+    assert world.paths(None, "salary table band 4") == set()
+    stranger = SearchRequest(workload="w", person=str(new_id()), query="leave", sources=["handbook"])
+    assert world.search.passages(stranger) == []
+
+
+def test_a_revoked_membership_is_gone_at_the_next_question(world: World) -> None:
+    world.ingest()
+    assert "hr/pay.md" in world.paths("hana", "salary table")
+    world.control.execute("DELETE FROM membership WHERE member_group_id = %s", (world.groups["hr-leads"],))
+    assert "hr/pay.md" not in world.paths("hana", "salary table")
+    world.join("hr", "hana")
+    assert "hr/pay.md" in world.paths("hana", "salary table")
+    world.control.execute("UPDATE person SET active = false WHERE id = %s", (world.people["hana"],))
+    assert world.paths("hana", "salary table") == set()
+
+
+def test_the_word_index_cannot_show_what_postgresql_hides(world: World) -> None:
+    world.ingest()
+    assert len(world.index.propose("salary band", ["handbook"], 10)) == 1
+    assert world.index.propose("salary band", ["other"], 10) == []
+    world.write("handbook/hr/.readers", "!ben@acme.example\n")
+    assert world.ingest().readers_changed == 1
+    assert "hr/pay.md" in world.paths("hana", "salary band")
+    assert "hr/pay.md" not in world.paths("ben", "salary band")
+
+
+def test_many_hidden_documents_do_not_hide_a_readable_one(world: World) -> None:
+    for number in range(120):
+        world.write(f"handbook/hr/file{number}.md", f"# Bonus {number}\n\nBonus bonus rule {number}.\n")
+    world.write("handbook/open.md", "# Open\n\n" + "Among many other words the bonus is told here. " * 3)
+    world.ingest()
+    assert world.paths("ben", "bonus") == {"open.md"}
+
+
+def test_changes_are_followed_and_what_is_deleted_is_destroyed(world: World) -> None:
+    world.ingest()
+    assert world.ingest().added == 0
+    world.write("handbook/leave.md", "# Leave\n\nEmployees have 30 days of paid leave a year.\n")
+    (world.workspace / "handbook/hr/pay.md").unlink()
+    old = {passage.chunk for passage in world.ask("ben", "paid leave")}
+    report = world.ingest()
+    assert (report.changed, report.deleted, report.added) == (1, 1, 0)
+    (first, *_) = world.ask("ben", "How many days of paid leave?")
+    assert "30 days" in first.text
+    assert first.chunk not in old
+    assert "hr/pay.md" not in world.paths("hana", "salary table band 4")
+    left = world.control.execute(
+        "SELECT c.text FROM chunk c JOIN document d ON d.id = c.document_id WHERE d.path = 'hr/pay.md'"
+    ).fetchall()
+    assert left == [("",)]
+    world.write("handbook/hr/pay.md", FILES["handbook/hr/pay.md"])
+    assert world.ingest().added == 1
+    assert "hr/pay.md" in world.paths("hana", "salary table band 4")
+
+
+def test_findings_open_once_and_close_when_they_no_longer_hold(world: World) -> None:
+    world.ingest(source(["everyone", "nobody-knows"]))
+    opened = {
+        ("knowledge_outdated", "source/handbook/travel.md"),
+        ("knowledge_outdated", "source/handbook/travel-copy.md"),
+        ("knowledge_unreadable", "source/handbook/bad.md"),
+        ("knowledge_reader_unknown", "source/handbook/reader:nobody-knows"),
+    }
+    found = world.findings()
+    assert opened <= found
+    assert {kind for kind, _ in found - opened} == {"knowledge_duplicate"}
+    world.ingest(source(["everyone", "nobody-knows"]))
+    assert world.control.execute("SELECT count(*) FROM finding").fetchone() == (5,)
+    for name in ("travel.md", "travel-copy.md", "bad.md"):
+        (world.workspace / "handbook" / name).unlink()
+    world.ingest()
+    assert world.findings() == set()
+
+
+def test_a_document_that_can_no_longer_be_read_for_certain_leaves_search(world: World) -> None:
+    world.ingest()
+    world.write("handbook/leave.md", "---\nreaders: hr\n---\n# Leave\n\nEmployees have 28 days of paid leave.\n")
+    assert world.ingest().failed == 2
+    assert "leave.md" not in world.paths("ben", "paid leave")
+
+
+def test_a_missing_folder_changes_nothing_and_is_told(world: World) -> None:
+    world.ingest()
+    shutil.move(world.workspace / "handbook", world.workspace / "away")
+    assert world.ingest().deleted == 0
+    assert ("knowledge_source_missing", "source/handbook") in world.findings()
+    assert "leave.md" in world.paths("ben", "paid leave")
+
+
+def test_ingestion_is_in_the_audit_log_without_names(world: World) -> None:
+    world.ingest()
+    world.ingest()
+    rows = world.control.execute("SELECT subject, body FROM audit_entry WHERE action = 'knowledge.ingested'").fetchall()
+    assert [subject for subject, _ in rows] == ["source/handbook"]
+    assert b"acme.example" not in bytes(rows[0][1])
+
+
+def test_passages_fit_and_nonsense_is_refused(world: World) -> None:
+    world.ingest()
+    assert world.ask("ben", "leave", max_bytes=10) == []
+    assert len(world.ask("ben", "leave travel", k=1)) == 1
+    # the same text in two documents is given once
+    assert len([one for one in world.ask("ben", "trains or planes") if "600 km" in one.text]) == 1
+    assert world.ask("ben", "the of and") == []
+    assert world.ask("ben", "   ") == []
+    for bad in ({"k": -1}, {"k": 1000}, {"max_bytes": -1}):
+        with pytest.raises(Invalid):
+            world.ask("ben", "leave", **bad)
+    with pytest.raises(Invalid):
+        world.search.passages(SearchRequest(workload="w", person="ben", query="x", sources=["handbook"]))
+
+
+def test_cut_off_from_postgresql_nothing_is_answered(world: World) -> None:
+    world.ingest()
+    world.pool.close()
+    with pytest.raises(Unavailable) as caught:
+        world.ask("ben", "paid leave")
+    assert caught.value.code == "search_cut_off"
+    assert caught.value.retry_after
+
+
+def test_the_follower_catches_up_within_a_second_and_starts_over_on_another_database(world: World) -> None:
+    other = WordIndex(world.workspace.parent / "search2")
+    follower = Follower(lambda: world.database.urls["control"], other)
+    follower.start()
+    try:
+        world.ingest()
+        deadline = time.monotonic() + 10
+        while other.count != world.index.count and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert other.count == world.index.count > 0
+    finally:
+        follower.stop()
+    assert is_plausible(world.control, world.index)
+    world.control.execute("DELETE FROM chunk WHERE changed = (SELECT max(changed) FROM chunk)")
+    assert not is_plausible(world.control, world.index)
+
+
+def test_the_search_role_cannot_see_without_a_person_nor_write(world: World) -> None:
+    world.ingest()
+    with psycopg.connect(world.database.urls["search"], autocommit=True) as conn:
+        assert conn.execute("SELECT count(*) FROM chunk").fetchone() == (0,)
+        assert conn.execute("SELECT count(*) FROM document").fetchone() == (0,)
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            conn.execute("UPDATE chunk SET text = ''")
+
+
+def test_a_damaged_word_index_is_made_anew(world: World, tmp_path: Path) -> None:
+    folder = tmp_path / "damaged"
+    (folder / "words-1").mkdir(parents=True)
+    (folder / "words-1" / "meta.json").write_text("{")
+    (folder / "words-1.json").write_text('{"cursor": 12}')
+    index = WordIndex(folder)
+    assert (index.cursor, index.count) == (0, 0)
+    world.ingest()
+    while take_batch(world.control, index):
+        pass
+    assert index.count == world.index.count

@@ -1,0 +1,150 @@
+"""The search process as others use it: announced, keyed, OpenAI's embeddings, refusing when PostgreSQL is away."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import openai
+import psycopg
+import pytest
+
+from groundplan.blueprint.model import Source
+from groundplan.core.endpoints import Endpoint, lookup
+from groundplan.core.errors import Invalid, Unavailable
+from groundplan.core.home import Home
+from groundplan.core.ids import new_id
+from groundplan.core.settings import child_environment, load_settings
+from groundplan.knowledge.model import SearchRequest
+from groundplan.knowledge.remote import RemoteEmbedder, post, search
+from groundplan.knowledge.service import ingest_sources
+from groundplan.runtime.models import MINILM, ensure
+from groundplan.testing.database import Database
+
+SOURCE = Source(name="handbook", path="docs", sensitivity="internal", owner="dana@acme.example", readers=["everyone"])
+_END_ALL = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
+
+
+def _wait(home: Home, name: str, process: subprocess.Popen[bytes]) -> Endpoint:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        found = lookup(home, name)
+        if found is not None:
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"{name} did not come up: {process.poll()}")
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    made = Home(tmp_path / "home")
+    made.create()
+    return made
+
+
+@pytest.fixture
+def service(database: Database, home: Home) -> Iterator[subprocess.Popen[bytes]]:
+    ensure(load_settings().models, MINILM.name)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "groundplan.gateway.search_app", "--home", str(home.root)],
+        env=child_environment({"GROUNDPLAN_DATABASE_URL": database.dsn}),
+    )
+    try:
+        _wait(home, "embeddings", process)
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_ingested_through_the_service_and_found_through_it(
+    database: Database, home: Home, tmp_path: Path, service: subprocess.Popen[bytes]
+) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "leave.md").write_text("# Leave\n\nEmployees have 28 days of paid leave a year.\n")
+    ingest_sources(database.urls["control"], [SOURCE], tmp_path, RemoteEmbedder(home), date(2026, 11, 25))
+    person = new_id()
+    with psycopg.connect(database.urls["control"], autocommit=True) as conn:
+        conn.execute("INSERT INTO person (id, email, name) VALUES (%s, 'ben@acme.example', 'Ben')", (person,))
+    request = SearchRequest(workload="w", person=str(person), query="How long is paid leave?", sources=["handbook"])
+    found = search(home, request)
+    assert [(one.path, one.start_line, one.end_line) for one in found.passages] == [("leave.md", 1, 3)]
+    deadline = time.monotonic() + 5
+    while found.lag and time.monotonic() < deadline:
+        found = search(home, request)
+    assert found.lag == 0
+
+
+def test_embeddings_speak_openai(home: Home, service: subprocess.Popen[bytes]) -> None:
+    endpoint = _wait(home, "embeddings", service)
+    with openai.OpenAI(base_url=endpoint.url, api_key=endpoint.token, max_retries=0) as client:
+        given = client.embeddings.create(model="all-minilm-l6-v2", input=["a dog runs", "a cat sleeps"])
+        plain = client.embeddings.create(model="any", input="a dog runs", encoding_format="float")
+        assert [one.index for one in given.data] == [0, 1]
+        assert np.allclose(given.data[0].embedding, plain.data[0].embedding, atol=1e-6)
+        assert plain.usage.prompt_tokens == plain.usage.total_tokens == 3
+        with pytest.raises(openai.BadRequestError):
+            client.embeddings.create(model="any", input="x", dimensions=12)
+        with pytest.raises(openai.BadRequestError):
+            client.embeddings.create(model="any", input=[])
+        with pytest.raises(openai.BadRequestError):
+            client.embeddings.create(model="any", input=[[1, 2]])
+    with openai.OpenAI(base_url=endpoint.url, api_key="other", max_retries=0) as stranger:
+        with pytest.raises(openai.AuthenticationError):
+            stranger.embeddings.create(model="any", input="x")
+
+
+def test_bad_requests_are_told_apart(home: Home, service: subprocess.Popen[bytes]) -> None:
+    endpoint = _wait(home, "search", service)
+    for path, body, code in (
+        ("/search", {"workload": "w"}, "request_body"),
+        ("/search", {"workload": "w", "person": None, "query": "x", "sources": [], "extra": 1}, "request_body"),
+        ("/nowhere", {}, "route_not_found"),
+        ("/search", {"query": "x" * (5 << 20)}, "too_large"),
+    ):
+        with pytest.raises(Invalid) as caught:
+            post(endpoint, path, body)
+        assert caught.value.code == code
+        assert caught.value.hint
+
+
+def test_without_postgresql_search_refuses_and_comes_back(
+    database: Database, home: Home, service: subprocess.Popen[bytes]
+) -> None:
+    person = new_id()
+    request = SearchRequest(workload="w", person=str(person), query="leave", sources=["handbook"])
+    assert search(home, request).passages == []
+    with psycopg.connect(database.superuser.replace(f"/{database.name}?", "/postgres?"), autocommit=True) as admin:
+        # ended connections stand for a restarted server: the next question opens new ones
+        admin.execute(_END_ALL, (database.name,))
+        assert search(home, request).passages == []
+        # nobody may connect any more: cut off
+        admin.execute(f"ALTER DATABASE {database.name} ALLOW_CONNECTIONS false")
+        admin.execute(_END_ALL, (database.name,))
+        with pytest.raises(Unavailable) as caught:
+            search(home, request)
+        assert caught.value.code == "search_cut_off"
+        time.sleep(3)
+        admin.execute(f"ALTER DATABASE {database.name} ALLOW_CONNECTIONS true")
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        try:
+            assert search(home, request).passages == []
+            return
+        except Unavailable:
+            time.sleep(0.2)
+    raise AssertionError("search did not come back")
+
+
+def test_it_stops_cleanly_and_takes_its_announcement_back(home: Home, service: subprocess.Popen[bytes]) -> None:
+    service.send_signal(signal.SIGTERM)
+    assert service.wait(15) == 0
+    assert lookup(home, "search") is None
+    with pytest.raises(Unavailable):
+        search(home, SearchRequest(workload="w", person=None, query="x", sources=[]))
