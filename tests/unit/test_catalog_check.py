@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from groundplan.catalog.check import check, validate, validate_files
 from groundplan.catalog.loader import load_files
 from groundplan.catalog.model import DUTIES, KINDS
+from groundplan.catalog.reference import REFERENCE_PATH, reference
 from groundplan.catalog.scaffold import init
 from groundplan.catalog.schema import SCHEMA_PATH, editor_hint, json_schema, schema_text
 from groundplan.core.errors import Conflict, Invalid, Problem
@@ -350,3 +351,11 @@ def test_init_touches_no_folder_that_holds_something(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
     with pytest.raises(Conflict, match="folder_not_empty"):
         init(tmp_path / "notes.txt")
+
+
+def test_the_published_reference_is_the_current_one() -> None:
+    text = (ROOT / REFERENCE_PATH).read_text(encoding="utf-8")
+    assert text == reference()
+    assert all(f"### `{kind}`" in text for kind in KINDS)
+    links = set(re.findall(r"\(#([a-z-]+)\)", text))
+    assert links <= {line[4:].replace(" ", "-") for line in text.splitlines() if line.startswith("### ")}

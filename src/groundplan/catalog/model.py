@@ -122,7 +122,10 @@ def _text(pattern: str, example: str) -> WithJsonSchema:
 
 
 _NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"
-_NUMBER_SCHEMA = {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": "^[0-9.,]+ ?[kM]?$"}]}
+_NUMBER: list[dict[str, Any]] = [
+    {"type": "integer", "minimum": 0},
+    {"type": "string", "pattern": "^[0-9.,]+ ?[kM]?$"},
+]
 
 Name = Annotated[str, StringConstraints(pattern=_NAME)]
 ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$")]
@@ -137,11 +140,11 @@ Url = Annotated[str, BeforeValidator(_url), _text("^(https?://[^@]+|local:[a-z0-
 Duration = Annotated[int, BeforeValidator(units.duration_ms), _text("^[0-9.]+ ?(ms|s|min|m|h|d|w)$", "800ms")]
 Size = Annotated[int, BeforeValidator(units.size_bytes), _text("^[0-9.]+ ?(B|kB|KB|KiB|MB|MiB|GB|GiB)$", "8 KiB")]
 Percent = Annotated[float, BeforeValidator(units.fraction), _text("^[0-9.]+ ?%$", "99.5%")]
-Count = Annotated[int, BeforeValidator(units.count), WithJsonSchema(_NUMBER_SCHEMA)]
+Count = Annotated[int, BeforeValidator(units.count), WithJsonSchema({"anyOf": _NUMBER, "examples": ["10k"]})]
 Unlimited = Annotated[
     int | None,
     BeforeValidator(units.count_or_unlimited),
-    WithJsonSchema({"anyOf": [*_NUMBER_SCHEMA["anyOf"], {"const": "unlimited"}]}),
+    WithJsonSchema({"anyOf": [*_NUMBER, {"const": "unlimited"}], "examples": ["unlimited"]}),
 ]
 Frequency = Annotated[
     units.Frequency, BeforeValidator(units.frequency), _text("^[0-9.,]+[kM]?/(hour|day|week|month)$", "2000/day")

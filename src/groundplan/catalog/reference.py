@@ -1,0 +1,111 @@
+"""docs/workspace.md: the reference of all kinds, made from the JSON Schema, so that both agree; writes no file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from groundplan.catalog.model import KINDS
+from groundplan.catalog.schema import SCHEMA_PATH, editor_hint, json_schema
+
+REFERENCE_PATH = "docs/workspace.md"
+
+_INTRODUCTION = f"""\
+# What a workspace can declare
+
+A workspace is a folder of YAML 1.2 files (`*.yaml`, `*.yml`, in any folder that is not hidden). Each document,
+separated by `---`, declares one thing; its `kind` says what. How documents are spread over files makes no
+difference. `groundplan init DIR` writes a first one, `groundplan check` tells everything that is wrong with file,
+line and column, without network.
+
+- Values carry units: `800ms`, `99.5%`, `6000 B`, `200 USD/month`, `0.40 USD/Mtok`, `2000/day`. Money is exact to
+  10^-12 USD.
+- `NO` is Norway, `2026-01-31` needs no quotes; numbers where text is meant do.
+- Lists may be written as one value: `sources: handbook`. A key with nothing behind it counts as left out.
+- People are named by e-mail, or by the name of a `person` document. Whoever is named by e-mail alone becomes a
+  person by it.
+- `everyone` is a group that nobody declares.
+- Secrets are references, `env:NAME` or `file:/path`. What looks like a secret anywhere else is refused and not
+  repeated.
+- Links and paths that lead out of the folder are refused. Folders that a source names hold documents, not
+  declarations.
+- Files of up to 1 MiB, nested at most 32 deep; anchors and aliases work within a document.
+
+For completion in editors, begin a file with `{editor_hint("PATH/" + SCHEMA_PATH.rpartition("/")[2])}`; `groundplan
+check --schema` prints that schema.
+
+## What must be there
+
+- Exactly one `company`.
+- A workload in experiment, pilot or production: a business owner, a budget for itself or its team, something to run
+  on.
+- In production: an owner in each of the nine duties. Duties that the company names count, except `business`.
+- A price for each model: from the built-in list, from `price` of a deployment or model, or `price: free`.
+- Sources at most as sensitive as the workload; named deployments and fallbacks at sites that its residency and
+  sensitivity allow. A site without `holds` takes confidential data in a cloud, restricted data elsewhere. `EU`
+  contains its member states, `EEA` these and `IS`, `LI`, `NO`.
+- Groups and teams that do not include themselves; one name for each of them together, one e-mail address for each
+  person.
+- `separation: solo` only while one person is named.
+
+## Kinds
+"""
+
+
+def reference() -> str:
+    """The whole page as Markdown."""
+    definitions: dict[str, Any] = json_schema()["$defs"]
+    kinds = {doc.__name__: kind for kind, doc in KINDS.items()}
+    parts = [_INTRODUCTION]
+    parts += [_table(f"### `{kind}`", definitions[name]) for name, kind in kinds.items()]
+    parts.append("## Parts\n")
+    parts += [
+        _table(f"### {_title(name)}", definition) for name, definition in definitions.items() if name not in kinds
+    ]
+    return "\n".join(parts)
+
+
+def _title(name: str) -> str:
+    return "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in name).strip()
+
+
+def _table(heading: str, definition: dict[str, Any]) -> str:
+    required = set(definition.get("required", []))
+    rows = [
+        f"| `{key}`{' *' if key in required else ''} | {_type(field)} | {field.get('description', '')} |"
+        for key, field in definition["properties"].items()
+        if key != "kind"
+    ]
+    lines = [
+        heading,
+        "",
+        definition.get("description", ""),
+        "",
+        "| Key (* required) | Value | |",
+        "|---|---|---|",
+        *rows,
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _type(field: dict[str, Any]) -> str:
+    """A few words on what may be written."""
+    if "$ref" in field:
+        name = _title(field["$ref"].rpartition("/")[2])
+        return f"[{name}](#{name.replace(' ', '-')})"
+    if "const" in field:
+        return f"`{field['const']}`"
+    if "enum" in field:
+        return ", ".join(f"`{value}`" for value in field["enum"])
+    if "examples" in field:
+        return f"such as `{field['examples'][0]}`"
+    if "anyOf" in field and field["anyOf"][-1].get("items") == field["anyOf"][0]:
+        return f"one or a list: {_type(field['anyOf'][0])}"
+    if "anyOf" in field:
+        return " or ".join(dict.fromkeys(_type(choice) for choice in field["anyOf"]))
+    if field.get("type") == "array":
+        return f"list of {_type(field['items'])}"
+    if field.get("type") == "object":
+        (value,) = field["patternProperties"].values()
+        return f"names, each with a value {_type(value)}"
+    words = {"string": "text", "boolean": "`true`, `false`", "integer": "number", "number": "number"}
+    return words[field["type"]]
