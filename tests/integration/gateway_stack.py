@@ -1,0 +1,251 @@
+"""A gateway worker as a real process on a real database, with scripted upstreams in the test's own loop."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from groundplan.blueprint import artifact
+from groundplan.blueprint.model import Blueprint, Budget, Deployment, Grounding, Rates, Site, Workload
+from groundplan.core.audit.keys import create_keys, load_private
+from groundplan.core.home import Home
+from groundplan.core.ids import new_id
+from groundplan.core.money import PICO
+from groundplan.gateway.server import Server
+from groundplan.testing.database import Database
+from groundplan.testing.scripted import ScriptedModel, start
+
+RATES = Rates(input=0, output=10 * PICO)
+"""10 USD per million tokens of output: 20 tokens cost 0.0002 USD."""
+
+
+def deployment(name: str, port: int, **more: Any) -> Deployment:
+    settings: dict[str, Any] = {"rates": RATES, "first_token_ms": 1000, "idle_ms": 500, "connect_ms": 500, **more}
+    return Deployment(
+        name=name, site=f"site-{name}", model=f"scripted/{name}", upstream_model=f"up-{name}",
+        url=f"http://127.0.0.1:{port}/v1", **settings,
+    )  # fmt: skip
+
+
+def workload(name: str, deployments: list[str], **more: Any) -> Workload:
+    settings: dict[str, Any] = {
+        "stage": "pilot", "sensitivity": "internal", "audience": "employees", "residency": [], "budgets": ["all"],
+        **more,
+    }  # fmt: skip
+    return Workload(name=name, purpose="test", deployments=deployments, **settings)
+
+
+def blueprint(
+    number: int, deployments: list[Deployment], workloads: list[Workload], limit: int = 1000 * PICO
+) -> Blueprint:
+    return Blueprint(
+        number=number,
+        company="acme",
+        separation="solo",
+        sites=[Site(name=f"site-{d.name}", type="cloud", jurisdiction="EU") for d in deployments],
+        deployments=deployments,
+        sources=[],
+        workloads=workloads,
+        budgets=[Budget(name="all", covers="company", limit=limit, period="total")],
+        placements=[],
+    )
+
+
+GROUNDING = Grounding(sources=["handbook"], passages=2, max_bytes=2000)
+
+
+@dataclass
+class Reply:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def code(self) -> str:
+        return str(self.json["error"]["code"])
+
+
+@dataclass
+class Stack:
+    """One HOME, its database, its worker processes on one listening socket."""
+
+    home: Home
+    database: Database
+    listening: socket.socket
+    workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    @property
+    def port(self) -> int:
+        port: int = self.listening.getsockname()[1]
+        return port
+
+    def apply(self, made: Blueprint, *, signed: bool = True) -> None:
+        body = artifact.encode(made)
+        signature = artifact.sign(body if signed else body + b" ", load_private(self.home, "blueprint"))
+        with psycopg.connect(self.database.urls["control"]) as connection:
+            connection.execute(
+                "INSERT INTO blueprint (number, body, digest, signature, key_id, sources, created_by, reason) "
+                "VALUES (%s, %s, %s, %s, 'k', '{}', 'operator', 'test')",
+                (made.number, body, artifact.digest(body), signature),
+            )
+            connection.execute("SELECT pg_notify('groundplan_blueprint', %s)", (str(made.number),))
+
+    def sql(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        with psycopg.connect(self.database.superuser, autocommit=True) as connection:
+            cursor = connection.execute(statement.encode(), parameters)
+            return cursor.fetchall() if cursor.description else []
+
+    def policy(self, kind: str, subject: str, statement: str, *parameters: Any) -> None:
+        """A change of live policy, as the control process makes it."""
+        with psycopg.connect(self.database.urls["control"]) as connection:
+            connection.execute(statement.encode(), parameters)
+            connection.execute("SELECT next_policy_number(%s, %s, true)", (kind, subject))
+
+    def person(self, email: str) -> str:
+        person = str(new_id())
+        self.policy("person", email, "INSERT INTO person (id, email, name) VALUES (%s, %s, 'P')", person, email)
+        return person
+
+    def key(self, workload_name: str = "assistant", person: str | None = None, acts: bool = False) -> str:
+        key = f"gp_{os.urandom(16).hex()}"
+        self.policy(
+            "key",
+            workload_name,
+            "INSERT INTO api_key (id, hash, prefix, workload, person_id, acts_for_others, created_by) "
+            "VALUES (%s, %s, 'gp_', %s, %s, %s, 'operator')",
+            *(new_id(), hashlib.sha256(key.encode()).digest(), workload_name, person, acts),
+        )
+        time.sleep(0.35)  # a worker takes policy up within a heartbeat
+        return key
+
+    def start(self, count: int = 1) -> None:
+        log = (self.home.logs / "gateway.log").open("ab")
+        for slot in range(count):
+            fd = self.listening.fileno()
+            command = [sys.executable, "-m", "groundplan.gateway.app", "--home", str(self.home.root)]
+            self.workers.append(
+                subprocess.Popen(
+                    [*command, "--fd", str(fd), "--slot", str(slot)],
+                    pass_fds=(fd,),
+                    stdout=log,
+                    stderr=log,
+                    env={**os.environ, "GROUNDPLAN_DATABASE_URL": self.database.dsn},
+                )
+            )
+        log.close()
+
+    async def ready(self, number: int = 1, seconds: float = 20) -> None:
+        """Until every worker serves the blueprint `number`."""
+        end = time.monotonic() + seconds
+        while True:
+            rows = self.sql("SELECT ready, blueprint FROM gateway WHERE state = 'live'")
+            if len(rows) >= len(self.workers) and all(ready and n == number for ready, n in rows):
+                return
+            assert time.monotonic() < end, (rows, (self.home.logs / "gateway.log").read_text()[-3000:])
+            await asyncio.sleep(0.05)
+
+    def stop(self) -> None:
+        for worker in self.workers:
+            if worker.poll() is None:
+                worker.send_signal(signal.SIGTERM)
+        for worker in self.workers:
+            try:
+                worker.wait(20)
+            except subprocess.TimeoutExpired:
+                worker.kill()
+                worker.wait()
+        self.listening.close()
+
+    async def post(self, path: str, key: str | None, body: Any, **headers: str) -> Reply:
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return await self.ask("POST", path, key, data, **headers)
+
+    async def ask(self, method: str, path: str, key: str | None, data: bytes = b"", **headers: str) -> Reply:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        lines = [f"{method} {path} HTTP/1.1", "host: gateway", f"content-length: {len(data)}", "connection: close"]
+        lines += [f"authorization: Bearer {key}"] if key else []
+        lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+        writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + data)
+        raw = await asyncio.wait_for(reader.read(), 30)
+        writer.close()
+        await writer.wait_closed()
+        return parse(raw)
+
+    async def chat(self, key: str | None, text: str = "hello there", **more: Any) -> Reply:
+        headers = more.pop("headers", {})
+        body = {"model": "auto", "messages": [{"role": "user", "content": text}], "max_tokens": 20, **more}
+        return await self.post("/v1/chat/completions", key, body, **headers)
+
+
+def parse(raw: bytes) -> Reply:
+    head, _, body = raw.partition(b"\r\n\r\n")
+    first, *lines = head.decode("latin-1").split("\r\n")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    if headers.get("transfer-encoding") == "chunked":
+        body = unchunk(body)
+    return Reply(int(first.split(" ")[1]), headers, body)
+
+
+def unchunk(data: bytes) -> bytes:
+    out = b""
+    while data:
+        size, _, rest = data.partition(b"\r\n")
+        length = int(size, 16)
+        if not length:
+            break
+        out, data = out + rest[:length], rest[length + 2 :]
+    return out
+
+
+def events(body: bytes) -> list[Any]:
+    """Data of each event; the text `[DONE]` as it is."""
+    found = [line[6:] for line in body.decode().split("\n") if line.startswith("data: ")]
+    return [text if text == "[DONE]" else json.loads(text) for text in found]
+
+
+@asynccontextmanager
+async def scripted(name: str) -> AsyncIterator[tuple[ScriptedModel, int]]:
+    """A scripted model in this loop, and its port."""
+    model = ScriptedModel(name)
+    listener, server, port = await start(model)
+    try:
+        yield model, port
+    finally:
+        await _close(listener, server)
+
+
+async def _close(listener: asyncio.Server, server: Server) -> None:
+    listener.close()
+    await server.drain(0.2)
+
+
+@asynccontextmanager
+async def installation(database: Database, folder: Path) -> AsyncIterator[Stack]:
+    """A HOME with keys and a listening socket; apply a blueprint and `start` workers."""
+    home = Home(folder / "home")
+    home.create()
+    create_keys(home)
+    listening = socket.create_server(("127.0.0.1", 0), backlog=512)
+    stack = Stack(home, database, listening)
+    try:
+        yield stack
+    finally:
+        stack.stop()

@@ -1,0 +1,227 @@
+"""Governed calls through a real worker: JSON, streams, fallback, errors, and what OpenAI's own client makes of them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from openai import AsyncOpenAI, RateLimitError
+from tests.integration.gateway_stack import (
+    Stack,
+    blueprint,
+    deployment,
+    events,
+    installation,
+    scripted,
+    workload,
+)
+
+from groundplan.core.money import PICO
+from groundplan.testing.database import Database
+from groundplan.testing.scripted import Script, ScriptedModel
+
+
+@dataclass
+class Setup:
+    stack: Stack
+    primary: ScriptedModel
+    fallback: ScriptedModel
+    key: str
+
+
+@pytest.fixture
+async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
+    async with scripted("primary") as (primary, one), scripted("fallback") as (fallback, two):
+        async with installation(database, tmp_path) as stack:
+            places = [
+                deployment("primary", one),
+                deployment("fallback", two),
+                deployment("vectors", one, kind="embeddings"),
+            ]
+            assistant = workload("assistant", ["primary", "fallback"], embeddings=["vectors"])
+            stack.apply(blueprint(1, places, [assistant]))
+            stack.start()
+            await stack.ready()
+            yield Setup(stack, primary, fallback, stack.key())
+
+
+async def test_a_json_answer_carries_what_it_cost_and_where_it_came_from(setup: Setup) -> None:
+    setup.primary.script = Script(tokens=7)
+    reply = await setup.stack.chat(setup.key)
+    assert reply.status == 200, reply.body
+    facts = reply.json["groundplan"]
+    assert facts["cost_usd"] == "0.000070000000"
+    assert facts["workload"] == "assistant"
+    assert facts["model"] == "scripted/primary"
+    assert facts["deployment"] == "primary"
+    assert facts["site"] == "site-primary"
+    assert facts["cache"] == "none"
+    assert facts["sources"] == []
+    assert facts["blueprint"] == 1
+    assert facts["budget_remaining_usd"] == "999.999930000000"
+    assert reply.headers["groundplan-call-id"] == facts["call_id"]
+    assert reply.headers["groundplan-cost-usd"] == facts["cost_usd"]
+    assert reply.headers["groundplan-site"] == "site-primary"
+    assert reply.json["usage"]["completion_tokens"] == 7
+
+
+async def test_the_openai_client_is_content(setup: Setup) -> None:
+    async with AsyncOpenAI(base_url=f"http://127.0.0.1:{setup.stack.port}/v1", api_key=setup.key) as client:
+        answer = await client.chat.completions.create(model="auto", messages=[{"role": "user", "content": "Hello"}])
+        assert answer.choices[0].message.content == "You asked: Hello"
+        assert answer.model_extra is not None and answer.model_extra["groundplan"]["workload"] == "assistant"
+        text, last = "", None
+        async for chunk in await client.chat.completions.create(
+            model="scripted/fallback", messages=[{"role": "user", "content": "Hello"}], stream=True
+        ):
+            assert len(chunk.choices) == 1
+            text += chunk.choices[0].delta.content or ""
+            last = chunk
+        assert text.strip() == "You asked: Hello"
+        assert last is not None and last.model_extra is not None
+        assert last.model_extra["groundplan"]["deployment"] == "fallback"
+        vectors = await client.embeddings.create(model="auto", input=["a", "b"])
+        assert len(vectors.data) == 2
+        models = [model.id async for model in client.models.list()]
+        assert {"auto", "assistant", "scripted/primary", "primary"} <= set(models)
+        assert (await client.models.retrieve("assistant")).id == "assistant"
+
+
+async def test_a_client_that_asks_for_usage_gets_it_with_the_facts(setup: Setup) -> None:
+    reply = await setup.stack.chat(setup.key, stream=True, stream_options={"include_usage": True})
+    *_, finish, usage, done = events(reply.body)
+    assert done == "[DONE]"
+    assert finish["choices"][0]["finish_reason"] == "stop" and "groundplan" not in finish
+    assert usage["choices"] == [] and usage["usage"]["completion_tokens"] == 4
+    assert usage["groundplan"]["cost_usd"] == "0.000040000000"
+
+
+@pytest.mark.parametrize("mode", ["down", "error", "stall", "cut"])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_failure_before_the_first_byte_is_invisible(setup: Setup, mode: str, stream: bool) -> None:
+    if mode == "cut" and stream:
+        pytest.skip("a cut stream has begun")
+    setup.primary.script = Script(mode=mode)
+    reply = await setup.stack.chat(setup.key, stream=stream)
+    assert reply.status == 200
+    assert reply.headers["groundplan-deployment"] == "fallback"
+    assert setup.fallback.counted == 1
+
+
+async def test_a_stream_that_breaks_ends_with_an_error_event(setup: Setup) -> None:
+    setup.primary.script = Script(mode="cut", tokens=20)
+    reply = await setup.stack.chat(setup.key, stream=True)
+    *_, last = events(reply.body)
+    assert reply.status == 200
+    assert last["error"]["code"] == "stream_broken"
+    assert setup.fallback.counted == 0
+
+
+async def test_every_deployment_down_is_a_clear_error(setup: Setup) -> None:
+    setup.primary.script = setup.fallback.script = Script(mode="error", status=503)
+    reply = await setup.stack.chat(setup.key)
+    assert (reply.status, reply.code) == (503, "upstream_failed")
+    assert reply.json["error"]["hint"]
+
+
+async def test_the_callers_own_fault_is_passed_on_without_a_fallback(setup: Setup) -> None:
+    setup.primary.script = Script(mode="error", status=422)
+    reply = await setup.stack.chat(setup.key)
+    assert reply.status == 422
+    assert reply.code == "scripted_error"
+    assert setup.fallback.counted == 0
+
+
+async def test_a_client_that_goes_away_frees_the_upstream(setup: Setup) -> None:
+    setup.primary.script = Script(tokens=20, chunk_ms=100)
+    body = json.dumps({"model": "auto", "messages": [{"role": "user", "content": "x"}], "stream": True}).encode()
+    reader, writer = await asyncio.open_connection("127.0.0.1", setup.stack.port)
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\nauthorization: Bearer {setup.key}\r\n"
+    writer.write(head.encode() + b"content-length: %d\r\n\r\n" % len(body) + body)
+    await reader.readuntil(b"data: ")
+    writer.transport.abort()
+    await asyncio.sleep(0.25)
+    metrics = (await setup.stack.ask("GET", "/metrics", None)).body.decode()
+    assert 'outcome="cancelled"} 1' in metrics
+    assert "groundplan_gateway_running{" in metrics and "groundplan_gateway_open_reservations" in metrics
+    open_line = next(line for line in metrics.splitlines() if line.startswith("groundplan_gateway_open_reservations{"))
+    assert open_line.endswith(" 0")
+
+
+async def test_refusals_say_what_to_do(setup: Setup) -> None:
+    stack, key = setup.stack, setup.key
+    body = {"model": "auto", "messages": [{"role": "user", "content": "x"}]}
+    cases = [
+        (await stack.chat(None), 401, "key_missing"),
+        (await stack.chat("gp_wrong"), 401, "key_unknown"),
+        (await stack.chat(key, model="gpt-9"), 404, "model_not_found"),
+        (await stack.post("/v1/chat/completions", key, b"{"), 400, "body_not_json"),
+        (await stack.post("/v1/chat/completions", key, b"\xff\xfe"), 400, "body_encoding"),
+        (await stack.post("/v1/chat/completions", key, b'{"model":"auto"}'), 400, "body_invalid"),
+        (await stack.post("/v1/chat/completions", key, {**body, "messages": []}), 400, "messages_empty"),
+        (await stack.post("/v1/audio/speech", key, body), 404, "path_unknown"),
+        (await stack.ask("GET", "/v1/chat/completions", key), 405, "method_not_allowed"),
+        (await stack.chat(key, headers={"groundplan_on_behalf_of": "a@b.c"}), 403, "on_behalf_of_denied"),
+    ]
+    for reply, status, code in cases:
+        assert (reply.status, reply.code) == (status, code)
+        error = reply.json["error"]
+        assert error["message"] and error["hint"] and error["type"] and "param" in error
+    assert "scripted/primary" in cases[2][0].json["error"]["hint"]
+    assert setup.primary.counted == 0
+
+
+async def test_an_idempotency_key_is_answered_once(setup: Setup) -> None:
+    setup.primary.script = Script(latency_ms=100)
+    headers = {"idempotency_key": "k1"}
+    replies = await asyncio.gather(*(setup.stack.chat(setup.key, headers=headers) for _ in range(5)))
+    assert {reply.status for reply in replies} == {200}
+    assert len({reply.json["groundplan"]["call_id"] for reply in replies}) == 1
+    assert setup.primary.counted == 1
+    other = await setup.stack.chat(setup.key, "something else", headers=headers)
+    assert (other.status, other.code) == (409, "idempotency_mismatch")
+    streamed = await setup.stack.chat(setup.key, stream=True, headers={"idempotency_key": "k2"})
+    again = await setup.stack.chat(setup.key, stream=True, headers={"idempotency_key": "k2"})
+    assert streamed.body == again.body and again.headers["content-type"] == "text/event-stream"
+    assert setup.primary.counted == 2
+
+
+async def test_an_idempotency_key_is_refused_after_a_restart(setup: Setup) -> None:
+    assert (await setup.stack.chat(setup.key, headers={"idempotency_key": "k1"})).status == 200
+    setup.stack.workers[0].kill()
+    setup.stack.workers[0].wait()
+    setup.stack.workers.clear()
+    setup.stack.sql("UPDATE gateway SET state = 'fenced'")
+    setup.stack.start()
+    await setup.stack.ready()
+    reply = await setup.stack.chat(setup.key, headers={"idempotency_key": "k1"})
+    assert (reply.status, reply.code) == (409, "idempotency_replayed")
+    assert setup.primary.counted == 1
+
+
+async def test_an_exhausted_budget_is_a_quota_error_that_clients_do_not_retry(setup: Setup) -> None:
+    setup.primary.script = Script(tokens=20)
+    book = setup.stack
+    places = [deployment("primary", _port(setup.primary, book))]
+    book.apply(blueprint(2, places, [workload("assistant", ["primary"])], limit=PICO // 5000 * 3))
+    await book.ready(2)
+    statuses = [(await book.chat(setup.key)).status for _ in range(5)]
+    assert statuses == [200, 200, 200, 429, 429]
+    async with AsyncOpenAI(base_url=f"http://127.0.0.1:{book.port}/v1", api_key=setup.key) as client:
+        with pytest.raises(RateLimitError) as caught:
+            await client.chat.completions.create(
+                model="auto", messages=[{"role": "user", "content": "x"}], max_tokens=20
+            )
+    assert caught.value.type == "insufficient_quota"
+    assert caught.value.code == "budget_exhausted"
+    assert setup.primary.counted == 3
+
+
+def _port(model: ScriptedModel, stack: Stack) -> int:
+    rows = stack.sql("SELECT convert_from(body, 'UTF8') FROM blueprint WHERE number = 1")
+    url = next(d["url"] for d in json.loads(rows[0][0])["deployments"] if d["name"] == model.name)
+    return int(url.rsplit(":", 1)[1].split("/")[0])
