@@ -344,6 +344,15 @@ def test_init_refuses_and_writes_nothing(tmp_path: Path, options: dict[str, str]
     assert not (tmp_path / "w").exists()
 
 
+def test_init_asks_for_a_price_that_nobody_knows(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"upstream": "https://host.example/v1", "upstream_model": "mystery"}
+    with pytest.raises(Invalid, match="--price") as caught:
+        init(tmp_path, known_price=unpriced, **options)
+    assert caught.value.code == "price_missing"
+    init(tmp_path, known_price=unpriced, price="free", **options)
+    assert validate(tmp_path, known_price=unpriced).deployments["main"].price[0].free
+
+
 def test_init_touches_no_folder_that_holds_something(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(Conflict, match="folder_not_empty"):

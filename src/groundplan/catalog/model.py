@@ -284,7 +284,7 @@ class SiteDoc(Strict):
 
 
 class Price(Strict):
-    """What tokens cost, in picodollars per million tokens of each class. A class left out costs as its parent."""
+    """What tokens cost, by class. A class left out costs as its parent."""
 
     input: TokenPrice
     output: TokenPrice
@@ -326,7 +326,7 @@ def price_on(prices: tuple[Price, ...], day: date) -> Price | None:
 
 
 class Timeouts(Strict):
-    """How long to wait for an upstream, in milliseconds."""
+    """How long to wait for an upstream."""
 
     connect: Duration = 2_000
     first_token: Duration = 30_000

@@ -36,7 +36,7 @@ def init(
     """Write a workspace with the workload `assistant` into an empty or new folder; returns the files.
 
     `upstream` is the base URL of an OpenAI-compatible API and needs `upstream_model`; `price` is "IN/OUT" in USD per
-    million tokens, or "free"; `budget` is "20", "20 USD" (a month) or "20 USD/month". Raises `Conflict` where the
+    million tokens, or "free", and needed where `known_price` says no; `budget` is "20", "20 USD" (a month) or "20 USD/month". Raises `Conflict` where the
     folder holds anything, `Invalid` where an option is wrong.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -45,6 +45,12 @@ def init(
     if not is_email(email):
         raise Invalid("the operator is not an e-mail address", code="email_syntax", hint="Write you@company.example.")
     site, deployment = _deployment(upstream, upstream_model, upstream_key, price)
+    if upstream_model and price is None and known_price is not None and not known_price(upstream_model):
+        raise Invalid(
+            f"there is no price for {upstream_model[:128]}",
+            code="price_missing",
+            hint="Add --price IN/OUT in USD per million tokens, such as 0.40/1.60, or --price free.",
+        )
     files = {
         "groundplan.yaml": _COMPANY.format(email=email, site=site, deployment=deployment),
         "assistant.yaml": _ASSISTANT.format(email=email, budget=_budget(budget)),
