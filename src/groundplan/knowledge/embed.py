@@ -67,7 +67,7 @@ class Encoder:
         """
         try:
             config = json.loads((folder / "config.json").read_bytes())
-            self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+            self._tokenizer = _tokenizer(folder / "tokenizer.json")
             vocabulary = self._tokenizer.get_vocab()
             self._first, self._last = vocabulary["[CLS]"], vocabulary["[SEP]"]
             with safe_open(str(folder / "model.safetensors"), framework="numpy") as tensors:
@@ -144,6 +144,14 @@ class Encoder:
         variance = np.square(centred).mean(axis=-1, keepdims=True)
         result: _Array = centred / np.sqrt(variance + self._epsilon) * scale + shift
         return result
+
+
+def _tokenizer(file: Path) -> Tokenizer:
+    """The tokenizer of a file; `ValueError` where it is another JSON document (the library would raise `Exception`)."""
+    description = json.loads(file.read_bytes())
+    if not isinstance(description, dict) or "model" not in description:
+        raise ValueError("tokenizer.json describes no tokenizer")
+    return Tokenizer.from_file(str(file))
 
 
 def _layer(tensors: Any, number: int) -> _Layer:

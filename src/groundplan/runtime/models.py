@@ -180,7 +180,7 @@ def _verify(folder: Path, model: StoredModel) -> bool:
             with (folder / file.name).open("rb") as handle:
                 if hashlib.file_digest(handle, "sha256").hexdigest() != file.sha256:
                     return False
-    except FileNotFoundError:
+    except OSError:
         return False
     with suppress(OSError):  # a store that may only be read is checked at each start instead
         _remember(folder, model)
@@ -254,9 +254,11 @@ def _download(folder: Path, model: StoredModel, progress: Progress) -> Path:
             stdin=subprocess.DEVNULL,
             env=child_environment({"TMPDIR": str(scratch)}),
         )
+        most = 0
         try:
             while process.poll() is None:
-                progress(model.name, min(_bytes_below(folder), model.size), model.size)
+                most = max(most, min(_bytes_below(folder), model.size))
+                progress(model.name, most, model.size)
                 time.sleep(_POLL_SECONDS)
         finally:
             if process.poll() is None:

@@ -1,0 +1,64 @@
+"""The embedding model against values published for it, and against itself in every batch."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from groundplan.core.errors import Unavailable
+from groundplan.core.settings import load_settings
+from groundplan.knowledge.embed import WINDOW_TOKENS, Encoder
+from groundplan.runtime.models import MINILM, ensure
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    return Encoder(ensure(load_settings().models, MINILM.name))
+
+
+def test_published_similarities_are_reproduced(encoder: Encoder) -> None:
+    texts = ["That is a happy person", "That is a happy dog", "That is a very happy person", "Today is a sunny day"]
+    vectors = encoder.embed(texts)
+    assert vectors.shape == (4, 384)
+    assert vectors.dtype == np.float32
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    assert np.allclose(vectors[1:] @ vectors[0], [0.695, 0.943, 0.257], atol=2e-3)
+
+
+def test_paraphrases_are_nearer_than_what_is_unrelated(encoder: Encoder) -> None:
+    question, paraphrase, unrelated = encoder.embed(
+        ["How many vacation days do I get?", "Employees have 28 days of paid leave a year.", "Ports move with a flag."]
+    )
+    assert question @ paraphrase > question @ unrelated + 0.3
+
+
+def test_a_text_has_the_same_vector_in_any_company(encoder: Encoder) -> None:
+    texts = [
+        "short",
+        "a somewhat longer sentence about trains and planes",
+        "",
+        "word " * 700,
+        "猫は眠る",
+        "\U0001f600 " * 3,
+    ]
+    alone = np.concatenate([encoder.embed([text]) for text in texts])
+    assert np.allclose(encoder.embed(texts), alone, atol=1e-5)
+    assert encoder.embed([]).shape == (0, 384)
+
+
+def test_no_part_of_a_long_text_is_dropped(encoder: Encoder) -> None:
+    start = "The quarterly report covers sales, returns and staffing. " * 60
+    embedded = encoder.embed_counted([start, f"{start} Cats sleep on warm roofs all day long. " + "Cats purr. " * 60])
+    assert embedded.tokens[1] > embedded.tokens[0] > 2 * WINDOW_TOKENS
+    cats = encoder.embed(["Cats purr on roofs."])[0]
+    assert embedded.vectors[1] @ cats > embedded.vectors[0] @ cats + 0.1
+
+
+def test_a_wrong_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable) as caught:
+        Encoder(tmp_path)
+    assert caught.value.code == "embedding_model"
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(Unavailable):
+        Encoder(tmp_path)
