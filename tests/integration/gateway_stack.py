@@ -113,6 +113,12 @@ class Stack:
             cursor = connection.execute(statement.encode(), parameters)
             return cursor.fetchall() if cursor.description else []
 
+    def sql_admin(self, statement: str) -> None:
+        """As superuser of the server, from another database."""
+        other = self.database.superuser.replace(f"/{self.database.name}?", "/postgres?")
+        with psycopg.connect(other, autocommit=True) as connection:
+            connection.execute(statement.encode())
+
     def policy(self, kind: str, subject: str, statement: str, *parameters: Any) -> None:
         """A change of live policy, as the control process makes it."""
         with psycopg.connect(self.database.urls["control"]) as connection:

@@ -1,0 +1,231 @@
+"""Live policy and blueprints reach a running worker within a second, and a worker that is cut off stops in time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from tests.integration.gateway_stack import (
+    GROUNDING,
+    Reply,
+    Stack,
+    blueprint,
+    deployment,
+    events,
+    installation,
+    scripted,
+    workload,
+)
+
+from groundplan.core.endpoints import announce
+from groundplan.core.money import PICO
+from groundplan.gateway.server import Refusal, Request, Response, Server
+from groundplan.testing.database import Database
+from groundplan.testing.scripted import Script, ScriptedModel
+
+
+@pytest.fixture
+async def model() -> AsyncIterator[tuple[ScriptedModel, int]]:
+    async with scripted("one") as made:
+        yield made
+
+
+@pytest.fixture
+async def stack(database: Database, tmp_path: Path, model: tuple[ScriptedModel, int]) -> AsyncIterator[Stack]:
+    async with installation(database, tmp_path) as made:
+        made.apply(blueprint(1, [deployment("one", model[1])], [workload("assistant", ["one"], grace_ms=500)]))
+        yield made
+
+
+async def until(ask: Callable[[], Awaitable[Reply]], status: int, code: str, seconds: float = 1.0) -> None:
+    end = time.monotonic() + seconds
+    while True:
+        reply = await ask()
+        if reply.status == status and (status == 200 or reply.code == code):
+            return
+        assert time.monotonic() < end, (reply.status, reply.body)
+        await asyncio.sleep(0.02)
+
+
+async def test_a_revoked_key_and_a_kill_are_effective_and_acknowledged_within_a_second(stack: Stack) -> None:
+    stack.start()
+    await stack.ready()
+    key, other = stack.key(), stack.key()
+    assert (await stack.chat(key)).status == 200
+    stack.policy(
+        "key", "x", "UPDATE api_key SET revoked_at = now() WHERE id = (SELECT min(id::text)::uuid FROM api_key)"
+    )
+    await until(lambda: stack.chat(key), 401, "key_revoked")
+    assert (await stack.chat(other)).status == 200
+    stack.policy(
+        "kill", "site/site-one",
+        "INSERT INTO kill_switch (id, scope, reason, by) VALUES (gen_random_uuid(), 'site/site-one', 'r', 'operator')",
+    )  # fmt: skip
+    await until(lambda: stack.chat(other), 403, "killed")
+    await asyncio.sleep(0.3)
+    ((acknowledged, newest),) = stack.sql("SELECT policy_ack, (SELECT number FROM policy_epoch) FROM gateway")
+    assert acknowledged == newest
+    stack.policy("kill", "site/site-one", "UPDATE kill_switch SET lifted_at = now()")
+    await until(lambda: stack.chat(other), 200, "")
+
+
+async def test_a_kill_in_home_works_without_the_database(stack: Stack) -> None:
+    stack.start()
+    await stack.ready()
+    key = stack.key()
+    assert (await stack.chat(key)).status == 200
+    (stack.home.run / "kill.json").write_text(json.dumps([{"scope": "workload/assistant", "reason": "r", "at": ""}]))
+    await until(lambda: stack.chat(key), 403, "killed")
+
+
+async def test_a_blueprint_is_taken_up_only_when_it_is_newer_and_signed(
+    stack: Stack, model: tuple[ScriptedModel, int]
+) -> None:
+    stack.start()
+    await stack.ready()
+    key = stack.key()
+    place = deployment("one", model[1])
+    stack.apply(blueprint(2, [place], [workload("assistant", ["one"], stage="retired")]), signed=False)
+    await asyncio.sleep(0.6)
+    assert (await stack.chat(key)).json["groundplan"]["blueprint"] == 1
+    stack.apply(blueprint(3, [place], [workload("assistant", ["one"], stage="retired")]))
+    await until(lambda: stack.chat(key), 403, "workload_not_running")
+    stack.apply(blueprint(4, [place], [workload("assistant", ["one"], expires="2020-01-01")]))
+    await until(lambda: stack.chat(key), 403, "workload_expired")
+    stack.apply(blueprint(5, [place], [workload("other", ["one"])]))
+    await until(lambda: stack.chat(key), 403, "workload_unknown")
+
+
+async def test_a_worker_without_the_database_serves_for_the_grace_and_no_longer(stack: Stack) -> None:
+    stack.start()
+    await stack.ready()
+    key = stack.key()
+    assert (await stack.chat(key)).status == 200
+    name = stack.database.name
+    stack.sql_admin(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+    stack.sql_admin(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+    cut = time.monotonic()
+    assert (await stack.chat(key)).status == 200
+    await until(lambda: stack.chat(key), 503, "policy_lease_expired", seconds=3)
+    assert 0.9 < time.monotonic() - cut < 2.5
+    stack.sql_admin(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+    await until(lambda: stack.chat(key), 200, "", seconds=5)
+
+
+async def test_two_workers_fill_a_budget_exactly(
+    database: Database, tmp_path: Path, model: tuple[ScriptedModel, int]
+) -> None:
+    model[0].script = Script(tokens=20, latency_ms=20)
+    async with installation(database, tmp_path) as stack:
+        limit = PICO // 5000 * 100
+        stack.apply(blueprint(1, [deployment("one", model[1])], [workload("assistant", ["one"])], limit=limit))
+        stack.start(2)
+        await stack.ready()
+        key = stack.key()
+        replies = await asyncio.gather(*(stack.chat(key, f"q {n}") for n in range(200)))
+        assert Counter(reply.status for reply in replies) == {200: 100, 429: 100}
+        assert {reply.code for reply in replies if reply.status == 429} == {"budget_exhausted"}
+        assert model[0].counted == 100
+        ((granted,),) = stack.sql("SELECT granted_usd FROM budget_period")
+        assert granted * PICO <= limit
+
+
+async def test_quotas_of_calls_and_people(database: Database, tmp_path: Path, model: tuple[ScriptedModel, int]) -> None:
+    async with installation(database, tmp_path) as stack:
+        limits = workload("assistant", ["one"], calls_per_day=3, people=1)
+        stack.apply(blueprint(1, [deployment("one", model[1])], [limits]))
+        stack.start()
+        await stack.ready()
+        stack.person("ana@acme.example")
+        stack.person("ben@acme.example")
+        key = stack.key(acts=True)
+        ana, ben = {"groundplan_on_behalf_of": "Ana@acme.example"}, {"groundplan_on_behalf_of": "ben@acme.example"}
+        assert (await stack.chat(key, headers=ana)).status == 200
+        refused = await stack.chat(key, headers=ben)
+        assert (refused.status, refused.code) == (429, "people_limit")
+        unknown = await stack.chat(key, headers={"groundplan_on_behalf_of": "eve@acme.example"})
+        assert (unknown.status, unknown.code) == (403, "person_unknown")
+        assert [(await stack.chat(key, headers=ana)).status for _ in range(3)] == [200, 200, 429]
+
+
+async def test_grounding_puts_the_callers_passages_first_and_refuses_without_them(
+    database: Database, tmp_path: Path, model: tuple[ScriptedModel, int]
+) -> None:
+    asked: list[bytes] = []
+
+    async def search(request: Request, response: Response) -> None:
+        asked.append(request.body)
+        passage = {
+            "document": "d1", "path": "handbook/leave.md", "title": "Leave", "source": "handbook", "start_line": 3,
+            "end_line": 5, "text": "Staff have 30 days of leave. Ask your lead.", "score": 1.0,
+        }  # fmt: skip
+        response.send(200, json.dumps({"passages": [passage], "lag": 0}).encode())
+
+    def refuse(refusal: Refusal) -> bytes:
+        return refusal.code.encode()
+
+    async with installation(database, tmp_path) as stack:
+        grounded = workload("assistant", ["one"], grounding=GROUNDING, system_prompt="Be brief.")
+        stack.apply(blueprint(1, [deployment("one", model[1])], [grounded]))
+        stack.start()
+        await stack.ready()
+        person = stack.person("ana@acme.example")
+        key = stack.key(person=person)
+        missing = await stack.chat(key, "How many days of leave are there?")
+        assert (missing.status, missing.code) == (503, "grounding_unavailable")
+        loop = asyncio.get_running_loop()
+        server = Server(search, refuse, loop)
+        listener = await loop.create_server(server.protocol, "127.0.0.1", 0)
+        announce(stack.home, "search", f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}", "token")
+        reply = await stack.chat(key, "How many days of leave are there?")
+        assert (
+            "According to the passage [1]: Staff have 30 days of leave."
+            in reply.json["choices"][0]["message"]["content"]
+        )
+        (source,) = reply.json["groundplan"]["sources"]
+        assert (source["path"], source["start_line"], source["end_line"]) == ("handbook/leave.md", 3, 5)
+        question = json.loads(asked[0])
+        assert question["person"] == person and question["sources"] == ["handbook"]
+        streamed = events((await stack.chat(key, "How many days of leave?", stream=True)).body)
+        assert streamed[-2]["groundplan"]["sources"][0]["title"] == "Leave"
+        listener.close()
+        await server.drain(0.2)
+
+
+async def test_a_worker_that_is_told_to_stop_ends_its_calls_first(
+    stack: Stack, model: tuple[ScriptedModel, int]
+) -> None:
+    stack.start()
+    await stack.ready()
+    key = stack.key()
+    model[0].script = Script(latency_ms=500)
+    call = asyncio.create_task(stack.chat(key))
+    await asyncio.sleep(0.2)
+    stack.workers[0].send_signal(signal.SIGTERM)
+    assert (await call).status == 200
+    assert await asyncio.to_thread(stack.workers[0].wait, 10) == 0
+    assert stack.sql("SELECT state FROM gateway") == [("stopped",)]
+    ((left,),) = stack.sql("SELECT granted_usd * 1000000 FROM budget_period")
+    assert left == 40  # four words of answer: the rest of the slice went back
+
+
+async def test_health_says_what_is_missing(database: Database, tmp_path: Path) -> None:
+    async with installation(database, tmp_path) as stack:
+        stack.start()
+        end = time.monotonic() + 10
+        while True:
+            try:
+                reply = await stack.ask("GET", "/readyz", None)
+                break
+            except OSError:
+                assert time.monotonic() < end
+        assert reply.status == 503 and reply.json["blueprint"] is None
+        assert (await stack.ask("GET", "/livez", None)).status == 200
+        refused = await stack.chat("gp_x")
+        assert (refused.status, refused.code) == (503, "not_ready")
