@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groundplan.blueprint.model import Caps
-from groundplan.governance.decide import beyond, decide_budget, decide_caps, decide_workload, lower_of
+from groundplan.governance.decide import beyond, decide_budget, decide_company, decide_workload, lower_of
 from groundplan.governance.model import SENSITIVITY_ORDER, Need, Standing, Terms
 
 TODAY = date(2026, 11, 25)
@@ -132,14 +132,24 @@ all_caps = st.builds(
 @given(all_caps, all_caps)
 def test_caps_that_hold_meanwhile_are_never_above_either(before: Caps, after: Caps) -> None:
     lower = lower_of(before, after)
-    assert decide_caps("d", before, lower, standing=NOTHING).needs == ()
-    assert decide_caps("d", after, lower, standing=NOTHING).needs == ()
+    assert decide_company("d", before, lower, owners_changed=False, standing=NOTHING).needs == ()
+    assert decide_company("d", after, lower, owners_changed=False, standing=NOTHING).needs == ()
 
 
 def test_raising_a_cap_needs_business_and_security() -> None:
     raised = Caps(people=26)
-    assert duties(decide_caps("d", CAPS, raised, standing=NOTHING).needs) == ["business", "security"]
-    assert duties(decide_caps("d", CAPS, Caps(days=None), standing=NOTHING).needs) == ["business", "security"]
-    assert duties(decide_caps("d", CAPS, Caps(sensitivity="restricted"), standing=NOTHING).needs)
-    assert decide_caps("d", raised, CAPS, standing=NOTHING).needs == ()
-    assert decide_caps("d", None, Caps(people=None), standing=NOTHING).needs == ()
+    assert duties(decide_company("d", CAPS, raised, owners_changed=False, standing=NOTHING).needs) == [
+        "business",
+        "security",
+    ]
+    assert duties(decide_company("d", CAPS, Caps(days=None), owners_changed=False, standing=NOTHING).needs) == [
+        "business",
+        "security",
+    ]
+    assert duties(
+        decide_company("d", CAPS, Caps(sensitivity="restricted"), owners_changed=False, standing=NOTHING).needs
+    )
+    assert decide_company("d", raised, CAPS, owners_changed=False, standing=NOTHING).needs == ()
+    changed = decide_company("d", CAPS, CAPS, owners_changed=True, standing=NOTHING)
+    assert duties(changed.needs) == ["business", "security"]
+    assert decide_company("d", None, Caps(people=None), owners_changed=False, standing=NOTHING).needs == ()

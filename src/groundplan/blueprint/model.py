@@ -176,3 +176,5 @@ class Blueprint(Struct, frozen=True, kw_only=True):
     rollback_of: int | None = None
     demo: bool = False
     caps: Caps = Caps()
+    owners: dict[str, list[str]] = {}
+    """duty -> e-mail addresses for the company as a whole; they stand in where a workload names nobody"""

@@ -67,9 +67,12 @@ def decide_budget(
     return Decision(needs=(Need("company", "finance"),))
 
 
-def decide_caps(digest: str, before: Caps | None, after: Caps, *, standing: Standing) -> Decision:
-    """Caps may be set at genesis (`before` is None) and lowered any time; raising one needs business and security."""
-    if before is None or not _raised(before, after) or standing.allows("company", digest):
+def decide_company(
+    digest: str, before: Caps | None, after: Caps, *, owners_changed: bool, standing: Standing
+) -> Decision:
+    """Caps and company-wide duties are set at genesis (`before` is None). Raising a cap, or giving a duty to others,
+    needs business and security; lowering a cap needs nobody."""
+    if before is None or standing.allows("company", digest) or not (owners_changed or _raised(before, after)):
         return Decision()
     return Decision(needs=(Need("company", "business"), Need("company", "security")))
 

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from datetime import date, timedelta
 from decimal import Decimal
 
+import msgspec
+
 from groundplan.blueprint import model as bp
 from groundplan.catalog import model as doc
 from groundplan.catalog.workspace import Workspace
@@ -44,17 +46,23 @@ def declared_caps(workspace: Workspace) -> bp.Caps:
     return bp.Caps(people=caps.people, calls_per_day=caps.calls_per_day, days=caps.days, sensitivity=caps.sensitivity)
 
 
+def declared_owners(workspace: Workspace) -> dict[str, list[str]]:
+    """Duty -> e-mail addresses for the company, as its document asks."""
+    return _sorted(workspace.owners(workspace.company.owners))
+
+
 def compile_draft(
     workspace: Workspace,
     current: bp.Blueprint | None,
     caps: bp.Caps,
+    owners: dict[str, list[str]],
     *,
     today: date,
     prices: Prices = declared_or_listed,
 ) -> Draft:
     """Everything that is declared and served by its stage, placed and priced, as a blueprint numbered 0.
 
-    `caps` are those that hold, which may be stricter than those declared.
+    `caps` and company-wide `owners` are those that hold, which may differ from those declared.
     """
     sites = {name: _site(item) for name, item in workspace.sites.items()}
     deployments, problems = _deployments(workspace, today, prices)
@@ -71,7 +79,9 @@ def compile_draft(
             at(problem, workspace.where("workload", name, _culprit(item)))
             for problem in solve.refused(demand, placement)
         ]
-        workloads.append(_workload(workspace, item, placement, served.get(name), caps, today))
+        workload = _workload(workspace, item, placement, served.get(name), caps, today)
+        answering = {**owners, **_sorted(workspace.owners(item.owners))}
+        workloads.append(msgspec.structs.replace(workload, owners=dict(sorted(answering.items()))))
     used = {name for item in workloads if item.grounding for name in item.grounding.sources}
     own = {f"workload/{item.name}" for item in workloads}
     blueprint = bp.Blueprint(
@@ -89,6 +99,7 @@ def compile_draft(
         ],
         placements=placements,
         caps=caps,
+        owners=owners,
     )
     return Draft(blueprint, tuple(problems))
 
@@ -231,13 +242,10 @@ def _workload(
         grace_ms=item.grace_ms,
         attempts=limits.attempts,
         deadline_ms=limits.deadline,
-        owners=_owners(workspace, item),
     )
 
 
-def _owners(workspace: Workspace, item: doc.WorkloadDoc) -> dict[str, list[str]]:
-    """Duty -> e-mail addresses; who holds a duty for the company stands in where the workload names nobody."""
-    owners = {**workspace.owners(workspace.company.owners), **workspace.owners(item.owners)}
+def _sorted(owners: Mapping[str, tuple[str, ...]]) -> dict[str, list[str]]:
     return {duty: sorted(people) for duty, people in sorted(owners.items())}
 
 

@@ -41,7 +41,8 @@ def shown(value: msgspec.Struct) -> dict[str, str]:
 
 def _company(blueprint: bp.Blueprint) -> dict[str, str]:
     named = {"company": blueprint.company, "separation": blueprint.separation}
-    return named | {f"caps.{key}": value for key, value in shown(blueprint.caps).items()}
+    owners = {f"owners.{duty}": ", ".join(people) for duty, people in blueprint.owners.items()}
+    return named | owners | {f"caps.{key}": value for key, value in shown(blueprint.caps).items()}
 
 
 def _part(kind: str, old: Sequence[Any], new: Sequence[Any]) -> list[Difference]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -83,7 +82,12 @@ class Plan:
             "placements": [placement_json(item) for item in self.placements],
             "needs": [need_json(need) for need in self.needs],
             "pending": [
-                {"subject": item.subject, "digest": item.digest, "needs": [need_json(need) for need in item.needs]}
+                {
+                    "subject": item.subject,
+                    "digest": item.digest,
+                    "needs": [need_json(need) for need in item.needs],
+                    "fields": [field_json(each) for each in item.fields],
+                }
                 for item in self.pending
             ],
             "refusals": [problem_json(problem) for problem in self.refusals],
@@ -99,7 +103,6 @@ class Applied:
     """change id -> what it still waits for"""
     left_out: tuple[str, ...] = ()
     """what a rollback left out on request"""
-    details: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -126,8 +129,11 @@ def problem_json(problem: Problem) -> dict[str, str | None]:
 
 
 def difference_json(item: Difference) -> dict[str, Any]:
-    fields = [{"field": f.field, "old": f.old, "new": f.new} for f in item.fields]
-    return {"type": item.type, "subject": item.subject, "fields": fields}
+    return {"type": item.type, "subject": item.subject, "fields": [field_json(each) for each in item.fields]}
+
+
+def field_json(item: Field) -> dict[str, str | None]:
+    return {"field": item.field, "old": item.old, "new": item.new}
 
 
 def placement_json(item: Placement) -> dict[str, Any]:

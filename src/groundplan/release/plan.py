@@ -21,7 +21,13 @@ from groundplan.governance import decide
 from groundplan.governance.model import Need, Standing
 from groundplan.placement.solve import verify
 from groundplan.release import units
-from groundplan.release.compile import Prices, compile_draft, declared_caps, declared_or_listed
+from groundplan.release.compile import (
+    Prices,
+    compile_draft,
+    declared_caps,
+    declared_or_listed,
+    declared_owners,
+)
 from groundplan.release.difference import differences, fields, shown
 from groundplan.release.model import Current, Draft, Pending, Plan, at
 
@@ -67,13 +73,13 @@ def plan(
     if any(problem.code not in _STILL_COMPILES for problem in problems):
         return Plan((), (), (), tuple(problems), None)
     served = current.blueprint if current else None
-    caps, held_caps = _caps(workspace, served, standing)
-    draft = compile_draft(workspace, served, caps, today=today, prices=prices)
+    caps, owners, company = _company(workspace, served, standing)
+    draft = compile_draft(workspace, served, caps, owners, today=today, prices=prices)
     problems += _new(draft.refusals, problems)
     problems += _settled_at_genesis(workspace, current)
     pending, refused = _decide(workspace, draft, served, standing, today, left_out)
     problems += refused
-    every = (*held_caps, *pending)
+    every = (*company, *pending)
     served_now = _select(draft.blueprint, served, {item.subject: item for item in every}, standing, left_out)
     served_now = msgspec.structs.replace(served_now, number=served.number + 1 if served else 1, demo=demo)
     if not problems:
@@ -99,17 +105,25 @@ def _new(found: Iterable[Problem], known: list[Problem]) -> list[Problem]:
     ]
 
 
-def _caps(workspace: Workspace, served: bp.Blueprint | None, standing: Standing) -> tuple[bp.Caps, list[Pending]]:
-    """The caps that hold, and the raise that waits, if there is one."""
-    wanted = declared_caps(workspace)
-    digest = units.caps_digest(wanted)
-    before = served.caps if served else None
-    decision = decide.decide_caps(digest, before, wanted, standing=standing)
-    if before is None or not decision.needs:
-        return wanted, []
-    return decide.lower_of(before, wanted), [
-        Pending("company", digest, decision.needs, fields(shown(before), shown(wanted)))
-    ]
+def _company(
+    workspace: Workspace, served: bp.Blueprint | None, standing: Standing
+) -> tuple[bp.Caps, dict[str, list[str]], list[Pending]]:
+    """The caps and company-wide owners that hold, and the change of them that waits, if there is one."""
+    caps, owners = declared_caps(workspace), declared_owners(workspace)
+    if served is None:
+        return caps, owners, []
+    digest = units.company_digest(caps, owners)
+    decision = decide.decide_company(
+        digest, served.caps, caps, owners_changed=owners != served.owners, standing=standing
+    )
+    if not decision.needs:
+        return caps, owners, []
+    changed = fields(shown(served.caps), shown(caps)) + fields(
+        {f"owners.{duty}": ", ".join(people) for duty, people in served.owners.items()},
+        {f"owners.{duty}": ", ".join(people) for duty, people in owners.items()},
+    )
+    waiting = Pending("company", digest, decision.needs, changed)
+    return decide.lower_of(served.caps, caps), served.owners, [waiting]
 
 
 def _decide(

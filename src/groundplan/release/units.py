@@ -69,8 +69,8 @@ def budget_digest(budget: bp.Budget) -> str:
     return content_digest({"budget": _plain(budget)})
 
 
-def caps_digest(caps: bp.Caps) -> str:
-    return content_digest({"caps": _plain(caps)})
+def company_digest(caps: bp.Caps, owners: dict[str, list[str]]) -> str:
+    return content_digest({"caps": _plain(caps), "owners": owners})
 
 
 def content_digest(content: dict[str, Any]) -> str:

@@ -1,0 +1,72 @@
+"""From declared people and owners to the live ones: all of them at genesis, later only nominations of owners.
+
+Membership is never changed from files after genesis; that is refused in `plan`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from psycopg import Connection
+
+from groundplan.blueprint.model import Blueprint
+from groundplan.catalog.model import GroupDoc, TeamDoc
+from groundplan.catalog.workspace import Workspace, name_from_email
+from groundplan.core.errors import NotFound
+from groundplan.identity import service as identity
+from groundplan.identity import store as identity_store
+from groundplan.identity.model import COMPANY, GenesisGroup, GenesisPeople, GenesisPerson, GroupType
+from groundplan.release import units
+
+Duties = Mapping[str, Sequence[str]]
+"""duty -> e-mail addresses"""
+
+
+def create(conn: Connection[Any], workspace: Workspace, actor: str) -> None:
+    """Write everybody and every group and team of a workspace, once."""
+    groups = [_group(workspace, item, "group") for item in workspace.groups.values()]
+    teams = [_group(workspace, item, "team") for item in workspace.teams.values()]
+    people = tuple(GenesisPerson(email, name) for email, name in workspace.everybody().items())
+    identity.genesis_people(conn, GenesisPeople(people, (*groups, *teams)), actor)
+
+
+def nominate(
+    conn: Connection[Any], actor: str, workspace: Workspace, blueprint: Blueprint, held: frozenset[str]
+) -> None:
+    """Give duties to the declared owners of everything that is served.
+
+    Where a change waits (`held`), the present holders stay, since they are the ones to approve it; only duties that
+    nobody holds yet go to those whom it names.
+    """
+    _replace(conn, actor, COMPANY, blueprint.owners)
+    served = {item.name for item in blueprint.workloads}
+    for name, item in workspace.workloads.items():
+        subject = units.workload_subject(name)
+        if subject in held:
+            _fill(conn, actor, subject, workspace.owners(item.owners))
+        elif name in served:
+            _replace(conn, actor, subject, workspace.owners(item.owners))
+    for source in blueprint.sources:
+        _replace(conn, actor, f"source/{source.name}", {"data": [source.owner]})
+
+
+def _group(workspace: Workspace, item: GroupDoc | TeamDoc, type_: GroupType) -> GenesisGroup:
+    people = tuple(dict.fromkeys(workspace.email(member) for member in item.members))
+    return GenesisGroup(item.name, type_, people, item.includes)
+
+
+def _fill(conn: Connection[Any], actor: str, subject: str, duties: Duties) -> None:
+    present: dict[str, list[str]] = {}
+    for held in identity_store.duties(conn, subject):
+        present.setdefault(held.duty, []).append(held.person.email)
+    _replace(conn, actor, subject, {**duties, **present})
+
+
+def _replace(conn: Connection[Any], actor: str, subject: str, duties: Duties) -> None:
+    for email in dict.fromkeys(email for emails in duties.values() for email in emails):
+        try:
+            identity.find_person(conn, email)
+        except NotFound:
+            identity.add_person(conn, actor, email, name_from_email(email))
+    identity.nominate(conn, actor, subject, duties)

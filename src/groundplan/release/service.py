@@ -1,0 +1,417 @@
+"""From files to the blueprint that is served: genesis, apply, approvals, rollback, each in the caller's transaction.
+
+The caller commits; gateways are told at that moment. One release at a time: an advisory lock is held to the end of the
+transaction. Nothing here decides by itself: `plan` compiles and decides, `governance` keeps the approvals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from psycopg import Connection
+
+from groundplan.blueprint import model as bp
+from groundplan.blueprint.artifact import decode, digest, encode, sign
+from groundplan.catalog.loader import load_files
+from groundplan.catalog.workspace import Workspace
+from groundplan.core import audit, canonical
+from groundplan.core.clock import Clock
+from groundplan.core.errors import Conflict, Invalid, NotFound, Problem
+from groundplan.governance import service as governance
+from groundplan.governance import store as changes
+from groundplan.governance.decide import lower_of
+from groundplan.governance.model import Change, Standing
+from groundplan.governance.service import Approver, Wanted
+from groundplan.release import people, store, units
+from groundplan.release.compile import Prices, declared_or_listed
+from groundplan.release.model import Applied, Current, Pending, Plan, difference_json, field_json
+from groundplan.release.plan import plan
+from groundplan.release.store import StoredBlueprint
+
+Files = Mapping[str, str]
+"""Relative path -> YAML text of every file of a workspace."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signing:
+    """What a release needs besides the database: the key for blueprints, the clock, the prices."""
+
+    key: Ed25519PrivateKey
+    clock: Clock
+    prices: Prices = declared_or_listed
+    demo: bool = False
+
+    @property
+    def key_id(self) -> str:
+        """First 16 hexadecimal digits of the SHA-256 of the public key."""
+        return canonical.digest(self.key.public_key().public_bytes_raw())[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """Who releases what, when and why."""
+
+    actor: str
+    reason: str
+    files: Files
+    at: datetime
+    rollback_of: int | None = None
+
+
+def current(conn: Connection[Any]) -> Current | None:
+    """What is served now; None before genesis."""
+    stored = store.newest(conn)
+    return _current(stored) if stored else None
+
+
+def preview(conn: Connection[Any], signing: Signing, files: Files) -> Plan:
+    """What an apply of these files would do. Raises `Invalid` where they cannot be read at all; changes nothing."""
+    return _plan(signing, load_files(files), current(conn), governance.standing(conn))
+
+
+def genesis(
+    conn: Connection[Any], signing: Signing, files: Files, *, actor: str = audit.OPERATOR, reason: str = "first start"
+) -> Applied:
+    """Make blueprint 1: people, groups and duties are taken from the files this once; production waits as pending.
+
+    Raises `Conflict` (`already_started`) where there is a blueprint, `Invalid` with every refusal.
+    """
+    store.lock(conn)
+    if store.newest(conn) is not None:
+        raise Conflict("there is a blueprint already", code="already_started", hint="Use `groundplan apply`.")
+    workspace = load_files(files)
+    request = _Request(actor, reason, files, signing.clock.now())
+    result = _accepted(_plan(signing, workspace, None, Standing()))
+    people.create(conn, workspace, actor)
+    return _release(conn, signing, workspace, None, result, request)
+
+
+def apply(conn: Connection[Any], signing: Signing, actor: str, files: Files, *, reason: str = "applied") -> Applied:
+    """Make the next blueprint of these files; what needs approval becomes a pending change and stays as it is served.
+
+    Raises `Invalid` with every refusal, `NotFound` before genesis.
+    """
+    store.lock(conn)
+    stored = _newest(conn)
+    workspace = load_files(files)
+    result = _accepted(_plan(signing, workspace, _current(stored), governance.standing(conn)))
+    request = _Request(actor, reason, files, signing.clock.now())
+    return _release(conn, signing, workspace, stored, result, request)
+
+
+def approve(
+    conn: Connection[Any],
+    signing: Signing,
+    approver: Approver,
+    change_id: UUID,
+    *,
+    subject: str | None = None,
+    duty: str | None = None,
+    comment: str = "",
+) -> Applied:
+    """Record an approval. With the last one needed the change is decided again by today's rules and served.
+
+    Raises what `governance.approve` raises, and `Invalid` where today's rules refuse it (the approval is not kept).
+    """
+    store.lock(conn)
+    stored = _newest(conn)
+    served = _current(stored)
+    at = signing.clock.now()
+    change = governance.approve(
+        conn,
+        approver,
+        change_id,
+        separation=served.blueprint.separation,
+        at=at,
+        subject=subject,
+        duty=duty,
+        comment=comment,
+    )
+    if change.waits_for:
+        return Applied(None, ((change.id, change.waits_for),))
+    files = changes.sources_of(conn, change.id)
+    workspace = load_files(files)
+    result = _accepted(_plan(signing, workspace, served, governance.standing(conn)))
+    request = _Request(approver.actor, f"approved change {change.id}", files, at)
+    return _release(conn, signing, workspace, stored, result, request, settled=change)
+
+
+def refuse(
+    conn: Connection[Any],
+    signing: Signing,
+    approver: Approver,
+    change_id: UUID,
+    *,
+    subject: str | None = None,
+    duty: str | None = None,
+    comment: str = "",
+) -> Change:
+    """Refuse a change by a duty of it."""
+    separation = _current(_newest(conn)).blueprint.separation
+    return governance.refuse(
+        conn,
+        approver,
+        change_id,
+        separation=separation,
+        at=signing.clock.now(),
+        subject=subject,
+        duty=duty,
+        comment=comment,
+    )
+
+
+def withdraw(conn: Connection[Any], signing: Signing, actor: str, change_id: UUID) -> Applied:
+    """Take back a request or an approval. Served content that lost an approval is gone from the blueprint made here."""
+    store.lock(conn)
+    stored = _newest(conn)
+    at = signing.clock.now()
+    change, lost = governance.withdraw(conn, actor, change_id, at=at)
+    if not lost:
+        waits = ((change.id, change.waits_for),) if change.state == "pending" else ()
+        return Applied(None, waits)
+    workspace = load_files(stored.sources)
+    left_out = frozenset({change.subject}) if change.type == "workload" else frozenset()
+    result = _accepted(_plan(signing, workspace, _current(stored), governance.standing(conn), left_out=left_out))
+    request = _Request(actor, f"approval of change {change.id} withdrawn", stored.sources, at)
+    return _release(conn, signing, workspace, stored, result, request)
+
+
+def rollback(
+    conn: Connection[Any],
+    signing: Signing,
+    actor: str,
+    to: int | None = None,
+    *,
+    without_revoked: bool = False,
+    reason: str = "rolled back",
+) -> Applied:
+    """Make blueprint n+1 with the content of blueprint `to` (the one before by default), decided by today's rules.
+
+    What lost an approval, was killed or has ended since is never revived: `Conflict` (`rollback_revives`) lists it, and
+    `without_revoked` leaves it out. Raises `NotFound` for an unknown number.
+    """
+    store.lock(conn)
+    stored = _newest(conn)
+    target = _target(conn, stored, to)
+    workspace, old = load_files(target.sources), decode(target.body)
+    served = _current(stored)
+    standing = _standing_then(governance.standing(conn), old, served.blueprint)
+    lost = _lost(old, standing, store.killed_since(conn, target.created_at), signing.clock.now().date())
+    result = _plan(signing, workspace, served, standing, left_out=frozenset(lost))
+    for item in result.pending:
+        if item.subject in {units.workload_subject(workload.name) for workload in old.workloads}:
+            lost[item.subject] = f"it needs approval again: {', '.join(need.duty for need in item.needs)}"
+    if lost and not without_revoked:
+        raise _revives(target.number, lost)
+    result = _accepted(_plan(signing, workspace, served, standing, left_out=frozenset(lost)))
+    request = _Request(actor, reason, target.sources, signing.clock.now(), rollback_of=target.number)
+    applied = _release(conn, signing, workspace, stored, result, request)
+    return Applied(applied.number, applied.pending, tuple(sorted(lost)))
+
+
+def _current(stored: StoredBlueprint) -> Current:
+    return Current(decode(stored.body), load_files(stored.sources))
+
+
+def _newest(conn: Connection[Any]) -> StoredBlueprint:
+    stored = store.newest(conn)
+    if stored is None:
+        raise NotFound(
+            "there is no blueprint yet", code="not_started", hint="Start with `groundplan up --workspace DIR`."
+        )
+    return stored
+
+
+def _target(conn: Connection[Any], stored: StoredBlueprint, to: int | None) -> StoredBlueprint:
+    number = stored.number - 1 if to is None else to
+    if number == stored.number:
+        raise Conflict(f"blueprint {number} is served already", code="rollback_current", hint="Name an earlier one.")
+    target = store.by_number(conn, number)
+    if target is None:
+        raise NotFound(
+            f"there is no blueprint {number}", code="blueprint_unknown", hint=f"Name one from 1 to {stored.number - 1}."
+        )
+    return target
+
+
+def _plan(
+    signing: Signing,
+    workspace: Workspace,
+    served: Current | None,
+    standing: Standing,
+    left_out: frozenset[str] = frozenset(),
+) -> Plan:
+    return plan(
+        workspace,
+        served,
+        today=signing.clock.now().date(),
+        standing=standing,
+        prices=signing.prices,
+        demo=signing.demo,
+        left_out=left_out,
+    )
+
+
+def _accepted(result: Plan) -> Plan:
+    """The plan, or `Invalid` with every refusal at its place."""
+    if not result.refusals:
+        return result
+    first = result.refusals[0]
+    more = f" (and {len(result.refusals) - 1} more)" if len(result.refusals) > 1 else ""
+    raise Invalid(
+        f"{first.message}{more}", code=first.code, hint=first.hint, where=first.where, problems=result.refusals
+    )
+
+
+def _release(
+    conn: Connection[Any],
+    signing: Signing,
+    workspace: Workspace,
+    stored: StoredBlueprint | None,
+    result: Plan,
+    request: _Request,
+    settled: Change | None = None,
+) -> Applied:
+    """Store what the plan serves at once, nominate owners, and leave exactly the plan's pending changes waiting."""
+    if result.blueprint is None:
+        raise Invalid("this plan is refused", code="plan_refused", hint="Look at its refusals.")
+    blueprint = msgspec.structs.replace(result.blueprint, rollback_of=request.rollback_of)
+    number = _store(conn, signing, stored, blueprint, result, request)
+    if settled is not None:
+        changes.set_state(conn, [settled.id], "applied", request.at, number or (stored.number if stored else None))
+    waiting = governance.request(
+        conn,
+        request.actor,
+        [_wanted(item) for item in result.pending],
+        base=stored.number if stored else 0,
+        sources=request.files,
+        at=request.at,
+    )
+    held = frozenset(item.subject for item in result.pending)
+    people.nominate(conn, request.actor, workspace, blueprint, held)
+    return Applied(number, tuple((change.id, change.waits_for) for change in waiting))
+
+
+def _store(
+    conn: Connection[Any],
+    signing: Signing,
+    stored: StoredBlueprint | None,
+    blueprint: bp.Blueprint,
+    result: Plan,
+    request: _Request,
+) -> int | None:
+    """Sign and store a blueprint with its audit entry; None where it says the same as the one that is served."""
+    if stored is not None and request.rollback_of is None:
+        same = msgspec.structs.replace(blueprint, number=stored.number, rollback_of=stored.rollback_of)
+        if encode(same) == stored.body:
+            return None
+    body = encode(blueprint)
+    store.insert(
+        conn,
+        StoredBlueprint(
+            number=blueprint.number,
+            body=body,
+            digest=digest(body),
+            signature=sign(body, signing.key),
+            key_id=signing.key_id,
+            sources=request.files,
+            created_at=request.at,
+            created_by=request.actor,
+            reason=request.reason,
+            rollback_of=request.rollback_of,
+            genesis=stored is None,
+        ),
+    )
+    kind = "genesis" if stored is None else "rolled_back" if request.rollback_of is not None else "applied"
+    audit.record(
+        conn,
+        action=f"blueprint.{kind}",
+        actor=request.actor,
+        subject=f"blueprint/{blueprint.number}",
+        detail={
+            "digest": digest(body),
+            "reason": request.reason,
+            "rollback_of": request.rollback_of,
+            "pending": [item.subject for item in result.pending],
+            "changes": [f"{item.type} {item.subject}" for item in result.differences][:200],
+        },
+        at=request.at,
+    )
+    return blueprint.number
+
+
+def _wanted(item: Pending) -> Wanted:
+    return Wanted(item.subject, item.digest, item.needs, {"fields": [field_json(each) for each in item.fields]})
+
+
+def _standing_then(standing: Standing, old: bp.Blueprint, served: bp.Blueprint) -> Standing:
+    """What was served in `old` needs no new approval unless caps were lowered since; what was revoked stays so."""
+    loosened = lower_of(served.caps, old.caps) != old.caps
+    then = [
+        (subject, digest)
+        for subject, digest in units.served_units(old)
+        if not (loosened and subject.startswith("workload/"))
+    ]
+    return Standing(standing.approved | frozenset(then), standing.revoked)
+
+
+def _lost(old: bp.Blueprint, standing: Standing, killed: Mapping[str, str], today: date) -> dict[str, str]:
+    """Subject -> why it may not come back, for every workload of an old blueprint."""
+    lost: dict[str, str] = {}
+    for workload in old.workloads:
+        subject = units.workload_subject(workload.name)
+        scopes = [scope for scope in _scopes(old, workload) if scope in killed]
+        if standing.forbids(subject, units.workload_digest(old, workload)):
+            lost[subject] = "an approval was withdrawn"
+        elif scopes:
+            lost[subject] = f"{scopes[0]} was stopped: {killed[scopes[0]]}"
+        elif workload.expires and workload.expires < today.isoformat() and workload.stage != "production":
+            lost[subject] = f"it ended on {workload.expires}"
+    return lost
+
+
+def _scopes(blueprint: bp.Blueprint, workload: bp.Workload) -> Iterable[str]:
+    """Scopes of a kill switch that a workload falls under, but for the company as a whole."""
+    used = {*workload.deployments, *workload.embeddings}
+    yield units.workload_subject(workload.name)
+    for deployment in blueprint.deployments:
+        if deployment.name in used:
+            yield f"deployment/{deployment.name}"
+            yield f"site/{deployment.site}"
+    for name in workload.grounding.sources if workload.grounding else []:
+        yield f"source/{name}"
+
+
+def _revives(number: int, lost: Mapping[str, str]) -> Conflict:
+    problems = tuple(
+        Problem(f"{subject}: {why}", "rollback_revives", "It stays as it is until somebody approves or lifts it.")
+        for subject, why in sorted(lost.items())
+    )
+    listed = "; ".join(problem.message for problem in problems)
+    return Conflict(
+        f"blueprint {number} would revive what was stopped since: {listed}",
+        code="rollback_revives",
+        hint=f"`groundplan rollback {number} --without-revoked` leaves it out.",
+        problems=problems,
+    )
+
+
+__all__ = [
+    "Approver",
+    "Signing",
+    "apply",
+    "approve",
+    "current",
+    "difference_json",
+    "genesis",
+    "preview",
+    "refuse",
+    "rollback",
+    "withdraw",
+]

@@ -1,0 +1,84 @@
+"""The SQL of blueprints, and of what a rollback must not revive. No rules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, LiteralString
+
+from psycopg import Connection
+from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
+
+RELEASE_LOCK = 0x6770_7265_6C65_6101
+"""Advisory lock key: one release at a time in a database."""
+
+_ROW: LiteralString = """SELECT number, body, digest, signature, key_id, sources, created_at, created_by, reason,
+  rollback_of, genesis FROM blueprint"""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBlueprint:
+    """A blueprint as stored; `sources` are the files that it was made from."""
+
+    number: int
+    body: bytes
+    digest: str
+    signature: str
+    key_id: str
+    sources: Mapping[str, str]
+    created_at: datetime
+    created_by: str
+    reason: str
+    rollback_of: int | None
+    genesis: bool
+
+
+def lock(conn: Connection[Any]) -> None:
+    """Wait until no other transaction releases; held until this one ends."""
+    conn.execute("SELECT pg_advisory_xact_lock(%s)", (RELEASE_LOCK,))
+
+
+def newest(conn: Connection[Any]) -> StoredBlueprint | None:
+    return _one(conn, _ROW + " ORDER BY number DESC LIMIT 1", ())
+
+
+def by_number(conn: Connection[Any], number: int) -> StoredBlueprint | None:
+    return _one(conn, _ROW + " WHERE number = %s", (number,))
+
+
+def insert(conn: Connection[Any], stored: StoredBlueprint) -> None:
+    """Store a blueprint and tell every gateway when the transaction commits."""
+    conn.execute(
+        """INSERT INTO blueprint (number, body, digest, signature, key_id, sources, created_at, created_by, reason,
+             rollback_of, genesis) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
+        (
+            stored.number,
+            stored.body,
+            stored.digest,
+            stored.signature,
+            stored.key_id,
+            Jsonb(dict(stored.sources)),
+            stored.created_at,
+            stored.created_by,
+            stored.reason,
+            stored.rollback_of,
+            stored.genesis,
+        ),
+    )
+    conn.execute("SELECT pg_notify('groundplan_blueprint', %s)", (str(stored.number),))
+
+
+def killed_since(conn: Connection[Any], at: datetime) -> dict[str, str]:
+    """Scope -> reason of every kill since `at` that still holds."""
+    rows = conn.execute(
+        "SELECT scope, reason FROM kill_switch WHERE lifted_at IS NULL AND at > %s ORDER BY at", (at,)
+    ).fetchall()
+    return {str(row[0]): str(row[1]) for row in rows}
+
+
+def _one(conn: Connection[Any], query: LiteralString, parameters: tuple[Any, ...]) -> StoredBlueprint | None:
+    with conn.cursor(row_factory=dict_row) as cursor:
+        row = cursor.execute(query, parameters).fetchone()
+    return StoredBlueprint(**{**row, "body": bytes(row["body"])}) if row else None
