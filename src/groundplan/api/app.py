@@ -21,6 +21,8 @@ from psycopg_pool import ConnectionPool
 from groundplan.api import background, errors
 from groundplan.api.context import Services
 from groundplan.api.genesis import genesis_if_empty
+from groundplan.api.ingest import Indexing
+from groundplan.api.release import Releases
 from groundplan.api.routes import ALL, PAGES
 from groundplan.api.security import LocalOnly
 from groundplan.core.clock import SystemClock
@@ -36,18 +38,19 @@ POOL_WAIT_SECONDS = 5.0
 def create_app(home: Home, settings: Settings, workspace: Path | None = None, demo: bool = False) -> FastAPI:
     """The application. It connects at its start, makes blueprint 1 where there is none and a workspace is given."""
     pool = ConnectionPool(
-        database_url(home, settings, "control"), min_size=2, max_size=POOL_SIZE, timeout=POOL_WAIT_SECONDS, open=False,
-        name="control",
+        lambda: database_url(home, settings, "control"), min_size=2, max_size=POOL_SIZE,
+        timeout=POOL_WAIT_SECONDS, open=False, name="control",
     )  # fmt: skip
-    services = Services(home, settings, workspace, demo, pool, SystemClock())
+    clock = SystemClock()
+    services = Services(home, settings, workspace, demo, Releases(home, clock, demo), pool, clock)
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with ExitStack() as stack:
             pool.open(wait=True, timeout=30)
             stack.callback(pool.close)
             genesis_if_empty(home, settings, workspace, demo)
-            background.start(services, stack)
+            background.start(services, app.state.indexing, stack)
             yield
 
     app = FastAPI(
@@ -59,6 +62,7 @@ def create_app(home: Home, settings: Settings, workspace: Path | None = None, de
         lifespan=lifespan,
     )
     app.state.services = services
+    app.state.indexing = Indexing(services)
     api = APIRouter(prefix="/api")
     for router in ALL:
         api.include_router(router)
@@ -75,7 +79,7 @@ Make = Callable[[Home, Settings, Path | None, bool], FastAPI]
 
 
 def run(make: Make, arguments: Sequence[str] | None = None) -> int:
-    """Serve what `make` makes on the inherited socket `--fd`; returns the exit code. The console's process uses it too."""
+    """Serve what `make` makes on the inherited socket `--fd`; returns the exit code. Also for the console."""
     options = _options(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     settings = replace(load_settings(), home=options.home.absolute())

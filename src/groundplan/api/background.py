@@ -1,4 +1,4 @@
-"""Work beside the requests of the control process: the audit sequencer, indexing, and kills that were written offline."""
+"""Work beside the requests of the control process: the audit sequencer, indexing, and kills written offline."""
 
 from __future__ import annotations
 

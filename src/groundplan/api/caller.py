@@ -19,7 +19,7 @@ from groundplan.core.audit.entry import OPERATOR, person_actor
 from groundplan.core.errors import Denied, Unauthenticated
 from groundplan.identity import sessions
 
-COOKIE = "groundplan_session"
+COOKIE = sessions.COOKIE
 LOOPBACK = frozenset({"127.0.0.1", "::1"})
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -29,7 +29,7 @@ class Caller:
     """Somebody who is known. `person` is None for the local operator who acts as nobody else."""
 
     actor: str
-    """As the audit log names them."""
+    """As the audit log names them: whoever signed in, also while acting as somebody in the demo."""
     person: UUID | None
     email: str | None
     name: str
@@ -41,6 +41,11 @@ class Caller:
     session: str | None = None
     duties: tuple[tuple[str, str], ...] = ()
     """(subject, duty) pairs."""
+
+    @property
+    def requester(self) -> str:
+        """Who asks for a change: the person acted as, so that in the demo, too, nobody approves what they asked for."""
+        return self.actor if self.person is None else person_actor(self.person)
 
 
 def caller_of(request: Request, services: Using) -> Caller:
@@ -73,7 +78,7 @@ def _by_session(services: Services, token: str) -> Caller | None:
         found = sessions.find_session(conn, token)
         if found is None:
             return None
-        who = found.acting_as or found.person_id
+        who = found.person
         person = store.person(conn, who) if who is not None else None
         duties = tuple(store.duties_of(conn, who)) if who is not None else ()
     if who is not None and (person is None or not person["active"]):
@@ -83,7 +88,7 @@ def _by_session(services: Services, token: str) -> Caller | None:
     acting = found.acting_as is not None
     name = f"you as {person['name']}" if acting else str(person["name"])
     return Caller(
-        person_actor(who), who, str(person["email"]), name, operator=False, demo=acting, csrf=found.csrf,
+        sessions.session_actor(found), who, str(person["email"]), name, operator=False, demo=acting, csrf=found.csrf,
         session=token, duties=duties,
     )  # fmt: skip
 

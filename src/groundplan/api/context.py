@@ -13,12 +13,10 @@ from fastapi import Depends, Request
 from psycopg import Connection
 from psycopg_pool import ConnectionPool
 
+from groundplan.api.release import Releases
 from groundplan.core.clock import Clock
 from groundplan.core.home import Home, write_atomically
 from groundplan.core.settings import Settings
-
-WORKSPACE_NOTE = "workspace"
-"""HOME/workspace: the folder of declarations that was applied last; its documents are the sources' files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +28,7 @@ class Services:
     workspace: Path | None
     """The folder given to `up`; None means the one that was applied last."""
     demo: bool
+    releases: Releases
     pool: ConnectionPool[Connection[tuple[Any, ...]]]
     clock: Clock
 
@@ -44,7 +43,7 @@ class Services:
         if self.workspace is not None:
             return self.workspace
         try:
-            noted = (self.home.root / WORKSPACE_NOTE).read_text(encoding="utf-8").strip()
+            noted = self.home.workspace.read_text(encoding="utf-8").strip()
         except OSError:
             return None
         return Path(noted) if noted else None
@@ -59,7 +58,7 @@ class Services:
 
     def note_folder(self, folder: Path) -> None:
         """Remember where the applied workspace is, for the documents of its sources."""
-        write_atomically(self.home.root / WORKSPACE_NOTE, f"{folder}\n".encode())
+        write_atomically(self.home.workspace, f"{folder}\n".encode())
 
 
 def services_of(request: Request) -> Services:

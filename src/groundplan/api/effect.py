@@ -1,6 +1,7 @@
 """Whether a change of live policy has reached every gateway: waits a moment for acknowledgements, then says who lacks.
 
-A stopped thing is *effective* where this is complete; otherwise each waiting gateway is named with until when it may serve.
+A stopped thing is *effective* where this is complete; otherwise each waiting gateway is named, with until when it may
+serve.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ _PAUSE = 0.05
 
 
 def effect_of(services: Services, number: int, wait: float = WAIT_SECONDS) -> dict[str, Any]:
-    """`{"complete", "number", "acknowledged": [epoch], "waiting": [{"epoch", "pid", "until"}]}` after at most `wait` s."""
+    """`{"complete", "number", "acknowledged": [epoch], "waiting": [...]}` within about `wait` s."""
     deadline = time.monotonic() + wait
     while True:
         with services.transaction() as conn:

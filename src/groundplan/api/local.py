@@ -1,4 +1,4 @@
-"""Calls to the local services of this `up`, which announce themselves in HOME. JSON in, JSON out; nothing is retried."""
+"""Calls to the local services of this `up`, which announce themselves in HOME. JSON both ways; nothing is retried."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ def post_local(home: Home, name: str, path: str, body: Any, timeout: float = 30.
     if endpoint is None:
         raise _unavailable(name, "is not running")
     parts = urlsplit(endpoint.url)
+    base = parts.path.rstrip("/").removesuffix("/v1")
     connection = http.client.HTTPConnection(parts.hostname or "127.0.0.1", parts.port, timeout=timeout)
     headers = {"Authorization": f"Bearer {endpoint.token}", "Content-Type": "application/json"}
     try:
-        connection.request("POST", f"{parts.path.rstrip('/')}{path}", json.dumps(body).encode(), headers)
+        connection.request("POST", base + path, json.dumps(body).encode(), headers)
         answer = connection.getresponse()
         status, payload = answer.status, answer.read()
         value = json.loads(payload) if payload else None

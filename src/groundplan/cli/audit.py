@@ -10,6 +10,7 @@ import typer
 from groundplan.cli.client import ControlClient
 from groundplan.cli.options import HomeOption, JsonOption, home_for
 from groundplan.cli.output import emit, table
+from groundplan.core.audit.keys import load_public
 from groundplan.core.audit.verify import verify as verify_folder
 
 app = typer.Typer(help="Verify the audit log from its files alone.", no_args_is_help=True, rich_markup_mode=None)
@@ -24,18 +25,17 @@ def verify(
     """Check every entry, every hash and the signature. Exit 1 where it does not hold, naming the entry."""
     place = home_for(home)
     target = folder or place.audit
-    key = place.keys / "checkpoint.pub"
-    verdict = verify_folder(target, None)
+    key = None if folder is not None else load_public(place, "checkpoint").public_bytes_raw()
+    verdict = verify_folder(target, key)
     value: dict[str, Any] = {
         "ok": verdict.ok,
         "entries": verdict.entries,
-        "root": verdict.root if isinstance(verdict.root, str) else verdict.root.hex(),
+        "root": verdict.root,
         "signed": verdict.signed,
-        "problems": [{"at": str(at), "message": message} for at, message in verdict.problems],
+        "problems": [{"at": problem.where, "message": problem.message} for problem in verdict.problems],
     }
-    del key
     lines = [f"{verdict.entries} entries hold, {verdict.signed}" if verdict.ok else f"{target} does not hold:"]
-    lines += [f"  {problem['at']}: {problem['message']}" for problem in value["problems"]]
+    lines += [f"  {problem}" for problem in verdict.problems]
     emit(value, as_json, "\n".join(lines))
     if not verdict.ok:
         raise typer.Exit(1)

@@ -30,5 +30,5 @@ def restore(
 ) -> None:
     """Put ARCHIVE into an empty HOME. A damaged archive is refused before anything is written."""
     place = home_for(home)
-    read_backup(archive.absolute(), place)
+    read_backup(archive.absolute(), place, settings_for(home), note)
     emit({"home": str(place.root)}, as_json, f"{place.root} is restored. Next: groundplan up --home {place.root}")

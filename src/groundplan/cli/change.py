@@ -41,7 +41,7 @@ def _text(path: Path) -> str:
 
 def plan(workspace: WorkspaceOption = None, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Show what would change, the priced alternatives, who must approve, and every refusal. Exit 65 if refused."""
-    files = workspace_files(workspace_for(workspace))
+    files = workspace_files(workspace_for(workspace, home))
     value = ControlClient.connect(home).post("/api/plan", {"files": files})
     emit(value, as_json, plan_text(value))
     if value["refusals"]:
@@ -55,7 +55,7 @@ def apply(
     as_json: JsonOption = False,
 ) -> None:
     """Make the next blueprint. What needs an approval waits as pending; the rest is served within a second."""
-    folder = workspace_for(workspace)
+    folder = workspace_for(workspace, home)
     client = ControlClient.connect(home)
     value = client.post("/api/apply", {"files": workspace_files(folder), "folder": str(folder), "reason": reason})
     emit(value, as_json, applied_text(value))

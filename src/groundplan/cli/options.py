@@ -31,9 +31,18 @@ def home_for(home: Path | None) -> Home:
     return Home(settings_for(home).home)
 
 
-def workspace_for(workspace: Path | None) -> Path:
-    """The workspace that was named, or the current folder when it holds YAML. Raises `Invalid` otherwise."""
-    folder = (workspace or load_settings().workspace or Path.cwd()).absolute()
+def workspace_for(workspace: Path | None, home: Path | None = None) -> Path:
+    """The workspace that was named, else the one that HOME serves, else the current folder. Raises `Invalid`."""
+    folder = (workspace or load_settings().workspace or noted_workspace(home) or Path.cwd()).absolute()
     if not folder.is_dir():
         raise Invalid(f"there is no folder {folder}", code="workspace_missing", hint="Name it: --workspace DIR.")
     return folder
+
+
+def noted_workspace(home: Path | None) -> Path | None:
+    """The folder that was applied last to this HOME, if it is known."""
+    try:
+        noted = home_for(home).workspace.read_text(encoding="utf-8").strip()
+    except OSError:
+        return None
+    return Path(noted) if noted else None

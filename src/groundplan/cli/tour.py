@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from groundplan.cli.ask import ask_once
+from groundplan.api.ask import ask_once
 from groundplan.cli.client import ControlClient
 from groundplan.cli.output import note
 from groundplan.core.errors import GroundplanError
@@ -95,7 +95,8 @@ def _audit(client: ControlClient, call_id: str) -> str:
             entry = next(iter(client.get(f"/api/why/{call_id}")["audit"]), None)
             if entry is not None:
                 proof = client.get(f"/api/audit/{entry['id']}/proof")
-                return f"entry {proof['index']}, proven by {len(proof['proof']['hashes'])} hashes under a signed checkpoint"
+                hashes = len(proof["proof"]["hashes"])
+                return f"entry {proof['index']}, proven by {hashes} hashes under a signed checkpoint"
         except GroundplanError:
             pass
         time.sleep(0.2)

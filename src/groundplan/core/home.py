@@ -23,6 +23,11 @@ class Home:
         return self.root / "operator.token"
 
     @property
+    def workspace(self) -> Path:
+        """The absolute path of the folder of declarations that was applied last, as one line of text."""
+        return self.root / "workspace"
+
+    @property
     def keys(self) -> Path:
         """checkpoint.key, blueprint.key, subject.key (private, 0600) and checkpoint.pub, blueprint.pub."""
         return self.root / "keys"

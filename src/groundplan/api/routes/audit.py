@@ -11,6 +11,7 @@ from groundplan.api.caller import Reader
 from groundplan.api.context import Using
 from groundplan.core.audit import store as audit_store
 from groundplan.core.audit import verify as audit_verify
+from groundplan.core.audit.keys import load_public
 from groundplan.core.audit.store import StoredEntry
 from groundplan.core.errors import NotFound, Unavailable
 
@@ -34,7 +35,9 @@ def list_entries(
 @router.get("/audit/verify")
 def verify(services: Using, _: Reader) -> dict[str, Any]:
     """Check all files of the log as `groundplan audit verify` does."""
-    return verdict_json(audit_verify.verify(services.home.audit, None))
+    return verdict_json(
+        audit_verify.verify(services.home.audit, load_public(services.home, "checkpoint").public_bytes_raw())
+    )
 
 
 @router.get("/audit/{entry_id}/proof")
@@ -65,4 +68,25 @@ def entry_json(stored: StoredEntry) -> dict[str, Any]:
         "actor": entry.actor,
         "subject": entry.subject,
         "detail": dict(entry.detail),
+    }
+
+
+def verdict_json(verdict: audit_verify.Verdict) -> dict[str, Any]:
+    """`{"ok", "entries", "root", "signed", "problems": [{"at", "message"}]}`"""
+    return {
+        "ok": verdict.ok,
+        "entries": verdict.entries,
+        "root": verdict.root,
+        "signed": verdict.signed,
+        "problems": [{"at": problem.where, "message": problem.message} for problem in verdict.problems],
+    }
+
+
+def proof_json(found: audit_verify.InclusionProof) -> dict[str, Any]:
+    """Hashes from the leaf upwards (hex) and the signed checkpoint, as text."""
+    return {
+        "index": found.index,
+        "entry": found.entry.decode(),
+        "hashes": [hash.hex() for hash in found.hashes],
+        "checkpoint": found.checkpoint.decode(),
     }

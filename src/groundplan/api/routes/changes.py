@@ -10,10 +10,11 @@ from fastapi import APIRouter, Request
 from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from groundplan.api import release, store
+from groundplan.api import store
 from groundplan.api.caller import Caller, Reader, SignedIn, require_duty
 from groundplan.api.context import Using
 from groundplan.core.errors import Denied
+from groundplan.governance.service import Approver
 
 router = APIRouter(tags=["changes"])
 MAY_RELEASE = frozenset({"engineering", "operations", "architecture", "product"})
@@ -60,7 +61,7 @@ class Decision(BaseModel):
 def plan(body: Declared, services: Using, _: Reader) -> dict[str, Any]:
     """What an apply of these files would do; changes nothing. Refusals are part of the answer."""
     with services.transaction() as conn:
-        return release.plan(conn, services, body.files)
+        return services.releases.plan(conn, body.files)
 
 
 @router.post("/apply")
@@ -70,7 +71,7 @@ def apply(body: Apply, request: Request, services: Using, caller: SignedIn) -> d
     if body.folder is not None and not caller.operator:
         raise Denied("only the local operator names a folder", code="operator_only", hint="Leave folder out.")
     with services.transaction() as conn:
-        value = release.apply(conn, services, caller, body.files, body.reason)
+        value = services.releases.apply(conn, caller.requester, body.files, body.reason)
     if body.folder is not None:
         services.note_folder(Path(body.folder))
     request.app.state.indexing.ask()
@@ -82,7 +83,7 @@ def rollback(body: Rollback, request: Request, services: Using, caller: SignedIn
     """Make blueprint n+1 with the content of an earlier one, decided again by today's rules."""
     require_duty(caller, MAY_RELEASE | {"security"}, "company")
     with services.transaction() as conn:
-        value = release.rollback(conn, services, caller, body.to, body.without_revoked, body.reason)
+        value = services.releases.rollback(conn, caller.requester, body.to, body.without_revoked, body.reason)
     request.app.state.indexing.ask()
     return value
 
@@ -104,9 +105,9 @@ def one_change(change_id: UUID, services: Using, _: Reader) -> dict[str, Any]:
 @router.post("/changes/{change_id}/approve")
 def approve(change_id: UUID, body: Decision, request: Request, services: Using, caller: SignedIn) -> dict[str, Any]:
     """Agree, by a duty that you hold. When the last need is met, the change becomes the next blueprint."""
-    person = _approver(caller)
+    approver = _approver(caller)
     with services.transaction() as conn:
-        value = release.approve(conn, services, caller, person, change_id, body.subject, body.duty, body.comment)
+        value = services.releases.approve(conn, approver, change_id, body.subject, body.duty, body.comment)
     request.app.state.indexing.ask()
     return value
 
@@ -114,25 +115,25 @@ def approve(change_id: UUID, body: Decision, request: Request, services: Using, 
 @router.post("/changes/{change_id}/refuse")
 def refuse(change_id: UUID, body: Decision, services: Using, caller: SignedIn) -> dict[str, Any]:
     """Say no, by a duty that you hold; the change is refused."""
-    person = _approver(caller)
+    approver = _approver(caller)
     with services.transaction() as conn:
-        return release.refuse(conn, services, caller, person, change_id, body.subject, body.duty, body.comment)
+        return services.releases.refuse(conn, approver, change_id, body.subject, body.duty, body.comment)
 
 
 @router.post("/changes/{change_id}/withdraw")
 def withdraw(change_id: UUID, services: Using, caller: SignedIn) -> dict[str, Any]:
     """Take back a change that you asked for, or an approval that you gave."""
     with services.transaction() as conn:
-        return release.withdraw(conn, services, caller, change_id)
+        return services.releases.withdraw(conn, caller.requester, change_id)
 
 
-def _approver(caller: Caller) -> UUID:
+def _approver(caller: Caller) -> Approver:
     if caller.person is None:
         raise Denied(
             "the operator does not approve", code="operator_never_approves",
             hint="Sign in as somebody who holds the duty: groundplan login --as E-MAIL.",
         )  # fmt: skip
-    return caller.person
+    return Approver(caller.person, caller.demo)
 
 
 def with_approvals(conn: Connection[Any], changes: list[dict[str, Any]]) -> list[dict[str, Any]]:

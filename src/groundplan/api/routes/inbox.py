@@ -1,4 +1,4 @@
-"""The inbox: everything that waits for somebody, in one list: approvals, findings, stopped scopes, gateways in trouble."""
+"""The inbox: everything that waits for somebody, in one list: approvals, findings, stops, silent gateways."""
 
 from __future__ import annotations
 

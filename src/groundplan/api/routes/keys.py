@@ -13,7 +13,6 @@ from groundplan.api import store
 from groundplan.api.caller import Reader, SignedIn, require_duty
 from groundplan.api.context import Using
 from groundplan.api.effect import effect_of
-from groundplan.api.routes.people import known_person
 from groundplan.api.served import current_blueprint, known_workload
 from groundplan.core.errors import NotFound
 from groundplan.identity import service as identity
@@ -40,7 +39,7 @@ def create_key(body: NewKey, services: Using, caller: SignedIn) -> dict[str, Any
     expires = None if body.days is None else services.clock.now() + timedelta(days=body.days)
     with services.transaction() as conn:
         workload = known_workload(current_blueprint(conn), body.workload)
-        person = None if body.user is None else known_person(conn, body.user)
+        person = None if body.user is None else identity.find_person(conn, body.user).id
         key_id, secret = identity.create_key(conn, caller.actor, workload.name, person, body.acts_for_others, expires)
     return {"id": str(key_id), "key": secret, "workload": workload.name, "user": body.user, "expires_at": expires}
 

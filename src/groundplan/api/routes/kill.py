@@ -8,10 +8,9 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from groundplan.api import store
-from groundplan.api.caller import Caller, Reader, SignedIn, require_duty
+from groundplan.api.caller import Reader, SignedIn, require_duty
 from groundplan.api.context import Using
 from groundplan.api.effect import effect_of
-from groundplan.core.errors import NotFound
 from groundplan.identity import service as identity
 
 router = APIRouter(tags=["kill"])
@@ -45,12 +44,6 @@ def kill(body: Stop, services: Using, caller: SignedIn) -> dict[str, Any]:
 def lift(body: Stop, services: Using, caller: SignedIn) -> dict[str, Any]:
     """Let a stopped scope run again."""
     require_duty(caller, MAY_KILL, body.scope)
-    return _lift(body, services, caller)
-
-
-def _lift(body: Stop, services: Using, caller: Caller) -> dict[str, Any]:
     with services.transaction() as conn:
-        if not any(row["scope"] == body.scope for row in store.kills(conn)):
-            raise NotFound(f"{body.scope} is not stopped", code="kill_unknown", hint="GET /api/kill lists what is.")
         number = identity.lift(conn, caller.actor, body.scope)
     return {"scope": body.scope, "effective": effect_of(services, number)}

@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter
-from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from groundplan.api import store
 from groundplan.api.caller import Reader, SignedIn, require_duty
 from groundplan.api.context import Using
 from groundplan.api.effect import effect_of
-from groundplan.core.errors import NotFound
 from groundplan.identity import service as identity
 
 router = APIRouter(tags=["people"])
@@ -43,7 +41,7 @@ def add_member(group: str, body: Member, services: Using, caller: SignedIn) -> d
     """Put a person into a group or team."""
     require_duty(caller, MAY_CHANGE, "company")
     with services.transaction() as conn:
-        number = identity.add_member(conn, caller.actor, group, known_person(conn, body.person))
+        number = identity.add_member(conn, caller.actor, group, body.person)
     return {"group": group, "person": body.person, "effective": effect_of(services, number)}
 
 
@@ -52,7 +50,7 @@ def remove_member(group: str, person: str, services: Using, caller: SignedIn) ->
     """Take a person out of a group or team: the next retrieval no longer sees what only it may read."""
     require_duty(caller, MAY_CHANGE, "company")
     with services.transaction() as conn:
-        number = identity.remove_member(conn, caller.actor, group, known_person(conn, person))
+        number = identity.remove_member(conn, caller.actor, group, person)
     return {"group": group, "person": person, "effective": effect_of(services, number)}
 
 
@@ -61,15 +59,5 @@ def person_left(person: str, services: Using, caller: SignedIn) -> dict[str, Any
     """Somebody has left: all their permissions, sessions and keys end."""
     require_duty(caller, MAY_CHANGE, "company")
     with services.transaction() as conn:
-        number = identity.deactivate_person(conn, caller.actor, known_person(conn, person))
+        number = identity.deactivate_person(conn, caller.actor, identity.find_person(conn, person).id)
     return {"person": person, "effective": effect_of(services, number)}
-
-
-def known_person(conn: Connection[Any], email: str) -> Any:
-    """The id of a person by e-mail address. Raises `NotFound`."""
-    row = store.person_by_email(conn, email)
-    if row is None:
-        raise NotFound(
-            f"nobody here is called {email[:80]}", code="person_unknown", hint="GET /api/people lists people."
-        )
-    return row["id"]

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from groundplan.api.caller import COOKIE, Operator, SignedIn, is_loopback
 from groundplan.api.context import Using
-from groundplan.api.routes.people import known_person
 from groundplan.core.errors import Denied
+from groundplan.identity import service as identity
 from groundplan.identity import sessions
 
 router = APIRouter(tags=["session"])
@@ -37,7 +37,7 @@ class ActAs(BaseModel):
 def login_link(body: LinkFor, request: Request, services: Using, caller: Operator) -> dict[str, Any]:
     """A link that signs in once, within ten minutes."""
     with services.transaction() as conn:
-        person = None if body.person is None else known_person(conn, body.person)
+        person = None if body.person is None else identity.find_person(conn, body.person).id
         token = sessions.create_login_link(conn, caller.actor, person)
     port = request.url.port or 80
     return {"url": f"http://localhost:{port}/login/{token}", "person": body.person}
@@ -49,7 +49,14 @@ def redeem(token: str, services: Using) -> Response:
     with services.transaction() as conn:
         session = sessions.redeem(conn, token)
     answer = RedirectResponse("/", status_code=303)
-    answer.set_cookie(COOKIE, session, httponly=True, samesite="strict", path="/", max_age=12 * 3600)
+    answer.set_cookie(
+        COOKIE,
+        session,
+        httponly=True,
+        samesite="strict",
+        path="/",
+        max_age=int(sessions.SESSION_LIFETIME.total_seconds()),
+    )
     return answer
 
 
@@ -70,13 +77,18 @@ def who_am_i(services: Using, caller: SignedIn) -> dict[str, Any]:
 @router.post("/session/act-as")
 def act_as(body: ActAs, request: Request, services: Using, caller: SignedIn) -> dict[str, Any]:
     """In the demo, on this machine: act as one of its people ("you as Maria"); counts as no evidence."""
-    if not services.demo or not is_loopback(request) or caller.session is None:
+    if not services.demo or not is_loopback(request):
         raise Denied(
-            "acting as somebody is only for the demo, on this machine", code="act_as_demo_only",
-            hint="Start `groundplan up --demo` and sign in with its link.",
-        )  # fmt: skip
+            "acting as somebody is only for the demo, on this machine",
+            code="act_as",
+            hint="Start `groundplan up --demo`.",
+        )
+    if caller.session is None:
+        raise Denied(
+            "a token acts as nobody", code="act_as", hint="Sign in with `groundplan login`, then act as somebody."
+        )
     with services.transaction() as conn:
-        person = None if body.person is None else known_person(conn, body.person)
+        person = None if body.person is None else identity.find_person(conn, body.person).id
         sessions.act_as(conn, caller.session, person)
     return {"acting_as": body.person}
 

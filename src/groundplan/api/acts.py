@@ -1,0 +1,238 @@
+"""What the demo's acts do, each on the running installation, through the same doors as everybody else.
+
+No result is made up: an act that cannot be done raises the error it met.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from groundplan.api.ask import post_chat
+from groundplan.api.caller import Caller
+from groundplan.api.context import Services
+from groundplan.api.effect import effect_of
+from groundplan.api.local import post_local
+from groundplan.api.served import current_blueprint, known_workload, local_services
+from groundplan.core.audit import verify as audit_verify
+from groundplan.core.errors import NotFound, Unavailable
+from groundplan.identity import service as identity
+
+WORKLOAD = "staff-assistant"
+HR_QUESTION = "What are the salary bands?"
+ASKERS = ("ben@acme.example", "hana@acme.example")
+RACE_WORKLOAD = "budget-check"
+RACE_CALLS = 200
+RACE_AT_ONCE = 64
+KEY_MINUTES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the visitor chose; None means the act's default."""
+
+    person: str | None = None
+    workload: str | None = None
+    question: str | None = None
+
+
+Act = Callable[[Services, Caller, Told], dict[str, Any]]
+
+
+def cloud_down(services: Services, _: Caller, __: Told) -> dict[str, Any]:
+    """Every scripted cloud resets its connections at once; declared fallbacks answer."""
+    names = _clouds(services)
+    for name in names:
+        post_local(services.home, name, "/control", {"mode": "down"})
+    told = [f"{', '.join(names)} now resets every connection.", "Watch the lines swing to the fallbacks."]
+    return {"title": "The cloud is down", "services": names, "told": told}
+
+
+def cloud_up(services: Services, _: Caller, __: Told) -> dict[str, Any]:
+    """The scripted clouds answer again."""
+    names = _clouds(services)
+    for name in names:
+        post_local(services.home, name, "/control", {"mode": "ok"})
+    return {"title": "The cloud is back", "services": names, "told": [f"{', '.join(names)} answers again."]}
+
+
+def ask_as(services: Services, caller: Caller, told: Told) -> dict[str, Any]:
+    """The same question as two people (or the one that was named): what each may see decides what each is told."""
+    question = told.question or HR_QUESTION
+    workload = told.workload or WORKLOAD
+    people = (told.person,) if told.person else ASKERS
+    answers = [_asked(services, caller, workload, person, question) for person in people]
+    lines = [f"{a['person']} was given {len(a['sources'])} passages: {_paths(a)}." for a in answers]
+    return {"title": "The same question as two people", "question": question, "answers": answers, "told": lines}
+
+
+def revoke_hr(services: Services, caller: Caller, told: Told) -> dict[str, Any]:
+    """Take somebody out of the group hr; the next retrieval no longer sees its documents."""
+    person = told.person or ASKERS[1]
+    with services.transaction() as conn:
+        number = identity.remove_member(conn, caller.actor, "hr", person)
+    effective = effect_of(services, number)
+    told_lines = [f"{person} is out of the group hr.", "Ask again: what only hr may read is gone."]
+    return {"title": "Access is revoked", "person": person, "effective": effective, "told": told_lines}
+
+
+def restore_hr(services: Services, caller: Caller, told: Told) -> dict[str, Any]:
+    """Put somebody back into the group hr."""
+    person = told.person or ASKERS[1]
+    with services.transaction() as conn:
+        number = identity.add_member(conn, caller.actor, "hr", person)
+    told_lines = [f"{person} is in the group hr again."]
+    return {"title": "Access is back", "person": person, "effective": effect_of(services, number), "told": told_lines}
+
+
+def budget_race(services: Services, caller: Caller, _: Told) -> dict[str, Any]:
+    """200 equal calls at once against a budget for 100 a day."""
+    gateway = _gateway(services)
+    key_id, key = _key(services, caller, RACE_WORKLOAD, None)
+    began = time.monotonic()
+    body = {"model": RACE_WORKLOAD, "messages": [{"role": "user", "content": "ping"}], "max_tokens": 8}
+    try:
+        _await_key(gateway, key)
+        with ThreadPoolExecutor(RACE_AT_ONCE) as pool:
+            found = list(pool.map(lambda _: _outcome(*post_chat(gateway, key, body)), range(RACE_CALLS)))
+    finally:
+        _drop_key(services, caller, key_id)
+    counted = Counter(found)
+    seconds = time.monotonic() - began
+    lines = [
+        f"{RACE_CALLS} calls in {seconds:.1f} s: {counted['served']} were served, "
+        f"{counted['budget_exhausted']} were refused because the budget was used up."
+    ]
+    if counted["served"] < RACE_CALLS // 2:
+        lines.append("Part of today's budget had been spent before.")
+    return {
+        "title": "200 calls on a budget for 100",
+        "calls": RACE_CALLS,
+        "served": counted["served"],
+        "refused": counted["budget_exhausted"],
+        "outcomes": dict(counted),
+        "seconds": round(seconds, 3),
+        "told": lines,
+    }
+
+
+def tamper(services: Services, _: Caller, __: Told) -> dict[str, Any]:
+    """Change one byte in a copy of the audit log and verify the copy; the real log is not touched."""
+    with tempfile.TemporaryDirectory(prefix="groundplan-tamper-") as folder:
+        copy = Path(folder) / "audit"
+        shutil.copytree(services.home.audit, copy, ignore=shutil.ignore_patterns("lock", ".*"))
+        bundles = sorted(path for path in (copy / "tile" / "entries").rglob("*") if path.is_file())
+        if not bundles:
+            raise Unavailable("the log has no entry yet", code="audit_empty", hint="Ask again in a second.")
+        file = random.choice(bundles)
+        data = bytearray(file.read_bytes())
+        at = random.randrange(len(data) // 2, len(data))
+        data[at] ^= 0x01
+        file.write_bytes(bytes(data))
+        verdict = audit_verify.verify(copy, None)
+    problems = [{"at": problem.where, "message": problem.message} for problem in verdict.problems]
+    lines = ["One bit of one byte was changed in a copy of the log."]
+    lines += [f"{problem}." for problem in verdict.problems[:3]] or ["It was not found."]
+    return {"title": "Tampering is found", "ok": verdict.ok, "problems": problems, "told": lines}
+
+
+def rollback(services: Services, caller: Caller, _: Told) -> dict[str, Any]:
+    """Go back to the blueprint before, as a new blueprint; where there is only one, to that one's own content."""
+    with services.transaction() as conn:
+        now = current_blueprint(conn).number
+        value = services.releases.rollback(conn, caller.requester, None, False, "rolled back in the demo")
+    lines = [f"Blueprint {value['blueprint']} has the content of blueprint {max(1, now - 1)}; numbers never go back."]
+    return {"title": "One command back", "from": now, **value, "told": lines}
+
+
+ACTS: dict[str, Act] = {
+    "cloud-down": cloud_down,
+    "cloud-up": cloud_up,
+    "ask-as": ask_as,
+    "revoke-hr": revoke_hr,
+    "restore-hr": restore_hr,
+    "budget-race": budget_race,
+    "tamper": tamper,
+    "rollback": rollback,
+}
+
+
+def _clouds(services: Services) -> list[str]:
+    """Scripted services that play a cloud: those of deployments at sites of type cloud."""
+    with services.transaction() as conn:
+        blueprint = current_blueprint(conn)
+    clouds = {site.name for site in blueprint.sites if site.type == "cloud"}
+    urls = {deployment.url for deployment in blueprint.deployments if deployment.site in clouds}
+    names = [name for name in local_services(blueprint) if name.startswith("scripted-") and f"local:{name}" in urls]
+    if not names:
+        raise NotFound("no cloud of this demo is scripted", code="no_scripted_cloud", hint="Use the example company.")
+    return names
+
+
+def _gateway(services: Services) -> str:
+    url = services.addresses().get("gateway")
+    if url is None:
+        raise Unavailable("no gateway runs", code="gateway_unreachable", hint="Start `groundplan up`.")
+    return url
+
+
+def _asked(services: Services, caller: Caller, workload: str, person: str, question: str) -> dict[str, Any]:
+    gateway = _gateway(services)
+    key_id, key = _key(services, caller, workload, person)
+    try:
+        _await_key(gateway, key)
+        body = {"model": workload, "messages": [{"role": "user", "content": question}], "max_tokens": 120}
+        status, value = post_chat(gateway, key, body)
+    finally:
+        _drop_key(services, caller, key_id)
+    facts = value.get("groundplan") or {}
+    error = value.get("error") or {}
+    answer = value["choices"][0]["message"]["content"] if status == 200 else error.get("message", "")
+    return {
+        "person": person,
+        "status": status,
+        "answer": answer,
+        "sources": facts.get("sources", []),
+        "call_id": facts.get("call_id") or error.get("call_id"),
+        "site": facts.get("site"),
+        "cost_usd": facts.get("cost_usd"),
+    }
+
+
+def _paths(answer: dict[str, Any]) -> str:
+    found = {f"{source['source']}/{source['path']}" for source in answer["sources"]}
+    return ", ".join(sorted(found)) or "nothing that answers it"
+
+
+def _key(services: Services, caller: Caller, workload: str, person: str | None) -> tuple[Any, str]:
+    expires = services.clock.now() + timedelta(minutes=KEY_MINUTES)
+    with services.transaction() as conn:
+        known_workload(current_blueprint(conn), workload)
+        who = None if person is None else identity.find_person(conn, person).id
+        made: tuple[Any, str] = identity.create_key(conn, caller.actor, workload, who, False, expires)
+    return made
+
+
+def _drop_key(services: Services, caller: Caller, key_id: Any) -> None:
+    with services.transaction() as conn:
+        identity.revoke_key(conn, caller.actor, key_id)
+
+
+def _await_key(gateway: str, key: str, seconds: float = 3.0) -> None:
+    """Until the gateways know a new key; a call without messages costs nothing."""
+    deadline = time.monotonic() + seconds
+    while post_chat(gateway, key, {"model": "auto", "messages": []})[0] == 401 and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def _outcome(status: int, value: dict[str, Any]) -> str:
+    return "served" if status == 200 else str((value.get("error") or {}).get("code", status))

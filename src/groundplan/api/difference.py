@@ -1,0 +1,65 @@
+"""How the workspace folder differs from what is served, in one line each; kept until one of the two changes."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+from psycopg import Connection
+
+from groundplan.api.context import Services
+from groundplan.blueprint.model import Blueprint
+from groundplan.core.errors import GroundplanError
+
+Stamp = tuple[int, tuple[tuple[str, int, int], ...]]
+_lock = threading.Lock()
+_newest: dict[Path, tuple[Stamp, list[str]]] = {}
+
+
+def workspace_difference(conn: Connection[Any], services: Services, blueprint: Blueprint | None) -> list[str]:
+    """Differences in words; empty where there is no folder. Problems of the workspace are told as differences, too."""
+    folder = services.folder()
+    if folder is None or blueprint is None or not folder.is_dir():
+        return []
+    stamp = (blueprint.number, _stamp(folder))
+    with _lock:
+        known = _newest.get(folder)
+    if known is not None and known[0] == stamp:
+        return known[1]
+    found = _difference(conn, services, folder)
+    with _lock:
+        _newest[folder] = (stamp, found)
+    return found
+
+
+def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    return tuple(
+        (path.relative_to(folder).as_posix(), status.st_mtime_ns, status.st_size)
+        for path in yaml_files(folder)
+        for status in [path.stat()]
+    )
+
+
+def yaml_files(folder: Path) -> list[Path]:
+    """The files of a workspace, sorted; hidden folders are left out."""
+    return [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix in {".yaml", ".yml"}
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
+
+
+def _difference(conn: Connection[Any], services: Services, folder: Path) -> list[str]:
+    try:
+        files = {path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8") for path in yaml_files(folder)}
+        planned = services.releases.plan(conn, files)
+    except GroundplanError as error:
+        return [str(problem) for problem in error.problems] or [str(error)]
+    except (OSError, UnicodeDecodeError) as error:
+        return [f"the workspace cannot be read: {error.__class__.__name__}"]
+    waiting = {item["subject"] for item in planned["pending"]}
+    lines = [f"{item['type']} {item['subject']}" for item in planned["differences"] if item["subject"] not in waiting]
+    return lines + [f"refused: {problem['message']}" for problem in planned["refusals"]]

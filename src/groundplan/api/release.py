@@ -1,0 +1,65 @@
+"""What the routes ask of `release`, with our keys and clock, in JSON shapes. Decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from psycopg import Connection
+
+from groundplan.core.audit.keys import load_private
+from groundplan.core.clock import Clock, SystemClock
+from groundplan.core.errors import Conflict
+from groundplan.core.home import Home
+from groundplan.governance.service import Approver
+from groundplan.release import service
+from groundplan.release import store as release_store
+from groundplan.release.service import Signing
+
+Db = Connection[Any]
+Files = Mapping[str, str]
+
+
+class Releases:
+    """The releases of one HOME, each in the transaction of the connection that is given."""
+
+    def __init__(self, home: Home, clock: Clock | None = None, demo: bool = False) -> None:
+        self._signing = Signing(load_private(home, "blueprint"), clock or SystemClock(), demo=demo)
+
+    def genesis(self, conn: Db, files: Files) -> bool:
+        """Make blueprint 1 where there is none; whether it did."""
+        if release_store.newest(conn) is not None:
+            return False
+        try:
+            service.genesis(conn, self._signing, files)
+        except Conflict as error:
+            if error.code == "already_started":
+                return False
+            raise
+        return True
+
+    def plan(self, conn: Db, files: Files) -> dict[str, Any]:
+        return service.preview(conn, self._signing, files).to_json()
+
+    def apply(self, conn: Db, actor: str, files: Files, reason: str) -> dict[str, Any]:
+        return service.apply(conn, self._signing, actor, files, reason=reason).to_json()
+
+    def rollback(self, conn: Db, actor: str, to: int | None, without_revoked: bool, reason: str) -> dict[str, Any]:
+        done = service.rollback(conn, self._signing, actor, to, without_revoked=without_revoked, reason=reason)
+        return done.to_json()
+
+    def approve(
+        self, conn: Db, approver: Approver, change: UUID, subject: str | None, duty: str | None, comment: str
+    ) -> dict[str, Any]:
+        done = service.approve(conn, self._signing, approver, change, subject=subject, duty=duty, comment=comment)
+        return done.to_json()
+
+    def refuse(
+        self, conn: Db, approver: Approver, change: UUID, subject: str | None, duty: str | None, comment: str
+    ) -> dict[str, Any]:
+        done = service.refuse(conn, self._signing, approver, change, subject=subject, duty=duty, comment=comment)
+        return {"change": str(done.id), "state": done.state}
+
+    def withdraw(self, conn: Db, actor: str, change: UUID) -> dict[str, Any]:
+        return service.withdraw(conn, self._signing, actor, change).to_json()

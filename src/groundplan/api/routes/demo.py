@@ -1,0 +1,46 @@
+"""The demo's real acts: cloud down, ask as two people, revoke, exhaust a budget, tamper with a copy, roll back.
+
+Each does the thing itself and answers with what really happened. Only where `up --demo` runs, and from this machine.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, ConfigDict, StringConstraints
+
+from groundplan.api import acts
+from groundplan.api.caller import SignedIn, is_loopback
+from groundplan.api.context import Using
+from groundplan.core.errors import Denied, NotFound
+
+router = APIRouter(prefix="/demo", tags=["demo"])
+
+
+class Act(BaseModel):
+    """What an act may be told; all have defaults."""
+
+    model_config = ConfigDict(extra="forbid")
+    person: Annotated[str, StringConstraints(max_length=320)] | None = None
+    workload: Annotated[str, StringConstraints(max_length=63)] | None = None
+    question: Annotated[str, StringConstraints(min_length=1, max_length=2000)] | None = None
+
+
+@router.get("")
+def list_acts(services: Using, _: SignedIn) -> dict[str, Any]:
+    """Which acts there are; none outside of the demo."""
+    return {"demo": services.demo, "acts": list(acts.ACTS) if services.demo else []}
+
+
+@router.post("/{act}")
+def perform(act: str, body: Act, request: Request, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """Do it. The answer has `act`, `title`, `told` (sentences) and the facts of the act."""
+    if not services.demo or not is_loopback(request):
+        raise Denied(
+            "these acts are only for the demo, on this machine", code="demo_only", hint="Start `groundplan up --demo`."
+        )
+    perform_it = acts.ACTS.get(act)
+    if perform_it is None:
+        raise NotFound(f"there is no act '{act[:40]}'", code="act_unknown", hint=f"Acts: {', '.join(acts.ACTS)}.")
+    return {"act": act, **perform_it(services, caller, acts.Told(body.person, body.workload, body.question))}

@@ -1,0 +1,348 @@
+"""The control API as its own process on a real database: who may, what it tells, what it refuses."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from groundplan.api.genesis import take_up_keys
+from groundplan.core.home import Home
+from groundplan.testing.database import Database
+
+WORKSPACE = """\
+kind: company
+name: acme
+format: 1
+---
+kind: person
+name: ana
+email: ana@acme.example
+full_name: Ana Lind
+---
+kind: person
+name: sam
+email: sam@acme.example
+full_name: Sam Berg
+---
+kind: group
+name: hr
+members: [ana]
+---
+kind: site
+name: here
+type: private
+jurisdiction: EU
+---
+kind: deployment
+name: local
+site: here
+model: acme/model
+url: http://127.0.0.1:9/v1
+price: {input: 0 USD/Mtok, output: 10 USD/Mtok}
+---
+kind: workload
+name: assistant
+purpose: Answer questions
+stage: pilot
+sensitivity: internal
+residency: [EU]
+deployments: [local]
+owners: {business: ana, security: sam}
+---
+kind: budget
+name: assistant
+covers: workload/assistant
+limit: 100 USD/month
+"""
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    body: Any
+    headers: dict[str, str]
+
+    @property
+    def code(self) -> str:
+        return str(self.body["error"]["code"])
+
+
+@dataclass(frozen=True)
+class Control:
+    """A running control process; requests carry the operator's token unless told otherwise."""
+
+    home: Home
+    workspace: Path
+    port: int
+
+    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        sent = {"Authorization": f"Bearer {self.home.operator_token.read_text().strip()}"}
+        sent.update({name.replace("_", "-"): value for name, value in headers.items()})
+        sent = {name: value for name, value in sent.items() if value}
+        data = None
+        if body is not None:
+            data = body if isinstance(body, bytes) else json.dumps(body).encode()
+            sent["Content-Type"] = "application/json"
+        try:
+            connection.request(method, path, data, sent)
+            reply = connection.getresponse()
+            raw = reply.read()
+            given = {name.lower(): value for name, value in reply.getheaders()}
+        finally:
+            connection.close()
+        return Answer(reply.status, json.loads(raw) if raw.startswith((b"{", b"[")) else raw, given)
+
+    def files(self) -> dict[str, str]:
+        return {path.name: path.read_text() for path in self.workspace.glob("*.yaml")}
+
+    def sign_in(self, person: str | None = None) -> dict[str, str]:
+        """Headers of a browser that followed a one-time link."""
+        url = self.ask("POST", "/api/login-links", {"person": person}).body["url"]
+        reply = self.ask("GET", urlsplit(url).path, Authorization="")
+        assert reply.status == 303
+        cookie = reply.headers["set-cookie"]
+        assert "HttpOnly" in cookie and "samesite=strict" in cookie.lower()
+        session = {"Authorization": "", "Cookie": cookie.partition(";")[0]}
+        csrf = self.ask("GET", "/api/session", **session).body["csrf"]
+        return {**session, "X_CSRF_Token": csrf}
+
+
+@pytest.fixture
+def control(database: Database, tmp_path: Path) -> Iterator[Control]:
+    home, workspace = Home(tmp_path / "home"), tmp_path / "workspace"
+    workspace.mkdir()
+    (workspace / "acme.yaml").write_text(WORKSPACE)
+    take_up_keys(home)
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    log = (tmp_path / "control.log").open("wb")
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "groundplan.api.app", "--home", str(home.root), "--fd", str(listener.fileno())),
+            *("--workspace", str(workspace), "--demo"),
+        ],
+        env={**os.environ, "GROUNDPLAN_DATABASE_URL": database.dsn},
+        pass_fds=(listener.fileno(),),
+        stdout=log,
+        stderr=log,
+    )
+    listener.close()
+    found = Control(home, workspace, port)
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            assert process.poll() is None, (tmp_path / "control.log").read_text()
+            assert time.monotonic() < deadline, (tmp_path / "control.log").read_text()
+            try:
+                if found.ask("GET", "/livez").status == 200:
+                    break
+            except OSError:
+                time.sleep(0.05)
+        yield found
+    finally:
+        process.terminate()
+        process.wait(20)
+        log.close()
+
+
+def test_genesis_and_status(control: Control) -> None:
+    status = control.ask("GET", "/api/status").body
+    assert status["blueprint"] == 1 and status["company"] == "acme"
+    assert status["gateways"] == [] and status["pending"] == [] and status["difference"] == []
+    assert status["postgres"] == "external"
+    blueprint = control.ask("GET", "/api/blueprints/current").body
+    assert blueprint["genesis"] and blueprint["content"]["budgets"][0]["limit_usd"] == "100.000000000000"
+    assert [row["number"] for row in control.ask("GET", "/api/blueprints").body["blueprints"]] == [1]
+
+
+def test_nobody_comes_in_without_being_known(control: Control) -> None:
+    assert control.ask("GET", "/api/status", Authorization="").code == "not_signed_in"
+    assert control.ask("GET", "/api/status", Authorization="Bearer gpo_wrong").code == "token_invalid"
+    assert control.ask("GET", "/api/status", Authorization="", Cookie="groundplan_session=x").status == 401
+
+
+def test_a_rebound_name_reaches_nothing(control: Control) -> None:
+    refused = control.ask("GET", "/api/status", Host="evil.example")
+    assert (refused.status, refused.code) == (421, "host_not_allowed")
+    assert control.ask("GET", "/api/status", Host=f"localhost:{control.port}").status == 200
+
+
+def test_answers_carry_safe_headers(control: Control) -> None:
+    headers = control.ask("GET", "/api/status").headers
+    assert "default-src 'self'" in headers["content-security-policy"]
+    assert headers["x-content-type-options"] == "nosniff" and headers["x-frame-options"] == "DENY"
+
+
+def test_a_link_works_once_and_writes_need_the_csrf_token(control: Control) -> None:
+    url = control.ask("POST", "/api/login-links", {"person": None}).body["url"]
+    assert control.ask("GET", urlsplit(url).path, Authorization="").status == 303
+    assert control.ask("GET", urlsplit(url).path, Authorization="").status == 401
+    browser = control.sign_in("ana@acme.example")
+    me = control.ask("GET", "/api/session", **browser).body
+    assert me["email"] == "ana@acme.example" and not me["operator"]
+    forged = {**browser, "X_CSRF_Token": ""}
+    assert control.ask("POST", "/api/logout", {}, **forged).code == "csrf"
+    elsewhere = control.ask("POST", "/api/logout", {}, Origin="http://evil.example", **browser)
+    assert elsewhere.code == "csrf_origin"
+    assert control.ask("POST", "/api/logout", {}, **browser).status == 200
+    assert control.ask("GET", "/api/session", **browser).status == 401
+
+
+def test_keys_are_shown_once_and_revoked(control: Control) -> None:
+    made = control.ask("POST", "/api/keys", {"workload": "assistant", "user": "ana@acme.example"})
+    assert made.status == 201 and made.body["key"].startswith("gp_")
+    listed = control.ask("GET", "/api/keys").body["keys"]
+    assert listed[0]["id"] == made.body["id"] and made.body["key"] not in json.dumps(listed)
+    gone = control.ask("DELETE", f"/api/keys/{made.body['id']}").body
+    assert gone["effective"]["complete"], "no gateway runs that could still serve"
+    assert control.ask("GET", "/api/keys").body["keys"][0]["state"] == "revoked"
+    assert control.ask("POST", "/api/keys", {"workload": "nobody"}).code == "workload_unknown"
+    assert control.ask("POST", "/api/keys", {"workload": "assistant", "user": "x@acme.example"}).status == 404
+
+
+def test_bad_requests_have_code_and_hint(control: Control) -> None:
+    cases = [
+        control.ask("POST", "/api/keys", {"workload": "assistant", "colour": "red"}),
+        control.ask("POST", "/api/keys", b"{not json"),
+        control.ask("POST", "/api/keys", b"\xff\xfe"),
+        control.ask("GET", "/api/blueprints/999"),
+        control.ask("GET", "/api/blueprints/;drop"),
+        control.ask("GET", "/api/calls/not-an-id"),
+        control.ask("DELETE", "/api/status"),
+        control.ask("GET", "/api/nowhere"),
+    ]
+    for answer in cases:
+        assert 400 <= answer.status < 500, answer
+        assert answer.body["error"]["code"] and answer.body["error"]["hint"], answer
+
+
+def test_a_huge_body_is_not_read(control: Control) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", control.port, timeout=10)
+    connection.putrequest("POST", "/api/plan")
+    connection.putheader("Content-Length", str(50 << 20))
+    connection.endheaders()
+    reply = connection.getresponse()
+    assert reply.status == 413
+    connection.close()
+
+
+def test_apply_then_roll_back(control: Control) -> None:
+    files = {name: text.replace("100 USD/month", "90 USD/month") for name, text in control.files().items()}
+    planned = control.ask("POST", "/api/plan", {"files": files}).body
+    assert planned["refusals"] == [] and any("budget" in d["subject"] for d in planned["differences"])
+    applied = control.ask("POST", "/api/apply", {"files": files, "reason": "less"})
+    assert applied.body["blueprint"] == 2, applied
+    assert control.ask("GET", "/api/status").body["difference"], "the folder still says 100"
+    diff = control.ask("GET", "/api/blueprints/2/diff").body["files"][0]["diff"]
+    assert "-limit: 100 USD/month" in diff and "+limit: 90 USD/month" in diff
+    undone = control.ask("POST", "/api/rollback", {"reason": "more"})
+    assert undone.body["blueprint"] == 3, undone
+    assert control.ask("GET", "/api/status").body["difference"] == []
+
+
+def test_a_wrong_workspace_is_refused_with_places(control: Control) -> None:
+    files = {name: text.replace("business: ana", "business: nobody") for name, text in control.files().items()}
+    refused = control.ask("POST", "/api/apply", {"files": files, "reason": "wrong"})
+    assert refused.status == 400
+    assert any(problem.get("where", "").startswith("acme.yaml:") for problem in refused.body["error"]["problems"])
+    assert control.ask("GET", "/api/status").body["blueprint"] == 1
+
+
+def test_production_waits_and_the_operator_never_approves(control: Control) -> None:
+    everybody = (
+        "{business: ana, product: ana, architecture: ana, engineering: ana, operations: ana, security: sam, "
+        "finance: sam, data: sam, compliance: sam}"
+    )
+    files = {
+        name: text.replace("stage: pilot", "stage: production").replace("{business: ana, security: sam}", everybody)
+        for name, text in control.files().items()
+    }
+    applied = control.ask("POST", "/api/apply", {"files": files, "reason": "go live"}).body
+    pending = control.ask("GET", "/api/status").body["pending"]
+    assert applied["pending"] and pending[0]["waits_for"]
+    change = pending[0]["change"]
+    assert control.ask("POST", f"/api/changes/{change}/approve", {}).code == "operator_never_approves"
+    assert any(item["kind"] == "approval" for item in control.ask("GET", "/api/inbox").body["items"])
+    for person in ("ana@acme.example", "sam@acme.example"):
+        browser = control.sign_in(person)
+        done = control.ask("POST", f"/api/changes/{change}/approve", {"comment": "fine"}, **browser)
+        assert done.status == 200, done
+    assert control.ask("GET", "/api/status").body["pending"] == []
+    content = control.ask("GET", "/api/blueprints/current").body["content"]
+    assert content["workloads"][0]["stage"] == "production"
+
+
+def test_people_and_groups_change_live(control: Control) -> None:
+    assert control.ask("POST", "/api/groups/hr/members", {"person": "sam@acme.example"}).status == 201
+    people = {p["email"]: p for p in control.ask("GET", "/api/people").body["people"]}
+    assert people["sam@acme.example"]["groups"] == ["hr"]
+    assert control.ask("DELETE", "/api/groups/hr/members/sam@acme.example").body["effective"]["complete"]
+    assert control.ask("POST", "/api/groups/none/members", {"person": "sam@acme.example"}).status == 404
+
+
+def test_kill_and_lift(control: Control) -> None:
+    stopped = control.ask("POST", "/api/kill", {"scope": "workload/assistant", "reason": "test"})
+    assert stopped.status == 201
+    assert control.ask("GET", "/api/status").body["kills"][0]["scope"] == "workload/assistant"
+    lifted = control.ask("POST", "/api/kill/lift", {"scope": "workload/assistant", "reason": "over"})
+    assert lifted.status == 200
+    assert control.ask("GET", "/api/kill").body["kills"] == []
+
+
+def test_everything_is_in_an_audit_log_that_holds(control: Control) -> None:
+    control.ask("POST", "/api/keys", {"workload": "assistant"})
+    deadline = time.monotonic() + 10
+    while True:
+        entries = control.ask("GET", "/api/audit").body["entries"]
+        if all(entry["index"] is not None for entry in entries):
+            break
+        assert time.monotonic() < deadline, entries
+        time.sleep(0.1)
+    assert {"key.created"} <= {entry["action"] for entry in entries}
+    proof = control.ask("GET", f"/api/audit/{entries[0]['id']}/proof").body
+    assert proof["proof"]["checkpoint"] and proof["index"] == entries[0]["index"]
+    verdict = control.ask("GET", "/api/audit/verify").body
+    assert verdict["ok"] and verdict["entries"] >= len(entries)
+
+
+def test_acting_as_somebody_is_only_for_a_session_of_the_demo(control: Control) -> None:
+    assert control.ask("POST", "/api/session/act-as", {"person": "ana@acme.example"}).code == "act_as"
+    browser = control.sign_in()
+    assert control.ask("POST", "/api/session/act-as", {"person": "ana@acme.example"}, **browser).status == 200
+    me = control.ask("GET", "/api/session", **browser).body
+    assert me["acting"] and me["name"] == "you as Ana Lind" and not me["operator"]
+    assert control.ask("POST", "/api/session/act-as", {"person": None}, **browser).status == 200
+    assert control.ask("GET", "/api/session", **browser).body["operator"]
+
+
+def test_somebody_without_a_duty_sees_little(control: Control) -> None:
+    files = control.files()
+    del files
+    browser = control.sign_in("ana@acme.example")
+    assert control.ask("GET", "/api/calls", **browser).status == 200
+    assert control.ask("POST", "/api/login-links", {"person": None}, **browser).code == "operator_only"
+
+
+def test_the_api_describes_itself(control: Control) -> None:
+    paths = control.ask("GET", "/api/openapi.json").body["paths"]
+    assert {"/api/status", "/api/plan", "/api/apply", "/api/keys", "/api/cost", "/api/readiness"} <= set(paths)
+
+
+def test_a_tampered_copy_is_found_by_the_demo_act(control: Control) -> None:
+    time.sleep(1.5)
+    told = control.ask("POST", "/api/demo/tamper", {}).body
+    assert told["ok"] is False and told["problems"], told
+    assert control.ask("GET", "/api/audit/verify").body["ok"]

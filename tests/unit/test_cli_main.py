@@ -1,0 +1,104 @@
+"""The command line by itself: fast help, spelling, exit codes and one error shape."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from groundplan.cli.main import COMMANDS
+
+
+def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "groundplan.cli.main", *arguments], capture_output=True, text=True, timeout=60, cwd=cwd
+    )
+
+
+def test_help_is_fast_and_lists_every_command() -> None:
+    best = 10.0
+    for _ in range(3):
+        began = time.monotonic()
+        done = run("--help")
+        best = min(best, time.monotonic() - began)
+    assert done.returncode == 0
+    assert all(f"  {name} " in done.stdout for name in COMMANDS)
+    assert best < 1.0, "0.1 s on an idle machine"
+
+
+def test_help_imports_no_command() -> None:
+    code = (
+        "import sys; sys.argv=['groundplan','--help']\n"
+        "from groundplan.cli.main import app\n"
+        "try: app()\nexcept SystemExit: pass\n"
+        "sys.exit(int(any(m in sys.modules for m in ('psycopg','fastapi','rich','pydantic','groundplan.cli.up'))))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60).returncode == 0
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_command_has_help(name: str) -> None:
+    done = run(name, "--help")
+    assert done.returncode == 0, done.stderr
+    assert "Usage:" in done.stdout
+
+
+def test_a_misspelt_command_is_corrected() -> None:
+    done = run("statsu")
+    assert done.returncode == 2
+    assert "status" in done.stderr
+
+
+def test_without_up_commands_say_so_and_exit_69(tmp_path: Path) -> None:
+    done = run("status", "--home", str(tmp_path))
+    assert done.returncode == 69
+    assert done.stdout == ""
+    assert "not_running" in done.stderr and "groundplan up" in done.stderr
+
+
+def test_with_json_an_error_is_one_document_on_stdout(tmp_path: Path) -> None:
+    done = run("cost", "--home", str(tmp_path), "--json")
+    assert done.returncode == 69
+    error = json.loads(done.stdout)["error"]
+    assert error["code"] == "not_running" and error["hint"] and error["type"] == "unavailable"
+
+
+def test_version() -> None:
+    assert run("--version").stdout.startswith("groundplan ")
+
+
+def test_kill_refuses_what_is_no_scope(tmp_path: Path) -> None:
+    done = run("kill", "everything", "-m", "test", "--home", str(tmp_path), "--json")
+    assert done.returncode == 65
+    assert json.loads(done.stdout)["error"]["code"] == "kill_scope"
+
+
+def test_kill_works_on_files_alone(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    for scope in ("workload/assistant", "company"):
+        done = run("kill", scope, "-m", "leak", "--offline", "--home", str(tmp_path), "--json")
+        assert done.returncode == 69, "no gateway has acknowledged it"
+    held = json.loads((tmp_path / "run" / "kill.json").read_text())
+    assert [item["scope"] for item in held] == ["workload/assistant", "company"]
+
+
+def test_doctor_on_an_empty_machine(tmp_path: Path) -> None:
+    done = run("doctor", "--home", str(tmp_path / "none"), "--json")
+    value = json.loads(done.stdout)
+    assert {check["name"] for check in value["checks"]} >= {"home", "disk", "ports", "models", "postgres", "journal"}
+
+
+def test_doctor_names_an_open_secret(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    (home / "keys").mkdir(parents=True, mode=0o700)
+    home.chmod(0o700)
+    key = home / "keys" / "checkpoint.key"
+    key.write_text("x")
+    key.chmod(0o644)
+    done = run("doctor", "--home", str(home), "--json")
+    assert done.returncode == 1
+    assert any(check["state"] == "bad" and str(key) in check["message"] for check in json.loads(done.stdout)["checks"])
