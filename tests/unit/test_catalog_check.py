@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # it has no types
 
 from groundplan.catalog.check import check, validate, validate_files
 from groundplan.catalog.loader import load_files
 from groundplan.catalog.model import DUTIES, KINDS
+from groundplan.catalog.reader import read_documents
 from groundplan.catalog.reference import REFERENCE_PATH, reference
 from groundplan.catalog.scaffold import init
 from groundplan.catalog.schema import SCHEMA_PATH, editor_hint, json_schema, schema_text
@@ -368,3 +370,19 @@ def test_the_published_reference_is_the_current_one() -> None:
     assert all(f"### `{kind}`" in text for kind in KINDS)
     links = set(re.findall(r"\(#([a-z-]+)\)", text))
     assert links <= {line[4:].replace(" ", "-") for line in text.splitlines() if line.startswith("### ")}
+
+
+def test_the_schema_accepts_what_is_right_and_refuses_what_is_not() -> None:
+    validator = Draft202012Validator(json_schema())
+    for file in sorted(COMPANY.rglob("*.yaml")):
+        documents, problems = read_documents(file.name, file.read_text(encoding="utf-8"))
+        assert not problems
+        for document in documents:
+            assert list(validator.iter_errors(document.value)) == [], document.value["name"]
+    for wrong in (
+        {"kind": "site", "name": "here", "type": "cloud"},
+        {"kind": "budget", "name": "b", "covers": "company", "limit": "5 USD"},
+        {"kind": "person", "name": "zoe", "email": "zoe@acme.example", "phone": "1"},
+        {"kind": "nothing", "name": "x"},
+    ):
+        assert not validator.is_valid(wrong)

@@ -35,7 +35,7 @@ Scalar = str | int | float | bool | None
 
 _SECRET = re.compile(
     r"sk-[A-Za-z0-9_-]{20,}|(?:AKIA|ASIA)[A-Z0-9]{16}|gh[pousr]_[A-Za-z0-9]{30,}|gp_[A-Za-z0-9]{40,}|xox[abprs]-[\w-]{10,}"
-    r"|AIza[\w-]{35}|-----BEGIN [A-Z ]*PRIVATE KEY|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.|\bBearer\s+\S{12,}",
+    r"|AIza[\w-]{35}|-----BEGIN [A-Z ]*PRIVATE KEY|eyJ[\w-]{10,400}\.eyJ[\w-]{10}|\bBearer\s+\S{12,}",
     re.ASCII,
 )
 _INT = re.compile(r"[-+]?[0-9]{1,18}", re.ASCII)

@@ -36,8 +36,8 @@ def init(
     """Write a workspace with the workload `assistant` into an empty or new folder; returns the files.
 
     `upstream` is the base URL of an OpenAI-compatible API and needs `upstream_model`; `price` is "IN/OUT" in USD per
-    million tokens, or "free", and needed where `known_price` says no; `budget` is "20", "20 USD" (a month) or "20 USD/month". Raises `Conflict` where the
-    folder holds anything, `Invalid` where an option is wrong.
+    million tokens, or "free", and needed where `known_price` says no; `budget` is "20", "20 USD" (a month) or
+    "20 USD/month". Raises `Conflict` where the folder holds anything, `Invalid` where an option is wrong.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise Conflict(f"{folder} is not empty", code="folder_not_empty", hint="Name a new or an empty folder.")
