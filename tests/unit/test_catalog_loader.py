@@ -161,7 +161,8 @@ def test_a_name_twice_tells_both_places() -> None:
 
 
 def test_one_company() -> None:
-    assert only(problems_of("kind: group\nname: hr"))[0] == "company_missing"
+    assert only(problems_of("kind: group\nname: hr"))[:2] == ("company_missing", "a.yaml:1:1")
+    assert only(read_files({}).problems)[:2] == ("company_missing", "groundplan.yaml:1:1")
     twice = problems_of("kind: company\nname: a\n---\nkind: company\nname: b")
     assert only(twice)[:2] == ("company_twice", "a.yaml:5:7")
 
@@ -343,11 +344,11 @@ def test_no_text_breaks_the_reader(text: str) -> None:
 def test_no_value_breaks_the_explanations(value: object, key: str, kind: str) -> None:
 
     reading = read_files({"f.yaml": json.dumps({"kind": kind, "name": "x", key: value})})
-    assert all(problem.hint and problem.code for problem in reading.problems)
+    assert all(problem.hint and problem.code and problem.where for problem in reading.problems)
 
 
 @given(st.integers(0, len(SMALLEST)), st.integers(0, 40))
 def test_every_damaged_workspace_is_read_or_explained(start: int, length: int) -> None:
     text = SMALLEST[:start] + SMALLEST[start + length :]
     for problem in problems_of(text):
-        assert problem.code and problem.hint
+        assert problem.code and problem.hint and problem.where

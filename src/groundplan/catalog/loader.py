@@ -67,7 +67,9 @@ def read_folder(folder: Path) -> Reading:
     for path in _declarations(folder, problems):
         name = path.relative_to(folder).as_posix()
         if len(files) >= MAX_FILES:
-            problems.append(Problem(f"more than {MAX_FILES} files", "too_many_files", "Is this the right folder?"))
+            problems.append(
+                Problem(f"more than {MAX_FILES} files", "too_many_files", "Is this the right folder?", Where(name, 1))
+            )
             break
         text = _read(path, name, problems)
         if text is not None:
@@ -147,7 +149,10 @@ def read_files(files: Mapping[str, str], root: Path | None = None) -> Reading:
     problems: list[Problem] = []
     for name, text in sorted(files.items()):
         if not _inside(name):
-            problems.append(Problem("a file is outside the workspace", "file_path", "Use paths inside the folder."))
+            here = Where(ascii(name)[1:-1], 1)
+            problems.append(
+                Problem("a file is outside the workspace", "file_path", "Use paths inside the folder.", here)
+            )
             continue
         documents, wrong = read_documents(name, text)
         raw += [(name, document) for document in documents]
@@ -162,7 +167,7 @@ def read_files(files: Mapping[str, str], root: Path | None = None) -> Reading:
     for name, document in raw:
         if name not in skipped:
             problems += _take(document, documents_by_name, broken)
-    company = _company(documents_by_name, broken, problems, unread)
+    company = _company(documents_by_name, broken, problems, None if unread else min(files, default="groundplan.yaml"))
     texts = {name: text for name, text in sorted(files.items()) if name not in skipped}
     workspace = Workspace(company, frozen(documents_by_name), texts, root)
     return Reading(workspace, explain.in_order(problems), frozenset(broken), unread)
@@ -235,7 +240,7 @@ def _written(value: Any) -> Any:
     return [_written(item) for item in value] if isinstance(value, list) else value
 
 
-def _company(found: Documents, broken: set[tuple[str, str]], problems: list[Problem], unread: bool) -> CompanyDoc:
+def _company(found: Documents, broken: set[tuple[str, str]], problems: list[Problem], file: str | None) -> CompanyDoc:
     companies = [(doc, document) for (kind, _), (doc, document) in sorted(found.items()) if kind == "company"]
     for _, document in companies[1:]:
         first = companies[0][1].where(("name",))
@@ -249,10 +254,7 @@ def _company(found: Documents, broken: set[tuple[str, str]], problems: list[Prob
         )
     if companies and isinstance(companies[0][0], CompanyDoc):
         return companies[0][0]
-    if not unread and not any(kind == "company" for kind, _ in broken):
-        problems.append(
-            Problem(
-                "no company is declared", "company_missing", "Add a document: kind: company, name: acme, format: 1."
-            )
-        )
+    if file is not None and not any(kind == "company" for kind, _ in broken):
+        hint = "Add a document: kind: company, name: acme, format: 1."
+        problems.append(Problem("no company is declared", "company_missing", hint, Where(file, 1)))
     return CompanyDoc(name="unknown")
