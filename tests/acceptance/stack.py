@@ -122,7 +122,7 @@ class Stack:
     options: tuple[str, ...] = ()
     port: int = field(default_factory=free_port)
     control_port: int = field(default_factory=free_port)
-    process: subprocess.Popen[str] | None = None
+    process: subprocess.Popen[bytes] | None = None
     environment: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -133,28 +133,26 @@ class Stack:
         """Start `groundplan up` and return its `ready` line."""
         self.folder.mkdir(parents=True, exist_ok=True)
         log = (self.folder / "up.log").open("ab")
+        ready = self.folder / "ready"
+        out = ready.open("wb")
         self.process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "groundplan.cli.main", "up", "--workspace", str(self.workspace)),
                 *("--home", str(self.home), "--port", str(self.port), "--control-port", str(self.control_port)),
                 *("--gateway-workers", str(self.workers), *self.options),
             ],
-            stdout=subprocess.PIPE,
+            stdout=out,
             stderr=log,
-            text=True,
             env={**os.environ, **self.environment},
         )
         log.close()
-        assert self.process.stdout is not None
+        out.close()
         end = time.monotonic() + seconds
-        os.set_blocking(self.process.stdout.fileno(), False)
-        line = ""
-        while "\n" not in line:
-            line += self.process.stdout.read() or ""
+        while "\n" not in ready.read_text():
             assert self.process.poll() is None, f"up ended with {self.process.returncode}:\n{self.log()}"
             assert time.monotonic() < end, f"up is not ready after {seconds:g} s:\n{self.log()}"
             time.sleep(0.05)
-        return line.strip()
+        return ready.read_text().strip()
 
     def log(self) -> str:
         return (self.folder / "up.log").read_text()[-4000:]
@@ -201,8 +199,6 @@ class Stack:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
-        if self.process is not None and self.process.stdout is not None:
-            self.process.stdout.close()
 
 
 def descendants(pid: int) -> list[int]:
