@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from groundplan.catalog import units
 from groundplan.catalog.check import validate_files
-from groundplan.catalog.model import is_email
+from groundplan.catalog.fields import is_email
 from groundplan.core.errors import Conflict, Invalid
 from groundplan.core.money import format_usd, parse_usd
 
