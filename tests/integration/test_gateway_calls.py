@@ -157,7 +157,7 @@ async def test_refusals_say_what_to_do(setup: Setup) -> None:
     body = {"model": "auto", "messages": [{"role": "user", "content": "x"}]}
     cases = [
         (await stack.chat(None), 401, "key_missing"),
-        (await stack.chat("gp_wrong"), 401, "key_unknown"),
+        (await stack.chat("gp_wrong"), 401, "invalid_api_key"),
         (await stack.chat(key, model="gpt-9"), 404, "model_not_found"),
         (await stack.post("/v1/chat/completions", key, b"{"), 400, "body_not_json"),
         (await stack.post("/v1/chat/completions", key, b"\xff\xfe"), 400, "body_encoding"),

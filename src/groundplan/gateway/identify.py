@@ -22,7 +22,7 @@ def find_key(headers: dict[bytes, bytes], policy: Policy, now: float) -> KeyEntr
         raise Unauthenticated("no API key was sent", code="key_missing", hint=_KEY_HINT)
     key = policy.keys.get(hashlib.sha256(secret).digest())
     if key is None:
-        raise Unauthenticated("this API key is not known", code="key_unknown", hint=_KEY_HINT)
+        raise Unauthenticated("this API key is not known", code="invalid_api_key", hint=_KEY_HINT)
     if key.revoked:
         raise Unauthenticated("this API key was revoked", code="key_revoked", hint="Ask for a new key.")
     if key.expires is not None and key.expires <= now:
