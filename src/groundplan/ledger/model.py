@@ -47,7 +47,7 @@ class Reservation(msgspec.Struct, frozen=True, array_like=True):
     bound: int
     """The most that this attempt can cost."""
     charges: list[Charge]
-    """Each covering budget with what this record takes from it: `bound`, or 0 for a retry that inherits a reservation."""
+    """Each covering budget with what this record takes from it: `bound`, or 0 for a retry that inherits one."""
     demo: bool = False
 
 

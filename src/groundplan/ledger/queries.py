@@ -1,0 +1,129 @@
+"""Answers from the ledger in the shapes of the control API: exact amounts as text in `*_usd`, times in ISO 8601 UTC.
+
+Reads only, and asks nobody whether the reader may see it: the API does that.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from psycopg import Connection
+
+from groundplan.core.errors import NotFound
+from groundplan.core.money import format_usd, from_decimal
+from groundplan.ledger import store
+from groundplan.ledger.store import CallFilter
+
+PAGE = 100
+"""Calls on a page at most."""
+
+_EVERYTHING = CallFilter()
+
+
+def cost_summary(conn: Connection[Any], wanted: CallFilter = _EVERYTHING) -> dict[str, Any]:
+    """Total and by workload; refused calls are not counted. `open_reservations` are attempts in flight or crashed."""
+    rows = store.costs(conn, wanted)
+    return {
+        "total_usd": _usd(sum((row["total_usd"] for row in rows), Decimal(0))),
+        "calls": sum(row["calls"] for row in rows),
+        "open_reservations": store.open_reservations(conn),
+        "by_workload": [_plain(row) for row in rows],
+    }
+
+
+def list_calls(
+    conn: Connection[Any], wanted: CallFilter = _EVERYTHING, *, before: UUID | None = None, limit: int = PAGE
+) -> dict[str, Any]:
+    """The newest calls first. `next` is the `before` of the following page, None on the last one."""
+    size = max(1, min(limit, PAGE))
+    rows = store.calls(conn, wanted, before, size + 1)
+    shown = [_call(row) for row in rows[:size]]
+    return {"calls": shown, "next": shown[-1]["id"] if len(rows) > size else None}
+
+
+def receipt(conn: Connection[Any], call_id: UUID) -> dict[str, Any]:
+    """Everything that is known of one call: steps, attempts with what they reserved and cost, passages, charges, proof.
+
+    Raises `NotFound` for a call that is not in the ledger (calls arrive within a second).
+    """
+    row = store.call(conn, call_id)
+    if row is None:
+        raise NotFound(f"there is no call {call_id}", code="call_unknown", hint="Calls appear within a second or two.")
+    detail = row["detail"]
+    charges = [_plain(charge) for charge in store.charges(conn, call_id)]
+    attempts = [_plain(attempt) for attempt in store.attempts(conn, call_id)]
+    for attempt in attempts:
+        attempt["charges"] = [charge for charge in charges if charge["attempt"] == attempt["number"]]
+    entry = store.audit_leaf(conn, call_id)
+    return {
+        **_call(row),
+        "steps": [{"step": name, "ms": microseconds / 1000} for name, microseconds in detail.get("steps", [])],
+        "attempts": attempts,
+        "passages": [
+            {"document": document, "path": path, "first_line": first, "last_line": last}
+            for document, path, first, last in detail.get("sources", [])
+        ],
+        "flags": detail.get("flags", []),
+        "charges": charges,
+        "outcomes": [_plain(outcome) for outcome in store.outcomes(conn, call_id)],
+        "audit": None if entry is None else {"entry": str(entry["id"]), "index": entry["leaf_index"]},
+    }
+
+
+def daily_cost(conn: Connection[Any], wanted: CallFilter = _EVERYTHING) -> list[dict[str, Any]]:
+    """[{day, workload, cost_usd, calls}]"""
+    return [_plain(row) for row in store.daily_costs(conn, wanted)]
+
+
+def latency(conn: Connection[Any], wanted: CallFilter = _EVERYTHING) -> list[dict[str, Any]]:
+    """[{workload, calls, p50_ms, p95_ms, first_byte_p95_ms}] of calls that were answered."""
+    return [_plain(row) for row in store.latencies(conn, wanted)]
+
+
+def statuses(conn: Connection[Any], wanted: CallFilter = _EVERYTHING) -> dict[str, dict[str, int]]:
+    """workload -> status -> number of calls"""
+    found: dict[str, dict[str, int]] = {}
+    for row in store.statuses(conn, wanted):
+        found.setdefault(row["workload"], {})[row["status"]] = row["calls"]
+    return found
+
+
+def daily_traffic(conn: Connection[Any], since: datetime) -> list[dict[str, Any]]:
+    """[{day, deployment, site, attempts, ok}]"""
+    return [_plain(row) for row in store.daily_traffic(conn, since)]
+
+
+def recent_routes(conn: Connection[Any], since: datetime) -> list[dict[str, Any]]:
+    """[{workload, deployment, site, attempts, ok}]: which deployments answer which workloads since then."""
+    return [_plain(row) for row in store.recent_routes(conn, since)]
+
+
+def budget_use(conn: Connection[Any], day: date) -> list[dict[str, Any]]:
+    """[{budget, period, limit_usd, granted_usd, spent_usd}] in the periods of `day` in which anything was granted."""
+    periods = [day.isoformat(), day.strftime("%Y-%m"), day.strftime("%Y"), "total"]
+    return [_plain(row) for row in store.budgets(conn, periods)]
+
+
+def _call(row: dict[str, Any]) -> dict[str, Any]:
+    return _plain({key: value for key, value in row.items() if key != "detail"})
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: _value(value) for key, value in row.items()}
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, Decimal):
+        return _usd(value)
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat(timespec="milliseconds")
+    if isinstance(value, date):
+        return value.isoformat()
+    return str(value) if isinstance(value, UUID) else value
+
+
+def _usd(value: Decimal) -> str:
+    return format_usd(from_decimal(value))

@@ -1,0 +1,190 @@
+"""The SQL that reads the ledger. Rows come back as dicts; `queries` gives them their shape. Nothing is written here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, LiteralString
+from uuid import UUID
+
+from psycopg import Connection
+from psycopg.rows import dict_row
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class CallFilter:
+    """Which calls; what is None is not asked for."""
+
+    workload: str | None = None
+    person: UUID | None = None
+    key: UUID | None = None
+    status: str | None = None
+    deployment: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    demo: bool | None = None
+
+    def parameters(self) -> Row:
+        return {
+            "workload": self.workload,
+            "person": self.person,
+            "key": self.key,
+            "status": self.status,
+            "deployment": self.deployment,
+            "since": self.since,
+            "until": self.until,
+            "demo": self.demo,
+        }
+
+
+_MATCHES: LiteralString = """
+  (%(workload)s::text IS NULL OR c.workload = %(workload)s) AND (%(person)s::uuid IS NULL OR c.person_id = %(person)s)
+  AND (%(key)s::uuid IS NULL OR c.key_id = %(key)s) AND (%(status)s::text IS NULL OR c.status = %(status)s)
+  AND (%(deployment)s::text IS NULL OR c.deployment = %(deployment)s)
+  AND (%(since)s::timestamptz IS NULL OR c.at >= %(since)s) AND (%(until)s::timestamptz IS NULL OR c.at < %(until)s)
+  AND (%(demo)s::boolean IS NULL OR c.demo = %(demo)s)"""
+
+_CALL: LiteralString = """SELECT c.id, c.at, c.workload, c.person_id, p.email AS person, p.name AS person_name,
+  c.key_id, c.team, c.endpoint, c.status, c.http_status, c.error_code, c.model, c.deployment, c.site, c.cost_usd,
+  c.reserved_usd, c.prompt_tokens, c.completion_tokens, c.cache, c.blueprint, c.demo, c.duration_ms, c.first_byte_ms, c.detail
+  FROM call c LEFT JOIN person p ON p.id = c.person_id"""
+
+
+def costs(conn: Connection[Any], wanted: CallFilter) -> list[Row]:
+    """Cost and number of calls that were not refused, by workload."""
+    query: LiteralString = (
+        """SELECT c.workload, sum(c.cost_usd) AS total_usd, count(*) FILTER (WHERE c.status <> 'refused') AS calls
+           FROM call c WHERE """
+        + _MATCHES
+        + " GROUP BY c.workload ORDER BY c.workload"
+    )
+    return _rows(conn, query, wanted.parameters())
+
+
+def open_reservations(conn: Connection[Any]) -> int:
+    """Attempts that are in flight, or were cut off by a crash and settled at their bound."""
+    rows = _rows(conn, "SELECT count(*) AS n FROM attempt WHERE state IN ('open', 'crashed')", {})
+    return int(rows[0]["n"])
+
+
+def calls(conn: Connection[Any], wanted: CallFilter, before: UUID | None, limit: int) -> list[Row]:
+    """The newest matching calls that came before the call `before`."""
+    query: LiteralString = (
+        _CALL
+        + " WHERE "
+        + _MATCHES
+        + """ AND (%(before)s::uuid IS NULL OR (c.at, c.id) < (SELECT b.at, b.id FROM call b WHERE b.id = %(before)s))
+             ORDER BY c.at DESC, c.id DESC LIMIT %(limit)s"""
+    )
+    return _rows(conn, query, {**wanted.parameters(), "before": before, "limit": limit})
+
+
+def call(conn: Connection[Any], id: UUID) -> Row | None:
+    rows = _rows(conn, _CALL + " WHERE c.id = %(id)s", {"id": id})
+    return rows[0] if rows else None
+
+
+def attempts(conn: Connection[Any], call_id: UUID) -> list[Row]:
+    """Attempts of a call in order."""
+    return _rows(
+        conn,
+        """SELECT number, at, deployment, site, model, state, outcome, http_status, reserved_usd, cost_usd, usage,
+             estimated, flags, duration_ms FROM attempt WHERE call_id = %(id)s ORDER BY number""",
+        {"id": call_id},
+    )
+
+
+def charges(conn: Connection[Any], call_id: UUID) -> list[Row]:
+    """Which budgets the attempts of a call were charged to."""
+    return _rows(
+        conn,
+        "SELECT attempt, budget, period, cost_usd FROM charge WHERE call_id = %(id)s ORDER BY attempt, budget, period",
+        {"id": call_id},
+    )
+
+
+def audit_leaf(conn: Connection[Any], call_id: UUID) -> Row | None:
+    """Where the call is in the audit log; its entry has the call's id."""
+    rows = _rows(conn, "SELECT id, leaf_index FROM audit_entry WHERE id = %(id)s", {"id": call_id})
+    return rows[0] if rows else None
+
+
+def outcomes(conn: Connection[Any], call_id: UUID) -> list[Row]:
+    return _rows(
+        conn,
+        "SELECT at, accepted, value_usd, label, by FROM outcome WHERE call_id = %(id)s ORDER BY at",
+        {"id": call_id},
+    )
+
+
+def daily_costs(conn: Connection[Any], wanted: CallFilter) -> list[Row]:
+    """Cost and calls of each UTC day and workload."""
+    query: LiteralString = (
+        """SELECT (c.at AT TIME ZONE 'UTC')::date AS day, c.workload, sum(c.cost_usd) AS cost_usd,
+             count(*) FILTER (WHERE c.status <> 'refused') AS calls FROM call c WHERE """
+        + _MATCHES
+        + " GROUP BY 1, 2 ORDER BY 1, 2"
+    )
+    return _rows(conn, query, wanted.parameters())
+
+
+def latencies(conn: Connection[Any], wanted: CallFilter) -> list[Row]:
+    """Percentiles (ms) of answered calls, by workload."""
+    query: LiteralString = (
+        """SELECT c.workload, count(*) AS calls,
+             percentile_cont(0.5) WITHIN GROUP (ORDER BY c.duration_ms) AS p50_ms,
+             percentile_cont(0.95) WITHIN GROUP (ORDER BY c.duration_ms) AS p95_ms,
+             percentile_cont(0.95) WITHIN GROUP (ORDER BY c.first_byte_ms) AS first_byte_p95_ms
+           FROM call c WHERE c.status = 'ok' AND """
+        + _MATCHES
+        + " GROUP BY c.workload ORDER BY c.workload"
+    )
+    return _rows(conn, query, wanted.parameters())
+
+
+def statuses(conn: Connection[Any], wanted: CallFilter) -> list[Row]:
+    """Number of calls by workload and status."""
+    query: LiteralString = (
+        "SELECT c.workload, c.status, count(*) AS calls FROM call c WHERE " + _MATCHES + " GROUP BY 1, 2 ORDER BY 1, 2"
+    )
+    return _rows(conn, query, wanted.parameters())
+
+
+def daily_traffic(conn: Connection[Any], since: datetime) -> list[Row]:
+    """Attempts of each UTC day, by deployment."""
+    return _rows(
+        conn,
+        """SELECT (at AT TIME ZONE 'UTC')::date AS day, deployment, site, count(*) AS attempts,
+             count(*) FILTER (WHERE outcome = 'ok') AS ok FROM attempt WHERE at >= %(since)s
+           GROUP BY 1, 2, 3 ORDER BY 1, 2, 3""",
+        {"since": since},
+    )
+
+
+def recent_routes(conn: Connection[Any], since: datetime) -> list[Row]:
+    """Attempts since then by workload and deployment: what answers, and what fails, right now."""
+    return _rows(
+        conn,
+        """SELECT c.workload, a.deployment, a.site, count(*) AS attempts, count(*) FILTER (WHERE a.outcome = 'ok') AS ok
+           FROM call c JOIN attempt a ON a.call_id = c.id WHERE c.at >= %(since)s GROUP BY 1, 2, 3 ORDER BY 1, 2, 3""",
+        {"since": since},
+    )
+
+
+def budgets(conn: Connection[Any], periods: list[str]) -> list[Row]:
+    """Limit, what gateways hold or have spent, and what was charged, of each budget in these periods."""
+    return _rows(
+        conn,
+        """SELECT b.budget, b.period, b.limit_usd, b.granted_usd, coalesce(s.spent_usd, 0) AS spent_usd
+           FROM budget_period b LEFT JOIN (SELECT budget, period, sum(cost_usd) AS spent_usd FROM charge
+             WHERE period = ANY(%(periods)s) GROUP BY 1, 2) s USING (budget, period)
+           WHERE b.period = ANY(%(periods)s) ORDER BY b.budget, b.period""",
+        {"periods": periods},
+    )
+
+
+def _rows(conn: Connection[Any], query: LiteralString, parameters: Row) -> list[Row]:
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(query, parameters).fetchall()

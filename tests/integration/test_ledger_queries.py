@@ -1,0 +1,164 @@
+"""Reading the ledger: exact totals, pages that neither skip nor repeat, receipts with everything on them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+
+from groundplan.core import audit
+from groundplan.core.database import connect
+from groundplan.core.errors import NotFound
+from groundplan.core.ids import new_id
+from groundplan.ledger import queries
+from groundplan.ledger.store import CallFilter
+from groundplan.testing.database import Database
+
+Conn = psycopg.Connection[Any]
+START = datetime(2026, 11, 24, 23, 59, tzinfo=UTC)
+PICO = Decimal("0.000000000001")
+
+
+@pytest.fixture
+def conn(database: Database) -> Iterator[Conn]:
+    with connect(database.urls["owner"]) as opened:
+        yield opened
+
+
+def add_call(
+    conn: Conn,
+    number: int,
+    *,
+    workload: str = "assistant",
+    status: str = "ok",
+    cost: Decimal = PICO,
+    states: tuple[str, ...] = ("settled",),
+) -> UUID:
+    """A call with one attempt for each state; the first attempts failed, the last one has the call's status."""
+    id, at = new_id(), START + timedelta(seconds=number)
+    detail = {
+        "steps": [["identify", 12], ["serve", 3400]],
+        "sources": [[str(id), "handbook/leave.md", 3, 9]],
+        "flags": [],
+    }
+    conn.execute(
+        """INSERT INTO call (id, at, workload, endpoint, status, http_status, deployment, site, model, cost_usd,
+             reserved_usd, blueprint, epoch, duration_ms, first_byte_ms, detail)
+           VALUES (%s, %s, %s, 'chat', %s, 200, 'own', 'rack', 'acme/own', %s, 1, 1, %s, %s, 5, %s)""",
+        (id, at, workload, status, cost, new_id(), number * 10, json.dumps(detail)),
+    )
+    for index, state in enumerate(states):
+        last = index == len(states) - 1
+        conn.execute(
+            """INSERT INTO attempt (call_id, number, at, deployment, site, model, state, outcome, http_status,
+                 reserved_usd, cost_usd, usage, epoch)
+               VALUES (%s, %s, %s, %s, 'rack', 'acme/own', %s, %s, 200, 1, %s, '{"input": 7}', %s)""",
+            (id, index, at, f"own-{index}", state, status if last else "failed", cost if last else 0, new_id()),
+        )
+        conn.execute("INSERT INTO charge VALUES (%s, %s, 'assistant', '2026-11', %s)", (id, index, cost if last else 0))
+    return id
+
+
+def test_an_empty_ledger_costs_nothing(conn: Conn) -> None:
+    assert queries.cost_summary(conn) == {
+        "total_usd": "0.000000000000",
+        "calls": 0,
+        "open_reservations": 0,
+        "by_workload": [],
+    }
+    assert queries.list_calls(conn) == {"calls": [], "next": None}
+
+
+def test_totals_are_exact_and_do_not_count_refused_calls(conn: Conn) -> None:
+    for number in range(3):
+        add_call(conn, number, cost=PICO * 7)
+    add_call(conn, 3, status="refused", cost=Decimal(0), states=())
+    add_call(conn, 4, workload="support", cost=Decimal("12345.678901234567"), states=("crashed",), status="crashed")
+    add_call(conn, 5, workload="support", cost=Decimal(0), states=("open",))
+    assert queries.cost_summary(conn) == {
+        "total_usd": "12345.678901234588",
+        "calls": 5,
+        "open_reservations": 2,
+        "by_workload": [
+            {"workload": "assistant", "total_usd": "0.000000000021", "calls": 3},
+            {"workload": "support", "total_usd": "12345.678901234567", "calls": 2},
+        ],
+    }
+
+
+def test_pages_neither_skip_nor_repeat(conn: Conn) -> None:
+    ids = [str(add_call(conn, number // 2)) for number in range(7)]
+    seen: list[str] = []
+    before: UUID | None = None
+    while True:
+        page = queries.list_calls(conn, before=before, limit=3)
+        seen += [call["id"] for call in page["calls"]]
+        if page["next"] is None:
+            break
+        before = UUID(page["next"])
+    assert sorted(seen) == sorted(ids) and len(seen) == len(set(seen)) == 7
+
+
+def test_filters_narrow(conn: Conn) -> None:
+    add_call(conn, 0)
+    support = add_call(conn, 1, workload="support", status="failed")
+    for wanted in (
+        CallFilter(workload="support"),
+        CallFilter(status="failed"),
+        CallFilter(since=START + timedelta(seconds=1)),
+    ):
+        assert [call["id"] for call in queries.list_calls(conn, wanted)["calls"]] == [str(support)]
+    for nothing in (CallFilter(person=new_id()), CallFilter(demo=True), CallFilter(until=START)):
+        assert queries.list_calls(conn, nothing)["calls"] == []
+
+
+def test_a_receipt_has_steps_attempts_passages_charges_and_its_place_in_the_log(conn: Conn) -> None:
+    id = add_call(conn, 0, cost=PICO * 5, states=("settled", "settled"))
+    audit.record_many(conn, [audit.Entry(id, START, "call", "system", "workload/assistant", {})])
+    receipt = queries.receipt(conn, id)
+    assert receipt["steps"] == [{"step": "identify", "ms": 0.012}, {"step": "serve", "ms": 3.4}]
+    assert [(a["deployment"], a["outcome"], a["cost_usd"]) for a in receipt["attempts"]] == [
+        ("own-0", "failed", "0.000000000000"),
+        ("own-1", "ok", "0.000000000005"),
+    ]
+    assert receipt["attempts"][1]["charges"][0]["cost_usd"] == "0.000000000005"
+    assert receipt["attempts"][1]["usage"] == {"input": 7}
+    assert (receipt["passages"][0]["path"], receipt["passages"][0]["first_line"]) == ("handbook/leave.md", 3)
+    assert receipt["audit"] == {"entry": str(id), "index": None}
+    assert json.loads(json.dumps(receipt)) == receipt
+    with pytest.raises(NotFound):
+        queries.receipt(conn, new_id())
+
+
+def test_series_are_by_utc_day(conn: Conn) -> None:
+    add_call(conn, 0, cost=PICO * 2)
+    add_call(conn, 120, cost=PICO * 3)
+    days = [(row["day"], row["cost_usd"], row["calls"]) for row in queries.daily_cost(conn)]
+    assert days == [("2026-11-24", "0.000000000002", 1), ("2026-11-25", "0.000000000003", 1)]
+    traffic = queries.daily_traffic(conn, START)
+    assert [(row["day"], row["deployment"], row["ok"]) for row in traffic] == [
+        ("2026-11-24", "own-0", 1),
+        ("2026-11-25", "own-0", 1),
+    ]
+    (speed,) = queries.latency(conn)
+    assert (speed["calls"], speed["p50_ms"]) == (2, 600.0)
+    assert queries.statuses(conn) == {"assistant": {"ok": 2}}
+    assert queries.recent_routes(conn, START + timedelta(seconds=60))[0]["attempts"] == 1
+
+
+def test_budget_use_shows_limit_granted_and_spent(conn: Conn) -> None:
+    add_call(conn, 0, cost=PICO * 2)
+    assert queries.budget_use(conn, date(2026, 11, 25)) == []
+    conn.execute("INSERT INTO budget_period VALUES ('assistant', '2026-11', 200, 50)")
+    (use,) = queries.budget_use(conn, date(2026, 11, 25))
+    assert (use["limit_usd"], use["granted_usd"], use["spent_usd"]) == (
+        "200.000000000000",
+        "50.000000000000",
+        "0.000000000002",
+    )
