@@ -120,6 +120,16 @@ def next_leaf(conn: Connection[Any]) -> int:
     return int(_rows(conn, "SELECT coalesce(max(leaf_index) + 1, 0) FROM audit_entry")[0][0])
 
 
+def sequenced(conn: Connection[Any]) -> int:
+    """How many entries have a place."""
+    return int(_rows(conn, "SELECT count(leaf_index) FROM audit_entry")[0][0])
+
+
+def known(conn: Connection[Any], ids: Sequence[UUID]) -> set[UUID]:
+    """Which of these entries are in the database."""
+    return {id for (id,) in _rows(conn, "SELECT id FROM audit_entry WHERE id = ANY (%s)", (list(ids),))}
+
+
 def waiting(conn: Connection[Any]) -> int:
     """How many entries have no place yet."""
     return int(_rows(conn, "SELECT count(*) FROM audit_entry WHERE leaf_index IS NULL")[0][0])

@@ -1,0 +1,154 @@
+"""The sequencer: takes recorded entries from PostgreSQL into the files of the log, one process at a time.
+
+A batch becomes durable in the files first and then gets its indexes in the database. Whatever crashes between, the next
+start heals: the files are the truth up to their checkpoint, and entries are recognised by their id. Does not record
+entries.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from psycopg import Connection
+
+from groundplan.core.audit import store
+from groundplan.core.audit.entry import decode
+from groundplan.core.audit.log import AuditLog
+from groundplan.core.audit.tiles import WIDTH
+from groundplan.core.database import connect
+from groundplan.core.errors import Conflict, GroundplanError
+
+BATCH = 4096
+_log = logging.getLogger("groundplan.audit")
+
+
+@dataclass(frozen=True, slots=True)
+class Healed:
+    """How many entries `heal` repaired, and the indexes of those the files have and the database lacks (`orphans`)."""
+
+    repaired: int
+    orphans: dict[UUID, int]
+
+
+def heal(conn: Connection[Any], log: AuditLog) -> Healed:
+    """Bring files and database to the same state after a crash or a restore.
+
+    Entries that only the files have numbered get their indexes; entries that only the database has numbered are
+    appended again, in the same order. Raises `Conflict` (`audit_diverged`) where the two tell different stories.
+    """
+    size, numbered = log.checkpoint.size, store.next_leaf(conn)
+    _check_same_story(conn, log, min(size, numbered))
+    complete = store.sequenced(conn) == numbered
+    repaired, orphans = _number(conn, log, numbered if complete else 0)
+    while log.checkpoint.size < numbered:
+        at = log.checkpoint.size
+        rows = store.sequenced_from(conn, at, BATCH)
+        if not rows or [index for index, _ in rows] != list(range(at, at + len(rows))):
+            raise _diverged(
+                f"the files end at entry {at}, and the database lacks some of the {numbered} it had numbered"
+            )
+        repaired += len(rows)
+        log.append([body for _, body in rows])
+    return Healed(repaired, orphans)
+
+
+def step(conn: Connection[Any], log: AuditLog, orphans: dict[UUID, int], limit: int = BATCH) -> int:
+    """Sequence at most `limit` waiting entries; returns how many there were. `orphans` are not taken twice."""
+    queued = store.unsequenced(conn, limit)
+    fresh = [entry for entry in queued if entry.id not in orphans]
+    if fresh:
+        first = log.checkpoint.size
+        log.append([entry.body for entry in fresh])
+        store.place(conn, [entry.id for entry in fresh], first)
+    for entry in queued:
+        if entry.id in orphans:
+            store.place(conn, [entry.id], orphans.pop(entry.id))
+    return len(queued)
+
+
+def _number(conn: Connection[Any], log: AuditLog, start: int) -> tuple[int, dict[UUID, int]]:
+    """Give entries of the files their indexes in the database: (how many lacked one, those not there at all)."""
+    size, repaired, orphans = log.checkpoint.size, 0, {}
+    for bundle in range(start // WIDTH, -(-size // WIDTH)):
+        first = bundle * WIDTH
+        ids = [decode(data).id for data in log.tiles.entries(bundle, min(WIDTH, size - first))]
+        repaired += store.place(conn, ids, first)
+        known = store.known(conn, ids)
+        orphans.update({id: first + at for at, id in enumerate(ids) if id not in known})
+    return repaired, orphans
+
+
+def _check_same_story(conn: Connection[Any], log: AuditLog, size: int) -> None:
+    if not size:
+        return
+    rows = store.sequenced_from(conn, size - 1, 1)
+    index, body = rows[0] if rows else (-1, b"")
+    if index == size - 1 and body != log.tiles.entry(size - 1, log.checkpoint.size):
+        raise _diverged(f"entry {size - 1} is another one in the files than in the database")
+
+
+def _diverged(message: str) -> Conflict:
+    return Conflict(
+        f"audit log and database do not belong together: {message}",
+        code="audit_diverged",
+        hint="Restore the folder audit and the database from the same backup.",
+    )
+
+
+class Sequencer:
+    """A thread that sequences while this process holds the database's lock and the log's; otherwise it waits for them.
+
+    `problem` tells why it does not work at the moment (None: it works, or another process does).
+    """
+
+    def __init__(self, url: str, folder: Path, key: Ed25519PrivateKey, interval: float = 0.5) -> None:
+        self._url = url
+        self._folder = folder
+        self._key = key
+        self._interval = interval
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="audit-sequencer", daemon=True)
+        self.problem: str | None = None
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+        self._thread.start()
+
+    def stop(self, timeout: float = 10.0) -> None:
+        """Finish the batch at hand and end."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                with connect(self._url, autocommit=True) as conn:
+                    self._sequence(conn)
+            except (psycopg.Error, GroundplanError, OSError) as error:
+                if self.problem != str(error):
+                    _log.error("the audit log is not being written: %s", error)
+                self.problem = str(error)
+                self._stopping.wait(self._interval)
+
+    def _sequence(self, conn: Connection[Any]) -> None:
+        while not store.become_sequencer(conn):
+            self.problem = None
+            if self._stopping.wait(self._interval):
+                return
+        with AuditLog(self._folder, self._key) as log:
+            healed = heal(conn, log)
+            if healed.repaired:
+                _log.warning("audit log and database were brought together: %d entries", healed.repaired)
+            self.problem = None
+            while not self._stopping.is_set():
+                if step(conn, log, healed.orphans) < BATCH:
+                    self._stopping.wait(self._interval)
+            step(conn, log, healed.orphans)

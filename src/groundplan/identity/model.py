@@ -1,0 +1,176 @@
+"""People, groups and teams, duties, keys, kills and sessions, as frozen values. Nothing here reads or writes.
+
+Membership is live: these values are what the database said at one moment. `everyone` is no row: every active person is
+in it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+EVERYONE = "everyone"
+COMPANY = "company"
+"""The subject of duties and kills that cover everything."""
+DUTIES = (
+    "business",
+    "product",
+    "architecture",
+    "engineering",
+    "operations",
+    "security",
+    "finance",
+    "data",
+    "compliance",
+)
+KILL_SCOPES = ("workload", "deployment", "source", "key", "site")
+GroupType = Literal["group", "team"]
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Somebody who may own, ask or approve. `email` is lower case."""
+
+    id: UUID
+    email: str
+    name: str
+    active: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Members by email (people) and by name (groups), direct ones only."""
+
+    id: UUID
+    name: str
+    type: GroupType
+    people: tuple[str, ...]
+    groups: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Duty:
+    """A person holds a duty for the company or for a subject such as `workload/staff-assistant`."""
+
+    subject: str
+    duty: str
+    person: Person
+
+
+@dataclass(frozen=True, slots=True)
+class GenesisPerson:
+    """A person of the first blueprint."""
+
+    email: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class GenesisGroup:
+    """A group or team of the first blueprint: members are emails (`people`) and names of other groups (`groups`)."""
+
+    name: str
+    type: GroupType = "group"
+    people: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Nomination:
+    """Somebody (by email) is to hold a duty for a subject."""
+
+    subject: str
+    duty: str
+    email: str
+
+
+@dataclass(frozen=True, slots=True)
+class GenesisPeople:
+    """Everybody that the first blueprint declares. From then on people are changed by command only."""
+
+    people: tuple[GenesisPerson, ...]
+    groups: tuple[GenesisGroup, ...] = ()
+    duties: tuple[Nomination, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key without its secret. `prefix` is the start of it, to tell keys apart."""
+
+    id: UUID
+    prefix: str
+    workload: str
+    person_id: UUID | None
+    acts_for_others: bool
+    created_at: datetime
+    created_by: str
+    expires_at: datetime | None
+    revoked_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """A kill switch that was thrown; in force until it is lifted."""
+
+    id: UUID
+    scope: str
+    reason: str
+    by: str
+    at: datetime
+    lifted_at: datetime | None
+    lifted_by: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayState:
+    """A gateway worker and what it knows. `until`: when policy lease and grace run out unless it renews."""
+
+    epoch: UUID
+    host: str
+    pid: int
+    policy_ack: int
+    heartbeat_at: datetime
+    connected: bool
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """How far a change of policy has come.
+
+    `acknowledged` gateways follow it; `waiting` ones do not yet and may still serve by the old rules: connected ones
+    for about a second, those cut off until their `until`; `lapsed` ones never acknowledged it but may not serve any
+    more.
+    """
+
+    number: int
+    acknowledged: tuple[GatewayState, ...]
+    waiting: tuple[GatewayState, ...]
+    lapsed: tuple[GatewayState, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is admitted by the old rules any more."""
+        return not self.waiting
+
+    @property
+    def cut_off(self) -> tuple[GatewayState, ...]:
+        """The waiting gateways that have no contact with the database."""
+        return tuple(gateway for gateway in self.waiting if not gateway.connected)
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A signed-in browser. `person_id` None is the local operator; `acting_as` is set in the demo only."""
+
+    person_id: UUID | None
+    acting_as: UUID | None
+    csrf: str
+    expires_at: datetime
+
+    @property
+    def person(self) -> UUID | None:
+        """Whose eyes the console shows: the one acted as, else oneself."""
+        return self.acting_as or self.person_id

@@ -1,0 +1,301 @@
+"""Changes of live policy: each changes its rows, takes the next policy number and records itself in one transaction.
+
+The transaction is the caller's; the gateways hear of it at the commit. Each returns the number, for `effective`. Does
+not decide who may ask for a change (`holds_duty` helps), and puts no personal data in the audit log: people are named
+by id.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from psycopg import Connection
+
+from groundplan.core.audit import record
+from groundplan.core.errors import Conflict, Invalid, NotFound
+from groundplan.core.ids import new_id
+from groundplan.identity import session_store, store
+from groundplan.identity.genesis import check_genesis, normal_email
+from groundplan.identity.keys import hash_key, key_prefix, make_key
+from groundplan.identity.model import (
+    COMPANY,
+    DUTIES,
+    EVERYONE,
+    KILL_SCOPES,
+    ApiKey,
+    Effect,
+    GenesisPeople,
+    GroupType,
+    Person,
+)
+
+POLICY_LEASE_S = 1.0
+"""How long a gateway may serve without having heard that its policy is the newest."""
+DEFAULT_GRACE_S = 60.0
+"""How much longer, unless its workload says otherwise (restricted: 0)."""
+
+
+def genesis_people(conn: Connection[Any], company: GenesisPeople, actor: str = "operator") -> dict[str, UUID]:
+    """Write everybody of the first blueprint; returns ids by email. Raises `Conflict` (`genesis_done`), `Invalid`."""
+    check_genesis(company)
+    number = store.next_policy_number(conn, "genesis", COMPANY, False)
+    if store.people(conn) or store.groups(conn):
+        raise Conflict(
+            "people were declared already",
+            code="genesis_done",
+            hint="Change people by command from now on: `groundplan people add`, `groundplan groups add`.",
+        )
+    people = {normal_email(person.email): new_id() for person in company.people}
+    for person in company.people:
+        email = normal_email(person.email)
+        store.insert_person(conn, people[email], email, person.name.strip())
+    groups = {group.name: store.insert_group(conn, group.name, group.type) for group in company.groups}
+    for group in company.groups:
+        for email in group.people:
+            store.insert_membership(conn, groups[group.name], people[normal_email(email)], None)
+        for name in group.groups:
+            store.insert_membership(conn, groups[group.name], None, groups[name])
+    for duty in dict.fromkeys((d.subject, d.duty, people[normal_email(d.email)]) for d in company.duties):
+        store.insert_duty(conn, *duty)
+    detail = {"policy": number, "people": [str(id) for id in people.values()], "groups": list(groups)}
+    record(conn, action="people.genesis", actor=actor, subject=COMPANY, detail=detail)
+    return people
+
+
+def find_person(conn: Connection[Any], email: str) -> Person:
+    """The person with this address. Raises `NotFound` (`unknown_person`) with the nearest known one."""
+    found = store.person_by_email(conn, normal_email(email))
+    if found is None:
+        near = difflib.get_close_matches(normal_email(email), [person.email for person in store.people(conn)], 1)
+        hint = f"Did you mean {near[0]}?" if near else "Add the person first: `groundplan people add`."
+        raise NotFound(f"there is no person {email}", code="unknown_person", hint=hint)
+    return found
+
+
+def add_person(conn: Connection[Any], actor: str, email: str, name: str) -> int:
+    """A new person, in no group but `everyone`. Raises `Conflict` (`duplicate_person`), `Invalid` (`email`, `name`)."""
+    address = normal_email(email)
+    if not name.strip():
+        raise Invalid("a person needs a name", code="name", hint="Give the name that others know the person by.")
+    id = new_id()
+    number = store.next_policy_number(conn, "person", f"person/{id}", False)
+    if store.person_by_email(conn, address):
+        raise Conflict(f"there is a person {address} already", code="duplicate_person", hint="Use another address.")
+    store.insert_person(conn, id, address, name.strip())
+    return _recorded(conn, number, "person.added", actor, f"person/{id}", {})
+
+
+def deactivate_person(conn: Connection[Any], actor: str, person_id: UUID) -> int:
+    """The person has left: keys are revoked, sessions end, permissions go; duties stay, held by somebody inactive.
+
+    Raises `NotFound` (`unknown_person`), `Conflict` (`already_left`).
+    """
+    number = store.next_policy_number(conn, "person", f"person/{person_id}", True)
+    _person(conn, person_id)
+    if not store.leave(conn, person_id):
+        raise Conflict("the person has left already", code="already_left", hint="Nothing is left to do.")
+    keys = store.revoke_keys_of(conn, person_id)
+    session_store.end_sessions_of(conn, person_id)
+    detail = {"revoked_keys": [str(id) for id in keys]}
+    return _recorded(conn, number, "person.left", actor, f"person/{person_id}", detail)
+
+
+def add_group(conn: Connection[Any], actor: str, name: str, type: GroupType) -> int:
+    """A new, empty group or team. Raises `Conflict` (`duplicate_group`), `Invalid` (`group_name`)."""
+    if name == EVERYONE or not name.strip() or "@" in name:
+        raise Invalid(f"no name for a group: {name!r}", code="group_name", hint="Use a name without @; not `everyone`.")
+    number = store.next_policy_number(conn, "group", f"group/{name}", False)
+    if store.group_id(conn, name):
+        raise Conflict(f"there is a group {name} already", code="duplicate_group", hint="Use another name.")
+    store.insert_group(conn, name, type)
+    return _recorded(conn, number, "group.added", actor, f"group/{name}", {"type": type})
+
+
+def add_member(conn: Connection[Any], actor: str, group: str, member: UUID | str) -> int:
+    """Put a person (id or email) or a group (name) into a group.
+
+    Raises `NotFound` (`unknown_group`, `unknown_person`), `Conflict` (`already_member`), `Invalid` (`cyclic_group`).
+    """
+    number = store.next_policy_number(conn, "membership", f"group/{group}", False)
+    into, person, inner = _membership(conn, group, member)
+    if inner and store.contains(conn, inner, into):
+        raise Invalid(
+            f"{member} cannot be a member of {group}: {group} is in {member} already",
+            code="cyclic_group",
+            hint="Groups may contain groups, but never themselves.",
+        )
+    if store.insert_membership(conn, into, person, inner) is None:
+        raise Conflict(f"{member} is a member of {group} already", code="already_member", hint="Nothing is left to do.")
+    return _recorded(conn, number, "member.added", actor, f"group/{group}", _member(person, member))
+
+
+def remove_member(conn: Connection[Any], actor: str, group: str, member: UUID | str) -> int:
+    """Take a person (id or email) or a group (name) out of a group. Raises `NotFound` (also `not_a_member`)."""
+    number = store.next_policy_number(conn, "membership", f"group/{group}", True)
+    from_group, person, inner = _membership(conn, group, member)
+    if store.delete_membership(conn, from_group, person, inner) is None:
+        raise NotFound(
+            f"{member} is no direct member of {group}",
+            code="not_a_member",
+            hint="It may be in through another group: look at the groups of the person.",
+        )
+    return _recorded(conn, number, "member.removed", actor, f"group/{group}", _member(person, member))
+
+
+def nominate(conn: Connection[Any], actor: str, subject: str, duties: Mapping[str, Sequence[str]]) -> bool:
+    """Make the given people (emails by duty) the holders of a subject's duties, in place of the present ones.
+
+    Returns whether anything changed. Raises `Invalid` (`unknown_duty`), `NotFound` (`unknown_person`).
+    """
+    wanted: dict[tuple[str, UUID], None] = {}
+    for duty, emails in duties.items():
+        if duty not in DUTIES:
+            raise Invalid(f"there is no duty {duty}", code="unknown_duty", hint=f"Duties are {', '.join(DUTIES)}.")
+        for email in emails:
+            wanted[duty, find_person(conn, email).id] = None
+    present = {(duty.duty, duty.person.id) for duty in store.duties(conn, subject)}
+    if present == wanted.keys():
+        return False
+    number = store.next_policy_number(conn, "duty", subject, bool(present - wanted.keys()))
+    store.delete_duties(conn, subject)
+    for duty, person_id in wanted:
+        store.insert_duty(conn, subject, duty, person_id)
+    holders: dict[str, list[str]] = {}
+    for duty, person_id in wanted:
+        holders.setdefault(duty, []).append(str(person_id))
+    detail = {"policy": number, "holders": holders}
+    record(conn, action="duties.nominated", actor=actor, subject=subject, detail=detail)
+    return True
+
+
+def holds_duty(conn: Connection[Any], person_id: UUID, duty: str, subject: str) -> bool:
+    """Whether an active person holds the duty for the subject, or for the whole company."""
+    return store.holds(conn, person_id, duty, (subject, COMPANY))
+
+
+def create_key(
+    conn: Connection[Any],
+    actor: str,
+    workload: str,
+    person_id: UUID | None = None,
+    acts_for_others: bool = False,
+    expires: datetime | None = None,
+) -> tuple[UUID, str]:
+    """(id, secret) of a new key for a workload and its own user. The secret is shown once and kept nowhere.
+
+    Raises `NotFound` (`unknown_person`), `Conflict` (`already_left`), `Invalid` (`expires`).
+    """
+    now = datetime.now(UTC)
+    if expires is not None and (expires.tzinfo is None or expires <= now):
+        raise Invalid("a key cannot have expired already", code="expires", hint="Give a future time with its zone.")
+    if person_id is not None and not _person(conn, person_id).active:
+        raise Conflict("the person has left", code="already_left", hint="Make the key for somebody active.")
+    secret = make_key()
+    key = ApiKey(new_id(), key_prefix(secret), workload, person_id, acts_for_others, now, actor, expires, None)
+    number = store.next_policy_number(conn, "key", f"key/{key.id}", False)
+    store.insert_key(conn, key, hash_key(secret))
+    detail = {
+        "workload": workload,
+        "person": str(person_id) if person_id else None,
+        "acts_for_others": acts_for_others,
+        "expires": expires.astimezone(UTC).isoformat() if expires else None,
+    }
+    _recorded(conn, number, "key.created", actor, f"key/{key.id}", detail)
+    return key.id, secret
+
+
+def revoke_key(conn: Connection[Any], actor: str, key_id: UUID) -> int:
+    """Stop a key for good. Raises `NotFound` (`unknown_key`), `Conflict` (`key_revoked`)."""
+    number = store.next_policy_number(conn, "key", f"key/{key_id}", True)
+    key = store.api_key(conn, key_id)
+    if key is None:
+        raise NotFound(f"there is no key {key_id}", code="unknown_key", hint="List them: `groundplan keys list`.")
+    if not store.mark_revoked(conn, key_id):
+        raise Conflict("the key is revoked already", code="key_revoked", hint="Nothing is left to do.")
+    return _recorded(conn, number, "key.revoked", actor, f"key/{key_id}", {"workload": key.workload})
+
+
+def kill(conn: Connection[Any], actor: str, scope: str, reason: str) -> int:
+    """Stop `company`, or one `workload/N`, `deployment/N`, `source/N`, `key/ID` or `site/N`, until it is lifted.
+
+    Raises `Invalid` (`kill_scope`, `reason`).
+    """
+    kind, _, name = scope.partition("/")
+    if scope != COMPANY and (kind not in KILL_SCOPES or not name):
+        raise Invalid(
+            f"there is nothing to stop called {scope!r}",
+            code="kill_scope",
+            hint=f"Use company or NAME behind {', '.join(f'{each}/' for each in KILL_SCOPES)}.",
+        )
+    if not reason.strip():
+        raise Invalid("a kill needs a reason", code="reason", hint="Say why; it stands in the audit log.")
+    number = store.next_policy_number(conn, "kill", scope, True)
+    id = store.insert_kill(conn, scope, reason.strip(), actor)
+    return _recorded(conn, number, "kill", actor, scope, {"kill": str(id), "reason": reason.strip()})
+
+
+def lift(conn: Connection[Any], actor: str, scope: str) -> int:
+    """Let what was stopped run again: ends every kill of exactly this scope. Raises `NotFound` (`not_killed`)."""
+    number = store.next_policy_number(conn, "lift", scope, False)
+    ended = store.mark_lifted(conn, scope, actor)
+    if not ended:
+        raise NotFound(f"{scope} is not stopped", code="not_killed", hint="`groundplan status` lists what is.")
+    return _recorded(conn, number, "kill.lifted", actor, scope, {"kills": [str(id) for id in ended]})
+
+
+def effective(conn: Connection[Any], number: int, grace_s: float = DEFAULT_GRACE_S) -> Effect:
+    """Which gateways follow policy `number`, which do not yet and until when those may serve.
+
+    Call it in a transaction of its own (or autocommit) after the change was committed.
+    """
+    now, gateways = store.live_gateways(conn, POLICY_LEASE_S, grace_s)
+    behind = [gateway for gateway in gateways if gateway.policy_ack < number]
+    return Effect(
+        number=number,
+        acknowledged=tuple(gateway for gateway in gateways if gateway.policy_ack >= number),
+        waiting=tuple(gateway for gateway in behind if gateway.until > now),
+        lapsed=tuple(gateway for gateway in behind if gateway.until <= now),
+    )
+
+
+def _recorded(
+    conn: Connection[Any], number: int, action: str, actor: str, subject: str, detail: Mapping[str, Any]
+) -> int:
+    record(conn, action=action, actor=actor, subject=subject, detail={**detail, "policy": number})
+    return number
+
+
+def _person(conn: Connection[Any], id: UUID) -> Person:
+    found = store.person(conn, id)
+    if found is None:
+        raise NotFound(f"there is no person {id}", code="unknown_person", hint="List them: `groundplan people list`.")
+    return found
+
+
+def _group(conn: Connection[Any], name: str) -> UUID:
+    found = store.group_id(conn, name)
+    if found is None:
+        if name == EVERYONE:
+            raise Invalid("everybody is in `everyone`", code="everyone", hint="Use a group of your own.")
+        near = difflib.get_close_matches(name, [group.name for group in store.groups(conn)], 1)
+        hint = f"Did you mean {near[0]}?" if near else "Add the group first: `groundplan groups add`."
+        raise NotFound(f"there is no group {name}", code="unknown_group", hint=hint)
+    return found
+
+
+def _membership(conn: Connection[Any], group: str, member: UUID | str) -> tuple[UUID, UUID | None, UUID | None]:
+    """(group, the person, the inner group); one of the last two is None."""
+    outer = _group(conn, group)
+    if isinstance(member, UUID):
+        return outer, _person(conn, member).id, None
+    if "@" in member:
+        return outer, find_person(conn, member).id, None
+    return outer, None, _group(conn, member)
+
+
+def _member(person: UUID | None, member: UUID | str) -> dict[str, str]:
+    return {"person": str(person)} if person else {"group": str(member)}

@@ -1,0 +1,64 @@
+"""The SQL of sign-in: links and sessions, both known by the SHA-256 of their secret. No rules (`sessions.py`)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from psycopg import Connection
+
+from groundplan.identity.model import Session
+from groundplan.identity.store import changed, rows
+
+
+def insert_link(conn: Connection[Any], hash: bytes, person_id: UUID | None, now: datetime, expires: datetime) -> None:
+    conn.execute(
+        "INSERT INTO login_link (hash, person_id, created_at, expires_at) VALUES (%s, %s, %s, %s)",
+        (hash, person_id, now, expires),
+    )
+
+
+def use_link(conn: Connection[Any], hash: bytes, now: datetime) -> tuple[UUID | None] | None:
+    """Use a link up: whose it was, in a tuple, or None where it is unknown, used, expired or its person has left."""
+    found = rows(
+        conn,
+        """UPDATE login_link l SET used_at = %s WHERE hash = %s AND used_at IS NULL AND expires_at > %s
+           AND (person_id IS NULL OR EXISTS (SELECT 1 FROM person p WHERE p.id = l.person_id AND p.active))
+           RETURNING person_id""",
+        (now, hash, now),
+    )
+    return (found[0][0],) if found else None
+
+
+def insert_session(conn: Connection[Any], hash: bytes, session: Session, now: datetime) -> None:
+    conn.execute(
+        """INSERT INTO console_session (hash, person_id, csrf, created_at, expires_at) VALUES (%s, %s, %s, %s, %s)""",
+        (hash, session.person_id, session.csrf, now, session.expires_at),
+    )
+
+
+def session(conn: Connection[Any], hash: bytes, now: datetime) -> Session | None:
+    """The session unless it ended, expired, or its person has left."""
+    found = rows(
+        conn,
+        """SELECT s.person_id, s.acting_as, s.csrf, s.expires_at FROM console_session s
+           WHERE s.hash = %s AND s.ended_at IS NULL AND s.expires_at > %s
+           AND (s.person_id IS NULL OR EXISTS (SELECT 1 FROM person p WHERE p.id = s.person_id AND p.active))""",
+        (hash, now),
+    )
+    return Session(*found[0]) if found else None
+
+
+def set_acting_as(conn: Connection[Any], hash: bytes, person_id: UUID | None) -> None:
+    conn.execute("UPDATE console_session SET acting_as = %s WHERE hash = %s", (person_id, hash))
+
+
+def end(conn: Connection[Any], hash: bytes, now: datetime) -> bool:
+    query = "UPDATE console_session SET ended_at = %s WHERE hash = %s AND ended_at IS NULL"
+    return bool(changed(conn, query, (now, hash)))
+
+
+def end_sessions_of(conn: Connection[Any], person_id: UUID) -> None:
+    conn.execute("UPDATE console_session SET ended_at = now() WHERE person_id = %s AND ended_at IS NULL", (person_id,))
+    conn.execute("UPDATE console_session SET acting_as = NULL WHERE acting_as = %s AND ended_at IS NULL", (person_id,))

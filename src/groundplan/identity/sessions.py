@@ -1,0 +1,166 @@
+"""Sign-in: one-time links, sessions in an HttpOnly cookie, a token against forged requests, the operator's token.
+
+Secrets have 256 random bits and only their SHA-256 is stored. Does not send links; of HTTP it knows the cookie's text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from psycopg import Connection
+
+from groundplan.core.audit import OPERATOR, person_actor, record
+from groundplan.core.errors import Conflict, Denied, NotFound, Unauthenticated, Unavailable
+from groundplan.core.home import Home, write_atomically
+from groundplan.identity import session_store, store
+from groundplan.identity.model import Session
+
+COOKIE = "groundplan_session"
+LINK_LIFETIME = timedelta(minutes=10)
+SESSION_LIFETIME = timedelta(hours=12)
+
+
+def create_login_link(
+    conn: Connection[Any], actor: str, person_id: UUID | None = None, now: datetime | None = None
+) -> str:
+    """The secret of a one-time sign-in link (10 minutes) for a person, or for the local operator.
+
+    Raises `NotFound` (`unknown_person`), `Conflict` (`already_left`).
+    """
+    if person_id is not None:
+        _active(conn, person_id)
+    token, begun = secrets.token_urlsafe(32), now or datetime.now(UTC)
+    session_store.insert_link(conn, _hash(token), person_id, begun, begun + LINK_LIFETIME)
+    record(conn, action="login.link", actor=actor, subject=_who(person_id), detail={})
+    return token
+
+
+def redeem(conn: Connection[Any], token: str, now: datetime | None = None) -> str:
+    """Use a link up and begin a session; returns the secret for its cookie.
+
+    Raises `Unauthenticated` (`login_link`), the same for every reason.
+    """
+    begun = now or datetime.now(UTC)
+    used = session_store.use_link(conn, _hash(token), begun)
+    if used is None:
+        raise Unauthenticated(
+            "this sign-in link was used, has expired or never existed",
+            code="login_link",
+            hint="Make a new one with `groundplan login`.",
+        )
+    (person_id,) = used
+    session = Session(person_id, None, secrets.token_urlsafe(32), begun + SESSION_LIFETIME)
+    secret = secrets.token_urlsafe(32)
+    session_store.insert_session(conn, _hash(secret), session, begun)
+    record(conn, action="login", actor=session_actor(session), subject=_who(person_id), detail={})
+    return secret
+
+
+def find_session(conn: Connection[Any], token: str, now: datetime | None = None) -> Session | None:
+    """The session behind a cookie's value; None where it is unknown, over, or its person has left."""
+    return session_store.session(conn, _hash(token), now or datetime.now(UTC))
+
+
+def end_session(conn: Connection[Any], token: str, now: datetime | None = None) -> bool:
+    """Sign out. Returns whether there was something to end."""
+    ended = now or datetime.now(UTC)
+    session = session_store.session(conn, _hash(token), ended)
+    if session is None:
+        return False
+    session_store.end(conn, _hash(token), ended)
+    record(conn, action="logout", actor=session_actor(session), subject=_who(session.person_id), detail={})
+    return True
+
+
+def act_as(conn: Connection[Any], token: str, person_id: UUID | None, now: datetime | None = None) -> Session:
+    """See the console as one of the demo's people (None: as oneself again), recorded as done by oneself.
+
+    The caller has made sure that this is the demo and the request came from this machine. Raises `Unauthenticated`
+    (`session`), `NotFound` (`unknown_person`), `Conflict` (`already_left`).
+    """
+    session = find_session(conn, token, now)
+    if session is None:
+        raise Unauthenticated("nobody is signed in", code="session", hint="Make a link with `groundplan login`.")
+    if person_id is not None:
+        _active(conn, person_id)
+    session_store.set_acting_as(conn, _hash(token), person_id)
+    subject = _who(person_id or session.person_id)
+    record(conn, action="session.act_as", actor=session_actor(session), subject=subject, detail={"demo": True})
+    return Session(session.person_id, person_id, session.csrf, session.expires_at)
+
+
+def check_csrf(session: Session, token: str | None) -> None:
+    """Raises `Denied` (`csrf`) unless a write carries the session's own token."""
+    if not hmac.compare_digest(session.csrf.encode(), (token or "").encode("utf-8", "surrogatepass")):
+        raise Denied(
+            "the request does not come from the console's own page",
+            code="csrf",
+            hint="Reload the page and try again; programs send X-CSRF-Token, or a bearer token instead of a cookie.",
+        )
+
+
+def session_actor(session: Session) -> str:
+    """Who the audit log names for what this session does: always the one who signed in."""
+    return OPERATOR if session.person_id is None else person_actor(session.person_id)
+
+
+def cookie(token: str, *, secure: bool) -> str:
+    """The Set-Cookie value that keeps a session; an empty token clears it."""
+    age = int(SESSION_LIFETIME.total_seconds()) if token else 0
+    return f"{COOKIE}={token}; Path=/; Max-Age={age}; HttpOnly; SameSite=Lax{'; Secure' if secure else ''}"
+
+
+def ensure_operator_token(home: Home) -> str:
+    """The token of this HOME, made (0600) where there is none. Safe to repeat, under the lock of HOME."""
+    if not home.operator_token.exists():
+        write_atomically(home.operator_token, f"gpo_{secrets.token_urlsafe(32)}\n".encode())
+    return read_operator_token(home)
+
+
+def read_operator_token(home: Home) -> str:
+    """The token. Raises `Unavailable` (`operator_token`) where it is missing, empty or readable by others."""
+    try:
+        if home.operator_token.stat().st_mode & 0o077:
+            raise Unavailable(
+                f"others may read {home.operator_token}",
+                code="operator_token",
+                hint="Delete it and start `groundplan up` again, which makes a new one.",
+            )
+        token = home.operator_token.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Unavailable(
+            f"there is no operator token in {home.root}",
+            code="operator_token",
+            hint="Start `groundplan up` with this HOME, or give GROUNDPLAN_TOKEN.",
+        ) from error
+    if not token:
+        raise Unavailable("the operator token is empty", code="operator_token", hint="Delete it and start again.")
+    return token
+
+
+def is_operator_token(home: Home, given: str) -> bool:
+    """Whether `given` is the token of this HOME, compared in constant time. Raises as `read_operator_token`."""
+    return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), read_operator_token(home).encode())
+
+
+def _hash(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+
+
+def _who(person_id: UUID | None) -> str:
+    return OPERATOR if person_id is None else f"person/{person_id}"
+
+
+def _active(conn: Connection[Any], person_id: UUID) -> None:
+    person = store.person(conn, person_id)
+    if person is None:
+        raise NotFound(
+            f"there is no person {person_id}", code="unknown_person", hint="List them: `groundplan people list`."
+        )
+    if not person.active:
+        raise Conflict("the person has left", code="already_left", hint="Choose somebody active.")

@@ -1,0 +1,242 @@
+"""The SQL of identity: people, groups, duties, keys, kills, acknowledgements. No rules and no audit (`service.py`).
+
+Every function runs in the caller's transaction. Sign-in has its own statements (`session_store.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, LiteralString
+from uuid import UUID
+
+from psycopg import Connection
+from psycopg.rows import tuple_row
+
+from groundplan.core.ids import new_id
+from groundplan.identity.model import ApiKey, Duty, GatewayState, Group, GroupType, Kill, Person
+
+_KEY: LiteralString = """SELECT id, prefix, workload, person_id, acts_for_others, created_at, created_by, expires_at,
+    revoked_at FROM api_key"""
+_KILL: LiteralString = "SELECT id, scope, reason, by, at, lifted_at, lifted_by FROM kill_switch"
+
+
+def rows(conn: Connection[Any], query: LiteralString, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    """All rows of a query as tuples, whatever row factory the connection has."""
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        return cursor.execute(query, parameters).fetchall()
+
+
+def changed(conn: Connection[Any], query: LiteralString, parameters: Sequence[Any]) -> int:
+    """How many rows a statement changed."""
+    with conn.cursor() as cursor:
+        return cursor.execute(query, parameters).rowcount
+
+
+def next_policy_number(conn: Connection[Any], kind: str, subject: str, stops: bool) -> int:
+    """The next number, and the lock on live policy until the transaction ends: take it before you check anything."""
+    return int(rows(conn, "SELECT next_policy_number(%s, %s, %s)", (kind, subject, stops))[0][0])
+
+
+# people and groups
+
+
+def insert_person(conn: Connection[Any], id: UUID, email: str, name: str) -> None:
+    conn.execute("INSERT INTO person (id, email, name) VALUES (%s, %s, %s)", (id, email, name))
+
+
+def people(conn: Connection[Any]) -> list[Person]:
+    return [Person(*row) for row in rows(conn, "SELECT id, email, name, active FROM person ORDER BY email")]
+
+
+def person(conn: Connection[Any], id: UUID) -> Person | None:
+    found = rows(conn, "SELECT id, email, name, active FROM person WHERE id = %s", (id,))
+    return Person(*found[0]) if found else None
+
+
+def person_by_email(conn: Connection[Any], email: str) -> Person | None:
+    found = rows(conn, "SELECT id, email, name, active FROM person WHERE email = %s", (email,))
+    return Person(*found[0]) if found else None
+
+
+def leave(conn: Connection[Any], id: UUID) -> bool:
+    return bool(changed(conn, "UPDATE person SET active = false, left_at = now() WHERE id = %s AND active", (id,)))
+
+
+def insert_group(conn: Connection[Any], name: str, type: GroupType) -> UUID:
+    id = new_id()
+    conn.execute("INSERT INTO people_group (id, name, type) VALUES (%s, %s, %s)", (id, name, type))
+    return id
+
+
+def group_id(conn: Connection[Any], name: str) -> UUID | None:
+    found = rows(conn, "SELECT id FROM people_group WHERE name = %s", (name,))
+    return found[0][0] if found else None
+
+
+def groups(conn: Connection[Any]) -> list[Group]:
+    found = rows(
+        conn,
+        """SELECT g.id, g.name, g.type,
+             coalesce(array_agg(p.email ORDER BY p.email) FILTER (WHERE p.id IS NOT NULL), '{}'),
+             coalesce(array_agg(c.name ORDER BY c.name) FILTER (WHERE c.id IS NOT NULL), '{}')
+           FROM people_group g LEFT JOIN membership m ON m.group_id = g.id
+             LEFT JOIN person p ON p.id = m.person_id LEFT JOIN people_group c ON c.id = m.member_group_id
+           GROUP BY g.id ORDER BY g.name""",
+    )
+    return [Group(id, name, type, tuple(emails), tuple(names)) for id, name, type, emails, names in found]
+
+
+def insert_membership(conn: Connection[Any], group: UUID, person_id: UUID | None, member: UUID | None) -> UUID | None:
+    """The id of a new membership, or None where it exists already."""
+    found = rows(
+        conn,
+        """INSERT INTO membership (id, group_id, person_id, member_group_id) VALUES (%s, %s, %s, %s)
+           ON CONFLICT (group_id, person_id, member_group_id) DO NOTHING RETURNING id""",
+        (new_id(), group, person_id, member),
+    )
+    return found[0][0] if found else None
+
+
+def delete_membership(conn: Connection[Any], group: UUID, person_id: UUID | None, member: UUID | None) -> UUID | None:
+    found = rows(
+        conn,
+        """DELETE FROM membership WHERE group_id = %s AND person_id IS NOT DISTINCT FROM %s
+           AND member_group_id IS NOT DISTINCT FROM %s RETURNING id""",
+        (group, person_id, member),
+    )
+    return found[0][0] if found else None
+
+
+def contains(conn: Connection[Any], outer: UUID, inner: UUID) -> bool:
+    """Whether the group `inner` is `outer` or a member of it, however deep."""
+    return bool(
+        rows(
+            conn,
+            """WITH RECURSIVE below(id) AS (
+                 SELECT %s::uuid
+                 UNION SELECT m.member_group_id FROM membership m JOIN below ON m.group_id = below.id
+                 WHERE m.member_group_id IS NOT NULL)
+               SELECT 1 FROM below WHERE id = %s""",
+            (outer, inner),
+        )
+    )
+
+
+def reader_names(conn: Connection[Any], person_id: UUID) -> frozenset[str]:
+    """The names that permissions may know a person by: groups and teams (nested), `everyone`, the email address."""
+    return frozenset(name for (name,) in rows(conn, "SELECT reader_names(%s)", (person_id,)))
+
+
+# duties
+
+
+def duties(conn: Connection[Any], subject: str | None = None, person_id: UUID | None = None) -> list[Duty]:
+    found = rows(
+        conn,
+        """SELECT d.subject, d.duty, p.id, p.email, p.name, p.active FROM duty d JOIN person p ON p.id = d.person_id
+           WHERE (%s::text IS NULL OR d.subject = %s) AND (%s::uuid IS NULL OR p.id = %s)
+           ORDER BY d.subject, d.duty, p.email""",
+        (subject, subject, person_id, person_id),
+    )
+    return [Duty(of, duty, Person(*who)) for of, duty, *who in found]
+
+
+def holds(conn: Connection[Any], person_id: UUID, duty: str, subjects: Sequence[str]) -> bool:
+    """Whether an active person holds the duty for one of the subjects."""
+    return bool(
+        rows(
+            conn,
+            """SELECT 1 FROM duty d JOIN person p ON p.id = d.person_id
+               WHERE p.active AND p.id = %s AND d.duty = %s AND d.subject = ANY (%s)""",
+            (person_id, duty, list(subjects)),
+        )
+    )
+
+
+def insert_duty(conn: Connection[Any], subject: str, duty: str, person_id: UUID) -> None:
+    conn.execute("INSERT INTO duty (subject, duty, person_id) VALUES (%s, %s, %s)", (subject, duty, person_id))
+
+
+def delete_duties(conn: Connection[Any], subject: str) -> None:
+    conn.execute("DELETE FROM duty WHERE subject = %s", (subject,))
+
+
+# keys and kills
+
+
+def insert_key(conn: Connection[Any], key: ApiKey, hash: bytes) -> None:
+    conn.execute(
+        """INSERT INTO api_key (id, hash, prefix, workload, person_id, acts_for_others, created_at, created_by,
+             expires_at) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)""",
+        (
+            key.id,
+            hash,
+            key.prefix,
+            key.workload,
+            key.person_id,
+            key.acts_for_others,
+            key.created_at,
+            key.created_by,
+            key.expires_at,
+        ),
+    )
+
+
+def api_key(conn: Connection[Any], id: UUID) -> ApiKey | None:
+    found = rows(conn, _KEY + " WHERE id = %s", (id,))
+    return ApiKey(*found[0]) if found else None
+
+
+def api_keys(conn: Connection[Any], workload: str | None = None) -> list[ApiKey]:
+    """Newest first."""
+    found = rows(conn, _KEY + " WHERE %s::text IS NULL OR workload = %s ORDER BY id DESC", (workload, workload))
+    return [ApiKey(*row) for row in found]
+
+
+def mark_revoked(conn: Connection[Any], id: UUID) -> bool:
+    return bool(changed(conn, "UPDATE api_key SET revoked_at = now() WHERE id = %s AND revoked_at IS NULL", (id,)))
+
+
+def revoke_keys_of(conn: Connection[Any], person_id: UUID) -> list[UUID]:
+    found = rows(
+        conn,
+        "UPDATE api_key SET revoked_at = now() WHERE person_id = %s AND revoked_at IS NULL RETURNING id",
+        (person_id,),
+    )
+    return [id for (id,) in found]
+
+
+def insert_kill(conn: Connection[Any], scope: str, reason: str, by: str) -> UUID:
+    id = new_id()
+    conn.execute("INSERT INTO kill_switch (id, scope, reason, by) VALUES (%s, %s, %s, %s)", (id, scope, reason, by))
+    return id
+
+
+def kills(conn: Connection[Any], *, in_force: bool) -> list[Kill]:
+    """Newest first; all of them or those in force."""
+    return [
+        Kill(*row) for row in rows(conn, _KILL + " WHERE lifted_at IS NULL OR NOT %s ORDER BY id DESC", (in_force,))
+    ]
+
+
+def mark_lifted(conn: Connection[Any], scope: str, by: str) -> list[UUID]:
+    """The kills of this scope that were in force and now are not."""
+    query: LiteralString = """UPDATE kill_switch SET lifted_at = now(), lifted_by = %s
+        WHERE scope = %s AND lifted_at IS NULL RETURNING id"""
+    return [id for (id,) in rows(conn, query, (by, scope))]
+
+
+# gateways
+
+
+def live_gateways(conn: Connection[Any], lease_s: float, grace_s: float) -> tuple[datetime, list[GatewayState]]:
+    """(the database's time, the workers that are neither stopped nor fenced)"""
+    now: datetime = rows(conn, "SELECT clock_timestamp()")[0][0]
+    found = rows(
+        conn,
+        """SELECT epoch, host, pid, policy_ack, heartbeat_at, %s - heartbeat_at <= make_interval(secs => %s),
+             heartbeat_at + make_interval(secs => %s) FROM gateway WHERE state = 'live' ORDER BY epoch""",
+        (now, lease_s, lease_s + grace_s),
+    )
+    return now, [GatewayState(*row) for row in found]

@@ -1,0 +1,259 @@
+"""Entries recorded in PostgreSQL become leaves of the log, whatever dies in between."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+
+from groundplan.core.audit import OPERATOR, SYSTEM, Entry, record, record_many, store
+from groundplan.core.audit.keys import create_keys, load_private, load_public
+from groundplan.core.audit.log import AuditLog
+from groundplan.core.audit.sequencer import Sequencer, heal, step
+from groundplan.core.audit.verify import inclusion_proof, verify
+from groundplan.core.database import Role, connect
+from groundplan.core.errors import Conflict, Invalid
+from groundplan.core.home import Home
+from groundplan.core.ids import new_id
+from groundplan.testing.database import Database
+
+Conn = psycopg.Connection[tuple[Any, ...]]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    home = Home(tmp_path / "home")
+    home.create()
+    create_keys(home)
+    return home
+
+
+@pytest.fixture
+def conn(database: Database) -> Iterator[Conn]:
+    with connect(database.urls["control"], autocommit=True) as conn:
+        yield conn
+
+
+def open_log(home: Home) -> AuditLog:
+    return AuditLog(home.audit, load_private(home, "checkpoint"))
+
+
+def note(conn: Conn, number: int) -> UUID:
+    return record(conn, action="test", actor=SYSTEM, subject=f"number/{number}", detail={"n": number})
+
+
+def sequence(conn: Conn, home: Home) -> int:
+    with open_log(home) as log:
+        healed = heal(conn, log)
+        while step(conn, log, healed.orphans, 100):
+            pass
+    return healed.repaired
+
+
+def check(conn: Conn, home: Home, count: int) -> None:
+    """Files verify, and each entry of the database stands in them at its index, once."""
+    verdict = verify(home.audit, load_public(home, "checkpoint").public_bytes_raw())
+    assert verdict.ok and verdict.entries == count
+    assert [index for index, _ in store.sequenced_from(conn, 0, count + 1)] == list(range(count))
+    for index, body in store.sequenced_from(conn, 0, count):
+        assert inclusion_proof(home.audit, index).entry == body
+
+
+def test_an_entry_is_part_of_the_callers_transaction(conn: Conn, home: Home) -> None:
+    with pytest.raises(ZeroDivisionError), conn.transaction():
+        note(conn, 0)
+        raise ZeroDivisionError
+    id = note(conn, 1)
+    found = store.entry_by_id(conn, id)
+    assert found is not None and found.leaf_index is None and found.entry.detail == {"n": 1}
+    assert store.entry_by_id(conn, new_id()) is None
+    assert store.waiting(conn) == 1
+    assert sequence(conn, home) == 0
+    after = store.entry_by_id(conn, id)
+    assert after is not None and after.leaf_index == 0 and store.waiting(conn) == 0
+    check(conn, home, 1)
+
+
+def test_entries_are_listed_newest_first_and_by_subject(conn: Conn) -> None:
+    ids = [note(conn, number) for number in range(5)]
+    listed = store.entries(conn, limit=3)
+    assert [found.entry.id for found in listed] == ids[:1:-1]
+    assert [found.entry.id for found in store.entries(conn, before=ids[2])] == [ids[1], ids[0]]
+    assert [found.entry.id for found in store.entries(conn, subject="number/3")] == [ids[3]]
+
+
+def test_entries_with_their_own_ids_are_taken_once(conn: Conn) -> None:
+    entry = Entry(new_id(), datetime.now(UTC), "call.settled", OPERATOR, "call/1", {})
+    assert record_many(conn, [entry, entry]) == 1
+    assert record_many(conn, [entry]) == 0
+    assert record_many(conn, []) == 0
+
+
+def test_nobody_below_the_owner_changes_or_deletes_an_entry(conn: Conn, database: Database) -> None:
+    note(conn, 1)
+    roles: tuple[Role, ...] = ("control", "shipper", "gateway", "search")
+    for role in roles:
+        with connect(database.urls[role], autocommit=True) as other:
+            for statement in ("UPDATE audit_entry SET body = ''", "DELETE FROM audit_entry"):
+                with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                    other.execute(statement)
+    with connect(database.urls["shipper"], autocommit=True) as shipper:
+        record(shipper, action="test", actor=SYSTEM, subject="shipper", detail={})
+    with pytest.raises(Invalid):
+        record(conn, action="test", actor="somebody", subject="x", detail={})
+
+
+def test_what_commits_late_comes_later(conn: Conn, database: Database, home: Home) -> None:
+    with connect(database.urls["control"]) as slow:
+        late = note(slow, 1)
+        early = note(conn, 2)
+        sequence(conn, home)
+        slow.commit()
+    sequence(conn, home)
+    indexes = {found.entry.id: found.leaf_index for found in store.entries(conn)}
+    assert indexes == {early: 0, late: 1}
+    check(conn, home, 2)
+
+
+def test_a_crash_before_the_database_knows_the_index_repeats_nothing(conn: Conn, home: Home) -> None:
+    for number in range(300):
+        note(conn, number)
+    with open_log(home) as log:
+        log.append([entry.body for entry in store.unsequenced(conn, 280)])
+    assert sequence(conn, home) == 280
+    check(conn, home, 300)
+
+
+def test_files_restored_from_an_older_backup_are_completed(conn: Conn, home: Home, tmp_path: Path) -> None:
+    for number in range(300):
+        note(conn, number)
+    sequence(conn, home)
+    newest = verify(home.audit).root
+    home.audit.rename(tmp_path / "lost")
+    home.audit.mkdir()
+    assert sequence(conn, home) == 300
+    assert verify(home.audit).root == newest
+    check(conn, home, 300)
+
+
+def test_a_database_restored_from_an_older_backup_does_not_repeat_entries(
+    conn: Conn, database: Database, home: Home
+) -> None:
+    entries = [Entry(new_id(), datetime.now(UTC), "call", SYSTEM, f"call/{n}", {}) for n in range(10)]
+    record_many(conn, entries)
+    sequence(conn, home)
+    with connect(database.urls["owner"], autocommit=True) as owner:
+        owner.execute("DELETE FROM audit_entry WHERE leaf_index >= 4")
+    record_many(conn, [Entry(new_id(), datetime.now(UTC), "call", SYSTEM, "call/new", {})])
+    sequence(conn, home)
+    with open_log(home) as log:
+        healed = heal(conn, log)
+        assert sorted(healed.orphans.values()) == [4, 5, 6, 7, 8, 9]
+        assert record_many(conn, entries) == 6
+        step(conn, log, healed.orphans)
+    check(conn, home, 11)
+
+
+def test_files_and_database_of_different_homes_are_not_mixed(conn: Conn, home: Home, tmp_path: Path) -> None:
+    note(conn, 1)
+    sequence(conn, home)
+    home.audit.rename(tmp_path / "own")
+    with open_log(home) as log:
+        log.append([Entry(new_id(), datetime.now(UTC), "other", SYSTEM, "x", {}).encode()])
+        with pytest.raises(Conflict) as caught:
+            heal(conn, log)
+    assert caught.value.code == "audit_diverged"
+
+
+def eventually(condition: Any, seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def test_the_sequencer_takes_entries_while_they_come_and_another_waits(
+    conn: Conn, database: Database, home: Home
+) -> None:
+    key = load_private(home, "checkpoint")
+    first = Sequencer(database.urls["control"], home.audit, key, interval=0.05)
+    second = Sequencer(database.urls["control"], home.audit, key, interval=0.05)
+    first.start()
+
+    def write(start: int) -> None:
+        with connect(database.urls["control"], autocommit=True) as own:
+            for number in range(start, start + 200):
+                note(own, number)
+
+    writers = [threading.Thread(target=write, args=(start,)) for start in (0, 1000, 2000)]
+    for writer in writers:
+        writer.start()
+    second.start()
+    for writer in writers:
+        writer.join()
+    eventually(lambda: store.waiting(conn) == 0)
+    first.stop()
+    note(conn, 5000)
+    eventually(lambda: store.waiting(conn) == 0)
+    assert second.problem is None
+    second.stop()
+    check(conn, home, 601)
+
+
+def test_the_sequencer_survives_a_lost_connection(conn: Conn, database: Database, home: Home) -> None:
+    sequencer = Sequencer(database.urls["control"], home.audit, load_private(home, "checkpoint"), interval=0.05)
+    sequencer.start()
+    note(conn, 1)
+    eventually(lambda: store.waiting(conn) == 0)
+    with connect(database.superuser, autocommit=True) as admin:
+        admin.execute(
+            """SELECT pg_terminate_backend(l.pid) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+               WHERE l.locktype = 'advisory' AND d.datname = %s""",
+            (database.name,),
+        )
+    note(conn, 2)
+    eventually(lambda: store.waiting(conn) == 0)
+    sequencer.stop()
+    check(conn, home, 2)
+
+
+CHILD = """
+import sys, time
+from pathlib import Path
+from groundplan.core.audit.keys import load_private
+from groundplan.core.audit.sequencer import Sequencer
+from groundplan.core.home import Home
+home = Home(Path(sys.argv[1]))
+sequencer = Sequencer(sys.argv[2], home.audit, load_private(home, "checkpoint"), interval=0.001)
+sequencer.start()
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+def test_killing_the_sequencer_at_any_moment_loses_and_repeats_nothing(
+    conn: Conn, database: Database, home: Home
+) -> None:
+    command = [sys.executable, "-c", CHILD, str(home.root), database.urls["control"]]
+    count = 0
+    for round in range(4):
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
+            assert child.stdout is not None and child.stdout.readline() == b"ready\n"
+            for _ in range(60 + round * 37):
+                note(conn, count)
+                count += 1
+            os.kill(child.pid, signal.SIGKILL)
+    eventually(lambda: store.become_sequencer(conn))
+    sequence(conn, home)
+    check(conn, home, count)

@@ -1,0 +1,314 @@
+"""People, groups, duties, keys and kills: each change is numbered, recorded, and its effect can be followed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+
+from groundplan.core.audit import OPERATOR
+from groundplan.core.audit import store as audit_store
+from groundplan.core.database import connect
+from groundplan.core.errors import GroundplanError
+from groundplan.core.ids import new_id
+from groundplan.identity import service, store
+from groundplan.identity.keys import check_key, hash_key
+from groundplan.identity.model import GenesisGroup, GenesisPeople, GenesisPerson, Nomination
+from groundplan.testing.database import Database
+
+Conn = psycopg.Connection[tuple[Any, ...]]
+
+ACME = GenesisPeople(
+    people=(
+        GenesisPerson("Maria@acme.example", "Maria"),
+        GenesisPerson("ben@acme.example", "Ben"),
+        GenesisPerson("hana@acme.example", "Hana"),
+    ),
+    groups=(
+        GenesisGroup("hr", "team", ("hana@acme.example",)),
+        GenesisGroup("leads", "group", ("maria@acme.example",), ("hr",)),
+        GenesisGroup("sales", "team", ("BEN@acme.example",)),
+    ),
+    duties=(
+        Nomination("company", "security", "maria@acme.example"),
+        Nomination("workload/assistant", "business", "ben@acme.example"),
+    ),
+)
+
+
+@pytest.fixture
+def conn(database: Database) -> Iterator[Conn]:
+    with connect(database.urls["control"], autocommit=True) as conn:
+        yield conn
+
+
+@pytest.fixture
+def people(conn: Conn) -> dict[str, UUID]:
+    with conn.transaction():
+        made = service.genesis_people(conn, ACME)
+    return {email.partition("@")[0]: id for email, id in made.items()}
+
+
+def refused(code: str, act: Callable[[], object]) -> GroundplanError:
+    with pytest.raises(GroundplanError) as caught:
+        act()
+    assert caught.value.code == code, caught.value
+    assert caught.value.hint
+    return caught.value
+
+
+def newest_action(conn: Conn) -> tuple[str, str, Any]:
+    entry = audit_store.entries(conn, limit=1)[0].entry
+    return entry.action, entry.subject, entry.detail["policy"]
+
+
+def number(conn: Conn) -> int:
+    row = conn.execute("SELECT number FROM policy_epoch").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def test_genesis_writes_everybody_once(conn: Conn, people: dict[str, UUID]) -> None:
+    assert [person.email for person in store.people(conn)] == [
+        "ben@acme.example",
+        "hana@acme.example",
+        "maria@acme.example",
+    ]
+    groups = {group.name: (group.type, group.people, group.groups) for group in store.groups(conn)}
+    assert groups["leads"] == ("group", ("maria@acme.example",), ("hr",))
+    assert store.reader_names(conn, people["hana"]) == {"hr", "leads", "everyone", "hana@acme.example"}
+    assert store.reader_names(conn, people["ben"]) == {"sales", "everyone", "ben@acme.example"}
+    assert store.reader_names(conn, new_id()) == frozenset()
+    assert [(duty.subject, duty.duty, duty.person.name) for duty in store.duties(conn)] == [
+        ("company", "security", "Maria"),
+        ("workload/assistant", "business", "Ben"),
+    ]
+    assert newest_action(conn) == ("people.genesis", "company", 1)
+    refused("genesis_done", lambda: service.genesis_people(conn, ACME))
+
+
+def test_no_personal_data_enters_the_log(conn: Conn, people: dict[str, UUID]) -> None:
+    service.add_person(conn, OPERATOR, "Zoe@acme.example", "Zoe")
+    service.add_member(conn, OPERATOR, "hr", "zoe@acme.example")
+    service.nominate(conn, OPERATOR, "workload/assistant", {"product": ["zoe@acme.example"]})
+    bodies = b"".join(entry.entry.encode() for entry in audit_store.entries(conn))
+    for word in (b"acme.example", b"Zoe", b"Maria"):
+        assert word not in bodies
+    assert not conn.execute("SELECT 1 FROM policy_change WHERE subject LIKE '%acme.example%'").fetchone()
+
+
+@pytest.mark.parametrize(
+    ("company", "codes"),
+    [
+        (GenesisPeople((GenesisPerson("a@x", "A"), GenesisPerson("A@x ", "B"))), {"duplicate_person"}),
+        (GenesisPeople((GenesisPerson("nobody", " "),)), {"email", "name"}),
+        (GenesisPeople((), (GenesisGroup("g", "group", ("b@x",), ("h",)),)), {"unknown_person", "unknown_group"}),
+        (
+            GenesisPeople((), (GenesisGroup("everyone"), GenesisGroup("g"), GenesisGroup("g"))),
+            {"group_name", "duplicate_group"},
+        ),
+        (
+            GenesisPeople(
+                (),
+                (GenesisGroup("a", groups=("b",)), GenesisGroup("b", groups=("c",)), GenesisGroup("c", groups=("a",))),
+            ),
+            {"cyclic_group"},
+        ),
+        (GenesisPeople((), (GenesisGroup("a", groups=("a",)),)), {"cyclic_group"}),
+        (GenesisPeople((), (), (Nomination("company", "king", "b@x"),)), {"unknown_duty", "unknown_person"}),
+    ],
+)
+def test_wrong_people_are_refused_all_at_once(conn: Conn, company: GenesisPeople, codes: set[str]) -> None:
+    with pytest.raises(GroundplanError) as caught:
+        service.genesis_people(conn, company)
+    assert {problem.code for problem in caught.value.problems} == codes
+    assert all(problem.hint for problem in caught.value.problems)
+    assert number(conn) == 0
+
+
+def test_membership_changes_are_seen_at_once_and_numbered(conn: Conn, people: dict[str, UUID]) -> None:
+    assert service.add_member(conn, OPERATOR, "hr", people["ben"]) == 2
+    assert {"hr", "leads"} <= store.reader_names(conn, people["ben"])
+    assert newest_action(conn) == ("member.added", "group/hr", 2)
+    assert service.remove_member(conn, OPERATOR, "hr", "ben@acme.example") == 3
+    assert not {"hr", "leads"} & store.reader_names(conn, people["ben"])
+    stops = conn.execute("SELECT number, stops FROM policy_change ORDER BY number").fetchall()
+    assert stops == [(1, False), (2, False), (3, True)]
+
+
+def test_wrong_membership_is_refused_with_the_nearest_name(conn: Conn, people: dict[str, UUID]) -> None:
+    refused("already_member", lambda: service.add_member(conn, OPERATOR, "hr", people["hana"]))
+    refused("not_a_member", lambda: service.remove_member(conn, OPERATOR, "leads", people["hana"]))
+    assert "sales" in refused("unknown_group", lambda: service.add_member(conn, OPERATOR, "sale", people["ben"])).hint
+    assert (
+        "hana@"
+        in refused("unknown_person", lambda: service.add_member(conn, OPERATOR, "hr", "hanna@acme.example")).hint
+    )
+    refused("unknown_person", lambda: service.add_member(conn, OPERATOR, "hr", new_id()))
+    refused("everyone", lambda: service.remove_member(conn, OPERATOR, "everyone", people["ben"]))
+    refused("email", lambda: service.add_member(conn, OPERATOR, "hr", "@"))
+
+
+def test_groups_never_contain_themselves(conn: Conn, people: dict[str, UUID]) -> None:
+    refused("cyclic_group", lambda: service.add_member(conn, OPERATOR, "hr", "hr"))
+    refused("cyclic_group", lambda: service.add_member(conn, OPERATOR, "hr", "leads"))
+    service.add_group(conn, OPERATOR, "board", "group")
+    service.add_member(conn, OPERATOR, "board", "leads")
+    refused("cyclic_group", lambda: service.add_member(conn, OPERATOR, "hr", "board"))
+    refused("duplicate_group", lambda: service.add_group(conn, OPERATOR, "board", "team"))
+    refused("group_name", lambda: service.add_group(conn, OPERATOR, "everyone", "team"))
+    assert "board" in store.reader_names(conn, people["hana"])
+
+
+def test_two_changes_at_once_cannot_make_a_cycle(conn: Conn, people: dict[str, UUID], database: Database) -> None:
+    with connect(database.urls["control"]) as one, connect(database.urls["control"]) as other:
+        service.add_member(one, OPERATOR, "sales", "hr")
+        outcome: list[str] = []
+
+        def concurrently() -> None:
+            try:
+                service.add_member(other, OPERATOR, "hr", "sales")
+                outcome.append("added")
+            except GroundplanError as error:
+                outcome.append(error.code)
+
+        thread = threading.Thread(target=concurrently)
+        thread.start()
+        thread.join(0.3)
+        assert thread.is_alive()
+        one.commit()
+        thread.join()
+    assert outcome == ["cyclic_group"]
+
+
+def test_numbers_are_announced_at_the_commit(conn: Conn, people: dict[str, UUID], database: Database) -> None:
+    with connect(database.urls["gateway"], autocommit=True) as listener, connect(database.urls["control"]) as changing:
+        listener.execute("LISTEN groundplan_policy")
+        made = service.kill(changing, OPERATOR, "company", "drill")
+        assert list(listener.notifies(timeout=0.1)) == []
+        changing.commit()
+        assert [note.payload for note in listener.notifies(timeout=5, stop_after=1)] == [str(made)]
+
+
+def test_a_refused_change_leaves_no_number(conn: Conn, people: dict[str, UUID]) -> None:
+    before = number(conn)
+    with pytest.raises(GroundplanError), conn.transaction():
+        service.remove_member(conn, OPERATOR, "hr", people["ben"])
+    assert number(conn) == before
+
+
+def test_keys_are_shown_once_and_stored_hashed(conn: Conn, people: dict[str, UUID]) -> None:
+    expires = datetime.now(UTC) + timedelta(days=1)
+    id, secret = service.create_key(conn, OPERATOR, "assistant", people["ben"], True, expires)
+    assert check_key(secret)
+    row = conn.execute("SELECT hash FROM api_key WHERE id = %s", (id,)).fetchone()
+    assert row is not None and bytes(row[0]) == hash_key(secret)
+    (key,) = store.api_keys(conn, "assistant")
+    assert (key.id, key.person_id, key.acts_for_others, key.created_by) == (id, people["ben"], True, OPERATOR)
+    assert key.expires_at == expires and secret.startswith(key.prefix) and len(key.prefix) < 10
+    assert store.api_keys(conn, "other") == []
+    assert newest_action(conn) == ("key.created", f"key/{id}", number(conn))
+    assert secret.encode() not in b"".join(entry.entry.encode() for entry in audit_store.entries(conn))
+
+
+def test_a_revoked_key_stays_revoked(conn: Conn, people: dict[str, UUID]) -> None:
+    id, _ = service.create_key(conn, OPERATOR, "assistant")
+    made = service.revoke_key(conn, OPERATOR, id)
+    assert newest_action(conn) == ("key.revoked", f"key/{id}", made)
+    refused("key_revoked", lambda: service.revoke_key(conn, OPERATOR, id))
+    refused("unknown_key", lambda: service.revoke_key(conn, OPERATOR, new_id()))
+    refused("expires", lambda: service.create_key(conn, OPERATOR, "assistant", expires=datetime.now(UTC)))
+    refused("unknown_person", lambda: service.create_key(conn, OPERATOR, "assistant", new_id()))
+
+
+def test_who_leaves_loses_keys_and_permissions_but_stays_named(conn: Conn, people: dict[str, UUID]) -> None:
+    id, _ = service.create_key(conn, OPERATOR, "assistant", people["ben"])
+    other, _ = service.create_key(conn, OPERATOR, "assistant", people["hana"])
+    assert service.holds_duty(conn, people["ben"], "business", "workload/assistant")
+    service.deactivate_person(conn, OPERATOR, people["ben"])
+    revoked = {key.id: key.revoked_at is not None for key in store.api_keys(conn)}
+    assert revoked == {id: True, other: False}
+    assert "everyone" not in store.reader_names(conn, people["ben"])
+    assert not service.holds_duty(conn, people["ben"], "business", "workload/assistant")
+    (duty,) = store.duties(conn, "workload/assistant")
+    assert duty.person.name == "Ben" and not duty.person.active
+    refused("already_left", lambda: service.deactivate_person(conn, OPERATOR, people["ben"]))
+    refused("already_left", lambda: service.create_key(conn, OPERATOR, "assistant", people["ben"]))
+    refused("unknown_person", lambda: service.deactivate_person(conn, OPERATOR, new_id()))
+
+
+def test_duties_follow_the_nominations(conn: Conn, people: dict[str, UUID]) -> None:
+    assert service.holds_duty(conn, people["maria"], "security", "workload/assistant")
+    assert not service.holds_duty(conn, people["ben"], "security", "workload/assistant")
+    wanted = {"business": ["hana@acme.example", "Maria@acme.example"], "data": ["hana@acme.example"]}
+    assert service.nominate(conn, OPERATOR, "workload/assistant", wanted)
+    before = number(conn)
+    assert not service.nominate(conn, OPERATOR, "workload/assistant", wanted)
+    assert number(conn) == before
+    held = [(duty.duty, duty.person.name) for duty in store.duties(conn, "workload/assistant")]
+    assert held == [("business", "Hana"), ("business", "Maria"), ("data", "Hana")]
+    assert [duty.subject for duty in store.duties(conn, person_id=people["hana"])] == ["workload/assistant"] * 2
+    refused("unknown_duty", lambda: service.nominate(conn, OPERATOR, "company", {"king": []}))
+    refused("unknown_person", lambda: service.nominate(conn, OPERATOR, "company", {"data": ["x@acme.example"]}))
+
+
+def test_kills_stand_until_they_are_lifted(conn: Conn) -> None:
+    made = service.kill(conn, OPERATOR, "workload/assistant", " runaway ")
+    service.kill(conn, OPERATOR, "company", "drill")
+    assert [(kill.scope, kill.reason) for kill in store.kills(conn, in_force=True)][1] == (
+        "workload/assistant",
+        "runaway",
+    )
+    service.lift(conn, OPERATOR, "workload/assistant")
+    assert [kill.scope for kill in store.kills(conn, in_force=True)] == ["company"]
+    assert len(store.kills(conn, in_force=False)) == 2 and number(conn) == made + 2
+    refused("not_killed", lambda: service.lift(conn, OPERATOR, "workload/assistant"))
+    for scope in ("", "workload/", "people/ben", "workload"):
+        refused("kill_scope", lambda scope=scope: service.kill(conn, OPERATOR, scope, "why"))  # type: ignore[misc]
+    refused("reason", lambda: service.kill(conn, OPERATOR, "company", " "))
+
+
+def test_people_are_added_by_command(conn: Conn) -> None:
+    service.add_person(conn, OPERATOR, " Zoe@Acme.example", "Zoe ")
+    assert service.find_person(conn, "zoe@acme.example").name == "Zoe"
+    refused("duplicate_person", lambda: service.add_person(conn, OPERATOR, "zoe@acme.example", "Z"))
+    refused("name", lambda: service.add_person(conn, OPERATOR, "y@acme.example", " "))
+    refused("unknown_person", lambda: service.find_person(conn, "somebody@else.example"))
+
+
+def gateway(conn: Conn, ack: int, age_s: float, state: str = "live") -> UUID:
+    epoch = new_id()
+    conn.execute(
+        """INSERT INTO gateway (epoch, host, home, pid, policy_ack, heartbeat_at, state)
+           VALUES (%s, 'host', '/home', 1, %s, now() - make_interval(secs => %s), %s)""",
+        (epoch, ack, age_s, state),
+    )
+    return epoch
+
+
+def test_a_change_is_complete_when_nobody_serves_by_the_old_rules(conn: Conn) -> None:
+    made = service.kill(conn, OPERATOR, "company", "drill")
+    assert service.effective(conn, made).complete
+    follows = gateway(conn, made, 0.0)
+    gateway(conn, 0, 0.0, "stopped")
+    gateway(conn, 0, 0.0, "fenced")
+    gone = gateway(conn, 0, 62.0)
+    found = service.effective(conn, made)
+    assert found.complete and [g.epoch for g in found.acknowledged] == [follows]
+    assert [g.epoch for g in found.lapsed] == [gone]
+
+
+def test_gateways_cut_off_are_named_with_until_when_they_may_serve(conn: Conn) -> None:
+    made = service.kill(conn, OPERATOR, "company", "drill")
+    slow, lost = gateway(conn, made - 1, 0.0), gateway(conn, made - 1, 30.0)
+    found = service.effective(conn, made)
+    assert not found.complete and {g.epoch for g in found.waiting} == {slow, lost}
+    (cut_off,) = found.cut_off
+    assert cut_off.epoch == lost and cut_off.until - cut_off.heartbeat_at == timedelta(seconds=61)
+    strict = service.effective(conn, made, grace_s=0)
+    assert [g.epoch for g in strict.waiting] == [slow] and [g.epoch for g in strict.lapsed] == [lost]
