@@ -25,7 +25,7 @@ def start_database(supervisor: Supervisor, settings: Settings, progress: Callabl
         server.open()
         progress("starting PostgreSQL")
         supervisor.start(server.process())
-        server.prepare()
+        server.prepared()
     progress("checking the schema")
     migrate(database_url(home, settings, "owner"))
 

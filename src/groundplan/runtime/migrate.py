@@ -32,8 +32,10 @@ _LOCK_WAIT = "300s"
 _NAME = re.compile(r"[a-z_][a-z0-9_]{0,50}", re.ASCII)
 
 
-def migrate(url: str) -> str:
-    """Upgrade the database at `url` (as its owner) and return its revision; waits up to 300 s for another who does it.
+def migrate(url: str, target: str | None = None) -> str:
+    """Upgrade the database at `url` (as its owner) to `target` (a revision; None: the newest) and return that revision.
+
+    Waits up to 300 s for another who does it. A database that is beyond `target` already stays as it is.
 
     Raises `Conflict` (`schema_newer`), `Invalid` (`database_name`, `database_version`), `Denied` (`database_roles`,
     `database_extension`) where this user may not make what is needed, and `Unavailable` (`database_unavailable`,
@@ -42,19 +44,20 @@ def migrate(url: str) -> str:
     with connect(url, autocommit=True) as connection:
         _lock(connection)
         _check_server(connection)
-        _check_revision(url)
+        _check_known(revision(url))
+        _check_known(target)
         _ensure_roles(connection)
         _ensure_extension(connection)
         try:
             with _alchemy(url) as upgraded:
-                command.upgrade(_config(upgraded), "head")
+                command.upgrade(_config(upgraded), target or "head")
         except (psycopg.Error, SQLAlchemyError) as error:
             raise Unavailable(
                 f"the schema cannot be upgraded: {first_line(error)}",
                 code="migration_failed",
                 hint="The database is as it was before this step; look at its log, then start again.",
             ) from error
-    return head()
+    return target or head()
 
 
 def head() -> str:
@@ -115,12 +118,11 @@ def _check_server(connection: psycopg.Connection[Any]) -> None:
         )
 
 
-def _check_revision(url: str) -> None:
-    found = revision(url)
+def _check_known(found: str | None) -> None:
     known = {script.revision for script in _scripts().walk_revisions()}
     if found is not None and found not in known:
         raise Conflict(
-            f"the database was upgraded by a newer program (its schema is {found}, this program knows {head()})",
+            f"the database is of a newer program (its schema is {found}, this program knows {head()})",
             code="schema_newer",
             hint="Use the newer program, or restore a backup made with this one.",
         )

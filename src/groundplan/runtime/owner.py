@@ -8,8 +8,37 @@ import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
-from groundplan.core.errors import GroundplanError, Invalid, Unavailable
+from groundplan.core.errors import Conflict, GroundplanError, Invalid, Unavailable
+from groundplan.core.home import Home
+
+INCOMPLETE: Final = "restore.incomplete"
+"""Name of a file in HOME while a restore is under way; it stays where the restore was killed."""
+
+
+def own_home(home: Home) -> int:
+    """Own this HOME until the returned descriptor is closed: one `up`, or one restore, at a time.
+
+    Raises `Conflict`: `up_running` with the pid of the owner, `restore_incomplete` where a restore was killed.
+    """
+    lock = take_lock(
+        home.lock,
+        lambda owner: Conflict(
+            f"groundplan is already up on {home.root} (process {owner})",
+            code="up_running",
+            hint="Use it, stop it first, or choose another --home.",
+            details={"pid": owner},
+        ),
+    )
+    if (home.root / INCOMPLETE).exists():
+        os.close(lock)
+        raise Conflict(
+            f"a restore into {home.root} was interrupted",
+            code="restore_incomplete",
+            hint="Delete that folder and restore again.",
+        )
+    return lock
 
 
 def take_lock(path: Path, refusal: Callable[[str], GroundplanError]) -> int:

@@ -123,7 +123,7 @@ class EmbeddedPostgres:
         return (str(self.place.programs / "postgres"), "-D", str(self.place.data), *options)
 
     def process(self) -> Process:
-        """For the supervisor; after it has started it, call `prepare`."""
+        """For the supervisor; after it has started it, call `prepared`."""
         return Process(
             name="postgres",
             argv=self.command,
@@ -145,7 +145,7 @@ class EmbeddedPostgres:
         except psycopg.OperationalError:
             return False
 
-    def prepare(self) -> None:
+    def prepared(self) -> None:
         """Make the roles, the database and its extension in a server that answers; safe to repeat."""
         passwords = self._passwords()
         with connect(self.superuser_url("postgres"), autocommit=True) as connection:
@@ -170,7 +170,7 @@ class EmbeddedPostgres:
                 self.stop()
                 raise self._failed("ended" if code is not None else f"did not answer within {timeout:.0f} s")
             time.sleep(0.05)
-        self.prepare()
+        self.prepared()
 
     def stop(self, grace: float = 60.0) -> None:
         """Stop the server that `start` started, cleanly within `grace` seconds, else by force (it recovers at the

@@ -23,7 +23,7 @@ from groundplan.core.errors import Conflict, GroundplanError, Unavailable
 from groundplan.core.home import Home, write_atomically
 from groundplan.core.settings import child_environment
 from groundplan.runtime.child import Account, spawn, stop, tail
-from groundplan.runtime.owner import take_lock
+from groundplan.runtime.owner import own_home
 
 POLL_SECONDS: Final = 0.1
 """How often the children are looked at."""
@@ -95,7 +95,7 @@ class Supervisor:
     """The processes of one `up`. A context manager: holds HOME/lock inside, and stops everything at the end.
 
     `notice` is told in words what happens to processes (for the terminal or a log). Entering raises `Conflict`
-    (`up_running`) where another `up` owns this HOME.
+    (`up_running`, `restore_incomplete`) as `own_home` does.
     """
 
     def __init__(self, home: Home, *, notice: Callable[[str], None] | None = None) -> None:
@@ -108,15 +108,7 @@ class Supervisor:
 
     def __enter__(self) -> Self:
         self.home.create()
-        self._lock = take_lock(
-            self.home.lock,
-            lambda owner: Conflict(
-                f"groundplan is already up on {self.home.root} (process {owner})",
-                code="up_running",
-                hint="Use it, stop it first, or choose another --home.",
-                details={"pid": owner},
-            ),
-        )
+        self._lock = own_home(self.home)
         return self
 
     def __exit__(

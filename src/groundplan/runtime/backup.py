@@ -1,0 +1,261 @@
+"""`backup` writes one archive of an installation, while it runs or not; `restore` puts it into an empty HOME.
+
+In the archive: all rows of one moment, the audit log's files up to a checkpoint that is not later, the journals (so
+that no metered call is lost), keys, token. Not in it: logs, the search index (it is rebuilt), downloaded models, the
+workspace. Calls that are answered while the backup runs may or may not be in it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from groundplan.core.audit.keys import load_private
+from groundplan.core.audit.log import AuditLog
+from groundplan.core.audit.store import sequenced_from
+from groundplan.core.audit.verify import verify
+from groundplan.core.database import connect, database_url
+from groundplan.core.errors import Conflict, Invalid, Unavailable
+from groundplan.core.home import Home
+from groundplan.core.settings import Settings, load_settings
+from groundplan.runtime.archive import unpack, write_archive
+from groundplan.runtime.database import running_database
+from groundplan.runtime.migrate import migrate, revision
+from groundplan.runtime.owner import INCOMPLETE, own_home
+from groundplan.runtime.postgres import EmbeddedPostgres
+from groundplan.runtime.store import dump_tables, load_tables
+
+Progress = Callable[[str], None]
+
+_LEFT_OUT: Final = {"postgres", "run", "logs", "search", "lock", "audit", "journal", INCOMPLETE}
+"""Not copied as they are: remade at start, or taken with care."""
+
+_LOG_SECONDS: Final = 60.0
+_LOOK_SECONDS: Final = 0.1
+
+
+def backup(home: Home, settings: Settings, target: Path, progress: Progress) -> None:
+    """Write `target`. Raises `Conflict` (`archive_exists`), `Invalid` (`home_unknown`), `Unavailable`."""
+    if not home.keys.is_dir():
+        raise Invalid(f"{home.root} is not the HOME of an installation", code="home_unknown", hint="Check --home.")
+    if target.exists():
+        raise Conflict(f"{target} exists already", code="archive_exists", hint="Choose another name, or move it away.")
+    home.run.mkdir(mode=0o700, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix="backup-", dir=home.run))
+    try:
+        with running_database(home, settings, progress):
+            progress("keeping the audit log")
+            audit_ok = _keep_log(home, staging / "audit", progress)
+            progress("copying the database")
+            with _keeping_journals(home, staging / "journal"):
+                (staging / "tables").mkdir(mode=0o700)
+                schema = revision(database_url(home, settings, "owner"))
+                facts = dump_tables(database_url(home, settings, "control"), staging / "tables")
+        facts |= {"schema": schema, "made_at": datetime.now(UTC).isoformat(), "audit_ok": audit_ok}
+        progress("writing the archive")
+        with write_archive(target, facts) as archive:
+            for name, path in (*_files(staging), *_own_files(home)):
+                archive.add(name, path)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def restore(archive: Path, home: Home, settings: Settings | None = None, progress: Progress = lambda _: None) -> None:
+    """Make `home`, which must be empty, what it was at the backup; the database is the one `settings` names.
+
+    A damaged archive is refused before anything is written. What fails later is undone. Raises `Conflict`
+    (`home_not_empty`, `restore_not_empty`, `schema_newer`), `Invalid` (`archive_*`, `restore_mismatch`), `Unavailable`.
+    """
+    where = settings or load_settings()
+    if home.root.exists() and any(home.root.iterdir()):
+        raise Conflict(
+            f"{home.root} is not empty", code="home_not_empty", hint="Choose another --home, or move this one away."
+        )
+    made = not home.root.exists()
+    home.root.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=".groundplan-restore-", dir=home.root.parent))
+    try:
+        progress("checking the archive")
+        facts = unpack(archive, staging)
+        home.create()
+        lock = own_home(home)
+        (home.root / INCOMPLETE).touch(mode=0o600)
+        try:
+            _restore(home, where, staging, facts, progress)
+            (home.root / INCOMPLETE).unlink()
+        except BaseException:
+            _undo(home, where, made)
+            raise
+        finally:
+            os.close(lock)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _restore(home: Home, settings: Settings, staging: Path, facts: dict[str, Any], progress: Progress) -> None:
+    with running_database(home, settings, progress):
+        progress("restoring the database")
+        owner = database_url(home, settings, "owner")
+        migrate(owner, str(facts["schema"]))
+        load_tables(owner, staging / "tables", facts)
+        migrate(owner)
+        shutil.rmtree(staging / "tables")
+        for path in staging.iterdir():
+            _move(path, home.root / path.name)
+        progress("checking the audit log")
+        _complete_log(home, database_url(home, settings, "control"))
+    if facts["audit_ok"] and (home.audit / "checkpoint").exists():
+        verdict = verify(home.audit)
+        if not verdict.ok:
+            raise Invalid(
+                f"the restored audit log does not hold: {verdict.problems[0]}",
+                code="archive_damaged",
+                hint="Use another backup.",
+            )
+
+
+def _complete_log(home: Home, control_url: str) -> None:
+    """Append entries that the database had already numbered when the log's files were taken: the same bytes again."""
+    if not (home.keys / "checkpoint.key").exists():
+        return
+    with connect(control_url) as connection, AuditLog(home.audit, load_private(home, "checkpoint")) as log:
+        while rows := sequenced_from(connection, log.checkpoint.size, 10_000):
+            first = log.checkpoint.size
+            if [index for index, _ in rows] != list(range(first, first + len(rows))):
+                raise Invalid(
+                    f"the backup lacks entry {first} of the audit log",
+                    code="archive_damaged",
+                    hint="Use another backup.",
+                )
+            log.append([body for _, body in rows])
+
+
+def _undo(home: Home, settings: Settings, made: bool) -> None:
+    if settings.database_url is None:
+        EmbeddedPostgres(home).remove()
+    for path in home.root.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    if made:
+        home.root.rmdir()
+
+
+def _keep_log(home: Home, staging: Path, progress: Progress) -> bool:
+    """Keep the log's files as of one checkpoint, while it may grow; whether they verify. Tiles never change once
+    used.
+    """
+    deadline = time.monotonic() + _LOG_SECONDS
+    before: bytes | None = None
+    while True:
+        _keep(home.audit, staging)
+        now = _bytes(staging / "checkpoint")
+        if now == _bytes(home.audit / "checkpoint") and now == before:
+            break
+        before = _bytes(home.audit / "checkpoint")
+        (staging / "checkpoint").unlink(missing_ok=True)
+        if time.monotonic() > deadline:
+            raise Unavailable(
+                "the audit log grows too fast to be copied", code="backup_busy", hint="Try again.", retry_after=60
+            )
+    if now is None:
+        return True
+    verdict = verify(staging)
+    if not verdict.ok:
+        progress(f"the audit log does not hold, and is kept as it is: {verdict.problems[0]}")
+    return verdict.ok
+
+
+@contextmanager
+def _keeping_journals(home: Home, staging: Path) -> Iterator[None]:
+    """Keep every journal segment that exists at some time inside, whole, though shipped ones are deleted meanwhile.
+
+    A hard link goes on growing with its segment and outlives its name.
+    """
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.wait(_LOOK_SECONDS):
+            _keep(home.journal, staging)
+
+    _keep(home.journal, staging)
+    watcher = threading.Thread(target=look, name="keep-journals", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
+        _keep(home.journal, staging)
+
+
+def _keep(source: Path, target: Path) -> None:
+    """Link (or copy, on another disk) files that `target` does not have yet; those that go away meanwhile are
+    skipped.
+    """
+    target.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        entries = sorted(os.scandir(source), key=lambda entry: entry.name)
+    except FileNotFoundError:
+        return
+    for entry in entries:
+        kept = target / entry.name
+        if entry.is_dir(follow_symlinks=False):
+            _keep(Path(entry.path), kept)
+        elif entry.is_file(follow_symlinks=False) and not entry.name.endswith(".tmp") and not kept.exists():
+            _link(Path(entry.path), kept)
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
+            raise
+        shutil.copyfile(source, target)
+
+
+def _files(folder: Path) -> Iterator[tuple[str, Path]]:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and not path.is_symlink():
+            yield path.relative_to(folder).as_posix(), path
+
+
+def _own_files(home: Home) -> Iterator[tuple[str, Path]]:
+    for path in sorted(home.root.iterdir()):
+        if path.name in _LEFT_OUT or path.is_symlink():
+            continue
+        if path.is_dir():
+            for name, file in _files(path):
+                yield f"{path.name}/{name}", file
+        elif path.is_file():
+            yield path.name, path
+
+
+def _move(source: Path, target: Path) -> None:
+    """Move a staged file, or the files of a folder into the folder that is there already."""
+    if source.is_dir():
+        target.mkdir(mode=0o700, exist_ok=True)
+        for path in source.iterdir():
+            _move(path, target / path.name)
+    else:
+        source.rename(target)
+
+
+def _bytes(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,137 @@
+"""All rows of the schema as files and back, without superuser rights: one COPY text file per table, of one snapshot.
+
+Knows no table by name but alembic's. Row-level security is satisfied when reading (as `control`, whose policies show
+everything) and lifted for the owner, within the transaction, when writing.
+"""
+
+from __future__ import annotations
+
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from groundplan.core.database import connect, first_line
+from groundplan.core.errors import Conflict, Invalid
+
+Facts = dict[str, Any]
+"""`{"tables": {name: [column, …]}, "sequences": {name: last value}}`"""
+
+_VERSION_TABLE = "alembic_version"
+
+
+def dump_tables(control_url: str, folder: Path) -> Facts:
+    """Write `folder/NAME.copy` for each table, all as of one moment, beside whatever is going on in the database."""
+    with connect(control_url, autocommit=True) as connection:
+        connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        tables = _columns(connection)
+        for name, columns in tables.items():
+            with (folder / f"{name}.copy").open("wb") as target, connection.cursor() as cursor:
+                with cursor.copy(_statement(name, columns, "TO STDOUT")) as copy:
+                    for block in copy:
+                        target.write(block)
+        sequences = connection.execute(
+            "SELECT sequencename, last_value FROM pg_sequences WHERE schemaname = 'public' AND last_value IS NOT NULL"
+        ).fetchall()
+        connection.execute("COMMIT")
+    return {"tables": tables, "sequences": dict(sequences)}
+
+
+def load_tables(owner_url: str, folder: Path, facts: Facts) -> None:
+    """Fill a fresh schema of the same revision with what `dump_tables` wrote, all or nothing.
+
+    Raises `Conflict` (`restore_not_empty`) where the database holds calls or blueprints, and `Invalid`
+    (`restore_mismatch`) where tables or values do not fit.
+    """
+    with connect(owner_url) as connection:
+        here = _columns(connection)
+        if set(here) != set(facts["tables"]):
+            odd = ", ".join(sorted(set(here) ^ set(facts["tables"])))
+            raise Invalid(
+                f"the backup has other tables than this schema: {odd}",
+                code="restore_mismatch",
+                hint="Restore it with the version of the program that made it.",
+            )
+        _refuse_used(connection)
+        order = _dependency_order(connection, here)
+        secured = _secured(connection)
+        try:
+            _alter(connection, secured, "NO FORCE")
+            connection.execute(sql.SQL("TRUNCATE {}").format(sql.SQL(", ").join(map(sql.Identifier, order))))
+            for name in order:
+                _load(connection, name, facts["tables"][name], folder / f"{name}.copy")
+            for name, value in facts["sequences"].items():
+                connection.execute("SELECT setval(%s::regclass, %s)", (f'public."{name}"', value))
+            # Foreign keys are checked before row-level security may be changed again.
+            connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
+            _alter(connection, secured, "FORCE")
+        except psycopg.Error as error:
+            raise Invalid(
+                f"the backup does not fit this schema: {first_line(error)}",
+                code="restore_mismatch",
+                hint="Restore it with the version of the program that made it.",
+            ) from error
+
+
+def _columns(connection: psycopg.Connection[Any]) -> dict[str, list[str]]:
+    rows = connection.execute(
+        """SELECT c.relname, array_agg(a.attname::text ORDER BY a.attnum)
+           FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+           WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r' AND c.relname <> %s
+             AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+           GROUP BY c.relname ORDER BY c.relname""",
+        (_VERSION_TABLE,),
+    )
+    return {name: list(columns) for name, columns in rows}
+
+
+def _dependency_order(connection: psycopg.Connection[Any], tables: dict[str, list[str]]) -> list[str]:
+    """Referenced tables before those that refer to them; a table that refers to itself is loaded by one statement."""
+    needs: dict[str, set[str]] = {name: set() for name in tables}
+    rows = connection.execute(
+        """SELECT f.relname, t.relname FROM pg_constraint k JOIN pg_class f ON f.oid = k.conrelid
+           JOIN pg_class t ON t.oid = k.confrelid
+           WHERE k.contype = 'f' AND k.connamespace = 'public'::regnamespace AND f.oid <> t.oid"""
+    )
+    for name, needed in rows:
+        needs[name].add(needed)
+    return list(TopologicalSorter(needs).static_order())
+
+
+def _secured(connection: psycopg.Connection[Any]) -> list[str]:
+    rows = connection.execute(
+        "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relforcerowsecurity ORDER BY 1"
+    )
+    return [name for (name,) in rows]
+
+
+def _alter(connection: psycopg.Connection[Any], tables: list[str], how: str) -> None:
+    for name in tables:
+        statement = sql.SQL("ALTER TABLE {} {} ROW LEVEL SECURITY")
+        connection.execute(statement.format(sql.Identifier(name), sql.SQL("FORCE" if how == "FORCE" else "NO FORCE")))
+
+
+def _load(connection: psycopg.Connection[Any], name: str, columns: list[str], path: Path) -> None:
+    with path.open("rb") as source, connection.cursor() as cursor:
+        with cursor.copy(_statement(name, columns, "FROM STDIN")) as copy:
+            while block := source.read(1 << 20):
+                copy.write(block)
+
+
+def _statement(name: str, columns: list[str], direction: str) -> sql.Composed:
+    names = sql.SQL(", ").join(map(sql.Identifier, columns))
+    way = sql.SQL("TO STDOUT" if direction == "TO STDOUT" else "FROM STDIN")
+    return sql.SQL("COPY {} ({}) {}").format(sql.Identifier(name), names, way)
+
+
+def _refuse_used(connection: psycopg.Connection[Any]) -> None:
+    for name in ("blueprint", "call", "audit_entry"):
+        used = connection.execute(sql.SQL("SELECT EXISTS (SELECT 1 FROM {})").format(sql.Identifier(name))).fetchone()
+        if used and used[0]:
+            raise Conflict(
+                "the database is in use already",
+                code="restore_not_empty",
+                hint="Restore into an empty database, or unset GROUNDPLAN_DATABASE_URL.",
+            )

@@ -1,0 +1,292 @@
+"""Backup and restore on real databases and logs: everything comes back, and what is damaged is refused untouched."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import tarfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from groundplan.core.audit.keys import create_keys, load_private
+from groundplan.core.audit.log import AuditLog
+from groundplan.core.audit.store import place, record, unsequenced
+from groundplan.core.audit.verify import verify
+from groundplan.core.database import connect, database_url
+from groundplan.core.errors import Conflict, GroundplanError, Invalid, Unavailable
+from groundplan.core.home import Home
+from groundplan.core.ids import new_id
+from groundplan.core.settings import Settings, load_settings
+from groundplan.runtime.archive import MANIFEST, unpack, write_archive
+from groundplan.runtime.backup import backup, restore
+from groundplan.runtime.migrate import head, revision
+from groundplan.runtime.owner import INCOMPLETE
+from groundplan.runtime.postgres import EmbeddedPostgres
+from groundplan.runtime.supervisor import Supervisor
+from groundplan.testing.database import Cluster, Database
+
+EMBEDDED: Settings = dataclasses.replace(load_settings({}), database_url=None)
+ROWS = "SELECT (SELECT count(*) FROM person), (SELECT count(*) FROM document), (SELECT count(*) FROM audit_entry)"
+
+
+def quiet(_: str) -> None:
+    return None
+
+
+def entries(url: str, number: int) -> None:
+    with connect(url) as control:
+        for index in range(number):
+            record(control, action="test.made", actor="operator", subject=f"thing/{index}", detail={"n": index})
+
+
+def sequence(home: Home, url: str) -> int:
+    """Give all waiting entries a place, as the sequencer does; the size of the log."""
+    with connect(url) as control, AuditLog(home.audit, load_private(home, "checkpoint")) as log:
+        first = log.checkpoint.size
+        waiting = unsequenced(control, 10_000)
+        log.append([one.body for one in waiting])
+        place(control, [one.id for one in waiting], first)
+        return log.checkpoint.size
+
+
+@pytest.fixture
+def home(tmp_path: Path, database: Database) -> Home:
+    """An installation on an external database with people, a protected document, audit entries and a journal."""
+    home = Home(tmp_path / "home")
+    home.create()
+    create_keys(home)
+    home.operator_token.write_text("operator-secret")
+    control_url = database.urls["control"]
+    with connect(control_url) as control:
+        for number in range(3):
+            control.execute(
+                "INSERT INTO person (id, email, name) VALUES (%s, %s, %s)",
+                (new_id(), f"p{number}@example.com", "tab\there, line\nthere, \\N, ünïcode"),
+            )
+        control.execute("INSERT INTO source (name, sensitivity, owner, path) VALUES ('hr', 'confidential', 'x', 'hr')")
+        control.execute(
+            "INSERT INTO document (id, source, path, title, digest) VALUES (%s, 'hr', 'a.md', 'A', 'x')", (new_id(),)
+        )
+        control.execute("SELECT next_policy_number('key', 'key/1', true), nextval('chunk_change')")
+    entries(control_url, 300)
+    assert sequence(home, control_url) == 300
+    segment = home.journal / "epoch" / "00000000.seg"
+    segment.parent.mkdir()
+    segment.write_bytes(os.urandom(1000) + bytes(1 << 20))
+    return home
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Iterator[Home]:
+    restored = Home(tmp_path / "restored")
+    yield restored
+    if restored.postgres.exists():
+        EmbeddedPostgres(restored).remove()
+
+
+def files(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "lock"
+    }
+
+
+def test_what_was_backed_up_from_a_dsn_comes_back_embedded_and_again(
+    home: Home, target: Home, database: Database, tmp_path: Path
+) -> None:
+    archive = tmp_path / "a.backup"
+    backup(home, database.settings(home.root), archive, quiet)
+    assert archive.stat().st_mode & 0o777 == 0o600
+    restore(archive, target, EMBEDDED)
+    for folder in ("keys", "audit", "journal"):
+        assert files(target.root / folder) == files(home.root / folder)
+    assert target.operator_token.read_text() == "operator-secret"
+    assert verify(target.audit).ok and verify(target.audit).entries == 300
+    with EmbeddedPostgres(target) as server:
+        server.start()
+        url = database_url(target, EMBEDDED, "owner")
+        assert revision(url) == head()
+        with connect(database_url(target, EMBEDDED, "control")) as control:
+            assert control.execute(ROWS).fetchone() == (3, 1, 300)
+            assert control.execute("SELECT number FROM policy_epoch").fetchone() == (1,)
+            assert control.execute("SELECT nextval('chunk_change')").fetchone() == (2,)
+            assert control.execute("SELECT DISTINCT name FROM person").fetchall() == [
+                ("tab\there, line\nthere, \\N, ünïcode",)
+            ]
+            record(control, action="test.after", actor="system", subject="x", detail={})
+        with connect(url) as owner:
+            assert owner.execute("SELECT count(*) FROM document").fetchone() == (0,), "row-level security is forced"
+        backup(target, EMBEDDED, tmp_path / "b.backup", quiet)
+    steps: list[str] = []
+    backup(target, EMBEDDED, tmp_path / "c.backup", steps.append)
+    assert "copying the database" in steps
+    assert not any(target.run.iterdir())
+
+
+def test_entries_numbered_after_the_log_was_copied_are_appended_again(
+    home: Home, target: Home, database: Database, tmp_path: Path
+) -> None:
+    early = {path: path.read_bytes() for path in home.audit.rglob("*") if path.is_file()}
+    entries(database.urls["control"], 50)
+    assert sequence(home, database.urls["control"]) == 350
+    expected = verify(home.audit).root
+    for path in home.audit.rglob("*"):
+        if path.is_file():
+            path.unlink()
+    for path, data in early.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    backup(home, database.settings(home.root), tmp_path / "a.backup", quiet)
+    restore(tmp_path / "a.backup", target, EMBEDDED)
+    verdict = verify(target.audit)
+    assert (verdict.ok, verdict.entries, verdict.root) == (True, 350, expected)
+
+
+def test_a_backup_beside_a_busy_installation_holds(
+    home: Home, target: Home, database: Database, tmp_path: Path
+) -> None:
+    done = threading.Event()
+    url = database.urls["control"]
+
+    def work() -> None:
+        while not done.is_set():
+            entries(url, 20)
+            sequence(home, url)
+
+    busy = threading.Thread(target=work)
+    busy.start()
+    try:
+        backup(home, database.settings(home.root), tmp_path / "a.backup", quiet)
+    finally:
+        done.set()
+        busy.join()
+    restore(tmp_path / "a.backup", target, EMBEDDED)
+    verdict = verify(target.audit)
+    assert verdict.ok and verdict.entries >= 300
+
+
+def test_a_truncated_or_altered_archive_is_refused_untouched(home: Home, database: Database, tmp_path: Path) -> None:
+    archive = tmp_path / "a.backup"
+    backup(home, database.settings(home.root), archive, quiet)
+    data = archive.read_bytes()
+    damaged = tmp_path / "damaged"
+    cuts = [0, 1, 10, len(data) // 3, len(data) // 2, len(data) - 100, len(data) - 1]
+    flips = [0, 2, len(data) // 4, len(data) // 2, len(data) - 20, len(data) - 5]
+    spoiled = [data[:cut] for cut in cuts] + [data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :] for at in flips]
+    for number, body in enumerate(spoiled):
+        damaged.write_bytes(body)
+        with pytest.raises(Invalid, match="archive_damaged"):
+            restore(damaged, Home(tmp_path / f"home-{number}"), EMBEDDED)
+        assert not (tmp_path / f"home-{number}").exists()
+    assert not list(tmp_path.glob(".groundplan-restore-*"))
+
+
+def test_a_member_that_would_leave_the_folder_is_refused(tmp_path: Path) -> None:
+    evil = tmp_path / "evil"
+    inside = tmp_path / "x"
+    inside.write_text("x")
+    for name in ("../escape", "/tmp/escape", "a/../../escape"):
+        with tarfile.open(evil, "w:gz") as tar:
+            tar.add(inside, name)
+        (tmp_path / "out").mkdir(exist_ok=True)
+        with pytest.raises(Invalid, match="archive_damaged"):
+            unpack(evil, tmp_path / "out")
+    assert not (tmp_path / "escape").exists()
+
+
+def test_links_and_newer_formats_are_refused(tmp_path: Path) -> None:
+    evil = tmp_path / "evil"
+    with tarfile.open(evil, "w:gz") as tar:
+        info = tarfile.TarInfo("keys")
+        info.type, info.linkname = tarfile.SYMTYPE, "/etc"
+        tar.addfile(info)
+    with pytest.raises(Invalid, match="archive_damaged"):
+        unpack(evil, tmp_path)
+    with write_archive(tmp_path / "newer", {"format": 99}):
+        pass
+    (tmp_path / "out").mkdir()
+    with pytest.raises(Invalid, match="archive_format"):
+        unpack(tmp_path / "newer", tmp_path / "out")
+
+
+def test_only_an_empty_home_and_an_unused_database_are_restored_into(
+    home: Home, database: Database, postgres_cluster: Cluster, tmp_path: Path
+) -> None:
+    archive = tmp_path / "a.backup"
+    settings = database.settings(home.root)
+    backup(home, settings, archive, quiet)
+    with pytest.raises(Conflict, match="archive_exists"):
+        backup(home, settings, archive, quiet)
+    with pytest.raises(Conflict, match="home_not_empty"):
+        restore(archive, home, settings)
+    other = Home(tmp_path / "other")
+    with pytest.raises(Conflict, match="restore_not_empty"):
+        restore(archive, other, settings)
+    assert not other.root.exists()
+    with postgres_cluster.database() as fresh:
+        restore(archive, other, fresh.settings(other.root))
+        with connect(fresh.urls["control"]) as control:
+            assert control.execute(ROWS).fetchone() == (3, 1, 300)
+
+
+def test_a_backup_of_a_newer_program_is_refused_and_undone(home: Home, database: Database, tmp_path: Path) -> None:
+    archive, newer = tmp_path / "a.backup", tmp_path / "newer.backup"
+    backup(home, database.settings(home.root), archive, quiet)
+    (tmp_path / "out").mkdir()
+    facts = unpack(archive, tmp_path / "out")
+    with write_archive(newer, {**facts, "schema": "9999_future"}) as writer:
+        for name in facts["files"]:
+            writer.add(name, tmp_path / "out" / name)
+    other = Home(tmp_path / "other")
+    with pytest.raises(Conflict, match="schema_newer"):
+        restore(newer, other, EMBEDDED)
+    assert not other.root.exists()
+
+
+def test_a_tampered_log_is_backed_up_with_a_warning(home: Home, database: Database, tmp_path: Path) -> None:
+    bundle = next(path for path in (home.audit / "tile" / "entries").rglob("*") if path.is_file())
+    bundle.write_bytes(bundle.read_bytes().replace(b"thing/7", b"thing/8", 1))
+    said: list[str] = []
+    backup(home, database.settings(home.root), tmp_path / "a.backup", said.append)
+    assert any("does not hold" in line for line in said)
+    (tmp_path / "out").mkdir()
+    assert unpack(tmp_path / "a.backup", tmp_path / "out")["audit_ok"] is False
+
+
+def test_an_interrupted_restore_is_not_taken_for_an_installation(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.create()
+    (home.root / INCOMPLETE).touch()
+    with pytest.raises(Conflict, match="restore_incomplete"), Supervisor(home):
+        pass
+
+
+def test_what_cannot_be_read_or_written_is_said(home: Home, database: Database, tmp_path: Path) -> None:
+    settings = database.settings(home.root)
+    with pytest.raises(Invalid, match="archive_missing"):
+        restore(tmp_path / "none", Home(tmp_path / "x"), EMBEDDED)
+    with pytest.raises(Unavailable, match="archive_write"):
+        backup(home, settings, tmp_path / "no" / "folder" / "a", quiet)
+    with pytest.raises(GroundplanError, match="home_unknown"):
+        backup(Home(tmp_path / "nothing"), settings, tmp_path / "a", quiet)
+    assert not any(home.run.iterdir())
+
+
+def test_the_manifest_lists_every_file_with_its_digest(home: Home, database: Database, tmp_path: Path) -> None:
+    archive = tmp_path / "a.backup"
+    backup(home, database.settings(home.root), archive, quiet)
+    with tarfile.open(archive) as tar:
+        names = tar.getnames()
+        source = tar.extractfile(MANIFEST)
+        assert source is not None
+        manifest = json.loads(source.read())
+    assert names[-1] == MANIFEST
+    assert sorted(manifest["files"]) == sorted(names[:-1])
+    assert manifest["schema"] == head()
+    assert {"keys/checkpoint.key", "operator.token", "audit/checkpoint", "tables/person.copy"} <= set(names)
