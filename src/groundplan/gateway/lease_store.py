@@ -44,6 +44,11 @@ _RECALL_S = 0.3
 _CHECK_S = 0.5
 _HEADROOM_CALLS = 16
 
+LOST = (psycopg.OperationalError, psycopg.errors.IdleInTransactionSessionTimeout, TimeoutError)
+"""What a database that is away, restarted, or tired of us raises."""
+
+# A worker that is stopped (SIGSTOP, a frozen machine) in the middle of a transaction must not keep others from the row.
+NO_IDLE_TRANSACTION = "SET idle_in_transaction_session_timeout = '250ms'"
 GATEWAY_LIVE = "SELECT 1 FROM gateway WHERE epoch = %s AND state = 'live' FOR SHARE"
 OPEN_PERIOD = """INSERT INTO budget_period AS p (budget, period, limit_usd) VALUES (%s, %s, %s)
     ON CONFLICT (budget, period) DO UPDATE SET limit_usd = EXCLUDED.limit_usd
@@ -138,7 +143,7 @@ class LeaseClient:
 
     async def start(self) -> None:
         """Connect if the database is there, and begin to prefetch and to answer recalls."""
-        with suppress(psycopg.OperationalError):
+        with suppress(*LOST):
             async with self._busy:
                 await self._connect()
         self._tasks = [asyncio.create_task(self._run_ticks()), asyncio.create_task(self._run_recalls())]
@@ -209,7 +214,7 @@ class LeaseClient:
         loop = asyncio.get_running_loop()
         while self._offer(key, demand):
             granted = 0
-            with suppress(psycopg.OperationalError, TimeoutError):
+            with suppress(*LOST):
                 async with self._busy:
                     lacking = self._lacking(key, demand)
                     if lacking is not None:
@@ -299,6 +304,7 @@ class LeaseClient:
         if self._connection is not None and not self._connection.closed:
             return self._connection
         connection = await AsyncConnection.connect(self._url, autocommit=True, connect_timeout=2)
+        await connection.execute(NO_IDLE_TRANSACTION)
         await connection.execute(
             "INSERT INTO gateway (epoch, host, home, pid) VALUES (%s, %s, %s, %s) ON CONFLICT (epoch) DO NOTHING",
             (self._epoch, socket.gethostname(), str(self._home), os.getpid()),
@@ -335,7 +341,7 @@ class LeaseClient:
                 await waiting
             async with self._busy:
                 await self._tell_releases()
-        except (psycopg.OperationalError, TimeoutError, Unavailable):
+        except (*LOST, Unavailable):
             return  # told again by the next tick, or by the shipper from the journal
 
     async def _tell_releases(self) -> None:
@@ -355,7 +361,7 @@ class LeaseClient:
 
     async def _run_recalls(self) -> None:
         while True:
-            with suppress(psycopg.OperationalError):
+            with suppress(*LOST):
                 async with await AsyncConnection.connect(self._url, autocommit=True, connect_timeout=2) as listener:
                     await listener.execute(f"LISTEN {RECALL_CHANNEL}")
                     async for notice in listener.notifies():
@@ -377,7 +383,7 @@ class LeaseClient:
     async def _run_ticks(self) -> None:
         while True:
             await asyncio.sleep(_TICK_S)
-            with suppress(psycopg.OperationalError, TimeoutError):
+            with suppress(*LOST):
                 await self._tick(asyncio.get_running_loop().time())
 
     async def _tick(self, now: float) -> None:

@@ -86,6 +86,11 @@ INSERT_ATTEMPTS = _insert("attempt", _ATTEMPT, _SETTLE_OPEN)
 INSERT_CHARGES = _insert("charge", _CHARGE, "ON CONFLICT DO NOTHING")
 
 
+def limit_idle_transactions(conn: Conn) -> None:
+    """A shipper that is stopped in the middle of a transaction must not keep workers from their budgets for long."""
+    conn.execute("SET idle_in_transaction_session_timeout = '5s'")
+
+
 def insert_rows(conn: Conn, statement: str, rows: Sequence[Row]) -> None:
     """Many rows with one statement; rows of one statement have different keys."""
     if rows:

@@ -93,16 +93,18 @@ class EpochShipper:
                 self.state.forget(call.call)
 
     def ship(self, conn: Conn, context: Context) -> bool:
-        """Write what is new in one transaction; False when there was nothing. May be repeated after any failure."""
+        """Write what is new; False when there was nothing. May be repeated after any failure."""
         overdue = self._overdue(context.now_ms())
         if not (self._touched or self._releases or overdue or self.tail.position > self._told):
             return False
         touched = [self.state.calls[call] for call in self._touched]
         ended = [call for call in touched if call.ended]
         closed = [a for call in touched for a in call.attempts.values() if not a.is_open]
+        if self._releases:
+            with conn.transaction():  # of its own: workers wait for the rows that it locks
+                ledger_store.apply_releases(conn, self.epoch, self._releases)
         with conn.transaction():
             context.write(conn, self.epoch, ended, closed, overdue)
-            ledger_store.apply_releases(conn, self.epoch, self._releases)
             ledger_store.set_position(conn, self.epoch, self.tail.position, self.gaps)
         self._shown_open.update((a.reservation.call, a.reservation.attempt) for a in overdue)
         self._settled(ended, closed)
@@ -306,6 +308,7 @@ def run(home: Home, url: str, stop: threading.Event) -> None:
 
 def _run_connected(home: Home, conn: Conn, stop: threading.Event) -> None:
     """With one connection; what is in memory is thrown away with it, so that a failure needs no unwinding."""
+    ledger_store.limit_idle_transactions(conn)
     shipper = Shipper(home)
     while not stop.is_set():
         busy = shipper.step(conn)

@@ -96,6 +96,7 @@ CREATE TABLE attempt (
   state text NOT NULL CHECK (state IN ('open', 'settled', 'crashed')), outcome text NOT NULL, http_status int,
   reserved_usd numeric(30,12) NOT NULL, cost_usd numeric(30,12) NOT NULL, usage jsonb NOT NULL, estimated boolean NOT NULL DEFAULT false,
   flags text[] NOT NULL DEFAULT '{}', duration_ms double precision, epoch uuid NOT NULL, PRIMARY KEY (call_id, number));
+CREATE INDEX attempt_epoch ON attempt (epoch);   -- what a dead worker spent
 CREATE TABLE charge (                          -- which budgets an attempt was charged to
   call_id uuid NOT NULL, attempt int NOT NULL, budget text NOT NULL, period text NOT NULL, cost_usd numeric(30,12) NOT NULL,
   PRIMARY KEY (call_id, attempt, budget, period));
