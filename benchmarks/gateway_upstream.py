@@ -1,0 +1,134 @@
+"""The fastest upstream that Python makes, for benchmarks: one fixed answer, or 20 events, one each 5 ms. And, with
+`--forward PORT`, a bare ASGI pass-through under uvicorn: what the least gateway costs. Parses as little as it can.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+import uvicorn
+import uvloop
+
+from groundplan.gateway.upstream import UpstreamPool
+
+WORDS = "The capital of France is Paris. It lies on the Seine and has been its largest city for centuries."
+USAGE = {"prompt_tokens": 24, "completion_tokens": 21, "total_tokens": 45}
+CHUNKS = 20
+GAP_SECONDS = 0.005
+
+
+def answer() -> bytes:
+    message = {"role": "assistant", "content": WORDS, "refusal": None}
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
+    value = {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "m",
+        "choices": [choice],
+        "usage": USAGE,
+    }
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def chunks() -> list[bytes]:
+    def event(delta: dict[str, str], finish: str | None, usage: dict[str, int] | None = None) -> bytes:
+        choices = [] if usage else [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}]
+        value: dict[str, Any] = {
+            "id": "c",
+            "object": "chat.completion.chunk",
+            "created": 1,
+            "model": "m",
+            "choices": choices,
+        }
+        data = b"data: " + json.dumps(value | ({"usage": usage} if usage else {})).encode() + b"\n\n"
+        return b"%x\r\n%b\r\n" % (len(data), data)
+
+    middle = [event({"content": f" word{i}"}, None) for i in range(CHUNKS - 2)]
+    end = event({}, None, USAGE) + b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n"
+    return [event({"role": "assistant", "content": ""}, None), *middle, event({}, "stop") + end]
+
+
+class Fixed(asyncio.Protocol):
+    """Answers each request with the fixed answer."""
+
+    body = answer()
+    whole = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+    events = chunks()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.buffer = b""
+
+    def data_received(self, data: bytes) -> None:
+        self.buffer += data
+        end = self.buffer.find(b"\r\n\r\n")
+        if end < 0:
+            return
+        at = self.buffer[:end].lower().find(b"content-length:")
+        length = int(self.buffer[at + 15 : end].split(b"\r\n", 1)[0]) if at >= 0 else 0
+        if len(self.buffer) < end + 4 + length:
+            return
+        stream = b'"stream":true' in self.buffer or b'"stream": true' in self.buffer
+        self.buffer = b""
+        if stream:
+            self.transport.write(self.head)
+            self.step(0)
+        else:
+            self.transport.write(self.whole)
+
+    def step(self, number: int) -> None:
+        if number < len(self.events) and not self.transport.is_closing():
+            self.transport.write(self.events[number])
+            asyncio.get_running_loop().call_later(GAP_SECONDS, self.step, number + 1)
+
+
+async def serve(port: int) -> None:
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(Fixed, "127.0.0.1", port, backlog=1024)
+    await server.serve_forever()
+
+
+def forwarder(upstream: int) -> Callable[..., Awaitable[None]]:
+    """A bare ASGI application that passes the body on and the answer back."""
+    pools: list[UpstreamPool] = []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        if not pools:
+            pools.append(UpstreamPool(f"http://127.0.0.1:{upstream}/v1", asyncio.get_running_loop()))
+        body = (await receive())["body"]
+        connection = pools[0].idle() or await pools[0].connect(1.0)
+        connection.send(
+            b"POST /v1/chat/completions HTTP/1.1\r\nhost: u\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
+        )
+        status = await connection.head(5.0)
+        answered = await connection.body(5.0)
+        connection.release()
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(answered)).encode())]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": answered})
+
+    return application
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--forward", type=int, default=0)
+    a = parser.parse_args()
+    if a.forward:
+        settings: dict[str, Any] = {"log_level": "warning", "access_log": False, "lifespan": "off", "loop": "uvloop"}
+        uvicorn.run(forwarder(a.forward), host="127.0.0.1", port=a.port, **settings)
+    else:
+        uvloop.run(serve(a.port))
+
+
+if __name__ == "__main__":
+    main()
