@@ -18,7 +18,7 @@ $(VENV)/.installed: requirements/run.txt pyproject.toml scripts/setup.sh
 	@sh scripts/setup.sh "$(PYTHON)" $(VENV) requirements/run.txt && touch $@
 
 $(VENV)/.installed-dev: requirements/dev.txt pyproject.toml scripts/setup.sh
-	@sh scripts/setup.sh "$(PYTHON)" $(VENV) requirements/dev.txt && touch $@ $(VENV)/.installed
+	@sh scripts/setup.sh "$(PYTHON)" $(VENV) requirements/dev.txt && $(BIN)/python scripts/models.py && touch $@ $(VENV)/.installed
 
 run: setup
 	@exec $(BIN)/groundplan up --workspace examples/company --home $(HOME_DIR) --port $(PORT) --control-port $(CONTROL_PORT) --demo --tour
