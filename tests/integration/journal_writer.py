@@ -1,9 +1,8 @@
-"""A program for the kill test: one gateway worker without HTTP. It tells on standard output what it did, right after
-it did it.
+"""A program for the kill test: one gateway worker without HTTP. It tells on standard output what it did, right after it
+did it.
 
 Lines: `R call attempt` a reservation is written, `B call attempt cost` the provider billed, `S call attempt` the
-settlement is
-written, `D call` the finish is durable, `X` the budget was short.
+settlement is written, `D call` the finish is durable, `X` the budget was short.
 """
 
 from __future__ import annotations

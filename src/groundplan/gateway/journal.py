@@ -1,14 +1,10 @@
 """The write side of the gateway journal: append-only segments of one worker, group-committed with fdatasync.
 
 All methods belong to the event loop's thread and write with one `pwrite` each, so a record survives the death of the
-process as
-soon as the method returns; `durable` tells when it survives the loss of power. Room for the settlement and finish of
-every
-reservation is set aside when it is made, so that only new calls are refused on a full disk. Segments are filled with
-real
-zeros ahead of need by a thread of their own, so that fdatasync never waits for the file system's metadata. Reading
-and shipping
-are elsewhere (`records`, `shipper`).
+process as soon as the method returns; `durable` tells when it survives the loss of power. Room for the settlement and
+finish of every reservation is set aside when it is made, so that only new calls are refused on a full disk. Segments
+are filled with real zeros ahead of need by a thread of their own, so that fdatasync never waits for the file system's
+metadata. Reading and shipping are elsewhere (`records`, `shipper`).
 """
 
 from __future__ import annotations
@@ -31,8 +27,8 @@ from groundplan.ledger.model import Finish, Release, Reservation, Settlement
 
 SETTLEMENT_ROOM = 1024
 FINISH_ROOM = 3072
-"""Bytes set aside for the settlement and the finish of each reservation; a longer finish loses its sources when room
-is short."""
+"""Bytes set aside for the settlement and the finish of each reservation; a longer finish loses its sources when room is
+short."""
 SMALLEST_SEGMENT = 4 * MAX_FRAME
 _ZEROS = bytes(1 << 20)
 _ALLOCATION_RETRY_S = 1.0
@@ -113,8 +109,7 @@ class Journal:
         """Make HOME/journal/<epoch> with its held lock and first segment, and start the sync thread.
 
         Raises `Invalid` for a wrong folder name or segment size, `Conflict` when the epoch exists already and
-        `Unavailable` when
-        the disk refuses.
+        `Unavailable` when the disk refuses.
         """
         if folder.name != str(epoch):
             raise Invalid("a journal's folder is named after its epoch", code="journal_path", hint=f"Use .../{epoch}.")
@@ -169,9 +164,8 @@ class Journal:
         """Write a reservation, with room for its settlement and finish set aside, and ask for a sync. Returns the
         sequence.
 
-        Raises `Unavailable` (`journal_unavailable`) before anything is written when the journal has failed or is
-        full, and
-        `Invalid` for a record of more than 16 KiB.
+        Raises `Unavailable` (`journal_unavailable`) before anything is written when the journal has failed or is full,
+        and `Invalid` for a record of more than 16 KiB.
         """
         if self._failure is not None or self._closed:
             raise _unavailable(self._failure or "the journal is closed")

@@ -1,12 +1,9 @@
 """Where a worker's slices come from: grants of PostgreSQL, recalled from idle workers before anybody is refused.
 
 Everything here runs beside the request path; a caller comes here only when its slice is empty. A grant is one
-transaction on
-the row of its (budget, period), so the sum of all slices never exceeds the limit. A release is journalled and durable
-before
-PostgreSQL hears of it, and counts once by its id, whoever tells it. A worker that is fenced is granted nothing any
-more.
-Reserving itself is `leases`; taking back what a dead worker held is the shipper's.
+transaction on the row of its (budget, period), so the sum of all slices never exceeds the limit. A release is
+journalled and durable before PostgreSQL hears of it, and counts once by its id, whoever tells it. A worker that is
+fenced is granted nothing any more. Reserving itself is `leases`; taking back what a dead worker held is the shipper's.
 """
 
 from __future__ import annotations
@@ -68,10 +65,9 @@ SHRINK_SLICE = """UPDATE budget_slice SET released_usd = released_usd + %s
 def grant_size(need: int, wanting: int, rest: int, headroom: int, contested: bool) -> int:
     """How much to take of the rest of a limit: enough for those who wait, and some for those who come next.
 
-    `need` is the least that helps anybody, `wanting` what all who wait lack, `headroom` what the next second may
-    need. Nothing
-    is taken that helps nobody; a contested budget is taken to measure; else at most an eighth of the rest is taken
-    ahead.
+    `need` is the least that helps anybody, `wanting` what all who wait lack, `headroom` what the next second may need.
+    Nothing is taken that helps nobody; a contested budget is taken to measure; else at most an eighth of the rest is
+    taken ahead.
     """
     if rest < need or rest <= 0:
         return 0

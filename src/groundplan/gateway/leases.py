@@ -1,8 +1,7 @@
 """The budget slices that one gateway worker holds, and what is reserved from them. Pure: no input or output, no clock.
 
-For each (budget, period): granted = available + reserved + spent + released. Amounts are picodollars. `available`
-goes below
-zero only where a provider billed more than the bound it was given; what is then owed comes out of the next grant.
+For each (budget, period): granted = available + reserved + spent + released. Amounts are picodollars. `available` goes
+below zero only where a provider billed more than the bound it was given; what is then owed comes out of the next grant.
 Where grants come from and how a crash is recovered are elsewhere (`lease_store`, `recovery`).
 """
 
@@ -68,8 +67,8 @@ class Slices:
         return None
 
     def pass_on(self, old_token: Token, new_token: Token) -> None:
-        """A retry takes over the reservation of an attempt that was certainly not billed. Raises `Conflict` if there
-        is none."""
+        """A retry takes over the reservation of an attempt that was certainly not billed. Raises `Conflict` if there is
+        none."""
         if new_token in self._open:
             raise Conflict(
                 "the attempt already holds a reservation", code="reservation_exists", hint="Use a new attempt."

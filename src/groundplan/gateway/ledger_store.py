@@ -1,8 +1,7 @@
 """The SQL with which the shipper writes calls, attempts and charges, takes releases over and fences dead workers.
 
-Every statement may be repeated: rows are keyed by (call, attempt), movements by their id. A row that says `settled`
-or `crashed`
-is never changed. What the rows say is decided elsewhere (`shipper`, `recovery`).
+Every statement may be repeated: rows are keyed by (call, attempt), movements by their id. A row that says `settled` or
+`crashed` is never changed. What the rows say is decided elsewhere (`shipper`, `recovery`).
 """
 
 from __future__ import annotations

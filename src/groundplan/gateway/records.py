@@ -1,12 +1,10 @@
 """The bytes of the gateway journal: framing, segment headers, and reading that never takes a wrong record for a right
 one.
 
-A segment is a file of fixed size, filled with zeros in advance: a header, then frames
-`[u32 length][u32 crc32][u8 type][u64 sequence][payload]` (little endian; length and crc cover type, sequence and
-payload; the
-payload is msgpack). Sequences count up by one through all segments of an epoch. This module does not write files and
-knows
-nothing of budgets.
+A segment is a file of fixed size, filled with zeros in advance: a header, then frames `[u32 length][u32 crc32][u8
+type][u64 sequence][payload]` (little endian; length and crc cover type, sequence and payload; the payload is msgpack).
+Sequences count up by one through all segments of an epoch. This module does not write files and knows nothing of
+budgets.
 """
 
 from __future__ import annotations

@@ -1,12 +1,10 @@
 """What an epoch's journal says, folded record by record. Pure: the shipper feeds it and writes what comes out.
 
 A reservation *holds* what its charges take. A retry that inherits has charges of 0: it stands for the hold of the
-latest
-attempt of the same call that was settled `not_billed`, and the gateway journals that settlement before the retry. So at
-every moment an open attempt is backed by exactly one hold, and settling every open attempt of a crash at its own
-bound never
-charges a budget more than its slice held. A settled attempt is charged its cost in every budget that its reservation
-names.
+latest attempt of the same call that was settled `not_billed`, and the gateway journals that settlement before the
+retry. So at every moment an open attempt is backed by exactly one hold, and settling every open attempt of a crash at
+its own bound never charges a budget more than its slice held. A settled attempt is charged its cost in every budget
+that its reservation names.
 """
 
 from __future__ import annotations

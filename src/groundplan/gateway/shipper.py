@@ -1,11 +1,9 @@
 """The process that takes the journals of one HOME over into PostgreSQL and recovers those of dead workers.
 
-It follows every epoch's segments, writes batches (rows, releases, audit entries and the position, in one
-transaction), deletes
-segments that are taken over, and when a worker's lock is free settles what was open at its bound, returns what was not
-spent and fences the epoch. Killed at any point it starts again from the position. Without PostgreSQL it waits; the
-journals
-keep everything. It never judges a worker by time: a stopped process holds its lock and is left alone.
+It follows every epoch's segments, writes batches (rows, audit entries and the position in one transaction),
+deletes segments that are taken over, and when a worker's lock is free settles what was open at its bound, returns what
+was not spent and fences the epoch. Killed at any point it starts again from the position. Without PostgreSQL it waits;
+the journals keep everything. It never judges a worker by time: a stopped process holds its lock and is left alone.
 """
 
 from __future__ import annotations

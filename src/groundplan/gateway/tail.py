@@ -1,8 +1,7 @@
 """Follows the segments of one epoch as they are written, and reads the rest of a dead one past any damage.
 
-While the writer lives, an unreadable frame at the end is a write under way; only once a later segment has begun, or
-the writer is
-dead, is it judged. Reads files, writes none and knows no database.
+While the writer lives, an unreadable frame at the end is a write under way; only once a later segment has begun, or the
+writer is dead, is it judged. Reads files, writes none and knows no database.
 """
 
 from __future__ import annotations
