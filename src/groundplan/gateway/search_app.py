@@ -19,6 +19,7 @@ from typing import Any
 
 import uvicorn
 from psycopg_pool import ConnectionPool
+from threadpoolctl import threadpool_limits
 
 from groundplan.core.database import database_url
 from groundplan.core.endpoints import announce, withdraw
@@ -41,6 +42,8 @@ def compose(home: Home, settings: Settings, token: str) -> tuple[Application, Co
 
     Raises `Unavailable` where the model or the address of the database is not there.
     """
+    # numpy's threads spin while they wait for each other, which on a busy machine costs seven times the time
+    threadpool_limits(limits=1, user_api="blas")
     encoder = Encoder(ensure(settings.models, MINILM.name))
     encoder.embed(["ready"])
     index = WordIndex(home.search)
