@@ -328,9 +328,7 @@ def test_acting_as_somebody_is_only_for_a_session_of_the_demo(control: Control) 
     assert control.ask("GET", "/api/session", **browser).body["operator"]
 
 
-def test_somebody_without_a_duty_sees_little(control: Control) -> None:
-    files = control.files()
-    del files
+def test_who_is_no_operator_makes_no_links(control: Control) -> None:
     browser = control.sign_in("ana@acme.example")
     assert control.ask("GET", "/api/calls", **browser).status == 200
     assert control.ask("POST", "/api/login-links", {"person": None}, **browser).code == "operator_only"

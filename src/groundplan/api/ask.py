@@ -16,11 +16,10 @@ from groundplan.core.errors import Exhausted, GroundplanError, Invalid, Unavaila
 KEY_WAIT_SECONDS = 3.0
 
 
-def ask_once(gateway: str, key: str, workload: str, question: str, max_tokens: int | None = None) -> dict[str, Any]:
+def ask_once(gateway: str, key: str, workload: str, question: str, **options: Any) -> dict[str, Any]:
     """The answer's body. A key that the gateways have not heard of yet is tried again for three seconds."""
     body: dict[str, Any] = {"model": workload, "messages": [{"role": "user", "content": question}]}
-    if max_tokens is not None:
-        body["max_tokens"] = max_tokens
+    body.update({name: value for name, value in options.items() if value is not None})
     deadline = time.monotonic() + KEY_WAIT_SECONDS
     while True:
         status, value = post_chat(gateway, key, body)

@@ -72,10 +72,15 @@ def changes(conn: Db, state: str | None = None, limit: int = 100) -> list[Row]:
 
 def change(conn: Db, change_id: UUID) -> Row:
     """One change with its files. Raises `NotFound`."""
-    rows = _rows(conn, "SELECT * FROM change WHERE id = %s", (change_id,))
-    if not rows:
+    found = change_or_none(conn, change_id)
+    if found is None:
         raise NotFound(f"there is no change {change_id}", code="change_unknown", hint="GET /api/changes lists them.")
-    return rows[0]
+    return found
+
+
+def change_or_none(conn: Db, change_id: UUID) -> Row | None:
+    rows = _rows(conn, "SELECT * FROM change WHERE id = %s", (change_id,))
+    return rows[0] if rows else None
 
 
 def approvals(conn: Db, change_ids: Sequence[UUID]) -> list[Row]:
@@ -194,12 +199,12 @@ def documents(conn: Db, source: str | None = None, limit: int = 500) -> list[Row
 
 
 def audit_entries_about(conn: Db, text: str, limit: int = 20) -> list[Row]:
-    """Entries whose subject is `text` or ends with `/text`, newest first."""
+    """Entries about the call, change, key or blueprint `text` (an id or number), newest first."""
     return _rows(
         conn,
         """SELECT id, at, action, actor, subject, leaf_index FROM audit_entry
-           WHERE subject = ANY(%s) ORDER BY queued DESC LIMIT %s""",
-        ([text, f"call/{text}", f"change/{text}", f"key/{text}", f"blueprint/{text}", f"call:{text}"], limit),
+           WHERE subject = ANY(%s) OR id::text = %s ORDER BY queued DESC LIMIT %s""",
+        ([f"change/{text}", f"key/{text}", f"blueprint/{text}"], text, limit),
     )
 
 

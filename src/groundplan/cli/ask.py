@@ -29,7 +29,7 @@ def ask(
     client = ControlClient.connect(home)
     gateway = client.get("/api/status")["addresses"]["gateway"]
     with key_for(client, workload, person) as key:
-        value = ask_once(gateway, key, workload, question, max_tokens)
+        value = ask_once(gateway, key, workload, question, max_tokens=max_tokens)
     emit(value, as_json, answer_text(value))
 
 

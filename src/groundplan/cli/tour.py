@@ -59,7 +59,7 @@ def _example_person(client: ControlClient) -> str | None:
 
 def _show(client: ControlClient, gateway: str, key: Key) -> None:
     began = time.monotonic()
-    value = ask_once(gateway, key.secret, WORKLOAD, QUESTION, max_tokens=80)
+    value = ask_once(gateway, key.secret, WORKLOAD, QUESTION, max_tokens=64, stop=["\n"])
     seconds = time.monotonic() - began
     facts: dict[str, Any] = value.get("groundplan") or {}
     note(f"\n  {key.user or 'nobody'} gets:  {value['choices'][0]['message']['content'].strip()}")

@@ -1,5 +1,76 @@
-"""To be filled."""
+"""`why ID`: what something is and why it came out as it did, from the recorded facts alone."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
 
 from fastapi import APIRouter
+from psycopg import Connection
+
+from groundplan.api import explain, store
+from groundplan.api.caller import Reader
+from groundplan.api.context import Using
+from groundplan.core.audit import store as audit_store
+from groundplan.core.errors import NotFound
+from groundplan.ledger import queries
 
 router = APIRouter(tags=["why"])
+
+
+@router.get("/why/{subject:path}")
+def why(subject: str, services: Using, _: Reader) -> dict[str, Any]:
+    """`{"kind", "because": [sentences], "facts", "audit": [entries]}` of a call, change, key, blueprint or entry."""
+    kind, name = ("", subject) if "/" not in subject else subject.rsplit("/", 1)
+    with services.transaction() as conn:
+        found = _of_number(conn, name) if kind == "blueprint" else _of_id(conn, name)
+        if found is None:
+            raise NotFound(
+                f"nothing is recorded under '{subject[:80]}'", code="why_unknown",
+                hint="Give the id of a call, change, key or audit entry, or blueprint/N. Calls appear within a second.",
+            )  # fmt: skip
+        entries = store.audit_entries_about(conn, name)
+    return {**found, "audit": [_entry(row) for row in entries]}
+
+
+def _of_number(conn: Connection[Any], name: str) -> dict[str, Any] | None:
+    if not (name.isascii() and name.isdigit() and len(name) < 10):
+        return None
+    row = store.blueprint(conn, int(name))
+    facts = {field: row[field] for field in ("number", "digest", "created_at", "created_by", "reason", "rollback_of")}
+    return {"kind": "blueprint", "because": explain.blueprint(row), "facts": facts}
+
+
+def _of_id(conn: Connection[Any], name: str) -> dict[str, Any] | None:
+    try:
+        identity = UUID(name)
+    except ValueError:
+        return None
+    call = _receipt(conn, identity)
+    if call is not None:
+        return {"kind": "call", "because": explain.call(call), "facts": call}
+    change = store.change_or_none(conn, identity)
+    if change is not None:
+        facts = {**change, "sources": sorted(change["sources"]), "approvals": store.approvals(conn, [identity])}
+        return {"kind": "change", "because": explain.change(facts), "facts": facts}
+    key = store.key(conn, identity)
+    if key is not None:
+        return {"kind": "key", "because": explain.key(key), "facts": key}
+    entry = audit_store.entry_by_id(conn, identity)
+    if entry is not None:
+        facts = {"index": entry.leaf_index, "at": entry.entry.at, "detail": dict(entry.entry.detail)}
+        sentence = f"{entry.entry.actor} did {entry.entry.action} to {entry.entry.subject} at {entry.entry.at}."
+        return {"kind": "audit entry", "because": [sentence], "facts": facts}
+    return None
+
+
+def _receipt(conn: Connection[Any], call_id: UUID) -> dict[str, Any] | None:
+    try:
+        return queries.receipt(conn, call_id)
+    except NotFound:
+        return None
+
+
+def _entry(row: dict[str, Any]) -> dict[str, Any]:
+    shown = {field: row[field] for field in ("at", "action", "actor", "subject")}
+    return {"id": str(row["id"]), "index": row["leaf_index"], **shown}

@@ -1,0 +1,69 @@
+"""Sentences that say why something came out as it did. They only read the facts that they are given."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Facts = dict[str, Any]
+
+_ENDINGS = {
+    "ok": "It was answered.",
+    "refused": "It was refused before anything was sent to a model.",
+    "failed": "Every attempt failed.",
+    "cancelled": "The caller went away; what was used until then is charged.",
+    "crashed": "The gateway worker died; what was open is charged at its bound.",
+}
+
+
+def call(facts: Facts) -> list[str]:
+    """A receipt in sentences: what was asked, what happened at each attempt, what it cost."""
+    lines = [f"Call to {facts['workload']} at {facts['at']}, under blueprint {facts['blueprint']}."]
+    ending = _ENDINGS.get(str(facts["status"]), str(facts["status"]))
+    code = f" Reason: {facts['error_code']}." if facts.get("error_code") else ""
+    lines.append(ending + code)
+    lines += [_attempt(attempt) for attempt in facts.get("attempts", ())]
+    if facts["status"] != "refused":
+        lines.append(f"Reserved {facts['reserved_usd']} USD, charged {facts['cost_usd']} USD.")
+    return lines
+
+
+def _attempt(attempt: Facts) -> str:
+    where = f"Attempt {attempt['number'] + 1} went to {attempt['deployment']} at {attempt['site']}"
+    estimated = ", estimated" if attempt.get("estimated") else ""
+    return f"{where}: {attempt['outcome']}, {attempt['cost_usd']} USD{estimated}."
+
+
+def change(facts: Facts) -> list[str]:
+    """Who asked, what it needs, who decided."""
+    lines = [f"A change of type {facts['type']} on blueprint {facts['base']}, asked for by {facts['requested_by']}."]
+    lines.append(f"It is {facts['state']}.")
+    lines += [f"It needs {need['duty']} of {need['subject']}." for need in facts["needs"]]
+    lines += [_approval(approval) for approval in facts["approvals"]]
+    return lines
+
+
+def _approval(approval: Facts) -> str:
+    marks = [name for name in ("unseparated", "demo") if approval[name]]
+    marks += ["withdrawn"] if approval["withdrawn_at"] else []
+    told = f" ({', '.join(marks)})" if marks else ""
+    return f"{approval['name']} {approval['decision']} it as {approval['duty']} of {approval['subject']}{told}."
+
+
+def key(facts: Facts) -> list[str]:
+    """What a key may do and whether it still may."""
+    who = f"carries the permissions of {facts['user']}" if facts["user"] else "carries nobody's permissions"
+    lines = [f"A key for {facts['workload']}, made by {facts['created_by']} at {facts['created_at']}; it {who}."]
+    lines.append(f"It is {facts['state']}.")
+    if facts["acts_for_others"]:
+        lines.append("It may name other people in groundplan-on-behalf-of.")
+    return lines
+
+
+def blueprint(facts: Facts) -> list[str]:
+    """How a blueprint came to be."""
+    lines = [
+        f"Blueprint {facts['number']} was made at {facts['created_at']} by {facts['created_by']}: {facts['reason']}."
+    ]
+    if facts["rollback_of"]:
+        lines.append(f"It has the content of blueprint {facts['rollback_of']}, decided again by the rules of that day.")
+    return lines

@@ -1,0 +1,195 @@
+"""What Overview and the workload pages show, from blueprint, declared files and ledger. Reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, time, timedelta
+from typing import Any
+
+from psycopg import Connection
+
+from groundplan.api import store
+from groundplan.api.served import at, workspace_at
+from groundplan.api.views import placement_json
+from groundplan.blueprint.model import Blueprint, Placement
+from groundplan.blueprint.model import Workload as Served
+from groundplan.catalog.model import WorkloadDoc
+from groundplan.catalog.workspace import Workspace
+from groundplan.core.money import format_usd, short_usd
+from groundplan.governance import service as governance
+from groundplan.ledger import queries
+from groundplan.ledger.store import CallFilter
+
+LIVE_SECONDS = 10.0
+"""How far back the live picture looks: which deployment answers, which site fails."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Today's figures by workload, and the routes of the last seconds."""
+
+    cost: dict[str, str]
+    calls: dict[str, int]
+    p95: dict[str, float]
+    per_minute: dict[str, float]
+    routes: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """Everything that is needed to show workloads."""
+
+    blueprint: Blueprint
+    workspace: Workspace
+    pending: dict[str, str]
+    """subject -> change id"""
+    killed: frozenset[str]
+    figures: Figures
+
+
+def picture(conn: Connection[Any], number: int, now: datetime) -> Picture:
+    """The state of all workloads that are declared with blueprint `number`."""
+    changes = governance.pending(conn)
+    return Picture(
+        blueprint=at(conn, number),
+        workspace=workspace_at(conn, number),
+        pending={change.subject: str(change.id) for change in changes},
+        killed=frozenset(row["scope"] for row in store.kills(conn)),
+        figures=figures(conn, now),
+    )
+
+
+def figures(conn: Connection[Any], now: datetime) -> Figures:
+    midnight = datetime.combine(now.date(), time(), UTC)
+    today = queries.cost_summary(conn, CallFilter(since=midnight))["by_workload"]
+    minute = queries.cost_summary(conn, CallFilter(since=now - timedelta(minutes=1)))["by_workload"]
+    latencies = queries.latency(conn, CallFilter(since=midnight))
+    return Figures(
+        cost={row["workload"]: row["total_usd"] for row in today},
+        calls={row["workload"]: row["calls"] for row in today},
+        p95={row["workload"]: row["p95_ms"] for row in latencies},
+        per_minute={row["workload"]: float(row["calls"]) for row in minute},
+        routes=queries.recent_routes(conn, now - timedelta(seconds=LIVE_SECONDS)),
+    )
+
+
+def sites_json(seen: Picture) -> list[dict[str, Any]]:
+    """Sites; `down` where something was tried there within the last seconds and nothing succeeded."""
+    found = []
+    for site in seen.blueprint.sites:
+        tried = [route for route in seen.figures.routes if route["site"] == site.name]
+        down = sum(route["attempts"] for route in tried) > 0 and not any(route["ok"] for route in tried)
+        found.append(
+            {
+                "name": site.name,
+                "title": site.title,
+                "type": site.type,
+                "jurisdiction": site.jurisdiction,
+                "down": down,
+                "deployments": [d.name for d in seen.blueprint.deployments if d.site == site.name],
+            }
+        )
+    return found
+
+
+def workloads_json(seen: Picture) -> list[dict[str, Any]]:
+    """Declared workloads, served or not, by name."""
+    return [workload_json(seen, doc) for _, doc in sorted(seen.workspace.workloads.items())]
+
+
+def workload_json(seen: Picture, doc: WorkloadDoc) -> dict[str, Any]:
+    """One workload with today's figures and where it is served; amounts are decimal text."""
+    served = next((workload for workload in seen.blueprint.workloads if workload.name == doc.name), None)
+    placement = next((placement for placement in seen.blueprint.placements if placement.workload == doc.name), None)
+    sites = {deployment.name: deployment.site for deployment in seen.blueprint.deployments}
+    chain = served.deployments if served else []
+    subject = f"workload/{doc.name}"
+    return {
+        "name": doc.name,
+        "title": doc.title or doc.name,
+        "purpose": doc.purpose,
+        "stage": doc.stage,
+        "served_stage": served.stage if served else None,
+        "sensitivity": doc.sensitivity,
+        "audience": doc.audience,
+        "residency": list(doc.residency),
+        "team": doc.team,
+        "served": served is not None,
+        "stopped": subject in seen.killed or "company" in seen.killed,
+        "pending": seen.pending.get(subject),
+        "owners": {duty: list(people) for duty, people in seen.workspace.owners(doc.owners).items()},
+        "sources": list(doc.sources),
+        "deployments": chain,
+        "site": sites.get(chain[0]) if chain else None,
+        "fallback_sites": _distinct(sites[name] for name in chain[1:] if name in sites),
+        "serving_site": _serving_site(seen.figures, doc.name),
+        "cost_today_usd": seen.figures.cost.get(doc.name, format_usd(0)),
+        "calls_today": seen.figures.calls.get(doc.name, 0),
+        "p95_ms": seen.figures.p95.get(doc.name),
+        "calls_per_minute": seen.figures.per_minute.get(doc.name, 0.0),
+        "why_not": why_not(placement, sites.get(chain[0]) if chain else None),
+        "expires": served.expires if served else None,
+    }
+
+
+def detail_json(conn: Connection[Any], seen: Picture, doc: WorkloadDoc, now: datetime) -> dict[str, Any]:
+    """All of one workload: what `workload_json` has, its declaration, budgets with their use, and its placement."""
+    placement = next((placement for placement in seen.blueprint.placements if placement.workload == doc.name), None)
+    where = seen.workspace.where("workload", doc.name)
+    return {
+        **workload_json(seen, doc),
+        "declared": doc.model_dump(mode="json"),
+        "where": str(where),
+        "budgets": _budgets(conn, seen, doc.name, now),
+        "placement": placement_json(placement) if placement else None,
+        "statuses": queries.statuses(conn, CallFilter(workload=doc.name)).get(doc.name, {}),
+        "latency": next(iter(queries.latency(conn, CallFilter(workload=doc.name))), None),
+    }
+
+
+def _budgets(conn: Connection[Any], seen: Picture, workload: str, now: datetime) -> list[dict[str, Any]]:
+    used = {row["budget"]: row for row in queries.budget_use(conn, now.date())}
+    covering = set(seen.workspace.budgets_of(workload))
+    return [
+        {
+            "name": budget.name,
+            "covers": budget.covers,
+            "limit_usd": format_usd(budget.limit),
+            "period": budget.period,
+            "spent_usd": used.get(budget.name, {}).get("spent_usd", format_usd(0)),
+            "granted_usd": used.get(budget.name, {}).get("granted_usd", format_usd(0)),
+        }
+        for budget in seen.blueprint.budgets
+        if budget.name in covering
+    ]
+
+
+def why_not(placement: Placement | None, chosen_site: str | None) -> dict[str, str]:
+    """Site -> why the workload does not run there: the rule, or how much more it would cost a month."""
+    if placement is None:
+        return {}
+    chosen = next((a for a in placement.alternatives if a.deployment == placement.primary), None)
+    found: dict[str, str] = {}
+    for option in placement.alternatives:
+        if option.site == chosen_site or option.site in found:
+            continue
+        if option.reasons:
+            found[option.site] = ", ".join(option.reasons)
+        elif option.monthly is not None and chosen is not None and chosen.monthly is not None:
+            more = option.monthly - chosen.monthly
+            found[option.site] = f"{'+' if more >= 0 else '-'}{short_usd(abs(more))}/month"
+    return found
+
+
+def _serving_site(figures: Figures, workload: str) -> str | None:
+    answered = [route for route in figures.routes if route["workload"] == workload and route["ok"]]
+    return str(max(answered, key=lambda route: route["ok"])["site"]) if answered else None
+
+
+def _distinct(names: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(names))
+
+
+def served_workload(seen: Picture, name: str) -> Served | None:
+    return next((workload for workload in seen.blueprint.workloads if workload.name == name), None)
