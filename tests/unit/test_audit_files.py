@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from groundplan.core.audit.log import AuditLog
 from groundplan.core.audit.merkle import leaf_hash, root_of
 from groundplan.core.audit.tiles import Tiles, decode_bundle, encode_bundle, tile_path
-from groundplan.core.audit.verify import LogProblem, inclusion_proof, verify
+from groundplan.core.audit.verify import LogProblem, copy_log, inclusion_proof, verify
 from groundplan.core.errors import Conflict, NotFound, Unavailable
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
@@ -192,6 +193,43 @@ def test_many_problems_are_counted(small: Path) -> None:
     rewrite(small, BUNDLE, lambda entries: [b"forged" + entry for entry in entries])
     verdict = verify(small)
     assert len(verdict.problems) == 101 and "156 more" in verdict.problems[-1].message
+
+
+def test_every_file_there_matters_also_older_copies_of_the_last_tiles(tmp_path: Path) -> None:
+    folder = log_of(tmp_path / "audit", 10, 20, 300, 310, 600)
+    bundles = [path for path in (folder / "tile").rglob("*") if path.is_file()]
+    assert {str(path.relative_to(folder)) for path in bundles} >= {"tile/entries/001", "tile/0/002.p/88"}
+    log_of(folder, 610, 620)
+    assert verify(folder).ok
+    for path in [path for path in (folder / "tile").rglob("*") if path.is_file()]:
+        data = path.read_bytes()
+        path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+        assert not verify(folder).ok, path
+        path.write_bytes(data)
+    assert verify(folder).ok
+
+
+def test_a_copy_made_while_the_log_grows_holds(tmp_path: Path) -> None:
+    source = log_of(tmp_path / "audit", 300)
+    stop = threading.Event()
+
+    def grow() -> None:
+        with AuditLog(source, KEY) as log:
+            while not stop.is_set():
+                log.append(bodies(log.checkpoint.size, log.checkpoint.size + 37))
+
+    writer = threading.Thread(target=grow)
+    writer.start()
+    sizes = []
+    for number in range(12):
+        sizes.append(copy_log(source, tmp_path / str(number)))
+        assert verify(tmp_path / str(number)).ok
+        assert verify(source).ok
+    stop.set()
+    writer.join()
+    assert sizes == sorted(sizes) and sizes[-1] > 300
+    with pytest.raises(NotFound):
+        copy_log(tmp_path / "none", tmp_path / "target")
 
 
 def test_a_checkpoint_that_claims_any_size_does_not_stall(small: Path) -> None:

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from groundplan.core.audit.checkpoint import Checkpoint, VerifierKey, log_origin, parse_checkpoint, parse_note, sign
 from groundplan.core.audit.merkle import EMPTY_ROOT, leaf_hash, root_of
-from groundplan.core.audit.tiles import WIDTH, Tiles, encode_bundle, levels_of, tile_path
+from groundplan.core.audit.tiles import WIDTH, Tiles, encode_bundle, last_tile, levels_of, tile_path
 from groundplan.core.errors import Conflict, GroundplanError, Unavailable
 from groundplan.core.home import sync_folder, write_atomically
 
@@ -37,11 +37,13 @@ class AuditLog:
         self._key = key
         self._public = VerifierKey(log_origin(public := key.public_key().public_bytes_raw()), public)
         self._known_folders: set[Path] = {folder}
+        self._clean: set[Path] = set()
         self._usable = False
         self._lock = _lock(folder)
         try:
             self._checkpoint = self._newest()
             self._bundle, self._rows = self._frontier()
+            self._sweep()
             write_atomically(folder / "log.pub", self._public.encode().encode() + b"\n", 0o644)
         except BaseException:
             os.close(self._lock)
@@ -140,6 +142,18 @@ class AuditLog:
             )
         return bundle, rows
 
+    def _sweep(self) -> None:
+        """Delete partial tiles that a crash left beyond the checkpoint: what stays was once signed."""
+        size = self._checkpoint.size
+        for level in ("entries", *range(levels_of(size))):
+            index, width = last_tile(size, level)
+            folder = self._folder / f"{tile_path(level, index)}.p"
+            if folder.exists():
+                for path in folder.iterdir():
+                    if not path.name.isdigit() or int(path.name) > width:
+                        path.unlink()
+                self._clean.add(folder)
+
     def _grow(self, entries: Sequence[bytes]) -> tuple[list[str], list[tuple[str, bytes]]]:
         """Take entries into the frontier. Returns the paths of tiles that became full, and the files to write."""
         full: list[str] = []
@@ -204,6 +218,9 @@ class AuditLog:
         if folder in self._known_folders:
             return
         self._make(folder.parent, changed)
+        if folder.name.endswith(".p") and folder not in self._clean:
+            _remove(folder)  # what a crash left of a tile that was never signed
+            self._clean.add(folder)
         # A folder of partial tiles goes away when its tile is full, so it is not remembered.
         if not folder.exists():
             folder.mkdir(mode=0o700)
@@ -214,10 +231,15 @@ class AuditLog:
     def _drop_partials(self, full: Sequence[str]) -> None:
         for name in full:
             folder = self._folder / f"{name}.p"
-            if folder.exists():
-                for path in folder.iterdir():
-                    path.unlink()
-                folder.rmdir()
+            _remove(folder)
+            self._clean.discard(folder)
+
+
+def _remove(folder: Path) -> None:
+    if folder.exists():
+        for path in folder.iterdir():
+            path.unlink()
+        folder.rmdir()
 
 
 def _lock(folder: Path) -> int:

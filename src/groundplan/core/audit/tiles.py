@@ -38,6 +38,11 @@ def tiles_of(size: int, level: int) -> Iterator[tuple[int, int]]:
         yield full, rest
 
 
+def last_tile(size: int, level: Level) -> tuple[int, int]:
+    """(index, width) of the partial tile at the end of a level; width 0 where the level ends with a full one."""
+    return divmod(size if level == "entries" else size >> (8 * level), WIDTH)
+
+
 def levels_of(size: int) -> int:
     """How many levels of hash tiles a tree of `size` has."""
     levels = 0
@@ -64,6 +69,15 @@ def decode_bundle(data: bytes) -> list[bytes]:
             )
         entries.append(data[start:position])
     return entries
+
+
+def partials(folder: Path, level: Level, index: int) -> list[tuple[int, Path]]:
+    """(width, path) of the partial tiles that are there, narrowest first."""
+    try:
+        paths = list((folder / f"{tile_path(level, index)}.p").iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted((int(path.name), path) for path in paths if path.name.isascii() and path.name.isdigit())
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from groundplan.core.audit.checkpoint import Checkpoint, Note, VerifierKey, parse_checkpoint, parse_key, parse_note
 from groundplan.core.audit.merkle import EMPTY_ROOT, root_of, verify_inclusion
 from groundplan.core.audit.merkle import inclusion_proof as path_of
-from groundplan.core.audit.tiles import WIDTH, Tiles, levels_of, tile_path, tiles_of
+from groundplan.core.audit.tiles import WIDTH, Tiles, encode_bundle, last_tile, levels_of, partials, tile_path, tiles_of
 from groundplan.core.errors import GroundplanError, Invalid, NotFound
 
 MOST_PROBLEMS = 100
@@ -81,6 +81,33 @@ def inclusion_proof(folder: Path, index: int) -> InclusionProof:
         )
     hashes = path_of(index, point.size, lambda start, end: tiles.subtree(point.size, start, end))
     return InclusionProof(index, tiles.entry(index, point.size), tuple(hashes), data)
+
+
+def copy_log(source: Path, target: Path) -> int:
+    """Copy the files of the newest checkpoint, also while the log is being written, and return its size.
+
+    `target` is made; what else is in it stays. Raises `NotFound`, `Invalid` where files lack.
+    """
+    data = _checkpoint_file(source)
+    size, tiles = parse_checkpoint(parse_note(data).text).size, Tiles(source)
+    files: dict[str, bytes] = {"checkpoint": data}
+    if (own := _own_key(source)) is not None:
+        files["log.pub"] = own
+    target.mkdir(parents=True, exist_ok=True)
+    for index, width in tiles_of(size, 0):
+        _copy(target, tile_path("entries", index, width), encode_bundle(tiles.entries(index, width)))
+    for level in range(levels_of(size)):
+        for index, width in tiles_of(size, level):
+            _copy(target, tile_path(level, index, width), b"".join(tiles.hashes(level, index, width)))
+    for name, content in files.items():
+        _copy(target, name, content)
+    return size
+
+
+def _copy(target: Path, name: str, content: bytes) -> None:
+    path = target / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
 
 
 def verify(
@@ -153,6 +180,7 @@ class _Check:
         for level in range(1, levels_of(point.size)):
             row, tail = self._level(level, point.size, row, rest)
             rest = tail
+        self._older_copies(point.size)
         root = root_of([*row, *rest]) if row or rest else EMPTY_ROOT
         if root != point.root:
             found = "together with these problems" if self.problems else "entries and tiles agree with each other, so"
@@ -279,6 +307,21 @@ class _Check:
             else:
                 tail = [root_of([*computed, *rest])]
         return up, tail
+
+    def _older_copies(self, size: int) -> None:
+        """Narrower copies of the last tiles, made for earlier checkpoints, must be beginnings of the present ones."""
+        for level in ("entries", *range(levels_of(size))):
+            index, width = last_tile(size, level)
+            older = [path for at, path in partials(self.tiles.folder, level, index) if at < width]
+            if not older:
+                continue
+            try:
+                whole = self.tiles.read(level, index, width)
+                changed = [path for path in older if not whole.startswith(path.read_bytes())]
+            except (GroundplanError, OSError):
+                continue
+            for path in changed:
+                self.add(str(path.relative_to(self.tiles.folder)), "an older copy of this tile was altered")
 
     def continues(self, data: bytes, point: Checkpoint, public_key: bytes | None) -> None:
         """Check that the log continues a checkpoint from elsewhere."""
