@@ -23,6 +23,7 @@ from groundplan.governance import store as changes
 from groundplan.governance.model import Need
 from groundplan.governance.service import Approver
 from groundplan.identity import service as identity
+from groundplan.maturity.service import readiness
 from groundplan.release import service, store
 from groundplan.release.service import Signing
 from groundplan.testing.database import Database
@@ -340,6 +341,41 @@ def test_gateways_are_told_when_the_transaction_commits(database: Database, conn
         assert list(gateway.notifies(timeout=0.1)) == []
         conn.commit()
         assert [n.payload for n in gateway.notifies(timeout=5, stop_after=1)] == ["1"]
+
+
+def governance_points(conn: Conn, signing: Signing, workload: str) -> dict[str, str | None]:
+    current = service.current(conn)
+    assert current is not None
+    (found,) = readiness(conn, current, signing.clock.now(), workload)
+    return {point.name: point.evidence for point in found.of("governance")}
+
+
+def test_approvals_by_others_are_evidence_and_those_of_the_demo_are_not(conn: Conn, signing: Signing) -> None:
+    name = "approved by others than who asked"
+    ((change, _),) = service.genesis(conn, signing, BOTH).pending
+    for who in ("maria", "sam"):
+        service.approve(conn, signing, approver(conn, who), change)
+    assert service.approve(conn, signing, Approver(person(conn, "fay"), demo=True), change).number == 2
+    assert governance_points(conn, signing, "support")[name] is None
+
+    dearer = {"a.yaml": BOTH["a.yaml"].replace("50 USD/month", "60 USD/month")}
+    ((other, _),) = service.apply(conn, signing, "operator", dearer).pending
+    approve_all(conn, signing, other)
+    points = governance_points(conn, signing, "support")
+    assert points[name] == f"/governance#change-{other}"
+    assert points["an owner in every duty"] == "/workloads/support#owners"
+    identity.deactivate_person(conn, "operator", person(conn, "sam"))
+    assert governance_points(conn, signing, "support")["an owner in every duty"] is None, "evidence lapses"
+
+
+def test_readiness_covers_every_declared_workload(conn: Conn, signing: Signing) -> None:
+    service.genesis(conn, signing, BOTH)
+    current = service.current(conn)
+    assert current is not None
+    found = {item.workload: item for item in readiness(conn, current, signing.clock.now())}
+    assert sorted(found) == ["assistant", "support"]
+    assert found["assistant"].score("cost") == "2/5"
+    assert found["support"].score("placement") == "not measured yet"
 
 
 def test_preview_changes_nothing(conn: Conn, signing: Signing) -> None:

@@ -48,7 +48,8 @@ _MATCHES: LiteralString = """
 
 _CALL: LiteralString = """SELECT c.id, c.at, c.workload, c.person_id, p.email AS person, p.name AS person_name,
   c.key_id, c.team, c.endpoint, c.status, c.http_status, c.error_code, c.model, c.deployment, c.site, c.cost_usd,
-  c.reserved_usd, c.prompt_tokens, c.completion_tokens, c.cache, c.blueprint, c.demo, c.duration_ms, c.first_byte_ms, c.detail
+  c.reserved_usd, c.prompt_tokens, c.completion_tokens, c.cache, c.blueprint, c.demo, c.duration_ms,
+  c.first_byte_ms, c.detail
   FROM call c LEFT JOIN person p ON p.id = c.person_id"""
 
 
@@ -171,6 +172,32 @@ def recent_routes(conn: Connection[Any], since: datetime) -> list[Row]:
            FROM call c JOIN attempt a ON a.call_id = c.id WHERE c.at >= %(since)s GROUP BY 1, 2, 3 ORDER BY 1, 2, 3""",
         {"since": since},
     )
+
+
+def proofs(conn: Connection[Any], workload: str, primary: str | None, since: datetime) -> Row:
+    """What calls of a workload outside of the demo prove since then: counts, a percentile, the newest call of a kind.
+
+    Keys: calls, ok, first_byte_p95_ms, cost_usd, call, grounded_call, fallback_call, logged_call, outcomes.
+    """
+    rows = _rows(
+        conn,
+        """WITH mine AS (SELECT * FROM call WHERE workload = %(workload)s AND at >= %(since)s AND NOT demo
+             AND status <> 'refused')
+           SELECT (SELECT count(*) FROM mine) AS calls, (SELECT count(*) FROM mine WHERE status = 'ok') AS ok,
+             (SELECT percentile_cont(0.95) WITHIN GROUP (ORDER BY first_byte_ms) FROM mine WHERE status = 'ok')
+               AS first_byte_p95_ms,
+             (SELECT coalesce(sum(cost_usd), 0) FROM mine) AS cost_usd,
+             (SELECT id FROM mine ORDER BY at DESC LIMIT 1) AS call,
+             (SELECT id FROM mine WHERE jsonb_array_length(detail -> 'sources') > 0 ORDER BY at DESC LIMIT 1)
+               AS grounded_call,
+             (SELECT id FROM mine WHERE status = 'ok' AND deployment <> %(primary)s ORDER BY at DESC LIMIT 1)
+               AS fallback_call,
+             (SELECT m.id FROM mine m JOIN audit_entry e ON e.id = m.id WHERE e.leaf_index IS NOT NULL
+              ORDER BY m.at DESC LIMIT 1) AS logged_call,
+             (SELECT count(*) FROM outcome o JOIN mine m ON m.id = o.call_id) AS outcomes""",
+        {"workload": workload, "primary": primary, "since": since},
+    )
+    return rows[0]
 
 
 def budgets(conn: Connection[Any], periods: list[str]) -> list[Row]:

@@ -1,0 +1,173 @@
+"""Points from evidence, and from nothing else: what is not proven is `not measured yet` and says what to do next.
+
+Pure. A point lapses when its evidence does, because evidence is gathered anew each time. Weights, gates and a roadmap
+are not here yet.
+"""
+
+from __future__ import annotations
+
+from groundplan.maturity.model import Evidence, Point, Readiness
+
+ENOUGH_CALLS = 100
+"""Fewer calls prove neither latency nor availability."""
+
+
+def score(evidence: Evidence) -> Readiness:
+    """All points of a workload, earned or not, in the order in which they are worth doing."""
+    points = (
+        *_placement(evidence),
+        *_data(evidence),
+        *_cost(evidence),
+        *_operations(evidence),
+        *_governance(evidence),
+    )
+    return Readiness(evidence.workload, evidence.stage, points)
+
+
+def _point(area: str, name: str, proof: str | None, next_step: str) -> Point:
+    return Point(area, name, 1, proof, None) if proof else Point(area, name, 0, None, next_step)
+
+
+def _blueprint(evidence: Evidence) -> str | None:
+    return f"/blueprints/{evidence.blueprint}" if evidence.served and evidence.blueprint else None
+
+
+def _calls(evidence: Evidence) -> str:
+    return f"/calls?workload={evidence.workload}"
+
+
+def _call(id: str | None) -> str | None:
+    return f"/calls/{id}" if id else None
+
+
+def _placement(e: Evidence) -> list[Point]:
+    objective, measured = e.first_token_objective_ms, e.first_byte_p95_ms
+    fast = objective is not None and measured is not None and measured <= objective and e.calls >= ENOUGH_CALLS
+    if objective is None:
+        faster = "Declare objectives: {first_token: 800ms}."
+    elif e.calls < ENOUGH_CALLS:
+        faster = f"It takes {ENOUGH_CALLS} calls in 30 days to tell; there are {e.calls}."
+    else:
+        faster = f"95% of first tokens come within {measured or 0:.0f} ms, {objective} ms is the objective."
+    return [
+        _point(
+            "placement", "runs where its rules allow", _blueprint(e), "Get it served: see what its change waits for."
+        ),
+        _point(
+            "placement",
+            "another deployment can take over",
+            _blueprint(e) if e.fallbacks else None,
+            "Declare fallbacks: [NAME].",
+        ),
+        _point(
+            "placement",
+            "a fallback has answered",
+            _call(e.fallback_call),
+            "Take the primary down on purpose once and watch a call.",
+        ),
+        _point("placement", "meets its latency objective", _calls(e) if fast else None, faster),
+    ]
+
+
+def _data(e: Evidence) -> list[Point]:
+    if not e.sources:
+        return [
+            _point("data", "uses no governed data", _blueprint(e), "Get it served: see what its change waits for."),
+        ]
+    lost = [source.name for source in e.sources if not source.owner_present]
+    unread = [source.name for source in e.sources if not source.indexed]
+    doubtful = [source.name for source in e.sources if source.open_findings]
+    link = f"/knowledge?workload={e.workload}"
+    return [
+        _point(
+            "data",
+            "every source has an owner",
+            None if lost or not e.served else link,
+            f"Name an owner for {', '.join(lost)}." if lost else "Get it served: see what its change waits for.",
+        ),
+        _point("data", "its sources are indexed", None if unread else link, f"Index {', '.join(unread)}."),
+        _point(
+            "data",
+            "no document is in doubt",
+            None if unread or doubtful else link,
+            f"Close the findings on {', '.join(doubtful or unread)}.",
+        ),
+        _point("data", "answers quote passages", _call(e.grounded_call), "Ask it something that its sources answer."),
+    ]
+
+
+def _cost(e: Evidence) -> list[Point]:
+    inside = e.own_budget_usd is not None and e.calls > 0 and e.cost_usd <= e.own_budget_usd
+    link = f"/cost?workload={e.workload}"
+    return [
+        _point(
+            "cost",
+            "a hard budget of its own",
+            link if e.own_budget_usd is not None and e.served else None,
+            f"Add kind: budget, covers: workload/{e.workload}.",
+        ),
+        _point(
+            "cost",
+            "the price of each deployment is known",
+            _blueprint(e) if e.price_sources else None,
+            "Get it served: see what its change waits for.",
+        ),
+        _point("cost", "its cost is measured", link if e.calls else None, "Make the first call."),
+        _point("cost", "stays inside its budget", link if inside else None, "Make calls, then compare in 30 days."),
+        _point(
+            "cost",
+            "what it is worth is reported",
+            _calls(e) if e.outcomes else None,
+            "Report outcomes with POST /api/outcomes.",
+        ),
+    ]
+
+
+def _operations(e: Evidence) -> list[Point]:
+    enough = e.calls >= ENOUGH_CALLS
+    share = e.ok / e.calls if e.calls else 0.0
+    held = e.availability_objective is not None and enough and share >= e.availability_objective
+    if e.availability_objective is None:
+        how = "Declare objectives: {availability: 99.5%}."
+    elif not enough:
+        how = f"It takes {ENOUGH_CALLS} calls in 30 days to tell; there are {e.calls}."
+    else:
+        how = f"{share:.2%} of the calls were answered, {e.availability_objective:.2%} is the objective."
+    return [
+        _point("operations", "meets its availability objective", _calls(e) if held else None, how),
+        _point(
+            "operations",
+            "somebody helps by a runbook",
+            f"/workloads/{e.workload}#support" if e.support else None,
+            "Declare support: {contact: ..., hours: ..., runbook: ...}.",
+        ),
+        _point("operations", "an outage was drilled", None, "Scheduled drills are not there yet."),
+    ]
+
+
+def _governance(e: Evidence) -> list[Point]:
+    missing = ", ".join(e.duties_missing)
+    if e.stage == "production":
+        approval = "Have it approved by its duties; approvals in the demo or by oneself do not count."
+    else:
+        approval = "Move it to production, which others must approve."
+    return [
+        _point(
+            "governance",
+            "an owner in every duty",
+            None if e.duties_missing or not e.duties_held else f"/workloads/{e.workload}#owners",
+            f"Name somebody for {missing}.",
+        ),
+        _point(
+            "governance",
+            "approved by others than who asked",
+            f"/governance#change-{e.approved_change}" if e.approved_change else None,
+            approval,
+        ),
+        _point(
+            "governance",
+            "its calls are in the audit log",
+            f"{_call(e.logged_call)}#proof" if e.logged_call else None,
+            "Make the first call; its entry follows within 5 seconds.",
+        ),
+    ]
