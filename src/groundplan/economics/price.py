@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, time
 from decimal import ROUND_CEILING, Decimal
-from importlib import metadata
 from typing import Any
 
 from groundplan.blueprint.model import Rates
 from groundplan.core.errors import Problem, Where
-from groundplan.core.money import PICO, ceil_div
+from groundplan.core.money import PICO
 from groundplan.ledger.model import Usage
 
 MILLION = 1_000_000
@@ -91,15 +90,16 @@ def cost(rates: Rates, usage: Usage) -> int:
 
 def dearest(rates: Rates) -> tuple[int, int]:
     """The highest rate that an input token and an output token can have, picodollars per million."""
-    inputs = (rates.input, rates.cache_read, rates.cache_write, rates.input_audio)
-    outputs = (rates.output, rates.reasoning, rates.output_audio)
-    return max(rate for rate in inputs if rate is not None), max(rate for rate in outputs if rate is not None)
+    return (
+        max(rates.input, rates.cache_read or 0, rates.cache_write or 0, rates.input_audio or 0),
+        max(rates.output, rates.reasoning or 0, rates.output_audio or 0),
+    )
 
 
 def bound(rates: Rates, input_tokens: int, output_tokens: int) -> int:
     """The most in picodollars that a call with at most these tokens can cost, whatever classes they turn out to be."""
     highest_input, highest_output = dearest(rates)
-    return ceil_div(input_tokens * highest_input + output_tokens * highest_output, MILLION) + rates.request
+    return -(-(input_tokens * highest_input + output_tokens * highest_output) // MILLION) + rates.request
 
 
 def _side(total: int, base: int, classes: tuple[tuple[int, int | None], ...]) -> int:
@@ -119,7 +119,9 @@ def _by_rate(item: tuple[int, int]) -> int:
 
 def _listed_rates(model: str, at: date, context_tokens: int) -> Rates | None:
     """Rates from the shipped list, None where it does not have the model or does not price it by tokens."""
-    # Importing the list takes 0.2 s and 30 MB, which only planning should pay.
+    # The list takes 0.2 s and 30 MB, which only planning should pay; gateways import this module for `cost`.
+    from importlib import metadata  # noqa: PLC0415
+
     from genai_prices import data_snapshot  # noqa: PLC0415
 
     provider, _, reference = model.rpartition("/")

@@ -1,4 +1,4 @@
-"""What a call costs, exactly, and the most that it can cost. Pure; rounds up to whole picodollars, never down.
+"""What a call costs and the most that it can cost, by the formula of `economics.price`; usage as upstreams report it.
 
 Token counts of an upstream that contradict themselves (a sub-class larger than its total) are read to the dearer side.
 """
@@ -8,35 +8,20 @@ from __future__ import annotations
 import msgspec
 
 from groundplan.blueprint.model import Deployment, Rates
-from groundplan.core.money import ceil_div
+from groundplan.economics import price
 from groundplan.ledger.model import Usage
 
-MILLION = 1_000_000
 MAX_TOKENS = 1 << 40
 
 
 def cost(usage: Usage, rates: Rates) -> int:
-    """Picodollars of `usage`; each sub-class is taken out of its total and priced at its own rate."""
-    read, write, audio_in = usage.cache_read, usage.cache_write, usage.input_audio
-    reasoning, audio_out = usage.reasoning, usage.output_audio
-    total = max(0, usage.input - read - write - audio_in) * rates.input
-    total += max(0, usage.output - reasoning - audio_out) * rates.output
-    if read or write or audio_in or reasoning or audio_out:
-        total += read * _rate(rates.cache_read, rates.input) + write * _rate(rates.cache_write, rates.input)
-        total += audio_in * _rate(rates.input_audio, rates.input)
-        total += reasoning * _rate(rates.reasoning, rates.output) + audio_out * _rate(rates.output_audio, rates.output)
-    return ceil_div(total, MILLION) + rates.request
-
-
-def _rate(own: int | None, parent: int) -> int:
-    return parent if own is None else own
+    """Picodollars of `usage`; the formula is economics'."""
+    return price.cost(rates, usage)
 
 
 def bound(rates: Rates, input_tokens: int, output_tokens: int) -> int:
     """The most that an attempt with at most these tokens can cost, whatever classes they turn out to be."""
-    dearest_in = max(rates.input, rates.cache_read or 0, rates.cache_write or 0, rates.input_audio or 0)
-    dearest_out = max(rates.output, rates.reasoning or 0, rates.output_audio or 0)
-    return ceil_div(input_tokens * dearest_in + output_tokens * dearest_out, MILLION) + rates.request
+    return price.bound(rates, input_tokens, output_tokens)
 
 
 def input_bound(deployment: Deployment, size: int, messages: int) -> int:
