@@ -35,9 +35,9 @@ class _Chat(msgspec.Struct, frozen=True):
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
     n: int | None = None
-    audio: msgspec.Raw | None = None
-    prediction: msgspec.Raw | None = None
-    web_search_options: msgspec.Raw | None = None
+    audio: Any = None
+    prediction: Any = None
+    web_search_options: Any = None
     modalities: list[str] | None = None
     service_tier: str | None = None
 

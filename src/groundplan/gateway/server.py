@@ -226,6 +226,8 @@ class Connection(asyncio.Protocol):
         headers = self._request.headers
         if name in headers and name in (b"content-length", b"transfer-encoding", b"host", b"authorization"):
             self._refuse(400, "duplicate_header", f"{name.decode('ascii')} is given twice", "Send it once.")
+        if name == b"upgrade":
+            self._refuse(400, "upgrade_unsupported", "this server speaks HTTP/1.1 only", "Send no Upgrade header.")
         headers[name] = value
 
     def on_headers_complete(self) -> None:

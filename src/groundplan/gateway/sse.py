@@ -48,9 +48,18 @@ def _data(event: bytes) -> bytes | None:
     return b"\n".join(lines) if lines else None
 
 
+_NULL = msgspec.Raw(b"null")
+
+
+def _size(raw: msgspec.Raw) -> int:
+    """Bytes of a JSON value; 0 for null."""
+    data = bytes(raw)
+    return 0 if data == b"null" else len(data)
+
+
 class _Delta(msgspec.Struct, frozen=True):
     content: str | None = None
-    tool_calls: msgspec.Raw | None = None
+    tool_calls: msgspec.Raw = _NULL
     reasoning_content: str | None = None
 
 
@@ -64,7 +73,7 @@ class Chunk(msgspec.Struct, frozen=True):
 
     choices: list[_Choice] = []
     usage: ReportedUsage | None = None
-    error: msgspec.Raw | None = None
+    error: msgspec.Raw = _NULL
 
     def output_bytes(self) -> int:
         """UTF-8 bytes of what this chunk adds to the answer: no fewer than its tokens."""
@@ -73,8 +82,11 @@ class Chunk(msgspec.Struct, frozen=True):
             delta = choice.delta
             if delta is not None:
                 size += len((delta.content or "").encode()) + len((delta.reasoning_content or "").encode())
-                size += len(bytes(delta.tool_calls)) if delta.tool_calls is not None else 0
+                size += _size(delta.tool_calls)
         return size
+
+    def failed(self) -> bool:
+        return _size(self.error) > 0
 
     def finishes(self) -> bool:
         return any(choice.finish_reason for choice in self.choices)

@@ -48,7 +48,7 @@ class Relay:
             chunk = read_chunk(data)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise StreamBroken("the upstream's stream is not what the API promises") from error
-        if chunk.error is not None:
+        if chunk.failed():
             raise StreamBroken("the upstream reported an error in its stream")
         if chunk.usage is not None:
             self.usage = chunk.usage.usage() or self.usage
