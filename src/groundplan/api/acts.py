@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
+from groundplan.api import store
 from groundplan.api.ask import post_chat
 from groundplan.api.caller import Caller
 from groundplan.api.context import Services
@@ -24,6 +26,8 @@ from groundplan.api.effect import effect_of
 from groundplan.api.local import post_local
 from groundplan.api.served import current_blueprint, known_workload, local_services
 from groundplan.core.audit import verify as audit_verify
+from groundplan.core.audit.checkpoint import parse_checkpoint, parse_note
+from groundplan.core.audit.tiles import tile_path, tiles_of
 from groundplan.core.errors import NotFound, Unavailable
 from groundplan.identity import service as identity
 
@@ -101,7 +105,6 @@ def budget_race(services: Services, caller: Caller, _: Told) -> dict[str, Any]:
     began = time.monotonic()
     body = {"model": RACE_WORKLOAD, "messages": [{"role": "user", "content": "ping"}], "max_tokens": 8}
     try:
-        _await_key(gateway, key)
         with ThreadPoolExecutor(RACE_AT_ONCE) as pool:
             found = list(pool.map(lambda _: _outcome(*post_chat(gateway, key, body)), range(RACE_CALLS)))
     finally:
@@ -130,10 +133,7 @@ def tamper(services: Services, _: Caller, __: Told) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="groundplan-tamper-") as folder:
         copy = Path(folder) / "audit"
         shutil.copytree(services.home.audit, copy, ignore=shutil.ignore_patterns("lock", ".*"))
-        bundles = sorted(path for path in (copy / "tile" / "entries").rglob("*") if path.is_file())
-        if not bundles:
-            raise Unavailable("the log has no entry yet", code="audit_empty", hint="Ask again in a second.")
-        file = random.choice(bundles)
+        file = copy / tile_path("entries", *random.choice(_bundles(copy)))
         data = bytearray(file.read_bytes())
         at = random.randrange(len(data) // 2, len(data))
         data[at] ^= 0x01
@@ -146,12 +146,32 @@ def tamper(services: Services, _: Caller, __: Told) -> dict[str, Any]:
 
 
 def rollback(services: Services, caller: Caller, _: Told) -> dict[str, Any]:
-    """Go back to the blueprint before, as a new blueprint; where there is only one, to that one's own content."""
+    """Go back to the blueprint before, as a new blueprint. Where there is only one, a small change is applied first."""
     with services.transaction() as conn:
         now = current_blueprint(conn).number
+        files = dict(store.blueprint(conn, now)["sources"])
+    lines = []
+    if now == 1:
+        with services.transaction() as conn:
+            services.releases.apply(conn, caller.requester, _small_change(files), "a small change in the demo")
+            now = current_blueprint(conn).number
+        lines.append(f"A small change made blueprint {now}.")
+    with services.transaction() as conn:
         value = services.releases.rollback(conn, caller.requester, None, False, "rolled back in the demo")
-    lines = [f"Blueprint {value['blueprint']} has the content of blueprint {max(1, now - 1)}; numbers never go back."]
+    lines.append(f"Blueprint {value['blueprint']} has the content of blueprint {now - 1}; numbers never go back.")
     return {"title": "One command back", "from": now, **value, "told": lines}
+
+
+def _small_change(files: dict[str, str]) -> dict[str, str]:
+    """The files with one word more in the first purpose of a workload that is served."""
+    for name, text in sorted(files.items()):
+        if f"name: {WORKLOAD}\n" in text and "\npurpose: " in text:
+            before, _, after = text.partition(f"name: {WORKLOAD}\n")
+            return {
+                **files,
+                name: before + f"name: {WORKLOAD}\n" + after.replace("\npurpose: ", "\npurpose: (demo) ", 1),
+            }
+    raise NotFound(f"no workload {WORKLOAD} is declared", code="workload_unknown", hint="Use the example company.")
 
 
 ACTS: dict[str, Act] = {
@@ -178,6 +198,17 @@ def _clouds(services: Services) -> list[str]:
     return names
 
 
+def _bundles(folder: Path) -> list[tuple[int, int]]:
+    """(index, width) of the bundles of entries under the log's checkpoint."""
+    try:
+        size = parse_checkpoint(parse_note((folder / "checkpoint").read_bytes()).text).size
+    except OSError:
+        size = 0
+    if not size:
+        raise Unavailable("the log has no entry yet", code="audit_empty", hint="Ask again in a second.")
+    return list(tiles_of(size, 0))
+
+
 def _gateway(services: Services) -> str:
     url = services.addresses().get("gateway")
     if url is None:
@@ -189,7 +220,6 @@ def _asked(services: Services, caller: Caller, workload: str, person: str, quest
     gateway = _gateway(services)
     key_id, key = _key(services, caller, workload, person)
     try:
-        _await_key(gateway, key)
         body = {"model": workload, "messages": [{"role": "user", "content": question}], "max_tokens": 120}
         status, value = post_chat(gateway, key, body)
     finally:
@@ -213,25 +243,20 @@ def _paths(answer: dict[str, Any]) -> str:
     return ", ".join(sorted(found)) or "nothing that answers it"
 
 
-def _key(services: Services, caller: Caller, workload: str, person: str | None) -> tuple[Any, str]:
+def _key(services: Services, caller: Caller, workload: str, person: str | None) -> tuple[UUID, str]:
     expires = services.clock.now() + timedelta(minutes=KEY_MINUTES)
     with services.transaction() as conn:
         known_workload(current_blueprint(conn), workload)
         who = None if person is None else identity.find_person(conn, person).id
-        made: tuple[Any, str] = identity.create_key(conn, caller.actor, workload, who, False, expires)
+        made = identity.create_key(conn, caller.actor, workload, who, False, expires)
+        number = store.policy_number(conn)
+    effect_of(services, number)
     return made
 
 
-def _drop_key(services: Services, caller: Caller, key_id: Any) -> None:
+def _drop_key(services: Services, caller: Caller, key_id: UUID) -> None:
     with services.transaction() as conn:
         identity.revoke_key(conn, caller.actor, key_id)
-
-
-def _await_key(gateway: str, key: str, seconds: float = 3.0) -> None:
-    """Until the gateways know a new key; a call without messages costs nothing."""
-    deadline = time.monotonic() + seconds
-    while post_chat(gateway, key, {"model": "auto", "messages": []})[0] == 401 and time.monotonic() < deadline:
-        time.sleep(0.05)
 
 
 def _outcome(status: int, value: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from groundplan.core.errors import Exhausted, GroundplanError, Invalid, Unavailable
 
 KEY_WAIT_SECONDS = 3.0
+ANSWER_SECONDS = 180.0
 
 
 def ask_once(gateway: str, key: str, workload: str, question: str, **options: Any) -> dict[str, Any]:
@@ -31,8 +32,9 @@ def ask_once(gateway: str, key: str, workload: str, question: str, **options: An
 
 
 def post_chat(gateway: str, key: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """(status, body) of one chat completion. Raises `Unavailable` where nothing answers."""
     parts = urlsplit(gateway)
-    connection = http.client.HTTPConnection(parts.hostname or "127.0.0.1", parts.port, timeout=180)
+    connection = http.client.HTTPConnection(parts.hostname or "127.0.0.1", parts.port, timeout=ANSWER_SECONDS)
     headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
     try:
         connection.request("POST", f"{parts.path}/chat/completions", json.dumps(body).encode(), headers)

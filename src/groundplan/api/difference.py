@@ -8,6 +8,7 @@ from typing import Any
 
 from psycopg import Connection
 
+from groundplan.api import store
 from groundplan.api.context import Services
 from groundplan.blueprint.model import Blueprint
 from groundplan.core.errors import GroundplanError
@@ -27,7 +28,7 @@ def workspace_difference(conn: Connection[Any], services: Services, blueprint: B
         known = _newest.get(folder)
     if known is not None and known[0] == stamp:
         return known[1]
-    found = _difference(conn, services, folder)
+    found = _difference(conn, services, folder, blueprint.number)
     with _lock:
         _newest[folder] = (stamp, found)
     return found
@@ -52,14 +53,27 @@ def yaml_files(folder: Path) -> list[Path]:
     ]
 
 
-def _difference(conn: Connection[Any], services: Services, folder: Path) -> list[str]:
+def _difference(conn: Connection[Any], services: Services, folder: Path, number: int) -> list[str]:
+    applied = dict(store.blueprint(conn, number)["sources"])
     try:
         files = {path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8") for path in yaml_files(folder)}
+        if files == applied:
+            return []
+        known = set(_lines(services.releases.plan(conn, applied)))
         planned = services.releases.plan(conn, files)
     except GroundplanError as error:
         return [str(problem) for problem in error.problems] or [str(error)]
     except (OSError, UnicodeDecodeError) as error:
         return [f"the workspace cannot be read: {error.__class__.__name__}"]
-    waiting = {item["subject"] for item in planned["pending"]}
-    lines = [f"{item['type']} {item['subject']}" for item in planned["differences"] if item["subject"] not in waiting]
+    return [line for line in _lines(planned) if line not in known] or ["comments or layout of the files"]
+
+
+def _lines(planned: dict[str, Any]) -> list[str]:
+    """Differences and refusals in words. What waits since it was applied is there as well."""
+    lines = [_words(item) for item in planned["differences"]]
     return lines + [f"refused: {problem['message']}" for problem in planned["refusals"]]
+
+
+def _words(item: dict[str, Any]) -> str:
+    fields = ", ".join(field["field"] for field in item["fields"])
+    return f"{item['type']} {item['subject']}" + (f" ({fields})" if fields else "")

@@ -10,10 +10,10 @@ from typing import Any
 from psycopg import Connection
 
 from groundplan.api import store
+from groundplan.api.readiness import readiness_json, shares
 from groundplan.api.served import at, workspace_at
 from groundplan.api.views import placement_json
 from groundplan.blueprint.model import Blueprint, Placement
-from groundplan.blueprint.model import Workload as Served
 from groundplan.catalog.model import WorkloadDoc
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.money import format_usd, short_usd
@@ -45,6 +45,8 @@ class Picture:
     pending: dict[str, str]
     """subject -> change id"""
     killed: frozenset[str]
+    readiness: dict[str, dict[str, float | None]]
+    """workload -> area -> part of its points"""
     figures: Figures
 
 
@@ -56,6 +58,7 @@ def picture(conn: Connection[Any], number: int, now: datetime) -> Picture:
         workspace=workspace_at(conn, number),
         pending={change.subject: str(change.id) for change in changes},
         killed=frozenset(row["scope"] for row in store.kills(conn)),
+        readiness={entry["workload"]: shares(entry) for entry in readiness_json(conn, now)},
         figures=figures(conn, now),
     )
 
@@ -128,6 +131,7 @@ def workload_json(seen: Picture, doc: WorkloadDoc) -> dict[str, Any]:
         "calls_today": seen.figures.calls.get(doc.name, 0),
         "p95_ms": seen.figures.p95.get(doc.name),
         "calls_per_minute": seen.figures.per_minute.get(doc.name, 0.0),
+        "readiness": seen.readiness.get(doc.name, {}),
         "why_not": why_not(placement, sites.get(chain[0]) if chain else None),
         "expires": served.expires if served else None,
     }
@@ -143,6 +147,7 @@ def detail_json(conn: Connection[Any], seen: Picture, doc: WorkloadDoc, now: dat
         "where": str(where),
         "budgets": _budgets(conn, seen, doc.name, now),
         "placement": placement_json(placement) if placement else None,
+        "areas": next((e["areas"] for e in readiness_json(conn, now) if e["workload"] == doc.name), []),
         "statuses": queries.statuses(conn, CallFilter(workload=doc.name)).get(doc.name, {}),
         "latency": next(iter(queries.latency(conn, CallFilter(workload=doc.name))), None),
     }
@@ -189,7 +194,3 @@ def _serving_site(figures: Figures, workload: str) -> str | None:
 
 def _distinct(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(names))
-
-
-def served_workload(seen: Picture, name: str) -> Served | None:
-    return next((workload for workload in seen.blueprint.workloads if workload.name == name), None)

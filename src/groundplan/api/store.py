@@ -208,7 +208,7 @@ def audit_entries_about(conn: Db, text: str, limit: int = 20) -> list[Row]:
     )
 
 
-def latest_change_of_policy(conn: Db) -> int:
+def policy_number(conn: Db) -> int:
     """The number that every gateway must have acknowledged for all live policy to be effective."""
     return int(_rows(conn, "SELECT number FROM policy_epoch")[0]["number"])
 

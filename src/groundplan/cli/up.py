@@ -36,8 +36,8 @@ from groundplan.runtime.child import tail
 from groundplan.runtime.migrate import migrate
 from groundplan.runtime.models import ensure
 from groundplan.runtime.owner import open_listener
-from groundplan.runtime.postgres import EmbeddedPostgres, server_environment
-from groundplan.runtime.supervisor import Process, Supervisor
+from groundplan.runtime.postgres import EmbeddedPostgres
+from groundplan.runtime.supervisor import Supervisor
 
 READY_SECONDS = 180.0
 FOLLOW_SECONDS = 2.0
@@ -129,12 +129,7 @@ class Start:
             stack.callback(server.close)
             # stopped by the supervisor before the server's lock is let go: the stack unwinds in reverse
             stack.callback(supervisor.close)
-            supervisor.start(
-                Process(
-                    "postgres", server.command, account=server.place.account, whole_env=server_environment(),
-                    stop_signal=signal.SIGINT, grace=60.0, ready=server.accepts, ready_seconds=300.0,
-                )
-            )  # fmt: skip
+            supervisor.start(server.process())
             server.prepared()
         migrate(database_url(self.home, self.settings, "owner"))
         self.steps.say("database is ready")

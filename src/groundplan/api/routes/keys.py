@@ -34,13 +34,15 @@ class NewKey(BaseModel):
 
 @router.post("/keys", status_code=201)
 def create_key(body: NewKey, services: Using, caller: SignedIn) -> dict[str, Any]:
-    """Make a key. The answer holds it; nothing can show it again."""
+    """Make a key. The answer holds it; nothing can show it again. Connected gateways know it when this returns."""
     require_duty(caller, MAY_MAKE, f"workload/{body.workload}")
     expires = None if body.days is None else services.clock.now() + timedelta(days=body.days)
     with services.transaction() as conn:
         workload = known_workload(current_blueprint(conn), body.workload)
         person = None if body.user is None else identity.find_person(conn, body.user).id
         key_id, secret = identity.create_key(conn, caller.actor, workload.name, person, body.acts_for_others, expires)
+        number = store.policy_number(conn)
+    effect_of(services, number)
     return {"id": str(key_id), "key": secret, "workload": workload.name, "user": body.user, "expires_at": expires}
 
 

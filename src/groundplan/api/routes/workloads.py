@@ -9,6 +9,7 @@ from fastapi import APIRouter
 from groundplan.api import overview
 from groundplan.api.caller import SignedIn
 from groundplan.api.context import Using
+from groundplan.api.readiness import readiness_json
 from groundplan.api.served import current_blueprint, current_or_none
 from groundplan.core.errors import NotFound
 
@@ -55,3 +56,11 @@ def one_workload(name: str, services: Using, _: SignedIn) -> dict[str, Any]:
                 f"no workload '{name[:80]}' is declared", code="workload_unknown", hint=f"Declared: {known}."
             )
         return overview.detail_json(conn, seen, doc, now)
+
+
+@router.get("/readiness")
+def ready(services: Using, _: SignedIn, workload: str | None = None) -> dict[str, Any]:
+    """Five areas for each workload; a point only with its evidence, else the next step."""
+    with services.transaction() as conn:
+        found = readiness_json(conn, services.clock.now())
+    return {"workloads": [entry for entry in found if workload in (None, entry["workload"])]}
