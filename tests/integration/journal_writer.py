@@ -56,19 +56,20 @@ class Writer:
         if self.random.random() < 0.3:
             self.journal.settle(Settlement(call, 0, started, 0, "not_billed", 0, Usage(), False, [], 1))
             say(f"B {call.hex()} 0 0")
-            say(f"S {call.hex()} 0")
             attempt = 1
             self.reserve(call, attempt, [Charge(name, MONTH, 0) for name in names])
+            say(f"S {call.hex()} 0")
             self.slices.pass_on((call, 0), (call, 1))
         await asyncio.sleep(self.random.random() * 0.01)
         cost = self.random.randint(0, BOUND)
         say(f"B {call.hex()} {attempt} {cost}")
         self.journal.settle(Settlement(call, attempt, started, cost, "ok", 200, Usage(), False, [], 1))
-        say(f"S {call.hex()} {attempt}")
         self.slices.settle((call, attempt), cost)
-        durable = self.journal.durable(
-            self.journal.finish(Finish(call, started, "w", "", "k", "/v1", "ok", 200, "", "d", "none", 1, 1, 1, [], []))
+        finished = self.journal.finish(
+            Finish(call, started, "w", "", "k", "/v1", "ok", 200, "", "d", "none", 1, 1, 1, [], [])
         )
+        say(f"S {call.hex()} {attempt}")
+        durable = self.journal.durable(finished)
         if durable is not None:
             await durable
         say(f"D {call.hex()}")

@@ -87,6 +87,30 @@ async def test_what_is_written_is_read_back_in_order_and_becomes_durable(tmp_pat
     await journal.close()
     await journal.close()
     assert not journal.healthy
+    late = journal.durable(journal.settle(settlement(call)))
+    await asyncio.sleep(0)
+    assert late is not None and isinstance(late.exception(), Unavailable)
+    assert all_records(journal.folder) == written
+
+
+async def test_a_settlement_is_written_with_the_next_record_or_at_the_end_of_the_turn(tmp_path: Path) -> None:
+    journal = open_journal(tmp_path)
+    calls = [new_id().bytes for _ in range(3)]
+    for call in calls:
+        journal.reserve(reservation(call))
+    journal.settle(settlement(calls[0]))
+    assert len(all_records(journal.folder)) == 3
+    journal.reserve(reservation(calls[0], 1))
+    assert all_records(journal.folder)[3:] == [settlement(calls[0]), reservation(calls[0], 1)]
+    for call in calls[1:]:
+        journal.settle(settlement(call))
+    await asyncio.sleep(0)
+    assert all_records(journal.folder)[5:] == [settlement(call) for call in calls[1:]]
+    last = journal.durable(journal.settle(settlement(calls[0], 1)))
+    assert last is not None
+    await last
+    assert all_records(journal.folder)[-1] == settlement(calls[0], 1)
+    await journal.close()
 
 
 async def test_many_waiters_share_few_syncs(tmp_path: Path) -> None:

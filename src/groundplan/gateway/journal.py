@@ -1,10 +1,11 @@
 """The write side of the gateway journal: append-only segments of one worker, group-committed with fdatasync.
 
-All methods belong to the event loop's thread and write with one `pwrite` each, so a record survives the death of the
-process as soon as the method returns; `durable` tells when it survives the loss of power. Room for the settlement and
-finish of every reservation is set aside when it is made, so that only new calls are refused on a full disk. Segments
-are filled with real zeros ahead of need by a thread of their own, so that fdatasync never waits for the file system's
-metadata. Reading and shipping are elsewhere (`records`, `shipper`).
+All methods belong to the event loop's thread and write with one `pwrite`, so a record survives the death of the process
+as soon as the method returns (a settlement: with the next record, or the end of the loop's turn); `durable` tells when
+it survives the loss of power. Room for the settlement and finish of every reservation is set aside when it is made, so
+that only new calls are refused on a full disk. Segments are filled with real zeros ahead of need by a thread of their
+own, so that fdatasync never waits for the file system's metadata. Reading and shipping are elsewhere (`records`,
+`shipper`).
 """
 
 from __future__ import annotations
@@ -97,6 +98,9 @@ class Journal:
         self._durable = 0
         self._durable_bytes = 0
         self._owed = 0
+        self._pending = b""
+        """A settlement that the next write takes along."""
+        self._flushing = False
         self._calls: dict[bytes, int] = {}
         self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._wanted = False
@@ -185,10 +189,19 @@ class Journal:
         return sequence
 
     def settle(self, record: Settlement) -> int:
-        """Write a settlement into the room set aside for it. On a failed journal `durable` of the sequence fails."""
-        sequence = self._write(records.frame(SETTLEMENT, self._sequence + 1, records.encode(record)))
+        """Add a settlement in the room set aside for it. On a failed journal `durable` of the sequence fails.
+
+        It is written together with the next record, at the latest at the end of this turn of the loop: a call's
+        settlement and finish are one write. Until then a crash settles the attempt at its bound.
+        """
+        self._flush()
+        self._sequence += 1
+        self._pending = records.frame(SETTLEMENT, self._sequence, records.encode(record))
         self._owed -= SETTLEMENT_ROOM
-        return sequence
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush_soon)
+        return self._sequence
 
     def finish(self, record: Finish, *, urgent: bool = False) -> int:
         """Write the end of a call; `urgent` asks for a sync at once (so does `durable`).
@@ -250,6 +263,8 @@ class Journal:
         if self._allocator is not None:
             await asyncio.to_thread(self._allocator.join)
         await asyncio.sleep(0)  # what the threads left for the loop runs now
+        # a late record must not go to a descriptor that is somebody else's by then
+        self._failure = self._failure or "the journal is closed"
         for segment in (self._current, *self._spares):
             os.close(segment.descriptor)
         for descriptor in self._retiring:
@@ -260,35 +275,55 @@ class Journal:
 
     def _room(self) -> int:
         """Bytes for which nobody has a promise. A change of segment may waste up to one frame."""
-        room = self._current.size - self._current.offset - self._owed
+        room = self._current.size - self._current.offset - self._owed - len(self._pending)
         for spare in self._spares:
             room += spare.size - HEADER_BYTES - MAX_FRAME
         return room
 
     def _write(self, framed: bytes) -> int:
-        """Append one frame; a failure seals the journal. The sequence is used up in either case."""
+        """Append one frame, and with it one that waits; the sequence is used up even when writing fails."""
         self._sequence += 1
+        if self._pending:
+            both = self._pending + framed
+            if self._current.offset + len(both) <= self._current.size:
+                self._pending = b""
+                self._put(both, 2)
+                return self._sequence
+            self._flush()
+        self._put(framed, 1)
+        return self._sequence
+
+    def _flush_soon(self) -> None:
+        self._flushing = False
+        self._flush()
+
+    def _flush(self) -> None:
+        if self._pending:
+            framed, self._pending = self._pending, b""
+            self._put(framed, 1)
+
+    def _put(self, data: bytes, count: int) -> None:
+        """One `pwrite` of whole frames; a failure seals the journal."""
         if self._failure is not None:
-            return self._sequence
+            return
         current = self._current
-        size = len(framed)
+        size = len(data)
         if current.offset + size > current.size:
             if not self._spares:
                 self._seal("there is no room in the journal")
-                return self._sequence
+                return
             current = self._roll()
         try:
-            written = os.pwrite(current.descriptor, framed, current.offset)
+            written = os.pwrite(current.descriptor, data, current.offset)
         except OSError as error:
             self._seal(f"writing failed: {error.strerror}")
-            return self._sequence
+            return
         if written != size:
             self._seal("writing failed: short write")
-            return self._sequence
+            return
         current.offset += size
-        self.counters.records += 1
+        self.counters.records += count
         self.counters.bytes += size
-        return self._sequence
 
     def _roll(self) -> _Segment:
         self._retiring.append(self._current.descriptor)
@@ -340,6 +375,7 @@ class Journal:
     def _start_sync(self) -> None:
         if self._syncing or not self._wanted or self._failure is not None:
             return
+        self._flush()
         self._wanted = False
         self._syncing = True
         retiring, self._retiring = self._retiring, []
