@@ -1,0 +1,182 @@
+"""What the gateway asks of an upstream, held by the shipped scripted model as by any real one, over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from tests.integration.gateway_stack import scripted
+
+from groundplan.gateway.meter import ReportedUsage
+from groundplan.gateway.sse import EventReader
+from groundplan.gateway.upstream import UpstreamConnection, UpstreamFailure, UpstreamPool
+from groundplan.testing.scripted import Script, ScriptedModel, answer_text
+
+
+class Upstream:
+    def __init__(self, model: ScriptedModel, port: int) -> None:
+        self.model = model
+        self.pool = UpstreamPool(f"http://127.0.0.1:{port}/v1", asyncio.get_running_loop())
+
+    async def ask(self, path: bytes, body: Any) -> UpstreamConnection:
+        connection = self.pool.idle() or await self.pool.connect(1.0)
+        data = json.dumps(body).encode()
+        head = b"POST %b%b HTTP/1.1\r\nhost: u\r\ncontent-length: %d\r\n\r\n" % (self.pool.prefix, path, len(data))
+        connection.send(head + data)
+        return connection
+
+    async def chat(self, **more: Any) -> UpstreamConnection:
+        body = {"model": "m", "messages": [{"role": "user", "content": "Where is it?"}], "max_tokens": 8, **more}
+        return await self.ask(b"/chat/completions", body)
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[Upstream]:
+    async with scripted("contract") as (model, port):
+        made = Upstream(model, port)
+        yield made
+        made.pool.close()
+
+
+async def test_a_json_answer_has_content_and_usage_within_the_cap(upstream: Upstream) -> None:
+    connection = await upstream.chat(max_tokens=2, n=3)
+    assert await connection.head(1.0) == 200
+    answer = json.loads(await connection.body(1.0))
+    connection.release()
+    assert [choice["finish_reason"] for choice in answer["choices"]] == ["length"] * 3
+    assert answer["usage"]["completion_tokens"] == 6
+    assert upstream.pool.idle() is connection
+
+
+async def test_a_stream_ends_with_finish_usage_and_done(upstream: Upstream) -> None:
+    connection = await upstream.chat(stream=True, stream_options={"include_usage": True})
+    assert await connection.head(1.0) == 200
+    reader, found = EventReader(), list[bytes]()
+    while (data := await connection.chunk(1.0)) is not None:
+        found += reader.feed(data)
+    connection.release()
+    *parts, usage, done = found
+    assert (
+        done == b"[DONE]" and json.loads(usage)["choices"] == [] and json.loads(usage)["usage"]["completion_tokens"] > 0
+    )
+    assert json.loads(parts[-1])["choices"][0]["finish_reason"] == "stop"
+    text = "".join(json.loads(part)["choices"][0]["delta"].get("content", "") for part in parts)
+    assert text.strip() == "You asked: Where is it?"
+
+
+async def test_embeddings_are_one_for_each_input_and_always_the_same(upstream: Upstream) -> None:
+    answers = []
+    for _ in range(2):
+        connection = await upstream.ask(b"/embeddings", {"model": "m", "input": ["a", "b"]})
+        assert await connection.head(1.0) == 200
+        answers.append(json.loads(await connection.body(1.0)))
+        connection.release()
+    assert answers[0] == answers[1] and len(answers[0]["data"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("script", "kind"), [(Script(mode="down"), "cut"), (Script(mode="cut"), "cut"), (Script(mode="stall"), "timeout")]
+)
+async def test_each_way_to_fail_is_told_apart(upstream: Upstream, script: Script, kind: str) -> None:
+    upstream.model.script = script
+    connection = await upstream.chat()
+    with pytest.raises(UpstreamFailure) as caught:
+        await connection.head(0.2)
+        await connection.body(0.2)
+    connection.release()
+    assert caught.value.kind == kind and caught.value.sent
+    assert upstream.pool.idle() is None
+
+
+async def test_an_error_answer_keeps_the_connection(upstream: Upstream) -> None:
+    upstream.model.script = Script(mode="error", status=503)
+    connection = await upstream.chat()
+    assert await connection.head(1.0) == 503
+    assert json.loads(await connection.body(1.0))["error"]["code"] == "scripted_error"
+    connection.release()
+    assert upstream.pool.idle() is connection
+
+
+async def test_after_lets_calls_pass_first_and_miscount_reports_too_much(upstream: Upstream) -> None:
+    upstream.model.script = Script(mode="miscount", after=1)
+    counts = []
+    for _ in range(2):
+        connection = await upstream.chat()
+        await connection.head(1.0)
+        counts.append(json.loads(await connection.body(1.0))["usage"]["completion_tokens"])
+        connection.release()
+    assert counts == [5, 22]
+
+
+async def test_what_was_never_sent_is_certainly_not_billed() -> None:
+    pool = UpstreamPool("http://127.0.0.1:9/v1", asyncio.get_running_loop())
+    with pytest.raises(UpstreamFailure) as caught:
+        await pool.connect(1.0)
+    assert caught.value.kind == "refused" and not caught.value.sent
+
+
+@pytest.mark.parametrize(
+    ("raw", "kind"),
+    [
+        (b"SSH-2.0-x\r\n\r\n", "malformed"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nabc", "cut"),
+        (b"HTTP/1.1 200 OK\r\nx: " + b"a" * 70_000, "malformed"),
+        (b"", "cut"),
+    ],
+)
+async def test_upstreams_that_do_not_keep_to_http(raw: bytes, kind: str) -> None:
+    async with raw_server(lambda _: raw) as pool:
+        connection = await pool.connect(1.0)
+        connection.send(b"GET / HTTP/1.1\r\nhost: u\r\n\r\n")
+        with pytest.raises(UpstreamFailure) as caught:
+            await connection.head(1.0)
+            await connection.body(1.0)
+        connection.release()
+        assert caught.value.kind == kind
+
+
+async def test_a_body_that_ends_with_the_connection_and_early_hints_are_read() -> None:
+    raw = b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 200 OK\r\nconnection: close\r\n\r\nall of it"
+    async with raw_server(lambda _: raw) as pool:
+        connection = await pool.connect(1.0)
+        connection.send(b"GET / HTTP/1.1\r\nhost: u\r\n\r\n")
+        assert await connection.head(1.0) == 200
+        assert await connection.body(1.0) == b"all of it"
+        connection.release()
+        assert pool.idle() is None
+
+
+class raw_server:  # noqa: N801 -- used like a function
+    """Answers the first bytes with fixed bytes and closes."""
+
+    def __init__(self, answer: Callable[[bytes], bytes]) -> None:
+        self._answer = answer
+
+    async def __aenter__(self) -> UpstreamPool:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._pool = UpstreamPool(
+            f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}", asyncio.get_running_loop()
+        )
+        return self._pool
+
+    async def __aexit__(self, *_: object) -> None:
+        self._pool.close()
+        self._server.close()
+        await self._server.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(self._answer(await reader.read(100)))
+        await writer.drain()
+        writer.close()
+
+
+def test_the_scripted_answer_comes_from_the_passage_that_fits() -> None:
+    passages = (
+        "Answer from these.\n\n[1] Leave (a.md, lines 1-2)\nStaff have 30 days. Ask your lead.\n\n[2] Other\nNo.\n"
+    )
+    messages = [("system", passages), ("user", "How many days do staff have?")]
+    assert answer_text(messages) == "According to the passage [1]: Staff have 30 days."
+    assert ReportedUsage().usage() is not None

@@ -1,0 +1,117 @@
+"""Answers kept for an Idempotency-Key, across workers and restarts; and the memory of failing deployments."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from groundplan.blueprint.model import Deployment, Rates
+from groundplan.core.errors import Conflict
+from groundplan.core.ids import new_id
+from groundplan.gateway.health import Health
+from groundplan.gateway.idempotency import DAY_SECONDS, MEMORY_BYTES, MEMORY_SECONDS, Answers, Kept
+
+ONE, TWO, BODY = b"1" * 32, b"2" * 32, b"b" * 32
+NOW = 1_700_000_000.0
+
+
+def kept(body: bytes = b"answer") -> Kept:
+    return Kept(200, b"", b"", body)
+
+
+async def test_a_duplicate_waits_for_the_first_and_gets_its_answer(tmp_path: Path) -> None:
+    answers = Answers(tmp_path, new_id(), NOW)
+    assert await answers.begin(ONE, BODY, NOW) is None
+    second = asyncio.create_task(answers.begin(ONE, BODY, NOW))
+    await asyncio.sleep(0)
+    answers.mark(ONE, NOW)
+    answers.keep(ONE, kept())
+    assert await second == kept() and await answers.begin(ONE, BODY, NOW) == kept()
+    answers.close()
+
+
+async def test_a_duplicate_of_a_call_that_sent_nothing_becomes_the_first(tmp_path: Path) -> None:
+    answers = Answers(tmp_path, new_id(), NOW)
+    assert await answers.begin(ONE, BODY, NOW) is None
+    second = asyncio.create_task(answers.begin(ONE, BODY, NOW))
+    await asyncio.sleep(0)
+    answers.forget(ONE)
+    assert await second is None
+
+
+async def test_another_body_is_a_conflict(tmp_path: Path) -> None:
+    answers = Answers(tmp_path, new_id(), NOW)
+    await answers.begin(ONE, BODY, NOW)
+    with pytest.raises(Conflict) as caught:
+        await answers.begin(ONE, b"c" * 32, NOW)
+    assert caught.value.code == "idempotency_mismatch"
+
+
+async def test_another_worker_and_a_restarted_one_refuse_for_a_day(tmp_path: Path) -> None:
+    first, second = Answers(tmp_path, new_id(), NOW), Answers(tmp_path, new_id(), NOW)
+    assert await first.begin(ONE, BODY, NOW) is None
+    assert await second.begin(ONE, BODY, NOW) is None
+    first.mark(ONE, NOW)
+    with pytest.raises(Conflict) as caught:
+        second.mark(ONE, NOW)
+    assert caught.value.code == "idempotency_replayed"
+    first.close()
+    later = Answers(tmp_path, new_id(), NOW)
+    await later.begin(ONE, BODY, NOW + 60)
+    with pytest.raises(Conflict):
+        later.mark(ONE, NOW + 60)
+    later.forget(ONE)
+    await later.begin(ONE, BODY, NOW + DAY_SECONDS + 1)
+    later.mark(ONE, NOW + DAY_SECONDS + 1)
+    later.close()
+    second.close()
+
+
+async def test_memory_is_bounded_by_time_and_size_but_the_key_stays_used(tmp_path: Path) -> None:
+    answers = Answers(tmp_path, new_id(), NOW)
+    for digest, body, at in ((ONE, b"x", NOW), (TWO, bytes(MEMORY_BYTES + 1), NOW + 1)):
+        assert await answers.begin(digest, BODY, at) is None
+        answers.mark(digest, at)
+        answers.keep(digest, kept(body))
+    for digest in (ONE, TWO):
+        with pytest.raises(Conflict):
+            await answers.begin(digest, BODY, NOW + MEMORY_SECONDS)
+    answers.close()
+
+
+async def test_a_torn_entry_of_another_worker_is_read_when_it_is_whole(tmp_path: Path) -> None:
+    other = tmp_path / f"idempotency-{new_id()}.log"
+    other.write_bytes(ONE[:20])
+    answers = Answers(tmp_path, new_id(), NOW)
+    await answers.begin(TWO, BODY, NOW)
+    answers.mark(TWO, NOW)
+    answers.close()
+
+
+def place(name: str) -> Deployment:
+    return Deployment(
+        name=name, site="s", model="m", upstream_model="m", url="http://x", rates=Rates(input=0, output=0)
+    )
+
+
+def test_a_failing_deployment_is_asked_last_and_tried_once_a_second() -> None:
+    health, both = Health(), [place("a"), place("b")]
+
+    def order(now: float) -> str:
+        return "".join(d.name for d in health.order(both, now))
+
+    for _ in range(2):
+        health.failed("a", 0.0)
+    assert order(0.0) == "ab"
+    health.failed("a", 0.0)
+    assert order(0.5) == "ba"
+    assert order(1.1) == "ab" and order(1.2) == "ba"
+    health.failed("a", 1.3)
+    assert order(3.2) == "ba" and order(3.4) == "ab"
+    health.succeeded("a")
+    assert order(3.5) == "ab" and order(3.5) == "ab"
+    for _ in range(30):
+        health.failed("a", 10.0)
+    assert order(10.0 + 15.1) == "ab"
