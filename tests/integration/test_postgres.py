@@ -49,7 +49,7 @@ time.sleep(600)
 
 @contextmanager
 def cleaned(home: Home) -> Iterator[Home]:
-    """A HOME whose database is gone afterwards, wherever it was placed."""
+    """A HOME whose database is deleted afterwards."""
     home.create()
     try:
         yield home
@@ -114,7 +114,7 @@ def test_a_server_that_outlived_its_owner_is_stopped_first(tmp_path: Path) -> No
         account = server.place.account
         stray = subprocess.Popen(
             server.command(),
-            cwd="/",
+            cwd=server.place.data,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -141,8 +141,10 @@ def test_a_pid_file_that_names_another_program_is_only_a_file(tmp_path: Path) ->
     with cleaned(Home(tmp_path)) as home:
         with EmbeddedPostgres(home) as server:
             pid_file = server.place.data / "postmaster.pid"
+            account = server.place.account
             pid_file.write_text(f"{os.getpid()}\n{server.place.data}\n1\n1\n\n127.0.0.1\n")
-            server.place.own(pid_file)
+            if account is not None:
+                os.chown(pid_file, account.uid, account.gid)
         with EmbeddedPostgres(home) as server:
             server.start()
             assert server.accepts()
@@ -291,7 +293,23 @@ def test_under_root_no_mode_of_a_parent_is_widened(tmp_path: Path) -> None:
         for folder in (tmp_path, home.root, home.postgres):
             assert stat.S_IMODE(folder.stat().st_mode) == 0o700
             assert folder.stat().st_uid == 0
-    assert not server.place.folder.exists()
+        assert server.place.data.stat().st_uid == account.uid
+        assert server.place.data.is_relative_to(home.root)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the server of another user's data")
+def test_root_serves_the_data_of_an_ordinary_user_as_that_user(tmp_path: Path) -> None:
+    with cleaned(Home(tmp_path)) as home:
+        with EmbeddedPostgres(home) as server:
+            server.start()
+            write(home, 1)
+        nobody = pwd.getpwnam("nobody")
+        for path in (server.place.data, *server.place.data.rglob("*")):
+            os.chown(path, nobody.pw_uid, nobody.pw_gid)
+        with EmbeddedPostgres(home) as again:
+            again.start()
+            assert again.place.account == Account(f"uid {nobody.pw_uid}", nobody.pw_uid, nobody.pw_gid)
+            assert read(home) == [1]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has an environment that its server cannot reach")

@@ -39,13 +39,14 @@ def spawn(
     log: Path,
     fds: Sequence[int] = (),
     account: Account | None = None,
+    cwd: Path | None = None,
     death_signal: signal.Signals = signal.SIGTERM,
 ) -> subprocess.Popen[bytes]:
     """Start `argv` in a session of its own (a Ctrl-C at the terminal reaches only us), appending its output to `log`.
 
-    `env` is its whole environment; `fds` stay open under the same numbers; `account` is whom it becomes (needs root).
-    When this process dies, however it does, the child gets `death_signal`. Raises `Unavailable` where the program is
-    missing.
+    `env` is its whole environment; `fds` stay open under the same numbers; `account` is whom it becomes (needs root),
+    in the folder `cwd` even if that user cannot reach it. When this process dies, however it does, the child gets
+    `death_signal`. Raises `Unavailable` where the program is missing.
     """
     program = shutil.which(argv[0], path=env.get("PATH"))
     if program is None:
@@ -64,7 +65,7 @@ def spawn(
             stderr=subprocess.STDOUT,
             pass_fds=tuple(fds),
             start_new_session=True,
-            cwd="/" if account is not None else None,
+            cwd=cwd,
         )
 
 

@@ -13,6 +13,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -120,7 +121,7 @@ class EmbeddedPostgres:
         write_atomically(self.home.postgres / "port", f"{self._port}\n".encode())
         settings = {**self._tuning, "port": str(self._port)}
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-        return (str(self.place.programs / "postgres"), "-D", str(self.place.data), *options)
+        return (str(self.place.programs / "postgres"), "-D", self.place.seen(self.place.data), *options)
 
     def process(self) -> Process:
         """For the supervisor; after it has started it, call `prepared`."""
@@ -133,6 +134,7 @@ class EmbeddedPostgres:
             stop_signal=signal.SIGINT,
             grace=60.0,
             account=self.place.account,
+            cwd=self.place.data,
         )
 
     def accepts(self) -> bool:
@@ -209,13 +211,9 @@ class EmbeddedPostgres:
         (self.place.data / "postmaster.pid").unlink(missing_ok=True)
 
     def remove(self) -> None:
-        """Delete the server's data for good, wherever it is, and stop using it."""
+        """Delete the server's data for good and stop using it."""
         self.close()
-        if self.place.folder == self.home.postgres:
-            shutil.rmtree(self.place.data, ignore_errors=True)
-        else:
-            shutil.rmtree(self.place.folder, ignore_errors=True)
-        shutil.rmtree(self.home.postgres, ignore_errors=True)
+        shutil.rmtree(self.place.folder, ignore_errors=True)
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         return spawn(
@@ -223,6 +221,7 @@ class EmbeddedPostgres:
             env=server_environment(),
             log=self.log,
             account=self.place.account,
+            cwd=self.place.data,
             death_signal=signal.SIGINT,
         )
 
@@ -234,25 +233,25 @@ class EmbeddedPostgres:
             shutil.rmtree(leftover)
         new = folder / "data.new"
         new.mkdir(mode=0o700)
-        self.place.own(new)
-        secret = folder / "superuser.txt"
-        write_atomically(secret, passwords["superuser"].encode())
-        try:
-            self.place.own(secret)
-            self._initdb(new, secret)
-        finally:
-            secret.unlink()
+        account = self.place.account
+        with tempfile.TemporaryFile(dir=folder) as secret:
+            secret.write(passwords["superuser"].encode())
+            secret.seek(0)
+            if account is not None:
+                os.chown(new, account.uid, account.gid)
+                os.fchown(secret.fileno(), account.uid, account.gid)
+            self._initdb(new, secret.fileno())
         new.rename(self.place.data)
         sync_folder(folder)
 
-    def _initdb(self, data: Path, secret: Path) -> None:
+    def _initdb(self, data: Path, secret: int) -> None:
         account = self.place.account
         ran = subprocess.run(
             [
                 str(self.place.programs / "initdb"),
-                f"--pgdata={data}",
+                f"--pgdata={self.place.seen(data)}",
                 f"--username={SUPERUSER}",
-                f"--pwfile={secret}",
+                f"--pwfile=/dev/fd/{secret}",
                 "--auth=scram-sha-256",
                 "--encoding=UTF8",
                 "--locale=C",
@@ -262,7 +261,8 @@ class EmbeddedPostgres:
                 *(["--no-sync"] if self._tuning.get("fsync") == "off" else []),
             ],
             env=server_environment(),
-            cwd="/",
+            cwd=data,
+            pass_fds=(secret,),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             user=None if account is None else account.uid,

