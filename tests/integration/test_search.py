@@ -13,6 +13,7 @@ from uuid import UUID
 import psycopg
 import pytest
 from psycopg_pool import ConnectionPool
+from threadpoolctl import threadpool_limits
 
 from groundplan.blueprint.model import Source
 from groundplan.core.errors import Invalid, Unavailable
@@ -23,7 +24,7 @@ from groundplan.knowledge.follow import Follower, is_plausible, take_batch
 from groundplan.knowledge.model import IngestReport, Passage, SearchRequest
 from groundplan.knowledge.search import Search
 from groundplan.knowledge.service import ingest_sources
-from groundplan.knowledge.words import WordIndex
+from groundplan.knowledge.words import FORMAT, WordIndex
 from groundplan.runtime.models import MINILM, ensure
 from groundplan.testing.database import Database
 
@@ -120,8 +121,9 @@ def source(readers: list[str] | None = None) -> Source:
 
 
 @pytest.fixture(scope="module")
-def encoder() -> Encoder:
-    return Encoder(ensure(load_settings().models, MINILM.name))
+def encoder() -> Iterator[Encoder]:
+    with threadpool_limits(limits=1, user_api="blas"):
+        yield Encoder(ensure(load_settings().models, MINILM.name))
 
 
 @pytest.fixture
@@ -208,12 +210,12 @@ def test_findings_open_once_and_close_when_they_no_longer_hold(world: World) -> 
     opened = {
         ("knowledge_outdated", "source/handbook/travel.md"),
         ("knowledge_outdated", "source/handbook/travel-copy.md"),
+        ("knowledge_duplicate", "source/handbook/travel-copy.md"),
         ("knowledge_unreadable", "source/handbook/bad.md"),
         ("knowledge_reader_unknown", "source/handbook/reader:nobody-knows"),
     }
     found = world.findings()
-    assert opened <= found
-    assert {kind for kind, _ in found - opened} == {"knowledge_duplicate"}
+    assert found == opened
     world.ingest(source(["everyone", "nobody-knows"]))
     assert world.control.execute("SELECT count(*) FROM finding").fetchone() == (5,)
     for name in ("travel.md", "travel-copy.md", "bad.md"):
@@ -227,6 +229,16 @@ def test_a_document_that_can_no_longer_be_read_for_certain_leaves_search(world: 
     world.write("handbook/leave.md", "---\nreaders: hr\n---\n# Leave\n\nEmployees have 28 days of paid leave.\n")
     assert world.ingest().failed == 2
     assert "leave.md" not in world.paths("ben", "paid leave")
+
+
+def test_what_is_current_comes_before_what_is_overdue(world: World) -> None:
+    for year, euros, review in ((2021, 41, "2022-12-31"), (2026, 52, "2099-12-31")):
+        world.write(
+            f"handbook/meals-{year}.md", f"---\nreview_by: {review}\n---\n# Meals\n\nThe allowance is {euros} EUR.\n"
+        )
+    world.ingest()
+    found = [one.path for one in world.ask("ben", "meals allowance")]
+    assert found[:2] == ["meals-2026.md", "meals-2021.md"]
 
 
 def test_a_missing_folder_changes_nothing_and_is_told(world: World) -> None:
@@ -297,9 +309,9 @@ def test_the_search_role_cannot_see_without_a_person_nor_write(world: World) -> 
 
 def test_a_damaged_word_index_is_made_anew(world: World, tmp_path: Path) -> None:
     folder = tmp_path / "damaged"
-    (folder / "words-1").mkdir(parents=True)
-    (folder / "words-1" / "meta.json").write_text("{")
-    (folder / "words-1.json").write_text('{"cursor": 12}')
+    (folder / f"words-{FORMAT}").mkdir(parents=True)
+    (folder / f"words-{FORMAT}" / "meta.json").write_text("{")
+    (folder / f"words-{FORMAT}.json").write_text('{"cursor": 12}')
     index = WordIndex(folder)
     assert (index.cursor, index.count) == (0, 0)
     world.ingest()

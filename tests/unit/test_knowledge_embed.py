@@ -1,9 +1,11 @@
 """The embedding model against values published for it, and against itself in every batch."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 from groundplan.core.errors import Unavailable
 from groundplan.core.settings import load_settings
@@ -12,8 +14,9 @@ from groundplan.runtime.models import MINILM, ensure
 
 
 @pytest.fixture(scope="module")
-def encoder() -> Encoder:
-    return Encoder(ensure(load_settings().models, MINILM.name))
+def encoder() -> Iterator[Encoder]:
+    with threadpool_limits(limits=1, user_api="blas"):
+        yield Encoder(ensure(load_settings().models, MINILM.name))
 
 
 def test_published_similarities_are_reproduced(encoder: Encoder) -> None:

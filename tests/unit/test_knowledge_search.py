@@ -1,5 +1,7 @@
 """Ranking and fitting are pure; the word index proposes ids within sources."""
 
+from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 
 from groundplan.knowledge.ingest import context
 from groundplan.knowledge.model import Chunk, StoredChunk
-from groundplan.knowledge.search import OVERHEAD_BYTES, fit, fuse
+from groundplan.knowledge.search import OVERHEAD_BYTES, demote, distinct, fit, fuse
 from groundplan.knowledge.store import FedChunk
 from groundplan.knowledge.words import WordIndex
 
@@ -37,7 +39,21 @@ def test_passages_never_exceed_number_or_bytes(texts: list[str], k: int, most: i
     chosen = fit(ranked, k, most)
     assert len(chosen) <= k
     assert sum(len((one.text + one.title + one.path).encode()) + OVERHEAD_BYTES for one in chosen) <= most
-    assert len({one.text for one in chosen}) == len(chosen)
+
+
+def test_the_same_text_is_quoted_once_from_the_original() -> None:
+    copy, original = replace(_chunk(1, "same"), path="leave-copy.md"), replace(_chunk(2, "same"), path="leave.md")
+    ((chunk, score),) = distinct([(copy, 0.9), (original, 0.5)])
+    assert (chunk.path, score) == ("leave.md", 0.9)
+
+
+def test_overdue_documents_come_after_current_ones() -> None:
+    overdue, current = (
+        replace(_chunk(1), review_by=date(2022, 12, 31)),
+        replace(_chunk(2), review_by=date(2026, 11, 25)),
+    )
+    ranked = demote([(overdue, 0.9), (current, 0.5)], date(2026, 11, 25))
+    assert [chunk.id for chunk, _ in ranked] == [current.id, overdue.id]
 
 
 def test_a_passage_that_does_not_fit_gives_way_to_a_smaller_one() -> None:
@@ -64,7 +80,7 @@ def test_words_are_found_by_their_stem_within_sources(tmp_path: Path) -> None:
     assert {found.chunk for found in index.propose("Títle", ["s", "t"], 10)} == {dogs.id, tax.id}
     assert index.propose("office", [], 10) == []
     assert index.propose('the "of" AND (title:* OR', ["s"], 10) != []
-    assert index.propose("the of and", ["s"], 10) == []
+    assert index.propose("What about the ones who do it?", ["s"], 10) == []
 
 
 def test_a_document_replaces_its_chunks_and_the_cursor_survives(tmp_path: Path) -> None:

@@ -138,3 +138,4 @@ class StoredChunk:
     text: str
     start_line: int
     end_line: int
+    review_by: date | None = None

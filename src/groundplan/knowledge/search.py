@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
+from datetime import date
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -15,6 +16,7 @@ import psycopg
 from psycopg import Connection
 from psycopg_pool import PoolClosed, PoolTimeout
 
+from groundplan.core.clock import Clock, SystemClock
 from groundplan.core.errors import Invalid, Unavailable
 from groundplan.knowledge import store
 from groundplan.knowledge.model import Embedder, Passage, SearchRequest, StoredChunk
@@ -28,6 +30,7 @@ MIN_WORD_SHARE = 0.25
 """Part of the best BM25 score below which a chunk shares only common words with the question."""
 RANK_CONSTANT = 60
 """Of reciprocal rank fusion: how little the difference between the first ranks weighs."""
+OVERDUE_WEIGHT = 0.5
 OVERHEAD_BYTES = 64
 """Allowed for the heading of each passage, besides its title and path, in what a prompt may grow by."""
 
@@ -44,10 +47,13 @@ class Connections(Protocol):
 class Search:
     """Answers questions from PostgreSQL and the word index. Threads may share it."""
 
-    def __init__(self, connections: Connections, embedder: Embedder, index: WordIndex) -> None:
+    def __init__(
+        self, connections: Connections, embedder: Embedder, index: WordIndex, clock: Clock | None = None
+    ) -> None:
         self._connections = connections
         self._embedder = embedder
         self._index = index
+        self._clock = clock or SystemClock()
 
     def passages(self, request: SearchRequest) -> list[Passage]:
         """The best passages that the person may read now, at most `k`, within `max_bytes`; none without a person.
@@ -71,8 +77,8 @@ class Search:
                 hint="Check that PostgreSQL runs: `groundplan doctor`.",
                 retry_after=1.0,
             ) from error
-        chosen = fuse([chunk for chunk, similarity in near if similarity >= MIN_SIMILARITY], worded)
-        return fit(chosen, request.k, request.max_bytes)
+        ranked = fuse([chunk for chunk, similarity in near if similarity >= MIN_SIMILARITY], worded)
+        return fit(distinct(demote(ranked, self._clock.now().date())), request.k, request.max_bytes)
 
     def _worded(self, conn: Connection[Any], query: str, sources: Sequence[str]) -> list[StoredChunk]:
         """The readable chunks among the index's proposals; asks for more until there are enough or no more."""
@@ -105,32 +111,51 @@ def _checked(request: SearchRequest) -> UUID | None:
 
 
 def fuse(*rankings: Iterable[StoredChunk]) -> list[tuple[StoredChunk, float]]:
-    """Reciprocal rank fusion: each ranking gives 1 / (60 + rank) to its chunks. Best first, ties by path and line."""
+    """Reciprocal rank fusion: each ranking gives 1 / (60 + rank) to its chunks.
+
+    Best first; of equal ones the shorter path, so that the original comes before its copy.
+    """
     scores: dict[UUID, float] = {}
     chunks: dict[UUID, StoredChunk] = {}
     for ranking in rankings:
         for rank, chunk in enumerate(ranking, start=1):
             chunks[chunk.id] = chunk
             scores[chunk.id] = scores.get(chunk.id, 0.0) + 1 / (RANK_CONSTANT + rank)
-    order = sorted(
-        chunks.values(), key=lambda one: (-scores[one.id], one.source, one.path, one.start_line, str(one.id))
+    return _ordered([(chunk, scores[chunk.id]) for chunk in chunks.values()])
+
+
+def demote(ranked: Iterable[tuple[StoredChunk, float]], today: date) -> list[tuple[StoredChunk, float]]:
+    """Passages of documents whose review is overdue count half: what is current comes before what it replaced."""
+    return _ordered(
+        (chunk, score * OVERDUE_WEIGHT if chunk.review_by is not None and chunk.review_by < today else score)
+        for chunk, score in ranked
     )
-    return [(chunk, scores[chunk.id]) for chunk in order]
+
+
+def distinct(ranked: Iterable[tuple[StoredChunk, float]]) -> list[tuple[StoredChunk, float]]:
+    """Each text once, with its best score, quoted from the document with the shortest path: copies have longer ones."""
+    best: dict[str, tuple[StoredChunk, float]] = {}
+    for chunk, score in ranked:
+        other, top = best.get(chunk.text, (chunk, score))
+        best[chunk.text] = (min(chunk, other, key=lambda one: (len(one.path), one.path)), max(score, top))
+    return _ordered(best.values())
+
+
+def _ordered(scored: Iterable[tuple[StoredChunk, float]]) -> list[tuple[StoredChunk, float]]:
+    return sorted(scored, key=lambda one: (-one[1], len(one[0].path), one[0].path, one[0].start_line, str(one[0].id)))
 
 
 def fit(ranked: Iterable[tuple[StoredChunk, float]], k: int, max_bytes: int) -> list[Passage]:
-    """The first `k` passages that fit into `max_bytes` together (text, title, path and a heading); no text twice."""
+    """The first `k` passages that fit into `max_bytes` together (text, title, path and a heading)."""
     chosen: list[Passage] = []
-    texts: set[str] = set()
     left = max_bytes
     for chunk, score in ranked:
         size = len((chunk.text + chunk.title + chunk.path).encode()) + OVERHEAD_BYTES
         if len(chosen) == k:
             break
-        if size > left or chunk.text in texts:
+        if size > left:
             continue
         left -= size
-        texts.add(chunk.text)
         chosen.append(_passage(chunk, score))
     return chosen
 

@@ -21,7 +21,9 @@ CHANNEL = "groundplan_chunks"
 """NOTIFY channel: some chunks changed."""
 
 _CHANGE_LOCK = 0x6B6E6F77
-_COLUMNS = """c.id, c.document_id AS document, d.source, d.path, d.title, c.text, c.start_line, c.end_line"""
+_COLUMNS = (
+    """c.id, c.document_id AS document, d.source, d.path, d.title, c.text, c.start_line, c.end_line, d.review_by"""
+)
 
 Conn = Connection[Any]
 
@@ -97,11 +99,13 @@ def put_document(conn: Conn, source: str, document: Document, chunks: Sequence[C
     """Insert a document or replace its content and readers; `vectors` has a row per chunk. Returns its id."""
     (id,) = _one(
         conn,
-        """INSERT INTO document (id, source, path, title, digest, modified_at) VALUES (%s, %s, %s, %s, %s, %s)
+        """INSERT INTO document (id, source, path, title, digest, modified_at, review_by)
+           VALUES (%s, %s, %s, %s, %s, %s, %s)
            ON CONFLICT (source, path) DO UPDATE SET title = excluded.title, digest = excluded.digest,
-             modified_at = excluded.modified_at, version = document.version + 1, deleted_at = NULL
+             modified_at = excluded.modified_at, review_by = excluded.review_by, version = document.version + 1,
+             deleted_at = NULL
            RETURNING id""",
-        (new_id(), source, document.path, document.title, document.digest, document.modified_at),
+        (new_id(), source, document.path, document.title, document.digest, document.modified_at, document.review_by),
     )
     set_readers(conn, id, document.readers)
     _replace_chunks(conn, id, chunks, vectors)
@@ -168,11 +172,15 @@ def unknown_readers(conn: Conn, names: Iterable[str]) -> set[str]:
 
 
 def duplicates(conn: Conn, source: str) -> list[tuple[str, str, str]]:
-    """(path, other source, other path) of documents of `source` whose bytes an earlier known document has too."""
+    """(path, other source, other path) of documents of `source` whose bytes another document has too.
+
+    Of two in one source the one with the longer path is taken for the copy, else the one that became known later.
+    """
     return list(
         conn.execute(
             """SELECT DISTINCT ON (d.id) d.path, o.source, o.path FROM document d
-               JOIN document o ON o.digest = d.digest AND o.id < d.id AND o.deleted_at IS NULL
+               JOIN document o ON o.digest = d.digest AND o.deleted_at IS NULL AND CASE WHEN o.source = d.source
+                 THEN (length(o.path), o.path) < (length(d.path), d.path) ELSE o.id < d.id END
                WHERE d.source = %s AND d.deleted_at IS NULL ORDER BY d.id, o.id""",
             (source,),
         )
@@ -265,7 +273,8 @@ def nearest(conn: Conn, vector: Sequence[float], sources: Sequence[str], limit: 
     """The readable chunks nearest to a unit vector with their cosine similarity, best first; an exact scan."""
     rows = conn.execute(
         f"""SELECT {_COLUMNS}, 1 - (c.embedding <=> %s::halfvec) FROM chunk c JOIN document d ON d.id = c.document_id
-            WHERE d.source = ANY(%s) AND c.embedding IS NOT NULL ORDER BY c.embedding <=> %s::halfvec, c.id LIMIT %s""",
+            WHERE d.source = ANY(%s) AND c.embedding IS NOT NULL
+            ORDER BY c.embedding <=> %s::halfvec, length(d.path), c.id LIMIT %s""",
         (_literal(vector), list(sources), _literal(vector), limit),
     )
     return [(StoredChunk(*row[:-1]), float(row[-1])) for row in rows]

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import tantivy
@@ -20,10 +20,21 @@ import tantivy
 from groundplan.core.home import write_atomically
 from groundplan.knowledge.store import FedChunk
 
-FORMAT = 1
+FORMAT = 2
 """Changes with the fields or the analyzer; the projection of another format is not read."""
 
 MAX_TERMS = 64
+_STOP_WORDS: Final = tuple(
+    """
+    a about all also am an and any are as at be been being but by can could did do does doing done for from had
+    has have having he her hers him his how i if in into is it its just many may me might mine much must my no
+    not of on or our ours please shall she should so some such tell than that the their theirs them then there
+    these they this those to too us very was we were what when where which who whom whose why will with would
+    you your yours
+    """.split()  # noqa: SIM905 -- a hundred quoted words are no easier to read
+)
+"""Words that a question has because it is one, not because of what it is about."""
+
 _HEAP_BYTES = 15_000_000
 _ANALYZER = "words"
 
@@ -141,7 +152,7 @@ def _analyzer() -> Any:
         tantivy.Filter.remove_long(60),
         tantivy.Filter.lowercase(),
         tantivy.Filter.ascii_fold(),
-        tantivy.Filter.stopword("english"),
+        tantivy.Filter.custom_stopword(list(_STOP_WORDS)),
         tantivy.Filter.stemmer("english"),
     ):
         builder = builder.filter(one)

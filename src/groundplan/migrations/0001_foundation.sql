@@ -124,7 +124,8 @@ CREATE TABLE source (
   name text PRIMARY KEY, sensitivity text NOT NULL, owner text NOT NULL, path text NOT NULL, indexed_at timestamptz, documents int NOT NULL DEFAULT 0);
 CREATE TABLE document (
   id uuid PRIMARY KEY, source text NOT NULL REFERENCES source ON DELETE CASCADE, path text NOT NULL, title text NOT NULL,
-  digest text NOT NULL, version int NOT NULL DEFAULT 1, modified_at timestamptz, superseded_by uuid, deleted_at timestamptz,
+  digest text NOT NULL, version int NOT NULL DEFAULT 1, modified_at timestamptz, review_by date, superseded_by uuid,
+  deleted_at timestamptz,
   UNIQUE (source, path));
 CREATE TABLE document_reader (                 -- readers by group name ('everyone', a group, a team) or person id; deny wins
   document_id uuid NOT NULL REFERENCES document ON DELETE CASCADE, reader text NOT NULL, deny boolean NOT NULL DEFAULT false,
@@ -134,6 +135,7 @@ CREATE TABLE chunk (
   start_char int NOT NULL, end_char int NOT NULL, start_line int NOT NULL, end_line int NOT NULL, embedding halfvec(384),
   changed bigint NOT NULL, UNIQUE (document_id, number));
 CREATE SEQUENCE chunk_change;
+CREATE INDEX chunk_changed ON chunk (changed);
 
 -- who a person is, transitively: groups by membership rows, plus 'everyone'
 CREATE FUNCTION reader_names(who uuid) RETURNS SETOF text LANGUAGE sql STABLE AS $$
