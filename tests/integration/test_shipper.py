@@ -278,6 +278,57 @@ async def test_damage_is_quarantined_and_the_slices_are_written_off(installation
     await journal.close()
 
 
+async def test_damage_under_a_living_worker_is_found_when_it_goes_on_to_the_next_segment(
+    installation: Installation,
+) -> None:
+    journal = installation.journal()
+    installation.lend(journal.epoch, 10 * USD)
+    shipper = Shipper(installation.home)
+    for _ in range(5):
+        one_call(journal)
+    entries, _ = read_segment(segment_path(journal.folder, 1))
+    with segment_path(journal.folder, 1).open("r+b") as file:
+        file.seek(entries[6].end + 20)
+        file.write(b"\xff\xff\xff")
+    installation.step(3, shipper)
+    assert installation.rows("SELECT count(*) FROM call") == [(2,)], "perhaps it is still being written"
+    while journal._current.number < 3:
+        await room(journal)
+        one_call(journal)
+    installation.step(3, shipper)
+    assert installation.rows("SELECT gaps FROM shipped") == [(1,)]
+    assert installation.rows("SELECT kind FROM finding") == [("journal_gap",)]
+    with died(journal):
+        installation.step(2)
+    assert len(list(installation.home.journal.glob("*.quarantined"))) == 1
+    assert installation.granted() == Decimal(10)
+    assert installation.rows("SELECT count(*) FROM finding") == [(1,)]
+    await journal.close()
+
+
+async def test_a_recovered_epoch_whose_folder_is_still_there_is_only_removed(installation: Installation) -> None:
+    journal = installation.journal()
+    installation.lend(journal.epoch, 10 * USD)
+    one_call(journal)
+    installation.step()
+    installation.rows("UPDATE shipped SET done = true")
+    with died(journal):
+        installation.step()
+    assert not journal.folder.exists()
+    assert installation.granted() == Decimal(10)
+    await journal.close()
+
+
+async def test_a_path_with_a_nul_does_not_stop_the_ledger(installation: Installation) -> None:
+    journal = installation.journal()
+    end = finish(new_id().bytes, "refused")
+    odd = {"endpoint": "/v1/\0x", "sources": [("d", "a\0b", 1, 2)]}
+    journal.finish(Finish(**{name: getattr(end, name) for name in end.__struct_fields__} | odd))
+    installation.step()
+    assert installation.rows("SELECT endpoint, status FROM call") == [("/v1/\ufffdx", "refused")]
+    await journal.close()
+
+
 async def test_a_torn_end_is_recovered_and_returns_what_was_not_spent(installation: Installation) -> None:
     journal = installation.journal()
     installation.lend(journal.epoch, 10 * USD)

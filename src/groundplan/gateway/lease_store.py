@@ -35,6 +35,8 @@ RECALL_CHANNEL = "groundplan_recall"
 REFILL_S = 0.25
 """Longest that a caller waits for its budget."""
 _RETRY_S = 0.015
+"""After a fruitless try; up to four times as long when there were several."""
+_TRIES_PER_RECALL = 3
 _TICK_S = 0.05
 _RECALL_S = 0.3
 """How long a worker keeps giving back what it frees after somebody asked."""
@@ -206,23 +208,28 @@ class LeaseClient:
 
     async def _serve(self, key: Key, demand: _Demand) -> None:
         """Until nobody waits for this budget: hand out what is there, fetch more, ask the other workers."""
-        asked = 0.0
         loop = asyncio.get_running_loop()
+        tries, next_try = 0, 0.0
         while self._offer(key, demand):
-            granted = 0
-            with suppress(*LOST):
-                async with self._busy:
-                    lacking = self._lacking(key, demand)
-                    if lacking is not None:
-                        recall = loop.time() - asked > _RECALL_S / 3
-                        granted = await self._grant(key, demand.budget, *lacking, recall=recall)
-                        asked = loop.time() if recall and not granted else asked
-            if not granted and self._offer(key, demand):
-                demand.changed.clear()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(_RETRY_S):
-                        await demand.changed.wait()
+            if loop.time() >= next_try:
+                if await self._fetch(key, demand, recall=tries % _TRIES_PER_RECALL == 0):
+                    tries = 0
+                    continue
+                tries += 1
+                next_try = loop.time() + min(tries, 4) * _RETRY_S
+            demand.changed.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, next_try - loop.time())):
+                    await demand.changed.wait()
         demand.task = None
+
+    async def _fetch(self, key: Key, demand: _Demand, *, recall: bool) -> bool:
+        """Ask the database once for what those who wait lack. Whether anything came."""
+        with suppress(*LOST):
+            async with self._busy:
+                lacking = self._lacking(key, demand)
+                return lacking is None or await self._grant(key, demand.budget, *lacking, recall=recall) > 0
+        return False
 
     def _offer(self, key: Key, demand: _Demand) -> bool:
         """Let those go on, in their order, for whom there is enough. Whether others still wait."""

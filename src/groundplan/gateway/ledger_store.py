@@ -93,7 +93,14 @@ def limit_idle_transactions(conn: Conn) -> None:
 def insert_rows(conn: Conn, statement: str, rows: Sequence[Row]) -> None:
     """Many rows with one statement; rows of one statement have different keys."""
     if rows:
-        conn.execute(statement.encode(), [list(column) for column in zip(*rows, strict=True)])
+        conn.execute(statement.encode(), [[_storable(v) for v in column] for column in zip(*rows, strict=True)])
+
+
+def _storable(value: Any) -> Any:
+    """PostgreSQL has no NUL in text; a caller's odd path must not stop the ledger."""
+    if isinstance(value, str) and ("\0" in value or "\\u0000" in value):
+        return value.replace("\0", "\N{REPLACEMENT CHARACTER}").replace("\\u0000", "\\ufffd")
+    return value
 
 
 def position(conn: Conn, epoch: UUID) -> tuple[int, int, bool, int]:
@@ -164,17 +171,15 @@ def return_unspent(conn: Conn, epoch: UUID, *, write_off: bool) -> int:
     return returned
 
 
-def report_gap(conn: Conn, epoch: UUID, segments: Sequence[int]) -> None:
-    """A finding that records of an epoch are missing."""
-    names = ", ".join(f"{number:08d}" for number in segments)
+def report_gap(conn: Conn, epoch: UUID, segment: int) -> None:
+    """A finding that records are missing in a segment of an epoch; once, however often it is told."""
     conn.execute(
-        """INSERT INTO finding (id, kind, severity, subject, message, hint) VALUES (%s, 'journal_gap', 'high', %s, %s,
-        %s)
-           ON CONFLICT (id) DO NOTHING""",
+        """INSERT INTO finding (id, kind, severity, subject, message, hint)
+           VALUES (%s, 'journal_gap', 'high', %s, %s, %s) ON CONFLICT (id) DO NOTHING""",
         (
-            uuid5(epoch, f"gap {names}"),
+            uuid5(epoch, f"gap {segment}"),
             f"gateway/{epoch}",
-            f"Records are missing in journal segment {names}: the disk returned damaged data.",
+            f"Records are missing in journal segment {segment:08d}: the disk returned damaged data.",
             "The segment is kept beside the journal as .quarantined and the worker's budget slices are written off. "
             "Compare the provider's invoice, and check the disk.",
         ),

@@ -64,6 +64,7 @@ class EpochShipper:
         self._releases: list[Release] = []
         self._shown_open: set[tuple[bytes, int]] = set()
         self._told = place
+        self._reported: set[int] = set()
 
     @property
     def gaps(self) -> int:
@@ -93,7 +94,7 @@ class EpochShipper:
     def ship(self, conn: Conn, context: Context) -> bool:
         """Write what is new; False when there was nothing. May be repeated after any failure."""
         overdue = self._overdue(context.now_ms())
-        if not (self._touched or self._releases or overdue or self.tail.position > self._told):
+        if not (self._touched or self._releases or overdue or self._moved()):
             return False
         touched = [self.state.calls[call] for call in self._touched]
         ended = [call for call in touched if call.ended]
@@ -103,6 +104,8 @@ class EpochShipper:
                 ledger_store.apply_releases(conn, self.epoch, self._releases)
         with conn.transaction():
             context.write(conn, self.epoch, ended, closed, overdue)
+            for segment in self.tail.damaged - self._reported:
+                ledger_store.report_gap(conn, self.epoch, segment)
             ledger_store.set_position(conn, self.epoch, self.tail.position, self.gaps)
         self._shown_open.update((a.reservation.call, a.reservation.attempt) for a in overdue)
         self._settled(ended, closed)
@@ -113,12 +116,9 @@ class EpochShipper:
         returned."""
         opened = self.state.open_attempts()
         calls = [call for call in self.state.crash() if call.attempts or call.finish]
-        damaged = sorted(self.tail.damaged)
         with conn.transaction():
             ledger_store.fence(conn, self.epoch)
             context.write(conn, self.epoch, calls, opened, [])
-            if damaged:
-                ledger_store.report_gap(conn, self.epoch, damaged)
             returned = ledger_store.return_unspent(conn, self.epoch, write_off=self.gaps > 0)
             ledger_store.set_position(conn, self.epoch, self.tail.position, self.gaps, done=True)
         return returned
@@ -136,6 +136,9 @@ class EpochShipper:
             _discard(segment_path(self.folder, number), damaged=number in self.tail.damaged)
         remove_folder(self.folder)
 
+    def _moved(self) -> bool:
+        return self.tail.position > self._told or bool(self.tail.damaged - self._reported)
+
     def _overdue(self, now_ms: int) -> list[Attempt]:
         return [
             attempt
@@ -146,6 +149,7 @@ class EpochShipper:
 
     def _settled(self, ended: Iterable[CallState], closed: Iterable[Attempt]) -> None:
         self._told = self.tail.position
+        self._reported |= self.tail.damaged
         self._releases.clear()
         self._touched.clear()
         self._shown_open.difference_update((a.reservation.call, a.reservation.attempt) for a in closed)
