@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from typing import Annotated, Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from fastapi import APIRouter, Form, Request
-from fastapi.responses import RedirectResponse
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from groundplan.console.client import Reply
-from groundplan.console.render import api_of
+from groundplan.console.render import api_of, show, visitor_of
 
 router = APIRouter(prefix="/do", include_in_schema=False)
 Text = Annotated[str, Form(max_length=2000)]
-ACTS = {
-    "cloud-down": "The cloud is down: the lines swing to the fallback, and nobody's call fails.",
-    "cloud-up": "The cloud is back.",
+ON_THE_PLAN = {
+    "cloud-down": "The cloud is down: its models reset every connection. Watch the lines swing; no call fails.",
+    "cloud-up": "The cloud is back. The lines swing back as soon as it answers again.",
 }
+"""Acts whose result is what the ground plan shows."""
 
 
 @router.post("/approve")
@@ -56,18 +57,51 @@ async def act_as(request: Request, csrf: Text, person: Text = "") -> RedirectRes
     return _back("/", reply, f"You act as {person}." if person else "You are yourself again.")
 
 
-@router.post("/demo/{act}")
-async def demo(request: Request, act: str, csrf: Text) -> RedirectResponse:
+@router.post("/demo/ask-as", response_class=HTMLResponse)
+async def ask_as(request: Request, csrf: Text, question: Text = "") -> Response:
+    """The same question as two people, side by side."""
+    return await _two_people(request, csrf, question)
+
+
+@router.post("/demo/revoke-hr", response_class=HTMLResponse)
+async def revoke_hr(request: Request, csrf: Text) -> Response:
+    """Takes the right away, then asks the same question again."""
+    return await _changed(request, csrf, "revoke-hr")
+
+
+@router.post("/demo/restore-hr", response_class=HTMLResponse)
+async def restore_hr(request: Request, csrf: Text) -> Response:
+    return await _changed(request, csrf, "restore-hr")
+
+
+@router.post("/demo/{act}", response_class=HTMLResponse)
+async def demo(request: Request, act: str, csrf: Text) -> Response:
+    """Any other act of the demo, with what really came out of it."""
+    visitor = await visitor_of(request)
+    if isinstance(visitor, HTMLResponse):
+        return visitor
+    reply = await api_of(request, csrf).post(f"/api/demo/{quote(act, safe='')}")
+    if not reply.ok or act in ON_THE_PLAN:
+        return _back("/", reply, ON_THE_PLAN.get(act, ""))
+    return await show(request, visitor, "act.html", "/", result=reply.body)
+
+
+async def _changed(request: Request, csrf: str, act: str) -> Response:
     reply = await api_of(request, csrf).post(f"/api/demo/{act}")
-    told = _told(reply.body) if reply.ok else ""
-    return _back("/", reply, ACTS.get(act, "") or told)
+    if not reply.ok:
+        return _back("/demo/two-people", reply, "")
+    return await _two_people(request, csrf, "", changed=reply.body)
 
 
-def _told(body: dict[str, Any]) -> str:
-    """What an act of the demo answered, in its own words or as its figures."""
-    if isinstance(body.get("told"), str):
-        return str(body["told"])
-    return ", ".join(f"{name}: {value}" for name, value in body.items() if isinstance(value, str | int | float))
+async def _two_people(request: Request, csrf: str, question: str, changed: dict[str, Any] | None = None) -> Response:
+    visitor = await visitor_of(request)
+    if isinstance(visitor, HTMLResponse):
+        return visitor
+    asked = {"question": question.strip()} if question.strip() else {}
+    reply = await api_of(request, csrf).post("/api/demo/ask-as", asked)
+    if not reply.ok:
+        return _back("/demo/two-people", reply, "")
+    return await show(request, visitor, "two_people.html", "/", result=reply.body, changed=changed)
 
 
 def _back(path: str, reply: Reply, notice: str) -> RedirectResponse:

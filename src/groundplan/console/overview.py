@@ -7,10 +7,12 @@ from typing import Any
 from groundplan.console.plan_svg import AREAS, ZONES, PlanView, RoomView, TileView
 from groundplan.console.render import usd
 
+Shares = dict[str, dict[str, float | None]]
 
-def plan_view(overview: dict[str, Any], selected: str | None) -> PlanView:
+
+def plan_view(overview: dict[str, Any], selected: str | None, shares: Shares | None = None) -> PlanView:
     """`overview` is the answer of GET /api/overview; an unknown selection selects nothing."""
-    tiles = tuple(_tile(item) for item in overview["workloads"])
+    tiles = tuple(_tile(item, (shares or {}).get(item["name"], {})) for item in overview["workloads"])
     rooms = tuple(_room(site, tiles) for site in overview["sites"] if site["type"] in ZONES)
     names = {tile.name for tile in tiles}
     return PlanView(rooms, tiles, selected if selected in names else None)
@@ -18,7 +20,7 @@ def plan_view(overview: dict[str, Any], selected: str | None) -> PlanView:
 
 def _room(site: dict[str, Any], tiles: tuple[TileView, ...]) -> RoomView:
     used = any(site["name"] in (tile.site, *tile.fallbacks) for tile in tiles)
-    if site.get("down"):
+    if site.get("down") or _left(site["name"], tiles):
         state = "down"
     elif site["type"] == "edge" and not used:
         state = "not_yet"
@@ -27,8 +29,13 @@ def _room(site: dict[str, Any], tiles: tuple[TileView, ...]) -> RoomView:
     return RoomView(site["name"], site.get("title") or site["name"], site["type"], site["jurisdiction"], state)
 
 
-def _tile(item: dict[str, Any]) -> TileView:
-    readiness = item.get("readiness") or {}
+def _left(site: str, tiles: tuple[TileView, ...]) -> bool:
+    """Whether all traffic of a site's own workloads went elsewhere, because what failed is not tried for a while."""
+    serving = [tile.serving for tile in tiles if tile.site == site and tile.serving is not None]
+    return bool(serving) and site not in serving
+
+
+def _tile(item: dict[str, Any], readiness: dict[str, float | None]) -> TileView:
     return TileView(
         name=item["name"],
         stage=item["stage"],

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote, urlencode
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
-from groundplan.console import charts
+from groundplan.console import charts, receipt
+from groundplan.console.cost import budget, rows, total
 from groundplan.console.overview import plan_view
 from groundplan.console.plan_svg import ground_plan
+from groundplan.console.readiness import marks, shares
 from groundplan.console.render import Visitor, failed, page, show, visitor_of
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
+STATUSES = ("ok", "refused", "failed", "cancelled", "crashed")
 
 
 @router.get("/")
@@ -22,14 +27,16 @@ async def overview(request: Request, workload: str | None = None) -> HTMLRespons
         return visitor
     reply = await visitor.api.get("/api/overview")
     if not reply.ok:
-        return failed(reply)
+        return failed(reply, visitor)
     people = await visitor.api.get("/api/people")
-    view = plan_view(reply.body, workload)
+    view = plan_view(reply.body, workload, shares(await readiness_of(visitor)))
     values = {
         "svg": ground_plan(view),
         "view": view,
         "overview": reply.body,
-        "selected": workload,
+        "selected": next((row for row in reply.body["workloads"] if row["name"] == workload), None),
+        "unserved": [row for row in reply.body["workloads"] if row["site"] is None],
+        "pending": visitor.status.get("pending", []),
         "people": people.body["people"] if people.ok else [],
     }
     return await show(request, visitor, "overview.html", "/", **values)
@@ -44,28 +51,68 @@ async def live_plan(request: Request, workload: str | None = None) -> HTMLRespon
     reply = await visitor.api.get("/api/overview")
     if not reply.ok:
         return HTMLResponse("", status_code=reply.status)
-    view = plan_view(reply.body, workload)
+    view = plan_view(reply.body, workload, shares(await readiness_of(visitor)))
     return page("plan_part.html", svg=ground_plan(view), view=view)
 
 
 @router.get("/workloads")
 async def workloads(request: Request) -> HTMLResponse:
-    return await _simple(request, "workloads.html", "/workloads", rows="/api/workloads")
+    visitor = await visitor_of(request)
+    if isinstance(visitor, HTMLResponse):
+        return visitor
+    found = await fetch(visitor, workloads="/api/workloads")
+    if isinstance(found, HTMLResponse):
+        return found
+    ready = shares(await readiness_of(visitor))
+    rows = [{**row, "marks": marks(ready.get(row["name"]))} for row in found["workloads"]]
+    return await show(request, visitor, "workloads.html", "/workloads", rows=rows)
 
 
 @router.get("/workloads/{name}")
 async def workload(request: Request, name: str) -> HTMLResponse:
-    return await _simple(request, "workload.html", "/workloads", workload=f"/api/workloads/{name}")
+    visitor = await visitor_of(request)
+    if isinstance(visitor, HTMLResponse):
+        return visitor
+    found = await fetch(visitor, workload=f"/api/workloads/{quote(name, safe='')}")
+    if isinstance(found, HTMLResponse):
+        return found
+    ready = next((row for row in await readiness_of(visitor, name) if row["workload"] == name), None)
+    budgets = [budget(row) for row in found["workload"]["budgets"]]
+    values = {**found, "readiness": ready, "budgets": budgets}
+    return await show(request, visitor, "workload.html", "/workloads", **values)
 
 
 @router.get("/calls")
 async def calls(request: Request) -> HTMLResponse:
-    return await _simple(request, "calls.html", "/calls", calls="/api/calls")
+    visitor = await visitor_of(request)
+    if isinstance(visitor, HTMLResponse):
+        return visitor
+    chosen = {name: request.query_params.get(name, "").strip()[:320] for name in ("workload", "status", "person")}
+    query = {name: value for name, value in chosen.items() if value}
+    before = request.query_params.get("before", "")
+    reply = await visitor.api.get("/api/calls", **query, **({"before": before} if before else {}))
+    served = await visitor.api.get("/api/workloads")
+    values: dict[str, Any] = {
+        "chosen": chosen,
+        "statuses": STATUSES,
+        "names": [row["name"] for row in served.body["workloads"]] if served.ok else [],
+        "calls": reply.body["calls"] if reply.ok else [],
+        "older": urlencode({**query, "before": reply.body["next"]}) if reply.ok and reply.body["next"] else None,
+        "newest": urlencode(query) if before else None,
+    }
+    return await show(request, visitor, "calls.html", "/calls", problem=None if reply.ok else reply.problem, **values)
 
 
 @router.get("/calls/{call_id}")
-async def receipt(request: Request, call_id: str) -> HTMLResponse:
-    return await _simple(request, "receipt.html", "/calls", call=f"/api/calls/{call_id}")
+async def call(request: Request, call_id: str) -> HTMLResponse:
+    visitor = await visitor_of(request)
+    if isinstance(visitor, HTMLResponse):
+        return visitor
+    found = await fetch(visitor, call=f"/api/calls/{quote(call_id, safe='')}")
+    if isinstance(found, HTMLResponse):
+        return found
+    values = {**found, "steps": receipt.steps(found["call"]), "used": receipt.share_used(found["call"])}
+    return await show(request, visitor, "receipt.html", "/calls", **values)
 
 
 @router.get("/placement")
@@ -77,7 +124,7 @@ async def placement(request: Request) -> HTMLResponse:
     if visitor.status.get("blueprint"):
         reply = await visitor.api.get("/api/blueprints/current")
         if not reply.ok:
-            return failed(reply)
+            return failed(reply, visitor)
         placements = reply.body["content"]["placements"]
     return await show(request, visitor, "placement.html", "/placement", placements=placements)
 
@@ -92,11 +139,27 @@ async def cost(request: Request) -> HTMLResponse:
     visitor = await visitor_of(request)
     if isinstance(visitor, HTMLResponse):
         return visitor
-    found = await _fetch(visitor, cost="/api/cost", days="/api/cost/days")
+    found = await fetch(visitor, cost="/api/cost", days="/api/cost/days")
     if isinstance(found, HTMLResponse):
         return found
-    chart = charts.cost_by_day(found["days"]["days"])
-    return await show(request, visitor, "cost.html", "/cost", chart=chart, **found)
+    shown = rows(found["days"], datetime.now(UTC).date().isoformat())
+    values = {
+        "cost": found["cost"],
+        "rows": shown,
+        "total": total(shown),
+        "budgets": [budget(row) for row in found["cost"]["budgets"]],
+        "chart": charts.cost_by_day(found["days"]),
+    }
+    return await show(request, visitor, "cost.html", "/cost", **values)
+
+
+@router.get("/demo/two-people")
+async def two_people(request: Request) -> HTMLResponse:
+    """The form; its answer comes from the action."""
+    visitor = await visitor_of(request)
+    if isinstance(visitor, HTMLResponse):
+        return visitor
+    return await show(request, visitor, "two_people.html", "/", result=None, changed=None)
 
 
 @router.get("/operations")
@@ -136,7 +199,7 @@ async def kill(request: Request) -> HTMLResponse:
     visitor = await visitor_of(request)
     if isinstance(visitor, HTMLResponse):
         return visitor
-    found = await _fetch(visitor, kills="/api/kill", one="/api/blueprints/current")
+    found = await fetch(visitor, kills="/api/kill", one="/api/blueprints/current")
     if isinstance(found, HTMLResponse):
         return found
     content = found.pop("one")["content"]
@@ -151,19 +214,25 @@ async def _simple(request: Request, template: str, here: str, **paths: str) -> H
     visitor = await visitor_of(request)
     if isinstance(visitor, HTMLResponse):
         return visitor
-    found = await _fetch(visitor, **paths)
+    found = await fetch(visitor, **paths)
     if isinstance(found, HTMLResponse):
         return found
     return await show(request, visitor, template, here, **found)
 
 
-async def _fetch(visitor: Visitor, **paths: str) -> dict[str, Any] | HTMLResponse:
+async def fetch(visitor: Visitor, **paths: str) -> dict[str, Any] | HTMLResponse:
     """Values by name; an answer of one list under the name asked for is unwrapped. The error page where one fails."""
     found: dict[str, Any] = {}
     for name, path in paths.items():
         reply = await visitor.api.get(path)
         if not reply.ok:
-            return failed(reply)
+            return failed(reply, visitor)
         body = reply.body
         found[name] = body[name] if isinstance(body, dict) and isinstance(body.get(name), list) else body
     return found
+
+
+async def readiness_of(visitor: Visitor, workload: str | None = None) -> list[dict[str, Any]]:
+    """Readiness of all workloads or one; nothing where this visitor may not see it."""
+    reply = await visitor.api.get("/api/readiness", **({} if workload is None else {"workload": workload}))
+    return list(reply.body["workloads"]) if reply.ok else []

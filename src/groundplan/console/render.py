@@ -49,6 +49,16 @@ def milliseconds(value: float | None) -> str:
     return f"{value / 1000:.2f} s" if value >= 1000 else f"{value:.0f} ms" if value >= 10 else f"{value:.1f} ms"
 
 
+def period(text: str) -> str:
+    """`2026-11` as `November 2026`, `2026-11-25` as `25 Nov 2026`; `total`, `month` and years as they are."""
+    for given, shown in (("%Y-%m-%d", "%d %b %Y"), ("%Y-%m", "%B %Y")):
+        try:
+            return datetime.strptime(text, given).replace(tzinfo=UTC).strftime(shown)
+        except ValueError:
+            continue
+    return text
+
+
 templates = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"),
     autoescape=select_autoescape(default=True, default_for_string=True),
@@ -56,7 +66,7 @@ templates = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-templates.filters.update(usd=usd, when=when, ms=milliseconds)
+templates.filters.update(usd=usd, when=when, ms=milliseconds, period=period)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +136,15 @@ def page(template: str, *, code: int = 200, **values: Any) -> HTMLResponse:
     return HTMLResponse(templates.get_template(template).render(names), status_code=code)
 
 
-def failed(reply: Reply) -> HTMLResponse:
+def failed(reply: Reply, visitor: Visitor) -> HTMLResponse:
     """The page for an API answer that is an error."""
-    return page("error.html", code=reply.status, problem=reply.problem)
+    return page(
+        "error.html",
+        code=reply.status,
+        problem=reply.problem,
+        session=visitor.session,
+        who=visitor.session["name"],
+        demo=visitor.session["demo"],
+        csrf=visitor.csrf,
+        blueprint=visitor.status.get("blueprint"),
+    )
