@@ -378,6 +378,31 @@ def test_readiness_covers_every_declared_workload(conn: Conn, signing: Signing) 
     assert found["support"].score("placement") == "not measured yet"
 
 
+def test_a_raised_company_budget_takes_effect_with_the_approval_of_finance(conn: Conn, signing: Signing) -> None:
+    budget = "---\nkind: budget\nname: all\ncovers: company\nlimit: 1000 USD/month\n"
+    base = BOTH["a.yaml"] + budget
+    service.genesis(conn, signing, {"a.yaml": base})
+    raised = {"a.yaml": base.replace("1000 USD", "2000 USD").replace("200 USD", "100 USD")}
+    applied = service.apply(conn, signing, "operator", raised)
+    (change,) = [id for id, needs in applied.pending if needs == (Need("company", "finance"),)]
+
+    def limits() -> dict[str, int]:
+        current = service.current(conn)
+        assert current is not None
+        return {item.name: item.limit // 10**12 for item in current.blueprint.budgets}
+
+    assert limits() == {"all": 1000, "assistant": 100}
+    with pytest.raises(Denied):
+        service.approve(conn, signing, approver(conn, "sam"), change)
+    service.approve(conn, signing, approver(conn, "fay"), change)
+    assert limits() == {"all": 2000, "assistant": 100}
+    with pytest.raises(Conflict) as caught:
+        service.withdraw(conn, signing, audit.person_actor(person(conn, "fay")), change)
+    assert caught.value.code == "withdraw_by_lowering"
+    assert service.apply(conn, signing, "operator", {"a.yaml": base}).number is not None
+    assert limits()["all"] == 1000
+
+
 def test_preview_changes_nothing(conn: Conn, signing: Signing) -> None:
     service.genesis(conn, signing, ONLY_PILOT)
     result = service.preview(conn, signing, BOTH)

@@ -123,10 +123,16 @@ def withdraw(conn: Connection[Any], actor: str, change_id: UUID, *, at: datetime
     """Take back what the actor asked for (a pending change) or approved. Returns the change, and whether served content
     has lost its approval by it, so that `release` must make a blueprint without it.
 
-    Raises `NotFound`, `Conflict` (`change_settled`) or `Denied` (`not_yours`).
+    Raises `NotFound`, `Conflict` (`change_settled`, `withdraw_by_lowering`) or `Denied` (`not_yours`).
     """
     change = _found(conn, change_id)
     mine = [a for a in change.approvals if a.stands and audit.person_actor(a.person_id) == actor]
+    if mine and change.state == "applied" and change.type != "workload":
+        raise Conflict(
+            f"{change.subject} was raised by this change and is in force",
+            code="withdraw_by_lowering",
+            hint="Lower it in the workspace and apply; lowering needs no approval.",
+        )
     if mine:
         store.withdraw_approvals(conn, change.id, mine[0].person_id, at)
         _record(conn, "approval.withdrawn", actor, change, at, duties=sorted({a.duty for a in mine}))

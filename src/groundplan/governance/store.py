@@ -117,14 +117,17 @@ def withdraw_approvals(conn: Connection[Any], change: UUID, person: UUID, at: da
 
 
 def holders(conn: Connection[Any], subject: str, duty: str) -> list[Holder]:
-    """Active people who hold a duty for a subject; where nobody does, those who hold it for the company."""
+    """Active people who hold a duty for a subject; where nobody does, those who hold it for the company.
+
+    What concerns the company as a whole is for whoever holds the duty anywhere, where nobody holds it for the company.
+    """
     rows = conn.execute(
         """SELECT p.id, p.email, p.name, d.subject FROM duty d JOIN person p ON p.id = d.person_id
-           WHERE d.duty = %s AND d.subject IN (%s, 'company') AND p.active ORDER BY p.email""",
-        (duty, subject),
+           WHERE d.duty = %s AND (d.subject IN (%s, 'company') OR %s = 'company') AND p.active ORDER BY p.email""",
+        (duty, subject, subject),
     ).fetchall()
     own = [row for row in rows if row[3] == subject]
-    return [Holder(row[0], row[1], row[2]) for row in own or rows]
+    return list(dict.fromkeys(Holder(row[0], row[1], row[2]) for row in own or rows))
 
 
 def active_people(conn: Connection[Any]) -> int:
