@@ -44,7 +44,8 @@ def parameters(model: Path, token: str) -> Any:
     wanted.ui = False
     wanted.endpoint_slots = False
     wanted.endpoint_props = False
-    wanted.n_threads_http = 4
+    # each open connection keeps one of these, idle or not
+    wanted.n_threads_http = 64
     wanted.n_ctx = CONTEXT_TOKENS
     wanted.n_parallel = 1
     wanted.n_gpu_layers = 0
