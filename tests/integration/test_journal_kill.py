@@ -35,9 +35,9 @@ class Scene:
     def __init__(self, home: Home, database: Database, seed: int, limits: dict[str, int]) -> None:
         self.home, self.database, self.limits = home, database, limits
         self.random = random.Random(seed)
-        self.told: list[bytes] = []
         self.files: list[Path] = []
         self.workers = [self.worker(), self.worker()]
+        self.current = list(self.files)
         self.shipper = self.start_shipper()
 
     def worker(self) -> subprocess.Popen[bytes]:
@@ -59,8 +59,11 @@ class Scene:
             kill(self.shipper)
             self.shipper = self.start_shipper()
         else:
+            until(lambda: self.current[number].stat().st_size > 0)
+            time.sleep(self.random.random() * 0.3)
             kill(self.workers[number])
             self.workers[number] = self.worker()
+            self.current[number] = self.files[-1]
 
     def end(self) -> None:
         for process in (*self.workers, self.shipper):
@@ -135,7 +138,11 @@ def check_budgets(scene: Scene, database: Database) -> None:
     assert query(database, "SELECT DISTINCT closed FROM budget_slice") == [(True,)]
 
 
-@pytest.mark.parametrize(("seed", "limits"), [(1, SMALL), (2, LARGE), (3, LARGE)])
+SEEDS = [(1, SMALL), (2, LARGE), (3, LARGE)]
+LONG = [pytest.param(seed, limits, marks=pytest.mark.soak) for seed in range(4, 31) for limits in (SMALL, LARGE)]
+
+
+@pytest.mark.parametrize(("seed", "limits"), [*SEEDS, *LONG])
 def test_killed_at_random_nothing_acknowledged_is_lost(
     database: Database, tmp_path: Path, seed: int, limits: dict[str, int]
 ) -> None:
@@ -144,9 +151,8 @@ def test_killed_at_random_nothing_acknowledged_is_lost(
     create_keys(home)
     scene = Scene(home, database, seed, limits)
     try:
-        time.sleep(1.0)
         for _ in range(6):
-            time.sleep(0.1 + scene.random.random() * 0.5)
+            time.sleep(scene.random.random() * 0.3)
             scene.kill_one()
         for process in scene.workers:
             kill(process)

@@ -9,10 +9,11 @@ fenced is granted nothing any more. Reserving itself is `leases`; taking back wh
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -24,12 +25,15 @@ from psycopg import AsyncConnection
 
 from groundplan.blueprint.model import Budget
 from groundplan.core.clock import Clock, SystemClock
+from groundplan.core.database import first_line
 from groundplan.core.errors import Unavailable
 from groundplan.core.ids import new_id
 from groundplan.core.money import from_decimal, to_decimal
 from groundplan.gateway.journal import Journal
 from groundplan.gateway.leases import Key, Slices, Token
 from groundplan.ledger.model import Charge, Release
+
+log = logging.getLogger(__name__)
 
 RECALL_CHANNEL = "groundplan_recall"
 REFILL_S = 0.25
@@ -43,8 +47,8 @@ _RECALL_S = 0.3
 _CHECK_S = 0.5
 _HEADROOM_CALLS = 16
 
-LOST = (psycopg.OperationalError, psycopg.errors.IdleInTransactionSessionTimeout, TimeoutError)
-"""What a database that is away, restarted, or tired of us raises."""
+LOST = (psycopg.Error, TimeoutError)
+"""What a database that is away, restarted, or tired of us raises. It is logged and tried again; callers are refused."""
 
 # A worker that is stopped (SIGSTOP, a frozen machine) in the middle of a transaction must not keep others from the row.
 NO_IDLE_TRANSACTION = "SET idle_in_transaction_session_timeout = '250ms'"
@@ -132,6 +136,7 @@ class LeaseClient:
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
         self._checked = 0.0
+        self._problem = ""
         slices.on_freed = self._freed
 
     @property
@@ -141,7 +146,7 @@ class LeaseClient:
 
     async def start(self) -> None:
         """Connect if the database is there, and begin to prefetch and to answer recalls."""
-        with suppress(*LOST):
+        with self._noted():
             async with self._busy:
                 await self._connect()
         self._tasks = [asyncio.create_task(self._run_ticks()), asyncio.create_task(self._run_recalls())]
@@ -176,6 +181,17 @@ class LeaseClient:
     async def refill(self, budget: Budget, period: str, need: int) -> bool:
         """Within 250 ms, whether the slice now has `need` (picodollars); reserve at once when it says so."""
         return await self._wait_for(budget, period, need, REFILL_S)
+
+    @contextmanager
+    def _noted(self) -> Iterator[None]:
+        """Log a failure of the database once, not at every try."""
+        try:
+            yield
+        except LOST as error:
+            problem = f"{error.__class__.__name__}: {first_line(error)}"
+            if problem != self._problem:
+                log.warning("budgets cannot be refilled or returned: %s", problem)
+            self._problem = problem
 
     # callers who wait ----------------------------------------------------------------------------------------------
 
@@ -225,7 +241,7 @@ class LeaseClient:
 
     async def _fetch(self, key: Key, demand: _Demand, *, recall: bool) -> bool:
         """Ask the database once for what those who wait lack. Whether anything came."""
-        with suppress(*LOST):
+        with self._noted():
             async with self._busy:
                 lacking = self._lacking(key, demand)
                 return lacking is None or await self._grant(key, demand.budget, *lacking, recall=recall) > 0
@@ -317,7 +333,7 @@ class LeaseClient:
         )
         for budget, period, granted in await cursor.fetchall():
             self._booked((budget, period), from_decimal(granted) - self._granted.get((budget, period), 0))
-        self._connection = connection
+        self._connection, self._problem = connection, ""
         return connection
 
     # releases ------------------------------------------------------------------------------------------------------
@@ -364,7 +380,7 @@ class LeaseClient:
 
     async def _run_recalls(self) -> None:
         while True:
-            with suppress(*LOST):
+            with self._noted():
                 async with await AsyncConnection.connect(self._url, autocommit=True, connect_timeout=2) as listener:
                     await listener.execute(f"LISTEN {RECALL_CHANNEL}")
                     async for notice in listener.notifies():
@@ -386,7 +402,7 @@ class LeaseClient:
     async def _run_ticks(self) -> None:
         while True:
             await asyncio.sleep(_TICK_S)
-            with suppress(*LOST):
+            with self._noted():
                 await self._tick(asyncio.get_running_loop().time())
 
     async def _tick(self, now: float) -> None:

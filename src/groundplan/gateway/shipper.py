@@ -323,6 +323,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="groundplan-shipper", description="Takes journals over into PostgreSQL.")
     parser.add_argument("--home", type=Path, required=True)
     home = Home(parser.parse_args(arguments).home.absolute())
+    os.nice(5)  # answering callers comes first; the journal can wait
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
