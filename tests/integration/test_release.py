@@ -278,6 +278,33 @@ def test_a_withdrawn_approval_takes_the_workload_out_and_rollback_does_not_reviv
     assert served(conn) == ["assistant"]
 
 
+def test_an_ended_pilot_holds_up_neither_a_withdrawal_nor_a_change_nor_a_rollback(
+    conn: Conn, signing: Signing, clock: FixedClock
+) -> None:
+    ((change, _),) = service.genesis(conn, signing, BOTH).pending
+    approve_all(conn, signing, change)
+    clock.time += timedelta(days=100)
+    assert service.withdraw(conn, signing, audit.person_actor(person(conn, "maria")), change).number == 3
+    current = service.current(conn)
+    assert current is not None
+    assert [item.name for item in current.blueprint.budgets] == ["assistant"]
+    retired = {"a.yaml": BOTH["a.yaml"].replace("stage: production", "stage: retired")}
+    service.apply(conn, signing, "operator", retired)
+    assert service.rollback(conn, signing, "operator", 1).number is not None
+
+
+def test_withdrawing_an_approval_of_older_content_leaves_the_newer_served(conn: Conn, signing: Signing) -> None:
+    ((change, _),) = service.genesis(conn, signing, BOTH).pending
+    approve_all(conn, signing, change)
+    dearer = {"a.yaml": BOTH["a.yaml"].replace("50 USD/month", "60 USD/month")}
+    ((other, _),) = service.apply(conn, signing, "operator", dearer).pending
+    approve_all(conn, signing, other)
+    assert service.withdraw(conn, signing, audit.person_actor(person(conn, "sam")), change).number is None
+    assert served(conn) == ["assistant", "support"]
+    with pytest.raises(Conflict):
+        service.rollback(conn, signing, "operator", 2)
+
+
 def test_withdrawn_content_can_be_approved_anew(conn: Conn, signing: Signing) -> None:
     ((change, _),) = service.genesis(conn, signing, BOTH).pending
     approve_all(conn, signing, change)

@@ -112,6 +112,8 @@ def test_an_expired_pilot_is_refused() -> None:
     after = dataclasses.replace(PILOT, expires=TODAY - timedelta(days=1))
     (problem,) = decide_workload(None, after, caps=CAPS, standing=NOTHING, today=TODAY).refusals
     assert problem.code == "stage_expired"
+    served = decide_workload(after, after, caps=CAPS, standing=NOTHING, today=TODAY)
+    assert served.refusals == (), "gateways refuse its calls; it does not hold up other changes"
 
 
 def test_raising_a_shared_budget_needs_finance() -> None:

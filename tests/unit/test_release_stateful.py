@@ -18,7 +18,7 @@ from groundplan.governance.model import Standing
 from groundplan.placement.solve import verify
 from groundplan.release import units
 from groundplan.release.model import Current, Plan
-from groundplan.release.plan import plan
+from groundplan.release.plan import plan, without
 
 OWNERS = ", ".join(f"{duty}: ana@acme.example" for duty in DUTIES)
 START = date(2026, 11, 25)
@@ -137,7 +137,7 @@ class Releases(RuleBasedStateMachine):
         if found and self.declared:
             self.approved.discard(found[0])
             self.revoked.add(found[0])
-            self._apply(self.declared)
+            self.history.append(Current(without(self.served, found[0][0].partition("/")[2]), self.declared))
 
     @rule(days=st.integers(1, 100))
     def wait(self, days: int) -> None:

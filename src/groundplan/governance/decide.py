@@ -22,15 +22,18 @@ def decide_workload(
     """What it takes to serve `after` where `before` is served now (None: not served).
 
     Production, and an experiment or pilot beyond `caps`, need approvals unless exactly this content is served already
-    or was approved before. At genesis the caps on people, calls and days are taken as declared.
+    or was approved before. What has ended is refused unless it is served already (gateways refuse its calls then), so
+    that it holds up nothing else. At genesis the caps on people, calls and days are taken as declared.
     """
     if after.stage not in SERVED:
         return Decision()
-    if after.stage != "production" and after.expires is not None and after.expires < today:
-        return Decision(refusals=(_expired(after),))
     if standing.forbids(after.subject, after.digest):
         before = None
-    elif standing.allows(after.subject, after.digest) or (before is not None and before.digest == after.digest):
+    elif before is not None and before.digest == after.digest:
+        return Decision()
+    if after.stage != "production" and after.expires is not None and after.expires < today:
+        return Decision(refusals=(_expired(after),))
+    if standing.allows(after.subject, after.digest):
         return Decision()
     if after.stage == "production" or beyond(before, after, caps, today, genesis):
         return Decision(needs=_needs(before, after))

@@ -18,7 +18,7 @@ from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Problem
 from groundplan.economics.price import known_price
 from groundplan.governance import decide
-from groundplan.governance.model import Need, Standing
+from groundplan.governance.model import Standing
 from groundplan.placement.solve import verify
 from groundplan.release import units
 from groundplan.release.compile import (
@@ -285,6 +285,19 @@ def _settled_at_genesis(workspace: Workspace, current: Current | None) -> list[P
     return found
 
 
-def needs_of(pending: Iterable[Pending]) -> tuple[Need, ...]:
-    """All needs, each once."""
-    return tuple(dict.fromkeys(need for item in pending for need in item.needs))
+def without(blueprint: bp.Blueprint, name: str) -> bp.Blueprint:
+    """The same blueprint less one workload, its own budgets and what only it used; numbered one higher.
+
+    Nothing is compiled anew, so that taking something out can never be held up by anything else.
+    """
+    workloads = [item for item in blueprint.workloads if item.name != name]
+    used = {source for item in workloads if item.grounding for source in item.grounding.sources}
+    return msgspec.structs.replace(
+        blueprint,
+        number=blueprint.number + 1,
+        rollback_of=None,
+        workloads=workloads,
+        sources=[item for item in blueprint.sources if item.name in used],
+        budgets=[item for item in blueprint.budgets if not units.is_own(item, name)],
+        placements=[item for item in blueprint.placements if item.workload != name],
+    )

@@ -31,7 +31,7 @@ from groundplan.governance.service import Approver, Wanted
 from groundplan.release import people, store, units
 from groundplan.release.compile import Prices, declared_or_listed
 from groundplan.release.model import Applied, Current, Pending, Plan, difference_json, field_json
-from groundplan.release.plan import plan
+from groundplan.release.plan import plan, without
 from groundplan.release.store import StoredBlueprint
 
 Files = Mapping[str, str]
@@ -175,11 +175,12 @@ def withdraw(conn: Connection[Any], signing: Signing, actor: str, change_id: UUI
     if not lost:
         waits = ((change.id, change.waits_for),) if change.state == "pending" else ()
         return Applied(None, waits)
-    workspace = load_files(stored.sources)
-    left_out = frozenset({change.subject}) if change.type == "workload" else frozenset()
-    result = _accepted(_plan(signing, workspace, _current(stored), governance.standing(conn), left_out=left_out))
+    served = decode(stored.body)
+    if (change.subject, change.digest) not in set(units.served_units(served)):
+        return Applied(None)
     request = _Request(actor, f"approval of change {change.id} withdrawn", stored.sources, at)
-    return _release(conn, signing, workspace, stored, result, request)
+    blueprint = without(served, change.subject.partition("/")[2])
+    return Applied(_store(conn, signing, stored, blueprint, request, [f"removed {change.subject}"], []))
 
 
 def rollback(
@@ -202,7 +203,8 @@ def rollback(
     workspace, old = load_files(target.sources), decode(target.body)
     served = _current(stored)
     standing = _standing_then(governance.standing(conn), old, served.blueprint)
-    lost = _lost(old, standing, store.killed_since(conn, target.created_at), signing.clock.now().date())
+    killed = store.killed_since(conn, target.created_at)
+    lost = _lost(old, served.blueprint, standing, killed, signing.clock.now().date())
     result = _plan(signing, workspace, served, standing, left_out=frozenset(lost))
     for item in result.pending:
         if item.subject in {units.workload_subject(workload.name) for workload in old.workloads}:
@@ -282,7 +284,8 @@ def _release(
     if result.blueprint is None:
         raise Invalid("this plan is refused", code="plan_refused", hint="Look at its refusals.")
     blueprint = msgspec.structs.replace(result.blueprint, rollback_of=request.rollback_of)
-    number = _store(conn, signing, stored, blueprint, result, request)
+    changed = [f"{item.type} {item.subject}" for item in result.differences]
+    number = _store(conn, signing, stored, blueprint, request, changed, [item.subject for item in result.pending])
     if settled is not None:
         changes.set_state(conn, [settled.id], "applied", request.at, number or (stored.number if stored else None))
     waiting = governance.request(
@@ -303,8 +306,9 @@ def _store(
     signing: Signing,
     stored: StoredBlueprint | None,
     blueprint: bp.Blueprint,
-    result: Plan,
     request: _Request,
+    changed: list[str],
+    pending: list[str],
 ) -> int | None:
     """Sign and store a blueprint with its audit entry; None where it says the same as the one that is served."""
     if stored is not None and request.rollback_of is None:
@@ -338,8 +342,8 @@ def _store(
             "digest": digest(body),
             "reason": request.reason,
             "rollback_of": request.rollback_of,
-            "pending": [item.subject for item in result.pending],
-            "changes": [f"{item.type} {item.subject}" for item in result.differences][:200],
+            "pending": pending,
+            "changes": changed[:200],
         },
         at=request.at,
     )
@@ -361,9 +365,12 @@ def _standing_then(standing: Standing, old: bp.Blueprint, served: bp.Blueprint) 
     return Standing(standing.approved | frozenset(then), standing.revoked)
 
 
-def _lost(old: bp.Blueprint, standing: Standing, killed: Mapping[str, str], today: date) -> dict[str, str]:
+def _lost(
+    old: bp.Blueprint, served: bp.Blueprint, standing: Standing, killed: Mapping[str, str], today: date
+) -> dict[str, str]:
     """Subject -> why it may not come back, for every workload of an old blueprint."""
     lost: dict[str, str] = {}
+    still = {(item.name, item.expires) for item in served.workloads}
     for workload in old.workloads:
         subject = units.workload_subject(workload.name)
         scopes = [scope for scope in _scopes(old, workload) if scope in killed]
@@ -371,9 +378,13 @@ def _lost(old: bp.Blueprint, standing: Standing, killed: Mapping[str, str], toda
             lost[subject] = "an approval was withdrawn"
         elif scopes:
             lost[subject] = f"{scopes[0]} was stopped: {killed[scopes[0]]}"
-        elif workload.expires and workload.expires < today.isoformat() and workload.stage != "production":
+        elif _ended(workload, today) and (workload.name, workload.expires) not in still:
             lost[subject] = f"it ended on {workload.expires}"
     return lost
+
+
+def _ended(workload: bp.Workload, today: date) -> bool:
+    return bool(workload.stage != "production" and workload.expires and workload.expires < today.isoformat())
 
 
 def _scopes(blueprint: bp.Blueprint, workload: bp.Workload) -> Iterable[str]:
