@@ -58,17 +58,25 @@ def encode_bundle(entries: Sequence[bytes]) -> bytes:
 
 def decode_bundle(data: bytes) -> list[bytes]:
     """The entries of a bundle; raises `Invalid` (`bundle_damaged`) where the lengths do not add up."""
+    entries, whole = readable(data)
+    if not whole:
+        raise Invalid(
+            "an entry bundle ends in the middle of an entry", code="bundle_damaged", hint="Restore it from a copy."
+        )
+    return entries
+
+
+def readable(data: bytes) -> tuple[list[bytes], bool]:
+    """(the entries of a bundle up to the first that is not whole, whether all are)"""
     entries: list[bytes] = []
     position, end = 0, len(data)
     while position < end:
         start = position + 2
         position = start + int.from_bytes(data[position:start], "big")
         if position > end or start > end:
-            raise Invalid(
-                "an entry bundle ends in the middle of an entry", code="bundle_damaged", hint="Restore it from a copy."
-            )
+            return entries, False
         entries.append(data[start:position])
-    return entries
+    return entries, True
 
 
 def partials(folder: Path, level: Level, index: int) -> list[tuple[int, Path]]:

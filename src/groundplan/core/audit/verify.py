@@ -7,14 +7,26 @@ newest one, or the only one, is shown by a checkpoint that somebody else kept (`
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from groundplan.core.audit.checkpoint import Checkpoint, Note, VerifierKey, parse_checkpoint, parse_key, parse_note
-from groundplan.core.audit.merkle import EMPTY_ROOT, root_of, verify_inclusion
+from groundplan.core.audit.merkle import EMPTY_ROOT, leaf_hash, root_of, verify_inclusion
 from groundplan.core.audit.merkle import inclusion_proof as path_of
-from groundplan.core.audit.tiles import WIDTH, Tiles, encode_bundle, last_tile, levels_of, partials, tile_path, tiles_of
+from groundplan.core.audit.tiles import (
+    WIDTH,
+    Level,
+    Tiles,
+    encode_bundle,
+    last_tile,
+    levels_of,
+    partials,
+    readable,
+    tile_path,
+    tiles_of,
+)
 from groundplan.core.errors import GroundplanError, Invalid, NotFound
 
 MOST_PROBLEMS = 100
@@ -65,7 +77,7 @@ class InclusionProof:
             key = _key(public_key, point.origin)
         except Invalid:
             return False
-        leaf = hashlib.sha256(b"\x00" + self.entry).digest()
+        leaf = leaf_hash(self.entry)
         return note.signed_by(key) and verify_inclusion(self.index, point.size, leaf, self.hashes, point.root)
 
 
@@ -149,10 +161,12 @@ class _Check:
         self.problems.append(LogProblem(where, message))
 
     def told(self) -> tuple[LogProblem, ...]:
-        rest = len(self.problems) - MOST_PROBLEMS
+        """The problems, those of entries first and in their order."""
+        found = sorted(self.problems, key=lambda told: told.where if isinstance(told.where, int) else sys.maxsize)
+        rest = len(found) - MOST_PROBLEMS
         if rest <= 0:
-            return tuple(self.problems)
-        return (*self.problems[:MOST_PROBLEMS], LogProblem("…", f"and {rest} more problems"))
+            return tuple(found)
+        return (*found[:MOST_PROBLEMS], LogProblem("…", f"and {rest} more problems"))
 
     def signature(self, folder: Path, note: Note, point: Checkpoint, given: bytes | None) -> str:
         content = given if given is not None else _own_key(folder)
@@ -204,8 +218,8 @@ class _Check:
 
     def _bundle(self, index: int, width: int, size: int) -> bytes:
         """Check one bundle against its hash tile, the tile against the one above; return the root to go on with."""
-        leaves = self._leaves(index, width)
         hashes = self._hashes(0, index, width)
+        leaves = self._leaves(index, width, hashes)
         if leaves == hashes and leaves is not None:
             return root_of(leaves)
         above = self._above(index, width, size)
@@ -219,15 +233,20 @@ class _Check:
             self._compare(index * WIDTH, leaves, hashes)
         return root_of(hashes)
 
-    def _leaves(self, index: int, width: int) -> list[bytes] | None:
+    def _leaves(self, index: int, width: int, hashes: Sequence[bytes] | None) -> list[bytes] | None:
         first = index * WIDTH
         sha256 = hashlib.sha256
         try:
             return [sha256(b"\x00" + entry).digest() for entry in self.tiles.entries(index, width)]
         except NotFound as error:
             self.add(first, f"entries {first} to {first + width - 1} are missing: {error.message}")
-        except (GroundplanError, OSError) as error:
-            self.add(first, f"entries {first} to {first + width - 1} cannot be read: {error}")
+        except Invalid:
+            entries, _ = readable(self.tiles.read("entries", index, width))
+            pairs = enumerate(zip(entries, hashes or [], strict=False))
+            broken = next((at for at, (entry, hash) in pairs if leaf_hash(entry) != hash), len(entries))
+            self.add(first + broken, "the entry or its length was altered; the rest of its bundle cannot be read")
+        except OSError as error:
+            self.add(first, f"entries {first} to {first + width - 1} cannot be read: {error.strerror}")
         return None
 
     def _hashes(self, level: int, index: int, width: int) -> list[bytes] | None:
@@ -251,6 +270,10 @@ class _Check:
 
     def _compare(self, first: int, leaves: Sequence[bytes], hashes: Sequence[bytes]) -> None:
         """Name the entries of one bundle that differ from the hashes they were logged with."""
+        if len(leaves) == len(hashes):
+            wrong = enumerate(zip(leaves, hashes, strict=True))
+            self.foreign.update({first + at: leaf for at, (leaf, hash) in wrong if leaf != hash})
+            return
         present, wanted = set(leaves), set(hashes)
         for offset, hash in enumerate(hashes):
             if hash in present:
@@ -262,16 +285,14 @@ class _Check:
         for leaf in leaves[len(hashes) :]:
             if leaf not in wanted:
                 self.add(first + len(hashes), "an entry was added that was never logged")
-        kept = [leaf for leaf in leaves if leaf in wanted]
+        kept = list(dict.fromkeys(leaf for leaf in leaves if leaf in wanted))
         expected = [hash for hash in hashes if hash in present]
-        if kept == expected:
-            return
+        if sum(leaf in wanted for leaf in leaves) > len(kept):
+            self.add(first, "an entry stands in this bundle more than once")
         places = {hash: first + offset for offset, hash in enumerate(hashes)}
-        for hash, leaf in zip(expected, kept, strict=False):
+        for hash, leaf in zip(expected, kept, strict=True):
             if hash != leaf:
                 self.add(places[hash], f"the entry was reordered: entry {places[leaf]} stands in its place")
-        if len(kept) > len(expected):
-            self.add(first, "an entry stands here more than once")
 
     def _name_foreign(self, size: int) -> None:
         """Say of each entry that does not belong where it stands whether it is altered or comes from elsewhere."""
@@ -317,11 +338,21 @@ class _Check:
                 continue
             try:
                 whole = self.tiles.read(level, index, width)
-                changed = [path for path in older if not whole.startswith(path.read_bytes())]
+                copies = {path: path.read_bytes() for path in older}
             except (GroundplanError, OSError):
                 continue
-            for path in changed:
-                self.add(str(path.relative_to(self.tiles.folder)), "an older copy of this tile was altered")
+            for path, data in copies.items():
+                if not whole.startswith(data):
+                    name = str(path.relative_to(self.tiles.folder))
+                    self._older_copy(level, index, name, data, whole)
+
+    def _older_copy(self, level: Level, index: int, name: str, data: bytes, whole: bytes) -> None:
+        if level != "entries":
+            self.add(name, "an older copy of this tile was altered")
+            return
+        pairs = enumerate(zip(readable(data)[0], readable(whole)[0], strict=False))
+        at = next((at for at, (old, new) in pairs if old != new), len(readable(data)[0]))
+        self.add(index * WIDTH + at, f"the entry was altered in an older copy, {name}")
 
     def continues(self, data: bytes, point: Checkpoint, public_key: bytes | None) -> None:
         """Check that the log continues a checkpoint from elsewhere."""
