@@ -136,6 +136,21 @@ async def test_two_workers_fill_a_budget_exactly(
         assert granted * PICO <= limit
 
 
+async def test_a_replay_does_not_depend_on_the_worker(
+    database: Database, tmp_path: Path, model: tuple[ScriptedModel, int]
+) -> None:
+    model[0].script = Script(latency_ms=50)
+    async with installation(database, tmp_path) as stack:
+        stack.apply(blueprint(1, [deployment("one", model[1])], [workload("assistant", ["one"])]))
+        stack.start(2)
+        await stack.ready()
+        key = stack.key()
+        first = await stack.chat(key, headers={"idempotency_key": "k"})
+        replies = await asyncio.gather(*(stack.chat(key, headers={"idempotency_key": "k"}) for _ in range(40)))
+        assert {reply.body for reply in replies} == {first.body}
+        assert model[0].counted == 1
+
+
 async def test_quotas_of_calls_and_people(database: Database, tmp_path: Path, model: tuple[ScriptedModel, int]) -> None:
     async with installation(database, tmp_path) as stack:
         limits = workload("assistant", ["one"], calls_per_day=3, people=1)

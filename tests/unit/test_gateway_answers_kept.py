@@ -11,7 +11,8 @@ from groundplan.blueprint.model import Deployment, Rates
 from groundplan.core.errors import Conflict
 from groundplan.core.ids import new_id
 from groundplan.gateway.health import Health
-from groundplan.gateway.idempotency import DAY_SECONDS, MEMORY_BYTES, MEMORY_SECONDS, Answers, Kept
+from groundplan.gateway.idempotency import DAY_SECONDS, MEMORY_BYTES, MEMORY_SECONDS, Answers, Holder, Kept
+from groundplan.gateway.sharing import AnswerDesk, fetch
 
 ONE, TWO, BODY = b"1" * 32, b"2" * 32, b"b" * 32
 NOW = 1_700_000_000.0
@@ -21,8 +22,17 @@ def kept(body: bytes = b"answer") -> Kept:
     return Kept(200, b"", b"", body)
 
 
+HOLDER = Holder(1, b"t" * 32)
+
+
+def made(folder: Path) -> Answers:
+    answers = Answers(folder, new_id(), NOW)
+    answers.open(HOLDER)
+    return answers
+
+
 async def test_a_duplicate_waits_for_the_first_and_gets_its_answer(tmp_path: Path) -> None:
-    answers = Answers(tmp_path, new_id(), NOW)
+    answers = made(tmp_path)
     assert await answers.begin(ONE, BODY, NOW) is None
     second = asyncio.create_task(answers.begin(ONE, BODY, NOW))
     await asyncio.sleep(0)
@@ -33,7 +43,7 @@ async def test_a_duplicate_waits_for_the_first_and_gets_its_answer(tmp_path: Pat
 
 
 async def test_a_duplicate_of_a_call_that_sent_nothing_becomes_the_first(tmp_path: Path) -> None:
-    answers = Answers(tmp_path, new_id(), NOW)
+    answers = made(tmp_path)
     assert await answers.begin(ONE, BODY, NOW) is None
     second = asyncio.create_task(answers.begin(ONE, BODY, NOW))
     await asyncio.sleep(0)
@@ -42,35 +52,59 @@ async def test_a_duplicate_of_a_call_that_sent_nothing_becomes_the_first(tmp_pat
 
 
 async def test_another_body_is_a_conflict(tmp_path: Path) -> None:
-    answers = Answers(tmp_path, new_id(), NOW)
+    answers = made(tmp_path)
     await answers.begin(ONE, BODY, NOW)
     with pytest.raises(Conflict) as caught:
         await answers.begin(ONE, b"c" * 32, NOW)
     assert caught.value.code == "idempotency_mismatch"
 
 
-async def test_another_worker_and_a_restarted_one_refuse_for_a_day(tmp_path: Path) -> None:
-    first, second = Answers(tmp_path, new_id(), NOW), Answers(tmp_path, new_id(), NOW)
+async def test_another_worker_and_a_restarted_one_find_who_had_it_for_a_day(tmp_path: Path) -> None:
+    first, second = made(tmp_path), made(tmp_path)
     assert await first.begin(ONE, BODY, NOW) is None
     assert await second.begin(ONE, BODY, NOW) is None
-    first.mark(ONE, NOW)
-    with pytest.raises(Conflict) as caught:
-        second.mark(ONE, NOW)
-    assert caught.value.code == "idempotency_replayed"
+    assert first.mark(ONE, NOW) == []
+    assert second.mark(ONE, NOW) == [HOLDER]
+    assert await second.give(ONE, BODY) is None
     first.close()
-    later = Answers(tmp_path, new_id(), NOW)
+    later = made(tmp_path)
     await later.begin(ONE, BODY, NOW + 60)
-    with pytest.raises(Conflict):
-        later.mark(ONE, NOW + 60)
+    assert later.mark(ONE, NOW + 60) == [HOLDER, HOLDER]
     later.forget(ONE)
     await later.begin(ONE, BODY, NOW + DAY_SECONDS + 1)
-    later.mark(ONE, NOW + DAY_SECONDS + 1)
+    assert later.mark(ONE, NOW + DAY_SECONDS + 1) == []
     later.close()
     second.close()
 
 
+async def test_one_worker_gives_another_what_it_keeps_and_nothing_without_the_token(tmp_path: Path) -> None:
+    first, second = Answers(tmp_path, new_id(), NOW), made(tmp_path)
+    desk = AnswerDesk(first)
+    await desk.open()
+    await first.begin(ONE, BODY, NOW)
+    first.mark(ONE, NOW)
+    await second.begin(ONE, BODY, NOW)
+    (holder,) = second.mark(ONE, NOW)
+    asked = asyncio.create_task(fetch([holder], ONE, BODY))
+    await asyncio.sleep(0.05)
+    first.keep(ONE, kept())
+    assert await asked == kept()
+    for wrong, digest, body, code in (
+        (Holder(holder.port, b"x" * 32), ONE, BODY, "idempotency_replayed"),
+        (Holder(9, holder.token), ONE, BODY, "idempotency_replayed"),
+        (holder, TWO, BODY, "idempotency_replayed"),
+        (holder, ONE, b"c" * 32, "idempotency_mismatch"),
+    ):
+        with pytest.raises(Conflict) as caught:
+            await fetch([wrong], digest, body)
+        assert caught.value.code == code
+    await desk.close()
+    first.close()
+    second.close()
+
+
 async def test_memory_is_bounded_by_time_and_size_but_the_key_stays_used(tmp_path: Path) -> None:
-    answers = Answers(tmp_path, new_id(), NOW)
+    answers = made(tmp_path)
     for digest, body, at in ((ONE, b"x", NOW), (TWO, bytes(MEMORY_BYTES + 1), NOW + 1)):
         assert await answers.begin(digest, BODY, at) is None
         answers.mark(digest, at)
@@ -84,7 +118,7 @@ async def test_memory_is_bounded_by_time_and_size_but_the_key_stays_used(tmp_pat
 async def test_a_torn_entry_of_another_worker_is_read_when_it_is_whole(tmp_path: Path) -> None:
     other = tmp_path / f"idempotency-{new_id()}.log"
     other.write_bytes(ONE[:20])
-    answers = Answers(tmp_path, new_id(), NOW)
+    answers = made(tmp_path)
     await answers.begin(TWO, BODY, NOW)
     answers.mark(TWO, NOW)
     answers.close()

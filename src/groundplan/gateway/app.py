@@ -35,6 +35,7 @@ from groundplan.gateway.leases import Slices
 from groundplan.gateway.live import LiveView
 from groundplan.gateway.pipeline import Pipeline
 from groundplan.gateway.server import Server
+from groundplan.gateway.sharing import AnswerDesk
 from groundplan.gateway.targets import Targets
 
 DRAIN_SECONDS = 15.0
@@ -53,6 +54,8 @@ async def serve(home: Home, listening: socket.socket, slot: int) -> int:
     live = LiveView(url, home, epoch, clock, slices)
     leases = LeaseClient(url, epoch, journal, slices, home=home.root, clock=clock)
     answers = Answers(home.journal, epoch, clock.now().timestamp())
+    desk = AnswerDesk(answers)
+    await desk.open()
     gateway = Gateway(
         epoch=epoch,
         loop=loop,
@@ -81,6 +84,7 @@ async def serve(home: Home, listening: socket.socket, slot: int) -> int:
     following.cancel()
     with suppress(asyncio.CancelledError):
         await following
+    await desk.close()
     await leases.close()
     await journal.close()
     await live.close()

@@ -21,6 +21,17 @@ MEMORY_SECONDS = 600.0
 DAY_SECONDS = 86_400.0
 MEMORY_BYTES = 32 << 20
 _ENTRY = struct.Struct(">32sd")
+_HEAD = struct.Struct(">32s4sHxx")
+"""Of the file: token and port of its worker, as large as an entry."""
+_MAGIC = b"gpik"
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Where a worker hands out its answers."""
+
+    port: int
+    token: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +50,8 @@ class _Entry:
     at: float
     answer: asyncio.Future[Kept | None]
     size: int = 0
+    marked: bool = False
+    """Nobody else had the key when this worker wrote it down: it is this worker's to answer."""
 
 
 @dataclass(slots=True)
@@ -46,6 +59,7 @@ class _Reader:
     """How far another worker's file was read."""
 
     position: int = 0
+    holder: Holder | None = None
     seen: dict[bytes, float] = field(default_factory=dict)
 
 
@@ -57,29 +71,79 @@ class Answers:
         self._path = folder / f"idempotency-{epoch}.log"
         self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
         self._others: dict[str, _Reader] = {}
+        self._evicted: dict[bytes, float] = {}
         self._bytes = 0
         self._file: int | None = None
         self._forget_old_files(now)
 
+    def open(self, holder: Holder) -> None:
+        """Start this worker's file, saying where its answers can be had. Raises `Unavailable`."""
+        try:
+            self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            os.write(self._file, _HEAD.pack(holder.token, _MAGIC, holder.port))
+        except OSError as error:
+            raise _unwritable() from error
+
     async def begin(self, digest: bytes, body: bytes, now: float) -> Kept | None:
-        """None: the caller is the first and must `keep` or `forget`. Otherwise the first one's answer.
+        """None: the caller is the first here and must `keep` or `forget`. Otherwise the first one's answer.
 
         Raises `Conflict` for another body, or an answer that is not in memory any more.
         """
         while True:
             entry = self._entries.get(digest)
             if entry is None:
-                self._claim(digest, body, now)
+                self._evict(now)
+                if now - self._evicted.get(digest, now - DAY_SECONDS) < DAY_SECONDS:
+                    raise Conflict(
+                        "this Idempotency-Key was used before, and its answer is not in memory any more",
+                        code="idempotency_replayed",
+                        hint="The first call may have been billed; use a new key to ask again.",
+                    )
+                self._entries[digest] = _Entry(body, now, asyncio.get_running_loop().create_future())
                 return None
-            if entry.body != body:
-                raise Conflict(
-                    "this Idempotency-Key was used for another request",
-                    code="idempotency_mismatch",
-                    hint="Use a new key for each different request.",
-                )
-            kept = await asyncio.shield(entry.answer)
+            kept = await self._answer(entry, body)
             if kept is not None:
                 return kept
+
+    async def give(self, digest: bytes, body: bytes) -> Kept | None:
+        """For another worker: the answer when it is there, None when it is not this worker's. Raises `Conflict`."""
+        entry = self._entries.get(digest)
+        if entry is None or not entry.marked:
+            return None
+        return await self._answer(entry, body)
+
+    async def _answer(self, entry: _Entry, body: bytes) -> Kept | None:
+        if entry.body != body:
+            raise Conflict(
+                "this Idempotency-Key was used for another request",
+                code="idempotency_mismatch",
+                hint="Use a new key for each different request.",
+            )
+        return await asyncio.shield(entry.answer)
+
+    def mark(self, digest: bytes, now: float) -> list[Holder]:
+        """Write the key down, before anything is sent for it. Whoever wrote it before is returned, and may have the
+        answer.
+
+        Raises `Unavailable` when it cannot be written.
+        """
+        if self._file is None:
+            raise _unwritable()
+        try:
+            # written before reading: of two workers with the same key at once at least one sees the other
+            os.write(self._file, _ENTRY.pack(digest, now))
+            self._read_others()
+        except OSError as error:
+            raise _unwritable() from error
+        holders = [
+            reader.holder or Holder(0, b"")
+            for reader in self._others.values()
+            if now - reader.seen.get(digest, now - DAY_SECONDS) < DAY_SECONDS
+        ]
+        entry = self._entries.get(digest)
+        if not holders and entry is not None:
+            entry.marked = True
+        return holders
 
     def keep(self, digest: bytes, kept: Kept) -> None:
         """The answer of the first call, for those that wait and those to come."""
@@ -94,46 +158,23 @@ class Answers:
     def forget(self, digest: bytes) -> None:
         """Nothing was sent for this key: the next request with it is a first one."""
         entry = self._entries.pop(digest, None)
-        if entry is not None and not entry.answer.done():
+        if entry is None:
+            return
+        self._bytes -= entry.size
+        if not entry.answer.done():
             entry.answer.set_result(None)
-
-    def _claim(self, digest: bytes, body: bytes, now: float) -> None:
-        self._evict(now)
-        self._refuse_used(digest, now)
-        self._entries[digest] = _Entry(body, now, asyncio.get_running_loop().create_future())
-
-    def mark(self, digest: bytes, now: float) -> None:
-        """Write the key down, before anything is sent for it. Raises `Conflict` where another worker has,
-        `Unavailable`."""
-        try:
-            if self._file is None:
-                self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-            # written before reading: of two workers with the same key at once at least one sees the other
-            os.write(self._file, _ENTRY.pack(digest, now))
-            self._read_others()
-        except OSError as error:
-            raise Unavailable(
-                "the Idempotency-Key cannot be written down", code="journal_unavailable", hint="Check the disk of HOME."
-            ) from error
-        self._refuse_used(digest, now)
-
-    def _refuse_used(self, digest: bytes, now: float) -> None:
-        if any(now - reader.seen.get(digest, -DAY_SECONDS) < DAY_SECONDS for reader in self._others.values()):
-            raise Conflict(
-                "this Idempotency-Key was used before, and its answer is not in memory any more",
-                code="idempotency_replayed",
-                hint="The first call may have been billed; use a new key to ask again.",
-            )
 
     def _evict(self, now: float) -> None:
         """Drop what is too old or too much; a dropped key is remembered as used."""
         while self._entries:
             digest, entry = next(iter(self._entries.items()))
             if not entry.answer.done() or (now - entry.at < MEMORY_SECONDS and self._bytes <= MEMORY_BYTES):
-                return
+                break
             del self._entries[digest]
             self._bytes -= entry.size
-            self._others.setdefault("", _Reader()).seen[digest] = entry.at
+            self._evicted[digest] = entry.at
+        while self._evicted and now - next(iter(self._evicted.values())) > DAY_SECONDS:
+            del self._evicted[next(iter(self._evicted))]
 
     def _read_others(self) -> None:
         for path in self._folder.glob("idempotency-*.log"):
@@ -151,6 +192,9 @@ class Answers:
         except FileNotFoundError:
             return
         whole = len(data) // _ENTRY.size * _ENTRY.size
+        if not reader.position and whole:
+            token, magic, port = _HEAD.unpack(data[: _HEAD.size])
+            reader.holder = Holder(port, token) if magic == _MAGIC else None
         reader.position += whole
         reader.seen.update(_ENTRY.iter_unpack(data[:whole]))
 
@@ -166,3 +210,9 @@ class Answers:
         if self._file is not None:
             os.close(self._file)
             self._file = None
+
+
+def _unwritable() -> Unavailable:
+    return Unavailable(
+        "the Idempotency-Key cannot be written down", code="journal_unavailable", hint="Check the disk of HOME."
+    )

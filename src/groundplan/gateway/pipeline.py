@@ -166,8 +166,10 @@ async def run(gateway: Gateway, exchange: Exchange) -> None:
     steps.append(("admit", (clock() - exchange.started) // 1000))
     await ground(gateway, exchange)
     steps.append(("ground", (clock() - exchange.started) // 1000))
-    if exchange.idempotency is not None:
-        gateway.answers.mark(exchange.idempotency, gateway.clock.now().timestamp())
+    kept = await cache.elsewhere(gateway, exchange)
+    if kept is not None:
+        _replay(gateway, exchange, kept)
+        return
     await serve(gateway, exchange)
 
 

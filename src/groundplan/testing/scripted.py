@@ -33,6 +33,7 @@ from groundplan.gateway.server import Refusal, Request, Response, Server
 
 MODES = ("ok", "down", "error", "stall", "cut", "miscount", "slow")
 _encode = msgspec.json.Encoder().encode
+_HEADING = re.compile(r"(?m)^#+ .*$")
 _PASSAGE = re.compile(r"^\[(\d+)\][^\n]*\n(.+?)(?=^\[\d+\]|\Z)", re.MULTILINE | re.DOTALL)
 _EVENT_STREAM = b"content-type: text/event-stream\r\ncache-control: no-cache\r\n"
 
@@ -84,7 +85,7 @@ def answer_text(messages: list[tuple[str, str]]) -> str:
     for role, text in messages:
         found = _PASSAGE.search(text) if role == "system" else None
         if found:
-            passage = " ".join(found[2].split())
+            passage = " ".join(_HEADING.sub(" ", found[2]).split()) or " ".join(found[2].split())
             best = _closest_sentence(question, passage)
             return f"According to the passage [{found[1]}]: {best}"
     words = " ".join(question.split())[:200]
