@@ -188,8 +188,9 @@ def why_not(placement: Placement | None, chosen_site: str | None) -> dict[str, s
 
 
 def _serving_site(figures: Figures, workload: str) -> str | None:
+    """Where the newest answer came from, so that an outage shows with the first call that it moves."""
     answered = [route for route in figures.routes if route["workload"] == workload and route["ok"]]
-    return str(max(answered, key=lambda route: route["ok"])["site"]) if answered else None
+    return str(max(answered, key=lambda route: route["last_ok"])["site"]) if answered else None
 
 
 def _distinct(names: Iterable[str]) -> list[str]:

@@ -101,7 +101,9 @@ async def _two_people(request: Request, csrf: str, question: str, changed: dict[
     reply = await api_of(request, csrf).post("/api/demo/ask-as", asked)
     if not reply.ok:
         return _back("/demo/two-people", reply, "")
-    return await show(request, visitor, "two_people.html", "/", result=reply.body, changed=changed)
+    known = await visitor.api.get("/api/people")
+    people = {person["email"]: person for person in known.body["people"]} if known.ok else {}
+    return await show(request, visitor, "two_people.html", "/", result=reply.body, changed=changed, people=people)
 
 
 def _back(path: str, reply: Reply, notice: str) -> RedirectResponse:

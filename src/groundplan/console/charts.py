@@ -7,6 +7,7 @@ from typing import Any
 
 INK = "#7a8794"
 """One grey that reads on light and dark paper."""
+COLOURS = ("#2f8f78", "#c9762f", "#7f93a8", "#b7a24a", "#9a6f9f", "#5f8fc0", "#8f8f8f")
 
 
 def cost_by_day(days: Sequence[dict[str, Any]]) -> str:
@@ -21,9 +22,9 @@ def cost_by_day(days: Sequence[dict[str, Any]]) -> str:
         altair.Chart(altair.InlineData(values=rows), width=640, height=200, background="transparent")
         .mark_bar(size=28)
         .encode(
-            x=altair.X("day:O", title=None),
-            y=altair.Y("sum(cost):Q", title="USD", axis=altair.Axis(tickCount=4)),
-            color=altair.Color("workload:N", title=None, scale=altair.Scale(scheme="tableau10")),
+            x=altair.X("day:O", title=None, axis=altair.Axis(labelAngle=0)),
+            y=altair.Y("sum(cost):Q", title="USD", axis=altair.Axis(tickCount=4, format="~g")),
+            color=altair.Color("workload:N", title=None, scale=altair.Scale(range=list(COLOURS))),
         )
         .configure_axis(labelColor=INK, titleColor=INK, gridColor="#8886", domainColor=INK, tickColor=INK)
         .configure_legend(labelColor=INK)

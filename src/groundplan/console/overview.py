@@ -7,12 +7,10 @@ from typing import Any
 from groundplan.console.plan_svg import AREAS, ZONES, PlanView, RoomView, TileView
 from groundplan.console.render import usd
 
-Shares = dict[str, dict[str, float | None]]
 
-
-def plan_view(overview: dict[str, Any], selected: str | None, shares: Shares | None = None) -> PlanView:
+def plan_view(overview: dict[str, Any], selected: str | None) -> PlanView:
     """`overview` is the answer of GET /api/overview; an unknown selection selects nothing."""
-    tiles = tuple(_tile(item, (shares or {}).get(item["name"], {})) for item in overview["workloads"])
+    tiles = tuple(_tile(item) for item in overview["workloads"])
     rooms = tuple(_room(site, tiles) for site in overview["sites"] if site["type"] in ZONES)
     names = {tile.name for tile in tiles}
     return PlanView(rooms, tiles, selected if selected in names else None)
@@ -35,7 +33,13 @@ def _left(site: str, tiles: tuple[TileView, ...]) -> bool:
     return bool(serving) and site not in serving
 
 
-def _tile(item: dict[str, Any], readiness: dict[str, float | None]) -> TileView:
+def marks(item: dict[str, Any]) -> tuple[tuple[str, float | None], ...]:
+    """The five areas of a workload in their order, each 0..1 of its points or None where nothing is proven."""
+    readiness = item.get("readiness") or {}
+    return tuple((area, readiness.get(area)) for area in AREAS)
+
+
+def _tile(item: dict[str, Any]) -> TileView:
     return TileView(
         name=item["name"],
         stage=item["stage"],
@@ -45,6 +49,6 @@ def _tile(item: dict[str, Any], readiness: dict[str, float | None]) -> TileView:
         cost_today=usd(item["cost_today_usd"]),
         p95_ms=item.get("p95_ms"),
         calls_per_minute=float(item.get("calls_per_minute", 0.0)),
-        readiness=tuple(readiness.get(area) for area in AREAS),
+        readiness=tuple(share for _, share in marks(item)),
         why_not=dict(item.get("why_not", {})),
     )

@@ -11,9 +11,8 @@ from fastapi.responses import HTMLResponse
 
 from groundplan.console import charts, receipt
 from groundplan.console.cost import budget, rows, total
-from groundplan.console.overview import plan_view
+from groundplan.console.overview import marks, plan_view
 from groundplan.console.plan_svg import ground_plan
-from groundplan.console.readiness import marks, shares
 from groundplan.console.render import Visitor, failed, page, show, visitor_of
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
@@ -29,7 +28,7 @@ async def overview(request: Request, workload: str | None = None) -> HTMLRespons
     if not reply.ok:
         return failed(reply, visitor)
     people = await visitor.api.get("/api/people")
-    view = plan_view(reply.body, workload, shares(await readiness_of(visitor)))
+    view = plan_view(reply.body, workload)
     values = {
         "svg": ground_plan(view),
         "view": view,
@@ -51,7 +50,7 @@ async def live_plan(request: Request, workload: str | None = None) -> HTMLRespon
     reply = await visitor.api.get("/api/overview")
     if not reply.ok:
         return HTMLResponse("", status_code=reply.status)
-    view = plan_view(reply.body, workload, shares(await readiness_of(visitor)))
+    view = plan_view(reply.body, workload)
     return page("plan_part.html", svg=ground_plan(view), view=view)
 
 
@@ -63,8 +62,7 @@ async def workloads(request: Request) -> HTMLResponse:
     found = await fetch(visitor, workloads="/api/workloads")
     if isinstance(found, HTMLResponse):
         return found
-    ready = shares(await readiness_of(visitor))
-    rows = [{**row, "marks": marks(ready.get(row["name"]))} for row in found["workloads"]]
+    rows = [{**row, "marks": marks(row)} for row in found["workloads"]]
     return await show(request, visitor, "workloads.html", "/workloads", rows=rows)
 
 
@@ -76,9 +74,8 @@ async def workload(request: Request, name: str) -> HTMLResponse:
     found = await fetch(visitor, workload=f"/api/workloads/{quote(name, safe='')}")
     if isinstance(found, HTMLResponse):
         return found
-    ready = next((row for row in await readiness_of(visitor, name) if row["workload"] == name), None)
     budgets = [budget(row) for row in found["workload"]["budgets"]]
-    values = {**found, "readiness": ready, "budgets": budgets}
+    values = {**found, "budgets": budgets}
     return await show(request, visitor, "workload.html", "/workloads", **values)
 
 
@@ -230,9 +227,3 @@ async def fetch(visitor: Visitor, **paths: str) -> dict[str, Any] | HTMLResponse
         body = reply.body
         found[name] = body[name] if isinstance(body, dict) and isinstance(body.get(name), list) else body
     return found
-
-
-async def readiness_of(visitor: Visitor, workload: str | None = None) -> list[dict[str, Any]]:
-    """Readiness of all workloads or one; nothing where this visitor may not see it."""
-    reply = await visitor.api.get("/api/readiness", **({} if workload is None else {"workload": workload}))
-    return list(reply.body["workloads"]) if reply.ok else []

@@ -185,19 +185,25 @@ def _wall(name: str, box: _Box) -> str:
 
 def _room(room: RoomView, box: _Box, selected: TileView | None) -> str:
     classes = ["room", f"room-{escape(room.state)}"]
-    note = {"down": "not answering", "not_yet": "not yet", "empty": "nothing runs here"}.get(room.state, room.note)
+    note = {"down": "down", "not_yet": "not yet", "empty": "nothing runs here"}.get(room.state, room.note)
     if selected is not None and room.name not in (selected.site, selected.serving):
         if room.name in selected.fallbacks:
             note = "fallback"
         else:
             classes.append("dim")
             note = selected.why_not.get(room.name, note)
+    title = escape(_fit(room.title or room.name, _title_length(note)))
     return (
         f'<g class="{" ".join(classes)}"><rect x="{box.x}" y="{box.y}" width="{box.width}" height="{box.height}"/>'
-        f'<text class="name" x="{box.x + 14}" y="{box.y + 25}">{escape(_fit(room.title or room.name, 22))}</text>'
+        f'<text class="name" x="{box.x + 14}" y="{box.y + 25}">{title}</text>'
         f'<text class="note" x="{box.x + box.width - 14}" y="{box.y + 25}" text-anchor="end">'
         f"{escape(_fit(note, 26))}</text></g>"
     )
+
+
+def _title_length(note: str) -> int:
+    """How many letters of a title fit into a room beside its note, in wide fonts."""
+    return max(8, int((ROOM_WIDTH - 40 - 7.4 * min(26, len(note))) / 9.2))
 
 
 def _entrance(top: float, bottom: float, tiles: list[TileView]) -> str:
@@ -227,6 +233,7 @@ def _lines(
             continue
         room = by_name[tile.site]
         swung = tile.serving is not None and tile.serving != tile.site
+        broken = swung or room.state == "down"
         dim = " dim" if selected is not None and selected.name != tile.name else ""
         width = _stroke(tile.calls_per_minute)
         lane = lanes.get(room.jurisdiction, 0)
@@ -234,7 +241,7 @@ def _lines(
         start = places[tile.name]
         wall = walls[room.jurisdiction]
         floor = wall.y + wall.height - WALL - 12 - LANE * lane
-        parts.append(_primary_line(start, _column_x(room.type) - 12 - LANE * (lane % 5), floor, width, swung, dim))
+        parts.append(_primary_line(start, _column_x(room.type) - 12 - LANE * (lane % 5), floor, width, broken, dim))
         for fallback in tile.fallbacks[:1]:
             if fallback in boxes and fallback != tile.site:
                 active = swung and tile.serving == fallback

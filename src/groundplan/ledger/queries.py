@@ -97,7 +97,7 @@ def daily_traffic(conn: Connection[Any], since: datetime) -> list[dict[str, Any]
 
 
 def recent_routes(conn: Connection[Any], since: datetime) -> list[dict[str, Any]]:
-    """[{workload, deployment, site, attempts, ok}]: which deployments answer which workloads since then."""
+    """[{workload, deployment, site, attempts, ok, last_ok}]: which deployments answer which workloads since then."""
     return [_plain(row) for row in store.recent_routes(conn, since)]
 
 

@@ -168,7 +168,8 @@ def recent_routes(conn: Connection[Any], since: datetime) -> list[Row]:
     """Attempts since then by workload and deployment: what answers, and what fails, right now."""
     return _rows(
         conn,
-        """SELECT c.workload, a.deployment, a.site, count(*) AS attempts, count(*) FILTER (WHERE a.outcome = 'ok') AS ok
+        """SELECT c.workload, a.deployment, a.site, count(*) AS attempts,
+             count(*) FILTER (WHERE a.outcome = 'ok') AS ok, max(a.at) FILTER (WHERE a.outcome = 'ok') AS last_ok
            FROM call c JOIN attempt a ON a.call_id = c.id WHERE c.at >= %(since)s GROUP BY 1, 2, 3 ORDER BY 1, 2, 3""",
         {"since": since},
     )

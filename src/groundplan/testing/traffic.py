@@ -1,8 +1,8 @@
 """Demo traffic: the example company's people ask their questions through the real gateway, slowly, for ever.
 
-Run by `up --demo` as `python -m groundplan.testing.traffic --home HOME`. It makes its keys with the operator's token, like
-any user, and sends through the OpenAI API. It never invents figures: what the console shows comes from these real calls.
-Not a load generator.
+Run by `up --demo` as `python -m groundplan.testing.traffic --home HOME`. It makes its keys with the operator's token,
+like any user, and sends through the OpenAI API. It never invents figures: what the console shows comes from these real
+calls. Not a load generator.
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
     "finance-analytics": ("Summarise the open receivables by age.", "Which cost centre is over plan this month?"),
     "handbook-answers": ("How many days of parental leave do we get?",),
 }
+QUIET = frozenset({"budget-check"})
+"""Left alone: its small budget is for the visitor who races it."""
+PEOPLE_EACH = 4
 WEIGHTS = {"staff-assistant": 10.0, "support-assistant": 6.0, "finance-analytics": 2.0, "handbook-answers": 0.15}
 PAUSE_SECONDS = 0.6
 RETRY_SECONDS = 2.0
@@ -80,15 +83,16 @@ def talk(home: Home, chance: random.Random) -> None:
 
 
 def make_keys(control: int, token: str) -> list[Caller]:
-    """One key for a person of the company for each workload that is served."""
+    """Keys of a few people for each workload that is served."""
     served = exchange(control, "GET", "/api/workloads", token)["workloads"]
     people = [person["email"] for person in exchange(control, "GET", "/api/people", token)["people"]]
     callers = []
-    for number, workload in enumerate(w["name"] for w in served if w.get("served")):
-        body: dict[str, Any] = {"workload": workload}
-        if people:
-            body["user"] = people[number % len(people)]
-        callers.append(Caller(workload, exchange(control, "POST", "/api/keys", token, body)["key"]))
+    for number, workload in enumerate(w["name"] for w in served if w.get("served") and w["name"] not in QUIET):
+        for turn in range(PEOPLE_EACH if people else 1):
+            body: dict[str, Any] = {"workload": workload}
+            if people:
+                body["user"] = people[(number * PEOPLE_EACH + turn) % len(people)]
+            callers.append(Caller(workload, exchange(control, "POST", "/api/keys", token, body)["key"]))
     return callers
 
 

@@ -10,7 +10,12 @@ for (const part of document.querySelectorAll("[data-live]")) {
         const answer = await fetch(part.dataset.live, { headers: { accept: "text/html" } });
         if (answer.ok) {
           const text = await answer.text();
-          if (text !== shown) { part.innerHTML = text; shown = text; }
+          if (text !== shown) {
+            const swung = part.querySelectorAll(".swung").length;
+            part.innerHTML = text;
+            shown = text;
+            part.classList.toggle("swinging", part.querySelectorAll(".swung").length > swung);
+          }
         }
       } catch { /* the server is restarting: the next round tries again */ }
     }
