@@ -1,0 +1,96 @@
+"""Row-level security against a plain model of it: any groups, nested or cyclic, any readers, any refusals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import psycopg
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from groundplan.core.ids import new_id
+from groundplan.knowledge import store
+from groundplan.knowledge.model import Chunk, Document, Readers
+from groundplan.testing.database import Database
+
+GROUPS = ("g0", "g1", "g2")
+PEOPLE = ("p0", "p1", "p2")
+NAMES = ("everyone", *GROUPS, *[f"{name}@acme.example" for name in PEOPLE])
+
+_some_names = st.frozensets(st.sampled_from(NAMES), max_size=3)
+
+
+@dataclass(frozen=True)
+class World:
+    """`members`: (group, person or group in it); `readers` of one document each; `inactive` people have left."""
+
+    members: frozenset[tuple[str, str]]
+    readers: tuple[Readers, ...]
+    inactive: frozenset[str]
+
+    def names_of(self, person: str) -> set[str]:
+        found, before = {person}, set[str]()
+        while found != before:
+            before = set(found)
+            found |= {group for group, member in self.members if member in found}
+        return (found - {person}) | {"everyone", f"{person}@acme.example"}
+
+    def visible(self, person: str) -> set[str]:
+        if person in self.inactive:
+            return set()
+        names = self.names_of(person)
+        return {f"d{n}" for n, one in enumerate(self.readers) if one.allow & names and not one.deny & names}
+
+
+_worlds = st.builds(
+    World,
+    members=st.frozensets(st.tuples(st.sampled_from(GROUPS), st.sampled_from(GROUPS + PEOPLE)), max_size=8),
+    readers=st.lists(st.builds(Readers, allow=_some_names, deny=_some_names), min_size=1, max_size=4).map(tuple),
+    inactive=st.frozensets(st.sampled_from(PEOPLE), max_size=1),
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(world=_worlds)
+def test_each_person_sees_exactly_what_the_rules_say(database: Database, world: World) -> None:
+    with psycopg.connect(database.urls["control"], autocommit=True) as conn:
+        people = _build(conn, world)
+    with psycopg.connect(database.urls["search"], autocommit=True) as conn:
+        for name, id in people.items():
+            with conn.transaction():
+                store.act_for(conn, id)
+                near = {chunk.path for chunk, _ in store.nearest(conn, _unit(), ["s"], 100)}
+                rows = conn.execute("SELECT path FROM document").fetchall()
+            assert near == {path for (path,) in rows} == world.visible(name)
+        assert store.nearest(conn, _unit(), ["s"], 100) == [], "the person ends with the transaction"
+
+
+def _build(conn: psycopg.Connection[Any], world: World) -> dict[str, Any]:
+    for table in ("chunk", "document_reader", "document", "membership", "people_group", "person"):
+        conn.execute(f"DELETE FROM {table}")
+    people = {name: new_id() for name in PEOPLE}
+    groups = {name: new_id() for name in GROUPS}
+    for name, id in people.items():
+        conn.execute(
+            "INSERT INTO person (id, email, name, active) VALUES (%s, %s, %s, %s)",
+            (id, f"{name}@acme.example", name, name not in world.inactive),
+        )
+    for name, id in groups.items():
+        conn.execute("INSERT INTO people_group (id, name, type) VALUES (%s, %s, 'group')", (id, name))
+    for group, member in world.members:
+        conn.execute(
+            "INSERT INTO membership (id, group_id, person_id, member_group_id) VALUES (%s, %s, %s, %s)",
+            (new_id(), groups[group], people.get(member), groups.get(member)),
+        )
+    store.put_source(conn, "s", path="s", sensitivity="internal", owner="dana@acme.example")
+    for number, readers in enumerate(world.readers):
+        document = Document(f"d{number}", "t", "text", str(number), readers, markdown=False)
+        with conn.transaction():
+            store.put_document(conn, "s", document, [Chunk(0, "text", 0, 4, 1, 1)], np.array([_unit()], np.float32))
+    return people
+
+
+def _unit() -> list[float]:
+    return [1.0] + [0.0] * 383
