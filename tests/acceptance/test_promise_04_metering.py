@@ -54,8 +54,11 @@ def hurt(stack: Stack, chance: random.Random) -> str:
 
 
 def settled(stack: Stack) -> dict[str, Any] | None:
-    cost: dict[str, Any] = stack.cli("cost")
-    status = stack.cli("status")
+    """The cost report once every journal is in the ledger; None while something still recovers."""
+    status = stack.cli("status", code=None)
+    cost: dict[str, Any] = stack.cli("cost", code=None)
+    if "error" in status or "error" in cost:
+        return None
     quiet = all(gateway["ready"] and gateway["journal_lag"] == 0 for gateway in status["gateways"])
     return cost if quiet and len(status["gateways"]) == stack.workers else None
 
