@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
-
-import msgspec
 
 from groundplan.core.audit.entry import Entry, gateway_actor
 from groundplan.core.money import format_usd, to_decimal
@@ -57,9 +54,9 @@ def attempt_row(attempt: Attempt, epoch: UUID) -> Row:
         settled.http_status if settled else None,
         to_decimal(made.bound),
         to_decimal(attempt.cost),
-        msgspec.json.encode(settled.usage).decode() if settled else "{}",
+        settled.usage if settled else {},
         settled.estimated if settled else attempt.crashed,
-        "{" + ",".join(json.dumps(flag) for flag in flags) + "}",
+        flags,
         settled.duration_us / 1000 if settled else None,
         epoch,
     )
@@ -87,8 +84,8 @@ def call_row(call: CallState, epoch: UUID, team: Team) -> Row:
     assert source is not None, "a call has at least one record"
     usages = [attempt.settlement.usage for attempt in call.attempts.values() if attempt.settlement is not None]
     detail = {
-        "steps": [list(step) for step in end.steps] if end else [],
-        "sources": [list(passage) for passage in end.sources] if end else [],
+        "steps": end.steps if end else [],
+        "sources": end.sources if end else [],
         "flags": sorted({flag for a in call.attempts.values() if a.settlement for flag in a.settlement.flags}),
         "key": source.key,
     }
@@ -116,7 +113,7 @@ def call_row(call: CallState, epoch: UUID, team: Team) -> Row:
         source.demo,
         end.duration_us / 1000 if end else None,
         end.first_byte_us / 1000 if end and end.first_byte_us else None,
-        json.dumps(detail),
+        detail,
     )
 
 

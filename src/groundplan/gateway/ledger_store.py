@@ -7,9 +7,11 @@ Every statement may be repeated: rows are keyed by (call, attempt), movements by
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid5
 
+import msgspec
 from psycopg import Connection
 
 from groundplan.core.money import from_decimal, to_decimal
@@ -21,50 +23,50 @@ Row = tuple[Any, ...]
 Conn = Connection[tuple[Any, ...]]
 
 _CALL = (
-    "id uuid",
-    "at timestamptz",
-    "workload text",
-    "person_id uuid",
-    "key_id uuid",
-    "team text",
-    "endpoint text",
-    "status text",
-    "http_status int",
-    "error_code text",
-    "model text",
-    "deployment text",
-    "site text",
-    "cost_usd numeric",
-    "reserved_usd numeric",
-    "prompt_tokens bigint",
-    "completion_tokens bigint",
-    "cache text",
-    "blueprint int",
-    "epoch uuid",
-    "demo boolean",
-    "duration_ms float8",
-    "first_byte_ms float8",
-    "detail jsonb",
+    "id",
+    "at",
+    "workload",
+    "person_id",
+    "key_id",
+    "team",
+    "endpoint",
+    "status",
+    "http_status",
+    "error_code",
+    "model",
+    "deployment",
+    "site",
+    "cost_usd",
+    "reserved_usd",
+    "prompt_tokens",
+    "completion_tokens",
+    "cache",
+    "blueprint",
+    "epoch",
+    "demo",
+    "duration_ms",
+    "first_byte_ms",
+    "detail",
 )
 _ATTEMPT = (
-    "call_id uuid",
-    "number int",
-    "at timestamptz",
-    "deployment text",
-    "site text",
-    "model text",
-    "state text",
-    "outcome text",
-    "http_status int",
-    "reserved_usd numeric",
-    "cost_usd numeric",
-    "usage jsonb",
-    "estimated boolean",
-    "flags text[]",
-    "duration_ms float8",
-    "epoch uuid",
+    "call_id",
+    "number",
+    "at",
+    "deployment",
+    "site",
+    "model",
+    "state",
+    "outcome",
+    "http_status",
+    "reserved_usd",
+    "cost_usd",
+    "usage",
+    "estimated",
+    "flags",
+    "duration_ms",
+    "epoch",
 )
-_CHARGE = ("call_id uuid", "attempt int", "budget text", "period text", "cost_usd numeric")
+_CHARGE = ("call_id", "attempt", "budget", "period", "cost_usd")
 
 _SETTLE_OPEN = """ON CONFLICT (call_id, number) DO UPDATE SET state = EXCLUDED.state, outcome = EXCLUDED.outcome,
     http_status = EXCLUDED.http_status, cost_usd = EXCLUDED.cost_usd, usage = EXCLUDED.usage,
@@ -72,12 +74,18 @@ _SETTLE_OPEN = """ON CONFLICT (call_id, number) DO UPDATE SET state = EXCLUDED.s
     WHERE attempt.state = 'open' AND EXCLUDED.state <> 'open'"""
 
 
-def _insert(table: str, columns: Sequence[str], conflict: str) -> str:
-    names = ", ".join(column.split(" ", 1)[0] for column in columns)
-    # arrays of arrays cannot be unnested into rows of arrays: such a column travels as the text of an array
-    sent = ", ".join(f"%s::{'text' if column.endswith('[]') else column.split(' ', 1)[1]}[]" for column in columns)
-    values = ", ".join(f"v.{c.split(' ', 1)[0]}" + ("::text[]" if c.endswith("[]") else "") for c in columns)
-    return f"INSERT INTO {table} ({names}) SELECT {values} FROM unnest({sent}) AS v({names}) {conflict}"
+@dataclass(frozen=True, slots=True)
+class Insert:
+    """A statement that takes rows as JSON, which costs the shipper least; the table's row type gives the types."""
+
+    columns: tuple[str, ...]
+    statement: bytes
+
+
+def _insert(table: str, columns: tuple[str, ...], conflict: str) -> Insert:
+    names = ", ".join(columns)
+    rows = f"json_populate_recordset(NULL::{table}, %s::json)"
+    return Insert(columns, f"INSERT INTO {table} ({names}) SELECT {names} FROM {rows} {conflict}".encode())
 
 
 INSERT_CALLS = _insert("call", _CALL, "ON CONFLICT (id) DO NOTHING")
@@ -90,17 +98,12 @@ def limit_idle_transactions(conn: Conn) -> None:
     conn.execute("SET idle_in_transaction_session_timeout = '5s'")
 
 
-def insert_rows(conn: Conn, statement: str, rows: Sequence[Row]) -> None:
+def insert_rows(conn: Conn, insert: Insert, rows: Sequence[Row]) -> None:
     """Many rows with one statement; rows of one statement have different keys."""
     if rows:
-        conn.execute(statement.encode(), [[_storable(v) for v in column] for column in zip(*rows, strict=True)])
-
-
-def _storable(value: Any) -> Any:
-    """PostgreSQL has no NUL in text; a caller's odd path must not stop the ledger."""
-    if isinstance(value, str) and ("\0" in value or "\\u0000" in value):
-        return value.replace("\0", "\N{REPLACEMENT CHARACTER}").replace("\\u0000", "\\ufffd")
-    return value
+        data = msgspec.json.encode([dict(zip(insert.columns, row, strict=True)) for row in rows])
+        # PostgreSQL has no NUL in text; a caller's odd path must not stop the ledger
+        conn.execute(insert.statement, (data.replace(b"\\u0000", b"\\ufffd").decode(),))
 
 
 def position(conn: Conn, epoch: UUID) -> tuple[int, int, bool, int]:
