@@ -102,7 +102,10 @@ async def test_a_client_that_asks_for_usage_gets_it_with_the_facts(setup: Setup)
 
 @pytest.mark.parametrize(
     ("mode", "stream"),
-    [("down", False), ("error", False), ("stall", False), ("cut", False), ("down", True), ("error", True), ("stall", True)],
+    [
+        *((mode, False) for mode in ("down", "error", "stall", "cut")),
+        *((mode, True) for mode in ("down", "error", "stall")),
+    ],
 )
 async def test_a_failure_before_the_first_byte_is_invisible(setup: Setup, mode: str, stream: bool) -> None:
     setup.primary.script = Script(mode=mode)
