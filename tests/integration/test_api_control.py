@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import pytest
 
 from groundplan.api.genesis import take_up_keys
 from groundplan.core.home import Home
-from groundplan.testing.database import Database
+from groundplan.testing.database import Cluster, Database
 
 WORKSPACE = """\
 kind: company
@@ -120,8 +121,23 @@ class Control:
         return {**session, "X_CSRF_Token": csrf}
 
 
+@pytest.fixture(scope="module")
+def control(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Control]:
+    """One for all tests that leave blueprint 1 as it is."""
+    with postgres_cluster.database() as database, running(database, tmp_path_factory.mktemp("control")) as found:
+        yield found
+
+
 @pytest.fixture
-def control(database: Database, tmp_path: Path) -> Iterator[Control]:
+def fresh(database: Database, tmp_path: Path) -> Iterator[Control]:
+    """One of its own, for a test that changes what is served."""
+    with running(database, tmp_path) as found:
+        yield found
+
+
+@contextmanager
+def running(database: Database, tmp_path: Path) -> Iterator[Control]:
+    """A control process on a fresh database, in an empty HOME, with the small workspace."""
     home, workspace = Home(tmp_path / "home"), tmp_path / "workspace"
     workspace.mkdir()
     (workspace / "acme.yaml").write_text(WORKSPACE)
@@ -208,7 +224,8 @@ def test_keys_are_shown_once_and_revoked(control: Control) -> None:
     assert listed[0]["id"] == made.body["id"] and made.body["key"] not in json.dumps(listed)
     gone = control.ask("DELETE", f"/api/keys/{made.body['id']}").body
     assert gone["effective"]["complete"], "no gateway runs that could still serve"
-    assert control.ask("GET", "/api/keys").body["keys"][0]["state"] == "revoked"
+    states = {key["id"]: key["state"] for key in control.ask("GET", "/api/keys").body["keys"]}
+    assert states[made.body["id"]] == "revoked"
     assert control.ask("POST", "/api/keys", {"workload": "nobody"}).code == "workload_unknown"
     assert control.ask("POST", "/api/keys", {"workload": "assistant", "user": "x@acme.example"}).status == 404
 
@@ -239,49 +256,49 @@ def test_a_huge_body_is_not_read(control: Control) -> None:
     connection.close()
 
 
-def test_apply_then_roll_back(control: Control) -> None:
-    files = {name: text.replace("100 USD/month", "90 USD/month") for name, text in control.files().items()}
-    planned = control.ask("POST", "/api/plan", {"files": files}).body
+def test_apply_then_roll_back(fresh: Control) -> None:
+    files = {name: text.replace("100 USD/month", "90 USD/month") for name, text in fresh.files().items()}
+    planned = fresh.ask("POST", "/api/plan", {"files": files}).body
     assert planned["refusals"] == [] and any("budget" in d["subject"] for d in planned["differences"])
-    applied = control.ask("POST", "/api/apply", {"files": files, "reason": "less"})
+    applied = fresh.ask("POST", "/api/apply", {"files": files, "reason": "less"})
     assert applied.body["blueprint"] == 2, applied
-    assert control.ask("GET", "/api/status").body["difference"], "the folder still says 100"
-    diff = control.ask("GET", "/api/blueprints/2/diff").body["files"][0]["diff"]
+    assert fresh.ask("GET", "/api/status").body["difference"], "the folder still says 100"
+    diff = fresh.ask("GET", "/api/blueprints/2/diff").body["files"][0]["diff"]
     assert "-limit: 100 USD/month" in diff and "+limit: 90 USD/month" in diff
-    undone = control.ask("POST", "/api/rollback", {"reason": "more"})
+    undone = fresh.ask("POST", "/api/rollback", {"reason": "more"})
     assert undone.body["blueprint"] == 3, undone
-    assert control.ask("GET", "/api/status").body["difference"] == []
+    assert fresh.ask("GET", "/api/status").body["difference"] == []
 
 
-def test_a_wrong_workspace_is_refused_with_places(control: Control) -> None:
-    files = {name: text.replace("business: ana", "business: nobody") for name, text in control.files().items()}
-    refused = control.ask("POST", "/api/apply", {"files": files, "reason": "wrong"})
+def test_a_wrong_workspace_is_refused_with_places(fresh: Control) -> None:
+    files = {name: text.replace("business: ana", "business: nobody") for name, text in fresh.files().items()}
+    refused = fresh.ask("POST", "/api/apply", {"files": files, "reason": "wrong"})
     assert refused.status == 400
     assert any(problem.get("where", "").startswith("acme.yaml:") for problem in refused.body["error"]["problems"])
-    assert control.ask("GET", "/api/status").body["blueprint"] == 1
+    assert fresh.ask("GET", "/api/status").body["blueprint"] == 1
 
 
-def test_production_waits_and_the_operator_never_approves(control: Control) -> None:
+def test_production_waits_and_the_operator_never_approves(fresh: Control) -> None:
     everybody = (
         "{business: ana, product: ana, architecture: ana, engineering: ana, operations: ana, security: sam, "
         "finance: sam, data: sam, compliance: sam}"
     )
     files = {
         name: text.replace("stage: pilot", "stage: production").replace("{business: ana, security: sam}", everybody)
-        for name, text in control.files().items()
+        for name, text in fresh.files().items()
     }
-    applied = control.ask("POST", "/api/apply", {"files": files, "reason": "go live"}).body
-    pending = control.ask("GET", "/api/status").body["pending"]
+    applied = fresh.ask("POST", "/api/apply", {"files": files, "reason": "go live"}).body
+    pending = fresh.ask("GET", "/api/status").body["pending"]
     assert applied["pending"] and pending[0]["waits_for"]
     change = pending[0]["change"]
-    assert control.ask("POST", f"/api/changes/{change}/approve", {}).code == "operator_never_approves"
-    assert any(item["kind"] == "approval" for item in control.ask("GET", "/api/inbox").body["items"])
+    assert fresh.ask("POST", f"/api/changes/{change}/approve", {}).code == "operator_never_approves"
+    assert any(item["kind"] == "approval" for item in fresh.ask("GET", "/api/inbox").body["items"])
     for person in ("ana@acme.example", "sam@acme.example"):
-        browser = control.sign_in(person)
-        done = control.ask("POST", f"/api/changes/{change}/approve", {"comment": "fine"}, **browser)
+        browser = fresh.sign_in(person)
+        done = fresh.ask("POST", f"/api/changes/{change}/approve", {"comment": "fine"}, **browser)
         assert done.status == 200, done
-    assert control.ask("GET", "/api/status").body["pending"] == []
-    content = control.ask("GET", "/api/blueprints/current").body["content"]
+    assert fresh.ask("GET", "/api/status").body["pending"] == []
+    content = fresh.ask("GET", "/api/blueprints/current").body["content"]
     assert content["workloads"][0]["stage"] == "production"
 
 
@@ -289,6 +306,11 @@ def test_people_and_groups_change_live(control: Control) -> None:
     assert control.ask("POST", "/api/groups/hr/members", {"person": "sam@acme.example"}).status == 201
     people = {p["email"]: p for p in control.ask("GET", "/api/people").body["people"]}
     assert people["sam@acme.example"]["groups"] == ["hr"]
+    assert control.ask("POST", "/api/people", {"email": "new@acme.example", "name": "New"}).status == 201
+    assert control.ask("POST", "/api/people", {"email": "new@acme.example", "name": "New"}).status == 409
+    assert control.ask("POST", "/api/groups", {"name": "legal"}).status == 201
+    assert control.ask("POST", "/api/groups/legal/members", {"person": "new@acme.example"}).status == 201
+    assert control.ask("DELETE", "/api/people/new@acme.example").status == 200
     assert control.ask("DELETE", "/api/groups/hr/members/sam@acme.example").body["effective"]["complete"]
     assert control.ask("POST", "/api/groups/none/members", {"person": "sam@acme.example"}).status == 404
 
@@ -344,3 +366,45 @@ def test_a_tampered_copy_is_found_by_the_demo_act(control: Control) -> None:
     told = control.ask("POST", "/api/demo/tamper", {}).body
     assert told["ok"] is False and told["problems"], told
     assert control.ask("GET", "/api/audit/verify").body["ok"]
+
+
+def test_why_explains_what_is_recorded(control: Control) -> None:
+    made = control.ask("POST", "/api/keys", {"workload": "assistant"}).body
+    told = control.ask("GET", f"/api/why/{made['id']}").body
+    assert told["kind"] == "key" and told["audit"][0]["action"] == "key.created"
+    assert control.ask("GET", "/api/why/blueprint/1").body["because"][0].startswith("Blueprint 1")
+    assert "not stopped" in control.ask("GET", "/api/why/workload/assistant").body["because"][0]
+    entry = told["audit"][0]["id"]
+    assert control.ask("GET", f"/api/why/{entry}").body["kind"] == "audit entry"
+    assert control.ask("GET", "/api/why/nothing-like-this").code == "why_unknown"
+
+
+def test_overview_readiness_and_cost_without_any_call(control: Control) -> None:
+    seen = control.ask("GET", "/api/overview").body
+    assert [site["name"] for site in seen["sites"]] == ["here"] and not seen["sites"][0]["down"]
+    assert seen["workloads"][0]["site"] == "here" and seen["workloads"][0]["cost_today_usd"] == "0.000000000000"
+    ready = control.ask("GET", "/api/readiness").body["workloads"][0]
+    assert [area["area"] for area in ready["areas"]] == ["placement", "data", "cost", "operations", "governance"]
+    assert ready["next_step"]
+    for area in ready["areas"]:
+        assert all(point["points"] == 0 or point["evidence"] for point in area["points"])
+    cost = control.ask("GET", "/api/cost").body
+    assert (cost["total_usd"], cost["calls"], cost["open_reservations"]) == ("0.000000000000", 0, 0)
+    detail = control.ask("GET", "/api/workloads/assistant").body
+    assert detail["budgets"][0]["limit_usd"] == "100.000000000000" and detail["owners"]["business"]
+    assert control.ask("GET", "/api/workloads/none").code == "workload_unknown"
+
+
+def test_kills_written_offline_are_taken_over(database: Database, tmp_path: Path) -> None:
+    (tmp_path / "home" / "run").mkdir(parents=True, mode=0o700)
+    kills = [{"scope": "workload/assistant", "reason": "leak", "at": "2026-01-01T00:00:00+00:00"}]
+    (tmp_path / "home" / "run" / "kill.json").write_text(json.dumps(kills))
+    with running(database, tmp_path) as control:
+        assert control.ask("GET", "/api/kill").body["kills"][0]["scope"] == "workload/assistant"
+        assert not (control.home.run / "kill.json").exists()
+
+
+def test_a_call_of_nobody_is_worth_nothing(control: Control) -> None:
+    unknown = {"call_id": "01a212d0-24b0-7000-b367-e08d2d71471e", "accepted": True, "value_usd": "0.25"}
+    assert control.ask("POST", "/api/outcomes", unknown).code == "call_unknown"
+    assert control.ask("POST", "/api/outcomes", {**unknown, "value_usd": "-1"}).code == "request_invalid"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from groundplan.blueprint.model import Placement
+
 Facts = dict[str, Any]
 
 _ENDINGS = {
@@ -66,4 +68,17 @@ def blueprint(facts: Facts) -> list[str]:
     ]
     if facts["rollback_of"]:
         lines.append(f"It has the content of blueprint {facts['rollback_of']}, decided again by the rules of that day.")
+    return lines
+
+
+def scope(subject: str, kills: list[Facts], placements: list[Placement]) -> list[str]:
+    """Whether something is stopped, and where a workload runs and why not elsewhere."""
+    lines = [f"{kill['scope']} is stopped since {kill['at']}: {kill['reason']}" for kill in kills]
+    if not lines:
+        lines.append(f"{subject} is not stopped.")
+    for placement in placements:
+        lines.append(f"It runs at {placement.primary or 'no deployment'}: {placement.binding}.")
+        for option in placement.alternatives:
+            if option.reasons:
+                lines.append(f"Not at {option.deployment}: {', '.join(option.reasons)}.")
     return lines

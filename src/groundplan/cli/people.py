@@ -1,6 +1,11 @@
-"""`groundplan people`: live membership. YAML names people at the first start only; then these commands change them."""
+"""`groundplan people` and `groundplan groups`: who is here and who belongs to what, live.
+
+YAML names people at the first start only; from then on these commands change them.
+"""
 
 from __future__ import annotations
+
+from typing import Annotated, Literal
 
 import typer
 
@@ -9,10 +14,11 @@ from groundplan.cli.keys import effective_text
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table
 
-app = typer.Typer(help="People, groups and teams as they are now.", no_args_is_help=True, rich_markup_mode=None)
+people = typer.Typer(help="People as they are now.", no_args_is_help=True, rich_markup_mode=None)
+groups = typer.Typer(help="Groups and teams as they are now.", no_args_is_help=True, rich_markup_mode=None)
 
 
-@app.command("list")
+@people.command("list")
 def list_people(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Everybody with groups and duties."""
     value = ControlClient.connect(home).get("/api/people")
@@ -23,22 +29,56 @@ def list_people(home: HomeOption = None, as_json: JsonOption = False) -> None:
     emit(value, as_json, table(("e-mail", "name", "groups", "duties", "state"), rows))
 
 
-@app.command()
-def add(group: str, person: str, home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Put PERSON (e-mail) into GROUP."""
-    value = ControlClient.connect(home).post(f"/api/groups/{group}/members", {"person": person})
-    emit(value, as_json, f"{person} is in {group}")
+@people.command("add")
+def add_person(
+    email: Annotated[str, typer.Argument(metavar="E-MAIL")],
+    name: Annotated[str, typer.Option("--name", help="The name that others know the person by.")],
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Somebody new, in no group but `everyone`."""
+    value = ControlClient.connect(home).post("/api/people", {"email": email, "name": name})
+    emit(value, as_json, f"{email} is here")
 
 
-@app.command()
-def remove(group: str, person: str, home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Take PERSON (e-mail) out of GROUP: the next retrieval no longer sees what only GROUP may read."""
-    value = ControlClient.connect(home).delete(f"/api/groups/{group}/members/{person}")
-    emit(value, as_json, effective_text(f"{person} is out of {group}", value["effective"]))
+@people.command("leave")
+def person_leaves(
+    email: Annotated[str, typer.Argument(metavar="E-MAIL")], home: HomeOption = None, as_json: JsonOption = False
+) -> None:
+    """Somebody has left: all their permissions, sessions and keys end."""
+    value = ControlClient.connect(home).delete(f"/api/people/{email}")
+    emit(value, as_json, effective_text(f"{email} has left", value["effective"]))
 
 
-@app.command()
-def leave(person: str, home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """PERSON (e-mail) has left: every permission and key of theirs ends."""
-    value = ControlClient.connect(home).delete(f"/api/people/{person}")
-    emit(value, as_json, effective_text(f"{person} has left", value["effective"]))
+@groups.command("list")
+def list_groups(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Groups and teams with their direct members."""
+    value = ControlClient.connect(home).get("/api/groups")
+    rows = [(group["name"], group["type"], ", ".join(group["members"])) for group in value["groups"]]
+    emit(value, as_json, table(("name", "type", "members"), rows))
+
+
+@groups.command("add")
+def add_group(
+    name: str,
+    type: Annotated[Literal["group", "team"], typer.Option("--type")] = "group",
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """A new, empty group or team."""
+    value = ControlClient.connect(home).post("/api/groups", {"name": name, "type": type})
+    emit(value, as_json, f"{type} {name} is here")
+
+
+@groups.command("join")
+def join(group: str, member: str, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Put MEMBER (an e-mail address, or another group) into GROUP."""
+    value = ControlClient.connect(home).post(f"/api/groups/{group}/members", {"person": member})
+    emit(value, as_json, f"{member} is in {group}")
+
+
+@groups.command("leave")
+def leave(group: str, member: str, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Take MEMBER out of GROUP: the next retrieval no longer sees what only GROUP may read."""
+    value = ControlClient.connect(home).delete(f"/api/groups/{group}/members/{member}")
+    emit(value, as_json, effective_text(f"{member} is out of {group}", value["effective"]))

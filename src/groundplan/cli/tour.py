@@ -12,6 +12,8 @@ from typing import Any
 from groundplan.api.ask import ask_once
 from groundplan.cli.client import ControlClient
 from groundplan.cli.output import note
+from groundplan.core.audit.keys import load_public
+from groundplan.core.audit.verify import inclusion_proof
 from groundplan.core.errors import GroundplanError
 from groundplan.core.home import Home
 
@@ -36,7 +38,7 @@ def take_tour(client: ControlClient, home: Home, gateway: str, login_url: str) -
     key = _key(client)
     if key is not None:
         try:
-            _show(client, gateway, key)
+            _show(client, home, gateway, key)
         except GroundplanError as error:
             note(f"  It did not work: {error}")
     _next_steps(home, gateway, key, login_url)
@@ -57,7 +59,7 @@ def _example_person(client: ControlClient) -> str | None:
     return EXAMPLE_EMAIL if EXAMPLE_EMAIL in people else next(iter(people), None)
 
 
-def _show(client: ControlClient, gateway: str, key: Key) -> None:
+def _show(client: ControlClient, home: Home, gateway: str, key: Key) -> None:
     began = time.monotonic()
     value = ask_once(gateway, key.secret, WORKLOAD, QUESTION, max_tokens=64, stop=["\n"])
     seconds = time.monotonic() - began
@@ -68,7 +70,7 @@ def _show(client: ControlClient, gateway: str, key: Key) -> None:
     note(f"\n  model    {facts.get('model')} at {facts.get('site')}")
     note(f"  cost     {facts.get('cost_usd')} USD of blueprint {facts.get('blueprint')}'s budgets, in {seconds:.1f} s")
     note(f"  call     {facts.get('call_id')}")
-    note(f"  audit    {_audit(client, str(facts.get('call_id')))}")
+    note(f"  audit    {_audit(client, home, str(facts.get('call_id')))}")
 
 
 def _folders(client: ControlClient) -> dict[str, str]:
@@ -87,7 +89,7 @@ def passage_lines(facts: dict[str, Any], folders: dict[str, str]) -> list[str]:
     return ["", f"  from {file}, lines {best['start_line']}-{best['end_line']}:", *quoted]
 
 
-def _audit(client: ControlClient, call_id: str) -> str:
+def _audit(client: ControlClient, home: Home, call_id: str) -> str:
     """Waits for the call's audit entry and its proof under the signed checkpoint."""
     deadline = time.monotonic() + AUDIT_WAIT_SECONDS
     while time.monotonic() < deadline:
@@ -95,12 +97,19 @@ def _audit(client: ControlClient, call_id: str) -> str:
             entry = next(iter(client.get(f"/api/why/{call_id}")["audit"]), None)
             if entry is not None:
                 proof = client.get(f"/api/audit/{entry['id']}/proof")
-                hashes = len(proof["proof"]["hashes"])
-                return f"entry {proof['index']}, proven by {hashes} hashes under a signed checkpoint"
+                return _verified(home, int(proof["index"]))
         except GroundplanError:
             pass
         time.sleep(0.2)
     return "its entry has not been sequenced yet; `groundplan audit verify` checks the log"
+
+
+def _verified(home: Home, index: int) -> str:
+    """Checks the proof here, with nothing but the files of the log and its public key."""
+    proof = inclusion_proof(home.audit, index)
+    if not proof.holds(load_public(home, "checkpoint").public_bytes_raw()):
+        return f"entry {index} does NOT verify; run `groundplan audit verify`"
+    return f"entry {index}, verified: {len(proof.hashes)} hashes lead to a signed checkpoint"
 
 
 def _next_steps(home: Home, gateway: str, key: Key | None, login_url: str) -> None:

@@ -93,6 +93,7 @@ def _serve(
 ) -> None:
     gateway, control = addresses(listeners)
     with supervisor.signals():
+        start.steps.say("ready")
         typer.echo(f"ready gateway={gateway} control={control}")
         if start.demo:
             supervisor.start(processes.traffic(start.home))

@@ -12,7 +12,9 @@ from groundplan.cli.output import emit
 
 
 def why(
-    subject: Annotated[str, typer.Argument(metavar="ID", help="Id of a call, change, key or audit entry.")],
+    subject: Annotated[
+        str, typer.Argument(metavar="ID", help="Id of a call, change, key or audit entry; blueprint/N; workload/NAME.")
+    ],
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:

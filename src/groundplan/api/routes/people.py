@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, StringConstraints
@@ -18,10 +18,26 @@ MAY_CHANGE = frozenset({"security", "operations"})
 
 
 class Member(BaseModel):
-    """Whom to add, by e-mail address."""
+    """Whom to add: an e-mail address, or the name of another group."""
 
     model_config = ConfigDict(extra="forbid")
     person: Annotated[str, StringConstraints(min_length=3, max_length=320)]
+
+
+class NewPerson(BaseModel):
+    """Somebody who joins."""
+
+    model_config = ConfigDict(extra="forbid")
+    email: Annotated[str, StringConstraints(min_length=3, max_length=254)]
+    name: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+
+
+class NewGroup(BaseModel):
+    """A group that may read, or a team that does."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+    type: Literal["group", "team"] = "group"
 
 
 @router.get("/people")
@@ -30,10 +46,28 @@ def list_people(services: Using, _: Reader) -> dict[str, Any]:
         return {"people": store.people(conn)}
 
 
+@router.post("/people", status_code=201)
+def add_person(body: NewPerson, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """Somebody new, in no group but `everyone`."""
+    require_duty(caller, MAY_CHANGE, "company")
+    with services.transaction() as conn:
+        identity.add_person(conn, caller.actor, body.email, body.name)
+    return {"email": body.email, "name": body.name}
+
+
 @router.get("/groups")
 def list_groups(services: Using, _: Reader) -> dict[str, Any]:
     with services.transaction() as conn:
         return {"groups": store.groups(conn)}
+
+
+@router.post("/groups", status_code=201)
+def add_group(body: NewGroup, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """A new, empty group or team."""
+    require_duty(caller, MAY_CHANGE, "company")
+    with services.transaction() as conn:
+        identity.add_group(conn, caller.actor, body.name, body.type)
+    return {"name": body.name, "type": body.type}
 
 
 @router.post("/groups/{group}/members", status_code=201)

@@ -11,26 +11,46 @@ from psycopg import Connection
 from groundplan.api import explain, store
 from groundplan.api.caller import Reader
 from groundplan.api.context import Using
+from groundplan.api.served import current_or_none
+from groundplan.api.views import placement_json
 from groundplan.core.audit import store as audit_store
 from groundplan.core.errors import NotFound
 from groundplan.ledger import queries
 
 router = APIRouter(tags=["why"])
+SCOPES = frozenset({"workload", "deployment", "site", "source"})
 
 
 @router.get("/why/{subject:path}")
 def why(subject: str, services: Using, _: Reader) -> dict[str, Any]:
-    """`{"kind", "because": [sentences], "facts", "audit": [entries]}` of a call, change, key, blueprint or entry."""
+    """`{"kind", "because": [sentences], "facts", "audit": [entries]}` of an id, blueprint/N or workload/NAME."""
     kind, name = ("", subject) if "/" not in subject else subject.rsplit("/", 1)
     with services.transaction() as conn:
-        found = _of_number(conn, name) if kind == "blueprint" else _of_id(conn, name)
+        found = _of_scope(conn, subject) if kind in SCOPES or subject == "company" else None
+        if kind == "blueprint":
+            found = _of_number(conn, name)
+        elif found is None:
+            found = _of_id(conn, name)
         if found is None:
             raise NotFound(
                 f"nothing is recorded under '{subject[:80]}'", code="why_unknown",
                 hint="Give the id of a call, change, key or audit entry, or blueprint/N. Calls appear within a second.",
             )  # fmt: skip
-        entries = store.audit_entries_about(conn, name)
+        entries = store.audit_entries_about(conn, name, subject)
     return {**found, "audit": [_entry(row) for row in entries]}
+
+
+def _of_scope(conn: Connection[Any], subject: str) -> dict[str, Any] | None:
+    """A workload, deployment, site or source: whether it is stopped, and where and why it runs."""
+    kills = [kill for kill in store.kills(conn) if kill["scope"] in (subject, "company")]
+    blueprint = current_or_none(conn)
+    placed = [p for p in blueprint.placements if f"workload/{p.workload}" == subject] if blueprint else []
+    because = explain.scope(subject, kills, placed)
+    return {
+        "kind": "scope",
+        "because": because,
+        "facts": {"kills": kills, "placement": [placement_json(p) for p in placed]},
+    }
 
 
 def _of_number(conn: Connection[Any], name: str) -> dict[str, Any] | None:
