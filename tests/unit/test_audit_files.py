@@ -44,7 +44,7 @@ def small(tmp_path: Path) -> Path:
     return log_of(tmp_path / "audit", 600)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(sizes=st.lists(st.integers(1, 400), min_size=1, max_size=6))
 def test_however_it_grew_root_and_entries_are_those_of_the_tree(
     tmp_path_factory: pytest.TempPathFactory, sizes: list[int]
@@ -209,7 +209,7 @@ def test_every_file_there_matters_also_older_copies_of_the_last_tiles(tmp_path: 
     assert verify(folder).ok
 
 
-@settings(max_examples=60, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@settings(max_examples=40, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(data=st.data())
 def test_one_changed_byte_anywhere_names_the_entry_or_the_file(long_log: Path, data: st.DataObject) -> None:
     paths = [*(long_log / "tile").rglob("*"), long_log / "checkpoint", long_log / "log.pub"]
