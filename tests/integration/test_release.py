@@ -335,6 +335,56 @@ def test_rollback_does_not_bring_back_a_pilot_that_has_ended(conn: Conn, signing
     assert "ended on" in caught.value.message
 
 
+def test_rollback_brings_back_what_was_served_and_not_what_was_approved_later(conn: Conn, signing: Signing) -> None:
+    ((change, _),) = service.genesis(conn, signing, BOTH).pending
+    assert approve_all(conn, signing, change) == 2
+    assert served(conn) == ["assistant", "support"]
+    assert service.rollback(conn, signing, "operator", 1).number == 3
+    assert served(conn) == ["assistant"]
+    assert service.rollback(conn, signing, "operator", 2).number == 4
+    assert served(conn) == ["assistant", "support"]
+
+
+def test_rollback_keeps_what_waits_waiting(conn: Conn, signing: Signing) -> None:
+    ((change, _),) = service.genesis(conn, signing, BOTH).pending
+    service.apply(conn, signing, "operator", {"a.yaml": BOTH["a.yaml"].replace("200 USD", "300 USD")})
+    back = service.rollback(conn, signing, "operator")
+    assert [id for id, _ in back.pending] == [change]
+    assert approve_all(conn, signing, change) == 4
+    current = service.current(conn)
+    assert current is not None
+    assert {item.name: item.limit // 10**12 for item in current.blueprint.budgets} == {"assistant": 200, "support": 50}
+
+
+def test_rollback_does_not_go_behind_caps_that_were_lowered_since(conn: Conn, signing: Signing) -> None:
+    wide = BASE.replace("name: acme\n", "name: acme\ncaps: {people: 50}\n").replace(
+        "stage: pilot\n", "stage: pilot\nlimits: {people: 50}\n"
+    )
+    service.genesis(conn, signing, {"a.yaml": wide})
+    service.apply(conn, signing, "operator", ONLY_PILOT)
+    with pytest.raises(Conflict) as caught:
+        service.rollback(conn, signing, "operator")
+    assert "caps were lowered since" in caught.value.message
+    back = service.rollback(conn, signing, "operator", without_revoked=True)
+    current = service.current(conn)
+    assert current is not None and current.blueprint.caps.people == 25
+    assert (back.left_out, served(conn)) == (("workload/assistant",), [])
+
+
+def test_rollback_charges_today_s_prices(conn: Conn, signing: Signing, clock: FixedClock) -> None:
+    dated = BASE.replace(
+        "price: {input: 1 USD/Mtok, output: 2 USD/Mtok}",
+        "price: [{input: 1 USD/Mtok, output: 2 USD/Mtok}, {input: 3 USD/Mtok, output: 4 USD/Mtok, from: 2026-12-01}]",
+    )
+    service.genesis(conn, signing, {"a.yaml": dated})
+    service.apply(conn, signing, "operator", {"a.yaml": dated.replace("200 USD", "300 USD")})
+    clock.time += timedelta(days=10)
+    service.rollback(conn, signing, "operator")
+    current = service.current(conn)
+    assert current is not None
+    assert current.blueprint.deployments[0].rates.input == 3 * 10**12
+
+
 def test_a_refused_apply_changes_nothing(conn: Conn, signing: Signing) -> None:
     service.genesis(conn, signing, ONLY_PILOT)
     with pytest.raises(Invalid) as caught:

@@ -188,14 +188,9 @@ def _decide(
     if change.state != "pending":
         raise _settled(change)
     asked = [n for n in change.needs if subject in (None, n.subject) and duty in (None, n.duty)]
-    held = [
-        need
-        for need in asked
-        if any(holder.person_id == approver.person_id for holder in store.holders(conn, need.subject, need.duty))
-    ]
-    own = change.requested_by == approver.actor
+    held = _held(conn, approver, asked)
     alone = separation == "solo" and store.active_people(conn) == 1
-    if own and not alone and decision == "approved":
+    if change.requested_by == approver.actor and not alone and decision == "approved":
         named = (held or asked or list(change.needs))[0].duty
         raise Denied(
             f"You asked for this change; somebody else with the duty {named} must approve it.",
@@ -210,35 +205,39 @@ def _decide(
             hint=_who(conn, change.needs, approver.person_id),
         )
     for need in held:
-        store.insert_approval(
-            conn,
-            Approval(
-                id=new_id(),
-                change_id=change.id,
-                digest=change.digest,
-                duty=need.duty,
-                subject=need.subject,
-                person_id=approver.person_id,
-                person="",
-                decision=decision,
-                comment=comment,
-                unseparated=alone,
-                demo=approver.demo,
-                at=at,
-            ),
-        )
-    duties_held = sorted({need.duty for need in held})
-    _record(
-        conn,
-        f"change.{decision}",
-        approver.actor,
-        change,
-        at,
-        duties=duties_held,
-        unseparated=alone,
-        demo=approver.demo,
-    )
+        approval = _approval(change, need, approver, decision, comment, alone, at)
+        store.insert_approval(conn, approval)
+    by = sorted({need.duty for need in held})
+    _record(conn, f"change.{decision}", approver.actor, change, at, duties=by, unseparated=alone, demo=approver.demo)
     return _found(conn, change_id)
+
+
+def _held(conn: Connection[Any], approver: Approver, asked: Iterable[Need]) -> list[Need]:
+    """The needs whose duty this person holds."""
+    return [
+        need
+        for need in asked
+        if any(holder.person_id == approver.person_id for holder in store.holders(conn, need.subject, need.duty))
+    ]
+
+
+def _approval(
+    change: Change, need: Need, approver: Approver, decision: str, comment: str, unseparated: bool, at: datetime
+) -> Approval:
+    return Approval(
+        id=new_id(),
+        change_id=change.id,
+        digest=change.digest,
+        duty=need.duty,
+        subject=need.subject,
+        person_id=approver.person_id,
+        person="",
+        decision=decision,
+        comment=comment,
+        unseparated=unseparated,
+        demo=approver.demo,
+        at=at,
+    )
 
 
 def _found(conn: Connection[Any], change_id: UUID) -> Change:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -25,11 +25,12 @@ from groundplan.core.clock import Clock
 from groundplan.core.errors import Conflict, Invalid, NotFound, Problem
 from groundplan.governance import service as governance
 from groundplan.governance import store as changes
-from groundplan.governance.decide import lower_of
-from groundplan.governance.model import Change, Standing
+from groundplan.governance.model import Change, Need, Standing
 from groundplan.governance.service import Approver, Wanted
-from groundplan.release import people, store, units
+from groundplan.placement.solve import verify
+from groundplan.release import people, store, undo, units
 from groundplan.release.compile import Prices, declared_or_listed
+from groundplan.release.difference import differences
 from groundplan.release.model import Applied, Current, Pending, Plan, difference_json, field_json
 from groundplan.release.plan import plan, without
 from groundplan.release.store import StoredBlueprint
@@ -192,7 +193,7 @@ def rollback(
     without_revoked: bool = False,
     reason: str = "rolled back",
 ) -> Applied:
-    """Make blueprint n+1 with the content of blueprint `to` (the one before by default), decided by today's rules.
+    """Make blueprint n+1 with what blueprint `to` (the one before by default) served, by today's rules and prices.
 
     What lost an approval, was killed or has ended since is never revived: `Conflict` (`rollback_revives`) lists it, and
     `without_revoked` leaves it out. Raises `NotFound` for an unknown number.
@@ -202,19 +203,50 @@ def rollback(
     target = _target(conn, stored, to)
     workspace, old = load_files(target.sources), decode(target.body)
     served = _current(stored)
-    standing = _standing_then(governance.standing(conn), old, served.blueprint)
+    at = signing.clock.now()
+    standing = governance.standing(conn)
     killed = store.killed_since(conn, target.created_at)
-    lost = _lost(old, served.blueprint, standing, killed, signing.clock.now().date())
-    result = _plan(signing, workspace, served, standing, left_out=frozenset(lost))
-    for item in result.pending:
-        if item.subject in {units.workload_subject(workload.name) for workload in old.workloads}:
-            lost[item.subject] = f"it needs approval again: {', '.join(need.duty for need in item.needs)}"
+    lost = undo.lost(old, served.blueprint, standing, killed, at.date())
     if lost and not without_revoked:
         raise _revives(target.number, lost)
-    result = _accepted(_plan(signing, workspace, served, standing, left_out=frozenset(lost)))
-    request = _Request(actor, reason, target.sources, signing.clock.now(), rollback_of=target.number)
-    applied = _release(conn, signing, workspace, stored, result, request)
-    return Applied(applied.number, applied.pending, tuple(sorted(lost)))
+    rates = undo.rates_today(workspace, old, at.date(), signing.prices)
+    blueprint = undo.restored(old, served.blueprint, lost, rates, demo=signing.demo)
+    _verified(blueprint)
+    request = _Request(actor, reason, target.sources, at, rollback_of=target.number)
+    changed = [f"{item.type} {item.subject}" for item in differences(served.blueprint, blueprint)]
+    still = _plan(signing, workspace, Current(blueprint, workspace), standing).pending
+    number = _store(conn, signing, stored, blueprint, request, changed, [item.subject for item in still])
+    return Applied(number, _wait(conn, stored, still, request, blueprint, workspace), tuple(sorted(lost)))
+
+
+def _verified(blueprint: bp.Blueprint) -> None:
+    """Raise `Invalid` where the verifier finds a broken rule."""
+    problems = tuple(verify(blueprint))
+    if problems:
+        first = problems[0]
+        raise Invalid(first.message, code=first.code, hint=first.hint, problems=problems)
+
+
+def _wait(
+    conn: Connection[Any],
+    stored: StoredBlueprint | None,
+    pending: Iterable[Pending],
+    request: _Request,
+    blueprint: bp.Blueprint,
+    workspace: Workspace,
+) -> tuple[tuple[UUID, tuple[Need, ...]], ...]:
+    """Leave exactly these changes waiting, and give duties to the owners of what is served."""
+    waiting = governance.request(
+        conn,
+        request.actor,
+        [_wanted(item) for item in pending],
+        base=stored.number if stored else 0,
+        sources=request.files,
+        at=request.at,
+    )
+    held = frozenset(change.subject for change in waiting)
+    people.nominate(conn, request.actor, workspace, blueprint, held)
+    return tuple((change.id, change.waits_for) for change in waiting)
 
 
 def _current(stored: StoredBlueprint) -> Current:
@@ -288,17 +320,7 @@ def _release(
     number = _store(conn, signing, stored, blueprint, request, changed, [item.subject for item in result.pending])
     if settled is not None:
         changes.set_state(conn, [settled.id], "applied", request.at, number or (stored.number if stored else None))
-    waiting = governance.request(
-        conn,
-        request.actor,
-        [_wanted(item) for item in result.pending],
-        base=stored.number if stored else 0,
-        sources=request.files,
-        at=request.at,
-    )
-    held = frozenset(item.subject for item in result.pending)
-    people.nominate(conn, request.actor, workspace, blueprint, held)
-    return Applied(number, tuple((change.id, change.waits_for) for change in waiting))
+    return Applied(number, _wait(conn, stored, result.pending, request, blueprint, workspace))
 
 
 def _store(
@@ -352,51 +374,6 @@ def _store(
 
 def _wanted(item: Pending) -> Wanted:
     return Wanted(item.subject, item.digest, item.needs, {"fields": [field_json(each) for each in item.fields]})
-
-
-def _standing_then(standing: Standing, old: bp.Blueprint, served: bp.Blueprint) -> Standing:
-    """What was served in `old` needs no new approval unless caps were lowered since; what was revoked stays so."""
-    loosened = lower_of(served.caps, old.caps) != old.caps
-    then = [
-        (subject, digest)
-        for subject, digest in units.served_units(old)
-        if not (loosened and subject.startswith("workload/"))
-    ]
-    return Standing(standing.approved | frozenset(then), standing.revoked)
-
-
-def _lost(
-    old: bp.Blueprint, served: bp.Blueprint, standing: Standing, killed: Mapping[str, str], today: date
-) -> dict[str, str]:
-    """Subject -> why it may not come back, for every workload of an old blueprint."""
-    lost: dict[str, str] = {}
-    still = {(item.name, item.expires) for item in served.workloads}
-    for workload in old.workloads:
-        subject = units.workload_subject(workload.name)
-        scopes = [scope for scope in _scopes(old, workload) if scope in killed]
-        if standing.forbids(subject, units.workload_digest(old, workload)):
-            lost[subject] = "an approval was withdrawn"
-        elif scopes:
-            lost[subject] = f"{scopes[0]} was stopped: {killed[scopes[0]]}"
-        elif _ended(workload, today) and (workload.name, workload.expires) not in still:
-            lost[subject] = f"it ended on {workload.expires}"
-    return lost
-
-
-def _ended(workload: bp.Workload, today: date) -> bool:
-    return bool(workload.stage != "production" and workload.expires and workload.expires < today.isoformat())
-
-
-def _scopes(blueprint: bp.Blueprint, workload: bp.Workload) -> Iterable[str]:
-    """Scopes of a kill switch that a workload falls under, but for the company as a whole."""
-    used = {*workload.deployments, *workload.embeddings}
-    yield units.workload_subject(workload.name)
-    for deployment in blueprint.deployments:
-        if deployment.name in used:
-            yield f"deployment/{deployment.name}"
-            yield f"site/{deployment.site}"
-    for name in workload.grounding.sources if workload.grounding else []:
-        yield f"source/{name}"
 
 
 def _revives(number: int, lost: Mapping[str, str]) -> Conflict:

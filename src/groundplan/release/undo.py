@@ -1,0 +1,114 @@
+"""Going back to what an earlier blueprint served: what of it may come back today, and the blueprint that results. Pure.
+
+The content is that blueprint's own, not compiled anew from its files, so that exactly what was served comes back.
+Today's are the caps, the company-wide duties, the prices, and whatever was withdrawn, stopped or has ended since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import date
+
+import msgspec
+
+from groundplan.blueprint import model as bp
+from groundplan.catalog.workspace import Workspace
+from groundplan.core.errors import Problem
+from groundplan.governance.decide import decide_workload, lower_of
+from groundplan.governance.model import Standing
+from groundplan.release import units
+from groundplan.release.compile import Prices
+from groundplan.release.plan import without
+
+
+def lost(
+    old: bp.Blueprint, served: bp.Blueprint, standing: Standing, killed: Mapping[str, str], today: date
+) -> dict[str, str]:
+    """Subject -> why it may not come back, for every workload of an old blueprint. `killed` is scope -> reason."""
+    found: dict[str, str] = {}
+    still = {(item.name, item.expires) for item in served.workloads}
+    for workload in old.workloads:
+        subject = units.workload_subject(workload.name)
+        scopes = [scope for scope in _scopes(old, workload) if scope in killed]
+        if standing.forbids(subject, units.workload_digest(old, workload)):
+            found[subject] = "an approval was withdrawn"
+        elif scopes:
+            found[subject] = f"{scopes[0]} was stopped: {killed[scopes[0]]}"
+        elif _ended(workload, today) and (workload.name, workload.expires) not in still:
+            found[subject] = f"it ended on {workload.expires}"
+        elif duties := _needs(old, workload, served, standing, today):
+            found[subject] = f"caps were lowered since, so it needs approval by {', '.join(duties)}"
+    return found
+
+
+def rates_today(workspace: Workspace, old: bp.Blueprint, today: date, prices: Prices) -> dict[str, bp.Rates]:
+    """Today's rates of the deployments of an old blueprint that its files still price; others keep theirs."""
+    found: dict[str, bp.Rates] = {}
+    for deployment in old.deployments:
+        declared = workspace.deployments.get(deployment.name)
+        if declared is None or declared.model != deployment.model:
+            continue
+        rates = prices(workspace, declared, today)
+        if not isinstance(rates, Problem):
+            found[deployment.name] = rates
+    return found
+
+
+def restored(
+    old: bp.Blueprint,
+    served: bp.Blueprint,
+    left_out: Iterable[str],
+    rates: Mapping[str, bp.Rates],
+    *,
+    demo: bool = False,
+) -> bp.Blueprint:
+    """The next blueprint: the content of `old` without the subjects `left_out`."""
+    blueprint = old
+    for subject in left_out:
+        blueprint = without(blueprint, subject.partition("/")[2])
+    deployments = [
+        msgspec.structs.replace(item, rates=rates.get(item.name, item.rates)) for item in blueprint.deployments
+    ]
+    return msgspec.structs.replace(
+        blueprint,
+        number=served.number + 1,
+        rollback_of=old.number,
+        demo=demo,
+        deployments=deployments,
+        caps=lower_of(served.caps, old.caps),
+        owners=served.owners,
+        separation="enforced" if "enforced" in (served.separation, old.separation) else "solo",
+    )
+
+
+def _needs(
+    old: bp.Blueprint, workload: bp.Workload, served: bp.Blueprint, standing: Standing, today: date
+) -> list[str]:
+    """Duties that must approve a workload again. What was served needs none unless caps were lowered since."""
+    if lower_of(served.caps, old.caps) == old.caps:
+        return []
+    now = next((item for item in served.workloads if item.name == workload.name), None)
+    decision = decide_workload(
+        units.terms(served, now) if now else None,
+        units.terms(old, workload),
+        caps=served.caps,
+        standing=standing,
+        today=today,
+    )
+    return [need.duty for need in decision.needs]
+
+
+def _ended(workload: bp.Workload, today: date) -> bool:
+    return bool(workload.stage != "production" and workload.expires and workload.expires < today.isoformat())
+
+
+def _scopes(blueprint: bp.Blueprint, workload: bp.Workload) -> Iterable[str]:
+    """Scopes of a kill switch that a workload falls under, but for the company as a whole."""
+    used = {*workload.deployments, *workload.embeddings}
+    yield units.workload_subject(workload.name)
+    for deployment in blueprint.deployments:
+        if deployment.name in used:
+            yield f"deployment/{deployment.name}"
+            yield f"site/{deployment.site}"
+    for name in workload.grounding.sources if workload.grounding else []:
+        yield f"source/{name}"
