@@ -16,6 +16,7 @@ from groundplan.console.plan_svg import ground_plan
 from groundplan.console.render import Visitor, failed, page, show, visitor_of
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
+ENTRIES_SHOWN = 50
 STATUSES = ("ok", "refused", "failed", "cancelled", "crashed")
 
 
@@ -166,8 +167,22 @@ async def operations(request: Request) -> HTMLResponse:
 
 @router.get("/governance")
 async def governance(request: Request) -> HTMLResponse:
-    paths = {"changes": "/api/changes", "entries": "/api/audit", "verdict": "/api/audit/verify"}
-    return await _simple(request, "governance.html", "/governance", **paths)
+    visitor = await visitor_of(request)
+    if isinstance(visitor, HTMLResponse):
+        return visitor
+    found = await fetch(visitor, changes="/api/changes", verdict="/api/audit/verify")
+    if isinstance(found, HTMLResponse):
+        return found
+    everything = request.query_params.get("calls") == "yes"
+    before = request.query_params.get("before", "")
+    query = {"limit": str(ENTRIES_SHOWN), **({} if everything else {"without": "call"})}
+    log = await visitor.api.get("/api/audit", **query, **({"before": before} if before else {}))
+    if not log.ok:
+        return failed(log, visitor)
+    entries = log.body["entries"]
+    older = urlencode({**({"calls": "yes"} if everything else {}), "before": entries[-1]["id"]}) if entries else ""
+    values = {"entries": entries, "everything": everything, "older": older if len(entries) == ENTRIES_SHOWN else ""}
+    return await show(request, visitor, "governance.html", "/governance", **found, **values)
 
 
 @router.get("/audit/{entry_id}")

@@ -185,7 +185,7 @@ def _wall(name: str, box: _Box) -> str:
 
 def _room(room: RoomView, box: _Box, selected: TileView | None) -> str:
     classes = ["room", f"room-{escape(room.state)}"]
-    note = {"down": "down", "not_yet": "not yet", "empty": "nothing runs here"}.get(room.state, room.note)
+    note = {"down": "down", "not_yet": "not yet", "empty": "not used"}.get(room.state, room.note)
     if selected is not None and room.name not in (selected.site, selected.serving):
         if room.name in selected.fallbacks:
             note = "fallback"

@@ -121,7 +121,7 @@ async def show(request: Request, visitor: Visitor, template: str, here: str, **v
 def page(template: str, *, code: int = 200, **values: Any) -> HTMLResponse:
     """Render a whole page; what a template needs and nobody gave is an error, not an empty place."""
     defaults: dict[str, Any] = {
-        "entries": ENTRIES,
+        "navigation": ENTRIES,
         "here": "",
         "session": None,
         "who": "",

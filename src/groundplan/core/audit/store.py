@@ -82,14 +82,23 @@ def entry_by_id(conn: Connection[Any], id: UUID) -> StoredEntry | None:
 
 
 def entries(
-    conn: Connection[Any], *, subject: str | None = None, before: UUID | None = None, limit: int = 100
+    conn: Connection[Any],
+    *,
+    subject: str | None = None,
+    without: str | None = None,
+    before: UUID | None = None,
+    limit: int = 100,
 ) -> list[StoredEntry]:
-    """The newest entries first, of one subject or all; continue with `before` = the id of the last one seen."""
+    """The newest entries first, of one subject or all; continue with `before` = the id of the last one seen.
+
+    Those whose action is `without` are left out.
+    """
     rows = _rows(
         conn,
         """SELECT body, leaf_index FROM audit_entry
-           WHERE (%s::text IS NULL OR subject = %s) AND (%s::uuid IS NULL OR id < %s) ORDER BY id DESC LIMIT %s""",
-        (subject, subject, before, before, limit),
+           WHERE (%s::text IS NULL OR subject = %s) AND (%s::text IS NULL OR action <> %s)
+             AND (%s::uuid IS NULL OR id < %s) ORDER BY id DESC LIMIT %s""",
+        (subject, subject, without, without, before, before, limit),
     )
     return [StoredEntry(decode(bytes(body)), leaf) for body, leaf in rows]
 
