@@ -14,11 +14,14 @@ from pathlib import Path
 
 import pytest
 
+import groundplan.runtime.child
 from groundplan.core.errors import Conflict, Invalid, Unavailable
 from groundplan.core.home import Home
 from groundplan.runtime.child import rotate, tail
+from groundplan.runtime.database import start_database
 from groundplan.runtime.owner import open_listener
 from groundplan.runtime.supervisor import Process, Supervisor
+from groundplan.testing.database import Database
 
 SLEEP = (sys.executable, "-c", "import time; time.sleep(600)")
 
@@ -127,6 +130,28 @@ def test_a_second_up_on_the_same_home_is_refused_with_the_pid(tmp_path: Path) ->
         supervisor.announce("http://127.0.0.1:1/v1", "http://127.0.0.1:2")
         assert json.loads((home.run / "up.json").read_bytes())["pid"] == os.getpid()
     assert not (home.run / "up.json").exists()
+
+
+def test_a_home_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(Unavailable, match="home_unusable"), Supervisor(Home(tmp_path / "file" / "home")):
+        pass
+
+
+def test_a_child_whose_parent_is_gone_already_does_not_start(tmp_path: Path) -> None:
+    leash = Path(groundplan.runtime.child.__file__).with_name("leash.py")
+    somebody_else = "1" if os.getpid() != 1 else "2"
+    program = ("/bin/sh", "-c", f"touch {tmp_path}/started")
+    ran = subprocess.run([sys.executable, "-I", "-S", str(leash), somebody_else, "15", "-1", "-1", *program])
+    assert ran.returncode == 70
+    assert not (tmp_path / "started").exists()
+
+
+def test_with_an_external_database_no_server_is_started(tmp_path: Path, database: Database) -> None:
+    with Supervisor(Home(tmp_path)) as supervisor:
+        start_database(supervisor, database.settings(tmp_path), lambda _: None)
+        assert supervisor.states() == ()
+    assert not (tmp_path / "postgres").exists()
 
 
 def test_children_die_with_a_parent_that_is_killed(tmp_path: Path) -> None:

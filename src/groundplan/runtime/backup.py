@@ -86,7 +86,6 @@ def restore(archive: Path, home: Home, settings: Settings | None = None, progres
     try:
         progress("checking the archive")
         facts = unpack(archive, staging)
-        home.create()
         lock = own_home(home)
         (home.root / INCOMPLETE).touch(mode=0o600)
         try:

@@ -18,10 +18,23 @@ INCOMPLETE: Final = "restore.incomplete"
 
 
 def own_home(home: Home) -> int:
-    """Own this HOME until the returned descriptor is closed: one `up`, or one restore, at a time.
+    """Make HOME if need be and own it until the returned descriptor is closed: one `up`, or one restore, at a time.
 
-    Raises `Conflict`: `up_running` with the pid of the owner, `restore_incomplete` where a restore was killed.
+    Raises `Conflict` (`up_running` with the pid of the owner, `restore_incomplete` where a restore was killed) and
+    `Unavailable` (`home_unusable`) where the folder cannot be made or written.
     """
+    try:
+        home.create()
+        return _own(home)
+    except OSError as error:
+        raise Unavailable(
+            f"{home.root} cannot be used: {error.strerror or error}",
+            code="home_unusable",
+            hint="Choose a folder that this user may write with --home.",
+        ) from error
+
+
+def _own(home: Home) -> int:
     lock = take_lock(
         home.lock,
         lambda owner: Conflict(

@@ -108,7 +108,6 @@ class Supervisor:
         self._after = ExitStack()
 
     def __enter__(self) -> Self:
-        self.home.create()
         self._lock = own_home(self.home)
         return self
 
