@@ -8,7 +8,7 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """`now` is aware UTC wall time, for people and periods; `monotonic` is seconds that never go back, for durations."""
+    """`now` is aware UTC wall time, for people and periods; `monotonic` is seconds that never go back."""
 
     def now(self) -> datetime: ...
 

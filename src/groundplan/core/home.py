@@ -1,4 +1,4 @@
-"""The folder HOME of one installation: where each thing is. Only paths and safe writing; nothing here knows what the files mean."""
+"""The folder HOME of one installation: where each thing is, and safe writing. It does not know what the files mean."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Money is an integer number of picodollars (10^-12 USD) in memory and `numeric(30,12)` USD in the database.
 
-Nothing here rounds silently: a text with more than 12 decimals is refused, and division rounds up (a cost is never understated).
-Other currencies and rates are not handled here.
+Nothing here rounds silently: a text with more than 12 decimals is refused, and division rounds up (a cost is never
+understated). Other currencies and rates are not handled here.
 """
 
 from __future__ import annotations
@@ -23,12 +23,10 @@ _AMOUNT = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?:USD)?", re.ASCII)
 
 
 def parse_usd(text: str) -> Picodollars:
-    """Read `"200"`, `"200 USD"` or `"0.000000000001"`; raises `Invalid` on anything else, signs and exponents included."""
+    """Read `"200"`, `"200 USD"` or `"0.000000000001"`; raises `Invalid` on anything else, signs included."""
     match = _AMOUNT.fullmatch(text.strip())
     if match is None:
-        raise Invalid(
-            f"'{text[:40]}' is not an amount of money", code="money_syntax", hint="Write it like 12.50 USD."
-        )
+        raise Invalid(f"'{text[:40]}' is not an amount of money", code="money_syntax", hint="Write it like 12.50 USD.")
     whole, _, fraction = match["number"].partition(".")
     if len(fraction.rstrip("0")) > 12:
         raise Invalid(

@@ -22,7 +22,7 @@ class Settings:
     """What a process needs to know before it reads anything else."""
 
     home: Path
-    """Keys, journal, audit tiles, embedded database, logs of one installation. GROUNDPLAN_HOME, default ./.groundplan."""
+    """Keys, journal, audit tiles, database and logs of one installation. GROUNDPLAN_HOME, default ./.groundplan."""
     workspace: Path | None
     """Folder of declarations. GROUNDPLAN_WORKSPACE, default: none."""
     database_url: str | None
