@@ -13,6 +13,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -105,6 +106,28 @@ def test_it_comes_back_after_its_owner_and_then_itself_were_killed(tmp_path: Pat
             server.stop()
             server.start()
             assert read(home) == [1, 2]
+
+
+def test_a_recovery_of_more_than_ten_seconds_is_waited_for(tmp_path: Path) -> None:
+    with cleaned(Home(tmp_path)) as home, EmbeddedPostgres(home) as server:
+        data = server.place.data.resolve()
+        begun = time.monotonic()
+
+        def hold_up() -> None:
+            while not (pids := serving(data)):
+                time.sleep(0.001)
+            for pid in pids:
+                os.kill(pid, signal.SIGSTOP)
+            time.sleep(11)
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
+
+        slow = threading.Thread(target=hold_up)
+        slow.start()
+        server.start()
+        slow.join()
+        assert time.monotonic() - begun > 11
+        write(home, 1)
 
 
 def test_a_server_that_outlived_its_owner_is_stopped_first(tmp_path: Path) -> None:
