@@ -32,8 +32,9 @@ class Key:
     user: str | None
 
 
-def take_tour(client: ControlClient, home: Home, gateway: str, login_url: str) -> None:
+def take_tour(client: ControlClient, home: Home, login_url: str) -> None:
     """Ask, show, and say what to do next."""
+    gateway = str(client.get("/api/status")["addresses"]["gateway"])
     note(f'\nAsking "{QUESTION}" at {WORKLOAD} ...')
     key = _key(client)
     if key is not None:

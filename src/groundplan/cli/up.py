@@ -5,6 +5,7 @@ Only the ready line goes to stdout. What processes there are is `processes.py`; 
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -58,6 +59,7 @@ def up(
     ),
     demo: Annotated[bool, typer.Option("--demo", help="Scripted providers and traffic; act as people.")] = False,
     tour: Annotated[bool, typer.Option("--tour", help="Ask one real question once ready.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the ready line as one line of JSON.")] = False,
 ) -> None:
     """Start everything and serve until Ctrl-C. Without --workspace the last blueprint is served."""
     settings = settings_for(home)
@@ -80,7 +82,7 @@ def up(
         blueprint = start.declare()
         start.processes(supervisor, listeners, gateway_workers, blueprint)
         client = start.until_ready(supervisor, listeners, gateway_workers)
-        _serve(start, supervisor, client, listeners, tour)
+        _serve(start, supervisor, client, ready_line(listeners, as_json), tour)
         steps.say("stopping")
 
 
@@ -88,21 +90,26 @@ def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _serve(
-    start: Start, supervisor: Supervisor, client: ControlClient, listeners: tuple[socket.socket, ...], tour: bool
-) -> None:
-    gateway, control = addresses(listeners)
+def _serve(start: Start, supervisor: Supervisor, client: ControlClient, ready: str, tour: bool) -> None:
     with supervisor.signals():
         start.steps.say("ready")
-        typer.echo(f"ready gateway={gateway} control={control}")
+        typer.echo(ready)
         if start.demo:
             supervisor.start(processes.traffic(start.home))
         link = client.post("/api/login-links", {"person": None})["url"]
         if tour:
-            threading.Thread(target=take_tour, args=(client, start.home, gateway, link), daemon=True).start()
+            threading.Thread(target=take_tour, args=(client, start.home, link), daemon=True).start()
         else:
             note(f"\nSign in once, within ten minutes: {link}\nCtrl-C ends it.")
         supervisor.run(Following(start, supervisor, client).tick)
+
+
+def ready_line(listeners: tuple[socket.socket, ...], as_json: bool) -> str:
+    """The one line on stdout."""
+    gateway, control = addresses(listeners)
+    if as_json:
+        return json.dumps({"ready": True, "gateway": gateway, "control": control})
+    return f"ready gateway={gateway} control={control}"
 
 
 def addresses(listeners: tuple[socket.socket, ...]) -> tuple[str, str]:

@@ -1,0 +1,198 @@
+"""`groundplan up` as a user meets it: one ready line, a governed call, a second start, a clean end, clear refusals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from groundplan.core.home import Home
+from groundplan.runtime.postgres import EmbeddedPostgres
+
+START_SECONDS = 120.0
+
+
+@dataclass
+class Up:
+    """A started `up`: its ready line, what it said, and the addresses from the line."""
+
+    process: subprocess.Popen[str]
+    ready: str
+    said: list[str]
+
+    @property
+    def gateway(self) -> str:
+        return self.ready.split()[1].removeprefix("gateway=")
+
+    @property
+    def control(self) -> str:
+        return self.ready.split()[2].removeprefix("control=")
+
+
+def cli(*arguments: str, code: int = 0, **environment: str) -> Any:
+    """The JSON that a command prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", "groundplan.cli.main", *arguments, "--json"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, **environment},
+    )
+    assert done.returncode == code, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return json.loads(done.stdout)
+
+
+@contextmanager
+def started(home: Path, *arguments: str) -> Iterator[Up]:
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "groundplan.cli.main", "up", "--home", str(home)),
+            *("--port", "0", "--control-port", "0", "--gateway-workers", "1", *arguments),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "UPSTREAM_KEY": "sk-test"},
+    )
+    assert process.stdout is not None and process.stderr is not None
+    errors = process.stderr
+    said: list[str] = []
+    reader = threading.Thread(target=lambda: said.extend(errors), daemon=True)
+    reader.start()
+    timer = threading.Timer(START_SECONDS, process.kill)
+    timer.start()
+    try:
+        line = process.stdout.readline()
+        timer.cancel()
+        assert line.startswith("ready "), f"{line!r}\n{''.join(said)}"
+        yield Up(process, line.strip(), said)
+    finally:
+        timer.cancel()
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        process.wait(60)
+        reader.join(10)
+        process.stdout.close()
+        errors.close()
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path / "home"
+    EmbeddedPostgres(Home(tmp_path / "home")).remove()
+
+
+@pytest.fixture
+def upstream(tmp_path: Path) -> Iterator[str]:
+    """The shipped scripted model as a server that the user already has."""
+    folder = tmp_path / "upstream"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "groundplan.testing.scripted", "--home", str(folder), "--name", "scripted-here"]
+    )
+    announced = folder / "run" / "endpoints.d" / "scripted-here.json"
+    deadline = time.monotonic() + 30
+    while not announced.exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    told = json.loads(announced.read_text())
+    key = tmp_path / "upstream.key"
+    key.write_text(told["token"])
+    yield str(told["url"])
+    process.terminate()
+    process.wait(10)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, upstream: str) -> Path:
+    folder = tmp_path / "workspace"
+    key = f"file:{tmp_path / 'upstream.key'}"
+    cli(
+        *("init", str(folder), "--upstream", upstream, "--upstream-model", "scripted", "--upstream-key", key),
+        *("--price", "1/10", "--budget", "20"),
+    )
+    return folder
+
+
+@pytest.mark.timeout(400)
+def test_from_nothing_to_a_governed_call_and_again(home: Path, workspace: Path) -> None:
+    place = ("--home", str(home))
+    with started(home, "--workspace", str(workspace)) as up:
+        assert up.gateway.startswith("http://127.0.0.1:") and up.gateway.endswith("/v1")
+        status = cli("status", *place)
+        assert status["blueprint"] == 1 and status["gateways"][0]["ready"] and status["difference"] == []
+        assert set(status["gateways"][0]) >= {"pid", "blueprint", "journal_lag", "ready"}
+        answer = cli("ask", "hello", "--workload", "assistant", *place)
+        assert answer["groundplan"]["blueprint"] == 1 and float(answer["groundplan"]["cost_usd"]) > 0
+        call = answer["groundplan"]["call_id"]
+        deadline = time.monotonic() + 20
+        while cli("cost", *place)["calls"] < 1:
+            assert time.monotonic() < deadline, "the call is in the ledger"
+            time.sleep(0.2)
+        cost = cli("cost", *place)
+        assert cost["total_usd"] == answer["groundplan"]["cost_usd"] and cost["open_reservations"] == 0
+        assert cost["by_workload"][0]["workload"] == "assistant"
+        why = cli("why", call, *place)
+        assert why["kind"] == "call" and why["facts"]["cost_usd"] == cost["total_usd"]
+        assert cli("readiness", "assistant", *place)["workloads"][0]["workload"] == "assistant"
+        assert cli("doctor", *place)["ok"]
+        second = cli_up_error(home)
+        assert second["error"]["code"] == "up_running"
+        killed = cli("kill", "workload/assistant", "-m", "test", *place)
+        assert killed["effective"]["complete"]
+        refused = cli("ask", "hello", "--workload", "assistant", *place, code=65)
+        assert refused["error"]["code"] == "killed"
+        cli("kill", "workload/assistant", "-m", "over", "--lift", *place)
+    assert up.process.returncode == 0
+    assert any("login/" in line for line in up.said)
+    assert not (home / "run" / "up.json").exists()
+    assert cli("status", *place, code=69)["error"]["code"] == "not_running"
+    assert cli("audit", "verify", *place)["ok"]
+    with started(home) as again:
+        status = cli("status", *place)
+        assert status["blueprint"] == 1, "without a workspace the last blueprint is served"
+        assert cli("cost", *place)["total_usd"] == cost["total_usd"]
+        del again
+
+
+def cli_up_error(home: Path) -> Any:
+    """What a second `up` on the same HOME says."""
+    return cli("up", "--home", str(home), "--port", "0", "--control-port", "0", code=75)
+
+
+def test_up_refuses_a_wrong_workspace_at_once(home: Path, workspace: Path) -> None:
+    file = next(path for path in sorted(workspace.glob("*.yaml")) if "kind: workload" in path.read_text())
+    file.write_text(file.read_text().replace("purpose:", "porpose:", 1))
+    done = subprocess.run(
+        [sys.executable, "-m", "groundplan.cli.main", "up", "--home", str(home), "--workspace", str(workspace)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 65 and done.stdout == ""
+    assert f"{file.name}:" in done.stderr and "purpose" in done.stderr
+    assert not home.exists(), "nothing was started"
+
+
+def test_up_refuses_a_port_that_is_taken(home: Path, workspace: Path, upstream: str) -> None:
+    port = upstream.split(":")[2].partition("/")[0]
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "groundplan.cli.main", "up", "--home", str(home), "--workspace", str(workspace)),
+            *("--port", port),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 69 and "port_in_use" in done.stderr and "--port" in done.stderr
