@@ -22,13 +22,13 @@ ON_THE_PLAN = {
 
 @router.post("/approve")
 async def approve(request: Request, csrf: Text, change: Text, comment: Text = "") -> RedirectResponse:
-    reply = await api_of(request, csrf).post(f"/api/changes/{change}/approve", {"comment": comment})
+    reply = await api_of(request, csrf).post(f"/api/changes/{quote(change, safe='')}/approve", {"comment": comment})
     return _back("/governance", reply, "Approved.")
 
 
 @router.post("/refuse")
 async def refuse(request: Request, csrf: Text, change: Text, comment: Text = "") -> RedirectResponse:
-    reply = await api_of(request, csrf).post(f"/api/changes/{change}/refuse", {"comment": comment})
+    reply = await api_of(request, csrf).post(f"/api/changes/{quote(change, safe='')}/refuse", {"comment": comment})
     return _back("/governance", reply, "Refused.")
 
 

@@ -185,9 +185,15 @@ async def governance(request: Request) -> HTMLResponse:
     return await show(request, visitor, "governance.html", "/governance", **found, **values)
 
 
+@router.get("/governance/changes/{change_id}")
+async def change(request: Request, change_id: str) -> HTMLResponse:
+    path = f"/api/changes/{quote(change_id, safe='')}"
+    return await _simple(request, "change.html", "/governance", change=path)
+
+
 @router.get("/audit/{entry_id}")
 async def proof(request: Request, entry_id: str) -> HTMLResponse:
-    return await _simple(request, "proof.html", "/governance", proof=f"/api/audit/{entry_id}/proof")
+    return await _simple(request, "proof.html", "/governance", proof=f"/api/audit/{quote(entry_id, safe='')}/proof")
 
 
 @router.get("/inbox")
@@ -202,7 +208,10 @@ async def blueprints(request: Request) -> HTMLResponse:
 
 @router.get("/blueprints/{number}")
 async def blueprint(request: Request, number: str) -> HTMLResponse:
-    paths = {"one": f"/api/blueprints/{number}", "diff": f"/api/blueprints/{number}/diff"}
+    paths = {
+        "one": f"/api/blueprints/{quote(number, safe='')}",
+        "diff": f"/api/blueprints/{quote(number, safe='')}/diff",
+    }
     return await _simple(request, "blueprint.html", "/blueprints", **paths)
 
 
