@@ -42,6 +42,7 @@ DRAIN_SECONDS = 15.0
 JOURNAL_FAILED = 74
 """Exit code (EX_IOERR): restart with a new epoch."""
 FENCED = 75
+BROKEN = 70
 _log = logging.getLogger(__name__)
 
 
@@ -77,13 +78,15 @@ async def serve(home: Home, listening: socket.socket, slot: int) -> int:
     _log.info("worker %d started: epoch %s, pid %d", slot, epoch, os.getpid())
     gc.collect()
     gc.freeze()
-    code = await _watch(gateway, live, stop)
+    code = await _watch(gateway, live, following, stop)
     gateway.ready = live.ready = False
     listener.close()
+    end = loop.time() + DRAIN_SECONDS
     await server.drain(DRAIN_SECONDS)
+    while gateway.running and loop.time() < end:  # noqa: ASYNC110 -- keyed calls outlive their connection; it has an end
+        await asyncio.sleep(0.02)
     following.cancel()
-    with suppress(asyncio.CancelledError):
-        await following
+    await asyncio.wait([following])
     await desk.close()
     await leases.close()
     await journal.close()
@@ -94,13 +97,17 @@ async def serve(home: Home, listening: socket.socket, slot: int) -> int:
     return code
 
 
-async def _watch(gateway: Gateway, live: LiveView, stop: asyncio.Event) -> int:
+async def _watch(gateway: Gateway, live: LiveView, following: asyncio.Task[None], stop: asyncio.Event) -> int:
     """Keep `ready` true to the facts until it is time to end."""
     while not stop.is_set():
         if live.fenced.is_set():
             return FENCED
         if not gateway.journal.healthy:
             return JOURNAL_FAILED
+        if following.done():
+            _log.error("live policy is followed no more", exc_info=following.exception())
+            return BROKEN
+        live.read_kill_file()
         gateway.ready = live.ready = live.loaded.is_set()
         with suppress(TimeoutError):
             async with asyncio.timeout(0.05):

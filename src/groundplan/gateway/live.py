@@ -122,7 +122,7 @@ class LiveView:
                 await self._follow()
             except (psycopg.Error, OSError, TimeoutError) as error:
                 _log.warning("cut off from live policy: %s", error.__class__.__name__)
-            self._read_kill_file()
+            self.read_kill_file()
             await asyncio.sleep(HEARTBEAT_SECONDS)
 
     async def close(self) -> None:
@@ -153,7 +153,7 @@ class LiveView:
 
     async def refresh(self, connection: Connection) -> None:
         """One heartbeat: acknowledge what is loaded, load what is newer, confirm the policy's age."""
-        self._read_kill_file()
+        self.read_kill_file()
         while True:
             asked = self._clock.monotonic()
             number = self.catalog.number if self.catalog else 0
@@ -260,7 +260,9 @@ class LiveView:
             _log.error("%s cannot be read", path)
             return self.policy.kills - self._database_kills
 
-    def _read_kill_file(self) -> None:
+    def read_kill_file(self) -> None:
+        """Take up HOME/run/kill.json; also called by the worker's watch, since a database that hangs may hold `run`
+        up."""
         kills = self._database_kills | self._file_kills()
         if kills != self.policy.kills:
             old = self.policy

@@ -1,0 +1,270 @@
+"""The books of a call: for each way that attempts can end, what the journal says and what the slices hold
+afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.integration.gateway_stack import Reply, blueprint, deployment, parse, scripted, workload
+
+from groundplan.blueprint.model import Budget, Deployment
+from groundplan.core.home import Home
+from groundplan.core.ids import new_id
+from groundplan.core.money import PICO
+from groundplan.gateway.answers import of_refusal
+from groundplan.gateway.context import Gateway
+from groundplan.gateway.idempotency import Answers, Holder
+from groundplan.gateway.journal import Journal
+from groundplan.gateway.leases import Slices
+from groundplan.gateway.pipeline import Pipeline
+from groundplan.gateway.records import read_segment
+from groundplan.gateway.server import Server
+from groundplan.gateway.snapshot import Catalog, KeyEntry, Policy, index
+from groundplan.gateway.targets import Targets
+from groundplan.ledger.model import Charge, Finish, Reservation, Settlement
+from groundplan.testing import ManualClock
+from groundplan.testing.scripted import Script, ScriptedModel
+
+KEY = "gp_unit"
+LIMIT = PICO
+BOUND = 20 * 10_000_000
+"""20 tokens of output at 10 USD a million."""
+
+
+@dataclass
+class Fixed:
+    """A policy and a blueprint that do not change."""
+
+    policy: Policy
+    catalog: Catalog | None
+    seconds: float = 0.0
+
+    def age(self) -> float:
+        return self.seconds
+
+    def remaining(self, budget: Budget, period: str) -> int:  # noqa: ARG002 -- the protocol's signature
+        return budget.limit
+
+    def used(self, workload: str, person: str) -> tuple[int, int]:  # noqa: ARG002 -- the protocol's signature
+        return 0, 0
+
+    def count(self, workload: str, person: str) -> None:  # noqa: ARG002 -- the protocol's signature
+        return None
+
+
+@dataclass
+class Closed:
+    """A lender that lends nothing more."""
+
+    asked: list[str] = field(default_factory=list)
+
+    async def acquire(self, token: tuple[bytes, int], charges: Sequence[Charge], budgets: Any) -> str | None:  # noqa: ARG002
+        self.asked.append(charges[0].budget)
+        await asyncio.sleep(0)
+        return charges[0].budget
+
+
+@dataclass
+class Rig:
+    gateway: Gateway
+    port: int
+    one: ScriptedModel
+    two: ScriptedModel
+    lender: Closed
+    live: Fixed
+
+    async def chat(self, **more: Any) -> Reply:
+        body = {"model": "auto", "messages": [{"role": "user", "content": "a b c d"}], "max_tokens": 20, **more}
+        data = json.dumps(body).encode()
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\nauthorization: Bearer {KEY}\r\nconnection: close\r\n"
+        writer.write(head.encode() + b"content-length: %d\r\n\r\n" % len(data) + data)
+        try:
+            return parse(await reader.read())
+        finally:
+            writer.close()
+
+    @property
+    def slices(self) -> Slices:
+        return self.gateway.slices
+
+    async def records(self) -> list[Any]:
+        """Everything in the journal, which is closed for it."""
+        await self.gateway.journal.close()
+        found: list[Any] = []
+        for path in sorted(self.gateway.journal.folder.glob("*.seg")):
+            found += [entry.record for entry in read_segment(path)[0]]
+        return found
+
+    def idle(self, spent: int) -> None:
+        assert self.slices.open_count == 0
+        assert self.slices.available("all", "total") == LIMIT - spent
+        assert self.slices.spent("all", "total") == spent
+
+
+@asynccontextmanager
+async def made(
+    folder: Path, one: int, two: int, one_more: dict[str, Any]
+) -> AsyncIterator[tuple[Gateway, int, Closed, Fixed]]:
+    loop = asyncio.get_running_loop()
+    home = Home(folder)
+    home.create()
+    epoch = new_id()
+    journal = Journal.open(home.journal / str(epoch), epoch, loop, 1 << 20)
+    places: list[Deployment] = [deployment("one", one, **one_more), deployment("two", two)]
+    catalog = index(blueprint(1, places, [workload("assistant", ["one", "two"])]))
+    entry = KeyEntry(str(new_id()), "assistant", "", False, False, None)
+    policy = Policy(1, {hashlib.sha256(KEY.encode()).digest(): entry}, {}, frozenset(), frozenset())
+    slices, clock, lender, live = Slices(), ManualClock(), Closed(), Fixed(policy, catalog)
+    slices.grant("all", "total", LIMIT)
+    answers = Answers(home.journal, epoch, clock.now().timestamp())
+    answers.open(Holder(1, bytes(32)))
+    gateway = Gateway(epoch, loop, clock, journal, slices, lender, live, Targets(home, loop), answers)
+    server = Server(Pipeline(gateway).handle, of_refusal, loop)
+    listener = await loop.create_server(server.protocol, "127.0.0.1", 0)
+    yield gateway, listener.sockets[0].getsockname()[1], lender, live
+    listener.close()
+    await server.drain(0.2)
+    await journal.close()
+    gateway.targets.close()
+    answers.close()
+
+
+@pytest.fixture
+async def rig(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
+    more = getattr(request, "param", {})
+    async with scripted("one") as (one, port_one), scripted("two") as (two, port_two):
+        async with made(tmp_path, more.pop("port", port_one), port_two, more) as (gateway, port, lender, live):
+            yield Rig(gateway, port, one, two, lender, live)
+
+
+def kinds(records: list[Any]) -> list[str]:
+    return [type(record).__name__ for record in records]
+
+
+async def test_a_good_call_is_reserved_settled_and_finished(rig: Rig) -> None:
+    rig.one.script = Script(tokens=7)
+    assert (await rig.chat()).status == 200
+    rig.idle(70_000_000)
+    reservation, settlement, finish = await rig.records()
+    assert isinstance(reservation, Reservation) and isinstance(settlement, Settlement) and isinstance(finish, Finish)
+    assert reservation.bound == BOUND and reservation.charges == [Charge("all", "total", BOUND)]
+    assert (settlement.cost, settlement.outcome, settlement.usage.output) == (70_000_000, "ok", 7)
+    assert (finish.status, finish.http_status, finish.deployment) == ("ok", 200, "one")
+    assert [name for name, _ in finish.steps] == ["identify", "admit", "ground", "serve"]
+    assert len({record.call for record in (reservation, settlement, finish)}) == 1
+
+
+async def test_an_error_answer_passes_its_reservation_on(rig: Rig) -> None:
+    rig.one.script, rig.two.script = Script(mode="error", status=503), Script(tokens=7)
+    assert (await rig.chat()).status == 200
+    rig.idle(70_000_000)
+    first, failed, second, ok, finish = await rig.records()
+    assert (failed.outcome, failed.cost, failed.http_status, failed.attempt) == ("not_billed", 0, 503, 0)
+    assert second.attempt == 1 and second.charges == [Charge("all", "total", 0)] and second.bound == BOUND
+    assert (ok.outcome, ok.attempt, ok.cost, finish.deployment) == ("ok", 1, 70_000_000, "two")
+    assert first.charges[0].amount == BOUND
+
+
+@pytest.mark.parametrize(
+    "script", [Script(mode="down"), Script(mode="stall"), Script(mode="cut"), Script(mode="error", status=502)]
+)
+async def test_an_uncertain_failure_keeps_its_bound_and_the_next_attempt_reserves_anew(
+    rig: Rig, script: Script
+) -> None:
+    rig.one.script, rig.two.script = script, Script(tokens=7)
+    reply = await rig.chat()
+    assert reply.status == 200 and reply.json["groundplan"]["estimated"] is True
+    rig.idle(BOUND + 70_000_000)
+    _, failed, second, _, _ = await rig.records()
+    assert (failed.outcome, failed.cost, failed.estimated, failed.flags) == ("failed", BOUND, True, ["no_usage"])
+    assert second.charges == [Charge("all", "total", BOUND)]
+
+
+@pytest.mark.parametrize("rig", [{"port": 9}], indirect=True)
+async def test_a_refused_connection_costs_nothing(rig: Rig) -> None:
+    rig.two.script = Script(tokens=7)
+    assert (await rig.chat(stream=True)).status == 200
+    rig.idle(70_000_000)
+
+
+async def test_both_failing_leaves_no_reservation_behind(rig: Rig) -> None:
+    rig.one.script = rig.two.script = Script(mode="error")
+    assert (await rig.chat()).code == "upstream_failed"
+    rig.idle(0)
+    records = await rig.records()
+    assert kinds(records) == ["Reservation", "Settlement", "Reservation", "Settlement", "Finish"]
+    assert records[-1].status == "failed" and records[-1].error_code == "upstream_failed"
+
+
+async def test_an_upstream_that_reports_more_than_its_cap_is_charged_and_flagged(rig: Rig) -> None:
+    rig.one.script = Script(mode="miscount", tokens=20)
+    assert (await rig.chat()).status == 200
+    _, settlement, _ = await rig.records()
+    assert settlement.cost == 670_000_000 and settlement.flags == ["over_bound"]
+    rig.idle(670_000_000)
+
+
+async def test_a_stream_that_is_cut_is_counted_by_us(rig: Rig) -> None:
+    rig.one.script = Script(mode="cut", tokens=20)
+    await rig.chat(stream=True)
+    _, settlement, finish = await rig.records()
+    assert (settlement.outcome, settlement.estimated, finish.status) == ("failed", True, "failed")
+    assert 0 < settlement.cost <= BOUND
+    rig.idle(settlement.cost)
+
+
+async def test_a_client_that_goes_away_is_billed_for_what_streamed(rig: Rig) -> None:
+    rig.one.script = Script(tokens=20, chunk_ms=50)
+    data = b'{"model":"auto","messages":[{"role":"user","content":"x"}],"stream":true,"max_tokens":20}'
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\nauthorization: Bearer {KEY}\r\n".encode()
+    reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+    writer.write(head + b"content-length: %d\r\n\r\n" % len(data) + data)
+    await reader.readuntil(b"You")
+    writer.transport.abort()
+    await asyncio.sleep(0.15)
+    _, settlement, finish = await rig.records()
+    assert (finish.status, finish.http_status, finish.error_code) == ("cancelled", 499, "client_gone")
+    assert (settlement.outcome, settlement.estimated) == ("cancelled", True)
+    assert 0 < settlement.cost < BOUND
+    rig.idle(settlement.cost)
+
+
+async def test_an_empty_slice_refuses_before_anything_is_written_or_sent(rig: Rig) -> None:
+    rig.slices.release("all", "total", keep=BOUND - 1)
+    reply = await rig.chat()
+    assert (reply.status, reply.code, rig.lender.asked) == (429, "budget_exhausted", ["all"])
+    assert reply.headers["x-should-retry"] == "false"
+    assert rig.one.counted == 0 and rig.slices.open_count == 0
+    (finish,) = await rig.records()
+    assert (finish.status, finish.error_code) == ("refused", "budget_exhausted")
+
+
+async def test_copies_multiply_the_reservation(rig: Rig) -> None:
+    rig.slices.release("all", "total", keep=3 * BOUND - 1)
+    assert (await rig.chat(n=3)).code == "budget_exhausted"
+    rig.slices.grant("all", "total", 1)
+    assert (await rig.chat(n=3)).status == 200
+
+
+async def test_a_closed_journal_refuses_every_call_and_spends_nothing(rig: Rig) -> None:
+    await rig.gateway.journal.close()
+    reply = await rig.chat()
+    assert (reply.status, reply.code) == (503, "journal_unavailable")
+    assert rig.one.counted == 0
+    rig.idle(0)
+
+
+async def test_the_policy_lease_and_the_grace(rig: Rig) -> None:
+    rig.live.seconds = 60.9
+    assert (await rig.chat()).status == 200
+    rig.live.seconds = 61.1
+    assert (await rig.chat()).code == "policy_lease_expired"
