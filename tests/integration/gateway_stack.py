@@ -113,6 +113,12 @@ class Stack:
             cursor = connection.execute(statement.encode(), parameters)
             return cursor.fetchall() if cursor.description else []
 
+    def hang(self) -> psycopg.Connection[Any]:
+        """Lock what every heartbeat writes; close the connection to go on."""
+        connection = psycopg.connect(self.database.superuser)
+        connection.execute("LOCK TABLE gateway IN ACCESS EXCLUSIVE MODE")
+        return connection
+
     def sql_admin(self, statement: str) -> None:
         """As superuser of the server, from another database."""
         other = self.database.superuser.replace(f"/{self.database.name}?", "/postgres?")

@@ -244,3 +244,17 @@ async def test_health_says_what_is_missing(database: Database, tmp_path: Path) -
         assert (await stack.ask("GET", "/livez", None)).status == 200
         refused = await stack.chat("gp_x")
         assert (refused.status, refused.code) == (503, "not_ready")
+
+
+async def test_a_kill_in_home_is_heeded_while_the_database_hangs(stack: Stack) -> None:
+    """The database answers nothing at all, as a stopped process does."""
+    stack.start()
+    await stack.ready()
+    key = stack.key()
+    assert (await stack.chat(key)).status == 200
+    blocked = stack.hang()
+    try:
+        (stack.home.run / "kill.json").write_text(json.dumps([{"scope": "company", "reason": "r", "at": ""}]))
+        await until(lambda: stack.chat(key), 403, "killed")
+    finally:
+        blocked.close()
