@@ -94,8 +94,13 @@ INSERT_CHARGES = _insert("charge", _CHARGE, "ON CONFLICT DO NOTHING")
 
 
 def limit_idle_transactions(conn: Conn) -> None:
-    """A shipper that is stopped in the middle of a transaction must not keep workers from their budgets for long."""
+    """A shipper that is stopped in the middle of a transaction must not hold its locks for long."""
     conn.execute("SET idle_in_transaction_session_timeout = '5s'")
+
+
+def _lock_briefly(conn: Conn) -> None:
+    """From here on this transaction keeps workers from their budgets."""
+    conn.execute("SET LOCAL idle_in_transaction_session_timeout = '1s'")
 
 
 def insert_rows(conn: Conn, insert: Insert, rows: Sequence[Row]) -> None:
@@ -124,6 +129,7 @@ def set_position(conn: Conn, epoch: UUID, place: tuple[int, int], gaps: int, *, 
 
 def apply_releases(conn: Conn, epoch: UUID, releases: Iterable[Release]) -> None:
     """Give back what the worker released and perhaps could not tell any more; locks in one order for all."""
+    _lock_briefly(conn)
     for record in sorted(releases, key=lambda release: (release.budget, release.period)):
         key, amount = (record.budget, record.period), to_decimal(record.amount)
         conn.execute(LOCK_PERIOD, key)
@@ -135,7 +141,11 @@ def apply_releases(conn: Conn, epoch: UUID, releases: Iterable[Release]) -> None
 
 def fence(conn: Conn, epoch: UUID) -> None:
     """Nothing is granted to this epoch any more; waits for a grant that is just being made."""
-    conn.execute("UPDATE gateway SET state = 'fenced', ready = false WHERE epoch = %s", (epoch,))
+    conn.execute(
+        """UPDATE gateway SET ready = false, state = CASE state WHEN 'live' THEN 'fenced' ELSE state END
+           WHERE epoch = %s""",
+        (epoch,),
+    )
 
 
 def return_unspent(conn: Conn, epoch: UUID, *, write_off: bool) -> int:
@@ -158,6 +168,7 @@ def return_unspent(conn: Conn, epoch: UUID, *, write_off: bool) -> int:
         (epoch,),
     ).fetchall()
     returned = 0
+    _lock_briefly(conn)
     for budget, period, granted, released in slices:
         key = (budget, period)
         back = 0 if write_off else unspent(from_decimal(granted), from_decimal(released), spent.get(key, 0))

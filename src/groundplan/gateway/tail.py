@@ -129,6 +129,8 @@ class EpochTail:
         return True
 
     def _begin(self, number: int) -> None:
+        if self.segment in self.damaged:
+            self.last = None  # what is missing at the end of that segment is no damage of this one
         self.segment, self.offset = number, HEADER_BYTES
 
     def _judge(self, found: list[Read], *, last_segment: bool) -> None:

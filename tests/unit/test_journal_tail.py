@@ -1,0 +1,112 @@
+"""The follower of a journal sees every record once and in order, however its looks fall between the writes."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from uuid import UUID
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from groundplan.gateway import records
+from groundplan.gateway.records import HEADER_BYTES
+from groundplan.gateway.tail import EpochTail, try_lock
+from groundplan.ledger.model import Release
+
+EPOCH = UUID("01936f00-0000-7000-8000-000000000001")
+SIZE = 400
+
+
+class Files:
+    """A writer at the level of bytes: small segments, made one ahead, frames that may arrive in two parts."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.sequence, self.number, self.offset = 0, 1, HEADER_BYTES
+        self.late: tuple[Path, int, bytes] | None = None
+        self.make(1)
+        self.make(2)
+
+    def make(self, number: int) -> None:
+        data = records.segment_header(EPOCH, number).ljust(SIZE, b"\0")
+        records.segment_path(self.folder, number).write_bytes(data)
+
+    def put(self, offset: int, data: bytes, path: Path) -> None:
+        with path.open("r+b") as file:
+            file.seek(offset)
+            file.write(data)
+
+    def write(self, split: int) -> None:
+        self.complete()
+        self.sequence += 1
+        record = Release(self.sequence.to_bytes(16, "big"), "b", "2026-11", self.sequence)
+        framed = records.frame(records.RELEASE, self.sequence, records.encode(record))
+        if self.offset + len(framed) > SIZE:
+            self.number, self.offset = self.number + 1, HEADER_BYTES
+            self.make(self.number + 1)
+        path = records.segment_path(self.folder, self.number)
+        split %= len(framed)
+        self.put(self.offset, framed[: split or None], path)
+        if split:
+            self.late = (path, self.offset + split, framed[split:])
+        self.offset += len(framed)
+
+    def complete(self) -> None:
+        if self.late is not None:
+            path, offset, data = self.late
+            self.put(offset, data, path)
+            self.late = None
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(st.one_of(st.just(-1), st.integers(0, 60)), max_size=60), st.integers(1, 5), st.booleans())
+def test_every_record_once_and_in_order(acts: list[int], limit: int, torn: bool) -> None:
+    with tempfile.TemporaryDirectory() as root:
+        folder = Path(root) / str(EPOCH)
+        folder.mkdir()
+        files = Files(folder)
+        tail = EpochTail(folder, EPOCH)
+        seen: list[int] = []
+        for act in acts:
+            if act < 0:
+                seen += [read.entry.sequence for read in tail.read(limit)]
+                assert seen == list(range(1, len(seen) + 1))
+            else:
+                files.write(act)
+        cut = torn and files.late is not None
+        if not cut:
+            files.complete()
+        seen += [read.entry.sequence for read in tail.read_rest()]
+        assert seen == list(range(1, files.sequence + (0 if cut else 1)))
+        assert tail.damaged == set()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 30), st.data())
+def test_a_damaged_byte_is_found_and_the_other_records_are_read(count: int, draw: st.DataObject) -> None:
+    with tempfile.TemporaryDirectory() as root:
+        folder = Path(root) / str(EPOCH)
+        folder.mkdir()
+        files = Files(folder)
+        for _ in range(count):
+            files.write(0)
+        entries = [
+            (number, entry)
+            for number in range(1, files.number + 1)
+            for entry in records.read_segment(records.segment_path(folder, number))[0]
+        ]
+        number, hit = draw.draw(st.sampled_from(entries))
+        place = hit.end - 1 - draw.draw(st.integers(0, 20))
+        path = records.segment_path(folder, number)
+        files.put(place, bytes([path.read_bytes()[place] ^ 0x55]), path)
+        tail = EpochTail(folder, EPOCH)
+        seen = [read.entry.sequence for read in tail.read_rest()]
+        assert seen == [sequence for sequence in range(1, count + 1) if sequence != hit.sequence]
+        assert tail.damaged == (set() if hit.sequence == count else {number})
+
+
+def test_a_lock_is_free_only_when_nobody_holds_it(tmp_path: Path) -> None:
+    first = try_lock(tmp_path)
+    assert first is not None
+    assert try_lock(tmp_path) is None
