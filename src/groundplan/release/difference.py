@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from groundplan.blueprint import model as bp
+from groundplan.core.canonical import digest
 from groundplan.core.money import PICO, format_usd
 from groundplan.release.model import Difference, Field
 
@@ -77,7 +78,9 @@ def _text(name: str, value: Any) -> str:
     if isinstance(value, int) and (name == "limit" or name.startswith("rates.")):
         return _usd(value) if name in ("limit", "rates.request") else f"{_usd(value)}/Mtok"
     text = str(value)
-    return text if len(text) <= _LONG else f"{text[: _LONG - 1]}…"
+    if len(text) <= _LONG:
+        return text
+    return f"{text[:_LONG].rstrip()}… ({len(text)} characters, SHA-256 {digest(text.encode())[:8]})"
 
 
 def _usd(amount: int) -> str:

@@ -364,7 +364,7 @@ def _store(
             "digest": digest(body),
             "reason": request.reason,
             "rollback_of": request.rollback_of,
-            "pending": pending,
+            "pending": pending[:200],
             "changes": changed[:200],
         },
         at=request.at,

@@ -1,0 +1,86 @@
+"""Differences in words: only what differs, amounts in USD, long texts told apart."""
+
+from __future__ import annotations
+
+import msgspec
+
+from groundplan.blueprint.model import Blueprint, Budget, Caps, Deployment, Rates, Site, Workload
+from groundplan.release.difference import differences
+from groundplan.release.model import Field
+
+WORKLOAD = Workload(
+    name="assistant",
+    purpose="answers",
+    stage="pilot",
+    sensitivity="internal",
+    audience="employees",
+    residency=["EU"],
+    deployments=["own"],
+    budgets=["all"],
+    owners={"business": ["ana@a.example"]},
+    system_prompt="Be kind. " * 40,
+)
+OLD = Blueprint(
+    number=1,
+    company="acme",
+    separation="enforced",
+    sites=[Site(name="rack", type="private", jurisdiction="EU")],
+    deployments=[
+        Deployment(
+            name="own",
+            site="rack",
+            model="own",
+            upstream_model="own",
+            url="http://127.0.0.1/v1",
+            rates=Rates(input=150_000_000_000, output=10**12),
+        )
+    ],
+    sources=[],
+    workloads=[WORKLOAD],
+    budgets=[Budget(name="all", covers="company", limit=200 * 10**12, period="month")],
+    placements=[],
+)
+
+
+def changed(**parts: object) -> dict[str, tuple[Field, ...]]:
+    new = msgspec.structs.replace(OLD, number=2, **parts)
+    return {f"{item.type} {item.subject}": item.fields for item in differences(OLD, new)}
+
+
+def test_a_number_alone_is_no_difference() -> None:
+    assert changed() == {}
+
+
+def test_amounts_are_told_in_usd() -> None:
+    budget = msgspec.structs.replace(OLD.budgets[0], limit=12_500_000_000_000)
+    assert changed(budgets=[budget]) == {"changed budget/all": (Field("limit", "200 USD", "12.50 USD"),)}
+    cheaper = msgspec.structs.replace(OLD.deployments[0], rates=Rates(input=10**11, output=10**12))
+    assert changed(deployments=[cheaper]) == {
+        "changed deployment/own": (Field("rates.input", "0.15 USD/Mtok", "0.10 USD/Mtok"),)
+    }
+
+
+def test_nested_values_have_their_path_and_absent_ones_are_none() -> None:
+    owners = {"business": ["ben@a.example"], "security": ["sam@a.example"]}
+    assert changed(workloads=[msgspec.structs.replace(WORKLOAD, owners=owners)])["changed workload/assistant"] == (
+        Field("owners.business", "ana@a.example", "ben@a.example"),
+        Field("owners.security", None, "sam@a.example"),
+    )
+    assert changed(caps=Caps(people=None))["changed company"] == (Field("caps.people", "25", None),)
+
+
+def test_long_texts_that_differ_at_the_end_are_told_apart() -> None:
+    prompt = "Be kind. " * 39 + "Be brief."
+    (field,) = changed(workloads=[msgspec.structs.replace(WORKLOAD, system_prompt=prompt)])[
+        "changed workload/assistant"
+    ]
+    assert field.old and field.new and field.old != field.new
+    assert "360 characters" in field.old and len(field.new) < 200
+
+
+def test_added_and_removed() -> None:
+    assert list(changed(workloads=[], budgets=[])) == ["removed workload/assistant", "removed budget/all"]
+    first = {f"{item.type} {item.subject}" for item in differences(None, OLD)}
+    assert first == {
+        "added company", "added site/rack", "added deployment/own", "added workload/assistant", "added budget/all",
+    }  # fmt: skip
