@@ -50,6 +50,8 @@ def hurt(stack: Stack, chance: random.Random) -> str:
         if pause:
             time.sleep(chance.uniform(0.3, 2.0))
             os.kill(pid, signal.SIGCONT)
+    if name == "up":
+        stack.process.wait(10)
     return f"{'paused' if pause else 'killed'} {name}"
 
 
