@@ -64,12 +64,22 @@ async def ground(gateway: Gateway, exchange: Exchange) -> None:
 
 
 async def _search(gateway: Gateway, question: bytes, name: bytes) -> bytes:
+    """Ask once, and once more where a kept-alive connection was closed as it was used: a search changes nothing."""
     target = gateway.targets.named("search", "local:search", None)
-    connection: UpstreamConnection | None = target.pool.idle()
-    if connection is None:
-        connection = await target.pool.connect(_CONNECT_SECONDS)
+    request = target.request(b"/search", question, name, b"application/json")
+    connection = target.pool.idle()
+    if connection is not None:
+        try:
+            return await _answer(connection, request)
+        except UpstreamFailure as failure:
+            if failure.kind != "cut":
+                raise
+    return await _answer(await target.pool.connect(_CONNECT_SECONDS), request)
+
+
+async def _answer(connection: UpstreamConnection, request: bytes) -> bytes:
     try:
-        connection.send(target.request(b"/search", question, name, b"application/json"))
+        connection.send(request)
         status = await connection.head(SEARCH_SECONDS)
         body = await connection.body(SEARCH_SECONDS)
     finally:
