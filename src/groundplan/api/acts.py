@@ -134,7 +134,7 @@ def tamper(services: Services, _: Caller, __: Told) -> dict[str, Any]:
     """Change one byte in a copy of the audit log and verify the copy; the real log is not touched."""
     with tempfile.TemporaryDirectory(prefix="groundplan-tamper-") as folder:
         copy = Path(folder) / "audit"
-        shutil.copytree(services.home.audit, copy, ignore=shutil.ignore_patterns("lock", ".*"))
+        _copy_log(services.home.audit, copy)
         file = copy / tile_path("entries", *random.choice(_bundles(copy)))
         data = bytearray(file.read_bytes())
         at = random.randrange(len(data) // 2, len(data))
@@ -143,7 +143,7 @@ def tamper(services: Services, _: Caller, __: Told) -> dict[str, Any]:
         verdict = audit_verify.verify(copy, None)
     problems = [{"at": problem.where, "message": problem.message} for problem in verdict.problems]
     lines = ["One bit of one byte was changed in a copy of the log."]
-    lines += [f"{problem}." for problem in verdict.problems[:3]] or ["It was not found."]
+    lines += [f"{str(problem).capitalize()}." for problem in verdict.problems[:3]] or ["It was not found."]
     return {"title": "Tampering is found", "ok": verdict.ok, "problems": problems, "told": lines}
 
 
@@ -200,12 +200,18 @@ def _clouds(services: Services) -> list[str]:
     return names
 
 
+def _copy_log(source: Path, target: Path) -> None:
+    """Copy a log that is being written: the checkpoint is read first, and files only ever grow beyond it."""
+    checkpoint = source / "checkpoint"
+    data = checkpoint.read_bytes() if checkpoint.exists() else b""
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns("lock", "checkpoint", ".*"))
+    (target / "checkpoint").write_bytes(data)
+
+
 def _bundles(folder: Path) -> list[tuple[int, int]]:
     """(index, width) of the bundles of entries under the log's checkpoint."""
-    try:
-        size = parse_checkpoint(parse_note((folder / "checkpoint").read_bytes()).text).size
-    except OSError:
-        size = 0
+    data = (folder / "checkpoint").read_bytes()
+    size = parse_checkpoint(parse_note(data).text).size if data else 0
     if not size:
         raise Unavailable("the log has no entry yet", code="audit_empty", hint="Ask again in a second.")
     return list(tiles_of(size, 0))

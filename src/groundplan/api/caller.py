@@ -19,7 +19,6 @@ from groundplan.core.audit.entry import OPERATOR, person_actor
 from groundplan.core.errors import Denied, Unauthenticated
 from groundplan.identity import sessions
 
-COOKIE = sessions.COOKIE
 LOOPBACK = frozenset({"127.0.0.1", "::1"})
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -53,7 +52,7 @@ def caller_of(request: Request, services: Using) -> Caller:
     header = request.headers.get("authorization", "")
     if header:
         return _by_token(services, header)
-    token = request.cookies.get(COOKIE)
+    token = request.cookies.get(cookie_name(request))
     caller = _by_session(services, token) if token else None
     if caller is None:
         raise Unauthenticated(
@@ -62,6 +61,11 @@ def caller_of(request: Request, services: Using) -> Caller:
     if request.method not in _SAFE_METHODS:
         _check_same_site(request, caller)
     return caller
+
+
+def cookie_name(request: Request) -> str:
+    """Browsers keep cookies by host, not by port: so that several copies on one machine do not sign each other out."""
+    return f"{sessions.COOKIE}_{request.url.port or 80}"
 
 
 def _by_token(services: Services, header: str) -> Caller:

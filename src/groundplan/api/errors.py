@@ -59,7 +59,7 @@ def install(app: FastAPI) -> None:
     """Register the handlers of all errors."""
     app.add_exception_handler(GroundplanError, _told)
     app.add_exception_handler(RequestValidationError, _malformed)
-    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(HTTPException, http_error)
     app.add_exception_handler(OperationalError, _database)
     app.add_exception_handler(PoolTimeout, _database)
     app.add_exception_handler(Exception, _unknown)
@@ -90,7 +90,8 @@ async def _malformed(_: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"error": body}, status_code=422)
 
 
-async def _http(_: Request, error: Exception) -> JSONResponse:
+async def http_error(_: Request, error: Exception) -> JSONResponse:
+    """What the framework refuses by itself: unknown paths and methods."""
     assert isinstance(error, HTTPException)
     code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
     body = {

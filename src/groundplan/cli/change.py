@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +12,6 @@ from groundplan.cli.client import ControlClient
 from groundplan.cli.options import HomeOption, JsonOption, WorkspaceOption, workspace_for
 from groundplan.cli.output import emit, table
 from groundplan.core.errors import Invalid
-from groundplan.core.money import parse_usd, short_usd
 
 ReasonOption = Annotated[str, typer.Option("--reason", "-m", help="Why, for the history and the audit log.")]
 
@@ -39,11 +39,16 @@ def _text(path: Path) -> str:
         raise Invalid(f"{path} is not UTF-8", code="not_utf8", hint="Save the file as UTF-8.") from error
 
 
-def plan(workspace: WorkspaceOption = None, home: HomeOption = None, as_json: JsonOption = False) -> None:
+def plan(
+    workspace: WorkspaceOption = None,
+    every: Annotated[bool, typer.Option("--all", help="Show the alternatives of every workload.")] = False,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Show what would change, the priced alternatives, who must approve, and every refusal. Exit 65 if refused."""
     files = workspace_files(workspace_for(workspace, home))
     value = ControlClient.connect(home).post("/api/plan", {"files": files})
-    emit(value, as_json, plan_text(value))
+    emit(value, as_json, plan_text(value, every))
     if value["refusals"]:
         raise typer.Exit(Invalid.exit_code)
 
@@ -89,39 +94,56 @@ def applied_text(value: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def plan_text(value: dict[str, Any]) -> str:
-    """Differences, priced table and approvals, then what is refused."""
-    lines: list[str] = []
-    for difference in value["differences"]:
-        lines.append(_difference(difference))
-    if not value["differences"]:
-        lines.append("nothing would change")
+def plan_text(value: dict[str, Any], every: bool = False) -> str:
+    """Differences, what waits for whom, the priced alternatives of what changes (or of `every` workload), refusals."""
+    waiting = {item["subject"]: [need["duty"] for need in item["needs"]] for item in value["pending"]}
+    lines = [_difference(item, waiting) for item in value["differences"]] or ["nothing would change"]
+    lines += [f"! {item} waits for: {', '.join(duties)}" for item, duties in waiting.items()]
+    touched = {item["subject"] for item in value["differences"]}
     for placement in value["placements"]:
-        lines += ["", f"{placement['workload']} ({placement['binding']})", _alternatives(placement)]
-    if value["needs"]:
-        lines += ["", "needs approval by: " + ", ".join(f"{n['duty']} of {n['subject']}" for n in value["needs"])]
+        if every or f"workload/{placement['workload']}" in touched:
+            lines += ["", f"{typer.style(placement['workload'], bold=True)} ({placement['binding']})"]
+            lines.append(_alternatives(placement))
     for refusal in value["refusals"]:
         place = f"{refusal['where']}: " if refusal.get("where") else ""
-        lines += ["", f"refused: {place}{refusal['message']} [{refusal['code']}]", f"    {refusal['hint']}"]
+        told = typer.style(f"refused: {place}{refusal['message']}", fg="red")
+        lines += ["", f"{told} [{refusal['code']}]", f"    {refusal['hint']}"]
     return "\n".join(lines)
 
 
 _SIGNS = {"added": "+", "changed": "~", "removed": "-"}
 
 
-def _difference(item: dict[str, Any]) -> str:
-    sign = _SIGNS.get(str(item.get("type")), " ")
-    head = f"{sign} {item['subject']}"
-    fields = [f"    {field['field']}: {field['old']} -> {field['new']}" for field in item.get("fields", ())]
-    return "\n".join([head, *fields])
+def _difference(item: dict[str, Any], waiting: dict[str, list[str]]) -> str:
+    """One line; the fields follow where something that is there changes."""
+    head = f"{_SIGNS.get(str(item.get('type')), ' ')} {item['subject']}"
+    if item["type"] != "changed":
+        return head + (" (not served before it is approved)" if item["subject"] in waiting else "")
+    return "\n".join([head, *(f"    {field['field']}: {_was(field)}" for field in item["fields"])])
+
+
+def _was(field: dict[str, Any]) -> str:
+    if field["old"] is None:
+        return f"{field['new']} (new)"
+    return f"{field['old']} -> {field['new']}" if field["new"] is not None else f"{field['old']} (removed)"
 
 
 def _alternatives(placement: dict[str, Any]) -> str:
-    rows = []
-    for option in placement["alternatives"]:
-        chosen = ">" if option["deployment"] == placement["primary"] else " "
-        if option["deployment"] in placement["fallbacks"]:
-            chosen = "-"
-        price = f"{short_usd(parse_usd(option['monthly_usd']))}/month" if option["monthly_usd"] else "no price"
-        rows.append((chosen, option["deployment"], option["site"], price, "; ".join(option["reasons"]) or "allowed"))
+    rows = [(_mark(placement, option), option["deployment"], option["site"], _price(option), _why(option))
+            for option in placement["alternatives"]]  # fmt: skip
     return table(("", "deployment", "site", "price", "why"), rows)
+
+
+def _mark(placement: dict[str, Any], option: dict[str, Any]) -> str:
+    if option["deployment"] == placement["primary"]:
+        return "> chosen"
+    return "- fallback" if option["deployment"] in placement["fallbacks"] else ""
+
+
+def _price(option: dict[str, Any]) -> str:
+    amount = option["monthly_usd"]
+    return "no price" if amount is None else f"${Decimal(amount):,.2f}/month"
+
+
+def _why(option: dict[str, Any]) -> str:
+    return "; ".join(option["reasons"]) or "allowed"

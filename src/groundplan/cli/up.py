@@ -66,7 +66,7 @@ def up(
     folder = workspace or load_settings().workspace
     if folder is not None:
         folder = folder.absolute()
-        validate(folder)
+        _check_workspace(folder, Home(settings.home))
     signal.signal(signal.SIGTERM, _interrupt)
     with ExitStack() as stack:
         steps = stack.enter_context(Steps())
@@ -84,6 +84,16 @@ def up(
         client = start.until_ready(supervisor, listeners, gateway_workers)
         _serve(start, supervisor, client, ready_line(listeners, as_json), tour)
         steps.say("stopping")
+
+
+def _check_workspace(folder: Path, home: Home) -> None:
+    """Refuse a wrong workspace at the first start; later the last blueprint is served whatever the folder says."""
+    try:
+        validate(folder)
+    except GroundplanError as error:
+        if not home.workspace.exists():
+            raise
+        note(f"the workspace has problems; the last blueprint is served: {error}")
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
-from groundplan.api.caller import COOKIE, Operator, SignedIn, is_loopback
+from groundplan.api.caller import Operator, SignedIn, cookie_name, is_loopback
 from groundplan.api.context import Using
 from groundplan.core.errors import Denied
 from groundplan.identity import service as identity
@@ -44,13 +44,13 @@ def login_link(body: LinkFor, request: Request, services: Using, caller: Operato
 
 
 @pages.get("/login/{token}")
-def redeem(token: str, services: Using) -> Response:
+def redeem(token: str, request: Request, services: Using) -> Response:
     """Sign in and go to the console."""
     with services.transaction() as conn:
         session = sessions.redeem(conn, token)
     answer = RedirectResponse("/", status_code=303)
     answer.set_cookie(
-        COOKIE,
+        cookie_name(request),
         session,
         httponly=True,
         samesite="strict",
@@ -94,10 +94,10 @@ def act_as(body: ActAs, request: Request, services: Using, caller: SignedIn) -> 
 
 
 @router.post("/logout")
-def sign_out(response: Response, services: Using, caller: SignedIn) -> dict[str, Any]:
+def sign_out(request: Request, response: Response, services: Using, caller: SignedIn) -> dict[str, Any]:
     """End this session."""
     if caller.session is not None:
         with services.transaction() as conn:
             sessions.end_session(conn, caller.session)
-        response.delete_cookie(COOKIE, path="/")
+        response.delete_cookie(cookie_name(request), path="/")
     return {"signed_in": False}
