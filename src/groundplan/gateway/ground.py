@@ -16,6 +16,8 @@ from groundplan.gateway.exchange import Exchange, Passage
 from groundplan.gateway.upstream import UpstreamConnection, UpstreamFailure
 
 SEARCH_SECONDS = 5.0
+HEADING_BYTES = 160
+"""Set aside for the title and place of each passage."""
 _CONNECT_SECONDS = 1.0
 _INTRODUCTION = (
     "Answer from the numbered passages below and cite them like [1]. "
@@ -45,7 +47,7 @@ async def ground(gateway: Gateway, exchange: Exchange) -> None:
             "query": ask.query[:4000],
             "sources": [name for name in grounding.sources if f"source/{name}" not in killed],
             "k": grounding.passages,
-            "max_bytes": grounding.max_bytes,
+            "max_bytes": max(200, grounding.max_bytes - len(_INTRODUCTION) - HEADING_BYTES * grounding.passages),
         }
     )
     try:
