@@ -61,9 +61,8 @@ def attempt(
         )
     )
     exchange.attempt_started = 0
-    exchange.cost += cost
-    exchange.usage = usage
-    exchange.estimated = exchange.estimated or estimated
+    exchange.cost, exchange.usage = exchange.cost + cost, usage
+    exchange.estimated |= estimated
     gateway.attempts[deployment.name, outcome] += 1
     if not keep_reservation:
         gateway.slices.settle(exchange.token, cost)
