@@ -21,6 +21,8 @@ from groundplan.governance import service as governance
 from groundplan.ledger import queries
 from groundplan.ledger.store import CallFilter
 
+OUTAGE_SECONDS = 60.0
+"""A site that failed is tried again within this time; without any attempt for so long it is not called down."""
 LIVE_SECONDS = 10.0
 """How far back the live picture looks: which deployment answers, which site fails."""
 
@@ -34,6 +36,8 @@ class Figures:
     p95: dict[str, float]
     per_minute: dict[str, float]
     routes: list[dict[str, Any]]
+    failing: frozenset[str]
+    """Sites whose newest attempt failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,27 +77,24 @@ def figures(conn: Connection[Any], now: datetime) -> Figures:
         calls={row["workload"]: row["calls"] for row in today},
         p95={row["workload"]: row["p95_ms"] for row in latencies},
         per_minute={row["workload"]: float(row["calls"]) for row in minute},
+        failing=store.failing_sites(conn, now - timedelta(seconds=OUTAGE_SECONDS)),
         routes=queries.recent_routes(conn, now - timedelta(seconds=LIVE_SECONDS)),
     )
 
 
 def sites_json(seen: Picture) -> list[dict[str, Any]]:
-    """Sites; `down` where something was tried there within the last seconds and nothing succeeded."""
-    found = []
-    for site in seen.blueprint.sites:
-        tried = [route for route in seen.figures.routes if route["site"] == site.name]
-        down = sum(route["attempts"] for route in tried) > 0 and not any(route["ok"] for route in tried)
-        found.append(
-            {
-                "name": site.name,
-                "title": site.title,
-                "type": site.type,
-                "jurisdiction": site.jurisdiction,
-                "down": down,
-                "deployments": [d.name for d in seen.blueprint.deployments if d.site == site.name],
-            }
-        )
-    return found
+    """Sites; `down` where the newest attempt failed."""
+    return [
+        {
+            "name": site.name,
+            "title": site.title,
+            "type": site.type,
+            "jurisdiction": site.jurisdiction,
+            "down": site.name in seen.figures.failing,
+            "deployments": [d.name for d in seen.blueprint.deployments if d.site == site.name],
+        }
+        for site in seen.blueprint.sites
+    ]
 
 
 def workloads_json(seen: Picture) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ It changes nothing but outcomes, which are reported through this API.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, LiteralString
 from uuid import UUID
 
@@ -211,6 +212,18 @@ def audit_entries_about(conn: Db, text: str, subject: str, limit: int = 20) -> l
 def policy_number(conn: Db) -> int:
     """The number that every gateway must have acknowledged for all live policy to be effective."""
     return int(_rows(conn, "SELECT number FROM policy_epoch")[0]["number"])
+
+
+def failing_sites(conn: Db, since: datetime) -> frozenset[str]:
+    """Sites whose newest attempt since then failed. Call ids are ordered by time, so only new rows are read."""
+    first = UUID(int=int(since.timestamp() * 1000) << 80)
+    rows = _rows(
+        conn,
+        """SELECT DISTINCT ON (site) site, outcome FROM attempt
+           WHERE call_id >= %s AND outcome IN ('ok', 'failed', 'not_billed') ORDER BY site, at DESC, number DESC""",
+        (first,),
+    )
+    return frozenset(row["site"] for row in rows if row["outcome"] != "ok")
 
 
 def add_outcome(

@@ -1,0 +1,156 @@
+"""The demo's five acts on the example company, as real processes: each does what it says and tells what happened."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from groundplan.core.home import Home
+from groundplan.runtime.postgres import EmbeddedPostgres
+
+ROOT = Path(__file__).parents[2]
+START_SECONDS = 240.0
+
+
+@dataclass(frozen=True)
+class Demo:
+    """A running demo of the example company."""
+
+    home: Home
+    control: str
+
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
+        parts = urlsplit(self.control)
+        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=120)
+        headers = {
+            "Authorization": f"Bearer {self.home.operator_token.read_text().strip()}",
+            "Content-Type": "application/json",
+        }
+        try:
+            connection.request(method, path, None if body is None else json.dumps(body), headers)
+            reply = connection.getresponse()
+            return json.loads(reply.read())
+        finally:
+            connection.close()
+
+    def act(self, name: str, **told: Any) -> Any:
+        answer = self.ask("POST", f"/api/demo/{name}", told)
+        assert "error" not in answer, answer
+        assert answer["title"] and answer["told"]
+        return answer
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    folder = tmp_path_factory.mktemp("demo")
+    with (folder / "err").open("wb") as errors:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "groundplan.cli.main", "up", "--workspace", str(ROOT / "examples/company")),
+                *("--home", str(folder / "home"), "--port", "0", "--control-port", "0", "--demo"),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env=dict(os.environ),
+        )
+    assert process.stdout is not None
+    timer = threading.Timer(START_SECONDS, process.kill)
+    timer.start()
+    line = process.stdout.readline()
+    timer.cancel()
+    try:
+        assert line.startswith("ready "), (folder / "err").read_text()
+        yield Demo(Home(folder / "home"), line.split()[2].removeprefix("control="))
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+        process.stdout.close()
+        EmbeddedPostgres(Home(folder / "home")).remove()
+
+
+def cited(answer: dict[str, Any]) -> set[str]:
+    return {source["source"] for source in answer["sources"]}
+
+
+@pytest.mark.timeout(400)
+def test_the_same_question_as_two_people_and_after_a_revocation(demo: Demo) -> None:
+    ben, hana = demo.act("ask-as")["answers"]
+    assert (ben["status"], hana["status"]) == (200, 200)
+    assert "hr-policies" in cited(hana) and "hr-policies" not in cited(ben)
+    assert demo.act("revoke-hr")["effective"]["complete"]
+    _, hana = demo.act("ask-as")["answers"]
+    assert "hr-policies" not in cited(hana)
+    demo.act("restore-hr")
+    (hana,) = demo.act("ask-as", person="hana@acme.example")["answers"]
+    assert "hr-policies" in cited(hana)
+
+
+@pytest.mark.timeout(400)
+def test_an_outage_swings_to_the_fallback_without_a_failed_call(demo: Demo) -> None:
+    demo.act("cloud-down")
+    try:
+        answers = [demo.act("ask-as", person="ben@acme.example")["answers"][0] for _ in range(5)]
+        assert {answer["status"] for answer in answers} == {200}
+        assert {answer["site"] for answer in answers} == {"rack-1"}
+        seen = demo.ask("GET", "/api/overview")
+        assert next(site for site in seen["sites"] if site["name"] == "azure-sweden")["down"]
+        assistant = next(w for w in seen["workloads"] if w["name"] == "staff-assistant")
+        assert (assistant["site"], assistant["serving_site"]) == ("azure-sweden", "rack-1")
+    finally:
+        demo.act("cloud-up")
+    assert demo.ask("GET", "/api/calls?status=failed&workload=staff-assistant")["calls"] == []
+
+
+@pytest.mark.timeout(400)
+def test_two_hundred_calls_on_a_budget_for_one_hundred(demo: Demo) -> None:
+    told = demo.act("budget-race")
+    assert (told["served"], told["refused"]) == (100, 100), told
+    again = demo.act("budget-race")
+    assert (again["served"], again["refused"]) == (0, 200)
+
+
+def test_tampering_names_the_entry(demo: Demo) -> None:
+    told = demo.act("tamper")
+    assert told["ok"] is False and isinstance(told["problems"][0]["at"], int)
+    assert "ntry" in told["told"][1]
+    assert demo.ask("GET", "/api/audit/verify")["ok"]
+
+
+def test_one_command_back(demo: Demo) -> None:
+    before = demo.ask("GET", "/api/status")["blueprint"]
+    told = demo.act("rollback")
+    assert told["blueprint"] > before
+    diff = demo.ask("GET", f"/api/blueprints/{told['blueprint']}/diff?against={before}")
+    assert diff["files"] == [] or before > 1
+
+
+def test_what_waits_is_visible_from_the_start(demo: Demo) -> None:
+    pending = demo.ask("GET", "/api/status")["pending"]
+    assert {item["subject"] for item in pending} >= {"workload/support-assistant"}
+    assert all(item["waits_for"] for item in pending)
+
+
+def test_traffic_is_marked_as_demo(demo: Demo) -> None:
+    deadline = time.monotonic() + 30
+    while not (calls := demo.ask("GET", "/api/calls")["calls"]):
+        assert time.monotonic() < deadline
+        time.sleep(0.3)
+    assert all(call["demo"] for call in calls)
+
+
+def test_there_are_no_other_acts(demo: Demo) -> None:
+    assert demo.ask("POST", "/api/demo/format-disk", {})["error"]["code"] == "act_unknown"
