@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Iterable
 
 import msgspec
 
@@ -81,7 +82,7 @@ async def serve(gateway: Gateway, exchange: Exchange) -> None:
         if not not_killed(gateway.live.policy, [deployment]):
             continue
         tries += 1
-        sequence = await _begin(gateway, exchange, deployment)
+        sequence = await _begin(gateway, exchange, deployment, waiting)
         try:
             await _attempt(gateway, exchange, deployment, sequence, deadline)
         except AttemptFailed as failed:
@@ -103,12 +104,16 @@ async def serve(gateway: Gateway, exchange: Exchange) -> None:
     )
 
 
-async def _begin(gateway: Gateway, exchange: Exchange, deployment: Deployment) -> int:
-    """Journal the next attempt; returns the sequence of its reservation. Raises `Exhausted`, `Unavailable`."""
+async def _begin(gateway: Gateway, exchange: Exchange, deployment: Deployment, waiting: Iterable[Deployment]) -> int:
+    """Journal the next attempt; returns the sequence of its reservation. Raises `Exhausted`, `Unavailable`.
+
+    A new reservation covers whichever of the deployments that still wait is dearest: the next one may inherit it.
+    """
     number = exchange.attempt + 1
     inherits = number > 0 and exchange.token is not None
     if exchange.token is None:
-        await reserve(gateway, exchange, number, exchange.bounds[deployment.name])
+        dearest = max(exchange.bounds[other.name] for other in (deployment, *waiting))
+        await reserve(gateway, exchange, number, dearest)
     elif inherits:
         token = (exchange.call.bytes, number)
         gateway.slices.pass_on(exchange.token, token)
