@@ -9,11 +9,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
 from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
 
+from groundplan.api import errors
 from groundplan.api.app import create_app, run
 from groundplan.console import actions, pages
+from groundplan.console.render import page
+from groundplan.core.errors import GroundplanError
 from groundplan.core.home import Home
 from groundplan.core.settings import Settings
 
@@ -25,8 +29,26 @@ def create_console(home: Home, settings: Settings, workspace: Path | None = None
     app = create_app(home, settings, workspace, demo)
     app.include_router(pages.router)
     app.include_router(actions.router)
+    app.add_exception_handler(GroundplanError, _refused)
+    app.add_exception_handler(HTTPException, _missing)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     return app
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    """An error of the API; a sign-in link that no longer works is told as a page."""
+    assert isinstance(error, GroundplanError)
+    if request.url.path.startswith("/login/"):
+        return page("signin.html", code=error.status, problem=f"{error.message}. {error.hint}")
+    return errors.response_for(error)
+
+
+async def _missing(request: Request, error: Exception) -> Response:
+    """A path that does not exist: a page for people, JSON below /api."""
+    assert isinstance(error, HTTPException)
+    if request.url.path.startswith(("/api/", "/static/")):
+        return await errors.http_error(request, error)
+    return page("error.html", code=error.status_code, problem=f"{request.url.path[:200]}: {error.detail}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

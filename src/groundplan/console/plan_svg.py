@@ -129,7 +129,7 @@ def _layout(rooms: list[RoomView], tiles: list[TileView]) -> tuple[list[tuple[st
         top = y
         lowest = top + WALL
         for zone in ZONES:
-            at = top + WALL + 22
+            at = top + WALL + 30
             for room in rooms:
                 if room.jurisdiction == jurisdiction and room.type == zone:
                     slots = max(1, count[room.name])

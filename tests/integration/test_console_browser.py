@@ -1,0 +1,275 @@
+"""The console in a real Chromium, on `groundplan up --demo`: what visitors see, do, and must not be able to do."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from tests.acceptance.stack import Stack, request, wait_until
+
+from groundplan.testing.browser import chromium, find_chromium
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, ConsoleMessage, Page
+
+ROOT = Path(__file__).parents[2]
+ENTRIES = ("/", "/workloads", "/calls", "/placement", "/knowledge", "/cost", "/operations", "/governance")
+PAGES = (*ENTRIES, "/workloads/staff-assistant", "/inbox", "/blueprints", "/blueprints/1", "/kill", "/demo/two-people")
+HOSTILE = '"\'><img src=x onerror="window.hit=1"><script>window.hit=1</script>'
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
+if find_chromium() is None and os.environ.get("GROUNDPLAN_REQUIRE_BROWSER") != "1":
+    pytestmark.append(pytest.mark.skip(reason="NOT RUN: no Chromium is installed"))
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    stack = Stack(tmp_path_factory.mktemp("demo"), ROOT / "examples" / "company", options=("--demo",))
+    try:
+        stack.start(240)
+        yield stack
+    finally:
+        stack.stop()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def cookie(demo: Stack, browser: Browser) -> Any:
+    """The state of a browser that signed in with a one-time link."""
+    link = demo.cli("login")["url"]
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(link)
+    assert page.url == f"http://localhost:{demo.control_port}/"
+    wait_until(lambda: page.goto(page.url) and page.locator("svg.plan").count(), 10, "the ground plan is drawn")
+    state = context.storage_state()
+    page.goto(link)
+    assert page.locator("[role=alert]").count() == 1 and "groundplan login" in page.inner_text("main")
+    context.close()
+    return state
+
+
+@pytest.fixture
+def page(demo: Stack, browser: Browser, cookie: Any) -> Iterator[Page]:
+    """A signed-in page that fails the test for any script error and any request to somebody else."""
+    context = browser.new_context(
+        base_url=f"http://localhost:{demo.control_port}", storage_state=cookie, viewport={"width": 1280, "height": 900}
+    )
+    found = context.new_page()
+    found.set_default_timeout(60_000)
+    trouble: list[str] = []
+    found.on("pageerror", lambda error: trouble.append(str(error)))
+    found.on("request", lambda sent: None if _own(demo, sent.url) else trouble.append(sent.url))
+    yield found
+    context.close()
+    assert trouble == []
+
+
+def _heard(page: Page) -> list[str]:
+    """What the browser's console says about a page from now on."""
+    told: list[str] = []
+
+    def hear(message: ConsoleMessage) -> None:
+        told.append(message.text)
+
+    page.on("console", hear)
+    return told
+
+
+def _own(demo: Stack, url: str) -> bool:
+    return url.startswith((f"http://localhost:{demo.control_port}/", "data:", "about:"))
+
+
+def press(page: Page, selector: str) -> None:
+    """Click what leads to another page, and wait for that page."""
+    with page.expect_navigation():
+        page.click(selector)
+
+
+def act(page: Page, name: str) -> None:
+    page.goto("/")
+    press(page, f'form[action="/do/demo/{name}"] button')
+
+
+@pytest.mark.parametrize("path", [*PAGES, "/calls/01a212d3-0000-7000-8000-000000000000", "/live/plan"])
+def test_without_a_session_every_page_says_how_to_sign_in_and_nothing_else(demo: Stack, path: str) -> None:
+    answer = request(demo.control_port, "GET", path)
+    assert answer.status == 401
+    if path != "/live/plan":
+        assert b"groundplan login" in answer.body
+    assert b"staff-assistant" not in answer.body and b"acme" not in answer.body
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_every_page_fits_its_window_in_light_and_dark(demo: Stack, browser: Browser, cookie: Any, width: int) -> None:
+    for scheme in ("light", "dark"):
+        context = browser.new_context(
+            base_url=f"http://localhost:{demo.control_port}",
+            storage_state=cookie,
+            viewport={"width": width, "height": 800},
+            color_scheme="dark" if scheme == "dark" else "light",
+        )
+        shown = context.new_page()
+        told = _heard(shown)
+        for path in PAGES:
+            answer = shown.goto(path)
+            assert answer is not None and answer.status == 200, path
+            assert shown.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), f"{path} at {width}"
+            assert shown.locator("h1").count() == 1, path
+        assert told == []
+        context.close()
+
+
+def test_the_plan_shows_the_company_and_says_why_not(page: Page) -> None:
+    page.goto("/")
+    plan = page.locator("svg.plan")
+    assert plan.locator("a.tile").count() == 3
+    assert "2 changes wait" in page.inner_text("main")
+    tile = plan.locator("a.tile", has_text="staff-assistant")
+    tile.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/?workload=staff-assistant")
+    assert "outside EU" in page.locator("svg.plan").inner_html()
+    assert page.locator("svg.plan .room.dim").count() >= 1
+
+
+def test_the_first_tab_skips_to_the_content(page: Page) -> None:
+    page.goto("/workloads")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to content"
+
+
+def test_without_scripts_everything_is_there(demo: Stack, browser: Browser, cookie: Any) -> None:
+    context = browser.new_context(
+        base_url=f"http://localhost:{demo.control_port}", storage_state=cookie, java_script_enabled=False
+    )
+    still = context.new_page()
+    still.goto("/")
+    assert still.locator("svg.plan a.tile").count() == 3
+    press(still, 'form[action="/do/demo/tamper"] button')
+    assert "the entry was altered" in still.inner_text("main").lower()
+    context.close()
+
+
+def test_an_outage_swings_the_line_while_one_watches_and_no_call_fails(page: Page) -> None:
+    page.goto("/")
+    page.locator("svg.plan .line.primary").first.wait_for(state="attached")
+    act(page, "cloud-down")
+    page.locator("svg.plan .line.swung").first.wait_for(state="attached", timeout=30_000)
+    assert page.locator("svg.plan .room-down").count() == 1
+    page.wait_for_timeout(2_000)
+    act(page, "cloud-up")
+    page.locator("svg.plan .line.swung").first.wait_for(state="detached", timeout=60_000)
+    page.goto("/calls?workload=staff-assistant&status=failed")
+    assert "No call matches" in page.inner_text("main")
+
+
+def test_one_question_two_people_and_what_a_revocation_changes(page: Page) -> None:
+    act(page, "ask-as")
+    ben, hana = page.locator(".person").all()
+    assert "salary-bands.md" in hana.inner_text() and "EUR a year" in hana.inner_text()
+    assert "salary-bands.md" not in ben.inner_text() and "EUR a year" not in ben.inner_text()
+    press(page, 'form[action="/do/demo/revoke-hr"] button')
+    assert "salary-bands.md" not in page.inner_text("main")
+    press(page, 'form[action="/do/demo/restore-hr"] button')
+    assert "salary-bands.md" in page.inner_text("main")
+
+
+def test_a_race_serves_what_the_budget_pays_for(page: Page) -> None:
+    act(page, "budget-race")
+    assert page.locator(".facts b").all_inner_texts()[:3] == ["200", "100", "100"]
+
+
+def test_tampering_is_named_and_rolling_back_makes_the_next_number(page: Page) -> None:
+    act(page, "tamper")
+    assert "the entry was altered" in page.inner_text("main").lower()
+    press(page, "text=it verifies")
+    assert "verified" in page.inner_text("main")
+    act(page, "rollback")
+    told = page.inner_text("main")
+    number = int(re.findall(r"Blueprint (\d+) has the content", told)[0])
+    press(page, "text=See what changed")
+    assert f"Blueprint {number}" in page.inner_text("h1")
+
+
+def test_a_receipt_has_six_steps_the_money_and_a_proof_that_opens(demo: Stack, page: Page) -> None:
+    def answered() -> Any:
+        return demo.cli("status") and page.goto("/calls?workload=staff-assistant&status=ok") and _first_call(page)
+
+    page.goto(wait_until(answered, 30, "a call of the demo"))
+    assert page.locator(".steps b").all_inner_texts() == ["identify", "admit", "cache", "ground", "serve", "settle"]
+    text = page.inner_text("main")
+    assert "Reserved before it was sent" in text and "→ settled" in text and re.search(r"\.md:\d+-\d+", text)
+    wait_until(lambda: page.reload() and page.locator("#proof + p a").count(), 10, "the call has its leaf")
+    press(page, "#proof + p a >> nth=0")
+    assert "Proof of inclusion" in page.inner_text("main")
+
+
+def _first_call(page: Page) -> str | None:
+    links = page.locator("td a[href^='/calls/0']")
+    return links.first.get_attribute("href") if links.count() else None
+
+
+def test_calls_are_filtered_and_paged(page: Page) -> None:
+    page.goto("/calls")
+    page.select_option("select[name=status]", "refused")
+    press(page, "text=Show")
+    assert "status=refused" in page.url
+    page.goto("/calls?workload=staff-assistant")
+    wait_until(lambda: page.reload() and page.locator("text=Older calls").count(), 90, "more than one page of calls")
+    first = _first_call(page)
+    press(page, "text=Older calls")
+    assert _first_call(page) != first and page.locator("text=Newest").count()
+
+
+def test_what_people_wrote_is_text_and_never_runs(page: Page) -> None:
+    page.goto("/kill")
+    page.select_option("select[name=scope]", "workload/budget-check")
+    page.fill("input[name=reason]", HOSTILE)
+    press(page, "text=Stop it now")
+    assert HOSTILE in page.inner_text("main")
+    for path in ("/kill", "/inbox", "/governance", f"/calls?person={HOSTILE}", f"/?notice={HOSTILE}"):
+        page.goto(path)
+        assert page.evaluate("window.hit") is None, path
+        assert page.locator("main img").count() == 0, path
+    page.goto("/demo/two-people")
+    page.fill("#question", HOSTILE)
+    press(page, "text=Ask as both")
+    assert page.input_value("#question") == HOSTILE
+    assert page.evaluate("window.hit") is None
+    page.goto("/kill")
+    press(page, "text=Let it run again")
+    assert "Nothing is stopped" in page.inner_text("main")
+
+
+def test_a_form_without_the_sessions_token_does_nothing(demo: Stack, page: Page) -> None:
+    page.goto("/kill")
+    page.eval_on_selector_all("input[name=csrf]", "all => all.forEach(one => { one.value = 'forged'; })")
+    page.fill("input[name=reason]", "forged")
+    press(page, "text=Stop it now")
+    assert page.locator(".notice-problem").count() == 1
+    assert demo.cli("status")["kills"] == []
+
+
+def test_acting_as_somebody_is_shown_and_carries_their_duties(page: Page) -> None:
+    page.goto("/")
+    page.select_option("select[name=person]", "lena@acme.example")
+    press(page, "button:text-is('Act')")
+    assert "Lena" in page.inner_text(".who")
+    page.goto("/governance")
+    page.locator(".panel", has_text="support-assistant").locator("text=Approve").first.wait_for()
+    press(page, ".panel:has-text('support-assistant') >> text=Approve")
+    assert "approved as business by Lena Fischer" in page.inner_text("main")
+    page.goto("/")
+    page.select_option("select[name=person]", "")
+    press(page, "button:text-is('Act')")
+    assert "operator" in page.inner_text(".who")
