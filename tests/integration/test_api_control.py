@@ -228,6 +228,8 @@ def test_keys_are_shown_once_and_revoked(control: Control) -> None:
     assert states[made.body["id"]] == "revoked"
     assert control.ask("POST", "/api/keys", {"workload": "nobody"}).code == "workload_unknown"
     assert control.ask("POST", "/api/keys", {"workload": "assistant", "user": "x@acme.example"}).status == 404
+    assert control.ask("POST", "/api/keys", {"workload": "assistant", "user": "xxx"}).code == "unknown_person"
+    assert control.ask("POST", "/api/keys", {"workload": "assistant", "user": "ana"}).status == 201
 
 
 def test_bad_requests_have_code_and_hint(control: Control) -> None:

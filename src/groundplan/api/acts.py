@@ -24,6 +24,7 @@ from groundplan.api.caller import Caller
 from groundplan.api.context import Services
 from groundplan.api.effect import effect_of
 from groundplan.api.local import post_local
+from groundplan.api.people import named
 from groundplan.api.served import current_blueprint, known_workload, local_services
 from groundplan.core.audit import verify as audit_verify
 from groundplan.core.audit.checkpoint import parse_checkpoint, parse_note
@@ -255,7 +256,7 @@ def _key(services: Services, caller: Caller, workload: str, person: str | None) 
     expires = services.clock.now() + timedelta(minutes=KEY_MINUTES)
     with services.transaction() as conn:
         known_workload(current_blueprint(conn), workload)
-        who = None if person is None else identity.find_person(conn, person).id
+        who = None if person is None else named(conn, person)
         made = identity.create_key(conn, caller.actor, workload, who, False, expires)
         number = store.policy_number(conn)
     effect_of(services, number)

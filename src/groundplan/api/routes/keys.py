@@ -13,6 +13,7 @@ from groundplan.api import store
 from groundplan.api.caller import Reader, SignedIn, require_duty
 from groundplan.api.context import Using
 from groundplan.api.effect import effect_of
+from groundplan.api.people import named
 from groundplan.api.served import current_blueprint, known_workload
 from groundplan.core.errors import NotFound
 from groundplan.identity import service as identity
@@ -39,7 +40,7 @@ def create_key(body: NewKey, services: Using, caller: SignedIn) -> dict[str, Any
     expires = None if body.days is None else services.clock.now() + timedelta(days=body.days)
     with services.transaction() as conn:
         workload = known_workload(current_blueprint(conn), body.workload)
-        person = None if body.user is None else identity.find_person(conn, body.user).id
+        person = None if body.user is None else named(conn, body.user)
         key_id, secret = identity.create_key(conn, caller.actor, workload.name, person, body.acts_for_others, expires)
         number = store.policy_number(conn)
     effect_of(services, number)

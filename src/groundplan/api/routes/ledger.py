@@ -13,9 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from groundplan.api import store
 from groundplan.api.caller import Reader, SignedIn
 from groundplan.api.context import Using
+from groundplan.api.people import named
 from groundplan.core.errors import Denied
 from groundplan.core.ids import new_id
-from groundplan.identity import service as identity
 from groundplan.ledger import queries
 from groundplan.ledger.store import CallFilter
 
@@ -47,7 +47,7 @@ def list_calls(
 ) -> dict[str, Any]:
     """Newest first; continue with `before` = `next`. Who holds no duty sees their own calls."""
     with services.transaction() as conn:
-        who = None if person is None else identity.find_person(conn, person).id
+        who = None if person is None else named(conn, person)
         if not caller.operator and not caller.duties:
             who = caller.person
         wanted = CallFilter(workload=workload, status=status, person=who, deployment=deployment)

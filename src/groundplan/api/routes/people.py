@@ -11,6 +11,7 @@ from groundplan.api import store
 from groundplan.api.caller import Reader, SignedIn, require_duty
 from groundplan.api.context import Using
 from groundplan.api.effect import effect_of
+from groundplan.api.people import named
 from groundplan.identity import service as identity
 
 router = APIRouter(tags=["people"])
@@ -93,5 +94,5 @@ def person_left(person: str, services: Using, caller: SignedIn) -> dict[str, Any
     """Somebody has left: all their permissions, sessions and keys end."""
     require_duty(caller, MAY_CHANGE, "company")
     with services.transaction() as conn:
-        number = identity.deactivate_person(conn, caller.actor, identity.find_person(conn, person).id)
+        number = identity.deactivate_person(conn, caller.actor, named(conn, person))
     return {"person": person, "effective": effect_of(services, number)}

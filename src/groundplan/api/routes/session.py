@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from groundplan.api.caller import Operator, SignedIn, cookie_name, is_loopback
 from groundplan.api.context import Using
+from groundplan.api.people import named
 from groundplan.core.errors import Denied
-from groundplan.identity import service as identity
 from groundplan.identity import sessions
 
 router = APIRouter(tags=["session"])
@@ -37,7 +37,7 @@ class ActAs(BaseModel):
 def login_link(body: LinkFor, request: Request, services: Using, caller: Operator) -> dict[str, Any]:
     """A link that signs in once, within ten minutes."""
     with services.transaction() as conn:
-        person = None if body.person is None else identity.find_person(conn, body.person).id
+        person = None if body.person is None else named(conn, body.person)
         token = sessions.create_login_link(conn, caller.actor, person)
     port = request.url.port or 80
     return {"url": f"http://localhost:{port}/login/{token}", "person": body.person}
@@ -88,7 +88,7 @@ def act_as(body: ActAs, request: Request, services: Using, caller: SignedIn) -> 
             "a token acts as nobody", code="act_as", hint="Sign in with `groundplan login`, then act as somebody."
         )
     with services.transaction() as conn:
-        person = None if body.person is None else identity.find_person(conn, body.person).id
+        person = None if body.person is None else named(conn, body.person)
         sessions.act_as(conn, caller.session, person)
     return {"acting_as": body.person}
 

@@ -1,0 +1,29 @@
+"""Finding the person that a caller names: by e-mail address, or by its part before the @ where that is clear."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from psycopg import Connection
+
+from groundplan.api import store
+from groundplan.core.errors import Invalid, NotFound
+from groundplan.identity import service as identity
+
+_LIST = "List them: `groundplan people list`."
+
+
+def named(conn: Connection[Any], text: str) -> UUID:
+    """The id of `ana@acme.example` or `ana`. Raises `NotFound`, or `Invalid` where a short name fits several people."""
+    short = text.strip().lower()
+    if "@" in short:
+        return identity.find_person(conn, text).id
+    fitting = [row for row in store.people(conn) if row["email"].partition("@")[0] == short]
+    if not fitting:
+        raise NotFound(f"there is no person {short[:64]}", code="unknown_person", hint=_LIST)
+    if len(fitting) > 1:
+        emails = " or ".join(row["email"] for row in fitting)
+        raise Invalid(f"'{short[:64]}' may be {emails}", code="person_ambiguous", hint="Give the e-mail address.")
+    found: UUID = fitting[0]["id"]
+    return found
