@@ -40,6 +40,7 @@ def create_app(home: Home, settings: Settings, workspace: Path | None = None, de
     pool = ConnectionPool(
         lambda: database_url(home, settings, "control"), min_size=2, max_size=POOL_SIZE,
         timeout=POOL_WAIT_SECONDS, open=False, name="control",
+        check=ConnectionPool.check_connection, reconnect_timeout=30.0,
     )  # fmt: skip
     clock = SystemClock()
     services = Services(home, settings, workspace, demo, Releases(home, clock, demo), pool, clock)

@@ -7,6 +7,8 @@ import threading
 from dataclasses import asdict
 from typing import Any
 
+import psycopg
+
 from groundplan.api.context import Services
 from groundplan.api.served import current_or_none
 from groundplan.core.database import database_url
@@ -76,7 +78,7 @@ class Indexing:
             self._wanted.clear()
             try:
                 ingest_current(self._services)
-            except GroundplanError as error:
+            except (GroundplanError, psycopg.Error) as error:
                 log.info("sources are not indexed yet: %s", error)
                 self._wanted.set()
                 self._stop.wait(self._retry)
