@@ -1,8 +1,8 @@
 """One family of errors, divided by what the caller can do about them.
 
-Every error says what happened (the message), where (`where`: a file position or an id), and what to do (`hint`);
-`code` is stable and meant for programs. This module does not render errors: the gateway, the API and the CLI each do
-that in their shape.
+Every error says what happened (the message), where (`where`: a file position or an id), and what to do (`hint`); `code`
+is stable and meant for programs. This module does not render errors: the gateway, the API and the CLI each do that in
+their shape.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Step 2: whether this call may be made, and the reservation of the most that it can cost.
 
 Pure checks first, then money: every covering budget is reserved for the dearest single attempt that may happen. Does
-not
-write to the journal (each attempt does, in `serve`).
+not write to the journal (each attempt does, in `serve`).
 """
 
 from __future__ import annotations

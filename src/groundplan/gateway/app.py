@@ -1,8 +1,8 @@
 """One gateway worker: `python -m groundplan.gateway.app --home HOME --fd N --slot I`.
 
 The composition root of the request path. It serves on the listening socket that it inherits, writes its own journal
-epoch, and
-ends itself when its journal fails or its epoch is fenced: the supervisor starts another. Restarts are not its business.
+epoch, and ends itself when its journal fails or its epoch is fenced: the supervisor starts another. Restarts are not
+its business.
 """
 
 from __future__ import annotations

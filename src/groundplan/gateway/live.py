@@ -1,10 +1,9 @@
 """The worker's live view of PostgreSQL: policy, blueprint, what is left of budgets; and its heartbeat, which
 acknowledges them.
 
-One connection, off the request path: LISTEN wakes it, and it looks at least every 200 ms. A statement that does not
-end in time
-ends the connection. Without PostgreSQL the last values stay, and their age grows; `admit` decides how long they may
-be used.
+One connection, off the request path: LISTEN wakes it, and it looks at least every 200 ms. A statement that does not end
+in time ends the connection. Without PostgreSQL the last values stay, and their age grows; `admit` decides how long they
+may be used.
 """
 
 from __future__ import annotations

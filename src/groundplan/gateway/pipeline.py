@@ -1,9 +1,8 @@
 """The request path: identify, admit, cache, ground, serve, settle, for each call, and the few other paths of the
 gateway.
 
-Each step is a module; this one gives them their order, words their errors and makes sure that every admitted call
-ends in
-the journal, whatever happens to it. Nothing here calls the control plane.
+Each step is a module; this one gives them their order, words their errors and makes sure that every admitted call ends
+in the journal, whatever happens to it. Nothing here calls the control plane.
 """
 
 from __future__ import annotations

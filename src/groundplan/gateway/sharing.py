@@ -1,8 +1,7 @@
 """Workers of one HOME ask each other for kept answers, so that a replay does not depend on which worker a client meets.
 
 One tiny HTTP service on loopback per worker; its port and token stand at the head of its idempotency file, which only
-this user
-can read. It hands out kept answers and nothing else.
+this user can read. It hands out kept answers and nothing else.
 """
 
 from __future__ import annotations

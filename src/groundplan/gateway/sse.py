@@ -1,6 +1,5 @@
 """Server-sent events: cutting a byte stream into events, and reading a chat chunk's few facts. Any cut of the bytes
-gives
-the same events. Reads `data:` only; other fields are dropped, as OpenAI clients do.
+gives the same events. Reads `data:` only; other fields are dropped, as OpenAI clients do.
 """
 
 from __future__ import annotations

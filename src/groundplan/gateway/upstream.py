@@ -1,8 +1,7 @@
 """Pooled HTTP/1.1 client for upstreams: one pool per deployment, on httptools, with TLS.
 
 Every failure says whether anything was sent (`sent`), because only that decides whether it may have been billed. Does
-not
-follow redirects, retry, decompress or speak HTTP/2. One waiter per connection.
+not follow redirects, retry, decompress or speak HTTP/2. One waiter per connection.
 """
 
 from __future__ import annotations

@@ -23,8 +23,8 @@ def ingest_sources(
 ) -> list[IngestReport]:
     """Bring the documents of all `sources` up to date; their paths are relative to `workspace`.
 
-    `url` is of role control. One source after the other, in order; a missing folder is a finding in its report.
-    Raises `Unavailable` where the database or the embedder is.
+    `url` is of role control. One source after the other, in order; a missing folder is a finding in its report. Raises
+    `Unavailable` where the database or the embedder is.
     """
     reports = []
     with closing(connect(url, autocommit=True)) as conn:

@@ -1,7 +1,7 @@
 """Starting one child process that cannot outlive us, with a log that cannot grow without end.
 
-Restarts and order are the supervisor's. The kernel ties a child to the *thread* that started it, so call from a
-thread that lasts, best the main one.
+Restarts and order are the supervisor's. The kernel ties a child to the *thread* that started it, so call from a thread
+that lasts, best the main one.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Brings a database's schema up to this program's, once, however many start at the same time.
 
-A database that a newer program has upgraded is refused, never downgraded. Works on the embedded server and on any
-DSN; it does not make the database itself.
+A database that a newer program has upgraded is refused, never downgraded. Works on the embedded server and on any DSN;
+it does not make the database itself.
 """
 
 from __future__ import annotations

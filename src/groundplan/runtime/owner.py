@@ -74,8 +74,8 @@ def take_lock(path: Path, refusal: Callable[[str], GroundplanError]) -> int:
 def open_listener(host: str, port: int, *, option: str = "--port", backlog: int = 2048) -> socket.socket:
     """A listening TCP socket on `host`; port 0 picks a free one. Children inherit it by its number (`Process.fds`).
 
-    Raises `Unavailable` (`port_in_use`, `port_denied`, `address_unknown`) naming the command-line `option` that
-    chooses it.
+    Raises `Unavailable` (`port_in_use`, `port_denied`, `address_unknown`) naming the command-line `option` that chooses
+    it.
     """
     if not 0 <= port <= 65535:
         raise Invalid(f"{port} is not a port", code="port_range", hint=f"Choose 1 to 65535 with {option}.")

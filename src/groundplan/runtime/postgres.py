@@ -159,9 +159,7 @@ class EmbeddedPostgres:
             connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
 
     def start(self, timeout: float = START_SECONDS) -> None:
-        """Start and wait until it answers with everything prepared; recovery may take its time while the process
-        lives.
-        """
+        """Start and wait until it answers with everything prepared; recovery may take its time while the process lives."""
         if self._lock is None:
             self.open()
         self._process = self._spawn()
@@ -175,8 +173,8 @@ class EmbeddedPostgres:
         self.prepared()
 
     def stop(self, grace: float = 60.0) -> None:
-        """Stop the server that `start` started, cleanly within `grace` seconds, else by force (it recovers at the
-        next start).
+        """Stop the server that `start` started, cleanly within `grace` seconds, else by force (it recovers at the next
+        start).
         """
         if self._process is not None:
             stop(self._process, first=signal.SIGINT, grace=grace)
