@@ -1,4 +1,4 @@
-"""What all tests share: one embedded PostgreSQL per run, and a fresh migrated database for each test that asks for one."""
+"""What all tests share: one embedded PostgreSQL per run, and a fresh migrated database for each test that asks."""
 
 from __future__ import annotations
 

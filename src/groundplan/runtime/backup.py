@@ -151,7 +151,7 @@ def _undo(home: Home, settings: Settings, made: bool) -> None:
 
 
 def _keep_log(home: Home, staging: Path, progress: Progress) -> bool:
-    """Keep the log's files as of one checkpoint, while it may grow; whether they verify. Tiles never change once used."""
+    """Keep the log's files as of one checkpoint, while it may grow; whether they verify. Used tiles never change."""
     deadline = time.monotonic() + _LOG_SECONDS
     before: bytes | None = None
     while True:
@@ -197,7 +197,7 @@ def _keeping_journals(home: Home, staging: Path) -> Iterator[None]:
 
 
 def _keep(source: Path, target: Path) -> None:
-    """Link (or copy, on another disk) files that `target` does not have yet; those that go away meanwhile are skipped."""
+    """Link (or copy, on another disk) files that `target` does not have yet; those that go meanwhile are skipped."""
     target.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         entries = sorted(os.scandir(source), key=lambda entry: entry.name)

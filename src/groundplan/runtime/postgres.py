@@ -159,7 +159,7 @@ class EmbeddedPostgres:
             connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
 
     def start(self, timeout: float = START_SECONDS) -> None:
-        """Start and wait until it answers with everything prepared; recovery may take its time while the process lives."""
+        """Start, and wait until it answers prepared; recovery may take as long as the process lives."""
         if self._lock is None:
             self.open()
         self._process = self._spawn()

@@ -98,7 +98,7 @@ def server_account() -> Account | None:
 
 
 def reaches(path: Path, account: Account) -> bool:
-    """Whether the account (with no other groups) may enter every folder on the way to `path`, and `path` if it is one."""
+    """Whether the account may enter every folder on the way to `path`, and `path` if it is one."""
     resolved = path.resolve()
     return all(_enters(folder.stat(), account) for folder in (resolved, *resolved.parents) if folder.is_dir())
 
