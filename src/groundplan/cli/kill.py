@@ -42,7 +42,9 @@ def kill(
         emit(value, as_json, f"{scope} may run again")
         return
     value = _offline(home_for(home), scope, reason) if offline else _told(home, scope, reason)
-    emit(value, as_json, effective_text(f"{scope} is stopped", value["effective"]))
+    file = value.get("file")
+    told = f"{scope} is stopped by {file}: workers of this HOME heed it at their next heartbeat" if file else None
+    emit(value, as_json, told or effective_text(f"{scope} is stopped", value["effective"]))
     if not value["effective"]["complete"]:
         raise typer.Exit(Unavailable.exit_code)
 

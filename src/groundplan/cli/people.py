@@ -5,6 +5,7 @@ YAML names people at the first start only; from then on these commands change th
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Annotated, Literal
 
 import typer
@@ -23,10 +24,16 @@ def list_people(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Everybody with groups and duties."""
     value = ControlClient.connect(home).get("/api/people")
     rows = [
-        (p["email"], p["name"], ", ".join(p["groups"]), ", ".join(p["duties"]), "active" if p["active"] else "left")
+        (p["email"], p["name"], ", ".join(p["groups"]), _duties(p["duties"]), "active" if p["active"] else "left")
         for p in value["people"]
     ]
     emit(value, as_json, table(("e-mail", "name", "groups", "duties", "state"), rows))
+
+
+def _duties(duties: list[str]) -> str:
+    """`business of workload/a` and others, counted: `business x2, security`."""
+    counted = Counter(duty.partition(" of ")[0] for duty in duties)
+    return ", ".join(f"{duty} x{count}" if count > 1 else duty for duty, count in sorted(counted.items()))
 
 
 @people.command("add")

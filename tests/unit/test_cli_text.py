@@ -1,0 +1,126 @@
+"""What commands print for people, from the API's answers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from groundplan.cli.change import applied_text, plan_text, workspace_files
+from groundplan.cli.keys import effective_text
+from groundplan.cli.output import error_body, print_error, problem_body, problem_from, table
+from groundplan.cli.status import status_text
+from groundplan.cli.tour import passage_lines
+from groundplan.cli.why import outline
+from groundplan.core.errors import Invalid, Problem, Where
+
+PLAN: dict[str, Any] = {
+    "differences": [
+        {"type": "added", "subject": "workload/new", "fields": [{"field": "purpose", "old": None, "new": "x"}]},
+        {"type": "changed", "subject": "budget/b", "fields": [{"field": "limit", "old": "2 USD", "new": "3 USD"}]},
+        {"type": "removed", "subject": "site/old", "fields": []},
+    ],
+    "placements": [
+        {
+            "workload": "new", "primary": "eu", "fallbacks": ["rack"], "binding": "cheapest of 2 allowed",
+            "alternatives": [
+                {"deployment": "eu", "site": "cloud", "allowed": True, "reasons": [], "monthly_usd": "38.880000000000"},
+                {"deployment": "rack", "site": "here", "allowed": True, "reasons": [], "monthly_usd": None},
+                {"deployment": "us", "site": "far", "allowed": False, "reasons": ["outside EU"], "monthly_usd": "1.5"},
+            ],
+        },
+        {"workload": "same", "primary": None, "fallbacks": [], "binding": "none", "alternatives": []},
+    ],
+    "needs": [{"subject": "workload/new", "duty": "security"}],
+    "pending": [{"subject": "workload/new", "needs": [{"subject": "workload/new", "duty": "security"}]}],
+    "refusals": [{"message": "no", "code": "outside_residency", "hint": "Move it.", "where": "a.yaml:3:1"}],
+}  # fmt: skip
+
+
+def test_a_plan_shows_signs_prices_approvals_and_refusals() -> None:
+    text = plan_text(PLAN)
+    assert "+ workload/new (not served before it is approved)" in text
+    assert "~ budget/b\n    limit: 2 USD -> 3 USD" in text
+    assert "- site/old" in text
+    assert "! workload/new waits for: security" in text
+    assert "> chosen" in text and "- fallback" in text and "$38.88/month" in text and "outside EU" in text
+    assert "a.yaml:3:1: no" in text and "[outside_residency]" in text and "Move it." in text
+    assert "same" not in text and "same" in plan_text(PLAN, every=True)
+
+
+def test_nothing_to_do() -> None:
+    nothing: dict[str, Any] = {"differences": [], "placements": [], "needs": [], "pending": [], "refusals": []}
+    assert plan_text(nothing) == "nothing would change"
+    assert "nothing is served by this change yet" in applied_text({"blueprint": None, "pending": []})
+
+
+def test_status_without_anything() -> None:
+    text = status_text(
+        {"company": None, "blueprint": None, "postgres": "embedded", "gateways": [], "pending": [], "difference": [],
+         "findings": 0, "kills": []}
+    )  # fmt: skip
+    assert "no company yet" in text and "no gateway is connected" in text
+
+
+def test_what_is_stopped_everywhere_and_what_is_not() -> None:
+    assert "effective at every gateway" in effective_text("x", {"complete": True, "waiting": []})
+    waiting = effective_text("x", {"complete": False, "waiting": [{"epoch": "e1", "until": "12:00"}]})
+    assert "e1" in waiting and "12:00" in waiting
+
+
+def test_the_best_passage_is_quoted_with_its_place() -> None:
+    source = {"source": "handbook", "path": "leave.md", "start_line": 6, "end_line": 9, "text": "120 days\nfor each"}
+    lines = passage_lines({"sources": [source]}, {"handbook": "docs/handbook/"})
+    assert "  from docs/handbook/leave.md, lines 6-9:" in lines and "  | 120 days" in lines and "  | for each" in lines
+    assert passage_lines({}, {}) == ["  (no passage was found)"]
+
+
+@given(st.lists(st.lists(st.text("abcä€ ", max_size=12), min_size=3, max_size=3), max_size=6))
+def test_columns_line_up(rows: list[list[str]]) -> None:
+    lines = table(("one", "two", "three"), rows).split("\n")
+    assert len(lines) == len(rows) + 1
+    assert all(line == line.rstrip() for line in lines)
+
+
+@given(
+    st.builds(
+        Problem,
+        st.text(),
+        st.text(),
+        st.text(),
+        st.none() | st.builds(Where, st.just("a/b.yaml"), st.integers(1, 9999)),
+    )
+)
+def test_problems_survive_the_api(problem: Problem) -> None:
+    assert problem_from(json.loads(json.dumps(problem_body(problem)))) == problem
+
+
+def test_an_error_is_told_with_all_its_problems(capsys: pytest.CaptureFixture[str]) -> None:
+    problem = Problem("unknown owner", "unknown_person", "Did you mean ana?", Where("a.yaml", 3, 7))
+    error = Invalid("2 problems", hint="Mend them.", code="workspace", problems=(problem,))
+    print_error(error, as_json=False)
+    told = capsys.readouterr()
+    assert told.out == "" and "a.yaml:3:7: unknown owner [unknown_person]" in told.err and "Mend them." in told.err
+    print_error(error, as_json=True)
+    assert json.loads(capsys.readouterr().out) == error_body(error)
+
+
+def test_only_the_yaml_of_a_workspace_is_sent(tmp_path: Path) -> None:
+    (tmp_path / ".hidden").mkdir()
+    (tmp_path / "docs").mkdir()
+    for name in ("a.yaml", "docs/b.yml", ".hidden/c.yaml", "docs/d.md"):
+        (tmp_path / name).write_text("kind: x")
+    assert sorted(workspace_files(tmp_path)) == ["a.yaml", "docs/b.yml"]
+    (tmp_path / "bad.yaml").write_bytes(b"\xff\xfe")
+    with pytest.raises(Invalid, match=r"bad\.yaml"):
+        workspace_files(tmp_path)
+    with pytest.raises(Invalid, match="no YAML"):
+        workspace_files(tmp_path / ".hidden" / "none")
+
+
+def test_facts_as_an_outline() -> None:
+    assert outline({"a": 1, "b": {"c": None}, "d": [{"e": 2}], "f": []}) == "a: 1\nb:\n  c: -\nd:\n  - e: 2\nf: -"
