@@ -187,7 +187,9 @@ def test_genesis_and_status(control: Control) -> None:
 def test_nobody_comes_in_without_being_known(control: Control) -> None:
     assert control.ask("GET", "/api/status", Authorization="").code == "not_signed_in"
     assert control.ask("GET", "/api/status", Authorization="Bearer gpo_wrong").code == "token_invalid"
-    assert control.ask("GET", "/api/status", Authorization="", Cookie=f"groundplan_session_{control.port}=x").status == 401
+    assert (
+        control.ask("GET", "/api/status", Authorization="", Cookie=f"groundplan_session_{control.port}=x").status == 401
+    )
 
 
 def test_a_rebound_name_reaches_nothing(control: Control) -> None:

@@ -68,6 +68,10 @@ class ControlClient:
             url = str(state["control"])
         return cls(url, settings.token or read_token(place), timeout)
 
+    def within(self, seconds: float) -> ControlClient:
+        """The same client with another patience."""
+        return ControlClient(self.url, self._token, seconds)
+
     def get(self, path: str, **query: Any) -> Any:
         given = {name: value for name, value in query.items() if value is not None}
         return self.send("GET", f"{path}?{urlencode(given)}" if given else path)

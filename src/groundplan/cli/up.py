@@ -238,7 +238,7 @@ class Following:
     def __init__(self, start: Start, supervisor: Supervisor, client: ControlClient) -> None:
         self._start = start
         self._supervisor = supervisor
-        self._client = client
+        self._client = client.within(FOLLOW_SECONDS)
         self._due = time.monotonic() + FOLLOW_SECONDS
         self._fetching: threading.Thread | None = None
         self._fetched: list[str] = []
