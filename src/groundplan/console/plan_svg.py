@@ -242,10 +242,9 @@ def _lines(
         wall = walls[room.jurisdiction]
         floor = wall.y + wall.height - WALL - 12 - LANE * lane
         parts.append(_primary_line(start, _column_x(room.type) - 12 - LANE * (lane % 5), floor, width, broken, dim))
-        for fallback in tile.fallbacks[:1]:
-            if fallback in boxes and fallback != tile.site:
-                active = swung and tile.serving == fallback
-                parts.append(_fallback_line(start, boxes[fallback], lane, width, active, dim))
+        aim = tile.serving if swung else next((name for name in tile.fallbacks if name != tile.site), None)
+        if aim is not None and aim in boxes:
+            parts.append(_fallback_line(start, boxes[aim], lane, width, swung, dim))
     return parts
 
 

@@ -12,6 +12,7 @@ import http.client
 import json
 import random
 import time
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ PEOPLE_EACH = 4
 WEIGHTS = {"staff-assistant": 10.0, "support-assistant": 6.0, "finance-analytics": 2.0, "handbook-answers": 0.15}
 PAUSE_SECONDS = 0.6
 RETRY_SECONDS = 2.0
+LOOK_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,32 +68,34 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def talk(home: Home, chance: random.Random) -> None:
-    """Make keys, then ask one question after the other until something breaks."""
+    """Ask one question after the other until something breaks; workloads that are served later join in."""
     up = json.loads((home.run / "up.json").read_text())
     gateway, control = port_of(up["gateway"]), port_of(up["control"])
     token = home.operator_token.read_text().strip()
-    callers = make_keys(control, token)
-    if not callers:
-        time.sleep(RETRY_SECONDS)
-        return
-    weights = [WEIGHTS.get(caller.workload, 1.0) for caller in callers]
+    callers: list[Caller] = []
+    look_again = 0.0
     while True:
-        caller = chance.choices(callers, weights)[0]
-        question = chance.choice(QUESTIONS.get(caller.workload, ("What can you help me with?",)))
-        ask(gateway, caller, question, stream=chance.random() < 0.3)
+        if time.monotonic() >= look_again:
+            callers += make_keys(control, token, known={caller.workload for caller in callers})
+            look_again = time.monotonic() + LOOK_SECONDS
+        if callers:
+            caller = chance.choices(callers, [WEIGHTS.get(caller.workload, 1.0) for caller in callers])[0]
+            question = chance.choice(QUESTIONS.get(caller.workload, ("What can you help me with?",)))
+            ask(gateway, caller, question, stream=chance.random() < 0.3)
         time.sleep(PAUSE_SECONDS * chance.uniform(0.3, 1.7))
 
 
-def make_keys(control: int, token: str) -> list[Caller]:
-    """Keys of a few people for each workload that is served."""
-    served = exchange(control, "GET", "/api/workloads", token)["workloads"]
+def make_keys(control: int, token: str, known: Container[str] = ()) -> list[Caller]:
+    """Keys of a few people for each workload that is served and not `known`."""
+    served = [row["name"] for row in exchange(control, "GET", "/api/workloads", token)["workloads"] if row["served"]]
+    wanted = [name for name in served if name not in QUIET and name not in known]
+    if not wanted:
+        return []
     people = [person["email"] for person in exchange(control, "GET", "/api/people", token)["people"]]
     callers = []
-    for number, workload in enumerate(w["name"] for w in served if w.get("served") and w["name"] not in QUIET):
-        for turn in range(PEOPLE_EACH if people else 1):
-            body: dict[str, Any] = {"workload": workload}
-            if people:
-                body["user"] = people[(number * PEOPLE_EACH + turn) % len(people)]
+    for workload in wanted:
+        for person in people[served.index(workload) :: len(served)][:PEOPLE_EACH] or [None]:
+            body = {"workload": workload, **({} if person is None else {"user": person})}
             callers.append(Caller(workload, exchange(control, "POST", "/api/keys", token, body)["key"]))
     return callers
 
