@@ -23,11 +23,12 @@ def ground_plan(services: Using, _: SignedIn) -> dict[str, Any]:
     with services.transaction() as conn:
         blueprint = current_or_none(conn)
         if blueprint is None:
-            return {"blueprint": None, "company": None, "sites": [], "workloads": []}
+            return {"blueprint": None, "company": None, "title": None, "sites": [], "workloads": []}
         seen = overview.picture(conn, blueprint.number, now)
         return {
             "blueprint": blueprint.number,
             "company": blueprint.company,
+            "title": seen.workspace.company.title or blueprint.company,
             "sites": overview.sites_json(seen),
             "workloads": overview.workloads_json(seen),
         }

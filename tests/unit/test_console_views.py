@@ -1,0 +1,156 @@
+"""What pages make of the API's answers: exact money, six steps, honest marks, and nothing that lets a script through."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from groundplan import console
+from groundplan.console import charts, cost, receipt
+from groundplan.console.overview import marks, plan_view
+from groundplan.console.plan_svg import AREAS, ground_plan
+from groundplan.console.render import milliseconds, page, period, usd, when
+
+CALL: dict[str, Any] = {
+    "status": "ok", "error_code": None, "person": "ben@acme.example", "person_name": "Ben Okafor", "blueprint": 3,
+    "cache": "none", "passages": [{"path": "a.md"}], "attempts": [{"number": 0}, {"number": 1}], "deployment": "llama",
+    "prompt_tokens": 200, "completion_tokens": 20, "duration_ms": 9.0, "reserved_usd": "0.003000000000",
+    "cost_usd": "0.000300000000",
+    "steps": [{"step": "identify", "ms": 0.1}, {"step": "admit", "ms": 0.3}, {"step": "ground", "ms": 5.3},
+              {"step": "serve", "ms": 8.0}],
+}  # fmt: skip
+SITES = [
+    {"name": "cloud", "title": "Cloud", "type": "cloud", "jurisdiction": "EU", "down": False},
+    {"name": "rack", "title": "Rack", "type": "private", "jurisdiction": "EU", "down": False},
+    {"name": "line", "title": "Line", "type": "edge", "jurisdiction": "EU", "down": False},
+]
+
+
+def workload(**more: Any) -> dict[str, Any]:
+    return {
+        "name": "helper", "stage": "pilot", "site": "cloud", "fallback_sites": ["cloud", "rack"],
+        "serving_site": "cloud", "cost_today_usd": "0.020000000000", "p95_ms": 80.0, "calls_per_minute": 30.0,
+        "readiness": {"cost": 0.5, "placement": None}, "why_not": {}, **more,
+    }  # fmt: skip
+
+
+def test_six_steps_in_order_with_the_time_each_took() -> None:
+    steps = receipt.steps(CALL)
+    assert [step.name for step in steps] == ["identify", "admit", "cache", "ground", "serve", "settle"]
+    assert [None if step.ms is None else round(step.ms, 3) for step in steps] == [0.1, 0.2, None, 5.0, 2.7, 1.0]
+    assert [step.told for step in steps][3:] == ["1 passage", "llama, attempt 2", "200 + 20 tokens"]
+    assert receipt.share_used(CALL) == pytest.approx(0.1)
+
+
+def test_a_refused_call_stops_at_the_step_that_refused_it() -> None:
+    refused = {
+        **CALL, "status": "refused", "error_code": "budget_exhausted", "passages": [], "attempts": [],
+        "reserved_usd": "0.000000000000", "cost_usd": "0.000000000000", "steps": CALL["steps"][:2],
+    }  # fmt: skip
+    steps = receipt.steps(refused)
+    assert [step.reached for step in steps] == [True, True, False, False, False, False]
+    assert steps[1].told == "refused: budget_exhausted" and steps[5].told == "nothing to settle"
+    assert receipt.share_used(refused) == 0.0
+
+
+AMOUNT = st.decimals(min_value=0, max_value=1000, places=12)
+DAY = st.sampled_from(["2026-10-31", "2026-11-01", "2026-11-24", "2026-11-25"])
+
+
+@given(st.lists(st.tuples(DAY, st.sampled_from(["a", "b", "c"]), AMOUNT, st.integers(0, 50)), max_size=12))
+def test_costs_of_today_and_the_month_are_exact(found: list[tuple[str, str, Decimal, int]]) -> None:
+    days = [{"day": d, "workload": w, "cost_usd": f"{amount:.12f}", "calls": n} for d, w, amount, n in found]
+    total = cost.total(cost.rows(days, "2026-11-25"))
+    month = [row for row in found if row[0].startswith("2026-11")]
+    assert Decimal(total.month_usd) == sum((row[2] for row in month), Decimal(0))
+    assert Decimal(total.today_usd) == sum((row[2] for row in month if row[0] == "2026-11-25"), Decimal(0))
+    assert total.calls_month == sum(row[3] for row in month)
+
+
+@pytest.mark.parametrize(
+    ("limit", "spent", "left", "used"),
+    [("10", "2.5", "7.500000000000", 0.25), ("1", "1", "0.000000000000", 1.0), ("0", "0", "0.000000000000", 1.0)],
+)
+def test_what_is_left_of_a_budget(limit: str, spent: str, left: str, used: float) -> None:
+    view = cost.budget({"budget": "b", "period": "2026-11", "limit_usd": limit, "spent_usd": spent})
+    assert (view.left_usd, view.used) == (left, used)
+
+
+def test_marks_are_none_where_nothing_is_proven() -> None:
+    assert marks(workload()) == tuple((area, 0.5 if area == "cost" else None) for area in AREAS)
+    assert marks({"name": "new"}) == tuple((area, None) for area in AREAS)
+
+
+def test_a_fallback_at_another_site_is_drawn_also_behind_one_at_the_same_site() -> None:
+    calm = ground_plan(plan_view({"workloads": [workload()], "sites": SITES}, None))
+    assert 'class="line fallback"' in calm and 'class="line primary"' in calm
+    moved = ground_plan(plan_view({"workloads": [workload(serving_site="rack")], "sites": SITES}, None))
+    assert 'class="line swung"' in moved and "room-down" in moved
+
+
+def test_a_site_is_up_while_one_of_its_workloads_is_answered_there() -> None:
+    both = [workload(serving_site="rack"), workload(name="other", serving_site="cloud")]
+    rooms = {room.name: room.state for room in plan_view({"workloads": both, "sites": SITES}, None).rooms}
+    assert rooms == {"cloud": "ok", "rack": "ok", "line": "not_yet"}
+
+
+def test_numbers_and_times_for_people() -> None:
+    assert usd("0.002140000000") == "$0.00214" and usd(None) == "–"
+    assert when("2026-11-25T13:05:07.120+01:00") == "25 Nov 12:05:07" and when(None) == "–"
+    assert (milliseconds(None), milliseconds(0.05), milliseconds(54.0), milliseconds(4510.0)) == (
+        "–", "0.1 ms", "54 ms", "4.51 s",
+    )  # fmt: skip
+    assert (period("2026-11"), period("2026-11-25"), period("total")) == ("November 2026", "25 Nov 2026", "total")
+
+
+def test_what_people_wrote_is_escaped() -> None:
+    text = page("error.html", problem="<script>alert(1)</script>").body
+    assert b"<script>alert" not in text and b"&lt;script&gt;alert" in text
+    hostile = workload(name='"><script>', why_not={"rack": "<script>"}, stage="<script>")
+    sites = [{**SITES[0], "title": "<script>", "jurisdiction": "<script>"}, *SITES[1:]]
+    drawn = ground_plan(plan_view({"workloads": [hostile], "sites": sites}, '"><script>'))
+    assert "<script>" not in drawn
+
+
+def test_a_chart_is_drawn_on_the_server_and_none_without_data() -> None:
+    assert charts.cost_by_day([]) == ""
+    drawn = charts.cost_by_day([{"day": "2026-11-25", "workload": "</text><script>", "cost_usd": "0.1"}])
+    assert drawn.startswith("<svg") and "<script>" not in drawn and "http://www.w3.org" in drawn
+
+
+def luminance(colour: str) -> float:
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one: str, other: str) -> float:
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_colour_has_enough_contrast_on_every_ground(scheme: str) -> None:
+    text = (Path(console.__file__).parent / "static" / "plan.css").read_text()
+    light, dark = (
+        dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", block)) for block in re.findall(r":root \{(.*?)\}", text, re.S)
+    )
+    colours = {**light, **(dark if scheme == "dark" else {})}
+    for ink in ("ink", "soft", "flow", "swing", "stop"):
+        for ground in ("paper", "room", "tile"):
+            assert contrast(colours[ink], colours[ground]) >= 4.5, f"{ink} on {ground}"
+    for line in ("wall", "flow", "swing", "stop"):
+        assert contrast(colours[line], colours["paper"]) >= 3.0, f"{line} on paper"
+
+
+def test_pages_name_no_other_host_and_hold_no_script() -> None:
+    for path in (Path(console.__file__).parent / "templates").glob("*.html"):
+        text = path.read_text()
+        assert not re.search(r"(src|href|action)=\"(https?:)?//", text), path.name
+        assert "<script>" not in text and not re.search(r"\son\w+=", text), path.name
