@@ -58,6 +58,12 @@ def test_nothing_to_do() -> None:
     assert "nothing is served by this change yet" in applied_text({"blueprint": None, "pending": []})
 
 
+def test_for_whom_a_change_waits() -> None:
+    needs = [{"subject": "workload/a", "duty": "business"}, {"subject": "workload/a", "duty": "data"}]
+    told = applied_text({"blueprint": 2, "pending": [{"change": "c1", "waits_for": needs}]})
+    assert told == "blueprint 2 is served\nchange c1 waits for: business, data of workload/a"
+
+
 def test_status_without_anything() -> None:
     text = status_text(
         {"company": None, "blueprint": None, "postgres": "embedded", "gateways": [], "pending": [], "difference": [],

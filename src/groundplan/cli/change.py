@@ -10,7 +10,7 @@ import typer
 
 from groundplan.cli.client import ControlClient
 from groundplan.cli.options import HomeOption, JsonOption, WorkspaceOption, workspace_for
-from groundplan.cli.output import emit, table
+from groundplan.cli.output import emit, table, waits_text
 from groundplan.core.errors import Invalid
 
 ReasonOption = Annotated[str, typer.Option("--reason", "-m", help="Why, for the history and the audit log.")]
@@ -88,9 +88,7 @@ def applied_text(value: dict[str, Any]) -> str:
     """What `apply` and `rollback` say to people."""
     number = value["blueprint"]
     lines = [f"blueprint {number} is served" if number else "nothing is served by this change yet"]
-    for pending in value["pending"]:
-        waits = ", ".join(f"{need['duty']} of {need['subject']}" for need in pending["waits_for"])
-        lines.append(f"change {pending['change']} waits for: {waits}")
+    lines += [waits_text(pending) for pending in value["pending"]]
     return "\n".join(lines)
 
 

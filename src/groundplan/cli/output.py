@@ -34,6 +34,15 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     )
 
 
+def waits_text(pending: dict[str, Any]) -> str:
+    """`change ID waits for: business and security of workload/x` for a pending change."""
+    duties: dict[str, list[str]] = {}
+    for need in pending["waits_for"]:
+        duties.setdefault(need["subject"], []).append(need["duty"])
+    told = "; ".join(f"{', '.join(names)} of {subject}" for subject, names in duties.items())
+    return f"change {pending['change']} waits for: {told or 'nobody'}"
+
+
 def error_body(error: GroundplanError) -> dict[str, Any]:
     """The error shape that the API has too."""
     body: dict[str, Any] = {

@@ -6,7 +6,7 @@ from typing import Any
 
 from groundplan.cli.client import ControlClient
 from groundplan.cli.options import HomeOption, JsonOption
-from groundplan.cli.output import emit, table
+from groundplan.cli.output import emit, table, waits_text
 
 
 def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
@@ -30,8 +30,7 @@ def status_text(value: dict[str, Any]) -> str:
     else:
         lines.append("no gateway is connected")
     for pending in value["pending"]:
-        waits = ", ".join(f"{need['duty']} of {need['subject']}" for need in pending["waits_for"])
-        lines.append(f"change {pending['change']} waits for: {waits or 'nobody'}")
+        lines.append(waits_text(pending))
     if value["difference"]:
         lines += ["", "the workspace differs from the blueprint (see `groundplan plan`):"]
         lines += [f"  {difference}" for difference in value["difference"]]
