@@ -17,12 +17,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import xllamacpp
-
 from groundplan.core.endpoints import announce, withdraw
 from groundplan.core.errors import GroundplanError, Unavailable
 from groundplan.core.home import Home
 from groundplan.core.settings import load_settings
+from groundplan.runtime import openmp
 from groundplan.runtime.models import SMOLLM2, ensure
 
 NAME = "embedded"
@@ -35,6 +34,8 @@ _STOPPING = {signal.SIGTERM, signal.SIGINT}
 
 def parameters(model: Path, token: str) -> Any:
     """The settings of llama.cpp's server for a model file: small, quiet, deterministic, loopback only."""
+    import xllamacpp  # noqa: PLC0415 -- it loads only where OpenMP does, see `openmp`
+
     wanted = xllamacpp.CommonParams()
     wanted.model.path = str(model)
     wanted.model_alias = {SMOLLM2.name}
@@ -67,6 +68,8 @@ def start(model: Path, token: str) -> tuple[Any, str]:
 
     Raises `Unavailable` (embedded_model) where llama.cpp cannot load the model or it does not answer.
     """
+    import xllamacpp  # noqa: PLC0415
+
     try:
         server = xllamacpp.Server(parameters(model, token))
         reply = server.handle_chat_completions({"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1})
@@ -105,6 +108,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = load_settings()
     settings = replace(settings, home=(given.home or settings.home).absolute())
     try:
+        again = ("--home", str(settings.home))
+        openmp.restart_with(Home(settings.home).run / "lib", "groundplan.runtime.embedded", again)
         serve(Home(settings.home), settings.models)
     except GroundplanError as error:
         sys.stderr.write(f"embedded: {error}\n")
