@@ -273,3 +273,22 @@ def test_acting_as_somebody_is_shown_and_carries_their_duties(page: Page) -> Non
     page.select_option("select[name=person]", "")
     press(page, "button:text-is('Act')")
     assert "operator" in page.inner_text(".who")
+
+
+def test_somebody_without_a_duty_sees_the_plan_and_their_own_calls_and_is_told_about_the_rest(page: Page) -> None:
+    page.goto("/")
+    page.select_option("select[name=person]", "ben@acme.example")
+    press(page, "form[action='/do/act-as'] button")
+    try:
+        for path in ("/", "/workloads", "/workloads/staff-assistant", "/calls"):
+            answer = page.goto(path)
+            assert answer is not None and answer.status == 200, path
+        for path in ("/governance", "/cost", "/knowledge"):
+            answer = page.goto(path)
+            assert answer is not None and answer.status == 403, path
+            assert "you hold no duty here" in page.inner_text("main")
+            assert page.locator("nav.entries a").count() == 8
+    finally:
+        page.goto("/")
+        press(page, "form[action='/do/act-as'] button")
+    assert "operator" in page.inner_text(".who")

@@ -1,4 +1,4 @@
-"""What pages make of the API's answers: exact money, six steps, honest marks, and nothing that lets a script through."""
+"""What pages make of the API's answers: exact money, six steps, honest marks, and nothing lets a script through."""
 
 from __future__ import annotations
 
