@@ -20,6 +20,7 @@ from tests.integration.gateway_stack import (
     workload,
 )
 
+from groundplan.blueprint.model import Rates
 from groundplan.core.money import PICO
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script, ScriptedModel
@@ -228,3 +229,23 @@ def _port(model: ScriptedModel, stack: Stack) -> int:
     rows = stack.sql("SELECT convert_from(body, 'UTF8') FROM blueprint WHERE number = 1")
     url = next(d["url"] for d in json.loads(rows[0][0])["deployments"] if d["name"] == model.name)
     return int(url.rsplit(":", 1)[1].split("/")[0])
+
+
+async def test_a_dearer_fallback_that_inherits_stays_within_the_budget(database: Database, tmp_path: Path) -> None:
+    """An uncertain failure keeps 0.0001 USD of 0.00105; the last deployment may cost 0.001: too much, so never asked."""
+    async with (
+        scripted("first") as (first, one),
+        scripted("second") as (second, two),
+        scripted("third") as (third, three),
+        installation(database, tmp_path) as stack,
+    ):
+        dear = deployment("third", three, rates=Rates(input=0, output=100 * PICO))
+        places = [deployment("first", one), deployment("second", two), dear]
+        assistant = workload("assistant", [place.name for place in places])
+        stack.apply(blueprint(1, places, [assistant], limit=PICO * 105 // 100_000))
+        stack.start()
+        await stack.ready()
+        first.script, second.script, third.script = Script(mode="cut"), Script(mode="error"), Script(tokens=10)
+        reply = await stack.chat(stack.key(), max_tokens=10)
+        assert (reply.status, reply.code) == (429, "budget_exhausted")
+        assert (first.counted, third.counted) == (1, 0)
