@@ -232,7 +232,7 @@ def _port(model: ScriptedModel, stack: Stack) -> int:
 
 
 async def test_a_dearer_fallback_that_inherits_stays_within_the_budget(database: Database, tmp_path: Path) -> None:
-    """An uncertain failure keeps 0.0001 USD of 0.00105; the last deployment may cost 0.001: too much, so never asked."""
+    """An uncertain failure keeps 0.0001 USD of 0.00105; the last deployment may cost 0.001: too much, never asked."""
     async with (
         scripted("first") as (first, one),
         scripted("second") as (second, two),
