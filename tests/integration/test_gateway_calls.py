@@ -249,3 +249,13 @@ async def test_a_dearer_fallback_that_inherits_stays_within_the_budget(database:
         reply = await stack.chat(stack.key(), max_tokens=10)
         assert (reply.status, reply.code) == (429, "budget_exhausted")
         assert (first.counted, third.counted) == (1, 0)
+
+
+async def test_dead_kept_alive_connections_cost_no_attempts(setup: Setup) -> None:
+    """Many idle connections, then the upstream goes down: every call still reaches the fallback."""
+    setup.primary.script = Script(latency_ms=150)
+    await asyncio.gather(*(setup.stack.chat(setup.key) for _ in range(12)))
+    setup.primary.script = Script(mode="down")
+    replies = await asyncio.gather(*(setup.stack.chat(setup.key) for _ in range(12)))
+    assert {reply.status for reply in replies} == {200}
+    assert {reply.headers["groundplan-deployment"] for reply in replies} == {"fallback"}

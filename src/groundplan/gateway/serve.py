@@ -88,7 +88,10 @@ async def serve(gateway: Gateway, exchange: Exchange) -> None:
         except AttemptFailed as failed:
             failure = failed
             if failed.stale:
+                # nothing is known against the deployment itself, so this costs none of the workload's attempts
+                tries -= 1
                 waiting.appendleft(deployment)
+                gateway.targets.stale(deployment.name)
             else:
                 gateway.health.failed(deployment.name, gateway.loop.time())
                 gateway.targets.forget(deployment.name)

@@ -63,6 +63,12 @@ class Targets:
         """Look again next time: a local service may have moved."""
         self._targets.pop(name, None)
 
+    def stale(self, name: str) -> None:
+        """A kept-alive connection of this deployment was closed as it was used: use none of the others."""
+        target = self._targets.get(name)
+        if target is not None:
+            target.pool.drop_idle()
+
     def _find(self, url: str, key: str | None) -> Target:
         secret = ""
         try:

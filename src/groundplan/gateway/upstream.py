@@ -295,6 +295,12 @@ class UpstreamPool:
         connection.take()
         return connection
 
+    def drop_idle(self) -> None:
+        """One pooled connection was found dead, so the others may be: the next attempt makes a new one."""
+        for connection in self._idle:
+            connection.abort()
+        self._idle.clear()
+
     def put(self, connection: UpstreamConnection) -> None:
         if len(self._idle) >= MAX_IDLE:
             connection.abort()
