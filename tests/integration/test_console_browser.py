@@ -219,6 +219,13 @@ def _first_call(page: Page) -> str | None:
     return links.first.get_attribute("href") if links.count() else None
 
 
+def test_a_page_that_does_not_exist_is_told(page: Page) -> None:
+    answer = page.goto("/nowhere")
+    assert answer is not None and answer.status == 404 and "There is no page /nowhere" in page.inner_text("main")
+    answer = page.goto("/blueprints/999")
+    assert answer is not None and answer.status == 404 and "there is no blueprint 999" in page.inner_text("main")
+
+
 def test_calls_are_filtered_and_paged(page: Page) -> None:
     page.goto("/calls")
     page.select_option("select[name=status]", "refused")
@@ -237,6 +244,7 @@ def test_what_people_wrote_is_text_and_never_runs(page: Page) -> None:
     page.fill("input[name=reason]", HOSTILE)
     press(page, "text=Stop it now")
     assert HOSTILE in page.inner_text("main")
+    assert "workload/budget-check is stopped at the gateway." in page.inner_text("[role=status]")
     for path in ("/kill", "/inbox", "/governance", f"/calls?person={HOSTILE}", f"/?notice={HOSTILE}"):
         page.goto(path)
         assert page.evaluate("window.hit") is None, path

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from groundplan.console.client import Reply
-from groundplan.console.render import api_of, show, visitor_of
+from groundplan.console.render import api_of, show, visitor_of, when
 
 router = APIRouter(prefix="/do", include_in_schema=False)
 Text = Annotated[str, Form(max_length=2000)]
@@ -42,13 +42,13 @@ async def rollback(request: Request, csrf: Text, to: Annotated[int, Form()]) -> 
 @router.post("/kill")
 async def kill(request: Request, csrf: Text, scope: Text, reason: Text) -> RedirectResponse:
     reply = await api_of(request, csrf).post("/api/kill", {"scope": scope, "reason": reason})
-    return _back("/kill", reply, f"{scope} is stopped.")
+    return _back("/kill", reply, f"{scope} is stopped{_reach(reply)}.")
 
 
 @router.post("/lift")
 async def lift(request: Request, csrf: Text, scope: Text, reason: Text) -> RedirectResponse:
     reply = await api_of(request, csrf).post("/api/kill/lift", {"scope": scope, "reason": reason})
-    return _back("/kill", reply, f"{scope} may run again.")
+    return _back("/kill", reply, f"{scope} may run again{_reach(reply)}.")
 
 
 @router.post("/act-as")
@@ -104,6 +104,18 @@ async def _two_people(request: Request, csrf: str, question: str, changed: dict[
     known = await visitor.api.get("/api/people")
     people = {person["email"]: person for person in known.body["people"]} if known.ok else {}
     return await show(request, visitor, "two_people.html", "/", result=reply.body, changed=changed, people=people)
+
+
+def _reach(reply: Reply) -> str:
+    """At which gateways a change of live policy is effective, and until when the others may still serve."""
+    effect = reply.body.get("effective") if reply.ok else None
+    if not effect:
+        return ""
+    if effect["complete"]:
+        count = len(effect["acknowledged"])
+        return f" at {'the gateway' if count == 1 else f'all {count} gateways'}"
+    late = [f"gateway {row['pid']} until {when(row['until'])}" for row in effect["waiting"]]
+    return f", but may still be served by {', '.join(late)}"
 
 
 def _back(path: str, reply: Reply, notice: str) -> RedirectResponse:

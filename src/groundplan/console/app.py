@@ -48,7 +48,7 @@ async def _missing(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if request.url.path.startswith(("/api/", "/static/")):
         return await errors.http_error(request, error)
-    return page("error.html", code=error.status_code, problem=f"{request.url.path[:200]}: {error.detail}")
+    return page("error.html", code=error.status_code, problem=f"There is no page {request.url.path[:200]}.")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
