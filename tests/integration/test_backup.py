@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import hashlib
 import json
 import os
 import tarfile
 import threading
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -171,6 +173,14 @@ def test_a_backup_beside_a_busy_installation_holds(
     assert verdict.ok and verdict.entries >= 300
 
 
+def decompressed(data: bytes) -> bytes | None:
+    """What gzip makes of it; None where it finds damage."""
+    try:
+        return gzip.decompress(data)
+    except (OSError, EOFError, zlib.error):
+        return None
+
+
 def test_a_truncated_or_altered_archive_is_refused_untouched(home: Home, database: Database, tmp_path: Path) -> None:
     archive = tmp_path / "a.backup"
     backup(home, database.settings(home.root), archive, quiet)
@@ -180,6 +190,8 @@ def test_a_truncated_or_altered_archive_is_refused_untouched(home: Home, databas
     flips = [0, 2, len(data) // 4, len(data) // 2, len(data) - 20, len(data) - 5]
     spoiled = [data[:cut] for cut in cuts] + [data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :] for at in flips]
     for number, body in enumerate(spoiled):
+        if decompressed(body) == decompressed(data):
+            continue  # a changed distance can point to an equal copy: nothing in the archive is altered
         damaged.write_bytes(body)
         with pytest.raises(Invalid, match="archive_damaged"):
             restore(damaged, Home(tmp_path / f"home-{number}"), EMBEDDED)
