@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 ENTRIES = ("/", "/workloads", "/calls", "/placement", "/knowledge", "/cost", "/operations", "/governance")
 PAGES = (*ENTRIES, "/workloads/staff-assistant", "/inbox", "/blueprints", "/blueprints/1", "/kill", "/demo/two-people")
+UNNAMED = """[...document.querySelectorAll('input:not([type=hidden]), select, textarea, button, a, [role=img]')]
+  .filter(one => !(one.labels && one.labels.length) && !one.getAttribute('aria-label') && !one.textContent.trim())
+  .map(one => one.outerHTML)"""
+"""Controls and pictures that a screen reader could not name."""
 HOSTILE = '"\'><img src=x onerror="window.hit=1"><script>window.hit=1</script>'
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
@@ -125,6 +129,7 @@ def test_every_page_fits_its_window_in_light_and_dark(demo: Stack, browser: Brow
             assert answer is not None and answer.status == 200, path
             assert shown.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), f"{path} at {width}"
             assert shown.locator("h1").count() == 1, path
+            assert shown.evaluate(UNNAMED) == [], path
         assert told == []
         context.close()
 
