@@ -145,6 +145,9 @@ def test_the_plan_shows_the_company_and_says_why_not(page: Page) -> None:
     page.wait_for_url("**/?workload=staff-assistant")
     assert "outside EU" in page.locator("svg.plan").inner_html()
     assert page.locator("svg.plan .room.dim").count() >= 1
+    page.set_viewport_size({"width": 400, "height": 800})
+    assert not page.locator("svg.plan").is_visible()
+    assert "staff-assistant does not run here: outside EU" in page.inner_text(".by-site")
 
 
 def test_the_first_tab_skips_to_the_content(page: Page) -> None:
