@@ -33,6 +33,9 @@ short."""
 SMALLEST_SEGMENT = 4 * MAX_FRAME
 _ZEROS = bytes(1 << 20)
 _ALLOCATION_RETRY_S = 1.0
+RESERVATION_SYNC_S = 0.001
+"""How long a reservation waits for a settlement to share its sync with. An answer that comes sooner needs one sync, not
+two; before the client's first byte both are awaited in any case."""
 
 
 def allocate_segment(folder: Path, epoch: UUID, number: int, size: int) -> int:
@@ -104,6 +107,7 @@ class Journal:
         self._calls: dict[bytes, int] = {}
         self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._wanted = False
+        self._timed = False
         self._syncing = False
         self._jobs: SimpleQueue[tuple[list[int], int, int, int] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run_syncs, name="journal-sync", daemon=True)
@@ -184,8 +188,9 @@ class Journal:
             raise _unavailable(self._failure)
         self._owed += SETTLEMENT_ROOM + FINISH_ROOM
         self._calls[record.call] = self._calls.get(record.call, 0) + 1
-        if not self._wanted:
-            self._want_sync()
+        if not self._wanted and not self._timed:
+            self._timed = True
+            self._loop.call_later(RESERVATION_SYNC_S, self._want_sync_if_due)
         return sequence
 
     def settle(self, record: Settlement) -> int:
@@ -371,6 +376,12 @@ class Journal:
         self._wanted = True
         if not self._syncing:
             self._loop.call_soon(self._start_sync)
+
+    def _want_sync_if_due(self) -> None:
+        """Nobody asked for a sync in the time that reservations are given: now is the time."""
+        self._timed = False
+        if self._sequence > self._durable and not self._wanted and not self._closed:
+            self._want_sync()
 
     def _start_sync(self) -> None:
         if self._syncing or not self._wanted or self._failure is not None:

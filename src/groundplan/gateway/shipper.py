@@ -41,7 +41,7 @@ from groundplan.ledger.model import Release
 
 BATCH = 5000
 """Records in one transaction, about."""
-INTERVAL_S = 0.1
+INTERVAL_S = 0.5
 OPEN_AFTER_MS = 2000
 """An attempt that is open for longer is shown in the ledger as such."""
 _WAIT_S = 0.5
@@ -314,7 +314,7 @@ def _run_connected(home: Home, conn: Conn, stop: threading.Event) -> None:
     shipper = Shipper(home)
     while not stop.is_set():
         busy = shipper.step(conn)
-        stop.wait(INTERVAL_S / 10 if busy else INTERVAL_S)
+        stop.wait(INTERVAL_S / 50 if busy else INTERVAL_S)
     shipper.step(conn)
 
 
