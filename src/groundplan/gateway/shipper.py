@@ -42,6 +42,8 @@ from groundplan.ledger.model import Release
 BATCH = 5000
 """Records in one transaction, about."""
 INTERVAL_S = 0.5
+"""Between rounds: each has a price of its own, whatever it carries."""
+PAUSE_S = 0.01
 OPEN_AFTER_MS = 2000
 """An attempt that is open for longer is shown in the ledger as such."""
 _WAIT_S = 0.5
@@ -91,11 +93,11 @@ class EpochShipper:
             elif call.ended and call.call not in self._touched:
                 self.state.forget(call.call)
 
-    def ship(self, conn: Conn, context: Context) -> bool:
-        """Write what is new; False when there was nothing. May be repeated after any failure."""
+    def ship(self, conn: Conn, context: Context) -> None:
+        """Write what is new, if anything. May be repeated after any failure."""
         overdue = self._overdue(context.now_ms())
         if not (self._touched or self._releases or overdue or self._moved()):
-            return False
+            return
         touched = [self.state.calls[call] for call in self._touched]
         ended = [call for call in touched if call.ended]
         closed = [a for call in touched for a in call.attempts.values() if not a.is_open]
@@ -109,7 +111,6 @@ class EpochShipper:
             ledger_store.set_position(conn, self.epoch, self.tail.position, self.gaps)
         self._shown_open.update((a.reservation.call, a.reservation.attempt) for a in overdue)
         self._settled(ended, closed)
-        return True
 
     def recover(self, conn: Conn, context: Context) -> int:
         """The worker is dead and everything was shipped: close its books in one transaction. Returns picodollars
@@ -214,15 +215,15 @@ class Shipper:
         self._epochs: dict[UUID, EpochShipper] = {}
 
     def step(self, conn: Conn) -> bool:
-        """One round over all journals; whether anything was done. Raises psycopg errors and `Unavailable`."""
-        busy = False
+        """One round over all journals; whether more waits to be taken over. Raises psycopg errors and `Unavailable`."""
+        more = False
         for folder in sorted(self._home.journal.iterdir()):
             epoch = as_uuid(folder.name)
             if epoch is not None and folder.is_dir():
-                busy = self._step_epoch(conn, folder, epoch) or busy
+                more = self._step_epoch(conn, folder, epoch) or more
             elif folder.name.endswith(".new") and folder.is_dir():
                 remove_abandoned(folder)
-        return busy
+        return more
 
     def _step_epoch(self, conn: Conn, folder: Path, epoch: UUID) -> bool:
         lock = try_lock(folder)
@@ -237,12 +238,12 @@ class Shipper:
                     return True
                 self._epochs[epoch] = shipper
             found = shipper.read(dead=lock is not None)
-            shipped = shipper.ship(conn, self._context)
+            shipper.ship(conn, self._context)
             if lock is not None:
                 self._close(conn, shipper)
                 return True
             shipper.delete_shipped()
-            return shipped or found > 0
+            return found >= BATCH
         finally:
             if lock is not None:
                 os.close(lock)
@@ -313,8 +314,8 @@ def _run_connected(home: Home, conn: Conn, stop: threading.Event) -> None:
     ledger_store.limit_idle_transactions(conn)
     shipper = Shipper(home)
     while not stop.is_set():
-        busy = shipper.step(conn)
-        stop.wait(INTERVAL_S / 50 if busy else INTERVAL_S)
+        more = shipper.step(conn)
+        stop.wait(PAUSE_S if more else INTERVAL_S)
     shipper.step(conn)
 
 
