@@ -14,6 +14,7 @@ from psycopg import Connection
 from psycopg.rows import dict_row
 
 from groundplan.core.errors import NotFound
+from groundplan.core.ids import new_id
 
 Row = dict[str, Any]
 Db = Connection[Any]
@@ -236,3 +237,27 @@ def add_outcome(
         "INSERT INTO outcome (id, call_id, accepted, value_usd, label, by) VALUES (%s, %s, %s, %s, %s, %s)",
         (outcome_id, call_id, accepted, value_usd, label, by),
     )
+
+
+def tell_duties_left(conn: Db, person_id: UUID, email: str, until: str) -> None:
+    """Findings for the duties that somebody who has left still holds and no other active person does."""
+    rows = _rows(
+        conn,
+        """SELECT subject, duty FROM duty d WHERE person_id = %s AND NOT EXISTS (
+             SELECT 1 FROM duty o JOIN person p ON p.id = o.person_id AND p.active
+             WHERE o.subject = d.subject AND o.duty = d.duty AND o.person_id <> d.person_id)
+           ORDER BY subject, duty""",
+        (person_id,),
+    )
+    for row in rows:
+        conn.execute(
+            "INSERT INTO finding (id, kind, severity, subject, message, hint) VALUES (%s, %s, %s, %s, %s, %s)",
+            (
+                new_id(),
+                "owner.left",
+                "medium",
+                row["subject"],
+                f"{email} has left and nobody else holds the duty {row['duty']} of {row['subject']}.",
+                f"It goes on serving. Name somebody else in its owners and apply, by {until}.",
+            ),
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
@@ -15,6 +16,8 @@ from groundplan.api.people import named
 from groundplan.identity import service as identity
 
 router = APIRouter(tags=["people"])
+SUCCESSION = timedelta(days=30)
+"""How long a duty may be held by somebody who has left before its finding is overdue. Nothing stops meanwhile."""
 MAY_CHANGE = frozenset({"security", "operations"})
 
 
@@ -94,5 +97,8 @@ def person_left(person: str, services: Using, caller: SignedIn) -> dict[str, Any
     """Somebody has left: all their permissions, sessions and keys end."""
     require_duty(caller, MAY_CHANGE, "company")
     with services.transaction() as conn:
-        number = identity.deactivate_person(conn, caller.actor, named(conn, person))
+        who = named(conn, person)
+        number = identity.deactivate_person(conn, caller.actor, who)
+        until = (services.clock.now() + SUCCESSION).date().isoformat()
+        store.tell_duties_left(conn, who, person, until)
     return {"person": person, "effective": effect_of(services, number)}
