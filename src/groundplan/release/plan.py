@@ -268,7 +268,7 @@ def _settled_at_genesis(workspace: Workspace, current: Current | None) -> list[P
                 Problem(
                     f"the {kind} {name} was changed here, but people are kept in the database since the first start",
                     "people_are_live",
-                    "Undo this and use `groundplan people leave`, `groundplan groups join` or `groundplan groups leave`.",
+                    "Undo this and use `groundplan people leave`, or `groundplan groups join` and `leave`.",
                     where,
                 )
             )
