@@ -142,8 +142,7 @@ class Encoder:
     def _normalise(self, values: _Array, scale: _Array, shift: _Array) -> _Array:
         centred = values - values.mean(axis=-1, keepdims=True)
         variance = np.square(centred).mean(axis=-1, keepdims=True)
-        result: _Array = centred / np.sqrt(variance + self._epsilon) * scale + shift
-        return result
+        return np.asarray(centred / np.sqrt(variance + self._epsilon) * scale + shift, dtype=np.float32)
 
 
 def _tokenizer(file: Path) -> Tokenizer:
@@ -202,8 +201,7 @@ def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
 
 def _softmax(scores: _Array) -> _Array:
     shifted = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    result: _Array = shifted / shifted.sum(axis=-1, keepdims=True)
-    return result
+    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True), dtype=np.float32)
 
 
 def _gelu(values: _Array) -> _Array:
@@ -220,5 +218,4 @@ def _gelu(values: _Array) -> _Array:
 
 def _unit(vectors: _Array) -> _Array:
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    result: _Array = vectors / np.maximum(lengths, np.float32(1e-12))
-    return result
+    return np.asarray(vectors / np.maximum(lengths, np.float32(1e-12)), dtype=np.float32)
