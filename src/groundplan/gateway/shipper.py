@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import UUID
 
@@ -43,6 +44,8 @@ BATCH = 5000
 """Records in one transaction, about."""
 INTERVAL_S = 0.5
 """Between rounds: each has a price of its own, whatever it carries."""
+CALM = 1000
+"""Records of a round after which the next one still runs only where the processor has nothing else to do."""
 PAUSE_S = 0.01
 OPEN_AFTER_MS = 2000
 """An attempt that is open for longer is shown in the ledger as such."""
@@ -214,18 +217,21 @@ class Shipper:
         self._context = Context(home, clock or SystemClock())
         self._epochs: dict[UUID, EpochShipper] = {}
 
-    def step(self, conn: Conn) -> bool:
-        """One round over all journals; whether more waits to be taken over. Raises psycopg errors and `Unavailable`."""
-        more = False
+    def step(self, conn: Conn) -> int:
+        """One round over all journals; the most records that one of them had, `BATCH` where more waits.
+
+        Raises psycopg errors and `Unavailable`.
+        """
+        most = 0
         for folder in sorted(self._home.journal.iterdir()):
             epoch = as_uuid(folder.name)
             if epoch is not None and folder.is_dir():
-                more = self._step_epoch(conn, folder, epoch) or more
+                most = max(most, self._step_epoch(conn, folder, epoch))
             elif folder.name.endswith(".new") and folder.is_dir():
                 remove_abandoned(folder)
-        return more
+        return most
 
-    def _step_epoch(self, conn: Conn, folder: Path, epoch: UUID) -> bool:
+    def _step_epoch(self, conn: Conn, folder: Path, epoch: UUID) -> int:
         lock = try_lock(folder)
         try:
             shipper = self._epochs.get(epoch)
@@ -235,15 +241,15 @@ class Shipper:
                 if done and lock is not None:
                     shipper.read(dead=True)  # tells which segments are damaged
                     shipper.remove()
-                    return True
+                    return BATCH
                 self._epochs[epoch] = shipper
             found = shipper.read(dead=lock is not None)
             shipper.ship(conn, self._context)
             if lock is not None:
                 self._close(conn, shipper)
-                return True
+                return BATCH
             shipper.delete_shipped()
-            return found >= BATCH
+            return found
         finally:
             if lock is not None:
                 os.close(lock)
@@ -313,10 +319,18 @@ def _run_connected(home: Home, conn: Conn, stop: threading.Event) -> None:
     """With one connection; what is in memory is thrown away with it, so that a failure needs no unwinding."""
     ledger_store.limit_idle_transactions(conn)
     shipper = Shipper(home)
-    while not stop.is_set():
-        more = shipper.step(conn)
-        stop.wait(PAUSE_S if more else INTERVAL_S)
-    shipper.step(conn)
+    found = 0
+    # A round of half a second keeps a core for several milliseconds, which calls would wait for; what piles up must not
+    # wait for an idle core. The scheduling class belongs to a thread and cannot be left again, hence the second one.
+    with ThreadPoolExecutor(1, "calm", initializer=_run_when_idle) as calm:
+        while not stop.is_set():
+            found = calm.submit(shipper.step, conn).result() if found < CALM else shipper.step(conn)
+            stop.wait(PAUSE_S if found >= BATCH else INTERVAL_S)
+        shipper.step(conn)
+
+
+def _run_when_idle() -> None:
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 def main(arguments: list[str] | None = None) -> int:
