@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 
 from groundplan.blueprint.model import Deployment, Rates
 from groundplan.core.errors import GroundplanError, Invalid
-from groundplan.gateway import body
-from groundplan.gateway.exchange import CHAT, EMBEDDINGS
+from groundplan.gateway import chat as chat_completions
+from groundplan.gateway import embeddings
+from groundplan.gateway.chat import ChatRelay, OpenAIChat
+from groundplan.gateway.embeddings import OpenAIEmbeddings
+from groundplan.gateway.interface import Malformed
 from groundplan.gateway.sse import EventReader, event, splice, without_usage
-from groundplan.gateway.stream import Relay, StreamBroken
 
 PLACE = Deployment(
     name="d", site="s", model="m", upstream_model="up", url="http://x/v1", rates=Rates(input=1, output=1)
@@ -36,8 +38,8 @@ def chat(**more: Any) -> bytes:
 
 @given(st.dictionaries(st.text(max_size=12).filter(lambda name: name not in OURS), json_values, max_size=6))
 def test_unknown_fields_reach_the_upstream_as_they_were(extra: dict[str, Any]) -> None:
-    ask = body.read(CHAT, chat(**extra))
-    sent = json.loads(body.forward(ask, PLACE, 7, ["lead"]))
+    ask = chat_completions.read(chat(**extra))
+    sent = json.loads(OpenAIChat().forward(ask, PLACE, 7, ["lead"]))
     assert {name: sent[name] for name in extra} == extra
     assert sent["model"] == "up" and sent["max_tokens"] == 7
     assert sent["messages"] == [{"role": "system", "content": "lead"}, {"role": "user", "content": "hi"}]
@@ -48,7 +50,7 @@ def test_numbers_and_order_are_the_callers_own_bytes() -> None:
         b'{"temperature":1.50,"model":"a","messages":[{"role":"user","content":"h\\u00e9","x":1e2}],'
         b'"seed":12345678901234567890}'
     )
-    sent = body.forward(body.read(CHAT, raw), PLACE, 9, [])
+    sent = OpenAIChat().forward(chat_completions.read(raw), PLACE, 9, [])
     assert sent == (
         b'{"temperature":1.50,"model":"up","messages":[{"role":"user","content":"h\\u00e9","x":1e2}],'
         b'"seed":12345678901234567890,"max_tokens":9}'
@@ -60,16 +62,16 @@ def test_only_one_cap_and_only_ours_is_sent() -> None:
         b'{"max_tokens":5,"model":"a","messages":[{"role":"user","content":"x"}],"max_tokens":900,'
         b'"max_completion_tokens":8}'
     )
-    ask = body.read(CHAT, raw)
+    ask = chat_completions.read(raw)
     assert ask.cap == 8
-    sent = body.forward(ask, PLACE, 6, [])
+    sent = OpenAIChat().forward(ask, PLACE, 6, [])
     assert sent.count(b"max_") == 1 and json.loads(sent)["max_tokens"] == 6
 
 
 def test_a_stream_always_asks_for_usage() -> None:
-    ask = body.read(CHAT, chat(stream=True, stream_options={"include_usage": False}))
+    ask = chat_completions.read(chat(stream=True, stream_options={"include_usage": False}))
     assert not ask.include_usage
-    assert json.loads(body.forward(ask, PLACE, 6, []))["stream_options"] == {"include_usage": True}
+    assert json.loads(OpenAIChat().forward(ask, PLACE, 6, []))["stream_options"] == {"include_usage": True}
 
 
 @pytest.mark.parametrize(
@@ -93,30 +95,30 @@ def test_a_stream_always_asks_for_usage() -> None:
 )
 def test_what_could_cost_more_than_its_bound_is_refused(more: dict[str, Any], code: str) -> None:
     with pytest.raises(Invalid) as caught:
-        body.read(CHAT, chat(**more))
+        chat_completions.read(chat(**more))
     assert caught.value.code == code and caught.value.hint
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_read_or_refused(raw: bytes) -> None:
-    for endpoint in (CHAT, EMBEDDINGS):
+    for read in (chat_completions.read, embeddings.read):
         try:
-            body.read(endpoint, raw)
+            read(raw)
         except GroundplanError as error:
             assert error.code.startswith("body_")
 
 
 def test_deep_nesting_is_refused() -> None:
     with pytest.raises(Invalid):
-        body.read(CHAT, b'{"model":"a","messages":' + b"[" * 100_000 + b"]" * 100_000 + b"}")
+        chat_completions.read(b'{"model":"a","messages":' + b"[" * 100_000 + b"]" * 100_000 + b"}")
 
 
 def test_embeddings_take_texts_and_tokens() -> None:
     for value in ("a", ["a", "b"], [1, 2], [[1], [2, 3]]):
-        ask = body.read(EMBEDDINGS, json.dumps({"model": "auto", "input": value}).encode())
-        assert json.loads(body.forward(ask, PLACE, 0, []))["input"] == value
+        ask = embeddings.read(json.dumps({"model": "auto", "input": value}).encode())
+        assert json.loads(OpenAIEmbeddings().forward(ask, PLACE, 0, []))["input"] == value
     with pytest.raises(Invalid):
-        body.read(EMBEDDINGS, b'{"model":"auto","input":[]}')
+        embeddings.read(b'{"model":"auto","input":[]}')
 
 
 texts = st.text(alphabet=st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]), max_size=12)
@@ -151,34 +153,34 @@ def chunk(content: str | None = None, finish: str | None = None, usage: bool = F
 
 
 def test_the_last_chunk_that_a_client_gets_anyway_is_held_back() -> None:
-    relay = Relay(include_usage=False)
+    relay = ChatRelay(include_usage=False)
     assert relay.take(chunk("a")) == event(chunk("a"))
     assert relay.take(chunk(finish="stop")) == b""
     assert relay.take(chunk(choices=False, usage=True)) == b""
     assert relay.take(b"[DONE]") == b""
     assert relay.done and relay.held == chunk(finish="stop") and relay.usage is not None and relay.usage.output == 3
-    asked = Relay(include_usage=True)
+    asked = ChatRelay(include_usage=True)
     asked.take(chunk(finish="stop"))
     assert asked.take(chunk(choices=False, usage=True)) == event(chunk(finish="stop"))
     assert asked.held == chunk(choices=False, usage=True)
 
 
 def test_usage_inside_a_data_chunk_is_taken_out_for_a_client_that_did_not_ask() -> None:
-    relay = Relay(include_usage=False)
+    relay = ChatRelay(include_usage=False)
     relay.take(chunk(finish="stop", usage=True))
     assert relay.held is not None and b"usage" not in relay.held and relay.usage is not None
     assert without_usage(chunk("a")) == chunk("a")
 
 
 def test_chunks_of_several_copies_keep_their_order() -> None:
-    relay = Relay(include_usage=False)
+    relay = ChatRelay(include_usage=False)
     first, second = chunk(finish="stop"), chunk("late")
     assert relay.take(first) == b""
     assert relay.take(second) == event(first) + event(second)
 
 
 def test_tool_calls_count_as_output_and_pass_unchanged() -> None:
-    relay = Relay(include_usage=False)
+    relay = ChatRelay(include_usage=False)
     delta = b'{"content":null,"tool_calls":[{"index":0}]}'
     raw = b'{"choices":[{"index":0,"delta":%b,"finish_reason":null}],"usage":null}' % delta
     assert relay.take(raw) == event(raw)
@@ -187,5 +189,5 @@ def test_tool_calls_count_as_output_and_pass_unchanged() -> None:
 
 @pytest.mark.parametrize("data", [b"{", b'{"error":{"message":"x"}}', b"\xff", b"[]"])
 def test_a_chunk_that_is_none_breaks_the_stream(data: bytes) -> None:
-    with pytest.raises(StreamBroken):
-        Relay(include_usage=False).take(data)
+    with pytest.raises(Malformed):
+        ChatRelay(include_usage=False).take(data)

@@ -12,8 +12,7 @@ from datetime import date
 from groundplan.blueprint.model import Budget, Deployment
 from groundplan.core.errors import Denied, Exhausted, NotFound, Unavailable
 from groundplan.core.money import short_usd
-from groundplan.gateway import meter
-from groundplan.gateway.exchange import EMBEDDINGS, Ask, Exchange
+from groundplan.gateway.exchange import Ask, Exchange
 from groundplan.gateway.snapshot import Plan, Policy, period_end, period_key
 
 LEASE_SECONDS = 1.0
@@ -75,12 +74,13 @@ def not_killed(policy: Policy, deployments: Sequence[Deployment]) -> list[Deploy
 
 def choose(exchange: Exchange, plan: Plan, ask: Ask, policy: Policy) -> list[Deployment]:
     """Deployments that this call may use, in order."""
-    embeddings = exchange.endpoint == EMBEDDINGS
-    allowed = plan.allowed(ask.model, embeddings)
+    needs = exchange.interface.needs
+    allowed = plan.allowed(ask.model, needs)
     if not allowed:
-        names = sorted(n for n in plan.names if plan.allowed(n, embeddings))
+        names = sorted(n for n in plan.names if plan.allowed(n, needs))
+        kind = "" if needs == "chat" else f"{needs} "
         raise NotFound(
-            f"the workload {plan.workload.name} has no {'embedding ' if embeddings else ''}model '{ask.model[:80]}'",
+            f"the workload {plan.workload.name} has no {kind}model '{ask.model[:80]}'",
             code="model_not_found",
             hint=f"Use one of: {', '.join(names)}" if names else "Its blueprint allows none; see `groundplan plan`.",
         )
@@ -100,15 +100,14 @@ def set_bounds(exchange: Exchange, plan: Plan, ask: Ask, deployments: list[Deplo
     added = 0
     if workload.system_prompt:
         added += len(workload.system_prompt.encode())
-    if workload.grounding is not None and exchange.endpoint != EMBEDDINGS:
+    if workload.grounding is not None and exchange.interface.grounded:
         added += max(workload.grounding.max_bytes, 256)
     exchange.output_cap = (
         min(ask.cap, workload.max_output_tokens) if ask.cap is not None else workload.max_output_tokens
     )
     for deployment in deployments:
-        tokens_in = meter.input_bound(deployment, ask.size + added, ask.messages)
-        tokens_out = output_cap(exchange, deployment) * ask.copies if exchange.endpoint != EMBEDDINGS else 0
-        exchange.bounds[deployment.name] = meter.bound(deployment.rates, tokens_in, tokens_out)
+        cap = output_cap(exchange, deployment)
+        exchange.bounds[deployment.name] = exchange.interface.bound(ask, deployment, added, cap)
     return max(exchange.bounds.values())
 
 

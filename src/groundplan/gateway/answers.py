@@ -28,6 +28,7 @@ _TYPES = {
 _PARAMS = {"model_not_found": "model", "messages_empty": "messages", "copies_range": "n", "cap_range": "max_tokens"}
 _UNSAFE = re.compile(r"[^\x21-\x7e]")
 _encode = msgspec.json.Encoder().encode
+_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 def error_body(message: str, code: str, hint: str, kind: str, **details: Any) -> bytes:
@@ -61,6 +62,16 @@ def of_error(error: GroundplanError, call_id: str = "") -> tuple[int, bytes, byt
     if call_id:
         headers += b"groundplan-call-id: %b\r\n" % call_id.encode("ascii")
     return error.status, body, headers
+
+
+def of_upstream_refusal(data: bytes) -> bytes:
+    """An upstream's own error body where it is a JSON object, else one that says as much."""
+    try:
+        _object(data)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        hint = "Check the request against what the model supports."
+        return error_body("the upstream refused the request", "upstream_refused", hint, "upstream_error")
+    return data
 
 
 def of_refusal(refusal: Refusal) -> bytes:

@@ -17,10 +17,8 @@ from groundplan.gateway.snapshot import Catalog, KeyEntry, Plan, Policy
 from groundplan.ledger.model import Charge, Usage
 
 if TYPE_CHECKING:
+    from groundplan.gateway.interface import Interface
     from groundplan.gateway.server import Request, Response
-
-CHAT = "chat.completions"
-EMBEDDINGS = "embeddings"
 
 
 class Passage(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +72,7 @@ class Exchange:
         "first_byte",
         "http_status",
         "idempotency",
+        "interface",
         "kept",
         "key",
         "output_bytes",
@@ -93,11 +92,12 @@ class Exchange:
         "workload",
     )  # fmt: skip
 
-    def __init__(self, call: UUID, request: Request, response: Response, endpoint: str) -> None:
+    def __init__(self, call: UUID, request: Request, response: Response, interface: Interface) -> None:
         self.call = call
         self.request = request
         self.response = response
-        self.endpoint = endpoint
+        self.interface = interface
+        self.endpoint = interface.name
         self.started = time.perf_counter_ns()
         self.first_byte = 0
         self.steps: list[tuple[str, int]] = []

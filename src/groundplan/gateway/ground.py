@@ -36,7 +36,7 @@ _decode = msgspec.json.Decoder(_Found).decode
 async def ground(gateway: Gateway, exchange: Exchange) -> None:
     """Set the passages of a call whose workload has sources. Raises `Unavailable` (`grounding_unavailable`)."""
     workload, ask = exchange.workload, exchange.ask
-    if workload is None or ask is None or workload.grounding is None or exchange.endpoint != "chat.completions":
+    if workload is None or ask is None or workload.grounding is None or not exchange.interface.grounded:
         return
     grounding = workload.grounding
     killed = gateway.live.policy.kills
@@ -51,22 +51,30 @@ async def ground(gateway: Gateway, exchange: Exchange) -> None:
         }
     )
     try:
-        found = _decode(await _search(gateway, question, str(exchange.call).encode("ascii")))
+        found = _decode(await ask_search(gateway, question, str(exchange.call).encode("ascii")))
     except (UpstreamFailure, msgspec.DecodeError, UnicodeDecodeError) as failure:
         gateway.targets.forget("search")
         if not grounding.required:
             return
-        raise Unavailable(
-            "the permissions of documents cannot be read now, so none is used",
-            code="grounding_unavailable",
-            hint="The search service or PostgreSQL is down; see `groundplan status`.",
-            retry_after=2.0,
-        ) from failure
+        raise cut_off() from failure
     exchange.passages = _fitting(found.passages[: grounding.passages], grounding.max_bytes)
 
 
-async def _search(gateway: Gateway, question: bytes, name: bytes) -> bytes:
-    """Ask once, and once more where a kept-alive connection was closed as it was used: a search changes nothing."""
+def cut_off() -> Unavailable:
+    """What is told where the live permissions cannot be read."""
+    return Unavailable(
+        "the permissions of documents cannot be read now, so none is used",
+        code="grounding_unavailable",
+        hint="The search service or PostgreSQL is down; see `groundplan status`.",
+        retry_after=2.0,
+    )
+
+
+async def ask_search(gateway: Gateway, question: bytes, name: bytes) -> bytes:
+    """The answer of the local search service as JSON. Raises `UpstreamFailure`.
+
+    Asks once, and once more where a kept-alive connection was closed as it was used: a search changes nothing.
+    """
     target = gateway.targets.named("search", "local:search", None)
     request = target.request(b"/search", question, name, b"application/json")
     connection = target.pool.idle()

@@ -16,12 +16,15 @@ import msgspec
 
 from groundplan.core.errors import Denied, GroundplanError, Invalid, NotFound, Unavailable
 from groundplan.core.ids import new_id
-from groundplan.gateway import admit, answers, body, cache, settle
+from groundplan.gateway import admit, answers, cache, settle
+from groundplan.gateway.chat import CHAT
 from groundplan.gateway.context import Gateway
-from groundplan.gateway.exchange import CHAT, EMBEDDINGS, Exchange
+from groundplan.gateway.embeddings import EMBEDDINGS
+from groundplan.gateway.exchange import Exchange
 from groundplan.gateway.ground import ground
 from groundplan.gateway.idempotency import Kept
 from groundplan.gateway.identify import find_key, identify
+from groundplan.gateway.interface import Interface
 from groundplan.gateway.metrics import render
 from groundplan.gateway.serve import reserve, serve
 from groundplan.gateway.server import Request, Response
@@ -29,7 +32,8 @@ from groundplan.gateway.snapshot import Catalog, Policy
 from groundplan.gateway.stream import EVENT_STREAM
 
 _log = logging.getLogger(__name__)
-_ENDPOINTS = {b"/v1/chat/completions": CHAT, b"/v1/embeddings": EMBEDDINGS}
+_INTERFACES: dict[bytes, Interface] = {b"/v1/chat/completions": CHAT, b"/v1/embeddings": EMBEDDINGS}
+"""Every API surface by its path."""
 _TEXT = b"content-type: text/plain; version=0.0.4; charset=utf-8\r\n"
 _JSON = b"content-type: application/json\r\n"
 CLIENT_GONE = 499
@@ -44,13 +48,13 @@ class Pipeline:
 
     async def handle(self, request: Request, response: Response) -> None:
         path = request.target.partition(b"?")[0]
-        endpoint = _ENDPOINTS.get(path)
-        if endpoint is None:
+        interface = _INTERFACES.get(path)
+        if interface is None:
             self._other(path, request, response)
         elif request.method != b"POST":
             self._refuse(response, Invalid("use POST here", code="method_not_allowed", hint="Send a POST request."))
         else:
-            await self._call(Exchange(new_id(), request, response, endpoint))
+            await self._call(Exchange(new_id(), request, response, interface))
 
     async def _call(self, exchange: Exchange) -> None:
         gateway = self._gateway
@@ -91,7 +95,7 @@ class Pipeline:
             gateway.statuses[error.status] += 1
         if exchange.response.started:
             return  # unfinished: the server cuts the connection
-        status, data, lines = answers.of_error(error, str(exchange.call))
+        status, data, lines = exchange.interface.of_error(error, str(exchange.call))
         exchange.response.send(status, data, lines)
 
     def _other(self, path: bytes, request: Request, response: Response) -> None:
@@ -156,7 +160,7 @@ async def run(gateway: Gateway, exchange: Exchange) -> None:
     exchange.catalog = catalog
     identify(exchange, gateway.live.policy, gateway.clock.now().timestamp())
     steps.append(("identify", (clock() - exchange.started) // 1000))
-    exchange.ask = body.read(exchange.endpoint, exchange.request.body)
+    exchange.ask = exchange.interface.read(exchange.request)
     kept = await cache.replay(gateway, exchange)
     if kept is not None:
         _replay(gateway, exchange, kept)

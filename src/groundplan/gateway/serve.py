@@ -12,23 +12,20 @@ import time
 from collections import deque
 from collections.abc import Iterable
 
-import msgspec
-
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Unavailable
-from groundplan.gateway import body, meter, settle
+from groundplan.gateway import settle
 from groundplan.gateway.admit import exhausted, not_killed, output_cap
 from groundplan.gateway.answers import facts, headers
 from groundplan.gateway.context import Gateway
-from groundplan.gateway.exchange import CHAT, EMBEDDINGS, Exchange
+from groundplan.gateway.exchange import Exchange
 from groundplan.gateway.ground import system_messages
-from groundplan.gateway.sse import splice
+from groundplan.gateway.interface import Codec, Malformed
 from groundplan.gateway.stream import StreamBroken, stream
 from groundplan.gateway.targets import Target
 from groundplan.gateway.upstream import UpstreamConnection, UpstreamFailure
-from groundplan.ledger.model import Reservation, Usage
+from groundplan.ledger.model import Reservation
 
-_PATHS = {CHAT: b"/chat/completions", EMBEDDINGS: b"/embeddings"}
 _NOT_BILLED = frozenset({408, 429, 500, 501, 503, 529})
 """Complete error answers without usage that say that the request was not worked on. 502 and 504 come from something in
 between, and do not know."""
@@ -44,15 +41,6 @@ class AttemptFailed(Exception):
         self.status = status
         self.stale = stale
         """A kept-alive connection was closed as it was used; the deployment itself may be well."""
-
-
-class _Answer(msgspec.Struct, frozen=True):
-    choices: list[msgspec.Raw] | None = None
-    data: list[msgspec.Raw] | None = None
-    usage: meter.ReportedUsage | None = None
-
-
-_decode = msgspec.json.Decoder(_Answer).decode
 
 
 async def reserve(gateway: Gateway, exchange: Exchange, attempt: int, amount: int) -> None:
@@ -162,12 +150,13 @@ async def _attempt(
     connection: UpstreamConnection | None = None
     pooled = False
     try:
+        codec = exchange.interface.codec(deployment)
         target = gateway.targets.of(deployment)
         connection = target.pool.idle()
         pooled = connection is not None
         if connection is None:
             connection = await target.pool.connect(_within(gateway, deadline, deployment.connect_ms))
-        _send(exchange, deployment, target, connection)
+        _send(exchange, deployment, codec, target, connection)
         if exchange.ask is not None and exchange.ask.stream:
             await _streamed(gateway, exchange, deployment, connection, sequence, deadline)
         else:
@@ -190,15 +179,17 @@ def _within(gateway: Gateway, deadline: float, milliseconds: int) -> float:
     return max(0.001, min(milliseconds / 1000, deadline - gateway.loop.time()))
 
 
-def _send(exchange: Exchange, deployment: Deployment, target: Target, connection: UpstreamConnection) -> None:
+def _send(
+    exchange: Exchange, deployment: Deployment, codec: Codec, target: Target, connection: UpstreamConnection
+) -> None:
     ask, workload = exchange.ask, exchange.workload
     if ask is None or workload is None:
         raise AssertionError("not admitted")
-    system = system_messages(workload, exchange.passages) if exchange.endpoint == CHAT else []
-    data = body.forward(ask, deployment, output_cap(exchange, deployment), system)
+    system = system_messages(workload, exchange.passages) if exchange.interface.grounded else []
+    data = codec.forward(ask, deployment, output_cap(exchange, deployment), system)
     name = b"%b-%d" % (str(exchange.call).encode("ascii"), exchange.attempt)
     accept = b"text/event-stream" if ask.stream else b"application/json"
-    head_and_body = target.request(_PATHS[exchange.endpoint], data, name, accept)
+    head_and_body = target.request(codec.path(deployment), data, name, accept)
     exchange.attempt_sent = True
     connection.send(head_and_body)
 
@@ -212,15 +203,15 @@ async def _whole(
     if status != 200:
         await refused_upstream(gateway, exchange, status, data)
         return
+    ask, interface = exchange.ask, exchange.interface
+    if ask is None:
+        raise AssertionError("not admitted")
     try:
-        answer = _decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise AttemptFailed("the upstream's answer is not what the API promises", billed=True, status=status) from error
-    if not (answer.choices if exchange.endpoint == CHAT else answer.data):
-        raise AttemptFailed("the upstream's answer has no content", billed=True, status=status)
-    usage: Usage | None = answer.usage.usage() if answer.usage is not None else None
-    settle.attempt(gateway, exchange, "ok", status, usage)
-    data = splice(data, b"groundplan", facts(exchange, settle.remaining(gateway, exchange)))
+        answered = interface.codec(deployment).answer(data, ask)
+    except Malformed as error:
+        raise AttemptFailed(str(error), billed=True, status=status) from error
+    settle.attempt(gateway, exchange, "ok", status, answered.usage)
+    data = interface.with_facts(answered.data, facts(exchange, settle.remaining(gateway, exchange)))
     await _deliver(gateway, exchange, "ok", 200, data, "")
 
 
@@ -229,12 +220,7 @@ async def refused_upstream(gateway: Gateway, exchange: Exchange, status: int, da
     if status < 400 or status in (408, 429) or status >= 500:
         raise AttemptFailed(f"the upstream answered {status}", billed=status not in _NOT_BILLED, status=status)
     settle.attempt(gateway, exchange, "not_billed", status, None)
-    try:
-        msgspec.json.decode(data, type=dict[str, msgspec.Raw])
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        data = b'{"error":{"message":"the upstream refused the request","type":"upstream_error","param":null,' + (
-            b'"code":"upstream_refused","hint":"Check the request against what the model supports."}}'
-        )
+    data = exchange.interface.of_upstream_refusal(data)
     await _deliver(gateway, exchange, "failed", status, data, "upstream_refused")
 
 
@@ -264,7 +250,10 @@ async def _streamed(
         return
     if not connection.headers.get(b"content-type", b"").lower().startswith(b"text/event-stream"):
         raise AttemptFailed("the upstream did not stream", billed=True, status=status)
+    if exchange.ask is None:
+        raise AssertionError("not admitted")
+    relay = exchange.interface.codec(deployment).relay(exchange.ask)
     try:
-        await stream(gateway, exchange, deployment, connection, sequence)
+        await stream(gateway, exchange, deployment, connection, sequence, relay)
     except StreamBroken as broken:
         raise AttemptFailed(str(broken), billed=True, status=status) from broken

@@ -77,12 +77,10 @@ def estimate(exchange: Exchange) -> tuple[Usage, int]:
     if deployment is None or ask is None:
         raise AssertionError("no attempt is open")
     bound = exchange.bounds[deployment.name]
-    cap = min(exchange.output_cap, deployment.max_output_tokens) * ask.copies
-    tokens_in = meter.input_bound(deployment, ask.size, ask.messages)
-    tokens_in += sum(len(passage.text.encode()) for passage in exchange.passages)
-    tokens_out = min(cap, exchange.output_bytes) if exchange.output_bytes else cap
-    usage = Usage(input=tokens_in, output=tokens_out)
-    return usage, min(bound, meter.bound(deployment.rates, tokens_in, tokens_out))
+    added = sum(len(passage.text.encode()) for passage in exchange.passages)
+    cap = min(exchange.output_cap, deployment.max_output_tokens)
+    usage, cost = exchange.interface.estimate(ask, deployment, added, exchange.output_bytes, cap)
+    return usage, min(bound, cost)
 
 
 def finish(gateway: Gateway, exchange: Exchange, status: str, http_status: int, code: str = "") -> int | None:

@@ -55,9 +55,8 @@ class Plan:
     names: dict[str, tuple[Deployment, ...]]
     """What `model` may say, with the deployments that it allows, in order."""
 
-    def allowed(self, model: str, embeddings: bool) -> tuple[Deployment, ...]:
-        """Deployments for what the caller asked for; empty when the workload has no such model."""
-        kind = "embeddings" if embeddings else "chat"
+    def allowed(self, model: str, kind: str) -> tuple[Deployment, ...]:
+        """Deployments of a kind for what the caller asked for; empty when the workload has no such model."""
         return tuple(d for d in self.names.get(model, ()) if d.kind == kind)
 
 

@@ -10,6 +10,7 @@ from groundplan.gateway.meter import ReportedUsage
 
 MAX_EVENT = 8 << 20
 DONE = b"[DONE]"
+END = b"data: [DONE]\n\n"
 
 
 class EventTooLarge(Exception):

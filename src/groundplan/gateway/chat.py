@@ -1,0 +1,226 @@
+"""Chat completions: reading what callers send, making what OpenAI-shaped upstreams get, and relaying their streams.
+
+Every field stays the caller's own bytes but for listed splices. Refuses what would break the bound of a call's cost
+(images, audio, provider-side tools, dearer service tiers). Does not know prices or people.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from groundplan.blueprint.model import Deployment
+from groundplan.core.errors import Invalid
+from groundplan.gateway import meter
+from groundplan.gateway.answers import error_body
+from groundplan.gateway.body import message_text, read_fields
+from groundplan.gateway.exchange import Ask
+from groundplan.gateway.interface import Answered, Codec, Interface, Malformed
+from groundplan.gateway.sse import DONE, END, Chunk, event, read_chunk, splice, without_usage
+from groundplan.ledger.model import Usage
+
+if TYPE_CHECKING:
+    from groundplan.gateway.server import Request
+
+MAX_COPIES = 16
+
+
+class _Message(msgspec.Struct, frozen=True):
+    role: str
+    content: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _StreamOptions(msgspec.Struct, frozen=True):
+    include_usage: bool = False
+
+
+class _Chat(msgspec.Struct, frozen=True):
+    model: str
+    messages: list[_Message]
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    n: int | None = None
+    audio: Any = None
+    prediction: Any = None
+    web_search_options: Any = None
+    modalities: list[str] | None = None
+    service_tier: str | None = None
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    choices: list[msgspec.Raw] | None = None
+    usage: meter.ReportedUsage | None = None
+
+
+_chat = msgspec.json.Decoder(_Chat)
+_raw_list = msgspec.json.Decoder(list[msgspec.Raw])
+_answer = msgspec.json.Decoder(_Answer).decode
+_encode = msgspec.json.Encoder().encode
+_INCLUDE_USAGE = msgspec.Raw(b'{"include_usage":true}')
+
+
+def read(body: bytes) -> Ask:
+    """A chat request. Raises `Invalid` with what is wrong with it."""
+    fields, chat = read_fields(body, _chat)
+    _refuse_unbounded(chat)
+    if not chat.messages:
+        raise Invalid("messages is empty", code="messages_empty", hint="Send at least one message.")
+    query = ""
+    for message in chat.messages:
+        text = message_text(message.content)
+        if message.role == "user":
+            query = text
+    copies = 1 if chat.n is None else chat.n
+    if not 1 <= copies <= MAX_COPIES:
+        raise Invalid(f"n is {copies}", code="copies_range", hint=f"Use 1 to {MAX_COPIES}.")
+    caps = [cap for cap in (chat.max_tokens, chat.max_completion_tokens) if cap is not None]
+    if any(cap < 1 for cap in caps):
+        raise Invalid("the output cap is below 1", code="cap_range", hint="Use max_tokens of at least 1.")
+    return Ask(
+        fields=fields,
+        model=chat.model,
+        messages=len(chat.messages),
+        query=query,
+        stream=bool(chat.stream),
+        include_usage=chat.stream_options is not None and chat.stream_options.include_usage,
+        cap=min(caps) if caps else None,
+        copies=copies,
+        size=len(body),
+    )
+
+
+def _refuse_unbounded(chat: _Chat) -> None:
+    """What would cost more than tokens of text, and so could break a hard budget."""
+    named = (("audio", chat.audio), ("prediction", chat.prediction), ("web_search_options", chat.web_search_options))
+    for name, value in named:
+        if value is not None:
+            raise Invalid(f"{name} is not supported", code="field_unsupported", hint=f"Leave {name} out.")
+    if chat.modalities and chat.modalities != ["text"]:
+        raise Invalid("only text is supported", code="field_unsupported", hint='Use modalities ["text"].')
+    if chat.service_tier not in (None, "auto", "default"):
+        raise Invalid("service_tier is not supported", code="field_unsupported", hint="Leave service_tier out.")
+
+
+class ChatRelay:
+    """A stream of chat chunks: what to hold back, what the usage is, whether it ended well."""
+
+    __slots__ = ("done", "finished", "held", "include_usage", "output_bytes", "usage")
+
+    def __init__(self, include_usage: bool) -> None:
+        self.include_usage = include_usage
+        self.held: bytes | None = None
+        self.usage: Usage | None = None
+        self.output_bytes = 0
+        self.finished = False
+        self.done = False
+
+    def take(self, data: bytes) -> bytes:
+        """Events for the client after one more event of the upstream. Raises `Malformed`."""
+        if data == DONE:
+            self.done = True
+            return b""
+        try:
+            chunk = read_chunk(data)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Malformed("the upstream's stream is not what the API promises") from error
+        if chunk.failed():
+            raise Malformed("the upstream reported an error in its stream")
+        if chunk.usage is not None:
+            self.usage = chunk.usage.usage() or self.usage
+        self.output_bytes += chunk.output_bytes()
+        return self._pass(data, chunk)
+
+    def _pass(self, data: bytes, chunk: Chunk) -> bytes:
+        if not chunk.choices and chunk.usage is not None and not self.include_usage:
+            return b""
+        if chunk.usage is not None and not self.include_usage:
+            data = without_usage(data)
+        earlier = event(self.held) if self.held is not None else b""
+        self.held = None
+        if chunk.finishes() or (not chunk.choices and self.finished):
+            self.finished = True
+            self.held = data
+            return earlier
+        return earlier + event(data)
+
+    @property
+    def complete(self) -> bool:
+        return self.finished
+
+    def last(self, facts: bytes) -> bytes:
+        """The held chunk with the facts in it, and the end."""
+        held = event(splice(self.held, b"groundplan", facts)) if self.held is not None else b""
+        return held + END
+
+    def broken(self, reason: str, call_id: str) -> bytes:
+        """The client has a part already: tell it that the rest will not come."""
+        hint = "What came so far is all there is; ask again."
+        message = f"the answer broke off: {reason}"
+        return event(error_body(message, "stream_broken", hint, "api_error", call_id=call_id))
+
+
+class OpenAIChat:
+    """Chat as OpenAI-shaped upstreams speak it."""
+
+    translated = False
+
+    def path(self, deployment: Deployment) -> bytes:  # noqa: ARG002 -- the protocol's signature
+        return b"/chat/completions"
+
+    def forward(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
+        """The caller's fields with model, cap, include_usage and leading system messages spliced in."""
+        fields: dict[str, Any] = dict(ask.fields)
+        fields["model"] = deployment.upstream_model
+        fields.pop("max_tokens", None)
+        fields.pop("max_completion_tokens", None)
+        fields[deployment.cap_field] = cap
+        if ask.stream:
+            fields["stream_options"] = _INCLUDE_USAGE
+        if system:
+            lead = [{"role": "system", "content": text} for text in system]
+            fields["messages"] = [*lead, *_raw_list.decode(fields["messages"])]
+        return _encode(fields)
+
+    def answer(self, data: bytes, ask: Ask) -> Answered:  # noqa: ARG002 -- the protocol's signature
+        """A whole answer. Raises `Malformed`."""
+        try:
+            found = _answer(data)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Malformed("the upstream's answer is not what the API promises") from error
+        if not found.choices:
+            raise Malformed("the upstream's answer has no content")
+        return Answered(data, found.usage.usage() if found.usage is not None else None)
+
+    def relay(self, ask: Ask) -> ChatRelay:
+        return ChatRelay(ask.include_usage)
+
+
+class ChatCompletions(Interface):
+    """`POST /v1/chat/completions`"""
+
+    name = "chat.completions"
+    grounded = True
+    _openai = OpenAIChat()
+
+    def read(self, request: Request) -> Ask:
+        return read(request.body)
+
+    def codec(self, deployment: Deployment) -> Codec:  # noqa: ARG002 -- the contract's signature
+        return self._openai
+
+    def bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:
+        tokens_in = meter.input_bound(deployment, ask.size + added, ask.messages)
+        return meter.bound(deployment.rates, tokens_in, cap * ask.copies)
+
+    def estimate(self, ask: Ask, deployment: Deployment, added: int, output_bytes: int, cap: int) -> tuple[Usage, int]:
+        """What streamed is counted, otherwise the bound."""
+        tokens_in = meter.input_bound(deployment, ask.size + added, ask.messages)
+        most = cap * ask.copies
+        tokens_out = min(most, output_bytes) if output_bytes else most
+        return Usage(input=tokens_in, output=tokens_out), meter.bound(deployment.rates, tokens_in, tokens_out)
+
+
+CHAT = ChatCompletions()

@@ -1,0 +1,124 @@
+"""The contract of an API surface: what callers send, what upstreams get, and what goes back, for one endpoint.
+
+A surface is one `Interface` value; how it is spoken to a deployment is a `Codec`, a whole stream of it a `Relay`. They
+are pure: bytes and facts in, bytes and facts out. Routing, money, the journal and waiting are the pipeline's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from groundplan.blueprint.model import Deployment
+from groundplan.core.errors import GroundplanError
+from groundplan.gateway import answers
+from groundplan.gateway.sse import splice
+from groundplan.ledger.model import Usage
+
+if TYPE_CHECKING:
+    from groundplan.gateway.exchange import Ask
+    from groundplan.gateway.server import Request
+
+
+class Malformed(Exception):
+    """An upstream's answer is not what its API promises; the message says what is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A whole answer that was understood: its bytes for the client, and usage where the upstream reported any."""
+
+    data: bytes
+    usage: Usage | None
+
+
+class Relay(Protocol):
+    """State of one stream on its way to the client."""
+
+    usage: Usage | None
+    output_bytes: int
+    """UTF-8 bytes of the answer so far: no fewer than its tokens."""
+    done: bool
+    """The upstream said that nothing follows."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether the answer reached its end, so that it may be settled as good."""
+        ...
+
+    def take(self, data: bytes) -> bytes:
+        """Events for the client after one more event of the upstream. Raises `Malformed`.
+
+        The last event that the client gets anyway is held back, so that `last` can put the facts into it.
+        """
+        ...
+
+    def last(self, facts: bytes) -> bytes:
+        """The rest of the stream once the call is settled; `facts` is the `groundplan` object."""
+        ...
+
+    def broken(self, reason: str, call_id: str) -> bytes:
+        """The end of a stream of which the client has a part already: a well-formed error event."""
+        ...
+
+
+class Codec(Protocol):
+    """One surface as one kind of upstream speaks it."""
+
+    translated: bool
+    """The upstream's provider is reached through the local translating service."""
+
+    def path(self, deployment: Deployment) -> bytes:
+        """Below the deployment's base URL."""
+        ...
+
+    def forward(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
+        """Body for the upstream: the caller's own bytes but for listed splices."""
+        ...
+
+    def answer(self, data: bytes, ask: Ask) -> Answered:
+        """A whole answer of status 200. Raises `Malformed`."""
+        ...
+
+    def relay(self, ask: Ask) -> Relay:
+        """A new stream."""
+        ...
+
+
+class Interface:
+    """One endpoint. Subclasses say how it is read and bounded; the defaults are OpenAI's."""
+
+    name: str
+    """In the ledger: `chat.completions`, `embeddings`, ..."""
+    needs: str = "chat"
+    """Kind of deployment that can serve it."""
+    grounded: bool = False
+    """Whether passages of the workload's sources are put before the model."""
+
+    def read(self, request: Request) -> Ask:
+        """The caller's request. Raises `Invalid` with what is wrong with it."""
+        raise NotImplementedError
+
+    def codec(self, deployment: Deployment) -> Codec:
+        """How this deployment is spoken to."""
+        raise NotImplementedError
+
+    def bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:
+        """The most that one attempt can cost (picodollars) when `added` bytes are put before the caller's own."""
+        raise NotImplementedError
+
+    def estimate(self, ask: Ask, deployment: Deployment, added: int, output_bytes: int, cap: int) -> tuple[Usage, int]:
+        """Usage and cost where the upstream reported none. Never too little."""
+        raise NotImplementedError
+
+    def with_facts(self, data: bytes, facts: bytes) -> bytes:
+        """A whole answer with the `groundplan` object in it."""
+        return splice(data, b"groundplan", facts)
+
+    def of_error(self, error: GroundplanError, call_id: str) -> tuple[int, bytes, bytes]:
+        """(status, body, header lines) of an error in this surface's shape."""
+        return answers.of_error(error, call_id)
+
+    def of_upstream_refusal(self, data: bytes) -> bytes:
+        """The body of an upstream's own 4xx for the client."""
+        return answers.of_upstream_refusal(data)
