@@ -411,4 +411,5 @@ def test_kills_written_offline_are_taken_over(database: Database, tmp_path: Path
 def test_a_call_of_nobody_is_worth_nothing(control: Control) -> None:
     unknown = {"call_id": "01a212d0-24b0-7000-b367-e08d2d71471e", "accepted": True, "value_usd": "0.25"}
     assert control.ask("POST", "/api/outcomes", unknown).code == "call_unknown"
-    assert control.ask("POST", "/api/outcomes", {**unknown, "value_usd": "-1"}).code == "request_invalid"
+    for wrong in ({"value_usd": "-1"}, {"label": "a\0b"}, {"id": "7"}):
+        assert control.ask("POST", "/api/outcomes", {**unknown, **wrong}).code == "request_invalid"

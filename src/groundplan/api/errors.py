@@ -1,6 +1,6 @@
-"""Errors as the control API tells them: `{"error": {"message", "type", "code", "hint", "where"?, "problems"?}}`.
+"""Errors as answers of the control API, in the shape of `core.error_shape`.
 
-Only shapes; which error happens is decided elsewhere. An unknown exception is logged
+Only statuses and headers; which error happens is decided elsewhere. An unknown exception is logged
 with an id and told without its trace.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -17,36 +16,12 @@ from psycopg import OperationalError
 from psycopg_pool import PoolTimeout
 from starlette.exceptions import HTTPException
 
-from groundplan.core.errors import GroundplanError, Problem, Unavailable
+from groundplan.core.error_shape import error_json, field_problem, request_invalid
+from groundplan.core.errors import GroundplanError, Unavailable
 from groundplan.core.ids import new_id
 
 log = logging.getLogger("groundplan.api")
 Handler = Callable[[Request, Exception], Awaitable[JSONResponse]]
-
-
-def problem_json(problem: Problem) -> dict[str, Any]:
-    """One problem; `where` is `file:line:column` or absent."""
-    body: dict[str, Any] = {"message": problem.message, "code": problem.code, "hint": problem.hint}
-    if problem.where is not None:
-        body["where"] = str(problem.where)
-    return body
-
-
-def error_json(error: GroundplanError) -> dict[str, Any]:
-    """The whole body of an error."""
-    body: dict[str, Any] = {
-        "message": error.message,
-        "type": type(error).__name__.lower(),
-        "code": error.code,
-        "hint": error.hint,
-    }
-    if error.where is not None:
-        body["where"] = str(error.where)
-    if error.problems:
-        body["problems"] = [problem_json(problem) for problem in error.problems]
-    if error.details:
-        body["details"] = error.details
-    return {"error": body}
 
 
 def response_for(error: GroundplanError) -> JSONResponse:
@@ -73,21 +48,9 @@ async def _told(_: Request, error: Exception) -> JSONResponse:
 async def _malformed(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     problems = [
-        {
-            "message": f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}",
-            "code": "field_invalid",
-            "hint": "See /api/openapi.json.",
-        }
-        for item in error.errors()
+        field_problem(f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}") for item in error.errors()
     ]
-    body = {
-        "message": problems[0]["message"] if problems else "the request is not understood",
-        "type": "invalid",
-        "code": "request_invalid",
-        "hint": "See /api/openapi.json for what this route takes.",
-        "problems": problems,
-    }
-    return JSONResponse({"error": body}, status_code=422)
+    return JSONResponse(request_invalid(problems), status_code=422)
 
 
 async def http_error(_: Request, error: Exception) -> JSONResponse:

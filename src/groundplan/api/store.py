@@ -1,6 +1,6 @@
 """The SQL of the control API's own views: reading across what the domains keep, for people to look at.
 
-It changes nothing but outcomes, which are reported through this API.
+It changes nothing but findings about people who leave.
 """
 
 from __future__ import annotations
@@ -225,18 +225,6 @@ def failing_sites(conn: Db, since: datetime) -> frozenset[str]:
         (first,),
     )
     return frozenset(row["site"] for row in rows if row["outcome"] != "ok")
-
-
-def add_outcome(
-    conn: Db, outcome_id: UUID, call_id: UUID, accepted: bool | None, value_usd: Any, label: str | None, by: str
-) -> None:
-    """Keep what a call was worth. Raises `NotFound` for a call that is not in the ledger (yet)."""
-    if not _rows(conn, "SELECT 1 AS one FROM call WHERE id = %s", (call_id,)):
-        raise NotFound(f"there is no call {call_id}", code="call_unknown", hint="Calls appear within a second.")
-    conn.execute(
-        "INSERT INTO outcome (id, call_id, accepted, value_usd, label, by) VALUES (%s, %s, %s, %s, %s, %s)",
-        (outcome_id, call_id, accepted, value_usd, label, by),
-    )
 
 
 def tell_duties_left(conn: Db, person_id: UUID, email: str, until: str) -> None:

@@ -10,28 +10,32 @@ from uuid import UUID
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from groundplan.api import store
 from groundplan.api.caller import Reader, SignedIn
 from groundplan.api.context import Using
 from groundplan.api.people import named
+from groundplan.api.who import with_who
 from groundplan.core.errors import Denied
 from groundplan.core.ids import new_id
-from groundplan.ledger import queries
+from groundplan.ledger import outcome_store, queries
 from groundplan.ledger.store import CallFilter
 
 router = APIRouter(tags=["ledger"])
 CHART_DAYS = 30
 Limit = Annotated[int, Query(ge=1, le=queries.PAGE)]
+Value = Annotated[
+    Decimal, Field(ge=0, max_digits=outcome_store.VALUE_DIGITS, decimal_places=outcome_store.VALUE_PLACES)
+]
 
 
 class Outcome(BaseModel):
-    """What a call was worth to the business."""
+    """What a call was worth to the business. Send an `id` of your own to be able to send it again after no answer."""
 
     model_config = ConfigDict(extra="forbid")
+    id: UUID | None = None
     call_id: UUID
     accepted: bool | None = None
-    value_usd: Annotated[Decimal, Field(ge=0, max_digits=18, decimal_places=12)] | None = None
-    label: Annotated[str, StringConstraints(max_length=200)] | None = None
+    value_usd: Value | None = None
+    label: Annotated[str, StringConstraints(max_length=outcome_store.LABEL_LENGTH, pattern=r"^[^\x00]*$")] | None = None
 
 
 @router.get("/calls")
@@ -58,7 +62,7 @@ def list_calls(
 def receipt(call_id: UUID, services: Using, caller: SignedIn) -> dict[str, Any]:
     """The receipt: steps, attempts, passages, reserved and charged amounts, the audit entry."""
     with services.transaction() as conn:
-        found = queries.receipt(conn, call_id)
+        found = with_who(conn, caller, queries.receipt(conn, call_id))
     if not caller.operator and not caller.duties and found["person_id"] != str(caller.person):
         raise Denied("this is somebody else's call", code="not_yours", hint="People with a duty may see it.")
     return found
@@ -82,8 +86,16 @@ def cost_by_day(services: Using, _: Reader, days: Annotated[int, Query(ge=1, le=
 
 @router.post("/outcomes", status_code=201)
 def outcome(body: Outcome, services: Using, caller: SignedIn) -> dict[str, Any]:
-    """Report what a call was worth."""
-    outcome_id = new_id()
+    """Report what a call was worth: once by its `id`. Applications send the same to the gateway's port with the API key
+    of the call's workload."""
+    reported = outcome_store.Outcome(
+        id=body.id or new_id(),
+        call_id=body.call_id,
+        accepted=body.accepted,
+        value_usd=body.value_usd,
+        label=body.label,
+        by=caller.actor,
+    )
     with services.transaction() as conn:
-        store.add_outcome(conn, outcome_id, body.call_id, body.accepted, body.value_usd, body.label, caller.actor)
-    return {"id": str(outcome_id), "call_id": str(body.call_id)}
+        outcome_store.add(conn, reported)
+    return {"id": str(reported.id), "call_id": str(reported.call_id)}

@@ -1,0 +1,68 @@
+"""The SQL that keeps outcomes: once by their id, for calls that are in the ledger. Does not change what is kept.
+
+Both the control API and the gateways write with it. One statement adds an outcome and commits alone, so whoever was
+not answered may send it again under the same id: it is there once or not at all.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any, Final, LiteralString
+from uuid import UUID
+
+import msgspec
+from psycopg import AsyncConnection, Connection
+
+from groundplan.core.errors import Conflict, NotFound
+
+VALUE_DIGITS: Final = 18
+VALUE_PLACES: Final = 12
+LABEL_LENGTH: Final = 200
+
+_ADD: LiteralString = """INSERT INTO outcome (id, call_id, accepted, value_usd, label, by)
+    SELECT %(id)s, c.id, %(accepted)s::boolean, %(value_usd)s::numeric, %(label)s::text, %(by)s::text FROM call c
+    WHERE c.id = %(call_id)s AND (%(workload)s::text IS NULL OR c.workload = %(workload)s)
+    ON CONFLICT (id) DO NOTHING"""
+_SAME: LiteralString = """SELECT call_id = %(call_id)s AND by = %(by)s::text
+    AND accepted IS NOT DISTINCT FROM %(accepted)s::boolean AND value_usd IS NOT DISTINCT FROM %(value_usd)s::numeric
+    AND label IS NOT DISTINCT FROM %(label)s::text FROM outcome WHERE id = %(id)s"""
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What a call was worth. `by` is the actor who says so; with `workload` only a call of that workload counts."""
+
+    id: UUID
+    call_id: UUID
+    accepted: bool | None
+    value_usd: Decimal | None
+    label: str | None
+    by: str
+    workload: str | None = None
+
+
+def add(conn: Connection[Any], outcome: Outcome) -> None:
+    """Keep it. Raises `NotFound` (`call_unknown`) and `Conflict` (`outcome_differs`)."""
+    parameters = msgspec.structs.asdict(outcome)
+    if conn.execute(_ADD, parameters).rowcount != 1:
+        _judge(conn.execute(_SAME, parameters).fetchone(), outcome)
+
+
+async def add_async(conn: AsyncConnection[Any], outcome: Outcome) -> None:
+    """As `add`, beside a request path; the connection is in autocommit mode."""
+    parameters = msgspec.structs.asdict(outcome)
+    if (await conn.execute(_ADD, parameters)).rowcount != 1:
+        _judge(await (await conn.execute(_SAME, parameters)).fetchone(), outcome)
+
+
+def _judge(same: tuple[Any, ...] | None, outcome: Outcome) -> None:
+    if same is None:
+        of = f" of the workload {outcome.workload}" if outcome.workload else ""
+        raise NotFound(
+            f"there is no call {outcome.call_id}{of}", code="call_unknown", hint="Calls appear within a second."
+        )
+    if not same[0]:
+        raise Conflict(
+            f"the outcome {outcome.id} was reported before, and said something else",
+            code="outcome_differs",
+            hint="Reported outcomes are not changed; report another one under a new id.",
+        )
