@@ -136,10 +136,10 @@ def fresh(database: Database, tmp_path: Path) -> Iterator[Control]:
 
 
 @contextmanager
-def running(database: Database, tmp_path: Path) -> Iterator[Control]:
-    """A control process on a fresh database, in an empty HOME, with the small workspace."""
+def running(database: Database, tmp_path: Path, *options: str) -> Iterator[Control]:
+    """A control process with the small workspace, as a demo unless `options` are given."""
     home, workspace = Home(tmp_path / "home"), tmp_path / "workspace"
-    workspace.mkdir()
+    workspace.mkdir(exist_ok=True)
     (workspace / "acme.yaml").write_text(WORKSPACE)
     take_up_keys(home)
     listener = socket.create_server(("127.0.0.1", 0))
@@ -148,7 +148,7 @@ def running(database: Database, tmp_path: Path) -> Iterator[Control]:
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "groundplan.api.app", "--home", str(home.root), "--fd", str(listener.fileno())),
-            *("--workspace", str(workspace), "--demo"),
+            *("--workspace", str(workspace), *(options or ("--demo",))),
         ],
         env={**os.environ, "GROUNDPLAN_DATABASE_URL": database.dsn},
         pass_fds=(listener.fileno(),),

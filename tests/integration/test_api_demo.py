@@ -154,3 +154,20 @@ def test_traffic_is_marked_as_demo(demo: Demo) -> None:
 
 def test_there_are_no_other_acts(demo: Demo) -> None:
     assert demo.ask("POST", "/api/demo/format-disk", {})["error"]["code"] == "act_unknown"
+
+
+@pytest.mark.timeout(400)
+def test_asking_as_somebody_is_told_in_the_receipt_and_in_the_log(demo: Demo) -> None:
+    (answer,) = demo.act("ask-as", person="ben@acme.example")["answers"]
+    deadline = time.monotonic() + 30
+    while "error" in (call := demo.ask("GET", f"/api/calls/{answer['call_id']}")):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert call["who"] == "you as Ben Okafor" and call["person"] == "ben@acme.example"
+    assert call["acting"]["by"] == "operator" and call["acting"]["as"] == f"person:{call['person_id']}"
+    why = demo.ask("GET", f"/api/why/{answer['call_id']}")
+    assert "It was made by you as Ben Okafor in the demo." in why["because"]
+    (entry,) = [one for one in why["audit"] if one["action"] == "call"]
+    assert entry["who"] == "you as Ben Okafor" and entry["acting"] == call["acting"]
+    others = demo.ask("GET", "/api/audit?limit=500")["entries"]
+    assert {one["who"] for one in others if one["action"] == "call" and not one["acting"]} == {"gateway"}

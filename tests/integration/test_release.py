@@ -21,7 +21,7 @@ from groundplan.core.errors import Conflict, Denied, Invalid, NotFound
 from groundplan.governance import service as governance
 from groundplan.governance import store as changes
 from groundplan.governance.model import Need
-from groundplan.governance.service import Approver
+from groundplan.governance.service import Answer, Approver
 from groundplan.identity import service as identity
 from groundplan.maturity.service import readiness
 from groundplan.release import service, store
@@ -198,7 +198,7 @@ def test_the_only_person_may_approve_alone_and_it_is_no_evidence(conn: Conn, sig
 
 def test_a_refused_change_is_over_and_can_be_asked_for_again(conn: Conn, signing: Signing) -> None:
     ((change, _),) = service.genesis(conn, signing, BOTH).pending
-    refused = service.refuse(conn, signing, approver(conn, "sam"), change, comment="not yet")
+    refused = service.refuse(conn, signing, approver(conn, "sam"), change, Answer(comment="not yet"))
     assert refused.state == "refused"
     ((again, _),) = service.apply(conn, signing, "operator", BOTH).pending
     assert again != change
@@ -432,7 +432,7 @@ def test_approvals_by_others_are_evidence_and_those_of_the_demo_are_not(conn: Co
     ((change, _),) = service.genesis(conn, signing, BOTH).pending
     for who in ("maria", "sam"):
         service.approve(conn, signing, approver(conn, who), change)
-    assert service.approve(conn, signing, Approver(person(conn, "fay"), demo=True), change).number == 2
+    assert service.approve(conn, signing, Approver(person(conn, "fay"), audit.OPERATOR), change).number == 2
     assert governance_points(conn, signing, "support")[name] is None
 
     dearer = {"a.yaml": BOTH["a.yaml"].replace("50 USD/month", "60 USD/month")}

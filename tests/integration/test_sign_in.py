@@ -123,13 +123,6 @@ def test_a_write_needs_the_sessions_own_token(conn: Conn) -> None:
         assert caught.value.code == "csrf"
 
 
-def test_the_cookie_is_out_of_reach_for_scripts() -> None:
-    assert sessions.cookie("abc", secure=True).startswith(
-        "groundplan_session=abc; Path=/; Max-Age=43200; HttpOnly; SameSite=Lax; Secure"
-    )
-    assert "Max-Age=0" in sessions.cookie("", secure=False) and "Secure" not in sessions.cookie("", secure=False)
-
-
 def test_the_operators_token_is_a_private_file(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     home.create()

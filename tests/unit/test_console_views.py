@@ -18,7 +18,7 @@ from groundplan.console.plan_svg import AREAS, ground_plan
 from groundplan.console.render import milliseconds, page, period, usd, when
 
 CALL: dict[str, Any] = {
-    "status": "ok", "error_code": None, "person": "ben@acme.example", "person_name": "Ben Okafor", "blueprint": 3,
+    "status": "ok", "error_code": None, "person": "ben@acme.example", "who": "Ben Okafor", "blueprint": 3,
     "cache": "none", "passages": [{"path": "a.md"}], "attempts": [{"number": 0}, {"number": 1}], "deployment": "llama",
     "prompt_tokens": 200, "completion_tokens": 20, "duration_ms": 9.0, "reserved_usd": "0.003000000000",
     "cost_usd": "0.000300000000",

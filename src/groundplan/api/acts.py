@@ -26,6 +26,7 @@ from groundplan.api.effect import effect_of
 from groundplan.api.local import post_local
 from groundplan.api.people import named
 from groundplan.api.served import current_blueprint, known_workload, local_services
+from groundplan.core.audit import ActingAs, person_actor
 from groundplan.core.audit import verify as audit_verify
 from groundplan.core.audit.checkpoint import parse_checkpoint, parse_note
 from groundplan.core.audit.tiles import tile_path, tiles_of
@@ -156,11 +157,11 @@ def rollback(services: Services, caller: Caller, _: Told) -> dict[str, Any]:
     lines = []
     if now == 1:
         with services.transaction() as conn:
-            services.releases.apply(conn, caller.requester, _small_change(files), "a small change in the demo")
+            services.releases.apply(conn, caller.actor, _small_change(files), "a small change in the demo")
             now = current_blueprint(conn).number
         lines.append(f"A small change made blueprint {now}.")
     with services.transaction() as conn:
-        value = services.releases.rollback(conn, caller.requester, None, False, "rolled back in the demo")
+        value = services.releases.rollback(conn, caller.actor, None, False, "rolled back in the demo")
     lines.append(f"Blueprint {value['blueprint']} has the content of blueprint {now - 1}; numbers never go back.")
     return {"title": "One command back", "from": now, **value, "told": lines}
 
@@ -253,11 +254,13 @@ def _paths(answer: dict[str, Any]) -> str:
 
 
 def _key(services: Services, caller: Caller, workload: str, person: str | None) -> tuple[UUID, str]:
+    """A key for one act. To ask as somebody is to act as them, and is recorded as such."""
     expires = services.clock.now() + timedelta(minutes=KEY_MINUTES)
     with services.transaction() as conn:
         known_workload(current_blueprint(conn), workload)
         who = None if person is None else named(conn, person)
-        made = identity.create_key(conn, caller.actor, workload, who, False, expires)
+        actor = caller.actor if who is None else ActingAs(person_actor(who), caller.real)
+        made = identity.create_key(conn, actor, workload, who, False, expires)
         number = store.policy_number(conn)
     effect_of(services, number)
     return made

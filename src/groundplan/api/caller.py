@@ -6,16 +6,18 @@ What they may do is decided by the routes with the small rules at the end; who s
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
 from fastapi import Depends, Request
+from psycopg import Connection
 
 from groundplan.api import store
 from groundplan.api.context import Services, Using
-from groundplan.core.audit.entry import OPERATOR, person_actor
+from groundplan.api.served import current_or_none
+from groundplan.core.audit.entry import OPERATOR, ActingAs
 from groundplan.core.errors import Denied, Unauthenticated
 from groundplan.identity import sessions
 
@@ -28,23 +30,26 @@ class Caller:
     """Somebody who is known. `person` is None for the local operator who acts as nobody else."""
 
     actor: str
-    """As the audit log names them: whoever signed in, also while acting as somebody in the demo."""
+    """As the audit log names them; an `ActingAs` while acting as somebody in the demo."""
     person: UUID | None
     email: str | None
     name: str
     operator: bool
     """Holds the operator's rights: by token, or signed in as the local operator and acting as nobody."""
-    demo: bool = False
-    """Acts as a person of the demo; counts as no evidence."""
     csrf: str | None = None
     session: str | None = None
     duties: tuple[tuple[str, str], ...] = ()
     """(subject, duty) pairs."""
 
     @property
-    def requester(self) -> str:
-        """Who asks for a change: the person acted as, so that in the demo, too, nobody approves what they asked for."""
-        return self.actor if self.person is None else person_actor(self.person)
+    def acting(self) -> bool:
+        """Acts as a person of the demo; what is done so is evidence of nothing."""
+        return isinstance(self.actor, ActingAs)
+
+    @property
+    def real(self) -> str:
+        """The actor who signed in, also while acting as somebody else."""
+        return self.actor.by if isinstance(self.actor, ActingAs) else self.actor
 
 
 def caller_of(request: Request, services: Using) -> Caller:
@@ -53,7 +58,7 @@ def caller_of(request: Request, services: Using) -> Caller:
     if header:
         return _by_token(services, header)
     token = request.cookies.get(cookie_name(request))
-    caller = _by_session(services, token) if token else None
+    caller = _by_session(services, token, is_loopback(request)) if token else None
     if caller is None:
         raise Unauthenticated(
             "you are not signed in", code="not_signed_in", hint="Run `groundplan login` for a one-time link."
@@ -77,11 +82,13 @@ def _by_token(services: Services, header: str) -> Caller:
     )
 
 
-def _by_session(services: Services, token: str) -> Caller | None:
+def _by_session(services: Services, token: str, on_this_machine: bool) -> Caller | None:
     with services.transaction() as conn:
         found = sessions.find_session(conn, token)
         if found is None:
             return None
+        if found.acting_as is not None and not (on_this_machine and is_demo(services, conn)):
+            found = replace(found, acting_as=None)
         who = found.person
         person = store.person(conn, who) if who is not None else None
         duties = tuple(store.duties_of(conn, who)) if who is not None else ()
@@ -89,11 +96,10 @@ def _by_session(services: Services, token: str) -> Caller | None:
         return None
     if person is None or who is None:
         return Caller(OPERATOR, None, None, "local operator", operator=True, csrf=found.csrf, session=token)
-    acting = found.acting_as is not None
-    name = f"you as {person['name']}" if acting else str(person["name"])
+    name = str(person["name"]) if found.acting_as is None else f"you as {person['name']}"
     return Caller(
-        sessions.session_actor(found), who, str(person["email"]), name, operator=False, demo=acting, csrf=found.csrf,
-        session=token, duties=duties,
+        sessions.actor_of(found), who, str(person["email"]), name, operator=False, csrf=found.csrf, session=token,
+        duties=duties,
     )  # fmt: skip
 
 
@@ -135,6 +141,14 @@ def require_duty(caller: Caller, duties: frozenset[str], subject: str) -> None:
         return
     names = ", ".join(sorted(duties))
     raise Denied(f"this needs one of the duties {names}", code="duty_missing", hint=f"Ask an owner of {subject}.")
+
+
+def is_demo(services: Services, conn: Connection[Any]) -> bool:
+    """Whether this is a demo: `up --demo` runs, and it serves the blueprint of a demo, not that of a real company."""
+    if not services.demo:
+        return False
+    blueprint = current_or_none(conn)
+    return blueprint is not None and blueprint.demo
 
 
 def is_loopback(request: Request) -> bool:

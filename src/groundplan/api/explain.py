@@ -20,6 +20,8 @@ _ENDINGS = {
 def call(facts: Facts) -> list[str]:
     """A receipt in sentences: what was asked, what happened at each attempt, what it cost."""
     lines = [f"Call to {facts['workload']} at {facts['at']}, under blueprint {facts['blueprint']}."]
+    if facts["who"] is not None:
+        lines.append(f"It was made by {facts['who']}{' in the demo' if facts['acting'] else ''}.")
     ending = _ENDINGS.get(str(facts["status"]), str(facts["status"]))
     code = f" Reason: {facts['error_code']}." if facts.get("error_code") else ""
     lines.append(ending + code)

@@ -12,7 +12,7 @@ from groundplan.core.audit.keys import load_private
 from groundplan.core.clock import Clock, SystemClock
 from groundplan.core.errors import Conflict
 from groundplan.core.home import Home
-from groundplan.governance.service import Approver
+from groundplan.governance.service import Answer, Approver
 from groundplan.release import service
 from groundplan.release import store as release_store
 from groundplan.release.service import Signing
@@ -49,16 +49,11 @@ class Releases:
         done = service.rollback(conn, self._signing, actor, to, without_revoked=without_revoked, reason=reason)
         return done.to_json()
 
-    def approve(
-        self, conn: Db, approver: Approver, change: UUID, subject: str | None, duty: str | None, comment: str
-    ) -> dict[str, Any]:
-        done = service.approve(conn, self._signing, approver, change, subject=subject, duty=duty, comment=comment)
-        return done.to_json()
+    def approve(self, conn: Db, approver: Approver, change: UUID, answer: Answer) -> dict[str, Any]:
+        return service.approve(conn, self._signing, approver, change, answer).to_json()
 
-    def refuse(
-        self, conn: Db, approver: Approver, change: UUID, subject: str | None, duty: str | None, comment: str
-    ) -> dict[str, Any]:
-        done = service.refuse(conn, self._signing, approver, change, subject=subject, duty=duty, comment=comment)
+    def refuse(self, conn: Db, approver: Approver, change: UUID, answer: Answer) -> dict[str, Any]:
+        done = service.refuse(conn, self._signing, approver, change, answer)
         return {"change": str(done.id), "state": done.state}
 
     def withdraw(self, conn: Db, actor: str, change: UUID) -> dict[str, Any]:

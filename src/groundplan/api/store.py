@@ -200,16 +200,6 @@ def documents(conn: Db, source: str | None = None, limit: int = 500) -> list[Row
     )
 
 
-def audit_entries_about(conn: Db, text: str, subject: str, limit: int = 20) -> list[Row]:
-    """Entries about the call, change, key or blueprint `text` (an id or number), or about `subject`."""
-    return _rows(
-        conn,
-        """SELECT id, at, action, actor, subject, leaf_index FROM audit_entry
-           WHERE subject = ANY(%s) OR id::text = %s ORDER BY queued DESC LIMIT %s""",
-        ([subject, f"change/{text}", f"key/{text}", f"blueprint/{text}"], text, limit),
-    )
-
-
 def policy_number(conn: Db) -> int:
     """The number that every gateway must have acknowledged for all live policy to be effective."""
     return int(_rows(conn, "SELECT number FROM policy_epoch")[0]["number"])

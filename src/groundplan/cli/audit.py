@@ -51,5 +51,5 @@ def list_entries(
 ) -> None:
     """The newest entries."""
     value = ControlClient.connect(home).get("/api/audit", limit=limit, subject=subject)
-    rows = [(e["index"], e["at"], e["action"], e["actor"], e["subject"]) for e in value["entries"]]
-    emit(value, as_json, table(("index", "at", "action", "actor", "subject"), rows))
+    rows = [(e["index"], e["at"], e["action"], e["who"], e["subject"]) for e in value["entries"]]
+    emit(value, as_json, table(("index", "at", "action", "who", "subject"), rows))

@@ -8,7 +8,7 @@ import typer
 
 from groundplan.cli.client import ControlClient
 from groundplan.cli.options import HomeOption, JsonOption
-from groundplan.cli.output import emit
+from groundplan.cli.output import emit, table
 
 
 def why(
@@ -20,7 +20,11 @@ def why(
 ) -> None:
     """Say what ID is and why it came out as it did."""
     value = ControlClient.connect(home).get(f"/api/why/{subject}")
-    emit(value, as_json, "\n".join(value["because"]) + "\n\n" + outline(value["facts"]))
+    parts = ["\n".join(value["because"]), outline(value["facts"])]
+    if value["audit"]:
+        rows = [(e["index"], e["at"], e["action"], e["who"], e["subject"]) for e in value["audit"]]
+        parts.append("In the audit log:\n" + table(("index", "at", "action", "who", "subject"), rows))
+    emit(value, as_json, "\n\n".join(parts))
 
 
 def outline(value: Any, depth: int = 0) -> str:

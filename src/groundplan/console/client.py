@@ -42,10 +42,11 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Api:
-    """The API as one visitor sees it."""
+    """The API as one visitor sees it. `address` is where they are: what only this machine may do is decided by it."""
 
     app: Application
     headers: tuple[tuple[bytes, bytes], ...]
+    address: tuple[str, int]
 
     async def get(self, path: str, **query: str) -> Reply:
         return await self.call("GET", path, query=query)
@@ -70,7 +71,7 @@ class Api:
             "query_string": text.encode(),
             "root_path": "",
             "headers": headers,
-            "client": ("127.0.0.1", 0),
+            "client": self.address,
             "server": ("localhost", 80),
             "state": {},
         }

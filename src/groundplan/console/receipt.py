@@ -59,7 +59,7 @@ def _told(call: dict[str, Any]) -> dict[str, str]:
     tried = len(call["attempts"])
     refused = call["status"] == "refused"
     return {
-        "identify": call.get("person_name") or call.get("person") or "the workload's own key",
+        "identify": call["who"] or "the workload's own key",
         "admit": f"refused: {call['error_code']}" if refused else f"blueprint {call['blueprint']}",
         "cache": "not asked" if call["cache"] in ("none", "") else call["cache"],
         "ground": f"{passages} passage{'' if passages == 1 else 's'}" if passages else "no sources",

@@ -86,7 +86,8 @@ def api_of(request: Request, csrf: str = "") -> Api:
     """The API with this visitor's cookie, and the CSRF token of the form that they sent."""
     headers = tuple((name, value) for name, value in request.scope["headers"] if name in CARRIED)
     extra = ((b"x-csrf-token", csrf.encode("latin-1", "replace")),) if csrf else ()
-    return Api(request.app, headers + extra)
+    address = request.client or ("unknown", 0)
+    return Api(request.app, headers + extra, (address[0], address[1]))
 
 
 async def visitor_of(request: Request) -> Visitor | HTMLResponse:

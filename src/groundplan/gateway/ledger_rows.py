@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from groundplan.core.audit.entry import Entry, gateway_actor
+from groundplan.core.audit.entry import Acting, Entry, gateway_actor
 from groundplan.core.money import format_usd, to_decimal
 from groundplan.gateway.recovery import Attempt, CallState
 
@@ -77,8 +77,11 @@ def leading_attempt(call: CallState) -> Attempt | None:
     return (good or tried)[-1] if tried else None
 
 
-def call_row(call: CallState, epoch: UUID, team: Team) -> Row:
-    """In the order of the columns of `call`. Without a finish the call was cut off by a crash."""
+def call_row(call: CallState, epoch: UUID, team: Team, acting: Mapping[str, Acting]) -> Row:
+    """In the order of the columns of `call`. Without a finish the call was cut off by a crash.
+
+    `acting` has the keys that were made while acting as somebody in a demo.
+    """
     lead, end = leading_attempt(call), call.finish
     source = end or (lead.reservation if lead else None)
     assert source is not None, "a call has at least one record"
@@ -89,6 +92,8 @@ def call_row(call: CallState, epoch: UUID, team: Team) -> Row:
         "flags": sorted({flag for a in call.attempts.values() if a.settlement for flag in a.settlement.flags}),
         "key": source.key,
     }
+    if source.key in acting:
+        detail["acting"] = acting[source.key].to_json()
     return (
         UUID(bytes=call.call),
         moment(_began(call)),
@@ -117,8 +122,11 @@ def call_row(call: CallState, epoch: UUID, team: Team) -> Row:
     )
 
 
-def call_entry(call: CallState, epoch: UUID, seal: Seal) -> Entry:
-    """The audit entry of a call that has ended; its id is the call's. Who asked is sealed under that person's key."""
+def call_entry(call: CallState, epoch: UUID, seal: Seal, acting: Mapping[str, Acting]) -> Entry:
+    """The audit entry of a call that has ended; its id is the call's. Who asked is sealed under that person's key.
+
+    `acting` has the keys that were made while acting as somebody in a demo.
+    """
     lead, end = leading_attempt(call), call.finish
     source = end or (lead.reservation if lead else None)
     assert source is not None, "a call has at least one record"
@@ -141,7 +149,8 @@ def call_entry(call: CallState, epoch: UUID, seal: Seal) -> Entry:
         "demo": source.demo,
     }
     at = moment(end.at if end else _began(call))
-    return Entry(UUID(bytes=call.call), at, "call", gateway_actor(epoch), f"workload/{source.workload}", detail)
+    subject = f"workload/{source.workload}"
+    return Entry(UUID(bytes=call.call), at, "call", gateway_actor(epoch), subject, detail, acting.get(source.key))
 
 
 def _attempt_detail(attempt: Attempt) -> dict[str, Any]:

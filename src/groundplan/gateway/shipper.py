@@ -25,7 +25,8 @@ import psycopg
 import structlog
 
 from groundplan.blueprint.artifact import decode
-from groundplan.core.audit.store import record_many
+from groundplan.core.audit.entry import Acting
+from groundplan.core.audit.store import keys_made_acting, record_many
 from groundplan.core.audit.subject import SubjectKeys
 from groundplan.core.clock import Clock, SystemClock
 from groundplan.core.database import connect, database_url
@@ -38,7 +39,7 @@ from groundplan.gateway.ledger_store import Conn
 from groundplan.gateway.records import segment_numbers, segment_path
 from groundplan.gateway.recovery import Attempt, CallState, EpochState
 from groundplan.gateway.tail import EpochTail, Read, try_lock
-from groundplan.ledger.model import Release
+from groundplan.ledger.model import Release, Reservation
 
 BATCH = 5000
 """Records in one transaction, about."""
@@ -169,6 +170,9 @@ class Context:
         self._clock = clock
         self._keys: SubjectKeys | None = None
         self._teams: dict[int, dict[str, str | None]] = {}
+        self._demo_keys: set[str] = set()
+        self._acting: dict[str, Acting] = {}
+        """Of the keys seen in a demo, those that were made while acting as somebody."""
 
     def now_ms(self) -> int:
         """Wall time in milliseconds, as in the journal."""
@@ -186,7 +190,9 @@ class Context:
         )
         for number in {c.finish.blueprint if c.finish else _blueprint(c) for c in ended}:
             self._learn_teams(conn, number)
-        ledger_store.insert_rows(conn, ledger_store.INSERT_CALLS, [call_row(call, epoch, self._team) for call in ended])
+        self._learn_acting(conn, ended)
+        rows = [call_row(call, epoch, self._team, self._acting) for call in ended]
+        ledger_store.insert_rows(conn, ledger_store.INSERT_CALLS, rows)
         sealed: dict[UUID, str] = {}
 
         def seal(person: UUID, text: str) -> str:
@@ -194,12 +200,20 @@ class Context:
                 sealed[person] = self._sealing().seal(conn, person, text)
             return sealed[person]
 
-        record_many(conn, [call_entry(call, epoch, seal) for call in ended])
+        record_many(conn, [call_entry(call, epoch, seal, self._acting) for call in ended])
 
     def _sealing(self) -> SubjectKeys:
         if self._keys is None:
             self._keys = SubjectKeys.of(self._home)
         return self._keys
+
+    def _learn_acting(self, conn: Conn, ended: list[CallState]) -> None:
+        """Ask once about each key, and only about keys of a demo: elsewhere nobody acts as somebody else."""
+        sources = [call.finish or _first(call) for call in ended]
+        new = {source.key for source in sources if source.demo} - self._demo_keys
+        if keys := [key for text in sorted(new) if (key := as_uuid(text)) is not None]:
+            self._acting.update(keys_made_acting(conn, keys))
+        self._demo_keys |= new
 
     def _learn_teams(self, conn: Conn, number: int) -> None:
         if number not in self._teams and (body := ledger_store.blueprint_body(conn, number)) is not None:
@@ -262,7 +276,11 @@ class Shipper:
 
 
 def _blueprint(call: CallState) -> int:
-    return next(iter(call.attempts.values())).reservation.blueprint
+    return _first(call).blueprint
+
+
+def _first(call: CallState) -> Reservation:
+    return next(iter(call.attempts.values())).reservation
 
 
 def _discard(segment: Path, *, damaged: bool) -> None:

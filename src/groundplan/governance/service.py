@@ -23,14 +23,41 @@ from groundplan.governance.model import Approval, Change, Need, Standing
 
 @dataclass(frozen=True, slots=True)
 class Approver:
-    """Somebody who decides. `demo`: acts as this person in the demo."""
+    """Somebody who decides. `by`: the actor who really does, where one acts as this person in the demo."""
 
     person_id: UUID
-    demo: bool = False
+    by: str | None = None
+
+    @property
+    def demo(self) -> bool:
+        return self.by is not None
 
     @property
     def actor(self) -> str:
-        return audit.person_actor(self.person_id)
+        person = audit.person_actor(self.person_id)
+        return person if self.by is None else audit.ActingAs(person, self.by)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What somebody says to a change, and to which of its needs: the named ones, or all whose duty they hold."""
+
+    subject: str | None = None
+    duty: str | None = None
+    comment: str = ""
+
+    def covers(self, need: Need) -> bool:
+        return self.subject in (None, need.subject) and self.duty in (None, need.duty)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ruling:
+    """An answer with its sense (`approved | refused`), its time, and how strictly duties are separated."""
+
+    decision: str
+    answer: Answer
+    separation: str
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,36 +112,20 @@ def request(
 
 
 def approve(
-    conn: Connection[Any],
-    approver: Approver,
-    change_id: UUID,
-    *,
-    separation: str,
-    at: datetime,
-    subject: str | None = None,
-    duty: str | None = None,
-    comment: str = "",
+    conn: Connection[Any], approver: Approver, change_id: UUID, answer: Answer, *, separation: str, at: datetime
 ) -> Change:
     """Record an approval of the needs (all, or the named one) whose duty the person holds; returns the change after it.
 
     Raises `NotFound`, `Conflict` (`change_settled`), `Denied` (`self_approval`, `duty_missing`).
     """
-    return _decide(conn, approver, change_id, "approved", separation, at, subject, duty, comment)
+    return _decide(conn, approver, change_id, _Ruling("approved", answer, separation, at))
 
 
 def refuse(
-    conn: Connection[Any],
-    approver: Approver,
-    change_id: UUID,
-    *,
-    separation: str,
-    at: datetime,
-    subject: str | None = None,
-    duty: str | None = None,
-    comment: str = "",
+    conn: Connection[Any], approver: Approver, change_id: UUID, answer: Answer, *, separation: str, at: datetime
 ) -> Change:
     """Say no by a duty that the person holds; the change is refused for good. Raises as `approve` does."""
-    change = _decide(conn, approver, change_id, "refused", separation, at, subject, duty, comment)
+    change = _decide(conn, approver, change_id, _Ruling("refused", answer, separation, at))
     store.set_state(conn, [change.id], "refused", at)
     return _found(conn, change_id)
 
@@ -173,24 +184,14 @@ def pending(conn: Connection[Any]) -> list[Change]:
     return store.changes(conn, ["pending"])
 
 
-def _decide(
-    conn: Connection[Any],
-    approver: Approver,
-    change_id: UUID,
-    decision: str,
-    separation: str,
-    at: datetime,
-    subject: str | None,
-    duty: str | None,
-    comment: str,
-) -> Change:
+def _decide(conn: Connection[Any], approver: Approver, change_id: UUID, ruling: _Ruling) -> Change:
     change = _found(conn, change_id)
     if change.state != "pending":
         raise _settled(change)
-    asked = [n for n in change.needs if subject in (None, n.subject) and duty in (None, n.duty)]
+    asked = [need for need in change.needs if ruling.answer.covers(need)]
     held = _held(conn, approver, asked)
-    alone = separation == "solo" and store.active_people(conn) == 1
-    if change.requested_by == approver.actor and not alone and decision == "approved":
+    alone = ruling.separation == "solo" and store.active_people(conn) == 1
+    if change.requested_by == approver.actor and not alone and ruling.decision == "approved":
         named = (held or asked or list(change.needs))[0].duty
         raise Denied(
             f"You asked for this change; somebody else with the duty {named} must approve it.",
@@ -205,10 +206,9 @@ def _decide(
             hint=_who(conn, change.needs, approver.person_id),
         )
     for need in held:
-        approval = _approval(change, need, approver, decision, comment, alone, at)
-        store.insert_approval(conn, approval)
-    by = sorted({need.duty for need in held})
-    _record(conn, f"change.{decision}", approver.actor, change, at, duties=by, unseparated=alone, demo=approver.demo)
+        store.insert_approval(conn, _approval(change, need, approver, ruling, alone))
+    detail = {"duties": sorted({need.duty for need in held}), "unseparated": alone, "demo": approver.demo}
+    _record(conn, f"change.{ruling.decision}", approver.actor, change, ruling.at, **detail)
     return _found(conn, change_id)
 
 
@@ -221,9 +221,7 @@ def _held(conn: Connection[Any], approver: Approver, asked: Iterable[Need]) -> l
     ]
 
 
-def _approval(
-    change: Change, need: Need, approver: Approver, decision: str, comment: str, unseparated: bool, at: datetime
-) -> Approval:
+def _approval(change: Change, need: Need, approver: Approver, ruling: _Ruling, unseparated: bool) -> Approval:
     return Approval(
         id=new_id(),
         change_id=change.id,
@@ -232,11 +230,11 @@ def _approval(
         subject=need.subject,
         person_id=approver.person_id,
         person="",
-        decision=decision,
-        comment=comment,
+        decision=ruling.decision,
+        comment=ruling.answer.comment,
         unseparated=unseparated,
         demo=approver.demo,
-        at=at,
+        at=ruling.at,
     )
 
 

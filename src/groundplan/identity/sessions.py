@@ -14,7 +14,7 @@ from uuid import UUID
 
 from psycopg import Connection
 
-from groundplan.core.audit import OPERATOR, person_actor, record
+from groundplan.core.audit import OPERATOR, ActingAs, person_actor, record
 from groundplan.core.errors import Conflict, Denied, NotFound, Unauthenticated, Unavailable
 from groundplan.core.home import Home, write_atomically
 from groundplan.identity import session_store, store
@@ -73,12 +73,13 @@ def end_session(conn: Connection[Any], token: str, now: datetime | None = None) 
     if session is None:
         return False
     session_store.end(conn, _hash(token), ended)
-    record(conn, action="logout", actor=session_actor(session), subject=_who(session.person_id), detail={})
+    record(conn, action="logout", actor=actor_of(session), subject=_who(session.person), detail={})
     return True
 
 
 def act_as(conn: Connection[Any], token: str, person_id: UUID | None, now: datetime | None = None) -> Session:
-    """See the console as one of the demo's people (None: as oneself again), recorded as done by oneself.
+    """Act as one of the demo's people (None: as oneself again). This is recorded as done by oneself; whatever follows,
+    as done by oneself as that person (`actor_of`).
 
     The caller has made sure that this is the demo and the request came from this machine. Raises `Unauthenticated`
     (`session`), `NotFound` (`unknown_person`), `Conflict` (`already_left`).
@@ -105,14 +106,14 @@ def check_csrf(session: Session, token: str | None) -> None:
 
 
 def session_actor(session: Session) -> str:
-    """Who the audit log names for what this session does: always the one who signed in."""
+    """Whoever signed in, also while acting as somebody."""
     return OPERATOR if session.person_id is None else person_actor(session.person_id)
 
 
-def cookie(token: str, *, secure: bool) -> str:
-    """The Set-Cookie value that keeps a session; an empty token clears it."""
-    age = int(SESSION_LIFETIME.total_seconds()) if token else 0
-    return f"{COOKIE}={token}; Path=/; Max-Age={age}; HttpOnly; SameSite=Lax{'; Secure' if secure else ''}"
+def actor_of(session: Session) -> str:
+    """Who the audit log names for what this session does: the person acted as, and then also who really does it."""
+    real = session_actor(session)
+    return real if session.acting_as is None else ActingAs(person_actor(session.acting_as), real)
 
 
 def ensure_operator_token(home: Home) -> str:

@@ -240,3 +240,8 @@ def live_gateways(conn: Connection[Any], lease_s: float, grace_s: float) -> tupl
         (now, lease_s, lease_s + grace_s),
     )
     return now, [GatewayState(*row) for row in found]
+
+
+def names(conn: Connection[Any], ids: Sequence[UUID]) -> dict[UUID, str]:
+    """The names of these people, also of those who have left."""
+    return dict(rows(conn, "SELECT id, name FROM person WHERE id = ANY(%s)", (list(ids),)))

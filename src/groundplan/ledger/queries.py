@@ -47,6 +47,8 @@ def list_calls(
 def receipt(conn: Connection[Any], call_id: UUID) -> dict[str, Any]:
     """Everything that is known of one call: steps, attempts with what they reserved and cost, passages, charges, proof.
 
+    `acting` is null, or `{"by", "as", "demo"}` for a call made while acting as somebody in a demo.
+
     Raises `NotFound` for a call that is not in the ledger (calls arrive within a second).
     """
     row = store.call(conn, call_id)
@@ -67,6 +69,7 @@ def receipt(conn: Connection[Any], call_id: UUID) -> dict[str, Any]:
             for document, path, first, last in detail.get("sources", [])
         ],
         "flags": detail.get("flags", []),
+        "acting": detail.get("acting"),
         "charges": charges,
         "outcomes": [_plain(outcome) for outcome in store.outcomes(conn, call_id)],
         "audit": None if entry is None else {"entry": str(entry["id"]), "index": entry["leaf_index"]},

@@ -26,7 +26,7 @@ from groundplan.core.errors import Conflict, Invalid, NotFound, Problem
 from groundplan.governance import service as governance
 from groundplan.governance import store as changes
 from groundplan.governance.model import Change, Need, Standing
-from groundplan.governance.service import Approver, Wanted
+from groundplan.governance.service import Answer, Approver, Wanted
 from groundplan.placement.solve import verify
 from groundplan.release import people, store, undo, units
 from groundplan.release.compile import Prices, declared_or_listed
@@ -36,6 +36,7 @@ from groundplan.release.plan import plan, without
 from groundplan.release.store import StoredBlueprint
 
 Files = Mapping[str, str]
+_TO_ALL = Answer()
 """Relative path -> YAML text of every file of a workspace."""
 
 
@@ -107,14 +108,7 @@ def apply(conn: Connection[Any], signing: Signing, actor: str, files: Files, *, 
 
 
 def approve(
-    conn: Connection[Any],
-    signing: Signing,
-    approver: Approver,
-    change_id: UUID,
-    *,
-    subject: str | None = None,
-    duty: str | None = None,
-    comment: str = "",
+    conn: Connection[Any], signing: Signing, approver: Approver, change_id: UUID, answer: Answer = _TO_ALL
 ) -> Applied:
     """Record an approval. With the last one needed the change is decided again by today's rules and served.
 
@@ -124,16 +118,8 @@ def approve(
     stored = _newest(conn)
     served = _current(stored)
     at = signing.clock.now()
-    change = governance.approve(
-        conn,
-        approver,
-        change_id,
-        separation=served.blueprint.separation,
-        at=at,
-        subject=subject,
-        duty=duty,
-        comment=comment,
-    )
+    separation = served.blueprint.separation
+    change = governance.approve(conn, approver, change_id, answer, separation=separation, at=at)
     if change.waits_for:
         return Applied(None, ((change.id, change.waits_for),))
     files = changes.sources_of(conn, change.id)
@@ -144,27 +130,11 @@ def approve(
 
 
 def refuse(
-    conn: Connection[Any],
-    signing: Signing,
-    approver: Approver,
-    change_id: UUID,
-    *,
-    subject: str | None = None,
-    duty: str | None = None,
-    comment: str = "",
+    conn: Connection[Any], signing: Signing, approver: Approver, change_id: UUID, answer: Answer = _TO_ALL
 ) -> Change:
     """Refuse a change by a duty of it."""
     separation = _current(_newest(conn)).blueprint.separation
-    return governance.refuse(
-        conn,
-        approver,
-        change_id,
-        separation=separation,
-        at=signing.clock.now(),
-        subject=subject,
-        duty=duty,
-        comment=comment,
-    )
+    return governance.refuse(conn, approver, change_id, answer, separation=separation, at=signing.clock.now())
 
 
 def withdraw(conn: Connection[Any], signing: Signing, actor: str, change_id: UUID) -> Applied:
@@ -391,6 +361,7 @@ def _revives(number: int, lost: Mapping[str, str]) -> Conflict:
 
 
 __all__ = [
+    "Answer",
     "Approver",
     "Signing",
     "apply",

@@ -9,10 +9,10 @@ from fastapi import APIRouter, Query
 
 from groundplan.api.caller import Reader
 from groundplan.api.context import Using
+from groundplan.api.who import entries_json
 from groundplan.core.audit import store as audit_store
 from groundplan.core.audit import verify as audit_verify
 from groundplan.core.audit.keys import load_public
-from groundplan.core.audit.store import StoredEntry
 from groundplan.core.errors import NotFound, Unavailable
 
 router = APIRouter(tags=["audit"])
@@ -21,7 +21,7 @@ router = APIRouter(tags=["audit"])
 @router.get("/audit")
 def list_entries(
     services: Using,
-    _: Reader,
+    caller: Reader,
     subject: str | None = None,
     without: Annotated[str | None, Query(max_length=60)] = None,
     before: UUID | None = None,
@@ -29,11 +29,13 @@ def list_entries(
 ) -> dict[str, Any]:
     """Newest first; continue with `before` = the last id seen. `index` is null for up to a second.
 
+    `acting` is null, or says who really did it while acting as the actor in a demo; `who` tells it in words.
+
     `without=call` leaves out the calls, which are most of the log.
     """
     with services.transaction() as conn:
         found = audit_store.entries(conn, subject=subject, without=without, before=before, limit=limit)
-    return {"entries": [entry_json(entry) for entry in found]}
+        return {"entries": entries_json(conn, caller, found)}
 
 
 @router.get("/audit/verify")
@@ -45,10 +47,11 @@ def verify(services: Using, _: Reader) -> dict[str, Any]:
 
 
 @router.get("/audit/{entry_id}/proof")
-def proof(entry_id: UUID, services: Using, _: Reader) -> dict[str, Any]:
+def proof(entry_id: UUID, services: Using, caller: Reader) -> dict[str, Any]:
     """Where an entry is in the log and the hashes that prove it under the newest signed checkpoint."""
     with services.transaction() as conn:
         found = audit_store.entry_by_id(conn, entry_id)
+        shown = entries_json(conn, caller, [] if found is None else [found])
     if found is None:
         raise NotFound(f"there is no audit entry {entry_id}", code="entry_unknown", hint="GET /api/audit lists them.")
     if found.leaf_index is None:
@@ -57,21 +60,8 @@ def proof(entry_id: UUID, services: Using, _: Reader) -> dict[str, Any]:
             retry_after=1.0,
         )  # fmt: skip
     return {
-        **entry_json(found),
+        **shown[0],
         "proof": proof_json(audit_verify.inclusion_proof(services.home.audit, found.leaf_index)),
-    }
-
-
-def entry_json(stored: StoredEntry) -> dict[str, Any]:
-    entry = stored.entry
-    return {
-        "id": str(entry.id),
-        "index": stored.leaf_index,
-        "at": entry.at,
-        "action": entry.action,
-        "actor": entry.actor,
-        "subject": entry.subject,
-        "detail": dict(entry.detail),
     }
 
 

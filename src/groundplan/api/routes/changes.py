@@ -14,7 +14,7 @@ from groundplan.api import store
 from groundplan.api.caller import Caller, Reader, SignedIn, require_duty
 from groundplan.api.context import Using
 from groundplan.core.errors import Denied
-from groundplan.governance.service import Approver
+from groundplan.governance.service import Answer, Approver
 
 router = APIRouter(tags=["changes"])
 MAY_RELEASE = frozenset({"engineering", "operations", "architecture", "product"})
@@ -56,6 +56,9 @@ class Decision(BaseModel):
     duty: str | None = None
     comment: Annotated[str, StringConstraints(max_length=2000)] = ""
 
+    def answer(self) -> Answer:
+        return Answer(self.subject, self.duty, self.comment)
+
 
 @router.post("/plan")
 def plan(body: Declared, services: Using, _: Reader) -> dict[str, Any]:
@@ -71,7 +74,7 @@ def apply(body: Apply, request: Request, services: Using, caller: SignedIn) -> d
     if body.folder is not None and not caller.operator:
         raise Denied("only the local operator names a folder", code="operator_only", hint="Leave folder out.")
     with services.transaction() as conn:
-        value = services.releases.apply(conn, caller.requester, body.files, body.reason)
+        value = services.releases.apply(conn, caller.actor, body.files, body.reason)
     if body.folder is not None:
         services.note_folder(Path(body.folder))
     request.app.state.indexing.ask()
@@ -83,7 +86,7 @@ def rollback(body: Rollback, request: Request, services: Using, caller: SignedIn
     """Make blueprint n+1 with the content of an earlier one, decided again by today's rules."""
     require_duty(caller, MAY_RELEASE | {"security"}, "company")
     with services.transaction() as conn:
-        value = services.releases.rollback(conn, caller.requester, body.to, body.without_revoked, body.reason)
+        value = services.releases.rollback(conn, caller.actor, body.to, body.without_revoked, body.reason)
     request.app.state.indexing.ask()
     return value
 
@@ -107,7 +110,7 @@ def approve(change_id: UUID, body: Decision, request: Request, services: Using, 
     """Agree, by a duty that you hold. When the last need is met, the change becomes the next blueprint."""
     approver = _approver(caller)
     with services.transaction() as conn:
-        value = services.releases.approve(conn, approver, change_id, body.subject, body.duty, body.comment)
+        value = services.releases.approve(conn, approver, change_id, body.answer())
     request.app.state.indexing.ask()
     return value
 
@@ -117,14 +120,14 @@ def refuse(change_id: UUID, body: Decision, services: Using, caller: SignedIn) -
     """Say no, by a duty that you hold; the change is refused."""
     approver = _approver(caller)
     with services.transaction() as conn:
-        return services.releases.refuse(conn, approver, change_id, body.subject, body.duty, body.comment)
+        return services.releases.refuse(conn, approver, change_id, body.answer())
 
 
 @router.post("/changes/{change_id}/withdraw")
 def withdraw(change_id: UUID, services: Using, caller: SignedIn) -> dict[str, Any]:
     """Take back a change that you asked for, or an approval that you gave."""
     with services.transaction() as conn:
-        return services.releases.withdraw(conn, caller.requester, change_id)
+        return services.releases.withdraw(conn, caller.actor, change_id)
 
 
 def _approver(caller: Caller) -> Approver:
@@ -133,7 +136,7 @@ def _approver(caller: Caller) -> Approver:
             "the operator does not approve", code="operator_never_approves",
             hint="Sign in as somebody who holds the duty: groundplan login --as E-MAIL.",
         )  # fmt: skip
-    return Approver(caller.person, caller.demo)
+    return Approver(caller.person, caller.real if caller.acting else None)
 
 
 def with_approvals(conn: Connection[Any], changes: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from groundplan.api import acts
-from groundplan.api.caller import SignedIn, is_loopback
+from groundplan.api.caller import SignedIn, is_demo, is_loopback
 from groundplan.api.context import Using
 from groundplan.core.errors import Denied, NotFound
 
@@ -36,7 +36,9 @@ def list_acts(services: Using, _: SignedIn) -> dict[str, Any]:
 @router.post("/{act}")
 def perform(act: str, body: Act, request: Request, services: Using, caller: SignedIn) -> dict[str, Any]:
     """Do it. The answer has `act`, `title`, `told` (sentences) and the facts of the act."""
-    if not services.demo or not is_loopback(request):
+    with services.transaction() as conn:
+        allowed = is_loopback(request) and is_demo(services, conn)
+    if not allowed:
         raise Denied(
             "these acts are only for the demo, on this machine", code="demo_only", hint="Start `groundplan up --demo`."
         )

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
-from groundplan.api.caller import Operator, SignedIn, cookie_name, is_loopback
+from groundplan.api.caller import Operator, SignedIn, cookie_name, is_demo, is_loopback
 from groundplan.api.context import Using
 from groundplan.api.people import named
 from groundplan.core.errors import Denied
@@ -67,7 +67,7 @@ def who_am_i(services: Using, caller: SignedIn) -> dict[str, Any]:
         "name": caller.name,
         "email": caller.email,
         "operator": caller.operator,
-        "acting": caller.demo,
+        "acting": caller.acting,
         "duties": [{"subject": subject, "duty": duty} for subject, duty in caller.duties],
         "csrf": caller.csrf,
         "demo": services.demo,
@@ -77,17 +77,15 @@ def who_am_i(services: Using, caller: SignedIn) -> dict[str, Any]:
 @router.post("/session/act-as")
 def act_as(body: ActAs, request: Request, services: Using, caller: SignedIn) -> dict[str, Any]:
     """In the demo, on this machine: act as one of its people ("you as Maria"); counts as no evidence."""
-    if not services.demo or not is_loopback(request):
-        raise Denied(
-            "acting as somebody is only for the demo, on this machine",
-            code="act_as",
-            hint="Start `groundplan up --demo`.",
-        )
+    if not is_loopback(request):
+        raise _not_here()
     if caller.session is None:
         raise Denied(
             "a token acts as nobody", code="act_as", hint="Sign in with `groundplan login`, then act as somebody."
         )
     with services.transaction() as conn:
+        if not is_demo(services, conn):
+            raise _not_here()
         person = None if body.person is None else named(conn, body.person)
         sessions.act_as(conn, caller.session, person)
     return {"acting_as": body.person}
@@ -101,3 +99,11 @@ def sign_out(request: Request, response: Response, services: Using, caller: Sign
             sessions.end_session(conn, caller.session)
         response.delete_cookie(cookie_name(request), path="/")
     return {"signed_in": False}
+
+
+def _not_here() -> Denied:
+    return Denied(
+        "acting as somebody is only for the demo, on this machine",
+        code="act_as",
+        hint="Start `groundplan up --demo` with a HOME of its own.",
+    )

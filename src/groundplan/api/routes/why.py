@@ -9,20 +9,22 @@ from fastapi import APIRouter
 from psycopg import Connection
 
 from groundplan.api import explain, store
-from groundplan.api.caller import Reader
+from groundplan.api.caller import Caller, Reader
 from groundplan.api.context import Using
 from groundplan.api.served import current_or_none
 from groundplan.api.views import placement_json
+from groundplan.api.who import entries_json, with_who
 from groundplan.core.audit import store as audit_store
 from groundplan.core.errors import NotFound
 from groundplan.ledger import queries
 
 router = APIRouter(tags=["why"])
+SHOWN = ("id", "index", "at", "action", "actor", "acting", "who", "subject")
 SCOPES = frozenset({"workload", "deployment", "site", "source"})
 
 
 @router.get("/why/{subject:path}")
-def why(subject: str, services: Using, _: Reader) -> dict[str, Any]:
+def why(subject: str, services: Using, caller: Reader) -> dict[str, Any]:
     """`{"kind", "because": [sentences], "facts", "audit": [entries]}` of an id, blueprint/N or workload/NAME."""
     kind, name = ("", subject) if "/" not in subject else subject.rsplit("/", 1)
     with services.transaction() as conn:
@@ -30,14 +32,15 @@ def why(subject: str, services: Using, _: Reader) -> dict[str, Any]:
         if kind == "blueprint":
             found = _of_number(conn, name)
         elif found is None:
-            found = _of_id(conn, name)
+            found = _of_id(conn, caller, name)
         if found is None:
             raise NotFound(
                 f"nothing is recorded under '{subject[:80]}'", code="why_unknown",
                 hint="Give the id of a call, change, key or audit entry, or blueprint/N. Calls appear within a second.",
             )  # fmt: skip
-        entries = store.audit_entries_about(conn, name, subject)
-    return {**found, "audit": [_entry(row) for row in entries]}
+        about = (subject, f"change/{name}", f"key/{name}", f"blueprint/{name}")
+        entries = entries_json(conn, caller, audit_store.entries_about(conn, about, name))
+    return {**found, "audit": [{field: entry[field] for field in SHOWN} for entry in entries]}
 
 
 def _of_scope(conn: Connection[Any], subject: str) -> dict[str, Any] | None:
@@ -61,13 +64,14 @@ def _of_number(conn: Connection[Any], name: str) -> dict[str, Any] | None:
     return {"kind": "blueprint", "because": explain.blueprint(row), "facts": facts}
 
 
-def _of_id(conn: Connection[Any], name: str) -> dict[str, Any] | None:
+def _of_id(conn: Connection[Any], caller: Caller, name: str) -> dict[str, Any] | None:
     try:
         identity = UUID(name)
     except ValueError:
         return None
     call = _receipt(conn, identity)
     if call is not None:
+        call = with_who(conn, caller, call)
         return {"kind": "call", "because": explain.call(call), "facts": call}
     change = store.change_or_none(conn, identity)
     if change is not None:
@@ -78,8 +82,8 @@ def _of_id(conn: Connection[Any], name: str) -> dict[str, Any] | None:
         return {"kind": "key", "because": explain.key(key), "facts": key}
     entry = audit_store.entry_by_id(conn, identity)
     if entry is not None:
-        facts = {"index": entry.leaf_index, "at": entry.entry.at, "detail": dict(entry.entry.detail)}
-        sentence = f"{entry.entry.actor} did {entry.entry.action} to {entry.entry.subject} at {entry.entry.at}."
+        (facts,) = entries_json(conn, caller, [entry])
+        sentence = f"{facts['who']} did {facts['action']} to {facts['subject']} at {facts['at']}."
         return {"kind": "audit entry", "because": [sentence], "facts": facts}
     return None
 
@@ -90,7 +94,3 @@ def _receipt(conn: Connection[Any], call_id: UUID) -> dict[str, Any] | None:
     except NotFound:
         return None
 
-
-def _entry(row: dict[str, Any]) -> dict[str, Any]:
-    shown = {field: row[field] for field in ("at", "action", "actor", "subject")}
-    return {"id": str(row["id"]), "index": row["leaf_index"], **shown}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -25,6 +25,7 @@ MAX_BYTES = 65_535
 
 _ACTOR = re.compile(r"operator|system|(person|gateway):[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _KEYS = frozenset({"id", "at", "action", "actor", "subject", "detail"})
+_ACTING = "acting"
 
 
 def person_actor(person: UUID) -> str:
@@ -37,11 +38,49 @@ def gateway_actor(epoch: UUID) -> str:
     return f"gateway:{epoch}"
 
 
+class ActingAs(str):
+    """The actor of what somebody does while acting as a person in a demo: that person; `by` is who really did it.
+
+    A text like any other actor, so that whatever records what a caller does also records that it was acting.
+    """
+
+    __slots__ = ("by",)
+    by: str
+
+    def __new__(cls, actor: str, by: str) -> ActingAs:
+        made = super().__new__(cls, actor)
+        made.by = by
+        return made
+
+
+@dataclass(frozen=True, slots=True)
+class Acting:
+    """That an entry was made while acting as somebody in a demo, and is evidence of nothing.
+
+    `by` is the actor who really did it. `actor` is the person acted as, where the entry itself names another actor (a
+    call is told by its gateway).
+    """
+
+    by: str
+    actor: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """`{"by", "demo": true, "as"?}`, as it stands in the entry."""
+        named = {} if self.actor is None else {"as": self.actor}
+        return {"by": self.by, "demo": True, **named}
+
+
+def acting_of(actor: str) -> Acting | None:
+    """What an entry must say about its actor; None for one who acts as nobody else."""
+    return Acting(str(actor.by)) if isinstance(actor, ActingAs) else None
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """What happened (`action`), who did it (`actor`), to what (`subject`), and whatever else matters (`detail`, JSON).
 
-    Amounts of money in `detail` are strings; integers stay within ±2^53. `at` is aware.
+    Amounts of money in `detail` are strings; integers stay within ±2^53. `at` is aware. Only an entry that was made
+    while acting as somebody in a demo has the field `acting`.
     """
 
     id: UUID
@@ -50,28 +89,32 @@ class Entry:
     actor: str
     subject: str
     detail: Mapping[str, Any]
+    acting: Acting | None = None
 
     def encode(self) -> bytes:
         """The bytes that are stored and hashed.
 
         Raises `Invalid`: `audit_actor`, `audit_time`, `audit_detail` (no JSON), `audit_too_large` (> `MAX_BYTES`).
         """
-        if not _ACTOR.fullmatch(self.actor):
-            raise Invalid(
-                f"no actor of the audit log: {self.actor!r}",
-                code="audit_actor",
-                hint="Use operator, system, person:<uuid> or gateway:<uuid>.",
-            )
+        for actor in self._actors():
+            if not _ACTOR.fullmatch(actor):
+                raise Invalid(
+                    f"no actor of the audit log: {actor!r}",
+                    code="audit_actor",
+                    hint="Use operator, system, person:<uuid> or gateway:<uuid>.",
+                )
         if self.at.tzinfo is None:
             raise Invalid("the time of an audit entry has no zone", code="audit_time", hint="Use an aware UTC time.")
         body = {
             "id": str(self.id),
             "at": self.at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
             "action": self.action,
-            "actor": self.actor,
+            "actor": str(self.actor),
             "subject": self.subject,
             "detail": self.detail,
         }
+        if self.acting is not None:
+            body[_ACTING] = self.acting.to_json()
         try:
             data = canonical(body)
         except (rfc8785.CanonicalizationError, UnicodeEncodeError) as error:
@@ -88,12 +131,19 @@ class Entry:
             )
         return data
 
+    def _actors(self) -> Iterator[str]:
+        yield self.actor
+        if self.acting is not None:
+            yield self.acting.by
+            if self.acting.actor is not None:
+                yield self.acting.actor
+
 
 def decode(data: bytes) -> Entry:
     """The entry in `data`; raises `Invalid` (`audit_unreadable`) where it is none."""
     try:
         body = json.loads(data)
-        if not isinstance(body, dict) or body.keys() != _KEYS or not isinstance(body["detail"], dict):
+        if not isinstance(body, dict) or body.keys() - {_ACTING} != _KEYS or not isinstance(body["detail"], dict):
             raise ValueError("not the fields of an entry")
         return Entry(
             id=UUID(body["id"]),
@@ -102,8 +152,17 @@ def decode(data: bytes) -> Entry:
             actor=str(body["actor"]),
             subject=str(body["subject"]),
             detail=body["detail"],
+            acting=_acting(body[_ACTING]) if _ACTING in body else None,
         )
     except (ValueError, TypeError, AttributeError) as error:
         raise Invalid(
             f"an audit entry cannot be read: {error}", code="audit_unreadable", hint="Run `groundplan audit verify`."
         ) from error
+
+
+def _acting(value: object) -> Acting:
+    """Raises `ValueError` where `value` is not what `Acting.to_json` makes."""
+    if not isinstance(value, dict) or value.keys() - {"as"} != {"by", "demo"} or value["demo"] is not True:
+        raise ValueError("not the fields of acting")
+    actor = value.get("as")
+    return Acting(str(value["by"]), None if actor is None else str(actor))

@@ -14,7 +14,7 @@ from uuid import UUID
 from psycopg import Connection
 from psycopg.rows import tuple_row
 
-from groundplan.core.audit.entry import Entry, decode
+from groundplan.core.audit.entry import Acting, Entry, acting_of, decode
 from groundplan.core.ids import new_id
 
 SEQUENCER_LOCK = 0x6770_6175_6469_7401
@@ -51,8 +51,11 @@ def record(
     detail: Mapping[str, Any],
     at: datetime | None = None,
 ) -> UUID:
-    """Add an entry to the caller's transaction and return its id. Raises `Invalid` as `Entry.encode` does."""
-    entry = Entry(new_id(), at or datetime.now(UTC), action, actor, subject, detail)
+    """Add an entry to the caller's transaction and return its id. Raises `Invalid` as `Entry.encode` does.
+
+    An actor that is an `ActingAs` makes the entry say so.
+    """
+    entry = Entry(new_id(), at or datetime.now(UTC), action, str(actor), subject, detail, acting_of(actor))
     record_many(conn, [entry])
     return entry.id
 
@@ -101,6 +104,32 @@ def entries(
         (subject, subject, without, without, before, before, limit),
     )
     return [StoredEntry(decode(bytes(body)), leaf) for body, leaf in rows]
+
+
+def entries_about(conn: Connection[Any], subjects: Sequence[str], id: str, limit: int = 20) -> list[StoredEntry]:
+    """The newest entries about one of these subjects, and the one with this id, newest first."""
+    rows = _rows(
+        conn,
+        """SELECT body, leaf_index FROM audit_entry WHERE subject = ANY(%s) OR id::text = %s
+           ORDER BY queued DESC LIMIT %s""",
+        (list(subjects), id, limit),
+    )
+    return [StoredEntry(decode(bytes(body)), leaf) for body, leaf in rows]
+
+
+def keys_made_acting(conn: Connection[Any], keys: Sequence[UUID]) -> dict[str, Acting]:
+    """Of these API keys, those that were made while acting as somebody: key id -> as whom, and by whom."""
+    rows = _rows(
+        conn,
+        "SELECT body FROM audit_entry WHERE subject = ANY (%s) AND action = 'key.created'",
+        ([f"key/{key}" for key in keys],),
+    )
+    made = [decode(bytes(body)) for (body,) in rows]
+    return {
+        entry.subject.removeprefix("key/"): Acting(entry.acting.by, entry.actor)
+        for entry in made
+        if entry.acting is not None
+    }
 
 
 def become_sequencer(conn: Connection[Any]) -> bool:
