@@ -13,7 +13,7 @@ from groundplan.blueprint.model import Budget, Deployment
 from groundplan.core.errors import Denied, Exhausted, NotFound, Unavailable
 from groundplan.core.money import short_usd
 from groundplan.gateway.exchange import Ask, Exchange
-from groundplan.gateway.snapshot import Plan, Policy, period_end, period_key
+from groundplan.gateway.snapshot import KeyEntry, Plan, Policy, period_end, period_key
 
 LEASE_SECONDS = 1.0
 RUNNING = ("experiment", "pilot", "production")
@@ -49,15 +49,12 @@ def check_workload(plan: Plan, today: date) -> None:
         )
 
 
-def check_kills(policy: Policy, exchange: Exchange, plan: Plan) -> None:
+def check_kills(policy: Policy, key: KeyEntry, workload: str) -> None:
     """Refuse what a kill switch stops for this workload or key."""
     kills = policy.kills
     if not kills:
         return
-    scopes = ["company", f"workload/{plan.workload.name}"]
-    if exchange.key is not None:
-        scopes.append(f"key/{exchange.key.id}")
-    for scope in scopes:
+    for scope in ("company", f"workload/{workload}", f"key/{key.id}"):
         if scope in kills:
             raise Denied(
                 f"{scope} is stopped", code="killed", hint=f"Somebody stopped it; see `groundplan why {scope}`."

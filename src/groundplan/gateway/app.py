@@ -28,6 +28,7 @@ from groundplan.core.ids import new_id
 from groundplan.core.settings import load_settings
 from groundplan.gateway.answers import of_refusal
 from groundplan.gateway.context import Gateway
+from groundplan.gateway.facts_api import FactsApi
 from groundplan.gateway.idempotency import Answers
 from groundplan.gateway.journal import Journal
 from groundplan.gateway.lease_store import LeaseClient
@@ -73,7 +74,8 @@ async def serve(home: Home, listening: socket.socket, slot: int) -> int:
         loop.add_signal_handler(number, stop.set)
     following = loop.create_task(live.run())
     await leases.start()
-    server = Server(Pipeline(gateway).handle, of_refusal, loop)
+    facts = FactsApi(gateway, url)
+    server = Server(Pipeline(gateway, facts).handle, of_refusal, loop)
     listener = await loop.create_server(server.protocol, sock=listening)
     _log.info("worker %d started: epoch %s, pid %d", slot, epoch, os.getpid())
     gc.collect()
@@ -88,6 +90,7 @@ async def serve(home: Home, listening: socket.socket, slot: int) -> int:
     following.cancel()
     await asyncio.wait([following])
     await desk.close()
+    await facts.close()
     await leases.close()
     await journal.close()
     await live.close()

@@ -33,14 +33,20 @@ def find_key(headers: dict[bytes, bytes], policy: Policy, now: float) -> KeyEntr
 
 
 def identify(exchange: Exchange, policy: Policy, now: float) -> None:
-    """Set key, person and policy of the exchange. `now` is seconds since the epoch. Raises `Unauthenticated`,
-    `Denied`."""
-    headers = exchange.request.headers
+    """Set key, person and policy of the exchange. Raises as `caller`."""
+    exchange.policy = policy
+    exchange.key, exchange.person = caller(exchange.request.headers, policy, now)
+
+
+def caller(headers: dict[bytes, bytes], policy: Policy, now: float) -> tuple[KeyEntry, str]:
+    """The key of a request and the id of the person it acts for ('' for nobody). `now` is seconds since the epoch.
+
+    Raises `Unauthenticated`, `Denied`.
+    """
     key = find_key(headers, policy, now)
-    exchange.policy, exchange.key, exchange.person = policy, key, key.person
     named = headers.get(b"groundplan-on-behalf-of")
     if named is None:
-        return
+        return key, key.person
     if not key.acts_for_others:
         raise Denied(
             "this key may not act for other people",
@@ -54,4 +60,4 @@ def identify(exchange: Exchange, policy: Policy, now: float) -> None:
             code="person_unknown",
             hint="Name the e-mail address of an active person.",
         )
-    exchange.person = person
+    return key, person

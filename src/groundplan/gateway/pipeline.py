@@ -21,6 +21,7 @@ from groundplan.gateway.chat import CHAT
 from groundplan.gateway.context import Gateway
 from groundplan.gateway.embeddings import EMBEDDINGS
 from groundplan.gateway.exchange import Exchange
+from groundplan.gateway.facts_api import FactsApi
 from groundplan.gateway.ground import ground
 from groundplan.gateway.idempotency import Kept
 from groundplan.gateway.identify import find_key, identify
@@ -41,15 +42,18 @@ CLIENT_GONE = 499
 
 
 class Pipeline:
-    """`handle` is the server's handler."""
+    """`handle` is the server's handler; `facts` serves what is under /api."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway, facts: FactsApi | None = None) -> None:
         self._gateway = gateway
+        self._facts = facts
 
     async def handle(self, request: Request, response: Response) -> None:
         path = request.target.partition(b"?")[0]
         interface = _INTERFACES.get(path)
-        if interface is None:
+        if interface is None and self._facts is not None and path.startswith(b"/api/"):
+            await self._facts.handle(path, request, response)
+        elif interface is None:
             self._other(path, request, response)
         elif request.method != b"POST":
             self._refuse(response, Invalid("use POST here", code="method_not_allowed", hint="Send a POST request."))
@@ -205,7 +209,7 @@ def _check(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> Policy:
     exchange.plan, exchange.workload = plan, plan.workload
     admit.check_policy_age(plan, gateway.live.age())
     admit.check_workload(plan, gateway.clock.now().date())
-    admit.check_kills(policy, exchange, plan)
+    admit.check_kills(policy, key, plan.workload.name)
     _check_quota(gateway, exchange)
     return policy
 

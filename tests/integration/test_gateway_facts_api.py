@@ -1,0 +1,200 @@
+"""Outcomes and search at the gateway's own port, with an API key: durable, once, and only what the key may."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+from tests.integration.gateway_stack import GROUNDING, Stack, blueprint, deployment, installation, scripted, workload
+
+from groundplan.blueprint.model import Source
+from groundplan.core.endpoints import lookup
+from groundplan.core.ids import new_id
+from groundplan.core.settings import child_environment, load_settings
+from groundplan.knowledge.remote import RemoteEmbedder
+from groundplan.knowledge.service import ingest_sources
+from groundplan.runtime.models import MINILM, ensure
+from groundplan.testing.database import Database
+
+OUTCOMES = "/api/outcomes"
+SEARCH = "/api/knowledge/search"
+
+
+@pytest.fixture
+async def stack(database: Database, tmp_path: Path) -> AsyncIterator[Stack]:
+    """A worker with two workloads: `assistant` reads the handbook, `payroll` reads nothing."""
+    async with scripted("one") as (_, port), installation(database, tmp_path) as made:
+        declared = [workload("assistant", ["one"], grounding=GROUNDING, grace_ms=500), workload("payroll", ["one"])]
+        made.apply(blueprint(1, [deployment("one", port)], declared))
+        made.start()
+        await made.ready()
+        yield made
+
+
+def call_of(stack: Stack, name: str = "assistant") -> UUID:
+    """A call of that workload in the ledger."""
+    call = new_id()
+    stack.sql(
+        "INSERT INTO call (id, at, workload, endpoint, status, http_status, cost_usd, reserved_usd, blueprint, epoch,"
+        " detail) VALUES (%s, now(), %s, 'chat.completions', 'ok', 200, 0, 0, 1, %s, '{}')",
+        *(call, name, new_id()),
+    )
+    return call
+
+
+async def test_an_application_says_what_its_call_was_worth(stack: Stack) -> None:
+    key, call = stack.key(), call_of(stack)
+    body = {"id": str(new_id()), "call_id": str(call), "accepted": True, "value_usd": "2.50", "label": "resolved"}
+    replies = await asyncio.gather(*(stack.post(OUTCOMES, key, body) for _ in range(6)))
+    assert [reply.status for reply in replies] == [201] * 6
+    assert replies[0].json == {"id": body["id"], "call_id": str(call)}
+    ((accepted, value, label, by),) = stack.sql("SELECT accepted, value_usd, label, by FROM outcome")
+    assert (accepted, str(value), label) == (True, "2.500000000000", "resolved")
+    assert by == f"key:{stack.sql('SELECT id FROM api_key')[0][0]}"
+    other = await stack.post(OUTCOMES, key, {**body, "accepted": False})
+    assert (other.status, other.code) == (409, "outcome_differs")
+    unnamed = await stack.post(OUTCOMES, key, {"call_id": str(call), "value_usd": 0.25})
+    assert unnamed.status == 201 and UUID(unnamed.json["id"]).version == 7
+
+
+async def test_an_outcome_is_kept_once_though_the_worker_dies_before_it_answers(stack: Stack) -> None:
+    key, call = stack.key(), call_of(stack)
+    body = {"id": str(new_id()), "call_id": str(call), "accepted": True}
+    with psycopg.connect(stack.database.superuser) as blocker:
+        blocker.execute("LOCK TABLE outcome IN ACCESS EXCLUSIVE MODE")
+        waiting = asyncio.create_task(stack.post(OUTCOMES, key, body))
+        await asyncio.sleep(0.5)
+        assert not waiting.done()
+        stack.workers[0].kill()
+        stack.workers[0].wait()
+    with pytest.raises((ConnectionError, IndexError, ValueError)):
+        await waiting
+    stack.workers.clear()
+    stack.start()
+    await asyncio.sleep(0.5)
+    assert (await stack.post(OUTCOMES, key, body)).status == 201
+    assert len(stack.sql("SELECT 1 FROM outcome")) == 1
+
+
+async def test_a_key_reports_for_its_own_workload_only(stack: Stack) -> None:
+    key = stack.key()
+    for call in (call_of(stack, "payroll"), new_id()):
+        refused = await stack.post(OUTCOMES, key, {"call_id": str(call), "accepted": True})
+        assert (refused.status, refused.code) == (404, "call_unknown")
+        assert set(refused.json["error"]) == {"message", "type", "code", "hint"}
+    assert stack.sql("SELECT 1 FROM outcome") == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"call_id": "7"},
+        {"value_usd": "-1"},
+        {"value_usd": "1e7"},
+        {"value_usd": "0.0000000000001"},
+        {"value_usd": "NaN"},
+        {"label": "a\0b"},
+        {"label": "x" * 201},
+        {"by": "operator"},
+    ],
+)
+async def test_fields_that_do_not_fit_are_named(stack: Stack, wrong: dict[str, Any]) -> None:
+    refused = await stack.post(OUTCOMES, stack.key(), {"call_id": str(call_of(stack)), **wrong})
+    assert (refused.status, refused.code) == (422, "request_invalid")
+    assert refused.json["error"]["problems"][0]["code"] == "field_invalid"
+    assert next(iter(wrong)) in refused.json["error"]["message"]
+
+
+async def test_who_may_not_is_told_why(stack: Stack) -> None:
+    key, body = stack.key(), {"call_id": str(call_of(stack)), "accepted": True}
+    assert (await stack.post(OUTCOMES, None, body)).code == "key_missing"
+    assert (await stack.post(OUTCOMES, "gp_0", body)).code == "invalid_api_key"
+    malformed = await stack.post(OUTCOMES, key, b"{")
+    assert (malformed.status, malformed.code) == (422, "request_invalid")
+    assert (await stack.ask("GET", OUTCOMES, key)).status == 405
+    assert (await stack.post("/api/keys", key, {})).code == "not_found"
+    stop = "INSERT INTO kill_switch (id, scope, reason, by) VALUES (%s, 'workload/assistant', 'x', 'operator')"
+    stack.policy("kill", "workload/assistant", stop, new_id())
+    await asyncio.sleep(0.4)
+    for path in (OUTCOMES, SEARCH):
+        assert (await stack.post(path, key, body)).code == "killed"
+
+
+async def test_without_postgresql_an_outcome_is_refused_and_kept_when_it_is_sent_again(stack: Stack) -> None:
+    key, body = stack.key("payroll"), {"id": str(new_id()), "call_id": str(call_of(stack, "payroll"))}
+    assert (await stack.post(OUTCOMES, key, body)).status == 201
+    name = stack.database.name
+    body["id"] = str(new_id())
+    stack.sql_admin(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+    stack.sql_admin(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+    cut_off = await stack.post(OUTCOMES, key, body)
+    assert (cut_off.status, cut_off.code) == (503, "database_unavailable")
+    assert "retry-after" in cut_off.headers and "same `id`" in cut_off.json["error"]["hint"]
+    stack.sql_admin(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+    end = asyncio.get_running_loop().time() + 20
+    while (again := await stack.post(OUTCOMES, key, body)).status != 201:
+        assert asyncio.get_running_loop().time() < end, again.body
+        await asyncio.sleep(0.2)
+    assert len(stack.sql("SELECT 1 FROM outcome")) == 2
+
+
+async def _search_service(stack: Stack) -> subprocess.Popen[bytes]:
+    await asyncio.to_thread(ensure, load_settings().models, MINILM.name)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "groundplan.gateway.search_app", "--home", str(stack.home.root)],
+        env=child_environment({"GROUNDPLAN_DATABASE_URL": stack.database.dsn}),
+    )
+    end = asyncio.get_running_loop().time() + 60
+    while lookup(stack.home, "search") is None:
+        assert process.poll() is None and asyncio.get_running_loop().time() < end
+        await asyncio.sleep(0.05)
+    return process
+
+
+def _ingest(stack: Stack, folder: Path) -> None:
+    (folder / "docs").mkdir()
+    (folder / "docs" / "leave.md").write_text("# Leave\n\nEmployees have 28 days of paid leave a year.\n")
+    source = Source(
+        name="handbook", path="docs", sensitivity="internal", owner="ana@acme.example", readers=["ana@acme.example"]
+    )
+    ingest_sources(stack.database.urls["control"], [source], folder, RemoteEmbedder(stack.home), date(2026, 11, 25))
+
+
+async def test_a_search_finds_what_the_person_behind_the_key_may_read(stack: Stack, tmp_path: Path) -> None:
+    ana, ben = stack.person("ana@acme.example"), stack.person("ben@acme.example")
+    keys = {"ana": stack.key(person=ana), "ben": stack.key(person=ben), "acts": stack.key(acts=True)}
+    question = {"query": "How long is paid leave?", "passages": 3}
+    away = await stack.post(SEARCH, keys["ana"], question)
+    assert (away.status, away.code) == (503, "grounding_unavailable")
+    service = await _search_service(stack)
+    try:
+        await asyncio.to_thread(_ingest, stack, tmp_path)
+        found = await stack.post(SEARCH, keys["ana"], {**question, "workload": "assistant"})
+        assert found.status == 200, found.body
+        assert set(found.json) == {"passages", "lag"}
+        assert [passage["path"] for passage in found.json["passages"]] == ["leave.md"]
+        assert (await stack.post(SEARCH, keys["ben"], question)).json["passages"] == []
+        for_ana = await stack.post(SEARCH, keys["acts"], question, groundplan_on_behalf_of="ana@acme.example")
+        assert len(for_ana.json["passages"]) == 1
+        assert (await stack.post(SEARCH, keys["acts"], question)).code == "person_required"
+        other = await stack.post(SEARCH, keys["ana"], {**question, "workload": "payroll"})
+        assert (other.status, other.code) == (403, "workload_other")
+        assert (await stack.post(SEARCH, stack.key("payroll", ana), question)).code == "no_sources"
+        assert (await stack.post(SEARCH, keys["ana"], {"query": ""})).code == "request_invalid"
+        name = stack.database.name
+        stack.sql_admin(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        stack.sql_admin(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+        cut_off = await stack.post(SEARCH, keys["ana"], question)
+        assert (cut_off.status, cut_off.code) in ((503, "grounding_unavailable"), (503, "policy_lease_expired"))
+        stack.sql_admin(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+    finally:
+        service.kill()
+        service.wait()
