@@ -34,6 +34,19 @@ class Rates(Struct, frozen=True, kw_only=True):
     """ISO date from which it holds."""
 
 
+class Tls(Struct, frozen=True, kw_only=True):
+    """How a deployment's upstream is verified, and who we are to it. Files are references (`file:/path`)."""
+
+    ca: str | None = None
+    """Only certificates that chain to this file's are trusted; None: those that the system trusts."""
+    cert: str | None = None
+    """Our certificate, for an upstream that asks for one."""
+    key: str | None = None
+    """Its private key; None: in the same file as `cert`."""
+    server_name: str | None = None
+    """The name that the upstream's certificate must bear; None: the host of the url."""
+
+
 class Deployment(Struct, frozen=True, kw_only=True):
     """A model served at a site."""
 
@@ -49,7 +62,11 @@ class Deployment(Struct, frozen=True, kw_only=True):
     """Secret reference (`env:NAME`, `file:PATH`), never the secret."""
     rates: Rates
     kind: str = "chat"
-    """chat | embeddings"""
+    """chat | embeddings | images | speech | transcription | rerank | moderation"""
+    api: str = "openai"
+    """What its upstream speaks: `openai` for anything OpenAI-shaped, or the provider (`anthropic`, `gemini`, ...)."""
+    serves: list[str] = []
+    """Further endpoints that an OpenAI-shaped upstream has itself: `responses`, `completions`."""
     context_tokens: int = 8192
     max_output_tokens: int = 4096
     input_overhead_tokens: int = 16
@@ -59,6 +76,13 @@ class Deployment(Struct, frozen=True, kw_only=True):
     connect_ms: int = 2000
     first_token_ms: int = 30000
     idle_ms: int = 15000
+    tls: Tls | None = None
+    http: int = 1
+    """1 | 2"""
+    proxy: str | None = None
+    """`http://host:port` or `https://host:port`; the upstream is reached through its CONNECT."""
+    proxy_key: str | None = None
+    """Secret reference to `user:password` for the proxy."""
 
 
 class Site(Struct, frozen=True, kw_only=True):
@@ -77,7 +101,13 @@ class Budget(Struct, frozen=True, kw_only=True):
     limit: int
     """picodollars per period"""
     period: str
-    """day | month | year | total (UTC calendar)"""
+    """minute | hour | day | week | month | quarter | year | total"""
+    starts: str = ""
+    """First day of a period where that is not the calendar's: weekday of a week, day of a month, MM-DD of a quarter or
+    year."""
+    timezone: str = "UTC"
+    hard: bool = True
+    """False: it warns when it is crossed and refuses nothing."""
 
 
 class Source(Struct, frozen=True, kw_only=True):
@@ -108,6 +138,8 @@ class Workload(Struct, frozen=True, kw_only=True):
     deployments: list[str]
     """Allowed deployments in order: the primary first, then the fallbacks."""
     embeddings: list[str] = []
+    also: list[str] = []
+    """Deployments of further types (images, speech, transcription, rerank, moderation) that it may use."""
     budgets: list[str]
     """Names of budgets that cover every call of this workload (company, team, workload), each charged in full."""
     grounding: Grounding | None = None
@@ -127,6 +159,11 @@ class Workload(Struct, frozen=True, kw_only=True):
     deadline_ms: int = 60000
     owners: dict[str, list[str]] = {}
     """duty -> e-mail addresses (nominations; live duties are in PostgreSQL)"""
+
+    @property
+    def places(self) -> list[str]:
+        """Every deployment that it may use, of whatever type."""
+        return [*self.deployments, *self.embeddings, *self.also]
 
 
 class Caps(Struct, frozen=True, kw_only=True):

@@ -245,7 +245,15 @@ class DeploymentDoc(Strict):
     """`env:NAME` or `file:/path`; never the secret."""
     upstream_model: ModelName | None = None
     """What the upstream calls the model, where that differs."""
-    type: Literal["chat", "embeddings"] = "chat"
+    type: Literal["chat", "embeddings", "images", "speech", "transcription", "rerank", "moderation"] = "chat"
+    api: Literal[
+        "openai", "anthropic", "azure", "bedrock", "cohere", "gemini", "groq", "mistral", "ollama", "vertexai"
+    ] = "openai"
+    """What the upstream speaks. `openai`: anything OpenAI-shaped, such as vLLM, llama.cpp, Azure's /v1."""
+    serves: Annotated[
+        tuple[Literal["responses", "completions"], ...], LIST, list_schema({"enum": ["responses", "completions"]})
+    ] = ()
+    """Further endpoints that an OpenAI-shaped upstream has itself; others are served by way of chat."""
     price: Prices = ()
     """Overrides the known price: `free`, one price, or a list of prices with `from`."""
     context: Count = 8192
@@ -427,6 +435,8 @@ class WorkloadDoc(Strict):
     """Deployments that take over, in this order."""
     embeddings: Names = ()
     """Deployments of embeddings that it may use."""
+    also: Names = ()
+    """Deployments of images, speech, transcription, rerank or moderation that it may use."""
     prompt: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}(@[1-9][0-9]*)?$")] | None = None
     """Name of a prompt document, or name@version."""
     integrations: Names = ()

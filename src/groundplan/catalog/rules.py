@@ -68,14 +68,23 @@ def budgets(workspace: Workspace) -> Iterator[Problem]:
             )
 
 
+_TYPES = {
+    "deployments": ("chat",),
+    "fallbacks": ("chat",),
+    "embeddings": ("embeddings",),
+    "also": ("images", "speech", "transcription", "rerank", "moderation"),
+}
+"""Field of a workload -> types of the deployments that it may name."""
+
+
 def workloads(workspace: Workspace, broken: frozenset[tuple[str, str]]) -> Iterator[Problem]:
     """What each workload must have before it may be served, and what it may not combine."""
     for doc in workspace.workloads.values():
         if doc.stage in SERVED_STAGES:
             yield from _answered_for(workspace, doc, broken)
         yield from _sources(workspace, doc)
-        for path, kind in (("deployments", "chat"), ("fallbacks", "chat"), ("embeddings", "embeddings")):
-            yield from _places(workspace, doc, path, kind)
+        for path, types in _TYPES.items():
+            yield from _places(workspace, doc, path, types)
         yield from _details(workspace, doc)
 
 
@@ -132,7 +141,7 @@ def _sources(workspace: Workspace, doc: WorkloadDoc) -> Iterator[Problem]:
             )
 
 
-def _places(workspace: Workspace, doc: WorkloadDoc, path: str, kind: str) -> Iterator[Problem]:
+def _places(workspace: Workspace, doc: WorkloadDoc, path: str, types: tuple[str, ...]) -> Iterator[Problem]:
     """Deployments that a workload names must be of the right type and at places where its data may be."""
     names: tuple[str, ...] = getattr(doc, path)
     for i, name in enumerate(names):
@@ -142,8 +151,8 @@ def _places(workspace: Workspace, doc: WorkloadDoc, path: str, kind: str) -> Ite
         deployment = workspace.deployments.get(name)
         if deployment is None:
             continue
-        if deployment.type != kind:
-            hint = f"Name a deployment with type: {kind}."
+        if deployment.type not in types:
+            hint = f"Name a deployment with type: {' or '.join(types)}."
             yield Problem(f"deployment {name} serves {deployment.type}", "wrong_deployment_type", hint, where)
         site = workspace.sites.get(deployment.site)
         if site is None:

@@ -49,8 +49,6 @@ class Plan:
     """One workload with what it refers to, resolved once for each blueprint."""
 
     workload: Workload
-    chat: tuple[Deployment, ...]
-    embeddings: tuple[Deployment, ...]
     budgets: tuple[Budget, ...]
     names: dict[str, tuple[Deployment, ...]]
     """What `model` may say, with the deployments that it allows, in order."""
@@ -86,15 +84,14 @@ def index(blueprint: Blueprint) -> Catalog:
 
 
 def _plan(workload: Workload, deployments: dict[str, Deployment], budgets: dict[str, Budget]) -> Plan:
-    chat = _known(workload.deployments, deployments)
-    embeddings = _known(workload.embeddings, deployments)
+    places = _known(workload.places, deployments)
     names: dict[str, tuple[Deployment, ...]] = {}
-    for deployment in (*chat, *embeddings):
+    for deployment in places:
         for name in {deployment.model, deployment.name}:
             names[name] = (*names.get(name, ()), deployment)
-    names["auto"] = names[workload.name] = (*chat, *embeddings)
+    names["auto"] = names[workload.name] = places
     covering = tuple(budgets[name] for name in workload.budgets if name in budgets)
-    return Plan(workload=workload, chat=chat, embeddings=embeddings, budgets=covering, names=names)
+    return Plan(workload=workload, budgets=covering, names=names)
 
 
 def _known(names: Iterable[str], deployments: dict[str, Deployment]) -> tuple[Deployment, ...]:

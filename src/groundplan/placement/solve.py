@@ -101,7 +101,7 @@ def verify(blueprint: Blueprint) -> list[Problem]:
     deployments = {deployment.name: deployment for deployment in blueprint.deployments}
     found: list[Problem] = []
     for workload in blueprint.workloads:
-        for name in [*workload.deployments, *workload.embeddings]:
+        for name in workload.places:
             place = deployments.get(name)
             site = sites.get(place.site) if place else None
             if site is None:

@@ -231,7 +231,7 @@ def _kept(
 
 def _pins(served: bp.Blueprint, kept: list[bp.Workload], held: dict[str, Pending]) -> dict[str, list[Any]]:
     """Parts that stay as they are served now: what kept workloads consist of, and shared budgets whose raise waits."""
-    deployments = {name for item in kept for name in (*item.deployments, *item.embeddings)}
+    deployments = {name for item in kept for name in item.places}
     places = {item.site for item in served.deployments if item.name in deployments}
     sources = {name for item in kept if item.grounding for name in item.grounding.sources}
     names = {item.name for item in kept}

@@ -104,7 +104,7 @@ def _ended(workload: bp.Workload, today: date) -> bool:
 
 def _scopes(blueprint: bp.Blueprint, workload: bp.Workload) -> Iterable[str]:
     """Scopes of a kill switch that a workload falls under, but for the company as a whole."""
-    used = {*workload.deployments, *workload.embeddings}
+    used = set(workload.places)
     yield units.workload_subject(workload.name)
     for deployment in blueprint.deployments:
         if deployment.name in used:

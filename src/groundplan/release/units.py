@@ -46,13 +46,13 @@ def monthly_limit(budget: bp.Budget) -> int:
 
 def workload_digest(blueprint: bp.Blueprint, workload: bp.Workload) -> str:
     """SHA-256 of all content of a workload that an approval is bound to."""
-    used = {*workload.deployments, *workload.embeddings}
+    used = set(workload.places)
     deployments = [item for item in blueprint.deployments if item.name in used]
     places = {item.site for item in deployments}
     sources = set(workload.grounding.sources) if workload.grounding else set()
-    own = msgspec.to_builtins(workload)
+    own = _plain(workload)
     if not workload.expires_declared:
-        own["expires"] = None
+        own.pop("expires", None)
     plain = [{key: value for key, value in _plain(item).items() if key != "rates"} for item in deployments]
     return content_digest(
         {
@@ -102,6 +102,17 @@ def served_units(blueprint: bp.Blueprint) -> Iterable[tuple[str, str]]:
             yield budget_subject(budget.name), budget_digest(budget)
 
 
-def _plain(value: Any) -> dict[str, Any]:
-    plain: dict[str, Any] = msgspec.to_builtins(value)
-    return plain
+def _plain(value: msgspec.Struct) -> dict[str, Any]:
+    """What is said beyond the defaults: a field that a newer version adds ends no approval."""
+    return {
+        field.name: _value(found)
+        for field in msgspec.structs.fields(value)
+        if (found := getattr(value, field.name)) != field.default
+        and (field.default_factory is msgspec.NODEFAULT or found != field.default_factory())
+    }
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, msgspec.Struct):
+        return _plain(value)
+    return [_value(item) for item in value] if isinstance(value, list) else value
