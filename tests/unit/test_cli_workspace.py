@@ -21,6 +21,40 @@ def test_init_then_check(tmp_path: Path) -> None:
     assert json.loads(checked.stdout)["workloads"] == 1
 
 
+def test_init_asks_for_a_price_that_no_list_has(tmp_path: Path) -> None:
+    folder = tmp_path / "company"
+    upstream = ("init", str(folder), "--upstream", "https://models.example/v1", "--upstream-model")
+    done = run(*upstream, "in-house-7b", "--json")
+    assert done.returncode == 65
+    error = json.loads(done.stdout)["error"]
+    assert error["code"] == "price_missing" and "in-house-7b" in error["message"]
+    assert "--price" in error["hint"] and "--price free" in error["hint"]
+    assert not folder.exists()
+    assert run(*upstream, "in-house-7b", "--price", "free").returncode == 0
+    assert run("check", str(folder)).returncode == 0
+
+
+def test_a_listed_model_needs_no_price_and_the_next_command_works(tmp_path: Path) -> None:
+    folder = tmp_path / "company"
+    done = run("init", str(folder), "--upstream", "https://models.example/v1", "--upstream-model", "gpt-4.1-mini")
+    assert done.returncode == 0, done.stderr
+    following = done.stdout.partition("Next: groundplan ")[2].partition(",")[0].split()
+    assert following == ["check", str(folder)]
+    assert run(*following).returncode == 0
+
+
+def test_up_tells_where_a_price_is_missing_before_it_starts_anything(tmp_path: Path) -> None:
+    folder, home = tmp_path / "company", tmp_path / "home"
+    upstream = ("--upstream", "https://models.example/v1", "--upstream-model", "in-house-7b")
+    assert run("init", str(folder), *upstream, "--price", "1/2").returncode == 0
+    company = folder / "groundplan.yaml"
+    company.write_text("".join(line for line in company.read_text().splitlines(True) if "price:" not in line))
+    done = run("up", "--workspace", str(folder), "--home", str(home), "--port", "0", "--control-port", "0")
+    assert done.returncode == 65
+    assert "price_missing" in done.stderr and "groundplan.yaml:" in done.stderr
+    assert not (home / "postgres").exists()
+
+
 def test_init_refuses_a_folder_that_holds_something(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     done = run("init", str(tmp_path), "--json")

@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, NoReturn
@@ -33,6 +34,7 @@ from groundplan.core.endpoints import lookup
 from groundplan.core.errors import GroundplanError, Unavailable
 from groundplan.core.home import Home
 from groundplan.core.settings import DEFAULT_CONTROL_PORT, DEFAULT_PORT, Settings, load_settings
+from groundplan.economics.price import known_price
 from groundplan.runtime.child import tail
 from groundplan.runtime.migrate import migrate
 from groundplan.runtime.models import ensure
@@ -89,7 +91,8 @@ def up(
 def _check_workspace(folder: Path, home: Home) -> None:
     """Refuse a wrong workspace at the first start; later the last blueprint is served whatever the folder says."""
     try:
-        validate(folder)
+        today = datetime.now(UTC).date()
+        validate(folder, known_price=lambda model: known_price(model, today))
     except GroundplanError as error:
         if not home.workspace.exists():
             raise

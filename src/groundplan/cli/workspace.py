@@ -25,13 +25,17 @@ def init(
     ] = None,
     upstream_key: Annotated[str | None, typer.Option("--upstream-key", help="Where its key is: env:VAR.")] = None,
     price: Annotated[
-        str | None, typer.Option("--price", help="IN/OUT in USD per million tokens, like 0.15/0.60.")
+        str | None,
+        typer.Option(
+            "--price", help="IN/OUT in USD per million tokens, like 0.15/0.60, or `free`; needless for listed models."
+        ),
     ] = None,
     budget: Annotated[str | None, typer.Option("--budget", help="USD per month.")] = None,
     operator_email: Annotated[str | None, typer.Option("--you", help="Your e-mail address.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write a commented workspace with one workload, `assistant`, on what you already have."""
+    today = datetime.now(UTC).date()
     written = scaffold(
         folder.absolute(),
         upstream=upstream,
@@ -40,12 +44,13 @@ def init(
         price=price,
         budget=budget,
         operator_email=operator_email,
+        known_price=lambda model: known_price(model, today),
     )
     files = sorted(str(path) for path in written or ())
     emit(
         {"folder": str(folder.absolute()), "files": files},
         as_json,
-        f"{folder} is ready. Next: groundplan check -w {folder}, then groundplan up --workspace {folder}",
+        f"{folder} is ready. Next: groundplan check {folder}, then groundplan up --workspace {folder}",
     )
 
 
