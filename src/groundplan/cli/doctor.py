@@ -117,7 +117,7 @@ def _postgres(home: Home, settings: Settings) -> Iterator[Check]:
 
 def _journal(home: Home, _: Settings) -> Iterator[Check]:
     folders = sorted(path for path in home.journal.iterdir() if path.is_dir()) if home.journal.is_dir() else []
-    quarantined = [path for folder in folders for path in folder.glob("*quarantined*")]
+    quarantined = sorted(home.journal.glob("*.quarantined"))
     for path in quarantined:
         yield Check(
             "journal", "bad", f"{path} is damaged and set aside", "Its budget slices are written off; keep the file."

@@ -35,8 +35,10 @@ class Limits:
     idle_seconds: float = 75.0
     write_seconds: float = 60.0
     """How long a client may take nothing of what waits for it."""
-    linger_seconds: float = 0.5
-    """Between the answer to a request that is not read to its end, and the close."""
+    linger_seconds: float = 5.0
+    linger_bytes: int = 64 << 20
+    """After the answer to a request that is not read to its end, what still comes is thrown away for so long and so
+    much: most clients look for the answer when they have sent everything, and a close before that would hide it."""
     sweep_seconds: float = 1.0
     write_buffer: int = 64 << 10
 
@@ -86,6 +88,13 @@ class Response:
     def gone(self) -> bool:
         """The client has closed its connection."""
         return self._connection.lost
+
+    @property
+    def peer(self) -> str:
+        """Address of whoever is connected, which may be a proxy; empty once it is gone."""
+        transport = self._connection.transport
+        address = transport.get_extra_info("peername") if transport is not None else None
+        return str(address[0]) if address else ""
 
     def send(self, status: int, body: bytes, headers: bytes = b"", content_type: bytes = _JSON) -> None:
         """The whole answer at once."""
@@ -192,6 +201,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._refusal is not None or self._closing:
+            self._throw_away(len(data))
             return
         try:
             self._parser.feed_data(data)
@@ -322,16 +332,24 @@ class Connection(asyncio.Protocol):
         self._refuse(413, "body_too_large", f"the body is larger than {limit} bytes", "Send a smaller request.")
 
     def _answer_refusal(self) -> None:
-        """Answer, read nothing more, and close after the client had time to read (an early close would reset it
+        """Answer, keep nothing more, and close after the client had time to read (an early close would reset it
         away)."""
         refusal, transport = self._refusal, self.transport
         if refusal is None or transport is None or self.lost or self._closing:
             return
         self._closing = True
-        transport.pause_reading()
+        self._size = 0
+        self._parts.clear()
         Response(self, keep_alive=False).send(refusal.status, self.server.refusal_body(refusal))
         transport.write_eof()
+        if not transport.is_reading():
+            transport.resume_reading()
         self.server.loop.call_later(self.server.limits.linger_seconds, transport.abort)
+
+    def _throw_away(self, size: int) -> None:
+        self._size += size
+        if self._closing and self._size > self.server.limits.linger_bytes and self.transport is not None:
+            self.transport.abort()
 
     def expire(self) -> None:
         """The deadline of the current phase has passed."""
