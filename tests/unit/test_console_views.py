@@ -22,8 +22,9 @@ CALL: dict[str, Any] = {
     "cache": "none", "passages": [{"path": "a.md"}], "attempts": [{"number": 0}, {"number": 1}], "deployment": "llama",
     "prompt_tokens": 200, "completion_tokens": 20, "duration_ms": 9.0, "reserved_usd": "0.003000000000",
     "cost_usd": "0.000300000000",
-    "steps": [{"step": "identify", "ms": 0.1}, {"step": "admit", "ms": 0.3}, {"step": "ground", "ms": 5.3},
-              {"step": "serve", "ms": 8.0}],
+    "steps": [{"step": "identify", "ms": 0.1}, {"step": "cache", "ms": 0.2}, {"step": "admit", "ms": 0.4},
+              {"step": "ground", "ms": 5.4}, {"step": "cache", "ms": 5.5}, {"step": "serve", "ms": 8.0},
+              {"step": "settle", "ms": 9.0}],
 }  # fmt: skip
 SITES = [
     {"name": "cloud", "title": "Cloud", "type": "cloud", "jurisdiction": "EU", "down": False},
@@ -43,7 +44,7 @@ def workload(**more: Any) -> dict[str, Any]:
 def test_six_steps_in_order_with_the_time_each_took() -> None:
     steps = receipt.steps(CALL)
     assert [step.name for step in steps] == ["identify", "admit", "cache", "ground", "serve", "settle"]
-    assert [None if step.ms is None else round(step.ms, 3) for step in steps] == [0.1, 0.2, None, 5.0, 2.7, 1.0]
+    assert [None if step.ms is None else round(step.ms, 3) for step in steps] == [0.1, 0.2, 0.2, 5.0, 2.5, 1.0]
     assert [step.told for step in steps][3:] == ["1 passage", "llama, attempt 2", "200 + 20 tokens"]
     assert receipt.share_used(CALL) == pytest.approx(0.1)
 
@@ -54,7 +55,7 @@ def test_a_refused_call_stops_at_the_step_that_refused_it() -> None:
         "reserved_usd": "0.000000000000", "cost_usd": "0.000000000000", "steps": CALL["steps"][:2],
     }  # fmt: skip
     steps = receipt.steps(refused)
-    assert [step.reached for step in steps] == [True, True, False, False, False, False]
+    assert [step.reached for step in steps] == [True, True, True, False, False, False]
     assert steps[1].told == "refused: budget_exhausted" and steps[5].told == "nothing to settle"
     assert receipt.share_used(refused) == 0.0
 

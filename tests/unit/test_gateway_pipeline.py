@@ -159,7 +159,8 @@ async def test_a_good_call_is_reserved_settled_and_finished(rig: Rig) -> None:
     assert reservation.bound == BOUND and reservation.charges == [Charge("all", "total", BOUND)]
     assert (settlement.cost, settlement.outcome, settlement.usage.output) == (70_000_000, "ok", 7)
     assert (finish.status, finish.http_status, finish.deployment) == ("ok", 200, "one")
-    assert [name for name, _ in finish.steps] == ["identify", "admit", "ground", "serve"]
+    assert [name for name, _ in finish.steps] == ["identify", "cache", "admit", "ground", "serve", "settle"]
+    assert [at for _, at in finish.steps] == sorted(at for _, at in finish.steps)
     assert len({record.call for record in (reservation, settlement, finish)}) == 1
 
 

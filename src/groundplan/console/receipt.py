@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+_IN_TIME = ("identify", "cache", "admit", "ground", "serve")
+"""As they follow each other; a receipt shows them as they are told."""
 STEPS = ("identify", "admit", "cache", "ground", "serve", "settle")
 WHAT = {
     "identify": "whose call it is",
     "admit": "allowed, and paid for",
-    "cache": "answered before?",
+    "cache": "read, and answered before?",
     "ground": "passages they may read",
     "serve": "the model answers",
     "settle": "what it really cost",
@@ -29,19 +31,24 @@ class StepView:
 
 
 def steps(call: dict[str, Any]) -> tuple[StepView, ...]:
-    """`call` is the answer of GET /api/calls/ID, whose steps say when each ended, in ms since the call began."""
-    ended = {row["step"]: float(row["ms"]) for row in call["steps"]}
-    told = _told(call)
-    served = call["status"] != "refused"
-    views = []
+    """`call` is the answer of GET /api/calls/ID, whose steps say when each ended, in ms since the call began.
+
+    A step may end twice (an Idempotency-Key is looked for again at other workers); its parts are added.
+    """
+    took: dict[str, float] = {}
     before = 0.0
-    for name in STEPS:
-        at = ended.get(name)
-        if name == "settle" and at is None and served and call.get("duration_ms") is not None:
-            at = float(call["duration_ms"])
-        views.append(StepView(name, WHAT[name], at is not None or served, _span(before, at), told[name]))
-        before = before if at is None else at
-    return tuple(views)
+    for row in call["steps"]:
+        took[row["step"]] = took.get(row["step"], 0.0) + max(0.0, float(row["ms"]) - before)
+        before = float(row["ms"])
+    told = _told(call)
+    reached = set(took)
+    if call["status"] == "refused":
+        refusing = next((name for name in _IN_TIME if name not in took), "serve")
+        told[refusing] = f"refused: {call['error_code']}"
+        reached.add(refusing)
+    elif call["attempts"]:  # a worker that died wrote no step down, but what was sent had passed these
+        reached.update(_IN_TIME)
+    return tuple(StepView(name, WHAT[name], name in reached, took.get(name), told[name]) for name in STEPS)
 
 
 def share_used(call: dict[str, Any]) -> float:
@@ -50,18 +57,14 @@ def share_used(call: dict[str, Any]) -> float:
     return 0.0 if reserved == 0 else float(min(Decimal(1), Decimal(call["cost_usd"]) / reserved))
 
 
-def _span(before: float, at: float | None) -> float | None:
-    return None if at is None else max(0.0, at - before)
-
-
 def _told(call: dict[str, Any]) -> dict[str, str]:
     passages = len(call["passages"])
     tried = len(call["attempts"])
     refused = call["status"] == "refused"
     return {
         "identify": call["who"] or "the workload's own key",
-        "admit": f"refused: {call['error_code']}" if refused else f"blueprint {call['blueprint']}",
-        "cache": "not asked" if call["cache"] in ("none", "") else call["cache"],
+        "admit": f"blueprint {call['blueprint']}",
+        "cache": "no" if call["cache"] in ("none", "") else call["cache"],
         "ground": f"{passages} passage{'' if passages == 1 else 's'}" if passages else "no sources",
         "serve": _served(call, tried),
         "settle": "nothing to settle" if refused else f"{call['prompt_tokens']} + {call['completion_tokens']} tokens",

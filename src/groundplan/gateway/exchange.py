@@ -84,6 +84,7 @@ class Exchange:
         "request",
         "reserved",
         "response",
+        "served",
         "started",
         "status",
         "steps",
@@ -100,6 +101,8 @@ class Exchange:
         self.endpoint = interface.name
         self.started = time.perf_counter_ns()
         self.first_byte = 0
+        self.served = 0
+        """When the newest attempt ended; 0 before."""
         self.steps: list[tuple[str, int]] = []
         self.catalog: Catalog | None = None
         self.policy: Policy | None = None

@@ -166,6 +166,7 @@ async def run(gateway: Gateway, exchange: Exchange) -> None:
     steps.append(("identify", (clock() - exchange.started) // 1000))
     exchange.ask = exchange.interface.read(exchange.request)
     kept = await cache.replay(gateway, exchange)
+    steps.append(("cache", (clock() - exchange.started) // 1000))
     if kept is not None:
         _replay(gateway, exchange, kept)
         return
@@ -174,6 +175,8 @@ async def run(gateway: Gateway, exchange: Exchange) -> None:
     await ground(gateway, exchange)
     steps.append(("ground", (clock() - exchange.started) // 1000))
     kept = await cache.elsewhere(gateway, exchange)
+    if exchange.idempotency is not None:
+        steps.append(("cache", (clock() - exchange.started) // 1000))
     if kept is not None:
         _replay(gateway, exchange, kept)
         return

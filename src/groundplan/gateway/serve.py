@@ -226,7 +226,6 @@ async def refused_upstream(gateway: Gateway, exchange: Exchange, status: int, da
 
 async def _deliver(gateway: Gateway, exchange: Exchange, outcome: str, status: int, data: bytes, code: str) -> None:
     exchange.first_byte = time.perf_counter_ns()
-    exchange.steps.append(("serve", (exchange.first_byte - exchange.started) // 1000))
     sequence = settle.finish(gateway, exchange, outcome, status, code)
     lines = headers(exchange, cost=True)
     if sequence is not None and (pending := gateway.journal.durable(sequence)) is not None:

@@ -61,6 +61,7 @@ def attempt(
         )
     )
     exchange.attempt_started = 0
+    exchange.served = time.perf_counter_ns()
     exchange.cost, exchange.usage = exchange.cost + cost, usage
     exchange.estimated |= estimated
     gateway.attempts[deployment.name, outcome] += 1
@@ -83,6 +84,13 @@ def estimate(exchange: Exchange) -> tuple[Usage, int]:
     return usage, min(bound, cost)
 
 
+def _end_steps(exchange: Exchange) -> None:
+    """The last two steps: serving ended with the newest attempt, and settling it ends here."""
+    if exchange.served:
+        exchange.steps.append(("serve", (exchange.served - exchange.started) // 1000))
+    exchange.steps.append(("settle", (time.perf_counter_ns() - exchange.started) // 1000))
+
+
 def finish(gateway: Gateway, exchange: Exchange, status: str, http_status: int, code: str = "") -> int | None:
     """Write the end of the call; returns its sequence, or None where a refused call could not be written."""
     if exchange.finished:
@@ -93,6 +101,8 @@ def finish(gateway: Gateway, exchange: Exchange, status: str, http_status: int, 
         gateway.slices.settle(exchange.token, 0)
         exchange.token = None
     now = time.perf_counter_ns()
+    if status != "refused":
+        _end_steps(exchange)
     record = Finish(
         call=exchange.call.bytes,
         at=wall_ms(gateway),

@@ -82,7 +82,6 @@ async def _break_off(gateway: Gateway, exchange: Exchange, relay: Relay, reason:
 
 async def _last(gateway: Gateway, exchange: Exchange, outcome: str, last: bytes, code: str) -> None:
     now = time.perf_counter_ns()
-    exchange.steps.append(("serve", (now - exchange.started) // 1000))
     exchange.first_byte = exchange.first_byte or now
     sequence = settle.finish(gateway, exchange, outcome, 200, code)
     if sequence is not None and (pending := gateway.journal.durable(sequence)) is not None:

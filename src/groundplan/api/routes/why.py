@@ -93,4 +93,3 @@ def _receipt(conn: Connection[Any], call_id: UUID) -> dict[str, Any] | None:
         return queries.receipt(conn, call_id)
     except NotFound:
         return None
-
