@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,16 +11,18 @@ from decimal import Decimal
 from pathlib import Path
 from uuid import UUID
 
+import msgspec
 import psycopg
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from groundplan.blueprint.model import Budget
 from groundplan.core.ids import new_id
 from groundplan.gateway.journal import Journal
-from groundplan.gateway.lease_store import LeaseClient, grant_size, has_ended
+from groundplan.gateway.lease_store import LeaseClient
 from groundplan.gateway.leases import Slices
+from groundplan.gateway.periods import has_ended
 from groundplan.ledger.model import Charge
 from groundplan.testing.database import Database
 
@@ -187,6 +189,7 @@ async def test_without_a_database_the_answer_comes_in_time(database: Database, t
     await journal.close()
 
 
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     need=st.integers(1, 100),
     more=st.integers(0, 300),
@@ -194,12 +197,70 @@ async def test_without_a_database_the_answer_comes_in_time(database: Database, t
     headroom=st.integers(0, 300),
     contested=st.booleans(),
 )
-def test_a_grant_helps_or_is_nothing(need: int, more: int, rest: int, headroom: int, contested: bool) -> None:
-    size = grant_size(need, need + more, rest, headroom, contested)
+def test_a_grant_helps_or_is_nothing(
+    database: Database, need: int, more: int, rest: int, headroom: int, contested: bool
+) -> None:
+    with psycopg.connect(database.urls["gateway"]) as conn:
+        row = conn.execute(
+            "SELECT grant_size(%s, %s, %s, %s, %s, 0)", (need, need + more, rest, headroom, contested)
+        ).fetchone()
+    assert row is not None
+    size = int(row[0])
     assert size == 0 if rest < need else need <= size <= rest
     assert size <= need + more + max(rest, 0) // 8
     if contested:
         assert size <= need + more
+
+
+async def test_callers_of_an_empty_budget_are_refused_at_once_until_there_is_room(
+    database: Database, tmp_path: Path
+) -> None:
+    loop, budget = asyncio.get_running_loop(), budget_of(2 * COST)
+    async with worker(database, tmp_path) as one, worker(database, tmp_path) as two:
+        held = asyncio.create_task(two.call(budget, 2 * COST, COST, 1.0))
+        await until(lambda: two.slices.open_count == 1)
+        assert not await one.call(budget, COST, COST)  # waits for the whole time
+        began = loop.time()
+        assert not any([await one.call(budget, COST, COST) for _ in range(50)])
+        assert loop.time() - began < 0.2
+        assert await held  # gives half of it back, which is heard of
+        assert await within(1.0, lambda: one.call(budget, COST, COST))
+        assert not await one.call(budget, COST, COST)
+    assert granted(database, "assistant") == 2 * COST
+
+
+async def test_a_raised_limit_is_served_at_once_and_an_older_blueprint_does_not_lower_it(
+    database: Database, tmp_path: Path
+) -> None:
+    low, high = budget_of(COST), budget_of(2 * COST)
+    token = (new_id().bytes, 0)
+    async with worker(database, tmp_path) as one, worker(database, tmp_path) as two:
+        charges = [Charge("assistant", MONTH, COST)]
+        assert await one.leases.acquire(token, charges, {"assistant": low}, 1) is None
+        assert await one.leases.acquire((new_id().bytes, 0), charges, {"assistant": low}, 1) == "assistant"
+        assert await one.leases.acquire((new_id().bytes, 0), charges, {"assistant": high}, 2) is None
+        assert await two.leases.acquire((new_id().bytes, 0), charges, {"assistant": low}, 1) == "assistant"
+        with psycopg.connect(database.urls["owner"]) as conn:
+            row = conn.execute("SELECT limit_usd, blueprint FROM budget_period").fetchone()
+        assert row == (Decimal(2 * COST).scaleb(-12), 2)
+
+
+async def test_a_soft_budget_refuses_nothing_and_counts_everything(database: Database, tmp_path: Path) -> None:
+    soft = msgspec.structs.replace(budget_of(3 * COST), hard=False)
+    async with worker(database, tmp_path) as one:
+        assert all([await one.call(soft, COST, COST) for _ in range(10)])
+        await until(lambda: one.slices.available("assistant", MONTH) >= 0)
+        assert one.slices.spent("assistant", MONTH) == 10 * COST
+    assert granted(database, "assistant") == 10 * COST
+
+
+async def within(seconds: float, call: Callable[[], Awaitable[bool]]) -> bool:
+    end = asyncio.get_running_loop().time() + seconds
+    while asyncio.get_running_loop().time() < end:
+        if await call():
+            return True
+        await asyncio.sleep(0.01)
+    return False
 
 
 @pytest.mark.parametrize(
@@ -213,6 +274,11 @@ def test_a_grant_helps_or_is_nothing(need: int, more: int, rest: int, headroom: 
         ("2025", True),
         ("2026", False),
         ("total", False),
+        ("now", False),
+        ("2026-11-24T23:59", True),
+        ("2026-11-16..2026-11-23", True),
+        ("2026-11-18..2026-11-25", True),
+        ("2026-11-25..2026-12-02", False),
     ],
 )
 def test_periods_end(period: str, ended: bool) -> None:

@@ -66,7 +66,13 @@ class Closed:
 
     asked: list[str] = field(default_factory=list)
 
-    async def acquire(self, token: tuple[bytes, int], charges: Sequence[Charge], budgets: Any) -> str | None:  # noqa: ARG002
+    async def acquire(
+        self,
+        token: tuple[bytes, int],
+        charges: Sequence[Charge],
+        declared: Any,
+        blueprint: int = 0,  # noqa: ARG002
+    ) -> str | None:
         self.asked.append(charges[0].budget)
         await asyncio.sleep(0)
         return charges[0].budget

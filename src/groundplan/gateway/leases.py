@@ -1,25 +1,57 @@
-"""The budget slices that one gateway worker holds, and what is reserved from them. Pure: no input or output, no clock.
+"""The slices of budgets and limits that one gateway worker holds, and what is reserved from them. Pure: no input or
+output, no clock.
 
-For each (budget, period): granted = available + reserved + spent + released. Amounts are picodollars. `available` goes
-below zero only where a provider billed more than the bound it was given; what is then owed comes out of the next grant.
-Where grants come from and how a crash is recovered are elsewhere (`lease_store`, `recovery`).
+For each (name, period): granted = available + reserved + spent + released. Amounts are picodollars for budgets, and
+requests, tokens or calls for quotas. `available` goes below zero only where a provider billed more than the bound it
+was given, or a budget is not hard; what is then owed comes out of the next grant. Where grants come from and how a
+crash is recovered are elsewhere (`lease_store`, `recovery`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 
 from groundplan.core.errors import Conflict
+from groundplan.gateway import periods
 from groundplan.ledger.model import Charge
 
 Token = tuple[bytes, int]
 """(call, attempt)"""
 Key = tuple[str, str]
-"""(budget, period)"""
+"""(budget or quota, period)"""
+
+REQUESTS, TOKENS, CONCURRENT = "requests", "tokens", "concurrent"
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """One number of a declared limit, for those whom it covers together: at most `limit` a `period`."""
+
+    name: str
+    """TYPE/LIMIT, with /PERSON where each user has one of their own; no budget's name has a slash after its type"""
+    type: str
+    """requests | tokens | concurrent"""
+    limit: int
+    period: str
+    """minute | hour | day | week | month | quarter | year, now for concurrent calls"""
+    declared: str
+    """Name of the limit."""
+    covers: str
+
+    def ends(self, span: str) -> datetime | str:
+        """When a span of it is over, as PostgreSQL takes it."""
+        return periods.ends(span) or "infinity"
+
+
+def is_quota(name: str) -> bool:
+    """Whether a slice of this name counts something else than money."""
+    return name.startswith(("requests/", "tokens/", "concurrent/"))
 
 
 class Slices:
-    """What this worker may still spend, by budget and period."""
+    """What this worker may still use, by name and period."""
 
     __slots__ = ("_available", "_open", "_released", "_spent", "on_freed")
 
@@ -45,8 +77,9 @@ class Slices:
         """What can be reserved now."""
         return self._available.get((budget, period), 0)
 
-    def reserve(self, token: Token, charges: Sequence[Charge]) -> str | None:
-        """Take every charge or none. None when taken, else the name of the first budget that is short.
+    def reserve(self, token: Token, charges: Sequence[Charge], soft: Collection[str] = ()) -> str | None:
+        """Take every charge or none. None when taken, else the name of the first that is short; those named in `soft`
+        never are.
 
         Raises `Conflict` when the token already holds a reservation.
         """
@@ -58,7 +91,7 @@ class Slices:
         for taken, charge in enumerate(charges):
             key = (charge.budget, charge.period)
             left = available.get(key, 0) - charge.amount
-            if left < 0:
+            if left < 0 and charge.budget not in soft:
                 for earlier in charges[:taken]:
                     available[earlier.budget, earlier.period] += earlier.amount
                 return charge.budget
@@ -85,6 +118,24 @@ class Slices:
             spent[key] = spent.get(key, 0) + cost
             if self.on_freed is not None and charge.amount > cost:
                 self.on_freed(key)
+
+    def settle_each(self, token: Token, used: Sequence[int]) -> None:
+        """As `settle`, with what each charge of the reservation turned out to be, in its order."""
+        available, spent = self._available, self._spent
+        for charge, amount in zip(self._take(token), used, strict=True):
+            key = (charge.budget, charge.period)
+            available[key] = available.get(key, 0) + charge.amount - amount
+            spent[key] = spent.get(key, 0) + amount
+            if self.on_freed is not None and charge.amount > amount:
+                self.on_freed(key)
+
+    def forget(self, budget: str, period: str) -> bool:
+        """Drop all that is known of a period that has ended; False while something of it is reserved."""
+        if self.reserved(budget, period):
+            return False
+        for book in (self._available, self._spent, self._released):
+            book.pop((budget, period), None)
+        return True
 
     def release(self, budget: str, period: str, keep: int = 0) -> int:
         """Take what is idle beyond `keep` out of the slice and return it; 0 when there is nothing."""

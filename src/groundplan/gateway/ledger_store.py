@@ -15,7 +15,7 @@ import msgspec
 from psycopg import Connection
 
 from groundplan.core.money import from_decimal, to_decimal
-from groundplan.gateway.lease_store import GIVE_BACK, LOCK_PERIOD, MOVE, SHRINK_SLICE
+from groundplan.gateway.grant_store import GIVE_BACK, LOCK_PERIOD, MOVE, SHRINK_SLICE
 from groundplan.gateway.recovery import unspent
 from groundplan.ledger.model import Release
 
@@ -182,6 +182,7 @@ def return_unspent(conn: Conn, epoch: UUID, *, write_off: bool) -> int:
             "UPDATE budget_slice SET closed = true WHERE epoch = %s AND budget = %s AND period = %s", (epoch, *key)
         )
         returned += back
+    conn.execute("SELECT close_limits(%s)", (epoch,))
     return returned
 
 

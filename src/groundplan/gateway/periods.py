@@ -1,0 +1,134 @@
+"""Calendar periods of budgets and limits: their key, when they end, and that in words. Pure; times are aware.
+
+A key names one period for good: `2026-11-25T14:33`, `2026-11-25T14`, `2026-11-25`, `2026-11`, `2026`, `total`, or
+`now` for what is in flight. A period that is not one of UTC's own calendar has its first moment and the one after its
+last: `2026-11-23..2026-11-30`, with a time where that is not midnight UTC.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+LENGTHS = {"minute": 16, "hour": 13, "day": 10, "month": 7, "year": 4}
+"""Characters of an ISO time that name each of UTC's own periods."""
+ENDLESS = ("total", "now")
+WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+_CACHED = 1000
+
+Spec = tuple[str, str, str]
+"""(period, starts, timezone) as a budget declares them"""
+_current: dict[Spec, tuple[str, float]] = {}
+
+
+def current(period: str, starts: str, timezone: str, now: float) -> str:
+    """The key of the period that `now` (seconds since the epoch) is in; remembered until that ends."""
+    spec = (period, starts, timezone)
+    known = _current.get(spec)
+    if known is not None and now < known[1]:
+        start = begins(known[0])
+        if start is None or start.timestamp() <= now:
+            return known[0]
+    key = key_at(period, starts, timezone, datetime.fromtimestamp(now, UTC))
+    end = ends(key)
+    if len(_current) >= _CACHED:
+        _current.clear()
+    _current[spec] = (key, float("inf") if end is None else end.timestamp())
+    return key
+
+
+def key_at(period: str, starts: str, timezone: str, at: datetime) -> str:
+    """The key of the period that `at` is in.
+
+    `starts`: empty, a weekday for a week, a day of the month for a month, MM-DD for a quarter or year.
+    """
+    if period in ENDLESS:
+        return period
+    if timezone == "UTC" and not starts and period in LENGTHS:
+        return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M")[: LENGTHS[period]]
+    if period in ("minute", "hour"):
+        return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M")[: LENGTHS[period]]
+    zone = ZoneInfo(timezone)
+    first = _first_day(period, starts, at.astimezone(zone).date())
+    after = _next_first(period, first)
+    return f"{_moment(first, zone)}..{_moment(after, zone)}"
+
+
+def begins(key: str) -> datetime | None:
+    """The first moment of the period; None for what has none."""
+    if key in ENDLESS:
+        return None
+    text = key.partition("..")[0]
+    if len(text) == 4:
+        text += "-01"
+    if len(text) == 7:
+        text += "-01"
+    if len(text) == 13:
+        text += ":00"
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+def ends(key: str) -> datetime | None:
+    """The first moment after the period; None for what does not end."""
+    if key in ENDLESS:
+        return None
+    end = key.partition("..")[2]
+    if end:
+        return begins(end)
+    start = begins(key)
+    assert start is not None
+    if len(key) in (16, 13, 10):
+        return start + {16: timedelta(minutes=1), 13: timedelta(hours=1), 10: timedelta(days=1)}[len(key)]
+    months = 1 if len(key) == 7 else 12
+    return start.replace(year=start.year + (start.month - 1 + months) // 12, month=(start.month - 1 + months) % 12 + 1)
+
+
+def has_ended(key: str, now: str) -> bool:
+    """Whether a period is over at `now`, an ISO time in UTC or its beginning (`2026-11-25`)."""
+    if key in ENDLESS:
+        return False
+    end = key.partition("..")[2]
+    return end <= now if end else key < now[: len(key)]
+
+
+def end_text(key: str) -> str:
+    """When a period is over, for a hint."""
+    end = ends(key)
+    if end is None:
+        return "no set time: it does not renew" if key == "total" else "the end of another call"
+    return f"{end:%Y-%m-%d %H:%M} UTC" if (end.hour, end.minute) != (0, 0) else f"{end:%Y-%m-%d} UTC"
+
+
+def _moment(day: date, zone: ZoneInfo) -> str:
+    at = datetime(day.year, day.month, day.day, tzinfo=zone).astimezone(UTC)
+    return f"{at:%Y-%m-%d}" if (at.hour, at.minute) == (0, 0) else f"{at:%Y-%m-%dT%H:%M}"
+
+
+def _first_day(period: str, starts: str, day: date) -> date:
+    if period == "day":
+        return day
+    if period == "week":
+        return day - timedelta(days=(day.weekday() - WEEKDAYS.index(starts or "monday")) % 7)
+    if period == "month":
+        first = day.replace(day=int(starts or "1"))
+        return first if first <= day else _months_later(first, -1)
+    month, number = (int(part) for part in (starts or "01-01").split("-"))
+    step = 3 if period == "quarter" else 12
+    first = date(day.year, month, number)
+    while first > day:
+        first = _months_later(first, -step)
+    while (after := _months_later(first, step)) <= day:
+        first = after
+    return first
+
+
+def _next_first(period: str, first: date) -> date:
+    if period in ("day", "week"):
+        return first + timedelta(days=1 if period == "day" else 7)
+    return _months_later(first, {"month": 1, "quarter": 3, "year": 12}[period])
+
+
+def _months_later(day: date, months: int) -> date:
+    """The same day of another month; `starts` allows only days that every month has."""
+    index = day.year * 12 + day.month - 1 + months
+    return day.replace(year=index // 12, month=index % 12 + 1)
