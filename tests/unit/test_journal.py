@@ -30,7 +30,7 @@ def reservation(call: bytes, attempt: int = 0) -> Reservation:
 
 
 def settlement(call: bytes, attempt: int = 0) -> Settlement:
-    return Settlement(call, attempt, 2, 7, "ok", 200, Usage(input=3, output=4), False, [], 5)
+    return Settlement(call, attempt, 2, 7, "ok", 200, Usage(input=3, output=4), False, [], 5, 6, 7, 8)
 
 
 def finish(call: bytes, sources: list[tuple[str, str, int, int]] | None = None) -> Finish:

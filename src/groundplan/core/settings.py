@@ -33,6 +33,13 @@ class Settings:
     """Bearer token for the control API; None means HOME/operator.token. GROUNDPLAN_TOKEN."""
     models: Path
     """Where downloaded model files are kept, shared by all HOMEs of a user. GROUNDPLAN_MODELS."""
+    metrics_token: str | None = None
+    """Secret reference of a token that may read /metrics from elsewhere. GROUNDPLAN_METRICS_TOKEN."""
+    otlp_url: str | None = None
+    """Where traces go as OTLP over HTTP, such as `http://collector:4318/v1/traces`; None: nowhere.
+    GROUNDPLAN_OTLP_URL."""
+    otlp_headers: str | None = None
+    """Secret reference of header lines (`name: value`) for it. GROUNDPLAN_OTLP_HEADERS."""
 
 
 def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
@@ -47,6 +54,9 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         url=env.get("GROUNDPLAN_URL") or None,
         token=env.get("GROUNDPLAN_TOKEN") or None,
         models=Path(env.get("GROUNDPLAN_MODELS") or cache / "groundplan" / "models").absolute(),
+        metrics_token=env.get("GROUNDPLAN_METRICS_TOKEN") or None,
+        otlp_url=env.get("GROUNDPLAN_OTLP_URL") or None,
+        otlp_headers=env.get("GROUNDPLAN_OTLP_HEADERS") or None,
     )
 
 

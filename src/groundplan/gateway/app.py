@@ -34,7 +34,9 @@ from groundplan.gateway.journal import Journal
 from groundplan.gateway.lease_store import LeaseClient
 from groundplan.gateway.leases import Slices
 from groundplan.gateway.live import LiveView
+from groundplan.gateway.metrics import families
 from groundplan.gateway.pipeline import Pipeline
+from groundplan.gateway.scrape import Scrapes
 from groundplan.gateway.server import Server
 from groundplan.gateway.sharing import AnswerDesk
 from groundplan.gateway.targets import Targets
@@ -58,6 +60,7 @@ async def serve(home: Home, listening: socket.socket, slot: int) -> int:
     answers = Answers(home.journal, epoch, clock.now().timestamp())
     desk = AnswerDesk(answers)
     await desk.open()
+    scrapes = Scrapes(home, slot, load_settings().metrics_token)
     gateway = Gateway(
         epoch=epoch,
         loop=loop,
@@ -68,7 +71,9 @@ async def serve(home: Home, listening: socket.socket, slot: int) -> int:
         live=live,
         targets=Targets(home, loop),
         answers=answers,
+        scrapes=scrapes,
     )
+    await scrapes.open(lambda: families(gateway))
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
@@ -90,6 +95,7 @@ async def serve(home: Home, listening: socket.socket, slot: int) -> int:
     following.cancel()
     await asyncio.wait([following])
     await desk.close()
+    await scrapes.close()
     await facts.close()
     await leases.close()
     await journal.close()

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
 
 from groundplan.blueprint.model import Budget
@@ -15,9 +14,13 @@ from groundplan.gateway.health import Health
 from groundplan.gateway.idempotency import Answers
 from groundplan.gateway.journal import Journal
 from groundplan.gateway.leases import Slices
+from groundplan.gateway.meters import Meters
 from groundplan.gateway.snapshot import Catalog, Policy
 from groundplan.gateway.targets import Targets
 from groundplan.ledger.model import Charge
+
+if TYPE_CHECKING:
+    from groundplan.gateway.scrape import Scrapes
 
 
 class Lender(Protocol):
@@ -70,9 +73,9 @@ class Gateway:
     targets: Targets
     answers: Answers
     health: Health = field(default_factory=Health)
-    statuses: Counter[int] = field(default_factory=Counter)
-    attempts: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """by (deployment, outcome)"""
+    meters: Meters = field(default_factory=Meters)
+    scrapes: Scrapes | None = None
+    """Of a worker that has siblings."""
     running: int = 0
     """Calls that were admitted and are not finished."""
     ready: bool = False

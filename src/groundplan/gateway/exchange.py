@@ -19,6 +19,7 @@ from groundplan.ledger.model import Charge, Usage
 if TYPE_CHECKING:
     from groundplan.gateway.interface import Interface
     from groundplan.gateway.server import Request, Response
+    from groundplan.gateway.trace import Trace
 
 
 class Passage(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +56,8 @@ class Exchange:
     __slots__ = (
         "ask",
         "attempt",
+        "attempt_answered",
+        "attempt_connected",
         "attempt_sent",
         "attempt_started",
         "bounds",
@@ -89,6 +92,7 @@ class Exchange:
         "status",
         "steps",
         "token",
+        "trace",
         "usage",
         "workload",
     )  # fmt: skip
@@ -100,6 +104,8 @@ class Exchange:
         self.interface = interface
         self.endpoint = interface.name
         self.started = time.perf_counter_ns()
+        self.trace: Trace | None = None
+        """Of the caller, where it sent one."""
         self.first_byte = 0
         self.served = 0
         """When the newest attempt ended; 0 before."""
@@ -123,6 +129,10 @@ class Exchange:
         self.attempt_started = 0
         """0: no attempt is open."""
         self.attempt_sent = False
+        self.attempt_connected = 0
+        """When a new connection stood; 0: none was made."""
+        self.attempt_answered = 0
+        """When the head of the upstream's answer was there; 0: not yet."""
         self.output_bytes = 0
         self.deployment: Deployment | None = None
         self.passages: list[Passage] = []

@@ -48,6 +48,10 @@ class Health:
         if failures >= FAILURES:
             self._until[name] = now + min(LONGEST_SECONDS, 1.0 * 2 ** min(8, failures - FAILURES))
 
+    def states(self, now: float) -> dict[str, str]:
+        """`open` (asked last) or `half_open` (to be tried by one call) of the deployments that are not `closed`."""
+        return {name: "open" if until > now else "half_open" for name, until in self._until.items()}
+
     def succeeded(self, name: str) -> None:
         if self._failures:
             self._failures.pop(name, None)

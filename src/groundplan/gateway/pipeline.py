@@ -16,7 +16,7 @@ import msgspec
 
 from groundplan.core.errors import Denied, GroundplanError, Invalid, NotFound, Unavailable
 from groundplan.core.ids import new_id
-from groundplan.gateway import admit, answers, cache, settle
+from groundplan.gateway import admit, answers, cache, settle, trace
 from groundplan.gateway.chat import CHAT
 from groundplan.gateway.context import Gateway
 from groundplan.gateway.embeddings import EMBEDDINGS
@@ -26,7 +26,7 @@ from groundplan.gateway.ground import ground
 from groundplan.gateway.idempotency import Kept
 from groundplan.gateway.identify import find_key, identify
 from groundplan.gateway.interface import Interface
-from groundplan.gateway.metrics import render
+from groundplan.gateway.scrape import scrape
 from groundplan.gateway.serve import reserve, serve
 from groundplan.gateway.server import Request, Response
 from groundplan.gateway.snapshot import Catalog, Policy
@@ -35,7 +35,6 @@ from groundplan.gateway.stream import EVENT_STREAM
 _log = logging.getLogger(__name__)
 _INTERFACES: dict[bytes, Interface] = {b"/v1/chat/completions": CHAT, b"/v1/embeddings": EMBEDDINGS}
 """Every API surface by its path."""
-_TEXT = b"content-type: text/plain; version=0.0.4; charset=utf-8\r\n"
 _JSON = b"content-type: application/json\r\n"
 CLIENT_GONE = 499
 """HTTP status in the ledger of a call whose client went away; never sent."""
@@ -53,6 +52,8 @@ class Pipeline:
         interface = _INTERFACES.get(path)
         if interface is None and self._facts is not None and path.startswith(b"/api/"):
             await self._facts.handle(path, request, response)
+        elif interface is None and path == b"/metrics":
+            await scrape(self._gateway, request, response)
         elif interface is None:
             self._other(path, request, response)
         elif request.method != b"POST":
@@ -96,20 +97,17 @@ class Pipeline:
             outcome = "failed" if exchange.attempt >= 0 else "refused"
             settle.finish(gateway, exchange, outcome, error.status, error.code)
         else:
-            gateway.statuses[error.status] += 1
+            gateway.meters.call((exchange.endpoint, "", "", "refused", error.status), "none", 0, 0)
         if exchange.response.started:
             return  # unfinished: the server cuts the connection
         status, data, lines = exchange.interface.of_error(error, str(exchange.call))
         exchange.response.send(status, data, lines)
 
     def _other(self, path: bytes, request: Request, response: Response) -> None:
-        gateway = self._gateway
         if path == b"/livez":
             response.send(200, b'{"live":true}')
         elif path == b"/readyz":
             self._readiness(response)
-        elif path == b"/metrics":
-            response.send(200, render(gateway), content_type=_TEXT)
         elif path == b"/v1/models" or path.startswith(b"/v1/models/"):
             try:
                 self._models(path, request, response)
@@ -162,6 +160,8 @@ async def run(gateway: Gateway, exchange: Exchange) -> None:
     if catalog is None:
         raise Unavailable("no blueprint is loaded yet", code="not_ready", hint="Wait for /readyz.", retry_after=1.0)
     exchange.catalog = catalog
+    if (traced := exchange.request.headers.get(b"traceparent")) is not None:
+        exchange.trace = trace.read(traced, exchange.request.headers.get(b"tracestate"))
     identify(exchange, gateway.live.policy, gateway.clock.now().timestamp())
     steps.append(("identify", (clock() - exchange.started) // 1000))
     exchange.ask = exchange.interface.read(exchange.request)

@@ -134,6 +134,7 @@ async def _begin(gateway: Gateway, exchange: Exchange, deployment: Deployment, w
     exchange.attempt = number
     exchange.attempt_started = time.perf_counter_ns()
     exchange.attempt_sent = False
+    exchange.attempt_connected = exchange.attempt_answered = 0
     exchange.output_bytes = 0
     return sequence
 
@@ -156,6 +157,7 @@ async def _attempt(
         pooled = connection is not None
         if connection is None:
             connection = await target.pool.connect(_within(gateway, deadline, deployment.connect_ms))
+            exchange.attempt_connected = time.perf_counter_ns()
         _send(exchange, deployment, codec, target, connection)
         if exchange.ask is not None and exchange.ask.stream:
             await _streamed(gateway, exchange, deployment, connection, sequence, deadline)
@@ -189,7 +191,8 @@ def _send(
     data = codec.forward(ask, deployment, output_cap(exchange, deployment), system)
     name = b"%b-%d" % (str(exchange.call).encode("ascii"), exchange.attempt)
     accept = b"text/event-stream" if ask.stream else b"application/json"
-    head_and_body = target.request(codec.path(deployment), data, name, accept)
+    lines = b"" if exchange.trace is None else exchange.trace.upstream(exchange.call, exchange.attempt)
+    head_and_body = target.request(codec.path(deployment), data, name, accept, lines)
     exchange.attempt_sent = True
     connection.send(head_and_body)
 
@@ -199,6 +202,7 @@ async def _whole(
 ) -> None:
     """A JSON answer: read, priced, settled and durable before the client gets any of it."""
     status = await connection.head(_within(gateway, deadline, deployment.first_token_ms + deployment.idle_ms))
+    exchange.attempt_answered = time.perf_counter_ns()
     data = await connection.body(_within(gateway, deadline, deployment.idle_ms))
     if status != 200:
         await refused_upstream(gateway, exchange, status, data)
@@ -244,6 +248,7 @@ async def _streamed(
     deadline: float,
 ) -> None:
     status = await connection.head(_within(gateway, deadline, deployment.first_token_ms))
+    exchange.attempt_answered = time.perf_counter_ns()
     if status != 200:
         await refused_upstream(gateway, exchange, status, await connection.body(deployment.idle_ms / 1000))
         return
@@ -252,7 +257,10 @@ async def _streamed(
     if exchange.ask is None:
         raise AssertionError("not admitted")
     relay = exchange.interface.codec(deployment).relay(exchange.ask)
+    gateway.meters.streams += 1
     try:
         await stream(gateway, exchange, deployment, connection, sequence, relay)
     except StreamBroken as broken:
         raise AttemptFailed(str(broken), billed=True, status=status) from broken
+    finally:
+        gateway.meters.streams -= 1

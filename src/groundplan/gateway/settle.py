@@ -46,6 +46,8 @@ def attempt(
         cost = meter.cost(usage, deployment.rates)
         if cost > bound:
             flags.append("over_bound")
+    now, began = time.perf_counter_ns(), exchange.attempt_started
+    duration_us, started_us = (now - began) // 1000, (began - exchange.started) // 1000
     sequence = gateway.journal.settle(
         Settlement(
             call=exchange.call.bytes,
@@ -57,14 +59,18 @@ def attempt(
             usage=usage,
             estimated=estimated,
             flags=flags,
-            duration_us=(time.perf_counter_ns() - exchange.attempt_started) // 1000,
+            duration_us=duration_us,
+            started_us=started_us,
+            connect_us=(exchange.attempt_connected - began) // 1000 if exchange.attempt_connected else 0,
+            first_byte_us=(exchange.attempt_answered - began) // 1000 if exchange.attempt_answered else 0,
         )
     )
     exchange.attempt_started = 0
     exchange.served = time.perf_counter_ns()
     exchange.cost, exchange.usage = exchange.cost + cost, usage
     exchange.estimated |= estimated
-    gateway.attempts[deployment.name, outcome] += 1
+    labels = (exchange.workload.name if exchange.workload else "", deployment.name, outcome)
+    gateway.meters.attempt(labels, usage, cost, duration_us, 0 if exchange.attempt else started_us, estimated)
     if not keep_reservation:
         gateway.slices.settle(exchange.token, cost)
         exchange.token = None
@@ -100,7 +106,8 @@ def finish(gateway: Gateway, exchange: Exchange, status: str, http_status: int, 
     if exchange.token is not None:
         gateway.slices.settle(exchange.token, 0)
         exchange.token = None
-    now = time.perf_counter_ns()
+    duration_us = (time.perf_counter_ns() - exchange.started) // 1000
+    first_us = (exchange.first_byte - exchange.started) // 1000 if exchange.first_byte else 0
     if status != "refused":
         _end_steps(exchange)
     record = Finish(
@@ -116,13 +123,15 @@ def finish(gateway: Gateway, exchange: Exchange, status: str, http_status: int, 
         deployment=exchange.deployment.name if exchange.deployment else "",
         cache=exchange.cache,
         blueprint=exchange.catalog.number if exchange.catalog else 0,
-        duration_us=(now - exchange.started) // 1000,
-        first_byte_us=(exchange.first_byte - exchange.started) // 1000 if exchange.first_byte else 0,
+        duration_us=duration_us,
+        first_byte_us=first_us,
         steps=exchange.steps,
         sources=[(p.document, p.path, p.start_line, p.end_line) for p in exchange.passages],
         demo=exchange.catalog.blueprint.demo if exchange.catalog else False,
+        trace=exchange.trace.parent if exchange.trace is not None else "",
     )
-    gateway.statuses[http_status] += 1
+    labels = (exchange.endpoint, record.workload, record.deployment, status, http_status)
+    gateway.meters.call(labels, exchange.cache, duration_us, first_us)
     try:
         return gateway.journal.finish(record, urgent=exchange.attempt >= 0)
     except Unavailable:

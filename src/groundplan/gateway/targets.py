@@ -27,12 +27,12 @@ class Target:
     authorization: bytes
     until: float
 
-    def request(self, path: bytes, body: bytes, name: bytes, accept: bytes) -> bytes:
-        """A whole POST request; `name` is its x-request-id."""
+    def request(self, path: bytes, body: bytes, name: bytes, accept: bytes, lines: bytes = b"") -> bytes:
+        """A whole POST request; `name` is its x-request-id, `lines` are further complete header lines."""
         return (
             b"POST %b%b HTTP/1.1\r\nhost: %b\r\n%buser-agent: groundplan\r\ncontent-type: application/json\r\n"
-            b"accept: %b\r\nx-request-id: %b\r\ncontent-length: %d\r\n\r\n%b"
-        ) % (self.pool.prefix, path, self.host, self.authorization, accept, name, len(body), body)
+            b"accept: %b\r\nx-request-id: %b\r\n%bcontent-length: %d\r\n\r\n%b"
+        ) % (self.pool.prefix, path, self.host, self.authorization, accept, name, lines, len(body), body)
 
 
 class Targets:

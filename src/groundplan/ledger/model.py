@@ -65,6 +65,12 @@ class Settlement(msgspec.Struct, frozen=True, array_like=True):
     estimated: bool
     flags: list[str]
     duration_us: int
+    started_us: int = 0
+    """When the attempt began, since the call did."""
+    connect_us: int = 0
+    """Until a new connection stood, since the attempt began; 0: an open one was used, or none came about."""
+    first_byte_us: int = 0
+    """Until the head of the upstream's answer, since the attempt began; 0: none came."""
 
 
 class Finish(msgspec.Struct, frozen=True, array_like=True):
@@ -90,6 +96,8 @@ class Finish(msgspec.Struct, frozen=True, array_like=True):
     sources: list[tuple[str, str, int, int]]
     """(document id, path, first line, last line) of each passage that was given to the model"""
     demo: bool = False
+    trace: str = ""
+    """`traceparent` of the caller (W3C), where it sent a well-formed one"""
 
 
 class Release(msgspec.Struct, frozen=True, array_like=True):

@@ -1,0 +1,61 @@
+"""W3C trace context: what a caller sends, and what goes on to the upstream. Pure.
+
+Ids of our own spans follow from the call's, so that whoever reads the journal later finds the same ones. Spans are made
+elsewhere (`spans`), and nothing is sampled here.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from hashlib import blake2b
+from uuid import UUID
+
+STATE_LIMIT = 512
+"""Longest `tracestate` that is passed on, in bytes."""
+_PARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+_STATE = re.compile(rb"[ -~\t]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """`parent` is the caller's `traceparent` in the form of version 00; `state` its `tracestate`, maybe empty."""
+
+    parent: str
+    state: bytes
+
+    def upstream(self, call: UUID, attempt: int) -> bytes:
+        """Header lines for the upstream, whose parent is the span of this attempt."""
+        name = f"traceparent: {self.parent[:36]}{attempt_span(call, attempt).hex()}{self.parent[52:]}\r\n".encode()
+        return name + b"tracestate: %b\r\n" % self.state if self.state else name
+
+
+def read(parent: bytes, state: bytes | None) -> Trace | None:
+    """What the caller's headers say; None where `traceparent` is malformed, as the standard wants it."""
+    found = _PARENT.fullmatch(parent.strip())
+    if found is None:
+        return None
+    version, trace, span, flags, rest = found.groups()
+    if version == b"ff" or (version == b"00" and rest) or not trace.strip(b"0") or not span.strip(b"0"):
+        return None
+    good = state is not None and len(state) <= STATE_LIMIT and _STATE.fullmatch(state) is not None
+    return Trace(f"00-{trace.decode()}-{span.decode()}-{flags.decode()}", (state or b"").strip() if good else b"")
+
+
+def call_span(call: UUID) -> bytes:
+    """Id of the span of a whole call, 8 bytes."""
+    return _id(call, b"call")
+
+
+def step_span(call: UUID, step: str) -> bytes:
+    """Id of the span of one step."""
+    return _id(call, b"step " + step.encode())
+
+
+def attempt_span(call: UUID, attempt: int) -> bytes:
+    """Id of the span of one attempt."""
+    return _id(call, b"attempt %d" % attempt)
+
+
+def _id(call: UUID, what: bytes) -> bytes:
+    return blake2b(what, digest_size=8, key=call.bytes).digest()

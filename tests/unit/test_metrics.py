@@ -1,0 +1,181 @@
+"""Counters and their exposition, read back by Prometheus' own parser."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+from tests.unit.test_gateway_pipeline import KEY, Rig, rig
+
+from groundplan.core.endpoints import announce
+from groundplan.core.home import Home
+from groundplan.gateway import meters
+from groundplan.gateway.exposition import Family, Sample, histogram, render
+from groundplan.gateway.meters import DURATION_US, Histogram, Meters
+from groundplan.gateway.metrics import families
+from groundplan.gateway.scrape import Scrapes, known_slots, render_all
+from groundplan.ledger.model import Usage
+from groundplan.testing.scripted import Script
+
+__all__ = ["rig"]
+
+
+def parsed(text: bytes) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
+    """Sample name -> labels -> value, as the parser of Prometheus' client reads it."""
+    found: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
+    for family in text_string_to_metric_families(text.decode()):
+        for sample in family.samples:
+            labels = tuple(sorted(sample.labels.items()))
+            assert labels not in found.setdefault(sample.name, {}), f"{sample.name}{labels} is there twice"
+            found[sample.name][labels] = sample.value
+    return found
+
+
+def total(found: dict[tuple[tuple[str, str], ...], float], **labels: str) -> float:
+    return sum(value for key, value in found.items() if set(labels.items()) <= set(key))
+
+
+@given(st.lists(st.integers(0, 300_000_000), max_size=60))
+def test_a_histogram_counts_each_value_in_every_bucket_that_holds_it(values: list[int]) -> None:
+    counted = Histogram()
+    for value in values:
+        counted.observe(value)
+    found = parsed(render([("0", [histogram("x_seconds", "X.", {(): counted})])]))
+    for bound in DURATION_US:
+        key = (("le", repr(bound / 1e6)), ("worker", "0"))
+        assert found["x_seconds_bucket"][key] == sum(1 for value in values if value <= bound)
+    assert found["x_seconds_count"][(("worker", "0"),)] == len(values)
+    assert math.isclose(found["x_seconds_sum"][(("worker", "0"),)], sum(values) / 1e6)
+
+
+@given(st.text(max_size=40), st.text(max_size=40))
+def test_any_text_survives_as_a_label(one: str, help_: str) -> None:
+    one = one.replace("\r", "")  # the parser splits lines at it
+    family = Family("x", "gauge", help_.replace("\r", ""), [Sample("", [("name", one)], 1)])
+    lines = render([("0", [family])]).decode().split("\n")
+    assert len(lines) == 4, "a name or a help text made a line of its own"
+    if "\x85" not in one and "\u2028" not in one and not any(ord(c) < 32 for c in one + help_):
+        assert parsed(render([("0", [family])]))["x"] == {(("name", one), ("worker", "0")): 1.0}
+
+
+def test_a_family_of_several_workers_is_told_once_with_all_their_samples() -> None:
+    own = [Family("x_total", "counter", "X.", [Sample("", [], 1)])]
+    text = render_all({0: own, 1: own, 2: None})
+    assert text.count(b"# TYPE x_total counter") == 1
+    found = parsed(text)
+    assert total(found["x_total"]) == 2
+    assert found["groundplan_gateway_worker_up"] == {
+        (("worker", "0"),): 1, (("worker", "1"),): 1, (("worker", "2"),): 0,
+    }  # fmt: skip
+
+
+def test_series_are_bounded_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meters, "MOST_SERIES", 10)
+    counted = Meters()
+    for number in range(100):
+        counted.call(("chat", f"w{number}", "d", "ok", 200), "none", 5, 4)
+        counted.attempt((f"w{number}", "d", "ok"), Usage(input=1), 1, 5, 4, False)
+    assert len(counted.calls) == len(counted.attempts) == 11
+    assert sum(series.count for series in counted.calls.values()) == 100
+    assert sum(series.tokens[0] for series in counted.attempts.values()) == 100
+
+
+async def test_a_worker_tells_of_calls_attempts_tokens_and_cost(rig: Rig) -> None:
+    assert (await rig.chat()).status == 200
+    rig.one.script = Script(mode="error", status=503)
+    assert (await rig.chat()).status == 200
+    found = parsed(render([("0", families(rig.gateway))]))
+    name = "groundplan_gateway_"
+    calls = found[f"{name}calls_total"]
+    assert total(calls, endpoint="chat.completions", workload="assistant", status="ok", code="200") == 2
+    assert total(calls, deployment="two") == 1
+    assert total(found[f"{name}attempts_total"], deployment="one", outcome="not_billed") == 1
+    assert total(found[f"{name}attempts_total"], outcome="ok") == 2
+    spent = rig.slices.spent("all", "total") / 10**12
+    assert spent > 0 and math.isclose(total(found[f"{name}cost_usd_total"]), spent)
+    assert total(found[f"{name}tokens_total"], **{"class": "output"}) > 0
+    assert total(found[f"{name}call_duration_seconds_count"]) == 2
+    assert total(found[f"{name}first_byte_seconds_count"]) == 2
+    assert total(found[f"{name}attempt_duration_seconds_count"]) == 3
+    assert total(found[f"{name}queue_seconds_count"], workload="assistant") == 2
+    assert total(found[f"{name}breaker_state"], deployment="one", state="closed") == 1
+    assert total(found[f"{name}slice_available_usd"], budget="all", period="total") > 0
+    assert total(found[f"{name}journal_records_total"]) == 8
+    assert total(found["groundplan_build_info"]) == 1
+    for process in ("cpu_seconds_total", "resident_memory_bytes", "open_fds", "start_time_seconds"):
+        assert total(found[f"process_{process}"]) > 0
+    text = render([("0", families(rig.gateway))]).decode()
+    assert KEY not in text and str(rig.gateway.epoch) not in text
+
+
+async def test_a_deployment_that_fails_is_shown_as_open(rig: Rig) -> None:
+    rig.one.script = Script(mode="error", status=503)
+    for _ in range(4):
+        await rig.chat()
+    found = parsed(render([("0", families(rig.gateway))]))["groundplan_gateway_breaker_state"]
+    assert total(found, deployment="one", state="open") == 1
+    assert total(found, deployment="one", state="closed") == 0
+    assert total(found, deployment="two", state="closed") == 1
+
+
+async def ask(port: int, *lines: str) -> tuple[int, bytes]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    head = ["GET /metrics HTTP/1.1", "host: g", "connection: close", *lines]
+    writer.write("\r\n".join(head).encode() + b"\r\n\r\n")
+    raw = await reader.read()
+    writer.close()
+    return int(raw.split(b" ")[1]), raw.partition(b"\r\n\r\n")[2]
+
+
+async def test_one_scrape_shows_every_worker_and_a_proxys_request_needs_a_token(rig: Rig, tmp_path: Path) -> None:
+    home = Home(tmp_path / "other")
+    home.create()
+    home.operator_token.write_text("operator-secret\n")
+    secret = tmp_path / "metrics.token"
+    secret.write_text("scraper-secret")
+    one, two = (Scrapes(home, slot, f"file:{secret}") for slot in (0, 1))
+    for scrapes in (one, two):
+        await scrapes.open(lambda: families(rig.gateway))
+    rig.gateway.scrapes = one
+    try:
+        assert known_slots(home) == [0, 1]
+        status, text = await ask(rig.port)
+        assert status == 200
+        assert parsed(text)["groundplan_gateway_worker_up"] == {(("worker", "0"),): 1, (("worker", "1"),): 1}
+        assert set(parsed(text)["groundplan_gateway_running"]) == {(("worker", "0"),), (("worker", "1"),)}
+        assert (await ask(rig.port, "x-forwarded-for: 10.0.0.1"))[0] == 403
+        assert (await ask(rig.port, "authorization: Bearer wrong"))[0] == 403
+        for token in ("operator-secret", "scraper-secret"):
+            assert (await ask(rig.port, "x-forwarded-for: 10.0.0.1", f"authorization: Bearer {token}"))[0] == 200
+    finally:
+        await one.close()
+        await two.close()
+    assert known_slots(home) == []
+
+
+async def test_a_sibling_that_hangs_does_not_hold_up_a_scrape(rig: Rig, tmp_path: Path) -> None:
+    home = Home(tmp_path / "other")
+    home.create()
+    silent = await asyncio.start_server(lambda _r, _w: None, "127.0.0.1", 0)
+    port = silent.sockets[0].getsockname()[1]
+    announce(home, "gateway-metrics-7", f"http://127.0.0.1:{port}", "t")
+    scrapes = Scrapes(home, 0, None)
+    await scrapes.open(lambda: families(rig.gateway))
+    try:
+        found = parsed(await scrapes.everybody(families(rig.gateway)))
+        assert found["groundplan_gateway_worker_up"] == {(("worker", "0"),): 1, (("worker", "7"),): 0}
+    finally:
+        await scrapes.close()
+        silent.close()
+
+
+def test_what_workers_tell_each_other_is_the_same_after_the_way() -> None:
+    family = Family("x", "gauge", "X.", [Sample("_sum", [("a", "b")], 1.5), Sample("", [], 10**15)])
+    back = msgspec.msgpack.decode(msgspec.msgpack.encode([family]), type=list[Family])
+    assert back[0].name == "x" and back[0].samples[0].value == 1.5 and back[0].samples[1].value == 10**15
