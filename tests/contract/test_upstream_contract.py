@@ -1,14 +1,16 @@
-"""What the gateway asks of an upstream, held by the shipped scripted model as by any real one, over real sockets."""
+"""What the gateway asks of an upstream, held by the shipped scripted model as by any real one, over real sockets and by
+every way there is to it."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration.gateway_stack import scripted
+from tests.contract.ways import WAYS, Way, way_to
 
 from groundplan.gateway.meter import ReportedUsage
 from groundplan.gateway.sse import EventReader
@@ -17,9 +19,12 @@ from groundplan.testing.scripted import Script, ScriptedModel, answer_text
 
 
 class Upstream:
-    def __init__(self, model: ScriptedModel, port: int) -> None:
+    def __init__(self, model: ScriptedModel, way: Way) -> None:
         self.model = model
-        self.pool = UpstreamPool(f"http://127.0.0.1:{port}/v1", asyncio.get_running_loop())
+        self.way = way
+        self.pool = way.pool
+        self.kept = way.wire.http == 1
+        """Whether connections are ours to keep."""
 
     async def ask(self, path: bytes, body: Any) -> UpstreamConnection:
         connection = self.pool.idle() or await self.pool.connect(1.0)
@@ -33,12 +38,11 @@ class Upstream:
         return await self.ask(b"/chat/completions", body)
 
 
-@pytest.fixture
-async def upstream() -> AsyncIterator[Upstream]:
-    async with scripted("contract") as (model, port):
-        made = Upstream(model, port)
-        yield made
-        made.pool.close()
+@pytest.fixture(params=WAYS)
+async def upstream(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Upstream]:
+    model = ScriptedModel("contract")
+    async with way_to(request.param, model.handle, tmp_path) as way:
+        yield Upstream(model, way)
 
 
 async def test_a_json_answer_has_content_and_usage_within_the_cap(upstream: Upstream) -> None:
@@ -48,7 +52,7 @@ async def test_a_json_answer_has_content_and_usage_within_the_cap(upstream: Upst
     connection.release()
     assert [choice["finish_reason"] for choice in answer["choices"]] == ["length"] * 3
     assert answer["usage"]["completion_tokens"] == 6
-    assert upstream.pool.idle() is connection
+    assert upstream.pool.idle() is (connection if upstream.kept else None)
 
 
 async def test_a_stream_ends_with_finish_usage_and_done(upstream: Upstream) -> None:
@@ -97,7 +101,7 @@ async def test_an_error_answer_keeps_the_connection(upstream: Upstream) -> None:
     assert await connection.head(1.0) == 503
     assert json.loads(await connection.body(1.0))["error"]["code"] == "scripted_error"
     connection.release()
-    assert upstream.pool.idle() is connection
+    assert upstream.pool.idle() is (connection if upstream.kept else None)
 
 
 async def test_after_lets_calls_pass_first_and_miscount_reports_too_much(upstream: Upstream) -> None:

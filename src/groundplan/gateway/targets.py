@@ -13,7 +13,8 @@ from groundplan.core.endpoints import lookup
 from groundplan.core.errors import Invalid
 from groundplan.core.home import Home
 from groundplan.core.settings import resolve_secret
-from groundplan.gateway.upstream import UpstreamFailure, UpstreamPool
+from groundplan.gateway.pools import Pools, Wire, wire_of
+from groundplan.gateway.upstream import Pool, UpstreamFailure
 
 FRESH_SECONDS = 2.0
 
@@ -22,10 +23,11 @@ FRESH_SECONDS = 2.0
 class Target:
     """`head(path)` parts: everything of a request's head that is the same for each call."""
 
-    pool: UpstreamPool
+    pool: Pool
     host: bytes
     authorization: bytes
     until: float
+    deployment: Deployment | None = None
 
     def request(self, path: bytes, body: bytes, name: bytes, accept: bytes, lines: bytes = b"") -> bytes:
         """A whole POST request; `name` is its x-request-id, `lines` are further complete header lines."""
@@ -41,15 +43,16 @@ class Targets:
     def __init__(self, home: Home, loop: asyncio.AbstractEventLoop) -> None:
         self._home = home
         self._loop = loop
-        self._pools: dict[str, UpstreamPool] = {}
+        self._pools = Pools(loop)
         self._targets: dict[str, Target] = {}
 
     def of(self, deployment: Deployment) -> Target:
         """The target of a deployment. Raises `UpstreamFailure` (`sent` False) when it is nowhere, or has no secret."""
         target = self._targets.get(deployment.name)
-        if target is not None and target.until > self._loop.time() and target.pool.url == deployment.url:
+        if target is not None and target.until > self._loop.time() and target.deployment is deployment:
             return target
-        return self.named(deployment.name, deployment.url, deployment.key)
+        target = self._targets[deployment.name] = self._find(deployment.url, deployment.key, deployment)
+        return target
 
     def named(self, name: str, url: str, key: str | None) -> Target:
         """The target at `url` (or `local:NAME`), found anew when what is known is not fresh."""
@@ -69,7 +72,7 @@ class Targets:
         if target is not None:
             target.pool.drop_idle()
 
-    def _find(self, url: str, key: str | None) -> Target:
+    def _find(self, url: str, key: str | None, deployment: Deployment | None = None) -> Target:
         secret = ""
         try:
             if url.startswith("local:"):
@@ -79,16 +82,13 @@ class Targets:
                 url, secret = endpoint.url, endpoint.token
             elif key is not None:
                 secret = resolve_secret(key)
+            pool = self._pools.of(Wire(url) if deployment is None else wire_of(deployment, url))
         except Invalid as error:
             raise UpstreamFailure("refused", error.message, sent=False) from error
         if not secret.isascii() or any(c in secret for c in "\r\n\0"):
             raise UpstreamFailure("refused", "the secret is not fit for a header", sent=False)
-        pool = self._pools.get(url)
-        if pool is None:
-            pool = self._pools[url] = UpstreamPool(url, self._loop)
         line = b"authorization: Bearer %b\r\n" % secret.encode("ascii") if secret else b""
-        return Target(pool, pool.host_header, line, self._loop.time() + FRESH_SECONDS)
+        return Target(pool, pool.host_header, line, self._loop.time() + FRESH_SECONDS, deployment)
 
     def close(self) -> None:
-        for pool in self._pools.values():
-            pool.close()
+        self._pools.close()

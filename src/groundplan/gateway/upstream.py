@@ -1,7 +1,7 @@
-"""Pooled HTTP/1.1 client for upstreams: one pool per deployment, on httptools, with TLS.
+"""Pooled HTTP/1.1 client for upstreams, one pool per deployment, on httptools: TLS, and a proxy where declared.
 
 Every failure says whether anything was sent (`sent`), because only that decides whether it may have been billed. Does
-not follow redirects, retry, decompress or speak HTTP/2. One waiter per connection.
+not follow redirects, retry, decompress or speak HTTP/2 (`http2` does). One waiter per connection.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
-from typing import cast
-from urllib.parse import urlsplit
+from typing import Protocol, cast
+from urllib.parse import SplitResult, urlsplit
 
 import httptools
 
 from groundplan.core.errors import Invalid
+from groundplan.gateway.tunnel import Proxy, TunnelRefused, open_tunnel
 
 HEAD_LIMIT = 64 << 10
 BODY_LIMIT = 64 << 20
@@ -35,7 +36,42 @@ class UpstreamFailure(Exception):
         self.sent = sent
 
 
-class UpstreamConnection(asyncio.Protocol):
+class UpstreamConnection(Protocol):
+    """What every way to an upstream offers for one call; `sent` of a failure says whether it may have been billed."""
+
+    @property
+    def status(self) -> int:
+        """0 until there is a head."""
+        ...
+
+    @property
+    def headers(self) -> dict[bytes, bytes]: ...
+
+    def send(self, data: bytes) -> None: ...
+    async def head(self, seconds: float) -> int: ...
+    async def chunk(self, seconds: float) -> bytes | None: ...
+    async def body(self, seconds: float) -> bytes: ...
+    def release(self) -> None: ...
+    def abort(self) -> None: ...
+
+
+class Pool(Protocol):
+    """The connections to one base URL. `prefix` is the path in front of an endpoint's own."""
+
+    @property
+    def prefix(self) -> bytes: ...
+
+    @property
+    def host_header(self) -> bytes: ...
+
+    def idle(self) -> UpstreamConnection | None: ...
+    async def connect(self, seconds: float) -> UpstreamConnection: ...
+    def drop_idle(self) -> None: ...
+    def retire(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class Http1Connection(asyncio.Protocol):
     """One connection. Use: `send`, `await head(s)`, then `await chunk(s)` until None, or `await body(s)`; then
     `release`."""
 
@@ -101,6 +137,9 @@ class UpstreamConnection(asyncio.Protocol):
         self._pool.forget(self)
         if self.busy and self._head_done and not self._complete and not self._has_length and exc is None:
             self._complete = True
+        elif self.busy and not self._complete and self.status == 0 and isinstance(exc, ssl.SSLError):
+            # an alert instead of an answer: in TLS 1.3 a server judges our certificate after our side is done
+            self._fail("refused", f"the upstream ended TLS before any answer: {exc.reason}", sent=False)
         elif self.busy and not self._complete:
             self._fail("cut", "the upstream closed the connection before its answer was complete")
         self._wake()
@@ -123,13 +162,23 @@ class UpstreamConnection(asyncio.Protocol):
         self._wake()
 
     # -- parser -------------------------------------------------------------------------------------------------------
+    def on_message_begin(self) -> None:
+        if self._complete:
+            # bytes behind an answer must never become part of it, nor the answer to the next call
+            raise ValueError("a second answer")
+
     def on_header(self, name: bytes, value: bytes) -> None:
         self.headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
         self.status = self._parser.get_status_code()
         self._head_done = self.status >= 200
-        self._has_length = b"content-length" in self.headers or b"transfer-encoding" in self.headers
+        headers = self.headers
+        self._has_length = b"content-length" in headers or b"transfer-encoding" in headers
+        if b"content-encoding" in headers and headers[b"content-encoding"].lower() != b"identity":
+            self._fail("malformed", "the upstream compressed its answer, which it was not asked to do")
+            self._head_done = False
+            self.abort()
 
     def on_body(self, body: bytes) -> None:
         self._chunks.append(body)
@@ -144,9 +193,9 @@ class UpstreamConnection(asyncio.Protocol):
         self._complete = True
 
     # -- waiting ------------------------------------------------------------------------------------------------------
-    def _fail(self, kind: str, message: str) -> None:
+    def _fail(self, kind: str, message: str, *, sent: bool = True) -> None:
         if self._error is None:
-            self._error = UpstreamFailure(kind, message, sent=True)
+            self._error = UpstreamFailure(kind, message, sent=sent)
 
     def _wake(self) -> None:
         waiter = self._waiter
@@ -238,28 +287,46 @@ class UpstreamConnection(asyncio.Protocol):
         self.busy = True
 
 
+def split_url(url: str) -> SplitResult:
+    """The parts of an upstream's address. Raises `Invalid` (`upstream_url`)."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or not url.isascii() or not url.isprintable():
+        raise Invalid(f"{url!r} is not an upstream's address", code="upstream_url", hint="Write http(s)://host/v1.")
+    return parts
+
+
 class UpstreamPool:
     """Connections to one base URL, such as `https://host/v1`. `prefix` is the path in front of an endpoint's own."""
 
-    def __init__(self, url: str, loop: asyncio.AbstractEventLoop, tls: ssl.SSLContext | None = None) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or "\r" in url or "\n" in url:
-            raise Invalid(f"'{url}' is not an upstream's address", code="upstream_url", hint="Write http(s)://host/v1.")
+    def __init__(
+        self,
+        url: str,
+        loop: asyncio.AbstractEventLoop,
+        tls: ssl.SSLContext | None = None,
+        *,
+        server_name: str | None = None,
+        proxy: Proxy | None = None,
+    ) -> None:
+        """`server_name` is what the certificate must bear where it is not the host of `url`. Raises `Invalid`."""
+        parts = split_url(url)
         self.url = url
         self.loop = loop
+        self._proxy = proxy
         self.prefix = parts.path.rstrip("/").encode("ascii")
-        self._host = parts.hostname
+        self._host = parts.hostname or ""
         self._port = parts.port or (443 if parts.scheme == "https" else 80)
         self.host_header = parts.netloc.rpartition("@")[2].encode("ascii")
         self._tls = (tls or ssl.create_default_context()) if parts.scheme == "https" else None
-        self._idle: list[UpstreamConnection] = []
-        self._all: set[UpstreamConnection] = set()
+        self._server_name = (server_name or self._host) if self._tls is not None else None
+        self._retired = False
+        self._idle: list[Http1Connection] = []
+        self._all: set[Http1Connection] = set()
 
     @property
     def open(self) -> int:
         return len(self._all)
 
-    def idle(self) -> UpstreamConnection | None:
+    def idle(self) -> Http1Connection | None:
         """A pooled connection that nothing is known against, or None."""
         oldest = self.loop.time() - IDLE_SECONDS
         while self._idle:
@@ -274,19 +341,18 @@ class UpstreamPool:
             return connection
         return None
 
-    async def connect(self, seconds: float) -> UpstreamConnection:
+    async def connect(self, seconds: float) -> Http1Connection:
         """A new connection. Raises `UpstreamFailure` (`sent` False) when none is there within `seconds`."""
         try:
             async with asyncio.timeout(seconds):
-                _, connection = await self.loop.create_connection(
-                    lambda: UpstreamConnection(self),
-                    self._host,
-                    self._port,
-                    ssl=self._tls,
-                    server_hostname=self._host if self._tls else None,
-                )
+                connection = await self._connected()
         except TimeoutError as error:
             raise UpstreamFailure("connect_timeout", "the upstream did not accept in time", sent=False) from error
+        except ssl.SSLCertVerificationError as error:
+            told = f"the upstream's certificate is not accepted: {error.verify_message}"
+            raise UpstreamFailure("refused", told, sent=False) from error
+        except TunnelRefused as error:
+            raise UpstreamFailure("refused", str(error), sent=False) from error
         except (OSError, ssl.SSLError) as error:
             raise UpstreamFailure("refused", f"no connection: {error.__class__.__name__}", sent=False) from error
         if connection.lost:
@@ -295,20 +361,38 @@ class UpstreamPool:
         connection.take()
         return connection
 
+    async def _connected(self) -> Http1Connection:
+        if self._proxy is not None:
+            to = (self._host, self._port)
+            return await open_tunnel(self._proxy, to, self._tls, self._server_name, lambda: Http1Connection(self))
+        _, connection = await self.loop.create_connection(
+            lambda: Http1Connection(self),
+            self._host,
+            self._port,
+            ssl=self._tls,
+            server_hostname=self._server_name,
+        )
+        return connection
+
+    def retire(self) -> None:
+        """Another pool takes over: what is in use ends in its own time, and nothing is kept."""
+        self._retired = True
+        self.drop_idle()
+
     def drop_idle(self) -> None:
         """One pooled connection was found dead, so the others may be: the next attempt makes a new one."""
         for connection in self._idle:
             connection.abort()
         self._idle.clear()
 
-    def put(self, connection: UpstreamConnection) -> None:
-        if len(self._idle) >= MAX_IDLE:
+    def put(self, connection: Http1Connection) -> None:
+        if self._retired or len(self._idle) >= MAX_IDLE:
             connection.abort()
             return
         connection.idle_since = self.loop.time()
         self._idle.append(connection)
 
-    def forget(self, connection: UpstreamConnection) -> None:
+    def forget(self, connection: Http1Connection) -> None:
         self._all.discard(connection)
         if connection in self._idle:
             self._idle.remove(connection)

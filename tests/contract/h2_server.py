@@ -1,0 +1,134 @@
+"""An HTTP/2 server for tests, on the `h2` state machine: asks an HTTP/1.1 server for each stream, and resets the stream
+where that breaks off."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import cast
+
+import h2.config
+import h2.connection
+import h2.errors
+import h2.events
+import h2.exceptions
+
+from groundplan.gateway.upstream import UpstreamFailure, UpstreamPool
+
+
+@dataclass
+class _Stream:
+    headers: dict[bytes, bytes]
+    body: bytes = b""
+    room: asyncio.Event = field(default_factory=asyncio.Event)
+    task: asyncio.Task[None] | None = None
+
+
+class _Connection(asyncio.Protocol):
+    def __init__(self, server: H2Server) -> None:
+        self._server = server
+        self._h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False, header_encoding=None))
+        self._streams: dict[int, _Stream] = {}
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._server.transports.add(self._transport)
+        self._h2.initiate_connection()
+        self._flush()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 -- asyncio's signature
+        if self._transport is not None:
+            self._server.transports.discard(self._transport)
+        for stream in self._streams.values():
+            if stream.task is not None:
+                stream.task.cancel()
+
+    def _flush(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(self._h2.data_to_send())
+
+    def data_received(self, data: bytes) -> None:
+        for event in self._h2.receive_data(data):
+            self._on(event)
+        self._flush()
+
+    def _on(self, event: h2.events.Event) -> None:
+        if isinstance(event, h2.events.RequestReceived):
+            self._server.requests += 1
+            self._streams[event.stream_id] = _Stream(dict(event.headers))
+        elif isinstance(event, h2.events.DataReceived):
+            self._streams[event.stream_id].body += event.data
+            self._h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+        elif isinstance(event, h2.events.StreamEnded):
+            stream = self._streams[event.stream_id]
+            stream.task = asyncio.get_running_loop().create_task(self._answer(event.stream_id, stream))
+        elif isinstance(event, h2.events.WindowUpdated):
+            for stream in self._streams.values():
+                stream.room.set()
+        elif isinstance(event, h2.events.StreamReset):
+            self._server.resets += 1
+            reset = self._streams.pop(event.stream_id, None)
+            if reset is not None and reset.task is not None:
+                reset.task.cancel()
+
+    async def _answer(self, number: int, stream: _Stream) -> None:
+        pool = UpstreamPool(f"http://127.0.0.1:{self._server.behind}", asyncio.get_running_loop())
+        connection = await pool.connect(2.0)
+        try:
+            head = b"%b %b HTTP/1.1\r\nhost: u\r\ncontent-length: %d\r\n\r\n"
+            connection.send(
+                head % (stream.headers[b":method"], stream.headers[b":path"], len(stream.body)) + stream.body
+            )
+            status = await connection.head(30)
+            kept = [(n, v) for n, v in connection.headers.items() if n in (b"content-type", b"content-encoding")]
+            self._h2.send_headers(number, [(b":status", b"%d" % status), *kept])
+            while (data := await connection.chunk(30)) is not None:
+                await self._send(number, stream, data)
+            self._h2.end_stream(number)
+        except UpstreamFailure:
+            self._h2.reset_stream(number, h2.errors.ErrorCodes.INTERNAL_ERROR)
+        finally:
+            connection.release()
+            pool.close()
+            self._flush()
+
+    async def _send(self, number: int, stream: _Stream, data: bytes) -> None:
+        while data:
+            most = min(self._h2.local_flow_control_window(number), self._h2.max_outbound_frame_size)
+            if most <= 0:
+                stream.room.clear()
+                await stream.room.wait()
+                continue
+            self._h2.send_data(number, data[:most])
+            data = data[most:]
+            self._flush()
+
+
+class H2Server:
+    """`behind` is the port of the HTTP/1.1 server that answers."""
+
+    def __init__(self, behind: int) -> None:
+        self.behind = behind
+        self.port = 0
+        self.requests = 0
+        self.resets = 0
+        self.transports: set[asyncio.Transport] = set()
+
+    @asynccontextmanager
+    async def listening(self, context: ssl.SSLContext | None) -> AsyncIterator[H2Server]:
+        if context is not None:
+            context.set_alpn_protocols(["h2"])
+        loop = asyncio.get_running_loop()
+        listener = await loop.create_server(lambda: _Connection(self), "127.0.0.1", 0, ssl=context)
+        self.port = listener.sockets[0].getsockname()[1]
+        try:
+            yield self
+        finally:
+            listener.close()
+            for transport in list(self.transports):
+                transport.abort()
+            await asyncio.sleep(0)

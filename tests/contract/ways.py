@@ -1,0 +1,217 @@
+"""Every way to an upstream, with real servers on loopback: TLS with a private CA, HTTP/2, CONNECT proxies."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from tests.contract.h2_server import H2Server
+
+from groundplan.blueprint.model import Tls
+from groundplan.gateway.answers import of_refusal
+from groundplan.gateway.pools import Pools, Wire
+from groundplan.gateway.server import Server
+from groundplan.gateway.upstream import Pool
+
+WAYS = ("http1", "tls", "mtls", "proxy", "proxy-tls", "h2", "h2c", "h2-mtls", "h2-proxy", "h2-tls-proxy")
+
+
+class Authority:
+    """A certificate authority in a folder."""
+
+    def __init__(self, folder: Path, name: str = "ca") -> None:
+        self.folder = folder
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"test {name}")])
+        self._certificate = self._sign(self._name, self._key, None)
+        self.file = folder / f"{name}.pem"
+        self.file.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
+
+    def _sign(
+        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, names: list[x509.GeneralName] | None
+    ) -> x509.Certificate:
+        now = datetime.now(UTC)
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self._name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(hours=1))
+            .not_valid_after(now + timedelta(days=2))
+            .add_extension(x509.BasicConstraints(ca=names is None, path_length=None), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
+        )
+        usage = dict.fromkeys(
+            (
+                "content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "encipher_only",
+                "decipher_only",
+            ),
+            False,
+        )  # fmt: skip
+        authority = names is None
+        builder = builder.add_extension(
+            x509.KeyUsage(digital_signature=True, key_cert_sign=authority, crl_sign=authority, **usage), critical=True
+        )
+        if names:
+            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        return builder.sign(self._key, hashes.SHA256())
+
+    def issue(self, name: str, *hosts: str) -> tuple[Path, Path]:
+        """Certificate and key files for a subject, valid for `hosts` (IP addresses or names)."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        names: list[x509.GeneralName] = []
+        for host in hosts:
+            try:
+                names.append(x509.IPAddress(ip_address(host)))
+            except ValueError:
+                names.append(x509.DNSName(host))
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        certificate = self._sign(subject, key, names or [x509.DNSName("nobody.example")])
+        cert, secret = self.folder / f"{name}.pem", self.folder / f"{name}.key"
+        cert.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        secret.write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        )
+        return cert, secret
+
+
+def server_context(authority: Authority, *hosts: str, client_ca: Path | None = None) -> ssl.SSLContext:
+    """For a server whose certificate bears `hosts` (127.0.0.1 where none is given)."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority.issue("server", *(hosts or ("127.0.0.1", "localhost"))))
+    if client_ca is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(client_ca)
+    return context
+
+
+@dataclass
+class ConnectProxy:
+    """A CONNECT proxy. `credentials` (`user:password`) are asked for where given; `status` is its answer."""
+
+    credentials: str = ""
+    status: int = 200
+    asked: list[str] = field(default_factory=list)
+    port: int = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+            method, name, _ = head.split(b" ", 2)
+            told = base64.b64encode(self.credentials.encode())
+            allowed = not self.credentials or b"roxy-authorization: basic " + told.lower() in head.lower()
+            self.asked.append(name.decode())
+            if method != b"CONNECT" or not allowed or self.status != 200:
+                status = 407 if not allowed else self.status
+                writer.write(b"HTTP/1.1 %d No\r\ncontent-length: 0\r\n\r\n" % status)
+                await writer.drain()
+                return
+            host, _, port = name.decode().rpartition(":")
+            there, to = await asyncio.open_connection(host.strip("[]"), int(port))
+            writer.write(b"HTTP/1.1 200 Connection established\r\nvia: test\r\n\r\n")
+            await asyncio.gather(_copy(reader, to), _copy(there, writer), return_exceptions=True)
+        except (OSError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    except OSError:
+        pass
+    finally:
+        with contextlib.suppress(OSError):
+            writer.close()
+
+
+@asynccontextmanager
+async def proxy(made: ConnectProxy, context: ssl.SSLContext | None = None) -> AsyncIterator[ConnectProxy]:
+    server = await asyncio.start_server(made.serve, "127.0.0.1", 0, ssl=context)
+    made.port = server.sockets[0].getsockname()[1]
+    try:
+        yield made
+    finally:
+        server.close()
+
+
+@asynccontextmanager
+async def http1(
+    handle: Callable[[Any, Any], Awaitable[None]], context: ssl.SSLContext | None = None
+) -> AsyncIterator[int]:
+    """A handler of ours behind HTTP/1.1; its port."""
+    loop = asyncio.get_running_loop()
+    server = Server(handle, of_refusal, loop)
+    listener = await loop.create_server(server.protocol, "127.0.0.1", 0, ssl=context)
+    try:
+        yield listener.sockets[0].getsockname()[1]
+    finally:
+        listener.close()
+        await server.drain(0.2)
+
+
+@dataclass
+class Way:
+    """A pool that leads to a server by one way, and what the way is made of."""
+
+    pool: Pool
+    wire: Wire
+    proxy: ConnectProxy | None
+
+
+@asynccontextmanager
+async def way_to(kind: str, handle: Callable[[Any, Any], Awaitable[None]], folder: Path) -> AsyncIterator[Way]:
+    """`handle` as an upstream that is reached by the way `kind`, one of `WAYS`."""
+    authority = Authority(folder)
+    async with AsyncExitStack() as stack:
+        far, secure = kind.startswith("h2"), kind not in ("http1", "proxy", "h2c")
+        mutual, through = "mtls" in kind, "proxy" in kind
+        tls = Tls(ca=f"file:{authority.file}") if secure else None
+        if mutual:
+            cert, key = authority.issue("gateway")
+            tls = Tls(ca=f"file:{authority.file}", cert=f"file:{cert}", key=f"file:{key}")
+        client_ca = authority.file if mutual else None
+        context = server_context(authority, client_ca=client_ca) if secure else None
+        if far:
+            server = H2Server(await stack.enter_async_context(http1(handle)))
+            port = (await stack.enter_async_context(server.listening(context))).port
+        else:
+            port = await stack.enter_async_context(http1(handle, context))
+        made, address = None, None
+        if through:
+            inside = server_context(authority) if kind == "h2-tls-proxy" else None
+            made = await stack.enter_async_context(proxy(ConnectProxy("user:pass word"), inside))
+            address = f"{'https' if inside else 'http'}://127.0.0.1:{made.port}"
+            (folder / "proxy.key").write_text("user:pass word\n")
+        wire = Wire(
+            f"{'https' if secure else 'http'}://127.0.0.1:{port}/v1",
+            tls,
+            2 if far else 1,
+            address,
+            f"file:{folder / 'proxy.key'}" if through else None,
+        )
+        pools = Pools(asyncio.get_running_loop())
+        yield Way(pools.of(wire), wire, made)
+        pools.close()
+        await asyncio.sleep(0.02)
+    await asyncio.sleep(0.02)  # transports close in the loop's next rounds
