@@ -6,7 +6,6 @@ The console mounts its pages on `create_app` and speaks to the same routes. Rule
 from __future__ import annotations
 
 import argparse
-import logging
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -25,6 +24,7 @@ from groundplan.api.ingest import Indexing
 from groundplan.api.release import Releases
 from groundplan.api.routes import ALL, PAGES
 from groundplan.api.security import LocalOnly
+from groundplan.core import logs
 from groundplan.core.clock import SystemClock
 from groundplan.core.database import database_url
 from groundplan.core.errors import GroundplanError
@@ -82,7 +82,7 @@ Make = Callable[[Home, Settings, Path | None, bool], FastAPI]
 def run(make: Make, arguments: Sequence[str] | None = None) -> int:
     """Serve what `make` makes on the inherited socket `--fd`; returns the exit code. Also for the console."""
     options = _options(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logs.configure("control")
     settings = replace(load_settings(), home=options.home.absolute())
     try:
         app = make(Home(settings.home), settings, options.workspace, options.demo)
@@ -90,7 +90,7 @@ def run(make: Make, arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
     config = uvicorn.Config(
-        app, log_level="info", access_log=False, lifespan="on", timeout_graceful_shutdown=5, timeout_keep_alive=30,
+        app, log_config=None, access_log=False, lifespan="on", timeout_graceful_shutdown=5, timeout_keep_alive=30,
         server_header=False, limit_concurrency=200, h11_max_incomplete_event_size=64 << 10,
     )  # fmt: skip
     listener = socket.socket(fileno=options.fd) if options.fd is not None else _listen(options.port)

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import uvloop
 
+from groundplan.core import logs
 from groundplan.core.clock import SystemClock
 from groundplan.core.database import database_url
 from groundplan.core.errors import GroundplanError
@@ -130,7 +131,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--fd", type=int, required=True, help="the inherited listening socket")
     parser.add_argument("--slot", type=int, default=0)
     arguments = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logs.configure(f"gateway-{arguments.slot}")
     try:
         listening = socket.socket(fileno=arguments.fd)
         return uvloop.run(serve(Home(Path(arguments.home).absolute()), listening, arguments.slot))

@@ -21,6 +21,7 @@ import uvicorn
 from psycopg_pool import ConnectionPool
 from threadpoolctl import threadpool_limits
 
+from groundplan.core import logs
 from groundplan.core.database import database_url
 from groundplan.core.endpoints import announce, withdraw
 from groundplan.core.errors import GroundplanError
@@ -75,7 +76,9 @@ async def serve(home: Home, settings: Settings) -> None:
     token = secrets.token_urlsafe(32)
     app, pool, follower = compose(home, settings, token)
     with socket.create_server(("127.0.0.1", 0), backlog=256) as listener:
-        config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=5)
+        config = uvicorn.Config(
+            app, log_level="warning", log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=5
+        )
         server = uvicorn.Server(config)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         announce(home, SEARCH, url, token)
@@ -101,6 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="groundplan.gateway.search_app", description=__doc__)
     parser.add_argument("--home", type=Path, help="folder of this installation (default: GROUNDPLAN_HOME)")
     given = parser.parse_args(arguments)
+    logs.configure("search")
     settings = load_settings()
     settings = replace(settings, home=(given.home or settings.home).absolute())
     try:

@@ -25,6 +25,7 @@ import psycopg
 import structlog
 
 from groundplan.blueprint.artifact import decode
+from groundplan.core import logs
 from groundplan.core.audit.entry import Acting
 from groundplan.core.audit.store import keys_made_acting, record_many
 from groundplan.core.audit.subject import SubjectKeys
@@ -356,6 +357,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="groundplan-shipper", description="Takes journals over into PostgreSQL.")
     parser.add_argument("--home", type=Path, required=True)
     home = Home(parser.parse_args(arguments).home.absolute())
+    logs.configure("shipper")
     os.nice(5)  # answering callers comes first; the journal can wait
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -6,6 +6,7 @@ that lasts, best the main one.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -86,7 +87,17 @@ def tail(log: Path, lines: int = 5) -> str:
             text = file.read().decode("utf-8", "replace")
     except OSError:
         return ""
-    return " | ".join(line.strip() for line in text.splitlines()[-lines:] if line.strip())
+    return " | ".join(_told(line.strip()) for line in text.splitlines()[-lines:] if line.strip())
+
+
+def _told(line: str) -> str:
+    """What a line of a log says: the event, and the last line of an exception, where it is one of ours."""
+    try:
+        body = json.loads(line)
+        exception = str(body.get("exception") or "").strip().rpartition("\n")[2]
+        return f"{body['event']} {exception}".strip()
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return line
 
 
 def stop(process: subprocess.Popen[bytes], *, first: signal.Signals = signal.SIGTERM, grace: float = 10.0) -> int:

@@ -1,0 +1,239 @@
+"""Finds personal data and secrets in text by their shapes, and takes them out. Pure: text in, places out.
+
+Shapes with a check digit count only where it fits. Names, addresses and whatever has no shape are not found: a model
+for that may be put beside this as another `Detector`. It decides nothing: what is done about a find is its caller's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+PERSONAL = ("email", "phone", "iban", "card", "national_id", "ip")
+SECRETS = ("groundplan_key", "aws_key", "github_token", "api_key", "jwt", "private_key")
+KINDS = (*PERSONAL, *SECRETS)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Found:
+    """`text[start:end]` looks like a `kind`."""
+
+    start: int
+    end: int
+    kind: str
+
+
+Detector = Callable[[str], Iterable[Found]]
+
+
+def find(text: str, detectors: Sequence[Detector] = ()) -> list[Found]:
+    """What is in the text, in order and without overlaps: the earlier, then the longer find stands.
+
+    `detectors` are asked besides the shapes here.
+    """
+    every = [found for shape in _SHAPES for found in shape.search(text)]
+    every += [found for detector in detectors for found in detector(text)]
+    every.sort(key=lambda found: (found.start, -found.end, KINDS.index(found.kind) if found.kind in KINDS else 99))
+    kept: list[Found] = []
+    for found in every:
+        if not kept or found.start >= kept[-1].end:
+            kept.append(found)
+        elif found.end > kept[-1].end:
+            # two shapes run into each other: nothing of either may stay
+            kept[-1] = Found(kept[-1].start, found.end, kept[-1].kind)
+    return kept
+
+
+def redact(text: str, detectors: Sequence[Detector] = ()) -> tuple[str, dict[str, int]]:
+    """The text with `[kind]` in place of each find, and how many there were of each kind."""
+    found = find(text, detectors)
+    parts: list[str] = []
+    at = 0
+    for one in found:
+        parts += (text[at : one.start], f"[{one.kind}]")
+        at = one.end
+    return "".join((*parts, text[at:])), dict(sorted(Counter(one.kind for one in found).items()))
+
+
+def luhn(digits: str) -> bool:
+    """Whether the last digit checks the others, as on payment cards."""
+    total = 0
+    for place, digit in enumerate(reversed(digits)):
+        value = int(digit) * (2 if place % 2 else 1)
+        total += value - 9 if value > 9 else value
+    return total % 10 == 0
+
+
+def _only(text: str) -> str:
+    return "".join(c for c in text if c.isascii() and c.isalnum()).upper()
+
+
+def _card(text: str) -> bool:
+    digits = _only(text)
+    return 13 <= len(digits) <= 19 and len(set(digits)) > 1 and luhn(digits)
+
+
+def _iban(text: str) -> bool:
+    plain = _only(text)
+    turned = plain[4:] + plain[:4]
+    return 15 <= len(plain) <= 34 and int("".join(str(int(c, 36)) for c in turned)) % 97 == 1
+
+
+def _phone(text: str) -> bool:
+    digits = sum(c.isdigit() for c in text)
+    return 8 <= digits <= 15
+
+
+def _ip(text: str) -> bool:
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return False
+    return not (address.is_loopback or address.is_unspecified)
+
+
+def _weighted(digits: str, weights: Sequence[int]) -> int:
+    return sum(int(digit) * weight for digit, weight in zip(digits, weights, strict=True))
+
+
+def _spanish(text: str) -> bool:
+    plain = _only(text)
+    number = {"X": "0", "Y": "1", "Z": "2"}.get(plain[0], plain[0]) + plain[1:-1]
+    return plain[-1] == "TRWAGMYFPDXBNJZSQVHLCKE"[int(number) % 23]
+
+
+def _french(text: str) -> bool:
+    plain = _only(text).replace("2A", "19").replace("2B", "18")
+    return len(plain) == 15 and plain.isdigit() and 97 - int(plain[:13]) % 97 == int(plain[13:])
+
+
+def _german(text: str) -> bool:
+    """Tax number: eleven digits, the last by ISO 7064 MOD 11,10; one of the first ten is there more than once."""
+    digits = _only(text)
+    product = 10
+    for digit in digits[:10]:
+        total = (int(digit) + product) % 10 or 10
+        product = 2 * total % 11
+    return len(set(digits[:10])) in (8, 9) and digits[0] != "0" and (11 - product) % 10 == int(digits[10])
+
+
+def _polish(text: str) -> bool:
+    month = int(text[2:4]) % 20
+    weights = (1, 3, 7, 9, 1, 3, 7, 9, 1, 3, 1)
+    return 1 <= month <= 12 and 1 <= int(text[4:6]) <= 31 and _weighted(text, weights) % 10 == 0
+
+
+def _swedish(text: str) -> bool:
+    digits = _only(text)[-10:]
+    return 1 <= int(digits[2:4]) <= 12 and 1 <= int(digits[4:6]) % 60 <= 31 and luhn(digits)
+
+
+def _swiss(text: str) -> bool:
+    return _weighted(_only(text), (1, 3) * 6 + (1,)) % 10 == 0
+
+
+_ITALIAN_ODD = dict(
+    zip("0123456789", (1, 0, 5, 7, 9, 13, 15, 17, 19, 21), strict=True),
+) | dict(
+    zip(
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZ",
+        (1, 0, 5, 7, 9, 13, 15, 17, 19, 21, 2, 4, 18, 20, 11, 3, 6, 8, 12, 14, 16, 10, 22, 25, 24, 23),
+        strict=True,
+    )
+)
+
+
+def _italian(text: str) -> bool:
+    plain = text.upper()
+    total = sum(
+        _ITALIAN_ODD[c] if place % 2 == 0 else (int(c) if c.isdigit() else ord(c) - 65)
+        for place, c in enumerate(plain[:15])
+    )
+    return chr(65 + total % 26) == plain[15]
+
+
+def _american(text: str) -> bool:
+    area, group, serial = text[:3], text[4:6], text[7:]
+    return area not in ("000", "666") and area[0] != "9" and group != "00" and serial != "0000"
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    kind: str
+    pattern: re.Pattern[str]
+    fits: Callable[[str], bool] | None = None
+
+    def search(self, text: str) -> Iterable[Found]:
+        for match in self.pattern.finditer(text):
+            if self.fits is None or self.fits(match.group()):
+                yield Found(match.start(), match.end(), self.kind)
+
+
+def _shape(kind: str, pattern: str, fits: Callable[[str], bool] | None = None) -> _Shape:
+    return _Shape(kind, re.compile(pattern, re.ASCII), fits)
+
+
+_START, _END = r"(?<![A-Za-z0-9])", r"(?![A-Za-z0-9])"
+_SHAPES = (
+    _shape(
+        "private_key",
+        r"-----BEGIN [A-Z0-9 ]{0,30}PRIVATE KEY-----"
+        r"(?:(?!-----END )[\s\S]){0,20000}(?:-----END [A-Z0-9 ]{0,30}PRIVATE KEY-----)?",
+    ),
+    _shape("groundplan_key", r"(?<![A-Za-z0-9])gp_[A-Za-z0-9_-]{16,200}"),
+    _shape("aws_key", _START + r"(?:AKIA|ASIA|AGPA|AROA|AIDA|ANPA)[A-Z2-7]{16}" + _END),
+    _shape(
+        "aws_key",
+        r"(?i:aws_?secret_?(?:access_?)?key)[\"']?\s{0,3}[:=]\s{0,3}[\"']?[A-Za-z0-9/+]{40}(?![A-Za-z0-9/+])",
+    ),
+    _shape("github_token", _START + r"(?:gh[pousr]_[A-Za-z0-9]{36,255}|github_pat_[A-Za-z0-9_]{22,255})"),
+    _shape("api_key", _START + r"(?:sk|rk|pk)[-_](?:[a-z]{2,10}[-_])?[A-Za-z0-9_-]{20,200}"),
+    _shape("api_key", _START + r"(?:xox[abeoprs]-[A-Za-z0-9-]{10,200}|AIza[A-Za-z0-9_-]{35})"),
+    _shape("api_key", _START + r"glpat-[A-Za-z0-9_-]{20,64}"),
+    _shape("api_key", r"(?i:bearer) {1,3}[A-Za-z0-9._~+/-]{20,500}={0,2}"),
+    _shape("jwt", _START + r"eyJ[A-Za-z0-9_-]{8,2000}\.eyJ[A-Za-z0-9_-]{4,8000}\.[A-Za-z0-9_-]{8,2000}"),
+    _shape("email", r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}" + _END),
+    _shape("iban", _START + r"[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,4})?" + _END, _iban),
+    _shape("card", r"(?<![0-9.-])[2-6][0-9]{12,18}(?![0-9])", _card),
+    _shape("card", r"(?<![0-9.-])[2-6][0-9]{3}(?:[ -][0-9]{4}){3}(?: ?[0-9]{3})?(?![0-9])", _card),
+    _shape("card", r"(?<![0-9.-])[2-6][0-9]{3}(?:[ -][0-9]{4}){3}(?![0-9])", _card),
+    _shape("card", r"(?<![0-9.-])3[0-9]{3}[ -][0-9]{6}[ -][0-9]{4,5}(?![0-9])", _card),
+    _shape("national_id", r"(?<![0-9-])[0-9]{3}-[0-9]{2}-[0-9]{4}(?![0-9-])", _american),
+    _shape("national_id", _START + r"(?:[XYZ]-?[0-9]{7}|[0-9]{8})-?[A-Z]" + _END, _spanish),
+    _shape(
+        "national_id",
+        _START + r"[1-478] ?[0-9]{2} ?[0-9]{2} ?(?:[0-9]{2}|2[AB]) ?[0-9]{3} ?[0-9]{3} ?[0-9]{2}" + _END,
+        _french,
+    ),
+    _shape("national_id", r"(?<![0-9])[1-9][0-9] ?[0-9]{3} ?[0-9]{3} ?[0-9]{3}(?![0-9])", _german),
+    _shape("national_id", r"(?<![0-9])[0-9]{11}(?![0-9])", _polish),
+    _shape("national_id", r"(?<![0-9])(?:19|20)?[0-9]{6}[-+][0-9]{4}(?![0-9])", _swedish),
+    _shape("national_id", r"(?<![0-9])756[. ]?[0-9]{4}[. ]?[0-9]{4}[. ]?[0-9]{2}(?![0-9])", _swiss),
+    _shape(
+        "national_id",
+        _START + r"(?i:[A-Z]{6}[0-9]{2}[ABCDEHLMPRST][0-9]{2}[A-Z][0-9]{3}[A-Z])" + _END,
+        _italian,
+    ),
+    _shape(
+        "national_id",
+        _START + r"(?!BG|GB|NK|KN|TN|NT|ZZ)[ABCEGHJ-PRSTW-Z][ABCEGHJ-NPRSTW-Z] ?(?:[0-9]{2} ?){3}[A-D]" + _END,
+    ),
+    _shape(
+        "phone",
+        r"(?<![A-Za-z0-9+])(?<![0-9] )(?:\+|00)[1-9][0-9]{0,2}(?:[ ./()-]{0,2}[0-9]){6,13}(?![0-9])",
+        _phone,
+    ),
+    _shape(
+        "phone",
+        r"(?<![A-Za-z0-9])(?<![0-9] )(?:\(0[1-9][0-9]{1,4}\)|0[1-9][0-9]{1,4})"
+        r"[ /-]{1,2}[0-9]{3,8}(?:[ -][0-9]{2,6}){0,3}(?![0-9])",
+        _phone,
+    ),
+    _shape("phone", r"(?<![A-Za-z0-9-])(?:\([2-9][0-9]{2}\) ?|[2-9][0-9]{2}[-.])[2-9][0-9]{2}[-.][0-9]{4}(?![0-9-])"),
+    _shape("ip", r"(?<![0-9.])(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?![0-9]|\.[0-9])", _ip),
+    _shape("ip", r"(?<![A-Za-z0-9:.])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![A-Za-z0-9:.])", _ip),
+)  # fmt: skip
+"""Every part of a pattern is bounded, so that hostile text costs time that grows with its length only."""

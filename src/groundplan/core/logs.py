@@ -1,0 +1,110 @@
+"""How processes of an installation write their logs: one JSON object a line, safe to read and to ship.
+
+Text from anywhere (a path, a header, an upstream's words) becomes a JSON string, so that no control character and no
+line break of somebody else's gets into a log; keys, tokens and passwords that have slipped into a text are taken out.
+Prompts and answers are never logged, and gateways log no requests: their facts are in the journal.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Mapping, MutableMapping
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+
+from groundplan.core.detect import SECRETS, Found, find
+
+LONGEST = 4000
+"""Characters of one value; what is longer is cut."""
+_HIDDEN = frozenset({"authorization", "password", "secret", "token", "api_key", "cookie"})
+_STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+
+
+class Lines(logging.Formatter):
+    """`logging` records as one JSON object a line: time, level, process, logger, event, and `extra` fields."""
+
+    def __init__(self, process: str) -> None:
+        super().__init__()
+        self._process = process
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = {name: value for name, value in record.__dict__.items() if name not in _STANDARD}
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        at = datetime.fromtimestamp(record.created, UTC)
+        return line(at, record.levelname, self._process, record.name, record.getMessage(), fields)
+
+
+def line(at: datetime, level: str, process: str, logger: str, event: str, fields: Mapping[str, Any]) -> str:
+    """One event, in ASCII, without its line break."""
+    body = {
+        "at": at.isoformat(timespec="milliseconds"),
+        "level": level.lower(),
+        "process": process,
+        "logger": logger,
+        "event": clean(event),
+    }
+    for name, value in fields.items():
+        body.setdefault(name, "[hidden]" if name.lower() in _HIDDEN else clean(value))
+    return json.dumps(body, ensure_ascii=True, default=str)
+
+
+def clean(value: Any) -> Any:
+    """A value as it may stand in a log: text without secrets and not too long; numbers as they are."""
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    text = str(value)
+    if len(text) > LONGEST:
+        text = f"{text[:LONGEST]}... ({len(text)} characters)"
+    return without_secrets(text)
+
+
+def without_secrets(text: str) -> str:
+    """The text with `[kind]` in place of what looks like a key, a token or a password in an address."""
+    for found in reversed([one for one in find(text, (_passwords,)) if one.kind in (*SECRETS, "password")]):
+        text = f"{text[: found.start]}[{found.kind}]{text[found.end :]}"
+    return text
+
+
+def _passwords(text: str) -> list[Found]:
+    """`scheme://user:password@`: the part between colon and at sign."""
+    found: list[Found] = []
+    at = 0
+    while (begin := text.find("://", at)) >= 0:
+        end = begin + 3
+        while end < len(text) and text[end] not in " /?#\"'\n\r\t<>":
+            end += 1
+        user, colon, password = text[begin + 3 : end].rpartition("@")[0].partition(":")
+        if colon and password:
+            start = begin + 3 + len(user) + 1
+            found.append(Found(start, start + len(password), "password"))
+        at = end
+    return found
+
+
+def configure(process: str, level: int = logging.INFO) -> None:
+    """Send `logging` and `structlog` of this process to stderr as JSON lines. Call it once, at its start."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Lines(process))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    structlog.configure(
+        processors=[structlog.processors.format_exc_info, _render(process)],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+
+
+def _render(process: str) -> structlog.types.Processor:
+    def processor(_: Any, name: str, event: MutableMapping[str, Any]) -> str:
+        fields = dict(event)
+        told = str(fields.pop("event", ""))
+        return line(datetime.now(UTC), name, process, process, told, fields)
+
+    return processor

@@ -1,0 +1,133 @@
+"""What looks like personal data or a secret is found and taken out; what only resembles it stays."""
+
+from __future__ import annotations
+
+import string
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from groundplan.core.detect import KINDS, Found, find, luhn, redact
+from groundplan.identity.keys import make_key
+
+AWS = "AKIA" + "IOSFODNN7EXAMPLE"
+GITHUB = "ghp_" + "a1B2" * 9
+PEM = "-----BEGIN EC " + "PRIVATE KEY-----\nMHcCAQEEIB\n-----END EC " + "PRIVATE KEY-----"
+JWT = "eyJhbGciOiJIUzI1NiJ9" + ".eyJzdWIiOiIxMjM0In0." + "dozjgNryP4J3jVmNHl0w5N"
+
+FOUND = [
+    ("email", "ana.maria+news@mail.example.co.uk"),
+    ("phone", "+49 170 1234567"),
+    ("phone", "+1 (212) 555-0134"),
+    ("phone", "(212) 555-0134"),
+    ("phone", "030/12345678"),
+    ("iban", "DE89 3704 0044 0532 0130 00"),
+    ("iban", "GB82WEST12345698765432"),
+    ("iban", "NO9386011117947"),
+    ("card", "4111 1111 1111 1111"),
+    ("card", "5500-0000-0000-0004"),
+    ("card", "378282246310005"),
+    ("card", "3782 822463 10005"),
+    ("ip", "203.0.113.7"),
+    ("ip", "2001:db8::8a2e:370:7334"),
+    ("national_id", "123-45-6789"),
+    ("national_id", "12345678Z"),
+    ("national_id", "X1234567L"),
+    ("national_id", "44051401359"),
+    ("national_id", "756.9217.0769.85"),
+    ("national_id", "811228-9874"),
+    ("national_id", "RSSMRA85T10A562S"),
+    ("national_id", "AB123456C"),
+    ("national_id", "86095742719"),
+    ("national_id", "2 55 08 14 168 025 38"),
+    ("groundplan_key", make_key()),
+    ("aws_key", AWS),
+    ("github_token", GITHUB),
+    ("api_key", "sk-" + "proj-" + "abcdefghijklmnopqrstuvwx"),
+    ("api_key", "xoxb-" + "123456789012-abcdefghij"),
+    ("jwt", JWT),
+    ("private_key", PEM),
+]
+LEFT = [
+    "on 2026-11-25 at 12:30:45",
+    "order 4111111111111112",
+    "DE89 3704 0044 0532 0130 01",
+    "in 12345 ms, 99.5 %",
+    "127.0.0.1",
+    "std::vector::push_back",
+    "12345678A",
+    "000-45-6789",
+    "call 0193f2c4-1111-7abc-8def-0123456789ab",
+    "https://example.org/a/b?c=d",
+    "a task-list and a risk-based one",
+    "gp_short",
+    "1700000000000",
+]
+
+
+@pytest.mark.parametrize(("kind", "text"), FOUND)
+def test_it_is_found_wherever_it_stands(kind: str, text: str) -> None:
+    for around in ("{}", "see {}, please", "({})", '"{}"', "\n{}\n", "ä{}ö"):
+        told, counts = redact(around.format(text))
+        assert counts == {kind: 1}, (around, told)
+        assert told == around.format(f"[{kind}]")
+
+
+@pytest.mark.parametrize("text", LEFT)
+def test_what_only_resembles_it_stays(text: str) -> None:
+    assert redact(text) == (text, {})
+
+
+def test_several_beside_each_other_are_all_taken_out() -> None:
+    text = ", ".join(item for _, item in FOUND)
+    told, counts = redact(text)
+    assert sum(counts.values()) == len(FOUND)
+    for _, item in FOUND:
+        assert item not in told
+
+
+@given(st.text(alphabet=string.printable + "äß", max_size=300))
+def test_finds_are_in_order_without_overlap_and_inside_the_text(text: str) -> None:
+    at = 0
+    for found in find(text):
+        assert at <= found.start < found.end <= len(text)
+        assert found.kind in KINDS
+        at = found.end
+
+
+@given(st.text(max_size=200), st.sampled_from(FOUND))
+def test_nothing_is_left_of_a_secret_in_any_text(around: str, item: tuple[str, str]) -> None:
+    told, _ = redact(f"{around} {item[1]} {around}")
+    assert item[1] not in told or item[1] in around
+
+
+@given(st.integers(0, 10**18))
+def test_exactly_one_last_digit_fits(number: int) -> None:
+    assert sum(luhn(f"{number}{digit}") for digit in range(10)) == 1
+
+
+def test_another_detector_is_asked_too() -> None:
+    def names(text: str) -> list[Found]:
+        at = text.find("Ana")
+        return [Found(at, at + 3, "name")] if at >= 0 else []
+
+    assert redact("Ana wrote to ana@example.org", (names,))[0] == "[name] wrote to [email]"
+
+
+def test_two_shapes_that_run_into_each_other_leave_nothing() -> None:
+    def half(text: str) -> list[Found]:
+        return [Found(0, 6, "name")]
+
+    def rest(text: str) -> list[Found]:
+        return [Found(4, 9, "place")]
+
+    assert redact("abcdefghij", (half, rest))[0] == "[name]j"
+
+
+@pytest.mark.parametrize(
+    "part", ["a", "1 ", "a.a@", "::", "-----BEGIN PRIVATE KEY-----", "AB12 ", "eyJ", "(0", "+1", "sk-", "eyJaaaaaaaa."]
+)
+@pytest.mark.timeout(60)
+def test_hostile_text_comes_to_an_end(part: str) -> None:
+    assert find(part * (400_000 // len(part))) is not None

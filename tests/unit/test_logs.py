@@ -1,0 +1,88 @@
+"""Logs are one JSON object a line, whatever is logged, and hold no secret."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from groundplan.core.logs import LONGEST, Lines, line, without_secrets
+from groundplan.identity.keys import make_key
+from groundplan.runtime.child import tail
+
+NOW = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
+
+
+@given(st.text(), st.dictionaries(st.text(max_size=10), st.text() | st.integers() | st.none() | st.floats(0, 1)))
+def test_any_event_is_one_line_of_printable_ascii(event: str, fields: dict[str, Any]) -> None:
+    told = line(NOW, "INFO", "gateway", "x", event, fields)
+    assert told.isascii() and told.isprintable()
+    body = json.loads(told)
+    assert {"at", "level", "process", "logger", "event"} <= set(body)
+    assert body["level"] == "info" and body["process"] == "gateway", "a field never replaces what the line is about"
+
+
+def record(message: str, *arguments: Any, **extra: Any) -> dict[str, Any]:
+    made = logging.makeLogRecord({"msg": message, "args": arguments, "levelname": "WARNING", "name": "t", **extra})
+    body: dict[str, Any] = json.loads(Lines("gateway").format(made))
+    return body
+
+
+def test_a_line_break_or_an_escape_of_somebody_else_stays_inside_the_text() -> None:
+    told = Lines("gateway").format(
+        logging.makeLogRecord({"msg": "no path %s", "args": ('/x\n{"level":"error"}\x1b[2J',), "levelname": "INFO"})
+    )
+    assert "\n" not in told and "\x1b" not in told
+    assert json.loads(told)["event"] == 'no path /x\n{"level":"error"}\x1b[2J'
+
+
+def test_secrets_are_taken_out() -> None:
+    key = make_key()
+    body = record("key %s at %s", key, "postgresql://u:pa55word@db/x", authorization="anything", retries=3)
+    assert key not in json.dumps(body) and "pa55word" not in json.dumps(body)
+    assert body["event"] == "key [groundplan_key] at postgresql://u:[password]@db/x"
+    assert body["authorization"] == "[hidden]" and body["retries"] == 3
+    assert without_secrets("https://example.org/a?b=c:d@e") == "https://example.org/a?b=c:d@e"
+
+
+def test_a_long_text_is_cut() -> None:
+    assert len(record("x" * 100_000)["event"]) < LONGEST + 100
+
+
+def test_an_exception_is_part_of_its_line() -> None:
+    try:
+        raise ValueError("no\ngood")
+    except ValueError:
+        body = record("it failed", exc_info=sys.exc_info())
+    assert "ValueError: no\ngood" in body["exception"]
+
+
+def test_logging_and_structlog_of_a_process_write_the_same_shape() -> None:
+    program = (
+        "import logging, structlog\n"
+        "from groundplan.core.logs import configure\n"
+        "configure('shipper')\n"
+        "logging.getLogger('a.b').warning('one %s', 1)\n"
+        "structlog.get_logger().info('two', password='x', count=2)\n"
+        "try:\n 1 / 0\nexcept ZeroDivisionError:\n structlog.get_logger().exception('three')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == ""
+    one, two, three = (json.loads(text) for text in done.stderr.splitlines())
+    assert (one["event"], one["level"], one["logger"], one["process"]) == ("one 1", "warning", "a.b", "shipper")
+    assert (two["event"], two["password"], two["count"]) == ("two", "[hidden]", 2)
+    assert "ZeroDivisionError" in three["exception"]
+
+
+def test_the_end_of_a_log_is_told_in_words(tmp_path: Path) -> None:
+    log = tmp_path / "x.log"
+    told = line(NOW, "ERROR", "gateway-0", "x", "it failed", {"exception": "Traceback\n  x\nValueError: no"})
+    log.write_text(f"plain\n{told}\n[1]\n")
+    assert tail(log) == "plain | it failed ValueError: no | [1]"
