@@ -19,6 +19,7 @@ from groundplan.core.errors import GroundplanError
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "init": ("groundplan.cli.workspace", "init", "Write a commented workspace that passes `check`."),
     "check": ("groundplan.cli.workspace", "check", "Say everything that is wrong in a workspace, offline."),
+    "import": ("groundplan.cli.imports", "app", "Make a workspace from another tool's configuration."),
     "up": ("groundplan.cli.up", "up", "Start everything and serve until Ctrl-C."),
     "plan": ("groundplan.cli.change", "plan", "Show what would change, at what price, and who must approve."),
     "apply": ("groundplan.cli.change", "apply", "Make the next blueprint from the workspace."),

@@ -1,0 +1,302 @@
+"""`groundplan import litellm`: a LiteLLM proxy's config.yaml -> a workspace that passes `check`, and a verdict.
+
+Each model name that callers ask for becomes a workload, each entry behind it a deployment. What has no owner stays a
+proposal, what has no price or address stays a comment: nothing runs by having been imported. Pure: texts in, texts out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from groundplan.catalog.check import validate_files
+from groundplan.catalog.imports import settings, yaml_text
+from groundplan.catalog.imports.litellm_budget import Budgets, budgets_of
+from groundplan.catalog.imports.litellm_models import Asked, Entry, EntryReader, one_line, slug, told, unique
+from groundplan.catalog.imports.node import Config, Node, read_config
+from groundplan.catalog.imports.verdict import CARRIED, CHANGED, NEEDED, NO_EQUAL, NO_OWNER, Finding, Verdict, in_order
+from groundplan.catalog.model import DUTIES, WorkloadDoc
+from groundplan.core.errors import Invalid, Where
+
+TABLES = {
+    "litellm_settings": settings.LITELLM,
+    "router_settings": settings.ROUTER,
+    "general_settings": settings.GENERAL,
+}
+_BY_CODE = frozenset(
+    {"fallbacks", "default_fallbacks", "num_retries", "timeout", "stream_timeout", "request_timeout",
+     "routing_strategy", "model_group_alias", "max_budget", "budget_duration", "callbacks"}
+)  # fmt: skip
+_READ = frozenset({"model_list", "include", "environment_variables", *TABLES})
+_HAS_EQUAL = frozenset({"prometheus", "otel", "opentelemetry"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Common:
+    """What holds for every workload."""
+
+    config: Config
+    asked: Asked
+    findings: list[Finding]
+    attempts: int | None
+    deadline_ms: int | None
+    fallbacks: Mapping[str, tuple[str, ...]]
+    """Model name -> model names that take over; `*` is every other one's."""
+    budgets: Budgets
+
+
+def import_litellm(files: Mapping[str, str], main: str, asked: Asked) -> Verdict:
+    """The workspace and the verdict of the configuration `main` among `files` (name -> text, included files too).
+
+    Raises `Invalid` with every place where the file is not YAML, or not of LiteLLM's form.
+    """
+    config = read_config(files, main)
+    findings: list[Finding] = []
+    variables = {key: node for key, node in config.mapping("environment_variables") if not node.empty}
+    reader = EntryReader(asked, variables, findings)
+    listed = list(config.items("model_list"))
+    if not listed:
+        raise Invalid(
+            f"{main} has no model_list", code="import_empty", where=Where(main, 1),
+            hint="Models that were added in LiteLLM's UI are in its database: list them with its /model/info.",
+        )  # fmt: skip
+    entries = [entry for node in listed if (entry := reader.read(node)) is not None]
+    common = _common(config, asked, findings)
+    groups = _groups(entries)
+    workloads = _workloads(groups, common)
+    _settings(config, variables, findings)
+    config.check()
+    written = {
+        "company.yaml": _company(entries, workloads, common),
+        "deployments.yaml": _deployments(entries),
+        "workloads.yaml": _workload_text(workloads, common),
+    }
+    validate_files(written, known_price=asked.known_price)
+    served = sum(body["stage"] != "proposed" for body, _ in workloads)
+    ready = sum(not entry.missing for entry in entries)
+    return Verdict(written, in_order(findings), len(listed), ready, len(workloads), served)
+
+
+def _groups(entries: list[Entry]) -> dict[str, list[Entry]]:
+    """Model name -> its entries, in the order in which they are preferred."""
+    found: dict[str, list[Entry]] = {}
+    for entry in entries:
+        found.setdefault(entry.group, []).append(entry)
+    return {group: sorted(members, key=lambda entry: entry.order) for group, members in found.items()}
+
+
+def _common(config: Config, asked: Asked, findings: list[Finding]) -> _Common:
+    attempts = _setting(config, "num_retries", findings, "limits.attempts of each workload, retries and one")
+    deadline = _setting(config, "timeout", findings, "limits.deadline of each workload")
+    other = _setting(config, "request_timeout", findings, "limits.deadline of each workload")
+    _setting(config, "stream_timeout", findings, "timeouts.first_token of a deployment; written only where it says so")
+    seconds = deadline if deadline is not None else other
+    return _Common(
+        config, asked, findings,
+        None if attempts is None else min(int(attempts) + 1, 10),
+        None if not seconds else max(1, min(int(seconds * 1000), 86_400_000)),
+        _fallbacks(config, findings),
+        budgets_of(config, asked, findings),
+    )  # fmt: skip
+
+
+def _setting(config: Config, key: str, findings: list[Finding], here: str) -> Any:
+    """A number of `router_settings`, else of `litellm_settings`; both are told."""
+    numbers = []
+    for section in ("router_settings", "litellm_settings"):
+        node = config.get(section, key)
+        number = node.number() if node else None
+        if node is not None and number is not None:
+            findings.append(Finding(CHANGED, f"{section}.{key}", here, "", node.where_key))
+            numbers.append(number)
+    return numbers[0] if numbers else None
+
+
+def _fallbacks(config: Config, findings: list[Finding]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    for section in ("router_settings", "litellm_settings"):
+        node = config.get(section, "fallbacks")
+        for entry in node.entries() if node else ():
+            for group, others in entry.items():
+                names = tuple(text for other in others.entries() if (text := _name(other, findings)) is not None)
+                found.setdefault(group, names)
+                findings.append(
+                    Finding(CARRIED, f"{section}.fallbacks", "fallbacks: of its workload", "", others.where_key)
+                )
+        node = config.get(section, "default_fallbacks")
+        if node is not None:
+            found.setdefault("*", tuple(text for other in node.entries() if (text := other.text()) is not None))
+            here = "fallbacks: of each workload that has none of its own"
+            findings.append(Finding(CARRIED, f"{section}.default_fallbacks", here, "", node.where_key))
+    return found
+
+
+def _name(node: Node, findings: list[Finding]) -> str | None:
+    if isinstance(node.value, dict):
+        here = "a fallback takes over the call as it is, without other parameters"
+        findings.append(Finding(NO_EQUAL, "fallbacks", here, "Name a model alone.", node.where))
+        return None
+    return node.text()
+
+
+def _workloads(groups: Mapping[str, list[Entry]], common: _Common) -> list[tuple[dict[str, Any], Where]]:
+    """Each workload, with its place in the imported file."""
+    names: set[str] = set()
+    found = []
+    for group, entries in groups.items():
+        body: dict[str, Any] = {"kind": "workload", "name": unique(slug(group), names)}
+        if body["name"] != group:
+            body["title"] = one_line(group)
+        body["purpose"] = f"Calls that LiteLLM served as {one_line(group)}"
+        ready = [entry for entry in entries if not entry.missing]
+        owner = common.asked.owners.get(group) or common.asked.owners.get("")
+        body |= {"stage": "pilot" if ready and owner else "proposed", "sensitivity": "internal"}
+        body |= _places(ready)
+        body |= _taking_over(group, ready, groups, common)
+        body |= _limits(entries, common)
+        where = entries[0].node.where
+        if owner:
+            body["owners"] = {"business": owner}
+        else:
+            todo = f"Say --owner {one_line(group)}=E-MAIL, or --owner E-MAIL for all."
+            common.findings.append(
+                Finding(NO_OWNER, one_line(group), "without a business owner it stays a proposal", todo, where)
+            )
+        if not ready:
+            here = f"workload {body['name']} stays a proposal: none of its deployments is complete"
+            common.findings.append(Finding(NEEDED, one_line(group), here, "Complete one in deployments.yaml.", where))
+        found.append((body, where))
+    return found
+
+
+def _places(ready: list[Entry]) -> dict[str, list[str]]:
+    """Deployments by the field of a workload that names their type."""
+    found: dict[str, list[str]] = {}
+    for entry in ready:
+        path = {"chat": "deployments", "embeddings": "embeddings"}.get(entry.type, "also")
+        if path in WorkloadDoc.model_fields:
+            found.setdefault(path, []).append(entry.name)
+    return found
+
+
+def _taking_over(
+    group: str, ready: list[Entry], groups: Mapping[str, list[Entry]], common: _Common
+) -> dict[str, list[str]]:
+    own = {entry.name for entry in ready}
+    names: list[str] = []
+    wanted = common.fallbacks.get(group, common.fallbacks.get("*", ()))
+    for other in wanted:
+        if other not in groups:
+            here = f"fallback {one_line(other)} is no model of the list"
+            common.findings.append(Finding(NEEDED, one_line(group), here, "Declare it.", groups[group][0].node.where))
+        names += [
+            entry.name for entry in groups.get(other, ())
+            if not entry.missing and entry.type == "chat" and entry.name not in own | set(names)
+        ]  # fmt: skip
+    return {"fallbacks": names} if names and any(entry.type == "chat" for entry in ready) else {}
+
+
+def _limits(entries: list[Entry], common: _Common) -> dict[str, Any]:
+    deadline = max((entry.deadline_ms for entry in entries if entry.deadline_ms), default=common.deadline_ms)
+    attempts = max((entry.attempts for entry in entries if entry.attempts), default=common.attempts)
+    output = max((entry.max_output for entry in entries if entry.max_output), default=4096)
+    limits: dict[str, Any] = {"max_output": output}
+    limits |= {"attempts": attempts} if attempts is not None else {}
+    limits |= {"deadline": f"{deadline}ms"} if deadline is not None else {}
+    return {"limits": limits}
+
+
+def _settings(config: Config, variables: Mapping[str, Node], findings: list[Finding]) -> None:
+    """What is said of every setting that nothing else reads."""
+    for section, table in TABLES.items():
+        for key, node in config.mapping(section):
+            if key in _BY_CODE or node.empty:
+                continue
+            rule = settings.rule(table, key) or settings.rule(settings.LITELLM | settings.ROUTER, key)
+            findings.append(told(f"{section}.{one_line(key)}", key, rule or settings.UNKNOWN, node))
+        _routing(config, section, findings)
+        _callbacks(config, section, findings)
+    for key, node in variables.items():
+        rule = settings.Rule(CHANGED, "variables are those of the process that serves", "Set it there.")
+        findings.append(told(f"environment_variables.{one_line(key)}", key, rule, node))
+    for section, nodes in config.sections.items():
+        if section in _READ:
+            continue
+        rule = settings.SECTIONS.get(section, settings.UNKNOWN)
+        for node in (each for part in nodes for each in _parts(part)):
+            findings.append(Finding(rule.state, one_line(section), rule.here, rule.todo, node.where))
+    here = "teams, users and virtual keys are in LiteLLM's database, not in this file"
+    todo = "Declare team: and grant:, and make a key for each caller: groundplan keys create --workload NAME."
+    findings.append(Finding(NEEDED, "virtual keys", here, todo, Where(config.main, 1)))
+
+
+def _parts(node: Node) -> list[Node]:
+    if isinstance(node.value, dict):
+        return [each for _, each in node.items()] or [node]
+    return list(node.entries())
+
+
+def _routing(config: Config, section: str, findings: list[Finding]) -> None:
+    node = config.get(section, "routing_strategy")
+    if node is not None:
+        here = "deployments are asked in the declared order; the next takes over when one fails"
+        todo = "Order deployments: of the workload by preference; left out, the cheapest comes first."
+        findings.append(Finding(CHANGED, f"{section}.routing_strategy", here, todo, node.where_key))
+    node = config.get(section, "model_group_alias")
+    for key, alias in node.items() if node else ():
+        here = "a key leads to one workload, whatever model its caller names as `auto`"
+        todo = f"Give callers of {one_line(key)} a key of the workload, and let them ask for auto."
+        findings.append(Finding(CHANGED, f"{section}.model_group_alias", here, todo, alias.where_key))
+
+
+def _callbacks(config: Config, section: str, findings: list[Finding]) -> None:
+    node = config.get(section, "callbacks")
+    for entry in node.entries() if node else ():
+        name = entry.text() or ""
+        if name in _HAS_EQUAL:
+            here = "each gateway has /metrics" if name == "prometheus" else "traces of calls are sent by OTLP"
+            findings.append(Finding(CARRIED, f"{section}.callbacks", here, "", entry.where))
+        else:
+            rule = settings.LITELLM["success_callback"]
+            findings.append(Finding(rule.state, f"{section}.callbacks", rule.here, rule.todo, entry.where))
+
+
+def _company(entries: list[Entry], workloads: list[tuple[dict[str, Any], Where]], common: _Common) -> str:
+    people = sorted({body["owners"]["business"] for body, _ in workloads if "owners" in body})
+    body: dict[str, Any] = {"kind": "company", "name": slug(common.asked.company), "format": 1}
+    body["separation"] = "solo" if len(people) == 1 else "enforced"
+    if len(people) == 1:
+        body["owners"] = dict.fromkeys(DUTIES, people[0])
+    text = yaml_text.comment([f"Imported from {common.config.main}. Check it offline with: groundplan check"])
+    text += yaml_text.lines(body)
+    sites = {entry.site["name"]: entry.site for entry in entries if entry.site is not None}
+    for site in sites.values():
+        text += yaml_text.document(site)
+    return text
+
+
+def _deployments(entries: list[Entry]) -> str:
+    text = yaml_text.comment(["Deployments: a model served at a site. What is a comment lacks what it says first."])
+    for entry in entries:
+        body = {**entry.body, "site": entry.site["name"] if entry.site else ""}
+        where = entry.node.where
+        place = f"{where.file}:{where.line}"
+        if entry.missing:
+            text += "\n" + yaml_text.commented(body, [f"From {place}. It lacks {', '.join(entry.missing)}."])
+        else:
+            text += yaml_text.document(body, [f"From {place}."])
+    return text
+
+
+def _workload_text(workloads: list[tuple[dict[str, Any], Where]], common: _Common) -> str:
+    text = yaml_text.comment(["Workloads: say in purpose what each is really for. Budgets are hard limits."])
+    for body, where in workloads:
+        text += yaml_text.document(body, [f"From {where.file}:{where.line}."])
+        limit = {"kind": "budget", "name": body["name"], "covers": f"workload/{body['name']}"}
+        text += yaml_text.document({**limit, "limit": common.budgets.workload})
+    if common.budgets.company is not None:
+        name = unique("company", {body["name"] for body, _ in workloads})
+        limit = {"kind": "budget", "name": name, "covers": "company", "limit": common.budgets.company}
+        text += yaml_text.document(limit)
+    return text

@@ -1,0 +1,72 @@
+"""LiteLLM's proxy-wide budget -> the company's budget, and what each workload may spend."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import ROUND_FLOOR, Decimal
+
+from groundplan.catalog import units
+from groundplan.catalog.imports.litellm_models import Asked
+from groundplan.catalog.imports.litellm_prices import plain
+from groundplan.catalog.imports.node import Config
+from groundplan.catalog.imports.verdict import CARRIED, CHANGED, NEEDED, Finding
+from groundplan.catalog.scaffold import DEFAULT_BUDGET
+from groundplan.core.errors import Invalid, Where
+
+_PERIODS = {
+    "1d": "day", "24h": "day", "daily": "day", "30d": "month", "1mo": "month", "31d": "month", "monthly": "month",
+    "365d": "year", "1y": "year", "12mo": "year", "yearly": "year",
+}  # fmt: skip
+_MOST = Decimal(9_000_000)
+_SMALLEST = Decimal("0.000000000001")
+
+
+@dataclass(frozen=True, slots=True)
+class Budgets:
+    """Limits as declarations have them."""
+
+    workload: str
+    company: str | None
+
+
+def limit(text: str) -> str:
+    """`200`, `200 USD` (a month) or `200 USD/day` as a limit. Raises `Invalid`."""
+    amount, _, period = text.partition("/")
+    try:
+        return str(units.limit(f"{amount.strip().removesuffix('USD').strip()} USD/{period.strip() or 'month'}"))
+    except ValueError as error:
+        raise Invalid("the budget cannot be read", code="money_syntax", hint=f"{error}.") from error
+
+
+def budgets_of(config: Config, asked: Asked, findings: list[Finding]) -> Budgets:
+    """The company's limit from `max_budget`; each workload's from what was asked, else the company's own, else a small
+    one that is told."""
+    company = _company(config, findings)
+    if asked.budget is not None:
+        return Budgets(limit(asked.budget), company)
+    if company is not None:
+        return Budgets(company, company)
+    here = f"each workload got {DEFAULT_BUDGET}, as nothing says what it may cost"
+    findings.append(Finding(NEEDED, "budget", here, "Say --budget USD for a month.", Where(config.main, 1)))
+    return Budgets(DEFAULT_BUDGET, None)
+
+
+def _company(config: Config, findings: list[Finding]) -> str | None:
+    section = next((s for s in ("litellm_settings", "general_settings") if config.get(s, "max_budget")), None)
+    node = config.get(section, "max_budget") if section else None
+    amount = node.number() if node else None
+    if section is None or node is None or amount is None:
+        return None
+    if amount > _MOST:
+        node.complain("an amount in USD below 9 million")
+        return None
+    lasts = config.get(section, "budget_duration")
+    written = lasts.text() if lasts else None
+    period = "total" if written is None else _PERIODS.get(written.strip().lower())
+    if period is None:
+        here = "budget for the company, for each calendar month: a budget runs for a day, month, year or for good"
+        findings.append(Finding(CHANGED, f"{section}.budget_duration", here, "Set another limit.", node.where_key))
+    else:
+        here = "budget for the company, hard" + ("" if period == "total" else f", for each calendar {period}")
+        findings.append(Finding(CARRIED, f"{section}.max_budget", here, "", node.where_key))
+    return limit(f"{plain(amount.quantize(_SMALLEST, ROUND_FLOOR))} USD/{period or 'month'}")

@@ -1,0 +1,390 @@
+"""One entry of LiteLLM's `model_list` -> one deployment, or the reason why it is none, with everything said of it.
+
+What entries of the same name are together (a workload) is `litellm`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, get_args
+
+from groundplan.catalog.imports import litellm_prices, settings
+from groundplan.catalog.imports.node import Node
+from groundplan.catalog.imports.providers import (
+    PROVIDERS,
+    UNKNOWN,
+    Provider,
+    host_of,
+    is_private,
+    jurisdiction_of,
+    split,
+    supported_apis,
+)
+from groundplan.catalog.imports.verdict import CARRIED, CHANGED, NEEDED, NO_EQUAL, NO_PRICE, SECRET, Finding
+from groundplan.catalog.model import DeploymentDoc
+
+TYPES = {
+    "chat": "chat", "completion": "chat", "responses": "chat", "batch": "chat", "embedding": "embeddings",
+    "image_generation": "images", "audio_speech": "speech", "audio_transcription": "transcription", "rerank": "rerank",
+    "moderation": "moderation",
+}  # fmt: skip
+"""LiteLLM's mode -> type of a deployment."""
+_GUESSED = (
+    ("embed", "embedding"), ("rerank", "rerank"), ("whisper", "audio_transcription"),
+    ("transcribe", "audio_transcription"), ("tts", "audio_speech"), ("dall-e", "image_generation"),
+    ("gpt-image", "image_generation"), ("moderation", "moderation"), ("instruct", "chat"),
+)  # fmt: skip
+_MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}", re.ASCII)
+_URL = re.compile(r"https?://[A-Za-z0-9.\-_~\[\]:%]{1,300}(?:/[A-Za-z0-9.\-_~/%:+]*)?", re.ASCII)
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
+_REGION = ("region_name", "aws_region_name", "vertex_location", "watsonx_region_name")
+_NAME = re.compile(r"[^a-z0-9]+")
+_OWN_URL = {"anthropic": "https://api.anthropic.com", "cohere": "https://api.cohere.com/v2"}
+"""docs.anthropic.com/en/api, docs.cohere.com/reference/rerank"""
+_BY_CODE = frozenset(
+    {"model", "api_base", "base_url", "api_key", "custom_llm_provider", "timeout", "stream_timeout", "num_retries",
+     "max_retries", "max_tokens", "max_completion_tokens", "max_input_tokens", "max_output_tokens", "order", "tags",
+     *_REGION}
+)  # fmt: skip
+ALLOWED_TYPES = frozenset(get_args(DeploymentDoc.model_fields["type"].annotation))
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the person who imports said in addition to the file."""
+
+    known_price: Callable[[str], bool]
+    """Whether the price list knows a model by its canonical name."""
+    owners: Mapping[str, str] = field(default_factory=dict)
+    """Model name as in the file -> e-mail of its owner; `` is everybody else's."""
+    prices: Mapping[str, str] = field(default_factory=dict)
+    """Model name as in the file -> `0.40/1.60` (USD per million tokens, in and out) or `free`."""
+    values: Mapping[str, str] = field(default_factory=dict)
+    """Values of environment variables that hold an address."""
+    budget: str | None = None
+    """Limit of each workload, such as `200 USD/month`."""
+    company: str = "imported"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry of the list, read."""
+
+    group: str
+    """`model_name`: what callers ask for."""
+    node: Node
+    name: str
+    """Of the deployment."""
+    type: str
+    order: int
+    site: dict[str, str] | None
+    body: dict[str, Any]
+    """The deployment as far as it is known."""
+    missing: tuple[str, ...]
+    """What it lacks to be called; empty: nothing."""
+    deadline_ms: int | None
+    attempts: int | None
+    max_output: int | None
+
+
+def slug(text: str, most: int = 63) -> str:
+    """A name as declarations have it: lower case, digits, hyphens."""
+    return _NAME.sub("-", text.lower()).strip("-")[:most].strip("-") or "unnamed"
+
+
+def unique(wanted: str, taken: set[str]) -> str:
+    """`wanted`, or with a number where it is taken; takes it."""
+    name, number = wanted, 1
+    while name in taken:
+        number += 1
+        name = f"{wanted[:58]}-{number}"
+    taken.add(name)
+    return name
+
+
+class EntryReader:
+    """Reads one entry after another, so that names are unique; collects findings."""
+
+    def __init__(self, asked: Asked, variables: Mapping[str, Node], findings: list[Finding]) -> None:
+        self._asked = asked
+        self._variables = variables
+        self._findings = findings
+        self._names: set[str] = set()
+        self._unsure: set[str] = set()
+
+    def read(self, node: Node) -> Entry | None:
+        """The entry, or None where it is no model that can be named."""
+        params = node.get("litellm_params")
+        model = params.get("model") if params else None
+        group_node = node.get("model_name") or model
+        group = group_node.text() if group_node else None
+        name = model.text() if model else None
+        if params is None or model is None or not name or not group:
+            node.complain("a model: model_name and litellm_params with model")
+            return None
+        if "*" in name or "*" in group:
+            self._say(NO_EQUAL, "wildcard model", "every model that may be called is declared, with its price",
+                      "Declare kind: deployment for each model that you use.", model)  # fmt: skip
+            return None
+        return self._entry(node, params, model, group, name)
+
+    def _entry(self, node: Node, params: Node, model: Node, group: str, name: str) -> Entry:
+        info = node.get("model_info")
+        named = params.get("custom_llm_provider")
+        provider_name, upstream = split(name, named.text() if named else None)
+        provider = PROVIDERS[provider_name]
+        missing: list[str] = []
+        kind = self._type(info, name, model, missing)
+        url, private = self._url(params, provider, provider_name, kind, missing, model)
+        body: dict[str, Any] = {"kind": "deployment", "name": unique(slug(f"{group}-{provider_name}"), self._names)}
+        if slug(group) != group:
+            body["title"] = one_line(group)
+        canonical = self._canonical(provider, provider_name, upstream, info, private)
+        body |= {"site": "", "model": canonical, "url": url or "https://HOST/v1"}
+        body |= self._key(params, provider, body["name"], private)
+        if _MODEL_NAME.fullmatch(upstream) and _MODEL_NAME.fullmatch(canonical):
+            body["upstream_model"] = upstream
+        else:
+            missing.append("a model name of letters, digits and . _ : / -")
+        body |= {"type": kind} if kind != "chat" else {}
+        body |= self._api(provider, kind, model, missing)
+        body |= self._price(group, params, info, canonical, model, missing, embeddings=kind == "embeddings")
+        body |= self._sizes(params, info)
+        site = self._site(params, provider_name, url, private, model)
+        self._others(params, info)
+        return Entry(
+            group, node, body["name"], kind, int(self._number(params, "order") or 0), site, body, tuple(missing),
+            self._milliseconds(params, "timeout"), self._attempts(params), self._cap(params),
+        )  # fmt: skip
+
+    def _say(self, state: str, what: str, here: str, todo: str, node: Node) -> None:
+        self._findings.append(Finding(state, what, here, todo, node.where))
+
+    def _type(self, info: Node | None, name: str, model: Node, missing: list[str]) -> str:
+        node = info.get("mode") if info else None
+        mode = node.text() if node else None
+        if mode is None:
+            mode = next((guess for word, guess in _GUESSED if word in name.lower()), "chat")
+        found = TYPES.get(mode)
+        if found is None or found not in ALLOWED_TYPES:
+            missing.append(f"a type of deployment for {one_line(mode)[:40]}")
+            self._say(NO_EQUAL, "model_info.mode", "no deployment is of this type",
+                      "Calls of this kind go to the provider directly.", node or model)  # fmt: skip
+            return "chat"
+        if node is None and found != "chat":
+            self._say(CHANGED, "model_info.mode", f"taken as type: {found} by its name", "Correct it if wrong.", model)
+        return found
+
+    def _url(
+        self, params: Node, provider: Provider, name: str, kind: str, missing: list[str], model: Node
+    ) -> tuple[str | None, bool]:
+        """(URL, whether it is at an address of the user's choice)"""
+        node = params.get("api_base") or params.get("base_url")
+        own = _OWN_URL.get("cohere" if kind == "rerank" and name.startswith("cohere") else provider.api or "")
+        if node is None:
+            url = own or provider.url or _region_url(provider, self._region(params))
+            if url is None:
+                missing.append("an address")
+                self._say(NEEDED, "api_base", f"{name} has no address of its own that is known",
+                          "Write url: of the deployment.", model)  # fmt: skip
+            return url, provider.own_host
+        text = self._resolved(node)
+        if text is None or not _URL.fullmatch(text):
+            missing.append("an address")
+            hint = f"Say --set {node.variable}=https://HOST." if node.variable else "Write https://HOST/PATH alone."
+            self._say(NEEDED, "api_base", "the address is not in the file, or not one alone", hint, node)
+            return None, True
+        url = _completed(text.rstrip("/"), provider)
+        same = host_of(url) == host_of(provider.url or own or "")
+        if url != text.rstrip("/"):
+            self._say(CHANGED, "api_base", "url: with the path of the OpenAI-compatible API", "Check it once.", node)
+        else:
+            self._say(CARRIED, "api_base", "url: of the deployment", "", node)
+        return url, not same
+
+    def _resolved(self, node: Node) -> str | None:
+        if node.variable is None:
+            return node.text()
+        given = self._asked.values.get(node.variable)
+        declared = self._variables.get(node.variable)
+        return given or (declared.text() if declared is not None and declared.variable is None else None)
+
+    def _canonical(self, provider: Provider, name: str, upstream: str, info: Node | None, private: bool) -> str:
+        """The model's name in the price list where that has it, else one that no list has."""
+        base = info.get("base_model") if info else None
+        bare = split(base.text() or "")[1] if base else upstream
+        public = provider.prices is not None and not (private and provider.url is not None)
+        prefixes = (provider.prices, "openai") if provider.prices == "azure" else (provider.prices,)
+        for prefix in prefixes if public or base else ():
+            candidate = f"{prefix}/{bare}"
+            if prefix and _MODEL_NAME.fullmatch(candidate) and self._asked.known_price(candidate):
+                return candidate
+        wanted = f"{name.replace('_', '-')}/{bare}"
+        return wanted if not self._asked.known_price(wanted) or public else f"own/{bare}"
+
+    def _key(self, params: Node, provider: Provider, name: str, private: bool) -> dict[str, str]:
+        node = params.get("api_key")
+        if node is None:
+            return (
+                {"key": f"env:{provider.key}"}
+                if (provider.key and not private) or provider.suffix == "/openai/v1"
+                else {}
+            )
+        variable = node.variable
+        if variable is not None and _VARIABLE.fullmatch(variable):
+            self._say(CARRIED, "api_key", f"key: env:{variable}", "", node)
+            return {"key": f"env:{variable}"}
+        made = f"{name.replace('-', '_').upper()}_KEY"
+        made = made if _VARIABLE.fullmatch(made) else f"KEY_{made}"[:128]
+        self._say(SECRET, "api_key", f"a literal key: not copied; the deployment reads env:{made}",
+                  f"Let the provider replace it, since it stood in a file; set {made}.", node)  # fmt: skip
+        return {"key": f"env:{made}"}
+
+    def _api(self, provider: Provider, kind: str, model: Node, missing: list[str]) -> dict[str, str]:
+        if provider.api is None:
+            return {}
+        if provider.api in supported_apis() and kind in ("chat", "embeddings"):
+            self._say(CHANGED, "model", f"api: {provider.api}; calls are translated", "", model)
+            return {"api": provider.api}
+        missing.append("a translating deployment")
+        self._say(NO_EQUAL, "model", "its provider does not speak the OpenAI API, and nothing here translates it",
+                  "It needs a translating deployment, or an OpenAI-compatible address: api_base.", model)  # fmt: skip
+        return {}
+
+    def _price(
+        self, group: str, params: Node, info: Node | None, canonical: str, model: Node, missing: list[str], *,
+        embeddings: bool,
+    ) -> dict[str, Any]:  # fmt: skip
+        found = litellm_prices.written(params, info, embeddings=embeddings)
+        self._findings.extend(found.findings)
+        asked = self._asked.prices.get(group)
+        if asked is not None:
+            given, _, generated = asked.partition("/")
+            two = {"input": f"{given} USD/Mtok", "output": f"{generated} USD/Mtok"}
+            return {"price": "free" if asked == "free" else two}
+        if found.price == "free":
+            self._say(CHANGED, "price", "a price of zero is price: free, which has to be said", "", model)
+        if found.price is not None:
+            return {"price": found.price}
+        if self._asked.known_price(canonical):
+            self._say(CARRIED, "price", f"from the price list, as {canonical}", "", model)
+            return {}
+        missing.append("a price")
+        self._say(NO_PRICE, one_line(group), "nothing is called without a price",
+                  f"Say --price {one_line(group)}=IN/OUT in USD per million tokens, or =free.", model)  # fmt: skip
+        return {}
+
+    def _sizes(self, params: Node, info: Node | None) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        most = self._number(info, "max_input_tokens") if info else None
+        output = self._number(info, "max_output_tokens") if info else None
+        output = output or (self._number(info, "max_tokens") if info else None)
+        found["context"] = int(most + (output or 0)) if most else 131_072
+        found["max_output"] = max(1, min(int(output or 16_384), found["context"]))
+        wait = self._milliseconds(params, "stream_timeout")
+        if wait is not None:
+            found["timeouts"] = {"first_token": f"{wait}ms"}
+        return found
+
+    def _number(self, node: Node | None, key: str) -> Decimal | None:
+        value = node.get(key) if node else None
+        number = value.number() if value else None
+        if value is not None and number is not None:
+            self._say(CARRIED if key != "order" else CHANGED, key, _NUMBERS[key], "", value)
+        return number
+
+    def _milliseconds(self, params: Node, key: str) -> int | None:
+        number = self._number(params, key)
+        return max(1, min(-int(-number * 1000 // 1), 86_400_000)) if number else None
+
+    def _attempts(self, params: Node) -> int | None:
+        found = [self._number(params, key) for key in ("num_retries", "max_retries")]
+        told = [number for number in found if number is not None]
+        return min(int(told[0]) + 1, 10) if told else None
+
+    def _cap(self, params: Node) -> int | None:
+        number = self._number(params, "max_tokens") or self._number(params, "max_completion_tokens")
+        return max(1, int(number)) if number else None
+
+    def _region(self, params: Node) -> str | None:
+        for key in _REGION:
+            node = params.get(key)
+            text = self._resolved(node) if node else None
+            if text:
+                return text
+        return None
+
+    def _site(self, params: Node, provider: str, url: str | None, private: bool, model: Node) -> dict[str, str]:
+        region = self._region(params)
+        host = host_of(url) if url else ""
+        at_home = private and bool(host) and is_private(host)
+        law = jurisdiction_of(region) if region else UNKNOWN
+        place = host if private and host else provider.replace("_", "-")
+        name = slug(f"{place}-{region}" if region else place)
+        if law == UNKNOWN and name not in self._unsure:
+            self._unsure.add(name)
+            self._say(NEEDED, f"site {name}", "the file does not say whose law holds there; no residency includes it",
+                      f"Write jurisdiction: of site {name}, such as EU or US.", model)  # fmt: skip
+        return {"kind": "site", "name": name, "type": "private" if at_home else "cloud", "jurisdiction": law}
+
+    def _others(self, params: Node, info: Node | None) -> None:
+        for part, name in ((params, "litellm_params"), (info, "model_info")):
+            for key, node in part.items() if part else ():
+                if key in _BY_CODE - {"tags"} or litellm_prices.is_price(key) or node.empty:
+                    continue
+                rule = settings.rule(settings.ENTRY, key) or settings.PROVIDER_FIELD
+                self._findings.append(told(f"{name}.{one_line(key)}", key, rule, node))
+
+
+_NUMBERS = {
+    "order": "the order of deployments of the workload",
+    "timeout": "limits.deadline of the workload",
+    "stream_timeout": "timeouts.first_token of the deployment",
+    "num_retries": "limits.attempts of the workload",
+    "max_retries": "limits.attempts of the workload",
+    "max_tokens": "limits.max_output of the workload, max_output of the deployment",
+    "max_completion_tokens": "limits.max_output of the workload",
+    "max_input_tokens": "context of the deployment",
+    "max_output_tokens": "max_output of the deployment",
+}
+
+
+def told(what: str, key: str, rule: settings.Rule, node: Node) -> Finding:
+    """The finding of a setting by its rule; a literal text where secrets stand is told as one."""
+    if node.hidden or (settings.may_be_secret(key) and any(_literals(node))):
+        here = f"a secret stands in the file: not copied. {rule.here[:1].upper()}{rule.here[1:]}"
+        return Finding(SECRET, what, here, "Let its issuer replace it, as it stood in a file.", node.where_key)
+    return Finding(rule.state, what, rule.here, rule.todo, node.where_key)
+
+
+def _literals(node: Node) -> Iterator[bool]:
+    """Whether there is text in it that is not a reference to a variable."""
+    if isinstance(node.value, str):
+        yield node.variable is None and node.value.lower() not in ("", "true", "false", "none")
+    elif isinstance(node.value, list):
+        for entry in node.entries():
+            yield from _literals(entry)
+
+
+def one_line(text: str) -> str:
+    """One short line of printable text."""
+    return "".join(c if c.isprintable() else " " for c in text)[:120].strip() or "unnamed"
+
+
+def _completed(url: str, provider: Provider) -> str:
+    """The address with the path of the OpenAI-compatible API, where a server has it below its own."""
+    if provider.suffix == "/openai/v1":
+        return url.partition("/openai")[0] + provider.suffix
+    return url if not provider.suffix or url.endswith(provider.suffix) else url + provider.suffix
+
+
+def _region_url(provider: Provider, region: str | None) -> str | None:
+    """docs.aws.amazon.com/general/latest/gr/bedrock.html, cloud.google.com/vertex-ai/docs/reference/rest"""
+    if region is None or not re.fullmatch(r"[a-z0-9-]{2,40}", region):
+        return None
+    if provider.api == "bedrock":
+        return f"https://bedrock-runtime.{region}.amazonaws.com"
+    return f"https://{region}-aiplatform.googleapis.com" if provider.api == "vertexai" else None

@@ -1,0 +1,162 @@
+"""Facts about the providers that another gateway's model names begin with: address, key variable, whose law, prices.
+
+Base URLs and variables are from each provider's own documentation, named beside it. A provider without a base URL has
+no OpenAI-compatible API under one address. Knows no configuration format.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import get_args
+from urllib.parse import urlsplit
+
+from groundplan.catalog.model import DeploymentDoc
+
+LOCAL = ("localhost", "127.", "10.", "192.168.", "host.docker.internal", "::1", *(f"172.{n}." for n in range(16, 32)))
+UNKNOWN = "UNKNOWN"
+"""A jurisdiction that no residency contains, so that data with a residency never goes there before somebody says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """What is known of a prefix such as `groq/`."""
+
+    url: str | None = None
+    """Base URL of its OpenAI-compatible API."""
+    key: str | None = None
+    """Variable in which clients of it expect the key."""
+    prices: str | None = None
+    """Its name in the price list; None: its models have no public price."""
+    own_host: bool = False
+    """Served at an address of the user's choice, by an OpenAI-compatible server."""
+    suffix: str = ""
+    """What the OpenAI-compatible API of such a server has after its address."""
+    api: str | None = None
+    """Its own API, where that is not OpenAI's."""
+
+
+PROVIDERS: dict[str, Provider] = {
+    "openai": Provider("https://api.openai.com/v1", "OPENAI_API_KEY", "openai"),  # platform.openai.com/docs
+    "text-completion-openai": Provider("https://api.openai.com/v1", "OPENAI_API_KEY", "openai"),
+    "groq": Provider("https://api.groq.com/openai/v1", "GROQ_API_KEY", "groq"),  # console.groq.com/docs/openai
+    "mistral": Provider("https://api.mistral.ai/v1", "MISTRAL_API_KEY", "mistral"),  # docs.mistral.ai/api
+    "gemini": Provider(  # ai.google.dev/gemini-api/docs/openai
+        "https://generativelanguage.googleapis.com/v1beta/openai", "GEMINI_API_KEY", "google"
+    ),
+    "cohere": Provider(  # docs.cohere.com/docs/compatibility-api
+        "https://api.cohere.ai/compatibility/v1", "COHERE_API_KEY", "cohere"
+    ),
+    "cohere_chat": Provider("https://api.cohere.ai/compatibility/v1", "COHERE_API_KEY", "cohere"),
+    "deepseek": Provider("https://api.deepseek.com/v1", "DEEPSEEK_API_KEY", "deepseek"),  # api-docs.deepseek.com
+    "together_ai": Provider(  # docs.together.ai/docs/openai-api-compatibility
+        "https://api.together.xyz/v1", "TOGETHERAI_API_KEY", "together"
+    ),
+    "fireworks_ai": Provider(  # docs.fireworks.ai/tools-sdks/openai-compatibility
+        "https://api.fireworks.ai/inference/v1", "FIREWORKS_AI_API_KEY", "fireworks"
+    ),
+    "openrouter": Provider(  # openrouter.ai/docs/quickstart
+        "https://openrouter.ai/api/v1", "OPENROUTER_API_KEY", "openrouter"
+    ),
+    "perplexity": Provider("https://api.perplexity.ai", "PERPLEXITYAI_API_KEY", "perplexity"),  # docs.perplexity.ai
+    "xai": Provider("https://api.x.ai/v1", "XAI_API_KEY", "x-ai"),  # docs.x.ai/docs/api-reference
+    "cerebras": Provider(  # inference-docs.cerebras.ai/resources/openai
+        "https://api.cerebras.ai/v1", "CEREBRAS_API_KEY", "cerebras"
+    ),
+    "nvidia_nim": Provider(  # docs.api.nvidia.com/nim
+        "https://integrate.api.nvidia.com/v1", "NVIDIA_NIM_API_KEY"
+    ),
+    "deepinfra": Provider(  # deepinfra.com/docs/openai_api
+        "https://api.deepinfra.com/v1/openai", "DEEPINFRA_API_KEY"
+    ),
+    "sambanova": Provider("https://api.sambanova.ai/v1", "SAMBANOVA_API_KEY"),  # docs.sambanova.ai
+    "moonshot": Provider("https://api.moonshot.ai/v1", "MOONSHOT_API_KEY", "moonshotai"),  # platform.moonshot.ai/docs
+    "dashscope": Provider(  # alibabacloud.com/help/en/model-studio/compatibility-of-openai-with-dashscope
+        "https://dashscope-intl.aliyuncs.com/compatible-mode/v1", "DASHSCOPE_API_KEY"
+    ),
+    # learn.microsoft.com/azure/foundry/openai/api-version-lifecycle: the v1 API, which takes no api-version
+    "azure": Provider(None, "AZURE_API_KEY", "azure", own_host=True, suffix="/openai/v1"),
+    "azure_text": Provider(None, "AZURE_API_KEY", "azure", own_host=True, suffix="/openai/v1"),
+    "azure_ai": Provider(None, "AZURE_AI_API_KEY", "azure", own_host=True, suffix="/openai/v1"),
+    "databricks": Provider(None, "DATABRICKS_API_KEY", "databricks", own_host=True),
+    "custom_openai": Provider(own_host=True),
+    "openai_like": Provider(own_host=True),
+    "litellm_proxy": Provider(own_host=True, key="LITELLM_PROXY_API_KEY"),
+    "hosted_vllm": Provider(own_host=True, suffix="/v1"),  # docs.vllm.ai: OpenAI-compatible server
+    "vllm": Provider(own_host=True, suffix="/v1"),
+    "lm_studio": Provider("http://localhost:1234/v1", own_host=True),  # lmstudio.ai/docs/api/openai-api
+    "llamafile": Provider("http://localhost:8080/v1", own_host=True),
+    "xinference": Provider("http://localhost:9997/v1", own_host=True),
+    "ollama": Provider("http://localhost:11434/v1", own_host=True, suffix="/v1"),  # docs.ollama.com/openai
+    "ollama_chat": Provider("http://localhost:11434/v1", own_host=True, suffix="/v1"),
+    "anthropic": Provider(None, "ANTHROPIC_API_KEY", "anthropic", api="anthropic"),
+    "vertex_ai": Provider(None, None, "google", api="vertexai"),
+    "vertex_ai_beta": Provider(None, None, "google", api="vertexai"),
+    "bedrock": Provider(None, None, "aws", api="bedrock"),
+    "sagemaker": Provider(None, None, None, api="sagemaker"),
+    "sagemaker_chat": Provider(None, None, None, api="sagemaker"),
+    "watsonx": Provider(None, "WATSONX_API_KEY", None, api="watsonx"),
+    "huggingface": Provider(None, "HUGGINGFACE_API_KEY", None, api="huggingface"),
+    "replicate": Provider(None, "REPLICATE_API_KEY", None, api="replicate"),
+    "voyage": Provider(None, "VOYAGE_API_KEY", "voyageai", api="voyage"),
+    "jina_ai": Provider(None, "JINA_AI_API_KEY", None, api="jina"),
+}  # fmt: skip
+
+_BEDROCK_ROUTES = ("converse/", "invoke/", "converse_like/")
+
+
+def split(model: str, named: str | None = None) -> tuple[str, str]:
+    """(provider, what it calls the model) of `azure/eu/gpt-4o`; a name without a known prefix is OpenAI's, unless
+    `named` says whose it is."""
+    prefix, separator, rest = model.partition("/")
+    if separator and prefix in PROVIDERS:
+        provider, name = prefix, rest
+    else:
+        provider, name = named if named in PROVIDERS else "openai", model
+    if provider == "bedrock":
+        for route in _BEDROCK_ROUTES:
+            name = name.removeprefix(route)
+    return provider, name
+
+
+def supported_apis() -> frozenset[str]:
+    """Names of APIs other than OpenAI's that a deployment can declare."""
+    field = DeploymentDoc.model_fields.get("api")
+    found: list[object] = list(get_args(field.annotation)) if field is not None else []
+    return frozenset(name for name in found if isinstance(name, str)) - {"openai"}
+
+
+def is_private(host: str) -> bool:
+    """Whether `host` is this machine, a private network, or a name that only an internal network resolves."""
+    return host.startswith(LOCAL) or host.endswith((".local", ".internal", ".svc", ".lan")) or "." not in host
+
+
+def host_of(url: str) -> str:
+    try:
+        return (urlsplit(url).hostname or "").lower()
+    except ValueError:
+        return ""
+
+
+_REGIONS = (
+    (("eu", "europe", "westeurope", "northeurope", "swedencentral", "francecentral", "germanywest", "polandcentral",
+      "italynorth", "spaincentral"), "EU"),
+    (("uk",), "GB"), (("switzerland",), "CH"), (("norway",), "NO"),
+    (("us", "eastus", "westus", "centralus", "northcentralus", "southcentralus"), "US"),
+    (("ca-", "canada", "northamerica-northeast"), "CA"),
+    (("japan", "ap-northeast-1", "ap-northeast-3", "asia-northeast"), "JP"),
+    (("australia", "ap-southeast-2"), "AU"),
+    (("india", "ap-south-1", "asia-south1"), "IN"), (("brazil", "sa-east"), "BR"),
+)  # fmt: skip
+
+
+def jurisdiction_of(region: str) -> str:
+    """Whose law holds in a cloud region by its name: `eu-west-1`, `swedencentral`, `us`. `UNKNOWN` where that is not
+    clear: London (`eu-west-2`, `europe-west2`) and Zurich (`eu-central-2`, `europe-west6`) are not in the EU."""
+    name = region.strip().lower()
+    outside = {"eu-west-2": "GB", "europe-west2": "GB", "eu-central-2": "CH", "europe-west6": "CH"}
+    if name in outside:
+        return outside[name]
+    for beginnings, jurisdiction in _REGIONS:
+        if name.startswith(beginnings):
+            return jurisdiction
+    return UNKNOWN

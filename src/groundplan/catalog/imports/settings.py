@@ -1,0 +1,260 @@
+"""What each LiteLLM setting is here: its equal, or why there is none and what to do. Facts only, no reading.
+
+Settings that change the workspace itself (models, prices, fallbacks, retries, budgets) are in `litellm`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from groundplan.catalog.imports.verdict import CARRIED, CHANGED, NO_EQUAL, SECRET
+
+
+class Rule(NamedTuple):
+    """What is said of one setting."""
+
+    state: str
+    here: str
+    todo: str = ""
+
+
+_ALWAYS = "always so here"
+_NONE = "nothing of this kind is needed here"
+_DATABASE = "lives in LiteLLM's database, not in this file"
+_REDIS = Rule(CHANGED, "gateways share state through PostgreSQL and leases; there is no Redis", "Leave it out.")
+_CALLBACK = Rule(
+    NO_EQUAL, "calls are not sent to other services",
+    "Read calls from /api/calls, /metrics or the audit log, which hold every one of them.",
+)  # fmt: skip
+_DEBUG = Rule(CHANGED, "logs are structured and hold no content; their place is HOME/logs")
+_KEYS = Rule(CHANGED, f"virtual keys: {_DATABASE}", "Make one for each caller: groundplan keys create --workload NAME.")
+_SIGN_IN = Rule(NO_EQUAL, "people sign in with a one-time link of the operator", "groundplan login --as E-MAIL")
+_MASTER = "`up` makes the operator's token itself, HOME/operator.token"
+_ALERT = Rule(NO_EQUAL, "what needs somebody is in the inbox of the console", "Alert on /metrics.")
+_PASSED = Rule(NO_EQUAL, "a call is forwarded as its caller sent it; nothing is added", "Let the callers send it.")
+_MCP = Rule(NO_EQUAL, "tools of MCP servers are not proxied", "Keep them where they are; callers reach them directly.")
+_GUARDRAIL = Rule(
+    NO_EQUAL, "guardrails are not part of a workspace yet",
+    "Keep sensitive workloads where they are until an equal exists; sensitivity and residency bound where data goes.",
+)  # fmt: skip
+_SEPARATE = Rule(NO_EQUAL, "this kind of endpoint has no settings of its own", "Declare a deployment for each model.")
+_CLOUD = Rule(NO_EQUAL, "keys are bearer tokens by reference", "Put a gateway of the cloud's own in front, or its key.")
+
+SECTIONS: dict[str, Rule] = {
+    "guardrails": _GUARDRAIL,
+    "mcp_servers": _MCP,
+    "mcp_tools": _MCP,
+    "finetune_settings": _SEPARATE,
+    "files_settings": _SEPARATE,
+    "vector_store_registry": Rule(NO_EQUAL, "data for answers is declared as sources", "Declare kind: source."),
+    "search_tools": _MCP,
+    "prompts": Rule(NO_EQUAL, "prompts are declared as kind: prompt with name and version", "Write them there."),
+    "callback_settings": _CALLBACK,
+    "credential_list": Rule(SECRET, "a key is a reference at each deployment", "Write key: env:NAME there."),
+    "pass_through_endpoints": Rule(NO_EQUAL, "only calls of declared workloads are forwarded", "Call them directly."),
+    "litellm_params": _PASSED,
+}
+"""Whole sections; each entry of a list is told."""
+
+LITELLM: dict[str, Rule] = {
+    "drop_params": Rule(
+        CHANGED, "fields that an upstream does not know are never dropped in silence: it refuses them by name",
+        "Take them out at the caller.",
+    ),
+    "modify_params": _PASSED,
+    "cache": Rule(NO_EQUAL, "answers are not reused between callers unless a workload declares it", ""),
+    "success_callback": _CALLBACK,
+    "failure_callback": _CALLBACK,
+    "service_callbacks": _CALLBACK,
+    "audit_log_callbacks": Rule(CARRIED, "every call and change is in the audit log", ""),
+    "turn_off_message_logging": Rule(CARRIED, _ALWAYS + ": content of calls is not kept"),
+    "redact_user_api_key_info": Rule(CARRIED, _ALWAYS + ": keys are never logged"),
+    "redact_messages_in_exceptions": Rule(CARRIED, _ALWAYS),
+    "set_verbose": _DEBUG,
+    "json_logs": _DEBUG,
+    "telemetry": Rule(CARRIED, "nothing is sent home, ever"),
+    "force_ipv4": Rule(NO_EQUAL, "addresses are resolved by the system", "Order them in /etc/gai.conf."),
+    "context_window_fallbacks": Rule(
+        NO_EQUAL, "a prompt that is too long is refused by name, not sent elsewhere",
+        "Name the larger model in fallbacks: if it may take over for other failures as well.",
+    ),
+    "content_policy_fallbacks": Rule(
+        NO_EQUAL, "a refusal by a provider's content filter is an answer, not a failure",
+        "Name the model in fallbacks: if it may take over for failures.",
+    ),
+    "default_team_settings": Rule(NO_EQUAL, f"teams: {_DATABASE}", "Declare kind: team, and team: at workloads."),
+    "default_internal_user_params": Rule(NO_EQUAL, f"users: {_DATABASE}", "Declare kind: person and kind: grant."),
+    "upperbound_key_generate_params": _KEYS,
+    "default_key_generate_params": _KEYS,
+    "key_generation_settings": _KEYS,
+    "max_internal_user_budget": Rule(NO_EQUAL, "budgets are for company, team, workload or key", "covers: key/ID"),
+    "internal_user_budget_duration": Rule(NO_EQUAL, "a budget runs for a day, month, year or for good", ""),
+    "max_end_user_budget": Rule(NO_EQUAL, "budgets are for company, team, workload or key", "covers: key/ID"),
+    "max_ui_session_budget": Rule(NO_EQUAL, "the console makes no calls", ""),
+    "mcp_aliases": _MCP,
+    "enable_json_schema_validation": Rule(CHANGED, "the upstream answers for structured outputs", ""),
+    "ssl_verify": Rule(NO_EQUAL, "certificates of upstreams are always verified", "Trust your own CA in the system."),
+    "cost_discount_config": Rule(NO_EQUAL, "a price is what you pay", "Write the discounted price: at deployments."),
+    "cost_margin_config": Rule(NO_EQUAL, "a price is what you pay", "Margins belong to your own invoices."),
+}  # fmt: skip
+
+ROUTER: dict[str, Rule] = {
+    "routing_strategy_args": Rule(NO_EQUAL, "the first healthy deployment in the declared order answers", ""),
+    "enable_pre_call_checks": Rule(CARRIED, _ALWAYS + ": a call is checked against the deployment before it is sent"),
+    "allowed_fails": Rule(CHANGED, "a deployment that fails is left alone for a while and then tried again", ""),
+    "allowed_fails_policy": Rule(CHANGED, "a deployment that fails is left alone for a while and then tried again"),
+    "cooldown_time": Rule(CHANGED, "how long is learned from its failures", ""),
+    "disable_cooldowns": Rule(NO_EQUAL, "a deployment that fails is always left alone for a while", ""),
+    "retry_policy": Rule(
+        NO_EQUAL, "what was certainly not answered is tried again, whatever the error", "limits.attempts at workloads",
+    ),
+    "retry_after": Rule(CHANGED, "the provider's own retry-after is what counts", ""),
+    "model_group_retry_policy": Rule(NO_EQUAL, "one number of attempts for each workload", "limits.attempts"),
+    "enable_tag_filtering": Rule(NO_EQUAL, "a key leads to one workload and its deployments", "One workload a tag."),
+    "tag_filtering_match_any": Rule(NO_EQUAL, "a key leads to one workload and its deployments", "One workload a tag."),
+    "provider_budget_config": Rule(
+        NO_EQUAL, "budgets are for company, team, workload or key, not for providers", "Budget the workloads.",
+    ),
+    "default_litellm_params": _PASSED,
+    "default_max_parallel_requests": Rule(NO_EQUAL, "calls in parallel are not bounded by deployment", ""),
+    "max_fallbacks": Rule(CHANGED, "attempts are bounded: limits.attempts of a workload", ""),
+    "optional_pre_call_checks": Rule(NO_EQUAL, "deployments are chosen in the declared order", ""),
+    "set_verbose": _DEBUG,
+    "debug_level": _DEBUG,
+    "client_ttl": Rule(CHANGED, "connections are kept while they are good"),
+    "cache_responses": Rule(NO_EQUAL, "answers are not reused between callers unless a workload declares it", ""),
+    "cache_kwargs": _REDIS,
+}  # fmt: skip
+
+GENERAL: dict[str, Rule] = {
+    "master_key": Rule(CHANGED, _MASTER, ""),
+    "database_url": Rule(CHANGED, "PostgreSQL comes with it, or GROUNDPLAN_DATABASE_URL names another", ""),
+    "store_model_in_db": Rule(
+        NO_EQUAL, f"models that were added in its UI: {_DATABASE}", "List them with its /model/info and declare them.",
+    ),
+    "alerting": _ALERT,
+    "alerting_threshold": _ALERT,
+    "alerting_args": _ALERT,
+    "alert_types": _ALERT,
+    "alert_to_webhook_url": _ALERT,
+    "spend_report_frequency": Rule(CHANGED, "the Cost page and `groundplan cost` always show it"),
+    "enable_jwt_auth": _SIGN_IN,
+    "litellm_jwtauth": _SIGN_IN,
+    "custom_auth": Rule(NO_EQUAL, "callers show an API key of a workload", "groundplan keys create"),
+    "custom_sso": _SIGN_IN,
+    "enable_oauth2_auth": _SIGN_IN,
+    "enable_oauth2_proxy_auth": _SIGN_IN,
+    "oauth2_config_mappings": _SIGN_IN,
+    "ui_access_mode": Rule(CHANGED, "what somebody sees in the console follows from their duties"),
+    "custom_key_generate": _KEYS,
+    "key_management_system": Rule(NO_EQUAL, "keys are references: env:NAME or file:/path", "Mount them as files."),
+    "key_management_settings": Rule(NO_EQUAL, "keys are references: env:NAME or file:/path", "Mount them as files."),
+    "use_azure_key_vault": Rule(NO_EQUAL, "keys are references: env:NAME or file:/path", "Mount them as files."),
+    "use_google_kms": Rule(NO_EQUAL, "keys are references: env:NAME or file:/path", "Mount them as files."),
+    "allow_requests_on_db_unavailable": Rule(
+        CHANGED, "without PostgreSQL a gateway serves on the slices it holds, for the grace of each workload",
+    ),
+    "disable_spend_logs": Rule(NO_EQUAL, "every call is metered; it cannot be switched off", ""),
+    "disable_spend_updates": Rule(NO_EQUAL, "every call is metered; it cannot be switched off", ""),
+    "store_prompts_in_spend_logs": Rule(NO_EQUAL, "content of calls is not kept", ""),
+    "maximum_spend_logs_retention_period": Rule(NO_EQUAL, "the ledger is kept", ""),
+    "enforce_user_param": Rule(CHANGED, "a call has the person of its key; the field user is never trusted", ""),
+    "reject_clientside_metadata_tags": Rule(CARRIED, _ALWAYS),
+    "max_parallel_requests": Rule(NO_EQUAL, "calls in parallel are not bounded by deployment", ""),
+    "global_max_parallel_requests": Rule(CHANGED, "a gateway bounds the bytes in flight", ""),
+    "max_request_size_mb": Rule(CHANGED, "the gateway bounds bodies itself", ""),
+    "max_response_size_mb": Rule(CHANGED, "the gateway bounds answers itself", ""),
+    "background_health_checks": Rule(CHANGED, "health is learned from calls; no probes are paid for", ""),
+    "health_check_interval": Rule(CHANGED, "health is learned from calls; no probes are paid for", ""),
+    "health_check_details": Rule(CHANGED, "health is learned from calls; no probes are paid for", ""),
+    "completion_model": Rule(CHANGED, "a key leads to one workload; its callers may write model: auto", ""),
+    "embedding_model": Rule(CHANGED, "a key leads to one workload; its callers may write model: auto", ""),
+    "image_generation_model": Rule(CHANGED, "a key leads to one workload; its callers may write model: auto", ""),
+    "moderation_model": Rule(CHANGED, "a key leads to one workload; its callers may write model: auto", ""),
+    "infer_model_from_keys": Rule(NO_EQUAL, "what may be called is declared", ""),
+    "allowed_ips": Rule(NO_EQUAL, "the gateway listens on this machine only unless told otherwise", "Use a firewall."),
+    "use_x_forwarded_for": Rule(NO_EQUAL, "addresses of callers are not taken from headers", ""),
+    "allowed_routes": Rule(CHANGED, "only calls to models, and only with a key, are answered by the gateway"),
+    "public_routes": Rule(CHANGED, "only calls to models, and only with a key, are answered by the gateway"),
+    "admin_only_routes": Rule(CHANGED, "the control API is apart, on its own port"),
+    "pass_through_endpoints": Rule(NO_EQUAL, "only calls of declared workloads are forwarded", "Call them directly."),
+    "forward_client_headers_to_llm_api": Rule(NO_EQUAL, "headers of callers are not forwarded", ""),
+    "forward_openai_org_id": Rule(NO_EQUAL, "headers of callers are not forwarded", ""),
+    "allow_client_side_credentials": Rule(NO_EQUAL, "upstream keys are declared, never sent by callers", ""),
+    "litellm_license": Rule(CHANGED, _NONE),
+    "litellm_key_header_name": Rule(NO_EQUAL, "keys are sent as Authorization: Bearer", "Change it at the callers."),
+    "default_team_disabled": Rule(NO_EQUAL, f"teams: {_DATABASE}", "Declare kind: team, and team: at workloads."),
+    "service_account_settings": _KEYS,
+}  # fmt: skip
+
+ENTRY: dict[str, Rule] = {
+    "rpm": Rule(NO_EQUAL, "requests a minute are not bounded by deployment", ""),
+    "tpm": Rule(NO_EQUAL, "tokens a minute are not bounded by deployment", ""),
+    "max_parallel_requests": Rule(NO_EQUAL, "calls in parallel are not bounded by deployment", ""),
+    "weight": Rule(NO_EQUAL, "the first healthy deployment answers; the others take over", "Order them by preference."),
+    "tags": Rule(NO_EQUAL, "a key leads to one workload and its deployments", "Declare one workload for each tag."),
+    "access_groups": Rule(NO_EQUAL, "who may call is who has a key, or a grant", "Declare kind: grant."),
+    "access_via_team_ids": Rule(NO_EQUAL, f"teams: {_DATABASE}", "Declare kind: team, and team: at workloads."),
+    "max_budget": Rule(NO_EQUAL, "budgets are for company, team, workload or key", "Lower the workload's budget."),
+    "budget_duration": Rule(NO_EQUAL, "budgets are for company, team, workload or key", ""),
+    "organization": Rule(NO_EQUAL, "no headers of your own are sent upstream", "Use a key of that organisation."),
+    "extra_headers": Rule(NO_EQUAL, "no headers of your own are sent upstream", ""),
+    "headers": Rule(NO_EQUAL, "no headers of your own are sent upstream", ""),
+    "default_headers": Rule(NO_EQUAL, "no headers of your own are sent upstream", ""),
+    "api_version": Rule(CHANGED, "the provider's v1 API takes no version", ""),
+    "drop_params": LITELLM["drop_params"],
+    "litellm_credential_name": Rule(NO_EQUAL, "a key is a reference at each deployment", "Write key: env:NAME."),
+    "id": Rule(CHANGED, "a deployment is known by its name", ""),
+    "metadata": Rule(NO_EQUAL, "what is known of a deployment has fields of its own", "title: of the deployment"),
+    "description": Rule(NO_EQUAL, "what is known of a deployment has fields of its own", "title: of the deployment"),
+    "base_model": Rule(CARRIED, "the model: of the deployment, by which it gets its price"),
+    "mode": Rule(CARRIED, "type: of the deployment"),
+    "health_check_timeout": GENERAL["health_check_interval"],
+    "disable_background_health_check": GENERAL["health_check_interval"],
+    "mock_response": Rule(NO_EQUAL, "a deployment is real", "Use url: local:scripted-SITE for a scripted one."),
+    "supports_system_message": _PASSED,
+    "cache_control_injection_points": _PASSED,
+    "guardrails": _GUARDRAIL,
+}  # fmt: skip
+"""Keys of `litellm_params` and `model_info`."""
+
+PREFIXES: tuple[tuple[str, Rule], ...] = (
+    ("redis_", _REDIS),
+    ("cache_params", _REDIS),
+    ("langfuse_", _CALLBACK),
+    ("s3_", _CALLBACK),
+    ("aws_", _CLOUD),
+    ("vertex_", _CLOUD),
+    ("azure_", _CLOUD),
+    ("tenant_id", _CLOUD),
+    ("client_id", _CLOUD),
+    ("client_secret", _CLOUD),
+    ("database_", Rule(CHANGED, "connections to PostgreSQL are pooled", "")),
+    ("proxy_b", Rule(CHANGED, "spend is written with each call, not in turns", "")),
+    ("disable_", Rule(NO_EQUAL, "nothing of this kind can be switched off", "")),
+    ("supports_", Rule(CARRIED, "a call is forwarded as it is; the upstream knows what it can", "")),
+    ("health_check_", GENERAL["health_check_interval"]),
+    ("mcp_", _MCP),
+    ("ui_", Rule(CHANGED, "the console has no such setting", "")),
+)
+"""Tried in this order where no name fits."""
+
+SECRETS = ("key", "secret", "password", "token", "credential", "master", "database_url", "license", "auth", "webhook")
+"""Words in the name of a setting whose value may be a secret."""
+_NOT_SECRET = ("max_", "_tokens", "_per_token", "token_cost", "_header_name", "key_management", "token_count", "_auth_")
+
+UNKNOWN = Rule(NO_EQUAL, "this import does not know it", "See docs/workspace.md for what can be declared.")
+PROVIDER_FIELD = Rule(NO_EQUAL, "a call is forwarded as its caller sent it; nothing is added", "Callers send it.")
+
+
+def rule(table: dict[str, Rule], key: str) -> Rule | None:
+    """What is said of `key`, None where neither `table` nor a beginning knows it."""
+    if key in table:
+        return table[key]
+    return next((found for beginning, found in PREFIXES if key.startswith(beginning)), None)
+
+
+def may_be_secret(key: str) -> bool:
+    """Whether a literal text under this key is treated as a secret."""
+    name = key.lower()
+    return any(word in name for word in SECRETS) and not any(word in name for word in _NOT_SECRET)

@@ -1,0 +1,145 @@
+"""`groundplan import`: the configuration of another tool -> a workspace, and a verdict on what could not come along.
+
+Works on files alone, offline; reads no secret and prints none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from groundplan.catalog.fields import is_email
+from groundplan.catalog.imports.litellm import import_litellm
+from groundplan.catalog.imports.litellm_models import Asked
+from groundplan.catalog.imports.node import included
+from groundplan.catalog.imports.verdict import CARRIED, Verdict
+from groundplan.catalog.reader import MAX_BYTES
+from groundplan.cli.options import JsonOption
+from groundplan.cli.output import emit
+from groundplan.core.errors import Conflict, Invalid
+from groundplan.core.money import parse_usd
+from groundplan.economics.price import known_price
+
+app = typer.Typer(
+    help="Make a workspace from another tool's configuration.", no_args_is_help=True, rich_markup_mode=None
+)
+MAX_FILES = 100
+
+
+@app.callback()
+def several() -> None:
+    """Make a workspace from another tool's configuration."""
+
+
+@app.command()
+def litellm(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="The proxy's configuration.")],
+    to: Annotated[Path | None, typer.Option("--to", help="New or empty folder to write the workspace to.")] = None,
+    owner: Annotated[
+        list[str] | None, typer.Option("--owner", help="E-MAIL of the business owner, or MODEL=E-MAIL. Repeatable.")
+    ] = None,
+    budget: Annotated[str | None, typer.Option("--budget", help="USD a month for each workload.")] = None,
+    price: Annotated[
+        list[str] | None, typer.Option("--price", help="MODEL=IN/OUT in USD per million tokens, or MODEL=free.")
+    ] = None,
+    values: Annotated[
+        list[str] | None, typer.Option("--set", help="NAME=VALUE of a variable that holds an address.")
+    ] = None,
+    company: Annotated[str, typer.Option("--company", help="Name of the company.")] = "imported",
+    as_json: JsonOption = False,
+) -> None:
+    """Say what of a LiteLLM proxy's config.yaml has an equal here; with --to, write the workspace."""
+    if to is not None and to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise Conflict(f"{to} is not empty", code="folder_not_empty", hint="Name a new or an empty folder.")
+    today = datetime.now(UTC).date()
+    asked = Asked(
+        known_price=lambda model: known_price(model, today), owners=_owners(owner or []), prices=_prices(price or []),
+        values=_pairs(values or [], "--set NAME=VALUE"), budget=budget, company=company,
+    )  # fmt: skip
+    verdict = import_litellm(_read(config), config.name, asked)
+    if to is not None:
+        to.mkdir(parents=True, exist_ok=True)
+        for name, text in verdict.files.items():
+            (to / name).write_text(text, encoding="utf-8")
+    emit({"folder": str(to) if to else None, **verdict.body()}, as_json, _told(verdict, to))
+
+
+def _told(verdict: Verdict, to: Path | None) -> str:
+    lines = [verdict.summary(), ""]
+    for finding in verdict.findings:
+        if finding.state == CARRIED:
+            continue
+        lines.append(f"{finding.where.file}:{finding.where.line}: {finding.what} [{finding.state}] {finding.here}")
+        lines += [f"    {finding.todo}"] if finding.todo else []
+    carried = sum(finding.state == CARRIED for finding in verdict.findings)
+    lines += ["", f"{carried} settings mean the same here (--json lists them)"]
+    lines.append(f"{verdict.served} of {verdict.workloads} workloads have all they need to be called")
+    where = f"{to} is written. Next: groundplan check {to}" if to else "Nothing is written: say --to DIR"
+    return "\n".join([*lines, where])
+
+
+def _pairs(given: Sequence[str], form: str) -> dict[str, str]:
+    found = {}
+    for text in given:
+        name, separator, value = text.rpartition("=") if "://" not in text else text.partition("=")
+        if not separator or not name or not value:
+            raise Invalid("an option lacks its value", code="option_form", hint=f"Write {form}.")
+        found[name] = value
+    return found
+
+
+def _owners(given: Sequence[str]) -> Mapping[str, str]:
+    found = _pairs([text if "=" in text else f"*={text}" for text in given], "--owner MODEL=E-MAIL")
+    owners = {"" if name == "*" else name: email.strip().lower() for name, email in found.items()}
+    if not all(is_email(email) for email in owners.values()):
+        raise Invalid("an owner is not an e-mail address", code="email_syntax", hint="Write --owner ana@acme.example.")
+    return owners
+
+
+def _prices(given: Sequence[str]) -> Mapping[str, str]:
+    form = "--price MODEL=IN/OUT in USD per million tokens, such as --price gpt=0.40/1.60, or MODEL=free"
+    prices = _pairs(given, form)
+    for text in prices.values():
+        parts = text.split("/")
+        if text != "free" and len(parts) != 2:
+            raise Invalid("a price has two parts", code="price_syntax", hint=f"Write {form}.")
+        for part in parts if text != "free" else ():
+            parse_usd(part)
+    return prices
+
+
+def _read(config: Path) -> dict[str, str]:
+    """Texts of the configuration and of the files that it includes, by name. Raises `Invalid`."""
+    folder = config.absolute().parent
+    files = {config.name: _text(config, config.name)}
+    waiting = list(included(files[config.name]))
+    while waiting:
+        name = waiting.pop(0)
+        path = (folder / name).resolve()
+        if name in files:
+            continue
+        if len(files) >= MAX_FILES or not path.is_relative_to(folder.resolve()):
+            raise Invalid(
+                "an included file is outside of the folder of the configuration, or there are too many",
+                code="import_include", where=f"{config.name}", hint="Put it beside the configuration.",
+            )  # fmt: skip
+        files[name] = _text(path, name)
+        waiting += included(files[name])
+    return files
+
+
+def _text(path: Path, name: str) -> str:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        return data.decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Invalid(
+            f"{name} cannot be read: {type(error).__name__}",
+            code="import_unreadable",
+            hint="It is a text file in UTF-8.",
+        ) from error

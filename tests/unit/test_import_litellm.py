@@ -1,0 +1,494 @@
+"""LiteLLM's configuration becomes a workspace that checks and plans; what has no equal is named with its place."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import date
+from decimal import Decimal
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from groundplan.catalog import units
+from groundplan.catalog.check import validate, validate_files
+from groundplan.catalog.imports.litellm import import_litellm
+from groundplan.catalog.imports.litellm_models import Asked
+from groundplan.catalog.imports.providers import PROVIDERS, jurisdiction_of, split
+from groundplan.catalog.imports.verdict import CARRIED, CHANGED, NEEDED, NO_EQUAL, NO_OWNER, NO_PRICE, SECRET, Verdict
+from groundplan.catalog.loader import load_files
+from groundplan.cli.main import app
+from groundplan.core.errors import GroundplanError, Invalid
+from groundplan.economics.price import known_price
+from groundplan.release.plan import plan
+
+TODAY = date(2026, 11, 25)
+HIDDEN_WORD = "hunter2-of-the-fleet"
+
+EVERYTHING = f"""\
+include: [more.yaml]
+environment_variables:
+  GATEWAY_HOST: https://llm.acme.example/v1
+  CACHE_PASSWORD: {HIDDEN_WORD}
+defaults: &defaults
+  api_key: os.environ/AZURE_SE
+  rpm: 600
+model_list:
+  - model_name: assistant
+    litellm_params:
+      <<: *defaults
+      model: azure/acme-4o
+      api_base: https://acme-se.openai.azure.com/
+      api_version: "2024-10-21"
+      region_name: swedencentral
+      order: 2
+      weight: 3
+      tags: [internal]
+    model_info: {{base_model: azure/gpt-4o, id: se-1, supports_vision: true}}
+  - model_name: assistant
+    litellm_params:
+      model: openai/gpt-4o
+      api_key: {HIDDEN_WORD}
+      order: 1
+      timeout: 45.5
+      stream_timeout: 0.25
+      max_retries: 4
+      max_tokens: 900
+      tpm: 90000
+  - model_name: Own Model
+    litellm_params:
+      model: hosted_vllm/acme/own-8b
+      api_base: http://10.1.2.3:8000
+    model_info:
+      mode: chat
+      input_cost_per_token: 0.00000015
+      output_cost_per_token: 6.25e-7
+      cache_read_input_token_cost: 0.000000075
+      input_cost_per_token_above_128k_tokens: 0.0000003
+      input_cost_per_second: 0.0001
+      max_input_tokens: 32000
+      max_output_tokens: 2000
+  - model_name: zero
+    litellm_params: {{model: ollama/llama3.2}}
+    model_info: {{input_cost_per_token: 0, output_cost_per_token: 0}}
+  - model_name: unpriced
+    litellm_params: {{model: openai/strange, api_base: os.environ/GATEWAY_HOST, api_key: os.environ/STRANGE}}
+  - model_name: vectors
+    litellm_params: {{model: openai/text-embedding-3-small}}
+    model_info: {{mode: embedding}}
+  - model_name: claude
+    litellm_params: {{model: anthropic/claude-sonnet-4-5, api_key: os.environ/ANTHROPIC_API_KEY}}
+  - model_name: iron
+    litellm_params: {{model: sagemaker/acme-endpoint, aws_secret_access_key: {HIDDEN_WORD}}}
+  - model_name: "groq/*"
+    litellm_params: {{model: "groq/*", api_key: os.environ/GROQ}}
+router_settings:
+  routing_strategy: latency-based-routing
+  num_retries: 2
+  timeout: 30
+  allowed_fails: 3
+  cooldown_time: 60
+  redis_host: os.environ/REDIS
+  redis_password: {HIDDEN_WORD}
+  fallbacks: [{{assistant: [Own Model, nowhere]}}]
+  context_window_fallbacks: [{{assistant: [Own Model]}}]
+  model_group_alias: {{gpt-4: assistant}}
+litellm_settings:
+  cache: true
+  cache_params: {{type: redis, password: {HIDDEN_WORD}}}
+  drop_params: true
+  callbacks: [prometheus, langfuse]
+  max_budget: 1234.5
+  budget_duration: 30d
+  some_new_thing: 7
+general_settings:
+  master_key: sk-1234
+  database_url: postgresql://me:{HIDDEN_WORD}@db/x
+  alerting: [slack]
+guardrails:
+  - guardrail_name: pii
+    litellm_params: {{guardrail: presidio, mode: pre_call, api_key: {HIDDEN_WORD}}}
+mcp_servers:
+  search: {{url: https://mcp.example/mcp, auth_value: {HIDDEN_WORD}}}
+"""
+
+MORE = """\
+model_list:
+  - model_name: far
+    litellm_params: {model: mistral/mistral-large-latest, api_key: os.environ/MISTRAL}
+"""
+
+
+@cache
+def known(model: str) -> bool:
+    return known_price(model, TODAY)
+
+
+def imported(text: str, *, more: Mapping[str, str] | None = None, **asked: Any) -> Verdict:
+    return import_litellm({"config.yaml": text, **(more or {})}, "config.yaml", Asked(known, **asked))
+
+
+def everything(**asked: Any) -> Verdict:
+    return imported(EVERYTHING, more={"more.yaml": MORE}, **asked)
+
+
+def said(verdict: Verdict, state: str, what: str) -> list[str]:
+    """`file:line` of the findings of this kind."""
+    return [
+        f"{f.where.file}:{f.where.line}" for f in verdict.findings if f.state == state and f.what.endswith(what)
+    ]  # fmt: skip
+
+
+def line(text: str) -> int:
+    (number,) = [i for i, each in enumerate(EVERYTHING.splitlines(), 1) if text in each]
+    return number
+
+
+def model(name: str, params: str, info: str = "{}") -> str:
+    return f"model_list: [{{model_name: {name}, litellm_params: {params}, model_info: {info}}}]"
+
+
+def test_a_workspace_that_checks_and_plans_comes_out() -> None:
+    verdict = everything(owners={"": "ana@acme.example"})
+    workspace = validate_files(verdict.files, known_price=known)
+    assert set(workspace.workloads) == {
+        "assistant", "own-model", "zero", "unpriced", "vectors", "claude", "iron", "far"
+    }  # fmt: skip
+    assert workspace.workloads["assistant"].deployments == ("assistant-openai", "assistant-azure")
+    assert workspace.workloads["assistant"].fallbacks == ("own-model-hosted-vllm",)
+    assert workspace.workloads["vectors"].embeddings == ("vectors-openai",)
+    result = plan(load_files(verdict.files), None, today=TODAY)
+    assert result.refusals == ()
+    assert result.blueprint is not None
+    served = {workload.name: workload for workload in result.blueprint.workloads}
+    assert served["assistant"].deployments == ["assistant-openai", "assistant-azure", "own-model-hosted-vllm"]
+    assert served["assistant"].attempts == 5 and served["assistant"].deadline_ms == 45_500
+    assert {budget.covers for budget in result.blueprint.budgets} >= {"company", "workload/assistant"}
+
+
+def test_the_verdict_counts_and_names_places() -> None:
+    verdict = everything(owners={"zero": "zoe@acme.example"})
+    count = verdict.counts()
+    assert verdict.models == 10
+    assert verdict.summary().startswith(f"10 models, 2 without price, 7 without owner, {count[NO_EQUAL]} settings")
+    assert said(verdict, NO_PRICE, "unpriced") == [f"config.yaml:{line('openai/strange')}"]
+    assert said(verdict, NO_EQUAL, "wildcard model") == [f"config.yaml:{line('api_key: os.environ/GROQ')}"]
+    assert said(verdict, NO_EQUAL, "guardrails") == [f"config.yaml:{line('guardrail_name: pii')}"]
+    assert said(verdict, NO_EQUAL, "mcp_servers") == [f"config.yaml:{line('search:')}"]
+    assert said(verdict, NO_EQUAL, "some_new_thing") == [f"config.yaml:{line('some_new_thing')}"]
+    assert said(verdict, CHANGED, "routing_strategy") == [f"config.yaml:{line('routing_strategy')}"]
+    assert said(verdict, NO_EQUAL, "input_cost_per_second") == [f"config.yaml:{line('input_cost_per_second')}"]
+    assert said(verdict, NO_EQUAL, "context_window_fallbacks") == [f"config.yaml:{line('context_window_fallbacks')}"]
+    assert said(verdict, NEEDED, "virtual keys") and said(verdict, CARRIED, "supports_vision")
+    assert said(verdict, NEEDED, "assistant")
+    assert said(verdict, NO_OWNER, "far") == ["more.yaml:2"]
+    assert all(f.here and f.where.line > 0 for f in verdict.findings)
+
+
+def test_every_key_of_the_file_is_named() -> None:
+    """Nothing is dropped without a word: each scalar's key is in some finding, or is what the import reads."""
+    verdict = everything()
+    told = " ".join(f"{f.what} {f.here}" for f in verdict.findings)
+    for key in (
+        "rpm", "tpm", "weight", "tags", "api_version", "order", "timeout", "stream_timeout", "max_retries",
+        "max_tokens", "base_model", "id", "mode", "max_input_tokens", "max_output_tokens", "aws_secret_access_key",
+        "num_retries",
+        "allowed_fails", "cooldown_time", "redis_host", "redis_password", "fallbacks", "model_group_alias", "cache",
+        "cache_params", "drop_params", "callbacks", "max_budget", "master_key", "database_url", "alerting",
+        "GATEWAY_HOST", "CACHE_PASSWORD", "defaults",
+    ):  # fmt: skip
+        assert key in told, key
+
+
+def test_prices_are_exact_and_never_understated() -> None:
+    workspace = validate_files(everything(owners={"": "ana@acme.example"}).files)
+    (price,) = workspace.deployments["own-model-hosted-vllm"].price
+    assert price.input == units.token_price("0.30 USD/Mtok")  # the dearer tier
+    assert price.output == units.token_price("0.625 USD/Mtok")
+    assert price.cache_read == units.token_price("0.075 USD/Mtok")
+    assert workspace.deployments["zero-ollama"].price[0].free
+    assert workspace.deployments["assistant-azure"].model == "azure/gpt-4o"
+    assert workspace.deployments["assistant-azure"].upstream_model == "acme-4o"
+
+
+@given(st.integers(1, 10**15), st.integers(1, 10**15))
+@settings(max_examples=60)
+def test_any_price_for_a_token_is_the_same_for_a_million(first: int, second: int) -> None:
+    given_, generated = Decimal(first).scaleb(-18), Decimal(second).scaleb(-18)
+    text = model("x", "{model: hosted_vllm/x, api_base: 'http://localhost:1'}",
+                 f"{{input_cost_per_token: '{given_}', output_cost_per_token: '{generated}'}}")  # fmt: skip
+    (price,) = validate_files(imported(text, owners={"": "a@b.example"}).files).deployments["x-hosted-vllm"].price
+    assert (price.input, price.output) == (first, second)
+
+
+def test_secrets_are_neither_copied_nor_told() -> None:
+    verdict = everything(owners={"": "ana@acme.example"})
+    told = json.dumps(verdict.body()) + "".join(verdict.files.values())
+    assert HIDDEN_WORD not in told and "sk-1234" not in told
+    for what in ("api_key", "redis_password", "master_key", "database_url", "CACHE_PASSWORD", "aws_secret_access_key"):
+        assert said(verdict, SECRET, what), what
+    workspace = validate_files(verdict.files)
+    assert workspace.deployments["assistant-openai"].key == "env:ASSISTANT_OPENAI_KEY"
+    assert workspace.deployments["assistant-azure"].key == "env:AZURE_SE"
+    assert workspace.deployments["vectors-openai"].key == "env:OPENAI_API_KEY"
+
+
+def test_what_looks_like_a_real_key_is_no_error_and_is_hidden() -> None:
+    secret = "sk-" + "a1B2" * 10
+    verdict = imported(model("x", f"{{model: openai/gpt-4o, api_key: {secret}}}"), owners={"": "a@b.example"})
+    assert secret not in json.dumps(verdict.body()) + "".join(verdict.files.values())
+    assert len(said(verdict, SECRET, "api_key")) == 1
+
+
+def test_without_an_owner_nothing_may_be_called() -> None:
+    verdict = everything()
+    assert verdict.served == 0 and verdict.counts()[NO_OWNER] == verdict.workloads
+    workspace = validate_files(verdict.files, known_price=known)
+    assert {workload.stage for workload in workspace.workloads.values()} == {"proposed"}
+    assert workspace.company.separation == "enforced"
+
+
+def test_several_owners_are_separated() -> None:
+    workspace = validate_files(everything(owners={"": "ana@acme.example", "far": "fay@acme.example"}).files)
+    assert workspace.company.separation == "enforced"
+    assert workspace.workloads["far"].owners.business == ("fay@acme.example",)
+
+
+def test_what_is_incomplete_is_a_comment_that_says_what_it_lacks() -> None:
+    verdict = everything(owners={"": "ana@acme.example"})
+    workspace = validate_files(verdict.files)
+    assert "unpriced-openai" not in workspace.deployments
+    assert "It lacks a price.\n# ---\n# kind: deployment\n# name: unpriced-openai" in verdict.files["deployments.yaml"]
+    priced = validate_files(everything(owners={"": "ana@acme.example"}, prices={"unpriced": "1/2"}).files)
+    assert priced.deployments["unpriced-openai"].url == "https://llm.acme.example/v1"
+    assert priced.workloads["unpriced"].stage == "pilot"
+
+
+def test_an_address_from_the_environment_is_asked_for() -> None:
+    text = model("x", "{model: openai/x, api_base: os.environ/BASE}")
+    verdict = imported(text, owners={"": "a@b.example"}, prices={"x": "free"})
+    assert said(verdict, NEEDED, "api_base") and not validate_files(verdict.files).deployments
+    verdict = imported(
+        text, owners={"": "a@b.example"}, prices={"x": "free"}, values={"BASE": "https://a.example/v1"}
+    )  # fmt: skip
+    assert validate_files(verdict.files).deployments["x-openai"].url == "https://a.example/v1"
+
+
+@pytest.mark.parametrize(
+    ("duration", "limit"),
+    [("30d", "50 USD/month"), ("1d", "50 USD/day"), ("1y", "50 USD/year"), (None, "50 USD/total"),
+     ("7d", "50 USD/month")],
+)  # fmt: skip
+def test_the_proxy_budget_is_the_companys(duration: str | None, limit: str) -> None:
+    text = model("x", "{model: openai/gpt-4o}") + "\nlitellm_settings:\n  max_budget: 50\n"
+    text += f"  budget_duration: {duration}\n" if duration else ""
+    budgets = validate_files(imported(text).files).budgets
+    assert str(budgets["company"].limit) == limit
+    assert str(validate_files(imported(text, budget="7").files).budgets["x"].limit) == "7 USD/month"
+
+
+@pytest.mark.parametrize("provider", sorted(PROVIDERS))
+def test_every_provider_becomes_a_deployment_or_says_what_is_missing(provider: str) -> None:
+    text = model("x", f"{{model: {provider}/some-model, api_base: 'https://host.example', region_name: eu-west-1}}")
+    verdict = imported(text, owners={"": "a@b.example"}, prices={"x": "1/2"})
+    workspace = validate_files(verdict.files, known_price=known)
+    assert bool(workspace.deployments) != bool(said(verdict, NEEDED, "x"))
+    if workspace.deployments:
+        (deployment,) = workspace.deployments.values()
+        assert deployment.upstream_model == "some-model"
+        assert workspace.sites[deployment.site].jurisdiction == "EU"
+
+
+def test_names_of_models_are_split_as_the_proxy_splits_them() -> None:
+    assert split("azure/eu/gpt-4o") == ("azure", "eu/gpt-4o")
+    assert split("gpt-4o") == ("openai", "gpt-4o")
+    assert split("meta-llama/x", "groq") == ("groq", "meta-llama/x")
+    assert split("bedrock/converse/anthropic.claude-v2:1") == ("bedrock", "anthropic.claude-v2:1")
+    assert [jurisdiction_of(r) for r in ("eu-west-1", "eu-west-2", "us-east-1", "europe-west6", "mars")] == [
+        "EU", "GB", "US", "CH", "UNKNOWN"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "code"),
+    [
+        ("model_list: [", 1, "yaml_syntax"),
+        ("model_list:\n  - a\n", 2, "import_form"),
+        ("model_list:\n  - model_name: x\n    litellm_params: 5\n", 2, "import_form"),
+        ("model_list:\n  - model_name: x\n    litellm_params: {model: gpt-4o, timeout: soon}\n", 3, "import_form"),
+        ("model_list:\n  - model_name: x\n    litellm_params: {model: gpt-4o, rpm: 1, rpm: 2}\n", 3, "duplicate_key"),
+        (
+            "model_list:\n  - &a {model_name: x, litellm_params: {model: gpt-4o}}\nrouter_settings: 1\n",
+            3,
+            "import_form",
+        ),
+        ("a: 1\n---\nb: 2\n", 2, "import_form"),
+        ("just text", 1, "import_form"),
+        ("{}", 1, "import_empty"),
+        ("", 1, "import_empty"),
+        ("model_list: !!python/object:os.system x", 1, "yaml_tag"),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_line(text: str, line: int, code: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        imported(text)
+    assert caught.value.code == code
+    where = caught.value.problems[0].where if caught.value.problems else caught.value.where
+    assert where is not None and not isinstance(where, str) and abs(where.line - line) <= (code == "import_form")
+
+
+SCALARS = st.one_of(
+    st.none(), st.booleans(), st.integers(-5, 10**20), st.floats(), st.text(max_size=20),
+    st.sampled_from(["os.environ/X", "openai/gpt-4o", "https://a.example/v1", "*", "30d", "sk-" + "a" * 30]),
+)  # fmt: skip
+KEYS = st.sampled_from(
+    ["model_name", "litellm_params", "model_info", "model", "api_base", "api_key", "timeout", "mode", "base_model",
+     "order", "input_cost_per_token", "output_cost_per_token", "max_tokens", "max_input_tokens", "fallbacks",
+     "default_fallbacks", "callbacks", "num_retries", "max_budget", "budget_duration", "model_group_alias", "<<", "rpm",
+     "routing_strategy", "region_name", "custom_llm_provider", "surprise"]
+)  # fmt: skip
+ANYTHING = st.recursive(
+    SCALARS, lambda below: st.lists(below, max_size=3) | st.dictionaries(KEYS, below, max_size=5), max_leaves=12
+)
+ENTRIES = st.fixed_dictionaries(
+    {
+        "model_name": st.text(min_size=1, max_size=30) | ANYTHING,
+        "litellm_params": st.fixed_dictionaries(
+            {"model": st.sampled_from([f"{p}/m-{i}" for i, p in enumerate(PROVIDERS)]) | st.text(max_size=30)},
+            optional={"api_base": ANYTHING, "timeout": ANYTHING, "api_key": ANYTHING, "order": ANYTHING},
+        ),
+    },
+    optional={"model_info": ANYTHING},
+)
+CONFIGS = st.fixed_dictionaries(
+    {"model_list": st.lists(ENTRIES, max_size=4) | ANYTHING},
+    optional={
+        name: ANYTHING
+        for name in ("router_settings", "litellm_settings", "general_settings", "environment_variables", "guardrails")
+    },
+)
+
+
+PRICE_KEYS = ("input_cost_per_token", "output_cost_per_token", "cache_read_input_token_cost", "input_cost_per_request")
+NUMBERS = st.one_of(st.integers(0, 10**6), st.floats(1e-12, 1e-3), st.sampled_from(["0.0000015", "2e-7", 0]))
+GROUPS = st.sampled_from(["one", "Two Words", "three/3", "ein-Modell \u00e4", "-", "x" * 90])
+GOOD = st.fixed_dictionaries(
+    {
+        "model_list": st.lists(
+            st.fixed_dictionaries(
+                {
+                    "model_name": GROUPS,
+                    "litellm_params": st.fixed_dictionaries(
+                        {"model": st.sampled_from([f"{name}/model" for name in PROVIDERS]) | st.just("gpt-4o")},
+                        optional={
+                            "api_base": st.sampled_from(["https://a.example", "http://10.0.0.1:80/v1", "os.environ/B"]),
+                            "api_key": st.sampled_from(["os.environ/KEY", "literal"]),
+                            "timeout": NUMBERS, "order": st.integers(0, 9), "max_tokens": st.integers(0, 9**9),
+                            "region_name": st.sampled_from(["eu-west-1", "us", "nowhere"]),
+                        },
+                    ),
+                },
+                optional={
+                    "model_info": st.dictionaries(st.sampled_from([*PRICE_KEYS, "max_input_tokens"]), NUMBERS)
+                },
+            ),
+            min_size=1, max_size=6,
+        ),
+    },
+    optional={
+        "router_settings": st.fixed_dictionaries(
+            {}, optional={"num_retries": NUMBERS, "timeout": NUMBERS,
+                          "fallbacks": st.lists(st.dictionaries(GROUPS, st.lists(GROUPS, max_size=3)), max_size=2)}
+        ),
+        "litellm_settings": st.fixed_dictionaries(
+            {}, optional={"max_budget": NUMBERS, "budget_duration": st.sampled_from(["1d", "30d", "9y"]),
+                          "default_fallbacks": st.lists(GROUPS, max_size=2)}
+        ),
+    },
+)  # fmt: skip
+
+
+@given(GOOD, st.booleans())
+@settings(max_examples=80, deadline=None)
+def test_any_right_configuration_becomes_a_workspace(config: Any, owner: bool) -> None:
+    try:
+        verdict = imported(json.dumps(config), owners={"": "a@b.example"} if owner else {})
+    except Invalid as error:
+        assert "a price in USD" in str(error.problems)  # dollars for one token, by the million
+        return
+    workspace = validate_files(verdict.files, known_price=known)
+    assert len(workspace.deployments) == verdict.deployments
+    assert len(workspace.workloads) == verdict.workloads == len({entry["model_name"] for entry in config["model_list"]})
+    assert verdict.served <= (verdict.workloads if owner else 0)
+
+
+@given(CONFIGS, st.booleans())
+@settings(max_examples=120, deadline=None)
+def test_any_structure_is_a_workspace_or_a_told_error(config: Any, owner: bool) -> None:
+    text = json.dumps(config, allow_nan=False, default=str) if _finite(config) else repr(config)
+    try:
+        verdict = imported(text, owners={"": "a@b.example"} if owner else {})
+    except GroundplanError as error:
+        assert error.hint and (error.where or error.problems)
+        return
+    validate_files(verdict.files, known_price=known)
+    assert "sk-" + "a" * 30 not in json.dumps(verdict.body()) + "".join(verdict.files.values())
+
+
+def _finite(value: Any) -> bool:
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        return False
+    return True
+
+
+@given(st.text(max_size=200))
+@settings(max_examples=80, deadline=None)
+def test_any_text_is_no_traceback(text: str) -> None:
+    with pytest.raises(GroundplanError):
+        imported(text)
+
+
+def test_the_command_writes_a_workspace_that_check_accepts(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(EVERYTHING)
+    (tmp_path / "more.yaml").write_text(MORE)
+    run = CliRunner()
+    to = tmp_path / "workspace"
+    arguments = ["import", "litellm", str(tmp_path / "config.yaml"), "--to", str(to), "--owner", "ana@acme.example",
+                 "--owner", "far=fay@acme.example", "--budget", "50", "--price", "unpriced=0.4/1.6"]  # fmt: skip
+    done = run.invoke(app, [*arguments, "--json"])
+    assert done.exit_code == 0, done.output
+    body = json.loads(done.stdout)
+    assert body["models"] == 10 and body["without_price"] == 1 and body["without_owner"] == 0
+    workspace = validate(to, known_price=known)
+    assert str(workspace.budgets["far"].limit) == "50 USD/month"
+    again = run.invoke(app, arguments)
+    assert isinstance(again.exception, GroundplanError) and again.exception.code == "folder_not_empty"
+    told = run.invoke(app, ["import", "litellm", str(tmp_path / "config.yaml")]).output
+    assert "10 models, 2 without price, 8 without owner" in told and "Nothing is written" in told
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [(["--owner", "nobody"], "email_syntax"), (["--price", "x=1"], "price_syntax"), (["--price", "x"], "option_form"),
+     (["--price", "x=a/b"], "money_syntax"), (["--budget", "much"], "money_syntax")],
+)  # fmt: skip
+def test_wrong_options_are_told(tmp_path: Path, options: list[str], code: str) -> None:
+    (tmp_path / "c.yaml").write_text(model("x", "{model: openai/gpt-4o}"))
+    done = CliRunner().invoke(app, ["import", "litellm", str(tmp_path / "c.yaml"), *options])
+    assert isinstance(done.exception, Invalid) and done.exception.code == code
+
+
+def test_included_files_stay_in_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("include: [../../etc/passwd]\n" + model("x", "{model: openai/gpt-4o}"))
+    done = CliRunner().invoke(app, ["import", "litellm", str(tmp_path / "c.yaml")])
+    assert isinstance(done.exception, Invalid) and done.exception.code == "import_include"
+    (tmp_path / "c.yaml").write_text("include: [none.yaml]\n" + model("x", "{model: openai/gpt-4o}"))
+    done = CliRunner().invoke(app, ["import", "litellm", str(tmp_path / "c.yaml")])
+    assert isinstance(done.exception, Invalid) and done.exception.code == "import_unreadable"
