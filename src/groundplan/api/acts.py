@@ -31,6 +31,7 @@ from groundplan.core.audit import verify as audit_verify
 from groundplan.core.audit.checkpoint import parse_checkpoint, parse_note
 from groundplan.core.audit.tiles import tile_path, tiles_of
 from groundplan.core.errors import NotFound, Unavailable
+from groundplan.core.words import counted
 from groundplan.identity import service as identity
 
 WORKLOAD = "staff-assistant"
@@ -77,7 +78,7 @@ def ask_as(services: Services, caller: Caller, told: Told) -> dict[str, Any]:
     workload = told.workload or WORKLOAD
     people = (told.person,) if told.person else ASKERS
     answers = [_asked(services, caller, workload, person, question) for person in people]
-    lines = [f"{a['person']} was given {len(a['sources'])} passages: {_paths(a)}." for a in answers]
+    lines = [f"{a['person']} was given {counted(len(a['sources']), 'passage')}: {_paths(a)}." for a in answers]
     return {"title": "The same question as two people", "question": question, "answers": answers, "told": lines}
 
 
@@ -113,20 +114,20 @@ def budget_race(services: Services, caller: Caller, _: Told) -> dict[str, Any]:
             found = list(pool.map(lambda _: _outcome(*post_chat(gateway, key, body)), range(RACE_CALLS)))
     finally:
         _drop_key(services, caller, key_id)
-    counted = Counter(found)
+    outcomes = Counter(found)
     seconds = time.monotonic() - began
     lines = [
-        f"{RACE_CALLS} calls in {seconds:.1f} s: {counted['served']} were served, "
-        f"{counted['budget_exhausted']} were refused because the budget was used up."
+        f"{RACE_CALLS} calls in {seconds:.1f} s: {outcomes['served']} were served, "
+        f"{outcomes['budget_exhausted']} were refused because the budget was used up."
     ]
-    if counted["served"] < RACE_CALLS // 2:
+    if outcomes["served"] < RACE_CALLS // 2:
         lines.append("Part of today's budget had been spent before.")
     return {
         "title": "200 calls on a budget for 100",
         "calls": RACE_CALLS,
-        "served": counted["served"],
-        "refused": counted["budget_exhausted"],
-        "outcomes": dict(counted),
+        "served": outcomes["served"],
+        "refused": outcomes["budget_exhausted"],
+        "outcomes": dict(outcomes),
         "seconds": round(seconds, 3),
         "told": lines,
     }

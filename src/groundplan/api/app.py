@@ -21,6 +21,7 @@ from groundplan.api import background, errors
 from groundplan.api.context import Services
 from groundplan.api.genesis import genesis_if_empty
 from groundplan.api.ingest import Indexing
+from groundplan.api.log_check import LogCheck
 from groundplan.api.release import Releases
 from groundplan.api.routes import ALL, PAGES
 from groundplan.api.security import LocalOnly
@@ -52,6 +53,8 @@ def create_app(home: Home, settings: Settings, workspace: Path | None = None, de
             stack.callback(pool.close)
             genesis_if_empty(home, settings, workspace, demo)
             background.start(services, app.state.indexing, stack)
+            app.state.log_check.start()
+            stack.callback(app.state.log_check.stop)
             yield
 
     app = FastAPI(
@@ -64,6 +67,7 @@ def create_app(home: Home, settings: Settings, workspace: Path | None = None, de
     )
     app.state.services = services
     app.state.indexing = Indexing(services)
+    app.state.log_check = LogCheck(home, clock)
     api = APIRouter(prefix="/api")
     for router in ALL:
         api.include_router(router)

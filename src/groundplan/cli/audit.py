@@ -11,7 +11,9 @@ from groundplan.cli.client import ControlClient
 from groundplan.cli.options import HomeOption, JsonOption, home_for
 from groundplan.cli.output import emit, table
 from groundplan.core.audit.keys import load_public
+from groundplan.core.audit.verify import Verdict
 from groundplan.core.audit.verify import verify as verify_folder
+from groundplan.core.words import counted
 
 app = typer.Typer(help="Verify the audit log from its files alone.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -35,7 +37,7 @@ def verify(
         "signed": verdict.signed,
         "problems": [{"at": problem.where, "message": problem.message} for problem in verdict.problems],
     }
-    lines = [f"{verdict.entries} entries hold, {verdict.signed}" if verdict.ok else f"{target} does not hold:"]
+    lines = [f"{_held(verdict)}, {verdict.signed}" if verdict.ok else f"{target} does not hold:"]
     lines += [f"  {problem}" for problem in verdict.problems]
     emit(value, as_json, "\n".join(lines))
     if not verdict.ok:
@@ -53,3 +55,7 @@ def list_entries(
     value = ControlClient.connect(home).get("/api/audit", limit=limit, subject=subject)
     rows = [(e["index"], e["at"], e["action"], e["who"], e["subject"]) for e in value["entries"]]
     emit(value, as_json, table(("index", "at", "action", "who", "subject"), rows))
+
+
+def _held(verdict: Verdict) -> str:
+    return counted(verdict.entries, "entry holds", "entries hold")

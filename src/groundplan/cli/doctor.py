@@ -21,6 +21,7 @@ from groundplan.core.database import connect, database_url
 from groundplan.core.errors import GroundplanError
 from groundplan.core.home import Home
 from groundplan.core.settings import DEFAULT_CONTROL_PORT, DEFAULT_PORT, Settings
+from groundplan.core.words import counted
 
 LOW_DISK_BYTES = 1 << 30
 
@@ -124,9 +125,14 @@ def _journal(home: Home, _: Settings) -> Iterator[Check]:
         )
     left = [folder for folder in folders if any(folder.glob("*.seg")) and not _held(folder / "lock")]
     if left and running(home) is None:
-        yield Check("journal", "warn", f"{len(left)} journals wait to be taken over", "`groundplan up` does it.")
+        yield Check(
+            "journal",
+            "warn",
+            f"{counted(len(left), 'journal waits', 'journals wait')} to be taken over",
+            "`groundplan up` does it.",
+        )
     elif not quarantined:
-        yield Check("journal", "ok", f"{len(folders)} journals")
+        yield Check("journal", "ok", counted(len(folders), "journal"))
 
 
 def _held(lock: Path) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 from groundplan.cli.client import ControlClient
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table, waits_text
+from groundplan.core.words import counted
 
 
 def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
@@ -37,5 +38,5 @@ def status_text(value: dict[str, Any]) -> str:
     if value.get("kills"):
         lines += [f"STOPPED: {kill['scope']} ({kill['reason']})" for kill in value["kills"]]
     if value["findings"]:
-        lines.append(f"{value['findings']} findings in the inbox")
+        lines.append(f"{counted(value['findings'], 'finding')} in the inbox")
     return "\n".join(lines)

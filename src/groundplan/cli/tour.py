@@ -16,6 +16,7 @@ from groundplan.core.audit.keys import load_public
 from groundplan.core.audit.verify import inclusion_proof
 from groundplan.core.errors import GroundplanError
 from groundplan.core.home import Home
+from groundplan.core.words import counted
 
 WORKLOAD = "handbook-answers"
 QUESTION = "How many days of parental leave do we get?"
@@ -110,7 +111,8 @@ def _verified(home: Home, index: int) -> str:
     proof = inclusion_proof(home.audit, index)
     if not proof.holds(load_public(home, "checkpoint").public_bytes_raw()):
         return f"entry {index} does NOT verify; run `groundplan audit verify`"
-    return f"entry {index}, verified: {len(proof.hashes)} hashes lead to a signed checkpoint"
+    hashes = counted(len(proof.hashes), "hash leads", "hashes lead")
+    return f"entry {index}, verified: {hashes} to a signed checkpoint"
 
 
 def _next_steps(home: Home, gateway: str, key: Key | None, login_url: str) -> None:

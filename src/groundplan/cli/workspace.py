@@ -14,6 +14,7 @@ from groundplan.catalog.scaffold import init as scaffold
 from groundplan.catalog.schema import json_schema
 from groundplan.cli.options import JsonOption, workspace_for
 from groundplan.cli.output import emit
+from groundplan.core.words import counted
 from groundplan.economics.price import known_price
 
 
@@ -67,4 +68,8 @@ def check(
     today = datetime.now(UTC).date()
     declared = validate(folder, known_price=lambda model: known_price(model, today))
     count = len(declared.workloads)
-    emit({"ok": True, "folder": str(folder), "workloads": count}, as_json, f"{folder} is in order: {count} workloads")
+    emit(
+        {"ok": True, "folder": str(folder), "workloads": count},
+        as_json,
+        f"{folder} is in order: {counted(count, 'workload')}",
+    )

@@ -51,6 +51,12 @@ async def lift(request: Request, csrf: Text, scope: Text, reason: Text) -> Redir
     return _back("/kill", reply, f"{scope} may run again{_reach(reply)}.")
 
 
+@router.post("/verify-log")
+async def verify_log(request: Request, csrf: Text) -> RedirectResponse:
+    reply = await api_of(request, csrf).post("/api/audit/verification")
+    return _back("/governance", reply, "The whole log is being verified.")
+
+
 @router.post("/act-as")
 async def act_as(request: Request, csrf: Text, person: Text = "") -> RedirectResponse:
     reply = await api_of(request, csrf).post("/api/session/act-as", {"person": person or None})

@@ -170,7 +170,7 @@ async def governance(request: Request) -> HTMLResponse:
     visitor = await visitor_of(request)
     if isinstance(visitor, HTMLResponse):
         return visitor
-    found = await fetch(visitor, changes="/api/changes", verdict="/api/audit/verify")
+    found = await fetch(visitor, changes="/api/changes", checked="/api/audit/verification")
     if isinstance(found, HTMLResponse):
         return found
     everything = request.query_params.get("calls") == "yes"
@@ -183,6 +183,18 @@ async def governance(request: Request) -> HTMLResponse:
     older = urlencode({**({"calls": "yes"} if everything else {}), "before": entries[-1]["id"]}) if entries else ""
     values = {"entries": entries, "everything": everything, "older": older if len(entries) == ENTRIES_SHOWN else ""}
     return await show(request, visitor, "governance.html", "/governance", **found, **values)
+
+
+@router.get("/live/audit")
+async def live_audit(request: Request) -> HTMLResponse:
+    """What the last verification of the log found, for the live update of its page."""
+    visitor = await visitor_of(request)
+    if isinstance(visitor, HTMLResponse):
+        return HTMLResponse("", status_code=401)
+    reply = await visitor.api.get("/api/audit/verification")
+    if not reply.ok:
+        return HTMLResponse("", status_code=reply.status)
+    return page("checked_part.html", checked=reply.body, csrf=visitor.csrf)
 
 
 @router.get("/governance/changes/{change_id}")

@@ -13,6 +13,8 @@ import math
 from dataclasses import dataclass, field
 from html import escape
 
+from groundplan.core.words import counted
+
 ZONES = ("cloud", "private", "edge")
 TITLES = {"cloud": "Cloud", "private": "Private", "edge": "Edge"}
 AREAS = ("placement", "data", "cost", "operations", "governance")
@@ -109,7 +111,7 @@ def ground_plan(view: PlanView) -> str:
 
 def _summary(view: PlanView) -> str:
     swung = [tile.name for tile in view.tiles if tile.serving and tile.serving != tile.site]
-    text = f"Ground plan: {len(view.tiles)} workloads at {len(view.rooms)} sites."
+    text = f"Ground plan: {counted(len(view.tiles), 'workload')} at {counted(len(view.rooms), 'site')}."
     if swung:
         text += f" On a fallback now: {', '.join(sorted(swung))}."
     return escape(text, quote=True)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+from groundplan.core.words import counted
+
 _IN_TIME = ("identify", "cache", "admit", "ground", "serve")
 """As they follow each other; a receipt shows them as they are told."""
 STEPS = ("identify", "admit", "cache", "ground", "serve", "settle")
@@ -65,7 +67,7 @@ def _told(call: dict[str, Any]) -> dict[str, str]:
         "identify": call["who"] or "the workload's own key",
         "admit": f"blueprint {call['blueprint']}",
         "cache": "no" if call["cache"] in ("none", "") else call["cache"],
-        "ground": f"{passages} passage{'' if passages == 1 else 's'}" if passages else "no sources",
+        "ground": counted(passages, "passage") if passages else "no sources",
         "serve": _served(call, tried),
         "settle": "nothing to settle" if refused else f"{call['prompt_tokens']} + {call['completion_tokens']} tokens",
     }

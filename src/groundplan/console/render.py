@@ -17,6 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 
 from groundplan.console.client import Api, Reply
 from groundplan.core.money import PICO, short_usd
+from groundplan.core.words import counted
 
 ENTRIES = (
     ("Overview", "/"),
@@ -66,7 +67,7 @@ templates = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-templates.filters.update(usd=usd, when=when, ms=milliseconds, period=period)
+templates.filters.update(usd=usd, when=when, ms=milliseconds, period=period, counted=counted)
 
 
 @dataclass(frozen=True, slots=True)

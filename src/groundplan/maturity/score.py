@@ -28,6 +28,10 @@ def _point(area: str, name: str, proof: str | None, next_step: str) -> Point:
     return Point(area, name, 1, proof, None) if proof else Point(area, name, 0, None, next_step)
 
 
+def _too_few(calls: int) -> str:
+    return f"It takes {ENOUGH_CALLS} calls in 30 days to tell; there {'is' if calls == 1 else 'are'} {calls}."
+
+
 def _blueprint(evidence: Evidence) -> str | None:
     return f"/blueprints/{evidence.blueprint}" if evidence.served and evidence.blueprint else None
 
@@ -46,7 +50,7 @@ def _placement(e: Evidence) -> list[Point]:
     if objective is None:
         faster = "Declare objectives: {first_token: 800ms}."
     elif e.calls < ENOUGH_CALLS:
-        faster = f"It takes {ENOUGH_CALLS} calls in 30 days to tell; there are {e.calls}."
+        faster = _too_few(e.calls)
     else:
         faster = f"95% of first tokens come within {measured or 0:.0f} ms, {objective} ms is the objective."
     return [
@@ -130,7 +134,7 @@ def _operations(e: Evidence) -> list[Point]:
     if e.availability_objective is None:
         how = "Declare objectives: {availability: 99.5%}."
     elif not enough:
-        how = f"It takes {ENOUGH_CALLS} calls in 30 days to tell; there are {e.calls}."
+        how = _too_few(e.calls)
     else:
         how = f"{share:.2%} of the calls were answered, {e.availability_objective:.2%} is the objective."
     return [

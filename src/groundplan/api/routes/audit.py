@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 
 from groundplan.api.caller import Reader
 from groundplan.api.context import Using
+from groundplan.api.log_check import LogCheck
 from groundplan.api.who import entries_json
 from groundplan.core.audit import store as audit_store
 from groundplan.core.audit import verify as audit_verify
@@ -44,6 +45,28 @@ def verify(services: Using, _: Reader) -> dict[str, Any]:
     return verdict_json(
         audit_verify.verify(services.home.audit, load_public(services.home, "checkpoint").public_bytes_raw())
     )
+
+
+@router.get("/audit/verification")
+def last_verification(request: Request, _: Reader) -> dict[str, Any]:
+    """What the last verification in this process found, and when; what a newer checkpoint added is verified first.
+
+    `checked_at` is when the newest entries were verified, `everything_at` when all files were; null while the first
+    verification runs.
+    """
+    return _check(request).newest()
+
+
+@router.post("/audit/verification", status_code=202)
+def verify_again(request: Request, _: Reader) -> dict[str, Any]:
+    """Verify all files again, in the background; the answer is as of GET."""
+    _check(request).ask()
+    return _check(request).newest()
+
+
+def _check(request: Request) -> LogCheck:
+    check: LogCheck = request.app.state.log_check
+    return check
 
 
 @router.get("/audit/{entry_id}/proof")

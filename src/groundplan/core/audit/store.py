@@ -17,6 +17,8 @@ from psycopg.rows import tuple_row
 from groundplan.core.audit.entry import Acting, Entry, acting_of, decode
 from groundplan.core.ids import new_id
 
+CALL = "call"
+"""The action of most entries: one for each call."""
 SEQUENCER_LOCK = 0x6770_6175_6469_7401
 """Advisory lock key held by the one sequencer of a database."""
 
@@ -37,7 +39,9 @@ class Queued:
     body: bytes
 
 
-def _rows(conn: Connection[Any], query: LiteralString, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+def _rows(
+    conn: Connection[Any], query: LiteralString, parameters: Sequence[Any] | Mapping[str, Any] = ()
+) -> list[tuple[Any, ...]]:
     with conn.cursor(row_factory=tuple_row) as cursor:
         return cursor.execute(query, parameters).fetchall()
 
@@ -96,13 +100,19 @@ def entries(
 
     Those whose action is `without` are left out.
     """
-    rows = _rows(
-        conn,
-        """SELECT body, leaf_index FROM audit_entry
-           WHERE (%s::text IS NULL OR subject = %s) AND (%s::text IS NULL OR action <> %s)
-             AND (%s::uuid IS NULL OR id < %s) ORDER BY id DESC LIMIT %s""",
-        (subject, subject, without, without, before, before, limit),
+    # An index has the entries that are no calls; it is used only where the statement itself says so.
+    kept: LiteralString = (
+        "action <> 'call'" if without == CALL else "(%(without)s::text IS NULL OR action <> %(without)s)"
     )
+    query: LiteralString = (
+        """SELECT body, leaf_index FROM audit_entry
+           WHERE (%(subject)s::text IS NULL OR subject = %(subject)s)
+             AND (%(before)s::uuid IS NULL OR id < %(before)s) AND """
+        + kept
+        + " ORDER BY id DESC LIMIT %(limit)s"
+    )
+    values = {"subject": subject, "without": without, "before": before, "limit": limit}
+    rows = _rows(conn, query, values)
     return [StoredEntry(decode(bytes(body)), leaf) for body, leaf in rows]
 
 

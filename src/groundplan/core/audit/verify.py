@@ -10,6 +10,7 @@ import hashlib
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from groundplan.core.audit.checkpoint import Checkpoint, Note, VerifierKey, parse_checkpoint, parse_key, parse_note
@@ -28,6 +29,7 @@ from groundplan.core.audit.tiles import (
     tiles_of,
 )
 from groundplan.core.errors import GroundplanError, Invalid, NotFound
+from groundplan.core.words import counted
 
 MOST_PROBLEMS = 100
 """How many are told."""
@@ -87,7 +89,7 @@ def inclusion_proof(folder: Path, index: int) -> InclusionProof:
     point, tiles = parse_checkpoint(parse_note(data).text), Tiles(folder)
     if not 0 <= index < point.size:
         raise NotFound(
-            f"the log has {point.size} entries, none with the index {index}",
+            f"the log has {counted(point.size, 'entry', 'entries')}, none with the index {index}",
             code="audit_entry",
             hint="An entry has an index a few seconds after it was recorded.",
         )
@@ -128,8 +130,12 @@ def verify(
     on_progress: Progress | None = None,
     *,
     earlier: Iterable[bytes] = (),
+    since: int = 0,
 ) -> Verdict:
     """Check every entry and tile in `folder` against its signed checkpoint.
+
+    `since`: of that many entries, which were checked before, only the hashes are read; give the checkpoint of that
+    check as `earlier`. What is altered in those entries' files later on is found by the next check of everything.
 
     `public_key` is the content of a log.pub or 32 raw bytes; without it the log.pub beside the log is used. `earlier`
     are checkpoints of the same log kept elsewhere: the log must continue each of them. Never raises for what is in the
@@ -142,7 +148,7 @@ def verify(
     except GroundplanError as error:
         return Verdict(False, 0, "", "unsigned", (LogProblem("checkpoint", error.message),))
     signed = check.signature(folder, note, point, public_key)
-    check.run(point)
+    check.run(point, min(since, point.size))
     for data in earlier:
         check.continues(data, point, public_key or _own_key(folder))
     problems = check.told()
@@ -183,9 +189,9 @@ class _Check:
             return "unsigned"
         return "trusted key" if given is not None else "self-signed"
 
-    def run(self, point: Checkpoint) -> None:
-        """Read all of the log and compare it with the checkpoint."""
-        leaves, row = self._entries(point.size)
+    def run(self, point: Checkpoint, since: int) -> None:
+        """Read the entries from `since` on and all hashes, and compare them with the checkpoint."""
+        leaves, row = self._entries(point.size, since // WIDTH)
         self._name_foreign(point.size)
         if len(self.problems) > TOO_MANY:
             self.add("checkpoint", "too many problems: not all of the log was read")
@@ -200,11 +206,14 @@ class _Check:
             found = "together with these problems" if self.problems else "entries and tiles agree with each other, so"
             self.add("checkpoint", f"{found} the files give another root than the signed one: {root.hex()}")
 
-    def _entries(self, size: int) -> tuple[list[bytes], list[bytes]]:
-        """(the leaf hashes of the last, partial bundle as one root, roots of the full bundles)"""
-        roots: list[bytes] = []
+    def _entries(self, size: int, known: int) -> tuple[list[bytes], list[bytes]]:
+        """(the leaf hashes of the last, partial bundle as one root, roots of the full bundles)
+
+        The roots of the first `known` bundles are taken as they are stored.
+        """
+        roots = self._stored_roots(size, known)
         rest: list[bytes] = []
-        for index, width in tiles_of(size, 0):
+        for index, width in islice(tiles_of(size, 0), len(roots), None):
             root = self._bundle(index, width, size)
             if width == WIDTH:
                 roots.append(root)
@@ -215,6 +224,16 @@ class _Check:
             if len(self.problems) > TOO_MANY:
                 break
         return rest, roots
+
+    def _stored_roots(self, size: int, known: int) -> list[bytes]:
+        """The roots of the first `known` full bundles from the tiles above them; fewer where one cannot be read."""
+        roots: list[bytes] = []
+        for index, width in tiles_of(size, 1):
+            stored = self._hashes(1, index, width) if len(roots) < known else None
+            if stored is None:
+                break
+            roots += stored
+        return roots[:known]
 
     def _bundle(self, index: int, width: int, size: int) -> bytes:
         """Check one bundle against its hash tile, the tile against the one above; return the root to go on with."""
@@ -363,11 +382,11 @@ class _Check:
         except Invalid as error:
             self.add("earlier checkpoint", error.message)
             return
-        name = f"earlier checkpoint of {old.size} entries"
+        name = f"earlier checkpoint of {counted(old.size, 'entry', 'entries')}"
         if old.origin != point.origin or not signed:
             self.add(name, "it is not from this log")
         elif old.size > point.size:
-            self.add(name, f"the log was cut: it has {point.size} entries")
+            self.add(name, f"the log was cut: it has {counted(point.size, 'entry', 'entries')}")
         elif old.size and self._root_at(old.size, point.size) != old.root:
             self.add(name, "the log was rewritten: its first entries are not those that were signed then")
 

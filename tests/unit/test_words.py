@@ -1,0 +1,21 @@
+"""Words agree with their numbers."""
+
+from __future__ import annotations
+
+import pytest
+
+from groundplan.core.words import counted
+
+
+@pytest.mark.parametrize(
+    ("number", "words", "told"),
+    [
+        (0, ("workload",), "0 workloads"),
+        (1, ("workload",), "1 workload"),
+        (2, ("workload",), "2 workloads"),
+        (1, ("entry holds", "entries hold"), "1 entry holds"),
+        (1_000_000, ("entry", "entries"), "1,000,000 entries"),
+    ],
+)
+def test_one_is_singular_and_everything_else_is_not(number: int, words: tuple[str, ...], told: str) -> None:
+    assert counted(number, *words) == told
