@@ -1,0 +1,235 @@
+"""Whom an upstream connection trusts, what is told where it does not, and what upstream and proxy may not do to us."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.contract.ways import Authority, ConnectProxy, http1, proxy, server_context
+
+from groundplan.blueprint.model import Tls
+from groundplan.core.errors import Invalid
+from groundplan.gateway.pools import Pools, Wire
+from groundplan.gateway.server import Request, Response
+from groundplan.gateway.upstream import Pool, UpstreamConnection, UpstreamFailure
+
+REQUEST = b"POST /v1/x HTTP/1.1\r\nhost: u\r\ncontent-length: 2\r\n\r\nhi"
+
+
+async def echo(request: Request, response: Response) -> None:
+    response.send(200, request.body)
+
+
+@pytest.fixture
+async def pools() -> AsyncIterator[Pools]:
+    made = Pools(asyncio.get_running_loop())
+    yield made
+    made.close()
+    await asyncio.sleep(0.05)
+
+
+async def asked(pool: Pool) -> bytes:
+    connection = await pool.connect(2.0)
+    try:
+        connection.send(REQUEST)
+        await connection.head(2.0)
+        return await connection.body(2.0)
+    finally:
+        connection.release()
+
+
+async def failure(pool: Pool) -> UpstreamFailure:
+    with pytest.raises(UpstreamFailure) as caught:
+        await asked(pool)
+    return caught.value
+
+
+@pytest.mark.parametrize("version", [1, 2])
+async def test_a_certificate_of_another_authority_is_refused_before_anything_is_sent(
+    pools: Pools, tmp_path: Path, version: int
+) -> None:
+    ours, theirs = Authority(tmp_path, "ours"), Authority(tmp_path, "theirs")
+    async with http1(echo, server_context(theirs)) as port:
+        url = f"https://127.0.0.1:{port}/v1"
+        refused = await failure(pools.of(Wire(url, Tls(ca=f"file:{ours.file}"), version)))
+        assert refused.kind == "refused" and not refused.sent
+        untrusted = await failure(pools.of(Wire(url, None, version)))
+        assert untrusted.kind == "refused" and not untrusted.sent
+        assert await asked(pools.of(Wire(url, Tls(ca=f"file:{theirs.file}"), version))) == b"hi"
+
+
+async def test_the_name_in_the_certificate_is_the_hosts_or_the_declared_one(pools: Pools, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    async with http1(echo, server_context(authority, "model.acme.example")) as port:
+        url, ca = f"https://127.0.0.1:{port}/v1", f"file:{authority.file}"
+        refused = await failure(pools.of(Wire(url, Tls(ca=ca))))
+        assert refused.kind == "refused" and not refused.sent and "certificate is not accepted" in str(refused)
+        assert not (await failure(pools.of(Wire(url, Tls(ca=ca, server_name="other.acme.example"))))).sent
+        assert await asked(pools.of(Wire(url, Tls(ca=ca, server_name="model.acme.example")))) == b"hi"
+
+
+async def test_an_upstream_that_misses_our_certificate_was_not_asked_anything(pools: Pools, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    context = server_context(authority, client_ca=authority.file)
+
+    def serve(listener: socket.socket) -> None:
+        plain, _ = listener.accept()
+        with context.wrap_socket(plain, server_side=True, do_handshake_on_connect=False) as secure:
+            with contextlib.suppress(ssl.SSLError):
+                secure.do_handshake()
+            time.sleep(0.3)  # closing at once would reset the alert away
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        serving = asyncio.create_task(asyncio.to_thread(serve, listener))
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}/v1"
+        refused = await failure(pools.of(Wire(url, Tls(ca=f"file:{authority.file}"))))
+        await serving
+    assert refused.kind == "refused" and not refused.sent and "CERTIFICATE_REQUIRED" in str(refused)
+
+
+async def test_a_renewed_client_certificate_is_taken_up_and_calls_in_flight_go_on(pools: Pools, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    context = server_context(authority, client_ca=authority.file)
+    cert, key = authority.issue("client")
+    seen: list[str] = []
+    gate = asyncio.Event()
+
+    async def who(request: Request, response: Response) -> None:
+        transport: Any = response._connection.transport
+        seen.append(dict(part[0] for part in transport.get_extra_info("peercert")["subject"])["commonName"])
+        await gate.wait()
+        response.send(200, request.body)
+
+    async with http1(who, context) as port:
+        wire = Wire(
+            f"https://127.0.0.1:{port}/v1", Tls(ca=f"file:{authority.file}", cert=f"file:{cert}", key=f"file:{key}")
+        )
+        before = pools.of(wire)
+        running = asyncio.create_task(asked(before))
+        await asyncio.sleep(0.1)
+        again, secret = authority.issue("renewed")
+        cert.write_bytes(again.read_bytes())
+        key.write_bytes(secret.read_bytes())
+        after = pools.of(wire)
+        assert after is not before and pools.of(wire) is after
+        gate.set()
+        assert await running == b"hi" and before.idle() is None
+        assert await asked(after) == b"hi" and seen == ["client", "renewed"]
+
+
+async def test_files_that_cannot_be_used_are_told_without_their_content(pools: Pools, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.pem"
+    broken.write_text("-----BEGIN CERTIFICATE-----\nTOPSECRET\n-----END CERTIFICATE-----\n")
+    for tls in (Tls(ca="file:/nowhere.pem"), Tls(ca=f"file:{broken}"), Tls(cert=f"file:{broken}")):
+        for version in (1, 2):
+            with pytest.raises(Invalid) as caught:
+                pools.of(Wire("https://127.0.0.1:1/v1", tls, version))
+            assert caught.value.code == "tls_unreadable" and "TOPSECRET" not in str(caught.value)
+    with pytest.raises(Invalid):
+        pools.of(Wire("https://127.0.0.1:1/v1", Tls(ca="env:CA")))
+
+
+@pytest.mark.parametrize("version", [1, 2])
+async def test_a_proxy_that_refuses_was_never_passed(pools: Pools, tmp_path: Path, version: int) -> None:
+    authority = Authority(tmp_path)
+    secret = tmp_path / "secret"
+    secret.write_text("user:wrong")
+    async with http1(echo, server_context(authority)) as port, proxy(ConnectProxy("user:right")) as made:
+        tls, address = Tls(ca=f"file:{authority.file}"), f"http://127.0.0.1:{made.port}"
+        wire = Wire(f"https://127.0.0.1:{port}/v1", tls, version, address, f"file:{secret}")
+        refused = await failure(pools.of(wire))
+        assert refused.kind == "refused" and not refused.sent
+        secret.write_text("user:right")
+        assert await asked(pools.of(wire)) == b"hi"
+        assert made.asked == [f"127.0.0.1:{port}"] * 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (b"HTTP/1.1 200 OK\r\n\r\nsurprise", "more than its answer"),
+        (b"SSH-2.0\r\n\r\n", "HTTP/1.1"),
+        (b"HTTP/1.1 200 OK\r\nx: " + b"a" * 20_000, "no end"),
+        (b"HTTP/1.1 302 Found\r\nlocation: http://evil.example/\r\n\r\n", "302"),
+        (b"", "closed"),
+    ],
+)
+async def test_a_proxy_that_does_not_keep_to_the_rules_opens_no_way(pools: Pools, answer: bytes, told: str) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    refused = await failure(pools.of(Wire("https://model.acme.example/v1", None, 1, address)))
+    assert refused.kind == "refused" and not refused.sent and told in str(refused)
+    server.close()
+
+
+@asynccontextmanager
+async def answering(answer: bytes) -> AsyncIterator[str]:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1000)
+        writer.write(answer)
+        await writer.drain()
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 2\r\n\r\nhi",
+        b"HTTP/1.1 200 OK\r\ncontent-encoding: br\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nx: a\x00b\r\ncontent-length: 2\r\n\r\nhi",
+        b"HTTP/1.1 200 OK\r\nx: a\rset-cookie: b\r\ncontent-length: 2\r\n\r\nhi",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\nhi",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
+    ],
+)
+async def test_an_answer_that_could_be_read_in_two_ways_or_hides_its_size_fails(pools: Pools, raw: bytes) -> None:
+    async with answering(raw) as url:
+        failed = await failure(pools.of(Wire(url)))
+        assert failed.kind == "malformed" and failed.sent
+
+
+async def test_bytes_behind_an_answer_become_no_part_of_it_nor_of_the_next(pools: Pools) -> None:
+    first = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi"
+    async with answering(first + b"HTTP/1.1 500 No\r\ncontent-length: 4\r\n\r\nevil") as url:
+        pool = pools.of(Wire(url))
+        connection: UpstreamConnection = await pool.connect(2.0)
+        connection.send(REQUEST)
+        assert await connection.head(2.0) == 200
+        assert await connection.body(2.0) == b"hi"
+        connection.release()
+        assert pool.idle() is None
+
+
+async def test_a_body_that_is_sent_in_parts_arrives_whole_by_either_version(pools: Pools, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    async with http1(echo, server_context(authority)) as port:
+        for version in (1, 2):
+            pool = pools.of(Wire(f"https://127.0.0.1:{port}/v1", Tls(ca=f"file:{authority.file}"), version))
+            connection = await pool.connect(2.0)
+            connection.send(b"POST /v1/x HTTP/1.1\r\nhost: u\r\ncontent-length: 6\r\n\r\nab")
+            connection.send(b"cd")
+            connection.send(b"ef")
+            assert await connection.head(2.0) == 200
+            assert await connection.body(2.0) == b"abcdef"
+            connection.release()
