@@ -65,6 +65,7 @@ class Closed:
     """A lender that lends nothing more."""
 
     asked: list[str] = field(default_factory=list)
+    connected: bool = True
 
     async def acquire(
         self,
@@ -253,6 +254,15 @@ async def test_an_empty_slice_refuses_before_anything_is_written_or_sent(rig: Ri
     assert rig.one.counted == 0 and rig.slices.open_count == 0
     (finish,) = await rig.records()
     assert (finish.status, finish.error_code) == ("refused", "budget_exhausted")
+
+
+async def test_a_budget_that_cannot_be_asked_for_is_not_called_exhausted(rig: Rig) -> None:
+    rig.lender.connected = False
+    rig.slices.release("all", "total", keep=BOUND - 1)
+    reply = await rig.chat()
+    assert (reply.status, reply.code) == (503, "budget_unreachable")
+    assert "retry-after" in reply.headers and "x-should-retry" not in reply.headers
+    assert rig.one.counted == 0 and rig.slices.open_count == 0
 
 
 async def test_copies_multiply_the_reservation(rig: Rig) -> None:

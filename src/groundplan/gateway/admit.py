@@ -140,6 +140,17 @@ def exhausted(budget: Budget, bound: int, day: date) -> Exhausted:
     )
 
 
+def out_of_reach(budget: Budget) -> Unavailable:
+    """The refusal of a call for whose budget PostgreSQL cannot be asked: whether it is used up is not known."""
+    return Unavailable(
+        f"this gateway has used what it held of the budget {budget.name} and cannot get more now",
+        code="budget_unreachable",
+        hint="The gateway cannot reach PostgreSQL; see `groundplan status`.",
+        retry_after=2.0,
+        details={"budget": budget.name},
+    )
+
+
 def quota(workload_name: str, limit: int, what: str) -> Exhausted:
     return Exhausted(
         f"the workload {workload_name} has used its {limit} {what}",

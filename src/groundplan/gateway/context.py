@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 class Lender(Protocol):
     """Gets more of a budget for this worker."""
 
+    @property
+    def connected(self) -> bool:
+        """Whether more can be had at the moment."""
+        ...
+
     async def acquire(
         self, token: tuple[bytes, int], charges: Sequence[Charge], budgets: Mapping[str, Budget]
     ) -> str | None:

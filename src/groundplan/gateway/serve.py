@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Unavailable
 from groundplan.gateway import settle
-from groundplan.gateway.admit import exhausted, not_killed, output_cap
+from groundplan.gateway.admit import exhausted, not_killed, out_of_reach, output_cap
 from groundplan.gateway.answers import facts, headers
 from groundplan.gateway.context import Gateway
 from groundplan.gateway.exchange import Exchange
@@ -51,6 +51,8 @@ async def reserve(gateway: Gateway, exchange: Exchange, attempt: int, amount: in
     if gateway.slices.reserve(token, charges) is not None:
         budgets = {budget.name: budget for budget, _ in exchange.charges}
         short = await gateway.leases.acquire(token, charges, budgets)
+        if short is not None and not gateway.leases.connected:
+            raise out_of_reach(budgets[short])
         if short is not None:
             raise exhausted(budgets[short], amount, gateway.clock.now().date())
     exchange.token, exchange.reserved = token, amount

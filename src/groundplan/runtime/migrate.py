@@ -29,6 +29,12 @@ OLDEST_SERVER: Final = 16
 _SCRIPTS = Path(__file__).parent.parent / "migrations"
 _LOCK_KEY = 0x67726F756E64  # "ground"
 _LOCK_WAIT = "300s"
+_CODES = {
+    "ALTER DATABASE": "database_rights",
+    "CREATE ROLE": "database_roles",
+    "GRANT": "database_roles",
+    "CREATE EXTENSION": "database_extension",
+}
 _NAME = re.compile(r"[a-z_][a-z0-9_]{0,50}", re.ASCII)
 
 
@@ -37,17 +43,17 @@ def migrate(url: str, target: str | None = None) -> str:
 
     Waits up to 300 s for another who does it. A database that is beyond `target` already stays as it is.
 
-    Raises `Conflict` (`schema_newer`), `Invalid` (`database_name`, `database_version`), `Denied` (`database_roles`,
-    `database_extension`) where this user may not make what is needed, and `Unavailable` (`database_unavailable`,
-    `migration_failed`, `migration_locked`). A failed step leaves the database at the step before.
+    Raises `Conflict` (`schema_newer`), `Invalid` (`database_name`, `database_version`), `Denied` (`database_rights`,
+    `database_roles`, `database_extension`) where this user may not make what is needed, with all that is missing as SQL
+    for an administrator, and `Unavailable` (`database_unavailable`, `migration_failed`, `migration_locked`). A failed
+    step leaves the database at the step before.
     """
     with connect(url, autocommit=True) as connection:
         _lock(connection)
         _check_server(connection)
         _check_known(revision(url))
         _check_known(target)
-        _ensure_roles(connection)
-        _ensure_extension(connection)
+        _prepare(connection)
         try:
             with _alchemy(url) as upgraded:
                 command.upgrade(_config(upgraded), target or "head")
@@ -128,25 +134,56 @@ def _check_known(found: str | None) -> None:
         )
 
 
-def _ensure_roles(connection: psycopg.Connection[Any]) -> None:
-    """Make the roles that are missing, without login, and let this user act as each of them."""
+def _prepare(connection: psycopg.Connection[Any]) -> None:
+    """Make what the schema needs around it: rights in the database, the roles without login, the extension."""
+    for statement in _missing(connection):
+        try:
+            connection.execute(statement.encode())
+        except (
+            psycopg.errors.InsufficientPrivilege,
+            psycopg.errors.FeatureNotSupported,
+            psycopg.errors.UndefinedFile,
+        ) as error:
+            name = connection.info.dbname
+            install = "" if isinstance(error, psycopg.errors.InsufficientPrivilege) else "Install pgvector. "
+            raise Denied(
+                f"{connection.info.user} may not prepare the database {name}: {first_line(error)}",
+                code=next(code for start, code in _CODES.items() if statement.startswith(start)),
+                hint=f"{install}As an administrator, in {name}: {' '.join(_missing(connection))}",
+            ) from error
+
+
+def _missing(connection: psycopg.Connection[Any]) -> list[str]:
+    """Statements that are still to be run, by this user or by an administrator."""
+    user, name = _quoted(connection, connection.info.user), connection.info.dbname
+    found = connection.execute(
+        """SELECT has_schema_privilege('public', 'CREATE') AND has_database_privilege(current_database(), 'CREATE'),
+           EXISTS (SELECT 1 FROM pg_extension WHERE extname = 'vector')"""
+    ).fetchone()
+    may_create, has_vector = found or (False, False)
+    return [
+        *([] if may_create else [f"ALTER DATABASE {name} OWNER TO {user};"]),
+        *_role_statements(connection, user),
+        *([] if has_vector else ["CREATE EXTENSION vector;"]),
+    ]
+
+
+def _role_statements(connection: psycopg.Connection[Any], user: str) -> list[str]:
+    """So that every role is there and this user may act as it."""
+    statements = []
     for role in ROLES:
         name = role_name(connection.info.dbname, role)
         if role == "owner" or _may_act_as(connection, name):
             continue
-        try:
-            if connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (name,)).fetchone() is None:
-                attributes = sql.SQL("NOLOGIN NOSUPERUSER NOBYPASSRLS")
-                connection.execute(sql.SQL("CREATE ROLE {} {}").format(sql.Identifier(name), attributes))
-            if not _may_act_as(connection, name):
-                grant = sql.SQL("GRANT {} TO CURRENT_USER WITH INHERIT FALSE, SET TRUE")
-                connection.execute(grant.format(sql.Identifier(name)))
-        except psycopg.errors.InsufficientPrivilege as error:
-            raise Denied(
-                f"{connection.info.user} may not make the role {name}: {first_line(error)}",
-                code="database_roles",
-                hint=f"As an administrator: CREATE ROLE {name} NOLOGIN; GRANT {name} TO {connection.info.user};",
-            ) from error
+        if connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (name,)).fetchone() is None:
+            statements.append(f"CREATE ROLE {name} NOLOGIN NOSUPERUSER NOBYPASSRLS;")
+        statements.append(f"GRANT {name} TO {user} WITH INHERIT FALSE, SET TRUE;")
+    return statements
+
+
+def _quoted(connection: psycopg.Connection[Any], name: str) -> str:
+    """As an identifier in a statement that somebody else is to run."""
+    return name if _NAME.fullmatch(name) else sql.Identifier(name).as_string(connection)
 
 
 def _may_act_as(connection: psycopg.Connection[Any], name: str) -> bool:
@@ -156,18 +193,3 @@ def _may_act_as(connection: psycopg.Connection[Any], name: str) -> bool:
         (name, name),
     ).fetchone()
     return bool(found and found[0])
-
-
-def _ensure_extension(connection: psycopg.Connection[Any]) -> None:
-    try:
-        connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
-    except (
-        psycopg.errors.InsufficientPrivilege,
-        psycopg.errors.FeatureNotSupported,
-        psycopg.errors.UndefinedFile,
-    ) as error:
-        raise Denied(
-            f"the extension pgvector cannot be made: {first_line(error)}",
-            code="database_extension",
-            hint=f"Install pgvector; as an administrator, in {connection.info.dbname}: CREATE EXTENSION vector;",
-        ) from error

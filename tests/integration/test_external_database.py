@@ -1,0 +1,190 @@
+"""`up` on somebody else's PostgreSQL: a server of its own, an ordinary login that owns its database, nothing more."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+
+import psycopg
+import pytest
+from tests.acceptance.stack import Answer, Stack, Upstream, init_workspace, wait_until
+
+from groundplan.core.home import Home
+from groundplan.runtime.migrate import head
+from groundplan.runtime.postgres import SUPERUSER, EmbeddedPostgres
+
+LOGIN, PASSWORD, DATABASE = "acme_app", "an ordinary password", "acme_ai"
+GRACE_SECONDS = 6
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server that Groundplan did not start, and its administrator's view of it."""
+
+    postgres: EmbeddedPostgres
+
+    @property
+    def dsn(self) -> str:
+        port = self.postgres.superuser_url("postgres").rpartition(":")[2].partition("/")[0]
+        return f"host=127.0.0.1 port={port} user={LOGIN} password='{PASSWORD}' dbname={DATABASE}"
+
+    def administer(self, statement: str, database: str = "postgres") -> list[tuple[object, ...]]:
+        with psycopg.connect(self.postgres.superuser_url(database), autocommit=True) as connection:
+            cursor = connection.execute(statement.encode())
+            return cursor.fetchall() if cursor.description else []
+
+    def give_database(self, attributes: str, owner: str = LOGIN, extension: bool = True) -> None:
+        self.administer(f"CREATE ROLE {LOGIN} LOGIN NOSUPERUSER NOCREATEDB {attributes} PASSWORD '{PASSWORD}'")
+        self.administer(f"CREATE DATABASE {DATABASE} OWNER {owner}")
+        if extension:
+            self.administer("CREATE EXTENSION vector", DATABASE)
+
+
+@contextmanager
+def server(folder: Path) -> Iterator[Server]:
+    home = Home(folder)
+    home.create()
+    with EmbeddedPostgres(home) as postgres:
+        postgres.start()
+        yield Server(postgres)
+
+
+@dataclass(frozen=True)
+class Setup:
+    server: Server
+    stack: Stack
+    upstream: Upstream
+
+    def up_fails(self) -> subprocess.CompletedProcess[str]:
+        """`up` where it ends by itself."""
+        return subprocess.run(
+            [
+                *(sys.executable, "-m", "groundplan.cli.main", "up", "--workspace", str(self.stack.workspace)),
+                *("--home", str(self.stack.home), "--port", "0", "--control-port", "0"),
+            ],
+            capture_output=True,
+            text=True,
+            env={**os.environ, **self.stack.environment},
+            timeout=60,
+        )
+
+
+@pytest.fixture
+def setup(tmp_path: Path) -> Iterator[Setup]:
+    upstream = Upstream(tmp_path / "upstream")
+    upstream.start()
+    workspace = init_workspace(tmp_path / "workspace", upstream)
+    declared = workspace / "assistant.yaml"
+    text = declared.read_text()
+    assert "kind: workload\n" in text
+    declared.write_text(text.replace("kind: workload\n", f"kind: workload\ngrace: {GRACE_SECONDS}s\n"))
+    with server(tmp_path / "server") as made:
+        environment = {"UPSTREAM_KEY": "sk-local-upstream", "GROUNDPLAN_DATABASE_URL": made.dsn}
+        stack = Stack(tmp_path, workspace, environment=environment)
+        try:
+            yield Setup(made, stack, upstream)
+        finally:
+            stack.stop()
+            upstream.stop()
+
+
+def spent(stack: Stack, calls: int) -> Decimal:
+    """What `calls` calls cost, once the ledger has them all."""
+    cost = wait_until(
+        lambda: (found := stack.cli("cost"))["calls"] == calls and found, 20, f"{calls} calls in the ledger"
+    )
+    assert cost["open_reservations"] == 0
+    return Decimal(cost["total_usd"])
+
+
+def test_everything_works_on_an_external_database_and_survives_its_absence(setup: Setup) -> None:
+    setup.server.give_database("CREATEROLE")
+    stack = setup.stack
+    stack.start()
+    assert not (stack.home / "postgres").exists()
+    key = stack.key()
+    assert [stack.chat(key, max_tokens=10).status for _ in range(5)] == [200] * 5
+    each = spent(stack, 5) / 5
+    assert each > 0
+    verified = wait_until(lambda: (v := stack.cli("audit", "verify"))["entries"] >= 7 and v, 20, "calls in the log")
+    assert verified["ok"]
+    assert stack.cli("doctor", code=None)
+    ((tables,),) = setup.server.administer(
+        f"SELECT count(*) FROM pg_tables WHERE schemaname = 'public' AND tableowner = '{LOGIN}'", DATABASE
+    )
+    assert isinstance(tables, int) and tables > 20
+
+    stack.stop()
+    stack.start()
+    assert stack.cli("status")["blueprint"] == 1
+    assert stack.chat(key, max_tokens=10).status == 200
+    assert spent(stack, 6) == each * 6
+
+    stopped = time.monotonic()
+    setup.server.postgres.stop()
+    assert stack.chat(key, max_tokens=10).status == 200
+    codes: list[str] = []
+
+    def cut_off() -> Answer | None:
+        answer = stack.chat(key, max_tokens=10)
+        codes.append("" if answer.status == 200 else answer.code)
+        return answer if codes[-1] == "policy_lease_expired" else None
+
+    refused = wait_until(cut_off, GRACE_SECONDS + 10, "a refusal")
+    # what the gateway held of the budget may be used up before its grace is: that is no exhausted budget
+    assert set(codes) <= {"", "budget_unreachable", "policy_lease_expired"}
+    assert (refused.status, refused.code) == (503, "policy_lease_expired")
+    assert time.monotonic() - stopped >= GRACE_SECONDS
+    assert "PostgreSQL" in refused.body["error"]["hint"] and "retry-after" in refused.headers
+    setup.server.postgres.start()
+    wait_until(lambda: stack.chat(key, max_tokens=10).status == 200, 30, "calls are served again")
+    served = len(setup.upstream.counted())
+    assert spent(stack, served) == each * served
+    assert stack.cli("audit", "verify")["ok"]
+
+
+@pytest.mark.parametrize(
+    ("attributes", "owner", "extension", "code"),
+    [
+        ("NOCREATEROLE", LOGIN, True, "database_roles"),
+        ("CREATEROLE", LOGIN, False, "database_extension"),
+        ("NOCREATEROLE", SUPERUSER, False, "database_rights"),
+    ],
+)
+def test_a_login_that_lacks_rights_is_told_all_that_an_administrator_must_run(
+    setup: Setup, attributes: str, owner: str, extension: bool, code: str
+) -> None:
+    setup.server.give_database(attributes, owner, extension)
+    failed = setup.up_fails()
+    assert failed.returncode == 77, failed.stderr
+    assert f"[{code}]" in failed.stderr and PASSWORD not in failed.stderr
+    statements = failed.stderr.partition(f"As an administrator, in {DATABASE}: ")[2]
+    setup.server.administer(" ".join(statements.split()), DATABASE)
+    setup.stack.start()
+    assert setup.stack.chat(setup.stack.key()).status == 200
+
+
+def test_a_database_of_a_newer_program_is_refused_and_left_as_it_is(setup: Setup) -> None:
+    setup.server.give_database("CREATEROLE")
+    setup.stack.start()
+    setup.stack.stop()
+    setup.server.administer("UPDATE alembic_version SET version_num = '9999_future'", DATABASE)
+    failed = setup.up_fails()
+    assert failed.returncode == 75, failed.stderr
+    assert "schema_newer" in failed.stderr and "9999_future" in failed.stderr and head() in failed.stderr
+    assert setup.server.administer("SELECT version_num FROM alembic_version", DATABASE) == [("9999_future",)]
+
+
+def test_a_server_that_is_not_there_is_named_without_its_password(setup: Setup) -> None:
+    setup.server.give_database("CREATEROLE")
+    setup.server.postgres.stop()
+    failed = setup.up_fails()
+    assert failed.returncode == 69, failed.stderr
+    assert "database_unavailable" in failed.stderr and PASSWORD not in failed.stderr
