@@ -21,6 +21,7 @@ from ruamel.yaml.events import (
     ScalarEvent,
     SequenceEndEvent,
 )
+from ruamel.yaml.reader import ReaderError
 
 from groundplan.core.errors import Problem, Where
 
@@ -104,6 +105,7 @@ class _Reader:
 
     def __init__(self, file: str, text: str) -> None:
         self.file = file
+        self.text = text
         self.problems: list[Problem] = []
         self.anchors: dict[str, _Node] = {}
         self.nodes = 0
@@ -122,7 +124,7 @@ class _Reader:
         except _Refused as refused:
             self.problems.append(refused.problem)
         except (YAMLError, ValueError, AttributeError, IndexError) as error:
-            self.problems.append(_syntax_problem(self.file, error))
+            self.problems.append(_syntax_problem(self.file, self.text, error))
         return found
 
     def _where(self, event: Any) -> Where:
@@ -223,9 +225,15 @@ def _adopt(places: dict[Path, Place], part: str | int, below: dict[Path, Place],
         places[(part,)] = Place(key, below[()].value)
 
 
-def _syntax_problem(file: str, error: Exception) -> Problem:
+def _syntax_problem(file: str, text: str, error: Exception) -> Problem:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     where = Where(file, mark.line + 1, mark.column + 1) if mark else Where(file, 1, 1)
+    if isinstance(error, ReaderError):
+        before = text[: error.position]
+        return Problem(
+            "YAML syntax: an unprintable character", "yaml_syntax", "Remove it; the rest of the file is unread.",
+            Where(file, before.count("\n") + 1, len(before) - before.rfind("\n")),
+        )  # fmt: skip
     reason = error.problem if isinstance(error, MarkedYAMLError) and error.problem else "it is not readable as YAML"
     if "\n" in reason or _SECRET.search(reason):
         reason = "it is not readable as YAML"

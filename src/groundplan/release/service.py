@@ -238,9 +238,10 @@ def _target(conn: Connection[Any], stored: StoredBlueprint, to: int | None) -> S
         raise Conflict(f"blueprint {number} is served already", code="rollback_current", hint="Name an earlier one.")
     target = store.by_number(conn, number)
     if target is None:
-        raise NotFound(
-            f"there is no blueprint {number}", code="blueprint_unknown", hint=f"Name one from 1 to {stored.number - 1}."
+        earlier = (
+            f"Name one from 1 to {stored.number - 1}." if stored.number > 1 else "There is nothing to go back to yet."
         )
+        raise NotFound(f"there is no blueprint {number}", code="blueprint_unknown", hint=earlier)
     return target
 
 

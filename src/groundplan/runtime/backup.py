@@ -19,11 +19,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+import psycopg
+from sqlalchemy.exc import SQLAlchemyError
+
 from groundplan.core.audit.keys import load_private
 from groundplan.core.audit.log import AuditLog
 from groundplan.core.audit.store import sequenced_from
 from groundplan.core.audit.verify import verify
-from groundplan.core.database import connect, database_url
+from groundplan.core.database import connect, database_url, first_line
 from groundplan.core.errors import Conflict, Invalid, Unavailable
 from groundplan.core.home import Home
 from groundplan.core.settings import Settings, load_settings
@@ -52,7 +55,7 @@ def backup(home: Home, settings: Settings, target: Path, progress: Progress) -> 
     home.run.mkdir(mode=0o700, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix="backup-", dir=home.run))
     try:
-        with running_database(home, settings, progress):
+        with _lost_told(), running_database(home, settings, progress):
             progress("keeping the audit log")
             audit_ok = _keep_log(home, staging / "audit", progress)
             progress("copying the database")
@@ -100,8 +103,21 @@ def restore(archive: Path, home: Home, settings: Settings | None = None, progres
         shutil.rmtree(staging, ignore_errors=True)
 
 
+@contextmanager
+def _lost_told() -> Iterator[None]:
+    """A database that goes away in the middle, in our words."""
+    try:
+        yield
+    except (psycopg.OperationalError, SQLAlchemyError) as error:
+        raise Unavailable(
+            f"the database went away: {first_line(error)}",
+            code="database_unavailable",
+            hint="Nothing was kept; `groundplan doctor` looks for the cause. Then begin again.",
+        ) from error
+
+
 def _restore(home: Home, settings: Settings, staging: Path, facts: dict[str, Any], progress: Progress) -> None:
-    with running_database(home, settings, progress):
+    with _lost_told(), running_database(home, settings, progress):
         progress("restoring the database")
         owner = database_url(home, settings, "owner")
         migrate(owner, str(facts["schema"]))

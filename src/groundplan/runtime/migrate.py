@@ -91,7 +91,7 @@ def _scripts() -> ScriptDirectory:
 
 
 def _alchemy(url: str) -> Connection:
-    return create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(url), poolclass=NullPool).connect()
+    return create_engine("postgresql+psycopg://", creator=lambda: connect(url), poolclass=NullPool).connect()
 
 
 def _lock(connection: psycopg.Connection[Any]) -> None:

@@ -1,0 +1,191 @@
+"""PostgreSQL stops below a whole running installation: calls go on, commands and API say so, and nothing is lost.
+
+How long a worker may go on without it (the grace) is tested in test_gateway_policy.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from tests.acceptance.stack import Stack, Upstream, init_workspace, request, wait_until
+
+from groundplan.core.database import database_url
+from groundplan.core.home import Home
+from groundplan.core.settings import load_settings
+from groundplan.runtime.migrate import migrate
+from groundplan.runtime.postgres import EmbeddedPostgres
+from groundplan.testing.database import FAST, Database, found_cluster
+
+
+@dataclass
+class Scene:
+    server: EmbeddedPostgres
+    database: Database
+    stack: Stack
+    upstream: Upstream
+    key: str
+    answered: int = 0
+
+    def call(self) -> None:
+        answer = self.stack.chat(self.key)
+        assert answer.status == 200, answer.body
+        self.answered += 1
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    """A running installation on a server of its own, which is stopped after three calls and stays so."""
+    folder = tmp_path_factory.mktemp("stopped")
+    home = Home(folder / "server")
+    home.create()
+    server = EmbeddedPostgres(home, tuning=FAST)
+    upstream = Upstream(folder / "upstream")
+    try:
+        server.start()
+        migrate(database_url(home, dataclasses.replace(load_settings({}), database_url=None), "owner"))
+        with found_cluster(home.root).database() as database:
+            upstream.start()
+            workspace = init_workspace(folder / "workspace", upstream)
+            environment = {"UPSTREAM_KEY": "sk-local", "GROUNDPLAN_DATABASE_URL": database.dsn}
+            stack = Stack(folder, workspace, environment=environment)
+            try:
+                stack.start()
+                made = Scene(server, database, stack, upstream, stack.key())
+                for _ in range(3):
+                    made.call()
+                server.stop()
+                for _ in range(5):
+                    made.call()
+                yield made
+            finally:
+                stack.stop()
+                if server.pid is None:
+                    server.start()
+    finally:
+        upstream.stop()
+        server.remove()
+
+
+@dataclass
+class Done:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def error(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.out)["error"]
+        return found
+
+
+def command(scene: Scene, *arguments: str) -> Done:
+    done = subprocess.run(
+        [sys.executable, "-m", "groundplan.cli.main", *arguments, "--home", str(scene.stack.home), "--json"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **scene.stack.environment},
+        timeout=60,
+    )
+    assert "Traceback" not in done.stdout + done.stderr, done
+    assert "psycopg" not in done.stdout + done.stderr, done
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+COMMANDS = [
+    ("status",),
+    ("cost",),
+    ("keys", "list"),
+    ("keys", "create", "--workload", "assistant"),
+    ("keys", "revoke", "01a2131a-f04e-7000-9ee1-3a63a6b660e9"),
+    ("people", "list"),
+    ("groups", "list"),
+    ("plan", "-w", "WORKSPACE"),
+    ("apply", "-w", "WORKSPACE"),
+    ("rollback",),
+    ("audit", "list"),
+    ("why", "01a2131a-f04e-7000-9ee1-3a63a6b660e9"),
+    ("login",),
+    ("readiness",),
+    ("ask", "hello", "--workload", "assistant"),
+    ("kill", "workload/other", "--reason", "test", "--lift"),
+    ("backup", "ARCHIVE"),
+]
+
+
+def test_every_command_says_that_the_database_is_away(scene: Scene) -> None:
+    """All at once: each waits a few seconds for the database to come back."""
+    places = {"WORKSPACE": str(scene.stack.workspace), "ARCHIVE": str(scene.stack.folder / "archive")}
+    asked = [[places.get(argument, argument) for argument in arguments] for arguments in COMMANDS]
+    with ThreadPoolExecutor(len(asked)) as threads:
+        for arguments, done in zip(
+            asked, threads.map(lambda arguments: command(scene, *arguments), asked), strict=True
+        ):
+            assert done.code == 69, (arguments, done)
+            assert done.error["code"] == "database_unavailable" and done.error["hint"], (arguments, done)
+    assert not (scene.stack.folder / "archive").exists()
+
+
+def test_the_log_verifies_from_its_files(scene: Scene) -> None:
+    assert command(scene, "audit", "verify").code == 0
+
+
+def test_a_kill_is_written_beside_the_gateway(scene: Scene) -> None:
+    done = command(scene, "kill", "workload/other", "--reason", "test")
+    assert done.code == 69 and json.loads(done.out)["file"]
+    assert (scene.stack.home / "run" / "kill.json").exists()
+
+
+def test_the_doctor_names_the_database(scene: Scene) -> None:
+    done = command(scene, "doctor")
+    bad = [check for check in json.loads(done.out)["checks"] if check["state"] == "bad"]
+    assert done.code == 1 and any(check["name"] == "postgres" and check["hint"] for check in bad)
+
+
+def test_the_api_is_unavailable_and_says_when_to_come_back(scene: Scene) -> None:
+    token = (scene.stack.home / "operator.token").read_text().strip()
+    headers = {"authorization": f"Bearer {token}"}
+    for method, path, body in (
+        ("GET", "/api/status", None),
+        ("GET", "/api/calls", None),
+        ("POST", "/api/keys", {"workload": "assistant"}),
+        ("POST", "/api/kill", {"scope": "company", "reason": "x"}),
+    ):
+        answer = request(scene.stack.control_port, method, path, body, headers)
+        assert (answer.status, answer.code) == (503, "database_unavailable"), (path, answer)
+        assert answer.headers["retry-after"] and answer.body["error"]["hint"]
+
+
+def test_a_page_of_the_console_says_so_too(scene: Scene) -> None:
+    cookie = {"cookie": f"groundplan_session_{scene.stack.control_port}=x", "accept": "text/html"}
+    for path in ("/", "/governance"):
+        answer = request(scene.stack.control_port, "GET", path, headers=cookie)
+        assert answer.status in (401, 503), answer
+        assert b"Traceback" not in answer.body and b"psycopg" not in answer.body
+
+
+def test_when_it_is_back_nothing_is_missing(scene: Scene) -> None:
+    """Runs last. The five calls that were answered without a database are in the ledger and in the log, once."""
+    assert scene.answered == 8
+    scene.server.start()
+
+    def taken_over() -> bool:
+        done = command(scene, "cost")
+        return done.code == 0 and json.loads(done.out)["calls"] == scene.answered
+
+    wait_until(taken_over, 30, "all calls are in the ledger")
+    found = json.loads(command(scene, "cost").out)
+    assert found["open_reservations"] == 0
+    assert len(scene.upstream.counted()) == scene.answered
+    scene.call()
+    wait_until(lambda: json.loads(command(scene, "audit", "verify").out)["ok"], 20, "the log holds")
+    logs = "".join(path.read_text() for path in (scene.stack.home / "logs").glob("*.log"))
+    assert "Traceback" not in logs, logs[logs.index("Traceback") - 500 :][:3000]
