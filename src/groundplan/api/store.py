@@ -29,7 +29,7 @@ def gateways(conn: Db) -> list[Row]:
     """Gateway workers that were heard of within the last ten seconds, oldest first."""
     return _rows(
         conn,
-        """SELECT g.epoch, g.pid, g.blueprint, g.ready, g.policy_ack,
+        """SELECT g.epoch, g.pid, g.blueprint, g.ready, g.policy_ack, g.health,
                   extract(epoch FROM now() - g.heartbeat_at)::float AS silent_s, s.segment, s.position
            FROM gateway g LEFT JOIN shipped s USING (epoch)
            WHERE g.state = 'live' AND g.heartbeat_at > now() - interval '10 seconds' ORDER BY g.started_at, g.epoch""",

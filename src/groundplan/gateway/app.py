@@ -74,6 +74,7 @@ async def serve(home: Home, listening: socket.socket, slot: int) -> int:
         answers=answers,
         scrapes=scrapes,
     )
+    live.health = lambda: gateway.health.states(loop.time())
     await scrapes.open(lambda: families(gateway))
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -59,7 +59,15 @@ def attempt_row(attempt: Attempt, epoch: UUID) -> Row:
         flags,
         settled.duration_us / 1000 if settled else None,
         epoch,
+        _ms(settled.started_us) if settled else None,
+        _ms(settled.connect_us) if settled else None,
+        _ms(settled.first_byte_us) if settled else None,
     )
+
+
+def _ms(microseconds: int) -> float | None:
+    """None for what was not measured, or did not come about."""
+    return microseconds / 1000 if microseconds else None
 
 
 def charge_rows(attempt: Attempt) -> list[Row]:

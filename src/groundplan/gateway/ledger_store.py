@@ -65,12 +65,16 @@ _ATTEMPT = (
     "flags",
     "duration_ms",
     "epoch",
+    "started_ms",
+    "connect_ms",
+    "first_byte_ms",
 )
 _CHARGE = ("call_id", "attempt", "budget", "period", "cost_usd")
 
 _SETTLE_OPEN = """ON CONFLICT (call_id, number) DO UPDATE SET state = EXCLUDED.state, outcome = EXCLUDED.outcome,
     http_status = EXCLUDED.http_status, cost_usd = EXCLUDED.cost_usd, usage = EXCLUDED.usage,
-    estimated = EXCLUDED.estimated, flags = EXCLUDED.flags, duration_ms = EXCLUDED.duration_ms
+    estimated = EXCLUDED.estimated, flags = EXCLUDED.flags, duration_ms = EXCLUDED.duration_ms,
+    started_ms = EXCLUDED.started_ms, connect_ms = EXCLUDED.connect_ms, first_byte_ms = EXCLUDED.first_byte_ms
     WHERE attempt.state = 'open' AND EXCLUDED.state <> 'open'"""
 
 

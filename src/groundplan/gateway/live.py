@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, date, datetime
 from typing import Any
@@ -45,6 +46,7 @@ _BEAT = """UPDATE gateway SET heartbeat_at = now(), policy_ack = %s, blueprint =
 _STOP = (
     """UPDATE gateway SET heartbeat_at = now(), ready = false, state = 'stopped' WHERE epoch = %s AND state = 'live'"""
 )
+_HEALTH = "UPDATE gateway SET health = %s WHERE epoch = %s"
 _NUMBER = "SELECT number FROM policy_epoch"
 _KEYS = "SELECT hash, id::text, workload, person_id::text, acts_for_others, revoked_at, expires_at FROM api_key"
 _PEOPLE = "SELECT id::text, email FROM person WHERE active"
@@ -70,6 +72,9 @@ class LiveView:
         self.fenced = asyncio.Event()
         self.loaded = asyncio.Event()
         """A blueprint and a policy are there."""
+        self.health: Callable[[], dict[str, str]] = dict
+        """Breakers that are not closed, by deployment."""
+        self._told_health: dict[str, str] = {}
         self._url = url
         self._home = home
         self._epoch = epoch
@@ -177,6 +182,7 @@ class LiveView:
             self.loaded.set()
         if asked - self._slow_at >= _SLOW_SECONDS:
             self._slow_at = asked
+            await self._tell_health(connection)
             await self._load_budgets(connection)
             await self._load_quotas(connection)
 
@@ -218,6 +224,13 @@ class LiveView:
         if self.catalog is None or number > self.catalog.number:
             self.catalog = index(blueprint)
             self._slow_at = float("-inf")
+
+    async def _tell_health(self, connection: Connection) -> None:
+        """Publish how this worker sees the deployments, where it has changed."""
+        health = self.health()
+        if health != self._told_health:
+            await connection.execute(_HEALTH, (json.dumps(health), self._epoch))
+            self._told_health = health
 
     async def _load_budgets(self, connection: Connection) -> None:
         if self.catalog is None:

@@ -38,6 +38,7 @@ def status(request: Request, services: Using, _: SignedIn) -> dict[str, Any]:
                 "journal_lag": journal_lag(services.home.journal / str(row["epoch"]), row["segment"], row["position"]),
                 "ready": row["ready"],
                 "policy_ack": row["policy_ack"],
+                "health": row["health"],
                 "silent_s": round(row["silent_s"], 3),
             }
             for row in workers
