@@ -12,12 +12,12 @@ from collections.abc import Awaitable, Callable
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from psycopg import OperationalError
+from psycopg import DataError, OperationalError
 from psycopg_pool import PoolTimeout
 from starlette.exceptions import HTTPException
 
 from groundplan.core.error_shape import error_json, field_problem, request_invalid
-from groundplan.core.errors import GroundplanError, Unavailable
+from groundplan.core.errors import GroundplanError, Invalid, Unavailable
 from groundplan.core.ids import new_id
 
 log = logging.getLogger("groundplan.api")
@@ -36,6 +36,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _malformed)
     app.add_exception_handler(HTTPException, http_error)
     app.add_exception_handler(OperationalError, _database)
+    app.add_exception_handler(DataError, _unstorable)
     app.add_exception_handler(PoolTimeout, _database)
     app.add_exception_handler(Exception, _unknown)
 
@@ -56,7 +57,7 @@ async def _malformed(_: Request, error: Exception) -> JSONResponse:
 async def http_error(_: Request, error: Exception) -> JSONResponse:
     """What the framework refuses by itself: unknown paths and methods."""
     assert isinstance(error, HTTPException)
-    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
+    code = {400: "request_invalid", 404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
     body = {
         "message": str(error.detail),
         "type": "invalid",
@@ -72,6 +73,17 @@ async def _database(_: Request, error: Exception) -> JSONResponse:
         Unavailable(
             "the database is not reachable", code="database_unavailable",
             hint="`groundplan doctor` looks for the cause; HOME/logs/postgres.log tells more.", retry_after=2.0,
+        )
+    )  # fmt: skip
+
+
+async def _unstorable(_: Request, error: Exception) -> JSONResponse:
+    """Text with a NUL, or a number beyond every range: valid JSON and URLs may hold what no column does."""
+    log.warning("the database refuses a value: %s", error.__class__.__name__)
+    return response_for(
+        Invalid(
+            "a value of the request cannot be stored or looked for", code="value_invalid",
+            hint="Leave out NUL characters, and numbers and dates out of any range.",
         )
     )  # fmt: skip
 

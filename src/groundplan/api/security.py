@@ -52,9 +52,10 @@ class LocalOnly:
             return
         length = next((value for name, value in headers if name == b"content-length"), b"0")
         if not length.isdigit() or int(length) > MAX_BODY_BYTES:
-            await _refuse(send, 413, "body_too_large", "the body is larger than 16 MiB", "Send less at once.")
+            await _too_large(send)
             return
-        await self._app(scope, _bounded(receive), _with_headers(send))
+        body = _Bounded(receive)
+        await self._app(scope, body.receive, body.sender(_with_headers(send), send))
 
 
 def host_name(value: str) -> str:
@@ -64,17 +65,29 @@ def host_name(value: str) -> str:
     return value.partition(":")[0].lower()
 
 
-def _bounded(receive: Receive) -> Receive:
-    """A chunked body has no declared length, so what arrives is counted; too much ends as a disconnect."""
-    seen = 0
+class _Bounded:
+    """Counts what arrives, since a chunked body declares no length. Too much ends for the application as if the client
+    had gone, and whatever it answers to that becomes the refusal."""
 
-    async def counted() -> Message:
-        nonlocal seen
-        message = await receive()
-        seen += len(message.get("body", b""))
-        return {"type": "http.disconnect"} if seen > MAX_BODY_BYTES else message
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._seen = 0
+        self._answered = False
 
-    return counted
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self._seen += len(message.get("body", b""))
+        return {"type": "http.disconnect"} if self._seen > MAX_BODY_BYTES else message
+
+    def sender(self, usual: Send, refusing: Send) -> Send:
+        async def send(message: Message) -> None:
+            if message["type"] == "http.response.start" and self._seen > MAX_BODY_BYTES:
+                self._answered = True
+                await _too_large(refusing)
+            elif not self._answered:
+                await usual(message)
+
+        return send
 
 
 def _with_headers(send: Send) -> Send:
@@ -86,6 +99,10 @@ def _with_headers(send: Send) -> Send:
         await send(message)
 
     return extended
+
+
+async def _too_large(send: Send) -> None:
+    await _refuse(send, 413, "body_too_large", "the body is larger than 16 MiB", "Send less at once.")
 
 
 async def _refuse(send: Send, status: int, code: str, message: str, hint: str) -> None:

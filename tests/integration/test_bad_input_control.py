@@ -1,0 +1,144 @@
+"""What is sent wrongly to the control API, at the real process: each a clear error, and nothing changed.
+
+No trace stands in its log afterwards.
+Missing fields and unknown paths are in test_api_control.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from tests.integration.gateway_stack import Reply, parse
+from tests.integration.test_api_control import Control, running
+
+from groundplan.testing.database import Cluster
+
+MIB = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def control(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Control]:
+    folder = tmp_path_factory.mktemp("control")
+    with postgres_cluster.database() as database, running(database, folder) as found:
+        yield found
+        log = (folder / "control.log").read_text()
+        assert "Traceback" not in log, log[-3000:]
+
+
+def told(reply: Reply, status: int, code: str) -> dict[str, Any]:
+    assert (reply.status, reply.code) == (status, code), reply.body[:500]
+    error: dict[str, Any] = reply.json["error"]
+    assert error["message"] and error["hint"]
+    assert b"Traceback" not in reply.body and b".py" not in reply.body
+    return error
+
+
+def raw(
+    control: Control, lines: list[bytes], body: list[bytes], method: bytes = b"POST", path: bytes = b"/api/keys"
+) -> bytes:
+    """These very bytes, all of them sent before the answer is looked for."""
+    token = control.home.operator_token.read_text().strip().encode()
+    head = [method + b" " + path + b" HTTP/1.1", b"host: localhost", b"authorization: Bearer " + token, *lines]
+    answer = b""
+    with socket.create_connection(("127.0.0.1", control.port), timeout=20) as connection:
+        with suppress(ConnectionError):
+            connection.sendall(b"\r\n".join([*head, b"connection: close", b"", b""]))
+            for part in body:
+                connection.sendall(part)
+        with suppress(ConnectionError):
+            while got := connection.recv(65536):
+                answer += got
+    return answer
+
+
+def keys(control: Control) -> int:
+    return len(control.ask("GET", "/api/keys").body["keys"])
+
+
+def test_fifty_megabytes_sent_at_once(control: Control) -> None:
+    length = b"content-length: %d" % (50 * MIB)
+    answer = parse(raw(control, [b"content-type: application/json", length], [bytes(MIB)] * 50))
+    told(answer, 413, "body_too_large")
+
+
+def test_fifty_megabytes_without_a_length(control: Control) -> None:
+    lines = [b"content-type: application/json", b"transfer-encoding: chunked"]
+    chunk = b"100000\r\n" + b" " * MIB + b"\r\n"
+    told(parse(raw(control, lines, [chunk] * 50)), 413, "body_too_large")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"[]", b"null", b'"text"', b'{"workload": 7}', b'{"workload": "assistant"} trailing', b"[" * 100_000],
+)
+def test_malformed_json(control: Control, body: bytes) -> None:
+    before = keys(control)
+    lines = [b"content-type: application/json", b"content-length: %d" % len(body)]
+    reply = parse(raw(control, lines, [body]))
+    told(reply, 400 if len(body) > 1000 else 422, "request_invalid")
+    assert keys(control) == before
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"workload": "\xff\xfe"}',
+        json.dumps({"workload": "\u00e4"}, ensure_ascii=False).encode("latin-1"),
+        b'{"workload": "\\ud800"}',
+        b'{"workload": "a\\u0000b"}',
+        json.dumps({"workload": "assistant"}).encode("utf-16")[:-1],
+    ],
+)
+def test_a_body_that_is_not_text(control: Control, body: bytes) -> None:
+    before = keys(control)
+    lines = [b"content-type: application/json", b"content-length: %d" % len(body)]
+    reply = parse(raw(control, lines, [body]))
+    assert 400 <= reply.status < 500, reply.body
+    assert reply.json["error"]["code"] != "internal" and reply.json["error"]["hint"]
+    assert keys(control) == before
+
+
+@pytest.mark.parametrize("value", [b"\xff\xfe", "\u00e4".encode("latin-1"), b"%0d%0ax-injected: 1"])
+def test_headers_that_are_not_text(control: Control, value: bytes) -> None:
+    cases = (
+        [b"authorization: Bearer " + value],
+        [b"cookie: groundplan_session_%d=%b" % (control.port, value)],
+        [b"x-csrf-token: " + value, b"cookie: groundplan_session_%d=%b" % (control.port, value)],
+    )
+    for lines in cases:
+        with socket.create_connection(("127.0.0.1", control.port), timeout=20) as connection:
+            head = [b"POST /api/keys HTTP/1.1", b"host: localhost", b"connection: close", b"content-length: 2", *lines]
+            connection.sendall(b"\r\n".join([*head, b"", b"{}"]))
+            answer = b""
+            while got := connection.recv(65536):
+                answer += got
+        reply = parse(answer)
+        assert reply.status == 401 and reply.json["error"]["hint"], answer
+        assert "x-injected" not in reply.headers and value not in answer
+
+
+def test_a_header_cannot_be_split(control: Control) -> None:
+    for line in (b"x-one: a\nx-two: b", b"x-one: a\rx-two: b", b"x-one: a\0b", b"content-length: 5", b"host: other"):
+        answer = raw(control, [line, b"content-length: 2"], [b"{}"])
+        assert answer.count(b"HTTP/1.1 ") == 1 and answer[9:10] == b"4", (line, answer)
+
+
+def test_what_is_asked_for_is_reflected_into_no_header(control: Control) -> None:
+    for path in (
+        b"/api/why/%0d%0aset-cookie:%20a=b",
+        b"/login/%0d%0aset-cookie:%20a=b",
+        b"/api/nowhere%0d%0ax-injected:1",
+        b"/api/blueprints/%ff%fe",
+        b"/api/calls/%00",
+        b"/api/calls?workload=%00",
+        b"/api/why/%00",
+        b"/api/audit?subject=%00",
+    ):
+        reply = parse(raw(control, [], [], b"GET", path))
+        assert 200 <= reply.status < 500, (path, reply)
+        assert "set-cookie" not in reply.headers and "x-injected" not in reply.headers
