@@ -76,7 +76,8 @@ def of_upstream_refusal(data: bytes) -> bytes:
 
 def of_refusal(refusal: Refusal) -> bytes:
     """Body of what the protocol itself refuses."""
-    return error_body(refusal.message, refusal.code, refusal.hint, "invalid_request_error")
+    kind = "api_error" if refusal.status >= 500 else "invalid_request_error"
+    return error_body(refusal.message, refusal.code, refusal.hint, kind)
 
 
 def header_value(text: str) -> bytes:

@@ -1,7 +1,7 @@
 """HTTP/1.1 server protocol on httptools: parses requests, bounds what a client may make us hold, writes answers.
 
-Does not know what a request means (the `handler` does), does not speak TLS or HTTP/2 (a load balancer does), and never
-serves a file. The listening socket belongs to whoever started the process.
+Does not know what a request means (the `handler` does), does not speak HTTP/2 (a load balancer does), leaves TLS to the
+transport below it, and never serves a file. The listening socket belongs to whoever started the process.
 """
 
 from __future__ import annotations
@@ -10,53 +10,25 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import cast
 
 import httptools
 
+from groundplan.gateway.bounds import Limits as Limits
+from groundplan.gateway.bounds import Refusal as Refusal
+
 STATUS_LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode("ascii") for s in HTTPStatus}
 _JSON = b"content-type: application/json\r\n"
 _HEAD, _BODY, _IDLE = 1, 2, 0
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Sizes in bytes, times in seconds."""
-
-    head: int = 32 << 10
-    body: int = 20 << 20
-    head_seconds: float = 10.0
-    body_seconds: float = 30.0
-    body_bytes_per_second: int = 64 << 10
-    """A body may take `body_seconds` plus its length over this rate."""
-    idle_seconds: float = 75.0
-    write_seconds: float = 60.0
-    """How long a client may take nothing of what waits for it."""
-    linger_seconds: float = 5.0
-    linger_bytes: int = 64 << 20
-    """After the answer to a request that is not read to its end, what still comes is thrown away for so long and so
-    much: most clients look for the answer when they have sent everything, and a close before that would hide it."""
-    sweep_seconds: float = 1.0
-    write_buffer: int = 64 << 10
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why a request is answered by the server itself; the connection ends after it."""
-
-    status: int
-    code: str
-    message: str
-    hint: str
-
-
 class Request:
-    """One request, read completely. Header names are lower case; a repeated header keeps its last value."""
+    """One request, read completely. Header names are lower case; a repeated header keeps its last value. `client` is
+    the subject of the certificate that the client proved to own, where one is asked for, else empty."""
 
-    __slots__ = ("body", "headers", "keep_alive", "method", "started", "target")
+    __slots__ = ("body", "client", "headers", "held", "keep_alive", "method", "started", "target")
 
     def __init__(self, started: float) -> None:
         self.started = started
@@ -65,6 +37,8 @@ class Request:
         self.headers: dict[bytes, bytes] = {}
         self.body: bytes = b""
         self.keep_alive = True
+        self.client = ""
+        self.held = 0
 
 
 Handler = Callable[[Request, "Response"], Awaitable[None]]
@@ -83,6 +57,11 @@ class Response:
         self._chunked = False
         self.started = False
         self.ended = False
+
+    @property
+    def keep_alive(self) -> bool:
+        """What the client was told; where it was told so, the connection takes one more request at least."""
+        return self._keep_alive
 
     @property
     def gone(self) -> bool:
@@ -141,7 +120,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_closing", "_head_bytes", "_length", "_parser", "_parts", "_phase", "_queue", "_refusal", "_request", "_size",
-        "_task", "deadline", "lost", "paused", "server", "transport",
+        "_task", "client", "deadline", "lost", "paused", "server", "transport",
     )  # fmt: skip
 
     def __init__(self, server: Server) -> None:
@@ -149,6 +128,7 @@ class Connection(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.lost = False
         self.paused: asyncio.Event | None = None
+        self.client = ""
         self.deadline = server.now() + server.limits.head_seconds
         self._parser = httptools.HttpRequestParser(self)
         self._queue: deque[Request] = deque()
@@ -170,6 +150,10 @@ class Connection(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
         self.transport.set_write_buffer_limits(high=self.server.limits.write_buffer)
         self.server.connections.add(self)
+        if self.server.subject is not None:
+            self.client = self.server.subject(transport)
+        if len(self.server.connections) > self.server.limits.connections:
+            self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 -- asyncio's signature
         self.lost = True
@@ -179,6 +163,8 @@ class Connection(asyncio.Protocol):
             self.paused = None
         if self._task is not None:
             self._task.cancel()
+        for request in (self._request, *self._queue):
+            self.server.let_go(request)
         self._queue.clear()
 
     def eof_received(self) -> bool:
@@ -220,6 +206,8 @@ class Connection(asyncio.Protocol):
 
     # -- parser -------------------------------------------------------------------------------------------------------
     def on_message_begin(self) -> None:
+        if self._refusal is not None:
+            return
         now = self.server.now()
         self._request = Request(now)
         self._phase = _HEAD
@@ -232,6 +220,10 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
+        if self._phase == _BODY:
+            # a trailer comes after what it could change was decided upon
+            self._refuse(400, "trailer_unsupported", "a header follows the body", "Send all headers before the body.")
+            return
         self._head_bytes += len(name) + len(value) + 4
         headers = self._request.headers
         if name in headers and name in (b"content-length", b"transfer-encoding", b"host", b"authorization"):
@@ -247,17 +239,29 @@ class Connection(asyncio.Protocol):
             self._too_large_head()
         self._head_bytes = 0
         request.method = self._parser.get_method()
+        if b"host" not in request.headers or request.method == b"CONNECT":
+            self._refuse_form(request)
+        if b"content-encoding" in request.headers:
+            self._refuse_coding(request)
         length, coding = request.headers.get(b"content-length"), request.headers.get(b"transfer-encoding")
-        if length is None and coding is None:
-            return
+        if length is not None or coding is not None:
+            self._expect_body(request, length, coding)
+
+    def _expect_body(self, request: Request, length: bytes | None, coding: bytes | None) -> None:
+        limits = self.server.limits
         if coding is not None and (length is not None or coding.strip().lower() != b"chunked"):
             self._refuse(
                 400, "ambiguous_length", "the length of the body is ambiguous", "Use Content-Length or chunked."
             )
             return
+        if coding is not None and self._parser.get_http_version() != "1.1":
+            self._refuse(400, "ambiguous_length", "only HTTP/1.1 has chunked bodies", "Use Content-Length.")
+            return
         self._length = int(length) if length is not None and length.isdigit() else None
         if self._length is not None and self._length > limits.body:
             self._too_large_body()
+        elif self._length and not self.server.hold(request, self._length):
+            self._refuse_full()
         elif request.headers.get(b"expect", b"").lower() == b"100-continue":
             self.write(b"HTTP/1.1 100 Continue\r\n\r\n") if self._task is None else None
         expected = limits.body if self._length is None else self._length
@@ -269,6 +273,8 @@ class Connection(asyncio.Protocol):
             self._size += len(body)
             if self._size > self.server.limits.body:
                 self._too_large_body()
+            elif self._length is None and not self.server.hold(self._request, len(body)):
+                self._refuse_full()
             else:
                 self._parts.append(body)
 
@@ -277,6 +283,7 @@ class Connection(asyncio.Protocol):
             return
         request = self._request
         request.keep_alive = self._parser.should_keep_alive()
+        request.client = self.client
         request.body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         self._reset()
         if self._task is None:
@@ -298,16 +305,18 @@ class Connection(asyncio.Protocol):
                 raise
         finally:
             self._task = None
-            self._after(request, response)
+            self.server.let_go(request)
+            self._after(response)
 
-    def _after(self, request: Request, response: Response) -> None:
+    def _after(self, response: Response) -> None:
         transport = self.transport
         if self.lost or transport is None:
             return
-        self.deadline = self.server.now() + self.server.limits.idle_seconds
+        limits = self.server.limits
+        self.deadline = self.server.now() + (limits.quiet_seconds if self.server.draining else limits.idle_seconds)
         if not response.ended:
             transport.abort()
-        elif not request.keep_alive or self.server.draining:
+        elif not response.keep_alive:
             self._closing = True
             transport.close()
         elif self._queue:
@@ -317,9 +326,23 @@ class Connection(asyncio.Protocol):
         elif not transport.is_reading():
             transport.resume_reading()
 
-    def _refuse(self, status: int, code: str, message: str, hint: str) -> None:
+    def _refuse(self, status: int, code: str, message: str, hint: str, retry_after: int = 0) -> None:
         if self._refusal is None:
-            self._refusal = Refusal(status, code, message, hint)
+            self._refusal = Refusal(status, code, message, hint, retry_after)
+
+    def _refuse_form(self, request: Request) -> None:
+        if request.method == b"CONNECT":
+            self._refuse(405, "method_not_allowed", "this is no proxy", "Send a POST request to a path.")
+        elif self._parser.get_http_version() != "1.0":
+            self._refuse(400, "host_missing", "the Host header is missing", "Send HTTP/1.1 with Host.")
+
+    def _refuse_coding(self, request: Request) -> None:
+        if request.headers[b"content-encoding"].strip().lower() not in (b"", b"identity"):
+            self._refuse(415, "body_compressed", "compressed bodies are not read", "Send it without Content-Encoding.")
+
+    def _refuse_full(self) -> None:
+        hint = "Try again in a second; other requests are as large."
+        self._refuse(503, "memory_full", "the bodies of running requests are all that is held at once", hint, 1)
 
     def _too_large_head(self) -> None:
         limit = self.server.limits.head
@@ -340,7 +363,9 @@ class Connection(asyncio.Protocol):
         self._closing = True
         self._size = 0
         self._parts.clear()
-        Response(self, keep_alive=False).send(refusal.status, self.server.refusal_body(refusal))
+        self.server.let_go(self._request)
+        again = b"retry-after: %d\r\n" % refusal.retry_after if refusal.retry_after else b""
+        Response(self, keep_alive=False).send(refusal.status, self.server.refusal_body(refusal), again)
         transport.write_eof()
         if not transport.is_reading():
             transport.resume_reading()
@@ -362,9 +387,10 @@ class Connection(asyncio.Protocol):
         elif self._task is None or self.paused is not None:
             transport.abort()
 
-    def close_idle(self) -> None:
-        if self._task is None and self.transport is not None:
-            self.transport.close()
+    def begin_drain(self) -> None:
+        """No more than one request: its answer will say that the connection ends. Without one, it ends soon."""
+        if self._task is None and self._phase == _IDLE:
+            self.deadline = min(self.deadline, self.server.now() + self.server.limits.quiet_seconds)
 
 
 class Server:
@@ -384,6 +410,10 @@ class Server:
         self.now = loop.time
         self.limits = limits or Limits()
         self.connections: set[Connection] = set()
+        self.subject: Callable[[asyncio.BaseTransport], str] | None = None
+        """Reads who a client is from its certificate, where one is asked for."""
+        self.held = 0
+        """Bytes of bodies that are being read or answered."""
         self.draining = False
         self.date_line = b""
         self._sweeper: asyncio.TimerHandle | None = None
@@ -405,14 +435,32 @@ class Server:
         """Requests being answered."""
         return sum(1 for connection in self.connections if connection._task is not None)
 
-    async def drain(self, seconds: float) -> None:
-        """Close idle connections, let running answers end within `seconds`, then cut what is left."""
+    def hold(self, request: Request, size: int) -> bool:
+        """Count `size` more bytes of a body; False where all bodies together would be too many."""
+        if self.held + size > self.limits.held:
+            return False
+        self.held += size
+        request.held += size
+        return True
+
+    def let_go(self, request: Request) -> None:
+        """The body of a request is not needed any more."""
+        self.held -= request.held
+        request.held = 0
+
+    async def quiesce(self, seconds: float) -> None:
+        """Let running answers end, for at most `seconds`. A kept-alive connection is not closed under a client's next
+        request: that is answered, says that it is the last, and only silence ends it."""
         self.draining = True
         for connection in list(self.connections):
-            connection.close_idle()
+            connection.begin_drain()
         end = self.now() + seconds
         while self.connections and self.now() < end:  # noqa: ASYNC110 -- it has a deadline, and is not hot
             await asyncio.sleep(0.02)
+
+    async def drain(self, seconds: float) -> None:
+        """`quiesce`, then cut what is left."""
+        await self.quiesce(seconds)
         for connection in list(self.connections):
             if connection.transport is not None:
                 connection.transport.abort()

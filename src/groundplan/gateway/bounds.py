@@ -1,0 +1,44 @@
+"""What one client, and all together, may make a server hold, and how it words a refusal. Numbers and words only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Sizes in bytes, times in seconds."""
+
+    head: int = 32 << 10
+    body: int = 20 << 20
+    head_seconds: float = 10.0
+    body_seconds: float = 30.0
+    body_bytes_per_second: int = 64 << 10
+    """A body may take `body_seconds` plus its length over this rate."""
+    idle_seconds: float = 75.0
+    write_seconds: float = 60.0
+    """How long a client may take nothing of what waits for it."""
+    linger_seconds: float = 5.0
+    linger_bytes: int = 64 << 20
+    """After the answer to a request that is not read to its end, what still comes is thrown away for so long and so
+    much: most clients look for the answer when they have sent everything, and a close before that would hide it."""
+    sweep_seconds: float = 1.0
+    held: int = 256 << 20
+    """Bodies of requests that are being read or answered, all together."""
+    connections: int = 20_000
+    """More are closed at once."""
+    quiet_seconds: float = 2.0
+    """While draining, how long a connection that was promised to stay open may be idle."""
+    write_buffer: int = 64 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a request is answered by the server itself; the connection ends after it."""
+
+    status: int
+    code: str
+    message: str
+    hint: str
+    retry_after: int = 0
+    """Seconds; 0: trying again does not help."""

@@ -1,0 +1,228 @@
+"""What hostile clients send to the server protocol: each is refused once, and nothing behind it is ever read as a
+request."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from groundplan.gateway.answers import of_refusal
+from groundplan.gateway.server import Limits, Request, Response, Server
+
+LIMITS = Limits(
+    head=4096, body=10_000, head_seconds=0.4, body_seconds=0.4, body_bytes_per_second=1 << 30, idle_seconds=0.5,
+    linger_seconds=0.05, sweep_seconds=0.05, held=16_000, connections=8, quiet_seconds=0.2,
+)  # fmt: skip
+SMUGGLED = b"POST /smuggled HTTP/1.1\r\nhost: y\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+
+
+@dataclass
+class Running:
+    port: int
+    server: Server
+    targets: list[bytes] = field(default_factory=list)
+    headers: list[dict[bytes, bytes]] = field(default_factory=list)
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@pytest.fixture
+async def running() -> AsyncIterator[Running]:
+    async def handle(request: Request, response: Response) -> None:
+        made.targets.append(request.target)
+        made.headers.append(request.headers)
+        if request.target == b"/stream":
+            response.write(b"first", response.start(200, b"content-type: text/plain\r\n"))
+            await made.gate.wait()
+            response.end(b"last")
+            return
+        if request.target == b"/wait":
+            await made.gate.wait()
+        response.send(200, b"ok:" + request.body)
+
+    loop = asyncio.get_running_loop()
+    server = Server(handle, of_refusal, loop, LIMITS)
+    listener = await loop.create_server(server.protocol, "127.0.0.1", 0)
+    made = Running(listener.sockets[0].getsockname()[1], server)
+    yield made
+    listener.close()
+    await server.drain(0.1)
+    assert server.held == 0
+
+
+async def said(running: Running, data: bytes, wait: float = 3.0) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+    writer.write(data)
+    try:
+        return await asyncio.wait_for(reader.read(), wait)
+    finally:
+        writer.close()
+
+
+def head(*lines: str, target: str = "/") -> bytes:
+    return "\r\n".join([f"POST {target} HTTP/1.1", "host: x", *lines, "", ""]).encode("latin-1")
+
+
+CHUNKED = "transfer-encoding: chunked"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(head("content-length: 4", CHUNKED) + b"0\r\n\r\n", id="length-and-chunked"),
+        pytest.param(head(CHUNKED, "content-length: 4") + b"0\r\n\r\n", id="chunked-and-length"),
+        pytest.param(head("content-length: 4", "content-length: 44") + b"abcd", id="two-lengths"),
+        pytest.param(head("content-length: 4, 4") + b"abcd", id="list-of-lengths"),
+        pytest.param(head("content-length: +4") + b"abcd", id="signed-length"),
+        pytest.param(head("content-length: 0x4") + b"abcd", id="hexadecimal-length"),
+        pytest.param(head("content-length: 4 4") + b"abcd", id="spaced-length"),
+        pytest.param(head("content-length: -4") + b"abcd", id="negative-length"),
+        pytest.param(head("content-length: " + "9" * 30) + b"abcd", id="overflowing-length"),
+        pytest.param(head("content-length:") + b"abcd", id="empty-length"),
+        pytest.param(head("content-length : 4") + b"abcd", id="space-before-colon"),
+        pytest.param(head("transfer-encoding : chunked") + b"0\r\n\r\n", id="space-before-colon-of-coding"),
+        pytest.param(head("transfer-encoding: xchunked") + b"0\r\n\r\n", id="other-coding"),
+        pytest.param(head("transfer-encoding: chunked, identity") + b"0\r\n\r\n", id="coding-after-chunked"),
+        pytest.param(head("transfer-encoding: gzip, chunked") + b"0\r\n\r\n", id="coding-before-chunked"),
+        pytest.param(head("transfer-encoding: \x0bchunked") + b"0\r\n\r\n", id="control-in-coding"),
+        pytest.param(head(CHUNKED, "transfer-encoding: identity") + b"0\r\n\r\n", id="two-codings"),
+        pytest.param(head("transfer-encoding:", " chunked") + b"0\r\n\r\n", id="folded-coding"),
+        pytest.param(head("x: a", " b", "content-length: 0"), id="folded-header"),
+        pytest.param(b"POST / HTTP/1.1\r\n host: x\r\n\r\n", id="folded-first-line"),
+        pytest.param(b"POST / HTTP/1.1\nhost: x\ncontent-length: 0\n\n", id="bare-lf"),
+        pytest.param(b"POST / HTTP/1.1\r\nhost: x\ncontent-length: 0\r\n\r\n", id="one-bare-lf"),
+        pytest.param(b"POST / HTTP/1.1\r\nhost: x\rcontent-length: 0\r\n\r\n", id="bare-cr"),
+        pytest.param(head(CHUNKED) + b"4\nabcd\n0\n\n", id="bare-lf-in-chunks"),
+        pytest.param(head(CHUNKED) + b"4;a\nabcd\r\n0\r\n\r\n", id="bare-lf-in-extension"),
+        pytest.param(head(CHUNKED) + b"0x4\r\nabcd\r\n0\r\n\r\n", id="prefixed-chunk-size"),
+        pytest.param(head(CHUNKED) + b"-4\r\nabcd\r\n0\r\n\r\n", id="negative-chunk-size"),
+        pytest.param(head(CHUNKED) + b"4 \r\nabcd\r\n0\r\n\r\n", id="spaced-chunk-size"),
+        pytest.param(head(CHUNKED) + b"10000000000000004\r\nabcd\r\n0\r\n\r\n", id="overflowing-chunk-size"),
+        pytest.param(head(CHUNKED) + b"4\r\nabcde\r\n0\r\n\r\n", id="longer-chunk"),
+        pytest.param(head(CHUNKED) + b"4\r\nabcd\r\n0\r\nauthorization: evil\r\n\r\n", id="trailer"),
+        pytest.param(b"POST / HTTP/1.0\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", id="chunked-in-1.0"),
+        pytest.param(head("x: a\x00b", "content-length: 0"), id="nul-in-value"),
+        pytest.param(head("x\x00y: b", "content-length: 0"), id="nul-in-name"),
+        pytest.param(head("without colon", "content-length: 0"), id="no-colon"),
+        pytest.param(head("content-length: 0", "host: y"), id="two-hosts"),
+        pytest.param(b"POST / HTTP/1.1\r\ncontent-length: 0\r\n\r\n", id="no-host"),
+        pytest.param(b"GET /\r\n\r\n", id="http-0.9"),
+        pytest.param(b"POST / HTTP/1.2\r\nhost: x\r\n\r\n", id="http-1.2"),
+        pytest.param(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", id="http-2"),
+        pytest.param(b"CONNECT other:443 HTTP/1.1\r\nhost: x\r\n\r\n", id="connect"),
+        pytest.param(head("authorization: Bearer a", "authorization: Bearer b"), id="two-authorizations"),
+    ],
+)
+async def test_request_smuggling_finds_no_second_request(running: Running, data: bytes) -> None:
+    answer = await said(running, data + SMUGGLED)
+    assert answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 405 ")), answer
+    assert answer.count(b"HTTP/1.1 4") == 1
+    assert running.targets == []
+
+
+async def test_chunk_extensions_are_read_over_and_change_nothing(running: Running) -> None:
+    answer = await said(running, head(CHUNKED, "connection: close") + b'4;a=b;c="d"\r\nabcd\r\n0;e\r\n\r\n')
+    assert answer.endswith(b"ok:abcd") and running.targets == [b"/"]
+
+
+async def test_endless_chunk_extensions_end_with_the_time_for_a_body(running: Running) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+    writer.write(head(CHUNKED) + b"4;")
+    started = asyncio.get_running_loop().time()
+    while not writer.is_closing() and asyncio.get_running_loop().time() - started < 3:
+        writer.write(b"a" * 100)
+        await asyncio.sleep(0.02)
+        if reader.at_eof() or len(reader._buffer):  # type: ignore[attr-defined]
+            break
+    assert b" 408 " in await asyncio.wait_for(reader.read(), 3)
+    writer.close()
+
+
+async def test_slow_loris_in_head_and_body_is_cut_though_bytes_keep_coming(running: Running) -> None:
+    for start in (b"POST / HTTP/1.1\r\nhost: x\r\nx: ", head("content-length: 9000"), head(CHUNKED)):
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+        writer.write(start)
+        answer = asyncio.create_task(reader.read())
+        drip = b"1\r\na\r\n" if start.endswith(b"chunked\r\n\r\n") else b"a"
+        for _ in range(60):
+            if answer.done():
+                break
+            writer.write(drip)
+            await asyncio.sleep(0.02)
+        assert (await asyncio.wait_for(answer, 2)).startswith(b"HTTP/1.1 408 ")
+        writer.close()
+    assert running.targets == []
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br", "deflate", "zstd", "gzip, gzip", "GZIP"])
+async def test_a_compressed_body_is_refused_before_it_is_read(running: Running, coding: str) -> None:
+    bomb = gzip.compress(b"0" * 5_000_000)
+    answer = await said(running, head(f"content-encoding: {coding}", f"content-length: {len(bomb)}") + bomb[:100])
+    assert answer.startswith(b"HTTP/1.1 415 ") and b"body_compressed" in answer and running.targets == []
+    plain = await said(running, head("content-encoding: identity", "connection: close", "content-length: 2") + b"hi")
+    assert plain.endswith(b"ok:hi")
+
+
+async def test_bodies_are_bounded_all_together_and_the_rest_is_told_to_come_again(running: Running) -> None:
+    waiting = [await asyncio.open_connection("127.0.0.1", running.port) for _ in range(2)]
+    for reader, writer in waiting:
+        del reader
+        writer.write(head("content-length: 7000", "connection: close", target="/wait") + b"a" * 7000)
+    await asyncio.sleep(0.1)
+    assert running.server.held == 14_000
+    for data in (head("content-length: 7000"), head(CHUNKED) + b"1000\r\n" + b"a" * 4096):
+        answer = await said(running, data)
+        assert answer.startswith(b"HTTP/1.1 503 ") and b"memory_full" in answer and b"\r\nretry-after: 1\r\n" in answer
+    small = await said(running, head("content-length: 2", "connection: close") + b"hi")
+    assert small.endswith(b"ok:hi")
+    waiting[0][1].transport.abort()
+    await asyncio.sleep(0.1)
+    assert running.server.held == 7000
+    half = await asyncio.open_connection("127.0.0.1", running.port)
+    half[1].write(head("content-length: 7000") + b"a")
+    await asyncio.sleep(0.05)
+    assert running.server.held == 14_000
+    half[1].transport.abort()
+    running.gate.set()
+    assert (await waiting[1][0].read()).endswith(b"ok:" + b"a" * 7000)
+    await asyncio.sleep(0.05)
+    assert running.server.held == 0
+    waiting[1][1].close()
+
+
+async def test_more_connections_than_allowed_are_closed_and_the_others_served(running: Running) -> None:
+    open_ones = [await asyncio.open_connection("127.0.0.1", running.port) for _ in range(8)]
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+    assert await reader.read() == b""
+    writer.close()
+    open_ones[0][1].write(head("content-length: 2", "connection: close") + b"hi")
+    assert (await open_ones[0][0].read()).endswith(b"ok:hi")
+    for _, each in open_ones:
+        each.close()
+
+
+async def test_draining_answers_the_next_request_of_a_kept_connection_and_ends_it_with_that(running: Running) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+    writer.write(head("content-length: 2") + b"hi")
+    await reader.readuntil(b"ok:hi")
+    silent = await asyncio.open_connection("127.0.0.1", running.port)
+    streaming = await asyncio.open_connection("127.0.0.1", running.port)
+    streaming[1].write(head("content-length: 0", target="/stream"))
+    await streaming[0].readuntil(b"first")
+    draining = asyncio.create_task(running.server.quiesce(5))
+    await asyncio.sleep(0.05)
+    writer.write(head("content-length: 2") + b"ho")
+    answer = await asyncio.wait_for(reader.read(), 1)
+    assert b"\r\nconnection: close\r\n" in answer and answer.endswith(b"ok:ho")
+    assert await asyncio.wait_for(silent[0].read(), 2) == b""
+    assert not draining.done()
+    running.gate.set()
+    await streaming[0].readuntil(b"last\r\n0\r\n\r\n")
+    streaming[1].write(head("content-length: 2") + b"hu")
+    assert (await asyncio.wait_for(streaming[0].read(), 1)).endswith(b"ok:hu")
+    await asyncio.wait_for(draining, 2)
+    for each in (writer, silent[1], streaming[1]):
+        each.close()
