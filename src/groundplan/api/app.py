@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 from fastapi import APIRouter, FastAPI
@@ -21,6 +22,7 @@ from groundplan.api import background, errors
 from groundplan.api.context import Services
 from groundplan.api.genesis import genesis_if_empty
 from groundplan.api.ingest import Indexing
+from groundplan.api.live import Calls
 from groundplan.api.log_check import LogCheck
 from groundplan.api.release import Releases
 from groundplan.api.routes import ALL, PAGES
@@ -67,6 +69,7 @@ def create_app(home: Home, settings: Settings, workspace: Path | None = None, de
     )
     app.state.services = services
     app.state.indexing = Indexing(services)
+    app.state.live = Calls(pool)
     app.state.log_check = LogCheck(home, clock)
     api = APIRouter(prefix="/api")
     for router in ALL:
@@ -98,8 +101,20 @@ def run(make: Make, arguments: Sequence[str] | None = None) -> int:
         server_header=False, limit_concurrency=200, h11_max_incomplete_event_size=64 << 10,
     )  # fmt: skip
     listener = socket.socket(fileno=options.fd) if options.fd is not None else _listen(options.port)
-    uvicorn.Server(config).run(sockets=[listener])
+    _Server(config, app.state.live).run(sockets=[listener])
     return 0
+
+
+class _Server(uvicorn.Server):
+    """Ends live streams when it is to stop, which would otherwise keep it waiting."""
+
+    def __init__(self, config: uvicorn.Config, live: Calls) -> None:
+        super().__init__(config)
+        self._live = live
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._live.stop()
+        super().handle_exit(sig, frame)
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import http.client
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
@@ -106,6 +107,52 @@ class ControlClient:
         finally:
             connection.close()
         return _answer(status, payload)
+
+    def events(self, path: str, last: str | None = None) -> Iterator[tuple[str, str, str]]:
+        """(event, id, data) of a stream of server-sent events, until it ends. Raises as `send` does.
+
+        `last` is the id after which to go on.
+        """
+        parts = urlsplit(self.url)
+        headers = {"Authorization": f"Bearer {self._token}", "Accept": "text/event-stream"}
+        if last is not None:
+            headers["Last-Event-ID"] = last
+        make = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        connection = make(parts.hostname or "127.0.0.1", parts.port, timeout=self._timeout)
+        try:
+            connection.request("GET", quote(path, safe="/?&=%:+"), headers=headers)
+            response = connection.getresponse()
+            if response.status != 200:
+                _answer(response.status, response.read())
+                return
+            yield from read_events(response)
+        except (OSError, http.client.HTTPException) as error:
+            raise Unavailable(
+                f"{self.url} does not answer: {error.__class__.__name__}",
+                code="not_running",
+                hint="Is `groundplan up` still running? `groundplan doctor` looks for the cause.",
+            ) from error
+        finally:
+            connection.close()
+
+
+def read_events(lines: Iterable[bytes]) -> Iterator[tuple[str, str, str]]:
+    """(event, id, data) of each event with data; comments and other fields are passed over."""
+    event, id_ = "message", ""
+    data: list[str] = []
+    for raw in lines:
+        name, _, value = raw.decode("utf-8", "replace").rstrip("\r\n").partition(":")
+        value = value.removeprefix(" ")
+        if not name and not value:
+            if data:
+                yield event, id_, "\n".join(data)
+            event, data = "message", []
+        elif name == "event":
+            event = value
+        elif name == "id":
+            id_ = value
+        elif name == "data":
+            data.append(value)
 
 
 def read_token(home: Home) -> str:

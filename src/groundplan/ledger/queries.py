@@ -44,6 +44,20 @@ def list_calls(
     return {"calls": shown, "next": shown[-1]["id"] if len(rows) > size else None}
 
 
+def arrived(conn: Connection[Any], since: datetime, limit: int) -> list[tuple[datetime, dict[str, Any]]]:
+    """(when it reached the ledger, call) of the newest `limit` calls that did after `since`, in that order."""
+    return [(row.pop("shipped_at"), _call(row)) for row in store.arrived(conn, since, limit)]
+
+
+def arrival(conn: Connection[Any], call_id: UUID) -> datetime | None:
+    """When a call reached the ledger; None where it has not."""
+    return store.arrival(conn, call_id)
+
+
+def database_time(conn: Connection[Any]) -> datetime:
+    return store.database_time(conn)
+
+
 def receipt(conn: Connection[Any], call_id: UUID) -> dict[str, Any]:
     """Everything that is known of one call: steps, attempts with what they reserved and cost, passages, charges, proof.
 

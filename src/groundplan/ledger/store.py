@@ -82,6 +82,29 @@ def calls(conn: Connection[Any], wanted: CallFilter, before: UUID | None, limit:
     return _rows(conn, query, {**wanted.parameters(), "before": before, "limit": limit})
 
 
+def arrived(conn: Connection[Any], since: datetime, limit: int) -> list[Row]:
+    """The newest calls that reached the ledger after `since`, in the order of arrival, with `shipped_at`."""
+    query: LiteralString = (
+        "SELECT * FROM ("
+        + _CALL.replace("c.detail", "c.detail, c.shipped_at")
+        + " WHERE c.shipped_at > %(since)s ORDER BY c.shipped_at DESC, c.id DESC LIMIT %(limit)s) n"
+        " ORDER BY n.shipped_at, n.id"
+    )
+    return _rows(conn, query, {"since": since, "limit": limit})
+
+
+def arrival(conn: Connection[Any], id: UUID) -> datetime | None:
+    """When a call reached the ledger."""
+    rows = _rows(conn, "SELECT shipped_at FROM call WHERE id = %(id)s", {"id": id})
+    return rows[0]["shipped_at"] if rows else None
+
+
+def database_time(conn: Connection[Any]) -> datetime:
+    """Now, by the clock that `shipped_at` is of."""
+    now: datetime = _rows(conn, "SELECT now() AS now", {})[0]["now"]
+    return now
+
+
 def call(conn: Connection[Any], id: UUID) -> Row | None:
     rows = _rows(conn, _CALL + " WHERE c.id = %(id)s", {"id": id})
     return rows[0] if rows else None
@@ -92,7 +115,8 @@ def attempts(conn: Connection[Any], call_id: UUID) -> list[Row]:
     return _rows(
         conn,
         """SELECT number, at, deployment, site, model, state, outcome, http_status, reserved_usd, cost_usd, usage,
-             estimated, flags, duration_ms, started_ms, connect_ms, first_byte_ms FROM attempt WHERE call_id = %(id)s ORDER BY number""",
+             estimated, flags, duration_ms, started_ms, connect_ms, first_byte_ms FROM attempt
+           WHERE call_id = %(id)s ORDER BY number""",
         {"id": call_id},
     )
 

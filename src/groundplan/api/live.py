@@ -1,0 +1,128 @@
+"""Calls as they reach the ledger, for everybody who watches: one look at the database for all of them.
+
+A thread asks for new calls four times a second while somebody watches, and not at all otherwise. What arrives faster
+than it can be shown is counted, not queued. Who may see what is decided by the route.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from psycopg import Connection
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from groundplan.core.errors import Exhausted
+from groundplan.ledger import queries
+
+LOOK_SECONDS = 0.25
+MOST_WATCHERS = 50
+KEPT = 2000
+"""Newest calls that a watcher who is slow can still get."""
+AT_ONCE = 500
+"""Calls that one look takes; of more, the newest."""
+OVERLAP = timedelta(seconds=2)
+"""Transactions of several machines do not become visible in the order of their times: so far each look goes back."""
+log = logging.getLogger(__name__)
+
+Pool = ConnectionPool[Connection[tuple[Any, ...]]]
+
+
+class Calls:
+    """The newest calls, numbered as they were seen. `watch` before reading."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._watchers = 0
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._calls: deque[tuple[int, dict[str, Any]]] = deque(maxlen=KEPT)
+        self._number = 0
+        self.skipped = 0
+        """Calls that were too many to look at, at least."""
+        self.stopping = False
+
+    def check_room(self) -> None:
+        """Raises `Exhausted` where too many watch already."""
+        if self._watchers >= MOST_WATCHERS:
+            raise Exhausted(
+                f"{MOST_WATCHERS} others watch already", code="watchers", hint="Close one of them, or try again."
+            )
+
+    @contextmanager
+    def watch(self) -> Iterator[None]:
+        """Look for calls until the end of the block."""
+        with self._lock:
+            self._watchers += 1
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="live-calls", daemon=True)
+                self._thread.start()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._watchers -= 1
+
+    @property
+    def number(self) -> int:
+        """Of the newest call seen."""
+        return self._number
+
+    def after(self, number: int) -> list[tuple[int, dict[str, Any]]]:
+        """What was seen since then, in order."""
+        return [item for item in list(self._calls) if item[0] > number]
+
+    def since(self, conn: Connection[tuple[Any, ...]], call: UUID) -> tuple[list[dict[str, Any]], frozenset[str]]:
+        """What has arrived after a call that a watcher saw last, and the ids of that and of what came just before."""
+        at = queries.arrival(conn, call)
+        found = [] if at is None else queries.arrived(conn, at - OVERLAP, AT_ONCE)
+        ids = [row["id"] for _, row in found]
+        return [row for _, row in found[ids.index(str(call)) + 1 if str(call) in ids else 0 :]], frozenset(ids)
+
+    def stop(self) -> None:
+        """End every watcher: the process is about to end."""
+        self.stopping = True
+
+    def _wanted(self) -> bool:
+        with self._lock:
+            if self._watchers and not self.stopping:
+                return True
+            self._thread = None
+            return False
+
+    def _run(self) -> None:
+        pause = threading.Event()
+        seen: dict[str, datetime] = {}
+        last: datetime | None = None
+        while self._wanted():
+            try:
+                with self._pool.connection() as conn:
+                    if last is None:
+                        last = queries.database_time(conn)
+                        seen = {row["id"]: at for at, row in queries.arrived(conn, last - OVERLAP, AT_ONCE)}
+                    last = self._look(conn, seen, last)
+            except (psycopg.Error, PoolTimeout) as error:
+                log.warning("cannot look for calls: %s", error.__class__.__name__)
+            pause.wait(LOOK_SECONDS)
+
+    def _look(self, conn: Connection[tuple[Any, ...]], seen: dict[str, datetime], last: datetime) -> datetime:
+        began = last - OVERLAP
+        rows = queries.arrived(conn, began, AT_ONCE)
+        new = [(at, row) for at, row in rows if row["id"] not in seen and at >= began]
+        if len(rows) == AT_ONCE and len(new) == AT_ONCE:
+            self.skipped += 1
+        for at, row in new:
+            seen[row["id"]] = at
+            self._number += 1
+            self._calls.append((self._number, row))
+            last = max(last, at)
+        for call in [call for call, at in seen.items() if at < last - 2 * OVERLAP]:
+            del seen[call]
+        return last

@@ -1,0 +1,87 @@
+"""GET /api/calls/live: calls as they finish, as server-sent events, within a second."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID
+
+from fastapi import APIRouter, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import StreamingResponse
+
+from groundplan.api.caller import SignedIn
+from groundplan.api.context import Services, Using
+from groundplan.api.live import Calls
+
+router = APIRouter(tags=["ledger"])
+TURN_SECONDS = 0.1
+QUIET_SECONDS = 10.0
+"""After so long without a call, a comment keeps the connection open."""
+
+
+@router.get("/calls/live", response_class=StreamingResponse)
+async def live(
+    request: Request,
+    services: Using,
+    caller: SignedIn,
+    workload: str | None = None,
+    status: str | None = None,
+    deployment: str | None = None,
+) -> StreamingResponse:
+    """`data:` is a call as in GET /api/calls, `id:` its id: with it as Last-Event-ID nothing is missed over a break.
+
+    `event: skipped` tells that more arrived than could be shown. Who holds no duty sees their own calls.
+    """
+    asked = {"workload": workload, "status": status, "deployment": deployment}
+    if not caller.operator and not caller.duties:
+        asked["person_id"] = str(caller.person)
+    wanted = {name: value for name, value in asked.items() if value is not None}
+    calls: Calls = request.app.state.live
+    calls.check_room()
+    return StreamingResponse(
+        _events(request, services, calls, wanted),
+        media_type="text/event-stream",
+        headers={"cache-control": "no-cache", "x-accel-buffering": "no"},
+    )
+
+
+async def _events(request: Request, services: Services, calls: Calls, wanted: dict[str, str]) -> AsyncIterator[str]:
+    with calls.watch():
+        number, skipped, quiet = calls.number, calls.skipped, 0.0
+        yield "retry: 1000\n\n"
+        missed, told = await run_in_threadpool(_missed, services, calls, request.headers.get("last-event-id"))
+        for row in missed:
+            if text := _event(row, wanted):
+                yield text
+        while not calls.stopping and not await request.is_disconnected():
+            await asyncio.sleep(TURN_SECONDS)
+            quiet += TURN_SECONDS
+            for number, row in calls.after(number):  # noqa: B007, B020 -- the number goes on from here
+                if row["id"] not in told and (text := _event(row, wanted)):
+                    quiet = 0.0
+                    yield text
+            if calls.skipped > skipped:
+                skipped = calls.skipped
+                yield "event: skipped\ndata: {}\n\n"
+            if quiet >= QUIET_SECONDS:
+                quiet = 0.0
+                yield ": quiet\n\n"
+
+
+def _event(row: dict[str, Any], wanted: dict[str, str]) -> str:
+    """One event, or nothing for a call that was not asked for."""
+    if any(row[name] != value for name, value in wanted.items()):
+        return ""
+    return f"id: {row['id']}\ndata: {json.dumps(row)}\n\n"
+
+
+def _missed(services: Services, calls: Calls, last: str | None) -> tuple[list[dict[str, Any]], frozenset[str]]:
+    try:
+        call = UUID(last or "")
+    except ValueError:
+        return [], frozenset()
+    with services.transaction() as conn:
+        return calls.since(conn, call)

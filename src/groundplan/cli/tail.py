@@ -1,0 +1,78 @@
+"""`groundplan tail`: one line for each call as it finishes, until Ctrl-C. It connects again by itself."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import datetime
+from typing import Annotated, Any
+from urllib.parse import urlencode
+
+import typer
+
+from groundplan.cli.client import ControlClient
+from groundplan.cli.options import HomeOption
+from groundplan.cli.output import note
+from groundplan.core.errors import Unavailable
+
+QUIET_SECONDS = 30.0
+"""The API says something at least every ten seconds; after so long without a word the connection is dead."""
+AGAIN_SECONDS = (0.5, 1.0, 2.0)
+
+
+def tail(
+    workload: Annotated[str | None, typer.Option("--workload", help="Only calls of this workload.")] = None,
+    status: Annotated[str | None, typer.Option("--status", help="ok, refused, failed, cancelled or crashed.")] = None,
+    deployment: Annotated[str | None, typer.Option("--deployment", help="Only calls that it answered.")] = None,
+    home: HomeOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON for each call.")] = False,
+) -> None:
+    """Show calls as they finish, until Ctrl-C. Stops when `groundplan up` does."""
+    wanted = {"workload": workload, "status": status, "deployment": deployment}
+    query = urlencode({name: value for name, value in wanted.items() if value is not None})
+    client = ControlClient.connect(home, QUIET_SECONDS)
+    path = f"/api/calls/live?{query}" if query else "/api/calls/live"
+    try:
+        _follow(client, path, as_json)
+    except KeyboardInterrupt:
+        return
+
+
+def _follow(client: ControlClient, path: str, as_json: bool) -> None:
+    """Print until the API is gone for longer than all of `AGAIN_SECONDS`."""
+    last: str | None = None
+    failures = 0
+    while True:
+        try:
+            for event, call_id, data in client.events(path, last):
+                failures = 0
+                if event == "skipped":
+                    note("some calls were too many to show")
+                else:
+                    last = call_id or last
+                    typer.echo(data if as_json else line(json.loads(data)))
+        except Unavailable:
+            if failures >= len(AGAIN_SECONDS):
+                raise
+        if failures == 0:
+            note("connecting again")
+        time.sleep(AGAIN_SECONDS[min(failures, len(AGAIN_SECONDS) - 1)])
+        failures += 1
+
+
+def line(call: dict[str, Any]) -> str:
+    """Time, status, workload, who answered, tokens, cost, time taken, and the id for `groundplan why`."""
+    at = datetime.fromisoformat(call["at"]).astimezone()
+    status = call["status"] if call["status"] == "ok" else f"{call['status']} {call['error_code'] or ''}".strip()
+    taken = "" if call["duration_ms"] is None else f"{call['duration_ms']:.0f} ms"
+    cells = (
+        f"{at:%H:%M:%S}",
+        f"{status:<9}",
+        f"{call['workload']:<24}",
+        f"{call['deployment'] or '-':<20}",
+        f"{call['prompt_tokens']}+{call['completion_tokens']} tokens",
+        f"${float(call['cost_usd']):.6f}",
+        taken,
+        call["id"],
+    )
+    return "  ".join(cells)

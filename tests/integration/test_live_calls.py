@@ -1,0 +1,222 @@
+"""Calls are seen as they reach the ledger: by the stream of events, by `groundplan tail`, over a restart of either."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+from tests.integration.test_api_control import Control, running
+
+from groundplan.cli.client import read_events
+from groundplan.cli.tail import line
+from groundplan.core.ids import new_id
+from groundplan.testing.database import Cluster, Database
+
+
+def put(database: Database, workload: str = "assistant", status: str = "ok", person: str | None = None) -> str:
+    """A call in the ledger, as the shipper leaves it."""
+    call = new_id()
+    with psycopg.connect(database.superuser, autocommit=True) as conn:
+        conn.execute(
+            """INSERT INTO call (id, at, workload, person_id, endpoint, status, http_status, deployment, cost_usd,
+                 reserved_usd, blueprint, epoch, duration_ms, detail)
+               VALUES (%s, now(), %s, %s, 'chat.completions', %s, 200, 'local', 0.000123, 0.01, 1, %s, 12.5, '{}')""",
+            (call, workload, person, status, new_id()),
+        )
+    return str(call)
+
+
+@dataclass
+class Watcher:
+    """One connection to the live stream, read by a thread."""
+
+    control: Control
+    query: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
+    seen: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+
+    def run(self, connection: http.client.HTTPConnection) -> None:
+        response = connection.getresponse()
+        for _, call_id, data in read_events(response):
+            self.seen.append((call_id, json.loads(data)))
+
+    def until(self, calls: list[str], seconds: float = 5) -> None:
+        deadline = time.monotonic() + seconds
+        while [call for call, _ in self.seen] != calls:
+            assert time.monotonic() < deadline, (self.seen, calls)
+            time.sleep(0.02)
+
+
+@contextmanager
+def watching(control: Control, query: str = "", **headers: str) -> Iterator[Watcher]:
+    watcher = Watcher(control, query)
+    connection = http.client.HTTPConnection("127.0.0.1", control.port, timeout=30)
+    token = control.home.operator_token.read_text().strip()
+    sent = {"Authorization": f"Bearer {token}", **{name.replace("_", "-"): value for name, value in headers.items()}}
+    connection.request("GET", f"/api/calls/live{query}", headers={k: v for k, v in sent.items() if v})
+    thread = threading.Thread(target=watcher.run, args=(connection,))
+    thread.start()
+    time.sleep(0.6)
+    try:
+        yield watcher
+    finally:
+        if connection.sock is not None:
+            connection.sock.shutdown(2)
+        thread.join(5)
+        connection.close()
+
+
+@pytest.fixture(scope="module")
+def database(postgres_cluster: Cluster) -> Iterator[Database]:
+    with postgres_cluster.database() as fresh:
+        yield fresh
+
+
+@pytest.fixture(scope="module")
+def control(database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Control]:
+    with running(database, tmp_path_factory.mktemp("live")) as found:
+        yield found
+
+
+def test_each_call_is_told_once_in_the_order_of_arrival(control: Control, database: Database) -> None:
+    with watching(control) as watcher, watching(control, "?status=failed") as other:
+        calls = [put(database) for _ in range(5)]
+        failed = put(database, status="failed")
+        watcher.until([*calls, failed])
+        other.until([failed])
+        assert watcher.seen[0][1]["workload"] == "assistant" and watcher.seen[0][1]["cost_usd"] == "0.000123000000"
+
+
+def test_a_call_that_was_slow_to_become_visible_is_not_missed(control: Control, database: Database) -> None:
+    with watching(control) as watcher, psycopg.connect(database.superuser) as slow:
+        slow.execute("SELECT 1")
+        late = new_id()
+        slow.execute(
+            """INSERT INTO call (id, at, workload, endpoint, status, http_status, cost_usd, reserved_usd, blueprint,
+                 epoch, detail) VALUES (%s, now(), 'assistant', 'e', 'ok', 200, 0, 0, 1, %s, '{}')""",
+            (late, new_id()),
+        )
+        first = put(database)
+        watcher.until([first])
+        slow.commit()
+        watcher.until([first, str(late)])
+
+
+def test_nothing_is_missed_over_a_break(control: Control, database: Database) -> None:
+    first = put(database)
+    missed = [put(database), put(database)]
+    with watching(control, Last_Event_ID=first) as watcher:
+        watcher.until(missed)
+        then = put(database)
+        watcher.until([*missed, then])
+
+
+def test_somebody_without_a_duty_sees_their_own_calls_only(control: Control, database: Database) -> None:
+    control.ask("POST", "/api/people", {"email": "eve@acme.example", "name": "Eve"})
+    browser = control.sign_in("eve@acme.example")
+    with psycopg.connect(database.superuser) as conn:
+        row = conn.execute("SELECT id FROM person WHERE email = 'eve@acme.example'").fetchone()
+    assert row is not None
+    with watching(control, **browser) as watcher:
+        put(database)
+        own = put(database, person=str(row[0]))
+        watcher.until([own])
+        assert UUID(watcher.seen[0][0])
+
+
+def test_a_stranger_sees_nothing(control: Control) -> None:
+    assert control.ask("GET", "/api/calls/live", Authorization="").status == 401
+
+
+def start_tail(control: Control, *options: str) -> subprocess.Popen[str]:
+    token = control.home.operator_token.read_text().strip()
+    url = f"http://127.0.0.1:{control.port}"
+    return subprocess.Popen(
+        [sys.executable, "-m", "groundplan.cli.main", "tail", *options],
+        env={**os.environ, "GROUNDPLAN_URL": url, "GROUNDPLAN_TOKEN": token, "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ended(tail: subprocess.Popen[str]) -> None:
+    tail.kill()
+    tail.communicate()
+
+
+def first_line(tail: subprocess.Popen[str], put_one: Any) -> tuple[str, list[str]]:
+    """A line of the tail, and the calls that were made until it came: it needs a moment to start."""
+    assert tail.stdout is not None
+    made: list[str] = []
+    stop = threading.Event()
+
+    def keep_on() -> None:
+        while not stop.wait(0.3):
+            made.append(put_one())
+
+    thread = threading.Thread(target=keep_on)
+    thread.start()
+    told = tail.stdout.readline()
+    stop.set()
+    thread.join()
+    return told, made
+
+
+def test_the_command_prints_calls_and_ends_on_ctrl_c(control: Control, database: Database) -> None:
+    tail = start_tail(control, "--workload", "assistant", "--json")
+    try:
+        told, made = first_line(tail, lambda: put(database))
+        assert json.loads(told)["id"] in made
+        tail.send_signal(signal.SIGINT)
+        _, err = tail.communicate(timeout=10)
+        assert tail.returncode == 0 and "Traceback" not in err
+    finally:
+        ended(tail)
+
+
+def test_the_command_connects_again_when_the_control_process_restarts(
+    postgres_cluster: Cluster, tmp_path: Path
+) -> None:
+    with postgres_cluster.database() as fresh, running(fresh, tmp_path) as found:
+        tail = start_tail(found)
+        try:
+            assert first_line(tail, lambda: put(fresh))[0]
+            began = time.monotonic()
+        except BaseException:
+            ended(tail)
+            raise
+    try:
+        assert time.monotonic() - began < 4.5, "an open stream does not hold up the end of the control process"
+        _, err = tail.communicate(timeout=20)
+        assert tail.returncode == 69 and "connecting again" in err and "Traceback" not in err
+    finally:
+        ended(tail)
+
+
+def test_a_line_says_what_matters() -> None:
+    call = {
+        "at": "2026-11-25T12:00:00.000+00:00", "status": "refused", "error_code": "budget_exhausted",
+        "workload": "assistant", "deployment": None, "prompt_tokens": 0, "completion_tokens": 0,
+        "cost_usd": "0.000000000000", "duration_ms": 1.2, "id": "x",
+    }  # fmt: skip
+    assert "refused budget_exhausted  assistant" in line(call) and line(call).endswith("1 ms  x")
+
+
+def test_events_are_read_as_the_standard_says() -> None:
+    raw = b": hello\n\nretry: 5\n\nid: 7\ndata: a\ndata: b\n\nevent: skipped\ndata: {}\r\n\r\ndata: cut"
+    assert list(read_events(raw.splitlines(keepends=True))) == [("message", "7", "a\nb"), ("skipped", "7", "{}")]
