@@ -285,10 +285,49 @@ def test_acting_as_somebody_is_shown_and_carries_their_duties(page: Page) -> Non
     page.locator(".panel", has_text="support-assistant").locator("text=Approve").first.wait_for()
     press(page, ".panel:has-text('support-assistant') >> text=Approve")
     assert "approved as business by Lena Fischer" in page.inner_text("main")
+    approved = page.locator("tr", has_text="change.approved").first
+    assert "you as Lena Fischer" in approved.inner_text() and "demo" in approved.inner_text()
+    press(page, ".who button")
+    assert "operator" in page.inner_text(".who") and not page.locator(".who button").count()
+
+
+def test_what_was_done_while_acting_says_so_everywhere(demo: Stack, page: Page) -> None:
     page.goto("/")
-    page.select_option("select[name=person]", "")
+    page.select_option("select[name=person]", "sam@acme.example")
     press(page, "button:text-is('Act')")
-    assert "operator" in page.inner_text(".who")
+    page.goto("/kill")
+    page.select_option("select[name=scope]", "workload/budget-check")
+    page.fill("input[name=reason]", "while acting")
+    press(page, "text=Stop it now")
+    press(page, "text=Let it run again")
+    press(page, ".who button")
+    page.goto("/governance")
+    lifted = page.locator("tr", has_text="kill.lifted").first
+    assert "you as Sam Berg" in lifted.inner_text()
+    wait_until(lambda: page.reload() and lifted.locator("a").count(), 10, "the entry has its place")
+    press(page, "tr:has-text('kill.lifted') a")
+    assert "kill.lifted by you as Sam Berg" in page.inner_text("main")
+    listed = demo.cli("audit", "list", "--limit", "50")["entries"]
+    assert next(one for one in listed if one["action"] == "kill.lifted")["who"] == "you as Sam Berg"
+    act(page, "ask-as")
+    page.goto(str(page.locator("a:text-is('Receipt')").first.get_attribute("href")))
+    wait_until(lambda: page.reload() and page.locator(".steps").count(), 20, "the call is in the ledger")
+    assert "for you as " in page.inner_text(".lead")
+
+
+def test_the_log_is_verified_again_when_asked(page: Page) -> None:
+    page.goto("/governance")
+    wait_until(lambda: page.reload() and page.locator("text=Verify all of it again").count(), 20, "it was verified")
+    before = re.findall(r"all files (.*?) in", page.inner_text("main"))
+    page.wait_for_timeout(1100)
+    press(page, "text=Verify all of it again")
+    assert "The whole log is being verified" in page.inner_text("[role=status]")
+    wait_until(
+        lambda: page.reload() and re.findall(r"all files (.*?) in", page.inner_text("main")) not in ([], before),
+        20,
+        "everything was verified again",
+    )
+    assert page.locator(".badge-ok:text-is('verified')").count() == 1
 
 
 def test_somebody_without_a_duty_sees_the_plan_and_their_own_calls_and_is_told_about_the_rest(page: Page) -> None:

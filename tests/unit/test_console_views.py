@@ -15,7 +15,7 @@ from groundplan import console
 from groundplan.console import charts, cost, receipt
 from groundplan.console.overview import marks, plan_view
 from groundplan.console.plan_svg import AREAS, ground_plan
-from groundplan.console.render import milliseconds, page, period, usd, when
+from groundplan.console.render import milliseconds, page, period, ticks, usd, when
 
 CALL: dict[str, Any] = {
     "status": "ok", "error_code": None, "person": "ben@acme.example", "who": "Ben Okafor", "blueprint": 3,
@@ -105,9 +105,14 @@ def test_numbers_and_times_for_people() -> None:
     assert usd("0.002140000000") == "$0.00214" and usd(None) == "–"
     assert when("2026-11-25T13:05:07.120+01:00") == "25 Nov 12:05:07" and when(None) == "–"
     assert (milliseconds(None), milliseconds(0.05), milliseconds(54.0), milliseconds(4510.0)) == (
-        "–", "0.1 ms", "54 ms", "4.51 s",
+        "–", "50 µs", "54 ms", "4.51 s",
     )  # fmt: skip
     assert (period("2026-11"), period("2026-11-25"), period("total")) == ("November 2026", "25 Nov 2026", "total")
+
+
+def test_what_stands_in_backticks_is_code_and_nothing_else_is_markup() -> None:
+    assert ticks("set `a<b` & go") == "set <code>a&lt;b</code> &amp; go"
+    assert ticks("<b>") == "&lt;b&gt;" and ticks("") == ""
 
 
 def test_what_people_wrote_is_escaped() -> None:

@@ -49,9 +49,9 @@ def names_for(conn: Connection[Any], viewer: Caller, actors: Iterable[str]) -> N
 
 
 def entries_json(conn: Connection[Any], viewer: Caller, stored: Iterable[StoredEntry]) -> list[dict[str, Any]]:
-    """Audit entries with `acting` (`{"by", "demo", "as"?}` or null) and `who`, in words."""
+    """Audit entries with `acting` (`{"by", "demo", "as"?}` or null), and `who` and `about` in words."""
     found = list(stored)
-    names = names_for(conn, viewer, {actor for one in found for actor in _actors(one.entry)})
+    names = names_for(conn, viewer, {actor for one in found for actor in (*_actors(one.entry), _about(one.entry))})
     return [
         {
             "id": str(one.entry.id),
@@ -62,6 +62,7 @@ def entries_json(conn: Connection[Any], viewer: Caller, stored: Iterable[StoredE
             "acting": None if one.entry.acting is None else one.entry.acting.to_json(),
             "who": names.told(one.entry.actor, one.entry.acting),
             "subject": one.entry.subject,
+            "about": names.people.get(_about(one.entry), one.entry.subject),
             "detail": dict(one.entry.detail),
         }
         for one in found
@@ -78,6 +79,11 @@ def with_who(conn: Connection[Any], viewer: Caller, receipt: dict[str, Any]) -> 
     asked = names.told(acting["as"], Acting(acting["by"]))
     same = acting["as"] == f"{_PERSON}{receipt['person_id']}"
     return {**receipt, "who": asked if same or person is None else f"{person}, asked by {asked}"}
+
+
+def _about(entry: Entry) -> str:
+    """The subject; where it is a person, as the actor that this person is."""
+    return entry.subject.replace("person/", _PERSON, 1) if entry.subject.startswith("person/") else entry.subject
 
 
 def _actors(entry: Entry) -> tuple[str, ...]:

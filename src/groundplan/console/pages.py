@@ -137,7 +137,7 @@ async def cost(request: Request) -> HTMLResponse:
     visitor = await visitor_of(request)
     if isinstance(visitor, HTMLResponse):
         return visitor
-    found = await fetch(visitor, cost="/api/cost", days="/api/cost/days")
+    found = await fetch(visitor, days="/api/cost/days", cost="/api/cost")
     if isinstance(found, HTMLResponse):
         return found
     shown = rows(found["days"], datetime.now(UTC).date().isoformat())

@@ -14,6 +14,7 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup, escape
 
 from groundplan.console.client import Api, Reply
 from groundplan.core.money import PICO, short_usd
@@ -47,7 +48,18 @@ def when(text: str | None) -> str:
 def milliseconds(value: float | None) -> str:
     if value is None:
         return "–"
+    if value < 0.1:
+        return f"{value * 1000:.0f} µs"
     return f"{value / 1000:.2f} s" if value >= 1000 else f"{value:.0f} ms" if value >= 10 else f"{value:.1f} ms"
+
+
+def ticks(text: str) -> Markup:
+    """`so` in backticks as code; everything else is text."""
+    parts = [
+        escape(part) if at % 2 == 0 else Markup("<code>{}</code>").format(part)
+        for at, part in enumerate(text.split("`"))
+    ]
+    return Markup("").join(parts)
 
 
 def period(text: str) -> str:
@@ -67,7 +79,7 @@ templates = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-templates.filters.update(usd=usd, when=when, ms=milliseconds, period=period, counted=counted)
+templates.filters.update(usd=usd, when=when, ms=milliseconds, period=period, counted=counted, ticks=ticks)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from groundplan.api import store
 from groundplan.api.caller import Caller, Reader, SignedIn, require_duty
 from groundplan.api.context import Using
+from groundplan.api.who import names_for
 from groundplan.core.errors import Denied
+from groundplan.governance import store as governance
 from groundplan.governance.service import Answer, Approver
 
 router = APIRouter(tags=["changes"])
@@ -92,17 +94,17 @@ def rollback(body: Rollback, request: Request, services: Using, caller: SignedIn
 
 
 @router.get("/changes")
-def list_changes(services: Using, _: Reader, state: str | None = None) -> dict[str, Any]:
+def list_changes(services: Using, caller: Reader, state: str | None = None) -> dict[str, Any]:
     """Requested changes, newest first, with what they wait for and what was decided."""
     with services.transaction() as conn:
-        return {"changes": with_approvals(conn, store.changes(conn, state))}
+        return {"changes": _named(conn, caller, with_approvals(conn, store.changes(conn, state)))}
 
 
 @router.get("/changes/{change_id}")
-def one_change(change_id: UUID, services: Using, _: Reader) -> dict[str, Any]:
+def one_change(change_id: UUID, services: Using, caller: Reader) -> dict[str, Any]:
     """One change with its declared files."""
     with services.transaction() as conn:
-        return with_approvals(conn, [store.change(conn, change_id)])[0]
+        return _named(conn, caller, with_approvals(conn, [store.change(conn, change_id)]))[0]
 
 
 @router.post("/changes/{change_id}/approve")
@@ -137,6 +139,22 @@ def _approver(caller: Caller) -> Approver:
             hint="Sign in as somebody who holds the duty: groundplan login --as E-MAIL.",
         )  # fmt: skip
     return Approver(caller.person, caller.real if caller.acting else None)
+
+
+def _named(conn: Connection[Any], caller: Caller, changes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Changes with `requested_by_name`, and in each of `waits_for` the names of the `people` who hold the duty."""
+    names = names_for(conn, caller, {str(change["requested_by"]) for change in changes})
+    holding: dict[tuple[str, str], list[str]] = {}
+    for change in changes:
+        change["requested_by_name"] = names.of(change["requested_by"])
+        for need in change["waits_for"]:
+            at = (need["subject"], need["duty"])
+            if at not in holding:
+                holding[at] = [holder.name for holder in governance.holders(conn, *at)]
+        change["waits_for"] = [
+            {**need, "people": holding[need["subject"], need["duty"]]} for need in change["waits_for"]
+        ]
+    return changes
 
 
 def with_approvals(conn: Connection[Any], changes: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from groundplan.api import store
 from groundplan.api.caller import Reader
 from groundplan.api.context import Using
 from groundplan.api.views import blueprint_json
+from groundplan.api.who import names_for
 from groundplan.blueprint import artifact
 from groundplan.core.errors import NotFound
 
@@ -18,17 +19,20 @@ router = APIRouter(tags=["blueprints"])
 
 
 @router.get("/blueprints")
-def list_blueprints(services: Using, _: Reader) -> dict[str, Any]:
+def list_blueprints(services: Using, caller: Reader) -> dict[str, Any]:
     """The history, newest first."""
     with services.transaction() as conn:
-        return {"blueprints": store.blueprints(conn)}
+        found = store.blueprints(conn)
+        names = names_for(conn, caller, {str(row["created_by"]) for row in found})
+    return {"blueprints": [{**row, "created_by_name": names.of(row["created_by"])} for row in found]}
 
 
 @router.get("/blueprints/{number}")
-def one_blueprint(number: str, services: Using, _: Reader) -> dict[str, Any]:
+def one_blueprint(number: str, services: Using, caller: Reader) -> dict[str, Any]:
     """One blueprint, or `current`: content (amounts in `*_usd`), digest, signature and the declared files."""
     with services.transaction() as conn:
         row = store.blueprint(conn, _number(number, store.current_number(conn)))
+        by = names_for(conn, caller, (row["created_by"],)).of(row["created_by"])
     return {
         "number": row["number"],
         "digest": row["digest"],
@@ -36,6 +40,7 @@ def one_blueprint(number: str, services: Using, _: Reader) -> dict[str, Any]:
         "key_id": row["key_id"],
         "created_at": row["created_at"],
         "created_by": row["created_by"],
+        "created_by_name": by,
         "reason": row["reason"],
         "rollback_of": row["rollback_of"],
         "genesis": row["genesis"],

@@ -35,7 +35,8 @@ def inbox(services: Using, caller: Reader) -> dict[str, Any]:
 
 def _approval(change: dict[str, Any], held: set[tuple[str, str]]) -> dict[str, Any]:
     needs = [(need["subject"], need["duty"]) for need in change["waits_for"]]
-    waits = ", ".join(f"{duty} of {subject}" for subject, duty in needs)
+    subjects = dict.fromkeys(subject for subject, _ in needs)
+    waits = "; ".join(f"{', '.join(duty for of, duty in needs if of == each)} of {each}" for each in subjects)
     mine = any(need in held or ("company", need[1]) in held for need in needs)
     return {
         "kind": "approval",
