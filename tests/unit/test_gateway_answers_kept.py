@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import resource
+import signal
 from pathlib import Path
 
 import pytest
 
 from groundplan.blueprint.model import Deployment, Rates
-from groundplan.core.errors import Conflict
+from groundplan.core.errors import Conflict, Unavailable
 from groundplan.core.ids import new_id
 from groundplan.gateway.health import Health
 from groundplan.gateway.idempotency import DAY_SECONDS, MEMORY_BYTES, MEMORY_SECONDS, Answers, Holder, Kept
@@ -112,6 +114,38 @@ async def test_memory_is_bounded_by_time_and_size_but_the_key_stays_used(tmp_pat
     for digest in (ONE, TWO):
         with pytest.raises(Conflict):
             await answers.begin(digest, BODY, NOW + MEMORY_SECONDS)
+    answers.close()
+
+
+async def test_an_answer_that_is_ten_minutes_old_is_not_replayed_though_nobody_asked_meanwhile(tmp_path: Path) -> None:
+    answers = made(tmp_path)
+    assert await answers.begin(ONE, BODY, NOW) is None
+    answers.mark(ONE, NOW)
+    answers.keep(ONE, kept())
+    assert await answers.begin(ONE, BODY, NOW + MEMORY_SECONDS - 1) == kept()
+    with pytest.raises(Conflict) as caught:
+        await answers.begin(ONE, BODY, NOW + MEMORY_SECONDS)
+    assert caught.value.code == "idempotency_replayed"
+    answers.close()
+
+
+async def test_a_key_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    """As when a disk is full: what fits of an entry is taken back, so that later entries are read right."""
+    answers = made(tmp_path)
+    file = next(tmp_path.glob("idempotency-*.log"))
+    before = file.stat().st_size
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (before + 10, hard))
+    try:
+        with pytest.raises(Unavailable) as caught:
+            answers.mark(ONE, NOW)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert caught.value.code == "journal_unavailable" and file.stat().st_size == before
+    answers.mark(TWO, NOW)
+    assert made(tmp_path).mark(TWO, NOW) == [HOLDER]
     answers.close()
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import uvloop
 
 from groundplan.core import logs
-from groundplan.core.clock import SystemClock
+from groundplan.core.clock import Clock, OnwardClock, SystemClock
 from groundplan.core.database import database_url
 from groundplan.core.errors import GroundplanError
 from groundplan.core.home import Home
@@ -43,6 +43,7 @@ from groundplan.gateway.sharing import AnswerDesk
 from groundplan.gateway.targets import Targets
 
 DRAIN_SECONDS = 15.0
+SEGMENT_BYTES = 16 << 20
 JOURNAL_FAILED = 74
 """Exit code (EX_IOERR): restart with a new epoch."""
 FENCED = 75
@@ -50,12 +51,14 @@ BROKEN = 70
 _log = logging.getLogger(__name__)
 
 
-async def serve(home: Home, listening: socket.socket, slot: int) -> int:
-    """Serve until a signal, a failed journal or a fence; returns the exit code."""
+async def serve(
+    home: Home, listening: socket.socket, slot: int, segment_bytes: int = SEGMENT_BYTES, clock: Clock | None = None
+) -> int:
+    """Serve until a signal, a failed journal or a fence; returns the exit code. `clock` is the machine's by default."""
     loop = asyncio.get_running_loop()
     url = database_url(home, load_settings(), "gateway")
-    epoch, clock, slices = new_id(), SystemClock(), Slices()
-    journal = Journal.open(home.journal / str(epoch), epoch, loop)
+    epoch, clock, slices = new_id(), OnwardClock(clock or SystemClock()), Slices()
+    journal = Journal.open(home.journal / str(epoch), epoch, loop, segment_bytes)
     live = LiveView(url, home, epoch, clock, slices)
     leases = LeaseClient(url, epoch, journal, slices, home=home.root, clock=clock)
     answers = Answers(home.journal, epoch, clock.now().timestamp())
@@ -131,11 +134,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--home", required=True)
     parser.add_argument("--fd", type=int, required=True, help="the inherited listening socket")
     parser.add_argument("--slot", type=int, default=0)
+    parser.add_argument(
+        "--segment-bytes", type=int, default=SEGMENT_BYTES, help="size of a journal segment; two are always there"
+    )
     arguments = parser.parse_args(argv)
     logs.configure(f"gateway-{arguments.slot}")
     try:
         listening = socket.socket(fileno=arguments.fd)
-        return uvloop.run(serve(Home(Path(arguments.home).absolute()), listening, arguments.slot))
+        home = Home(Path(arguments.home).absolute())
+        return uvloop.run(serve(home, listening, arguments.slot, arguments.segment_bytes))
     except GroundplanError as error:
         print(error, file=sys.stderr)
         return error.exit_code

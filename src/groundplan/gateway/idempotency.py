@@ -8,6 +8,7 @@ another worker or a restarted one refuses them. The file is not synced: it survi
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import struct
 from collections import OrderedDict
@@ -80,7 +81,7 @@ class Answers:
         """Start this worker's file, saying where its answers can be had. Raises `Unavailable`."""
         try:
             self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-            os.write(self._file, _HEAD.pack(holder.token, _MAGIC, holder.port))
+            _append(self._file, _HEAD.pack(holder.token, _MAGIC, holder.port))
         except OSError as error:
             raise _unwritable() from error
 
@@ -89,10 +90,10 @@ class Answers:
 
         Raises `Conflict` for another body, or an answer that is not in memory any more.
         """
+        self._evict(now)
         while True:
             entry = self._entries.get(digest)
             if entry is None:
-                self._evict(now)
                 if now - self._evicted.get(digest, now - DAY_SECONDS) < DAY_SECONDS:
                     raise Conflict(
                         "this Idempotency-Key was used before, and its answer is not in memory any more",
@@ -131,7 +132,7 @@ class Answers:
             raise _unwritable()
         try:
             # written before reading: of two workers with the same key at once at least one sees the other
-            os.write(self._file, _ENTRY.pack(digest, now))
+            _append(self._file, _ENTRY.pack(digest, now))
             self._read_others()
         except OSError as error:
             raise _unwritable() from error
@@ -210,6 +211,14 @@ class Answers:
         if self._file is not None:
             os.close(self._file)
             self._file = None
+
+
+def _append(file: int, entry: bytes) -> None:
+    """All of it or nothing: part of an entry, on a disk that is full, would shift all later ones. Raises OSError."""
+    written = os.write(file, entry)
+    if written != len(entry):
+        os.ftruncate(file, os.fstat(file).st_size - written)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _unwritable() -> Unavailable:

@@ -1,0 +1,198 @@
+"""A wall clock that is set back: nothing that had ended begins again, ids and the audit log go on, leases do not grow.
+
+The worker is the real one, in this process so that it can be given a clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
+
+from groundplan.blueprint.model import Budget
+from groundplan.core.audit import SYSTEM, record, store
+from groundplan.core.audit.keys import create_keys, load_private, load_public
+from groundplan.core.audit.log import AuditLog
+from groundplan.core.audit.sequencer import heal, step
+from groundplan.core.audit.verify import verify
+from groundplan.core.clock import OnwardClock
+from groundplan.core.database import connect
+from groundplan.core.home import Home
+from groundplan.core.ids import new_id
+from groundplan.core.money import PICO
+from groundplan.gateway.app import serve
+from groundplan.gateway.idempotency import MEMORY_SECONDS
+from groundplan.testing import ManualClock
+from groundplan.testing.database import Database
+from groundplan.testing.scripted import Script
+
+NOW = datetime(2026, 12, 1, 0, 0, 5, tzinfo=UTC)
+BACK = NOW - timedelta(hours=30)
+"""Another day and another month."""
+
+
+@dataclass
+class Scene:
+    stack: Stack
+    clock: ManualClock
+    key: str
+
+
+@pytest.fixture
+async def scene(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scene]:
+    monkeypatch.setenv("GROUNDPLAN_DATABASE_URL", database.dsn)
+    clock = ManualClock(NOW)
+    async with scripted("primary") as (model, port), installation(database, tmp_path) as stack:
+        model.script = Script(tokens=20)
+        made = blueprint(
+            1,
+            [deployment("primary", port)],
+            [
+                workload("assistant", ["primary"], budgets=["month"]),
+                workload("counted", ["primary"], calls_per_day=2),
+                workload("ended", ["primary"], expires="2026-11-30"),
+            ],
+        )
+        made.budgets.append(Budget(name="month", covers="workload/assistant", limit=PICO // 5000 * 3, period="month"))
+        stack.apply(made)
+        worker = asyncio.create_task(serve(stack.home, stack.listening, 0, clock=clock))
+        try:
+            await asyncio.wait_for(ready(stack, worker), 20)
+            key = await asyncio.to_thread(stack.key)
+            await asyncio.sleep(0.5)
+            yield Scene(stack, clock, key)
+        finally:
+            if not worker.done():
+                signal.raise_signal(signal.SIGTERM)
+            await worker
+
+
+async def ready(stack: Stack, worker: asyncio.Task[int]) -> None:
+    while not worker.done() and (await stack.ask("GET", "/readyz", None)).status != 200:  # noqa: ASYNC110 -- of a server
+        await asyncio.sleep(0.05)
+
+
+async def key_for(scene: Scene, name: str, expires: datetime | None = None) -> str:
+    key = await asyncio.to_thread(scene.stack.key, name)
+    scene.stack.policy("key", name, "UPDATE api_key SET expires_at = %s WHERE workload = %s", expires, name)
+    await asyncio.sleep(0.5)
+    return key
+
+
+async def test_an_ended_budget_period_is_not_opened_again(scene: Scene) -> None:
+    assert (await scene.stack.chat(scene.key)).status == 200
+    scene.clock.set_now(BACK)
+    replies = [await scene.stack.chat(scene.key) for _ in range(3)]
+    assert [reply.status for reply in replies] == [200, 200, 429]
+    assert "2026-12" in replies[2].json["error"]["hint"]
+    granted = scene.stack.sql("SELECT period, granted_usd FROM budget_period WHERE budget = 'month'")
+    assert granted == [("2026-12", Decimal("0.0006"))]
+
+
+async def test_a_used_up_day_and_an_ended_pilot_stay_so(scene: Scene) -> None:
+    counted, ended = await key_for(scene, "counted"), await key_for(scene, "ended")
+    assert [(await scene.stack.chat(counted)).status for _ in range(3)] == [200, 200, 429]
+    assert (await scene.stack.chat(ended)).code == "workload_expired"
+    scene.clock.set_now(BACK)
+    assert (await scene.stack.chat(counted)).code == "calls_per_day"
+    assert (await scene.stack.chat(ended)).code == "workload_expired"
+
+
+async def test_an_expired_key_does_not_come_to_life(scene: Scene) -> None:
+    key = await key_for(scene, "counted", NOW - timedelta(seconds=1))
+    assert (await scene.stack.chat(key)).code == "key_expired"
+    scene.clock.set_now(BACK)
+    assert (await scene.stack.chat(key)).code == "key_expired"
+
+
+async def test_an_answer_is_kept_for_ten_minutes_of_real_time(scene: Scene) -> None:
+    headers = {"idempotency_key": "k"}
+    first = await scene.stack.chat(scene.key, headers=headers)
+    scene.clock.set_now(BACK)
+    await asyncio.sleep(0.5)  # the worker looks at its clock several times a second
+    scene.clock.advance(MEMORY_SECONDS - 1)
+    await asyncio.sleep(0.5)  # live policy is confirmed anew
+    again = await scene.stack.chat(scene.key, headers=headers)
+    assert (again.status, again.body) == (200, first.body)
+    scene.clock.advance(2)
+    await asyncio.sleep(0.5)
+    late = await scene.stack.chat(scene.key, headers=headers)
+    assert (late.status, late.code) == (409, "idempotency_replayed")
+
+
+async def test_leases_are_not_extended(scene: Scene) -> None:
+    assert (await scene.stack.chat(scene.key)).status == 200
+    hanging = scene.stack.hang()
+    try:
+        await asyncio.sleep(0.3)
+        scene.clock.advance(62)
+        scene.clock.set_now(BACK)
+        reply = await scene.stack.chat(scene.key)
+        assert (reply.status, reply.code) == (503, "policy_lease_expired")
+    finally:
+        hanging.close()
+
+
+async def test_calls_keep_their_order_and_their_ids(scene: Scene) -> None:
+    ids = []
+    for moment in (NOW, BACK, NOW + timedelta(days=1)):
+        scene.clock.set_now(moment)
+        ids.append((await scene.stack.chat(scene.key)).headers["groundplan-call-id"])
+    assert ids == sorted(ids) and len(set(ids)) == 3
+
+
+@given(st.lists(st.integers(0, 1 << 40), min_size=2, max_size=50))
+def test_ids_go_on_whatever_the_clock_says(milliseconds: list[int]) -> None:
+    ids = [new_id(moment) for moment in milliseconds]
+    assert ids == sorted(ids) and len(set(ids)) == len(ids)
+
+
+def test_the_audit_log_goes_on_and_verifies(database: Database, tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    home.create()
+    create_keys(home)
+    with connect(database.urls["control"], autocommit=True) as conn:
+        for number, moment in enumerate((NOW, BACK, NOW, BACK - timedelta(days=400))):
+            for part in range(2):
+                detail: dict[str, Any] = {"n": number, "part": part}
+                record(conn, action="test", actor=SYSTEM, subject=f"number/{number}", detail=detail, at=moment)
+            with AuditLog(home.audit, load_private(home, "checkpoint")) as log:
+                step(conn, log, heal(conn, log).orphans, 100)
+        verdict = verify(home.audit, load_public(home, "checkpoint").public_bytes_raw())
+        assert verdict.ok and verdict.entries == 8
+        assert [index for index, _ in store.sequenced_from(conn, 0, 100)] == list(range(8))
+
+
+@given(st.lists(st.tuples(st.integers(0, 1000), st.integers(-5000, 5000)), max_size=30))
+def test_time_never_goes_back_and_never_stands_still(moves: list[tuple[int, int]]) -> None:
+    """Whatever is done to the wall clock, at least the time that really passes passes."""
+    machine = ManualClock(NOW)
+    clock = OnwardClock(machine)
+    for passed, jump in moves:
+        before = clock.now()
+        machine.advance(passed)
+        after = clock.now()
+        assert after >= before + timedelta(seconds=passed)
+        machine.set_now(machine.now() + timedelta(seconds=jump))
+        assert clock.now() >= after and clock.now() >= machine.now()
+
+
+def test_it_follows_the_machine_again_when_that_has_caught_up() -> None:
+    machine = ManualClock(NOW)
+    clock = OnwardClock(machine)
+    machine.set_now(BACK)
+    assert clock.now() == NOW
+    machine.advance(10)
+    assert clock.now() == NOW + timedelta(seconds=10)
+    machine.set_now(NOW + timedelta(hours=1))
+    assert clock.now() == NOW + timedelta(hours=1)

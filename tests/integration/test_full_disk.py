@@ -1,0 +1,145 @@
+"""A worker whose journal is on a truly full disk: a small file system of its own, filled to the last byte.
+
+New calls are refused, those under way are settled, nothing is sent that is not recorded, and all goes on when there is
+room again. Needs a mount namespace: root has it, others where the system allows user namespaces.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psycopg
+import pytest
+from tests.integration.gateway_stack import Reply, Stack, blueprint, deployment, installation, scripted, workload
+
+from groundplan.core.home import Home
+from groundplan.gateway.shipper import Shipper
+from groundplan.testing.database import Database
+from groundplan.testing.scripted import Script
+
+SEGMENT = 256 << 10
+UNSHARE = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--mount", "--map-root-user"]
+MOUNT = 'mount -t tmpfs -o mode=0700,size="$1" groundplan-test "$0" && shift && exec "$@"'
+
+
+def _mounts() -> bool:
+    try:
+        asked = [*UNSHARE, "sh", "-c", MOUNT, "/tmp", "1m", "true"]
+        return subprocess.run(asked, capture_output=True, timeout=10).returncode == 0
+    except OSError:
+        return False
+
+
+needs_mounts = pytest.mark.skipif(
+    os.geteuid() != 0 and not _mounts(), reason="NOT RUN: a full disk needs root, or user namespaces with mounts"
+)
+"""As root nothing is skipped: where root cannot mount, the tests fail."""
+
+
+def start(stack: Stack, size: str) -> subprocess.Popen[bytes]:
+    """A worker whose journal folder is a file system of `size`."""
+    fd = stack.listening.fileno()
+    worker = [sys.executable, "-m", "groundplan.gateway.app", "--home", str(stack.home.root), "--fd", str(fd)]
+    with (stack.home.logs / "gateway.log").open("ab") as log:
+        process = subprocess.Popen(
+            [*UNSHARE, "sh", "-c", MOUNT, str(stack.home.journal), size, *worker, "--segment-bytes", str(SEGMENT)],
+            pass_fds=(fd,),
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "GROUNDPLAN_DATABASE_URL": stack.database.dsn},
+        )
+    stack.workers.append(process)
+    return process
+
+
+def inside(stack: Stack) -> Home:
+    """The HOME as the worker sees it."""
+    return Home(Path(f"/proc/{stack.workers[0].pid}/root{stack.home.root}"))
+
+
+def fill(ballast: Path) -> None:
+    """Take every byte that is left."""
+    with ballast.open("wb", buffering=0) as file:
+        for size in (1 << 16, 1 << 12, 1):
+            try:
+                while file.write(bytes(size)):
+                    pass
+            except OSError:
+                continue
+
+
+def unavailable(reply: Reply) -> bool:
+    if reply.status == 200:
+        return False
+    assert (reply.status, reply.code) == (503, "journal_unavailable"), reply.body
+    error = reply.json["error"]
+    assert error["hint"] and "room" in error["message"] and reply.headers["retry-after"]
+    assert b"Traceback" not in reply.body and b"Errno" not in reply.body
+    return True
+
+
+async def until_full(stack: Stack, key: str) -> int:
+    """Calls until all of a round are refused; how many were answered."""
+    answered = 0
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        replies = await asyncio.gather(*(stack.chat(key) for _ in range(16)))
+        refused = [unavailable(reply) for reply in replies]
+        answered += refused.count(False)
+        if all(refused):
+            return answered
+    raise AssertionError("the journal never filled")
+
+
+@needs_mounts
+async def test_a_full_disk_refuses_new_calls_settles_open_ones_and_recovers(database: Database, tmp_path: Path) -> None:
+    async with scripted("primary") as (model, port), installation(database, tmp_path) as stack:
+        place = deployment("primary", port, first_token_ms=30_000, idle_ms=30_000)
+        stack.apply(blueprint(1, [place], [workload("assistant", ["primary"])]))
+        start(stack, "1m")
+        await stack.ready()
+        key = stack.key()
+        home = inside(stack)
+        await asyncio.sleep(0.2)  # the second segment is made
+        fill(home.journal / "ballast")
+        model.script = Script(latency_ms=4000)
+        open_calls = [asyncio.create_task(stack.chat(key)) for _ in range(4)]
+        while model.counted < 4:  # noqa: ASYNC110 -- of the shipped model, which has no event for it
+            await asyncio.sleep(0.02)
+        model.script = Script()
+        answered = await until_full(stack, key)
+        assert model.counted == answered + 4, "what was refused was never sent"
+        assert unavailable(await stack.chat(key, headers={"idempotency_key": "one"}))
+        assert model.counted == answered + 4
+        assert {reply.status for reply in await asyncio.gather(*open_calls)} == {200}, "open calls are answered"
+        assert (await stack.ask("GET", "/livez", None)).status == 200
+        assert stack.workers[0].poll() is None
+
+        (home.journal / "ballast").unlink()
+        end = time.monotonic() + 10
+        while unavailable(again := await stack.chat(key)):
+            assert time.monotonic() < end, "it goes on when there is room"
+            await asyncio.sleep(0.1)
+        assert again.status == 200
+        with psycopg.connect(database.urls["shipper"], autocommit=True) as conn:
+            shipper = Shipper(home)
+            for _ in range(5):
+                shipper.step(conn)
+        assert stack.sql("SELECT count(*) FROM attempt WHERE state = 'settled'") == [(model.counted,)]
+        assert stack.sql("SELECT count(*) FROM attempt WHERE state <> 'settled'") == [(0,)]
+        assert stack.sql("SELECT count(*) FROM call WHERE status = 'ok'") == [(answered + 5,)]
+        assert "Traceback" not in (stack.home.logs / "gateway.log").read_text()
+
+
+@needs_mounts
+async def test_a_worker_does_not_start_on_a_full_disk_and_says_why(database: Database, tmp_path: Path) -> None:
+    async with installation(database, tmp_path) as stack:
+        worker = start(stack, "64k")
+        assert await asyncio.to_thread(worker.wait, 20) == 69
+        log = (stack.home.logs / "gateway.log").read_text()
+        assert "journal_unavailable" in log and "Free space" in log and "Traceback" not in log
