@@ -1,0 +1,403 @@
+"""What the ledger says against what a bill says: the difference, explained by parts that add up to it exactly.
+
+A line that names one of our calls is compared with that call; all others are compared in groups of the same day, model
+and deployment. Pure: a bill and rows of the ledger in, a result out. Difference means bill minus ledger.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime
+from decimal import Decimal, localcontext
+from uuid import UUID
+
+from groundplan.blueprint.model import Rates
+from groundplan.core.errors import Invalid
+from groundplan.economics.bill import Bill, Line
+from groundplan.economics.explain_gap import Part, Side, parts, value_of_tokens
+
+OUR_VERSION = 7
+"""Of UUIDs that calls have; a provider's own request ids of another kind are not ours."""
+PRECISION = 90
+"""Digits of arithmetic: sums of amounts within the bounds of `bill` never lose one."""
+KINDS: dict[str, str] = {
+    "call_without_bill_line": "calls of the ledger that the bill does not have",
+    "bill_line_without_call": "lines of the bill that no call of the ledger explains",
+    "tokens": "the bill counts other tokens",
+    "price": "the bill has another price",
+    "rounding": "amounts of the bill are rounded",
+    "estimated": "the provider reported no usage, so that ours is an estimate",
+    "open_reservation": "calls in flight, or cut off by a crash and booked at the most they could cost",
+    "billed_failure": "the bill charges an attempt that the ledger holds for not billed",
+    "demo": "traffic of the demo, which no provider bills",
+    "currency": "calls whose line is in a currency without a rate",
+    "other_service": "lines for other services than models",
+    "unexplained": "the bill tells no tokens here, so that price and usage cannot be told apart",
+}
+"""Kind of an explanation -> what it means."""
+_NOT_LETTERS = re.compile(r"[^a-z0-9]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt as the ledger has it. Amounts are exact USD."""
+
+    call: UUID
+    number: int
+    at: datetime
+    workload: str
+    deployment: str
+    model: str
+    state: str
+    """open | settled | crashed"""
+    outcome: str
+    cost: Decimal
+    input: int
+    output: int
+    estimated: bool = False
+    demo: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One place where bill and ledger differ."""
+
+    kind: str
+    amount: Decimal
+    bill: Decimal
+    ledger: Decimal
+    day: date | None
+    model: str | None
+    deployment: str | None
+    calls: tuple[UUID, ...]
+    lines: tuple[int, ...]
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciliation:
+    """Totals, and rows whose amounts add up to the difference exactly."""
+
+    bill: Decimal
+    ledger: Decimal
+    rows: tuple[Row, ...]
+    matched_by_id: int
+    """Attempts that a line named."""
+    attempts: int
+    left_out: int
+    """Attempts of models that the bill does not name."""
+    left_out_usd: Decimal
+    notes: tuple[str, ...]
+
+    @property
+    def difference(self) -> Decimal:
+        with localcontext(prec=PRECISION):
+            return self.bill - self.ledger
+
+    def explanations(self) -> list[tuple[str, Decimal, int]]:
+        """(kind, amount, how many places), the largest first; the amounts add up to the difference."""
+        found: dict[str, tuple[Decimal, int]] = {}
+        with localcontext(prec=PRECISION):
+            for row in self.rows:
+                amount, count = found.get(row.kind, (Decimal(0), 0))
+                found[row.kind] = (amount + row.amount, count + 1)
+        return sorted(((kind, *value) for kind, value in found.items()), key=lambda item: (-abs(item[1]), item[0]))
+
+
+def belongs(attempt: Attempt, provider: str) -> bool:
+    """Whether an attempt was made at `provider`: the first part of its model's name, or its deployment."""
+    return attempt.model.partition("/")[0].lower() == provider.lower() or attempt.deployment == provider
+
+
+def reconcile(
+    bill: Bill,
+    attempts: Sequence[Attempt],
+    rates: Mapping[str, Rates],
+    *,
+    provider: str | None = None,
+    exchange: Mapping[str, Decimal] | None = None,
+) -> Reconciliation:
+    """Compare. `rates` are those of each deployment now; `exchange` is USD for one unit of another currency.
+
+    Without `provider`, attempts of models that the bill does not name are left out and counted.
+    """
+    with localcontext(prec=PRECISION):
+        mine = [attempt for attempt in attempts if provider is None or belongs(attempt, provider)]
+        work = _Work(
+            bill, rates, dict(exchange or {}), usage_only=all(line.amount is None for line in bill.lines),
+            decimals=max((line.decimals for line in bill.lines), default=0),
+            by_model={a.model: rates[a.deployment] for a in mine if a.deployment in rates},
+        )  # fmt: skip
+        rest_lines, rest_attempts, billed = _by_id(work, bill.lines, mine)
+        left_out = _by_group(work, rest_lines, rest_attempts, billed, everything=provider is not None)
+        compared = len(mine) - len(left_out)
+        return Reconciliation(
+            work.total,
+            sum((a.cost for a in mine), Decimal(0)) - sum((a.cost for a in left_out), Decimal(0)),
+            tuple(sorted(work.rows, key=lambda row: (-abs(row.amount), row.kind, str(row.day)))),
+            len(mine) - len(rest_attempts), compared, len(left_out), sum((a.cost for a in left_out), Decimal(0)),
+            (*bill.notes, *work.notes()),
+        )  # fmt: skip
+
+
+@dataclass(slots=True)
+class _Work:
+    """What the comparison collects."""
+
+    bill: Bill
+    rates: Mapping[str, Rates]
+    exchange: dict[str, Decimal]
+    rows: list[Row] = field(default_factory=list)
+    unpriced: dict[str, int] = field(default_factory=dict)
+    """Currency without a rate -> lines."""
+    decimals: int = 0
+    """The most that any amount of the file was written with, since zeros at the end are often left out."""
+    usage_only: bool = False
+    """The bill has no amounts at all."""
+    by_model: dict[str, Rates] = field(default_factory=dict)
+    unvalued: int = 0
+    total: Decimal = Decimal(0)
+    """Of the bill, so far."""
+
+    def usd(self, line: Line) -> Decimal | None:
+        """Exact USD of a line; None where it has no amount, or its currency no rate."""
+        if line.amount is None:
+            return None
+        if line.currency == "USD":
+            return line.amount
+        rate = self.exchange.get(line.currency)
+        return None if rate is None else line.amount * rate
+
+    def notes(self) -> list[str]:
+        found = [
+            f"{count} lines in {currency} have no rate: say --rate {currency}=USD"
+            for currency, count in self.unpriced.items()
+        ]
+        if self.usage_only:
+            found.append("the file has tokens and no amounts: they are valued as the ledger charges them")
+        if self.unvalued:
+            found.append(f"{self.unvalued} lines are for models without a price here, and count as nothing")
+        return found
+
+    def compare(self, lines: Sequence[Line], attempts: Sequence[Attempt], *, model: str | None) -> None:
+        """Rows for lines and attempts that belong together."""
+        known, unknown = self._priced(lines)
+        if unknown and not known:
+            self._unpriced(unknown, attempts, model)
+            return
+        left = self._without_open_and_demo(known, attempts, model)
+        ledger, rates = _ledger_side(left), self._rates_of(left)
+        bill = self._valued(self._bill_side(known), ledger, rates, model) if self.usage_only else self._bill_side(known)
+        self.total += bill.usd
+        found = parts(bill, ledger, rates)
+        for part in found:
+            self.row(part, known, left, model)
+
+    def _valued(self, bill: Side, ledger: Side, rates: Rates | None, model: str | None) -> Side:
+        """A side of tokens alone, with the amount that the ledger would charge for them."""
+        if ledger.count:
+            return replace(bill, usd=ledger.usd + value_of_tokens(bill, ledger, rates))
+        rates = self.by_model.get(model or "")
+        self.unvalued += bill.count if rates is None else 0
+        nothing = Side(Decimal(0), 0, 0, count=0)
+        return bill if rates is None else replace(bill, usd=value_of_tokens(bill, nothing, rates))
+
+    def _priced(self, lines: Sequence[Line]) -> tuple[list[Line], list[Line]]:
+        known, unknown = [], []
+        for line in lines:
+            if line.amount is not None and self.usd(line) is None:
+                self.unpriced[line.currency] = self.unpriced.get(line.currency, 0) + 1
+                unknown.append(line)
+            else:
+                known.append(line)
+        return known, unknown
+
+    def _unpriced(self, lines: Sequence[Line], attempts: Sequence[Attempt], model: str | None) -> None:
+        cost = sum((attempt.cost for attempt in attempts), Decimal(0))
+        if cost:
+            self.row(Part("currency", -cost, ""), lines, attempts, model)
+
+    def _without_open_and_demo(
+        self, lines: Sequence[Line], attempts: Sequence[Attempt], model: str | None
+    ) -> list[Attempt]:
+        """Attempts that a bill can have. In a group, open ones and the demo are told apart; by id nothing is."""
+        named = any(line.call is not None for line in lines)
+        left = []
+        for attempt in attempts:
+            kind = "demo" if attempt.demo else "open_reservation" if attempt.state != "settled" else None
+            if kind is None or named:
+                left.append(attempt)
+            elif attempt.cost:
+                self.row(Part(kind, -attempt.cost, ""), (), [attempt], model)
+        return left
+
+    def _bill_side(self, lines: Sequence[Line]) -> Side:
+        amounts = [amount for line in lines if (amount := self.usd(line)) is not None]
+        half = Decimal(5).scaleb(-self.decimals - 1) * len(amounts) if self.decimals else Decimal(0)
+        classes: dict[str, tuple[Decimal, int]] = {}
+        for line in lines:
+            tokens = line.output if line.token_class == "output" else line.input
+            if line.token_class and tokens and (amount := self.usd(line)) is not None:
+                before = classes.get(line.token_class, (Decimal(0), 0))
+                classes[line.token_class] = (before[0] + amount, before[1] + tokens)
+        return Side(
+            sum(amounts, Decimal(0)), _sum(line.input for line in lines), _sum(line.output for line in lines),
+            count=len(lines), rounded=half, classes=classes,
+        )  # fmt: skip
+
+    def _rates_of(self, attempts: Sequence[Attempt]) -> Rates | None:
+        """Rates by which these attempts were charged, where they are the same for all."""
+        found = {attempt.deployment: self.rates.get(attempt.deployment) for attempt in attempts}
+        several = list(found.values())
+        return several[0] if several and all(rates == several[0] for rates in several) else None
+
+    def row(self, part: Part, lines: Sequence[Line], attempts: Sequence[Attempt], model: str | None) -> None:
+        """Note one part of the difference."""
+        days = {line.day for line in lines if line.day} or {attempt.at.date() for attempt in attempts}
+        places = {attempt.deployment for attempt in attempts}
+        kind = "other_service" if part.kind == "bill_line_without_call" and all(x.foreign for x in lines) else part.kind
+        self.rows.append(
+            Row(
+                kind, part.amount, sum((self.usd(line) or Decimal(0) for line in lines), Decimal(0)),
+                sum((attempt.cost for attempt in attempts), Decimal(0)), min(days, default=None),
+                model or next((line.model for line in lines if line.model), None),
+                places.pop() if len(places) == 1 else None,
+                tuple(dict.fromkeys(attempt.call for attempt in attempts)) or _calls(lines),
+                tuple(line.number for line in lines), part.note,
+            )
+        )  # fmt: skip
+
+
+def _calls(lines: Sequence[Line]) -> tuple[UUID, ...]:
+    return tuple(dict.fromkeys(line.call for line in lines if line.call is not None))
+
+
+def _sum(values: Iterable[int | None]) -> int | None:
+    told = [value for value in values if value is not None]
+    return sum(told) if told else None
+
+
+def _ledger_side(attempts: Sequence[Attempt]) -> Side:
+    return Side(
+        sum((attempt.cost for attempt in attempts), Decimal(0)),
+        sum(attempt.input for attempt in attempts), sum(attempt.output for attempt in attempts), count=len(attempts),
+        estimated=any(attempt.estimated for attempt in attempts),
+        open=any(attempt.state != "settled" for attempt in attempts),
+        not_billed=bool(attempts) and all(not attempt.cost and attempt.outcome != "ok" for attempt in attempts),
+    )  # fmt: skip
+
+
+def _by_id(
+    work: _Work, lines: Sequence[Line], attempts: Sequence[Attempt]
+) -> tuple[list[Line], list[Attempt], set[str]]:
+    """Compare what lines name; returns the lines and attempts that are left, and the models that were named."""
+    known: dict[UUID, list[Attempt]] = {}
+    for attempt in attempts:
+        known.setdefault(attempt.call, []).append(attempt)
+    named: dict[UUID, list[Line]] = {}
+    rest = []
+    ours = any(line.call in known for line in lines)
+    for line in lines:
+        if line.call is not None and (line.call in known or (ours and line.call.version == OUR_VERSION)):
+            named.setdefault(line.call, []).append(line)
+        else:
+            rest.append(line)
+    taken: set[tuple[UUID, int]] = set()
+    for call, group in named.items():
+        for some, tries in _attempts_of(group, known.get(call, [])):
+            work.compare(some, tries, model=tries[0].model if tries else None)
+            taken |= {(attempt.call, attempt.number) for attempt in tries}
+    left = [attempt for attempt in attempts if (attempt.call, attempt.number) not in taken]
+    return rest, left, {attempt.model for call in named for attempt in known.get(call, ())}
+
+
+def _attempts_of(lines: Sequence[Line], attempts: Sequence[Attempt]) -> list[tuple[list[Line], list[Attempt]]]:
+    """Lines of one call with the attempts that they are for: by number where every line tells one."""
+    if any(line.attempt is None for line in lines):
+        return [(list(lines), list(attempts))]
+    numbers = dict.fromkeys(line.attempt for line in lines)
+    return [
+        ([line for line in lines if line.attempt == number], [each for each in attempts if each.number == number])
+        for number in numbers
+    ]
+
+
+Key = tuple[date | None, str | None, str | None]
+
+
+def _by_group(
+    work: _Work, lines: Sequence[Line], attempts: Sequence[Attempt], billed: set[str], *, everything: bool
+) -> list[Attempt]:
+    """Compare by day, model and deployment; returns the attempts that have nothing to do with the bill."""
+    models = {attempt.model for attempt in attempts}
+    places = {attempt.deployment for attempt in attempts}
+    groups: dict[Key, tuple[list[Line], list[Attempt]]] = {}
+    billed = set(billed)
+    for line in lines:
+        model = resolve(line.model, models)
+        billed |= {model} if model in models else set()
+        key = (line.day, model, line.deployment if line.deployment in places else None)
+        groups.setdefault(key, ([], []))[0].append(line)
+    every = everything or any(model is None for _, model, _ in groups)
+    left_out = []
+    for attempt in attempts:
+        found = next((key for key in _keys(attempt) if key in groups), None)
+        if found is not None:
+            groups[found][1].append(attempt)
+        elif every or attempt.model in billed or attempt.demo:
+            _alone(work, attempt)
+        else:
+            left_out.append(attempt)
+    for (_, model, _), (some, tries) in groups.items():
+        work.compare(some, tries, model=model)
+    return left_out
+
+
+def _keys(attempt: Attempt) -> Iterable[Key]:
+    """Groups that an attempt fits into, the narrowest first."""
+    day = attempt.at.date()
+    for when in (day, None):
+        yield when, attempt.model, attempt.deployment
+        yield when, attempt.model, None
+        yield when, None, attempt.deployment
+        yield when, None, None
+
+
+def _alone(work: _Work, attempt: Attempt) -> None:
+    if attempt.cost:
+        kind = (
+            "demo" if attempt.demo else "open_reservation" if attempt.state != "settled" else "call_without_bill_line"
+        )
+        work.row(Part(kind, -attempt.cost, ""), (), [attempt], attempt.model)
+
+
+def resolve(name: str | None, models: Iterable[str]) -> str | None:
+    """Our model that a bill's `name` means: the same, or the longest that it begins with (a date or region behind it).
+
+    The name itself where there is none. `Claude Haiku 4.5` is `anthropic/claude-haiku-4-5`.
+    """
+    if name is None:
+        return None
+    wanted = _plain(name)
+    best: tuple[int, str] | None = None
+    for model in sorted(models):
+        own = _plain(model.rpartition("/")[2])
+        if own and (wanted == own or wanted.startswith(f"{own}-") or f"-{own}-" in f"-{wanted}-"):
+            best = max(best or (0, ""), (len(own), model))
+    return best[1] if best else name
+
+
+def _plain(name: str) -> str:
+    return _NOT_LETTERS.sub("-", name.rpartition("/")[2].lower()).strip("-")
+
+
+def exchange_rates(said: Mapping[str, str]) -> dict[str, Decimal]:
+    """Currency -> USD for one unit. Raises `Invalid`."""
+    found = {}
+    for currency, text in said.items():
+        if not re.fullmatch(r"\d{1,9}(?:\.\d{1,12})?", text, re.ASCII) or not Decimal(text):
+            raise Invalid(f"the rate of {currency[:8]} is not a number", code="bill_rate", hint="Write EUR=1.08.")
+        found[currency.strip().upper()] = Decimal(text)
+    return found

@@ -1,0 +1,324 @@
+"""A bill against the ledger: every explanation where it belongs, and the parts always add up to the difference."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal, localcontext
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from groundplan.blueprint.model import Rates
+from groundplan.core.errors import GroundplanError, Invalid
+from groundplan.core.ids import new_id
+from groundplan.core.money import PICO
+from groundplan.economics.bill import MAX_LINES, Bill, read_bill
+from groundplan.economics.reconcile import KINDS, Attempt, Reconciliation, exchange_rates, reconcile, resolve
+
+NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
+RATES = {
+    "eu": Rates(input=2 * PICO, output=10 * PICO),
+    "us": Rates(input=2 * PICO, output=10 * PICO),
+    "claude": Rates(input=3 * PICO, output=15 * PICO),
+}
+
+
+def usd(deployment: str, given_: int, generated: int) -> Decimal:
+    rates = RATES[deployment]
+    return Decimal(given_ * rates.input + generated * rates.output).scaleb(-18)
+
+
+def attempt(given_: int = 1000, generated: int = 100, deployment: str = "eu", **more: Any) -> Attempt:
+    values: dict[str, Any] = {
+        "call": new_id(), "number": 0, "at": NOON, "workload": "assistant", "deployment": deployment,
+        "model": "anthropic/claude-haiku-4-5" if deployment == "claude" else "openai/gpt-4o", "state": "settled",
+        "outcome": "ok", "cost": usd(deployment, given_, generated), "input": given_, "output": generated,
+    }  # fmt: skip
+    return Attempt(**{**values, **more})
+
+
+def bill(text: str, **said: str) -> Bill:
+    return read_bill(text, "invoice.csv", said)
+
+
+def kinds(result: Reconciliation) -> dict[str, str]:
+    """Kind -> amount, checked to add up to the difference."""
+    with localcontext(prec=90):
+        assert sum((amount for _, amount, _ in result.explanations()), Decimal(0)) == result.difference
+        assert sum((row.amount for row in result.rows), Decimal(0)) == result.difference
+    return {kind: f"{amount.normalize():f}" for kind, amount, _ in result.explanations()}
+
+
+def generic(*lines: str) -> Bill:
+    return bill("\n".join(["date,model,call id,input tokens,output tokens,amount,currency", *lines]))
+
+
+def test_a_bill_that_agrees_has_no_difference() -> None:
+    one, two = attempt(), attempt(5, 7)
+    result = reconcile(
+        generic(
+            f"2026-11-25,gpt-4o,{one.call}-0,1000,100,{one.cost},USD",
+            f"2026-11-25,gpt-4o,{two.call}-0,5,7,{two.cost},USD",
+        ),
+        [one, two], RATES,
+    )  # fmt: skip
+    assert kinds(result) == {} and result.difference == 0 and result.matched_by_id == 2
+
+
+def test_calls_and_lines_without_each_other() -> None:
+    one, two = attempt(), attempt()
+    result = reconcile(
+        generic(
+            f"2026-11-25,gpt-4o,{one.call}-0,1000,100,0.003,USD", f"2026-11-25,gpt-4o,{new_id()}-0,1000,100,0.5,USD"
+        ),
+        [one, two], RATES,
+    )  # fmt: skip
+    assert kinds(result) == {"bill_line_without_call": "0.5", "call_without_bill_line": "-0.003"}
+    (missing,) = [row for row in result.rows if row.kind == "call_without_bill_line"]
+    assert missing.calls == (two.call,)
+    (extra,) = [row for row in result.rows if row.kind == "bill_line_without_call"]
+    assert extra.lines == (3,)
+
+
+def test_other_tokens_and_another_price_are_told_apart() -> None:
+    one, two = attempt(1000, 100), attempt(1000, 100)
+    result = reconcile(
+        generic(
+            f"2026-11-25,gpt-4o,{one.call}-0,1000,150,0.0035,USD", f"2026-11-25,gpt-4o,{two.call}-0,1000,100,0.0032,USD"
+        ),
+        [one, two], RATES,
+    )  # fmt: skip
+    assert kinds(result) == {"tokens": "0.0005", "price": "0.0002"}
+    notes = {row.kind: row.note for row in result.rows}
+    assert notes["tokens"] == "1000/150 tokens in/out on the bill, 1000/100 here"
+    assert "output at 12.00 USD/Mtok would explain it" in notes["price"]
+
+
+def test_a_discount_shows_as_a_factor() -> None:
+    one = attempt()
+    result = reconcile(generic(f"2026-11-25,gpt-4o,{one.call},1000,100,0.0015,USD"), [one], RATES)
+    assert kinds(result) == {"price": "-0.0015"}
+    assert "the bill is 0.5 of the ledger" in result.rows[0].note
+
+
+def test_rounding_is_what_the_decimals_of_the_bill_allow() -> None:
+    one = attempt(1234, 77)  # 0.003238
+    assert kinds(reconcile(generic(f"2026-11-25,gpt-4o,{one.call},1234,77,0.0032,USD"), [one], RATES)) == {
+        "rounding": "-0.000038"
+    }
+    assert kinds(reconcile(generic(f"2026-11-25,gpt-4o,{one.call},1234,77,0.0031,USD"), [one], RATES)) == {
+        "price": "-0.000138"
+    }
+
+
+def test_estimates_open_calls_demo_and_failures_have_their_own_names() -> None:
+    guessed, demo = attempt(10, 50, estimated=True), attempt(demo=True)
+    opened, crashed = attempt(state="open", outcome="open"), attempt(state="crashed", outcome="crashed")
+    failed = attempt(0, 0, cost=Decimal(0), outcome="not_billed", number=1, call=guessed.call)
+    result = reconcile(
+        generic(
+            f"2026-11-25,gpt-4o,{guessed.call}-0,10,60,{usd('eu', 10, 60)},USD",
+            f"2026-11-25,gpt-4o,{failed.call}-1,10,0,0.00002,USD",
+            f"2026-11-25,gpt-4o,{crashed.call}-0,1000,40,{usd('eu', 1000, 40)},USD",
+        ),
+        [guessed, demo, opened, crashed, failed], RATES,
+    )  # fmt: skip
+    assert kinds(result) == {
+        "estimated": "0.0001", "billed_failure": "0.00002", "demo": "-0.003", "open_reservation": "-0.0036"
+    }  # fmt: skip
+
+
+def test_days_and_models_are_compared_where_no_call_is_named() -> None:
+    tries = [attempt(), attempt(deployment="us"), attempt(at=NOON + timedelta(days=1)), attempt(deployment="claude")]
+    export = bill(
+        "start_time,start_time_iso,amount_value,amount_currency,line_item,project_id\n"
+        '1764028800,2026-11-25T00:00:00+00:00,0.0040,usd,"gpt-4o-2024-08-06, input",p\n'
+        '1764028800,2026-11-25T00:00:00+00:00,0.0020,usd,"gpt-4o-2024-08-06, output",p\n'
+        "1764115200,2026-11-26T00:00:00+00:00,,,,\n"
+    )
+    assert export.format == "OpenAI costs" and export.columns["amount"] == "amount_value"
+    result = reconcile(export, tries, RATES)
+    assert kinds(result) == {"call_without_bill_line": "-0.003"}  # of the day after
+    assert (result.left_out, result.left_out_usd) == (1, tries[3].cost)
+    everything = reconcile(export, tries, RATES, provider="openai")
+    assert everything.left_out == 0 and kinds(everything) == {"call_without_bill_line": "-0.003"}
+    assert "1 lines without an amount" in result.notes[0]
+
+
+def test_a_daily_total_is_compared_with_everything_of_the_provider() -> None:
+    result = reconcile(
+        bill("date,amount\n2026-11-25,0.005\n"), [attempt(), attempt(), attempt(deployment="claude")], RATES,
+        provider="openai",
+    )  # fmt: skip
+    assert kinds(result) == {"unexplained": "-0.001"} and result.ledger == Decimal("0.006")
+
+
+def test_anthropics_cost_lines_show_the_price_of_each_class() -> None:
+    tries = [attempt(1_000_000, 100_000, "claude")]
+    text = (
+        "usage_date_utc,model,workspace,api_key,usage_type,context_window,token_type,cost_usd,list_price_usd\n"
+        "2026-11-25,Claude Haiku 4.5,Default,k,message,,input_no_cache,3.00,3\n"
+        "2026-11-25,Claude Haiku 4.5,Default,k,message,,output,1.50,2\n"
+    )
+    assert kinds(reconcile(bill(text), tries, RATES)) == {}
+    assert bill(text).format == "Anthropic cost"
+
+
+def test_a_usage_export_is_valued_as_the_ledger_charges() -> None:
+    text = (
+        "usage_date_utc,model_version,usage_input_tokens_no_cache,usage_input_tokens_cache_write_5m,"
+        "usage_input_tokens_cache_read,usage_output_tokens\n2026-11-25,claude-haiku-4-5-20251001,600,100,300,200\n"
+        "2026-11-24,claude-haiku-4-5-20251001,10,0,0,0\n2026-11-24,claude-other,10,0,0,0\n"
+    )
+    result = reconcile(bill(text), [attempt(1000, 100, "claude")], RATES)
+    assert kinds(result) == {"tokens": "0.0015", "bill_line_without_call": "0.00003"}
+    assert any("tokens and no amounts" in note for note in result.notes)
+    assert any("1 lines are for models without a price" in note for note in result.notes)
+
+
+def test_azure_meters_and_other_services() -> None:
+    text = (
+        "Date,MeterCategory,MeterName,UnitOfMeasure,Quantity,CostInBillingCurrency,BillingCurrency,ResourceId\n"
+        "11/25/2026,Azure OpenAI Service,gpt-4o-0806-Inp-regnl Tokens,1K,2,0.0044000,USD,/subscriptions/x/acme\n"
+        "11/25/2026,Azure OpenAI Service,gpt-4o-0806-Outp-regnl Tokens,1K,0.2,0.002,USD,/subscriptions/x/acme\n"
+        "11/25/2026,Virtual Machines,D2s v3,1 Hour,24,2.5,USD,/subscriptions/x/vm\n"
+    )
+    export = bill(text)
+    assert export.format == "Azure cost details" and export.days == (date(2026, 11, 25), date(2026, 11, 25))
+    result = reconcile(export, [attempt(), attempt()], RATES)
+    assert kinds(result) == {"other_service": "2.5", "price": "0.0004"}
+    (price,) = [row for row in result.rows if row.kind == "price"]
+    assert price.note == "the bill charges input at 2.20 USD/Mtok, output at 10.00 USD/Mtok"
+
+
+def test_focus_columns() -> None:
+    text = (
+        "BilledCost,BillingCurrency,ChargePeriodStart,ChargePeriodEnd,ServiceName,SkuMeter,ConsumedQuantity,ConsumedUnit\n"
+        "0.002,USD,2026-11-25T00:00:00Z,2026-11-26T00:00:00Z,OpenAI,gpt-4o input,1000,Tokens\n"
+        "0.001,USD,2026-11-25T00:00:00Z,2026-11-26T00:00:00Z,OpenAI,gpt-4o output,100,Tokens\n"
+    )
+    export = bill(text)
+    assert export.format == "FOCUS"
+    assert [(line.input, line.output) for line in export.lines] == [(1000, None), (None, 100)]
+    assert kinds(reconcile(export, [attempt()], RATES)) == {}
+
+
+def test_other_currencies_need_a_rate() -> None:
+    one = attempt()
+    lines = generic(f"2026-11-25,gpt-4o,{one.call},1000,100,0.002,EUR")
+    without = reconcile(lines, [one], RATES)
+    assert kinds(without) == {"currency": "-0.003"} and "--rate EUR=USD" in without.notes[0]
+    assert kinds(reconcile(lines, [one], RATES, exchange=exchange_rates({"eur": "1.5"}))) == {}
+    for wrong in ("much", "0", "-1", "1e9"):
+        with pytest.raises(Invalid):
+            exchange_rates({"EUR": wrong})
+
+
+def test_columns_can_be_named_by_hand() -> None:
+    text = "when;what;paid;Kosten\n25.11.2026;gpt-4o;ja;0,003\n"
+    with pytest.raises(Invalid) as caught:
+        bill(text)
+    assert caught.value.code == "bill_columns" and "Kosten" in caught.value.hint
+    named = bill(text, amount="Kosten", day="when", model="what")
+    assert named.columns == {"amount": "Kosten", "day": "when", "model": "what"}
+    assert kinds(reconcile(named, [attempt()], RATES)) == {}
+    for said in ({"amount": "nothing"}, {"colour": "paid", "amount": "Kosten"}):
+        with pytest.raises(Invalid):
+            bill(text, **said)
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "line"),
+    [
+        ("", "bill_empty", 1),
+        ("amount\n", "bill_empty", 1),
+        ("date,amount\n2026-11-25,much\n", "bill_line", 2),
+        ("date,amount\n2026-13-25,1\n", "bill_line", 2),
+        ("date,amount,input tokens\n2026-11-25,1,2.5\n", "bill_line", 2),
+        ("date,amount\n2026-11-25,NaN\n", "bill_line", 2),
+        ("date,amount\n2026-11-25,1e999\n", "bill_line", 2),
+        ("amount\n" + "1\n" * (MAX_LINES + 2), "bill_too_large", MAX_LINES + 2),
+        ("amount\n" + "9" * (17 << 20), "bill_too_large", 1),
+        ("amount\n" + "9" * 200_000 + "\n", "bill_syntax", 2),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_what_is_wrong_is_told_with_its_line(text: str, code: str, line: int) -> None:
+    with pytest.raises(Invalid) as caught:
+        bill(text)
+    assert caught.value.code == code
+    assert caught.value.where is not None and not isinstance(caught.value.where, str)
+    assert abs(caught.value.where.line - line) <= 1
+
+
+def test_names_on_bills_find_our_models() -> None:
+    models = {"openai/gpt-4o", "openai/gpt-4o-mini", "anthropic/claude-haiku-4-5"}
+    for name, found in {
+        "gpt-4o": "openai/gpt-4o", "gpt-4o-2024-08-06": "openai/gpt-4o", "gpt-4o-mini-2024-07-18": "openai/gpt-4o-mini",
+        "Claude Haiku 4.5": "anthropic/claude-haiku-4-5", "gpt-4": "gpt-4", "gpt-4o-mini": "openai/gpt-4o-mini",
+        "Azure OpenAI GPT-4o-0806-Inp": "openai/gpt-4o",
+    }.items():  # fmt: skip
+        assert resolve(name, models) == found
+
+
+CALLS = [UUID(int=(7 << 76) | (2 << 62) | number) for number in range(6)]
+AMOUNTS = st.decimals(-10, 10, allow_nan=False, allow_infinity=False, places=None).map(
+    lambda value: value.quantize(Decimal(1).scaleb(-18))
+)
+ATTEMPTS = st.builds(
+    Attempt,
+    call=st.sampled_from(CALLS), number=st.integers(0, 2), at=st.integers(0, 3).map(lambda d: NOON + timedelta(days=d)),
+    workload=st.just("w"), deployment=st.sampled_from(["eu", "us", "claude", "gone"]),
+    model=st.sampled_from(["openai/gpt-4o", "openai/gpt-4o-mini", "anthropic/claude-haiku-4-5"]),
+    state=st.sampled_from(["settled", "open", "crashed"]), outcome=st.sampled_from(["ok", "failed", "not_billed"]),
+    cost=st.integers(0, 10**14).map(lambda value: Decimal(value).scaleb(-12)), input=st.integers(0, 10**6),
+    output=st.integers(0, 10**6), estimated=st.booleans(), demo=st.booleans(),
+)  # fmt: skip
+CELLS = st.tuples(
+    st.sampled_from(["2026-11-25", "2026-11-26", "2026-11-30", ""]),
+    st.sampled_from(["gpt-4o", "gpt-4o-mini-2024", "Claude Haiku 4.5", "strange", ""]),
+    st.sampled_from([*(f"{call}-0" for call in CALLS), *map(str, CALLS), "chatcmpl-1", ""]),
+    st.integers(0, 10**6).map(str) | st.just(""), st.integers(0, 10**6).map(str) | st.just(""),
+    AMOUNTS.map(lambda value: f"{value:f}") | st.just(""), st.sampled_from(["USD", "eur", "CHF", ""]),
+    st.sampled_from(["eu", "us", "/x/y", ""]),
+)  # fmt: skip
+
+
+@given(
+    st.lists(ATTEMPTS, max_size=12, unique_by=lambda a: (a.call, a.number)), st.lists(CELLS, min_size=1, max_size=12),
+    st.sampled_from([None, "openai", "eu", "nobody"]), st.sampled_from([{}, {"EUR": Decimal("1.083333333333")}]),
+)  # fmt: skip
+@settings(max_examples=300, deadline=None)
+def test_the_parts_always_add_up_to_the_difference(
+    attempts: list[Attempt], cells: list[tuple[str, ...]], provider: str | None, exchange: dict[str, Decimal]
+) -> None:
+    head = "date,model,call id,input tokens,output tokens,amount,currency,deployment"
+    try:
+        read = bill("\n".join([head, *(",".join(row) for row in cells)]))
+    except Invalid:
+        return
+    result = reconcile(read, attempts, RATES, provider=provider, exchange=exchange)
+    found = kinds(result)
+    assert set(found) <= set(KINDS)
+    with localcontext(prec=90):
+        costs = {(a.call, a.number): a.cost for a in attempts}
+        assert result.ledger + result.left_out_usd <= sum(costs.values(), Decimal(0))
+        if any(line.amount is not None for line in read.lines):
+            told = [line for line in read.lines if line.amount is not None]
+            worth = sum(
+                (line.amount * {"USD": Decimal(1), **exchange}.get(line.currency, Decimal(0)) for line in told
+                 if line.amount is not None), Decimal(0)
+            )  # fmt: skip
+            assert result.bill == worth
+
+
+@given(st.text(max_size=300))
+@settings(max_examples=200, deadline=None)
+def test_any_text_is_a_bill_or_a_told_error(text: str) -> None:
+    try:
+        bill(text)
+    except GroundplanError as error:
+        assert error.hint and error.where is not None
