@@ -83,6 +83,13 @@ class Deployment(Struct, frozen=True, kw_only=True):
     """`http://host:port` or `https://host:port`; the upstream is reached through its CONNECT."""
     proxy_key: str | None = None
     """Secret reference to `user:password` for the proxy."""
+    weight: int = 1
+    """Share of calls beside its siblings, where a workload balances by weight or by calls that are outstanding."""
+    concurrent: int | None = None
+    """Most calls that one worker has running there; None: as many as it takes without signs of overload."""
+    billing_on_cancel: str = "full"
+    """What its provider bills for an attempt that we cancel: `generated` (what came so far), `full` (as if it had gone
+    on, so the bound), or `drain` (we read on to the end to learn it)."""
 
 
 class Site(Struct, frozen=True, kw_only=True):
@@ -110,6 +117,20 @@ class Budget(Struct, frozen=True, kw_only=True):
     """False: it warns when it is crossed and refuses nothing."""
 
 
+class Limit(Struct, frozen=True, kw_only=True):
+    """One number of a declared limit."""
+
+    name: str
+    covers: str
+    """company | team/NAME | workload/NAME | key/ID | user/EMAIL | model/NAME | deployment/NAME; `user`, `key`: each"""
+    type: str
+    """requests | tokens | concurrent | cost"""
+    amount: int
+    """a count; picodollars for cost"""
+    period: str
+    """minute | hour | day | month (UTC); now for concurrent"""
+
+
 class Source(Struct, frozen=True, kw_only=True):
     name: str
     path: str
@@ -125,6 +146,36 @@ class Grounding(Struct, frozen=True, kw_only=True):
     """Most that grounding may add to a prompt; reserved at admission."""
     required: bool = True
     """True: cut off from the live permissions, a call is refused. A call for which no passage is found is answered."""
+
+
+class Hedge(Struct, frozen=True, kw_only=True):
+    """A second attempt beside a slow first one; whichever answers first is the answer."""
+
+    percentile: int | None = None
+    """Of the times until the first byte that were seen of this deployment (1 to 99)."""
+    after_ms: int | None = None
+    """A fixed time instead."""
+    at_most: float = 0.05
+    """Share of calls that may be hedged."""
+
+
+class Reliability(Struct, frozen=True, kw_only=True):
+    """How hard a call is tried; attempts and deadline are the workload's own."""
+
+    same: int = 0
+    """Further attempts at a deployment that failed, before the next one is asked."""
+    backoff_ms: int = 200
+    """Before the first of them; doubles, with jitter."""
+    max_backoff_ms: int = 5000
+    hedge: Hedge | None = None
+    balance: str = "ordered"
+    """ordered | weighted | least-outstanding | latency | cheapest | prefix"""
+    peers: int | None = None
+    """So many of the workload's deployments, from the first, share its calls; the others are fallbacks. None: all."""
+    on_broken_stream: str = "fail"
+    """fail | resume"""
+    priority: str = "normal"
+    """critical | high | normal | low: who is refused first when a worker or a deployment is full"""
 
 
 class Workload(Struct, frozen=True, kw_only=True):
@@ -150,6 +201,8 @@ class Workload(Struct, frozen=True, kw_only=True):
     """Cap where the caller gives none, and the most a caller may ask for."""
     calls_per_day: int | None = None
     people: int | None = None
+    max_cost_per_call: int | None = None
+    """picodollars; a call whose bound is above it is refused"""
     expires: str | None = None
     """ISO date after which an experiment or pilot is refused."""
     expires_declared: bool = False
@@ -157,6 +210,7 @@ class Workload(Struct, frozen=True, kw_only=True):
     grace_ms: int = 60000
     attempts: int = 3
     deadline_ms: int = 60000
+    reliability: Reliability = Reliability()
     owners: dict[str, list[str]] = {}
     """duty -> e-mail addresses (nominations; live duties are in PostgreSQL)"""
 
@@ -213,5 +267,6 @@ class Blueprint(Struct, frozen=True, kw_only=True):
     rollback_of: int | None = None
     demo: bool = False
     caps: Caps = Caps()
+    limits: list[Limit] = []
     owners: dict[str, list[str]] = {}
     """duty -> e-mail addresses for the company as a whole; they stand in where a workload names nobody"""

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
 
 from groundplan.blueprint.model import Budget
 from groundplan.core.clock import Clock
+from groundplan.gateway.choose import Balance
 from groundplan.gateway.health import Health
+from groundplan.gateway.hedge import Hedges
 from groundplan.gateway.idempotency import Answers
 from groundplan.gateway.journal import Journal
-from groundplan.gateway.leases import Slices
+from groundplan.gateway.latency import Times
+from groundplan.gateway.leases import Quota, Slices
 from groundplan.gateway.meters import Meters
+from groundplan.gateway.pressure import Loads, Pressure
 from groundplan.gateway.snapshot import Catalog, Policy
 from groundplan.gateway.targets import Targets
 from groundplan.ledger.model import Charge
@@ -32,9 +36,17 @@ class Lender(Protocol):
         ...
 
     async def acquire(
-        self, token: tuple[bytes, int], charges: Sequence[Charge], budgets: Mapping[str, Budget]
+        self,
+        token: tuple[bytes, int],
+        charges: Sequence[Charge],
+        declared: Mapping[str, Budget | Quota],
+        blueprint: int = 0,
     ) -> str | None:
-        """Reserve, waiting at most 250 ms; None, or the name of the budget that is short."""
+        """Reserve, waiting at most 250 ms; None, or the name of the one that is short. `blueprint` declares them."""
+        ...
+
+    def remaining(self, quota: Quota, period: str) -> int:
+        """What is left of a limit, as far as this worker knows."""
         ...
 
 
@@ -77,6 +89,8 @@ class Gateway:
     live: Live
     targets: Targets
     answers: Answers
+    counters: Slices = field(default_factory=Slices)
+    """Slices of limits."""
     health: Health = field(default_factory=Health)
     meters: Meters = field(default_factory=Meters)
     scrapes: Scrapes | None = None
@@ -84,3 +98,20 @@ class Gateway:
     running: int = 0
     """Calls that were admitted and are not finished."""
     ready: bool = False
+    balance: Balance = field(default_factory=Balance)
+    hedges: Hedges = field(default_factory=Hedges)
+    times: Times = field(default_factory=Times)
+    loads: Loads = field(init=False)
+    pressure: Pressure = field(init=False)
+    background: set[asyncio.Task[None]] = field(default_factory=set)
+    """What goes on after the call that it belongs to was answered."""
+
+    def __post_init__(self) -> None:
+        self.loads = Loads(self.loop)
+        self.pressure = Pressure(self.loop)
+
+    def keep(self, work: Coroutine[None, None, None]) -> None:
+        """Run something to its end beside the calls."""
+        task = self.loop.create_task(work)
+        self.background.add(task)
+        task.add_done_callback(self.background.discard)

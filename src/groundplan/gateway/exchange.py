@@ -5,6 +5,7 @@ Holds values only; each step module fills in its part. Times are `perf_counter_n
 
 from __future__ import annotations
 
+import copy
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,7 +18,9 @@ from groundplan.gateway.snapshot import Catalog, KeyEntry, Plan, Policy
 from groundplan.ledger.model import Charge, Usage
 
 if TYPE_CHECKING:
+    from groundplan.gateway.limits import Use
     from groundplan.gateway.interface import Interface
+    from groundplan.gateway.resume import Continuation
     from groundplan.gateway.server import Request, Response
     from groundplan.gateway.trace import Trace
 
@@ -58,14 +61,18 @@ class Exchange:
         "attempt",
         "attempt_answered",
         "attempt_connected",
+        "attempt_flags",
         "attempt_sent",
         "attempt_started",
+        "attempts",
         "bounds",
         "cache",
         "call",
         "catalog",
         "charges",
+        "continuation",
         "cost",
+        "crossed",
         "deployment",
         "deployments",
         "endpoint",
@@ -84,6 +91,7 @@ class Exchange:
         "person",
         "plan",
         "policy",
+        "remaining",
         "request",
         "reserved",
         "response",
@@ -94,6 +102,7 @@ class Exchange:
         "token",
         "trace",
         "usage",
+        "use",
         "workload",
     )  # fmt: skip
 
@@ -122,10 +131,20 @@ class Exchange:
         self.bounds: dict[str, int] = {}
         self.charges: list[tuple[Budget, str]] = []
         self.reserved = 0
+        self.remaining: int | None = None
+        """Of the hard budgets, the least, when last looked at."""
+        self.crossed: tuple[str, ...] = ()
+        """Soft budgets beyond their limit."""
         self.token: tuple[bytes, int] | None = None
         """Of the reservation that is open in the slices."""
         self.attempt = -1
         """Number of the attempt whose record is open in the journal; -1 before the first."""
+        self.attempts = 0
+        """Attempts made so far, hedges included."""
+        self.attempt_flags: tuple[str, ...] = ()
+        """What its settlement says about how it came about: `hedge`, `resumed`."""
+        self.continuation: Continuation | None = None
+        """What of a stream was sent, where it may be continued elsewhere."""
         self.attempt_started = 0
         """0: no attempt is open."""
         self.attempt_sent = False
@@ -133,6 +152,8 @@ class Exchange:
         """When a new connection stood; 0: none was made."""
         self.attempt_answered = 0
         """When the head of the upstream's answer was there; 0: not yet."""
+        self.use: Use | None = None
+        """What it holds of limits, where the blueprint declares any."""
         self.output_bytes = 0
         self.deployment: Deployment | None = None
         self.passages: list[Passage] = []
@@ -153,3 +174,28 @@ class Exchange:
     def charge_list(self, amount: int) -> list[Charge]:
         """What one record takes from each covering budget."""
         return [Charge(budget.name, period, amount) for budget, period in self.charges]
+
+    def fork(self) -> Exchange:
+        """The same call for one more attempt beside the open one: whatever an attempt has is its own."""
+        other = copy.copy(self)
+        other.cost, other.estimated = 0, False
+        return other
+
+    def swap_attempts(self, other: Exchange) -> None:
+        """The attempt that `other` has becomes this one's, and the other way round."""
+        for name in _OF_AN_ATTEMPT:
+            mine, theirs = getattr(self, name), getattr(other, name)
+            setattr(self, name, theirs)
+            setattr(other, name, mine)
+
+    def add_cost(self, other: Exchange) -> None:
+        """What the other's attempt cost belongs to this call."""
+        self.cost += other.cost
+        self.estimated |= other.estimated
+        other.cost = 0
+
+
+_OF_AN_ATTEMPT = (
+    "attempt", "attempt_answered", "attempt_connected", "attempt_flags", "attempt_sent", "attempt_started",
+    "deployment", "output_bytes", "reserved", "token",
+)  # fmt: skip

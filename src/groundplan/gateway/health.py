@@ -1,7 +1,9 @@
-"""Which deployments have just failed: an outage is asked about once a second, not by every call. Pure; times are
-arguments.
+"""Which deployments are to be asked last: those that fail in a row or too often, that said when to come back, or that
+are far slower than others with the same model. One call at a time finds out whether one is well again. Pure; times are
+arguments, in monotonic seconds.
 
-Local to one worker and forgotten with it; objectives and incidents are elsewhere.
+Local to one worker and forgotten with it; objectives and incidents are elsewhere, and so is who is preferred among
+those that are well.
 """
 
 from __future__ import annotations
@@ -13,19 +15,58 @@ from groundplan.blueprint.model import Deployment
 FAILURES = 3
 """Failures in a row after which a deployment is asked last."""
 LONGEST_SECONDS = 15.0
+LONGEST_REST_SECONDS = 60.0
+"""Most that a retry-after is believed."""
+WINDOW_SECONDS = 30.0
+WINDOW_FAILURES = 5
+WINDOW_SHARE = 0.5
+"""Of at least `WINDOW_FAILURES`: so many of the attempts since the first failure, and it is asked last."""
+SLOW_FACTOR = 3.0
+"""Times the middle of its siblings with the same model."""
+SLOW_LEAST_US = 100_000
+"""What is faster than this is never too slow."""
+SLOW_SAMPLES = 32
+"""Answers before a deployment's speed is judged, and between two judgements."""
+SLOW_SECONDS = 10.0
+PROBE_SECONDS = 1.0
+
+
+class _Window:
+    """Attempts since a first failure."""
+
+    __slots__ = ("began", "failed", "total")
+
+    def __init__(self, began: float) -> None:
+        self.began = began
+        self.failed = self.total = 0
+
+
+class _Speed:
+    """Microseconds until the first byte, as a moving mean."""
+
+    __slots__ = ("count", "mean")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = 0.0
 
 
 class Health:
-    """Failures in a row by deployment."""
+    """What is known against deployments, by name."""
 
-    __slots__ = ("_failures", "_until")
+    __slots__ = ("_failures", "_opened", "_rests", "_speeds", "_until", "_why", "_windows")
 
     def __init__(self) -> None:
         self._failures: dict[str, int] = {}
         self._until: dict[str, float] = {}
+        self._opened: dict[str, float] = {}
+        self._why: dict[str, str] = {}
+        self._windows: dict[str, _Window] = {}
+        self._speeds: dict[str, _Speed] = {}
+        self._rests: dict[str, float] = {}
 
     def order(self, deployments: Sequence[Deployment], now: float) -> list[Deployment]:
-        """The same deployments, those that are cooling off last. `now` is monotonic seconds.
+        """The same deployments, those that are cooling off last.
 
         A deployment whose time is over is tried by one call; the others wait for how that ends, up to a second.
         """
@@ -38,21 +79,93 @@ class Health:
                 cooling.append(deployment)
                 continue
             if until is not None and len(deployments) > 1:
-                self._until[deployment.name] = now + 1.0
+                self._until[deployment.name] = now + PROBE_SECONDS
             ready.append(deployment)
         return ready + cooling
 
-    def failed(self, name: str, now: float) -> None:
+    def closed(self, name: str) -> bool:
+        """Whether nothing is known against it."""
+        return name not in self._until
+
+    def failed(self, name: str, now: float, rest: float | None = None) -> None:
+        """An attempt failed; `rest`: seconds for which the deployment itself asked to be left alone."""
         failures = self._failures.get(name, 0) + 1
         self._failures[name] = failures
+        window = self._windows.get(name)
+        if window is None or now - window.began > WINDOW_SECONDS:
+            window = self._windows[name] = _Window(now)
+        window.failed += 1
+        window.total += 1
         if failures >= FAILURES:
-            self._until[name] = now + min(LONGEST_SECONDS, 1.0 * 2 ** min(8, failures - FAILURES))
+            seconds = min(LONGEST_SECONDS, 1.0 * 2 ** min(8, failures - FAILURES))
+            self._open(name, now, seconds, f"{failures} failures in a row")
+        elif window.failed >= WINDOW_FAILURES and window.failed >= WINDOW_SHARE * window.total:
+            self._open(name, now, 1.0, f"{window.failed} of {window.total} attempts failed")
+        if rest is not None and rest > 0:
+            self._rests[name] = now + min(LONGEST_REST_SECONDS, rest)
+            self._open(name, now, min(LONGEST_REST_SECONDS, rest), "it asked to be called later")
+
+    def _open(self, name: str, now: float, seconds: float, why: str) -> None:
+        self._opened.setdefault(name, now)
+        self._until[name] = max(self._until.get(name, 0.0), now + seconds)
+        self._why[name] = why
+
+    def rests(self, name: str, now: float) -> float:
+        """Seconds for which it asked to be left alone."""
+        if not self._rests:
+            return 0.0
+        left = self._rests.get(name, 0.0) - now
+        if left <= 0:
+            self._rests.pop(name, None)
+        return max(0.0, left)
 
     def states(self, now: float) -> dict[str, str]:
         """`open` (asked last) or `half_open` (to be tried by one call) of the deployments that are not `closed`."""
         return {name: "open" if until > now else "half_open" for name, until in self._until.items()}
 
-    def succeeded(self, name: str) -> None:
-        if self._failures:
-            self._failures.pop(name, None)
-            self._until.pop(name, None)
+    def reasons(self) -> dict[str, str]:
+        """Why each deployment that is not `closed` is asked last, in words."""
+        return {name: self._why[name] for name in self._until}
+
+    def succeeded(self, name: str, began: float = float("inf")) -> None:
+        """An attempt that began at `began` was answered. Only one that is younger than the trouble ends it."""
+        if not self._windows:
+            return
+        window = self._windows.get(name)
+        if window is None:
+            return
+        window.total += 1
+        self._failures.pop(name, None)
+        if name in self._until and began >= self._opened[name]:
+            self._close(name)
+
+    def _close(self, name: str) -> None:
+        for book in (self._failures, self._until, self._opened, self._why, self._windows):
+            book.pop(name, None)
+
+    def timed(self, deployment: Deployment, siblings: Sequence[Deployment], microseconds: int, now: float) -> None:
+        """Time until the first byte of one answer. `siblings`: all that could have given it."""
+        speed = self._speeds.get(deployment.name)
+        if speed is None:
+            speed = self._speeds[deployment.name] = _Speed()
+        speed.count += 1
+        speed.mean += (microseconds - speed.mean) * max(0.05, 1 / speed.count)
+        if speed.count % SLOW_SAMPLES == 0 and speed.mean > SLOW_LEAST_US:
+            self._judge(deployment, siblings, speed, now)
+
+    def _judge(self, deployment: Deployment, siblings: Sequence[Deployment], speed: _Speed, now: float) -> None:
+        others = sorted(
+            found.mean
+            for other in siblings
+            if other.model == deployment.model
+            and other.name != deployment.name
+            and self.closed(other.name)
+            and (found := self._speeds.get(other.name)) is not None
+            and found.count >= SLOW_SAMPLES
+        )
+        if not others or speed.mean <= SLOW_FACTOR * others[len(others) // 2]:
+            return
+        # it has its next judgement after as many new answers, of which a probe is the first
+        del self._speeds[deployment.name]
+        self._windows.setdefault(deployment.name, _Window(now))
+        self._open(deployment.name, now, SLOW_SECONDS, "far slower than others with the same model")

@@ -35,11 +35,18 @@ class Answered:
 class Relay(Protocol):
     """State of one stream on its way to the client."""
 
-    usage: Usage | None
-    output_bytes: int
-    """UTF-8 bytes of the answer so far: no fewer than its tokens."""
-    done: bool
-    """The upstream said that nothing follows."""
+    @property
+    def usage(self) -> Usage | None: ...
+
+    @property
+    def output_bytes(self) -> int:
+        """UTF-8 bytes of the answer so far: no fewer than its tokens."""
+        ...
+
+    @property
+    def done(self) -> bool:
+        """The upstream said that nothing follows."""
+        ...
 
     @property
     def complete(self) -> bool:

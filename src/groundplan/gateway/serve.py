@@ -1,46 +1,28 @@
-"""Step 5: attempts at the allowed deployments, in order, each journalled before it is sent.
+"""Step 5: attempts at the allowed deployments, each journalled before it is sent, until one has answered the client.
 
-A failure before the client's first byte goes on to the next deployment. One that was certainly not billed passes its
-reservation on; any other keeps it, and the next attempt needs a new one. Reservation and settlement of money are exact;
-which deployment is allowed was decided when the blueprint was made.
+A failure before the client's first byte goes on to the next deployment; after it, a stream is continued or broken off,
+as the workload says. An attempt that was certainly not billed passes its reservation on; any other keeps it, and the
+next one needs a new one. Decisions are pure functions of `health`, `retry`, `choose`, `hedge`, `pressure` and
+`resume`; which deployment is allowed was decided when the blueprint was made.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
+import random
 from collections import deque
-from collections.abc import Iterable
 
-from groundplan.blueprint.model import Deployment
-from groundplan.core.errors import Unavailable
-from groundplan.gateway import settle
-from groundplan.gateway.admit import exhausted, not_killed, out_of_reach, output_cap
-from groundplan.gateway.answers import facts, headers
+from groundplan.blueprint.model import Deployment, Workload
+from groundplan.core.errors import GroundplanError, Unavailable
+from groundplan.gateway import admit, limits, retry, settle
+from groundplan.gateway.attempt import Attempt, AttemptFailed, begin
+from groundplan.gateway.choose import PREFIX_BYTES, Facts
 from groundplan.gateway.context import Gateway
 from groundplan.gateway.exchange import Exchange
-from groundplan.gateway.ground import system_messages
-from groundplan.gateway.interface import Codec, Malformed
-from groundplan.gateway.stream import StreamBroken, stream
-from groundplan.gateway.targets import Target
-from groundplan.gateway.upstream import UpstreamConnection, UpstreamFailure
-from groundplan.ledger.model import Reservation
-
-_NOT_BILLED = frozenset({408, 429, 500, 501, 503, 529})
-"""Complete error answers without usage that say that the request was not worked on. 502 and 504 come from something in
-between, and do not know."""
-
-
-class AttemptFailed(Exception):
-    """One attempt failed before the client got anything. `billed` False: certainly not billed."""
-
-    def __init__(self, reason: str, *, billed: bool, status: int = 0, stale: bool = False) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.billed = billed
-        self.status = status
-        self.stale = stale
-        """A kept-alive connection was closed as it was used; the deployment itself may be well."""
+from groundplan.gateway.interface import Relay
+from groundplan.gateway.race import race
+from groundplan.gateway.resume import ENDPOINT, continuation
+from groundplan.gateway.stream import break_off
 
 
 async def reserve(gateway: Gateway, exchange: Exchange, attempt: int, amount: int) -> None:
@@ -50,219 +32,244 @@ async def reserve(gateway: Gateway, exchange: Exchange, attempt: int, amount: in
     charges = exchange.charge_list(amount)
     if gateway.slices.reserve(token, charges) is not None:
         budgets = {budget.name: budget for budget, _ in exchange.charges}
-        short = await gateway.leases.acquire(token, charges, budgets)
+        number = exchange.catalog.number if exchange.catalog else 0
+        short = await gateway.leases.acquire(token, charges, budgets, number)
         if short is not None and not gateway.leases.connected:
-            raise out_of_reach(budgets[short])
+            raise admit.out_of_reach(budgets[short])
         if short is not None:
-            raise exhausted(budgets[short], amount, gateway.clock.now().date())
+            period = next(period for budget, period in exchange.charges if budget.name == short)
+            left = gateway.live.remaining(budgets[short], period)
+            raise admit.exhausted(budgets[short], amount, period, left, gateway.clock.now().timestamp())
     exchange.token, exchange.reserved = token, amount
 
 
 async def serve(gateway: Gateway, exchange: Exchange) -> None:
     """Answer the client from the first deployment that can. Raises a `GroundplanError` when none could."""
-    workload, plan = exchange.workload, exchange.plan
-    if workload is None or plan is None:
+    workload = exchange.workload
+    if workload is None:
         raise AssertionError("not admitted")
-    deadline = gateway.loop.time() + workload.deadline_ms / 1000
-    waiting = deque(gateway.health.order(exchange.deployments, gateway.loop.time()))
-    failure: AttemptFailed | None = None
-    tries = 0
-    while waiting and tries < workload.attempts and gateway.loop.time() < deadline:
-        deployment = waiting.popleft()
-        if not not_killed(gateway.live.policy, [deployment]):
-            continue
-        tries += 1
-        sequence = await _begin(gateway, exchange, deployment, waiting)
-        try:
-            await _attempt(gateway, exchange, deployment, sequence, deadline)
-        except AttemptFailed as failed:
-            failure = failed
-            if failed.stale:
-                # nothing is known against the deployment itself, so this costs none of the workload's attempts
-                tries -= 1
-                waiting.appendleft(deployment)
-                gateway.targets.stale(deployment.name)
+    course = Course(gateway, exchange, workload)
+    try:
+        while (deployment := await course.next()) is not None:
+            try:
+                attempt = await course.open(deployment)
+                await attempt.deliver()
+            except AttemptFailed as failed:
+                if not course.goes_on(failed):
+                    break
+                if course.wait:
+                    await asyncio.sleep(course.wait)
             else:
-                gateway.health.failed(deployment.name, gateway.loop.time())
-                gateway.targets.forget(deployment.name)
-            _settle_failed(gateway, exchange, failed, more=bool(waiting) and tries < workload.attempts)
-        else:
-            return
-    reason = failure.reason if failure else "no deployment may be used now"
-    raise Unavailable(
-        f"no deployment of {workload.name} could answer: {reason}",
-        code="upstream_failed",
-        hint="Try again; `groundplan status` shows the health of each deployment.",
-        retry_after=1.0,
-    )
+                course.answered(attempt)
+                return
+        course.give_up()
+    except GroundplanError as error:
+        if course.relay is None:
+            raise
+        await break_off(gateway, exchange, course.relay, f"{course.reason}; {error.message}")
 
 
-async def _begin(gateway: Gateway, exchange: Exchange, deployment: Deployment, waiting: Iterable[Deployment]) -> int:
-    """Journal the next attempt; returns the sequence of its reservation. Raises `Exhausted`, `Unavailable`.
+class Course:
+    """The attempts of one call: what was tried, what may still be."""
 
-    A new reservation covers whichever of the deployments that still wait is dearest: the next one may inherit it.
-    """
-    number = exchange.attempt + 1
-    inherits = number > 0 and exchange.token is not None
-    if exchange.token is None:
-        dearest = max(exchange.bounds[other.name] for other in (deployment, *waiting))
-        await reserve(gateway, exchange, number, dearest)
-    elif inherits:
-        token = (exchange.call.bytes, number)
-        gateway.slices.pass_on(exchange.token, token)
-        exchange.token = token
-    exchange.deployment = deployment
-    key, workload = exchange.key, exchange.workload
-    if key is None or workload is None or exchange.catalog is None:
-        raise AssertionError("not admitted")
-    sequence = gateway.journal.reserve(
-        Reservation(
-            call=exchange.call.bytes,
-            attempt=number,
-            at=settle.wall_ms(gateway),
-            workload=workload.name,
-            person=exchange.person,
-            key=key.id,
-            endpoint=exchange.endpoint,
-            deployment=deployment.name,
-            site=deployment.site,
-            model=deployment.model,
-            blueprint=exchange.catalog.number,
-            bound=exchange.bounds[deployment.name],
-            charges=exchange.charge_list(0 if inherits else exchange.reserved),
-            demo=exchange.catalog.blueprint.demo,
+    __slots__ = (
+        "_deadline", "_exchange", "_full", "_gateway", "_number", "_repeated", "_rests", "_rule", "_tries", "_waiting",
+        "_workload", "reason", "relay", "wait",
+    )  # fmt: skip
+
+    def __init__(self, gateway: Gateway, exchange: Exchange, workload: Workload) -> None:
+        now = gateway.loop.time()
+        self._gateway = gateway
+        self._exchange = exchange
+        self._workload = workload
+        self._rule = rule = workload.reliability
+        self._deadline = now + workload.deadline_ms / 1000
+        order = gateway.health.order(exchange.deployments, now)
+        if rule.balance != "ordered" and len(order) > 1:
+            order = self._balanced(order)
+        ask = exchange.ask
+        if rule.on_broken_stream == "resume" and ask is not None and ask.stream and exchange.endpoint == ENDPOINT:
+            exchange.continuation = continuation(ask)
+        self._waiting = deque(order)
+        self._full: list[Deployment] = []
+        self._tries = 0
+        self._repeated: dict[str, int] = {}
+        self._rests = 0.0
+        self.wait = 0.0
+        """Seconds before the next attempt."""
+        self.reason = "no deployment may be used now"
+        """Why the last attempt failed."""
+        self.relay: Relay | None = None
+        """Of the stream of which the client has a part."""
+
+    def _balanced(self, order: list[Deployment]) -> list[Deployment]:
+        """Those that the workload prefers, balanced; then its fallbacks, and those that are not well."""
+        gateway, exchange, rule = self._gateway, self._exchange, self._rule
+        peers = self._workload.deployments[: rule.peers] if rule.peers is not None else self._workload.deployments
+        well = [d for d in order if d.name in peers and gateway.health.closed(d.name)]
+        if len(well) < 2:
+            return order
+        ask = exchange.ask
+        stream = ask is not None and ask.stream
+        system = (self._workload.system_prompt or "").encode()
+        told = bytes(ask.fields.get("messages", b"")) if ask is not None and rule.balance == "prefix" else b""
+        facts = Facts(
+            workload=self._workload.name,
+            running=gateway.loads.running,
+            peak=lambda name: gateway.times.of(name, stream).peak,
+            bounds=exchange.bounds,
+            prefix=(system + told)[:PREFIX_BYTES],
+            dice=random.random,
         )
-    )
-    exchange.attempt = number
-    exchange.attempt_started = time.perf_counter_ns()
-    exchange.attempt_sent = False
-    exchange.attempt_connected = exchange.attempt_answered = 0
-    exchange.output_bytes = 0
-    return sequence
+        chosen = gateway.balance.arrange(rule.balance, well, facts)
+        return [*chosen, *(d for d in order if d not in chosen)]
 
+    # who is next -----------------------------------------------------------------------------------------------------
 
-def _settle_failed(gateway: Gateway, exchange: Exchange, failed: AttemptFailed, *, more: bool) -> None:
-    outcome = "failed" if failed.billed else "not_billed"
-    settle.attempt(gateway, exchange, outcome, failed.status, None, keep_reservation=more and not failed.billed)
+    async def next(self) -> Deployment | None:
+        """The deployment to ask now; None: there is none, or no time and no attempt is left. Raises `Unavailable`
+        (`overloaded`) where those that there are have no room for so long."""
+        gateway, waiting = self._gateway, self._waiting
+        self.wait = 0.0
+        while self._tries < self._workload.attempts and (left := self._deadline - gateway.loop.time()) > 0:
+            if waiting:
+                deployment = waiting.popleft()
+                if not gateway.loads.of(deployment).room:
+                    self._full.append(deployment)
+                    continue
+            elif self._full:
+                deployment = await gateway.loads.room(self._full, self._rule.priority, left)
+                self._full.remove(deployment)
+            else:
+                return None
+            if await self._may(deployment):
+                self._tries += 1
+                return deployment
+        return None
 
+    async def _may(self, deployment: Deployment) -> bool:
+        gateway, exchange = self._gateway, self._exchange
+        if not admit.not_killed(gateway.live.policy, [deployment]):
+            return False
+        rests = gateway.health.rests(deployment.name, gateway.loop.time())
+        if rests:
+            self._rests = min(self._rests or rests, rests)
+            return False
+        return exchange.use is None or await limits.admit_attempt(gateway, exchange, deployment, exchange.attempts)
 
-async def _attempt(
-    gateway: Gateway, exchange: Exchange, deployment: Deployment, sequence: int, deadline: float
-) -> None:
-    """One attempt, to the last byte for the client. Raises `AttemptFailed` while the client has got nothing."""
-    connection: UpstreamConnection | None = None
-    pooled = False
-    try:
-        codec = exchange.interface.codec(deployment)
-        target = gateway.targets.of(deployment)
-        connection = target.pool.idle()
-        pooled = connection is not None
-        if connection is None:
-            connection = await target.pool.connect(_within(gateway, deadline, deployment.connect_ms))
-            exchange.attempt_connected = time.perf_counter_ns()
-        _send(exchange, deployment, codec, target, connection)
-        if exchange.ask is not None and exchange.ask.stream:
-            await _streamed(gateway, exchange, deployment, connection, sequence, deadline)
+    async def open(self, deployment: Deployment) -> Attempt:
+        """An attempt that has something for the client. Raises `AttemptFailed`, `Exhausted`, `Unavailable`."""
+        gateway, exchange = self._gateway, self._exchange
+        sequence = await self._begin(deployment)
+        attempt = Attempt(gateway, exchange, deployment, sequence, self._deadline)
+        rule = self._rule
+        if rule.hedge is None:
+            await attempt.open()
         else:
-            await _whole(gateway, exchange, deployment, connection, deadline)
-    except UpstreamFailure as failure:
-        stale = pooled and failure.kind == "cut" and connection is not None and connection.status == 0
-        raise AttemptFailed(str(failure), billed=failure.sent and exchange.attempt_sent, stale=stale) from failure
-    except asyncio.CancelledError:
-        if exchange.attempt_started:
-            outcome = "cancelled" if exchange.attempt_sent else "not_billed"
-            settle.attempt(gateway, exchange, outcome, 0, None)
-        raise
-    finally:
-        if connection is not None:
-            connection.release()
-    gateway.health.succeeded(deployment.name)
+            attempt = await race(gateway, attempt, self._waiting, rule.hedge)
+        self._learn(attempt)
+        return attempt
 
+    async def _begin(self, deployment: Deployment) -> int:
+        """Journal the next attempt; returns the sequence of its reservation.
 
-def _within(gateway: Gateway, deadline: float, milliseconds: int) -> float:
-    return max(0.001, min(milliseconds / 1000, deadline - gateway.loop.time()))
+        A new reservation covers whichever of the deployments that still wait is dearest: the next one may inherit it.
+        """
+        gateway, exchange = self._gateway, self._exchange
+        number = exchange.attempts
+        inherits = number > 0 and exchange.token is not None
+        if exchange.token is None:
+            dearest = max(exchange.bounds[other.name] for other in (deployment, *self._waiting, *self._full))
+            await reserve(gateway, exchange, number, dearest)
+        elif inherits:
+            token = (exchange.call.bytes, number)
+            gateway.slices.pass_on(exchange.token, token)
+            exchange.token = token
+        return begin(gateway, exchange, deployment, inherits=inherits)
 
+    def _learn(self, attempt: Attempt) -> None:
+        gateway, exchange, rule = self._gateway, self._exchange, self._rule
+        if len(exchange.deployments) > 1:
+            gateway.health.timed(attempt.deployment, exchange.deployments, attempt.first_us, gateway.loop.time())
+        if rule.hedge is not None or rule.balance == "latency":
+            stream = exchange.ask is not None and exchange.ask.stream
+            gateway.times.of(attempt.deployment.name, stream).observe(attempt.first_us, gateway.loop.time())
 
-def _send(
-    exchange: Exchange, deployment: Deployment, codec: Codec, target: Target, connection: UpstreamConnection
-) -> None:
-    ask, workload = exchange.ask, exchange.workload
-    if ask is None or workload is None:
-        raise AssertionError("not admitted")
-    system = system_messages(workload, exchange.passages) if exchange.interface.grounded else []
-    data = codec.forward(ask, deployment, output_cap(exchange, deployment), system)
-    name = b"%b-%d" % (str(exchange.call).encode("ascii"), exchange.attempt)
-    accept = b"text/event-stream" if ask.stream else b"application/json"
-    lines = b"" if exchange.trace is None else exchange.trace.upstream(exchange.call, exchange.attempt)
-    head_and_body = target.request(codec.path(deployment), data, name, accept, lines)
-    exchange.attempt_sent = True
-    connection.send(head_and_body)
+    # how it went -----------------------------------------------------------------------------------------------------
 
+    def answered(self, attempt: Attempt) -> None:
+        """The client has its answer."""
+        self._gateway.health.succeeded(attempt.deployment.name, attempt.began)
 
-async def _whole(
-    gateway: Gateway, exchange: Exchange, deployment: Deployment, connection: UpstreamConnection, deadline: float
-) -> None:
-    """A JSON answer: read, priced, settled and durable before the client gets any of it."""
-    status = await connection.head(_within(gateway, deadline, deployment.first_token_ms + deployment.idle_ms))
-    exchange.attempt_answered = time.perf_counter_ns()
-    data = await connection.body(_within(gateway, deadline, deployment.idle_ms))
-    if status != 200:
-        await refused_upstream(gateway, exchange, status, data)
-        return
-    ask, interface = exchange.ask, exchange.interface
-    if ask is None:
-        raise AssertionError("not admitted")
-    try:
-        answered = interface.codec(deployment).answer(data, ask)
-    except Malformed as error:
-        raise AttemptFailed(str(error), billed=True, status=status) from error
-    settle.attempt(gateway, exchange, "ok", status, answered.usage)
-    data = interface.with_facts(answered.data, facts(exchange, settle.remaining(gateway, exchange)))
-    await _deliver(gateway, exchange, "ok", 200, data, "")
+    def goes_on(self, failed: AttemptFailed) -> bool:
+        """Settle the attempt that failed; whether another one may follow it, after `wait` seconds."""
+        exchange, deployment = self._exchange, self._exchange.deployment
+        if deployment is None:
+            raise AssertionError("no attempt was made")
+        self.reason = failed.reason
+        self._blame(deployment, failed)
+        more = bool(self._waiting or self._full) and self._tries < self._workload.attempts
+        usage = failed.relay.usage if failed.relay is not None else None
+        outcome = "failed" if failed.billed else "not_billed"
+        settle.attempt(
+            self._gateway, exchange, outcome, failed.status, usage, keep_reservation=more and not failed.billed
+        )
+        if failed.relay is None:
+            return True
+        self.relay = failed.relay
+        return self._resumes(failed.relay)
 
+    def _blame(self, deployment: Deployment, failed: AttemptFailed) -> None:
+        gateway = self._gateway
+        if failed.stale:
+            # nothing is known against the deployment itself, so this costs none of the workload's attempts
+            self._tries -= 1
+            self._waiting.appendleft(deployment)
+            gateway.targets.stale(deployment.name)
+            return
+        now = gateway.loop.time()
+        gateway.targets.forget(deployment.name)
+        gateway.health.failed(deployment.name, now, failed.rest)
+        if self._rule.same and failed.temporary and self._tries < self._workload.attempts:
+            before = self._repeated.get(deployment.name, 0)
+            wait = retry.pause(self._rule, before, failed.rest, random.random)
+            others = bool(self._waiting or self._full)
+            if retry.repeats(self._rule, before, wait, self._deadline - now, others=others):
+                self._repeated[deployment.name] = before + 1
+                self._waiting.appendleft(deployment)
+                self.wait = wait
 
-async def refused_upstream(gateway: Gateway, exchange: Exchange, status: int, data: bytes) -> None:
-    """An error answer: the caller's own fault is passed on as it is, anything else goes to the next deployment."""
-    if status < 400 or status in (408, 429) or status >= 500:
-        raise AttemptFailed(f"the upstream answered {status}", billed=status not in _NOT_BILLED, status=status)
-    settle.attempt(gateway, exchange, "not_billed", status, None)
-    data = exchange.interface.of_upstream_refusal(data)
-    await _deliver(gateway, exchange, "failed", status, data, "upstream_refused")
+    def _resumes(self, relay: Relay) -> bool:
+        """The client has a part of a stream that broke: whether somebody else is to go on with it."""
+        exchange, plan = self._exchange, self._exchange.plan
+        kept = exchange.continuation
+        if kept is None or plan is None:
+            return False
+        why_not = kept.refusal(relay)
+        if not why_not and not (self._waiting or self._full):
+            why_not = "no other deployment is left to go on with it"
+        if why_not:
+            self.reason = f"{self.reason}; {why_not}"
+            return False
+        kept.broke(relay, exchange.usage)
+        exchange.ask = kept.rest(exchange.output_cap)
+        left = [*self._waiting, *self._full]
+        try:
+            admit.set_bounds(exchange, plan, exchange.ask, left)
+        except GroundplanError as error:
+            self.reason = f"{self.reason}; {error.message}"
+            return False
+        exchange.attempt_flags = ("resumed",)
+        self._deadline = self._gateway.loop.time() + self._workload.deadline_ms / 1000
+        return True
 
-
-async def _deliver(gateway: Gateway, exchange: Exchange, outcome: str, status: int, data: bytes, code: str) -> None:
-    exchange.first_byte = time.perf_counter_ns()
-    sequence = settle.finish(gateway, exchange, outcome, status, code)
-    lines = headers(exchange, cost=True)
-    if sequence is not None and (pending := gateway.journal.durable(sequence)) is not None:
-        await pending
-    if exchange.kept is not None:
-        exchange.kept.append(data)
-    exchange.response.send(status, data, lines)
-
-
-async def _streamed(
-    gateway: Gateway,
-    exchange: Exchange,
-    deployment: Deployment,
-    connection: UpstreamConnection,
-    sequence: int,
-    deadline: float,
-) -> None:
-    status = await connection.head(_within(gateway, deadline, deployment.first_token_ms))
-    exchange.attempt_answered = time.perf_counter_ns()
-    if status != 200:
-        await refused_upstream(gateway, exchange, status, await connection.body(deployment.idle_ms / 1000))
-        return
-    if not connection.headers.get(b"content-type", b"").lower().startswith(b"text/event-stream"):
-        raise AttemptFailed("the upstream did not stream", billed=True, status=status)
-    if exchange.ask is None:
-        raise AssertionError("not admitted")
-    relay = exchange.interface.codec(deployment).relay(exchange.ask)
-    gateway.meters.streams += 1
-    try:
-        await stream(gateway, exchange, deployment, connection, sequence, relay)
-    except StreamBroken as broken:
-        raise AttemptFailed(str(broken), billed=True, status=status) from broken
-    finally:
-        gateway.meters.streams -= 1
+    def give_up(self) -> None:
+        """Nobody could answer. Raises what is to be told."""
+        limits.check_room(self._gateway, self._exchange)
+        after = max(1.0, self._rests)
+        raise Unavailable(
+            f"no deployment of {self._workload.name} could answer: {self.reason}",
+            code="upstream_failed",
+            hint="Try again; `groundplan status` shows the health of each deployment.",
+            retry_after=after,
+        )

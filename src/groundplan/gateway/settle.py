@@ -8,10 +8,13 @@ from __future__ import annotations
 import time
 
 from groundplan.core.errors import Unavailable
-from groundplan.gateway import meter
+from groundplan.gateway import limits, meter
 from groundplan.gateway.context import Gateway
 from groundplan.gateway.exchange import Exchange
 from groundplan.ledger.model import Finish, Settlement, Usage
+
+LONGEST_TOKEN = 128
+"""Bytes: an answer has more tokens than its bytes divided by this; an upstream that reports fewer is flagged."""
 
 
 def wall_ms(gateway: Gateway) -> int:
@@ -34,7 +37,7 @@ def attempt(
     deployment = exchange.deployment
     if deployment is None or exchange.token is None or not exchange.attempt_started:
         raise AssertionError("no attempt is open")
-    flags: list[str] = []
+    flags = list(exchange.attempt_flags)
     bound = exchange.bounds[deployment.name]
     estimated = usage is None and outcome != "not_billed"
     if outcome == "not_billed":
@@ -46,6 +49,8 @@ def attempt(
         cost = meter.cost(usage, deployment.rates)
         if cost > bound:
             flags.append("over_bound")
+        if usage.output * LONGEST_TOKEN < exchange.output_bytes:
+            flags.append("under_count")
     now, began = time.perf_counter_ns(), exchange.attempt_started
     duration_us, started_us = (now - began) // 1000, (began - exchange.started) // 1000
     sequence = gateway.journal.settle(
@@ -65,6 +70,8 @@ def attempt(
             first_byte_us=(exchange.attempt_answered - began) // 1000 if exchange.attempt_answered else 0,
         )
     )
+    if exchange.use is not None:
+        limits.end_attempt(gateway, exchange.use, exchange.attempt, usage, cost)
     exchange.attempt_started = 0
     exchange.served = time.perf_counter_ns()
     exchange.cost, exchange.usage = exchange.cost + cost, usage
@@ -75,6 +82,19 @@ def attempt(
         gateway.slices.settle(exchange.token, cost)
         exchange.token = None
     return sequence
+
+
+def cancelled(gateway: Gateway, exchange: Exchange, usage: Usage | None) -> None:
+    """Settle the open attempt, which we ended, by what its provider bills then. `usage`: where it reported any."""
+    deployment = exchange.deployment
+    if deployment is None:
+        raise AssertionError("no attempt is open")
+    if not exchange.attempt_sent:
+        attempt(gateway, exchange, "not_billed", 0, None)
+        return
+    if usage is None and deployment.billing_on_cancel != "generated":
+        exchange.output_bytes = 0  # it may go on without us, so what came so far bounds nothing
+    attempt(gateway, exchange, "cancelled", 0, usage)
 
 
 def estimate(exchange: Exchange) -> tuple[Usage, int]:
@@ -106,6 +126,8 @@ def finish(gateway: Gateway, exchange: Exchange, status: str, http_status: int, 
     if exchange.token is not None:
         gateway.slices.settle(exchange.token, 0)
         exchange.token = None
+    if exchange.use is not None:
+        limits.end_call(gateway, exchange.use, sent=exchange.attempt >= 0, cost=exchange.cost)
     duration_us = (time.perf_counter_ns() - exchange.started) // 1000
     first_us = (exchange.first_byte - exchange.started) // 1000 if exchange.first_byte else 0
     if status != "refused":
@@ -139,6 +161,17 @@ def finish(gateway: Gateway, exchange: Exchange, status: str, http_status: int, 
 
 
 def remaining(gateway: Gateway, exchange: Exchange) -> int | None:
-    """The least that is left in any covering budget; None before a budget was looked at."""
-    left = [gateway.live.remaining(budget, period) for budget, period in exchange.charges]
-    return max(0, min(left)) if left else None
+    """The least that is left in any hard budget that covers it; None before a budget was looked at.
+
+    Notes at the exchange what is left, and which soft budgets are crossed.
+    """
+    least: int | None = None
+    for budget, period in exchange.charges:
+        left = gateway.live.remaining(budget, period)
+        if not budget.hard:
+            if left < 0 and budget.name not in exchange.crossed:
+                exchange.crossed = (*exchange.crossed, budget.name)
+        elif least is None or left < least:
+            least = max(0, left)
+    exchange.remaining = least
+    return least

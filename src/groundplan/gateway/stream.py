@@ -2,6 +2,7 @@
 
 The last event that the client gets anyway is held back until the call is settled, so that it can carry the `groundplan`
 object; what an event means is the API surface's. Nothing is buffered beyond that: a slow client slows the upstream.
+What holds when a stream fails is written down in docs/streams.md; whether another deployment goes on is `serve`'s.
 """
 
 from __future__ import annotations
@@ -24,63 +25,115 @@ class StreamBroken(Exception):
     """The upstream's stream cannot be used any further."""
 
 
-async def stream(
-    gateway: Gateway,
-    exchange: Exchange,
-    deployment: Deployment,
-    connection: UpstreamConnection,
-    sequence: int,
-    relay: Relay,
-) -> None:
-    """Relay to the end and settle. Raises `StreamBroken` or `UpstreamFailure` only while the client has got nothing."""
-    reader = EventReader()
-    wait = deployment.first_token_ms / 1000
-    try:
-        while not relay.done and (data := await connection.chunk(wait)) is not None:
-            out = b"".join([relay.take(found) for found in reader.feed(data)])
-            exchange.output_bytes = relay.output_bytes
-            if out:
-                wait = deployment.idle_ms / 1000
-                await _write(gateway, exchange, out, sequence)
+class Streaming:
+    """One attempt's stream: `first` until there is something for the client, then `rest`."""
+
+    __slots__ = ("_connection", "_deployment", "_out", "_reader", "relay")
+
+    def __init__(self, connection: UpstreamConnection, deployment: Deployment, relay: Relay) -> None:
+        self._connection = connection
+        self._deployment = deployment
+        self._reader = EventReader()
+        self._out = b""
+        self.relay = relay
+
+    async def first(self, gateway: Gateway, by: float) -> None:
+        """Until there is something for the client, or the whole of a stream that has nothing for it, by `by`.
+
+        Raises `StreamBroken`.
+        """
+        relay, now = self.relay, gateway.loop.time
+        try:
+            while not relay.done:
+                data = await self._connection.chunk(max(0.001, by - now()))
+                if data is None:
+                    break
+                self._out = self._take(data)
+                if self._out:
+                    return
+        except (Malformed, UpstreamFailure, EventTooLarge) as failure:
+            raise _broken(failure) from failure
         if not relay.complete:
             raise StreamBroken("the upstream's stream ended early")
-    except (Malformed, StreamBroken, UpstreamFailure, EventTooLarge) as failure:
-        if not exchange.response.started:
-            raise StreamBroken(str(failure)) from failure
-        await _break_off(gateway, exchange, relay, str(failure) or "an event is too large")
-        return
-    await _end(gateway, exchange, relay)
 
+    async def rest(self, gateway: Gateway, exchange: Exchange, sequence: int) -> None:
+        """Relay to the end and settle. Raises `StreamBroken`: the client has a part already."""
+        relay, connection = self.relay, self._connection
+        exchange.output_bytes = relay.output_bytes
+        if self._out:
+            await self._begin(gateway, exchange, sequence)
+        try:
+            idle = self._deployment.idle_ms / 1000
+            wait, since = idle, 0.0
+            while not relay.done:
+                data = await connection.chunk(wait)
+                if data is None:
+                    break
+                out = self._take(data)
+                exchange.output_bytes = relay.output_bytes
+                if out:
+                    wait = idle
+                    self._write(exchange, out)
+                    if exchange.response.full:
+                        await exchange.response.drained()
+                    continue
+                # comments keep a connection open, and are no sign that an answer will come
+                now = gateway.loop.time()
+                since = now if wait == idle else since
+                wait = max(0.001, since + idle - now)
+            if not relay.complete:
+                raise StreamBroken("the upstream's stream ended early")
+        except (Malformed, UpstreamFailure, EventTooLarge) as failure:
+            raise _broken(failure) from failure
+        settle.attempt(gateway, exchange, "ok", 200, relay.usage)
+        last = relay.last(facts(exchange, settle.remaining(gateway, exchange)))
+        await end(gateway, exchange, "ok", last, "")
 
-async def _write(gateway: Gateway, exchange: Exchange, out: bytes, sequence: int) -> None:
-    response = exchange.response
-    head = b""
-    if not response.started:
+    async def drain(self, seconds: float) -> None:
+        """Read to the end for nobody, to learn the usage. Raises `StreamBroken`."""
+        try:
+            while not self.relay.done and (data := await self._connection.chunk(seconds)) is not None:
+                self._take(data)
+        except (Malformed, UpstreamFailure, EventTooLarge) as failure:
+            raise _broken(failure) from failure
+
+    def _take(self, data: bytes) -> bytes:
+        found = self._reader.feed(data)
+        if len(found) == 1:
+            return self.relay.take(found[0])
+        take = self.relay.take
+        return b"".join([take(each) for each in found])
+
+    async def _begin(self, gateway: Gateway, exchange: Exchange, sequence: int) -> None:
+        """The first bytes of this attempt: not before its reservation is on the disk."""
         if (pending := gateway.journal.durable(sequence)) is not None:
             await pending
-        exchange.first_byte = time.perf_counter_ns()
+        response, head = exchange.response, b""
+        if not response.started:
+            exchange.first_byte = time.perf_counter_ns()
+            settle.remaining(gateway, exchange)
         head = response.start(200, EVENT_STREAM + headers(exchange, cost=False))
-    response.write(out, head)
-    if exchange.kept is not None:
-        exchange.kept.append(out)
-    if response.full:
-        await response.drained()
+        self._write(exchange, self._out, head)
+        if response.full:
+            await response.drained()
+
+    def _write(self, exchange: Exchange, out: bytes, head: bytes = b"") -> None:
+        exchange.response.write(out, head)
+        if exchange.kept is not None:
+            exchange.kept.append(out)
 
 
-async def _end(gateway: Gateway, exchange: Exchange, relay: Relay) -> None:
-    """Settle, make it durable, and only then send the held chunk and the end."""
-    settle.attempt(gateway, exchange, "ok", 200, relay.usage)
-    last = relay.last(facts(exchange, settle.remaining(gateway, exchange)))
-    await _last(gateway, exchange, "ok", last, "")
+def _broken(failure: Exception) -> StreamBroken:
+    return StreamBroken(str(failure) or "an event is too large")
 
 
-async def _break_off(gateway: Gateway, exchange: Exchange, relay: Relay, reason: str) -> None:
+async def break_off(gateway: Gateway, exchange: Exchange, relay: Relay, reason: str) -> None:
     """The client has a part already: tell it with a well-formed error event that the rest will not come."""
-    settle.attempt(gateway, exchange, "failed", 200, relay.usage)
-    await _last(gateway, exchange, "failed", relay.broken(reason, str(exchange.call)), "stream_broken")
+    await end(gateway, exchange, "failed", relay.broken(reason, str(exchange.call)), "stream_broken")
 
 
-async def _last(gateway: Gateway, exchange: Exchange, outcome: str, last: bytes, code: str) -> None:
+async def end(gateway: Gateway, exchange: Exchange, outcome: str, last: bytes, code: str) -> None:
+    """The call is settled: make that durable, and only then send the last bytes."""
     now = time.perf_counter_ns()
     exchange.first_byte = exchange.first_byte or now
     sequence = settle.finish(gateway, exchange, outcome, 200, code)

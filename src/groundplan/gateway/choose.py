@@ -1,0 +1,104 @@
+"""In which order healthy deployments are asked: the balancing of a workload. Pure but for the dice, which are an
+argument.
+
+Which deployments there are, and that unhealthy ones come last, was decided before. `ordered` never comes here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from groundplan.blueprint.model import Deployment
+
+MODES = ("ordered", "weighted", "least-outstanding", "latency", "cheapest", "prefix")
+PREFIX_BYTES = 2048
+"""Of the conversation's beginning: what providers' caches have in common."""
+BOUNDED = 1.25
+"""Times the mean load: a deployment above it is passed over, so that one popular prompt does not sink its home."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known when a call is balanced."""
+
+    workload: str
+    running: Callable[[str], int]
+    """Calls at a deployment now."""
+    peak: Callable[[str], float]
+    """Microseconds that it takes, sensitive to peaks; 0 where nothing is known."""
+    bounds: Mapping[str, int]
+    """The most that this call can cost there."""
+    prefix: bytes
+    dice: Callable[[], float]
+
+
+class Balance:
+    """Weighted turns by workload: the only thing that balancing remembers."""
+
+    __slots__ = ("_turns",)
+
+    def __init__(self) -> None:
+        self._turns: dict[str, dict[str, int]] = {}
+
+    def arrange(self, mode: str, deployments: Sequence[Deployment], facts: Facts) -> list[Deployment]:
+        """The deployments with the one to ask first in front; the others are where it goes when that one fails."""
+        if len(deployments) < 2:
+            return list(deployments)
+        if mode == "weighted":
+            return self._weighted(deployments, facts)
+        if mode == "least-outstanding":
+            return sorted(deployments, key=lambda d: ((facts.running(d.name) + 1) / max(1, d.weight), facts.dice()))
+        if mode == "latency":
+            return _quick(deployments, facts)
+        if mode == "cheapest":
+            return sorted(deployments, key=lambda d: facts.bounds.get(d.name, 0))
+        if mode == "prefix":
+            return _affine(deployments, facts)
+        return list(deployments)
+
+    def _weighted(self, deployments: Sequence[Deployment], facts: Facts) -> list[Deployment]:
+        """Smooth turns: by their weights, and evenly spread. A weight of 0 is asked only when the others fail."""
+        turns = self._turns.setdefault(facts.workload, {})
+        total = 0
+        for deployment in deployments:
+            turns[deployment.name] = turns.get(deployment.name, 0) + deployment.weight
+            total += deployment.weight
+        order = sorted(deployments, key=lambda d: (d.weight > 0, turns[d.name]), reverse=True)
+        turns[order[0].name] -= total
+        if len(turns) > len(deployments):
+            names = {deployment.name for deployment in deployments}
+            for name in [name for name in turns if name not in names]:
+                del turns[name]
+        return order
+
+
+def _quick(deployments: Sequence[Deployment], facts: Facts) -> list[Deployment]:
+    """Of two by chance the one that answers sooner by what it has to do: the best one is never overrun by all."""
+    one = min(int(facts.dice() * len(deployments)), len(deployments) - 1)
+    two = min(int(facts.dice() * (len(deployments) - 1)), len(deployments) - 2)
+    two += two >= one
+
+    def cost(deployment: Deployment) -> float:
+        return facts.peak(deployment.name) * (facts.running(deployment.name) + 1)
+
+    first = min(deployments[one], deployments[two], key=cost)
+    return [first, *sorted((d for d in deployments if d is not first), key=cost)]
+
+
+def _affine(deployments: Sequence[Deployment], facts: Facts) -> list[Deployment]:
+    """The home of the conversation's beginning, and its next ones, by rendezvous hashing with weights; those with more
+    than their share of calls come last."""
+    scored = sorted(deployments, key=lambda d: _score(facts.prefix, d), reverse=True)
+    total = sum(facts.running(d.name) for d in deployments) + 1
+    most = math.ceil(BOUNDED * total / len(deployments))
+    free = [d for d in scored if facts.running(d.name) < most]
+    return free + [d for d in scored if facts.running(d.name) >= most]
+
+
+def _score(prefix: bytes, deployment: Deployment) -> float:
+    digest = hashlib.blake2b(prefix, digest_size=8, key=deployment.name.encode()[:64]).digest()
+    chance = (int.from_bytes(digest, "big") + 1) / (2**64 + 1)
+    return max(deployment.weight, 0) / -math.log(chance)

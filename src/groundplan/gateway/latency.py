@@ -1,0 +1,75 @@
+"""How long deployments take, as learned from what was seen: quantiles for hedges, and a peak-sensitive mean for
+balancing. Pure; times are arguments. Nothing is kept beyond a worker's life.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+
+_STEP = 1.1
+_BOUNDS = [int(1000 * _STEP**power) for power in range(126)]
+"""Microseconds, from 1 ms to 150 s: a quantile is at most a tenth too long."""
+LEAST = 20
+"""Samples before a quantile is believed."""
+_MOST = 2000
+"""Samples at which old ones are halved, so that what was learned follows the deployment."""
+DECAY_SECONDS = 10.0
+
+
+class Learned:
+    """Times of one deployment."""
+
+    __slots__ = ("_counts", "_total", "at", "peak")
+
+    def __init__(self) -> None:
+        self._counts = [0] * (len(_BOUNDS) + 1)
+        self._total = 0
+        self.peak = 0.0
+        """Microseconds: jumps up with one slow answer, comes down slowly."""
+        self.at = 0.0
+
+    def observe(self, microseconds: int, now: float) -> None:
+        """One more answer."""
+        self._counts[bisect_left(_BOUNDS, microseconds)] += 1
+        self._total += 1
+        if self._total >= _MOST:
+            self._counts = [count // 2 for count in self._counts]
+            self._total = sum(self._counts)
+        if microseconds >= self.peak:
+            self.peak = float(microseconds)
+        else:
+            weight = math.exp(-(now - self.at) / DECAY_SECONDS) if now > self.at else 1.0
+            # many answers within one turn of the clock still count for something
+            weight = min(weight, 0.99)
+            self.peak = self.peak * weight + microseconds * (1 - weight)
+        self.at = now
+
+    def quantile(self, percent: int) -> float | None:
+        """Seconds within which `percent` of the answers began; None while too few were seen."""
+        if self._total < LEAST:
+            return None
+        wanted, seen = self._total * percent / 100, 0
+        for place, count in enumerate(self._counts):
+            seen += count
+            if seen >= wanted and count:
+                return _BOUNDS[min(place, len(_BOUNDS) - 1)] / 1e6
+        return _BOUNDS[-1] / 1e6
+
+
+class Times:
+    """Of all deployments of one worker: whole answers and streams each by themselves."""
+
+    __slots__ = ("_streams", "_whole")
+
+    def __init__(self) -> None:
+        self._whole: dict[str, Learned] = {}
+        self._streams: dict[str, Learned] = {}
+
+    def of(self, name: str, stream: bool) -> Learned:
+        """Until the first byte of a stream, or until a whole answer."""
+        book = self._streams if stream else self._whole
+        found = book.get(name)
+        if found is None:
+            found = book[name] = Learned()
+        return found
