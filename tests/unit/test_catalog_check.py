@@ -334,7 +334,7 @@ def test_init_on_what_the_user_has(tmp_path: Path) -> None:
         ({"upstream": "https://[bad/v1", "upstream_model": "x"}, "invalid_value"),
         ({"upstream": "https://host/v1", "upstream_model": "x", "upstream_key": "hunter2"}, "secret_not_reference"),
         ({"budget": "lots"}, "money_syntax"),
-        ({"budget": "5 USD/week"}, "money_syntax"),
+        ({"budget": "5 USD/fortnight"}, "money_syntax"),
         ({"operator_email": "nobody"}, "email_syntax"),
     ],
 )

@@ -83,7 +83,7 @@ def test_limits_keep_the_picodollar() -> None:
     assert (limit.amount, limit.period) == (1, "month")
     assert str(units.limit("200 USD/month")) == "200 USD/month"
     assert str(units.limit("0.5 USD/total")) == "0.50 USD/total"
-    for text in ("200 USD", "200 EUR/month", "200/month", "200 USD/week", "0.0000000000001 USD/day", 200):
+    for text in ("200 USD", "200 EUR/month", "200/month", "200 USD/fortnight", "0.0000000000001 USD/day", 200):
         with pytest.raises(ValueError, match="write a limit"):
             units.limit(text)
 

@@ -51,6 +51,7 @@ def check(
         found += part(workspace, broken)
     found += rules.deployments(workspace, known_price)
     found += rules.budgets(workspace)
+    found += rules.limits(workspace, broken)
     found += rules.workloads(workspace, broken)
     return explain.in_order(found)
 
@@ -74,7 +75,7 @@ def _targets(doc: model.Strict) -> Iterator[tuple[Place, tuple[str, ...], str]]:
             yield (path, i), kinds, name
     for path in ("covers", "on"):
         kind, _, name = getattr(doc, path, "").partition("/")
-        if name and kind != "key":
+        if name and kind not in ("key", "model", "user"):
             yield (path,), (kind,), name
     for path in ("readers", "to"):
         for i, name in enumerate(getattr(doc, path, ())):

@@ -112,7 +112,9 @@ Frequency = Annotated[
     units.Frequency, BeforeValidator(units.frequency), _text("^[0-9.,]+[kM]?/(hour|day|week|month)$", "2000/day")
 ]
 Limit = Annotated[
-    units.Limit, BeforeValidator(units.limit), _text("^[0-9.]+ USD/(day|month|year|total)$", "200 USD/month")
+    units.Limit,
+    BeforeValidator(units.limit),
+    _text("^[0-9.]+ USD/(day|week|month|quarter|year|total)$", "200 USD/month"),
 ]
 Usd = Annotated[int, BeforeValidator(units.usd), _text("^[0-9.]+ USD$", "0.50 USD")]
 TokenPrice = Annotated[int, BeforeValidator(units.token_price), _text("^[0-9.]+ USD/[Mk]tok$", "0.40 USD/Mtok")]
@@ -125,6 +127,26 @@ def list_schema(item: dict[str, Any]) -> WithJsonSchema:
     """Schema of one item, or a list of them."""
     return WithJsonSchema({"anyOf": [item, {"type": "array", "items": item}]})
 
+
+def _rates_schema(pattern: str, example: str) -> WithJsonSchema:
+    return list_schema({"type": "string", "pattern": pattern, "examples": [example]})
+
+
+UseRates = Annotated[
+    tuple[units.Rate, ...],
+    BeforeValidator(units.use_rates),
+    _rates_schema("^[0-9.,]+[kM]?/(minute|hour|day|month)$", "600/minute"),
+]
+MoneyRates = Annotated[
+    tuple[units.Rate, ...],
+    BeforeValidator(units.money_rates),
+    _rates_schema("^[0-9.]+ USD/(minute|hour|day|month)$", "5 USD/day"),
+]
+Starts = Annotated[
+    str,
+    BeforeValidator(units.starts_text),
+    WithJsonSchema({"anyOf": [{"type": "integer"}, {"type": "string"}], "examples": ["04-01", "monday", 15]}),
+]
 
 Names = Annotated[tuple[Name, ...], LIST, list_schema({"type": "string", "pattern": NAME})]
 Lines = Annotated[tuple[Line, ...], LIST, list_schema({"type": "string"})]

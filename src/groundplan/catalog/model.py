@@ -6,11 +6,11 @@ Reading files is `loader`, rules between documents are `check`; nothing here kno
 
 from __future__ import annotations
 
-from datetime import date
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import Field, StringConstraints
 
+from groundplan.catalog.base import Strict as Strict
 from groundplan.catalog.fields import (
     LIST,
     Count,
@@ -20,7 +20,6 @@ from groundplan.catalog.fields import (
     Frequency,
     Jurisdiction,
     Jurisdictions,
-    Limit,
     Line,
     Lines,
     ModelName,
@@ -32,12 +31,19 @@ from groundplan.catalog.fields import (
     PersonRef,
     Secret,
     Size,
-    TokenPrice,
     Unlimited,
     Url,
     Usd,
     list_schema,
 )
+from groundplan.catalog.money import BudgetDoc as BudgetDoc
+from groundplan.catalog.money import ClassPrice as ClassPrice
+from groundplan.catalog.money import LimitDoc as LimitDoc
+from groundplan.catalog.money import Price as Price
+from groundplan.catalog.money import Prices
+from groundplan.catalog.money import price_on as price_on
+from groundplan.catalog.reliability import BillingOnCancel, DeploymentLimits, ReliabilityRule, Weight
+from groundplan.catalog.wire import HttpVersion, ProxyUrl, TlsDoc
 
 SENSITIVITIES = ("public", "internal", "confidential", "restricted")
 """From least to most; compare with `sensitivity_rank`."""
@@ -53,20 +59,6 @@ Stage = Literal["proposed", "experiment", "pilot", "production", "retired"]
 def sensitivity_rank(sensitivity: str) -> int:
     """0 for public to 3 for restricted."""
     return SENSITIVITIES.index(sensitivity)
-
-
-def _prices(value: object) -> object:
-    if value == "free":
-        return (Price.model_construct(input=0, output=0),)
-    if isinstance(value, str):
-        raise ValueError("write free, or {input: 0.40 USD/Mtok, output: 1.60 USD/Mtok}")
-    return tuple(value) if isinstance(value, list) else (value,)
-
-
-class Strict(BaseModel):
-    """Base of everything declared: frozen, and a key that is not known is refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
 
 
 class Owners(Strict):
@@ -125,6 +117,10 @@ class CompanyDoc(Strict):
     caps: Caps = Caps()
     owners: Owners = Owners()
     """Who holds a duty for the company as a whole."""
+    proxy: ProxyUrl | None = None
+    """Proxy to every deployment that is not local and names none itself."""
+    proxy_key: Secret | None = None
+    """`user:password` for that proxy: `env:NAME` or `file:/path`."""
 
 
 class PersonDoc(Strict):
@@ -180,48 +176,6 @@ class SiteDoc(Strict):
         return self.holds or ("confidential" if self.type == "cloud" else "restricted")
 
 
-class Price(Strict):
-    """What tokens cost, by class. A class left out costs as its parent."""
-
-    input: TokenPrice
-    output: TokenPrice
-    cache_read: TokenPrice | None = None
-    cache_write: TokenPrice | None = None
-    reasoning: TokenPrice | None = None
-    input_audio: TokenPrice | None = None
-    output_audio: TokenPrice | None = None
-    request: Usd = 0
-    """For each request on top of its tokens."""
-    since: Date | None = Field(default=None, alias="from")
-    """First day on which this price holds; left out: always."""
-    note: Line | None = None
-    """Where the price is from, such as a contract."""
-
-    @property
-    def free(self) -> bool:
-        """As written by `price: free`."""
-        return not any(
-            (
-                self.input,
-                self.output,
-                self.cache_write,
-                self.reasoning,
-                self.input_audio,
-                self.output_audio,
-                self.request,
-            )
-        )
-
-
-Prices = Annotated[tuple[Price, ...], BeforeValidator(_prices)]
-
-
-def price_on(prices: tuple[Price, ...], day: date) -> Price | None:
-    """The declared price that holds on `day`: the one that began last, or None where none has begun."""
-    begun = [price for price in prices if price.since is None or price.since <= day]
-    return max(begun, key=lambda price: price.since or date.min, default=None)
-
-
 class Timeouts(Strict):
     """How long to wait for an upstream."""
 
@@ -263,6 +217,19 @@ class DeploymentDoc(Strict):
     cap_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """Field that caps the answer at this upstream."""
     timeouts: Timeouts = Timeouts()
+    weight: Weight = 1
+    """Share of calls beside the other deployments of a workload that balances; 0: only when the others fail."""
+    limits: DeploymentLimits = DeploymentLimits()
+    billing_on_cancel: BillingOnCancel = "full"
+    """What the provider bills when we cancel a call. generated: what it wrote so far; full: as if it went on, so we
+    count the most that it may cost; drain: we read on to the end to learn it."""
+    tls: TlsDoc | None = None
+    http: HttpVersion = 1
+    """2: one connection for many calls. Needs the extra `groundplan[http2]`."""
+    proxy: ProxyUrl | None = None
+    """The upstream is reached through its CONNECT; `direct` ignores the company's. Default: the company's."""
+    proxy_key: Secret | None = None
+    """`user:password` for the proxy: `env:NAME` or `file:/path`."""
 
     @property
     def name_upstream(self) -> str:
@@ -350,7 +317,7 @@ class Objectives(Strict):
     complete: Duration | None = None
     """Until the last token."""
     availability: Percent | None = None
-    quality: dict[Name, Percent] = {}
+    quality: dict[Name, Percent] = Field(default_factory=dict)
     """By dimension: accuracy, tone, traceability, timeliness ..."""
     cost_per_outcome: Usd | None = None
 
@@ -385,6 +352,8 @@ class Limits(Strict):
     people: Unlimited = None
     expires: Date | None = None
     """Day after which an experiment or pilot is refused."""
+    max_cost_per_call: Annotated[Usd, Field(gt=0)] | None = None
+    """A call that may cost more is refused, whatever is left of its budgets."""
     attempts: Annotated[int, Field(ge=1, le=10)] = 3
     deadline: Duration = 60_000
 
@@ -444,6 +413,7 @@ class WorkloadDoc(Strict):
     traffic: Traffic | None = None
     grounding: GroundingRule = GroundingRule()
     limits: Limits = Limits()
+    reliability: ReliabilityRule = ReliabilityRule()
     grace: Duration | None = None
     """How long a gateway that is cut off may go on serving. Default 60s; restricted data: none."""
     review: ReviewRule = ReviewRule()
@@ -455,19 +425,6 @@ class WorkloadDoc(Strict):
         if self.sensitivity == "restricted":
             return 0
         return 60_000 if self.grace is None else self.grace
-
-
-class BudgetDoc(Strict):
-    """A hard limit of money."""
-
-    kind: Literal["budget"] = "budget"
-    name: Name
-    covers: Annotated[
-        str, StringConstraints(pattern=r"^(company|(team|workload)/[a-z0-9][a-z0-9-]{0,62}|key/[0-9a-f-]{36})$")
-    ]
-    """company, team/NAME, workload/NAME or key/ID"""
-    limit: Limit
-    owner: PersonRef | None = None
 
 
 class GrantDoc(Strict):
@@ -501,5 +458,6 @@ KINDS: dict[str, type[Strict]] = {
     "workflow": WorkflowDoc,
     "workload": WorkloadDoc,
     "budget": BudgetDoc,
+    "limit": LimitDoc,
     "grant": GrantDoc,
 }

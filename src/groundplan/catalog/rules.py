@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from groundplan.catalog.fields import is_email
 from groundplan.catalog.model import DUTIES, SERVED_STAGES, DeploymentDoc, Price, WorkloadDoc, sensitivity_rank
+from groundplan.catalog.wire import DIRECT
 from groundplan.catalog.workspace import Workspace, within
 from groundplan.core.errors import Problem
 
@@ -16,6 +18,7 @@ def deployments(workspace: Workspace, known_price: Callable[[str], bool] | None)
     """Address and price of each deployment."""
     for name, doc in workspace.deployments.items():
         yield from _local(workspace, doc)
+        yield from _reached(workspace, doc)
         yield from _dated(workspace, "deployment", name, doc.price)
         declared = workspace.models.get(doc.model)
         priced = bool(doc.price) or (declared is not None and bool(declared.price))
@@ -28,6 +31,26 @@ def deployments(workspace: Workspace, known_price: Callable[[str], bool] | None)
             )
     for name, model in workspace.models.items():
         yield from _dated(workspace, "model", name, model.price)
+
+
+def _reached(workspace: Workspace, doc: DeploymentDoc) -> Iterator[Problem]:
+    """TLS, HTTP version and proxy that fit the address and each other."""
+    secure, tls = doc.url.startswith("https:"), doc.tls
+    found: list[tuple[str, str, str, str]] = []
+    if tls is not None and not secure:
+        found.append(("tls", "tls_without_https", "tls is declared, but the url is not https", "Write https://HOST."))
+    if tls is not None and tls.key is not None and tls.cert is None:
+        found.append(("tls", "tls_key_alone", "a key without a certificate", "Name the certificate: cert: file:/path."))
+    if tls is not None and tls.server_name is not None and doc.http == 2:
+        hint = "Use http: 1, or a url with the name that the certificate bears."
+        found.append(("tls", "tls_server_name", "server_name works with http: 1 only", hint))
+    if doc.proxy is None and doc.proxy_key is not None:
+        found.append(("proxy_key", "proxy_missing", "a proxy_key without a proxy", "Write proxy: http://HOST:PORT."))
+    if doc.url.startswith("local:") and (doc.proxy not in (None, DIRECT) or doc.http != 1):
+        field = "http" if doc.http != 1 else "proxy"
+        found.append((field, "local_direct", "a local service is reached directly", f"Leave {field} out."))
+    for field, code, message, hint in found:
+        yield Problem(f"{doc.name}: {message}", code, hint, workspace.where("deployment", doc.name, field))
 
 
 def _local(workspace: Workspace, doc: DeploymentDoc) -> Iterator[Problem]:
@@ -66,6 +89,19 @@ def budgets(workspace: Workspace) -> Iterator[Problem]:
                 "Keep one, or give it another period.",
                 workspace.where("budget", name, "covers"),
             )
+
+
+def limits(workspace: Workspace, broken: frozenset[tuple[str, str]]) -> Iterator[Problem]:
+    """A limit covers a model that is deployed, or a person by e-mail address."""
+    models = {doc.model for doc in workspace.deployments.values()}
+    for name, doc in workspace.limits.items():
+        kind, _, target = doc.covers.partition("/")
+        where = workspace.where("limit", name, "covers")
+        if kind == "model" and target not in models and not _any(broken, "deployment"):
+            hint = f"Deployed are: {', '.join(sorted(models))}." if models else "Declare a deployment of it."
+            yield Problem(f"no deployment has the model {target}", "unknown_model", hint, where)
+        if kind == "user" and target and not is_email(target):
+            yield Problem(f"{target} is no e-mail address", "unknown_person", "Write user/ana@acme.example.", where)
 
 
 _TYPES = {

@@ -7,6 +7,7 @@ says how to write it; places in files are the loader's business. Nothing is roun
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
@@ -14,8 +15,11 @@ from decimal import Decimal
 from groundplan.core.errors import Invalid
 from groundplan.core.money import Picodollars, format_usd, parse_usd
 
-PERIODS = ("day", "month", "year", "total")
-"""Calendar periods in UTC over which a budget runs."""
+PERIODS = ("day", "week", "month", "quarter", "year", "total")
+"""Calendar periods over which a budget runs."""
+WINDOWS = ("minute", "hour", "day", "month")
+"""Times over which a limit counts, in UTC."""
+_WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 
 DAYS_PER_PERIOD = {"hour": Decimal(1) / 24, "day": Decimal(1), "week": Decimal(7), "month": Decimal(30)}
 
@@ -32,12 +36,22 @@ class Limit:
 
     amount: Picodollars
     period: str
-    """day | month | year | total"""
+    """day | week | month | quarter | year | total"""
 
     def __str__(self) -> str:
         whole, _, fraction = format_usd(self.amount).partition(".")
         fraction = fraction.rstrip("0").ljust(2, "0") if fraction.strip("0") else ""
         return f"{whole}{'.' + fraction if fraction else ''} USD/{self.period}"
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """Most of something in a time: `600/minute`."""
+
+    amount: int
+    """A count, or picodollars."""
+    period: str
+    """minute | hour | day | month"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +165,8 @@ def usd(value: object) -> Picodollars:
 
 
 def limit(value: object) -> Limit:
-    """`200 USD/month`; the period is day, month, year or total."""
-    what = "write a limit like 200 USD/month (day, month, year or total)"
+    """`200 USD/month`; the period is day, week, month, quarter, year or total."""
+    what = "write a limit like 200 USD/month (day, week, month, quarter, year or total)"
     if not isinstance(value, str):
         raise ValueError(what)
     amount, _, period = value.partition("/")
@@ -162,6 +176,55 @@ def limit(value: object) -> Limit:
         return Limit(usd(amount), period.strip())
     except ValueError:
         raise ValueError(what) from None
+
+
+def use_rates(value: object) -> tuple[Rate, ...]:
+    """`600/minute`, or a list of such; the period is minute, hour, day or month."""
+    what = "write how much like 600/minute (minute, hour, day or month)"
+    return _rates(value, what, count)
+
+
+def money_rates(value: object) -> tuple[Rate, ...]:
+    """`5 USD/day`, or a list of such; the period is minute, hour, day or month."""
+    return _rates(value, "write how much like 5 USD/day (minute, hour, day or month)", usd)
+
+
+def _rates(value: object, what: str, read: Callable[[object], int]) -> tuple[Rate, ...]:
+    found: list[Rate] = []
+    for item in value if isinstance(value, list | tuple) else [value]:
+        if isinstance(item, Rate):
+            found.append(item)
+            continue
+        amount, _, period = item.partition("/") if isinstance(item, str) else ("", "", "")
+        period = period.strip()
+        try:
+            rate = Rate(read(amount.strip()), period)
+        except ValueError:
+            raise ValueError(what) from None
+        if period not in WINDOWS or rate.amount < 1 or any(rate.period == other.period for other in found):
+            raise ValueError(what + ", each period once")
+        found.append(rate)
+    return tuple(found)
+
+
+def starts_of(period: str, value: object) -> str:
+    """When a period begins: a weekday of a week, a day of a month (1 to 28), MM-DD (to the 28th) of a quarter or
+    year."""
+    text = str(value).strip().lower()
+    if period == "week" and text in _WEEKDAYS:
+        return text
+    if period == "month" and re.fullmatch(r"[1-9]|1\d|2[0-8]", text, re.ASCII):
+        return text
+    if period in ("quarter", "year") and re.fullmatch(r"(0[1-9]|1[0-2])-(0[1-9]|1\d|2[0-8])", text, re.ASCII):
+        return text
+    raise ValueError("starts is a weekday for USD/week, 1 to 28 for USD/month, MM-DD for USD/quarter and USD/year")
+
+
+def starts_text(value: object) -> str:
+    """As written; whether it fits its period is told by `starts_of`."""
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError("write a weekday, a day of the month, or MM-DD")
+    return str(value).strip().lower()
 
 
 def token_price(value: object) -> int:

@@ -133,6 +133,10 @@ class Workspace:
         return self._all("budget", model.BudgetDoc)
 
     @cached_property
+    def limits(self) -> dict[str, model.LimitDoc]:
+        return self._all("limit", model.LimitDoc)
+
+    @cached_property
     def grants(self) -> dict[str, model.GrantDoc]:
         return self._all("grant", model.GrantDoc)
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import date
 
-from groundplan.blueprint.model import Budget, Deployment
-from groundplan.core.errors import Denied, Exhausted, NotFound, Unavailable
-from groundplan.core.money import short_usd
+from groundplan.blueprint.model import Budget, Deployment, Workload
+from groundplan.core.errors import Denied, Exhausted, Invalid, NotFound, Unavailable
+from groundplan.core.money import format_usd, parse_usd, short_usd
 from groundplan.gateway.exchange import Ask, Exchange
-from groundplan.gateway.snapshot import KeyEntry, Plan, Policy, period_end, period_key
+from groundplan.gateway.periods import current, end_text, ends
+from groundplan.gateway.snapshot import KeyEntry, Plan, Policy
 
 LEASE_SECONDS = 1.0
 RUNNING = ("experiment", "pilot", "production")
@@ -94,11 +95,7 @@ def choose(exchange: Exchange, plan: Plan, ask: Ask, policy: Policy) -> list[Dep
 def set_bounds(exchange: Exchange, plan: Plan, ask: Ask, deployments: list[Deployment]) -> int:
     """Cap and dearest cost of the call; fills `output_cap`, `bounds`. Returns picodollars."""
     workload = plan.workload
-    added = 0
-    if workload.system_prompt:
-        added += len(workload.system_prompt.encode())
-    if workload.grounding is not None and exchange.interface.grounded:
-        added += max(workload.grounding.max_bytes, 256)
+    added = added_bytes(exchange, workload)
     exchange.output_cap = (
         min(ask.cap, workload.max_output_tokens) if ask.cap is not None else workload.max_output_tokens
     )
@@ -108,35 +105,83 @@ def set_bounds(exchange: Exchange, plan: Plan, ask: Ask, deployments: list[Deplo
     return max(exchange.bounds.values())
 
 
+def added_bytes(exchange: Exchange, workload: Workload) -> int:
+    """The most that is put before the caller's own prompt."""
+    added = len(workload.system_prompt.encode()) if workload.system_prompt else 0
+    if workload.grounding is not None and exchange.interface.grounded:
+        added += max(workload.grounding.max_bytes, 256)
+    return added
+
+
+def check_cost(exchange: Exchange, plan: Plan, amount: int) -> None:
+    """Refuse a call whose bound is above what the workload, or the caller itself, allows for one."""
+    most = plan.workload.max_cost_per_call
+    asked = exchange.request.headers.get(b"groundplan-max-cost-usd")
+    if asked is not None:
+        own = _money(asked)
+        most = own if most is None else min(most, own)
+    if most is not None and amount > most:
+        raise Denied(
+            f"this call may cost up to {short_usd(amount)}, more than the {short_usd(most)} that one may",
+            code="cost_per_call",
+            hint="Ask for fewer tokens with max_tokens, send a shorter prompt, or use a cheaper model.",
+            details={"needed_usd": short_usd(amount), "max_cost_usd": short_usd(most)},
+        )
+
+
+def _money(text: bytes) -> int:
+    try:
+        return parse_usd(text.decode("ascii", "replace"))
+    except Invalid as error:
+        raise Invalid(
+            "groundplan-max-cost-usd is not an amount",
+            code="cost_header",
+            hint="Write US dollars, such as groundplan-max-cost-usd: 0.05.",
+        ) from error
+
+
 def output_cap(exchange: Exchange, deployment: Deployment) -> int:
     return min(exchange.output_cap, deployment.max_output_tokens)
 
 
-def covering(exchange: Exchange, plan: Plan, day: date) -> list[tuple[Budget, str]]:
-    """Every budget that covers this call, with the period of its admission. Raises `Denied` where there is none."""
+def covering(exchange: Exchange, plan: Plan, now: float) -> list[tuple[Budget, str]]:
+    """Every budget that covers this call, with the period of its admission (`now`: seconds since the epoch). Raises
+    `Denied` where there is none."""
     budgets = plan.budgets
-    if exchange.catalog is not None and exchange.key is not None and exchange.catalog.key_budgets:
-        budgets = (*budgets, *exchange.catalog.key_budgets.get(exchange.key.id, ()))
+    key = exchange.key
+    if key is not None and exchange.catalog is not None:
+        if exchange.catalog.key_budgets:
+            budgets = (*budgets, *exchange.catalog.key_budgets.get(key.id, ()))
+        if key.budget is not None:
+            budgets = (*budgets, key.budget)
     if not budgets:
         raise Denied(
             f"the workload {plan.workload.name} has no budget",
             code="budget_missing",
             hint="Declare one; nothing runs without a budget.",
         )
-    return [(budget, period_key(budget.period, day)) for budget in budgets]
+    return [(budget, current(budget.period, budget.starts, budget.timezone, now)) for budget in budgets]
 
 
-def exhausted(budget: Budget, bound: int, day: date) -> Exhausted:
-    """The refusal of a call that a budget has no room for, with when there is room again."""
+def exhausted(budget: Budget, bound: int, period: str, left: int, now: float) -> Exhausted:
+    """The refusal of a call that a budget has no room for in `period`, with what is `left` and when there is room."""
+    end = ends(period)
     if bound > budget.limit:
         hint = f"It may cost up to {short_usd(bound)}: ask for fewer tokens or raise the budget."
     else:
-        hint = f"It is free again at {period_end(budget.period, day)}; or raise it, or ask for fewer tokens."
+        hint = f"It is free again at {end_text(period)}; or raise it, or ask for fewer tokens."
     return Exhausted(
         f"the budget {budget.name} ({short_usd(budget.limit)} a {budget.period}) has no room for this call",
         code="budget_exhausted",
         hint=hint,
-        details={"budget": budget.name, "needed_usd": short_usd(bound)},
+        retry_after=end.timestamp() - now if end is not None and bound <= budget.limit else None,
+        details={
+            "budget": budget.name,
+            "covers": budget.covers,
+            "needed_usd": short_usd(bound),
+            "remaining_usd": format_usd(max(0, left)),
+            "frees_at": None if end is None else end.isoformat(),
+        },
     )
 
 

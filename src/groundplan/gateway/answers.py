@@ -97,6 +97,12 @@ def headers(exchange: Exchange, *, cost: bool) -> bytes:
         lines.append(b"groundplan-site: %b\r\n" % header_value(deployment.site))
     if cost:
         lines.append(b"groundplan-cost-usd: %b\r\n" % format_usd(exchange.cost).encode("ascii"))
+    if exchange.remaining is not None:
+        lines.append(b"groundplan-budget-remaining-usd: %b\r\n" % format_usd(exchange.remaining).encode("ascii"))
+    if exchange.crossed:
+        lines.append(b"groundplan-budget-crossed: %b\r\n" % header_value(",".join(exchange.crossed)))
+    if exchange.use is not None:
+        lines.append(exchange.use.lines)
     if exchange.catalog is not None:
         lines.append(b"groundplan-blueprint: %d\r\n" % exchange.catalog.number)
     return b"".join(lines)

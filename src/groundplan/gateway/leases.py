@@ -22,7 +22,7 @@ Token = tuple[bytes, int]
 Key = tuple[str, str]
 """(budget or quota, period)"""
 
-REQUESTS, TOKENS, CONCURRENT = "requests", "tokens", "concurrent"
+REQUESTS, TOKENS, CONCURRENT, COST = "requests", "tokens", "concurrent", "cost"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +30,9 @@ class Quota:
     """One number of a declared limit, for those whom it covers together: at most `limit` a `period`."""
 
     name: str
-    """TYPE/LIMIT, with /PERSON where each user has one of their own; no budget's name has a slash after its type"""
+    """TYPE/LIMIT, with /ID where each user or key has one of their own; no budget's name has a slash"""
     type: str
-    """requests | tokens | concurrent"""
+    """requests | tokens | concurrent | cost (picodollars)"""
     limit: int
     period: str
     """minute | hour | day | week | month | quarter | year, now for concurrent calls"""
@@ -46,8 +46,8 @@ class Quota:
 
 
 def is_quota(name: str) -> bool:
-    """Whether a slice of this name counts something else than money."""
-    return name.startswith(("requests/", "tokens/", "concurrent/"))
+    """Whether a slice of this name is of a limit, not of a budget."""
+    return name.startswith(("requests/", "tokens/", "concurrent/", "cost/"))
 
 
 class Slices:

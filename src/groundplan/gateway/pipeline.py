@@ -16,7 +16,7 @@ import msgspec
 
 from groundplan.core.errors import Denied, GroundplanError, Invalid, NotFound, Unavailable
 from groundplan.core.ids import new_id
-from groundplan.gateway import admit, answers, cache, settle, trace
+from groundplan.gateway import admit, answers, cache, limits, settle, trace
 from groundplan.gateway.chat import CHAT
 from groundplan.gateway.context import Gateway
 from groundplan.gateway.embeddings import EMBEDDINGS
@@ -189,10 +189,12 @@ async def admit_call(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> 
     plan, ask = exchange.plan, exchange.ask
     if plan is None or ask is None or exchange.key is None:
         raise AssertionError("not checked")
-    day = gateway.clock.now().date()
     exchange.deployments = admit.choose(exchange, plan, ask, policy)
     amount = admit.set_bounds(exchange, plan, ask, exchange.deployments)
-    exchange.charges = admit.covering(exchange, plan, day)
+    admit.check_cost(exchange, plan, amount)
+    if catalog.limits is not None:
+        await limits.admit_call(gateway, exchange, catalog.limits, amount)
+    exchange.charges = admit.covering(exchange, plan, gateway.clock.now().timestamp())
     await reserve(gateway, exchange, 0, amount)
     if gateway.live.policy is not policy:
         identify(exchange, gateway.live.policy, gateway.clock.now().timestamp())

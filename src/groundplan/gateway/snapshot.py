@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import date
 
 from groundplan.blueprint.model import Blueprint, Budget, Deployment, Workload
+from groundplan.gateway.limit_book import LimitBook, book_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,8 @@ class KeyEntry:
     acts_for_others: bool
     revoked: bool
     expires: float | None
+    budget: Budget | None = None
+    """Declared when it was made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,7 @@ class Catalog:
     plans: dict[str, Plan]
     key_budgets: dict[str, tuple[Budget, ...]] = field(default_factory=dict)
     """Budgets that cover single keys, by key id."""
+    limits: LimitBook | None = None
 
 
 def index(blueprint: Blueprint) -> Catalog:
@@ -80,7 +83,9 @@ def index(blueprint: Blueprint) -> Catalog:
         kind, _, name = budget.covers.partition("/")
         if kind == "key":
             by_key[name] = (*by_key.get(name, ()), budget)
-    return Catalog(number=blueprint.number, blueprint=blueprint, plans=plans, key_budgets=by_key)
+    return Catalog(
+        number=blueprint.number, blueprint=blueprint, plans=plans, key_budgets=by_key, limits=book_of(blueprint.limits)
+    )
 
 
 def _plan(workload: Workload, deployments: dict[str, Deployment], budgets: dict[str, Budget]) -> Plan:
@@ -96,21 +101,3 @@ def _plan(workload: Workload, deployments: dict[str, Deployment], budgets: dict[
 
 def _known(names: Iterable[str], deployments: dict[str, Deployment]) -> tuple[Deployment, ...]:
     return tuple(deployments[name] for name in names if name in deployments)
-
-
-def period_key(period: str, day: date) -> str:
-    """The key of the period of `day` (UTC): `2026-11-25`, `2026-11`, `2026` or `total`."""
-    if period == "day":
-        return day.isoformat()
-    if period == "month":
-        return day.isoformat()[:7]
-    return str(day.year) if period == "year" else "total"
-
-
-def period_end(period: str, day: date) -> str:
-    """When the period of `day` ends and its budget is fresh, in words for a hint."""
-    if period == "day":
-        return f"the end of {day.isoformat()} UTC"
-    if period == "month":
-        return f"the end of {day.isoformat()[:7]} UTC"
-    return f"the end of {day.year} UTC" if period == "year" else "no set time: this budget does not renew"

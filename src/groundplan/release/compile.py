@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import date, timedelta
 from decimal import Decimal
+from typing import Any
 
 import msgspec
 
 from groundplan.blueprint import model as bp
 from groundplan.catalog import model as doc
+from groundplan.catalog.wire import DIRECT
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Problem
 from groundplan.economics.price import FREE, price_of
@@ -97,6 +99,7 @@ def compile_draft(
             for item in workspace.budgets.values()
             if not item.covers.startswith("workload/") or item.covers in own
         ],
+        limits=limits(workspace),
         placements=placements,
         caps=caps,
         owners=owners,
@@ -133,11 +136,11 @@ def _deployments(workspace: Workspace, today: date, prices: Prices) -> tuple[lis
         if isinstance(rates, Problem):
             problems.append(rates)
         elif item.site in workspace.sites:
-            found.append(_deployment(item, rates))
+            found.append(_deployment(item, rates, workspace.company))
     return found, problems
 
 
-def _deployment(item: doc.DeploymentDoc, rates: bp.Rates) -> bp.Deployment:
+def _deployment(item: doc.DeploymentDoc, rates: bp.Rates, company: doc.CompanyDoc) -> bp.Deployment:
     return bp.Deployment(
         name=item.name,
         site=item.site,
@@ -155,7 +158,25 @@ def _deployment(item: doc.DeploymentDoc, rates: bp.Rates) -> bp.Deployment:
         connect_ms=item.timeouts.connect,
         first_token_ms=item.timeouts.first_token,
         idle_ms=item.timeouts.idle,
+        weight=item.weight,
+        concurrent=item.limits.concurrent,
+        billing_on_cancel=item.billing_on_cancel,
+        **_reached(item, company),
     )
+
+
+def _reached(item: doc.DeploymentDoc, company: doc.CompanyDoc) -> dict[str, Any]:
+    """TLS, HTTP version and proxy: the deployment's own, else the company's, none to a local service."""
+    tls = item.tls
+    proxy, key = (item.proxy, item.proxy_key) if item.proxy is not None else (company.proxy, company.proxy_key)
+    if proxy == DIRECT or item.url.startswith("local:"):
+        proxy = key = None
+    return {
+        "tls": bp.Tls(ca=tls.ca, cert=tls.cert, key=tls.key, server_name=tls.server_name) if tls is not None else None,
+        "http": item.http,
+        "proxy": proxy,
+        "proxy_key": key,
+    }
 
 
 def _site(item: doc.SiteDoc) -> bp.Site:
@@ -185,7 +206,32 @@ def _reader(workspace: Workspace, reader: str) -> str:
 
 
 def _budget(item: doc.BudgetDoc) -> bp.Budget:
-    return bp.Budget(name=item.name, covers=item.covers, limit=item.limit.amount, period=item.limit.period)
+    return bp.Budget(
+        name=item.name,
+        covers=item.covers,
+        limit=item.limit.amount,
+        period=item.limit.period,
+        starts=item.starts or "",
+        timezone=item.timezone,
+        hard=item.hard,
+    )
+
+
+def limits(workspace: Workspace) -> list[bp.Limit]:
+    """Each number of each declared limit, in the order of names."""
+    found: list[bp.Limit] = []
+    for name, item in sorted(workspace.limits.items()):
+        rates = {"requests": item.requests, "tokens": item.tokens, "cost": item.cost}
+        found += [
+            bp.Limit(name=name, covers=item.covers, type=what, amount=rate.amount, period=rate.period)
+            for what, each in rates.items()
+            for rate in each
+        ]
+        if item.concurrent is not None:
+            found.append(
+                bp.Limit(name=name, covers=item.covers, type="concurrent", amount=item.concurrent, period="now")
+            )
+    return found
 
 
 def _demand(item: doc.WorkloadDoc) -> Demand:
@@ -240,12 +286,38 @@ def _workload(
         max_output_tokens=limits.max_output,
         calls_per_day=_bounded(item, "calls_per_day", caps.calls_per_day if temporary else None),
         people=_bounded(item, "people", caps.people if temporary else None),
+        max_cost_per_call=limits.max_cost_per_call,
         expires=_expires(item, served, caps.days, today),
         expires_declared=limits.expires is not None,
         grace_ms=item.grace_ms,
-        attempts=limits.attempts,
-        deadline_ms=limits.deadline,
+        attempts=item.reliability.attempts or limits.attempts,
+        deadline_ms=item.reliability.deadline or limits.deadline,
+        reliability=_reliability(item, placement),
     )
+
+
+def _reliability(item: doc.WorkloadDoc, placement: bp.Placement) -> bp.Reliability:
+    rule = item.reliability
+    hedge = rule.hedge
+    return bp.Reliability(
+        same=rule.retries.same,
+        backoff_ms=rule.retries.backoff,
+        max_backoff_ms=rule.retries.max_backoff,
+        hedge=None
+        if hedge is None
+        else bp.Hedge(percentile=hedge.percentile, after_ms=hedge.after_ms, at_most=hedge.at_most),
+        balance=rule.balance,
+        peers=_peers(item, placement) if rule.balance != "ordered" else None,
+        on_broken_stream=rule.on_broken_stream,
+        priority=rule.priority,
+    )
+
+
+def _peers(item: doc.WorkloadDoc, placement: bp.Placement) -> int | None:
+    """How many of the placed deployments share the calls: those that are no declared fallbacks."""
+    placed = [name for name in (placement.primary, *placement.fallbacks) if name is not None]
+    later = [name for name in item.fallbacks if name not in item.deployments]
+    return sum(name not in later for name in placed) if later else None
 
 
 def _sorted(owners: Mapping[str, tuple[str, ...]]) -> dict[str, list[str]]:

@@ -39,9 +39,9 @@ def is_shared(budget: bp.Budget) -> bool:
 
 def monthly_limit(budget: bp.Budget) -> int:
     """picodollars that a budget allows in a month of 30 days; one without period counts in full."""
-    if budget.period == "day":
-        return budget.limit * 30
-    return ceil_div(budget.limit, 12) if budget.period == "year" else budget.limit
+    if budget.period in ("day", "week"):
+        return ceil_div(budget.limit * 30, 1 if budget.period == "day" else 7)
+    return ceil_div(budget.limit, {"year": 12, "quarter": 3}.get(budget.period, 1))
 
 
 def workload_digest(blueprint: bp.Blueprint, workload: bp.Workload) -> str:

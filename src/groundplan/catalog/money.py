@@ -1,0 +1,168 @@
+"""What a workspace declares of money and use: prices, budgets and limits. The other kinds are in `model`."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Annotated, Literal, Self
+from zoneinfo import ZoneInfo
+
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
+
+from groundplan.catalog.base import Strict
+from groundplan.catalog.fields import (
+    Count,
+    Date,
+    Limit,
+    Line,
+    MoneyRates,
+    Name,
+    PersonRef,
+    Starts,
+    TokenPrice,
+    Usd,
+    UseRates,
+)
+from groundplan.catalog.units import starts_of
+
+
+def _prices(value: object) -> object:
+    if value == "free":
+        return (Price.model_construct(input=0, output=0),)
+    if isinstance(value, str):
+        raise ValueError("write free, or {input: 0.40 USD/Mtok, output: 1.60 USD/Mtok}")
+    return tuple(value) if isinstance(value, list) else (value,)
+
+
+def _timezone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (ValueError, OSError) as error:
+        raise ValueError("write a time zone like Europe/Oslo") from error
+    return value
+
+
+class ClassPrice(Strict):
+    """What tokens cost in another class of service. What is left out costs as in the price that this belongs to."""
+
+    input: TokenPrice | None = None
+    output: TokenPrice | None = None
+    cache_read: TokenPrice | None = None
+    cache_write: TokenPrice | None = None
+    reasoning: TokenPrice | None = None
+    input_audio: TokenPrice | None = None
+    output_audio: TokenPrice | None = None
+
+
+class LongPrice(ClassPrice):
+    """What tokens cost when the prompt is long."""
+
+    above: Count
+    """Prompt tokens from which on the whole call costs so."""
+
+
+class Price(Strict):
+    """What tokens cost, by class. A class left out costs as its parent."""
+
+    input: TokenPrice
+    output: TokenPrice
+    cache_read: TokenPrice | None = None
+    cache_write: TokenPrice | None = None
+    reasoning: TokenPrice | None = None
+    input_audio: TokenPrice | None = None
+    output_audio: TokenPrice | None = None
+    request: Usd = 0
+    """For each request on top of its tokens."""
+    image: Usd = 0
+    """For each image that is sent in, on top of its tokens."""
+    long: LongPrice | None = None
+    batch: ClassPrice | None = None
+    """In a batch."""
+    priority: ClassPrice | None = None
+    """With service_tier priority, which is refused without it."""
+    since: Date | None = Field(default=None, alias="from")
+    """First day on which this price holds; left out: always."""
+    note: Line | None = None
+    """Where the price is from, such as a contract."""
+
+    @property
+    def free(self) -> bool:
+        """As written by `price: free`."""
+        return not any(
+            (
+                self.input,
+                self.output,
+                self.cache_write,
+                self.reasoning,
+                self.input_audio,
+                self.output_audio,
+                self.request,
+                self.image,
+                self.long,
+                self.priority,
+            )
+        )
+
+
+Prices = Annotated[tuple[Price, ...], BeforeValidator(_prices)]
+
+
+def price_on(prices: tuple[Price, ...], day: date) -> Price | None:
+    """The declared price that holds on `day`: the one that began last, or None where none has begun."""
+    begun = [price for price in prices if price.since is None or price.since <= day]
+    return max(begun, key=lambda price: price.since or date.min, default=None)
+
+
+_NAME = r"[a-z0-9][a-z0-9-]{0,62}"
+
+
+class BudgetDoc(Strict):
+    """A limit of money. A call is charged to every budget that covers it."""
+
+    kind: Literal["budget"] = "budget"
+    name: Name
+    covers: Annotated[str, StringConstraints(pattern=rf"^(company|(team|workload)/{_NAME}|key/[0-9a-f-]{{36}})$")]
+    """company, team/NAME, workload/NAME or key/ID"""
+    limit: Limit
+    hard: bool = True
+    """false: it warns when it is crossed and refuses nothing."""
+    starts: Starts | None = None
+    """When a period begins, where that is not the calendar's: a weekday, a day of the month, or MM-DD for quarters and
+    years (of a fiscal year)."""
+    timezone: Annotated[str, AfterValidator(_timezone)] = "UTC"
+    """Where a period's day begins, such as Europe/Oslo."""
+    owner: PersonRef | None = None
+
+    @model_validator(mode="after")
+    def _starts_fit(self) -> Self:
+        if self.starts is not None:
+            starts_of(self.limit.period, self.starts)
+        return self
+
+
+class LimitDoc(Strict):
+    """The most that somebody or something may use in a time; a call beyond it is refused with when it frees."""
+
+    kind: Literal["limit"] = "limit"
+    name: Name
+    covers: Annotated[
+        str,
+        StringConstraints(
+            pattern=rf"^(company|user|key|(team|workload|deployment)/{_NAME}|key/[0-9a-f-]{{36}}"
+            r"|user/[a-z0-9._%+'@-]{1,254}|model/[A-Za-z0-9][A-Za-z0-9._:/-]{0,127})$"
+        ),
+    ]
+    """company, team/NAME, workload/NAME, key/ID, user/EMAIL, model/NAME, deployment/NAME; or user, key: each of them"""
+    requests: UseRates = ()
+    """600/minute; or a list: [600/minute, 10k/day]"""
+    tokens: UseRates = ()
+    """Prompt and answer together: 200k/minute"""
+    concurrent: Annotated[Count, Field(ge=1)] | None = None
+    """Calls at the same time."""
+    cost: MoneyRates = ()
+    """5 USD/day"""
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if not (self.requests or self.tokens or self.concurrent or self.cost):
+            raise ValueError("write at least one of requests, tokens, concurrent and cost")
+        return self

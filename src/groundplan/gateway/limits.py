@@ -1,0 +1,189 @@
+"""Limits of use: requests, tokens, concurrent calls and cost of whom or what a declared limit covers, in a time.
+
+They are leased like budgets (`leases`, `lease_store`): a call takes from the slices that this worker holds, and waits
+for PostgreSQL only when one is empty. What covers the caller is taken at admission, what covers a deployment or its
+model at each attempt: one that has no room is passed over like one that is down. A call that was never sent uses
+nothing; tokens and cost are taken at their bound and settled at what they were. A blueprint without limits costs one
+look at `Catalog.limits`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from groundplan.blueprint.model import Deployment
+from groundplan.core.errors import Exhausted
+from groundplan.core.money import short_usd
+from groundplan.gateway import admit
+from groundplan.gateway.context import Gateway
+from groundplan.gateway.exchange import Exchange
+from groundplan.gateway.leases import CONCURRENT, COST, REQUESTS, TOKENS, Quota, Token
+from groundplan.gateway.limit_book import LimitBook
+from groundplan.gateway.periods import current, end_text, ends
+from groundplan.ledger.model import Charge, Usage
+
+CALL = -1
+"""Attempt number in the token of what a whole call holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a call or an attempt took."""
+
+    token: Token
+    quotas: tuple[Quota, ...]
+    charges: list[Charge]
+
+
+@dataclass(slots=True)
+class Use:
+    """What a call holds of limits; only of calls under a blueprint that declares any."""
+
+    call: Held | None = None
+    attempts: dict[int, Held] = field(default_factory=dict)
+    tokens: int = 0
+    """Of all attempts so far."""
+    lines: bytes = b""
+    """`x-ratelimit-*` header lines."""
+    no_room: Quota | None = None
+    """For which a deployment was passed over."""
+
+
+async def admit_call(gateway: Gateway, exchange: Exchange, book: LimitBook, amount: int) -> None:
+    """Take what the call needs of every limit that covers its caller. Raises `Exhausted`, taking nothing.
+
+    `amount`: the most that one attempt can cost, in picodollars.
+    """
+    key, workload, policy = exchange.key, exchange.workload, exchange.policy
+    if key is None or workload is None or policy is None:
+        raise AssertionError("not identified")
+    use = exchange.use = Use()
+    quotas = book.of_caller(workload, key.id, exchange.person, policy.people)
+    if not quotas:
+        return
+    tokens = max(_tokens(exchange, deployment) for deployment in exchange.deployments)
+    held, short = await _take(gateway, exchange, quotas, CALL, tokens, amount)
+    if short is not None:
+        raise refusal(gateway, short)
+    use.call = held
+    use.lines = _lines(gateway, held)
+
+
+async def admit_attempt(gateway: Gateway, exchange: Exchange, deployment: Deployment, attempt: int) -> bool:
+    """Take what an attempt needs of every limit that covers its deployment; whether there was room."""
+    use, catalog = exchange.use, exchange.catalog
+    if use is None or catalog is None or catalog.limits is None:
+        return True
+    quotas = catalog.limits.of_deployment(deployment)
+    if not quotas:
+        return True
+    tokens, amount = _tokens(exchange, deployment), exchange.bounds[deployment.name]
+    held, short = await _take(gateway, exchange, quotas, attempt, tokens, amount)
+    if short is not None:
+        use.no_room = short
+        return False
+    use.attempts[attempt] = held
+    return True
+
+
+async def _take(
+    gateway: Gateway, exchange: Exchange, quotas: tuple[Quota, ...], number: int, tokens: int, amount: int
+) -> tuple[Held, Quota | None]:
+    now = gateway.clock.now().timestamp()
+    needs = {REQUESTS: 1, CONCURRENT: 1, TOKENS: tokens, COST: amount}
+    charges = [Charge(q.name, current(q.period, "", "UTC", now), needs[q.type]) for q in quotas]
+    token = (exchange.call.bytes, number)
+    held = Held(token, quotas, charges)
+    if gateway.counters.reserve(token, charges) is None:
+        return held, None
+    declared = {quota.name: quota for quota in quotas}
+    blueprint = exchange.catalog.number if exchange.catalog else 0
+    short = await gateway.leases.acquire(token, charges, declared, blueprint)
+    return held, None if short is None else declared[short]
+
+
+def _tokens(exchange: Exchange, deployment: Deployment) -> int:
+    ask, workload = exchange.ask, exchange.workload
+    if ask is None or workload is None:
+        raise AssertionError("not checked")
+    added = admit.added_bytes(exchange, workload)
+    cap = admit.output_cap(exchange, deployment)
+    usage, _ = exchange.interface.estimate(ask, deployment, added, 0, cap)
+    return usage.input + usage.output
+
+
+def check_room(gateway: Gateway, exchange: Exchange) -> None:
+    """No deployment could answer: raise `Exhausted` where one was passed over for a limit."""
+    if exchange.use is not None and exchange.use.no_room is not None:
+        raise refusal(gateway, exchange.use.no_room)
+
+
+def end_attempt(gateway: Gateway, use: Use, attempt: int, usage: Usage, cost: int) -> None:
+    """An attempt used so much (`cost` in picodollars); what else it held is free again."""
+    use.tokens += usage.input + usage.output
+    held = use.attempts.pop(attempt, None)
+    if held is not None:
+        _settle(gateway, held, 1, usage.input + usage.output, cost)
+
+
+def end_call(gateway: Gateway, use: Use, *, sent: bool, cost: int) -> None:
+    """The call is over; one that was never sent used nothing."""
+    held, use.call = use.call, None
+    if held is not None:
+        _settle(gateway, held, 1 if sent else 0, use.tokens, cost)
+    while use.attempts:
+        _settle(gateway, use.attempts.popitem()[1], 0, 0, 0)
+
+
+def _settle(gateway: Gateway, held: Held, requests: int, tokens: int, cost: int) -> None:
+    used = {REQUESTS: requests, CONCURRENT: 0, TOKENS: tokens, COST: cost}
+    gateway.counters.settle_each(held.token, [used[quota.type] for quota in held.quotas])
+
+
+def refusal(gateway: Gateway, quota: Quota) -> Exhausted:
+    """429 with what is used up, and when it frees."""
+    now = gateway.clock.now().timestamp()
+    span = current(quota.period, "", "UTC", now)
+    end = ends(span)
+    most = short_usd(quota.limit) if quota.type == COST else f"{quota.limit} {_WORDS[quota.type]}"
+    per = "at the same time" if quota.type == CONCURRENT else f"a {quota.period}"
+    return Exhausted(
+        f"the limit {quota.declared} ({most} {per} for {quota.covers}) has no room for this call",
+        code="rate_limit_exceeded",
+        hint=f"It is free again at {end_text(span)}."
+        if end is not None
+        else "Wait for another call to end, or send fewer at the same time.",
+        retry_after=1.0 if end is None else max(1.0, end.timestamp() - now),
+        details={
+            "limit": quota.declared,
+            "covers": quota.covers,
+            "counts": quota.type,
+            "most": short_usd(quota.limit) if quota.type == COST else quota.limit,
+            "per": quota.period,
+            "frees_at": None if end is None else end.isoformat(),
+        },
+    )
+
+
+_WORDS = {REQUESTS: "requests", TOKENS: "tokens", CONCURRENT: "calls"}
+
+
+def _lines(gateway: Gateway, held: Held) -> bytes:
+    """`x-ratelimit-*` lines of the limit with the least left, for requests and for tokens, as OpenAI has them."""
+    lines = b""
+    now = gateway.clock.now().timestamp()
+    for what in (REQUESTS, TOKENS):
+        found = [
+            (gateway.leases.remaining(quota, charge.period), quota, charge.period)
+            for quota, charge in zip(held.quotas, held.charges, strict=True)
+            if quota.type == what
+        ]
+        if found:
+            left, quota, span = min(found, key=lambda item: item[0])
+            end = ends(span)
+            reset = 0 if end is None else max(0, int(end.timestamp() - now))
+            lines += (
+                f"x-ratelimit-limit-{what}: {quota.limit}\r\nx-ratelimit-remaining-{what}: {left}\r\n"
+                f"x-ratelimit-reset-{what}: {reset}s\r\n"
+            ).encode("ascii")
+    return lines

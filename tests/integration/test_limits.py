@@ -1,0 +1,170 @@
+"""Limits on real workers over one PostgreSQL: exact across workers, given back, told to callers."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psycopg
+import pytest
+from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
+
+from groundplan.blueprint.model import Blueprint, Budget, Limit
+from groundplan.core.money import PICO
+from groundplan.gateway.shipper import Shipper
+from groundplan.testing.database import Database
+from groundplan.testing.scripted import Script
+
+
+def limit(name: str, covers: str, kind: str, amount: int, period: str = "day") -> Limit:
+    return Limit(name=name, covers=covers, type=kind, amount=amount, period=period)
+
+
+def limited(number: int, ports: list[int], *limits: Limit, **more: Any) -> Blueprint:
+    places = [deployment(name, port) for name, port in zip(("one", "two"), ports, strict=False)]
+    made = blueprint(number, places, [workload("assistant", [p.name for p in places], **more)])
+    return msgspec.structs.replace(made, limits=list(limits))
+
+
+async def started(stack: Stack, made: Blueprint, workers: int = 1) -> None:
+    stack.apply(made)
+    stack.start(workers)
+    await stack.ready(made.number)
+
+
+async def test_requests_are_counted_exactly_by_two_workers(database: Database, tmp_path: Path) -> None:
+    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+        model.script = Script(tokens=1)
+        await started(stack, limited(1, [port], limit("daily", "workload/assistant", "requests", 40)), 2)
+        key = stack.key()
+        replies = await asyncio.gather(*(stack.chat(key) for _ in range(60)))
+        assert sorted(reply.status for reply in replies) == [200] * 40 + [429] * 20
+        assert model.counted == 40
+        refused = next(reply for reply in replies if reply.status == 429)
+        error = refused.json["error"]
+        assert (error["code"], error["type"], error["limit"]) == ("rate_limit_exceeded", "rate_limit_error", "daily")
+        assert error["frees_at"] and error["hint"] and int(refused.headers["retry-after"]) >= 1
+        began = time.monotonic()
+        assert {(await stack.chat(key)).status for _ in range(20)} == {429}
+        assert time.monotonic() - began < 2  # nobody waits for what is known to be empty
+
+
+async def test_tokens_are_taken_at_their_bound_and_settled_at_what_they_were(
+    database: Database, tmp_path: Path
+) -> None:
+    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+        model.script = Script(tokens=5)
+        await started(stack, limited(1, [port], limit("daily", "user", "tokens", 1000)))
+        key, application = stack.key(person=stack.person("ana@acme.example")), stack.key()
+        replies = [await stack.chat(key) for _ in range(6)]
+        assert {reply.status for reply in replies} == {200}
+        left = [int(reply.headers["x-ratelimit-remaining-tokens"]) for reply in replies]
+        assert left[0] > left[-1] > 0 and replies[0].headers["x-ratelimit-limit-tokens"] == "1000"
+        assert (await stack.chat(key, "x" * 2000)).status == 429
+        assert "x-ratelimit-limit-tokens" not in (await stack.chat(application)).headers  # it has no user
+
+
+async def test_concurrent_calls_come_back_when_they_end_and_when_a_worker_dies(
+    database: Database, tmp_path: Path
+) -> None:
+    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+        model.script = Script(tokens=1, latency_ms=700)
+        await started(stack, limited(1, [port], limit("slots", "key", "concurrent", 3, "now")), 2)
+        key = stack.key()
+        replies = await asyncio.gather(*(stack.chat(key) for _ in range(8)))
+        assert sorted(reply.status for reply in replies) == [200] * 3 + [429] * 5
+        assert (await stack.chat(key)).status == 200
+        running = [asyncio.create_task(stack.chat(key)) for _ in range(3)]
+        await asyncio.sleep(0.4)
+        for worker in stack.workers:
+            worker.send_signal(signal.SIGKILL)
+            worker.wait()
+        await asyncio.gather(*running, return_exceptions=True)
+        stack.workers.clear()
+        held = "SELECT coalesce(sum(granted), 0)::int FROM limit_span WHERE span = 'now'"
+        assert stack.sql(held) == [(3,)]
+        with psycopg.connect(database.urls["shipper"], autocommit=True) as conn:
+            shipper = Shipper(stack.home)
+            for _ in range(4):
+                shipper.step(conn)
+        assert stack.sql(held) == [(0,)]
+
+
+async def test_a_deployment_without_room_is_passed_over(database: Database, tmp_path: Path) -> None:
+    async with (
+        scripted("one") as (one, first),
+        scripted("two") as (two, second),
+        installation(database, tmp_path) as stack,
+    ):
+        one.script = two.script = Script(tokens=1)
+        made = limited(
+            1,
+            [first, second],
+            limit("small", "deployment/one", "requests", 2),
+            limit("other", "model/scripted/two", "cost", PICO // 1000),
+        )
+        await started(stack, made)
+        key = stack.key()
+        replies = [await stack.chat(key) for _ in range(4)]
+        assert [reply.headers.get("groundplan-deployment") for reply in replies] == ["one", "one", "two", "two"]
+        refused = await stack.chat(key, max_tokens=500)
+        assert (refused.status, refused.code) == (429, "rate_limit_exceeded")
+        assert refused.json["error"]["limit"] in ("small", "other")
+        assert (one.counted, two.counted) == (2, 2)
+
+
+async def test_a_call_that_is_refused_elsewhere_uses_nothing(database: Database, tmp_path: Path) -> None:
+    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+        model.script = Script(tokens=1)
+        made = limited(1, [port], limit("daily", "company", "requests", 3))
+        made = msgspec.structs.replace(
+            made, budgets=[Budget(name="all", covers="company", limit=PICO // 1000, period="total")]
+        )
+        await started(stack, made)
+        key = stack.key()
+        assert [(await stack.chat(key, max_tokens=500)).code for _ in range(5)] == ["budget_exhausted"] * 5
+        assert [(await stack.chat(key, max_tokens=2)).status for _ in range(4)] == [200, 200, 200, 429]
+
+
+@pytest.mark.parametrize("period", ["minute", "month"])
+async def test_the_headers_are_openais(database: Database, tmp_path: Path, period: str) -> None:
+    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+        model.script = Script(tokens=1)
+        await started(stack, limited(1, [port], limit("rpm", "team/none", "requests", 1), limit(
+            "all", "company", "requests", 100, period)))  # fmt: skip
+        reply = await stack.chat(stack.key())
+        assert reply.headers["x-ratelimit-limit-requests"] == "100"
+        assert reply.headers["x-ratelimit-remaining-requests"] == "99"
+        assert reply.headers["x-ratelimit-reset-requests"].endswith("s")
+        assert reply.headers["groundplan-budget-remaining-usd"].startswith("999.99")
+
+
+async def test_a_cap_for_one_call_by_workload_and_by_caller(database: Database, tmp_path: Path) -> None:
+    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+        model.script = Script(tokens=1)
+        await started(stack, limited(1, [port], max_cost_per_call=PICO // 1000))  # a thousandth of a dollar: 100 tokens
+        key = stack.key()
+        assert (await stack.chat(key, max_tokens=100)).status == 200
+        refused = await stack.chat(key, max_tokens=101)
+        assert (refused.status, refused.code) == (403, "cost_per_call")
+        own = {"groundplan_max_cost_usd": "0.0001"}
+        assert (await stack.chat(key, max_tokens=20, headers=own)).code == "cost_per_call"
+        assert (await stack.chat(key, max_tokens=10, headers=own)).status == 200
+        assert (await stack.chat(key, headers={"groundplan_max_cost_usd": "much"})).code == "cost_header"
+
+
+async def test_a_soft_budget_warns_and_refuses_nothing(database: Database, tmp_path: Path) -> None:
+    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+        model.script = Script(tokens=10)
+        soft = Budget(name="soft", covers="company", limit=PICO // 5000, period="month", hard=False)
+        made = limited(1, [port], budgets=["all", "soft"])
+        await started(stack, msgspec.structs.replace(made, budgets=[*made.budgets, soft]))
+        key = stack.key()
+        replies = [await stack.chat(key, max_tokens=10) for _ in range(5)]
+        assert {reply.status for reply in replies} == {200}
+        assert "groundplan-budget-crossed" not in replies[0].headers
+        assert replies[-1].headers["groundplan-budget-crossed"] == "soft"

@@ -1,0 +1,71 @@
+"""Calendar periods: keys, ends, fiscal years, weeks and time zones with their summer time."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from groundplan.gateway import periods
+
+AT = datetime(2026, 11, 25, 14, 33, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("spec", "key"),
+    [
+        (("minute", "", "UTC"), "2026-11-25T14:33"),
+        (("hour", "", "UTC"), "2026-11-25T14"),
+        (("day", "", "UTC"), "2026-11-25"),
+        (("month", "", "UTC"), "2026-11"),
+        (("year", "", "UTC"), "2026"),
+        (("total", "", "UTC"), "total"),
+        (("now", "", "UTC"), "now"),
+        (("week", "", "UTC"), "2026-11-23..2026-11-30"),
+        (("week", "sunday", "UTC"), "2026-11-22..2026-11-29"),
+        (("month", "26", "UTC"), "2026-10-26..2026-11-26"),
+        (("month", "25", "UTC"), "2026-11-25..2026-12-25"),
+        (("quarter", "", "UTC"), "2026-10-01..2027-01-01"),
+        (("quarter", "02-01", "UTC"), "2026-11-01..2027-02-01"),
+        (("year", "04-01", "UTC"), "2026-04-01..2027-04-01"),
+        (("year", "12-01", "UTC"), "2025-12-01..2026-12-01"),
+        (("day", "", "Europe/Oslo"), "2026-11-24T23:00..2026-11-25T23:00"),
+        (("month", "", "America/New_York"), "2026-11-01T04:00..2026-12-01T05:00"),
+    ],
+)
+def test_a_moment_is_in_its_period(spec: tuple[str, str, str], key: str) -> None:
+    assert periods.key_at(*spec, AT) == key
+    assert periods.current(*spec, AT.timestamp()) == key
+
+
+@given(
+    at=st.integers(1_577_836_800, 2_208_988_800).map(lambda second: datetime.fromtimestamp(second, UTC)),
+    spec=st.sampled_from(
+        [
+            ("minute", "", "UTC"), ("hour", "", "UTC"), ("day", "", "Europe/Oslo"), ("week", "friday", "Asia/Kolkata"),
+            ("month", "28", "America/New_York"), ("quarter", "01-15", "UTC"), ("year", "04-06", "Europe/London"),
+            ("month", "", "UTC"), ("year", "", "UTC"), ("day", "", "UTC"),
+        ]
+    ),
+)  # fmt: skip
+def test_periods_follow_each_other_without_gap(at: datetime, spec: tuple[str, str, str]) -> None:
+    key = periods.key_at(*spec, at)
+    begin, end = periods.begins(key), periods.ends(key)
+    assert begin is not None and end is not None and begin <= at < end
+    following = periods.key_at(*spec, end)
+    assert periods.begins(following) == end
+    assert periods.current(*spec, at.timestamp()) == key
+    assert periods.current(*spec, end.timestamp()) == following
+    assert periods.current(*spec, at.timestamp()) == key  # also back again
+    text = "%Y-%m-%dT%H:%M"
+    assert not periods.has_ended(key, (end - timedelta(minutes=1)).strftime(text))
+    assert periods.has_ended(key, end.strftime(text))
+
+
+def test_what_does_not_end_says_so() -> None:
+    assert periods.ends("total") is None and periods.begins("now") is None
+    assert "does not renew" in periods.end_text("total")
+    assert periods.end_text("2026-11-25T14:33") == "2026-11-25 14:34 UTC"
+    assert periods.end_text("2026-11") == "2026-12-01 UTC"
