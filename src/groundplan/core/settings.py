@@ -40,6 +40,16 @@ class Settings:
     GROUNDPLAN_OTLP_URL."""
     otlp_headers: str | None = None
     """Secret reference of header lines (`name: value`) for it. GROUNDPLAN_OTLP_HEADERS."""
+    host: str = "127.0.0.1"
+    """Address that the gateway listens on; others than this machine's own need TLS. GROUNDPLAN_HOST."""
+    tls_cert: Path | None = None
+    """Certificate chain of the gateway, PEM; looked at again when it changes. GROUNDPLAN_TLS_CERT."""
+    tls_key: Path | None = None
+    """Its private key. GROUNDPLAN_TLS_KEY."""
+    tls_client_ca: Path | None = None
+    """Callers must show a certificate that chains to one of these. GROUNDPLAN_TLS_CLIENT_CA."""
+    drain_seconds: float = 15.0
+    """How long running answers may go on after a stop or a reload. GROUNDPLAN_DRAIN_SECONDS."""
 
 
 def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
@@ -57,7 +67,28 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         metrics_token=env.get("GROUNDPLAN_METRICS_TOKEN") or None,
         otlp_url=env.get("GROUNDPLAN_OTLP_URL") or None,
         otlp_headers=env.get("GROUNDPLAN_OTLP_HEADERS") or None,
+        host=env.get("GROUNDPLAN_HOST") or "127.0.0.1",
+        tls_cert=_path(env, "GROUNDPLAN_TLS_CERT"),
+        tls_key=_path(env, "GROUNDPLAN_TLS_KEY"),
+        tls_client_ca=_path(env, "GROUNDPLAN_TLS_CLIENT_CA"),
+        drain_seconds=_seconds(env, "GROUNDPLAN_DRAIN_SECONDS", 15.0),
     )
+
+
+def _path(env: Mapping[str, str], name: str) -> Path | None:
+    value = env.get(name)
+    return Path(value).absolute() if value else None
+
+
+def _seconds(env: Mapping[str, str], name: str, default: float) -> float:
+    value = env.get(name) or str(default)
+    try:
+        found = float(value)
+    except ValueError:
+        found = -1.0
+    if not 0 <= found <= 86_400:
+        raise Invalid(f"{name} is not a time in seconds", code="setting_invalid", hint="Write 0 to 86400, such as 600.")
+    return found
 
 
 def child_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:

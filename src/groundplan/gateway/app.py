@@ -1,8 +1,9 @@
 """One gateway worker: `python -m groundplan.gateway.app --home HOME --fd N --slot I`.
 
 The composition root of the request path. It serves on the listening socket that it inherits, writes its own journal
-epoch, and ends itself when its journal fails or its epoch is fenced: the supervisor starts another. Restarts are not
-its business.
+epoch, and ends itself when its journal fails or its epoch is fenced: the supervisor starts another. Asked to stop, it
+accepts no more, lets running answers end, and ends the streams that are left with an error event. Restarts are not its
+business.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import asyncio
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -30,6 +32,7 @@ from groundplan.core.settings import load_settings
 from groundplan.gateway.answers import of_refusal
 from groundplan.gateway.context import Gateway
 from groundplan.gateway.facts_api import FactsApi
+from groundplan.gateway.front import Front, Sockets, serving_file, tell_serving
 from groundplan.gateway.idempotency import Answers
 from groundplan.gateway.journal import Journal
 from groundplan.gateway.lease_store import LeaseClient
@@ -41,9 +44,11 @@ from groundplan.gateway.scrape import Scrapes
 from groundplan.gateway.server import Server
 from groundplan.gateway.sharing import AnswerDesk
 from groundplan.gateway.targets import Targets
+from groundplan.gateway.tls import ServerFiles
 
-DRAIN_SECONDS = 15.0
 SEGMENT_BYTES = 16 << 20
+LAST_SECONDS = 2.0
+"""Of the time for draining, what is left for streams to be ended in."""
 JOURNAL_FAILED = 74
 """Exit code (EX_IOERR): restart with a new epoch."""
 FENCED = 75
@@ -52,7 +57,12 @@ _log = logging.getLogger(__name__)
 
 
 async def serve(
-    home: Home, listening: socket.socket, slot: int, segment_bytes: int = SEGMENT_BYTES, clock: Clock | None = None
+    home: Home,
+    sockets: Sockets,
+    slot: int,
+    drain_seconds: float = 15.0,
+    segment_bytes: int = SEGMENT_BYTES,
+    clock: Clock | None = None,
 ) -> int:
     """Serve until a signal, a failed journal or a fence; returns the exit code. `clock` is the machine's by default."""
     loop = asyncio.get_running_loop()
@@ -86,19 +96,21 @@ async def serve(
     await leases.start()
     facts = FactsApi(gateway, url)
     server = Server(Pipeline(gateway, facts).handle, of_refusal, loop)
-    listener = await loop.create_server(server.protocol, sock=listening)
+    front = Front(server, sockets)
+    await front.open()
+    loop.add_signal_handler(signal.SIGHUP, front.look)
+    watching = loop.create_task(front.watch())
     _log.info("worker %d started: epoch %s, pid %d", slot, epoch, os.getpid())
     gc.collect()
     gc.freeze()
-    code = await _watch(gateway, live, following, stop)
+    code = await _watch(gateway, live, home, following, stop)
     gateway.ready = live.ready = False
-    listener.close()
-    end = loop.time() + DRAIN_SECONDS
-    await server.drain(DRAIN_SECONDS)
-    while gateway.running and loop.time() < end:  # noqa: ASYNC110 -- keyed calls outlive their connection; it has an end
-        await asyncio.sleep(0.02)
-    following.cancel()
-    await asyncio.wait([following])
+    front.close()
+    serving_file(home, os.getpid()).unlink(missing_ok=True)
+    await _drain(gateway, server, drain_seconds)
+    for task in (watching, following):
+        task.cancel()
+    await asyncio.wait([watching, following])
     await desk.close()
     await scrapes.close()
     await facts.close()
@@ -111,7 +123,19 @@ async def serve(
     return code
 
 
-async def _watch(gateway: Gateway, live: LiveView, following: asyncio.Task[None], stop: asyncio.Event) -> int:
+async def _drain(gateway: Gateway, server: Server, seconds: float) -> None:
+    """Let running answers end; then end those that do not, while there is still time to tell their clients."""
+    end = gateway.loop.time() + seconds
+    await server.quiesce(max(0.0, seconds - LAST_SECONDS))
+    gateway.targets.stop("this gateway is being stopped")
+    await server.drain(min(seconds, LAST_SECONDS))
+    while gateway.running and gateway.loop.time() < end:  # noqa: ASYNC110 -- keyed calls outlive their connection
+        await asyncio.sleep(0.02)
+
+
+async def _watch(
+    gateway: Gateway, live: LiveView, home: Home, following: asyncio.Task[None], stop: asyncio.Event
+) -> int:
     """Keep `ready` true to the facts until it is time to end."""
     while not stop.is_set():
         if live.fenced.is_set():
@@ -122,11 +146,29 @@ async def _watch(gateway: Gateway, live: LiveView, following: asyncio.Task[None]
             _log.error("live policy is followed no more", exc_info=following.exception())
             return BROKEN
         live.read_kill_file()
-        gateway.ready = live.ready = live.loaded.is_set()
+        ready = live.loaded.is_set()
+        if ready and not gateway.ready:
+            tell_serving(home)
+        gateway.ready = live.ready = ready
         with suppress(TimeoutError):
             async with asyncio.timeout(0.05):
                 await stop.wait()
     return 0
+
+
+def _allow_files() -> None:
+    """As many open connections as this user may have: one stream takes two."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _sockets(arguments: argparse.Namespace) -> Sockets:
+    files = None
+    if arguments.tls_cert is not None:
+        files = ServerFiles(arguments.tls_cert, arguments.tls_key or arguments.tls_cert, arguments.tls_client_ca)
+    local = socket.socket(fileno=arguments.local_fd) if arguments.local_fd is not None else None
+    return Sockets(socket.socket(fileno=arguments.fd), files, local)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -134,15 +176,21 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--home", required=True)
     parser.add_argument("--fd", type=int, required=True, help="the inherited listening socket")
     parser.add_argument("--slot", type=int, default=0)
+    parser.add_argument("--local-fd", type=int, help="an inherited socket of this machine, served in the clear")
+    parser.add_argument("--tls-cert", type=Path, help="certificate chain that --fd shows")
+    parser.add_argument("--tls-key", type=Path)
+    parser.add_argument("--tls-client-ca", type=Path, help="whose certificates callers at --fd must show")
+    parser.add_argument("--drain", type=float, default=15.0, help="seconds for running answers after a stop")
     parser.add_argument(
         "--segment-bytes", type=int, default=SEGMENT_BYTES, help="size of a journal segment; two are always there"
     )
     arguments = parser.parse_args(argv)
     logs.configure(f"gateway-{arguments.slot}")
     try:
-        listening = socket.socket(fileno=arguments.fd)
+        _allow_files()
         home = Home(Path(arguments.home).absolute())
-        return uvloop.run(serve(home, listening, arguments.slot, arguments.segment_bytes))
+        sockets, size = _sockets(arguments), arguments.segment_bytes
+        return uvloop.run(serve(home, sockets, arguments.slot, arguments.drain, size))
     except GroundplanError as error:
         print(error, file=sys.stderr)
         return error.exit_code

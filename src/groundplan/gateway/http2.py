@@ -203,6 +203,10 @@ class Http2Pool:
     def retire(self) -> None:
         """Another pool takes over; connections end by themselves once they are idle."""
 
+    def break_off(self, why: str) -> None:  # noqa: ARG002 -- the library words it
+        """Whoever waits for an answer is told that it was cut."""
+        self.end(self.client.close())
+
     def close(self) -> None:
         self.end(self.client.close())
 

@@ -90,6 +90,11 @@ class Pools:
         name = wire.tls.server_name if wire.tls is not None else None
         return UpstreamPool(wire.url, self._loop, self._context(wire), server_name=name, proxy=_proxy(wire))
 
+    def break_off(self, why: str) -> None:
+        """Every answer that is waited for is cut."""
+        for pool in (*self._plain.values(), *(made for _, made in self._made.values())):
+            pool.break_off(why)
+
     def close(self) -> None:
         for pool in self._plain.values():
             pool.close()

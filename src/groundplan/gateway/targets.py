@@ -45,9 +45,12 @@ class Targets:
         self._loop = loop
         self._pools = Pools(loop)
         self._targets: dict[str, Target] = {}
+        self._stopped = ""
 
     def of(self, deployment: Deployment) -> Target:
         """The target of a deployment. Raises `UpstreamFailure` (`sent` False) when it is nowhere, or has no secret."""
+        if self._stopped:
+            raise UpstreamFailure("refused", self._stopped, sent=False)
         target = self._targets.get(deployment.name)
         if target is not None and target.until > self._loop.time() and target.deployment is deployment:
             return target
@@ -89,6 +92,11 @@ class Targets:
             raise UpstreamFailure("refused", "the secret is not fit for a header", sent=False)
         line = b"authorization: Bearer %b\r\n" % secret.encode("ascii") if secret else b""
         return Target(pool, pool.host_header, line, self._loop.time() + FRESH_SECONDS, deployment)
+
+    def stop(self, why: str) -> None:
+        """The end of this worker: answers that are waited for end here, and no deployment is reached any more."""
+        self._stopped = why
+        self._pools.break_off(why)
 
     def close(self) -> None:
         self._pools.close()

@@ -68,6 +68,7 @@ class Pool(Protocol):
     async def connect(self, seconds: float) -> UpstreamConnection: ...
     def drop_idle(self) -> None: ...
     def retire(self) -> None: ...
+    def break_off(self, why: str) -> None: ...
     def close(self) -> None: ...
 
 
@@ -283,6 +284,13 @@ class Http1Connection(asyncio.Protocol):
         if self.transport is not None and not self.lost:
             self.transport.abort()
 
+    def break_off(self, why: str) -> None:
+        """End the answer here, as if the upstream had cut it."""
+        if self.busy and not self._complete:
+            self._fail("cut", why)
+            self._wake()
+            self.abort()
+
     def take(self) -> None:
         self.busy = True
 
@@ -378,6 +386,11 @@ class UpstreamPool:
         """Another pool takes over: what is in use ends in its own time, and nothing is kept."""
         self._retired = True
         self.drop_idle()
+
+    def break_off(self, why: str) -> None:
+        """Whoever waits for an answer is told that it was cut."""
+        for connection in list(self._all):
+            connection.break_off(why)
 
     def drop_idle(self) -> None:
         """One pooled connection was found dead, so the others may be: the next attempt makes a new one."""

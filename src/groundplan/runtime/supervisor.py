@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,7 +23,7 @@ from typing import Final, Self
 from groundplan.core.errors import Conflict, GroundplanError, Unavailable
 from groundplan.core.home import Home, write_atomically
 from groundplan.core.settings import child_environment
-from groundplan.runtime.child import Account, spawn, stop, tail
+from groundplan.runtime.child import Account, kill_session, spawn, stop, tail
 from groundplan.runtime.owner import own_home
 
 POLL_SECONDS: Final = 0.1
@@ -55,6 +56,10 @@ class Process:
     cwd: Path | None = None
     whole_env: Mapping[str, str] | None = None
     """The complete environment instead of ours plus `env`."""
+    fit: Callable[[int], bool] | None = None
+    """Whether the process with this pid has taken up its work; asked when it is to replace another."""
+    front: bool = False
+    """Stopped before all that are not, and together with its like: what it rests on outlives it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +108,9 @@ class Supervisor:
         self.home = home
         self._notice = notice or (lambda _: None)
         self._children: dict[str, _Child] = {}
+        self._coming: dict[str, _Child] = {}
+        self._leaving: list[tuple[subprocess.Popen[bytes], float]] = []
+        self._reload = threading.Event()
         self._lock: int | None = None
         self._stopping = threading.Event()
         self._after = ExitStack()
@@ -165,6 +173,50 @@ class Supervisor:
                 self._notice(self._obituary(child))
             if child.due is not None and now >= child.due:
                 self._restart(child)
+        for name, successor in list(self._coming.items()):
+            self._take_over(name, successor, now)
+        self._leaving = [(popen, until) for popen, until in self._leaving if not _gone(popen, until, now)]
+
+    def replace(self, process: Process) -> None:
+        """Start a successor beside the process of the same name. Once it is fit, it takes the place of the other, which
+        is asked to stop and has its grace for it; a successor that dies or never gets fit changes nothing.
+
+        `replacing` tells when it is over; `check` carries it on. Raises what starting a process may raise.
+        """
+        if process.name in self._coming or process.name not in self._children:
+            raise Conflict(f"{process.name} cannot be replaced now", code="process_running", hint="Try again later.")
+        successor = _Child(process)
+        self._spawn(successor)
+        self._coming[process.name] = successor
+
+    @property
+    def replacing(self) -> frozenset[str]:
+        """Names of the processes whose successors are not fit yet."""
+        return frozenset(self._coming)
+
+    def _take_over(self, name: str, successor: _Child, now: float) -> None:
+        process, popen = successor.process, successor.popen
+        if successor.exited(now) or popen is None:
+            del self._coming[name]
+            self._notice(f"the successor of {name} ended before it was ready; see {self.log(name)}")
+        elif process.fit is None or process.fit(popen.pid):
+            del self._coming[name]
+            before = self._children[name]
+            self._children[name] = successor
+            if before.popen is not None and before.popen.poll() is None:
+                before.popen.send_signal(before.process.stop_signal)
+                self._leaving.append((before.popen, now + before.process.grace))
+        elif now > successor.started + process.ready_seconds:
+            del self._coming[name]
+            self._notice(f"the successor of {name} was not ready within {process.ready_seconds:.0f} s; it is stopped")
+            stop(popen, first=process.stop_signal, grace=1.0)
+
+    def restart(self, name: str) -> None:
+        """Ask a process to stop, so that `check` starts it again; its listening socket keeps who calls meanwhile."""
+        child = self._children.get(name)
+        if child is not None and child.popen is not None and child.popen.poll() is None:
+            child.started = min(child.started, time.monotonic() - STEADY_SECONDS)
+            child.popen.send_signal(child.process.stop_signal)
 
     def run(self, tick: Callable[[], None] | None = None) -> None:
         """Watch until `request_stop`, SIGINT or SIGTERM; `tick` is called every 0.1 s."""
@@ -179,6 +231,12 @@ class Supervisor:
         """Make `run` return; for any thread and for signal handlers."""
         self._stopping.set()
 
+    def reload_wanted(self) -> bool:
+        """Whether a reload was asked for since this was asked last."""
+        wanted = self._reload.is_set()
+        self._reload.clear()
+        return wanted
+
     @property
     def stopping(self) -> bool:
         """Whether a stop was asked for; long steps before `run` look at it."""
@@ -186,12 +244,19 @@ class Supervisor:
 
     @contextmanager
     def signals(self) -> Iterator[None]:
-        """SIGINT and SIGTERM ask for a stop inside; a second one changes nothing. May be nested."""
+        """SIGINT and SIGTERM ask for a stop inside, SIGUSR1 for a reload, and so does SIGHUP where no terminal is there
+        to hang up; a second one changes nothing. May be nested."""
 
-        def handle(_number: int, _frame: FrameType | None) -> None:
-            self.request_stop()
+        def handle(number: int, _frame: FrameType | None) -> None:
+            if number in (signal.SIGHUP, signal.SIGUSR1):
+                self._reload.set()
+            else:
+                self.request_stop()
 
-        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]
+        if not sys.stdin or not sys.stdin.isatty():
+            numbers.append(signal.SIGHUP)
+        before = {number: signal.signal(number, handle) for number in numbers}
         try:
             yield
         finally:
@@ -201,8 +266,22 @@ class Supervisor:
     def close(self) -> None:
         """Stop everything in reverse order and let go of HOME."""
         (self.home.run / "up.json").unlink(missing_ok=True)
-        for name in reversed(list(self._children)):
+        now = time.monotonic()
+        for successor in self._coming.values():
+            if successor.popen is not None:
+                self._leaving.append((successor.popen, now + 1.0))
+        self._coming.clear()
+        fronts = [name for name, child in self._children.items() if child.process.front]
+        asked = [popen for popen, _ in self._leaving]
+        asked += [popen for name in fronts if (popen := self._children[name].popen) is not None]
+        for popen in asked:
+            if popen.poll() is None:
+                popen.send_signal(signal.SIGTERM)
+        for name in (*fronts, *reversed([name for name in self._children if name not in fronts])):
             self.stop(name)
+        for popen, until in self._leaving:
+            stop(popen, grace=max(0.0, until - time.monotonic()))
+        self._leaving.clear()
         self._after.close()
         if self._lock is not None:
             os.close(self._lock)
@@ -277,3 +356,12 @@ class Supervisor:
             code="process_failed",
             hint=f"See {self.log(name)}.",
         )
+
+
+def _gone(popen: subprocess.Popen[bytes], until: float, now: float) -> bool:
+    """Whether a process that was asked to stop is gone; past `until` it is killed."""
+    if popen.poll() is not None:
+        return True
+    if now > until:
+        kill_session(popen.pid)
+    return False
