@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import date, timedelta
 
+import pytest
+
 from groundplan.blueprint.artifact import encode
 from groundplan.catalog.loader import load_files
 from groundplan.catalog.model import DUTIES
@@ -214,6 +216,43 @@ def test_refusals_carry_their_place() -> None:
     assert problem.where is not None and problem.where.file == "a.yaml"
     assert text.splitlines()[problem.where.line - 1].startswith("deployments:")
     assert result.placements, "prices are shown beside a refusal"
+
+
+@pytest.mark.parametrize("key", ["deployments", "fallbacks", "embeddings"])
+def test_no_deployment_of_a_chain_may_weaken_residency_or_sensitivity(key: str) -> None:
+    """Refused at the line that names it, whatever its place in the chain."""
+    strong = "vectors-eu" if key == "embeddings" else "gpt-eu"
+    weak = "vectors-us" if key == "embeddings" else "gpt-us"
+    chain = f"sources: [handbook]\n{key}:\n  - {strong}\n  - {weak}\n"
+    text = BASE.replace("sources: [handbook]\n", chain) + "".join(
+        f"---\nkind: deployment\nname: vectors-{place}\nsite: {site}\nmodel: openai/text-embedding-3-small\n"
+        f"type: embeddings\nurl: https://{place}.example/v1\n"
+        for place, site in (("eu", "azure-sweden"), ("us", "virginia"))
+    )
+    problem = next(found for found in planned(text).refusals if found.code == "outside_residency")
+    assert weak in problem.message and problem.where is not None and problem.where.file == "a.yaml"
+    assert text.splitlines()[problem.where.line - 1] == f"  - {weak}"
+    secret = text.replace("sensitivity: internal\nresidency: [EU]", "sensitivity: restricted")
+    lines = {secret.splitlines()[p.where.line - 1] for p in planned(secret).refusals if p.where and "trusted" in p.code}
+    assert lines == {f"  - {strong}", f"  - {weak}"}
+
+
+def test_balanced_calls_are_shared_by_what_is_no_fallback() -> None:
+    rule = "reliability: {balance: weighted, attempts: 4, deadline: 9s, hedge: {after: p90, at_most: 2%}}\n"
+    text = BASE.replace("residency: [EU]\n", "").replace(
+        "sources: [handbook]\n", f"sources: [handbook]\ndeployments: [gpt-eu]\nfallbacks: [gpt-us]\n{rule}"
+    )
+    blueprint = planned(text).blueprint
+    assert blueprint is not None
+    (workload,) = blueprint.workloads
+    assert workload.deployments == ["gpt-eu", "gpt-us"]
+    made = workload.reliability
+    assert (made.balance, made.peers, workload.attempts, workload.deadline_ms) == ("weighted", 1, 4, 9000)
+    assert made.hedge is not None and (made.hedge.percentile, made.hedge.after_ms, made.hedge.at_most) == (
+        90,
+        None,
+        0.02,
+    )
 
 
 def test_nothing_allowed_is_refused_at_the_rule_that_excludes_all() -> None:
