@@ -282,7 +282,7 @@ async def test_damage_under_a_living_worker_is_found_when_it_goes_on_to_the_next
     installation: Installation,
 ) -> None:
     journal = installation.journal()
-    installation.lend(journal.epoch, 10 * USD)
+    installation.lend(journal.epoch, 100 * USD)
     shipper = Shipper(installation.home)
     for _ in range(5):
         one_call(journal)
@@ -301,7 +301,7 @@ async def test_damage_under_a_living_worker_is_found_when_it_goes_on_to_the_next
     with died(journal):
         installation.step(2)
     assert len(list(installation.home.journal.glob("*.quarantined"))) == 1
-    assert installation.granted() == Decimal(10)
+    assert installation.granted() == Decimal(100)
     assert installation.rows("SELECT count(*) FROM finding") == [(1,)]
     await journal.close()
 

@@ -14,8 +14,10 @@ from uuid import UUID, uuid5
 import msgspec
 from psycopg import Connection
 
+from groundplan.core.ids import new_id
 from groundplan.core.money import from_decimal, to_decimal
 from groundplan.gateway.grant_store import GIVE_BACK, LOCK_PERIOD, MOVE, SHRINK_SLICE
+from groundplan.gateway.leases import is_quota
 from groundplan.gateway.recovery import unspent
 from groundplan.ledger.model import Release
 
@@ -139,8 +141,45 @@ def apply_releases(conn: Conn, epoch: UUID, releases: Iterable[Release]) -> None
         conn.execute(LOCK_PERIOD, key)
         moved = conn.execute(MOVE, (UUID(bytes=record.id), epoch, *key, amount, "release"))
         if moved.rowcount == 1:
+            lacking = record.amount - _held(conn, epoch, key)
+            if lacking > 0:
+                _book_grant(conn, epoch, key, lacking)
             conn.execute(GIVE_BACK, (amount, *key))
             conn.execute(SHRINK_SLICE, (amount, epoch, *key))
+
+
+def _held(conn: Conn, epoch: UUID, key: tuple[str, str]) -> int:
+    """Picodollars that the worker has been granted and not released, as far as the database knows."""
+    row = conn.execute(
+        "SELECT granted_usd - released_usd FROM budget_slice WHERE epoch = %s AND budget = %s AND period = %s",
+        (epoch, *key),
+    ).fetchone()
+    return from_decimal(row[0]) if row else 0
+
+
+def _book_grant(conn: Conn, epoch: UUID, key: tuple[str, str], amount: int) -> None:
+    """Book what the journal shows that the worker held, and the database does not know.
+
+    That is so after a restore: the journal goes on a little after the rows were copied, and grants of that time are
+    only in it, by what was spent or released of them. The limit of a period that is new here is told by the next grant.
+    """
+    usd = to_decimal(amount)
+    conn.execute(
+        """INSERT INTO gateway (epoch, host, home, pid, state) VALUES (%s, '', '', 0, 'fenced')
+           ON CONFLICT (epoch) DO NOTHING""",
+        (epoch,),
+    )
+    conn.execute(
+        """INSERT INTO budget_period AS p (budget, period, limit_usd, granted_usd) VALUES (%s, %s, %s, %s)
+           ON CONFLICT (budget, period) DO UPDATE SET granted_usd = p.granted_usd + EXCLUDED.granted_usd""",
+        (*key, usd, usd),
+    )
+    conn.execute(
+        """INSERT INTO budget_slice AS s (epoch, budget, period, granted_usd) VALUES (%s, %s, %s, %s)
+           ON CONFLICT (epoch, budget, period) DO UPDATE SET granted_usd = s.granted_usd + EXCLUDED.granted_usd""",
+        (epoch, *key, usd),
+    )
+    conn.execute(MOVE, (new_id(), epoch, *key, usd, "grant"))
 
 
 def fence(conn: Conn, epoch: UUID) -> None:
@@ -155,27 +194,25 @@ def fence(conn: Conn, epoch: UUID) -> None:
 def return_unspent(conn: Conn, epoch: UUID, *, write_off: bool) -> int:
     """Close the slices of a fenced epoch whose calls are all in the ledger; what was not spent goes back.
 
-    With `write_off` (records are missing) nothing goes back: what cannot be proven unspent counts as spent. Returns the
-    picodollars that went back.
+    With `write_off` (records are missing) nothing goes back: what cannot be proven unspent counts as spent. What was
+    spent beyond what the database knows to be granted is taken from the budget either way. Returns the picodollars that
+    went back, negative where more was taken.
     """
-    spent = {
-        (budget, period): from_decimal(cost)
-        for budget, period, cost in conn.execute(
-            """SELECT c.budget, c.period, sum(c.cost_usd) FROM charge c
-               JOIN attempt a ON a.call_id = c.call_id AND a.number = c.attempt WHERE a.epoch = %s GROUP BY 1, 2""",
-            (epoch,),
-        ).fetchall()
-    }
+    spent = _spent(conn, epoch)
+    _lock_briefly(conn)
+    for key in sorted(spent.keys() - _sliced(conn, epoch)):
+        _book_grant(conn, epoch, key, spent[key])
     slices = conn.execute(
         """SELECT budget, period, granted_usd, released_usd FROM budget_slice WHERE epoch = %s AND NOT closed
            ORDER BY budget, period""",
         (epoch,),
     ).fetchall()
     returned = 0
-    _lock_briefly(conn)
     for budget, period, granted, released in slices:
         key = (budget, period)
-        back = 0 if write_off else unspent(from_decimal(granted), from_decimal(released), spent.get(key, 0))
+        back = unspent(from_decimal(granted), from_decimal(released), spent.get(key, 0))
+        if write_off:
+            back = min(0, back)
         conn.execute(LOCK_PERIOD, key)
         if back:
             amount = to_decimal(back)
@@ -188,6 +225,22 @@ def return_unspent(conn: Conn, epoch: UUID, *, write_off: bool) -> int:
         returned += back
     conn.execute("SELECT close_limits(%s)", (epoch,))
     return returned
+
+
+def _spent(conn: Conn, epoch: UUID) -> dict[tuple[str, str], int]:
+    """Picodollars that the calls of an epoch cost, by (budget, period); what cost nothing is left out."""
+    rows = conn.execute(
+        """SELECT c.budget, c.period, sum(c.cost_usd) FROM charge c
+           JOIN attempt a ON a.call_id = c.call_id AND a.number = c.attempt
+           WHERE a.epoch = %s GROUP BY 1, 2 HAVING sum(c.cost_usd) > 0""",
+        (epoch,),
+    ).fetchall()
+    return {(budget, period): from_decimal(cost) for budget, period, cost in rows if not is_quota(budget)}
+
+
+def _sliced(conn: Conn, epoch: UUID) -> set[tuple[str, str]]:
+    rows = conn.execute("SELECT budget, period FROM budget_slice WHERE epoch = %s", (epoch,)).fetchall()
+    return {(budget, period) for budget, period in rows}
 
 
 def report_gap(conn: Conn, epoch: UUID, segment: int) -> None:
