@@ -40,6 +40,7 @@ from groundplan.gateway.ledger_store import Conn
 from groundplan.gateway.records import segment_numbers, segment_path
 from groundplan.gateway.recovery import Attempt, CallState, EpochState
 from groundplan.gateway.tail import EpochTail, Read, try_lock
+from groundplan.gateway.trace_export import TraceExport
 from groundplan.ledger.model import Release, Reservation
 
 BATCH = 5000
@@ -114,6 +115,8 @@ class EpochShipper:
             for segment in self.tail.damaged - self._reported:
                 ledger_store.report_gap(conn, self.epoch, segment)
             ledger_store.set_position(conn, self.epoch, self.tail.position, self.gaps)
+        if context.traces is not None:
+            context.traces.offer(ended, self.epoch)
         self._shown_open.update((a.reservation.call, a.reservation.attempt) for a in overdue)
         self._settled(ended, closed)
 
@@ -127,6 +130,8 @@ class EpochShipper:
             context.write(conn, self.epoch, calls, opened, [])
             returned = ledger_store.return_unspent(conn, self.epoch, write_off=self.gaps > 0)
             ledger_store.set_position(conn, self.epoch, self.tail.position, self.gaps, done=True)
+        if context.traces is not None:
+            context.traces.offer(calls, self.epoch)
         return returned
 
     def delete_shipped(self) -> None:
@@ -166,8 +171,9 @@ class EpochShipper:
 class Context:
     """What all epochs of one HOME share: the clock, the keys that seal personal fields, and the teams of workloads."""
 
-    def __init__(self, home: Home, clock: Clock) -> None:
+    def __init__(self, home: Home, clock: Clock, traces: TraceExport | None = None) -> None:
         self._home = home
+        self.traces = traces
         self._clock = clock
         self._keys: SubjectKeys | None = None
         self._teams: dict[int, dict[str, str | None]] = {}
@@ -227,9 +233,9 @@ class Context:
 class Shipper:
     """All epochs of one HOME."""
 
-    def __init__(self, home: Home, clock: Clock | None = None) -> None:
+    def __init__(self, home: Home, clock: Clock | None = None, traces: TraceExport | None = None) -> None:
         self._home = home
-        self._context = Context(home, clock or SystemClock())
+        self._context = Context(home, clock or SystemClock(), traces)
         self._epochs: dict[UUID, EpochShipper] = {}
 
     def step(self, conn: Conn) -> int:
@@ -307,7 +313,7 @@ def remove_abandoned(folder: Path) -> None:
         os.close(lock)
 
 
-def run(home: Home, url: str, stop: threading.Event) -> None:
+def run(home: Home, url: str, stop: threading.Event, traces: TraceExport | None = None) -> None:
     """Ship until `stop`, then once more. Raises `Unavailable` where another shipper serves this HOME."""
     home.journal.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = os.open(home.journal / "shipper.lock", os.O_RDWR | os.O_CREAT, 0o600)
@@ -322,7 +328,7 @@ def run(home: Home, url: str, stop: threading.Event) -> None:
     while True:
         try:
             with connect(url, autocommit=True) as conn:
-                _run_connected(home, conn, stop)
+                _run_connected(home, conn, stop, traces)
             break
         except (psycopg.Error, GroundplanError, OSError) as error:
             problem = str(error).splitlines()[0] if str(error) else error.__class__.__name__
@@ -334,10 +340,10 @@ def run(home: Home, url: str, stop: threading.Event) -> None:
     os.close(lock)
 
 
-def _run_connected(home: Home, conn: Conn, stop: threading.Event) -> None:
+def _run_connected(home: Home, conn: Conn, stop: threading.Event, traces: TraceExport | None) -> None:
     """With one connection; what is in memory is thrown away with it, so that a failure needs no unwinding."""
     ledger_store.limit_idle_transactions(conn)
-    shipper = Shipper(home)
+    shipper = Shipper(home, traces=traces)
     found = 0
     # A round of half a second keeps a core for several milliseconds, which calls would wait for; what piles up must not
     # wait for an idle core. The scheduling class belongs to a thread and cannot be left again, hence the second one.
@@ -362,11 +368,15 @@ def main(arguments: list[str] | None = None) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    traces = TraceExport.declared(load_settings())
     try:
-        run(home, _url(home, stop), stop)
+        run(home, _url(home, stop), stop, traces)
     except GroundplanError as error:
         log.error("shipper stopped", problem=str(error))
         return error.exit_code
+    finally:
+        if traces is not None:
+            traces.close()
     return 0
 
 

@@ -1,0 +1,267 @@
+"""Spans of real calls arrive at a real OTLP receiver, with names that the conventions know, and nothing private."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psycopg
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span as WireSpan
+from tests.integration.gateway_stack import blueprint, deployment, installation, scripted, workload
+
+from groundplan.core.errors import Invalid
+from groundplan.core.ids import new_id
+from groundplan.core.settings import load_settings
+from groundplan.gateway.answers import of_refusal
+from groundplan.gateway.recovery import CallState, EpochState
+from groundplan.gateway.server import Request, Response, Server
+from groundplan.gateway.shipper import Shipper
+from groundplan.gateway.spans import spans, wanted
+from groundplan.gateway.trace_export import TraceExport, header_lines
+from groundplan.ledger.model import Charge, Finish, Reservation, Settlement, Usage
+from groundplan.testing.database import Database
+from groundplan.testing.scripted import Script, ScriptedModel
+
+PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+CONVENTIONS = frozenset(
+    {
+        "error.type", "gen_ai.data_source.id", "gen_ai.operation.name", "gen_ai.provider.name",
+        "gen_ai.request.max_tokens", "gen_ai.request.model",
+        "gen_ai.request.stream", "gen_ai.response.finish_reasons", "gen_ai.response.id",
+        "gen_ai.response.model", "gen_ai.response.time_to_first_chunk", "gen_ai.usage.cache_creation.input_tokens",
+        "gen_ai.usage.cache_read.input_tokens", "gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens",
+        "gen_ai.usage.reasoning.output_tokens", "http.response.status_code", "server.address", "server.port",
+    }
+)  # fmt: skip
+"""Attributes of inference, embeddings and retrieval spans: open-telemetry/semantic-conventions-genai at 953276ff, in
+model/gen-ai/spans.yaml and registry.yaml (Apache-2.0); error.type, http.* and server.* are general conventions."""
+OPERATIONS = frozenset({"chat", "text_completion", "embeddings", "retrieval"})
+PROVIDERS = frozenset(
+    {
+        "anthropic", "aws.bedrock", "azure.ai.inference", "azure.ai.openai", "cohere", "deepseek", "gcp.gemini",
+        "gcp.gen_ai", "gcp.vertex_ai", "groq", "ibm.watsonx.ai", "mistral_ai", "openai", "perplexity", "x_ai",
+    }
+)  # fmt: skip
+"""Values of gen_ai.operation.name and gen_ai.provider.name in the same registry."""
+
+
+@dataclass
+class Receiver:
+    """Collects what is posted to it, as a collector does."""
+
+    url: str
+    bodies: list[bytes] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
+    status: int = 200
+
+    def spans(self) -> list[WireSpan]:
+        found: list[WireSpan] = []
+        for body in self.bodies:
+            request = ExportTraceServiceRequest.FromString(body)
+            for resource in request.resource_spans:
+                named = {a.key: a.value.string_value for a in resource.resource.attributes}
+                assert named["service.name"] == "groundplan-gateway"
+                found += [span for scope in resource.scope_spans for span in scope.spans]
+        return found
+
+    def until(self, count: int, seconds: float = 15) -> list[WireSpan]:
+        end = time.monotonic() + seconds
+        while len(self.spans()) < count:
+            assert time.monotonic() < end, [span.name for span in self.spans()]
+            time.sleep(0.05)
+        return self.spans()
+
+
+@contextmanager
+def receiver() -> Iterator[Receiver]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            if found.status == 200:
+                found.bodies.append(body)
+                found.headers.append({name.lower(): value for name, value in self.headers.items()})
+            self.send_response(found.status)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            """Quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    found = Receiver(f"http://127.0.0.1:{server.server_address[1]}/v1/traces")
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield found
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def attributes(span: WireSpan) -> dict[str, Any]:
+    return {a.key: getattr(a.value, str(a.value.WhichOneof("value"))) for a in span.attributes}
+
+
+async def test_spans_of_real_calls_reach_a_collector(database: Database, tmp_path: Path) -> None:
+    secret = tmp_path / "headers"
+    secret.write_text("x-api-key: collector-secret\n")
+    async with scripted("one") as (one, port_one), scripted("two") as (_, port_two):
+        async with installation(database, tmp_path) as stack:
+            named = msgspec.structs.replace(deployment("one", port_one), model="openai/gpt-x")
+            places = [named, deployment("two", port_two)]
+            stack.apply(blueprint(1, places, [workload("assistant", ["one", "two"])]))
+            stack.start()
+            await stack.ready()
+            key = stack.key()
+            one.script = Script(mode="error", status=503)
+            assert (await stack.chat(key, headers={"traceparent": PARENT, "tracestate": "v=1"})).status == 200
+            assert (await stack.chat(key, "a secret question")).status == 200
+            not_sampled = PARENT[:-2] + "00"
+            assert (await stack.chat(key, headers={"traceparent": not_sampled})).status == 200
+            with receiver() as collector:
+                settings = load_settings(
+                    {"GROUNDPLAN_OTLP_URL": collector.url, "GROUNDPLAN_OTLP_HEADERS": f"file:{secret}"}
+                )
+                traces = TraceExport.declared(settings)
+                assert traces is not None
+                with psycopg.connect(database.urls["shipper"], autocommit=True) as conn:
+                    Shipper(stack.home, traces=traces).step(conn)
+                found = collector.until(2)
+                traces.close()
+                found = collector.spans()
+                assert collector.headers[0]["x-api-key"] == "collector-secret"
+                text = b"".join(collector.bodies)
+    check(found, text, key)
+
+
+def check(found: list[WireSpan], text: bytes, key: str) -> None:
+    calls = [span for span in found if span.kind == WireSpan.SPAN_KIND_SERVER]
+    assert len(calls) == 2, "one caller does not want its call traced"
+    traced = next(span for span in calls if span.trace_id.hex() == PARENT[3:35])
+    assert traced.parent_span_id.hex() == PARENT[36:52]
+    below = [span for span in found if span.trace_id == traced.trace_id and span is not traced]
+    assert all(span.parent_span_id == traced.span_id for span in below)
+    assert {span.name for span in below} >= {"identify", "admit", "serve", "chat gpt-x", "chat two"}
+    first, second = sorted(
+        (span for span in below if span.name.startswith("chat ")), key=lambda s: s.start_time_unix_nano
+    )
+    assert attributes(first)["error.type"] == "503" and first.status.code == first.status.STATUS_CODE_ERROR
+    assert attributes(first)["gen_ai.provider.name"] == "openai"
+    assert attributes(second)["gen_ai.usage.output_tokens"] > 0
+    for span in below:
+        slack = 2_000_000
+        assert traced.start_time_unix_nano - slack <= span.start_time_unix_nano <= span.end_time_unix_nano
+        assert span.end_time_unix_nano <= traced.end_time_unix_nano + slack
+    assert len({(span.trace_id, span.span_id) for span in found}) == len(found)
+    for span in found:
+        for name, value in attributes(span).items():
+            assert name in CONVENTIONS or name.startswith("groundplan."), name
+            if name == "gen_ai.operation.name":
+                assert value in OPERATIONS
+    assert key.encode() not in text and b"secret question" not in text
+
+
+@asynccontextmanager
+async def listening_upstream() -> AsyncIterator[tuple[list[dict[bytes, bytes]], int]]:
+    """A scripted model that notes the headers of each request, and its port."""
+    model, seen = ScriptedModel("one"), []
+    loop = asyncio.get_running_loop()
+
+    async def noted(request: Request, response: Response) -> None:
+        seen.append(dict(request.headers))
+        await model.handle(request, response)
+
+    server = Server(noted, of_refusal, loop)
+    listener = await loop.create_server(server.protocol, "127.0.0.1", 0)
+    yield seen, listener.sockets[0].getsockname()[1]
+    listener.close()
+    await server.drain(0.2)
+
+
+async def test_the_callers_trace_goes_on_to_the_upstream(database: Database, tmp_path: Path) -> None:
+    async with listening_upstream() as (seen, port), installation(database, tmp_path) as stack:
+        stack.apply(blueprint(1, [deployment("one", port)], [workload("assistant", ["one"])]))
+        stack.start()
+        await stack.ready()
+        key = stack.key()
+        await stack.chat(key, headers={"traceparent": PARENT, "tracestate": "v=1"})
+        await stack.chat(key, headers={"traceparent": "nonsense"})
+        await stack.chat(key)
+    sent = seen[0][b"traceparent"].decode()
+    assert sent[:36] == PARENT[:36] and sent[36:52] != PARENT[36:52] and sent.endswith("-01")
+    assert seen[0][b"tracestate"] == b"v=1"
+    assert b"traceparent" not in seen[1] and b"traceparent" not in seen[2]
+
+
+def ended(trace: str = "", model: str = "mistral/large", **more: Any) -> CallState:
+    state, call = EpochState(), new_id().bytes
+    charge = [Charge("b", "total", 5)]
+    state.apply(Reservation(call, 0, 1000, "w", "p", "k", "embeddings", "d", "s", model, 1, 5, charge), 1)
+    state.apply(Settlement(call, 0, 1010, 3, "ok", 200, Usage(input=3, **more), False, [], 9000, 500, 200, 4000), 1)
+    steps = [("identify", 100), ("admit", 300), ("ground", 450), ("serve", 9_900)]
+    sources = [("doc", "a.md", 1, 2)]
+    end = (10_000, 9_000, steps, sources, False, trace)
+    state.apply(Finish(call, 1011, "w", "p", "k", "embeddings", "ok", 200, "", "d", "none", 1, *end), 1)
+    return next(iter(state.calls.values()))
+
+
+def test_retrieval_and_classes_of_tokens_have_the_conventions_names() -> None:
+    found = spans(ended(cache_read=2, cache_write=1, reasoning=0))
+    retrieval = next(span for span in found if span.name.startswith("retrieval"))
+    assert retrieval.attributes["gen_ai.operation.name"] == "retrieval" and retrieval.kind == "client"
+    attempt = found[-1]
+    assert attempt.attributes["gen_ai.provider.name"] in PROVIDERS
+    assert attempt.attributes["gen_ai.usage.cache_read.input_tokens"] == 2
+    assert (attempt.end - attempt.start, attempt.start - found[0].start) == (9_000_000, 500_000)
+    for span in found:
+        assert {n for n in span.attributes if not n.startswith("groundplan.")} <= CONVENTIONS
+
+
+def test_a_call_that_was_cut_off_by_a_crash_has_spans_too() -> None:
+    state, call = EpochState(), new_id().bytes
+    state.apply(
+        Reservation(call, 0, 1000, "w", "p", "k", "responses", "d", "s", "m", 1, 5, [Charge("b", "total", 5)]), 1
+    )
+    crashed = state.crash()
+    assert [span.error for span in spans(crashed[0])] == ["crashed", "crashed"]
+
+
+def test_the_caller_decides_whether_its_trace_is_kept() -> None:
+    assert wanted(ended()) and wanted(ended(PARENT))
+    assert not wanted(ended(PARENT[:-2] + "02"))
+
+
+def test_a_collector_that_is_away_costs_spans_and_nothing_else() -> None:
+    with receiver() as collector:
+        collector.status = 400
+        traces = TraceExport(collector.url, {})
+        traces.offer([ended()], new_id())
+        traces.close()
+        assert traces.lost > 0 and not collector.bodies
+
+
+def test_headers_are_lines_and_are_never_repeated_in_an_error() -> None:
+    assert header_lines("Authorization: Bearer x\nx-b:  2 ") == {"authorization": "Bearer x", "x-b": "2"}
+    with pytest.raises(Invalid) as caught:
+        header_lines("a: 1\nhunter2")
+    assert "hunter2" not in str(caught.value) and "line 2" in str(caught.value)
+
+
+def test_nothing_is_imported_where_traces_are_not_declared() -> None:
+    assert TraceExport.declared(load_settings({})) is None
+    assert (
+        TraceExport.declared(load_settings({"GROUNDPLAN_OTLP_URL": "http://x", "GROUNDPLAN_OTLP_HEADERS": "env:NO_"}))
+        is None
+    )
