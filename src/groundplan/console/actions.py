@@ -9,7 +9,7 @@ from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from groundplan.console.client import Reply
-from groundplan.console.render import api_of, show, visitor_of, when
+from groundplan.console.render import Signed, Visitor, api_of, show, when
 
 router = APIRouter(prefix="/do", include_in_schema=False)
 Text = Annotated[str, Form(max_length=2000)]
@@ -64,45 +64,41 @@ async def act_as(request: Request, csrf: Text, person: Text = "") -> RedirectRes
 
 
 @router.post("/demo/ask-as", response_class=HTMLResponse)
-async def ask_as(request: Request, csrf: Text, question: Text = "") -> Response:
+async def ask_as(request: Request, visitor: Signed, csrf: Text, question: Text = "") -> Response:
     """The same question as two people, side by side."""
-    return await _two_people(request, csrf, question)
+    return await _two_people(request, visitor, csrf, question)
 
 
 @router.post("/demo/revoke-hr", response_class=HTMLResponse)
-async def revoke_hr(request: Request, csrf: Text) -> Response:
+async def revoke_hr(request: Request, visitor: Signed, csrf: Text) -> Response:
     """Takes the right away, then asks the same question again."""
-    return await _changed(request, csrf, "revoke-hr")
+    return await _changed(request, visitor, csrf, "revoke-hr")
 
 
 @router.post("/demo/restore-hr", response_class=HTMLResponse)
-async def restore_hr(request: Request, csrf: Text) -> Response:
-    return await _changed(request, csrf, "restore-hr")
+async def restore_hr(request: Request, visitor: Signed, csrf: Text) -> Response:
+    return await _changed(request, visitor, csrf, "restore-hr")
 
 
 @router.post("/demo/{act}", response_class=HTMLResponse)
-async def demo(request: Request, act: str, csrf: Text) -> Response:
+async def demo(request: Request, visitor: Signed, act: str, csrf: Text) -> Response:
     """Any other act of the demo, with what really came out of it."""
-    visitor = await visitor_of(request)
-    if isinstance(visitor, HTMLResponse):
-        return visitor
     reply = await api_of(request, csrf).post(f"/api/demo/{quote(act, safe='')}")
     if not reply.ok or act in ON_THE_PLAN:
         return _back("/", reply, ON_THE_PLAN.get(act, ""))
     return await show(request, visitor, "act.html", "/", result=reply.body)
 
 
-async def _changed(request: Request, csrf: str, act: str) -> Response:
+async def _changed(request: Request, visitor: Visitor, csrf: str, act: str) -> Response:
     reply = await api_of(request, csrf).post(f"/api/demo/{act}")
     if not reply.ok:
         return _back("/demo/two-people", reply, "")
-    return await _two_people(request, csrf, "", changed=reply.body)
+    return await _two_people(request, visitor, csrf, "", changed=reply.body)
 
 
-async def _two_people(request: Request, csrf: str, question: str, changed: dict[str, Any] | None = None) -> Response:
-    visitor = await visitor_of(request)
-    if isinstance(visitor, HTMLResponse):
-        return visitor
+async def _two_people(
+    request: Request, visitor: Visitor, csrf: str, question: str, changed: dict[str, Any] | None = None
+) -> Response:
     asked = {"question": question.strip()} if question.strip() else {}
     reply = await api_of(request, csrf).post("/api/demo/ask-as", asked)
     if not reply.ok:

@@ -15,8 +15,8 @@ from starlette.exceptions import HTTPException
 
 from groundplan.api import errors
 from groundplan.api.app import create_app, run
-from groundplan.console import actions, pages
-from groundplan.console.render import page
+from groundplan.console import actions, pages, reconcile
+from groundplan.console.render import Instead, page
 from groundplan.core.errors import GroundplanError
 from groundplan.core.home import Home
 from groundplan.core.settings import Settings
@@ -29,8 +29,10 @@ def create_console(home: Home, settings: Settings, workspace: Path | None = None
     app = create_app(home, settings, workspace, demo)
     app.include_router(pages.router)
     app.include_router(actions.router)
+    app.include_router(reconcile.router)
     app.add_exception_handler(GroundplanError, _refused)
     app.add_exception_handler(HTTPException, _missing)
+    app.add_exception_handler(Instead, _instead)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     return app
 
@@ -41,6 +43,11 @@ async def _refused(request: Request, error: Exception) -> Response:
     if request.url.path.startswith("/login/"):
         return page("signin.html", code=error.status, problem=f"{error.message}. {error.hint}")
     return errors.response_for(error)
+
+
+async def _instead(_: Request, error: Exception) -> Response:
+    assert isinstance(error, Instead)
+    return error.shown
 
 
 async def _missing(request: Request, error: Exception) -> Response:

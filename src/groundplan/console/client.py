@@ -6,7 +6,7 @@ A page may do and see exactly what its visitor may. It holds no connection to th
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
@@ -54,12 +54,22 @@ class Api:
     async def post(self, path: str, body: dict[str, Any] | None = None) -> Reply:
         return await self.call("POST", path, body=body or {})
 
+    async def post_file(self, path: str, data: bytes, query: Sequence[tuple[str, str]]) -> Reply:
+        """Send a file as it is."""
+        return await self.call("POST", path, body=data, query=query)
+
     async def call(
-        self, method: str, path: str, *, body: dict[str, Any] | None = None, query: dict[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        *,
+        body: dict[str, Any] | bytes | None = None,
+        query: dict[str, str] | Sequence[tuple[str, str]] | None = None,
     ) -> Reply:
-        data = b"" if body is None else json.dumps(body).encode()
+        data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
         text = urlencode(query or {})
-        headers = [*self.headers, (b"content-type", b"application/json"), (b"content-length", str(len(data)).encode())]
+        type_ = b"text/csv" if isinstance(body, bytes) else b"application/json"
+        headers = [*self.headers, (b"content-type", type_), (b"content-length", str(len(data)).encode())]
         scope: MutableMapping[str, Any] = {
             "type": "http",
             "asgi": {"version": "3.0"},

@@ -13,7 +13,7 @@ from groundplan.console import charts, receipt
 from groundplan.console.cost import budget, rows, total
 from groundplan.console.overview import marks, plan_view
 from groundplan.console.plan_svg import ground_plan
-from groundplan.console.render import Visitor, failed, page, show, visitor_of
+from groundplan.console.render import Instead, Signed, Visitor, failed, page, show
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 ENTRIES_SHOWN = 50
@@ -21,10 +21,7 @@ STATUSES = ("ok", "refused", "failed", "cancelled", "crashed")
 
 
 @router.get("/")
-async def overview(request: Request, workload: str | None = None) -> HTMLResponse:
-    visitor = await visitor_of(request)
-    if isinstance(visitor, HTMLResponse):
-        return visitor
+async def overview(request: Request, visitor: Signed, workload: str | None = None) -> HTMLResponse:
     reply = await visitor.api.get("/api/overview")
     if not reply.ok:
         return failed(reply, visitor)
@@ -43,11 +40,8 @@ async def overview(request: Request, workload: str | None = None) -> HTMLRespons
 
 
 @router.get("/live/plan")
-async def live_plan(request: Request, workload: str | None = None) -> HTMLResponse:
+async def live_plan(visitor: Signed, workload: str | None = None) -> HTMLResponse:
     """The drawing alone, for the live update of the overview."""
-    visitor = await visitor_of(request)
-    if isinstance(visitor, HTMLResponse):
-        return HTMLResponse("", status_code=401)
     reply = await visitor.api.get("/api/overview")
     if not reply.ok:
         return HTMLResponse("", status_code=reply.status)
@@ -56,35 +50,22 @@ async def live_plan(request: Request, workload: str | None = None) -> HTMLRespon
 
 
 @router.get("/workloads")
-async def workloads(request: Request) -> HTMLResponse:
-    visitor = await visitor_of(request)
-    if isinstance(visitor, HTMLResponse):
-        return visitor
+async def workloads(request: Request, visitor: Signed) -> HTMLResponse:
     found = await fetch(visitor, workloads="/api/workloads")
-    if isinstance(found, HTMLResponse):
-        return found
     rows = [{**row, "marks": marks(row)} for row in found["workloads"]]
     return await show(request, visitor, "workloads.html", "/workloads", rows=rows)
 
 
 @router.get("/workloads/{name}")
-async def workload(request: Request, name: str) -> HTMLResponse:
-    visitor = await visitor_of(request)
-    if isinstance(visitor, HTMLResponse):
-        return visitor
+async def workload(request: Request, visitor: Signed, name: str) -> HTMLResponse:
     found = await fetch(visitor, workload=f"/api/workloads/{quote(name, safe='')}")
-    if isinstance(found, HTMLResponse):
-        return found
     budgets = [budget(row) for row in found["workload"]["budgets"]]
     values = {**found, "budgets": budgets}
     return await show(request, visitor, "workload.html", "/workloads", **values)
 
 
 @router.get("/calls")
-async def calls(request: Request) -> HTMLResponse:
-    visitor = await visitor_of(request)
-    if isinstance(visitor, HTMLResponse):
-        return visitor
+async def calls(request: Request, visitor: Signed) -> HTMLResponse:
     chosen = {name: request.query_params.get(name, "").strip()[:320] for name in ("workload", "status", "person")}
     query = {name: value for name, value in chosen.items() if value}
     before = request.query_params.get("before", "")
@@ -102,44 +83,31 @@ async def calls(request: Request) -> HTMLResponse:
 
 
 @router.get("/calls/{call_id}")
-async def call(request: Request, call_id: str) -> HTMLResponse:
-    visitor = await visitor_of(request)
-    if isinstance(visitor, HTMLResponse):
-        return visitor
+async def call(request: Request, visitor: Signed, call_id: str) -> HTMLResponse:
     found = await fetch(visitor, call=f"/api/calls/{quote(call_id, safe='')}")
-    if isinstance(found, HTMLResponse):
-        return found
     values = {**found, "steps": receipt.steps(found["call"]), "used": receipt.share_used(found["call"])}
     return await show(request, visitor, "receipt.html", "/calls", **values)
 
 
 @router.get("/placement")
-async def placement(request: Request) -> HTMLResponse:
-    visitor = await visitor_of(request)
-    if isinstance(visitor, HTMLResponse):
-        return visitor
+async def placement(request: Request, visitor: Signed) -> HTMLResponse:
     placements: list[dict[str, Any]] = []
     if visitor.status.get("blueprint"):
         reply = await visitor.api.get("/api/blueprints/current")
         if not reply.ok:
-            return failed(reply, visitor)
+            raise Instead(failed(reply, visitor))
         placements = reply.body["content"]["placements"]
     return await show(request, visitor, "placement.html", "/placement", placements=placements)
 
 
 @router.get("/knowledge")
-async def knowledge(request: Request) -> HTMLResponse:
-    return await _simple(request, "knowledge.html", "/knowledge", knowledge="/api/knowledge")
+async def knowledge(request: Request, visitor: Signed) -> HTMLResponse:
+    return await _simple(request, visitor, "knowledge.html", "/knowledge", knowledge="/api/knowledge")
 
 
 @router.get("/cost")
-async def cost(request: Request) -> HTMLResponse:
-    visitor = await visitor_of(request)
-    if isinstance(visitor, HTMLResponse):
-        return visitor
+async def cost(request: Request, visitor: Signed) -> HTMLResponse:
     found = await fetch(visitor, days="/api/cost/days", cost="/api/cost")
-    if isinstance(found, HTMLResponse):
-        return found
     shown = rows(found["days"], datetime.now(UTC).date().isoformat())
     values = {
         "cost": found["cost"],
@@ -152,27 +120,19 @@ async def cost(request: Request) -> HTMLResponse:
 
 
 @router.get("/demo/two-people")
-async def two_people(request: Request) -> HTMLResponse:
+async def two_people(request: Request, visitor: Signed) -> HTMLResponse:
     """The form; its answer comes from the action."""
-    visitor = await visitor_of(request)
-    if isinstance(visitor, HTMLResponse):
-        return visitor
     return await show(request, visitor, "two_people.html", "/", result=None, changed=None)
 
 
 @router.get("/operations")
-async def operations(request: Request) -> HTMLResponse:
-    return await _simple(request, "operations.html", "/operations")
+async def operations(request: Request, visitor: Signed) -> HTMLResponse:
+    return await _simple(request, visitor, "operations.html", "/operations")
 
 
 @router.get("/governance")
-async def governance(request: Request) -> HTMLResponse:
-    visitor = await visitor_of(request)
-    if isinstance(visitor, HTMLResponse):
-        return visitor
+async def governance(request: Request, visitor: Signed) -> HTMLResponse:
     found = await fetch(visitor, changes="/api/changes", checked="/api/audit/verification")
-    if isinstance(found, HTMLResponse):
-        return found
     everything = request.query_params.get("calls") == "yes"
     before = request.query_params.get("before", "")
     query = {"limit": str(ENTRIES_SHOWN), **({} if everything else {"without": "call"})}
@@ -186,11 +146,8 @@ async def governance(request: Request) -> HTMLResponse:
 
 
 @router.get("/live/audit")
-async def live_audit(request: Request) -> HTMLResponse:
+async def live_audit(visitor: Signed) -> HTMLResponse:
     """What the last verification of the log found, for the live update of its page."""
-    visitor = await visitor_of(request)
-    if isinstance(visitor, HTMLResponse):
-        return HTMLResponse("", status_code=401)
     reply = await visitor.api.get("/api/audit/verification")
     if not reply.ok:
         return HTMLResponse("", status_code=reply.status)
@@ -198,43 +155,40 @@ async def live_audit(request: Request) -> HTMLResponse:
 
 
 @router.get("/governance/changes/{change_id}")
-async def change(request: Request, change_id: str) -> HTMLResponse:
+async def change(request: Request, visitor: Signed, change_id: str) -> HTMLResponse:
     path = f"/api/changes/{quote(change_id, safe='')}"
-    return await _simple(request, "change.html", "/governance", change=path)
+    return await _simple(request, visitor, "change.html", "/governance", change=path)
 
 
 @router.get("/audit/{entry_id}")
-async def proof(request: Request, entry_id: str) -> HTMLResponse:
-    return await _simple(request, "proof.html", "/governance", proof=f"/api/audit/{quote(entry_id, safe='')}/proof")
+async def proof(request: Request, visitor: Signed, entry_id: str) -> HTMLResponse:
+    return await _simple(
+        request, visitor, "proof.html", "/governance", proof=f"/api/audit/{quote(entry_id, safe='')}/proof"
+    )
 
 
 @router.get("/inbox")
-async def inbox(request: Request) -> HTMLResponse:
-    return await _simple(request, "inbox.html", "/inbox", inbox="/api/inbox")
+async def inbox(request: Request, visitor: Signed) -> HTMLResponse:
+    return await _simple(request, visitor, "inbox.html", "/inbox", inbox="/api/inbox")
 
 
 @router.get("/blueprints")
-async def blueprints(request: Request) -> HTMLResponse:
-    return await _simple(request, "blueprints.html", "/blueprints", blueprints="/api/blueprints")
+async def blueprints(request: Request, visitor: Signed) -> HTMLResponse:
+    return await _simple(request, visitor, "blueprints.html", "/blueprints", blueprints="/api/blueprints")
 
 
 @router.get("/blueprints/{number}")
-async def blueprint(request: Request, number: str) -> HTMLResponse:
+async def blueprint(request: Request, visitor: Signed, number: str) -> HTMLResponse:
     paths = {
         "one": f"/api/blueprints/{quote(number, safe='')}",
         "diff": f"/api/blueprints/{quote(number, safe='')}/diff",
     }
-    return await _simple(request, "blueprint.html", "/blueprints", **paths)
+    return await _simple(request, visitor, "blueprint.html", "/blueprints", **paths)
 
 
 @router.get("/kill")
-async def kill(request: Request) -> HTMLResponse:
-    visitor = await visitor_of(request)
-    if isinstance(visitor, HTMLResponse):
-        return visitor
+async def kill(request: Request, visitor: Signed) -> HTMLResponse:
     found = await fetch(visitor, kills="/api/kill", one="/api/blueprints/current")
-    if isinstance(found, HTMLResponse):
-        return found
     content = found.pop("one")["content"]
     scopes = ["company"]
     for kind in ("workload", "deployment", "site", "source"):
@@ -242,24 +196,22 @@ async def kill(request: Request) -> HTMLResponse:
     return await show(request, visitor, "kill.html", "/kill", scopes=scopes, **found)
 
 
-async def _simple(request: Request, template: str, here: str, **paths: str) -> HTMLResponse:
+async def _simple(request: Request, visitor: Visitor, template: str, here: str, **paths: str) -> HTMLResponse:
     """A page whose values are API answers by name."""
-    visitor = await visitor_of(request)
-    if isinstance(visitor, HTMLResponse):
-        return visitor
     found = await fetch(visitor, **paths)
-    if isinstance(found, HTMLResponse):
-        return found
     return await show(request, visitor, template, here, **found)
 
 
-async def fetch(visitor: Visitor, **paths: str) -> dict[str, Any] | HTMLResponse:
-    """Values by name; an answer of one list under the name asked for is unwrapped. The error page where one fails."""
+async def fetch(visitor: Visitor, **paths: str) -> dict[str, Any]:
+    """Values by name; an answer of one list under the name asked for is unwrapped.
+
+    Where one fails, its error is shown instead of the page.
+    """
     found: dict[str, Any] = {}
     for name, path in paths.items():
         reply = await visitor.api.get(path)
         if not reply.ok:
-            return failed(reply, visitor)
+            raise Instead(failed(reply, visitor))
         body = reply.body
         found[name] = body[name] if isinstance(body, dict) and isinstance(body.get(name), list) else body
     return found

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import Request
+from fastapi import Depends, Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
@@ -103,14 +103,25 @@ def api_of(request: Request, csrf: str = "") -> Api:
     return Api(request.app, headers + extra, (address[0], address[1]))
 
 
-async def visitor_of(request: Request) -> Visitor | HTMLResponse:
-    """The signed-in visitor, or the page that says how to sign in."""
+class Instead(Exception):
+    """Ends a request with this page instead of the one that was asked for."""
+
+    def __init__(self, shown: HTMLResponse) -> None:
+        super().__init__(shown.status_code)
+        self.shown = shown
+
+
+async def visitor_of(request: Request) -> Visitor:
+    """The signed-in visitor; for anybody else the page that says how to sign in is shown instead."""
     api = api_of(request)
     session = await api.get("/api/session")
     if not session.ok:
-        return page("signin.html", code=401, problem=None if session.status == 401 else session.problem)
+        raise Instead(page("signin.html", code=401, problem=None if session.status == 401 else session.problem))
     status = await api.get("/api/status")
     return Visitor(api, session.body, status.body if status.ok else {})
+
+
+Signed = Annotated[Visitor, Depends(visitor_of)]
 
 
 async def show(request: Request, visitor: Visitor, template: str, here: str, **values: Any) -> HTMLResponse:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from groundplan.api import store
-from groundplan.api.caller import Reader, SignedIn, require_duty
+from groundplan.api.caller import Caller, Reader, SignedIn, require_duty
 from groundplan.api.context import Using
 from groundplan.api.effect import effect_of
 from groundplan.api.people import named
@@ -19,6 +19,15 @@ router = APIRouter(tags=["people"])
 SUCCESSION = timedelta(days=30)
 """How long a duty may be held by somebody who has left before its finding is overdue. Nothing stops meanwhile."""
 MAY_CHANGE = frozenset({"security", "operations"})
+
+
+def who_may_change(caller: SignedIn) -> Caller:
+    """The operator, or somebody with a duty of `MAY_CHANGE` for the company."""
+    require_duty(caller, MAY_CHANGE, "company")
+    return caller
+
+
+MayChange = Annotated[Caller, Depends(who_may_change)]
 
 
 class Member(BaseModel):
@@ -51,9 +60,8 @@ def list_people(services: Using, _: Reader) -> dict[str, Any]:
 
 
 @router.post("/people", status_code=201)
-def add_person(body: NewPerson, services: Using, caller: SignedIn) -> dict[str, Any]:
+def add_person(body: NewPerson, services: Using, caller: MayChange) -> dict[str, Any]:
     """Somebody new, in no group but `everyone`."""
-    require_duty(caller, MAY_CHANGE, "company")
     with services.transaction() as conn:
         identity.add_person(conn, caller.actor, body.email, body.name)
     return {"email": body.email, "name": body.name}
@@ -66,36 +74,32 @@ def list_groups(services: Using, _: Reader) -> dict[str, Any]:
 
 
 @router.post("/groups", status_code=201)
-def add_group(body: NewGroup, services: Using, caller: SignedIn) -> dict[str, Any]:
+def add_group(body: NewGroup, services: Using, caller: MayChange) -> dict[str, Any]:
     """A new, empty group or team."""
-    require_duty(caller, MAY_CHANGE, "company")
     with services.transaction() as conn:
         identity.add_group(conn, caller.actor, body.name, body.type)
     return {"name": body.name, "type": body.type}
 
 
 @router.post("/groups/{group}/members", status_code=201)
-def add_member(group: str, body: Member, services: Using, caller: SignedIn) -> dict[str, Any]:
+def add_member(group: str, body: Member, services: Using, caller: MayChange) -> dict[str, Any]:
     """Put a person into a group or team."""
-    require_duty(caller, MAY_CHANGE, "company")
     with services.transaction() as conn:
         number = identity.add_member(conn, caller.actor, group, body.person)
     return {"group": group, "person": body.person, "effective": effect_of(services, number)}
 
 
 @router.delete("/groups/{group}/members/{person}")
-def remove_member(group: str, person: str, services: Using, caller: SignedIn) -> dict[str, Any]:
+def remove_member(group: str, person: str, services: Using, caller: MayChange) -> dict[str, Any]:
     """Take a person out of a group or team: the next retrieval no longer sees what only it may read."""
-    require_duty(caller, MAY_CHANGE, "company")
     with services.transaction() as conn:
         number = identity.remove_member(conn, caller.actor, group, person)
     return {"group": group, "person": person, "effective": effect_of(services, number)}
 
 
 @router.delete("/people/{person}")
-def person_left(person: str, services: Using, caller: SignedIn) -> dict[str, Any]:
+def person_left(person: str, services: Using, caller: MayChange) -> dict[str, Any]:
     """Somebody has left: all their permissions, sessions and keys end."""
-    require_duty(caller, MAY_CHANGE, "company")
     with services.transaction() as conn:
         who = named(conn, person)
         number = identity.deactivate_person(conn, caller.actor, who)

@@ -1,0 +1,49 @@
+"""The form on the Cost page that compares a provider's bill with the ledger, and its result. Keeps nothing of the file."""
+
+from __future__ import annotations
+
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from starlette.datastructures import FormData, UploadFile
+
+from groundplan.console.render import api_of, show, visitor_of
+
+router = APIRouter(prefix="/do", include_in_schema=False)
+MAX_BYTES = (16 << 20) + (64 << 10)
+"""The file and the form around it."""
+OPTIONS = ("provider", "from", "to")
+
+
+@router.post("/reconcile", response_class=HTMLResponse)
+async def reconcile(request: Request) -> Response:
+    """The result as a page, or the Cost page again with what is wrong. The size is known before anything is read."""
+    visitor = await visitor_of(request)
+    if isinstance(visitor, HTMLResponse):
+        return visitor
+    length = request.headers.get("content-length", "")
+    if not length.isdigit() or int(length) > MAX_BYTES:
+        return _again("The file is larger than 16 MiB. Split it by day or model.")
+    async with request.form(max_files=1, max_fields=10) as form:
+        file = form.get("file")
+        if not isinstance(file, UploadFile) or not file.size:
+            return _again("No file was chosen. Export the bill as CSV.")
+        data = await file.read()
+        query = [("name", (file.filename or "bill.csv")[:200]), *_options(form)]
+        csrf = str(form.get("csrf") or "")
+    reply = await api_of(request, csrf).post_file("/api/cost/reconcile", data, query)
+    if not reply.ok:
+        return _again(reply.problem)
+    return await show(request, visitor, "reconcile.html", "/cost", result=reply.body)
+
+
+def _options(form: FormData) -> list[tuple[str, str]]:
+    found = [(name, text) for name in OPTIONS if (text := str(form.get(name) or "").strip())]
+    for name in ("columns", "rate"):
+        found += [(name, part.strip()) for part in str(form.get(name) or "").splitlines() if part.strip()]
+    return found
+
+
+def _again(problem: str) -> RedirectResponse:
+    return RedirectResponse(f"/cost?{urlencode({'problem': problem[:500]})}", status_code=303)
