@@ -34,6 +34,7 @@ import psycopg
 import pytest
 from openai import APIStatusError, AsyncOpenAI
 from tests.integration.gateway_stack import (
+    GROUNDING,
     Reply,
     Stack,
     blueprint,
@@ -50,7 +51,7 @@ from groundplan.gateway.shipper import Shipper
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script, ScriptedModel
 
-CHAT = "/v1/chat/completions"
+CHAT, EMBEDDINGS = "/v1/chat/completions", "/v1/embeddings"
 BODY = {"model": "auto", "messages": [{"role": "user", "content": "hello there"}], "max_tokens": 20}
 
 
@@ -84,9 +85,14 @@ async def scene(database: Database, tmp_path: Path) -> AsyncIterator[Scene]:
         small = Budget(name="small", covers="workload/poor", limit=PICO // 5000 * 2, period="total")
         made = blueprint(
             1,
-            [deployment("primary", port), deployment("gone", closed)],
             [
-                workload("assistant", ["primary"]),
+                deployment("primary", port),
+                deployment("gone", closed),
+                deployment("vectors", port, kind="embeddings"),
+            ],
+            [
+                workload("assistant", ["primary"], embeddings=["vectors"]),
+                workload("reader", ["primary"], embeddings=["vectors"], grounding=GROUNDING),
                 workload("lonely", ["gone"]),
                 workload("poor", ["primary"], budgets=["all", "small"]),
             ],
@@ -296,3 +302,30 @@ async def test_an_exhausted_budget_refuses_and_keeps_what_was_spent(scene: Scene
     assert scene.charged() == Decimal("0.0004")
     assert scene.outcomes() == {"": 2, "budget_exhausted": 2}
     assert (await scene.stack.chat(scene.key)).status == 200, "another budget is not touched"
+
+
+async def test_acting_for_somebody_is_refused_where_it_was_not_granted(scene: Scene) -> None:
+    """At every endpoint, and before any passage is looked for in somebody's name."""
+    scene.stack.person("ana@acme.example")
+    ana = {"groundplan_on_behalf_of": "ana@acme.example"}
+    for name in ("assistant", "reader"):
+        key = scene.stack.key(name)
+        for path, body in (
+            (CHAT, BODY),
+            (CHAT, {**BODY, "stream": True}),
+            (EMBEDDINGS, {"model": "auto", "input": "x"}),
+        ):
+            told(await scene.stack.post(path, key, body, **ana), 403, "on_behalf_of_denied")
+    assert scene.model.counted == 0 and scene.charged() == 0
+    granted = scene.stack.key("assistant", acts=True)
+    assert (await scene.stack.post(EMBEDDINGS, granted, {"model": "auto", "input": "x"}, **ana)).status == 200
+    reader = scene.stack.key("reader", acts=True)
+    told(await scene.stack.chat(reader, headers=ana), 503, "grounding_unavailable")
+    assert scene.model.counted == 1
+
+
+async def test_embeddings_of_a_workload_without_them_are_refused(scene: Scene) -> None:
+    key = scene.stack.key("lonely")
+    error = told(await scene.stack.post(EMBEDDINGS, key, {"model": "auto", "input": "x"}), 404, "model_not_found")
+    assert "embedding" in error["message"]
+    told(await scene.stack.post(EMBEDDINGS, key, {"model": "auto", "input": []}), 400, "input_empty")
