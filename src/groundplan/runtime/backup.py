@@ -2,7 +2,8 @@
 
 In the archive: all rows of one moment, the audit log's files up to a checkpoint that is not later, the journals (so
 that no metered call is lost), keys, token. Not in it: logs, the search index (it is rebuilt), downloaded models, the
-workspace. Calls that are answered while the backup runs may or may not be in it.
+workspace. Calls that are answered while the backup runs may or may not be in it. Journals may go on beyond the rows:
+after a restore the shipper takes over what they show, and books grants that only they tell of (`gateway.ledger_store`).
 """
 
 from __future__ import annotations

@@ -36,7 +36,8 @@ def overview(services: Using, _: Reader, source: str | None = None) -> dict[str,
 
 @router.post("/knowledge/search")
 def search(body: Question, services: Using, caller: SignedIn) -> dict[str, Any]:
-    """Passages that you may read. The operator has no permissions of their own here: sign in as a person."""
+    """Passages that you may read. The operator has no permissions of their own here: sign in as a person. Applications
+    send the same to the gateway's port with their API key, for its user."""
     if caller.person is None:
         raise Denied(
             "a search carries a person's permissions",
