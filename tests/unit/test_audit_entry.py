@@ -10,7 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundplan.core.audit.entry import MAX_BYTES, OPERATOR, Entry, decode, gateway_actor, person_actor
+from groundplan.core.audit.entry import (
+    MAX_BYTES,
+    OPERATOR,
+    Acting,
+    ActingAs,
+    Entry,
+    acting_of,
+    decode,
+    gateway_actor,
+    person_actor,
+)
 from groundplan.core.errors import Invalid
 
 ID = UUID("01938f5e-0000-7000-8000-000000000001")
@@ -73,6 +83,8 @@ def test_bytes_that_are_no_entry_are_refused(data: bytes) -> None:
     [
         ({"actor": "root"}, "audit_actor"),
         ({"actor": "person:me"}, "audit_actor"),
+        ({"acting": Acting("root")}, "audit_actor"),
+        ({"acting": Acting(OPERATOR, "me")}, "audit_actor"),
         ({"at": datetime(2026, 1, 1)}, "audit_time"),  # noqa: DTZ001 -- a time without a zone is the point
         ({"detail": {"n": 2**53 + 1}}, "audit_detail"),
         ({"detail": {"n": float("nan")}}, "audit_detail"),
@@ -90,3 +102,19 @@ def test_what_cannot_be_recorded_is_refused(changes: dict[str, Any], code: str) 
 def test_actors_of_people_and_gateways_are_accepted() -> None:
     for actor in (person_actor(ID), gateway_actor(ID)):
         assert decode(entry(actor=actor).encode()).actor == actor
+
+
+def test_acting_as_somebody_is_a_field_of_its_own() -> None:
+    actor = ActingAs(person_actor(ID), OPERATOR)
+    assert actor == person_actor(ID) and acting_of(actor) == Acting(OPERATOR) and acting_of(str(actor)) is None
+    made = entry(actor=str(actor), acting=acting_of(actor))
+    assert made.encode().startswith(b'{"acting":{"by":"operator","demo":true},"action":"kill","actor":"person:')
+    assert decode(made.encode()) == made
+    call = entry(actor=gateway_actor(ID), acting=Acting(OPERATOR, person_actor(ID)))
+    assert decode(call.encode()) == call and b'"as":"person:' in call.encode()
+
+
+@pytest.mark.parametrize("acting", ['"operator"', '{"by":"operator"}', '{"by":"operator","demo":false}', "null"])
+def test_acting_that_is_not_understood_is_refused(acting: str) -> None:
+    with pytest.raises(Invalid):
+        decode(entry().encode().replace(b'{"action"', b'{"acting":' + acting.encode() + b',"action"', 1))

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from groundplan.cli.change import applied_text, plan_text, workspace_files
 from groundplan.cli.keys import effective_text
-from groundplan.cli.output import error_body, print_error, problem_body, problem_from, table
+from groundplan.cli.output import print_error, problem_from, table
 from groundplan.cli.status import status_text
 from groundplan.cli.tour import passage_lines
 from groundplan.cli.why import outline
+from groundplan.core.error_shape import error_json, problem_json
 from groundplan.core.errors import Invalid, Problem, Where
 
 PLAN: dict[str, Any] = {
@@ -102,7 +103,7 @@ def test_columns_line_up(rows: list[list[str]]) -> None:
     )
 )
 def test_problems_survive_the_api(problem: Problem) -> None:
-    assert problem_from(json.loads(json.dumps(problem_body(problem)))) == problem
+    assert problem_from(json.loads(json.dumps(problem_json(problem)))) == problem
 
 
 def test_an_error_is_told_with_all_its_problems(capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,7 +113,7 @@ def test_an_error_is_told_with_all_its_problems(capsys: pytest.CaptureFixture[st
     told = capsys.readouterr()
     assert told.out == "" and "a.yaml:3:7: unknown owner [unknown_person]" in told.err and "Mend them." in told.err
     print_error(error, as_json=True)
-    assert json.loads(capsys.readouterr().out) == error_body(error)
+    assert json.loads(capsys.readouterr().out) == error_json(error)
 
 
 def test_only_the_yaml_of_a_workspace_is_sent(tmp_path: Path) -> None:

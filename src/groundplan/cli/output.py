@@ -12,6 +12,7 @@ from typing import Any
 
 import typer
 
+from groundplan.core.error_shape import error_json
 from groundplan.core.errors import GroundplanError, Problem, Where
 
 
@@ -43,31 +44,8 @@ def waits_text(pending: dict[str, Any]) -> str:
     return f"change {pending['change']} waits for: {told or 'nobody'}"
 
 
-def error_body(error: GroundplanError) -> dict[str, Any]:
-    """The error shape that the API has too."""
-    body: dict[str, Any] = {
-        "message": error.message,
-        "type": type(error).__name__.lower(),
-        "code": error.code,
-        "hint": error.hint,
-    }
-    if error.where is not None:
-        body["where"] = str(error.where)
-    if error.problems:
-        body["problems"] = [problem_body(problem) for problem in error.problems]
-    return {"error": body}
-
-
-def problem_body(problem: Problem) -> dict[str, Any]:
-    """One problem with its place, `where` being `file:line:column` or absent."""
-    body: dict[str, Any] = {"message": problem.message, "code": problem.code, "hint": problem.hint}
-    if problem.where is not None:
-        body["where"] = str(problem.where)
-    return body
-
-
 def problem_from(body: dict[str, Any]) -> Problem:
-    """The opposite of `problem_body`; a place that is no file position is left out."""
+    """The opposite of `problem_json`; a place that is no file position is left out."""
     file, _, place = str(body.get("where") or "").partition(":")
     line, _, column = place.partition(":")
     where = Where(file, int(line), int(column or 1)) if line.isdigit() else None
@@ -77,7 +55,7 @@ def problem_from(body: dict[str, Any]) -> Problem:
 def print_error(error: GroundplanError, *, as_json: bool) -> None:
     """Tell an error: JSON on stdout for programs, or lines on stderr for people."""
     if as_json:
-        typer.echo(json.dumps(error_body(error), indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(error_json(error), indent=2, ensure_ascii=False))
         return
     for problem in error.problems:
         place = f"{problem.where}: " if problem.where else ""

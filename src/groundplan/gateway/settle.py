@@ -73,7 +73,7 @@ def attempt(
     if exchange.use is not None:
         limits.end_attempt(gateway, exchange.use, exchange.attempt, usage, cost)
     exchange.attempt_started = 0
-    exchange.served = time.perf_counter_ns()
+    exchange.served = now
     exchange.cost, exchange.usage = exchange.cost + cost, usage
     exchange.estimated |= estimated
     labels = (exchange.workload.name if exchange.workload else "", deployment.name, outcome)
