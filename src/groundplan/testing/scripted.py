@@ -3,10 +3,10 @@
 It understands nothing: it repeats the passage it was given, or the last question. Real HTTP, real sockets, real usage
 numbers, so the same contract tests hold for it and for real models. Not for production answers.
 
-`POST /control {"mode": ok|down|error|stall|cut|miscount|slow, "after": n, "latency_ms", "chunk_ms", "tokens",
-"status"}`
-sets how it behaves until the next one; `after` lets n calls pass first. `GET /counted` tells how many attempts it
-counted.
+`POST /control {"mode": ..., "after": n, "latency_ms", "chunk_ms", "tokens", "status", "retry_after", "at", "tool",
+"overlap"}` sets how it behaves until the next one; `after` lets n calls pass first, and `times` so many fail. `GET
+/counted` tells how many attempts it counted. A conversation that ends with a part of its own answer and a request to go
+on gets the rest of that answer. Ways in which its streams can fail are in `scripted_stream`.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ import uvloop
 from groundplan.core.endpoints import announce
 from groundplan.core.home import Home
 from groundplan.gateway.server import Refusal, Request, Response, Server
+from groundplan.testing.scripted_stream import STREAM_MODES, Answer, stream
 
-MODES = ("ok", "down", "error", "stall", "cut", "miscount", "slow")
+MODES = ("ok", "down", "error", "stall", "cut", "miscount", "slow", "undercount", *STREAM_MODES)
 _encode = msgspec.json.Encoder().encode
 _HEADING = re.compile(r"(?m)^#+ .*$")
 _PASSAGE = re.compile(r"^\[(\d+)\][^\n]*\n(.+?)(?=^\[\d+\]|\Z)", re.MULTILINE | re.DOTALL)
-_EVENT_STREAM = b"content-type: text/event-stream\r\ncache-control: no-cache\r\n"
 
 
 class Script(msgspec.Struct, forbid_unknown_fields=True):
@@ -47,6 +47,16 @@ class Script(msgspec.Struct, forbid_unknown_fields=True):
     chunk_ms: float = 0
     tokens: int | None = None
     status: int = 500
+    times: int | None = None
+    """So many attempts fail; None: all of them."""
+    retry_after: str | None = None
+    """Header of an error answer."""
+    at: int | None = None
+    """Chunk of a stream after which it fails; None: in the middle."""
+    tool: bool = False
+    """Streams end with a tool call."""
+    overlap: int = 0
+    """Characters of what was sent already that the rest of an answer repeats."""
 
 
 class _Message(msgspec.Struct):
@@ -151,7 +161,10 @@ class ScriptedModel:
         if self.script.latency_ms:
             await asyncio.sleep(self.script.latency_ms / 1000)
         if mode == "error":
-            response.send(self.script.status, _error("the scripted model was told to fail", "scripted_error"))
+            after = self.script.retry_after
+            lines = b"" if after is None else b"retry-after: %b\r\n" % after.encode("latin-1")
+            body = _error("the scripted model was told to fail", "scripted_error")
+            response.send(self.script.status, body, lines)
         elif mode == "stall":
             await asyncio.sleep(3600)
         else:
@@ -159,7 +172,10 @@ class ScriptedModel:
 
     def _mode(self) -> str:
         self._passed += 1
-        return "ok" if self._passed <= self.script.after else self.script.mode
+        failing = self._passed - self.script.after
+        if failing <= 0 or (self.script.times is not None and failing > self.script.times):
+            return "ok"
+        return self.script.mode
 
     async def _counted(self, request: Request) -> None:
         """Durable before it is answered: a test may kill us at any time and believe the file."""
@@ -185,6 +201,9 @@ class ScriptedModel:
             await self._stream(chat, response, mode)
             return
         body = self._completion(chat, mode)
+        if mode in _JSON_BODIES:
+            response.send(200, _JSON_BODIES[mode])
+            return
         if mode == "cut":
             response.write(body[: len(body) // 2], response.start(200, b"content-type: application/json\r\n"))
             return
@@ -193,17 +212,28 @@ class ScriptedModel:
     def _words(self, chat: _Chat) -> tuple[list[str], str]:
         """The answer in tokens (one a word), and why it ends; never more than the caller's cap."""
         caps = [cap for cap in (chat.max_tokens, chat.max_completion_tokens) if cap is not None]
-        words = re.findall(r"\S+\s*", answer_text([(m.role, m.text()) for m in chat.messages]))
-        if self.script.tokens is not None:
-            words = (words * (self.script.tokens // max(1, len(words)) + 1))[: self.script.tokens]
+        words = self._all_words(chat.messages)
+        if len(chat.messages) > 2 and chat.messages[-2].role == "assistant":
+            sent, whole = chat.messages[-2].text(), "".join(self._all_words(chat.messages[:-2]))
+            if sent and whole.startswith(sent):
+                words = _words(whole[max(0, len(sent) - self.script.overlap) :])
         limit = min(caps) if caps else len(words)
         return words[:limit], "length" if len(words) > limit else "stop"
+
+    def _all_words(self, messages: list[_Message]) -> list[str]:
+        words = _words(answer_text([(m.role, m.text()) for m in messages]))
+        if self.script.tokens is None:
+            return words
+        words = [*words[:-1], f"{words[-1].rstrip()} "] if len(words) < self.script.tokens else words
+        return (words * (self.script.tokens // max(1, len(words)) + 1))[: self.script.tokens]
 
     def _usage(self, chat: _Chat, words: int, mode: str) -> dict[str, int]:
         prompt = sum(len(m.text().split()) + 4 for m in chat.messages)
         completion = words * (chat.n or 1)
         if mode == "miscount":
             completion = completion * 3 + 7
+        if mode == "undercount":
+            completion = 0
         return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
     def _completion(self, chat: _Chat, mode: str) -> bytes:
@@ -229,22 +259,10 @@ class ScriptedModel:
             "created": int(time.time()),
             "model": chat.model,
         }
-        deltas: list[dict[str, str]] = [{"role": "assistant", "content": ""}, *({"content": word} for word in words)]
-        head = response.start(200, _EVENT_STREAM)
-        for number, delta in enumerate(deltas):
-            if mode == "cut" and number > len(deltas) // 2:
-                return
-            choices = [{"index": i, "delta": delta, "finish_reason": None} for i in range(chat.n or 1)]
-            response.write(_event({**base, "choices": choices}), head)
-            head = b""
-            if self.script.chunk_ms:
-                await asyncio.sleep(self.script.chunk_ms / 1000)
-            await response.drained()
-        choices_end = [{"index": i, "delta": {}, "finish_reason": reason} for i in range(chat.n or 1)]
-        response.write(_event({**base, "choices": choices_end}))
-        if chat.stream_options and chat.stream_options.include_usage:
-            response.write(_event({**base, "choices": [], "usage": self._usage(chat, len(words), mode)}))
-        response.end(b"data: [DONE]\n\n")
+        asked = chat.stream_options is not None and chat.stream_options.include_usage
+        usage = self._usage(chat, len(words), mode) if asked else None
+        answer = Answer(base, words, reason, chat.n or 1, usage, self.script.tool)
+        await stream(response, answer, mode, self.script.chunk_ms / 1000, self.script.at)
 
     def _embed(self, asked: _Embeddings) -> bytes:
         inputs = [asked.input] if isinstance(asked.input, str) else asked.input
@@ -264,12 +282,22 @@ def _vector(text: str, encoding: str) -> list[float] | str:
     return base64.b64encode(struct.pack("<16f", *numbers)).decode() if encoding == "base64" else numbers
 
 
-def _event(value: object) -> bytes:
-    return b"data: %b\n\n" % _encode(value)
+def _words(text: str) -> list[str]:
+    """One token a word."""
+    return re.findall(r"\s*\S+\s*", text)
 
 
 def _error(message: str, code: str) -> bytes:
     return _encode({"error": {"message": message, "type": "scripted_error", "param": None, "code": code}})
+
+
+_JSON_BODIES = {
+    "malformed": b'{"id":"x","choices":[{"index":0,',
+    "empty": b"",
+    "error_event": _error("something went wrong", "scripted_error"),
+    "wrong_type": b"<html><body>welcome</body></html>",
+}
+"""Whole answers of status 200 that are none."""
 
 
 def _refusal(refusal: Refusal) -> bytes:

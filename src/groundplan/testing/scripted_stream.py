@@ -1,0 +1,115 @@
+"""The streams of the scripted model: right ones, and one for each way in which an upstream's stream can be wrong.
+
+Each mode fails at one chunk, in the middle unless told otherwise. Knows no HTTP beyond writing to a response.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from groundplan.gateway.server import Response
+
+STREAM_MODES = (
+    "stall_late", "malformed", "no_done", "no_finish", "error_event", "empty", "comments", "crlf", "huge",
+    "wrong_type", "nothing_after",
+)  # fmt: skip
+"""stall_late: says nothing more. malformed: a frame that is no JSON. no_done: ends after its finish. no_finish: ends
+without. error_event: an error in the stream. empty: no event at all. comments: only comments from there on. crlf: lines
+end with CR LF. huge: one event of 9 MiB. wrong_type: a whole answer in JSON. nothing_after: comments from the start."""
+_EVENT_STREAM = b"content-type: text/event-stream\r\ncache-control: no-cache\r\n"
+_HUGE = 9 << 20
+_COMMENT_SECONDS = 0.05
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What is to be streamed. `usage` is sent where it is not None."""
+
+    base: dict[str, Any]
+    words: list[str]
+    reason: str
+    copies: int
+    usage: dict[str, int] | None
+    tool: bool
+
+    def deltas(self) -> list[dict[str, Any]]:
+        """The role, each word, and the pieces of a tool call where there is one."""
+        found: list[dict[str, Any]] = [{"role": "assistant", "content": ""}, *({"content": w} for w in self.words)]
+        if self.tool:
+            head = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "look", "arguments": ""}}
+            found.append({"tool_calls": [head]})
+            for piece in ('{"wh', 'at": "it', '"}'):
+                found.append({"tool_calls": [{"index": 0, "function": {"arguments": piece}}]})
+        return found
+
+    def chunk(self, delta: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
+        choices = [{"index": i, "delta": delta, "finish_reason": reason} for i in range(self.copies)]
+        return {**self.base, "choices": choices}
+
+
+async def stream(response: Response, answer: Answer, mode: str, pause: float, at: int | None) -> None:
+    """Write the whole stream, or a broken one. `pause`: seconds between chunks; `at`: the chunk where it goes wrong."""
+    if mode == "wrong_type":
+        response.send(200, _encode({**answer.base, "object": "chat.completion", "choices": []}))
+        return
+    head = response.start(200, _EVENT_STREAM)
+    if mode == "empty":
+        response.end(b"", head)
+        return
+    if mode == "nothing_after":
+        await _comments(response, head)
+        return
+    deltas = answer.deltas()
+    at = len(deltas) // 2 if at is None else at
+    for number, delta in enumerate(deltas):
+        if number > at and await _fails(response, mode):
+            return
+        response.write(_event(answer.chunk(delta), mode), head)
+        head = b""
+        if pause:
+            await asyncio.sleep(pause)
+        await response.drained()
+    response.write(_event(answer.chunk({}, "tool_calls" if answer.tool else answer.reason), mode))
+    if answer.usage is not None:
+        response.write(_event({**answer.base, "choices": [], "usage": answer.usage}, mode))
+    response.end(b"" if mode == "no_done" else b"data: [DONE]\r\n\r\n" if mode == "crlf" else b"data: [DONE]\n\n")
+
+
+async def _fails(response: Response, mode: str) -> bool:
+    """Go wrong as the mode says; whether the stream is over."""
+    if mode == "cut":
+        return True
+    if mode == "stall_late":
+        await asyncio.sleep(3600)
+    elif mode == "comments":
+        await _comments(response, b"")
+    elif mode == "malformed":
+        response.end(b'data: {"id":"x","choi\n\ndata: [DONE]\n\n')
+    elif mode == "huge":
+        response.write(b"data: " + b"x" * _HUGE)
+        await response.drained()
+        response.end(b"\n\n")
+    elif mode == "error_event":
+        error = {"message": "something went wrong", "type": "server_error", "param": None, "code": "scripted_error"}
+        response.end(_event({"error": error}, mode))
+    elif mode == "no_finish":
+        response.end(b"")
+    else:
+        return False
+    return True
+
+
+async def _comments(response: Response, head: bytes) -> None:
+    while True:
+        response.write(b": keep-alive\n\n", head)
+        head = b""
+        await asyncio.sleep(_COMMENT_SECONDS)
+
+
+def _event(value: object, mode: str) -> bytes:
+    return b"data: %b\r\n\r\n" % _encode(value) if mode == "crlf" else b"data: %b\n\n" % _encode(value)

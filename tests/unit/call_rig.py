@@ -1,0 +1,231 @@
+"""A gateway worker in the test's own loop, with any number of scripted upstreams and whatever a workload declares."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.integration.gateway_stack import Reply, blueprint, deployment, events, parse, scripted, workload
+
+from groundplan.blueprint.model import Budget, Hedge, Reliability
+from groundplan.core.home import Home
+from groundplan.core.ids import new_id
+from groundplan.core.money import PICO
+from groundplan.gateway.answers import of_refusal
+from groundplan.gateway.context import Gateway
+from groundplan.gateway.idempotency import Answers, Holder
+from groundplan.gateway.journal import Journal
+from groundplan.gateway.leases import Quota, Slices
+from groundplan.gateway.pipeline import Pipeline
+from groundplan.gateway.records import read_segment
+from groundplan.gateway.recovery import EpochState, fold
+from groundplan.gateway.server import Server
+from groundplan.gateway.snapshot import Catalog, KeyEntry, Policy, index
+from groundplan.gateway.targets import Targets
+from groundplan.ledger.model import Charge, Finish, Reservation, Settlement
+from groundplan.testing import ManualClock
+from groundplan.testing.scripted import Script, ScriptedModel
+
+LIMIT = PICO
+BOUND = 20 * 10_000_000
+"""20 tokens of output at 10 USD a million."""
+
+
+@dataclass
+class Fixed:
+    """A policy and a blueprint that do not change."""
+
+    policy: Policy
+    catalog: Catalog | None
+
+    def age(self) -> float:
+        return 0.0
+
+    def remaining(self, budget: Budget, period: str) -> int:  # noqa: ARG002 -- the protocol's signature
+        return budget.limit
+
+    def used(self, workload: str, person: str) -> tuple[int, int]:  # noqa: ARG002 -- the protocol's signature
+        return 0, 0
+
+    def count(self, workload: str, person: str) -> None:  # noqa: ARG002 -- the protocol's signature
+        return None
+
+
+@dataclass
+class Closed:
+    """A lender that lends nothing more."""
+
+    asked: list[str] = field(default_factory=list)
+    connected: bool = True
+
+    async def acquire(
+        self,
+        token: tuple[bytes, int],  # noqa: ARG002 -- the protocol's signature
+        charges: Sequence[Charge],
+        declared: Any,  # noqa: ARG002
+        blueprint: int = 0,  # noqa: ARG002
+    ) -> str | None:
+        self.asked.append(charges[0].budget)
+        await asyncio.sleep(0)
+        return charges[0].budget
+
+    def remaining(self, quota: Quota, period: str) -> int:  # noqa: ARG002 -- the protocol's signature
+        return quota.limit
+
+
+@dataclass
+class Rig:
+    """One worker; `models` are its upstreams by name."""
+
+    gateway: Gateway
+    port: int
+    models: dict[str, ScriptedModel]
+    lender: Closed
+
+    def play(self, name: str, **script: Any) -> None:
+        """How one of the upstreams behaves from now on."""
+        self.models[name].script = Script(**script)
+        self.models[name]._passed = 0
+
+    def request(self, key: str = "assistant", **more: Any) -> bytes:
+        body = {"model": "auto", "messages": [{"role": "user", "content": "a b c d"}], "max_tokens": 20, **more}
+        data = json.dumps(body).encode()
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\nauthorization: Bearer {key}\r\nconnection: close\r\n"
+        return head.encode() + b"content-length: %d\r\n\r\n" % len(data) + data
+
+    async def chat(self, key: str = "assistant", **more: Any) -> Reply:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        writer.write(self.request(key, **more))
+        try:
+            return parse(await asyncio.wait_for(reader.read(), 20))
+        finally:
+            writer.close()
+
+    async def stream(self, **more: Any) -> Stream:
+        return Stream(await self.chat(stream=True, **more))
+
+    @property
+    def slices(self) -> Slices:
+        return self.gateway.slices
+
+    async def records(self) -> list[Any]:
+        """Everything in the journal, which is closed for it."""
+        await self.gateway.journal.close()
+        return read_records(self.gateway.journal.folder)
+
+    async def settlements(self) -> list[Settlement]:
+        return [record for record in await self.records() if isinstance(record, Settlement)]
+
+    async def books(self) -> EpochState:
+        """The journal folded as a recovery would; also checks that every attempt has one settlement and that the
+        slices say the same."""
+        records = await self.records()
+        state = fold(records)
+        made = sorted((r.call, r.attempt) for r in records if isinstance(r, Reservation))
+        ended = sorted((r.call, r.attempt) for r in records if isinstance(r, Settlement))
+        assert made == ended and len(set(made)) == len(made), "an attempt without its one settlement"
+        assert len({r.call for r in records if isinstance(r, Finish)}) == len({call for call, _ in made})
+        spent = sum(state.spent.values())
+        assert self.slices.open_count == 0
+        assert self.slices.available("all", "total") == LIMIT - spent
+        return state
+
+
+async def until(true: Callable[[], bool], seconds: float = 10.0) -> None:
+    """Wait for what other tasks do."""
+    async with asyncio.timeout(seconds):
+        while not true():  # noqa: ASYNC110 -- what is waited for has no event
+            await asyncio.sleep(0.005)
+
+
+class Stream:
+    """What a client got of a stream."""
+
+    def __init__(self, reply: Reply) -> None:
+        self.status = reply.status
+        self.headers = reply.headers
+        self.raw = reply.body
+        self.events = events(reply.body)
+        self.chunks = [e for e in self.events if e != "[DONE]" and "choices" in e]
+        self.errors = [e["error"] for e in self.events if e != "[DONE]" and "error" in e]
+
+    @property
+    def done(self) -> bool:
+        return bool(self.events) and self.events[-1] == "[DONE]"
+
+    @property
+    def text(self) -> str:
+        deltas = [c["delta"] for chunk in self.chunks for c in chunk["choices"]]
+        return "".join(delta.get("content") or "" for delta in deltas)
+
+    @property
+    def finish(self) -> list[str]:
+        return [c["finish_reason"] for chunk in self.chunks for c in chunk["choices"] if c["finish_reason"]]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        found = [chunk["groundplan"] for chunk in self.chunks if "groundplan" in chunk]
+        assert len(found) == 1
+        facts: dict[str, Any] = found[0]
+        return facts
+
+
+def read_records(folder: Path) -> list[Any]:
+    found: list[Any] = []
+    for path in sorted(folder.glob("*.seg")):
+        found += [entry.record for entry in read_segment(path)[0]]
+    return found
+
+
+@asynccontextmanager
+async def call_rig(
+    folder: Path,
+    names: Sequence[str] = ("one", "two"),
+    *,
+    limit: int = LIMIT,
+    more: dict[str, dict[str, Any]] | None = None,
+    workloads: dict[str, dict[str, Any]] | None = None,
+) -> AsyncIterator[Rig]:
+    """`more`: settings of deployments by name; `workloads`: settings by name, each with a key of its own name."""
+    loop = asyncio.get_running_loop()
+    home = Home(folder)
+    home.create()
+    epoch = new_id()
+    declared = {"assistant": {}} if workloads is None else workloads
+    async with AsyncExitStack() as stack:
+        started = {name: await stack.enter_async_context(scripted(name)) for name in names}
+        places = [deployment(name, started[name][1], **(more or {}).get(name, {})) for name in names]
+        tasks = [workload(name, list(names), **settings) for name, settings in declared.items()]
+        catalog = index(blueprint(1, places, tasks))
+        keys = {
+            hashlib.sha256(name.encode()).digest(): KeyEntry(str(new_id()), name, "", False, False, None)
+            for name in declared
+        }
+        journal = Journal.open(home.journal / str(epoch), epoch, loop, 1 << 20)
+        slices, clock, lender = Slices(), ManualClock(), Closed()
+        slices.grant("all", "total", limit)
+        live = Fixed(Policy(1, keys, {}, frozenset(), frozenset()), catalog)
+        answers = Answers(home.journal, epoch, clock.now().timestamp())
+        answers.open(Holder(1, bytes(32)))
+        gateway = Gateway(epoch, loop, clock, journal, slices, lender, live, Targets(home, loop), answers)
+        server = Server(Pipeline(gateway).handle, of_refusal, loop)
+        listener = await loop.create_server(server.protocol, "127.0.0.1", 0)
+        port = listener.sockets[0].getsockname()[1]
+        yield Rig(gateway, port, {name: model for name, (model, _) in started.items()}, lender)
+        listener.close()
+        await server.drain(0.2)
+        await journal.close()
+        gateway.targets.close()
+        answers.close()
+
+
+def rule(**settings: Any) -> dict[str, Any]:
+    """Settings of a workload with a reliability of its own."""
+    hedge = settings.pop("hedge", None)
+    return {"reliability": Reliability(hedge=None if hedge is None else Hedge(**hedge), **settings)}

@@ -1,0 +1,267 @@
+"""Retries, fallbacks and breakers: when a failed attempt is tried again, where, and after how long."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.integration.gateway_stack import deployment
+from tests.unit.call_rig import call_rig, rule, until
+
+from groundplan.blueprint.model import Reliability
+from groundplan.gateway.health import SLOW_SAMPLES, Health
+from groundplan.gateway.retry import pause, repeats, retry_after
+
+NOW = datetime(2026, 11, 25, 12, 0, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (b"7", 7.0),
+        (b" 1.5 ", 1.5),
+        (b"0", 0.0),
+        (format_datetime(NOW + timedelta(seconds=30), usegmt=True).encode(), 30.0),
+        (format_datetime(NOW - timedelta(seconds=30), usegmt=True).encode(), 0.0),
+        (b"-3", None),
+        (b"nan", None),
+        (b"inf", None),
+        (b"soon", None),
+        (b"", None),
+        (b"\xff\xfe", None),
+        (b"99999999", None),
+        (None, None),
+    ],
+)
+def test_retry_after_is_read_as_seconds_and_as_a_date(value: bytes | None, seconds: float | None) -> None:
+    assert retry_after(value, NOW) == seconds
+
+
+@given(st.integers(0, 40), st.none() | st.floats(0, 100), st.floats(0, 1))
+def test_a_pause_doubles_up_to_its_most_and_never_undercuts_what_was_asked(
+    before: int, asked: float | None, dice: float
+) -> None:
+    settings = Reliability(same=3, backoff_ms=200, max_backoff_ms=5000)
+    wait = pause(settings, before, asked, lambda: dice)
+    most = min(5.0, 0.2 * 2**before)
+    assert most / 2 <= wait or (asked is not None and wait >= asked)
+    assert wait <= max(most, asked or 0.0)
+    assert asked is None or wait >= asked
+
+
+def test_a_long_wait_is_not_worth_it_where_another_deployment_can_be_asked() -> None:
+    settings = Reliability(same=2, max_backoff_ms=1000)
+    assert repeats(settings, 0, 0.5, 10, others=True)
+    assert not repeats(settings, 0, 3.0, 10, others=True)
+    assert repeats(settings, 0, 3.0, 10, others=False)
+    assert not repeats(settings, 0, 3.0, 2.0, others=False), "the deadline comes first"
+    assert not repeats(settings, 2, 0.1, 10, others=False), "no more than declared"
+
+
+async def test_the_same_deployment_is_tried_again_before_the_next_one(tmp_path: Path) -> None:
+    async with call_rig(tmp_path, workloads={"assistant": rule(same=2, backoff_ms=20)}) as rig:
+        rig.play("one", mode="error", status=503, times=2)
+        reply = await rig.chat()
+        assert reply.status == 200 and reply.json["groundplan"]["deployment"] == "one"
+        assert (rig.models["one"].counted, rig.models["two"].counted) == (3, 0)
+        outcomes = [s.outcome for s in await rig.settlements()]
+        assert outcomes == ["not_billed", "not_billed", "ok"]
+        await rig.books()
+
+
+async def test_after_the_last_repetition_the_next_deployment_answers(tmp_path: Path) -> None:
+    async with call_rig(tmp_path, workloads={"assistant": rule(same=1, backoff_ms=10)}) as rig:
+        rig.play("one", mode="error", status=500)
+        reply = await rig.chat()
+        assert reply.json["groundplan"]["deployment"] == "two"
+        assert (rig.models["one"].counted, rig.models["two"].counted) == (2, 1)
+        await rig.books()
+
+
+async def test_attempts_are_the_most_in_all(tmp_path: Path) -> None:
+    settings = rule(same=5, backoff_ms=1) | {"attempts": 3}
+    async with call_rig(tmp_path, workloads={"assistant": settings}) as rig:
+        rig.play("one", mode="error", status=503)
+        rig.play("two", mode="error", status=503)
+        reply = await rig.chat()
+        assert (reply.status, reply.code) == (503, "upstream_failed")
+        assert rig.models["one"].counted + rig.models["two"].counted == 3
+        await rig.books()
+
+
+async def test_a_deployment_that_asks_for_time_gets_it_and_the_fallback_answers_meanwhile(tmp_path: Path) -> None:
+    async with call_rig(tmp_path, workloads={"assistant": rule(same=2, backoff_ms=1, max_backoff_ms=200)}) as rig:
+        rig.play("one", mode="error", status=429, retry_after="30")
+        for _ in range(3):
+            assert (await rig.chat()).json["groundplan"]["deployment"] == "two"
+        assert rig.models["one"].counted == 1, "it asked to be left alone"
+        assert rig.gateway.health.states(asyncio.get_running_loop().time()) == {"one": "open"}
+        assert rig.gateway.health.reasons() == {"one": "it asked to be called later"}
+
+
+async def test_a_lone_deployment_that_asks_for_time_is_not_asked_and_the_client_is_told_when(tmp_path: Path) -> None:
+    async with call_rig(tmp_path, ["one"]) as rig:
+        rig.play("one", mode="error", status=503, retry_after="20")
+        assert (await rig.chat()).status == 503
+        reply = await rig.chat()
+        assert reply.status == 503 and 18 <= int(reply.headers["retry-after"]) <= 20
+        assert rig.models["one"].counted == 1
+
+
+async def test_a_short_retry_after_is_waited_for(tmp_path: Path) -> None:
+    async with call_rig(tmp_path, ["one"], workloads={"assistant": rule(same=1, backoff_ms=1)}) as rig:
+        rig.play("one", mode="error", status=429, retry_after="1", times=1)
+        began = time.monotonic()
+        assert (await rig.chat()).status == 200
+        assert time.monotonic() - began >= 0.99
+
+
+async def test_the_deadline_ends_the_retries(tmp_path: Path) -> None:
+    settings = rule(same=9, backoff_ms=300, max_backoff_ms=300) | {"attempts": 10, "deadline_ms": 500}
+    async with call_rig(tmp_path, ["one"], workloads={"assistant": settings}) as rig:
+        rig.play("one", mode="error", status=503)
+        began = time.monotonic()
+        assert (await rig.chat()).status == 503
+        assert time.monotonic() - began < 2.0 and rig.models["one"].counted <= 4
+        await rig.books()
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+async def test_what_an_upstream_holds_against_us_is_no_fault_of_the_caller(tmp_path: Path, status: int) -> None:
+    async with call_rig(tmp_path) as rig:
+        rig.play("one", mode="error", status=status)
+        assert (await rig.chat()).json["groundplan"]["deployment"] == "two"
+        await rig.books()
+
+
+async def test_a_chain_of_three_is_gone_through_to_its_end(tmp_path: Path) -> None:
+    async with call_rig(tmp_path, ["one", "two", "three"]) as rig:
+        rig.play("one", mode="down")
+        rig.play("two", mode="error", status=502)
+        reply = await rig.chat()
+        assert reply.json["groundplan"]["deployment"] == "three"
+        assert [s.outcome for s in await rig.settlements()] == ["failed", "failed", "ok"]
+        await rig.books()
+
+
+async def test_a_client_that_leaves_during_a_pause_costs_nothing_more(tmp_path: Path) -> None:
+    async with call_rig(tmp_path, ["one"], workloads={"assistant": rule(same=3, backoff_ms=5000)}) as rig:
+        rig.play("one", mode="error", status=503)
+        _, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+        writer.write(rig.request())
+        await until(lambda: rig.models["one"].counted > 0)
+        await asyncio.sleep(0.05)
+        writer.transport.abort()
+        await asyncio.sleep(0.1)
+        state = await rig.books()
+        assert sum(state.spent.values()) == 0
+
+
+# breakers ------------------------------------------------------------------------------------------------------------
+
+ONE, TWO = deployment("a", 1), deployment("b", 1)
+
+
+def names(health: Health, now: float) -> list[str]:
+    return [d.name for d in health.order([ONE, TWO], now)]
+
+
+def test_three_failures_in_a_row_open_and_one_call_probes() -> None:
+    health = Health()
+    for _ in range(2):
+        health.failed("a", 10.0)
+    assert names(health, 10.0) == ["a", "b"]
+    health.failed("a", 10.0)
+    assert names(health, 10.5) == ["b", "a"] and health.states(10.5) == {"a": "open"}
+    assert health.states(11.5) == {"a": "half_open"}
+    assert names(health, 11.5) == ["a", "b"], "one call tries"
+    assert names(health, 11.6) == ["b", "a"], "the others wait for how it ends"
+    health.succeeded("a", 11.5)
+    assert names(health, 11.7) == ["a", "b"] and health.states(11.7) == {}
+
+
+def test_a_failing_probe_makes_the_wait_longer() -> None:
+    health = Health()
+    now, waits = 0.0, []
+    for _ in range(12):
+        health.failed("a", now)
+        if health.states(now):
+            step = 0.1
+            while health.states(now + step).get("a") == "open":
+                step += 0.1
+            waits.append(step)
+            now += step
+    assert waits == sorted(waits) and waits[-1] <= 15.2 and waits[0] < 1.2
+
+
+def test_a_share_of_failures_opens_without_any_row() -> None:
+    health = Health()
+    for _ in range(4):
+        health.failed("a", 1.0)
+        health.succeeded("a", 1.0)
+    assert health.states(1.0) == {}
+    health.failed("a", 1.0)
+    assert health.states(1.0) == {"a": "open"} and "5 of 9" in health.reasons()["a"]
+
+
+def test_rare_failures_among_many_answers_open_nothing() -> None:
+    health = Health()
+    for _ in range(20):
+        health.failed("a", 1.0)
+        for _ in range(9):
+            health.succeeded("a", 1.0)
+    assert health.states(1.0) == {}
+
+
+def test_an_answer_that_began_before_the_trouble_does_not_end_it() -> None:
+    health = Health()
+    for _ in range(3):
+        health.failed("a", 10.0)
+    health.succeeded("a", 9.0)
+    assert health.states(10.0) == {"a": "open"}
+    health.succeeded("a", 10.5)
+    assert health.states(10.6) == {}
+
+
+def test_what_is_far_slower_than_its_siblings_is_asked_last_for_a_while() -> None:
+    siblings = [deployment(name, 1) for name in ("a", "b", "c")]
+    same = [type(d)(**{f: getattr(d, f) for f in d.__struct_fields__} | {"model": "m/same"}) for d in siblings]
+    health = Health()
+    for _ in range(SLOW_SAMPLES):
+        health.timed(same[1], same, 200_000, 5.0)
+        health.timed(same[2], same, 250_000, 5.0)
+    for _ in range(SLOW_SAMPLES - 1):
+        health.timed(same[0], same, 900_000, 5.0)
+    assert health.states(5.0) == {}
+    health.timed(same[0], same, 900_000, 5.0)
+    assert health.states(5.0) == {"a": "open"} and "slower" in health.reasons()["a"]
+    health.succeeded("a", 16.0)
+    assert health.states(16.0) == {}
+
+
+def test_another_model_may_be_as_slow_as_it_is() -> None:
+    others = [deployment(name, 1) for name in ("a", "b")]  # each with a model of its own
+    health = Health()
+    for _ in range(SLOW_SAMPLES * 2):
+        health.timed(others[1], others, 200_000, 5.0)
+        health.timed(others[0], others, 5_000_000, 5.0)
+    assert health.states(5.0) == {}
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans(), st.floats(0, 3)), max_size=60))
+def test_every_deployment_stays_in_the_order_whatever_happens(story: list[tuple[str, bool, float]]) -> None:
+    health, now, places = Health(), 0.0, [deployment(name, 1) for name in "abc"]
+    for name, good, passed in story:
+        now += passed
+        if good:
+            health.succeeded(name, now)
+        else:
+            health.failed(name, now, passed)
+        assert sorted(d.name for d in health.order(places, now)) == ["a", "b", "c"]
+        assert set(health.states(now)) == set(health.reasons())
