@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +83,35 @@ def test_damage_in_what_was_added_is_found_at_once_and_in_older_entries_when_ask
     grow(home, 2000)
     damage(home, 6)
     assert told(check, lambda found: found["ok"] is False)["problems"][0]["at"] == 1791
+
+
+class Counting(SystemClock):
+    """Counts how often it was asked, which each verification does once."""
+
+    asked = 0
+
+    def now(self) -> datetime:
+        self.asked += 1
+        return super().now()
+
+
+def test_many_readers_at_once_cause_one_verification(home: Home) -> None:
+    grow(home, 60_000)
+    clock = Counting()
+
+    def look(turn: int) -> None:
+        time.sleep(0.005 * turn)
+        check.newest()
+
+    check = LogCheck(home, clock)
+    check.start()
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(look, range(16)))
+        assert told(check, lambda found: found["running"] is None and found["ok"])["entries"] == 60_000
+        assert clock.asked == 1
+    finally:
+        check.stop()
 
 
 def test_a_log_that_was_cut_or_exchanged_is_found_without_reading_it_all(home: Home, check: LogCheck) -> None:

@@ -69,7 +69,8 @@ class LogCheck:
         note = self._note()
         with self._changed:
             last = self._checked
-            if last is None or (last.verdict.ok and note != last.note):
+            stale = last is None or (last.verdict.ok and note != last.note)
+            if stale and self._progress is None:
                 self._wanted = self._wanted or ("everything" if last is None else "new")
                 self._changed.notify_all()
                 self._changed.wait_for(lambda: self._wanted is None and self._progress is None, WAIT_SECONDS)
