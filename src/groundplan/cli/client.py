@@ -39,7 +39,9 @@ def running(home: Home) -> dict[str, Any] | None:
         value = json.loads((home.run / "up.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    if not isinstance(value, dict) or not Path(f"/proc/{value.get('pid')}").exists():
+    if not isinstance(value, dict) or not isinstance(value.get("control"), str):
+        return None
+    if not Path(f"/proc/{value.get('pid')}").exists():
         return None
     return value
 
@@ -48,8 +50,8 @@ class ControlClient:
     """One address and token. Every method returns the decoded JSON answer or raises the error that the API told."""
 
     def __init__(self, url: str, token: str, timeout: float = 120.0) -> None:
-        self.url = url.rstrip("/")
-        self._token = token
+        self.url = _address(url)
+        self._token = _checked(token)
         self._timeout = timeout
 
     @classmethod
@@ -75,7 +77,7 @@ class ControlClient:
 
     def get(self, path: str, **query: Any) -> Any:
         given = {name: value for name, value in query.items() if value is not None}
-        return self.send("GET", f"{path}?{urlencode(given)}" if given else path)
+        return self.send("GET", f"{path}?{urlencode(given, errors='surrogateescape')}" if given else path)
 
     def post(self, path: str, body: Any = None) -> Any:
         return self.send("POST", path, {} if body is None else body)
@@ -95,7 +97,9 @@ class ControlClient:
         make = http.client.HTTPSConnection if secure else http.client.HTTPConnection
         connection = make(parts.hostname or "127.0.0.1", parts.port, timeout=self._timeout)
         try:
-            connection.request(method, quote(path, safe="/?&=%:+"), body=data, headers=headers)
+            connection.request(
+                method, quote(path, safe="/?&=%:+", errors="surrogateescape"), body=data, headers=headers
+            )
             response = connection.getresponse()
             status, payload = response.status, response.read()
         except (OSError, http.client.HTTPException) as error:
@@ -120,7 +124,7 @@ class ControlClient:
         make = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         connection = make(parts.hostname or "127.0.0.1", parts.port, timeout=self._timeout)
         try:
-            connection.request("GET", quote(path, safe="/?&=%:+"), headers=headers)
+            connection.request("GET", quote(path, safe="/?&=%:+", errors="surrogateescape"), headers=headers)
             response = connection.getresponse()
             if response.status != 200:
                 _answer(response.status, response.read())
@@ -155,11 +159,36 @@ def read_events(lines: Iterable[bytes]) -> Iterator[tuple[str, str, str]]:
             data.append(value)
 
 
+def _address(url: str) -> str:
+    """The base URL, if it can be one. Raises `Invalid`."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise Invalid(
+            "the address of the control API cannot be used", code="url_invalid",
+            hint="Write it in GROUNDPLAN_URL as http://HOST:PORT or https://HOST:PORT.",
+        )  # fmt: skip
+    return url.rstrip("/")
+
+
+def _checked(token: str) -> str:
+    """The token, if it may stand in a header: another text is a mistake, and never sent. Raises `Invalid`."""
+    if not token.isascii() or not token.isprintable():
+        raise Invalid(
+            "the token holds characters that no token has", code="token_invalid",
+            hint="Copy it again from HOME/operator.token, or look at GROUNDPLAN_TOKEN.",
+        )  # fmt: skip
+    return token
+
+
 def read_token(home: Home) -> str:
     """The local operator's token. Raises `Denied` where this user may not read it."""
     try:
         return home.operator_token.read_text(encoding="ascii").strip()
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise Denied(
             f"the operator token {home.operator_token} cannot be read",
             code="operator_token",
