@@ -115,10 +115,10 @@ class FactsApi:
     def _admit(self, request: Request) -> tuple[KeyEntry, str, Plan]:
         """Whose key this is, for whom it acts, and that it may be used now."""
         live = self._gateway.live
-        key, person = caller(request.headers, live.policy, self._gateway.clock.now().timestamp())
         catalog = live.catalog
         if catalog is None:
             raise Unavailable("no blueprint is loaded yet", code="not_ready", hint="Wait for /readyz.", retry_after=1.0)
+        key, person = caller(request.headers, live.policy, self._gateway.clock.now().timestamp())
         plan = catalog.plans.get(key.workload)
         if plan is None:
             hint = "Make a key for a workload that is declared."
