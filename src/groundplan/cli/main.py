@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "check": ("groundplan.cli.workspace", "check", "Say everything that is wrong in a workspace, offline."),
     "import": ("groundplan.cli.imports", "app", "Make a workspace from another tool's configuration."),
     "up": ("groundplan.cli.up", "up", "Start everything and serve until Ctrl-C."),
+    "reload": ("groundplan.cli.reload", "reload", "Take up new code without a failed call."),
     "plan": ("groundplan.cli.change", "plan", "Show what would change, at what price, and who must approve."),
     "apply": ("groundplan.cli.change", "apply", "Make the next blueprint from the workspace."),
     "rollback": ("groundplan.cli.change", "rollback", "Make a new blueprint with the content of an earlier one."),

@@ -8,7 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from groundplan.api.served import SEARCH
+from groundplan.cli.listeners import Listeners
 from groundplan.core.home import Home
+from groundplan.gateway.front import serving_file
 from groundplan.runtime.models import MINILM, SMOLLM2
 from groundplan.runtime.supervisor import Process
 
@@ -41,10 +43,24 @@ def shipper(home: Home) -> Process:
     return Process("shipper", module("groundplan.gateway.shipper", "--home", str(home.root)))
 
 
-def gateway(home: Home, fd: int, slot: int) -> Process:
-    """Gateway worker `slot`; all workers accept from the same listening socket."""
-    arguments = ("--home", str(home.root), "--fd", str(fd), "--slot", str(slot))
-    return Process(f"gateway-{slot}", module("groundplan.gateway.app", *arguments), fds=(fd,), grace=20.0)
+def gateway(home: Home, listeners: Listeners, slot: int, drain_seconds: float) -> Process:
+    """Gateway worker `slot`; all workers accept from the same listening sockets."""
+    fds = [listeners.public.fileno()]
+    arguments = ["--home", str(home.root), "--fd", str(fds[0]), "--slot", str(slot), "--drain", str(drain_seconds)]
+    if listeners.local is not None:
+        fds.append(listeners.local.fileno())
+        arguments += ["--local-fd", str(fds[1])]
+    if (files := listeners.files) is not None:
+        arguments += ["--tls-cert", str(files.cert), "--tls-key", str(files.key)]
+        arguments += ["--tls-client-ca", str(files.client_ca)] if files.client_ca is not None else []
+    return Process(
+        f"gateway-{slot}",
+        module("groundplan.gateway.app", *arguments),
+        fds=tuple(fds),
+        grace=drain_seconds + 5.0,
+        fit=lambda pid: serving_file(home, pid).exists(),
+        front=True,
+    )
 
 
 def service(home: Home, name: str) -> Process | None:

@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import threading
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -25,9 +25,11 @@ from groundplan.blueprint.model import Blueprint
 from groundplan.catalog.check import validate
 from groundplan.cli import processes
 from groundplan.cli.client import ControlClient, read_token
+from groundplan.cli.listeners import Listeners, open_listeners, with_tls
 from groundplan.cli.options import HomeOption, settings_for
 from groundplan.cli.output import note
 from groundplan.cli.progress import Steps
+from groundplan.cli.reload import Reloading
 from groundplan.cli.tour import take_tour
 from groundplan.core.database import connect, database_url
 from groundplan.core.endpoints import lookup
@@ -38,9 +40,8 @@ from groundplan.economics.price import known_price
 from groundplan.runtime.child import tail
 from groundplan.runtime.migrate import migrate
 from groundplan.runtime.models import ensure
-from groundplan.runtime.owner import open_listener
 from groundplan.runtime.postgres import EmbeddedPostgres
-from groundplan.runtime.supervisor import Supervisor
+from groundplan.runtime.supervisor import Process, Supervisor
 
 READY_SECONDS = 180.0
 FOLLOW_SECONDS = 2.0
@@ -61,10 +62,23 @@ def up(
     ),
     demo: Annotated[bool, typer.Option("--demo", help="Scripted providers and traffic; act as people.")] = False,
     tour: Annotated[bool, typer.Option("--tour", help="Ask one real question once ready.")] = False,
+    host: Annotated[
+        str | None, typer.Option("--host", help="Address of the gateway; others than 127.0.0.1 need TLS.")
+    ] = None,
+    tls_cert: Annotated[Path | None, typer.Option("--tls-cert", help="Certificate chain of the gateway, PEM.")] = None,
+    tls_key: Annotated[Path | None, typer.Option("--tls-key", help="Its private key, PEM.")] = None,
+    tls_client_ca: Annotated[
+        Path | None, typer.Option("--tls-client-ca", help="Callers must show a certificate of these.")
+    ] = None,
+    drain: Annotated[
+        float | None,
+        typer.Option("--drain", min=0, max=86_400, help="Seconds for running answers at a stop or reload."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the ready line as one line of JSON.")] = False,
 ) -> None:
     """Start everything and serve until Ctrl-C. Without --workspace the last blueprint is served."""
-    settings = settings_for(home)
+    settings = with_tls(settings_for(home), host, tls_cert, tls_key, tls_client_ca)
+    settings = settings if drain is None else replace(settings, drain_seconds=drain)
     folder = workspace or load_settings().workspace
     if folder is not None:
         folder = folder.absolute()
@@ -74,17 +88,15 @@ def up(
         steps = stack.enter_context(Steps())
         start = Start(Home(settings.home), settings, folder, demo, steps)
         supervisor = stack.enter_context(Supervisor(start.home, notice=steps.say))
-        listeners = (
-            open_listener("127.0.0.1", port),
-            open_listener("127.0.0.1", control_port, option="--control-port"),
-        )
-        for listener in listeners:
-            stack.callback(listener.close)
+        listeners = open_listeners(settings, port, control_port)
+        stack.callback(listeners.close)
         start.database(supervisor, stack)
         blueprint = start.declare()
         start.processes(supervisor, listeners, gateway_workers, blueprint)
         client = start.until_ready(supervisor, listeners, gateway_workers)
-        _serve(start, supervisor, client, ready_line(listeners, as_json), tour)
+        reloading = Reloading(start.home, supervisor, lambda: start.workers(listeners, gateway_workers))
+        _serve(start, supervisor, client, ready_line(listeners, as_json), tour, reloading)
+        listeners.close_gateway()
         steps.say("stopping")
 
 
@@ -103,7 +115,9 @@ def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _serve(start: Start, supervisor: Supervisor, client: ControlClient, ready: str, tour: bool) -> None:
+def _serve(
+    start: Start, supervisor: Supervisor, client: ControlClient, ready: str, tour: bool, reloading: Reloading
+) -> None:
     with supervisor.signals():
         start.steps.say("ready")
         typer.echo(ready)
@@ -114,21 +128,21 @@ def _serve(start: Start, supervisor: Supervisor, client: ControlClient, ready: s
             threading.Thread(target=take_tour, args=(client, start.home, link), daemon=True).start()
         else:
             note(f"\nSign in once, within ten minutes: {link}\nCtrl-C ends it.")
-        supervisor.run(Following(start, supervisor, client).tick)
+        following = Following(start, supervisor, client)
+
+        def tick() -> None:
+            following.tick()
+            reloading.tick()
+
+        supervisor.run(tick)
 
 
-def ready_line(listeners: tuple[socket.socket, ...], as_json: bool) -> str:
+def ready_line(listeners: Listeners, as_json: bool) -> str:
     """The one line on stdout."""
-    gateway, control = addresses(listeners)
+    gateway, control = listeners.public_url, listeners.control_url
     if as_json:
         return json.dumps({"ready": True, "gateway": gateway, "control": control})
     return f"ready gateway={gateway} control={control}"
-
-
-def addresses(listeners: tuple[socket.socket, ...]) -> tuple[str, str]:
-    """Base URLs of gateway and control."""
-    ports = [listener.getsockname()[1] for listener in listeners]
-    return f"http://127.0.0.1:{ports[0]}/v1", f"http://127.0.0.1:{ports[1]}"
 
 
 class Start:
@@ -166,16 +180,20 @@ class Start:
             self.steps.say("nothing is declared yet: `groundplan apply -w DIR` makes blueprint 1")
         return blueprint
 
+    def workers(self, listeners: Listeners, count: int) -> list[Process]:
+        """The processes of the gateway."""
+        drain = self.settings.drain_seconds
+        return [processes.gateway(self.home, listeners, slot, drain) for slot in range(count)]
+
     def processes(
-        self, supervisor: Supervisor, listeners: tuple[socket.socket, ...], workers: int, blueprint: Blueprint | None
+        self, supervisor: Supervisor, listeners: Listeners, workers: int, blueprint: Blueprint | None
     ) -> None:
         """Fetch models and start all processes; none waits for another."""
-        gateway, control = addresses(listeners)
-        supervisor.announce(gateway, control)
-        supervisor.start(processes.control(self.home, listeners[1].fileno(), self.folder, self.demo))
+        supervisor.announce(listeners.gateway_url, listeners.control_url)
+        supervisor.start(processes.control(self.home, listeners.control.fileno(), self.folder, self.demo))
         supervisor.start(processes.shipper(self.home))
-        for slot in range(workers):
-            supervisor.start(processes.gateway(self.home, listeners[0].fileno(), slot))
+        for worker in self.workers(listeners, workers):
+            supervisor.start(worker)
         for name in local_services(blueprint):
             self.models((name,))
             self.service(supervisor, name)
@@ -191,9 +209,9 @@ class Start:
         if process is not None and all(state.name != name for state in supervisor.states()):
             supervisor.start(process)
 
-    def until_ready(self, supervisor: Supervisor, listeners: tuple[socket.socket, ...], workers: int) -> ControlClient:
+    def until_ready(self, supervisor: Supervisor, listeners: Listeners, workers: int) -> ControlClient:
         """Wait until control answers, all workers serve the current blueprint and local services are there."""
-        client = ControlClient(addresses(listeners)[1], read_token(self.home), timeout=60.0)
+        client = ControlClient(listeners.control_url, read_token(self.home), timeout=60.0)
         deadline = time.monotonic() + READY_SECONDS
         lacks = "the control process does not answer"
         while lacks:
