@@ -5,9 +5,14 @@ Prints for people, on stderr only; what cannot be shown is said, and `up` goes o
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from groundplan.api.ask import ask_once
 from groundplan.cli.client import ControlClient
@@ -16,6 +21,7 @@ from groundplan.core.audit.keys import load_public
 from groundplan.core.audit.verify import inclusion_proof
 from groundplan.core.errors import GroundplanError
 from groundplan.core.home import Home
+from groundplan.core.settings import DEFAULT_PORT
 from groundplan.core.words import counted
 
 WORKLOAD = "handbook-answers"
@@ -116,12 +122,22 @@ def _verified(home: Home, index: int) -> str:
 
 
 def _next_steps(home: Home, gateway: str, key: Key | None, login_url: str) -> None:
-    note("\nThe console (works once, within ten minutes; `groundplan login` makes another):")
+    program = _program()
+    note(f"\nThe console (works once, within ten minutes; `{program} login` makes another):")
     note(f"  {login_url}")
     if key is not None:
         note("\nAny OpenAI client:")
         note(f"  export OPENAI_BASE_URL={gateway}")
         note(f"  export OPENAI_API_KEY={key.secret}")
     note("\nYour own company:")
-    note("  groundplan init my-company && groundplan up --workspace my-company --home my-home")
+    port = (urlsplit(gateway).port or DEFAULT_PORT) + 100
+    note(f"  {program} init my-company")
+    note(f"  {program} up --workspace my-company --home my-home --port {port} --control-port {port + 1}")
     note(f"\nServing from {home.root}. Ctrl-C ends it.")
+
+
+def _program() -> str:
+    """The command as it has to be written here: that of a `make run` is not on the PATH."""
+    own = Path(sys.executable).with_name("groundplan")
+    found = shutil.which("groundplan")
+    return "groundplan" if found and Path(found).resolve() == own.resolve() else os.path.relpath(own)
