@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import http.client
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
@@ -82,6 +82,10 @@ class ControlClient:
     def post(self, path: str, body: Any = None) -> Any:
         return self.send("POST", path, {} if body is None else body)
 
+    def post_file(self, path: str, data: bytes, query: Sequence[tuple[str, str]]) -> Any:
+        """Send a file as it is."""
+        return self.send("POST", f"{path}?{urlencode(query)}", data)
+
     def delete(self, path: str) -> Any:
         return self.send("DELETE", path)
 
@@ -91,8 +95,9 @@ class ControlClient:
         headers = {"Authorization": f"Bearer {self._token}", "Accept": "application/json"}
         data = None
         if body is not None:
-            data = json.dumps(body).encode()
-            headers["Content-Type"] = "application/json"
+            is_file = isinstance(body, bytes)
+            data = body if is_file else json.dumps(body).encode()
+            headers["Content-Type"] = "text/csv" if is_file else "application/json"
         secure = parts.scheme == "https"
         make = http.client.HTTPSConnection if secure else http.client.HTTPConnection
         connection = make(parts.hostname or "127.0.0.1", parts.port, timeout=self._timeout)

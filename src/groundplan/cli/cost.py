@@ -1,14 +1,28 @@
-"""`groundplan cost`: what calls have cost, to the picodollar."""
+"""`groundplan cost`: what calls have cost, to the picodollar; `cost reconcile`: against what a provider bills."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
 
 from groundplan.cli.client import ControlClient
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table
+from groundplan.core.errors import Invalid, TooLarge
+
+MAX_BYTES = 16 << 20
+ROWS_SHOWN = 40
+app = typer.Typer(help="What calls have cost, exactly.", rich_markup_mode=None)
 
 
-def cost(home: HomeOption = None, as_json: JsonOption = False) -> None:
+@app.callback(invoke_without_command=True)
+def cost(context: typer.Context, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Total and by workload. Open reservations are calls in flight, or of a crash that is not recovered yet."""
+    if context.invoked_subcommand is not None:
+        context.obj = (home, as_json)
+        return
     value = ControlClient.connect(home).get("/api/cost")
     rows = [(row["workload"], row["calls"], f"${row['total_usd']}") for row in value["by_workload"]]
     rows.append(("total", value["calls"], f"${value['total_usd']}"))
@@ -16,3 +30,84 @@ def cost(home: HomeOption = None, as_json: JsonOption = False) -> None:
     if value["open_reservations"]:
         text += f"\n{value['open_reservations']} open reservations are not settled yet"
     emit(value, as_json, text)
+
+
+@app.command()
+def reconcile(
+    context: typer.Context,
+    invoice: Annotated[Path, typer.Argument(metavar="INVOICE.csv", help="A provider's bill or usage export.")],
+    provider: Annotated[
+        str | None, typer.Option("--provider", help="Compare all calls of this provider (or deployment).")
+    ] = None,
+    first: Annotated[str | None, typer.Option("--from", help="First day, UTC, like 2026-11-01.")] = None,
+    last: Annotated[str | None, typer.Option("--to", help="Last day, UTC.")] = None,
+    columns: Annotated[
+        list[str] | None, typer.Option("--columns", help="ROLE=NAME, like amount=Cost. Repeatable.")
+    ] = None,
+    rate: Annotated[list[str] | None, typer.Option("--rate", help="CURRENCY=USD, like EUR=1.08.")] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare the ledger with a provider's bill, and explain the difference by call."""
+    before: tuple[Path | None, bool] = context.obj or (None, False)
+    query = [("name", invoice.name[:200])]
+    query += [(key, text) for key, text in (("provider", provider), ("from", first), ("to", last)) if text]
+    query += [("columns", text) for text in columns or []]
+    query += [("rate", text) for text in rate or []]
+    data = _file(invoice)
+    value = ControlClient.connect(home or before[0]).post_file("/api/cost/reconcile", data, query)
+    emit(value, as_json or before[1], told(value))
+
+
+def _file(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise Invalid(
+            f"{path} cannot be read: {type(error).__name__}", code="bill_unreadable", hint="Name a CSV file."
+        ) from error
+    if len(data) > MAX_BYTES:
+        raise TooLarge("the file is larger than 16 MiB", code="bill_too_large", hint="Split it by day or model.")
+    return data
+
+
+def told(value: dict[str, Any]) -> str:
+    """The comparison for people: columns, totals, explanations that add up, the places one by one."""
+    days = f", {value['from']} to {value['to']}" if value["from"] else ""
+    lines = [
+        f"{value['file']}: {value['lines']} lines, {value['format']}{days}",
+        "columns: " + ", ".join(f"{role}={name}" for role, name in value["columns"].items()),
+        f"{value['attempts']} attempts of the ledger, {value['matched_by_id']} named by the bill",
+        "",
+        table(
+            ("", "USD"),
+            [("bill", value["bill_usd"]), ("ledger", value["ledger_usd"]), ("difference", value["difference_usd"])],
+        ),
+    ]
+    if value["explanations"]:
+        explained = [(row["kind"], row["amount_usd"], row["places"], row["meaning"]) for row in value["explanations"]]
+        lines += ["", table(("explanation", "USD", "places", ""), explained)]
+    if value["rows"]:
+        lines += ["", table(("kind", "USD", "day", "model", "calls", "lines", ""), _places(value["rows"]))]
+    hidden = len(value["rows"]) + value["rows_left_out"] - ROWS_SHOWN
+    lines += [f"{hidden} more places: --json"] if hidden > 0 else []
+    left = value["left_out"]
+    if left["attempts"]:
+        lines.append(
+            f"{left['attempts']} attempts of models that the bill does not name (${left['amount_usd']}) were left out; "
+            "--provider NAME takes them in"
+        )
+    return "\n".join([*lines, *value["notes"]])
+
+
+def _places(rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    found = []
+    for row in rows[:ROWS_SHOWN]:
+        more = row["calls_in_all"] - 1
+        calls = (row["calls"][0] + (f" and {more} more" if more > 0 else "")) if row["calls"] else "-"
+        numbers = ",".join(str(number) for number in row["lines"][:5]) or "-"
+        found.append(
+            (row["kind"], row["amount_usd"], row["day"] or "-", row["model"] or "-", calls, numbers, row["note"])
+        )
+    return found

@@ -28,7 +28,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "status": ("groundplan.cli.status", "status", "Blueprint, gateways, what is pending and for whom."),
     "ask": ("groundplan.cli.ask", "ask", "Ask a workload a question as one of its people."),
     "tail": ("groundplan.cli.tail", "tail", "Show calls as they finish."),
-    "cost": ("groundplan.cli.cost", "cost", "What calls have cost, exactly."),
+    "cost": ("groundplan.cli.cost", "app", "What calls have cost, exactly."),
     "keys": ("groundplan.cli.keys", "app", "Create, list and revoke API keys."),
     "people": ("groundplan.cli.people", "people", "People as they are now: list, add, leave."),
     "groups": ("groundplan.cli.people", "groups", "Groups and teams as they are now: list, add, join, leave."),

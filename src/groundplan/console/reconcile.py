@@ -1,4 +1,4 @@
-"""The form on the Cost page that compares a provider's bill with the ledger, and its result. Keeps nothing of the file."""
+"""The form on the Cost page that compares a provider's bill with the ledger, and its result. Keeps nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from starlette.datastructures import FormData, UploadFile
 from groundplan.console.render import api_of, show, visitor_of
 
 router = APIRouter(prefix="/do", include_in_schema=False)
-MAX_BYTES = (16 << 20) + (64 << 10)
+MAX_BYTES = 16 << 20
 """The file and the form around it."""
 OPTIONS = ("provider", "from", "to")
 

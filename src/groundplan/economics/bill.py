@@ -86,6 +86,8 @@ class Bill:
     """Role -> name in the head."""
     lines: tuple[Line, ...]
     notes: tuple[str, ...]
+    period: tuple[date, date] | None = None
+    """First and last day to compare, where somebody chose them."""
 
     @property
     def days(self) -> tuple[date, date] | None:

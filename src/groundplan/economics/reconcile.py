@@ -310,7 +310,7 @@ def _by_id(
             work.compare(some, tries, model=tries[0].model if tries else None)
             taken |= {(attempt.call, attempt.number) for attempt in tries}
     left = [attempt for attempt in attempts if (attempt.call, attempt.number) not in taken]
-    return rest, left, {attempt.model for call in named for attempt in known.get(call, ())}
+    return rest, left, {attempt.model for attempt in attempts if (attempt.call, attempt.number) in taken}
 
 
 def _attempts_of(lines: Sequence[Line], attempts: Sequence[Attempt]) -> list[tuple[list[Line], list[Attempt]]]:

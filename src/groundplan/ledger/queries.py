@@ -12,13 +12,15 @@ from uuid import UUID
 
 from psycopg import Connection
 
-from groundplan.core.errors import NotFound
+from groundplan.core.errors import Invalid, NotFound
 from groundplan.core.money import format_usd, from_decimal
 from groundplan.ledger import store
 from groundplan.ledger.store import CallFilter
 
 PAGE = 100
 """Calls on a page at most."""
+ATTEMPTS = 300_000
+"""Attempts that are compared with a bill at once at most."""
 
 _EVERYTHING = CallFilter()
 
@@ -88,6 +90,23 @@ def receipt(conn: Connection[Any], call_id: UUID) -> dict[str, Any]:
         "outcomes": [_plain(outcome) for outcome in store.outcomes(conn, call_id)],
         "audit": None if entry is None else {"entry": str(entry["id"]), "index": entry["leaf_index"]},
     }
+
+
+def attempts_for_bill(
+    conn: Connection[Any], since: datetime, until: datetime, calls: list[UUID]
+) -> list[dict[str, Any]]:
+    """Attempts to compare with a bill, amounts as exact decimals: those of a time, and all those of `calls`.
+
+    Raises `Invalid` where there are more than `ATTEMPTS` of them.
+    """
+    rows = store.attempts_between(conn, since, until, calls, ATTEMPTS + 1)
+    if len(rows) > ATTEMPTS:
+        raise Invalid(
+            f"there are more than {ATTEMPTS} attempts in that time",
+            code="too_many_attempts",
+            hint="Compare fewer days at once: --from 2026-11-01 --to 2026-11-07.",
+        )
+    return rows
 
 
 def daily_cost(conn: Connection[Any], wanted: CallFilter = _EVERYTHING) -> list[dict[str, Any]]:

@@ -121,6 +121,21 @@ def attempts(conn: Connection[Any], call_id: UUID) -> list[Row]:
     )
 
 
+def attempts_between(
+    conn: Connection[Any], since: datetime, until: datetime, calls: list[UUID], limit: int
+) -> list[Row]:
+    """Attempts since then and before then, and all those of `calls`, with the workload of their call."""
+    return _rows(
+        conn,
+        """SELECT a.call_id, a.number, a.at, coalesce(c.workload, '') AS workload, a.deployment, a.model, a.state,
+             a.outcome, a.cost_usd, a.usage, a.estimated, coalesce(c.demo, false) AS demo
+           FROM attempt a LEFT JOIN call c ON c.id = a.call_id
+           WHERE (a.at >= %(since)s AND a.at < %(until)s) OR a.call_id = ANY(%(calls)s)
+           ORDER BY a.at, a.call_id, a.number LIMIT %(limit)s""",
+        {"since": since, "until": until, "calls": calls, "limit": limit},
+    )
+
+
 def charges(conn: Connection[Any], call_id: UUID) -> list[Row]:
     """Which budgets the attempts of a call were charged to."""
     return _rows(

@@ -1,0 +1,169 @@
+"""A provider's bill against the ledger. The file is the body of the request; nothing of it is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from starlette.concurrency import run_in_threadpool
+
+from groundplan.api import served
+from groundplan.api.caller import Reader
+from groundplan.api.context import Services, Using
+from groundplan.core.errors import Invalid, TooLarge
+from groundplan.economics.bill import MAX_BYTES, Bill, read_bill
+from groundplan.economics.reconcile import KINDS, Attempt, Reconciliation, Row, exchange_rates, reconcile
+from groundplan.ledger import queries
+
+router = APIRouter(tags=["ledger"])
+ROWS = 1000
+"""Places of difference that are told one by one; the explanations count all."""
+CALLS = 20
+Text = Annotated[str, Query(max_length=200)]
+Pairs = Annotated[list[str], Query(max_length=40)]
+
+
+@router.post("/cost/reconcile")
+async def reconcile_bill(
+    request: Request,
+    services: Using,
+    _: Reader,
+    name: Text = "bill.csv",
+    provider: Text | None = None,
+    first: Annotated[date | None, Query(alias="from")] = None,
+    last: Annotated[date | None, Query(alias="to")] = None,
+    columns: Pairs = [],  # noqa: B006  # read by FastAPI, never changed
+    rate: Pairs = [],  # noqa: B006
+) -> dict[str, Any]:
+    """Compare a CSV bill or usage export (the body, up to 16 MiB) with the ledger. Reads only, keeps nothing.
+
+    `columns` are ROLE=NAME, `rate` CURRENCY=USD; `from` and `to` are days in UTC, both counted.
+    """
+    text = await _body(request)
+    said, rates = pairs(columns), exchange_rates(pairs(rate))
+    return await run_in_threadpool(_compared, services, read_options(text, name, said, first, last), provider, rates)
+
+
+async def _body(request: Request) -> str:
+    """The file as text. Raises `TooLarge` as soon as it is known to be."""
+    parts: list[bytes] = []
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+        if size > MAX_BYTES:
+            raise TooLarge("the file is larger than 16 MiB", code="bill_too_large", hint="Split it by day or model.")
+        parts.append(part)
+    try:
+        return b"".join(parts).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise Invalid("the file is not text in UTF-8", code="bill_syntax", hint="Export it as CSV.") from error
+
+
+def pairs(given: Sequence[str]) -> dict[str, str]:
+    """`amount=Cost` -> amount: Cost. Raises `Invalid`."""
+    found = {}
+    for text in given:
+        key, separator, value = text.partition("=")
+        if not separator or not key.strip():
+            raise Invalid(f"{text[:40]} has no value", code="option_form", hint="Write amount=COLUMN or EUR=1.08.")
+        found[key.strip()] = value.strip()
+    return found
+
+
+def read_options(text: str, name: str, said: dict[str, str], first: date | None, last: date | None) -> Bill:
+    """The bill, with the lines of those days only."""
+    if first and last and first > last:
+        raise Invalid("from is after to", code="option_form", hint="Write --from 2026-11-01 --to 2026-11-30.")
+    bill = read_bill(text, name, said)
+    kept = tuple(
+        line for line in bill.lines
+        if line.day is None or ((first is None or line.day >= first) and (last is None or line.day <= last))
+    )  # fmt: skip
+    passed = len(bill.lines) - len(kept)
+    notes = (*bill.notes, f"{passed} lines of other days were passed over") if passed else bill.notes
+    days = replace(bill, lines=kept).days
+    since, until = first or (days[0] if days else None), last or (days[1] if days else None)
+    if since is None or until is None:
+        if not any(line.call for line in kept):
+            raise Invalid(
+                "the bill has neither days nor calls", code="bill_days", hint="Say which: --from DAY --to DAY, in UTC."
+            )
+        since, until = date(1970, 1, 2), date(1970, 1, 1)
+    return replace(bill, lines=kept, notes=notes, period=(since, until))
+
+
+def _compared(services: Services, bill: Bill, provider: str | None, exchange: dict[str, Decimal]) -> dict[str, Any]:
+    assert bill.period is not None
+    since, until = (datetime.combine(day, time(), UTC) for day in bill.period)
+    calls = list({line.call for line in bill.lines if line.call is not None})
+    with services.transaction() as conn:
+        rows = queries.attempts_for_bill(conn, since, until + timedelta(days=1), calls)
+        blueprint = served.current_or_none(conn)
+    rates = {item.name: item.rates for item in blueprint.deployments} if blueprint else {}
+    result = reconcile(bill, [_attempt(row) for row in rows], rates, provider=provider, exchange=exchange)
+    return shape(bill, result)
+
+
+def _attempt(row: dict[str, Any]) -> Attempt:
+    usage = row["usage"]
+    return Attempt(
+        row["call_id"], row["number"], row["at"].astimezone(UTC), row["workload"], row["deployment"], row["model"],
+        row["state"], row["outcome"], row["cost_usd"], int(usage.get("input", 0)), int(usage.get("output", 0)),
+        row["estimated"], row["demo"],
+    )  # fmt: skip
+
+
+def shape(bill: Bill, result: Reconciliation) -> dict[str, Any]:
+    """As the API tells it; amounts are exact text."""
+    since, until = bill.period or (None, None)
+    dated = since is not None and until is not None and since <= until
+    return {
+        "file": bill.file,
+        "format": bill.format,
+        "columns": dict(bill.columns),
+        "lines": len(bill.lines),
+        "from": since.isoformat() if since and dated else None,
+        "to": until.isoformat() if until and dated else None,
+        "attempts": result.attempts,
+        "matched_by_id": result.matched_by_id,
+        "bill_usd": exact(result.bill),
+        "ledger_usd": exact(result.ledger),
+        "difference_usd": exact(result.difference),
+        "explanations": [
+            {"kind": kind, "meaning": KINDS[kind], "amount_usd": exact(amount), "places": count}
+            for kind, amount, count in result.explanations()
+        ],
+        "rows": [_row(row) for row in result.rows[:ROWS]],
+        "rows_left_out": max(0, len(result.rows) - ROWS),
+        "left_out": {"attempts": result.left_out, "amount_usd": exact(result.left_out_usd)},
+        "notes": list(result.notes),
+    }
+
+
+def _row(row: Row) -> dict[str, Any]:
+    return {
+        "kind": row.kind,
+        "amount_usd": exact(row.amount),
+        "bill_usd": exact(row.bill),
+        "ledger_usd": exact(row.ledger),
+        "day": row.day.isoformat() if row.day else None,
+        "model": row.model,
+        "deployment": row.deployment,
+        "calls": [str(call) for call in row.calls[:CALLS]],
+        "calls_in_all": len(row.calls),
+        "lines": list(row.lines[:CALLS]),
+        "note": row.note,
+    }
+
+
+def exact(amount: Decimal) -> str:
+    """All digits, twelve decimals at least."""
+    exponent = amount.as_tuple().exponent
+    if isinstance(exponent, int) and exponent >= -12:
+        return f"{amount:.12f}"
+    whole, _, fraction = f"{amount:f}".partition(".")
+    return f"{whole}.{fraction.rstrip('0').ljust(12, '0')}"
