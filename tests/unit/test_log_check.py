@@ -98,12 +98,12 @@ class Counting(SystemClock):
 def test_many_readers_at_once_cause_one_verification(home: Home) -> None:
     grow(home, 60_000)
     clock = Counting()
+    check = LogCheck(home, clock)
 
     def look(turn: int) -> None:
         time.sleep(0.005 * turn)
         check.newest()
 
-    check = LogCheck(home, clock)
     check.start()
     try:
         with ThreadPoolExecutor(8) as pool:
