@@ -252,6 +252,10 @@ class Pressure:
         lag = self.lag
         self.level = sum(lag < seconds for seconds in LATE_SECONDS)
 
+    def full(self, running: int) -> bool:
+        """Whether some calls are to be refused: `check` says which."""
+        return self.level < len(RANKS) or running > self.most_running * RUNNING_SHARES[-1]
+
     def check(self, priority: str, running: int) -> None:
         """Refuse a call of this priority early where the worker is too full for it. Raises `Unavailable`
         (`overloaded`)."""

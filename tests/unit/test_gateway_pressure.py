@@ -1,0 +1,285 @@
+"""Limits on what runs at a deployment, and who is refused first when there is no room for all."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.integration.gateway_stack import deployment
+from tests.unit.call_rig import Rig, call_rig, rule, until
+
+from groundplan.core.errors import Unavailable
+from groundplan.gateway.pressure import (
+    FORGET_SECONDS,
+    HOLD_SECONDS,
+    IN_A_ROW,
+    QUEUE_MOST,
+    RANKS,
+    Load,
+    Loads,
+    Pressure,
+)
+
+ONE, TWO = deployment("a", 1, concurrent=1), deployment("b", 2, concurrent=1)
+
+
+def run(load: Load, count: int) -> None:
+    load.running += count
+
+
+def test_without_signs_of_overload_only_the_declared_limit_holds() -> None:
+    load = Load()
+    for _ in range(1000):
+        run(load, 1)
+        load.ended(1.0, 10_000, False)
+    run(load, 500)
+    assert load.most is None and load.room
+    load.declared = 500
+    assert not load.room
+
+
+def test_overload_takes_a_third_of_what_runs_once_a_round_and_answers_give_it_back() -> None:
+    load = Load()
+    run(load, 100)
+    load.ended(1.0, 0, True)
+    assert load.most == pytest.approx(70)
+    load.ended(1.0 + HOLD_SECONDS / 2, 0, True)
+    assert load.most == pytest.approx(70), "those were sent before the decrease"
+    load.ended(1.0 + HOLD_SECONDS, 0, True)
+    assert load.most == pytest.approx(49)
+    load.running = 0
+    for _ in range(400):
+        run(load, max(0, int(load.most or 0) - load.running))
+        load.ended(2.0, 10_000, False)
+    assert 50 < (load.most or 0) < 70
+
+
+def test_the_learned_limit_is_forgotten_after_a_quiet_time() -> None:
+    load = Load()
+    run(load, 10)
+    load.ended(1.0, 0, True)
+    load.ended(1.1 + FORGET_SECONDS, 5, False)
+    assert load.most is None
+
+
+def test_a_deployment_that_becomes_twice_as_slow_under_load_gets_less() -> None:
+    load = Load()
+    run(load, 20)
+    for n in range(400):
+        run(load, 1)
+        load.ended(n / 100, 50_000, False)
+    assert load.most is None
+    for n in range(60):
+        run(load, 1)
+        load.ended(10 + n / 100, 400_000, False)
+    assert load.most is not None and load.most < 20
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 200), st.floats(0, 2)), max_size=200))
+def test_at_least_one_call_may_always_run_some_time(story: list[tuple[bool, int, float]]) -> None:
+    load, now = Load(), 0.0
+    for overload, running, passed in story:
+        now += passed
+        load.running = running + 1
+        load.ended(now, 1000, overload)
+        load.running = 0
+        assert load.room
+
+
+# the queue -----------------------------------------------------------------------------------------------------------
+
+
+async def waits(loads: Loads, priority: str, seconds: float = 2.0) -> str:
+    try:
+        found = await loads.room([ONE, TWO], priority, seconds)
+    except Unavailable as error:
+        return error.code
+    loads.of(found).running += 1
+    return f"{priority} {found.name}"
+
+
+async def test_places_go_to_the_most_important_first_then_to_the_longest_waiting() -> None:
+    loads = Loads(asyncio.get_running_loop())
+    load = loads.of(ONE)
+    load.running = 1
+    loads.of(TWO).running = 1
+    order: list[str] = []
+    names = ["low", "normal", "critical", "normal", "high"]
+
+    async def one(number: int, name: str) -> None:
+        await waits(loads, name)
+        order.append(f"{name}{number}")
+
+    tasks = []
+    for number, name in enumerate(names):
+        tasks.append(asyncio.ensure_future(one(number, name)))
+        await asyncio.sleep(0)
+    for _ in names:
+        loads.ended(load, 100, False)
+        await asyncio.sleep(0.001)
+    await asyncio.gather(*tasks)
+    assert order == ["critical2", "high4", "normal1", "normal3", "low0"]
+
+
+async def test_a_full_queue_lets_go_of_the_least_important() -> None:
+    loads = Loads(asyncio.get_running_loop())
+    loads.of(ONE).running = loads.of(TWO).running = 1
+    low = [asyncio.ensure_future(waits(loads, "low")) for _ in range(QUEUE_MOST)]
+    await asyncio.sleep(0)
+    assert await waits(loads, "low") == "overloaded", "nobody makes way for an equal"
+    high = asyncio.ensure_future(waits(loads, "high"))
+    await asyncio.sleep(0.01)
+    assert loads.queued == QUEUE_MOST
+    assert [task.done() and task.result() for task in low].count("overloaded") == 1
+    loads.ended(loads.of(TWO), 1, False)
+    assert await high == "high b"
+    for task in low:
+        task.cancel()
+    await asyncio.gather(*low, return_exceptions=True)
+    assert loads.queued == 0
+
+
+async def test_nobody_waits_beyond_its_time_and_a_place_held_for_one_who_left_goes_on() -> None:
+    loads = Loads(asyncio.get_running_loop())
+    loads.of(ONE).running = loads.of(TWO).running = 1
+    assert await waits(loads, "critical", 0.05) == "overloaded"
+    left = asyncio.ensure_future(waits(loads, "high"))
+    stays = asyncio.ensure_future(waits(loads, "low"))
+    await asyncio.sleep(0)
+    loads.ended(loads.of(ONE), 1, False)
+    left.cancel()
+    assert await stays == "low a"
+    assert loads.of(ONE).running == 1
+
+
+# the worker ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_late_loop_refuses_the_less_important_first() -> None:
+    pressure = Pressure(asyncio.get_running_loop(), 100)
+
+    def refused() -> list[str]:
+        found = []
+        for priority in RANKS:
+            try:
+                pressure.check(priority, 0)
+            except Unavailable as error:
+                assert error.code == "overloaded" and (error.retry_after or 0) >= 1
+                found.append(priority)
+        return found
+
+    assert refused() == []
+    for lag, who in ((0.2, ["low"]), (0.6, ["normal", "low"]), (2.0, ["high", "normal", "low"]), (5.0, list(RANKS))):
+        pressure.noted(lag)
+        assert refused() != who, "one late turn is no pressure"
+        for _ in range(IN_A_ROW - 1):
+            pressure.noted(lag)
+        assert refused() == who
+    pressure.noted(0.0)
+    assert refused() == []
+
+
+async def test_a_worker_with_too_many_calls_refuses_the_less_important_first() -> None:
+    pressure = Pressure(asyncio.get_running_loop(), 100)
+    assert not pressure.full(70) and pressure.full(71)
+    for running, who in ((71, ["low"]), (81, ["normal", "low"]), (91, ["high", "normal", "low"]), (101, list(RANKS))):
+        found = []
+        for priority in RANKS:
+            try:
+                pressure.check(priority, running)
+            except Unavailable:
+                found.append(priority)
+        assert found == who
+
+
+async def test_the_loop_is_looked_at_by_a_timer() -> None:
+    pressure = Pressure(asyncio.get_running_loop())
+    pressure.start()
+    await asyncio.sleep(0.25)
+    pressure.stop()
+    assert pressure.lag < 5
+
+
+# calls ---------------------------------------------------------------------------------------------------------------
+
+WORKLOADS = {"vital": rule(priority="critical"), "bulk": rule(priority="low")}
+
+
+async def test_saturating_low_priority_traffic_does_not_refuse_critical_calls(tmp_path: Path) -> None:
+    """Everything is full of low-priority calls, and more of them come all the time; every critical call is answered."""
+    more = {"one": {"concurrent": 2}}
+    async with call_rig(tmp_path, ["one"], more=more, workloads=WORKLOADS) as rig:
+        rig.play("one", latency_ms=30)
+        stop = asyncio.Event()
+        codes: list[int] = []
+
+        async def bulk() -> None:
+            while not stop.is_set():
+                reply = await rig.chat("bulk")
+                codes.append(reply.status)
+                if reply.status == 503:
+                    assert reply.code == "overloaded" and int(reply.headers["retry-after"]) >= 1
+
+        load = [asyncio.ensure_future(bulk()) for _ in range(QUEUE_MOST + 20)]
+        await until(lambda: rig.gateway.loads.queued == QUEUE_MOST)
+        replies = [await rig.chat("vital") for _ in range(10)]
+        assert [reply.status for reply in replies] == [200] * 10
+        stop.set()
+        await asyncio.gather(*load)
+        assert codes.count(503) > 0 and set(codes) <= {200, 503}
+        await rig.books()
+
+
+async def test_a_full_worker_refuses_low_before_the_body_is_read_and_serves_critical(tmp_path: Path) -> None:
+    async with call_rig(tmp_path, workloads=WORKLOADS) as rig:
+        for _ in range(IN_A_ROW):
+            rig.gateway.pressure.noted(1.0)
+        reply = await rig.chat("bulk", model=7)
+        assert (reply.status, reply.code) == (503, "overloaded") and int(reply.headers["retry-after"]) >= 1
+        assert (await rig.chat("vital")).status == 200
+
+
+async def test_a_full_deployment_is_passed_over_for_the_next_one(tmp_path: Path) -> None:
+    async with call_rig(tmp_path, more={"one": {"concurrent": 1}}) as rig:
+        rig.play("one", latency_ms=200)
+        slow = asyncio.ensure_future(rig.chat())
+        await until(lambda: rig.models["one"].counted == 1)
+        assert (await rig.chat()).json["groundplan"]["deployment"] == "two"
+        assert (await slow).json["groundplan"]["deployment"] == "one"
+        await rig.books()
+
+
+async def test_refusals_for_want_of_room_teach_how_much_a_deployment_bears(tmp_path: Path) -> None:
+    async with call_rig(tmp_path, ["one"]) as rig:
+        rig.play("one", latency_ms=50)
+        calls = [asyncio.ensure_future(rig.chat()) for _ in range(8)]
+        await until(lambda: rig.models["one"].counted == 8)
+        rig.play("one", mode="error", status=429, latency_ms=0)
+        await rig.chat()
+        running, most = rig.gateway.loads.limits()["one"]
+        assert most is not None and most < 9 and running <= 8
+        await asyncio.gather(*calls)
+        assert rig.gateway.loads.limits()["one"][0] == 0
+
+
+async def test_nothing_runs_any_more_after_every_way_to_end(tmp_path: Path) -> None:
+    async with call_rig(tmp_path, ["one"], workloads={"assistant": rule(priority="high")}) as rig:
+
+        async def leave(rig: Rig) -> None:
+            _, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+            writer.write(rig.request(stream=True))
+            await asyncio.sleep(0.05)
+            writer.transport.abort()
+
+        for mode in ("ok", "error", "cut", "malformed", "empty", "down"):
+            rig.play("one", mode=mode)
+            await rig.chat()
+            await rig.chat(stream=True)
+        rig.play("one", mode="stall")
+        await leave(rig)
+        await until(lambda: rig.gateway.loads.limits()["one"][0] == 0)
+        await until(lambda: rig.gateway.running == 0)
+        await rig.books()
