@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.contract.ways import Authority
 
 from groundplan.core.home import Home
 from groundplan.runtime.postgres import EmbeddedPostgres
@@ -196,3 +199,36 @@ def test_up_refuses_a_port_that_is_taken(home: Path, workspace: Path, upstream: 
         timeout=60,
     )
     assert done.returncode == 69 and "port_in_use" in done.stderr and "--port" in done.stderr
+
+
+@pytest.mark.timeout(400)
+def test_tls_with_client_certificates_and_a_reload(home: Path, workspace: Path, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    cert, key = authority.issue("gateway", "127.0.0.1")
+    context = ssl.create_default_context(cafile=str(authority.file))
+    place = ("--home", str(home))
+    tls = ("--tls-cert", str(cert), "--tls-key", str(key), "--tls-client-ca", str(authority.file))
+    with started(home, "--workspace", str(workspace), "--drain", "5", *tls) as up:
+        assert up.gateway.startswith("https://127.0.0.1:")
+        port = int(up.gateway.split(":")[2].partition("/")[0])
+
+        def models() -> int:
+            connection = http.client.HTTPSConnection("127.0.0.1", port, context=context, timeout=10)
+            try:
+                connection.request("GET", "/v1/models", headers={"authorization": "Bearer gp_nobody"})
+                return connection.getresponse().status
+            finally:
+                connection.close()
+
+        with pytest.raises((ssl.SSLError, ConnectionError, http.client.RemoteDisconnected)):
+            models()
+        context.load_cert_chain(*authority.issue("caller"))
+        assert models() == 401
+        assert cli("ask", "hello", "--workload", "assistant", *place)["choices"], "this machine needs no certificate"
+        before = {one["pid"] for one in cli("status", *place)["gateways"]}
+        told = cli("reload", *place)
+        assert told["state"] == "done" and {pids["before"] for pids in told["replaced"].values()} == before
+        assert models() == 401
+        assert cli("ask", "hello", "--workload", "assistant", *place)["choices"]
+    assert up.process.returncode == 0
+    assert cli("reload", *place, code=69)["error"]["code"] == "not_running"

@@ -1,0 +1,68 @@
+"""Where a gateway may listen, and with which certificate."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+from tests.contract.ways import Authority
+
+from groundplan.cli.listeners import files_of, open_listeners, with_tls
+from groundplan.core.errors import Invalid, Unavailable
+from groundplan.core.settings import load_settings
+
+PLAIN = load_settings({})
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "gateway.acme.example", "169.254.169.254"])
+def test_an_address_that_others_can_reach_is_not_served_in_the_clear(host: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        open_listeners(with_tls(PLAIN, host, None, None, None), 0, 0)
+    assert caught.value.code == "tls_required" and "--tls-cert" in caught.value.hint
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "localhost", "::1"])
+def test_this_machine_needs_no_certificate(host: str) -> None:
+    assert files_of(with_tls(PLAIN, host, None, None, None)) is None
+
+
+def test_with_a_certificate_there_is_one_more_socket_for_this_machine(tmp_path: Path) -> None:
+    cert, key = Authority(tmp_path).issue("gateway", "127.0.0.1")
+    listeners = open_listeners(with_tls(PLAIN, "0.0.0.0", cert, key, None), 0, 0)
+    try:
+        port = listeners.public.getsockname()[1]
+        assert listeners.public_url == f"https://{socket.gethostname()}:{port}/v1"
+        assert listeners.gateway_url.startswith("http://127.0.0.1:") and str(port) not in listeners.gateway_url
+        with pytest.raises(Unavailable):
+            open_listeners(with_tls(PLAIN, None, None, None, None), port, 0)
+    finally:
+        listeners.close()
+
+
+def test_certificates_that_cannot_be_used_are_told_before_anything_starts(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    cert, _ = authority.issue("gateway", "127.0.0.1")
+    _, other = authority.issue("other", "127.0.0.1")
+    for named in ((cert, other, None), (cert, None, None), (tmp_path / "none.pem", other, None)):
+        with pytest.raises(Invalid) as caught:
+            files_of(with_tls(PLAIN, None, *named))
+        assert caught.value.code == "tls_unreadable"
+    with pytest.raises(Invalid) as caught:
+        files_of(with_tls(PLAIN, None, None, None, authority.file))
+    assert caught.value.code == "tls_incomplete"
+
+
+def test_settings_come_from_the_environment_and_the_command_line_wins(tmp_path: Path) -> None:
+    env = {
+        "GROUNDPLAN_HOST": "192.0.2.7", "GROUNDPLAN_TLS_CERT": "/c.pem", "GROUNDPLAN_TLS_KEY": "/k.pem",
+        "GROUNDPLAN_TLS_CLIENT_CA": "/ca.pem", "GROUNDPLAN_DRAIN_SECONDS": "600",
+    }  # fmt: skip
+    settings = load_settings(env)
+    assert (settings.host, settings.tls_cert, settings.drain_seconds) == ("192.0.2.7", Path("/c.pem"), 600.0)
+    assert settings.tls_client_ca == Path("/ca.pem")
+    assert with_tls(settings, "::1", tmp_path / "x", None, None).tls_cert == tmp_path / "x"
+    assert with_tls(settings, "::1", None, None, None).tls_key == Path("/k.pem")
+    for wrong in ("-1", "soon", "1e9"):
+        with pytest.raises(Invalid):
+            load_settings({"GROUNDPLAN_DRAIN_SECONDS": wrong})
