@@ -101,6 +101,7 @@ def keys(conn: Db, limit: int = 500) -> list[Row]:
     return _rows(
         conn,
         """SELECT k.id, k.prefix, k.workload, k.acts_for_others, k.created_at, k.created_by, k.expires_at, k.revoked_at,
+                  k.replaced_by, k.tags, k.networks, k.models, k.budget_usd::text, k.budget_period,
                   p.email AS "user",
                   CASE WHEN k.revoked_at IS NOT NULL THEN 'revoked' WHEN k.expires_at <= now() THEN 'expired'
                        ELSE 'active' END AS state

@@ -268,5 +268,7 @@ class Blueprint(Struct, frozen=True, kw_only=True):
     demo: bool = False
     caps: Caps = Caps()
     limits: list[Limit] = []
+    trusted_proxies: list[str] = []
+    """Networks (CIDR) of proxies in front of the gateways, whose X-Forwarded-For is believed."""
     owners: dict[str, list[str]] = {}
     """duty -> e-mail addresses for the company as a whole; they stand in where a workload names nobody"""

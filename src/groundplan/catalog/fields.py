@@ -149,6 +149,11 @@ Starts = Annotated[
 ]
 
 Names = Annotated[tuple[Name, ...], LIST, list_schema({"type": "string", "pattern": NAME})]
+Networks = Annotated[
+    tuple[Annotated[str, BeforeValidator(units.network)], ...],
+    LIST,
+    list_schema({"type": "string", "examples": ["10.0.0.0/8"]}),
+]
 Lines = Annotated[tuple[Line, ...], LIST, list_schema({"type": "string"})]
 People = Annotated[tuple[PersonRef, ...], LIST, list_schema({"type": "string", "examples": ["ana@acme.example"]})]
 Jurisdictions = Annotated[tuple[Jurisdiction, ...], LIST, list_schema({"type": "string", "examples": ["EU"]})]

@@ -25,6 +25,7 @@ from groundplan.catalog.fields import (
     ModelName,
     Name,
     Names,
+    Networks,
     Path,
     People,
     Percent,
@@ -117,6 +118,8 @@ class CompanyDoc(Strict):
     caps: Caps = Caps()
     owners: Owners = Owners()
     """Who holds a duty for the company as a whole."""
+    trusted_proxies: Networks = ()
+    """Networks of the proxies in front of the gateways, whose X-Forwarded-For says where a call comes from."""
     proxy: ProxyUrl | None = None
     """Proxy to every deployment that is not local and names none itself."""
     proxy_key: Secret | None = None

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
+from ipaddress import ip_network
 
 from groundplan.core.errors import Invalid
 from groundplan.core.money import Picodollars, format_usd, parse_usd
@@ -238,6 +239,17 @@ def token_price(value: object) -> int:
         raise ValueError(what)
     try:
         return usd(amount) * scale
+    except ValueError:
+        raise ValueError(what) from None
+
+
+def network(value: object) -> str:
+    """`10.0.0.0/8`, `2001:db8::/32` or one address."""
+    what = "write a network like 10.0.0.0/8, or one address"
+    if not isinstance(value, str):
+        raise ValueError(what)
+    try:
+        return str(ip_network(value.strip()))
     except ValueError:
         raise ValueError(what) from None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -23,22 +23,64 @@ def create(
         bool, typer.Option("--on-behalf-of", help="May name other people in groundplan-on-behalf-of.")
     ] = False,
     days: Annotated[int | None, typer.Option("--days", min=1, help="Valid for that many days.")] = None,
+    budget: Annotated[str | None, typer.Option("--budget", help="The most it may spend: '20 USD/month'.")] = None,
+    tag: Annotated[list[str] | None, typer.Option("--tag", help="To find it by; may be repeated.")] = None,
+    network: Annotated[
+        list[str] | None, typer.Option("--network", help="From where it may be used: 10.0.0.0/8; may be repeated.")
+    ] = None,
+    model: Annotated[
+        list[str] | None, typer.Option("--model", help="Model or deployment it may use; may be repeated.")
+    ] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make a key. It is printed now and never again."""
     value = ControlClient.connect(home).post(
-        "/api/keys", {"workload": workload, "user": user, "acts_for_others": on_behalf_of, "days": days}
-    )
+        "/api/keys",
+        {
+            "workload": workload, "user": user, "acts_for_others": on_behalf_of, "days": days, "budget": budget,
+            "tags": tag or [], "networks": network or [], "models": model or [],
+        },
+    )  # fmt: skip
     emit(value, as_json, f"{value['key']}\n\nKeep it now: it is not shown again. Its id is {value['id']}.")
 
 
+@app.command()
+def rotate(
+    key_id: str,
+    overlap: Annotated[str, typer.Option("--overlap", help="How long the old key stays good: 24h, 0s.")] = "24h",
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a key in the place of another, with the same rights, budget and limits."""
+    value = ControlClient.connect(home).post(f"/api/keys/{key_id}/rotate", {"overlap": overlap})
+    told = f"Keep it now: it is not shown again. Its id is {value['id']}; the old key ends {value['old_ends_at']}."
+    emit(value, as_json, f"{value['key']}\n\n{told}")
+
+
 @app.command("list")
-def list_keys(home: HomeOption = None, as_json: JsonOption = False) -> None:
+def list_keys(
+    tag: Annotated[str | None, typer.Option("--tag", help="Only those with this tag.")] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """All keys, without their secret."""
     value = ControlClient.connect(home).get("/api/keys")
-    rows = [(k["id"], k["workload"], k["user"] or "-", k["prefix"], k["state"]) for k in value["keys"]]
-    emit(value, as_json, table(("id", "workload", "user", "begins", "state"), rows))
+    value["keys"] = [key for key in value["keys"] if tag is None or tag in key["tags"]]
+    rows = [
+        (k["id"], k["workload"], k["user"] or "-", k["prefix"], k["state"], k["expires_at"] or "-", _terms(k))
+        for k in value["keys"]
+    ]
+    emit(value, as_json, table(("id", "workload", "user", "begins", "state", "expires", "terms"), rows))
+
+
+def _terms(key: dict[str, Any]) -> str:
+    """What a key may do and spend, in few words."""
+    parts = [f"{key['budget_usd']} USD/{key['budget_period']}"] if key["budget_period"] else []
+    parts += [f"from {', '.join(key['networks'])}"] if key["networks"] else []
+    parts += [f"only {', '.join(key['models'])}"] if key["models"] else []
+    parts += [f"#{tag}" for tag in key["tags"]]
+    return "; ".join(parts) or "-"
 
 
 @app.command()

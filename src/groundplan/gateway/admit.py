@@ -82,6 +82,14 @@ def choose(exchange: Exchange, plan: Plan, ask: Ask, policy: Policy) -> list[Dep
             code="model_not_found",
             hint=f"Use one of: {', '.join(names)}" if names else "Its blueprint allows none; see `groundplan plan`.",
         )
+    if exchange.key is not None and exchange.key.models:
+        allowed = of_key(exchange.key, allowed)
+        if not allowed:
+            raise Denied(
+                f"this key may not use the model '{ask.model[:80]}'",
+                code="key_model",
+                hint=f"It may use: {', '.join(sorted(exchange.key.models))}.",
+            )
     usable = not_killed(policy, allowed)
     if not usable:
         raise Denied(
@@ -90,6 +98,11 @@ def choose(exchange: Exchange, plan: Plan, ask: Ask, policy: Policy) -> list[Dep
             hint="Lift the kill switch, or allow another deployment.",
         )
     return usable
+
+
+def of_key(key: KeyEntry, deployments: Sequence[Deployment]) -> tuple[Deployment, ...]:
+    """Those that a key with a list of models may use."""
+    return tuple(d for d in deployments if d.model in key.models or d.name in key.models)
 
 
 def set_bounds(exchange: Exchange, plan: Plan, ask: Ask, deployments: list[Deployment]) -> int:
@@ -151,7 +164,8 @@ def covering(exchange: Exchange, plan: Plan, now: float) -> list[tuple[Budget, s
     key = exchange.key
     if key is not None and exchange.catalog is not None:
         if exchange.catalog.key_budgets:
-            budgets = (*budgets, *exchange.catalog.key_budgets.get(key.id, ()))
+            for id in {key.id, key.family or key.id}:
+                budgets = (*budgets, *exchange.catalog.key_budgets.get(id, ()))
         if key.budget is not None:
             budgets = (*budgets, key.budget)
     if not budgets:

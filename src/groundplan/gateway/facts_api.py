@@ -23,6 +23,7 @@ from groundplan.core.error_shape import error_json, field_problem, request_inval
 from groundplan.core.errors import Denied, GroundplanError, Invalid, NotFound, Unavailable
 from groundplan.core.ids import new_id
 from groundplan.gateway import admit
+from groundplan.gateway.address import check_network
 from groundplan.gateway.context import Gateway
 from groundplan.gateway.ground import ask_search, cut_off
 from groundplan.gateway.identify import caller
@@ -86,7 +87,7 @@ class FactsApi:
     async def handle(self, path: bytes, request: Request, response: Response) -> None:
         """Answer one request, whatever happens."""
         try:
-            status, body = await self._answer(path, request)
+            status, body = await self._answer(path, request, response.peer)
         except msgspec.DecodeError as error:
             status, body = 422, msgspec.json.encode(request_invalid([field_problem(f"body: {error}")]))
         except GroundplanError as error:
@@ -101,24 +102,26 @@ class FactsApi:
     async def close(self) -> None:
         await self._pool.close(timeout=1.0)
 
-    async def _answer(self, path: bytes, request: Request) -> tuple[int, bytes]:
+    async def _answer(self, path: bytes, request: Request, peer: str) -> tuple[int, bytes]:
         if path not in (OUTCOMES, SEARCH):
             hint = "The gateway serves POST /api/outcomes and /api/knowledge/search; all else is on the control port."
             raise NotFound("there is no such path here", code="not_found", hint=hint)
         if request.method != b"POST":
             raise Invalid("use POST here", code="method_not_allowed", hint="Send a POST request.")
-        key, person, plan = self._admit(request)
+        key, person, plan = self._admit(request, peer)
         if path == OUTCOMES:
             return await self._keep(request.body, key, plan)
         return await self._search(request.body, person, plan)
 
-    def _admit(self, request: Request) -> tuple[KeyEntry, str, Plan]:
+    def _admit(self, request: Request, peer: str) -> tuple[KeyEntry, str, Plan]:
         """Whose key this is, for whom it acts, and that it may be used now."""
         live = self._gateway.live
         catalog = live.catalog
         if catalog is None:
             raise Unavailable("no blueprint is loaded yet", code="not_ready", hint="Wait for /readyz.", retry_after=1.0)
         key, person = caller(request.headers, live.policy, self._gateway.clock.now().timestamp())
+        if key.networks:
+            check_network(key.networks, peer, request.headers.get(b"x-forwarded-for"), catalog.proxies)
         plan = catalog.plans.get(key.workload)
         if plan is None:
             hint = "Make a key for a workload that is declared."

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 
 from groundplan.core.errors import Denied, Unauthenticated
+from groundplan.gateway.address import check_network
 from groundplan.gateway.exchange import Exchange
 from groundplan.gateway.snapshot import KeyEntry, Policy
 
@@ -15,7 +16,12 @@ _KEY_HINT = "Send `Authorization: Bearer gp_...`; make a key with `groundplan ke
 
 
 def find_key(headers: dict[bytes, bytes], policy: Policy, now: float) -> KeyEntry:
-    """The living key of a request. Raises `Unauthenticated`."""
+    """The living key of a request. Raises `Unauthenticated`.
+
+    The check takes the same time whatever is sent: the secret is hashed as a whole, and only its SHA-256 is looked up.
+    Where that look-up stops depends on bits of a hash that a caller can neither choose nor turn back into a key, so
+    there is nothing to approach step by step, as there would be in comparing secrets themselves.
+    """
     scheme, _, secret = headers.get(b"authorization", b"").partition(b" ")
     secret = secret.strip()
     if not secret or scheme.lower() != b"bearer":
@@ -35,7 +41,11 @@ def find_key(headers: dict[bytes, bytes], policy: Policy, now: float) -> KeyEntr
 def identify(exchange: Exchange, policy: Policy, now: float) -> None:
     """Set key, person and policy of the exchange. Raises as `caller`."""
     exchange.policy = policy
-    exchange.key, exchange.person = caller(exchange.request.headers, policy, now)
+    headers = exchange.request.headers
+    exchange.key, exchange.person = caller(headers, policy, now)
+    if exchange.key.networks:
+        proxies = exchange.catalog.proxies if exchange.catalog is not None else ()
+        check_network(exchange.key.networks, exchange.response.peer, headers.get(b"x-forwarded-for"), proxies)
 
 
 def caller(headers: dict[bytes, bytes], policy: Policy, now: float) -> tuple[KeyEntry, str]:

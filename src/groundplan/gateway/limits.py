@@ -58,7 +58,7 @@ async def admit_call(gateway: Gateway, exchange: Exchange, book: LimitBook, amou
     if key is None or workload is None or policy is None:
         raise AssertionError("not identified")
     use = exchange.use = Use()
-    quotas = book.of_caller(workload, key.id, exchange.person, policy.people)
+    quotas = book.of_caller(workload, key.family or key.id, exchange.person, policy.people)
     if not quotas:
         return
     tokens = max(_tokens(exchange, deployment) for deployment in exchange.deployments)

@@ -29,6 +29,7 @@ from groundplan.core.clock import Clock
 from groundplan.core.errors import GroundplanError
 from groundplan.core.home import Home
 from groundplan.core.money import from_decimal
+from groundplan.gateway.address import networks
 from groundplan.gateway.leases import Slices
 from groundplan.gateway.snapshot import NOTHING, Catalog, KeyEntry, Policy, index
 
@@ -48,7 +49,8 @@ _STOP = (
 )
 _HEALTH = "UPDATE gateway SET health = %s WHERE epoch = %s"
 _NUMBER = "SELECT number FROM policy_epoch"
-_KEYS = "SELECT hash, id::text, workload, person_id::text, acts_for_others, revoked_at, expires_at FROM api_key"
+_KEYS = """SELECT hash, id::text, workload, person_id::text, acts_for_others, revoked_at, expires_at,
+    coalesce(family, id)::text, networks, models, budget_usd, budget_period FROM api_key"""
 _PEOPLE = "SELECT id::text, email FROM person WHERE active"
 _KILLS = "SELECT scope FROM kill_switch WHERE lifted_at IS NULL"
 _BLUEPRINT = "SELECT number, body, signature FROM blueprint WHERE number = %s"
@@ -236,6 +238,7 @@ class LiveView:
         if self.catalog is None:
             return
         names = [budget.name for budget in self.catalog.blueprint.budgets]
+        names += [key.budget.name for key in self.policy.keys.values() if key.budget is not None]
         rows = await (await connection.execute(_BUDGETS, (names,))).fetchall()
         unspent = {}
         for budget, period, unheld in rows:
@@ -284,7 +287,8 @@ class LiveView:
 
 
 def _key_entry(row: tuple[Any, ...]) -> KeyEntry:
-    _, key, workload, person, acts_for_others, revoked, expires = row
+    _, key, workload, person, acts_for_others, revoked, expires, family, allowed, models, limit, period = row
+    name = f"key/{family}"
     return KeyEntry(
         id=key,
         workload=workload,
@@ -292,4 +296,8 @@ def _key_entry(row: tuple[Any, ...]) -> KeyEntry:
         acts_for_others=acts_for_others,
         revoked=revoked is not None,
         expires=None if expires is None else expires.timestamp(),
+        budget=None if limit is None else Budget(name=name, covers=name, limit=from_decimal(limit), period=period),
+        family=family,
+        networks=networks(allowed),
+        models=frozenset(models),
     )

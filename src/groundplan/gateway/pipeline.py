@@ -17,6 +17,7 @@ import msgspec
 from groundplan.core.errors import Denied, GroundplanError, Invalid, NotFound, Unavailable
 from groundplan.core.ids import new_id
 from groundplan.gateway import admit, answers, cache, limits, settle, trace
+from groundplan.gateway.address import check_network
 from groundplan.gateway.chat import CHAT
 from groundplan.gateway.context import Gateway
 from groundplan.gateway.embeddings import EMBEDDINGS
@@ -139,8 +140,13 @@ class Pipeline:
         gateway = self._gateway
         key = find_key(request.headers, gateway.live.policy, gateway.clock.now().timestamp())
         catalog = gateway.live.catalog
+        if key.networks:
+            forwarded = request.headers.get(b"x-forwarded-for")
+            check_network(key.networks, response.peer, forwarded, catalog.proxies if catalog else ())
         plan = catalog.plans.get(key.workload) if catalog else None
         names = sorted(plan.names) if plan else []
+        if plan is not None and key.models:
+            names = [name for name in names if admit.of_key(key, plan.names[name])]
         listed = [{"id": n, "object": "model", "created": 0, "owned_by": key.workload} for n in names]
         wanted = path[len(b"/v1/models/") :].decode("utf-8", "replace").replace("%2F", "/").replace("%2f", "/")
         if not wanted:

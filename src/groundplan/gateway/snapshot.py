@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from groundplan.blueprint.model import Blueprint, Budget, Deployment, Workload
+from groundplan.gateway.address import Network, networks
 from groundplan.gateway.limit_book import LimitBook, book_of
 
 
@@ -26,6 +27,12 @@ class KeyEntry:
     expires: float | None
     budget: Budget | None = None
     """Declared when it was made."""
+    family: str = ""
+    """Id of the first key of a line of rotated ones: their budget and limits are the same. Empty: its own."""
+    networks: tuple[Network, ...] = ()
+    """From where it may be used; empty: from everywhere."""
+    models: frozenset[str] = frozenset()
+    """Models or deployments that it may use; empty: all of its workload."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +77,8 @@ class Catalog:
     key_budgets: dict[str, tuple[Budget, ...]] = field(default_factory=dict)
     """Budgets that cover single keys, by key id."""
     limits: LimitBook | None = None
+    proxies: tuple[Network, ...] = ()
+    """Of which X-Forwarded-For is believed."""
 
 
 def index(blueprint: Blueprint) -> Catalog:
@@ -84,7 +93,12 @@ def index(blueprint: Blueprint) -> Catalog:
         if kind == "key":
             by_key[name] = (*by_key.get(name, ()), budget)
     return Catalog(
-        number=blueprint.number, blueprint=blueprint, plans=plans, key_budgets=by_key, limits=book_of(blueprint.limits)
+        number=blueprint.number,
+        blueprint=blueprint,
+        plans=plans,
+        key_budgets=by_key,
+        limits=book_of(blueprint.limits),
+        proxies=networks(blueprint.trusted_proxies),
     )
 
 

@@ -96,6 +96,22 @@ class GenesisPeople:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyTerms:
+    """What a key may do beyond its workload; a rotated key keeps it."""
+
+    acts_for_others: bool = False
+    tags: tuple[str, ...] = ()
+    networks: tuple[str, ...] = ()
+    """From where it may be used (CIDR); empty: from everywhere."""
+    models: tuple[str, ...] = ()
+    """Models or deployments that it may use; empty: all of its workload."""
+    budget: int | None = None
+    """picodollars per `budget_period`"""
+    budget_period: str | None = None
+    """day | week | month | quarter | year | total"""
+
+
+@dataclass(frozen=True, slots=True)
 class ApiKey:
     """A key without its secret. `prefix` is the start of it, to tell keys apart."""
 
@@ -108,6 +124,10 @@ class ApiKey:
     created_by: str
     expires_at: datetime | None
     revoked_at: datetime | None
+    family: UUID
+    """The first of a line of rotated keys; its own id where it is that."""
+    replaced_by: UUID | None
+    terms: KeyTerms
 
 
 @dataclass(frozen=True, slots=True)

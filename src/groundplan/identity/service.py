@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -18,6 +19,7 @@ from psycopg import Connection
 from groundplan.core.audit import record
 from groundplan.core.errors import Conflict, Invalid, NotFound
 from groundplan.core.ids import new_id
+from groundplan.core.money import format_usd
 from groundplan.identity import session_store, store
 from groundplan.identity.genesis import check_genesis, normal_email
 from groundplan.identity.keys import hash_key, key_prefix, make_key
@@ -30,6 +32,7 @@ from groundplan.identity.model import (
     Effect,
     GenesisPeople,
     GroupType,
+    KeyTerms,
     Person,
 )
 
@@ -182,30 +185,78 @@ def create_key(
     actor: str,
     workload: str,
     person_id: UUID | None = None,
-    acts_for_others: bool = False,
+    terms: KeyTerms | bool = False,
     expires: datetime | None = None,
 ) -> tuple[UUID, str]:
     """(id, secret) of a new key for a workload and its own user. The secret is shown once and kept nowhere.
 
-    Raises `NotFound` (`unknown_person`), `Conflict` (`already_left`), `Invalid` (`expires`).
+    `terms`: what it may do; a bool says only whether it acts for others. Raises `NotFound` (`unknown_person`),
+    `Conflict` (`already_left`), `Invalid` (`expires`).
     """
     now = datetime.now(UTC)
+    if isinstance(terms, bool):
+        terms = KeyTerms(acts_for_others=terms)
     if expires is not None and (expires.tzinfo is None or expires <= now):
         raise Invalid("a key cannot have expired already", code="expires", hint="Give a future time with its zone.")
     if person_id is not None and not _person(conn, person_id).active:
         raise Conflict("the person has left", code="already_left", hint="Make the key for somebody active.")
-    secret = make_key()
-    key = ApiKey(new_id(), key_prefix(secret), workload, person_id, acts_for_others, now, actor, expires, None)
-    number = store.next_policy_number(conn, "key", f"key/{key.id}", False)
+    id, secret = new_id(), make_key()
+    key = ApiKey(
+        id, key_prefix(secret), workload, person_id, terms.acts_for_others, now, actor, expires, None, id, None, terms
+    )
+    number = store.next_policy_number(conn, "key", f"key/{id}", False)
     store.insert_key(conn, key, hash_key(secret))
-    detail = {
-        "workload": workload,
-        "person": str(person_id) if person_id else None,
-        "acts_for_others": acts_for_others,
-        "expires": expires.astimezone(UTC).isoformat() if expires else None,
+    _recorded(conn, number, "key.created", actor, f"key/{id}", _key_detail(key))
+    return id, secret
+
+
+def rotate_key(conn: Connection[Any], actor: str, key_id: UUID, overlap: timedelta) -> tuple[ApiKey, str, datetime]:
+    """(new key, its secret, when the old one ends): the same in all but the secret; both are good for `overlap`.
+
+    Raises `NotFound` (`unknown_key`), `Conflict` (`key_revoked`, `key_expired`, `key_rotated`).
+    """
+    number = store.next_policy_number(conn, "key", f"key/{key_id}", True)
+    now, old = datetime.now(UTC), store.api_key(conn, key_id)
+    if old is None:
+        raise NotFound(f"there is no key {key_id}", code="unknown_key", hint="List them: `groundplan keys list`.")
+    if old.revoked_at is not None:
+        raise Conflict("the key is revoked", code="key_revoked", hint="Make a new one: `groundplan keys create`.")
+    if old.expires_at is not None and old.expires_at <= now:
+        raise Conflict("the key has expired", code="key_expired", hint="Make a new one: `groundplan keys create`.")
+    if old.replaced_by is not None:
+        raise Conflict(
+            f"the key was rotated already, to {old.replaced_by}", code="key_rotated", hint="Rotate that one, or wait."
+        )
+    secret = make_key()
+    new = replace(
+        old, id=new_id(), prefix=key_prefix(secret), created_at=now, created_by=actor, expires_at=_renewed(old, now)
+    )
+    store.insert_key(conn, new, hash_key(secret))
+    ends = now + overlap
+    store.replace_key(conn, old.id, new.id, ends)
+    detail = {**_key_detail(new), "replaces": str(old.id), "old_ends": ends.isoformat()}
+    _recorded(conn, number, "key.rotated", actor, f"key/{new.id}", detail)
+    return new, secret, ends if old.expires_at is None else min(ends, old.expires_at)
+
+
+def _renewed(old: ApiKey, now: datetime) -> datetime | None:
+    """A key that was made for some days is renewed for as many."""
+    return None if old.expires_at is None else now + (old.expires_at - old.created_at)
+
+
+def _key_detail(key: ApiKey) -> dict[str, Any]:
+    terms = key.terms
+    return {
+        "workload": key.workload,
+        "person": str(key.person_id) if key.person_id else None,
+        "acts_for_others": terms.acts_for_others,
+        "expires": key.expires_at.astimezone(UTC).isoformat() if key.expires_at else None,
+        "tags": list(terms.tags),
+        "networks": list(terms.networks),
+        "models": list(terms.models),
+        "budget_usd": None if terms.budget is None else format_usd(terms.budget),
+        "budget_period": terms.budget_period,
     }
-    _recorded(conn, number, "key.created", actor, f"key/{key.id}", detail)
-    return key.id, secret
 
 
 def revoke_key(conn: Connection[Any], actor: str, key_id: UUID) -> int:

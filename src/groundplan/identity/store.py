@@ -14,10 +14,11 @@ from psycopg import Connection
 from psycopg.rows import tuple_row
 
 from groundplan.core.ids import new_id
-from groundplan.identity.model import ApiKey, Duty, GatewayState, Group, GroupType, Kill, Person
+from groundplan.core.money import from_decimal, to_decimal
+from groundplan.identity.model import ApiKey, Duty, GatewayState, Group, GroupType, KeyTerms, Kill, Person
 
 _KEY: LiteralString = """SELECT id, prefix, workload, person_id, acts_for_others, created_at, created_by, expires_at,
-    revoked_at FROM api_key"""
+    revoked_at, coalesce(family, id), replaced_by, tags, networks, models, budget_usd, budget_period FROM api_key"""
 _KILL: LiteralString = "SELECT id, scope, reason, by, at, lifted_at, lifted_by FROM kill_switch"
 
 
@@ -168,7 +169,8 @@ def delete_duties(conn: Connection[Any], subject: str) -> None:
 def insert_key(conn: Connection[Any], key: ApiKey, hash: bytes) -> None:
     conn.execute(
         """INSERT INTO api_key (id, hash, prefix, workload, person_id, acts_for_others, created_at, created_by,
-             expires_at) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)""",
+             expires_at, family, tags, networks, models, budget_usd, budget_period)
+           VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
         (
             key.id,
             hash,
@@ -179,19 +181,40 @@ def insert_key(conn: Connection[Any], key: ApiKey, hash: bytes) -> None:
             key.created_at,
             key.created_by,
             key.expires_at,
+            key.family,
+            list(key.terms.tags),
+            list(key.terms.networks),
+            list(key.terms.models),
+            None if key.terms.budget is None else to_decimal(key.terms.budget),
+            key.terms.budget_period,
         ),
     )
 
 
 def api_key(conn: Connection[Any], id: UUID) -> ApiKey | None:
     found = rows(conn, _KEY + " WHERE id = %s", (id,))
-    return ApiKey(*found[0]) if found else None
+    return _api_key(found[0]) if found else None
 
 
 def api_keys(conn: Connection[Any], workload: str | None = None) -> list[ApiKey]:
     """Newest first."""
     found = rows(conn, _KEY + " WHERE %s::text IS NULL OR workload = %s ORDER BY id DESC", (workload, workload))
-    return [ApiKey(*row) for row in found]
+    return [_api_key(row) for row in found]
+
+
+def _api_key(row: tuple[Any, ...]) -> ApiKey:
+    tags, networks, models, budget, period = row[11:]
+    amount = None if budget is None else from_decimal(budget)
+    terms = KeyTerms(row[4], tuple(tags), tuple(networks), tuple(models), amount, period)
+    id, prefix, workload, person, acts, made, by, expires, revoked, family, replaced = row[:11]
+    return ApiKey(id, prefix, workload, person, acts, made, by, expires, revoked, family, replaced, terms)
+
+
+def replace_key(conn: Connection[Any], old: UUID, new: UUID, ends: datetime) -> None:
+    """The old key ends at `ends`, or before where it would have ended anyway."""
+    conn.execute(
+        "UPDATE api_key SET replaced_by = %s, expires_at = least(expires_at, %s) WHERE id = %s", (new, ends, old)
+    )
 
 
 def mark_revoked(conn: Connection[Any], id: UUID) -> bool:

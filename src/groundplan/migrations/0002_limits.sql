@@ -138,3 +138,10 @@ CREATE TRIGGER limit_freed AFTER UPDATE OF granted, amount ON limit_span FOR EAC
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON limit_span, limit_slice TO %(db)s_gateway, %(db)s_control;
 GRANT SELECT, UPDATE ON limit_span, limit_slice TO %(db)s_shipper;
+
+-- keys: what one may do, what it may spend, and which key it took the place of ------------------------------------------------
+-- family: the first of a line of rotated keys, whose budget and limits the others go on with.
+ALTER TABLE api_key ADD COLUMN family uuid, ADD COLUMN replaced_by uuid REFERENCES api_key, ADD COLUMN tags text[] NOT NULL DEFAULT '{}',
+  ADD COLUMN networks text[] NOT NULL DEFAULT '{}', ADD COLUMN models text[] NOT NULL DEFAULT '{}',
+  ADD COLUMN budget_usd numeric(30,12) CHECK (budget_usd >= 0), ADD COLUMN budget_period text,
+  ADD CHECK ((budget_usd IS NULL) = (budget_period IS NULL));

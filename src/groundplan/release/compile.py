@@ -100,6 +100,7 @@ def compile_draft(
             if not item.covers.startswith("workload/") or item.covers in own
         ],
         limits=limits(workspace),
+        trusted_proxies=sorted(workspace.company.trusted_proxies),
         placements=placements,
         caps=caps,
         owners=owners,

@@ -15,12 +15,18 @@ from groundplan.api.context import Using
 from groundplan.api.effect import effect_of
 from groundplan.api.people import named
 from groundplan.api.served import current_blueprint, known_workload
-from groundplan.core.errors import NotFound
+from groundplan.blueprint.model import Blueprint, Workload
+from groundplan.catalog import units
+from groundplan.core.errors import Invalid, NotFound
 from groundplan.identity import service as identity
+from groundplan.identity.model import KeyTerms
 
 router = APIRouter(tags=["keys"])
 MAY_MAKE = frozenset({"engineering", "operations", "business", "product"})
 MAY_REVOKE = MAY_MAKE | {"security"}
+
+
+Tag = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/=-]{0,62}$")]
 
 
 class NewKey(BaseModel):
@@ -31,6 +37,20 @@ class NewKey(BaseModel):
     user: Annotated[str, StringConstraints(min_length=3, max_length=320)] | None = None
     acts_for_others: bool = False
     days: Annotated[int, Field(ge=1, le=3660)] | None = None
+    tags: Annotated[list[Tag], Field(max_length=20)] = []
+    networks: Annotated[list[str], Field(max_length=50)] = []
+    """From where it may be used: 10.0.0.0/8"""
+    models: Annotated[list[str], Field(max_length=50)] = []
+    """Models or deployments of the workload that it may use."""
+    budget: Annotated[str, StringConstraints(max_length=40)] | None = None
+    """20 USD/month"""
+
+
+class Rotation(BaseModel):
+    """How long the old key stays good beside the new one."""
+
+    model_config = ConfigDict(extra="forbid")
+    overlap: Annotated[str, StringConstraints(max_length=20)] = "24h"
 
 
 @router.post("/keys", status_code=201)
@@ -39,12 +59,63 @@ def create_key(body: NewKey, services: Using, caller: SignedIn) -> dict[str, Any
     require_duty(caller, MAY_MAKE, f"workload/{body.workload}")
     expires = None if body.days is None else services.clock.now() + timedelta(days=body.days)
     with services.transaction() as conn:
-        workload = known_workload(current_blueprint(conn), body.workload)
+        blueprint = current_blueprint(conn)
+        workload = known_workload(blueprint, body.workload)
+        terms = _terms(body, blueprint, workload)
         person = None if body.user is None else named(conn, body.user)
-        key_id, secret = identity.create_key(conn, caller.actor, workload.name, person, body.acts_for_others, expires)
+        key_id, secret = identity.create_key(conn, caller.actor, workload.name, person, terms, expires)
         number = store.policy_number(conn)
     effect_of(services, number)
     return {"id": str(key_id), "key": secret, "workload": workload.name, "user": body.user, "expires_at": expires}
+
+
+def _terms(body: NewKey, blueprint: Blueprint, workload: Workload) -> KeyTerms:
+    """Raises `Invalid` for a network, budget or model that is none."""
+    places = set(workload.places)
+    known = {name for d in blueprint.deployments if d.name in places for name in (d.name, d.model)}
+    unknown = [model for model in body.models if model not in known]
+    if unknown:
+        raise Invalid(
+            f"the workload {workload.name} has no model '{unknown[0][:80]}'",
+            code="model_unknown",
+            hint=f"It has: {', '.join(sorted(known))}.",
+        )
+    try:
+        networks = tuple(units.network(text) for text in body.networks)
+        budget = None if body.budget is None else units.limit(body.budget)
+    except ValueError as error:
+        raise Invalid(f"the key cannot be made: {error}", code="key_terms", hint=f"{error}.") from error
+    return KeyTerms(
+        acts_for_others=body.acts_for_others,
+        tags=tuple(dict.fromkeys(body.tags)),
+        networks=networks,
+        models=tuple(dict.fromkeys(body.models)),
+        budget=None if budget is None else budget.amount,
+        budget_period=None if budget is None else budget.period,
+    )
+
+
+@router.post("/keys/{key_id}/rotate", status_code=201)
+def rotate_key(key_id: UUID, body: Rotation, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """A new key in the place of another, good at once; the old one ends after the overlap."""
+    try:
+        overlap = timedelta(milliseconds=units.duration_ms(body.overlap))
+    except ValueError as error:
+        raise Invalid("the overlap cannot be read", code="overlap", hint=f"{error}.") from error
+    if overlap > timedelta(days=90):
+        raise Invalid("the overlap is too long", code="overlap", hint="Write at most 90d.")
+    with services.transaction() as conn:
+        row = store.key(conn, key_id)
+        if row is None:
+            raise NotFound(f"there is no key {key_id}", code="key_unknown", hint="GET /api/keys lists them.")
+        require_duty(caller, MAY_MAKE, f"workload/{row['workload']}")
+        new, secret, ends = identity.rotate_key(conn, caller.actor, key_id, overlap)
+        number = store.policy_number(conn)
+    effect_of(services, number)
+    return {
+        "id": str(new.id), "key": secret, "workload": new.workload, "expires_at": new.expires_at,
+        "replaces": str(key_id), "old_ends_at": ends,
+    }  # fmt: skip
 
 
 @router.get("/keys")

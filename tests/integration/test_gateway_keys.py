@@ -1,0 +1,95 @@
+"""What a key may do, live at a worker: networks, models, a budget of its own, rotation with an overlap."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from uuid import UUID
+
+import msgspec
+import psycopg
+import pytest
+from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
+
+from groundplan.core.errors import Conflict
+from groundplan.core.money import PICO
+from groundplan.identity import service
+from groundplan.identity.model import KeyTerms
+from groundplan.testing.database import Database
+from groundplan.testing.scripted import Script
+
+COST = PICO // 5000
+"""Of a call that puts out 20 tokens."""
+
+
+@pytest.fixture
+async def stack(database: Database, tmp_path: Path) -> AsyncIterator[Stack]:
+    async with (
+        scripted("one") as (one, first),
+        scripted("two") as (two, second),
+        installation(database, tmp_path) as made,
+    ):
+        one.script = two.script = Script(tokens=20)
+        places = [deployment("one", first), deployment("two", second)]
+        plan = blueprint(1, places, [workload("assistant", ["one", "two"])])
+        made.apply(msgspec.structs.replace(plan, trusted_proxies=["127.0.0.0/8"]))
+        made.start()
+        await made.ready()
+        yield made
+
+
+async def key(stack: Stack, **terms: object) -> tuple[UUID, str]:
+    with psycopg.connect(stack.database.urls["control"]) as conn:
+        made = service.create_key(conn, "operator", "assistant", terms=KeyTerms(**terms))  # type: ignore[arg-type]
+    await asyncio.sleep(0.4)
+    return made
+
+
+async def test_networks_are_those_of_the_client_behind_a_trusted_proxy(stack: Stack) -> None:
+    _, secret = await key(stack, networks=("203.0.113.0/24",))
+    refused = await stack.chat(secret)
+    assert (refused.status, refused.code) == (403, "key_network")
+    inside = {"x_forwarded_for": "198.51.100.1, 203.0.113.7"}
+    assert (await stack.chat(secret, headers=inside)).status == 200
+    assert (await stack.chat(secret, headers={"x_forwarded_for": "203.0.113.7, 198.51.100.1"})).status == 403
+    assert (await stack.ask("GET", "/v1/models", secret)).status == 403
+    assert (await stack.ask("GET", "/v1/models", secret, b"", **inside)).status == 200
+
+
+async def test_a_key_may_use_only_its_models(stack: Stack) -> None:
+    _, secret = await key(stack, models=("scripted/two",))
+    assert (await stack.chat(secret)).headers["groundplan-deployment"] == "two"
+    refused = await stack.chat(secret, model="one")
+    assert (refused.status, refused.code) == (403, "key_model")
+    listed = (await stack.ask("GET", "/v1/models", secret)).json["data"]
+    assert {model["id"] for model in listed} == {"two", "scripted/two", "auto", "assistant"}
+
+
+async def test_a_rotated_key_goes_on_with_the_budget_and_the_old_one_ends(stack: Stack) -> None:
+    old_id, old = await key(stack, budget=3 * COST, budget_period="month")
+    assert (await stack.chat(old)).status == 200
+    with psycopg.connect(stack.database.urls["control"]) as conn:
+        new, secret, _ = service.rotate_key(conn, "operator", old_id, timedelta(seconds=2))
+    with psycopg.connect(stack.database.urls["control"]) as conn, pytest.raises(Conflict, match="key_rotated"):
+        service.rotate_key(conn, "operator", old_id, timedelta(0))
+    await asyncio.sleep(0.4)
+    assert [(await stack.chat(each)).status for each in (old, secret)] == [200, 200]  # both, during the overlap
+    refused = await stack.chat(secret)
+    assert (refused.status, refused.code) == (429, "budget_exhausted")
+    assert refused.json["error"]["budget"] == f"key/{old_id}" and new.family == old_id
+    assert refused.json["error"]["frees_at"].endswith("-01T00:00:00+00:00")
+    await asyncio.sleep(2)
+    assert (await stack.chat(old)).code == "key_expired"
+
+
+async def test_a_revoked_key_is_refused_and_its_successor_is_not(stack: Stack) -> None:
+    old_id, old = await key(stack, tags=("team:search",))
+    with psycopg.connect(stack.database.urls["control"]) as conn:
+        new, secret, _ = service.rotate_key(conn, "operator", old_id, timedelta(days=1))
+        service.revoke_key(conn, "operator", old_id)
+    assert new.terms.tags == ("team:search",)
+    await asyncio.sleep(0.4)
+    assert (await stack.chat(old)).code == "key_revoked"
+    assert (await stack.chat(secret)).status == 200
