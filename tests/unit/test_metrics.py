@@ -162,7 +162,8 @@ async def test_one_scrape_shows_every_worker_and_a_proxys_request_needs_a_token(
 async def test_a_sibling_that_hangs_does_not_hold_up_a_scrape(rig: Rig, tmp_path: Path) -> None:
     home = Home(tmp_path / "other")
     home.create()
-    silent = await asyncio.start_server(lambda _r, _w: None, "127.0.0.1", 0)
+    open_ones: list[asyncio.StreamWriter] = []
+    silent = await asyncio.start_server(lambda _, writer: open_ones.append(writer), "127.0.0.1", 0)
     port = silent.sockets[0].getsockname()[1]
     announce(home, "gateway-metrics-7", f"http://127.0.0.1:{port}", "t")
     scrapes = Scrapes(home, 0, None)
@@ -172,6 +173,8 @@ async def test_a_sibling_that_hangs_does_not_hold_up_a_scrape(rig: Rig, tmp_path
         assert found["groundplan_gateway_worker_up"] == {(("worker", "0"),): 1, (("worker", "7"),): 0}
     finally:
         await scrapes.close()
+        for writer in open_ones:
+            writer.close()
         silent.close()
 
 

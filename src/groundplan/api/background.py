@@ -11,6 +11,7 @@ import psycopg
 
 from groundplan.api.context import Services
 from groundplan.api.ingest import Indexing
+from groundplan.api.retention import Retention
 from groundplan.core.audit.entry import OPERATOR
 from groundplan.core.audit.keys import load_private
 from groundplan.core.audit.sequencer import Sequencer
@@ -35,6 +36,9 @@ def start(services: Services, indexing: Indexing, stack: ExitStack) -> None:
     )
     sequencer.start()
     stack.callback(sequencer.stop)
+    retention = Retention(services)
+    retention.start()
+    stack.callback(retention.stop)
     indexing.start()
     stack.callback(indexing.stop)
 

@@ -178,6 +178,16 @@ class Reliability(Struct, frozen=True, kw_only=True):
     """critical | high | normal | low: who is refused first when a worker or a deployment is full"""
 
 
+class Keep(Struct, frozen=True, kw_only=True):
+    """Which prompts and answers are kept, and for how long."""
+
+    content: str
+    """redacted | full"""
+    seconds: int
+    share: int = 10_000
+    """Of ten thousand calls."""
+
+
 class Workload(Struct, frozen=True, kw_only=True):
     name: str
     purpose: str
@@ -211,6 +221,8 @@ class Workload(Struct, frozen=True, kw_only=True):
     attempts: int = 3
     deadline_ms: int = 60000
     reliability: Reliability = Reliability()
+    keep: Keep | None = None
+    """None: no prompt and no answer is kept."""
     owners: dict[str, list[str]] = {}
     """duty -> e-mail addresses (nominations; live duties are in PostgreSQL)"""
 

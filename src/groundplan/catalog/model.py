@@ -37,6 +37,7 @@ from groundplan.catalog.fields import (
     Usd,
     list_schema,
 )
+from groundplan.catalog.keep import KeepRule as KeepRule
 from groundplan.catalog.money import BudgetDoc as BudgetDoc
 from groundplan.catalog.money import ClassPrice as ClassPrice
 from groundplan.catalog.money import LimitDoc as LimitDoc
@@ -417,6 +418,7 @@ class WorkloadDoc(Strict):
     grounding: GroundingRule = GroundingRule()
     limits: Limits = Limits()
     reliability: ReliabilityRule = ReliabilityRule()
+    keep: KeepRule = KeepRule()
     grace: Duration | None = None
     """How long a gateway that is cut off may go on serving. Default 60s; restricted data: none."""
     review: ReviewRule = ReviewRule()

@@ -30,6 +30,7 @@ from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.core.settings import load_settings
 from groundplan.gateway.answers import of_refusal
+from groundplan.gateway.content import ContentSender
 from groundplan.gateway.context import Gateway
 from groundplan.gateway.facts_api import FactsApi
 from groundplan.gateway.front import Front, Sockets, serving_file, tell_serving
@@ -67,10 +68,10 @@ async def serve(
     """Serve until a signal, a failed journal or a fence; returns the exit code. `clock` is the machine's by default."""
     loop = asyncio.get_running_loop()
     url = database_url(home, load_settings(), "gateway")
-    epoch, clock, slices = new_id(), OnwardClock(clock or SystemClock()), Slices()
+    epoch, clock, slices, counters = new_id(), OnwardClock(clock or SystemClock()), Slices(), Slices()
     journal = Journal.open(home.journal / str(epoch), epoch, loop, segment_bytes)
     live = LiveView(url, home, epoch, clock, slices)
-    leases = LeaseClient(url, epoch, journal, slices, home=home.root, clock=clock)
+    leases = LeaseClient(url, epoch, journal, slices, home=home.root, clock=clock, counters=counters)
     answers = Answers(home.journal, epoch, clock.now().timestamp())
     desk = AnswerDesk(answers)
     await desk.open()
@@ -81,6 +82,7 @@ async def serve(
         clock=clock,
         journal=journal,
         slices=slices,
+        counters=counters,
         leases=leases,
         live=live,
         targets=Targets(home, loop),
@@ -89,6 +91,8 @@ async def serve(
     )
     live.health = lambda: gateway.health.states(loop.time())
     await scrapes.open(lambda: families(gateway))
+    gateway.content = ContentSender(home, gateway.meters)
+    sending = loop.create_task(gateway.content.run())
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
@@ -103,7 +107,9 @@ async def serve(
     _log.info("worker %d started: epoch %s, pid %d", slot, epoch, os.getpid())
     gc.collect()
     gc.freeze()
+    gateway.pressure.start()
     code = await _watch(gateway, live, home, following, stop)
+    gateway.pressure.stop()
     gateway.ready = live.ready = False
     front.close()
     serving_file(home, os.getpid()).unlink(missing_ok=True)
@@ -113,6 +119,7 @@ async def serve(
     await asyncio.wait([watching, following])
     await desk.close()
     await scrapes.close()
+    sending.cancel()
     await facts.close()
     await leases.close()
     await journal.close()
@@ -129,7 +136,8 @@ async def _drain(gateway: Gateway, server: Server, seconds: float) -> None:
     await server.quiesce(max(0.0, seconds - LAST_SECONDS))
     gateway.targets.stop("this gateway is being stopped")
     await server.drain(min(seconds, LAST_SECONDS))
-    while gateway.running and gateway.loop.time() < end:  # noqa: ASYNC110 -- keyed calls outlive their connection
+    # keyed calls outlive their connection, and so does what is read on to learn its cost
+    while (gateway.running or gateway.background) and gateway.loop.time() < end:  # noqa: ASYNC110
         await asyncio.sleep(0.02)
 
 

@@ -24,6 +24,7 @@ from groundplan.gateway.targets import Targets
 from groundplan.ledger.model import Charge
 
 if TYPE_CHECKING:
+    from groundplan.gateway.content import ContentSender
     from groundplan.gateway.scrape import Scrapes
 
 
@@ -95,6 +96,8 @@ class Gateway:
     meters: Meters = field(default_factory=Meters)
     scrapes: Scrapes | None = None
     """Of a worker that has siblings."""
+    content: ContentSender | None = None
+    """For workloads that keep prompts and answers."""
     running: int = 0
     """Calls that were admitted and are not finished."""
     ready: bool = False

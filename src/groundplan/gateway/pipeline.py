@@ -16,7 +16,7 @@ import msgspec
 
 from groundplan.core.errors import Denied, GroundplanError, Invalid, NotFound, Unavailable
 from groundplan.core.ids import new_id
-from groundplan.gateway import admit, answers, cache, limits, settle, trace
+from groundplan.gateway import admit, answers, cache, content, limits, settle, trace
 from groundplan.gateway.address import check_network
 from groundplan.gateway.chat import CHAT
 from groundplan.gateway.context import Gateway
@@ -82,6 +82,8 @@ class Pipeline:
         except asyncio.CancelledError:
             settle.finish(gateway, exchange, "cancelled", CLIENT_GONE, "client_gone")
             _give_up(gateway, exchange)
+            if exchange.kept is not None:
+                content.offer(gateway, exchange)
             raise
         except Exception:  # noqa: BLE001 -- the boundary of one request: whatever it is, money and the client come first
             _log.exception("call %s failed", exchange.call)
@@ -89,6 +91,8 @@ class Pipeline:
         if error is not None:
             self._failed(exchange, error)
         _keep(gateway, exchange)
+        if exchange.kept is not None:
+            content.offer(gateway, exchange)
 
     def _failed(self, exchange: Exchange, error: GroundplanError) -> None:
         gateway = self._gateway
@@ -170,6 +174,8 @@ async def run(gateway: Gateway, exchange: Exchange) -> None:
         exchange.trace = trace.read(traced, exchange.request.headers.get(b"tracestate"))
     identify(exchange, gateway.live.policy, gateway.clock.now().timestamp())
     steps.append(("identify", (clock() - exchange.started) // 1000))
+    if gateway.pressure.full(gateway.running):
+        _shed(gateway, exchange, catalog)
     exchange.ask = exchange.interface.read(exchange.request)
     kept = await cache.replay(gateway, exchange)
     steps.append(("cache", (clock() - exchange.started) // 1000))
@@ -187,6 +193,13 @@ async def run(gateway: Gateway, exchange: Exchange) -> None:
         _replay(gateway, exchange, kept)
         return
     await serve(gateway, exchange)
+
+
+def _shed(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> None:
+    """The worker is full: refuse what matters less, before anything is done for it."""
+    plan = catalog.plans.get(exchange.key.workload) if exchange.key is not None else None
+    if plan is not None:
+        gateway.pressure.check(plan.workload.reliability.priority, gateway.running)
 
 
 async def admit_call(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> None:
@@ -207,6 +220,9 @@ async def admit_call(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> 
         policy = _check(gateway, exchange, catalog)
         exchange.deployments = admit.choose(exchange, plan, ask, policy)
     gateway.live.count(plan.workload.name, exchange.person)
+    keep = plan.workload.keep
+    if keep is not None and exchange.kept is None and content.chosen(keep, exchange.call.bytes):
+        exchange.kept = []
 
 
 def _check(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> Policy:

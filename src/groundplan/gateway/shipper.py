@@ -35,6 +35,7 @@ from groundplan.core.errors import GroundplanError, Unavailable
 from groundplan.core.home import Home
 from groundplan.core.settings import load_settings
 from groundplan.gateway import ledger_store
+from groundplan.gateway.content_writer import ContentWriter
 from groundplan.gateway.ledger_rows import as_uuid, attempt_row, call_entry, call_row, charge_rows
 from groundplan.gateway.ledger_store import Conn
 from groundplan.gateway.records import segment_numbers, segment_path
@@ -369,12 +370,18 @@ def main(arguments: list[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     traces = TraceExport.declared(load_settings())
+    content: ContentWriter | None = None
     try:
-        run(home, _url(home, stop), stop, traces)
+        url = _url(home, stop)
+        content = ContentWriter(home, url)
+        content.open()
+        run(home, url, stop, traces)
     except GroundplanError as error:
         log.error("shipper stopped", problem=str(error))
         return error.exit_code
     finally:
+        if content is not None:
+            content.close()
         if traces is not None:
             traces.close()
     return 0

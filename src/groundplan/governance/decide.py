@@ -14,6 +14,8 @@ from groundplan.core.errors import Problem
 from groundplan.governance.model import SENSITIVITY_ORDER, Decision, Need, Standing, Terms
 
 SERVED = ("experiment", "pilot", "production")
+KEEPS = ("none", "redacted", "full")
+"""What may be kept of prompts and answers, the least first."""
 
 
 def decide_workload(
@@ -35,9 +37,18 @@ def decide_workload(
         return Decision(refusals=(_expired(after),))
     if standing.allows(after.subject, after.digest):
         return Decision()
+    needs: tuple[Need, ...] = ()
     if after.stage == "production" or beyond(before, after, caps, today, genesis):
-        return Decision(needs=_needs(before, after))
-    return Decision()
+        needs = _needs(before, after)
+    return Decision(needs=(*needs, *(need for need in _to_keep(before, after) if need not in needs)))
+
+
+def _to_keep(before: Terms | None, after: Terms) -> tuple[Need, ...]:
+    """Prompts and answers of restricted data are kept, or kept in a clearer form than now, only when approved."""
+    had = before.keeps if before is not None and before.sensitivity == "restricted" else KEEPS[0]
+    if after.sensitivity != "restricted" or KEEPS.index(after.keeps) <= KEEPS.index(had):
+        return ()
+    return (Need(after.subject, "security"), Need(after.subject, "compliance"))
 
 
 def beyond(before: Terms | None, after: Terms, caps: Caps, today: date, genesis: bool = False) -> tuple[str, ...]:

@@ -37,6 +37,8 @@ class Terms:
     budget: int
     """picodollars per month of its own budgets"""
     digest: str
+    keeps: str = "none"
+    """none | redacted | full: what of prompts and answers is kept"""
 
 
 @dataclass(frozen=True, slots=True)

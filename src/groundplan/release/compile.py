@@ -294,7 +294,15 @@ def _workload(
         attempts=item.reliability.attempts or limits.attempts,
         deadline_ms=item.reliability.deadline or limits.deadline,
         reliability=_reliability(item, placement),
+        keep=_keep(item.keep),
     )
+
+
+def _keep(rule: doc.KeepRule) -> bp.Keep | None:
+    share = round(rule.share * 10_000)
+    if rule.content == "none" or not share:
+        return None
+    return bp.Keep(content=rule.content, seconds=rule.for_ // 1000, share=share)
 
 
 def _reliability(item: doc.WorkloadDoc, placement: bp.Placement) -> bp.Reliability:

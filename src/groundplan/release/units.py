@@ -90,6 +90,7 @@ def terms(blueprint: bp.Blueprint, workload: bp.Workload) -> Terms:
         sources=tuple(workload.grounding.sources) if workload.grounding else (),
         budget=sum(monthly_limit(item) for item in blueprint.budgets if is_own(item, workload.name)),
         digest=workload_digest(blueprint, workload),
+        keeps=workload.keep.content if workload.keep else "none",
     )
 
 

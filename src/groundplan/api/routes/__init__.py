@@ -3,6 +3,7 @@
 from groundplan.api.routes import (
     audit,
     changes,
+    content,
     demo,
     history,
     inbox,
@@ -25,6 +26,7 @@ ALL = (
     history.router,
     workloads.router,
     live.router,
+    content.router,
     ledger.router,
     reconcile.router,
     keys.router,

@@ -16,7 +16,7 @@ from groundplan.api.people import named
 from groundplan.api.who import with_who
 from groundplan.core.errors import Denied
 from groundplan.core.ids import new_id
-from groundplan.ledger import outcome_store, queries
+from groundplan.ledger import content_store, outcome_store, queries
 from groundplan.ledger.store import CallFilter
 
 router = APIRouter(tags=["ledger"])
@@ -60,12 +60,13 @@ def list_calls(
 
 @router.get("/calls/{call_id}")
 def receipt(call_id: UUID, services: Using, caller: SignedIn) -> dict[str, Any]:
-    """The receipt: steps, attempts, passages, reserved and charged amounts, the audit entry."""
+    """The receipt: steps, attempts, passages, amounts, the audit entry, and whether prompt and answer are kept."""
     with services.transaction() as conn:
         found = with_who(conn, caller, queries.receipt(conn, call_id))
+        kept = content_store.kept(conn, call_id)
     if not caller.operator and not caller.duties and found["person_id"] != str(caller.person):
         raise Denied("this is somebody else's call", code="not_yours", hint="People with a duty may see it.")
-    return found
+    return {**found, "content": kept.facts() if kept is not None else None}
 
 
 @router.get("/cost")

@@ -1,0 +1,46 @@
+"""POST /api/calls/ID/content: read what was asked and answered, where it is kept. Every reading is audited."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from uuid import UUID
+
+from fastapi import APIRouter
+
+from groundplan.api.caller import SignedIn, require_duty
+from groundplan.api.context import Using
+from groundplan.core.audit.store import record
+from groundplan.core.audit.subject import SubjectKeys
+from groundplan.core.errors import NotFound
+from groundplan.ledger import content_store, queries
+
+router = APIRouter(tags=["ledger"])
+READERS = frozenset({"engineering", "operations", "security"})
+"""Duties of the workload, or of the company, that may read prompts and answers."""
+
+
+@router.post("/calls/{call_id}/content")
+def read_content(call_id: UUID, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """`prompt` and `answer` as they were kept. Needs a duty in engineering, operations or security of the workload."""
+    with services.transaction() as conn:
+        subject = f"workload/{queries.receipt(conn, call_id)['workload']}"
+        require_duty(caller, READERS, subject)
+        kept = content_store.kept(conn, call_id)
+        if kept is None:
+            raise NotFound(
+                "nothing of this call is kept",
+                code="content_unknown",
+                hint="A workload keeps prompts and answers only where it says so: keep: {content: redacted}.",
+            )
+        text = SubjectKeys.of(services.home).unseal(conn, kept.sealed)
+        if text is None:
+            raise NotFound(
+                "what was asked and answered has been erased with its person",
+                code="content_erased",
+                hint="The receipt and its proof remain.",
+            )
+        detail = {"call": str(call_id), "kind": kept.kind}
+        record(conn, action="content.read", actor=caller.actor, subject=subject, detail=detail)
+    value = json.loads(text.partition("\n")[2])
+    return {**kept.facts(), "prompt": value["prompt"], "answer": value["answer"]}

@@ -1,0 +1,147 @@
+"""What was asked and answered, as a document to keep: from the bytes of any API surface, redacted where wanted. Pure.
+
+A streamed answer is put together again first, so that nothing hides in the cut between two events.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from groundplan.core.detect import redact
+
+LONGEST_TEXT = 100_000
+"""Characters of one text that are kept; an image or a sound in base64 is longer."""
+_TEXT_FIELDS = ("content", "text", "partial_json", "thinking", "refusal", "arguments")
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """`document` is JSON: {"prompt": ..., "answer": ...}; `found` says what was taken out, by kind."""
+
+    document: str
+    found: dict[str, int]
+    cut: bool
+
+
+def document(prompt: bytes, answer: bytes, *, redacted: bool) -> Kept:
+    """What is kept of one call."""
+    cleaner = _Cleaner(redacted)
+    try:
+        value = {"prompt": cleaner.clean(_decoded(prompt)), "answer": cleaner.clean(_answer(answer))}
+    except RecursionError:
+        cleaner = _Cleaner(redacted)
+        texts = (data.decode("utf-8", "replace") for data in (prompt, answer))
+        value = dict(zip(("prompt", "answer"), map(cleaner.clean, texts), strict=True))
+    return Kept(json.dumps(value), dict(sorted(cleaner.found.items())), cleaner.cut)
+
+
+class _Cleaner:
+    """Goes through a JSON value; keeps count of what it took out."""
+
+    def __init__(self, redacted: bool) -> None:
+        self.found: Counter[str] = Counter()
+        self.cut = False
+        self._redacted = redacted
+
+    def clean(self, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {self._text(str(name)): self.clean(inner) for name, inner in value.items()}
+        if isinstance(value, list):
+            return [self.clean(inner) for inner in value]
+        if isinstance(value, str):
+            return self._text(value)
+        if isinstance(value, int) and not isinstance(value, bool) and self._redacted and abs(value) >= 10**8:
+            text = self._text(str(value))
+            return value if text == str(value) else text
+        return value
+
+    def _text(self, text: str) -> str:
+        if len(text) > LONGEST_TEXT:
+            self.cut = True
+            text = f"{text[:LONGEST_TEXT]}... ({len(text)} characters)"
+        if self._redacted:
+            text, found = redact(text)
+            self.found.update(found)
+        return text
+
+
+def _decoded(data: bytes) -> Any:
+    """JSON as it is; anything else as text, or as a count of bytes."""
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return f"({len(data)} bytes)"
+
+
+def _answer(data: bytes) -> Any:
+    events = _events(data)
+    if events is not None:
+        return _joined(events)
+    value = _decoded(data)
+    if isinstance(value, dict):
+        value.pop("groundplan", None)
+    return value
+
+
+def _events(data: bytes) -> list[Any] | None:
+    """The decoded `data:` of each event of a stream; None for what is no stream."""
+    if not data.startswith((b"data:", b"event:", b":", b"id:")):
+        return None
+    found = []
+    for line in data.decode("utf-8", "replace").splitlines():
+        if line.startswith("data:") and (text := line[5:].strip()) != "[DONE]":
+            try:
+                found.append(json.loads(text))
+            except ValueError:
+                found.append(text)
+    return found
+
+
+def _joined(events: list[Any]) -> dict[str, str]:
+    """The texts of a stream by where they belong: `0` for the first choice, `0.arguments` for what it called."""
+    texts: dict[str, list[str]] = {}
+
+    def add(place: str, value: Any) -> None:
+        if isinstance(value, str) and value:
+            texts.setdefault(place, []).append(value)
+
+    for event in events:
+        if not isinstance(event, dict):
+            add("0", event)
+            continue
+        for choice in event.get("choices") or []:
+            if isinstance(choice, dict):
+                _of_choice(choice, add)
+        if not event.get("choices"):
+            place = str(event.get("index", event.get("output_index", 0)))
+            _of_delta(place, event.get("delta"), add)
+            add(place, event.get("completion"))
+            if isinstance(event.get("error"), dict):
+                add("error", event["error"].get("message"))
+    return {place: "".join(parts) for place, parts in texts.items()}
+
+
+def _of_choice(choice: dict[str, Any], add: Any) -> None:
+    place = str(choice.get("index", 0))
+    add(place, choice.get("text"))
+    delta = choice.get("delta")
+    _of_delta(place, delta, add)
+    for call in (delta.get("tool_calls") or []) if isinstance(delta, dict) else []:
+        if isinstance(call, dict) and isinstance(call.get("function"), dict):
+            name = f"{place}.call.{call.get('index', 0)}"
+            add(name, call["function"].get("name"))
+            add(name, call["function"].get("arguments"))
+
+
+def _of_delta(place: str, delta: Any, add: Any) -> None:
+    add(place, delta)
+    if isinstance(delta, dict):
+        for name in _TEXT_FIELDS:
+            add(place, delta.get(name))

@@ -1,0 +1,254 @@
+"""Prompts and answers are kept only where a workload says so: redacted, sealed, audited when read, deleted in time."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+from tests.acceptance.stack import Answer, Stack, Upstream, request, wait_until
+
+from groundplan.api.retention import sweep
+from groundplan.blueprint.model import Blueprint, Keep, Workload
+from groundplan.core.audit.keys import create_keys
+from groundplan.core.audit.subject import SubjectKeys
+from groundplan.core.database import database_url
+from groundplan.core.home import Home
+from groundplan.core.ids import new_id
+from groundplan.core.settings import load_settings
+from groundplan.gateway.content import Content
+from groundplan.gateway.content_writer import ContentWriter
+from groundplan.ledger import content_store
+from groundplan.testing.database import Database
+
+WORKSPACE = """\
+kind: company
+name: acme
+---
+kind: person
+name: ana
+email: ana@acme.example
+full_name: Ana Lind
+---
+kind: person
+name: eve
+email: eve@acme.example
+full_name: Eve Own
+---
+kind: site
+name: here
+type: private
+jurisdiction: EU
+---
+kind: deployment
+name: model
+site: here
+model: acme/model
+url: {url}
+price: {{input: 1 USD/Mtok, output: 10 USD/Mtok}}
+---
+kind: workload
+name: quiet
+purpose: Keeps nothing
+stage: pilot
+owners: {{business: ana@acme.example, security: ana@acme.example}}
+---
+kind: workload
+name: careful
+purpose: Keeps what is redacted
+stage: pilot
+keep: {{content: redacted, for: 30 days}}
+owners: {{business: ana@acme.example, security: ana@acme.example}}
+---
+kind: budget
+name: quiet
+covers: workload/quiet
+limit: 1000 USD/month
+---
+kind: budget
+name: careful
+covers: workload/careful
+limit: 1000 USD/month
+"""
+CARD = "4111 1111 1111 1111"
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    folder = tmp_path_factory.mktemp("content")
+    upstream = Upstream(folder / "upstream")
+    upstream.start()
+    workspace = folder / "workspace"
+    workspace.mkdir()
+    (workspace / "acme.yaml").write_text(WORKSPACE.format(url=upstream.url))
+    found = Stack(folder, workspace)
+    try:
+        found.start()
+        yield found
+    finally:
+        found.stop()
+        upstream.stop()
+
+
+def ask(stack: Stack, method: str, path: str, body: Any = None, **headers: str) -> Answer:
+    token = (stack.home / "operator.token").read_text().strip()
+    sent = {"authorization": f"Bearer {token}", **{name.replace("_", "-"): value for name, value in headers.items()}}
+    return request(stack.control_port, method, path, body, {k: v for k, v in sent.items() if v})
+
+
+def call_of(answer: Answer) -> str:
+    return str(answer.body["groundplan"]["call_id"])
+
+
+def rows(stack: Stack) -> list[tuple[Any, ...]]:
+    url = database_url(Home(stack.home), load_settings({}), "control")
+    with psycopg.connect(url, autocommit=True) as conn:
+        return conn.execute("SELECT call_id, kind, sealed, found FROM content ORDER BY at").fetchall()
+
+
+def test_content_is_kept_redacted_and_read_with_an_audit_entry(stack: Stack) -> None:
+    quiet, careful = stack.key("quiet"), stack.key("careful", "--user", "ana@acme.example")
+    nothing = call_of(stack.chat(quiet, f"pay {CARD}"))
+    kept = call_of(stack.chat(careful, f"pay {CARD} for ana@acme.example"))
+    wait_until(lambda: [str(row[0]) for row in rows(stack)] == [kept], 10, "one of both is kept")
+    stored = rows(stack)[0]
+    assert stored[1] == "redacted" and stored[3] == {"card": 2, "email": 2}, "asked, and echoed"
+    assert stored[2].startswith("sealed:") and "pay" not in stored[2]
+    wait_until(lambda: ask(stack, "GET", f"/api/calls/{kept}").status == 200, 10, "the receipt is there")
+    receipt = ask(stack, "GET", f"/api/calls/{kept}").body
+    assert receipt["content"]["kind"] == "redacted" and "prompt" not in receipt["content"]
+    until = datetime.fromisoformat(receipt["content"]["expires_at"])
+    assert timedelta(days=29) < until - datetime.now(UTC) < timedelta(days=31)
+    read = ask(stack, "POST", f"/api/calls/{kept}/content").body
+    assert read["prompt"]["messages"][0]["content"] == "pay [card] for [email]"
+    assert read["answer"]["choices"][0]["message"]["content"] and "groundplan" not in read["answer"]
+    log = ask(stack, "GET", "/api/audit?limit=20").body["entries"]
+    entry = next(entry for entry in log if entry["action"] == "content.read")
+    assert entry["subject"] == "workload/careful" and entry["actor"] == "operator"
+    wait_until(lambda: ask(stack, "GET", f"/api/calls/{nothing}").status == 200, 10, "the receipt is there")
+    assert ask(stack, "GET", f"/api/calls/{nothing}").body["content"] is None
+    missing = ask(stack, "POST", f"/api/calls/{nothing}/content")
+    assert missing.status == 404 and missing.body["error"]["code"] == "content_unknown"
+
+
+def test_a_stream_is_kept_as_one_answer(stack: Stack) -> None:
+    key = stack.key("careful")
+    before = len(rows(stack))
+    assert stack.chat(key, "hello", stream=True).status == 200
+    wait_until(lambda: len(rows(stack)) == before + 1, 10, "the stream is kept")
+    call = str(rows(stack)[-1][0])
+    wait_until(lambda: ask(stack, "GET", f"/api/calls/{call}").status == 200, 10, "the receipt is there")
+    answer = ask(stack, "POST", f"/api/calls/{call}/content").body["answer"]
+    assert set(answer) == {"0"} and len(answer["0"]) > 5
+
+
+def sign_in(stack: Stack, person: str) -> dict[str, str]:
+    """Headers of a browser that followed a one-time link."""
+    url = ask(stack, "POST", "/api/login-links", {"person": person}).body["url"]
+    reply = request(stack.control_port, "GET", "/" + url.split("/", 3)[3])
+    cookie = reply.headers["set-cookie"].partition(";")[0]
+    session = request(stack.control_port, "GET", "/api/session", headers={"cookie": cookie}).body
+    return {"authorization": "", "cookie": cookie, "x_csrf_token": session["csrf"]}
+
+
+def test_only_certain_duties_of_the_workload_may_read(stack: Stack) -> None:
+    call = str(rows(stack)[0][0])
+    eve, ana = sign_in(stack, "eve@acme.example"), sign_in(stack, "ana@acme.example")
+    refused = ask(stack, "POST", f"/api/calls/{call}/content", **eve)
+    assert refused.status == 403 and refused.body["error"]["code"] == "duty_missing"
+    assert ask(stack, "POST", f"/api/calls/{call}/content", **ana).status == 200, "ana holds security of the workload"
+    forged = ask(stack, "POST", f"/api/calls/{call}/content", **{**ana, "x_csrf_token": ""})
+    assert forged.status == 403 and forged.body["error"]["code"] == "csrf"
+
+
+def test_a_shipper_that_dies_costs_content_that_is_counted_and_no_fact(stack: Stack) -> None:
+    key = stack.key("careful")
+    before = {str(row[0]) for row in rows(stack)}
+    for pid in stack.pids("gateway.shipper"):
+        time.sleep(0.05)
+        os.kill(pid, 9)
+    calls = [call_of(stack.chat(key, "hello")) for _ in range(5)]
+    for call in calls:
+        wait_until(lambda call=call: ask(stack, "GET", f"/api/calls/{call}").status == 200, 20, "the fact is there")
+    lost = request(stack.port, "GET", "/metrics").body.decode()
+    counted = next(line for line in lost.splitlines() if line.startswith("groundplan_gateway_content_lost_total"))
+
+    def all_accounted() -> bool:
+        return len({str(row[0]) for row in rows(stack)} - before) + float(counted.rsplit(" ", 1)[1]) >= 5
+
+    wait_until(all_accounted, 10, "what is not kept is counted")
+
+
+def blueprint(*workloads: Workload) -> Blueprint:
+    return Blueprint(
+        number=2, company="a", separation="solo", sites=[], deployments=[], sources=[], workloads=list(workloads),
+        budgets=[], placements=[],
+    )  # fmt: skip
+
+
+def keeps(name: str, content: str, seconds: int) -> Workload:
+    return Workload(
+        name=name, purpose="p", stage="pilot", sensitivity="internal", audience="employees", residency=[],
+        deployments=[], budgets=[], keep=Keep(content=content, seconds=seconds),
+    )  # fmt: skip
+
+
+def put(conn: Any, workload: str, kind: str, age: timedelta, until: timedelta) -> UUID:
+    now, call = datetime.now(UTC), new_id()
+    content_store.add(conn, [content_store.Row(call, now - age, workload, kind, now + until, "sealed:x", {}, False)])
+    return call
+
+
+def test_what_may_not_be_kept_any_more_is_deleted(database: Database) -> None:
+    day, hour = timedelta(days=1), timedelta(hours=1)
+    with psycopg.connect(database.superuser) as conn:
+        stays = put(conn, "w", "redacted", hour, day)
+        past = put(conn, "w", "redacted", 2 * hour, -hour)
+        full = put(conn, "w", "full", hour, day)
+        old = put(conn, "w", "redacted", 3 * day, 9 * day)
+        gone = put(conn, "removed", "redacted", hour, day)
+        conn.commit()
+    with psycopg.connect(database.urls["control"]) as conn:
+        assert sweep(conn, None) == {"w": 1}, "without a blueprint only what is past its time goes"
+        assert sweep(conn, blueprint(keeps("w", "redacted", 86_400))) == {"w": 2, "removed": 1}
+        left = {row[0] for row in conn.execute("SELECT call_id FROM content").fetchall()}
+        told = conn.execute("SELECT subject FROM audit_entry WHERE action = 'content.delete'").fetchall()
+    assert left == {stays} and not left & {past, full, old, gone}
+    assert sorted(row[0] for row in told) == ["workload/removed", "workload/w", "workload/w"]
+
+
+def test_an_erased_person_takes_the_content_along(database: Database, tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    home.create()
+    create_keys(home)
+    person, call = new_id(), new_id()
+    writer = ContentWriter(home, database.urls["shipper"])
+    writer._put(Content(call.bytes, 1_800_000_000_000, "w", str(person), "full", 3600, b'{"a":1}', b"{}"))
+    writer._put(Content(new_id().bytes, 1_800_000_000_000, "w", "nobody", "full", 3600, b"{}", b"{}"))
+    writer.open()
+    writer.close()
+    with psycopg.connect(database.superuser) as conn:
+        row = conn.execute("SELECT sealed FROM content WHERE call_id = %s", (call,)).fetchone()
+        assert row is not None
+        assert conn.execute("SELECT count(*) FROM content").fetchone() == (1,), "what cannot be erased is not kept"
+        keys = SubjectKeys.of(home)
+        text = keys.unseal(conn, row[0])
+        assert text is not None and text.startswith(f"{call}\n") and '"a": 1' in text
+        keys.destroy(conn, person)
+        assert keys.unseal(conn, row[0]) is None
+
+
+def test_more_than_fits_is_counted_not_queued(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("groundplan.gateway.content_writer.WAITING_BYTES", 10)
+    writer = ContentWriter(Home(tmp_path), database.urls["shipper"])
+    for _ in range(3):
+        writer._put(Content(new_id().bytes, 1, "w", str(new_id()), "full", 60, b"12345", b""))
+    assert writer.lost == 1

@@ -1,0 +1,94 @@
+"""What is kept of a call can be read, and where it is redacted nothing of a known shape is left, streams included."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from groundplan.blueprint.model import Keep
+from groundplan.core.ids import new_id
+from groundplan.gateway.content import chosen
+from groundplan.gateway.content_text import LONGEST_TEXT, document
+
+CARD = "4111 1111 1111 1111"
+
+
+def chat(text: str) -> bytes:
+    return json.dumps({"model": "auto", "messages": [{"role": "user", "content": text}]}).encode()
+
+
+def events(*values: Any) -> bytes:
+    return b"".join(b"data: %b\n\n" % json.dumps(value).encode() for value in values) + b"data: [DONE]\n\n"
+
+
+def kept(prompt: bytes, answer: bytes, redacted: bool = True) -> Any:
+    return json.loads(document(prompt, answer, redacted=redacted).document)
+
+
+def test_a_whole_answer_is_kept_without_our_own_facts() -> None:
+    answer = {"choices": [{"message": {"content": "hi"}}], "groundplan": {"call_id": "x"}}
+    value = kept(chat("hello"), json.dumps(answer).encode())
+    assert value == {
+        "prompt": {"model": "auto", "messages": [{"role": "user", "content": "hello"}]},
+        "answer": {"choices": [{"message": {"content": "hi"}}]},
+    }
+
+
+def test_what_is_cut_between_two_events_is_found_all_the_same() -> None:
+    parts = [
+        {"choices": [{"index": 0, "delta": {"content": part}}]} for part in ("pay 4111 1111", " 1111 1111", " now")
+    ]
+    made = document(chat(f"my card is {CARD}"), events(*parts), redacted=True)
+    assert json.loads(made.document)["answer"] == {"0": "pay [card] now"}
+    assert CARD not in made.document and made.found == {"card": 2}
+    assert kept(chat("x"), events(*parts), redacted=False)["answer"] == {"0": f"pay {CARD} now"}
+
+
+def test_streams_of_other_surfaces_are_put_together_too() -> None:
+    messages = events(
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "mail ana@"}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "example.org"}},
+    )
+    assert kept(chat("x"), messages)["answer"] == {"0": "mail [email]"}
+    responses = events({"type": "response.output_text.delta", "output_index": 1, "delta": "one"})
+    assert kept(chat("x"), responses)["answer"] == {"1": "one"}
+    call = {"index": 0, "function": {"name": "pay", "arguments": '{"card":"4111 1111 '}}
+    rest = {"index": 0, "function": {"arguments": '1111 1111"}'}}
+    tools = events(*({"choices": [{"index": 0, "delta": {"tool_calls": [one]}}]} for one in (call, rest)))
+    assert kept(chat("x"), tools)["answer"] == {"0.call.0": 'pay{"card":"[card]"}'}
+
+
+def test_names_of_fields_and_numbers_are_looked_at_too() -> None:
+    prompt = json.dumps({"metadata": {"ana@example.org": 1}, "number": 4111111111111111, "seed": 7}).encode()
+    assert kept(prompt, b"{}")["prompt"] == {"metadata": {"[email]": 1}, "number": "[card]", "seed": 7}
+
+
+def test_long_texts_are_cut_and_said_to_be() -> None:
+    made = document(chat("x" * (LONGEST_TEXT + 1)), b"{}", redacted=False)
+    assert made.cut and len(made.document) < LONGEST_TEXT + 1000
+
+
+@given(st.binary(max_size=200), st.binary(max_size=200), st.booleans())
+def test_any_bytes_become_json_that_can_be_sealed(prompt: bytes, answer: bytes, redacted: bool) -> None:
+    made = document(prompt, answer, redacted=redacted)
+    assert made.document.encode()
+    assert set(json.loads(made.document)) == {"prompt", "answer"}
+
+
+def test_what_is_nested_too_deep_or_holds_half_a_character_is_kept_all_the_same() -> None:
+    deep = b"[" * 5000 + b'"ana@example.org"' + b"]" * 5000
+    assert "ana@" not in document(deep, b'{"a":"\\ud800 ana@example.org"}', redacted=True).document
+    nested = b"[" * 900 + b'"ana@example.org"' + b"]" * 900
+    assert "ana@" not in document(nested, nested, redacted=True).document
+
+
+def test_a_share_is_chosen_by_chance_and_the_same_call_always_alike() -> None:
+    calls = [new_id().bytes for _ in range(4000)]
+    tenth = Keep(content="full", seconds=60, share=1000)
+    count = sum(chosen(tenth, call) for call in calls)
+    assert 250 < count < 550
+    assert all(chosen(Keep(content="full", seconds=60), call) for call in calls)
+    assert [chosen(tenth, call) for call in calls] == [chosen(tenth, call) for call in calls]
