@@ -31,6 +31,7 @@ from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
 from groundplan.gateway.app import serve
+from groundplan.gateway.front import Sockets
 from groundplan.gateway.idempotency import MEMORY_SECONDS
 from groundplan.testing import ManualClock
 from groundplan.testing.database import Database
@@ -65,7 +66,7 @@ async def scene(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         )
         made.budgets.append(Budget(name="month", covers="workload/assistant", limit=PICO // 5000 * 3, period="month"))
         stack.apply(made)
-        worker = asyncio.create_task(serve(stack.home, stack.listening, 0, clock=clock))
+        worker = asyncio.create_task(serve(stack.home, Sockets(stack.listening), 0, clock=clock))
         try:
             await asyncio.wait_for(ready(stack, worker), 20)
             key = await asyncio.to_thread(stack.key)
@@ -94,7 +95,7 @@ async def test_an_ended_budget_period_is_not_opened_again(scene: Scene) -> None:
     scene.clock.set_now(BACK)
     replies = [await scene.stack.chat(scene.key) for _ in range(3)]
     assert [reply.status for reply in replies] == [200, 200, 429]
-    assert "2026-12" in replies[2].json["error"]["hint"]
+    assert "2027-01-01" in replies[2].json["error"]["hint"]
     granted = scene.stack.sql("SELECT period, granted_usd FROM budget_period WHERE budget = 'month'")
     assert granted == [("2026-12", Decimal("0.0006"))]
 
