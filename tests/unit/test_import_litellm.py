@@ -24,6 +24,7 @@ from groundplan.catalog.imports.verdict import CARRIED, CHANGED, NEEDED, NO_EQUA
 from groundplan.catalog.loader import load_files
 from groundplan.cli.main import app
 from groundplan.core.errors import GroundplanError, Invalid
+from groundplan.core.money import PICO
 from groundplan.economics.price import known_price
 from groundplan.release.plan import plan
 
@@ -159,15 +160,15 @@ def test_a_workspace_that_checks_and_plans_comes_out() -> None:
     assert set(workspace.workloads) == {
         "assistant", "own-model", "zero", "unpriced", "vectors", "claude", "iron", "far"
     }  # fmt: skip
-    assert workspace.workloads["assistant"].deployments == ("assistant-openai", "assistant-azure")
-    assert workspace.workloads["assistant"].fallbacks == ("own-model-hosted-vllm",)
+    assert workspace.workloads["assistant"].deployments == ("assistant-openai",)
+    assert workspace.workloads["assistant"].fallbacks == ("assistant-azure", "own-model-hosted-vllm")
     assert workspace.workloads["vectors"].embeddings == ("vectors-openai",)
     result = plan(load_files(verdict.files), None, today=TODAY)
     assert result.refusals == ()
     assert result.blueprint is not None
     served = {workload.name: workload for workload in result.blueprint.workloads}
     assert served["assistant"].deployments == ["assistant-openai", "assistant-azure", "own-model-hosted-vllm"]
-    assert served["assistant"].attempts == 5 and served["assistant"].deadline_ms == 45_500
+    assert served["assistant"].attempts == 7 and served["assistant"].deadline_ms == 45_500
     assert {budget.covers for budget in result.blueprint.budgets} >= {"company", "workload/assistant"}
 
 
@@ -181,7 +182,7 @@ def test_the_verdict_counts_and_names_places() -> None:
     assert said(verdict, NO_EQUAL, "guardrails") == [f"config.yaml:{line('guardrail_name: pii')}"]
     assert said(verdict, NO_EQUAL, "mcp_servers") == [f"config.yaml:{line('search:')}"]
     assert said(verdict, NO_EQUAL, "some_new_thing") == [f"config.yaml:{line('some_new_thing')}"]
-    assert said(verdict, CHANGED, "routing_strategy") == [f"config.yaml:{line('routing_strategy')}"]
+    assert said(verdict, CARRIED, "routing_strategy") == [f"config.yaml:{line('routing_strategy')}"]
     assert said(verdict, NO_EQUAL, "input_cost_per_second") == [f"config.yaml:{line('input_cost_per_second')}"]
     assert said(verdict, NO_EQUAL, "context_window_fallbacks") == [f"config.yaml:{line('context_window_fallbacks')}"]
     assert said(verdict, NEEDED, "virtual keys") and said(verdict, CARRIED, "supports_vision")
@@ -208,12 +209,67 @@ def test_every_key_of_the_file_is_named() -> None:
 def test_prices_are_exact_and_never_understated() -> None:
     workspace = validate_files(everything(owners={"": "ana@acme.example"}).files)
     (price,) = workspace.deployments["own-model-hosted-vllm"].price
-    assert price.input == units.token_price("0.30 USD/Mtok")  # the dearer tier
+    assert price.input == units.token_price("0.15 USD/Mtok")
+    assert price.long is not None and price.long.above == 128_000
+    assert price.long.input == units.token_price("0.30 USD/Mtok") and price.long.output is None
     assert price.output == units.token_price("0.625 USD/Mtok")
     assert price.cache_read == units.token_price("0.075 USD/Mtok")
     assert workspace.deployments["zero-ollama"].price[0].free
     assert workspace.deployments["assistant-azure"].model == "azure/gpt-4o"
     assert workspace.deployments["assistant-azure"].upstream_model == "acme-4o"
+
+
+def test_prices_of_batches_tiers_pictures_and_hours() -> None:
+    info = (
+        "{input_cost_per_token: 2e-6, output_cost_per_token: 8e-6, input_cost_per_token_batches: 1e-6, "
+        "output_cost_per_token_batches: 4e-6, output_cost_per_token_priority: 1.6e-5, input_cost_per_request: 0.01, "
+        "input_cost_per_image: 0.002, cache_creation_input_token_cost: 2.5e-6, "
+        "cache_creation_input_token_cost_above_1hr: 4e-6, input_cost_per_token_flex: 1e-6, "
+        "input_cost_per_token_above_128k_tokens: 3e-6, input_cost_per_token_above_200k_tokens: 4e-6}"
+    )
+    verdict = imported(model("x", "{model: openai/own-x}", info), owners={"": "a@b.example"})
+    (price,) = validate_files(verdict.files).deployments["x-openai"].price
+    mtok = units.token_price
+    assert price.batch is not None and price.priority is not None and price.long is not None
+    assert (price.batch.input, price.batch.output) == (mtok("1 USD/Mtok"), mtok("4 USD/Mtok"))
+    assert (price.priority.input, price.priority.output) == (None, mtok("16 USD/Mtok"))
+    assert (price.request, price.image) == (units.usd("0.01 USD"), units.usd("0.002 USD"))
+    assert price.cache_write == mtok("4 USD/Mtok")  # of two for the same, the dearest
+    assert (price.long.above, price.long.input) == (128_000, mtok("4 USD/Mtok"))
+    assert said(verdict, NO_EQUAL, "input_cost_per_token_flex")
+    assert said(verdict, CHANGED, "cache_creation_input_token_cost_above_1hr")
+
+
+def test_rates_weights_and_retries_have_equals() -> None:
+    text = """\
+model_list:
+  - model_name: pair
+    litellm_params: {model: openai/gpt-4o, weight: 0.9, rpm: 480, tpm: 100000, max_parallel_requests: 8}
+  - model_name: pair
+    litellm_params: {model: groq/llama-3.3-70b-versatile, weight: 0.1, max_budget: 5, budget_duration: 1d}
+  - model_name: alone
+    litellm_params: {model: openai/gpt-4o-mini}
+router_settings: {routing_strategy: least-busy, num_retries: 2}
+general_settings: {global_max_parallel_requests: 64}
+"""
+    verdict = imported(text, owners={"": "a@b.example"})
+    workspace = validate_files(verdict.files, known_price=known)
+    assert {name: doc.weight for name, doc in workspace.deployments.items()} == {
+        "pair-openai": 90, "pair-groq": 10, "alone-openai": 1
+    }  # fmt: skip
+    assert workspace.workloads["pair"].reliability.balance == "least-outstanding"
+    assert workspace.workloads["pair"].reliability.retries.same == 0
+    assert workspace.workloads["alone"].reliability.retries.same == 2
+    assert (workspace.workloads["pair"].limits.attempts, workspace.workloads["alone"].limits.attempts) == (4, 3)
+    limits = {doc.covers: doc for doc in workspace.limits.values()}
+    pair = limits["deployment/pair-openai"]
+    assert [(rate.amount, rate.period) for rate in (*pair.requests, *pair.tokens)] == [
+        (480, "minute"), (100_000, "minute")
+    ]  # fmt: skip
+    assert pair.concurrent == 8 and limits["company"].concurrent == 64
+    assert [(rate.amount, rate.period) for rate in limits["deployment/pair-groq"].cost] == [(5 * PICO, "day")]
+    assert verdict.counts()[NO_EQUAL] == 0
+    assert plan(load_files(verdict.files), None, today=TODAY).refusals == ()
 
 
 @given(st.integers(1, 10**15), st.integers(1, 10**15))
@@ -282,7 +338,7 @@ def test_an_address_from_the_environment_is_asked_for() -> None:
 @pytest.mark.parametrize(
     ("duration", "limit"),
     [("30d", "50 USD/month"), ("1d", "50 USD/day"), ("1y", "50 USD/year"), (None, "50 USD/total"),
-     ("7d", "50 USD/month")],
+     ("7d", "50 USD/week"), ("9d", "50 USD/month")],
 )  # fmt: skip
 def test_the_proxy_budget_is_the_companys(duration: str | None, limit: str) -> None:
     text = model("x", "{model: openai/gpt-4o}") + "\nlitellm_settings:\n  max_budget: 50\n"
@@ -388,6 +444,7 @@ GOOD = st.fixed_dictionaries(
                         optional={
                             "api_base": st.sampled_from(["https://a.example", "http://10.0.0.1:80/v1", "os.environ/B"]),
                             "api_key": st.sampled_from(["os.environ/KEY", "literal"]),
+                            "rpm": NUMBERS, "weight": NUMBERS, "max_budget": NUMBERS,
                             "timeout": NUMBERS, "order": st.integers(0, 9), "max_tokens": st.integers(0, 9**9),
                             "region_name": st.sampled_from(["eu-west-1", "us", "nowhere"]),
                         },

@@ -26,7 +26,8 @@ TABLES = {
 }
 _BY_CODE = frozenset(
     {"fallbacks", "default_fallbacks", "num_retries", "timeout", "stream_timeout", "request_timeout",
-     "routing_strategy", "model_group_alias", "max_budget", "budget_duration", "callbacks"}
+     "routing_strategy", "model_group_alias", "max_budget", "budget_duration", "callbacks",
+     "global_max_parallel_requests"}
 )  # fmt: skip
 _READ = frozenset({"model_list", "include", "environment_variables", *TABLES})
 _HAS_EQUAL = frozenset({"prometheus", "otel", "opentelemetry"})
@@ -44,6 +45,8 @@ class _Common:
     fallbacks: Mapping[str, tuple[str, ...]]
     """Model name -> model names that take over; `*` is every other one's."""
     budgets: Budgets
+    balance: str
+    """How the deployments of a workload share its calls."""
 
 
 def import_litellm(files: Mapping[str, str], main: str, asked: Asked) -> Verdict:
@@ -69,9 +72,12 @@ def import_litellm(files: Mapping[str, str], main: str, asked: Asked) -> Verdict
     config.check()
     written = {
         "company.yaml": _company(entries, workloads, common),
-        "deployments.yaml": _deployments(entries),
+        "deployments.yaml": _deployments(entries, _weights(groups)),
         "workloads.yaml": _workload_text(workloads, common),
     }
+    if limits := _limit_text(entries, config, findings):
+        written["limits.yaml"] = limits
+    config.check()
     validate_files(written, known_price=asked.known_price)
     served = sum(body["stage"] != "proposed" for body, _ in workloads)
     ready = sum(not entry.missing for entry in entries)
@@ -98,6 +104,7 @@ def _common(config: Config, asked: Asked, findings: list[Finding]) -> _Common:
         None if not seconds else max(1, min(int(seconds * 1000), 86_400_000)),
         _fallbacks(config, findings),
         budgets_of(config, asked, findings),
+        _balance(config, findings),
     )  # fmt: skip
 
 
@@ -152,9 +159,11 @@ def _workloads(groups: Mapping[str, list[Entry]], common: _Common) -> list[tuple
         ready = [entry for entry in entries if not entry.missing]
         owner = common.asked.owners.get(group) or common.asked.owners.get("")
         body |= {"stage": "pilot" if ready and owner else "proposed", "sensitivity": "internal"}
-        body |= _places(ready)
-        body |= _taking_over(group, ready, groups, common)
-        body |= _limits(entries, common)
+        first, later = _by_order(ready)
+        body |= _places(first)
+        body |= _taking_over(group, first, later, groups, common)
+        body |= _limits(entries, common, places=len(first) + len(body.get("fallbacks", ())))
+        body |= _reliability(entries, first, common)
         where = entries[0].node.where
         if owner:
             body["owners"] = {"business": owner}
@@ -180,11 +189,18 @@ def _places(ready: list[Entry]) -> dict[str, list[str]]:
     return found
 
 
+def _by_order(ready: list[Entry]) -> tuple[list[Entry], list[Entry]]:
+    """Deployments that share the calls, and those of a higher `order`, which are only asked when the others fail."""
+    lowest = min((entry.order for entry in ready), default=0)
+    first = [entry for entry in ready if entry.order == lowest or entry.type != "chat"]
+    return first, [entry for entry in ready if entry not in first]
+
+
 def _taking_over(
-    group: str, ready: list[Entry], groups: Mapping[str, list[Entry]], common: _Common
+    group: str, first: list[Entry], later: list[Entry], groups: Mapping[str, list[Entry]], common: _Common
 ) -> dict[str, list[str]]:
-    own = {entry.name for entry in ready}
-    names: list[str] = []
+    own = {entry.name for entry in first}
+    names = [entry.name for entry in later]
     wanted = common.fallbacks.get(group, common.fallbacks.get("*", ()))
     for other in wanted:
         if other not in groups:
@@ -194,17 +210,43 @@ def _taking_over(
             entry.name for entry in groups.get(other, ())
             if not entry.missing and entry.type == "chat" and entry.name not in own | set(names)
         ]  # fmt: skip
-    return {"fallbacks": names} if names and any(entry.type == "chat" for entry in ready) else {}
+    return {"fallbacks": names} if names and any(entry.type == "chat" for entry in first) else {}
 
 
-def _limits(entries: list[Entry], common: _Common) -> dict[str, Any]:
+def _limits(entries: list[Entry], common: _Common, *, places: int) -> dict[str, Any]:
     deadline = max((entry.deadline_ms for entry in entries if entry.deadline_ms), default=common.deadline_ms)
-    attempts = max((entry.attempts for entry in entries if entry.attempts), default=common.attempts)
+    attempts = _tries(entries, common)
     output = max((entry.max_output for entry in entries if entry.max_output), default=4096)
     limits: dict[str, Any] = {"max_output": output}
-    limits |= {"attempts": attempts} if attempts is not None else {}
+    limits |= {"attempts": min(attempts - 1 + max(places, 1), 10)} if attempts is not None else {}
     limits |= {"deadline": f"{deadline}ms"} if deadline is not None else {}
     return {"limits": limits}
+
+
+def _tries(entries: list[Entry], common: _Common) -> int | None:
+    """Retries and one, None where the file does not say."""
+    return max((entry.attempts for entry in entries if entry.attempts), default=common.attempts)
+
+
+def _reliability(entries: list[Entry], first: list[Entry], common: _Common) -> dict[str, Any]:
+    """How calls are shared; where one deployment answers alone, it is also the one that is tried again."""
+    tries = _tries(entries, common)
+    chat = [entry for entry in first if entry.type == "chat"]
+    if len(chat) > 1:
+        return {"reliability": {"balance": common.balance}}
+    return {"reliability": {"retries": {"same": tries - 1}}} if chat and tries is not None and tries > 1 else {}
+
+
+def _weights(groups: Mapping[str, list[Entry]]) -> dict[str, int]:
+    """Deployment -> weight, in hundredths for groups that write fractions."""
+    found = {}
+    for entries in groups.values():
+        given = [entry.weight for entry in entries if entry.weight is not None]
+        scale = 100 if any(weight != int(weight) for weight in given) else 1
+        for entry in entries if given else ():
+            weight = entry.weight if entry.weight is not None else 1
+            found[entry.name] = max(min(1000, int(weight * scale)), int(weight > 0))
+    return found
 
 
 def _settings(config: Config, variables: Mapping[str, Node], findings: list[Finding]) -> None:
@@ -215,7 +257,7 @@ def _settings(config: Config, variables: Mapping[str, Node], findings: list[Find
                 continue
             rule = settings.rule(table, key) or settings.rule(settings.LITELLM | settings.ROUTER, key)
             findings.append(told(f"{section}.{one_line(key)}", key, rule or settings.UNKNOWN, node))
-        _routing(config, section, findings)
+        _aliases(config, section, findings)
         _callbacks(config, section, findings)
     for key, node in variables.items():
         rule = settings.Rule(CHANGED, "variables are those of the process that serves", "Set it there.")
@@ -237,12 +279,30 @@ def _parts(node: Node) -> list[Node]:
     return list(node.entries())
 
 
-def _routing(config: Config, section: str, findings: list[Finding]) -> None:
-    node = config.get(section, "routing_strategy")
-    if node is not None:
-        here = "deployments are asked in the declared order; the next takes over when one fails"
-        todo = "Order deployments: of the workload by preference; left out, the cheapest comes first."
-        findings.append(Finding(CHANGED, f"{section}.routing_strategy", here, todo, node.where_key))
+_BALANCE = {
+    "simple-shuffle": "weighted",
+    "least-busy": "least-outstanding",
+    "latency-based-routing": "latency",
+    "cost-based-routing": "cheapest",
+}
+
+
+def _balance(config: Config, findings: list[Finding]) -> str:
+    """LiteLLM shuffles where it is not told otherwise."""
+    found = "weighted"
+    for section in ("litellm_settings", "router_settings"):
+        node = config.get(section, "routing_strategy")
+        strategy = (node.text() or "") if node else ""
+        if node is None:
+            continue
+        found = _BALANCE.get(strategy, "least-outstanding")
+        state = CARRIED if strategy in _BALANCE else CHANGED
+        here = f"reliability: {{balance: {found}}} where several deployments share the calls"
+        findings.append(Finding(state, f"{section}.routing_strategy", here, "", node.where_key))
+    return found
+
+
+def _aliases(config: Config, section: str, findings: list[Finding]) -> None:
     node = config.get(section, "model_group_alias")
     for key, alias in node.items() if node else ():
         here = "a key leads to one workload, whatever model its caller names as `auto`"
@@ -276,10 +336,11 @@ def _company(entries: list[Entry], workloads: list[tuple[dict[str, Any], Where]]
     return text
 
 
-def _deployments(entries: list[Entry]) -> str:
+def _deployments(entries: list[Entry], weights: Mapping[str, int]) -> str:
     text = yaml_text.comment(["Deployments: a model served at a site. What is a comment lacks what it says first."])
     for entry in entries:
         body = {**entry.body, "site": entry.site["name"] if entry.site else ""}
+        body |= {"weight": weights[entry.name]} if entry.name in weights else {}
         where = entry.node.where
         place = f"{where.file}:{where.line}"
         if entry.missing:
@@ -287,6 +348,27 @@ def _deployments(entries: list[Entry]) -> str:
         else:
             text += yaml_text.document(body, [f"From {place}."])
     return text
+
+
+def _limit_text(entries: list[Entry], config: Config, findings: list[Finding]) -> str:
+    """Limits of deployments, and of calls at once in all; empty where there are none."""
+    node = config.get("general_settings", "global_max_parallel_requests")
+    number = node.number() if node else None
+    text = ""
+    if node is not None and number is not None and number >= 1:
+        here = "limit of the company, concurrent:, exact across gateways"
+        findings.append(Finding(CARRIED, "general_settings.global_max_parallel_requests", here, "", node.where_key))
+        text += yaml_text.document({"kind": "limit", "name": "company", "covers": "company", "concurrent": int(number)})
+    for entry in entries:
+        if not entry.limit:
+            continue
+        body = {"kind": "limit", "name": entry.name, "covers": f"deployment/{entry.name}", **entry.limit}
+        place = f"From {entry.node.where.file}:{entry.node.where.line}."
+        if entry.missing:
+            text += "\n" + yaml_text.commented(body, [f"{place} Its deployment is not complete."])
+        else:
+            text += yaml_text.document(body, [place])
+    return text and yaml_text.comment(["Limits: the most of something in a time, exact across gateways."]) + text
 
 
 def _workload_text(workloads: list[tuple[dict[str, Any], Where]], common: _Common) -> str:

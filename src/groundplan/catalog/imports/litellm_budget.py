@@ -6,17 +6,13 @@ from dataclasses import dataclass
 from decimal import ROUND_FLOOR, Decimal
 
 from groundplan.catalog import units
-from groundplan.catalog.imports.litellm_models import Asked
+from groundplan.catalog.imports.litellm_models import PERIODS, Asked
 from groundplan.catalog.imports.litellm_prices import plain
 from groundplan.catalog.imports.node import Config
 from groundplan.catalog.imports.verdict import CARRIED, CHANGED, NEEDED, Finding
 from groundplan.catalog.scaffold import DEFAULT_BUDGET
 from groundplan.core.errors import Invalid, Where
 
-_PERIODS = {
-    "1d": "day", "24h": "day", "daily": "day", "30d": "month", "1mo": "month", "31d": "month", "monthly": "month",
-    "365d": "year", "1y": "year", "12mo": "year", "yearly": "year",
-}  # fmt: skip
 _MOST = Decimal(9_000_000)
 _SMALLEST = Decimal("0.000000000001")
 
@@ -62,9 +58,9 @@ def _company(config: Config, findings: list[Finding]) -> str | None:
         return None
     lasts = config.get(section, "budget_duration")
     written = lasts.text() if lasts else None
-    period = "total" if written is None else _PERIODS.get(written.strip().lower())
+    period = "total" if written is None else PERIODS.get(written.strip().lower())
     if period is None:
-        here = "budget for the company, for each calendar month: a budget runs for a day, month, year or for good"
+        here = "budget for the company, for each calendar month, as periods of budgets are those of the calendar"
         findings.append(Finding(CHANGED, f"{section}.budget_duration", here, "Set another limit.", node.where_key))
     else:
         here = "budget for the company, hard" + ("" if period == "total" else f", for each calendar {period}")

@@ -46,9 +46,18 @@ _OWN_URL = {"anthropic": "https://api.anthropic.com", "cohere": "https://api.coh
 """docs.anthropic.com/en/api, docs.cohere.com/reference/rerank"""
 _BY_CODE = frozenset(
     {"model", "api_base", "base_url", "api_key", "custom_llm_provider", "timeout", "stream_timeout", "num_retries",
-     "max_retries", "max_tokens", "max_completion_tokens", "max_input_tokens", "max_output_tokens", "order", "tags",
+     "max_retries", "max_tokens", "rpm", "tpm", "max_parallel_requests", "weight", "max_budget", "budget_duration",
+     "max_completion_tokens", "max_input_tokens", "max_output_tokens", "order", "tags",
      *_REGION}
 )  # fmt: skip
+_MOST_USD = Decimal(9_000_000)
+_SMALLEST = Decimal("0.000000000001")
+PERIODS = {
+    "1d": "day", "24h": "day", "daily": "day", "30d": "month", "1mo": "month", "31d": "month", "monthly": "month",
+    "7d": "week", "1w": "week", "weekly": "week", "90d": "quarter",
+    "365d": "year", "1y": "year", "12mo": "year", "yearly": "year",
+}  # fmt: skip
+"""LiteLLM's duration -> period here."""
 ALLOWED_TYPES = frozenset(get_args(DeploymentDoc.model_fields["type"].annotation))
 
 
@@ -88,6 +97,9 @@ class Entry:
     deadline_ms: int | None
     attempts: int | None
     max_output: int | None
+    weight: Decimal | None
+    limit: dict[str, Any]
+    """What a `limit` of this deployment says; empty: nothing."""
 
 
 def slug(text: str, most: int = 63) -> str:
@@ -158,6 +170,7 @@ class EntryReader:
         return Entry(
             group, node, body["name"], kind, int(self._number(params, "order") or 0), site, body, tuple(missing),
             self._milliseconds(params, "timeout"), self._attempts(params), self._cap(params),
+            self._number(params, "weight"), self._limit(params),
         )  # fmt: skip
 
     def _say(self, state: str, what: str, here: str, todo: str, node: Node) -> None:
@@ -309,6 +322,26 @@ class EntryReader:
         number = self._number(params, "max_tokens") or self._number(params, "max_completion_tokens")
         return max(1, int(number)) if number else None
 
+    def _limit(self, params: Node) -> dict[str, Any]:
+        """Rates, calls at once and money of this deployment, as a `limit` has them."""
+        found: dict[str, Any] = {}
+        for key, name, unit in (("rpm", "requests", "/minute"), ("tpm", "tokens", "/minute"),
+                                ("max_parallel_requests", "concurrent", "")):  # fmt: skip
+            number = self._number(params, key)
+            if number is not None and number >= 1:
+                found[name] = f"{int(number)}{unit}" if unit else int(number)
+        money, lasts = params.get("max_budget"), params.get("budget_duration")
+        amount = money.number() if money else None
+        period = PERIODS.get((lasts.text() or "").strip().lower()) if lasts else None
+        if money is not None and amount:
+            if period in ("day", "month") and amount < _MOST_USD:
+                found["cost"] = f"{litellm_prices.plain(amount.quantize(_SMALLEST))} USD/{period}"
+                self._say(CARRIED, "max_budget", "cost: of a limit of this deployment", "", money)
+            else:
+                here = "the cost of a deployment can be limited for a minute, hour, day or month"
+                self._say(NO_EQUAL, "max_budget", here, "Write kind: limit, covers: deployment/NAME.", money)
+        return found
+
     def _region(self, params: Node) -> str | None:
         for key in _REGION:
             node = params.get(key)
@@ -340,6 +373,10 @@ class EntryReader:
 
 
 _NUMBERS = {
+    "rpm": "requests: of a limit of the deployment, exact across gateways",
+    "tpm": "tokens: of a limit of the deployment, exact across gateways",
+    "max_parallel_requests": "concurrent: of a limit of the deployment, exact across gateways",
+    "weight": "weight: of the deployment",
     "order": "the order of deployments of the workload",
     "timeout": "limits.deadline of the workload",
     "stream_timeout": "timeouts.first_token of the deployment",

@@ -1,7 +1,7 @@
 """Prices of a LiteLLM model entry: USD for one token as a number -> exact USD for a million tokens.
 
-A price by prompt length, hour or tier becomes the dearest one that is written, so that a cost is never understated.
-Prices for other units have no equal and are told. Knows no price list.
+Prices of long prompts, batches and the priority tier have classes of their own; of several for the same, the dearest is
+taken, so that a cost is never understated. Prices for other units have no equal and are told. Knows no price list.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal, localcontext
+from typing import Any
 
 from groundplan.catalog.imports.node import Node
 from groundplan.catalog.imports.verdict import CARRIED, CHANGED, NO_EQUAL, Finding
@@ -23,9 +24,13 @@ CLASSES = {
     "input_cost_per_audio_token": "input_audio",
     "output_cost_per_audio_token": "output_audio",
     "input_cost_per_request": "request",
+    "input_cost_per_image": "image",
 }
 """LiteLLM's key -> the class of a price here."""
-_TIER = re.compile(r"(?P<base>[a-z_]+?)_(?:above_\d+k?(?:_?hr|_tokens)|priority|flex)+$", re.ASCII)
+_PER_USE = ("request", "image")
+"""Classes that are paid by the piece."""
+_TIER = re.compile(r"(?P<base>[a-z_]+?)_(?:above_(?P<above>\d+)k_tokens|(?P<service>batches|priority))", re.ASCII)
+_HOUR = re.compile(r"(?P<base>[a-z_]+?)_above_\dhr", re.ASCII)
 _PRICE = re.compile(r"(input|output|cache)_.*cost|.*_cost_per_|.*cost$", re.ASCII)
 _SMALLEST = Decimal("0.000000000001")
 _MOST = Decimal(9_000_000)
@@ -36,7 +41,7 @@ _PER_TOKEN = Decimal(1_000_000)
 class Written:
     """The price of one entry."""
 
-    price: dict[str, str] | str | None
+    price: dict[str, Any] | str | None
     """As a `price:` here, `free`, or None where none is written, or not all of it."""
     findings: tuple[Finding, ...]
 
@@ -47,22 +52,34 @@ def is_price(key: str) -> bool:
 
 def written(params: Node | None, info: Node | None, *, embeddings: bool) -> Written:
     """The price in `litellm_params` or `model_info`; the latter wins, as in LiteLLM."""
-    amounts: dict[str, Decimal] = {}
+    amounts: dict[str, dict[str, Decimal]] = {}
+    above: list[int] = []
     findings: list[Finding] = []
     for key, node in _keys(params, info):
-        wanted, tier = _class_of(key)
-        if wanted is None:
+        place = _place(key)
+        if place is None:
             findings.append(_unpriced(key, node))
             continue
-        amount = _amount(wanted, node)
+        amount = _amount(place.wanted, node)
         if amount is None:
             continue
-        if tier or amount != amount.quantize(_SMALLEST):
-            findings.append(_rounded(key, node, tier=tier))
-        else:
-            findings.append(Finding(CARRIED, key, f"price.{wanted} of the deployment, exact", "", node.where_key))
-        amounts[wanted] = max(amounts.get(wanted, Decimal(0)), amount.quantize(_SMALLEST, ROUND_CEILING))
-    return Written(_price(amounts, embeddings=embeddings), tuple(findings))
+        exact = amount.quantize(_SMALLEST, ROUND_CEILING)
+        findings.append(_told(key, place, node, exact=exact == amount))
+        tier = amounts.setdefault(place.tier, {})
+        tier[place.wanted] = max(tier.get(place.wanted, exact), exact)
+        above += [place.above] if place.above else []
+    return Written(_price(amounts, above, embeddings=embeddings), tuple(findings))
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a key's amount goes: `price.TIER.WANTED`, or `price.WANTED`."""
+
+    wanted: str
+    tier: str = ""
+    above: int = 0
+    dearest: bool = False
+    """It shares its place with another key."""
 
 
 def _keys(params: Node | None, info: Node | None) -> Iterator[tuple[str, Node]]:
@@ -73,12 +90,19 @@ def _keys(params: Node | None, info: Node | None) -> Iterator[tuple[str, Node]]:
                 yield key, node
 
 
-def _class_of(key: str) -> tuple[str | None, bool]:
-    """(class here, whether the key is one tier of it)"""
+def _place(key: str) -> _Place | None:
     if key in CLASSES:
-        return CLASSES[key], False
-    match = _TIER.fullmatch(key)
-    return (CLASSES.get(match["base"]) if match else None), True
+        return _Place(CLASSES[key])
+    tier, hour = _TIER.fullmatch(key), _HOUR.fullmatch(key)
+    found = tier or hour
+    wanted = CLASSES.get(found["base"]) if found is not None else None
+    if wanted is None or wanted in _PER_USE:
+        return None
+    if tier is None:
+        return _Place(wanted, dearest=True)
+    if tier["above"]:
+        return _Place(wanted, "long", int(tier["above"]) * 1000)
+    return _Place(wanted, "batch" if tier["service"] == "batches" else "priority")
 
 
 def _amount(wanted: str, node: Node) -> Decimal | None:
@@ -87,21 +111,31 @@ def _amount(wanted: str, node: Node) -> Decimal | None:
     if number is None:
         return None
     with localcontext(prec=80):
-        amount = number if wanted == "request" else number * _PER_TOKEN
+        amount = number if wanted in _PER_USE else number * _PER_TOKEN
     if amount > _MOST:
         node.complain("a price in USD for one token")
         return None
     return amount
 
 
-def _price(amounts: dict[str, Decimal], *, embeddings: bool) -> dict[str, str] | str | None:
-    if embeddings and "input" in amounts:
-        amounts.setdefault("output", Decimal(0))
-    if "input" not in amounts or "output" not in amounts:
+def _price(
+    amounts: dict[str, dict[str, Decimal]], above: list[int], *, embeddings: bool
+) -> dict[str, Any] | str | None:
+    base = amounts.pop("", {})
+    if embeddings and "input" in base:
+        base.setdefault("output", Decimal(0))
+    if "input" not in base or "output" not in base:
         return None
-    if not any(amounts.values()):
+    if not any(base.values()) and not any(any(tier.values()) for tier in amounts.values()):
         return "free"
-    units = {name: "USD" if name == "request" else "USD/Mtok" for name in amounts}
+    found: dict[str, Any] = dict(_classes(base))
+    for name, tier in sorted(amounts.items()):
+        found[name] = ({"above": min(above)} if name == "long" else {}) | _classes(tier)
+    return found
+
+
+def _classes(amounts: dict[str, Decimal]) -> dict[str, str]:
+    units = {name: "USD" if name in _PER_USE else "USD/Mtok" for name in amounts}
     return {name: f"{plain(amounts[name])} {units[name]}" for name in CLASSES.values() if name in amounts}
 
 
@@ -111,13 +145,15 @@ def plain(amount: Decimal) -> str:
     return f"{whole}.{fraction.rstrip('0').ljust(2, '0')}"
 
 
-def _rounded(key: str, node: Node, *, tier: bool) -> Finding:
-    if tier:
-        here = "price: has one amount for each class of tokens; the dearest of all tiers was taken"
-        todo = "Where prompts stay below the limit, write the lower price, and lower context: to it."
-    else:
-        here, todo = "finer than a picodollar for a million tokens: rounded up to one", ""
-    return Finding(CHANGED, key, here, todo, node.where_key)
+def _told(key: str, place: _Place, node: Node, *, exact: bool) -> Finding:
+    name = ".".join(part for part in ("price", place.tier, place.wanted) if part)
+    if place.dearest:
+        here = f"{name} has one amount; the dearest was taken"
+        return Finding(CHANGED, key, here, "Write the lower one where the dearer never comes up.", node.where_key)
+    if not exact:
+        here = f"{name}: finer than a picodollar for a million tokens, rounded up to one"
+        return Finding(CHANGED, key, here, "", node.where_key)
+    return Finding(CARRIED, key, f"{name} of the deployment, exact", "", node.where_key)
 
 
 def _unpriced(key: str, node: Node) -> Finding:
