@@ -7,6 +7,7 @@ not follow redirects, retry, decompress or speak HTTP/2 (`http2` does). One wait
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections import deque
 from typing import Protocol, cast
@@ -362,7 +363,7 @@ class UpstreamPool:
         except TunnelRefused as error:
             raise UpstreamFailure("refused", str(error), sent=False) from error
         except (OSError, ssl.SSLError) as error:
-            raise UpstreamFailure("refused", f"no connection: {error.__class__.__name__}", sent=False) from error
+            raise UpstreamFailure("refused", f"no connection: {_why(error)}", sent=False) from error
         if connection.lost:
             raise UpstreamFailure("refused", "the upstream closed the connection at once", sent=False)
         self._all.add(connection)
@@ -414,3 +415,14 @@ class UpstreamPool:
         for connection in list(self._all):
             connection.abort()
         self._idle.clear()
+
+
+def _why(error: OSError) -> str:
+    """A failed connection in words; never an address, which may hold the name of a host."""
+    if isinstance(error, socket.gaierror):
+        return "its name cannot be resolved"
+    if isinstance(error, ConnectionRefusedError):
+        return "nothing listens at its address"
+    if isinstance(error, ssl.SSLError):
+        return f"no TLS: {error.reason or 'the handshake failed'}"
+    return error.strerror or error.__class__.__name__
