@@ -94,6 +94,13 @@ class TooLarge(Invalid):
     default_code = "too_large"
 
 
+class WrongType(Invalid):
+    """The input is of a kind that is not read here."""
+
+    status = 415
+    default_code = "wrong_type"
+
+
 class Unauthenticated(GroundplanError):
     """Nobody is known to be asking."""
 

@@ -5,11 +5,13 @@ What the fields mean belongs to the API surfaces.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeVar
 
 import msgspec
 
 from groundplan.core.errors import Invalid
+from groundplan.gateway.strict_json import refuse_duplicates
 
 Read = TypeVar("Read")
 
@@ -24,12 +26,20 @@ _parts = msgspec.json.Decoder(list[_Part])
 _text = msgspec.json.Decoder(str)
 
 
-def read_fields(body: bytes, decoder: msgspec.json.Decoder[Read]) -> tuple[dict[str, msgspec.Raw], Read]:
-    """The top-level fields as raw JSON, in order, and the typed part of them. Raises `Invalid`."""
+def read_fields(
+    body: bytes, decoder: msgspec.json.Decoder[Read], nested: Callable[[Read], int] | None = None
+) -> tuple[dict[str, msgspec.Raw], Read]:
+    """The top-level fields as raw JSON, in order, and the typed part of them. Raises `Invalid`.
+
+    `nested` tells how many names the typed part knows to be in objects below the top; it may know too few, which costs
+    time only.
+    """
     try:
         if not body.isascii():
             body.decode("utf-8")
-        return _fields.decode(body), decoder.decode(body)
+        fields, typed = _fields.decode(body), decoder.decode(body)
+        refuse_duplicates(body, len(fields) + (nested(typed) if nested is not None else 0))
+        return fields, typed
     except UnicodeDecodeError as error:
         raise Invalid("the body is not UTF-8", code="body_encoding", hint="Send JSON in UTF-8.") from error
     except msgspec.ValidationError as error:

@@ -26,9 +26,12 @@ if TYPE_CHECKING:
 MAX_COPIES = 16
 
 
+_ABSENT = msgspec.Raw(b"null")
+
+
 class _Message(msgspec.Struct, frozen=True):
     role: str
-    content: msgspec.Raw = msgspec.Raw(b"null")
+    content: msgspec.Raw = _ABSENT
 
 
 class _StreamOptions(msgspec.Struct, frozen=True):
@@ -62,9 +65,19 @@ _encode = msgspec.json.Encoder().encode
 _INCLUDE_USAGE = msgspec.Raw(b'{"include_usage":true}')
 
 
+def _nested(chat: _Chat) -> int:
+    """Names in messages and stream options, as far as they are known."""
+    options = chat.stream_options
+    names = len(chat.messages) + (1 if options is not None and options.include_usage else 0)
+    for message in chat.messages:
+        if message.content is not _ABSENT:
+            names += 1
+    return names
+
+
 def read(body: bytes) -> Ask:
     """A chat request. Raises `Invalid` with what is wrong with it."""
-    fields, chat = read_fields(body, _chat)
+    fields, chat = read_fields(body, _chat, _nested)
     _refuse_unbounded(chat)
     if not chat.messages:
         raise Invalid("messages is empty", code="messages_empty", hint="Send at least one message.")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from groundplan.blueprint.model import Deployment
-from groundplan.core.errors import GroundplanError
+from groundplan.core.errors import GroundplanError, WrongType
 from groundplan.gateway import answers
 from groundplan.gateway.sse import splice
 from groundplan.ledger.model import Usage
@@ -101,10 +101,23 @@ class Interface:
     """Kind of deployment that can serve it."""
     grounded: bool = False
     """Whether passages of the workload's sources are put before the model."""
+    accepts: tuple[bytes, ...] = (b"application/json",)
+    """Media types of its requests. None at all is taken for the first."""
 
     def read(self, request: Request) -> Ask:
         """The caller's request. Raises `Invalid` with what is wrong with it."""
         raise NotImplementedError
+
+    def check_type(self, given: bytes | None) -> None:
+        """Raise `WrongType` where the Content-Type is of something that is not read here."""
+        if given is None or given in self.accepts or given.partition(b";")[0].strip().lower() in self.accepts:
+            return
+        wanted = " or ".join(each.decode("ascii") for each in self.accepts)
+        raise WrongType(
+            f"the body is not {wanted}",
+            code="content_type",
+            hint=f"Send Content-Type: {self.accepts[0].decode('ascii')}.",
+        )
 
     def codec(self, deployment: Deployment) -> Codec:
         """How this deployment is spoken to."""

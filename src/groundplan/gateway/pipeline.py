@@ -176,6 +176,7 @@ async def run(gateway: Gateway, exchange: Exchange) -> None:
     steps.append(("identify", (clock() - exchange.started) // 1000))
     if gateway.pressure.full(gateway.running):
         _shed(gateway, exchange, catalog)
+    exchange.interface.check_type(exchange.request.headers.get(b"content-type"))
     exchange.ask = exchange.interface.read(exchange.request)
     kept = await cache.replay(gateway, exchange)
     steps.append(("cache", (clock() - exchange.started) // 1000))

@@ -1,0 +1,77 @@
+"""Whether a JSON body means the same to every parser: no object in it may bear one name twice.
+
+RFC 8259 leaves open which of two values counts, so what we checked (the last) need not be what an upstream reads (the
+first). Most bodies are proven good by counting alone, without a second parse. Does not look at values.
+
+The count: each name is followed by `":`, so the text holds at least as many of these as there are names, and there are
+at least as many names as whoever parsed it knows to be distinct. Where both ends are equal, no name is there twice. A
+space between name and colon would hide a name from the count, so then, as where the ends differ, the body is parsed.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+
+from groundplan.core.errors import Invalid
+
+_decode = msgspec.json.Decoder().decode
+
+
+class _Twice(Exception):
+    """The name that is there twice."""
+
+
+def refuse_duplicates(body: bytes, known: int) -> None:
+    """Raise `Invalid` (`duplicate_key`) where an object of a valid JSON `body` bears a name twice.
+
+    `known` is how many distinct names, in all its objects together, are known to be there; 0 is always right. May raise
+    `RecursionError`.
+    """
+    if not _hides(body):
+        counted = body.count(b'":')
+        if counted == known or counted == _names(_decode(body)):
+            return
+    try:
+        _exact(body.decode())
+    except _Twice as twice:
+        raise Invalid(
+            f"{str(twice)[:60]!r} is given twice in one object, and which of them counts is anybody's guess",
+            code="duplicate_key",
+            hint="Send each name once.",
+        ) from twice
+
+
+def _hides(body: bytes) -> bool:
+    """Whether there may be space between a name and its colon. Line ends and tabs stand outside of strings only."""
+    if b" :" in body:
+        return True
+    if b"\n" in body or b"\t" in body or b"\r" in body:
+        return b"\n:" in body or b"\t:" in body or b"\r:" in body
+    return False
+
+
+def _names(value: Any) -> int:
+    """Distinct names in all objects."""
+    kind = type(value)
+    if kind is not dict and kind is not list:
+        return 0
+    found = len(value) if kind is dict else 0
+    for each in value.values() if kind is dict else value:
+        kind = type(each)
+        if kind is dict or kind is list:
+            found += _names(each)
+    return found
+
+
+def _once(pairs: list[tuple[str, Any]]) -> None:
+    seen: set[str] = set()
+    for name, _ in pairs:
+        if name in seen:
+            raise _Twice(name)
+        seen.add(name)
+
+
+_exact = json.JSONDecoder(object_pairs_hook=_once).decode

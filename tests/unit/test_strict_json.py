@@ -1,0 +1,123 @@
+"""No body that two parsers could read differently gets past the gateway, and good ones are proven so by counting."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from groundplan.core.errors import Invalid, WrongType
+from groundplan.gateway import chat, embeddings, strict_json
+from groundplan.gateway.chat import ChatCompletions
+from groundplan.gateway.strict_json import refuse_duplicates
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=12) | st.sampled_from(['a":', '":', '" :', "\n:"]),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=4),
+    max_leaves=20,
+)
+SPACED = st.sampled_from([(",", ":"), (", ", ": "), (" , ", " : "), (",\n", "\t:\r\n")])
+
+
+@given(JSON, SPACED, st.booleans())
+def test_what_has_no_duplicates_passes_however_it_is_written(value: Any, separators: Any, ascii_only: bool) -> None:
+    refuse_duplicates(json.dumps(value, separators=separators, ensure_ascii=ascii_only).encode(), 0)
+
+
+@given(st.dictionaries(st.text(max_size=3), JSON, min_size=1, max_size=4), JSON, SPACED, st.data())
+def test_a_name_that_is_there_twice_is_found_wherever_it_hides(
+    value: dict[str, Any], other: Any, separators: Any, data: st.DataObject
+) -> None:
+    name = data.draw(st.sampled_from(sorted(value)))
+    written = json.dumps(value, separators=separators, ensure_ascii=False)
+    again = json.dumps({name: other}, separators=separators, ensure_ascii=data.draw(st.booleans()))
+    if data.draw(st.booleans()):  # the same name, spelled by escapes
+        spelled = "".join(f"\\u{ord(c):04x}" if ord(c) < 0x10000 else c for c in name)
+        again = f'{{"{spelled}"{separators[1]}{json.dumps(other)}}}'
+    doubled = f"{written[:-1]}{separators[0]}{again[1:]}"
+    wrapped = data.draw(st.sampled_from(["%s", "[%s]", '{"m":[1,%s]}', '{"m" : %s, "n":"\\":"}'])) % doubled
+    with pytest.raises(Invalid) as caught:
+        refuse_duplicates(wrapped.encode(), data.draw(st.integers(0, 3)))
+    assert caught.value.code == "duplicate_key"
+
+
+CHATS = [
+    b'{"model":"a","model":"b","messages":[{"role":"user","content":"x"}]}',
+    b'{"model":"a","messages":[{"role":"user","content":"fine","content":"other"}]}',
+    b'{"model":"a","messages":[{"role":"assistant"},{"role":"user","content":"fine","content":"other"}]}',
+    b'{"model":"a","messages":[{"role":"user","content" :"fine","content":"other"}]}',
+    b'{"model":"a","messages":[{"role":"user","content"\n:"fine","content":"other"}]}',
+    b'{"model":"a","messages":[{"role":"user","c\\u006fntent":"fine","content":"other"}]}',
+    b'{"model":"a","messages":[{"role":"user","content":[{"type":"text","text":"a","text":"b"}]}]}',
+    b'{"model":"a","stream":true,"stream_options":{"include_usage":true,"include_usage":false},'
+    b'"messages":[{"role":"user","content":"x"}]}',
+    b'{"model":"a","messages":[{"role":"user","content":"x"}],"tools":[{"type":"function","type":"web_search"}]}',
+]
+
+
+@pytest.mark.parametrize("body", CHATS)
+def test_duplicate_keys_in_a_chat_are_refused(body: bytes) -> None:
+    with pytest.raises(Invalid) as caught:
+        chat.read(body)
+    assert caught.value.code == "duplicate_key"
+
+
+def test_ordinary_bodies_are_not_parsed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def parsed(_: bytes) -> Any:
+        raise AssertionError("parsed again")
+
+    monkeypatch.setattr(strict_json, "_decode", parsed)
+    monkeypatch.setattr(strict_json, "_exact", parsed)
+    messages = [
+        {"role": "system", "content": "Be: brief"},
+        {"role": "user", "content": 'Say "a" : b, then c.'.replace(" :", "")},
+        {"role": "assistant"},
+    ]
+    for more in (
+        {},
+        {"stream": True, "stream_options": {"include_usage": True}},
+        {"temperature": 0.2, "max_tokens": 5},
+    ):
+        for separators in ((",", ":"), (", ", ": ")):
+            chat.read(json.dumps({"model": "a", "messages": messages, **more}, separators=separators).encode())
+    embeddings.read(b'{"model":"a","input":["x","y"]}')
+
+
+@pytest.mark.parametrize("depth", [1100, 100_000])
+@pytest.mark.parametrize(("start", "end"), [(b"[", b"]"), (b'{"a":', b"}")])
+def test_deep_nesting_is_refused_wherever_it_is(depth: int, start: bytes, end: bytes) -> None:
+    deep = start * depth + (b"1" if start != b"[" else b"") + end * depth
+    for body in (
+        b'{"model":"a","messages":[{"role":"user","content":"x"}],"metadata":' + deep + b"}",
+        b'{"model":"a","messages":[{"role":"user","content":' + deep + b"}]}",
+        b'{"model":"a","messages":' + deep + b"}",
+        deep,
+        start * depth,
+    ):
+        with pytest.raises(Invalid) as caught:
+            chat.read(body)
+        assert caught.value.code in ("body_not_json", "body_invalid", "content_unsupported")
+
+
+@pytest.mark.parametrize(
+    "given_type",
+    [
+        b"text/plain",
+        b"application/x-www-form-urlencoded",
+        b"multipart/form-data; boundary=x",
+        b"application/jsonx",
+        b"",
+    ],
+)
+def test_a_body_of_another_type_is_refused_with_what_to_send(given_type: bytes) -> None:
+    with pytest.raises(WrongType) as caught:
+        ChatCompletions().check_type(given_type)
+    assert caught.value.status == 415 and "application/json" in caught.value.hint
+
+
+@pytest.mark.parametrize("given_type", [None, b"application/json", b"Application/JSON; charset=utf-8"])
+def test_json_is_read(given_type: bytes | None) -> None:
+    ChatCompletions().check_type(given_type)
