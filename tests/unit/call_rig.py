@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.integration.gateway_stack import Reply, blueprint, deployment, events, parse, scripted, workload
+from tests.integration.gateway_stack import Reply, blueprint, deployment, events, parse, workload
 
 from groundplan.blueprint.model import Budget, Hedge, Reliability
 from groundplan.core.home import Home
@@ -30,7 +30,7 @@ from groundplan.gateway.snapshot import Catalog, KeyEntry, Policy, index
 from groundplan.gateway.targets import Targets
 from groundplan.ledger.model import Charge, Finish, Reservation, Settlement
 from groundplan.testing import ManualClock
-from groundplan.testing.scripted import Script, ScriptedModel
+from groundplan.testing.scripted import Script, ScriptedModel, start
 
 LIMIT = PICO
 BOUND = 20 * 10_000_000
@@ -87,6 +87,8 @@ class Rig:
     port: int
     models: dict[str, ScriptedModel]
     lender: Closed
+    server: Server
+    upstreams: dict[str, Server]
 
     def play(self, name: str, **script: Any) -> None:
         """How one of the upstreams behaves from now on."""
@@ -200,8 +202,8 @@ async def call_rig(
     epoch = new_id()
     declared = {"assistant": {}} if workloads is None else workloads
     async with AsyncExitStack() as stack:
-        started = {name: await stack.enter_async_context(scripted(name)) for name in names}
-        places = [deployment(name, started[name][1], **(more or {}).get(name, {})) for name in names]
+        started = {name: await stack.enter_async_context(upstream(name)) for name in names}
+        places = [deployment(name, started[name][2], **(more or {}).get(name, {})) for name in names]
         tasks = [workload(name, list(names), **settings) for name, settings in declared.items()]
         catalog = index(blueprint(1, places, tasks))
         keys = {
@@ -218,12 +220,26 @@ async def call_rig(
         server = Server(Pipeline(gateway).handle, of_refusal, loop)
         listener = await loop.create_server(server.protocol, "127.0.0.1", 0)
         port = listener.sockets[0].getsockname()[1]
-        yield Rig(gateway, port, {name: model for name, (model, _) in started.items()}, lender)
+        models = {name: model for name, (model, _, _) in started.items()}
+        servers = {name: one for name, (_, one, _) in started.items()}
+        yield Rig(gateway, port, models, lender, server, servers)
         listener.close()
         await server.drain(0.2)
         await journal.close()
         gateway.targets.close()
         answers.close()
+
+
+@asynccontextmanager
+async def upstream(name: str) -> AsyncIterator[tuple[ScriptedModel, Server, int]]:
+    """A scripted model in this loop, its server and port."""
+    model = ScriptedModel(name)
+    listener, server, port = await start(model)
+    try:
+        yield model, server, port
+    finally:
+        listener.close()
+        await server.drain(0.2)
 
 
 def rule(**settings: Any) -> dict[str, Any]:

@@ -28,13 +28,15 @@ class StreamBroken(Exception):
 class Streaming:
     """One attempt's stream: `first` until there is something for the client, then `rest`."""
 
-    __slots__ = ("_connection", "_deployment", "_out", "_reader", "relay")
+    __slots__ = ("_connection", "_deployment", "_failure", "_out", "_reader", "relay")
 
     def __init__(self, connection: UpstreamConnection, deployment: Deployment, relay: Relay) -> None:
         self._connection = connection
         self._deployment = deployment
         self._reader = EventReader()
         self._out = b""
+        self._failure: Malformed | None = None
+        """What is wrong with an event that came together with good ones."""
         self.relay = relay
 
     async def first(self, gateway: Gateway, by: float) -> None:
@@ -49,6 +51,8 @@ class Streaming:
                 if data is None:
                     break
                 self._out = self._take(data)
+                if self._failure is not None:
+                    raise self._failure  # the client has nothing yet, so it need not know
                 if self._out:
                     return
         except (Malformed, UpstreamFailure, EventTooLarge) as failure:
@@ -76,7 +80,10 @@ class Streaming:
                     self._write(exchange, out)
                     if exchange.response.full:
                         await exchange.response.drained()
-                    continue
+                    if self._failure is None:
+                        continue
+                if self._failure is not None:
+                    raise self._failure
                 # comments keep a connection open, and are no sign that an answer will come
                 now = gateway.loop.time()
                 since = now if wait == idle else since
@@ -94,15 +101,24 @@ class Streaming:
         try:
             while not self.relay.done and (data := await self._connection.chunk(seconds)) is not None:
                 self._take(data)
+                if self._failure is not None:
+                    raise self._failure
         except (Malformed, UpstreamFailure, EventTooLarge) as failure:
             raise _broken(failure) from failure
 
     def _take(self, data: bytes) -> bytes:
+        """What the events in `data` give the client; what is good before a bad one is not lost."""
+        take = self.relay.take
         found = self._reader.feed(data)
         if len(found) == 1:
-            return self.relay.take(found[0])
-        take = self.relay.take
-        return b"".join([take(each) for each in found])
+            return take(found[0])
+        outs = []
+        try:
+            for each in found:
+                outs.append(take(each))
+        except Malformed as failure:
+            self._failure = failure
+        return b"".join(outs)
 
     async def _begin(self, gateway: Gateway, exchange: Exchange, sequence: int) -> None:
         """The first bytes of this attempt: not before its reservation is on the disk."""
@@ -112,7 +128,7 @@ class Streaming:
         if not response.started:
             exchange.first_byte = time.perf_counter_ns()
             settle.remaining(gateway, exchange)
-        head = response.start(200, EVENT_STREAM + headers(exchange, cost=False))
+            head = response.start(200, EVENT_STREAM + headers(exchange, cost=False))
         self._write(exchange, self._out, head)
         if response.full:
             await response.drained()

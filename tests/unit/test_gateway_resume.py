@@ -1,0 +1,261 @@
+"""Streams that go on at another deployment after their first byte: rows of docs/streams.md, and what they stand on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.unit.call_rig import BOUND, LIMIT, Rig, Stream, call_rig, rule
+
+from groundplan.gateway.chat import ChatRelay, read
+from groundplan.gateway.resume import INSTRUCTION, LEAST_OVERLAP, Continuation, Continued, continuation
+from groundplan.gateway.sse import DONE, EventReader, event
+from groundplan.ledger.model import Usage
+
+RESUME = {"assistant": rule(on_broken_stream="resume")}
+TEXT = "You asked: a b c d"
+
+
+@pytest.fixture
+async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+    async with call_rig(tmp_path, ["one", "two", "three"], workloads=RESUME) as made:
+        yield made
+
+
+def one_stream(stream: Stream, text: str = TEXT) -> None:
+    assert stream.status == 200 and stream.errors == [] and stream.done
+    assert stream.text == text and len(stream.finish) == 1
+    assert len({chunk["id"] for chunk in stream.chunks}) == 1
+    assert len({chunk["model"] for chunk in stream.chunks}) == 1
+    roles = [c["delta"]["role"] for chunk in stream.chunks for c in chunk["choices"] if "role" in c["delta"]]
+    assert roles == ["assistant"]
+
+
+@pytest.mark.parametrize("mode", ["cut", "malformed", "error_event", "no_finish", "stall_late", "comments"])
+async def test_a_broken_stream_is_resumed(tmp_path: Path, mode: str) -> None:
+    fast = {"idle_ms": 200}
+    async with call_rig(tmp_path, more={"one": fast}, workloads=RESUME) as rig:
+        rig.play("one", mode=mode, chunk_ms=5)
+        stream = await rig.stream()
+        one_stream(stream)
+        assert stream.facts["deployment"] == "two" and stream.chunks[0]["model"] == "up-one"
+        first, second = await rig.settlements()
+        assert (first.outcome, second.outcome, second.flags) == ("failed", "ok", ["resumed"])
+        assert rig.models["two"].counted == 1
+        await rig.books()
+
+
+@pytest.mark.parametrize("at", range(6))
+async def test_wherever_it_breaks_no_word_is_lost_or_twice(rig: Rig, at: int) -> None:
+    rig.play("one", mode="cut", at=at, chunk_ms=3)
+    one_stream(await rig.stream())
+    await rig.books()
+
+
+async def test_a_repetition_is_trimmed(rig: Rig) -> None:
+    words = " ".join(f"word{n}" for n in range(12))
+    rig.play("one", mode="cut", at=9, chunk_ms=3)
+    rig.play("two", overlap=30)
+    stream = await rig.stream(messages=[{"role": "user", "content": words}])
+    one_stream(stream, f"You asked: {words}")
+    await rig.books()
+
+
+async def test_usage_is_the_sum_of_all_attempts(rig: Rig) -> None:
+    rig.play("one", mode="cut", chunk_ms=3)
+    stream = await rig.stream(stream_options={"include_usage": True})
+    one_stream(stream)
+    usages = [chunk["usage"] for chunk in stream.chunks if chunk.get("usage")]
+    first, second = await rig.settlements()
+    assert len(usages) == 1
+    assert usages[0]["completion_tokens"] == first.usage.output + second.usage.output
+    assert usages[0]["prompt_tokens"] == first.usage.input + second.usage.input
+    assert usages[0]["total_tokens"] == usages[0]["completion_tokens"] + usages[0]["prompt_tokens"]
+    await rig.books()
+
+
+async def test_a_resumed_stream_is_resumed_again(rig: Rig) -> None:
+    rig.play("one", mode="cut", at=2, chunk_ms=3)
+    rig.play("two", mode="cut", at=2, chunk_ms=3)
+    stream = await rig.stream()
+    one_stream(stream)
+    assert stream.facts["deployment"] == "three"
+    assert [s.outcome for s in await rig.settlements()] == ["failed", "failed", "ok"]
+    await rig.books()
+
+
+async def test_a_fallback_of_a_resumed_stream_that_fails_before_its_first_byte_is_invisible(rig: Rig) -> None:
+    rig.play("one", mode="cut", chunk_ms=3)
+    rig.play("two", mode="error", status=503)
+    one_stream(await rig.stream())
+    assert [s.outcome for s in await rig.settlements()] == ["failed", "not_billed", "ok"]
+    await rig.books()
+
+
+def ends_with_error(stream: Stream, *words: str) -> None:
+    (error,) = stream.errors
+    assert stream.events[-1] == {"error": error} and error["code"] == "stream_broken" and not stream.done
+    assert all(word in error["message"] for word in words), error["message"]
+
+
+async def test_nobody_is_left_to_resume(tmp_path: Path) -> None:
+    async with call_rig(tmp_path, workloads=RESUME) as rig:
+        rig.play("one", mode="cut", chunk_ms=3)
+        rig.play("two", mode="down")
+        ends_with_error(await rig.stream(), "no deployment of assistant could answer")
+        assert [s.outcome for s in await rig.settlements()] == ["failed", "failed"]
+        await rig.books()
+
+
+async def test_a_single_deployment_cannot_resume(tmp_path: Path) -> None:
+    async with call_rig(tmp_path, ["one"], workloads=RESUME) as rig:
+        rig.play("one", mode="cut", chunk_ms=3)
+        ends_with_error(await rig.stream(), "no other deployment is left")
+        await rig.books()
+
+
+async def test_the_same_deployment_goes_on_where_it_may_be_tried_again(tmp_path: Path) -> None:
+    again = {"assistant": rule(on_broken_stream="resume", same=1, backoff_ms=1)}
+    async with call_rig(tmp_path, ["one"], workloads=again) as rig:
+        rig.play("one", mode="cut", chunk_ms=3, times=1)
+        one_stream(await rig.stream())
+        await rig.books()
+
+
+async def test_a_resume_without_budget(tmp_path: Path) -> None:
+    async with call_rig(tmp_path, workloads=RESUME, limit=BOUND) as rig:
+        rig.play("one", mode="cut", chunk_ms=3)
+        ends_with_error(await rig.stream(), "the budget all", "no room")
+        (only,) = await rig.settlements()
+        assert only.outcome == "failed" and rig.models["two"].counted == 0
+        assert rig.slices.open_count == 0
+
+
+async def test_a_tool_call_that_has_begun_is_never_continued(rig: Rig) -> None:
+    rig.play("one", mode="cut", tool=True, at=8, chunk_ms=3)
+    stream = await rig.stream()
+    ends_with_error(stream, "a tool call had begun")
+    assert rig.models["two"].counted == 0
+    await rig.books()
+
+
+async def test_a_break_before_a_tool_call_is_resumed(rig: Rig) -> None:
+    rig.play("one", mode="cut", tool=True, at=3, chunk_ms=3)
+    rig.play("two", tool=True)
+    stream = await rig.stream()
+    one_stream(stream)
+    calls = [
+        c["delta"]["tool_calls"][0] for chunk in stream.chunks for c in chunk["choices"] if "tool_calls" in c["delta"]
+    ]
+    assert calls[0]["id"] == "call_1" and stream.finish == ["tool_calls"]
+    assert json.loads("".join(call["function"].get("arguments", "") for call in calls)) == {"what": "it"}
+    await rig.books()
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        ({"n": 2}, "(n)"),
+        ({"logprobs": True}, "log probabilities"),
+        ({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {}}}}, "structured output"),
+        ({"response_format": {"type": "json_object"}}, "structured output"),
+    ],
+)
+async def test_what_cannot_be_continued_is_named(rig: Rig, more: dict[str, Any], named: str) -> None:
+    rig.play("one", mode="cut", chunk_ms=3)
+    ends_with_error(await rig.stream(**more), named)
+    assert rig.models["two"].counted == 0
+    await rig.books()
+
+
+@pytest.mark.parametrize("more", [{"n": 1}, {"logprobs": False}, {"response_format": {"type": "text"}}, {"tools": []}])
+async def test_what_only_looks_like_it_is_continued(rig: Rig, more: dict[str, Any]) -> None:
+    rig.play("one", mode="cut", chunk_ms=3)
+    one_stream(await rig.stream(**more))
+
+
+async def test_a_call_that_does_not_stream_is_not_touched(rig: Rig) -> None:
+    rig.play("one", mode="cut")
+    reply = await rig.chat()
+    assert reply.json["choices"][0]["message"]["content"] == TEXT
+    assert LIMIT - sum((await rig.books()).spent.values()) == rig.slices.available("all", "total")
+
+
+# the parts -----------------------------------------------------------------------------------------------------------
+
+
+def chunk(content: str | None = None, **delta: Any) -> bytes:
+    if content is not None:
+        delta["content"] = content
+    return json.dumps(
+        {"id": "x", "model": "m", "choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
+    ).encode()
+
+
+END = json.dumps({"id": "x", "model": "m", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}).encode()
+
+
+def kept(sent: list[str]) -> Continuation:
+    """A continuation after a stream of which the client got these pieces."""
+    made = continuation(read(b'{"model":"auto","messages":[{"role":"user","content":"q"}],"stream":true}'))
+    relay = made.relay(ChatRelay(False))
+    for piece in ("", *sent):
+        relay.take(chunk(piece, role="assistant") if not piece else chunk(piece))
+    made.broke(relay, Usage(input=1, output=2))
+    return made
+
+
+def goes_on(made: Continuation, pieces: list[str]) -> str:
+    """Text that the client gets of a continuation."""
+    relay: Continued = made.relay(ChatRelay(False))
+    out = b"".join(relay.take(chunk(piece)) for piece in pieces)
+    out += relay.take(END) + relay.take(DONE) + relay.last(b"{}")
+    found = [json.loads(data) for data in EventReader().feed(out) if data != DONE]
+    return "".join(c["delta"].get("content") or "" for each in found for c in each["choices"])
+
+
+@given(st.lists(st.text(max_size=8), max_size=20), st.lists(st.text(max_size=8), max_size=20))
+def test_any_text_in_any_pieces_goes_on_as_it_is(sent: list[str], rest: list[str]) -> None:
+    """But for a repetition, nothing of what comes is changed."""
+    before, after = "".join(sent), "".join(rest)
+    got = goes_on(kept(sent), rest)
+    if before and after and (len(before) < LEAST_OVERLAP or after in before):
+        assert after.endswith(got)
+    else:
+        assert after.endswith(got) and (got == after or before.endswith(after[: len(after) - len(got)]))
+
+
+@given(
+    st.text("abcdefgh ", min_size=40, max_size=80),
+    st.integers(LEAST_OVERLAP, 40),
+    st.text("xyz", min_size=1, max_size=30),
+    st.integers(1, 9),
+)
+def test_a_repetition_of_any_length_is_trimmed_whatever_the_pieces(text: str, over: int, rest: str, size: int) -> None:
+    whole = text[-over:] + rest
+    pieces = [whole[i : i + size] for i in range(0, len(whole), size)]
+    assert goes_on(kept([text]), pieces) == rest
+
+
+def test_the_next_deployment_is_asked_for_the_rest_with_what_is_left_of_the_cap() -> None:
+    made = kept(["a", "b", "c"])
+    ask = made.rest(10)
+    messages = msgspec.json.decode(bytes(ask.fields["messages"]))
+    assert messages[1:] == [{"role": "assistant", "content": "abc"}, {"role": "user", "content": INSTRUCTION}]
+    assert ask.cap == 7 and ask.messages == 3 and ask.size > made.ask.size
+    assert made.rest(2).cap == 1
+
+
+def test_events_pass_unchanged_while_nothing_is_broken() -> None:
+    made = continuation(read(b'{"model":"auto","messages":[{"role":"user","content":"q"}],"stream":true}'))
+    relay = made.relay(ChatRelay(False))
+    data = (
+        b'{"id":"x","model":"m","odd":1e3,"choices":[{"index":0,"delta":{"content":"a\\u00e9"},"finish_reason":null}]}'
+    )
+    assert relay.take(data) == event(data)

@@ -1,0 +1,315 @@
+"""The contract of docs/streams.md: one test for each of its rows, named there."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from tests.unit.call_rig import BOUND, Rig, Stream, call_rig, until
+
+from groundplan.ledger.model import Settlement
+
+ROOT = Path(__file__).parents[2]
+FAST = {"first_token_ms": 400, "idle_ms": 300}
+
+
+@pytest.fixture
+async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+    async with call_rig(tmp_path, more={"one": FAST, "two": FAST}) as made:
+        yield made
+
+
+def test_every_row_of_the_contract_has_its_test() -> None:
+    text = (ROOT / "docs" / "streams.md").read_text()
+    rows = re.findall(r"^\|.*`(test_[a-z0-9_]+)` \|$", text, re.MULTILINE)
+    sources = [path.read_text() for path in Path(__file__).parent.glob("test_gateway_*.py")]
+    missing = [name for name in rows if not any(f"def {name}(" in source for source in sources)]
+    assert len(rows) >= 25 and missing == []
+
+
+def whole(stream: Stream, deployment: str = "one") -> None:
+    """A right answer, that says nothing of what happened before it."""
+    assert stream.status == 200 and stream.errors == []
+    assert stream.text == "You asked: a b c d" and stream.finish == ["stop"] and stream.done
+    assert stream.facts["deployment"] == deployment
+
+
+def broken(stream: Stream, reason: str) -> None:
+    """A part of the answer, one error event in OpenAI's shape, and nothing after it."""
+    assert stream.status == 200 and stream.text != "" and "You asked: a b c d".startswith(stream.text.strip())
+    (error,) = stream.errors
+    assert stream.events[-1] == {"error": error} and stream.finish == []
+    assert (error["type"], error["code"]) == ("api_error", "stream_broken")
+    assert reason in error["message"] and error["hint"] and error["call_id"]
+
+
+# before the first byte -----------------------------------------------------------------------------------------------
+
+
+async def fallback(rig: Rig, outcome: str, **script: Any) -> Settlement:
+    rig.play("one", **script)
+    whole(await rig.stream(), "two")
+    first, second = await rig.settlements()
+    assert (first.outcome, second.outcome) == (outcome, "ok")
+    await rig.books()
+    return first
+
+
+async def test_no_connection(rig: Rig) -> None:
+    assert (await fallback(rig, "failed", mode="down")).cost == BOUND
+
+
+@pytest.mark.parametrize(("status", "outcome"), [(429, "not_billed"), (503, "not_billed"), (502, "failed")])
+async def test_an_error_status(rig: Rig, status: int, outcome: str) -> None:
+    await fallback(rig, outcome, mode="error", status=status)
+
+
+async def test_no_first_byte_in_time(rig: Rig) -> None:
+    began = time.monotonic()
+    await fallback(rig, "failed", mode="stall")
+    assert time.monotonic() - began < 3
+
+
+async def test_only_comments_and_never_a_first_event(rig: Rig) -> None:
+    """Keep-alives keep a connection open; they are no answer."""
+    began = time.monotonic()
+    await fallback(rig, "failed", mode="nothing_after")
+    assert time.monotonic() - began < 3
+
+
+async def test_an_empty_stream(rig: Rig) -> None:
+    await fallback(rig, "failed", mode="empty")
+
+
+async def test_status_200_that_is_no_stream(rig: Rig) -> None:
+    await fallback(rig, "failed", mode="wrong_type")
+
+
+@pytest.mark.parametrize("mode", ["malformed", "error_event", "no_finish", "cut", "huge"])
+async def test_a_first_event_that_cannot_be_used(rig: Rig, mode: str) -> None:
+    await fallback(rig, "failed", mode=mode, at=-1)
+
+
+@pytest.mark.parametrize("mode", ["error_event", "malformed", "empty", "wrong_type"])
+async def test_a_whole_answer_of_status_200_that_is_none(rig: Rig, mode: str) -> None:
+    rig.play("one", mode=mode)
+    reply = await rig.chat()
+    assert reply.status == 200 and reply.json["groundplan"]["deployment"] == "two"
+    await rig.books()
+
+
+# after the first byte ------------------------------------------------------------------------------------------------
+
+
+async def breaks(rig: Rig, reason: str, **script: Any) -> Settlement:
+    rig.play("one", chunk_ms=10, **script)
+    stream = await rig.stream()
+    broken(stream, reason)
+    (only,) = await rig.settlements()
+    assert (only.outcome, only.estimated) == ("failed", True) and 0 < only.cost <= BOUND
+    await rig.books()
+    return only
+
+
+async def test_a_cut_connection(rig: Rig) -> None:
+    await breaks(rig, "closed the connection", mode="cut")
+
+
+async def test_a_stall(rig: Rig) -> None:
+    began = time.monotonic()
+    await breaks(rig, "did not answer in time", mode="stall_late")
+    assert time.monotonic() - began < 3
+
+
+async def test_only_comments_from_there_on(rig: Rig) -> None:
+    began = time.monotonic()
+    await breaks(rig, "did not answer in time", mode="comments")
+    assert time.monotonic() - began < 3
+
+
+async def test_a_malformed_frame(rig: Rig) -> None:
+    await breaks(rig, "not what the API promises", mode="malformed")
+
+
+async def test_an_error_event_of_the_upstream(rig: Rig) -> None:
+    only = await breaks(rig, "reported an error", mode="error_event")
+    assert only.http_status == 200
+
+
+async def test_an_end_without_a_finish_reason(rig: Rig) -> None:
+    await breaks(rig, "ended early", mode="no_finish")
+
+
+async def test_a_huge_event(rig: Rig) -> None:
+    await breaks(rig, "too large", mode="huge")
+
+
+async def test_a_break_counts_against_the_deployment(rig: Rig) -> None:
+    rig.play("one", mode="cut")
+    for _ in range(3):
+        assert (await rig.stream()).errors
+    assert rig.gateway.health.states(asyncio.get_running_loop().time()) == {"one": "open"}
+    whole(await rig.stream(), "two")
+
+
+async def test_official_clients_raise_on_the_error_event(rig: Rig) -> None:
+    """The openai client yields what came, then raises APIError with our message."""
+    rig.play("one", mode="cut")
+    client = openai.AsyncOpenAI(base_url=f"http://127.0.0.1:{rig.port}/v1", api_key="assistant", max_retries=0)
+    text = ""
+    with pytest.raises(openai.APIError, match="the answer broke off"):
+        async for chunk in await client.chat.completions.create(
+            model="auto", messages=[{"role": "user", "content": "a b c d"}], max_tokens=20, stream=True
+        ):
+            text += chunk.choices[0].delta.content or ""
+    assert text.startswith("You asked:") and "d" not in text.split()
+    await client.close()
+
+
+# what is right, though it may look odd -------------------------------------------------------------------------------
+
+
+async def good(rig: Rig, **script: Any) -> Settlement:
+    rig.play("one", **script)
+    whole(await rig.stream())
+    (only,) = await rig.settlements()
+    assert only.outcome == "ok"
+    await rig.books()
+    return only
+
+
+async def test_a_missing_done_after_the_finish_reason(rig: Rig) -> None:
+    assert not (await good(rig, mode="no_done")).estimated
+
+
+async def test_lines_that_end_with_cr_lf(rig: Rig) -> None:
+    await good(rig, mode="crlf")
+
+
+async def test_a_slow_stream_that_never_pauses_too_long(rig: Rig) -> None:
+    await good(rig, chunk_ms=100)
+
+
+async def test_several_copies_each_with_their_finish(rig: Rig) -> None:
+    stream = await rig.stream(n=3)
+    assert stream.finish == ["stop"] * 3 and stream.done and stream.facts["deployment"] == "one"
+
+
+async def test_a_tool_call(rig: Rig) -> None:
+    rig.play("one", tool=True)
+    stream = await rig.stream()
+    pieces = [c["delta"]["tool_calls"][0]["function"].get("arguments", "") for chunk in stream.chunks
+              for c in chunk["choices"] if c["delta"].get("tool_calls")]  # fmt: skip
+    assert "".join(pieces) == '{"what": "it"}' and stream.finish == ["tool_calls"]
+
+
+# usage ---------------------------------------------------------------------------------------------------------------
+
+
+async def test_usage_above_the_bound(rig: Rig) -> None:
+    only = await good(rig, mode="miscount")
+    assert only.cost > BOUND and only.flags == ["over_bound"]
+
+
+async def test_usage_below_what_streamed(rig: Rig) -> None:
+    only = await good(rig, mode="undercount")
+    assert only.cost == 0 and only.flags == ["under_count"]
+
+
+async def test_no_usage_at_all(rig: Rig) -> None:
+    """What streamed is counted by us, never too little, and marked as estimated."""
+    rig.play("one", mode="cut", at=1)
+    stream = await rig.stream()
+    (only,) = await rig.settlements()
+    assert only.flags == ["no_usage"] and only.estimated
+    assert only.usage.output >= len(stream.text.split())
+
+
+# the client ----------------------------------------------------------------------------------------------------------
+
+
+async def leaves(rig: Rig, seen: bytes) -> float:
+    """Seconds from the client's disconnect to the upstream's."""
+    model, upstream = rig.models["one"], rig.upstreams["one"]
+    reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+    writer.write(rig.request(stream=True))
+    if seen:
+        await reader.readuntil(seen)
+    else:
+        await until(lambda: model.counted > 0)
+    left = time.monotonic()
+    writer.transport.abort()
+    await until(lambda: not upstream.connections, 5)
+    took = time.monotonic() - left
+    await until(lambda: rig.gateway.running == 0)
+    return took
+
+
+@pytest.mark.parametrize("seen", [b"", b"You"])
+async def test_a_client_that_goes_away_cancels_upstream_within_100_ms(rig: Rig, seen: bytes) -> None:
+    best = 1.0
+    for _ in range(5):  # the machine may be busy elsewhere; once is proof that nothing waits
+        rig.play("one", tokens=20, chunk_ms=50, latency_ms=0 if seen else 2000)
+        rig.models["one"].counted = 0
+        best = min(best, await leaves(rig, seen))
+        if best < 0.1:
+            break
+    assert best < 0.1
+
+
+async def gone(tmp_path: Path, rule: str, **script: Any) -> tuple[Settlement, Any]:
+    async with call_rig(tmp_path, ["one"], more={"one": {"billing_on_cancel": rule}}) as rig:
+        rig.play("one", tokens=12, chunk_ms=20, **script)
+        reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+        writer.write(rig.request(stream=True))
+        await reader.readuntil(b"asked:")
+        writer.transport.abort()
+        await until(lambda: rig.gateway.running == 0)
+        await until(lambda: not rig.gateway.background)
+        (only,) = await rig.settlements()
+        finish = (await rig.records())[-1]
+        await rig.books()
+        assert only.outcome == "cancelled"
+        return only, finish
+
+
+async def test_cancelled_and_billed_as_generated(tmp_path: Path) -> None:
+    only, _ = await gone(tmp_path, "generated")
+    assert only.estimated and 0 < only.cost < BOUND and only.usage.output == len("You asked: ")
+
+
+async def test_cancelled_and_billed_in_full(tmp_path: Path) -> None:
+    only, _ = await gone(tmp_path, "full")
+    assert only.estimated and only.cost == BOUND
+
+
+async def test_cancelled_and_drained(tmp_path: Path) -> None:
+    """Nobody listens any more, and its usage is what the upstream says at the end."""
+    only, _ = await gone(tmp_path, "drain")
+    assert not only.estimated and only.usage.output == 12 and only.cost == 12 * 10_000_000
+
+
+async def test_drained_in_vain(tmp_path: Path) -> None:
+    only, _ = await gone(tmp_path, "drain", mode="cut", at=6)
+    assert only.estimated and only.cost == BOUND
+
+
+async def test_a_slow_client_slows_the_upstream(rig: Rig) -> None:
+    """Nothing is buffered without bound: with a client that reads nothing, the upstream is not read either."""
+    rig.play("one", tokens=60_000)
+    reader, writer = await asyncio.open_connection("127.0.0.1", rig.port, limit=1024)
+    writer.write(rig.request(stream=True, max_tokens=4096, messages=[{"role": "user", "content": "long " * 40}]))
+    await reader.readuntil(b"data:")
+    await asyncio.sleep(0.3)
+    held = [connection.transport.get_write_buffer_size() for connection in rig.server.connections
+            if connection.transport is not None]  # fmt: skip
+    assert max(held, default=0) < 4 << 20
+    writer.transport.abort()
+    await until(lambda: rig.gateway.running == 0)
+    await rig.books()
