@@ -58,9 +58,7 @@ def test_numbers_and_order_are_the_callers_own_bytes() -> None:
 
 
 def test_only_one_cap_and_only_ours_is_sent() -> None:
-    raw = (
-        b'{"max_tokens":900,"model":"a","messages":[{"role":"user","content":"x"}],"max_completion_tokens":8}'
-    )
+    raw = b'{"max_tokens":900,"model":"a","messages":[{"role":"user","content":"x"}],"max_completion_tokens":8}'
     ask = chat_completions.read(raw)
     assert ask.cap == 8
     sent = OpenAIChat().forward(ask, PLACE, 6, [])

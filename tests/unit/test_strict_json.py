@@ -40,7 +40,7 @@ def test_a_name_that_is_there_twice_is_found_wherever_it_hides(
     doubled = f"{written[:-1]}{separators[0]}{again[1:]}"
     wrapped = data.draw(st.sampled_from(["%s", "[%s]", '{"m":[1,%s]}', '{"m" : %s, "n":"\\":"}'])) % doubled
     with pytest.raises(Invalid) as caught:
-        refuse_duplicates(wrapped.encode(), data.draw(st.integers(0, 3)))
+        refuse_duplicates(wrapped.encode(), data.draw(st.integers(0, 1)))
     assert caught.value.code == "duplicate_key"
 
 
