@@ -1,0 +1,199 @@
+"""In which order healthy deployments are asked: each mode by itself, and by real calls."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.integration.gateway_stack import deployment
+from tests.unit.call_rig import call_rig, rule
+
+from groundplan.blueprint.model import Deployment, Rates
+from groundplan.core.money import PICO
+from groundplan.gateway.choose import MODES, Balance, Facts
+from groundplan.gateway.latency import LEAST, Learned
+
+A, B, C = (deployment(name, 1, weight=weight) for name, weight in (("a", 5), ("b", 1), ("c", 1)))
+_DICE = random.Random(1).random
+EVEN = [deployment(name, 1) for name in "abcd"]
+
+
+def facts(
+    running: dict[str, int] | None = None,
+    peak: dict[str, float] | None = None,
+    bounds: dict[str, int] | None = None,
+    prefix: bytes = b"",
+    dice: Callable[[], float] = _DICE,
+) -> Facts:
+    return Facts(
+        workload="w",
+        running=lambda name: (running or {}).get(name, 0),
+        peak=lambda name: (peak or {}).get(name, 0.0),
+        bounds=bounds or {},
+        prefix=prefix,
+        dice=dice,
+    )
+
+
+@given(st.sampled_from(MODES), st.lists(st.tuples(st.integers(0, 9), st.integers(0, 5), st.floats(0, 1e6)), max_size=6))
+def test_whatever_the_mode_every_deployment_is_there_once(mode: str, known: list[tuple[int, int, float]]) -> None:
+    places = [deployment(f"d{n}", 1, weight=weight) for n, (weight, _, _) in enumerate(known)]
+    running = {f"d{n}": count for n, (_, count, _) in enumerate(known)}
+    peak = {f"d{n}": micro for n, (_, _, micro) in enumerate(known)}
+    order = Balance().arrange(mode, places, facts(running, peak, prefix=b"x"))
+    assert sorted(d.name for d in order) == sorted(d.name for d in places)
+
+
+def firsts(mode: str, places: list[Deployment], count: int, known: Facts) -> list[str]:
+    balance = Balance()
+    return [balance.arrange(mode, places, known)[0].name for _ in range(count)]
+
+
+def test_weighted_turns_are_exact_and_evenly_spread() -> None:
+    order = firsts("weighted", [A, B, C], 14, facts())
+    assert Counter(order) == {"a": 10, "b": 2, "c": 2}
+    assert order[:7] == order[7:] and "".join(order[:7]) == "aabacaa"
+    longest = max(len(list(run)) for _, run in itertools.groupby(order[:7]))
+    assert longest <= 2
+
+
+def test_a_weight_of_zero_is_asked_last() -> None:
+    none = deployment("z", 1, weight=0)
+    balance = Balance()
+    assert all(balance.arrange("weighted", [none, A, B], facts())[-1].name == "z" for _ in range(50))
+
+
+def test_least_outstanding_counts_by_weight() -> None:
+    order = Balance().arrange("least-outstanding", [A, B, C], facts({"a": 4, "b": 1, "c": 0}))
+    assert [d.name for d in order] in (["a", "c", "b"], ["c", "a", "b"])
+    assert Balance().arrange("least-outstanding", [A, B, C], facts({"a": 9, "b": 1, "c": 3}))[0].name in "ab"
+    assert Balance().arrange("least-outstanding", EVEN, facts({"a": 2, "b": 1, "c": 0, "d": 5}))[0].name == "c"
+
+
+def test_equal_ones_share() -> None:
+    assert len(set(firsts("least-outstanding", EVEN, 60, facts()))) == 4
+
+
+def test_latency_prefers_the_quick_one_and_never_herds() -> None:
+    order = Counter(firsts("latency", EVEN, 600, facts(peak={"a": 10, "b": 100, "c": 100, "d": 1000})))
+    assert order["a"] > order["b"] and order["a"] > 250 and order["d"] == 0
+    assert order["b"] + order["c"] > 100, "two by chance, not always the best of all"
+    busy = facts({"a": 30}, {"a": 10, "b": 100, "c": 100, "d": 1000})
+    assert Counter(firsts("latency", EVEN, 300, busy))["a"] < 100
+
+
+def test_cheapest_is_by_what_this_call_may_cost() -> None:
+    order = Balance().arrange("cheapest", EVEN, facts(bounds={"a": 4, "b": 2, "c": 3, "d": 2}))
+    assert [d.name for d in order] == ["b", "d", "c", "a"]
+
+
+def test_a_prefix_has_one_home_and_loses_it_only_when_that_is_gone() -> None:
+    def home(prefix: bytes, places: list[Deployment]) -> str:
+        return Balance().arrange("prefix", places, facts(prefix=prefix))[0].name
+
+    homes = {n: home(b"system prompt %d" % n, EVEN) for n in range(400)}
+    assert homes == {n: home(b"system prompt %d" % n, EVEN) for n in range(400)}
+    assert all(count > 60 for count in Counter(homes.values()).values())
+    without = {n: home(b"system prompt %d" % n, EVEN[:3]) for n in range(400)}
+    assert all(without[n] == homes[n] for n in homes if homes[n] != "d")
+
+
+def test_a_popular_prefix_spills_over_instead_of_sinking_its_home() -> None:
+    balance, running = Balance(), dict.fromkeys("abcd", 0)
+    for _ in range(100):
+        running[balance.arrange("prefix", EVEN, facts(running, prefix=b"the same"))[0].name] += 1
+    assert max(running.values()) <= 33
+
+
+@given(st.lists(st.integers(1, 10**8), min_size=LEAST, max_size=300), st.integers(1, 99))
+def test_a_learned_quantile_is_at_most_a_tenth_too_long(times: list[int], percent: int) -> None:
+    learned = Learned()
+    for at, time in enumerate(times):
+        learned.observe(time, float(at))
+    found = learned.quantile(percent)
+    wanted = sorted(times)[max(0, -(-len(times) * percent // 100) - 1)]
+    assert found is not None and min(wanted, 1.4e8) / 1e6 <= found * 1.001
+    assert found <= max(wanted * 1.101, 1001) / 1e6 + 1e-9
+
+
+def test_too_few_samples_teach_nothing_and_old_ones_fade() -> None:
+    learned = Learned()
+    for n in range(LEAST - 1):
+        learned.observe(50_000, n)
+    assert learned.quantile(95) is None
+    for n in range(3000):
+        learned.observe(50_000, n)
+    for n in range(3000):
+        learned.observe(200_000, n)
+    assert (learned.quantile(20) or 0) > 0.15
+
+
+def test_the_peak_jumps_up_and_comes_down_slowly() -> None:
+    learned = Learned()
+    learned.observe(1000, 0.0)
+    learned.observe(90_000, 1.0)
+    assert learned.peak == 90_000
+    learned.observe(1000, 2.0)
+    assert 70_000 < learned.peak < 90_000
+    learned.observe(1000, 100.0)
+    assert learned.peak < 1100
+
+
+# calls ---------------------------------------------------------------------------------------------------------------
+
+
+async def answered(tmp_path: Path, settings: dict[str, Any], more: dict[str, Any], count: int) -> Counter[str]:
+    async with call_rig(tmp_path, ["one", "two", "three"], more=more, workloads={"assistant": settings}) as rig:
+        rig.play("three", latency_ms=20)
+        found = [(await rig.chat()).json["groundplan"]["deployment"] for _ in range(count)]
+        await rig.books()
+        return Counter(found)
+
+
+async def test_calls_are_shared_by_weight(tmp_path: Path) -> None:
+    more = {"one": {"weight": 3}, "two": {"weight": 1}, "three": {"weight": 0}}
+    assert await answered(tmp_path, rule(balance="weighted"), more, 12) == {"one": 9, "two": 3}
+
+
+async def test_fallbacks_get_no_share(tmp_path: Path) -> None:
+    found = await answered(tmp_path, rule(balance="weighted", peers=2), {}, 10)
+    assert found == {"one": 5, "two": 5}
+
+
+async def test_calls_go_to_the_cheapest(tmp_path: Path) -> None:
+    cheap = Rates(input=0, output=PICO)
+    assert await answered(tmp_path, rule(balance="cheapest"), {"two": {"rates": cheap}}, 4) == {"two": 4}
+
+
+async def test_calls_go_where_answers_come_sooner(tmp_path: Path) -> None:
+    found = await answered(tmp_path, rule(balance="latency"), {}, 30)
+    assert found["three"] <= 6
+
+
+async def test_one_conversation_stays_where_it_is(tmp_path: Path) -> None:
+    assert len(await answered(tmp_path, rule(balance="prefix"), {}, 8)) == 1
+
+
+async def test_an_unhealthy_one_gets_no_share_but_one_probe(tmp_path: Path) -> None:
+    async with call_rig(tmp_path, workloads={"assistant": rule(balance="weighted")}) as rig:
+        rig.play("one", mode="error", status=500)
+        for _ in range(12):
+            assert (await rig.chat()).json["groundplan"]["deployment"] == "two"
+        assert rig.models["one"].counted <= 4
+
+
+@pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "ordered"])
+async def test_a_failure_is_still_invisible(tmp_path: Path, mode: str) -> None:
+    async with call_rig(tmp_path, workloads={"assistant": rule(balance=mode)}) as rig:
+        rig.play("one", mode="error", status=500)
+        replies = await asyncio.gather(*(rig.chat() for _ in range(6)))
+        assert [reply.status for reply in replies] == [200] * 6
+        await rig.books()

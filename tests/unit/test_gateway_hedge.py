@@ -1,0 +1,267 @@
+"""Two attempts at once: when the second one is sent, who answers, and that money is exact however it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.unit.call_rig import BOUND, LIMIT, Rig, call_rig, read_records, rule, until
+
+from groundplan.blueprint.model import Hedge
+from groundplan.gateway.hedge import Hedges
+from groundplan.gateway.latency import LEAST, Learned
+from groundplan.gateway.recovery import fold
+from groundplan.ledger.model import Reservation, Settlement
+
+HEDGED = {"assistant": rule(hedge={"after_ms": 40, "at_most": 1.0})}
+OUTPUT = 10_000_000
+"""picodollars of an output token"""
+
+
+# when ----------------------------------------------------------------------------------------------------------------
+
+
+@given(st.floats(0.01, 1.0), st.integers(1, 400))
+def test_hedges_are_never_more_than_their_share(share: float, calls: int) -> None:
+    hedges, settings, sent = Hedges(), Hedge(after_ms=10, at_most=share), 0
+    for _ in range(calls):
+        if hedges.after("w", settings, Learned()) is not None:
+            hedges.sent("w")
+            sent += 1
+    assert sent <= calls * share + 1
+
+
+def test_a_percentile_is_learned_first() -> None:
+    hedges, learned, settings = Hedges(), Learned(), Hedge(percentile=90, at_most=1.0)
+    assert hedges.after("w", settings, learned) is None
+    for n in range(LEAST):
+        learned.observe(1_000_000 if n >= LEAST - 2 else 20_000, n)
+    assert 0.02 <= (hedges.after("w", settings, learned) or 0) <= 0.023
+
+
+# who answers --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_quick_answer_is_never_hedged(tmp_path: Path, stream: bool) -> None:
+    async with call_rig(tmp_path, workloads=HEDGED) as rig:
+        assert (await rig.chat(stream=stream)).status == 200
+        assert (rig.models["one"].counted, rig.models["two"].counted) == (1, 0)
+        await rig.books()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_hedge_wins_and_the_slow_one_is_cancelled_and_billed(tmp_path: Path, stream: bool) -> None:
+    async with call_rig(tmp_path, workloads=HEDGED) as rig:
+        rig.play("one", latency_ms=3000)
+        began = time.monotonic()
+        facts = await answer(rig, stream)
+        assert time.monotonic() - began < 2
+        assert facts["deployment"] == "two" and facts["estimated"]
+        await until(lambda: not rig.upstreams["one"].connections)
+        one, two = sorted(await rig.settlements(), key=lambda s: s.attempt)
+        assert (one.outcome, one.cost, one.flags) == ("cancelled", BOUND, ["no_usage"])
+        assert (two.outcome, two.flags) == ("ok", ["hedge"]) and two.cost > 0
+        assert float(facts["cost_usd"]) == pytest.approx((one.cost + two.cost) / 1e12)
+        await rig.books()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_first_one_wins_and_the_hedge_is_cancelled_and_billed(tmp_path: Path, stream: bool) -> None:
+    async with call_rig(tmp_path, workloads=HEDGED) as rig:
+        rig.play("one", latency_ms=150)
+        rig.play("two", latency_ms=3000)
+        facts = await answer(rig, stream)
+        assert facts["deployment"] == "one"
+        one, two = sorted(await rig.settlements(), key=lambda s: s.attempt)
+        assert (one.outcome, two.outcome, two.flags) == ("ok", "cancelled", ["hedge", "no_usage"])
+        assert two.cost == BOUND
+        await rig.books()
+
+
+async def answer(rig: Rig, stream: bool) -> dict[str, Any]:
+    if stream:
+        got = await rig.stream()
+        assert got.text == "You asked: a b c d" and got.done and not got.errors
+        return got.facts
+    reply = await rig.chat()
+    assert reply.status == 200
+    facts: dict[str, Any] = reply.json["groundplan"]
+    return facts
+
+
+@pytest.mark.parametrize(("first", "second"), [("one", "two"), ("two", "one")])
+@pytest.mark.parametrize("status", [503, 502])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_one_that_fails_leaves_the_answer_to_the_other(
+    tmp_path: Path, first: str, second: str, status: int, stream: bool
+) -> None:
+    """`first` fails while `second` is still at work, whichever of them is the hedge."""
+    async with call_rig(tmp_path, workloads=HEDGED) as rig:
+        rig.play(first, mode="error", status=status, latency_ms=120 if first == "one" else 20)
+        rig.play(second, latency_ms=300)
+        assert (await answer(rig, stream))["deployment"] == second
+        failed = next(s for s in await rig.settlements() if s.outcome != "ok")
+        assert failed.cost == (0 if status == 503 else BOUND)
+        await rig.books()
+
+
+async def test_when_both_fail_the_next_deployment_is_asked(tmp_path: Path) -> None:
+    async with call_rig(tmp_path, ["one", "two", "three"], workloads=HEDGED) as rig:
+        rig.play("one", mode="error", status=503, latency_ms=120)
+        rig.play("two", mode="error", status=503, latency_ms=120)
+        assert (await answer(rig, stream=False))["deployment"] == "three"
+        assert sorted(s.outcome for s in await rig.settlements()) == ["not_billed", "not_billed", "ok"]
+        await rig.books()
+
+
+async def test_when_both_fail_and_nobody_is_left_the_client_is_told(tmp_path: Path) -> None:
+    async with call_rig(tmp_path, workloads=HEDGED) as rig:
+        rig.play("one", mode="down", latency_ms=0, after=0)
+        rig.play("one", mode="error", status=502, latency_ms=120)
+        rig.play("two", mode="error", status=502, latency_ms=120)
+        reply = await rig.chat()
+        assert (reply.status, reply.code) == (503, "upstream_failed")
+        assert sum((await rig.books()).spent.values()) == 2 * BOUND
+
+
+# money ---------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_hedge_without_budget_is_not_sent(tmp_path: Path) -> None:
+    async with call_rig(tmp_path, workloads=HEDGED, limit=BOUND + BOUND // 2) as rig:
+        rig.play("one", latency_ms=200)
+        assert (await answer(rig, stream=False))["deployment"] == "one"
+        assert rig.models["two"].counted == 0 and rig.lender.asked == []
+        records = await rig.records()
+        assert [r.attempt for r in records if isinstance(r, Reservation)] == [0]
+
+
+async def test_a_hedge_is_journalled_before_it_is_sent(tmp_path: Path) -> None:
+    async with call_rig(tmp_path, workloads=HEDGED) as rig:
+        rig.play("one", latency_ms=400)
+        rig.play("two", latency_ms=400)
+        call = asyncio.ensure_future(rig.chat())
+        await until(lambda: rig.models["two"].counted == 1)
+        made = [r for r in read_records(rig.gateway.journal.folder) if isinstance(r, Reservation)]
+        assert [(r.attempt, r.deployment, r.bound, r.charges[0].amount) for r in made] == [
+            (0, "one", BOUND, BOUND),
+            (1, "two", BOUND, BOUND),
+        ]
+        assert rig.slices.available("all", "total") == LIMIT - 2 * BOUND
+        await call
+        await rig.books()
+
+
+@pytest.mark.parametrize(("loser", "cost"), [("generated", BOUND), ("full", BOUND)])
+async def test_the_loser_is_billed_by_its_providers_rule(tmp_path: Path, loser: str, cost: int) -> None:
+    """Nothing came of it: also a provider that bills what it generated may have generated all of it."""
+    async with call_rig(tmp_path, more={"one": {"billing_on_cancel": loser}}, workloads=HEDGED) as rig:
+        rig.play("one", latency_ms=3000)
+        await answer(rig, stream=False)
+        assert next(s for s in await rig.settlements() if s.attempt == 0).cost == cost
+        await rig.books()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_drained_loser_is_billed_what_it_reports(tmp_path: Path, stream: bool) -> None:
+    async with call_rig(tmp_path, more={"one": {"billing_on_cancel": "drain"}}, workloads=HEDGED) as rig:
+        rig.play("one", latency_ms=300, tokens=7)
+        facts = await answer(rig, stream)
+        assert facts["deployment"] == "two" and not facts["estimated"]
+        assert rig.slices.open_count == 1, "its reservation is held until it is known what it cost"
+        await until(lambda: not rig.gateway.background)
+        loser = next(s for s in await rig.settlements() if s.attempt == 0)
+        assert (loser.outcome, loser.cost, loser.estimated) == ("cancelled", 7 * OUTPUT, False)
+        await rig.books()
+
+
+@pytest.mark.parametrize("wait", [0.02, 0.1, 0.2])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_client_that_leaves_ends_both(tmp_path: Path, wait: float, stream: bool) -> None:
+    async with call_rig(tmp_path, workloads=HEDGED) as rig:
+        rig.play("one", latency_ms=5000)
+        rig.play("two", latency_ms=5000)
+        _, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+        writer.write(rig.request(stream=stream))
+        await until(lambda: rig.models["one"].counted == 1)
+        await asyncio.sleep(wait)
+        writer.transport.abort()
+        await until(lambda: rig.gateway.running == 0)
+        await until(lambda: not rig.upstreams["one"].connections and not rig.upstreams["two"].connections)
+        sent = rig.models["one"].counted + rig.models["two"].counted
+        assert sum((await rig.books()).spent.values()) == sent * BOUND
+
+
+async def test_a_thousand_calls_of_every_kind_leave_exact_books(tmp_path: Path) -> None:
+    """Both are slow by turns, answers race, clients leave at any moment."""
+    async with call_rig(tmp_path, workloads={"assistant": rule(hedge={"after_ms": 5, "at_most": 1.0})}) as rig:
+        rig.play("one", latency_ms=6)
+        rig.play("two", latency_ms=1)
+
+        async def one(number: int) -> None:
+            _, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+            writer.write(rig.request(stream=number % 2 == 0))
+            await asyncio.sleep(0.0015 * (number % 20))
+            if number % 3:
+                await asyncio.sleep(0.05)
+            writer.transport.abort()
+
+        for start in range(0, 400, 20):
+            await asyncio.gather(*(one(start + n) for n in range(20)))
+        await until(lambda: rig.gateway.running == 0)
+        assert rig.models["two"].counted > 20
+        counted = rig.models["one"].counted + rig.models["two"].counted
+        settled = [s for s in await rig.settlements() if s.outcome != "not_billed"]
+        assert counted <= len(settled)
+        await rig.books()
+
+
+# kill -9 ------------------------------------------------------------------------------------------------------------
+
+_CHILD = """
+import asyncio, sys
+from pathlib import Path
+from tests.unit.call_rig import call_rig, until
+from tests.unit.test_gateway_hedge import HEDGED
+
+async def main(folder, stream):
+    async with call_rig(Path(folder), workloads=HEDGED) as rig:
+        rig.play("one", latency_ms=60_000)
+        rig.play("two", latency_ms=60_000)
+        call = asyncio.ensure_future(rig.chat(stream=stream))
+        await until(lambda: rig.models["two"].counted == 1)
+        print(rig.gateway.journal.folder, flush=True)
+        await call
+
+asyncio.run(main(sys.argv[1], sys.argv[2] == "stream"))
+"""
+
+
+@pytest.mark.parametrize("kind", ["json", "stream"])
+def test_two_open_attempts_survive_kill_9_as_two_bounds(tmp_path: Path, kind: str) -> None:
+    """Whatever was sent is in the journal: a recovery charges both at their bound, once, and nothing else."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _CHILD, str(tmp_path), kind],
+        stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    ) as child:  # fmt: skip
+        assert child.stdout is not None
+        folder = Path(child.stdout.readline().strip())
+        child.send_signal(signal.SIGKILL)
+    records = read_records(folder)
+    assert not any(isinstance(record, Settlement) for record in records)
+    state = fold(records)
+    assert [a.reservation.deployment for a in state.open_attempts()] == ["one", "two"]
+    (call,) = state.crash()
+    assert state.spent == {("all", "total"): 2 * BOUND} and call.cost == 2 * BOUND == call.reserved
+    assert not any(attempt.inherits for attempt in call.attempts.values())
