@@ -288,6 +288,8 @@ def test_secrets_are_neither_copied_nor_told() -> None:
     assert HIDDEN_WORD not in told and "sk-1234" not in told
     for what in ("api_key", "redis_password", "master_key", "database_url", "CACHE_PASSWORD", "aws_secret_access_key"):
         assert said(verdict, SECRET, what), what
+    for what in ("guardrails.litellm_params.api_key", "mcp_servers.auth_value", "cache_params.password"):
+        assert said(verdict, SECRET, what), what
     workspace = validate_files(verdict.files)
     assert workspace.deployments["assistant-openai"].key == "env:ASSISTANT_OPENAI_KEY"
     assert workspace.deployments["assistant-azure"].key == "env:AZURE_SE"
@@ -299,6 +301,22 @@ def test_what_looks_like_a_real_key_is_no_error_and_is_hidden() -> None:
     verdict = imported(model("x", f"{{model: openai/gpt-4o, api_key: {secret}}}"), owners={"": "a@b.example"})
     assert secret not in json.dumps(verdict.body()) + "".join(verdict.files.values())
     assert len(said(verdict, SECRET, "api_key")) == 1
+
+
+def test_a_provider_that_is_not_known_needs_an_address() -> None:
+    verdict = imported(model("x", "{model: nobody/some-model}"), owners={"": "a@b.example"}, prices={"x": "free"})
+    assert said(verdict, NEEDED, "model") and not validate_files(verdict.files).deployments
+    text = model("x", "{model: nobody/some-model, api_base: 'https://a.example/v1'}")
+    verdict = imported(text, owners={"": "a@b.example"}, prices={"x": "free"})
+    assert validate_files(verdict.files).deployments["x-openai"].upstream_model == "nobody/some-model"
+
+
+def test_keys_beside_the_parameters_are_read_or_told() -> None:
+    text = "model_list: [{model_name: x, rpm: 20_0, colour: red, litellm_params: {model: gpt-4o}}]"
+    verdict = imported(text, owners={"": "a@b.example"})
+    (limit,) = validate_files(verdict.files).limits.values()
+    assert [(rate.amount, rate.period) for rate in limit.requests] == [(200, "minute")]
+    assert said(verdict, NO_EQUAL, "colour") == ["config.yaml:1"]
 
 
 def test_without_an_owner_nothing_may_be_called() -> None:

@@ -7,7 +7,7 @@ proposal, what has no price or address stays a comment: nothing runs by having b
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from groundplan.catalog.check import validate_files
@@ -15,7 +15,17 @@ from groundplan.catalog.imports import settings, yaml_text
 from groundplan.catalog.imports.litellm_budget import Budgets, budgets_of
 from groundplan.catalog.imports.litellm_models import Asked, Entry, EntryReader, one_line, slug, told, unique
 from groundplan.catalog.imports.node import Config, Node, read_config
-from groundplan.catalog.imports.verdict import CARRIED, CHANGED, NEEDED, NO_EQUAL, NO_OWNER, Finding, Verdict, in_order
+from groundplan.catalog.imports.verdict import (
+    CARRIED,
+    CHANGED,
+    NEEDED,
+    NO_EQUAL,
+    NO_OWNER,
+    SECRET,
+    Finding,
+    Verdict,
+    in_order,
+)
 from groundplan.catalog.model import DUTIES, WorkloadDoc
 from groundplan.core.errors import Invalid, Where
 
@@ -29,6 +39,7 @@ _BY_CODE = frozenset(
      "routing_strategy", "model_group_alias", "max_budget", "budget_duration", "callbacks",
      "global_max_parallel_requests"}
 )  # fmt: skip
+_PILOTS = "pilots have at most 25 people and 1000 calls a day, for 90 days"
 _READ = frozenset({"model_list", "include", "environment_variables", *TABLES})
 _HAS_EQUAL = frozenset({"prometheus", "otel", "opentelemetry"})
 
@@ -79,6 +90,7 @@ def import_litellm(files: Mapping[str, str], main: str, asked: Asked) -> Verdict
         written["limits.yaml"] = limits
     config.check()
     validate_files(written, known_price=asked.known_price)
+    findings.append(Finding(CHANGED, "stage", _PILOTS, "Raise caps: of the company.", Where(main, 1)))
     served = sum(body["stage"] != "proposed" for body, _ in workloads)
     ready = sum(not entry.missing for entry in entries)
     return Verdict(written, in_order(findings), len(listed), ready, len(workloads), served)
@@ -257,6 +269,7 @@ def _settings(config: Config, variables: Mapping[str, Node], findings: list[Find
                 continue
             rule = settings.rule(table, key) or settings.rule(settings.LITELLM | settings.ROUTER, key)
             findings.append(told(f"{section}.{one_line(key)}", key, rule or settings.UNKNOWN, node))
+            findings += _secrets_below(f"{section}.{one_line(key)}", node)
         _aliases(config, section, findings)
         _callbacks(config, section, findings)
     for key, node in variables.items():
@@ -268,9 +281,25 @@ def _settings(config: Config, variables: Mapping[str, Node], findings: list[Find
         rule = settings.SECTIONS.get(section, settings.UNKNOWN)
         for node in (each for part in nodes for each in _parts(part)):
             findings.append(Finding(rule.state, one_line(section), rule.here, rule.todo, node.where))
+            findings += _secrets_below(one_line(section), node)
     here = "teams, users and virtual keys are in LiteLLM's database, not in this file"
     todo = "Declare team: and grant:, and make a key for each caller: groundplan keys create --workload NAME."
     findings.append(Finding(NEEDED, "virtual keys", here, todo, Where(config.main, 1)))
+
+
+def _secrets_below(what: str, node: Node) -> list[Finding]:
+    """Literal secrets in the mappings of a setting, however deep."""
+    below = list(node.items()) if isinstance(node.value, dict) else []
+    below += [("", each) for each in node.entries()] if isinstance(node.value, list) else []
+    found = []
+    for key, each in below:
+        name = f"{what}.{one_line(key)}" if key else what
+        if isinstance(each.value, str):
+            secret = told(name, key, settings.UNKNOWN, each)
+            found += [replace(secret, here="a secret stands in the file: not copied")] if secret.state == SECRET else []
+        else:
+            found += _secrets_below(name, each)
+    return found
 
 
 def _parts(node: Node) -> list[Node]:

@@ -58,6 +58,7 @@ PERIODS = {
     "365d": "year", "1y": "year", "12mo": "year", "yearly": "year",
 }  # fmt: skip
 """LiteLLM's duration -> period here."""
+_ENTRY_KEYS = frozenset({"model_name", "litellm_params", "model_info", "rpm", "tpm", "max_parallel_requests"})
 ALLOWED_TYPES = frozenset(get_args(DeploymentDoc.model_fields["type"].annotation))
 
 
@@ -150,6 +151,7 @@ class EntryReader:
         provider = PROVIDERS[provider_name]
         missing: list[str] = []
         kind = self._type(info, name, model, missing)
+        self._known_provider(name, named, params, model, missing)
         url, private = self._url(params, provider, provider_name, kind, missing, model)
         body: dict[str, Any] = {"kind": "deployment", "name": unique(slug(f"{group}-{provider_name}"), self._names)}
         if slug(group) != group:
@@ -165,16 +167,31 @@ class EntryReader:
         body |= self._api(provider, kind, model, missing)
         body |= self._price(group, params, info, canonical, model, missing, embeddings=kind == "embeddings")
         body |= self._sizes(params, info)
+        limit = self._limit(params) | self._limit(node)
+        for key, value in node.items():
+            if key not in _ENTRY_KEYS and not value.empty:
+                self._findings.append(told(f"model_list.{one_line(key)}", key, settings.UNKNOWN, value))
         site = self._site(params, provider_name, url, private, model)
         self._others(params, info)
         return Entry(
             group, node, body["name"], kind, int(self._number(params, "order") or 0), site, body, tuple(missing),
             self._milliseconds(params, "timeout"), self._attempts(params), self._cap(params),
-            self._number(params, "weight"), self._limit(params),
+            self._number(params, "weight"), limit,
         )  # fmt: skip
 
     def _say(self, state: str, what: str, here: str, todo: str, node: Node) -> None:
         self._findings.append(Finding(state, what, here, todo, node.where))
+
+    def _known_provider(self, name: str, named: Node | None, params: Node, model: Node, missing: list[str]) -> None:
+        """Whose model it is has to be known, or its address."""
+        prefix, separator, _ = name.partition("/")
+        told_ = named.text() if named else None
+        strange = told_ if told_ and told_ not in PROVIDERS else prefix if separator and not told_ else None
+        if strange is None or strange in PROVIDERS or params.get("api_base") or params.get("base_url"):
+            return
+        missing.append("an address")
+        here = f"{one_line(strange)} is no provider that this import knows"
+        self._say(NEEDED, "model", here, "Write its OpenAI-compatible address: api_base.", model)
 
     def _type(self, info: Node | None, name: str, model: Node, missing: list[str]) -> str:
         node = info.get("mode") if info else None

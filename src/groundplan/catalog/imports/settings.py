@@ -232,9 +232,21 @@ PREFIXES: tuple[tuple[str, Rule], ...] = (
 )
 """Tried in this order where no name fits."""
 
-SECRETS = ("key", "secret", "password", "token", "credential", "master", "database_url", "license", "auth", "webhook")
+SECRETS = (
+    "key", "secret", "password", "token", "credential", "database_url", "license", "webhook", "auth_value",
+    "authorization", "connection_string", "dsn",
+)  # fmt: skip
 """Words in the name of a setting whose value may be a secret."""
-_NOT_SECRET = ("max_", "_tokens", "_per_token", "token_cost", "_header_name", "key_management", "token_count", "_auth_")
+_NOT_SECRET = (
+    "max_",
+    "_tokens",
+    "_per_token",
+    "token_cost",
+    "_header_name",
+    "key_management",
+    "token_count",
+    "cache_key",
+)
 
 UNKNOWN = Rule(NO_EQUAL, "this import does not know it", "See docs/workspace.md for what can be declared.")
 PROVIDER_FIELD = Rule(NO_EQUAL, "a call is forwarded as its caller sent it; nothing is added", "Callers send it.")
