@@ -44,6 +44,13 @@ class Worker:
         self.slices = Slices()
         self.leases = LeaseClient(url, self.epoch, self.journal, self.slices, home=home.root)
 
+    async def start(self, books: Books) -> None:
+        """Until it also listens, so that no connection is only half made when it is closed."""
+        await self.leases.start()
+        listening = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'"
+        while not await asyncio.to_thread(books.rows, listening):  # noqa: ASYNC110 -- the server tells nobody
+            await asyncio.sleep(0.02)
+
     async def call(self, cost: int, *budgets: str) -> None:
         """One call that reserves 2 USD of each budget and costs `cost` picodollars; both are durable."""
         call, now = new_id().bytes, time.time_ns() // 1_000_000
@@ -94,7 +101,7 @@ async def test_slices_granted_while_a_backup_runs_are_accounted_for_after_its_re
     home.create()
     create_keys(home)
     worker = Worker(home, database.urls["gateway"])
-    await worker.leases.start()
+    await worker.start(Books(database))
     await worker.call(USD, "a")
     Books(database).ship(home)
     second = Worker(home, database.urls["gateway"])
@@ -106,7 +113,7 @@ async def test_slices_granted_while_a_backup_runs_are_accounted_for_after_its_re
         for _ in range(9):
             await worker.call(2 * USD, "a")
         await worker.leases.close()
-        await second.leases.start()
+        await second.start(Books(database))
         await second.call(USD // 2, "a")
         await second.leases.close()
 
