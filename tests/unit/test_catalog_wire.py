@@ -1,0 +1,97 @@
+"""How a deployment is reached: what may be declared together, and what the gateway reads of it."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import pytest
+
+from groundplan.blueprint.model import Deployment, Rates, Tls
+from groundplan.catalog.check import validate_files
+from groundplan.core.errors import Invalid
+from groundplan.release.compile import _deployments
+
+START = """kind: company
+name: acme
+format: 1
+separation: solo
+{company}
+---
+kind: site
+name: here
+type: cloud
+jurisdiction: EU
+---
+kind: deployment
+name: one
+site: here
+model: acme/one
+price: free
+"""
+
+
+def compiled(deployment: str, company: str = "") -> Deployment:
+    workspace = validate_files({"a.yaml": START.format(company=company) + deployment})
+    found, problems = _deployments(workspace, date(2026, 1, 1), lambda *_: Rates(input=0, output=0))
+    assert not problems
+    return found[0]
+
+
+def codes(deployment: str, company: str = "") -> set[str]:
+    with pytest.raises(Invalid) as caught:
+        compiled(deployment, company)
+    return {problem.code for problem in caught.value.problems}
+
+
+def test_everything_about_a_way_reaches_the_gateway() -> None:
+    made = compiled(
+        "url: https://h.example/v1\nhttp: 1\nproxy: https://p.example:3129\nproxy_key: env:PROXY\n"
+        "tls: {ca: file:/ca.pem, cert: file:/c.pem, key: file:/k.pem, server_name: in.example}\n"
+    )
+    assert made.tls == Tls(ca="file:/ca.pem", cert="file:/c.pem", key="file:/k.pem", server_name="in.example")
+    assert (made.http, made.proxy, made.proxy_key) == (1, "https://p.example:3129", "env:PROXY")
+    assert compiled("url: https://h.example/v1\nhttp: 2\n").http == 2
+    plain = compiled("url: https://h.example/v1\n")
+    assert (plain.tls, plain.http, plain.proxy, plain.proxy_key) == (None, 1, None, None)
+
+
+def test_the_companys_proxy_holds_where_a_deployment_says_nothing_and_is_not_local() -> None:
+    company = "proxy: http://p.example:3128\nproxy_key: file:/proxy.key"
+    assert compiled("url: https://h.example/v1\n", company).proxy == "http://p.example:3128"
+    assert compiled("url: https://h.example/v1\n", company).proxy_key == "file:/proxy.key"
+    own = compiled("url: https://h.example/v1\nproxy: http://q.example:1\n", company)
+    assert (own.proxy, own.proxy_key) == ("http://q.example:1", None), "credentials go to their own proxy only"
+    assert compiled("url: https://h.example/v1\nproxy: direct\n", company).proxy is None
+    assert compiled("url: local:embedded\n", company).proxy is None
+
+
+@pytest.mark.parametrize(
+    ("deployment", "code"),
+    [
+        ("url: https://user:pass@h.example/v1\n", "invalid_value"),
+        ("url: https://h.example/v1\nproxy: http://user:pass@p.example:1\n", "invalid_value"),
+        ("url: https://h.example/v1\nproxy: socks5://p.example:1\n", "invalid_value"),
+        ("url: https://h.example/v1\nproxy: http://p.example:1/path\n", "invalid_value"),
+        ("url: https://h.example/v1\nproxy: http://p.example:99999\n", "invalid_value"),
+        ("url: https://h.example/v1\nproxy_key: env:PROXY\n", "proxy_missing"),
+        ("url: http://h.example/v1\ntls: {ca: file:/ca.pem}\n", "tls_without_https"),
+        ("url: https://h.example/v1\ntls: {key: file:/k.pem}\n", "tls_key_alone"),
+        ("url: https://h.example/v1\nhttp: 2\ntls: {server_name: in.example}\n", "tls_server_name"),
+        ("url: local:embedded\nhttp: 2\n", "local_direct"),
+        ("url: local:embedded\nproxy: http://p.example:1\n", "local_direct"),
+    ],
+)
+def test_what_does_not_fit_is_told_at_check(deployment: str, code: str) -> None:
+    assert code in codes(deployment)
+
+
+@pytest.mark.parametrize("tls", ["{ca: env:CA}", "{ca: /ca.pem}", "{verify: false}", "{server_name: 'a b'}"])
+def test_tls_has_no_way_around_verification_and_files_only_by_reference(tls: str) -> None:
+    with pytest.raises(Invalid):
+        compiled(f"url: https://h.example/v1\ntls: {tls}\n")
+
+
+def test_credentials_in_a_url_are_not_repeated() -> None:
+    with pytest.raises(Invalid) as caught:
+        compiled("url: https://h.example/v1\nproxy: http://user:hunter2@p.example:1\n")
+    assert all("hunter2" not in str(problem) for problem in caught.value.problems)
