@@ -159,7 +159,6 @@ def _deployment(item: doc.DeploymentDoc, rates: bp.Rates, company: doc.CompanyDo
         connect_ms=item.timeouts.connect,
         first_token_ms=item.timeouts.first_token,
         idle_ms=item.timeouts.idle,
-        **_reached(item, company),
         weight=item.weight,
         concurrent=item.limits.concurrent,
         billing_on_cancel=item.billing_on_cancel,
