@@ -179,6 +179,17 @@ def test_a_usage_export_is_valued_as_the_ledger_charges() -> None:
     assert any("1 lines are for models without a price" in note for note in result.notes)
 
 
+def test_a_usage_export_with_requests_says_how_many() -> None:
+    text = (
+        "start_time,start_time_iso,num_model_requests,model,input_tokens,output_tokens,input_cached_tokens\n"
+        "1764028800,2026-11-25T00:00:00+00:00,3,gpt-4o-2024-08-06,2500,200,500\n"
+    )
+    assert bill(text).format == "OpenAI usage" and bill(text).lines[0].requests == 3
+    result = reconcile(bill(text), [attempt(), attempt()], RATES)
+    assert kinds(result) == {"tokens": "0.001"}
+    assert result.rows[0].note.endswith("the bill counts 3 requests, the ledger 2")
+
+
 def test_azure_meters_and_other_services() -> None:
     text = (
         "Date,MeterCategory,MeterName,UnitOfMeasure,Quantity,CostInBillingCurrency,BillingCurrency,ResourceId\n"

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from starlette.datastructures import FormData, UploadFile
 
-from groundplan.console.render import api_of, show, visitor_of
+from groundplan.console.render import Signed, api_of, show
 
 router = APIRouter(prefix="/do", include_in_schema=False)
 MAX_BYTES = 16 << 20
@@ -17,11 +17,8 @@ OPTIONS = ("provider", "from", "to")
 
 
 @router.post("/reconcile", response_class=HTMLResponse)
-async def reconcile(request: Request) -> Response:
+async def reconcile(request: Request, visitor: Signed) -> Response:
     """The result as a page, or the Cost page again with what is wrong. The size is known before anything is read."""
-    visitor = await visitor_of(request)
-    if isinstance(visitor, HTMLResponse):
-        return visitor
     length = request.headers.get("content-length", "")
     if not length.isdigit() or int(length) > MAX_BYTES:
         return _again("The file is larger than 16 MiB. Split it by day or model.")

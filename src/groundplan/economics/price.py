@@ -11,12 +11,16 @@ from datetime import UTC, date, datetime, time
 from decimal import ROUND_CEILING, Decimal
 from typing import Any
 
+import msgspec
+
 from groundplan.blueprint.model import Rates
 from groundplan.core.errors import Problem, Where
 from groundplan.core.money import PICO
 from groundplan.ledger.model import Usage
 
 MILLION = 1_000_000
+STANDARD, BATCH, PRIORITY = "standard", "batch", "priority"
+"""Classes of service."""
 _DEFAULT_CONTEXT = 8192
 
 
@@ -34,8 +38,9 @@ def price_of(
     """Rates of `model` on the day `at`: the newest declared price in force, else the shipped price list.
 
     Declared prices are rates with their first day in `effective` (empty: always). Where the list has tiers by prompt
-    length, the dearest tier that `context_tokens` can reach is taken, and of prices by time of day the dearest, so that
-    a cost is never understated. An unknown price is a problem `price_missing`.
+    length, `long` has the dearest one that `context_tokens` can reach, from the first one's length on; of prices by
+    time of day the dearest is taken, so that a cost is never understated. An unknown price is a problem
+    `price_missing`.
     """
     day = at.isoformat()
     in_force = [price for price in declared if price.effective <= day]
@@ -59,12 +64,16 @@ def known_price(model: str, at: date) -> bool:
     return _listed_rates(model, at, _DEFAULT_CONTEXT) is not None
 
 
-def cost(rates: Rates, usage: Usage) -> int:
+def cost(rates: Rates, usage: Usage, service: str = STANDARD) -> int:
     """Picodollars that `usage` costs, each token charged once at its finest reported class, rounded up at the end.
 
     Classes that overlap (audio that was also cached) are filled from the dearest on, never beyond the reported total,
-    so a cost is at most `bound` of the totals.
+    so a cost is at most `bound` of the totals. `service`: standard | batch | priority.
     """
+    if service != STANDARD:
+        rates = of_service(rates, service)
+    if rates.long is not None and usage.input > rates.long_above:
+        rates = rates.long
     if not (usage.cache_read or usage.cache_write or usage.input_audio):
         total = usage.input * rates.input
     else:
@@ -85,7 +94,13 @@ def cost(rates: Rates, usage: Usage) -> int:
             rates.output,
             ((usage.reasoning, rates.reasoning), (usage.output_audio, rates.output_audio)),
         )
-    return -(-total // MILLION) + rates.request
+    return -(-total // MILLION) + rates.request + usage.images * rates.image
+
+
+def of_service(rates: Rates, service: str) -> Rates:
+    """Rates of a class of service; the standard ones where it has none of its own."""
+    found = rates.batch if service == BATCH else rates.priority if service == PRIORITY else None
+    return found or rates
 
 
 def dearest(rates: Rates) -> tuple[int, int]:
@@ -96,10 +111,20 @@ def dearest(rates: Rates) -> tuple[int, int]:
     )
 
 
-def bound(rates: Rates, input_tokens: int, output_tokens: int) -> int:
+def bound(rates: Rates, input_tokens: int, output_tokens: int, images: int = 0, service: str = STANDARD) -> int:
     """The most in picodollars that a call with at most these tokens can cost, whatever classes they turn out to be."""
+    if service != STANDARD:
+        rates = of_service(rates, service)
+    most = _bound(rates, input_tokens, output_tokens, images)
+    if rates.long is not None and input_tokens > rates.long_above:
+        most = max(most, _bound(rates.long, input_tokens, output_tokens, images))
+    return most
+
+
+def _bound(rates: Rates, input_tokens: int, output_tokens: int, images: int) -> int:
     highest_input, highest_output = dearest(rates)
-    return -(-(input_tokens * highest_input + output_tokens * highest_output) // MILLION) + rates.request
+    total = input_tokens * highest_input + output_tokens * highest_output
+    return -(-total // MILLION) + rates.request + images * rates.image
 
 
 def _side(total: int, base: int, classes: tuple[tuple[int, int | None], ...]) -> int:
@@ -131,6 +156,18 @@ def _listed_rates(model: str, at: date, context_tokens: int) -> Rates | None:
     except LookupError:
         return None
     candidates, effective = _in_force(info.prices, at)
+    source = f"genai-prices {metadata.version('genai-prices')} {model}"
+    rates = _tier(candidates, 0, source, effective)
+    starts = [start for prices in candidates for start in _tier_starts(prices) if start < context_tokens]
+    if rates is None or not starts:
+        return rates
+    return msgspec.structs.replace(
+        rates, long_above=max(0, min(starts) - 1), long=_tier(candidates, context_tokens, source, effective)
+    )
+
+
+def _tier(candidates: list[Any], context_tokens: int, source: str, effective: str) -> Rates | None:
+    """The dearest rates that a prompt of fewer than `context_tokens` can have; 0: those of a short one."""
     classes = {
         name: max(rates) if (rates := _class_rates(candidates, key, context_tokens)) else None
         for name, key in _CLASSES.items()
@@ -147,9 +184,15 @@ def _listed_rates(model: str, at: date, context_tokens: int) -> Rates | None:
         input_audio=_maybe(classes["input_audio"]),
         output_audio=_maybe(classes["output_audio"]),
         request=_pico(max(requests) / 1000) if requests else 0,
-        source=f"genai-prices {metadata.version('genai-prices')} {model}",
+        source=source,
         effective=effective,
     )
+
+
+def _tier_starts(prices: Any) -> list[int]:
+    """Prompt lengths from which on something costs otherwise."""
+    values = [getattr(prices, key, None) for key in _CLASSES.values()]
+    return [tier.start for value in values if value is not None for tier in getattr(value, "tiers", ())]
 
 
 _CLASSES = {

@@ -192,8 +192,10 @@ class _Work:
         bill = self._valued(self._bill_side(known), ledger, rates, model) if self.usage_only else self._bill_side(known)
         self.total += bill.usd
         found = parts(bill, ledger, rates)
+        asked = _sum(line.requests for line in known)
+        counted = f"the bill counts {asked} requests, the ledger {len(left)}" if asked not in (None, len(left)) else ""
         for part in found:
-            self.row(part, known, left, model)
+            self.row(replace(part, note="; ".join(filter(None, (part.note, counted)))), known, left, model)
 
     def _valued(self, bill: Side, ledger: Side, rates: Rates | None, model: str | None) -> Side:
         """A side of tokens alone, with the amount that the ledger would charge for them."""
