@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +17,7 @@ TODAY = date(2026, 11, 25)
 counts = st.integers(0, 2_000_000)
 rate = st.integers(0, 10**14)
 maybe_rate = st.none() | rate
+SERVICES = ("standard", "batch", "priority")
 all_rates = st.builds(
     Rates,
     input=rate,
@@ -76,11 +78,32 @@ def test_a_listed_price_is_that_of_its_day() -> None:
     assert after.effective == "2025-06-10"
 
 
-def test_a_long_context_is_priced_at_its_dearest_reachable_tier() -> None:
+def test_a_long_prompt_is_priced_at_its_own_tier_where_the_context_reaches_it() -> None:
     short = price_of("anthropic/claude-sonnet-4-5", TODAY, context_tokens=100_000)
     long = price_of("anthropic/claude-sonnet-4-5", TODAY, context_tokens=1_000_000)
-    assert isinstance(short, Rates) and isinstance(long, Rates)
-    assert short.input == 3 * 10**12 < long.input
+    assert isinstance(short, Rates) and isinstance(long, Rates) and long.long is not None
+    assert short.long is None
+    assert short.input == long.input == 3 * 10**12 < long.long.input
+    assert cost(long, Usage(input=long.long_above)) == long.long_above * 3 * 10**6
+    assert cost(long, Usage(input=long.long_above + 1)) == (long.long_above + 1) * long.long.input // 10**6
+    assert bound(long, 10, 10) == bound(short, 10, 10)
+    assert bound(long, long.long_above + 1, 10) > bound(short, long.long_above + 1, 10)
+
+
+@given(all_rates, all_rates, st.none() | all_rates, counts, usages(), st.integers(0, 5), st.sampled_from(SERVICES))
+def test_tiers_images_and_classes_of_service_stay_within_their_bound(
+    rates: Rates, long: Rates, other: Rates | None, above: int, usage: Usage, images: int, service: str
+) -> None:
+    long = msgspec.structs.replace(long, image=rates.request)
+    rates = msgspec.structs.replace(rates, long=long, long_above=above, priority=other, image=rates.request)
+    usage = msgspec.structs.replace(usage, images=images)
+    found = cost(rates, usage, service)
+    assert found <= bound(rates, usage.input, usage.output, images, service)
+    assert found <= bound(rates, usage.input + 7, usage.output + 7, images, service)
+    if service == "priority" and other is not None:
+        assert found == cost(other, usage)
+    elif usage.input > above:
+        assert found == cost(long, usage)
 
 
 def test_an_embedding_model_has_no_output_price() -> None:

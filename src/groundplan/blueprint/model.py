@@ -28,6 +28,15 @@ class Rates(Struct, frozen=True, kw_only=True):
     input_audio: int | None = None
     output_audio: int | None = None
     request: int = 0
+    image: int = 0
+    """picodollars for each image that is sent in, on top of its tokens"""
+    long_above: int = 0
+    long: Rates | None = None
+    """What the whole call costs when its prompt has more than `long_above` tokens."""
+    batch: Rates | None = None
+    """In a batch; None: as any call."""
+    priority: Rates | None = None
+    """With service_tier priority; None: that is refused."""
     source: str = "declared"
     """Where the price is from: `genai-prices 0.2.3 openai/gpt-4.1-mini`, `declared FILE:LINE`, or `declared free`."""
     effective: str = ""
@@ -71,6 +80,10 @@ class Deployment(Struct, frozen=True, kw_only=True):
     max_output_tokens: int = 4096
     input_overhead_tokens: int = 16
     """Tokens per message that the chat template may add, for the input bound (bytes + overhead)."""
+    accepts: list[str] = []
+    """What may be sent in besides text: `image`."""
+    image_tokens: int = 0
+    """The most tokens that one image counts."""
     cap_field: str = "max_tokens"
     """Field that caps output at this upstream: `max_tokens` or `max_completion_tokens`."""
     connect_ms: int = 2000

@@ -119,10 +119,6 @@ class CompanyDoc(Strict):
     caps: Caps = Caps()
     owners: Owners = Owners()
     """Who holds a duty for the company as a whole."""
-    proxy: ProxyUrl | None = None
-    """Proxy to every deployment that is not local and names none itself."""
-    proxy_key: Secret | None = None
-    """`user:password` for that proxy: `env:NAME` or `file:/path`."""
     trusted_proxies: Networks = ()
     """Networks of the proxies in front of the gateways, whose X-Forwarded-For says where a call comes from."""
     proxy: ProxyUrl | None = None
@@ -222,16 +218,13 @@ class DeploymentDoc(Strict):
     """Most tokens of prompt and answer together."""
     max_output: Count = 4096
     """Most tokens of an answer."""
+    accepts: Annotated[tuple[Literal["image"], ...], LIST, list_schema({"enum": ["image"]})] = ()
+    """What may be sent in besides text: image. It needs image_tokens."""
+    image_tokens: Annotated[Count, Field(ge=1)] | None = None
+    """The most tokens that one image counts."""
     cap_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """Field that caps the answer at this upstream."""
     timeouts: Timeouts = Timeouts()
-    tls: TlsDoc | None = None
-    http: HttpVersion = 1
-    """2: one connection for many calls. Needs the extra `groundplan[http2]`."""
-    proxy: ProxyUrl | None = None
-    """The upstream is reached through its CONNECT; `direct` ignores the company's. Default: the company's."""
-    proxy_key: Secret | None = None
-    """`user:password` for the proxy: `env:NAME` or `file:/path`."""
     weight: Weight = 1
     """Share of calls beside the other deployments of a workload that balances; 0: only when the others fail."""
     limits: DeploymentLimits = DeploymentLimits()

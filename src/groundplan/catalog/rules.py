@@ -20,6 +20,13 @@ def deployments(workspace: Workspace, known_price: Callable[[str], bool] | None)
         yield from _local(workspace, doc)
         yield from _reached(workspace, doc)
         yield from _dated(workspace, "deployment", name, doc.price)
+        if "image" in doc.accepts and doc.image_tokens is None:
+            yield Problem(
+                f"deployment {name} accepts images without a bound of what one costs",
+                "image_unbounded",
+                "Write image_tokens: the most tokens that its provider counts for one image, such as 1105.",
+                workspace.where("deployment", name, "accepts"),
+            )
         declared = workspace.models.get(doc.model)
         priced = bool(doc.price) or (declared is not None and bool(declared.price))
         if known_price is not None and not priced and not known_price(doc.model):

@@ -13,6 +13,7 @@ from groundplan.blueprint.model import Budget, Deployment, Workload
 from groundplan.core.errors import Denied, Exhausted, Invalid, NotFound, Unavailable
 from groundplan.core.money import format_usd, parse_usd, short_usd
 from groundplan.gateway.exchange import Ask, Exchange
+from groundplan.gateway.meter import takes
 from groundplan.gateway.periods import current, end_text, ends
 from groundplan.gateway.snapshot import KeyEntry, Plan, Policy
 
@@ -89,6 +90,15 @@ def choose(exchange: Exchange, plan: Plan, ask: Ask, policy: Policy) -> list[Dep
                 f"this key may not use the model '{ask.model[:80]}'",
                 code="key_model",
                 hint=f"It may use: {', '.join(sorted(exchange.key.models))}.",
+            )
+    if ask.needs:
+        allowed = tuple(d for d in allowed if ask.needs <= takes(d))
+        if not allowed:
+            what = ", ".join(sorted(ask.needs))
+            raise Invalid(
+                f"no deployment of {plan.workload.name} takes {what}, or says what that costs at most",
+                code="content_unsupported" if "image" in ask.needs else "field_unsupported",
+                hint="A deployment says accepts: image with image_tokens, and a price for priority.",
             )
     usable = not_killed(policy, allowed)
     if not usable:

@@ -5,6 +5,7 @@ What the fields mean belongs to the API surfaces.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -16,11 +17,17 @@ from groundplan.gateway.strict_json import refuse_duplicates
 Read = TypeVar("Read")
 
 
+class _Image(msgspec.Struct, frozen=True):
+    url: str = ""
+
+
 class _Part(msgspec.Struct, frozen=True):
     type: str
     text: str = ""
+    image_url: _Image | None = None
 
 
+_DATA_URL = re.compile(r"data:image/(png|jpeg|webp|gif);base64,[A-Za-z0-9+/]+={0,2}\Z", re.ASCII)
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _parts = msgspec.json.Decoder(list[_Part])
 _text = msgspec.json.Decoder(str)
@@ -52,18 +59,41 @@ def read_fields(
 
 def message_text(content: msgspec.Raw) -> str:
     """Text of a message's content: a string, a list of text parts, or null. Raises `Invalid` for other parts."""
+    text, images, _ = message_parts(content)
+    if images:
+        raise Invalid("content of type image_url is not supported", code="content_unsupported", hint="Send text only.")
+    return text
+
+
+def message_parts(content: msgspec.Raw) -> tuple[str, int, int]:
+    """(text, images, bytes of the images) of a message's content. Raises `Invalid` for other parts."""
     raw = bytes(content)
     if raw.startswith(b'"'):
-        return _decoded_text(raw)
+        return _decoded_text(raw), 0, 0
     if raw == b"null":
-        return ""
+        return "", 0, 0
+    images = length = 0
     parts = _content_parts(raw)
     for part in parts:
-        if part.type not in ("text", "refusal"):
+        if part.type == "image_url" and part.image_url is not None:
+            images, length = images + 1, length + _image_bytes(part.image_url.url)
+        elif part.type not in ("text", "refusal"):
             raise Invalid(
                 f"content of type {part.type[:40]} is not supported", code="content_unsupported", hint="Send text only."
             )
-    return " ".join(part.text for part in parts)
+    return " ".join(part.text for part in parts), images, length
+
+
+def _image_bytes(url: str) -> int:
+    """Length of an image that is sent in. An address is refused: whoever would fetch it reaches what the caller cannot,
+    and its cost is not known before."""
+    if _DATA_URL.match(url) is None:
+        raise Invalid(
+            "an image is given by its address",
+            code="image_url",
+            hint="Send the image itself: data:image/png;base64,...",
+        )
+    return len(url)
 
 
 def _decoded_text(raw: bytes) -> str:

@@ -12,9 +12,11 @@ import msgspec
 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Invalid
+from groundplan.economics import price
+from groundplan.economics.price import PRIORITY, STANDARD
 from groundplan.gateway import meter
 from groundplan.gateway.answers import error_body
-from groundplan.gateway.body import message_text, read_fields
+from groundplan.gateway.body import message_parts, read_fields
 from groundplan.gateway.exchange import Ask
 from groundplan.gateway.interface import Answered, Codec, Interface, Malformed
 from groundplan.gateway.sse import DONE, END, Chunk, event, read_chunk, splice, without_usage
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from groundplan.gateway.server import Request
 
 MAX_COPIES = 16
+_NOTHING: frozenset[str] = frozenset()
 
 
 _ABSENT = msgspec.Raw(b"null")
@@ -78,12 +81,13 @@ def _nested(chat: _Chat) -> int:
 def read(body: bytes) -> Ask:
     """A chat request. Raises `Invalid` with what is wrong with it."""
     fields, chat = read_fields(body, _chat, _nested)
-    _refuse_unbounded(chat)
+    service = _service(chat)
     if not chat.messages:
         raise Invalid("messages is empty", code="messages_empty", hint="Send at least one message.")
-    query = ""
+    query, images, image_bytes = "", 0, 0
     for message in chat.messages:
-        text = message_text(message.content)
+        text, seen, length = message_parts(message.content)
+        images, image_bytes = images + seen, image_bytes + length
         if message.role == "user":
             query = text
     copies = 1 if chat.n is None else chat.n
@@ -101,20 +105,29 @@ def read(body: bytes) -> Ask:
         include_usage=chat.stream_options is not None and chat.stream_options.include_usage,
         cap=min(caps) if caps else None,
         copies=copies,
-        size=len(body),
+        size=len(body) - image_bytes,
+        needs=_NOTHING if not images and service == STANDARD else _needs(images, service),
+        images=images,
+        service=service,
     )
 
 
-def _refuse_unbounded(chat: _Chat) -> None:
-    """What would cost more than tokens of text, and so could break a hard budget."""
+def _needs(images: int, service: str) -> frozenset[str]:
+    return frozenset({"image"} if images else ()) | frozenset({service} - {STANDARD})
+
+
+def _service(chat: _Chat) -> str:
+    """The class of service. Raises `Invalid` for what would cost more than tokens of text, and so could break a hard
+    budget."""
     named = (("audio", chat.audio), ("prediction", chat.prediction), ("web_search_options", chat.web_search_options))
     for name, value in named:
         if value is not None:
             raise Invalid(f"{name} is not supported", code="field_unsupported", hint=f"Leave {name} out.")
     if chat.modalities and chat.modalities != ["text"]:
         raise Invalid("only text is supported", code="field_unsupported", hint='Use modalities ["text"].')
-    if chat.service_tier not in (None, "auto", "default"):
+    if chat.service_tier not in (None, "auto", "default", PRIORITY):
         raise Invalid("service_tier is not supported", code="field_unsupported", hint="Leave service_tier out.")
+    return PRIORITY if chat.service_tier == PRIORITY else STANDARD
 
 
 class ChatRelay:
@@ -225,15 +238,26 @@ class ChatCompletions(Interface):
         return self._openai
 
     def bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:
-        tokens_in = meter.input_bound(deployment, ask.size + added, ask.messages)
-        return meter.bound(deployment.rates, tokens_in, cap * ask.copies)
+        return _bound(ask, deployment, _tokens_in(ask, deployment, added), cap * ask.copies)
 
     def estimate(self, ask: Ask, deployment: Deployment, added: int, output_bytes: int, cap: int) -> tuple[Usage, int]:
         """What streamed is counted, otherwise the bound."""
-        tokens_in = meter.input_bound(deployment, ask.size + added, ask.messages)
+        tokens_in = _tokens_in(ask, deployment, added)
         most = cap * ask.copies
         tokens_out = min(most, output_bytes) if output_bytes else most
-        return Usage(input=tokens_in, output=tokens_out), meter.bound(deployment.rates, tokens_in, tokens_out)
+        usage = Usage(input=tokens_in, output=tokens_out, images=ask.images)
+        return usage, _bound(ask, deployment, tokens_in, tokens_out)
+
+
+def _tokens_in(ask: Ask, deployment: Deployment, added: int) -> int:
+    tokens = meter.input_bound(deployment, ask.size + added, ask.messages)
+    return tokens + ask.images * deployment.image_tokens if ask.images else tokens
+
+
+def _bound(ask: Ask, deployment: Deployment, tokens_in: int, tokens_out: int) -> int:
+    if not ask.needs:
+        return meter.bound(deployment.rates, tokens_in, tokens_out)
+    return price.bound(deployment.rates, tokens_in, tokens_out, ask.images, ask.service)
 
 
 CHAT = ChatCompletions()

@@ -18,8 +18,8 @@ from groundplan.gateway.snapshot import Catalog, KeyEntry, Plan, Policy
 from groundplan.ledger.model import Charge, Usage
 
 if TYPE_CHECKING:
-    from groundplan.gateway.limits import Use
     from groundplan.gateway.interface import Interface
+    from groundplan.gateway.limits import Use
     from groundplan.gateway.resume import Continuation
     from groundplan.gateway.server import Request, Response
     from groundplan.gateway.trace import Trace
@@ -51,6 +51,12 @@ class Ask:
     cap: int | None
     copies: int
     size: int
+    needs: frozenset[str] = frozenset()
+    """What it asks of a deployment that not every one takes: `image`, `priority`."""
+    images: int = 0
+    """Sent in; their bytes are not in `size`."""
+    service: str = "standard"
+    """Class of service: standard | batch | priority."""
 
 
 class Exchange:

@@ -24,6 +24,12 @@ def bound(rates: Rates, input_tokens: int, output_tokens: int) -> int:
     return price.bound(rates, input_tokens, output_tokens)
 
 
+def takes(deployment: Deployment) -> frozenset[str]:
+    """What may be asked of a deployment that has a cost of its own and a bound for it: `image`, `priority`."""
+    priority = frozenset({price.PRIORITY}) if deployment.rates.priority is not None else frozenset[str]()
+    return priority | frozenset(deployment.accepts)
+
+
 def input_bound(deployment: Deployment, size: int, messages: int) -> int:
     """Most tokens that a body of `size` bytes with so many messages can be: a token has at least one byte."""
     return size + deployment.input_overhead_tokens * (messages + 2)

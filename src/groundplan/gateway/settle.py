@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import time
 
+import msgspec
+
 from groundplan.core.errors import Unavailable
+from groundplan.economics import price
 from groundplan.gateway import limits, meter
 from groundplan.gateway.context import Gateway
 from groundplan.gateway.exchange import Exchange
@@ -46,7 +49,12 @@ def attempt(
         usage, cost = estimate(exchange)
         flags.append("no_usage")
     else:
-        cost = meter.cost(usage, deployment.rates)
+        ask = exchange.ask
+        if ask is None or not ask.needs:
+            cost = meter.cost(usage, deployment.rates)
+        else:
+            usage = msgspec.structs.replace(usage, images=ask.images)
+            cost = price.cost(deployment.rates, usage, ask.service)
         if cost > bound:
             flags.append("over_bound")
         if usage.output * LONGEST_TOKEN < exchange.output_bytes:

@@ -34,7 +34,7 @@ from groundplan.core.database import connect, database_url
 from groundplan.core.errors import GroundplanError, Unavailable
 from groundplan.core.home import Home
 from groundplan.core.settings import load_settings
-from groundplan.gateway import ledger_store
+from groundplan.gateway import ledger_store, over_bound
 from groundplan.gateway.content_writer import ContentWriter
 from groundplan.gateway.ledger_rows import as_uuid, attempt_row, call_entry, call_row, charge_rows
 from groundplan.gateway.ledger_store import Conn
@@ -209,6 +209,7 @@ class Context:
             return sealed[person]
 
         record_many(conn, [call_entry(call, epoch, seal, self._acting) for call in ended])
+        over_bound.stop(conn, epoch, closed)
 
     def _sealing(self) -> SubjectKeys:
         if self._keys is None:

@@ -18,6 +18,8 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     reasoning: int = 0
     input_audio: int = 0
     output_audio: int = 0
+    images: int = 0
+    """Images that were sent in, where they have a price of their own."""
 
 
 class Charge(msgspec.Struct, frozen=True, array_like=True):

@@ -145,3 +145,7 @@ ALTER TABLE api_key ADD COLUMN family uuid, ADD COLUMN replaced_by uuid REFERENC
   ADD COLUMN networks text[] NOT NULL DEFAULT '{}', ADD COLUMN models text[] NOT NULL DEFAULT '{}',
   ADD COLUMN budget_usd numeric(30,12) CHECK (budget_usd >= 0), ADD COLUMN budget_period text,
   ADD CHECK ((budget_usd IS NULL) = (budget_period IS NULL));
+
+-- an attempt that cost more than its bound stops its workload: the shipper, which sees it, throws the kill switch --------------
+GRANT SELECT, INSERT ON kill_switch, policy_change TO %(db)s_shipper;
+GRANT SELECT, UPDATE ON policy_epoch TO %(db)s_shipper;

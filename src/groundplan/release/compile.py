@@ -110,23 +110,48 @@ def compile_draft(
 
 def _declared(workspace: Workspace, kind: str, name: str, prices: tuple[doc.Price, ...]) -> list[bp.Rates]:
     where = workspace.where(kind, name, "price")
-    return [
-        FREE
-        if price.free
-        else bp.Rates(
-            input=price.input,
-            output=price.output,
-            cache_read=price.cache_read,
-            cache_write=price.cache_write,
-            reasoning=price.reasoning,
-            input_audio=price.input_audio,
-            output_audio=price.output_audio,
-            request=price.request,
-            source=f"declared {where.file}:{where.line}",
-            effective=price.since.isoformat() if price.since else "",
-        )
-        for price in prices
-    ]
+    return [FREE if price.free else _rates(price, f"declared {where.file}:{where.line}") for price in prices]
+
+
+_CLASSES = ("input", "output", "cache_read", "cache_write", "reasoning", "input_audio", "output_audio")
+
+
+def _rates(price: doc.Price, source: str) -> bp.Rates:
+    """A declared price with its tier for long prompts and its classes of service."""
+    rates = bp.Rates(
+        input=price.input,
+        output=price.output,
+        cache_read=price.cache_read,
+        cache_write=price.cache_write,
+        reasoning=price.reasoning,
+        input_audio=price.input_audio,
+        output_audio=price.output_audio,
+        request=price.request,
+        image=price.image,
+        source=source,
+        effective=price.since.isoformat() if price.since else "",
+    )
+    long = None if price.long is None else _of_class(rates, price.long)
+    above = 0 if price.long is None else price.long.above
+    classes = {
+        name: None if found is None else _with_long(_of_class(rates, found), long, above)
+        for name, found in (("batch", price.batch), ("priority", price.priority))
+    }
+    return msgspec.structs.replace(rates, long=long, long_above=above, **classes)
+
+
+def _of_class(rates: bp.Rates, price: doc.ClassPrice) -> bp.Rates:
+    said = {name: value for name in _CLASSES if (value := getattr(price, name)) is not None}
+    return msgspec.structs.replace(rates, **said)
+
+
+def _with_long(rates: bp.Rates, long: bp.Rates | None, above: int) -> bp.Rates:
+    """A long prompt in another class of service costs the dearer of the two, since no list says less."""
+    if long is None:
+        return rates
+    both = {name: (getattr(rates, name), getattr(long, name)) for name in _CLASSES}
+    dearer = {name: max((v for v in each if v is not None), default=None) for name, each in both.items()}
+    return msgspec.structs.replace(rates, long=msgspec.structs.replace(long, **dearer), long_above=above)
 
 
 def _deployments(workspace: Workspace, today: date, prices: Prices) -> tuple[list[bp.Deployment], list[Problem]]:
@@ -155,6 +180,8 @@ def _deployment(item: doc.DeploymentDoc, rates: bp.Rates, company: doc.CompanyDo
         serves=sorted(item.serves),
         context_tokens=item.context,
         max_output_tokens=item.max_output,
+        accepts=list(item.accepts),
+        image_tokens=item.image_tokens or 0,
         cap_field=item.cap_field,
         connect_ms=item.timeouts.connect,
         first_token_ms=item.timeouts.first_token,

@@ -23,6 +23,7 @@ import struct
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import uvloop
@@ -61,11 +62,11 @@ class Script(msgspec.Struct, forbid_unknown_fields=True):
 
 class _Message(msgspec.Struct):
     role: str
-    content: str | list[dict[str, str]] | None = None
+    content: str | list[dict[str, Any]] | None = None
 
     def text(self) -> str:
         if isinstance(self.content, list):
-            return " ".join(part.get("text", "") for part in self.content)
+            return " ".join(str(part.get("text", "")) for part in self.content)
         return self.content or ""
 
 

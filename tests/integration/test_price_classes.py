@@ -1,0 +1,99 @@
+"""Classes of price on the request path: images with a bound, priority, and what costs more than its bound."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
+
+from groundplan.blueprint.model import Rates
+from groundplan.core.money import PICO
+from groundplan.gateway.shipper import Shipper
+from groundplan.identity import service
+from groundplan.testing.database import Database
+from groundplan.testing.scripted import Script
+
+PNG = "data:image/png;base64," + base64.b64encode(b"\x89PNG" + bytes(3000)).decode()
+
+
+def images(*urls: str) -> list[dict[str, Any]]:
+    parts: list[dict[str, Any]] = [{"type": "text", "text": "what is this"}]
+    return [{"role": "user", "content": parts + [{"type": "image_url", "image_url": {"url": url}} for url in urls]}]
+
+
+async def started(stack: Stack, port: int, limit: int = 1000 * PICO, **more: Any) -> str:
+    stack.apply(blueprint(1, [deployment("one", port, **more)], [workload("assistant", ["one"])], limit=limit))
+    stack.start()
+    await stack.ready()
+    return stack.key()
+
+
+def ship(stack: Stack) -> None:
+    with psycopg.connect(stack.database.urls["shipper"], autocommit=True) as conn:
+        Shipper(stack.home).step(conn)
+
+
+async def test_images_are_bounded_by_what_the_deployment_declares(database: Database, tmp_path: Path) -> None:
+    rates = Rates(input=PICO, output=0, image=PICO // 1000)
+    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+        model.script = Script(tokens=2)
+        key = await started(stack, port, accepts=["image"], image_tokens=100, rates=rates)
+        reply = await stack.chat(key, messages=images(PNG, PNG))
+        assert reply.status == 200
+        assert float(reply.headers["groundplan-cost-usd"]) > 0.002  # two images, and tokens
+        ship(stack)
+        reserved, cost = stack.sql("SELECT reserved_usd, cost_usd FROM attempt")[0]
+        assert cost <= reserved < PICO // 1000  # the bytes of an image are no tokens
+        assert float(reserved) < 0.0035
+        for url, code in ((PNG[:-1] + "!", "image_url"), ("https://host.example/a.png", "image_url")):
+            assert (await stack.chat(key, messages=images(url))).code == code
+
+
+@pytest.mark.parametrize(
+    ("more", "code"),
+    [({"messages": images(PNG)}, "content_unsupported"), ({"service_tier": "priority"}, "field_unsupported")],
+)
+async def test_what_has_no_bound_is_refused_by_name(
+    database: Database, tmp_path: Path, more: dict[str, Any], code: str
+) -> None:
+    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+        key = await started(stack, port)
+        refused = await stack.chat(key, **more)
+        assert (refused.status, refused.code, model.counted) == (400, code, 0)
+
+
+async def test_priority_costs_its_own_price(database: Database, tmp_path: Path) -> None:
+    rates = Rates(input=0, output=10 * PICO, priority=Rates(input=0, output=20 * PICO))
+    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+        model.script = Script(tokens=20)
+        key = await started(stack, port, rates=rates)
+        costs = [(await stack.chat(key, **more)).headers["groundplan-cost-usd"] for more in (
+            {}, {"service_tier": "priority"})]  # fmt: skip
+        assert [float(cost) for cost in costs] == [0.0002, 0.0004]
+
+
+async def test_more_than_the_bound_is_charged_and_stops_the_workload(database: Database, tmp_path: Path) -> None:
+    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+        model.script = Script(mode="miscount", tokens=20)
+        key = await started(stack, port)
+        assert (await stack.chat(key, max_tokens=20)).status == 200
+        ship(stack)
+        cost, flags = stack.sql("SELECT cost_usd, flags FROM attempt")[0]
+        assert float(cost) > 0.0002 and flags == ["over_bound"]
+        await asyncio.sleep(0.5)
+        refused = await stack.chat(key, max_tokens=20)
+        assert (refused.status, refused.code) == (403, "killed")
+        scope, reason = stack.sql("SELECT scope, reason FROM kill_switch WHERE lifted_at IS NULL")[0]
+        assert scope == "workload/assistant" and reason.startswith("over_bound: ")
+        assert stack.sql("SELECT kind, severity FROM finding") == [("over_bound", "critical")]
+        with psycopg.connect(database.urls["control"]) as conn:
+            service.lift(conn, "operator", scope)
+        await asyncio.sleep(0.5)
+        model.script = Script(tokens=20)
+        ship(stack)  # what was told once is not told again
+        assert (await stack.chat(key, max_tokens=20)).status == 200
