@@ -184,6 +184,10 @@ def _workloads(groups: Mapping[str, list[Entry]], common: _Common) -> list[tuple
             common.findings.append(
                 Finding(NO_OWNER, one_line(group), "without a business owner it stays a proposal", todo, where)
             )
+        if ready and "deployments" not in body:
+            here = "its keys may also ask any chat deployment, as leaving out deployments: means all of them"
+            todo = f"groundplan keys create --workload {body['name']} --model {ready[0].name}"
+            common.findings.append(Finding(CHANGED, one_line(group), here, todo, where))
         if not ready:
             here = f"workload {body['name']} stays a proposal: none of its deployments is complete"
             common.findings.append(Finding(NEEDED, one_line(group), here, "Complete one in deployments.yaml.", where))

@@ -277,7 +277,9 @@ class EntryReader:
         if provider.api is None:
             return {}
         if provider.api in supported_apis() and kind in ("chat", "embeddings"):
-            self._say(CHANGED, "model", f"api: {provider.api}; calls are translated", "", model)
+            self._say(
+                CHANGED, "model", f"api: {provider.api} of the deployment, as it does not speak OpenAI's", "", model
+            )
             return {"api": provider.api}
         missing.append("a translating deployment")
         self._say(NO_EQUAL, "model", "its provider does not speak the OpenAI API, and nothing here translates it",
