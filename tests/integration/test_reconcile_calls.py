@@ -243,3 +243,6 @@ async def test_who_may_not_and_what_is_wrong(setup: Setup) -> None:
         status, told, _ = setup.ask("POST", f"/api/cost/reconcile?{query}", b"date,amount\n2026-11-25,1")
         assert (status, told["error"]["code"]) == (400, code)
     assert setup.ask("POST", "/api/cost/reconcile", b"x" * ((16 << 20) + 1))[0] == 413
+    described = setup.ask("GET", "/api/openapi.json")[1]["paths"]["/api/cost/reconcile"]["post"]
+    assert list(described["requestBody"]["content"]) == ["text/csv"]
+    assert {part["name"] for part in described["parameters"]} >= {"provider", "from", "to", "columns", "rate"}

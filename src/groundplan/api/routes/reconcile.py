@@ -23,11 +23,12 @@ router = APIRouter(tags=["ledger"])
 ROWS = 1000
 """Places of difference that are told one by one; the explanations count all."""
 CALLS = 20
+_FILE = {"requestBody": {"required": True, "content": {"text/csv": {"schema": {"type": "string"}}}}}
 Text = Annotated[str, Query(max_length=200)]
 Pairs = Annotated[list[str], Query(max_length=40)]
 
 
-@router.post("/cost/reconcile")
+@router.post("/cost/reconcile", openapi_extra=_FILE)
 async def reconcile_bill(
     request: Request,
     services: Using,
