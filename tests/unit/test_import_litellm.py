@@ -297,6 +297,16 @@ def test_secrets_are_neither_copied_nor_told() -> None:
     assert workspace.deployments["vectors-openai"].key == "env:OPENAI_API_KEY"
 
 
+def test_references_and_names_are_no_secrets() -> None:
+    text = model("x", "{model: openai/gpt-4o, api_key: os.environ/KEY, litellm_credential_name: shared}")
+    text += """
+credential_list: [{credential_name: shared, credential_values: {api_key: os.environ/KEY}}]
+general_settings: {master_key: os.environ/MASTER, custom_auth: mine.auth, litellm_key_header_name: x-key}
+litellm_settings: {cache_params: {password: os.environ/REDIS, ttl: 60}}
+"""
+    assert imported(text).counts()[SECRET] == 0
+
+
 def test_what_looks_like_a_real_key_is_no_error_and_is_hidden() -> None:
     secret = "sk-" + "a1B2" * 10
     verdict = imported(model("x", f"{{model: openai/gpt-4o, api_key: {secret}}}"), owners={"": "a@b.example"})

@@ -387,7 +387,8 @@ class EntryReader:
             for key, node in part.items() if part else ():
                 if key in _BY_CODE - {"tags"} or litellm_prices.is_price(key) or node.empty:
                     continue
-                rule = settings.rule(settings.ENTRY, key) or settings.PROVIDER_FIELD
+                other = settings.PROVIDER_FIELD if part is params else settings.UNKNOWN
+                rule = settings.rule(settings.ENTRY, key) or other
                 self._findings.append(told(f"{name}.{one_line(key)}", key, rule, node))
 
 

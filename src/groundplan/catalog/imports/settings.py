@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from groundplan.catalog.imports.verdict import CARRIED, CHANGED, NO_EQUAL, SECRET
+from groundplan.catalog.imports.verdict import CARRIED, CHANGED, NO_EQUAL
 
 
 class Rule(NamedTuple):
@@ -50,7 +50,7 @@ SECTIONS: dict[str, Rule] = {
     "search_tools": _MCP,
     "prompts": Rule(NO_EQUAL, "prompts are declared as kind: prompt with name and version", "Write them there."),
     "callback_settings": _CALLBACK,
-    "credential_list": Rule(SECRET, "a key is a reference at each deployment", "Write key: env:NAME there."),
+    "credential_list": Rule(NO_EQUAL, "a key is a reference at each deployment", "Write key: env:NAME there."),
     "pass_through_endpoints": Rule(NO_EQUAL, "only calls of declared workloads are forwarded", "Call them directly."),
     "litellm_params": _PASSED,
 }
@@ -197,6 +197,8 @@ ENTRY: dict[str, Rule] = {
     "api_version": Rule(CHANGED, "the provider's v1 API takes no version", ""),
     "drop_params": LITELLM["drop_params"],
     "litellm_credential_name": Rule(NO_EQUAL, "a key is a reference at each deployment", "Write key: env:NAME."),
+    "team_id": Rule(NO_EQUAL, f"teams: {_DATABASE}", "Declare kind: team, and team: at workloads."),
+    "litellm_provider": Rule(CARRIED, "the first part of model: of the deployment"),
     "id": Rule(CHANGED, "a deployment is known by its name", ""),
     "metadata": Rule(NO_EQUAL, "what is known of a deployment has fields of its own", "title: of the deployment"),
     "description": Rule(NO_EQUAL, "what is known of a deployment has fields of its own", "title: of the deployment"),
@@ -238,15 +240,8 @@ SECRETS = (
 )  # fmt: skip
 """Words in the name of a setting whose value may be a secret."""
 _NOT_SECRET = (
-    "max_",
-    "_tokens",
-    "_per_token",
-    "token_cost",
-    "_header_name",
-    "key_management",
-    "token_count",
-    "cache_key",
-)
+    "max_", "_tokens", "_per_token", "token_cost", "_header_name", "credential_name", "key_management", "cache_key",
+)  # fmt: skip
 
 UNKNOWN = Rule(NO_EQUAL, "this import does not know it", "See docs/workspace.md for what can be declared.")
 PROVIDER_FIELD = Rule(NO_EQUAL, "a call is forwarded as its caller sent it; nothing is added", "Callers send it.")
