@@ -56,6 +56,16 @@ class Tls(Struct, frozen=True, kw_only=True):
     """The name that the upstream's certificate must bear; None: the host of the url."""
 
 
+class ProviderKey(Struct, frozen=True, kw_only=True):
+    """One of several keys at a deployment's provider."""
+
+    key: str
+    """Secret reference."""
+    requests: list[tuple[int, str]] = []
+    """(most, period) of requests with it; periods are minute, hour, day and month"""
+    tokens: list[tuple[int, str]] = []
+
+
 class Deployment(Struct, frozen=True, kw_only=True):
     """A model served at a site."""
 
@@ -69,6 +79,8 @@ class Deployment(Struct, frozen=True, kw_only=True):
     """Base URL that ends before `/chat/completions`; `local:NAME` is a service of this `up` (see runtime endpoints)."""
     key: str | None = None
     """Secret reference (`env:NAME`, `file:PATH`), never the secret."""
+    keys: list[ProviderKey] = []
+    """Instead of one key: the least used one is taken."""
     rates: Rates
     kind: str = "chat"
     """chat | embeddings | images | speech | transcription | rerank | moderation"""

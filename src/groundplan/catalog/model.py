@@ -35,6 +35,7 @@ from groundplan.catalog.fields import (
     Unlimited,
     Url,
     Usd,
+    UseRates,
     list_schema,
 )
 from groundplan.catalog.keep import KeepRule as KeepRule
@@ -188,6 +189,16 @@ class Timeouts(Strict):
     idle: Duration = 15_000
 
 
+class ProviderKeyDoc(Strict):
+    """One of several keys at a provider, with what it may do at most."""
+
+    key: Secret
+    requests: UseRates = ()
+    """600/minute; or a list: [600/minute, 10k/day]"""
+    tokens: UseRates = ()
+    """Prompt and answer together: 200k/minute"""
+
+
 class DeploymentDoc(Strict):
     """A model served at a site by a provider through an OpenAI-compatible API."""
 
@@ -201,6 +212,8 @@ class DeploymentDoc(Strict):
     """Ends before /chat/completions. `local:embedded` is the model that comes with Groundplan."""
     key: Secret | None = None
     """`env:NAME` or `file:/path`; never the secret."""
+    keys: Annotated[tuple[ProviderKeyDoc, ...], LIST] = ()
+    """Instead of one key, several: the least used one is taken, and one that is refused rests."""
     upstream_model: ModelName | None = None
     """What the upstream calls the model, where that differs."""
     type: Literal["chat", "embeddings", "images", "speech", "transcription", "rerank", "moderation"] = "chat"

@@ -20,6 +20,13 @@ def deployments(workspace: Workspace, known_price: Callable[[str], bool] | None)
         yield from _local(workspace, doc)
         yield from _reached(workspace, doc)
         yield from _dated(workspace, "deployment", name, doc.price)
+        if doc.key is not None and doc.keys:
+            yield Problem(
+                f"deployment {name} has both key and keys",
+                "keys_twice",
+                "Write all of them under keys, or one as key.",
+                workspace.where("deployment", name, "keys"),
+            )
         if "image" in doc.accepts and doc.image_tokens is None:
             yield Problem(
                 f"deployment {name} accepts images without a bound of what one costs",

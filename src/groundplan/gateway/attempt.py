@@ -18,9 +18,11 @@ from groundplan.gateway.context import Gateway
 from groundplan.gateway.exchange import Exchange
 from groundplan.gateway.ground import system_messages
 from groundplan.gateway.interface import Answered, Malformed, Relay
+from groundplan.gateway.key_pool import RESTING
 from groundplan.gateway.pressure import Load
 from groundplan.gateway.retry import retry_after
 from groundplan.gateway.stream import StreamBroken, Streaming
+from groundplan.gateway.targets import Target
 from groundplan.gateway.upstream import UpstreamConnection, UpstreamFailure
 from groundplan.ledger.model import Reservation, Usage
 
@@ -46,6 +48,8 @@ class AttemptFailed(Exception):
         self.stale = stale
         """A kept-alive connection was closed as it was used; the deployment itself may be well."""
         self.rest = rest
+        self.other_key = False
+        """The provider refused our key, and the deployment has another one that does not rest."""
         self.relay: Relay | None = None
         """Of a stream of which the client has a part."""
 
@@ -96,8 +100,8 @@ class Attempt:
     """See the module. Begun already: `sequence` is its reservation in the journal."""
 
     __slots__ = (
-        "_answered", "_connection", "_load", "_overload", "_refusal", "began", "deadline", "deployment", "exchange",
-        "first_us", "gateway", "sequence", "status", "streaming",
+        "_answered", "_connection", "_load", "_overload", "_refusal", "_target", "began", "deadline", "deployment",
+        "exchange", "first_us", "gateway", "sequence", "status", "streaming",
     )  # fmt: skip
 
     def __init__(
@@ -117,6 +121,7 @@ class Attempt:
         self._refusal = b""
         self._connection: UpstreamConnection | None = None
         self._overload = False
+        self._target: Target | None = None
         load = gateway.loads.of(deployment)
         load.running += 1
         self._load: Load | None = load
@@ -127,7 +132,7 @@ class Attempt:
         """Until there is something for the client. Raises `AttemptFailed`; cancelled, it settles itself."""
         pooled = False
         try:
-            target = self.gateway.targets.of(self.deployment)
+            target = self._target = self._choose()
             connection = target.pool.idle()
             pooled = connection is not None
             if connection is None:
@@ -151,6 +156,12 @@ class Attempt:
             self._close()
             raise
 
+    def _choose(self) -> Target:
+        deployment, targets, use = self.deployment, self.gateway.targets, self.exchange.use
+        if not deployment.keys:
+            return targets.of(deployment)
+        return targets.with_key(deployment, None if use is None else use.keys.get(self.exchange.attempt))
+
     def _within(self, milliseconds: int) -> float:
         return max(0.001, min(milliseconds / 1000, self.deadline - self.gateway.loop.time()))
 
@@ -165,7 +176,9 @@ class Attempt:
         name = b"%b-%d" % (str(exchange.call).encode("ascii"), exchange.attempt)
         accept = b"text/event-stream" if ask.stream else b"application/json"
         lines = b"" if exchange.trace is None else exchange.trace.upstream(exchange.call, exchange.attempt)
-        target = self.gateway.targets.of(deployment)
+        target = self._target
+        if target is None:
+            raise AssertionError("not connected")
         head_and_body = target.request(codec.path(deployment), data, name, accept, lines)
         exchange.attempt_sent = True
         connection.send(head_and_body)
@@ -205,7 +218,12 @@ class Attempt:
             if (asked := connection.headers.get(b"retry-after")) is not None:
                 rest = retry_after(asked, self.gateway.clock.now())
             billed = status not in _NOT_BILLED
-            raise AttemptFailed(f"the upstream answered {status}", billed=billed, status=status, rest=rest)
+            failed = AttemptFailed(f"the upstream answered {status}", billed=billed, status=status, rest=rest)
+            if self.deployment.keys and status in RESTING and self._target is not None:
+                keys, now = self.gateway.targets.keys(self.deployment), self.gateway.loop.time()
+                failed.other_key = keys.refused(self._target.index, status, now, rest)
+                self._overload = self._overload and not failed.other_key
+            raise failed
 
     async def _first(self, connection: UpstreamConnection, by: float) -> None:
         if not connection.headers.get(b"content-type", b"").lower().startswith(b"text/event-stream"):

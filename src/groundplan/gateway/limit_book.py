@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from groundplan.blueprint.model import Deployment, Limit, Workload
-from groundplan.gateway.leases import Quota
+from groundplan.gateway.leases import REQUESTS, TOKENS, Quota
 
 _REMEMBERED = 10_000
 
@@ -55,6 +55,18 @@ class LimitBook:
             found = self._callers[asked] = tuple(self._quotas(covers, []))
         return found
 
+    def of_key(self, deployment: Deployment, index: int) -> tuple[Quota, ...]:
+        """What one of a deployment's keys at its provider may do."""
+        asked = ("#", deployment.name, str(index))
+        found = self._callers.get(asked)
+        if found is None:
+            key, name = deployment.keys[index], f"{deployment.name}#{index}"
+            each = [(REQUESTS, most, period) for most, period in key.requests]
+            each += [(TOKENS, most, period) for most, period in key.tokens]
+            covers = f"key {index + 1} of deployment/{deployment.name}"
+            found = self._callers[asked] = tuple(Quota(f"{t}/{name}", t, m, p, name, covers) for t, m, p in each)
+        return found
+
     def _quotas(self, covers: Iterable[str], each: Iterable[tuple[str, str]]) -> Iterable[Quota]:
         for cover in covers:
             for limit in self.by_cover.get(cover, ()):
@@ -68,9 +80,9 @@ def _quota(limit: Limit, name: str) -> Quota:
     return Quota(name, limit.type, limit.amount, limit.period, limit.name, limit.covers)
 
 
-def book_of(limits: Sequence[Limit]) -> LimitBook | None:
+def book_of(limits: Sequence[Limit], deployments: Sequence[Deployment]) -> LimitBook | None:
     """The book of a blueprint; None where it declares no limit."""
-    if not limits:
+    if not limits and not any(key.requests or key.tokens for d in deployments for key in d.keys):
         return None
     by_cover: dict[str, tuple[Limit, ...]] = {}
     for limit in limits:

@@ -41,6 +41,8 @@ class Use:
 
     call: Held | None = None
     attempts: dict[int, Held] = field(default_factory=dict)
+    keys: dict[int, int] = field(default_factory=dict)
+    """Which of its deployment's keys each attempt uses."""
     tokens: int = 0
     """Of all attempts so far."""
     lines: bytes = b""
@@ -70,33 +72,66 @@ async def admit_call(gateway: Gateway, exchange: Exchange, book: LimitBook, amou
 
 
 async def admit_attempt(gateway: Gateway, exchange: Exchange, deployment: Deployment, attempt: int) -> bool:
-    """Take what an attempt needs of every limit that covers its deployment; whether there was room."""
+    """Take what an attempt needs of every limit that covers its deployment, or the key there; whether there was room.
+
+    Of a deployment with several keys the least used one with room is chosen.
+    """
     use, catalog = exchange.use, exchange.catalog
     if use is None or catalog is None or catalog.limits is None:
         return True
-    quotas = catalog.limits.of_deployment(deployment)
-    if not quotas:
-        return True
+    book = catalog.limits
+    if attempt in use.attempts:  # of one that was not sent in the end
+        _settle(gateway, use.attempts.pop(attempt), 0, 0, 0)
     tokens, amount = _tokens(exchange, deployment), exchange.bounds[deployment.name]
-    held, short = await _take(gateway, exchange, quotas, attempt, tokens, amount)
-    if short is not None:
-        use.no_room = short
-        return False
-    use.attempts[attempt] = held
-    return True
+    own = book.of_deployment(deployment)
+    order: list[int | None] = [None]
+    if deployment.keys:
+        order = [*gateway.targets.keys(deployment).order(gateway.loop.time())]
+        if not order:
+            return True  # every one rests, which the attempt itself will say
+    short: Quota | None = None
+    for place, index in enumerate(order):
+        quotas = own if index is None else (*own, *book.of_key(deployment, index))
+        if not quotas:
+            held = None
+        else:
+            last = place == len(order) - 1
+            held, short = await _take(gateway, exchange, quotas, attempt, tokens, amount, waits=last)
+            if short is not None:
+                continue
+        if held is not None:
+            use.attempts[attempt] = held
+        if index is not None:
+            use.keys[attempt] = index
+        return True
+    use.no_room = short
+    return False
 
 
 async def _take(
-    gateway: Gateway, exchange: Exchange, quotas: tuple[Quota, ...], number: int, tokens: int, amount: int
+    gateway: Gateway,
+    exchange: Exchange,
+    quotas: tuple[Quota, ...],
+    number: int,
+    tokens: int,
+    amount: int,
+    *,
+    waits: bool = True,
 ) -> tuple[Held, Quota | None]:
+    """What was taken, and None or the quota that is short; `waits` for it also where it seems used up."""
     now = gateway.clock.now().timestamp()
     needs = {REQUESTS: 1, CONCURRENT: 1, TOKENS: tokens, COST: amount}
     charges = [Charge(q.name, current(q.period, "", "UTC", now), needs[q.type]) for q in quotas]
     token = (exchange.call.bytes, number)
     held = Held(token, quotas, charges)
-    if gateway.counters.reserve(token, charges) is None:
+    empty = gateway.counters.reserve(token, charges)
+    if empty is None:
         return held, None
     declared = {quota.name: quota for quota in quotas}
+    if not waits:
+        need = next(charge for charge in charges if charge.budget == empty)
+        if gateway.leases.remaining(declared[empty], need.period) < need.amount:
+            return held, declared[empty]
     blueprint = exchange.catalog.number if exchange.catalog else 0
     short = await gateway.leases.acquire(token, charges, declared, blueprint)
     return held, None if short is None else declared[short]

@@ -227,6 +227,10 @@ class Course:
             self._waiting.appendleft(deployment)
             gateway.targets.stale(deployment.name)
             return
+        if failed.other_key:
+            self._tries -= 1
+            self._waiting.appendleft(deployment)
+            return
         now = gateway.loop.time()
         gateway.targets.forget(deployment.name)
         gateway.health.failed(deployment.name, now, failed.rest)

@@ -97,7 +97,7 @@ def index(blueprint: Blueprint) -> Catalog:
         blueprint=blueprint,
         plans=plans,
         key_budgets=by_key,
-        limits=book_of(blueprint.limits),
+        limits=book_of(blueprint.limits, blueprint.deployments),
         proxies=networks(blueprint.trusted_proxies),
     )
 

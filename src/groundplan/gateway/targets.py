@@ -6,13 +6,14 @@ Secrets are resolved for a few seconds at a time and never leave this module but
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.endpoints import lookup
 from groundplan.core.errors import Invalid
 from groundplan.core.home import Home
 from groundplan.core.settings import resolve_secret
+from groundplan.gateway.key_pool import KeyPool
 from groundplan.gateway.pools import Pools, Wire, wire_of
 from groundplan.gateway.upstream import Pool, UpstreamFailure
 
@@ -28,6 +29,8 @@ class Target:
     authorization: bytes
     until: float
     deployment: Deployment | None = None
+    index: int = 0
+    """Of its key, where the deployment has several."""
 
     def request(self, path: bytes, body: bytes, name: bytes, accept: bytes, lines: bytes = b"") -> bytes:
         """A whole POST request; `name` is its x-request-id, `lines` are further complete header lines."""
@@ -46,6 +49,7 @@ class Targets:
         self._pools = Pools(loop)
         self._targets: dict[str, Target] = {}
         self._stopped = ""
+        self._keys: dict[str, KeyPool] = {}
 
     def of(self, deployment: Deployment) -> Target:
         """The target of a deployment. Raises `UpstreamFailure` (`sent` False) when it is nowhere, or has no secret."""
@@ -55,6 +59,31 @@ class Targets:
         if target is not None and target.until > self._loop.time() and target.deployment is deployment:
             return target
         target = self._targets[deployment.name] = self._find(deployment.url, deployment.key, deployment)
+        return target
+
+    def keys(self, deployment: Deployment) -> KeyPool:
+        """The pool of a deployment with several keys."""
+        pool = self._keys.get(deployment.name)
+        if pool is None or pool.size != len(deployment.keys):
+            pool = self._keys[deployment.name] = KeyPool(len(deployment.keys))
+        return pool
+
+    def with_key(self, deployment: Deployment, index: int | None) -> Target:
+        """As `of`, with a certain one of its keys, or the one to use now. Raises `UpstreamFailure`."""
+        if self._stopped:
+            raise UpstreamFailure("refused", self._stopped, sent=False)
+        pool, now = self.keys(deployment), self._loop.time()
+        if index is None:
+            order = pool.order(now)
+            if not order:
+                raise UpstreamFailure("refused", f"every key of {deployment.name} rests", sent=False)
+            index = order[0]
+        pool.used(index, now)
+        name = f"{deployment.name}#{index}"
+        target = self._targets.get(name)
+        if target is None or target.until <= now or target.deployment is not deployment:
+            found = self._find(deployment.url, deployment.keys[index].key, deployment)
+            target = self._targets[name] = replace(found, index=index)
         return target
 
     def named(self, name: str, url: str, key: str | None) -> Target:
@@ -68,12 +97,14 @@ class Targets:
     def forget(self, name: str) -> None:
         """Look again next time: a local service may have moved."""
         self._targets.pop(name, None)
+        for index in range(self._keys[name].size if name in self._keys else 0):
+            self._targets.pop(f"{name}#{index}", None)
 
     def stale(self, name: str) -> None:
         """A kept-alive connection of this deployment was closed as it was used: use none of the others."""
-        target = self._targets.get(name)
+        target = self._targets.get(name) or self._targets.get(f"{name}#0") or self._targets.get(f"{name}#1")
         if target is not None:
-            target.pool.drop_idle()
+            target.pool.drop_idle()  # keys of one deployment share its connections
 
     def _find(self, url: str, key: str | None, deployment: Deployment | None = None) -> Target:
         secret = ""

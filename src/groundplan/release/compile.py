@@ -180,6 +180,14 @@ def _deployment(item: doc.DeploymentDoc, rates: bp.Rates, company: doc.CompanyDo
         serves=sorted(item.serves),
         context_tokens=item.context,
         max_output_tokens=item.max_output,
+        keys=[
+            bp.ProviderKey(
+                key=each.key,
+                requests=[(rate.amount, rate.period) for rate in each.requests],
+                tokens=[(rate.amount, rate.period) for rate in each.tokens],
+            )
+            for each in item.keys
+        ],
         accepts=list(item.accepts),
         image_tokens=item.image_tokens or 0,
         cap_field=item.cap_field,
