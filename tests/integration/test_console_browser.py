@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 ENTRIES = ("/", "/workloads", "/calls", "/placement", "/knowledge", "/cost", "/operations", "/governance")
-PAGES = (*ENTRIES, "/workloads/staff-assistant", "/inbox", "/blueprints", "/blueprints/1", "/kill", "/demo/two-people")
+PAGES = (
+    *ENTRIES, "/workloads/staff-assistant", "/inbox", "/blueprints", "/blueprints/1", "/kill", "/demo/two-people",
+    "/playground",
+)  # fmt: skip
 UNNAMED = """[...document.querySelectorAll('input:not([type=hidden]), select, textarea, button, a, [role=img]')]
   .filter(one => !(one.labels && one.labels.length) && !one.getAttribute('aria-label') && !one.textContent.trim())
   .map(one => one.outerHTML)"""

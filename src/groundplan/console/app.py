@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 
 from groundplan.api import errors
 from groundplan.api.app import create_app, run
-from groundplan.console import actions, pages, reconcile
+from groundplan.console import actions, calls, pages, reconcile
 from groundplan.console.render import Instead, page
 from groundplan.core.errors import GroundplanError
 from groundplan.core.home import Home
@@ -28,6 +28,7 @@ def create_console(home: Home, settings: Settings, workspace: Path | None = None
     """The API with the console's pages, forms and style mounted on it."""
     app = create_app(home, settings, workspace, demo)
     app.include_router(pages.router)
+    app.include_router(calls.router)
     app.include_router(actions.router)
     app.include_router(reconcile.router)
     app.add_exception_handler(GroundplanError, _refused)

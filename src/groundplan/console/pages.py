@@ -1,4 +1,4 @@
-"""The console's pages. Each asks the API what its visitor may see and renders it; none decides anything."""
+"""The console's pages but `calls`. Each asks the API what its visitor may see and renders it; none decides anything."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from urllib.parse import quote, urlencode
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
-from groundplan.console import charts, receipt
+from groundplan.console import charts
 from groundplan.console.cost import budget, rows, total
 from groundplan.console.overview import marks, plan_view
 from groundplan.console.plan_svg import ground_plan
@@ -17,7 +17,6 @@ from groundplan.console.render import Instead, Signed, Visitor, failed, page, sh
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 ENTRIES_SHOWN = 50
-STATUSES = ("ok", "refused", "failed", "cancelled", "crashed")
 
 
 @router.get("/")
@@ -64,31 +63,6 @@ async def workload(request: Request, visitor: Signed, name: str) -> HTMLResponse
     return await show(request, visitor, "workload.html", "/workloads", **values)
 
 
-@router.get("/calls")
-async def calls(request: Request, visitor: Signed) -> HTMLResponse:
-    chosen = {name: request.query_params.get(name, "").strip()[:320] for name in ("workload", "status", "person")}
-    query = {name: value for name, value in chosen.items() if value}
-    before = request.query_params.get("before", "")
-    reply = await visitor.api.get("/api/calls", **query, **({"before": before} if before else {}))
-    served = await visitor.api.get("/api/workloads")
-    values: dict[str, Any] = {
-        "chosen": chosen,
-        "statuses": STATUSES,
-        "names": [row["name"] for row in served.body["workloads"]] if served.ok else [],
-        "calls": reply.body["calls"] if reply.ok else [],
-        "older": urlencode({**query, "before": reply.body["next"]}) if reply.ok and reply.body["next"] else None,
-        "newest": urlencode(query) if before else None,
-    }
-    return await show(request, visitor, "calls.html", "/calls", problem=None if reply.ok else reply.problem, **values)
-
-
-@router.get("/calls/{call_id}")
-async def call(request: Request, visitor: Signed, call_id: str) -> HTMLResponse:
-    found = await fetch(visitor, call=f"/api/calls/{quote(call_id, safe='')}")
-    values = {**found, "steps": receipt.steps(found["call"]), "used": receipt.share_used(found["call"])}
-    return await show(request, visitor, "receipt.html", "/calls", **values)
-
-
 @router.get("/placement")
 async def placement(request: Request, visitor: Signed) -> HTMLResponse:
     placements: list[dict[str, Any]] = []
@@ -127,7 +101,21 @@ async def two_people(request: Request, visitor: Signed) -> HTMLResponse:
 
 @router.get("/operations")
 async def operations(request: Request, visitor: Signed) -> HTMLResponse:
-    return await _simple(request, visitor, "operations.html", "/operations")
+    return await show(request, visitor, "operations.html", "/operations", **await _deployments(visitor))
+
+
+@router.get("/live/deployments")
+async def live_deployments(visitor: Signed) -> HTMLResponse:
+    """Health of deployments alone, for the live update of the page."""
+    return page("deployments_live.html", **await _deployments(visitor))
+
+
+async def _deployments(visitor: Visitor) -> dict[str, Any]:
+    """`told` is why there are none, for who may not see them."""
+    reply = await visitor.api.get("/api/traffic", minutes="15")
+    if not reply.ok:
+        return {"deployments": [], "minutes": 15, "told": reply.problem}
+    return {"deployments": reply.body["deployments"], "minutes": reply.body["minutes"], "told": ""}
 
 
 @router.get("/governance")

@@ -127,6 +127,7 @@ Signed = Annotated[Visitor, Depends(visitor_of)]
 async def show(request: Request, visitor: Visitor, template: str, here: str, **values: Any) -> HTMLResponse:
     """A page for a signed-in visitor."""
     inbox = await visitor.api.get("/api/inbox")
+    problem = values.pop("problem", None)
     return page(
         template,
         here=here,
@@ -138,7 +139,7 @@ async def show(request: Request, visitor: Visitor, template: str, here: str, **v
         status=visitor.status,
         inbox_count=inbox.body["count"] if inbox.ok else 0,
         notice=request.query_params.get("notice", "")[:500],
-        problem=request.query_params.get("problem", "")[:500] or values.pop("problem", None),
+        problem=request.query_params.get("problem", "")[:500] or problem,
         **values,
     )
 

@@ -1,0 +1,61 @@
+"""One question to a workload, as whoever is signed in, through the gateway like any other call.
+
+A key of a few minutes is made for it and revoked after it, so that it is admitted, charged, grounded in what this
+person may read, and audited like everything else. Nothing of the answer is kept here.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from groundplan.api import store
+from groundplan.api.ask import post_chat
+from groundplan.api.caller import Caller
+from groundplan.api.context import Services
+from groundplan.api.effect import effect_of
+from groundplan.api.served import current_blueprint, known_workload
+from groundplan.core.errors import Unavailable
+from groundplan.identity import service as identity
+
+KEY_MINUTES = 5
+
+
+def play(services: Services, caller: Caller, workload: str, question: str, max_tokens: int) -> dict[str, Any]:
+    """The answer with its facts, or the refusal with its hint. Raises `NotFound`, `Unavailable`."""
+    gateway = services.addresses().get("gateway")
+    if gateway is None:
+        raise Unavailable("no gateway runs", code="gateway_unreachable", hint="Start `groundplan up`.")
+    key_id, secret = _key(services, caller, workload)
+    try:
+        body = {"model": "auto", "messages": [{"role": "user", "content": question}], "max_tokens": max_tokens}
+        status, value = post_chat(gateway, secret, body)
+    finally:
+        with services.transaction() as conn:
+            identity.revoke_key(conn, caller.actor, key_id)
+    facts, error = value.get("groundplan") or {}, value.get("error") or {}
+    return {
+        "workload": workload,
+        "status": status,
+        "answer": _text(value) if status == 200 else None,
+        "error": None if status == 200 else {name: error.get(name) for name in ("message", "code", "hint")},
+        "call_id": facts.get("call_id") or error.get("call_id"),
+        "usage": value.get("usage") or {},
+        "facts": facts,
+    }
+
+
+def _key(services: Services, caller: Caller, workload: str) -> tuple[UUID, str]:
+    expires = services.clock.now() + timedelta(minutes=KEY_MINUTES)
+    with services.transaction() as conn:
+        known_workload(current_blueprint(conn), workload)
+        made = identity.create_key(conn, caller.actor, workload, caller.person, False, expires)
+        number = store.policy_number(conn)
+    effect_of(services, number)
+    return made
+
+
+def _text(value: dict[str, Any]) -> str:
+    choices = value.get("choices") or [{}]
+    return str((choices[0].get("message") or {}).get("content") or "")

@@ -1,0 +1,31 @@
+"""POST /api/playground: ask a workload as yourself, and see route, cost, cache and sources."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from groundplan.api import playground
+from groundplan.api.caller import SignedIn, require_duty
+from groundplan.api.context import Using
+from groundplan.api.routes.keys import MAY_MAKE
+
+router = APIRouter(tags=["ledger"])
+
+
+class Question(BaseModel):
+    """What to ask which workload."""
+
+    model_config = ConfigDict(extra="forbid")
+    workload: Annotated[str, StringConstraints(min_length=1, max_length=63)]
+    question: Annotated[str, StringConstraints(min_length=1, max_length=8000)]
+    max_tokens: Annotated[int, Field(ge=1, le=4096)] = 256
+
+
+@router.post("/playground")
+def play(body: Question, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """A real call, charged to the workload. Needs a duty that may make keys for it."""
+    require_duty(caller, MAY_MAKE, f"workload/{body.workload}")
+    return playground.play(services, caller, body.workload, body.question, body.max_tokens)

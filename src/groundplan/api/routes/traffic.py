@@ -1,0 +1,43 @@
+"""What happens right now: traffic of the last minutes, and how the gateways see each deployment."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import psycopg
+from fastapi import APIRouter, Query
+
+from groundplan.api.caller import Reader
+from groundplan.api.context import Using
+from groundplan.api.served import current_or_none
+from groundplan.core.errors import Unavailable
+from groundplan.ledger import traffic
+
+router = APIRouter(tags=["ledger"])
+Minutes = Annotated[int, Query(ge=1, le=60)]
+
+
+@router.get("/traffic")
+def live_traffic(
+    services: Using,
+    _: Reader,
+    minutes: Minutes = 15,
+    workload: str | None = None,
+    deployment: str | None = None,
+    status: str | None = None,
+) -> dict[str, Any]:
+    """Calls in steps of ten seconds with the whole of them, and `deployments` with the state of their breakers."""
+    now = services.clock.now()
+    try:
+        with services.transaction() as conn:
+            found = traffic.traffic(conn, now, minutes, workload=workload, deployment=deployment, status=status)
+            blueprint = current_or_none(conn)
+            names = [(d.name, d.site) for d in blueprint.deployments] if blueprint else []
+            return {**found, "deployments": traffic.deployments(conn, now, minutes, names)}
+    except psycopg.errors.QueryCanceled as error:
+        raise Unavailable(
+            "there are too many calls to look at so many minutes now",
+            code="traffic_too_much",
+            hint="Ask for fewer minutes, or read /metrics, whose cost does not grow with traffic.",
+            retry_after=2.0,
+        ) from error

@@ -1,0 +1,139 @@
+"""Calls: live traffic, the list, receipts, kept content, and the playground. Each page asks the API as its visitor."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+from urllib.parse import quote, urlencode
+
+from fastapi import APIRouter, Form, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+
+from groundplan.console import receipt
+from groundplan.console.render import Instead, Signed, Visitor, api_of, failed, page, show
+from groundplan.console.traffic_svg import sparkline, waterfall
+
+router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
+STATUSES = ("ok", "refused", "failed", "cancelled", "crashed")
+FILTERS = ("workload", "deployment", "status", "person")
+MINUTES = 15
+Text = Annotated[str, Form(max_length=8000)]
+
+
+@router.get("/calls")
+async def calls(request: Request, visitor: Signed) -> HTMLResponse:
+    chosen, query, before = _asked(request)
+    served = await visitor.api.get("/api/workloads")
+    current = await visitor.api.get("/api/blueprints/current")
+    values = {
+        **await _list(visitor, query, before),
+        "chosen": chosen,
+        "live": urlencode(query),
+        "statuses": STATUSES,
+        "names": [row["name"] for row in served.body["workloads"]] if served.ok else [],
+        "places": [row["name"] for row in current.body["content"]["deployments"]] if current.ok else [],
+    }
+    return await show(request, visitor, "calls.html", "/calls", **values)
+
+
+@router.get("/live/calls")
+async def live_calls(request: Request, visitor: Signed) -> HTMLResponse:
+    """Traffic and the newest calls alone, for the live update of the page."""
+    chosen, query, _ = _asked(request)
+    return page("calls_live.html", chosen=chosen, **await _list(visitor, query, ""))
+
+
+def _asked(request: Request) -> tuple[dict[str, str], dict[str, str], str]:
+    """What was chosen, what of it is said, and the page."""
+    chosen = {name: request.query_params.get(name, "").strip()[:320] for name in FILTERS}
+    return chosen, {name: value for name, value in chosen.items() if value}, request.query_params.get("before", "")
+
+
+async def _list(visitor: Visitor, query: dict[str, str], before: str) -> dict[str, Any]:
+    reply = await visitor.api.get("/api/calls", **query, **({"before": before} if before else {}))
+    traffic = None
+    if not before and "person" not in query:
+        found = await visitor.api.get("/api/traffic", minutes=str(MINUTES), **query)
+        traffic = found.body if found.ok else None
+    return {
+        "calls": reply.body["calls"] if reply.ok else [],
+        "problem": None if reply.ok else reply.problem,
+        "older": urlencode({**query, "before": reply.body["next"]}) if reply.ok and reply.body["next"] else None,
+        "newest": urlencode(query) if before else None,
+        "traffic": traffic,
+        "spark": sparkline(traffic["steps"]) if traffic else "",
+    }
+
+
+@router.get("/calls/{call_id}")
+async def call(request: Request, visitor: Signed, call_id: str) -> HTMLResponse:
+    reply = await visitor.api.get(f"/api/calls/{quote(call_id, safe='')}")
+    if not reply.ok:
+        raise Instead(failed(reply, visitor))
+    values = {
+        "call": reply.body,
+        "steps": receipt.steps(reply.body),
+        "used": receipt.share_used(reply.body),
+        "waterfall": waterfall(reply.body),
+    }
+    return await show(request, visitor, "receipt.html", "/calls", **values)
+
+
+@router.post("/do/content", response_class=HTMLResponse)
+async def read_content(request: Request, visitor: Signed, csrf: Text, call: Text) -> Response:
+    """What was asked and answered; the audit log is told that it was read."""
+    path = f"/calls/{quote(call, safe='')}"
+    reply = await api_of(request, csrf).post(f"/api{path}/content")
+    if not reply.ok:
+        return RedirectResponse(f"{path}?{urlencode({'problem': reply.problem})}", status_code=303)
+    texts = {name: _readable(reply.body[name]) for name in ("prompt", "answer")}
+    return await show(request, visitor, "content.html", "/calls", call_id=call, kept=reply.body, texts=texts)
+
+
+@router.get("/playground")
+async def playground(request: Request, visitor: Signed, workload: str = "") -> HTMLResponse:
+    return await _playground(request, visitor, {"workload": workload[:63], "question": ""}, None)
+
+
+@router.post("/do/playground", response_class=HTMLResponse)
+async def play(request: Request, visitor: Signed, csrf: Text, workload: Text, question: Text = "") -> Response:
+    """Ask, and show the answer with what it took."""
+    asked = {"workload": workload, "question": question}
+    reply = await api_of(request, csrf).post("/api/playground", {**asked, "question": question.strip()})
+    return await _playground(
+        request, visitor, asked, reply.body if reply.ok else None, None if reply.ok else reply.problem
+    )
+
+
+async def _playground(
+    request: Request, visitor: Visitor, asked: dict[str, str], result: Any, problem: str | None = None
+) -> HTMLResponse:
+    served = await visitor.api.get("/api/workloads")
+    names = [row["name"] for row in served.body["workloads"] if row["served"]] if served.ok else []
+    values = {"asked": asked, "names": names, "result": result, "problem": problem}
+    return await show(request, visitor, "playground.html", "/calls", **values)
+
+
+def _readable(value: Any) -> str:
+    """Messages and joined answers as text, anything else as indented JSON."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, dict) and set(value) == {"0"}:
+        return str(value["0"])
+    if isinstance(value, dict) and isinstance(value.get("messages"), list):
+        lines = [_message(message) for message in value["messages"]]
+        if all(lines):
+            return "\n\n".join(line for line in lines if line)
+    choices = value.get("choices") if isinstance(value, dict) else None
+    if isinstance(choices, list) and choices and all(isinstance(choice, dict) for choice in choices):
+        lines = [_message(choice.get("message")) for choice in choices]
+        if all(lines):
+            return "\n\n".join(line for line in lines if line)
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def _message(value: Any) -> str | None:
+    """`role: content` of a message of plain text, None for any other."""
+    if isinstance(value, dict) and isinstance(value.get("content"), str):
+        return f"{value.get('role', 'message')}: {value['content']}"
+    return None

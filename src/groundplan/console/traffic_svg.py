@@ -1,0 +1,128 @@
+"""Two small drawings about calls, as SVG text: traffic of the last minutes, and where the time of one call went.
+
+Widths are shares of whatever place there is and text keeps its size, so that both read on a phone. Colours are in
+plan.css. Pure; what is drawn is the API's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from markupsafe import Markup, escape
+
+SPARK_HEIGHT = 64
+ROW_HEIGHT = 36
+_PARTS = (("failed", "spark-failed"), ("refused", "spark-refused"), ("other", "spark-other"), ("ok", "spark-ok"))
+
+
+def sparkline(steps: Sequence[dict[str, Any]]) -> Markup:
+    """A column for each step: failed at the bottom, then refused, then what else did not end well, then answered."""
+    most = max((step["calls"] for step in steps), default=0)
+    width = 100 / max(1, len(steps))
+    columns = [_column(step, at * width, width, most) for at, step in enumerate(steps) if step["calls"]]
+    label = _spark_label(steps, most)
+    frame = f'<svg class="spark" role="img" aria-label="{escape(label)}" width="100%" height="{SPARK_HEIGHT}">'
+    base = f'<line x1="0" x2="100%" y1="{SPARK_HEIGHT - 0.5}" y2="{SPARK_HEIGHT - 0.5}"/>'
+    return Markup(f"{frame}{base}{''.join(columns)}</svg>")  # numbers, fixed words and an escaped label only
+
+
+def _column(step: dict[str, Any], left: float, width: float, most: int) -> str:
+    counts = {**step, "other": step["calls"] - step["ok"] - step["refused"] - step["failed"]}
+    bottom = float(SPARK_HEIGHT - 1)
+    drawn = []
+    for name, style in _PARTS:
+        height = counts[name] / most * (SPARK_HEIGHT - 4)
+        if height > 0:
+            bottom -= height
+            place = f'x="{left:.3f}%" width="{width * 0.82:.3f}%" y="{bottom:.2f}" height="{height:.2f}"'
+            drawn.append(f'<rect class="{style}" {place}/>')
+    at = datetime.fromisoformat(step["at"]).astimezone(UTC)
+    told = f"{at:%H:%M:%S}: {step['calls']} calls, {step['failed']} failed, {step['refused']} refused"
+    return f"<g><title>{escape(told)}</title>{''.join(drawn)}</g>"
+
+
+def _spark_label(steps: Sequence[dict[str, Any]], most: int) -> str:
+    total = sum(step["calls"] for step in steps)
+    failed = sum(step["failed"] for step in steps)
+    return f"{total} calls, {failed} of them failed; at most {most} in ten seconds"
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One row: times in milliseconds since the call began; `parts` are (style, begin, end)."""
+
+    name: str
+    told: str
+    begin: float
+    end: float
+    parts: tuple[tuple[str, float, float], ...]
+
+
+def waterfall(call: dict[str, Any]) -> Markup:
+    """Steps and attempts of a receipt under each other, on one scale; empty where nothing was timed."""
+    bars = [*_step_bars(call), *_attempt_bars(call)]
+    if not bars:
+        return Markup("")
+    whole = max(float(call.get("duration_ms") or 0), *(bar.end for bar in bars)) or 1.0
+    rows = "".join(_row(bar, at, whole) for at, bar in enumerate(bars))
+    height = ROW_HEIGHT * len(bars)
+    label = "; ".join(f"{bar.name} {bar.told}" for bar in bars)
+    frame = f'<svg class="waterfall" role="img" aria-label="{escape(label)}" width="100%" height="{height}">'
+    return Markup(f"{frame}{rows}</svg>")  # numbers, fixed words and escaped names only
+
+
+def _step_bars(call: dict[str, Any]) -> list[Bar]:
+    bars, before = [], 0.0
+    for row in call["steps"]:
+        end = max(before, float(row["ms"]))
+        bars.append(Bar(row["step"], span(end - before), before, end, (("wf-step", before, end),)))
+        before = end
+    return bars
+
+
+def _attempt_bars(call: dict[str, Any]) -> list[Bar]:
+    bars = []
+    for attempt in call["attempts"]:
+        begin, took = attempt.get("started_ms"), attempt.get("duration_ms")
+        if begin is None or took is None:
+            continue
+        end = begin + took
+        name = f"{attempt['number'] + 1}. {attempt['deployment']}"
+        told = span(took) if attempt["outcome"] == "ok" else f"{attempt['outcome'].replace('_', ' ')}, {span(took)}"
+        bars.append(Bar(name, told, begin, end, _parts(attempt, begin, end)))
+    return bars
+
+
+def _parts(attempt: dict[str, Any], begin: float, end: float) -> tuple[tuple[str, float, float], ...]:
+    """Connecting, waiting for the first byte, receiving."""
+    connected = begin + (attempt.get("connect_ms") or 0.0)
+    first = attempt.get("first_byte_ms")
+    answered = end if first is None else min(end, begin + first)
+    last = "wf-receive" if attempt["outcome"] == "ok" else "wf-failed"
+    waiting = "wf-wait" if first is not None else "wf-failed"
+    parts = (("wf-connect", begin, connected), (waiting, connected, answered), (last, answered, end))
+    return tuple(part for part in parts if part[2] > part[1])
+
+
+def _row(bar: Bar, at: int, whole: float) -> str:
+    top = at * ROW_HEIGHT
+    drawn = "".join(
+        f'<rect class="{style}" x="{begin / whole * 100:.3f}%" y="{top + 20}"'
+        f' width="{max(0.25, (end - begin) / whole * 100):.3f}%" height="9"/>'
+        for style, begin, end in bar.parts
+    )
+    return (
+        f'<rect class="wf-track" x="0" y="{top + 20}" width="100%" height="9"/>{drawn}'
+        f'<text x="0" y="{top + 14}">{escape(bar.name)}</text>'
+        f'<text class="wf-told" x="100%" y="{top + 14}" text-anchor="end">{escape(bar.told)}</text>'
+    )
+
+
+def span(milliseconds: float) -> str:
+    """`0.4 ms`, `12 ms`, `1.20 s`"""
+    if milliseconds >= 1000:
+        return f"{milliseconds / 1000:.2f} s"
+    return f"{milliseconds:.0f} ms" if milliseconds >= 10 else f"{milliseconds:.1f} ms"

@@ -1,0 +1,163 @@
+"""Calls in a real Chromium: live traffic, filters, where the time went, kept content, the playground, health."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from tests.acceptance.stack import Stack, request, wait_until
+from tests.integration.test_content import CARD, ask, call_of, stack
+
+from groundplan.testing.browser import chromium, find_chromium
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+__all__ = ["stack"]
+UNNAMED = """[...document.querySelectorAll('input:not([type=hidden]), select, textarea, button, a, [role=img]')]
+  .filter(one => !(one.labels && one.labels.length) && !one.getAttribute('aria-label') && !one.textContent.trim())
+  .map(one => one.outerHTML)"""
+HOSTILE = '<img src=x onerror="window.hit=1">'
+LIVE_MS = 8_000
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
+if find_chromium() is None and os.environ.get("GROUNDPLAN_REQUIRE_BROWSER") != "1":
+    pytestmark.append(pytest.mark.skip(reason="NOT RUN: no Chromium is installed"))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def cookie(stack: Stack, browser: Browser) -> Any:
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(stack.cli("login")["url"])
+    return context.storage_state()
+
+
+@pytest.fixture
+def page(stack: Stack, browser: Browser, cookie: Any) -> Iterator[Page]:
+    context = browser.new_context(storage_state=cookie, base_url=f"http://localhost:{stack.control_port}")
+    found = context.new_page()
+    problems: list[str] = []
+    found.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    found.on("pageerror", lambda error: problems.append(str(error)))
+    yield found
+    context.close()
+    assert not problems
+
+
+@pytest.fixture(scope="module")
+def kept(stack: Stack) -> str:
+    """A call whose content is kept, with its receipt in the ledger."""
+    call = call_of(stack.chat(stack.key("careful", "--user", "ana@acme.example"), f"{HOSTILE} pay {CARD}"))
+
+    def there() -> bool:
+        answer = ask(stack, "GET", f"/api/calls/{call}")
+        return answer.status == 200 and answer.body["content"] is not None
+
+    wait_until(there, 15, "the receipt and its content are there")
+    return call
+
+
+def test_a_call_appears_without_reloading_and_counts_in_the_traffic(stack: Stack, page: Page, kept: str) -> None:
+    page.goto("/calls")
+    assert page.locator("svg.spark rect").count() > 0
+    assert page.locator(f"a[href='/calls/{kept}']").count() == 1
+    call = call_of(stack.chat(stack.key("quiet"), "hello"))
+    page.wait_for_selector(f"a[href='/calls/{call}']", timeout=LIVE_MS)
+    label = page.locator("svg.spark").get_attribute("aria-label") or ""
+    assert int(label.split()[0]) >= 2 and "0 of them failed" in label
+
+
+def test_calls_are_filtered_by_who_answered_and_stay_so_while_live(stack: Stack, page: Page, kept: str) -> None:
+    page.goto("/calls")
+    page.select_option("select[name=deployment]", "model")
+    page.select_option("select[name=workload]", "careful")
+    page.click("text=Show >> nth=0")
+    assert "deployment=model" in page.url
+    assert set(page.locator("tbody td[data-label=Workload]").all_inner_texts()) == {"careful"}
+    live = page.locator("[data-live]").get_attribute("data-live") or ""
+    assert "workload=careful" in live and "deployment=model" in live
+
+
+def test_a_receipt_shows_where_the_time_went_and_what_was_kept(stack: Stack, page: Page, kept: str) -> None:
+    page.goto(f"/calls/{kept}")
+    rows = page.locator("svg.waterfall text:not(.wf-told)").all_text_contents()
+    assert rows[0] == "identify" and rows[-1] == "1. model" and "serve" in rows
+    assert page.locator("svg.waterfall .wf-receive, svg.waterfall .wf-wait").count() >= 1
+    page.click("text=Read it")
+    prompt = page.locator("pre").first.inner_text()
+    assert prompt == f"user: {HOSTILE} pay [card]" and CARD not in page.content()
+    assert page.evaluate("window.hit") is None, "what people wrote is text and never runs"
+    log = ask(stack, "GET", "/api/audit?limit=5").body["entries"]
+    assert any(entry["action"] == "content.read" for entry in log)
+
+
+def test_the_playground_asks_for_real_and_leads_to_the_receipt(stack: Stack, page: Page) -> None:
+    page.goto("/playground")
+    page.select_option("select[name=workload]", "quiet")
+    page.fill("textarea", f"hello {HOSTILE}")
+    page.click("button.primary")
+    page.wait_for_selector("section.panel")
+    facts = page.locator("section.panel .facts").inner_text()
+    assert "model" in facts and "answered at here" in facts and "$" in facts and "from the cache" in facts
+    assert page.evaluate("window.hit") is None
+    link = page.locator("section.panel a[href^='/calls/']").get_attribute("href") or ""
+    wait_until(lambda: ask(stack, "GET", f"/api{link}").status == 200, 15, "the receipt is there")
+    keys = ask(stack, "GET", "/api/keys").body["keys"]
+    assert keys[0]["workload"] == "quiet" and keys[0]["state"] == "revoked", "its key is good for nothing any more"
+
+
+def test_a_question_of_another_site_asks_nothing(stack: Stack, page: Page) -> None:
+    before = len(ask(stack, "GET", "/api/keys").body["keys"])
+    page.goto("/playground")
+    page.evaluate("document.querySelector('form.play input[name=csrf]').value = 'forged'")
+    page.fill("textarea", "hello")
+    page.click("button.primary")
+    assert "CSRF" in page.locator("[role=alert]").inner_text()
+    assert len(ask(stack, "GET", "/api/keys").body["keys"]) == before
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_every_page_of_calls_fits_its_window_in_light_and_dark(
+    stack: Stack, browser: Browser, cookie: Any, kept: str, width: int
+) -> None:
+    paths = ("/calls", f"/calls/{kept}", "/playground", "/operations", "/calls?workload=nobody")
+    for scheme in ("light", "dark"):
+        context = browser.new_context(
+            storage_state=cookie, base_url=f"http://localhost:{stack.control_port}", color_scheme=scheme,
+            viewport={"width": width, "height": 900},
+        )  # fmt: skip
+        page = context.new_page()
+        for path in paths:
+            page.goto(path)
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (path, scheme)
+            assert page.evaluate(UNNAMED) == [], path
+        context.close()
+
+
+def test_a_deployment_that_fails_is_shown_as_open_until_it_is_well(stack: Stack, page: Page) -> None:
+    page.goto("/operations")
+    assert page.locator("td[data-label=Breaker]").inner_text() == "closed"
+    key, port = stack.key("quiet"), upstream_port(stack)
+    assert request(port, "POST", "/control", {"mode": "down"}).status == 200
+    try:
+        for _ in range(6):
+            stack.chat(key, "hello")
+        page.wait_for_selector("td[data-label=Breaker]:has-text('open')", timeout=LIVE_MS + 4_000)
+        page.goto("/calls")
+        page.wait_for_selector(".notice-problem:has-text('is asked last')", timeout=LIVE_MS)
+    finally:
+        request(port, "POST", "/control", {"mode": "ok"})
+
+
+def upstream_port(stack: Stack) -> int:
+    text = (stack.workspace / "acme.yaml").read_text()
+    return int(text.split("url: http://127.0.0.1:")[1].split("/")[0])

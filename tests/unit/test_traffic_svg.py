@@ -1,0 +1,83 @@
+"""Drawings of traffic and of one call: everything is inside, nothing of a name becomes markup."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from xml.etree import ElementTree
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from groundplan.console.traffic_svg import ROW_HEIGHT, SPARK_HEIGHT, span, sparkline, waterfall
+
+HOSTILE = '"><script>x</script>'
+COUNT = st.integers(0, 50)
+
+
+def step(ok: int, refused: int, failed: int, other: int) -> dict[str, Any]:
+    calls = ok + refused + failed + other
+    return {"at": "2026-11-25T12:00:00+00:00", "calls": calls, "ok": ok, "refused": refused, "failed": failed}
+
+
+@given(st.lists(st.tuples(COUNT, COUNT, COUNT, COUNT), max_size=100))
+def test_columns_stay_inside_and_their_parts_on_top_of_each_other(counts: list[tuple[int, int, int, int]]) -> None:
+    svg = ElementTree.fromstring(sparkline([step(*one) for one in counts]))
+    assert len(svg.findall("g")) == sum(1 for one in counts if sum(one))
+    for group in svg.findall("g"):
+        bottom = float(SPARK_HEIGHT - 1)
+        for rect in group.findall("rect"):
+            y, height = float(rect.attrib["y"]), float(rect.attrib["height"])
+            assert abs(y + height - bottom) < 0.02 and y > 0
+            bottom = y
+            assert 0 <= float(rect.attrib["x"].rstrip("%")) < 100
+
+
+def test_without_traffic_there_is_an_empty_frame_that_says_so() -> None:
+    assert "0 calls" in sparkline([]) and "<rect" not in sparkline([step(0, 0, 0, 0)])
+
+
+def attempt(number: int, **more: Any) -> dict[str, Any]:
+    return {
+        "number": number, "deployment": f"d{number}{HOSTILE}", "outcome": "ok", "started_ms": 1.0, "duration_ms": 8.0,
+        "connect_ms": 2.0, "first_byte_ms": 5.0, **more,
+    }  # fmt: skip
+
+
+def call(*attempts: dict[str, Any]) -> dict[str, Any]:
+    steps = [{"step": "identify", "ms": 0.2}, {"step": "admit", "ms": 1.0}, {"step": "serve", "ms": 9.0}]
+    return {"duration_ms": 10.0, "steps": steps, "attempts": list(attempts)}
+
+
+def test_a_call_is_one_row_for_each_step_and_attempt_on_one_scale() -> None:
+    failed = attempt(0, outcome="not_billed", duration_ms=3.0, first_byte_ms=None, connect_ms=None)
+    svg = ElementTree.fromstring(
+        waterfall(call(failed, attempt(1, started_ms=4.0, duration_ms=5.0, first_byte_ms=3.0)))
+    )
+    assert int(svg.attrib["height"]) == 5 * ROW_HEIGHT
+    texts = [text.text for text in svg.findall("text")]
+    assert texts[:2] == ["identify", "0.2 ms"] and texts[6] == f"1. d0{HOSTILE}" and texts[7] == "not billed, 3.0 ms"
+    rects = [rect for rect in svg.findall("rect") if rect.attrib["class"] != "wf-track"]
+    assert [rect.attrib["class"] for rect in rects] == [
+        *["wf-step"] * 3, "wf-failed", "wf-connect", "wf-wait", "wf-receive",
+    ]  # fmt: skip
+    received = rects[-1].attrib
+    assert (received["x"], received["width"]) == ("70.000%", "20.000%")
+    for rect in rects:
+        assert float(rect.attrib["x"].rstrip("%")) + float(rect.attrib["width"].rstrip("%")) <= 100.5
+
+
+def test_names_never_become_markup() -> None:
+    assert "<script" not in waterfall(call(attempt(0))) and "&lt;script" in waterfall(call(attempt(0)))
+
+
+def test_a_call_from_before_has_its_steps_only_and_a_refused_one_nothing() -> None:
+    old = attempt(0)
+    old["started_ms"] = None
+    assert waterfall(call(old)).count("<text") == 6
+    assert waterfall({"duration_ms": None, "steps": [], "attempts": []}) == ""
+
+
+def test_spans_are_told_in_fitting_units() -> None:
+    assert [span(value) for value in (0.04, 9.9, 12.4, 1200)] == ["0.0 ms", "9.9 ms", "12 ms", "1.20 s"]
+    assert re.fullmatch(r"[0-9.]+ (ms|s)", span(0))
