@@ -21,10 +21,13 @@ MESSAGES = [
     {"role": "system", "content": "You are a concise assistant that answers in one sentence."},
     {"role": "user", "content": "What is the capital of France, and on which river does it lie? Answer briefly."},
 ]
+PROSE = 'The committee met on Tuesday and "agreed", after some debate, that the report (part 2) is due in May.\n'
 
 
-def request_bytes(port: int, model: str, key: str, stream: bool) -> bytes:
-    body: dict[str, Any] = {"model": model, "messages": MESSAGES, "max_tokens": 64, "temperature": 0.2}
+def request_bytes(port: int, model: str, key: str, stream: bool, size: int = 0) -> bytes:
+    """`size` more bytes of prose in front of the question."""
+    prose = [{"role": "user", "content": (PROSE * (size // len(PROSE) + 1))[:size]}] if size else []
+    body: dict[str, Any] = {"model": model, "messages": [*prose, *MESSAGES], "max_tokens": 64, "temperature": 0.2}
     if stream:
         body |= {"stream": True, "stream_options": {"include_usage": True}}
     data = json.dumps(body).encode()
@@ -171,8 +174,9 @@ def main() -> None:
     parser.add_argument("--secs", type=float, default=5)
     parser.add_argument("--most", type=int, default=10_000_000)
     parser.add_argument("--stream", action="store_true")
+    parser.add_argument("--bytes", type=int, default=0, help="size of a long prompt in front of the question")
     a = parser.parse_args()
-    run = Run(a.port, request_bytes(a.port, a.model, a.key, a.stream), a.stream, a.secs, a.most)
+    run = Run(a.port, request_bytes(a.port, a.model, a.key, a.stream, a.bytes), a.stream, a.secs, a.most)
     print(json.dumps(uvloop.run(run.go(a.conc, a.rate))))
 
 

@@ -60,6 +60,7 @@ class Fixed(asyncio.Protocol):
     whole = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
     head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
     events = chunks()
+    gap = GAP_SECONDS
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -85,7 +86,7 @@ class Fixed(asyncio.Protocol):
     def step(self, number: int) -> None:
         if number < len(self.events) and not self.transport.is_closing():
             self.transport.write(self.events[number])
-            asyncio.get_running_loop().call_later(GAP_SECONDS, self.step, number + 1)
+            asyncio.get_running_loop().call_later(self.gap, self.step, number + 1)
 
 
 async def serve(port: int) -> None:
@@ -122,7 +123,9 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--forward", type=int, default=0)
+    parser.add_argument("--gap-ms", type=float, default=1000 * GAP_SECONDS, help="between the events of a stream")
     a = parser.parse_args()
+    Fixed.gap = a.gap_ms / 1000
     if a.forward:
         settings: dict[str, Any] = {"log_level": "warning", "access_log": False, "lifespan": "off", "loop": "uvloop"}
         uvicorn.run(forwarder(a.forward), host="127.0.0.1", port=a.port, **settings)
