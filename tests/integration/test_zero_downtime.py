@@ -293,6 +293,28 @@ async def test_a_renewed_certificate_is_shown_to_new_connections_and_ends_none(
         assert traffic.failed == []
 
 
+async def test_who_shows_a_certificate_is_in_the_ledger_and_who_shows_none_is_not_heard(
+    database: Database, tmp_path: Path
+) -> None:
+    authority = Authority(tmp_path)
+    cert, key = authority.issue("gateway", "127.0.0.1")
+    context = ssl.create_default_context(cafile=str(authority.file))
+    async with running(database, tmp_path, ServerFiles(cert, key, authority.file)) as run:
+        stranger = Traffic(run.listeners.public.getsockname()[1], run.stack.key(), context)
+        with pytest.raises((OSError, EOFError)):
+            reader, writer = await asyncio.open_connection("127.0.0.1", stranger.port, ssl=context)
+            try:
+                await stranger._ask(reader, writer, stream=False)
+            finally:
+                writer.close()
+        context.load_cert_chain(*authority.issue("robot"))
+        async with run.traffic(context) as traffic:
+            await until(lambda: traffic.done > 0)
+        assert traffic.failed == []
+        await until(lambda: run.stack.sql("SELECT 1 FROM call LIMIT 1") == [(1,)])
+        assert run.stack.sql("SELECT DISTINCT detail ->> 'client' FROM call") == [("CN=robot",)]
+
+
 async def test_a_worker_that_is_killed_is_replaced_and_its_open_calls_are_settled(
     database: Database, tmp_path: Path
 ) -> None:

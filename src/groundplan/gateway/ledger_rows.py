@@ -102,6 +102,8 @@ def call_row(call: CallState, epoch: UUID, team: Team, acting: Mapping[str, Acti
     }
     if source.key in acting:
         detail["acting"] = acting[source.key].to_json()
+    if end and end.client:
+        detail["client"] = end.client
     return (
         UUID(bytes=call.call),
         moment(_began(call)),

@@ -159,6 +159,7 @@ def finish(gateway: Gateway, exchange: Exchange, status: str, http_status: int, 
         sources=[(p.document, p.path, p.start_line, p.end_line) for p in exchange.passages],
         demo=exchange.catalog.blueprint.demo if exchange.catalog else False,
         trace=exchange.trace.parent if exchange.trace is not None else "",
+        client=exchange.request.client,
     )
     labels = (exchange.endpoint, record.workload, record.deployment, status, http_status)
     gateway.meters.call(labels, exchange.cache, duration_us, first_us)

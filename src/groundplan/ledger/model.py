@@ -100,6 +100,8 @@ class Finish(msgspec.Struct, frozen=True, array_like=True):
     demo: bool = False
     trace: str = ""
     """`traceparent` of the caller (W3C), where it sent a well-formed one"""
+    client: str = ""
+    """Subject of the certificate that the client proved to own, where one is asked for"""
 
 
 class Release(msgspec.Struct, frozen=True, array_like=True):

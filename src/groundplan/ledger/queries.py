@@ -86,6 +86,7 @@ def receipt(conn: Connection[Any], call_id: UUID) -> dict[str, Any]:
         ],
         "flags": detail.get("flags", []),
         "acting": detail.get("acting"),
+        "client_certificate": detail.get("client"),
         "charges": charges,
         "outcomes": [_plain(outcome) for outcome in store.outcomes(conn, call_id)],
         "audit": None if entry is None else {"entry": str(entry["id"]), "index": entry["leaf_index"]},
