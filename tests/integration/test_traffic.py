@@ -79,7 +79,8 @@ def test_a_deployment_is_as_the_worst_living_worker_sees_it(database: Database) 
         call = new_id()
         conn.execute(
             """INSERT INTO attempt (call_id, number, at, deployment, site, model, state, outcome, reserved_usd,
-                 cost_usd, usage, epoch, first_byte_ms) VALUES (%s, 0, now(), 'a', 's', 'm', 'settled', 'ok', 1, 1, '{}', %s, 7),
+                 cost_usd, usage, epoch, first_byte_ms)
+               VALUES (%s, 0, now(), 'a', 's', 'm', 'settled', 'ok', 1, 1, '{}', %s, 7),
                  (%s, 1, now(), 'a', 's', 'm', 'settled', 'failed', 1, 1, '{}', %s, NULL)""",
             (call, new_id(), call, new_id()),
         )
