@@ -11,6 +11,8 @@ class Limits:
 
     head: int = 32 << 10
     body: int = 20 << 20
+    streamed: int = 512 << 20
+    """A body that is handed on while it arrives."""
     head_seconds: float = 10.0
     body_seconds: float = 30.0
     body_bytes_per_second: int = 64 << 10

@@ -11,26 +11,27 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from email.utils import formatdate
-from http import HTTPStatus
 from typing import cast
 
 import httptools
 
+from groundplan.gateway.body_stream import HIGH, BodyStream
 from groundplan.gateway.bounds import Limits as Limits
 from groundplan.gateway.bounds import Refusal as Refusal
+from groundplan.gateway.response import Response as Response
 
-STATUS_LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode("ascii") for s in HTTPStatus}
-_JSON = b"content-type: application/json\r\n"
 _HEAD, _BODY, _IDLE = 1, 2, 0
 
 
 class Request:
-    """One request, read completely. Header names are lower case; a repeated header keeps its last value. `client` is
-    the subject of the certificate that the client proved to own, where one is asked for, else empty."""
+    """One request, read completely unless it has a `stream`, from which its body is read. Header names are lower case;
+    a repeated header keeps its last value. `client` is the subject of the certificate that the client proved to own,
+    where one is asked for, else empty."""
 
-    __slots__ = ("body", "client", "headers", "held", "keep_alive", "method", "started", "target")
+    __slots__ = ("body", "client", "headers", "held", "keep_alive", "method", "started", "stream", "target")
 
     def __init__(self, started: float) -> None:
+        self.stream: BodyStream | None = None
         self.started = started
         self.method = b""
         self.target = b""
@@ -41,78 +42,8 @@ class Request:
         self.held = 0
 
 
-Handler = Callable[[Request, "Response"], Awaitable[None]]
+Handler = Callable[[Request, Response], Awaitable[None]]
 RefusalBody = Callable[[Refusal], bytes]
-
-
-class Response:
-    """The answer to one request. `headers` are complete lines that end in CR LF, made by us, never reflected from a
-    client."""
-
-    __slots__ = ("_chunked", "_connection", "_keep_alive", "ended", "started")
-
-    def __init__(self, connection: Connection, keep_alive: bool) -> None:
-        self._connection = connection
-        self._keep_alive = keep_alive
-        self._chunked = False
-        self.started = False
-        self.ended = False
-
-    @property
-    def keep_alive(self) -> bool:
-        """What the client was told; where it was told so, the connection takes one more request at least."""
-        return self._keep_alive
-
-    @property
-    def gone(self) -> bool:
-        """The client has closed its connection."""
-        return self._connection.lost
-
-    @property
-    def peer(self) -> str:
-        """Address of whoever is connected, which may be a proxy; empty once it is gone."""
-        transport = self._connection.transport
-        address = transport.get_extra_info("peername") if transport is not None else None
-        return str(address[0]) if address else ""
-
-    def send(self, status: int, body: bytes, headers: bytes = b"", content_type: bytes = _JSON) -> None:
-        """The whole answer at once."""
-        self.started = self.ended = True
-        end = b"\r\n" if self._keep_alive else b"connection: close\r\n\r\n"
-        self._connection.write(
-            b"%b%b%b%bcontent-length: %d\r\n%b%b"
-            % (STATUS_LINES[status], self._connection.server.date_line, content_type, headers, len(body), end, body)
-        )
-
-    def start(self, status: int, headers: bytes) -> bytes:
-        """Head of a chunked answer; returned, to be written together with the first chunk by `write_raw`."""
-        self.started = True
-        self._chunked = True
-        end = b"\r\n" if self._keep_alive else b"connection: close\r\n\r\n"
-        date = self._connection.server.date_line
-        return b"%b%b%btransfer-encoding: chunked\r\n%b" % (STATUS_LINES[status], date, headers, end)
-
-    def write(self, data: bytes, head: bytes = b"") -> None:
-        """One chunk, after `head` from `start` where given. Nothing is written once the client is gone."""
-        if data:
-            self._connection.write(b"%b%x\r\n%b\r\n" % (head, len(data), data))
-
-    def end(self, data: bytes = b"", head: bytes = b"") -> None:
-        """The last chunk and the end of a chunked answer."""
-        self.ended = True
-        last = b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data) if data else b"0\r\n\r\n"
-        self._connection.write(head + last)
-
-    @property
-    def full(self) -> bool:
-        """The client reads more slowly than we write: `await drained()` before the next chunk."""
-        return self._connection.paused is not None
-
-    async def drained(self) -> None:
-        """Returns when the client has taken enough, or is gone."""
-        paused = self._connection.paused
-        if paused is not None:
-            await paused.wait()
 
 
 class Connection(asyncio.Protocol):
@@ -258,6 +189,9 @@ class Connection(asyncio.Protocol):
             self._refuse(400, "ambiguous_length", "only HTTP/1.1 has chunked bodies", "Use Content-Length.")
             return
         self._length = int(length) if length is not None and length.isdigit() else None
+        if self.server.streams is not None and self.server.streams(request):
+            self._stream_body(request)
+            return
         if self._length is not None and self._length > limits.body:
             self._too_large_body()
         elif self._length and not self.server.hold(request, self._length):
@@ -268,10 +202,42 @@ class Connection(asyncio.Protocol):
         if self._task is None:
             self.deadline = self.server.now() + limits.body_seconds + expected / limits.body_bytes_per_second
 
+    def _stream_body(self, request: Request) -> None:
+        """Its handler begins now and reads the body itself; the connection ends with the answer."""
+        if self._length is not None and self._length > self.server.limits.streamed:
+            self._too_large_body(self.server.limits.streamed)
+            return
+        if not self.server.hold(request, HIGH):
+            self._refuse_full()
+            return
+        request.stream = BodyStream(self, self.server.loop, self.server.limits)
+        request.keep_alive = False
+        request.client = self.client
+        if self._task is not None:
+            self._queue.append(request)
+            return
+        if request.headers.get(b"expect", b"").lower() == b"100-continue":
+            self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._begin(request)
+
+    def pause_reading(self) -> None:
+        """For a stream that has enough for now."""
+        if self.transport is not None and not self.lost and self.transport.is_reading():
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self.transport is not None and not self.lost and not self.transport.is_reading():
+            self.transport.resume_reading()
+
     def on_body(self, body: bytes) -> None:
         if self._refusal is None:
             self._size += len(body)
-            if self._size > self.server.limits.body:
+            if (stream := self._request.stream) is not None:
+                if self._size > self.server.limits.streamed:
+                    self._too_large_body(self.server.limits.streamed)
+                else:
+                    stream.feed(body)
+            elif self._size > self.server.limits.body:
                 self._too_large_body()
             elif self._length is None and not self.server.hold(self._request, len(body)):
                 self._refuse_full()
@@ -282,6 +248,10 @@ class Connection(asyncio.Protocol):
         if self._refusal is not None:
             return
         request = self._request
+        if request.stream is not None:
+            request.stream.end()
+            self._reset()
+            return
         request.keep_alive = self._parser.should_keep_alive()
         request.client = self.client
         request.body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
@@ -316,6 +286,9 @@ class Connection(asyncio.Protocol):
         self.deadline = self.server.now() + (limits.quiet_seconds if self.server.draining else limits.idle_seconds)
         if not response.ended:
             transport.abort()
+        elif self._request.stream is not None:
+            self._closing = True  # answered before the body was read to its end
+            self._linger(transport)
         elif not response.keep_alive:
             self._closing = True
             transport.close()
@@ -329,6 +302,8 @@ class Connection(asyncio.Protocol):
     def _refuse(self, status: int, code: str, message: str, hint: str, retry_after: int = 0) -> None:
         if self._refusal is None:
             self._refusal = Refusal(status, code, message, hint, retry_after)
+            if self._request.stream is not None:
+                self._request.stream.fail(self._refusal)
 
     def _refuse_form(self, request: Request) -> None:
         if request.method == b"CONNECT":
@@ -350,8 +325,8 @@ class Connection(asyncio.Protocol):
             431, "headers_too_large", f"the head is larger than {limit} bytes", "Send fewer or shorter headers."
         )
 
-    def _too_large_body(self) -> None:
-        limit = self.server.limits.body
+    def _too_large_body(self, most: int = 0) -> None:
+        limit = most or self.server.limits.body
         self._refuse(413, "body_too_large", f"the body is larger than {limit} bytes", "Send a smaller request.")
 
     def _answer_refusal(self) -> None:
@@ -361,12 +336,16 @@ class Connection(asyncio.Protocol):
         if refusal is None or transport is None or self.lost or self._closing:
             return
         self._closing = True
-        self._size = 0
         self._parts.clear()
         self.server.let_go(self._request)
         again = b"retry-after: %d\r\n" % refusal.retry_after if refusal.retry_after else b""
         Response(self, keep_alive=False).send(refusal.status, self.server.refusal_body(refusal), again)
-        transport.write_eof()
+        self._linger(transport)
+
+    def _linger(self, transport: asyncio.Transport) -> None:
+        self._size = 0
+        if transport.can_write_eof():
+            transport.write_eof()
         if not transport.is_reading():
             transport.resume_reading()
         self.server.loop.call_later(self.server.limits.linger_seconds, transport.abort)
@@ -412,6 +391,8 @@ class Server:
         self.connections: set[Connection] = set()
         self.subject: Callable[[asyncio.BaseTransport], str] | None = None
         """Reads who a client is from its certificate, where one is asked for."""
+        self.streams: Callable[[Request], bool] | None = None
+        """Tells from its head whether a request's body is read by its handler while it arrives."""
         self.held = 0
         """Bytes of bodies that are being read or answered."""
         self.draining = False

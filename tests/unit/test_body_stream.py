@@ -1,0 +1,148 @@
+"""Bodies that are read while they arrive, over real sockets: every cut of the bytes, back-pressure, and what breaks."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from groundplan.core.errors import GroundplanError
+from groundplan.gateway.answers import of_error, of_refusal
+from groundplan.gateway.body_stream import HIGH
+from groundplan.gateway.server import Limits, Request, Response, Server
+
+LIMITS = Limits(
+    streamed=4 << 20, body_seconds=0.4, body_bytes_per_second=1 << 30, linger_seconds=0.3, sweep_seconds=0.05
+)
+
+
+@dataclass
+class Running:
+    port: int
+    server: Server
+    bodies: list[bytes] = field(default_factory=list)
+    hold: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@pytest.fixture
+async def running() -> AsyncIterator[Running]:
+    async with serving() as made:
+        yield made
+
+
+@asynccontextmanager
+async def serving() -> AsyncIterator[Running]:
+    async def handle(request: Request, response: Response) -> None:
+        if request.target == b"/refuse":
+            response.send(401, b"no")
+            return
+        if request.stream is None:
+            response.send(200, b"whole " + request.body)
+            return
+        if request.target == b"/held":
+            await made.hold.wait()
+        parts = []
+        try:
+            while data := await request.stream.read():
+                parts.append(data)
+        except GroundplanError as error:
+            response.send(*of_error(error))
+            return
+        made.bodies.append(b"".join(parts))
+        response.send(200, b"%d" % len(made.bodies[-1]))
+
+    loop = asyncio.get_running_loop()
+    server = Server(handle, of_refusal, loop, LIMITS)
+    server.streams = lambda request: request.target != b"/whole"
+    listener = await loop.create_server(server.protocol, "127.0.0.1", 0)
+    made = Running(listener.sockets[0].getsockname()[1], server)
+    yield made
+    listener.close()
+    await server.drain(0.2)
+    assert server.held == 0
+
+
+def head(length: int, path: str = "/") -> bytes:
+    return f"POST {path} HTTP/1.1\r\nhost: g\r\ncontent-length: {length}\r\n\r\n".encode()
+
+
+async def exchange(port: int, *parts: bytes, pause: float = 0.0) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    for part in parts:
+        writer.write(part)
+        await writer.drain()
+        await asyncio.sleep(pause)
+    try:
+        return await asyncio.wait_for(reader.read(), 10)
+    finally:
+        writer.close()
+
+
+@settings(max_examples=25, deadline=None)
+@given(body=st.binary(max_size=3000), cuts=st.lists(st.integers(0, 4000), max_size=6), chunked=st.booleans())
+def test_any_cut_of_the_bytes_gives_the_same_body(body: bytes, cuts: list[int], chunked: bool) -> None:
+    async def run() -> None:
+        async with serving() as made:
+            raw = head(len(body)) + body
+            if chunked:
+                raw = b"POST / HTTP/1.1\r\nhost: g\r\ntransfer-encoding: chunked\r\n\r\n"
+                raw += b"".join(
+                    b"%x\r\n%b\r\n" % (len(body[i : i + 700]), body[i : i + 700]) for i in range(0, len(body), 700)
+                )
+                raw += b"0\r\n\r\n"
+            places = sorted({0, len(raw), *(cut for cut in cuts if cut < len(raw))})
+            parts = [raw[a:b] for a, b in itertools.pairwise(places)]
+            answer = await exchange(made.port, *parts)
+            assert answer.startswith(b"HTTP/1.1 200") and b"connection: close" in answer
+            assert made.bodies == [body]
+
+    asyncio.run(run())
+
+
+async def test_a_client_is_held_up_while_nobody_reads(running: Running) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+    size = 3 << 20
+    writer.write(head(size, "/held") + bytes(size))
+    await asyncio.sleep(0.2)
+    (connection,) = running.server.connections
+    stream = connection._request.stream
+    assert stream is not None and stream.received <= HIGH + (512 << 10)
+    running.hold.set()
+    assert (await asyncio.wait_for(reader.read(), 10)).endswith(b"%d" % size)
+    writer.close()
+
+
+async def test_an_answer_before_the_end_is_read_although_more_is_sent(running: Running) -> None:
+    answer = await exchange(running.port, head(2 << 20, "/refuse"), bytes(1 << 20), bytes(1 << 20))
+    assert answer.startswith(b"HTTP/1.1 401") and b"connection: close" in answer
+
+
+async def test_what_is_too_large_too_slow_or_not_http_is_told(running: Running) -> None:
+    assert b" 413 " in await exchange(running.port, head((4 << 20) + 1))
+    chunked = b"POST / HTTP/1.1\r\nhost: g\r\ntransfer-encoding: chunked\r\n\r\n"
+    large = b"%x\r\n%b\r\n" % (3 << 20, bytes(3 << 20))
+    assert b"body_too_large" in await exchange(running.port, chunked, large, large)
+    assert b"request_timeout" in await exchange(running.port, head(10), b"abc")
+    assert b"malformed_request" in await exchange(running.port, chunked, b"zz\r\nabc\r\n")
+    assert running.bodies == []
+
+
+async def test_other_requests_are_read_whole_also_before_a_stream(running: Running) -> None:
+    both = head(2, "/whole") + b"ab" + head(3) + b"xyz"
+    answer = await exchange(running.port, both)
+    assert b"whole ab" in answer and answer.endswith(b"3") and running.bodies == [b"xyz"]
+
+
+async def test_a_client_that_asks_first_is_told_to_go_on(running: Running) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+    writer.write(b"POST / HTTP/1.1\r\nhost: g\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n")
+    assert (await asyncio.wait_for(reader.readline(), 5)).startswith(b"HTTP/1.1 100")
+    writer.write(b"ok")
+    assert (await asyncio.wait_for(reader.read(), 5)).endswith(b"2")
+    writer.close()
