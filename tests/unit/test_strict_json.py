@@ -6,11 +6,12 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundplan.core.errors import Invalid, WrongType
 from groundplan.gateway import chat, embeddings, strict_json
+from groundplan.gateway.body import QUERY_CHARACTERS
 from groundplan.gateway.chat import ChatCompletions
 from groundplan.gateway.strict_json import refuse_duplicates
 
@@ -121,3 +122,13 @@ def test_a_body_of_another_type_is_refused_with_what_to_send(given_type: bytes) 
 @pytest.mark.parametrize("given_type", [None, b"application/json", b"Application/JSON; charset=utf-8"])
 def test_json_is_read(given_type: bytes | None) -> None:
     ChatCompletions().check_type(given_type)
+
+
+@given(st.text(alphabet=st.sampled_from('ab \\"\n\u00e9\U0001f600'), min_size=1, max_size=30))
+@settings(max_examples=30, deadline=None)
+def test_the_beginning_of_a_long_question_is_what_it_begins_with(piece: str) -> None:
+    text = piece * (40_000 // len(piece))
+    for ascii_only in (True, False):
+        raw = json.dumps(text, ensure_ascii=ascii_only)
+        query = chat.read(f'{{"model":"a","messages":[{{"role":"user","content":{raw}}}]}}'.encode()).query
+        assert len(query) >= min(len(text), QUERY_CHARACTERS) and text.startswith(query)

@@ -28,6 +28,10 @@ class _Part(msgspec.Struct, frozen=True):
 
 
 _DATA_URL = re.compile(r"data:image/(png|jpeg|webp|gif);base64,[A-Za-z0-9+/]+={0,2}\Z", re.ASCII)
+QUERY_CHARACTERS = 4000
+"""As many of the last question are searched with."""
+_LONG = 32 << 10
+
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _parts = msgspec.json.Decoder(list[_Part])
 _text = msgspec.json.Decoder(str)
@@ -66,10 +70,13 @@ def message_text(content: msgspec.Raw) -> str:
 
 
 def message_parts(content: msgspec.Raw) -> tuple[str, int, int]:
-    """(text, images, bytes of the images) of a message's content. Raises `Invalid` for other parts."""
+    """(text, images, bytes of the images) of a message's content. Raises `Invalid` for other parts.
+
+    Of a long string only the beginning is read, at least `QUERY_CHARACTERS`: nobody asks for more of it.
+    """
     raw = bytes(content)
     if raw.startswith(b'"'):
-        return _decoded_text(raw), 0, 0
+        return _decoded_text(raw if len(raw) <= _LONG else _beginning(raw)), 0, 0
     if raw == b"null":
         return "", 0, 0
     images = length = 0
@@ -94,6 +101,12 @@ def _image_bytes(url: str) -> int:
             hint="Send the image itself: data:image/png;base64,...",
         )
     return len(url)
+
+
+def _beginning(raw: bytes) -> bytes:
+    """The first part of a JSON string as a JSON string, cut before a space, which is never part of anything else."""
+    end = raw.rfind(b" ", 0, _LONG)
+    return raw[:end] + b'"' if end >= 6 * QUERY_CHARACTERS else raw
 
 
 def _decoded_text(raw: bytes) -> str:
