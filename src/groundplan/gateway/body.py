@@ -30,7 +30,8 @@ class _Part(msgspec.Struct, frozen=True):
 _DATA_URL = re.compile(r"data:image/(png|jpeg|webp|gif);base64,[A-Za-z0-9+/]+={0,2}\Z", re.ASCII)
 QUERY_CHARACTERS = 4000
 """As many of the last question are searched with."""
-_LONG = 32 << 10
+_LONG = 52 << 10
+"""Bytes that hold as many characters, each written as two escapes."""
 
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _parts = msgspec.json.Decoder(list[_Part])
@@ -106,7 +107,7 @@ def _image_bytes(url: str) -> int:
 def _beginning(raw: bytes) -> bytes:
     """The first part of a JSON string as a JSON string, cut before a space, which is never part of anything else."""
     end = raw.rfind(b" ", 0, _LONG)
-    return raw[:end] + b'"' if end >= 6 * QUERY_CHARACTERS else raw
+    return raw[:end] + b'"' if end > 12 * QUERY_CHARACTERS else raw
 
 
 def _decoded_text(raw: bytes) -> str:
