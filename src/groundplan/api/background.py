@@ -10,6 +10,7 @@ from contextlib import ExitStack
 import psycopg
 
 from groundplan.api.context import Services
+from groundplan.api.crossings import Crossings
 from groundplan.api.ingest import Indexing
 from groundplan.api.retention import Retention
 from groundplan.core.audit.entry import OPERATOR
@@ -41,6 +42,9 @@ def start(services: Services, indexing: Indexing, stack: ExitStack) -> None:
     stack.callback(retention.stop)
     indexing.start()
     stack.callback(indexing.stop)
+    crossings = Crossings(services)
+    crossings.start()
+    stack.callback(crossings.stop)
 
 
 class KillFile:

@@ -155,7 +155,7 @@ def detail_json(conn: Connection[Any], seen: Picture, doc: WorkloadDoc, now: dat
 
 
 def _budgets(conn: Connection[Any], seen: Picture, workload: str, now: datetime) -> list[dict[str, Any]]:
-    used = {row["budget"]: row for row in queries.budget_use(conn, now.date())}
+    used = {row["budget"]: row for row in queries.budget_use(conn, now)}
     covering = set(seen.workspace.budgets_of(workload))
     return [
         {

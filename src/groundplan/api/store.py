@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, LiteralString
-from uuid import UUID
+from uuid import NAMESPACE_OID, UUID, uuid5
 
 from psycopg import Connection
 from psycopg.rows import dict_row
@@ -172,6 +172,33 @@ def findings(conn: Db, limit: int = 200) -> list[Row]:
            ORDER BY array_position(ARRAY['critical','high','medium','low','info'], severity), at DESC LIMIT %s""",
         (limit,),
     )
+
+
+def limit_spans(conn: Db) -> list[Row]:
+    """What gateways have taken of each limit in the spans that are not over; `who` is the user's or key's id."""
+    return _rows(
+        conn,
+        """SELECT name, span, amount, granted, CASE WHEN isfinite(ends) THEN ends END AS ends FROM limit_span
+           WHERE ends > now() ORDER BY name, span""",
+    )
+
+
+def tell_crossed_budgets(conn: Db, crossed: Sequence[tuple[str, str, str]]) -> int:
+    """A finding for each (budget, period, message) that has none yet; how many are new."""
+    new = 0
+    for budget, period, message in crossed:
+        done = conn.execute(
+            """INSERT INTO finding (id, kind, severity, subject, message, hint)
+               VALUES (%s, 'budget_crossed', 'medium', %s, %s, %s) ON CONFLICT (id) DO NOTHING""",
+            (
+                uuid5(NAMESPACE_OID, f"budget_crossed {budget} {period}"),
+                f"budget/{budget}",
+                message,
+                "It is not hard, so nothing is refused. Raise it, make it hard, or ask its owner.",
+            ),
+        )
+        new += done.rowcount
+    return new
 
 
 def open_findings(conn: Db) -> int:

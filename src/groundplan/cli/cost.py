@@ -23,13 +23,25 @@ def cost(context: typer.Context, home: HomeOption = None, as_json: JsonOption = 
     if context.invoked_subcommand is not None:
         context.obj = (home, as_json)
         return
-    value = ControlClient.connect(home).get("/api/cost")
+    client = ControlClient.connect(home)
+    value = {**client.get("/api/cost"), "limits": client.get("/api/limits")["limits"]}
     rows = [(row["workload"], row["calls"], f"${row['total_usd']}") for row in value["by_workload"]]
     rows.append(("total", value["calls"], f"${value['total_usd']}"))
     text = table(("workload", "calls", "cost"), rows)
     if value["open_reservations"]:
         text += f"\n{value['open_reservations']} open reservations are not settled yet"
+    if value["limits"]:
+        text += "\n\n" + table(("limit", "who", "counts", "taken", "of", "free again"), _limits(value["limits"]))
     emit(value, as_json, text)
+
+
+def _limits(rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    found = []
+    for row in rows[:ROWS_SHOWN]:
+        counts = row["counts"] if row["per"] == "now" else f"{row['counts']} a {row['per']}"
+        near = " (near)" if row["near"] else ""
+        found.append((row["limit"], row["who"], counts, f"{row['taken']}{near}", row["most"], row["frees_at"] or "-"))
+    return found
 
 
 @app.command()

@@ -81,13 +81,14 @@ async def knowledge(request: Request, visitor: Signed) -> HTMLResponse:
 
 @router.get("/cost")
 async def cost(request: Request, visitor: Signed) -> HTMLResponse:
-    found = await fetch(visitor, days="/api/cost/days", cost="/api/cost")
+    found = await fetch(visitor, days="/api/cost/days", cost="/api/cost", limits="/api/limits")
     shown = rows(found["days"], datetime.now(UTC).date().isoformat())
     values = {
         "cost": found["cost"],
         "rows": shown,
         "total": total(shown),
         "budgets": [budget(row) for row in found["cost"]["budgets"]],
+        "limits": found["limits"],
         "chart": charts.cost_by_day(found["days"]),
     }
     return await show(request, visitor, "cost.html", "/cost", **values)

@@ -138,10 +138,13 @@ def recent_routes(conn: Connection[Any], since: datetime) -> list[dict[str, Any]
     return [_plain(row) for row in store.recent_routes(conn, since)]
 
 
-def budget_use(conn: Connection[Any], day: date) -> list[dict[str, Any]]:
-    """[{budget, period, limit_usd, granted_usd, spent_usd}] in the periods of `day` in which anything was granted."""
-    periods = [day.isoformat(), day.strftime("%Y-%m"), day.strftime("%Y"), "total"]
-    return [_plain(row) for row in store.budgets(conn, periods)]
+def budget_use(conn: Connection[Any], at: date | datetime) -> list[dict[str, Any]]:
+    """[{budget, period, limit_usd, granted_usd, spent_usd}] in the periods of `at` in which anything was granted."""
+    if not isinstance(at, datetime):
+        at = datetime(at.year, at.month, at.day, 12, tzinfo=UTC)
+    moment = at.astimezone(UTC)
+    periods = [moment.strftime(form) for form in ("%Y-%m-%d", "%Y-%m", "%Y")] + ["total"]
+    return [_plain(row) for row in store.budgets(conn, periods, moment)]
 
 
 def _call(row: dict[str, Any]) -> dict[str, Any]:

@@ -242,15 +242,16 @@ def proofs(conn: Connection[Any], workload: str, primary: str | None, since: dat
     return rows[0]
 
 
-def budgets(conn: Connection[Any], periods: list[str]) -> list[Row]:
-    """Limit, what gateways hold or have spent, and what was charged, of each budget in these periods."""
+def budgets(conn: Connection[Any], periods: list[str], at: datetime) -> list[Row]:
+    """Limit, what gateways hold or have spent, and what was charged, of each budget in these periods, and in those
+    that have a first and a last moment and are not over `at`."""
     return _rows(
         conn,
         """SELECT b.budget, b.period, b.limit_usd, b.granted_usd, coalesce(s.spent_usd, 0) AS spent_usd
            FROM budget_period b LEFT JOIN (SELECT budget, period, sum(cost_usd) AS spent_usd FROM charge
-             WHERE period = ANY(%(periods)s) GROUP BY 1, 2) s USING (budget, period)
-           WHERE b.period = ANY(%(periods)s) ORDER BY b.budget, b.period""",
-        {"periods": periods},
+             WHERE period = ANY(%(periods)s) OR is_current_span(period, %(at)s) GROUP BY 1, 2) s USING (budget, period)
+           WHERE b.period = ANY(%(periods)s) OR is_current_span(b.period, %(at)s) ORDER BY b.budget, b.period""",
+        {"periods": periods, "at": at},
     )
 
 

@@ -149,3 +149,11 @@ ALTER TABLE api_key ADD COLUMN family uuid, ADD COLUMN replaced_by uuid REFERENC
 -- an attempt that cost more than its bound stops its workload: the shipper, which sees it, throws the kill switch --------------
 GRANT SELECT, INSERT ON kill_switch, policy_change TO %(db)s_shipper;
 GRANT SELECT, UPDATE ON policy_epoch TO %(db)s_shipper;
+
+-- whether a period such as 2026-11-23..2026-11-30 or 2026-11-24T23:00..2026-11-25T23:00 (UTC) is the one of a moment
+CREATE FUNCTION is_current_span(period text, at timestamptz) RETURNS boolean LANGUAGE sql STABLE AS $$
+  SELECT CASE WHEN period LIKE '____-__-__%%..____-__-__%%'
+    THEN (split_part(period, '..', 1)::timestamp AT TIME ZONE 'UTC') <= at
+     AND at < (split_part(period, '..', 2)::timestamp AT TIME ZONE 'UTC')
+    ELSE false END
+$$;

@@ -75,7 +75,7 @@ def cost(services: Using, _: Reader, workload: str | None = None, days: int | No
     since = None if days is None else services.clock.now() - timedelta(days=max(1, min(days, 3660)))
     with services.transaction() as conn:
         summary = queries.cost_summary(conn, CallFilter(workload=workload, since=since))
-        return {**summary, "budgets": queries.budget_use(conn, services.clock.now().date())}
+        return {**summary, "budgets": queries.budget_use(conn, services.clock.now())}
 
 
 @router.get("/cost/days")

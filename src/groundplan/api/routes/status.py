@@ -11,6 +11,7 @@ from groundplan.api.caller import SignedIn
 from groundplan.api.context import Using
 from groundplan.api.difference import workspace_difference
 from groundplan.api.lag import journal_lag
+from groundplan.api.routes.limits import near_limits
 from groundplan.api.served import current_or_none, local_services
 from groundplan.governance import service as governance
 
@@ -26,6 +27,7 @@ def status(request: Request, services: Using, _: SignedIn) -> dict[str, Any]:
         pending = governance.pending(conn)
         findings = store.open_findings(conn)
         kills = store.kills(conn)
+        near = near_limits(conn, blueprint, services.clock.now())
         difference = workspace_difference(conn, services, blueprint)
     return {
         "blueprint": blueprint.number if blueprint else None,
@@ -55,6 +57,7 @@ def status(request: Request, services: Using, _: SignedIn) -> dict[str, Any]:
         "postgres": "external" if services.settings.database_url else "embedded",
         "findings": findings,
         "kills": [{"scope": row["scope"], "reason": row["reason"]} for row in kills],
+        "near_limits": near,
         "services": local_services(blueprint),
         "indexed": request.app.state.indexing.done,
         "demo": services.demo,

@@ -1,0 +1,85 @@
+"""How far each limit and budget is used, and who is near one. Pure: rows in, JSON out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+from groundplan.blueprint.model import Blueprint, Limit
+from groundplan.core.money import format_usd
+
+NEAR = 0.8
+"""Share from which on somebody is near."""
+
+
+def limits_json(
+    blueprint: Blueprint | None,
+    spans: Sequence[Mapping[str, Any]],
+    used: Sequence[Mapping[str, Any]],
+    who: Mapping[str, str],
+) -> dict[str, Any]:
+    """`spans`: what gateways have taken (`store.limit_spans`); `used`: budgets (`queries.budget_use`); `who`: words for
+    the ids of users and keys. Those that are nearest come first.
+
+    What is taken includes what gateways hold ready: at most an eighth of the rest, given back when others need it.
+    """
+    declared = blueprint.limits if blueprint else []
+    budgets = {budget.name: budget for budget in blueprint.budgets} if blueprint else {}
+    limits = [each for span in spans if (each := _limit(declared, span, who)) is not None]
+    money = []
+    for row in used:
+        budget = budgets.get(row["budget"])
+        share = _share(Decimal(row["spent_usd"]), Decimal(row["limit_usd"]))
+        money.append(
+            {
+                "budget": row["budget"],
+                "covers": budget.covers if budget else row["budget"],
+                "period": row["period"],
+                "hard": budget.hard if budget else True,
+                "limit_usd": row["limit_usd"],
+                "spent_usd": row["spent_usd"],
+                "share": share,
+                "near": share >= NEAR,
+            }
+        )
+    return {"limits": _nearest(limits), "budgets": _nearest(money)}
+
+
+def _limit(declared: Sequence[Limit], span: Mapping[str, Any], who: Mapping[str, str]) -> dict[str, Any] | None:
+    what, name, *each = span["name"].split("/", 2)
+    period = "now" if what == "concurrent" else _PERIODS.get(len(span["span"]), "")
+    found = next((x for x in declared if (x.type, x.name, x.period) == (what, name, period)), None)
+    key = "#" in name
+    if found is None and not key:
+        return None  # of an earlier blueprint
+    subject = each[0] if each else ""
+    covers = found.covers if found else f"key {int(name.partition('#')[2]) + 1} of deployment/{name.partition('#')[0]}"
+    share = _share(Decimal(span["granted"]), Decimal(span["amount"]))
+    return {
+        "limit": name,
+        "covers": covers,
+        "who": who.get(subject, subject) or covers,
+        "counts": what,
+        "per": period,
+        "most": _amount(what, span["amount"]),
+        "taken": _amount(what, span["granted"]),
+        "share": share,
+        "near": share >= NEAR,
+        "frees_at": span["ends"],
+    }
+
+
+_PERIODS = {16: "minute", 13: "hour", 10: "day", 7: "month"}
+
+
+def _amount(what: str, amount: int) -> str | int:
+    return format_usd(amount) if what == "cost" else amount
+
+
+def _share(part: Decimal, whole: Decimal) -> float:
+    return round(float(part / whole), 4) if whole else 1.0
+
+
+def _nearest(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return sorted(rows, key=lambda row: -row["share"])

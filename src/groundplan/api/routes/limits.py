@@ -1,0 +1,43 @@
+"""Limits and budgets: how far each is used, and who is near one."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from fastapi import APIRouter
+from psycopg import Connection
+
+from groundplan.api import store
+from groundplan.api.caller import Reader
+from groundplan.api.context import Using
+from groundplan.api.limits import limits_json
+from groundplan.api.served import current_or_none
+from groundplan.blueprint.model import Blueprint
+from groundplan.ledger import queries
+
+router = APIRouter(tags=["limits"])
+
+
+@router.get("/limits")
+def limits(services: Using, _: Reader) -> dict[str, Any]:
+    """Each limit and budget in its present period, those that are nearest to their end first."""
+    with services.transaction() as conn:
+        return _found(conn, current_or_none(conn), services.clock.now())
+
+
+def near_limits(conn: Connection[Any], blueprint: Blueprint | None, at: datetime) -> list[str]:
+    """`NAME of WHO at 95 %` for each limit and budget that is nearly used up."""
+    found = _found(conn, blueprint, at)
+    rows = [(row["limit"], row["who"], row) for row in found["limits"]]
+    rows += [(f"budget {row['budget']}", row["covers"], row) for row in found["budgets"]]
+    return [f"{name} of {who} at {row['share'] * 100:.0f} %" for name, who, row in rows if row["near"]]
+
+
+def _found(conn: Connection[Any], blueprint: Blueprint | None, at: datetime) -> dict[str, Any]:
+    spans = store.limit_spans(conn)
+    who: dict[str, str] = {}
+    if spans:
+        who |= {str(row["id"]): row["email"] for row in store.people(conn)}
+        who |= {str(row["id"]): f"key {row['prefix']}..." for row in store.keys(conn)}
+    return limits_json(blueprint, spans, queries.budget_use(conn, at), who)

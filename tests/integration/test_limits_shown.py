@@ -1,0 +1,87 @@
+"""What people see of limits: how far each is used, who is near, and a finding where a budget that warns is crossed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import psycopg
+import pytest
+from tests.integration.gateway_stack import blueprint
+
+from groundplan.api import store
+from groundplan.api.limits import limits_json
+from groundplan.blueprint.model import Blueprint, Budget, Limit
+from groundplan.core.ids import new_id
+from groundplan.core.money import PICO
+from groundplan.ledger import queries
+from groundplan.testing.database import Database
+
+NOW = datetime(2026, 11, 25, 14, 33, tzinfo=UTC)
+
+
+@pytest.fixture
+def conn(database: Database) -> Iterator[psycopg.Connection[Any]]:
+    with psycopg.connect(database.urls["owner"], autocommit=True) as made:
+        yield made
+
+
+def declared(*limits: Limit) -> Blueprint:
+    return msgspec.structs.replace(blueprint(1, [], []), limits=list(limits))
+
+
+def span(conn: psycopg.Connection[Any], name: str, key: str, amount: int, granted: int, ends: str) -> None:
+    conn.execute("INSERT INTO limit_span VALUES (%s, %s, %s, %s, 1, %s)", (name, key, amount, granted, ends))
+
+
+def test_the_nearest_come_first_and_what_is_over_or_undeclared_is_not_shown(conn: psycopg.Connection[Any]) -> None:
+    ana = str(new_id())
+    made = declared(
+        Limit(name="daily", covers="workload/assistant", type="requests", amount=100, period="day"),
+        Limit(name="each", covers="user", type="tokens", amount=1000, period="minute"),
+        Limit(name="slots", covers="company", type="concurrent", amount=4, period="now"),
+        Limit(name="money", covers="model/m", type="cost", amount=PICO, period="month"),
+    )
+    span(conn, "requests/daily", "2026-11-25", 100, 30, "2036-11-26")
+    span(conn, f"tokens/each/{ana}", "2026-11-25T14:33", 1000, 950, "2036-11-26")
+    span(conn, "concurrent/slots", "now", 4, 1, "infinity")
+    span(conn, "cost/money", "2026-11", PICO, PICO // 2, "2036-12-01")
+    span(conn, "requests/gone", "2026-11-25", 10, 10, "2036-11-26")
+    span(conn, "requests/daily", "2026-11-24", 100, 100, "2006-11-25")
+    found = limits_json(made, store.limit_spans(conn), [], {ana: "ana@acme.example"})["limits"]
+    assert [(row["limit"], row["who"], row["taken"], row["near"]) for row in found] == [
+        ("each", "ana@acme.example", 950, True),
+        ("money", "model/m", "0.500000000000", False),
+        ("daily", "workload/assistant", 30, False),
+        ("slots", "company", 1, False),
+    ]
+    assert found[-1]["frees_at"] is None and found[0]["frees_at"].year == 2036
+
+
+def test_budgets_of_every_calendar_are_found_in_their_present_period(conn: psycopg.Connection[Any]) -> None:
+    periods = (
+        "2026-11", "2026-10", "total", "2026-11-23..2026-11-30", "2026-11-16..2026-11-23",
+        "2026-11-24T23:00..2026-11-25T23:00", "2026-11-25T23:00..2026-11-26T23:00",
+    )  # fmt: skip
+    for number, period in enumerate(periods):
+        conn.execute("INSERT INTO budget_period (budget, period, limit_usd) VALUES (%s, %s, 5)", (f"b{number}", period))
+    found = [row["period"] for row in queries.budget_use(conn, NOW)]
+    assert found == [periods[0], periods[2], periods[3], periods[5]]
+
+
+def test_a_crossed_soft_budget_is_a_finding_once_a_period(conn: psycopg.Connection[Any]) -> None:
+    told = [("soft", "2026-11", "The budget soft is crossed.")]
+    assert [store.tell_crossed_budgets(conn, told) for _ in range(3)] == [1, 0, 0]
+    assert store.tell_crossed_budgets(conn, [("soft", "2026-12", "again")]) == 1
+    assert [row["kind"] for row in store.findings(conn)] == ["budget_crossed"] * 2
+
+
+def test_a_budget_near_its_end_is_near() -> None:
+    made = msgspec.structs.replace(
+        declared(), budgets=[Budget(name="b", covers="company", limit=10 * PICO, period="month", hard=False)]
+    )
+    used = [{"budget": "b", "period": "2026-11", "limit_usd": "10.000000000000", "spent_usd": "8.000000000000"}]
+    (row,) = limits_json(made, [], used, {})["budgets"]
+    assert (row["near"], row["hard"], row["covers"], row["share"]) == (True, False, "company", 0.8)
