@@ -272,7 +272,8 @@ class Attempt:
         answered = self._answered
         if answered is None:
             settle.attempt(gateway, exchange, "not_billed", self.status, None)
-            data = interface.of_upstream_refusal(self._refusal)
+            refusal = self._refusal if self._target is None else self._target.hide(self._refusal)
+            data = interface.of_upstream_refusal(refusal)
             await _send_whole(gateway, exchange, "failed", self.status, data, "upstream_refused")
             return
         settle.attempt(gateway, exchange, "ok", self.status, answered.usage)

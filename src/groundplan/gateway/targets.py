@@ -40,6 +40,14 @@ class Target:
         ) % (self.pool.prefix, path, self.host, self.authorization, accept, name, lines, len(body), body)
 
 
+    def hide(self, data: bytes) -> bytes:
+        """An upstream's words without our secret, which some repeat."""
+        secret = self.authorization.strip().rpartition(b" ")[2]
+        if not secret:
+            return data
+        return data.replace(secret, b"[hidden]").replace(secret.replace(b"/", b"\\/"), b"[hidden]")
+
+
 class Targets:
     """All upstreams of one worker."""
 
