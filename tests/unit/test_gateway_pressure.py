@@ -13,6 +13,7 @@ from tests.unit.call_rig import Rig, call_rig, rule, until
 
 from groundplan.core.errors import Unavailable
 from groundplan.gateway.pressure import (
+    FLOOR,
     FORGET_SECONDS,
     HOLD_SECONDS,
     IN_A_ROW,
@@ -50,11 +51,18 @@ def test_overload_takes_a_third_of_what_runs_once_a_round_and_answers_give_it_ba
     assert load.most == pytest.approx(70), "those were sent before the decrease"
     load.ended(1.0 + HOLD_SECONDS, 0, True)
     assert load.most == pytest.approx(49)
+    for n in range(1, 30):
+        load.ended(1.0 + n, 0, True)
+    assert load.most == FLOOR, "an outage is the breaker's"
     load.running = 0
-    for _ in range(400):
+    for _ in range(70):
         run(load, max(0, int(load.most or 0) - load.running))
-        load.ended(2.0, 10_000, False)
-    assert 50 < (load.most or 0) < 70
+        load.ended(30.5, 10_000, False)
+    assert load.most == pytest.approx(70, abs=1), "quickly to where it first fell"
+    for _ in range(70):
+        run(load, max(0, int(load.most or 0) - load.running))
+        load.ended(30.5, 10_000, False)
+    assert load.most == pytest.approx(71, abs=1), "from there by one a round"
 
 
 def test_the_learned_limit_is_forgotten_after_a_quiet_time() -> None:
@@ -65,7 +73,7 @@ def test_the_learned_limit_is_forgotten_after_a_quiet_time() -> None:
     assert load.most is None
 
 
-def test_a_deployment_that_becomes_twice_as_slow_under_load_gets_less() -> None:
+def test_a_deployment_that_becomes_much_slower_under_load_gets_less() -> None:
     load = Load()
     run(load, 20)
     for n in range(400):
@@ -75,6 +83,10 @@ def test_a_deployment_that_becomes_twice_as_slow_under_load_gets_less() -> None:
     for n in range(60):
         run(load, 1)
         load.ended(10 + n / 100, 400_000, False)
+    assert load.most is None, "answers differ in length"
+    for n in range(60):
+        run(load, 1)
+        load.ended(20 + n / 100, 2_000_000, False)
     assert load.most is not None and load.most < 20
 
 

@@ -13,10 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.call_rig import BOUND, LIMIT, Rig, Stream, call_rig, rule
 
+from groundplan.blueprint.model import Rates
+from groundplan.core.money import PICO
 from groundplan.gateway.chat import ChatRelay, read
 from groundplan.gateway.resume import INSTRUCTION, LEAST_OVERLAP, Continuation, Continued, continuation
 from groundplan.gateway.sse import DONE, EventReader, event
-from groundplan.ledger.model import Usage
+from groundplan.ledger.model import Reservation, Usage
 
 RESUME = {"assistant": rule(on_broken_stream="resume")}
 TEXT = "You asked: a b c d"
@@ -259,3 +261,16 @@ def test_events_pass_unchanged_while_nothing_is_broken() -> None:
         b'{"id":"x","model":"m","odd":1e3,"choices":[{"index":0,"delta":{"content":"a\\u00e9"},"finish_reason":null}]}'
     )
     assert relay.take(data) == event(data)
+
+
+async def test_the_rest_of_a_stream_reserves_its_longer_prompt(tmp_path: Path) -> None:
+    """The text so far is input of the next attempt, and what it may still write is less."""
+    priced = {"rates": Rates(input=PICO, output=PICO)}
+    async with call_rig(tmp_path, more={"one": priced, "two": priced}, workloads=RESUME) as rig:
+        rig.play("one", mode="cut", at=5, chunk_ms=3)
+        one_stream(await rig.stream())
+        first, second = [r for r in await rig.records() if isinstance(r, Reservation)]
+        size = len(b'{"role":"assistant","content":"You asked: a b "},') + len(INSTRUCTION)
+        assert second.bound - first.bound > (size - 5) * PICO // 1_000_000
+        assert second.charges[0].amount == second.bound
+        await rig.books()

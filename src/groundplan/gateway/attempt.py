@@ -145,7 +145,6 @@ class Attempt:
         except UpstreamFailure as failure:
             known = self._connection
             stale = pooled and failure.kind == "cut" and known is not None and known.status == 0
-            self._overload = failure.kind == "timeout"
             self._close()
             billed = failure.sent and self.exchange.attempt_sent
             raise AttemptFailed(str(failure), billed=billed, stale=stale) from failure
@@ -176,6 +175,8 @@ class Attempt:
         name = b"%b-%d" % (str(exchange.call).encode("ascii"), exchange.attempt)
         accept = b"text/event-stream" if ask.stream else b"application/json"
         lines = b"" if exchange.trace is None else exchange.trace.upstream(exchange.call, exchange.attempt)
+        if ask.lines and deployment.api != "openai":
+            lines += ask.lines
         target = self._target
         if target is None:
             raise AssertionError("not connected")
@@ -276,7 +277,7 @@ class Attempt:
             data = interface.of_upstream_refusal(refusal)
             await _send_whole(gateway, exchange, "failed", self.status, data, "upstream_refused")
             return
-        settle.attempt(gateway, exchange, "ok", self.status, answered.usage)
+        settle.attempt(gateway, exchange, "ok" if interface.billed else "not_billed", self.status, answered.usage)
         data = interface.with_facts(answered.data, facts(exchange, settle.remaining(gateway, exchange)))
         await _send_whole(gateway, exchange, "ok", 200, data, "")
 

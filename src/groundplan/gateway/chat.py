@@ -152,6 +152,9 @@ class ChatRelay:
             chunk = read_chunk(data)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Malformed("the upstream's stream is not what the API promises") from error
+        if not self.finished and (text := chunk.only_text()) is not None:
+            self.output_bytes += len(text) if text.isascii() else len(text.encode())
+            return event(data)
         if chunk.failed():
             raise Malformed("the upstream reported an error in its stream")
         if chunk.usage is not None:

@@ -28,7 +28,7 @@ from pyreqwest.proxy import ProxyBuilder
 from groundplan.blueprint.model import Tls
 from groundplan.core.errors import Invalid
 from groundplan.gateway.tls import path_of
-from groundplan.gateway.upstream import BODY_LIMIT, HEAD_LIMIT, IDLE_SECONDS, UpstreamFailure, split_url
+from groundplan.gateway.upstream import BODY_LIMIT, HEAD_LIMIT, IDLE_SECONDS, Sink, UpstreamFailure, split_url
 
 _WINDOW = 2 << 20
 """Bytes of one answer, and of all answers of a connection, that may wait for us."""
@@ -121,6 +121,9 @@ class Http2Connection:
         if self.headers.get(b"content-encoding", b"identity").lower() != b"identity":
             told = "the upstream compressed its answer, which it was not asked to do"
             raise UpstreamFailure("malformed", told, sent=True)
+
+    def pump(self, sink: Sink, seconds: float) -> None:
+        """Nothing: `chunk` gives every piece."""
 
     async def chunk(self, seconds: float) -> bytes | None:
         """Next bytes of the body; None at its end."""

@@ -1,9 +1,9 @@
 """How much is running and how much may: at each deployment by what it bears, in the worker by how late it is.
 
-The limit of a deployment falls by a third when it says that it has too much (429, 503, no answer in time) or when it
-became twice as slow under load, and rises by one for each round of answers; without such signs there is none but the
-declared one. Where everything is full, the less important wait behind or are refused. Times are arguments, in monotonic
-seconds; only `Pressure` looks at the loop itself. Knows no budgets and no people.
+The limit of a deployment falls by a third when it says that it has too much (429, 503) or became much slower under
+load. It rises with each answer to where it first fell, and from there by one for each round of answers; without such
+signs there is none but the declared one. Where everything is full, the less important wait behind or are refused. Times
+are arguments, in monotonic seconds; only `Pressure` looks at the loop itself. Knows no budgets and no people.
 """
 
 from __future__ import annotations
@@ -18,9 +18,13 @@ from groundplan.core.errors import Unavailable
 RANKS = {"critical": 0, "high": 1, "normal": 2, "low": 3}
 """The higher, the earlier it is refused."""
 DECREASE = 0.7
+FLOOR = 4.0
+"""A learned limit is never below: outages are the breaker's."""
 HOLD_SECONDS = 0.25
 """Answers to calls that were sent before a decrease say nothing about what holds after it."""
-SLOWER = 2.0
+SLOWER = 3.0
+SLOWER_US = 500_000
+"""Slowness is `SLOWER` times the usual and so much more than it: answers differ in length, and machines are busy."""
 SLOW_LEAST = 8
 """Running calls below which slowness is not put down to load."""
 SLOW_SAMPLES = 100
@@ -44,7 +48,7 @@ def overloaded(what: str, seconds: float) -> Unavailable:
 class Load:
     """What runs at one deployment, and how much of it is good for it."""
 
-    __slots__ = ("_base", "_changed", "_recent", "_seen", "declared", "limit", "running")
+    __slots__ = ("_base", "_changed", "_recent", "_seen", "_turn", "declared", "limit", "running")
 
     def __init__(self) -> None:
         self.running = 0
@@ -52,6 +56,8 @@ class Load:
         self.limit: float | None = None
         """Learned; None without signs of overload."""
         self._changed = 0.0
+        self._turn = 0.0
+        """The limit where it first fell, less what it fell by."""
         self._seen = 0
         self._recent = self._base = 0.0
 
@@ -70,7 +76,7 @@ class Load:
 
     def ended(self, now: float, microseconds: int, overload: bool) -> None:
         """One call ended. `microseconds` until its first byte, 0 where none came; `overload`: it was refused for want
-        of room, or not answered in time."""
+        of room."""
         at = self.running
         self.running -= 1
         if overload:
@@ -81,20 +87,23 @@ class Load:
             if now - self._changed > FORGET_SECONDS:
                 self.limit = None
             elif at + 1 >= limit:
-                self.limit = limit + 1 / limit
+                self.limit = limit + (1.0 if limit < self._turn else 1 / limit)
         if microseconds:
             self._learn(now, microseconds, at)
 
     def _decrease(self, now: float, at: int) -> None:
         if now - self._changed >= HOLD_SECONDS or self.limit is None:
             self._changed = now
-            self.limit = max(1.0, min(self.limit or at, at) * DECREASE)
+            if self.limit is None:
+                self._turn = at * DECREASE
+            self.limit = max(FLOOR, min(self.limit or at, at) * DECREASE)
 
     def _learn(self, now: float, microseconds: int, at: int) -> None:
         seen = self._seen = self._seen + 1
         self._recent += (microseconds - self._recent) * max(0.05, 1 / seen)
         self._base += (microseconds - self._base) * max(0.005, 1 / seen)
-        if at >= SLOW_LEAST and seen > SLOW_SAMPLES and self._recent > SLOWER * self._base:
+        more = self._recent - self._base
+        if more > SLOWER_US and more > (SLOWER - 1) * self._base and at >= SLOW_LEAST and seen > SLOW_SAMPLES:
             self._decrease(now, at)
 
 

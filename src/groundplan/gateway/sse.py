@@ -27,6 +27,9 @@ class EventReader:
 
     def feed(self, data: bytes) -> list[bytes]:
         """Data of the events that are complete now (several `data:` lines are joined by LF)."""
+        whole = data.endswith(b"\n\n") and data.startswith(b"data: ") and not self._rest
+        if whole and data.find(b"\n") == len(data) - 2 and b"\r" not in data:
+            return [data[6:-2]]  # one event of one line, which is what nearly every read brings
         buffer = self._rest + data if self._rest else data
         if b"\r" in buffer:
             held = buffer.endswith(b"\r")
@@ -57,23 +60,33 @@ def _size(raw: msgspec.Raw) -> int:
     return 0 if data == b"null" else len(data)
 
 
-class _Delta(msgspec.Struct, frozen=True):
+class _Delta(msgspec.Struct, frozen=True, gc=False):
     content: str | None = None
     tool_calls: msgspec.Raw = _NULL
     reasoning_content: str | None = None
 
 
-class _Choice(msgspec.Struct, frozen=True):
+class _Choice(msgspec.Struct, frozen=True, gc=False):
     delta: _Delta | None = None
     finish_reason: str | None = None
 
 
-class Chunk(msgspec.Struct, frozen=True):
+class Chunk(msgspec.Struct, frozen=True, gc=False):
     """One `chat.completion.chunk`, as far as the gateway needs it."""
 
     choices: list[_Choice] = []
     usage: ReportedUsage | None = None
     error: msgspec.Raw = _NULL
+
+    def only_text(self) -> str | None:
+        """The text of a chunk that has nothing else in it; None for any other chunk."""
+        if self.usage is not None or self.error is not _NULL or len(self.choices) != 1:
+            return None
+        choice = self.choices[0]
+        delta = choice.delta
+        if delta is None or choice.finish_reason or delta.tool_calls is not _NULL or delta.reasoning_content:
+            return None
+        return delta.content
 
     def output_bytes(self) -> int:
         """UTF-8 bytes of what this chunk adds to the answer: no fewer than its tokens."""

@@ -28,15 +28,18 @@ class StreamBroken(Exception):
 class Streaming:
     """One attempt's stream: `first` until there is something for the client, then `rest`."""
 
-    __slots__ = ("_connection", "_deployment", "_failure", "_out", "_reader", "relay")
+    __slots__ = ("_connection", "_deployment", "_exchange", "_failure", "_fed", "_out", "_reader", "relay")
 
     def __init__(self, connection: UpstreamConnection, deployment: Deployment, relay: Relay) -> None:
         self._connection = connection
         self._deployment = deployment
         self._reader = EventReader()
         self._out = b""
-        self._failure: Malformed | None = None
-        """What is wrong with an event that came together with good ones."""
+        self._failure: Malformed | EventTooLarge | None = None
+        """What is wrong with an event, to be raised by whoever waits."""
+        self._exchange: Exchange | None = None
+        self._fed = False
+        """The pump gave the client something."""
         self.relay = relay
 
     async def first(self, gateway: Gateway, by: float) -> None:
@@ -62,39 +65,60 @@ class Streaming:
 
     async def rest(self, gateway: Gateway, exchange: Exchange, sequence: int) -> None:
         """Relay to the end and settle. Raises `StreamBroken`: the client has a part already."""
-        relay, connection = self.relay, self._connection
-        exchange.output_bytes = relay.output_bytes
+        self._exchange = exchange
         if self._out:
             await self._begin(gateway, exchange, sequence)
         try:
-            idle = self._deployment.idle_ms / 1000
-            wait, since = idle, 0.0
-            while not relay.done:
-                data = await connection.chunk(wait)
-                if data is None:
-                    break
-                out = self._take(data)
-                exchange.output_bytes = relay.output_bytes
-                if out:
-                    wait = idle
-                    self._write(exchange, out)
-                    if exchange.response.full:
-                        await exchange.response.drained()
-                    if self._failure is None:
-                        continue
-                if self._failure is not None:
-                    raise self._failure
-                # comments keep a connection open, and are no sign that an answer will come
-                now = gateway.loop.time()
-                since = now if wait == idle else since
-                wait = max(0.001, since + idle - now)
-            if not relay.complete:
-                raise StreamBroken("the upstream's stream ended early")
+            await self._relay(gateway, exchange)
         except (Malformed, UpstreamFailure, EventTooLarge) as failure:
             raise _broken(failure) from failure
+        finally:
+            exchange.output_bytes = self.relay.output_bytes
+        if not self.relay.complete:
+            raise StreamBroken("the upstream's stream ended early")
+        relay = self.relay
         settle.attempt(gateway, exchange, "ok", 200, relay.usage)
         last = relay.last(facts(exchange, settle.remaining(gateway, exchange)))
         await end(gateway, exchange, "ok", last, "")
+
+    async def _relay(self, gateway: Gateway, exchange: Exchange) -> None:
+        relay, connection, idle = self.relay, self._connection, self._deployment.idle_ms / 1000
+        wait, since = idle, 0.0
+        while not relay.done:
+            connection.pump(self._pump, idle)
+            data = await connection.chunk(wait)
+            if data is None:
+                return
+            out = self._take(data) if data else b""
+            if out:
+                self._write(exchange, out)
+            if self._failure is not None:
+                raise self._failure
+            if out or self._fed:
+                wait, self._fed = idle, False
+                if exchange.response.full:
+                    await exchange.response.drained()
+                continue
+            # comments keep a connection open, and are no sign that an answer will come
+            now = gateway.loop.time()
+            since = now if wait == idle else since
+            wait = max(0.001, since + idle - now)
+
+    def _pump(self, data: bytes) -> bool:
+        """Bytes of the upstream as they arrive; False where there is more to do than to pass them on."""
+        exchange = self._exchange
+        if exchange is None:
+            return False
+        try:
+            out = self._take(data)
+        except (Malformed, EventTooLarge) as failure:
+            self._failure = failure
+            return False
+        if not out:
+            return False
+        self._fed = True
+        self._write(exchange, out)
+        return self._failure is None and not self.relay.done and not exchange.response.full
 
     async def drain(self, seconds: float) -> None:
         """Read to the end for nobody, to learn the usage. Raises `StreamBroken`."""

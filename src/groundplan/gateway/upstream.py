@@ -10,6 +10,7 @@ import asyncio
 import socket
 import ssl
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol, cast
 from urllib.parse import SplitResult, urlsplit
 
@@ -23,6 +24,10 @@ BODY_LIMIT = 64 << 20
 BUFFER_HIGH = 256 << 10
 IDLE_SECONDS = 20.0
 MAX_IDLE = 256
+
+
+Sink = Callable[[bytes], bool]
+"""Takes bytes of a body as they arrive; False: whoever waits for `chunk` is to be woken."""
 
 
 class UpstreamFailure(Exception):
@@ -50,6 +55,7 @@ class UpstreamConnection(Protocol):
 
     def send(self, data: bytes) -> None: ...
     async def head(self, seconds: float) -> int: ...
+    def pump(self, sink: Sink, seconds: float) -> None: ...
     async def chunk(self, seconds: float) -> bytes | None: ...
     async def body(self, seconds: float) -> bytes: ...
     def release(self) -> None: ...
@@ -88,6 +94,8 @@ class Http1Connection(asyncio.Protocol):
         "_parser",
         "_pool",
         "_received",
+        "_sink",
+        "_sink_seconds",
         "_size",
         "_timer",
         "_total",
@@ -123,6 +131,8 @@ class Http1Connection(asyncio.Protocol):
         self._has_length = False
         self._received = 0
         self._chunks: deque[bytes] = deque()
+        self._sink: Sink | None = None
+        self._sink_seconds = 0.0
         self._size = 0
         self._total = 0
         self._error: UpstreamFailure | None = None
@@ -161,7 +171,21 @@ class Http1Connection(asyncio.Protocol):
             self.abort()
         if self._size > BUFFER_HIGH and self.transport is not None:
             self.transport.pause_reading()
-        self._wake()
+        if self._sink is not None and self._chunks and not self._complete and self._error is None:
+            self._pour(self._sink)
+        else:
+            self._wake()
+
+    def _pour(self, sink: Sink) -> None:
+        data = self._chunks.popleft() if len(self._chunks) == 1 else b"".join(self._chunks)
+        self._chunks.clear()
+        self._size = 0
+        if sink(data):
+            self._deadline = self._loop.time() + self._sink_seconds
+        else:
+            self._sink = None
+            self._chunks.append(b"")
+            self._wake()
 
     # -- parser -------------------------------------------------------------------------------------------------------
     def on_message_begin(self) -> None:
@@ -245,10 +269,17 @@ class Http1Connection(asyncio.Protocol):
             await self._wait(max(0.0, deadline - self._loop.time()))
         return self.status
 
+    def pump(self, sink: Sink, seconds: float) -> None:
+        """While `chunk` is awaited, give `sink` what arrives, without a turn of the loop for each piece; `seconds` may
+        pass between two of them. When `sink` has enough, `chunk` returns nothing (b""); once it returns, it pumps no
+        more."""
+        self._sink, self._sink_seconds = sink, seconds
+
     async def chunk(self, seconds: float) -> bytes | None:
         """Next bytes of the body; None at its end."""
         while True:
             if self._chunks:
+                self._sink = None
                 self._size = 0
                 data = self._chunks.popleft() if len(self._chunks) == 1 else b"".join(self._chunks)
                 self._chunks.clear()
