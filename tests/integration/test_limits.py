@@ -157,6 +157,21 @@ async def test_a_cap_for_one_call_by_workload_and_by_caller(database: Database, 
         assert (await stack.chat(key, headers={"groundplan_max_cost_usd": "much"})).code == "cost_header"
 
 
+async def test_an_estimate_says_what_a_call_may_cost_and_makes_none(database: Database, tmp_path: Path) -> None:
+    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+        model.script = Script(tokens=20)
+        await started(stack, limited(1, [port], limit("daily", "company", "requests", 1)))
+        key, ask = stack.key(), dict[str, Any](headers={"groundplan_estimate": "1"})
+        told = (await stack.chat(key, max_tokens=20, **ask)).json
+        assert (told["object"], told["most_usd"], told["fits"]) == ("groundplan.estimate", "0.000200000000", True)
+        (place,) = told["deployments"]
+        assert place["likely_usd"] <= place["most_usd"] and place["most_completion_tokens"] == 20
+        assert model.counted == 0
+        assert (await stack.chat(key, model="none", **ask)).code == "model_not_found"
+        reply = await stack.chat(key, max_tokens=20)  # the limit of one request is not touched by estimates
+        assert (reply.status, reply.headers["groundplan-cost-usd"]) == (200, "0.000200000000")
+
+
 async def test_a_soft_budget_warns_and_refuses_nothing(database: Database, tmp_path: Path) -> None:
     async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
         model.script = Script(tokens=10)

@@ -18,22 +18,22 @@ _CACHED = 1000
 
 Spec = tuple[str, str, str]
 """(period, starts, timezone) as a budget declares them"""
-_current: dict[Spec, tuple[str, float]] = {}
+_current: dict[Spec, tuple[str, float, float]] = {}
 
 
 def current(period: str, starts: str, timezone: str, now: float) -> str:
     """The key of the period that `now` (seconds since the epoch) is in; remembered until that ends."""
     spec = (period, starts, timezone)
     known = _current.get(spec)
-    if known is not None and now < known[1]:
-        start = begins(known[0])
-        if start is None or start.timestamp() <= now:
-            return known[0]
+    if known is not None and known[1] <= now < known[2]:
+        return known[0]
     key = key_at(period, starts, timezone, datetime.fromtimestamp(now, UTC))
-    end = ends(key)
+    start, end = begins(key), ends(key)
     if len(_current) >= _CACHED:
         _current.clear()
-    _current[spec] = (key, float("inf") if end is None else end.timestamp())
+    _current[spec] = (
+        key, float("-inf") if start is None else start.timestamp(), float("inf") if end is None else end.timestamp(),
+    )  # fmt: skip
     return key
 
 

@@ -21,6 +21,7 @@ from groundplan.gateway.address import check_network
 from groundplan.gateway.chat import CHAT
 from groundplan.gateway.context import Gateway
 from groundplan.gateway.embeddings import EMBEDDINGS
+from groundplan.gateway.estimate import HEADER, estimate
 from groundplan.gateway.exchange import Exchange
 from groundplan.gateway.facts_api import FactsApi
 from groundplan.gateway.ground import ground
@@ -178,6 +179,9 @@ async def run(gateway: Gateway, exchange: Exchange) -> None:
         _shed(gateway, exchange, catalog)
     exchange.interface.check_type(exchange.request.headers.get(b"content-type"))
     exchange.ask = exchange.interface.read(exchange.request)
+    if HEADER in exchange.request.headers:
+        _estimate(gateway, exchange, catalog)
+        return
     kept = await cache.replay(gateway, exchange)
     steps.append(("cache", (clock() - exchange.started) // 1000))
     if kept is not None:
@@ -194,6 +198,15 @@ async def run(gateway: Gateway, exchange: Exchange) -> None:
         _replay(gateway, exchange, kept)
         return
     await serve(gateway, exchange)
+
+
+def _estimate(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> None:
+    policy = _check(gateway, exchange, catalog)
+    if exchange.plan is None:
+        raise AssertionError("not checked")
+    data = estimate(gateway, exchange, exchange.plan, policy)
+    settle.finish(gateway, exchange, "ok", 200)
+    exchange.response.send(200, data, answers.headers(exchange, cost=True))
 
 
 def _shed(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> None:
