@@ -176,13 +176,25 @@ def test_a_shipper_that_dies_costs_content_that_is_counted_and_no_fact(stack: St
     calls = [call_of(stack.chat(key, "hello")) for _ in range(5)]
     for call in calls:
         wait_until(lambda call=call: ask(stack, "GET", f"/api/calls/{call}").status == 200, 20, "the fact is there")
-    lost = request(stack.port, "GET", "/metrics").body.decode()
-    counted = next(line for line in lost.splitlines() if line.startswith("groundplan_gateway_content_lost_total"))
 
     def all_accounted() -> bool:
+        told = request(stack.port, "GET", "/metrics").body.decode()
+        counted = next(line for line in told.splitlines() if line.startswith("groundplan_gateway_content_lost_total"))
         return len({str(row[0]) for row in rows(stack)} - before) + float(counted.rsplit(" ", 1)[1]) >= 5
 
     wait_until(all_accounted, 10, "what is not kept is counted")
+
+
+def test_one_scrape_tells_of_worker_and_shipper(stack: Stack) -> None:
+    def told() -> str:
+        return str(request(stack.port, "GET", "/metrics").body.decode())
+
+    wait_until(lambda: 'groundplan_gateway_worker_up{worker="shipper"} 1' in told(), 15, "the shipper is there again")
+    lines = dict(line.rsplit(" ", 1) for line in told().splitlines() if not line.startswith("#"))
+    assert lines['groundplan_gateway_worker_up{worker="0"}'] == "1"
+    wait_until(lambda: 'groundplan_shipper_rounds_total{worker="shipper"} 0' not in told(), 10, "it has shipped")
+    assert float(lines['groundplan_shipper_age_seconds{worker="shipper"}']) < 30
+    assert float(lines['process_resident_memory_bytes{worker="shipper"}']) > 1e6
 
 
 def blueprint(*workloads: Workload) -> Blueprint:

@@ -19,7 +19,7 @@ from groundplan.gateway import meters
 from groundplan.gateway.exposition import Family, Sample, histogram, render
 from groundplan.gateway.meters import DURATION_US, Histogram, Meters
 from groundplan.gateway.metrics import families
-from groundplan.gateway.scrape import Scrapes, known_slots, render_all
+from groundplan.gateway.scrape import Scrapes, known, render_all
 from groundplan.ledger.model import Usage
 from groundplan.testing.scripted import Script
 
@@ -66,7 +66,7 @@ def test_any_text_survives_as_a_label(one: str, help_: str) -> None:
 
 def test_a_family_of_several_workers_is_told_once_with_all_their_samples() -> None:
     own = [Family("x_total", "counter", "X.", [Sample("", [], 1)])]
-    text = render_all({0: own, 1: own, 2: None})
+    text = render_all({"0": own, "1": own, "2": None})
     assert text.count(b"# TYPE x_total counter") == 1
     found = parsed(text)
     assert total(found["x_total"]) == 2
@@ -144,7 +144,7 @@ async def test_one_scrape_shows_every_worker_and_a_proxys_request_needs_a_token(
         await scrapes.open(lambda: families(rig.gateway))
     rig.gateway.scrapes = one
     try:
-        assert known_slots(home) == [0, 1]
+        assert known(home) == ["0", "1"]
         status, text = await ask(rig.port)
         assert status == 200
         assert parsed(text)["groundplan_gateway_worker_up"] == {(("worker", "0"),): 1, (("worker", "1"),): 1}
@@ -156,7 +156,7 @@ async def test_one_scrape_shows_every_worker_and_a_proxys_request_needs_a_token(
     finally:
         await one.close()
         await two.close()
-    assert known_slots(home) == []
+    assert known(home) == []
 
 
 async def test_a_sibling_that_hangs_does_not_hold_up_a_scrape(rig: Rig, tmp_path: Path) -> None:

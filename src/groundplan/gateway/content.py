@@ -1,7 +1,8 @@
 """Prompts and answers on their way out of a worker, for workloads that keep them. The worker only passes bytes on.
 
 They go to the content writer beside the shipper over a loopback connection whose buffer is the bounded queue: what does
-not fit, or finds no writer, is lost and counted. Facts are the journal's and are never lost. Nothing waits for this.
+not fit, or finds no writer, is lost and counted; so is what a writer has not said to be safe when it dies. Facts are
+the journal's and are never lost. Nothing waits for this.
 """
 
 from __future__ import annotations
@@ -86,6 +87,9 @@ class ContentSender(asyncio.Protocol):
         self._meters = meters
         self._transport: asyncio.Transport | None = None
         self._lost = asyncio.Event()
+        self._unsafe = 0
+        """Calls that were sent and are not known to be written."""
+        self._heard = b""
 
     def send(self, content: Content) -> None:
         """Pass one call on, or count it as lost. Never waits."""
@@ -94,6 +98,7 @@ class ContentSender(asyncio.Protocol):
         if transport is None or size > CALL_BYTES or transport.get_write_buffer_size() > BUFFER_BYTES:
             self._meters.content_lost += 1
             return
+        self._unsafe += 1
         data = _encode(content)
         transport.write(LENGTH.pack(len(data)) + data)
 
@@ -117,6 +122,15 @@ class ContentSender(asyncio.Protocol):
             if self._transport is not None:
                 self._transport.close()
 
+    def data_received(self, data: bytes) -> None:
+        """The writer tells how many more calls it is done with."""
+        heard = self._heard + data
+        whole = len(heard) - len(heard) % LENGTH.size
+        self._unsafe -= sum(LENGTH.unpack_from(heard, at)[0] for at in range(0, whole, LENGTH.size))
+        self._heard = heard[whole:]
+
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 -- asyncio's signature
         self._transport = None
+        self._meters.content_lost += max(0, self._unsafe)
+        self._unsafe, self._heard = 0, b""
         self._lost.set()

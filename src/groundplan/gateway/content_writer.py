@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 import socket
 import threading
-from collections import deque
+from collections import Counter, deque
 from contextlib import suppress
 from datetime import timedelta
 from uuid import UUID
@@ -44,7 +44,7 @@ class ContentWriter:
         self._home = home
         self._url = url
         self._token = secrets.token_hex(TOKEN_BYTES // 2)
-        self._waiting: deque[Content] = deque()
+        self._waiting: deque[tuple[Content, socket.socket | None]] = deque()
         self._bytes = 0
         self.lost = 0
         """Calls whose content was dropped here."""
@@ -90,16 +90,19 @@ class ContentWriter:
                 size = LENGTH.unpack(_exactly(connection, LENGTH.size))[0]
                 if size > _FRAME_MOST:
                     return
-                self._put(_decode(_exactly(connection, size)))
+                self._put(_decode(_exactly(connection, size)), connection)
 
-    def _put(self, content: Content) -> None:
+    def _put(self, content: Content, origin: socket.socket | None = None) -> None:
         size = len(content.prompt) + len(content.answer)
         with self._changed:
-            if self._bytes + size > WAITING_BYTES:
+            full = self._bytes + size > WAITING_BYTES
+            if full:
                 self.lost += 1
             else:
                 self._bytes += size
-                self._waiting.append(content)
+                self._waiting.append((content, origin))
+        if full:
+            _done_with([origin])
 
     def _write(self) -> None:
         while not self._stop.is_set():
@@ -117,11 +120,12 @@ class ContentWriter:
         while self._waiting and keys is not None:
             batch = [self._waiting[place] for place in range(min(AT_ONCE, len(self._waiting)))]
             with conn.transaction():
-                content_store.add(conn, [row for content in batch if (row := _row(conn, keys, content))])
+                content_store.add(conn, [row for content, _ in batch if (row := _row(conn, keys, content))])
             with self._changed:
-                for content in batch:
+                for content, _ in batch:
                     self._waiting.popleft()
                     self._bytes -= len(content.prompt) + len(content.answer)
+            _done_with([origin for _, origin in batch])
         if self.lost > self._told:
             log.warning("content was lost", calls=self.lost - self._told)
             self._told = self.lost
@@ -138,6 +142,13 @@ def _row(conn: Conn, keys: SubjectKeys, content: Content) -> content_store.Row |
     sealed = keys.seal(conn, person, f"{call}\n{kept.document}")
     until = at + timedelta(seconds=content.seconds)
     return content_store.Row(call, at, content.workload, content.kind, until, sealed, kept.found, kept.cut)
+
+
+def _done_with(origins: list[socket.socket | None]) -> None:
+    """Tell workers how many of their calls are not to be counted as lost; one that is gone hears nothing."""
+    for origin, count in Counter(origin for origin in origins if origin is not None).items():
+        with suppress(OSError):
+            origin.send(LENGTH.pack(count), socket.MSG_DONTWAIT)
 
 
 def _exactly(connection: socket.socket, size: int) -> bytes:

@@ -24,7 +24,8 @@ _VERSION = importlib.metadata.version("groundplan")
 
 def families(gateway: Gateway) -> list[Family]:
     """Everything, in a fixed order."""
-    return [*_calls(gateway), *_attempts(gateway), *_state(gateway), *_journal(gateway), *_money(gateway), *_process()]
+    parts = (_calls, _attempts, _state, _journal, _money)
+    return [*(family for part in parts for family in part(gateway)), *process_families()]
 
 
 def _calls(gateway: Gateway) -> list[Family]:
@@ -159,7 +160,8 @@ def _money(gateway: Gateway) -> list[Family]:
     ]
 
 
-def _process() -> list[Family]:
+def process_families() -> list[Family]:
+    """Of this process, whichever it is."""
     times = os.times()
     pages = int(_STATM.read_text().split()[1])
     build = [("version", _VERSION), ("python", platform.python_version())]

@@ -27,12 +27,14 @@ from groundplan.gateway.server import Request, Response, Server
 from groundplan.gateway.upstream import UpstreamFailure, UpstreamPool
 
 SERVICE = "gateway-metrics-"
+SHIPPER = "shipper"
+"""Stands where workers have their slot."""
 ANSWER_SECONDS = 1.0
 _LOCAL = ("127.0.0.1", "::1")
 _FORWARDED = (b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via")
-_SLOT = re.compile(rf"{SERVICE}([0-9]{{1,4}})\.json")
+_NAME = re.compile(rf"{SERVICE}([0-9]{{1,4}}|{SHIPPER})\.json")
 _UP = "groundplan_gateway_worker_up"
-_UP_HELP = "0 where a worker that should run does not tell."
+_UP_HELP = "0 where a process that should run does not tell."
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[Family]).decode
 
@@ -84,26 +86,25 @@ class Scrapes:
 
     async def everybody(self, own: list[Family]) -> bytes:
         """The exposition of all workers; one that does not answer is told as down."""
-        slots = [slot for slot in known_slots(self._home) if slot != self.slot]
-        others = await asyncio.gather(*(_ask(self._home, slot) for slot in slots))
-        found = {self.slot: own, **dict(zip(slots, others, strict=True))}
-        return render_all(found)
+        names = [name for name in known(self._home) if name != str(self.slot)]
+        others = await asyncio.gather(*(_ask(self._home, name) for name in names))
+        return render_all({str(self.slot): own, **dict(zip(names, others, strict=True))})
 
 
-def known_slots(home: Home) -> list[int]:
-    """Slots of the workers that have announced themselves, whether they live or not."""
+def known(home: Home) -> list[str]:
+    """Who has announced itself, whether it lives or not: slots of workers, and the shipper."""
     try:
         names = [path.name for path in (home.run / "endpoints.d").iterdir()]
     except OSError:
         return []
-    return sorted(int(match.group(1)) for name in names if (match := _SLOT.fullmatch(name)))
+    return sorted(match.group(1) for name in names if (match := _NAME.fullmatch(name)))
 
 
-def render_all(found: dict[int, list[Family] | None]) -> bytes:
-    """The exposition of workers by slot; None is one that does not answer."""
+def render_all(found: dict[str, list[Family] | None]) -> bytes:
+    """The exposition of workers by slot, and of the shipper; None is one that does not answer."""
     up = [
-        (str(slot), [single(_UP, "gauge", _UP_HELP, int(told is not None)), *(told or [])])
-        for slot, told in sorted(found.items())
+        (name, [single(_UP, "gauge", _UP_HELP, int(told is not None)), *(told or [])])
+        for name, told in sorted(found.items())
     ]
     return render(up)
 
@@ -132,8 +133,8 @@ def _allowed(scrapes: Scrapes | None, request: Request, response: Response) -> b
     return response.peer in _LOCAL and not any(name in request.headers for name in _FORWARDED)
 
 
-async def _ask(home: Home, slot: int) -> list[Family] | None:
-    endpoint = lookup(home, f"{SERVICE}{slot}")
+async def _ask(home: Home, name: str) -> list[Family] | None:
+    endpoint = lookup(home, f"{SERVICE}{name}")
     if endpoint is None:
         return None
     try:

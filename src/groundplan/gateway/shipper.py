@@ -40,6 +40,7 @@ from groundplan.gateway.ledger_rows import as_uuid, attempt_row, call_entry, cal
 from groundplan.gateway.ledger_store import Conn
 from groundplan.gateway.records import segment_numbers, segment_path
 from groundplan.gateway.recovery import Attempt, CallState, EpochState
+from groundplan.gateway.shipper_metrics import Progress, ShipperMetrics
 from groundplan.gateway.tail import EpochTail, Read, try_lock
 from groundplan.gateway.trace_export import TraceExport
 from groundplan.ledger.model import Release, Reservation
@@ -315,7 +316,9 @@ def remove_abandoned(folder: Path) -> None:
         os.close(lock)
 
 
-def run(home: Home, url: str, stop: threading.Event, traces: TraceExport | None = None) -> None:
+def run(
+    home: Home, url: str, stop: threading.Event, traces: TraceExport | None = None, progress: Progress | None = None
+) -> None:
     """Ship until `stop`, then once more. Raises `Unavailable` where another shipper serves this HOME."""
     home.journal.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = os.open(home.journal / "shipper.lock", os.O_RDWR | os.O_CREAT, 0o600)
@@ -330,7 +333,7 @@ def run(home: Home, url: str, stop: threading.Event, traces: TraceExport | None 
     while True:
         try:
             with connect(url, autocommit=True) as conn:
-                _run_connected(home, conn, stop, traces)
+                _run_connected(conn, stop, Shipper(home, traces=traces), progress or Progress())
             break
         except (psycopg.Error, GroundplanError, OSError) as error:
             problem = str(error).splitlines()[0] if str(error) else error.__class__.__name__
@@ -342,16 +345,16 @@ def run(home: Home, url: str, stop: threading.Event, traces: TraceExport | None 
     os.close(lock)
 
 
-def _run_connected(home: Home, conn: Conn, stop: threading.Event, traces: TraceExport | None) -> None:
+def _run_connected(conn: Conn, stop: threading.Event, shipper: Shipper, progress: Progress) -> None:
     """With one connection; what is in memory is thrown away with it, so that a failure needs no unwinding."""
     ledger_store.limit_idle_transactions(conn)
-    shipper = Shipper(home, traces=traces)
     found = 0
     # A round of half a second keeps a core for several milliseconds, which calls would wait for; what piles up must not
     # wait for an idle core. The scheduling class belongs to a thread and cannot be left again, hence the second one.
     with ThreadPoolExecutor(1, "calm", initializer=_run_when_idle) as calm:
         while not stop.is_set():
             found = calm.submit(shipper.step, conn).result() if found < CALM else shipper.step(conn)
+            progress.round()
             stop.wait(PAUSE_S if found >= BATCH else INTERVAL_S)
         shipper.step(conn)
 
@@ -372,15 +375,21 @@ def main(arguments: list[str] | None = None) -> int:
         signal.signal(number, lambda *_: stop.set())
     traces = TraceExport.declared(load_settings())
     content: ContentWriter | None = None
+    told: ShipperMetrics | None = None
     try:
         url = _url(home, stop)
         content = ContentWriter(home, url)
         content.open()
-        run(home, url, stop, traces)
+        progress = Progress()
+        told = ShipperMetrics(home, progress, content, traces)
+        told.open()
+        run(home, url, stop, traces, progress)
     except GroundplanError as error:
         log.error("shipper stopped", problem=str(error))
         return error.exit_code
     finally:
+        if told is not None:
+            told.close()
         if content is not None:
             content.close()
         if traces is not None:
