@@ -1,0 +1,176 @@
+"""Slices of limits against a real PostgreSQL: filled exactly by two workers, returned once, forgotten with their window;
+concurrent calls come back only by release or fencing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+from tests.integration.test_lease_store import until
+
+from groundplan.core.ids import new_id
+from groundplan.gateway import ledger_store
+from groundplan.gateway.journal import Journal
+from groundplan.gateway.lease_store import LeaseClient
+from groundplan.gateway.leases import CONCURRENT, REQUESTS, TOKENS, Quota, Slices
+from groundplan.gateway.periods import key_at
+from groundplan.ledger.model import Charge
+from groundplan.testing.database import Database
+
+
+def quota(kind: str, most: int, period: str = "minute") -> Quota:
+    return Quota(f"{kind}/test", kind, most, period, "test", "company")
+
+
+@dataclass
+class Wall:
+    """A clock that the test moves."""
+
+    at: datetime
+
+    def now(self) -> datetime:
+        return self.at
+
+    def monotonic(self) -> float:
+        return self.at.timestamp()
+
+
+@dataclass
+class Worker:
+    epoch: UUID
+    counters: Slices
+    leases: LeaseClient
+    wall: Wall
+
+    def span(self, asked: Quota) -> str:
+        return key_at(asked.period, "", "UTC", self.wall.now())
+
+    async def take(self, asked: Quota, amount: int, used: int, seconds: float = 0.0) -> bool:
+        token = (new_id().bytes, -1)
+        charges = [Charge(asked.name, self.span(asked), amount)]
+        if await self.leases.acquire(token, charges, {asked.name: asked}, 1) is not None:
+            return False
+        await asyncio.sleep(seconds)
+        self.counters.settle_each(token, [used])
+        return True
+
+
+@asynccontextmanager
+async def worker(database: Database, root: Path, wall: Wall) -> AsyncIterator[Worker]:
+    epoch, counters = new_id(), Slices()
+    journal = Journal.open(root / str(epoch), epoch, asyncio.get_running_loop(), 1 << 18)
+    leases = LeaseClient(database.urls["gateway"], epoch, journal, Slices(), home=root, clock=wall, counters=counters)
+    await leases.start()
+    try:
+        yield Worker(epoch, counters, leases, wall)
+    finally:
+        await leases.close()
+        await journal.close()
+
+
+@pytest.fixture
+def wall() -> Wall:
+    return Wall(datetime.now(UTC).replace(second=0))
+
+
+def row(database: Database, statement: str, *parameters: Any) -> tuple[Any, ...] | None:
+    with psycopg.connect(database.urls["owner"], autocommit=True) as conn:
+        return conn.execute(statement.encode(), parameters).fetchone()
+
+
+def granted(database: Database, asked: Quota) -> int:
+    found = row(database, "SELECT coalesce(sum(granted), 0)::int FROM limit_span WHERE name = %s", asked.name)
+    assert found is not None
+    return int(found[0])
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.02])
+async def test_two_workers_fill_a_window_exactly(
+    database: Database, tmp_path: Path, wall: Wall, seconds: float
+) -> None:
+    asked = quota(REQUESTS, 100)
+    async with worker(database, tmp_path, wall) as one, worker(database, tmp_path, wall) as two:
+        calls = [w.take(asked, 1, 1, seconds) for _ in range(100) for w in (one, two)]
+        assert sum(await asyncio.gather(*calls)) == 100
+        assert one.leases.remaining(asked, one.span(asked)) == 0
+        began = asyncio.get_running_loop().time()
+        assert not any([await one.take(asked, 1, 1) for _ in range(20)])
+        assert asyncio.get_running_loop().time() - began < 1.0
+
+
+async def test_tokens_that_were_not_used_serve_others_also_on_the_other_worker(
+    database: Database, tmp_path: Path, wall: Wall
+) -> None:
+    asked = quota(TOKENS, 1000)
+    async with worker(database, tmp_path, wall) as one, worker(database, tmp_path, wall) as two:
+        first = asyncio.create_task(one.take(asked, 1000, 100, 0.1))
+        await until(lambda: one.counters.open_count == 1)
+        assert await two.take(asked, 900, 900)
+        assert await first
+        assert not await two.take(asked, 1, 1)
+    assert granted(database, asked) == 1000
+
+
+async def test_a_clean_stop_returns_what_is_left_once(database: Database, tmp_path: Path, wall: Wall) -> None:
+    asked = quota(REQUESTS, 1000)
+    async with worker(database, tmp_path, wall) as one:
+        assert await one.take(asked, 1, 1)
+        assert granted(database, asked) > 1
+    assert granted(database, asked) == 1
+    for _ in range(2):  # told again, it changes nothing
+        row(database, "SELECT return_limit(%s, %s, %s, 5)", one.epoch, asked.name, one.span(asked))
+    assert granted(database, asked) == 1
+
+
+async def test_a_window_that_is_over_is_forgotten_and_the_next_one_is_fresh(
+    database: Database, tmp_path: Path, wall: Wall
+) -> None:
+    asked = quota(REQUESTS, 3)
+    async with worker(database, tmp_path, wall) as one:
+        assert [await one.take(asked, 1, 1) for _ in range(4)] == [True, True, True, False]
+        before = one.span(asked)
+        wall.at += timedelta(minutes=1)
+        assert [await one.take(asked, 1, 1) for _ in range(4)] == [True, True, True, False]
+        await until(lambda: (asked.name, before) not in one.counters.granted_keys())
+        row(database, "UPDATE limit_span SET ends = now() - interval '2 hours' WHERE span = %s RETURNING 1", before)
+        wall.at += timedelta(minutes=1)
+        assert await one.take(asked, 1, 1)
+    assert row(database, "SELECT count(*) FROM limit_span WHERE span = %s", before) == (0,)
+
+
+async def test_a_window_that_ended_long_ago_is_not_granted_of(database: Database, tmp_path: Path, wall: Wall) -> None:
+    wall.at -= timedelta(hours=1)
+    async with worker(database, tmp_path, wall) as one:
+        assert not await one.take(quota(REQUESTS, 3), 1, 1)
+
+
+async def test_slots_of_a_dead_worker_come_back_with_its_fencing_only(
+    database: Database, tmp_path: Path, wall: Wall
+) -> None:
+    slots, requests = quota(CONCURRENT, 2, "now"), quota(REQUESTS, 8)
+    async with worker(database, tmp_path, wall) as one, worker(database, tmp_path, wall) as two:
+        for _ in range(2):
+            assert await one.leases.acquire(
+                (new_id().bytes, -1), [Charge(slots.name, "now", 1)], {slots.name: slots}, 1) is None  # fmt: skip
+        assert await one.take(requests, 1, 1)
+        held = granted(database, requests)
+        wall.at += timedelta(days=2)  # time gives nothing back
+        assert not await two.take(slots, 1, 0)
+        with psycopg.connect(database.urls["shipper"], autocommit=True) as conn:
+            for _ in range(2):
+                with conn.transaction():
+                    ledger_store.fence(conn, one.epoch)
+                    ledger_store.return_unspent(conn, one.epoch, write_off=False)
+        assert granted(database, requests) == held  # what it held of a window counts as used
+        assert granted(database, slots) == 0
+        await asyncio.sleep(0.1)
+        assert await two.take(slots, 1, 0)
+        assert not await one.take(quota(REQUESTS, 5, "day"), 1, 1)  # it is fenced
