@@ -1,5 +1,5 @@
-"""Slices of limits against a real PostgreSQL: filled exactly by two workers, returned once, forgotten with their window;
-concurrent calls come back only by release or fencing."""
+"""Slices of limits against a real PostgreSQL: filled exactly by two workers, returned once, forgotten with their
+window; concurrent calls come back only by release or fencing."""
 
 from __future__ import annotations
 
