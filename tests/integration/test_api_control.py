@@ -328,6 +328,31 @@ def test_kill_and_lift(control: Control) -> None:
     assert control.ask("GET", "/api/kill").body["kills"] == []
 
 
+@pytest.mark.parametrize(
+    ("scope", "hint"),
+    [
+        ("workload/asistant", "workload/assistant"),
+        ("deployment/nothing-like-it", "deployment/local"),
+        ("site/there", "site/here"),
+        ("source/handbook", "none of that kind"),
+        ("key/01a212d0-24b0-7000-b367-e08d2d71471e", "keys list"),
+        ("key/gp_abc", "keys list"),
+    ],
+)
+def test_stopping_what_there_is_not_is_no_stop(control: Control, scope: str, hint: str) -> None:
+    refused = control.ask("POST", "/api/kill", {"scope": scope, "reason": "a slip of the hand"})
+    assert (refused.status, refused.code) == (404, "scope_unknown")
+    assert hint in refused.body["error"]["hint"]
+    assert control.ask("GET", "/api/kill").body["kills"] == []
+
+
+def test_a_key_is_stopped_by_its_id(control: Control) -> None:
+    key = control.ask("POST", "/api/keys", {"workload": "assistant"}).body["id"]
+    stop = {"scope": f"key/{key}", "reason": "lost"}
+    assert control.ask("POST", "/api/kill", stop).status == 201
+    assert control.ask("POST", "/api/kill/lift", stop).status == 200
+
+
 def test_everything_is_in_an_audit_log_that_holds(control: Control) -> None:
     control.ask("POST", "/api/keys", {"workload": "assistant"})
     deadline = time.monotonic() + 10

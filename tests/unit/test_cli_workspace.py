@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 from tests.unit.test_cli_main import run
@@ -35,10 +36,10 @@ def test_init_asks_for_a_price_that_no_list_has(tmp_path: Path) -> None:
 
 
 def test_a_listed_model_needs_no_price_and_the_next_command_works(tmp_path: Path) -> None:
-    folder = tmp_path / "company"
+    folder = tmp_path / "my company"
     done = run("init", str(folder), "--upstream", "https://models.example/v1", "--upstream-model", "gpt-4.1-mini")
     assert done.returncode == 0, done.stderr
-    following = done.stdout.partition("Next: groundplan ")[2].partition(",")[0].split()
+    following = shlex.split(done.stdout.partition("Next: groundplan ")[2].partition(",")[0])
     assert following == ["check", str(folder)]
     assert run(*following).returncode == 0
 

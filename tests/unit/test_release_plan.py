@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from datetime import date, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -298,3 +302,35 @@ def test_a_plan_as_json_has_exact_amounts() -> None:
     (placement,) = value["placements"]
     prices = {option["deployment"]: option["monthly_usd"] for option in placement["alternatives"]}
     assert prices["gpt-eu"] == "1.920000000000"
+
+
+SEEDED = """\
+import hashlib, sys
+from datetime import date
+from pathlib import Path
+from groundplan.blueprint.artifact import encode
+from groundplan.catalog.loader import load_files
+from groundplan.release.plan import plan
+
+root = Path(sys.argv[1])
+found = sorted(root.rglob("*.yaml"), reverse=len(sys.argv) > 2)
+files = {str(path.relative_to(root)): path.read_text() for path in found}
+blueprint = plan(load_files(files), None, today=date(2026, 11, 25)).blueprint
+print(hashlib.sha256(encode(blueprint)).hexdigest())
+"""
+
+
+def test_the_same_input_gives_the_same_bytes_in_any_process() -> None:
+    """Neither the order in which sets are walked nor that in which files are read shows in the bytes."""
+    company = str(Path(__file__).parents[2] / "examples" / "company")
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", SEEDED, company, *reverse],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed, reverse in (("0", ()), ("1", ()), ("77", ("reverse",)))
+    }
+    assert len(digests) == 1 and len(digests.pop().strip()) == 64

@@ -97,7 +97,8 @@ def _ports(home: Home, _: Settings) -> Iterator[Check]:
 
 
 def _models(_: Home, settings: Settings) -> Iterator[Check]:
-    found = sorted(path.name for path in settings.models.iterdir()) if settings.models.is_dir() else []
+    inside = settings.models.iterdir() if settings.models.is_dir() else ()
+    found = sorted(path.name for path in inside if not path.name.startswith("."))
     listed = ", ".join(found) or "none yet; `groundplan up` fetches what a workspace needs"
     yield Check("models", "ok", f"{settings.models}: {listed}")
 

@@ -6,6 +6,7 @@ Prints for people, on stderr only; what cannot be shown is said, and `up` goes o
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
 import time
@@ -21,7 +22,7 @@ from groundplan.core.audit.keys import load_public
 from groundplan.core.audit.verify import inclusion_proof
 from groundplan.core.errors import GroundplanError
 from groundplan.core.home import Home
-from groundplan.core.settings import DEFAULT_PORT
+from groundplan.core.settings import DEFAULT_PORT, load_settings
 from groundplan.core.words import counted
 
 WORKLOAD = "handbook-answers"
@@ -123,7 +124,7 @@ def _verified(home: Home, index: int) -> str:
 
 def _next_steps(home: Home, gateway: str, key: Key | None, login_url: str) -> None:
     program = _program()
-    note(f"\nThe console (works once, within ten minutes; `{program} login` makes another):")
+    note(f"\nThe console (works once, within ten minutes; `{program} login{_named(home)}` makes another):")
     note(f"  {login_url}")
     if key is not None:
         note("\nAny OpenAI client:")
@@ -140,4 +141,11 @@ def _program() -> str:
     """The command as it has to be written here: that of a `make run` is not on the PATH."""
     own = Path(sys.executable).with_name("groundplan")
     found = shutil.which("groundplan")
-    return "groundplan" if found and Path(found).resolve() == own.resolve() else os.path.relpath(own)
+    known = found and Path(found).resolve() == own.resolve()
+    return "groundplan" if known else shlex.quote(os.path.relpath(own))
+
+
+def _named(home: Home) -> str:
+    """The option that names this HOME, where it is not the one that commands find by themselves."""
+    found = load_settings().home.absolute() == home.root.absolute()
+    return "" if found else f" --home {shlex.quote(os.path.relpath(home.root))}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -48,10 +49,11 @@ def init(
         known_price=lambda model: known_price(model, today),
     )
     files = sorted(str(path) for path in written or ())
+    named = shlex.quote(str(folder))
     emit(
         {"folder": str(folder.absolute()), "files": files},
         as_json,
-        f"{folder} is ready. Next: groundplan check {folder}, then groundplan up --workspace {folder}",
+        f"{folder} is ready. Next: groundplan check {named}, then groundplan up --workspace {named}",
     )
 
 
