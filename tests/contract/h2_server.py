@@ -79,10 +79,11 @@ class _Connection(asyncio.Protocol):
         pool = UpstreamPool(f"http://127.0.0.1:{self._server.behind}", asyncio.get_running_loop())
         connection = await pool.connect(2.0)
         try:
-            head = b"%b %b HTTP/1.1\r\nhost: u\r\ncontent-length: %d\r\n\r\n"
-            connection.send(
-                head % (stream.headers[b":method"], stream.headers[b":path"], len(stream.body)) + stream.body
-            )
+            own = (b"content-length", b"host", b"connection", b"transfer-encoding")
+            passed = [(n, v) for n, v in stream.headers.items() if not n.startswith(b":") and n not in own]
+            head = b"%b %b HTTP/1.1\r\nhost: u\r\n" % (stream.headers[b":method"], stream.headers[b":path"])
+            lines = b"".join(b"%b: %b\r\n" % pair for pair in passed)
+            connection.send(head + lines + b"content-length: %d\r\n\r\n" % len(stream.body) + stream.body)
             status = await connection.head(30)
             kept = [(n, v) for n, v in connection.headers.items() if n in (b"content-type", b"content-encoding")]
             self._h2.send_headers(number, [(b":status", b"%d" % status), *kept])

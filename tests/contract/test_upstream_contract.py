@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from tests.contract.ways import WAYS, Way, way_to
 
+from groundplan.gateway.interface import Malformed
+from groundplan.gateway.messages_native import MessagesRelay
 from groundplan.gateway.meter import ReportedUsage
 from groundplan.gateway.sse import EventReader
 from groundplan.gateway.upstream import UpstreamConnection, UpstreamFailure, UpstreamPool
@@ -26,11 +28,11 @@ class Upstream:
         self.kept = way.wire.http == 1
         """Whether connections are ours to keep."""
 
-    async def ask(self, path: bytes, body: Any) -> UpstreamConnection:
+    async def ask(self, path: bytes, body: Any, lines: bytes = b"") -> UpstreamConnection:
         connection = self.pool.idle() or await self.pool.connect(1.0)
         data = json.dumps(body).encode()
-        head = b"POST %b%b HTTP/1.1\r\nhost: u\r\ncontent-length: %d\r\n\r\n" % (self.pool.prefix, path, len(data))
-        connection.send(head + data)
+        head = b"POST %b%b HTTP/1.1\r\nhost: u\r\n%bcontent-length: %d\r\n\r\n"
+        connection.send(head % (self.pool.prefix, path, lines, len(data)) + data)
         return connection
 
     async def chat(self, **more: Any) -> UpstreamConnection:
@@ -43,6 +45,46 @@ async def upstream(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
     model = ScriptedModel("contract")
     async with way_to(request.param, model.handle, tmp_path) as way:
         yield Upstream(model, way)
+
+
+async def messages(upstream: Upstream, **more: Any) -> UpstreamConnection:
+    body = {"model": "m", "messages": [{"role": "user", "content": "Where is it?"}], "max_tokens": 8, **more}
+    return await upstream.ask(b"/messages", body, b"anthropic-version: 2023-06-01\r\n")
+
+
+async def test_a_message_has_content_and_usage_within_the_cap(upstream: Upstream) -> None:
+    connection = await messages(upstream, max_tokens=2)
+    assert await connection.head(1.0) == 200
+    answer = json.loads(await connection.body(1.0))
+    connection.release()
+    assert answer["stop_reason"] == "max_tokens" and answer["content"][0]["text"] == "You asked:"
+    assert answer["usage"]["output_tokens"] == 2
+
+
+async def test_a_stream_of_a_message_ends_with_usage_and_stop(upstream: Upstream) -> None:
+    connection = await messages(upstream, stream=True)
+    assert await connection.head(1.0) == 200
+    reader, relay = EventReader(), MessagesRelay()
+    while (data := await connection.chunk(1.0)) is not None:
+        for each in reader.feed(data):
+            relay.take(each)
+    connection.release()
+    assert relay.done and relay.complete and relay.usage is not None and relay.usage.output == 5
+
+
+@pytest.mark.parametrize("mode", ["cut", "malformed", "error_event", "no_finish", "empty"])
+async def test_a_stream_of_a_message_fails_as_one_of_chat_does(upstream: Upstream, mode: str) -> None:
+    upstream.model.script = Script(mode=mode)
+    connection = await messages(upstream, stream=True)
+    reader, relay = EventReader(), MessagesRelay()
+    with pytest.raises((UpstreamFailure, Malformed, EOFError)):
+        assert await connection.head(1.0) == 200
+        while (data := await connection.chunk(1.0)) is not None:
+            for each in reader.feed(data):
+                relay.take(each)
+        raise EOFError
+    connection.release()
+    assert not relay.complete
 
 
 async def test_a_json_answer_has_content_and_usage_within_the_cap(upstream: Upstream) -> None:

@@ -91,6 +91,8 @@ def choose(exchange: Exchange, plan: Plan, ask: Ask, policy: Policy) -> list[Dep
                 code="key_model",
                 hint=f"It may use: {', '.join(sorted(exchange.key.models))}.",
             )
+    if exchange.interface.selective:
+        allowed = exchange.interface.able(ask, allowed)
     if ask.needs:
         allowed = tuple(d for d in allowed if ask.needs <= takes(d))
         if not allowed:

@@ -111,24 +111,27 @@ def headers(exchange: Exchange, *, cost: bool) -> bytes:
 def facts(exchange: Exchange, remaining: int | None) -> bytes:
     """The `groundplan` object of a settled call."""
     deployment, workload = exchange.deployment, exchange.workload
-    return _encode(
-        {
-            "call_id": str(exchange.call),
-            "workload": workload.name if workload else None,
-            "model": deployment.model if deployment else None,
-            "deployment": deployment.name if deployment else None,
-            "site": deployment.site if deployment else None,
-            "cost_usd": format_usd(exchange.cost),
-            "estimated": exchange.estimated,
-            "cache": exchange.cache,
-            "sources": [
-                {
-                    "document": p.document, "path": p.path, "title": p.title, "source": p.source,
-                    "start_line": p.start_line, "end_line": p.end_line, "text": p.text,
-                }
-                for p in exchange.passages
-            ],
-            "budget_remaining_usd": None if remaining is None else format_usd(remaining),
-            "blueprint": exchange.catalog.number if exchange.catalog else 0,
-        }
-    )  # fmt: skip
+    told: dict[str, Any] = {
+        "call_id": str(exchange.call),
+        "workload": workload.name if workload else None,
+        "model": deployment.model if deployment else None,
+        "deployment": deployment.name if deployment else None,
+        "site": deployment.site if deployment else None,
+        "cost_usd": format_usd(exchange.cost),
+        "estimated": exchange.estimated,
+        "cache": exchange.cache,
+        "sources": [
+            {
+                "document": p.document, "path": p.path, "title": p.title, "source": p.source,
+                "start_line": p.start_line, "end_line": p.end_line, "text": p.text,
+            }
+            for p in exchange.passages
+        ],
+        "budget_remaining_usd": None if remaining is None else format_usd(remaining),
+        "blueprint": exchange.catalog.number if exchange.catalog else 0,
+    }  # fmt: skip
+    if exchange.cache == "exact":
+        told["saved_usd"] = format_usd(exchange.saved)
+    if exchange.interface.noted and exchange.ask is not None and deployment is not None:
+        told.update(exchange.interface.notes(exchange.ask, deployment))
+    return _encode(told)

@@ -60,6 +60,12 @@ class Ask:
 
 
 class Exchange:
+    body: bytes = b""
+    """What `fields` are of, where it may be spliced; empty where they were changed."""
+    lines: bytes = b""
+    """Header lines of the caller for an upstream that speaks this API itself."""
+    typed: object = None
+    """What the surface itself made of the body."""
     """See the module. `call` is the UUIDv7 of the call."""
 
     __slots__ = (

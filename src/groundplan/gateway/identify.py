@@ -12,7 +12,7 @@ from groundplan.gateway.address import check_network
 from groundplan.gateway.exchange import Exchange
 from groundplan.gateway.snapshot import KeyEntry, Policy
 
-_KEY_HINT = "Send `Authorization: Bearer gp_...`; make a key with `groundplan keys create`."
+_KEY_HINT = "Send `Authorization: Bearer gp_...` (or `x-api-key: gp_...`); make a key with `groundplan keys create`."
 
 
 def find_key(headers: dict[bytes, bytes], policy: Policy, now: float) -> KeyEntry:
@@ -22,7 +22,10 @@ def find_key(headers: dict[bytes, bytes], policy: Policy, now: float) -> KeyEntr
     Where that look-up stops depends on bits of a hash that a caller can neither choose nor turn back into a key, so
     there is nothing to approach step by step, as there would be in comparing secrets themselves.
     """
-    scheme, _, secret = headers.get(b"authorization", b"").partition(b" ")
+    sent = headers.get(b"authorization")
+    if sent is None:
+        sent = b"bearer " + headers.get(b"x-api-key", b"")
+    scheme, _, secret = sent.partition(b" ")
     secret = secret.strip()
     if not secret or scheme.lower() != b"bearer":
         raise Unauthenticated("no API key was sent", code="key_missing", hint=_KEY_HINT)

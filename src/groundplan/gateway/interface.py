@@ -102,6 +102,14 @@ class Interface:
     grounded: bool = False
     """Whether passages of the workload's sources are put before the model."""
     accepts: tuple[bytes, ...] = (b"application/json",)
+    selective: bool = False
+    """Whether some deployments cannot take every request; `able` then says which can."""
+    noted: bool = False
+    """Whether there is more to tell about an answer; `notes` then has it."""
+    billed: bool = True
+    """Whether its answers cost anything."""
+    recast: Recast | None = None
+    """How its answers are given again; None: they never are."""
     """Media types of its requests. None at all is taken for the first."""
 
     def read(self, request: Request) -> Ask:
@@ -120,6 +128,18 @@ class Interface:
         )
 
     def codec(self, deployment: Deployment) -> Codec:
+    def able(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:  # noqa: ARG002
+        """Those of the deployments that can take this request, one at least. Raises `Invalid` where none can."""
+        return deployments
+
+    def notes(self, ask: Ask, deployment: Deployment) -> dict[str, object]:  # noqa: ARG002
+        """Further fields of the `groundplan` object of an answer by `deployment`."""
+        return {}
+
+    def here(self, ask: Ask, deployments: list[Deployment]) -> bytes | None:  # noqa: ARG002
+        """The answer of a surface that is not `billed`, where it is made here; None: a deployment is asked."""
+        return None
+
         """How this deployment is spoken to."""
         raise NotImplementedError
 

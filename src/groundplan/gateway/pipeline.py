@@ -28,6 +28,7 @@ from groundplan.gateway.ground import ground
 from groundplan.gateway.idempotency import Kept
 from groundplan.gateway.identify import find_key, identify
 from groundplan.gateway.interface import Interface
+from groundplan.gateway.messages import COUNT_TOKENS, MESSAGES
 from groundplan.gateway.scrape import scrape
 from groundplan.gateway.serve import reserve, serve
 from groundplan.gateway.server import Request, Response
@@ -35,7 +36,12 @@ from groundplan.gateway.snapshot import Catalog, Policy
 from groundplan.gateway.stream import EVENT_STREAM
 
 _log = logging.getLogger(__name__)
-_INTERFACES: dict[bytes, Interface] = {b"/v1/chat/completions": CHAT, b"/v1/embeddings": EMBEDDINGS}
+_INTERFACES: dict[bytes, Interface] = {
+    b"/v1/chat/completions": CHAT,
+    b"/v1/embeddings": EMBEDDINGS,
+    b"/v1/messages": MESSAGES,
+    b"/v1/messages/count_tokens": COUNT_TOKENS,
+}
 """Every API surface by its path."""
 _JSON = b"content-type: application/json\r\n"
 CLIENT_GONE = 499
@@ -202,6 +208,9 @@ async def run(gateway: Gateway, exchange: Exchange) -> None:
 
 def _estimate(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> None:
     policy = _check(gateway, exchange, catalog)
+    if not exchange.interface.billed and (data := exchange.interface.here(exchange.ask, exchange.deployments)):
+        _answer_here(gateway, exchange, data)
+        return
     if exchange.plan is None:
         raise AssertionError("not checked")
     data = estimate(gateway, exchange, exchange.plan, policy)
@@ -214,6 +223,13 @@ def _shed(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> None:
     plan = catalog.plans.get(exchange.key.workload) if exchange.key is not None else None
     if plan is not None:
         gateway.pressure.check(plan.workload.reliability.priority, gateway.running)
+def _answer_here(gateway: Gateway, exchange: Exchange, data: bytes) -> None:
+    exchange.estimated = True
+    settle.finish(gateway, exchange, "ok", 200)
+    data = exchange.interface.with_facts(data, answers.facts(exchange, settle.remaining(gateway, exchange)))
+    exchange.response.send(200, data, answers.headers(exchange, cost=True))
+
+
 
 
 async def admit_call(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> None:

@@ -129,7 +129,8 @@ class Targets:
             raise UpstreamFailure("refused", error.message, sent=False) from error
         if not secret.isascii() or any(c in secret for c in "\r\n\0"):
             raise UpstreamFailure("refused", "the secret is not fit for a header", sent=False)
-        line = b"authorization: Bearer %b\r\n" % secret.encode("ascii") if secret else b""
+        name = b"authorization: Bearer" if deployment is None or deployment.api != "anthropic" else b"x-api-key:"
+        line = b"%b %b\r\n" % (name, secret.encode("ascii")) if secret else b""
         return Target(pool, pool.host_header, line, self._loop.time() + FRESH_SECONDS, deployment)
 
     def stop(self, why: str) -> None:

@@ -1,4 +1,5 @@
-"""The scripted model: a deterministic OpenAI-compatible upstream that can fail on command and counts what it was asked.
+"""The scripted model: a deterministic upstream that can fail on command and counts what it was asked. It speaks
+OpenAI's API and Anthropic's Messages.
 
 It understands nothing: it repeats the passage it was given, or the last question. Real HTTP, real sockets, real usage
 numbers, so the same contract tests hold for it and for real models. Not for production answers.
@@ -31,9 +32,11 @@ import uvloop
 from groundplan.core.endpoints import announce
 from groundplan.core.home import Home
 from groundplan.gateway.server import Refusal, Request, Response, Server
-from groundplan.testing.scripted_stream import STREAM_MODES, Answer, stream
+from groundplan.testing.scripted_messages import Asked, MessageAnswer, error, usage
+from groundplan.testing.scripted_stream import STREAM_MODES, TOOL_PIECES, Answer, stream
 
 MODES = ("ok", "down", "error", "stall", "cut", "miscount", "slow", "undercount", *STREAM_MODES)
+_MESSAGES = b"/v1/messages"
 _encode = msgspec.json.Encoder().encode
 _HEADING = re.compile(r"(?m)^#+ .*$")
 _PASSAGE = re.compile(r"^\[(\d+)\][^\n]*\n(.+?)(?=^\[\d+\]|\Z)", re.MULTILINE | re.DOTALL)
@@ -55,9 +58,12 @@ class Script(msgspec.Struct, forbid_unknown_fields=True):
     at: int | None = None
     """Chunk of a stream after which it fails; None: in the middle."""
     tool: bool = False
-    """Streams end with a tool call."""
+    """Answers end with a tool call."""
     overlap: int = 0
     """Characters of what was sent already that the rest of an answer repeats."""
+    cache_read: int = 0
+    """Tokens of the prompt that it says its cache read, on top of the others."""
+    cache_write: int = 0
 
 
 class _Message(msgspec.Struct):
@@ -116,6 +122,8 @@ class ScriptedModel:
         self.name = name
         self.script = Script()
         self.counted = 0
+        self.last: Request | None = None
+        """The newest attempt."""
         self._token = token
         self._passed = 0
         self._count = None if count_file is None else os.open(count_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -126,7 +134,9 @@ class ScriptedModel:
             self._control(request, response)
         elif target == b"/counted":
             response.send(200, _encode({"counted": self.counted}))
-        elif target in (b"/v1/models", b"/v1/chat/completions", b"/v1/embeddings"):
+        elif target == b"/v1/messages/count_tokens":
+            self._count_tokens(request, response)
+        elif target in (b"/v1/models", b"/v1/chat/completions", b"/v1/embeddings", _MESSAGES):
             await self._model(target, request, response)
         else:
             response.send(404, _error("there is no such path", "not_found"))
@@ -164,7 +174,9 @@ class ScriptedModel:
         if mode == "error":
             after = self.script.retry_after
             lines = b"" if after is None else b"retry-after: %b\r\n" % after.encode("latin-1")
-            body = _error("the scripted model was told to fail", "scripted_error")
+            message = "the scripted model was told to fail"
+            messages = target == _MESSAGES
+            body = error(message, self.script.status) if messages else _error(message, "scripted_error")
             response.send(self.script.status, body, lines)
         elif mode == "stall":
             await asyncio.sleep(3600)
@@ -181,6 +193,7 @@ class ScriptedModel:
     async def _counted(self, request: Request) -> None:
         """Durable before it is answered: a test may kill us at any time and believe the file."""
         self.counted += 1
+        self.last = request
         if self._count is None:
             return
         name = request.headers.get(b"x-request-id", b"") or str(self.counted).encode()
@@ -192,6 +205,9 @@ class ScriptedModel:
             if target == b"/v1/embeddings":
                 response.send(200, self._embed(msgspec.json.decode(request.body, type=_Embeddings)))
                 return
+            if target == _MESSAGES:
+                await self._message(request, response, mode)
+                return
             chat = msgspec.json.decode(request.body, type=_Chat)
         except msgspec.DecodeError as error:
             response.send(400, _error(str(error), "invalid"))
@@ -201,14 +217,53 @@ class ScriptedModel:
         if chat.stream:
             await self._stream(chat, response, mode)
             return
-        body = self._completion(chat, mode)
+        self._send(self._completion(chat, mode), response, mode)
+
+    def _send(self, body: bytes, response: Response, mode: str) -> None:
         if mode in _JSON_BODIES:
             response.send(200, _JSON_BODIES[mode])
-            return
-        if mode == "cut":
+        elif mode == "cut":
             response.write(body[: len(body) // 2], response.start(200, b"content-type: application/json\r\n"))
+        else:
+            response.send(200, body)
+
+    async def _message(self, request: Request, response: Response, mode: str) -> None:
+        """As chat, in Anthropic's shapes. Raises `DecodeError`."""
+        asked = msgspec.json.decode(request.body, type=Asked)
+        if b"anthropic-version" not in request.headers or asked.max_tokens is None:
+            response.send(400, error("anthropic-version and max_tokens are needed", 400))
             return
-        response.send(200, body)
+        if mode == "slow":
+            await asyncio.sleep(2.0)
+        chat = self._as_chat(asked)
+        words, reason = self._words(chat)
+        found = self._usage(chat, len(words), mode)
+        script = self.script
+        counts = usage(
+            found["prompt_tokens"] - script.cache_read - script.cache_write,
+            found["completion_tokens"],
+            script.cache_read,
+            script.cache_write,
+        )
+        answer = MessageAnswer(f"msg_{self.counted}", asked.model, words, reason, counts, script.tool)
+        if asked.stream:
+            await stream(response, answer, mode, script.chunk_ms / 1000, script.at)
+        else:
+            self._send(answer.whole(), response, mode)
+
+    def _as_chat(self, asked: Asked) -> _Chat:
+        messages = [_Message(role, content) for role, content in asked.turns()]
+        return _Chat(messages, asked.model, asked.stream, None, asked.max_tokens)
+
+    def _count_tokens(self, request: Request, response: Response) -> None:
+        """Costs nothing, so it is not counted."""
+        try:
+            asked = msgspec.json.decode(request.body, type=Asked)
+        except msgspec.DecodeError as problem:
+            response.send(400, error(str(problem), 400))
+            return
+        tokens = self._usage(self._as_chat(asked), 0, "ok")["prompt_tokens"]
+        response.send(200, _encode({"input_tokens": tokens}))
 
     def _words(self, chat: _Chat) -> tuple[list[str], str]:
         """The answer in tokens (one a word), and why it ends; never more than the caller's cap."""
@@ -228,18 +283,25 @@ class ScriptedModel:
         words = [*words[:-1], f"{words[-1].rstrip()} "] if len(words) < self.script.tokens else words
         return (words * (self.script.tokens // max(1, len(words)) + 1))[: self.script.tokens]
 
-    def _usage(self, chat: _Chat, words: int, mode: str) -> dict[str, int]:
-        prompt = sum(len(m.text().split()) + 4 for m in chat.messages)
+    def _usage(self, chat: _Chat, words: int, mode: str) -> dict[str, Any]:
+        read, written = self.script.cache_read, self.script.cache_write
+        prompt = sum(len(m.text().split()) + 4 for m in chat.messages) + read + written
         completion = words * (chat.n or 1)
         if mode == "miscount":
             completion = completion * 3 + 7
         if mode == "undercount":
             completion = 0
-        return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+        counts = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+        if not read and not written:
+            return counts
+        return {**counts, "prompt_tokens_details": {"cached_tokens": read, "cache_write_tokens": written}}
 
     def _completion(self, chat: _Chat, mode: str) -> bytes:
         words, reason = self._words(chat)
-        message = {"role": "assistant", "content": "".join(words).strip()}
+        message: dict[str, Any] = {"role": "assistant", "content": "".join(words).strip(), "refusal": None}
+        if self.script.tool:
+            function = {"name": "look", "arguments": "".join(TOOL_PIECES)}
+            message["tool_calls"], reason = [{"id": "call_1", "type": "function", "function": function}], "tool_calls"
         choices = [{"index": i, "message": message, "finish_reason": reason} for i in range(chat.n or 1)]
         return _encode(
             {

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -22,19 +22,39 @@ without. error_event: an error in the stream. empty: no event at all. comments: 
 end with CR LF. huge: one event of 9 MiB. wrong_type: a whole answer in JSON. nothing_after: comments from the start."""
 _EVENT_STREAM = b"content-type: text/event-stream\r\ncache-control: no-cache\r\n"
 _HUGE = 9 << 20
+TOOL_PIECES = ('{"wh', 'at": "it', '"}')
+"""The arguments of its tool call, as they are streamed."""
 _COMMENT_SECONDS = 0.05
 _encode = msgspec.json.Encoder().encode
 
 
+class Frames(Protocol):
+    """A stream as an API writes it: complete events, each ending with an empty line."""
+
+    def parts(self) -> list[bytes]:
+        """Up to and with the last piece of the answer."""
+        ...
+
+    def ending(self) -> list[bytes]:
+        """Why it ends, and what it used."""
+        ...
+
+    def done(self) -> bytes:
+        """That nothing follows."""
+        ...
+
+    def error(self) -> bytes: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What is to be streamed. `usage` is sent where it is not None."""
+    """A chat stream. `usage` is sent where it is not None."""
 
     base: dict[str, Any]
     words: list[str]
     reason: str
     copies: int
-    usage: dict[str, int] | None
+    usage: dict[str, Any] | None
     tool: bool
 
     def deltas(self) -> list[dict[str, Any]]:
@@ -43,7 +63,7 @@ class Answer:
         if self.tool:
             head = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "look", "arguments": ""}}
             found.append({"tool_calls": [head]})
-            for piece in ('{"wh', 'at": "it', '"}'):
+            for piece in TOOL_PIECES:
                 found.append({"tool_calls": [{"index": 0, "function": {"arguments": piece}}]})
         return found
 
@@ -51,11 +71,25 @@ class Answer:
         choices = [{"index": i, "delta": delta, "finish_reason": reason} for i in range(self.copies)]
         return {**self.base, "choices": choices}
 
+    def parts(self) -> list[bytes]:
+        return [_event(self.chunk(delta)) for delta in self.deltas()]
 
-async def stream(response: Response, answer: Answer, mode: str, pause: float, at: int | None) -> None:
-    """Write the whole stream, or a broken one. `pause`: seconds between chunks; `at`: the chunk where it goes wrong."""
+    def ending(self) -> list[bytes]:
+        ended = [_event(self.chunk({}, "tool_calls" if self.tool else self.reason))]
+        return ended if self.usage is None else [*ended, _event({**self.base, "choices": [], "usage": self.usage})]
+
+    def done(self) -> bytes:
+        return b"data: [DONE]\n\n"
+
+    def error(self) -> bytes:
+        error = {"message": "something went wrong", "type": "server_error", "param": None, "code": "scripted_error"}
+        return _event({"error": error})
+
+
+async def stream(response: Response, answer: Frames, mode: str, pause: float, at: int | None) -> None:
+    """Write the whole stream, or a broken one. `pause`: seconds between events; `at`: the one where it goes wrong."""
     if mode == "wrong_type":
-        response.send(200, _encode({**answer.base, "object": "chat.completion", "choices": []}))
+        response.send(200, b'{"object":"chat.completion","choices":[]}')
         return
     head = response.start(200, _EVENT_STREAM)
     if mode == "empty":
@@ -64,23 +98,22 @@ async def stream(response: Response, answer: Answer, mode: str, pause: float, at
     if mode == "nothing_after":
         await _comments(response, head)
         return
-    deltas = answer.deltas()
-    at = len(deltas) // 2 if at is None else at
-    for number, delta in enumerate(deltas):
-        if number > at and await _fails(response, mode):
+    parts = answer.parts()
+    at = len(parts) // 2 if at is None else at
+    for number, part in enumerate(parts):
+        if number > at and await _fails(response, answer, mode):
             return
-        response.write(_event(answer.chunk(delta), mode), head)
+        response.write(_lines(part, mode), head)
         head = b""
         if pause:
             await asyncio.sleep(pause)
         await response.drained()
-    response.write(_event(answer.chunk({}, "tool_calls" if answer.tool else answer.reason), mode))
-    if answer.usage is not None:
-        response.write(_event({**answer.base, "choices": [], "usage": answer.usage}, mode))
-    response.end(b"" if mode == "no_done" else b"data: [DONE]\r\n\r\n" if mode == "crlf" else b"data: [DONE]\n\n")
+    for part in answer.ending():
+        response.write(_lines(part, mode))
+    response.end(b"" if mode == "no_done" else _lines(answer.done(), mode))
 
 
-async def _fails(response: Response, mode: str) -> bool:
+async def _fails(response: Response, answer: Frames, mode: str) -> bool:
     """Go wrong as the mode says; whether the stream is over."""
     if mode == "cut":
         return True
@@ -89,14 +122,13 @@ async def _fails(response: Response, mode: str) -> bool:
     elif mode == "comments":
         await _comments(response, b"")
     elif mode == "malformed":
-        response.end(b'data: {"id":"x","choi\n\ndata: [DONE]\n\n')
+        response.end(b'data: {"id":"x","choi\n\n' + answer.done())
     elif mode == "huge":
         response.write(b"data: " + b"x" * _HUGE)
         await response.drained()
         response.end(b"\n\n")
     elif mode == "error_event":
-        error = {"message": "something went wrong", "type": "server_error", "param": None, "code": "scripted_error"}
-        response.end(_event({"error": error}, mode))
+        response.end(answer.error())
     elif mode == "no_finish":
         response.end(b"")
     else:
@@ -111,5 +143,9 @@ async def _comments(response: Response, head: bytes) -> None:
         await asyncio.sleep(_COMMENT_SECONDS)
 
 
-def _event(value: object, mode: str) -> bytes:
-    return b"data: %b\r\n\r\n" % _encode(value) if mode == "crlf" else b"data: %b\n\n" % _encode(value)
+def _event(value: object) -> bytes:
+    return b"data: %b\n\n" % _encode(value)
+
+
+def _lines(part: bytes, mode: str) -> bytes:
+    return part.replace(b"\n", b"\r\n") if mode == "crlf" else part

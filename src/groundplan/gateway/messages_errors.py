@@ -1,0 +1,51 @@
+"""Errors in Anthropic's shape: `{"type": "error", "error": {"type", "message", "code", "hint"}, "request_id"}`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from groundplan.core.errors import GroundplanError
+
+_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
+_encode = msgspec.json.Encoder().encode
+_object = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+def shaped(kind: str, message: str, call_id: str | None = None, **more: Any) -> bytes:
+    """An error's body, or the data of its event."""
+    return _encode({"type": "error", "error": {"type": kind, "message": message, **more}, "request_id": call_id})
+
+
+def error_body(error: GroundplanError, call_id: str = "") -> bytes:
+    """One of ours."""
+    kind = _TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "api_error")
+    return shaped(kind, error.message, call_id or None, code=error.code, hint=error.hint, **error.details)
+
+
+def of_foreign(data: bytes) -> bytes:
+    """An upstream's refusal: Anthropic's own as it is, OpenAI's or any other in this shape."""
+    try:
+        found = _object(data)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        found = {}
+    if found.get("type") == "error" and isinstance(found.get("error"), dict):
+        return data
+    inner = found.get("error")
+    more: dict[str, Any] = inner if isinstance(inner, dict) else {}
+    message = more.get("message")
+    text = message if isinstance(message, str) else "the upstream refused the request"
+    code = more.get("code") if isinstance(more.get("code"), str) else "upstream_refused"
+    hint = more.get("hint") if isinstance(more.get("hint"), str) else "Check the request against what the model takes."
+    return shaped("invalid_request_error", text, None, code=code, hint=hint)

@@ -1,0 +1,66 @@
+"""What of an Anthropic request the gateway looks at, as types. Unknown fields are not looked at, and pass through."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from groundplan.core.errors import Invalid
+
+
+class CacheControl(msgspec.Struct, frozen=True):
+    type: str = "ephemeral"
+    ttl: str | None = None
+
+    def check(self) -> None:
+        """Raise `Invalid` for a cache that costs more to write than the declared price says."""
+        if self.ttl not in (None, "5m"):
+            raise Invalid(
+                f"cache_control.ttl {self.ttl[:20]!r} is not supported",
+                code="field_unsupported",
+                hint='A longer cache has a price of its own; use "5m" or leave ttl out.',
+            )
+
+
+class Source(msgspec.Struct, frozen=True):
+    """Of an image or a document."""
+
+    type: str
+    media_type: str = ""
+    data: str | None = None
+    content: str | list[Block] | None = None
+
+
+class Block(msgspec.Struct, frozen=True):
+    type: str
+    text: str = ""
+    source: Source | str | None = None
+    content: str | list[Block] | None = None
+    cache_control: CacheControl | None = None
+
+
+class Message(msgspec.Struct, frozen=True):
+    role: str
+    content: str | list[Block]
+
+
+class Tool(msgspec.Struct, frozen=True):
+    type: str | None = None
+    cache_control: CacheControl | None = None
+
+
+class CountAsked(msgspec.Struct, frozen=True):
+    """A request to count tokens, and what a request for a message has too."""
+
+    model: str
+    messages: list[Message]
+    system: str | list[Block] | None = None
+    tools: list[Tool] | None = None
+    output_config: Any = None
+    cache_control: CacheControl | None = None
+
+
+class Asked(CountAsked, frozen=True, kw_only=True):
+    max_tokens: int
+    stream: bool | None = None

@@ -1,0 +1,78 @@
+"""Changing top-level fields of a caller's JSON object in its own bytes: whatever is not changed stays as it came,
+space, order and spelling included. Pure; does not check the JSON, which was parsed before.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import msgspec
+
+_NAME = re.compile(rb'[\s,]*"(?:[^"\\]|\\.)*"\s*:\s*', re.DOTALL).match
+_encode = msgspec.json.Encoder().encode
+
+
+def spliced(body: bytes, fields: Mapping[str, msgspec.Raw], changes: Mapping[str, bytes | None]) -> bytes:
+    """`body` with other values (JSON) for the fields in `changes`; None takes one out, a new one is put at the end.
+
+    `fields` are all top-level fields of `body` in order, each name once. Where there is no body, or nothing of it would
+    stay, they are written anew.
+    """
+    present = [name for name in changes if name in fields]
+    dropped = [name for name in present if changes[name] is None]
+    if not body or len(dropped) == len(fields):
+        return _written(fields, changes)
+    parts = _replaced(body, fields, changes, len(present), bool(dropped))
+    if len(present) < len(changes):
+        parts[-1] = parts[-1].rstrip()[:-1]
+        parts += (
+            b',"%b":%b' % (name.encode(), value) for name, value in changes.items() if value and name not in fields
+        )
+        parts.append(b"}")
+    return b"".join(parts)
+
+
+def _replaced(
+    body: bytes, fields: Mapping[str, msgspec.Raw], changes: Mapping[str, bytes | None], left: int, drops: bool
+) -> list[bytes]:
+    """Pieces of the body with `left` of its fields changed; the last one reaches to its end."""
+    parts: list[bytes] = []
+    copied, at = 0, body.index(b"{") + 1
+    kept = not drops
+    for name, raw in fields.items():
+        if not left:
+            break
+        found = _NAME(body, at)
+        if found is None:
+            raise AssertionError("the fields are not those of the body")
+        before, start = at, found.end()
+        at = start + len(raw)
+        if name not in changes:
+            kept = True
+            continue
+        left -= 1
+        value = changes[name]
+        if value is None:
+            parts.append(body[copied:before])
+            copied = at if kept else _after_comma(body, at)
+        else:
+            parts += (body[copied:start], value)
+            copied, kept = at, True
+    parts.append(body[copied:])
+    return parts
+
+
+def _after_comma(body: bytes, at: int) -> int:
+    """The first field was taken out, so the comma after it goes too."""
+    return body.index(b",", at) + 1
+
+
+def _written(fields: Mapping[str, msgspec.Raw], changes: Mapping[str, bytes | None]) -> bytes:
+    whole: dict[str, msgspec.Raw] = dict(fields)
+    for name, value in changes.items():
+        if value is None:
+            whole.pop(name, None)
+        else:
+            whole[name] = msgspec.Raw(value)
+    return _encode(whole)

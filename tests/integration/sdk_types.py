@@ -1,0 +1,28 @@
+"""Answers held against the types of pinned official clients: nothing is missing, nothing is unknown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, TypeAdapter
+
+OURS = {"groundplan"}
+"""The one field that is added to answers."""
+
+
+def strict(kind: Any, raw: bytes | str, *, ours: set[str] = OURS) -> Any:
+    """`raw` JSON as the SDK's type `kind`, strictly: types as declared, required fields there, no field unknown."""
+    found = TypeAdapter(kind).validate_json(raw, strict=True)
+    _known(found, "", ours)
+    return found
+
+
+def _known(value: Any, where: str, ours: set[str]) -> None:
+    if isinstance(value, BaseModel):
+        unknown = set(value.model_extra or {}) - (ours if not where else set())
+        assert not unknown, f"{type(value).__name__}{where} has unknown fields {unknown}"
+        for name in type(value).model_fields:
+            _known(getattr(value, name), f"{where}.{name}", ours)
+    elif isinstance(value, list):
+        for each in value:
+            _known(each, f"{where}[]", ours)

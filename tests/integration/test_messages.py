@@ -1,0 +1,389 @@
+"""Anthropic's Messages through a real worker: official client, both kinds of upstream, money, errors and streams."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from anthropic import APIStatusError, AsyncAnthropic, AuthenticationError, BadRequestError
+from anthropic.types import ErrorResponse, Message, MessageTokensCount, RawMessageStreamEvent
+from tests.integration.gateway_stack import Reply, Stack, blueprint, deployment, installation, scripted, workload
+from tests.integration.sdk_types import strict
+
+from groundplan.blueprint.model import Rates
+from groundplan.core.money import PICO
+from groundplan.testing.database import Database
+from groundplan.testing.scripted import Script, ScriptedModel
+
+RATES = Rates(input=PICO, output=10 * PICO, cache_read=PICO // 10, cache_write=PICO * 5 // 4)
+"""1 USD per million tokens of input."""
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4nGNgYGBgAAAABQABh6FO1AAAAABJRU5ErkJggg=="
+DOCUMENT = {"type": "document", "source": {"type": "text", "data": "x", "media_type": "text/plain"}}
+UPLOAD = {"type": "container_upload", "file_id": "f"}
+LOOK: Any = {"name": "look", "description": "Look", "input_schema": {"type": "object", "properties": {}}}
+
+
+@dataclass
+class Setup:
+    stack: Stack
+    native: ScriptedModel
+    chat: ScriptedModel
+    key: str
+
+    def client(self, **more: Any) -> AsyncAnthropic:
+        url = f"http://127.0.0.1:{self.stack.port}"
+        return AsyncAnthropic(base_url=url, api_key=self.key, max_retries=0, **more)
+
+    async def ask(self, **more: Any) -> Reply:
+        headers = {"x_api_key": self.key, "anthropic_version": "2023-06-01"}
+        return await self.stack.post("/v1/messages", None, body(**more), **headers)
+
+
+def body(**more: Any) -> dict[str, Any]:
+    messages = [{"role": "user", "content": "Where is it?"}]
+    return {"model": "scripted/native", "max_tokens": 20, "messages": messages, **more}
+
+
+def frames(data: bytes) -> list[tuple[str, str]]:
+    """(event, data) of each event."""
+    found = []
+    for part in data.decode().split("\n\n"):
+        if part:
+            name, _, text = part.partition("\ndata: ")
+            found.append((name.removeprefix("event: "), text))
+    return found
+
+
+@pytest.fixture
+async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
+    secret = tmp_path / "secret"
+    secret.write_text("sk-upstream\n")
+    async with scripted("native") as (native, one), scripted("chat") as (chat, two):
+        async with installation(database, tmp_path) as stack:
+            places = [
+                deployment("native", one, api="anthropic", rates=RATES, key=f"file:{secret}"),
+                deployment("chat", two, rates=RATES),
+                deployment("eyes", two, rates=RATES, accepts=["image"], image_tokens=1000),
+            ]
+            strict_one = workload("strict", ["native", "chat"], system_prompt="You are ours.", max_output_tokens=8)
+            stack.apply(blueprint(1, places, [workload("assistant", ["native", "chat", "eyes"]), strict_one]))
+            stack.start()
+            await stack.ready()
+            yield Setup(stack, native, chat, stack.key())
+
+
+@pytest.mark.parametrize("model", ["scripted/native", "scripted/chat"])
+async def test_an_answer_is_a_message_and_is_charged_by_our_totals(setup: Setup, model: str) -> None:
+    for upstream in (setup.native, setup.chat):
+        upstream.script = Script(tokens=7, cache_read=40, cache_write=100)
+    reply = await setup.ask(model=model)
+    assert reply.status == 200, reply.body
+    message = strict(Message, reply.body)
+    assert message.usage.input_tokens == 7
+    assert message.usage.cache_read_input_tokens == 40
+    assert message.usage.cache_creation_input_tokens == 100
+    assert message.usage.output_tokens == 7
+    # 7 at 1, 40 at 0.1, 100 at 1.25 and 7 at 10 USD a million
+    assert reply.json["groundplan"]["cost_usd"] == "0.000206000000"
+
+
+@pytest.mark.parametrize("model", ["scripted/native", "scripted/chat"])
+async def test_a_stream_is_anthropics_events_with_the_facts_in_the_last(setup: Setup, model: str) -> None:
+    for upstream in (setup.native, setup.chat):
+        upstream.script = Script(tokens=5, cache_read=40, cache_write=100, tool=True)
+    reply = await setup.ask(model=model, stream=True, tools=[LOOK])
+    assert reply.status == 200, reply.body
+    events = [strict(RawMessageStreamEvent, text) for _, text in frames(reply.body)[:] if '"ping"' not in text]
+    assert all(name == json.loads(text)["type"] for name, text in frames(reply.body))
+    kinds = [event.type for event in events]
+    assert kinds[0] == "message_start" and kinds[-2:] == ["message_delta", "message_stop"]
+    assert kinds.count("content_block_start") == kinds.count("content_block_stop") == 2
+    end = events[-2]
+    assert end.delta.stop_reason == "tool_use"
+    assert (end.usage.input_tokens, end.usage.output_tokens) == (7, 5)
+    facts = events[-1].model_extra["groundplan"]
+    assert facts["cost_usd"] == "0.000186000000" and not facts["estimated"]
+
+
+@pytest.mark.parametrize("model", ["scripted/native", "scripted/chat"])
+async def test_the_official_client_streams_text_and_tool_calls(setup: Setup, model: str) -> None:
+    for upstream in (setup.native, setup.chat):
+        upstream.script = Script(tool=True)
+    async with setup.client() as client:
+        asked = client.messages.stream(
+            model=model, max_tokens=50, tools=[LOOK], messages=[{"role": "user", "content": "Where is it?"}]
+        )
+        async with asked as stream:
+            text = "".join([part async for part in stream.text_stream])
+            final = await stream.get_final_message()
+    assert text.strip() == "You asked: Where is it?"
+    assert final.stop_reason == "tool_use"
+    assert final.content[-1].type == "tool_use" and final.content[-1].input == {"what": "it"}
+
+
+@pytest.mark.parametrize("model", ["scripted/native", "scripted/chat"])
+async def test_a_conversation_with_tools_goes_both_ways(setup: Setup, model: str) -> None:
+    async with setup.client() as client:
+        answer = await client.messages.create(
+            model=model,
+            max_tokens=50,
+            system=[{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}],
+            tools=[LOOK],
+            tool_choice={"type": "any", "disable_parallel_tool_use": True},
+            stop_sequences=["END"],
+            temperature=0.5,
+            metadata={"user_id": "u1"},
+            messages=[
+                {"role": "user", "content": "Where is it?"},
+                {
+                    "role": "assistant",
+                    "content": [
+                        {"type": "text", "text": "I look."},
+                        {"type": "tool_use", "id": "toolu_1", "name": "look", "input": {"what": "it"}},
+                    ],
+                },
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "tool_result", "tool_use_id": "toolu_1", "content": "nothing", "is_error": True},
+                        {"type": "text", "text": "And now?"},
+                    ],
+                },
+            ],
+        )
+    assert answer.content[0].type == "text" and answer.content[0].text == "You asked: And now?"
+    assert answer.model_extra is not None
+    if model == "scripted/native":
+        assert setup.native.last is not None
+        sent = json.loads(setup.native.last.body)
+        assert sent["system"][0]["cache_control"] == {"type": "ephemeral"}
+        assert sent["model"] == "up-native"
+        assert setup.native.last.headers[b"x-api-key"] == b"sk-upstream"
+        assert b"authorization" not in setup.native.last.headers
+        assert setup.native.last.headers[b"anthropic-version"] == b"2023-06-01"
+        return
+    assert setup.chat.last is not None
+    sent = json.loads(setup.chat.last.body)
+    assert b"anthropic-version" not in setup.chat.last.headers
+    assert sent == {
+        "model": "up-chat",
+        "max_tokens": 50,
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "Where is it?"},
+            {
+                "role": "assistant",
+                "content": "I look.",
+                "tool_calls": [
+                    {"id": "toolu_1", "type": "function", "function": {"name": "look", "arguments": '{"what":"it"}'}}
+                ],
+            },
+            {"role": "tool", "tool_call_id": "toolu_1", "content": "Error: nothing"},
+            {"role": "user", "content": "And now?"},
+        ],
+        "tools": [
+            {
+                "type": "function",
+                "function": {
+                    "name": "look",
+                    "description": "Look",
+                    "parameters": {"type": "object", "properties": {}},
+                },
+            }
+        ],
+        "tool_choice": "required",
+        "parallel_tool_calls": False,
+        "stop": ["END"],
+        "temperature": 0.5,
+        "user": "u1",
+    }
+    assert answer.model_extra["groundplan"]["left_out"] == ["cache_control"]
+
+
+async def test_what_is_not_spliced_reaches_an_own_upstream_byte_for_byte(setup: Setup) -> None:
+    raw = (
+        b'{ "messages" : [{"role":"user","content":"caf\\u00e9"}],"max_tokens": 9,\n "model":"scripted/native" ,'
+        b'"thinking":{"type":"enabled","budget_tokens":1024},"later_field": [1, 2.50] }'
+    )
+    headers = {"anthropic_version": "2023-06-01", "anthropic_beta": "one-2025,two-2025"}
+    reply = await setup.stack.post("/v1/messages", setup.key, raw, **headers)
+    assert reply.status == 200, reply.body
+    assert setup.native.last is not None
+    assert setup.native.last.body == raw.replace(b'"scripted/native"', b'"up-native"')
+    assert setup.native.last.headers[b"anthropic-beta"] == b"one-2025,two-2025"
+
+
+@pytest.mark.parametrize(
+    ("more", "field"),
+    [
+        ({"top_k": 5}, "top_k"),
+        ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, "thinking"),
+        ({"stop_sequences": list("abcde")}, "stop_sequences: more than 4"),
+        ({"output_config": {"effort": "low"}}, "output_config.effort"),
+        ({"context_management": {"edits": []}}, "context_management"),
+        ({"max_tokens": 0}, "max_tokens 0"),
+        ({"tools": [{**LOOK, "defer_loading": True}]}, "tools.defer_loading"),
+        ({"tools": [{"type": "bash_20250124", "name": "bash"}]}, "tools: bash_20250124"),
+        (
+            {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]},
+            "messages: the beginning of the answer, as its last message,",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [DOCUMENT]}]},
+            "messages: a document block of the user",
+        ),
+    ],
+)  # fmt: skip
+async def test_what_cannot_be_said_in_chat_is_refused_by_name_or_goes_where_it_can(
+    setup: Setup, more: dict[str, Any], field: str
+) -> None:
+    refused = await setup.ask(model="scripted/chat", **more)
+    assert refused.status == 400, refused.body
+    assert refused.code == "field_untranslatable" and refused.json["error"]["field"] == field
+    assert setup.chat.counted == 0
+    served = await setup.ask(model="auto", **more)
+    assert served.status == 200, served.body
+    assert served.json["groundplan"]["deployment"] == "native"
+
+
+async def test_a_fallback_from_an_own_upstream_to_chat_is_invisible(setup: Setup) -> None:
+    setup.native.script = Script(mode="error", status=529)
+    async with setup.client() as client:
+        answer = await client.messages.create(
+            model="auto", max_tokens=20, messages=[{"role": "user", "content": "Hello"}]
+        )
+    assert answer.content[0].type == "text" and answer.content[0].text == "You asked: Hello"
+    assert setup.native.counted == setup.chat.counted == 1
+
+
+async def test_images_go_only_where_they_are_accepted(setup: Setup) -> None:
+    source = {"type": "base64", "media_type": "image/png", "data": PIXEL}
+    content = [{"type": "image", "source": source}, {"type": "text", "text": "What is it?"}]
+    refused = await setup.ask(model="scripted/chat", messages=[{"role": "user", "content": content}])
+    assert (refused.status, refused.code) == (400, "content_unsupported")
+    seen = await setup.ask(model="auto", messages=[{"role": "user", "content": content}])
+    assert seen.status == 200, seen.body
+    assert seen.json["groundplan"]["deployment"] == "eyes"
+    assert setup.chat.last is not None
+    part = json.loads(setup.chat.last.body)["messages"][0]["content"][0]
+    assert part == {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}}
+    source = {"type": "url", "url": "http://169.254.169.254/"}
+    address = [{"role": "user", "content": [{"type": "image", "source": source}]}]
+    assert (await setup.ask(messages=address)).code == "image_url"
+
+
+@pytest.mark.parametrize(
+    ("more", "code"),
+    [
+        ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "field_unsupported"),
+        ({"mcp_servers": [{}]}, "field_unsupported"),
+        ({"speed": "fast"}, "field_unsupported"),
+        ({"cache_control": {"type": "ephemeral", "ttl": "1h"}}, "field_unsupported"),
+        ({"tools": [{**LOOK, "cache_control": {"type": "ephemeral", "ttl": "1h"}}]}, "field_unsupported"),
+        ({"messages": []}, "messages_empty"),
+        ({"max_tokens": -1}, "cap_range"),
+        ({"model": 7}, "body_invalid"),
+        ({"model": "nobody"}, "model_not_found"),
+        ({"messages": [{"role": "user", "content": [UPLOAD]}]}, "content_unsupported"),
+    ],
+)  # fmt: skip
+async def test_refusals_are_errors_in_anthropics_shape(setup: Setup, more: dict[str, Any], code: str) -> None:
+    refused = await setup.ask(**more)
+    assert refused.code == code, refused.body
+    error = refused.json["error"]
+    assert error["hint"] and error["message"]
+    shape = {**refused.json, "error": {name: error[name] for name in ("type", "message")}}
+    assert strict(ErrorResponse, json.dumps(shape)).type == "error"
+    assert setup.native.counted == 0
+
+
+async def test_the_official_client_raises_its_own_errors(setup: Setup) -> None:
+    async with setup.client() as client:
+        with pytest.raises(BadRequestError) as caught:
+            await client.messages.create(model="auto", max_tokens=-1, messages=[{"role": "user", "content": "a"}])
+    assert isinstance(caught.value.body, dict) and caught.value.body["error"]["code"] == "cap_range"
+    url = f"http://127.0.0.1:{setup.stack.port}"
+    async with AsyncAnthropic(base_url=url, api_key="gp_wrong", max_retries=0) as client:
+        with pytest.raises(AuthenticationError):
+            await client.messages.create(model="auto", max_tokens=5, messages=[{"role": "user", "content": "a"}])
+    async with AsyncAnthropic(base_url=url, auth_token=setup.key, max_retries=0) as client:
+        assert await client.messages.create(model="auto", max_tokens=5, messages=[{"role": "user", "content": "a"}])
+
+
+async def test_a_stream_that_breaks_ends_with_an_error_event(setup: Setup) -> None:
+    setup.native.script = Script(mode="error_event")
+    reply = await setup.ask(stream=True)
+    name, text = frames(reply.body)[-1]
+    assert name == "error" and json.loads(text)["error"]["code"] == "stream_broken"
+    async with setup.client() as client:
+        with pytest.raises(APIStatusError):
+            async for _ in await client.messages.create(
+                model="scripted/native", max_tokens=5, messages=[{"role": "user", "content": "a"}], stream=True
+            ):
+                pass
+
+
+@pytest.mark.parametrize("model", ["scripted/native", "scripted/chat"])
+@pytest.mark.parametrize("mode", ["no_done", "crlf"])
+async def test_streams_that_are_only_odd_are_mended(setup: Setup, model: str, mode: str) -> None:
+    for upstream in (setup.native, setup.chat):
+        upstream.script = Script(mode=mode, at=0)
+    reply = await setup.ask(model=model, stream=True)
+    assert frames(reply.body)[-1][0] == "message_stop"
+    assert b"groundplan" in reply.body
+
+
+@pytest.mark.parametrize("model", ["scripted/native", "scripted/chat"])
+@pytest.mark.parametrize("mode", ["cut", "malformed", "no_finish", "huge", "stall_late"])
+async def test_streams_that_break_are_charged_for_what_came(setup: Setup, model: str, mode: str) -> None:
+    for upstream in (setup.native, setup.chat):
+        upstream.script = Script(mode=mode)
+    reply = await setup.ask(model=model, stream=True)
+    assert frames(reply.body)[-1][0] == "error"
+
+
+async def test_tokens_are_counted_by_an_own_upstream_and_estimated_for_others(setup: Setup) -> None:
+    async with setup.client() as client:
+        counted = await client.messages.count_tokens(
+            model="scripted/native", messages=[{"role": "user", "content": "a b c"}]
+        )
+        assert counted.input_tokens == 7
+        estimate = await client.messages.count_tokens(
+            model="scripted/chat", messages=[{"role": "user", "content": "a b c"}]
+        )
+    assert strict(MessageTokensCount, counted.to_json()).input_tokens == 7
+    assert counted.model_extra is not None and estimate.model_extra is not None
+    assert counted.model_extra["groundplan"]["cost_usd"] == "0.000000000000"
+    assert not counted.model_extra["groundplan"]["estimated"]
+    assert estimate.input_tokens > 0 and estimate.model_extra["groundplan"]["estimated"]
+    assert setup.native.counted == setup.chat.counted == 0
+    stop = "INSERT INTO kill_switch (id, scope, reason, by) VALUES (gen_random_uuid(), 'company', 'r', 'operator')"
+    setup.stack.policy("kill", "company", stop)
+    await asyncio.sleep(0.35)
+    headers = {"x_api_key": setup.key, "anthropic_version": "2023-06-01"}
+    for model in ("scripted/native", "scripted/chat"):
+        asked = {"model": model, "messages": [{"role": "user", "content": "a"}]}
+        refused = await setup.stack.post("/v1/messages/count_tokens", None, asked, **headers)
+        assert (refused.status, refused.code) == (403, "killed")
+
+
+@pytest.mark.parametrize("own", ["Mind the gap.", [{"type": "text", "text": "Mind the gap."}], None])
+async def test_the_workloads_prompt_and_cap_hold_for_both_kinds_of_upstream(
+    setup: Setup, own: str | list[Any] | None
+) -> None:
+    key = setup.stack.key("strict")
+    for name, upstream in (("native", setup.native), ("chat", setup.chat)):
+        more = {"system": own} if own is not None else {}
+        reply = await setup.stack.post("/v1/messages", key, body(model=f"scripted/{name}", **more))
+        assert reply.status == 200, reply.body
+        assert upstream.last is not None
+        sent = json.loads(upstream.last.body)
+        assert sent["max_tokens"] == 8
+        told = sent["system"] if name == "native" else sent["messages"][:-1]
+        texts = [block["text"] if name == "native" else block["content"] for block in told]
+        assert texts == ["You are ours.", "Mind the gap."][: 1 if own is None else 2]
