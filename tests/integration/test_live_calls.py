@@ -98,6 +98,8 @@ def test_each_call_is_told_once_in_the_order_of_arrival(control: Control, databa
         failed = put(database, status="failed")
         watcher.until([*calls, failed])
         other.until([failed])
+        time.sleep(1)
+        assert [call for call, _ in watcher.seen] == [*calls, failed], "nothing is told again by a later look"
         assert watcher.seen[0][1]["workload"] == "assistant" and watcher.seen[0][1]["cost_usd"] == "0.000123000000"
 
 
