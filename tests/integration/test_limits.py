@@ -172,6 +172,23 @@ async def test_an_estimate_says_what_a_call_may_cost_and_makes_none(database: Da
         assert (reply.status, reply.headers["groundplan-cost-usd"]) == (200, "0.000200000000")
 
 
+async def test_without_postgresql_a_limit_is_not_called_used_up(database: Database, tmp_path: Path) -> None:
+    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+        model.script = Script(tokens=1)
+        await started(stack, limited(1, [port], limit("daily", "company", "requests", 20)))
+        key = stack.key()
+        assert (await stack.chat(key)).status == 200
+        name = database.name
+        stack.sql_admin(f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false")
+        try:
+            stack.sql_admin(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+            replies = [await stack.chat(key) for _ in range(8)]
+            assert {reply.status for reply in replies} == {200, 503}  # what it held, and no more
+            assert {reply.code for reply in replies if reply.status == 503} == {"limit_unreachable"}
+        finally:
+            stack.sql_admin(f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS true")
+
+
 async def test_a_soft_budget_warns_and_refuses_nothing(database: Database, tmp_path: Path) -> None:
     async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
         model.script = Script(tokens=10)

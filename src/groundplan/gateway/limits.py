@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from groundplan.blueprint.model import Deployment
-from groundplan.core.errors import Exhausted
+from groundplan.core.errors import Exhausted, GroundplanError, Unavailable
 from groundplan.core.money import short_usd
 from groundplan.gateway import admit
 from groundplan.gateway.context import Gateway
@@ -69,6 +69,22 @@ async def admit_call(gateway: Gateway, exchange: Exchange, book: LimitBook, amou
         raise refusal(gateway, short)
     use.call = held
     use.lines = _lines(gateway, held)
+
+
+async def admit_cached(gateway: Gateway, exchange: Exchange, book: LimitBook) -> None:
+    """Take one request and one concurrent call, no tokens and no cost, of every limit that covers the caller of a
+    cached answer. Raises `Exhausted`, taking nothing."""
+    key, workload, policy = exchange.key, exchange.workload, exchange.policy
+    if key is None or workload is None or policy is None:
+        raise AssertionError("not identified")
+    quotas = book.of_caller(workload, key.family or key.id, exchange.person, policy.people)
+    quotas = tuple(quota for quota in quotas if quota.type in (REQUESTS, CONCURRENT))
+    if not quotas:
+        return
+    held, short = await _take(gateway, exchange, quotas, CALL, 0, 0)
+    if short is not None:
+        raise refusal(gateway, short)
+    exchange.use = Use(call=held, lines=_lines(gateway, held))
 
 
 async def admit_attempt(gateway: Gateway, exchange: Exchange, deployment: Deployment, attempt: int) -> bool:
@@ -175,8 +191,16 @@ def _settle(gateway: Gateway, held: Held, requests: int, tokens: int, cost: int)
     gateway.counters.settle_each(held.token, [used[quota.type] for quota in held.quotas])
 
 
-def refusal(gateway: Gateway, quota: Quota) -> Exhausted:
-    """429 with what is used up, and when it frees."""
+def refusal(gateway: Gateway, quota: Quota) -> GroundplanError:
+    """429 with what is used up, and when it frees; 503 where PostgreSQL cannot be asked whether it is."""
+    if not gateway.leases.connected:
+        return Unavailable(
+            f"this gateway has used what it held of the limit {quota.declared} and cannot get more now",
+            code="limit_unreachable",
+            hint="The gateway cannot reach PostgreSQL; see `groundplan status`.",
+            retry_after=2.0,
+            details={"limit": quota.declared},
+        )
     now = gateway.clock.now().timestamp()
     span = current(quota.period, "", "UTC", now)
     end = ends(span)
