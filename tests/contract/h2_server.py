@@ -63,6 +63,8 @@ class _Connection(asyncio.Protocol):
         elif isinstance(event, h2.events.DataReceived):
             self._streams[event.stream_id].body += event.data
             self._h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+        elif isinstance(event, h2.events.StreamEnded) and self._server.drops and self._transport is not None:
+            self._transport.abort()
         elif isinstance(event, h2.events.StreamEnded):
             stream = self._streams[event.stream_id]
             stream.task = asyncio.get_running_loop().create_task(self._answer(event.stream_id, stream))
@@ -117,6 +119,8 @@ class H2Server:
         self.port = 0
         self.requests = 0
         self.resets = 0
+        self.drops = False
+        """Whether the whole connection ends once a request has come."""
         self.transports: set[asyncio.Transport] = set()
 
     @asynccontextmanager

@@ -25,7 +25,7 @@ class Upstream:
         self.model = model
         self.way = way
         self.pool = way.pool
-        self.kept = way.wire.http == 1
+        self.kept = not way.wire.far
         """Whether connections are ours to keep."""
 
     async def ask(self, path: bytes, body: Any, lines: bytes = b"") -> UpstreamConnection:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.contract.h2_server import H2Server
 from tests.contract.ways import Authority, ConnectProxy, http1, proxy, server_context
 
 from groundplan.blueprint.model import Tls
@@ -233,3 +234,24 @@ async def test_a_body_that_is_sent_in_parts_arrives_whole_by_either_version(pool
             assert await connection.head(2.0) == 200
             assert await connection.body(2.0) == b"abcdef"
             connection.release()
+
+
+@pytest.mark.parametrize("secure", [True, False])
+async def test_a_connection_that_ends_after_the_request_went_out_may_have_been_billed(
+    pools: Pools, tmp_path: Path, secure: bool
+) -> None:
+    authority, server = Authority(tmp_path), H2Server(0)
+    server.drops = True
+    async with server.listening(server_context(authority) if secure else None):
+        url = f"http{'s' if secure else ''}://127.0.0.1:{server.port}/v1"
+        tls = Tls(ca=f"file:{authority.file}") if secure else None
+        failed = await failure(pools.of(Wire(url, tls, 2)))
+        assert server.requests == 1, "the upstream was asked once, whatever the client library does by itself"
+        assert failed.sent and failed.kind == "cut"
+
+
+async def test_a_connection_that_does_not_come_about_in_time_was_not_billed(pools: Pools) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=1) as listener:
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}/v1"  # accepts, and never speaks TLS
+        failed = await failure(pools.of(Wire(url, None, 2, connect_ms=300)))
+        assert failed.kind == "connect_timeout" and not failed.sent

@@ -26,7 +26,7 @@ from groundplan.gateway.pools import Pools, Wire
 from groundplan.gateway.server import Server
 from groundplan.gateway.upstream import Pool
 
-WAYS = ("http1", "tls", "mtls", "proxy", "proxy-tls", "h2", "h2c", "h2-mtls", "h2-proxy", "h2-tls-proxy")
+WAYS = ("http1", "tls", "mtls", "proxy", "proxy-tls", "h2", "h2c", "h2-mtls", "h2-proxy", "h2-tls-proxy", "tls-proxy")
 
 
 class Authority:
@@ -199,7 +199,7 @@ async def way_to(kind: str, handle: Callable[[Any, Any], Awaitable[None]], folde
             port = await stack.enter_async_context(http1(handle, context))
         made, address = None, None
         if through:
-            inside = server_context(authority) if kind == "h2-tls-proxy" else None
+            inside = server_context(authority) if kind.endswith("tls-proxy") else None
             made = await stack.enter_async_context(proxy(ConnectProxy("user:pass word"), inside))
             address = f"{'https' if inside else 'http'}://127.0.0.1:{made.port}"
             (folder / "proxy.key").write_text("user:pass word\n")

@@ -16,13 +16,7 @@ from datetime import timedelta
 from typing import Any
 
 from pyreqwest.client import Client, ClientBuilder
-from pyreqwest.exceptions import (
-    ConnectError,
-    ConnectTimeoutError,
-    PoolTimeoutError,
-    PyreqwestError,
-    RequestTimeoutError,
-)
+from pyreqwest.exceptions import PyreqwestError, RequestTimeoutError
 from pyreqwest.proxy import ProxyBuilder
 
 from groundplan.blueprint.model import Tls
@@ -44,6 +38,8 @@ class Far:
     proxy: str | None = None
     proxy_credentials: str = ""
     connect_seconds: float = 2.0
+    version: int = 2
+    """1: through a proxy that speaks TLS, to an upstream that does not speak HTTP/2."""
 
 
 class Http2Connection:
@@ -100,13 +96,10 @@ class Http2Connection:
         try:
             async with asyncio.timeout(seconds):
                 self._response = await asyncio.shield(self._sending)
-        except (ConnectError, ConnectTimeoutError, PoolTimeoutError) as error:
-            kind = "refused" if isinstance(error, ConnectError) else "connect_timeout"
-            raise UpstreamFailure(kind, f"no connection: {_cause(error)}", sent=False) from error
-        except (RequestTimeoutError, TimeoutError) as error:
-            raise UpstreamFailure("timeout", "the upstream did not answer in time", sent=True) from error
         except PyreqwestError as error:
             raise _failure(error) from error
+        except TimeoutError as error:
+            raise UpstreamFailure("timeout", "the upstream did not answer in time", sent=True) from error
         self.status = int(self._response.status)
         self._take_headers(self._response.headers.items())
         return self.status
@@ -132,10 +125,10 @@ class Http2Connection:
         try:
             async with asyncio.timeout(seconds):
                 data = await self._response.body_reader.read_chunk()
-        except (RequestTimeoutError, TimeoutError) as error:
-            raise UpstreamFailure("timeout", "the upstream did not answer in time", sent=True) from error
         except PyreqwestError as error:
             raise _failure(error) from error
+        except TimeoutError as error:
+            raise UpstreamFailure("timeout", "the upstream did not answer in time", sent=True) from error
         if data is None:
             self._complete = True
             return None
@@ -215,9 +208,11 @@ class Http2Pool:
 
 
 def _client(scheme: str, far: Far) -> Client:
-    builder = (
-        ClientBuilder().http2_prior_knowledge() if scheme == "http" else ClientBuilder().http2(True)
-    )  # in the clear there is nothing to agree upon it with
+    builder = ClientBuilder()
+    if far.version == 1:
+        builder = builder.http1_only()
+    else:  # in the clear there is nothing to agree upon the version with
+        builder = builder.http2_prior_knowledge() if scheme == "http" else builder.http2(True)
     builder = (
         builder.follow_redirects(False)
         .gzip(False)
@@ -268,14 +263,21 @@ def _proxy(far: Far) -> ProxyBuilder:
 
 
 def _failure(error: PyreqwestError) -> UpstreamFailure:
-    told = _cause(error)
+    """Only a failure to connect is certainly not billed. The class of an error does not tell: the library also calls it
+    a `ConnectError` when a connection breaks after the request went out; its chain of causes does."""
+    causes = _causes(error)
+    told = "".join(c if c.isprintable() else "?" for c in causes[-1])[:160]
+    if "client error (Connect)" in causes:
+        kind = "connect_timeout" if isinstance(error, RequestTimeoutError) else "refused"
+        return UpstreamFailure(kind, f"no connection: {told}", sent=False)
+    if isinstance(error, RequestTimeoutError):
+        return UpstreamFailure("timeout", "the upstream did not answer in time", sent=True)
     kind = "malformed" if "parse" in told or "invalid" in told or "PROTOCOL_ERROR" in told else "cut"
     return UpstreamFailure(kind, f"the upstream broke off: {told}", sent=True)
 
 
-def _cause(error: PyreqwestError) -> str:
-    """The innermost reason, in one line of printable text; never an address, which may hold a name of a host."""
-    details = getattr(error, "details", None) or {}
+def _causes(error: PyreqwestError) -> list[str]:
+    """From the outermost to the innermost; the class's name where there is none."""
+    details = getattr(error, "details", None)
     causes = details.get("causes") if isinstance(details, dict) else None
-    text = str(causes[-1].get("message", "")) if causes else error.__class__.__name__
-    return "".join(c if c.isprintable() else "?" for c in text)[:160]
+    return [str(cause.get("message", "")) for cause in causes or ()] or [error.__class__.__name__]

@@ -120,6 +120,6 @@ def _far(wire: Wire, loop: asyncio.AbstractEventLoop) -> Pool:
             hint="Install groundplan[http2].",
         ) from error
     credentials = resolve_secret(wire.proxy_key) if wire.proxy_key is not None else ""
-    far = http2.Far(wire.tls, wire.proxy, credentials, wire.connect_ms / 1000)
+    far = http2.Far(wire.tls, wire.proxy, credentials, wire.connect_ms / 1000, wire.http)
     pool: Pool = http2.Http2Pool(wire.url, loop, far)
     return pool
