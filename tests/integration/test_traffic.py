@@ -72,7 +72,7 @@ def worker(conn: Any, health: dict[str, str], ago: str = "0s", state: str = "liv
 
 def test_a_deployment_is_as_the_worst_living_worker_sees_it(database: Database) -> None:
     with psycopg.connect(database.superuser) as conn:
-        for health in ({"a": "open"}, {"a": "half_open", "b": "half_open"}):
+        for health in ({"a": "open: it fails"}, {"a": "half_open: it was slow", "b": "half_open: "}):
             worker(conn, health)
         worker(conn, {"c": "open"}, ago="1h")
         worker(conn, {"c": "open"}, state="stopped")
@@ -88,6 +88,7 @@ def test_a_deployment_is_as_the_worst_living_worker_sees_it(database: Database) 
     assert [(one["state"], one["workers_open"], one["workers"]) for one in found] == [
         ("open", 2, 2), ("half_open", 1, 2), ("closed", 0, 2),
     ]  # fmt: skip
+    assert [one["why"] for one in found] == ["it fails", "", ""]
     assert (found[0]["attempts"], found[0]["ok"], found[0]["failed"], found[0]["first_byte_p95_ms"]) == (2, 1, 1, 7)
     assert found[2]["attempts"] == 0 and found[2]["last_ok"] is None
 

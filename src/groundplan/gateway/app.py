@@ -34,6 +34,7 @@ from groundplan.gateway.content import ContentSender
 from groundplan.gateway.context import Gateway
 from groundplan.gateway.facts_api import FactsApi
 from groundplan.gateway.front import Front, Sockets, serving_file, tell_serving
+from groundplan.gateway.health import Health
 from groundplan.gateway.idempotency import Answers
 from groundplan.gateway.journal import Journal
 from groundplan.gateway.lease_store import LeaseClient
@@ -89,7 +90,7 @@ async def serve(
         answers=answers,
         scrapes=scrapes,
     )
-    live.health = lambda: gateway.health.states(loop.time())
+    live.health = lambda: told_health(gateway.health, loop.time())
     await scrapes.open(lambda: families(gateway))
     gateway.content = ContentSender(home, gateway.meters)
     sending = loop.create_task(gateway.content.run())
@@ -177,6 +178,12 @@ def _sockets(arguments: argparse.Namespace) -> Sockets:
         files = ServerFiles(arguments.tls_cert, arguments.tls_key or arguments.tls_cert, arguments.tls_client_ca)
     local = socket.socket(fileno=arguments.local_fd) if arguments.local_fd is not None else None
     return Sockets(socket.socket(fileno=arguments.fd), files, local)
+
+
+def told_health(health: Health, now: float) -> dict[str, str]:
+    """`open: why` or `half_open: why` of each deployment that is not well."""
+    reasons = health.reasons()
+    return {name: f"{state}: {reasons.get(name, '')}" for name, state in health.states(now).items()}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -53,7 +53,7 @@ def deployments(
 ) -> list[dict[str, Any]]:
     """Each of the (deployment, site) with its attempts of the last minutes and how many workers have its breaker open.
 
-    `state` is closed, half_open or open: the worst that any worker sees.
+    `state` is closed, half_open or open: the worst that any worker sees, and `why` what they say of it.
     """
     store.limit_time(conn, PATIENCE_MS)
     rows = {row["deployment"]: row for row in store.deployments(conn, now - timedelta(minutes=minutes))}
@@ -64,13 +64,17 @@ def deployments(
     ]
 
 
-def _deployment(name: str, site: str, row: dict[str, Any] | None, seen: list[str]) -> dict[str, Any]:
+def _deployment(name: str, site: str, row: dict[str, Any] | None, told: list[str]) -> dict[str, Any]:
+    """`told` is what each worker says: a state, and why after a colon."""
+    seen = [text.partition(":")[0] for text in told]
     worst = next((state for state in ("open", "half_open") if state in seen), "closed")
+    whys = {text.partition(":")[2].strip() for text, state in zip(told, seen, strict=True) if state == worst}
     counts = row or {"attempts": 0, "ok": 0, "failed": 0, "first_byte_p95_ms": None, "last_ok": None}
     return {
         "name": name,
         "site": site,
         "state": worst if seen else "unknown",
+        "why": "; ".join(sorted(whys - {""})),
         "workers_open": sum(state != "closed" for state in seen),
         "workers": len(seen),
         "attempts": counts["attempts"],
