@@ -20,6 +20,7 @@ from groundplan.gateway.ground import system_messages
 from groundplan.gateway.interface import Answered, Malformed, Relay
 from groundplan.gateway.key_pool import RESTING
 from groundplan.gateway.pressure import Load
+from groundplan.gateway.recorded import Recorded
 from groundplan.gateway.retry import retry_after
 from groundplan.gateway.stream import StreamBroken, Streaming
 from groundplan.gateway.targets import Target
@@ -198,10 +199,9 @@ class Attempt:
         elif stream:
             await self._first(connection, by)
         else:
-            await self._all(connection)
+            self._understand(await connection.body(self._within(deployment.idle_ms)))
 
-    async def _all(self, connection: UpstreamConnection) -> None:
-        data = await connection.body(self._within(self.deployment.idle_ms))
+    def _understand(self, data: bytes) -> None:
         exchange = self.exchange
         if exchange.ask is None:
             raise AssertionError("not admitted")
@@ -233,6 +233,8 @@ class Attempt:
         if exchange.ask is None:
             raise AssertionError("not admitted")
         relay: Relay = exchange.interface.codec(self.deployment).relay(exchange.ask)
+        if exchange.flight is not None and (exchange.continuation is None or exchange.continuation.sent is None):
+            relay = Recorded(relay, exchange.flight)
         if exchange.continuation is not None:
             relay = exchange.continuation.relay(relay)
         self.streaming = Streaming(connection, self.deployment, relay)
@@ -278,6 +280,8 @@ class Attempt:
             await _send_whole(gateway, exchange, "failed", self.status, data, "upstream_refused")
             return
         settle.attempt(gateway, exchange, "ok" if interface.billed else "not_billed", self.status, answered.usage)
+        if exchange.flight is not None:
+            exchange.flight.whole = answered.data
         data = interface.with_facts(answered.data, facts(exchange, settle.remaining(gateway, exchange)))
         await _send_whole(gateway, exchange, "ok", 200, data, "")
 

@@ -83,6 +83,11 @@ class Health:
             ready.append(deployment)
         return ready + cooling
 
+    @property
+    def troubled(self) -> bool:
+        """Whether anything is known against anybody."""
+        return bool(self._until)
+
     def closed(self, name: str) -> bool:
         """Whether nothing is known against it."""
         return name not in self._until

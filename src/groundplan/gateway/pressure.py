@@ -27,7 +27,9 @@ SLOWER_US = 500_000
 """Slowness is `SLOWER` times the usual and so much more than it: answers differ in length, and machines are busy."""
 SLOW_LEAST = 8
 """Running calls below which slowness is not put down to load."""
-SLOW_SAMPLES = 100
+SLOW_SAMPLES = 25
+SAMPLED = 4
+"""Of so many answers one is timed."""
 FORGET_SECONDS = 30.0
 """After so long without a sign of overload the learned limit is dropped."""
 QUEUE_MOST = 64
@@ -88,7 +90,8 @@ class Load:
                 self.limit = None
             elif at + 1 >= limit:
                 self.limit = limit + (1.0 if limit < self._turn else 1 / limit)
-        if microseconds:
+        self._seen += 1
+        if microseconds and not self._seen % SAMPLED:
             self._learn(now, microseconds, at)
 
     def _decrease(self, now: float, at: int) -> None:
@@ -99,7 +102,7 @@ class Load:
             self.limit = max(FLOOR, min(self.limit or at, at) * DECREASE)
 
     def _learn(self, now: float, microseconds: int, at: int) -> None:
-        seen = self._seen = self._seen + 1
+        seen = self._seen // SAMPLED
         self._recent += (microseconds - self._recent) * max(0.05, 1 / seen)
         self._base += (microseconds - self._base) * max(0.005, 1 / seen)
         more = self._recent - self._base

@@ -50,13 +50,20 @@ async def serve(gateway: Gateway, exchange: Exchange) -> None:
         raise AssertionError("not admitted")
     course = Course(gateway, exchange, workload)
     try:
-        while (deployment := await course.next()) is not None:
+        while (deployment := course.first() or await course.next()) is not None:
             try:
-                attempt = await course.open(deployment)
+                attempt = course.begin(deployment)
+                hedge = workload.reliability.hedge
+                if hedge is None:
+                    await attempt.open()
+                else:
+                    attempt = await race(gateway, attempt, course.waiting, hedge)
+                course.learn(attempt)
                 await attempt.deliver()
             except AttemptFailed as failed:
                 if not course.goes_on(failed):
-                    break
+                    await course.break_off(course.reason)
+                    return
                 if course.wait:
                     await asyncio.sleep(course.wait)
             else:
@@ -66,15 +73,16 @@ async def serve(gateway: Gateway, exchange: Exchange) -> None:
     except GroundplanError as error:
         if course.relay is None:
             raise
-        await break_off(gateway, exchange, course.relay, f"{course.reason}; {error.message}")
+        told = error.message if course.reason in error.message else f"{course.reason}; {error.message}"
+        await course.break_off(told)
 
 
 class Course:
     """The attempts of one call: what was tried, what may still be."""
 
     __slots__ = (
-        "_deadline", "_exchange", "_full", "_gateway", "_number", "_repeated", "_rests", "_rule", "_tries", "_waiting",
-        "_workload", "reason", "relay", "wait",
+        "_deadline", "_exchange", "_full", "_gateway", "_repeated", "_rests", "_rule", "_tries", "_workload", "reason",
+        "relay", "wait", "waiting",
     )  # fmt: skip
 
     def __init__(self, gateway: Gateway, exchange: Exchange, workload: Workload) -> None:
@@ -90,7 +98,7 @@ class Course:
         ask = exchange.ask
         if rule.on_broken_stream == "resume" and ask is not None and ask.stream and exchange.endpoint == ENDPOINT:
             exchange.continuation = continuation(ask)
-        self._waiting = deque(order)
+        self.waiting = deque(order)
         self._full: list[Deployment] = []
         self._tries = 0
         self._repeated: dict[str, int] = {}
@@ -126,10 +134,23 @@ class Course:
 
     # who is next -----------------------------------------------------------------------------------------------------
 
+    def first(self) -> Deployment | None:
+        """Whoever is next where that needs no waiting, which is nearly always; None: ask `next`."""
+        gateway, exchange = self._gateway, self._exchange
+        if exchange.use is not None or not self.waiting or gateway.live.policy.kills or gateway.health.troubled:
+            return None
+        deployment = self.waiting[0]
+        if self._tries or exchange.token is None or not gateway.loads.of(deployment).room:
+            return None
+        self._tries = 1
+        return self.waiting.popleft()
+
     async def next(self) -> Deployment | None:
-        """The deployment to ask now; None: there is none, or no time and no attempt is left. Raises `Unavailable`
-        (`overloaded`) where those that there are have no room for so long."""
-        gateway, waiting = self._gateway, self._waiting
+        """The deployment to ask now, with money for it; None: there is none, or no time and no attempt is left.
+
+        Raises `Exhausted`, and `Unavailable` (`overloaded`) where those that there are have no room for so long.
+        """
+        gateway, waiting = self._gateway, self.waiting
         self.wait = 0.0
         while self._tries < self._workload.attempts and (left := self._deadline - gateway.loop.time()) > 0:
             if waiting:
@@ -144,6 +165,8 @@ class Course:
                 return None
             if await self._may(deployment):
                 self._tries += 1
+                if self._exchange.token is None:
+                    await self._reserve(deployment)
                 return deployment
         return None
 
@@ -157,37 +180,28 @@ class Course:
             return False
         return exchange.use is None or await limits.admit_attempt(gateway, exchange, deployment, exchange.attempts)
 
-    async def open(self, deployment: Deployment) -> Attempt:
-        """An attempt that has something for the client. Raises `AttemptFailed`, `Exhausted`, `Unavailable`."""
+    async def _reserve(self, deployment: Deployment) -> None:
+        """Money for whichever of the deployments that still wait is dearest: the next one may inherit it. Raises
+        `Exhausted`."""
+        exchange = self._exchange
+        dearest = max(exchange.bounds[other.name] for other in (deployment, *self.waiting, *self._full))
+        await reserve(self._gateway, exchange, exchange.attempts, dearest)
+
+    def begin(self, deployment: Deployment) -> Attempt:
+        """Journal the next attempt, for which there is a reservation. Raises `Unavailable`."""
         gateway, exchange = self._gateway, self._exchange
-        sequence = await self._begin(deployment)
-        attempt = Attempt(gateway, exchange, deployment, sequence, self._deadline)
-        rule = self._rule
-        if rule.hedge is None:
-            await attempt.open()
-        else:
-            attempt = await race(gateway, attempt, self._waiting, rule.hedge)
-        self._learn(attempt)
-        return attempt
+        token = exchange.token
+        if token is None:
+            raise AssertionError("nothing is reserved")
+        inherits = token[1] != exchange.attempts
+        if inherits:
+            exchange.token = (exchange.call.bytes, exchange.attempts)
+            gateway.slices.pass_on(token, exchange.token)
+        sequence = begin(gateway, exchange, deployment, inherits=inherits)
+        return Attempt(gateway, exchange, deployment, sequence, self._deadline)
 
-    async def _begin(self, deployment: Deployment) -> int:
-        """Journal the next attempt; returns the sequence of its reservation.
-
-        A new reservation covers whichever of the deployments that still wait is dearest: the next one may inherit it.
-        """
-        gateway, exchange = self._gateway, self._exchange
-        number = exchange.attempts
-        inherits = number > 0 and exchange.token is not None
-        if exchange.token is None:
-            dearest = max(exchange.bounds[other.name] for other in (deployment, *self._waiting, *self._full))
-            await reserve(gateway, exchange, number, dearest)
-        elif inherits:
-            token = (exchange.call.bytes, number)
-            gateway.slices.pass_on(exchange.token, token)
-            exchange.token = token
-        return begin(gateway, exchange, deployment, inherits=inherits)
-
-    def _learn(self, attempt: Attempt) -> None:
+    def learn(self, attempt: Attempt) -> None:
+        """How long it took until there was something for the client."""
         gateway, exchange, rule = self._gateway, self._exchange, self._rule
         if len(exchange.deployments) > 1:
             gateway.health.timed(attempt.deployment, exchange.deployments, attempt.first_us, gateway.loop.time())
@@ -208,7 +222,7 @@ class Course:
             raise AssertionError("no attempt was made")
         self.reason = failed.reason
         self._blame(deployment, failed)
-        more = bool(self._waiting or self._full) and self._tries < self._workload.attempts
+        more = bool(self.waiting or self._full) and self._tries < self._workload.attempts
         usage = failed.relay.usage if failed.relay is not None else None
         outcome = "failed" if failed.billed else "not_billed"
         settle.attempt(
@@ -224,12 +238,12 @@ class Course:
         if failed.stale:
             # nothing is known against the deployment itself, so this costs none of the workload's attempts
             self._tries -= 1
-            self._waiting.appendleft(deployment)
+            self.waiting.appendleft(deployment)
             gateway.targets.stale(deployment.name)
             return
         if failed.other_key:
             self._tries -= 1
-            self._waiting.appendleft(deployment)
+            self.waiting.appendleft(deployment)
             return
         now = gateway.loop.time()
         gateway.targets.forget(deployment.name)
@@ -237,10 +251,10 @@ class Course:
         if self._rule.same and failed.temporary and self._tries < self._workload.attempts:
             before = self._repeated.get(deployment.name, 0)
             wait = retry.pause(self._rule, before, failed.rest, random.random)
-            others = bool(self._waiting or self._full)
+            others = bool(self.waiting or self._full)
             if retry.repeats(self._rule, before, wait, self._deadline - now, others=others):
                 self._repeated[deployment.name] = before + 1
-                self._waiting.appendleft(deployment)
+                self.waiting.appendleft(deployment)
                 self.wait = wait
 
     def _resumes(self, relay: Relay) -> bool:
@@ -250,14 +264,14 @@ class Course:
         if kept is None or plan is None:
             return False
         why_not = kept.refusal(relay)
-        if not why_not and not (self._waiting or self._full):
+        if not why_not and not (self.waiting or self._full):
             why_not = "no other deployment is left to go on with it"
         if why_not:
             self.reason = f"{self.reason}; {why_not}"
             return False
         kept.broke(relay, exchange.usage)
         exchange.ask = kept.rest(exchange.output_cap)
-        left = [*self._waiting, *self._full]
+        left = [*self.waiting, *self._full]
         try:
             admit.set_bounds(exchange, plan, exchange.ask, left)
         except GroundplanError as error:
@@ -266,6 +280,11 @@ class Course:
         exchange.attempt_flags = ("resumed",)
         self._deadline = self._gateway.loop.time() + self._workload.deadline_ms / 1000
         return True
+
+    async def break_off(self, reason: str) -> None:
+        """The client has a part of a stream, and the rest will not come."""
+        if self.relay is not None:
+            await break_off(self._gateway, self._exchange, self.relay, reason)
 
     def give_up(self) -> None:
         """Nobody could answer. Raises what is to be told."""
