@@ -1,0 +1,138 @@
+"""The listening side of a worker: TLS versions, handshakes that do not end, and certificates that are renewed badly."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.x509 import Name, NameAttribute
+from cryptography.x509.oid import NameOID
+from tests.contract.ways import Authority
+
+from groundplan.gateway import front
+from groundplan.gateway.answers import of_refusal
+from groundplan.gateway.front import Front, Sockets, subject_of
+from groundplan.gateway.server import Request, Response, Server
+from groundplan.gateway.tls import ServerFiles
+
+
+@asynccontextmanager
+async def serving(files: ServerFiles) -> AsyncIterator[tuple[Front, int]]:
+    async def handle(request: Request, response: Response) -> None:
+        response.send(200, request.client.encode())
+
+    server = Server(handle, of_refusal, asyncio.get_running_loop())
+    listening = socket.create_server(("127.0.0.1", 0))
+    made = Front(server, Sockets(listening, files))
+    await made.open()
+    try:
+        yield made, listening.getsockname()[1]
+    finally:
+        made.close()
+        await server.drain(0.2)
+        listening.close()
+        await asyncio.sleep(0.02)
+
+
+def trusting(authority: Authority, identity: tuple[Path, Path] | None = None) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=str(authority.file))
+    if identity is not None:
+        context.load_cert_chain(*identity)
+    return context
+
+
+async def asked(port: int, context: ssl.SSLContext) -> tuple[str, bytes]:
+    """(serial number of the certificate that was shown, body of the answer)"""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+    try:
+        writer.write(b"GET / HTTP/1.1\r\nhost: g\r\nconnection: close\r\n\r\n")
+        answer = await asyncio.wait_for(reader.read(), 5)
+        if not answer:
+            raise ConnectionError("closed without an answer")
+        return str(writer.get_extra_info("peercert")["serialNumber"]), answer.partition(b"\r\n\r\n")[2]
+    finally:
+        writer.close()
+
+
+async def test_versions_before_tls_1_2_are_refused(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    files = ServerFiles(*authority.issue("gateway", "127.0.0.1"))
+    assert files.context().minimum_version == ssl.TLSVersion.TLSv1_2
+    async with serving(files) as (_, port):
+        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            context = trusting(authority)
+            context.minimum_version = context.maximum_version = version
+            assert (await asked(port, context))[1] == b""
+
+
+async def test_a_handshake_that_does_not_end_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(front, "HANDSHAKE_SECONDS", 0.3)
+    authority = Authority(tmp_path)
+    async with serving(ServerFiles(*authority.issue("gateway", "127.0.0.1"))) as (_, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"\x16\x03\x01")
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+        writer.close()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nhost: g\r\n\r\n")
+        assert b"HTTP" not in await asyncio.wait_for(reader.read(), 5), "nothing is said in the clear"
+        writer.close()
+
+
+async def test_half_a_renewal_changes_nothing_until_the_other_half_is_there(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    cert, key = authority.issue("gateway", "127.0.0.1")
+    other, secret = authority.issue("renewed", "127.0.0.1")
+    async with serving(ServerFiles(cert, key)) as (made, port):
+        first, _ = await asked(port, trusting(authority))
+        assert not await made.renew(), "nothing has changed"
+        ways: list[Callable[[], Any]] = [
+            lambda: cert.write_bytes(other.read_bytes()),
+            lambda: cert.write_text("-----BEGIN CERTIFICATE-----\nbroken\n-----END CERTIFICATE-----\n"),
+            lambda: cert.write_text(""),
+            cert.unlink,
+        ]
+        for spoil in ways:
+            spoil()
+            assert not await made.renew()
+            assert (await asked(port, trusting(authority)))[0] == first
+        cert.write_bytes(other.read_bytes())
+        key.write_bytes(secret.read_bytes())
+        assert await made.renew()
+        assert (await asked(port, trusting(authority)))[0] != first
+
+
+async def test_an_authority_of_callers_that_was_taken_out_is_trusted_no_more(tmp_path: Path) -> None:
+    authority, old, new = Authority(tmp_path), Authority(tmp_path, "old"), Authority(tmp_path, "new")
+    trusted = tmp_path / "trusted.pem"
+    trusted.write_bytes(old.file.read_bytes())
+    robot, successor = old.issue("robot"), new.issue("successor")
+    async with serving(ServerFiles(*authority.issue("gateway", "127.0.0.1"), trusted)) as (made, port):
+        assert (await asked(port, trusting(authority, robot)))[1] == b"CN=robot"
+        with pytest.raises((OSError, EOFError)):
+            await asked(port, trusting(authority, successor))
+        with pytest.raises((OSError, EOFError)):
+            await asked(port, trusting(authority))
+        trusted.write_bytes(new.file.read_bytes())
+        assert await made.renew()
+        assert (await asked(port, trusting(authority, successor)))[1] == b"CN=successor"
+        with pytest.raises((OSError, EOFError)):
+            await asked(port, trusting(authority, robot))
+
+
+def test_a_subject_is_one_line_of_printable_text() -> None:
+    class Shown(asyncio.BaseTransport):
+        def get_extra_info(self, name: str, default: Any = None) -> Any:
+            subject = ((("organizationName", "acme"),), (("commonName", "robot\r\nERROR forged\x1b[2J" + "a" * 900),))
+            return {"subject": subject} if name == "peercert" else default
+
+    said = subject_of(Shown())
+    assert said.startswith("CN=robot??ERROR forged?[2J") and len(said) == 400 and said.isprintable()
+    assert subject_of(asyncio.BaseTransport()) == ""
+    assert Name([NameAttribute(NameOID.COMMON_NAME, "robot")]).rfc4514_string() == "CN=robot", "the usual spelling"
