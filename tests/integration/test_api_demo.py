@@ -144,6 +144,20 @@ def test_what_waits_is_visible_from_the_start(demo: Demo) -> None:
     assert all(item["waits_for"] for item in pending)
 
 
+def test_what_is_not_served_shows_what_it_declares(demo: Demo) -> None:
+    support = demo.ask("GET", "/api/workloads/support-assistant")
+    own = next(budget for budget in support["budgets"] if budget["name"] == "support-assistant")
+    assert (own["limit_usd"], own["served"]) == ("600.000000000000", False)
+    assert all(budget["served"] for budget in support["budgets"] if budget["name"] == "company")
+    told = {point["name"]: point["next_step"] for area in support["areas"] for point in area["points"]}
+    assert {told["a hard budget of its own"], told["another deployment can take over"]} == {
+        "Get it served: see what its change waits for."
+    }
+    inspector = demo.ask("GET", "/api/workloads/line-inspector")
+    assert inspector["owners"]["business"] == ["tom@acme.example"]
+    assert inspector["owners"]["security"] == ["sam@acme.example"], "who holds the duty for the company"
+
+
 def test_traffic_is_marked_as_demo(demo: Demo) -> None:
     deadline = time.monotonic() + 30
     while not (calls := demo.ask("GET", "/api/calls")["calls"]):

@@ -100,3 +100,32 @@ def test_json_has_five_areas_with_score_and_points() -> None:
     placement = value["areas"][0]
     assert (placement["score"], placement["earned"], placement["of"]) == ("2/4", 2, 4)
     assert placement["points"][0]["evidence"] == "/blueprints/3"
+
+
+def steps(evidence: Evidence) -> dict[str, str | None]:
+    return {point.name: point.next_step for point in score(evidence).points}
+
+
+def test_what_is_declared_already_is_not_asked_for_again() -> None:
+    """A workload that waits for approval is told to get it, and not to declare what stands in its file."""
+    source = SourceEvidence("handbook", owner_present=False, indexed=False, open_findings=0)
+    duties = ("business", "security")
+    bare = dataclasses.replace(NOTHING, stage="production", sources=(source,), duties_missing=duties)
+    whole = dataclasses.replace(bare, declares=frozenset({"fallbacks", "budget", *duties}))
+    wait = "Get it served: see what its change waits for."
+    for name in ("another deployment can take over", "a hard budget of its own", "an owner in every duty"):
+        assert steps(whole)[name] == wait
+        assert steps(bare)[name] != wait
+    for name in ("every source has an owner", "its sources are indexed"):
+        assert steps(whole)[name] == wait
+    half = dataclasses.replace(whole, declares=frozenset({"business"}))
+    assert steps(half)["an owner in every duty"] == "Name somebody for security."
+    left = dataclasses.replace(whole, served=True, duties_missing=("security",))
+    assert steps(left)["an owner in every duty"] == "Name somebody for security.", "declared, and has left"
+
+
+def test_a_proposal_is_told_to_move_on_and_not_to_wait() -> None:
+    proposed = dataclasses.replace(NOTHING, stage="proposed")
+    assert steps(proposed)["runs where its rules allow"] == (
+        "It is proposed: give it a stage that is served, such as experiment."
+    )

@@ -122,7 +122,7 @@ def workload_json(seen: Picture, doc: WorkloadDoc) -> dict[str, Any]:
         "served": served is not None,
         "stopped": subject in seen.killed or "company" in seen.killed,
         "pending": seen.pending.get(subject),
-        "owners": {duty: list(people) for duty, people in seen.workspace.owners(doc.owners).items()},
+        "owners": {duty: list(people) for duty, people in seen.workspace.duties(doc.name).items()},
         "sources": list(doc.sources),
         "deployments": chain,
         "site": sites.get(chain[0]) if chain else None,
@@ -155,20 +155,24 @@ def detail_json(conn: Connection[Any], seen: Picture, doc: WorkloadDoc, now: dat
 
 
 def _budgets(conn: Connection[Any], seen: Picture, workload: str, now: datetime) -> list[dict[str, Any]]:
+    """Budgets that cover it, with their use; those that are only declared are not `served` and used by nobody."""
     used = {row["budget"]: row for row in queries.budget_use(conn, now)}
-    covering = set(seen.workspace.budgets_of(workload))
-    return [
-        {
-            "name": budget.name,
-            "covers": budget.covers,
-            "limit_usd": format_usd(budget.limit),
-            "period": budget.period,
-            "spent_usd": used.get(budget.name, {}).get("spent_usd", format_usd(0)),
-            "granted_usd": used.get(budget.name, {}).get("granted_usd", format_usd(0)),
-        }
-        for budget in seen.blueprint.budgets
-        if budget.name in covering
-    ]
+    served = {budget.name: budget for budget in seen.blueprint.budgets}
+    found: list[dict[str, Any]] = []
+    for name in seen.workspace.budgets_of(workload):
+        budget, doc = served.get(name), seen.workspace.budgets[name]
+        found.append(
+            {
+                "name": name,
+                "covers": doc.covers,
+                "limit_usd": format_usd(budget.limit if budget else doc.limit.amount),
+                "period": budget.period if budget else doc.limit.period,
+                "spent_usd": used.get(name, {}).get("spent_usd", format_usd(0)),
+                "granted_usd": used.get(name, {}).get("granted_usd", format_usd(0)),
+                "served": budget is not None,
+            }
+        )
+    return found
 
 
 def why_not(placement: Placement | None, chosen_site: str | None) -> dict[str, str]:

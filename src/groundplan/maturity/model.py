@@ -53,6 +53,8 @@ class Evidence:
     duties_held: frozenset[str] = frozenset()
     """Duties that an active person holds."""
     duties_missing: tuple[str, ...] = ()
+    declares: frozenset[str] = frozenset()
+    """What its declaration has, served or not: `fallbacks`, `budget`, and duties that name somebody."""
     approved_change: str | None = None
     """Id of the change whose approvals, by others than who asked, hold for what is served."""
 

@@ -32,6 +32,18 @@ def _too_few(calls: int) -> str:
     return f"It takes {ENOUGH_CALLS} calls in 30 days to tell; there {'is' if calls == 1 else 'are'} {calls}."
 
 
+def _serve(e: Evidence) -> str:
+    """What brings a workload into service that is not served."""
+    if e.stage in ("proposed", "retired"):
+        return f"It is {e.stage}: give it a stage that is served, such as experiment."
+    return "Get it served: see what its change waits for."
+
+
+def _unless(e: Evidence, declared: str, otherwise: str) -> str:
+    """The next step: to be served where what is missing is declared already, else to declare it."""
+    return _serve(e) if declared in e.declares and not e.served else otherwise
+
+
 def _blueprint(evidence: Evidence) -> str | None:
     return f"/blueprints/{evidence.blueprint}" if evidence.served and evidence.blueprint else None
 
@@ -54,14 +66,12 @@ def _placement(e: Evidence) -> list[Point]:
     else:
         faster = f"95% of first tokens come within {measured or 0:.0f} ms, {objective} ms is the objective."
     return [
-        _point(
-            "placement", "runs where its rules allow", _blueprint(e), "Get it served: see what its change waits for."
-        ),
+        _point("placement", "runs where its rules allow", _blueprint(e), _serve(e)),
         _point(
             "placement",
             "another deployment can take over",
             _blueprint(e) if e.fallbacks else None,
-            "Declare fallbacks: [NAME].",
+            _unless(e, "fallbacks", "Declare fallbacks: [NAME]."),
         ),
         _point(
             "placement",
@@ -76,7 +86,7 @@ def _placement(e: Evidence) -> list[Point]:
 def _data(e: Evidence) -> list[Point]:
     if not e.sources:
         return [
-            _point("data", "uses no governed data", _blueprint(e), "Get it served: see what its change waits for."),
+            _point("data", "uses no governed data", _blueprint(e), _serve(e)),
         ]
     lost = [source.name for source in e.sources if not source.owner_present]
     unread = [source.name for source in e.sources if not source.indexed]
@@ -87,14 +97,19 @@ def _data(e: Evidence) -> list[Point]:
             "data",
             "every source has an owner",
             None if lost or not e.served else link,
-            f"Name an owner for {', '.join(lost)}." if lost else "Get it served: see what its change waits for.",
+            f"Name an owner for {', '.join(lost)}." if lost and e.served else _serve(e),
         ),
-        _point("data", "its sources are indexed", None if unread else link, f"Index {', '.join(unread)}."),
+        _point(
+            "data",
+            "its sources are indexed",
+            None if unread else link,
+            f"Index {', '.join(unread)}." if e.served else _serve(e),
+        ),
         _point(
             "data",
             "no document is in doubt",
             None if unread or doubtful else link,
-            f"Close the findings on {', '.join(doubtful or unread)}.",
+            f"Close the findings on {', '.join(doubtful)}." if doubtful else "Have its sources indexed.",
         ),
         _point("data", "answers quote passages", _call(e.grounded_call), "Ask it something that its sources answer."),
     ]
@@ -108,13 +123,13 @@ def _cost(e: Evidence) -> list[Point]:
             "cost",
             "a hard budget of its own",
             link if e.own_budget_usd is not None and e.served else None,
-            f"Add kind: budget, covers: workload/{e.workload}.",
+            _unless(e, "budget", f"Add kind: budget, covers: workload/{e.workload}."),
         ),
         _point(
             "cost",
             "the price of each deployment is known",
             _blueprint(e) if e.price_sources else None,
-            "Get it served: see what its change waits for.",
+            _serve(e),
         ),
         _point("cost", "its cost is measured", link if e.calls else None, "Make the first call."),
         _point("cost", "stays inside its budget", link if inside else None, "Make calls, then compare in 30 days."),
@@ -150,7 +165,9 @@ def _operations(e: Evidence) -> list[Point]:
 
 
 def _governance(e: Evidence) -> list[Point]:
-    missing = ", ".join(e.duties_missing)
+    unnamed = ", ".join(duty for duty in e.duties_missing if duty not in e.declares)
+    gone = ", ".join(e.duties_missing) if e.served else ""
+    missing = unnamed or gone
     if e.stage == "production":
         approval = "Have it approved by its duties; approvals in the demo or by oneself do not count."
     else:
@@ -160,7 +177,7 @@ def _governance(e: Evidence) -> list[Point]:
             "governance",
             "an owner in every duty",
             None if e.duties_missing or not e.duties_held else f"/workloads/{e.workload}#owners",
-            f"Name somebody for {missing}.",
+            f"Name somebody for {missing}." if missing else _serve(e),
         ),
         _point(
             "governance",

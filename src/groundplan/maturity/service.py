@@ -65,8 +65,18 @@ def gather(conn: Connection[Any], current: Current, doc: WorkloadDoc, settled: l
         support=_support(current, doc),
         duties_held=held,
         duties_missing=tuple(duty for duty in DUTIES if duty not in held),
+        declares=_declares(current, doc),
         approved_change=_approved(blueprint, served, settled) if served else None,
     )
+
+
+def _declares(current: Current, doc: WorkloadDoc) -> frozenset[str]:
+    found = set(current.workspace.duties(doc.name))
+    if doc.fallbacks:
+        found.add("fallbacks")
+    if any(item.covers == units.workload_subject(doc.name) for item in current.workspace.budgets.values()):
+        found.add("budget")
+    return frozenset(found)
 
 
 def _duties_held(conn: Connection[Any], workload: str) -> frozenset[str]:
