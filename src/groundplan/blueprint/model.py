@@ -213,6 +213,17 @@ class Keep(Struct, frozen=True, kw_only=True):
     """Of ten thousand calls."""
 
 
+class Cache(Struct, frozen=True, kw_only=True):
+    """Answers that are given again to the same request."""
+
+    seconds: int
+    """How long after it was made."""
+    max_bytes: int
+    """Of all answers of the workload in one worker."""
+    scope: str
+    """person | group | workload: who gets the same answer"""
+
+
 class Workload(Struct, frozen=True, kw_only=True):
     name: str
     purpose: str
@@ -248,6 +259,8 @@ class Workload(Struct, frozen=True, kw_only=True):
     reliability: Reliability = Reliability()
     keep: Keep | None = None
     """None: no prompt and no answer is kept."""
+    cache: Cache | None = None
+    """None: every call asks a model."""
     owners: dict[str, list[str]] = {}
     """duty -> e-mail addresses (nominations; live duties are in PostgreSQL)"""
 

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from groundplan.catalog.base import Strict as Strict
+from groundplan.catalog.cache import CacheRule as CacheRule
 from groundplan.catalog.fields import (
     LIST,
     Count,
@@ -436,6 +437,7 @@ class WorkloadDoc(Strict):
     limits: Limits = Limits()
     reliability: ReliabilityRule = ReliabilityRule()
     keep: KeepRule = KeepRule()
+    cache: CacheRule = CacheRule()
     grace: Duration | None = None
     """How long a gateway that is cut off may go on serving. Default 60s; restricted data: none."""
     review: ReviewRule = ReviewRule()

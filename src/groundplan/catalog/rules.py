@@ -240,3 +240,10 @@ def _details(workspace: Workspace, doc: WorkloadDoc) -> Iterator[Problem]:
             "Remove grace.",
             workspace.where("workload", doc.name, "grace"),
         )
+    if doc.cache.scope == "workload" and doc.sources:
+        yield Problem(
+            f"workload {doc.name} shares answers from documents among all its callers",
+            "cache_scope",
+            "Who may read what differs from person to person: write scope: group, or leave it out.",
+            workspace.where("workload", doc.name, "cache"),
+        )

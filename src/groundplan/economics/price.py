@@ -97,6 +97,14 @@ def cost(rates: Rates, usage: Usage, service: str = STANDARD) -> int:
     return -(-total // MILLION) + rates.request + usage.images * rates.image
 
 
+def saved_by_cache(rates: Rates, usage: Usage, service: str = STANDARD) -> int:
+    """Picodollars that reading input from the provider's own cache saved, against the same tokens without it."""
+    if not usage.cache_read:
+        return 0
+    plain = msgspec.structs.replace(usage, cache_read=0)
+    return max(0, cost(rates, plain, service) - cost(rates, usage, service))
+
+
 def of_service(rates: Rates, service: str) -> Rates:
     """Rates of a class of service; the standard ones where it has none of its own."""
     found = rates.batch if service == BATCH else rates.priority if service == PRIORITY else None

@@ -97,6 +97,8 @@ def headers(exchange: Exchange, *, cost: bool) -> bytes:
         lines.append(b"groundplan-site: %b\r\n" % header_value(deployment.site))
     if cost:
         lines.append(b"groundplan-cost-usd: %b\r\n" % format_usd(exchange.cost).encode("ascii"))
+    if exchange.cache == "exact":
+        lines.append(b"groundplan-cache: exact\r\ngroundplan-saved-usd: %b\r\n" % format_usd(exchange.saved).encode())
     if exchange.remaining is not None:
         lines.append(b"groundplan-budget-remaining-usd: %b\r\n" % format_usd(exchange.remaining).encode("ascii"))
     if exchange.crossed:

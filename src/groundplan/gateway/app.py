@@ -91,6 +91,7 @@ async def serve(
         scrapes=scrapes,
     )
     live.health = lambda: told_health(gateway.health, loop.time())
+    live.on_policy = gateway.cached.heed_policy
     await scrapes.open(lambda: families(gateway))
     gateway.content = ContentSender(home, gateway.meters)
     sending = loop.create_task(gateway.content.run())

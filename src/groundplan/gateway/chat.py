@@ -19,6 +19,7 @@ from groundplan.gateway.answers import error_body
 from groundplan.gateway.body import message_parts, read_fields
 from groundplan.gateway.exchange import Ask
 from groundplan.gateway.interface import Answered, Codec, Interface, Malformed
+from groundplan.gateway.recast import CHAT_RECAST
 from groundplan.gateway.sse import DONE, END, Chunk, event, read_chunk, splice, without_usage
 from groundplan.ledger.model import Usage
 
@@ -232,6 +233,7 @@ class ChatCompletions(Interface):
 
     name = "chat.completions"
     grounded = True
+    recast = CHAT_RECAST
     _openai = OpenAIChat()
 
     def read(self, request: Request) -> Ask:

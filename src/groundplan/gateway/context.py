@@ -10,6 +10,7 @@ from uuid import UUID
 
 from groundplan.blueprint.model import Budget
 from groundplan.core.clock import Clock
+from groundplan.gateway.answer_cache import AnswerCache
 from groundplan.gateway.choose import Balance
 from groundplan.gateway.health import Health
 from groundplan.gateway.hedge import Hedges
@@ -96,6 +97,8 @@ class Gateway:
     meters: Meters = field(default_factory=Meters)
     scrapes: Scrapes | None = None
     """Of a worker that has siblings."""
+    cached: AnswerCache = field(default_factory=AnswerCache)
+    """For workloads whose answers are given again."""
     content: ContentSender | None = None
     """For workloads that keep prompts and answers."""
     running: int = 0

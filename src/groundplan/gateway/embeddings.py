@@ -12,6 +12,7 @@ from groundplan.gateway import meter
 from groundplan.gateway.body import read_fields
 from groundplan.gateway.exchange import Ask
 from groundplan.gateway.interface import Answered, Codec, Interface, Malformed, Relay
+from groundplan.gateway.recast import EMBEDDINGS_RECAST
 from groundplan.ledger.model import Usage
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ class Embeddings(Interface):
 
     name = "embeddings"
     needs = "embeddings"
+    recast = EMBEDDINGS_RECAST
     _openai = OpenAIEmbeddings()
 
     def read(self, request: Request) -> Ask:

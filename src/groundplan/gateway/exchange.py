@@ -18,6 +18,7 @@ from groundplan.gateway.snapshot import Catalog, KeyEntry, Plan, Policy
 from groundplan.ledger.model import Charge, Usage
 
 if TYPE_CHECKING:
+    from groundplan.gateway.answer_cache import Flight
     from groundplan.gateway.interface import Interface
     from groundplan.gateway.limits import Use
     from groundplan.gateway.resume import Continuation
@@ -36,6 +37,8 @@ class Passage(msgspec.Struct, frozen=True, kw_only=True):
     end_line: int
     text: str
     score: float = 0.0
+    chunk: str = ""
+    """Id of the chunk; a changed document has new ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,7 @@ class Exchange:
         "estimated",
         "finished",
         "first_byte",
+        "flight",
         "http_status",
         "idempotency",
         "interface",
@@ -107,6 +111,7 @@ class Exchange:
         "request",
         "reserved",
         "response",
+        "saved",
         "served",
         "started",
         "status",
@@ -170,6 +175,10 @@ class Exchange:
         self.deployment: Deployment | None = None
         self.passages: list[Passage] = []
         self.cache = "none"
+        self.saved = 0
+        """Picodollars that the same answer cost when a model was asked for it."""
+        self.flight: Flight | None = None
+        """Where its answer goes for others that ask the same."""
         self.usage = Usage()
         self.cost = 0
         """Of all attempts so far."""

@@ -70,13 +70,13 @@ def cut_off() -> Unavailable:
     )
 
 
-async def ask_search(gateway: Gateway, question: bytes, name: bytes) -> bytes:
+async def ask_search(gateway: Gateway, question: bytes, name: bytes, path: bytes = b"/search") -> bytes:
     """The answer of the local search service as JSON. Raises `UpstreamFailure`.
 
     Asks once, and once more where a kept-alive connection was closed as it was used: a search changes nothing.
     """
     target = gateway.targets.named("search", "local:search", None)
-    request = target.request(b"/search", question, name, b"application/json")
+    request = target.request(path, question, name, b"application/json")
     connection = target.pool.idle()
     if connection is not None:
         try:

@@ -17,6 +17,7 @@ from groundplan.ledger.model import Usage
 
 if TYPE_CHECKING:
     from groundplan.gateway.exchange import Ask
+    from groundplan.gateway.recast import Recast
     from groundplan.gateway.server import Request
 
 
@@ -101,6 +102,8 @@ class Interface:
     """Kind of deployment that can serve it."""
     grounded: bool = False
     """Whether passages of the workload's sources are put before the model."""
+    recast: Recast | None = None
+    """How its answers are given again; None: they never are."""
     accepts: tuple[bytes, ...] = (b"application/json",)
     selective: bool = False
     """Whether some deployments cannot take every request; `able` then says which can."""

@@ -129,6 +129,8 @@ def call_row(call: CallState, epoch: UUID, team: Team, acting: Mapping[str, Acti
         end.duration_us / 1000 if end else None,
         end.first_byte_us / 1000 if end and end.first_byte_us else None,
         detail,
+        to_decimal(end.saved) if end else 0,
+        to_decimal(sum(a.settlement.saved for a in call.attempts.values() if a.settlement is not None)),
     )
 
 
@@ -158,6 +160,8 @@ def call_entry(call: CallState, epoch: UUID, seal: Seal, acting: Mapping[str, Ac
         "attempts": [_attempt_detail(attempt) for _, attempt in sorted(call.attempts.items())],
         "demo": source.demo,
     }
+    if end and end.saved:
+        detail["saved_usd"] = format_usd(end.saved)
     at = moment(end.at if end else _began(call))
     subject = f"workload/{source.workload}"
     return Entry(UUID(bytes=call.call), at, "call", gateway_actor(epoch), subject, detail, acting.get(source.key))

@@ -49,6 +49,8 @@ _CALL = (
     "duration_ms",
     "first_byte_ms",
     "detail",
+    "saved_usd",
+    "prefix_saved_usd",
 )
 _ATTEMPT = (
     "call_id",

@@ -15,6 +15,7 @@ import os
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import Any
 from uuid import UUID
@@ -53,6 +54,13 @@ _KEYS = """SELECT hash, id::text, workload, person_id::text, acts_for_others, re
     coalesce(family, id)::text, networks, models, budget_usd, budget_period FROM api_key"""
 _PEOPLE = "SELECT id::text, email FROM person WHERE active"
 _KILLS = "SELECT scope FROM kill_switch WHERE lifted_at IS NULL"
+_CLEARED = "SELECT workload, number FROM answer_clear"
+_GROUPS = """WITH RECURSIVE mine(person, id) AS (
+    SELECT person_id, group_id FROM membership WHERE person_id IS NOT NULL
+    UNION SELECT mine.person, m.group_id FROM membership m JOIN mine ON m.member_group_id = mine.id)
+  SELECT p.id::text,
+    encode(sha256(convert_to(coalesce(string_agg(mine.id::text, ' ' ORDER BY mine.id), ''), 'UTF8')), 'hex')
+  FROM person p LEFT JOIN mine ON mine.person = p.id WHERE p.active GROUP BY p.id"""
 _BLUEPRINT = "SELECT number, body, signature FROM blueprint WHERE number = %s"
 _BUDGETS = "SELECT budget, period, limit_usd - granted_usd FROM budget_period WHERE budget = ANY(%s)"
 _CALLS = """SELECT workload, count(*) FROM call
@@ -76,6 +84,8 @@ class LiveView:
         """A blueprint and a policy are there."""
         self.health: Callable[[], dict[str, str]] = dict
         """Breakers that are not closed, by deployment."""
+        self.on_policy: Callable[[Policy], None] | None = None
+        """Told of each policy as it is taken up, so that nothing is stopped and let run again unseen."""
         self._told_health: dict[str, str] = {}
         self._url = url
         self._home = home
@@ -119,6 +129,10 @@ class LiveView:
         self._own_calls[workload] = self._own_calls.get(workload, 0) + 1
         if person:
             self._users.setdefault(workload, set()).add(person)
+
+    def _told(self) -> None:
+        if self.on_policy is not None:
+            self.on_policy(self.policy)
 
     # the task --------------------------------------------------------------------------------------------------------
     async def run(self) -> None:
@@ -196,6 +210,8 @@ class LiveView:
             keys = await (await connection.execute(_KEYS)).fetchall()
             people = await (await connection.execute(_PEOPLE)).fetchall()
             kills = await (await connection.execute(_KILLS)).fetchall()
+            cleared = await (await connection.execute(_CLEARED)).fetchall()
+            groups = await (await connection.execute(_GROUPS)).fetchall() if _by_groups(self.catalog) else []
         number = number_row[0] if number_row else 0
         self._database_kills = frozenset(scope for (scope,) in kills)
         self.policy = Policy(
@@ -204,7 +220,10 @@ class LiveView:
             people={email: person for person, email in people},
             active=frozenset(person for person, _ in people),
             kills=self._database_kills | self._file_kills(),
+            cleared=dict(cleared),
+            groups=dict(groups),
         )
+        self._told()
 
     async def _load_blueprint(self, connection: Connection, number: int) -> None:
         """Take up a higher number whose signature holds; anything else is refused, loudly, and the old one stays."""
@@ -224,8 +243,10 @@ class LiveView:
             _log.error("blueprint %d is refused: %s", number, error)
             return
         if self.catalog is None or number > self.catalog.number:
-            self.catalog = index(blueprint)
+            grouped, self.catalog = _by_groups(self.catalog), index(blueprint)
             self._slow_at = float("-inf")
+            if not grouped and _by_groups(self.catalog):
+                await self._load_policy(connection)
 
     async def _tell_health(self, connection: Connection) -> None:
         """Publish how this worker sees the deployments, where it has changed."""
@@ -283,7 +304,14 @@ class LiveView:
         kills = self._database_kills | self._file_kills()
         if kills != self.policy.kills:
             old = self.policy
-            self.policy = Policy(old.number, old.keys, old.people, old.active, kills)
+            self.policy = replace(old, kills=kills)
+            self._told()
+
+
+def _by_groups(catalog: Catalog | None) -> bool:
+    """Whether any workload shares answers among people of the same groups."""
+    plans = catalog.plans.values() if catalog is not None else ()
+    return any(plan.workload.cache is not None and plan.workload.cache.scope == "group" for plan in plans)
 
 
 def _key_entry(row: tuple[Any, ...]) -> KeyEntry:

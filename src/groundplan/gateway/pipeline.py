@@ -95,6 +95,9 @@ class Pipeline:
         except Exception:  # noqa: BLE001 -- the boundary of one request: whatever it is, money and the client come first
             _log.exception("call %s failed", exchange.call)
             error = Unavailable("the gateway failed", code="internal_error", hint="See HOME/logs for this call id.")
+        finally:
+            if exchange.flight is not None:
+                cache.land(gateway, exchange)
         if error is not None:
             self._failed(exchange, error)
         _keep(gateway, exchange)
@@ -194,6 +197,8 @@ async def run(gateway: Gateway, exchange: Exchange) -> None:
         _replay(gateway, exchange, kept)
         return
     await admit_call(gateway, exchange, catalog)
+    if exchange.finished:
+        return
     steps.append(("admit", (clock() - exchange.started) // 1000))
     await ground(gateway, exchange)
     steps.append(("ground", (clock() - exchange.started) // 1000))
@@ -233,12 +238,19 @@ def _answer_here(gateway: Gateway, exchange: Exchange, data: bytes) -> None:
 
 
 async def admit_call(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> None:
-    """Every check, then the reservation; checked again where live policy changed while a budget was waited for."""
+    """Every check, then the reservation; checked again where live policy changed while a budget was waited for.
+
+    A call whose answer is cached is finished then, and holds nothing.
+    """
     policy = _check(gateway, exchange, catalog)
     plan, ask = exchange.plan, exchange.ask
     if plan is None or ask is None or exchange.key is None:
         raise AssertionError("not checked")
     exchange.deployments = admit.choose(exchange, plan, ask, policy)
+    if plan.workload.cache is not None:
+        if await cache.answered(gateway, exchange, lambda: _recheck(gateway, exchange, catalog)):
+            return
+        policy = exchange.policy or policy
     amount = admit.set_bounds(exchange, plan, ask, exchange.deployments)
     admit.check_cost(exchange, plan, amount)
     if catalog.limits is not None:
@@ -253,6 +265,15 @@ async def admit_call(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> 
     keep = plan.workload.keep
     if keep is not None and exchange.kept is None and content.chosen(keep, exchange.call.bytes):
         exchange.kept = []
+
+
+def _recheck(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> None:
+    """Every check again, under the newest policy."""
+    identify(exchange, gateway.live.policy, gateway.clock.now().timestamp())
+    policy = _check(gateway, exchange, catalog)
+    if exchange.plan is None or exchange.ask is None:
+        raise AssertionError("not checked")
+    exchange.deployments = admit.choose(exchange, exchange.plan, exchange.ask, policy)
 
 
 def _check(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> Policy:

@@ -42,6 +42,7 @@ def attempt(
         raise AssertionError("no attempt is open")
     flags = list(exchange.attempt_flags)
     bound = exchange.bounds[deployment.name]
+    service = exchange.ask.service if exchange.ask is not None else price.STANDARD
     estimated = usage is None and outcome != "not_billed"
     if outcome == "not_billed":
         usage, cost = Usage(), 0
@@ -76,6 +77,7 @@ def attempt(
             started_us=started_us,
             connect_us=(exchange.attempt_connected - began) // 1000 if exchange.attempt_connected else 0,
             first_byte_us=(exchange.attempt_answered - began) // 1000 if exchange.attempt_answered else 0,
+            saved=price.saved_by_cache(deployment.rates, usage, service) if usage.cache_read else 0,
         )
     )
     if exchange.use is not None:
@@ -135,7 +137,8 @@ def finish(gateway: Gateway, exchange: Exchange, status: str, http_status: int, 
         gateway.slices.settle(exchange.token, 0)
         exchange.token = None
     if exchange.use is not None:
-        limits.end_call(gateway, exchange.use, sent=exchange.attempt >= 0, cost=exchange.cost)
+        used = exchange.attempt >= 0 or exchange.cache == "exact"
+        limits.end_call(gateway, exchange.use, sent=used, cost=exchange.cost)
     duration_us = (time.perf_counter_ns() - exchange.started) // 1000
     first_us = (exchange.first_byte - exchange.started) // 1000 if exchange.first_byte else 0
     if status != "refused":
@@ -160,11 +163,12 @@ def finish(gateway: Gateway, exchange: Exchange, status: str, http_status: int, 
         demo=exchange.catalog.blueprint.demo if exchange.catalog else False,
         trace=exchange.trace.parent if exchange.trace is not None else "",
         client=exchange.request.client,
+        saved=exchange.saved,
     )
     labels = (exchange.endpoint, record.workload, record.deployment, status, http_status)
     gateway.meters.call(labels, exchange.cache, duration_us, first_us)
     try:
-        return gateway.journal.finish(record, urgent=exchange.attempt >= 0)
+        return gateway.journal.finish(record, urgent=exchange.attempt >= 0 or exchange.cache == "exact")
     except Unavailable:
         return None
 

@@ -48,6 +48,10 @@ class Policy:
     """ids of active people"""
     kills: frozenset[str]
     """company | workload/N | deployment/N | source/N | key/ID | site/N"""
+    cleared: dict[str, int] = field(default_factory=dict)
+    """How often the cached answers of each workload were cleared."""
+    groups: dict[str, str] = field(default_factory=dict)
+    """By id of an active person a digest of all groups that they are in; only where answers are shared by them."""
 
 
 NOTHING = Policy(number=-1, keys={}, people={}, active=frozenset(), kills=frozenset())

@@ -1,8 +1,8 @@
 """The local knowledge service over HTTP, as an ASGI application without a framework.
 
-`POST /search` answers a `SearchRequest`, `POST /v1/embeddings` speaks OpenAI's embeddings API, `GET /livez` and
-`/readyz` tell the state. All but those two ask for the bearer token. It starts nothing: `gateway.search_app` composes
-the process.
+`POST /search` answers a `SearchRequest`, `POST /confirm` a `ConfirmRequest`, `POST /v1/embeddings` speaks OpenAI's
+embeddings API, `GET /livez` and `/readyz` tell the state. All but those two ask for the bearer token. It starts
+nothing: `gateway.search_app` composes the process.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import structlog
 from groundplan.core.errors import GroundplanError, Invalid, NotFound, TooLarge, Unauthenticated
 from groundplan.knowledge.embed import Encoder
 from groundplan.knowledge.follow import Follower
-from groundplan.knowledge.model import DIMENSION, SearchAnswer, SearchRequest
+from groundplan.knowledge.model import DIMENSION, ConfirmRequest, SearchAnswer, SearchRequest
 from groundplan.knowledge.search import Search
 
 MODEL = "all-minilm-l6-v2"
@@ -62,6 +62,10 @@ class Service:
         request = _decode(body, SearchRequest)
         return msgspec.json.encode(SearchAnswer(passages=self._search.passages(request), lag=self._follower.lag))
 
+    def confirm(self, body: bytes) -> bytes:
+        """`{"readable": [chunk]}`"""
+        return msgspec.json.encode({"readable": self._search.readable(_decode(body, ConfirmRequest))})
+
     def embeddings(self, body: bytes) -> bytes:
         """OpenAI's `list` of embeddings as JSON."""
         request = _decode(body, EmbeddingsRequest)
@@ -91,7 +95,11 @@ class Service:
 
 def application(service: Service, token: str) -> Application:
     """The ASGI application; `token` is the bearer key that callers must send."""
-    routes = {("POST", "/search"): service.search, ("POST", "/v1/embeddings"): service.embeddings}
+    routes = {
+        ("POST", "/search"): service.search,
+        ("POST", "/confirm"): service.confirm,
+        ("POST", "/v1/embeddings"): service.embeddings,
+    }
 
     async def answer(scope: Scope, receive: Receive) -> tuple[int, bytes]:
         if scope["method"] == "GET" and scope["path"] in ("/livez", "/readyz"):

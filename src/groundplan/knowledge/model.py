@@ -105,6 +105,14 @@ class SearchRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     max_bytes: int = 6000
 
 
+class ConfirmRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which of these chunks a person may read now; those of other sources than named, and changed ones, are none."""
+
+    person: str
+    chunks: list[str]
+    sources: list[str]
+
+
 class Passage(msgspec.Struct, frozen=True, kw_only=True):
     """A chunk that the person may read at this moment. `score` only orders the passages of one answer."""
 

@@ -6,8 +6,8 @@ in the answer, whatever the word index still holds. Cut off from PostgreSQL it r
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from datetime import date
 from typing import Any, Protocol
 from uuid import UUID
@@ -19,7 +19,7 @@ from psycopg_pool import PoolClosed, PoolTimeout
 from groundplan.core.clock import Clock, SystemClock
 from groundplan.core.errors import Invalid, Unavailable
 from groundplan.knowledge import store
-from groundplan.knowledge.model import Embedder, Passage, SearchRequest, StoredChunk
+from groundplan.knowledge.model import ConfirmRequest, Embedder, Passage, SearchRequest, StoredChunk
 from groundplan.knowledge.words import WordIndex
 
 MAX_QUERY_CHARS = 4000
@@ -65,11 +65,34 @@ class Search:
         if person is None or not query or not request.sources or request.k == 0:
             return []
         vector = self._embedder.embed([query])[0].tolist()
+        with self._as(person) as conn:
+            near = store.nearest(conn, vector, request.sources, _CANDIDATES)
+            worded = self._worded(conn, query, request.sources)
+        ranked = fuse([chunk for chunk, similarity in near if similarity >= MIN_SIMILARITY], worded)
+        return fit(distinct(demote(ranked, self._clock.now().date())), request.k, request.max_bytes)
+
+    def readable(self, request: ConfirmRequest) -> list[str]:
+        """Those of the chunks that exist as they were and that the person may read now.
+
+        Raises `Invalid` (search_request) and `Unavailable` (search_cut_off, retry_after).
+        """
+        if len(request.chunks) > MAX_PASSAGES:
+            raise Invalid(
+                f"{len(request.chunks)} chunks are asked for at once",
+                code="search_request",
+                hint=f"Ask for at most {MAX_PASSAGES}.",
+            )
+        person, chunks = _id(request.person), [_id(chunk) for chunk in request.chunks]
+        with self._as(person) as conn:
+            return [str(id) for id in store.readable(conn, chunks, request.sources)]
+
+    @contextmanager
+    def _as(self, person: UUID) -> Iterator[Connection[Any]]:
+        """One transaction that sees what a person may read. Raises `Unavailable`."""
         try:
             with self._connections.connection(timeout=2.0) as conn, conn.transaction():
                 store.act_for(conn, person)
-                near = store.nearest(conn, vector, request.sources, _CANDIDATES)
-                worded = self._worded(conn, query, request.sources)
+                yield conn
         except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout, PoolClosed) as error:
             raise Unavailable(
                 "the live permissions cannot be read, so nothing is searched",
@@ -77,8 +100,6 @@ class Search:
                 hint="Check that PostgreSQL runs: `groundplan doctor`.",
                 retry_after=1.0,
             ) from error
-        ranked = fuse([chunk for chunk, similarity in near if similarity >= MIN_SIMILARITY], worded)
-        return fit(distinct(demote(ranked, self._clock.now().date())), request.k, request.max_bytes)
 
     def _worded(self, conn: Connection[Any], query: str, sources: Sequence[str]) -> list[StoredChunk]:
         """The readable chunks among the index's proposals; asks for more until there are enough or no more."""
@@ -102,12 +123,14 @@ def _checked(request: SearchRequest) -> UUID | None:
             code="search_request",
             hint=f"Ask for 0 to {MAX_PASSAGES} passages and a size that is not negative.",
         )
-    if request.person is None:
-        return None
+    return None if request.person is None else _id(request.person)
+
+
+def _id(text: str) -> UUID:
     try:
-        return UUID(request.person)
+        return UUID(text)
     except ValueError as error:
-        raise Invalid("the person is no id", code="search_request", hint="Give the person's UUID.") from error
+        raise Invalid("a person or chunk is no id", code="search_request", hint="Give UUIDs.") from error
 
 
 def fuse(*rankings: Iterable[StoredChunk]) -> list[tuple[StoredChunk, float]]:

@@ -73,6 +73,8 @@ class Settlement(msgspec.Struct, frozen=True, array_like=True):
     """Until a new connection stood, since the attempt began; 0: an open one was used, or none came about."""
     first_byte_us: int = 0
     """Until the head of the upstream's answer, since the attempt began; 0: none came."""
+    saved: int = 0
+    """Picodollars that the provider's cache of prompts saved: what was read from it, at what it costs less."""
 
 
 class Finish(msgspec.Struct, frozen=True, array_like=True):
@@ -102,6 +104,8 @@ class Finish(msgspec.Struct, frozen=True, array_like=True):
     """`traceparent` of the caller (W3C), where it sent a well-formed one"""
     client: str = ""
     """Subject of the certificate that the client proved to own, where one is asked for"""
+    saved: int = 0
+    """Picodollars that the same answer cost before, where it came from the cache."""
 
 
 class Release(msgspec.Struct, frozen=True, array_like=True):

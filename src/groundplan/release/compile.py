@@ -330,6 +330,7 @@ def _workload(
         deadline_ms=item.reliability.deadline or limits.deadline,
         reliability=_reliability(item, placement),
         keep=_keep(item.keep),
+        cache=_cache(item),
     )
 
 
@@ -338,6 +339,15 @@ def _keep(rule: doc.KeepRule) -> bp.Keep | None:
     if rule.content == "none" or not share:
         return None
     return bp.Keep(content=rule.content, seconds=rule.for_ // 1000, share=share)
+
+
+def _cache(item: doc.WorkloadDoc) -> bp.Cache | None:
+    rule = item.cache
+    if rule.answers == "off":
+        return None
+    private = bool(item.sources) or item.sensitivity in ("confidential", "restricted")
+    scope = rule.scope or ("person" if private else "workload")
+    return bp.Cache(seconds=max(1, rule.ttl // 1000), max_bytes=rule.max_size, scope=scope)
 
 
 def _reliability(item: doc.WorkloadDoc, placement: bp.Placement) -> bp.Reliability:

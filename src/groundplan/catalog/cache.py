@@ -1,0 +1,37 @@
+"""What a workload declares about answers that are given again."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator
+
+from groundplan.catalog.base import Strict
+from groundplan.catalog.fields import Duration, Size
+
+HOUR_MS = 3_600_000
+
+
+def _time(milliseconds: int) -> int:
+    if not 1_000 <= milliseconds <= 30 * 24 * HOUR_MS:
+        raise ValueError("write from 1s to 30d")
+    return milliseconds
+
+
+def _size(count: int) -> int:
+    if not 1 << 16 <= count <= 1 << 30:
+        raise ValueError("write from 64 KiB to 1 GiB")
+    return count
+
+
+class CacheRule(Strict):
+    """Whether the answer to a request is given again to one that is the same, instead of asking a model."""
+
+    answers: Literal["off", "exact"] = "off"
+    """exact: to a request that says the same, also where its temperature makes every answer a new one."""
+    ttl: Annotated[Duration, AfterValidator(_time)] = HOUR_MS
+    """After this an answer is not given again."""
+    max_size: Annotated[Size, AfterValidator(_size)] = 64_000_000
+    """Of all its answers in one worker; what was not asked for longest goes first."""
+    scope: Literal["person", "group", "workload"] | None = None
+    """Who gets the same answer. Left out: person with sources or confidential data, otherwise workload."""

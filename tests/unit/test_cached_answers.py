@@ -1,0 +1,291 @@
+"""Answers that are given again: to whom, in which form, what they cost, and what keeps an answer from being one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from tests.unit.call_rig import BOUND, Rig, call_rig, rule, until
+
+from groundplan.blueprint.model import Cache
+from groundplan.gateway.snapshot import index
+from groundplan.ledger.model import Finish, Reservation
+
+CACHE = Cache(seconds=60, max_bytes=1 << 20, scope="workload")
+DECLARED: dict[str, dict[str, Any]] = {"assistant": {"cache": CACHE}, "other": {"cache": CACHE}, "plain": {}}
+
+
+def rigged(folder: Path, **more: Any) -> Any:
+    return call_rig(folder, ["one", "two"], **{"workloads": DECLARED, **more})
+
+
+def counted(rig: Rig) -> int:
+    return sum(model.counted for model in rig.models.values())
+
+
+async def test_the_second_call_costs_nothing_and_is_written_down(tmp_path: Path) -> None:
+    async with rigged(tmp_path) as rig:
+        rig.play("one", tokens=7)
+        first, second = await rig.chat(), await rig.chat()
+        assert counted(rig) == 1
+        assert (first.json["groundplan"]["cache"], second.json["groundplan"]["cache"]) == ("none", "exact")
+        assert second.json["choices"] == first.json["choices"] and second.json["usage"] == first.json["usage"]
+        told, paid = second.json["groundplan"], first.json["groundplan"]["cost_usd"]
+        assert (float(told["cost_usd"]), told["saved_usd"], paid) == (0, paid, "0.000070000000")
+        assert second.headers["groundplan-cache"] == "exact" and second.headers["groundplan-saved-usd"] == paid
+        assert "groundplan-cache" not in first.headers
+        assert told["call_id"] != first.json["groundplan"]["call_id"]
+        assert second.headers["groundplan-budget-remaining-usd"]
+        records = await rig.records()
+        finishes = [record for record in records if isinstance(record, Finish)]
+        assert [(f.cache, f.status, f.saved, f.deployment) for f in finishes] == [
+            ("none", "ok", 0, "one"),
+            ("exact", "ok", 70_000_000, "one"),
+        ]
+        assert len([r for r in records if isinstance(r, Reservation)]) == 1
+        assert rig.slices.open_count == 0 and rig.slices.spent("all", "total") == 70_000_000
+
+
+async def test_what_says_the_same_is_the_same(tmp_path: Path) -> None:
+    async with rigged(tmp_path) as rig:
+        await rig.chat(temperature=1, metadata={"a": "b"})
+        again = await rig.chat(user="somebody", temperature=1.0, n=1, max_completion_tokens=20, max_tokens=30)
+        assert again.json["groundplan"]["cache"] == "exact"
+        different: list[dict[str, Any]] = [
+            {"temperature": 0.5},
+            {"seed": 1},
+            {"max_tokens": 19},
+            {"n": 2},
+            {"unknown": 1},
+            {"tools": []},
+        ]
+        for more in different:
+            assert (await rig.chat(**more)).json["groundplan"]["cache"] == "none", more
+        assert counted(rig) == 7
+
+
+async def test_workloads_share_nothing_and_without_a_cache_nothing_is_kept(tmp_path: Path) -> None:
+    async with rigged(tmp_path) as rig:
+        for key in ("assistant", "other", "plain", "plain"):
+            assert (await rig.chat(key)).json["groundplan"]["cache"] == "none"
+        assert len(rig.gateway.cached) == 2
+
+
+async def test_a_stream_is_given_again_event_by_event(tmp_path: Path) -> None:
+    async with rigged(tmp_path) as rig:
+        first, second = await rig.stream(), await rig.stream()
+        assert counted(rig) == 1 and second.done and second.finish == ["stop"]
+        assert [c["choices"] for c in second.chunks] == [c["choices"] for c in first.chunks]
+        assert second.facts["cache"] == "exact" and not any("usage" in c for c in second.chunks)
+        with_usage = await rig.stream(stream_options={"include_usage": True})
+        assert counted(rig) == 1 and with_usage.chunks[-1]["usage"]["completion_tokens"] > 0
+
+
+async def test_one_form_is_made_from_the_other(tmp_path: Path) -> None:
+    async with rigged(tmp_path) as rig:
+        whole = await rig.chat()
+        stream = await rig.stream()
+        assert counted(rig) == 1
+        assert stream.text == whole.json["choices"][0]["message"]["content"] and stream.finish == ["stop"]
+        streamed = await rig.stream(seed=1)
+        back = await rig.chat(seed=1)
+        assert counted(rig) == 2
+        assert back.json["choices"][0]["message"] == {"role": "assistant", "content": streamed.text}
+        assert back.json["object"] == "chat.completion" and back.json["usage"]["completion_tokens"] > 0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_identical_calls_at_once_ask_one_model_once(tmp_path: Path, stream: bool) -> None:
+    async with rigged(tmp_path) as rig:
+        rig.play("one", latency_ms=150)
+        replies = await asyncio.gather(*(rig.chat(stream=stream) for _ in range(8)))
+        assert {reply.status for reply in replies} == {200} and counted(rig) == 1
+        finishes = [record for record in await rig.records() if isinstance(record, Finish)]
+        assert sorted(f.cache for f in finishes) == ["exact"] * 7 + ["none"]
+        assert len({f.call for f in finishes}) == 8
+
+
+async def test_when_the_first_fails_the_next_asks(tmp_path: Path) -> None:
+    async with rigged(tmp_path, workloads={"assistant": {"cache": CACHE, "attempts": 1}}) as rig:
+        rig.play("one", mode="error", latency_ms=100, times=1)
+        replies = await asyncio.gather(*(rig.chat() for _ in range(4)))
+        assert sorted(reply.status for reply in replies) == [200, 200, 200, 503]
+
+
+async def test_a_client_that_leaves_takes_nobody_along(tmp_path: Path) -> None:
+    async with rigged(tmp_path) as rig:
+        rig.play("one", latency_ms=300)
+        leader = asyncio.create_task(rig.chat())
+        await until(lambda: counted(rig) == 1)
+        follower = asyncio.create_task(rig.chat())
+        other = asyncio.create_task(rig.chat())
+        await until(lambda: rig.gateway.running == 3)
+        follower.cancel()
+        await until(lambda: rig.gateway.running == 2)
+        assert (await leader).status == 200 and (await other).json["groundplan"]["cache"] == "exact"
+        assert counted(rig) == 1
+
+
+async def test_a_first_client_that_leaves_lets_the_next_ask(tmp_path: Path) -> None:
+    async with rigged(tmp_path) as rig:
+        rig.play("one", latency_ms=300)
+        leader = asyncio.create_task(rig.chat())
+        await until(lambda: counted(rig) == 1)
+        follower = asyncio.create_task(rig.chat())
+        await until(lambda: rig.gateway.running == 2)
+        leader.cancel()
+        assert (await follower).json["groundplan"]["cache"] == "none"
+        assert (await rig.chat()).json["groundplan"]["cache"] == "exact"
+
+
+async def test_answers_that_were_cut_are_not_kept_and_hold_nobody_up(tmp_path: Path) -> None:
+    async with rigged(tmp_path) as rig:
+        rig.play("one", tokens=20, latency_ms=150)
+        rig.play("two", tokens=20)
+        begun = asyncio.get_running_loop().time()
+        replies = await asyncio.gather(*(rig.chat(max_tokens=3) for _ in range(5)))
+        ends = {reply.json["choices"][0]["finish_reason"] for reply in replies}
+        assert ends == {"length"} and counted(rig) == 5 and len(rig.gateway.cached) == 0
+        assert asyncio.get_running_loop().time() - begun < 0.6
+
+
+async def test_a_broken_stream_is_not_kept(tmp_path: Path) -> None:
+    async with rigged(tmp_path) as rig:
+        rig.play("one", mode="cut")
+        assert (await rig.stream()).errors
+        assert len(rig.gateway.cached) == 0
+        rig.play("one")
+        assert (await rig.stream()).facts["cache"] == "none"
+
+
+async def test_a_stream_of_two_models_is_not_kept(tmp_path: Path) -> None:
+    declared = {"assistant": {"cache": CACHE, **rule(on_broken_stream="resume")}}
+    async with rigged(tmp_path, workloads=declared) as rig:
+        rig.play("one", mode="cut")
+        stream = await rig.stream()
+        assert stream.done and not stream.errors and counted(rig) == 2
+        assert len(rig.gateway.cached) == 0
+        rig.play("one")
+        await rig.stream(seed=1)
+        assert (await rig.stream(seed=1)).facts["cache"] == "exact"
+
+
+async def test_its_time_ends(tmp_path: Path) -> None:
+    async with rigged(tmp_path) as rig:
+        await rig.chat()
+        rig.gateway.clock.advance(59)
+        assert (await rig.chat()).json["groundplan"]["cache"] == "exact"
+        rig.gateway.clock.advance(2)
+        assert (await rig.chat()).json["groundplan"]["cache"] == "none"
+
+
+async def test_what_was_not_asked_for_longest_goes_first(tmp_path: Path) -> None:
+    small = {"assistant": {"cache": Cache(seconds=60, max_bytes=20_000, scope="workload")}}
+    async with rigged(tmp_path, workloads=small) as rig:
+        await rig.chat(seed=0)
+        for seed in range(1, 30):
+            await rig.chat(seed=seed)
+            assert (await rig.chat(seed=0)).json["groundplan"]["cache"] == "exact"
+            assert rig.gateway.cached.size <= 20_000
+        assert (await rig.chat(seed=1)).json["groundplan"]["cache"] == "none"
+
+
+async def test_a_caller_may_ask_for_a_new_answer(tmp_path: Path) -> None:
+    async with rigged(tmp_path) as rig:
+        await asked(rig, "no-store")
+        assert (await rig.chat()).json["groundplan"]["cache"] == "none"
+        assert (await asked(rig, "no-cache"))["cache"] == "none"
+        assert (await rig.chat()).json["groundplan"]["cache"] == "exact"
+        assert (await asked(rig, "no-store"))["cache"] == "none"
+
+
+async def asked(rig: Rig, directive: str) -> dict[str, Any]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+    writer.write(rig.request().replace(b"host: g\r\n", b"host: g\r\ncache-control: %b\r\n" % directive.encode(), 1))
+    data = await reader.read()
+    writer.close()
+    facts: dict[str, Any] = json.loads(data.partition(b"\r\n\r\n")[2])["groundplan"]
+    return facts
+
+
+def live(rig: Rig, **changes: Any) -> None:
+    """Another policy, told as a worker's is."""
+    policy = replace(rig.gateway.live.policy, number=rig.gateway.live.policy.number + 1, **changes)
+    rig.gateway.live.policy = policy  # type: ignore[misc]
+    rig.gateway.cached.heed_policy(policy)
+
+
+@pytest.mark.parametrize("scope", ["deployment/one", "site/site-one", "workload/assistant", "company"])
+async def test_what_was_stopped_is_gone_also_when_it_may_run_again(tmp_path: Path, scope: str) -> None:
+    async with rigged(tmp_path) as rig:
+        await rig.chat()
+        live(rig, kills=frozenset({"deployment/two"}))
+        assert (await rig.chat()).json["groundplan"]["cache"] == "exact"
+        live(rig, kills=frozenset({scope}))
+        assert len(rig.gateway.cached) == 0
+        live(rig, kills=frozenset())
+        assert (await rig.chat()).json["groundplan"]["cache"] == "none"
+
+
+async def test_a_stop_while_the_answer_is_made_keeps_it_out(tmp_path: Path) -> None:
+    async with rigged(tmp_path) as rig:
+        rig.play("one", latency_ms=200)
+        call = asyncio.create_task(rig.chat())
+        await until(lambda: counted(rig) == 1)
+        live(rig, kills=frozenset({"site/site-one"}))
+        assert (await call).status == 200
+        assert len(rig.gateway.cached) == 0
+
+
+async def test_a_waiting_call_is_refused_when_its_key_is_revoked_meanwhile(tmp_path: Path) -> None:
+    async with rigged(tmp_path) as rig:
+        rig.play("one", latency_ms=200)
+        leader = asyncio.create_task(rig.chat())
+        await until(lambda: counted(rig) == 1)
+        follower = asyncio.create_task(rig.chat())
+        await until(lambda: rig.gateway.running == 2)
+        keys = {digest: replace(key, revoked=True) for digest, key in rig.gateway.live.policy.keys.items()}
+        live(rig, keys=keys)
+        assert (await follower).code == "key_revoked" and (await leader).status == 200
+
+
+async def test_cleared_answers_are_not_found_any_more(tmp_path: Path) -> None:
+    async with rigged(tmp_path) as rig:
+        await rig.chat()
+        await rig.chat("other")
+        live(rig, cleared={"assistant": 1})
+        assert (await rig.chat()).json["groundplan"]["cache"] == "none"
+        assert (await rig.chat("other")).json["groundplan"]["cache"] == "exact"
+
+
+async def test_another_blueprint_of_the_workload_knows_no_old_answers(tmp_path: Path) -> None:
+    async with rigged(tmp_path) as rig:
+        await rig.chat()
+        view: Any = rig.gateway.live
+        old = view.catalog.blueprint
+        view.catalog = index(msgspec.structs.replace(old, number=2))
+        assert (await rig.chat()).json["groundplan"]["cache"] == "exact"
+        changed = [msgspec.structs.replace(w, system_prompt="Be brief.") for w in old.workloads]
+        view.catalog = index(msgspec.structs.replace(old, number=3, workloads=changed))
+        assert (await rig.chat()).json["groundplan"]["cache"] == "none"
+        assert len(rig.gateway.cached) == 1
+
+
+async def test_an_exhausted_budget_still_gives_what_costs_nothing(tmp_path: Path) -> None:
+    async with rigged(tmp_path, limit=BOUND) as rig:
+        rig.play("one", tokens=15)
+        assert (await rig.chat()).status == 200
+        assert (await rig.chat(seed=1)).status == 429
+        assert (await rig.chat()).json["groundplan"]["cache"] == "exact"
+
+
+async def test_a_full_journal_gives_no_answer(tmp_path: Path) -> None:
+    async with rigged(tmp_path) as rig:
+        await rig.chat()
+        rig.gateway.journal._seal("for the test")
+        assert (await rig.chat()).status == 503
