@@ -235,8 +235,6 @@ class Attempt:
         relay: Relay = exchange.interface.codec(self.deployment).relay(exchange.ask)
         if exchange.flight is not None and (exchange.continuation is None or exchange.continuation.sent is None):
             relay = Recorded(relay, exchange.flight)
-        if exchange.flight is not None:
-            relay = Recorded(relay, exchange.flight)
         if exchange.continuation is not None:
             relay = exchange.continuation.relay(relay)
         self.streaming = Streaming(connection, self.deployment, relay)
