@@ -234,6 +234,37 @@ def test_keys_are_shown_once_and_revoked(control: Control) -> None:
     assert control.ask("POST", "/api/keys", {"workload": "assistant", "user": "ana"}).status == 201
 
 
+def test_a_key_has_terms_of_its_own_and_is_rotated_once(control: Control) -> None:
+    terms = {
+        "workload": "assistant", "days": 30, "budget": "20 USD/month", "tags": ["team:search"],
+        "networks": ["10.0.0.0/8"], "models": ["acme/model"],
+    }  # fmt: skip
+    old = control.ask("POST", "/api/keys", terms).body
+    new = control.ask("POST", f"/api/keys/{old['id']}/rotate", {"overlap": "1h"})
+    assert new.status == 201 and new.body["key"] != old["key"] and new.body["replaces"] == old["id"]
+    keys = {key["id"]: key for key in control.ask("GET", "/api/keys").body["keys"]}
+    for key in (keys[old["id"]], keys[new.body["id"]]):
+        assert (key["state"], key["budget_usd"], key["budget_period"]) == ("active", "20.000000000000", "month")
+        assert (key["tags"], key["networks"], key["models"]) == (["team:search"], ["10.0.0.0/8"], ["acme/model"])
+    assert keys[old["id"]]["replaced_by"] == new.body["id"]
+    assert keys[old["id"]]["expires_at"] < keys[new.body["id"]]["expires_at"]
+    again = control.ask("POST", f"/api/keys/{old['id']}/rotate", {})
+    assert (again.status, again.code) == (409, "key_rotated")
+    for wrong, code in (
+        ({"budget": "20 USD"}, "key_terms"),
+        ({"networks": ["nowhere"]}, "key_terms"),
+        ({"models": ["x"]}, "model_unknown"),
+    ):
+        assert control.ask("POST", "/api/keys", {"workload": "assistant", **wrong}).code == code
+    assert control.ask("POST", f"/api/keys/{new.body['id']}/rotate", {"overlap": "200d"}).code == "overlap"
+
+
+def test_limits_and_who_is_near_them_are_told(control: Control) -> None:
+    found = control.ask("GET", "/api/limits")
+    assert (found.status, found.body["limits"]) == (200, [])
+    assert control.ask("GET", "/api/status").body["near_limits"] == []
+
+
 def test_bad_requests_have_code_and_hint(control: Control) -> None:
     cases = [
         control.ask("POST", "/api/keys", {"workload": "assistant", "colour": "red"}),

@@ -16,6 +16,8 @@ from tests.integration.gateway_stack import Stack, blueprint, deployment, instal
 from groundplan.blueprint.model import Blueprint, Budget, Limit
 from groundplan.core.money import PICO
 from groundplan.gateway.shipper import Shipper
+from groundplan.identity import service
+from groundplan.identity.model import KeyTerms
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script
 
@@ -155,6 +157,30 @@ async def test_a_cap_for_one_call_by_workload_and_by_caller(database: Database, 
         assert (await stack.chat(key, max_tokens=20, headers=own)).code == "cost_per_call"
         assert (await stack.chat(key, max_tokens=10, headers=own)).status == 200
         assert (await stack.chat(key, headers={"groundplan_max_cost_usd": "much"})).code == "cost_header"
+
+
+async def test_the_narrowest_of_four_budgets_refuses_and_all_are_charged(database: Database, tmp_path: Path) -> None:
+    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+        model.script = Script(tokens=20)
+        names = {"company": "company", "team": "team/search", "assistant": "workload/assistant"}
+        budgets = [
+            Budget(name=name, covers=covers, limit=(9 - place) * PICO // 5000, period=("year", "quarter", "day")[place])
+            for place, (name, covers) in enumerate(names.items())
+        ]
+        made = limited(1, [port], team="search", budgets=list(names))
+        stack.apply(msgspec.structs.replace(made, budgets=budgets))
+        stack.start(2)
+        await stack.ready()
+        with psycopg.connect(database.urls["control"]) as conn:
+            terms = KeyTerms(budget=3 * PICO // 5000, budget_period="week")
+            id, narrow = service.create_key(conn, "operator", "assistant", terms=terms)
+        wide = stack.key()
+        first = [await stack.chat(narrow, max_tokens=20) for _ in range(4)]
+        assert [reply.status for reply in first] == [200, 200, 200, 429]
+        assert first[3].json["error"]["budget"] == f"key/{id}" and ".." not in first[3].json["error"]["frees_at"]
+        second = [await stack.chat(wide, max_tokens=20) for _ in range(5)]
+        assert [reply.status for reply in second] == [200] * 4 + [429]
+        assert second[4].json["error"]["budget"] == "assistant"
 
 
 async def test_an_estimate_says_what_a_call_may_cost_and_makes_none(database: Database, tmp_path: Path) -> None:

@@ -253,6 +253,30 @@ def test_a_provider_that_bills_more_than_its_bound_is_owed_from_the_next_grant()
     assert slices.reserve((b"2", 0), [Charge("a", PERIOD, 3)]) == "a"
 
 
+def test_a_soft_budget_is_never_short_and_what_it_owes_comes_out_of_the_next_grant() -> None:
+    slices = Slices()
+    slices.grant("hard", PERIOD, 10)
+    charges = [Charge("soft", PERIOD, 6), Charge("hard", PERIOD, 6)]
+    assert slices.reserve((b"1", 0), charges, {"soft"}) is None
+    assert (slices.available("soft", PERIOD), slices.available("hard", PERIOD)) == (-6, 4)
+    assert slices.reserve((b"2", 0), charges, {"soft"}) == "hard"
+    assert slices.available("soft", PERIOD) == -6
+    slices.settle((b"1", 0), 4)
+    slices.grant("soft", PERIOD, 5)
+    assert (slices.available("soft", PERIOD), slices.spent("soft", PERIOD), slices.granted("soft", PERIOD)) == (1, 4, 5)
+
+
+def test_each_charge_is_settled_at_what_it_was_and_an_ended_period_is_forgotten_when_nothing_is_open() -> None:
+    slices = Slices()
+    slices.grant("requests/a", PERIOD, 2)
+    slices.grant("tokens/a", PERIOD, 100)
+    slices.reserve((b"1", -1), [Charge("requests/a", PERIOD, 1), Charge("tokens/a", PERIOD, 60)])
+    assert not slices.forget("tokens/a", PERIOD)
+    slices.settle_each((b"1", -1), [1, 20])
+    assert (slices.available("requests/a", PERIOD), slices.available("tokens/a", PERIOD)) == (1, 80)
+    assert slices.forget("tokens/a", PERIOD) and slices.granted_keys() == [("requests/a", PERIOD)]
+
+
 def test_a_retry_without_any_charges_goes_to_the_budgets_it_inherited() -> None:
     first, second = (b"c" * 16, 0), (b"c" * 16, 1)
     state = fold(
