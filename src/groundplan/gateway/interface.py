@@ -102,9 +102,6 @@ class Interface:
     """Kind of deployment that can serve it."""
     grounded: bool = False
     """Whether passages of the workload's sources are put before the model."""
-    recast: Recast | None = None
-    """How its answers are given again; None: they never are."""
-    accepts: tuple[bytes, ...] = (b"application/json",)
     selective: bool = False
     """Whether some deployments cannot take every request; `able` then says which can."""
     noted: bool = False
@@ -113,6 +110,7 @@ class Interface:
     """Whether its answers cost anything."""
     recast: Recast | None = None
     """How its answers are given again; None: they never are."""
+    accepts: tuple[bytes, ...] = (b"application/json",)
     """Media types of its requests. None at all is taken for the first."""
 
     def read(self, request: Request) -> Ask:
@@ -130,7 +128,6 @@ class Interface:
             hint=f"Send Content-Type: {self.accepts[0].decode('ascii')}.",
         )
 
-    def codec(self, deployment: Deployment) -> Codec:
     def able(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:  # noqa: ARG002
         """Those of the deployments that can take this request, one at least. Raises `Invalid` where none can."""
         return deployments
@@ -143,6 +140,7 @@ class Interface:
         """The answer of a surface that is not `billed`, where it is made here; None: a deployment is asked."""
         return None
 
+    def codec(self, deployment: Deployment) -> Codec:
         """How this deployment is spoken to."""
         raise NotImplementedError
 
