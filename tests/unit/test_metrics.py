@@ -124,9 +124,9 @@ async def test_a_deployment_that_fails_is_shown_as_open(rig: Rig) -> None:
     assert total(found, deployment="two", state="closed") == 1
 
 
-async def ask(port: int, *lines: str) -> tuple[int, bytes]:
+async def ask(port: int, *lines: str, method: str = "GET") -> tuple[int, bytes]:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    head = ["GET /metrics HTTP/1.1", "host: g", "connection: close", *lines]
+    head = [f"{method} /metrics HTTP/1.1", "host: g", "connection: close", *lines]
     writer.write("\r\n".join(head).encode() + b"\r\n\r\n")
     raw = await reader.read()
     writer.close()
@@ -151,6 +151,7 @@ async def test_one_scrape_shows_every_worker_and_a_proxys_request_needs_a_token(
         assert set(parsed(text)["groundplan_gateway_running"]) == {(("worker", "0"),), (("worker", "1"),)}
         assert (await ask(rig.port, "x-forwarded-for: 10.0.0.1"))[0] == 403
         assert (await ask(rig.port, "authorization: Bearer wrong"))[0] == 403
+        assert (await ask(rig.port, "content-length: 0", method="POST"))[0] == 405
         for token in ("operator-secret", "scraper-secret"):
             assert (await ask(rig.port, "x-forwarded-for: 10.0.0.1", f"authorization: Bearer {token}"))[0] == 200
     finally:

@@ -9,6 +9,7 @@ import socket
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import psycopg
@@ -18,9 +19,9 @@ from groundplan.cli.client import running
 from groundplan.cli.options import HomeOption, JsonOption, home_for, settings_for
 from groundplan.cli.output import emit
 from groundplan.core.database import connect, database_url
-from groundplan.core.errors import GroundplanError
+from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.core.home import Home
-from groundplan.core.settings import DEFAULT_CONTROL_PORT, DEFAULT_PORT, Settings
+from groundplan.core.settings import DEFAULT_CONTROL_PORT, DEFAULT_PORT, Settings, resolve_secret
 from groundplan.core.words import counted
 
 LOW_DISK_BYTES = 1 << 30
@@ -47,6 +48,7 @@ def doctor(home: HomeOption = None, as_json: JsonOption = False) -> None:
         _models,
         _postgres,
         _journal,
+        _outside,
     )
     checks = [check for look in looks for check in look(place, settings)]
     bad = any(check.state == "bad" for check in checks)
@@ -54,6 +56,21 @@ def doctor(home: HomeOption = None, as_json: JsonOption = False) -> None:
     emit({"ok": not bad, "checks": [asdict(check) for check in checks]}, as_json, "\n".join(lines))
     if bad:
         raise typer.Exit(1)
+
+
+def _outside(_: Home, settings: Settings) -> Iterator[Check]:
+    """Where traces and metrics are declared: that they can be sent, and read."""
+    if settings.otlp_url is not None and find_spec("opentelemetry") is None:
+        yield Check("traces", "bad", "OpenTelemetry is not installed", "pip install 'groundplan[otel]'")
+    references = (("traces", settings.otlp_headers), ("metrics", settings.metrics_token))
+    for name, reference in references:
+        if reference is not None:
+            try:
+                resolve_secret(reference)
+            except Invalid as error:
+                yield Check(name, "bad", error.message, error.hint)
+            else:
+                yield Check(name, "ok", f"{reference} can be read")
 
 
 def _indented(hint: str) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import msgspec
 
 from groundplan.core.endpoints import Endpoint, announce, lookup, withdraw
-from groundplan.core.errors import Denied, Invalid
+from groundplan.core.errors import Denied, GroundplanError, Invalid
 from groundplan.core.home import Home
 from groundplan.core.settings import resolve_secret
 from groundplan.gateway import answers
@@ -112,6 +112,10 @@ def render_all(found: dict[str, list[Family] | None]) -> bytes:
 async def scrape(gateway: Gateway, request: Request, response: Response) -> None:
     """Answer GET /metrics."""
     scrapes = gateway.scrapes
+    if request.method != b"GET":
+        error: GroundplanError = Invalid("use GET here", code="method_not_allowed", hint="Send a GET request.")
+        response.send(405, *answers.of_error(error)[1:])
+        return
     if not _allowed(scrapes, request, response):
         hint = (
             "Send the operator's token, or the one that GROUNDPLAN_METRICS_TOKEN refers to, as Authorization: Bearer."
