@@ -12,6 +12,8 @@ from groundplan.economics import price
 from groundplan.ledger.model import Usage
 
 MAX_TOKENS = 1 << 40
+_BATCH = frozenset({price.BATCH})
+"""Whatever can be called can be called in a batch, at its price for that or as any call."""
 
 
 def cost(usage: Usage, rates: Rates) -> int:
@@ -27,7 +29,7 @@ def bound(rates: Rates, input_tokens: int, output_tokens: int) -> int:
 def takes(deployment: Deployment) -> frozenset[str]:
     """What may be asked of a deployment that has a cost of its own and a bound for it: `image`, `priority`."""
     priority = frozenset({price.PRIORITY}) if deployment.rates.priority is not None else frozenset[str]()
-    return priority | frozenset(deployment.accepts)
+    return priority | _BATCH | frozenset(deployment.accepts)
 
 
 def input_bound(deployment: Deployment, size: int, messages: int) -> int:
