@@ -96,7 +96,10 @@ async def test_an_upstream_that_misses_our_certificate_was_not_asked_anything(po
     assert refused.kind == "refused" and not refused.sent and "CERTIFICATE_REQUIRED" in str(refused)
 
 
-async def test_a_renewed_client_certificate_is_taken_up_and_calls_in_flight_go_on(pools: Pools, tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", [1, 2])
+async def test_a_renewed_client_certificate_is_taken_up_and_calls_in_flight_go_on(
+    pools: Pools, tmp_path: Path, version: int
+) -> None:
     authority = Authority(tmp_path)
     context = server_context(authority, client_ca=authority.file)
     cert, key = authority.issue("client")
@@ -110,9 +113,8 @@ async def test_a_renewed_client_certificate_is_taken_up_and_calls_in_flight_go_o
         response.send(200, request.body)
 
     async with http1(who, context) as port:
-        wire = Wire(
-            f"https://127.0.0.1:{port}/v1", Tls(ca=f"file:{authority.file}", cert=f"file:{cert}", key=f"file:{key}")
-        )
+        tls = Tls(ca=f"file:{authority.file}", cert=f"file:{cert}", key=f"file:{key}")
+        wire = Wire(f"https://127.0.0.1:{port}/v1", tls, version)
         before = pools.of(wire)
         running = asyncio.create_task(asked(before))
         await asyncio.sleep(0.1)
