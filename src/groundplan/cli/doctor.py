@@ -60,7 +60,7 @@ def doctor(home: HomeOption = None, as_json: JsonOption = False) -> None:
 
 def _outside(_: Home, settings: Settings) -> Iterator[Check]:
     """Where traces and metrics are declared: that they can be sent, and read."""
-    if settings.otlp_url is not None and find_spec("opentelemetry") is None:
+    if settings.otlp_url is not None and not _installed("opentelemetry.exporter.otlp.proto.http"):
         yield Check("traces", "bad", "OpenTelemetry is not installed", "pip install 'groundplan[otel]'")
     references = (("traces", settings.otlp_headers), ("metrics", settings.metrics_token))
     for name, reference in references:
@@ -71,6 +71,13 @@ def _outside(_: Home, settings: Settings) -> Iterator[Check]:
                 yield Check(name, "bad", error.message, error.hint)
             else:
                 yield Check(name, "ok", f"{reference} can be read")
+
+
+def _installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # not even its parent
+        return False
 
 
 def _indented(hint: str) -> str:

@@ -1,0 +1,59 @@
+"""The shipped rules name metrics and labels that exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from ruamel.yaml import YAML
+from tests.unit.test_gateway_pipeline import Rig, rig
+
+from groundplan.core.home import Home
+from groundplan.gateway.content_writer import ContentWriter
+from groundplan.gateway.metrics import families
+from groundplan.gateway.shipper_metrics import Progress, ShipperMetrics
+
+__all__ = ["rig"]
+ROOT = Path(__file__).parents[2]
+RULES = YAML(typ="safe").load((ROOT / "docs" / "prometheus-rules.yaml").read_text())["groups"][0]["rules"]
+SUFFIXES = ("_bucket", "_sum", "_count")
+
+
+async def test_every_metric_and_label_of_a_rule_exists(rig: Rig, tmp_path: Path) -> None:
+    await rig.chat()
+    shipper = ShipperMetrics(Home(tmp_path), Progress(), ContentWriter(Home(tmp_path), ""), None)
+    known: dict[str, set[str]] = {"groundplan_gateway_worker_up": {"worker", "instance"}}
+    for family in [*families(rig.gateway), *shipper.families()]:
+        labels = {name for sample in family.samples for name, _ in sample.labels} | {"worker", "instance"}
+        for suffix in ("", *SUFFIXES) if family.type == "histogram" else ("",):
+            known[family.name + suffix] = labels
+    for rule in RULES:
+        used = re.findall(r"groundplan_[a-z0-9_]+", rule["expr"])
+        assert used, rule
+        for name in used:
+            assert name in known, name
+        labels = set.union(*(known[name] for name in used))
+        asked = re.findall(r"\{([a-z_]+)[!=]", rule["expr"])
+        asked += [name for group in re.findall(r"by \(([^)]+)\)", rule["expr"]) for name in group.split(", ")]
+        asked += re.findall(r"\$labels\.([a-z_]+)", str(rule.get("annotations", "")))
+        assert set(asked) <= labels, rule
+
+
+def test_every_alert_says_what_it_means_and_how_grave_it_is() -> None:
+    alerts = [rule for rule in RULES if "alert" in rule]
+    assert len(alerts) >= 7
+    for alert in alerts:
+        assert alert["labels"]["severity"] in ("warning", "critical")
+        assert alert["annotations"]["summary"] and alert["annotations"]["description"] and alert["for"]
+
+
+def test_the_documented_metrics_are_those_that_there_are() -> None:
+    text = (ROOT / "docs" / "observability.md").read_text()
+    table = text[text.index("| Metric") : text.index("The shipper tells")]
+    documented = {
+        f"groundplan_gateway_{name}" for name in re.findall(r"`([a-z_]+)`", table.replace("groundplan_gateway_", ""))
+    }
+    told: set[str] = set(re.findall(r'f"\{_P\}([a-z_]+)"', (ROOT / "src/groundplan/gateway/metrics.py").read_text()))
+    told |= set(re.findall(r'counter\("([a-z_]+)"', (ROOT / "src/groundplan/gateway/metrics.py").read_text()))
+    missing = {f"groundplan_gateway_{name}" for name in told} - documented
+    assert not missing, missing
