@@ -226,3 +226,57 @@ async def test_a_soft_budget_warns_and_refuses_nothing(database: Database, tmp_p
         assert {reply.status for reply in replies} == {200}
         assert "groundplan-budget-crossed" not in replies[0].headers
         assert replies[-1].headers["groundplan-budget-crossed"] == "soft"
+
+
+async def test_nothing_is_exceeded_while_workers_are_killed_in_the_middle_of_traffic(
+    database: Database, tmp_path: Path
+) -> None:
+    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+        model.script = Script(tokens=20, latency_ms=30)
+        cost = PICO // 5000
+        made = limited(
+            1,
+            [port],
+            limit("daily", "workload/assistant", "requests", 80),
+            limit("slots", "company", "concurrent", 8, "now"),
+            budgets=["all", "own"],
+        )
+        own = Budget(name="own", covers="workload/assistant", limit=70 * cost, period="month")
+        stack.apply(msgspec.structs.replace(made, budgets=[*made.budgets, own]))
+        stack.start(2)
+        await stack.ready()
+        key = stack.key()
+        statuses: list[int] = []
+
+        async def caller() -> None:
+            for _ in range(25):
+                try:
+                    statuses.append((await stack.chat(key, max_tokens=20)).status)
+                except (OSError, ValueError, IndexError):
+                    statuses.append(0)  # its worker was killed
+
+        calling = [asyncio.create_task(caller()) for _ in range(6)]
+        with psycopg.connect(database.urls["shipper"], autocommit=True) as conn:
+            shipper = Shipper(stack.home)
+            for _ in range(3):
+                await asyncio.sleep(0.4)
+                victim = stack.workers.pop(0)
+                victim.kill()
+                victim.wait()
+                stack.start(1)
+                shipper.step(conn)
+            await asyncio.gather(*calling)
+            assert model.counted <= 70 and statuses.count(200) <= 70
+            stack.stop()
+            for _ in range(4):
+                shipper.step(conn)
+        spent = stack.sql("SELECT budget, granted_usd, limit_usd FROM budget_period ORDER BY 1")
+        assert all(granted <= most for _, granted, most in spent)
+        attempts = stack.sql("SELECT count(*) FROM attempt")[0][0]
+        assert model.counted <= attempts <= 80  # every attempt that the upstream counted is there
+        assert float(spent[1][1]) == pytest.approx(attempts * 0.0002)
+        taken = stack.sql("SELECT name, granted, amount FROM limit_span ORDER BY name")
+        assert [(name, granted) for name, granted, _ in taken if name == "concurrent/slots"] == [
+            ("concurrent/slots", 0)
+        ]
+        assert all(granted <= most for _, granted, most in taken)
