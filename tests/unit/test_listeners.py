@@ -63,6 +63,11 @@ def test_settings_come_from_the_environment_and_the_command_line_wins(tmp_path: 
     assert settings.tls_client_ca == Path("/ca.pem")
     assert with_tls(settings, "::1", tmp_path / "x", None, None).tls_cert == tmp_path / "x"
     assert with_tls(settings, "::1", None, None, None).tls_key == Path("/k.pem")
-    for wrong in ("-1", "soon", "1e9"):
+    assert settings.request_memory == 256 << 20
+    assert load_settings({"GROUNDPLAN_REQUEST_MEMORY": "1"}).request_memory == 1 << 20
+    for wrong in ("0", "-1", "much", "nan"):
+        with pytest.raises(Invalid):
+            load_settings({"GROUNDPLAN_REQUEST_MEMORY": wrong})
+    for wrong in ("-1", "soon", "1e9", "nan"):
         with pytest.raises(Invalid):
             load_settings({"GROUNDPLAN_DRAIN_SECONDS": wrong})

@@ -50,6 +50,9 @@ class Settings:
     """Callers must show a certificate that chains to one of these. GROUNDPLAN_TLS_CLIENT_CA."""
     drain_seconds: float = 15.0
     """How long running answers may go on after a stop or a reload. GROUNDPLAN_DRAIN_SECONDS."""
+    request_memory: int = 256 << 20
+    """Most bytes that one gateway worker holds of the bodies of requests that it reads or answers.
+    GROUNDPLAN_REQUEST_MEMORY, in MiB."""
 
 
 def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
@@ -71,7 +74,8 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         tls_cert=_path(env, "GROUNDPLAN_TLS_CERT"),
         tls_key=_path(env, "GROUNDPLAN_TLS_KEY"),
         tls_client_ca=_path(env, "GROUNDPLAN_TLS_CLIENT_CA"),
-        drain_seconds=_seconds(env, "GROUNDPLAN_DRAIN_SECONDS", 15.0),
+        drain_seconds=_number(env, "GROUNDPLAN_DRAIN_SECONDS", 15.0, (0, 86_400), "seconds, such as 600"),
+        request_memory=int(_number(env, "GROUNDPLAN_REQUEST_MEMORY", 256, (1, 1 << 20), "MiB, such as 512")) << 20,
     )
 
 
@@ -80,14 +84,14 @@ def _path(env: Mapping[str, str], name: str) -> Path | None:
     return Path(value).absolute() if value else None
 
 
-def _seconds(env: Mapping[str, str], name: str, default: float) -> float:
-    value = env.get(name) or str(default)
+def _number(env: Mapping[str, str], name: str, default: float, within: tuple[int, int], unit: str) -> float:
+    least, most = within
     try:
-        found = float(value)
+        found = float(env.get(name) or default)
     except ValueError:
-        found = -1.0
-    if not 0 <= found <= 86_400:
-        raise Invalid(f"{name} is not a time in seconds", code="setting_invalid", hint="Write 0 to 86400, such as 600.")
+        found = float("nan")
+    if not least <= found <= most:
+        raise Invalid(f"{name} is not usable", code="setting_invalid", hint=f"Write {least} to {most} {unit}.")
     return found
 
 

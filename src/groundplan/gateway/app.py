@@ -30,6 +30,7 @@ from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.core.settings import load_settings
 from groundplan.gateway.answers import of_refusal
+from groundplan.gateway.bounds import Limits
 from groundplan.gateway.content import ContentSender
 from groundplan.gateway.context import Gateway
 from groundplan.gateway.facts_api import FactsApi
@@ -101,7 +102,7 @@ async def serve(
     following = loop.create_task(live.run())
     await leases.start()
     facts = FactsApi(gateway, url)
-    server = Server(Pipeline(gateway, facts).handle, of_refusal, loop)
+    server = Server(Pipeline(gateway, facts).handle, of_refusal, loop, Limits(held=load_settings().request_memory))
     front = Front(server, sockets)
     await front.open()
     loop.add_signal_handler(signal.SIGHUP, front.look)
