@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from tests.contract.ways import Authority
 
+from groundplan.cli.doctor import _certificate
 from groundplan.cli.listeners import files_of, open_listeners, with_tls
 from groundplan.core.errors import Invalid, Unavailable
+from groundplan.core.home import Home
 from groundplan.core.settings import load_settings
 
 PLAIN = load_settings({})
@@ -71,3 +73,14 @@ def test_settings_come_from_the_environment_and_the_command_line_wins(tmp_path: 
     for wrong in ("-1", "soon", "1e9", "nan"):
         with pytest.raises(Invalid):
             load_settings({"GROUNDPLAN_DRAIN_SECONDS": wrong})
+
+
+@pytest.mark.parametrize(("days", "state"), [(60, "ok"), (3, "warn"), (-3, "bad")])
+def test_doctor_says_how_long_the_certificate_holds(tmp_path: Path, days: int, state: str) -> None:
+    cert, key = Authority(tmp_path, days=days).issue("gateway", "127.0.0.1")
+    settings = with_tls(PLAIN, None, cert, key, None)
+    [check] = _certificate(Home(tmp_path), settings)
+    assert check.state == state and str(cert) in check.message
+    key.write_text("")
+    assert [check.state for check in _certificate(Home(tmp_path), settings)] == ["bad"]
+    assert list(_certificate(Home(tmp_path), PLAIN)) == []

@@ -9,13 +9,16 @@ import socket
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 
 import psycopg
 import typer
+from cryptography import x509
 
 from groundplan.cli.client import running
+from groundplan.cli.listeners import files_of
 from groundplan.cli.options import HomeOption, JsonOption, home_for, settings_for
 from groundplan.cli.output import emit
 from groundplan.core.database import connect, database_url
@@ -25,6 +28,7 @@ from groundplan.core.settings import DEFAULT_CONTROL_PORT, DEFAULT_PORT, Setting
 from groundplan.core.words import counted
 
 LOW_DISK_BYTES = 1 << 30
+EXPIRES_SOON_DAYS = 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,7 @@ def doctor(home: HomeOption = None, as_json: JsonOption = False) -> None:
         _postgres,
         _journal,
         _outside,
+        _certificate,
     )
     checks = [check for look in looks for check in look(place, settings)]
     bad = any(check.state == "bad" for check in checks)
@@ -56,6 +61,22 @@ def doctor(home: HomeOption = None, as_json: JsonOption = False) -> None:
     emit({"ok": not bad, "checks": [asdict(check) for check in checks]}, as_json, "\n".join(lines))
     if bad:
         raise typer.Exit(1)
+
+
+def _certificate(_: Home, settings: Settings) -> Iterator[Check]:
+    """The gateway's certificate, where one is named: usable, and for how long."""
+    try:
+        files = files_of(settings)
+    except GroundplanError as error:
+        yield Check("certificate", "bad", error.message, error.hint)
+        return
+    if files is None:
+        return
+    shown = x509.load_pem_x509_certificate(files.cert.read_bytes())
+    days = (shown.not_valid_after_utc - datetime.now(UTC)).days
+    state = "ok" if days >= EXPIRES_SOON_DAYS else "warn" if days >= 0 else "bad"
+    told = f"{files.cert} holds until {shown.not_valid_after_utc:%Y-%m-%d}"
+    yield Check("certificate", state, told, "" if state == "ok" else "Replace the files; no restart is needed.")
 
 
 def _outside(_: Home, settings: Settings) -> Iterator[Check]:
