@@ -53,7 +53,9 @@ def test_secrets_are_taken_out() -> None:
 
 
 def test_a_long_text_is_cut() -> None:
-    assert len(record("x" * 100_000)["event"]) < LONGEST + 100
+    event = record("begin" + "x" * 100_000 + "end")["event"]
+    assert len(event) < LONGEST + 100
+    assert event.startswith("beginx") and event.endswith("xend"), "both ends of a traceback matter"
 
 
 def test_an_exception_is_part_of_its_line() -> None:

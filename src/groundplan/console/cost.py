@@ -29,6 +29,8 @@ class BudgetView:
     spent_usd: str
     left_usd: str
     used: float
+    served: bool = True
+    """False: it is only declared, and counts from when its workload is served."""
 
 
 def rows(days: Sequence[dict[str, Any]], today: str) -> tuple[CostRow, ...]:
@@ -65,5 +67,11 @@ def budget(row: dict[str, Any]) -> BudgetView:
     left = max(Decimal(0), limit - spent)
     used = 1.0 if limit == 0 else float(min(Decimal(1), spent / limit))
     return BudgetView(
-        row.get("budget") or row["name"], row["period"], f"{limit:.12f}", f"{spent:.12f}", f"{left:.12f}", used
+        row.get("budget") or row["name"],
+        row["period"],
+        f"{limit:.12f}",
+        f"{spent:.12f}",
+        f"{left:.12f}",
+        used,
+        row.get("served", True),
     )

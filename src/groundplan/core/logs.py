@@ -59,7 +59,8 @@ def clean(value: Any) -> Any:
         return value
     text = str(value)
     if len(text) > LONGEST:
-        text = f"{text[:LONGEST]}... ({len(text)} characters)"
+        # the end of a traceback says what went wrong
+        text = f"{text[: LONGEST // 4]} ... ({len(text)} characters) ... {text[-LONGEST * 3 // 4 :]}"
     return without_secrets(text)
 
 
