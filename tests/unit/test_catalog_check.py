@@ -199,6 +199,22 @@ def test_form_and_rules_are_told_together_without_false_alarms() -> None:
     assert "unknown_person" not in {problem.code for problem in caught.value.problems}
 
 
+def test_names_in_a_broken_document_are_told_with_what_breaks_it() -> None:
+    """A second round of mistakes after the first one was mended would not be all at once."""
+    text = BASE.replace("stage: pilot\n", "stage: pilot\nstagee: pilot\nobjectives: {latncy: 1s}\nfallbacks: [fra]\n")
+    text = text.replace("{business: hana}", "{business: [zoe], securty: [hana]}").replace("[handbook]", "[handbok]")
+    with pytest.raises(Invalid) as caught:
+        validate_files({"a.yaml": text})
+    assert sorted(problem.code for problem in caught.value.problems) == [
+        "unknown_deployment", "unknown_key", "unknown_key", "unknown_key", "unknown_person", "unknown_source",
+    ]  # fmt: skip
+    assert len({str(problem.where) for problem in caught.value.problems}) == 6
+    missing = BASE.replace("purpose: Answer\n", "").replace("{business: hana}", "{business: zoe}")
+    with pytest.raises(Invalid) as caught:
+        validate_files({"a.yaml": missing})
+    assert [problem.code for problem in caught.value.problems] == ["missing_key"], "no guess at what is not there"
+
+
 def test_owners_left_empty_are_no_owners() -> None:
     with pytest.raises(Invalid) as caught:
         validate_files({"a.yaml": BASE.replace("owners: {business: hana}", "owners:\n  # business: hana")})

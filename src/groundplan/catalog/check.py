@@ -6,6 +6,7 @@ Prices arrive as a function. What a rule of governance or placement would refuse
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -36,9 +37,20 @@ def _validated(reading: Reading, known_price: KnownPrice | None) -> Workspace:
     problems = list(reading.problems)
     if not reading.unread:
         problems += check(reading.workspace, known_price=known_price, broken=reading.broken)
+        problems += _names_in_remains(reading)
     if problems:
         raise explain.refusal(explain.in_order(problems))
     return reading.workspace
+
+
+def _names_in_remains(reading: Reading) -> Iterator[Problem]:
+    """Unknown names that broken documents use besides what is wrong in themselves: all is told at once."""
+    if not reading.remains:
+        return
+    whole = replace(reading.workspace, documents={**reading.workspace.documents, **reading.remains})
+    for part in (_references, _people):
+        told = set(part(reading.workspace, reading.broken))
+        yield from (problem for problem in part(whole, reading.broken) if problem not in told)
 
 
 def check(

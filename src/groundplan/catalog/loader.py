@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -38,6 +38,8 @@ class Reading:
     """(kind, name) of documents that are there but wrong, so that nobody calls them unknown."""
     unread: bool
     """Some text could not be read at all, so what seems missing may be in there."""
+    remains: Mapping[tuple[str, str], tuple[Strict, Document]] = field(default_factory=dict)
+    """What is left of broken documents without what is wrong in them, so that the names in it are checked at once."""
 
 
 def load(folder: Path) -> Workspace:
@@ -82,6 +84,7 @@ def read_folder(folder: Path) -> Reading:
         explain.in_order([*problems, *reading.problems, *outside]),
         reading.broken,
         reading.unread or bool(problems),
+        reading.remains,
     )
 
 
@@ -163,14 +166,19 @@ def read_files(files: Mapping[str, str], root: Path | None = None) -> Reading:
     problems += [_misplaced(document) for name, document in raw if name in skipped and _declares(document)]
     unread = any(problem.code.startswith(("yaml", "file")) for problem in problems)
     documents_by_name: Documents = {}
+    remains: Documents = {}
     broken: set[tuple[str, str]] = set()
     for name, document in raw:
         if name not in skipped:
-            problems += _take(document, documents_by_name, broken)
+            wrong = _take(document, documents_by_name, broken)
+            problems += wrong
+            if wrong:
+                _keep_rest(document, remains)
     company = _company(documents_by_name, broken, problems, None if unread else min(files, default="groundplan.yaml"))
     texts = {name: text for name, text in sorted(files.items()) if name not in skipped}
     workspace = Workspace(company, frozen(documents_by_name), texts, root)
-    return Reading(workspace, explain.in_order(problems), frozenset(broken), unread)
+    left = {key: rest for key, rest in remains.items() if key in broken}
+    return Reading(workspace, explain.in_order(problems), frozenset(broken), unread, left)
 
 
 def _inside(name: str) -> bool:
@@ -231,6 +239,37 @@ def _typed(kind: str, value: dict[str, Any], document: Document) -> Strict | lis
         return KINDS[kind].model_validate(_written(value))
     except ValidationError as error:
         return explain.validation(KINDS[kind], error, document)
+
+
+def _keep_rest(document: Document, remains: Documents) -> None:
+    """Add a broken document without the values that are wrong, where the rest is a document."""
+    value = document.value
+    if not isinstance(value, dict) or value.get("kind") not in KINDS:
+        return
+    kind = str(value["kind"])
+    rest = _written(value)
+    try:
+        KINDS[kind].model_validate(rest)
+    except ValidationError as error:
+        for detail in error.errors(include_url=False, include_input=False, include_context=False):
+            _without(rest, detail["loc"])
+    try:
+        typed = KINDS[kind].model_validate(rest)
+    except ValidationError:
+        return
+    remains.setdefault((kind, str(value.get("name", ""))), (typed, document))
+
+
+def _without(value: dict[str, Any], path: tuple[str | int, ...]) -> None:
+    """Take out what is at `path`, or the nearest mapping's value around it."""
+    for part in path[:-1]:
+        inner = value.get(str(part))
+        if not isinstance(inner, dict):
+            value.pop(str(part), None)
+            return
+        value = inner
+    if path:
+        value.pop(str(path[-1]), None)
 
 
 def _written(value: Any) -> Any:
