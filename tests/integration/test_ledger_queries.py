@@ -68,7 +68,10 @@ def add_call(
 def test_an_empty_ledger_costs_nothing(conn: Conn) -> None:
     assert queries.cost_summary(conn) == {
         "total_usd": "0.000000000000",
+        "saved_usd": "0.000000000000",
+        "prefix_saved_usd": "0.000000000000",
         "calls": 0,
+        "cached": 0,
         "open_reservations": 0,
         "by_workload": [],
     }
@@ -81,15 +84,30 @@ def test_totals_are_exact_and_do_not_count_refused_calls(conn: Conn) -> None:
     add_call(conn, 3, status="refused", cost=Decimal(0), states=())
     add_call(conn, 4, workload="support", cost=Decimal("12345.678901234567"), states=("crashed",), status="crashed")
     add_call(conn, 5, workload="support", cost=Decimal(0), states=("open",))
+    nothing = {"cached": 0, "saved_usd": "0.000000000000", "prefix_saved_usd": "0.000000000000"}
     assert queries.cost_summary(conn) == {
+        **nothing,
         "total_usd": "12345.678901234588",
         "calls": 5,
         "open_reservations": 2,
         "by_workload": [
-            {"workload": "assistant", "total_usd": "0.000000000021", "calls": 3},
-            {"workload": "support", "total_usd": "12345.678901234567", "calls": 2},
+            {"workload": "assistant", "total_usd": "0.000000000021", "calls": 3, **nothing},
+            {"workload": "support", "total_usd": "12345.678901234567", "calls": 2, **nothing},
         ],
     }
+
+
+def test_what_caches_saved_is_told_apart_from_what_calls_cost(conn: Conn) -> None:
+    add_call(conn, 0, cost=PICO * 7)
+    for number, (cache, saved, prefix) in enumerate([("exact", 7, 0), ("exact", 7, 0), ("replay", 0, 0), ("none", 0, 3)]):
+        id = add_call(conn, number + 1, cost=Decimal(0))
+        conn.execute(
+            "UPDATE call SET cache = %s, saved_usd = %s, prefix_saved_usd = %s WHERE id = %s",
+            (cache, PICO * saved, PICO * prefix, id),
+        )
+    told = queries.cost_summary(conn)["by_workload"][0]
+    assert (told["calls"], told["cached"], told["total_usd"]) == (5, 2, "0.000000000007")
+    assert (told["saved_usd"], told["prefix_saved_usd"]) == ("0.000000000014", "0.000000000003")
 
 
 def test_pages_neither_skip_nor_repeat(conn: Conn) -> None:

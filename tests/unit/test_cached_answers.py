@@ -10,11 +10,14 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.unit.call_rig import BOUND, Rig, call_rig, rule, until
 
-from groundplan.blueprint.model import Cache
+from groundplan.blueprint.model import Cache, Rates
+from groundplan.economics import price
 from groundplan.gateway.snapshot import index
-from groundplan.ledger.model import Finish, Reservation
+from groundplan.ledger.model import Finish, Reservation, Usage
 
 CACHE = Cache(seconds=60, max_bytes=1 << 20, scope="workload")
 DECLARED: dict[str, dict[str, Any]] = {"assistant": {"cache": CACHE}, "other": {"cache": CACHE}, "plain": {}}
@@ -289,3 +292,19 @@ async def test_a_full_journal_gives_no_answer(tmp_path: Path) -> None:
         await rig.chat()
         rig.gateway.journal._seal("for the test")
         assert (await rig.chat()).status == 503
+
+
+@given(
+    read=st.integers(0, 5000), rest=st.integers(0, 5000), output=st.integers(0, 500), rate=st.integers(0, 10**12),
+    long_above=st.integers(0, 6000),
+)  # fmt: skip
+def test_what_a_providers_cache_saves_is_what_the_tokens_would_have_cost_more(
+    read: int, rest: int, output: int, rate: int, long_above: int
+) -> None:
+    long = Rates(input=2 * 10**12, output=4 * 10**12, cache_read=rate)
+    rates = Rates(input=10**12, output=2 * 10**12, cache_read=rate, long_above=long_above, long=long)
+    usage = Usage(input=read + rest, output=output, cache_read=read)
+    saved = price.saved_by_cache(rates, usage)
+    each = 2 * 10**12 if read + rest > long_above else 10**12
+    assert abs(saved * 10**6 - read * (each - rate)) < 10**6
+    assert price.cost(rates, usage) + saved == price.cost(rates, msgspec.structs.replace(usage, cache_read=0))

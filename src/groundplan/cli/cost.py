@@ -25,14 +25,20 @@ def cost(context: typer.Context, home: HomeOption = None, as_json: JsonOption = 
         return
     client = ControlClient.connect(home)
     value = {**client.get("/api/cost"), "limits": client.get("/api/limits")["limits"]}
-    rows = [(row["workload"], row["calls"], f"${row['total_usd']}") for row in value["by_workload"]]
-    rows.append(("total", value["calls"], f"${value['total_usd']}"))
-    text = table(("workload", "calls", "cost"), rows)
+    rows = [(row["workload"], *_costs(row)) for row in value["by_workload"]]
+    rows.append(("total", *_costs(value)))
+    text = table(("workload", "calls", "cost", "cached", "saved by that", "saved by providers' caches"), rows)
     if value["open_reservations"]:
         text += f"\n{value['open_reservations']} open reservations are not settled yet"
     if value["limits"]:
         text += "\n\n" + table(("limit", "who", "counts", "taken", "of", "free again"), _limits(value["limits"]))
     emit(value, as_json, text)
+
+
+def _costs(row: dict[str, Any]) -> tuple[Any, ...]:
+    return (
+        row["calls"], f"${row['total_usd']}", row["cached"], f"${row['saved_usd']}", f"${row['prefix_saved_usd']}",
+    )  # fmt: skip
 
 
 def _limits(rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:

@@ -50,6 +50,17 @@ def rows(days: Sequence[dict[str, Any]], today: str) -> tuple[CostRow, ...]:
     return tuple(CostRow(name, f"{r[0]:.12f}", f"{r[1]:.12f}", int(r[2]), int(r[3])) for name, r in ordered)
 
 
+def saving(workloads: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
+    """Rows of /api/cost of workloads for which anything was saved, with the share of their calls that were answered
+    from the cache; what saved most first."""
+    found = [
+        {**row, "cached_share": f"{100 * row['cached'] / max(1, row['calls']):.0f} %"}
+        for row in workloads
+        if row["cached"] or Decimal(row["prefix_saved_usd"])
+    ]
+    return tuple(sorted(found, key=lambda row: (-Decimal(row["saved_usd"]), row["workload"])))
+
+
 def total(shown: Sequence[CostRow]) -> CostRow:
     """The sum of all rows."""
     return CostRow(

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
 from groundplan.console import charts
-from groundplan.console.cost import budget, rows, total
+from groundplan.console.cost import budget, rows, saving, total
 from groundplan.console.overview import marks, plan_view
 from groundplan.console.plan_svg import ground_plan
 from groundplan.console.render import Instead, Signed, Visitor, failed, page, show
@@ -85,6 +85,7 @@ async def cost(request: Request, visitor: Signed) -> HTMLResponse:
     shown = rows(found["days"], datetime.now(UTC).date().isoformat())
     values = {
         "cost": found["cost"],
+        "saving": saving(found["cost"]["by_workload"]),
         "rows": shown,
         "total": total(shown),
         "budgets": [budget(row) for row in found["cost"]["budgets"]],

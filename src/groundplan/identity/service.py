@@ -289,6 +289,14 @@ def kill(conn: Connection[Any], actor: str, scope: str, reason: str) -> int:
     return _recorded(conn, number, "kill", actor, scope, {"kill": str(id), "reason": reason.strip()})
 
 
+def clear_answers(conn: Connection[Any], actor: str, workload: str) -> int:
+    """Cached answers of a workload are given to nobody any more, once every gateway knows. Returns the number of the
+    policy."""
+    number = store.next_policy_number(conn, "cache", f"workload/{workload}", True)
+    times = store.clear_answers(conn, workload, actor)
+    return _recorded(conn, number, "cache.cleared", actor, f"workload/{workload}", {"times": times})
+
+
 def lift(conn: Connection[Any], actor: str, scope: str) -> int:
     """Let what was stopped run again: ends every kill of exactly this scope. Raises `NotFound` (`not_killed`)."""
     number = store.next_policy_number(conn, "lift", scope, False)

@@ -39,6 +39,18 @@ def next_policy_number(conn: Connection[Any], kind: str, subject: str, stops: bo
     return int(rows(conn, "SELECT next_policy_number(%s, %s, %s)", (kind, subject, stops))[0][0])
 
 
+def clear_answers(conn: Connection[Any], workload: str, by: str) -> int:
+    """Make every cached answer of a workload unknown; how often that was done."""
+    conn.execute("DELETE FROM answer WHERE workload = %s", (workload,))
+    found = rows(
+        conn,
+        """INSERT INTO answer_clear AS a (workload, number, by) VALUES (%s, 1, %s)
+           ON CONFLICT (workload) DO UPDATE SET number = a.number + 1, at = now(), by = EXCLUDED.by RETURNING number""",
+        (workload, by),
+    )
+    return int(found[0][0])
+
+
 # people and groups
 
 

@@ -48,15 +48,18 @@ _MATCHES: LiteralString = """
 
 _CALL: LiteralString = """SELECT c.id, c.at, c.workload, c.person_id, p.email AS person, p.name AS person_name,
   c.key_id, c.team, c.endpoint, c.status, c.http_status, c.error_code, c.model, c.deployment, c.site, c.cost_usd,
-  c.reserved_usd, c.prompt_tokens, c.completion_tokens, c.cache, c.blueprint, c.demo, c.duration_ms,
-  c.first_byte_ms, c.detail
+  c.saved_usd, c.prefix_saved_usd, c.reserved_usd, c.prompt_tokens, c.completion_tokens, c.cache, c.blueprint,
+  c.demo, c.duration_ms, c.first_byte_ms, c.detail
   FROM call c LEFT JOIN person p ON p.id = c.person_id"""
 
 
 def costs(conn: Connection[Any], wanted: CallFilter) -> list[Row]:
-    """Cost and number of calls that were not refused, by workload."""
+    """Cost and number of calls that were not refused, by workload; how many of them were answered from the cache, and
+    what that and the providers' own caches of prompts saved."""
     query: LiteralString = (
-        """SELECT c.workload, sum(c.cost_usd) AS total_usd, count(*) FILTER (WHERE c.status <> 'refused') AS calls
+        """SELECT c.workload, sum(c.cost_usd) AS total_usd, count(*) FILTER (WHERE c.status <> 'refused') AS calls,
+             count(*) FILTER (WHERE c.cache = 'exact' AND c.status = 'ok') AS cached,
+             sum(c.saved_usd) AS saved_usd, sum(c.prefix_saved_usd) AS prefix_saved_usd
            FROM call c WHERE """
         + _MATCHES
         + " GROUP BY c.workload ORDER BY c.workload"

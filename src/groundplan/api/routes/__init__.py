@@ -2,6 +2,7 @@
 
 from groundplan.api.routes import (
     audit,
+    cache,
     changes,
     content,
     demo,
@@ -38,6 +39,7 @@ ALL = (
     keys.router,
     people.router,
     kill.router,
+    cache.router,
     audit.router,
     knowledge.router,
     inbox.router,
