@@ -261,6 +261,8 @@ class Workload(Struct, frozen=True, kw_only=True):
     """None: no prompt and no answer is kept."""
     cache: Cache | None = None
     """None: every call asks a model."""
+    batch_concurrent: int = 4
+    """Calls of one of its batches that one worker makes at the same time."""
     owners: dict[str, list[str]] = {}
     """duty -> e-mail addresses (nominations; live duties are in PostgreSQL)"""
 

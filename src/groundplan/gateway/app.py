@@ -30,6 +30,8 @@ from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.core.settings import load_settings
 from groundplan.gateway.answers import of_refusal
+from groundplan.gateway.batch_runner import BatchRunner
+from groundplan.gateway.batches_api import BatchesApi
 from groundplan.gateway.bounds import Limits
 from groundplan.gateway.content import ContentSender
 from groundplan.gateway.context import Gateway
@@ -41,11 +43,12 @@ from groundplan.gateway.journal import Journal
 from groundplan.gateway.lease_store import LeaseClient
 from groundplan.gateway.leases import Slices
 from groundplan.gateway.live import LiveView
-from groundplan.gateway.metrics import families
-from groundplan.gateway.pipeline import Pipeline
+from groundplan.gateway.metrics import gathered
+from groundplan.gateway.pipeline import Pipeline, streams
 from groundplan.gateway.scrape import Scrapes
 from groundplan.gateway.server import Server
 from groundplan.gateway.sharing import AnswerDesk
+from groundplan.gateway.shelf import Shelf
 from groundplan.gateway.targets import Targets
 from groundplan.gateway.tls import ServerFiles
 
@@ -93,7 +96,7 @@ async def serve(
     )
     live.health = lambda: told_health(gateway.health, loop.time())
     live.on_policy = gateway.cached.heed_policy
-    await scrapes.open(lambda: families(gateway))
+    await scrapes.open(lambda: gathered(gateway))
     gateway.content = ContentSender(home, gateway.meters)
     sending = loop.create_task(gateway.content.run())
     stop = asyncio.Event()
@@ -101,8 +104,13 @@ async def serve(
         loop.add_signal_handler(number, stop.set)
     following = loop.create_task(live.run())
     await leases.start()
-    facts = FactsApi(gateway, url)
-    server = Server(Pipeline(gateway, facts).handle, of_refusal, loop, Limits(held=load_settings().request_memory))
+    facts, shelf = FactsApi(gateway, url), Shelf(home)
+    batches = BatchesApi(gateway, url, shelf)
+    pipeline = Pipeline(gateway, facts, batches)
+    runner = BatchRunner(gateway, leases, pipeline, url, shelf)
+    running = loop.create_task(runner.run())
+    server = Server(pipeline.handle, of_refusal, loop, Limits(held=load_settings().request_memory))
+    server.streams = streams
     front = Front(server, sockets)
     await front.open()
     loop.add_signal_handler(signal.SIGHUP, front.look)
@@ -114,16 +122,19 @@ async def serve(
     code = await _watch(gateway, live, home, following, stop)
     gateway.pressure.stop()
     gateway.ready = live.ready = False
+    runner.stop()
     front.close()
     serving_file(home, os.getpid()).unlink(missing_ok=True)
     await _drain(gateway, server, drain_seconds)
-    for task in (watching, following):
+    for task in (watching, following, running):
         task.cancel()
-    await asyncio.wait([watching, following])
+    await asyncio.wait([watching, following, running])
+    await runner.close()
     await desk.close()
     await scrapes.close()
     sending.cancel()
     await facts.close()
+    await batches.close()
     await leases.close()
     await journal.close()
     await live.close()

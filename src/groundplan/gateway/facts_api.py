@@ -76,7 +76,7 @@ class FactsApi:
             min_size=0,
             max_size=CONNECTIONS,
             timeout=SECONDS,
-            configure=_configure,
+            configure=configure,
             check=AsyncConnectionPool.check_connection,
             reconnect_timeout=1.0,
             num_workers=1,
@@ -108,27 +108,10 @@ class FactsApi:
             raise NotFound("there is no such path here", code="not_found", hint=hint)
         if request.method != b"POST":
             raise Invalid("use POST here", code="method_not_allowed", hint="Send a POST request.")
-        key, person, plan = self._admit(request, peer)
+        key, person, plan = admitted(self._gateway, request, peer)
         if path == OUTCOMES:
             return await self._keep(request.body, key, plan)
         return await self._search(request.body, person, plan)
-
-    def _admit(self, request: Request, peer: str) -> tuple[KeyEntry, str, Plan]:
-        """Whose key this is, for whom it acts, and that it may be used now."""
-        live = self._gateway.live
-        catalog = live.catalog
-        if catalog is None:
-            raise Unavailable("no blueprint is loaded yet", code="not_ready", hint="Wait for /readyz.", retry_after=1.0)
-        key, person = caller(request.headers, live.policy, self._gateway.clock.now().timestamp())
-        if key.networks:
-            check_network(key.networks, peer, request.headers.get(b"x-forwarded-for"), catalog.proxies)
-        plan = catalog.plans.get(key.workload)
-        if plan is None:
-            hint = "Make a key for a workload that is declared."
-            raise Denied(f"the workload {key.workload} is not in the blueprint", code="workload_unknown", hint=hint)
-        admit.check_policy_age(plan, live.age())
-        admit.check_kills(live.policy, key, plan.workload.name)
-        return key, person, plan
 
     async def _keep(self, data: bytes, key: KeyEntry, plan: Plan) -> tuple[int, bytes]:
         body = msgspec.json.decode(data, type=OutcomeBody)
@@ -188,7 +171,25 @@ class FactsApi:
         return 200, answer
 
 
-async def _configure(connection: AsyncConnection[Any]) -> None:
+def admitted(gateway: Gateway, request: Request, peer: str) -> tuple[KeyEntry, str, Plan]:
+    """Whose key this is, for whom it acts, and that it may be used now."""
+    live = gateway.live
+    catalog = live.catalog
+    if catalog is None:
+        raise Unavailable("no blueprint is loaded yet", code="not_ready", hint="Wait for /readyz.", retry_after=1.0)
+    key, person = caller(request.headers, live.policy, gateway.clock.now().timestamp())
+    if key.networks:
+        check_network(key.networks, peer, request.headers.get(b"x-forwarded-for"), catalog.proxies)
+    plan = catalog.plans.get(key.workload)
+    if plan is None:
+        hint = "Make a key for a workload that is declared."
+        raise Denied(f"the workload {key.workload} is not in the blueprint", code="workload_unknown", hint=hint)
+    admit.check_policy_age(plan, live.age())
+    admit.check_kills(live.policy, key, plan.workload.name)
+    return key, person, plan
+
+
+async def configure(connection: AsyncConnection[Any]) -> None:
     await connection.execute(_DURABLE)
     await connection.execute(f"SET statement_timeout = {int(SECONDS * 1000)}")
 

@@ -32,13 +32,18 @@ def find_key(headers: dict[bytes, bytes], policy: Policy, now: float) -> KeyEntr
     key = policy.keys.get(hashlib.sha256(secret).digest())
     if key is None:
         raise Unauthenticated("this API key is not known", code="invalid_api_key", hint=_KEY_HINT)
+    check_key(key, policy, now)
+    return key
+
+
+def check_key(key: KeyEntry, policy: Policy, now: float) -> None:
+    """Whether a key that exists may be used at `now` (seconds since the epoch). Raises `Unauthenticated`."""
     if key.revoked:
         raise Unauthenticated("this API key was revoked", code="key_revoked", hint="Ask for a new key.")
     if key.expires is not None and key.expires <= now:
         raise Unauthenticated("this API key has expired", code="key_expired", hint="Ask for a new key.")
     if key.person and key.person not in policy.active:
         raise Unauthenticated("the user of this key is not active", code="key_user_inactive", hint="Ask for a new key.")
-    return key
 
 
 def identify(exchange: Exchange, policy: Policy, now: float) -> None:

@@ -197,6 +197,19 @@ class LeaseClient:
                 return short
         return None
 
+    async def learn(self) -> None:
+        """Book what came to this worker by another way than its own asking. Raises psycopg.Error, TimeoutError.
+
+        Whoever knows of it reserves it before anything else runs: what is idle may be called back.
+        """
+        async with self._busy:
+            connection = await self._connect()
+            async with asyncio.timeout(2.0):
+                found = await grant_store.held(connection, self._epoch)
+            for key, granted in found:
+                if not is_quota(key[0]):
+                    self._booked(key, granted - self._granted.get(key, 0))
+
     async def refill(self, budget: Declared, period: str, need: int, blueprint: int = 0) -> bool:
         """Within 250 ms, whether the slice now has `need`; reserve at once when it says so."""
         return await self._wait_for(self._account(budget, period, blueprint), period, need, REFILL_S)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 
 import msgspec
 
@@ -18,6 +18,7 @@ from groundplan.core.errors import Denied, GroundplanError, Invalid, NotFound, U
 from groundplan.core.ids import new_id
 from groundplan.gateway import admit, answers, cache, content, limits, settle, trace
 from groundplan.gateway.address import check_network
+from groundplan.gateway.batches_api import BatchesApi
 from groundplan.gateway.chat import CHAT
 from groundplan.gateway.context import Gateway
 from groundplan.gateway.embeddings import EMBEDDINGS
@@ -29,6 +30,7 @@ from groundplan.gateway.idempotency import Kept
 from groundplan.gateway.identify import find_key, identify
 from groundplan.gateway.interface import Interface
 from groundplan.gateway.messages import COUNT_TOKENS, MESSAGES
+from groundplan.gateway.multipart import is_form
 from groundplan.gateway.scrape import scrape
 from groundplan.gateway.serve import reserve, serve
 from groundplan.gateway.server import Request, Response
@@ -44,22 +46,26 @@ _INTERFACES: dict[bytes, Interface] = {
 }
 """Every API surface by its path."""
 _JSON = b"content-type: application/json\r\n"
+Steps = Callable[[Gateway, Exchange], Awaitable[None]]
 CLIENT_GONE = 499
 """HTTP status in the ledger of a call whose client went away; never sent."""
 
 
 class Pipeline:
-    """`handle` is the server's handler; `facts` serves what is under /api."""
+    """`handle` is the server's handler; `facts` serves what is under /api, `batches` files and batches."""
 
-    def __init__(self, gateway: Gateway, facts: FactsApi | None = None) -> None:
+    def __init__(self, gateway: Gateway, facts: FactsApi | None = None, batches: BatchesApi | None = None) -> None:
         self._gateway = gateway
         self._facts = facts
+        self._batches = batches
 
     async def handle(self, request: Request, response: Response) -> None:
         path = request.target.partition(b"?")[0]
         interface = _INTERFACES.get(path)
         if interface is None and self._facts is not None and path.startswith(b"/api/"):
             await self._facts.handle(path, request, response)
+        elif interface is None and self._batches is not None and self._batches.serves(path):
+            await self._batches.handle(path, request, response)
         elif interface is None and path == b"/metrics":
             await scrape(self._gateway, request, response)
         elif interface is None:
@@ -80,10 +86,14 @@ class Pipeline:
         finally:
             gateway.running -= 1
 
-    async def _steps(self, exchange: Exchange) -> None:
+    async def conduct(self, exchange: Exchange, steps: Steps) -> None:
+        """Another way through the steps, for a call that no client waits for; it ends in the journal all the same."""
+        await self._steps(exchange, steps)
+
+    async def _steps(self, exchange: Exchange, steps: Steps | None = None) -> None:
         gateway, error = self._gateway, None
         try:
-            await run(gateway, exchange)
+            await (run if steps is None else steps)(gateway, exchange)
         except GroundplanError as caught:
             error = caught
         except asyncio.CancelledError:
@@ -173,6 +183,11 @@ class Pipeline:
         response.send(200, msgspec.json.encode(found))
 
 
+def streams(request: Request) -> bool:
+    """Whether the body of a request is read while it arrives: a form with a file."""
+    return is_form(request.headers.get(b"content-type"))
+
+
 async def run(gateway: Gateway, exchange: Exchange) -> None:
     """The six steps. Raises a `GroundplanError` when the call is refused or fails before its first byte."""
     steps, clock = exchange.steps, time.perf_counter_ns
@@ -208,18 +223,25 @@ async def run(gateway: Gateway, exchange: Exchange) -> None:
     if kept is not None:
         _replay(gateway, exchange, kept)
         return
+    if not exchange.interface.billed and (data := exchange.interface.here(exchange.ask, exchange.deployments)):
+        _answer_here(gateway, exchange, data)
+        return
     await serve(gateway, exchange)
 
 
 def _estimate(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> None:
     policy = _check(gateway, exchange, catalog)
-    if not exchange.interface.billed and (data := exchange.interface.here(exchange.ask, exchange.deployments)):
-        _answer_here(gateway, exchange, data)
-        return
     if exchange.plan is None:
         raise AssertionError("not checked")
     data = estimate(gateway, exchange, exchange.plan, policy)
     settle.finish(gateway, exchange, "ok", 200)
+    exchange.response.send(200, data, answers.headers(exchange, cost=True))
+
+
+def _answer_here(gateway: Gateway, exchange: Exchange, data: bytes) -> None:
+    exchange.estimated = True
+    settle.finish(gateway, exchange, "ok", 200)
+    data = exchange.interface.with_facts(data, answers.facts(exchange, settle.remaining(gateway, exchange)))
     exchange.response.send(200, data, answers.headers(exchange, cost=True))
 
 
@@ -228,13 +250,6 @@ def _shed(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> None:
     plan = catalog.plans.get(exchange.key.workload) if exchange.key is not None else None
     if plan is not None:
         gateway.pressure.check(plan.workload.reliability.priority, gateway.running)
-def _answer_here(gateway: Gateway, exchange: Exchange, data: bytes) -> None:
-    exchange.estimated = True
-    settle.finish(gateway, exchange, "ok", 200)
-    data = exchange.interface.with_facts(data, answers.facts(exchange, settle.remaining(gateway, exchange)))
-    exchange.response.send(200, data, answers.headers(exchange, cost=True))
-
-
 
 
 async def admit_call(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> None:
@@ -288,11 +303,12 @@ def _check(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> Policy:
     admit.check_policy_age(plan, gateway.live.age())
     admit.check_workload(plan, gateway.clock.now().date())
     admit.check_kills(policy, key, plan.workload.name)
-    _check_quota(gateway, exchange)
+    check_quota(gateway, exchange)
     return policy
 
 
-def _check_quota(gateway: Gateway, exchange: Exchange) -> None:
+def check_quota(gateway: Gateway, exchange: Exchange) -> None:
+    """Refuse what an experiment or a pilot has used up. Raises `Exhausted`."""
     workload = exchange.workload
     if workload is None or (workload.calls_per_day is None and workload.people is None):
         return

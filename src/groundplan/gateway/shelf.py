@@ -1,0 +1,140 @@
+"""The bytes of files: HOME/files/ID, private to this user, whole or not there. What they are about is in `file_store`.
+
+Everything that touches the disk runs in a thread, so that calls do not wait for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+from uuid import UUID
+
+from groundplan.core.errors import TooLarge, Unavailable
+from groundplan.core.home import Home, sync_folder
+
+MOST_BYTES = 200 << 20
+CHUNK = 256 << 10
+_ABANDONED_S = 3600
+
+
+class Shelf:
+    """The files of one HOME, and a mark for each batch that is not finished here."""
+
+    def __init__(self, home: Home) -> None:
+        self.files = home.root / "files"
+        self.batches = home.root / "batches"
+
+    def path(self, id: UUID) -> Path:
+        return self.files / str(id)
+
+    def ready(self) -> None:
+        """Make the folders, and delete what uploads that were broken off have left."""
+        for folder in (self.files, self.batches):
+            folder.mkdir(mode=0o700, exist_ok=True)
+        for path in self.files.glob(".*.new"):
+            with suppress(OSError):
+                if time.time() - path.stat().st_mtime > _ABANDONED_S:
+                    path.unlink()
+
+    async def keep(self, id: UUID, chunks: AsyncIterator[bytes], most: int = MOST_BYTES) -> int:
+        """Write a file of at most `most` bytes; returns its length. Raises `TooLarge`, `Unavailable`, and what `chunks`
+        raises; then nothing is left."""
+        await asyncio.to_thread(self.ready)
+        making, size = self.files / f".{id}.new", 0
+        try:
+            descriptor = os.open(making, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            try:
+                async for chunk in chunks:
+                    size += len(chunk)
+                    if size > most:
+                        raise TooLarge(
+                            f"the file is larger than {most >> 20} MB", code="file_too_large", hint="Cut it into parts."
+                        )
+                    await asyncio.to_thread(_write, descriptor, chunk)
+                await asyncio.to_thread(os.fsync, descriptor)
+            finally:
+                os.close(descriptor)
+            await asyncio.to_thread(self._place, making, id)
+        except OSError as error:
+            making.unlink(missing_ok=True)
+            raise Unavailable(
+                f"the file cannot be kept: {error.strerror}", code="files_unavailable", hint="Free space on its disk."
+            ) from error
+        except BaseException:
+            making.unlink(missing_ok=True)
+            raise
+        return size
+
+    def _place(self, making: Path, id: UUID) -> None:
+        making.replace(self.path(id))
+        sync_folder(self.files)
+
+    async def read(self, id: UUID) -> AsyncIterator[bytes]:
+        """Its bytes in pieces. Raises `Unavailable` where this HOME does not have it."""
+        path = self.path(id)
+        try:
+            descriptor = await asyncio.to_thread(os.open, path, os.O_RDONLY)
+        except OSError as error:
+            raise Unavailable(
+                "the file's content is not at this gateway", code="file_elsewhere", hint="Ask where it was sent to."
+            ) from error
+        try:
+            while data := await asyncio.to_thread(os.read, descriptor, CHUNK):
+                yield data
+        finally:
+            os.close(descriptor)
+
+    async def part(self, id: UUID, place: int, length: int) -> bytes:
+        """A part of it. Raises `Unavailable`."""
+        try:
+            return await asyncio.to_thread(_read_part, self.path(id), place, length)
+        except OSError as error:
+            raise Unavailable(
+                "the batch's input cannot be read", code="file_elsewhere", hint="Its file is gone from HOME/files."
+            ) from error
+
+    def mark(self, batch: UUID) -> None:
+        """This HOME has a batch to run."""
+        self.ready()
+        (self.batches / str(batch)).touch(mode=0o600)
+        sync_folder(self.batches)
+
+    def unmark(self, batch: UUID) -> None:
+        (self.batches / str(batch)).unlink(missing_ok=True)
+
+    def marked(self) -> list[UUID]:
+        """Batches that are not finished here, oldest first."""
+        try:
+            names = sorted(path.name for path in self.batches.iterdir())
+        except FileNotFoundError:
+            return []
+        found = []
+        for name in names:
+            with suppress(ValueError):
+                found.append(UUID(name))
+        return found
+
+    def marked_long_ago(self, batch: UUID) -> bool:
+        """Whether the mark is older than any batch that is just being made."""
+        try:
+            return time.time() - (self.batches / str(batch)).stat().st_mtime > 60
+        except OSError:
+            return False
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _read_part(path: Path, place: int, length: int) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return os.pread(descriptor, length, place)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,117 @@
+"""Batches while workers are killed at any moment: every line once, money exact, nothing held for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from openai import APIError, AsyncOpenAI
+from openai.types import Batch
+from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
+from tests.integration.test_batches import BATCH_RATES, CHAT, LINE, lines
+
+from groundplan.core.money import PICO
+from groundplan.testing.database import Database
+from groundplan.testing.scripted import Script
+
+COUNT = 60
+UNRECOVERED = """SELECT 1 FROM gateway g LEFT JOIN shipped s USING (epoch)
+    WHERE g.host <> 'batch' AND NOT coalesce(s.done, false)"""
+
+
+@asynccontextmanager
+async def shipping(stack: Stack) -> AsyncIterator[subprocess.Popen[bytes]]:
+    """The process that takes journals over and recovers those of dead workers."""
+    command = [sys.executable, "-m", "groundplan.gateway.shipper", "--home", str(stack.home.root)]
+    with (stack.home.logs / "shipper.log").open("ab") as log:
+        environment = {**os.environ, "GROUNDPLAN_DATABASE_URL": stack.database.dsn}
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        await asyncio.to_thread(process.wait, 20)
+
+
+async def patient(client: AsyncOpenAI, id: str) -> Batch | None:
+    """None while no worker answers."""
+    try:
+        return await client.batches.retrieve(id)
+    except APIError:
+        return None
+
+
+async def insist(make: Any) -> Any:
+    """Until a worker answers."""
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                return await make()
+            except APIError:
+                await asyncio.sleep(0.3)
+
+
+@pytest.mark.parametrize("seed", [1])
+async def test_every_line_is_in_one_row_and_budgets_are_exact(database: Database, tmp_path: Path, seed: int) -> None:
+    dice = random.Random(seed)
+    async with scripted("one") as (model, port), installation(database, tmp_path) as stack, shipping(stack):
+        places = [deployment("one", port, rates=BATCH_RATES)]
+        limit = PICO * COUNT // 10_000  # exactly what the batch may cost
+        stack.apply(blueprint(1, places, [workload("assistant", ["one"], deadline_ms=10_000)], limit=limit))
+        model.script = Script(tokens=20, latency_ms=60)
+        stack.start(2)
+        await stack.ready()
+        url = f"http://127.0.0.1:{stack.port}/v1"
+        async with AsyncOpenAI(base_url=url, api_key=stack.key(), max_retries=0, timeout=10) as client:
+            file = await insist(lambda: client.files.create(file=("a.jsonl", lines(COUNT)), purpose="batch"))
+            batch = await insist(
+                lambda: client.batches.create(input_file_id=file.id, endpoint=CHAT, completion_window="24h")
+            )
+            for _ in range(4):
+                await asyncio.sleep(dice.uniform(0.05, 0.7))
+                victim = dice.randrange(len(stack.workers))
+                stack.workers[victim].kill()
+                stack.workers.pop(victim).wait()
+                stack.start(1)
+            async with asyncio.timeout(90):
+                while (found := await patient(client, batch.id)) is None or found.status != "completed":  # noqa: ASYNC110
+                    await asyncio.sleep(0.2)
+            await check(stack, client, found, model.counted)
+
+
+async def check(stack: Stack, client: AsyncOpenAI, batch: Batch, counted: int) -> None:
+    results: list[dict[str, Any]] = []
+    for id in (batch.output_file_id, batch.error_file_id):
+        if id is not None:
+            results += [json.loads(text) for text in (await client.files.content(id)).text.splitlines()]
+    assert sorted(r["custom_id"] for r in results) == sorted(f"c{n}" for n in range(COUNT))
+    counts = batch.request_counts
+    assert counts is not None and counts.completed + counts.failed == counts.total == COUNT
+    failures = [r for r in results if r["error"] is not None or r["response"]["status_code"] != 200]
+    assert counts.failed == len(failures)
+    for failure in failures:  # a call that a dead worker had sent, or one for which a dead worker kept the money
+        told = failure["error"] or failure["response"]["body"]["error"]
+        assert told["code"] in ("batch_line_interrupted", "budget_exhausted"), failure
+    stack.stop()
+    async with asyncio.timeout(40):
+        while stack.sql(UNRECOVERED):  # noqa: ASYNC110 -- what is waited for has no event
+            await asyncio.sleep(0.2)
+    ((rows, calls),) = stack.sql(
+        "SELECT count(*), count(DISTINCT l.call_id) FROM batch_line l JOIN call c ON c.id = l.call_id"
+    )
+    assert rows == calls == COUNT, "a line without its one row in the ledger"
+    ((attempts, spent),) = stack.sql("SELECT count(*), sum(cost_usd) FROM attempt")
+    assert counted <= attempts <= COUNT and spent <= COUNT * LINE
+    ((granted, limit),) = stack.sql("SELECT granted_usd, limit_usd FROM budget_period")
+    assert granted == Decimal(spent) <= limit, "money is held for nothing, or was spent twice"
+    assert list((stack.home.root / "batches").iterdir()) == []

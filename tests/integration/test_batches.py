@@ -1,0 +1,247 @@
+"""Files and batches through real workers, as OpenAI's own client sees them: whole reservations, results, refusals."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from openai import AsyncOpenAI, BadRequestError, ConflictError, NotFoundError
+from openai.types import Batch
+from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
+
+from groundplan.blueprint.model import Rates
+from groundplan.core.money import PICO
+from groundplan.testing.database import Database
+from groundplan.testing.scripted import Script, ScriptedModel
+
+CHAT: Final = "/v1/chat/completions"
+BATCH_RATES = Rates(input=0, output=10 * PICO, batch=Rates(input=0, output=5 * PICO))
+"""Half of it in a batch: 20 tokens cost 0.0001 USD."""
+LINE = Decimal("0.0001")
+
+
+@dataclass
+class Setup:
+    stack: Stack
+    model: ScriptedModel
+    key: str
+    client: AsyncOpenAI
+
+
+@pytest.fixture
+async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
+    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+        places = [
+            deployment("one", port, rates=BATCH_RATES),
+            deployment("vectors", port, kind="embeddings", rates=Rates(input=PICO, output=0)),
+        ]
+        declared = [workload("assistant", ["one"], embeddings=["vectors"]), workload("other", ["one"])]
+        stack.apply(blueprint(1, places, declared, limit=PICO // 100))
+        stack.start()
+        await stack.ready()
+        key = stack.key()
+        model.script = Script(tokens=20)
+        async with AsyncOpenAI(base_url=f"http://127.0.0.1:{stack.port}/v1", api_key=key, max_retries=0) as client:
+            yield Setup(stack, model, key, client)
+
+
+def lines(count: int, **more: Any) -> bytes:
+    """An input file of so many calls of at most 20 tokens."""
+    body = {"model": "auto", "max_tokens": 20, **more}
+    return b"".join(line(f"c{n}", {**body, "messages": [{"role": "user", "content": f"q{n}"}]}) for n in range(count))
+
+
+def line(name: str, body: dict[str, Any], url: str = CHAT) -> bytes:
+    return json.dumps({"custom_id": name, "method": "POST", "url": url, "body": body}).encode() + b"\n"
+
+
+async def order(client: AsyncOpenAI, data: bytes, endpoint: Any = CHAT, window: Any = "24h") -> Batch:
+    file = await client.files.create(file=("calls.jsonl", data), purpose="batch")
+    return await client.batches.create(
+        input_file_id=file.id, endpoint=endpoint, completion_window=window, metadata={"run": "7"}
+    )
+
+
+async def until(client: AsyncOpenAI, id: str, true: Callable[[Batch], bool], seconds: float = 30) -> Batch:
+    async with asyncio.timeout(seconds):
+        while not true(batch := await client.batches.retrieve(id)):  # noqa: ASYNC110 -- what is waited for has no event
+            await asyncio.sleep(0.1)
+    return batch
+
+
+async def ended(client: AsyncOpenAI, id: str, seconds: float = 30) -> Batch:
+    return await until(client, id, lambda b: b.status in ("failed", "completed", "expired", "cancelled"), seconds)
+
+
+async def contents(client: AsyncOpenAI, id: str | None) -> list[Any]:
+    assert id is not None
+    return [json.loads(text) for text in (await client.files.content(id)).text.splitlines()]
+
+
+def held(stack: Stack) -> Decimal:
+    """What slices hold together must be what the budget says is granted."""
+    ((granted, slices),) = stack.sql(
+        "SELECT granted_usd, (SELECT sum(granted_usd - released_usd) FROM budget_slice) FROM budget_period"
+    )
+    assert granted == slices
+    return Decimal(granted)
+
+
+async def test_a_batch_is_made_call_by_call_at_its_own_price(setup: Setup) -> None:
+    client = setup.client
+    made = await order(client, lines(12))
+    assert made.status == "validating" and made.metadata == {"run": "7"}
+    batch = await ended(client, made.id)
+    assert batch.status == "completed", batch
+    assert batch.request_counts is not None and batch.error_file_id is None
+    assert (batch.request_counts.total, batch.request_counts.completed, batch.request_counts.failed) == (12, 12, 0)
+    assert batch.completed_at is not None and batch.in_progress_at is not None
+    found = await contents(client, batch.output_file_id)
+    assert [entry["custom_id"] for entry in found] == [f"c{n}" for n in range(12)]
+    for entry in found:
+        assert entry["error"] is None and entry["response"]["status_code"] == 200
+        answer = entry["response"]["body"]
+        assert answer["choices"][0]["message"]["content"] and answer["usage"]["completion_tokens"] == 20
+        assert Decimal(answer["groundplan"]["cost_usd"]) == LINE
+        assert entry["response"]["request_id"] == answer["groundplan"]["call_id"]
+    assert setup.model.counted == 12
+    assert [b.id async for b in client.batches.list(limit=1)] == [batch.id]
+    assert held(setup.stack) >= 12 * LINE
+
+
+async def test_a_batch_of_embeddings_and_lines_that_fail(setup: Setup) -> None:
+    client = setup.client
+    data = b"".join(line(f"e{n}", {"model": "auto", "input": ["a", "b"]}, "/v1/embeddings") for n in range(3))
+    batch = await ended(client, (await order(client, data, "/v1/embeddings")).id)
+    assert batch.status == "completed"
+    assert len((await contents(client, batch.output_file_id))[0]["response"]["body"]["data"]) == 2
+    setup.model.script, setup.model._passed = Script(mode="error", status=400, times=2), 0
+    batch = await ended(client, (await order(client, lines(5))).id)
+    assert batch.request_counts is not None
+    assert (batch.request_counts.completed, batch.request_counts.failed) == (3, 2)
+    failures = await contents(client, batch.error_file_id)
+    assert len(failures) == 2 and failures[0]["response"]["status_code"] == 400
+    assert {e["custom_id"] for e in failures + await contents(client, batch.output_file_id)} == {
+        f"c{n}" for n in range(5)
+    }
+
+
+async def test_a_batch_that_does_not_fit_is_refused_whole_and_says_how_many_would(setup: Setup) -> None:
+    batch = await ended(setup.client, (await order(setup.client, lines(140))).id)
+    assert batch.status == "failed" and batch.errors is not None and batch.errors.data is not None
+    (error,) = batch.errors.data
+    assert error.code == "budget_exhausted" and error.message is not None
+    assert "the first 100 of its 140 lines would fit" in error.message
+    assert setup.model.counted == 0 and setup.stack.sql("SELECT * FROM budget_slice") == []
+    whole = await ended(setup.client, (await order(setup.client, lines(100))).id, 60)
+    assert whole.status == "completed" and whole.request_counts is not None
+    assert whole.request_counts.completed == 100
+    assert held(setup.stack) == 100 * LINE
+
+
+async def test_what_calls_hold_idle_is_called_back_for_a_batch(setup: Setup) -> None:
+    assert (await setup.stack.chat(setup.key)).status == 200  # the worker now holds more than it spent
+    batch = await ended(setup.client, (await order(setup.client, lines(97))).id, 60)
+    assert batch.status == "completed", batch.errors
+
+
+async def test_wrong_input_fails_the_batch_with_its_lines(setup: Setup) -> None:
+    good = {"model": "auto", "messages": [{"role": "user", "content": "x"}]}
+    data = (
+        line("a", good)
+        + line("a", good)
+        + b"nonsense\n"
+        + line("b", {**good, "stream": True})
+        + line("c", {**good, "model": "unknown"})
+        + line("d", good, "/v1/embeddings")
+        + line("", good)
+    )
+    batch = await ended(setup.client, (await order(setup.client, data)).id)
+    assert batch.status == "failed" and batch.errors is not None and batch.errors.data is not None
+    assert [(error.line, error.code) for error in batch.errors.data] == [
+        (2, "custom_id_twice"),
+        (3, "invalid_json_line"),
+        (4, "field_unsupported"),
+        (5, "model_not_found"),
+        (6, "mismatched_url"),
+        (7, "custom_id_length"),
+    ]
+    empty = await ended(setup.client, (await order(setup.client, b"\n\n")).id)
+    assert empty.errors is not None and empty.errors.data is not None and empty.errors.data[0].code == "batch_empty"
+
+
+async def test_a_cancelled_batch_gives_back_what_it_holds(setup: Setup) -> None:
+    setup.model.script = Script(tokens=20, latency_ms=300)
+    batch = await order(setup.client, lines(60))
+    await until(setup.client, batch.id, lambda b: b.request_counts is not None and b.request_counts.completed >= 4)
+    assert held(setup.stack) >= 60 * LINE
+    assert (await setup.client.batches.cancel(batch.id)).status == "cancelling"
+    batch = await ended(setup.client, batch.id)
+    assert batch.status == "cancelled" and batch.cancelled_at is not None and batch.request_counts is not None
+    done = batch.request_counts.completed
+    assert 4 <= done == setup.model.counted < 30 and batch.request_counts.failed == 60 - done
+    failures = await contents(setup.client, batch.error_file_id)
+    assert {entry["error"]["code"] for entry in failures} == {"batch_cancelled"}
+    assert len(await contents(setup.client, batch.output_file_id)) == done
+    ((left,),) = setup.stack.sql(
+        "SELECT count(*) FROM budget_slice WHERE epoch::text = %s AND granted_usd > released_usd", batch.id
+    )
+    assert left == 0 and held(setup.stack) < 40 * LINE
+
+
+async def test_a_batch_expires(setup: Setup) -> None:
+    setup.model.script = Script(tokens=20, latency_ms=400)
+    batch = await ended(setup.client, (await order(setup.client, lines(60), window="2s")).id)
+    assert batch.status == "expired" and batch.expired_at is not None and batch.output_file_id is not None
+    failures = await contents(setup.client, batch.error_file_id)
+    assert {entry["error"]["code"] for entry in failures} == {"batch_expired"}
+
+
+async def test_files_are_kept_listed_and_deleted_for_their_workload(setup: Setup) -> None:
+    client, stack = setup.client, setup.stack
+    data = lines(3) * 2000
+    file = await client.files.create(file=("a.jsonl", data), purpose="batch")
+    assert (file.bytes, file.filename, file.purpose, file.object) == (len(data), "a.jsonl", "batch", "file")
+    (path,) = (stack.home.root / "files").iterdir()
+    assert path.stat().st_mode & 0o777 == 0o600 and path.read_bytes() == data
+    assert (await client.files.content(file.id)).content == data
+    assert await client.files.retrieve(file.id) == file
+    second = await client.files.create(file=b"{}\n", purpose="batch")
+    assert [f.id async for f in client.files.list()] == [second.id, file.id]
+    assert [f.id async for f in client.files.list(limit=1)] == [second.id, file.id]
+    async with AsyncOpenAI(base_url=f"http://127.0.0.1:{stack.port}/v1", api_key=stack.key("other")) as other:
+        assert [f async for f in other.files.list()] == []
+        for ask in (other.files.retrieve(file.id), other.files.delete(file.id), other.files.content(file.id)):
+            with pytest.raises(NotFoundError):
+                await ask
+        with pytest.raises(NotFoundError):
+            await other.batches.create(input_file_id=file.id, endpoint=CHAT, completion_window="24h")
+    assert (await client.files.delete(file.id)).deleted
+    assert not path.exists()
+    with pytest.raises(NotFoundError):
+        await client.files.retrieve(file.id)
+
+
+async def test_what_cannot_be_kept_is_refused_by_name(setup: Setup) -> None:
+    client = setup.client
+    with pytest.raises(BadRequestError, match="purpose is not batch"):
+        await client.files.create(file=b"x", purpose="assistants")
+    with pytest.raises(BadRequestError, match="expires_after"):
+        await client.files.create(file=b"x", purpose="batch", expires_after={"anchor": "created_at", "seconds": 3600})
+    file = await client.files.create(file=b"x", purpose="batch")
+    with pytest.raises(BadRequestError, match="batches cannot call"):
+        await client.batches.create(input_file_id=file.id, endpoint="/v1/moderations", completion_window="24h")
+    assert (await setup.stack.ask("PUT", "/v1/files", setup.key)).status == 405
+    assert (await setup.stack.post("/v1/files", setup.key, {})).code == "form_missing"
+    assert (await setup.stack.post("/v1/files", "gp_wrong", {})).status == 401
+    assert len(list((setup.stack.home.root / "files").iterdir())) == 1
+    setup.model.script = Script(tokens=20, latency_ms=500)
+    busy = await order(setup.client, lines(20))
+    with pytest.raises(ConflictError):
+        await client.files.delete(busy.input_file_id)

@@ -1,0 +1,77 @@
+"""Forms with files: any cut of the bytes gives the same parts; what is malformed or too large is told."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from groundplan.core.errors import Invalid
+from groundplan.gateway.multipart import Data, End, Event, FormReader, Part, is_form
+
+TYPE = b"multipart/form-data; boundary=xyz"
+
+
+def form(*parts: tuple[str, bytes, str | None]) -> bytes:
+    out = b""
+    for name, data, filename in parts:
+        more = "" if filename is None else f'; filename="{filename}"'
+        out += f'--xyz\r\nContent-Disposition: form-data; name="{name}"{more}\r\n\r\n'.encode() + data + b"\r\n"
+    return out + b"--xyz--\r\n"
+
+
+def read(raw: bytes, cuts: list[int]) -> list[tuple[Part, bytes]]:
+    reader = FormReader(TYPE)
+    found: list[Event] = []
+    places = sorted({0, len(raw), *(cut for cut in cuts if cut < len(raw))})
+    for a, b in itertools.pairwise(places):
+        found += reader.feed(raw[a:b])
+    assert reader.complete
+    parts: list[tuple[Part, bytes]] = []
+    for event in found:
+        if isinstance(event, Part):
+            parts.append((event, b""))
+        elif isinstance(event, Data):
+            parts[-1] = (parts[-1][0], parts[-1][1] + event.data)
+    assert sum(isinstance(event, End) for event in found) == len(parts)
+    return parts
+
+
+@settings(deadline=None)
+@given(
+    data=st.binary(max_size=300).filter(lambda b: b"--xyz" not in b),
+    near=st.sampled_from([b"", b"\r\n", b"\r\n--", b"\r\n--xy", b"\r\n-\r\n--x"]),
+    cuts=st.lists(st.integers(0, 700), max_size=30),
+)
+def test_any_cut_of_the_bytes_gives_the_same_parts(data: bytes, near: bytes, cuts: list[int]) -> None:
+    raw = form(("model", b"whisper", None), ("file", data + near, "a.wav"))
+    parts = read(raw, cuts)
+    assert [(part.name, part.filename, body) for part, body in parts] == [
+        ("model", None, b"whisper"),
+        ("file", "a.wav", data + near),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("raw", "code"),
+    [
+        (b"nonsense", "form_malformed"),
+        (form(("", b"x", None)), "form_malformed"),
+        (form(("a\r\nb", b"x", None)), "form_malformed"),
+        (form(*[("a", b"", None)] * 65), "form_parts"),
+        (form(("a", bytes(300_000), None)), "form_fields"),
+    ],
+)
+def test_what_is_malformed_or_too_large_is_told(raw: bytes, code: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        FormReader(TYPE).feed(raw)
+    assert caught.value.code == code
+
+
+def test_only_forms_are_read() -> None:
+    assert is_form(TYPE) and not is_form(b"application/json") and not is_form(None)
+    for kind in (None, b"application/json", b"multipart/form-data"):
+        with pytest.raises(Invalid):
+            FormReader(kind)
