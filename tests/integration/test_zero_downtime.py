@@ -145,7 +145,7 @@ class Running:
                 made.stop = True
 
 
-async def until(true: Any, seconds: float = 30) -> None:
+async def until(true: Any, seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "it did not come to pass"
@@ -322,7 +322,7 @@ async def test_a_worker_that_is_killed_is_replaced_and_its_open_calls_are_settle
         victim = run.pids()["gateway-0"]
         assert victim is not None
         os.kill(victim, signal.SIGKILL)
-        await until(lambda: run.pids()["gateway-0"] not in (None, victim), 1.0)
+        await until(lambda: run.pids()["gateway-0"] not in (None, victim), 5.0)
         successor = run.pids()["gateway-0"]
         await until(lambda: successor is not None and serving_file(run.stack.home, successor).exists())
         counted = traffic.done, len(traffic.failed)
