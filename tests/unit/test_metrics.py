@@ -18,8 +18,8 @@ from groundplan.core.home import Home
 from groundplan.gateway import meters
 from groundplan.gateway.exposition import Family, Sample, histogram, render
 from groundplan.gateway.meters import DURATION_US, Histogram, Meters
-from groundplan.gateway.metrics import families
-from groundplan.gateway.scrape import Scrapes, known, render_all
+from groundplan.gateway.metrics import families, gathered
+from groundplan.gateway.scrape import Scrapes, known, ups
 from groundplan.ledger.model import Usage
 from groundplan.testing.scripted import Script
 
@@ -57,7 +57,7 @@ def test_a_histogram_counts_each_value_in_every_bucket_that_holds_it(values: lis
 @given(st.text(max_size=40), st.text(max_size=40))
 def test_any_text_survives_as_a_label(one: str, help_: str) -> None:
     one = one.replace("\r", "")  # the parser splits lines at it
-    family = Family("x", "gauge", help_.replace("\r", ""), [Sample("", [("name", one)], 1)])
+    family = Family("x", "gauge", help_.replace("\r", ""), [Sample([("name", one)], 1)])
     lines = render([("0", [family])]).decode().split("\n")
     assert len(lines) == 4, "a name or a help text made a line of its own"
     if "\x85" not in one and "\u2028" not in one and not any(ord(c) < 32 for c in one + help_):
@@ -65,8 +65,8 @@ def test_any_text_survives_as_a_label(one: str, help_: str) -> None:
 
 
 def test_a_family_of_several_workers_is_told_once_with_all_their_samples() -> None:
-    own = [Family("x_total", "counter", "X.", [Sample("", [], 1)])]
-    text = render_all({"0": own, "1": own, "2": None})
+    own = [Family("x_total", "counter", "X.", [Sample([], 1)])]
+    text = render(ups({"0": own, "1": own, "2": None}))
     assert text.count(b"# TYPE x_total counter") == 1
     found = parsed(text)
     assert total(found["x_total"]) == 2
@@ -141,7 +141,7 @@ async def test_one_scrape_shows_every_worker_and_a_proxys_request_needs_a_token(
     secret.write_text("scraper-secret")
     one, two = (Scrapes(home, slot, f"file:{secret}") for slot in (0, 1))
     for scrapes in (one, two):
-        await scrapes.open(lambda: families(rig.gateway))
+        await scrapes.open(lambda: gathered(rig.gateway))
     rig.gateway.scrapes = one
     try:
         assert known(home) == ["0", "1"]
@@ -168,7 +168,7 @@ async def test_a_sibling_that_hangs_does_not_hold_up_a_scrape(rig: Rig, tmp_path
     port = silent.sockets[0].getsockname()[1]
     announce(home, "gateway-metrics-7", f"http://127.0.0.1:{port}", "t")
     scrapes = Scrapes(home, 0, None)
-    await scrapes.open(lambda: families(rig.gateway))
+    await scrapes.open(lambda: gathered(rig.gateway))
     try:
         found = parsed(await scrapes.everybody(families(rig.gateway)))
         assert found["groundplan_gateway_worker_up"] == {(("worker", "0"),): 1, (("worker", "7"),): 0}
@@ -180,6 +180,11 @@ async def test_a_sibling_that_hangs_does_not_hold_up_a_scrape(rig: Rig, tmp_path
 
 
 def test_what_workers_tell_each_other_is_the_same_after_the_way() -> None:
-    family = Family("x", "gauge", "X.", [Sample("_sum", [("a", "b")], 1.5), Sample("", [], 10**15)])
-    back = msgspec.msgpack.decode(msgspec.msgpack.encode([family]), type=list[Family])
-    assert back[0].name == "x" and back[0].samples[0].value == 1.5 and back[0].samples[1].value == 10**15
+    counted = Histogram()
+    counted.observe(1_500)
+    families_ = [
+        Family("x", "gauge", "X.", [Sample([("a", "b")], 1.5), Sample([], 10**15)]),
+        histogram("y_seconds", "Y.", {(("a", "b"),): counted}),
+    ]
+    back = msgspec.msgpack.decode(msgspec.msgpack.encode(families_), type=list[Family])
+    assert render([("0", back)]) == render([("0", families_)])

@@ -24,7 +24,9 @@ async def test_every_metric_and_label_of_a_rule_exists(rig: Rig, tmp_path: Path)
     shipper = ShipperMetrics(Home(tmp_path), Progress(), ContentWriter(Home(tmp_path), ""), None)
     known: dict[str, set[str]] = {"groundplan_gateway_worker_up": {"worker", "instance"}}
     for family in [*families(rig.gateway), *shipper.families()]:
-        labels = {name for sample in family.samples for name, _ in sample.labels} | {"worker", "instance"}
+        labels = {name for sample in family.samples for name, _ in sample.labels}
+        labels |= {name for series in family.series for name, _ in series.labels}
+        labels |= {"worker", "instance", *(("le",) if family.type == "histogram" else ())}
         for suffix in ("", *SUFFIXES) if family.type == "histogram" else ("",):
             known[family.name + suffix] = labels
     for rule in RULES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.metadata
 import os
 import platform
@@ -24,15 +25,22 @@ _VERSION = importlib.metadata.version("groundplan")
 
 def families(gateway: Gateway) -> list[Family]:
     """Everything, in a fixed order."""
-    parts = (_calls, _attempts, _state, _journal, _money)
-    return [*(family for part in parts for family in part(gateway)), *process_families()]
+    return [family for part in PARTS for family in part(gateway)]
+
+
+async def gathered(gateway: Gateway) -> list[Family]:
+    """The same, with calls answered between its parts."""
+    found: list[Family] = []
+    for part in PARTS:
+        found += part(gateway)
+        await asyncio.sleep(0)
+    return found
 
 
 def _calls(gateway: Gateway) -> list[Family]:
     calls = gateway.meters.calls
     counted = [
         Sample(
-            "",
             [
                 ("endpoint", endpoint), ("workload", workload), ("deployment", deployment), ("status", status),
                 ("code", str(code)),
@@ -44,7 +52,7 @@ def _calls(gateway: Gateway) -> list[Family]:
     duration = _merged(((_of_call(labels), series.duration) for labels, series in _answered(calls)))
     first = _merged(((_of_call(labels), series.first) for labels, series in _answered(calls)))
     cached = [
-        Sample("", [("workload", workload), ("result", result)], count)
+        Sample([("workload", workload), ("result", result)], count)
         for (workload, result), count in sorted(gateway.meters.cached.items())
     ]
     return [
@@ -66,9 +74,17 @@ def _of_call(labels: tuple[str, ...]) -> Labels:
 def _merged(pairs: Iterable[tuple[Labels, Histogram]]) -> dict[Labels, Histogram]:
     """One histogram for each set of labels; what counted nothing is left out."""
     found: dict[Labels, Histogram] = {}
+    own: set[Labels] = set()
     for labels, counted in pairs:
-        if any(counted.buckets):
-            found.setdefault(labels, Histogram()).add(counted)
+        if labels not in found:
+            if any(counted.buckets):
+                found[labels] = counted
+        else:
+            if labels not in own:
+                own.add(labels)
+                first, found[labels] = found[labels], Histogram()
+                found[labels].add(first)
+            found[labels].add(counted)
     return found
 
 
@@ -77,7 +93,7 @@ def _attempts(gateway: Gateway) -> list[Family]:
 
     def counter(name: str, help_: str, value: Callable[[AttemptSeries], float]) -> Family:
         samples = [
-            Sample("", [("workload", workload), ("deployment", deployment), ("outcome", outcome)], value(series))
+            Sample([("workload", workload), ("deployment", deployment), ("outcome", outcome)], value(series))
             for (workload, deployment, outcome), series in sorted(attempts.items())
         ]
         return Family(f"{_P}{name}", "counter", help_, samples)
@@ -89,7 +105,7 @@ def _attempts(gateway: Gateway) -> list[Family]:
                 key = (workload, deployment, token_class)
                 tokens[key] = tokens.get(key, 0) + count
     counted = [
-        Sample("", [("workload", workload), ("deployment", deployment), ("class", token_class)], count)
+        Sample([("workload", workload), ("deployment", deployment), ("class", token_class)], count)
         for (workload, deployment, token_class), count in sorted(tokens.items())
     ]
     duration = _merged(((("deployment", name),), series.duration) for (_, name, _), series in attempts.items())
@@ -109,7 +125,7 @@ def _state(gateway: Gateway) -> list[Family]:
     names = [d.name for d in catalog.blueprint.deployments] if catalog else []
     broken = gateway.health.states(gateway.loop.time())
     states = [
-        Sample("", [("deployment", name), ("state", state)], int(broken.get(name, "closed") == state))
+        Sample([("deployment", name), ("state", state)], int(broken.get(name, "closed") == state))
         for name in names
         for state in _STATES
     ]
@@ -152,8 +168,8 @@ def _money(gateway: Gateway) -> list[Family]:
         if budget is None or (period != "total" and period < today[: len(period)]):
             continue
         labels = [("budget", name), ("period", budget.period)]
-        slices.append(Sample("", labels, max(0, gateway.slices.available(name, period)) / PICO))
-        left.append(Sample("", labels, max(0, gateway.live.remaining(budget, period)) / PICO))
+        slices.append(Sample(labels, max(0, gateway.slices.available(name, period)) / PICO))
+        left.append(Sample(labels, max(0, gateway.live.remaining(budget, period)) / PICO))
     return [
         Family(f"{_P}slice_available_usd", "gauge", "What this worker may spend without asking.", slices),
         Family(f"{_P}budget_remaining_usd", "gauge", "What nobody has spent, as this worker knows it.", left),
@@ -170,5 +186,15 @@ def process_families() -> list[Family]:
         single("process_resident_memory_bytes", "gauge", "Resident memory.", pages * os.sysconf("SC_PAGE_SIZE")),
         single("process_open_fds", "gauge", "Open file descriptors.", sum(1 for _ in _DESCRIPTORS.iterdir())),
         single("process_start_time_seconds", "gauge", "Start, in seconds since the epoch.", round(_STARTED, 3)),
-        Family("groundplan_build_info", "gauge", "Always 1.", [Sample("", build, 1)]),
+        Family("groundplan_build_info", "gauge", "Always 1.", [Sample(build, 1)]),
     ]
+
+
+PARTS: tuple[Callable[[Gateway], list[Family]], ...] = (
+    _calls,
+    _attempts,
+    _state,
+    _journal,
+    _money,
+    lambda _: process_families(),
+)

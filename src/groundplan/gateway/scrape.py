@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
@@ -21,8 +21,8 @@ from groundplan.core.settings import resolve_secret
 from groundplan.gateway import answers
 from groundplan.gateway.answers import of_refusal
 from groundplan.gateway.context import Gateway
-from groundplan.gateway.exposition import CONTENT_TYPE, Family, render, single
-from groundplan.gateway.metrics import families
+from groundplan.gateway.exposition import CONTENT_TYPE, Family, pieces, render, single
+from groundplan.gateway.metrics import gathered
 from groundplan.gateway.server import Request, Response, Server
 from groundplan.gateway.upstream import UpstreamFailure, UpstreamPool
 
@@ -49,14 +49,14 @@ class Scrapes:
         self._reference = token
         self._token = secrets.token_hex(32)
 
-    async def open(self, own: Callable[[], list[Family]]) -> None:
+    async def open(self, own: Callable[[], Awaitable[list[Family]]]) -> None:
         """Listen for the other workers, and tell them where."""
         loop = asyncio.get_running_loop()
 
         async def handle(request: Request, response: Response) -> None:
             given = request.headers.get(b"authorization", b"")
             if secrets.compare_digest(given, b"Bearer " + self._token.encode()):
-                response.send(200, _encode(own()), content_type=b"content-type: application/msgpack\r\n")
+                response.send(200, _encode(await own()), content_type=b"content-type: application/msgpack\r\n")
             else:
                 response.send(401, b"{}")
 
@@ -88,7 +88,11 @@ class Scrapes:
         """The exposition of all workers; one that does not answer is told as down."""
         names = [name for name in known(self._home) if name != str(self.slot)]
         others = await asyncio.gather(*(_ask(self._home, name) for name in names))
-        return render_all({str(self.slot): own, **dict(zip(names, others, strict=True))})
+        parts = []
+        for part in pieces(ups({str(self.slot): own, **dict(zip(names, others, strict=True))})):
+            parts.append(part)
+            await asyncio.sleep(0)  # calls come first
+        return b"".join(parts)
 
 
 def known(home: Home) -> list[str]:
@@ -100,13 +104,12 @@ def known(home: Home) -> list[str]:
     return sorted(match.group(1) for name in names if (match := _NAME.fullmatch(name)))
 
 
-def render_all(found: dict[str, list[Family] | None]) -> bytes:
-    """The exposition of workers by slot, and of the shipper; None is one that does not answer."""
-    up = [
+def ups(found: dict[str, list[Family] | None]) -> list[tuple[str, list[Family]]]:
+    """Workers by slot, and the shipper, with whether they answer; None is one that does not."""
+    return [
         (name, [single(_UP, "gauge", _UP_HELP, int(told is not None)), *(told or [])])
         for name, told in sorted(found.items())
     ]
-    return render(up)
 
 
 async def scrape(gateway: Gateway, request: Request, response: Response) -> None:
@@ -124,7 +127,7 @@ async def scrape(gateway: Gateway, request: Request, response: Response) -> None
         status, data, lines = answers.of_error(error)
         response.send(status, data, lines)
         return
-    own = families(gateway)
+    own = await gathered(gateway)
     text = render([("", own)]) if scrapes is None else await scrapes.everybody(own)
     response.send(200, text, content_type=CONTENT_TYPE)
 
