@@ -167,6 +167,23 @@ def test_only_certain_duties_of_the_workload_may_read(stack: Stack) -> None:
     assert forged.status == 403 and forged.body["error"]["code"] == "csrf"
 
 
+def test_a_question_in_the_playground_is_a_call_of_whoever_asks(stack: Stack) -> None:
+    ana, eve = sign_in(stack, "ana@acme.example"), sign_in(stack, "eve@acme.example")
+    body = {"workload": "quiet", "question": "hello"}
+    answer = ask(stack, "POST", "/api/playground", body, **ana)
+    assert answer.status == 200 and answer.body["status"] == 200 and answer.body["answer"]
+    assert answer.body["facts"]["deployment"] == "model" and answer.body["facts"]["budget_remaining_usd"]
+    call = answer.body["call_id"]
+    wait_until(lambda: ask(stack, "GET", f"/api/calls/{call}").status == 200, 15, "the receipt is there")
+    assert ask(stack, "GET", f"/api/calls/{call}").body["person"] == "ana@acme.example"
+    refused = ask(stack, "POST", "/api/playground", body, **eve)
+    assert refused.status == 403 and refused.body["error"]["code"] == "duty_missing"
+    forged = ask(stack, "POST", "/api/playground", body, **{**ana, "x_csrf_token": "x"})
+    assert forged.status == 403 and forged.body["error"]["code"] == "csrf"
+    unknown = ask(stack, "POST", "/api/playground", {**body, "workload": "nobody"})
+    assert unknown.status == 404 and unknown.body["error"]["code"] == "workload_unknown"
+
+
 def test_a_shipper_that_dies_costs_content_that_is_counted_and_no_fact(stack: Stack) -> None:
     key = stack.key("careful")
     before = {str(row[0]) for row in rows(stack)}
