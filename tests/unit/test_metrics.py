@@ -75,6 +75,15 @@ def test_a_family_of_several_workers_is_told_once_with_all_their_samples() -> No
     }  # fmt: skip
 
 
+async def test_what_the_cache_saved_is_money(rig: Rig) -> None:
+    rig.gateway.meters.save("assistant", 250_000_000_000)
+    rig.gateway.meters.save("assistant", 250_000_000_000)
+    rig.gateway.meters.call(("chat.completions", "assistant", "one", "ok", 200), "exact", 500, 400)
+    found = parsed(render([("0", families(rig.gateway))]))
+    assert total(found["groundplan_gateway_cache_saved_usd_total"], workload="assistant") == 0.5
+    assert total(found["groundplan_gateway_cache_hits_total"], workload="assistant", result="exact") == 1
+
+
 def test_series_are_bounded_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(meters, "MOST_SERIES", 10)
     counted = Meters()

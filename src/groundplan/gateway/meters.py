@@ -73,13 +73,15 @@ class AttemptSeries:
 class Meters:
     """All counters of one worker since it started."""
 
-    __slots__ = ("attempts", "cached", "calls", "content_lost", "streams")
+    __slots__ = ("attempts", "cached", "calls", "content_lost", "saved", "streams")
 
     def __init__(self) -> None:
         self.calls: dict[CallLabels, CallSeries] = {}
         self.attempts: dict[AttemptLabels, AttemptSeries] = {}
         self.cached: dict[tuple[str, str], int] = {}
         """(workload, result) -> calls that were answered without a model"""
+        self.saved: dict[str, int] = {}
+        """workload -> picodollars that those answers cost before"""
         self.streams = 0
         """Open now."""
         self.content_lost = 0
@@ -98,6 +100,10 @@ class Meters:
         if cache != "none":
             key = (labels[1], cache)
             self.cached[key] = self.cached.get(key, 0) + 1
+
+    def save(self, workload: str, picodollars: int) -> None:
+        """What an answer from the cache would have cost again."""
+        self.saved[workload] = self.saved.get(workload, 0) + picodollars
 
     def attempt(
         self, labels: AttemptLabels, usage: Usage, cost: int, duration_us: int, queue_us: int, estimated: bool

@@ -167,6 +167,8 @@ def finish(gateway: Gateway, exchange: Exchange, status: str, http_status: int, 
     )
     labels = (exchange.endpoint, record.workload, record.deployment, status, http_status)
     gateway.meters.call(labels, exchange.cache, duration_us, first_us)
+    if exchange.saved:
+        gateway.meters.save(record.workload, exchange.saved)
     try:
         return gateway.journal.finish(record, urgent=exchange.attempt >= 0 or exchange.cache == "exact")
     except Unavailable:
