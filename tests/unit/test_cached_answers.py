@@ -52,6 +52,8 @@ async def test_the_second_call_costs_nothing_and_is_written_down(tmp_path: Path)
         ]
         assert len([r for r in records if isinstance(r, Reservation)]) == 1
         assert rig.slices.open_count == 0 and rig.slices.spent("all", "total") == 70_000_000
+        assert rig.gateway.meters.cached == {("assistant", "exact"): 1}
+        assert rig.gateway.meters.saved == {"assistant": 70_000_000}
 
 
 async def test_what_says_the_same_is_the_same(tmp_path: Path) -> None:
