@@ -1,7 +1,7 @@
 """What the gateway costs, measured from outside on a real installation: PostgreSQL, shipper, one worker with its
 journal.
 
-    python benchmarks/gateway.py [--json] [--seconds 4] [--long 200000]
+    python benchmarks/gateway.py [--json] [--seconds 4] [--long 200000] [--cache]
 
 Beside it, in the same run: the upstream directly, nginx as a bare proxy (where installed) and a bare ASGI pass-through.
 CPU is utime+stime of the process by /proc, per answered request. A run during which other processes took much of the
@@ -29,9 +29,10 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from msgspec import structs
 
 from groundplan.blueprint import artifact
-from groundplan.blueprint.model import Blueprint, Budget, Deployment, Rates, Site, Workload
+from groundplan.blueprint.model import Blueprint, Budget, Cache, Deployment, Rates, Site, Workload
 from groundplan.core.audit.keys import create_keys, load_private
 from groundplan.core.database import database_url
 from groundplan.core.home import Home
@@ -154,21 +155,25 @@ class Installation:
         self.postmaster = server.pid or 0
         self.stack.callback(server.remove)
         migrate(database_url(self.home, self.settings, "owner"))
-        made = blueprint(self.upstream)
-        body = artifact.encode(made)
-        signature = artifact.sign(body, load_private(self.home, "blueprint"))
+        self.apply(blueprint(self.upstream))
         with psycopg.connect(database_url(self.home, self.settings, "control")) as connection:
-            connection.execute(
-                "INSERT INTO blueprint (number, body, digest, signature, key_id, sources, created_by, reason) "
-                "VALUES (1, %s, %s, %s, 'k', '{}', 'operator', 'benchmark')",
-                (body, artifact.digest(body), signature),
-            )
             connection.execute(
                 "INSERT INTO api_key (id, hash, prefix, workload, created_by) "
                 "VALUES (%s, %s, 'gp_', 'assistant', 'operator')",
                 (new_id(), hashlib.sha256(KEY.encode()).digest()),
             )
             connection.execute("SELECT next_policy_number('key', 'benchmark', false)")
+
+    def apply(self, made: Blueprint) -> None:
+        body = artifact.encode(made)
+        signature = artifact.sign(body, load_private(self.home, "blueprint"))
+        with psycopg.connect(database_url(self.home, self.settings, "control")) as connection:
+            connection.execute(
+                "INSERT INTO blueprint (number, body, digest, signature, key_id, sources, created_by, reason) "
+                "VALUES (%s, %s, %s, %s, 'k', '{}', 'operator', 'benchmark')",
+                (made.number, body, artifact.digest(body), signature),
+            )
+            connection.execute("SELECT pg_notify('groundplan_blueprint', %s)", (str(made.number),))
 
     def worker(self) -> float:
         """Start a worker; seconds until it is ready."""
@@ -250,7 +255,22 @@ def closed(port: int, pids: dict[str, list[int]], seconds: float, repeats: int =
     return sorted(runs, key=lambda run: run["rps"])[len(runs) // 2]
 
 
-def measure(seconds: float, long: int) -> dict[str, Any]:
+def cached(made: Installation, pids: dict[str, list[int]], seconds: float) -> dict[str, Any]:
+    """The same load with every answer from the cache."""
+    plain = blueprint(made.upstream)
+    workloads = [
+        structs.replace(w, cache=Cache(seconds=3600, max_bytes=1 << 26, scope="workload")) for w in plain.workloads
+    ]
+    made.apply(structs.replace(plain, number=2, workloads=workloads))
+    time.sleep(2)
+    load(made.port, "--conc", "1", "--secs", "0.2")
+    found = {"cached_c32": closed(made.port, pids, seconds)}
+    caught_up(pids["shipper"])
+    found["cached_stream_c16"] = measured(made.port, pids, "--conc", "16", "--stream", "--secs", str(seconds))
+    return found
+
+
+def measure(seconds: float, long: int, cache: bool = False) -> dict[str, Any]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gateway-bench-")))
         made = Installation(stack, folder)
@@ -274,6 +294,8 @@ def measure(seconds: float, long: int) -> dict[str, Any]:
         figures["asgi_c32"] = passthrough(made, seconds)
         figures["nginx_c32"] = nginx(made, seconds)
         figures["after_mib"] = memory_mib(worker)
+        if cache:
+            figures |= cached(made, pids, seconds)
         if long:
             load(made.port, "--conc", "32", "--secs", "3600", "--most", str(long))
             figures["long_calls"], figures["long_mib"] = long, memory_mib(worker)
@@ -340,8 +362,9 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--seconds", type=float, default=4)
     parser.add_argument("--long", type=int, default=0, help="calls of a long run, after which memory is told")
+    parser.add_argument("--cache", action="store_true", help="also with every answer from the cache")
     arguments = parser.parse_args()
-    figures = measure(arguments.seconds, arguments.long)
+    figures = measure(arguments.seconds, arguments.long, arguments.cache)
     if arguments.json:
         print(json.dumps(figures))
         return 0
@@ -351,6 +374,9 @@ def main() -> int:
         print(f"{name:14} {row['reached']:>10}  target {row['target']:>6}  {'met' if row['met'] else 'MISSED'}")
     for name in ("closed_c32", "open_300", "open_300_direct", "stream_c16", "direct_c32", "asgi_c32", "nginx_c32"):
         print(f"{name:16} {json.dumps(figures[name])}")
+    for name in ("cached_c32", "cached_stream_c16"):
+        if name in figures:
+            print(f"{name:16} {json.dumps(figures[name])}")
     print(f"disk fdatasync p50 {figures['sync_p50_ms']} ms, memory after {figures['after_mib']} MiB")
     return 0
 
