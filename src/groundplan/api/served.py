@@ -15,6 +15,8 @@ from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import NotFound
 
 SEARCH = "search"
+TRANSLATE = "translate"
+"""Reaches deployments that speak another API than OpenAI's."""
 LOCAL = "local:"
 _SERVED_BY_SEARCH = frozenset({"embeddings"})
 """Local names that the search service answers for."""
@@ -76,6 +78,8 @@ def local_services(blueprint: Blueprint | None) -> tuple[str, ...]:
     if blueprint is None:
         return ()
     names = {d.url.removeprefix(LOCAL) for d in blueprint.deployments if d.url.startswith(LOCAL)}
+    if any(deployment.api != "openai" for deployment in blueprint.deployments):
+        names |= {TRANSLATE}
     if blueprint.sources or names & _SERVED_BY_SEARCH:
         names = (names - _SERVED_BY_SEARCH) | {SEARCH}
     return tuple(sorted(names))

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from groundplan.api.served import SEARCH
+from groundplan.api.served import SEARCH, TRANSLATE
 from groundplan.cli.listeners import Listeners
 from groundplan.core.home import Home
 from groundplan.gateway.front import serving_file
@@ -69,6 +69,8 @@ def service(home: Home, name: str) -> Process | None:
         return Process(name, module("groundplan.runtime.embedded", "--home", str(home.root)))
     if name == SEARCH:
         return Process(name, module("groundplan.gateway.search_app", "--home", str(home.root)))
+    if name == TRANSLATE:
+        return Process(name, module("groundplan.gateway.translate_app", "--home", str(home.root)))
     if name.startswith(SCRIPTED):
         return Process(name, module("groundplan.testing.scripted", "--home", str(home.root), "--name", name))
     return None

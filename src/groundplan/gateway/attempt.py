@@ -20,6 +20,7 @@ from groundplan.gateway.ground import system_messages
 from groundplan.gateway.interface import Answered, Malformed, Relay
 from groundplan.gateway.key_pool import RESTING
 from groundplan.gateway.pressure import Load
+from groundplan.gateway.providers import SERVICE, target_line
 from groundplan.gateway.recorded import Recorded
 from groundplan.gateway.retry import retry_after
 from groundplan.gateway.stream import StreamBroken, Streaming
@@ -158,6 +159,8 @@ class Attempt:
 
     def _choose(self) -> Target:
         deployment, targets, use = self.deployment, self.gateway.targets, self.exchange.use
+        if deployment.api != "openai" and self.exchange.interface.codec(deployment).translated:
+            return targets.named(SERVICE, f"local:{SERVICE}", None)
         if not deployment.keys:
             return targets.of(deployment)
         return targets.with_key(deployment, None if use is None else use.keys.get(self.exchange.attempt))
@@ -176,8 +179,8 @@ class Attempt:
         name = b"%b-%d" % (str(exchange.call).encode("ascii"), exchange.attempt)
         accept = b"text/event-stream" if ask.stream else b"application/json"
         lines = b"" if exchange.trace is None else exchange.trace.upstream(exchange.call, exchange.attempt)
-        if ask.lines and deployment.api != "openai":
-            lines += ask.lines
+        if deployment.api != "openai":
+            lines += target_line(deployment) if codec.translated else ask.lines
         target = self._target
         if target is None:
             raise AssertionError("not connected")

@@ -14,7 +14,7 @@ from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Invalid
 from groundplan.economics import price
 from groundplan.economics.price import PRIORITY, STANDARD
-from groundplan.gateway import meter
+from groundplan.gateway import meter, providers
 from groundplan.gateway.answers import error_body
 from groundplan.gateway.body import message_parts, read_fields
 from groundplan.gateway.exchange import Ask
@@ -228,19 +228,37 @@ class OpenAIChat:
         return ChatRelay(ask.include_usage)
 
 
+class ServiceChat(OpenAIChat):
+    """Chat as the local translating service speaks it for deployments with another API."""
+
+    translated = True
+
+    def path(self, deployment: Deployment) -> bytes:
+        return b"/%b/chat/completions" % deployment.name.encode()
+
+
 class ChatCompletions(Interface):
     """`POST /v1/chat/completions`"""
 
     name = "chat.completions"
     grounded = True
+    selective = True
     recast = CHAT_RECAST
     _openai = OpenAIChat()
+    _service = ServiceChat()
 
     def read(self, request: Request) -> Ask:
         return read(request.body)
 
-    def codec(self, deployment: Deployment) -> Codec:  # noqa: ARG002 -- the contract's signature
-        return self._openai
+    def able(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
+        """Those whose API has words for every field. Raises `Invalid` (`field_untranslatable`)."""
+        for deployment in deployments:
+            if deployment.api != "openai":
+                return providers.able(ask.fields, deployments)
+        return deployments
+
+    def codec(self, deployment: Deployment) -> Codec:
+        return self._openai if deployment.api == "openai" else self._service
 
     def bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:
         return _bound(ask, deployment, _tokens_in(ask, deployment, added), cap * ask.copies)

@@ -8,7 +8,8 @@ import msgspec
 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Invalid
-from groundplan.gateway import meter
+from groundplan.economics import price
+from groundplan.gateway import meter, providers
 from groundplan.gateway.body import read_fields
 from groundplan.gateway.exchange import Ask
 from groundplan.gateway.interface import Answered, Codec, Interface, Malformed, Relay
@@ -75,26 +76,44 @@ class OpenAIEmbeddings:
         raise AssertionError("embeddings are not streamed")
 
 
+class ServiceEmbeddings(OpenAIEmbeddings):
+    """Embeddings as the local translating service speaks them for deployments with another API."""
+
+    translated = True
+
+    def path(self, deployment: Deployment) -> bytes:
+        return b"/%b/embeddings" % deployment.name.encode()
+
+
 class Embeddings(Interface):
     """`POST /v1/embeddings`"""
 
     name = "embeddings"
     needs = "embeddings"
+    selective = True
     recast = EMBEDDINGS_RECAST
     _openai = OpenAIEmbeddings()
+    _service = ServiceEmbeddings()
 
     def read(self, request: Request) -> Ask:
         return read(request.body)
 
-    def codec(self, deployment: Deployment) -> Codec:  # noqa: ARG002 -- the contract's signature
-        return self._openai
+    def able(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
+        """Those whose API has words for every field. Raises `Invalid` (`field_untranslatable`)."""
+        if all(deployment.api == "openai" for deployment in deployments):
+            return deployments
+        return providers.able(ask.fields, deployments, embeddings=True)
+
+    def codec(self, deployment: Deployment) -> Codec:
+        return self._openai if deployment.api == "openai" else self._service
 
     def bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:  # noqa: ARG002
-        return meter.bound(deployment.rates, meter.input_bound(deployment, ask.size + added, ask.messages), 0)
+        tokens = meter.input_bound(deployment, ask.size + added, ask.messages)
+        return price.bound(deployment.rates, tokens, 0, service=ask.service)
 
     def estimate(self, ask: Ask, deployment: Deployment, added: int, output_bytes: int, cap: int) -> tuple[Usage, int]:  # noqa: ARG002
         tokens = meter.input_bound(deployment, ask.size + added, ask.messages)
-        return Usage(input=tokens), meter.bound(deployment.rates, tokens, 0)
+        return Usage(input=tokens), price.bound(deployment.rates, tokens, 0, service=ask.service)
 
 
 EMBEDDINGS = Embeddings()

@@ -60,15 +60,15 @@ class Ask:
     """Sent in; their bytes are not in `size`."""
     service: str = "standard"
     """Class of service: standard | batch | priority."""
-
-
-class Exchange:
     body: bytes = b""
     """What `fields` are of, where it may be spliced; empty where they were changed."""
     lines: bytes = b""
     """Header lines of the caller for an upstream that speaks this API itself."""
     typed: object = None
     """What the surface itself made of the body."""
+
+
+class Exchange:
     """See the module. `call` is the UUIDv7 of the call."""
 
     __slots__ = (

@@ -13,12 +13,12 @@ import msgspec
 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import GroundplanError, Invalid
-from groundplan.gateway import answers
+from groundplan.gateway import answers, providers
 from groundplan.gateway.body import read_fields
 from groundplan.gateway.chat import CHAT
 from groundplan.gateway.exchange import Ask
 from groundplan.gateway.interface import Codec, Interface
-from groundplan.gateway.messages_chat import ByChat, MessagesByChat, translation_of, untranslatable
+from groundplan.gateway.messages_chat import ByChat, MessagesByChat, chat_fields, translation_of
 from groundplan.gateway.messages_errors import error_body, of_foreign
 from groundplan.gateway.messages_native import AnthropicMessages, TokenCount
 from groundplan.gateway.messages_types import Asked, Block, CountAsked
@@ -193,13 +193,15 @@ class Messages(Interface):
         """Those that speak this API, and the others where the request can be put into chat. Raises `Invalid`."""
         if all(deployment.api == "anthropic" for deployment in deployments):
             return deployments
-        why = untranslatable(ask)
-        if why is None:
-            return deployments
         native = tuple(deployment for deployment in deployments if deployment.api == "anthropic")
-        if native:
-            return native
-        raise why
+        try:
+            others = [deployment for deployment in deployments if deployment.api != "anthropic"]
+            fitting = {deployment.name for deployment in providers.able(chat_fields(ask), others)}
+        except Invalid:
+            if native:
+                return native
+            raise
+        return tuple(d for d in deployments if d.api == "anthropic" or d.name in fitting)
 
     def notes(self, ask: Ask, deployment: Deployment) -> dict[str, object]:
         """What the answering deployment was not told, and need not know for its answer."""

@@ -11,7 +11,7 @@ import msgspec
 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import GroundplanError, Invalid
-from groundplan.gateway.chat import OpenAIChat
+from groundplan.gateway.chat import OpenAIChat, ServiceChat
 from groundplan.gateway.exchange import Ask
 from groundplan.gateway.interface import Answered, Malformed, Relay
 from groundplan.gateway.messages_chat_stream import MessagesChatRelay, reported, stop_reason
@@ -76,15 +76,6 @@ class ByChat:
         return self._made
 
 
-def untranslatable(ask: Ask) -> Invalid | None:
-    """Why the request cannot be said in chat; None where it can."""
-    try:
-        translation_of(ask)
-    except Invalid as why:
-        return why
-    return None
-
-
 def translation_of(ask: Ask) -> Translation:
     """Raises `Invalid`."""
     if not isinstance(ask.typed, ByChat):
@@ -92,20 +83,24 @@ def translation_of(ask: Ask) -> Translation:
     return ask.typed.translation()
 
 
+def chat_fields(ask: Ask) -> dict[str, msgspec.Raw]:
+    """The request in chat, but for model and caps. Raises `Invalid`."""
+    return {name: msgspec.Raw(_encode(value)) for name, value in translation_of(ask).fields.items()}
+
+
 class MessagesByChat:
     """See the module. `translated`: the chat is the local translating service's."""
 
     def __init__(self, *, translated: bool) -> None:
         self.translated = translated
-        self._chat = OpenAIChat()
+        self._chat = ServiceChat() if translated else OpenAIChat()
 
     def path(self, deployment: Deployment) -> bytes:
         return self._chat.path(deployment)
 
     def forward(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
         """The whole request in chat."""
-        fields = {name: msgspec.Raw(_encode(value)) for name, value in translation_of(ask).fields.items()}
-        return self._chat.forward(replace(ask, fields=fields, body=b""), deployment, cap, system)
+        return self._chat.forward(replace(ask, fields=chat_fields(ask), body=b""), deployment, cap, system)
 
     def answer(self, data: bytes, ask: Ask) -> Answered:
         """The message that a completion means. Raises `Malformed`."""

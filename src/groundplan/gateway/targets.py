@@ -39,7 +39,6 @@ class Target:
             b"accept: %b\r\nx-request-id: %b\r\n%bcontent-length: %d\r\n\r\n%b"
         ) % (self.pool.prefix, path, self.host, self.authorization, accept, name, lines, len(body), body)
 
-
     def hide(self, data: bytes) -> bytes:
         """An upstream's words without our secret, which some repeat."""
         secret = self.authorization.strip().rpartition(b" ")[2]

@@ -1,0 +1,106 @@
+"""What of OpenAI's requests each other provider can be told, so that nothing is dropped on the way to it, and how the
+gateway names a deployment to the local translating service. Pure; calls nobody.
+
+The lists are what `any-llm` passes on for a provider: a field that it would leave out silently is not in them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from groundplan.blueprint.model import Deployment
+from groundplan.core.errors import Invalid
+
+SERVICE = "translate"
+"""Local name of the service."""
+HEADER = b"groundplan-target"
+_CHAT = frozenset(
+    {
+        "model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens", "temperature", "n",
+        "response_format", "tools",
+    }
+)  # fmt: skip
+_PENALTIES = frozenset({"presence_penalty", "frequency_penalty"})
+_USUAL = _CHAT | {"top_p", "stop", "tool_choice"}
+_FIELDS: dict[str, frozenset[str]] = {
+    "anthropic": _USUAL | {"parallel_tool_calls"},
+    "azure": _USUAL | _PENALTIES | {"seed"},
+    "bedrock": _USUAL - {"response_format"},
+    "cohere": (_CHAT - {"response_format"}) | _PENALTIES | {"seed"},
+    "gemini": _USUAL | _PENALTIES | {"seed"},
+    "groq": _USUAL | _PENALTIES | {"seed", "user", "parallel_tool_calls"},
+    "mistral": _USUAL | _PENALTIES | {"parallel_tool_calls"},
+    "ollama": _CHAT | _PENALTIES | {"top_p", "stop", "seed"},
+    "vertexai": _USUAL | _PENALTIES | {"seed"},
+}
+_EMBEDDINGS = frozenset({"model", "input", "encoding_format"})
+EMBEDS = frozenset({"azure", "bedrock", "cohere", "gemini", "mistral", "ollama", "vertexai"})
+_NOTHING = (b"null", b"[]", b"{}")
+_encode = msgspec.json.Encoder().encode
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where the service is to ask. `key` is a secret reference, never the secret."""
+
+    name: str
+    api: str
+    url: str
+    key: str | None = None
+
+
+place = msgspec.json.Decoder(Place).decode
+"""The value of the header. Raises `DecodeError`."""
+
+
+def target_line(deployment: Deployment) -> bytes:
+    """The header line that names a deployment to the service."""
+    key = deployment.key if deployment.key is not None or not deployment.keys else deployment.keys[0].key
+    data = _encode(Place(deployment.name, deployment.api, deployment.url, key))
+    if not data.isascii():
+        data = data.decode().encode("ascii", "backslashreplace")
+    return b"%b: %b\r\n" % (HEADER, data)
+
+
+def unknown_field(api: str, fields: Mapping[str, msgspec.Raw], *, embeddings: bool = False) -> str | None:
+    """The first field that this provider cannot be told; None where it can be told all of them."""
+    known = _EMBEDDINGS if embeddings else _FIELDS.get(api, frozenset())
+    for name, raw in fields.items():
+        if name not in known and bytes(raw) not in _NOTHING:
+            return name
+    if embeddings:
+        return None
+    if bytes(fields.get("n", msgspec.Raw(b"null"))) not in (b"null", b"1"):
+        return "n"
+    return None
+
+
+def cannot(name: str, api: str) -> Invalid:
+    """The refusal of a field that a provider has no word for."""
+    return Invalid(
+        f"{name} cannot be said in the API of {api}",
+        code="field_untranslatable",
+        hint="Leave it out, or name a model whose deployment takes it.",
+        details={"field": name},
+    )
+
+
+def able(
+    fields: Mapping[str, msgspec.Raw], deployments: Iterable[Deployment], *, embeddings: bool = False
+) -> tuple[Deployment, ...]:
+    """Those that can be told all of it. Raises `Invalid` (`field_untranslatable`) where none can."""
+    kept: list[Deployment] = []
+    why: Invalid | None = None
+    for deployment in deployments:
+        if deployment.api == "openai":
+            kept.append(deployment)
+        elif embeddings and deployment.api not in EMBEDS:
+            why = cannot("embeddings", deployment.api)
+        elif (name := unknown_field(deployment.api, fields, embeddings=embeddings)) is not None:
+            why = cannot(name, deployment.api)
+        else:
+            kept.append(deployment)
+    if why is not None and not kept:
+        raise why
+    return tuple(kept)

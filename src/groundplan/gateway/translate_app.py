@@ -1,0 +1,117 @@
+"""The translating service: serves OpenAI's shape on loopback and asks other providers through their own APIs.
+
+`python -m groundplan.gateway.translate_app --home HOME`. Announces itself as `translate`; whom to ask is named by the
+gateway with each request, secrets only by reference. Nothing is retried, cached, priced or counted here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import secrets
+import signal
+import sys
+from pathlib import Path
+
+import msgspec
+
+from groundplan.core import logs
+from groundplan.core.endpoints import announce, withdraw
+from groundplan.core.errors import GroundplanError
+from groundplan.core.home import Home
+from groundplan.gateway.answers import error_body, of_error, of_refusal
+from groundplan.gateway.providers import HEADER, SERVICE, Place, place
+from groundplan.gateway.server import Request, Response, Server
+from groundplan.gateway.stream import EVENT_STREAM
+from groundplan.gateway.translate import Failed, Providers
+
+_log = logging.getLogger(__name__)
+
+
+class Service:
+    """The handler. `token` is what the gateway must show."""
+
+    def __init__(self, providers: Providers, token: str) -> None:
+        self._providers = providers
+        self._wanted = f"Bearer {token}".encode()
+
+    async def handle(self, request: Request, response: Response) -> None:
+        if not secrets.compare_digest(request.headers.get(b"authorization", b""), self._wanted):
+            response.send(401, error_body("the announced token is needed", "unauthenticated", "", "api_error"))
+            return
+        path = request.target.partition(b"?")[0]
+        try:
+            named = place(request.headers.get(HEADER, b""))
+        except msgspec.DecodeError:
+            response.send(400, error_body("no deployment is named", "target_missing", "", "api_error"))
+            return
+        try:
+            await self._answer(path, named, request, response)
+        except Failed as failure:
+            self._tell(response, failure)
+        except GroundplanError as error:
+            status, body, lines = of_error(error)
+            response.send(503 if status < 500 else status, body, lines)
+
+    async def _answer(self, path: bytes, named: Place, request: Request, response: Response) -> None:
+        if path.endswith(b"/chat/completions"):
+            found = await self._providers.chat(named, request.body)
+            if isinstance(found, bytes):
+                response.send(200, found)
+                return
+            head = response.start(200, EVENT_STREAM)
+            async for chunk in found:
+                response.write(b"data: %b\n\n" % chunk, head)
+                head = b""
+                if response.full:
+                    await response.drained()
+            response.end(b"data: [DONE]\n\n", head)
+        elif path.endswith(b"/embeddings"):
+            response.send(200, await self._providers.embed(named, request.body))
+        else:
+            response.send(404, error_body("there is no such path", "path_unknown", "", "api_error"))
+
+    def _tell(self, response: Response, failure: Failed) -> None:
+        if response.started:
+            response.end(b"data: %b\n\n" % failure.body)
+            return
+        lines = b""
+        if failure.retry_after is not None and failure.retry_after.isascii() and failure.retry_after.isprintable():
+            lines = b"retry-after: %b\r\n" % failure.retry_after.encode("ascii")
+        response.send(failure.status, failure.body, lines)
+
+
+async def serve(home: Home) -> None:
+    """Serve on a free port of 127.0.0.1 until SIGTERM or SIGINT. Raises `Unavailable` without the library."""
+    token, loop = secrets.token_urlsafe(32), asyncio.get_running_loop()
+    server = Server(Service(Providers(), token).handle, of_refusal, loop)
+    listener = await loop.create_server(server.protocol, "127.0.0.1", 0, backlog=256)
+    announce(home, SERVICE, f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}", token)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    _log.info("other providers are reached from here")
+    try:
+        await stop.wait()
+    finally:
+        withdraw(home, SERVICE)
+        listener.close()
+        await server.drain(5.0)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m groundplan.gateway.translate_app")
+    parser.add_argument("--home", required=True, type=Path)
+    arguments = parser.parse_args(argv)
+    logs.configure(SERVICE)
+    try:
+        asyncio.run(serve(Home(arguments.home.absolute())))
+    except GroundplanError as error:
+        sys.stderr.write(f"translate: {error}\n")
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,156 @@
+"""Small HTTP servers that answer in the wire formats of Gemini, Mistral and Ollama, and record what they were asked."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from groundplan.gateway.answers import of_refusal
+from groundplan.gateway.server import Request, Response, Server
+
+SSE = b"content-type: text/event-stream\r\n"
+USED = (11, 4)
+"""Tokens of prompt and answer that every fake reports."""
+
+
+@dataclass
+class Fake:
+    """`status` other than 200 is an error; `pause` seconds between events; `tool`: the answer calls one."""
+
+    kind: str
+    status: int = 200
+    pause: float = 0.0
+    tool: bool = False
+    asked: list[tuple[str, dict[str, Any], dict[bytes, bytes]]] = field(default_factory=list)
+    left: int = 0
+    """Streams that were not read to their end."""
+
+    @property
+    def body(self) -> dict[str, Any]:
+        return self.asked[-1][1]
+
+    async def handle(self, request: Request, response: Response) -> None:
+        path = request.target.decode()
+        body = json.loads(request.body)
+        self.asked.append((path, body, request.headers))
+        if self.status != 200:
+            error = {"error": {"message": "no, sk-secret", "code": self.status, "status": "X"}}
+            lines = b"retry-after: 7\r\n" if self.status == 429 else b""
+            response.send(self.status, json.dumps(error).encode(), lines)
+            return
+        try:
+            await getattr(self, f"_{self.kind}")(path, body, response)
+        except asyncio.CancelledError:
+            self.left += 1
+            raise
+
+    async def _write(self, response: Response, parts: list[bytes], head: bytes) -> None:
+        start = response.start(200, head)
+        for part in parts:
+            response.write(part, start)
+            start = b""
+            if self.pause:
+                await asyncio.sleep(self.pause)
+        response.end()
+
+    # Gemini ----------------------------------------------------------------------------------------------------------
+
+    async def _gemini(self, path: str, body: dict[str, Any], response: Response) -> None:
+        if "mbedContent" in path:
+            values = [{"values": [0.5, 0.25]} for _ in body["requests"]]
+            response.send(200, json.dumps({"embeddings": values}).encode())
+            return
+        call = {"functionCall": {"name": "look", "args": {"what": "it"}}}
+        parts: list[dict[str, Any]] = [{"text": "You "}, {"text": "asked."}]
+        usage = {"promptTokenCount": USED[0], "candidatesTokenCount": USED[1], "totalTokenCount": sum(USED)}
+
+        def answer(some: list[dict[str, Any]], reason: str | None) -> dict[str, Any]:
+            candidate: dict[str, Any] = {"content": {"role": "model", "parts": some}, "index": 0}
+            if reason is not None:
+                candidate["finishReason"] = reason
+            return {"candidates": [candidate], "usageMetadata": usage, "modelVersion": "gemini-x", "responseId": "r1"}
+
+        if self.tool:
+            parts = [call]
+        if "streamGenerateContent" in path:
+            each = [answer([part], "STOP" if part is parts[-1] else None) for part in parts]
+            await self._write(response, [b"data: %b\r\n\r\n" % json.dumps(e).encode() for e in each], SSE)
+        else:
+            response.send(200, json.dumps(answer(parts, "STOP")).encode())
+
+    # Mistral ---------------------------------------------------------------------------------------------------------
+
+    async def _mistral(self, path: str, body: dict[str, Any], response: Response) -> None:
+        usage = {"prompt_tokens": USED[0], "completion_tokens": USED[1], "total_tokens": sum(USED)}
+        base = {"id": "m1", "created": 1, "model": "mistral-x"}
+        if path.endswith("/embeddings"):
+            data = [{"object": "embedding", "index": i, "embedding": [0.5, 0.25]} for i in range(len(body["input"]))]
+            found = {**base, "object": "list", "data": data, "usage": {**usage, "completion_tokens": 0}}
+            response.send(200, json.dumps(found).encode())
+            return
+        call = {"id": "abc123def", "type": "function", "function": {"name": "look", "arguments": '{"what": "it"}'}}
+        if not body.get("stream"):
+            message: dict[str, Any] = {"role": "assistant", "content": "" if self.tool else "You asked."}
+            if self.tool:
+                message["tool_calls"] = [call]
+            choice = {"index": 0, "message": message, "finish_reason": "tool_calls" if self.tool else "stop"}
+            found = {**base, "object": "chat.completion", "choices": [choice], "usage": usage}
+            response.send(200, json.dumps(found).encode())
+            return
+        deltas: list[dict[str, Any]] = [
+            {"role": "assistant", "content": ""},
+            {"content": "You "},
+            {"content": "asked."},
+        ]
+        if self.tool:
+            deltas = [{"role": "assistant", "content": ""}, {"content": "", "tool_calls": [{**call, "index": 0}]}]
+        events = []
+        for delta in deltas:
+            last = delta is deltas[-1]
+            reason = ("tool_calls" if self.tool else "stop") if last else None
+            made = {**base, "object": "chat.completion.chunk"}
+            made["choices"] = [{"index": 0, "delta": delta, "finish_reason": reason}]
+            events.append({**made, "usage": usage} if last else made)
+        parts = [b"data: %b\n\n" % json.dumps(event).encode() for event in events]
+        await self._write(response, [*parts, b"data: [DONE]\n\n"], SSE)
+
+    # Ollama ----------------------------------------------------------------------------------------------------------
+
+    async def _ollama(self, path: str, body: dict[str, Any], response: Response) -> None:
+        base = {"model": "llama", "created_at": "2026-01-01T00:00:00Z"}
+        counts = {"prompt_eval_count": USED[0], "eval_count": USED[1], "total_duration": 5}
+        if path.endswith("/embed"):
+            many = len(body["input"]) if isinstance(body["input"], list) else 1
+            found = {"model": "llama", "embeddings": [[0.5, 0.25]] * many, "prompt_eval_count": USED[0]}
+            response.send(200, json.dumps(found).encode())
+            return
+        call = {"function": {"name": "look", "arguments": {"what": "it"}}}
+        whole: dict[str, Any] = {"role": "assistant", "content": "" if self.tool else "You asked."}
+        if self.tool:
+            whole["tool_calls"] = [call]
+        if not body.get("stream"):
+            found = {**base, "message": whole, "done": True, "done_reason": "stop", **counts}
+            response.send(200, json.dumps(found).encode())
+            return
+        said = [whole] if self.tool else [{"role": "assistant", "content": text} for text in ("You ", "asked.")]
+        lines = [{**base, "message": each, "done": False} for each in said]
+        end = {**base, "message": {"role": "assistant", "content": ""}, "done": True, "done_reason": "stop", **counts}
+        parts = [json.dumps(line).encode() + b"\n" for line in [*lines, end]]
+        await self._write(response, parts, b"content-type: application/x-ndjson\r\n")
+
+
+@asynccontextmanager
+async def fake(kind: str) -> AsyncIterator[tuple[Fake, int]]:
+    """A fake provider in this loop, and its port."""
+    made, loop = Fake(kind), asyncio.get_running_loop()
+    server = Server(made.handle, of_refusal, loop)
+    listener = await loop.create_server(server.protocol, "127.0.0.1", 0)
+    try:
+        yield made, listener.sockets[0].getsockname()[1]
+    finally:
+        listener.close()
+        await server.drain(0.2)

@@ -1,0 +1,241 @@
+"""Other providers by the translating service: real processes, the providers' own clients, fakes in their formats."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from openai import AsyncOpenAI
+from openai.types import CreateEmbeddingResponse
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from tests.integration.gateway_stack import Stack, blueprint, deployment, events, installation, scripted, workload
+from tests.integration.provider_fakes import USED, Fake, fake
+from tests.integration.sdk_types import strict
+
+from groundplan.blueprint.model import Rates
+from groundplan.core.endpoints import lookup
+from groundplan.core.money import PICO
+from groundplan.testing.database import Database
+from groundplan.testing.scripted import Script, ScriptedModel
+
+KINDS = ("gemini", "mistral", "ollama")
+RATES = Rates(input=PICO, output=10 * PICO)
+SECRET = "sk-secret"
+LOOK: Any = {
+    "type": "function",
+    "function": {"name": "look", "description": "Look", "parameters": {"type": "object", "properties": {}}},
+}
+
+
+@dataclass
+class Setup:
+    stack: Stack
+    fakes: dict[str, Fake]
+    claude: ScriptedModel
+    own: ScriptedModel
+    key: str
+    service: subprocess.Popen[bytes]
+
+    def client(self) -> AsyncOpenAI:
+        return AsyncOpenAI(base_url=f"http://127.0.0.1:{self.stack.port}/v1", api_key=self.key, max_retries=0)
+
+
+@pytest.fixture
+async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
+    secret = tmp_path / "secret"
+    secret.write_text(SECRET + "\n")
+    key = f"file:{secret}"
+    async with AsyncExitStack() as opened:
+        fakes, places = {}, []
+        for kind in KINDS:
+            fakes[kind], port = await opened.enter_async_context(fake(kind))
+            slow: dict[str, Any] = {"first_token_ms": 10_000, "idle_ms": 5_000}
+            places.append(deployment(kind, port, api=kind, key=key, rates=RATES, **slow))
+            places.append(deployment(f"{kind}-v", port, api=kind, key=key, rates=RATES, kind="embeddings", **slow))
+        claude, one = await opened.enter_async_context(scripted("claude"))
+        own, two = await opened.enter_async_context(scripted("own"))
+        places.append(deployment("claude", one, api="anthropic", key=key, rates=RATES, first_token_ms=10_000))
+        places.append(deployment("own", two, rates=RATES))
+        stack = await opened.enter_async_context(installation(database, tmp_path))
+        chats = [place.name for place in places if place.kind == "chat"]
+        made = workload("assistant", chats, embeddings=[f"{kind}-v" for kind in KINDS], attempts=6)
+        stack.apply(blueprint(1, places, [made]))
+        command = [sys.executable, "-m", "groundplan.gateway.translate_app", "--home", str(stack.home.root)]
+        with (stack.home.logs / "translate.log").open("ab") as log:
+            service = subprocess.Popen(command, stdout=log, stderr=log, env=dict(os.environ))
+        try:
+            end = time.monotonic() + 60
+            while lookup(stack.home, "translate") is None:
+                assert time.monotonic() < end and service.poll() is None
+                await asyncio.sleep(0.05)
+            stack.start()
+            await stack.ready()
+            yield Setup(stack, fakes, claude, own, stack.key(), service)
+        finally:
+            service.terminate()
+            service.wait(20)
+
+
+def ask(kind: str, **more: Any) -> dict[str, Any]:
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Where is it?"}]
+    return {"model": f"scripted/{kind}", "messages": messages, "max_tokens": 20, **more}
+
+
+async def test_each_provider_answers_as_openai_would(setup: Setup) -> None:
+    for kind in (*KINDS, "claude"):
+        reply = await setup.stack.post("/v1/chat/completions", setup.key, ask(kind, temperature=0.5))
+        assert reply.status == 200, (kind, reply.body)
+        found = strict(ChatCompletion, reply.body)
+        text = (found.choices[0].message.content or "").strip()
+        assert text == ("You asked: Where is it?" if kind == "claude" else "You asked."), kind
+        assert found.choices[0].finish_reason == "stop" and found.usage is not None
+        if kind != "claude":
+            assert (found.usage.prompt_tokens, found.usage.completion_tokens) == USED
+            assert reply.json["groundplan"]["cost_usd"] == "0.000051000000"
+        assert reply.json["groundplan"]["deployment"] == kind
+        assert not reply.json["groundplan"]["estimated"]
+    path, body, headers = setup.fakes["gemini"].asked[0]
+    assert path.endswith("/models/up-gemini:generateContent")
+    assert headers[b"x-goog-api-key"] == SECRET.encode()
+    assert body["generationConfig"] == {"temperature": 0.5, "maxOutputTokens": 20}
+    assert body["systemInstruction"]["parts"] == [{"text": "Be brief."}]
+    path, body, headers = setup.fakes["mistral"].asked[0]
+    assert path == "/v1/chat/completions" and headers[b"authorization"] == b"Bearer " + SECRET.encode()
+    assert (body["model"], body["max_tokens"], body["temperature"]) == ("up-mistral", 20, 0.5)
+    path, body, _ = setup.fakes["ollama"].asked[0]
+    assert path == "/api/chat" and body["options"]["num_predict"] == 20
+    assert setup.claude.last is not None
+    assert json.loads(setup.claude.last.body)["max_tokens"] == 20
+    assert setup.claude.last.headers[b"x-api-key"] == SECRET.encode()
+
+
+async def test_each_provider_streams_as_openai_would(setup: Setup) -> None:
+    for kind in (*KINDS, "claude"):
+        body = ask(kind, stream=True, stream_options={"include_usage": True})
+        reply = await setup.stack.post("/v1/chat/completions", setup.key, body)
+        assert reply.status == 200, (kind, reply.body)
+        *chunks, done = events(reply.body)
+        assert done == "[DONE]"
+        found = [strict(ChatCompletionChunk, json.dumps(chunk)) for chunk in chunks]
+        text = "".join(c.choices[0].delta.content or "" for c in found if c.choices)
+        assert text.strip() == ("You asked: Where is it?" if kind == "claude" else "You asked."), kind
+        assert [c.choices[0].finish_reason for c in found if c.choices and c.choices[0].finish_reason] == ["stop"]
+        assert found[-1].usage is not None and not found[-1].choices
+        if kind != "claude":
+            assert (found[-1].usage.prompt_tokens, found[-1].usage.completion_tokens) == USED, kind
+        else:
+            assert found[-1].usage.completion_tokens == 5 and found[-1].usage.prompt_tokens > 0
+        assert not chunks[-1]["groundplan"]["estimated"]
+
+
+async def test_tools_go_there_and_back(setup: Setup) -> None:
+    for upstream in setup.fakes.values():
+        upstream.tool = True
+    setup.claude.script = Script(tool=True)
+    async with setup.client() as client:
+        for kind in (*KINDS, "claude"):
+            for stream in (False, True):
+                asked = ask(kind, tools=[LOOK])
+                if not stream:
+                    answer = await client.chat.completions.create(**asked)
+                    calls = answer.choices[0].message.tool_calls or []
+                    name, arguments = calls[0].function.name, calls[0].function.arguments
+                else:
+                    name = arguments = ""
+                    async for chunk in await client.chat.completions.create(**asked, stream=True):
+                        for choice in chunk.choices:
+                            for call in choice.delta.tool_calls or []:
+                                assert call.function is not None
+                                name += call.function.name or ""
+                                arguments += call.function.arguments or ""
+                assert name == "look" and json.loads(arguments) == {"what": "it"}, (kind, stream)
+    assert setup.fakes["gemini"].body["tools"][0]["functionDeclarations"][0]["name"] == "look"
+
+
+async def test_embeddings_are_translated(setup: Setup) -> None:
+    for kind in KINDS:
+        body = {"model": f"scripted/{kind}-v", "input": ["a", "b"]}
+        reply = await setup.stack.post("/v1/embeddings", setup.key, body)
+        assert reply.status == 200, (kind, reply.body)
+        found = strict(CreateEmbeddingResponse, reply.body)
+        assert [len(each.embedding) for each in found.data] == [2, 2], kind
+
+
+async def test_what_a_provider_has_no_word_for_is_refused_by_name_or_goes_elsewhere(setup: Setup) -> None:
+    refusals: list[tuple[str, dict[str, Any]]] = [
+        ("gemini", {"logit_bias": {"5": 1}}),
+        ("gemini", {"parallel_tool_calls": False}),
+        ("mistral", {"user": "u"}),
+        ("ollama", {"tool_choice": "auto"}),
+        ("claude", {"seed": 5}),
+        ("claude", {"later_field": 1}),
+        ("ollama", {"n": 2}),
+    ]
+    for kind, more in refusals:
+        refused = await setup.stack.post("/v1/chat/completions", setup.key, ask(kind, **more))
+        assert (refused.status, refused.code) == (400, "field_untranslatable"), refused.body
+        assert refused.json["error"]["field"] == next(iter(more))
+    served = await setup.stack.post("/v1/chat/completions", setup.key, {**ask("x"), "model": "auto", "later_field": 1})
+    assert served.json["groundplan"]["deployment"] == "own"
+    assert setup.own.last is not None and json.loads(setup.own.last.body)["later_field"] == 1
+    assert not any(upstream.asked for upstream in setup.fakes.values()) and setup.claude.counted == 0
+
+
+async def test_errors_keep_their_status_and_no_secret(setup: Setup) -> None:
+    for kind in KINDS:
+        upstream = setup.fakes[kind]
+        upstream.status = 400
+        reply = await setup.stack.post("/v1/chat/completions", setup.key, ask(kind))
+        assert reply.status == 400, (kind, reply.body)
+        assert SECRET.encode() not in reply.body and b"sk-" not in reply.body
+        upstream.status, before = 500, len(upstream.asked)
+        reply = await setup.stack.post("/v1/chat/completions", setup.key, ask(kind))
+        assert reply.code == "upstream_failed" and "500" in reply.json["error"]["message"], (kind, reply.body)
+        assert len(upstream.asked) == before + 1, f"{kind} was asked again behind our back"
+    await asyncio.sleep(0.5)
+    log = (setup.stack.home.logs / "translate.log").read_text() + (setup.stack.home.logs / "gateway.log").read_text()
+    assert SECRET not in log
+
+
+async def test_messages_reach_other_providers_too(setup: Setup) -> None:
+    body = {"model": "scripted/gemini", "max_tokens": 20, "messages": [{"role": "user", "content": "Where is it?"}]}
+    reply = await setup.stack.post("/v1/messages", setup.key, body)
+    assert reply.status == 200, reply.body
+    assert reply.json["content"][0]["text"] == "You asked."
+    assert (reply.json["usage"]["input_tokens"], reply.json["usage"]["output_tokens"]) == USED
+
+
+async def test_a_client_that_goes_away_ends_the_providers_stream(setup: Setup) -> None:
+    for kind in KINDS:
+        setup.fakes[kind].pause = 3.0
+        reader, writer = await asyncio.open_connection("127.0.0.1", setup.stack.port)
+        data = json.dumps(ask(kind, stream=True)).encode()
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\nauthorization: Bearer {setup.key}\r\n"
+        writer.write(head.encode() + b"content-length: %d\r\n\r\n" % len(data) + data)
+        await asyncio.wait_for(reader.readuntil(b"data: "), 10)
+        writer.close()
+        await writer.wait_closed()
+        end = time.monotonic() + 2.0
+        while not setup.fakes[kind].left:
+            assert time.monotonic() < end, kind
+            await asyncio.sleep(0.02)
+
+
+async def test_without_the_service_nothing_is_billed_and_the_next_deployment_answers(setup: Setup) -> None:
+    setup.service.terminate()
+    setup.service.wait(20)
+    reply = await setup.stack.post("/v1/chat/completions", setup.key, {**ask("x"), "model": "auto"})
+    assert reply.status == 200, reply.body
+    assert reply.json["groundplan"]["deployment"] == "own"
+    assert reply.json["groundplan"]["cost_usd"] == reply.headers["groundplan-cost-usd"]
+    assert not any(upstream.asked for upstream in setup.fakes.values()) and setup.claude.counted == 0
