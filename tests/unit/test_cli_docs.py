@@ -1,4 +1,7 @@
-"""docs/cli.md tells what the program has: every command, every exit code, and shells complete the same names."""
+"""docs/cli.md tells what the program has: every command, every exit code, and shells complete the same names.
+
+What README and docs lead to is there.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,10 @@ from typer.core import TyperGroup
 from groundplan.cli.main import app
 from groundplan.core import errors
 
-DOCUMENT = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+DOCUMENT = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+PAGES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")))
+LINK = re.compile(r"""\]\(([^)#\s]+)|(?:src|srcset)="([^"]+)\"""")
 
 
 def commands() -> list[str]:
@@ -67,3 +73,17 @@ def test_shells_complete_commands_and_options(words: str, wanted: str) -> None:
     program = "import sys; sys.argv = ['groundplan']; from groundplan.cli.main import main; main()"
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60)
     assert wanted in done.stdout.split(), done
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_within_the_repository_leads_somewhere(page: str) -> None:
+    found = [one or other for one, other in LINK.findall((ROOT / page).read_text(encoding="utf-8"))]
+    local = [link for link in found if not link.startswith(("http://", "https://", "mailto:"))]
+    assert [link for link in local if not ((ROOT / page).parent / link).exists()] == []
+    assert local or page != "README.md"
+
+
+def test_commands_of_the_readme_exist() -> None:
+    known = {command.partition(" ")[0] for command in commands()}
+    told = re.findall(r"\.venv/bin/groundplan ([a-z]+)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert len(told) > 5 and set(told) <= known

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -31,4 +32,5 @@ def restore(
     """Put ARCHIVE into an empty HOME. A damaged archive is refused before anything is written."""
     place = home_for(home)
     read_backup(archive.absolute(), place, settings_for(home), note)
-    emit({"home": str(place.root)}, as_json, f"{place.root} is restored. Next: groundplan up --home {place.root}")
+    named = shlex.quote(str(place.root))
+    emit({"home": str(place.root)}, as_json, f"{place.root} is restored. Next: groundplan up --home {named}")
