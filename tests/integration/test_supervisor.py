@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -218,3 +219,87 @@ def test_a_log_is_private_set_aside_when_large_and_quoted_from_its_end(tmp_path:
     assert log.with_name("x.log.1").read_text() == "one\n\ntwo\n"
     assert tail(log.with_name("x.log.1")) == "one | two"
     assert tail(tmp_path / "none") == ""
+
+
+LINGERS = """
+import os, signal, sys, time
+from pathlib import Path
+from typing import Any
+told = Path(sys.argv[1])
+def end(*_):
+    asked = time.monotonic()
+    time.sleep(1.0)
+    rest = told.with_suffix(".rest").read_text()
+    told.write_text(f"{'alive' if Path(f'/proc/{rest}').exists() else 'gone'} {asked} {time.monotonic()}")
+    sys.exit(0)
+signal.signal(signal.SIGTERM, end)
+told.with_suffix(".up").write_text(str(os.getpid()))
+time.sleep(600)
+"""
+
+
+def lingering(name: str, told: Path, **more: Any) -> Process:
+    """Takes its time to stop, and tells then whether the process whose pid is in `told`.rest lives."""
+    return Process(name, (sys.executable, "-c", LINGERS, str(told)), **more)
+
+
+def test_what_is_in_front_is_stopped_together_and_before_what_it_rests_on(tmp_path: Path) -> None:
+    fronts = [tmp_path / f"front-{number}" for number in range(3)]
+    with Supervisor(Home(tmp_path / "home")) as supervisor:
+        for number, told in enumerate(fronts):
+            supervisor.start(lingering(f"front-{number}", told, front=True))
+        rest = supervisor.start(Process("rest", SLEEP))
+        for told in fronts:
+            told.with_suffix(".rest").write_text(str(rest))
+        assert eventually(lambda: all(told.with_suffix(".up").exists() for told in fronts))
+    said = [told.read_text().split() for told in fronts]
+    assert [state for state, _, _ in said] == ["alive"] * 3 and not lives(rest)
+    assert max(float(asked) for _, asked, _ in said) < min(float(ended) for _, _, ended in said), "asked together"
+
+
+def test_a_successor_takes_over_once_it_is_fit_and_the_other_ends_in_its_own_time(tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    asked: list[int] = []
+
+    def fit(pid: int) -> bool:
+        asked.append(pid)
+        return len(asked) > 1
+
+    with Supervisor(Home(tmp_path / "home")) as supervisor:
+        told.with_suffix(".rest").write_text(str(os.getpid()))
+        before = supervisor.start(lingering("worker", told))
+        assert eventually(told.with_suffix(".up").exists)
+        with pytest.raises(Conflict):
+            supervisor.replace(Process("other", SLEEP))
+        supervisor.replace(Process("worker", SLEEP, fit=fit))
+        assert supervisor.replacing == {"worker"} and pid_of(supervisor, "worker") == before
+        with pytest.raises(Conflict):
+            supervisor.replace(Process("worker", SLEEP))
+        supervisor.check()
+        assert supervisor.replacing == {"worker"}, "asked once, and not fit yet"
+        supervisor.check()
+        after = pid_of(supervisor, "worker")
+        assert not supervisor.replacing and after not in (None, before) and lives(before)
+
+        def ended() -> bool:
+            supervisor.check()
+            return not lives(before)
+
+        assert eventually(ended) and told.read_text().startswith("alive")
+        assert pid_of(supervisor, "worker") == after, "the one that was replaced is not started again"
+
+
+def test_a_successor_that_ends_or_never_gets_fit_changes_nothing(tmp_path: Path) -> None:
+    notices: list[str] = []
+    with Supervisor(Home(tmp_path), notice=notices.append) as supervisor:
+        before = supervisor.start(Process("worker", SLEEP))
+        for argv in ((sys.executable, "-c", "raise SystemExit(3)"), SLEEP):
+            supervisor.replace(Process("worker", argv, fit=lambda _: False, ready_seconds=0.3))
+
+            def over() -> bool:
+                supervisor.check()
+                return not supervisor.replacing
+
+            assert eventually(over)
+            assert pid_of(supervisor, "worker") == before and lives(before)
+    assert "before it was ready" in notices[0] and "not ready within" in notices[1]
