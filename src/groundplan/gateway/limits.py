@@ -63,7 +63,8 @@ async def admit_call(gateway: Gateway, exchange: Exchange, book: LimitBook, amou
     quotas = book.of_caller(workload, key.family or key.id, exchange.person, policy.people)
     if not quotas:
         return
-    tokens = max(_tokens(exchange, deployment) for deployment in exchange.deployments)
+    counts = any(quota.type == TOKENS for quota in quotas)
+    tokens = max(_tokens(exchange, deployment) for deployment in exchange.deployments) if counts else 0
     held, short = await _take(gateway, exchange, quotas, CALL, tokens, amount)
     if short is not None:
         raise refusal(gateway, short)
@@ -229,20 +230,21 @@ _WORDS = {REQUESTS: "requests", TOKENS: "tokens", CONCURRENT: "calls"}
 
 def _lines(gateway: Gateway, held: Held) -> bytes:
     """`x-ratelimit-*` lines of the limit with the least left, for requests and for tokens, as OpenAI has them."""
-    lines = b""
-    now = gateway.clock.now().timestamp()
-    for what in (REQUESTS, TOKENS):
-        found = [
-            (gateway.leases.remaining(quota, charge.period), quota, charge.period)
-            for quota, charge in zip(held.quotas, held.charges, strict=True)
-            if quota.type == what
-        ]
-        if found:
-            left, quota, span = min(found, key=lambda item: item[0])
-            end = ends(span)
-            reset = 0 if end is None else max(0, int(end.timestamp() - now))
-            lines += (
-                f"x-ratelimit-limit-{what}: {quota.limit}\r\nx-ratelimit-remaining-{what}: {left}\r\n"
-                f"x-ratelimit-reset-{what}: {reset}s\r\n"
-            ).encode("ascii")
+    least: dict[str, tuple[int, Quota, str]] = {}
+    for quota, charge in zip(held.quotas, held.charges, strict=True):
+        if quota.type in _TOLD:
+            left = gateway.leases.remaining(quota, charge.period)
+            if quota.type not in least or left < least[quota.type][0]:
+                least[quota.type] = (left, quota, charge.period)
+    if not least:
+        return b""
+    now, lines = gateway.clock.now().timestamp(), b""
+    for what, (left, quota, span) in least.items():
+        end, name = ends(span), _TOLD[what]
+        reset = 0 if end is None else max(0, int(end.timestamp() - now))
+        lines += _LINES % (name, quota.limit, name, left, name, reset)
     return lines
+
+
+_TOLD = {REQUESTS: b"requests", TOKENS: b"tokens"}
+_LINES = b"x-ratelimit-limit-%b: %d\r\nx-ratelimit-remaining-%b: %d\r\nx-ratelimit-reset-%b: %ds\r\n"

@@ -8,6 +8,7 @@ last: `2026-11-23..2026-11-30`, with a time where that is not midnight UTC.
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 LENGTHS = {"minute": 16, "hour": 13, "day": 10, "month": 7, "year": 4}
@@ -68,6 +69,7 @@ def begins(key: str) -> datetime | None:
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
+@lru_cache(_CACHED)
 def ends(key: str) -> datetime | None:
     """The first moment after the period; None for what does not end."""
     if key in ENDLESS:
