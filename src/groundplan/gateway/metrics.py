@@ -14,6 +14,7 @@ from groundplan.core.money import PICO
 from groundplan.gateway.context import Gateway
 from groundplan.gateway.exposition import Family, Labels, Sample, histogram, single
 from groundplan.gateway.meters import TOKEN_CLASSES, AttemptSeries, CallSeries, Histogram
+from groundplan.gateway.pressure import RANKS
 
 _P = "groundplan_gateway_"
 _STATM = Path("/proc/self/statm")
@@ -144,6 +145,26 @@ def _state(gateway: Gateway) -> list[Family]:
         single(f"{_P}blueprint", "gauge", "Number of the blueprint in use.", catalog.number if catalog else 0),
         single(
             f"{_P}content_lost_total", "counter", "Calls whose content could not be kept.", gateway.meters.content_lost
+        ),
+        *_pressure(gateway),
+    ]
+
+
+def _pressure(gateway: Gateway) -> list[Family]:
+    """What runs where, and who is refused for want of room."""
+    loads = sorted(gateway.loads.limits().items())
+    running = [Sample([("deployment", name)], count) for name, (count, _) in loads]
+    most = [Sample([("deployment", name)], limit) for name, (_, limit) in loads if limit is not None]
+    refused = [Sample([("priority", name)], int(rank >= gateway.pressure.level)) for name, rank in RANKS.items()]
+    return [
+        Family(f"{_P}deployment_running", "gauge", "Calls at a deployment.", running),
+        Family(f"{_P}deployment_most", "gauge", "Calls that it may have, declared or learned.", most),
+        single(f"{_P}queued", "gauge", "Calls that wait for room at a deployment.", gateway.loads.queued),
+        single(
+            f"{_P}loop_lag_seconds", "gauge", "How late the worker is, lately at least.", max(0.0, gateway.pressure.lag)
+        ),
+        Family(
+            f"{_P}shedding", "gauge", "1 where calls of a priority are refused because the worker is late.", refused
         ),
     ]
 
