@@ -207,6 +207,11 @@ async def test_a_caller_may_ask_for_a_new_answer(tmp_path: Path) -> None:
         assert (await asked(rig, "no-cache"))["cache"] == "none"
         assert (await rig.chat()).json["groundplan"]["cache"] == "exact"
         assert (await asked(rig, "no-store"))["cache"] == "none"
+        assert (await asked(rig, "only-if-cached"))["cache"] == "exact"
+        live(rig, cleared={"assistant": 1})
+        before = counted(rig)
+        assert (await asked(rig, "only-if-cached"))["code"] == "not_cached" and counted(rig) == before
+        assert (await rig.chat()).json["groundplan"]["cache"] == "none"
 
 
 async def asked(rig: Rig, directive: str) -> dict[str, Any]:
@@ -214,8 +219,9 @@ async def asked(rig: Rig, directive: str) -> dict[str, Any]:
     writer.write(rig.request().replace(b"host: g\r\n", b"host: g\r\ncache-control: %b\r\n" % directive.encode(), 1))
     data = await reader.read()
     writer.close()
-    facts: dict[str, Any] = json.loads(data.partition(b"\r\n\r\n")[2])["groundplan"]
-    return facts
+    told = json.loads(data.partition(b"\r\n\r\n")[2])
+    found: dict[str, Any] = told.get("groundplan") or told["error"]
+    return found
 
 
 def live(rig: Rig, **changes: Any) -> None:

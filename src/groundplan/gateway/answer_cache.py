@@ -98,7 +98,7 @@ class AnswerCache:
         self._policy = NOTHING
         self._catalog: Catalog | None = None
         self.similar: Similar | None = None
-        self.on_put: Callable[[Entry], None] | None = None
+        self.on_put: Callable[[Entry, Exchange], None] | None = None
         """Told of every answer that this worker made itself."""
         self.on_drop: Callable[[Entry], None] | None = None
         """Told of every answer that must not be given any more."""

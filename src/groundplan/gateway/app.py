@@ -33,6 +33,7 @@ from groundplan.gateway.answers import of_refusal
 from groundplan.gateway.batch_runner import BatchRunner
 from groundplan.gateway.batches_api import BatchesApi
 from groundplan.gateway.bounds import Limits
+from groundplan.gateway.cache_link import AnswerLink
 from groundplan.gateway.content import ContentSender
 from groundplan.gateway.context import Gateway
 from groundplan.gateway.facts_api import FactsApi
@@ -99,6 +100,7 @@ async def serve(
     await scrapes.open(lambda: gathered(gateway))
     gateway.content = ContentSender(home, gateway.meters)
     sending = loop.create_task(gateway.content.run())
+    linking = loop.create_task(AnswerLink(gateway, home).run())
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
@@ -133,6 +135,7 @@ async def serve(
     await desk.close()
     await scrapes.close()
     sending.cancel()
+    linking.cancel()
     await facts.close()
     await batches.close()
     await leases.close()

@@ -17,7 +17,7 @@ from collections.abc import Callable
 import msgspec
 
 from groundplan.blueprint.model import Deployment
-from groundplan.core.errors import Conflict, Invalid, Unavailable
+from groundplan.core.errors import Conflict, Invalid, NotFound, Unavailable
 from groundplan.economics import price
 from groundplan.gateway import admit, answers, content, limits, settle
 from groundplan.gateway.answer_cache import FAILED, STORED, UNFIT, Entry, Flight, Key
@@ -91,7 +91,8 @@ async def answered(gateway: Gateway, exchange: Exchange, recheck: Callable[[], N
     """Answer a checked call of a workload with a cache, where its answer is known. False: a model must be asked, and
     what it says goes to others that ask the same.
 
-    `recheck` repeats every check under the newest policy and raises what it finds. Raises `Exhausted` for limits.
+    `recheck` repeats every check under the newest policy and raises what it finds. Raises `Exhausted` for limits, and
+    `NotFound` (`not_cached`) where the caller wants nothing else.
     """
     recast = exchange.interface.recast
     if recast is None or exchange.ask is None or exchange.catalog is None:
@@ -117,6 +118,9 @@ async def answered(gateway: Gateway, exchange: Exchange, recheck: Callable[[], N
         if exchange.use is not None:
             limits.end_call(gateway, exchange.use, sent=False, cost=0)
             exchange.use = None
+    if b"only-if-cached" in directives:
+        hint = "Leave Cache-Control: only-if-cached out to ask a model."
+        raise NotFound("no cached answer may be given to this request", code="not_cached", hint=hint)
     return False
 
 
@@ -324,7 +328,7 @@ def _keep(gateway: Gateway, exchange: Exchange, flight: Flight) -> str:
     if entry is None or plan is None or not gateway.cached.put(plan, entry):
         return UNFIT
     if gateway.cached.on_put is not None:
-        gateway.cached.on_put(entry)
+        gateway.cached.on_put(entry, exchange)
     return STORED
 
 

@@ -35,6 +35,7 @@ from groundplan.core.errors import GroundplanError, Unavailable
 from groundplan.core.home import Home
 from groundplan.core.settings import load_settings
 from groundplan.gateway import ledger_store, over_bound
+from groundplan.gateway.cache_store import AnswerStore
 from groundplan.gateway.content_writer import ContentWriter
 from groundplan.gateway.ledger_rows import as_uuid, attempt_row, call_entry, call_row, charge_rows
 from groundplan.gateway.ledger_store import Conn
@@ -375,11 +376,14 @@ def main(arguments: list[str] | None = None) -> int:
         signal.signal(number, lambda *_: stop.set())
     traces = TraceExport.declared(load_settings())
     content: ContentWriter | None = None
+    cached: AnswerStore | None = None
     told: ShipperMetrics | None = None
     try:
         url = _url(home, stop)
         content = ContentWriter(home, url)
         content.open()
+        cached = AnswerStore(home, url)
+        cached.open()
         progress = Progress()
         told = ShipperMetrics(home, progress, content, traces)
         told.open()
@@ -392,6 +396,8 @@ def main(arguments: list[str] | None = None) -> int:
             told.close()
         if content is not None:
             content.close()
+        if cached is not None:
+            cached.close()
         if traces is not None:
             traces.close()
     return 0

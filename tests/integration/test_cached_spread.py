@@ -1,0 +1,152 @@
+"""Cached answers of a workload that keeps content: they reach other workers and outlive a restart through PostgreSQL,
+sealed, and what was stopped, cleared or erased meanwhile does not."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+import psycopg
+import pytest
+from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
+
+from groundplan.blueprint.model import Cache, Keep
+from groundplan.core.audit.subject import SubjectKeys
+from groundplan.core.ids import new_id
+from groundplan.core.settings import child_environment
+from groundplan.identity import service as identity
+from groundplan.testing.database import Database
+from groundplan.testing.scripted import ScriptedModel
+
+CACHE = Cache(seconds=600, max_bytes=1 << 20, scope="workload")
+SECRET = "the walrus sleeps at noon"
+
+
+@dataclass
+class World:
+    stack: Stack
+    model: ScriptedModel
+    keys: dict[str, str]
+    person: str
+
+    async def ask(self, text: str = SECRET, name: str = "kept", **more: object) -> str:
+        reply = await self.stack.chat(self.keys[name], text, **more)
+        assert reply.status == 200, reply.body
+        return str(reply.json["groundplan"]["cache"])
+
+    async def stored(self, count: int) -> None:
+        end = asyncio.get_running_loop().time() + 15
+        while len(self.stack.sql("SELECT 1 FROM answer")) != count:
+            assert asyncio.get_running_loop().time() < end, self.stack.sql("SELECT count(*) FROM answer")
+            await asyncio.sleep(0.05)
+
+    async def restart(self) -> None:
+        for worker in self.stack.workers:
+            worker.send_signal(signal.SIGTERM)
+            await asyncio.to_thread(worker.wait, 20)
+        self.stack.workers.clear()
+        self.stack.start()
+        await self.stack.ready()
+
+    async def becomes_exact(self, text: str = SECRET) -> None:
+        """The answer arrives by itself; no model is asked while it is waited for."""
+        before = self.model.counted
+        end = asyncio.get_running_loop().time() + 15
+        while True:
+            reply = await self.stack.chat(self.keys["kept"], text, headers={"cache_control": "only-if-cached"})
+            if reply.status == 200:
+                break
+            assert reply.code == "not_cached" and asyncio.get_running_loop().time() < end, reply.body
+            await asyncio.sleep(0.05)
+        assert reply.json["groundplan"]["cache"] == "exact" and self.model.counted == before
+
+
+@pytest.fixture
+async def world(database: Database, tmp_path: Path) -> AsyncIterator[World]:
+    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+        declared = [
+            workload("kept", ["one"], cache=CACHE, keep=Keep(content="full", seconds=300)),
+            workload("redacted", ["one"], cache=CACHE, keep=Keep(content="redacted", seconds=300)),
+            workload("silent", ["one"], cache=CACHE),
+        ]
+        person = stack.person("ana@acme.example")
+        keys = {each.name: stack.key(each.name, person) for each in declared}
+        shipper = subprocess.Popen(
+            [sys.executable, "-m", "groundplan.gateway.shipper", "--home", str(stack.home.root)],
+            env=child_environment({"GROUNDPLAN_DATABASE_URL": database.dsn}),
+        )
+        try:
+            stack.apply(blueprint(1, [deployment("one", port)], declared))
+            stack.start()
+            await stack.ready()
+            await asyncio.sleep(1.0)  # until the worker has found the store
+            yield World(stack, model, keys, person)
+        finally:
+            shipper.terminate()
+            await asyncio.to_thread(shipper.wait, 20)
+
+
+async def test_answers_outlive_a_restart_sealed_and_only_where_content_is_kept(world: World) -> None:
+    for name in ("kept", "redacted", "silent"):
+        assert await world.ask(name=name) == "none"
+    await world.ask("streamed", stream=False)
+    await world.stored(2)
+    rows = world.stack.sql("SELECT workload, sealed, answer::text FROM answer")
+    assert {row[0] for row in rows} == {"kept"}
+    assert all(row[1].startswith(f"sealed:{world.person}:") for row in rows)
+    assert not any("walrus" in row[2] for row in rows)
+    await world.restart()
+    await world.becomes_exact()
+    assert await world.ask(name="silent") == "none"
+
+
+async def test_another_worker_gives_what_the_first_one_made(world: World) -> None:
+    first = world.stack.workers[0]
+    world.stack.start()
+    await world.stack.ready()
+    await asyncio.sleep(1.0)
+    os.kill(first.pid, signal.SIGSTOP)
+    try:
+        assert await world.ask() == "none"
+        await world.stored(1)
+    finally:
+        os.kill(first.pid, signal.SIGCONT)
+    os.kill(world.stack.workers[1].pid, signal.SIGSTOP)
+    try:
+        await world.becomes_exact()
+    finally:
+        os.kill(world.stack.workers[1].pid, signal.SIGCONT)
+
+
+async def test_what_was_cleared_stopped_or_erased_does_not_come_back(world: World) -> None:
+    for text in ("cleared", "more"):
+        await world.ask(text)
+    await world.stored(2)
+    with psycopg.connect(world.stack.database.urls["control"]) as conn:
+        identity.clear_answers(conn, "operator", "kept")
+    await world.stored(0)
+    await asyncio.sleep(0.5)
+    await world.ask("stopped")
+    await world.stored(1)
+    stop = "INSERT INTO kill_switch (id, scope, reason, by, lifted_at) VALUES (%s, 'site/site-one', 'x', 'o', now())"
+    world.stack.policy("kill", "site/site-one", stop, new_id())
+    await world.restart()
+    await asyncio.sleep(1.5)
+    assert await world.ask("stopped") == "none"
+
+
+async def test_who_is_erased_takes_the_answers_along(world: World) -> None:
+    await world.ask("mine")
+    await world.stored(1)
+    with psycopg.connect(world.stack.database.urls["control"]) as conn:
+        SubjectKeys.of(world.stack.home).destroy(conn, UUID(world.person))
+    await world.restart()
+    await asyncio.sleep(1.5)
+    assert await world.ask("mine") == "none"
