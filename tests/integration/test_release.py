@@ -196,6 +196,25 @@ def test_the_only_person_may_approve_alone_and_it_is_no_evidence(conn: Conn, sig
     assert all(approval.unseparated and not approval.is_evidence for approval in settled.approvals)
 
 
+def test_with_a_second_person_nobody_approves_alone_any_more(conn: Conn, signing: Signing) -> None:
+    """`separation: solo` stays declared, and holds only while one person can sign in."""
+    alone = "kind: company\nname: acme\nseparation: solo\n---\nkind: site" + BASE.partition("---\nkind: site")[2]
+    owners = ", ".join(f"{duty}: ana@acme.example" for duty in DUTIES)
+    named = alone.replace("stage: pilot\nowners: {business: ana@acme.example}", f"stage: pilot\nowners: {{{owners}}}")
+    service.genesis(conn, signing, {"a.yaml": named})
+    identity.add_person(conn, "operator", "second@acme.example", "Second")
+    files = {"a.yaml": named.replace("stage: pilot", "stage: production")}
+    ana = person(conn, "ana")
+    ((change, _),) = service.apply(conn, signing, audit.person_actor(ana), files).pending
+    with pytest.raises(Denied) as caught:
+        service.approve(conn, signing, Approver(ana), change)
+    assert caught.value.code == "self_approval"
+    identity.deactivate_person(conn, "operator", person(conn, "second"))
+    assert service.approve(conn, signing, Approver(ana), change).number == 2
+    (settled,) = changes.changes(conn, ["applied"])
+    assert all(approval.unseparated for approval in settled.approvals)
+
+
 def test_a_refused_change_is_over_and_can_be_asked_for_again(conn: Conn, signing: Signing) -> None:
     ((change, _),) = service.genesis(conn, signing, BOTH).pending
     refused = service.refuse(conn, signing, approver(conn, "sam"), change, Answer(comment="not yet"))
