@@ -273,6 +273,23 @@ def test_an_erased_person_takes_the_content_along(database: Database, tmp_path: 
         assert keys.unseal(conn, row[0]) is None
 
 
+def test_one_that_cannot_be_sealed_does_not_hold_up_the_others(database: Database, tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    home.create()
+    create_keys(home)
+    broken, call = new_id(), new_id()
+    with psycopg.connect(database.superuser) as conn:
+        conn.execute("INSERT INTO subject_key (subject, wrapped) VALUES (%s, 'of another HOME')", (str(broken),))
+    writer = ContentWriter(home, database.urls["shipper"])
+    for person, one in ((broken, new_id()), (new_id(), call)):
+        writer._put(Content(one.bytes, 1_800_000_000_000, "w", str(person), "full", 3600, b"{}", b"{}"))
+    writer.open()
+    writer.close()
+    with psycopg.connect(database.superuser) as conn:
+        assert conn.execute("SELECT call_id FROM content").fetchall() == [(call,)]
+    assert writer.lost == 1
+
+
 def test_more_than_fits_is_counted_not_queued(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

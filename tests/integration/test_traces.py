@@ -252,6 +252,14 @@ def test_a_collector_that_is_away_costs_spans_and_nothing_else() -> None:
         assert traces.lost > 0 and not collector.bodies
 
 
+def test_a_call_that_makes_no_sense_never_fails_the_shipping() -> None:
+    with receiver() as collector:
+        traces = TraceExport(collector.url, {})
+        traces.offer([ended("00-zz"), CallState(new_id().bytes, 1)], new_id())
+        traces.close()
+        assert traces.lost == 2 and not collector.bodies
+
+
 def test_headers_are_lines_and_are_never_repeated_in_an_error() -> None:
     assert header_lines("Authorization: Bearer x\nx-b:  2 ") == {"authorization": "Bearer x", "x-b": "2"}
     with pytest.raises(Invalid) as caught:

@@ -21,7 +21,7 @@ import structlog
 from groundplan.core.audit.subject import SubjectKeys
 from groundplan.core.database import connect
 from groundplan.core.endpoints import announce, withdraw
-from groundplan.core.errors import GroundplanError
+from groundplan.core.errors import GroundplanError, Invalid, NotFound
 from groundplan.core.home import Home
 from groundplan.gateway.content import CALL_BYTES, LENGTH, SERVICE, TOKEN_BYTES, Content
 from groundplan.gateway.content_text import document
@@ -120,7 +120,7 @@ class ContentWriter:
         while self._waiting and keys is not None:
             batch = [self._waiting[place] for place in range(min(AT_ONCE, len(self._waiting)))]
             with conn.transaction():
-                content_store.add(conn, [row for content, _ in batch if (row := _row(conn, keys, content))])
+                content_store.add(conn, [row for content, _ in batch if (row := self._row(conn, keys, content))])
             with self._changed:
                 for content, _ in batch:
                     self._waiting.popleft()
@@ -130,8 +130,17 @@ class ContentWriter:
             log.warning("content was lost", calls=self.lost - self._told)
             self._told = self.lost
 
+    def _row(self, conn: Conn, keys: SubjectKeys, content: Content) -> content_store.Row | None:
+        """None for what cannot be kept: it must not hold up the others."""
+        try:
+            return _sealed(conn, keys, content)
+        except (Invalid, NotFound, ValueError) as error:
+            self.lost += 1
+            log.warning("content cannot be kept", problem=error.__class__.__name__)
+            return None
 
-def _row(conn: Conn, keys: SubjectKeys, content: Content) -> content_store.Row | None:
+
+def _sealed(conn: Conn, keys: SubjectKeys, content: Content) -> content_store.Row | None:
     """Sealed under the key of whom it is about; None where nobody is, so that nothing is kept that cannot be erased."""
     person, call = as_uuid(content.person), UUID(bytes=content.call)
     if person is None:

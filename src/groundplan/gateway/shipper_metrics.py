@@ -54,7 +54,7 @@ class ShipperMetrics:
             single(f"{_P}rounds_total", "counter", "Looks at the journals that PostgreSQL took.", progress.rounds),
             single(f"{_P}age_seconds", "gauge", "Since the last such look: how old the ledger is.", round(age, 3)),
             single(f"{_P}content_lost_total", "counter", "Calls whose content found no room.", self._content.lost),
-            single(f"{_P}spans_lost_total", "counter", "Spans that no collector took.", lost),
+            single(f"{_P}traces_lost_total", "counter", "Calls whose spans no collector took.", lost),
             *process_families(),
         ]
 

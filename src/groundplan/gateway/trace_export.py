@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 import structlog
@@ -18,14 +18,12 @@ import structlog
 from groundplan.core.errors import Invalid
 from groundplan.core.settings import Settings, resolve_secret
 from groundplan.gateway.recovery import CallState
-from groundplan.gateway.spans import Span, spans, wanted
+from groundplan.gateway.spans import spans, wanted
 
-if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import ReadableSpan
-
-MOST_SPANS = 20_000
+MOST_CALLS = 5_000
 """That wait to be sent; about 10 MB."""
-AT_ONCE = 512
+AT_ONCE = 100
+"""Calls in one request."""
 INTERVAL_S = 0.5
 SEND_SECONDS = 5.0
 log = structlog.get_logger()
@@ -37,9 +35,9 @@ class TraceExport:
     def __init__(self, url: str, headers: dict[str, str]) -> None:
         """Raises `Invalid` (`otel_missing`) where the extra is not installed."""
         self._convert, self._exporter = _sdk(url, headers)
-        self._waiting: deque[tuple[UUID, Span]] = deque()
+        self._waiting: deque[tuple[UUID, CallState]] = deque()
         self.lost = 0
-        """Spans that were dropped."""
+        """Calls whose spans were dropped."""
         self._told_lost = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="traces", daemon=True)
@@ -58,14 +56,12 @@ class TraceExport:
             return None
 
     def offer(self, calls: Iterable[CallState], epoch: UUID) -> None:
-        """Take ended calls over. Never waits."""
+        """Take ended calls over. Never waits, and never fails: the ledger comes first."""
         for call in calls:
-            if wanted(call):
-                found = spans(call)
-                if len(self._waiting) + len(found) > MOST_SPANS:
-                    self.lost += len(found)
-                else:
-                    self._waiting.extend((epoch, span) for span in found)
+            if len(self._waiting) < MOST_CALLS:
+                self._waiting.append((epoch, call))
+            else:
+                self.lost += 1
 
     def close(self) -> None:
         self._stop.set()
@@ -80,18 +76,19 @@ class TraceExport:
     def _send(self) -> None:
         while self._waiting:
             batch = [self._waiting.popleft() for _ in range(min(AT_ONCE, len(self._waiting)))]
-            if not self._export([self._convert(epoch, span) for epoch, span in batch]):
+            if not self._export(batch):
                 self.lost += len(batch)
                 break
         if self.lost > self._told_lost:
-            log.warning("traces were dropped", spans=self.lost - self._told_lost)
+            log.warning("traces were dropped", calls=self.lost - self._told_lost)
             self._told_lost = self.lost
 
-    def _export(self, batch: Sequence[ReadableSpan]) -> bool:
+    def _export(self, batch: Sequence[tuple[UUID, CallState]]) -> bool:
         try:
-            return bool(self._exporter.export(batch).name == "SUCCESS")
-        except Exception as error:  # noqa: BLE001 -- the exporter's own boundary: it may raise anything of its transport
-            log.warning("the collector cannot be reached", problem=error.__class__.__name__)
+            found = [self._convert(epoch, span) for epoch, call in batch if wanted(call) for span in spans(call)]
+            return not found or bool(self._exporter.export(found).name == "SUCCESS")
+        except Exception as error:  # noqa: BLE001 -- the thread's boundary
+            log.warning("spans cannot be sent", problem=error.__class__.__name__)
             return False
 
 
