@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.call_rig import BOUND, LIMIT, Rig, Stream, call_rig, rule
 
-from groundplan.blueprint.model import Rates
+from groundplan.blueprint.model import Cache, Rates
 from groundplan.core.money import PICO
 from groundplan.gateway.chat import ChatRelay, read
 from groundplan.gateway.resume import INSTRUCTION, LEAST_OVERLAP, Continuation, Continued, continuation
@@ -274,3 +274,15 @@ async def test_the_rest_of_a_stream_reserves_its_longer_prompt(tmp_path: Path) -
         assert second.bound - first.bound > (size - 5) * PICO // 1_000_000
         assert second.charges[0].amount == second.bound
         await rig.books()
+
+
+async def test_a_resumed_stream_is_not_given_again_from_the_cache(tmp_path: Path) -> None:
+    """Two models wrote it, and neither of them all of it; a whole one is kept."""
+    kept_for = {"cache": Cache(seconds=60, max_bytes=1 << 20, scope="workload")}
+    async with call_rig(tmp_path, workloads={"assistant": RESUME["assistant"] | kept_for}) as rig:
+        rig.play("one", mode="cut", chunk_ms=3, times=1)
+        one_stream(await rig.stream())
+        one_stream(await rig.stream())
+        assert (rig.models["one"].counted, rig.models["two"].counted) == (2, 1)
+        one_stream(await rig.stream())
+        assert (rig.models["one"].counted, rig.models["two"].counted) == (2, 1), "the whole one is given again"
