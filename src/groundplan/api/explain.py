@@ -34,7 +34,16 @@ def call(facts: Facts) -> list[str]:
 def _attempt(attempt: Facts) -> str:
     where = f"Attempt {attempt['number'] + 1} went to {attempt['deployment']} at {attempt['site']}"
     estimated = ", estimated" if attempt.get("estimated") else ""
-    return f"{where}: {attempt['outcome']}, {attempt['cost_usd']} USD{estimated}."
+    return f"{where}: {attempt['outcome']}, {attempt['cost_usd']} USD{estimated}{_times(attempt)}."
+
+
+def _times(attempt: Facts) -> str:
+    """When it began and first answered, and how long it took, as far as that was measured."""
+    named = (("began after", "started_ms"), ("connected in", "connect_ms"), ("first byte after", "first_byte_ms"))
+    parts = [f"{words} {attempt[field]:.1f} ms" for words, field in named if attempt.get(field) is not None]
+    if attempt.get("duration_ms") is not None:
+        parts.append(f"took {attempt['duration_ms']:.1f} ms")
+    return f"; {', '.join(parts)}" if parts else ""
 
 
 def change(facts: Facts) -> list[str]:

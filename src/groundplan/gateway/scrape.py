@@ -30,7 +30,7 @@ SERVICE = "gateway-metrics-"
 SHIPPER = "shipper"
 """Stands where workers have their slot."""
 ANSWER_SECONDS = 1.0
-_LOCAL = ("127.0.0.1", "::1")
+_LOCAL = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
 _FORWARDED = (b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via")
 _NAME = re.compile(rf"{SERVICE}([0-9]{{1,4}}|{SHIPPER})\.json")
 _UP = "groundplan_gateway_worker_up"
