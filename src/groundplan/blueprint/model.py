@@ -30,6 +30,12 @@ class Rates(Struct, frozen=True, kw_only=True):
     request: int = 0
     image: int = 0
     """picodollars for each image that is sent in, on top of its tokens"""
+    images: dict[str, int] = {}
+    """picodollars for each image that is made: by `1024x1024/high`, else `1024x1024`, else `any`"""
+    characters: int = 0
+    """picodollars per million characters that are spoken"""
+    minute: int = 0
+    """picodollars for each minute of audio that is listened to"""
     long_above: int = 0
     long: Rates | None = None
     """What the whole call costs when its prompt has more than `long_above` tokens."""
@@ -93,9 +99,13 @@ class Deployment(Struct, frozen=True, kw_only=True):
     input_overhead_tokens: int = 16
     """Tokens per message that the chat template may add, for the input bound (bytes + overhead)."""
     accepts: list[str] = []
-    """What may be sent in besides text: `image`."""
+    """What may be sent in besides text: `image`, `audio`."""
     image_tokens: int = 0
     """The most tokens that one image counts."""
+    audio_tokens: int = 0
+    """The most tokens that one KiB of audio counts."""
+    audio_seconds: int = 0
+    """The most audio that one request may have, where it is priced by its length; 0: not declared."""
     cap_field: str = "max_tokens"
     """Field that caps output at this upstream: `max_tokens` or `max_completion_tokens`."""
     connect_ms: int = 2000

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from groundplan.catalog.base import Strict as Strict
+from groundplan.catalog.batches import BatchRule as BatchRule
 from groundplan.catalog.cache import CacheRule as CacheRule
 from groundplan.catalog.fields import (
     LIST,
@@ -232,10 +233,14 @@ class DeploymentDoc(Strict):
     """Most tokens of prompt and answer together."""
     max_output: Count = 4096
     """Most tokens of an answer."""
-    accepts: Annotated[tuple[Literal["image"], ...], LIST, list_schema({"enum": ["image"]})] = ()
-    """What may be sent in besides text: image. It needs image_tokens."""
+    accepts: Annotated[tuple[Literal["image", "audio"], ...], LIST, list_schema({"enum": ["image", "audio"]})] = ()
+    """What may be sent in besides text. image needs image_tokens, audio needs audio_tokens."""
     image_tokens: Annotated[Count, Field(ge=1)] | None = None
     """The most tokens that one image counts."""
+    audio_tokens: Annotated[Count, Field(ge=1)] | None = None
+    """The most tokens that one KiB of audio counts."""
+    audio: Duration | None = None
+    """The longest audio that one request may have, such as 30m. Needed where its minutes have a price."""
     cap_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """Field that caps the answer at this upstream."""
     timeouts: Timeouts = Timeouts()
@@ -438,6 +443,7 @@ class WorkloadDoc(Strict):
     reliability: ReliabilityRule = ReliabilityRule()
     keep: KeepRule = KeepRule()
     cache: CacheRule = CacheRule()
+    batches: BatchRule = BatchRule()
     grace: Duration | None = None
     """How long a gateway that is cut off may go on serving. Default 60s; restricted data: none."""
     review: ReviewRule = ReviewRule()

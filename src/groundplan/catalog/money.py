@@ -41,6 +41,9 @@ def _timezone(value: str) -> str:
     return value
 
 
+ImageClass = Annotated[str, StringConstraints(pattern=r"^(any|[0-9]{2,5}x[0-9]{2,5}(/[a-z]{1,20})?)$")]
+
+
 class ClassPrice(Strict):
     """What tokens cost in another class of service. What is left out costs as in the price that this belongs to."""
 
@@ -74,6 +77,12 @@ class Price(Strict):
     """For each request on top of its tokens."""
     image: Usd = 0
     """For each image that is sent in, on top of its tokens."""
+    images: dict[ImageClass, Usd] = Field(default_factory=dict)
+    """For each image that is made: {1024x1024: 0.04 USD, 1024x1024/hd: 0.08 USD, any: 0.12 USD}"""
+    characters: Usd = 0
+    """For a million characters that are spoken."""
+    minute: Usd = 0
+    """For each minute of audio that is listened to."""
     long: LongPrice | None = None
     batch: ClassPrice | None = None
     """In a batch."""
@@ -97,6 +106,9 @@ class Price(Strict):
                 self.output_audio,
                 self.request,
                 self.image,
+                self.images,
+                self.characters,
+                self.minute,
                 self.long,
                 self.priority,
             )

@@ -27,12 +27,26 @@ def deployments(workspace: Workspace, known_price: Callable[[str], bool] | None)
                 "Write all of them under keys, or one as key.",
                 workspace.where("deployment", name, "keys"),
             )
+        if "audio" in doc.accepts and doc.audio_tokens is None:
+            yield Problem(
+                f"deployment {name} accepts audio without a bound of what it costs",
+                "audio_unbounded",
+                "Write audio_tokens: the most tokens that its provider counts for one KiB of audio, such as 20.",
+                workspace.where("deployment", name, "accepts"),
+            )
         if "image" in doc.accepts and doc.image_tokens is None:
             yield Problem(
                 f"deployment {name} accepts images without a bound of what one costs",
                 "image_unbounded",
                 "Write image_tokens: the most tokens that its provider counts for one image, such as 1105.",
                 workspace.where("deployment", name, "accepts"),
+            )
+        if doc.audio is None and any(price.minute for price in doc.price):
+            yield Problem(
+                f"deployment {name} has a price for minutes without a bound of how many one request may have",
+                "audio_unbounded",
+                "Write audio: the longest audio that may be sent in at once, such as 30m.",
+                workspace.where("deployment", name, "price"),
             )
         declared = workspace.models.get(doc.model)
         priced = bool(doc.price) or (declared is not None and bool(declared.price))

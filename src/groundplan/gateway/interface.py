@@ -106,6 +106,8 @@ class Interface:
     """Whether some deployments cannot take every request; `able` then says which can."""
     noted: bool = False
     """Whether there is more to tell about an answer; `notes` then has it."""
+    priced: bool = False
+    """Whether there is more to its price than tokens; `cost` then says what an answer costs."""
     billed: bool = True
     """Whether its answers cost anything."""
     recast: Recast | None = None
@@ -150,6 +152,10 @@ class Interface:
 
     def estimate(self, ask: Ask, deployment: Deployment, added: int, output_bytes: int, cap: int) -> tuple[Usage, int]:
         """Usage and cost where the upstream reported none. Never too little."""
+        raise NotImplementedError
+
+    def cost(self, ask: Ask, deployment: Deployment, usage: Usage) -> int:
+        """Picodollars of a `priced` surface's answer."""
         raise NotImplementedError
 
     def with_facts(self, data: bytes, facts: bytes) -> bytes:

@@ -28,9 +28,13 @@ from groundplan.gateway.facts_api import FactsApi
 from groundplan.gateway.ground import ground
 from groundplan.gateway.idempotency import Kept
 from groundplan.gateway.identify import find_key, identify
+from groundplan.gateway.images import IMAGES
 from groundplan.gateway.interface import Interface
 from groundplan.gateway.messages import COUNT_TOKENS, MESSAGES
+from groundplan.gateway.moderations import MODERATIONS
 from groundplan.gateway.multipart import is_form
+from groundplan.gateway.rerank import RERANK
+from groundplan.gateway.responses import RESPONSES
 from groundplan.gateway.scrape import scrape
 from groundplan.gateway.serve import reserve, serve
 from groundplan.gateway.server import Request, Response
@@ -41,8 +45,12 @@ _log = logging.getLogger(__name__)
 _INTERFACES: dict[bytes, Interface] = {
     b"/v1/chat/completions": CHAT,
     b"/v1/embeddings": EMBEDDINGS,
+    b"/v1/moderations": MODERATIONS,
+    b"/v1/rerank": RERANK,
+    b"/v1/images/generations": IMAGES,
     b"/v1/messages": MESSAGES,
     b"/v1/messages/count_tokens": COUNT_TOKENS,
+    b"/v1/responses": RESPONSES,
 }
 """Every API surface by its path."""
 _JSON = b"content-type: application/json\r\n"

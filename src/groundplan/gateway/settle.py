@@ -51,7 +51,9 @@ def attempt(
         flags.append("no_usage")
     else:
         ask = exchange.ask
-        if ask is None or not ask.needs:
+        if exchange.interface.priced and ask is not None:
+            cost = exchange.interface.cost(ask, deployment, usage)
+        elif ask is None or not ask.needs:
             cost = meter.cost(usage, deployment.rates)
         else:
             usage = msgspec.structs.replace(usage, images=ask.images)

@@ -20,6 +20,11 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     output_audio: int = 0
     images: int = 0
     """Images that were sent in, where they have a price of their own."""
+    images_made: int = 0
+    characters: int = 0
+    """That were spoken."""
+    seconds: int = 0
+    """Of audio that was listened to, each begun one counted."""
 
 
 class Charge(msgspec.Struct, frozen=True, array_like=True):

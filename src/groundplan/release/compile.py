@@ -128,6 +128,9 @@ def _rates(price: doc.Price, source: str) -> bp.Rates:
         output_audio=price.output_audio,
         request=price.request,
         image=price.image,
+        images=dict(sorted(price.images.items())),
+        characters=price.characters,
+        minute=price.minute,
         source=source,
         effective=price.since.isoformat() if price.since else "",
     )
@@ -190,6 +193,8 @@ def _deployment(item: doc.DeploymentDoc, rates: bp.Rates, company: doc.CompanyDo
         ],
         accepts=list(item.accepts),
         image_tokens=item.image_tokens or 0,
+        audio_tokens=item.audio_tokens or 0,
+        audio_seconds=-(-(item.audio or 0) // 1000),
         cap_field=item.cap_field,
         connect_ms=item.timeouts.connect,
         first_token_ms=item.timeouts.first_token,
@@ -331,6 +336,7 @@ def _workload(
         reliability=_reliability(item, placement),
         keep=_keep(item.keep),
         cache=_cache(item),
+        batch_concurrent=item.batches.concurrent,
     )
 
 

@@ -31,9 +31,11 @@ import uvloop
 
 from groundplan.core.endpoints import announce
 from groundplan.core.home import Home
+from groundplan.gateway.multipart import is_form
 from groundplan.gateway.server import Refusal, Request, Response, Server
 from groundplan.testing.scripted_messages import Asked, MessageAnswer, error, usage
 from groundplan.testing.scripted_stream import STREAM_MODES, TOOL_PIECES, Answer, stream
+from groundplan.testing.scripted_tasks import TASKS, perform
 
 MODES = ("ok", "down", "error", "stall", "cut", "miscount", "slow", "undercount", *STREAM_MODES)
 _MESSAGES = b"/v1/messages"
@@ -136,7 +138,7 @@ class ScriptedModel:
             response.send(200, _encode({"counted": self.counted}))
         elif target == b"/v1/messages/count_tokens":
             self._count_tokens(request, response)
-        elif target in (b"/v1/models", b"/v1/chat/completions", b"/v1/embeddings", _MESSAGES):
+        elif target in (b"/v1/models", b"/v1/chat/completions", b"/v1/embeddings", _MESSAGES) or target in TASKS:
             await self._model(target, request, response)
         else:
             response.send(404, _error("there is no such path", "not_found"))
@@ -207,6 +209,9 @@ class ScriptedModel:
                 return
             if target == _MESSAGES:
                 await self._message(request, response, mode)
+                return
+            if target in TASKS:
+                await perform(target, request, response, (mode, self.script.chunk_ms / 1000))
                 return
             chat = msgspec.json.decode(request.body, type=_Chat)
         except msgspec.DecodeError as error:
@@ -371,6 +376,7 @@ async def start(model: ScriptedModel, port: int = 0) -> tuple[asyncio.Server, Se
     """Listen on loopback; returns the listener, its server and the port."""
     loop = asyncio.get_running_loop()
     server = Server(model.handle, _refusal, loop)
+    server.streams = lambda request: is_form(request.headers.get(b"content-type"))
     listener = await loop.create_server(server.protocol, "127.0.0.1", port, backlog=1024)
     return listener, server, listener.sockets[0].getsockname()[1]
 

@@ -1,0 +1,70 @@
+"""Prices of images, characters and minutes: as they are declared, to what a gateway charges."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.unit.test_catalog_wire import START
+
+from groundplan.blueprint.model import Deployment, Rates
+from groundplan.catalog.check import validate_files
+from groundplan.core.errors import Invalid
+from groundplan.core.money import PICO
+from groundplan.economics.unit_price import audio_price, image_price, speech_price
+from groundplan.release.compile import _deployments, declared_or_listed
+
+
+def compiled(deployment: str) -> Deployment:
+    text = START.format(company="").replace("price: free\n", "url: https://h.example/v1\n") + deployment
+    found, problems = _deployments(validate_files({"a.yaml": text}), date(2026, 1, 1), declared_or_listed)
+    assert not problems
+    return found[0]
+
+
+PRICES = {"1024x1024": 4, "1024x1024/hd": 8, "512x512/low": 1, "512x512/high": 3, "any": 12}
+
+
+@pytest.mark.parametrize(
+    ("size", "quality", "price"),
+    [
+        ("1024x1024", None, 4),
+        ("1024x1024", "hd", 8),
+        ("1024x1024", "standard", 4),
+        ("512x512", None, 3),
+        ("512x512", "low", 1),
+        ("512x512", "auto", 12),
+        ("1792x1024", None, 12),
+        (None, "low", 12),
+        ("auto", None, 12),
+    ],
+)
+def test_an_image_costs_what_its_class_costs(size: str | None, quality: str | None, price: int) -> None:
+    assert image_price(Rates(input=0, output=0, images=PRICES), size, quality) == price
+
+
+def test_a_class_without_a_price_has_none() -> None:
+    some = Rates(input=0, output=0, images={"512x512": 1})
+    assert image_price(some, "1024x1024", None) is None
+    assert image_price(Rates(input=0, output=0), None, None) is None
+
+
+@given(st.integers(0, 10**7), st.integers(0, 10**14))
+def test_units_are_never_charged_too_little(count: int, rate: int) -> None:
+    assert speech_price(Rates(input=0, output=0, characters=rate), count) * 10**6 >= count * rate
+    assert audio_price(Rates(input=0, output=0, minute=rate), count) * 60 >= count * rate
+
+
+def test_what_is_declared_reaches_the_gateway() -> None:
+    prices = "{1024x1024: 0.04 USD, any: 0.12 USD}"
+    painter = compiled(f"type: images\nprice: {{input: 0 USD/Mtok, output: 0 USD/Mtok, images: {prices}}}\n")
+    assert painter.rates.images == {"1024x1024": PICO * 4 // 100, "any": PICO * 12 // 100}
+    voice = compiled("type: speech\nprice: {input: 0 USD/Mtok, output: 0 USD/Mtok, characters: 15 USD}\n")
+    assert voice.rates.characters == 15 * PICO and voice.rates.source != "declared free"
+    minutes = "type: transcription\nprice: {input: 0 USD/Mtok, output: 0 USD/Mtok, minute: 0.006 USD}\n"
+    ear = compiled(minutes + "audio: 30m\n")
+    assert (ear.rates.minute, ear.audio_seconds) == (6 * PICO // 1000, 1800)
+    with pytest.raises(Invalid, match="without a bound"):
+        compiled(minutes)
