@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.call_rig import BOUND, Rig, call_rig, rule, until
 
-from groundplan.blueprint.model import Cache, Rates
+from groundplan.blueprint.model import Cache, Limit, Rates
 from groundplan.economics import price
+from groundplan.gateway.periods import current
 from groundplan.gateway.snapshot import index
 from groundplan.ledger.model import Finish, Reservation, Usage
 
@@ -316,3 +317,30 @@ def test_what_a_providers_cache_saves_is_what_the_tokens_would_have_cost_more(
     each = 2 * 10**12 if read + rest > long_above else 10**12
     assert abs(saved * 10**6 - read * (each - rate)) < 10**6
     assert price.cost(rates, usage) + saved == price.cost(rates, msgspec.structs.replace(usage, cache_read=0))
+
+
+async def test_a_hit_counts_as_a_request_and_uses_no_tokens(tmp_path: Path) -> None:
+    async with rigged(tmp_path) as rig:
+        rig.play("one", tokens=7)
+        view: Any = rig.gateway.live
+        limits = [
+            Limit(name=name, covers="workload/assistant", type=type, amount=amount, period=period)
+            for name, type, amount, period in (
+                ("few", "requests", 3, "day"), ("words", "tokens", 10_000, "day"), ("once", "concurrent", 1, "now"),
+            )
+        ]  # fmt: skip
+        view.catalog = index(msgspec.structs.replace(view.catalog.blueprint, limits=limits))
+        quotas = view.catalog.limits.of_caller(view.catalog.plans["assistant"].workload, "", "", {})
+        now, counters = rig.gateway.clock.now().timestamp(), rig.gateway.counters
+        periods = {quota.type: current(quota.period, "", "UTC", now) for quota in quotas}
+        names = {quota.type: quota.name for quota in quotas}
+        for quota in quotas:
+            counters.grant(quota.name, periods[quota.type], quota.limit)
+        first, second, third = [await rig.chat() for _ in range(3)]
+        assert [r.json["groundplan"]["cache"] for r in (first, second, third)] == ["none", "exact", "exact"]
+        assert third.headers["x-ratelimit-limit-requests"] == "3"
+        used = {type: counters.spent(names[type], periods[type]) for type in names}
+        assert used["requests"] == 3 and used["concurrent"] == 0
+        assert used["tokens"] == first.json["usage"]["total_tokens"]
+        assert (await rig.chat()).code == "rate_limit_exceeded"
+        assert counters.open_count == 0

@@ -1,0 +1,339 @@
+"""Who can ever get whose cached answer: keys against a plain model of sameness, the shelf against a plain model of what
+may be on it, and forms of an answer against each other."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from typing import Any
+
+import msgspec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from tests.integration.gateway_stack import blueprint, deployment, workload
+
+from groundplan.blueprint.model import Cache
+from groundplan.core.ids import new_id
+from groundplan.gateway.answer_cache import SHARE, AnswerCache, Entry
+from groundplan.gateway.cache_key import request_digest, terms_of
+from groundplan.gateway.chat import CHAT, read
+from groundplan.gateway.exchange import Exchange
+from groundplan.gateway.recast import CHAT_RECAST
+from groundplan.gateway.snapshot import KeyEntry, Plan, Policy, index
+
+# keys ----------------------------------------------------------------------------------------------------------------
+
+PEOPLE = ("", "ana", "ben", "cy")
+GROUPS = ("g1", "g2")
+WORDS = ("leave", "pay")
+
+
+class Bytes:
+    """What `request_digest` reads of a request."""
+
+    def __init__(self, body: bytes) -> None:
+        self.body = body
+
+
+@dataclass(frozen=True)
+class Asked:
+    person: str
+    key: str
+    workload: str
+    scope: str
+    words: str
+    temperature: float | None
+    cap: int | None
+    cleared: int
+    groups: tuple[tuple[str, str], ...]
+    """Person -> digest of all its groups, of those that have been loaded."""
+    style: int
+    """How the same is written."""
+
+    def body(self) -> bytes:
+        fields: dict[str, Any] = {"model": "auto", "messages": [{"role": "user", "content": self.words}]}
+        if self.temperature is not None:
+            fields["temperature"] = self.temperature
+        if self.cap is not None:
+            fields["max_completion_tokens" if self.style & 8 else "max_tokens"] = self.cap
+        if self.style & 1:
+            fields |= {"user": "somebody", "stream": bool(self.style & 2), "metadata": {"a": "b"}}
+        if self.style & 2:
+            fields = dict(reversed(list(fields.items())))
+            fields["messages"] = [dict(reversed(list(message.items()))) for message in fields["messages"]]
+        text = json.dumps(fields, indent=2 if self.style & 4 else None)
+        return text.replace('"leave"', '"\\u006ceave"').encode() if self.style & 8 else text.encode()
+
+    def whose(self) -> tuple[str, str]:
+        """Who may share it with this caller, by the words of docs/cache.md."""
+        if self.scope == "workload":
+            return ("everybody", "")
+        of_groups = dict(self.groups)
+        if self.scope == "group" and self.person in of_groups:
+            return ("groups", of_groups[self.person])
+        return ("person", self.person) if self.person else ("key", self.key)
+
+    def same(self) -> tuple[object, ...]:
+        cap = min(20, 1024 if self.cap is None else self.cap)
+        return (self.workload, self.scope, self.whose(), self.words, self.temperature, cap, self.cleared)
+
+    def digest(self) -> bytes | None:
+        declared = workload(
+            self.workload, ["one"], max_output_tokens=20, cache=Cache(seconds=9, max_bytes=1 << 20, scope=self.scope)
+        )
+        body, request = self.body(), Bytes(self.body())
+        exchange = Exchange(new_id(), request, None, CHAT)  # type: ignore[arg-type]  # no client waits for it
+        exchange.ask, exchange.workload, exchange.person = read(body), declared, self.person
+        exchange.key = KeyEntry(self.key, self.workload, self.person, False, False, None)
+        plan = index(blueprint(1, [deployment("one", 1)], [declared])).plans[self.workload]
+        policy = Policy(
+            1, {}, {}, frozenset(PEOPLE), frozenset(), {self.workload: self.cleared}, groups=dict(self.groups)
+        )
+        return request_digest(exchange, CHAT_RECAST.irrelevant, terms_of(plan), policy)
+
+
+asked = st.builds(
+    Asked,
+    person=st.sampled_from(PEOPLE),
+    key=st.sampled_from(("k1", "k2")),
+    workload=st.sampled_from(("w1", "w2")),
+    scope=st.sampled_from(("person", "group", "workload")),
+    words=st.sampled_from(WORDS),
+    temperature=st.sampled_from((None, 0, 1, 0.5)),
+    cap=st.sampled_from((None, 10, 20, 30)),
+    cleared=st.integers(0, 1),
+    groups=st.dictionaries(st.sampled_from(PEOPLE[1:]), st.sampled_from(GROUPS)).map(
+        lambda d: tuple(sorted(d.items()))
+    ),
+    style=st.integers(0, 15),
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(one=asked, other=asked, alike=st.sets(st.sampled_from([f for f in Asked.__dataclass_fields__ if f != "style"])))
+def test_two_calls_share_an_answer_exactly_where_everything_that_counts_is_the_same(
+    one: Asked, other: Asked, alike: set[str]
+) -> None:
+    other = replace(other, **{name: getattr(one, name) for name in alike})
+    assert (one.digest() == other.digest()) == (one.same() == other.same())
+
+
+@settings(deadline=None)
+@given(one=asked, other=asked)
+def test_people_of_other_groups_or_persons_never_share_unless_the_scope_is_the_workload(
+    one: Asked, other: Asked
+) -> None:
+    other = replace(one, person=other.person, key=other.key, style=other.style)
+    if one.scope == "workload" or one.whose() == other.whose():
+        return
+    assert one.digest() != other.digest()
+
+
+values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**40), 2**40)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(deadline=None)
+@given(extra=st.dictionaries(st.text(min_size=1), values, max_size=3), more=values, name=st.text(min_size=1))
+def test_any_other_field_counts(extra: dict[str, Any], more: Any, name: str) -> None:
+    known = {"model", "messages", *CHAT_RECAST.irrelevant}
+    fields = {key: value for key, value in extra.items() if key not in known}
+    if name in known or (name in fields and fields[name] == more):
+        return
+
+    def of(fields: dict[str, Any]) -> bytes | None:
+        body = json.dumps({"model": "auto", "messages": [], **fields}).encode("utf-8", "surrogatepass")
+        exchange = Exchange(new_id(), Bytes(body), None, CHAT)  # type: ignore[arg-type]
+        declared = workload("w", ["one"], cache=Cache(seconds=9, max_bytes=1 << 20, scope="workload"))
+        exchange.ask = read(b'{"model": "auto", "messages": [{"role": "user", "content": "x"}]}')
+        exchange.workload = declared
+        policy = Policy(1, {}, {}, frozenset(), frozenset())
+        return request_digest(exchange, CHAT_RECAST.irrelevant, b"", policy)
+
+    first = of(fields)
+    assert first is None or first != of({**fields, name: more})
+
+
+# the shelf -----------------------------------------------------------------------------------------------------------
+
+SCOPES = ("company", "workload/w1", "workload/w2", "deployment/one", "source/a", "key/k")
+LIMIT = 30_000
+
+
+def plans(prompt: str) -> dict[str, Plan]:
+    rule = Cache(seconds=9, max_bytes=LIMIT, scope="workload")
+    declared = [workload(name, ["one"], cache=rule, system_prompt=prompt) for name in ("w1", "w2")]
+    return index(blueprint(1, [deployment("one", 1)], declared)).plans
+
+
+class Shelf(RuleBasedStateMachine):
+    """Against a dict of what may be given. The bound is checked, which one it evicts is not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cache = AnswerCache()
+        self.prompt = "a"
+        self.catalog = index(blueprint(1, [], []))
+        self.now = 1000.0
+        self.policy = Policy(1, {}, {}, frozenset({"ana", "ben"}), frozenset())
+        self.good: dict[tuple[str, bytes], Entry] = {}
+        self.renew()
+
+    def renew(self) -> None:
+        self.catalog = replace(self.catalog, number=self.catalog.number + 1, plans=plans(self.prompt))
+        self.heed()
+
+    def heed(self) -> None:
+        self.cache.heed(self.catalog, self.policy)
+
+    @rule(
+        name=st.sampled_from(("w1", "w2")), digest=st.binary(min_size=1, max_size=1), size=st.integers(0, LIMIT // 6),
+        person=st.sampled_from(("", "ana", "ben")), more=st.sets(st.sampled_from(SCOPES[3:])),
+        seconds=st.integers(1, 9),
+    )  # fmt: skip
+    def put(self, name: str, digest: bytes, size: int, person: str, more: set[str], seconds: int) -> None:
+        subjects = frozenset({"company", f"workload/{name}", *more})
+        if not self.policy.kills.isdisjoint(subjects):
+            return
+        entry = Entry(
+            (digest, False), b"c", name, self.now, self.now + seconds, "one", subjects, person, (), 1, whole=bytes(size)
+        )
+        kept = self.cache.put(self.catalog.plans[name], entry)
+        assert kept == (entry.size * SHARE <= LIMIT)
+        if kept:
+            self.good[name, digest] = entry
+
+    @rule(name=st.sampled_from(("w1", "w2")), digest=st.binary(min_size=1, max_size=1))
+    def get(self, name: str, digest: bytes) -> None:
+        self.heed()
+        found, may = self.cache.get(name, (digest, False), self.now), self.good.get((name, digest))
+        assert found is None or (found is may and found.until > self.now)
+
+    @rule(seconds=st.integers(1, 5))
+    def wait(self, seconds: int) -> None:
+        self.now += seconds
+
+    @rule(scope=st.sampled_from(SCOPES), back=st.booleans())
+    def stop(self, scope: str, back: bool) -> None:
+        """Stopped, and perhaps let run again."""
+        before = self.policy
+        self.policy = replace(before, kills=before.kills | {scope})
+        self.cache.heed_policy(self.policy)
+        self.good = {key: entry for key, entry in self.good.items() if scope not in entry.subjects}
+        if back:
+            self.policy = replace(before, kills=before.kills - {scope})
+            self.cache.heed_policy(self.policy)
+
+    @rule(person=st.sampled_from(("ana", "ben")), back=st.booleans())
+    def leave(self, person: str, back: bool) -> None:
+        if person not in self.policy.active:
+            return
+        before = self.policy
+        self.policy = replace(before, active=before.active - {person})
+        self.cache.heed_policy(self.policy)
+        self.good = {key: entry for key, entry in self.good.items() if entry.person != person}
+        self.policy = before if back else replace(before, active=before.active)
+        self.cache.heed_policy(self.policy)
+
+    @rule(name=st.sampled_from(("w1", "w2")))
+    def clear(self, name: str) -> None:
+        self.policy = replace(self.policy, cleared={**self.policy.cleared, name: self.policy.cleared.get(name, 0) + 1})
+        self.cache.heed_policy(self.policy)
+        self.good = {key: entry for key, entry in self.good.items() if key[0] != name}
+
+    @rule(prompt=st.sampled_from(("a", "b")))
+    def apply(self, prompt: str) -> None:
+        if prompt != self.prompt:
+            self.good.clear()
+        self.prompt = prompt
+        self.renew()
+
+    @precondition(lambda self: self.good)
+    @rule(place=st.integers(0, 5))
+    def drop(self, place: int) -> None:
+        key = sorted(self.good)[place % len(self.good)]
+        self.cache.drop(self.good.pop(key))
+
+    @invariant()
+    def is_bounded_and_counted(self) -> None:
+        found = [entry for name in ("w1", "w2") for entry in self.cache.entries(name)]
+        assert self.cache.size == sum(entry.size for entry in found) and len(self.cache) == len(found)
+        for name in ("w1", "w2"):
+            assert sum(entry.size for entry in self.cache.entries(name)) <= LIMIT
+        assert all(entry is self.good.get((entry.workload, entry.key[0])) for entry in found)
+
+
+TestShelf = Shelf.TestCase
+TestShelf.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+# forms ---------------------------------------------------------------------------------------------------------------
+
+texts = st.text(st.characters(codec="utf-8"), max_size=20)
+
+
+def tool_call(id: str, name: str, arguments: str) -> dict[str, Any]:
+    return {"id": id, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+calls = st.lists(st.builds(tool_call, texts, texts, texts), max_size=2)
+
+
+@st.composite
+def answers(draw: st.DrawFn) -> dict[str, Any]:
+    choices = []
+    for place in range(draw(st.integers(1, 3))):
+        message: dict[str, Any] = {"role": "assistant", "content": draw(texts.filter(bool) | st.none())}
+        if draw(st.booleans()) and (made := draw(calls)):
+            message["tool_calls"] = made
+        choice = {"index": place, "message": message, "finish_reason": draw(st.sampled_from(["stop", "tool_calls"]))}
+        if draw(st.booleans()):
+            choice["logprobs"] = {"content": [{"token": draw(texts), "logprob": -0.5}]}
+        choices.append(choice)
+    usage = {"prompt_tokens": 3, "completion_tokens": draw(st.integers(0, 9)), "total_tokens": 12}
+    return {"id": "c", "created": 1, "model": "m", "object": "chat.completion", "choices": choices, "usage": usage}
+
+
+@given(answer=answers())
+def test_a_whole_answer_as_a_stream_and_back_says_the_same(answer: dict[str, Any]) -> None:
+    events = CHAT_RECAST.events(msgspec.json.encode(answer))
+    assert events is not None and events[-1] == b"[DONE]"
+    back = CHAT_RECAST.whole(events)
+    assert back is not None
+    for choice in answer["choices"]:
+        for call in choice["message"].get("tool_calls", []):
+            call["id"] = call["id"] or None
+    assert json.loads(back) == answer
+    assert CHAT_RECAST.good_events(events, len(answer["choices"])) and CHAT_RECAST.good(back, len(answer["choices"]))
+    assert not CHAT_RECAST.good_events(events, len(answer["choices"]) + 1)
+
+
+@given(answer=answers(), field=st.sampled_from(["top", "choice", "message"]), value=values)
+def test_what_is_not_known_is_never_lost(answer: dict[str, Any], field: str, value: Any) -> None:
+    choice = answer["choices"][0]
+    place = {"top": answer, "choice": choice, "message": choice["message"]}[field]
+    place["new_field"] = value
+    events = CHAT_RECAST.events(msgspec.json.encode(answer))
+    assert (events is None) == (value not in (None, [], {}))
+
+
+@given(parts=st.lists(texts, min_size=1, max_size=6), odd=st.binary(max_size=30))
+def test_pieces_of_a_stream_are_joined_and_rubbish_is_refused(parts: list[str], odd: bytes) -> None:
+    chunks = [
+        {"id": "c", "choices": [{"index": 0, "delta": {"content": part}, "finish_reason": None}]} for part in parts
+    ]
+    end = {"id": "c", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "usage": {"prompt_tokens": 1}}
+    events = [*map(msgspec.json.encode, [*chunks, end]), b"[DONE]"]
+    whole = CHAT_RECAST.whole(events)
+    assert whole is not None
+    assert json.loads(whole)["choices"][0]["message"]["content"] == "".join(parts)
+    assert CHAT_RECAST.whole([odd]) is None and CHAT_RECAST.events(odd) is None
+    assert not CHAT_RECAST.good(odd, 1) and not CHAT_RECAST.good_events([odd], 1)
