@@ -66,7 +66,7 @@ LEFT = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "text"), FOUND)
+@pytest.mark.parametrize(("kind", "text"), FOUND, ids=[f"{number}-{kind}" for number, (kind, _) in enumerate(FOUND)])
 def test_it_is_found_wherever_it_stands(kind: str, text: str) -> None:
     for around in ("{}", "see {}, please", "({})", '"{}"', "\n{}\n", "ä{}ö"):
         told, counts = redact(around.format(text))
