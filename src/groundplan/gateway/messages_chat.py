@@ -12,47 +12,15 @@ import msgspec
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.gateway.chat import OpenAIChat, ServiceChat
+from groundplan.gateway.chat_pieces import Said, completion
 from groundplan.gateway.exchange import Ask
 from groundplan.gateway.interface import Answered, Malformed, Relay
 from groundplan.gateway.messages_chat_stream import MessagesChatRelay, reported, stop_reason
 from groundplan.gateway.messages_to_chat import Translation
-from groundplan.gateway.meter import ReportedUsage
 from groundplan.ledger.model import Usage
 
 _encode = msgspec.json.Encoder().encode
 _arguments = msgspec.json.Decoder(dict[str, Any]).decode
-
-
-class _Function(msgspec.Struct, frozen=True):
-    name: str
-    arguments: str = ""
-
-
-class _Call(msgspec.Struct, frozen=True):
-    id: str
-    function: _Function
-
-
-class _Said(msgspec.Struct, frozen=True):
-    content: str | None = None
-    refusal: str | None = None
-    tool_calls: list[_Call] | None = None
-
-
-class _Choice(msgspec.Struct, frozen=True):
-    message: _Said
-    finish_reason: str | None = None
-    stop_reason: Any = None
-
-
-class _Completion(msgspec.Struct, frozen=True):
-    choices: list[_Choice]
-    id: str = ""
-    model: str = ""
-    usage: ReportedUsage | None = None
-
-
-_completion = msgspec.json.Decoder(_Completion).decode
 
 
 class ByChat:
@@ -104,12 +72,7 @@ class MessagesByChat:
 
     def answer(self, data: bytes, ask: Ask) -> Answered:
         """The message that a completion means. Raises `Malformed`."""
-        try:
-            found = _completion(data)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise Malformed("the upstream's answer is not what the API promises") from error
-        if not found.choices:
-            raise Malformed("the upstream's answer has no content")
+        found = completion(data)
         choice, usage = found.choices[0], found.usage.usage() if found.usage is not None else None
         content = _content(choice.message)
         reason, sequence = stop_reason(choice.finish_reason, choice.stop_reason)
@@ -130,7 +93,7 @@ class MessagesByChat:
         return MessagesChatRelay(ask.model, ask.size)
 
 
-def _content(said: _Said) -> list[dict[str, Any]]:
+def _content(said: Said) -> list[dict[str, Any]]:
     content: list[dict[str, Any]] = [
         {"type": "text", "text": text, "citations": None} for text in (said.content, said.refusal) if text
     ]

@@ -6,9 +6,9 @@ from typing import Any
 
 import msgspec
 
+from groundplan.gateway.chat_pieces import Chunk, PieceOfCall, chunk
 from groundplan.gateway.interface import Malformed
 from groundplan.gateway.messages_native import broken, event
-from groundplan.gateway.meter import ReportedUsage
 from groundplan.gateway.sse import DONE, splice
 from groundplan.ledger.model import Usage
 
@@ -19,43 +19,8 @@ _REASONS = {
     "function_call": "tool_use",
     "content_filter": "refusal",
 }
-_NULL = msgspec.Raw(b"null")
 _PING = event("ping", b'{"type":"ping"}')
 _encode = msgspec.json.Encoder().encode
-
-
-class _Function(msgspec.Struct, frozen=True):
-    name: str | None = None
-    arguments: str | None = None
-
-
-class _Call(msgspec.Struct, frozen=True):
-    index: int = 0
-    id: str | None = None
-    function: _Function = _Function()
-
-
-class _Delta(msgspec.Struct, frozen=True):
-    content: str | None = None
-    refusal: str | None = None
-    tool_calls: list[_Call] | None = None
-
-
-class _Choice(msgspec.Struct, frozen=True):
-    delta: _Delta | None = None
-    finish_reason: str | None = None
-    stop_reason: Any = None
-
-
-class _Chunk(msgspec.Struct, frozen=True):
-    id: str = ""
-    model: str = ""
-    choices: list[_Choice] = []
-    usage: ReportedUsage | None = None
-    error: msgspec.Raw = _NULL
-
-
-_chunk = msgspec.json.Decoder(_Chunk).decode
 
 
 def stop_reason(finish: str | None, stop: object) -> tuple[str, str | None]:
@@ -103,16 +68,11 @@ class MessagesChatRelay:
         if data == DONE:
             self.done = True
             return b""
-        try:
-            chunk = _chunk(data)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise Malformed("the upstream's stream is not what the API promises") from error
-        if bytes(chunk.error) != b"null":
-            raise Malformed("the upstream reported an error in its stream")
-        if chunk.usage is not None:
-            self.usage = chunk.usage.usage() or self.usage
-        out = [] if self._started else self._start(chunk)
-        for choice in chunk.choices[:1]:
+        found = chunk(data)
+        if found.usage is not None:
+            self.usage = found.usage.usage() or self.usage
+        out = [] if self._started else self._start(found)
+        for choice in found.choices[:1]:
             if choice.delta is not None:
                 out += self._text(choice.delta.content) + self._text(choice.delta.refusal)
                 for call in choice.delta.tool_calls or ():
@@ -121,13 +81,13 @@ class MessagesChatRelay:
                 self._reason, self._stop = stop_reason(choice.finish_reason, choice.stop_reason)
         return b"".join(out)
 
-    def _start(self, chunk: _Chunk) -> list[bytes]:
+    def _start(self, found: Chunk) -> list[bytes]:
         self._started = True
         message: dict[str, Any] = {
-            "id": f"msg_{chunk.id}",
+            "id": f"msg_{found.id}",
             "type": "message",
             "role": "assistant",
-            "model": chunk.model or self._model,
+            "model": found.model or self._model,
             "content": [],
             "stop_reason": None,
             "stop_sequence": None,
@@ -142,7 +102,7 @@ class MessagesChatRelay:
         opened = [] if self._block == "text" else self._open("text", {"type": "text", "text": "", "citations": None})
         return [*opened, self._delta({"type": "text_delta", "text": text})]
 
-    def _call(self, call: _Call) -> list[bytes]:
+    def _call(self, call: PieceOfCall) -> list[bytes]:
         arguments = call.function.arguments or ""
         self.output_bytes += len(arguments.encode()) + len((call.function.name or "").encode())
         out: list[bytes] = []

@@ -1,0 +1,193 @@
+"""A request for a response, said in OpenAI's chat: what can be said is, what cannot is refused by its name. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from groundplan.core.errors import Invalid
+
+_decode = msgspec.json.Decoder().decode
+
+
+def cannot(name: str) -> Invalid:
+    """The refusal of a field that chat has no word for."""
+    return Invalid(
+        f"{name} cannot be said in the API of a deployment that may serve this",
+        code="field_untranslatable",
+        hint="Leave it out, or name a model whose deployment serves responses itself.",
+        details={"field": name},
+    )
+
+
+class Translation:
+    """`fields` of the chat but for model and caps; `asked` is the request; `earlier` are messages before its input."""
+
+    __slots__ = ("asked", "fields", "messages")
+
+    def __init__(self, body: bytes, earlier: list[dict[str, Any]] | None = None) -> None:
+        """Raises `Invalid` (`field_untranslatable`)."""
+        self.asked: dict[str, Any] = _decode(body)
+        self.fields: dict[str, Any] = {}
+        self.messages: list[dict[str, Any]] = list(earlier or ())
+        for name, value in self.asked.items():
+            if value is not None:
+                put = _FIELDS.get(name)
+                if put is None:
+                    raise cannot(name)
+                put(self, value)
+        if self.asked.get("instructions"):
+            self.messages.insert(0, {"role": "system", "content": self.asked["instructions"]})
+        self.fields["messages"] = self.messages
+
+    # input -----------------------------------------------------------------------------------------------------------
+
+    def put_input(self, given: str | list[dict[str, Any]]) -> None:
+        if isinstance(given, str):
+            self.messages.append({"role": "user", "content": given})
+            return
+        for item in given:
+            kind = item.get("type", "message")
+            if kind == "message":
+                self._message(item)
+            elif kind == "function_call":
+                self._call(item)
+            elif kind == "function_call_output":
+                self._output(item)
+            else:
+                raise cannot(f"input: an item of type {str(kind)[:40]}")
+
+    def _message(self, item: dict[str, Any]) -> None:
+        role, content = item["role"], item["content"]
+        if role not in ("user", "assistant", "system", "developer"):
+            raise cannot(f"input: the role {str(role)[:20]!r}")
+        role = "system" if role == "developer" else role
+        if not isinstance(content, str):
+            parts = [self._part(part, role) for part in content]
+            texts = [part["text"] for part in parts if part["type"] == "text"]
+            plain = len(texts) == len(parts) and (len(parts) == 1 or role != "user")
+            content = "".join(texts) if plain else parts
+        self.messages.append({"role": role, "content": content})
+
+    def _part(self, part: dict[str, Any], role: str) -> dict[str, Any]:
+        kind = part["type"]
+        if kind in ("input_text", "output_text"):
+            return {"type": "text", "text": part["text"]}
+        if kind == "refusal" and role == "assistant":
+            return {"type": "text", "text": part["refusal"]}
+        if kind == "input_image" and role == "user" and part.get("image_url"):
+            image = {"url": part["image_url"]}
+            if part.get("detail"):
+                image["detail"] = part["detail"]
+            return {"type": "image_url", "image_url": image}
+        raise cannot(f"input: content of type {str(kind)[:40]}")
+
+    def _call(self, item: dict[str, Any]) -> None:
+        function = {"name": item["name"], "arguments": item["arguments"]}
+        call = {"id": item["call_id"], "type": "function", "function": function}
+        last = self.messages[-1] if self.messages else {}
+        if last.get("role") == "assistant":
+            last.setdefault("tool_calls", []).append(call)
+        else:
+            self.messages.append({"role": "assistant", "content": None, "tool_calls": [call]})
+
+    def _output(self, item: dict[str, Any]) -> None:
+        output = item["output"]
+        if not isinstance(output, str):
+            if any(part["type"] != "input_text" for part in output):
+                raise cannot("input: the output of a function that is no text")
+            output = "\n".join(part["text"] for part in output)
+        self.messages.append({"role": "tool", "tool_call_id": item["call_id"], "content": output})
+
+    # the other fields ------------------------------------------------------------------------------------------------
+
+    def put_tools(self, tools: list[dict[str, Any]]) -> None:
+        made = []
+        for tool in tools:
+            function = {name: value for name, value in tool.items() if name != "type" and value is not None}
+            if tool["type"] != "function" or function.keys() - {"name", "description", "parameters", "strict"}:
+                raise cannot(f"tools: {str(tool['type'])[:40]}" if tool["type"] != "function" else "tools: its fields")
+            made.append({"type": "function", "function": function})
+        if made:
+            self.fields["tools"] = made
+
+    def put_choice(self, choice: str | dict[str, Any]) -> None:
+        if isinstance(choice, str):
+            self.fields["tool_choice"] = choice
+        elif choice.get("type") == "function":
+            self.fields["tool_choice"] = {"type": "function", "function": {"name": choice["name"]}}
+        else:
+            raise cannot(f"tool_choice {str(choice.get('type'))[:40]!r}")
+
+    def put_text(self, text: dict[str, Any]) -> None:
+        for name, value in text.items():
+            if value is None:
+                continue
+            if name == "verbosity":
+                self.fields["verbosity"] = value
+            elif name != "format":
+                raise cannot(f"text.{name}")
+            elif value["type"] == "json_schema":
+                schema = {key: each for key, each in value.items() if key != "type" and each is not None}
+                self.fields["response_format"] = {"type": "json_schema", "json_schema": schema}
+            elif value["type"] == "json_object":
+                self.fields["response_format"] = value
+
+    def put_reasoning(self, reasoning: dict[str, Any]) -> None:
+        for name, value in reasoning.items():
+            if value is not None and name != "effort":
+                raise cannot(f"reasoning.{name}")
+        if reasoning.get("effort"):
+            self.fields["reasoning_effort"] = reasoning["effort"]
+
+    def put_include(self, include: list[str]) -> None:
+        if include:
+            raise cannot(f"include: {str(include[0])[:60]}")
+
+    def put_truncation(self, truncation: str) -> None:
+        if truncation != "disabled":
+            raise cannot(f"truncation {truncation[:20]!r}")
+
+    def put_top_logprobs(self, top: int) -> None:
+        if top:
+            raise cannot("top_logprobs")
+
+
+def _same(name: str) -> Callable[[Translation, Any], None]:
+    def put(translation: Translation, value: Any) -> None:
+        translation.fields[name] = value
+
+    return put
+
+
+def _ours(translation: Translation, value: Any) -> None:
+    """Done by the gateway itself, or said by other means."""
+
+
+_FIELDS: dict[str, Callable[[Translation, Any], None]] = {
+    "model": _ours,
+    "instructions": _ours,
+    "metadata": _ours,
+    "store": _ours,
+    "background": _ours,
+    "previous_response_id": _ours,
+    "max_output_tokens": _ours,
+    "stream_options": _ours,
+    "input": Translation.put_input,
+    "tools": Translation.put_tools,
+    "tool_choice": Translation.put_choice,
+    "text": Translation.put_text,
+    "reasoning": Translation.put_reasoning,
+    "include": Translation.put_include,
+    "truncation": Translation.put_truncation,
+    "top_logprobs": Translation.put_top_logprobs,
+    **{
+        name: _same(name)
+        for name in (
+            "stream", "temperature", "top_p", "parallel_tool_calls", "service_tier", "user", "safety_identifier",
+            "prompt_cache_key",
+        )
+    },
+}  # fmt: skip

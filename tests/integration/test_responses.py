@@ -1,0 +1,316 @@
+"""OpenAI's Responses through a real worker: its official client, both kinds of upstream, money, errors and streams."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from openai import AsyncOpenAI, BadRequestError
+from openai.types.responses import Response as ResponseObject
+from openai.types.responses import ResponseStreamEvent
+from tests.integration.gateway_stack import Reply, Stack, blueprint, deployment, installation, scripted, workload
+from tests.integration.sdk_types import strict
+
+from groundplan.blueprint.model import Rates
+from groundplan.core.money import PICO
+from groundplan.gateway.answers import of_refusal
+from groundplan.gateway.server import Request, Response, Server
+from groundplan.testing.database import Database
+from groundplan.testing.scripted import Script, ScriptedModel
+
+RATES = Rates(input=PICO, output=10 * PICO, cache_read=PICO // 10)
+LOOK: Any = {
+    "type": "function",
+    "name": "look",
+    "description": "Look",
+    "strict": False,
+    "parameters": {"type": "object"},
+}
+SCHEMA: Any = {"type": "json_schema", "name": "place", "schema": {"type": "object"}, "strict": True}
+USAGE = {
+    "input_tokens": 50,
+    "input_tokens_details": {"cached_tokens": 40, "cache_write_tokens": 0},
+    "output_tokens": 7,
+    "output_tokens_details": {"reasoning_tokens": 3},
+    "total_tokens": 57,
+}
+
+
+@dataclass
+class Own:
+    """An upstream that has Responses itself. `mode`: ok | failed | cut."""
+
+    mode: str = "ok"
+    asked: list[bytes] = field(default_factory=list)
+
+    async def handle(self, request: Request, response: Response) -> None:
+        self.asked.append(request.body)
+        body = json.loads(request.body)
+        part = {"type": "output_text", "text": "It is here.", "annotations": [], "logprobs": []}
+        item = {"id": "msg_1", "type": "message", "role": "assistant", "status": "completed", "content": [part]}
+        whole: dict[str, Any] = {
+            "id": "resp_1", "object": "response", "created_at": 1, "status": "completed", "model": body["model"],
+            "output": [item], "parallel_tool_calls": True, "tool_choice": "auto", "tools": [], "usage": USAGE,
+        }  # fmt: skip
+        if not body.get("stream"):
+            response.send(200, json.dumps({**whole, "status": "failed"} if self.mode == "failed" else whole).encode())
+            return
+        begun = {**whole, "status": "in_progress", "output": [], "usage": None}
+        where = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
+        opened = {**item, "status": "in_progress", "content": []}
+        events: list[dict[str, Any]] = [
+            {"type": "response.created", "response": begun},
+            {"type": "response.output_item.added", "output_index": 0, "item": opened},
+            {"type": "response.content_part.added", **where, "part": {**part, "text": ""}},
+            {"type": "response.output_text.delta", **where, "delta": "It is here.", "logprobs": []},
+            {"type": "response.output_text.done", **where, "text": "It is here.", "logprobs": []},
+            {"type": "response.content_part.done", **where, "part": part},
+            {"type": "response.output_item.done", "output_index": 0, "item": item},
+            {"type": f"response.{'failed' if self.mode == 'failed' else 'completed'}", "response": whole},
+        ]  # fmt: skip
+        start = response.start(200, b"content-type: text/event-stream\r\n")
+        for number, event in enumerate(events if self.mode != "cut" else events[:4]):
+            data = json.dumps({**event, "sequence_number": number}).encode()
+            response.write(b"event: %b\ndata: %b\n\n" % (event["type"].encode(), data), start)
+            start = b""
+            await asyncio.sleep(0.01)
+        response.end()
+
+
+@dataclass
+class Setup:
+    stack: Stack
+    own: Own
+    chat: ScriptedModel
+    key: str
+
+    def client(self) -> AsyncOpenAI:
+        return AsyncOpenAI(base_url=f"http://127.0.0.1:{self.stack.port}/v1", api_key=self.key, max_retries=0)
+
+    async def ask(self, **more: Any) -> Reply:
+        return await self.stack.post("/v1/responses", self.key, {"model": "auto", "input": "Where is it?", **more})
+
+    def sent(self) -> Any:
+        assert self.chat.last is not None
+        return json.loads(self.chat.last.body)
+
+
+def events_of(data: bytes) -> list[Any]:
+    found = []
+    for part in data.decode().split("\n\n"):
+        if part:
+            name, _, text = part.partition("\ndata: ")
+            assert name == f"event: {json.loads(text)['type']}"
+            found.append(strict(ResponseStreamEvent, text, ours={"groundplan", "hint", "call_id"}))
+    return found
+
+
+@pytest.fixture
+async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
+    own, loop = Own(), asyncio.get_running_loop()
+    server = Server(own.handle, of_refusal, loop)
+    listener = await loop.create_server(server.protocol, "127.0.0.1", 0)
+    async with AsyncExitStack() as opened:
+        opened.push_async_callback(server.drain, 0.2)
+        opened.callback(listener.close)
+        chat, two = await opened.enter_async_context(scripted("chat"))
+        stack = await opened.enter_async_context(installation(database, tmp_path))
+        port = listener.sockets[0].getsockname()[1]
+        places = [
+            deployment("chat", two, rates=RATES, accepts=["image"], image_tokens=100),
+            deployment("own", port, rates=RATES, serves=["responses"]),
+        ]
+        stack.apply(blueprint(1, places, [workload("assistant", ["chat", "own"], system_prompt="You are ours.")]))
+        stack.start()
+        await stack.ready()
+        yield Setup(stack, own, chat, stack.key())
+
+
+async def test_an_answer_by_chat_is_a_response(setup: Setup) -> None:
+    setup.chat.script = Script(tokens=7, cache_read=40)
+    reply = await setup.ask(
+        instructions="Be brief.", max_output_tokens=30, temperature=0.5, metadata={"a": "b"}, text={"format": SCHEMA},
+        reasoning={"effort": "low"}, user="u1", parallel_tool_calls=False, tools=[LOOK],
+        tool_choice={"type": "function", "name": "look"},
+    )  # fmt: skip
+    assert reply.status == 200, reply.body
+    found = strict(ResponseObject, reply.body)
+    assert found.status == "completed" and found.metadata == {"a": "b"} and found.instructions == "Be brief."
+    assert found.usage is not None and found.usage.input_tokens_details.cached_tokens == 40
+    assert found.usage.output_tokens == 7
+    uncached = found.usage.input_tokens - 40
+    assert reply.json["groundplan"]["cost_usd"] == f"{(uncached + 4 + 70) / 1e6:.12f}"
+    assert reply.json["groundplan"]["store"] is False
+    assert setup.sent() == {
+        "model": "up-chat",
+        "messages": [
+            {"role": "system", "content": "You are ours."},
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "Where is it?"},
+        ],
+        "max_tokens": 30,
+        "temperature": 0.5,
+        "response_format": {"type": "json_schema", "json_schema": {k: v for k, v in SCHEMA.items() if k != "type"}},
+        "reasoning_effort": "low",
+        "user": "u1",
+        "parallel_tool_calls": False,
+        "tools": [{"type": "function", "function": {k: v for k, v in LOOK.items() if k != "type"}}],
+        "tool_choice": {"type": "function", "function": {"name": "look"}},
+    }
+    assert "store" not in (await setup.ask(store=False)).json["groundplan"]
+
+
+async def test_a_conversation_of_items_is_one_of_messages(setup: Setup) -> None:
+    image = "data:image/png;base64,AAAA"
+    async with setup.client() as client:
+        await client.responses.create(
+            model="auto",
+            input=[
+                {"role": "developer", "content": "Mind the gap."},
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "input_text", "text": "Look."},
+                        {"type": "input_image", "image_url": image, "detail": "low"},
+                    ],
+                },
+                {"type": "function_call", "call_id": "c1", "name": "look", "arguments": "{}"},
+                {"type": "function_call", "call_id": "c2", "name": "look", "arguments": "{}"},
+                {"type": "function_call_output", "call_id": "c1", "output": "one"},
+                {"type": "function_call_output", "call_id": "c2", "output": [{"type": "input_text", "text": "two"}]},
+                {"role": "user", "content": "And?"},
+            ],
+        )
+    function = {"name": "look", "arguments": "{}"}
+    assert setup.sent()["messages"][1:] == [
+        {"role": "system", "content": "Mind the gap."},
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "Look."},
+                {"type": "image_url", "image_url": {"url": image, "detail": "low"}},
+            ],
+        },
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [{"id": c, "type": "function", "function": function} for c in ("c1", "c2")],
+        },
+        {"role": "tool", "tool_call_id": "c1", "content": "one"},
+        {"role": "tool", "tool_call_id": "c2", "content": "two"},
+        {"role": "user", "content": "And?"},
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("tool", [False, True])
+async def test_a_stream_by_chat_has_every_event_in_order(setup: Setup, tool: bool) -> None:
+    setup.chat.script = Script(tokens=5, tool=tool)
+    reply = await setup.ask(stream=True, tools=[LOOK])
+    assert reply.status == 200, reply.body
+    found = events_of(reply.body)
+    assert [event.sequence_number for event in found] == list(range(len(found)))
+    kinds = [event.type.removeprefix("response.") for event in found]
+    text = ["output_item.added", "content_part.added", *["output_text.delta"] * 5, "output_text.done"]
+    text += ["content_part.done", "output_item.done"]
+    call = [
+        "output_item.added",
+        *["function_call_arguments.delta"] * 3,
+        "function_call_arguments.done",
+        "output_item.done",
+    ]
+    assert kinds == ["created", "in_progress", *text, *(call if tool else []), "completed"]
+    whole = found[-1].response
+    assert [item.type for item in whole.output] == ["message", "function_call"][: 1 + tool]
+    assert whole.id == found[0].response.id and whole.usage.output_tokens == 5
+    facts = found[-1].model_extra["groundplan"]
+    assert facts["deployment"] == "chat" and not facts["estimated"]
+
+
+@pytest.mark.parametrize("model", ["scripted/chat", "scripted/own"])
+async def test_the_official_client_is_content(setup: Setup, model: str) -> None:
+    async with setup.client() as client:
+        answer = await client.responses.create(model=model, input="Where is it?")
+        wanted = "You asked: Where is it?" if model == "scripted/chat" else "It is here."
+        assert answer.output_text.strip() == wanted and answer.model_extra is not None
+        assert answer.model_extra["groundplan"]["workload"] == "assistant"
+        async with client.responses.stream(model=model, input="Where is it?") as stream:
+            async for _ in stream:
+                pass
+            final = await stream.get_final_response()
+        assert final.output_text.strip() == wanted
+
+
+async def test_an_own_upstream_gets_the_callers_bytes(setup: Setup) -> None:
+    raw = b'{ "input" : "caf\\u00e9", "model":"scripted/own" , "include":["x"], "later": [1, 2.50] }'
+    reply = await setup.stack.post("/v1/responses", setup.key, raw)
+    assert reply.status == 200, reply.body
+    assert setup.own.asked[-1] == (
+        b'{ "input" : "caf\\u00e9", "model":"up-own" , "include":["x"], "later": [1, 2.50] '
+        b',"max_output_tokens":1024,"store":false,"instructions":"You are ours."}'
+    )
+    strict(ResponseObject, reply.body)
+    # 10 at 1, 40 at 0.1, 7 at 10 USD a million
+    assert reply.json["groundplan"]["cost_usd"] == "0.000084000000"
+    streamed = await setup.ask(model="scripted/own", stream=True)
+    found = events_of(streamed.body)
+    assert found[-1].type == "response.completed"
+    assert found[-1].model_extra["groundplan"]["cost_usd"] == "0.000084000000"
+
+
+async def test_what_cannot_be_said_in_chat_is_refused_by_name_or_goes_where_it_can(setup: Setup) -> None:
+    refusals: list[tuple[dict[str, Any], str]] = [
+        ({"top_logprobs": 5}, "top_logprobs"),
+        ({"include": ["reasoning.encrypted_content"]}, "include: reasoning.encrypted_content"),
+        ({"truncation": "auto"}, "truncation 'auto'"),
+        ({"reasoning": {"summary": "auto"}}, "reasoning.summary"),
+        ({"tools": [{"type": "custom", "name": "x"}]}, "tools: custom"),
+        ({"later_field": 1}, "later_field"),
+        ({"input": [{"type": "reasoning", "id": "r", "summary": []}]}, "input: an item of type reasoning"),
+    ]
+    for more, name in refusals:
+        refused = await setup.ask(model="scripted/chat", **more)
+        assert (refused.status, refused.code) == (400, "field_untranslatable"), refused.body
+        assert refused.json["error"]["field"] == name
+        served = await setup.ask(**more)
+        assert served.json["groundplan"]["deployment"] == "own"
+
+
+async def test_what_has_no_bound_is_refused(setup: Setup) -> None:
+    refusals: list[tuple[dict[str, Any], str]] = [
+        ({"tools": [{"type": "web_search"}]}, "field_unsupported"),
+        ({"background": True}, "field_unsupported"),
+        ({"conversation": "conv_1"}, "field_unsupported"),
+        ({"prompt": {"id": "p"}}, "field_unsupported"),
+        ({"service_tier": "flex"}, "field_unsupported"),
+        ({"input": []}, "input_empty"),
+        ({"max_output_tokens": 0}, "cap_range"),
+        ({"previous_response_id": "resp_x"}, "response_not_found"),
+        ({"input": [{"type": "item_reference", "id": "x"}]}, "content_unsupported"),
+        ({"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "f"}]}]}, "content_unsupported"),
+        ({"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "http://a"}]}]}, "image_url"),
+    ]
+    for more, code in refusals:
+        refused = await setup.ask(**more)
+        assert refused.code == code, refused.body
+    assert setup.chat.counted == 0 and not setup.own.asked
+
+
+async def test_broken_streams_end_with_an_error_event(setup: Setup) -> None:
+    for mode in ("failed", "cut"):
+        setup.own.mode = mode
+        reply = await setup.ask(model="scripted/own", stream=True)
+        found = events_of(reply.body)
+        assert found[-1].type == "error" and found[-1].code == "stream_broken", mode
+        assert [event.sequence_number for event in found] == list(range(len(found)))
+    setup.chat.script = Script(mode="cut")
+    reply = await setup.ask(model="scripted/chat", stream=True)
+    assert events_of(reply.body)[-1].code == "stream_broken"
+    async with setup.client() as client:
+        with pytest.raises(BadRequestError):
+            await client.responses.create(model="auto", input="a", background=True)
