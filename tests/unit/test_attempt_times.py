@@ -49,6 +49,27 @@ def test_records_from_before_are_read_with_nothing_measured() -> None:
     assert entry is not None and isinstance(entry.record, Finish) and entry.record.trace == ""
 
 
+class Before(msgspec.Struct, frozen=True, array_like=True):
+    """A settlement as programs knew it before attempts were timed."""
+
+    call: bytes
+    attempt: int
+    at: int
+    cost: int
+    outcome: str
+    http_status: int
+    usage: Usage
+    estimated: bool
+    flags: list[str]
+    duration_us: int
+
+
+def test_a_program_from_before_reads_records_of_now() -> None:
+    now = Settlement(new_id().bytes, 0, 1, 7, "ok", 200, Usage(input=3), False, [], 5, 6, 7, 8)
+    found = msgspec.msgpack.decode(msgspec.msgpack.encode(now), type=Before)
+    assert (found.cost, found.duration_us, found.usage) == (7, 5, Usage(input=3))
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -1,4 +1,4 @@
-"""Times of attempts, calls in the order of arrival, health of deployments, kept content. There is no way back from it."""
+"""Times of attempts, calls in the order of arrival, health of deployments, kept content. There is no way back."""
 
 from __future__ import annotations
 
