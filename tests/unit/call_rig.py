@@ -26,7 +26,7 @@ from groundplan.gateway.pipeline import Pipeline
 from groundplan.gateway.records import read_segment
 from groundplan.gateway.recovery import EpochState, fold
 from groundplan.gateway.server import Server
-from groundplan.gateway.snapshot import Catalog, KeyEntry, Policy, index
+from groundplan.gateway.snapshot import Catalog, KeyEntry, Plan, Policy, index
 from groundplan.gateway.targets import Targets
 from groundplan.ledger.model import Charge, Finish, Reservation, Settlement
 from groundplan.testing import ManualClock
@@ -89,6 +89,12 @@ class Rig:
     lender: Closed
     server: Server
     upstreams: dict[str, Server]
+
+    def plan(self, name: str) -> Plan:
+        """What a workload may use; its names may be changed."""
+        catalog = self.gateway.live.catalog
+        assert catalog is not None
+        return catalog.plans[name]
 
     def play(self, name: str, **script: Any) -> None:
         """How one of the upstreams behaves from now on."""

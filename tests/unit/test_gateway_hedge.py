@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
+from tests.contract.ways import way_to
 from tests.unit.call_rig import BOUND, LIMIT, Rig, call_rig, read_records, rule, until
 
 from groundplan.blueprint.model import Hedge
@@ -21,6 +23,7 @@ from groundplan.gateway.hedge import Hedges
 from groundplan.gateway.latency import LEAST, Learned
 from groundplan.gateway.recovery import fold
 from groundplan.ledger.model import Reservation, Settlement
+from groundplan.testing.scripted import Script, ScriptedModel
 
 HEDGED = {"assistant": rule(hedge={"after_ms": 40, "at_most": 1.0})}
 OUTPUT = 10_000_000
@@ -265,3 +268,25 @@ def test_two_open_attempts_survive_kill_9_as_two_bounds(tmp_path: Path, kind: st
     (call,) = state.crash()
     assert state.spent == {("all", "total"): 2 * BOUND} and call.cost == 2 * BOUND == call.reserved
     assert not any(attempt.inherits for attempt in call.attempts.values())
+
+
+@pytest.mark.parametrize(("rule_", "cost"), [("full", BOUND), ("drain", 7 * OUTPUT)])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_loser_over_http_2_is_settled_by_the_same_rules(
+    tmp_path: Path, rule_: str, cost: int, stream: bool
+) -> None:
+    (tmp_path / "way").mkdir()
+    model, more = ScriptedModel("far"), {"one": {"http": 2, "billing_on_cancel": rule_}}
+    async with (
+        way_to("h2c", model.handle, tmp_path / "way") as way,
+        call_rig(tmp_path / "home", more=more, workloads=HEDGED) as rig,
+    ):
+        names = rig.plan("assistant").names
+        for name, found in list(names.items()):
+            names[name] = tuple(replace(d, url=way.wire.url) if d.name == "one" else d for d in found)
+        model.script = Script(latency_ms=300, tokens=7)
+        assert (await answer(rig, stream))["deployment"] == "two"
+        await until(lambda: not rig.gateway.background)
+        loser = next(s for s in await rig.settlements() if s.attempt == 0)
+        assert (loser.outcome, loser.cost, model.counted) == ("cancelled", cost, 1)
+        await rig.books()
