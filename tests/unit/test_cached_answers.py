@@ -344,3 +344,14 @@ async def test_a_hit_counts_as_a_request_and_uses_no_tokens(tmp_path: Path) -> N
         assert used["tokens"] == first.json["usage"]["total_tokens"]
         assert (await rig.chat()).code == "rate_limit_exceeded"
         assert counters.open_count == 0
+
+
+async def test_what_a_provider_read_from_its_cache_is_told_as_saved(tmp_path: Path) -> None:
+    rates = Rates(input=10**12, output=10 * 10**12, cache_read=10**11)
+    async with rigged(tmp_path, more={"one": {"rates": rates}}) as rig:
+        rig.play("one", tokens=5, cache_read=40)
+        await rig.chat("plain")
+        rig.play("one", tokens=5)
+        await rig.chat("plain")
+        read, nothing = await rig.settlements()
+        assert read.usage.cache_read == 40 and (read.saved, nothing.saved) == (40 * 900_000, 0)

@@ -108,10 +108,7 @@ async def answered(gateway: Gateway, exchange: Exchange, recheck: Callable[[], N
         seek.lead()
         return False
     while (found := await seek.entry()) is not None:
-        if exchange.catalog.limits is not None:
-            await limits.admit_cached(gateway, exchange, exchange.catalog.limits)
-            if gateway.live.policy is not exchange.policy:
-                recheck()
+        await _counted(gateway, exchange, recheck)
         if _may(exchange, found):
             give(gateway, exchange, found, seek.form)
             return True
@@ -122,6 +119,15 @@ async def answered(gateway: Gateway, exchange: Exchange, recheck: Callable[[], N
         hint = "Leave Cache-Control: only-if-cached out to ask a model."
         raise NotFound("no cached answer may be given to this request", code="not_cached", hint=hint)
     return False
+
+
+async def _counted(gateway: Gateway, exchange: Exchange, recheck: Callable[[], None]) -> None:
+    """Take what a hit takes of limits. Raises `Exhausted`, and what is found where policy changed meanwhile."""
+    catalog = exchange.catalog
+    if catalog is not None and catalog.limits is not None:
+        await limits.admit_cached(gateway, exchange, catalog.limits)
+        if gateway.live.policy is not exchange.policy:
+            recheck()
 
 
 def _key(gateway: Gateway, exchange: Exchange, recast: Recast) -> Key | None:

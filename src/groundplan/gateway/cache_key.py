@@ -51,6 +51,7 @@ def request_digest(exchange: Exchange, irrelevant: frozenset[str], terms: bytes,
         policy.cleared.get(workload.name, 0),
         cap if ask.cap is None else min(ask.cap, cap),
         ask.copies,
+        ask.lines.decode("latin-1"),
     )
     try:
         return hashlib.sha256(terms + _encode((head, fields))).digest()

@@ -21,6 +21,7 @@ from groundplan.gateway.interface import Codec, Interface
 from groundplan.gateway.messages_chat import ByChat, MessagesByChat, chat_fields, translation_of
 from groundplan.gateway.messages_errors import error_body, of_foreign
 from groundplan.gateway.messages_native import AnthropicMessages, TokenCount
+from groundplan.gateway.recast import MESSAGES_RECAST, Recast
 from groundplan.gateway.messages_types import Asked, Block, CountAsked
 from groundplan.ledger.model import Usage
 
@@ -182,6 +183,7 @@ class Messages(Interface):
     grounded = True
     selective = True
     noted = True
+    recast: Recast | None = MESSAGES_RECAST
     _native = AnthropicMessages()
     _chat = MessagesByChat(translated=False)
     _service = MessagesByChat(translated=True)
@@ -233,6 +235,7 @@ class CountTokens(Messages):
 
     name = "messages.count_tokens"
     grounded = False
+    recast = None
     noted = False
     billed = False
     _native_count = TokenCount()

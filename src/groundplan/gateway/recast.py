@@ -18,6 +18,7 @@ _object = msgspec.json.Decoder(dict[str, Any]).decode
 
 _FINISHED = frozenset({"stop", "tool_calls", "function_call"})
 """Ends of an answer that is all there: `length` and `content_filter` cut it."""
+_STOPPED = frozenset({"end_turn", "tool_use", "stop_sequence"})
 _HEAD = ("id", "created", "model", "system_fingerprint", "service_tier")
 _TEXTS = ("content", "refusal", "reasoning_content")
 
@@ -131,6 +132,48 @@ class EmbeddingsRecast:
         return None
 
 
+class _Stop(msgspec.Struct):
+    stop_reason: str | None = None
+
+
+class _MessageEvent(msgspec.Struct):
+    type: str = ""
+    delta: _Stop | None = None
+
+
+_stop = msgspec.json.Decoder(_Stop).decode
+_message_event = msgspec.json.Decoder(_MessageEvent).decode
+
+
+class MessagesRecast:
+    """Anthropic's Messages, each given again in the form in which it came."""
+
+    irrelevant = frozenset({"metadata", "stream", "max_tokens"})
+
+    def good(self, data: bytes, copies: int) -> bool:  # noqa: ARG002 -- the protocol's signature
+        try:
+            return _stop(data).stop_reason in _STOPPED
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return False
+
+    def good_events(self, events: Sequence[bytes], copies: int) -> bool:
+        """Of an upstream that speaks Messages, or chat completions."""
+        try:
+            found = [_message_event(data) for data in events if data != DONE]
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return False
+        if not found or not found[0].type:
+            return CHAT_RECAST.good_events(events, copies)
+        stops = [each.delta.stop_reason for each in found if each.type == "message_delta" and each.delta is not None]
+        return found[-1].type == "message_stop" and bool(stops) and stops[-1] in _STOPPED
+
+    def events(self, data: bytes) -> tuple[bytes, ...] | None:  # noqa: ARG002
+        return None
+
+    def whole(self, events: Sequence[bytes]) -> bytes | None:  # noqa: ARG002
+        return None
+
+
 # a whole chat answer as chunks ---------------------------------------------------------------------------------------
 
 
@@ -213,3 +256,4 @@ def _add_call(calls: list[dict[str, Any]], part: dict[str, Any]) -> None:
 
 CHAT_RECAST = ChatRecast()
 EMBEDDINGS_RECAST = EmbeddingsRecast()
+MESSAGES_RECAST = MessagesRecast()

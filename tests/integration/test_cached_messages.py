@@ -1,0 +1,87 @@
+"""Anthropic's Messages are given again by both kinds of upstream, a hit survives a kill."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from anthropic.types import Message
+from tests.integration.gateway_stack import Reply, Stack, blueprint, deployment, installation, scripted, workload
+from tests.integration.sdk_types import strict
+
+from groundplan.blueprint.model import Cache, Rates
+from groundplan.core.money import PICO
+from groundplan.gateway.shipper import Shipper
+from groundplan.testing.database import Database
+from groundplan.testing.scripted import Script, ScriptedModel
+
+CACHE = Cache(seconds=600, max_bytes=1 << 20, scope="workload")
+World = tuple[Stack, dict[str, ScriptedModel], str]
+
+
+@pytest.fixture
+async def world(database: Database, tmp_path: Path) -> AsyncIterator[World]:
+    secret = tmp_path / "secret"
+    secret.write_text("sk-upstream\n")
+    rates = Rates(input=PICO, output=10 * PICO)
+    async with scripted("native") as (native, one), scripted("chat") as (chat, two):
+        async with installation(database, tmp_path) as stack:
+            places = [
+                deployment("native", one, api="anthropic", rates=rates, key=f"file:{secret}"),
+                deployment("chat", two, rates=rates),
+            ]
+            stack.apply(blueprint(1, places, [workload("assistant", ["native", "chat"], cache=CACHE)]))
+            stack.start()
+            await stack.ready()
+            yield stack, {"native": native, "chat": chat}, stack.key()
+
+
+async def ask(world: World, model: str, headers: dict[str, str] | None = None, **more: Any) -> Reply:
+    stack, _, key = world
+    body = {"model": f"scripted/{model}", "max_tokens": 20, "messages": [{"role": "user", "content": "Where?"}], **more}
+    known = {"x_api_key": key, "anthropic_version": "2023-06-01", **(headers or {})}
+    reply = await stack.post("/v1/messages", None, body, **known)
+    assert reply.status == 200, reply.body
+    return reply
+
+
+@pytest.mark.parametrize("model", ["native", "chat"])
+async def test_a_message_is_given_again(world: World, model: str) -> None:
+    _, models, _ = world
+    models[model].script = Script(tokens=7)
+    first, second = await ask(world, model), await ask(world, model, metadata={"user_id": "x"})
+    assert models[model].counted == 1
+    strict(Message, second.body)
+    assert second.json["content"] == first.json["content"] and second.json["groundplan"]["cache"] == "exact"
+    streamed = [await ask(world, model, stream=True) for _ in range(2)]
+    assert models[model].counted == 2
+    events = [reply.body.split(b"event: message_stop")[0] for reply in streamed]
+    assert events[0] == events[1] and b'"cache":"exact"' in streamed[1].body and b'"cache":"none"' in streamed[0].body
+    beta = {"anthropic_beta": "other-behaviour"}
+    assert (await ask(world, "native", beta)).json["groundplan"]["cache"] == "none"
+    models[model].script = Script(tokens=20)
+    assert (await ask(world, model, max_tokens=3)).json["stop_reason"] == "max_tokens"
+    assert (await ask(world, model, max_tokens=3)).json["groundplan"]["cache"] == "none"
+
+
+async def test_a_hit_is_in_ledger_and_audit_after_a_kill(world: World) -> None:
+    stack, models, _ = world
+    await ask(world, "chat")
+    hits = [await ask(world, "chat") for _ in range(5)]
+    os.kill(stack.workers[0].pid, signal.SIGKILL)
+    await asyncio.to_thread(stack.workers[0].wait)
+    shipper = Shipper(stack.home)
+    with psycopg.connect(stack.database.urls["shipper"], autocommit=True) as conn:
+        for _ in range(3):
+            shipper.step(conn)
+    rows = stack.sql("SELECT id::text, status, cost_usd, saved_usd FROM call WHERE cache = 'exact'")
+    assert {row[0] for row in rows} == {hit.json["groundplan"]["call_id"] for hit in hits}
+    assert all(row[1] == "ok" and row[2] == 0 and row[3] > 0 for row in rows) and models["chat"].counted == 1
+    audited = {str(row[0]) for row in stack.sql("SELECT id FROM audit_entry WHERE action = 'call'")}
+    assert {row[0] for row in rows} <= audited
