@@ -21,8 +21,8 @@ from groundplan.gateway.interface import Codec, Interface
 from groundplan.gateway.messages_chat import ByChat, MessagesByChat, chat_fields, translation_of
 from groundplan.gateway.messages_errors import error_body, of_foreign
 from groundplan.gateway.messages_native import AnthropicMessages, TokenCount
-from groundplan.gateway.recast import MESSAGES_RECAST, Recast
 from groundplan.gateway.messages_types import Asked, Block, CountAsked
+from groundplan.gateway.recast import MESSAGES_RECAST, Recast
 from groundplan.ledger.model import Usage
 
 if TYPE_CHECKING:
