@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 ENTRIES = ("/", "/workloads", "/calls", "/placement", "/knowledge", "/cost", "/operations", "/governance")
 PAGES = (
-    *ENTRIES, "/workloads/staff-assistant", "/inbox", "/blueprints", "/blueprints/1", "/kill", "/demo/two-people",
+    *ENTRIES, "/workloads/staff-assistant", "/workloads/finance-analytics", "/workloads/line-inspector", "/inbox",
+    "/blueprints", "/blueprints/1", "/kill", "/demo/two-people",
     "/playground",
 )  # fmt: skip
 UNNAMED = """[...document.querySelectorAll('input:not([type=hidden]), select, textarea, button, a, [role=img]')]

@@ -386,11 +386,12 @@ class Limits(Strict):
 
 
 class ReviewRule(Strict):
-    """Which answers a person looks at."""
+    """Which answers a person looks at. Declared and shown; answers are not held for it yet."""
 
     share: Percent = 0.0
     """Part of the answers."""
     before_sending: bool = False
+    """Whether they wait for it; not yet: they are sent at once."""
     by: People = ()
 
 
@@ -458,7 +459,8 @@ class WorkloadDoc(Strict):
 
 
 class GrantDoc(Strict):
-    """Lets people do something with a workload or source."""
+    """Lets people do something with a workload or source. Checked and kept with the blueprint, but nothing follows from
+    it yet: who reads a source stands in its `readers`, and a key acts for others by `keys create --on-behalf-of`."""
 
     kind: Literal["grant"] = "grant"
     name: Name
