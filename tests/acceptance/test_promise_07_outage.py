@@ -1,0 +1,91 @@
+"""Promise 7: a provider outage is invisible where the workload declares a fallback, also in the middle of a stream.
+
+Real worker processes on a real database; the provider goes down, fails, stalls and is cut while calls are under way.
+Scheduled drills are not part of it yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from groundplan.blueprint.model import Reliability
+from groundplan.gateway.records import read_segment
+from groundplan.ledger.model import Reservation, Settlement
+from groundplan.testing.database import Database
+from groundplan.testing.scripted import Script, ScriptedModel
+from tests.integration.gateway_stack import (
+    Stack,
+    blueprint,
+    deployment,
+    events,
+    installation,
+    scripted,
+    workload,
+)
+
+WORDS = " ".join(f"word{n}" for n in range(20))
+TROUBLE = (
+    Script(mode="down"),
+    Script(mode="error", status=503),
+    Script(mode="error", status=429, retry_after="1"),
+    Script(mode="cut", chunk_ms=4),
+    Script(mode="malformed", chunk_ms=4),
+    Script(mode="no_finish", chunk_ms=4),
+    Script(mode="stall_late", chunk_ms=4),
+    Script(mode="stall"),
+    Script(mode="ok", chunk_ms=4),
+)
+
+
+async def call(stack: Stack, key: str, stream: bool) -> None:
+    reply = await stack.chat(key, WORDS, stream=stream, max_tokens=60)
+    assert reply.status == 200, reply.body
+    if not stream:
+        assert reply.json["choices"][0]["message"]["content"] == f"You asked: {WORDS}"
+        return
+    chunks = [found for found in events(reply.body) if found != "[DONE]"]
+    assert not any("error" in chunk for chunk in chunks), reply.body
+    text = "".join(c["delta"].get("content") or "" for chunk in chunks for c in chunk["choices"])
+    assert text == f"You asked: {WORDS}"
+    assert len({chunk["id"] for chunk in chunks}) == 1
+
+
+async def outages(model: ScriptedModel, stop: asyncio.Event, chance: random.Random) -> None:
+    while not stop.is_set():
+        model.script = chance.choice(TROUBLE)
+        await asyncio.sleep(chance.uniform(0.05, 0.3))
+
+
+async def test_an_outage_at_any_moment_is_invisible(database: Database, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"first_token_ms": 600, "idle_ms": 400}
+    async with scripted("one") as (one, port_one), scripted("two") as (two, port_two):
+        async with installation(database, tmp_path) as stack:
+            places = [deployment("one", port_one, **settings), deployment("two", port_two)]
+            resuming = workload("assistant", ["one", "two"], reliability=Reliability(on_broken_stream="resume"))
+            stack.apply(blueprint(1, places, [resuming]))
+            stack.start(2)
+            await stack.ready()
+            key, stop, chance = stack.key(), asyncio.Event(), random.Random(7)
+            two.script = Script(chunk_ms=2)
+            trouble = asyncio.ensure_future(outages(one, stop, chance))
+            for _ in range(12):
+                await asyncio.gather(*(call(stack, key, stream=n % 3 != 0) for n in range(10)))
+            stop.set()
+            await trouble
+            assert one.counted > 10 and two.counted > 10, "both were asked"
+            shipped(stack, one.counted + two.counted)
+
+
+def shipped(stack: Stack, counted: int) -> None:
+    """What the workers wrote: every attempt that an upstream counted is in the journals, with its one settlement."""
+    stack.stop()
+    records = [entry.record for path in sorted(stack.home.journal.glob("*/*.seg")) for entry in read_segment(path)[0]]
+    made = Counter((r.call, r.attempt) for r in records if isinstance(r, Reservation))
+    ended = [r for r in records if isinstance(r, Settlement)]
+    assert made == Counter((r.call, r.attempt) for r in ended)
+    assert len(made) >= counted and max(made.values()) == 1
+    assert any("resumed" in r.flags and r.outcome == "ok" for r in ended), "a stream went on elsewhere"
