@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from tests.unit.call_rig import BOUND, Rig, call_rig, rule, until
 
 from groundplan.blueprint.model import Cache, Limit, Rates
 from groundplan.economics import price
+from groundplan.gateway.answer_cache import Entry
+from groundplan.gateway.exchange import Exchange
 from groundplan.gateway.periods import current
 from groundplan.gateway.snapshot import index
 from groundplan.ledger.model import Finish, Reservation, Usage
@@ -355,3 +358,18 @@ async def test_what_a_provider_read_from_its_cache_is_told_as_saved(tmp_path: Pa
         await rig.chat("plain")
         read, nothing = await rig.settlements()
         assert read.usage.cache_read == 40 and (read.saved, nothing.saved) == (40 * 900_000, 0)
+
+
+async def test_matching_by_meaning_has_its_place_after_an_exact_miss(tmp_path: Path) -> None:
+    async with rigged(tmp_path) as rig:
+
+        async def newest(exchange: Exchange, entries: Iterator[Entry]) -> Entry | None:
+            assert exchange.ask is not None
+            return None if "seed" in exchange.ask.fields else next(entries, None)
+
+        rig.gateway.cached.similar = newest
+        assert (await rig.chat()).json["groundplan"]["cache"] == "none"
+        assert (await rig.chat(temperature=0.1)).json["groundplan"]["cache"] == "exact"
+        assert (await rig.chat(seed=1)).json["groundplan"]["cache"] == "none"
+        live(rig, kills=frozenset({"deployment/one"}))
+        assert (await rig.chat(temperature=0.2)).json["groundplan"]["deployment"] == "two"

@@ -146,6 +146,8 @@ def _state(gateway: Gateway) -> list[Family]:
         single(
             f"{_P}content_lost_total", "counter", "Calls whose content could not be kept.", gateway.meters.content_lost
         ),
+        single(f"{_P}cache_answers", "gauge", "Answers that may be given again.", len(gateway.cached)),
+        single(f"{_P}cache_bytes", "gauge", "Size of these answers.", gateway.cached.size),
         *_pressure(gateway),
     ]
 
