@@ -105,15 +105,22 @@ class ContentWriter:
             _done_with([origin])
 
     def _write(self) -> None:
-        while not self._stop.is_set():
-            try:
-                with connect(self._url, autocommit=True) as conn:
-                    while not self._stop.wait(INTERVAL_S):
+        """Until the end; a connection is made only once there is something to write."""
+        while True:
+            last = self._stop.is_set()
+            if self._waiting:
+                try:
+                    with connect(self._url, autocommit=True) as conn:
                         self._drain(conn)
-                    self._drain(conn)
-            except (psycopg.Error, GroundplanError, OSError) as error:
-                log.warning("content is not written", problem=error.__class__.__name__)
-                self._stop.wait(1.0)
+                        while not self._stop.wait(INTERVAL_S):
+                            self._drain(conn)
+                        self._drain(conn)
+                except (psycopg.Error, GroundplanError, OSError) as error:
+                    log.warning("content is not written", problem=error.__class__.__name__)
+                    self._stop.wait(1.0)
+            if last:
+                return
+            self._stop.wait(INTERVAL_S)
 
     def _drain(self, conn: Conn) -> None:
         keys = SubjectKeys.of(self._home) if self._waiting else None
