@@ -54,6 +54,21 @@ async def test_images_are_bounded_by_what_the_deployment_declares(database: Data
             assert (await stack.chat(key, messages=images(url))).code == code
 
 
+async def test_audio_is_bounded_by_its_length(database: Database, tmp_path: Path) -> None:
+    rates = Rates(input=0, output=0, input_audio=PICO)
+    heard = {"type": "input_audio", "input_audio": {"data": base64.b64encode(bytes(10_000)).decode(), "format": "mp3"}}
+    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+        model.script = Script(tokens=2)
+        key = await started(stack, port, accepts=["audio"], audio_tokens=20, rates=rates)
+        assert (await stack.chat(key, messages=[{"role": "user", "content": [heard]}])).status == 200
+        ship(stack)
+        reserved = stack.sql("SELECT reserved_usd FROM attempt")[0][0]
+        assert 0.0002 <= float(reserved) < 0.0006  # ten KiB of twenty tokens, and the text around them
+        heard["input_audio"] = {"data": "not audio!", "format": "mp3"}
+        assert (await stack.chat(key, messages=[{"role": "user", "content": [heard]}])).code == "audio_data"
+        assert (await stack.chat(key, messages=images(PNG))).code == "content_unsupported"
+
+
 @pytest.mark.parametrize(
     ("more", "code"),
     [({"messages": images(PNG)}, "content_unsupported"), ({"service_tier": "priority"}, "field_unsupported")],

@@ -99,8 +99,8 @@ def choose(exchange: Exchange, plan: Plan, ask: Ask, policy: Policy) -> list[Dep
             what = ", ".join(sorted(ask.needs))
             raise Invalid(
                 f"no deployment of {plan.workload.name} takes {what}, or says what that costs at most",
-                code="content_unsupported" if "image" in ask.needs else "field_unsupported",
-                hint="A deployment says accepts: image with image_tokens, and a price for priority.",
+                code="content_unsupported" if ask.needs & {"image", "audio"} else "field_unsupported",
+                hint="A deployment accepts image with image_tokens, audio with audio_tokens, priority with a price.",
             )
     usable = not_killed(policy, allowed)
     if not usable:

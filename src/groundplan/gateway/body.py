@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -21,10 +21,27 @@ class _Image(msgspec.Struct, frozen=True):
     url: str = ""
 
 
+class _Audio(msgspec.Struct, frozen=True):
+    data: str = ""
+    format: str = ""
+
+
 class _Part(msgspec.Struct, frozen=True):
     type: str
     text: str = ""
     image_url: _Image | None = None
+    input_audio: _Audio | None = None
+
+
+class Parts(NamedTuple):
+    """What a message's content is made of."""
+
+    text: str
+    images: int = 0
+    media_bytes: int = 0
+    """Of the caller's body, that are images and audio."""
+    audio_bytes: int = 0
+    """Of audio, decoded."""
 
 
 _DATA_URL = re.compile(r"data:image/(png|jpeg|webp|gif);base64,[A-Za-z0-9+/]+={0,2}\Z", re.ASCII)
@@ -33,6 +50,7 @@ QUERY_CHARACTERS = 4000
 _LONG = 52 << 10
 """Bytes that hold as many characters, each written as two escapes."""
 
+_BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}\Z", re.ASCII)
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _parts = msgspec.json.Decoder(list[_Part])
 _text = msgspec.json.Decoder(str)
@@ -64,35 +82,49 @@ def read_fields(
 
 def message_text(content: msgspec.Raw) -> str:
     """Text of a message's content: a string, a list of text parts, or null. Raises `Invalid` for other parts."""
-    text, images, _ = message_parts(content)
-    if images:
+    parts = message_parts(content)
+    if parts.images:
         raise Invalid("content of type image_url is not supported", code="content_unsupported", hint="Send text only.")
-    return text
+    return parts.text
 
 
-def message_parts(content: msgspec.Raw) -> tuple[str, int, int]:
-    """(text, images, bytes of the images) of a message's content. Raises `Invalid` for other parts.
+def message_parts(content: msgspec.Raw, *, audio: bool = False) -> Parts:
+    """The parts of a message's content: text, images, and audio where that may be. Raises `Invalid` for others.
 
     Of a long string only the beginning is read, at least `QUERY_CHARACTERS`: nobody asks for more of it.
     """
     raw = bytes(content)
     if raw.startswith(b'"'):
-        return _decoded_text(raw if len(raw) <= _LONG else _beginning(raw)), 0, 0
+        return Parts(_decoded_text(raw if len(raw) <= _LONG else _beginning(raw)))
     if raw == b"null":
-        return "", 0, 0
-    images = length = 0
+        return Parts("")
+    images = media = heard = 0
     parts = _content_parts(raw)
     for part in parts:
         if part.type == "image_url" and part.image_url is not None:
-            images, length = images + 1, length + _image_bytes(part.image_url.url)
+            images, media = images + 1, media + image_bytes(part.image_url.url)
+        elif audio and part.type == "input_audio" and part.input_audio is not None:
+            media += len(part.input_audio.data)
+            heard += _audio_bytes(part.input_audio)
         elif part.type not in ("text", "refusal"):
             raise Invalid(
                 f"content of type {part.type[:40]} is not supported", code="content_unsupported", hint="Send text only."
             )
-    return " ".join(part.text for part in parts), images, length
+    return Parts(" ".join(part.text for part in parts), images, media, heard)
 
 
-def _image_bytes(url: str) -> int:
+def _audio_bytes(audio: _Audio) -> int:
+    """Decoded length of audio that is sent in."""
+    if audio.format not in ("wav", "mp3") or _BASE64.match(audio.data) is None:
+        raise Invalid(
+            "input_audio is not audio",
+            code="audio_data",
+            hint="Send data as base64 without line breaks, and format wav or mp3.",
+        )
+    return len(audio.data) * 3 // 4
+
+
+def image_bytes(url: str) -> int:
     """Length of an image that is sent in. An address is refused: whoever would fetch it reaches what the caller cannot,
     and its cost is not known before."""
     if _DATA_URL.match(url) is None:

@@ -85,12 +85,13 @@ def read(body: bytes) -> Ask:
     service = _service(chat)
     if not chat.messages:
         raise Invalid("messages is empty", code="messages_empty", hint="Send at least one message.")
-    query, images, image_bytes = "", 0, 0
+    query, images, media, heard = "", 0, 0, 0
     for message in chat.messages:
-        text, seen, length = message_parts(message.content)
-        images, image_bytes = images + seen, image_bytes + length
+        parts = message_parts(message.content, audio=True)
+        if parts.media_bytes:
+            images, media, heard = images + parts.images, media + parts.media_bytes, heard + parts.audio_bytes
         if message.role == "user":
-            query = text
+            query = parts.text
     copies = 1 if chat.n is None else chat.n
     if not 1 <= copies <= MAX_COPIES:
         raise Invalid(f"n is {copies}", code="copies_range", hint=f"Use 1 to {MAX_COPIES}.")
@@ -106,15 +107,17 @@ def read(body: bytes) -> Ask:
         include_usage=chat.stream_options is not None and chat.stream_options.include_usage,
         cap=min(caps) if caps else None,
         copies=copies,
-        size=len(body) - image_bytes,
-        needs=_NOTHING if not images and service == STANDARD else _needs(images, service),
+        size=len(body) - media,
+        needs=_NOTHING if not media and service == STANDARD else _needs(images, heard, service),
         images=images,
+        audio_kib=-(-heard // 1024),
         service=service,
     )
 
 
-def _needs(images: int, service: str) -> frozenset[str]:
-    return frozenset({"image"} if images else ()) | frozenset({service} - {STANDARD})
+def _needs(images: int, heard: int, service: str) -> frozenset[str]:
+    named = {"image": images > 0, "audio": heard > 0, service: service != STANDARD}
+    return frozenset(name for name, needed in named.items() if needed)
 
 
 def _service(chat: _Chat) -> str:
@@ -274,7 +277,9 @@ class ChatCompletions(Interface):
 
 def _tokens_in(ask: Ask, deployment: Deployment, added: int) -> int:
     tokens = meter.input_bound(deployment, ask.size + added, ask.messages)
-    return tokens + ask.images * deployment.image_tokens if ask.images else tokens
+    if not ask.needs:
+        return tokens
+    return tokens + ask.images * deployment.image_tokens + ask.audio_kib * deployment.audio_tokens
 
 
 def _bound(ask: Ask, deployment: Deployment, tokens_in: int, tokens_out: int) -> int:

@@ -58,6 +58,8 @@ class Ask:
     """What it asks of a deployment that not every one takes: `image`, `priority`."""
     images: int = 0
     """Sent in; their bytes are not in `size`."""
+    audio_kib: int = 0
+    """KiB of audio sent in, not in `size` either."""
     service: str = "standard"
     """Class of service: standard | batch | priority."""
     body: bytes = b""
