@@ -214,7 +214,8 @@ async def test_a_caller_may_ask_for_a_new_answer(tmp_path: Path) -> None:
         assert (await asked(rig, "only-if-cached"))["cache"] == "exact"
         live(rig, cleared={"assistant": 1})
         before = counted(rig)
-        assert (await asked(rig, "only-if-cached"))["code"] == "not_cached" and counted(rig) == before
+        for directive in ("only-if-cached", "only-if-cached, no-store", "no-cache, only-if-cached"):
+            assert (await asked(rig, directive))["code"] == "not_cached" and counted(rig) == before
         assert (await rig.chat()).json["groundplan"]["cache"] == "none"
 
 
@@ -267,6 +268,19 @@ async def test_a_waiting_call_is_refused_when_its_key_is_revoked_meanwhile(tmp_p
         keys = {digest: replace(key, revoked=True) for digest, key in rig.gateway.live.policy.keys.items()}
         live(rig, keys=keys)
         assert (await follower).code == "key_revoked" and (await leader).status == 200
+
+
+async def test_a_call_that_waits_does_not_get_what_was_cleared_meanwhile(tmp_path: Path) -> None:
+    async with rigged(tmp_path) as rig:
+        rig.play("one", latency_ms=200)
+        leader = asyncio.create_task(rig.chat())
+        await until(lambda: counted(rig) == 1)
+        follower = asyncio.create_task(rig.chat())
+        await until(lambda: rig.gateway.running == 2)
+        live(rig, cleared={"assistant": 1})
+        assert (await leader).status == 200
+        assert (await follower).json["groundplan"]["cache"] == "none" and counted(rig) == 2
+        assert (await rig.chat()).json["groundplan"]["cache"] == "exact"
 
 
 async def test_cleared_answers_are_not_found_any_more(tmp_path: Path) -> None:

@@ -94,40 +94,33 @@ async def answered(gateway: Gateway, exchange: Exchange, recheck: Callable[[], N
     `recheck` repeats every check under the newest policy and raises what it finds. Raises `Exhausted` for limits, and
     `NotFound` (`not_cached`) where the caller wants nothing else.
     """
-    recast = exchange.interface.recast
-    if recast is None or exchange.ask is None or exchange.catalog is None:
-        return False
-    directives = exchange.request.headers.get(b"cache-control", b"").lower()
-    if b"no-store" in directives:
-        return False
-    key = _key(gateway, exchange, recast)
-    if key is None:
-        return False
-    seek = _Search(gateway, exchange, recast, key, recheck)
-    if b"no-cache" in directives:
-        seek.lead()
-        return False
-    while (found := await seek.entry()) is not None:
-        await _counted(gateway, exchange, recheck)
-        if _may(exchange, found):
-            give(gateway, exchange, found, seek.form)
+    recast, directives = exchange.interface.recast, exchange.request.headers.get(b"cache-control", b"").lower()
+    key = _key(gateway, exchange, recast) if recast is not None and b"no-store" not in directives else None
+    if recast is not None and key is not None:
+        seek = _Search(gateway, exchange, recast, key, recheck)
+        if b"no-cache" in directives:
+            seek.lead()
+        elif await _found(gateway, exchange, seek):
             return True
-        if exchange.use is not None:
-            limits.end_call(gateway, exchange.use, sent=False, cost=0)
-            exchange.use = None
     if b"only-if-cached" in directives:
         hint = "Leave Cache-Control: only-if-cached out to ask a model."
         raise NotFound("no cached answer may be given to this request", code="not_cached", hint=hint)
     return False
 
 
-async def _counted(gateway: Gateway, exchange: Exchange, recheck: Callable[[], None]) -> None:
-    """Take what a hit takes of limits. Raises `Exhausted`, and what is found where policy changed meanwhile."""
+async def _found(gateway: Gateway, exchange: Exchange, seek: _Search) -> bool:
+    """Look the answer up, take of limits what a hit takes, and give it; checked again after each wait."""
     catalog = exchange.catalog
-    if catalog is not None and catalog.limits is not None:
-        await limits.admit_cached(gateway, exchange, catalog.limits)
-        if gateway.live.policy is not exchange.policy:
-            recheck()
+    while (found := await seek.entry()) is not None:
+        if catalog is not None and catalog.limits is not None:
+            await limits.admit_cached(gateway, exchange, catalog.limits)
+        if not seek.again() and _may(exchange, found):
+            give(gateway, exchange, found, seek.form)
+            return True
+        if exchange.use is not None:
+            limits.end_call(gateway, exchange.use, sent=False, cost=0)
+            exchange.use = None
+    return False
 
 
 def _key(gateway: Gateway, exchange: Exchange, recast: Recast) -> Key | None:
@@ -167,13 +160,14 @@ class _Search:
                 found = self._formed(await cache.similar(exchange, cache.entries(exchange.workload.name)))
             if found is not None:
                 confirmed = not found.passages or await confirm(gateway, exchange, found)
-                self._again()
+                if self.again():
+                    continue
                 if confirmed and _may(exchange, found):
                     return found
             elif (flight := cache.flight(self._key)) is not None:
                 if not await self._wait(flight):
                     return None
-                self._again()
+                self.again()
                 continue
             self.lead()
             return None
@@ -184,9 +178,15 @@ class _Search:
         if cache.flight(self._key) is None:
             exchange.flight = cache.lead(self._key, self._gateway.loop)
 
-    def _again(self) -> None:
-        if self._gateway.live.policy is not self._exchange.policy:
-            self._recheck()
+    def again(self) -> bool:
+        """After a wait: every check under the newest policy, where that changed. True: it is another answer that this
+        caller may have now, since answers were cleared or the caller's groups are others."""
+        if self._gateway.live.policy is self._exchange.policy:
+            return False
+        self._recheck()
+        before = self._key
+        self._key = _key(self._gateway, self._exchange, self._recast) or before
+        return self._key != before
 
     async def _wait(self, flight: Flight) -> bool:
         """Until the call that asks the same is over. False: this one goes its own way. Its end cancels nobody else."""
