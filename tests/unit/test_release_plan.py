@@ -132,6 +132,15 @@ def test_applying_the_same_again_another_day_changes_nothing() -> None:
     assert again.differences == () and again.pending == () and again.refusals == ()
 
 
+def test_a_comment_is_no_change() -> None:
+    priced = BASE.replace(
+        "url: https://us.example/v1", "url: https://us.example/v1\nprice: {input: 1 USD/Mtok, output: 2 USD/Mtok}"
+    )
+    commented = planned("# above everything\n" + priced, genesis(priced))
+    assert commented.differences == ()
+    assert planned(priced).blueprint == planned("# above everything\n" + priced).blueprint
+
+
 def test_production_waits_and_the_rest_is_served() -> None:
     result = planned(f"{BASE}---\n{PRODUCTION}")
     assert result.refusals == ()

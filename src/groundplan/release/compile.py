@@ -109,8 +109,9 @@ def compile_draft(
 
 
 def _declared(workspace: Workspace, kind: str, name: str, prices: tuple[doc.Price, ...]) -> list[bp.Rates]:
-    where = workspace.where(kind, name, "price")
-    return [FREE if price.free else _rates(price, f"declared {where.file}:{where.line}") for price in prices]
+    """Rates with the file that declares them; its line would make another blueprint of every comment above it."""
+    file = workspace.where(kind, name, "price").file
+    return [FREE if price.free else _rates(price, f"declared {file}") for price in prices]
 
 
 _CLASSES = ("input", "output", "cache_read", "cache_write", "reasoning", "input_audio", "output_audio")
