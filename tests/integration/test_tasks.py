@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import io
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
-from openai import AsyncOpenAI, BadRequestError, RateLimitError
+from openai import APIConnectionError, AsyncOpenAI, BadRequestError, NotFoundError, RateLimitError
 from tests.integration.gateway_stack import Reply, Stack, blueprint, deployment, installation, scripted, workload
+from tests.unit.test_multipart import form
 
 from groundplan.blueprint.model import Rates
 from groundplan.core.money import PICO
 from groundplan.economics.price import FREE
+from groundplan.gateway.records import read_segment
+from groundplan.ledger.model import Reservation, Settlement
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script, ScriptedModel
 
@@ -130,3 +137,145 @@ async def test_failures_of_images_are_settled_like_those_of_chat(setup: Setup) -
         setup.model.script = Script(mode=mode)
         reply = await setup.post("/v1/images/generations", model="painter", prompt="x", size="512x512")
         assert (reply.status, json.loads(reply.body)["error"]["code"]) == (503, code)
+
+
+@pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
+async def test_edits_and_variations_of_images(setup: Setup) -> None:
+    image = ("a.png", base64.b64decode("iVBORw0KGgo="), "image/png")
+    edited = await setup.client.images.edit(
+        image=[image, image], prompt="brighter", model="painter", size="512x512", n=2
+    )
+    assert edited.data is not None and len(edited.data) == 2 and cost(edited) == "0.010000000000"
+    varied = await setup.client.images.create_variation(image=image, model="painter", size="1024x1024")
+    assert cost(varied) == "0.010000000000"
+    with pytest.raises(BadRequestError, match="stream is not supported"):
+        await setup.client.images.edit(image=image, prompt="x", model="painter", stream=True)
+    with pytest.raises(BadRequestError, match="n is 0"):
+        await setup.client.images.edit(image=image, prompt="x", model="painter", n=0)
+    assert (await setup.post("/v1/images/edits", model="painter")).code == "file_missing"
+    typed = await setup.stack.post("/v1/images/edits", setup.key, {}, content_type="application/json")
+    assert (typed.status, typed.code) == (415, "content_type")
+
+
+async def test_speech_is_passed_on_as_it_comes(setup: Setup) -> None:
+    setup.model.script = Script(chunk_ms=40)
+    text, pieces = "hello " * 50, []
+    async with setup.client.audio.speech.with_streaming_response.create(
+        input=text, model="voice", voice="alloy"
+    ) as answer:
+        began = asyncio.get_running_loop().time()
+        async for piece in answer.iter_bytes():
+            pieces.append((asyncio.get_running_loop().time() - began, piece))
+        assert answer.headers["content-type"] == "audio/mpeg" and "groundplan-call-id" in answer.headers
+    assert b"".join(piece for _, piece in pieces) == b"".join(bytes([ord(c)]) * 100 for c in text)
+    assert pieces[0][0] < 0.15 < pieces[-1][0], "it was held back"
+    await spent(setup, "0.0045")  # 300 characters of 15 USD a million
+
+
+async def test_speech_that_breaks_does_not_look_complete(setup: Setup) -> None:
+    setup.model.script = Script(mode="cut")
+    with pytest.raises((APIConnectionError, httpx.RemoteProtocolError)):
+        (await setup.client.audio.speech.create(input="hello " * 50, model="voice", voice="alloy")).read()
+    await spent(setup, "0.0045")
+    for mode in ("empty", "error"):
+        setup.model.script = Script(mode=mode)
+        reply = await setup.post("/v1/audio/speech", input="hello", model="voice", voice="alloy")
+        assert (reply.status, reply.code) == (503, "upstream_failed")
+    refused = await setup.post("/v1/audio/speech", input="x", model="voice", voice="alloy", stream_format="sse")
+    assert refused.code == "field_unsupported"
+
+
+@pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
+async def test_transcriptions_cost_their_minutes(setup: Setup) -> None:
+    sound = ("a.wav", bytes(96_000), "audio/wav")
+    answer = await setup.client.audio.transcriptions.create(file=sound, model="ear", language="en")
+    assert answer.text == "I heard 96000 bytes." and cost(answer) == "0.003000000000"  # 3 seconds
+    verbose = await setup.client.audio.transcriptions.create(file=sound, model="ear", response_format="verbose_json")
+    assert verbose.duration == 3.0 and cost(verbose) == "0.003000000000"
+    translated = await setup.client.audio.translations.create(file=sound, model="ear")
+    assert translated.text == "I heard 96000 bytes."
+    text = await setup.client.audio.transcriptions.create(file=sound, model="ear", response_format="text")
+    assert text.strip() == "I heard 96000 bytes."
+    await spent(setup, "0.069")  # text tells no length, so it costs the longest
+
+
+async def test_a_form_that_is_wrong_is_told(setup: Setup) -> None:
+    sound = ("a.wav", bytes(100), "audio/wav")
+    with pytest.raises(BadRequestError, match="stream is not supported"):
+        await setup.client.audio.transcriptions.create(file=sound, model="ear", stream=True)
+    with pytest.raises(NotFoundError):
+        await setup.client.audio.transcriptions.create(file=sound, model="voice")
+    for parts, code in (
+        ([("model", b"ear", None)], "file_missing"),
+        ([("file", b"x", "a.wav")], "model_missing"),
+        ([("model", b"ear", None), ("model", b"ear", None), ("file", b"x", "a.wav")], "field_twice"),
+        ([("model", b"ear", None), ("file", b"x", "a.wav"), ("file", b"x", "a.wav")], "file_missing"),
+        ([("file", bytes(2 << 20), "a.wav"), ("model", b"ear", None)], "model_missing"),
+        ([("model", b"ear", None), ("file", bytes(2 << 20), "a.wav"), ("stream", b"true", None)], "field_after_file"),
+    ):
+        reply = await setup.stack.post("/v1/audio/transcriptions", setup.key, form(*parts), content_type=FORM)
+        assert (reply.status, reply.code) == (400, code)
+    small = form(("file", b"xyz", "a.wav"), ("model", b"ear", None), ("language", b"en", None))
+    reply = await setup.stack.post("/v1/audio/transcriptions", setup.key, small, content_type=FORM)
+    assert reply.status == 200, "in a small form the order does not matter"
+    await spent(setup, "0.001")
+
+
+async def test_a_large_upload_takes_no_memory_and_is_tried_once(setup: Setup) -> None:
+    pid, size = setup.stack.workers[0].pid, 100 << 20
+    before = memory(pid)
+
+    class Sound(io.RawIOBase):
+        left, most = size, 0
+
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: Any) -> int:
+            count = min(len(buffer), self.left)
+            Sound.left = self.left = self.left - count
+            Sound.most = max(Sound.most, memory(pid))
+            return count
+
+    answer = await setup.client.audio.transcriptions.create(
+        file=("a.wav", io.BufferedReader(Sound(), 1 << 20)), model="ear", timeout=60, response_format="text"
+    )
+    assert answer == f"I heard {size} bytes."
+    assert max(Sound.most, memory(pid)) - before < 40 << 20
+    setup.model.script = Script(mode="error", status=500)
+    large = form(("model", b"ear", None), ("file", bytes(3 << 20), "a.wav"))
+    reply = await setup.stack.post("/v1/audio/transcriptions", setup.key, large, content_type=FORM)
+    assert (reply.status, reply.code) == (503, "upstream_failed")
+
+
+async def test_a_client_that_goes_away_in_its_upload_pays_nothing(setup: Setup) -> None:
+    _, writer = await asyncio.open_connection("127.0.0.1", setup.stack.port)
+    data = form(("model", b"ear", None), ("file", bytes(3 << 20), "a.wav"))
+    head = f"POST /v1/audio/transcriptions HTTP/1.1\r\nhost: g\r\nauthorization: Bearer {setup.key}\r\n"
+    writer.write(f"{head}content-type: {FORM}\r\ncontent-length: {len(data)}\r\n\r\n".encode() + data[: 2 << 20])
+    await writer.drain()
+    await asyncio.sleep(0.5)
+    writer.close()
+    await spent(setup, "0")
+
+
+FORM = "multipart/form-data; boundary=xyz"
+
+
+def memory(pid: int) -> int:
+    """Bytes that a process has in memory."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
+
+
+async def spent(setup: Setup, usd: str) -> None:
+    """What all calls cost together, as the journal says once they are over."""
+    end = asyncio.get_running_loop().time() + 10
+    while True:
+        records = [entry.record for path in setup.stack.home.journal.glob("*/*.seg") for entry in read_segment(path)[0]]
+        settled = [record for record in records if isinstance(record, Settlement)]
+        made = [record for record in records if isinstance(record, Reservation)]
+        if len(settled) == len(made) and made:
+            break
+        assert asyncio.get_running_loop().time() < end, (made, settled)
+        await asyncio.sleep(0.1)
+    assert Decimal(sum(record.cost for record in settled)).scaleb(-12) == Decimal(usd)

@@ -11,9 +11,11 @@ import asyncio
 import time
 
 from groundplan.blueprint.model import Deployment
+from groundplan.core.errors import GroundplanError
 from groundplan.gateway import settle
 from groundplan.gateway.admit import output_cap
 from groundplan.gateway.answers import facts, headers
+from groundplan.gateway.binary_stream import BinaryStreaming, is_sound
 from groundplan.gateway.context import Gateway
 from groundplan.gateway.exchange import Exchange
 from groundplan.gateway.ground import system_messages
@@ -25,6 +27,7 @@ from groundplan.gateway.recorded import Recorded
 from groundplan.gateway.retry import retry_after
 from groundplan.gateway.stream import StreamBroken, Streaming
 from groundplan.gateway.targets import Target
+from groundplan.gateway.upload import give_up, send_upload
 from groundplan.gateway.upstream import UpstreamConnection, UpstreamFailure
 from groundplan.ledger.model import Reservation, Usage
 
@@ -135,13 +138,18 @@ class Attempt:
         pooled = False
         try:
             target = self._target = self._choose()
-            connection = target.pool.idle()
+            ask = self.exchange.ask
+            upload = None if ask is None else ask.upload
+            connection = target.pool.idle() if upload is None else None
             pooled = connection is not None
             if connection is None:
                 connection = await target.pool.connect(self._within(self.deployment.connect_ms))
                 self.exchange.attempt_connected = time.perf_counter_ns()
             self._connection = connection
-            self._send(connection)
+            if upload is None:
+                self._send(connection)
+            else:
+                self.deadline += await send_upload(upload, self.exchange, target, connection)
             await self._read(connection)
             self.first_us = (time.perf_counter_ns() - self.exchange.attempt_started) // 1000
         except UpstreamFailure as failure:
@@ -152,6 +160,10 @@ class Attempt:
             raise AttemptFailed(str(failure), billed=billed, stale=stale) from failure
         except asyncio.CancelledError:
             self.cancel()
+            raise
+        except GroundplanError:
+            give_up(self.gateway, self.exchange)
+            self._close()
             raise
         except BaseException:
             self._close()
@@ -177,7 +189,7 @@ class Attempt:
         system = system_messages(workload, exchange.passages) if exchange.interface.grounded else []
         data = codec.forward(ask, deployment, output_cap(exchange, deployment), system)
         name = b"%b-%d" % (str(exchange.call).encode("ascii"), exchange.attempt)
-        accept = b"text/event-stream" if ask.stream else b"application/json"
+        accept = b"text/event-stream" if ask.stream and not exchange.interface.binary else b"application/json"
         lines = b"" if exchange.trace is None else exchange.trace.upstream(exchange.call, exchange.attempt)
         if deployment.api != "openai":
             lines += target_line(deployment) if codec.translated else ask.lines
@@ -230,9 +242,10 @@ class Attempt:
             raise failed
 
     async def _first(self, connection: UpstreamConnection, by: float) -> None:
-        if not connection.headers.get(b"content-type", b"").lower().startswith(b"text/event-stream"):
+        exchange, kind = self.exchange, connection.headers.get(b"content-type", b"")
+        binary = exchange.interface.binary
+        if not (is_sound(kind) if binary else kind.lower().startswith(b"text/event-stream")):
             raise AttemptFailed("the upstream did not stream", billed=True, status=self.status)
-        exchange = self.exchange
         if exchange.ask is None:
             raise AssertionError("not admitted")
         relay: Relay = exchange.interface.codec(self.deployment).relay(exchange.ask)
@@ -240,7 +253,8 @@ class Attempt:
             relay = Recorded(relay, exchange.flight)
         if exchange.continuation is not None:
             relay = exchange.continuation.relay(relay)
-        self.streaming = Streaming(connection, self.deployment, relay)
+        made = Streaming(connection, self.deployment, relay)
+        self.streaming = made if not binary else BinaryStreaming(connection, self.deployment, relay, kind)
         try:
             await self.streaming.first(self.gateway, by)
         except StreamBroken as broken:
@@ -285,8 +299,9 @@ class Attempt:
         settle.attempt(gateway, exchange, "ok" if interface.billed else "not_billed", self.status, answered.usage)
         if exchange.flight is not None:
             exchange.flight.whole = answered.data
-        data = interface.with_facts(answered.data, facts(exchange, settle.remaining(gateway, exchange)))
-        await _send_whole(gateway, exchange, "ok", 200, data, "")
+        told = facts(exchange, settle.remaining(gateway, exchange))
+        data = answered.data if answered.kind else interface.with_facts(answered.data, told)
+        await _send_whole(gateway, exchange, "ok", 200, data, "", answered.kind)
 
     # its end ---------------------------------------------------------------------------------------------------------
 
@@ -348,7 +363,9 @@ class Attempt:
             self.gateway.loads.ended(load, self.first_us, self._overload)
 
 
-async def _send_whole(gateway: Gateway, exchange: Exchange, outcome: str, status: int, data: bytes, code: str) -> None:
+async def _send_whole(
+    gateway: Gateway, exchange: Exchange, outcome: str, status: int, data: bytes, code: str, kind: bytes = b""
+) -> None:
     exchange.first_byte = time.perf_counter_ns()
     sequence = settle.finish(gateway, exchange, outcome, status, code)
     lines = headers(exchange, cost=True)
@@ -356,4 +373,7 @@ async def _send_whole(gateway: Gateway, exchange: Exchange, outcome: str, status
         await pending
     if exchange.kept is not None:
         exchange.kept.append(data)
-    exchange.response.send(status, data, lines)
+    if kind:
+        exchange.response.send(status, data, lines, content_type=kind)
+    else:
+        exchange.response.send(status, data, lines)

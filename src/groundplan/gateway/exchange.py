@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from groundplan.gateway.resume import Continuation
     from groundplan.gateway.server import Request, Response
     from groundplan.gateway.trace import Trace
+    from groundplan.gateway.upload import Upload
 
 
 class Passage(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,6 +67,8 @@ class Ask:
     """What `fields` are of, where it may be spliced; empty where they were changed."""
     lines: bytes = b""
     """Header lines of the caller for an upstream that speaks this API itself."""
+    upload: Upload | None = None
+    """A form that is sent on while it arrives."""
     typed: object = None
     """What the surface itself made of the body."""
 

@@ -31,6 +31,8 @@ class Answered:
 
     data: bytes
     usage: Usage | None
+    kind: bytes = b""
+    """Header line of its Content-Type, where it is no JSON."""
 
 
 class Relay(Protocol):
@@ -106,6 +108,8 @@ class Interface:
     """Whether some deployments cannot take every request; `able` then says which can."""
     noted: bool = False
     """Whether there is more to tell about an answer; `notes` then has it."""
+    binary: bool = False
+    """Whether its answers are bytes that are passed on as they come."""
     priced: bool = False
     """Whether there is more to its price than tokens; `cost` then says what an answer costs."""
     billed: bool = True
@@ -117,6 +121,10 @@ class Interface:
 
     def read(self, request: Request) -> Ask:
         """The caller's request. Raises `Invalid` with what is wrong with it."""
+        raise NotImplementedError
+
+    async def receive(self, request: Request) -> None:
+        """As much of a form that is read while it arrives as `read` needs. Raises `Invalid`."""
         raise NotImplementedError
 
     def check_type(self, given: bytes | None) -> None:

@@ -28,6 +28,7 @@ from groundplan.gateway.facts_api import FactsApi
 from groundplan.gateway.ground import ground
 from groundplan.gateway.idempotency import Kept
 from groundplan.gateway.identify import find_key, identify
+from groundplan.gateway.image_forms import IMAGE_EDITS, IMAGE_VARIATIONS
 from groundplan.gateway.images import IMAGES
 from groundplan.gateway.interface import Interface
 from groundplan.gateway.messages import COUNT_TOKENS, MESSAGES
@@ -39,7 +40,9 @@ from groundplan.gateway.scrape import scrape
 from groundplan.gateway.serve import reserve, serve
 from groundplan.gateway.server import Request, Response
 from groundplan.gateway.snapshot import Catalog, Policy
+from groundplan.gateway.speech import SPEECH
 from groundplan.gateway.stream import EVENT_STREAM
+from groundplan.gateway.transcriptions import TRANSCRIPTIONS, TRANSLATIONS
 
 _log = logging.getLogger(__name__)
 _INTERFACES: dict[bytes, Interface] = {
@@ -48,6 +51,11 @@ _INTERFACES: dict[bytes, Interface] = {
     b"/v1/moderations": MODERATIONS,
     b"/v1/rerank": RERANK,
     b"/v1/images/generations": IMAGES,
+    b"/v1/images/edits": IMAGE_EDITS,
+    b"/v1/images/variations": IMAGE_VARIATIONS,
+    b"/v1/audio/speech": SPEECH,
+    b"/v1/audio/transcriptions": TRANSCRIPTIONS,
+    b"/v1/audio/translations": TRANSLATIONS,
     b"/v1/messages": MESSAGES,
     b"/v1/messages/count_tokens": COUNT_TOKENS,
     b"/v1/responses": RESPONSES,
@@ -203,13 +211,14 @@ async def run(gateway: Gateway, exchange: Exchange) -> None:
     if catalog is None:
         raise Unavailable("no blueprint is loaded yet", code="not_ready", hint="Wait for /readyz.", retry_after=1.0)
     exchange.catalog = catalog
-    if (traced := exchange.request.headers.get(b"traceparent")) is not None:
-        exchange.trace = trace.read(traced, exchange.request.headers.get(b"tracestate"))
+    exchange.trace = trace.of(exchange.request.headers)
     identify(exchange, gateway.live.policy, gateway.clock.now().timestamp())
     steps.append(("identify", (clock() - exchange.started) // 1000))
     if gateway.pressure.full(gateway.running):
         _shed(gateway, exchange, catalog)
     exchange.interface.check_type(exchange.request.headers.get(b"content-type"))
+    if exchange.request.stream is not None:
+        await exchange.interface.receive(exchange.request)
     exchange.ask = exchange.interface.read(exchange.request)
     if HEADER in exchange.request.headers:
         _estimate(gateway, exchange, catalog)

@@ -28,10 +28,12 @@ class Request:
     a repeated header keeps its last value. `client` is the subject of the certificate that the client proved to own,
     where one is asked for, else empty."""
 
-    __slots__ = ("body", "client", "headers", "held", "keep_alive", "method", "started", "stream", "target")
+    __slots__ = ("body", "client", "form", "headers", "held", "keep_alive", "method", "started", "stream", "target")
 
     def __init__(self, started: float) -> None:
         self.stream: BodyStream | None = None
+        self.form: object = None
+        """What was read of a streamed form so far."""
         self.started = started
         self.method = b""
         self.target = b""

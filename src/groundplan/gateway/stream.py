@@ -30,6 +30,9 @@ class Streaming:
 
     __slots__ = ("_connection", "_deployment", "_exchange", "_failure", "_fed", "_out", "_reader", "relay")
 
+    kind = EVENT_STREAM
+    """Header lines of what the client gets."""
+
     def __init__(self, connection: UpstreamConnection, deployment: Deployment, relay: Relay) -> None:
         self._connection = connection
         self._deployment = deployment
@@ -152,7 +155,7 @@ class Streaming:
         if not response.started:
             exchange.first_byte = time.perf_counter_ns()
             settle.remaining(gateway, exchange)
-            head = response.start(200, EVENT_STREAM + headers(exchange, cost=False))
+            head = response.start(200, self.kind + headers(exchange, cost=False))
         self._write(exchange, self._out, head)
         if response.full:
             await response.drained()
@@ -168,7 +171,13 @@ def _broken(failure: Exception) -> StreamBroken:
 
 
 async def break_off(gateway: Gateway, exchange: Exchange, relay: Relay, reason: str) -> None:
-    """The client has a part already: tell it with a well-formed error event that the rest will not come."""
+    """The client has a part already: tell it with a well-formed error event that the rest will not come.
+
+    Bytes of sound have no place for an error: there the connection is cut, so that they do not look complete.
+    """
+    if exchange.interface.binary:
+        settle.finish(gateway, exchange, "failed", 200, "stream_broken")
+        return
     await end(gateway, exchange, "failed", relay.broken(reason, str(exchange.call)), "stream_broken")
 
 
@@ -181,6 +190,6 @@ async def end(gateway: Gateway, exchange: Exchange, outcome: str, last: bytes, c
         await pending
     response = exchange.response
     head = b"" if response.started else response.start(200, EVENT_STREAM + headers(exchange, cost=True))
-    if exchange.kept is not None:
+    if exchange.kept is not None and last:
         exchange.kept.append(last)
     response.end(last, head)

@@ -39,6 +39,13 @@ class Target:
             b"accept: %b\r\nx-request-id: %b\r\n%bcontent-length: %d\r\n\r\n%b"
         ) % (self.pool.prefix, path, self.host, self.authorization, accept, name, lines, len(body), body)
 
+    def upload(self, path: bytes, kind: bytes, name: bytes, lines: bytes = b"") -> bytes:
+        """The head of a POST request whose body follows in chunks; `kind` is its Content-Type."""
+        return (
+            b"POST %b%b HTTP/1.1\r\nhost: %b\r\n%buser-agent: groundplan\r\ncontent-type: %b\r\n"
+            b"accept: */*\r\nx-request-id: %b\r\n%btransfer-encoding: chunked\r\n\r\n"
+        ) % (self.pool.prefix, path, self.host, self.authorization, kind, name, lines)
+
     def hide(self, data: bytes) -> bytes:
         """An upstream's words without our secret, which some repeat."""
         secret = self.authorization.strip().rpartition(b" ")[2]

@@ -30,6 +30,12 @@ class Trace:
         return name + b"tracestate: %b\r\n" % self.state if self.state else name
 
 
+def of(headers: dict[bytes, bytes]) -> Trace | None:
+    """The trace that a request says it is part of."""
+    traced = headers.get(b"traceparent")
+    return None if traced is None else read(traced, headers.get(b"tracestate"))
+
+
 def read(parent: bytes, state: bytes | None) -> Trace | None:
     """What the caller's headers say; None where `traceparent` is malformed, as the standard wants it."""
     found = _PARENT.fullmatch(parent.strip())

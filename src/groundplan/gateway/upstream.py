@@ -88,6 +88,7 @@ class Http1Connection(asyncio.Protocol):
         "_complete",
         "_deadline",
         "_error",
+        "_full",
         "_has_length",
         "_head_done",
         "_loop",
@@ -107,6 +108,7 @@ class Http1Connection(asyncio.Protocol):
         "lost",
         "status",
         "transport",
+        "unfinished",
     )  # fmt: skip
 
     def __init__(self, pool: UpstreamPool) -> None:
@@ -119,6 +121,8 @@ class Http1Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._deadline = 0.0
         self._waiter: asyncio.Future[None] | None = None
+        self._full: asyncio.Future[None] | None = None
+        """Resolves when the upstream has taken enough of what was sent."""
         self._clear()
 
     def _clear(self) -> None:
@@ -126,6 +130,8 @@ class Http1Connection(asyncio.Protocol):
         self.status = 0
         self.headers: dict[bytes, bytes] = {}
         self.keep_alive = False
+        self.unfinished = False
+        """A request was begun and is not sent to its end."""
         self._head_done = False
         self._complete = False
         self._has_length = False
@@ -147,6 +153,7 @@ class Http1Connection(asyncio.Protocol):
             self._timer.cancel()
             self._timer = None
         self._pool.forget(self)
+        self.resume_writing()
         if self.busy and self._head_done and not self._complete and not self._has_length and exc is None:
             self._complete = True
         elif self.busy and not self._complete and self.status == 0 and isinstance(exc, ssl.SSLError):
@@ -186,6 +193,24 @@ class Http1Connection(asyncio.Protocol):
             self._sink = None
             self._chunks.append(b"")
             self._wake()
+
+    def pause_writing(self) -> None:
+        self._full = self._loop.create_future()
+
+    def resume_writing(self) -> None:
+        if self._full is not None and not self._full.done():
+            self._full.set_result(None)
+        self._full = None
+
+    async def drained(self, seconds: float) -> None:
+        """Until more may be sent, or the connection is lost; raises when the upstream takes nothing for `seconds`."""
+        if self._full is None or self.lost:
+            return
+        try:
+            async with asyncio.timeout(seconds):
+                await self._full
+        except TimeoutError as error:
+            raise UpstreamFailure("timeout", "the upstream did not take the upload in time", sent=True) from error
 
     # -- parser -------------------------------------------------------------------------------------------------------
     def on_message_begin(self) -> None:
@@ -305,7 +330,7 @@ class Http1Connection(asyncio.Protocol):
     def release(self) -> None:
         """Back to the pool after a complete answer; anything else is closed."""
         self.busy = False
-        if self._complete and self.keep_alive and not self.lost and self._error is None:
+        if self._complete and self.keep_alive and not self.unfinished and not self.lost and self._error is None:
             self._clear()
             self._pool.put(self)
         else:
