@@ -1,0 +1,39 @@
+"""The Cost page's rows of what caches saved, and that the page shows them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from groundplan.console.cost import saving, total
+from groundplan.console.render import templates
+
+ZERO = "0.000000000000"
+
+
+def row(name: str, calls: int, cached: int, saved: str = ZERO, prefix: str = ZERO) -> dict[str, Any]:
+    return {"workload": name, "calls": calls, "cached": cached, "saved_usd": saved, "prefix_saved_usd": prefix}
+
+
+def test_workloads_that_saved_anything_come_with_the_share_of_calls_the_most_saved_first() -> None:
+    rows = [
+        row("none", 10, 0),
+        row("little", 3, 1, "0.000000000001"),
+        row("prefix", 0, 0, prefix="0.000000000009"),
+        row("much", 8, 6, "12.500000000000"),
+        row("free", 4, 4),
+    ]
+    shown = [(each["workload"], each["cached_share"]) for each in saving(rows)]
+    assert shown == [("much", "75 %"), ("little", "33 %"), ("free", "100 %"), ("prefix", "0 %")]
+
+
+def test_the_cost_page_shows_them_and_nothing_where_nothing_was_saved() -> None:
+    template = templates.get_template("cost.html")
+    cost = {"total_usd": ZERO, "open_reservations": 0}
+    common = {"cost": cost, "rows": [], "total": total([]), "budgets": [], "limits": [], "csrf": "x"}
+
+    def shown(rows: list[dict[str, Any]]) -> str:
+        return "".join(template.blocks["main"](template.new_context({**common, "saving": saving(rows)})))
+
+    page = shown([row("helpdesk", 8, 6, "12.500000000000", "0.250000000000")])
+    assert "helpdesk" in page and "6 (75 %)" in page and "$12.50" in page and "$0.25" in page
+    assert "<h2>Saved</h2>" not in shown([row("helpdesk", 8, 0)])
