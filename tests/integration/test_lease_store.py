@@ -107,6 +107,19 @@ async def test_200_equal_calls_at_once_on_a_budget_for_100_and_two_workers(
         assert granted(database, "assistant") == 100 * COST
 
 
+async def test_used_up_is_only_what_postgresql_said_so(database: Database, tmp_path: Path) -> None:
+    budget = budget_of(COST)
+    async with worker(database, tmp_path) as one, worker(database, tmp_path) as two:
+        assert await one.call(budget, COST, COST)
+        with psycopg.connect(database.superuser) as away:  # as a server that is paused: it answers nobody
+            away.execute("LOCK TABLE budget_period IN ACCESS EXCLUSIVE MODE")
+            assert not await two.call(budget, COST, COST)
+            assert two.leases.connected and not two.leases.told_empty("assistant", MONTH)
+        await asyncio.sleep(0.3)
+        assert not await two.call(budget, COST, COST)
+        assert two.leases.told_empty("assistant", MONTH)
+
+
 async def test_one_after_another_on_both_workers_fill_it_exactly_too(database: Database, tmp_path: Path) -> None:
     budget = budget_of(20 * COST + COST // 2)
     async with worker(database, tmp_path) as one, worker(database, tmp_path) as two:

@@ -37,6 +37,10 @@ class Lender(Protocol):
         """Whether more can be had at the moment."""
         ...
 
+    def told_empty(self, name: str, period: str) -> bool:
+        """Whether PostgreSQL said lately that nothing is left of it; where it did not, it could not be asked."""
+        ...
+
     async def acquire(
         self,
         token: tuple[bytes, int],

@@ -70,8 +70,8 @@ class _Account:
     task: asyncio.Task[None] | None = None
     tries: int = 0
     """Fruitless ones in a row."""
-    heard: bool = False
-    """The last try reached PostgreSQL."""
+    heard: float = float("-inf")
+    """Loop time at which PostgreSQL last said that it has nothing."""
     empty_need: int = 0
     """The least that PostgreSQL had not; 0 where it is not known to be empty."""
     empty_until: float = 0.0
@@ -110,7 +110,11 @@ class _Account:
         """A caller waited in vain."""
         if self.tries:
             self.empty_need = min(self.empty_need or need, need)
-            self.empty_until = now + (EMPTY_S if self.heard else _UNHEARD_S)
+            self.empty_until = now + (EMPTY_S if self.told_empty(now) else _UNHEARD_S)
+
+    def told_empty(self, now: float) -> bool:
+        """Whether PostgreSQL said so lately; where it did not, it could not be asked."""
+        return now - self.heard < EMPTY_S + REFILL_S
 
 
 class LeaseClient:
@@ -220,6 +224,11 @@ class LeaseClient:
         rest = quota.limit if account is None or account.rest is None else account.rest
         return max(0, rest + self._counters.available(quota.name, period))
 
+    def told_empty(self, name: str, period: str) -> bool:
+        """Whether PostgreSQL said lately that nothing is left; where it did not, it could not be asked."""
+        account = self._accounts.get((name, period))
+        return account is not None and account.told_empty(asyncio.get_running_loop().time())
+
     def _book(self, name: str) -> Slices:
         return self._counters if is_quota(name) else self._slices
 
@@ -251,8 +260,7 @@ class LeaseClient:
             return False
         account.usual = need
         future: asyncio.Future[bool] = loop.create_future()
-        waiter = (need, future)
-        account.waiters.append(waiter)
+        account.waiters.append(waiter := (need, future))
         account.changed.set()
         if account.task is None or account.task.done():
             account.task = asyncio.create_task(self._serve((account.declared.name, period), account))
@@ -287,13 +295,13 @@ class LeaseClient:
 
     async def _fetch(self, key: Key, account: _Account, *, recall: bool) -> bool:
         """Ask the database once for what those who wait lack. Whether anything came."""
-        account.heard = False
         with self._noted():
             async with self._busy:
                 lacking = self._lacking(key, account)
                 granted = lacking is None or await self._grant(key, account, *lacking, recall=recall) > 0
-                account.heard = True
+                account.heard = account.heard if granted else asyncio.get_running_loop().time()
                 return granted
+        account.heard = float("-inf")
         return False
 
     def _offer(self, key: Key, account: _Account) -> bool:
@@ -328,8 +336,6 @@ class LeaseClient:
         if key in self._recalled:
             self._start_giving(key)
 
-    # grants --------------------------------------------------------------------------------------------------------
-
     async def _grant(self, key: Key, account: _Account, need: int, wanting: int, *, recall: bool) -> int:
         """One statement; the amount that the slice grew by. Holds `_busy`. Raises psycopg.Error, TimeoutError."""
         connection = await self._connect()
@@ -361,8 +367,6 @@ class LeaseClient:
                 self._booked(key, granted - self._granted.get(key, 0))
         self._connection, self._problem = connection, ""
         return connection
-
-    # releases ------------------------------------------------------------------------------------------------------
 
     def _start_giving(self, key: Key) -> None:
         task = asyncio.create_task(self._give_back(key))

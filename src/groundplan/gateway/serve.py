@@ -34,10 +34,10 @@ async def reserve(gateway: Gateway, exchange: Exchange, attempt: int, amount: in
         budgets = {budget.name: budget for budget, _ in exchange.charges}
         number = exchange.catalog.number if exchange.catalog else 0
         short = await gateway.leases.acquire(token, charges, budgets, number)
-        if short is not None and not gateway.leases.connected:
-            raise admit.out_of_reach(budgets[short])
         if short is not None:
             period = next(period for budget, period in exchange.charges if budget.name == short)
+            if amount <= budgets[short].limit and not gateway.leases.told_empty(short, period):
+                raise admit.out_of_reach(budgets[short])
             left = gateway.live.remaining(budgets[short], period)
             raise admit.exhausted(budgets[short], amount, period, left, gateway.clock.now().timestamp())
     exchange.token, exchange.reserved = token, amount
