@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import logging
-import threading
 from typing import Any
 
-import psycopg
 from psycopg import Connection
-from psycopg_pool import PoolTimeout
 
 from groundplan.api.context import Services
 from groundplan.api.served import current_or_none
 from groundplan.blueprint.model import Blueprint
 from groundplan.core.audit.entry import SYSTEM
 from groundplan.core.audit.store import record
-from groundplan.core.errors import GroundplanError
 from groundplan.ledger import content_store
 
 SWEEP_SECONDS = 30.0
-log = logging.getLogger(__name__)
 
 
 def sweep(conn: Connection[Any], blueprint: Blueprint | None) -> dict[str, int]:
@@ -41,25 +35,7 @@ def rules(blueprint: Blueprint) -> list[tuple[str, bool, int]]:
     return [(w.name, w.keep.content == "full", w.keep.seconds) for w in blueprint.workloads if w.keep is not None]
 
 
-class Retention:
-    """Sweeps twice a minute."""
-
-    def __init__(self, services: Services) -> None:
-        self._services = services
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="retention", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stopping.set()
-        self._thread.join(timeout=5)
-
-    def _run(self) -> None:
-        while not self._stopping.wait(SWEEP_SECONDS):
-            try:
-                with self._services.transaction() as conn:
-                    sweep(conn, current_or_none(conn))
-            except (GroundplanError, psycopg.Error, PoolTimeout) as error:
-                log.error("kept content cannot be swept: %s", error.__class__.__name__)
+def sweep_now(services: Services) -> dict[str, int]:
+    """`sweep` by the blueprint that is served, in a transaction of its own."""
+    with services.transaction() as conn:
+        return sweep(conn, current_or_none(conn))

@@ -1,0 +1,40 @@
+"""Work beside the requests goes on after failures, and ends when it is told to."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+import psycopg
+import pytest
+
+from groundplan.api.every import Every
+
+
+def test_it_goes_on_after_what_is_expected_and_what_is_not(caplog: pytest.LogCaptureFixture) -> None:
+    enough = threading.Event()
+    rounds: list[int] = []
+
+    def work() -> None:
+        rounds.append(len(rounds))
+        if len(rounds) == 1:
+            raise psycopg.OperationalError("the database is away")
+        if len(rounds) == 2:
+            raise ValueError("a mistake of ours")
+        enough.set()
+
+    every = Every("counting", 0.01, work)
+    with caplog.at_level(logging.WARNING, "groundplan.api.every"):
+        every.start()
+        assert enough.wait(30)
+        every.stop()
+    told = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert told[:2] == [("WARNING", "counting is not possible now: OperationalError"), ("ERROR", "counting failed")]
+
+
+def test_it_ends_without_another_round() -> None:
+    rounds: list[int] = []
+    every = Every("counting", 60.0, lambda: rounds.append(1))
+    every.start()
+    every.stop()
+    assert rounds == [] and not any(thread.name == "counting" for thread in threading.enumerate())
