@@ -72,9 +72,9 @@ class Closed:
 
     async def acquire(
         self,
-        token: tuple[bytes, int],
+        token: tuple[bytes, int],  # noqa: ARG002 -- the protocol's signature
         charges: Sequence[Charge],
-        declared: Any,
+        declared: Any,  # noqa: ARG002
         blueprint: int = 0,  # noqa: ARG002
     ) -> str | None:
         self.asked.append(charges[0].budget)
