@@ -167,7 +167,7 @@ async def test_refusals_say_what_to_do(setup: Setup) -> None:
         (await stack.post("/v1/chat/completions", key, b"\xff\xfe"), 400, "body_encoding"),
         (await stack.post("/v1/chat/completions", key, b'{"model":"auto"}'), 400, "body_invalid"),
         (await stack.post("/v1/chat/completions", key, {**body, "messages": []}), 400, "messages_empty"),
-        (await stack.post("/v1/audio/speech", key, body), 404, "path_unknown"),
+        (await stack.post("/v1/nothing", key, body), 404, "path_unknown"),
         (await stack.ask("GET", "/v1/chat/completions", key), 405, "method_not_allowed"),
         (await stack.chat(key, headers={"groundplan_on_behalf_of": "a@b.c"}), 403, "on_behalf_of_denied"),
     ]

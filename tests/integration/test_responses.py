@@ -123,8 +123,8 @@ async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
         stack = await opened.enter_async_context(installation(database, tmp_path))
         port = listener.sockets[0].getsockname()[1]
         places = [
-            deployment("chat", two, rates=RATES, accepts=["image"], image_tokens=100),
-            deployment("own", port, rates=RATES, serves=["responses"]),
+            deployment("chat", two, rates=RATES, accepts=["image"], image_tokens=100, first_token_ms=5000),
+            deployment("own", port, rates=RATES, serves=["responses"], first_token_ms=5000),
         ]
         stack.apply(blueprint(1, places, [workload("assistant", ["chat", "own"], system_prompt="You are ours.")]))
         stack.start()
@@ -308,7 +308,7 @@ async def test_broken_streams_end_with_an_error_event(setup: Setup) -> None:
         found = events_of(reply.body)
         assert found[-1].type == "error" and found[-1].code == "stream_broken", mode
         assert [event.sequence_number for event in found] == list(range(len(found)))
-    setup.chat.script = Script(mode="cut")
+    setup.chat.script = Script(mode="cut", chunk_ms=30)
     reply = await setup.ask(model="scripted/chat", stream=True)
     assert events_of(reply.body)[-1].code == "stream_broken"
     async with setup.client() as client:

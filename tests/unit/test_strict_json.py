@@ -132,3 +132,16 @@ def test_the_beginning_of_a_long_question_is_what_it_begins_with(piece: str) -> 
         raw = json.dumps(text, ensure_ascii=ascii_only)
         query = chat.read(f'{{"model":"a","messages":[{{"role":"user","content":{raw}}}]}}'.encode()).query
         assert len(query) >= min(len(text), QUERY_CHARACTERS) and text.startswith(query)
+
+
+@pytest.mark.parametrize("space", ["", " ", "\n", " \t "])
+@pytest.mark.parametrize("many", [10, 1000])
+def test_large_bodies_hide_no_name_behind_space_and_cost_no_second_parse_for_colons_in_texts(
+    space: str, many: int
+) -> None:
+    text = json.dumps("a: b " + 'say "x" and c : d, ' * many + "x" * 5000)
+    good = f'{{"a"{space}:1,"b":{text}}}'.encode()
+    strict_json.refuse_duplicates(good, 0 if space else 2)
+    for twice in (f'{{"a"{space}:1,"b":{text},"a":2}}', f'{{"b":{text},"a":2,"a"{space}:1}}'):
+        with pytest.raises(Invalid):
+            strict_json.refuse_duplicates(twice.encode(), 2)

@@ -20,6 +20,7 @@ from groundplan.gateway.body import message_parts, read_fields
 from groundplan.gateway.exchange import Ask
 from groundplan.gateway.interface import Answered, Codec, Interface, Malformed
 from groundplan.gateway.recast import CHAT_RECAST
+from groundplan.gateway.splicing import spliced
 from groundplan.gateway.sse import DONE, END, Chunk, event, read_chunk, splice, without_usage
 from groundplan.ledger.model import Usage
 
@@ -63,10 +64,11 @@ class _Answer(msgspec.Struct, frozen=True):
 
 
 _chat = msgspec.json.Decoder(_Chat)
-_raw_list = msgspec.json.Decoder(list[msgspec.Raw])
 _answer = msgspec.json.Decoder(_Answer).decode
 _encode = msgspec.json.Encoder().encode
-_INCLUDE_USAGE = msgspec.Raw(b'{"include_usage":true}')
+_INCLUDE_USAGE = b'{"include_usage":true}'
+_QUOTE = ord('"')
+_CAPS = ("max_tokens", "max_completion_tokens")
 
 
 def _nested(chat: _Chat) -> int:
@@ -85,13 +87,16 @@ def read(body: bytes) -> Ask:
     service = _service(chat)
     if not chat.messages:
         raise Invalid("messages is empty", code="messages_empty", hint="Send at least one message.")
-    query, images, media, heard = "", 0, 0, 0
+    query, images, media, heard = _ABSENT, 0, 0, 0
     for message in chat.messages:
-        parts = message_parts(message.content, audio=True)
+        content = message.content
+        if message.role == "user":
+            query = content
+        if memoryview(content)[0] == _QUOTE:
+            continue  # only the newest question is ever read
+        parts = message_parts(content, audio=True)
         if parts.media_bytes:
             images, media, heard = images + parts.images, media + parts.media_bytes, heard + parts.audio_bytes
-        if message.role == "user":
-            query = parts.text
     copies = 1 if chat.n is None else chat.n
     if not 1 <= copies <= MAX_COPIES:
         raise Invalid(f"n is {copies}", code="copies_range", hint=f"Use 1 to {MAX_COPIES}.")
@@ -102,7 +107,7 @@ def read(body: bytes) -> Ask:
         fields=fields,
         model=chat.model,
         messages=len(chat.messages),
-        query=query,
+        query=message_parts(query, audio=True).text,
         stream=bool(chat.stream),
         include_usage=chat.stream_options is not None and chat.stream_options.include_usage,
         cap=min(caps) if caps else None,
@@ -112,6 +117,7 @@ def read(body: bytes) -> Ask:
         images=images,
         audio_kib=-(-heard // 1024),
         service=service,
+        body=body,
     )
 
 
@@ -205,17 +211,20 @@ class OpenAIChat:
 
     def forward(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
         """The caller's fields with model, cap, include_usage and leading system messages spliced in."""
-        fields: dict[str, Any] = dict(ask.fields)
-        fields["model"] = deployment.upstream_model
-        fields.pop("max_tokens", None)
-        fields.pop("max_completion_tokens", None)
-        fields[deployment.cap_field] = cap
-        if ask.stream:
-            fields["stream_options"] = _INCLUDE_USAGE
+        changes: dict[str, bytes | None] = {"model": _encode(deployment.upstream_model)}
+        for name in _CAPS:
+            if name in ask.fields:
+                changes[name] = None
+        if ask.cap != cap or deployment.cap_field not in ask.fields or len(changes) > 2:
+            changes[deployment.cap_field] = b"%d" % cap
+        else:
+            del changes[deployment.cap_field]  # it stays as it came
+        if ask.stream and not ask.include_usage:
+            changes["stream_options"] = _INCLUDE_USAGE
         if system:
-            lead = [{"role": "system", "content": text} for text in system]
-            fields["messages"] = [*lead, *_raw_list.decode(fields["messages"])]
-        return _encode(fields)
+            lead = _encode([{"role": "system", "content": text} for text in system])
+            changes["messages"] = lead[:-1] + b"," + bytes(ask.fields["messages"])[1:]
+        return spliced(ask.body, ask.fields, changes)
 
     def answer(self, data: bytes, ask: Ask) -> Answered:  # noqa: ARG002 -- the protocol's signature
         """A whole answer. Raises `Malformed`."""

@@ -93,6 +93,7 @@ class Continuation:
         return replace(
             self.ask,
             fields={**self.ask.fields, "messages": raw},
+            body=b"",
             messages=self.ask.messages + 2,
             size=self.ask.size + grown,
             cap=max(1, cap - self.sent.pieces),

@@ -1,0 +1,181 @@
+"""What official clients of OpenAI's chat can send, on a real gateway: bytes, tools, formats, images, logprobs, n."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from openai import AsyncOpenAI
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from pydantic import BaseModel
+from tests.integration.gateway_stack import Stack, blueprint, deployment, events, installation, workload
+from tests.integration.sdk_types import strict
+
+from groundplan.gateway.answers import of_refusal
+from groundplan.gateway.server import Request, Response, Server
+from groundplan.testing.database import Database
+
+IMAGE = "data:image/png;base64,AAAA"
+LOGPROBS = {"content": [{"token": "here", "logprob": -0.5, "bytes": [104], "top_logprobs": []}], "refusal": None}
+NODE_MODULES = Path(os.environ.get("NODE_PATH", Path(__file__).parent / "node_modules"))
+
+
+@dataclass
+class Echo:
+    """An upstream that answers with what the request asks for, and keeps the request's bytes."""
+
+    asked: list[bytes] = field(default_factory=list)
+
+    async def handle(self, request: Request, response: Response) -> None:
+        self.asked.append(request.body)
+        body = json.loads(request.body)
+        message: dict[str, Any] = {"role": "assistant", "content": "It is here.", "refusal": None}
+        reason = "stop"
+        if body.get("tools"):
+            function = {"name": body["tools"][0]["function"]["name"], "arguments": '{"what":"it"}'}
+            message |= {"content": None, "tool_calls": [{"id": "call_1", "type": "function", "function": function}]}
+            reason = "tool_calls"
+        elif body.get("response_format"):
+            message["content"] = '{"place":"here"}'
+        probabilities = LOGPROBS if body.get("logprobs") else None
+        choice = {"message": message, "finish_reason": reason, "logprobs": probabilities}
+        choices = [{"index": index, **choice} for index in range(body.get("n") or 1)]
+        usage = {"prompt_tokens": 9, "completion_tokens": 4 * len(choices), "total_tokens": 9 + 4 * len(choices)}
+        base = {"id": "c1", "created": 1, "model": body["model"]}
+        if not body.get("stream"):
+            whole = {**base, "object": "chat.completion", "choices": choices, "usage": usage}
+            response.send(200, json.dumps(whole).encode())
+            return
+        pieces = []
+        for each in choices:
+            delta = {"role": "assistant", "content": message["content"]}
+            if "tool_calls" in message:
+                delta["tool_calls"] = [{"index": 0, **message["tool_calls"][0]}]
+            piece = {"index": each["index"], "delta": delta, "finish_reason": None, "logprobs": probabilities}
+            pieces += [[piece], [{"index": each["index"], "delta": {}, "finish_reason": reason, "logprobs": None}]]
+        response_head = response.start(200, b"content-type: text/event-stream\r\n")
+        for choices_now, used in [*((piece, None) for piece in pieces), ([], usage)]:
+            chunk = {**base, "object": "chat.completion.chunk", "choices": choices_now, "usage": used}
+            response.write(b"data: %b\n\n" % json.dumps(chunk).encode(), response_head)
+            response_head = b""
+        response.end(b"data: [DONE]\n\n")
+
+
+@dataclass
+class Setup:
+    stack: Stack
+    upstream: Echo
+    key: str
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.stack.port}/v1"
+
+    def client(self) -> AsyncOpenAI:
+        return AsyncOpenAI(base_url=self.url, api_key=self.key, max_retries=0)
+
+
+class Place(BaseModel):
+    place: str
+
+
+@pytest.fixture
+async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
+    upstream, loop = Echo(), asyncio.get_running_loop()
+    server = Server(upstream.handle, of_refusal, loop)
+    listener = await loop.create_server(server.protocol, "127.0.0.1", 0)
+    async with AsyncExitStack() as opened:
+        opened.push_async_callback(server.drain, 0.2)
+        opened.callback(listener.close)
+        stack = await opened.enter_async_context(installation(database, tmp_path))
+        port = listener.sockets[0].getsockname()[1]
+        places = [deployment("echo", port, accepts=["image"], image_tokens=100, first_token_ms=10_000)]
+        stack.apply(blueprint(1, places, [workload("assistant", ["echo"])]))
+        stack.start()
+        await stack.ready()
+        yield Setup(stack, upstream, stack.key())
+
+
+async def test_a_request_goes_on_as_the_bytes_that_came(setup: Setup) -> None:
+    raw = (
+        b'{ "messages" : [{"role":"user","content":"caf\\u00e9","name":"x"}],\n  "model":"auto" ,'
+        b'"later_field": [1, 2.50, {"a" :1}], "max_tokens" : 7 , "seed":1e1 }'
+    )
+    reply = await setup.stack.post("/v1/chat/completions", setup.key, raw)
+    assert reply.status == 200, reply.body
+    assert setup.upstream.asked[-1] == raw.replace(b'"auto"', b'"up-echo"')
+    streamed = raw.replace(b'"max_tokens" : 7', b'"stream":true')
+    reply = await setup.stack.post("/v1/chat/completions", setup.key, streamed)
+    wanted = streamed.replace(b'"auto"', b'"up-echo"').rstrip(b"}")
+    assert setup.upstream.asked[-1] == wanted + b',"max_tokens":1024,"stream_options":{"include_usage":true}}'
+
+
+async def test_the_official_clients_features_work(setup: Setup) -> None:
+    user: Any = [{"role": "user", "content": "Where is it?"}]
+    tool: Any = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
+    async with setup.client() as client:
+        answer = await client.chat.completions.create(model="auto", messages=user, tools=[tool], tool_choice="required")
+        calls: Any = answer.choices[0].message.tool_calls
+        assert calls[0].function.arguments == '{"what":"it"}'
+        parsed = await client.chat.completions.parse(model="auto", messages=user, response_format=Place)
+        assert parsed.choices[0].message.parsed == Place(place="here")
+        content: Any = [{"type": "text", "text": "What?"}, {"type": "image_url", "image_url": {"url": IMAGE}}]
+        await client.chat.completions.create(model="auto", messages=[{"role": "user", "content": content}])
+        assert json.loads(setup.upstream.asked[-1])["messages"][0]["content"] == content
+        answer = await client.chat.completions.create(
+            model="auto", messages=user, logprobs=True, top_logprobs=2, n=3, extra_body={"x": {"y": 1}}
+        )
+        assert [choice.index for choice in answer.choices] == [0, 1, 2]
+        assert answer.choices[2].logprobs is not None and answer.choices[2].logprobs.content is not None
+        assert answer.choices[2].logprobs.content[0].token == "here"
+        assert json.loads(setup.upstream.asked[-1])["x"] == {"y": 1}
+        seen: set[int] = set()
+        stream = await client.chat.completions.create(model="auto", messages=user, n=3, stream=True, tools=[tool])
+        async for chunk in stream:
+            seen |= {choice.index for choice in chunk.choices}
+        assert seen == {0, 1, 2}
+
+
+async def test_answers_and_every_event_are_of_the_clients_types(setup: Setup) -> None:
+    body: dict[str, Any] = {"model": "auto", "messages": [{"role": "user", "content": "x"}], "logprobs": True, "n": 2}
+    strict(ChatCompletion, (await setup.stack.post("/v1/chat/completions", setup.key, body)).body)
+    reply = await setup.stack.post("/v1/chat/completions", setup.key, {**body, "stream": True})
+    *chunks, done = events(reply.body)
+    assert done == "[DONE]" and len(chunks) == 4
+    for chunk in chunks:
+        strict(ChatCompletionChunk, json.dumps(chunk))
+
+
+async def test_files_in_messages_are_refused_by_name(setup: Setup) -> None:
+    part = {"type": "file", "file": {"filename": "a.pdf", "file_data": "data:application/pdf;base64,AAAA"}}
+    body = {"model": "auto", "messages": [{"role": "user", "content": [part]}]}
+    refused = await setup.stack.post("/v1/chat/completions", setup.key, body)
+    assert (refused.status, refused.code) == (400, "content_unsupported") and "file" in refused.json["error"]["message"]
+
+
+@pytest.mark.skipif(
+    shutil.which("node") is None or not (NODE_MODULES / "openai").is_dir(),
+    reason="NOT RUN: Node's official client; needs node, and `npm install openai` in a folder that NODE_PATH names",
+)
+async def test_nodes_official_client_is_content(setup: Setup) -> None:
+    script = Path(__file__).parent / "node_client.cjs"
+    command = ["node", str(script), setup.url, setup.key]
+    environment = {**os.environ, "NODE_PATH": str(NODE_MODULES)}
+    ran = await asyncio.to_thread(
+        subprocess.run, command, capture_output=True, timeout=60, env=environment, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads(ran.stdout)
+    assert found.pop("events") > 5
+    here = "It is here."
+    wanted = {"whole": here, "text": here, "deployment": "echo", "response": here, "code": "model_not_found"}
+    assert found == wanted
