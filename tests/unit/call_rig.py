@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
 from tests.integration.gateway_stack import Reply, blueprint, deployment, events, parse, workload
 
-from groundplan.blueprint.model import Budget, Hedge, Reliability
+from groundplan.blueprint.model import Budget, Hedge, Limit, Reliability
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
@@ -203,6 +204,7 @@ async def call_rig(
     limit: int = LIMIT,
     more: dict[str, dict[str, Any]] | None = None,
     workloads: dict[str, dict[str, Any]] | None = None,
+    limits: Sequence[Limit] = (),
 ) -> AsyncIterator[Rig]:
     """`more`: settings of deployments by name; `workloads`: settings by name, each with a key of its own name."""
     loop = asyncio.get_running_loop()
@@ -214,7 +216,7 @@ async def call_rig(
         started = {name: await stack.enter_async_context(upstream(name)) for name in names}
         places = [deployment(name, started[name][2], **(more or {}).get(name, {})) for name in names]
         tasks = [workload(name, list(names), **settings) for name, settings in declared.items()]
-        catalog = index(blueprint(1, places, tasks))
+        catalog = index(replace(blueprint(1, places, tasks), limits=list(limits)))
         keys = {
             hashlib.sha256(name.encode()).digest(): KeyEntry(str(new_id()), name, "", False, False, None)
             for name in declared

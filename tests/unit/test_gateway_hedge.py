@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from tests.contract.ways import way_to
 from tests.unit.call_rig import BOUND, LIMIT, Rig, call_rig, read_records, rule, until
 
-from groundplan.blueprint.model import Hedge
+from groundplan.blueprint.model import Hedge, Limit
 from groundplan.gateway.hedge import Hedges
 from groundplan.gateway.latency import LEAST, Learned
 from groundplan.gateway.recovery import fold
@@ -147,6 +147,16 @@ async def test_a_hedge_without_budget_is_not_sent(tmp_path: Path) -> None:
         assert rig.models["two"].counted == 0 and rig.lender.asked == []
         records = await rig.records()
         assert [r.attempt for r in records if isinstance(r, Reservation)] == [0]
+
+
+async def test_a_hedge_without_room_in_a_limit_is_not_sent_and_holds_nothing(tmp_path: Path) -> None:
+    """Also where the deployment is asked later on, after the first one has failed."""
+    few = Limit(name="few", covers="deployment/two", type="requests", amount=1, period="minute")
+    async with call_rig(tmp_path, ["one", "two", "three"], workloads=HEDGED, limits=[few]) as rig:
+        rig.play("one", mode="error", status=503, latency_ms=200)
+        assert (await answer(rig, stream=False))["deployment"] == "three"
+        assert rig.models["two"].counted == 0 and rig.gateway.counters.open_count == 0
+        await rig.books()
 
 
 async def test_a_hedge_is_journalled_before_it_is_sent(tmp_path: Path) -> None:

@@ -28,8 +28,9 @@ async def race(gateway: Gateway, first: Attempt, waiting: deque[Deployment], rul
     """
     exchange = first.exchange
     after = None
-    if waiting and exchange.workload is not None:
-        stream = exchange.ask is not None and exchange.ask.stream
+    ask = exchange.ask
+    if waiting and exchange.workload is not None and ask is not None and ask.upload is None:
+        stream = ask.stream
         learned = gateway.times.of(first.deployment.name, stream)
         after = gateway.hedges.after(exchange.workload.name, rule, learned)
     if after is None:
@@ -39,36 +40,43 @@ async def race(gateway: Gateway, first: Attempt, waiting: deque[Deployment], rul
     running = {opening: first}
     try:
         await asyncio.wait([opening], timeout=after)
-        if not opening.done() and (second := await _second(gateway, exchange, waiting, first.deadline)) is not None:
+        second = None if opening.done() else await _second(gateway, exchange, waiting, (opening, first))
+        if second is not None:
             running[gateway.loop.create_task(second.open())] = second
         return await _first_of(gateway, exchange, running)
-    except asyncio.CancelledError:
+    except BaseException:
         await _stop(gateway, exchange, running)
         raise
 
 
-async def _second(gateway: Gateway, exchange: Exchange, waiting: deque[Deployment], deadline: float) -> Attempt | None:
-    """A hedge, journalled; None where nobody is fit for it or a budget or limit has no room."""
+async def _second(
+    gateway: Gateway, exchange: Exchange, waiting: deque[Deployment], first: tuple[asyncio.Task[None], Attempt]
+) -> Attempt | None:
+    """A hedge, journalled; None where nobody is fit for it, a budget or limit has no room, or the first is there."""
     deployment = next((d for d in waiting if _fit(gateway, d)), None)
     if deployment is None or exchange.workload is None:
         return None
-    fork = exchange.fork()
     # whoever is asked after it may inherit its reservation
-    token, bound = (exchange.call.bytes, exchange.attempts), max(exchange.bounds.values())
-    if exchange.use is not None and not await limits.admit_attempt(gateway, fork, deployment, exchange.attempts):
-        return None
+    number, bound = exchange.attempts, max(exchange.bounds.values())
+    token = (exchange.call.bytes, number)
     if gateway.slices.reserve(token, exchange.charge_list(bound)) is not None:
         return None
+    fork, sequence = exchange.fork(), 0
     fork.token, fork.reserved, fork.attempt_flags = token, bound, (*exchange.attempt_flags, "hedge")
+    exchange.attempts = number + 1
     try:
-        sequence = begin(gateway, fork, deployment, inherits=False)
+        if exchange.use is None or await limits.admit_attempt(gateway, fork, deployment, number):
+            sequence = 0 if first[0].done() else begin(gateway, fork, deployment, inherits=False)
     except Unavailable:
-        gateway.slices.settle(token, 0)
         return None
-    exchange.attempts = fork.attempts
+    finally:
+        if not sequence:
+            gateway.slices.settle(token, 0)
+    if not sequence:
+        return None
     waiting.remove(deployment)
     gateway.hedges.sent(exchange.workload.name)
-    return Attempt(gateway, fork, deployment, sequence, deadline)
+    return Attempt(gateway, fork, deployment, sequence, first[1].deadline)
 
 
 def _fit(gateway: Gateway, deployment: Deployment) -> bool:
