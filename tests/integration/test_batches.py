@@ -10,13 +10,17 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
+import psycopg
 import pytest
 from openai import AsyncOpenAI, BadRequestError, ConflictError, NotFoundError
 from openai.types import Batch
 from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
 
 from groundplan.blueprint.model import Rates
+from groundplan.cli.batches import batches_text
+from groundplan.console.render import page
 from groundplan.core.money import PICO
+from groundplan.ledger import batch_queries
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script, ScriptedModel
 
@@ -113,6 +117,13 @@ async def test_a_batch_is_made_call_by_call_at_its_own_price(setup: Setup) -> No
     assert setup.model.counted == 12
     assert [b.id async for b in client.batches.list(limit=1)] == [batch.id]
     assert held(setup.stack) >= 12 * LINE
+    with psycopg.connect(setup.stack.database.urls["control"]) as connection:
+        (shown,) = batch_queries.batches(connection, "assistant", 10)
+        assert batch_queries.batches(connection, "other", 10) == []
+    assert (shown["id"], shown["status"], shown["completed"], shown["failed"]) == (batch.id, "completed", 12, 0)
+    assert (shown["held_usd"], shown["problem"], shown["workload"]) == ("0.000000000000", None, "assistant")
+    assert "12 of 12" in batches_text({"batches": [shown]})
+    assert "12 of 12" in bytes(page("batches_part.html", batches=[shown]).body).decode()
 
 
 async def test_a_batch_of_embeddings_and_lines_that_fail(setup: Setup) -> None:

@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "ask": ("groundplan.cli.ask", "ask", "Ask a workload a question as one of its people."),
     "tail": ("groundplan.cli.tail", "tail", "Show calls as they finish."),
     "cost": ("groundplan.cli.cost", "app", "What calls have cost, exactly."),
+    "batches": ("groundplan.cli.batches", "batches", "How far each batch is, and what it costs and holds."),
     "cache": ("groundplan.cli.cache", "app", "Clear what was answered before."),
     "keys": ("groundplan.cli.keys", "app", "Create, list and revoke API keys."),
     "people": ("groundplan.cli.people", "people", "People as they are now: list, add, leave."),

@@ -25,7 +25,10 @@ async def calls(request: Request, visitor: Signed) -> HTMLResponse:
     chosen, query, before = _asked(request)
     served = await visitor.api.get("/api/workloads")
     current = await visitor.api.get("/api/blueprints/current")
+    named = {"workload": query["workload"]} if "workload" in query else {}
+    ordered = await visitor.api.get("/api/batches", limit="10", **named)
     values = {
+        "batches": ordered.body["batches"] if ordered.ok else [],
         **await _list(visitor, query, before),
         "chosen": chosen,
         "live": urlencode(query),

@@ -2,6 +2,7 @@
 
 from groundplan.api.routes import (
     audit,
+    batches,
     cache,
     changes,
     content,
@@ -32,6 +33,7 @@ ALL = (
     live.router,
     content.router,
     traffic.router,
+    batches.router,
     playground.router,
     ledger.router,
     limits.router,

@@ -1,0 +1,22 @@
+"""Batches: how far each is, what it costs and what it holds. They are ordered at the gateway, with an API key."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+
+from groundplan.api.caller import Reader
+from groundplan.api.context import Using
+from groundplan.ledger import batch_queries
+
+router = APIRouter(tags=["ledger"])
+
+
+@router.get("/batches")
+def batches(
+    services: Using, _: Reader, workload: str | None = None, limit: Annotated[int, Query(ge=1, le=200)] = 50
+) -> dict[str, Any]:
+    """The newest first, of all workloads or of one."""
+    with services.transaction() as conn:
+        return {"batches": batch_queries.batches(conn, workload, limit)}

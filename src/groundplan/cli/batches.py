@@ -1,0 +1,35 @@
+"""`groundplan batches`: how far each batch is, what it costs and what it holds."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from groundplan.cli.client import ControlClient
+from groundplan.cli.options import HomeOption, JsonOption
+from groundplan.cli.output import emit, table
+
+
+def batches(
+    workload: Annotated[str | None, typer.Option("--workload", help="Only of this workload.")] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The newest first. They are ordered at the gateway with an API key, by POST /v1/batches."""
+    named = {"workload": workload} if workload else {}
+    value = ControlClient.connect(home).get("/api/batches", **named)
+    emit(value, as_json, batches_text(value))
+
+
+def batches_text(value: dict[str, Any]) -> str:
+    """The same for people."""
+    rows = [
+        (
+            row["id"], row["workload"], row["status"], f"{row['completed']} of {row['total']}", row["failed"],
+            f"${row['cost_usd']}", f"${row['held_usd']}", row["problem"] or "",
+        )
+        for row in value["batches"]
+    ]  # fmt: skip
+    head = ("batch", "workload", "status", "made", "failed", "cost", "held", "why not")
+    return table(head, rows) if rows else "there is no batch"

@@ -1,0 +1,44 @@
+"""Batches as whoever runs Groundplan sees them: how far each is, what it costs, and what it still holds. Changes
+nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from psycopg import Connection
+from psycopg.rows import dict_row
+
+from groundplan.core.money import format_usd, from_decimal
+
+_NEWEST = """SELECT b.id, b.workload, b.endpoint, b.status, b.created_at, b.expires_at, b.ended_at, b.total, b.key_id,
+    b.errors, l.completed, l.failed, l.running,
+    coalesce((SELECT max(s.granted_usd - s.released_usd) FROM budget_slice s WHERE s.epoch = b.id), 0) AS held,
+    coalesce((SELECT sum(a.cost_usd) FROM attempt a JOIN batch_line i ON i.call_id = a.call_id WHERE i.batch_id = b.id),
+      0) AS cost
+  FROM batch b LEFT JOIN LATERAL (SELECT count(*) FILTER (WHERE ok) AS completed,
+      count(*) FILTER (WHERE NOT ok) AS failed, count(*) FILTER (WHERE state = 'running') AS running
+    FROM batch_line WHERE batch_id = b.id) l ON true
+  WHERE (%(workload)s::text IS NULL OR b.workload = %(workload)s) ORDER BY b.id DESC LIMIT %(limit)s"""
+
+
+_TIMES = ("created_at", "expires_at", "ended_at")
+
+
+def batches(conn: Connection[Any], workload: str | None, limit: int) -> list[dict[str, Any]]:
+    """The newest first. `held_usd` is what is set aside for lines that are not made yet; `problem` why one failed."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        rows = cursor.execute(_NEWEST, {"workload": workload, "limit": limit}).fetchall()
+    return [_shown(row) for row in rows]
+
+
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+    errors, held, cost = row.pop("errors"), row.pop("held"), row.pop("cost")
+    return {
+        **row,
+        **{name: None if row[name] is None else row[name].isoformat() for name in _TIMES},
+        "id": f"batch_{row['id'].hex}",
+        "key_id": str(row["key_id"]),
+        "held_usd": format_usd(from_decimal(held)),
+        "cost_usd": format_usd(from_decimal(cost)),
+        "problem": errors[0]["message"] if errors else None,
+    }
