@@ -1,11 +1,14 @@
-"""Clearing cached answers through the control API: who may, what is told, what is recorded."""
+"""Clearing cached answers through the control API, and that no backup brings any back."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import psycopg
 from tests.integration.test_api_control import running
 
+from groundplan.core.ids import new_id
+from groundplan.runtime.store import dump_tables
 from groundplan.testing.database import Database
 
 
@@ -17,3 +20,15 @@ def test_answers_of_a_known_workload_are_cleared_by_who_may(database: Database, 
         unknown = control.ask("POST", "/api/cache/clear", {"workload": "nobody"})
         assert unknown.status == 404 and unknown.body["error"]["code"] == "workload_unknown"
         assert control.ask("POST", "/api/cache/clear", {"workload": "assistant", "more": 1}).status == 422
+
+
+def test_no_backup_holds_cached_answers(database: Database, tmp_path: Path) -> None:
+    with psycopg.connect(database.superuser, autocommit=True) as conn:
+        conn.execute(
+            "INSERT INTO answer (call_id, workload, cleared, made_at, expires_at, size, subjects, sealed)"
+            " VALUES (%s, 'w', 0, now(), now(), 1, '{}', 'sealed')",
+            (new_id(),),
+        )
+    facts = dump_tables(database.urls["control"], tmp_path)
+    assert "answer_clear" in facts["tables"] and "answer" not in facts["tables"]
+    assert not (tmp_path / "answer.copy").exists()

@@ -1,7 +1,8 @@
 """All rows of the schema as files and back, without superuser rights: one COPY text file per table, of one snapshot.
 
-Knows no table by name but alembic's. Row-level security is satisfied when reading (as `control`, whose policies show
-everything) and lifted for the owner, within the transaction, when writing.
+Knows no table by name but alembic's; what a crash may empty (unlogged tables) is left out. Row-level security is
+satisfied when reading (as `control`, whose policies show everything) and lifted for the owner, within the transaction,
+when writing.
 """
 
 from __future__ import annotations
@@ -80,6 +81,7 @@ def _columns(connection: psycopg.Connection[Any]) -> dict[str, list[str]]:
         """SELECT c.relname, array_agg(a.attname::text ORDER BY a.attnum)
            FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
            WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r' AND c.relname <> %s
+             AND c.relpersistence = 'p'
              AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
            GROUP BY c.relname ORDER BY c.relname""",
         (_VERSION_TABLE,),
