@@ -20,6 +20,7 @@ from groundplan.gateway import admit, answers, cache, content, limits, settle, t
 from groundplan.gateway.address import check_network
 from groundplan.gateway.batches_api import BatchesApi
 from groundplan.gateway.chat import CHAT
+from groundplan.gateway.completions import COMPLETIONS
 from groundplan.gateway.context import Gateway
 from groundplan.gateway.embeddings import EMBEDDINGS
 from groundplan.gateway.estimate import HEADER, estimate
@@ -59,6 +60,7 @@ _INTERFACES: dict[bytes, Interface] = {
     b"/v1/messages": MESSAGES,
     b"/v1/messages/count_tokens": COUNT_TOKENS,
     b"/v1/responses": RESPONSES,
+    b"/v1/completions": COMPLETIONS,
 }
 """Every API surface by its path."""
 _JSON = b"content-type: application/json\r\n"
