@@ -1,0 +1,221 @@
+"""What must hold of the books of an installation, whatever was killed, paused or cut: one pure function of them.
+
+It reads nothing: `chaos_world` gathers the rows, what the upstreams counted and what the clients saw.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+
+NOT_BILLED = "not_billed"
+"""Outcome of an attempt of which nothing was sent, or that its upstream certainly did not bill."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A row of the ledger; money in picodollars."""
+
+    call: str
+    number: int
+    state: str
+    outcome: str
+    cost: int
+    reserved: int
+    estimated: bool = False
+    flags: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """As the upstream counts it."""
+        return f"{self.call}-{self.number}"
+
+
+@dataclass(frozen=True)
+class Call:
+    id: str
+    workload: str
+    status: str
+    cost: int
+    cache: str = "none"
+
+
+@dataclass(frozen=True)
+class Charge:
+    call: str
+    attempt: int
+    budget: str
+    period: str
+    cost: int
+
+
+@dataclass(frozen=True)
+class Period:
+    """A budget in one of its periods: its limit, and what slices and spending take of it."""
+
+    budget: str
+    period: str
+    limit: int
+    granted: int
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one client saw: HTTP status (0: the connection broke) and the code of an error, also one in a stream."""
+
+    workload: str
+    status: int
+    code: str = ""
+    call: str = ""
+    kind: str = "json"
+    aborted: bool = False
+    text: str = ""
+    """The message of the error."""
+
+
+@dataclass(frozen=True)
+class Books:
+    attempts: tuple[Attempt, ...] = ()
+    calls: tuple[Call, ...] = ()
+    charges: tuple[Charge, ...] = ()
+    periods: tuple[Period, ...] = ()
+    audited: tuple[str, ...] = ()
+    """Call ids of the audit log's entries about calls, one for each entry."""
+    counted: tuple[str, ...] = ()
+    """`call-number` as the upstreams wrote them down durably."""
+    seen: tuple[Seen, ...] = ()
+    covers: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Workload -> the budgets that each of its calls is charged to (a key's own may come on top)."""
+    may_refuse: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Workload -> codes of refusals that are right."""
+
+
+def faults(books: Books) -> list[str]:
+    """Everything that is wrong, in words; empty where all holds."""
+    checks = (_counted_once, _surplus, _calls_and_audit, _charges, _budgets, _clients)
+    return [fault for check in checks for fault in check(books)]
+
+
+def _more_than_once(names: Iterable[str]) -> list[str]:
+    return sorted(name for name, times in Counter(names).items() if times > 1)
+
+
+def _counted_once(books: Books) -> Iterator[str]:
+    rows = Counter(attempt.name for attempt in books.attempts)
+    for name in _more_than_once(books.counted):
+        yield f"the upstreams were asked {name} more than once"
+    for name in sorted(set(books.counted)):
+        if rows[name] != 1:
+            yield f"attempt {name}, which an upstream counted, has {rows[name]} rows"
+    for name in _more_than_once(rows.elements()):
+        yield f"attempt {name} has more than one row"
+
+
+def _surplus(books: Books) -> Iterator[str]:
+    """Rows of what no upstream counted: open reservations of a crash, flagged and at their bound, or what failed."""
+    counted = set(books.counted)
+    for attempt in books.attempts:
+        if attempt.state == "open":
+            yield f"attempt {attempt.name} is still open"
+        elif attempt.state == "crashed" and ("crash" not in attempt.flags or attempt.cost != attempt.reserved):
+            yield f"attempt {attempt.name} of a crash is not flagged and at its bound"
+        elif attempt.name not in counted and attempt.state == "settled":
+            if attempt.outcome == "ok":
+                yield f"attempt {attempt.name} has an answer that no upstream gave"
+            elif attempt.cost and not attempt.estimated:
+                yield f"attempt {attempt.name} costs something, was counted by nobody and is not marked as estimated"
+        if attempt.outcome == NOT_BILLED and attempt.cost:
+            yield f"attempt {attempt.name} was not billed and costs something"
+
+
+def _calls_and_audit(books: Books) -> Iterator[str]:
+    calls = {call.id: call for call in books.calls}
+    audited = Counter(books.audited)
+    costs: Counter[str] = Counter()
+    for attempt in books.attempts:
+        costs[attempt.call] += attempt.cost
+    for id in sorted({attempt.call for attempt in books.attempts} - calls.keys()):
+        yield f"call {id} has attempts and no row"
+    for call in books.calls:
+        if audited[call.id] != 1:
+            yield f"call {call.id} has {audited[call.id]} entries in the audit log"
+        if call.cost != costs[call.id]:
+            yield f"call {call.id} costs {call.cost}, its attempts {costs[call.id]}"
+    for id in sorted(audited.keys() - calls.keys()):
+        yield f"the audit log has an entry of call {id}, which is not in the ledger"
+
+
+def _charges(books: Books) -> Iterator[str]:
+    """Each attempt is charged in full to each budget above it, once."""
+    workloads = {call.id: call.workload for call in books.calls}
+    charged: dict[tuple[str, int], list[Charge]] = {}
+    for charge in books.charges:
+        charged.setdefault((charge.call, charge.attempt), []).append(charge)
+    for attempt in books.attempts:
+        found = charged.pop((attempt.call, attempt.number), [])
+        budgets = Counter(charge.budget for charge in found)
+        lacking = books.covers.get(workloads.get(attempt.call, ""), frozenset()) - budgets.keys()
+        if lacking and attempt.state != "open":
+            yield f"attempt {attempt.name} is not charged to {', '.join(sorted(lacking))}"
+        for name in _more_than_once(budgets.elements()):
+            yield f"attempt {attempt.name} is charged to {name} more than once"
+        for charge in found:
+            if charge.cost != attempt.cost:
+                yield f"attempt {attempt.name} costs {attempt.cost}, {charge.budget} was charged {charge.cost}"
+    for call, number in sorted(charged):
+        yield f"attempt {call}-{number} is charged and has no row"
+
+
+def _budgets(books: Books) -> Iterator[str]:
+    spent: Counter[tuple[str, str]] = Counter()
+    for charge in books.charges:
+        spent[charge.budget, charge.period] += charge.cost
+    for period in books.periods:
+        used = spent.pop((period.budget, period.period), 0)
+        told = f"budget {period.budget} {period.period}"
+        if used > period.limit:
+            yield f"{told} has a limit of {period.limit} and {used} were spent"
+        if period.granted > period.limit:
+            yield f"{told} has a limit of {period.limit} and {period.granted} are granted"
+        if used > period.granted:
+            yield f"{told}: {used} were spent of {period.granted} that were granted"
+    for (budget, name), used in sorted(spent.items()):
+        if used:
+            yield f"budget {budget} {name} was charged {used} and granted nothing"
+
+
+def _clients(books: Books) -> Iterator[str]:
+    """Where a fallback is declared nobody sees an error, but for the refusals that are right."""
+    calls = {call.id: call for call in books.calls}
+    kept = partial(_answer_kept, calls)
+    for seen in books.seen:
+        allowed = books.may_refuse.get(seen.workload, frozenset())
+        if seen.code and seen.code not in allowed:
+            told = f"{seen.status} {seen.code} ({seen.kind}, call {seen.call}): {seen.text}"
+            yield f"a client of {seen.workload} got {told}"
+        elif seen.status >= 400 and not seen.code:
+            yield f"a client of {seen.workload} got {seen.status} without a code"
+        elif seen.status == 200 and not seen.code and not seen.aborted:
+            yield from kept(seen)
+
+
+def _answer_kept(calls: Mapping[str, Call], seen: Seen) -> Iterator[str]:
+    call = calls.get(seen.call)
+    if call is None:
+        yield f"a client of {seen.workload} has an answer of call {seen.call}, which is not in the ledger"
+    elif call.status != "ok":
+        yield f"a client of {seen.workload} has an answer of call {seen.call}, which is in the ledger as {call.status}"
+
+
+def held_for_nothing(books: Books) -> list[str]:
+    """Budgets of which more is granted than spent, once every process has stopped and was recovered."""
+    spent: Counter[tuple[str, str]] = Counter()
+    for charge in books.charges:
+        spent[charge.budget, charge.period] += charge.cost
+    return [
+        f"budget {p.budget} {p.period}: {p.granted - spent[p.budget, p.period]} are held by nobody"
+        for p in books.periods
+        if p.granted != spent[p.budget, p.period]
+    ]

@@ -1,0 +1,379 @@
+"""Two replicas of one company on one PostgreSQL that neither of them runs, two upstreams, and all that can happen to
+them.
+
+Everything is a real process. What must hold afterwards is `chaos_books`; who calls is `chaos_traffic`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from groundplan.core.home import Home
+from groundplan.core.money import from_decimal
+from groundplan.runtime.postgres import EmbeddedPostgres
+from tests.acceptance.chaos_books import Attempt, Books, Call, Charge, Period, Seen
+from tests.acceptance.stack import Stack, Upstream, descendants
+
+LOGIN, PASSWORD, DATABASE = "acme_app", "an ordinary password", "acme_ai"
+TOKENS = 10
+TIGHT = ("tight-0", "tight-1", "tight-2", "tight-3", "tight-4")
+"""One for each round: its budget, its team's or its key's is used up in the middle of the round."""
+KINDS = (*TIGHT, "steady", "cached")
+COST = 0.0002
+"""About what a call may cost at most, in USD."""
+WORKER, SHIPPER, CONTROL = "groundplan.gateway.app", "groundplan.gateway.shipper", "console.app"
+AWAY = frozenset({"policy_lease_expired", "budget_unreachable", "not_ready"})
+"""Refusals of a gateway that PostgreSQL is away from: its lease, its slice or its start."""
+WORKLOAD = """---
+kind: workload
+name: {name}
+purpose: Calls that go on whatever is killed
+audience: employees
+stage: pilot
+sensitivity: internal
+team: {team}
+owners: {{business: you@company.example}}
+deployments: [one]
+fallbacks: [two]
+embeddings: [vectors-one, vectors-two]
+limits: {{max_output: 64, deadline: 25s, attempts: 6}}
+reliability: {{on_broken_stream: resume}}
+grace: 60s
+{more}---
+kind: budget
+name: {name}
+covers: workload/{name}
+limit: {limit} USD/month
+"""
+COMPANY = """kind: company
+name: chaos
+format: 1
+separation: solo
+caps: {{people: unlimited, calls_per_day: unlimited}}
+owners: {{business: you@company.example, product: you@company.example, architecture: you@company.example,
+  engineering: you@company.example, operations: you@company.example, security: you@company.example,
+  finance: you@company.example, data: you@company.example, compliance: you@company.example}}
+---
+kind: person
+name: you
+email: you@company.example
+---
+kind: team
+name: wide
+members: [you]
+---
+kind: team
+name: narrow
+members: [you]
+---
+kind: site
+name: here
+type: private
+jurisdiction: EU
+---
+kind: budget
+name: company
+covers: company
+limit: 100 USD/month
+---
+kind: budget
+name: wide
+covers: team/wide
+limit: 100 USD/month
+---
+kind: budget
+name: narrow
+covers: team/narrow
+limit: {narrow} USD/month
+"""
+DEPLOYMENT = """---
+kind: deployment
+name: {name}
+site: here
+model: scripted
+upstream_model: scripted
+url: {url}
+price: {{input: 0.37 USD/Mtok, output: 10 USD/Mtok}}
+context: 8k
+billing_on_cancel: {cancel}
+timeouts: {{connect: 1s, first_token: 2s, idle: 1500ms}}
+---
+kind: deployment
+name: vectors-{name}
+type: embeddings
+site: here
+model: scripted-vectors
+upstream_model: scripted
+url: {url}
+price: {{input: 1 USD/Mtok, output: 0 USD/Mtok}}
+context: 8k
+timeouts: {{connect: 1s, first_token: 2s, idle: 1500ms}}
+"""
+
+
+def declare(folder: Path, upstreams: dict[str, Upstream], tight: float) -> Path:
+    """The workspace; `tight` is the budget in USD of what is used up in a round."""
+    folder.mkdir(parents=True)
+    (folder / "company.yaml").write_text(COMPANY.format(narrow=tight))
+    cancels = ("generated", "drain")
+    texts = [
+        DEPLOYMENT.format(name=name, url=upstream.url, cancel=cancel)
+        for (name, upstream), cancel in zip(upstreams.items(), cancels, strict=True)
+    ]
+    for name in KINDS:
+        limit = tight if name in ("tight-0", "tight-3", "tight-4") else 100
+        more = "cache: {answers: exact, ttl: 1h}\n" if name == "cached" else ""
+        team = "narrow" if name == "tight-1" else "wide"
+        texts.append(WORKLOAD.format(name=name, team=team, limit=limit, more=more))
+    (folder / "rest.yaml").write_text("".join(texts).removeprefix("---\n"))
+    return folder
+
+
+@dataclass
+class World:
+    """All processes of a few rounds."""
+
+    folder: Path
+    postgres: EmbeddedPostgres
+    upstreams: dict[str, Upstream]
+    replicas: tuple[Stack, Stack]
+    keys: dict[str, str] = field(default_factory=dict)
+    seen: list[Seen] = field(default_factory=list)
+
+    def administer(self, statement: str, database: str = DATABASE) -> list[tuple[Any, ...]]:
+        with psycopg.connect(self.postgres.superuser_url(database), autocommit=True, connect_timeout=5) as connection:
+            cursor = connection.execute(statement.encode())
+            return cursor.fetchall() if cursor.description else []
+
+    def start(self, tight: float) -> None:
+        for upstream in self.upstreams.values():
+            upstream.start()
+            upstream.control(**NORMAL)
+        self.postgres.start()
+        self.administer(
+            f"CREATE ROLE {LOGIN} LOGIN NOSUPERUSER NOCREATEDB CREATEROLE PASSWORD '{PASSWORD}'", "postgres"
+        )
+        self.administer(f"CREATE DATABASE {DATABASE} OWNER {LOGIN}", "postgres")
+        self.administer("CREATE EXTENSION vector")
+        port = self.postgres.superuser_url("postgres").rpartition(":")[2].partition("/")[0]
+        dsn = f"host=127.0.0.1 port={port} user={LOGIN} password='{PASSWORD}' dbname={DATABASE} connect_timeout=3"
+        first, second = self.replicas
+        for replica in self.replicas:
+            replica.environment["GROUNDPLAN_DATABASE_URL"] = dsn
+        first.start()
+        Home(second.home).create()
+        shutil.copytree(first.home / "keys", second.home / "keys", dirs_exist_ok=True)
+        shutil.copy2(first.home / "operator.token", second.home / "operator.token")
+        second.start()
+        for name in KINDS:
+            own = ("--budget", f"{tight} USD/month") if name == "tight-2" else ()
+            self.keys[name] = first.key(name, *own)
+        time.sleep(0.6)
+
+    def stop(self) -> None:
+        """Stop the replicas, as an operator would."""
+        for replica in self.replicas:
+            replica.stop()
+
+    def counted(self) -> list[str]:
+        return [name for upstream in self.upstreams.values() for name in upstream.counted()]
+
+    def quiet(self) -> bool:
+        """Whether every process is back and every journal is in the ledger."""
+        with contextlib.suppress(psycopg.Error):
+            ((live,),) = self.administer("SELECT count(*) FROM gateway WHERE state = 'live' AND ready")
+            ((unrecovered,),) = self.administer(UNRECOVERED)
+            ((unended,),) = self.administer(
+                "SELECT count(*) FROM attempt a LEFT JOIN call c ON c.id = a.call_id"
+                " WHERE c.id IS NULL OR a.state = 'open'"
+            )
+            rows = {f"{call}-{number}" for call, number in self.administer("SELECT call_id, number FROM attempt")}
+            calls = {str(call) for (call,) in self.administer("SELECT id FROM call")}
+            workers = sum(replica.workers for replica in self.replicas)
+            mine = {seen.call for seen in self.seen if seen.status == 200}
+            return live == workers and not unrecovered and not unended and rows >= set(self.counted()) and calls >= mine
+        return False
+
+    def books(self) -> Books:
+        """All rows, what the upstreams counted and what the clients saw."""
+        attempts = self.administer(
+            "SELECT call_id::text, number, state, outcome, cost_usd, reserved_usd, estimated, flags FROM attempt"
+        )
+        calls = self.administer("SELECT id::text, workload, status, cost_usd, cache FROM call")
+        charges = self.administer("SELECT call_id::text, attempt, budget, period, cost_usd FROM charge")
+        periods = self.administer("SELECT budget, period, limit_usd, granted_usd FROM budget_period")
+        tight = {name: AWAY | {"budget_exhausted", "stream_broken"} for name in TIGHT}
+        return Books(
+            tuple(
+                Attempt(call, n, state, outcome, from_decimal(cost), from_decimal(most), estimated, tuple(flags))
+                for call, n, state, outcome, cost, most, estimated, flags in attempts
+            ),
+            tuple(Call(id, name, status, from_decimal(cost), cache) for id, name, status, cost, cache in calls),
+            tuple(Charge(call, n, budget, p, from_decimal(cost)) for call, n, budget, p, cost in charges),
+            tuple(Period(budget, p, from_decimal(most), from_decimal(granted)) for budget, p, most, granted in periods),
+            tuple(str(id) for (id,) in self.administer("SELECT id FROM audit_entry WHERE action = 'call'")),
+            tuple(self.counted()),
+            tuple(self.seen),
+            {
+                name: frozenset({name, "company", "narrow" if name == "tight-1" else "wide"})
+                for name in KINDS
+            },
+            {"steady": AWAY, "cached": AWAY, **tight},
+        )  # fmt: skip
+
+
+NORMAL = {"mode": "ok", "tokens": TOKENS, "latency_ms": 15, "chunk_ms": 4}
+UNRECOVERED = """SELECT count(*) FROM gateway g LEFT JOIN shipped s USING (epoch)
+    WHERE g.host <> 'batch' AND g.state <> 'live' AND NOT coalesce(s.done, false)"""
+
+
+@contextlib.contextmanager
+def world(folder: Path, tight: float) -> Iterator[World]:
+    upstreams = {name: Upstream(folder / name) for name in ("one", "two")}
+    workspace = declare(folder / "workspace", upstreams, tight)
+    database = Home(folder / "server")
+    database.create()
+    replicas = (
+        Stack(folder / "first", workspace, 2, environment={}),
+        Stack(folder / "second", workspace, 1, environment={}),
+    )
+    with EmbeddedPostgres(database) as postgres:
+        made = World(folder, postgres, upstreams, replicas)
+        try:
+            made.start(tight)
+            yield made
+        finally:
+            made.stop()
+            for upstream in upstreams.values():
+                upstream.stop()
+
+
+Undo = Callable[[], None]
+
+
+@dataclass
+class Chaos:
+    """Hurts one thing of each part at a time, and mends it a little later.
+
+    Only one of the upstreams: where both are gone no fallback can answer.
+    """
+
+    world: World
+    chance: random.Random
+    victim: str
+    story: list[str] = field(default_factory=list)
+    _hurt: dict[str, tuple[float, Undo]] = field(default_factory=dict)
+
+    def run(self, seconds: float) -> None:
+        """Hurt for so long, then mend everything."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self._mend(time.monotonic())
+            part = self.chance.choice(("upstream", "upstream", "database", "first", "second"))
+            if part not in self._hurt:
+                undo = self._act(part)
+                self._hurt[part] = (time.monotonic() + self.chance.uniform(0.2, 1.6), undo)
+            time.sleep(self.chance.uniform(0.1, 0.7))
+        self._mend(float("inf"))
+
+    def _mend(self, now: float) -> None:
+        for part in [part for part, (due, _) in self._hurt.items() if due <= now]:
+            self._hurt.pop(part)[1]()
+
+    def _act(self, part: str) -> Undo:
+        if part == "upstream":
+            return self._hurt_upstream()
+        if part == "database":
+            return self._hurt_database()
+        return self._hurt_replica(self.world.replicas[part == "second"], part)
+
+    def _tell(self, what: str) -> None:
+        self.story.append(what)
+
+    def _hurt_upstream(self) -> Undo:
+        name, upstream = self.victim, self.world.upstreams[self.victim]
+        way = self.chance.choice(("kill", "pause", "error", "stall", "cut", "stall_late", "malformed", "no_finish"))
+        self._tell(f"{way} upstream {name}")
+        assert upstream.process is not None
+        if way == "kill":
+            upstream.stop()
+
+            def again() -> None:
+                upstream.start()
+                upstream.control(**NORMAL)
+
+            return again
+        if way == "pause":
+            return paused([upstream.process.pid])
+        upstream.control(**{**NORMAL, "mode": way})
+        return lambda: upstream.control(**NORMAL)
+
+    def _hurt_database(self) -> Undo:
+        postgres, way = self.world.postgres, self.chance.choice(("kill", "pause", "cut"))
+        pid = postgres.pid
+        self._tell(f"{way} the database")
+        if way == "cut" or pid is None:
+            with contextlib.suppress(psycopg.Error):
+                self.world.administer(
+                    f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{LOGIN}'"
+                )
+            return nothing
+        if way == "pause":
+            return paused([pid, *descendants(pid)])
+        os.kill(pid, signal.SIGKILL)
+
+        def again() -> None:
+            postgres.stop()
+            postgres.start()
+
+        return again
+
+    def _hurt_replica(self, replica: Stack, name: str) -> Undo:
+        assert replica.process is not None
+        way = self.chance.choices(("kill", "pause", "up"), (5, 4, 1))[0]
+        if way == "up":
+            self._tell(f"kill up of {name}")
+            replica.process.kill()
+            replica.process.wait()
+
+            def again() -> None:
+                replica.start()
+
+            return again
+        victim = self.chance.choice((WORKER, WORKER, WORKER, SHIPPER, CONTROL))
+        pids = replica.pids(victim)
+        self._tell(f"{way} {victim} of {name}")
+        if not pids:
+            return nothing
+        if way == "pause":
+            return paused([self.chance.choice(pids)])
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.chance.choice(pids), signal.SIGKILL)
+        return nothing
+
+
+def nothing() -> None:
+    """It mends itself."""
+
+
+def paused(pids: list[int]) -> Undo:
+    """Stop these processes; returns what lets them go on."""
+
+    def send(number: int) -> None:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    send(signal.SIGSTOP)
+    return lambda: send(signal.SIGCONT)

@@ -1,0 +1,70 @@
+"""Two replicas on one PostgreSQL while gateways, workers, the database and upstreams are killed, paused and cut.
+
+After each round the books must be right (`chaos_books`): no budget is exceeded, every attempt that an upstream counted
+is in one row, no call is without its audit entry, and no client sees an error where a fallback is declared.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.chaos_books import faults, held_for_nothing
+from tests.acceptance.chaos_traffic import Traffic
+from tests.acceptance.chaos_world import COST, TIGHT, UNRECOVERED, Chaos, World, world
+from tests.acceptance.stack import wait_until
+
+HURT_SECONDS = 4.0
+RECOVERED_SECONDS = 90.0
+"""Most that is waited for; on a machine that does nothing else it is a few."""
+
+
+def one_round(made: World, number: int, seed: int) -> None:
+    traffic = Traffic(made, (TIGHT[number], "steady", "cached"), seed)
+    chance = random.Random(seed)
+    chaos = Chaos(made, chance, chance.choice(("one", "one", "two")))
+    traffic.start()
+    time.sleep(0.3)
+    chaos.run(HURT_SECONDS)
+    time.sleep(0.5)
+    traffic.stop()
+    end = time.monotonic() + RECOVERED_SECONDS
+    while not made.quiet() and time.monotonic() < end:
+        time.sleep(0.3)
+    found = faults(made.books())
+    assert not found, f"seed {seed}: {', '.join(chaos.story)}:\n" + "\n".join(found[:40])
+    assert sum(seen.status == 200 for seen in made.seen) > 20 * (number + 1), f"seed {seed}: hardly anything was served"
+
+
+def rounds(folder: Path, group: int) -> None:
+    """Five rounds in one world, then its end: nothing may be held of any budget, and the audit log verifies."""
+    with world(folder, tight=COST * 40) as made:
+        for number in range(len(TIGHT)):
+            one_round(made, number, seed=group * len(TIGHT) + number)
+        refused = {seen.workload for seen in made.seen if seen.code == "budget_exhausted"}
+        assert refused, "no budget was ever used up"
+        assert any(call.cache == "exact" for call in made.books().calls)
+        for replica in made.replicas:
+            assert replica.cli("audit", "verify")["ok"]
+        made.stop()
+        made.replicas[0].start()
+        made.replicas[1].start()
+        made.stop()
+        wait_until(lambda: made.administer(UNRECOVERED) == [(0,)], 30, "every journal is recovered")
+        found = faults(made.books()) + held_for_nothing(made.books())
+        assert not found, "\n".join(found[:40])
+
+
+@pytest.mark.timeout(900)
+def test_books_are_right_after_five_rounds_of_chaos(tmp_path: Path) -> None:
+    rounds(tmp_path, 0)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("group", range(1, 10))
+def test_books_are_right_after_five_more_rounds_of_chaos(tmp_path: Path, group: int) -> None:
+    rounds(tmp_path, group)

@@ -1,0 +1,97 @@
+"""The checker of the chaos suite finds each kind of fault, and nothing where all is right."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from tests.acceptance.chaos_books import Attempt, Books, Call, Charge, Period, Seen, faults, held_for_nothing
+
+BUDGETS = frozenset({"company", "team"})
+GOOD = Books(
+    attempts=(
+        Attempt("a", 1, "settled", "not_billed", 0, 50),
+        Attempt("a", 2, "settled", "ok", 30, 50),
+        Attempt("b", 1, "crashed", "crashed", 50, 50, True, ("crash",)),
+        Attempt("c", 1, "settled", "failed", 50, 50, True),
+    ),
+    calls=(
+        Call("a", "w", "ok", 30),
+        Call("b", "w", "crashed", 50),
+        Call("c", "w", "failed", 50),
+        Call("d", "w", "refused", 0),
+    ),
+    charges=tuple(
+        Charge(call, number, budget, "2026-11", cost)
+        for call, number, cost in (("a", 1, 0), ("a", 2, 30), ("b", 1, 50), ("c", 1, 50))
+        for budget in BUDGETS
+    ),
+    periods=(Period("company", "2026-11", 200, 150), Period("team", "2026-11", 130, 130)),
+    audited=("a", "b", "c", "d"),
+    counted=("a-2", "c-1"),
+    seen=(Seen("w", 200, "", "a"), Seen("w", 429, "budget_exhausted", "d"), Seen("w", 0, "", "")),
+    covers={"w": BUDGETS},
+    may_refuse={"w": frozenset({"budget_exhausted"})},
+)
+
+
+def test_right_books_have_no_fault() -> None:
+    assert faults(GOOD) == []
+    assert held_for_nothing(GOOD) == ["budget company 2026-11: 20 are held by nobody"]
+
+
+def attempts(index: int, **changes: Any) -> tuple[Attempt, ...]:
+    return (*GOOD.attempts[:index], replace(GOOD.attempts[index], **changes), *GOOD.attempts[index + 1 :])
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"counted": ("a-2", "c-1", "e-1")}, "attempt e-1, which an upstream counted, has 0 rows"),
+        ({"counted": ("a-2", "a-2", "c-1")}, "the upstreams were asked a-2 more than once"),
+        ({"attempts": (*GOOD.attempts, GOOD.attempts[0])}, "attempt a-1 has more than one row"),
+        ({"counted": ("c-1",)}, "attempt a-2 has an answer that no upstream gave"),
+        ({"attempts": attempts(2, flags=())}, "attempt b-1 of a crash is not flagged and at its bound"),
+        ({"attempts": attempts(2, reserved=60)}, "attempt b-1 of a crash is not flagged and at its bound"),
+        ({"attempts": attempts(2, state="open")}, "attempt b-1 is still open"),
+        (
+            {"attempts": attempts(3, estimated=False), "counted": ("a-2",)},
+            "attempt c-1 costs something, was counted by nobody and is not marked as estimated",
+        ),
+        ({"attempts": attempts(0, cost=1)}, "attempt a-1 was not billed and costs something"),
+        ({"audited": ("a", "b", "c")}, "call d has 0 entries in the audit log"),
+        ({"audited": ("a", "b", "c", "d", "d")}, "call d has 2 entries in the audit log"),
+        (
+            {"audited": ("a", "b", "c", "d", "e")},
+            "the audit log has an entry of call e, which is not in the ledger",
+        ),
+        ({"calls": GOOD.calls[:2] + GOOD.calls[3:]}, "call c has attempts and no row"),
+        ({"calls": (replace(GOOD.calls[0], cost=31), *GOOD.calls[1:])}, "call a costs 31, its attempts 30"),
+        ({"charges": GOOD.charges[2:]}, "attempt a-1 is not charged to company, team"),
+        ({"charges": (*GOOD.charges, replace(GOOD.charges[0], period="2026-12"))}, "more than once"),
+        ({"charges": (*GOOD.charges[:-1], replace(GOOD.charges[-1], cost=49))}, "attempt c-1 costs 50"),
+        ({"charges": (*GOOD.charges, Charge("e", 1, "team", "2026-11", 0))}, "attempt e-1 is charged and has no row"),
+        (
+            {"periods": (GOOD.periods[0], replace(GOOD.periods[1], limit=129))},
+            "budget team 2026-11 has a limit of 129 and 130 were spent",
+        ),
+        (
+            {"periods": (replace(GOOD.periods[0], granted=201), GOOD.periods[1])},
+            "budget company 2026-11 has a limit of 200 and 201 are granted",
+        ),
+        (
+            {"periods": (GOOD.periods[0], replace(GOOD.periods[1], granted=129))},
+            "budget team 2026-11: 130 were spent of 129 that were granted",
+        ),
+        ({"periods": GOOD.periods[:1]}, "budget team 2026-11 was charged 130 and granted nothing"),
+        ({"seen": (Seen("w", 502, "upstream_failed", "c"),)}, "a client of w got 502 upstream_failed"),
+        ({"seen": (Seen("w", 200, "stream_broken", "a", "stream"),)}, "a client of w got 200 stream_broken"),
+        ({"seen": (Seen("w", 500),)}, "a client of w got 500 without a code"),
+        ({"seen": (Seen("w", 200, "", "e"),)}, "which is not in the ledger"),
+        ({"seen": (Seen("w", 200, "", "c"),)}, "which is in the ledger as failed"),
+    ],
+)
+def test_each_fault_is_found(changes: dict[str, Any], fault: str) -> None:
+    found = faults(replace(GOOD, **changes))
+    assert any(fault in line for line in found), found
