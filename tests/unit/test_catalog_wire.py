@@ -95,3 +95,27 @@ def test_credentials_in_a_url_are_not_repeated() -> None:
     with pytest.raises(Invalid) as caught:
         compiled("url: https://h.example/v1\nproxy: http://user:hunter2@p.example:1\n")
     assert all("hunter2" not in str(problem) for problem in caught.value.problems)
+
+
+@pytest.mark.parametrize(
+    ("more", "field"),
+    [
+        ("serves: [responses]", "serves"),
+        ("http: 2", "http"),
+        ("proxy: http://proxy.acme.example:3128", "proxy"),
+        ("tls: {ca: file:/etc/ca.pem}", "tls"),
+    ],
+)
+def test_what_a_providers_own_client_does_not_know_is_told(more: str, field: str) -> None:
+    gemini = f"url: https://up.acme.example\napi: gemini\n{more}\n"
+    assert "api_not_openai" in codes(gemini)
+    assert compiled(gemini.replace("gemini", "openai")).api == "openai"
+    anthropic = gemini.replace("gemini", "anthropic")
+    if field == "serves":
+        assert "api_not_openai" in codes(anthropic)
+    else:
+        assert compiled(anthropic).api == "anthropic"
+
+
+def test_a_local_service_speaks_openais_api() -> None:
+    assert "api_not_openai" in codes("url: local:embedded\napi: mistral\n")

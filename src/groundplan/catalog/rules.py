@@ -19,6 +19,7 @@ def deployments(workspace: Workspace, known_price: Callable[[str], bool] | None)
     for name, doc in workspace.deployments.items():
         yield from _local(workspace, doc)
         yield from _reached(workspace, doc)
+        yield from _spoken(workspace, doc)
         yield from _dated(workspace, "deployment", name, doc.price)
         if doc.key is not None and doc.keys:
             yield Problem(
@@ -81,6 +82,25 @@ def _reached(workspace: Workspace, doc: DeploymentDoc) -> Iterator[Problem]:
         yield Problem(f"{doc.name}: {message}", code, hint, workspace.where("deployment", doc.name, field))
 
 
+def _spoken(workspace: Workspace, doc: DeploymentDoc) -> Iterator[Problem]:
+    """What only an OpenAI-shaped upstream can have; others are reached by their provider's own client."""
+    if doc.api == "openai":
+        return
+    found = [("serves", doc.serves), ("url", doc.url.startswith("local:"))]
+    if doc.api != "anthropic":  # whose Messages go there directly
+        found += [("tls", doc.tls), ("http", doc.http != 1), ("proxy", doc.proxy not in (None, DIRECT))]
+    for field, declared in found:
+        if declared:
+            yield Problem(
+                f"{doc.name}: {field} does not reach an upstream with api: {doc.api}",
+                "api_not_openai",
+                f"Leave {field} out, or use an OpenAI-shaped address of the provider."
+                if field != "url"
+                else "Write https://HOST.",
+                workspace.where("deployment", doc.name, field),
+            )
+
+
 def _local(workspace: Workspace, doc: DeploymentDoc) -> Iterator[Problem]:
     scheme, _, service = doc.url.partition(":")
     if scheme != "local" or service in LOCAL_SERVICES:
@@ -136,7 +156,7 @@ _TYPES = {
     "deployments": ("chat",),
     "fallbacks": ("chat",),
     "embeddings": ("embeddings",),
-    "also": ("images", "speech", "transcription", "rerank", "moderation"),
+    "also": ("images", "speech", "transcription", "rerank", "moderation", "realtime"),
 }
 """Field of a workload -> types of the deployments that it may name."""
 
