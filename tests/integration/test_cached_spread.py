@@ -19,8 +19,11 @@ from tests.integration.gateway_stack import Stack, blueprint, deployment, instal
 
 from groundplan.blueprint.model import Cache, Keep
 from groundplan.core.audit.subject import SubjectKeys
+from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.core.settings import child_environment
+from groundplan.gateway import cache_store
+from groundplan.gateway.cache_store import AnswerStore
 from groundplan.identity import service as identity
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import ScriptedModel
@@ -150,3 +153,29 @@ async def test_who_is_erased_takes_the_answers_along(world: World) -> None:
     await world.restart()
     await asyncio.sleep(1.5)
     assert await world.ask("mine") == "none"
+
+
+def test_what_is_over_stopped_or_too_much_is_deleted(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = {"good": (60, 0, 100), "old": (60, 0, 100), "over": (-1, 0, 1), "cleared": (60, 1, 1)}
+    with psycopg.connect(database.superuser, autocommit=True) as conn:
+        for name, (seconds, cleared, size) in reversed(rows.items()):
+            conn.execute(
+                "INSERT INTO answer (call_id, workload, cleared, made_at, expires_at, size, subjects, sealed)"
+                " VALUES (%s, 'w', %s, now(), now() + make_interval(secs => %s), %s, '{site/s}', %s)",
+                (new_id(), cleared, seconds, size, name),
+            )
+
+        def swept() -> set[str]:
+            store = AnswerStore(Home(tmp_path), "")
+            with psycopg.connect(database.urls["shipper"], autocommit=True) as shipper:
+                store._sweep(shipper)
+            return {row[0] for row in conn.execute("SELECT sealed FROM answer")}
+
+        assert swept() == {"good", "old"}
+        monkeypatch.setattr(cache_store, "KEEP_BYTES", 150)
+        assert swept() == {"good"}
+        stop = "INSERT INTO kill_switch (id, scope, reason, by, lifted_at) VALUES (%s, 'site/s', 'x', 'o', now())"
+        conn.execute(stop.encode(), (new_id(),))
+        assert swept() == set()

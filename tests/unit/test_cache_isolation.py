@@ -211,6 +211,14 @@ class Shelf(RuleBasedStateMachine):
         if kept:
             self.good[name, digest] = entry
 
+    @rule(name=st.sampled_from(("w1", "w2")), prompt=st.sampled_from(("a", "b")))
+    def put_late(self, name: str, prompt: str) -> None:
+        """By a call that began under another blueprint."""
+        entry = Entry((b"late", False), b"c", name, self.now, self.now + 9, "one", frozenset(), "", (), 1, whole=b"")
+        assert self.cache.put(plans(prompt)[name], entry) == (prompt == self.prompt)
+        if prompt == self.prompt:
+            self.good[name, b"late"] = entry
+
     @rule(name=st.sampled_from(("w1", "w2")), digest=st.binary(min_size=1, max_size=1))
     def get(self, name: str, digest: bytes) -> None:
         self.heed()

@@ -142,11 +142,15 @@ class AnswerCache:
         return entry
 
     def put(self, plan: Plan, entry: Entry) -> bool:
-        """Keep an answer; False where it is too large. The one that was there under its key is replaced."""
+        """Keep an answer; False where it is too large, or made under a blueprint that holds no more. The one that was
+        there under its key is replaced."""
         rule = plan.workload.cache
         if rule is None or entry.size * SHARE > rule.max_bytes:
             return False
         terms = self.terms(plan)
+        newest = self._catalog.plans.get(entry.workload) if self._catalog is not None else plan
+        if newest is not plan and (newest is None or terms_of(newest) != terms):
+            return False
         shelf = self._shelves.get(entry.workload)
         if shelf is None or shelf.terms != terms:
             shelf = self._shelves[entry.workload] = _Shelf(terms=terms)

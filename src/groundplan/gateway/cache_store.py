@@ -35,6 +35,8 @@ CHANNEL = "groundplan_answers"
 WAITING_BYTES = 32 << 20
 FILL_BYTES = 64 << 20
 """Of the newest answers, what a worker gets when it connects."""
+KEEP_BYTES = 256 << 20
+"""Of the newest answers, what is kept at all."""
 AT_ONCE = 100
 INTERVAL_S = 0.2
 _LOOK_S = 5.0
@@ -52,7 +54,7 @@ _NEWER = f"""SELECT a.number, CASE WHEN {_GOOD} THEN a.sealed END FROM answer a
   WHERE a.number > %s ORDER BY a.number LIMIT %s"""
 _FIRST = """SELECT coalesce(min(t.number), 1) - 1 FROM
   (SELECT number, sum(size) OVER (ORDER BY number DESC) AS all_newer FROM answer) t WHERE t.all_newer <= %s"""
-_SWEEP = f"DELETE FROM answer a WHERE NOT ({_GOOD})"
+_SWEEP = f"DELETE FROM answer a WHERE NOT ({_GOOD}) OR a.number <= ({_FIRST})"
 _decode = msgspec.msgpack.Decoder(Parcel).decode
 _kept = msgspec.msgpack.Decoder(Kept).decode
 _encode = msgspec.msgpack.Encoder().encode
@@ -226,7 +228,7 @@ class AnswerStore:
     def _sweep(self, conn: Conn) -> None:
         if time.monotonic() - self._swept > _SWEEP_S:
             self._swept = time.monotonic()
-            conn.execute(_SWEEP.encode())
+            conn.execute(_SWEEP.encode(), (KEEP_BYTES,))
 
 
 def _row(conn: Conn, keys: SubjectKeys, kept: Kept) -> tuple[object, ...] | None:

@@ -81,12 +81,12 @@ async def serve(home: Home, settings: Settings) -> None:
         )
         server = uvicorn.Server(config)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        # before anybody knows of us, who might stop us; uvicorn raises the signal once more when it has finished
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: setattr(server, "should_exit", True))
         announce(home, SEARCH, url, token)
         announce(home, EMBEDDINGS, f"{url}/v1", token)
         try:
-            # uvicorn raises the signal that stopped it once more, when it has finished
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, _stopped)
             await server.serve(sockets=[listener])
         finally:
             for name in (SEARCH, EMBEDDINGS):
