@@ -95,10 +95,6 @@ async def serve(home: Home, settings: Settings) -> None:
             pool.close(timeout=1.0)
 
 
-def _stopped(number: int, frame: object) -> None:
-    """The signal was heeded already."""
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry of `python -m groundplan.gateway.search_app --home HOME`; returns the exit code."""
     parser = argparse.ArgumentParser(prog="groundplan.gateway.search_app", description=__doc__)
