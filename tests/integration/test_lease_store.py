@@ -36,6 +36,9 @@ class FixedClock:
     def now(self) -> datetime:
         return datetime(2026, 11, 25, 12, tzinfo=UTC)
 
+    def seconds(self) -> float:
+        return self.now().timestamp()
+
     def monotonic(self) -> float:
         return 0.0
 

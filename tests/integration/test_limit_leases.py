@@ -39,6 +39,9 @@ class Wall:
     def now(self) -> datetime:
         return self.at
 
+    def seconds(self) -> float:
+        return self.at.timestamp()
+
     def monotonic(self) -> float:
         return self.at.timestamp()
 

@@ -40,6 +40,9 @@ class FixedClock:
     def now(self) -> datetime:
         return self.time
 
+    def seconds(self) -> float:
+        return self.time.timestamp()
+
     def monotonic(self) -> float:
         return self.time.timestamp()
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Protocol
 
 
 class Clock(Protocol):
-    """`now` is aware UTC wall time, for people and periods; `monotonic` is seconds that never go back."""
+    """`now` is aware UTC wall time, for people and periods, `seconds` the same in seconds since the epoch, for the
+    path of calls; `monotonic` is seconds that never go back."""
 
     def now(self) -> datetime: ...
+
+    def seconds(self) -> float: ...
 
     def monotonic(self) -> float: ...
 
@@ -20,6 +23,9 @@ class SystemClock:
 
     def now(self) -> datetime:
         return datetime.now(UTC)
+
+    def seconds(self) -> float:
+        return time.time()
 
     def monotonic(self) -> float:
         return time.monotonic()
@@ -31,12 +37,15 @@ class OnwardClock:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._latest = clock.now()
+        self._latest = clock.seconds()
         self._since: float | None = None
         """`monotonic` at which the other clock was seen to be behind `_latest`; None while it is not."""
 
     def now(self) -> datetime:
-        now = self._clock.now()
+        return datetime.fromtimestamp(self.seconds(), UTC)
+
+    def seconds(self) -> float:
+        now = self._clock.seconds()
         if now >= self._latest and self._since is None:
             self._latest = now
             return now
@@ -45,11 +54,11 @@ class OnwardClock:
     def monotonic(self) -> float:
         return self._clock.monotonic()
 
-    def _behind(self, now: datetime) -> datetime:
-        seconds = self._clock.monotonic()
+    def _behind(self, now: float) -> float:
+        passed = self._clock.monotonic()
         if self._since is None:
-            self._since = seconds
-        onward = self._latest + timedelta(seconds=seconds - self._since)
+            self._since = passed
+        onward = self._latest + passed - self._since
         if now >= onward:
             self._latest, self._since = now, None
             return now

@@ -7,7 +7,6 @@ not write to the journal (each attempt does, in `serve`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date
 
 from groundplan.blueprint.model import Budget, Deployment, Workload
 from groundplan.core.errors import Denied, Exhausted, Invalid, NotFound, Unavailable
@@ -34,8 +33,8 @@ def check_policy_age(plan: Plan, age: float) -> None:
         )
 
 
-def check_workload(plan: Plan, today: date) -> None:
-    """Refuse a workload whose stage or date lets nothing run."""
+def check_workload(plan: Plan, now: float) -> None:
+    """Refuse a workload whose stage or date lets nothing run. `now`: seconds since the epoch."""
     workload = plan.workload
     if workload.stage not in RUNNING:
         raise Denied(
@@ -43,7 +42,7 @@ def check_workload(plan: Plan, today: date) -> None:
             code="workload_not_running",
             hint="Only experiments, pilots and production are served; change its stage.",
         )
-    if workload.expires and workload.stage != "production" and today.isoformat() > workload.expires:
+    if now >= plan.until:
         raise Denied(
             f"the {workload.stage} of {workload.name} ended on {workload.expires}",
             code="workload_expired",

@@ -92,7 +92,7 @@ class BatchCalls:
             raise Denied(f"the workload {batch.workload} is not in the blueprint", code="workload_unknown", hint=hint)
         exchange.plan, exchange.workload = plan, self._low(plan.workload)
         admit.check_policy_age(plan, gateway.live.age())
-        admit.check_workload(plan, gateway.clock.now().date())
+        admit.check_workload(plan, gateway.clock.seconds())
         admit.check_kills(policy, exchange.key, batch.workload)
         ask = exchange.interface.read(exchange.request)
         if ask.stream:
@@ -175,7 +175,7 @@ class BatchCalls:
         key = self._known(policy, batch)
         if key is None:
             raise Unauthenticated("the batch's API key is gone", code="invalid_api_key", hint="Use another key.")
-        check_key(key, policy, self._gateway.clock.now().timestamp())
+        check_key(key, policy, self._gateway.clock.seconds())
         if batch.person and batch.person not in policy.active:
             raise Unauthenticated("the batch's user is not active", code="key_user_inactive", hint="Use another key.")
         return key

@@ -145,7 +145,7 @@ class FactsApi:
         if body.workload not in (None, workload.name):
             hint = f"Leave `workload` out, or use a key of {body.workload[:63]}." if body.workload else "Leave it out."
             raise Denied(f"this key is for {workload.name}", code="workload_other", hint=hint)
-        admit.check_workload(plan, self._gateway.clock.now().date())
+        admit.check_workload(plan, self._gateway.clock.seconds())
         if not person:
             raise Denied(
                 "a search carries a person's permissions",
@@ -177,7 +177,7 @@ def admitted(gateway: Gateway, request: Request, peer: str) -> tuple[KeyEntry, s
     catalog = live.catalog
     if catalog is None:
         raise Unavailable("no blueprint is loaded yet", code="not_ready", hint="Wait for /readyz.", retry_after=1.0)
-    key, person = caller(request.headers, live.policy, gateway.clock.now().timestamp())
+    key, person = caller(request.headers, live.policy, gateway.clock.seconds())
     if key.networks:
         check_network(key.networks, peer, request.headers.get(b"x-forwarded-for"), catalog.proxies)
     plan = catalog.plans.get(key.workload)

@@ -136,7 +136,7 @@ async def _take(
     waits: bool = True,
 ) -> tuple[Held, Quota | None]:
     """What was taken, and None or the quota that is short; `waits` for it also where it seems used up."""
-    now = gateway.clock.now().timestamp()
+    now = gateway.clock.seconds()
     needs = {REQUESTS: 1, CONCURRENT: 1, TOKENS: tokens, COST: amount}
     charges = [Charge(q.name, current(q.period, "", "UTC", now), needs[q.type]) for q in quotas]
     token = (exchange.call.bytes, number)
@@ -202,7 +202,7 @@ def refusal(gateway: Gateway, quota: Quota) -> GroundplanError:
             retry_after=2.0,
             details={"limit": quota.declared},
         )
-    now = gateway.clock.now().timestamp()
+    now = gateway.clock.seconds()
     span = current(quota.period, "", "UTC", now)
     end = ends(span)
     most = short_usd(quota.limit) if quota.type == COST else f"{quota.limit} {_WORDS[quota.type]}"
@@ -238,7 +238,7 @@ def _lines(gateway: Gateway, held: Held) -> bytes:
                 least[quota.type] = (left, quota, charge.period)
     if not least:
         return b""
-    now, lines = gateway.clock.now().timestamp(), b""
+    now, lines = gateway.clock.seconds(), b""
     for what, (left, quota, span) in least.items():
         end, name = ends(span), _TOLD[what]
         reset = 0 if end is None else max(0, int(end.timestamp() - now))

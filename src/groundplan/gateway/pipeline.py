@@ -180,7 +180,7 @@ class Pipeline:
 
     def _models(self, path: bytes, request: Request, response: Response) -> None:
         gateway = self._gateway
-        key = find_key(request.headers, gateway.live.policy, gateway.clock.now().timestamp())
+        key = find_key(request.headers, gateway.live.policy, gateway.clock.seconds())
         catalog = gateway.live.catalog
         if key.networks:
             forwarded = request.headers.get(b"x-forwarded-for")
@@ -214,7 +214,7 @@ async def run(gateway: Gateway, exchange: Exchange) -> None:
         raise Unavailable("no blueprint is loaded yet", code="not_ready", hint="Wait for /readyz.", retry_after=1.0)
     exchange.catalog = catalog
     exchange.trace = trace.of(exchange.request.headers)
-    identify(exchange, gateway.live.policy, gateway.clock.now().timestamp())
+    identify(exchange, gateway.live.policy, gateway.clock.seconds())
     steps.append(("identify", (clock() - exchange.started) // 1000))
     if gateway.pressure.full(gateway.running):
         _shed(gateway, exchange, catalog)
@@ -289,10 +289,10 @@ async def admit_call(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> 
     admit.check_cost(exchange, plan, amount)
     if catalog.limits is not None:
         await limits.admit_call(gateway, exchange, catalog.limits, amount)
-    exchange.charges = admit.covering(exchange, plan, gateway.clock.now().timestamp())
+    exchange.charges = admit.covering(exchange, plan, gateway.clock.seconds())
     await reserve(gateway, exchange, 0, amount)
     if gateway.live.policy is not policy:
-        identify(exchange, gateway.live.policy, gateway.clock.now().timestamp())
+        identify(exchange, gateway.live.policy, gateway.clock.seconds())
         policy = _check(gateway, exchange, catalog)
         exchange.deployments = admit.choose(exchange, plan, ask, policy)
     gateway.live.count(plan.workload.name, exchange.person)
@@ -303,7 +303,7 @@ async def admit_call(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> 
 
 def _recheck(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> None:
     """Every check again, under the newest policy."""
-    identify(exchange, gateway.live.policy, gateway.clock.now().timestamp())
+    identify(exchange, gateway.live.policy, gateway.clock.seconds())
     policy = _check(gateway, exchange, catalog)
     if exchange.plan is None or exchange.ask is None:
         raise AssertionError("not checked")
@@ -320,7 +320,7 @@ def _check(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> Policy:
         raise Denied(f"the workload {key.workload} is not in the blueprint", code="workload_unknown", hint=hint)
     exchange.plan, exchange.workload = plan, plan.workload
     admit.check_policy_age(plan, gateway.live.age())
-    admit.check_workload(plan, gateway.clock.now().date())
+    admit.check_workload(plan, gateway.clock.seconds())
     admit.check_kills(policy, key, plan.workload.name)
     check_quota(gateway, exchange)
     return policy

@@ -21,7 +21,7 @@ LONGEST_TOKEN = 128
 
 
 def wall_ms(gateway: Gateway) -> int:
-    return int(gateway.clock.now().timestamp() * 1000)
+    return int(gateway.clock.seconds() * 1000)
 
 
 def attempt(

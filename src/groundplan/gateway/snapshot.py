@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from math import inf
 
 from groundplan.blueprint.model import Blueprint, Budget, Deployment, Workload
 from groundplan.gateway.address import Network, networks
@@ -65,6 +67,8 @@ class Plan:
     budgets: tuple[Budget, ...]
     names: dict[str, tuple[Deployment, ...]]
     """What `model` may say, with the deployments that it allows, in order."""
+    until: float = inf
+    """When an experiment or a pilot is over, in seconds since the epoch."""
 
     def allowed(self, model: str, kind: str) -> tuple[Deployment, ...]:
         """Deployments of a kind for what the caller asked for; empty when the workload has no such model."""
@@ -114,7 +118,14 @@ def _plan(workload: Workload, deployments: dict[str, Deployment], budgets: dict[
             names[name] = (*names.get(name, ()), deployment)
     names["auto"] = names[workload.name] = places
     covering = tuple(budgets[name] for name in workload.budgets if name in budgets)
-    return Plan(workload=workload, budgets=covering, names=names)
+    return Plan(workload=workload, budgets=covering, names=names, until=_until(workload))
+
+
+def _until(workload: Workload) -> float:
+    if not workload.expires or workload.stage == "production":
+        return inf
+    last = datetime.fromisoformat(workload.expires).replace(tzinfo=UTC)
+    return (last + timedelta(days=1)).timestamp()
 
 
 def _known(names: Iterable[str], deployments: dict[str, Deployment]) -> tuple[Deployment, ...]:

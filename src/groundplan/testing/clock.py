@@ -15,6 +15,9 @@ class ManualClock:
     def now(self) -> datetime:
         return self._now
 
+    def seconds(self) -> float:
+        return self._now.timestamp()
+
     def monotonic(self) -> float:
         return self._monotonic
 
