@@ -35,7 +35,7 @@ check: setup-dev
 	$(BIN)/python -m pytest -q -n 2 tests/unit
 
 bench: setup-dev
-	$(BIN)/python benchmarks/gateway.py
+	$(BIN)/python benchmarks/gateway.py --all
 	$(BIN)/python benchmarks/audit_append.py
 
 soak: setup-dev

@@ -24,16 +24,25 @@ MESSAGES = [
 PROSE = 'The committee met on Tuesday and "agreed", after some debate, that the report (part 2) is due in May.\n'
 
 
-def request_bytes(port: int, model: str, key: str, stream: bool, size: int = 0) -> bytes:
-    """`size` more bytes of prose in front of the question."""
+def request_bytes(
+    port: int,
+    model: str,
+    key: str,
+    stream: bool,
+    size: int = 0,
+    path: str = "/v1/chat/completions",
+    headers: Sequence[str] = (),
+) -> bytes:
+    """`size` more bytes of prose in front of the question; `headers` are whole lines."""
     prose = [{"role": "user", "content": (PROSE * (size // len(PROSE) + 1))[:size]}] if size else []
     body: dict[str, Any] = {"model": model, "messages": [*prose, *MESSAGES], "max_tokens": 64, "temperature": 0.2}
     if stream:
         body |= {"stream": True, "stream_options": {"include_usage": True}}
     data = json.dumps(body).encode()
     head = (
-        f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n"
-        f"Authorization: Bearer {key}\r\nContent-Length: {len(data)}\r\n\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n"
+        f"Authorization: Bearer {key}\r\nContent-Length: {len(data)}\r\n"
+        f"{''.join(f'{line}{chr(13)}{chr(10)}' for line in headers)}\r\n"
     )
     return head.encode() + data
 
@@ -175,8 +184,11 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=10_000_000)
     parser.add_argument("--stream", action="store_true")
     parser.add_argument("--bytes", type=int, default=0, help="size of a long prompt in front of the question")
+    parser.add_argument("--path", default="/v1/chat/completions")
+    parser.add_argument("--header", action="append", default=[], help="a further header line; may be repeated")
     a = parser.parse_args()
-    run = Run(a.port, request_bytes(a.port, a.model, a.key, a.stream, a.bytes), a.stream, a.secs, a.most)
+    request = request_bytes(a.port, a.model, a.key, a.stream, a.bytes, a.path, a.header)
+    run = Run(a.port, request, a.stream, a.secs, a.most)
     print(json.dumps(uvloop.run(run.go(a.conc, a.rate))))
 
 

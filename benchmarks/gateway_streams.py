@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import uvloop
-from benchmarks.gateway import HERE, KEY, Installation, cpu_seconds, memory_mib
+from benchmarks.gateway_bed import HERE, KEY, Installation, cpu_seconds, memory_mib
 from benchmarks.gateway_load import request_bytes
 
 
@@ -78,14 +78,19 @@ class Round:
         }  # fmt: skip
 
 
+def allow_files() -> None:
+    """As many open connections as this user may have."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--streams", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--gap-ms", type=float, default=500)
     a = parser.parse_args()
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    allow_files()
     with ExitStack() as stack:
         made = Installation(stack, Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gateway-streams-"))))
         made.database()

@@ -61,6 +61,8 @@ class Fixed(asyncio.Protocol):
     head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
     events = chunks()
     gap = GAP_SECONDS
+    delay = 0.0
+    """Seconds until an answer."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -80,6 +82,8 @@ class Fixed(asyncio.Protocol):
         if stream:
             self.transport.write(self.head)
             self.step(0)
+        elif self.delay:
+            asyncio.get_running_loop().call_later(self.delay, self.transport.write, self.whole)
         else:
             self.transport.write(self.whole)
 
@@ -124,8 +128,9 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--forward", type=int, default=0)
     parser.add_argument("--gap-ms", type=float, default=1000 * GAP_SECONDS, help="between the events of a stream")
+    parser.add_argument("--delay-ms", type=float, default=0, help="until an answer")
     a = parser.parse_args()
-    Fixed.gap = a.gap_ms / 1000
+    Fixed.gap, Fixed.delay = a.gap_ms / 1000, a.delay_ms / 1000
     if a.forward:
         settings: dict[str, Any] = {"log_level": "warning", "access_log": False, "lifespan": "off", "loop": "uvloop"}
         uvicorn.run(forwarder(a.forward), host="127.0.0.1", port=a.port, **settings)

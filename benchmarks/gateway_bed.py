@@ -1,0 +1,256 @@
+"""The installation that benchmarks of the gateway run on, and what is read of its processes: CPU, memory, disturbance.
+
+Measures nothing by itself; CPU is utime+stime of a process by /proc, for each answered request.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from groundplan.blueprint import artifact
+from groundplan.blueprint.model import Blueprint, Budget, Deployment, Rates, Site, Workload
+from groundplan.core.audit.keys import create_keys, load_private
+from groundplan.core.database import database_url
+from groundplan.core.home import Home
+from groundplan.core.ids import new_id
+from groundplan.core.money import PICO
+from groundplan.core.settings import load_settings
+from groundplan.runtime.migrate import migrate
+from groundplan.runtime.postgres import EmbeddedPostgres
+
+HERE = Path(__file__).resolve().parent
+TICK = os.sysconf("SC_CLK_TCK")
+DISTURBED = 0.15
+"""Share of the machine that other processes may take before a run counts as disturbed."""
+KEY = "gp_benchmark0000000000000000000000000000000000"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def cpu_seconds(pids: list[int]) -> float:
+    total = 0
+    for pid in pids:
+        with suppress(OSError):
+            fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+            total += int(fields[11]) + int(fields[12])
+    return total / TICK
+
+
+def children(pid: int) -> list[int]:
+    found = [pid]
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):
+                if int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1]) == pid:
+                    found.append(int(entry.name))
+    return found
+
+
+def machine_busy() -> tuple[float, float]:
+    """(busy, all) seconds of the machine since it started."""
+    numbers = [int(n) for n in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    return (sum(numbers) - numbers[3] - numbers[4]) / TICK, sum(numbers) / TICK
+
+
+def memory_mib(pid: int) -> float:
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return round(int(line.split()[1]) / 1024, 1)
+    return 0.0
+
+
+def sync_p50_ms(folder: Path) -> float:
+    """The disk's own fdatasync of 512 bytes into a preallocated file."""
+    path = folder / "sync"
+    path.write_bytes(bytes(1 << 20))
+    descriptor = os.open(path, os.O_WRONLY)
+    os.fsync(descriptor)
+    times = []
+    for number in range(300):
+        os.pwrite(descriptor, bytes([number % 255 + 1]) * 512, number * 512)
+        start = time.perf_counter()
+        os.fdatasync(descriptor)
+        times.append(time.perf_counter() - start)
+    os.close(descriptor)
+    return round(sorted(times)[150] * 1000, 3)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Politely, then by force."""
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(30)
+    except subprocess.TimeoutExpired:
+        process.kill()
+
+
+class Installation:
+    """Everything that runs, and the processes to look at."""
+
+    def __init__(self, stack: ExitStack, folder: Path) -> None:
+        self.stack, self.folder = stack, folder
+        self.home = Home(folder / "home")
+        self.settings = replace(load_settings({}), home=self.home.root)
+        self.upstream = free_port()
+        self.listening = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self.port: int = self.listening.getsockname()[1]
+        self.pids: dict[str, list[int]] = {}
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.postmaster = 0
+
+    def spawn(
+        self, name: str, *command: str, fds: tuple[int, ...] = (), cwd: Path | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Start a process that is stopped at the end."""
+        log = (self.folder / f"{name}.log").open("ab")
+        process = subprocess.Popen(command, stdout=log, stderr=log, pass_fds=fds, cwd=cwd)
+        log.close()
+
+        self.pids[name], self.processes[name] = [process.pid], process
+        self.stack.callback(end, process)
+        return process
+
+    def stop(self, name: str) -> None:
+        """End one of the processes, if it was started."""
+        if name in self.processes:
+            end(self.processes.pop(name))
+
+    def database(self) -> None:
+        self.home.create()
+        create_keys(self.home)
+        server = EmbeddedPostgres(self.home)
+        server.start()
+        self.postmaster = server.pid or 0
+        self.stack.callback(server.remove)
+        migrate(database_url(self.home, self.settings, "owner"))
+        self.apply(blueprint(self.upstream))
+        with psycopg.connect(database_url(self.home, self.settings, "control")) as connection:
+            connection.execute(
+                "INSERT INTO api_key (id, hash, prefix, workload, created_by) "
+                "VALUES (%s, %s, 'gp_', 'assistant', 'operator')",
+                (new_id(), hashlib.sha256(KEY.encode()).digest()),
+            )
+            connection.execute("SELECT next_policy_number('key', 'benchmark', false)")
+
+    def apply(self, made: Blueprint) -> None:
+        body = artifact.encode(made)
+        signature = artifact.sign(body, load_private(self.home, "blueprint"))
+        with psycopg.connect(database_url(self.home, self.settings, "control")) as connection:
+            connection.execute(
+                "INSERT INTO blueprint (number, body, digest, signature, key_id, sources, created_by, reason) "
+                "VALUES (%s, %s, %s, %s, 'k', '{}', 'operator', 'benchmark')",
+                (made.number, body, artifact.digest(body), signature),
+            )
+            connection.execute("SELECT pg_notify('groundplan_blueprint', %s)", (str(made.number),))
+
+    def worker(self, name: str = "worker", slot: int = 0) -> float:
+        """Start a worker; seconds until one is ready."""
+        start = time.perf_counter()
+        fd = self.listening.fileno()
+        home = str(self.home.root)
+        command = (sys.executable, "-m", "groundplan.gateway.app", "--home", home, "--fd", str(fd))
+        self.spawn(name, *command, "--slot", str(slot), fds=(fd,))
+        wait_http(self.port, "/readyz", 20)
+        return time.perf_counter() - start
+
+
+def blueprint(upstream: int) -> Blueprint:
+    rates = Rates(input=400_000_000_000, output=1_600_000_000_000)
+    place = Deployment(
+        name="gpt",
+        site="cloud",
+        model="openai/gpt",
+        upstream_model="gpt",
+        url=f"http://127.0.0.1:{upstream}/v1",
+        rates=rates,
+    )
+    names = ["company", "team", "assistant"]
+    covers = ["company", "team/platform", "workload/assistant"]
+    budgets = [
+        Budget(name=n, covers=c, limit=1_000_000 * PICO, period="month") for n, c in zip(names, covers, strict=True)
+    ]
+    workload = Workload(
+        name="assistant", purpose="benchmark", stage="pilot", sensitivity="internal", audience="employees",
+        residency=[],
+        deployments=["gpt"], budgets=names, calls_per_day=1_000_000_000,
+    )  # fmt: skip
+    return Blueprint(
+        number=1, company="acme", separation="solo", sites=[Site(name="cloud", type="cloud", jurisdiction="EU")],
+        deployments=[place], sources=[], workloads=[workload], budgets=budgets, placements=[],
+    )  # fmt: skip
+
+
+def wait_http(port: int, path: str, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with suppress(OSError):
+            with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+                head = f"GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+                connection.sendall(head.encode())
+                if b" 200 " in connection.recv(64):
+                    return
+        time.sleep(0.01)
+    raise SystemExit(f"port {port} did not answer {path}")
+
+
+def load(port: int, *options: str) -> dict[str, Any]:
+    command = [sys.executable, str(HERE / "gateway_load.py"), "--port", str(port), "--key", KEY, *options]
+    answer: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    return answer
+
+
+def measured(port: int, pids: dict[str, list[int]], *options: str) -> dict[str, Any]:
+    """One run with the CPU of each process per answered request, and whether others disturbed it."""
+    before = {name: cpu_seconds(found) for name, found in pids.items()}
+    loaders = resource.getrusage(resource.RUSAGE_CHILDREN)
+    busy, all_time = machine_busy()
+    result = load(port, *options)
+    answered = max(1, result["ok"])
+    used = {name: cpu_seconds(found) - before[name] for name, found in pids.items()}
+    for name, seconds in used.items():
+        result[f"{name}_cpu_ms"] = round(1000 * seconds / answered, 4)
+    busy_now, all_now = machine_busy()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    ours = sum(used.values()) + after.ru_utime + after.ru_stime - loaders.ru_utime - loaders.ru_stime
+    result["others_share"] = round(max(0.0, busy_now - busy - ours) / max(0.01, all_now - all_time), 2)
+    result["disturbed"] = result["others_share"] > DISTURBED
+    return result
+
+
+def closed(
+    port: int, pids: dict[str, list[int]], seconds: float, repeats: int = 3, *options: str, connections: int = 32
+) -> dict[str, Any]:
+    """The median run by rate."""
+    common = ("--conc", str(connections), "--secs", str(seconds), *options)
+    runs = [measured(port, pids, *common) for _ in range(repeats)]
+    return sorted(runs, key=lambda run: run["rps"])[len(runs) // 2]
+
+
+def caught_up(shipper: list[int], most: float = 90.0) -> float:
+    """Wait until shipping has nothing left of the run before, on the same two cores; returns the seconds."""
+    start = time.monotonic()
+    while time.monotonic() - start < most:
+        before = cpu_seconds(shipper)
+        time.sleep(1.0)
+        if cpu_seconds(shipper) - before < 0.05:
+            break
+    return round(time.monotonic() - start, 1)

@@ -1,0 +1,140 @@
+"""What other gateways reach under the same load: nginx and a bare ASGI pass-through, and any that is named with its
+command.
+
+A peer is started by its command, in which `{port}` and `{upstream}` are replaced, waited for, measured and stopped with
+all that it started. One that does not come up or does not answer is told so. Installs nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gateway_bed import HERE, Installation, children, closed, free_port, load, memory_mib
+
+START_SECONDS = 90.0
+NGINX = """worker_processes 1; daemon off; pid {folder}/nginx.pid; error_log {folder}/nginx.err;
+events {{ worker_connections 4096; }}
+http {{ access_log off; keepalive_requests 100000000;
+  client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f; uwsgi_temp_path
+  {folder}/u;
+  scgi_temp_path {folder}/s;
+  upstream u {{ server 127.0.0.1:{upstream}; keepalive 256; keepalive_requests 100000000; }}
+  server {{ listen 127.0.0.1:{port} backlog=4096; location / {{
+    proxy_http_version 1.1; proxy_set_header Connection ""; proxy_pass http://u; }} }} }}
+"""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Another gateway: its shell command, and where and how it is asked."""
+
+    name: str
+    command: str
+    path: str = "/v1/chat/completions"
+    model: str = "gpt"
+    headers: tuple[str, ...] = field(default=())
+
+    def options(self) -> tuple[str, ...]:
+        """For the load."""
+        lines = [part for header in self.headers for part in ("--header", header)]
+        return ("--path", self.path, "--model", self.model, *lines)
+
+
+def declared(commands: list[str], paths: list[str], models: list[str], headers: list[str]) -> list[Peer]:
+    """Peers of `NAME=COMMAND`, with `NAME=/path`, `NAME=model` and `NAME=header: value` of those that need them."""
+
+    def of(name: str, values: list[str]) -> list[str]:
+        return [value.partition("=")[2] for value in values if value.partition("=")[0] == name]
+
+    found = []
+    for text in commands:
+        name, _, command = text.partition("=")
+        if not name or not command:
+            raise SystemExit(f"--peer is NAME=COMMAND, not {text!r}")
+        path, model = of(name, paths) or ["/v1/chat/completions"], of(name, models) or ["gpt"]
+        found.append(Peer(name, command, path[-1], model[-1], tuple(of(name, headers))))
+    return found
+
+
+def measure_peer(made: Installation, peer: Peer, seconds: float) -> dict[str, Any] | str:
+    """Its figures at 32 connections, or why there are none."""
+    port = free_port()
+    command = peer.command.replace("{port}", str(port)).replace("{upstream}", str(made.upstream))
+    log = made.folder / f"peer-{peer.name}.log"
+    with log.open("ab") as out:
+        process = subprocess.Popen(command, shell=True, stdout=out, stderr=out, start_new_session=True)
+    try:
+        problem = _wait(process, port, peer)
+        if problem:
+            last = log.read_text(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
+            return f"{problem}: {last[0][:200]}"
+        pids = tree(process.pid)
+        figures = closed(port, {peer.name: pids}, seconds, 1, *peer.options())
+        return figures | {"mib": round(sum(memory_mib(pid) for pid in pids), 1)}
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def _wait(process: subprocess.Popen[bytes], port: int, peer: Peer) -> str:
+    """Until it answers a call; what is wrong where it never does."""
+    end = time.monotonic() + START_SECONDS
+    sample = "it does not listen"
+    while time.monotonic() < end:
+        if process.poll() is not None:
+            return f"absent or failed (exit {process.returncode})"
+        with suppress(subprocess.CalledProcessError):
+            answer = load(port, "--conc", "1", "--secs", "1", "--most", "1", *peer.options())
+            if answer["ok"]:
+                return ""
+            sample = answer["sample_error"] or sample
+        time.sleep(0.5)
+    return f"no answer within {START_SECONDS:g} s ({sample[:200]!r})"
+
+
+def tree(pid: int) -> list[int]:
+    """A process and all below it."""
+    found = [pid]
+    for one in found:
+        found += [child for child in children(one) if child not in found]
+    return found
+
+
+def passthrough(made: Installation, seconds: float) -> dict[str, Any]:
+    """A bare ASGI application under uvicorn."""
+    port = free_port()
+    script = str(HERE / "gateway_upstream.py")
+    process = made.spawn("asgi", sys.executable, script, "--port", str(port), "--forward", str(made.upstream))
+    time.sleep(2)
+    try:
+        return closed(port, {"asgi": made.pids["asgi"]}, seconds, 1)
+    finally:
+        process.terminate()
+
+
+def nginx(made: Installation, seconds: float) -> dict[str, Any] | str:
+    """nginx as a bare proxy."""
+    if shutil.which("nginx") is None:
+        return "absent"
+    port = free_port()
+    configuration: Path = made.folder / "nginx.conf"
+    configuration.write_text(NGINX.format(folder=made.folder, port=port, upstream=made.upstream))
+    process = made.spawn("nginx", "nginx", "-c", str(configuration), "-e", str(made.folder / "nginx.err"))
+    time.sleep(1)
+    try:
+        return closed(port, {"nginx": children(process.pid)}, seconds, 1)
+    finally:
+        process.terminate()

@@ -1,0 +1,147 @@
+"""What each part of governance costs: the same call with one part more at a time, all of them the real ones.
+
+The first step is our server and our client without anything between them. The next ones are the gateway itself, with
+parts of its journal left out here (and nowhere else) and with limits and budgets by configuration. Run by
+`gateway_suite`; as a program it serves one step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import uvloop
+from benchmarks.gateway_bed import HERE, Installation, blueprint, caught_up, closed, free_port, wait_http
+from msgspec import structs
+
+from groundplan.blueprint.model import Blueprint, Limit
+from groundplan.core.home import Home
+from groundplan.gateway import app, journal
+from groundplan.gateway.answers import of_refusal
+from groundplan.gateway.front import Sockets
+from groundplan.gateway.server import Request, Response, Server
+from groundplan.gateway.upstream import UpstreamPool
+
+STEPS = ("bare", "key", "budgets", "limits", "journal", "fdatasync", "shipping")
+"""bare: server and client. key: identification, policy, reading, metering and one budget. budgets: of company and team
+too. limits: of requests, tokens and concurrent calls. journal: written. fdatasync: before the answer. shipping: ledger
+and audit log are written beside."""
+_NOWHERE = os.open(os.devnull, os.O_WRONLY)
+
+
+def nothing_is_written(descriptor: int, data: bytes, offset: int) -> int:  # noqa: ARG001 -- as os.pwrite
+    return len(data)
+
+
+def nothing_is_synced(descriptor: int) -> None:
+    """As os.fdatasync of a disk that needs no time."""
+
+
+def leave_out(step: str) -> None:
+    """Of the journal of this process: the disk, or the disk and the write."""
+
+    class Without:
+        """The functions of `os` that the journal uses, but for those."""
+
+        def __getattr__(self, name: str) -> Any:
+            left: dict[str, Callable[..., Any]] = {}
+            if STEPS.index(step) < STEPS.index("fdatasync"):
+                left["fdatasync"] = nothing_is_synced
+            if STEPS.index(step) < STEPS.index("journal"):
+                left["pwrite"] = nothing_is_written
+            return left.get(name) or getattr(os, name)
+
+    vars(journal)["os"] = Without()
+
+
+def declared(step: str, upstream: int, number: int) -> Blueprint:
+    """The blueprint of a step."""
+    made = structs.replace(blueprint(upstream), number=number)
+    if step == "key":
+        (workload,) = made.workloads
+        one = [budget for budget in made.budgets if budget.name == "assistant"]
+        return structs.replace(made, budgets=one, workloads=[structs.replace(workload, budgets=["assistant"])])
+    if STEPS.index(step) < STEPS.index("limits"):
+        return made
+    kinds = (("requests", "minute"), ("tokens", "minute"), ("concurrent", "now"))
+    limits = [
+        Limit(name=kind, covers="workload/assistant", type=kind, amount=10**9, period=period) for kind, period in kinds
+    ]
+    return structs.replace(made, limits=limits)
+
+
+def measure_steps(made: Installation, seconds: float, number: int) -> dict[str, Any]:
+    """CPU of the gateway for each call, step by step. `number` is the first free one of a blueprint."""
+    figures: dict[str, Any] = {}
+    home = str(made.home.root)
+    for at, step in enumerate(STEPS):
+        port = free_port()
+        if step != "bare":
+            made.apply(declared(step, made.upstream, number + at))
+        options = ["--step", step, "--home", home, "--port", str(port), "--upstream", str(made.upstream)]
+        process = made.spawn(
+            f"step-{step}", sys.executable, "-m", "benchmarks.gateway_steps", *options, cwd=HERE.parent
+        )
+        shipper = None
+        if step == "shipping":
+            shipper = made.spawn("step-shipper", sys.executable, "-m", "groundplan.gateway.shipper", "--home", home)
+        try:
+            wait_http(port, "/readyz", 20)
+            time.sleep(1)
+            closed(port, {}, 0.5, 1)
+            figures[step] = closed(port, {"worker": [process.pid]}, seconds, 1)
+            if shipper is not None:
+                caught_up([shipper.pid])
+        finally:
+            for each in (process, shipper):
+                if each is not None:
+                    each.terminate()
+                    each.wait(30)
+    return figures
+
+
+async def _bare(port: int, upstream: int) -> None:
+    loop = asyncio.get_running_loop()
+    pool = UpstreamPool(f"http://127.0.0.1:{upstream}/v1", loop)
+
+    async def handle(request: Request, response: Response) -> None:
+        if request.method != b"POST":
+            response.send(200, b"{}")
+            return
+        connection = pool.idle() or await pool.connect(1.0)
+        head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: u\r\ncontent-length: %d\r\n\r\n%b"
+        connection.send(head % (len(request.body), request.body))
+        status = await connection.head(5.0)
+        body = await connection.body(5.0)
+        connection.release()
+        response.send(status, body)
+
+    server = Server(handle, of_refusal, loop)
+    listener = await loop.create_server(server.protocol, "127.0.0.1", port, backlog=1024)
+    await listener.serve_forever()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--step", choices=STEPS, required=True)
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--upstream", type=int, required=True)
+    arguments = parser.parse_args()
+    if arguments.step == "bare":
+        uvloop.run(_bare(arguments.port, arguments.upstream))
+        return 0
+    leave_out(arguments.step)
+    listening = socket.create_server(("127.0.0.1", arguments.port), backlog=1024)
+    return uvloop.run(app.serve(Home(arguments.home), Sockets(listening, None, None), 0, 2.0))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
