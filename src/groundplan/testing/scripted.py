@@ -5,9 +5,9 @@ It understands nothing: it repeats the passage it was given, or the last questio
 numbers, so the same contract tests hold for it and for real models. Not for production answers.
 
 `POST /control {"mode": ..., "after": n, "latency_ms", "chunk_ms", "tokens", "status", "retry_after", "at", "tool",
-"overlap"}` sets how it behaves until the next one; `after` lets n calls pass first, and `times` so many fail. `GET
-/counted` tells how many attempts it counted. A conversation that ends with a part of its own answer and a request to go
-on gets the rest of that answer. Ways in which its streams can fail are in `scripted_stream`.
+"overlap", "usage"}` sets how it behaves until the next one; `after` lets n calls pass first, and `times` so many fail.
+`GET /counted` tells how many attempts it counted. A conversation that ends with a part of its own answer and a request
+to go on gets the rest of that answer. Ways in which its streams can fail are in `scripted_stream`.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from groundplan.testing.scripted_tasks import TASKS, perform
 
 MODES = ("ok", "down", "error", "stall", "cut", "miscount", "slow", "undercount", *STREAM_MODES)
 _MESSAGES = b"/v1/messages"
+_REALTIME = b"/v1/realtime"
 _encode = msgspec.json.Encoder().encode
 _HEADING = re.compile(r"(?m)^#+ .*$")
 _PASSAGE = re.compile(r"^\[(\d+)\][^\n]*\n(.+?)(?=^\[\d+\]|\Z)", re.MULTILINE | re.DOTALL)
@@ -66,6 +67,8 @@ class Script(msgspec.Struct, forbid_unknown_fields=True):
     cache_read: int = 0
     """Tokens of the prompt that it says its cache read, on top of the others."""
     cache_write: int = 0
+    usage: dict[str, Any] | None = None
+    """What it reports as its usage, whatever that was, in the words of the API that is asked."""
 
 
 class _Message(msgspec.Struct):
@@ -134,6 +137,8 @@ class ScriptedModel:
         target = request.target.partition(b"?")[0]
         if target == b"/control" and request.method == b"POST":
             self._control(request, response)
+        elif target == _REALTIME and request.stream is not None:
+            await self._converse(request, response)
         elif target == b"/counted":
             response.send(200, _encode({"counted": self.counted}))
         elif target == b"/v1/messages/count_tokens":
@@ -142,6 +147,15 @@ class ScriptedModel:
             await self._model(target, request, response)
         else:
             response.send(404, _error("there is no such path", "not_found"))
+
+    async def _converse(self, request: Request, response: Response) -> None:
+        self.last = request
+        from groundplan.testing.scripted_realtime import Conversation  # noqa: PLC0415 -- it loads an optional library
+
+        script = self.script
+        talk = Conversation(request, response, (self._mode(), script.chunk_ms / 1000, script.tokens))
+        self.counted += await talk.run()
+        response.finish()
 
     def _control(self, request: Request, response: Response) -> None:
         wanted = f"Bearer {self._token}".encode()
@@ -242,19 +256,18 @@ class ScriptedModel:
             await asyncio.sleep(2.0)
         chat = self._as_chat(asked)
         words, reason = self._words(chat)
-        found = self._usage(chat, len(words), mode)
         script = self.script
-        counts = usage(
-            found["prompt_tokens"] - script.cache_read - script.cache_write,
-            found["completion_tokens"],
-            script.cache_read,
-            script.cache_write,
-        )
+        counts = script.usage or self._message_usage(chat, len(words), mode)
         answer = MessageAnswer(f"msg_{self.counted}", asked.model, words, reason, counts, script.tool)
         if asked.stream:
             await stream(response, answer, mode, script.chunk_ms / 1000, script.at)
         else:
             self._send(answer.whole(), response, mode)
+
+    def _message_usage(self, chat: _Chat, words: int, mode: str) -> dict[str, int]:
+        found, script = self._usage(chat, words, mode), self.script
+        prompt = found["prompt_tokens"] - script.cache_read - script.cache_write
+        return usage(prompt, found["completion_tokens"], script.cache_read, script.cache_write)
 
     def _as_chat(self, asked: Asked) -> _Chat:
         messages = [_Message(role, content) for role, content in asked.turns()]
@@ -301,6 +314,9 @@ class ScriptedModel:
             return counts
         return {**counts, "prompt_tokens_details": {"cached_tokens": read, "cache_write_tokens": written}}
 
+    def _reported(self, chat: _Chat, words: int, mode: str) -> dict[str, Any]:
+        return self._usage(chat, words, mode) if self.script.usage is None else self.script.usage
+
     def _completion(self, chat: _Chat, mode: str) -> bytes:
         words, reason = self._words(chat)
         message: dict[str, Any] = {"role": "assistant", "content": "".join(words).strip(), "refusal": None}
@@ -315,7 +331,7 @@ class ScriptedModel:
                 "created": int(time.time()),
                 "model": chat.model,
                 "choices": choices,
-                "usage": self._usage(chat, len(words), mode),
+                "usage": self._reported(chat, len(words), mode),
             }
         )
 
@@ -328,7 +344,7 @@ class ScriptedModel:
             "model": chat.model,
         }
         asked = chat.stream_options is not None and chat.stream_options.include_usage
-        usage = self._usage(chat, len(words), mode) if asked else None
+        usage = self._reported(chat, len(words), mode) if asked else None
         answer = Answer(base, words, reason, chat.n or 1, usage, self.script.tool)
         await stream(response, answer, mode, self.script.chunk_ms / 1000, self.script.at)
 
@@ -377,6 +393,7 @@ async def start(model: ScriptedModel, port: int = 0) -> tuple[asyncio.Server, Se
     loop = asyncio.get_running_loop()
     server = Server(model.handle, _refusal, loop)
     server.streams = lambda request: is_form(request.headers.get(b"content-type"))
+    server.upgrades = lambda request: request.target.startswith(_REALTIME)
     listener = await loop.create_server(server.protocol, "127.0.0.1", port, backlog=1024)
     return listener, server, listener.sockets[0].getsockname()[1]
 
