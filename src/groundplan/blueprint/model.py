@@ -89,7 +89,7 @@ class Deployment(Struct, frozen=True, kw_only=True):
     """Instead of one key: the least used one is taken."""
     rates: Rates
     kind: str = "chat"
-    """chat | embeddings | images | speech | transcription | rerank | moderation"""
+    """chat | embeddings | images | speech | transcription | rerank | moderation | realtime"""
     api: str = "openai"
     """What its upstream speaks: `openai` for anything OpenAI-shaped, or the provider (`anthropic`, `gemini`, ...)."""
     serves: list[str] = []
@@ -246,7 +246,7 @@ class Workload(Struct, frozen=True, kw_only=True):
     """Allowed deployments in order: the primary first, then the fallbacks."""
     embeddings: list[str] = []
     also: list[str] = []
-    """Deployments of further types (images, speech, transcription, rerank, moderation) that it may use."""
+    """Deployments of further types (images, speech, transcription, rerank, moderation, realtime) that it may use."""
     budgets: list[str]
     """Names of budgets that cover every call of this workload (company, team, workload), each charged in full."""
     grounding: Grounding | None = None

@@ -218,7 +218,9 @@ class DeploymentDoc(Strict):
     """Instead of one key, several: the least used one is taken, and one that is refused rests."""
     upstream_model: ModelName | None = None
     """What the upstream calls the model, where that differs."""
-    type: Literal["chat", "embeddings", "images", "speech", "transcription", "rerank", "moderation"] = "chat"
+    type: Literal["chat", "embeddings", "images", "speech", "transcription", "rerank", "moderation", "realtime"] = (
+        "chat"
+    )
     api: Literal[
         "openai", "anthropic", "azure", "bedrock", "cohere", "gemini", "groq", "mistral", "ollama", "vertexai"
     ] = "openai"
@@ -433,7 +435,7 @@ class WorkloadDoc(Strict):
     embeddings: Names = ()
     """Deployments of embeddings that it may use."""
     also: Names = ()
-    """Deployments of images, speech, transcription, rerank or moderation that it may use."""
+    """Deployments of images, speech, transcription, rerank, moderation or realtime that it may use."""
     prompt: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}(@[1-9][0-9]*)?$")] | None = None
     """Name of a prompt document, or name@version."""
     integrations: Names = ()

@@ -45,7 +45,7 @@ from groundplan.gateway.lease_store import LeaseClient
 from groundplan.gateway.leases import Slices
 from groundplan.gateway.live import LiveView
 from groundplan.gateway.metrics import gathered
-from groundplan.gateway.pipeline import Pipeline, streams
+from groundplan.gateway.pipeline import Pipeline, streams, upgrades
 from groundplan.gateway.scrape import Scrapes
 from groundplan.gateway.server import Server
 from groundplan.gateway.sharing import AnswerDesk
@@ -112,7 +112,7 @@ async def serve(
     runner = BatchRunner(gateway, leases, pipeline, url, shelf)
     running = loop.create_task(runner.run())
     server = Server(pipeline.handle, of_refusal, loop, Limits(held=load_settings().request_memory))
-    server.streams = streams
+    server.streams, server.upgrades = streams, upgrades
     front = Front(server, sockets)
     await front.open()
     loop.add_signal_handler(signal.SIGHUP, front.look)

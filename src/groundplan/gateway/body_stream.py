@@ -35,10 +35,14 @@ class Source(Protocol):
 class BodyStream:
     """See the module."""
 
-    __slots__ = ("_chunks", "_complete", "_failure", "_limits", "_loop", "_paused", "_size", "_source", "_waited",
-                 "_waiter", "received")  # fmt: skip
+    __slots__ = ("_chunks", "_complete", "_failure", "_limits", "_loop", "_patient", "_paused", "_size", "_source",
+                 "_waited", "_waiter", "received")  # fmt: skip
 
-    def __init__(self, source: Source, loop: asyncio.AbstractEventLoop, limits: Limits) -> None:
+    def __init__(
+        self, source: Source, loop: asyncio.AbstractEventLoop, limits: Limits, *, patient: bool = False
+    ) -> None:
+        """`patient`: silence is no failure, as in a conversation."""
+        self._patient = patient
         self._source = source
         self._loop = loop
         self._limits = limits
@@ -92,10 +96,14 @@ class BodyStream:
     async def _arrival(self) -> None:
         """Wait for more, as long as the client keeps up the least rate."""
         limits = self._limits
+        if self._patient:
+            self.resume()
+            self._waiter = self._loop.create_future()
+            await self._waiter
+            return
         left = limits.body_seconds + self.received / limits.body_bytes_per_second - self._waited
         began = self._loop.time()
-        self._source.resume_reading()
-        self._paused = False
+        self.resume()
         self._waiter = self._loop.create_future()
         try:
             async with asyncio.timeout(max(0.001, left)):
@@ -105,6 +113,10 @@ class BodyStream:
         finally:
             self._waiter = None
             self._waited += self._loop.time() - began
+
+    def resume(self) -> None:
+        self._source.resume_reading()
+        self._paused = False
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

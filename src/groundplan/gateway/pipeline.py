@@ -65,6 +65,7 @@ _INTERFACES: dict[bytes, Interface] = {
 """Every API surface by its path."""
 _JSON = b"content-type: application/json\r\n"
 Steps = Callable[[Gateway, Exchange], Awaitable[None]]
+REALTIME_PATH = b"/v1/realtime"
 CLIENT_GONE = 499
 """HTTP status in the ledger of a call whose client went away; never sent."""
 
@@ -84,6 +85,8 @@ class Pipeline:
             await self._facts.handle(path, request, response)
         elif interface is None and self._batches is not None and self._batches.serves(path):
             await self._batches.handle(path, request, response)
+        elif interface is None and path == REALTIME_PATH:
+            await self._realtime(request, response)
         elif interface is None and path == b"/metrics":
             await scrape(self._gateway, request, response)
         elif interface is None:
@@ -92,6 +95,17 @@ class Pipeline:
             self._refuse(response, Invalid("use POST here", code="method_not_allowed", hint="Send a POST request."))
         else:
             await self._call(Exchange(new_id(), request, response, interface))
+
+    async def _realtime(self, request: Request, response: Response) -> None:
+        gateway = self._gateway
+        gateway.running += 1
+        try:
+            await _converse(gateway, request, response)
+        except GroundplanError as error:
+            if not response.started:
+                self._refuse(response, error)
+        finally:
+            gateway.running -= 1
 
     async def _call(self, exchange: Exchange) -> None:
         gateway = self._gateway
@@ -199,6 +213,22 @@ class Pipeline:
             hint = f"Use one of: {', '.join(names)}"
             raise NotFound(f"there is no model '{wanted[:80]}'", code="model_not_found", hint=hint)
         response.send(200, msgspec.json.encode(found))
+
+
+async def _converse(gateway: Gateway, request: Request, response: Response) -> None:
+    if request.stream is None:
+        raise Invalid("this is a WebSocket", code="upgrade_required", hint="Connect with a WebSocket client.")
+    try:
+        from groundplan.gateway.realtime import converse  # noqa: PLC0415 -- it loads an optional library
+    except ImportError as error:
+        hint = "Install groundplan[realtime] on the gateways."
+        raise Unavailable("WebSocket is not installed here", code="realtime_missing", hint=hint) from error
+    await converse(gateway, request, response)
+
+
+def upgrades(request: Request) -> bool:
+    """Whether a request is the beginning of a conversation over WebSocket."""
+    return request.target.partition(b"?")[0] == REALTIME_PATH
 
 
 def streams(request: Request) -> bool:

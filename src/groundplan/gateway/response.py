@@ -70,6 +70,14 @@ class Response:
         last = b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data) if data else b"0\r\n\r\n"
         self._connection.write(head + last)
 
+    def raw(self, data: bytes) -> None:
+        """Bytes of another protocol; `finish` when there are no more."""
+        self.started = True
+        self._connection.write(data)
+
+    def finish(self) -> None:
+        self.ended = True
+
     @property
     def full(self) -> bool:
         """The client reads more slowly than we write: `await drained()` before the next chunk."""

@@ -53,7 +53,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_closing", "_head_bytes", "_length", "_parser", "_parts", "_phase", "_queue", "_refusal", "_request", "_size",
-        "_task", "client", "deadline", "lost", "paused", "server", "transport",
+        "_task", "_tunnel", "client", "deadline", "lost", "paused", "server", "transport",
     )  # fmt: skip
 
     def __init__(self, server: Server) -> None:
@@ -68,6 +68,8 @@ class Connection(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
         self._closing = False
         self._refusal: Refusal | None = None
+        self._tunnel: BodyStream | None = None
+        """Takes all that comes once another protocol is spoken."""
         self._reset()
 
     def _reset(self) -> None:
@@ -120,12 +122,17 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._refusal is not None or self._closing:
-            self._throw_away(len(data))
+            self._aside(data)
             return
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._refuse(400, "upgrade_unsupported", "this server speaks HTTP/1.1 only", "Send no Upgrade header.")
+        except httptools.HttpParserUpgrade as upgrade:
+            if self._tunnel is None:
+                self._refuse_upgrade()
+            else:
+                self._closing = True  # nothing that comes is HTTP any more
+                self._aside(data[upgrade.args[0] :])
+                return
         except httptools.HttpParserError:
             self._refuse(400, "malformed_request", "the request is not valid HTTP/1.1", "Check the client or a proxy.")
         if self._refusal is None and self._phase == _HEAD:
@@ -161,8 +168,6 @@ class Connection(asyncio.Protocol):
         headers = self._request.headers
         if name in headers and name in (b"content-length", b"transfer-encoding", b"host", b"authorization"):
             self._refuse(400, "duplicate_header", f"{name.decode('ascii')} is given twice", "Send it once.")
-        if name == b"upgrade":
-            self._refuse(400, "upgrade_unsupported", "this server speaks HTTP/1.1 only", "Send no Upgrade header.")
         headers[name] = value
 
     def on_headers_complete(self) -> None:
@@ -177,8 +182,27 @@ class Connection(asyncio.Protocol):
         if b"content-encoding" in request.headers:
             self._refuse_coding(request)
         length, coding = request.headers.get(b"content-length"), request.headers.get(b"transfer-encoding")
-        if length is not None or coding is not None:
+        if b"upgrade" in request.headers:
+            self._upgrade(request)
+        elif length is not None or coding is not None:
             self._expect_body(request, length, coding)
+
+    def _upgrade(self, request: Request) -> None:
+        """From here on its handler speaks another protocol over `stream`, where it can."""
+        wants = b"upgrade" in request.headers.get(b"connection", b"").lower() and request.method == b"GET"
+        websocket = request.headers[b"upgrade"].strip().lower() == b"websocket"
+        known = self.server.upgrades is not None and self.server.upgrades(request)
+        body = b"content-length" in request.headers or b"transfer-encoding" in request.headers
+        if not (wants and websocket and known) or body or self._task is not None or self._refusal is not None:
+            self._refuse_upgrade()
+            return
+        self._tunnel = request.stream = BodyStream(self, self.server.loop, self.server.limits, patient=True)
+        request.keep_alive = False
+        request.client = self.client
+        self._begin(request)
+
+    def _refuse_upgrade(self) -> None:
+        self._refuse(400, "upgrade_unsupported", "this server speaks HTTP/1.1 only", "Send no Upgrade header.")
 
     def _expect_body(self, request: Request, length: bytes | None, coding: bytes | None) -> None:
         limits = self.server.limits
@@ -251,7 +275,8 @@ class Connection(asyncio.Protocol):
             return
         request = self._request
         if request.stream is not None:
-            request.stream.end()
+            if self._tunnel is None:
+                request.stream.end()
             self._reset()
             return
         request.keep_alive = self._parser.should_keep_alive()
@@ -352,6 +377,13 @@ class Connection(asyncio.Protocol):
             transport.resume_reading()
         self.server.loop.call_later(self.server.limits.linger_seconds, transport.abort)
 
+    def _aside(self, data: bytes) -> None:
+        if self._tunnel is not None and self._refusal is None:
+            if data:
+                self._tunnel.feed(data)
+        else:
+            self._throw_away(len(data))
+
     def _throw_away(self, size: int) -> None:
         self._size += size
         if self._closing and self._size > self.server.limits.linger_bytes and self.transport is not None:
@@ -395,6 +427,8 @@ class Server:
         """Reads who a client is from its certificate, where one is asked for."""
         self.streams: Callable[[Request], bool] | None = None
         """Tells from its head whether a request's body is read by its handler while it arrives."""
+        self.upgrades: Callable[[Request], bool] | None = None
+        """Tells from its head whether a request's handler speaks WebSocket."""
         self.held = 0
         """Bytes of bodies that are being read or answered."""
         self.draining = False

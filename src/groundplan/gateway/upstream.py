@@ -391,6 +391,11 @@ class UpstreamPool:
     def open(self) -> int:
         return len(self._all)
 
+    @property
+    def tls(self) -> tuple[ssl.SSLContext | None, str | None]:
+        """How its certificate is verified, and the name that it must bear."""
+        return self._tls, self._server_name
+
     def idle(self) -> Http1Connection | None:
         """A pooled connection that nothing is known against, or None."""
         oldest = self.loop.time() - IDLE_SECONDS

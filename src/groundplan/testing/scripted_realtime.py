@@ -1,0 +1,76 @@
+"""The scripted model in a conversation over WebSocket: it repeats what it was told, with exact usage.
+
+A committed audio buffer makes it respond of its own accord, as turn detection would. It fails by cutting the connection
+in the middle of a response, or by not going on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+
+from groundplan.gateway.server import Request, Response
+from groundplan.gateway.websocket import ServerSocket
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Conversation:
+    """`how`: the mode, the pause between pieces (seconds), and the tokens of a response where they are fixed."""
+
+    def __init__(self, request: Request, response: Response, how: tuple[str, float, int | None]) -> None:
+        self._socket = ServerSocket(request, response)
+        self._mode, self._pause, self._tokens = how
+        self._said = ""
+        self._number = 0
+
+    async def run(self) -> int:
+        """Until somebody closes; the responses that were made."""
+        self._socket.accept()
+        session = {"type": "realtime", "object": "realtime.session", "id": "sess_1", "model": "scripted"}
+        await self._send("session.created", session=session)
+        while (text := await self._socket.receive()) is not None:
+            event: dict[str, Any] = msgspec.json.decode(text)
+            kind = event.get("type")
+            if kind == "session.update":
+                await self._send("session.updated", session={**session, **event["session"]})
+            elif kind == "conversation.item.create":
+                parts = event["item"].get("content") or []
+                self._said = " ".join(str(part.get("text", "")) for part in parts)
+                await self._send(
+                    "conversation.item.added", item={**event["item"], "id": "item_1"}, previous_item_id=None
+                )
+            elif kind in ("response.create", "input_audio_buffer.commit") and not await self._respond():
+                return self._number
+        return self._number
+
+    async def _respond(self) -> bool:
+        self._number += 1
+        name = f"resp_{self._number}"
+        words = f"You said: {self._said}".split()
+        words = words if self._tokens is None else (words * self._tokens)[: self._tokens]
+        base = {"object": "realtime.response", "id": name, "output": []}
+        await self._send("response.created", response={**base, "status": "in_progress", "usage": None})
+        for number, word in enumerate(words):
+            if self._mode == "cut" and number * 2 >= len(words):
+                return False
+            if self._mode == "stall" and number * 2 >= len(words):
+                await asyncio.sleep(3600)
+            place = {"response_id": name, "item_id": "item_2", "output_index": 0, "content_index": 0}
+            await self._send("response.output_text.delta", delta=f"{word} ", **place)
+            await asyncio.sleep(self._pause)
+        into = len(self._said.split())
+        usage = {
+            "total_tokens": into + len(words),
+            "input_tokens": into,
+            "output_tokens": len(words),
+            "input_token_details": {"cached_tokens": 0, "text_tokens": into, "audio_tokens": 0},
+            "output_token_details": {"text_tokens": len(words), "audio_tokens": 0},
+        }
+        await self._send("response.done", response={**base, "status": "completed", "usage": usage})
+        return True
+
+    async def _send(self, kind: str, **more: Any) -> None:
+        await self._socket.send(_encode({"type": kind, "event_id": "event_1", **more}))

@@ -1,0 +1,205 @@
+"""Conversations over WebSocket by OpenAI's own client: each response is a call, money and stops hold meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from openai import AsyncOpenAI
+from openai.resources.realtime.realtime import AsyncRealtimeConnection
+from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from groundplan.blueprint.model import Rates
+from groundplan.core.money import PICO
+from groundplan.gateway.records import read_segment
+from groundplan.ledger.model import Finish, Reservation, Settlement
+from groundplan.testing.database import Database
+from groundplan.testing.scripted import Script, ScriptedModel
+
+RATES = Rates(input=0, output=10 * PICO)
+BOUND = Decimal("0.001")
+"""Of a response: 100 tokens of output."""
+
+
+@dataclass
+class Setup:
+    stack: Stack
+    model: ScriptedModel
+    key: str
+    client: AsyncOpenAI
+
+    def connected(self) -> Any:
+        return self.client.realtime.connect(model="talker")
+
+    def records(self, kind: type[Any]) -> list[Any]:
+        paths = sorted(self.stack.home.journal.glob("*/*.seg"))
+        return [e.record for path in paths for e in read_segment(path)[0] if isinstance(e.record, kind)]
+
+    async def settled(self, count: int) -> list[Settlement]:
+        """All settlements, once there are so many; every attempt has one, and every call its end."""
+        async with asyncio.timeout(10):
+            while len(self.records(Settlement)) < count or len(self.records(Finish)) < count:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        assert len(self.records(Reservation)) == count
+        return self.records(Settlement)
+
+
+@pytest.fixture
+async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
+    async with scripted("all") as (model, port), installation(database, tmp_path) as stack:
+        talker = deployment("talker", port, kind="realtime", rates=RATES, max_output_tokens=100)
+        places = [deployment("chat", port), talker]
+        stack.apply(blueprint(1, places, [workload("assistant", ["chat"], also=["talker"])], limit=PICO // 400))
+        stack.start()
+        await stack.ready()
+        key, at = stack.key(), f"127.0.0.1:{stack.port}/v1"
+        async with AsyncOpenAI(base_url=f"http://{at}", websocket_base_url=f"ws://{at}", api_key=key) as client:
+            yield Setup(stack, model, key, client)
+
+
+async def say(connection: AsyncRealtimeConnection, text: str) -> None:
+    content: Any = [{"type": "input_text", "text": text}]
+    await connection.conversation.item.create(item={"type": "message", "role": "user", "content": content})
+    await connection.response.create()
+
+
+async def heard(connection: AsyncRealtimeConnection, until: str = "response.done") -> tuple[str, Any]:
+    """The text of a response, and the event that ended it."""
+    text = ""
+    async with asyncio.timeout(10):
+        while (event := await connection.recv()).type != until:
+            if event.type == "response.output_text.delta":
+                text += event.delta
+    return text.strip(), event
+
+
+async def closed(connection: AsyncRealtimeConnection) -> int:
+    """The code with which the conversation ended."""
+    with pytest.raises(ConnectionClosed) as caught:
+        async with asyncio.timeout(10):
+            while True:
+                await connection.recv()
+    assert caught.value.rcvd is not None
+    return caught.value.rcvd.code
+
+
+async def test_each_response_is_a_call_with_its_own_cost(setup: Setup) -> None:
+    async with setup.connected() as connection:
+        assert (await connection.recv()).type == "session.created"
+        await connection.session.update(session={"type": "realtime", "instructions": "Be short."})
+        for words in ("hello there", "and again you"):
+            await say(connection, words)
+            text, done = await heard(connection)
+            assert text == f"You said: {words}"
+            told = done.model_extra["groundplan"]
+            assert Decimal(told["cost_usd"]) == Decimal(len(text.split())) * 10 / 10**6
+            assert told["deployment"] == "talker" and not told["estimated"]
+    settlements = await setup.settled(2)
+    assert [(s.outcome, s.usage.output) for s in settlements] == [("ok", 4), ("ok", 5)]
+    assert {f.endpoint for f in setup.records(Finish)} == {"realtime"}
+    assert len({f.call for f in setup.records(Finish)}) == 2
+
+
+async def test_what_the_model_begins_by_itself_is_paid_too(setup: Setup) -> None:
+    async with setup.connected() as connection:
+        await connection.input_audio_buffer.append(audio="AAAA")
+        await connection.input_audio_buffer.commit()
+        _, done = await heard(connection)
+        assert done.model_extra["groundplan"]["cost_usd"] == "0.000020000000"
+        await connection.input_audio_buffer.append(audio="AAAA")
+    settlements = await setup.settled(2)
+    assert [(s.outcome, s.cost) for s in settlements] == [("ok", 20_000_000), ("not_billed", 0)]
+
+
+async def test_an_exhausted_budget_ends_the_conversation_cleanly(setup: Setup) -> None:
+    setup.model.script = Script(tokens=100)
+    async with setup.connected() as connection:
+        for _ in range(2):
+            await say(connection, "a")
+            await heard(connection)
+        await say(connection, "a")
+        _, error = await heard(connection, "error")
+        assert error.error.code == "budget_exhausted" and error.error.type == "insufficient_quota"
+        assert await closed(connection) == 1008
+    assert setup.model.counted == 2 and sum(s.cost for s in await setup.settled(2)) == 2 * BOUND * PICO
+    with pytest.raises(InvalidStatus) as caught:
+        async with setup.connected():
+            pass
+    assert caught.value.response.status_code == 429
+
+
+@pytest.mark.parametrize("what", ["revoked", "killed"])
+async def test_a_stop_ends_it_within_a_second(setup: Setup, what: str) -> None:
+    setup.model.script = Script(tokens=100, chunk_ms=200)
+    async with setup.connected() as connection:
+        await say(connection, "a")
+        await heard(connection, "response.output_text.delta")
+        if what == "revoked":
+            setup.stack.policy("key", "x", "UPDATE api_key SET revoked_at = now()")
+        else:
+            setup.stack.policy(
+                "kill", "x", "INSERT INTO kill_switch (id, scope, reason, by) VALUES (gen_random_uuid(), %s, 'r', 'b')",
+                "deployment/talker",
+            )  # fmt: skip
+        began = asyncio.get_running_loop().time()
+        _, error = await heard(connection, "error")
+        assert error.error.code == ("key_revoked" if what == "revoked" else "killed")
+        assert await closed(connection) == 1008
+        assert asyncio.get_running_loop().time() - began < 2
+    (settlement,) = await setup.settled(1)
+    assert (settlement.outcome, settlement.cost) == ("cancelled", int(BOUND * PICO))
+
+
+async def test_an_upstream_that_breaks_off_is_told_and_settled(setup: Setup) -> None:
+    setup.model.script = Script(mode="cut", tokens=10)
+    async with setup.connected() as connection:
+        await say(connection, "a")
+        _, error = await heard(connection, "error")
+        assert error.error.code == "stream_broken" and await closed(connection) == 1011
+    (settlement,) = await setup.settled(1)
+    assert (settlement.outcome, settlement.estimated, settlement.cost) == ("failed", True, int(BOUND * PICO))
+
+
+async def test_a_client_that_goes_away_is_settled(setup: Setup) -> None:
+    setup.model.script = Script(mode="stall", tokens=10)
+    async with setup.connected() as connection:
+        await say(connection, "a")
+        await heard(connection, "response.output_text.delta")
+    (settlement,) = await setup.settled(1)
+    assert (settlement.outcome, settlement.cost) == ("cancelled", int(BOUND * PICO))
+
+
+async def test_what_is_billed_beside_responses_is_refused_by_name(setup: Setup) -> None:
+    async with setup.connected() as connection:
+        session: Any = {"type": "realtime", "audio": {"input": {"transcription": {"model": "whisper-1"}}}}
+        await connection.session.update(session=session)
+        _, error = await heard(connection, "error")
+        assert error.error.code == "field_unsupported" and "transcription" in error.error.message
+        await connection.session.update(session={"type": "realtime", "tools": [{"type": "mcp", "server_label": "x"}]})
+        _, error = await heard(connection, "error")
+        assert "tools of type function" in error.error.message
+        await say(connection, "still here")
+        assert (await heard(connection))[0] == "You said: still here"
+
+
+async def test_what_is_no_conversation_is_refused(setup: Setup) -> None:
+    url = f"ws://127.0.0.1:{setup.stack.port}"
+    for path, key, status in (
+        ("/v1/realtime?model=talker", "gp_wrong", 401),
+        ("/v1/realtime?model=unknown", setup.key, 404),
+        ("/v1/chat/completions", setup.key, 400),
+    ):
+        with pytest.raises(InvalidStatus) as caught:
+            async with connect(url + path, additional_headers={"Authorization": f"Bearer {key}"}, proxy=None):
+                pass
+        assert caught.value.response.status_code == status
+    plain = await setup.stack.ask("GET", "/v1/realtime?model=talker", setup.key)
+    assert plain.code == "upgrade_required"
+    assert setup.model.counted == 0 and setup.records(Reservation) == []
