@@ -166,12 +166,24 @@ class Limit(Struct, frozen=True, kw_only=True):
     """minute | hour | day | month (UTC); now for concurrent"""
 
 
+class Grant(Struct, frozen=True, kw_only=True):
+    """People to whom something is allowed."""
+
+    name: str
+    to: list[str]
+    """Groups and teams by name, people by e-mail address; `everyone`."""
+    until: str | None = None
+    """ISO date of the last day (UTC)."""
+
+
 class Source(Struct, frozen=True, kw_only=True):
     name: str
     path: str
     sensitivity: str
     owner: str
     readers: list[str]
+    read: list[Grant] = []
+    """Who reads it besides `readers`."""
 
 
 class Grounding(Struct, frozen=True, kw_only=True):
@@ -273,6 +285,10 @@ class Workload(Struct, frozen=True, kw_only=True):
     """None: every call asks a model."""
     batch_concurrent: int = 4
     """Calls of one of its batches that one worker makes at the same time."""
+    use: list[Grant] = []
+    """For whom calls may be made. Empty: for whomever a key is made, or for nobody; grants that have ended are none."""
+    act_for_others: list[Grant] = []
+    """Whose keys may act for others. Empty: every key that was made so; grants that have ended are none."""
     owners: dict[str, list[str]] = {}
     """duty -> e-mail addresses (nominations; live duties are in PostgreSQL)"""
 

@@ -64,6 +64,7 @@ def check(
     found += rules.deployments(workspace, known_price)
     found += rules.budgets(workspace)
     found += rules.limits(workspace, broken)
+    found += rules.grants(workspace)
     found += rules.workloads(workspace, broken)
     return explain.in_order(found)
 

@@ -461,20 +461,23 @@ class WorkloadDoc(Strict):
 
 
 class GrantDoc(Strict):
-    """Lets people do something with a workload or source. Checked and kept with the blueprint, but nothing follows from
-    it yet: who reads a source stands in its `readers`, and a key acts for others by `keys create --on-behalf-of`."""
+    """Who may do what. `use`: once a workload has such a grant, a call must be made for one of these people; a call for
+    nobody is refused. `read`: also these people read a source, besides its `readers`. `act-for-others`: once a workload
+    has such a grant, only keys of these people act for others there. Groups are as live as everywhere."""
 
     kind: Literal["grant"] = "grant"
     name: Name
     to: Lines
     """Groups, teams or people."""
     on: Annotated[str, StringConstraints(pattern=r"^(company|(workload|source)/[a-z0-9][a-z0-9-]{0,62})$")]
+    """`workload/NAME`, or `company` for all workloads; for `read` `source/NAME`."""
     allows: Annotated[
-        tuple[Literal["use", "read", "act-for-others", "observe", "operate"], ...],
+        tuple[Literal["use", "read", "act-for-others"], ...],
         LIST,
-        list_schema({"enum": ["use", "read", "act-for-others", "observe", "operate"]}),
+        list_schema({"enum": ["use", "read", "act-for-others"]}),
     ]
     until: Date | None = None
+    """Last day (UTC). Then it ends by itself: nobody has it any more, and what it guards stays closed to others."""
     reason: Line | None = None
 
 

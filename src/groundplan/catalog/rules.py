@@ -161,6 +161,21 @@ _TYPES = {
 """Field of a workload -> types of the deployments that it may name."""
 
 
+def grants(workspace: Workspace) -> Iterator[Problem]:
+    """A grant allows what its object can give."""
+    for name, doc in workspace.grants.items():
+        of_source = doc.on.startswith("source/")
+        for i, allowed in enumerate(doc.allows):
+            if (allowed == "read") != of_source:
+                possible = "read" if of_source else "use or act-for-others"
+                yield Problem(
+                    f"grant {name} allows {allowed} on {doc.on}",
+                    "grant_on",
+                    f"On {doc.on} it can allow {possible}.",
+                    workspace.where("grant", name, "allows", i),
+                )
+
+
 def workloads(workspace: Workspace, broken: frozenset[tuple[str, str]]) -> Iterator[Problem]:
     """What each workload must have before it may be served, and what it may not combine."""
     for doc in workspace.workloads.values():

@@ -23,14 +23,19 @@ from groundplan.gateway.context import Gateway
 from groundplan.gateway.embeddings import EMBEDDINGS
 from groundplan.gateway.exchange import Exchange
 from groundplan.gateway.ground import ground
-from groundplan.gateway.identify import check_key
+from groundplan.gateway.identify import check_grants, check_key
 from groundplan.gateway.interface import Interface
+from groundplan.gateway.moderations import MODERATIONS
 from groundplan.gateway.pipeline import Steps, check_quota
 from groundplan.gateway.serve import reserve, serve
 from groundplan.gateway.server import Request, Response
 from groundplan.gateway.snapshot import KeyEntry, Policy
 
-INTERFACES: dict[str, Interface] = {"/v1/chat/completions": CHAT, "/v1/embeddings": EMBEDDINGS}
+INTERFACES: dict[str, Interface] = {
+    "/v1/chat/completions": CHAT,
+    "/v1/embeddings": EMBEDDINGS,
+    "/v1/moderations": MODERATIONS,
+}
 _PASSING = frozenset({"rate_limit_exceeded", "overloaded", "not_ready", "policy_lease_expired", "journal_unavailable"})
 """Refusals of calls that were not sent, which a batch outlasts."""
 _LONGEST_WAIT_S = 5.0
@@ -94,6 +99,8 @@ class BatchCalls:
         admit.check_policy_age(plan, gateway.live.age())
         admit.check_workload(plan, gateway.clock.seconds())
         admit.check_kills(policy, exchange.key, batch.workload)
+        if catalog.granted:
+            check_grants(catalog, policy, exchange.key, batch.person, gateway.clock.now().date())
         ask = exchange.interface.read(exchange.request)
         if ask.stream:
             raise Invalid("a call in a batch is not streamed", code="field_unsupported", hint="Leave stream out.")

@@ -26,7 +26,7 @@ from groundplan.gateway import admit
 from groundplan.gateway.address import check_network
 from groundplan.gateway.context import Gateway
 from groundplan.gateway.ground import ask_search, cut_off
-from groundplan.gateway.identify import caller
+from groundplan.gateway.identify import caller, check_grants
 from groundplan.gateway.server import Request, Response
 from groundplan.gateway.snapshot import KeyEntry, Plan
 from groundplan.gateway.upstream import UpstreamFailure
@@ -186,6 +186,8 @@ def admitted(gateway: Gateway, request: Request, peer: str) -> tuple[KeyEntry, s
         raise Denied(f"the workload {key.workload} is not in the blueprint", code="workload_unknown", hint=hint)
     admit.check_policy_age(plan, live.age())
     admit.check_kills(live.policy, key, plan.workload.name)
+    if catalog.granted:
+        check_grants(catalog, live.policy, key, person, gateway.clock.now().date())
     return key, person, plan
 
 

@@ -6,11 +6,13 @@ Reads the live policy snapshot only; does not decide whether the call may be mad
 from __future__ import annotations
 
 import hashlib
+from datetime import UTC, date, datetime
 
 from groundplan.core.errors import Denied, Unauthenticated
+from groundplan.gateway import grants
 from groundplan.gateway.address import check_network
 from groundplan.gateway.exchange import Exchange
-from groundplan.gateway.snapshot import KeyEntry, Policy
+from groundplan.gateway.snapshot import Catalog, KeyEntry, Policy
 
 _KEY_HINT = "Send `Authorization: Bearer gp_...` (or `x-api-key: gp_...`); make a key with `groundplan keys create`."
 
@@ -47,13 +49,24 @@ def check_key(key: KeyEntry, policy: Policy, now: float) -> None:
 
 
 def identify(exchange: Exchange, policy: Policy, now: float) -> None:
-    """Set key, person and policy of the exchange. Raises as `caller`."""
+    """Set key, person and policy of the exchange. Raises as `caller`, and `Denied` for what was not granted."""
     exchange.policy = policy
-    headers = exchange.request.headers
+    headers, catalog = exchange.request.headers, exchange.catalog
     exchange.key, exchange.person = caller(headers, policy, now)
     if exchange.key.networks:
-        proxies = exchange.catalog.proxies if exchange.catalog is not None else ()
+        proxies = catalog.proxies if catalog is not None else ()
         check_network(exchange.key.networks, exchange.response.peer, headers.get(b"x-forwarded-for"), proxies)
+    if catalog is not None and catalog.granted:
+        check_grants(catalog, policy, exchange.key, exchange.person, datetime.fromtimestamp(now, UTC).date())
+
+
+def check_grants(catalog: Catalog, policy: Policy, key: KeyEntry, person: str, today: date) -> None:
+    """Refuse a call that nobody granted. `today` is that of UTC.
+
+    Raises `Denied` (`use_not_granted`, `act_for_others_not_granted`).
+    """
+    if key.workload in catalog.granted:
+        grants.check(catalog.plans[key.workload].workload, policy, key, person, today)
 
 
 def caller(headers: dict[bytes, bytes], policy: Policy, now: float) -> tuple[KeyEntry, str]:

@@ -31,6 +31,7 @@ from groundplan.core.errors import GroundplanError
 from groundplan.core.home import Home
 from groundplan.core.money import from_decimal
 from groundplan.gateway.address import networks
+from groundplan.gateway.grants import groups_of
 from groundplan.gateway.leases import Slices
 from groundplan.gateway.snapshot import NOTHING, Catalog, KeyEntry, Policy, index
 
@@ -61,6 +62,12 @@ _GROUPS = """WITH RECURSIVE mine(person, id) AS (
   SELECT p.id::text,
     encode(sha256(convert_to(coalesce(string_agg(mine.id::text, ' ' ORDER BY mine.id), ''), 'UTF8')), 'hex')
   FROM person p LEFT JOIN mine ON mine.person = p.id WHERE p.active GROUP BY p.id"""
+_MEMBERS = """WITH RECURSIVE inside(name, id) AS (
+    SELECT name, id FROM people_group WHERE name = ANY(%s)
+    UNION SELECT inside.name, m.member_group_id FROM membership m JOIN inside ON m.group_id = inside.id
+      WHERE m.member_group_id IS NOT NULL)
+  SELECT inside.name, p.id::text FROM inside JOIN membership m ON m.group_id = inside.id
+    JOIN person p ON p.id = m.person_id WHERE p.active"""
 _BLUEPRINT = "SELECT number, body, signature FROM blueprint WHERE number = %s"
 _BUDGETS = "SELECT budget, period, limit_usd - granted_usd FROM budget_period WHERE budget = ANY(%s)"
 _CALLS = """SELECT workload, count(*) FROM call
@@ -188,7 +195,7 @@ class LiveView:
             newer_policy = row[0] != self.policy.number
             newer_blueprint = row[1] > max(number, self._refused_blueprint)
             if newer_policy:
-                await self._load_policy(connection)
+                await self._load_policy(connection, self.catalog)
             if newer_blueprint:
                 await self._load_blueprint(connection, row[1])
             if not newer_policy and not newer_blueprint:
@@ -202,8 +209,10 @@ class LiveView:
             await self._load_budgets(connection)
             await self._load_quotas(connection)
 
-    async def _load_policy(self, connection: Connection) -> None:
-        """All of it in one snapshot of the database, so that the number fits the rows."""
+    async def _load_policy(self, connection: Connection, catalog: Catalog | None) -> None:
+        """All of it in one snapshot of the database, so that the number fits the rows; of groups what `catalog` asks
+        about."""
+        named = sorted(groups_of(catalog.blueprint)) if catalog is not None and catalog.granted else []
         async with connection.transaction():
             await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
             number_row = await (await connection.execute(_NUMBER)).fetchone()
@@ -211,7 +220,8 @@ class LiveView:
             people = await (await connection.execute(_PEOPLE)).fetchall()
             kills = await (await connection.execute(_KILLS)).fetchall()
             cleared = await (await connection.execute(_CLEARED)).fetchall()
-            groups = await (await connection.execute(_GROUPS)).fetchall() if _by_groups(self.catalog) else []
+            groups = await (await connection.execute(_GROUPS)).fetchall() if _by_groups(catalog) else []
+            members = await (await connection.execute(_MEMBERS, (named,))).fetchall() if named else []
         number = number_row[0] if number_row else 0
         self._database_kills = frozenset(scope for (scope,) in kills)
         self.policy = Policy(
@@ -222,6 +232,7 @@ class LiveView:
             kills=self._database_kills | self._file_kills(),
             cleared=dict(cleared),
             groups=dict(groups),
+            members=_by_name(members),
         )
         self._told()
 
@@ -243,10 +254,12 @@ class LiveView:
             _log.error("blueprint %d is refused: %s", number, error)
             return
         if self.catalog is None or number > self.catalog.number:
-            grouped, self.catalog = _by_groups(self.catalog), index(blueprint)
+            newer = index(blueprint)
+            if newer.granted or (_by_groups(newer) and not _by_groups(self.catalog)):
+                # before it is taken up, so that nobody is refused for a group that is not known yet
+                await self._load_policy(connection, newer)
+            self.catalog = newer
             self._slow_at = float("-inf")
-            if not grouped and _by_groups(self.catalog):
-                await self._load_policy(connection)
 
     async def _tell_health(self, connection: Connection) -> None:
         """Publish how this worker sees the deployments, where it has changed."""
@@ -312,6 +325,13 @@ def _by_groups(catalog: Catalog | None) -> bool:
     """Whether any workload shares answers among people of the same groups."""
     plans = catalog.plans.values() if catalog is not None else ()
     return any(plan.workload.cache is not None and plan.workload.cache.scope == "group" for plan in plans)
+
+
+def _by_name(members: list[tuple[Any, ...]]) -> dict[str, frozenset[str]]:
+    found: dict[str, set[str]] = {}
+    for group, person in members:
+        found.setdefault(group, set()).add(person)
+    return {group: frozenset(people) for group, people in found.items()}
 
 
 def _key_entry(row: tuple[Any, ...]) -> KeyEntry:

@@ -54,6 +54,8 @@ class Policy:
     """How often the cached answers of each workload were cleared."""
     groups: dict[str, str] = field(default_factory=dict)
     """By id of an active person a digest of all groups that they are in; only where answers are shared by them."""
+    members: dict[str, frozenset[str]] = field(default_factory=dict)
+    """By group or team the ids of the active people in it; only of those that grants name."""
 
 
 NOTHING = Policy(number=-1, keys={}, people={}, active=frozenset(), kills=frozenset())
@@ -87,6 +89,8 @@ class Catalog:
     limits: LimitBook | None = None
     proxies: tuple[Network, ...] = ()
     """Of which X-Forwarded-For is believed."""
+    granted: frozenset[str] = frozenset()
+    """Workloads with grants."""
 
 
 def index(blueprint: Blueprint) -> Catalog:
@@ -107,6 +111,7 @@ def index(blueprint: Blueprint) -> Catalog:
         key_budgets=by_key,
         limits=book_of(blueprint.limits, blueprint.deployments),
         proxies=networks(blueprint.trusted_proxies),
+        granted=frozenset(w.name for w in blueprint.workloads if w.use or w.act_for_others),
     )
 
 

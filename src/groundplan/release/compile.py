@@ -21,6 +21,7 @@ from groundplan.core.errors import Problem
 from groundplan.economics.price import FREE, price_of
 from groundplan.placement import solve
 from groundplan.placement.model import ASSUMED_CALLS_PER_MONTH, Demand
+from groundplan.release.grants import granted, named
 from groundplan.release.model import Draft, at
 
 Prices = Callable[[Workspace, doc.DeploymentDoc, date], bp.Rates | Problem]
@@ -237,14 +238,9 @@ def _source(workspace: Workspace, item: doc.SourceDoc) -> bp.Source:
         path=item.path,
         sensitivity=item.sensitivity,
         owner=workspace.email(item.owner),
-        readers=sorted(_reader(workspace, reader) for reader in item.readers),
+        readers=sorted(named(workspace, reader) for reader in item.readers),
+        read=granted(workspace, "read", f"source/{item.name}"),
     )
-
-
-def _reader(workspace: Workspace, reader: str) -> str:
-    """A group or team by name; a person by e-mail address, which is how permissions name people."""
-    person = workspace.people.get(reader)
-    return person.email if person is not None and reader not in workspace.groups else reader
 
 
 def _budget(item: doc.BudgetDoc) -> bp.Budget:
@@ -338,6 +334,8 @@ def _workload(
         keep=_keep(item.keep),
         cache=_cache(item),
         batch_concurrent=item.batches.concurrent,
+        use=granted(workspace, "use", f"workload/{item.name}", "company"),
+        act_for_others=granted(workspace, "act-for-others", f"workload/{item.name}", "company"),
     )
 
 

@@ -10,6 +10,7 @@ import msgspec
 from groundplan.blueprint import model as bp
 from groundplan.core.canonical import digest
 from groundplan.core.money import PICO, format_usd
+from groundplan.release.grants import FIELDS, moved, shown_grants
 from groundplan.release.model import Difference, Field
 
 _PARTS = ("site", "deployment", "source", "workload", "budget")
@@ -35,6 +36,17 @@ def fields(old: dict[str, str], new: dict[str, str]) -> tuple[Field, ...]:
     )
 
 
+def changed(old: msgspec.Struct | None, new: msgspec.Struct) -> tuple[Field, ...]:
+    """Values that differ between two of the same kind, and who gains and who loses what is granted."""
+    people: list[Field] = []
+    for field in FIELDS:
+        had, has = getattr(old, field, []), getattr(new, field, [])
+        gains, loses = moved(field, had, has) if had != has else ("", "")
+        people += [Field(f"{field}: gained by", None, gains)] if gains else []
+        people += [Field(f"{field}: lost by", loses, None)] if loses else []
+    return (*fields(shown(old) if old is not None else {}, shown(new)), *people)
+
+
 def shown(value: msgspec.Struct) -> dict[str, str]:
     """Every field of a struct as one line of text; nested ones as `outer.inner`; what is empty is left out."""
     return dict(_flat("", msgspec.to_builtins(value)))
@@ -57,7 +69,7 @@ def _part(kind: str, old: Sequence[Any], new: Sequence[Any]) -> list[Difference]
         elif name not in after:
             found.append(Difference("removed", subject))
         elif before[name] != after[name]:
-            found.append(Difference("changed", subject, fields(shown(before[name]), shown(after[name]))))
+            found.append(Difference("changed", subject, changed(before[name], after[name])))
     return found
 
 
@@ -73,6 +85,8 @@ def _flat(name: str, value: Any) -> list[tuple[str, str]]:
 def _text(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, list) and name in FIELDS:
+        return shown_grants(msgspec.convert(value, list[bp.Grant]))
     if isinstance(value, list):
         return ", ".join(str(item) for item in value)
     if isinstance(value, int) and (name == "limit" or name.startswith("rates.")):

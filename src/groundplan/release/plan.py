@@ -28,7 +28,7 @@ from groundplan.release.compile import (
     declared_or_listed,
     declared_owners,
 )
-from groundplan.release.difference import differences, fields, shown
+from groundplan.release.difference import changed, differences, fields, shown
 from groundplan.release.model import Current, Draft, Pending, Plan, at
 
 _PEOPLE_KINDS = ("person", "group", "team")
@@ -118,11 +118,11 @@ def _company(
     )
     if not decision.needs:
         return caps, owners, []
-    changed = fields(shown(served.caps), shown(caps)) + fields(
+    what = fields(shown(served.caps), shown(caps)) + fields(
         {f"owners.{duty}": ", ".join(people) for duty, people in served.owners.items()},
         {f"owners.{duty}": ", ".join(people) for duty, people in owners.items()},
     )
-    waiting = Pending("company", digest, decision.needs, changed)
+    waiting = Pending("company", digest, decision.needs, what)
     return decide.lower_of(served.caps, caps), served.owners, [waiting]
 
 
@@ -155,8 +155,7 @@ def _decide(
         where = workspace.where("workload", workload.name, "limits", "expires")
         refused += [at(problem, where) for problem in decision.refusals]
         if decision.needs:
-            changed = fields(shown(old) if old else {}, shown(workload))
-            pending.append(Pending(subject, after.digest, decision.needs, changed))
+            pending.append(Pending(subject, after.digest, decision.needs, changed(old, workload)))
     return pending + _budgets(new, served, standing), refused
 
 

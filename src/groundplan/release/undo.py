@@ -1,13 +1,15 @@
 """Going back to what an earlier blueprint served: what of it may come back today, and the blueprint that results. Pure.
 
 The content is that blueprint's own, not compiled anew from its files, so that exactly what was served comes back.
-Today's are the caps, the company-wide duties, the prices, and whatever was withdrawn, stopped or has ended since.
+Today's are the caps, the company-wide duties, the prices, the grants on what is served now, and whatever was withdrawn,
+stopped or has ended since.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import date
+from typing import TypeVar
 
 import msgspec
 
@@ -19,6 +21,8 @@ from groundplan.governance.model import Standing
 from groundplan.release import units
 from groundplan.release.compile import Prices
 from groundplan.release.plan import without
+
+Granted = TypeVar("Granted", bp.Workload, bp.Source)
 
 
 def lost(
@@ -75,10 +79,18 @@ def restored(
         rollback_of=old.number,
         demo=demo,
         deployments=deployments,
+        sources=[_granted(item, served.sources, "read") for item in blueprint.sources],
+        workloads=[_granted(item, served.workloads, "use", "act_for_others") for item in blueprint.workloads],
         caps=lower_of(served.caps, old.caps),
         owners=served.owners,
         separation="enforced" if "enforced" in (served.separation, old.separation) else "solo",
     )
+
+
+def _granted(item: Granted, served: Iterable[Granted], *fields: str) -> Granted:
+    """It with the grants of today, so that none comes back that was taken away since."""
+    now = next((each for each in served if each.name == item.name), item)
+    return msgspec.structs.replace(item, **{field: getattr(now, field) for field in fields})
 
 
 def _needs(

@@ -1,0 +1,60 @@
+"""Declared grants in a blueprint, and in words: who gains what by a change, and who loses it.
+
+Who is in a group is live, and so is the day; neither is decided here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from groundplan.blueprint import model as bp
+from groundplan.catalog.workspace import Workspace
+
+_ALWAYS = "9999-99-99"
+FIELDS = {"use": "whoever has a key", "act_for_others": "every key made with --on-behalf-of", "read": ""}
+"""Field of a blueprint -> who has it where there is no grant at all."""
+
+
+def granted(workspace: Workspace, allowed: str, *objects: str) -> list[bp.Grant]:
+    """The grants that allow something on one of these objects, by name; ended ones too, which still guard it."""
+    return [
+        bp.Grant(
+            name=name,
+            to=sorted({named(workspace, each) for each in item.to}),
+            until=item.until.isoformat() if item.until else None,
+        )
+        for name, item in workspace.grants.items()
+        if item.on in objects and allowed in item.allows
+    ]
+
+
+def named(workspace: Workspace, who: str) -> str:
+    """A group or team by name; a person by e-mail address, which is how permissions name people."""
+    person = workspace.people.get(who)
+    return person.email if person is not None and who not in workspace.groups else who
+
+
+def shown_grants(grants: Sequence[bp.Grant]) -> str:
+    """Who has it by grants, on one line: `ben@acme.example until 2026-12-31, hr`."""
+    return ", ".join(_holders(grants))
+
+
+def moved(field: str, old: Sequence[bp.Grant], new: Sequence[bp.Grant]) -> tuple[str, str]:
+    """(who gains, who loses), each one line of text or empty. The first grant takes it from everybody else."""
+    before, after, anybody = _holders(old), _holders(new), FIELDS[field]
+    if anybody and not before and after:
+        return "", f"{anybody}, but for {', '.join(after)}"
+    if anybody and before and not after:
+        return anybody, ""
+    return ", ".join(each for each in after if each not in before), ", ".join(
+        each for each in before if each not in after
+    )
+
+
+def _holders(grants: Sequence[bp.Grant]) -> list[str]:
+    """Each name once, with its last day where all its grants have one: the latest."""
+    days: dict[str, str] = {}
+    for grant in grants:
+        for who in grant.to:
+            days[who] = max(days.get(who, ""), grant.until or _ALWAYS)
+    return [who if day == _ALWAYS else f"{who} until {day}" for who, day in sorted(days.items())]
