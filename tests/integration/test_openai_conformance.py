@@ -83,7 +83,7 @@ async def test_chat_answers_are_of_the_clients_types(setup: Setup, more: dict[st
 
 @pytest.mark.parametrize("usage", [False, True])
 async def test_every_chunk_is_of_the_clients_types(setup: Setup, usage: bool) -> None:
-    options = {"stream_options": {"include_usage": True}} if usage else {}
+    options: dict[str, Any] = {"stream_options": {"include_usage": True}} if usage else {}
     reply = await setup.stack.chat(setup.key, stream=True, **options)
     *chunks, end = events(reply.body)
     assert end == "[DONE]"

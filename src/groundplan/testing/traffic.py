@@ -3,11 +3,15 @@
 Run by `up --demo` as `python -m groundplan.testing.traffic --home HOME`. It makes its keys with the operator's token,
 like any user, and sends through the OpenAI API. It never invents figures: what the console shows comes from these real
 calls. Not a load generator.
+
+With `--replay FILE.csv --workload NAME` it replays recorded traffic once instead (`replay`), and prints what became of
+it as one JSON object.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import http.client
 import json
 import random
@@ -19,6 +23,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from groundplan.core.home import Home
+from groundplan.testing.replay import read_record, replay
 
 QUESTIONS: dict[str, tuple[str, ...]] = {
     "staff-assistant": (
@@ -57,7 +62,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Demo traffic through the gateway of HOME.")
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--replay", type=Path, metavar="FILE.csv", help="recorded traffic; also .csv.gz")
+    parser.add_argument("--workload", help="that is called by the replay")
+    parser.add_argument("--speed", type=float, default=1.0, help="so many times as fast as recorded")
+    parser.add_argument("--most", type=int, help="calls of the record to replay")
     options = parser.parse_args(arguments)
+    if options.replay is not None:
+        if not options.workload or options.speed <= 0:
+            parser.error("--replay needs --workload, and a --speed above 0")
+        print(json.dumps(replay_once(Home(options.home), options)))
+        return
     chance = random.Random(options.seed)
     home = Home(options.home)
     while True:
@@ -65,6 +79,16 @@ def main(arguments: list[str] | None = None) -> None:
             talk(home, chance)
         except (OSError, http.client.HTTPException, ValueError, KeyError):
             time.sleep(RETRY_SECONDS)  # `up` is starting, restarting or stopping
+
+
+def replay_once(home: Home, options: argparse.Namespace) -> dict[str, Any]:
+    """Replay a record through the gateway of HOME with a key of its own."""
+    record = read_record(options.replay, options.most)
+    up = json.loads((home.run / "up.json").read_text())
+    token = home.operator_token.read_text().strip()
+    made = exchange(port_of(up["control"]), "POST", "/api/keys", token, {"workload": options.workload})
+    time.sleep(1.0)  # a worker takes new keys up within this
+    return asyncio.run(replay(port_of(up["gateway"]), made["key"], record, options.speed)).told()
 
 
 def talk(home: Home, chance: random.Random) -> None:
