@@ -10,17 +10,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
-from openai import AsyncOpenAI, BadRequestError
+from openai import APIStatusError, AsyncOpenAI, BadRequestError, NotFoundError
 from openai.types.responses import Response as ResponseObject
 from openai.types.responses import ResponseStreamEvent
 from tests.integration.gateway_stack import Reply, Stack, blueprint, deployment, installation, scripted, workload
 from tests.integration.sdk_types import strict
 
-from groundplan.blueprint.model import Rates
+from groundplan.blueprint.model import Keep, Rates
 from groundplan.core.money import PICO
 from groundplan.gateway.answers import of_refusal
 from groundplan.gateway.server import Request, Response, Server
+from groundplan.ledger import response_store
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script, ScriptedModel
 
@@ -126,7 +128,10 @@ async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
             deployment("chat", two, rates=RATES, accepts=["image"], image_tokens=100, first_token_ms=5000),
             deployment("own", port, rates=RATES, serves=["responses"], first_token_ms=5000),
         ]
-        stack.apply(blueprint(1, places, [workload("assistant", ["chat", "own"], system_prompt="You are ours.")]))
+        made = [workload("assistant", ["chat", "own"], system_prompt="You are ours.")]
+        made.append(workload("keeper", ["chat", "own"], keep=Keep(content="full", seconds=3600)))
+        made.append(workload("redacts", ["chat"], keep=Keep(content="redacted", seconds=3600)))
+        stack.apply(blueprint(1, places, made))
         stack.start()
         await stack.ready()
         yield Setup(stack, own, chat, stack.key())
@@ -291,6 +296,7 @@ async def test_what_has_no_bound_is_refused(setup: Setup) -> None:
         ({"input": []}, "input_empty"),
         ({"max_output_tokens": 0}, "cap_range"),
         ({"previous_response_id": "resp_x"}, "response_not_found"),
+        ({"previous_response_id": "../x"}, "response_not_found"),
         ({"input": [{"type": "item_reference", "id": "x"}]}, "content_unsupported"),
         ({"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "f"}]}]}, "content_unsupported"),
         ({"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "http://a"}]}]}, "image_url"),
@@ -314,3 +320,64 @@ async def test_broken_streams_end_with_an_error_event(setup: Setup) -> None:
     async with setup.client() as client:
         with pytest.raises(BadRequestError):
             await client.responses.create(model="auto", input="a", background=True)
+
+
+@pytest.mark.parametrize(("model", "stream"), [("chat", False), ("chat", True), ("own", False), ("own", True)])
+async def test_a_stored_response_is_gone_on_with_by_its_own_key_only(setup: Setup, model: str, stream: bool) -> None:
+    key, other = setup.stack.key("keeper"), setup.stack.key("keeper")
+    body: dict[str, Any] = {"model": f"scripted/{model}", "input": "First?", "stream": stream}
+    reply = await setup.stack.post("/v1/responses", key, body)
+    assert reply.status == 200, reply.body
+    last = events_of(reply.body)[-1] if stream else strict(ResponseObject, reply.body)
+    first = last.response if stream else last
+    assert last.model_extra["groundplan"]["store"] is True
+    assert setup.stack.sql("SELECT sealed LIKE 'sealed:%%', workload, deployment FROM stored_response") == [
+        (True, "keeper", model)
+    ]
+    url = f"http://127.0.0.1:{setup.stack.port}/v1"
+    async with AsyncOpenAI(base_url=url, api_key=other, max_retries=0) as client:
+        for refused in (
+            client.responses.retrieve(first.id),
+            client.responses.delete(first.id),
+            client.responses.create(model="auto", input="x", previous_response_id=first.id),
+        ):
+            with pytest.raises(NotFoundError):
+                await refused
+    async with AsyncOpenAI(base_url=url, api_key=key, max_retries=0) as client:
+        found = await client.responses.retrieve(first.id)
+        assert found.output_text == first.output_text and found.id == first.id
+        second = await client.responses.create(model="auto", input="Second?", previous_response_id=first.id)
+        assert second.model_extra is not None and second.model_extra["groundplan"]["deployment"] == model
+        if model == "chat":
+            assert second.previous_response_id == first.id
+            texts = [message["content"] for message in setup.sent()["messages"]]
+            assert texts == ["First?", first.output_text, "Second?"]
+        else:
+            sent = json.loads(setup.own.asked[-1])
+            assert "previous_response_id" not in sent and sent["store"] is False
+            assert [item["role"] for item in sent["input"]] == ["user", "assistant", "user"]
+        items = await client.responses.input_items.list(first.id)
+        assert [item.type for item in items.data] == ["message"]
+        with pytest.raises(APIStatusError) as caught:
+            await client.responses.cancel(first.id)
+        assert caught.value.status_code == 409
+        await client.responses.delete(first.id)
+        with pytest.raises(NotFoundError):
+            await client.responses.retrieve(first.id)
+
+
+async def test_nothing_is_stored_where_content_is_not_kept_in_full_or_not_wanted(setup: Setup) -> None:
+    for name, more, told in (
+        ("assistant", {}, False),
+        ("redacts", {"store": True}, False),
+        ("keeper", {"store": False}, None),
+    ):
+        reply = await setup.stack.post("/v1/responses", setup.stack.key(name), {"model": "auto", "input": "a", **more})
+        assert reply.json["groundplan"].get("store") is told
+    assert setup.stack.sql("SELECT count(*) FROM stored_response") == [(0,)]
+    reply = await setup.stack.post("/v1/responses", setup.stack.key("keeper"), {"model": "auto", "input": "a"})
+    assert setup.stack.sql("SELECT count(*) FROM stored_response") == [(1,)]
+    with psycopg.connect(setup.stack.database.urls["control"]) as conn:
+        assert response_store.keep_only(conn, [("keeper", True, 3600)]) == {}
+        assert response_store.keep_only(conn, [("keeper", False, 3600)]) == {"keeper": 1}
+    assert (await setup.stack.ask("GET", f"/v1/responses/{reply.json['id']}", setup.key)).code == "response_not_found"

@@ -46,6 +46,7 @@ from groundplan.gateway.leases import Slices
 from groundplan.gateway.live import LiveView
 from groundplan.gateway.metrics import gathered
 from groundplan.gateway.pipeline import Pipeline, streams, upgrades
+from groundplan.gateway.responses_kept import ResponseShelf
 from groundplan.gateway.scrape import Scrapes
 from groundplan.gateway.server import Server
 from groundplan.gateway.sharing import AnswerDesk
@@ -107,6 +108,7 @@ async def serve(
     following = loop.create_task(live.run())
     await leases.start()
     facts, shelf = FactsApi(gateway, url), Shelf(home)
+    gateway.responses = responses = ResponseShelf(home, url)
     batches = BatchesApi(gateway, url, shelf)
     pipeline = Pipeline(gateway, facts, batches)
     runner = BatchRunner(gateway, leases, pipeline, url, shelf)
@@ -127,7 +129,7 @@ async def serve(
     runner.stop()
     front.close()
     serving_file(home, os.getpid()).unlink(missing_ok=True)
-    await _drain(gateway, server, drain_seconds)
+    await _drain(gateway, server, runner, drain_seconds)
     for task in (watching, following, running):
         task.cancel()
     await asyncio.wait([watching, following, running])
@@ -138,6 +140,7 @@ async def serve(
     linking.cancel()
     await facts.close()
     await batches.close()
+    await responses.close()
     await leases.close()
     await journal.close()
     await live.close()
@@ -147,10 +150,12 @@ async def serve(
     return code
 
 
-async def _drain(gateway: Gateway, server: Server, seconds: float) -> None:
+async def _drain(gateway: Gateway, server: Server, runner: BatchRunner, seconds: float) -> None:
     """Let running answers end; then end those that do not, while there is still time to tell their clients."""
     end = gateway.loop.time() + seconds
     await server.quiesce(max(0.0, seconds - LAST_SECONDS))
+    while runner.busy and gateway.loop.time() < end - LAST_SECONDS:  # noqa: ASYNC110 -- it has a deadline
+        await asyncio.sleep(0.02)
     gateway.targets.stop("this gateway is being stopped")
     await server.drain(min(seconds, LAST_SECONDS))
     # keyed calls outlive their connection, and so does what is read on to learn its cost

@@ -299,6 +299,8 @@ class Attempt:
         settle.attempt(gateway, exchange, "ok" if interface.billed else "not_billed", self.status, answered.usage)
         if exchange.flight is not None:
             exchange.flight.whole = answered.data
+        if interface.keeps:
+            await interface.keep(gateway, exchange, answered.data)
         told = facts(exchange, settle.remaining(gateway, exchange))
         data = answered.data if answered.kind else interface.with_facts(answered.data, told)
         await _send_whole(gateway, exchange, "ok", 200, data, "", answered.kind)

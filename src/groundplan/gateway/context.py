@@ -26,6 +26,7 @@ from groundplan.ledger.model import Charge
 
 if TYPE_CHECKING:
     from groundplan.gateway.content import ContentSender
+    from groundplan.gateway.responses_kept import ResponseShelf
     from groundplan.gateway.scrape import Scrapes
 
 
@@ -105,6 +106,8 @@ class Gateway:
     """For workloads whose answers are given again."""
     content: ContentSender | None = None
     """For workloads that keep prompts and answers."""
+    responses: ResponseShelf | None = None
+    """For workloads that keep content in full."""
     running: int = 0
     """Calls that were admitted and are not finished."""
     ready: bool = False

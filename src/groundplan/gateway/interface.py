@@ -16,7 +16,8 @@ from groundplan.gateway.sse import splice
 from groundplan.ledger.model import Usage
 
 if TYPE_CHECKING:
-    from groundplan.gateway.exchange import Ask
+    from groundplan.gateway.context import Gateway
+    from groundplan.gateway.exchange import Ask, Exchange
     from groundplan.gateway.recast import Recast
     from groundplan.gateway.server import Request
 
@@ -112,6 +113,8 @@ class Interface:
     """Whether its answers are bytes that are passed on as they come."""
     priced: bool = False
     """Whether there is more to its price than tokens; `cost` then says what an answer costs."""
+    keeps: bool = False
+    """Whether its answers may be stored, to be gone on with."""
     billed: bool = True
     """Whether its answers cost anything."""
     recast: Recast | None = None
@@ -149,6 +152,12 @@ class Interface:
     def here(self, ask: Ask, deployments: list[Deployment]) -> bytes | None:  # noqa: ARG002
         """The answer of a surface that is not `billed`, where it is made here; None: a deployment is asked."""
         return None
+
+    async def prepare(self, gateway: Gateway, exchange: Exchange) -> None:
+        """Of a surface that `keeps`: complete a request that goes on with something kept."""
+
+    async def keep(self, gateway: Gateway, exchange: Exchange, answer: bytes | Relay) -> None:
+        """Of a surface that `keeps`: store a settled answer before its last byte is sent."""
 
     def codec(self, deployment: Deployment) -> Codec:
         """How this deployment is spoken to."""

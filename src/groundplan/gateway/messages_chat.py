@@ -68,7 +68,9 @@ class MessagesByChat:
 
     def forward(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
         """The whole request in chat."""
-        return self._chat.forward(replace(ask, fields=chat_fields(ask), body=b""), deployment, cap, system)
+        return self._chat.forward(
+            replace(ask, fields=chat_fields(ask), body=b"", include_usage=False), deployment, cap, system
+        )
 
     def answer(self, data: bytes, ask: Ask) -> Answered:
         """The message that a completion means. Raises `Malformed`."""

@@ -16,7 +16,7 @@ import msgspec
 
 from groundplan.core.errors import Denied, GroundplanError, Invalid, NotFound, Unavailable
 from groundplan.core.ids import new_id
-from groundplan.gateway import admit, answers, cache, content, limits, settle, trace
+from groundplan.gateway import admit, answers, cache, content, limits, responses_api, settle, trace
 from groundplan.gateway.address import check_network
 from groundplan.gateway.batches_api import BatchesApi
 from groundplan.gateway.chat import CHAT
@@ -87,6 +87,8 @@ class Pipeline:
             await self._batches.handle(path, request, response)
         elif interface is None and path == REALTIME_PATH:
             await self._realtime(request, response)
+        elif interface is None and path.startswith(responses_api.PREFIX):
+            await responses_api.handle(self._gateway, path, request, response)
         elif interface is None and path == b"/metrics":
             await scrape(self._gateway, request, response)
         elif interface is None:
@@ -307,6 +309,8 @@ async def admit_call(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> 
     A call whose answer is cached is finished then, and holds nothing.
     """
     policy = _check(gateway, exchange, catalog)
+    if exchange.interface.keeps:
+        await exchange.interface.prepare(gateway, exchange)
     plan, ask = exchange.plan, exchange.ask
     if plan is None or ask is None or exchange.key is None:
         raise AssertionError("not checked")

@@ -1,7 +1,7 @@
 """`POST /v1/responses`: reading what callers send, and asking a deployment for it, by its own Responses or by chat.
 
 Refuses what would break the bound of a call's cost (tools that run at the provider, prompts and conversations that are
-kept there, work in the background). What is stored, and how it is found again, is not decided here.
+kept there, work in the background). How responses are stored and found again is in `responses_kept`.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from groundplan.blueprint.model import Deployment
-from groundplan.core.errors import Invalid, NotFound
+from groundplan.core.errors import Conflict, Invalid
 from groundplan.economics.price import PRIORITY, STANDARD
-from groundplan.gateway import providers, responses_shape
+from groundplan.gateway import providers, responses_api, responses_kept, responses_shape
 from groundplan.gateway.body import image_bytes, read_fields
 from groundplan.gateway.chat import CHAT, OpenAIChat, ServiceChat
 from groundplan.gateway.chat_pieces import completion
@@ -26,6 +26,8 @@ from groundplan.gateway.splicing import spliced
 from groundplan.ledger.model import Usage
 
 if TYPE_CHECKING:
+    from groundplan.gateway.context import Gateway
+    from groundplan.gateway.exchange import Exchange
     from groundplan.gateway.server import Request
 
 _UNBOUNDED = ("conversation", "prompt", "context_management", "image", "moderation", "background_options")
@@ -77,19 +79,24 @@ def _unsupported(name: str, hint: str | None = None) -> Invalid:
 class Told:
     """A request, and its translation once that is needed. `store`: the caller wants it kept."""
 
-    __slots__ = ("_body", "_made", "name", "store")
+    __slots__ = ("_body", "_made", "name", "pinned", "previous", "store", "stored")
 
-    def __init__(self, body: bytes, *, store: bool) -> None:
+    def __init__(self, body: bytes, previous: str | None, *, store: bool) -> None:
         self._body = body
         self._made: Translation | None = None
         self.name = responses_shape.new_name("resp")
         self.store = store
+        self.stored = False
+        self.previous = previous
+        self.pinned = ""
+        """Deployment that made the response which this one goes on with."""
 
     def translation(self) -> Translation:
         """Raises `Invalid`."""
         if self._made is None:
             try:
                 self._made = Translation(self._body)
+                self._made.asked["previous_response_id"] = self.previous
             except (KeyError, TypeError, AttributeError) as error:
                 hint = "See OpenAI's Responses API."
                 raise Invalid(f"the body has a wrong field near {error}", code="body_invalid", hint=hint) from error
@@ -135,7 +142,7 @@ def read(body: bytes) -> Ask:
         images=images,
         service=service,
         body=body,
-        typed=Told(body, store=asked.store is not False),
+        typed=Told(body, asked.previous_response_id, store=asked.store is not False),
     )
 
 
@@ -164,12 +171,6 @@ def _check(fields: dict[str, msgspec.Raw], asked: _Asked) -> None:
         if tool.type not in _TOOLS:
             hint = "It runs at the provider and has no bound of cost; leave it out of tools."
             raise _unsupported(f"the tool {tool.type[:60]}", hint)
-    if asked.previous_response_id is not None:
-        raise NotFound(
-            "previous_response_id names no response that is stored",
-            code="response_not_found",
-            hint="Send the earlier items in input.",
-        )
 
 
 class OpenAIResponses:
@@ -218,7 +219,9 @@ class ResponsesByChat:
 
     def forward(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
         """The whole request in chat."""
-        return self._chat.forward(replace(ask, fields=chat_fields(ask), body=b""), deployment, cap, system)
+        return self._chat.forward(
+            replace(ask, fields=chat_fields(ask), body=b"", include_usage=False), deployment, cap, system
+        )
 
     def answer(self, data: bytes, ask: Ask) -> Answered:
         """The response that a completion means. Raises `Malformed`."""
@@ -241,6 +244,11 @@ def chat_fields(ask: Ask) -> dict[str, msgspec.Raw]:
     return {name: msgspec.Raw(_encode(value)) for name, value in fields.items()}
 
 
+def _input(ask: Ask) -> object:
+    value: object = msgspec.json.decode(ask.fields["input"])
+    return value
+
+
 def native(deployment: Deployment) -> bool:
     return deployment.api == "openai" and "responses" in deployment.serves
 
@@ -252,6 +260,7 @@ class Responses(Interface):
     grounded = True
     selective = True
     noted = True
+    keeps = True
     _native = OpenAIResponses()
     _chat = ResponsesByChat(translated=False)
     _service = ResponsesByChat(translated=True)
@@ -259,9 +268,40 @@ class Responses(Interface):
     def read(self, request: Request) -> Ask:
         return read(request.body)
 
+    async def prepare(self, gateway: Gateway, exchange: Exchange) -> None:
+        """Put the items of the response that this one goes on with in front of its own. Raises `NotFound`,
+        `Unavailable`."""
+        ask, key = exchange.ask, exchange.key
+        if ask is None or key is None or (previous := told(ask).previous) is None:
+            return
+        kept = await responses_api.earlier(gateway, previous, key)
+        fields: dict[str, Any] = {name: raw for name, raw in ask.fields.items() if name != "previous_response_id"}
+        fields["input"] = [*kept.items, *responses_kept.listed(_input(ask))]
+        whole = read(_encode(fields))
+        asked = told(whole)
+        asked.previous, asked.pinned, exchange.ask = previous, kept.deployment, whole
+
+    async def keep(self, gateway: Gateway, exchange: Exchange, answer: bytes | Relay) -> None:
+        """Store the answer where the caller wants that and its workload keeps content in full."""
+        ask = exchange.ask
+        if ask is None or not told(ask).store or not responses_kept.may_keep(exchange):
+            return
+        if isinstance(answer, ResponsesRelay | ResponsesChatRelay):
+            answer = answer.response_json()
+        if isinstance(answer, bytes):
+            told(ask).stored = await responses_kept.keep(gateway, exchange, _input(ask), answer)
+
     def able(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
         """Those that serve responses themselves, and the others where the request can be put into chat. Raises
         `Invalid`."""
+        if pinned := told(ask).pinned:
+            deployments = tuple(deployment for deployment in deployments if deployment.name == pinned)
+            if not deployments:
+                raise Conflict(
+                    "the deployment that made the earlier response may not be used for this call",
+                    code="response_deployment",
+                    hint="Name its model, or send the earlier items in input.",
+                )
         own = tuple(deployment for deployment in deployments if native(deployment))
         if len(own) == len(deployments):
             return deployments
@@ -276,7 +316,7 @@ class Responses(Interface):
 
     def notes(self, ask: Ask, deployment: Deployment) -> dict[str, object]:  # noqa: ARG002
         """Whether it was stored; told where the caller did not say that it should not be."""
-        return {"store": False} if told(ask).store else {}
+        return {"store": told(ask).stored} if told(ask).store else {}
 
     def codec(self, deployment: Deployment) -> Codec:
         if native(deployment):

@@ -65,7 +65,12 @@ class _Event(msgspec.Struct, frozen=True):
     response: Whole | None = None
 
 
+class _Last(msgspec.Struct, frozen=True):
+    response: msgspec.Raw
+
+
 _event = msgspec.json.Decoder(_Event).decode
+_response = msgspec.json.Decoder(_Last).decode
 
 
 def _broken(number: int, reason: str, call_id: str) -> bytes:
@@ -121,6 +126,10 @@ class ResponsesRelay:
     def complete(self) -> bool:
         return self._held is not None
 
+    def response_json(self) -> bytes:
+        """The whole response, once it is complete."""
+        return bytes(_response(self._held or b"{}").response)
+
     def last(self, facts: bytes) -> bytes:
         """The event that ends it, with the facts."""
         return event(self._kind, splice(self._held or b"{}", b"groundplan", facts))
@@ -133,8 +142,8 @@ class ResponsesChatRelay:
     """A chat stream as the events of a response."""
 
     __slots__ = (
-        "_arguments", "_asked", "_call", "_finish", "_index", "_items", "_kind", "_model", "_number", "_open",
-        "_response", "_size", "_text", "done", "output_bytes", "usage",
+        "_arguments", "_asked", "_call", "_ending", "_finish", "_index", "_items", "_kind", "_model", "_number",
+        "_open", "_response", "_size", "_text", "done", "output_bytes", "usage",
     )  # fmt: skip
 
     def __init__(self, asked: dict[str, Any], name: str, model: str, size: int) -> None:
@@ -156,6 +165,8 @@ class ResponsesChatRelay:
         self._index = -1
         """The chat's number of the call that is open."""
         self._finish = ""
+        self._ending: list[bytes] = []
+        """Events of the open item's end, once that is known."""
         self.usage: Usage | None = None
         self.output_bytes = 0
         self.done = False
@@ -259,11 +270,18 @@ class ResponsesChatRelay:
     def complete(self) -> bool:
         return bool(self._finish)
 
+    def _whole(self) -> dict[str, Any]:
+        self._ending += self._close()
+        usage = self.usage or Usage(input=-(-self._size // 4), output=-(-self.output_bytes // 4))
+        return shape.ended(self._response, self._items, self._finish, usage)
+
+    def response_json(self) -> bytes:
+        """The whole response, once it is complete."""
+        return _encode(self._whole())
+
     def last(self, facts: bytes) -> bytes:
         """The open item's end, and the whole response with the facts."""
-        out = self._close()
-        usage = self.usage or Usage(input=-(-self._size // 4), output=-(-self.output_bytes // 4))
-        whole = shape.ended(self._response, self._items, self._finish, usage)
+        whole, out = self._whole(), self._ending
         kind = f"response.{whole['status']}"
         data = {"type": kind, "sequence_number": self._number, "response": whole}
         out.append(event(kind, splice(_encode(data), b"groundplan", facts)))

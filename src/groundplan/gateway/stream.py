@@ -81,6 +81,8 @@ class Streaming:
             raise StreamBroken("the upstream's stream ended early")
         relay = self.relay
         settle.attempt(gateway, exchange, "ok", 200, relay.usage)
+        if exchange.interface.keeps:
+            await exchange.interface.keep(gateway, exchange, relay)
         last = relay.last(facts(exchange, settle.remaining(gateway, exchange)))
         await end(gateway, exchange, "ok", last, "")
 
