@@ -20,10 +20,12 @@ from groundplan.blueprint.model import Rates
 from groundplan.cli.batches import batches_text
 from groundplan.console.render import page
 from groundplan.core.money import PICO
+from groundplan.economics.price import FREE
 from groundplan.ledger import batch_queries
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script, ScriptedModel
 
+MODERATIONS: Final = "/v1/moderations"
 CHAT: Final = "/v1/chat/completions"
 BATCH_RATES = Rates(input=0, output=10 * PICO, batch=Rates(input=0, output=5 * PICO))
 """Half of it in a batch: 20 tokens cost 0.0001 USD."""
@@ -43,9 +45,10 @@ async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
     async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
         places = [
             deployment("one", port, rates=BATCH_RATES),
+            deployment("judge", port, kind="moderation", rates=FREE),
             deployment("vectors", port, kind="embeddings", rates=Rates(input=PICO, output=0)),
         ]
-        declared = [workload("assistant", ["one"], embeddings=["vectors"]), workload("other", ["one"])]
+        declared = [workload("assistant", ["one"], embeddings=["vectors"], also=["judge"]), workload("other", ["one"])]
         stack.apply(blueprint(1, places, declared, limit=PICO // 100))
         stack.start()
         await stack.ready()
@@ -214,6 +217,29 @@ async def test_a_batch_expires(setup: Setup) -> None:
     assert {entry["error"]["code"] for entry in failures} == {"batch_expired"}
 
 
+async def test_a_batch_whose_mark_was_lost_is_found_again(setup: Setup) -> None:
+    setup.model.script = Script(tokens=20, latency_ms=300)
+    batch = await order(setup.client, lines(20))
+    await until(setup.client, batch.id, lambda b: b.request_counts is not None and b.request_counts.completed > 0)
+    setup.stack.workers[0].terminate()
+    await asyncio.to_thread(setup.stack.workers.pop().wait, 20)
+    (mark,) = (setup.stack.home.root / "batches").iterdir()
+    mark.unlink()
+    setup.model.script = Script(tokens=20)
+    setup.stack.start()
+    await setup.stack.ready()
+    batch = await ended(setup.client, batch.id)
+    assert batch.status == "completed" and batch.request_counts is not None
+    assert batch.request_counts.completed == 20 == setup.model.counted, "a worker that ends lets its calls end"
+
+
+async def test_a_batch_of_moderations(setup: Setup) -> None:
+    body = {"model": "auto", "input": ["hello", "attack"]}
+    batch = await ended(setup.client, (await order(setup.client, line("m", body, MODERATIONS), MODERATIONS)).id)
+    (entry,) = await contents(setup.client, batch.output_file_id)
+    assert [result["flagged"] for result in entry["response"]["body"]["results"]] == [False, True]
+
+
 async def test_files_are_kept_listed_and_deleted_for_their_workload(setup: Setup) -> None:
     client, stack = setup.client, setup.stack
     data = lines(3) * 2000
@@ -247,7 +273,7 @@ async def test_what_cannot_be_kept_is_refused_by_name(setup: Setup) -> None:
         await client.files.create(file=b"x", purpose="batch", expires_after={"anchor": "created_at", "seconds": 3600})
     file = await client.files.create(file=b"x", purpose="batch")
     with pytest.raises(BadRequestError, match="batches cannot call"):
-        await client.batches.create(input_file_id=file.id, endpoint="/v1/moderations", completion_window="24h")
+        await client.batches.create(input_file_id=file.id, endpoint="/v1/videos", completion_window="24h")
     assert (await setup.stack.ask("PUT", "/v1/files", setup.key)).status == 405
     assert (await setup.stack.post("/v1/files", setup.key, {})).code == "form_missing"
     assert (await setup.stack.post("/v1/files", "gp_wrong", {})).status == 401

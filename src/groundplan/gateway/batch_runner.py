@@ -65,6 +65,7 @@ class BatchRunner:
         self._keeping = asyncio.Lock()
         self._changed = asyncio.Event()
         self._stopping = False
+        self._marked = False
         self._problem = ""
 
     async def run(self) -> None:
@@ -72,6 +73,8 @@ class BatchRunner:
         while True:
             self._changed.clear()
             try:
+                if not self._marked and self._gateway.ready:
+                    await self._mark_again()
                 for id in self._shelf.marked():
                     if self._gateway.ready and not self._stopping:
                         await self._look_at(id)
@@ -83,6 +86,19 @@ class BatchRunner:
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_S):
                     await self._changed.wait()
+
+    async def _mark_again(self) -> None:
+        """Once after a start: a mark may be lost, as by a restore, and somebody has to end what is over."""
+        if self._shelf.files.exists():
+            for id, file, late in await batch_store.unfinished(await self._connect()):
+                if late or self._shelf.path(file).exists():
+                    self._shelf.mark(id)
+        self._marked = True
+
+    @property
+    def busy(self) -> bool:
+        """Lines are being made."""
+        return bool(self._made)
 
     def stop(self) -> None:
         """Claim no more."""

@@ -99,6 +99,15 @@ async def find(connection: Connection, id: UUID, lock: LiteralString = "") -> Ba
     return None if row is None else Batch(*row)
 
 
+async def unfinished(connection: Connection) -> list[tuple[UUID, UUID, bool]]:
+    """(batch, its input file, whether its time is over) of all that have not ended."""
+    rows = await connection.execute(
+        """SELECT id, input_file, expires_at < now() FROM batch
+           WHERE status IN ('validating', 'in_progress', 'cancelling')"""
+    )
+    return [(id, file, late) for id, file, late in await rows.fetchall()]
+
+
 async def newest(connection: Connection, workload: str, after: UUID | None, limit: int) -> list[Batch]:
     query: LiteralString = (
         f"SELECT {_COLUMNS} FROM batch b WHERE b.workload = %s"

@@ -31,7 +31,7 @@ from groundplan.gateway.shelf import Shelf
 from groundplan.gateway.snapshot import KeyEntry
 
 FILES, BATCHES = b"/v1/files", b"/v1/batches"
-ENDPOINTS = ("/v1/chat/completions", "/v1/embeddings")
+ENDPOINTS = ("/v1/chat/completions", "/v1/embeddings", "/v1/moderations")
 """What the calls of a batch may be."""
 SECONDS = 3.0
 """Longest that a caller waits for PostgreSQL."""

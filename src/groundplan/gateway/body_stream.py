@@ -16,6 +16,8 @@ from groundplan.gateway.bounds import Limits, Refusal
 HIGH = 256 << 10
 """Bytes that wait for the handler, above which the client is held up."""
 _LOW = 64 << 10
+HELD = HIGH + (1 << 20)
+"""What counts as held for each: what waits, and the beginning of a form that its handler may keep."""
 
 
 def broken(refusal: Refusal) -> Invalid:

@@ -82,11 +82,12 @@ class Moderations(Interface):
         return self._codecs[not (deployment.rates.input or deployment.rates.output)]
 
     def bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:  # noqa: ARG002
-        return price.bound(deployment.rates, meter.input_bound(deployment, ask.size, ask.messages), 0)
+        tokens = meter.input_bound(deployment, ask.size, ask.messages)
+        return price.bound(deployment.rates, tokens, 0, service=ask.service)
 
     def estimate(self, ask: Ask, deployment: Deployment, added: int, output_bytes: int, cap: int) -> tuple[Usage, int]:  # noqa: ARG002
         tokens = meter.input_bound(deployment, ask.size, ask.messages)
-        return Usage(input=tokens), price.bound(deployment.rates, tokens, 0)
+        return Usage(input=tokens), price.bound(deployment.rates, tokens, 0, service=ask.service)
 
 
 MODERATIONS = Moderations()

@@ -49,7 +49,9 @@ Event = Part | Data | End
 
 
 def is_form(content_type: bytes | None) -> bool:
-    return content_type is not None and content_type.partition(b";")[0].strip().lower() == b"multipart/form-data"
+    if content_type is None or content_type == b"application/json":
+        return False
+    return content_type.partition(b";")[0].strip().lower() == b"multipart/form-data"
 
 
 class FormReader:

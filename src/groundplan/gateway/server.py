@@ -15,7 +15,7 @@ from typing import cast
 
 import httptools
 
-from groundplan.gateway.body_stream import HIGH, BodyStream
+from groundplan.gateway.body_stream import HELD, BodyStream
 from groundplan.gateway.bounds import Limits as Limits
 from groundplan.gateway.bounds import Refusal as Refusal
 from groundplan.gateway.response import Response as Response
@@ -233,7 +233,7 @@ class Connection(asyncio.Protocol):
         if self._length is not None and self._length > self.server.limits.streamed:
             self._too_large_body(self.server.limits.streamed)
             return
-        if not self.server.hold(request, HIGH):
+        if not self.server.hold(request, HELD):
             self._refuse_full()
             return
         request.stream = BodyStream(self, self.server.loop, self.server.limits)
