@@ -1,4 +1,5 @@
-"""Whether a change of live policy has reached every gateway: waits a moment for acknowledgements, then says who lacks.
+"""Whether a change of live policy, or a blueprint, has reached every gateway: waits a moment for acknowledgements, then
+says who lacks.
 
 A stopped thing is *effective* where this is complete; otherwise each waiting gateway is named, with until when it may
 serve.
@@ -7,25 +8,52 @@ serve.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
+from psycopg import Connection
+
 from groundplan.api.context import Services
+from groundplan.api.effect_store import longest_grace_s
 from groundplan.identity import service as identity
+from groundplan.identity.model import Effect
 
 WAIT_SECONDS = 1.5
 _PAUSE = 0.05
 
 
-def effect_of(services: Services, number: int, wait: float = WAIT_SECONDS) -> dict[str, Any]:
-    """`{"complete", "number", "acknowledged": [epoch], "waiting": [...]}` within about `wait` s."""
+def effect_of(
+    services: Services, number: int, wait: float = WAIT_SECONDS, workload: str | None = None
+) -> dict[str, Any]:
+    """`{"complete", "number", "acknowledged": [epoch], "waiting": [...]}` of policy `number` within about `wait` s.
+
+    Where the change concerns one `workload` only, that one's grace counts, otherwise the longest of all.
+    """
+
+    def look(conn: Connection[Any]) -> Effect:
+        return identity.effective(conn, number, longest_grace_s(conn, workload))
+
+    return _within(services, look, wait)
+
+
+def effect_of_blueprint(services: Services, number: int, wait: float = WAIT_SECONDS) -> dict[str, Any]:
+    """The same of blueprint `number`."""
+
+    def look(conn: Connection[Any]) -> Effect:
+        return identity.taken_up(conn, number, longest_grace_s(conn))
+
+    return _within(services, look, wait)
+
+
+def _within(services: Services, look: Callable[[Connection[Any]], Effect], wait: float) -> dict[str, Any]:
     deadline = time.monotonic() + wait
     while True:
         with services.transaction() as conn:
-            found = identity.effective(conn, number)
+            found = look(conn)
         if found.complete or time.monotonic() >= deadline:
             return {
                 "complete": found.complete,
-                "number": number,
+                "number": found.number,
                 "acknowledged": [str(gateway.epoch) for gateway in found.acknowledged],
                 "waiting": [
                     {"epoch": str(gateway.epoch), "pid": gateway.pid, "until": gateway.until}

@@ -151,6 +151,7 @@ class GatewayState:
     host: str
     pid: int
     policy_ack: int
+    blueprint: int
     heartbeat_at: datetime
     connected: bool
     until: datetime
@@ -158,7 +159,7 @@ class GatewayState:
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """How far a change of policy has come.
+    """How far a change of policy, or a blueprint, has come; `number` is its own.
 
     `acknowledged` gateways follow it; `waiting` ones do not yet and may still serve by the old rules: connected ones
     for about a second, those cut off until their `until`; `lapsed` ones never acknowledged it but may not serve any

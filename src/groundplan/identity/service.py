@@ -8,7 +8,7 @@ by id.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -30,6 +30,7 @@ from groundplan.identity.model import (
     KILL_SCOPES,
     ApiKey,
     Effect,
+    GatewayState,
     GenesisPeople,
     GroupType,
     KeyTerms,
@@ -311,11 +312,20 @@ def effective(conn: Connection[Any], number: int, grace_s: float = DEFAULT_GRACE
 
     Call it in a transaction of its own (or autocommit) after the change was committed.
     """
+    return _effect(conn, number, grace_s, lambda gateway: gateway.policy_ack)
+
+
+def taken_up(conn: Connection[Any], blueprint: int, grace_s: float = DEFAULT_GRACE_S) -> Effect:
+    """The same of a blueprint: which gateways serve it or a later one."""
+    return _effect(conn, blueprint, grace_s, lambda gateway: gateway.blueprint)
+
+
+def _effect(conn: Connection[Any], number: int, grace_s: float, has: Callable[[GatewayState], int]) -> Effect:
     now, gateways = store.live_gateways(conn, POLICY_LEASE_S, grace_s)
-    behind = [gateway for gateway in gateways if gateway.policy_ack < number]
+    behind = [gateway for gateway in gateways if has(gateway) < number]
     return Effect(
         number=number,
-        acknowledged=tuple(gateway for gateway in gateways if gateway.policy_ack >= number),
+        acknowledged=tuple(gateway for gateway in gateways if has(gateway) >= number),
         waiting=tuple(gateway for gateway in behind if gateway.until > now),
         lapsed=tuple(gateway for gateway in behind if gateway.until <= now),
     )

@@ -270,7 +270,7 @@ def live_gateways(conn: Connection[Any], lease_s: float, grace_s: float) -> tupl
     now: datetime = rows(conn, "SELECT clock_timestamp()")[0][0]
     found = rows(
         conn,
-        """SELECT epoch, host, pid, policy_ack, heartbeat_at, %s - heartbeat_at <= make_interval(secs => %s),
+        """SELECT epoch, host, pid, policy_ack, blueprint, heartbeat_at, %s - heartbeat_at <= make_interval(secs => %s),
              heartbeat_at + make_interval(secs => %s) FROM gateway WHERE state = 'live' ORDER BY epoch""",
         (now, lease_s, lease_s + grace_s),
     )

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from groundplan.api import store
 from groundplan.api.caller import Caller, Reader, SignedIn, require_duty
 from groundplan.api.context import Using
+from groundplan.api.effect import effect_of_blueprint
 from groundplan.api.who import names_for
 from groundplan.core.errors import Denied
 from groundplan.governance import store as governance
@@ -127,9 +128,13 @@ def refuse(change_id: UUID, body: Decision, services: Using, caller: SignedIn) -
 
 @router.post("/changes/{change_id}/withdraw")
 def withdraw(change_id: UUID, services: Using, caller: SignedIn) -> dict[str, Any]:
-    """Take back a change that you asked for, or an approval that you gave."""
+    """Take back a change that you asked for, or an approval that you gave. Where that ends something, `effective` says
+    which gateways serve without it; those cut off are named with until when they may still serve it."""
     with services.transaction() as conn:
-        return services.releases.withdraw(conn, caller.actor, change_id)
+        value = services.releases.withdraw(conn, caller.actor, change_id)
+    if value["blueprint"] is not None:
+        value["effective"] = effect_of_blueprint(services, value["blueprint"])
+    return value
 
 
 def _approver(caller: Caller) -> Approver:

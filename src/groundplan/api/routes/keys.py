@@ -133,4 +133,4 @@ def revoke_key(key_id: UUID, services: Using, caller: SignedIn) -> dict[str, Any
             raise NotFound(f"there is no key {key_id}", code="key_unknown", hint="GET /api/keys lists them.")
         require_duty(caller, MAY_REVOKE, f"workload/{row['workload']}")
         number = identity.revoke_key(conn, caller.actor, key_id)
-    return {"id": str(key_id), "effective": effect_of(services, number)}
+    return {"id": str(key_id), "effective": effect_of(services, number, workload=row["workload"])}

@@ -47,7 +47,9 @@ def kill(body: Stop, services: Using, caller: SignedIn) -> dict[str, Any]:
     with services.transaction() as conn:
         _check_known(conn, body.scope)
         number = identity.kill(conn, caller.actor, body.scope, body.reason)
-    return {"scope": body.scope, "reason": body.reason, "effective": effect_of(services, number)}
+    kind, _, name = body.scope.partition("/")
+    effective = effect_of(services, number, workload=name if kind == "workload" else None)
+    return {"scope": body.scope, "reason": body.reason, "effective": effective}
 
 
 @router.post("/kill/lift")
