@@ -12,12 +12,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import psycopg
 import pytest
 
-from groundplan.core.database import DATABASE
+from groundplan.core.database import DATABASE, role_name
 from groundplan.core.home import Home
 from groundplan.runtime.postgres import EmbeddedPostgres
 from tests.acceptance.stack import Answer, Stack, Upstream, request, wait_until
@@ -251,7 +252,9 @@ def test_of_a_gateway_that_is_cut_off_it_is_told_until_when_it_may_serve_and_it_
     """The last one: whatever a gateway asks PostgreSQL is refused, while the control process goes on."""
     _, key = world.key("brief")
     _, other = world.key("patient")
-    (role,) = [name for name in ("groundplan_gateway",)]
+    for each in (key, other):
+        assert {answer.status for answer in world.asked(each)} == {200}, "every worker has some of the budgets in hand"
+    role = role_name(DATABASE, "gateway")
     world.admin(
         f"ALTER ROLE {role} NOLOGIN",
         f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{role}'",
@@ -275,5 +278,9 @@ def test_of_a_gateway_that_is_cut_off_it_is_told_until_when_it_may_serve_and_it_
     finally:
         world.admin(f"ALTER ROLE {role} LOGIN")
     for stopped in (key, other):
-        wait_until(lambda key=stopped: world.stack.chat(key).status == 403, 10, "the kill reached the gateways")
+        wait_until(partial(_refused, world, stopped), 10, "the kill reached the gateways")
         assert {(answer.status, answer.code) for answer in world.asked(stopped)} == {(403, "killed")}
+
+
+def _refused(world: World, key: str) -> bool:
+    return all(answer.status == 403 for answer in world.asked(key))
