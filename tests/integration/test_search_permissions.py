@@ -1,8 +1,10 @@
-"""Row-level security against a plain model of it: any groups, nested or cyclic, any readers, any refusals."""
+"""Row-level security against a plain model of it: any groups, nested or cyclic, any readers, any refusals, any
+grants on the source."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -12,14 +14,20 @@ from hypothesis import strategies as st
 
 from groundplan.core.ids import new_id
 from groundplan.knowledge import store
-from groundplan.knowledge.model import Chunk, Document, Readers
+from groundplan.knowledge.model import Chunk, Document, Readers, by_grant
+from groundplan.release.store import set_source_grants
 from groundplan.testing.database import Database
 
 GROUPS = ("g0", "g1", "g2")
 PEOPLE = ("p0", "p1", "p2")
 NAMES = ("everyone", *GROUPS, *[f"{name}@acme.example" for name in PEOPLE])
 
-_some_names = st.frozensets(st.sampled_from(NAMES), max_size=3)
+OWN, OTHER = by_grant("s"), by_grant("t")
+"""Whoever has a grant on the source of the documents, and on another one."""
+DAYS = {None: True, 0: True, 1: True, -1: False, -30: False}
+"""Days from today until the last one of a grant -> whether it holds."""
+
+_some_names = st.frozensets(st.sampled_from((*NAMES, OWN, OTHER)), max_size=3)
 
 
 @dataclass(frozen=True)
@@ -29,6 +37,8 @@ class World:
     members: frozenset[tuple[str, str]]
     readers: tuple[Readers, ...]
     inactive: frozenset[str]
+    grants: dict[str, int | None]
+    """Reader of the source by a grant -> days until its last one"""
 
     def names_of(self, person: str) -> set[str]:
         found, before = {person}, set[str]()
@@ -41,7 +51,8 @@ class World:
         if person in self.inactive:
             return set()
         names = self.names_of(person)
-        return {f"d{n}" for n, one in enumerate(self.readers) if one.allow & names and not one.deny & names}
+        known = names | ({OWN} if any(DAYS[days] for name, days in self.grants.items() if name in names) else set())
+        return {f"d{n}" for n, one in enumerate(self.readers) if one.allow & known and not one.deny & names}
 
 
 _worlds = st.builds(
@@ -49,6 +60,7 @@ _worlds = st.builds(
     members=st.frozensets(st.tuples(st.sampled_from(GROUPS), st.sampled_from(GROUPS + PEOPLE)), max_size=8),
     readers=st.lists(st.builds(Readers, allow=_some_names, deny=_some_names), min_size=1, max_size=4).map(tuple),
     inactive=st.frozensets(st.sampled_from(PEOPLE), max_size=1),
+    grants=st.dictionaries(st.sampled_from(NAMES), st.sampled_from(list(DAYS)), max_size=2),
 )
 
 
@@ -84,6 +96,12 @@ def _build(conn: psycopg.Connection[Any], world: World) -> dict[str, Any]:
             "INSERT INTO membership (id, group_id, person_id, member_group_id) VALUES (%s, %s, %s, %s)",
             (new_id(), groups[group], people.get(member), groups.get(member)),
         )
+    today = datetime.now(UTC).date()
+    last = {
+        name: None if days is None else (today + timedelta(days=days)).isoformat()
+        for name, days in world.grants.items()
+    }
+    set_source_grants(conn, [("s", name, until) for name, until in last.items()])
     store.put_source(conn, "s", path="s", sensitivity="internal", owner="dana@acme.example")
     for number, readers in enumerate(world.readers):
         document = Document(f"d{number}", "t", "text", str(number), readers, markdown=False)

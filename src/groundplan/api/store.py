@@ -221,8 +221,14 @@ def documents(conn: Db, source: str | None = None, limit: int = 500) -> list[Row
     return _rows(
         conn,
         """SELECT d.id, d.source, d.path, d.title, d.version, d.modified_at, d.deleted_at, d.superseded_by,
-                  ARRAY(SELECT CASE WHEN r.deny THEN 'not ' ELSE '' END || r.reader FROM document_reader r
-                        WHERE r.document_id = d.id ORDER BY r.deny, r.reader) AS readers
+                  ARRAY(SELECT CASE WHEN r.deny THEN 'not ' ELSE '' END || r.reader FROM (
+                          SELECT n.reader, n.deny FROM document_reader n
+                            WHERE n.document_id = d.id AND n.reader <> 'source/' || d.source
+                          UNION SELECT g.reader, false FROM document_reader n
+                            JOIN source_grant g ON g.source = d.source AND n.reader = 'source/' || g.source
+                            WHERE n.document_id = d.id
+                              AND (g.until IS NULL OR g.until >= (now() AT TIME ZONE 'UTC')::date)
+                        ) r ORDER BY r.deny, r.reader) AS readers
            FROM document d WHERE %s::text IS NULL OR d.source = %s ORDER BY d.source, d.path LIMIT %s""",
         (source, source, limit),
     )

@@ -19,7 +19,7 @@ from groundplan.core.audit import SYSTEM, record
 from groundplan.core.errors import Unavailable
 from groundplan.knowledge import store
 from groundplan.knowledge.chunk import chunks
-from groundplan.knowledge.model import Chunk, Document, Embedder, Finding, IngestReport, Readers
+from groundplan.knowledge.model import Chunk, Document, Embedder, Finding, IngestReport, Readers, by_grant
 from groundplan.knowledge.read import Failed, scan
 
 Progress = Callable[[str, str], None]
@@ -98,7 +98,7 @@ def _take_over(
 ) -> None:
     known = store.known_documents(conn, source.name)
     seen: set[str] = set()
-    for found in scan(folder, Readers(frozenset(source.readers))):
+    for found in scan(folder, Readers(frozenset({*source.readers, by_grant(source.name)}))):
         progress(source.name, found.path)
         if isinstance(found, Failed):
             tally.failed += 1
@@ -156,7 +156,7 @@ def _conclude(conn: Connection[Any], source: Source, subject: str, tally: _Tally
                 "Keep one of the two, so that a correction reaches every reader.",
             )
         )
-    for name in sorted(store.unknown_readers(conn, tally.readers | set(source.readers))):
+    for name in sorted(store.unknown_readers(conn, (tally.readers | set(source.readers)) - {by_grant(source.name)})):
         tally.findings.append(
             Finding(
                 "knowledge_reader_unknown",

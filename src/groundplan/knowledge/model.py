@@ -37,6 +37,11 @@ class Readers:
     deny: frozenset[str] = frozenset()
 
 
+def by_grant(source: str) -> str:
+    """The name, among the readers of a document, of whoever has a grant on its source."""
+    return f"source/{source}"
+
+
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """A passage of a document: `text == document[start_char:end_char]`, on lines start_line..end_line inclusive."""

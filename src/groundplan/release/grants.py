@@ -34,6 +34,11 @@ def named(workspace: Workspace, who: str) -> str:
     return person.email if person is not None and who not in workspace.groups else who
 
 
+def of_sources(blueprint: bp.Blueprint) -> list[tuple[str, str, str | None]]:
+    """(source, reader, last day) of every grant to read."""
+    return [(item.name, who, grant.until) for item in blueprint.sources for grant in item.read for who in grant.to]
+
+
 def shown_grants(grants: Sequence[bp.Grant]) -> str:
     """Who has it by grants, on one line: `ben@acme.example until 2026-12-31, hr`."""
     return ", ".join(_holders(grants))

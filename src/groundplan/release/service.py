@@ -31,6 +31,7 @@ from groundplan.placement.solve import verify
 from groundplan.release import people, store, undo, units
 from groundplan.release.compile import Prices, declared_or_listed
 from groundplan.release.difference import differences
+from groundplan.release.grants import of_sources
 from groundplan.release.model import Applied, Current, Pending, Plan, difference_json, field_json
 from groundplan.release.plan import plan, without
 from groundplan.release.store import StoredBlueprint
@@ -325,6 +326,7 @@ def _store(
             genesis=stored is None,
         ),
     )
+    store.set_source_grants(conn, of_sources(blueprint))
     kind = "genesis" if stored is None else "rolled_back" if request.rollback_of is not None else "applied"
     audit.record(
         conn,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, LiteralString
@@ -68,6 +68,18 @@ def insert(conn: Connection[Any], stored: StoredBlueprint) -> None:
         ),
     )
     conn.execute("SELECT pg_notify('groundplan_blueprint', %s)", (str(stored.number),))
+
+
+def set_source_grants(conn: Connection[Any], grants: Iterable[tuple[str, str, str | None]]) -> None:
+    """(source, reader, last day or None): who reads a source by a grant, exactly these; holds from the next search."""
+    conn.execute("DELETE FROM source_grant")
+    with conn.cursor() as cursor:
+        cursor.executemany(
+            """INSERT INTO source_grant (source, reader, until) VALUES (%s, %s, %s) ON CONFLICT (source, reader)
+               DO UPDATE SET until = CASE WHEN source_grant.until IS NULL OR excluded.until IS NULL THEN NULL
+                 ELSE greatest(source_grant.until, excluded.until) END""",
+            list(grants),
+        )
 
 
 def killed_since(conn: Connection[Any], at: datetime) -> dict[str, str]:
