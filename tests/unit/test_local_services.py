@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from groundplan.api.served import local_services
+from groundplan.api.served import local_services, translates
 from groundplan.blueprint.model import Blueprint, Deployment, Rates
 from groundplan.cli import processes
 from groundplan.core.home import Home
@@ -27,6 +27,12 @@ def test_other_providers_need_the_service_that_asks_them_and_nobody_else_does() 
     assert local_services(made(deployment("openai", "local:embedded"))) == ("embedded",)
     for api in ("anthropic", "gemini", "ollama"):
         assert local_services(made(deployment("openai"), deployment(api))) == ("translate",)
+
+
+def test_anthropics_messages_go_without_it_where_its_library_is_not_installed() -> None:
+    assert not translates(made(deployment("openai"), deployment("anthropic")), installed=False)
+    assert translates(made(deployment("anthropic")), installed=True)
+    assert translates(made(deployment("anthropic"), deployment("gemini")), installed=False)
 
 
 def test_it_is_a_process_of_the_installation(tmp_path: Path) -> None:

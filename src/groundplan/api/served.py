@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from importlib.util import find_spec
 from typing import Any
 
 from psycopg import Connection
@@ -73,12 +74,19 @@ def known_workload(blueprint: Blueprint, name: str) -> Workload:
     raise NotFound(f"no workload '{name[:80]}' is served", code="workload_unknown", hint=f"Served are: {served}.")
 
 
+def translates(blueprint: Blueprint, *, installed: bool) -> bool:
+    """Whether the translating service is needed. Anthropic's Messages go without it, so where its library is not
+    installed, deployments that speak them do not ask for it."""
+    others = {deployment.api for deployment in blueprint.deployments} - {"openai"}
+    return bool(others - {"anthropic"}) or (bool(others) and installed)
+
+
 def local_services(blueprint: Blueprint | None) -> tuple[str, ...]:
     """Names of the local services that a blueprint needs, sorted."""
     if blueprint is None:
         return ()
     names = {d.url.removeprefix(LOCAL) for d in blueprint.deployments if d.url.startswith(LOCAL)}
-    if any(deployment.api != "openai" for deployment in blueprint.deployments):
+    if translates(blueprint, installed=find_spec("any_llm") is not None):
         names |= {TRANSLATE}
     if blueprint.sources or names & _SERVED_BY_SEARCH:
         names = (names - _SERVED_BY_SEARCH) | {SEARCH}
