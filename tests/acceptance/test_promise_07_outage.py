@@ -1,13 +1,17 @@
 """Promise 7: a provider outage is invisible where the workload declares a fallback, also in the middle of a stream.
 
 Real worker processes on a real database; the provider goes down, fails, stalls and is cut while calls are under way.
-Scheduled drills are not part of it yet.
+The second test is a whole installation whose provider is killed and comes back. Scheduled drills are not part of it
+yet.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import random
+import threading
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -17,6 +21,8 @@ from groundplan.gateway.records import read_segment
 from groundplan.ledger.model import Reservation, Settlement
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script, ScriptedModel
+from tests.acceptance.field_world import World, world
+from tests.acceptance.stack import wait_until
 from tests.integration.gateway_stack import (
     Stack,
     blueprint,
@@ -89,3 +95,59 @@ def shipped(stack: Stack, counted: int) -> None:
     assert made == Counter((r.call, r.attempt) for r in ended)
     assert len(made) >= counted and max(made.values()) == 1
     assert any("resumed" in r.flags and r.outcome == "ok" for r in ended), "a stream went on elsewhere"
+
+
+def test_no_call_fails_when_a_provider_is_killed_while_it_is_away_and_when_it_comes_back(tmp_path: Path) -> None:
+    with world(tmp_path) as made:
+        for upstream in (made.one, made.two):
+            upstream.control(chunk_ms=4)
+        key, stop, wrong, phase = made.key("safe"), threading.Event(), list[str](), ["before"]
+        done: Counter[str] = Counter()
+
+        def send(number: int) -> None:
+            while not stop.is_set():
+                during = phase[0]
+                problem = one_call(made, key, stream=number % 2 == 0)
+                done[during] += 1
+                if problem:
+                    wrong.append(f"{during}: {problem}")
+
+        senders = [threading.Thread(target=send, args=(number,)) for number in range(8)]
+        for sender in senders:
+            sender.start()
+        try:
+            wait_until(lambda: done["before"] > 40, 30, "calls are served before")
+            phase[0] = "away"
+            made.one.stop()
+            wait_until(lambda: done["away"] > 80, 30, "calls are served while it is away")
+            phase[0], asked = "back", len(made.one.counted())
+            made.one.start()
+            made.one.control(chunk_ms=4)
+            wait_until(lambda: len(made.one.counted()) > asked + 40, 30, "the provider is asked again")
+        finally:
+            stop.set()
+            for sender in senders:
+                sender.join()
+        assert not wrong, wrong
+        wait_until(made.settled, 30, "every attempt that a provider counted is in the ledger")
+        resumed = made.sql("SELECT count(*) n FROM attempt WHERE 'resumed' = ANY(flags) AND outcome = 'ok'")
+        assert resumed[0]["n"] > 0, "streams were cut in the middle and went on elsewhere"
+        unhappy = made.sql("SELECT status, http_status, error_code FROM call WHERE status <> 'ok'")
+        assert not unhappy, unhappy
+
+
+def one_call(made: World, key: str, stream: bool) -> str:
+    """What is wrong with the answer, if anything."""
+    body = {"model": "auto", "messages": [{"role": "user", "content": WORDS}], "max_tokens": 60, "stream": stream}
+    answer = made.post(key, "/v1/chat/completions", body)
+    time.sleep(0.01)
+    if answer.status != 200:
+        return f"{answer.status} {answer.body}"
+    if not stream:
+        text = answer.body["choices"][0]["message"]["content"]
+    else:
+        chunks = [json.loads(line[6:]) for line in answer.body.decode().split("\n") if line.startswith("data: {")]
+        text = "".join(c["delta"].get("content") or "" for chunk in chunks for c in chunk.get("choices", ()))
+        if b"data: [DONE]" not in answer.body:
+            return f"no end: {answer.body[-300:]!r}"
+    return "" if text == f"You asked: {WORDS}" else text
