@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -116,6 +117,15 @@ async def test_what_the_model_begins_by_itself_is_paid_too(setup: Setup) -> None
         await connection.input_audio_buffer.append(audio="AAAA")
     settlements = await setup.settled(2)
     assert [(s.outcome, s.cost) for s in settlements] == [("ok", 20_000_000), ("not_billed", 0)]
+
+
+async def test_quiet_conversations_hold_no_money(setup: Setup) -> None:
+    async with AsyncExitStack() as stack:
+        connections = [await stack.enter_async_context(setup.connected()) for _ in range(5)]
+        for connection in connections:  # the budget has room for two bounds
+            await say(connection, "a")
+            assert (await heard(connection))[0] == "You said: a"
+    assert len(await setup.settled(5)) == 5
 
 
 async def test_an_exhausted_budget_ends_the_conversation_cleanly(setup: Setup) -> None:

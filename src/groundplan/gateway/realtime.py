@@ -30,6 +30,7 @@ from groundplan.gateway.interface import Codec, Interface
 from groundplan.gateway.pipeline import admit_call
 from groundplan.gateway.server import Request, Response
 from groundplan.gateway.sse import splice
+from groundplan.gateway.targets import Target
 from groundplan.gateway.upstream import UpstreamFailure, UpstreamPool
 from groundplan.gateway.websocket import MESSAGE_BYTES, ServerSocket
 from groundplan.ledger.model import Usage
@@ -122,7 +123,7 @@ async def converse(gateway: Gateway, request: Request, response: Response) -> No
 
 
 class Session:
-    """See the module. At most one response is `active`; `ready` is what the next one has reserved."""
+    """See the module. At most one response is `active`; `ready` is what one that may begin has reserved."""
 
     def __init__(self, gateway: Gateway, request: Request, response: Response) -> None:
         self._gateway = gateway
@@ -135,6 +136,9 @@ class Session:
         self._deployment: Deployment | None = None
         self._ready: Exchange | None = None
         self._active: Exchange | None = None
+        self._first: Exchange | None = None
+        """As whom the conversation was admitted."""
+        self._target: Target | None = None
         self._busy = asyncio.Lock()
 
     # money -----------------------------------------------------------------------------------------------------------
@@ -222,6 +226,8 @@ class Session:
                 continue
             self._deployment = deployment
             self._socket.accept()
+            self._first, self._ready = exchange, None
+            self._let_go(exchange)  # a conversation in which nothing is asked for holds no money
             return
         raise Unavailable(
             f"no deployment could be reached: {reason}",
@@ -233,6 +239,7 @@ class Session:
     async def _connect(self, deployment: Deployment) -> ClientConnection:
         targets = self._gateway.targets
         target = targets.with_key(deployment, None) if deployment.keys else targets.of(deployment)
+        self._target = target
         pool = target.pool
         if not isinstance(pool, UpstreamPool):
             raise UpstreamFailure("refused", "it is not reached over HTTP/1.1", sent=False)
@@ -335,6 +342,8 @@ class Session:
             self._ready = None
         if exchange is not None and not exchange.first_byte:
             exchange.first_byte = time.perf_counter_ns()
+        if event.type == "error" and self._target is not None:
+            return self._target.hide(data)
         if event.type != "response.done" or exchange is None:
             return data
         self._active = None
@@ -347,7 +356,7 @@ class Session:
 
     async def _watch(self) -> None:
         """Live policy holds for what goes on, too."""
-        gateway, exchange = self._gateway, self._ready
+        gateway, exchange = self._gateway, self._first
         if exchange is None or exchange.key is None or exchange.plan is None or self._deployment is None:
             raise AssertionError("not admitted")
         key, plan = exchange.key, exchange.plan
