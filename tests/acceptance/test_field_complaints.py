@@ -52,6 +52,7 @@ ENDPOINTS: dict[str, tuple[str, Any]] = {
     "messages_stream": ("/v1/messages", {"model": "auto", "messages": MESSAGES, "max_tokens": 20, "stream": True}),
     "responses": ("/v1/responses", {"model": "auto", "input": "hello", "max_output_tokens": 20}),
     "responses_stream": ("/v1/responses", {"model": "auto", "input": "hello", "max_output_tokens": 20, "stream": True}),
+    "completions": ("/v1/completions", {"model": "auto", "prompt": "hello", "max_tokens": 20}),
     "embeddings": ("/v1/embeddings", {"model": "auto", "input": "a b c d e f g h i j k l m n o p q r s t u v w x y z"}),
     "moderations": ("/v1/moderations", {"model": "auto", "input": "hello"}),
     "rerank": ("/v1/rerank", {"model": "auto", "query": "q", "documents": ["d"]}),
