@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
 import psycopg
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from tests.unit.test_release_plan import BASE
 
 from groundplan.api import store
 from groundplan.core.audit import OPERATOR
+from groundplan.core.errors import Invalid
 from groundplan.identity import service
+from groundplan.identity.model import SUCCESSION
+from groundplan.release import service as release
+from groundplan.release.service import Signing
+from groundplan.testing import ManualClock
 from groundplan.testing.database import Database
 
 
-def test_only_duties_that_nobody_else_holds_are_told(database: Database) -> None:
+def test_a_finding_for_each_duty_is_raised_when_the_time_is_over_and_closed_by_a_new_owner(database: Database) -> None:
     with psycopg.connect(database.urls["control"]) as conn:
         for email in ("eve@acme.example", "dan@acme.example"):
             service.add_person(conn, OPERATOR, email, email)
@@ -19,9 +30,41 @@ def test_only_duties_that_nobody_else_holds_are_told(database: Database) -> None
         row = store.person_by_email(conn, "eve@acme.example")
         assert row is not None
         service.deactivate_person(conn, OPERATOR, row["id"])
-        store.tell_duties_left(conn, row["id"], "eve@acme.example", "2027-01-01")
-        told = [(item["subject"], item["message"]) for item in store.findings(conn) if item["kind"] == "owner.left"]
-        assert sorted(told) == [
-            ("workload/a", f"eve@acme.example has left and nobody else holds the duty {duty} of workload/a.")
+        today = datetime.now(UTC).date()
+        assert store.keep_duties_left(conn, today) == 2
+        assert store.keep_duties_left(conn, today + SUCCESSION) == 0, "the last day is still in time"
+        assert _told(conn) == [
+            ("workload/a", "medium", f"eve@acme.example has left and nobody else holds the duty {duty} of workload/a.")
             for duty in ("business", "data")
         ]
+        late = today + SUCCESSION + timedelta(days=1)
+        assert store.keep_duties_left(conn, late) == 2
+        assert {severity for _, severity, _ in _told(conn)} == {"critical"}
+        assert store.keep_duties_left(conn, late) == 0
+        service.nominate(conn, OPERATOR, "workload/a", {"business": ["dan@acme.example"], "data": ["eve@acme.example"]})
+        assert store.keep_duties_left(conn, late) == 1
+        ((_, severity, message),) = _told(conn)
+        assert severity == "critical" and "duty data" in message
+
+
+def test_a_release_is_refused_by_who_left_in_the_database(database: Database) -> None:
+    signing = Signing(Ed25519PrivateKey.generate(), ManualClock(datetime.now(UTC)))
+    changed = BASE.replace("Answer staff", "Answer all staff")
+    with psycopg.connect(database.urls["control"]) as conn:
+        release.genesis(conn, signing, {"a.yaml": BASE})
+        service.deactivate_person(conn, OPERATOR, service.find_person(conn, "ana@acme.example").id)
+        assert release.preview(conn, signing, {"a.yaml": changed}).refusals == ()
+        conn.execute("UPDATE person SET left_at = left_at - interval '31 days' WHERE email = 'ana@acme.example'")
+        with pytest.raises(Invalid) as refused:
+            release.apply(conn, signing, OPERATOR, {"a.yaml": changed})
+        assert refused.value.code == "owner_overdue" and refused.value.where is not None
+        assert [problem.code for problem in release.preview(conn, signing, {"a.yaml": changed}).refusals] == [
+            "owner_overdue"
+        ]
+        assert release.apply(conn, signing, OPERATOR, {"a.yaml": changed.replace("ana@", "bea@")}).number == 2
+        assert release.rollback(conn, signing, OPERATOR, 1).number == 3, "going back is always possible"
+
+
+def _told(conn: psycopg.Connection[Any]) -> list[tuple[str, str, str]]:
+    found = [item for item in store.findings(conn) if item["kind"] == "owner.left"]
+    return sorted((item["subject"], item["severity"], item["message"]) for item in found)

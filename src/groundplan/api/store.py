@@ -6,7 +6,7 @@ It changes nothing but findings about people who leave.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, date, datetime
 from typing import Any, LiteralString
 from uuid import NAMESPACE_OID, UUID, uuid5
 
@@ -15,6 +15,7 @@ from psycopg.rows import dict_row
 
 from groundplan.core.errors import NotFound
 from groundplan.core.ids import new_id
+from groundplan.identity.model import SUCCESSION
 
 Row = dict[str, Any]
 Db = Connection[Any]
@@ -251,25 +252,42 @@ def failing_sites(conn: Db, since: datetime) -> frozenset[str]:
     return frozenset(row["site"] for row in rows if row["outcome"] != "ok")
 
 
-def tell_duties_left(conn: Db, person_id: UUID, email: str, until: str) -> None:
-    """Findings for the duties that somebody who has left still holds and no other active person does."""
+def keep_duties_left(conn: Db, today: date) -> int:
+    """Make the open findings `owner.left` those about duties that only people hold who have left, critical where the
+    time to name somebody else is over on `today` (UTC); how many changed."""
     rows = _rows(
         conn,
-        """SELECT subject, duty FROM duty d WHERE person_id = %s AND NOT EXISTS (
-             SELECT 1 FROM duty o JOIN person p ON p.id = o.person_id AND p.active
-             WHERE o.subject = d.subject AND o.duty = d.duty AND o.person_id <> d.person_id)
-           ORDER BY subject, duty""",
-        (person_id,),
+        """SELECT d.subject, d.duty, p.email, max(p.left_at) OVER (PARTITION BY d.subject, d.duty) AS since
+           FROM duty d JOIN person p ON p.id = d.person_id WHERE NOT p.active AND NOT EXISTS (
+             SELECT 1 FROM duty o JOIN person q ON q.id = o.person_id AND q.active
+             WHERE o.subject = d.subject AND o.duty = d.duty) ORDER BY d.subject, d.duty, p.email""",
     )
-    for row in rows:
-        conn.execute(
-            "INSERT INTO finding (id, kind, severity, subject, message, hint) VALUES (%s, %s, %s, %s, %s, %s)",
-            (
-                new_id(),
-                "owner.left",
-                "medium",
-                row["subject"],
-                f"{email} has left and nobody else holds the duty {row['duty']} of {row['subject']}.",
-                f"It goes on serving. Name somebody else in its owners and apply, by {until}.",
-            ),
-        )
+    wanted = dict(_duty_left(row, today) for row in rows)
+    changed = 0
+    opened = {row["message"]: row for row in _rows(conn, _DUTIES_LEFT)}
+    for message, (subject, severity, hint) in wanted.items():
+        found = opened.get(message)
+        if found is None:
+            conn.execute(
+                "INSERT INTO finding (id, kind, severity, subject, message, hint) VALUES (%s, %s, %s, %s, %s, %s)",
+                (new_id(), "owner.left", severity, subject, message, hint),
+            )
+        elif found["severity"] != severity:
+            conn.execute("UPDATE finding SET severity = %s, hint = %s WHERE id = %s", (severity, hint, found["id"]))
+        changed += found is None or found["severity"] != severity
+    gone = [row["id"] for message, row in opened.items() if message not in wanted]
+    conn.execute("UPDATE finding SET closed_at = now() WHERE id = ANY(%s)", (gone,))
+    return changed + len(gone)
+
+
+_DUTIES_LEFT = "SELECT id, message, severity FROM finding WHERE kind = 'owner.left' AND closed_at IS NULL"
+
+
+def _duty_left(row: Row, today: date) -> tuple[str, tuple[str, str, str]]:
+    """(message, (subject, severity, hint))"""
+    subject, duty, last = row["subject"], row["duty"], row["since"].astimezone(UTC).date() + SUCCESSION
+    message = f"{row['email']} has left and nobody else holds the duty {duty} of {subject}."
+    if last < today:
+        hint = f"Since {last} it changes only together with a new owner; it goes on serving. Name one and apply."
+        return message, (subject, "critical", hint)
+    return message, (subject, "medium", f"It goes on serving. Name somebody else in its owners and apply, by {last}.")

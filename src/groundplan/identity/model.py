@@ -7,7 +7,7 @@ in it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 from uuid import UUID
 
@@ -25,6 +25,9 @@ DUTIES = (
     "data",
     "compliance",
 )
+SUCCESSION = timedelta(days=30)
+"""How long a duty may be held by somebody who has left; then its finding is critical and its workload changes only
+together with a new owner. Nothing stops."""
 KILL_SCOPES = ("workload", "deployment", "source", "key", "site")
 GroupType = Literal["group", "team"]
 

@@ -76,6 +76,11 @@ def leave(conn: Connection[Any], id: UUID) -> bool:
     return bool(changed(conn, "UPDATE person SET active = false, left_at = now() WHERE id = %s AND active", (id,)))
 
 
+def people_left(conn: Connection[Any]) -> dict[str, datetime]:
+    """When each person left who did, by e-mail address."""
+    return dict(rows(conn, "SELECT email, left_at FROM person WHERE NOT active AND left_at IS NOT NULL"))
+
+
 def insert_group(conn: Connection[Any], name: str, type: GroupType) -> UUID:
     id = new_id()
     conn.execute("INSERT INTO people_group (id, name, type) VALUES (%s, %s, %s)", (id, name, type))

@@ -6,6 +6,7 @@ Membership is never changed from files after genesis; that is refused in `plan`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, date
 from typing import Any
 
 from psycopg import Connection
@@ -16,7 +17,7 @@ from groundplan.catalog.workspace import Workspace, name_from_email
 from groundplan.core.errors import NotFound
 from groundplan.identity import service as identity
 from groundplan.identity import store as identity_store
-from groundplan.identity.model import COMPANY, GenesisGroup, GenesisPeople, GenesisPerson, GroupType
+from groundplan.identity.model import COMPANY, SUCCESSION, GenesisGroup, GenesisPeople, GenesisPerson, GroupType
 from groundplan.release import units
 
 Duties = Mapping[str, Sequence[str]]
@@ -29,6 +30,11 @@ def create(conn: Connection[Any], workspace: Workspace, actor: str) -> None:
     teams = [_group(workspace, item, "team") for item in workspace.teams.values()]
     people = tuple(GenesisPerson(email, name) for email, name in workspace.everybody().items())
     identity.genesis_people(conn, GenesisPeople(people, (*groups, *teams)), actor)
+
+
+def left(conn: Connection[Any]) -> dict[str, date]:
+    """Everybody who has left -> the last day to name somebody else in their place."""
+    return {email: at.astimezone(UTC).date() + SUCCESSION for email, at in identity_store.people_left(conn).items()}
 
 
 def nominate(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import date
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -30,6 +31,7 @@ from groundplan.release.compile import (
 )
 from groundplan.release.difference import changed, differences, fields, shown
 from groundplan.release.model import Current, Draft, Pending, Plan, at
+from groundplan.release.owners import Left, overdue
 
 _PEOPLE_KINDS = ("person", "group", "team")
 _STILL_COMPILES = frozenset(
@@ -62,11 +64,12 @@ def plan(
     prices: Prices = declared_or_listed,
     demo: bool = False,
     left_out: frozenset[str] = frozenset(),
+    left: Left = MappingProxyType({}),
 ) -> Plan:
     """Compare a workspace with what is served. Without `current` this is genesis.
 
     `standing` tells which content is approved or revoked; `left_out` are subjects that are not to be served, whatever
-    the workspace says.
+    the workspace says; `left` are owners who are gone.
     """
     standing = standing or Standing()
     problems = list(check(workspace, known_price=lambda model: known_price(model, today)))
@@ -77,6 +80,7 @@ def plan(
     draft = compile_draft(workspace, served, caps, owners, today=today, prices=prices)
     problems += _new(draft.refusals, problems)
     problems += _settled_at_genesis(workspace, current)
+    problems += overdue(workspace, draft.blueprint, served, left, today)
     pending, refused = _decide(workspace, draft, served, standing, today, left_out)
     problems += refused
     every = (*company, *pending)

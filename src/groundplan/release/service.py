@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -33,6 +34,7 @@ from groundplan.release.compile import Prices, declared_or_listed
 from groundplan.release.difference import differences
 from groundplan.release.grants import of_sources
 from groundplan.release.model import Applied, Current, Pending, Plan, difference_json, field_json
+from groundplan.release.owners import Left
 from groundplan.release.plan import plan, without
 from groundplan.release.store import StoredBlueprint
 
@@ -75,7 +77,7 @@ def current(conn: Connection[Any]) -> Current | None:
 
 def preview(conn: Connection[Any], signing: Signing, files: Files) -> Plan:
     """What an apply of these files would do. Raises `Invalid` where they cannot be read at all; changes nothing."""
-    return _plan(signing, load_files(files), current(conn), governance.standing(conn))
+    return _plan(signing, load_files(files), current(conn), governance.standing(conn), people.left(conn))
 
 
 def genesis(
@@ -103,7 +105,7 @@ def apply(conn: Connection[Any], signing: Signing, actor: str, files: Files, *, 
     store.lock(conn)
     stored = _newest(conn)
     workspace = load_files(files)
-    result = _accepted(_plan(signing, workspace, _current(stored), governance.standing(conn)))
+    result = _accepted(_plan(signing, workspace, _current(stored), governance.standing(conn), people.left(conn)))
     request = _Request(actor, reason, files, signing.clock.now())
     return _release(conn, signing, workspace, stored, result, request)
 
@@ -125,7 +127,7 @@ def approve(
         return Applied(None, ((change.id, change.waits_for),))
     files = changes.sources_of(conn, change.id)
     workspace = load_files(files)
-    result = _accepted(_plan(signing, workspace, served, governance.standing(conn)))
+    result = _accepted(_plan(signing, workspace, served, governance.standing(conn), people.left(conn)))
     request = _Request(approver.actor, f"approved change {change.id}", files, at)
     return _release(conn, signing, workspace, stored, result, request, settled=change)
 
@@ -251,7 +253,7 @@ def _plan(
     workspace: Workspace,
     served: Current | None,
     standing: Standing,
-    left_out: frozenset[str] = frozenset(),
+    left: Left = MappingProxyType({}),
 ) -> Plan:
     return plan(
         workspace,
@@ -260,7 +262,7 @@ def _plan(
         standing=standing,
         prices=signing.prices,
         demo=signing.demo,
-        left_out=left_out,
+        left=left,
     )
 
 

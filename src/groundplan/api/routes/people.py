@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends
@@ -16,8 +15,6 @@ from groundplan.api.people import named
 from groundplan.identity import service as identity
 
 router = APIRouter(tags=["people"])
-SUCCESSION = timedelta(days=30)
-"""How long a duty may be held by somebody who has left before its finding is overdue. Nothing stops meanwhile."""
 MAY_CHANGE = frozenset({"security", "operations"})
 
 
@@ -103,6 +100,5 @@ def person_left(person: str, services: Using, caller: MayChange) -> dict[str, An
     with services.transaction() as conn:
         who = named(conn, person)
         number = identity.deactivate_person(conn, caller.actor, who)
-        until = (services.clock.now() + SUCCESSION).date().isoformat()
-        store.tell_duties_left(conn, who, person, until)
+        store.keep_duties_left(conn, services.clock.now().date())
     return {"person": person, "effective": effect_of(services, number)}
