@@ -25,7 +25,7 @@ from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.core.settings import Settings, load_settings
 from groundplan.runtime.archive import MANIFEST, unpack, write_archive
-from groundplan.runtime.backup import backup, restore
+from groundplan.runtime.backup import _add, backup, restore
 from groundplan.runtime.migrate import head, revision
 from groundplan.runtime.owner import INCOMPLETE
 from groundplan.runtime.postgres import EmbeddedPostgres
@@ -302,3 +302,27 @@ def test_the_manifest_lists_every_file_with_its_digest(home: Home, database: Dat
     assert sorted(manifest["files"]) == sorted(names[:-1])
     assert manifest["schema"] == head()
     assert {"keys/checkpoint.key", "operator.token", "audit/checkpoint", "tables/person.copy"} <= set(names)
+
+
+def test_files_of_applications_come_back_and_may_go_meanwhile(home: Home, database: Database, tmp_path: Path) -> None:
+    """Half-made uploads and marks of batches are left out; a file that is deleted just then is no failure."""
+    for folder in ("files", "batches"):
+        (home.root / folder).mkdir(mode=0o700)
+        (home.root / folder / "one").write_bytes(b"kept")
+    (home.root / "files" / ".two.new").write_bytes(b"half")
+    (home.root / "files" / "zzz").write_bytes(b"soon gone")
+
+    def progress(step: str) -> None:
+        if step == "writing the archive":
+            threading.Thread(target=gone.unlink).start()
+
+    gone = home.root / "files" / "zzz"
+    settings = dataclasses.replace(load_settings({}), database_url=database.dsn)
+    backup(home, settings, tmp_path / "a.tar.gz", progress)
+    with tarfile.open(tmp_path / "a.tar.gz") as archive:
+        names = {name for name in archive.getnames() if name.startswith(("files/", "batches/"))}
+    assert names - {"files/zzz"} == {"files/one"}
+    with write_archive(tmp_path / "b.tar.gz", {}) as writer:
+        _add(writer, "files/zzz", tmp_path / "nowhere")
+        with pytest.raises(FileNotFoundError):
+            _add(writer, "keys/blueprint.key", tmp_path / "nowhere")

@@ -31,7 +31,7 @@ from groundplan.core.database import connect, database_url, first_line
 from groundplan.core.errors import Conflict, Invalid, Unavailable
 from groundplan.core.home import Home
 from groundplan.core.settings import Settings, load_settings
-from groundplan.runtime.archive import unpack, write_archive
+from groundplan.runtime.archive import Writer, unpack, write_archive
 from groundplan.runtime.database import running_database
 from groundplan.runtime.migrate import migrate, revision
 from groundplan.runtime.owner import INCOMPLETE, own_home
@@ -40,9 +40,10 @@ from groundplan.runtime.store import dump_tables, load_tables
 
 Progress = Callable[[str], None]
 
-_LEFT_OUT: Final = {"postgres", "run", "logs", "search", "lock", "audit", "journal", INCOMPLETE}
+_LEFT_OUT: Final = {"postgres", "run", "logs", "search", "lock", "audit", "journal", "batches", INCOMPLETE}
 """Not copied as they are: remade at start, or taken with care."""
 
+_UPLOADS: Final = "files/"
 _LOG_SECONDS: Final = 60.0
 _LOOK_SECONDS: Final = 0.1
 
@@ -68,7 +69,7 @@ def backup(home: Home, settings: Settings, target: Path, progress: Progress) -> 
         progress("writing the archive")
         with write_archive(target, facts) as archive:
             for name, path in (*_files(staging), *_own_files(home)):
-                archive.add(name, path)
+                _add(archive, name, path)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -245,13 +246,23 @@ def _files(folder: Path) -> Iterator[tuple[str, Path]]:
             yield path.relative_to(folder).as_posix(), path
 
 
+def _add(archive: Writer, name: str, path: Path) -> None:
+    """An application may delete its files at any time; anything else must be there."""
+    try:
+        archive.add(name, path)
+    except FileNotFoundError:
+        if not name.startswith(_UPLOADS):
+            raise
+
+
 def _own_files(home: Home) -> Iterator[tuple[str, Path]]:
     for path in sorted(home.root.iterdir()):
         if path.name in _LEFT_OUT or path.is_symlink():
             continue
         if path.is_dir():
             for name, file in _files(path):
-                yield f"{path.name}/{name}", file
+                if not (path.name == "files" and file.name.startswith(".")):  # an upload that is on its way
+                    yield f"{path.name}/{name}", file
         elif path.is_file():
             yield path.name, path
 
