@@ -401,15 +401,13 @@ def test_a_cached_answer_never_reaches_another_user(field: World) -> None:
     def cached(key: str, text: str, **more: Any) -> str:
         return str(chat(field, key, text, temperature=0, **more).body["groundplan"]["cache"])
 
-    text = "What is my salary?"
-    assert cached(ana, text) == "none"
-    for worker in range(12):
-        found = [cached(key, text) for key in (ben, nobody)]
-        assert worker or found == ["none", "none"], "the answer of one is not given to another"
-    for near in ("What is my salary", "what is my salary?", "What is my salary? ", "What is his salary?"):
-        assert cached(ana, near) == "none", "nor to a question that is only like it"
-    answered = {cached(ana, text) for _ in range(12)}
-    assert "exact" in answered, "to the same person and question it is"
+    for month in ("May", "June", "July"):
+        text = f"What is my salary in {month}?"
+        answers = [cached(ana, text) for _ in range(10)]
+        assert answers[0] == "none" and "exact" in answers, "to the same person and question it is given again"
+        assert [cached(ben, text), cached(nobody, text)] == ["none", "none"], "to nobody else"
+        for near in (text.lower(), text[:-1], text + " ", text.replace("my", "his")):
+            assert cached(ana, near) == "none", "nor to a question that is only like it"
 
 
 # Usage that is lost
