@@ -117,13 +117,16 @@ def _difference(item: dict[str, Any], waiting: dict[str, list[str]]) -> str:
     head = f"{_SIGNS.get(str(item.get('type')), ' ')} {item['subject']}"
     if item["type"] != "changed":
         return head + (" (not served before it is approved)" if item["subject"] in waiting else "")
-    return "\n".join([head, *(f"    {field['field']}: {_was(field)}" for field in item["fields"])])
+    return "\n".join([head, *(f"    {_was(field)}" for field in item["fields"])])
 
 
 def _was(field: dict[str, Any]) -> str:
-    if field["old"] is None:
-        return f"{field['new']} (new)"
-    return f"{field['old']} -> {field['new']}" if field["new"] is not None else f"{field['old']} (removed)"
+    name, old, new = field["field"], field["old"], field["new"]
+    if name.endswith(("gained by", "lost by")):
+        return f"{name} {old or new}"
+    if old is None:
+        return f"{name}: {new} (new)"
+    return f"{name}: {old} -> {new}" if new is not None else f"{name}: {old} (removed)"
 
 
 def _alternatives(placement: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from groundplan.api import store
 from groundplan.api.caller import Reader, SignedIn, require_duty
 from groundplan.api.context import Using
 from groundplan.api.effect import effect_of
+from groundplan.api.grants import check_acts
 from groundplan.api.people import named
 from groundplan.api.served import current_blueprint, known_workload
 from groundplan.blueprint.model import Blueprint, Workload
@@ -63,6 +64,8 @@ def create_key(body: NewKey, services: Using, caller: SignedIn) -> dict[str, Any
         workload = known_workload(blueprint, body.workload)
         terms = _terms(body, blueprint, workload)
         person = None if body.user is None else named(conn, body.user)
+        if body.acts_for_others:
+            check_acts(conn, workload, person, services.clock.now().date())
         key_id, secret = identity.create_key(conn, caller.actor, workload.name, person, terms, expires)
         number = store.policy_number(conn)
     effect_of(services, number)

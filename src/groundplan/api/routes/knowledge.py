@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from groundplan.api import store
 from groundplan.api.caller import Operator, Reader, SignedIn
 from groundplan.api.context import Using
+from groundplan.api.grants import check_use
 from groundplan.api.ingest import ingest_current
 from groundplan.api.local import post_local
 from groundplan.api.served import current_blueprint, known_workload
@@ -46,6 +47,7 @@ def search(body: Question, services: Using, caller: SignedIn) -> dict[str, Any]:
         )
     with services.transaction() as conn:
         workload = known_workload(current_blueprint(conn), body.workload)
+        check_use(conn, workload, caller.person, services.clock.now().date())
     if workload.grounding is None:
         raise Invalid(f"{workload.name} has no sources", code="no_sources", hint="Declare sources in its workload.")
     question = {

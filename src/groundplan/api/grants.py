@@ -1,0 +1,43 @@
+"""What grants mean for the control port, by membership as PostgreSQL has it now: whose keys may act for others, and who
+may search as a workload does. Calls are decided by the gateway.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import date
+from typing import Any
+from uuid import UUID
+
+from psycopg import Connection
+
+from groundplan.blueprint.model import Grant, Workload
+from groundplan.core.errors import Denied
+from groundplan.identity import store as identity
+
+
+def check_acts(conn: Connection[Any], workload: Workload, person: UUID | None, today: date) -> None:
+    """Refuse a key that acts for others where that is granted to other people. Raises `Denied`."""
+    if workload.act_for_others and not _holds(conn, workload.act_for_others, person, today):
+        who = "its user is not among them" if person else "this key has no user"
+        raise Denied(
+            f"keys of {workload.name} act for others only where that was granted to their user, and {who}",
+            code="act_for_others_not_granted",
+            hint=_ask(workload),
+        )
+
+
+def check_use(conn: Connection[Any], workload: Workload, person: UUID, today: date) -> None:
+    """Refuse somebody to whom a workload was not granted. Raises `Denied`."""
+    if workload.use and not _holds(conn, workload.use, person, today):
+        raise Denied(f"{workload.name} was not granted to you", code="use_not_granted", hint=_ask(workload))
+
+
+def _holds(conn: Connection[Any], grants: Iterable[Grant], person: UUID | None, today: date) -> bool:
+    named = {name for grant in grants if grant.until is None or today.isoformat() <= grant.until for name in grant.to}
+    return person is not None and not named.isdisjoint(identity.reader_names(conn, person))
+
+
+def _ask(workload: Workload) -> str:
+    owners = ", ".join(workload.owners.get("business", ()))
+    return f"Ask its business owner {owners} for a grant." if owners else "Ask whoever owns it for a grant."
