@@ -2,12 +2,14 @@
 command.
 
 A peer is started by its command, in which `{port}` and `{upstream}` are replaced, waited for, measured and stopped with
-all that it started. One that does not come up or does not answer is told so. Installs nothing.
+all that it started. One that chooses its port itself prints a line `port=N`.
+One that does not come up or does not answer is told so. Installs nothing.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -73,7 +75,7 @@ def measure_peer(made: Installation, peer: Peer, seconds: float) -> dict[str, An
     with log.open("ab") as out:
         process = subprocess.Popen(command, shell=True, stdout=out, stderr=out, start_new_session=True)
     try:
-        problem = _wait(process, port, peer)
+        port, problem = _wait(process, port, peer, log)
         if problem:
             last = log.read_text(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
             return f"{problem}: {last[0][:200]}"
@@ -89,20 +91,22 @@ def measure_peer(made: Installation, peer: Peer, seconds: float) -> dict[str, An
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def _wait(process: subprocess.Popen[bytes], port: int, peer: Peer) -> str:
-    """Until it answers a call; what is wrong where it never does."""
+def _wait(process: subprocess.Popen[bytes], port: int, peer: Peer, log: Path) -> tuple[int, str]:
+    """Until it answers a call: (its port, what is wrong where it never does)."""
     end = time.monotonic() + START_SECONDS
     sample = "it does not listen"
     while time.monotonic() < end:
         if process.poll() is not None:
-            return f"absent or failed (exit {process.returncode})"
+            return port, f"absent or failed (exit {process.returncode})"
+        chosen = re.search(r"(?m)^port=(\d+)$", log.read_text(errors="replace"))
+        port = int(chosen[1]) if chosen else port
         with suppress(subprocess.CalledProcessError):
             answer = load(port, "--conc", "1", "--secs", "1", "--most", "1", *peer.options())
             if answer["ok"]:
-                return ""
+                return port, ""
             sample = answer["sample_error"] or sample
         time.sleep(0.5)
-    return f"no answer within {START_SECONDS:g} s ({sample[:200]!r})"
+    return port, f"no answer within {START_SECONDS:g} s ({sample[:200]!r})"
 
 
 def tree(pid: int) -> list[int]:
