@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from openai import AsyncOpenAI
 from openai.resources.realtime.realtime import AsyncRealtimeConnection
 from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from groundplan.blueprint.model import Rates
+from groundplan.blueprint import artifact
+from groundplan.blueprint.model import Grant, Rates
 from groundplan.core.money import PICO
 from groundplan.gateway.records import read_segment
 from groundplan.ledger.model import Finish, Reservation, Settlement
@@ -165,6 +167,23 @@ async def test_a_stop_ends_it_within_a_second(setup: Setup, what: str) -> None:
         assert asyncio.get_running_loop().time() - began < 2
     (settlement,) = await setup.settled(1)
     assert (settlement.outcome, settlement.cost) == ("cancelled", int(BOUND * PICO))
+
+
+async def test_a_conversation_ends_with_the_grant_of_its_person(setup: Setup) -> None:
+    person = setup.stack.person("ana@acme.example")
+    made = setup.stack.sql("SELECT body FROM blueprint WHERE number = 1")
+    first = artifact.decode(bytes(made[0][0]))
+    work = replace(first.workloads[0], use=[Grant(name="ana", to=["ana@acme.example"])])
+    setup.stack.apply(replace(first, number=2, workloads=[work]))
+    await setup.stack.ready(2)
+    setup.client.api_key = setup.stack.key(person=person)
+    async with setup.connected() as connection:
+        await say(connection, "a")
+        await heard(connection)
+        setup.stack.apply(replace(first, number=3, workloads=[replace(work, use=[Grant(name="hr", to=["hr"])])]))
+        _, error = await heard(connection, "error")
+        assert error.error.code == "use_not_granted"
+        assert await closed(connection) == 1008
 
 
 async def test_an_upstream_that_breaks_off_is_told_and_settled(setup: Setup) -> None:

@@ -25,7 +25,7 @@ from groundplan.gateway.answers import error_type, facts
 from groundplan.gateway.attempt import begin
 from groundplan.gateway.context import Gateway
 from groundplan.gateway.exchange import Ask, Exchange
-from groundplan.gateway.identify import check_key, identify
+from groundplan.gateway.identify import check_grants, check_key, identify
 from groundplan.gateway.interface import Codec, Interface
 from groundplan.gateway.pipeline import admit_call
 from groundplan.gateway.server import Request, Response
@@ -372,6 +372,9 @@ class Session:
                     raise Denied("this API key is gone", code="invalid_api_key", hint="Use another key.")
                 check_key(known, policy, gateway.clock.now().timestamp())
                 admit.check_kills(policy, known, plan.workload.name)
+                catalog = gateway.live.catalog
+                if catalog is not None and catalog.granted:
+                    check_grants(catalog, policy, known, exchange.person, gateway.clock.now().date())
                 admit.check_policy_age(plan, gateway.live.age())
                 if not admit.not_killed(policy, [self._deployment]):
                     raise Denied(f"{self._deployment.name} is stopped", code="killed", hint="Connect again.")
