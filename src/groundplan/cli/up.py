@@ -123,10 +123,10 @@ def _serve(
         typer.echo(ready)
         if start.demo:
             supervisor.start(processes.traffic(start.home))
-        link = client.post("/api/login-links", {"person": None})["url"]
-        if tour:
+        link = login_link(client)
+        if tour and link is not None:
             threading.Thread(target=take_tour, args=(client, start.home, link), daemon=True).start()
-        else:
+        elif link is not None:
             note(f"\nSign in once, within ten minutes: {link}\nCtrl-C ends it.")
         following = Following(start, supervisor, client)
 
@@ -135,6 +135,18 @@ def _serve(
             reloading.tick()
 
         supervisor.run(tick)
+
+
+def login_link(client: ControlClient) -> str | None:
+    """A link to sign in with once; None, and a word about it, where the control process is just not there.
+
+    The gateway serves by now: that nobody can sign in for a moment does not end it.
+    """
+    try:
+        return str(client.post("/api/login-links", {"person": None})["url"])
+    except GroundplanError as error:
+        note(f"\nNo link to sign in was made: {error.message}\n`groundplan login` makes one. Ctrl-C ends it.")
+        return None
 
 
 def ready_line(listeners: Listeners, as_json: bool) -> str:
