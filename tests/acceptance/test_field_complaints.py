@@ -210,7 +210,8 @@ def test_no_other_path_leads_past_a_budget(field: World) -> None:
 
 def test_a_token_limit_is_never_passed_by_what_is_reserved(field: World) -> None:
     """A thousand tokens: whatever comes at the same moment, what was reserved never adds up to more."""
-    field.one.control(**NORMAL, latency_ms=30)
+    used = {"prompt_tokens": 80, "completion_tokens": 20, "total_tokens": 100}
+    field.one.control(**NORMAL, latency_ms=30, usage=used)
     key = field.key("limited")
     answers = together(40, lambda _: chat(field, key))
     assert {answer.status for answer in answers} == {200, 429}
@@ -223,8 +224,7 @@ def test_a_token_limit_is_never_passed_by_what_is_reserved(field: World) -> None
         else:
             time.sleep(0.1)
     served = [answer for answer in answers if answer.status == 200]
-    used = sum(answer.body["usage"]["total_tokens"] for answer in served)
-    assert 700 <= used <= 1000
+    assert 7 <= len(served) <= 10, "a hundred each"
 
 
 # Costs that are wrong
