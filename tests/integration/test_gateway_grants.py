@@ -7,8 +7,10 @@ import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Final
 
 import pytest
+from openai import AsyncOpenAI
 from tests.integration.gateway_stack import (
     GROUNDING,
     Reply,
@@ -25,6 +27,7 @@ from groundplan.core.ids import new_id
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script
 
+CHAT: Final = "/v1/chat/completions"
 HR = Grant(name="hr", to=["hr"])
 
 
@@ -168,3 +171,28 @@ async def test_a_kept_answer_is_not_given_to_who_has_lost_the_grant(place: tuple
     assert (await stack.chat(key, headers=again)).headers.get("groundplan-replay") == "true"
     stack.policy("membership", "hr", "DELETE FROM membership WHERE person_id = %s", ana)
     await until(lambda: stack.chat(key, headers=again), 403, "use_not_granted")
+
+
+async def test_lines_of_a_batch_stop_with_the_grant_of_its_person(database: Database, tmp_path: Path) -> None:
+    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+        model.script = Script(tokens=5, latency_ms=300)
+        ana = stack.person("ana@acme.example")
+        group(stack, "hr", ana)
+        await served(stack, deployment("one", port), use=[HR], batch_concurrent=1)
+        body = {"model": "auto", "max_tokens": 20, "messages": [{"role": "user", "content": "a"}]}
+        lines = [{"custom_id": f"{n}", "method": "POST", "url": CHAT, "body": body} for n in range(30)]
+        key = stack.key(person=ana)
+        async with AsyncOpenAI(base_url=f"http://127.0.0.1:{stack.port}/v1", api_key=key, max_retries=0) as client:
+            data = "\n".join(json.dumps(line) for line in lines).encode()
+            file = await client.files.create(file=("in.jsonl", data), purpose="batch")
+            await client.batches.create(input_file_id=file.id, endpoint=CHAT, completion_window="24h")
+            async with asyncio.timeout(20):
+                while not model.counted:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+            stack.policy("membership", "hr", "DELETE FROM membership WHERE person_id = %s", ana)
+            async with asyncio.timeout(20):
+                while stack.sql("SELECT status FROM batch") == [("in_progress",)]:  # noqa: ASYNC110
+                    await asyncio.sleep(0.1)
+        ((refused,),) = stack.sql("SELECT count(*) FROM batch_line WHERE NOT ok")
+        assert 0 < model.counted < len(lines)
+        assert refused == len(lines) - model.counted
