@@ -45,9 +45,10 @@ class Peer:
     model: str = "gpt"
     headers: tuple[str, ...] = field(default=())
 
-    def options(self) -> tuple[str, ...]:
-        """For the load."""
-        lines = [part for header in self.headers for part in ("--header", header)]
+    def options(self, upstream: int) -> tuple[str, ...]:
+        """For the load; `{upstream}` is replaced in headers too."""
+        headers = [header.replace("{upstream}", str(upstream)) for header in self.headers]
+        lines = [part for header in headers for part in ("--header", header)]
         return ("--path", self.path, "--model", self.model, *lines)
 
 
@@ -75,12 +76,12 @@ def measure_peer(made: Installation, peer: Peer, seconds: float) -> dict[str, An
     with log.open("ab") as out:
         process = subprocess.Popen(command, shell=True, stdout=out, stderr=out, start_new_session=True)
     try:
-        port, problem = _wait(process, port, peer, log)
+        port, problem = _wait(process, port, peer.options(made.upstream), log)
         if problem:
             last = log.read_text(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
             return f"{problem}: {last[0][:200]}"
         pids = tree(process.pid)
-        figures = closed(port, {peer.name: pids}, seconds, 1, *peer.options())
+        figures = closed(port, {peer.name: pids}, seconds, 1, *peer.options(made.upstream))
         return figures | {"mib": round(sum(memory_mib(pid) for pid in pids), 1)}
     finally:
         with suppress(ProcessLookupError):
@@ -91,7 +92,7 @@ def measure_peer(made: Installation, peer: Peer, seconds: float) -> dict[str, An
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def _wait(process: subprocess.Popen[bytes], port: int, peer: Peer, log: Path) -> tuple[int, str]:
+def _wait(process: subprocess.Popen[bytes], port: int, options: tuple[str, ...], log: Path) -> tuple[int, str]:
     """Until it answers a call: (its port, what is wrong where it never does)."""
     end = time.monotonic() + START_SECONDS
     sample = "it does not listen"
@@ -101,7 +102,7 @@ def _wait(process: subprocess.Popen[bytes], port: int, peer: Peer, log: Path) ->
         chosen = re.search(r"(?m)^port=(\d+)$", log.read_text(errors="replace"))
         port = int(chosen[1]) if chosen else port
         with suppress(subprocess.CalledProcessError):
-            answer = load(port, "--conc", "1", "--secs", "1", "--most", "1", *peer.options())
+            answer = load(port, "--conc", "1", "--secs", "1", "--most", "1", *options)
             if answer["ok"]:
                 return port, ""
             sample = answer["sample_error"] or sample

@@ -13,12 +13,16 @@ import time
 from contextlib import suppress
 from typing import Any
 
+from openai import APIError, OpenAI
+
 from tests.acceptance.chaos_books import Seen
 from tests.acceptance.chaos_world import TOKENS, World
 
 SENDERS = 6
 PATIENCE = 40.0
 """Seconds that a client waits; longer than any deadline."""
+REFUSED_IN_STREAM = {"cannot get more now": "budget_unreachable", "has no room for this call": "budget_exhausted"}
+"""What a stream's error says where the budget kept the next deployment from being asked -> the code of that refusal."""
 
 
 class Traffic:
@@ -102,4 +106,57 @@ def error_of(status: int, kind: str, data: bytes) -> dict[str, str]:
         told = next((json.loads(event)["error"] for event in events if event.startswith('{"error"')), None)
         if told is None and events[-1:] != ["[DONE]"]:
             return {"code": "no_end", "text": "the stream ends without [DONE]"}
-    return {} if told is None else {"code": str(told["code"]), "text": str(told["message"])}
+    if told is None:
+        return {}
+    code, text = str(told["code"]), str(told["message"])
+    refusals = (REFUSED_IN_STREAM[words] for words in REFUSED_IN_STREAM if code == "stream_broken" and words in text)
+    return {"code": next(refusals, code), "text": text}
+
+
+class Batch:
+    """A batch of calls that goes on through a round. Its replica may be killed as often as it likes."""
+
+    LINES = 8
+    INTERRUPTED = frozenset({"batch_line_interrupted", "budget_exhausted"})
+    """What a line may end with whose worker was killed after it was sent, or kept the money for it."""
+
+    def __init__(self, world: World, workload: str) -> None:
+        url = f"http://127.0.0.1:{world.replicas[0].port}/v1"
+        self._client = OpenAI(base_url=url, api_key=world.keys[workload], max_retries=4, timeout=10)
+        body = body_of("json", workload, random.Random(1))[0]
+        lines = [
+            {"custom_id": f"c{n}", "method": "POST", "url": "/v1/chat/completions", "body": body}
+            for n in range(self.LINES)
+        ]
+        data = "\n".join(json.dumps(line) for line in lines).encode()
+        file = self._client.files.create(file=("calls.jsonl", data), purpose="batch")
+        made = self._client.batches.create(
+            input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
+        )
+        self._id = made.id
+
+    def faults(self, seconds: float) -> list[str]:
+        """What is wrong with it once it has ended, at the latest after `seconds`."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            with suppress(APIError):
+                if self._client.batches.retrieve(self._id).status == "completed":
+                    return self._wrong()
+            time.sleep(0.3)
+        return [f"the batch {self._id} does not end"]
+
+    def _wrong(self) -> list[str]:
+        batch = self._client.batches.retrieve(self._id)
+        results: list[dict[str, Any]] = []
+        for id in (batch.output_file_id, batch.error_file_id):
+            if id is not None:
+                results += [json.loads(text) for text in self._client.files.content(id).text.splitlines()]
+        self._client.close()
+        names = sorted(result["custom_id"] for result in results)
+        found = [] if names == sorted(f"c{n}" for n in range(self.LINES)) else [f"a batch has results of {names}"]
+        for result in results:
+            if result["error"] is not None or result["response"]["status_code"] != 200:
+                code = (result["error"] or result["response"]["body"]["error"])["code"]
+                if code not in self.INTERRUPTED:
+                    found.append(f"line {result['custom_id']} of a batch ended with {code}")
+        return found

@@ -11,6 +11,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -213,7 +214,7 @@ class World:
         calls = self.administer("SELECT id::text, workload, status, cost_usd, cache FROM call")
         charges = self.administer("SELECT call_id::text, attempt, budget, period, cost_usd FROM charge")
         periods = self.administer("SELECT budget, period, limit_usd, granted_usd FROM budget_period")
-        tight = {name: AWAY | {"budget_exhausted", "stream_broken"} for name in TIGHT}
+        tight = {name: AWAY | {"budget_exhausted"} for name in TIGHT}
         return Books(
             tuple(
                 Attempt(call, n, state, outcome, from_decimal(cost), from_decimal(most), estimated, tuple(flags))
@@ -238,16 +239,26 @@ UNRECOVERED = """SELECT count(*) FROM gateway g LEFT JOIN shipped s USING (epoch
     WHERE g.host <> 'batch' AND g.state <> 'live' AND NOT coalesce(s.done, false)"""
 
 
+def _replica(folder: Path, workspace: Path, workers: int) -> Stack:
+    return Stack(folder, workspace, workers, port=steady_port(), control_port=steady_port(), environment={})
+
+
+def steady_port() -> int:
+    """A free port that no client's end of a connection is given while nobody listens there."""
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = random.SystemRandom().randrange(lowest // 2, lowest)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+
+
 @contextlib.contextmanager
 def world(folder: Path, tight: float) -> Iterator[World]:
     upstreams = {name: Upstream(folder / name) for name in ("one", "two")}
     workspace = declare(folder / "workspace", upstreams, tight)
     database = Home(folder / "server")
     database.create()
-    replicas = (
-        Stack(folder / "first", workspace, 2, environment={}),
-        Stack(folder / "second", workspace, 1, environment={}),
-    )
+    replicas = (_replica(folder / "first", workspace, 2), _replica(folder / "second", workspace, 1))
     with EmbeddedPostgres(database) as postgres:
         made = World(folder, postgres, upstreams, replicas)
         try:
@@ -289,7 +300,8 @@ class Chaos:
 
     def _mend(self, now: float) -> None:
         for part in [part for part, (due, _) in self._hurt.items() if due <= now]:
-            self._hurt.pop(part)[1]()
+            if part in self._hurt:
+                self._hurt.pop(part)[1]()
 
     def _act(self, part: str) -> Undo:
         if part == "upstream":
@@ -348,6 +360,8 @@ class Chaos:
             replica.process.wait()
 
             def again() -> None:
+                if "database" in self._hurt:  # `up` does not start without it
+                    self._hurt.pop("database")[1]()
                 replica.start()
 
             return again

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.chaos_books import faults, held_for_nothing
-from tests.acceptance.chaos_traffic import Traffic
+from tests.acceptance.chaos_traffic import Batch, Traffic
 from tests.acceptance.chaos_world import COST, TIGHT, UNRECOVERED, Chaos, World, world
 from tests.acceptance.stack import wait_until
 
@@ -26,15 +26,17 @@ def one_round(made: World, number: int, seed: int) -> None:
     traffic = Traffic(made, (TIGHT[number], "steady", "cached"), seed)
     chance = random.Random(seed)
     chaos = Chaos(made, chance, chance.choice(("one", "one", "two")))
+    batch = Batch(made, "steady")
     traffic.start()
     time.sleep(0.3)
     chaos.run(HURT_SECONDS)
     time.sleep(0.5)
     traffic.stop()
+    of_batch = batch.faults(RECOVERED_SECONDS)
     end = time.monotonic() + RECOVERED_SECONDS
     while not made.quiet() and time.monotonic() < end:
         time.sleep(0.3)
-    found = faults(made.books())
+    found = of_batch + faults(made.books())
     assert not found, f"seed {seed}: {', '.join(chaos.story)}:\n" + "\n".join(found[:40])
     assert sum(seen.status == 200 for seen in made.seen) > 20 * (number + 1), f"seed {seed}: hardly anything was served"
 
@@ -48,7 +50,8 @@ def rounds(folder: Path, group: int) -> None:
         assert refused, "no budget was ever used up"
         assert any(call.cache == "exact" for call in made.books().calls)
         for replica in made.replicas:
-            assert replica.cli("audit", "verify")["ok"]
+            if (replica.home / "audit" / "checkpoint").exists():  # only where it was the one that writes the log
+                assert replica.cli("audit", "verify")["ok"]
         made.stop()
         made.replicas[0].start()
         made.replicas[1].start()
