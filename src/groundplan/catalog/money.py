@@ -60,7 +60,7 @@ class LongPrice(ClassPrice):
     """What tokens cost when the prompt is long."""
 
     above: Count
-    """Prompt tokens from which on the whole call costs so."""
+    """The whole call costs so where its prompt has more tokens than this."""
 
 
 class Price(Strict):
