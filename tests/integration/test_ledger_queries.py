@@ -99,7 +99,9 @@ def test_totals_are_exact_and_do_not_count_refused_calls(conn: Conn) -> None:
 
 def test_what_caches_saved_is_told_apart_from_what_calls_cost(conn: Conn) -> None:
     add_call(conn, 0, cost=PICO * 7)
-    for number, (cache, saved, prefix) in enumerate([("exact", 7, 0), ("exact", 7, 0), ("replay", 0, 0), ("none", 0, 3)]):
+    for number, (cache, saved, prefix) in enumerate(
+        [("exact", 7, 0), ("exact", 7, 0), ("replay", 0, 0), ("none", 0, 3)]
+    ):
         id = add_call(conn, number + 1, cost=Decimal(0))
         conn.execute(
             "UPDATE call SET cache = %s, saved_usd = %s, prefix_saved_usd = %s WHERE id = %s",
