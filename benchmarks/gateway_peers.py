@@ -80,8 +80,8 @@ def measure_peer(made: Installation, peer: Peer, seconds: float) -> dict[str, An
         if problem:
             last = log.read_text(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
             return f"{problem}: {last[0][:200]}"
-        pids = tree(process.pid)
-        figures = closed(port, {peer.name: pids}, seconds, 1, *peer.options(made.upstream))
+        pids, around = tree(process.pid), {"upstream": made.pids["upstream"]}
+        figures = closed(port, {peer.name: pids} | around, seconds, 1, *peer.options(made.upstream))
         return figures | {"mib": round(sum(memory_mib(pid) for pid in pids), 1)}
     finally:
         with suppress(ProcessLookupError):
@@ -125,7 +125,7 @@ def passthrough(made: Installation, seconds: float) -> dict[str, Any]:
     process = made.spawn("asgi", sys.executable, script, "--port", str(port), "--forward", str(made.upstream))
     time.sleep(2)
     try:
-        return closed(port, {"asgi": made.pids["asgi"]}, seconds, 1)
+        return closed(port, {name: made.pids[name] for name in ("asgi", "upstream")}, seconds, 1)
     finally:
         process.terminate()
 
@@ -140,6 +140,6 @@ def nginx(made: Installation, seconds: float) -> dict[str, Any] | str:
     process = made.spawn("nginx", "nginx", "-c", str(configuration), "-e", str(made.folder / "nginx.err"))
     time.sleep(1)
     try:
-        return closed(port, {"nginx": children(process.pid)}, seconds, 1)
+        return closed(port, {"nginx": children(process.pid), "upstream": made.pids["upstream"]}, seconds, 1)
     finally:
         process.terminate()

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import uvloop
-from benchmarks.gateway_bed import HERE, Installation, blueprint, caught_up, closed, free_port, wait_http
+from benchmarks.gateway_bed import HERE, Installation, blueprint, caught_up, children, closed, free_port, wait_http
 from msgspec import structs
 
 from groundplan.blueprint.model import Blueprint, Limit
@@ -96,7 +96,10 @@ def measure_steps(made: Installation, seconds: float, number: int) -> dict[str, 
             wait_http(port, "/readyz", 20)
             time.sleep(1)
             closed(port, {}, 0.5, 1)
-            figures[step] = closed(port, {"worker": [process.pid]}, seconds, 1)
+            pids = {"worker": [process.pid], "upstream": made.pids["upstream"], "postgres": children(made.postmaster)}
+            if shipper is not None:
+                pids["shipper"] = [shipper.pid]
+            figures[step] = closed(port, pids, seconds, 1)
             if shipper is not None:
                 caught_up([shipper.pid])
         finally:
