@@ -60,7 +60,9 @@ class BatchRunner:
         self._calls = BatchCalls(gateway)
         self._made: dict[UUID, _Made] = {}
         self._begun: set[UUID] = set()
-        """Calls whose line is not done: none of them is begun twice."""
+        """Calls that this worker has begun, as far as a read may still show their line as running."""
+        self._ended: set[UUID] = set()
+        """Those of them whose line is done: a read that is under way may not know it yet."""
         self._connections: dict[str, Connection] = {}
         self._keeping = asyncio.Lock()
         self._changed = asyncio.Event()
@@ -196,6 +198,8 @@ class BatchRunner:
             return
         if most > mine:
             await batch_store.claim(connection, batch, self._gateway.epoch, most - mine)
+        self._begun -= self._ended
+        self._ended.clear()
         claimed = await batch_store.claimed(connection, batch.id, self._gateway.epoch)
         new = [line for line in claimed if line.call not in self._begun]
         for line in claimed:
@@ -249,7 +253,7 @@ class BatchRunner:
                 async with self._keeping:
                     connection = await self._connect("keep")
                     await batch_store.end_line(connection, batch.id, line, ok=ok, result=result)
-                self._begun.discard(line.call)
+                self._ended.add(line.call)
                 return
             except (*LOST, OSError) as error:
                 self._note(error)
