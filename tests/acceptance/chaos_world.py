@@ -243,6 +243,18 @@ def _replica(folder: Path, workspace: Path, workers: int) -> Stack:
     return Stack(folder, workspace, workers, port=steady_port(), control_port=steady_port(), environment={})
 
 
+def _start_again(replica: Stack) -> None:
+    """What a killed `up` had started may hold its port for a moment longer."""
+    for left in range(9, -1, -1):
+        try:
+            replica.start()
+            return
+        except AssertionError as error:
+            if "port_in_use" not in str(error) or not left:
+                raise
+            time.sleep(1.0)
+
+
 def steady_port() -> int:
     """A free port that no client's end of a connection is given while nobody listens there."""
     lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
@@ -362,7 +374,7 @@ class Chaos:
             def again() -> None:
                 if "database" in self._hurt:  # `up` does not start without it
                     self._hurt.pop("database")[1]()
-                replica.start()
+                _start_again(replica)
 
             return again
         victim = self.chance.choice((WORKER, WORKER, WORKER, SHIPPER, CONTROL))

@@ -185,7 +185,7 @@ def test_the_command_prints_calls_and_ends_on_ctrl_c(control: Control, database:
         told, made = first_line(tail, lambda: put(database))
         assert json.loads(told)["id"] in made
         tail.send_signal(signal.SIGINT)
-        _, err = tail.communicate(timeout=10)
+        _, err = tail.communicate(timeout=45)
         assert tail.returncode == 0 and "Traceback" not in err
     finally:
         ended(tail)

@@ -145,3 +145,10 @@ def test_large_bodies_hide_no_name_behind_space_and_cost_no_second_parse_for_col
     for twice in (f'{{"a"{space}:1,"b":{text},"a":2}}', f'{{"b":{text},"a":2,"a"{space}:1}}'):
         with pytest.raises(Invalid):
             strict_json.refuse_duplicates(twice.encode(), 2)
+
+
+def test_many_brackets_beside_each_other_or_in_text_are_no_depth() -> None:
+    for content in (b'"' + b"[{" * 2000 + b'"', b'"\\"' + b"[" * 2000 + b'"'):
+        assert chat.read(b'{"model":"a","messages":[{"role":"user","content":' + content + b"}]}").messages == 1
+    many = b",".join([b'{"role":"user","content":"x"}'] * 800)
+    assert chat.read(b'{"model":"a","messages":[' + many + b"]}").messages == 800

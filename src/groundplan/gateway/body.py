@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeVar
 import msgspec
 
 from groundplan.core.errors import Invalid
-from groundplan.gateway.strict_json import refuse_duplicates
+from groundplan.gateway.strict_json import refuse_depth, refuse_duplicates
 
 Read = TypeVar("Read")
 
@@ -67,6 +67,7 @@ def read_fields(
     try:
         if not body.isascii():
             body.decode("utf-8")
+        refuse_depth(body)
         fields, typed = _fields.decode(body), decoder.decode(body)
         refuse_duplicates(body, len(fields) + (nested(typed) if nested is not None else 0))
         return fields, typed

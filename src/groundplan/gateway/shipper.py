@@ -53,6 +53,10 @@ INTERVAL_S = 0.5
 CALM = 1000
 """Records of a round after which the next one still runs only where the processor has nothing else to do."""
 PAUSE_S = 0.01
+SLOW_S = 0.3
+"""A round that took so long found no idle core."""
+HURRY_S = 10.0
+"""How long rounds wait for no idle core then."""
 OPEN_AFTER_MS = 2000
 """An attempt that is open for longer is shown in the ledger as such."""
 _WAIT_S = 0.5
@@ -349,12 +353,18 @@ def run(
 def _run_connected(conn: Conn, stop: threading.Event, shipper: Shipper, progress: Progress) -> None:
     """With one connection; what is in memory is thrown away with it, so that a failure needs no unwinding."""
     ledger_store.limit_idle_transactions(conn)
-    found = 0
+    found, hurry = 0, 0.0
     # A round of half a second keeps a core for several milliseconds, which calls would wait for; what piles up must not
     # wait for an idle core. The scheduling class belongs to a thread and cannot be left again, hence the second one.
     with ThreadPoolExecutor(1, "calm", initializer=_run_when_idle) as calm:
         while not stop.is_set():
-            found = calm.submit(shipper.step, conn).result() if found < CALM else shipper.step(conn)
+            began = time.monotonic()
+            if found < CALM and began >= hurry:
+                found = calm.submit(shipper.step, conn).result()
+                if time.monotonic() - began > SLOW_S:
+                    hurry = time.monotonic() + HURRY_S
+            else:
+                found = shipper.step(conn)
             progress.round()
             stop.wait(PAUSE_S if found >= BATCH else INTERVAL_S)
         shipper.step(conn)

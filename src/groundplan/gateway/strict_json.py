@@ -11,6 +11,7 @@ space between name and colon would hide a name from the count, so then, as where
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import msgspec
@@ -20,10 +21,32 @@ from groundplan.core.errors import Invalid
 _decode = msgspec.json.Decoder().decode
 _QUOTE, _SPACE = ord('"'), b" \t\r\n"
 _LARGE, _COLONS = 4096, 400
+MOST_DEPTH = 500
+"""Levels of nesting; parsers differ in what they bear, and so do versions of Python."""
+_MARKS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 
 
 class _Twice(Exception):
     """The name that is there twice."""
+
+
+def refuse_depth(body: bytes) -> None:
+    """Raise `Invalid` where a body is nested deeper than `MOST_DEPTH`; only one with so many brackets is looked at."""
+    if body.count(b"[") + body.count(b"{") <= MOST_DEPTH:
+        return
+    depth = 0
+    for found in _MARKS.finditer(body):
+        mark = found[0]
+        if mark in (b"[", b"{"):
+            depth += 1
+            if depth > MOST_DEPTH:
+                raise Invalid(
+                    f"the body is nested more than {MOST_DEPTH} levels deep",
+                    code="body_not_json",
+                    hint="Send JSON that is nested less.",
+                )
+        elif mark in (b"]", b"}"):
+            depth -= 1
 
 
 def refuse_duplicates(body: bytes, known: int) -> None:
