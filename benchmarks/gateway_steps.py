@@ -23,11 +23,12 @@ from msgspec import structs
 
 from groundplan.blueprint.model import Blueprint, Limit
 from groundplan.core.home import Home
-from groundplan.gateway import app, journal
-from groundplan.gateway.answers import of_refusal
-from groundplan.gateway.front import Sockets
-from groundplan.gateway.server import Request, Response, Server
-from groundplan.gateway.upstream import UpstreamPool
+from groundplan.gateway import app
+from groundplan.gateway.http.front import Sockets
+from groundplan.gateway.http.server import Request, Response, Server
+from groundplan.gateway.journal import journal
+from groundplan.gateway.surfaces.answers import of_refusal
+from groundplan.gateway.upstream.http1 import UpstreamPool
 
 STEPS = ("bare", "key", "budgets", "limits", "journal", "fdatasync", "shipping")
 """bare: server and client. key: identification, policy, reading, metering and one budget. budgets: of company and team
@@ -91,7 +92,9 @@ def measure_steps(made: Installation, seconds: float, number: int) -> dict[str, 
         )
         shipper = None
         if step == "shipping":
-            shipper = made.spawn("step-shipper", sys.executable, "-m", "groundplan.gateway.shipper", "--home", home)
+            shipper = made.spawn(
+                "step-shipper", sys.executable, "-m", "groundplan.gateway.journal.shipper", "--home", home
+            )
         try:
             wait_http(port, "/readyz", 20)
             time.sleep(1)

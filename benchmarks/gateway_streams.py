@@ -96,7 +96,7 @@ def main() -> None:
         made.database()
         upstream = (sys.executable, str(HERE / "gateway_upstream.py"), "--port", str(made.upstream))
         made.spawn("upstream", *upstream, "--gap-ms", str(a.gap_ms))
-        made.spawn("shipper", sys.executable, "-m", "groundplan.gateway.shipper", "--home", str(made.home.root))
+        made.spawn("shipper", sys.executable, "-m", "groundplan.gateway.journal.shipper", "--home", str(made.home.root))
         made.worker()
         for _ in range(a.rounds):
             print(json.dumps(uvloop.run(Round(made.port).go(a.streams, made.pids["worker"][0]))), flush=True)

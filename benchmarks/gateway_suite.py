@@ -63,7 +63,7 @@ class Suite:
         made = self.made
         made.database()
         made.spawn("upstream", sys.executable, str(HERE / "gateway_upstream.py"), "--port", str(made.upstream))
-        made.spawn("shipper", sys.executable, "-m", "groundplan.gateway.shipper", "--home", str(made.home.root))
+        made.spawn("shipper", sys.executable, "-m", "groundplan.gateway.journal.shipper", "--home", str(made.home.root))
         start_s = made.worker()
         worker = made.pids["worker"]
         self.pids = {"worker": worker, "shipper": made.pids["shipper"], "postgres": children(made.postmaster)}

@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 
 from groundplan.core.ids import new_id
-from groundplan.gateway.journal import Journal
-from groundplan.gateway.leases import Slices
+from groundplan.gateway.budgets.leases import Slices
+from groundplan.gateway.journal.journal import Journal
 from groundplan.ledger.model import Charge, Finish, Reservation, Settlement, Usage
 
 STEPS = [("identify", 3), ("admit", 9), ("cache", 1), ("ground", 1), ("serve", 4200), ("settle", 12)]

@@ -33,7 +33,7 @@ TIGHT = ("tight-0", "tight-1", "tight-2", "tight-3", "tight-4")
 KINDS = (*TIGHT, "steady", "cached")
 COST = 0.0002
 """About what a call may cost at most, in USD."""
-WORKER, SHIPPER, CONTROL = "groundplan.gateway.app", "groundplan.gateway.shipper", "console.app"
+WORKER, SHIPPER, CONTROL = "groundplan.gateway.app", "groundplan.gateway.journal.shipper", "console.app"
 AWAY = frozenset({"policy_lease_expired", "budget_unreachable", "not_ready"})
 """Refusals of a gateway that PostgreSQL is away from: its lease, its slice or its start."""
 WORKLOAD = """---

@@ -23,7 +23,7 @@ from groundplan.core.home import Home
 from groundplan.runtime.postgres import EmbeddedPostgres
 from tests.acceptance.stack import Answer, Stack, Upstream, request, wait_until
 
-WORKER, SHIPPER = "groundplan.gateway.app", "groundplan.gateway.shipper"
+WORKER, SHIPPER = "groundplan.gateway.app", "groundplan.gateway.journal.shipper"
 INPUT, OUTPUT = Decimal("0.000001"), Decimal("0.00001")
 """USD for a token of `one` and `two`."""
 COMPANY = """kind: company

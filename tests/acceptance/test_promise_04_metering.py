@@ -24,7 +24,7 @@ from tests.acceptance.stack import Stack, Upstream, installation
 TOKENS = 10
 COST = Decimal("0.0001")
 BUDGET = COST * 150
-VICTIMS = ("groundplan.gateway.app", "groundplan.gateway.app", "groundplan.gateway.shipper", "postgres", "up")
+VICTIMS = ("groundplan.gateway.app", "groundplan.gateway.app", "groundplan.gateway.journal.shipper", "postgres", "up")
 
 
 def send(stack: Stack, key: str, statuses: list[int], stop: threading.Event, seed: int) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from groundplan.blueprint.model import Reliability
-from groundplan.gateway.records import read_segment
+from groundplan.gateway.journal.records import read_segment
 from groundplan.ledger.model import Reservation, Settlement
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script, ScriptedModel

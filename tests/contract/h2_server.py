@@ -16,7 +16,7 @@ import h2.errors
 import h2.events
 import h2.exceptions
 
-from groundplan.gateway.upstream import UpstreamFailure, UpstreamPool
+from groundplan.gateway.upstream.http1 import UpstreamFailure, UpstreamPool
 
 
 @dataclass

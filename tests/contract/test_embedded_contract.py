@@ -16,8 +16,8 @@ import pytest
 from groundplan.core.endpoints import Endpoint, lookup
 from groundplan.core.home import Home
 from groundplan.core.settings import child_environment, load_settings
-from groundplan.gateway.sse import EventReader
-from groundplan.gateway.upstream import UpstreamConnection, UpstreamPool
+from groundplan.gateway.http.sse import EventReader
+from groundplan.gateway.upstream.http1 import UpstreamConnection, UpstreamPool
 from groundplan.runtime.models import SMOLLM2, ensure
 
 SECONDS = 60.0

@@ -12,12 +12,12 @@ import pytest
 from tests.unit.call_rig import upstream
 
 from groundplan.blueprint.model import Deployment, Rates
-from groundplan.gateway.images import IMAGES
-from groundplan.gateway.interface import Answered, Interface, Malformed
-from groundplan.gateway.moderations import MODERATIONS
-from groundplan.gateway.rerank import RERANK
-from groundplan.gateway.server import Request
-from groundplan.gateway.upstream import UpstreamFailure, UpstreamPool
+from groundplan.gateway.http.server import Request
+from groundplan.gateway.surfaces.images import IMAGES
+from groundplan.gateway.surfaces.interface import Answered, Interface, Malformed
+from groundplan.gateway.surfaces.moderations import MODERATIONS
+from groundplan.gateway.surfaces.rerank import RERANK
+from groundplan.gateway.upstream.http1 import UpstreamFailure, UpstreamPool
 from groundplan.ledger.model import Usage
 from groundplan.testing.scripted import Script, ScriptedModel
 

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from tests.contract.ways import WAYS, Way, way_to
 
-from groundplan.gateway.interface import Malformed
-from groundplan.gateway.messages_native import MessagesRelay
-from groundplan.gateway.meter import ReportedUsage
-from groundplan.gateway.sse import EventReader
-from groundplan.gateway.upstream import UpstreamConnection, UpstreamFailure, UpstreamPool
+from groundplan.gateway.call.meter import ReportedUsage
+from groundplan.gateway.http.sse import EventReader
+from groundplan.gateway.surfaces.interface import Malformed
+from groundplan.gateway.surfaces.messages_native import MessagesRelay
+from groundplan.gateway.upstream.http1 import UpstreamConnection, UpstreamFailure, UpstreamPool
 from groundplan.testing.scripted import Script, ScriptedModel, answer_text
 
 

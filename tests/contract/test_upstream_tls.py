@@ -18,9 +18,9 @@ from tests.contract.ways import Authority, ConnectProxy, http1, proxy, server_co
 
 from groundplan.blueprint.model import Tls
 from groundplan.core.errors import Invalid
-from groundplan.gateway.pools import Pools, Wire
-from groundplan.gateway.server import Request, Response
-from groundplan.gateway.upstream import Pool, UpstreamConnection, UpstreamFailure
+from groundplan.gateway.http.server import Request, Response
+from groundplan.gateway.upstream.http1 import Pool, UpstreamConnection, UpstreamFailure
+from groundplan.gateway.upstream.pools import Pools, Wire
 
 REQUEST = b"POST /v1/x HTTP/1.1\r\nhost: u\r\ncontent-length: 2\r\n\r\nhi"
 

@@ -25,7 +25,7 @@ from groundplan.core.audit.keys import create_keys, load_private
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
-from groundplan.gateway.server import Server
+from groundplan.gateway.http.server import Server
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import ScriptedModel, start
 

@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from groundplan.gateway.answers import of_refusal
-from groundplan.gateway.server import Request, Response, Server
+from groundplan.gateway.http.server import Request, Response, Server
+from groundplan.gateway.surfaces.answers import of_refusal
 
 SSE = b"content-type: text/event-stream\r\n"
 USED = (11, 4)

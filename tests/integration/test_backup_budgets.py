@@ -18,11 +18,11 @@ from groundplan.core.audit.keys import create_keys
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.core.settings import load_settings
-from groundplan.gateway import ledger_store
-from groundplan.gateway.journal import Journal
-from groundplan.gateway.lease_store import LeaseClient
-from groundplan.gateway.leases import Slices
-from groundplan.gateway.shipper import Shipper
+from groundplan.gateway.budgets.lease_store import LeaseClient
+from groundplan.gateway.budgets.leases import Slices
+from groundplan.gateway.journal import ledger_store
+from groundplan.gateway.journal.journal import Journal
+from groundplan.gateway.journal.shipper import Shipper
 from groundplan.ledger.model import Charge, Finish, Reservation, Settlement, Usage
 from groundplan.runtime.backup import backup, restore
 from groundplan.testing.database import Cluster, Database

@@ -47,7 +47,7 @@ from tests.integration.gateway_stack import (
 
 from groundplan.blueprint.model import Budget
 from groundplan.core.money import PICO
-from groundplan.gateway.shipper import Shipper
+from groundplan.gateway.journal.shipper import Shipper
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script, ScriptedModel
 

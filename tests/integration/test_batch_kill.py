@@ -32,7 +32,7 @@ UNRECOVERED = """SELECT 1 FROM gateway g LEFT JOIN shipped s USING (epoch)
 @asynccontextmanager
 async def shipping(stack: Stack) -> AsyncIterator[subprocess.Popen[bytes]]:
     """The process that takes journals over and recovers those of dead workers."""
-    command = [sys.executable, "-m", "groundplan.gateway.shipper", "--home", str(stack.home.root)]
+    command = [sys.executable, "-m", "groundplan.gateway.journal.shipper", "--home", str(stack.home.root)]
     with (stack.home.logs / "shipper.log").open("ab") as log:
         environment = {**os.environ, "GROUNDPLAN_DATABASE_URL": stack.database.dsn}
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)

@@ -17,7 +17,7 @@ from tests.integration.sdk_types import strict
 
 from groundplan.blueprint.model import Cache, Rates
 from groundplan.core.money import PICO
-from groundplan.gateway.shipper import Shipper
+from groundplan.gateway.journal.shipper import Shipper
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script, ScriptedModel
 

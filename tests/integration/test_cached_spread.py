@@ -22,8 +22,8 @@ from groundplan.core.audit.subject import SubjectKeys
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.core.settings import child_environment
-from groundplan.gateway import cache_store
-from groundplan.gateway.cache_store import AnswerStore
+from groundplan.gateway.caching import cache_store
+from groundplan.gateway.caching.cache_store import AnswerStore
 from groundplan.identity import service as identity
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import ScriptedModel
@@ -82,7 +82,7 @@ async def world(database: Database, tmp_path: Path) -> AsyncIterator[World]:
         person = stack.person("ana@acme.example")
         keys = {each.name: stack.key(each.name, person) for each in declared}
         shipper = subprocess.Popen(
-            [sys.executable, "-m", "groundplan.gateway.shipper", "--home", str(stack.home.root)],
+            [sys.executable, "-m", "groundplan.gateway.journal.shipper", "--home", str(stack.home.root)],
             env=child_environment({"GROUNDPLAN_DATABASE_URL": database.dsn}),
         )
         try:

@@ -20,8 +20,8 @@ from pydantic import BaseModel
 from tests.integration.gateway_stack import Stack, blueprint, deployment, events, installation, workload
 from tests.integration.sdk_types import strict
 
-from groundplan.gateway.answers import of_refusal
-from groundplan.gateway.server import Request, Response, Server
+from groundplan.gateway.http.server import Request, Response, Server
+from groundplan.gateway.surfaces.answers import of_refusal
 from groundplan.testing.database import Database
 
 IMAGE = "data:image/png;base64,AAAA"

@@ -31,8 +31,8 @@ from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
 from groundplan.gateway.app import serve
-from groundplan.gateway.front import Sockets
-from groundplan.gateway.idempotency import MEMORY_SECONDS
+from groundplan.gateway.caching.idempotency import MEMORY_SECONDS
+from groundplan.gateway.http.front import Sockets
 from groundplan.testing import ManualClock
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script

@@ -27,8 +27,8 @@ from tests.integration.sdk_types import strict
 
 from groundplan.blueprint.model import Rates
 from groundplan.core.money import PICO
-from groundplan.gateway.answers import of_refusal
-from groundplan.gateway.server import Request, Response, Server
+from groundplan.gateway.http.server import Request, Response, Server
+from groundplan.gateway.surfaces.answers import of_refusal
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script, ScriptedModel
 

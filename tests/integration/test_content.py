@@ -22,8 +22,8 @@ from groundplan.core.database import database_url
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.core.settings import load_settings
-from groundplan.gateway.content import Content
-from groundplan.gateway.content_writer import ContentWriter
+from groundplan.gateway.telemetry.content import Content
+from groundplan.gateway.telemetry.content_writer import ContentWriter
 from groundplan.ledger import content_store
 from groundplan.testing.database import Database
 
@@ -293,7 +293,7 @@ def test_one_that_cannot_be_sealed_does_not_hold_up_the_others(database: Databas
 def test_more_than_fits_is_counted_not_queued(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("groundplan.gateway.content_writer.WAITING_BYTES", 10)
+    monkeypatch.setattr("groundplan.gateway.telemetry.content_writer.WAITING_BYTES", 10)
     writer = ContentWriter(Home(tmp_path), database.urls["shipper"])
     for _ in range(3):
         writer._put(Content(new_id().bytes, 1, "w", str(new_id()), "full", 60, b"12345", b""))

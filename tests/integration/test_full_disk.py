@@ -18,7 +18,7 @@ import pytest
 from tests.integration.gateway_stack import Reply, Stack, blueprint, deployment, installation, scripted, workload
 
 from groundplan.core.home import Home
-from groundplan.gateway.shipper import Shipper
+from groundplan.gateway.journal.shipper import Shipper
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script
 

@@ -25,7 +25,7 @@ from tests.integration.gateway_stack import (
 
 from groundplan.core.endpoints import announce
 from groundplan.core.money import PICO
-from groundplan.gateway.server import Refusal, Request, Response, Server
+from groundplan.gateway.http.server import Refusal, Request, Response, Server
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script, ScriptedModel
 

@@ -50,7 +50,7 @@ class Scene:
 
     def start_shipper(self) -> subprocess.Popen[bytes]:
         environment = {**os.environ, "GROUNDPLAN_DATABASE_URL": self.database.dsn}
-        command = [sys.executable, "-m", "groundplan.gateway.shipper", "--home", str(self.home.root)]
+        command = [sys.executable, "-m", "groundplan.gateway.journal.shipper", "--home", str(self.home.root)]
         return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
 
     def kill_one(self) -> None:

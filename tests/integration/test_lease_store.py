@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 
 from groundplan.blueprint.model import Budget
 from groundplan.core.ids import new_id
-from groundplan.gateway.journal import Journal
-from groundplan.gateway.lease_store import LeaseClient
-from groundplan.gateway.leases import Slices
-from groundplan.gateway.periods import has_ended
+from groundplan.gateway.budgets.lease_store import LeaseClient
+from groundplan.gateway.budgets.leases import Slices
+from groundplan.gateway.budgets.periods import has_ended
+from groundplan.gateway.journal.journal import Journal
 from groundplan.ledger.model import Charge
 from groundplan.testing.database import Database
 

@@ -17,11 +17,11 @@ import pytest
 from tests.integration.test_lease_store import until
 
 from groundplan.core.ids import new_id
-from groundplan.gateway import ledger_store
-from groundplan.gateway.journal import Journal
-from groundplan.gateway.lease_store import LeaseClient
-from groundplan.gateway.leases import CONCURRENT, REQUESTS, TOKENS, Quota, Slices
-from groundplan.gateway.periods import key_at
+from groundplan.gateway.budgets.lease_store import LeaseClient
+from groundplan.gateway.budgets.leases import CONCURRENT, REQUESTS, TOKENS, Quota, Slices
+from groundplan.gateway.budgets.periods import key_at
+from groundplan.gateway.journal import ledger_store
+from groundplan.gateway.journal.journal import Journal
 from groundplan.ledger.model import Charge
 from groundplan.testing.database import Database
 

@@ -15,7 +15,7 @@ from tests.integration.gateway_stack import Stack, blueprint, deployment, instal
 
 from groundplan.blueprint.model import Blueprint, Budget, Limit
 from groundplan.core.money import PICO
-from groundplan.gateway.shipper import Shipper
+from groundplan.gateway.journal.shipper import Shipper
 from groundplan.identity import service
 from groundplan.identity.model import KeyTerms
 from groundplan.testing.database import Database

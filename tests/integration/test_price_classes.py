@@ -13,7 +13,7 @@ from tests.integration.gateway_stack import Stack, blueprint, deployment, instal
 
 from groundplan.blueprint.model import Rates
 from groundplan.core.money import PICO
-from groundplan.gateway.shipper import Shipper
+from groundplan.gateway.journal.shipper import Shipper
 from groundplan.identity import service
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script

@@ -13,7 +13,7 @@ import pytest
 from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, workload
 
 from groundplan.blueprint.model import ProviderKey
-from groundplan.gateway.server import Request, Response, Server
+from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script, ScriptedModel
 

@@ -21,7 +21,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from groundplan.blueprint import artifact
 from groundplan.blueprint.model import Grant, Rates
 from groundplan.core.money import PICO
-from groundplan.gateway.records import read_segment
+from groundplan.gateway.journal.records import read_segment
 from groundplan.ledger.model import Finish, Reservation, Settlement
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script, ScriptedModel

@@ -23,7 +23,7 @@ from tests.integration.gateway_stack import Stack, blueprint, deployment, instal
 
 from groundplan.api.genesis import take_up_keys
 from groundplan.core.ids import new_id
-from groundplan.gateway.shipper import Shipper
+from groundplan.gateway.journal.shipper import Shipper
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script, ScriptedModel
 

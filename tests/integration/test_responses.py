@@ -20,8 +20,8 @@ from tests.integration.sdk_types import strict
 
 from groundplan.blueprint.model import Keep, Rates
 from groundplan.core.money import PICO
-from groundplan.gateway.answers import of_refusal
-from groundplan.gateway.server import Request, Response, Server
+from groundplan.gateway.http.server import Request, Response, Server
+from groundplan.gateway.surfaces.answers import of_refusal
 from groundplan.ledger import response_store
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script, ScriptedModel

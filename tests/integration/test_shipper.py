@@ -26,9 +26,9 @@ from groundplan.core.audit.keys import create_keys
 from groundplan.core.errors import Unavailable
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
-from groundplan.gateway.journal import SMALLEST_SEGMENT, Journal
-from groundplan.gateway.records import read_segment, segment_numbers, segment_path
-from groundplan.gateway.shipper import Shipper, main, run
+from groundplan.gateway.journal.journal import SMALLEST_SEGMENT, Journal
+from groundplan.gateway.journal.records import read_segment, segment_numbers, segment_path
+from groundplan.gateway.journal.shipper import Shipper, main, run
 from groundplan.ledger.model import Charge, Finish, Release, Reservation, Settlement, Usage
 from groundplan.testing.database import Database
 
@@ -380,7 +380,8 @@ async def test_the_process_ships_within_a_second_and_ends_when_told(installation
     journal = installation.journal()
     environment = {**os.environ, "GROUNDPLAN_DATABASE_URL": installation.database.dsn}
     process = subprocess.Popen(
-        [sys.executable, "-m", "groundplan.gateway.shipper", "--home", str(installation.home.root)], env=environment
+        [sys.executable, "-m", "groundplan.gateway.journal.shipper", "--home", str(installation.home.root)],
+        env=environment,
     )
     try:
         one_call(journal)

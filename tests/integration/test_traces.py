@@ -22,12 +22,12 @@ from tests.integration.gateway_stack import blueprint, deployment, installation,
 from groundplan.core.errors import Invalid
 from groundplan.core.ids import new_id
 from groundplan.core.settings import load_settings
-from groundplan.gateway.answers import of_refusal
-from groundplan.gateway.recovery import CallState, EpochState
-from groundplan.gateway.server import Request, Response, Server
-from groundplan.gateway.shipper import Shipper
-from groundplan.gateway.spans import spans, wanted
-from groundplan.gateway.trace_export import TraceExport, header_lines
+from groundplan.gateway.http.server import Request, Response, Server
+from groundplan.gateway.journal.recovery import CallState, EpochState
+from groundplan.gateway.journal.shipper import Shipper
+from groundplan.gateway.surfaces.answers import of_refusal
+from groundplan.gateway.telemetry.spans import spans, wanted
+from groundplan.gateway.telemetry.trace_export import TraceExport, header_lines
 from groundplan.ledger.model import Charge, Finish, Reservation, Settlement, Usage
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script, ScriptedModel

@@ -33,8 +33,8 @@ from groundplan.blueprint.model import Blueprint
 from groundplan.cli import processes
 from groundplan.cli.listeners import Listeners
 from groundplan.cli.reload import Reloading, _noted
-from groundplan.gateway.front import serving_file
-from groundplan.gateway.tls import ServerFiles
+from groundplan.gateway.http.front import serving_file
+from groundplan.gateway.http.tls import ServerFiles
 from groundplan.runtime.owner import open_listener
 from groundplan.runtime.supervisor import Process, Supervisor
 from groundplan.testing.database import Database

@@ -18,17 +18,17 @@ from groundplan.blueprint.model import Budget, Hedge, Limit, Reliability
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
-from groundplan.gateway.answers import of_refusal
-from groundplan.gateway.context import Gateway
-from groundplan.gateway.idempotency import Answers, Holder
-from groundplan.gateway.journal import Journal
-from groundplan.gateway.leases import Quota, Slices
-from groundplan.gateway.pipeline import Pipeline
-from groundplan.gateway.records import read_segment
-from groundplan.gateway.recovery import EpochState, fold
-from groundplan.gateway.server import Server
-from groundplan.gateway.snapshot import Catalog, KeyEntry, Plan, Policy, index
-from groundplan.gateway.targets import Targets
+from groundplan.gateway.budgets.leases import Quota, Slices
+from groundplan.gateway.caching.idempotency import Answers, Holder
+from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.call.pipeline import Pipeline
+from groundplan.gateway.http.server import Server
+from groundplan.gateway.journal.journal import Journal
+from groundplan.gateway.journal.records import read_segment
+from groundplan.gateway.journal.recovery import EpochState, fold
+from groundplan.gateway.policy.snapshot import Catalog, KeyEntry, Plan, Policy, index
+from groundplan.gateway.surfaces.answers import of_refusal
+from groundplan.gateway.upstream.targets import Targets
 from groundplan.ledger.model import Charge, Finish, Reservation, Settlement
 from groundplan.testing import ManualClock
 from groundplan.testing.scripted import Script, ScriptedModel, start

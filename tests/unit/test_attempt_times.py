@@ -9,8 +9,8 @@ import pytest
 from tests.unit.test_gateway_pipeline import Rig, rig
 
 from groundplan.core.ids import new_id
-from groundplan.gateway import records
-from groundplan.gateway.trace import attempt_span, read
+from groundplan.gateway.call.trace import attempt_span, read
+from groundplan.gateway.journal import records
 from groundplan.ledger.model import Finish, Settlement, Usage
 from groundplan.testing.scripted import Script
 

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundplan.core.errors import GroundplanError
-from groundplan.gateway.answers import of_error, of_refusal
-from groundplan.gateway.body_stream import HIGH
-from groundplan.gateway.server import Limits, Request, Response, Server
+from groundplan.gateway.http.body_stream import HIGH
+from groundplan.gateway.http.server import Limits, Request, Response, Server
+from groundplan.gateway.surfaces.answers import of_error, of_refusal
 
 LIMITS = Limits(
     streamed=4 << 20, body_seconds=0.4, body_bytes_per_second=1 << 30, linger_seconds=0.3, sweep_seconds=0.05

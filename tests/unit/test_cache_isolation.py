@@ -15,12 +15,12 @@ from tests.integration.gateway_stack import blueprint, deployment, workload
 
 from groundplan.blueprint.model import Cache
 from groundplan.core.ids import new_id
-from groundplan.gateway.answer_cache import SHARE, AnswerCache, Entry
-from groundplan.gateway.cache_key import request_digest, terms_of
-from groundplan.gateway.chat import CHAT, read
-from groundplan.gateway.exchange import Exchange
-from groundplan.gateway.recast import CHAT_RECAST
-from groundplan.gateway.snapshot import KeyEntry, Plan, Policy, index
+from groundplan.gateway.caching.answer_cache import SHARE, AnswerCache, Entry
+from groundplan.gateway.caching.cache_key import request_digest, terms_of
+from groundplan.gateway.caching.recast import CHAT_RECAST
+from groundplan.gateway.call.exchange import Exchange
+from groundplan.gateway.policy.snapshot import KeyEntry, Plan, Policy, index
+from groundplan.gateway.surfaces.chat import CHAT, read
 
 # keys ----------------------------------------------------------------------------------------------------------------
 

@@ -17,10 +17,10 @@ from tests.unit.call_rig import BOUND, Rig, call_rig, rule, until
 
 from groundplan.blueprint.model import Cache, Limit, Rates
 from groundplan.economics import price
-from groundplan.gateway.answer_cache import Entry
-from groundplan.gateway.exchange import Exchange
-from groundplan.gateway.periods import current
-from groundplan.gateway.snapshot import index
+from groundplan.gateway.budgets.periods import current
+from groundplan.gateway.caching.answer_cache import Entry
+from groundplan.gateway.call.exchange import Exchange
+from groundplan.gateway.policy.snapshot import index
 from groundplan.ledger.model import Finish, Reservation, Usage
 
 CACHE = Cache(seconds=60, max_bytes=1 << 20, scope="workload")

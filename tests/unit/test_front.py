@@ -15,11 +15,11 @@ from cryptography.x509 import Name, NameAttribute
 from cryptography.x509.oid import NameOID
 from tests.contract.ways import Authority
 
-from groundplan.gateway import front
-from groundplan.gateway.answers import of_refusal
-from groundplan.gateway.front import Front, Sockets, subject_of
-from groundplan.gateway.server import Request, Response, Server
-from groundplan.gateway.tls import ServerFiles
+from groundplan.gateway.http import front
+from groundplan.gateway.http.front import Front, Sockets, subject_of
+from groundplan.gateway.http.server import Request, Response, Server
+from groundplan.gateway.http.tls import ServerFiles
+from groundplan.gateway.surfaces.answers import of_refusal
 
 
 @asynccontextmanager

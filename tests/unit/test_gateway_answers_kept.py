@@ -12,9 +12,9 @@ import pytest
 from groundplan.blueprint.model import Deployment, Rates
 from groundplan.core.errors import Conflict, Unavailable
 from groundplan.core.ids import new_id
-from groundplan.gateway.health import Health
-from groundplan.gateway.idempotency import DAY_SECONDS, MEMORY_BYTES, MEMORY_SECONDS, Answers, Holder, Kept
-from groundplan.gateway.sharing import AnswerDesk, fetch
+from groundplan.gateway.caching.idempotency import DAY_SECONDS, MEMORY_BYTES, MEMORY_SECONDS, Answers, Holder, Kept
+from groundplan.gateway.caching.sharing import AnswerDesk, fetch
+from groundplan.gateway.upstream.health import Health
 
 ONE, TWO, BODY = b"1" * 32, b"2" * 32, b"b" * 32
 NOW = 1_700_000_000.0

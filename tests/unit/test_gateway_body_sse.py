@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from groundplan.blueprint.model import Deployment, Rates
 from groundplan.core.errors import GroundplanError, Invalid
-from groundplan.gateway import chat as chat_completions
-from groundplan.gateway import embeddings
-from groundplan.gateway.chat import ChatRelay, OpenAIChat
-from groundplan.gateway.embeddings import OpenAIEmbeddings
-from groundplan.gateway.interface import Malformed
-from groundplan.gateway.sse import EventReader, event, splice, without_usage
+from groundplan.gateway.http.sse import EventReader, event, splice, without_usage
+from groundplan.gateway.surfaces import chat as chat_completions
+from groundplan.gateway.surfaces import embeddings
+from groundplan.gateway.surfaces.chat import ChatRelay, OpenAIChat
+from groundplan.gateway.surfaces.embeddings import OpenAIEmbeddings
+from groundplan.gateway.surfaces.interface import Malformed
 
 PLACE = Deployment(
     name="d", site="s", model="m", upstream_model="up", url="http://x/v1", rates=Rates(input=1, output=1)

@@ -18,8 +18,8 @@ from tests.unit.call_rig import call_rig, rule
 
 from groundplan.blueprint.model import Deployment, Rates
 from groundplan.core.money import PICO
-from groundplan.gateway.choose import MODES, Balance, Facts
-from groundplan.gateway.latency import LEAST, Learned
+from groundplan.gateway.upstream.choose import MODES, Balance, Facts
+from groundplan.gateway.upstream.latency import LEAST, Learned
 
 A, B, C = (deployment(name, 1, weight=weight) for name, weight in (("a", 5), ("b", 1), ("c", 1)))
 _DICE = random.Random(1).random

@@ -19,9 +19,9 @@ from tests.contract.ways import way_to
 from tests.unit.call_rig import BOUND, LIMIT, Rig, call_rig, read_records, rule, until
 
 from groundplan.blueprint.model import Hedge, Limit
-from groundplan.gateway.hedge import Hedges
-from groundplan.gateway.latency import LEAST, Learned
-from groundplan.gateway.recovery import fold
+from groundplan.gateway.call.hedge import Hedges
+from groundplan.gateway.journal.recovery import fold
+from groundplan.gateway.upstream.latency import LEAST, Learned
 from groundplan.ledger.model import Reservation, Settlement
 from groundplan.testing.scripted import Script, ScriptedModel
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from groundplan.gateway.answers import of_refusal
-from groundplan.gateway.server import Limits, Request, Response, Server
+from groundplan.gateway.http.server import Limits, Request, Response, Server
+from groundplan.gateway.surfaces.answers import of_refusal
 
 LIMITS = Limits(
     head=4096, body=10_000, head_seconds=0.4, body_seconds=0.4, body_bytes_per_second=1 << 30, idle_seconds=0.5,

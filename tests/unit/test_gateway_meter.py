@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groundplan.blueprint.model import Rates
-from groundplan.gateway import meter
+from groundplan.gateway.call import meter
 from groundplan.ledger.model import Usage
 
 rate = st.integers(0, 10**14)

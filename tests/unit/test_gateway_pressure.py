@@ -12,7 +12,7 @@ from tests.integration.gateway_stack import deployment
 from tests.unit.call_rig import Rig, call_rig, rule, until
 
 from groundplan.core.errors import Unavailable
-from groundplan.gateway.pressure import (
+from groundplan.gateway.upstream.pressure import (
     FLOOR,
     FORGET_SECONDS,
     HOLD_SECONDS,

@@ -15,9 +15,9 @@ from tests.unit.call_rig import BOUND, LIMIT, Rig, Stream, call_rig, rule
 
 from groundplan.blueprint.model import Cache, Rates
 from groundplan.core.money import PICO
-from groundplan.gateway.chat import ChatRelay, read
-from groundplan.gateway.resume import INSTRUCTION, LEAST_OVERLAP, Continuation, Continued, continuation
-from groundplan.gateway.sse import DONE, EventReader, event
+from groundplan.gateway.call.resume import INSTRUCTION, LEAST_OVERLAP, Continuation, Continued, continuation
+from groundplan.gateway.http.sse import DONE, EventReader, event
+from groundplan.gateway.surfaces.chat import ChatRelay, read
 from groundplan.ledger.model import Reservation, Usage
 
 RESUME = {"assistant": rule(on_broken_stream="resume")}

@@ -15,8 +15,8 @@ from tests.integration.gateway_stack import deployment
 from tests.unit.call_rig import call_rig, rule, until
 
 from groundplan.blueprint.model import Reliability
-from groundplan.gateway.health import SLOW_SAMPLES, Health
-from groundplan.gateway.retry import pause, repeats, retry_after
+from groundplan.gateway.call.retry import pause, repeats, retry_after
+from groundplan.gateway.upstream.health import SLOW_SAMPLES, Health
 
 NOW = datetime(2026, 11, 25, 12, 0, 0, tzinfo=UTC)
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from groundplan.gateway.answers import header_value, of_refusal
-from groundplan.gateway.server import Limits, Request, Response, Server
+from groundplan.gateway.http.server import Limits, Request, Response, Server
+from groundplan.gateway.surfaces.answers import header_value, of_refusal
 
 LIMITS = Limits(
     head=2048, body=10_000, head_seconds=0.3, body_seconds=0.3, body_bytes_per_second=1 << 30, idle_seconds=0.5,

@@ -8,7 +8,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundplan.gateway.splicing import spliced
+from groundplan.gateway.http.splicing import spliced
 
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _VALUES = st.recursive(

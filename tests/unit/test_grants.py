@@ -12,8 +12,8 @@ from tests.unit.test_release_plan import BASE, PRODUCTION, TODAY, current, genes
 
 from groundplan.blueprint import model as bp
 from groundplan.core.errors import Denied
-from groundplan.gateway import grants
-from groundplan.gateway.snapshot import KeyEntry, Policy
+from groundplan.gateway.policy import grants
+from groundplan.gateway.policy.snapshot import KeyEntry, Policy
 from groundplan.governance.model import Standing
 from groundplan.release.grants import moved
 from groundplan.release.undo import restored

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from groundplan.core.errors import Conflict, Invalid, Unavailable
 from groundplan.core.ids import new_id
-from groundplan.gateway import records
-from groundplan.gateway.journal import SMALLEST_SEGMENT, Journal
-from groundplan.gateway.records import HEADER_BYTES, End, SegmentReader, read_segment
+from groundplan.gateway.journal import records
+from groundplan.gateway.journal.journal import SMALLEST_SEGMENT, Journal
+from groundplan.gateway.journal.records import HEADER_BYTES, End, SegmentReader, read_segment
 from groundplan.ledger.model import Charge, Finish, Release, Reservation, Settlement, Usage
 
 EPOCH = UUID("01936f00-0000-7000-8000-000000000001")

@@ -9,9 +9,9 @@ from uuid import UUID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from groundplan.gateway import records
-from groundplan.gateway.records import HEADER_BYTES
-from groundplan.gateway.tail import EpochTail, try_lock
+from groundplan.gateway.journal import records
+from groundplan.gateway.journal.records import HEADER_BYTES
+from groundplan.gateway.journal.tail import EpochTail, try_lock
 from groundplan.ledger.model import Release
 
 EPOCH = UUID("01936f00-0000-7000-8000-000000000001")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundplan.gateway.key_pool import BUSY_REST_S, LONGEST_REST_S, REFUSED_REST_S, KeyPool
+from groundplan.gateway.upstream.key_pool import BUSY_REST_S, LONGEST_REST_S, REFUSED_REST_S, KeyPool
 
 
 def test_use_is_spread_and_what_is_long_ago_counts_less() -> None:

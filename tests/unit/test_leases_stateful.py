@@ -21,9 +21,9 @@ from hypothesis.stateful import (
 
 from groundplan.core.errors import Conflict
 from groundplan.core.ids import new_id
-from groundplan.gateway.leases import Slices, Token
-from groundplan.gateway.records import Record
-from groundplan.gateway.recovery import fold, unspent
+from groundplan.gateway.budgets.leases import Slices, Token
+from groundplan.gateway.journal.records import Record
+from groundplan.gateway.journal.recovery import fold, unspent
 from groundplan.ledger.model import Charge, Finish, Release, Reservation, Settlement, Usage
 
 LIMITS = {"company": 1000, "team": 700, "assistant": 400}

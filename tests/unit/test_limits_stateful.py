@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
 from groundplan.core.ids import new_id
-from groundplan.gateway.leases import CONCURRENT, REQUESTS, TOKENS, Slices, Token
+from groundplan.gateway.budgets.leases import CONCURRENT, REQUESTS, TOKENS, Slices, Token
 from groundplan.ledger.model import Charge
 
 MOST = {f"{REQUESTS}/a": 12, f"{TOKENS}/a": 900, f"{CONCURRENT}/a": 3, f"{REQUESTS}/b": 7}

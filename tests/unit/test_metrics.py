@@ -15,11 +15,11 @@ from tests.unit.test_gateway_pipeline import KEY, Rig, rig
 
 from groundplan.core.endpoints import announce
 from groundplan.core.home import Home
-from groundplan.gateway import meters
-from groundplan.gateway.exposition import Family, Sample, histogram, render
-from groundplan.gateway.meters import DURATION_US, Histogram, Meters
-from groundplan.gateway.metrics import families, gathered
-from groundplan.gateway.scrape import Scrapes, known, ups
+from groundplan.gateway.telemetry import meters
+from groundplan.gateway.telemetry.exposition import Family, Sample, histogram, render
+from groundplan.gateway.telemetry.meters import DURATION_US, Histogram, Meters
+from groundplan.gateway.telemetry.metrics import families, gathered
+from groundplan.gateway.telemetry.scrape import Scrapes, known, ups
 from groundplan.ledger.model import Usage
 from groundplan.testing.scripted import Script
 

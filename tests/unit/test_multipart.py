@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundplan.core.errors import Invalid
-from groundplan.gateway.multipart import Data, End, Event, FormReader, Part, is_form
+from groundplan.gateway.http.multipart import Data, End, Event, FormReader, Part, is_form
 
 TYPE = b"multipart/form-data; boundary=xyz"
 

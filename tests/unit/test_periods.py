@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundplan.gateway import periods
+from groundplan.gateway.budgets import periods
 
 AT = datetime(2026, 11, 25, 14, 33, tzinfo=UTC)
 

@@ -9,9 +9,9 @@ from ruamel.yaml import YAML
 from tests.unit.test_gateway_pipeline import Rig, rig
 
 from groundplan.core.home import Home
-from groundplan.gateway.content_writer import ContentWriter
-from groundplan.gateway.metrics import families
-from groundplan.gateway.shipper_metrics import Progress, ShipperMetrics
+from groundplan.gateway.telemetry.content_writer import ContentWriter
+from groundplan.gateway.telemetry.metrics import families
+from groundplan.gateway.telemetry.shipper_metrics import Progress, ShipperMetrics
 
 __all__ = ["rig"]
 ROOT = Path(__file__).parents[2]
@@ -55,7 +55,9 @@ def test_the_documented_metrics_are_those_that_there_are() -> None:
     documented = {
         f"groundplan_gateway_{name}" for name in re.findall(r"`([a-z_]+)`", table.replace("groundplan_gateway_", ""))
     }
-    told: set[str] = set(re.findall(r'f"\{_P\}([a-z_]+)"', (ROOT / "src/groundplan/gateway/metrics.py").read_text()))
-    told |= set(re.findall(r'counter\("([a-z_]+)"', (ROOT / "src/groundplan/gateway/metrics.py").read_text()))
+    told: set[str] = set(
+        re.findall(r'f"\{_P\}([a-z_]+)"', (ROOT / "src/groundplan/gateway/telemetry/metrics.py").read_text())
+    )
+    told |= set(re.findall(r'counter\("([a-z_]+)"', (ROOT / "src/groundplan/gateway/telemetry/metrics.py").read_text()))
     missing = {f"groundplan_gateway_{name}" for name in told} - documented
     assert not missing, missing

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundplan.core.errors import Invalid, WrongType
-from groundplan.gateway import chat, embeddings, strict_json
-from groundplan.gateway.body import QUERY_CHARACTERS
-from groundplan.gateway.chat import ChatCompletions
-from groundplan.gateway.strict_json import refuse_duplicates
+from groundplan.gateway.http import strict_json
+from groundplan.gateway.http.strict_json import refuse_duplicates
+from groundplan.gateway.surfaces import chat, embeddings
+from groundplan.gateway.surfaces.body import QUERY_CHARACTERS
+from groundplan.gateway.surfaces.chat import ChatCompletions
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=12) | st.sampled_from(['a":', '":', '" :', "\n:"]),

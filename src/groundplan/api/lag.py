@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from groundplan.gateway.records import HEADER_BYTES, MAX_FRAME, PREFIX, segment_numbers, segment_path
+from groundplan.gateway.journal.records import HEADER_BYTES, MAX_FRAME, PREFIX, segment_numbers, segment_path
 
 MOST_BYTES = 8 << 20
 """A lag above this is told as this."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from groundplan.core.errors import Invalid
 from groundplan.core.settings import Settings
-from groundplan.gateway.tls import ServerFiles
+from groundplan.gateway.http.tls import ServerFiles
 from groundplan.runtime.owner import open_listener
 
 LOOPBACK = "127.0.0.1"

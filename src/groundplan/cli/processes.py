@@ -10,7 +10,7 @@ from pathlib import Path
 from groundplan.api.served import SEARCH, TRANSLATE
 from groundplan.cli.listeners import Listeners
 from groundplan.core.home import Home
-from groundplan.gateway.front import serving_file
+from groundplan.gateway.http.front import serving_file
 from groundplan.runtime.models import MINILM, SMOLLM2
 from groundplan.runtime.supervisor import Process
 
@@ -40,7 +40,7 @@ def control(home: Home, fd: int, workspace: Path | None, demo: bool) -> Process:
 
 
 def shipper(home: Home) -> Process:
-    return Process("shipper", module("groundplan.gateway.shipper", "--home", str(home.root)))
+    return Process("shipper", module("groundplan.gateway.journal.shipper", "--home", str(home.root)))
 
 
 def gateway(home: Home, listeners: Listeners, slot: int, drain_seconds: float) -> Process:

@@ -29,30 +29,30 @@ from groundplan.core.errors import GroundplanError
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.core.settings import load_settings
-from groundplan.gateway.answers import of_refusal
-from groundplan.gateway.batch_runner import BatchRunner
-from groundplan.gateway.batches_api import BatchesApi
-from groundplan.gateway.bounds import Limits
-from groundplan.gateway.cache_link import AnswerLink
-from groundplan.gateway.content import ContentSender
-from groundplan.gateway.context import Gateway
-from groundplan.gateway.facts_api import FactsApi
-from groundplan.gateway.front import Front, Sockets, serving_file, tell_serving
-from groundplan.gateway.health import Health
-from groundplan.gateway.idempotency import Answers
-from groundplan.gateway.journal import Journal
-from groundplan.gateway.lease_store import LeaseClient
-from groundplan.gateway.leases import Slices
-from groundplan.gateway.live import LiveView
-from groundplan.gateway.metrics import gathered
-from groundplan.gateway.pipeline import Pipeline, streams, upgrades
-from groundplan.gateway.responses_kept import ResponseShelf
-from groundplan.gateway.scrape import Scrapes
-from groundplan.gateway.server import Server
-from groundplan.gateway.sharing import AnswerDesk
-from groundplan.gateway.shelf import Shelf
-from groundplan.gateway.targets import Targets
-from groundplan.gateway.tls import ServerFiles
+from groundplan.gateway.batches.batch_runner import BatchRunner
+from groundplan.gateway.batches.batches_api import BatchesApi
+from groundplan.gateway.batches.shelf import Shelf
+from groundplan.gateway.budgets.lease_store import LeaseClient
+from groundplan.gateway.budgets.leases import Slices
+from groundplan.gateway.caching.cache_link import AnswerLink
+from groundplan.gateway.caching.idempotency import Answers
+from groundplan.gateway.caching.sharing import AnswerDesk
+from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.call.facts_api import FactsApi
+from groundplan.gateway.call.pipeline import Pipeline, streams, upgrades
+from groundplan.gateway.http.bounds import Limits
+from groundplan.gateway.http.front import Front, Sockets, serving_file, tell_serving
+from groundplan.gateway.http.server import Server
+from groundplan.gateway.http.tls import ServerFiles
+from groundplan.gateway.journal.journal import Journal
+from groundplan.gateway.policy.live import LiveView
+from groundplan.gateway.surfaces.answers import of_refusal
+from groundplan.gateway.surfaces.responses_kept import ResponseShelf
+from groundplan.gateway.telemetry.content import ContentSender
+from groundplan.gateway.telemetry.metrics import gathered
+from groundplan.gateway.telemetry.scrape import Scrapes
+from groundplan.gateway.upstream.health import Health
+from groundplan.gateway.upstream.targets import Targets
 
 SEGMENT_BYTES = 16 << 20
 LAST_SECONDS = 2.0

@@ -20,11 +20,11 @@ from groundplan.core import logs
 from groundplan.core.endpoints import announce, withdraw
 from groundplan.core.errors import GroundplanError
 from groundplan.core.home import Home
-from groundplan.gateway.answers import error_body, of_error, of_refusal
-from groundplan.gateway.providers import HEADER, SERVICE, Place, place
-from groundplan.gateway.server import Request, Response, Server
-from groundplan.gateway.stream import EVENT_STREAM
-from groundplan.gateway.translate import Failed, Providers
+from groundplan.gateway.http.server import Request, Response, Server
+from groundplan.gateway.http.stream import EVENT_STREAM
+from groundplan.gateway.surfaces.answers import error_body, of_error, of_refusal
+from groundplan.gateway.upstream.providers import HEADER, SERVICE, Place, place
+from groundplan.gateway.upstream.translate import Failed, Providers
 
 _log = logging.getLogger(__name__)
 

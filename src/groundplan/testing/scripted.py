@@ -31,8 +31,8 @@ import uvloop
 
 from groundplan.core.endpoints import announce
 from groundplan.core.home import Home
-from groundplan.gateway.multipart import is_form
-from groundplan.gateway.server import Refusal, Request, Response, Server
+from groundplan.gateway.http.multipart import is_form
+from groundplan.gateway.http.server import Refusal, Request, Response, Server
 from groundplan.testing.scripted_messages import Asked, MessageAnswer, error, usage
 from groundplan.testing.scripted_stream import STREAM_MODES, TOOL_PIECES, Answer, stream
 from groundplan.testing.scripted_tasks import TASKS, perform

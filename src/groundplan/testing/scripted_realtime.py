@@ -11,8 +11,8 @@ from typing import Any
 
 import msgspec
 
-from groundplan.gateway.server import Request, Response
-from groundplan.gateway.websocket import ServerSocket
+from groundplan.gateway.http.server import Request, Response
+from groundplan.gateway.http.websocket import ServerSocket
 
 _encode = msgspec.json.Encoder().encode
 

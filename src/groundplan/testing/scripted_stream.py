@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from groundplan.gateway.server import Response
+from groundplan.gateway.http.server import Response
 
 STREAM_MODES = (
     "stall_late", "malformed", "no_done", "no_finish", "error_event", "empty", "comments", "crlf", "huge",

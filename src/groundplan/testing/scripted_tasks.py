@@ -14,8 +14,8 @@ from typing import Any
 
 import msgspec
 
-from groundplan.gateway import multipart
-from groundplan.gateway.server import Request, Response
+from groundplan.gateway.http import multipart
+from groundplan.gateway.http.server import Request, Response
 
 _encode = msgspec.json.Encoder().encode
 CATEGORIES = (

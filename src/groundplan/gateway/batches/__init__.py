@@ -1,0 +1,1 @@
+"""Files and batches: ordered, checked, made line by line, and kept."""

@@ -1,0 +1,198 @@
+"""One line of a batch as a call like any other: the same checks, budgets, attempts and records, at the batch's price.
+
+What differs: the key is known by its id, the money was set aside when the batch was begun, limits of use are waited for
+instead of refused, and the answer is kept. Which lines are made when is `batch_runner`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from uuid import UUID
+
+import msgspec
+
+from groundplan.blueprint.model import Budget, Reliability, Workload
+from groundplan.core.errors import Denied, GroundplanError, Invalid, Unauthenticated, Unavailable
+from groundplan.economics.price import BATCH, STANDARD
+from groundplan.gateway.batches.batch_store import Batch
+from groundplan.gateway.budgets import limits
+from groundplan.gateway.call import admit
+from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.call.exchange import Exchange
+from groundplan.gateway.call.ground import ground
+from groundplan.gateway.call.identify import check_grants, check_key
+from groundplan.gateway.call.pipeline import Steps, check_quota
+from groundplan.gateway.call.serve import reserve, serve
+from groundplan.gateway.http.server import Request, Response
+from groundplan.gateway.policy.snapshot import KeyEntry, Policy
+from groundplan.gateway.surfaces.chat import CHAT
+from groundplan.gateway.surfaces.embeddings import EMBEDDINGS
+from groundplan.gateway.surfaces.interface import Interface
+from groundplan.gateway.surfaces.moderations import MODERATIONS
+from groundplan.gateway.telemetry import content
+
+INTERFACES: dict[str, Interface] = {
+    "/v1/chat/completions": CHAT,
+    "/v1/embeddings": EMBEDDINGS,
+    "/v1/moderations": MODERATIONS,
+}
+_PASSING = frozenset({"rate_limit_exceeded", "overloaded", "not_ready", "policy_lease_expired", "journal_unavailable"})
+"""Refusals of calls that were not sent, which a batch outlasts."""
+_LONGEST_WAIT_S = 5.0
+
+
+class Collected(Response):
+    """An answer that is kept instead of sent."""
+
+    __slots__ = ("body", "status")
+
+    def __init__(self) -> None:
+        self.started = self.ended = False
+        self.status = 0
+        self.body = b""
+
+    @property
+    def gone(self) -> bool:
+        return False
+
+    @property
+    def peer(self) -> str:
+        return ""
+
+    @property
+    def full(self) -> bool:
+        return False
+
+    def send(self, status: int, body: bytes, headers: bytes = b"", content_type: bytes = b"") -> None:  # noqa: ARG002
+        self.started = self.ended = True
+        self.status, self.body = status, body
+
+
+class BatchCalls:
+    """What the lines of all batches share in one worker."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._policy: Policy | None = None
+        self._keys: dict[str, KeyEntry] = {}
+        self._least: dict[str, tuple[Workload, Workload]] = {}
+
+    def exchange(self, batch: Batch, call: UUID, body: bytes) -> Exchange:
+        """A call that is not identified yet."""
+        request = Request(0.0)
+        request.method, request.target, request.body = b"POST", batch.endpoint.encode("ascii"), body
+        return Exchange(call, request, Collected(), INTERFACES[batch.endpoint])
+
+    def assess(self, exchange: Exchange, batch: Batch) -> int:
+        """Every check that does not depend on the time; the most that the call can cost. Raises as admission does."""
+        gateway = self._gateway
+        catalog, policy = gateway.live.catalog, gateway.live.policy
+        if catalog is None:
+            raise Unavailable("no blueprint is loaded yet", code="not_ready", hint="Wait for /readyz.", retry_after=1.0)
+        exchange.catalog, exchange.policy = catalog, policy
+        exchange.key, exchange.person = self._key(policy, batch), batch.person
+        plan = catalog.plans.get(batch.workload)
+        if plan is None:
+            hint = "Make a key for a workload that is declared."
+            raise Denied(f"the workload {batch.workload} is not in the blueprint", code="workload_unknown", hint=hint)
+        exchange.plan, exchange.workload = plan, self._low(plan.workload)
+        admit.check_policy_age(plan, gateway.live.age())
+        admit.check_workload(plan, gateway.clock.seconds())
+        admit.check_kills(policy, exchange.key, batch.workload)
+        if catalog.granted:
+            check_grants(catalog, policy, exchange.key, batch.person, gateway.clock.now().date())
+        ask = exchange.interface.read(exchange.request)
+        if ask.stream:
+            raise Invalid("a call in a batch is not streamed", code="field_unsupported", hint="Leave stream out.")
+        if ask.service == STANDARD:
+            ask = replace(ask, service=BATCH, needs=ask.needs | {BATCH})
+        exchange.ask = ask
+        exchange.deployments = admit.choose(exchange, plan, ask, policy)
+        amount = admit.set_bounds(exchange, plan, ask, exchange.deployments)
+        admit.check_cost(exchange, plan, amount)
+        return amount
+
+    def steps(self, batch: Batch, body: Callable[[], Awaitable[bytes]]) -> Steps:
+        """How a claimed line is made; `exchange` holds what was set aside for it already."""
+
+        async def made(gateway: Gateway, exchange: Exchange) -> None:
+            exchange.request.body = await body()
+            amount = await self._admitted(exchange, batch)
+            if not exchange.charges:
+                raise Denied("the batch has no budget", code="budget_missing", hint="Nothing runs without a budget.")
+            if exchange.token is None or amount > exchange.reserved:
+                if exchange.token is not None:
+                    gateway.slices.settle(exchange.token, 0)
+                    exchange.token = None
+                await reserve(gateway, exchange, 0, amount)
+            self._count(exchange)
+            await ground(gateway, exchange)
+            await serve(gateway, exchange)
+
+        return made
+
+    async def _admitted(self, exchange: Exchange, batch: Batch) -> int:
+        """Wait for limits of use, and for a worker that has no time, until the batch expires."""
+        gateway = self._gateway
+        while True:
+            try:
+                amount = self.assess(exchange, batch)
+                gateway.pressure.check("low", gateway.running)
+                check_quota(gateway, exchange)
+                catalog = exchange.catalog
+                if catalog is not None and catalog.limits is not None:
+                    await limits.admit_call(gateway, exchange, catalog.limits, amount)
+                return amount
+            except GroundplanError as error:
+                if error.code not in _PASSING or gateway.clock.now() >= batch.expires_at:
+                    raise
+                await asyncio.sleep(min(error.retry_after or 1.0, _LONGEST_WAIT_S))
+
+    def _count(self, exchange: Exchange) -> None:
+        gateway, workload = self._gateway, exchange.workload
+        if workload is None:
+            raise AssertionError("not admitted")
+        gateway.live.count(workload.name, exchange.person)
+        if workload.keep is not None and content.chosen(workload.keep, exchange.call.bytes):
+            exchange.kept = []
+
+    def budgets(self, batch: Batch) -> list[tuple[Budget, str]]:
+        """The budgets and periods that a batch's calls belong to, as they are declared now.
+
+        One that is declared no more takes nothing but what the batch holds of it.
+        """
+        live = self._gateway.live
+        plan = live.catalog.plans.get(batch.workload) if live.catalog is not None else None
+        declared = {budget.name: budget for budget in plan.budgets} if plan is not None else {}
+        if live.catalog is not None:
+            own = live.catalog.key_budgets.values()
+            declared |= {budget.name: budget for budgets in own for budget in budgets}
+        key = self._known(live.policy, batch)
+        if key is not None and key.budget is not None:
+            declared[key.budget.name] = key.budget
+        gone = {name: Budget(name=name, covers="", limit=0, period="total") for name, _ in batch.charges}
+        return [(declared.get(name) or gone[name], period) for name, period in batch.charges]
+
+    def _known(self, policy: Policy, batch: Batch) -> KeyEntry | None:
+        if self._policy is not policy:
+            self._policy, self._keys = policy, {key.id: key for key in policy.keys.values()}
+        return self._keys.get(str(batch.key))
+
+    def _key(self, policy: Policy, batch: Batch) -> KeyEntry:
+        key = self._known(policy, batch)
+        if key is None:
+            raise Unauthenticated("the batch's API key is gone", code="invalid_api_key", hint="Use another key.")
+        check_key(key, policy, self._gateway.clock.seconds())
+        if batch.person and batch.person not in policy.active:
+            raise Unauthenticated("the batch's user is not active", code="key_user_inactive", hint="Use another key.")
+        return key
+
+    def _low(self, workload: Workload) -> Workload:
+        """The workload as its batches are: everything else comes first."""
+        known = self._least.get(workload.name)
+        if known is None or known[0] is not workload:
+            rule: Reliability = msgspec.structs.replace(workload.reliability, priority="low", hedge=None)
+            known = self._least[workload.name] = (workload, msgspec.structs.replace(workload, reliability=rule))
+        return known[1]

@@ -1,0 +1,311 @@
+"""Makes the calls of batches, in each worker, beside the calls that somebody waits for and behind them.
+
+A line is claimed in PostgreSQL, with its money, before it is sent, and is never sent again: after a crash the journal
+tells whether it was. A worker looks for work only while HOME/batches has a mark, so without batches it does nothing.
+Killed at any point, whoever is left goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID, uuid5
+
+import msgspec
+import psycopg
+from psycopg import AsyncConnection
+
+from groundplan.core.database import first_line
+from groundplan.core.errors import GroundplanError
+from groundplan.gateway.batches import batch_check, batch_store, file_store
+from groundplan.gateway.batches.batch_calls import BatchCalls, Collected
+from groundplan.gateway.batches.batch_store import Batch, Claimed, Connection
+from groundplan.gateway.batches.file_store import StoredFile
+from groundplan.gateway.batches.shelf import Shelf
+from groundplan.gateway.budgets.lease_store import LOST, LeaseClient
+from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.call.exchange import Exchange
+from groundplan.gateway.call.pipeline import Pipeline
+from groundplan.ledger.model import Charge
+
+LOOK_S = 0.5
+_RETRY_S = 0.5
+_RECALLS = 8
+_RECALL_S = 0.25
+INTERRUPTED = "the worker that made this call ended before it could keep the answer; the call is not made again"
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Made:
+    """A line that is being made."""
+
+    batch: UUID
+    task: asyncio.Task[None]
+
+
+class BatchRunner:
+    """See the module. `run` it beside the worker; `stop` claims no more, `close` ends it."""
+
+    def __init__(self, gateway: Gateway, leases: LeaseClient, pipeline: Pipeline, url: str, shelf: Shelf) -> None:
+        self._gateway = gateway
+        self._leases = leases
+        self._pipeline = pipeline
+        self._url = url
+        self._shelf = shelf
+        self._calls = BatchCalls(gateway)
+        self._made: dict[UUID, _Made] = {}
+        self._begun: set[UUID] = set()
+        """Calls that this worker has begun, as far as a read may still show their line as running."""
+        self._ended: set[UUID] = set()
+        """Those of them whose line is done: a read that is under way may not know it yet."""
+        self._connections: dict[str, Connection] = {}
+        self._keeping = asyncio.Lock()
+        self._changed = asyncio.Event()
+        self._stopping = False
+        self._marked = False
+        self._problem = ""
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            self._changed.clear()
+            try:
+                if not self._marked and self._gateway.ready:
+                    await self._mark_again()
+                for id in self._shelf.marked():
+                    if self._gateway.ready and not self._stopping:
+                        await self._look_at(id)
+                self._problem = ""
+            except (*LOST, OSError, GroundplanError) as error:
+                self._note(error)
+            except Exception:  # noqa: BLE001 -- the boundary of this task: batches must not end the worker
+                _log.exception("batches cannot go on")
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S):
+                    await self._changed.wait()
+
+    async def _mark_again(self) -> None:
+        """Once after a start: a mark may be lost, as by a restore, and somebody has to end what is over."""
+        if self._shelf.files.exists():
+            for id, file, late in await batch_store.unfinished(await self._connect()):
+                if late or self._shelf.path(file).exists():
+                    self._shelf.mark(id)
+        self._marked = True
+
+    @property
+    def busy(self) -> bool:
+        """Lines are being made."""
+        return bool(self._made)
+
+    def stop(self) -> None:
+        """Claim no more."""
+        self._stopping = True
+
+    async def close(self) -> None:
+        """End what still runs: it is settled, and whoever comes next tells that it was interrupted."""
+        self._stopping = True
+        tasks = [made.task for made in self._made.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for connection in self._connections.values():
+            await connection.close()
+
+    def _note(self, error: Exception) -> None:
+        problem = f"{error.__class__.__name__}: {first_line(error)}"
+        if problem != self._problem:
+            _log.warning("batches wait: %s", problem)
+        self._problem = problem
+
+    async def _connect(self, use: str = "look") -> Connection:
+        """A connection for each use: what one has in a transaction must not take another's statements along."""
+        connection: AsyncConnection[Any] | None = self._connections.get(use)
+        if connection is None or connection.closed:
+            connection = await AsyncConnection.connect(self._url, autocommit=True, connect_timeout=2)
+            await connection.execute("SET synchronous_commit = on")
+            self._connections[use] = connection
+        return connection
+
+    # what a batch needs next -----------------------------------------------------------------------------------------
+
+    async def _look_at(self, id: UUID) -> None:
+        connection = await self._connect()
+        batch = await batch_store.find(connection, id)
+        if batch is None:
+            if self._shelf.marked_long_ago(id):
+                self._shelf.unmark(id)
+            return
+        if batch.status in batch_store.ENDED:
+            self._shelf.unmark(id)
+            return
+        late = self._gateway.clock.now() >= batch.expires_at
+        if batch.status == "validating" and not late:
+            await self._check(batch)
+            return
+        await batch_store.recover(connection, id, INTERRUPTED)
+        if batch.status == "in_progress" and not late:
+            await self._claim(connection, batch)
+        elif batch.status == "cancelling":
+            await batch_store.end_pending(connection, id, "batch_cancelled", "the batch was cancelled before this call")
+        else:
+            await batch_store.end_pending(connection, id, "batch_expired", "the batch expired before this call")
+        if not await batch_store.open_lines(connection, id):
+            await self._end(batch, late=late)
+
+    async def _check(self, batch: Batch) -> None:
+        """Begin the batch or refuse it, in one transaction of a connection of its own: it may take seconds."""
+        async with await AsyncConnection.connect(self._url, connect_timeout=2) as connection, connection.transaction():
+            locked = await batch_store.find(connection, batch.id, "FOR UPDATE SKIP LOCKED")
+            if locked is None or locked.status != "validating":
+                return
+            checked = await batch_check.check(self._gateway, self._calls, self._shelf, batch)
+            errors = checked.errors
+            if not errors and (left := await self._hold(connection, batch, checked)) is not None:
+                errors = batch_check.too_dear(checked, left)
+            if errors:
+                await batch_store.refuse(connection, batch.id, errors)
+            else:
+                await batch_store.begin(connection, batch.id, checked.lines, checked.charges, checked.total)
+        self._changed.set()
+
+    async def _hold(self, connection: Connection, batch: Batch, checked: batch_check.Checked) -> int | None:
+        """The whole of it from every budget, calling back what workers hold idle; None, or what is left."""
+        left: int | None = None
+        for _ in range(_RECALLS):
+            async with connection.transaction():
+                left = await batch_store.hold(connection, batch.id, checked.charges, checked.blueprint, checked.total)
+                if left is None:
+                    return None
+                raise psycopg.Rollback  # workers that give something back need the rows that are locked
+            await batch_store.recall(await self._connect(), batch.id, checked.charges)
+            await asyncio.sleep(_RECALL_S)
+        return left
+
+    # calls -----------------------------------------------------------------------------------------------------------
+
+    async def _claim(self, connection: Connection, batch: Batch) -> None:
+        """Make as many lines running as there is room for, take their money over, and begin them."""
+        catalog = self._gateway.live.catalog
+        plan = catalog.plans.get(batch.workload) if catalog is not None else None
+        most = 4 if plan is None else plan.workload.batch_concurrent
+        mine = sum(1 for made in self._made.values() if made.batch == batch.id)
+        if self._gateway.pressure.full(self._gateway.running) and mine:
+            return
+        if most > mine:
+            await batch_store.claim(connection, batch, self._gateway.epoch, most - mine)
+        self._begun -= self._ended
+        self._ended.clear()
+        claimed = await batch_store.claimed(connection, batch.id, self._gateway.epoch)
+        new = [line for line in claimed if line.call not in self._begun]
+        for line in claimed:
+            if line.call in self._begun and line.call not in self._made:
+                failed = batch_store.error_line(line.call, line.custom_id, "batch_line_interrupted", INTERRUPTED)
+                await self._keep(batch, line, ok=False, result=msgspec.json.encode(failed))
+        if not new:
+            return
+        await self._leases.learn()
+        for line in new:  # no other task runs before all of it is reserved
+            self._begin(batch, line)
+
+    def _begin(self, batch: Batch, line: Claimed) -> None:
+        gateway = self._gateway
+        exchange = self._calls.exchange(batch, line.call, b"")
+        exchange.charges = self._calls.budgets(batch)
+        charges = [Charge(budget.name, period, line.held) for budget, period in exchange.charges]
+        token = (line.call.bytes, 0)
+        if line.held and charges and gateway.slices.reserve(token, charges) is None:
+            exchange.token, exchange.reserved = token, line.held
+        self._begun.add(line.call)
+        task = gateway.loop.create_task(self._make(batch, line, exchange))
+        self._made[line.call] = _Made(batch.id, task)
+        task.add_done_callback(lambda _: self._done(line.call))
+
+    def _done(self, call: UUID) -> None:
+        self._made.pop(call, None)
+        self._changed.set()
+
+    async def _make(self, batch: Batch, line: Claimed, exchange: Exchange) -> None:
+        gateway = self._gateway
+
+        async def body() -> bytes:
+            data = await self._shelf.part(batch.input_file, line.place, line.length)
+            return bytes(batch_check.read_line(data, batch.endpoint).body)
+
+        gateway.running += 1
+        try:
+            await self._pipeline.conduct(exchange, self._calls.steps(batch, body))
+            answer = exchange.response
+            if not isinstance(answer, Collected):
+                raise AssertionError("a line's answer is kept")
+            await self._keep(batch, line, ok=200 <= answer.status < 300, result=_result(line, answer))
+        finally:
+            gateway.running -= 1
+
+    async def _keep(self, batch: Batch, line: Claimed, *, ok: bool, result: bytes) -> None:
+        """The answer is durable before the line counts as done, however long PostgreSQL is away."""
+        while True:
+            try:
+                async with self._keeping:
+                    connection = await self._connect("keep")
+                    await batch_store.end_line(connection, batch.id, line, ok=ok, result=result)
+                self._ended.add(line.call)
+                return
+            except (*LOST, OSError) as error:
+                self._note(error)
+                await asyncio.sleep(_RETRY_S)
+
+    # the end ---------------------------------------------------------------------------------------------------------
+
+    async def _end(self, batch: Batch, *, late: bool) -> None:
+        """Results into files, in one transaction; repeated after a crash, it makes the same files."""
+        async with await AsyncConnection.connect(self._url, connect_timeout=2) as connection, connection.transaction():
+            locked = await batch_store.find(connection, batch.id, "FOR UPDATE SKIP LOCKED")
+            if locked is None or locked.status in batch_store.ENDED:
+                return
+            output = await self._file(connection, batch, ok=True)
+            failures = await self._file(connection, batch, ok=False)
+            expired = late and await batch_store.unsent(connection, batch.id, "batch_expired")
+            status = "cancelled" if locked.status == "cancelling" else "expired" if expired else "completed"
+            if locked.status == "validating":
+                status = "expired"
+            await batch_store.end(connection, batch.id, status, output, failures)
+        self._shelf.unmark(batch.id)
+
+    async def _file(self, connection: Connection, batch: Batch, *, ok: bool) -> UUID | None:
+        """The file of the lines that went well, or of the others; None where there are none."""
+        id = uuid5(batch.id, "output" if ok else "errors")
+        size = await self._shelf.keep(id, _results(connection, batch.id, ok), most=1 << 40)
+        if not size:
+            self._shelf.path(id).unlink(missing_ok=True)
+            return None
+        name = f"batch_{batch.id.hex}_{'output' if ok else 'error'}.jsonl"
+        file = StoredFile(id, batch.workload, "batch_output", name, size, self._gateway.clock.now())
+        await file_store.add(connection, file, batch.key)
+        return id
+
+
+async def _results(connection: Connection, batch: UUID, ok: bool) -> AsyncIterator[bytes]:
+    async for results in batch_store.results(connection, batch, ok=ok):
+        yield b"".join(result.encode() + b"\n" for result in results)
+
+
+def _result(line: Claimed, answer: Collected) -> bytes:
+    """A line of the output or error file, as OpenAI writes it."""
+    try:
+        body: Any = msgspec.Raw(answer.body)
+        msgspec.json.decode(answer.body)
+    except msgspec.DecodeError:
+        body = None
+    return msgspec.json.encode(
+        {
+            "id": f"batch_req_{line.call.hex}",
+            "custom_id": line.custom_id,
+            "response": {"status_code": answer.status, "request_id": str(line.call), "body": body},
+            "error": None,
+        }
+    )

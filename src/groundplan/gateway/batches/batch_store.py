@@ -1,0 +1,333 @@
+"""The SQL of batches: what was ordered, each line's state, and the money that a batch holds until its lines are made.
+
+A line goes from pending to running before it is sent, in the transaction that moves its money to the worker, and from
+running to done once. Who decides is `batch_runner`; what a line says is not known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, LiteralString
+from uuid import UUID
+
+from psycopg import AsyncConnection
+from psycopg.types.json import Jsonb
+
+from groundplan.blueprint.model import Budget
+from groundplan.core.ids import new_id
+from groundplan.core.money import from_decimal, to_decimal
+from groundplan.gateway.budgets.grant_store import RECALL_CHANNEL
+
+Connection = AsyncConnection[tuple[Any, ...]]
+
+ENDED = frozenset({"failed", "completed", "expired", "cancelled"})
+_COLUMNS: LiteralString = """b.id, b.workload, b.key_id, b.person, b.endpoint, b.input_file, b.completion_window,
+    b.metadata, b.status, b.created_at, b.expires_at, b.in_progress_at, b.cancelling_at, b.ended_at, b.errors,
+    b.output_file, b.error_file, b.total, b.held_usd, b.charges"""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One batch as it is stored.
+
+    `errors` are OpenAI's, `charges` the (budget, period) pairs that its calls belong to.
+    """
+
+    id: UUID
+    workload: str
+    key: UUID
+    person: str
+    endpoint: str
+    input_file: UUID
+    completion_window: str
+    metadata: dict[str, str] | None
+    status: str
+    created_at: datetime
+    expires_at: datetime
+    in_progress_at: datetime | None
+    cancelling_at: datetime | None
+    ended_at: datetime | None
+    errors: list[dict[str, Any]]
+    output_file: UUID | None
+    error_file: UUID | None
+    total: int
+    held_usd: Any
+    charges: list[list[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One call of a batch: where it is in the input file, and the most that it can cost (picodollars)."""
+
+    number: int
+    custom_id: str
+    place: int
+    length: int
+    bound: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A line that this worker is to send, once, as the call `call`; `held` is what came with it (picodollars)."""
+
+    number: int
+    custom_id: str
+    place: int
+    length: int
+    held: int
+    call: UUID
+
+
+async def add(connection: Connection, batch: Batch) -> None:
+    await connection.execute(
+        """INSERT INTO batch (id, workload, key_id, person, endpoint, input_file, completion_window, metadata, status,
+             created_at, expires_at) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
+        (
+            batch.id, batch.workload, batch.key, batch.person, batch.endpoint, batch.input_file,
+            batch.completion_window, None if batch.metadata is None else Jsonb(batch.metadata), batch.status,
+            batch.created_at, batch.expires_at,
+        ),
+    )  # fmt: skip
+
+
+async def find(connection: Connection, id: UUID, lock: LiteralString = "") -> Batch | None:
+    """`lock`: `FOR UPDATE SKIP LOCKED`, `FOR SHARE`, ... inside a transaction."""
+    query: LiteralString = f"SELECT {_COLUMNS} FROM batch b WHERE b.id = %s {lock}"
+    row = await (await connection.execute(query, (id,))).fetchone()
+    return None if row is None else Batch(*row)
+
+
+async def unfinished(connection: Connection) -> list[tuple[UUID, UUID, bool]]:
+    """(batch, its input file, whether its time is over) of all that have not ended."""
+    rows = await connection.execute(
+        """SELECT id, input_file, expires_at < now() FROM batch
+           WHERE status IN ('validating', 'in_progress', 'cancelling')"""
+    )
+    return [(id, file, late) for id, file, late in await rows.fetchall()]
+
+
+async def newest(connection: Connection, workload: str, after: UUID | None, limit: int) -> list[Batch]:
+    query: LiteralString = (
+        f"SELECT {_COLUMNS} FROM batch b WHERE b.workload = %s"
+        " AND (%s::uuid IS NULL OR b.id < %s) ORDER BY b.id DESC LIMIT %s"
+    )
+    rows = await connection.execute(query, (workload, after, after, limit))
+    return [Batch(*row) for row in await rows.fetchall()]
+
+
+async def counts(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, tuple[int, int]]:
+    """(completed, failed) lines of each batch."""
+    rows = await connection.execute(
+        """SELECT batch_id, count(*) FILTER (WHERE ok), count(*) FILTER (WHERE NOT ok) FROM batch_line
+           WHERE batch_id = ANY(%s) AND state = 'done' GROUP BY 1""",
+        (list(ids),),
+    )
+    return {id: (completed, failed) for id, completed, failed in await rows.fetchall()}
+
+
+async def cancel(connection: Connection, id: UUID) -> None:
+    """Ask for its end; nothing where it has ended."""
+    await connection.execute(
+        """UPDATE batch SET status = 'cancelling', cancelling_at = now()
+           WHERE id = %s AND status IN ('validating', 'in_progress')""",
+        (id,),
+    )
+
+
+# the money and the lines --------------------------------------------------------------------------------------------
+
+
+async def hold(
+    connection: Connection, id: UUID, charges: Sequence[tuple[Budget, str]], number: int, total: int
+) -> int | None:
+    """Take `total` of every budget for the batch, or nothing: None when taken, else the least that one has left."""
+    names, spans = [b.name for b, _ in charges], [period for _, period in charges]
+    limits, hards = [to_decimal(b.limit) for b, _ in charges], [b.hard for b, _ in charges]
+    row = await (
+        await connection.execute(
+            "SELECT hold_batch(%s, %s::text[], %s::text[], %s::numeric[], %s::boolean[], %s, %s)",
+            (id, names, spans, limits, hards, number, to_decimal(total)),
+        )
+    ).fetchone()
+    return None if row is None or row[0] is None else from_decimal(row[0])
+
+
+async def recall(connection: Connection, id: UUID, charges: Sequence[tuple[Budget, str]]) -> None:
+    """Ask workers to give back what they hold idle of these budgets."""
+    for budget, period in charges:
+        await connection.execute(
+            "UPDATE budget_period SET wanted_at = now() WHERE budget = %s AND period = %s", (budget.name, period)
+        )
+        notice = f"{budget.name} {period} {id}"
+        await connection.execute("SELECT pg_notify(%s, %s)", (RECALL_CHANNEL, notice))
+
+
+async def begin(
+    connection: Connection, id: UUID, lines: Sequence[Line], charges: Sequence[tuple[Budget, str]], total: int
+) -> None:
+    """The batch is checked and its money is held: keep its lines. In the transaction that took the money."""
+    copying = "COPY batch_line (batch_id, number, custom_id, place, length, held_usd) FROM STDIN"
+    async with connection.cursor() as cursor, cursor.copy(copying) as copy:
+        for line in lines:
+            await copy.write_row((id, line.number, line.custom_id, line.place, line.length, to_decimal(line.bound)))
+    await connection.execute(
+        """UPDATE batch SET status = 'in_progress', in_progress_at = now(), total = %s, held_usd = %s, charges = %s
+           WHERE id = %s""",
+        (len(lines), to_decimal(total), Jsonb([[b.name, period] for b, period in charges]), id),
+    )
+
+
+async def refuse(connection: Connection, id: UUID, errors: Sequence[dict[str, Any]]) -> None:
+    """The batch cannot be begun."""
+    await connection.execute(
+        "UPDATE batch SET status = 'failed', ended_at = now(), errors = %s WHERE id = %s", (Jsonb(list(errors)), id)
+    )
+
+
+async def claim(connection: Connection, batch: Batch, worker: UUID, most: int) -> None:
+    """Make up to `most` pending lines running for this worker, with their money; read them with `claimed`."""
+    async with connection.transaction():
+        now = await find(connection, batch.id, "FOR SHARE")
+        if now is None or now.status != "in_progress":
+            return
+        rows = await (
+            await connection.execute(
+                """SELECT number, held_usd FROM batch_line WHERE batch_id = %s AND state = 'pending'
+                   ORDER BY number LIMIT %s FOR UPDATE SKIP LOCKED""",
+                (batch.id, most),
+            )
+        ).fetchall()
+        if not rows:
+            return
+        total = sum(from_decimal(held) for _, held in rows)
+        for number, _ in rows:
+            await connection.execute(
+                """UPDATE batch_line SET state = 'running', epoch = %s, call_id = %s
+                   WHERE batch_id = %s AND number = %s""",
+                (worker, new_id(), batch.id, number),
+            )
+        if total:
+            await connection.execute("SELECT move_hold(%s, %s, %s)", (batch.id, worker, to_decimal(total)))
+
+
+async def claimed(connection: Connection, batch: UUID, worker: UUID) -> list[Claimed]:
+    """The lines of a batch that this worker has to answer for."""
+    rows = await connection.execute(
+        """SELECT number, custom_id, place, length, held_usd, call_id FROM batch_line
+           WHERE batch_id = %s AND epoch = %s AND state = 'running' ORDER BY number""",
+        (batch, worker),
+    )
+    return [
+        Claimed(n, name, at, size, from_decimal(held), call) for n, name, at, size, held, call in await rows.fetchall()
+    ]
+
+
+async def end_line(connection: Connection, batch: UUID, line: Claimed, *, ok: bool, result: bytes) -> None:
+    """What became of a line; once."""
+    await connection.execute(
+        """UPDATE batch_line SET state = 'done', ok = %s, result = %s
+           WHERE batch_id = %s AND number = %s AND call_id = %s AND state = 'running'""",
+        (ok, result.replace(b"\\u0000", b"\\ufffd").decode(), batch, line.number, line.call),
+    )
+
+
+async def recover(connection: Connection, batch: UUID, message: str) -> None:
+    """Lines of workers that died and whose journals were taken over: what was sent is over, the rest is pending again.
+
+    What a dead worker held went back to the budgets with its other money, so such a line holds nothing any more.
+    """
+    async with connection.transaction():
+        rows = await connection.execute(
+            """SELECT l.number, l.custom_id, l.call_id, c.id IS NOT NULL OR s.gaps > 0 FROM batch_line l
+               JOIN shipped s ON s.epoch = l.epoch AND s.done LEFT JOIN call c ON c.id = l.call_id
+               WHERE l.batch_id = %s AND l.state = 'running' FOR UPDATE OF l SKIP LOCKED""",
+            (batch,),
+        )
+        for number, custom_id, call, sent in await rows.fetchall():
+            if sent:
+                result = Jsonb(error_line(call, custom_id, "batch_line_interrupted", message))
+                await connection.execute(
+                    """UPDATE batch_line SET state = 'done', ok = false, result = %s::jsonb::text
+                       WHERE batch_id = %s AND number = %s""",
+                    (result, batch, number),
+                )
+            else:
+                await connection.execute(
+                    """UPDATE batch_line SET state = 'pending', epoch = NULL, call_id = NULL, held_usd = 0
+                       WHERE batch_id = %s AND number = %s""",
+                    (batch, number),
+                )
+
+
+async def end_pending(connection: Connection, batch: UUID, code: str, message: str) -> None:
+    """Lines that are not sent any more; what was held for them goes back."""
+    async with connection.transaction():
+        await find(connection, batch, "FOR UPDATE")
+        rows = await (
+            await connection.execute(
+                """SELECT number, custom_id, held_usd FROM batch_line WHERE batch_id = %s AND state = 'pending'
+                   FOR UPDATE""",
+                (batch,),
+            )
+        ).fetchall()
+        total = sum(from_decimal(held) for _, _, held in rows)
+        async with connection.cursor() as cursor:
+            await cursor.executemany(
+                """UPDATE batch_line SET state = 'done', ok = false, held_usd = 0, result = %s::jsonb::text
+                   WHERE batch_id = %s AND number = %s""",
+                [(Jsonb(error_line(None, name, code, message)), batch, number) for number, name, _ in rows],
+            )
+        if total:
+            await connection.execute("SELECT move_hold(%s, NULL, %s)", (batch, to_decimal(total)))
+
+
+async def open_lines(connection: Connection, batch: UUID) -> int:
+    """Lines that are pending or running."""
+    row = await (
+        await connection.execute("SELECT count(*) FROM batch_line WHERE batch_id = %s AND state <> 'done'", (batch,))
+    ).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+async def unsent(connection: Connection, batch: UUID, code: str) -> bool:
+    """Whether there is a line that ended with this error instead of being sent."""
+    row = await (
+        await connection.execute(
+            """SELECT EXISTS (SELECT 1 FROM batch_line WHERE batch_id = %s AND NOT ok
+                 AND result::jsonb -> 'error' ->> 'code' = %s)""",
+            (batch, code),
+        )
+    ).fetchone()
+    return row is not None and bool(row[0])
+
+
+async def results(connection: Connection, batch: UUID, *, ok: bool) -> AsyncIterator[list[str]]:
+    """What the lines that went well, or the others, have to say, in order. Inside a transaction."""
+    async with connection.cursor(name="results") as cursor:
+        await cursor.execute(
+            "SELECT result FROM batch_line WHERE batch_id = %s AND ok = %s ORDER BY number", (batch, ok)
+        )
+        while rows := await cursor.fetchmany(200):
+            yield [result for (result,) in rows]
+
+
+async def end(connection: Connection, id: UUID, status: str, output: UUID | None, failures: UUID | None) -> None:
+    """Nothing is left to do; its results are in files now."""
+    await connection.execute(
+        """UPDATE batch SET status = %s, ended_at = now(), output_file = %s, error_file = %s WHERE id = %s""",
+        (status, output, failures, id),
+    )
+    await connection.execute("UPDATE batch_line SET result = NULL WHERE batch_id = %s", (id,))
+    await connection.execute("UPDATE budget_slice SET closed = true WHERE epoch = %s", (id,))
+
+
+def error_line(call: UUID | None, custom_id: str, code: str, message: str) -> dict[str, Any]:
+    """A line of an error file for a call that has no answer."""
+    return {
+        "id": f"batch_req_{(call or new_id()).hex}",
+        "custom_id": custom_id,
+        "response": None,
+        "error": {"code": code, "message": message},
+    }

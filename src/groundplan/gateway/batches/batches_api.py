@@ -1,0 +1,269 @@
+"""`/v1/files` and `/v1/batches` at the gateway's port, for a key's own workload.
+
+Orders and answers only: what is ordered is kept in PostgreSQL, whose commit is awaited here, beside the path of calls;
+`batch_runner` makes the calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import psycopg
+from psycopg import AsyncConnection
+from psycopg_pool import AsyncConnectionPool
+
+from groundplan.core.errors import GroundplanError, Invalid, NotFound, Unavailable
+from groundplan.core.ids import new_id
+from groundplan.gateway.batches import batch_store, file_store, files_api
+from groundplan.gateway.batches.batch_store import Batch
+from groundplan.gateway.batches.shelf import Shelf
+from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.call.facts_api import admitted, configure
+from groundplan.gateway.http.server import Request, Response
+from groundplan.gateway.policy.snapshot import KeyEntry
+from groundplan.gateway.surfaces import answers
+
+FILES, BATCHES = b"/v1/files", b"/v1/batches"
+ENDPOINTS = ("/v1/chat/completions", "/v1/embeddings", "/v1/moderations")
+"""What the calls of a batch may be."""
+SECONDS = 3.0
+"""Longest that a caller waits for PostgreSQL."""
+CONNECTIONS = 2
+_WINDOW = re.compile(r"([1-9]\d{0,3})(h|m|s)", re.ASCII)
+_UNITS = {"h": 3600, "m": 60, "s": 1}
+_LONGEST_WINDOW = 168 * 3600
+_log = logging.getLogger(__name__)
+
+
+class NewBatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of `POST /v1/batches`."""
+
+    input_file_id: str
+    endpoint: str
+    completion_window: str
+    metadata: dict[str, str] | None = None
+
+
+class BatchesApi:
+    """See the module. It connects to PostgreSQL at the first request."""
+
+    def __init__(self, gateway: Gateway, url: str, shelf: Shelf) -> None:
+        self._gateway = gateway
+        self._shelf = shelf
+        self._pool: AsyncConnectionPool[AsyncConnection[Any]] = AsyncConnectionPool(
+            url,
+            kwargs={"autocommit": True, "connect_timeout": 2},
+            min_size=0,
+            max_size=CONNECTIONS,
+            timeout=SECONDS,
+            configure=configure,
+            check=AsyncConnectionPool.check_connection,
+            reconnect_timeout=1.0,
+            num_workers=1,
+            name="batches",
+            open=False,
+        )
+
+    def serves(self, path: bytes) -> bool:
+        return path in (FILES, BATCHES) or path.startswith((FILES + b"/", BATCHES + b"/"))
+
+    async def handle(self, path: bytes, request: Request, response: Response) -> None:
+        """Answer one request, whatever happens."""
+        error: GroundplanError
+        try:
+            await self._answer(path, request, response)
+            return
+        except msgspec.DecodeError as wrong:
+            error = Invalid(f"the body has a wrong field: {wrong}", code="body_invalid", hint="See the OpenAI API.")
+        except GroundplanError as caught:
+            error = caught
+        except (psycopg.OperationalError, psycopg.InterfaceError, TimeoutError):
+            hint = "Try again; nothing was ordered twice that has another id."
+            error = Unavailable(
+                "the database is not reachable", code="database_unavailable", hint=hint, retry_after=2.0
+            )
+        except Exception:  # noqa: BLE001 -- the boundary of one request: the worker and its calls go on
+            _log.exception("a request to %s failed", path.decode("latin-1"))
+            error = Unavailable("the gateway failed", code="internal_error", hint="See HOME/logs.")
+        if not response.started:
+            status, body, lines = answers.of_error(error)
+            response.send(405 if error.code == "method_not_allowed" else status, body, lines)
+
+    async def close(self) -> None:
+        await self._pool.close(timeout=1.0)
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[AsyncConnection[Any]]:
+        async with asyncio.timeout(SECONDS):
+            await self._pool.open()
+            async with self._pool.connection() as connection:
+                yield connection
+
+    async def _answer(self, path: bytes, request: Request, response: Response) -> None:
+        key, person, _ = admitted(self._gateway, request, response.peer)
+        parts = path.decode("latin-1").split("/")[3:]
+        method = request.method
+        if path.startswith(FILES):
+            await self._files(method, parts, request, response, key)
+        else:
+            response.send(200, await self._batches(method, parts, request, key, person))
+
+    # files -----------------------------------------------------------------------------------------------------------
+
+    async def _files(
+        self, method: bytes, parts: list[str], request: Request, response: Response, key: KeyEntry
+    ) -> None:
+        if method == b"POST" and not parts:
+            response.send(200, await self._upload(request, key))
+            return
+        if method == b"GET" and not parts:
+            async with self._connected() as connection:
+                body = await files_api.listed(connection, key, request.target)
+            response.send(200, body)
+            return
+        content = len(parts) == 2 and parts[1] == "content"
+        if len(parts) > 1 and not content:
+            raise _no_path()
+        if not parts or method not in (b"GET", b"DELETE") or (content and method != b"GET"):
+            raise _method()
+        async with self._connected() as connection:
+            file = await files_api.found(connection, key, parts[0])
+            if method == b"DELETE":
+                response.send(200, await files_api.deleted(connection, self._shelf, file))
+                return
+        if content:
+            await files_api.download(self._shelf, file, response)
+        else:
+            response.send(200, msgspec.json.encode(files_api.file_json(file)))
+
+    async def _upload(self, request: Request, key: KeyEntry) -> bytes:
+        upload = files_api.Upload(self._shelf)
+        id, name = await upload.keep(request)
+        file = files_api.uploaded(id, key.workload, name, upload.size, self._gateway.clock.now())
+        try:
+            async with self._connected() as connection:
+                await file_store.add(connection, file, UUID(key.id))
+        except BaseException:
+            self._shelf.path(id).unlink(missing_ok=True)
+            raise
+        return msgspec.json.encode(files_api.file_json(file))
+
+    # batches ---------------------------------------------------------------------------------------------------------
+
+    async def _batches(self, method: bytes, parts: list[str], request: Request, key: KeyEntry, person: str) -> bytes:
+        if not parts:
+            if method == b"POST":
+                return await self._create(request, key, person)
+            if method != b"GET":
+                raise _method()
+            return await self._list(request.target, key)
+        cancels = len(parts) == 2 and parts[1] == "cancel"
+        if len(parts) > 1 and not cancels:
+            raise _no_path()
+        if method != (b"POST" if cancels else b"GET"):
+            raise _method()
+        async with self._connected() as connection:
+            id = files_api.batch_id(parts[0])
+            batch = await batch_store.find(connection, id)
+            if batch is None or batch.workload != key.workload:
+                raise NotFound("there is no such batch", code="batch_not_found", hint="Use an id of GET /v1/batches.")
+            if cancels:
+                await batch_store.cancel(connection, id)
+                batch = await batch_store.find(connection, id) or batch
+            done = await batch_store.counts(connection, [id])
+        return msgspec.json.encode(batch_json(batch, done.get(id, (0, 0))))
+
+    async def _create(self, request: Request, key: KeyEntry, person: str) -> bytes:
+        asked = msgspec.json.decode(request.body, type=NewBatch)
+        now = self._gateway.clock.now()
+        ends = now + timedelta(seconds=_window(asked.completion_window))
+        if asked.endpoint not in ENDPOINTS:
+            hint = f"Use one of: {', '.join(ENDPOINTS)}"
+            raise Invalid(f"batches cannot call {asked.endpoint[:80]}", code="endpoint_unsupported", hint=hint)
+        if asked.metadata is not None and len(asked.metadata) > 16:
+            raise Invalid("metadata has more than 16 pairs", code="metadata_size", hint="Send fewer.")
+        async with self._connected() as connection:
+            file = await files_api.found(connection, key, asked.input_file_id)
+            if file.purpose != "batch" or not self._shelf.path(file.id).exists():
+                raise Invalid(
+                    "this file is no input for a batch here",
+                    code="input_file_unusable",
+                    hint="Upload one with purpose=batch at this gateway.",
+                )
+            batch = _new(new_id(), key, person, asked, file.id, now, ends)
+            await asyncio.to_thread(self._shelf.mark, batch.id)
+            await batch_store.add(connection, batch)
+        return msgspec.json.encode(batch_json(batch, (0, 0)))
+
+    async def _list(self, target: bytes, key: KeyEntry) -> bytes:
+        query, limit = files_api.page_of(target, 100, 20)
+        after = files_api.batch_id(query["after"]) if "after" in query else None
+        async with self._connected() as connection:
+            found = await batch_store.newest(connection, key.workload, after, limit + 1)
+            done = await batch_store.counts(connection, [batch.id for batch in found])
+        items = [batch_json(batch, done.get(batch.id, (0, 0))) for batch in found[:limit]]
+        return files_api.page_json(items, more=len(found) > limit)
+
+
+def _new(id: UUID, key: KeyEntry, person: str, asked: NewBatch, file: UUID, now: datetime, ends: datetime) -> Batch:
+    return Batch(
+        id=id, workload=key.workload, key=UUID(key.id), person=person, endpoint=asked.endpoint, input_file=file,
+        completion_window=asked.completion_window, metadata=asked.metadata, status="validating", created_at=now,
+        expires_at=ends, in_progress_at=None, cancelling_at=None, ended_at=None, errors=[], output_file=None,
+        error_file=None, total=0, held_usd=0, charges=[],
+    )  # fmt: skip
+
+
+def batch_json(batch: Batch, done: tuple[int, int]) -> dict[str, Any]:
+    """As OpenAI shows a batch; `done` are its (completed, failed) lines."""
+    ended: dict[str, int | None] = {f"{state}_at": None for state in ("completed", "failed", "expired", "cancelled")}
+    if batch.status in batch_store.ENDED:
+        ended[f"{batch.status}_at"] = _seconds(batch.ended_at)
+    return {
+        "id": f"batch_{batch.id.hex}",
+        "object": "batch",
+        "endpoint": batch.endpoint,
+        "errors": {"object": "list", "data": batch.errors} if batch.errors else None,
+        "input_file_id": f"file-{batch.input_file.hex}",
+        "completion_window": batch.completion_window,
+        "status": batch.status,
+        "output_file_id": None if batch.output_file is None else f"file-{batch.output_file.hex}",
+        "error_file_id": None if batch.error_file is None else f"file-{batch.error_file.hex}",
+        "created_at": _seconds(batch.created_at),
+        "in_progress_at": _seconds(batch.in_progress_at),
+        "expires_at": _seconds(batch.expires_at),
+        "finalizing_at": None,
+        "cancelling_at": _seconds(batch.cancelling_at),
+        **ended,
+        "request_counts": {"total": batch.total, "completed": done[0], "failed": done[1]},
+        "metadata": batch.metadata,
+    }
+
+
+def _seconds(at: datetime | None) -> int | None:
+    return None if at is None else int(at.timestamp())
+
+
+def _window(text: str) -> int:
+    """Seconds of `24h`. Raises `Invalid`."""
+    match = _WINDOW.fullmatch(text)
+    seconds = int(match[1]) * _UNITS[match[2]] if match else 0
+    if not 0 < seconds <= _LONGEST_WINDOW:
+        raise Invalid(f"completion_window is {text[:20]!r}", code="window_range", hint="Write 24h, at most 168h.")
+    return seconds
+
+
+def _method() -> Invalid:
+    return Invalid("this method is not for this path", code="method_not_allowed", hint="See the OpenAI API.")
+
+
+def _no_path() -> NotFound:
+    return NotFound("there is no such path", code="path_unknown", hint="See /v1/files and /v1/batches.")

@@ -1,0 +1,182 @@
+"""`/v1/files`: what applications send for their batches, and what batches made for them; each workload sees its own.
+
+An upload is written while it arrives. Files have one purpose, `batch`; others are refused by name. Batches themselves
+are `batches_api`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import Any, Protocol
+from urllib.parse import parse_qs
+from uuid import UUID
+
+import msgspec
+
+from groundplan.core.errors import Conflict, Invalid, NotFound
+from groundplan.core.ids import new_id
+from groundplan.gateway.batches import file_store
+from groundplan.gateway.batches.file_store import Connection, StoredFile
+from groundplan.gateway.batches.shelf import Shelf
+from groundplan.gateway.http import multipart
+from groundplan.gateway.http.server import Request, Response
+
+MOST_LISTED = 1000
+
+
+class Caller(Protocol):
+    """Whose files: a workload and the id of its key."""
+
+    @property
+    def workload(self) -> str: ...
+
+    @property
+    def id(self) -> str: ...
+
+
+def query_of(target: bytes) -> dict[str, str]:
+    """The parameters behind a path; the last of each name."""
+    found = parse_qs(target.partition(b"?")[2].decode("latin-1"), keep_blank_values=True)
+    return {name: values[-1] for name, values in found.items()}
+
+
+def file_id(text: str) -> UUID:
+    """Raises `NotFound`."""
+    return _id(text, "file-", "file")
+
+
+def batch_id(text: str) -> UUID:
+    """Raises `NotFound`."""
+    return _id(text, "batch_", "batch")
+
+
+def _id(text: str, prefix: str, what: str) -> UUID:
+    try:
+        if not text.startswith(prefix) or len(text) != len(prefix) + 32:
+            raise ValueError
+        return UUID(hex=text[len(prefix) :])
+    except ValueError as error:
+        hint = f"Use an id of GET /v1/{what}{'es' if what == 'batch' else 's'}."
+        raise NotFound(f"there is no such {what}", code=f"{what}_not_found", hint=hint) from error
+
+
+def page_of(target: bytes, most: int, usual: int) -> tuple[dict[str, str], int]:
+    """The parameters of a list and how many are wanted. Raises `Invalid`."""
+    query = query_of(target)
+    text = query.get("limit", str(usual))
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= most:
+        raise Invalid(f"limit is {text[:20]!r}", code="limit_range", hint=f"Use 1 to {most}.")
+    if query.get("order", "desc") != "desc":
+        raise Invalid("only order=desc is supported", code="field_unsupported", hint="Leave order out.")
+    return query, int(text)
+
+
+def file_json(file: StoredFile) -> dict[str, Any]:
+    """As OpenAI shows a file."""
+    return {
+        "id": f"file-{file.id.hex}",
+        "object": "file",
+        "bytes": file.bytes,
+        "created_at": int(file.created_at.timestamp()),
+        "filename": file.filename,
+        "purpose": file.purpose,
+        "status": "processed",
+    }
+
+
+def page_json(items: list[dict[str, Any]], *, more: bool) -> bytes:
+    ids = [item["id"] for item in items]
+    first, last = (ids[0], ids[-1]) if ids else (None, None)
+    return msgspec.json.encode({"object": "list", "data": items, "first_id": first, "last_id": last, "has_more": more})
+
+
+class Upload:
+    """A form with `purpose` and one file, written down as it arrives."""
+
+    def __init__(self, shelf: Shelf) -> None:
+        self._shelf = shelf
+        self._fields: dict[str, bytes] = {}
+        self._filename: str | None = None
+        self.size = 0
+
+    async def keep(self, request: Request) -> tuple[UUID, str]:
+        """(id, name) of what is on the shelf now. Raises `Invalid`; then nothing is."""
+        if request.stream is None:
+            raise Invalid("there is no form", code="form_missing", hint="Send multipart/form-data.")
+        id = new_id()
+        events = multipart.events(request.stream, request.headers.get(b"content-type"))
+        self.size = await self._shelf.keep(id, self._file(events))
+        if self._filename is None or self._fields.get("purpose") != b"batch":
+            self._shelf.path(id).unlink(missing_ok=True)
+            if self._filename is None:
+                raise Invalid("there is no file in the form", code="file_missing", hint="Send a field named file.")
+            raise Invalid("the purpose is not batch", code="purpose_unsupported", hint="Use purpose=batch.")
+        return id, self._filename
+
+    async def _file(self, events: AsyncIterator[multipart.Event]) -> AsyncIterator[bytes]:
+        part: multipart.Part | None = None
+        async for event in events:
+            if isinstance(event, multipart.Part):
+                part = event
+                self._check(event)
+            elif isinstance(event, multipart.Data) and part is not None:
+                if part.filename is not None:
+                    yield event.data
+                else:
+                    self._fields[part.name] = self._fields.get(part.name, b"") + event.data
+
+    def _check(self, part: multipart.Part) -> None:
+        if part.filename is not None and (part.name != "file" or self._filename is not None):
+            raise Invalid("there is more than one file", code="file_field", hint="Send one file in the field `file`.")
+        if part.filename is not None:
+            name = "".join(c for c in part.filename if c.isprintable())
+            self._filename = name[:200] or "file.jsonl"
+        elif part.name != "purpose":
+            raise Invalid(f"{part.name} is not supported", code="field_unsupported", hint=f"Leave {part.name} out.")
+
+
+async def listed(connection: Connection, caller: Caller, target: bytes) -> bytes:
+    """`GET /v1/files`"""
+    query, limit = page_of(target, MOST_LISTED, MOST_LISTED)
+    after = file_id(query["after"]) if "after" in query else None
+    found = await file_store.newest(connection, caller.workload, query.get("purpose"), after, limit + 1)
+    return page_json([file_json(file) for file in found[:limit]], more=len(found) > limit)
+
+
+async def found(connection: Connection, caller: Caller, text: str) -> StoredFile:
+    """A file of the caller's workload. Raises `NotFound`."""
+    file = await file_store.find(connection, file_id(text), caller.workload)
+    if file is None:
+        raise NotFound("there is no such file", code="file_not_found", hint="Use an id of GET /v1/files.")
+    return file
+
+
+async def deleted(connection: Connection, shelf: Shelf, file: StoredFile) -> bytes:
+    """`DELETE /v1/files/ID`. Raises `Conflict`."""
+    if not await file_store.delete(connection, file.id):
+        raise Conflict("a batch still reads this file", code="file_in_use", hint="Cancel the batch, or wait for it.")
+    shelf.path(file.id).unlink(missing_ok=True)
+    return msgspec.json.encode({"id": f"file-{file.id.hex}", "object": "file", "deleted": True})
+
+
+async def download(shelf: Shelf, file: StoredFile, response: Response) -> None:
+    """`GET /v1/files/ID/content`"""
+    head = b""
+    async for data in shelf.read(file.id):
+        if not response.started:
+            head = response.start(200, b"content-type: application/jsonl\r\n")
+        response.write(data, head)
+        head = b""
+        if response.full:
+            await response.drained()
+        if response.gone:
+            return
+    if response.started:
+        response.end()
+    else:
+        response.send(200, b"", content_type=b"content-type: application/jsonl\r\n")
+
+
+def uploaded(id: UUID, workload: str, name: str, size: int, at: datetime) -> StoredFile:
+    return StoredFile(id, workload, "batch", name, size, at)

@@ -1,0 +1,500 @@
+"""Where a worker's slices come from: grants of PostgreSQL, recalled from idle workers before anybody is refused.
+
+Everything here runs beside the request path; a caller comes here only when its slice is empty. A grant is one
+statement on the row of its (name, period), so the sum of all slices never exceeds the limit. A release of money is
+journalled and durable before PostgreSQL hears of it, and counts once by its id, whoever tells it. A worker that is
+fenced is granted nothing any more. That PostgreSQL had nothing left is remembered for a second, or until it says that
+there is room again: meanwhile one caller asks, and the others are refused at once. Reserving itself is `leases`; taking
+back what a dead worker held is the shipper's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import UUID
+
+import psycopg
+from psycopg import AsyncConnection
+
+from groundplan.blueprint.model import Budget
+from groundplan.core.clock import Clock, SystemClock
+from groundplan.core.database import first_line
+from groundplan.core.errors import Unavailable
+from groundplan.core.ids import new_id
+from groundplan.gateway.budgets import grant_store
+from groundplan.gateway.budgets.grant_store import FREED_CHANNEL, RECALL_CHANNEL, Connection, Wish
+from groundplan.gateway.budgets.leases import Key, Quota, Slices, Token, is_quota
+from groundplan.gateway.budgets.periods import has_ended
+from groundplan.gateway.journal.journal import Journal
+from groundplan.ledger.model import Charge, Release
+
+log = logging.getLogger(__name__)
+
+REFILL_S = 0.25
+"""Longest that a caller waits for its budget."""
+EMPTY_S = 1.0
+"""How long a caller is refused at once after PostgreSQL had nothing for one like it."""
+_UNHEARD_S = 0.25
+"""The same where PostgreSQL was not heard."""
+_RETRY_S = 0.015
+"""After a fruitless try; up to four times as long when there were several."""
+_TRIES_PER_RECALL = 3
+_TICK_S = 0.05
+_RECALL_S = 1.2
+"""How long a worker keeps giving back what it frees after somebody asked: as long as that one is refused at once."""
+_CHECK_S = 0.5
+_HEADROOM_CALLS = 16
+
+LOST = (psycopg.Error, TimeoutError)
+"""What a database that is away, restarted, or tired of us raises. It is logged and tried again; callers are refused."""
+
+Declared = Budget | Quota
+
+
+@dataclass(slots=True)
+class _Account:
+    """What is known of one (name, period) that this worker uses, and the callers who wait for it."""
+
+    declared: Declared
+    number: int
+    """Of the blueprint that declares it so."""
+    waiters: list[tuple[int, asyncio.Future[bool]]] = field(default_factory=list)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    promised: int = 0
+    """Amounts of callers who were told to go on and have not run yet."""
+    task: asyncio.Task[None] | None = None
+    tries: int = 0
+    """Fruitless ones in a row."""
+    heard: float = float("-inf")
+    """Loop time at which PostgreSQL last said that it has nothing."""
+    empty_need: int = 0
+    """The least that PostgreSQL had not; 0 where it is not known to be empty."""
+    empty_until: float = 0.0
+    rate: float = 0.0
+    """Use a second, lately."""
+    spent: int = 0
+    usual: int = 0
+    """A need seen lately."""
+    calm_until: float = 0.0
+    """Loop time until which nothing is fetched ahead."""
+    rest: int | None = None
+    """What nobody held when PostgreSQL was last asked."""
+
+    @property
+    def soft(self) -> bool:
+        return isinstance(self.declared, Budget) and not self.declared.hard
+
+    def declare(self, declared: Declared, number: int) -> None:
+        """Take up what a blueprint that is not older says."""
+        if number >= self.number:
+            if declared.limit != self.declared.limit:
+                self.empty_need = 0
+            self.declared, self.number = declared, number
+
+    def is_empty(self, need: int, now: float) -> bool:
+        """Whether to refuse at once. When the time is over, one caller asks again and the others are refused
+        meanwhile."""
+        if not self.empty_need or need < self.empty_need:
+            return False
+        if now < self.empty_until:
+            return True
+        self.empty_until = now + REFILL_S + 0.05
+        return False
+
+    def refused(self, need: int, now: float) -> None:
+        """A caller waited in vain."""
+        if self.tries:
+            self.empty_need = min(self.empty_need or need, need)
+            self.empty_until = now + (EMPTY_S if self.told_empty(now) else _UNHEARD_S)
+
+    def told_empty(self, now: float) -> bool:
+        """Whether PostgreSQL said so lately; where it did not, it could not be asked."""
+        return now - self.heard < EMPTY_S + REFILL_S
+
+
+class LeaseClient:
+    """The lender's desk of one worker. `start` it when the worker's `gateway` row may be made; `close` returns
+    everything."""
+
+    def __init__(
+        self,
+        url: str,
+        epoch: UUID,
+        journal: Journal,
+        slices: Slices,
+        *,
+        home: Path,
+        clock: Clock | None = None,
+        counters: Slices | None = None,
+    ) -> None:
+        self._url = url
+        self._epoch = epoch
+        self._journal = journal
+        self._slices = slices
+        self._counters = counters or Slices()
+        self._home = home
+        self._clock = clock or SystemClock()
+        self._connection: Connection | None = None
+        self._busy = asyncio.Lock()
+        self._accounts: dict[Key, _Account] = {}
+        self._granted: dict[Key, int] = {}
+        self._pending: dict[bytes, Release] = {}
+        self._returned: set[Key] = set()
+        """Quotas of which something was given back that the database has not confirmed."""
+        self._recalled: dict[Key, float] = {}
+        self._giving: set[asyncio.Task[None]] = set()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._closing = False
+        self._checked = 0.0
+        self._problem = ""
+        self._slices.on_freed = self._counters.on_freed = self._freed
+
+    @property
+    def connected(self) -> bool:
+        """Whether grants are possible at the moment."""
+        return self._connection is not None and not self._connection.closed
+
+    async def start(self) -> None:
+        """Connect if the database is there, and begin to prefetch and to answer recalls."""
+        with self._noted():
+            async with self._busy:
+                await self._connect()
+        self._tasks = [asyncio.create_task(self._run_ticks()), asyncio.create_task(self._run_recalls())]
+
+    async def close(self) -> None:
+        """Return what is not spent and disconnect. What the database does not hear is in the journal."""
+        self._closing = True
+        running = [*self._tasks, *self._giving, *(a.task for a in self._accounts.values() if a.task is not None)]
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        for key in (*self._slices.granted_keys(), *self._counters.granted_keys()):
+            await self._give_back(key)
+        if self._connection is not None:
+            await self._connection.close()
+        self._slices.on_freed = self._counters.on_freed = None
+
+    async def acquire(
+        self, token: Token, charges: Sequence[Charge], declared: Mapping[str, Declared], blueprint: int = 0
+    ) -> str | None:
+        """Reserve, waiting at most 250 ms in all for what is short. None, or the name of the one that is.
+
+        All charges are of budgets or all of quotas; `declared` has the declaration of each, as in `blueprint`.
+        """
+        loop = asyncio.get_running_loop()
+        book = self._book(charges[0].budget)
+        soft = {name for name, item in declared.items() if isinstance(item, Budget) and not item.hard}
+        for charge in charges:
+            if charge.budget in soft:
+                self._account(declared[charge.budget], charge.period, blueprint)
+        deadline = loop.time() + REFILL_S
+        while (short := book.reserve(token, charges, soft)) is not None:
+            charge = next(charge for charge in charges if charge.budget == short)
+            left = deadline - loop.time()
+            account = self._account(declared[short], charge.period, blueprint)
+            if left <= 0 or not await self._wait_for(account, charge.period, charge.amount, left):
+                return short
+        return None
+
+    async def learn(self) -> None:
+        """Book what came to this worker by another way than its own asking. Raises psycopg.Error, TimeoutError.
+
+        Whoever knows of it reserves it before anything else runs: what is idle may be called back.
+        """
+        async with self._busy:
+            connection = await self._connect()
+            async with asyncio.timeout(2.0):
+                found = await grant_store.held(connection, self._epoch)
+            for key, granted in found:
+                if not is_quota(key[0]):
+                    self._booked(key, granted - self._granted.get(key, 0))
+
+    async def refill(self, budget: Declared, period: str, need: int, blueprint: int = 0) -> bool:
+        """Within 250 ms, whether the slice now has `need`; reserve at once when it says so."""
+        return await self._wait_for(self._account(budget, period, blueprint), period, need, REFILL_S)
+
+    def remaining(self, quota: Quota, period: str) -> int:
+        """What is left of a quota, as far as this worker knows."""
+        account = self._accounts.get((quota.name, period))
+        rest = quota.limit if account is None or account.rest is None else account.rest
+        return max(0, rest + self._counters.available(quota.name, period))
+
+    def told_empty(self, name: str, period: str) -> bool:
+        """Whether PostgreSQL said lately that nothing is left; where it did not, it could not be asked."""
+        account = self._accounts.get((name, period))
+        return account is not None and account.told_empty(asyncio.get_running_loop().time())
+
+    def _book(self, name: str) -> Slices:
+        return self._counters if is_quota(name) else self._slices
+
+    def _account(self, declared: Declared, period: str, number: int) -> _Account:
+        key = (declared.name, period)
+        account = self._accounts.get(key)
+        if account is None:
+            account = self._accounts[key] = _Account(declared, number)
+        else:
+            account.declare(declared, number)
+        return account
+
+    @contextmanager
+    def _noted(self) -> Iterator[None]:
+        """Log a failure of the database once, not at every try."""
+        try:
+            yield
+        except LOST as error:
+            problem = f"{error.__class__.__name__}: {first_line(error)}"
+            if problem != self._problem:
+                log.warning("budgets cannot be refilled or returned: %s", problem)
+            self._problem = problem
+
+    # callers who wait ----------------------------------------------------------------------------------------------
+
+    async def _wait_for(self, account: _Account, period: str, need: int, seconds: float) -> bool:
+        loop = asyncio.get_running_loop()
+        if need > account.declared.limit or self._closing or account.is_empty(need, loop.time()):
+            return False
+        account.usual = need
+        future: asyncio.Future[bool] = loop.create_future()
+        account.waiters.append(waiter := (need, future))
+        account.changed.set()
+        if account.task is None or account.task.done():
+            account.task = asyncio.create_task(self._serve((account.declared.name, period), account))
+        try:
+            async with asyncio.timeout(seconds):
+                return await future
+        except TimeoutError:
+            account.refused(need, loop.time())
+            return False
+        finally:
+            if waiter in account.waiters:
+                account.waiters.remove(waiter)
+            elif future.done() and not future.cancelled():
+                account.promised -= need
+
+    async def _serve(self, key: Key, account: _Account) -> None:
+        """Until nobody waits for it: hand out what is there, fetch more, ask the other workers."""
+        loop = asyncio.get_running_loop()
+        account.tries, next_try = 0, 0.0
+        while self._offer(key, account):
+            if loop.time() >= next_try:
+                if await self._fetch(key, account, recall=account.tries % _TRIES_PER_RECALL == 0):
+                    account.tries = 0
+                    continue
+                account.tries += 1
+                next_try = loop.time() + min(account.tries, 4) * _RETRY_S
+            account.changed.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, next_try - loop.time())):
+                    await account.changed.wait()
+        account.task = None
+
+    async def _fetch(self, key: Key, account: _Account, *, recall: bool) -> bool:
+        """Ask the database once for what those who wait lack. Whether anything came."""
+        with self._noted():
+            async with self._busy:
+                lacking = self._lacking(key, account)
+                granted = lacking is None or await self._grant(key, account, *lacking, recall=recall) > 0
+                account.heard = account.heard if granted else asyncio.get_running_loop().time()
+                return granted
+        account.heard = float("-inf")
+        return False
+
+    def _offer(self, key: Key, account: _Account) -> bool:
+        """Let those go on, in their order, for whom there is enough. Whether others still wait."""
+        left = self._book(key[0]).available(*key) - account.promised
+        for waiter in list(account.waiters):
+            need, future = waiter
+            if need > left:
+                continue
+            left -= need
+            account.waiters.remove(waiter)
+            if not future.done():
+                account.promised += need
+                future.set_result(True)
+        return bool(account.waiters)
+
+    def _lacking(self, key: Key, account: _Account) -> tuple[int, int] | None:
+        """What the least of those who wait lacks, and what all of them lack; None when nobody waits."""
+        needs = [need for need, _ in account.waiters]
+        if not needs:
+            return None
+        have = self._book(key[0]).available(*key) - account.promised
+        return max(1, min(needs) - have), max(1, sum(needs) - have)
+
+    def _freed(self, key: Key) -> None:
+        account = self._accounts.get(key)
+        if account is not None:
+            account.empty_need = 0
+            if account.waiters:
+                self._offer(key, account)
+                return
+        if key in self._recalled:
+            self._start_giving(key)
+
+    async def _grant(self, key: Key, account: _Account, need: int, wanting: int, *, recall: bool) -> int:
+        """One statement; the amount that the slice grew by. Holds `_busy`. Raises psycopg.Error, TimeoutError."""
+        connection = await self._connect()
+        wish = Wish(need, wanting, max(int(account.rate), _HEADROOM_CALLS * account.usual), recall)
+        async with asyncio.timeout(2.0):
+            granted = await grant_store.grant(connection, self._epoch, account.declared, key[1], account.number, wish)
+        if granted.contested or not granted.amount:
+            account.calm_until = asyncio.get_running_loop().time() + 2.0
+        account.rest = granted.rest
+        self._booked(key, granted.amount)
+        return granted.amount
+
+    def _booked(self, key: Key, amount: int) -> None:
+        if amount:
+            self._granted[key] = self._granted.get(key, 0) + amount
+            self._book(key[0]).grant(*key, amount)
+            account = self._accounts.get(key)
+            if account is not None:
+                account.empty_need = 0
+
+    async def _connect(self) -> Connection:
+        """The connection; a new one first learns of grants whose answer was lost. Holds `_busy`."""
+        if self._connection is not None and not self._connection.closed:
+            return self._connection
+        connection = await grant_store.connect(self._url, self._epoch, self._home)
+        now = self._now()
+        for key, granted in await grant_store.held(connection, self._epoch):
+            if not (is_quota(key[0]) and has_ended(key[1], now)):
+                self._booked(key, granted - self._granted.get(key, 0))
+        self._connection, self._problem = connection, ""
+        return connection
+
+    def _start_giving(self, key: Key) -> None:
+        task = asyncio.create_task(self._give_back(key))
+        self._giving.add(task)
+        task.add_done_callback(self._giving.discard)
+
+    async def _give_back(self, key: Key) -> None:
+        """Release what is idle: journal and disk where it is money, then the database."""
+        account = self._accounts.get(key)
+        amount = self._book(key[0]).release(*key, keep=account.promised if account else 0)
+        if not amount:
+            return
+        try:
+            if is_quota(key[0]):
+                self._returned.add(key)  # lost with this worker, it only counts as used
+            else:
+                record = Release(new_id().bytes, *key, amount)
+                sequence = self._journal.release(record)
+                self._pending[record.id] = record
+                if (waiting := self._journal.durable(sequence)) is not None:
+                    await waiting
+            async with self._busy:
+                await self._tell_releases()
+        except (*LOST, Unavailable):
+            # told again by the next tick, or by the shipper from the journal; a failed journal ends this epoch, and
+            # recovery finds the amount unspent and returns it
+            return
+
+    async def _tell_releases(self) -> None:
+        """Tell the database every durable release that it has not confirmed. Holds `_busy`."""
+        connection = await self._connect()
+        for record in list(self._pending.values()):
+            async with asyncio.timeout(2.0):
+                await grant_store.tell_release(connection, self._epoch, record)
+            self._pending.pop(record.id, None)
+        for key in list(self._returned):
+            total = self._counters.released(*key)
+            async with asyncio.timeout(2.0):
+                await grant_store.tell_return(connection, self._epoch, key, total)
+            if total == self._counters.released(*key):
+                self._returned.discard(key)
+
+    # in the background ---------------------------------------------------------------------------------------------
+
+    async def _run_recalls(self) -> None:
+        while True:
+            with self._noted():
+                async with await AsyncConnection.connect(self._url, autocommit=True, connect_timeout=2) as listener:
+                    await listener.execute(f"LISTEN {RECALL_CHANNEL}")
+                    await listener.execute(f"LISTEN {FREED_CHANNEL}")
+                    async for notice in listener.notifies():
+                        if notice.channel == FREED_CHANNEL:
+                            self._heard_freed(notice.payload)
+                        else:
+                            self._recall(notice.payload)
+            await asyncio.sleep(0.2)
+
+    def _heard_freed(self, payload: str) -> None:
+        name, _, period = payload.rpartition(" ")
+        account = self._accounts.get((name, period))
+        if account is not None:
+            account.empty_need, account.calm_until = 0, 0.0
+
+    def _recall(self, payload: str) -> None:
+        """Another worker is short. Of two that are, the one with the older epoch is served first."""
+        parts = payload.rsplit(" ", 2)
+        if len(parts) != 3 or parts[2] == str(self._epoch):
+            return
+        key = (parts[0], parts[1])
+        account = self._accounts.get(key)
+        if account is not None and account.waiters and str(self._epoch) < parts[2]:
+            return
+        self._recalled[key] = asyncio.get_running_loop().time() + _RECALL_S
+        self._start_giving(key)
+
+    async def _run_ticks(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK_S)
+            with self._noted():
+                await self._tick(asyncio.get_running_loop().time())
+
+    async def _tick(self, now: float) -> None:
+        self._recalled = {key: until for key, until in self._recalled.items() if until > now}
+        at = self._now()
+        for key in self._slices.granted_keys():
+            if has_ended(key[1], at) and self._slices.available(*key) > 0:
+                await self._give_back(key)
+        for key, account in self._accounts.items():
+            spent = self._book(key[0]).spent(*key)
+            account.rate += ((spent - account.spent) / _TICK_S - account.rate) * 0.2
+            account.spent = spent
+        if self._pending or self._returned or not self.connected or now > self._checked + _CHECK_S:
+            self._checked = now
+            self._forget_ended(at)
+            async with self._busy:
+                await self._learn_rests()  # a connection that died while idle says so only now
+                await self._tell_releases()
+        for key, account in list(self._accounts.items()):
+            if self._runs_low(key, account, now, at):
+                async with self._busy:
+                    owed = max(1, -self._book(key[0]).available(*key))
+                    await self._grant(key, account, 1, owed if account.soft else 1, recall=False)
+
+    async def _learn_rests(self) -> None:
+        connection = await self._connect()
+        keys = [key for key in self._accounts if is_quota(key[0])]
+        async with asyncio.timeout(2.0):
+            for key, rest in (await grant_store.rests(connection, keys)).items():
+                if key in self._accounts:
+                    self._accounts[key].rest = rest
+
+    def _forget_ended(self, at: str) -> None:
+        """Windows come and go by the minute: nothing of them stays in memory."""
+        for key, account in list(self._accounts.items()):
+            ended = has_ended(key[1], at) and account.task is None and not account.promised
+            if ended and is_quota(key[0]) and self._counters.forget(*key):
+                del self._accounts[key]
+                self._granted.pop(key, None)
+                self._returned.discard(key)
+
+    def _now(self) -> str:
+        return self._clock.now().strftime("%Y-%m-%dT%H:%M")
+
+    def _runs_low(self, key: Key, account: _Account, now: float, at: str) -> bool:
+        """Whether to fetch ahead: less than a quarter of a second's use is left and nobody else is short."""
+        available = self._book(key[0]).available(*key)
+        if account.soft and available < 0:
+            return True
+        if now < account.calm_until or has_ended(key[1], at) or key in self._recalled:
+            return False
+        return account.rate > 0 and available < account.rate / 4

@@ -1,0 +1,90 @@
+"""Which declared limits cover a call, and which an attempt at a deployment. Pure; made once for each blueprint.
+
+Taking from them is `limits`; what is left of them is `leases`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from groundplan.blueprint.model import Deployment, Limit, Workload
+from groundplan.gateway.budgets.leases import REQUESTS, TOKENS, Quota
+
+_REMEMBERED = 10_000
+
+
+@dataclass(slots=True)
+class LimitBook:
+    """The limits of one blueprint by what they cover."""
+
+    by_cover: dict[str, tuple[Limit, ...]]
+    """What is covered -> its limits; `user` and `key` are those of each."""
+    users: bool
+    """Some cover people by e-mail address."""
+    _callers: dict[tuple[str, str, str], tuple[Quota, ...]] = field(default_factory=dict)
+    _people: Mapping[str, str] | None = None
+
+    def of_caller(self, workload: Workload, key: str, person: str, people: Mapping[str, str]) -> tuple[Quota, ...]:
+        """What covers a call whoever serves it: company, team, workload, key and user.
+
+        `key` and `person` are ids, `people` the ids of active people by e-mail address.
+        """
+        if self.users and people is not self._people:
+            self._callers.clear()
+            self._people = people
+        asked = (workload.name, key, person)
+        found = self._callers.get(asked)
+        if found is None:
+            if len(self._callers) >= _REMEMBERED:
+                self._callers.clear()
+            covers = ["company", f"workload/{workload.name}", f"key/{key}"]
+            covers += [f"team/{workload.team}"] if workload.team else []
+            if self.users and person:
+                covers += [f"user/{email}" for email, id in people.items() if id == person]
+            each = [("key", key)] + ([("user", person)] if person else [])
+            found = self._callers[asked] = tuple(self._quotas(covers, each))
+        return found
+
+    def of_deployment(self, deployment: Deployment) -> tuple[Quota, ...]:
+        """What covers an attempt there."""
+        asked = ("", deployment.name, deployment.model)
+        found = self._callers.get(asked)
+        if found is None:
+            covers = [f"deployment/{deployment.name}", f"model/{deployment.model}"]
+            found = self._callers[asked] = tuple(self._quotas(covers, []))
+        return found
+
+    def of_key(self, deployment: Deployment, index: int) -> tuple[Quota, ...]:
+        """What one of a deployment's keys at its provider may do."""
+        asked = ("#", deployment.name, str(index))
+        found = self._callers.get(asked)
+        if found is None:
+            key, name = deployment.keys[index], f"{deployment.name}#{index}"
+            each = [(REQUESTS, most, period) for most, period in key.requests]
+            each += [(TOKENS, most, period) for most, period in key.tokens]
+            covers = f"key {index + 1} of deployment/{deployment.name}"
+            found = self._callers[asked] = tuple(Quota(f"{t}/{name}", t, m, p, name, covers) for t, m, p in each)
+        return found
+
+    def _quotas(self, covers: Iterable[str], each: Iterable[tuple[str, str]]) -> Iterable[Quota]:
+        for cover in covers:
+            for limit in self.by_cover.get(cover, ()):
+                yield _quota(limit, f"{limit.type}/{limit.name}")
+        for cover, who in each:
+            for limit in self.by_cover.get(cover, ()):
+                yield _quota(limit, f"{limit.type}/{limit.name}/{who}")
+
+
+def _quota(limit: Limit, name: str) -> Quota:
+    return Quota(name, limit.type, limit.amount, limit.period, limit.name, limit.covers)
+
+
+def book_of(limits: Sequence[Limit], deployments: Sequence[Deployment]) -> LimitBook | None:
+    """The book of a blueprint; None where it declares no limit."""
+    if not limits and not any(key.requests or key.tokens for d in deployments for key in d.keys):
+        return None
+    by_cover: dict[str, tuple[Limit, ...]] = {}
+    for limit in limits:
+        by_cover[limit.covers] = (*by_cover.get(limit.covers, ()), limit)
+    return LimitBook(by_cover, any(cover.startswith("user/") for cover in by_cover))

@@ -1,0 +1,250 @@
+"""Limits of use: requests, tokens, concurrent calls and cost of whom or what a declared limit covers, in a time.
+
+They are leased like budgets (`leases`, `lease_store`): a call takes from the slices that this worker holds, and waits
+for PostgreSQL only when one is empty. What covers the caller is taken at admission, what covers a deployment or its
+model at each attempt: one that has no room is passed over like one that is down. A call that was never sent uses
+nothing; tokens and cost are taken at their bound and settled at what they were. A blueprint without limits costs one
+look at `Catalog.limits`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from groundplan.blueprint.model import Deployment
+from groundplan.core.errors import Exhausted, GroundplanError, Unavailable
+from groundplan.core.money import short_usd
+from groundplan.gateway.budgets.leases import CONCURRENT, COST, REQUESTS, TOKENS, Quota, Token
+from groundplan.gateway.budgets.limit_book import LimitBook
+from groundplan.gateway.budgets.periods import current, end_text, ends
+from groundplan.gateway.call import admit
+from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.call.exchange import Exchange
+from groundplan.ledger.model import Charge, Usage
+
+CALL = -1
+"""Attempt number in the token of what a whole call holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a call or an attempt took."""
+
+    token: Token
+    quotas: tuple[Quota, ...]
+    charges: list[Charge]
+
+
+@dataclass(slots=True)
+class Use:
+    """What a call holds of limits; only of calls under a blueprint that declares any."""
+
+    call: Held | None = None
+    attempts: dict[int, Held] = field(default_factory=dict)
+    keys: dict[int, int] = field(default_factory=dict)
+    """Which of its deployment's keys each attempt uses."""
+    tokens: int = 0
+    """Of all attempts so far."""
+    lines: bytes = b""
+    """`x-ratelimit-*` header lines."""
+    no_room: Quota | None = None
+    """For which a deployment was passed over."""
+
+
+async def admit_call(gateway: Gateway, exchange: Exchange, book: LimitBook, amount: int) -> None:
+    """Take what the call needs of every limit that covers its caller. Raises `Exhausted`, taking nothing.
+
+    `amount`: the most that one attempt can cost, in picodollars.
+    """
+    key, workload, policy = exchange.key, exchange.workload, exchange.policy
+    if key is None or workload is None or policy is None:
+        raise AssertionError("not identified")
+    use = exchange.use = Use()
+    quotas = book.of_caller(workload, key.family or key.id, exchange.person, policy.people)
+    if not quotas:
+        return
+    counts = any(quota.type == TOKENS for quota in quotas)
+    tokens = max(_tokens(exchange, deployment) for deployment in exchange.deployments) if counts else 0
+    held, short = await _take(gateway, exchange, quotas, CALL, tokens, amount)
+    if short is not None:
+        raise refusal(gateway, short)
+    use.call = held
+    use.lines = _lines(gateway, held)
+
+
+async def admit_cached(gateway: Gateway, exchange: Exchange, book: LimitBook) -> None:
+    """Take one request and one concurrent call, no tokens and no cost, of every limit that covers the caller of a
+    cached answer. Raises `Exhausted`, taking nothing."""
+    key, workload, policy = exchange.key, exchange.workload, exchange.policy
+    if key is None or workload is None or policy is None:
+        raise AssertionError("not identified")
+    quotas = book.of_caller(workload, key.family or key.id, exchange.person, policy.people)
+    quotas = tuple(quota for quota in quotas if quota.type in (REQUESTS, CONCURRENT))
+    if not quotas:
+        return
+    held, short = await _take(gateway, exchange, quotas, CALL, 0, 0)
+    if short is not None:
+        raise refusal(gateway, short)
+    exchange.use = Use(call=held, lines=_lines(gateway, held))
+
+
+async def admit_attempt(gateway: Gateway, exchange: Exchange, deployment: Deployment, attempt: int) -> bool:
+    """Take what an attempt needs of every limit that covers its deployment, or the key there; whether there was room.
+
+    Of a deployment with several keys the least used one with room is chosen.
+    """
+    use, catalog = exchange.use, exchange.catalog
+    if use is None or catalog is None or catalog.limits is None:
+        return True
+    book = catalog.limits
+    if attempt in use.attempts:  # of one that was not sent in the end
+        _settle(gateway, use.attempts.pop(attempt), 0, 0, 0)
+    tokens, amount = _tokens(exchange, deployment), exchange.bounds[deployment.name]
+    own = book.of_deployment(deployment)
+    order: list[int | None] = [None]
+    if deployment.keys:
+        order = [*gateway.targets.keys(deployment).order(gateway.loop.time())]
+        if not order:
+            return True  # every one rests, which the attempt itself will say
+    short: Quota | None = None
+    for place, index in enumerate(order):
+        quotas = own if index is None else (*own, *book.of_key(deployment, index))
+        if not quotas:
+            held = None
+        else:
+            last = place == len(order) - 1
+            held, short = await _take(gateway, exchange, quotas, attempt, tokens, amount, waits=last)
+            if short is not None:
+                continue
+        if held is not None:
+            use.attempts[attempt] = held
+        if index is not None:
+            use.keys[attempt] = index
+        return True
+    use.no_room = short
+    return False
+
+
+async def _take(
+    gateway: Gateway,
+    exchange: Exchange,
+    quotas: tuple[Quota, ...],
+    number: int,
+    tokens: int,
+    amount: int,
+    *,
+    waits: bool = True,
+) -> tuple[Held, Quota | None]:
+    """What was taken, and None or the quota that is short; `waits` for it also where it seems used up."""
+    now = gateway.clock.seconds()
+    needs = {REQUESTS: 1, CONCURRENT: 1, TOKENS: tokens, COST: amount}
+    charges = [Charge(q.name, current(q.period, "", "UTC", now), needs[q.type]) for q in quotas]
+    token = (exchange.call.bytes, number)
+    held = Held(token, quotas, charges)
+    empty = gateway.counters.reserve(token, charges)
+    if empty is None:
+        return held, None
+    declared = {quota.name: quota for quota in quotas}
+    if not waits:
+        need = next(charge for charge in charges if charge.budget == empty)
+        if gateway.leases.remaining(declared[empty], need.period) < need.amount:
+            return held, declared[empty]
+    blueprint = exchange.catalog.number if exchange.catalog else 0
+    short = await gateway.leases.acquire(token, charges, declared, blueprint)
+    return held, None if short is None else declared[short]
+
+
+def _tokens(exchange: Exchange, deployment: Deployment) -> int:
+    ask, workload = exchange.ask, exchange.workload
+    if ask is None or workload is None:
+        raise AssertionError("not checked")
+    added = admit.added_bytes(exchange, workload)
+    cap = admit.output_cap(exchange, deployment)
+    usage, _ = exchange.interface.estimate(ask, deployment, added, 0, cap)
+    return usage.input + usage.output
+
+
+def check_room(gateway: Gateway, exchange: Exchange) -> None:
+    """No deployment could answer: raise `Exhausted` where one was passed over for a limit."""
+    if exchange.use is not None and exchange.use.no_room is not None:
+        raise refusal(gateway, exchange.use.no_room)
+
+
+def end_attempt(gateway: Gateway, use: Use, attempt: int, usage: Usage, cost: int) -> None:
+    """An attempt used so much (`cost` in picodollars); what else it held is free again."""
+    use.tokens += usage.input + usage.output
+    held = use.attempts.pop(attempt, None)
+    if held is not None:
+        _settle(gateway, held, 1, usage.input + usage.output, cost)
+
+
+def end_call(gateway: Gateway, use: Use, *, sent: bool, cost: int) -> None:
+    """The call is over; one that was never sent used nothing."""
+    held, use.call = use.call, None
+    if held is not None:
+        _settle(gateway, held, 1 if sent else 0, use.tokens, cost)
+    while use.attempts:
+        _settle(gateway, use.attempts.popitem()[1], 0, 0, 0)
+
+
+def _settle(gateway: Gateway, held: Held, requests: int, tokens: int, cost: int) -> None:
+    used = {REQUESTS: requests, CONCURRENT: 0, TOKENS: tokens, COST: cost}
+    gateway.counters.settle_each(held.token, [used[quota.type] for quota in held.quotas])
+
+
+def refusal(gateway: Gateway, quota: Quota) -> GroundplanError:
+    """429 with what is used up, and when it frees; 503 where PostgreSQL cannot be asked whether it is."""
+    if not gateway.leases.connected:
+        return Unavailable(
+            f"this gateway has used what it held of the limit {quota.declared} and cannot get more now",
+            code="limit_unreachable",
+            hint="The gateway cannot reach PostgreSQL; see `groundplan status`.",
+            retry_after=2.0,
+            details={"limit": quota.declared},
+        )
+    now = gateway.clock.seconds()
+    span = current(quota.period, "", "UTC", now)
+    end = ends(span)
+    most = short_usd(quota.limit) if quota.type == COST else f"{quota.limit} {_WORDS[quota.type]}"
+    per = "at the same time" if quota.type == CONCURRENT else f"a {quota.period}"
+    return Exhausted(
+        f"the limit {quota.declared} ({most} {per} for {quota.covers}) has no room for this call",
+        code="rate_limit_exceeded",
+        hint=f"It is free again at {end_text(span)}."
+        if end is not None
+        else "Wait for another call to end, or send fewer at the same time.",
+        retry_after=1.0 if end is None else max(1.0, end.timestamp() - now),
+        details={
+            "limit": quota.declared,
+            "covers": quota.covers,
+            "counts": quota.type,
+            "most": short_usd(quota.limit) if quota.type == COST else quota.limit,
+            "per": quota.period,
+            "frees_at": None if end is None else end.isoformat(),
+        },
+    )
+
+
+_WORDS = {REQUESTS: "requests", TOKENS: "tokens", CONCURRENT: "calls"}
+
+
+def _lines(gateway: Gateway, held: Held) -> bytes:
+    """`x-ratelimit-*` lines of the limit with the least left, for requests and for tokens, as OpenAI has them."""
+    least: dict[str, tuple[int, Quota, str]] = {}
+    for quota, charge in zip(held.quotas, held.charges, strict=True):
+        if quota.type in _TOLD:
+            left = gateway.leases.remaining(quota, charge.period)
+            if quota.type not in least or left < least[quota.type][0]:
+                least[quota.type] = (left, quota, charge.period)
+    if not least:
+        return b""
+    now, lines = gateway.clock.seconds(), b""
+    for what, (left, quota, span) in least.items():
+        end, name = ends(span), _TOLD[what]
+        reset = 0 if end is None else max(0, int(end.timestamp() - now))
+        lines += _LINES % (name, quota.limit, name, left, name, reset)
+    return lines
+
+
+_TOLD = {REQUESTS: b"requests", TOKENS: b"tokens"}
+_LINES = b"x-ratelimit-limit-%b: %d\r\nx-ratelimit-remaining-%b: %d\r\nx-ratelimit-reset-%b: %ds\r\n"

@@ -1,0 +1,224 @@
+"""Answers of one worker that may be given again, and the calls that are making one just now. Pure: no clock, no I/O.
+
+A shelf for each workload, bounded in bytes; what was not asked for longest goes first. What a stop switch, a cleared
+cache, a person who left or a changed blueprint concerns is thrown away as soon as the worker knows, and never comes
+back when the switch is lifted. Who may get an answer is in its key (`cache_key`) and in `cache`, not here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from groundplan.gateway.caching.cache_key import terms_of
+from groundplan.gateway.policy.snapshot import NOTHING, Catalog, Plan, Policy
+
+if TYPE_CHECKING:
+    from groundplan.gateway.call.exchange import Exchange, Passage
+
+OVERHEAD_BYTES = 1024
+"""What an entry is counted for besides its answer."""
+SHARE = 8
+"""One answer may take this part of its shelf."""
+
+Key = tuple[bytes, bool]
+"""(digest of the request and its terms, whether it is a stream)"""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Entry:
+    """One good answer. Times are seconds since the epoch; `cost` is what the call paid for it, in picodollars."""
+
+    key: Key
+    call: bytes
+    """Of the call that asked the model."""
+    workload: str
+    made: float
+    until: float
+    deployment: str
+    subjects: frozenset[str]
+    """Whatever stops it: `company`, `workload/N`, `deployment/N`, `site/N`, `source/N`, `key/ID`."""
+    person: str
+    """For whom it was made; empty: for nobody in particular."""
+    passages: tuple[Passage, ...]
+    cost: int
+    whole: bytes | None = None
+    """As the upstream answered, without the `groundplan` object."""
+    events: tuple[bytes, ...] | None = None
+    """Data of each event of the upstream's stream."""
+
+    @property
+    def size(self) -> int:
+        parts = self.events if self.events is not None else (self.whole or b"",)
+        return OVERHEAD_BYTES + sum(len(part) + 64 for part in parts) + sum(len(p.text) for p in self.passages)
+
+
+STORED, FAILED, UNFIT = "stored", "failed", "unfit"
+"""How a flight ended: its answer is there; there was none; there was one that must not be given again."""
+
+
+@dataclass(slots=True, eq=False)
+class Flight:
+    """A call that asks a model for what others may want, too."""
+
+    key: Key
+    landed: asyncio.Future[str]
+    whole: bytes | None = None
+    events: tuple[bytes, ...] | None = None
+
+
+class Similar(Protocol):
+    """The place of matching by meaning: asked after an exact miss, before a model is.
+
+    What it returns is treated like an exact hit, live permissions and stop switches included. Nothing is here yet.
+    """
+
+    async def __call__(self, exchange: Exchange, entries: Iterator[Entry]) -> Entry | None: ...
+
+
+@dataclass(slots=True)
+class _Shelf:
+    entries: OrderedDict[Key, Entry] = field(default_factory=OrderedDict)
+    size: int = 0
+    most: int = 0
+    terms: bytes = b""
+    """Digest of the blueprint's part under which it was filled."""
+
+
+class AnswerCache:
+    """Of one worker."""
+
+    def __init__(self) -> None:
+        self._shelves: dict[str, _Shelf] = {}
+        self._flights: dict[bytes, Flight] = {}
+        self._terms: dict[str, tuple[Plan, bytes]] = {}
+        self._policy = NOTHING
+        self._catalog: Catalog | None = None
+        self.similar: Similar | None = None
+        self.on_put: Callable[[Entry, Exchange], None] | None = None
+        """Told of every answer that this worker made itself."""
+        self.on_drop: Callable[[Entry], None] | None = None
+        """Told of every answer that must not be given any more."""
+
+    @property
+    def size(self) -> int:
+        """Bytes in use."""
+        return sum(shelf.size for shelf in self._shelves.values())
+
+    def __len__(self) -> int:
+        return sum(len(shelf.entries) for shelf in self._shelves.values())
+
+    def entries(self, workload: str) -> Iterator[Entry]:
+        """Of a workload, the ones asked for longest ago first."""
+        shelf = self._shelves.get(workload)
+        return iter(tuple(shelf.entries.values())) if shelf is not None else iter(())
+
+    def terms(self, plan: Plan) -> bytes:
+        """Digest of everything in the blueprint that has a part in the answers of a workload."""
+        known = self._terms.get(plan.workload.name)
+        if known is not None and known[0] is plan:
+            return known[1]
+        found = terms_of(plan)
+        self._terms[plan.workload.name] = (plan, found)
+        return found
+
+    # what is there ---------------------------------------------------------------------------------------------------
+
+    def get(self, workload: str, key: Key, now: float) -> Entry | None:
+        """The answer, now the last to go; None where there is none or its time is over."""
+        shelf = self._shelves.get(workload)
+        if shelf is None:
+            return None
+        entry = shelf.entries.get(key)
+        if entry is None:
+            return None
+        if entry.until <= now:
+            self._remove(shelf, entry)
+            return None
+        shelf.entries.move_to_end(key)
+        return entry
+
+    def put(self, plan: Plan, entry: Entry) -> bool:
+        """Keep an answer; False where it is too large, or made under a blueprint that holds no more. The one that was
+        there under its key is replaced."""
+        rule = plan.workload.cache
+        if rule is None or entry.size * SHARE > rule.max_bytes:
+            return False
+        terms = self.terms(plan)
+        newest = self._catalog.plans.get(entry.workload) if self._catalog is not None else plan
+        if newest is not plan and (newest is None or terms_of(newest) != terms):
+            return False
+        shelf = self._shelves.get(entry.workload)
+        if shelf is None or shelf.terms != terms:
+            shelf = self._shelves[entry.workload] = _Shelf(terms=terms)
+        shelf.most = rule.max_bytes
+        old = shelf.entries.get(entry.key)
+        if old is not None:
+            self._remove(shelf, old)
+        shelf.entries[entry.key] = entry
+        shelf.size += entry.size
+        while shelf.size > shelf.most:
+            self._remove(shelf, next(iter(shelf.entries.values())))
+        return True
+
+    def drop(self, entry: Entry) -> None:
+        """It must not be given to anybody any more."""
+        shelf = self._shelves.get(entry.workload)
+        if shelf is not None and shelf.entries.get(entry.key) is entry:
+            self._remove(shelf, entry)
+        if self.on_drop is not None:
+            self.on_drop(entry)
+
+    @staticmethod
+    def _remove(shelf: _Shelf, entry: Entry) -> None:
+        del shelf.entries[entry.key]
+        shelf.size -= entry.size
+
+    # what it must heed -----------------------------------------------------------------------------------------------
+
+    def heed(self, catalog: Catalog, policy: Policy) -> None:
+        """Throw away what the newest blueprint and policy forbid. Two comparisons where neither has changed."""
+        if catalog is not self._catalog:
+            self._catalog = catalog
+            self._terms.clear()
+            for name, shelf in list(self._shelves.items()):
+                plan = catalog.plans.get(name)
+                if plan is None or plan.workload.cache is None or self.terms(plan) != shelf.terms:
+                    del self._shelves[name]
+        if policy is not self._policy:
+            self.heed_policy(policy)
+
+    def heed_policy(self, policy: Policy) -> None:
+        """Throw away what it stops, and what is of people who have left; told of every policy in its turn."""
+        old, self._policy = self._policy, policy
+        for name in [name for name in self._shelves if policy.cleared.get(name) != old.cleared.get(name)]:
+            del self._shelves[name]
+        stopped = policy.kills - old.kills
+        gone = old.active - policy.active
+        if not stopped and not gone:
+            return
+        for shelf in self._shelves.values():
+            for entry in list(shelf.entries.values()):
+                if not stopped.isdisjoint(entry.subjects) or entry.person in gone:
+                    self._remove(shelf, entry)
+
+    # calls that make one ---------------------------------------------------------------------------------------------
+
+    def flight(self, key: Key) -> Flight | None:
+        """The call that makes this answer now, streamed or not."""
+        return self._flights.get(key[0])
+
+    def lead(self, key: Key, loop: asyncio.AbstractEventLoop) -> Flight:
+        """This call makes it; it must `land`."""
+        flight = self._flights[key[0]] = Flight(key, loop.create_future())
+        return flight
+
+    def land(self, flight: Flight, how: str) -> None:
+        """Tell those that wait for it: `STORED`, `FAILED` or `UNFIT`."""
+        if self._flights.get(flight.key[0]) is flight:
+            del self._flights[flight.key[0]]
+        if not flight.landed.done():
+            flight.landed.set_result(how)

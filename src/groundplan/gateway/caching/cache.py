@@ -1,0 +1,378 @@
+"""Step 3: answers that need no model: replays of an `Idempotency-Key`, and answers that were given before.
+
+A cached answer is given where a workload declares `cache`, to a call that passed every check that any call passes, but
+without a reservation: it costs nothing. Of a workload with sources it is given only after the live permissions have
+confirmed each passage that was before the model, for this person and at this moment; no other workload waits for
+anything here but for a call that is asking the same just now. Who shares an answer is in the key (`cache_key`); what
+is kept and for how long is `answer_cache`'s; docs/cache.md says why nobody gets what is not theirs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from groundplan.blueprint.model import Deployment
+from groundplan.core.errors import Conflict, Invalid, NotFound, Unavailable
+from groundplan.economics import price
+from groundplan.gateway.budgets import limits
+from groundplan.gateway.caching.answer_cache import FAILED, STORED, UNFIT, Entry, Flight, Key
+from groundplan.gateway.caching.cache_key import request_digest
+from groundplan.gateway.caching.idempotency import Kept
+from groundplan.gateway.caching.recast import Recast
+from groundplan.gateway.caching.sharing import fetch
+from groundplan.gateway.call import admit, settle
+from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.call.exchange import Exchange
+from groundplan.gateway.call.ground import ask_search
+from groundplan.gateway.http.stream import EVENT_STREAM
+from groundplan.gateway.surfaces import answers
+from groundplan.gateway.telemetry import content
+from groundplan.gateway.upstream.http1 import UpstreamFailure
+
+EXACT = "exact"
+"""`cache` of a call that got an answer which was given before."""
+
+
+async def replay(gateway: Gateway, exchange: Exchange) -> Kept | None:
+    """The kept answer to this key, waiting for it where it is being made; None: this request is the first here with it.
+
+    Raises `Conflict` where the key was used for another body, or its answer is not in memory any more.
+    """
+    named = exchange.request.headers.get(b"idempotency-key")
+    if named is None or exchange.key is None:
+        return None
+    if not 0 < len(named) <= 255:
+        raise Invalid(
+            "the Idempotency-Key is empty or too long", code="idempotency_key", hint="Use 1 to 255 characters."
+        )
+    digest = hashlib.sha256(exchange.key.id.encode() + b"\0" + named).digest()
+    kept = await gateway.answers.begin(digest, _body_digest(exchange), gateway.clock.now().timestamp())
+    if kept is None:
+        exchange.idempotency = digest
+        exchange.kept = []
+        return None
+    return _checked(exchange, kept)
+
+
+async def elsewhere(gateway: Gateway, exchange: Exchange) -> Kept | None:
+    """Write the key down; the answer of another worker that did so before. Raises `Conflict` where that has none."""
+    digest = exchange.idempotency
+    if digest is None:
+        return None
+    holders = gateway.answers.mark(digest, gateway.clock.now().timestamp())
+    if not holders:
+        return None
+    kept = await fetch(holders, digest, _body_digest(exchange))
+    gateway.answers.keep(digest, kept)
+    return _checked(exchange, kept)
+
+
+def _body_digest(exchange: Exchange) -> bytes:
+    return hashlib.sha256(exchange.endpoint.encode() + b"\0" + exchange.request.body).digest()
+
+
+def _checked(exchange: Exchange, kept: Kept) -> Kept:
+    if kept.status == 0:
+        raise Conflict(
+            "the first call with this Idempotency-Key was cut off; it may have been billed",
+            code="idempotency_replayed",
+            hint="Use a new key to ask again.",
+        )
+    exchange.cache = "replay"
+    return kept
+
+
+# answers that were given before --------------------------------------------------------------------------------------
+
+
+async def answered(gateway: Gateway, exchange: Exchange, recheck: Callable[[], None]) -> bool:
+    """Answer a checked call of a workload with a cache, where its answer is known. False: a model must be asked, and
+    what it says goes to others that ask the same.
+
+    `recheck` repeats every check under the newest policy and raises what it finds. Raises `Exhausted` for limits, and
+    `NotFound` (`not_cached`) where the caller wants nothing else.
+    """
+    recast, directives = exchange.interface.recast, exchange.request.headers.get(b"cache-control", b"").lower()
+    key = _key(gateway, exchange, recast) if recast is not None and b"no-store" not in directives else None
+    if recast is not None and key is not None:
+        seek = _Search(gateway, exchange, recast, key, recheck)
+        if b"no-cache" in directives:
+            seek.lead()
+        elif await _found(gateway, exchange, seek):
+            return True
+    if b"only-if-cached" in directives:
+        hint = "Leave Cache-Control: only-if-cached out to ask a model."
+        raise NotFound("no cached answer may be given to this request", code="not_cached", hint=hint)
+    return False
+
+
+async def _found(gateway: Gateway, exchange: Exchange, seek: _Search) -> bool:
+    """Look the answer up, take of limits what a hit takes, and give it; checked again after each wait."""
+    catalog = exchange.catalog
+    while (found := await seek.entry()) is not None:
+        if catalog is not None and catalog.limits is not None:
+            await limits.admit_cached(gateway, exchange, catalog.limits)
+        if not seek.again() and _may(exchange, found):
+            give(gateway, exchange, found, seek.form)
+            return True
+        if exchange.use is not None:
+            limits.end_call(gateway, exchange.use, sent=False, cost=0)
+            exchange.use = None
+    return False
+
+
+def _key(gateway: Gateway, exchange: Exchange, recast: Recast) -> Key | None:
+    plan, policy, ask = exchange.plan, exchange.policy, exchange.ask
+    if plan is None or policy is None or ask is None:
+        raise AssertionError("not checked")
+    digest = request_digest(exchange, recast.irrelevant, gateway.cached.terms(plan), policy)
+    return None if digest is None else (digest, ask.stream)
+
+
+class _Search:
+    """Looks for one call's answer until it is there, or this call has to make it."""
+
+    __slots__ = ("_exchange", "_gateway", "_key", "_recast", "_recheck", "_until", "form")
+
+    def __init__(
+        self, gateway: Gateway, exchange: Exchange, recast: Recast, key: Key, recheck: Callable[[], None]
+    ) -> None:
+        self._gateway = gateway
+        self._exchange = exchange
+        self._recast = recast
+        self._key = key
+        self._recheck = recheck
+        self._until = 0.0
+        self.form: bytes | tuple[bytes, ...] = b""
+        """What was found, as this call wants it: an answer, or the events of one."""
+
+    async def entry(self) -> Entry | None:
+        """The answer that this caller may have; None: this call asks a model."""
+        gateway, exchange = self._gateway, self._exchange
+        cache = gateway.cached
+        while True:
+            if gateway.live.catalog is not None:
+                cache.heed(gateway.live.catalog, gateway.live.policy)
+            found = self._here()
+            if found is None and cache.similar is not None and exchange.workload is not None:
+                found = self._formed(await cache.similar(exchange, cache.entries(exchange.workload.name)))
+            if found is not None:
+                confirmed = not found.passages or await confirm(gateway, exchange, found)
+                if self.again():
+                    continue
+                if confirmed and _may(exchange, found):
+                    return found
+            elif (flight := cache.flight(self._key)) is not None:
+                if not await self._wait(flight):
+                    return None
+                self.again()
+                continue
+            self.lead()
+            return None
+
+    def lead(self) -> None:
+        """This call makes the answer, unless another one does already."""
+        cache, exchange = self._gateway.cached, self._exchange
+        if cache.flight(self._key) is None:
+            exchange.flight = cache.lead(self._key, self._gateway.loop)
+
+    def again(self) -> bool:
+        """After a wait: every check under the newest policy, where that changed. True: it is another answer that this
+        caller may have now, since answers were cleared or the caller's groups are others."""
+        if self._gateway.live.policy is self._exchange.policy:
+            return False
+        self._recheck()
+        before = self._key
+        self._key = _key(self._gateway, self._exchange, self._recast) or before
+        return self._key != before
+
+    async def _wait(self, flight: Flight) -> bool:
+        """Until the call that asks the same is over. False: this one goes its own way. Its end cancels nobody else."""
+        now = self._gateway.loop.time()
+        if not self._until:
+            workload = self._exchange.workload
+            self._until = now + (workload.deadline_ms / 1000 if workload is not None else 0.0)
+        if self._until <= now:
+            return False
+        done, _ = await asyncio.wait((flight.landed,), timeout=self._until - now)
+        return bool(done) and flight.landed.result() != UNFIT
+
+    def _here(self) -> Entry | None:
+        exchange = self._exchange
+        workload, cache = exchange.workload, self._gateway.cached
+        if workload is None:
+            return None
+        now = self._gateway.clock.now().timestamp()
+        digest, stream = self._key
+        return self._formed(cache.get(workload.name, self._key, now)) or self._formed(
+            cache.get(workload.name, (digest, not stream), now)
+        )
+
+    def _formed(self, entry: Entry | None) -> Entry | None:
+        """The entry, where it can be given in the form that is asked for."""
+        if entry is None:
+            return None
+        form: bytes | tuple[bytes, ...] | None
+        if self._key[1]:
+            form = entry.events if entry.events is not None else self._recast.events(entry.whole or b"")
+        else:
+            form = entry.whole if entry.whole is not None else self._recast.whole(entry.events or ())
+        if form is None:
+            return None
+        self.form = form
+        return entry
+
+
+def _may(exchange: Exchange, entry: Entry) -> bool:
+    """Whether this call could have got the answer from where it is from."""
+    policy = exchange.policy
+    if policy is None or (policy.kills and not policy.kills.isdisjoint(entry.subjects)):
+        return False
+    return _place(exchange, entry) is not None
+
+
+def _place(exchange: Exchange, entry: Entry) -> Deployment | None:
+    return next((place for place in exchange.deployments if place.name == entry.deployment), None)
+
+
+class _Readable(msgspec.Struct, frozen=True):
+    readable: list[str]
+
+
+_readable = msgspec.json.Decoder(_Readable).decode
+
+
+async def confirm(gateway: Gateway, exchange: Exchange, entry: Entry) -> bool:
+    """Whether the person of this call may read, by the live permissions, every passage that was before the model, and
+    each is still as it was. An answer of which one is not is thrown away."""
+    if not exchange.person:
+        return False
+    chunks = sorted({passage.chunk for passage in entry.passages})
+    asked = msgspec.json.encode(
+        {"person": exchange.person, "chunks": chunks, "sources": sorted({p.source for p in entry.passages})}
+    )
+    try:
+        found = _readable(await ask_search(gateway, asked, str(exchange.call).encode("ascii"), b"/confirm"))
+    except (UpstreamFailure, msgspec.DecodeError, UnicodeDecodeError):
+        gateway.targets.forget("search")
+        return False
+    if found.readable and sorted(found.readable) == chunks:
+        return True
+    gateway.cached.drop(entry)
+    return False
+
+
+def give(gateway: Gateway, exchange: Exchange, entry: Entry, form: bytes | tuple[bytes, ...]) -> None:
+    """Send a cached answer. The call is in the journal before (it survives a kill), and the sync of the disk is asked
+    for but not awaited: nothing was spent, so a loss of power may cost the record of a call that cost nothing.
+
+    Raises `Denied` where no budget covers the call, `Unavailable` where the journal cannot take it.
+    """
+    plan, workload = exchange.plan, exchange.workload
+    if plan is None or workload is None:
+        raise AssertionError("not checked")
+    exchange.charges = admit.covering(exchange, plan, gateway.clock.now().timestamp())
+    if not gateway.journal.healthy:
+        raise _unwritten()
+    exchange.cache, exchange.saved = EXACT, entry.cost
+    exchange.deployment = _place(exchange, entry)
+    exchange.passages = list(entry.passages)
+    gateway.live.count(workload.name, exchange.person)
+    if workload.keep is not None and exchange.kept is None and content.chosen(workload.keep, exchange.call.bytes):
+        exchange.kept = []
+    left = settle.remaining(gateway, exchange)
+    exchange.first_byte = now = time.perf_counter_ns()
+    exchange.steps.append(("cache", (now - exchange.started) // 1000))
+    if settle.finish(gateway, exchange, "ok", 200) is None:
+        raise _unwritten()
+    lines, facts = answers.headers(exchange, cost=True), answers.facts(exchange, left)
+    response = exchange.response
+    if isinstance(form, bytes):
+        data = exchange.interface.with_facts(form, facts)
+        response.send(200, data, lines)
+    else:
+        data = _stream(exchange, form, facts)
+        response.end(data, response.start(200, EVENT_STREAM + lines))
+    if exchange.kept is not None:
+        exchange.kept.append(data)
+
+
+def _stream(exchange: Exchange, events: tuple[bytes, ...], facts: bytes) -> bytes:
+    """All of a stream, as a model's own would have come."""
+    if exchange.ask is None or exchange.deployment is None:
+        raise AssertionError("not checked")
+    relay = exchange.interface.codec(exchange.deployment).relay(exchange.ask)
+    return b"".join([relay.take(data) for data in events]) + relay.last(facts)
+
+
+def _unwritten() -> Unavailable:
+    return Unavailable(
+        "the call cannot be written down", code="journal_unavailable", hint="Check the disk of HOME.", retry_after=1.0
+    )
+
+
+# answers that others may get -----------------------------------------------------------------------------------------
+
+
+def land(gateway: Gateway, exchange: Exchange) -> None:
+    """The call that others may be waiting for is over: keep its answer where it is a good one, and tell them."""
+    flight, exchange.flight = exchange.flight, None
+    if flight is None:
+        return
+    how = FAILED
+    try:
+        if exchange.status == "ok" and exchange.http_status == 200:
+            how = _keep(gateway, exchange, flight)
+    finally:
+        gateway.cached.land(flight, how)
+
+
+def _keep(gateway: Gateway, exchange: Exchange, flight: Flight) -> str:
+    entry, plan = _entry(gateway, exchange, flight), exchange.plan
+    if entry is None or plan is None or not gateway.cached.put(plan, entry):
+        return UNFIT
+    if gateway.cached.on_put is not None:
+        gateway.cached.on_put(entry, exchange)
+    return STORED
+
+
+def _entry(gateway: Gateway, exchange: Exchange, flight: Flight) -> Entry | None:
+    """The answer that a call got, where it may be given again."""
+    ask, workload, place, key = exchange.ask, exchange.workload, exchange.deployment, exchange.key
+    recast, policy = exchange.interface.recast, gateway.live.policy
+    if ask is None or workload is None or place is None or key is None or recast is None or workload.cache is None:
+        return None
+    if flight.events is not None:
+        good = recast.good_events(flight.events, ask.copies)
+    else:
+        good = flight.whole is not None and recast.good(flight.whole, ask.copies)
+    passages = tuple(exchange.passages)
+    grounded = workload.grounding is not None and exchange.interface.grounded
+    if not good or "resumed" in exchange.attempt_flags or (grounded and not passages):
+        return None
+    if not all(passage.chunk for passage in passages):
+        return None
+    subjects = {"company", f"workload/{workload.name}", f"deployment/{place.name}", f"site/{place.site}"}
+    subjects |= {f"key/{key.id}"} | {f"source/{passage.source}" for passage in passages}
+    if not policy.kills.isdisjoint(subjects):
+        return None
+    now = gateway.clock.now().timestamp()
+    return Entry(
+        key=(flight.key[0], flight.events is not None),
+        call=exchange.call.bytes,
+        workload=workload.name,
+        made=now,
+        until=now + workload.cache.seconds,
+        deployment=place.name,
+        subjects=frozenset(subjects),
+        person=exchange.person,
+        passages=passages,
+        cost=min(exchange.cost, price.cost(place.rates, exchange.usage, ask.service)),
+        whole=flight.whole if flight.events is None else None,
+        events=flight.events,
+    )

@@ -1,0 +1,72 @@
+"""What makes two requests the same: a digest over what was asked, under which terms, and who may share the answer.
+
+Bodies are compared by what they say: the order of keys, white space, escapes and fields that no answer depends on make
+no difference; every other field does, known or not. Pure; keeps nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import msgspec
+
+from groundplan.gateway.call.exchange import Exchange
+from groundplan.gateway.policy.snapshot import Plan, Policy
+
+_encode = msgspec.json.Encoder(order="sorted").encode
+_object = msgspec.json.Decoder(dict[str, Any]).decode
+_AMOUNTS = ("temperature", "top_p", "frequency_penalty", "presence_penalty")
+
+
+def terms_of(plan: Plan) -> bytes:
+    """Digest of the workload and of every deployment that may answer for it, as the blueprint has them."""
+    places = {place.name: place for each in plan.names.values() for place in each}
+    return hashlib.sha256(msgspec.json.encode([plan.workload, [places[name] for name in sorted(places)]])).digest()
+
+
+def request_digest(exchange: Exchange, irrelevant: frozenset[str], terms: bytes, policy: Policy) -> bytes | None:
+    """32 bytes for a checked call; None where its body cannot be compared.
+
+    `irrelevant`: fields that the answer does not depend on, or that are compared otherwise.
+    """
+    ask, workload = exchange.ask, exchange.workload
+    if ask is None or workload is None or workload.cache is None:
+        raise AssertionError("not checked")
+    try:
+        fields = _object(exchange.request.body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    for name in irrelevant & fields.keys():
+        del fields[name]
+    for name in _AMOUNTS:
+        amount = fields.get(name)
+        if type(amount) is int and abs(amount) < 1000:
+            fields[name] = float(amount)
+    cap = workload.max_output_tokens
+    head = (
+        workload.name,
+        exchange.endpoint,
+        whose(exchange, workload.cache.scope, policy),
+        policy.cleared.get(workload.name, 0),
+        cap if ask.cap is None else min(ask.cap, cap),
+        ask.copies,
+        ask.lines.decode("latin-1"),
+    )
+    try:
+        return hashlib.sha256(terms + _encode((head, fields))).digest()
+    except (UnicodeEncodeError, ValueError, RecursionError):
+        return None
+
+
+def whose(exchange: Exchange, scope: str, policy: Policy) -> str:
+    """Who shares an answer with this caller. Of a group: people who are in exactly the same groups; where that is not
+    known, nobody else."""
+    if scope == "workload":
+        return "workload"
+    person, key = exchange.person, exchange.key
+    if scope == "group" and (groups := policy.groups.get(person)) is not None:
+        return f"group {groups}"
+    if person or key is None:
+        return f"person {person}"
+    return f"key {key.family or key.id}"

@@ -1,0 +1,201 @@
+"""Cached answers on their way between a worker and PostgreSQL, for workloads that keep content in full. The worker only
+passes bytes on and takes in what comes; nothing waits for this.
+
+The other end is `cache_store`, beside the shipper, over one loopback connection whose buffer is the bounded queue: what
+does not fit, or finds nobody, stays in this worker alone. An answer that comes in is taken only where this worker would
+have kept it itself: same terms, not cleared since, not stopped, its person active.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from groundplan.core.endpoints import lookup
+from groundplan.core.home import Home
+from groundplan.gateway.caching.answer_cache import Entry
+from groundplan.gateway.call.exchange import Exchange, Passage
+from groundplan.gateway.telemetry.content import chosen
+
+if TYPE_CHECKING:
+    from groundplan.gateway.call.context import Gateway
+
+SERVICE = "answer-store"
+BUFFER_BYTES = 8 << 20
+ANSWER_BYTES = 5 << 20
+"""Of one on its way; a larger one is not passed on."""
+AGAIN_SECONDS = 0.5
+LENGTH = struct.Struct("<I")
+TOKEN_BYTES = 64
+
+
+class Kept(msgspec.Struct, frozen=True, array_like=True):
+    """One answer with all that another worker needs to give it. `owner`: under whose key it is sealed."""
+
+    digest: bytes
+    stream: bool
+    call: bytes
+    workload: str
+    made: float
+    until: float
+    deployment: str
+    subjects: list[str]
+    person: str
+    owner: str
+    passages: list[Passage]
+    cost: int
+    whole: bytes | None
+    events: list[bytes] | None
+    cleared: int
+    terms: bytes
+
+
+class Parcel(msgspec.Struct, frozen=True, array_like=True):
+    """From a worker: an answer to keep, or the calls whose answers must go."""
+
+    kept: Kept | None = None
+    dropped: list[bytes] = []
+
+
+encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Kept).decode
+
+
+def parcel(entry: Entry, exchange: Exchange, terms: bytes) -> Parcel | None:
+    """What is sent of an answer; None where its workload does not keep content, or not of this call."""
+    workload, key, policy = exchange.workload, exchange.key, exchange.policy
+    keep = workload.keep if workload is not None else None
+    if workload is None or keep is None or keep.content != "full" or key is None or policy is None:
+        return None
+    if not chosen(keep, entry.call) or entry.size > ANSWER_BYTES:
+        return None
+    return Parcel(
+        Kept(
+            digest=entry.key[0],
+            stream=entry.key[1],
+            call=entry.call,
+            workload=entry.workload,
+            made=entry.made,
+            until=min(entry.until, entry.made + keep.seconds),
+            deployment=entry.deployment,
+            subjects=sorted(entry.subjects),
+            person=entry.person,
+            owner=entry.person or key.id,
+            passages=list(entry.passages),
+            cost=entry.cost,
+            whole=entry.whole,
+            events=None if entry.events is None else list(entry.events),
+            cleared=policy.cleared.get(workload.name, 0),
+            terms=terms,
+        )
+    )
+
+
+def take_in(gateway: Gateway, kept: Kept) -> bool:
+    """Put an answer of another worker, or of before a restart, on the shelf; False where it must not be there."""
+    catalog, policy = gateway.live.catalog, gateway.live.policy
+    plan = catalog.plans.get(kept.workload) if catalog is not None else None
+    if catalog is None or plan is None or plan.workload.cache is None:
+        return False
+    cache, keep, now = gateway.cached, plan.workload.keep, gateway.clock.now().timestamp()
+    cache.heed(catalog, policy)
+    if keep is None or keep.content != "full" or kept.until <= now or cache.terms(plan) != kept.terms:
+        return False
+    if policy.cleared.get(kept.workload, 0) != kept.cleared or not policy.kills.isdisjoint(kept.subjects):
+        return False
+    key = (kept.digest, kept.stream)
+    if (kept.person and kept.person not in policy.active) or cache.get(kept.workload, key, now) is not None:
+        return False
+    return cache.put(
+        plan,
+        Entry(
+            key=key,
+            call=kept.call,
+            workload=kept.workload,
+            made=kept.made,
+            until=min(kept.until, kept.made + plan.workload.cache.seconds),
+            deployment=kept.deployment,
+            subjects=frozenset(kept.subjects),
+            person=kept.person,
+            passages=tuple(kept.passages),
+            cost=kept.cost,
+            whole=kept.whole,
+            events=None if kept.events is None else tuple(kept.events),
+        ),
+    )
+
+
+class AnswerLink(asyncio.Protocol):
+    """Keeps one connection to the answer store of this HOME, while `run` runs."""
+
+    def __init__(self, gateway: Gateway, home: Home) -> None:
+        self._gateway = gateway
+        self._home = home
+        self._transport: asyncio.Transport | None = None
+        self._lost = asyncio.Event()
+        self._buffer = bytearray()
+        self.unsent = 0
+        """Answers that stayed in this worker alone."""
+        self.taken = 0
+        """Answers that came in and were put on the shelf."""
+        gateway.cached.on_put = self.keep
+        gateway.cached.on_drop = self.drop
+
+    def keep(self, entry: Entry, exchange: Exchange) -> None:
+        """Pass an answer on where its workload keeps content. Never waits."""
+        if exchange.plan is not None:
+            sent = parcel(entry, exchange, self._gateway.cached.terms(exchange.plan))
+            if sent is not None and not self._send(sent):
+                self.unsent += 1
+
+    def drop(self, entry: Entry) -> None:
+        """This answer must not be given any more."""
+        self._send(Parcel(dropped=[entry.call]))
+
+    def _send(self, sent: Parcel) -> bool:
+        transport = self._transport
+        if transport is None or transport.get_write_buffer_size() > BUFFER_BYTES:
+            return False
+        data = encode(sent)
+        transport.write(LENGTH.pack(len(data)) + data)
+        return True
+
+    async def run(self) -> None:
+        """Connect, and connect again, until cancelled."""
+        loop = asyncio.get_running_loop()
+        try:
+            while True:
+                endpoint = lookup(self._home, SERVICE)
+                if endpoint is not None and self._gateway.ready:
+                    port = int(endpoint.url.rpartition(":")[2])
+                    with suppress(OSError, TimeoutError):
+                        async with asyncio.timeout(2.0):
+                            transport, _ = await loop.create_connection(lambda: self, "127.0.0.1", port)
+                        transport.write(endpoint.token.encode("ascii"))
+                        self._buffer.clear()
+                        self._lost.clear()
+                        self._transport = transport
+                        await self._lost.wait()
+                await asyncio.sleep(AGAIN_SECONDS)
+        finally:
+            if self._transport is not None:
+                self._transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        while len(self._buffer) >= LENGTH.size:
+            size = LENGTH.unpack_from(self._buffer)[0]
+            end = LENGTH.size + size
+            if len(self._buffer) < end:
+                return
+            with suppress(msgspec.MsgspecError):  # of another version
+                self.taken += take_in(self._gateway, _decode(bytes(self._buffer[LENGTH.size : end])))
+            del self._buffer[:end]
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 -- asyncio's signature
+        self._transport = None
+        self._lost.set()

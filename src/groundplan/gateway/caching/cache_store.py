@@ -1,0 +1,273 @@
+"""Keeps cached answers in PostgreSQL for workloads that keep content in full, and gives them to every worker.
+
+Threads of the shipper's process, beside the shipping. Each answer is sealed under the key of whom it was made for, so
+erasing that person makes it unreadable; the digest of the request is inside the seal. What was stopped, cleared or is
+over is not given to anybody, and deleted. Whether a caller may have an answer is decided by workers alone.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import secrets
+import socket
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+from datetime import UTC, datetime
+from uuid import UUID
+
+import msgspec
+import psycopg
+import structlog
+
+from groundplan.core.audit.subject import SubjectKeys
+from groundplan.core.database import connect
+from groundplan.core.endpoints import announce, withdraw
+from groundplan.core.errors import GroundplanError
+from groundplan.core.home import Home
+from groundplan.gateway.caching.cache_link import ANSWER_BYTES, LENGTH, SERVICE, TOKEN_BYTES, Kept, Parcel
+from groundplan.gateway.journal.ledger_rows import as_uuid
+from groundplan.gateway.journal.ledger_store import Conn
+
+CHANNEL = "groundplan_answers"
+WAITING_BYTES = 32 << 20
+FILL_BYTES = 64 << 20
+"""Of the newest answers, what a worker gets when it connects."""
+KEEP_BYTES = 256 << 20
+"""Of the newest answers, what is kept at all."""
+AT_ONCE = 100
+INTERVAL_S = 0.2
+_LOOK_S = 5.0
+"""How often answers are looked for that nobody told of."""
+_SWEEP_S = 60.0
+_SEND_S = 5.0
+_FRAME_MOST = ANSWER_BYTES + (1 << 20)
+_GOOD = """a.expires_at > now()
+  AND a.cleared = coalesce((SELECT c.number FROM answer_clear c WHERE c.workload = a.workload), 0)
+  AND NOT EXISTS (SELECT 1 FROM kill_switch k WHERE k.scope = ANY(a.subjects)
+    AND coalesce(k.lifted_at, 'infinity') >= a.made_at - interval '1 minute')"""
+_INSERT = """INSERT INTO answer (call_id, workload, cleared, made_at, expires_at, size, subjects, sealed)
+  VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (call_id) DO NOTHING"""
+_NEWER = f"""SELECT a.number, CASE WHEN {_GOOD} THEN a.sealed END FROM answer a
+  WHERE a.number > %s ORDER BY a.number LIMIT %s"""
+_FIRST = """SELECT coalesce(min(t.number), 1) - 1 FROM
+  (SELECT number, sum(size) OVER (ORDER BY number DESC) AS all_newer FROM answer) t WHERE t.all_newer <= %s"""
+_SWEEP = f"DELETE FROM answer a WHERE NOT ({_GOOD}) OR a.number <= ({_FIRST})"
+_decode = msgspec.msgpack.Decoder(Parcel).decode
+_kept = msgspec.msgpack.Decoder(Kept).decode
+_encode = msgspec.msgpack.Encoder().encode
+log = structlog.get_logger()
+
+
+class _Worker:
+    """One connected worker, and how far it has been given answers."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+        self.position: int | None = None
+        self.gone = False
+
+
+class AnswerStore:
+    """Listens on loopback while open; one thread for each worker, one that writes and gives."""
+
+    def __init__(self, home: Home, url: str) -> None:
+        self._home = home
+        self._url = url
+        self._token = secrets.token_hex(TOKEN_BYTES // 2)
+        self._waiting: deque[Kept] = deque()
+        self._dropped: deque[bytes] = deque()
+        self._bytes = 0
+        self._workers: list[_Worker] = []
+        self._stop = threading.Event()
+        self._changed = threading.Lock()
+        self._swept = 0.0
+
+    def open(self) -> None:
+        """Start, and tell workers where."""
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._threads = [
+            threading.Thread(target=target, name=name, daemon=True)
+            for target, name in ((self._accept, "answers-accept"), (self._follow, "answers-follow"))
+        ]
+        for thread in self._threads:
+            thread.start()
+        announce(self._home, SERVICE, f"http://127.0.0.1:{self._listener.getsockname()[1]}", self._token)
+
+    def close(self) -> None:
+        """Write what waits, if the database takes it."""
+        withdraw(self._home, SERVICE)
+        self._stop.set()
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for thread in self._threads:
+            thread.join(5)
+        for worker in self._workers:
+            with suppress(OSError):
+                worker.connection.shutdown(socket.SHUT_RDWR)
+
+    # from workers ----------------------------------------------------------------------------------------------------
+
+    def _accept(self) -> None:
+        while not self._stop.is_set():
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._take, args=(connection,), name="answers-take", daemon=True).start()
+
+    def _take(self, connection: socket.socket) -> None:
+        """Everything that one worker sends, once it has shown the token."""
+        worker = _Worker(connection)
+        with connection, suppress(OSError, msgspec.MsgspecError):
+            if not secrets.compare_digest(_exactly(connection, TOKEN_BYTES), self._token.encode("ascii")):
+                return
+            with self._changed:
+                self._workers.append(worker)
+            while not self._stop.is_set():
+                size = LENGTH.unpack(_exactly(connection, LENGTH.size))[0]
+                if size > _FRAME_MOST:
+                    break
+                self._put(_decode(_exactly(connection, size)))
+        worker.gone = True
+
+    def _put(self, sent: Parcel) -> None:
+        with self._changed:
+            self._dropped.extend(sent.dropped)
+            if sent.kept is not None and self._bytes + _size(sent.kept) <= WAITING_BYTES:
+                self._bytes += _size(sent.kept)
+                self._waiting.append(sent.kept)
+
+    # with PostgreSQL -------------------------------------------------------------------------------------------------
+
+    def _follow(self) -> None:
+        while not self._stop.is_set():
+            try:
+                with connect(self._url, autocommit=True) as conn:
+                    conn.execute(f"LISTEN {CHANNEL}".encode())
+                    looked = 0.0
+                    while not self._stop.is_set():
+                        self._drain(conn)
+                        heard = any(True for _ in conn.notifies(timeout=INTERVAL_S, stop_after=1))
+                        new = any(worker.position is None for worker in self._workers)
+                        if heard or new or time.monotonic() - looked > _LOOK_S:
+                            looked = time.monotonic()
+                            self._give(conn)
+                        self._sweep(conn)
+                    self._drain(conn)
+            except (psycopg.Error, GroundplanError, OSError) as error:
+                log.warning("answers are not kept", problem=error.__class__.__name__)
+                self._stop.wait(1.0)
+
+    def _drain(self, conn: Conn) -> None:
+        """Write what waits, and delete what must go."""
+        keys = SubjectKeys.of(self._home) if self._waiting else None
+        while self._waiting and keys is not None:
+            batch = [self._waiting[place] for place in range(min(AT_ONCE, len(self._waiting)))]
+            with conn.transaction():
+                for kept in batch:
+                    if (row := _row(conn, keys, kept)) is not None:
+                        conn.execute(_INSERT.encode(), row)
+                conn.execute(f"NOTIFY {CHANNEL}".encode())
+            with self._changed:
+                for kept in batch:
+                    self._waiting.popleft()
+                    self._bytes -= _size(kept)
+        if self._dropped:
+            with self._changed:
+                dropped = [UUID(bytes=call) for call in self._dropped]
+                self._dropped.clear()
+            conn.execute(b"DELETE FROM answer WHERE call_id = ANY(%s)", (dropped,))
+
+    def _give(self, conn: Conn) -> None:
+        """Every worker what is new to it."""
+        with self._changed:
+            self._workers = [worker for worker in self._workers if not worker.gone]
+            workers = list(self._workers)
+        keys = SubjectKeys.of(self._home) if workers else None
+        for worker in workers:
+            if worker.position is None:
+                row = conn.execute(_FIRST.encode(), (FILL_BYTES,)).fetchone()
+                worker.position = int(row[0]) if row is not None else 0
+            while keys is not None and not worker.gone and self._give_some(conn, keys, worker):
+                pass
+
+    def _give_some(self, conn: Conn, keys: SubjectKeys, worker: _Worker) -> bool:
+        """The next answers; whether there may be more."""
+        rows = conn.execute(_NEWER.encode(), (worker.position, AT_ONCE)).fetchall()
+        for number, sealed in rows:
+            data = _opened(conn, keys, sealed) if sealed is not None else None
+            worker.position = number
+            if data is not None and not self._sent(worker, data):
+                return False
+        return len(rows) == AT_ONCE
+
+    @staticmethod
+    def _sent(worker: _Worker, data: bytes) -> bool:
+        """False where the worker takes nothing: it is given up, and connects again."""
+        frame = memoryview(LENGTH.pack(len(data)) + data)
+        end = time.monotonic() + _SEND_S
+        try:
+            while frame:
+                try:
+                    frame = frame[worker.connection.send(frame, socket.MSG_DONTWAIT) :]
+                except BlockingIOError:
+                    if time.monotonic() > end:
+                        raise
+                    time.sleep(0.01)
+        except OSError:
+            worker.gone = True
+            with suppress(OSError):
+                worker.connection.shutdown(socket.SHUT_RDWR)
+            return False
+        return True
+
+    def _sweep(self, conn: Conn) -> None:
+        if time.monotonic() - self._swept > _SWEEP_S:
+            self._swept = time.monotonic()
+            conn.execute(_SWEEP.encode(), (KEEP_BYTES,))
+
+
+def _row(conn: Conn, keys: SubjectKeys, kept: Kept) -> tuple[object, ...] | None:
+    """None where nobody is whose erasure could take it along."""
+    owner, call = as_uuid(kept.owner), UUID(bytes=kept.call)
+    if owner is None:
+        return None
+    # the cipher is deterministic: the id of the call in front hides that two answers are the same
+    sealed = keys.seal(conn, owner, f"{call}\n{base64.b64encode(_encode(kept)).decode()}")
+    made, until = (datetime.fromtimestamp(at, UTC) for at in (kept.made, kept.until))
+    return call, kept.workload, kept.cleared, made, until, _size(kept), kept.subjects, sealed
+
+
+def _opened(conn: Conn, keys: SubjectKeys, sealed: str) -> bytes | None:
+    """The answer as workers take it; None where its person was erased, or it is of another HOME."""
+    try:
+        text = keys.unseal(conn, sealed)
+        if text is None:
+            return None
+        data = base64.b64decode(text.partition("\n")[2], validate=True)
+        _kept(data)
+    except (GroundplanError, binascii.Error, msgspec.MsgspecError):
+        return None
+    return data
+
+
+def _size(kept: Kept) -> int:
+    return (
+        sum(len(part) for part in kept.events or [kept.whole or b""]) + sum(len(p.text) for p in kept.passages) + 1024
+    )
+
+
+def _exactly(connection: socket.socket, size: int) -> bytes:
+    """Raises OSError where the other side ends before."""
+    parts: list[bytes] = []
+    while size:
+        data = connection.recv(min(size, 1 << 20))
+        if not data:
+            raise ConnectionResetError
+        parts.append(data)
+        size -= len(data)
+    return b"".join(parts)

@@ -1,0 +1,259 @@
+"""Which answers of a surface are good enough to be given again, and a whole answer as a stream and back.
+
+A form is made from the other one only where nothing is lost: an answer that has anything which is not known here is
+left as it came. Pure; what is kept, and for whom, is `cache`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from groundplan.gateway.http.sse import DONE
+
+_encode = msgspec.json.Encoder().encode
+_object = msgspec.json.Decoder(dict[str, Any]).decode
+
+_FINISHED = frozenset({"stop", "tool_calls", "function_call"})
+"""Ends of an answer that is all there: `length` and `content_filter` cut it."""
+_STOPPED = frozenset({"end_turn", "tool_use", "stop_sequence"})
+_HEAD = ("id", "created", "model", "system_fingerprint", "service_tier")
+_TEXTS = ("content", "refusal", "reasoning_content")
+
+
+class Recast(Protocol):
+    """Of one surface."""
+
+    irrelevant: frozenset[str]
+    """Fields of a request that its answer does not depend on, or that are compared otherwise (cap, copies)."""
+
+    def good(self, data: bytes, copies: int) -> bool:
+        """Whether a whole answer is complete."""
+        ...
+
+    def good_events(self, events: Sequence[bytes], copies: int) -> bool:
+        """Whether a stream is complete."""
+        ...
+
+    def events(self, data: bytes) -> tuple[bytes, ...] | None:
+        """A whole answer as the upstream could have streamed it, usage included; None where something would be
+        lost."""
+        ...
+
+    def whole(self, events: Sequence[bytes]) -> bytes | None:
+        """A stream as the upstream could have answered at once; None where something would be lost."""
+        ...
+
+
+class _Lost(Exception):
+    """Something would be."""
+
+
+_ODD = (msgspec.DecodeError, UnicodeDecodeError, _Lost, LookupError, TypeError, AttributeError)
+"""What a shape that is not known here raises."""
+
+
+class _Choice(msgspec.Struct):
+    index: int = 0
+    finish_reason: str | None = None
+
+
+class _Ends(msgspec.Struct):
+    choices: list[_Choice] = []
+
+
+_ends = msgspec.json.Decoder(_Ends).decode
+
+
+def _rest_is_empty(fields: dict[str, Any], known: Sequence[str]) -> None:
+    """Raise `_Lost` where anything that is not known has a value."""
+    for name, value in fields.items():
+        if name not in known and value not in (None, [], {}):
+            raise _Lost
+
+
+class ChatRecast:
+    """Chat completions."""
+
+    irrelevant = frozenset(
+        {
+            "user", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "metadata", "store", "stream",
+            "stream_options", "max_tokens", "max_completion_tokens", "n",
+        }
+    )  # fmt: skip
+
+    def good(self, data: bytes, copies: int) -> bool:
+        try:
+            choices = _ends(data).choices
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return False
+        return len(choices) == copies and all(choice.finish_reason in _FINISHED for choice in choices)
+
+    def good_events(self, events: Sequence[bytes], copies: int) -> bool:
+        ends: dict[int, str] = {}
+        try:
+            for data in events:
+                if data != DONE:
+                    ends.update({c.index: c.finish_reason for c in _ends(data).choices if c.finish_reason})
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return False
+        return len(ends) == copies and _FINISHED.issuperset(ends.values())
+
+    def events(self, data: bytes) -> tuple[bytes, ...] | None:
+        try:
+            return tuple(_events(_object(data)))
+        except _ODD:
+            return None
+
+    def whole(self, events: Sequence[bytes]) -> bytes | None:
+        try:
+            return _encode(_whole([_object(data) for data in events if data != DONE]))
+        except _ODD:
+            return None
+
+
+class EmbeddingsRecast:
+    """Embeddings, which have one form."""
+
+    irrelevant = frozenset({"user"})
+
+    def good(self, data: bytes, copies: int) -> bool:  # noqa: ARG002 -- the protocol's signature
+        return True
+
+    def good_events(self, events: Sequence[bytes], copies: int) -> bool:  # noqa: ARG002
+        return False
+
+    def events(self, data: bytes) -> tuple[bytes, ...] | None:  # noqa: ARG002
+        return None
+
+    def whole(self, events: Sequence[bytes]) -> bytes | None:  # noqa: ARG002
+        return None
+
+
+class _Stop(msgspec.Struct):
+    stop_reason: str | None = None
+
+
+class _MessageEvent(msgspec.Struct):
+    type: str = ""
+    delta: _Stop | None = None
+
+
+_stop = msgspec.json.Decoder(_Stop).decode
+_message_event = msgspec.json.Decoder(_MessageEvent).decode
+
+
+class MessagesRecast:
+    """Anthropic's Messages, each given again in the form in which it came."""
+
+    irrelevant = frozenset({"metadata", "stream", "max_tokens"})
+
+    def good(self, data: bytes, copies: int) -> bool:  # noqa: ARG002 -- the protocol's signature
+        try:
+            return _stop(data).stop_reason in _STOPPED
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return False
+
+    def good_events(self, events: Sequence[bytes], copies: int) -> bool:
+        """Of an upstream that speaks Messages, or chat completions."""
+        try:
+            found = [_message_event(data) for data in events if data != DONE]
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return False
+        if not found or not found[0].type:
+            return CHAT_RECAST.good_events(events, copies)
+        stops = [each.delta.stop_reason for each in found if each.type == "message_delta" and each.delta is not None]
+        return found[-1].type == "message_stop" and bool(stops) and stops[-1] in _STOPPED
+
+    def events(self, data: bytes) -> tuple[bytes, ...] | None:  # noqa: ARG002
+        return None
+
+    def whole(self, events: Sequence[bytes]) -> bytes | None:  # noqa: ARG002
+        return None
+
+
+# a whole chat answer as chunks ---------------------------------------------------------------------------------------
+
+
+def _events(answer: dict[str, Any]) -> list[bytes]:
+    _rest_is_empty(answer, (*_HEAD, "object", "choices", "usage"))
+    head = {name: answer[name] for name in _HEAD if name in answer} | {"object": "chat.completion.chunk"}
+    chunks: list[dict[str, Any]] = []
+    for choice in answer["choices"]:
+        _rest_is_empty(choice, ("index", "message", "finish_reason", "logprobs"))
+        index = choice["index"]
+        text = {"index": index, "delta": _delta(choice["message"]), "finish_reason": None}
+        if choice.get("logprobs") is not None:
+            text["logprobs"] = choice["logprobs"]
+        chunks.append({**head, "choices": [text]})
+    for choice in answer["choices"]:
+        end = {"index": choice["index"], "delta": {}, "finish_reason": choice["finish_reason"]}
+        chunks.append({**head, "choices": [end]})
+    chunks.append({**head, "choices": [], "usage": answer["usage"]})
+    return [*map(_encode, chunks), DONE]
+
+
+def _delta(message: dict[str, Any]) -> dict[str, Any]:
+    _rest_is_empty(message, ("role", "tool_calls", *_TEXTS))
+    delta = {name: value for name, value in message.items() if value not in (None, [])}
+    if delta.get("tool_calls"):
+        delta["tool_calls"] = [{"index": place, **call} for place, call in enumerate(message["tool_calls"])]
+    return {"role": "assistant", **delta}
+
+
+# chunks as a whole chat answer ---------------------------------------------------------------------------------------
+
+
+def _whole(chunks: list[dict[str, Any]]) -> dict[str, Any]:
+    head: dict[str, Any] = {}
+    usage = None
+    choices: dict[int, dict[str, Any]] = {}
+    for chunk in chunks:
+        _rest_is_empty(chunk, (*_HEAD, "object", "choices", "usage", "obfuscation"))
+        head = {name: chunk[name] for name in _HEAD if chunk.get(name) is not None} | head
+        usage = chunk.get("usage") or usage
+        for part in chunk.get("choices") or []:
+            index = part["index"]
+            choice = choices.setdefault(index, {"index": index, "message": {"role": "assistant", "content": None}})
+            _add(choice, part)
+    if usage is None or not choices:
+        raise _Lost
+    ordered = [choices[index] for index in sorted(choices)]
+    return {**head, "object": "chat.completion", "choices": ordered, "usage": usage}
+
+
+def _add(choice: dict[str, Any], part: dict[str, Any]) -> None:
+    _rest_is_empty(part, ("index", "delta", "finish_reason", "logprobs"))
+    message, delta = choice["message"], part.get("delta") or {}
+    _rest_is_empty(delta, ("role", "tool_calls", *_TEXTS))
+    for name in _TEXTS:
+        if delta.get(name) is not None:
+            message[name] = (message.get(name) or "") + delta[name]
+    for call in delta.get("tool_calls") or []:
+        _add_call(message.setdefault("tool_calls", []), call)
+    for name, found in (part.get("logprobs") or {}).items():
+        if found:
+            choice.setdefault("logprobs", {}).setdefault(name, []).extend(found)
+    if part.get("finish_reason") is not None:
+        choice["finish_reason"] = part["finish_reason"]
+
+
+def _add_call(calls: list[dict[str, Any]], part: dict[str, Any]) -> None:
+    _rest_is_empty(part, ("index", "id", "type", "function"))
+    index = part["index"]
+    if index == len(calls):
+        calls.append({"id": None, "type": "function", "function": {"name": "", "arguments": ""}})
+    call, function = calls[index], part.get("function") or {}
+    _rest_is_empty(function, ("name", "arguments"))
+    for name in ("id", "type"):
+        if part.get(name):
+            call[name] = part[name]
+    for name in ("name", "arguments"):
+        call["function"][name] += function.get(name) or ""
+
+
+CHAT_RECAST = ChatRecast()
+EMBEDDINGS_RECAST = EmbeddingsRecast()
+MESSAGES_RECAST = MessagesRecast()

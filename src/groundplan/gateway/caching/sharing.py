@@ -1,0 +1,94 @@
+"""Workers of one HOME ask each other for kept answers, so that a replay does not depend on which worker a client meets.
+
+One tiny HTTP service on loopback per worker; its port and token stand at the head of its idempotency file, which only
+this user can read. It hands out kept answers and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+
+import msgspec
+
+from groundplan.core.errors import Conflict
+from groundplan.gateway.caching.idempotency import Answers, Holder, Kept
+from groundplan.gateway.http.server import Request, Response, Server
+from groundplan.gateway.surfaces.answers import of_refusal
+from groundplan.gateway.upstream.http1 import UpstreamFailure, UpstreamPool
+
+CONNECT_SECONDS = 0.5
+ANSWER_SECONDS = 60.0
+_decode = msgspec.msgpack.Decoder(Kept).decode
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class AnswerDesk:
+    """Hands out what this worker keeps. `open` it before the worker serves."""
+
+    def __init__(self, answers: Answers) -> None:
+        self._answers = answers
+        self._token = secrets.token_bytes(32)
+
+    async def open(self) -> None:
+        """Listen, and write down where."""
+        loop = asyncio.get_running_loop()
+        self._server = Server(self._handle, of_refusal, loop)
+        self._listener = await loop.create_server(self._server.protocol, "127.0.0.1", 0)
+        self._answers.open(Holder(self._listener.sockets[0].getsockname()[1], self._token))
+
+    async def close(self) -> None:
+        self._listener.close()
+        await self._server.drain(0.1)
+
+    async def _handle(self, request: Request, response: Response) -> None:
+        given = request.headers.get(b"authorization", b"")
+        if not secrets.compare_digest(given, b"Bearer " + self._token.hex().encode()) or len(request.body) != 64:
+            response.send(401, b"{}")
+            return
+        digest, body = request.body[:32], request.body[32:]
+        try:
+            kept = await self._answers.give(digest, body)
+        except Conflict:
+            response.send(422, b"{}")
+            return
+        if kept is None:
+            response.send(404, b"{}")
+        else:
+            response.send(200, _encode(kept), content_type=b"content-type: application/msgpack\r\n")
+
+
+async def fetch(holders: list[Holder], digest: bytes, body: bytes) -> Kept:
+    """The answer from a worker that used this key before. Raises `Conflict` where none has it (any more)."""
+    for holder in holders:
+        try:
+            status, data = await _ask(holder, digest + body)
+            if status == 200:
+                return _decode(data)
+        except (UpstreamFailure, msgspec.DecodeError):
+            continue
+        if status == 422:
+            raise Conflict(
+                "this Idempotency-Key was used for another request",
+                code="idempotency_mismatch",
+                hint="Use a new key for each different request.",
+            )
+    raise Conflict(
+        "this Idempotency-Key was used before, and its answer is not in memory any more",
+        code="idempotency_replayed",
+        hint="The first call may have been billed; use a new key to ask again.",
+    )
+
+
+async def _ask(holder: Holder, body: bytes) -> tuple[int, bytes]:
+    pool = UpstreamPool(f"http://127.0.0.1:{holder.port}", asyncio.get_running_loop())
+    connection = await pool.connect(CONNECT_SECONDS)
+    try:
+        token = holder.token.hex().encode()
+        head = (
+            b"POST / HTTP/1.1\r\nhost: w\r\nauthorization: Bearer %b\r\nconnection: close\r\ncontent-length: 64\r\n\r\n"
+        )
+        connection.send(head % token + body)
+        return await connection.head(ANSWER_SECONDS), await connection.body(ANSWER_SECONDS)
+    finally:
+        connection.release()

@@ -1,0 +1,229 @@
+"""Step 2: whether this call may be made, and the reservation of the most that it can cost.
+
+Pure checks first, then money: every covering budget is reserved for the dearest single attempt that may happen. Does
+not write to the journal (each attempt does, in `serve`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from groundplan.blueprint.model import Budget, Deployment, Workload
+from groundplan.core.errors import Denied, Exhausted, Invalid, NotFound, Unavailable
+from groundplan.core.money import format_usd, parse_usd, short_usd
+from groundplan.gateway.budgets.periods import current, end_text, ends
+from groundplan.gateway.call.exchange import Ask, Exchange
+from groundplan.gateway.call.meter import takes
+from groundplan.gateway.policy.snapshot import KeyEntry, Plan, Policy
+
+LEASE_SECONDS = 1.0
+RUNNING = ("experiment", "pilot", "production")
+
+
+def check_policy_age(plan: Plan, age: float) -> None:
+    """Refuse when live policy was confirmed longer ago than its lease and the workload's grace. `age` in seconds."""
+    workload = plan.workload
+    grace = 0 if workload.sensitivity == "restricted" else workload.grace_ms / 1000
+    if age > LEASE_SECONDS + grace:
+        raise Unavailable(
+            "this gateway is cut off from live policy and its grace has run out",
+            code="policy_lease_expired",
+            hint="The gateway cannot reach PostgreSQL; see `groundplan status`.",
+            retry_after=2.0,
+        )
+
+
+def check_workload(plan: Plan, now: float) -> None:
+    """Refuse a workload whose stage or date lets nothing run. `now`: seconds since the epoch."""
+    workload = plan.workload
+    if workload.stage not in RUNNING:
+        raise Denied(
+            f"the workload {workload.name} is {workload.stage}",
+            code="workload_not_running",
+            hint="Only experiments, pilots and production are served; change its stage.",
+        )
+    if now >= plan.until:
+        raise Denied(
+            f"the {workload.stage} of {workload.name} ended on {workload.expires}",
+            code="workload_expired",
+            hint="Set a later `expires`, or move it to production.",
+        )
+
+
+def check_kills(policy: Policy, key: KeyEntry, workload: str) -> None:
+    """Refuse what a kill switch stops for this workload or key."""
+    kills = policy.kills
+    if not kills:
+        return
+    for scope in ("company", f"workload/{workload}", f"key/{key.id}"):
+        if scope in kills:
+            raise Denied(
+                f"{scope} is stopped", code="killed", hint=f"Somebody stopped it; see `groundplan why {scope}`."
+            )
+
+
+def not_killed(policy: Policy, deployments: Sequence[Deployment]) -> list[Deployment]:
+    """Deployments that no kill switch stops."""
+    kills = policy.kills
+    if not kills:
+        return list(deployments)
+    return [d for d in deployments if f"deployment/{d.name}" not in kills and f"site/{d.site}" not in kills]
+
+
+def choose(exchange: Exchange, plan: Plan, ask: Ask, policy: Policy) -> list[Deployment]:
+    """Deployments that this call may use, in order."""
+    needs = exchange.interface.needs
+    allowed = plan.allowed(ask.model, needs)
+    if not allowed:
+        names = sorted(n for n in plan.names if plan.allowed(n, needs))
+        kind = "" if needs == "chat" else f"{needs} "
+        raise NotFound(
+            f"the workload {plan.workload.name} has no {kind}model '{ask.model[:80]}'",
+            code="model_not_found",
+            hint=f"Use one of: {', '.join(names)}" if names else "Its blueprint allows none; see `groundplan plan`.",
+        )
+    if exchange.key is not None and exchange.key.models:
+        allowed = of_key(exchange.key, allowed)
+        if not allowed:
+            raise Denied(
+                f"this key may not use the model '{ask.model[:80]}'",
+                code="key_model",
+                hint=f"It may use: {', '.join(sorted(exchange.key.models))}.",
+            )
+    if exchange.interface.selective:
+        allowed = exchange.interface.able(ask, allowed)
+    if ask.needs:
+        allowed = tuple(d for d in allowed if ask.needs <= takes(d))
+        if not allowed:
+            what = ", ".join(sorted(ask.needs))
+            raise Invalid(
+                f"no deployment of {plan.workload.name} takes {what}, or says what that costs at most",
+                code="content_unsupported" if ask.needs & {"image", "audio"} else "field_unsupported",
+                hint="A deployment accepts image with image_tokens, audio with audio_tokens, priority with a price.",
+            )
+    usable = not_killed(policy, allowed)
+    if not usable:
+        raise Denied(
+            "every deployment that may serve this call is stopped",
+            code="killed",
+            hint="Lift the kill switch, or allow another deployment.",
+        )
+    return usable
+
+
+def of_key(key: KeyEntry, deployments: Sequence[Deployment]) -> tuple[Deployment, ...]:
+    """Those that a key with a list of models may use."""
+    return tuple(d for d in deployments if d.model in key.models or d.name in key.models)
+
+
+def set_bounds(exchange: Exchange, plan: Plan, ask: Ask, deployments: list[Deployment]) -> int:
+    """Cap and dearest cost of the call; fills `output_cap`, `bounds`. Returns picodollars."""
+    workload = plan.workload
+    added = added_bytes(exchange, workload)
+    exchange.output_cap = (
+        min(ask.cap, workload.max_output_tokens) if ask.cap is not None else workload.max_output_tokens
+    )
+    for deployment in deployments:
+        cap = output_cap(exchange, deployment)
+        exchange.bounds[deployment.name] = exchange.interface.bound(ask, deployment, added, cap)
+    return max(exchange.bounds.values())
+
+
+def added_bytes(exchange: Exchange, workload: Workload) -> int:
+    """The most that is put before the caller's own prompt."""
+    added = len(workload.system_prompt.encode()) if workload.system_prompt else 0
+    if workload.grounding is not None and exchange.interface.grounded:
+        added += max(workload.grounding.max_bytes, 256)
+    return added
+
+
+def check_cost(exchange: Exchange, plan: Plan, amount: int) -> None:
+    """Refuse a call whose bound is above what the workload, or the caller itself, allows for one."""
+    most = plan.workload.max_cost_per_call
+    asked = exchange.request.headers.get(b"groundplan-max-cost-usd")
+    if asked is not None:
+        own = _money(asked)
+        most = own if most is None else min(most, own)
+    if most is not None and amount > most:
+        raise Denied(
+            f"this call may cost up to {short_usd(amount)}, more than the {short_usd(most)} that one may",
+            code="cost_per_call",
+            hint="Ask for fewer tokens with max_tokens, send a shorter prompt, or use a cheaper model.",
+            details={"needed_usd": short_usd(amount), "max_cost_usd": short_usd(most)},
+        )
+
+
+def _money(text: bytes) -> int:
+    try:
+        return parse_usd(text.decode("ascii", "replace"))
+    except Invalid as error:
+        raise Invalid(
+            "groundplan-max-cost-usd is not an amount",
+            code="cost_header",
+            hint="Write US dollars, such as groundplan-max-cost-usd: 0.05.",
+        ) from error
+
+
+def output_cap(exchange: Exchange, deployment: Deployment) -> int:
+    return min(exchange.output_cap, deployment.max_output_tokens)
+
+
+def covering(exchange: Exchange, plan: Plan, now: float) -> list[tuple[Budget, str]]:
+    """Every budget that covers this call, with the period of its admission (`now`: seconds since the epoch). Raises
+    `Denied` where there is none."""
+    budgets = plan.budgets
+    key = exchange.key
+    if key is not None and exchange.catalog is not None:
+        if exchange.catalog.key_budgets:
+            for id in {key.id, key.family or key.id}:
+                budgets = (*budgets, *exchange.catalog.key_budgets.get(id, ()))
+        if key.budget is not None:
+            budgets = (*budgets, key.budget)
+    if not budgets:
+        raise Denied(
+            f"the workload {plan.workload.name} has no budget",
+            code="budget_missing",
+            hint="Declare one; nothing runs without a budget.",
+        )
+    return [(budget, current(budget.period, budget.starts, budget.timezone, now)) for budget in budgets]
+
+
+def exhausted(budget: Budget, bound: int, period: str, left: int, now: float) -> Exhausted:
+    """The refusal of a call that a budget has no room for in `period`, with what is `left` and when there is room."""
+    end = ends(period)
+    if bound > budget.limit:
+        hint = f"It may cost up to {short_usd(bound)}: ask for fewer tokens or raise the budget."
+    else:
+        hint = f"It is free again at {end_text(period)}; or raise it, or ask for fewer tokens."
+    return Exhausted(
+        f"the budget {budget.name} ({short_usd(budget.limit)} a {budget.period}) has no room for this call",
+        code="budget_exhausted",
+        hint=hint,
+        retry_after=end.timestamp() - now if end is not None and bound <= budget.limit else None,
+        details={
+            "budget": budget.name,
+            "covers": budget.covers,
+            "needed_usd": short_usd(bound),
+            "remaining_usd": format_usd(max(0, left)),
+            "frees_at": None if end is None else end.isoformat(),
+        },
+    )
+
+
+def out_of_reach(budget: Budget) -> Unavailable:
+    """The refusal of a call for whose budget PostgreSQL cannot be asked: whether it is used up is not known."""
+    return Unavailable(
+        f"this gateway has used what it held of the budget {budget.name} and cannot get more now",
+        code="budget_unreachable",
+        hint="The gateway cannot reach PostgreSQL; see `groundplan status`.",
+        retry_after=2.0,
+        details={"budget": budget.name},
+    )
+
+
+def quota(workload_name: str, limit: int, what: str) -> Exhausted:
+    return Exhausted(
+        f"the workload {workload_name} has used its {limit} {what}",
+        code="calls_per_day" if what == "calls a day" else "people_limit",
+        hint="The count is new tomorrow (UTC); a higher limit needs approval.",
+    )

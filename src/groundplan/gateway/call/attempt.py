@@ -1,0 +1,381 @@
+"""One attempt at a deployment: journalled, sent, read to the first byte that the client can get, and then delivered.
+
+`open` and `deliver` are apart, so that two attempts may run until one of them has something. Whatever happens, what it
+holds is given back and its settlement is written, also where it is cancelled. Which deployment is asked next is
+`serve`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from groundplan.blueprint.model import Deployment
+from groundplan.core.errors import GroundplanError
+from groundplan.gateway.call import settle
+from groundplan.gateway.call.admit import output_cap
+from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.call.exchange import Exchange
+from groundplan.gateway.call.ground import system_messages
+from groundplan.gateway.call.recorded import Recorded
+from groundplan.gateway.call.retry import retry_after
+from groundplan.gateway.http.binary_stream import BinaryStreaming, is_sound
+from groundplan.gateway.http.stream import StreamBroken, Streaming
+from groundplan.gateway.surfaces.answers import facts, headers
+from groundplan.gateway.surfaces.interface import Answered, Malformed, Relay
+from groundplan.gateway.surfaces.upload import give_up, send_upload
+from groundplan.gateway.upstream.http1 import UpstreamConnection, UpstreamFailure
+from groundplan.gateway.upstream.key_pool import RESTING
+from groundplan.gateway.upstream.pressure import Load
+from groundplan.gateway.upstream.providers import SERVICE, target_line
+from groundplan.gateway.upstream.targets import Target
+from groundplan.ledger.model import Reservation, Usage
+
+_NOT_BILLED = frozenset({401, 402, 403, 404, 405, 408, 429, 500, 501, 503, 529})
+"""Complete error answers without usage that say that the request was not worked on. 502 and 504 come from something in
+front of the model, which may well have been working."""
+_ELSEWHERE = frozenset({401, 402, 403, 404, 405, 408, 429})
+"""Refusals that are about us or about the deployment, not about the caller's request: others may do better."""
+_OVERLOAD = frozenset({429, 503, 529})
+_DRAIN_SECONDS = 30.0
+
+
+class AttemptFailed(Exception):
+    """One attempt failed. `billed` unless it certainly was not; `rest` is the deployment's own retry-after."""
+
+    def __init__(
+        self, reason: str, *, billed: bool, status: int = 0, stale: bool = False, rest: float | None = None
+    ) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.billed = billed
+        self.status = status
+        self.stale = stale
+        """A kept-alive connection was closed as it was used; the deployment itself may be well."""
+        self.rest = rest
+        self.other_key = False
+        """The provider refused our key, and the deployment has another one that does not rest."""
+        self.relay: Relay | None = None
+        """Of a stream of which the client has a part."""
+
+    @property
+    def temporary(self) -> bool:
+        """Whether the same deployment may do better the next time."""
+        return self.status in (0, 200, 408, 429) or self.status >= 500
+
+
+def begin(gateway: Gateway, exchange: Exchange, deployment: Deployment, *, inherits: bool) -> int:
+    """Journal an attempt for which `exchange.token` holds a reservation; returns its sequence. Raises `Unavailable`.
+
+    `inherits`: the reservation is that of an attempt that was certainly not billed.
+    """
+    exchange.deployment = deployment
+    key, workload = exchange.key, exchange.workload
+    if key is None or workload is None or exchange.catalog is None:
+        raise AssertionError("not admitted")
+    number = exchange.attempts
+    sequence = gateway.journal.reserve(
+        Reservation(
+            call=exchange.call.bytes,
+            attempt=number,
+            at=settle.wall_ms(gateway),
+            workload=workload.name,
+            person=exchange.person,
+            key=key.id,
+            endpoint=exchange.endpoint,
+            deployment=deployment.name,
+            site=deployment.site,
+            model=deployment.model,
+            blueprint=exchange.catalog.number,
+            bound=exchange.bounds[deployment.name],
+            charges=exchange.charge_list(0 if inherits else exchange.reserved),
+            demo=exchange.catalog.blueprint.demo,
+        )
+    )
+    exchange.attempt = number
+    exchange.attempts = number + 1
+    exchange.attempt_started = time.perf_counter_ns()
+    exchange.attempt_sent = False
+    exchange.attempt_connected = exchange.attempt_answered = 0
+    exchange.output_bytes = 0
+    return sequence
+
+
+class Attempt:
+    """See the module. Begun already: `sequence` is its reservation in the journal."""
+
+    __slots__ = (
+        "_answered", "_connection", "_load", "_overload", "_refusal", "_target", "began", "deadline", "deployment",
+        "exchange", "first_us", "gateway", "sequence", "status", "streaming",
+    )  # fmt: skip
+
+    def __init__(
+        self, gateway: Gateway, exchange: Exchange, deployment: Deployment, sequence: int, deadline: float
+    ) -> None:
+        self.gateway = gateway
+        self.exchange = exchange
+        self.deployment = deployment
+        self.sequence = sequence
+        self.deadline = deadline
+        self.began = gateway.loop.time()
+        self.status = 0
+        self.streaming: Streaming | None = None
+        self.first_us = 0
+        """From its begin until there was something for the client; 0: not yet."""
+        self._answered: Answered | None = None
+        self._refusal = b""
+        self._connection: UpstreamConnection | None = None
+        self._overload = False
+        self._target: Target | None = None
+        load = gateway.loads.of(deployment)
+        load.running += 1
+        self._load: Load | None = load
+
+    # to the first byte -----------------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Until there is something for the client. Raises `AttemptFailed`; cancelled, it settles itself."""
+        pooled = False
+        try:
+            target = self._target = self._choose()
+            ask = self.exchange.ask
+            upload = None if ask is None else ask.upload
+            connection = target.pool.idle() if upload is None else None
+            pooled = connection is not None
+            if connection is None:
+                connection = await target.pool.connect(self._within(self.deployment.connect_ms))
+                self.exchange.attempt_connected = time.perf_counter_ns()
+            self._connection = connection
+            if upload is None:
+                self._send(connection)
+            else:
+                self.deadline += await send_upload(upload, self.exchange, target, connection)
+            await self._read(connection)
+            self.first_us = (time.perf_counter_ns() - self.exchange.attempt_started) // 1000
+        except UpstreamFailure as failure:
+            known = self._connection
+            stale = pooled and failure.kind == "cut" and known is not None and known.status == 0
+            self._close()
+            billed = failure.sent and self.exchange.attempt_sent
+            raise AttemptFailed(str(failure), billed=billed, stale=stale) from failure
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
+        except GroundplanError:
+            give_up(self.gateway, self.exchange)
+            self._close()
+            raise
+        except BaseException:
+            self._close()
+            raise
+
+    def _choose(self) -> Target:
+        deployment, targets, use = self.deployment, self.gateway.targets, self.exchange.use
+        if deployment.api != "openai" and self.exchange.interface.codec(deployment).translated:
+            return targets.named(SERVICE, f"local:{SERVICE}", None)
+        if not deployment.keys:
+            return targets.of(deployment)
+        return targets.with_key(deployment, None if use is None else use.keys.get(self.exchange.attempt))
+
+    def _within(self, milliseconds: int) -> float:
+        return max(0.001, min(milliseconds / 1000, self.deadline - self.gateway.loop.time()))
+
+    def _send(self, connection: UpstreamConnection) -> None:
+        exchange, deployment = self.exchange, self.deployment
+        ask, workload = exchange.ask, exchange.workload
+        if ask is None or workload is None:
+            raise AssertionError("not admitted")
+        codec = exchange.interface.codec(deployment)
+        system = system_messages(workload, exchange.passages) if exchange.interface.grounded else []
+        data = codec.forward(ask, deployment, output_cap(exchange, deployment), system)
+        name = b"%b-%d" % (str(exchange.call).encode("ascii"), exchange.attempt)
+        accept = b"text/event-stream" if ask.stream and not exchange.interface.binary else b"application/json"
+        lines = b"" if exchange.trace is None else exchange.trace.upstream(exchange.call, exchange.attempt)
+        if deployment.api != "openai":
+            lines += target_line(deployment) if codec.translated else ask.lines
+        target = self._target
+        if target is None:
+            raise AssertionError("not connected")
+        head_and_body = target.request(codec.path(deployment), data, name, accept, lines)
+        exchange.attempt_sent = True
+        connection.send(head_and_body)
+
+    async def _read(self, connection: UpstreamConnection) -> None:
+        deployment, ask = self.deployment, self.exchange.ask
+        stream = ask is not None and ask.stream
+        first_ms = deployment.first_token_ms
+        seconds = self._within(first_ms if stream else first_ms + deployment.idle_ms)
+        by = self.gateway.loop.time() + seconds
+        self.status = await connection.head(seconds)
+        self.exchange.attempt_answered = time.perf_counter_ns()
+        if self.status != 200:
+            self._refusal = await connection.body(deployment.idle_ms / 1000)
+            self._judge(connection)
+        elif stream:
+            await self._first(connection, by)
+        else:
+            self._understand(await connection.body(self._within(deployment.idle_ms)))
+
+    def _understand(self, data: bytes) -> None:
+        exchange = self.exchange
+        if exchange.ask is None:
+            raise AssertionError("not admitted")
+        try:
+            self._answered = exchange.interface.codec(self.deployment).answer(data, exchange.ask)
+        except Malformed as error:
+            raise AttemptFailed(str(error), billed=True, status=self.status) from error
+
+    def _judge(self, connection: UpstreamConnection) -> None:
+        """An error answer: the caller's own fault is passed on as it is, anything else goes to the next deployment."""
+        status = self.status
+        self._overload = status in _OVERLOAD
+        if status in _ELSEWHERE or status < 400 or status >= 500:
+            rest = None
+            if (asked := connection.headers.get(b"retry-after")) is not None:
+                rest = retry_after(asked, self.gateway.clock.now())
+            billed = status not in _NOT_BILLED
+            failed = AttemptFailed(f"the upstream answered {status}", billed=billed, status=status, rest=rest)
+            if self.deployment.keys and status in RESTING and self._target is not None:
+                keys, now = self.gateway.targets.keys(self.deployment), self.gateway.loop.time()
+                failed.other_key = keys.refused(self._target.index, status, now, rest)
+                self._overload = self._overload and not failed.other_key
+            raise failed
+
+    async def _first(self, connection: UpstreamConnection, by: float) -> None:
+        exchange, kind = self.exchange, connection.headers.get(b"content-type", b"")
+        binary = exchange.interface.binary
+        if not (is_sound(kind) if binary else kind.lower().startswith(b"text/event-stream")):
+            raise AttemptFailed("the upstream did not stream", billed=True, status=self.status)
+        if exchange.ask is None:
+            raise AssertionError("not admitted")
+        relay: Relay = exchange.interface.codec(self.deployment).relay(exchange.ask)
+        if exchange.flight is not None and (exchange.continuation is None or exchange.continuation.sent is None):
+            relay = Recorded(relay, exchange.flight)
+        if exchange.continuation is not None:
+            relay = exchange.continuation.relay(relay)
+        made = Streaming(connection, self.deployment, relay)
+        self.streaming = made if not binary else BinaryStreaming(connection, self.deployment, relay, kind)
+        try:
+            await self.streaming.first(self.gateway, by)
+        except StreamBroken as broken:
+            exchange.output_bytes = relay.output_bytes
+            raise AttemptFailed(str(broken), billed=True, status=self.status) from broken
+
+    # to the last byte ------------------------------------------------------------------------------------------------
+
+    async def deliver(self) -> None:
+        """What was opened goes to the client, settled. Raises `AttemptFailed` for an answer that cannot be used, and
+        for a stream that breaks after its first byte."""
+        gateway, exchange, streaming = self.gateway, self.exchange, self.streaming
+        try:
+            if streaming is None:
+                await self._whole()
+                return
+            gateway.meters.streams += 1
+            try:
+                await streaming.rest(gateway, exchange, self.sequence)
+            except StreamBroken as broken:
+                failed = AttemptFailed(str(broken), billed=True, status=self.status)
+                failed.relay = streaming.relay
+                raise failed from broken
+            finally:
+                gateway.meters.streams -= 1
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
+        finally:
+            self._close()
+
+    async def _whole(self) -> None:
+        """A JSON answer: read, priced, settled and durable before the client gets any of it."""
+        gateway, exchange, interface = self.gateway, self.exchange, self.exchange.interface
+        answered = self._answered
+        if answered is None:
+            settle.attempt(gateway, exchange, "not_billed", self.status, None)
+            refusal = self._refusal if self._target is None else self._target.hide(self._refusal)
+            data = interface.of_upstream_refusal(refusal)
+            await _send_whole(gateway, exchange, "failed", self.status, data, "upstream_refused")
+            return
+        settle.attempt(gateway, exchange, "ok" if interface.billed else "not_billed", self.status, answered.usage)
+        if exchange.flight is not None:
+            exchange.flight.whole = answered.data
+        if interface.keeps:
+            await interface.keep(gateway, exchange, answered.data)
+        told = facts(exchange, settle.remaining(gateway, exchange))
+        data = answered.data if answered.kind else interface.with_facts(answered.data, told)
+        await _send_whole(gateway, exchange, "ok", 200, data, "", answered.kind)
+
+    # its end ---------------------------------------------------------------------------------------------------------
+
+    def cancel(self) -> None:
+        """Nobody wants its answer any more: settle it by its provider's rule and let go of the connection."""
+        exchange = self.exchange
+        if not exchange.attempt_started or self._load is None:
+            self._close()
+            return
+        usage = self._usage()
+        if usage is None and exchange.attempt_sent and self.deployment.billing_on_cancel == "drain":
+            # what it holds is the background's from here on
+            rest = Attempt.__new__(Attempt)
+            for name in Attempt.__slots__:
+                setattr(rest, name, getattr(self, name))
+            rest.exchange = exchange.fork()
+            self._connection = None
+            self._load = None
+            exchange.token, exchange.attempt_started = None, 0
+            self.gateway.keep(rest._drain())
+            return
+        settle.cancelled(self.gateway, exchange, usage)
+        self._close()
+
+    def _usage(self) -> Usage | None:
+        """What the upstream reported before it was cancelled."""
+        exchange = self.exchange
+        if self.streaming is not None:
+            exchange.output_bytes = self.streaming.relay.output_bytes
+            return self.streaming.relay.usage
+        return self._answered.usage if self._answered is not None else None
+
+    async def _drain(self) -> None:
+        """Read on for nobody, to learn what it costs."""
+        connection = self._connection
+        usage: Usage | None = None
+        try:
+            if connection is None:
+                raise AssertionError("nothing was sent")
+            self.deadline = self.gateway.loop.time() + _DRAIN_SECONDS
+            async with asyncio.timeout(_DRAIN_SECONDS):
+                if self.streaming is None:
+                    await self._read(connection)
+                if self.streaming is not None:
+                    await self.streaming.drain(self.deployment.idle_ms / 1000)
+            usage = self._usage()
+        except (AttemptFailed, StreamBroken, UpstreamFailure, TimeoutError):
+            usage = None
+        finally:
+            settle.cancelled(self.gateway, self.exchange, usage)
+            self._close()
+
+    def _close(self) -> None:
+        load, connection = self._load, self._connection
+        self._load = self._connection = None
+        if connection is not None:
+            connection.release()
+        if load is not None:
+            self.gateway.loads.ended(load, self.first_us, self._overload)
+
+
+async def _send_whole(
+    gateway: Gateway, exchange: Exchange, outcome: str, status: int, data: bytes, code: str, kind: bytes = b""
+) -> None:
+    exchange.first_byte = time.perf_counter_ns()
+    sequence = settle.finish(gateway, exchange, outcome, status, code)
+    lines = headers(exchange, cost=True)
+    if sequence is not None and (pending := gateway.journal.durable(sequence)) is not None:
+        await pending
+    if exchange.kept is not None:
+        exchange.kept.append(data)
+    if kind:
+        exchange.response.send(status, data, lines, content_type=kind)
+    else:
+        exchange.response.send(status, data, lines)

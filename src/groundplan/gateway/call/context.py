@@ -1,0 +1,130 @@
+"""What one worker has: the parts that every step may use, put together once by `app`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+from uuid import UUID
+
+from groundplan.blueprint.model import Budget
+from groundplan.core.clock import Clock
+from groundplan.gateway.budgets.leases import Quota, Slices
+from groundplan.gateway.caching.answer_cache import AnswerCache
+from groundplan.gateway.caching.idempotency import Answers
+from groundplan.gateway.call.hedge import Hedges
+from groundplan.gateway.journal.journal import Journal
+from groundplan.gateway.policy.snapshot import Catalog, Policy
+from groundplan.gateway.telemetry.meters import Meters
+from groundplan.gateway.upstream.choose import Balance
+from groundplan.gateway.upstream.health import Health
+from groundplan.gateway.upstream.latency import Times
+from groundplan.gateway.upstream.pressure import Loads, Pressure
+from groundplan.gateway.upstream.targets import Targets
+from groundplan.ledger.model import Charge
+
+if TYPE_CHECKING:
+    from groundplan.gateway.surfaces.responses_kept import ResponseShelf
+    from groundplan.gateway.telemetry.content import ContentSender
+    from groundplan.gateway.telemetry.scrape import Scrapes
+
+
+class Lender(Protocol):
+    """Gets more of a budget for this worker."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether more can be had at the moment."""
+        ...
+
+    def told_empty(self, name: str, period: str) -> bool:
+        """Whether PostgreSQL said lately that nothing is left of it; where it did not, it could not be asked."""
+        ...
+
+    async def acquire(
+        self,
+        token: tuple[bytes, int],
+        charges: Sequence[Charge],
+        declared: Mapping[str, Budget | Quota],
+        blueprint: int = 0,
+    ) -> str | None:
+        """Reserve, waiting at most 250 ms; None, or the name of the one that is short. `blueprint` declares them."""
+        ...
+
+    def remaining(self, quota: Quota, period: str) -> int:
+        """What is left of a limit, as far as this worker knows."""
+        ...
+
+
+class Live(Protocol):
+    """The newest blueprint and policy of this worker."""
+
+    @property
+    def policy(self) -> Policy: ...
+
+    @property
+    def catalog(self) -> Catalog | None: ...
+
+    def age(self) -> float:
+        """Seconds since live policy was last confirmed."""
+        ...
+
+    def remaining(self, budget: Budget, period: str) -> int:
+        """Picodollars of a budget that nobody has spent, as far as this worker knows."""
+        ...
+
+    def used(self, workload: str, person: str) -> tuple[int, int]:
+        """(calls today, people so far counting this one) of a workload, as last seen."""
+        ...
+
+    def count(self, workload: str, person: str) -> None:
+        """One more admitted call."""
+        ...
+
+
+@dataclass(slots=True)
+class Gateway:
+    """One worker."""
+
+    epoch: UUID
+    loop: asyncio.AbstractEventLoop
+    clock: Clock
+    journal: Journal
+    slices: Slices
+    leases: Lender
+    live: Live
+    targets: Targets
+    answers: Answers
+    counters: Slices = field(default_factory=Slices)
+    """Slices of limits."""
+    health: Health = field(default_factory=Health)
+    meters: Meters = field(default_factory=Meters)
+    scrapes: Scrapes | None = None
+    """Of a worker that has siblings."""
+    cached: AnswerCache = field(default_factory=AnswerCache)
+    """For workloads whose answers are given again."""
+    content: ContentSender | None = None
+    """For workloads that keep prompts and answers."""
+    responses: ResponseShelf | None = None
+    """For workloads that keep content in full."""
+    running: int = 0
+    """Calls that were admitted and are not finished."""
+    ready: bool = False
+    balance: Balance = field(default_factory=Balance)
+    hedges: Hedges = field(default_factory=Hedges)
+    times: Times = field(default_factory=Times)
+    loads: Loads = field(init=False)
+    pressure: Pressure = field(init=False)
+    background: set[asyncio.Task[None]] = field(default_factory=set)
+    """What goes on after the call that it belongs to was answered."""
+
+    def __post_init__(self) -> None:
+        self.loads = Loads(self.loop)
+        self.pressure = Pressure(self.loop)
+
+    def keep(self, work: Coroutine[None, None, None]) -> None:
+        """Run something to its end beside the calls."""
+        task = self.loop.create_task(work)
+        self.background.add(task)
+        task.add_done_callback(self.background.discard)

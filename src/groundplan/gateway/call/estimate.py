@@ -1,0 +1,63 @@
+"""What a call would cost, without making it: the answer to a request with the header `groundplan-estimate`.
+
+Everything is checked as for a call; nothing is reserved, sent or charged.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from groundplan.core.money import format_usd
+from groundplan.economics import price
+from groundplan.gateway.call import admit
+from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.call.exchange import Exchange
+from groundplan.gateway.call.settle import remaining
+from groundplan.gateway.policy.snapshot import Plan, Policy
+
+HEADER = b"groundplan-estimate"
+BYTES_PER_TOKEN = 4
+"""Of usual English text; only for what a call is likely to cost, never for what it may cost."""
+
+
+def estimate(gateway: Gateway, exchange: Exchange, plan: Plan, policy: Policy) -> bytes:
+    """The JSON answer. Raises what would refuse the call, but for what its budgets have left."""
+    ask = exchange.ask
+    if ask is None:
+        raise AssertionError("not read")
+    exchange.deployments = admit.choose(exchange, plan, ask, policy)
+    most = admit.set_bounds(exchange, plan, ask, exchange.deployments)
+    admit.check_cost(exchange, plan, most)
+    exchange.charges = admit.covering(exchange, plan, gateway.clock.now().timestamp())
+    left = remaining(gateway, exchange)
+    return msgspec.json.encode(
+        {
+            "object": "groundplan.estimate",
+            "workload": plan.workload.name,
+            "most_usd": format_usd(most),
+            "budget_remaining_usd": None if left is None else format_usd(left),
+            "fits": left is None or most <= left,
+            "deployments": [_one(exchange, plan, index) for index in range(len(exchange.deployments))],
+        }
+    )
+
+
+def _one(exchange: Exchange, plan: Plan, index: int) -> dict[str, Any]:
+    """What it may cost and is likely to cost at one deployment, in the order in which they are asked."""
+    deployment, ask = exchange.deployments[index], exchange.ask
+    if ask is None:
+        raise AssertionError("not read")
+    added = admit.added_bytes(exchange, plan.workload)
+    usage, _ = exchange.interface.estimate(ask, deployment, added, 0, admit.output_cap(exchange, deployment))
+    likely = msgspec.structs.replace(usage, input=min(usage.input, (ask.size + added) // BYTES_PER_TOKEN + 1))
+    return {
+        "deployment": deployment.name,
+        "model": deployment.model,
+        "most_usd": format_usd(exchange.bounds[deployment.name]),
+        "most_prompt_tokens": usage.input,
+        "most_completion_tokens": usage.output,
+        "likely_usd": format_usd(price.cost(deployment.rates, likely, ask.service)),
+        "likely_prompt_tokens": likely.input,
+    }

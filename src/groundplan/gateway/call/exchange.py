@@ -1,0 +1,227 @@
+"""One request on its way through the six steps: a single mutable object, made for it and dropped with it.
+
+Holds values only; each step module fills in its part. Times are `perf_counter_ns`, amounts picodollars.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import msgspec
+
+from groundplan.blueprint.model import Budget, Deployment, Workload
+from groundplan.gateway.policy.snapshot import Catalog, KeyEntry, Plan, Policy
+from groundplan.ledger.model import Charge, Usage
+
+if TYPE_CHECKING:
+    from groundplan.gateway.budgets.limits import Use
+    from groundplan.gateway.caching.answer_cache import Flight
+    from groundplan.gateway.call.resume import Continuation
+    from groundplan.gateway.call.trace import Trace
+    from groundplan.gateway.http.server import Request, Response
+    from groundplan.gateway.surfaces.interface import Interface
+    from groundplan.gateway.surfaces.upload import Upload
+
+
+class Passage(msgspec.Struct, frozen=True, kw_only=True):
+    """One retrieved passage that the caller may read."""
+
+    document: str
+    path: str
+    title: str
+    source: str
+    start_line: int
+    end_line: int
+    text: str
+    score: float = 0.0
+    chunk: str = ""
+    """Id of the chunk; a changed document has new ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """The caller's body, read once. `fields` are its top-level fields as raw JSON, in order; `size` its bytes."""
+
+    fields: dict[str, msgspec.Raw]
+    model: str
+    messages: int
+    query: str
+    stream: bool
+    include_usage: bool
+    cap: int | None
+    copies: int
+    size: int
+    needs: frozenset[str] = frozenset()
+    """What it asks of a deployment that not every one takes: `image`, `priority`."""
+    images: int = 0
+    """Sent in; their bytes are not in `size`."""
+    audio_kib: int = 0
+    """KiB of audio sent in, not in `size` either."""
+    service: str = "standard"
+    """Class of service: standard | batch | priority."""
+    body: bytes = b""
+    """What `fields` are of, where it may be spliced; empty where they were changed."""
+    lines: bytes = b""
+    """Header lines of the caller for an upstream that speaks this API itself."""
+    upload: Upload | None = None
+    """A form that is sent on while it arrives."""
+    typed: object = None
+    """What the surface itself made of the body."""
+
+
+class Exchange:
+    """See the module. `call` is the UUIDv7 of the call."""
+
+    __slots__ = (
+        "ask",
+        "attempt",
+        "attempt_answered",
+        "attempt_connected",
+        "attempt_flags",
+        "attempt_sent",
+        "attempt_started",
+        "attempts",
+        "bounds",
+        "cache",
+        "call",
+        "catalog",
+        "charges",
+        "continuation",
+        "cost",
+        "crossed",
+        "deployment",
+        "deployments",
+        "endpoint",
+        "error_code",
+        "estimated",
+        "finished",
+        "first_byte",
+        "flight",
+        "http_status",
+        "idempotency",
+        "interface",
+        "kept",
+        "key",
+        "output_bytes",
+        "output_cap",
+        "passages",
+        "person",
+        "plan",
+        "policy",
+        "remaining",
+        "request",
+        "reserved",
+        "response",
+        "saved",
+        "served",
+        "started",
+        "status",
+        "steps",
+        "token",
+        "trace",
+        "usage",
+        "use",
+        "workload",
+    )  # fmt: skip
+
+    def __init__(self, call: UUID, request: Request, response: Response, interface: Interface) -> None:
+        self.call = call
+        self.request = request
+        self.response = response
+        self.interface = interface
+        self.endpoint = interface.name
+        self.started = time.perf_counter_ns()
+        self.trace: Trace | None = None
+        """Of the caller, where it sent one."""
+        self.first_byte = 0
+        self.served = 0
+        """When the newest attempt ended; 0 before."""
+        self.steps: list[tuple[str, int]] = []
+        self.catalog: Catalog | None = None
+        self.policy: Policy | None = None
+        self.key: KeyEntry | None = None
+        self.person = ""
+        self.workload: Workload | None = None
+        self.plan: Plan | None = None
+        self.ask: Ask | None = None
+        self.deployments: list[Deployment] = []
+        self.output_cap = 0
+        self.bounds: dict[str, int] = {}
+        self.charges: list[tuple[Budget, str]] = []
+        self.reserved = 0
+        self.remaining: int | None = None
+        """Of the hard budgets, the least, when last looked at."""
+        self.crossed: tuple[str, ...] = ()
+        """Soft budgets beyond their limit."""
+        self.token: tuple[bytes, int] | None = None
+        """Of the reservation that is open in the slices."""
+        self.attempt = -1
+        """Number of the attempt whose record is open in the journal; -1 before the first."""
+        self.attempts = 0
+        """Attempts made so far, hedges included."""
+        self.attempt_flags: tuple[str, ...] = ()
+        """What its settlement says about how it came about: `hedge`, `resumed`."""
+        self.continuation: Continuation | None = None
+        """What of a stream was sent, where it may be continued elsewhere."""
+        self.attempt_started = 0
+        """0: no attempt is open."""
+        self.attempt_sent = False
+        self.attempt_connected = 0
+        """When a new connection stood; 0: none was made."""
+        self.attempt_answered = 0
+        """When the head of the upstream's answer was there; 0: not yet."""
+        self.use: Use | None = None
+        """What it holds of limits, where the blueprint declares any."""
+        self.output_bytes = 0
+        self.deployment: Deployment | None = None
+        self.passages: list[Passage] = []
+        self.cache = "none"
+        self.saved = 0
+        """Picodollars that the same answer cost when a model was asked for it."""
+        self.flight: Flight | None = None
+        """Where its answer goes for others that ask the same."""
+        self.usage = Usage()
+        self.cost = 0
+        """Of all attempts so far."""
+        self.estimated = False
+        self.status = "failed"
+        self.http_status = 0
+        self.error_code = ""
+        self.finished = False
+        self.idempotency: bytes | None = None
+        """Digest of key and Idempotency-Key, while this request is the first with it."""
+        self.kept: list[bytes] | None = None
+        """What was sent to the client, while it may have to be replayed."""
+
+    def charge_list(self, amount: int) -> list[Charge]:
+        """What one record takes from each covering budget."""
+        return [Charge(budget.name, period, amount) for budget, period in self.charges]
+
+    def fork(self) -> Exchange:
+        """The same call for one more attempt beside the open one: whatever an attempt has is its own."""
+        other = copy.copy(self)
+        other.cost, other.estimated = 0, False
+        return other
+
+    def swap_attempts(self, other: Exchange) -> None:
+        """The attempt that `other` has becomes this one's, and the other way round."""
+        for name in _OF_AN_ATTEMPT:
+            mine, theirs = getattr(self, name), getattr(other, name)
+            setattr(self, name, theirs)
+            setattr(other, name, mine)
+
+    def add_cost(self, other: Exchange) -> None:
+        """What the other's attempt cost belongs to this call."""
+        self.cost += other.cost
+        self.estimated |= other.estimated
+        other.cost = 0
+
+
+_OF_AN_ATTEMPT = (
+    "attempt", "attempt_answered", "attempt_connected", "attempt_flags", "attempt_sent", "attempt_started",
+    "deployment", "output_bytes", "reserved", "token",
+)  # fmt: skip

@@ -1,0 +1,213 @@
+"""What applications may do under /api at the gateway's port with their API key: say what a call was worth, and search.
+
+`POST /api/outcomes` and `POST /api/knowledge/search` take and answer the same JSON as on the control port, errors
+included. An outcome goes straight to PostgreSQL, whose commit is awaited here, beside the path of calls: it needs the
+call's own row, and the ledger is durable, so a second copy in the journal would only add a place where it can be lost.
+Whoever got no answer sends it again under the same id. Nothing here reserves, calls a model or is charged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from decimal import Decimal
+from typing import Annotated, Any
+from uuid import UUID
+
+import msgspec
+import psycopg
+from psycopg import AsyncConnection
+from psycopg_pool import AsyncConnectionPool
+
+from groundplan.core.error_shape import error_json, field_problem, request_invalid
+from groundplan.core.errors import Denied, GroundplanError, Invalid, NotFound, Unavailable
+from groundplan.core.ids import new_id
+from groundplan.gateway.call import admit
+from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.call.ground import ask_search, cut_off
+from groundplan.gateway.call.identify import caller, check_grants
+from groundplan.gateway.http.server import Request, Response
+from groundplan.gateway.policy.address import check_network
+from groundplan.gateway.policy.snapshot import KeyEntry, Plan
+from groundplan.gateway.upstream.http1 import UpstreamFailure
+from groundplan.ledger import outcome_store
+
+OUTCOMES = b"/api/outcomes"
+SEARCH = b"/api/knowledge/search"
+SECONDS = 3.0
+"""Longest that a caller waits for PostgreSQL."""
+SEARCH_BYTES = 20_000
+CONNECTIONS = 2
+_DURABLE = """SELECT set_config('synchronous_commit', 'on', false)
+    WHERE current_setting('synchronous_commit') IN ('off', 'local')"""
+_NO_NUL = r"^[^\x00]*$"
+_STATUS = {"method_not_allowed": 405}
+_log = logging.getLogger(__name__)
+
+Label = Annotated[str, msgspec.Meta(max_length=outcome_store.LABEL_LENGTH, pattern=_NO_NUL)]
+
+
+class OutcomeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a call was worth, under an `id` of the caller's own or of ours."""
+
+    call_id: UUID
+    id: UUID | None = None
+    accepted: bool | None = None
+    value_usd: Decimal | None = None
+    label: Label | None = None
+
+
+class SearchBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What to look for; `workload`, where it is named, is the key's."""
+
+    query: Annotated[str, msgspec.Meta(min_length=1, max_length=4000)]
+    workload: str | None = None
+    passages: Annotated[int, msgspec.Meta(ge=1, le=20)] = 5
+
+
+class FactsApi:
+    """The few paths under /api that a worker serves. It connects to PostgreSQL at the first outcome."""
+
+    def __init__(self, gateway: Gateway, url: str) -> None:
+        self._gateway = gateway
+        self._pool: AsyncConnectionPool[AsyncConnection[Any]] = AsyncConnectionPool(
+            url,
+            kwargs={"autocommit": True, "connect_timeout": 2},
+            min_size=0,
+            max_size=CONNECTIONS,
+            timeout=SECONDS,
+            configure=configure,
+            check=AsyncConnectionPool.check_connection,
+            reconnect_timeout=1.0,
+            num_workers=1,
+            name="outcomes",
+            open=False,
+        )
+
+    async def handle(self, path: bytes, request: Request, response: Response) -> None:
+        """Answer one request, whatever happens."""
+        try:
+            status, body = await self._answer(path, request, response.peer)
+        except msgspec.DecodeError as error:
+            status, body = 422, msgspec.json.encode(request_invalid([field_problem(f"body: {error}")]))
+        except GroundplanError as error:
+            _tell(response, error)
+            return
+        except Exception:  # noqa: BLE001 -- the boundary of one request: the worker and its calls go on
+            _log.exception("a request to %s failed", path.decode("latin-1"))
+            _tell(response, Unavailable("the gateway failed", code="internal_error", hint="See HOME/logs."))
+            return
+        response.send(status, body)
+
+    async def close(self) -> None:
+        await self._pool.close(timeout=1.0)
+
+    async def _answer(self, path: bytes, request: Request, peer: str) -> tuple[int, bytes]:
+        if path not in (OUTCOMES, SEARCH):
+            hint = "The gateway serves POST /api/outcomes and /api/knowledge/search; all else is on the control port."
+            raise NotFound("there is no such path here", code="not_found", hint=hint)
+        if request.method != b"POST":
+            raise Invalid("use POST here", code="method_not_allowed", hint="Send a POST request.")
+        key, person, plan = admitted(self._gateway, request, peer)
+        if path == OUTCOMES:
+            return await self._keep(request.body, key, plan)
+        return await self._search(request.body, person, plan)
+
+    async def _keep(self, data: bytes, key: KeyEntry, plan: Plan) -> tuple[int, bytes]:
+        body = msgspec.json.decode(data, type=OutcomeBody)
+        _check_value(body.value_usd)
+        outcome = outcome_store.Outcome(
+            id=body.id or new_id(),
+            call_id=body.call_id,
+            accepted=body.accepted,
+            value_usd=body.value_usd,
+            label=body.label,
+            by=f"key:{key.id}",
+            workload=plan.workload.name,
+        )
+        try:
+            async with asyncio.timeout(SECONDS):
+                await self._pool.open()
+                async with self._pool.connection() as connection:
+                    await outcome_store.add_async(connection, outcome)
+        except (psycopg.OperationalError, psycopg.InterfaceError, TimeoutError) as error:
+            raise Unavailable(
+                "the database is not reachable, so the outcome may not be kept",
+                code="database_unavailable",
+                hint="Send it again with the same `id`: it is kept once.",
+                retry_after=2.0,
+            ) from error
+        return 201, msgspec.json.encode({"id": str(outcome.id), "call_id": str(outcome.call_id)})
+
+    async def _search(self, data: bytes, person: str, plan: Plan) -> tuple[int, bytes]:
+        body = msgspec.json.decode(data, type=SearchBody)
+        workload, killed = plan.workload, self._gateway.live.policy.kills
+        if body.workload not in (None, workload.name):
+            hint = f"Leave `workload` out, or use a key of {body.workload[:63]}." if body.workload else "Leave it out."
+            raise Denied(f"this key is for {workload.name}", code="workload_other", hint=hint)
+        admit.check_workload(plan, self._gateway.clock.seconds())
+        if not person:
+            raise Denied(
+                "a search carries a person's permissions",
+                code="person_required",
+                hint="Use a key with a user, or name a person in groundplan-on-behalf-of where the key may.",
+            )
+        if workload.grounding is None:
+            raise Invalid(f"{workload.name} has no sources", code="no_sources", hint="Declare sources in its workload.")
+        question = {
+            "workload": workload.name,
+            "person": person,
+            "query": body.query,
+            "sources": [name for name in workload.grounding.sources if f"source/{name}" not in killed],
+            "k": body.passages,
+            "max_bytes": SEARCH_BYTES,
+        }
+        try:
+            name = str(new_id()).encode("ascii")
+            answer = await ask_search(self._gateway, msgspec.json.encode(question), name)
+        except UpstreamFailure as failure:
+            self._gateway.targets.forget("search")
+            raise cut_off() from failure
+        return 200, answer
+
+
+def admitted(gateway: Gateway, request: Request, peer: str) -> tuple[KeyEntry, str, Plan]:
+    """Whose key this is, for whom it acts, and that it may be used now."""
+    live = gateway.live
+    catalog = live.catalog
+    if catalog is None:
+        raise Unavailable("no blueprint is loaded yet", code="not_ready", hint="Wait for /readyz.", retry_after=1.0)
+    key, person = caller(request.headers, live.policy, gateway.clock.seconds())
+    if key.networks:
+        check_network(key.networks, peer, request.headers.get(b"x-forwarded-for"), catalog.proxies)
+    plan = catalog.plans.get(key.workload)
+    if plan is None:
+        hint = "Make a key for a workload that is declared."
+        raise Denied(f"the workload {key.workload} is not in the blueprint", code="workload_unknown", hint=hint)
+    admit.check_policy_age(plan, live.age())
+    admit.check_kills(live.policy, key, plan.workload.name)
+    if catalog.granted:
+        check_grants(catalog, live.policy, key, person, gateway.clock.now().date())
+    return key, person, plan
+
+
+async def configure(connection: AsyncConnection[Any]) -> None:
+    await connection.execute(_DURABLE)
+    await connection.execute(f"SET statement_timeout = {int(SECONDS * 1000)}")
+
+
+def _check_value(value: Decimal | None) -> None:
+    if value is None:
+        return
+    exponent = value.as_tuple().exponent
+    places = -exponent if isinstance(exponent, int) else 0
+    whole = outcome_store.VALUE_DIGITS - outcome_store.VALUE_PLACES
+    if not value.is_finite() or value < 0 or places > outcome_store.VALUE_PLACES or value >= 10**whole:
+        raise msgspec.ValidationError(
+            f"value_usd: at least 0, below 10^{whole}, with at most {outcome_store.VALUE_PLACES} decimal places"
+        )
+
+
+def _tell(response: Response, error: GroundplanError) -> None:
+    lines = b"" if error.retry_after is None else b"retry-after: %d\r\n" % max(1, round(error.retry_after))
+    response.send(_STATUS.get(error.code, error.status), msgspec.json.encode(error_json(error)), lines)

@@ -1,0 +1,94 @@
+"""Step 1: whose request this is. The key gives the workload and its user; a granted key may act for another person.
+
+Reads the live policy snapshot only; does not decide whether the call may be made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, date, datetime
+
+from groundplan.core.errors import Denied, Unauthenticated
+from groundplan.gateway.call.exchange import Exchange
+from groundplan.gateway.policy import grants
+from groundplan.gateway.policy.address import check_network
+from groundplan.gateway.policy.snapshot import Catalog, KeyEntry, Policy
+
+_KEY_HINT = "Send `Authorization: Bearer gp_...` (or `x-api-key: gp_...`); make a key with `groundplan keys create`."
+
+
+def find_key(headers: dict[bytes, bytes], policy: Policy, now: float) -> KeyEntry:
+    """The living key of a request. Raises `Unauthenticated`.
+
+    The check takes the same time whatever is sent: the secret is hashed as a whole, and only its SHA-256 is looked up.
+    Where that look-up stops depends on bits of a hash that a caller can neither choose nor turn back into a key, so
+    there is nothing to approach step by step, as there would be in comparing secrets themselves.
+    """
+    sent = headers.get(b"authorization")
+    if sent is None:
+        sent = b"bearer " + headers.get(b"x-api-key", b"")
+    scheme, _, secret = sent.partition(b" ")
+    secret = secret.strip()
+    if not secret or scheme.lower() != b"bearer":
+        raise Unauthenticated("no API key was sent", code="key_missing", hint=_KEY_HINT)
+    key = policy.keys.get(hashlib.sha256(secret).digest())
+    if key is None:
+        raise Unauthenticated("this API key is not known", code="invalid_api_key", hint=_KEY_HINT)
+    check_key(key, policy, now)
+    return key
+
+
+def check_key(key: KeyEntry, policy: Policy, now: float) -> None:
+    """Whether a key that exists may be used at `now` (seconds since the epoch). Raises `Unauthenticated`."""
+    if key.revoked:
+        raise Unauthenticated("this API key was revoked", code="key_revoked", hint="Ask for a new key.")
+    if key.expires is not None and key.expires <= now:
+        raise Unauthenticated("this API key has expired", code="key_expired", hint="Ask for a new key.")
+    if key.person and key.person not in policy.active:
+        raise Unauthenticated("the user of this key is not active", code="key_user_inactive", hint="Ask for a new key.")
+
+
+def identify(exchange: Exchange, policy: Policy, now: float) -> None:
+    """Set key, person and policy of the exchange. Raises as `caller`, and `Denied` for what was not granted."""
+    exchange.policy = policy
+    headers, catalog = exchange.request.headers, exchange.catalog
+    exchange.key, exchange.person = caller(headers, policy, now)
+    if exchange.key.networks:
+        proxies = catalog.proxies if catalog is not None else ()
+        check_network(exchange.key.networks, exchange.response.peer, headers.get(b"x-forwarded-for"), proxies)
+    if catalog is not None and catalog.granted:
+        check_grants(catalog, policy, exchange.key, exchange.person, datetime.fromtimestamp(now, UTC).date())
+
+
+def check_grants(catalog: Catalog, policy: Policy, key: KeyEntry, person: str, today: date) -> None:
+    """Refuse a call that nobody granted. `today` is that of UTC.
+
+    Raises `Denied` (`use_not_granted`, `act_for_others_not_granted`).
+    """
+    if key.workload in catalog.granted:
+        grants.check(catalog.plans[key.workload].workload, policy, key, person, today)
+
+
+def caller(headers: dict[bytes, bytes], policy: Policy, now: float) -> tuple[KeyEntry, str]:
+    """The key of a request and the id of the person it acts for ('' for nobody). `now` is seconds since the epoch.
+
+    Raises `Unauthenticated`, `Denied`.
+    """
+    key = find_key(headers, policy, now)
+    named = headers.get(b"groundplan-on-behalf-of")
+    if named is None:
+        return key, key.person
+    if not key.acts_for_others:
+        raise Denied(
+            "this key may not act for other people",
+            code="on_behalf_of_denied",
+            hint="Leave groundplan-on-behalf-of out, or use a key made with that grant.",
+        )
+    person = policy.people.get(named.decode("utf-8", "replace").strip().lower())
+    if person is None:
+        raise Denied(
+            "the person named in groundplan-on-behalf-of is not an active person here",
+            code="person_unknown",
+            hint="Name the e-mail address of an active person.",
+        )
+    return key, person

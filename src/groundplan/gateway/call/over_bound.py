@@ -1,0 +1,52 @@
+"""A provider billed more than its bound: the workload is stopped until somebody has looked at it and lifts the kill.
+
+The reservation was too small then, so budgets can no longer be held exactly. The cost itself is charged as it is
+(`settle`, `leases`); nothing is refused here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from uuid import UUID, uuid5
+
+from psycopg import Connection
+
+from groundplan.core.audit import gateway_actor
+from groundplan.core.money import format_usd
+from groundplan.gateway.journal.recovery import Attempt
+from groundplan.identity import service as identity
+from groundplan.identity import store
+
+OVER_BOUND = "over_bound"
+"""Flag of a settlement, and the reason of the kill."""
+
+
+def stop(conn: Connection[tuple[object, ...]], epoch: UUID, closed: Iterable[Attempt]) -> None:
+    """Kill and finding for each workload of these settled attempts that is not stopped yet, in the caller's
+    transaction."""
+    over = {a.reservation.workload: a for a in closed if a.settlement is not None and OVER_BOUND in a.settlement.flags}
+    if not over:
+        return
+    stopped = {kill.scope for kill in store.kills(conn, in_force=True)}
+    for workload, attempt in sorted(over.items()):
+        scope, made = f"workload/{workload}", attempt.reservation
+        if scope in stopped:
+            continue
+        call = UUID(bytes=made.call)
+        what = (
+            f"attempt {made.attempt} of call {call} at {made.deployment} cost {format_usd(attempt.cost)} USD, "
+            f"more than its bound of {format_usd(made.bound)} USD"
+        )
+        identity.kill(conn, gateway_actor(epoch), scope, f"{OVER_BOUND}: {what}")
+        conn.execute(
+            """INSERT INTO finding (id, kind, severity, subject, message, hint)
+               VALUES (%s, %s, 'critical', %s, %s, %s) ON CONFLICT (id) DO NOTHING""",
+            (
+                uuid5(epoch, f"{OVER_BOUND} {call} {made.attempt}"),
+                OVER_BOUND,
+                scope,
+                f"The workload {workload} is stopped: {what}.",
+                f"Compare the provider's bill; correct the price or image_tokens of {made.deployment}, apply, then "
+                f"`groundplan kill --lift {scope}`.",
+            ),
+        )

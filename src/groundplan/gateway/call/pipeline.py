@@ -1,0 +1,410 @@
+"""The request path: identify, admit, cache, ground, serve, settle, for each call, and the few other paths of the
+gateway.
+
+Each step is a module; this one gives them their order, words their errors and makes sure that every admitted call ends
+in the journal, whatever happens to it. Nothing here calls the control plane.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+
+import msgspec
+
+from groundplan.core.errors import Denied, GroundplanError, Invalid, NotFound, Unavailable
+from groundplan.core.ids import new_id
+from groundplan.gateway.batches.batches_api import BatchesApi
+from groundplan.gateway.budgets import limits
+from groundplan.gateway.caching import cache
+from groundplan.gateway.caching.idempotency import Kept
+from groundplan.gateway.call import admit, settle, trace
+from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.call.estimate import HEADER, estimate
+from groundplan.gateway.call.exchange import Exchange
+from groundplan.gateway.call.facts_api import FactsApi
+from groundplan.gateway.call.ground import ground
+from groundplan.gateway.call.identify import find_key, identify
+from groundplan.gateway.call.serve import reserve, serve
+from groundplan.gateway.http.multipart import is_form
+from groundplan.gateway.http.server import Request, Response
+from groundplan.gateway.http.stream import EVENT_STREAM
+from groundplan.gateway.policy.address import check_network
+from groundplan.gateway.policy.snapshot import Catalog, Policy
+from groundplan.gateway.surfaces import answers, responses_api
+from groundplan.gateway.surfaces.chat import CHAT
+from groundplan.gateway.surfaces.completions import COMPLETIONS
+from groundplan.gateway.surfaces.embeddings import EMBEDDINGS
+from groundplan.gateway.surfaces.image_forms import IMAGE_EDITS, IMAGE_VARIATIONS
+from groundplan.gateway.surfaces.images import IMAGES
+from groundplan.gateway.surfaces.interface import Interface
+from groundplan.gateway.surfaces.messages import COUNT_TOKENS, MESSAGES
+from groundplan.gateway.surfaces.moderations import MODERATIONS
+from groundplan.gateway.surfaces.rerank import RERANK
+from groundplan.gateway.surfaces.responses import RESPONSES
+from groundplan.gateway.surfaces.speech import SPEECH
+from groundplan.gateway.surfaces.transcriptions import TRANSCRIPTIONS, TRANSLATIONS
+from groundplan.gateway.telemetry import content
+from groundplan.gateway.telemetry.scrape import scrape
+
+_log = logging.getLogger(__name__)
+_INTERFACES: dict[bytes, Interface] = {
+    b"/v1/chat/completions": CHAT,
+    b"/v1/embeddings": EMBEDDINGS,
+    b"/v1/moderations": MODERATIONS,
+    b"/v1/rerank": RERANK,
+    b"/v1/images/generations": IMAGES,
+    b"/v1/images/edits": IMAGE_EDITS,
+    b"/v1/images/variations": IMAGE_VARIATIONS,
+    b"/v1/audio/speech": SPEECH,
+    b"/v1/audio/transcriptions": TRANSCRIPTIONS,
+    b"/v1/audio/translations": TRANSLATIONS,
+    b"/v1/messages": MESSAGES,
+    b"/v1/messages/count_tokens": COUNT_TOKENS,
+    b"/v1/responses": RESPONSES,
+    b"/v1/completions": COMPLETIONS,
+}
+"""Every API surface by its path."""
+_JSON = b"content-type: application/json\r\n"
+Steps = Callable[[Gateway, Exchange], Awaitable[None]]
+REALTIME_PATH = b"/v1/realtime"
+CLIENT_GONE = 499
+"""HTTP status in the ledger of a call whose client went away; never sent."""
+
+
+class Pipeline:
+    """`handle` is the server's handler; `facts` serves what is under /api, `batches` files and batches."""
+
+    def __init__(self, gateway: Gateway, facts: FactsApi | None = None, batches: BatchesApi | None = None) -> None:
+        self._gateway = gateway
+        self._facts = facts
+        self._batches = batches
+
+    async def handle(self, request: Request, response: Response) -> None:
+        path = request.target.partition(b"?")[0]
+        interface = _INTERFACES.get(path)
+        if interface is None and self._facts is not None and path.startswith(b"/api/"):
+            await self._facts.handle(path, request, response)
+        elif interface is None and self._batches is not None and self._batches.serves(path):
+            await self._batches.handle(path, request, response)
+        elif interface is None and path == REALTIME_PATH:
+            await self._realtime(request, response)
+        elif interface is None and path.startswith(responses_api.PREFIX):
+            await responses_api.handle(self._gateway, path, request, response)
+        elif interface is None and path == b"/metrics":
+            await scrape(self._gateway, request, response)
+        elif interface is None:
+            self._other(path, request, response)
+        elif request.method != b"POST":
+            self._refuse(response, Invalid("use POST here", code="method_not_allowed", hint="Send a POST request."))
+        else:
+            await self._call(Exchange(new_id(), request, response, interface))
+
+    async def _realtime(self, request: Request, response: Response) -> None:
+        gateway = self._gateway
+        gateway.running += 1
+        try:
+            await _converse(gateway, request, response)
+        except GroundplanError as error:
+            if not response.started:
+                self._refuse(response, error)
+        finally:
+            gateway.running -= 1
+
+    async def _call(self, exchange: Exchange) -> None:
+        gateway = self._gateway
+        gateway.running += 1
+        try:
+            if exchange.request.headers.get(b"idempotency-key") is not None:
+                await _outlive(self._steps(exchange))
+            else:
+                await self._steps(exchange)
+        finally:
+            gateway.running -= 1
+
+    async def conduct(self, exchange: Exchange, steps: Steps) -> None:
+        """Another way through the steps, for a call that no client waits for; it ends in the journal all the same."""
+        await self._steps(exchange, steps)
+
+    async def _steps(self, exchange: Exchange, steps: Steps | None = None) -> None:
+        gateway, error = self._gateway, None
+        try:
+            await (run if steps is None else steps)(gateway, exchange)
+        except GroundplanError as caught:
+            error = caught
+        except asyncio.CancelledError:
+            settle.finish(gateway, exchange, "cancelled", CLIENT_GONE, "client_gone")
+            _give_up(gateway, exchange)
+            if exchange.kept is not None:
+                content.offer(gateway, exchange)
+            raise
+        except Exception:  # noqa: BLE001 -- the boundary of one request: whatever it is, money and the client come first
+            _log.exception("call %s failed", exchange.call)
+            error = Unavailable("the gateway failed", code="internal_error", hint="See HOME/logs for this call id.")
+        finally:
+            if exchange.flight is not None:
+                cache.land(gateway, exchange)
+        if error is not None:
+            self._failed(exchange, error)
+        _keep(gateway, exchange)
+        if exchange.kept is not None:
+            content.offer(gateway, exchange)
+
+    def _failed(self, exchange: Exchange, error: GroundplanError) -> None:
+        gateway = self._gateway
+        if exchange.attempt_started:
+            settle.attempt(gateway, exchange, "failed", 0, None)
+        if exchange.key is not None:
+            outcome = "failed" if exchange.attempt >= 0 else "refused"
+            settle.finish(gateway, exchange, outcome, error.status, error.code)
+        else:
+            gateway.meters.call((exchange.endpoint, "", "", "refused", error.status), "none", 0, 0)
+        if exchange.response.started:
+            return  # unfinished: the server cuts the connection
+        status, data, lines = exchange.interface.of_error(error, str(exchange.call))
+        exchange.response.send(status, data, lines)
+
+    def _other(self, path: bytes, request: Request, response: Response) -> None:
+        if path == b"/livez":
+            response.send(200, b'{"live":true}')
+        elif path == b"/readyz":
+            self._readiness(response)
+        elif path == b"/v1/models" or path.startswith(b"/v1/models/"):
+            try:
+                self._models(path, request, response)
+            except GroundplanError as error:
+                self._refuse(response, error)
+        else:
+            hint = "The gateway serves POST /v1/chat/completions, POST /v1/embeddings and GET /v1/models."
+            self._refuse(response, NotFound("there is no such path", code="path_unknown", hint=hint))
+
+    def _refuse(self, response: Response, error: GroundplanError) -> None:
+        status, data, lines = answers.of_error(error)
+        if error.code == "method_not_allowed":
+            status = 405
+        response.send(status, data, lines)
+
+    def _readiness(self, response: Response) -> None:
+        gateway = self._gateway
+        catalog = gateway.live.catalog
+        state = {
+            "ready": gateway.ready and gateway.journal.healthy,
+            "blueprint": catalog.number if catalog else None,
+            "policy": gateway.live.policy.number,
+            "policy_age_ms": int(min(gateway.live.age(), 1e9) * 1000),
+            "journal": gateway.journal.healthy,
+        }
+        response.send(200 if state["ready"] else 503, msgspec.json.encode(state))
+
+    def _models(self, path: bytes, request: Request, response: Response) -> None:
+        gateway = self._gateway
+        key = find_key(request.headers, gateway.live.policy, gateway.clock.seconds())
+        catalog = gateway.live.catalog
+        if key.networks:
+            forwarded = request.headers.get(b"x-forwarded-for")
+            check_network(key.networks, response.peer, forwarded, catalog.proxies if catalog else ())
+        plan = catalog.plans.get(key.workload) if catalog else None
+        names = sorted(plan.names) if plan else []
+        if plan is not None and key.models:
+            names = [name for name in names if admit.of_key(key, plan.names[name])]
+        listed = [{"id": n, "object": "model", "created": 0, "owned_by": key.workload} for n in names]
+        wanted = path[len(b"/v1/models/") :].decode("utf-8", "replace").replace("%2F", "/").replace("%2f", "/")
+        if not wanted:
+            response.send(200, msgspec.json.encode({"object": "list", "data": listed}))
+            return
+        found = next((model for model in listed if model["id"] == wanted), None)
+        if found is None:
+            hint = f"Use one of: {', '.join(names)}"
+            raise NotFound(f"there is no model '{wanted[:80]}'", code="model_not_found", hint=hint)
+        response.send(200, msgspec.json.encode(found))
+
+
+async def _converse(gateway: Gateway, request: Request, response: Response) -> None:
+    if request.stream is None:
+        raise Invalid("this is a WebSocket", code="upgrade_required", hint="Connect with a WebSocket client.")
+    try:
+        from groundplan.gateway.surfaces.realtime import converse  # noqa: PLC0415 -- it loads an optional library
+    except ImportError as error:
+        hint = "Install groundplan[realtime] on the gateways."
+        raise Unavailable("WebSocket is not installed here", code="realtime_missing", hint=hint) from error
+    await converse(gateway, request, response)
+
+
+def upgrades(request: Request) -> bool:
+    """Whether a request is the beginning of a conversation over WebSocket."""
+    return request.target.partition(b"?")[0] == REALTIME_PATH
+
+
+def streams(request: Request) -> bool:
+    """Whether the body of a request is read while it arrives: a form with a file."""
+    return is_form(request.headers.get(b"content-type"))
+
+
+async def run(gateway: Gateway, exchange: Exchange) -> None:
+    """The six steps. Raises a `GroundplanError` when the call is refused or fails before its first byte."""
+    steps, clock = exchange.steps, time.perf_counter_ns
+    catalog = gateway.live.catalog
+    if catalog is None:
+        raise Unavailable("no blueprint is loaded yet", code="not_ready", hint="Wait for /readyz.", retry_after=1.0)
+    exchange.catalog = catalog
+    exchange.trace = trace.of(exchange.request.headers)
+    identify(exchange, gateway.live.policy, gateway.clock.seconds())
+    steps.append(("identify", (clock() - exchange.started) // 1000))
+    if gateway.pressure.full(gateway.running):
+        _shed(gateway, exchange, catalog)
+    exchange.interface.check_type(exchange.request.headers.get(b"content-type"))
+    if exchange.request.stream is not None:
+        await exchange.interface.receive(exchange.request)
+    exchange.ask = exchange.interface.read(exchange.request)
+    if HEADER in exchange.request.headers:
+        _estimate(gateway, exchange, catalog)
+        return
+    kept = await cache.replay(gateway, exchange)
+    steps.append(("cache", (clock() - exchange.started) // 1000))
+    if kept is not None:
+        _replay(gateway, exchange, kept)
+        return
+    await admit_call(gateway, exchange, catalog)
+    if exchange.finished:
+        return
+    steps.append(("admit", (clock() - exchange.started) // 1000))
+    await ground(gateway, exchange)
+    steps.append(("ground", (clock() - exchange.started) // 1000))
+    kept = await cache.elsewhere(gateway, exchange)
+    if exchange.idempotency is not None:
+        steps.append(("cache", (clock() - exchange.started) // 1000))
+    if kept is not None:
+        _replay(gateway, exchange, kept)
+        return
+    if not exchange.interface.billed and (data := exchange.interface.here(exchange.ask, exchange.deployments)):
+        _answer_here(gateway, exchange, data)
+        return
+    await serve(gateway, exchange)
+
+
+def _estimate(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> None:
+    policy = _check(gateway, exchange, catalog)
+    if exchange.plan is None:
+        raise AssertionError("not checked")
+    data = estimate(gateway, exchange, exchange.plan, policy)
+    settle.finish(gateway, exchange, "ok", 200)
+    exchange.response.send(200, data, answers.headers(exchange, cost=True))
+
+
+def _answer_here(gateway: Gateway, exchange: Exchange, data: bytes) -> None:
+    exchange.estimated = True
+    settle.finish(gateway, exchange, "ok", 200)
+    data = exchange.interface.with_facts(data, answers.facts(exchange, settle.remaining(gateway, exchange)))
+    exchange.response.send(200, data, answers.headers(exchange, cost=True))
+
+
+def _shed(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> None:
+    """The worker is full: refuse what matters less, before anything is done for it."""
+    plan = catalog.plans.get(exchange.key.workload) if exchange.key is not None else None
+    if plan is not None:
+        gateway.pressure.check(plan.workload.reliability.priority, gateway.running)
+
+
+async def admit_call(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> None:
+    """Every check, then the reservation; checked again where live policy changed while a budget was waited for.
+
+    A call whose answer is cached is finished then, and holds nothing.
+    """
+    policy = _check(gateway, exchange, catalog)
+    if exchange.interface.keeps:
+        await exchange.interface.prepare(gateway, exchange)
+    plan, ask = exchange.plan, exchange.ask
+    if plan is None or ask is None or exchange.key is None:
+        raise AssertionError("not checked")
+    exchange.deployments = admit.choose(exchange, plan, ask, policy)
+    if plan.workload.cache is not None:
+        if await cache.answered(gateway, exchange, lambda: _recheck(gateway, exchange, catalog)):
+            return
+        policy = exchange.policy or policy
+    amount = admit.set_bounds(exchange, plan, ask, exchange.deployments)
+    admit.check_cost(exchange, plan, amount)
+    if catalog.limits is not None:
+        await limits.admit_call(gateway, exchange, catalog.limits, amount)
+    exchange.charges = admit.covering(exchange, plan, gateway.clock.seconds())
+    await reserve(gateway, exchange, 0, amount)
+    if gateway.live.policy is not policy:
+        identify(exchange, gateway.live.policy, gateway.clock.seconds())
+        policy = _check(gateway, exchange, catalog)
+        exchange.deployments = admit.choose(exchange, plan, ask, policy)
+    gateway.live.count(plan.workload.name, exchange.person)
+    keep = plan.workload.keep
+    if keep is not None and exchange.kept is None and content.chosen(keep, exchange.call.bytes):
+        exchange.kept = []
+
+
+def _recheck(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> None:
+    """Every check again, under the newest policy."""
+    identify(exchange, gateway.live.policy, gateway.clock.seconds())
+    policy = _check(gateway, exchange, catalog)
+    if exchange.plan is None or exchange.ask is None:
+        raise AssertionError("not checked")
+    exchange.deployments = admit.choose(exchange, exchange.plan, exchange.ask, policy)
+
+
+def _check(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> Policy:
+    key, policy = exchange.key, exchange.policy
+    if key is None or policy is None:
+        raise AssertionError("not identified")
+    plan = catalog.plans.get(key.workload)
+    if plan is None:
+        hint = "Make a key for a workload that is declared."
+        raise Denied(f"the workload {key.workload} is not in the blueprint", code="workload_unknown", hint=hint)
+    exchange.plan, exchange.workload = plan, plan.workload
+    admit.check_policy_age(plan, gateway.live.age())
+    admit.check_workload(plan, gateway.clock.seconds())
+    admit.check_kills(policy, key, plan.workload.name)
+    check_quota(gateway, exchange)
+    return policy
+
+
+def check_quota(gateway: Gateway, exchange: Exchange) -> None:
+    """Refuse what an experiment or a pilot has used up. Raises `Exhausted`."""
+    workload = exchange.workload
+    if workload is None or (workload.calls_per_day is None and workload.people is None):
+        return
+    calls, people = gateway.live.used(workload.name, exchange.person)
+    if workload.calls_per_day is not None and calls >= workload.calls_per_day:
+        raise admit.quota(workload.name, workload.calls_per_day, "calls a day")
+    if workload.people is not None and people > workload.people:
+        raise admit.quota(workload.name, workload.people, "people")
+
+
+async def _outlive(steps: Coroutine[None, None, None]) -> None:
+    """Run a call with an Idempotency-Key to its end even if its client goes away: the client will ask for it again."""
+    await asyncio.shield(asyncio.get_running_loop().create_task(steps))
+
+
+def _replay(gateway: Gateway, exchange: Exchange, kept: Kept) -> None:
+    settle.finish(gateway, exchange, "ok", kept.status)
+    lines = kept.headers + b"groundplan-replay: true\r\n"
+    exchange.response.send(kept.status, kept.body, lines, content_type=kept.content_type)
+
+
+def _keep(gateway: Gateway, exchange: Exchange) -> None:
+    """Remember the answer where one was sent for; otherwise let the next request with this key be the first."""
+    digest, ask = exchange.idempotency, exchange.ask
+    if digest is None:
+        return
+    if exchange.attempt < 0:
+        gateway.answers.forget(digest)
+    elif exchange.kept:
+        streamed = ask is not None and ask.stream and exchange.http_status == 200
+        kind = EVENT_STREAM if streamed else _JSON
+        lines = answers.headers(exchange, cost=True)
+        gateway.answers.keep(digest, Kept(exchange.http_status, lines, kind, b"".join(exchange.kept)))
+    else:
+        gateway.answers.keep(digest, Kept(0, b"", _JSON, b""))
+
+
+def _give_up(gateway: Gateway, exchange: Exchange) -> None:
+    if exchange.idempotency is not None and exchange.attempt >= 0:
+        gateway.answers.keep(exchange.idempotency, Kept(0, b"", _JSON, b""))
+    elif exchange.idempotency is not None:
+        gateway.answers.forget(exchange.idempotency)

@@ -1,0 +1,149 @@
+"""Two attempts of one call at the same time: the second one is sent when the first one is slow, and whichever has
+something for the client first is the answer.
+
+The second one is reserved and journalled before it is sent, like any other, and only out of what this worker holds of
+the budgets: a call is never made to wait, or refused, for a hedge. The loser is cancelled and settled by its provider's
+rule. When, and how often, is `hedge`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from groundplan.blueprint.model import Deployment, Hedge
+from groundplan.core.errors import Unavailable
+from groundplan.gateway.budgets import limits
+from groundplan.gateway.call import settle
+from groundplan.gateway.call.admit import not_killed
+from groundplan.gateway.call.attempt import Attempt, AttemptFailed, begin
+from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.call.exchange import Exchange
+
+
+async def race(gateway: Gateway, first: Attempt, waiting: deque[Deployment], rule: Hedge) -> Attempt:
+    """Open `first`, and perhaps another one of `waiting`; returns the one that has something for the client, which is
+    the exchange's own from then on.
+
+    Raises `AttemptFailed` when all failed: for the attempt that the exchange then has, which is not settled yet.
+    """
+    exchange = first.exchange
+    after = None
+    ask = exchange.ask
+    if waiting and exchange.workload is not None and ask is not None and ask.upload is None:
+        stream = ask.stream
+        learned = gateway.times.of(first.deployment.name, stream)
+        after = gateway.hedges.after(exchange.workload.name, rule, learned)
+    if after is None:
+        await first.open()
+        return first
+    opening = gateway.loop.create_task(first.open())
+    running = {opening: first}
+    try:
+        await asyncio.wait([opening], timeout=after)
+        second = None if opening.done() else await _second(gateway, exchange, waiting, (opening, first))
+        if second is not None:
+            running[gateway.loop.create_task(second.open())] = second
+        return await _first_of(gateway, exchange, running)
+    except BaseException:
+        await _stop(gateway, exchange, running)
+        raise
+
+
+async def _second(
+    gateway: Gateway, exchange: Exchange, waiting: deque[Deployment], first: tuple[asyncio.Task[None], Attempt]
+) -> Attempt | None:
+    """A hedge, journalled; None where nobody is fit for it, a budget or limit has no room, or the first is there."""
+    deployment = next((d for d in waiting if _fit(gateway, d)), None)
+    if deployment is None or exchange.workload is None:
+        return None
+    # whoever is asked after it may inherit its reservation
+    number, bound = exchange.attempts, max(exchange.bounds.values())
+    token = (exchange.call.bytes, number)
+    if gateway.slices.reserve(token, exchange.charge_list(bound)) is not None:
+        return None
+    fork, sequence = exchange.fork(), 0
+    fork.token, fork.reserved, fork.attempt_flags = token, bound, (*exchange.attempt_flags, "hedge")
+    exchange.attempts = number + 1
+    try:
+        if exchange.use is None or await limits.admit_attempt(gateway, fork, deployment, number):
+            sequence = 0 if first[0].done() else begin(gateway, fork, deployment, inherits=False)
+    except Unavailable:
+        return None
+    finally:
+        if not sequence:
+            gateway.slices.settle(token, 0)
+    if not sequence:
+        return None
+    waiting.remove(deployment)
+    gateway.hedges.sent(exchange.workload.name)
+    return Attempt(gateway, fork, deployment, sequence, first[1].deadline)
+
+
+def _fit(gateway: Gateway, deployment: Deployment) -> bool:
+    return (
+        gateway.health.closed(deployment.name)
+        and gateway.loads.of(deployment).room
+        and bool(not_killed(gateway.live.policy, [deployment]))
+    )
+
+
+async def _first_of(gateway: Gateway, exchange: Exchange, running: dict[asyncio.Task[None], Attempt]) -> Attempt:
+    while True:
+        await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+        for task in [task for task in running if task.done()]:
+            attempt = running.pop(task)
+            failure = task.exception()
+            if isinstance(failure, AttemptFailed) and running:
+                _lost(gateway, exchange, attempt, failure)
+                continue
+            await _take_over(gateway, exchange, attempt, running)
+            if failure is not None:
+                raise failure
+            return attempt
+
+
+async def _take_over(
+    gateway: Gateway, exchange: Exchange, attempt: Attempt, running: dict[asyncio.Task[None], Attempt]
+) -> None:
+    """The exchange's own attempt is this one from now on, and the other one, in the fork, ends."""
+    fork = attempt.exchange
+    if fork is not exchange:
+        exchange.swap_attempts(fork)
+        attempt.exchange = exchange
+        for other in running.values():
+            other.exchange = fork
+    others = list(running.values())
+    try:
+        await _stop(gateway, exchange, running)
+    except asyncio.CancelledError:
+        attempt.cancel()
+        raise
+    for other in others:
+        exchange.add_cost(other.exchange)
+
+
+def _lost(gateway: Gateway, exchange: Exchange, attempt: Attempt, failed: AttemptFailed) -> None:
+    """One of two failed: settle it, the other one decides."""
+    mine = attempt.exchange
+    settle.attempt(gateway, mine, "failed" if failed.billed else "not_billed", failed.status, None)
+    if mine is not exchange:
+        exchange.add_cost(mine)
+    if not failed.stale:
+        gateway.health.failed(attempt.deployment.name, gateway.loop.time(), failed.rest)
+    gateway.targets.forget(attempt.deployment.name)
+
+
+async def _stop(gateway: Gateway, exchange: Exchange, running: dict[asyncio.Task[None], Attempt]) -> None:
+    """Cancel what runs, and see that it is settled, however it ends."""
+    for task in running:
+        task.cancel()
+    if running:
+        await asyncio.wait(running)
+    for task, attempt in running.items():
+        failure = None if task.cancelled() else task.exception()
+        if isinstance(failure, AttemptFailed):
+            _lost(gateway, exchange, attempt, failure)
+        else:
+            attempt.cancel()
+    running.clear()

@@ -1,0 +1,54 @@
+"""Remembering what an upstream streamed while it goes on to the client. What is done with it is `cache`'s."""
+
+from __future__ import annotations
+
+from groundplan.gateway.caching.answer_cache import Flight
+from groundplan.gateway.surfaces.interface import Relay
+from groundplan.ledger.model import Usage
+
+MOST_BYTES = 4 << 20
+"""Of a longer stream nothing is remembered."""
+
+
+class Recorded:
+    """A `Relay` that remembers what the upstream sent, for the flight of its call once the stream is complete."""
+
+    __slots__ = ("_events", "_flight", "_inner", "_room")
+
+    def __init__(self, inner: Relay, flight: Flight) -> None:
+        self._inner = inner
+        self._flight = flight
+        self._events: list[bytes] = []
+        self._room = MOST_BYTES
+
+    @property
+    def usage(self) -> Usage | None:
+        return self._inner.usage
+
+    @property
+    def output_bytes(self) -> int:
+        return self._inner.output_bytes
+
+    @property
+    def done(self) -> bool:
+        return self._inner.done
+
+    @property
+    def complete(self) -> bool:
+        return self._inner.complete
+
+    def take(self, data: bytes) -> bytes:
+        self._room -= len(data) + 64
+        if self._room >= 0:
+            self._events.append(data)
+        else:
+            self._events = []
+        return self._inner.take(data)
+
+    def last(self, facts: bytes) -> bytes:
+        if self._room >= 0:
+            self._flight.events = tuple(self._events)
+        return self._inner.last(facts)
+
+    def broken(self, reason: str, call_id: str) -> bytes:
+        return self._inner.broken(reason, call_id)

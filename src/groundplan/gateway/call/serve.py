@@ -1,0 +1,299 @@
+"""Step 5: attempts at the allowed deployments, each journalled before it is sent, until one has answered the client.
+
+A failure before the client's first byte goes on to the next deployment; after it, a stream is continued or broken off,
+as the workload says. An attempt that was certainly not billed passes its reservation on; any other keeps it, and the
+next one needs a new one. Decisions are pure functions of `health`, `retry`, `choose`, `hedge`, `pressure` and
+`resume`; which deployment is allowed was decided when the blueprint was made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+
+from groundplan.blueprint.model import Deployment, Workload
+from groundplan.core.errors import GroundplanError, Unavailable
+from groundplan.gateway.budgets import limits
+from groundplan.gateway.call import admit, retry, settle
+from groundplan.gateway.call.attempt import Attempt, AttemptFailed, begin
+from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.call.exchange import Exchange
+from groundplan.gateway.call.race import race
+from groundplan.gateway.call.resume import ENDPOINT, continuation
+from groundplan.gateway.http.stream import break_off
+from groundplan.gateway.surfaces.interface import Relay
+from groundplan.gateway.upstream.choose import PREFIX_BYTES, Facts
+
+
+async def reserve(gateway: Gateway, exchange: Exchange, attempt: int, amount: int) -> None:
+    """Take `amount` from every covering budget, getting more of it where needed. Raises `Exhausted` within about 250
+    ms."""
+    token = (exchange.call.bytes, attempt)
+    charges = exchange.charge_list(amount)
+    if gateway.slices.reserve(token, charges) is not None:
+        budgets = {budget.name: budget for budget, _ in exchange.charges}
+        number = exchange.catalog.number if exchange.catalog else 0
+        short = await gateway.leases.acquire(token, charges, budgets, number)
+        if short is not None:
+            period = next(period for budget, period in exchange.charges if budget.name == short)
+            if amount <= budgets[short].limit and not gateway.leases.told_empty(short, period):
+                raise admit.out_of_reach(budgets[short])
+            left = gateway.live.remaining(budgets[short], period)
+            raise admit.exhausted(budgets[short], amount, period, left, gateway.clock.now().timestamp())
+    exchange.token, exchange.reserved = token, amount
+
+
+async def serve(gateway: Gateway, exchange: Exchange) -> None:
+    """Answer the client from the first deployment that can. Raises a `GroundplanError` when none could."""
+    workload = exchange.workload
+    if workload is None:
+        raise AssertionError("not admitted")
+    course = Course(gateway, exchange, workload)
+    try:
+        while (deployment := course.first() or await course.next()) is not None:
+            try:
+                attempt = course.begin(deployment)
+                hedge = workload.reliability.hedge
+                if hedge is None:
+                    await attempt.open()
+                else:
+                    attempt = await race(gateway, attempt, course.waiting, hedge)
+                course.learn(attempt)
+                await attempt.deliver()
+            except AttemptFailed as failed:
+                if not course.goes_on(failed):
+                    await course.break_off(course.reason)
+                    return
+                if course.wait:
+                    await asyncio.sleep(course.wait)
+            else:
+                course.answered(attempt)
+                return
+        course.give_up()
+    except GroundplanError as error:
+        if course.relay is None:
+            raise
+        told = error.message if course.reason in error.message else f"{course.reason}; {error.message}"
+        await course.break_off(told)
+
+
+class Course:
+    """The attempts of one call: what was tried, what may still be."""
+
+    __slots__ = (
+        "_deadline", "_exchange", "_full", "_gateway", "_repeated", "_rests", "_rule", "_tries", "_workload", "reason",
+        "relay", "wait", "waiting",
+    )  # fmt: skip
+
+    def __init__(self, gateway: Gateway, exchange: Exchange, workload: Workload) -> None:
+        now = gateway.loop.time()
+        self._gateway = gateway
+        self._exchange = exchange
+        self._workload = workload
+        self._rule = rule = workload.reliability
+        self._deadline = now + workload.deadline_ms / 1000
+        order = gateway.health.order(exchange.deployments, now)
+        if rule.balance != "ordered" and len(order) > 1:
+            order = self._balanced(order)
+        ask = exchange.ask
+        if rule.on_broken_stream == "resume" and ask is not None and ask.stream and exchange.endpoint == ENDPOINT:
+            exchange.continuation = continuation(ask)
+        self.waiting = deque(order)
+        self._full: list[Deployment] = []
+        self._tries = 0
+        self._repeated: dict[str, int] = {}
+        self._rests = 0.0
+        self.wait = 0.0
+        """Seconds before the next attempt."""
+        self.reason = "no deployment may be used now"
+        """Why the last attempt failed."""
+        self.relay: Relay | None = None
+        """Of the stream of which the client has a part."""
+
+    def _balanced(self, order: list[Deployment]) -> list[Deployment]:
+        """Those that the workload prefers, balanced; then its fallbacks, and those that are not well."""
+        gateway, exchange, rule = self._gateway, self._exchange, self._rule
+        peers = self._workload.deployments[: rule.peers] if rule.peers is not None else self._workload.deployments
+        well = [d for d in order if d.name in peers and gateway.health.closed(d.name)]
+        if len(well) < 2:
+            return order
+        ask = exchange.ask
+        stream = ask is not None and ask.stream
+        system = (self._workload.system_prompt or "").encode()
+        told = bytes(ask.fields.get("messages", b"")) if ask is not None and rule.balance == "prefix" else b""
+        facts = Facts(
+            workload=self._workload.name,
+            running=gateway.loads.running,
+            peak=lambda name: gateway.times.of(name, stream).peak,
+            bounds=exchange.bounds,
+            prefix=(system + told)[:PREFIX_BYTES],
+            dice=random.random,
+        )
+        chosen = gateway.balance.arrange(rule.balance, well, facts)
+        return [*chosen, *(d for d in order if d not in chosen)]
+
+    # who is next -----------------------------------------------------------------------------------------------------
+
+    def first(self) -> Deployment | None:
+        """Whoever is next where that needs no waiting, which is nearly always; None: ask `next`."""
+        gateway, exchange = self._gateway, self._exchange
+        if exchange.use is not None or not self.waiting or gateway.live.policy.kills or gateway.health.troubled:
+            return None
+        deployment = self.waiting[0]
+        if self._tries or exchange.token is None or not gateway.loads.of(deployment).room:
+            return None
+        self._tries = 1
+        return self.waiting.popleft()
+
+    async def next(self) -> Deployment | None:
+        """The deployment to ask now, with money for it; None: there is none, or no time and no attempt is left.
+
+        Raises `Exhausted`, and `Unavailable` (`overloaded`) where those that there are have no room for so long.
+        """
+        gateway, waiting = self._gateway, self.waiting
+        self.wait = 0.0
+        while self._tries < self._workload.attempts and (left := self._deadline - gateway.loop.time()) > 0:
+            if waiting:
+                deployment = waiting.popleft()
+                if not gateway.loads.of(deployment).room:
+                    self._full.append(deployment)
+                    continue
+            elif self._full:
+                deployment = await gateway.loads.room(self._full, self._rule.priority, left)
+                self._full.remove(deployment)
+            else:
+                return None
+            if await self._may(deployment):
+                self._tries += 1
+                if self._exchange.token is None:
+                    await self._reserve(deployment)
+                return deployment
+        return None
+
+    async def _may(self, deployment: Deployment) -> bool:
+        gateway, exchange = self._gateway, self._exchange
+        if not admit.not_killed(gateway.live.policy, [deployment]):
+            return False
+        rests = gateway.health.rests(deployment.name, gateway.loop.time())
+        if rests:
+            self._rests = min(self._rests or rests, rests)
+            return False
+        return exchange.use is None or await limits.admit_attempt(gateway, exchange, deployment, exchange.attempts)
+
+    async def _reserve(self, deployment: Deployment) -> None:
+        """Money for whichever of the deployments that still wait is dearest: the next one may inherit it. Raises
+        `Exhausted`."""
+        exchange = self._exchange
+        dearest = max(exchange.bounds[other.name] for other in (deployment, *self.waiting, *self._full))
+        await reserve(self._gateway, exchange, exchange.attempts, dearest)
+
+    def begin(self, deployment: Deployment) -> Attempt:
+        """Journal the next attempt, for which there is a reservation. Raises `Unavailable`."""
+        gateway, exchange = self._gateway, self._exchange
+        token = exchange.token
+        if token is None:
+            raise AssertionError("nothing is reserved")
+        inherits = token[1] != exchange.attempts
+        if inherits:
+            exchange.token = (exchange.call.bytes, exchange.attempts)
+            gateway.slices.pass_on(token, exchange.token)
+        sequence = begin(gateway, exchange, deployment, inherits=inherits)
+        return Attempt(gateway, exchange, deployment, sequence, self._deadline)
+
+    def learn(self, attempt: Attempt) -> None:
+        """How long it took until there was something for the client."""
+        gateway, exchange, rule = self._gateway, self._exchange, self._rule
+        if len(exchange.deployments) > 1:
+            gateway.health.timed(attempt.deployment, exchange.deployments, attempt.first_us, gateway.loop.time())
+        if rule.hedge is not None or rule.balance == "latency":
+            stream = exchange.ask is not None and exchange.ask.stream
+            gateway.times.of(attempt.deployment.name, stream).observe(attempt.first_us, gateway.loop.time())
+
+    # how it went -----------------------------------------------------------------------------------------------------
+
+    def answered(self, attempt: Attempt) -> None:
+        """The client has its answer."""
+        self._gateway.health.succeeded(attempt.deployment.name, attempt.began)
+
+    def goes_on(self, failed: AttemptFailed) -> bool:
+        """Settle the attempt that failed; whether another one may follow it, after `wait` seconds."""
+        exchange, deployment = self._exchange, self._exchange.deployment
+        if deployment is None:
+            raise AssertionError("no attempt was made")
+        self.reason = failed.reason
+        self._blame(deployment, failed)
+        more = bool(self.waiting or self._full) and self._tries < self._workload.attempts
+        usage = failed.relay.usage if failed.relay is not None else None
+        outcome = "failed" if failed.billed else "not_billed"
+        settle.attempt(
+            self._gateway, exchange, outcome, failed.status, usage, keep_reservation=more and not failed.billed
+        )
+        if failed.relay is None:
+            return True
+        self.relay = failed.relay
+        return self._resumes(failed.relay)
+
+    def _blame(self, deployment: Deployment, failed: AttemptFailed) -> None:
+        gateway = self._gateway
+        if failed.stale:
+            # nothing is known against the deployment itself, so this costs none of the workload's attempts
+            self._tries -= 1
+            self.waiting.appendleft(deployment)
+            gateway.targets.stale(deployment.name)
+            return
+        if failed.other_key:
+            self._tries -= 1
+            self.waiting.appendleft(deployment)
+            return
+        now = gateway.loop.time()
+        gateway.targets.forget(deployment.name)
+        gateway.health.failed(deployment.name, now, failed.rest)
+        if self._rule.same and failed.temporary and self._tries < self._workload.attempts:
+            before = self._repeated.get(deployment.name, 0)
+            wait = retry.pause(self._rule, before, failed.rest, random.random)
+            others = bool(self.waiting or self._full)
+            if retry.repeats(self._rule, before, wait, self._deadline - now, others=others):
+                self._repeated[deployment.name] = before + 1
+                self.waiting.appendleft(deployment)
+                self.wait = wait
+
+    def _resumes(self, relay: Relay) -> bool:
+        """The client has a part of a stream that broke: whether somebody else is to go on with it."""
+        exchange, plan = self._exchange, self._exchange.plan
+        kept = exchange.continuation
+        if kept is None or plan is None:
+            return False
+        why_not = kept.refusal(relay)
+        if not why_not and not (self.waiting or self._full):
+            why_not = "no other deployment is left to go on with it"
+        if why_not:
+            self.reason = f"{self.reason}; {why_not}"
+            return False
+        kept.broke(relay, exchange.usage)
+        exchange.ask = kept.rest(exchange.output_cap)
+        left = [*self.waiting, *self._full]
+        try:
+            admit.set_bounds(exchange, plan, exchange.ask, left)
+        except GroundplanError as error:
+            self.reason = f"{self.reason}; {error.message}"
+            return False
+        exchange.attempt_flags = ("resumed",)
+        self._deadline = self._gateway.loop.time() + self._workload.deadline_ms / 1000
+        return True
+
+    async def break_off(self, reason: str) -> None:
+        """The client has a part of a stream, and the rest will not come."""
+        if self.relay is not None:
+            await break_off(self._gateway, self._exchange, self.relay, reason)
+
+    def give_up(self) -> None:
+        """Nobody could answer. Raises what is to be told."""
+        limits.check_room(self._gateway, self._exchange)
+        after = max(1.0, self._rests)
+        raise Unavailable(
+            f"no deployment of {self._workload.name} could answer: {self.reason}",
+            code="upstream_failed",
+            hint="Try again; `groundplan status` shows the health of each deployment.",
+            retry_after=after,
+        )

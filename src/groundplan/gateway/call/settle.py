@@ -1,0 +1,195 @@
+"""Step 6: what the call turned out to cost, written before the last byte. Also ends attempts that failed on the way.
+
+All writing is synchronous, so a cancelled request still settles; only waiting for the disk is awaited by the caller.
+"""
+
+from __future__ import annotations
+
+import time
+
+import msgspec
+
+from groundplan.core.errors import Unavailable
+from groundplan.economics import price
+from groundplan.gateway.budgets import limits
+from groundplan.gateway.call import meter
+from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.call.exchange import Exchange
+from groundplan.ledger.model import Finish, Settlement, Usage
+
+LONGEST_TOKEN = 128
+"""Bytes: an answer has more tokens than its bytes divided by this; an upstream that reports fewer is flagged."""
+
+
+def wall_ms(gateway: Gateway) -> int:
+    return int(gateway.clock.seconds() * 1000)
+
+
+def attempt(
+    gateway: Gateway,
+    exchange: Exchange,
+    outcome: str,
+    status: int,
+    usage: Usage | None,
+    *,
+    keep_reservation: bool = False,
+) -> int:
+    """Settle the open attempt and return the journal's sequence. `usage` None: unreported, so our count or the bound.
+
+    `keep_reservation`: it was certainly not billed, and a retry takes the reservation over.
+    """
+    deployment = exchange.deployment
+    if deployment is None or exchange.token is None or not exchange.attempt_started:
+        raise AssertionError("no attempt is open")
+    flags = list(exchange.attempt_flags)
+    bound = exchange.bounds[deployment.name]
+    service = exchange.ask.service if exchange.ask is not None else price.STANDARD
+    estimated = usage is None and outcome != "not_billed"
+    if outcome == "not_billed":
+        usage, cost = Usage(), 0
+    elif usage is None:
+        usage, cost = estimate(exchange)
+        flags.append("no_usage")
+    else:
+        ask = exchange.ask
+        if exchange.interface.priced and ask is not None:
+            cost = exchange.interface.cost(ask, deployment, usage)
+        elif ask is None or not ask.needs:
+            cost = meter.cost(usage, deployment.rates)
+        else:
+            usage = msgspec.structs.replace(usage, images=ask.images)
+            cost = price.cost(deployment.rates, usage, ask.service)
+        if cost > bound:
+            flags.append("over_bound")
+        if usage.output * LONGEST_TOKEN < exchange.output_bytes:
+            flags.append("under_count")
+    now, began = time.perf_counter_ns(), exchange.attempt_started
+    duration_us, started_us = (now - began) // 1000, (began - exchange.started) // 1000
+    sequence = gateway.journal.settle(
+        Settlement(
+            call=exchange.call.bytes,
+            attempt=exchange.attempt,
+            at=wall_ms(gateway),
+            cost=cost,
+            outcome=outcome,
+            http_status=status,
+            usage=usage,
+            estimated=estimated,
+            flags=flags,
+            duration_us=duration_us,
+            started_us=started_us,
+            connect_us=(exchange.attempt_connected - began) // 1000 if exchange.attempt_connected else 0,
+            first_byte_us=(exchange.attempt_answered - began) // 1000 if exchange.attempt_answered else 0,
+            saved=price.saved_by_cache(deployment.rates, usage, service) if usage.cache_read else 0,
+        )
+    )
+    if exchange.use is not None:
+        limits.end_attempt(gateway, exchange.use, exchange.attempt, usage, cost)
+    exchange.attempt_started = 0
+    exchange.served = now
+    exchange.cost, exchange.usage = exchange.cost + cost, usage
+    exchange.estimated |= estimated
+    labels = (exchange.workload.name if exchange.workload else "", deployment.name, outcome)
+    gateway.meters.attempt(labels, usage, cost, duration_us, 0 if exchange.attempt else started_us, estimated)
+    if not keep_reservation:
+        gateway.slices.settle(exchange.token, cost)
+        exchange.token = None
+    return sequence
+
+
+def cancelled(gateway: Gateway, exchange: Exchange, usage: Usage | None) -> None:
+    """Settle the open attempt, which we ended, by what its provider bills then. `usage`: where it reported any."""
+    deployment = exchange.deployment
+    if deployment is None:
+        raise AssertionError("no attempt is open")
+    if not exchange.attempt_sent:
+        attempt(gateway, exchange, "not_billed", 0, None)
+        return
+    if usage is None and deployment.billing_on_cancel != "generated":
+        exchange.output_bytes = 0  # it may go on without us, so what came so far bounds nothing
+    attempt(gateway, exchange, "cancelled", 0, usage)
+
+
+def estimate(exchange: Exchange) -> tuple[Usage, int]:
+    """Usage and cost where the upstream reported none: what streamed is counted, otherwise the bound. Never too
+    little."""
+    deployment, ask = exchange.deployment, exchange.ask
+    if deployment is None or ask is None:
+        raise AssertionError("no attempt is open")
+    bound = exchange.bounds[deployment.name]
+    added = sum(len(passage.text.encode()) for passage in exchange.passages)
+    cap = min(exchange.output_cap, deployment.max_output_tokens)
+    usage, cost = exchange.interface.estimate(ask, deployment, added, exchange.output_bytes, cap)
+    return usage, min(bound, cost)
+
+
+def _end_steps(exchange: Exchange) -> None:
+    """The last two steps: serving ended with the newest attempt, and settling it ends here."""
+    if exchange.served:
+        exchange.steps.append(("serve", (exchange.served - exchange.started) // 1000))
+    exchange.steps.append(("settle", (time.perf_counter_ns() - exchange.started) // 1000))
+
+
+def finish(gateway: Gateway, exchange: Exchange, status: str, http_status: int, code: str = "") -> int | None:
+    """Write the end of the call; returns its sequence, or None where a refused call could not be written."""
+    if exchange.finished:
+        return None
+    exchange.finished = True
+    exchange.status, exchange.http_status, exchange.error_code = status, http_status, code
+    if exchange.token is not None:
+        gateway.slices.settle(exchange.token, 0)
+        exchange.token = None
+    if exchange.use is not None:
+        used = exchange.attempt >= 0 or exchange.cache == "exact"
+        limits.end_call(gateway, exchange.use, sent=used, cost=exchange.cost)
+    duration_us = (time.perf_counter_ns() - exchange.started) // 1000
+    first_us = (exchange.first_byte - exchange.started) // 1000 if exchange.first_byte else 0
+    if status != "refused":
+        _end_steps(exchange)
+    record = Finish(
+        call=exchange.call.bytes,
+        at=wall_ms(gateway),
+        workload=exchange.workload.name if exchange.workload else (exchange.key.workload if exchange.key else ""),
+        person=exchange.person,
+        key=exchange.key.id if exchange.key else "",
+        endpoint=exchange.endpoint,
+        status=status,
+        http_status=http_status,
+        error_code=code,
+        deployment=exchange.deployment.name if exchange.deployment else "",
+        cache=exchange.cache,
+        blueprint=exchange.catalog.number if exchange.catalog else 0,
+        duration_us=duration_us,
+        first_byte_us=first_us,
+        steps=exchange.steps,
+        sources=[(p.document, p.path, p.start_line, p.end_line) for p in exchange.passages],
+        demo=exchange.catalog.blueprint.demo if exchange.catalog else False,
+        trace=exchange.trace.parent if exchange.trace is not None else "",
+        client=exchange.request.client,
+        saved=exchange.saved,
+    )
+    labels = (exchange.endpoint, record.workload, record.deployment, status, http_status)
+    gateway.meters.call(labels, exchange.cache, duration_us, first_us)
+    if exchange.saved:
+        gateway.meters.save(record.workload, exchange.saved)
+    try:
+        return gateway.journal.finish(record, urgent=exchange.attempt >= 0 or exchange.cache == "exact")
+    except Unavailable:
+        return None
+
+
+def remaining(gateway: Gateway, exchange: Exchange) -> int | None:
+    """The least that is left in any hard budget that covers it; None before a budget was looked at.
+
+    Notes at the exchange what is left, and which soft budgets are crossed.
+    """
+    least: int | None = None
+    for budget, period in exchange.charges:
+        left = gateway.live.remaining(budget, period)
+        if not budget.hard:
+            if left < 0 and budget.name not in exchange.crossed:
+                exchange.crossed = (*exchange.crossed, budget.name)
+        elif least is None or left < least:
+            least = max(0, left)
+    exchange.remaining = least
+    return least

@@ -1,0 +1,130 @@
+"""The listening sockets of one worker and the certificate they show; a renewed certificate is shown from the next
+handshake on, and no connection ends for it.
+
+The sockets belong to whoever started the worker: here only copies of them are opened and closed. What is served is the
+server's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import ssl
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from groundplan.core.errors import Invalid
+from groundplan.core.home import Home, write_atomically
+from groundplan.gateway.http.server import Server
+from groundplan.gateway.http.tls import ServerFiles, Stamp
+
+LOOK_SECONDS = 2.0
+"""How often the files of the certificate are looked at."""
+HANDSHAKE_SECONDS = 10.0
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Sockets:
+    """What a worker listens on: `public`, within TLS where `files` are given, and then also `local` in the clear."""
+
+    public: socket.socket
+    files: ServerFiles | None = None
+    local: socket.socket | None = None
+
+
+class Front:
+    """Use: `open`, `watch` as a task, `close`."""
+
+    def __init__(self, server: Server, sockets: Sockets) -> None:
+        self._server = server
+        self._sockets = sockets
+        self._stamp: Stamp | None = None
+        self._public: asyncio.Server | None = None
+        self._local: asyncio.Server | None = None
+        self._refused: Stamp | None = None
+        self._look = asyncio.Event()
+        if sockets.files is not None and sockets.files.client_ca is not None:
+            server.subject = subject_of
+
+    async def open(self) -> None:
+        """Begin to accept. Raises `Invalid` where certificate or key cannot be used."""
+        files = self._sockets.files
+        if files is not None:
+            self._stamp = files.stamp()
+        self._public = await self._accept(self._sockets.public, files.context() if files is not None else None)
+        if self._sockets.local is not None:
+            self._local = await self._accept(self._sockets.local, None)
+
+    async def _accept(self, listening: socket.socket, context: ssl.SSLContext | None) -> asyncio.Server:
+        copy = socket.socket(fileno=os.dup(listening.fileno()))
+        seconds = HANDSHAKE_SECONDS if context is not None else None
+        loop = self._server.loop
+        return await loop.create_server(
+            self._server.protocol, sock=copy, ssl=context, ssl_handshake_timeout=seconds, backlog=2048
+        )
+
+    async def renew(self) -> bool:
+        """Take up changed files; whether there were any. Files that cannot be used leave everything as it is."""
+        files = self._sockets.files
+        if files is None or self._public is None:
+            return False
+        try:
+            found = files.stamp()
+            if found in (self._stamp, self._refused):
+                return False
+            self._refused = found  # half a renewal is looked at again when its other half comes
+            context = files.context()
+        except Invalid as error:
+            _log.warning("the certificate in use stays: %s", error)
+            return False
+        before = self._public
+        self._public = await self._accept(self._sockets.public, context)
+        before.close()
+        self._stamp, self._refused = found, None
+        _log.info("the certificate in %s is shown from now on", files.cert)
+        return True
+
+    async def watch(self) -> None:
+        """Look at the files for ever, and at once after `look`."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await self._look.wait()
+            self._look.clear()
+            await self.renew()
+
+    def look(self) -> None:
+        """The files may have changed."""
+        self._look.set()
+
+    def close(self) -> None:
+        """Accept no more; what is connected stays."""
+        for each in (self._public, self._local):
+            if each is not None:
+                each.close()
+        self._public = self._local = None
+
+
+def subject_of(transport: asyncio.BaseTransport) -> str:
+    """The subject of the certificate that a client proved to own, such as `CN=robot,O=acme`; empty without one."""
+    shown = transport.get_extra_info("peercert") or {}
+    pairs = [pair for part in shown.get("subject", ()) for pair in part]
+    short = {"commonName": "CN", "organizationName": "O", "organizationalUnitName": "OU", "countryName": "C"}
+    text = ",".join(f"{short.get(name, name)}={value}" for name, value in reversed(pairs))
+    return "".join(c if c.isprintable() else "?" for c in text)[:400]
+
+
+def serving_file(home: Home, pid: int) -> Path:
+    """Exists while the worker with this pid is ready to serve."""
+    return home.run / "serving" / str(pid)
+
+
+def tell_serving(home: Home) -> None:
+    """This worker is ready."""
+    path = serving_file(home, os.getpid())
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_atomically(path, b"ready\n")

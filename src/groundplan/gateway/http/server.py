@@ -1,0 +1,486 @@
+"""HTTP/1.1 server protocol on httptools: parses requests, bounds what a client may make us hold, writes answers.
+
+Does not know what a request means (the `handler` does), does not speak HTTP/2 (a load balancer does), leaves TLS to the
+transport below it, and never serves a file. The listening socket belongs to whoever started the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from email.utils import formatdate
+from typing import cast
+
+import httptools
+
+from groundplan.gateway.http.body_stream import HELD, BodyStream
+from groundplan.gateway.http.bounds import Limits as Limits
+from groundplan.gateway.http.bounds import Refusal as Refusal
+from groundplan.gateway.http.response import Response as Response
+
+_HEAD, _BODY, _IDLE = 1, 2, 0
+
+
+class Request:
+    """One request, read completely unless it has a `stream`, from which its body is read. Header names are lower case;
+    a repeated header keeps its last value. `client` is the subject of the certificate that the client proved to own,
+    where one is asked for, else empty."""
+
+    __slots__ = ("body", "client", "form", "headers", "held", "keep_alive", "method", "started", "stream", "target")
+
+    def __init__(self, started: float) -> None:
+        self.stream: BodyStream | None = None
+        self.form: object = None
+        """What was read of a streamed form so far."""
+        self.started = started
+        self.method = b""
+        self.target = b""
+        self.headers: dict[bytes, bytes] = {}
+        self.body: bytes = b""
+        self.keep_alive = True
+        self.client = ""
+        self.held = 0
+
+
+Handler = Callable[[Request, Response], Awaitable[None]]
+RefusalBody = Callable[[Refusal], bytes]
+
+
+class Connection(asyncio.Protocol):
+    """One client connection."""
+
+    __slots__ = (
+        "_closing", "_head_bytes", "_length", "_parser", "_parts", "_phase", "_queue", "_refusal", "_request", "_size",
+        "_task", "_tunnel", "client", "deadline", "lost", "paused", "server", "transport",
+    )  # fmt: skip
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.transport: asyncio.Transport | None = None
+        self.lost = False
+        self.paused: asyncio.Event | None = None
+        self.client = ""
+        self.deadline = server.now() + server.limits.head_seconds
+        self._parser = httptools.HttpRequestParser(self)
+        self._queue: deque[Request] = deque()
+        self._task: asyncio.Task[None] | None = None
+        self._closing = False
+        self._refusal: Refusal | None = None
+        self._tunnel: BodyStream | None = None
+        """Takes all that comes once another protocol is spoken."""
+        self._reset()
+
+    def _reset(self) -> None:
+        self._request = Request(0.0)
+        self._phase = _IDLE
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._length: int | None = None
+        self._head_bytes = 0
+
+    # -- transport ----------------------------------------------------------------------------------------------------
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.set_write_buffer_limits(high=self.server.limits.write_buffer)
+        self.server.connections.add(self)
+        if self.server.subject is not None:
+            self.client = self.server.subject(transport)
+        if len(self.server.connections) > self.server.limits.connections:
+            self.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 -- asyncio's signature
+        self.lost = True
+        self.server.connections.discard(self)
+        if self.paused is not None:
+            self.paused.set()
+            self.paused = None
+        if self._task is not None:
+            self._task.cancel()
+        for request in (self._request, *self._queue):
+            self.server.let_go(request)
+        self._queue.clear()
+
+    def eof_received(self) -> bool:
+        """A client that half-closes waits for no answer: the same as going away."""
+        return False
+
+    def pause_writing(self) -> None:
+        self.paused = asyncio.Event()
+        self.deadline = self.server.now() + self.server.limits.write_seconds
+
+    def resume_writing(self) -> None:
+        if self.paused is not None:
+            self.paused.set()
+            self.paused = None
+        self.deadline = self.server.now() + self.server.limits.idle_seconds
+
+    def write(self, data: bytes) -> None:
+        if not self.lost and self.transport is not None:
+            self.transport.write(data)
+
+    def data_received(self, data: bytes) -> None:
+        if self._refusal is not None or self._closing:
+            self._aside(data)
+            return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            if self._tunnel is None:
+                self._refuse_upgrade()
+            else:
+                self._closing = True  # nothing that comes is HTTP any more
+                self._aside(data[upgrade.args[0] :])
+                return
+        except httptools.HttpParserError:
+            self._refuse(400, "malformed_request", "the request is not valid HTTP/1.1", "Check the client or a proxy.")
+        if self._refusal is None and self._phase == _HEAD:
+            self._head_bytes += len(data)
+            if self._head_bytes > self.server.limits.head:
+                self._too_large_head()
+        if self._task is not None and (self._queue or self._refusal) and self.transport is not None:
+            self.transport.pause_reading()
+        elif self._refusal is not None and self._task is None:
+            self._answer_refusal()
+
+    # -- parser -------------------------------------------------------------------------------------------------------
+    def on_message_begin(self) -> None:
+        if self._refusal is not None:
+            return
+        now = self.server.now()
+        self._request = Request(now)
+        self._phase = _HEAD
+        self._head_bytes = 0
+        if self._task is None:
+            self.deadline = now + self.server.limits.head_seconds
+
+    def on_url(self, url: bytes) -> None:
+        self._request.target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        if self._phase == _BODY:
+            # a trailer comes after what it could change was decided upon
+            self._refuse(400, "trailer_unsupported", "a header follows the body", "Send all headers before the body.")
+            return
+        self._head_bytes += len(name) + len(value) + 4
+        headers = self._request.headers
+        if name in headers and name in (b"content-length", b"transfer-encoding", b"host", b"authorization"):
+            self._refuse(400, "duplicate_header", f"{name.decode('ascii')} is given twice", "Send it once.")
+        headers[name] = value
+
+    def on_headers_complete(self) -> None:
+        request, limits = self._request, self.server.limits
+        self._phase = _BODY
+        if self._head_bytes + len(request.target) > limits.head:
+            self._too_large_head()
+        self._head_bytes = 0
+        request.method = self._parser.get_method()
+        if b"host" not in request.headers or request.method == b"CONNECT":
+            self._refuse_form(request)
+        if b"content-encoding" in request.headers:
+            self._refuse_coding(request)
+        length, coding = request.headers.get(b"content-length"), request.headers.get(b"transfer-encoding")
+        if b"upgrade" in request.headers:
+            self._upgrade(request)
+        elif length is not None or coding is not None:
+            self._expect_body(request, length, coding)
+
+    def _upgrade(self, request: Request) -> None:
+        """From here on its handler speaks another protocol over `stream`, where it can."""
+        wants = b"upgrade" in request.headers.get(b"connection", b"").lower() and request.method == b"GET"
+        websocket = request.headers[b"upgrade"].strip().lower() == b"websocket"
+        known = self.server.upgrades is not None and self.server.upgrades(request)
+        body = b"content-length" in request.headers or b"transfer-encoding" in request.headers
+        if not (wants and websocket and known) or body or self._task is not None or self._refusal is not None:
+            self._refuse_upgrade()
+            return
+        self._tunnel = request.stream = BodyStream(self, self.server.loop, self.server.limits, patient=True)
+        request.keep_alive = False
+        request.client = self.client
+        self._begin(request)
+
+    def _refuse_upgrade(self) -> None:
+        self._refuse(400, "upgrade_unsupported", "this server speaks HTTP/1.1 only", "Send no Upgrade header.")
+
+    def _expect_body(self, request: Request, length: bytes | None, coding: bytes | None) -> None:
+        limits = self.server.limits
+        if coding is not None and (length is not None or coding.strip().lower() != b"chunked"):
+            self._refuse(
+                400, "ambiguous_length", "the length of the body is ambiguous", "Use Content-Length or chunked."
+            )
+            return
+        if coding is not None and self._parser.get_http_version() != "1.1":
+            self._refuse(400, "ambiguous_length", "only HTTP/1.1 has chunked bodies", "Use Content-Length.")
+            return
+        self._length = int(length) if length is not None and length.isdigit() else None
+        if self.server.streams is not None and self.server.streams(request):
+            self._stream_body(request)
+            return
+        if self._length is not None and self._length > limits.body:
+            self._too_large_body()
+        elif self._length and not self.server.hold(request, self._length):
+            self._refuse_full()
+        elif request.headers.get(b"expect", b"").lower() == b"100-continue":
+            self.write(b"HTTP/1.1 100 Continue\r\n\r\n") if self._task is None else None
+        expected = limits.body if self._length is None else self._length
+        if self._task is None:
+            self.deadline = self.server.now() + limits.body_seconds + expected / limits.body_bytes_per_second
+
+    def _stream_body(self, request: Request) -> None:
+        """Its handler begins now and reads the body itself; the connection ends with the answer."""
+        if self._length is not None and self._length > self.server.limits.streamed:
+            self._too_large_body(self.server.limits.streamed)
+            return
+        if not self.server.hold(request, HELD):
+            self._refuse_full()
+            return
+        request.stream = BodyStream(self, self.server.loop, self.server.limits)
+        request.keep_alive = False
+        request.client = self.client
+        if self._task is not None:
+            self._queue.append(request)
+            return
+        if request.headers.get(b"expect", b"").lower() == b"100-continue":
+            self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._begin(request)
+
+    def pause_reading(self) -> None:
+        """For a stream that has enough for now."""
+        if self.transport is not None and not self.lost and self.transport.is_reading():
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self.transport is not None and not self.lost and not self.transport.is_reading():
+            self.transport.resume_reading()
+
+    def on_body(self, body: bytes) -> None:
+        if self._refusal is None:
+            self._size += len(body)
+            if (stream := self._request.stream) is not None:
+                if self._size > self.server.limits.streamed:
+                    self._too_large_body(self.server.limits.streamed)
+                else:
+                    stream.feed(body)
+            elif self._size > self.server.limits.body:
+                self._too_large_body()
+            elif self._length is None and not self.server.hold(self._request, len(body)):
+                self._refuse_full()
+            else:
+                self._parts.append(body)
+
+    def on_message_complete(self) -> None:
+        if self._refusal is not None:
+            return
+        request = self._request
+        if request.stream is not None:
+            if self._tunnel is None:
+                request.stream.end()
+            self._reset()
+            return
+        request.keep_alive = self._parser.should_keep_alive()
+        request.client = self.client
+        request.body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        self._reset()
+        if self._task is None:
+            self._begin(request)
+        else:
+            self._queue.append(request)
+
+    # -- answers ------------------------------------------------------------------------------------------------------
+    def _begin(self, request: Request) -> None:
+        self.deadline = float("inf")
+        self._task = self.server.loop.create_task(self._run(request))
+
+    async def _run(self, request: Request) -> None:
+        response = Response(self, request.keep_alive and not self.server.draining)
+        try:
+            await self.server.handler(request, response)
+        except asyncio.CancelledError:
+            if not self.lost:
+                raise
+        finally:
+            self._task = None
+            self.server.let_go(request)
+            self._after(response)
+
+    def _after(self, response: Response) -> None:
+        transport = self.transport
+        if self.lost or transport is None:
+            return
+        limits = self.server.limits
+        self.deadline = self.server.now() + (limits.quiet_seconds if self.server.draining else limits.idle_seconds)
+        if not response.ended:
+            transport.abort()
+        elif self._request.stream is not None:
+            self._closing = True  # answered before the body was read to its end
+            self._linger(transport)
+        elif not response.keep_alive:
+            self._closing = True
+            transport.close()
+        elif self._queue:
+            self._begin(self._queue.popleft())
+        elif self._refusal is not None:
+            self._answer_refusal()
+        elif not transport.is_reading():
+            transport.resume_reading()
+
+    def _refuse(self, status: int, code: str, message: str, hint: str, retry_after: int = 0) -> None:
+        if self._refusal is None:
+            self._refusal = Refusal(status, code, message, hint, retry_after)
+            if self._request.stream is not None:
+                self._request.stream.fail(self._refusal)
+
+    def _refuse_form(self, request: Request) -> None:
+        if request.method == b"CONNECT":
+            self._refuse(405, "method_not_allowed", "this is no proxy", "Send a POST request to a path.")
+        elif self._parser.get_http_version() != "1.0":
+            self._refuse(400, "host_missing", "the Host header is missing", "Send HTTP/1.1 with Host.")
+
+    def _refuse_coding(self, request: Request) -> None:
+        if request.headers[b"content-encoding"].strip().lower() not in (b"", b"identity"):
+            self._refuse(415, "body_compressed", "compressed bodies are not read", "Send it without Content-Encoding.")
+
+    def _refuse_full(self) -> None:
+        hint = "Try again in a second; other requests are as large."
+        self._refuse(503, "memory_full", "the bodies of running requests are all that is held at once", hint, 1)
+
+    def _too_large_head(self) -> None:
+        limit = self.server.limits.head
+        self._refuse(
+            431, "headers_too_large", f"the head is larger than {limit} bytes", "Send fewer or shorter headers."
+        )
+
+    def _too_large_body(self, most: int = 0) -> None:
+        limit = most or self.server.limits.body
+        self._refuse(413, "body_too_large", f"the body is larger than {limit} bytes", "Send a smaller request.")
+
+    def _answer_refusal(self) -> None:
+        """Answer, keep nothing more, and close after the client had time to read (an early close would reset it
+        away)."""
+        refusal, transport = self._refusal, self.transport
+        if refusal is None or transport is None or self.lost or self._closing:
+            return
+        self._closing = True
+        self._parts.clear()
+        self.server.let_go(self._request)
+        again = b"retry-after: %d\r\n" % refusal.retry_after if refusal.retry_after else b""
+        Response(self, keep_alive=False).send(refusal.status, self.server.refusal_body(refusal), again)
+        self._linger(transport)
+
+    def _linger(self, transport: asyncio.Transport) -> None:
+        self._size = 0
+        if transport.can_write_eof():
+            transport.write_eof()
+        if not transport.is_reading():
+            transport.resume_reading()
+        self.server.loop.call_later(self.server.limits.linger_seconds, transport.abort)
+
+    def _aside(self, data: bytes) -> None:
+        if self._tunnel is not None and self._refusal is None:
+            if data:
+                self._tunnel.feed(data)
+        else:
+            self._throw_away(len(data))
+
+    def _throw_away(self, size: int) -> None:
+        self._size += size
+        if self._closing and self._size > self.server.limits.linger_bytes and self.transport is not None:
+            self.transport.abort()
+
+    def expire(self) -> None:
+        """The deadline of the current phase has passed."""
+        transport = self.transport
+        if transport is None or self._closing:
+            return
+        if self._task is None and self._phase != _IDLE and self._refusal is None:
+            self._refuse(408, "request_timeout", "the request did not arrive in time", "Send it without pauses.")
+            self._answer_refusal()
+        elif self._task is None or self.paused is not None:
+            transport.abort()
+
+    def begin_drain(self) -> None:
+        """No more than one request: its answer will say that the connection ends. Without one, it ends soon."""
+        if self._task is None and self._phase == _IDLE:
+            self.deadline = min(self.deadline, self.server.now() + self.server.limits.quiet_seconds)
+
+
+class Server:
+    """All connections of one worker. `handler` answers each request; `refusal_body` words what the protocol itself
+    refuses."""
+
+    def __init__(
+        self,
+        handler: Handler,
+        refusal_body: RefusalBody,
+        loop: asyncio.AbstractEventLoop,
+        limits: Limits | None = None,
+    ) -> None:
+        self.handler = handler
+        self.refusal_body = refusal_body
+        self.loop = loop
+        self.now = loop.time
+        self.limits = limits or Limits()
+        self.connections: set[Connection] = set()
+        self.subject: Callable[[asyncio.BaseTransport], str] | None = None
+        """Reads who a client is from its certificate, where one is asked for."""
+        self.streams: Callable[[Request], bool] | None = None
+        """Tells from its head whether a request's body is read by its handler while it arrives."""
+        self.upgrades: Callable[[Request], bool] | None = None
+        """Tells from its head whether a request's handler speaks WebSocket."""
+        self.held = 0
+        """Bytes of bodies that are being read or answered."""
+        self.draining = False
+        self.date_line = b""
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._sweep()
+
+    def protocol(self) -> Connection:
+        """For `loop.create_server`."""
+        return Connection(self)
+
+    def _sweep(self) -> None:
+        self.date_line = f"date: {formatdate(time.time(), usegmt=True)}\r\n".encode("ascii")
+        now = self.now()
+        for connection in [c for c in self.connections if c.deadline < now]:
+            connection.expire()
+        self._sweeper = self.loop.call_later(self.limits.sweep_seconds, self._sweep)
+
+    @property
+    def busy(self) -> int:
+        """Requests being answered."""
+        return sum(1 for connection in self.connections if connection._task is not None)
+
+    def hold(self, request: Request, size: int) -> bool:
+        """Count `size` more bytes of a body; False where all bodies together would be too many."""
+        if self.held + size > self.limits.held:
+            return False
+        self.held += size
+        request.held += size
+        return True
+
+    def let_go(self, request: Request) -> None:
+        """The body of a request is not needed any more."""
+        self.held -= request.held
+        request.held = 0
+
+    async def quiesce(self, seconds: float) -> None:
+        """Let running answers end, for at most `seconds`. A kept-alive connection is not closed under a client's next
+        request: that is answered, says that it is the last, and only silence ends it."""
+        self.draining = True
+        for connection in list(self.connections):
+            connection.begin_drain()
+        end = self.now() + seconds
+        while self.connections and self.now() < end:  # noqa: ASYNC110 -- it has a deadline, and is not hot
+            await asyncio.sleep(0.02)
+
+    async def drain(self, seconds: float) -> None:
+        """`quiesce`, then cut what is left."""
+        await self.quiesce(seconds)
+        for connection in list(self.connections):
+            if connection.transport is not None:
+                connection.transport.abort()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        await asyncio.sleep(0)

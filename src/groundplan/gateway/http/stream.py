@@ -1,0 +1,197 @@
+"""A streamed answer on its way from the upstream to the client, event by event.
+
+The last event that the client gets anyway is held back until the call is settled, so that it can carry the `groundplan`
+object; what an event means is the API surface's. Nothing is buffered beyond that: a slow client slows the upstream.
+What holds when a stream fails is written down in docs/streams.md; whether another deployment goes on is `serve`'s.
+"""
+
+from __future__ import annotations
+
+import time
+
+from groundplan.blueprint.model import Deployment
+from groundplan.gateway.call import settle
+from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.call.exchange import Exchange
+from groundplan.gateway.http.sse import EventReader, EventTooLarge
+from groundplan.gateway.surfaces.answers import facts, headers
+from groundplan.gateway.surfaces.interface import Malformed, Relay
+from groundplan.gateway.upstream.http1 import UpstreamConnection, UpstreamFailure
+
+EVENT_STREAM = b"content-type: text/event-stream\r\ncache-control: no-cache\r\n"
+
+
+class StreamBroken(Exception):
+    """The upstream's stream cannot be used any further."""
+
+
+class Streaming:
+    """One attempt's stream: `first` until there is something for the client, then `rest`."""
+
+    __slots__ = ("_connection", "_deployment", "_exchange", "_failure", "_fed", "_out", "_reader", "relay")
+
+    kind = EVENT_STREAM
+    """Header lines of what the client gets."""
+
+    def __init__(self, connection: UpstreamConnection, deployment: Deployment, relay: Relay) -> None:
+        self._connection = connection
+        self._deployment = deployment
+        self._reader = EventReader()
+        self._out = b""
+        self._failure: Malformed | EventTooLarge | None = None
+        """What is wrong with an event, to be raised by whoever waits."""
+        self._exchange: Exchange | None = None
+        self._fed = False
+        """The pump gave the client something."""
+        self.relay = relay
+
+    async def first(self, gateway: Gateway, by: float) -> None:
+        """Until there is something for the client, or the whole of a stream that has nothing for it, by `by`.
+
+        Raises `StreamBroken`.
+        """
+        relay, now = self.relay, gateway.loop.time
+        try:
+            while not relay.done:
+                data = await self._connection.chunk(max(0.001, by - now()))
+                if data is None:
+                    break
+                self._out = self._take(data)
+                if self._failure is not None:
+                    raise self._failure  # the client has nothing yet, so it need not know
+                if self._out:
+                    return
+        except (Malformed, UpstreamFailure, EventTooLarge) as failure:
+            raise _broken(failure) from failure
+        if not relay.complete:
+            raise StreamBroken("the upstream's stream ended early")
+
+    async def rest(self, gateway: Gateway, exchange: Exchange, sequence: int) -> None:
+        """Relay to the end and settle. Raises `StreamBroken`: the client has a part already."""
+        self._exchange = exchange
+        if self._out:
+            await self._begin(gateway, exchange, sequence)
+        try:
+            await self._relay(gateway, exchange)
+        except (Malformed, UpstreamFailure, EventTooLarge) as failure:
+            raise _broken(failure) from failure
+        finally:
+            exchange.output_bytes = self.relay.output_bytes
+        if not self.relay.complete:
+            raise StreamBroken("the upstream's stream ended early")
+        relay = self.relay
+        settle.attempt(gateway, exchange, "ok", 200, relay.usage)
+        if exchange.interface.keeps:
+            await exchange.interface.keep(gateway, exchange, relay)
+        last = relay.last(facts(exchange, settle.remaining(gateway, exchange)))
+        await end(gateway, exchange, "ok", last, "")
+
+    async def _relay(self, gateway: Gateway, exchange: Exchange) -> None:
+        relay, connection, idle = self.relay, self._connection, self._deployment.idle_ms / 1000
+        wait, since = idle, 0.0
+        while not relay.done:
+            connection.pump(self._pump, idle)
+            data = await connection.chunk(wait)
+            if data is None:
+                return
+            out = self._take(data) if data else b""
+            if out:
+                self._write(exchange, out)
+            if self._failure is not None:
+                raise self._failure
+            if out or self._fed:
+                wait, self._fed = idle, False
+                if exchange.response.full:
+                    await exchange.response.drained()
+                continue
+            # comments keep a connection open, and are no sign that an answer will come
+            now = gateway.loop.time()
+            since = now if wait == idle else since
+            wait = max(0.001, since + idle - now)
+
+    def _pump(self, data: bytes) -> bool:
+        """Bytes of the upstream as they arrive; False where there is more to do than to pass them on."""
+        exchange = self._exchange
+        if exchange is None:
+            return False
+        try:
+            out = self._take(data)
+        except (Malformed, EventTooLarge) as failure:
+            self._failure = failure
+            return False
+        if not out:
+            return False
+        self._fed = True
+        self._write(exchange, out)
+        return self._failure is None and not self.relay.done and not exchange.response.full
+
+    async def drain(self, seconds: float) -> None:
+        """Read to the end for nobody, to learn the usage. Raises `StreamBroken`."""
+        try:
+            while not self.relay.done and (data := await self._connection.chunk(seconds)) is not None:
+                self._take(data)
+                if self._failure is not None:
+                    raise self._failure
+        except (Malformed, UpstreamFailure, EventTooLarge) as failure:
+            raise _broken(failure) from failure
+
+    def _take(self, data: bytes) -> bytes:
+        """What the events in `data` give the client; what is good before a bad one is not lost."""
+        take = self.relay.take
+        found = self._reader.feed(data)
+        if len(found) == 1:
+            return take(found[0])
+        outs = []
+        try:
+            for each in found:
+                outs.append(take(each))
+        except Malformed as failure:
+            self._failure = failure
+        return b"".join(outs)
+
+    async def _begin(self, gateway: Gateway, exchange: Exchange, sequence: int) -> None:
+        """The first bytes of this attempt: not before its reservation is on the disk."""
+        if (pending := gateway.journal.durable(sequence)) is not None:
+            await pending
+        response, head = exchange.response, b""
+        if not response.started:
+            exchange.first_byte = time.perf_counter_ns()
+            settle.remaining(gateway, exchange)
+            head = response.start(200, self.kind + headers(exchange, cost=False))
+        self._write(exchange, self._out, head)
+        if response.full:
+            await response.drained()
+
+    def _write(self, exchange: Exchange, out: bytes, head: bytes = b"") -> None:
+        exchange.response.write(out, head)
+        if exchange.kept is not None:
+            exchange.kept.append(out)
+
+
+def _broken(failure: Exception) -> StreamBroken:
+    return StreamBroken(str(failure) or "an event is too large")
+
+
+async def break_off(gateway: Gateway, exchange: Exchange, relay: Relay, reason: str) -> None:
+    """The client has a part already: tell it with a well-formed error event that the rest will not come.
+
+    Bytes of sound have no place for an error: there the connection is cut, so that they do not look complete.
+    """
+    if exchange.interface.binary:
+        settle.finish(gateway, exchange, "failed", 200, "stream_broken")
+        return
+    await end(gateway, exchange, "failed", relay.broken(reason, str(exchange.call)), "stream_broken")
+
+
+async def end(gateway: Gateway, exchange: Exchange, outcome: str, last: bytes, code: str) -> None:
+    """The call is settled: make that durable, and only then send the last bytes."""
+    now = time.perf_counter_ns()
+    exchange.first_byte = exchange.first_byte or now
+    sequence = settle.finish(gateway, exchange, outcome, 200, code)
+    if sequence is not None and (pending := gateway.journal.durable(sequence)) is not None:
+        await pending
+    response = exchange.response
+    head = b"" if response.started else response.start(200, EVENT_STREAM + headers(exchange, cost=True))
+    if exchange.kept is not None and last:
+        exchange.kept.append(last)
+    response.end(last, head)

@@ -1,0 +1,112 @@
+"""One WebSocket on our own server: messages in, messages out. The protocol is `websockets`', which this loads.
+
+Binary messages are refused, since nobody here sends any. Who may connect, and what is said, is the caller's.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+from websockets.exceptions import ProtocolError
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request as WebSocketRequest
+from websockets.server import ServerProtocol
+from websockets.typing import Subprotocol
+
+from groundplan.core.errors import Invalid
+from groundplan.gateway.http.server import Request, Response
+
+MESSAGE_BYTES = 16 << 20
+
+
+_SUBPROTOCOL = Subprotocol("realtime")
+
+
+def _chosen(_: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+    """A client need not offer any."""
+    return _SUBPROTOCOL if _SUBPROTOCOL in offered else None
+
+
+class ServerSocket:
+    """See the module. `accept`, then `receive` until None; `send` and `close` at any time between."""
+
+    def __init__(self, request: Request, response: Response) -> None:
+        self._stream = request.stream
+        self._response = response
+        self._protocol = ServerProtocol(subprotocols=[_SUBPROTOCOL], select_subprotocol=_chosen, max_size=MESSAGE_BYTES)
+        lines = b"".join(b"%b: %b\r\n" % item for item in request.headers.items())
+        self._protocol.receive_data(b"GET %b HTTP/1.1\r\n%b\r\n" % (request.target, lines))
+        self._parts: list[bytes] = []
+        self._messages: deque[str] = deque()
+        self.closed = False
+        self.accepted = False
+
+    def accept(self) -> None:
+        """Raises `Invalid` for what is no WebSocket handshake."""
+        events = self._protocol.events_received()
+        if len(events) != 1 or not isinstance(events[0], WebSocketRequest):
+            raise Invalid("this is no WebSocket handshake", code="upgrade_unsupported", hint="Use a WebSocket client.")
+        answer = self._protocol.accept(events[0])
+        if answer.status_code != 101:
+            raise Invalid(
+                "the WebSocket handshake is wrong", code="upgrade_unsupported", hint="Use a WebSocket client."
+            )
+        self._protocol.send_response(answer)
+        self._flush()
+        self.accepted = True
+
+    async def receive(self) -> str | None:
+        """The next message; None when the client has closed, or speaks no WebSocket any more."""
+        while not self._messages:
+            if self.closed or self._stream is None:
+                return None
+            data = await self._stream.read()
+            if not data:
+                return None
+            self._protocol.receive_data(data)
+            for event in self._protocol.events_received():
+                if isinstance(event, Frame):
+                    self._frame(event)
+            self._flush()
+            if self._protocol.close_expected():
+                self.closed = True
+        return self._messages.popleft()
+
+    def _frame(self, frame: Frame) -> None:
+        if frame.opcode in (Opcode.TEXT, Opcode.CONT):
+            self._parts.append(bytes(frame.data))
+            if frame.fin:
+                try:
+                    self._messages.append(b"".join(self._parts).decode())
+                except UnicodeDecodeError:
+                    self._protocol.fail(1007, "not UTF-8")
+                self._parts.clear()
+        elif frame.opcode is Opcode.BINARY:
+            self._protocol.fail(1003, "text only")
+        elif frame.opcode is Opcode.CLOSE:
+            self.closed = True
+
+    async def send(self, text: bytes) -> None:
+        """Nothing where the client is gone."""
+        if self.closed or self._response.gone:
+            return
+        self._protocol.send_text(text)
+        self._flush()
+        if self._response.full:
+            await self._response.drained()
+
+    def close(self, code: int, reason: str) -> None:
+        if not self.closed:
+            self.closed = True
+            try:
+                self._protocol.send_close(code, reason[:120])
+            except ProtocolError:
+                return
+            finally:
+                self._flush()
+
+    def _flush(self) -> None:
+        for data in self._protocol.data_to_send():
+            if data:
+                self._response.raw(data)

@@ -1,0 +1,461 @@
+"""The write side of the gateway journal: append-only segments of one worker, group-committed with fdatasync.
+
+All methods belong to the event loop's thread and write with one `pwrite`, so a record survives the death of the process
+as soon as the method returns (a settlement: with the next record, or the end of the loop's turn); `durable` tells when
+it survives the loss of power. Room for the settlement and finish of every reservation is set aside when it is made, so
+that only new calls are refused on a full disk. Segments are filled with real zeros ahead of need by a thread of their
+own, so that fdatasync never waits for the file system's metadata. Reading and shipping are elsewhere (`records`,
+`shipper`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import threading
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from uuid import UUID
+
+from groundplan.core.errors import Conflict, Invalid, Unavailable
+from groundplan.core.home import sync_folder
+from groundplan.gateway.journal import records
+from groundplan.gateway.journal.records import FINISH, HEADER_BYTES, MAX_FRAME, RELEASE, RESERVATION, SETTLEMENT
+from groundplan.ledger.model import Finish, Release, Reservation, Settlement
+
+SETTLEMENT_ROOM = 1024
+FINISH_ROOM = 3072
+"""Bytes set aside for the settlement and the finish of each reservation; a longer finish loses its sources when room is
+short."""
+SMALLEST_SEGMENT = 4 * MAX_FRAME
+_ZEROS = bytes(1 << 20)
+_ALLOCATION_RETRY_S = 1.0
+RESERVATION_SYNC_S = 0.001
+"""How long a reservation waits for a settlement to share its sync with. An answer that comes sooner needs one sync, not
+two; before the client's first byte both are awaited in any case."""
+
+
+def allocate_segment(folder: Path, epoch: UUID, number: int, size: int) -> int:
+    """Make a segment of real zeros with its header, durable under its name; returns the open descriptor. Raises
+    OSError."""
+    final = records.segment_path(folder, number)
+    temporary = final.with_name(final.name + ".new")
+    descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        written = 0
+        while written < size:
+            written += os.pwrite(descriptor, _ZEROS[: size - written], written)
+        os.pwrite(descriptor, records.segment_header(epoch, number), 0)
+        os.fsync(descriptor)
+        temporary.replace(final)
+        sync_folder(folder)
+    except OSError:
+        os.close(descriptor)
+        temporary.unlink(missing_ok=True)
+        raise
+    return descriptor
+
+
+@dataclass(slots=True)
+class _Segment:
+    descriptor: int
+    number: int
+    size: int
+    offset: int = HEADER_BYTES
+
+
+@dataclass(slots=True)
+class JournalCounters:
+    """Totals since the journal was opened, for status and metrics."""
+
+    records: int = 0
+    bytes: int = 0
+    syncs: int = 0
+    dropped: int = 0
+    """Finishes of refused calls for which there was no room."""
+    shortened: int = 0
+    """Finishes that lost their list of sources for lack of room."""
+
+
+class Journal:
+    """One epoch's journal. Make it with `open`; only one process ever writes an epoch."""
+
+    def __init__(self, folder: Path, epoch: UUID, loop: asyncio.AbstractEventLoop, lock: int, first: _Segment) -> None:
+        self.folder = folder
+        self.epoch = epoch
+        self.counters = JournalCounters()
+        self._loop = loop
+        self._lock = lock
+        self._current = first
+        self._segment_bytes = first.size
+        self._spares: deque[_Segment] = deque()
+        self._retiring: list[int] = []
+        self._allocating = False
+        self._allocator: threading.Thread | None = None
+        self._failure: str | None = None
+        self._closed = False
+        self._sequence = 0
+        self._durable = 0
+        self._durable_bytes = 0
+        self._owed = 0
+        self._pending = b""
+        """A settlement that the next write takes along."""
+        self._flushing = False
+        self._calls: dict[bytes, int] = {}
+        self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._wanted = False
+        self._timed = False
+        self._syncing = False
+        self._jobs: SimpleQueue[tuple[list[int], int, int, int] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run_syncs, name="journal-sync", daemon=True)
+
+    @classmethod
+    def open(cls, folder: Path, epoch: UUID, loop: asyncio.AbstractEventLoop, segment_bytes: int = 16 << 20) -> Journal:
+        """Make HOME/journal/<epoch> with its held lock and first segment, and start the sync thread.
+
+        Raises `Invalid` for a wrong folder name or segment size, `Conflict` when the epoch exists already and
+        `Unavailable` when the disk refuses.
+        """
+        if folder.name != str(epoch):
+            raise Invalid("a journal's folder is named after its epoch", code="journal_path", hint=f"Use .../{epoch}.")
+        if segment_bytes < SMALLEST_SEGMENT:
+            raise Invalid(
+                "the segment is too small", code="journal_size", hint=f"Use at least {SMALLEST_SEGMENT} bytes."
+            )
+        if folder.exists():
+            raise Conflict("this journal epoch exists already", code="journal_exists", hint="Use a new epoch id.")
+        # The lock is held before the folder has its name: nobody can take a journal that is being made for an
+        # abandoned one.
+        making = folder.with_name(f".{epoch}.new")
+        try:
+            making.mkdir(mode=0o700, parents=True)
+            lock = os.open(making / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            descriptor = allocate_segment(making, epoch, 1, segment_bytes)
+            making.rename(folder)
+            sync_folder(folder.parent)
+        except OSError as error:
+            raise _unavailable(f"the journal cannot be made: {error.strerror}") from error
+        journal = cls(folder, epoch, loop, lock, _Segment(descriptor, 1, segment_bytes))
+        journal._thread.start()
+        journal._allocate()
+        return journal
+
+    # status ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def healthy(self) -> bool:
+        """False for good once a write or an fdatasync failed: the worker must restart with a new epoch."""
+        return self._failure is None and not self._closed
+
+    @property
+    def lag_bytes(self) -> int:
+        """Bytes that are written and not yet known to survive a loss of power."""
+        return self.counters.bytes - self._durable_bytes
+
+    @property
+    def sequence(self) -> int:
+        """Of the last record written; 0 before the first."""
+        return self._sequence
+
+    @property
+    def open_calls(self) -> int:
+        """Calls with a reservation and no finish."""
+        return len(self._calls)
+
+    # writing --------------------------------------------------------------------------------------------------------
+
+    def reserve(self, record: Reservation) -> int:
+        """Write a reservation, with room for its settlement and finish set aside, and ask for a sync. Returns the
+        sequence.
+
+        Raises `Unavailable` (`journal_unavailable`) before anything is written when the journal has failed or is full,
+        and `Invalid` for a record of more than 16 KiB.
+        """
+        if self._failure is not None or self._closed:
+            raise _unavailable(self._failure or "the journal is closed")
+        framed = records.frame(RESERVATION, self._sequence + 1, records.encode(record))
+        if len(framed) > MAX_FRAME:
+            raise Invalid("the reservation is too long", code="journal_record", hint="Shorten the names in it.")
+        if self._room() < len(framed) + SETTLEMENT_ROOM + FINISH_ROOM:
+            self._allocate()
+            raise _unavailable("there is no room in the journal")
+        sequence = self._write(framed)
+        if self._failure is not None:
+            raise _unavailable(self._failure)
+        self._owed += SETTLEMENT_ROOM + FINISH_ROOM
+        self._calls[record.call] = self._calls.get(record.call, 0) + 1
+        if not self._wanted and not self._timed:
+            self._timed = True
+            self._loop.call_later(RESERVATION_SYNC_S, self._want_sync_if_due)
+        return sequence
+
+    def settle(self, record: Settlement) -> int:
+        """Add a settlement in the room set aside for it. On a failed journal `durable` of the sequence fails.
+
+        It is written together with the next record, at the latest at the end of this turn of the loop: a call's
+        settlement and finish are one write. Until then a crash settles the attempt at its bound.
+        """
+        self._flush()
+        self._sequence += 1
+        self._pending = records.frame(SETTLEMENT, self._sequence, records.encode(record))
+        self._owed -= SETTLEMENT_ROOM
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush_soon)
+        return self._sequence
+
+    def finish(self, record: Finish, *, urgent: bool = False) -> int:
+        """Write the end of a call; `urgent` asks for a sync at once (so does `durable`).
+
+        Without a reservation of the call, raises `Unavailable` when there is no room: the record is dropped and
+        counted.
+        """
+        reservations = self._calls.pop(record.call, 0)
+        framed = records.frame(FINISH, self._sequence + 1, records.encode(record))
+        if reservations:
+            room = reservations * FINISH_ROOM
+            self._owed -= room
+            if len(framed) > room and (len(framed) > MAX_FRAME or self._room() < len(framed)):
+                framed = self._shortened(record)
+        elif self._failure is not None or self._closed or len(framed) > MAX_FRAME or self._room() < len(framed):
+            self.counters.dropped += 1
+            raise _unavailable(self._failure or "there is no room in the journal")
+        sequence = self._write(framed)
+        if urgent and not self._wanted:
+            self._want_sync()
+        return sequence
+
+    def release(self, record: Release) -> int:
+        """Write that a part of a slice is given back; tell PostgreSQL only when it is durable. Raises `Unavailable`."""
+        framed = records.frame(RELEASE, self._sequence + 1, records.encode(record))
+        if self._failure is not None or self._closed or self._room() < len(framed):
+            raise _unavailable(self._failure or "there is no room in the journal")
+        sequence = self._write(framed)
+        if self._failure is not None:
+            raise _unavailable(self._failure)
+        return sequence
+
+    def durable(self, sequence: int) -> asyncio.Future[None] | None:
+        """None when the record survives a loss of power already, else a future that resolves when it does.
+
+        The future fails with `Unavailable` when the sync failed; then nothing of this journal becomes durable any more.
+        """
+        if sequence <= self._durable:
+            return None
+        future: asyncio.Future[None] = self._loop.create_future()
+        if self._failure is not None or (self._closed and not self._syncing):
+            _fail(future, self._failure or "the journal is closed")
+            return future
+        self._waiters.append((sequence, future))
+        if not self._wanted:
+            self._want_sync()
+        return future
+
+    async def close(self) -> None:
+        """Make everything durable, stop the threads and give up the lock. Safe to repeat."""
+        if self._closed:
+            return
+        pending = self.durable(self._sequence)
+        self._closed = True
+        if pending is not None:
+            await asyncio.wait([pending])
+        self._jobs.put(None)
+        await asyncio.to_thread(self._thread.join)
+        if self._allocator is not None:
+            await asyncio.to_thread(self._allocator.join)
+        await asyncio.sleep(0)  # what the threads left for the loop runs now
+        # a late record must not go to a descriptor that is somebody else's by then
+        self._failure = self._failure or "the journal is closed"
+        for segment in (self._current, *self._spares):
+            os.close(segment.descriptor)
+        for descriptor in self._retiring:
+            os.close(descriptor)
+        os.close(self._lock)
+
+    # room and segments ----------------------------------------------------------------------------------------------
+
+    def _room(self) -> int:
+        """Bytes for which nobody has a promise. A change of segment may waste up to one frame."""
+        room = self._current.size - self._current.offset - self._owed - len(self._pending)
+        for spare in self._spares:
+            room += spare.size - HEADER_BYTES - MAX_FRAME
+        return room
+
+    def _write(self, framed: bytes) -> int:
+        """Append one frame, and with it one that waits; the sequence is used up even when writing fails."""
+        self._sequence += 1
+        if self._pending:
+            both = self._pending + framed
+            if self._current.offset + len(both) <= self._current.size:
+                self._pending = b""
+                self._put(both, 2)
+                return self._sequence
+            self._flush()
+        self._put(framed, 1)
+        return self._sequence
+
+    def _flush_soon(self) -> None:
+        self._flushing = False
+        self._flush()
+
+    def _flush(self) -> None:
+        if self._pending:
+            framed, self._pending = self._pending, b""
+            self._put(framed, 1)
+
+    def _put(self, data: bytes, count: int) -> None:
+        """One `pwrite` of whole frames; a failure seals the journal."""
+        if self._failure is not None:
+            return
+        current = self._current
+        size = len(data)
+        if current.offset + size > current.size:
+            if not self._spares:
+                self._seal("there is no room in the journal")
+                return
+            current = self._roll()
+        try:
+            written = os.pwrite(current.descriptor, data, current.offset)
+        except OSError as error:
+            self._seal(f"writing failed: {error.strerror}")
+            return
+        if written != size:
+            self._seal("writing failed: short write")
+            return
+        current.offset += size
+        self.counters.records += count
+        self.counters.bytes += size
+
+    def _roll(self) -> _Segment:
+        self._retiring.append(self._current.descriptor)
+        self._current = self._spares.popleft()
+        self._allocate()
+        return self._current
+
+    def _shortened(self, record: Finish) -> bytes:
+        self.counters.shortened += 1
+        short = Finish(**{name: getattr(record, name) for name in record.__struct_fields__} | {"sources": []})
+        return records.frame(FINISH, self._sequence + 1, records.encode(short))
+
+    def _allocate(self) -> None:
+        """Have the next segment made, unless it is there or on its way."""
+        if self._allocating or self._spares or self._closed or self._failure is not None:
+            return
+        self._allocating = True
+        number = self._current.number + 1
+        self._allocator = threading.Thread(
+            target=self._run_allocation, args=(number,), name="journal-room", daemon=True
+        )
+        self._allocator.start()
+
+    def _run_allocation(self, number: int) -> None:
+        try:
+            made: int | None = allocate_segment(self.folder, self.epoch, number, self._segment_bytes)
+        except OSError:
+            made = None
+        try:
+            self._loop.call_soon_threadsafe(self._allocated, number, made)
+        except RuntimeError:
+            return  # the loop is closed: the process ends
+
+    def _allocated(self, number: int, descriptor: int | None) -> None:
+        self._allocating = False
+        if descriptor is not None:
+            self._spares.append(_Segment(descriptor, number, self._segment_bytes))
+        elif not self._closed:
+            self._loop.call_later(_ALLOCATION_RETRY_S, self._allocate)
+
+    # syncing --------------------------------------------------------------------------------------------------------
+
+    def _want_sync(self) -> None:
+        """Ask for a sync after this turn of the loop, so that requests of one turn share it."""
+        self._wanted = True
+        if not self._syncing:
+            self._loop.call_soon(self._start_sync)
+
+    def _want_sync_if_due(self) -> None:
+        """Nobody asked for a sync in the time that reservations are given: now is the time."""
+        self._timed = False
+        if self._sequence > self._durable and not self._wanted and not self._closed:
+            self._want_sync()
+
+    def _start_sync(self) -> None:
+        if self._syncing or not self._wanted or self._failure is not None:
+            return
+        self._flush()
+        self._wanted = False
+        self._syncing = True
+        retiring, self._retiring = self._retiring, []
+        self._jobs.put((retiring, self._current.descriptor, self._sequence, self.counters.bytes))
+
+    def _run_syncs(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            retiring, descriptor, sequence, written = job
+            try:
+                for old in retiring:
+                    os.fdatasync(old)
+                os.fdatasync(descriptor)
+            except OSError as error:
+                done, arguments = self._sync_failed, (retiring, f"fdatasync failed: {error.strerror}")
+                self._tell(done, *arguments)
+            else:
+                self._tell(self._synced, retiring, sequence, written)
+
+    def _tell(self, method: object, *arguments: object) -> None:
+        try:
+            self._loop.call_soon_threadsafe(method, *arguments)  # type: ignore[arg-type]
+        except RuntimeError:
+            return  # the loop is closed: nobody waits any more
+
+    def _synced(self, retiring: list[int], sequence: int, written: int) -> None:
+        self._syncing = False
+        self._durable = sequence
+        self._durable_bytes = written
+        self.counters.syncs += 1
+        for descriptor in retiring:
+            os.close(descriptor)
+        waiters = self._waiters
+        later: list[tuple[int, asyncio.Future[None]]] = []
+        while waiters:
+            waiter = waiters.popleft()
+            if waiter[0] > sequence:
+                later.append(waiter)
+            elif not waiter[1].done():
+                waiter[1].set_result(None)
+        waiters.extend(later)
+        if later:
+            self._wanted = True
+        if self._wanted:
+            self._start_sync()
+
+    def _sync_failed(self, retiring: list[int], reason: str) -> None:
+        self._syncing = False
+        self._retiring.extend(retiring)
+        self._seal(reason)
+
+    def _seal(self, reason: str) -> None:
+        """No more writing or syncing, ever: after a failure the page cache cannot be trusted to hold what was
+        written."""
+        self._failure = self._failure or reason
+        while self._waiters:
+            _, future = self._waiters.popleft()
+            _fail(future, self._failure)
+
+
+def _unavailable(reason: str) -> Unavailable:
+    return Unavailable(
+        reason,
+        code="journal_unavailable",
+        hint="Nothing unrecorded is sent. Free space on the journal's disk; the worker restarts with a new journal.",
+        retry_after=1.0,
+    )
+
+
+def _fail(future: asyncio.Future[None], reason: str) -> None:
+    if not future.done():
+        future.set_exception(_unavailable(reason))
+        future.exception()  # a waiter that went away must not cause a warning

@@ -1,0 +1,192 @@
+"""From what a journal says to the rows and the audit entry of a call. Pure; the statements are in `ledger_store`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from groundplan.core.audit.entry import Acting, Entry, gateway_actor
+from groundplan.core.money import format_usd, to_decimal
+from groundplan.gateway.journal.recovery import Attempt, CallState
+
+Row = tuple[Any, ...]
+Seal = Callable[[UUID, str], str]
+Team = Callable[[int, str], str | None]
+"""(blueprint number, workload) -> team"""
+
+_EPOCH_START = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def moment(milliseconds: int) -> datetime:
+    """Aware UTC time of journal milliseconds."""
+    return _EPOCH_START + timedelta(milliseconds=milliseconds)
+
+
+def as_uuid(text: str) -> UUID | None:
+    """None for what is no UUID, such as an empty person."""
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
+
+
+def attempt_state(attempt: Attempt) -> str:
+    """open | settled | crashed"""
+    return "settled" if attempt.settlement is not None else "crashed" if attempt.crashed else "open"
+
+
+def attempt_row(attempt: Attempt, epoch: UUID) -> Row:
+    """In the order of the columns of `attempt`."""
+    made, settled = attempt.reservation, attempt.settlement
+    state = attempt_state(attempt)
+    flags = list(settled.flags) if settled else ["crash"] if attempt.crashed else []
+    return (
+        UUID(bytes=made.call),
+        made.attempt,
+        moment(made.at),
+        made.deployment,
+        made.site,
+        made.model,
+        state,
+        settled.outcome if settled else state,
+        settled.http_status if settled else None,
+        to_decimal(made.bound),
+        to_decimal(attempt.cost),
+        settled.usage if settled else {},
+        settled.estimated if settled else attempt.crashed,
+        flags,
+        settled.duration_us / 1000 if settled else None,
+        epoch,
+        _ms(settled.started_us) if settled else None,
+        _ms(settled.connect_us) if settled else None,
+        _ms(settled.first_byte_us) if settled else None,
+    )
+
+
+def _ms(microseconds: int) -> float | None:
+    """None for what was not measured, or did not come about."""
+    return microseconds / 1000 if microseconds else None
+
+
+def charge_rows(attempt: Attempt) -> list[Row]:
+    """What a settled or crashed attempt costs each of its budgets, in full."""
+    made = attempt.reservation
+    cost = to_decimal(attempt.cost)
+    names = dict.fromkeys((charge.budget, charge.period) for charge in attempt.budgets)
+    return [(UUID(bytes=made.call), made.attempt, budget, period, cost) for budget, period in names]
+
+
+def leading_attempt(call: CallState) -> Attempt | None:
+    """The attempt that answered, else the last one tried; None for a call that was never sent."""
+    tried = [attempt for _, attempt in sorted(call.attempts.items())]
+    good = [attempt for attempt in tried if attempt.settlement is not None and attempt.settlement.outcome == "ok"]
+    return (good or tried)[-1] if tried else None
+
+
+def call_row(call: CallState, epoch: UUID, team: Team, acting: Mapping[str, Acting]) -> Row:
+    """In the order of the columns of `call`. Without a finish the call was cut off by a crash.
+
+    `acting` has the keys that were made while acting as somebody in a demo.
+    """
+    lead, end = leading_attempt(call), call.finish
+    source = end or (lead.reservation if lead else None)
+    assert source is not None, "a call has at least one record"
+    usages = [attempt.settlement.usage for attempt in call.attempts.values() if attempt.settlement is not None]
+    detail = {
+        "steps": end.steps if end else [],
+        "sources": end.sources if end else [],
+        "flags": sorted({flag for a in call.attempts.values() if a.settlement for flag in a.settlement.flags}),
+        "key": source.key,
+    }
+    if source.key in acting:
+        detail["acting"] = acting[source.key].to_json()
+    if end and end.client:
+        detail["client"] = end.client
+    return (
+        UUID(bytes=call.call),
+        moment(_began(call)),
+        source.workload,
+        as_uuid(source.person),
+        as_uuid(source.key),
+        team(source.blueprint, source.workload),
+        source.endpoint,
+        end.status if end else "crashed",
+        end.http_status if end else 0,
+        (end.error_code or None) if end else "crashed",
+        lead.reservation.model if lead else None,
+        lead.reservation.deployment if lead else ((end.deployment or None) if end else None),
+        lead.reservation.site if lead else None,
+        to_decimal(call.cost),
+        to_decimal(call.reserved),
+        sum(usage.input for usage in usages),
+        sum(usage.output for usage in usages),
+        end.cache if end else "none",
+        source.blueprint,
+        epoch,
+        source.demo,
+        end.duration_us / 1000 if end else None,
+        end.first_byte_us / 1000 if end and end.first_byte_us else None,
+        detail,
+        to_decimal(end.saved) if end else 0,
+        to_decimal(sum(a.settlement.saved for a in call.attempts.values() if a.settlement is not None)),
+    )
+
+
+def call_entry(call: CallState, epoch: UUID, seal: Seal, acting: Mapping[str, Acting]) -> Entry:
+    """The audit entry of a call that has ended; its id is the call's. Who asked is sealed under that person's key.
+
+    `acting` has the keys that were made while acting as somebody in a demo.
+    """
+    lead, end = leading_attempt(call), call.finish
+    source = end or (lead.reservation if lead else None)
+    assert source is not None, "a call has at least one record"
+    person = as_uuid(source.person)
+    detail = {
+        "call": str(UUID(bytes=call.call)),
+        "workload": source.workload,
+        "person": seal(person, source.person) if person else "",
+        "key": source.key,
+        "endpoint": source.endpoint,
+        "status": end.status if end else "crashed",
+        "http_status": end.http_status if end else 0,
+        "error_code": end.error_code if end else "crashed",
+        "cost_usd": format_usd(call.cost),
+        "reserved_usd": format_usd(call.reserved),
+        "blueprint": source.blueprint,
+        "cache": end.cache if end else "none",
+        "sources": [[document, path, first, last] for document, path, first, last in end.sources] if end else [],
+        "attempts": [_attempt_detail(attempt) for _, attempt in sorted(call.attempts.items())],
+        "demo": source.demo,
+    }
+    if end and end.saved:
+        detail["saved_usd"] = format_usd(end.saved)
+    at = moment(end.at if end else _began(call))
+    subject = f"workload/{source.workload}"
+    return Entry(UUID(bytes=call.call), at, "call", gateway_actor(epoch), subject, detail, acting.get(source.key))
+
+
+def _attempt_detail(attempt: Attempt) -> dict[str, Any]:
+    made, settled = attempt.reservation, attempt.settlement
+    return {
+        "number": made.attempt,
+        "deployment": made.deployment,
+        "site": made.site,
+        "model": made.model,
+        "state": attempt_state(attempt),
+        "outcome": settled.outcome if settled else attempt_state(attempt),
+        "reserved_usd": format_usd(made.bound),
+        "cost_usd": format_usd(attempt.cost),
+        "input_tokens": settled.usage.input if settled else 0,
+        "output_tokens": settled.usage.output if settled else 0,
+    }
+
+
+def _began(call: CallState) -> int:
+    """Milliseconds: when the first attempt was made; for a call that was refused, when it ended."""
+    times = [attempt.reservation.at for attempt in call.attempts.values()]
+    if times:
+        return min(times)
+    assert call.finish is not None
+    return call.finish.at - call.finish.duration_us // 1000

@@ -1,0 +1,266 @@
+"""The SQL with which the shipper writes calls, attempts and charges, takes releases over and fences dead workers.
+
+Every statement may be repeated: rows are keyed by (call, attempt), movements by their id. A row that says `settled` or
+`crashed` is never changed. What the rows say is decided elsewhere (`shipper`, `recovery`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID, uuid5
+
+import msgspec
+from psycopg import Connection
+
+from groundplan.core.ids import new_id
+from groundplan.core.money import from_decimal, to_decimal
+from groundplan.gateway.budgets.grant_store import GIVE_BACK, LOCK_PERIOD, MOVE, SHRINK_SLICE
+from groundplan.gateway.budgets.leases import is_quota
+from groundplan.gateway.journal.recovery import unspent
+from groundplan.ledger.model import Release
+
+Row = tuple[Any, ...]
+Conn = Connection[tuple[Any, ...]]
+
+_CALL = (
+    "id",
+    "at",
+    "workload",
+    "person_id",
+    "key_id",
+    "team",
+    "endpoint",
+    "status",
+    "http_status",
+    "error_code",
+    "model",
+    "deployment",
+    "site",
+    "cost_usd",
+    "reserved_usd",
+    "prompt_tokens",
+    "completion_tokens",
+    "cache",
+    "blueprint",
+    "epoch",
+    "demo",
+    "duration_ms",
+    "first_byte_ms",
+    "detail",
+    "saved_usd",
+    "prefix_saved_usd",
+)
+_ATTEMPT = (
+    "call_id",
+    "number",
+    "at",
+    "deployment",
+    "site",
+    "model",
+    "state",
+    "outcome",
+    "http_status",
+    "reserved_usd",
+    "cost_usd",
+    "usage",
+    "estimated",
+    "flags",
+    "duration_ms",
+    "epoch",
+    "started_ms",
+    "connect_ms",
+    "first_byte_ms",
+)
+_CHARGE = ("call_id", "attempt", "budget", "period", "cost_usd")
+
+_SETTLE_OPEN = """ON CONFLICT (call_id, number) DO UPDATE SET state = EXCLUDED.state, outcome = EXCLUDED.outcome,
+    http_status = EXCLUDED.http_status, cost_usd = EXCLUDED.cost_usd, usage = EXCLUDED.usage,
+    estimated = EXCLUDED.estimated, flags = EXCLUDED.flags, duration_ms = EXCLUDED.duration_ms,
+    started_ms = EXCLUDED.started_ms, connect_ms = EXCLUDED.connect_ms, first_byte_ms = EXCLUDED.first_byte_ms
+    WHERE attempt.state = 'open' AND EXCLUDED.state <> 'open'"""
+
+
+@dataclass(frozen=True, slots=True)
+class Insert:
+    """A statement that takes rows as JSON, which costs the shipper least; the table's row type gives the types."""
+
+    columns: tuple[str, ...]
+    statement: bytes
+
+
+def _insert(table: str, columns: tuple[str, ...], conflict: str) -> Insert:
+    names = ", ".join(columns)
+    rows = f"json_populate_recordset(NULL::{table}, %s::json)"
+    return Insert(columns, f"INSERT INTO {table} ({names}) SELECT {names} FROM {rows} {conflict}".encode())
+
+
+INSERT_CALLS = _insert("call", _CALL, "ON CONFLICT (id) DO NOTHING")
+INSERT_ATTEMPTS = _insert("attempt", _ATTEMPT, _SETTLE_OPEN)
+INSERT_CHARGES = _insert("charge", _CHARGE, "ON CONFLICT DO NOTHING")
+
+
+def limit_idle_transactions(conn: Conn) -> None:
+    """A shipper that is stopped in the middle of a transaction must not hold its locks for long."""
+    conn.execute("SET idle_in_transaction_session_timeout = '5s'")
+
+
+def _lock_briefly(conn: Conn) -> None:
+    """From here on this transaction keeps workers from their budgets."""
+    conn.execute("SET LOCAL idle_in_transaction_session_timeout = '1s'")
+
+
+def insert_rows(conn: Conn, insert: Insert, rows: Sequence[Row]) -> None:
+    """Many rows with one statement; rows of one statement have different keys."""
+    if rows:
+        data = msgspec.json.encode([dict(zip(insert.columns, row, strict=True)) for row in rows])
+        # PostgreSQL has no NUL in text; a caller's odd path must not stop the ledger
+        conn.execute(insert.statement, (data.replace(b"\\u0000", b"\\ufffd").decode(),))
+
+
+def position(conn: Conn, epoch: UUID) -> tuple[int, int, bool, int]:
+    """(segment, offset, done, gaps) up to which an epoch was taken over; (0, 0, False, 0) for a new one."""
+    row = conn.execute("SELECT segment, position, done, gaps FROM shipped WHERE epoch = %s", (epoch,)).fetchone()
+    return (int(row[0]), int(row[1]), bool(row[2]), int(row[3])) if row else (0, 0, False, 0)
+
+
+def set_position(conn: Conn, epoch: UUID, place: tuple[int, int], gaps: int, *, done: bool = False) -> None:
+    """Say how far an epoch was taken over."""
+    conn.execute(
+        """INSERT INTO shipped (epoch, segment, position, gaps, done) VALUES (%s, %s, %s, %s, %s)
+           ON CONFLICT (epoch) DO UPDATE SET segment = EXCLUDED.segment, position = EXCLUDED.position,
+           gaps = EXCLUDED.gaps, done = EXCLUDED.done""",
+        (epoch, *place, gaps, done),
+    )
+
+
+def apply_releases(conn: Conn, epoch: UUID, releases: Iterable[Release]) -> None:
+    """Give back what the worker released and perhaps could not tell any more; locks in one order for all."""
+    _lock_briefly(conn)
+    for record in sorted(releases, key=lambda release: (release.budget, release.period)):
+        key, amount = (record.budget, record.period), to_decimal(record.amount)
+        conn.execute(LOCK_PERIOD, key)
+        moved = conn.execute(MOVE, (UUID(bytes=record.id), epoch, *key, amount, "release"))
+        if moved.rowcount == 1:
+            lacking = record.amount - _held(conn, epoch, key)
+            if lacking > 0:
+                _book_grant(conn, epoch, key, lacking)
+            conn.execute(GIVE_BACK, (amount, *key))
+            conn.execute(SHRINK_SLICE, (amount, epoch, *key))
+
+
+def _held(conn: Conn, epoch: UUID, key: tuple[str, str]) -> int:
+    """Picodollars that the worker has been granted and not released, as far as the database knows."""
+    row = conn.execute(
+        "SELECT granted_usd - released_usd FROM budget_slice WHERE epoch = %s AND budget = %s AND period = %s",
+        (epoch, *key),
+    ).fetchone()
+    return from_decimal(row[0]) if row else 0
+
+
+def _book_grant(conn: Conn, epoch: UUID, key: tuple[str, str], amount: int) -> None:
+    """Book what the journal shows that the worker held, and the database does not know.
+
+    That is so after a restore: the journal goes on a little after the rows were copied, and grants of that time are
+    only in it, by what was spent or released of them. The limit of a period that is new here is told by the next grant.
+    """
+    usd = to_decimal(amount)
+    conn.execute(
+        """INSERT INTO gateway (epoch, host, home, pid, state) VALUES (%s, '', '', 0, 'fenced')
+           ON CONFLICT (epoch) DO NOTHING""",
+        (epoch,),
+    )
+    conn.execute(
+        """INSERT INTO budget_period AS p (budget, period, limit_usd, granted_usd) VALUES (%s, %s, %s, %s)
+           ON CONFLICT (budget, period) DO UPDATE SET granted_usd = p.granted_usd + EXCLUDED.granted_usd""",
+        (*key, usd, usd),
+    )
+    conn.execute(
+        """INSERT INTO budget_slice AS s (epoch, budget, period, granted_usd) VALUES (%s, %s, %s, %s)
+           ON CONFLICT (epoch, budget, period) DO UPDATE SET granted_usd = s.granted_usd + EXCLUDED.granted_usd""",
+        (epoch, *key, usd),
+    )
+    conn.execute(MOVE, (new_id(), epoch, *key, usd, "grant"))
+
+
+def fence(conn: Conn, epoch: UUID) -> None:
+    """Nothing is granted to this epoch any more; waits for a grant that is just being made."""
+    conn.execute(
+        """UPDATE gateway SET ready = false, state = CASE state WHEN 'live' THEN 'fenced' ELSE state END
+           WHERE epoch = %s""",
+        (epoch,),
+    )
+
+
+def return_unspent(conn: Conn, epoch: UUID, *, write_off: bool) -> int:
+    """Close the slices of a fenced epoch whose calls are all in the ledger; what was not spent goes back.
+
+    With `write_off` (records are missing) nothing goes back: what cannot be proven unspent counts as spent. What was
+    spent beyond what the database knows to be granted is taken from the budget either way. Returns the picodollars that
+    went back, negative where more was taken.
+    """
+    spent = _spent(conn, epoch)
+    _lock_briefly(conn)
+    for key in sorted(spent.keys() - _sliced(conn, epoch)):
+        _book_grant(conn, epoch, key, spent[key])
+    slices = conn.execute(
+        """SELECT budget, period, granted_usd, released_usd FROM budget_slice WHERE epoch = %s AND NOT closed
+           ORDER BY budget, period""",
+        (epoch,),
+    ).fetchall()
+    returned = 0
+    for budget, period, granted, released in slices:
+        key = (budget, period)
+        back = unspent(from_decimal(granted), from_decimal(released), spent.get(key, 0))
+        if write_off:
+            back = min(0, back)
+        conn.execute(LOCK_PERIOD, key)
+        if back:
+            amount = to_decimal(back)
+            conn.execute(MOVE, (uuid5(epoch, f"recovered {budget} {period}"), epoch, *key, amount, "recovered"))
+            conn.execute(GIVE_BACK, (amount, *key))
+            conn.execute(SHRINK_SLICE, (amount, epoch, *key))
+        conn.execute(
+            "UPDATE budget_slice SET closed = true WHERE epoch = %s AND budget = %s AND period = %s", (epoch, *key)
+        )
+        returned += back
+    conn.execute("SELECT close_limits(%s)", (epoch,))
+    return returned
+
+
+def _spent(conn: Conn, epoch: UUID) -> dict[tuple[str, str], int]:
+    """Picodollars that the calls of an epoch cost, by (budget, period); what cost nothing is left out."""
+    rows = conn.execute(
+        """SELECT c.budget, c.period, sum(c.cost_usd) FROM charge c
+           JOIN attempt a ON a.call_id = c.call_id AND a.number = c.attempt
+           WHERE a.epoch = %s GROUP BY 1, 2 HAVING sum(c.cost_usd) > 0""",
+        (epoch,),
+    ).fetchall()
+    return {(budget, period): from_decimal(cost) for budget, period, cost in rows if not is_quota(budget)}
+
+
+def _sliced(conn: Conn, epoch: UUID) -> set[tuple[str, str]]:
+    rows = conn.execute("SELECT budget, period FROM budget_slice WHERE epoch = %s", (epoch,)).fetchall()
+    return {(budget, period) for budget, period in rows}
+
+
+def report_gap(conn: Conn, epoch: UUID, segment: int) -> None:
+    """A finding that records are missing in a segment of an epoch; once, however often it is told."""
+    conn.execute(
+        """INSERT INTO finding (id, kind, severity, subject, message, hint)
+           VALUES (%s, 'journal_gap', 'high', %s, %s, %s) ON CONFLICT (id) DO NOTHING""",
+        (
+            uuid5(epoch, f"gap {segment}"),
+            f"gateway/{epoch}",
+            f"Records are missing in journal segment {segment:08d}: the disk returned damaged data.",
+            "The segment is kept beside the journal as .quarantined and the worker's budget slices are written off. "
+            "Compare the provider's invoice, and check the disk.",
+        ),
+    )
+
+
+def blueprint_body(conn: Conn, number: int) -> bytes | None:
+    """The body of a blueprint, or None."""
+    row = conn.execute("SELECT body FROM blueprint WHERE number = %s", (number,)).fetchone()
+    return bytes(row[0]) if row else None

@@ -1,0 +1,158 @@
+"""What an epoch's journal says, folded record by record. Pure: the shipper feeds it and writes what comes out.
+
+A reservation *holds* what its charges take. A retry that inherits has charges of 0: it stands for the hold of the
+latest attempt of the same call that was settled `not_billed`, and the gateway journals that settlement before the
+retry. So at every moment an open attempt is backed by exactly one hold, and settling every open attempt of a crash at
+its own bound never charges a budget more than its slice held. A settled attempt is charged its cost in every budget
+that its reservation names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from groundplan.gateway.journal.records import Record
+from groundplan.ledger.model import Charge, Finish, Release, Reservation, Settlement
+
+Key = tuple[str, str]
+"""(budget, period)"""
+
+NOT_BILLED = "not_billed"
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One upstream try. `settlement` is None while it is open."""
+
+    reservation: Reservation
+    budgets: list[Charge]
+    """The budgets that its cost goes to; for a retry without charges those it inherited. Only names and periods
+    count."""
+    inherits: bool
+    settlement: Settlement | None = None
+    crashed: bool = False
+
+    @property
+    def cost(self) -> int:
+        """Picodollars: what was settled, the bound after a crash, 0 while open."""
+        if self.settlement is not None:
+            return self.settlement.cost
+        return self.reservation.bound if self.crashed else 0
+
+    @property
+    def is_open(self) -> bool:
+        """Neither settled nor given up by a crash."""
+        return self.settlement is None and not self.crashed
+
+
+@dataclass(slots=True)
+class CallState:
+    """All that is known of one call."""
+
+    call: bytes
+    segment: int
+    """Where its first record is: a segment is kept until its calls have ended."""
+    attempts: dict[int, Attempt] = field(default_factory=dict)
+    finish: Finish | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Finished, and nothing of it is open."""
+        return self.finish is not None and not any(a.is_open for a in self.attempts.values())
+
+    @property
+    def cost(self) -> int:
+        return sum(attempt.cost for attempt in self.attempts.values())
+
+    @property
+    def reserved(self) -> int:
+        """The most that was ever set aside for it: the bounds of the attempts that did not inherit."""
+        return sum(a.reservation.bound for a in self.attempts.values() if not a.inherits)
+
+
+@dataclass(slots=True)
+class EpochState:
+    """The calls that have not ended, and totals by (budget, period)."""
+
+    calls: dict[bytes, CallState] = field(default_factory=dict)
+    spent: dict[Key, int] = field(default_factory=dict)
+    """Costs of settled attempts, in picodollars."""
+    released: dict[Key, int] = field(default_factory=dict)
+    releases: dict[bytes, Release] = field(default_factory=dict)
+    unmatched: int = 0
+    """Settlements whose reservation is not in the journal: it was lost to damage."""
+
+    def apply(self, record: Record, segment: int = 1) -> CallState | None:
+        """Take one record in, in the order of the journal. Returns the call that it belongs to."""
+        if isinstance(record, Release):
+            if record.id not in self.releases:
+                self.releases[record.id] = record
+                self._add(self.released, Charge(record.budget, record.period, 0), record.amount)
+            return None
+        call = self.calls.get(record.call)
+        if call is None:
+            call = self.calls[record.call] = CallState(record.call, segment)
+        if isinstance(record, Reservation):
+            self._reserve(call, record)
+        elif isinstance(record, Settlement):
+            self._settle(call, record)
+        else:
+            call.finish = record
+        return call
+
+    def open_attempts(self) -> list[Attempt]:
+        """Reservations without a settlement."""
+        return [attempt for call in self.calls.values() for attempt in call.attempts.values() if attempt.is_open]
+
+    def crash(self) -> list[CallState]:
+        """The process is dead: settle every open attempt at its bound. Returns the calls that had not ended."""
+        for attempt in self.open_attempts():
+            attempt.crashed = True
+            for charge in attempt.budgets:
+                self._add(self.spent, charge, attempt.reservation.bound)
+        return list(self.calls.values())
+
+    def forget(self, call: bytes) -> None:
+        """Drop a call that has ended and was taken over by the ledger."""
+        self.calls.pop(call, None)
+
+    def _reserve(self, call: CallState, record: Reservation) -> None:
+        if record.attempt in call.attempts:
+            return
+        inherited = not any(charge.amount for charge in record.charges) and record.bound > 0
+        budgets = record.charges
+        if not budgets and inherited:
+            budgets = next((a.budgets for _, a in sorted(call.attempts.items(), reverse=True) if _passed_on(a)), [])
+        call.attempts[record.attempt] = Attempt(record, budgets, inherited)
+
+    def _settle(self, call: CallState, record: Settlement) -> None:
+        attempt = call.attempts.get(record.attempt)
+        if attempt is None:
+            self.unmatched += 1
+        elif attempt.is_open:
+            attempt.settlement = record
+            for charge in attempt.budgets:
+                self._add(self.spent, charge, record.cost)
+
+    @staticmethod
+    def _add(book: dict[Key, int], charge: Charge, amount: int) -> None:
+        key = (charge.budget, charge.period)
+        book[key] = book.get(key, 0) + amount
+
+
+def _passed_on(attempt: Attempt) -> bool:
+    return attempt.settlement is not None and attempt.settlement.outcome == NOT_BILLED
+
+
+def fold(records: Iterable[Record]) -> EpochState:
+    """The state after all records of an epoch, without a crash."""
+    state = EpochState()
+    for record in records:
+        state.apply(record)
+    return state
+
+
+def unspent(granted: int, released: int, spent: int) -> int:
+    """What of a slice goes back when its holder is dead: negative where a provider billed more than its bound."""
+    return granted - released - spent

@@ -1,0 +1,429 @@
+"""The process that takes the journals of one HOME over into PostgreSQL and recovers those of dead workers.
+
+It follows every epoch's segments, writes batches (rows, audit entries and the position in one transaction),
+deletes segments that are taken over, and when a worker's lock is free settles what was open at its bound, returns what
+was not spent and fences the epoch. Killed at any point it starts again from the position. Without PostgreSQL it waits;
+the journals keep everything. It never judges a worker by time: a stopped process holds its lock and is left alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from uuid import UUID
+
+import psycopg
+import structlog
+
+from groundplan.blueprint.artifact import decode
+from groundplan.core import logs
+from groundplan.core.audit.entry import Acting
+from groundplan.core.audit.store import keys_made_acting, record_many
+from groundplan.core.audit.subject import SubjectKeys
+from groundplan.core.clock import Clock, SystemClock
+from groundplan.core.database import connect, database_url
+from groundplan.core.errors import GroundplanError, Unavailable
+from groundplan.core.home import Home
+from groundplan.core.settings import load_settings
+from groundplan.gateway.caching.cache_store import AnswerStore
+from groundplan.gateway.call import over_bound
+from groundplan.gateway.journal import ledger_store
+from groundplan.gateway.journal.ledger_rows import as_uuid, attempt_row, call_entry, call_row, charge_rows
+from groundplan.gateway.journal.ledger_store import Conn
+from groundplan.gateway.journal.records import segment_numbers, segment_path
+from groundplan.gateway.journal.recovery import Attempt, CallState, EpochState
+from groundplan.gateway.journal.tail import EpochTail, Read, try_lock
+from groundplan.gateway.telemetry.content_writer import ContentWriter
+from groundplan.gateway.telemetry.shipper_metrics import Progress, ShipperMetrics
+from groundplan.gateway.telemetry.trace_export import TraceExport
+from groundplan.ledger.model import Release, Reservation
+
+BATCH = 5000
+"""Records in one transaction, about."""
+INTERVAL_S = 0.5
+"""Between rounds: each has a price of its own, whatever it carries."""
+CALM = 1000
+"""Records of a round after which the next one still runs only where the processor has nothing else to do."""
+PAUSE_S = 0.01
+SLOW_S = 0.3
+"""A round that took so long found no idle core."""
+HURRY_S = 10.0
+"""How long rounds wait for no idle core then."""
+OPEN_AFTER_MS = 2000
+"""An attempt that is open for longer is shown in the ledger as such."""
+_WAIT_S = 0.5
+_ABANDONED_S = 60
+
+log = structlog.get_logger()
+
+
+class EpochShipper:
+    """One epoch: where its reader is, and which calls have not ended."""
+
+    def __init__(self, folder: Path, epoch: UUID, place: tuple[int, int], gaps: int) -> None:
+        self.folder = folder
+        self.epoch = epoch
+        self.tail = EpochTail(folder, epoch)
+        self.state = EpochState()
+        self._shipped = place
+        self._known_gaps = gaps
+        self._touched: set[bytes] = set()
+        self._releases: list[Release] = []
+        self._shown_open: set[tuple[bytes, int]] = set()
+        self._told = place
+        self._reported: set[int] = set()
+
+    @property
+    def gaps(self) -> int:
+        """Segments of this epoch in which records are missing."""
+        return max(self._known_gaps, len(self.tail.damaged))
+
+    def read(self, *, dead: bool) -> int:
+        """Take new records into memory; returns how many."""
+        found = self.tail.read_rest() if dead else self.tail.read(BATCH)
+        for read in found:
+            self._apply(read)
+        return len(found)
+
+    def _apply(self, read: Read) -> None:
+        record = read.entry.record
+        new = read.place > self._shipped
+        call = self.state.apply(record, read.segment)
+        if isinstance(record, Release):
+            if new:
+                self._releases.append(record)
+        elif call is not None:
+            if new:
+                self._touched.add(call.call)
+            elif call.ended and call.call not in self._touched:
+                self.state.forget(call.call)
+
+    def ship(self, conn: Conn, context: Context) -> None:
+        """Write what is new, if anything. May be repeated after any failure."""
+        overdue = self._overdue(context.now_ms())
+        if not (self._touched or self._releases or overdue or self._moved()):
+            return
+        touched = [self.state.calls[call] for call in self._touched]
+        ended = [call for call in touched if call.ended]
+        closed = [a for call in touched for a in call.attempts.values() if not a.is_open]
+        if self._releases:
+            with conn.transaction():  # of its own: workers wait for the rows that it locks
+                ledger_store.apply_releases(conn, self.epoch, self._releases)
+        with conn.transaction():
+            context.write(conn, self.epoch, ended, closed, overdue)
+            for segment in self.tail.damaged - self._reported:
+                ledger_store.report_gap(conn, self.epoch, segment)
+            ledger_store.set_position(conn, self.epoch, self.tail.position, self.gaps)
+        if context.traces is not None:
+            context.traces.offer(ended, self.epoch)
+        self._shown_open.update((a.reservation.call, a.reservation.attempt) for a in overdue)
+        self._settled(ended, closed)
+
+    def recover(self, conn: Conn, context: Context) -> int:
+        """The worker is dead and everything was shipped: close its books in one transaction. Returns picodollars
+        returned."""
+        opened = self.state.open_attempts()
+        calls = [call for call in self.state.crash() if call.attempts or call.finish]
+        with conn.transaction():
+            ledger_store.fence(conn, self.epoch)
+            context.write(conn, self.epoch, calls, opened, [])
+            returned = ledger_store.return_unspent(conn, self.epoch, write_off=self.gaps > 0)
+            ledger_store.set_position(conn, self.epoch, self.tail.position, self.gaps, done=True)
+        if context.traces is not None:
+            context.traces.offer(calls, self.epoch)
+        return returned
+
+    def delete_shipped(self) -> None:
+        """Delete the segments before the one being read that no call needs any more; damaged ones are set aside."""
+        needed = min((call.segment for call in self.state.calls.values()), default=self.tail.segment)
+        for number in segment_numbers(self.folder):
+            if number < min(needed, self.tail.segment):
+                _discard(segment_path(self.folder, number), damaged=number in self.tail.damaged)
+
+    def remove(self) -> None:
+        """Delete the folder of a recovered epoch; damaged segments stay, set aside."""
+        for number in segment_numbers(self.folder):
+            _discard(segment_path(self.folder, number), damaged=number in self.tail.damaged)
+        remove_folder(self.folder)
+
+    def _moved(self) -> bool:
+        return self.tail.position > self._told or bool(self.tail.damaged - self._reported)
+
+    def _overdue(self, now_ms: int) -> list[Attempt]:
+        return [
+            attempt
+            for attempt in self.state.open_attempts()
+            if attempt.reservation.at < now_ms - OPEN_AFTER_MS
+            and (attempt.reservation.call, attempt.reservation.attempt) not in self._shown_open
+        ]
+
+    def _settled(self, ended: Iterable[CallState], closed: Iterable[Attempt]) -> None:
+        self._told = self.tail.position
+        self._reported |= self.tail.damaged
+        self._releases.clear()
+        self._touched.clear()
+        self._shown_open.difference_update((a.reservation.call, a.reservation.attempt) for a in closed)
+        for call in ended:
+            self.state.forget(call.call)
+
+
+class Context:
+    """What all epochs of one HOME share: the clock, the keys that seal personal fields, and the teams of workloads."""
+
+    def __init__(self, home: Home, clock: Clock, traces: TraceExport | None = None) -> None:
+        self._home = home
+        self.traces = traces
+        self._clock = clock
+        self._keys: SubjectKeys | None = None
+        self._teams: dict[int, dict[str, str | None]] = {}
+        self._demo_keys: set[str] = set()
+        self._acting: dict[str, Acting] = {}
+        """Of the keys seen in a demo, those that were made while acting as somebody."""
+
+    def now_ms(self) -> int:
+        """Wall time in milliseconds, as in the journal."""
+        return int(self._clock.now().timestamp() * 1000)
+
+    def write(
+        self, conn: Conn, epoch: UUID, ended: list[CallState], closed: list[Attempt], opened: list[Attempt]
+    ) -> None:
+        """Rows and audit entries of calls and attempts, in the caller's transaction."""
+        ledger_store.insert_rows(
+            conn, ledger_store.INSERT_ATTEMPTS, [attempt_row(attempt, epoch) for attempt in [*closed, *opened]]
+        )
+        ledger_store.insert_rows(
+            conn, ledger_store.INSERT_CHARGES, [row for attempt in closed for row in charge_rows(attempt)]
+        )
+        for number in {c.finish.blueprint if c.finish else _blueprint(c) for c in ended}:
+            self._learn_teams(conn, number)
+        self._learn_acting(conn, ended)
+        rows = [call_row(call, epoch, self._team, self._acting) for call in ended]
+        ledger_store.insert_rows(conn, ledger_store.INSERT_CALLS, rows)
+        sealed: dict[UUID, str] = {}
+
+        def seal(person: UUID, text: str) -> str:
+            if person not in sealed:
+                sealed[person] = self._sealing().seal(conn, person, text)
+            return sealed[person]
+
+        record_many(conn, [call_entry(call, epoch, seal, self._acting) for call in ended])
+        over_bound.stop(conn, epoch, closed)
+
+    def _sealing(self) -> SubjectKeys:
+        if self._keys is None:
+            self._keys = SubjectKeys.of(self._home)
+        return self._keys
+
+    def _learn_acting(self, conn: Conn, ended: list[CallState]) -> None:
+        """Ask once about each key, and only about keys of a demo: elsewhere nobody acts as somebody else."""
+        sources = [call.finish or _first(call) for call in ended]
+        new = {source.key for source in sources if source.demo} - self._demo_keys
+        if keys := [key for text in sorted(new) if (key := as_uuid(text)) is not None]:
+            self._acting.update(keys_made_acting(conn, keys))
+        self._demo_keys |= new
+
+    def _learn_teams(self, conn: Conn, number: int) -> None:
+        if number not in self._teams and (body := ledger_store.blueprint_body(conn, number)) is not None:
+            self._teams[number] = {workload.name: workload.team for workload in decode(body).workloads}
+
+    def _team(self, number: int, workload: str) -> str | None:
+        return self._teams.get(number, {}).get(workload)
+
+
+class Shipper:
+    """All epochs of one HOME."""
+
+    def __init__(self, home: Home, clock: Clock | None = None, traces: TraceExport | None = None) -> None:
+        self._home = home
+        self._context = Context(home, clock or SystemClock(), traces)
+        self._epochs: dict[UUID, EpochShipper] = {}
+
+    def step(self, conn: Conn) -> int:
+        """One round over all journals; the most records that one of them had, `BATCH` where more waits.
+
+        Raises psycopg errors and `Unavailable`.
+        """
+        most = 0
+        for folder in sorted(self._home.journal.iterdir()):
+            epoch = as_uuid(folder.name)
+            if epoch is not None and folder.is_dir():
+                most = max(most, self._step_epoch(conn, folder, epoch))
+            elif folder.name.endswith(".new") and folder.is_dir():
+                remove_abandoned(folder)
+        return most
+
+    def _step_epoch(self, conn: Conn, folder: Path, epoch: UUID) -> int:
+        lock = try_lock(folder)
+        try:
+            shipper = self._epochs.get(epoch)
+            if shipper is None:
+                segment, offset, done, gaps = ledger_store.position(conn, epoch)
+                shipper = EpochShipper(folder, epoch, (segment, offset), gaps)
+                if done and lock is not None:
+                    shipper.read(dead=True)  # tells which segments are damaged
+                    shipper.remove()
+                    return BATCH
+                self._epochs[epoch] = shipper
+            found = shipper.read(dead=lock is not None)
+            shipper.ship(conn, self._context)
+            if lock is not None:
+                self._close(conn, shipper)
+                return BATCH
+            shipper.delete_shipped()
+            return found
+        finally:
+            if lock is not None:
+                os.close(lock)
+
+    def _close(self, conn: Conn, shipper: EpochShipper) -> None:
+        del self._epochs[shipper.epoch]  # after a failure the epoch is read again from its files
+        returned = shipper.recover(conn, self._context)
+        shipper.remove()
+        log.info("epoch recovered", epoch=str(shipper.epoch), returned_picodollars=returned, gaps=shipper.gaps)
+
+
+def _blueprint(call: CallState) -> int:
+    return _first(call).blueprint
+
+
+def _first(call: CallState) -> Reservation:
+    return next(iter(call.attempts.values())).reservation
+
+
+def _discard(segment: Path, *, damaged: bool) -> None:
+    """Delete a segment, or set it aside beside the journal for whoever looks into the damage."""
+    if damaged:
+        segment.replace(segment.parent.with_name(f"{segment.parent.name}.{segment.name}.quarantined"))
+    else:
+        segment.unlink(missing_ok=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete an epoch's folder, the lock last."""
+    for path in folder.iterdir():
+        if path.name != "lock":
+            path.unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Delete a journal that a worker was making when it died."""
+    if time.time() - folder.stat().st_mtime > _ABANDONED_S and (lock := try_lock(folder)) is not None:
+        remove_folder(folder)
+        os.close(lock)
+
+
+def run(
+    home: Home, url: str, stop: threading.Event, traces: TraceExport | None = None, progress: Progress | None = None
+) -> None:
+    """Ship until `stop`, then once more. Raises `Unavailable` where another shipper serves this HOME."""
+    home.journal.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = os.open(home.journal / "shipper.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(lock)
+        raise Unavailable(
+            "another shipper serves this HOME", code="shipper_running", hint="Stop it, or use another --home."
+        ) from error
+    last_problem = ""
+    while True:
+        try:
+            with connect(url, autocommit=True) as conn:
+                _run_connected(conn, stop, Shipper(home, traces=traces), progress or Progress())
+            break
+        except (psycopg.Error, GroundplanError, OSError) as error:
+            problem = str(error).splitlines()[0] if str(error) else error.__class__.__name__
+            if problem != last_problem:
+                log.warning("waiting", problem=problem)
+            last_problem = problem
+            if stop.wait(_WAIT_S):
+                break
+    os.close(lock)
+
+
+def _run_connected(conn: Conn, stop: threading.Event, shipper: Shipper, progress: Progress) -> None:
+    """With one connection; what is in memory is thrown away with it, so that a failure needs no unwinding."""
+    ledger_store.limit_idle_transactions(conn)
+    found, hurry = 0, 0.0
+    # A round of half a second keeps a core for several milliseconds, which calls would wait for; what piles up must not
+    # wait for an idle core. The scheduling class belongs to a thread and cannot be left again, hence the second one.
+    with ThreadPoolExecutor(1, "calm", initializer=_run_when_idle) as calm:
+        while not stop.is_set():
+            began = time.monotonic()
+            if found < CALM and began >= hurry:
+                found = calm.submit(shipper.step, conn).result()
+                if time.monotonic() - began > SLOW_S:
+                    hurry = time.monotonic() + HURRY_S
+            else:
+                found = shipper.step(conn)
+            progress.round()
+            stop.wait(PAUSE_S if found >= BATCH else INTERVAL_S)
+        shipper.step(conn)
+
+
+def _run_when_idle() -> None:
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line of the process."""
+    parser = argparse.ArgumentParser(prog="groundplan-shipper", description="Takes journals over into PostgreSQL.")
+    parser.add_argument("--home", type=Path, required=True)
+    home = Home(parser.parse_args(arguments).home.absolute())
+    logs.configure("shipper")
+    os.nice(5)  # answering callers comes first; the journal can wait
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    traces = TraceExport.declared(load_settings())
+    content: ContentWriter | None = None
+    cached: AnswerStore | None = None
+    told: ShipperMetrics | None = None
+    try:
+        url = _url(home, stop)
+        content = ContentWriter(home, url)
+        content.open()
+        cached = AnswerStore(home, url)
+        cached.open()
+        progress = Progress()
+        told = ShipperMetrics(home, progress, content, traces)
+        told.open()
+        run(home, url, stop, traces, progress)
+    except GroundplanError as error:
+        log.error("shipper stopped", problem=str(error))
+        return error.exit_code
+    finally:
+        if told is not None:
+            told.close()
+        if content is not None:
+            content.close()
+        if cached is not None:
+            cached.close()
+        if traces is not None:
+            traces.close()
+    return 0
+
+
+def _url(home: Home, stop: threading.Event) -> str:
+    """The address of the database, as soon as there is one."""
+    settings = load_settings()
+    while True:
+        try:
+            return database_url(home, settings, "shipper")
+        except Unavailable:
+            if stop.wait(_WAIT_S):
+                raise
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,161 @@
+"""Follows the segments of one epoch as they are written, and reads the rest of a dead one past any damage.
+
+While the writer lives, an unreadable frame at the end is a write under way; only once a later segment has begun, or the
+writer is dead, is it judged. Reads files, writes none and knows no database.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+from groundplan.gateway.journal.records import (
+    HEADER_BYTES,
+    MAX_FRAME,
+    PREFIX,
+    End,
+    Entry,
+    SegmentReader,
+    frame_at,
+    segment_numbers,
+    segment_path,
+)
+
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A record with the number of its segment."""
+
+    entry: Entry
+    segment: int
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Segment and offset just after it: comparable with the `shipped` position."""
+        return self.segment, self.entry.end
+
+
+class EpochTail:
+    """Where the reader of one epoch is. `damaged` are the numbers of segments in which records are missing."""
+
+    def __init__(self, folder: Path, epoch: UUID) -> None:
+        self.folder = folder
+        self.epoch = epoch
+        self.damaged: set[int] = set()
+        numbers = segment_numbers(folder)
+        self.segment = numbers[0] if numbers else 1
+        self.offset = HEADER_BYTES
+        self.last: int | None = 0 if self.segment == 1 else None
+        """Sequence of the last record read; None where earlier segments were already taken over."""
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """(segment, offset) up to which everything was read."""
+        return self.segment, self.offset
+
+    def read(self, limit: int) -> list[Read]:
+        """Up to about `limit` new records of a living or dead writer; empty when there is nothing new to be sure of."""
+        found: list[Read] = []
+        while len(found) < limit:
+            before = self.position
+            self._read_chunk(found, limit)
+            if self.position == before and not self._advance(found):
+                break
+        return found
+
+    def read_rest(self) -> list[Read]:
+        """Everything that is left; only for a writer that is dead."""
+        found: list[Read] = []
+        while True:
+            found += self.read(1 << 30)
+            if segment_path(self.folder, self.segment).exists():
+                self._judge(found, last_segment=not self._written_later())
+            following = self._following()
+            if following is None:
+                return found
+            self._begin(following)
+
+    def _read_chunk(self, found: list[Read], limit: int) -> None:
+        try:
+            descriptor = os.open(segment_path(self.folder, self.segment), os.O_RDONLY)
+        except FileNotFoundError:
+            return
+        try:
+            data = os.pread(descriptor, _CHUNK, self.offset)
+        finally:
+            os.close(descriptor)
+        at = 0
+        while len(found) < limit and at + PREFIX.size <= len(data):
+            entry, _ = frame_at(data, at)
+            if entry is None or (self.last is not None and entry.sequence != self.last + 1):
+                return
+            size = entry.end - at
+            at += size
+            self.offset += size
+            self.last = entry.sequence
+            found.append(Read(Entry(entry.type, entry.sequence, entry.record, self.offset), self.segment))
+
+    def _following(self) -> int | None:
+        return next((number for number in segment_numbers(self.folder) if number > self.segment), None)
+
+    def _head(self, number: int) -> bytes:
+        with segment_path(self.folder, number).open("rb") as file:
+            return file.read(HEADER_BYTES + PREFIX.size + MAX_FRAME)
+
+    def _written_later(self) -> bool:
+        """Whether anything was written to a later segment: those made ahead of need are zeros."""
+        later = [number for number in segment_numbers(self.folder) if number > self.segment]
+        return any(self._head(number)[HEADER_BYTES:].strip(b"\0") for number in later)
+
+    def _advance(self, found: list[Read]) -> bool:
+        """Go on to the next segment if the writer has begun it: then nothing more is written to this one."""
+        following = self._following()
+        if following is None:
+            return False
+        if frame_at(self._head(following), HEADER_BYTES)[0] is None:
+            return False
+        # what the writer put here between the last look and its change of segment is there now
+        before = len(found)
+        self._read_chunk(found, 1 << 30)
+        if len(found) > before:
+            return True
+        self._judge(found, last_segment=False)
+        self._begin(following)
+        return True
+
+    def _begin(self, number: int) -> None:
+        if self.segment in self.damaged:
+            self.last = None  # what is missing at the end of that segment is no damage of this one
+        self.segment, self.offset = number, HEADER_BYTES
+
+    def _judge(self, found: list[Read], *, last_segment: bool) -> None:
+        """Read what lies behind damage, and note the damage. A torn end is one only where nothing was written after
+        it."""
+        data = segment_path(self.folder, self.segment).read_bytes()
+        reader = SegmentReader(data, self.epoch, self.segment, self.last, self.offset)
+        for entry in reader:
+            found.append(Read(entry, self.segment))
+            self.last, self.offset = entry.sequence, entry.end
+        assert reader.ending is not None
+        if reader.ending.end is End.CORRUPT or (reader.ending.end is End.TORN and not last_segment):
+            self.damaged.add(self.segment)
+
+
+def try_lock(folder: Path) -> int | None:
+    """The lock of an epoch's folder if nobody holds it (a stopped process still does): a descriptor to close. Else
+    None.
+
+    A folder whose lock file is gone was being removed: it counts as nobody's.
+    """
+    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor

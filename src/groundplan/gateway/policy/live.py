@@ -1,0 +1,351 @@
+"""The worker's live view of PostgreSQL: policy, blueprint, what is left of budgets; and its heartbeat, which
+acknowledges them.
+
+One connection, off the request path: LISTEN wakes it, and it looks at least every 200 ms. A statement that does not end
+in time ends the connection. Without PostgreSQL the last values stay, and their age grows; `admit` decides how long they
+may be used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from psycopg import AsyncConnection
+
+from groundplan.blueprint import artifact
+from groundplan.blueprint.model import Budget
+from groundplan.core.audit.keys import load_public
+from groundplan.core.clock import Clock
+from groundplan.core.errors import GroundplanError
+from groundplan.core.home import Home
+from groundplan.core.money import from_decimal
+from groundplan.gateway.budgets.leases import Slices
+from groundplan.gateway.policy.address import networks
+from groundplan.gateway.policy.grants import groups_of
+from groundplan.gateway.policy.snapshot import NOTHING, Catalog, KeyEntry, Policy, index
+
+HEARTBEAT_SECONDS = 0.2
+STATEMENT_SECONDS = 1.0
+_SLOW_SECONDS = 1.0
+"""How often budgets and quotas are looked at."""
+_PEOPLE_DAYS = 90
+_log = logging.getLogger(__name__)
+
+_REGISTER = """INSERT INTO gateway (epoch, host, home, pid) VALUES (%s, %s, %s, %s) ON CONFLICT (epoch) DO NOTHING"""
+_BEAT = """UPDATE gateway SET heartbeat_at = now(), policy_ack = %s, blueprint = %s, ready = %s
+    WHERE epoch = %s AND state = 'live'
+    RETURNING (SELECT number FROM policy_epoch), (SELECT coalesce(max(number), 0) FROM blueprint)"""
+_STOP = (
+    """UPDATE gateway SET heartbeat_at = now(), ready = false, state = 'stopped' WHERE epoch = %s AND state = 'live'"""
+)
+_HEALTH = "UPDATE gateway SET health = %s WHERE epoch = %s"
+_NUMBER = "SELECT number FROM policy_epoch"
+_KEYS = """SELECT hash, id::text, workload, person_id::text, acts_for_others, revoked_at, expires_at,
+    coalesce(family, id)::text, networks, models, budget_usd, budget_period FROM api_key"""
+_PEOPLE = "SELECT id::text, email FROM person WHERE active"
+_KILLS = "SELECT scope FROM kill_switch WHERE lifted_at IS NULL"
+_CLEARED = "SELECT workload, number FROM answer_clear"
+_GROUPS = """WITH RECURSIVE mine(person, id) AS (
+    SELECT person_id, group_id FROM membership WHERE person_id IS NOT NULL
+    UNION SELECT mine.person, m.group_id FROM membership m JOIN mine ON m.member_group_id = mine.id)
+  SELECT p.id::text,
+    encode(sha256(convert_to(coalesce(string_agg(mine.id::text, ' ' ORDER BY mine.id), ''), 'UTF8')), 'hex')
+  FROM person p LEFT JOIN mine ON mine.person = p.id WHERE p.active GROUP BY p.id"""
+_MEMBERS = """WITH RECURSIVE inside(name, id) AS (
+    SELECT name, id FROM people_group WHERE name = ANY(%s)
+    UNION SELECT inside.name, m.member_group_id FROM membership m JOIN inside ON m.group_id = inside.id
+      WHERE m.member_group_id IS NOT NULL)
+  SELECT inside.name, p.id::text FROM inside JOIN membership m ON m.group_id = inside.id
+    JOIN person p ON p.id = m.person_id WHERE p.active"""
+_BLUEPRINT = "SELECT number, body, signature FROM blueprint WHERE number = %s"
+_BUDGETS = "SELECT budget, period, limit_usd - granted_usd FROM budget_period WHERE budget = ANY(%s)"
+_CALLS = """SELECT workload, count(*) FROM call
+    WHERE workload = ANY(%s) AND at >= %s AND epoch <> %s AND status <> 'refused' GROUP BY workload"""
+_USERS = """SELECT DISTINCT workload, person_id::text FROM call
+    WHERE workload = ANY(%s) AND at > now() - make_interval(days => %s) AND person_id IS NOT NULL AND status <>
+    'refused'"""
+
+Connection = AsyncConnection[tuple[Any, ...]]
+
+
+class LiveView:
+    """Obeys `context.Live`. `fenced` is set when this epoch may not serve any more."""
+
+    def __init__(self, url: str, home: Home, epoch: UUID, clock: Clock, slices: Slices) -> None:
+        self.policy: Policy = NOTHING
+        self.catalog: Catalog | None = None
+        self.ready = False
+        self.fenced = asyncio.Event()
+        self.loaded = asyncio.Event()
+        """A blueprint and a policy are there."""
+        self.health: Callable[[], dict[str, str]] = dict
+        """Breakers that are not closed, by deployment."""
+        self.on_policy: Callable[[Policy], None] | None = None
+        """Told of each policy as it is taken up, so that nothing is stopped and let run again unseen."""
+        self._told_health: dict[str, str] = {}
+        self._url = url
+        self._home = home
+        self._epoch = epoch
+        self._clock = clock
+        self._slices = slices
+        self._confirmed: float | None = None
+        self._database_kills: frozenset[str] = frozenset()
+        self._slow_at = float("-inf")
+        self._unspent: dict[tuple[str, str], tuple[int, int]] = {}
+        self._calls: dict[str, int] = {}
+        self._own_calls: dict[str, int] = {}
+        self._users: dict[str, set[str]] = {}
+        self._day: date | None = None
+        self._refused_blueprint = 0
+        self._connection: Connection | None = None
+
+    # what the request path reads -------------------------------------------------------------------------------------
+    def age(self) -> float:
+        """Seconds since the database last confirmed that `policy` is the newest."""
+        return float("inf") if self._confirmed is None else self._clock.monotonic() - self._confirmed
+
+    def remaining(self, budget: Budget, period: str) -> int:
+        """Picodollars of the budget that nobody has spent, as last seen, less what this worker spent since."""
+        key = (budget.name, period)
+        spent = self._slices.spent(*key)
+        unspent, spent_then = self._unspent.get(key, (budget.limit, 0))
+        return unspent - (spent - spent_then)
+
+    def used(self, workload: str, person: str) -> tuple[int, int]:
+        users = self._users.get(workload, set())
+        people = len(users) + (1 if person and person not in users else 0)
+        if self._clock.now().date() != self._day:
+            return 0, people
+        return self._calls.get(workload, 0) + self._own_calls.get(workload, 0), people
+
+    def count(self, workload: str, person: str) -> None:
+        today = self._clock.now().date()
+        if today != self._day:
+            self._day, self._own_calls, self._calls = today, {}, {}
+        self._own_calls[workload] = self._own_calls.get(workload, 0) + 1
+        if person:
+            self._users.setdefault(workload, set()).add(person)
+
+    def _told(self) -> None:
+        if self.on_policy is not None:
+            self.on_policy(self.policy)
+
+    # the task --------------------------------------------------------------------------------------------------------
+    async def run(self) -> None:
+        """Until cancelled or fenced: connect, follow, and connect again."""
+        while not self.fenced.is_set():
+            try:
+                await self._follow()
+            except (psycopg.Error, OSError, TimeoutError) as error:
+                _log.warning("cut off from live policy: %s", error.__class__.__name__)
+            self.read_kill_file()
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+
+    async def close(self) -> None:
+        """Tell that this worker has stopped, if the database hears it."""
+        with suppress(psycopg.Error, OSError, TimeoutError):
+            async with asyncio.timeout(STATEMENT_SECONDS):
+                connection = await AsyncConnection.connect(self._url, autocommit=True, connect_timeout=1)
+                async with connection:
+                    await connection.execute(_STOP, (self._epoch,))
+
+    async def _follow(self) -> None:
+        async with asyncio.timeout(2.0):
+            connection = await AsyncConnection.connect(self._url, autocommit=True, connect_timeout=2)
+        try:
+            async with asyncio.timeout(STATEMENT_SECONDS):
+                await connection.execute(
+                    _REGISTER, (self._epoch, socket.gethostname(), str(self._home.root), os.getpid())
+                )
+                # a heartbeat that is lost is sent again; its flush would delay the journal on the same disk
+                await connection.execute("SET synchronous_commit = off")
+                await connection.execute("LISTEN groundplan_policy")
+                await connection.execute("LISTEN groundplan_blueprint")
+            while not self.fenced.is_set():
+                async with asyncio.timeout(STATEMENT_SECONDS):
+                    await self.refresh(connection)
+                async for _ in connection.notifies(timeout=HEARTBEAT_SECONDS, stop_after=1):
+                    pass
+        finally:
+            await connection.close()
+
+    async def refresh(self, connection: Connection) -> None:
+        """One heartbeat: acknowledge what is loaded, load what is newer, confirm the policy's age."""
+        self.read_kill_file()
+        while True:
+            asked = self._clock.monotonic()
+            number = self.catalog.number if self.catalog else 0
+            parameters = (max(0, self.policy.number), number, self.ready, self._epoch)
+            row = await (await connection.execute(_BEAT, parameters)).fetchone()
+            if row is None:
+                _log.error("epoch %s is fenced", self._epoch)
+                self.fenced.set()
+                return
+            newer_policy = row[0] != self.policy.number
+            newer_blueprint = row[1] > max(number, self._refused_blueprint)
+            if newer_policy:
+                await self._load_policy(connection, self.catalog)
+            if newer_blueprint:
+                await self._load_blueprint(connection, row[1])
+            if not newer_policy and not newer_blueprint:
+                break
+        self._confirmed = asked
+        if self.catalog is not None:
+            self.loaded.set()
+        if asked - self._slow_at >= _SLOW_SECONDS:
+            self._slow_at = asked
+            await self._tell_health(connection)
+            await self._load_budgets(connection)
+            await self._load_quotas(connection)
+
+    async def _load_policy(self, connection: Connection, catalog: Catalog | None) -> None:
+        """All of it in one snapshot of the database, so that the number fits the rows; of groups what `catalog` asks
+        about."""
+        named = sorted(groups_of(catalog.blueprint)) if catalog is not None and catalog.granted else []
+        async with connection.transaction():
+            await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            number_row = await (await connection.execute(_NUMBER)).fetchone()
+            keys = await (await connection.execute(_KEYS)).fetchall()
+            people = await (await connection.execute(_PEOPLE)).fetchall()
+            kills = await (await connection.execute(_KILLS)).fetchall()
+            cleared = await (await connection.execute(_CLEARED)).fetchall()
+            groups = await (await connection.execute(_GROUPS)).fetchall() if _by_groups(catalog) else []
+            members = await (await connection.execute(_MEMBERS, (named,))).fetchall() if named else []
+        number = number_row[0] if number_row else 0
+        self._database_kills = frozenset(scope for (scope,) in kills)
+        self.policy = Policy(
+            number=number,
+            keys={bytes(row[0]): _key_entry(row) for row in keys},
+            people={email: person for person, email in people},
+            active=frozenset(person for person, _ in people),
+            kills=self._database_kills | self._file_kills(),
+            cleared=dict(cleared),
+            groups=dict(groups),
+            members=_by_name(members),
+        )
+        self._told()
+
+    async def _load_blueprint(self, connection: Connection, number: int) -> None:
+        """Take up a higher number whose signature holds; anything else is refused, loudly, and the old one stays."""
+        row = await (await connection.execute(_BLUEPRINT, (number,))).fetchone()
+        if row is None:
+            return
+        body = bytes(row[1])
+        try:
+            public = load_public(self._home, "blueprint").public_bytes_raw()
+            if not artifact.verify_signature(body, row[2], public):
+                raise ValueError("the signature does not fit")
+            blueprint = artifact.decode(body)
+            if blueprint.number != number:
+                raise ValueError(f"it says that it is number {blueprint.number}")
+        except (GroundplanError, ValueError) as error:
+            self._refused_blueprint = number
+            _log.error("blueprint %d is refused: %s", number, error)
+            return
+        if self.catalog is None or number > self.catalog.number:
+            newer = index(blueprint)
+            if newer.granted or (_by_groups(newer) and not _by_groups(self.catalog)):
+                # before it is taken up, so that nobody is refused for a group that is not known yet
+                await self._load_policy(connection, newer)
+            self.catalog = newer
+            self._slow_at = float("-inf")
+
+    async def _tell_health(self, connection: Connection) -> None:
+        """Publish how this worker sees the deployments, where it has changed."""
+        health = self.health()
+        if health != self._told_health:
+            await connection.execute(_HEALTH, (json.dumps(health), self._epoch))
+            self._told_health = health
+
+    async def _load_budgets(self, connection: Connection) -> None:
+        if self.catalog is None:
+            return
+        names = [budget.name for budget in self.catalog.blueprint.budgets]
+        names += [key.budget.name for key in self.policy.keys.values() if key.budget is not None]
+        rows = await (await connection.execute(_BUDGETS, (names,))).fetchall()
+        unspent = {}
+        for budget, period, unheld in rows:
+            own = self._slices.available(budget, period) + self._slices.reserved(budget, period)
+            unspent[budget, period] = (from_decimal(unheld) + own, self._slices.spent(budget, period))
+        self._unspent = unspent
+
+    async def _load_quotas(self, connection: Connection) -> None:
+        """Calls and people of workloads with a limit, of all other workers; exact to a second or so."""
+        if self.catalog is None:
+            return
+        workloads = self.catalog.blueprint.workloads
+        counted = [w.name for w in workloads if w.calls_per_day is not None]
+        now = self._clock.now()
+        if counted:
+            midnight = datetime(now.year, now.month, now.day, tzinfo=UTC)
+            rows = await (await connection.execute(_CALLS, (counted, midnight, self._epoch))).fetchall()
+            if self._day == now.date() or not self._own_calls:
+                self._day = now.date()
+                self._calls = {workload: calls for workload, calls in rows}
+        limited = [w.name for w in workloads if w.people is not None]
+        if limited:
+            rows = await (await connection.execute(_USERS, (limited, _PEOPLE_DAYS))).fetchall()
+            for workload, person in rows:
+                self._users.setdefault(workload, set()).add(person)
+
+    # `kill` beside a gateway without PostgreSQL ----------------------------------------------------------------------
+    def _file_kills(self) -> frozenset[str]:
+        path = self._home.run / "kill.json"
+        try:
+            held = json.loads(path.read_bytes())
+            return frozenset(str(entry["scope"]) for entry in held)
+        except FileNotFoundError:
+            return frozenset()
+        except (OSError, ValueError, KeyError, TypeError):
+            _log.error("%s cannot be read", path)
+            return self.policy.kills - self._database_kills
+
+    def read_kill_file(self) -> None:
+        """Take up HOME/run/kill.json; also called by the worker's watch, since a database that hangs may hold `run`
+        up."""
+        kills = self._database_kills | self._file_kills()
+        if kills != self.policy.kills:
+            old = self.policy
+            self.policy = replace(old, kills=kills)
+            self._told()
+
+
+def _by_groups(catalog: Catalog | None) -> bool:
+    """Whether any workload shares answers among people of the same groups."""
+    plans = catalog.plans.values() if catalog is not None else ()
+    return any(plan.workload.cache is not None and plan.workload.cache.scope == "group" for plan in plans)
+
+
+def _by_name(members: list[tuple[Any, ...]]) -> dict[str, frozenset[str]]:
+    found: dict[str, set[str]] = {}
+    for group, person in members:
+        found.setdefault(group, set()).add(person)
+    return {group: frozenset(people) for group, people in found.items()}
+
+
+def _key_entry(row: tuple[Any, ...]) -> KeyEntry:
+    _, key, workload, person, acts_for_others, revoked, expires, family, allowed, models, limit, period = row
+    name = f"key/{family}"
+    return KeyEntry(
+        id=key,
+        workload=workload,
+        person=person or "",
+        acts_for_others=acts_for_others,
+        revoked=revoked is not None,
+        expires=None if expires is None else expires.timestamp(),
+        budget=None if limit is None else Budget(name=name, covers=name, limit=from_decimal(limit), period=period),
+        family=family,
+        networks=networks(allowed),
+        models=frozenset(models),
+    )

@@ -1,0 +1,137 @@
+"""What a worker knows of the blueprint and of live policy, as immutable values that are swapped whole. Pure: no
+clock, no I/O.
+
+A request keeps the values that it started with; whoever must see a change looks at `live` again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from math import inf
+
+from groundplan.blueprint.model import Blueprint, Budget, Deployment, Workload
+from groundplan.gateway.budgets.limit_book import LimitBook, book_of
+from groundplan.gateway.policy.address import Network, networks
+
+
+@dataclass(frozen=True, slots=True)
+class KeyEntry:
+    """An API key that exists. `expires` is seconds since the epoch."""
+
+    id: str
+    workload: str
+    person: str
+    """Id of its user, empty for an application's key."""
+    acts_for_others: bool
+    revoked: bool
+    expires: float | None
+    budget: Budget | None = None
+    """Declared when it was made."""
+    family: str = ""
+    """Id of the first key of a line of rotated ones: their budget and limits are the same. Empty: its own."""
+    networks: tuple[Network, ...] = ()
+    """From where it may be used; empty: from everywhere."""
+    models: frozenset[str] = frozenset()
+    """Models or deployments that it may use; empty: all of its workload."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Live policy as of `number`."""
+
+    number: int
+    keys: dict[bytes, KeyEntry]
+    """by SHA-256 of the key"""
+    people: dict[str, str]
+    """id of each active person by e-mail"""
+    active: frozenset[str]
+    """ids of active people"""
+    kills: frozenset[str]
+    """company | workload/N | deployment/N | source/N | key/ID | site/N"""
+    cleared: dict[str, int] = field(default_factory=dict)
+    """How often the cached answers of each workload were cleared."""
+    groups: dict[str, str] = field(default_factory=dict)
+    """By id of an active person a digest of all groups that they are in; only where answers are shared by them."""
+    members: dict[str, frozenset[str]] = field(default_factory=dict)
+    """By group or team the ids of the active people in it; only of those that grants name."""
+
+
+NOTHING = Policy(number=-1, keys={}, people={}, active=frozenset(), kills=frozenset())
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One workload with what it refers to, resolved once for each blueprint."""
+
+    workload: Workload
+    budgets: tuple[Budget, ...]
+    names: dict[str, tuple[Deployment, ...]]
+    """What `model` may say, with the deployments that it allows, in order."""
+    until: float = inf
+    """When an experiment or a pilot is over, in seconds since the epoch."""
+
+    def allowed(self, model: str, kind: str) -> tuple[Deployment, ...]:
+        """Deployments of a kind for what the caller asked for; empty when the workload has no such model."""
+        return tuple(d for d in self.names.get(model, ()) if d.kind == kind)
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """One blueprint, indexed."""
+
+    number: int
+    blueprint: Blueprint
+    plans: dict[str, Plan]
+    key_budgets: dict[str, tuple[Budget, ...]] = field(default_factory=dict)
+    """Budgets that cover single keys, by key id."""
+    limits: LimitBook | None = None
+    proxies: tuple[Network, ...] = ()
+    """Of which X-Forwarded-For is believed."""
+    granted: frozenset[str] = frozenset()
+    """Workloads with grants."""
+
+
+def index(blueprint: Blueprint) -> Catalog:
+    """Resolve the names in a blueprint. A name that it lacks is left out: the blueprint was checked when it was
+    made."""
+    deployments = {d.name: d for d in blueprint.deployments}
+    budgets = {b.name: b for b in blueprint.budgets}
+    plans = {w.name: _plan(w, deployments, budgets) for w in blueprint.workloads}
+    by_key: dict[str, tuple[Budget, ...]] = {}
+    for budget in blueprint.budgets:
+        kind, _, name = budget.covers.partition("/")
+        if kind == "key":
+            by_key[name] = (*by_key.get(name, ()), budget)
+    return Catalog(
+        number=blueprint.number,
+        blueprint=blueprint,
+        plans=plans,
+        key_budgets=by_key,
+        limits=book_of(blueprint.limits, blueprint.deployments),
+        proxies=networks(blueprint.trusted_proxies),
+        granted=frozenset(w.name for w in blueprint.workloads if w.use or w.act_for_others),
+    )
+
+
+def _plan(workload: Workload, deployments: dict[str, Deployment], budgets: dict[str, Budget]) -> Plan:
+    places = _known(workload.places, deployments)
+    names: dict[str, tuple[Deployment, ...]] = {}
+    for deployment in places:
+        for name in {deployment.model, deployment.name}:
+            names[name] = (*names.get(name, ()), deployment)
+    names["auto"] = names[workload.name] = places
+    covering = tuple(budgets[name] for name in workload.budgets if name in budgets)
+    return Plan(workload=workload, budgets=covering, names=names, until=_until(workload))
+
+
+def _until(workload: Workload) -> float:
+    if not workload.expires or workload.stage == "production":
+        return inf
+    last = datetime.fromisoformat(workload.expires).replace(tzinfo=UTC)
+    return (last + timedelta(days=1)).timestamp()
+
+
+def _known(names: Iterable[str], deployments: dict[str, Deployment]) -> tuple[Deployment, ...]:
+    return tuple(deployments[name] for name in names if name in deployments)

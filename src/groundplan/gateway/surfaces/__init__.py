@@ -1,0 +1,1 @@
+"""The APIs that callers speak: one module or family of modules for each endpoint, behind one contract (`interface`)."""

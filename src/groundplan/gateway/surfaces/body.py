@@ -1,0 +1,161 @@
+"""Reading JSON bodies of callers: one error for each thing that can be wrong with the bytes, and the text in messages.
+
+What the fields mean belongs to the API surfaces.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
+
+import msgspec
+
+from groundplan.core.errors import Invalid
+from groundplan.gateway.http.strict_json import refuse_depth, refuse_duplicates
+
+Read = TypeVar("Read")
+
+
+class _Image(msgspec.Struct, frozen=True):
+    url: str = ""
+
+
+class _Audio(msgspec.Struct, frozen=True):
+    data: str = ""
+    format: str = ""
+
+
+class _Part(msgspec.Struct, frozen=True):
+    type: str
+    text: str = ""
+    image_url: _Image | None = None
+    input_audio: _Audio | None = None
+
+
+class Parts(NamedTuple):
+    """What a message's content is made of."""
+
+    text: str
+    images: int = 0
+    media_bytes: int = 0
+    """Of the caller's body, that are images and audio."""
+    audio_bytes: int = 0
+    """Of audio, decoded."""
+
+
+_DATA_URL = re.compile(r"data:image/(png|jpeg|webp|gif);base64,[A-Za-z0-9+/]+={0,2}\Z", re.ASCII)
+QUERY_CHARACTERS = 4000
+"""As many of the last question are searched with."""
+_LONG = 52 << 10
+"""Bytes that hold as many characters, each written as two escapes."""
+
+_BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}\Z", re.ASCII)
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_parts = msgspec.json.Decoder(list[_Part])
+_text = msgspec.json.Decoder(str)
+
+
+def read_fields(
+    body: bytes, decoder: msgspec.json.Decoder[Read], nested: Callable[[Read], int] | None = None
+) -> tuple[dict[str, msgspec.Raw], Read]:
+    """The top-level fields as raw JSON, in order, and the typed part of them. Raises `Invalid`.
+
+    `nested` tells how many names the typed part knows to be in objects below the top; it may know too few, which costs
+    time only.
+    """
+    try:
+        if not body.isascii():
+            body.decode("utf-8")
+        refuse_depth(body)
+        fields, typed = _fields.decode(body), decoder.decode(body)
+        refuse_duplicates(body, len(fields) + (nested(typed) if nested is not None else 0))
+        return fields, typed
+    except UnicodeDecodeError as error:
+        raise Invalid("the body is not UTF-8", code="body_encoding", hint="Send JSON in UTF-8.") from error
+    except msgspec.ValidationError as error:
+        raise Invalid(
+            f"the body has a wrong field: {error}", code="body_invalid", hint="See the OpenAI API."
+        ) from error
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise Invalid(f"the body is not JSON: {error}", code="body_not_json", hint="Send a JSON object.") from error
+
+
+def message_text(content: msgspec.Raw) -> str:
+    """Text of a message's content: a string, a list of text parts, or null. Raises `Invalid` for other parts."""
+    parts = message_parts(content)
+    if parts.images:
+        raise Invalid("content of type image_url is not supported", code="content_unsupported", hint="Send text only.")
+    return parts.text
+
+
+def message_parts(content: msgspec.Raw, *, audio: bool = False) -> Parts:
+    """The parts of a message's content: text, images, and audio where that may be. Raises `Invalid` for others.
+
+    Of a long string only the beginning is read, at least `QUERY_CHARACTERS`: nobody asks for more of it.
+    """
+    raw = bytes(content)
+    if raw.startswith(b'"'):
+        return Parts(_decoded_text(raw if len(raw) <= _LONG else _beginning(raw)))
+    if raw == b"null":
+        return Parts("")
+    images = media = heard = 0
+    parts = _content_parts(raw)
+    for part in parts:
+        if part.type == "image_url" and part.image_url is not None:
+            images, media = images + 1, media + image_bytes(part.image_url.url)
+        elif audio and part.type == "input_audio" and part.input_audio is not None:
+            media += len(part.input_audio.data)
+            heard += _audio_bytes(part.input_audio)
+        elif part.type not in ("text", "refusal"):
+            raise Invalid(
+                f"content of type {part.type[:40]} is not supported", code="content_unsupported", hint="Send text only."
+            )
+    return Parts(" ".join(part.text for part in parts), images, media, heard)
+
+
+def _audio_bytes(audio: _Audio) -> int:
+    """Decoded length of audio that is sent in."""
+    if audio.format not in ("wav", "mp3") or _BASE64.match(audio.data) is None:
+        raise Invalid(
+            "input_audio is not audio",
+            code="audio_data",
+            hint="Send data as base64 without line breaks, and format wav or mp3.",
+        )
+    return len(audio.data) * 3 // 4
+
+
+def image_bytes(url: str) -> int:
+    """Length of an image that is sent in. An address is refused: whoever would fetch it reaches what the caller cannot,
+    and its cost is not known before."""
+    if _DATA_URL.match(url) is None:
+        raise Invalid(
+            "an image is given by its address",
+            code="image_url",
+            hint="Send the image itself: data:image/png;base64,...",
+        )
+    return len(url)
+
+
+def _beginning(raw: bytes) -> bytes:
+    """The first part of a JSON string as a JSON string, cut before a space, which is never part of anything else."""
+    end = raw.rfind(b" ", 0, _LONG)
+    return raw[:end] + b'"' if end > 12 * QUERY_CHARACTERS else raw
+
+
+def _decoded_text(raw: bytes) -> str:
+    try:
+        return _text.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Invalid(f"the body is not JSON: {error}", code="body_not_json", hint="Send a JSON object.") from error
+
+
+def _content_parts(raw: bytes) -> list[_Part]:
+    try:
+        return _parts.decode(raw)
+    except msgspec.ValidationError as error:
+        raise Invalid(
+            f"the body has a wrong field: {error} in content", code="body_invalid", hint="See the OpenAI API."
+        ) from error
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise Invalid(f"the body is not JSON: {error}", code="body_not_json", hint="Send a JSON object.") from error

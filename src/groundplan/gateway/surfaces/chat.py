@@ -1,0 +1,301 @@
+"""Chat completions: reading what callers send, making what OpenAI-shaped upstreams get, and relaying their streams.
+
+Every field stays the caller's own bytes but for listed splices. Refuses what would break the bound of a call's cost
+(images, audio, provider-side tools, dearer service tiers). Does not know prices or people.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from groundplan.blueprint.model import Deployment
+from groundplan.core.errors import Invalid
+from groundplan.economics import price
+from groundplan.economics.price import PRIORITY, STANDARD
+from groundplan.gateway.caching.recast import CHAT_RECAST
+from groundplan.gateway.call import meter
+from groundplan.gateway.call.exchange import Ask
+from groundplan.gateway.http.splicing import spliced
+from groundplan.gateway.http.sse import DONE, END, Chunk, event, read_chunk, splice, without_usage
+from groundplan.gateway.surfaces.answers import error_body
+from groundplan.gateway.surfaces.body import message_parts, read_fields
+from groundplan.gateway.surfaces.interface import Answered, Codec, Interface, Malformed
+from groundplan.gateway.upstream import providers
+from groundplan.ledger.model import Usage
+
+if TYPE_CHECKING:
+    from groundplan.gateway.http.server import Request
+
+MAX_COPIES = 16
+_NOTHING: frozenset[str] = frozenset()
+
+
+_ABSENT = msgspec.Raw(b"null")
+
+
+class _Message(msgspec.Struct, frozen=True):
+    role: str
+    content: msgspec.Raw = _ABSENT
+
+
+class _StreamOptions(msgspec.Struct, frozen=True):
+    include_usage: bool = False
+
+
+class _Chat(msgspec.Struct, frozen=True):
+    model: str
+    messages: list[_Message]
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    n: int | None = None
+    audio: Any = None
+    prediction: Any = None
+    web_search_options: Any = None
+    modalities: list[str] | None = None
+    service_tier: str | None = None
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    choices: list[msgspec.Raw] | None = None
+    usage: meter.ReportedUsage | None = None
+
+
+_chat = msgspec.json.Decoder(_Chat)
+_answer = msgspec.json.Decoder(_Answer).decode
+_encode = msgspec.json.Encoder().encode
+_INCLUDE_USAGE = b'{"include_usage":true}'
+_QUOTE = ord('"')
+_CAPS = ("max_tokens", "max_completion_tokens")
+
+
+def _nested(chat: _Chat) -> int:
+    """Names in messages and stream options, as far as they are known."""
+    options = chat.stream_options
+    names = len(chat.messages) + (1 if options is not None and options.include_usage else 0)
+    for message in chat.messages:
+        if message.content is not _ABSENT:
+            names += 1
+    return names
+
+
+def read(body: bytes) -> Ask:
+    """A chat request. Raises `Invalid` with what is wrong with it."""
+    fields, chat = read_fields(body, _chat, _nested)
+    service = _service(chat)
+    if not chat.messages:
+        raise Invalid("messages is empty", code="messages_empty", hint="Send at least one message.")
+    query, images, media, heard = _ABSENT, 0, 0, 0
+    for message in chat.messages:
+        content = message.content
+        if message.role == "user":
+            query = content
+        if memoryview(content)[0] == _QUOTE:
+            continue  # only the newest question is ever read
+        parts = message_parts(content, audio=True)
+        if parts.media_bytes:
+            images, media, heard = images + parts.images, media + parts.media_bytes, heard + parts.audio_bytes
+    copies = 1 if chat.n is None else chat.n
+    if not 1 <= copies <= MAX_COPIES:
+        raise Invalid(f"n is {copies}", code="copies_range", hint=f"Use 1 to {MAX_COPIES}.")
+    caps = [cap for cap in (chat.max_tokens, chat.max_completion_tokens) if cap is not None]
+    if any(cap < 1 for cap in caps):
+        raise Invalid("the output cap is below 1", code="cap_range", hint="Use max_tokens of at least 1.")
+    return Ask(
+        fields=fields,
+        model=chat.model,
+        messages=len(chat.messages),
+        query=message_parts(query, audio=True).text,
+        stream=bool(chat.stream),
+        include_usage=chat.stream_options is not None and chat.stream_options.include_usage,
+        cap=min(caps) if caps else None,
+        copies=copies,
+        size=len(body) - media,
+        needs=_NOTHING if not media and service == STANDARD else _needs(images, heard, service),
+        images=images,
+        audio_kib=-(-heard // 1024),
+        service=service,
+        body=body,
+    )
+
+
+def _needs(images: int, heard: int, service: str) -> frozenset[str]:
+    named = {"image": images > 0, "audio": heard > 0, service: service != STANDARD}
+    return frozenset(name for name, needed in named.items() if needed)
+
+
+def _service(chat: _Chat) -> str:
+    """The class of service. Raises `Invalid` for what would cost more than tokens of text, and so could break a hard
+    budget."""
+    named = (("audio", chat.audio), ("prediction", chat.prediction), ("web_search_options", chat.web_search_options))
+    for name, value in named:
+        if value is not None:
+            raise Invalid(f"{name} is not supported", code="field_unsupported", hint=f"Leave {name} out.")
+    if chat.modalities and chat.modalities != ["text"]:
+        raise Invalid("only text is supported", code="field_unsupported", hint='Use modalities ["text"].')
+    if chat.service_tier not in (None, "auto", "default", PRIORITY):
+        raise Invalid("service_tier is not supported", code="field_unsupported", hint="Leave service_tier out.")
+    return PRIORITY if chat.service_tier == PRIORITY else STANDARD
+
+
+class ChatRelay:
+    """A stream of chat chunks: what to hold back, what the usage is, whether it ended well."""
+
+    __slots__ = ("done", "finished", "held", "include_usage", "output_bytes", "usage")
+
+    def __init__(self, include_usage: bool) -> None:
+        self.include_usage = include_usage
+        self.held: bytes | None = None
+        self.usage: Usage | None = None
+        self.output_bytes = 0
+        self.finished = False
+        self.done = False
+
+    def take(self, data: bytes) -> bytes:
+        """Events for the client after one more event of the upstream. Raises `Malformed`."""
+        if data == DONE:
+            self.done = True
+            return b""
+        try:
+            chunk = read_chunk(data)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Malformed("the upstream's stream is not what the API promises") from error
+        if not self.finished and (text := chunk.only_text()) is not None:
+            self.output_bytes += len(text) if text.isascii() else len(text.encode())
+            return event(data)
+        if chunk.failed():
+            raise Malformed("the upstream reported an error in its stream")
+        if chunk.usage is not None:
+            self.usage = chunk.usage.usage() or self.usage
+        self.output_bytes += chunk.output_bytes()
+        return self._pass(data, chunk)
+
+    def _pass(self, data: bytes, chunk: Chunk) -> bytes:
+        if not chunk.choices and chunk.usage is not None and not self.include_usage:
+            return b""
+        if chunk.usage is not None and not self.include_usage:
+            data = without_usage(data)
+        earlier = event(self.held) if self.held is not None else b""
+        self.held = None
+        if chunk.finishes() or (not chunk.choices and self.finished):
+            self.finished = True
+            self.held = data
+            return earlier
+        return earlier + event(data)
+
+    @property
+    def complete(self) -> bool:
+        return self.finished
+
+    def last(self, facts: bytes) -> bytes:
+        """The held chunk with the facts in it, and the end."""
+        held = event(splice(self.held, b"groundplan", facts)) if self.held is not None else b""
+        return held + END
+
+    def broken(self, reason: str, call_id: str) -> bytes:
+        """The client has a part already: tell it that the rest will not come."""
+        hint = "What came so far is all there is; ask again."
+        message = f"the answer broke off: {reason}"
+        return event(error_body(message, "stream_broken", hint, "api_error", call_id=call_id))
+
+
+class OpenAIChat:
+    """Chat as OpenAI-shaped upstreams speak it."""
+
+    translated = False
+
+    def path(self, deployment: Deployment) -> bytes:  # noqa: ARG002 -- the protocol's signature
+        return b"/chat/completions"
+
+    def forward(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
+        """The caller's fields with model, cap, include_usage and leading system messages spliced in."""
+        changes: dict[str, bytes | None] = {"model": _encode(deployment.upstream_model)}
+        for name in _CAPS:
+            if name in ask.fields:
+                changes[name] = None
+        if ask.cap != cap or deployment.cap_field not in ask.fields or len(changes) > 2:
+            changes[deployment.cap_field] = b"%d" % cap
+        else:
+            del changes[deployment.cap_field]  # it stays as it came
+        if ask.stream and not ask.include_usage:
+            changes["stream_options"] = _INCLUDE_USAGE
+        if system:
+            lead = _encode([{"role": "system", "content": text} for text in system])
+            changes["messages"] = lead[:-1] + b"," + bytes(ask.fields["messages"])[1:]
+        return spliced(ask.body, ask.fields, changes)
+
+    def answer(self, data: bytes, ask: Ask) -> Answered:  # noqa: ARG002 -- the protocol's signature
+        """A whole answer. Raises `Malformed`."""
+        try:
+            found = _answer(data)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Malformed("the upstream's answer is not what the API promises") from error
+        if not found.choices:
+            raise Malformed("the upstream's answer has no content")
+        return Answered(data, found.usage.usage() if found.usage is not None else None)
+
+    def relay(self, ask: Ask) -> ChatRelay:
+        return ChatRelay(ask.include_usage)
+
+
+class ServiceChat(OpenAIChat):
+    """Chat as the local translating service speaks it for deployments with another API."""
+
+    translated = True
+
+    def path(self, deployment: Deployment) -> bytes:
+        return b"/%b/chat/completions" % deployment.name.encode()
+
+
+class ChatCompletions(Interface):
+    """`POST /v1/chat/completions`"""
+
+    name = "chat.completions"
+    grounded = True
+    selective = True
+    recast = CHAT_RECAST
+    _openai = OpenAIChat()
+    _service = ServiceChat()
+
+    def read(self, request: Request) -> Ask:
+        return read(request.body)
+
+    def able(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
+        """Those whose API has words for every field. Raises `Invalid` (`field_untranslatable`)."""
+        for deployment in deployments:
+            if deployment.api != "openai":
+                return providers.able(ask.fields, deployments)
+        return deployments
+
+    def codec(self, deployment: Deployment) -> Codec:
+        return self._openai if deployment.api == "openai" else self._service
+
+    def bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:
+        return _bound(ask, deployment, _tokens_in(ask, deployment, added), cap * ask.copies)
+
+    def estimate(self, ask: Ask, deployment: Deployment, added: int, output_bytes: int, cap: int) -> tuple[Usage, int]:
+        """What streamed is counted, otherwise the bound."""
+        tokens_in = _tokens_in(ask, deployment, added)
+        most = cap * ask.copies
+        tokens_out = min(most, output_bytes) if output_bytes else most
+        usage = Usage(input=tokens_in, output=tokens_out, images=ask.images)
+        return usage, _bound(ask, deployment, tokens_in, tokens_out)
+
+
+def _tokens_in(ask: Ask, deployment: Deployment, added: int) -> int:
+    tokens = meter.input_bound(deployment, ask.size + added, ask.messages)
+    if not ask.needs:
+        return tokens
+    return tokens + ask.images * deployment.image_tokens + ask.audio_kib * deployment.audio_tokens
+
+
+def _bound(ask: Ask, deployment: Deployment, tokens_in: int, tokens_out: int) -> int:
+    if not ask.needs:
+        return meter.bound(deployment.rates, tokens_in, tokens_out)
+    return price.bound(deployment.rates, tokens_in, tokens_out, ask.images, ask.service)
+
+
+CHAT = ChatCompletions()

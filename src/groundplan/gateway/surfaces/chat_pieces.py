@@ -1,0 +1,104 @@
+"""What of a chat's answer other surfaces are made of, whole or in chunks, as types."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from groundplan.gateway.call.meter import ReportedUsage
+from groundplan.gateway.surfaces.interface import Malformed
+
+NULL = msgspec.Raw(b"null")
+
+
+class Function(msgspec.Struct, frozen=True):
+    name: str
+    arguments: str = ""
+
+
+class Call(msgspec.Struct, frozen=True):
+    id: str
+    function: Function
+
+
+class Said(msgspec.Struct, frozen=True):
+    content: str | None = None
+    refusal: str | None = None
+    tool_calls: list[Call] | None = None
+
+
+class Choice(msgspec.Struct, frozen=True):
+    message: Said
+    index: int = 0
+    finish_reason: str | None = None
+    stop_reason: Any = None
+    logprobs: Any = None
+
+
+class Completion(msgspec.Struct, frozen=True):
+    choices: list[Choice]
+    id: str = ""
+    model: str = ""
+    created: int = 0
+    usage: ReportedUsage | None = None
+
+
+class PieceOfFunction(msgspec.Struct, frozen=True):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class PieceOfCall(msgspec.Struct, frozen=True):
+    index: int = 0
+    id: str | None = None
+    function: PieceOfFunction = PieceOfFunction()
+
+
+class Delta(msgspec.Struct, frozen=True):
+    content: str | None = None
+    refusal: str | None = None
+    tool_calls: list[PieceOfCall] | None = None
+
+
+class PieceOfChoice(msgspec.Struct, frozen=True):
+    delta: Delta | None = None
+    index: int = 0
+    finish_reason: str | None = None
+    stop_reason: Any = None
+    logprobs: Any = None
+
+
+class Chunk(msgspec.Struct, frozen=True):
+    id: str = ""
+    model: str = ""
+    created: int = 0
+    choices: list[PieceOfChoice] = []
+    usage: ReportedUsage | None = None
+    error: msgspec.Raw = NULL
+
+
+_completion = msgspec.json.Decoder(Completion).decode
+_chunk = msgspec.json.Decoder(Chunk).decode
+
+
+def completion(data: bytes) -> Completion:
+    """A whole answer with one choice at least. Raises `Malformed`."""
+    try:
+        found = _completion(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Malformed("the upstream's answer is not what the API promises") from error
+    if not found.choices:
+        raise Malformed("the upstream's answer has no content")
+    return found
+
+
+def chunk(data: bytes) -> Chunk:
+    """One event of a stream. Raises `Malformed`, also for an error in it."""
+    try:
+        found = _chunk(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Malformed("the upstream's stream is not what the API promises") from error
+    if bytes(found.error) != b"null":
+        raise Malformed("the upstream reported an error in its stream")
+    return found

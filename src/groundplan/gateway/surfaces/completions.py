@@ -1,0 +1,340 @@
+"""`POST /v1/completions`, the older way to ask for text: by an upstream's own completions, or by its chat.
+
+Chat has no words for `echo`, `suffix`, `logprobs`, `best_of` and several prompts: without a deployment that serves
+completions these are refused by name. Prompts given as tokens are not read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from groundplan.blueprint.model import Deployment
+from groundplan.core.errors import Invalid
+from groundplan.gateway.call.exchange import Ask
+from groundplan.gateway.call.meter import ReportedUsage
+from groundplan.gateway.http.splicing import spliced
+from groundplan.gateway.http.sse import DONE, END, event, splice, without_usage
+from groundplan.gateway.surfaces.answers import error_body
+from groundplan.gateway.surfaces.body import read_fields
+from groundplan.gateway.surfaces.chat import CHAT, MAX_COPIES, OpenAIChat, ServiceChat
+from groundplan.gateway.surfaces.chat_pieces import NULL, chunk, completion
+from groundplan.gateway.surfaces.interface import Answered, Codec, Interface, Malformed, Relay
+from groundplan.gateway.upstream import providers
+from groundplan.ledger.model import Usage
+
+if TYPE_CHECKING:
+    from groundplan.gateway.http.server import Request
+
+DEFAULT_TOKENS = 16
+"""Of an answer where the caller does not say, as OpenAI has it."""
+MAX_PROMPTS = 256
+_TO_CHAT = (
+    "stream", "stream_options", "n", "temperature", "top_p", "stop", "presence_penalty", "frequency_penalty", "seed",
+    "logit_bias", "user",
+)  # fmt: skip
+_FINISHES = {"length": "length", "content_filter": "content_filter"}
+_NOTHING = (b"null", b"false", b'""', b"0")
+_encode = msgspec.json.Encoder().encode
+
+
+class _Options(msgspec.Struct, frozen=True):
+    include_usage: bool = False
+
+
+class _Asked(msgspec.Struct, frozen=True):
+    model: str
+    prompt: str | list[str]
+    stream: bool | None = None
+    stream_options: _Options | None = None
+    max_tokens: int | None = None
+    n: int | None = None
+    best_of: int | None = None
+
+
+class _Choice(msgspec.Struct, frozen=True):
+    text: str = ""
+    finish_reason: str | None = None
+
+
+class _Chunk(msgspec.Struct, frozen=True):
+    choices: list[_Choice] = []
+    usage: ReportedUsage | None = None
+    error: msgspec.Raw = NULL
+
+
+_asked = msgspec.json.Decoder(_Asked)
+_chunk = msgspec.json.Decoder(_Chunk).decode
+
+
+def read(body: bytes) -> Ask:
+    """A request. Raises `Invalid` with what is wrong with it."""
+    fields, asked = read_fields(body, _asked)
+    prompts = [asked.prompt] if isinstance(asked.prompt, str) else asked.prompt
+    if not 1 <= len(prompts) <= MAX_PROMPTS:
+        raise Invalid(f"there are {len(prompts)} prompts", code="prompts_range", hint=f"Send 1 to {MAX_PROMPTS}.")
+    copies = max(1 if asked.n is None else asked.n, 1 if asked.best_of is None else asked.best_of)
+    if not 1 <= copies <= MAX_COPIES or (asked.n is not None and asked.n < 1):
+        raise Invalid("n or best_of is out of range", code="copies_range", hint=f"Use 1 to {MAX_COPIES}.")
+    cap = DEFAULT_TOKENS if asked.max_tokens is None else asked.max_tokens
+    if cap < 1:
+        raise Invalid("the output cap is below 1", code="cap_range", hint="Use max_tokens of at least 1.")
+    return Ask(
+        fields=fields,
+        model=asked.model,
+        messages=len(prompts),
+        query=prompts[-1],
+        stream=bool(asked.stream),
+        include_usage=asked.stream_options is not None and asked.stream_options.include_usage,
+        cap=cap,
+        copies=copies * len(prompts),
+        size=len(body),
+        body=body,
+        typed=prompts,
+    )
+
+
+def prompts_of(ask: Ask) -> list[str]:
+    if not isinstance(ask.typed, list):
+        raise AssertionError("not a request for a completion")
+    return ask.typed
+
+
+class CompletionsRelay:
+    """A stream of completions: the chunk that finishes the last text is held."""
+
+    __slots__ = ("_finished", "_held", "_include_usage", "_left", "done", "output_bytes", "usage")
+
+    def __init__(self, include_usage: bool, texts: int) -> None:
+        self._include_usage = include_usage
+        self._left = texts
+        """Texts that have not ended."""
+        self._finished = False
+        self._held: bytes | None = None
+        self.usage: Usage | None = None
+        self.output_bytes = 0
+        self.done = False
+
+    def take(self, data: bytes) -> bytes:
+        """Events for the client after one more of the upstream's. Raises `Malformed`."""
+        if data == DONE:
+            self.done = True
+            return b""
+        try:
+            found = _chunk(data)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Malformed("the upstream's stream is not what the API promises") from error
+        if bytes(found.error) != b"null":
+            raise Malformed("the upstream reported an error in its stream")
+        if found.usage is not None:
+            self.usage = found.usage.usage() or self.usage
+            if not self._include_usage:
+                if not found.choices:
+                    return b""
+                data = without_usage(data)
+        self.output_bytes += sum(len(choice.text.encode()) for choice in found.choices)
+        self._left -= sum(1 for choice in found.choices if choice.finish_reason)
+        self._finished = self._finished or self._left <= 0
+        earlier = b"" if self._held is None else event(self._held)
+        self._held = data if self._finished else None
+        return earlier if self._finished else earlier + event(data)
+
+    @property
+    def complete(self) -> bool:
+        return self._finished
+
+    def last(self, facts: bytes) -> bytes:
+        """The held chunk with the facts in it, and the end."""
+        return (event(splice(self._held, b"groundplan", facts)) if self._held is not None else b"") + END
+
+    def broken(self, reason: str, call_id: str) -> bytes:
+        hint = "What came so far is all there is; ask again."
+        message = f"the answer broke off: {reason}"
+        return event(error_body(message, "stream_broken", hint, "api_error", call_id=call_id))
+
+
+class ByChatRelay(CompletionsRelay):
+    """A chat stream as one of completions."""
+
+    __slots__ = ("_model",)
+
+    def __init__(self, include_usage: bool, texts: int, model: str) -> None:
+        super().__init__(include_usage, texts)
+        self._model = model
+
+    def take(self, data: bytes) -> bytes:
+        """As above. Raises `Malformed`."""
+        if data == DONE:
+            return super().take(data)
+        found = chunk(data)
+        choices = []
+        for choice in found.choices:
+            text = "" if choice.delta is None else (choice.delta.content or choice.delta.refusal or "")
+            if text or choice.finish_reason:
+                finish = _FINISHES.get(choice.finish_reason, "stop") if choice.finish_reason else None
+                choices.append({"index": choice.index, "text": text, "logprobs": None, "finish_reason": finish})
+        if not choices and found.usage is None:
+            return b""
+        made = {**_head(found.id, found.created, found.model or self._model), "choices": choices}
+        if found.usage is not None:
+            made["usage"] = found.usage
+        return super().take(_encode(made))
+
+
+def _head(name: str, created: int, model: str) -> dict[str, Any]:
+    return {
+        "id": f"cmpl-{name.removeprefix('chatcmpl-')}",
+        "object": "text_completion",
+        "created": created,
+        "model": model,
+    }
+
+
+class OpenAICompletions:
+    """Completions as upstreams speak them that have them: bytes pass, a few fields are spliced in."""
+
+    translated = False
+
+    def path(self, deployment: Deployment) -> bytes:  # noqa: ARG002 -- the protocol's signature
+        return b"/completions"
+
+    def forward(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
+        """The caller's bytes with model, cap and include_usage spliced in, and ours in front of each prompt."""
+        changes: dict[str, bytes | None] = {"model": _encode(deployment.upstream_model), "max_tokens": b"%d" % cap}
+        if ask.stream and not ask.include_usage:
+            changes["stream_options"] = b'{"include_usage":true}'
+        if system:
+            prompts = ["\n\n".join([*system, prompt]) for prompt in prompts_of(ask)]
+            changes["prompt"] = _encode(prompts[0] if len(prompts) == 1 else prompts)
+        return spliced(ask.body, ask.fields, changes)
+
+    def answer(self, data: bytes, ask: Ask) -> Answered:  # noqa: ARG002 -- the protocol's signature
+        """A whole answer. Raises `Malformed`."""
+        try:
+            found = _chunk(data)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Malformed("the upstream's answer is not what the API promises") from error
+        if not found.choices:
+            raise Malformed("the upstream's answer has no content")
+        return Answered(data, found.usage.usage() if found.usage is not None else None)
+
+    def relay(self, ask: Ask) -> Relay:
+        return CompletionsRelay(ask.include_usage, _texts(ask))
+
+
+def _texts(ask: Ask) -> int:
+    """How many texts an answer has; `best_of` are not all told."""
+    raw = bytes(ask.fields.get("n", msgspec.Raw(b"null")))
+    return len(prompts_of(ask)) * (1 if raw == b"null" else int(raw))
+
+
+class CompletionsByChat:
+    """Completions by way of an upstream's chat. `translated`: the chat is the local translating service's."""
+
+    def __init__(self, *, translated: bool) -> None:
+        self.translated = translated
+        self._chat = ServiceChat() if translated else OpenAIChat()
+
+    def path(self, deployment: Deployment) -> bytes:
+        return self._chat.path(deployment)
+
+    def forward(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
+        """The whole request in chat."""
+        return self._chat.forward(replace(ask, fields=chat_fields(ask), body=b""), deployment, cap, system)
+
+    def answer(self, data: bytes, ask: Ask) -> Answered:
+        """The completion that a chat's answer means. Raises `Malformed`."""
+        found = completion(data)
+        choices = [
+            {
+                "index": choice.index,
+                "text": choice.message.content or choice.message.refusal or "",
+                "logprobs": None,
+                "finish_reason": _FINISHES.get(choice.finish_reason or "stop", "stop"),
+            }
+            for choice in found.choices
+        ]
+        made = {**_head(found.id, found.created, found.model or ask.model), "choices": choices}
+        if found.usage is not None:
+            made["usage"] = {
+                "prompt_tokens": found.usage.prompt_tokens,
+                "completion_tokens": found.usage.completion_tokens,
+                "total_tokens": found.usage.prompt_tokens + found.usage.completion_tokens,
+            }
+        return Answered(_encode(made), found.usage.usage() if found.usage is not None else None)
+
+    def relay(self, ask: Ask) -> Relay:
+        return ByChatRelay(ask.include_usage, ask.copies, ask.model)
+
+
+def chat_fields(ask: Ask) -> dict[str, msgspec.Raw]:
+    """The request in chat, but for model and caps. Raises `Invalid`."""
+    prompts = prompts_of(ask)
+    if len(prompts) > 1:
+        raise _cannot("prompt: several")
+    fields = {"messages": msgspec.Raw(_encode([{"role": "user", "content": prompts[0]}]))}
+    for name, raw in ask.fields.items():
+        if name in ("model", "prompt", "max_tokens") or bytes(raw) in _NOTHING:
+            continue
+        if name in _TO_CHAT:
+            fields[name] = raw
+        elif name != "best_of" or bytes(raw) != b"1":
+            raise _cannot(name)
+    return fields
+
+
+def _cannot(name: str) -> Invalid:
+    return Invalid(
+        f"{name} cannot be said in the API of a deployment that may serve this",
+        code="field_untranslatable",
+        hint="Leave it out, or name a model whose deployment serves completions itself.",
+        details={"field": name},
+    )
+
+
+def native(deployment: Deployment) -> bool:
+    return deployment.api == "openai" and "completions" in deployment.serves
+
+
+class Completions(Interface):
+    """`POST /v1/completions`"""
+
+    name = "completions"
+    grounded = True
+    selective = True
+    _native = OpenAICompletions()
+    _chat = CompletionsByChat(translated=False)
+    _service = CompletionsByChat(translated=True)
+
+    def read(self, request: Request) -> Ask:
+        return read(request.body)
+
+    def able(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
+        """Those that serve completions, and the others where the request can be put into chat. Raises `Invalid`."""
+        own = tuple(deployment for deployment in deployments if native(deployment))
+        if len(own) == len(deployments):
+            return deployments
+        try:
+            others = [deployment for deployment in deployments if not native(deployment)]
+            fitting = {deployment.name for deployment in providers.able(chat_fields(ask), others)}
+        except Invalid:
+            if own:
+                return own
+            raise
+        return tuple(d for d in deployments if native(d) or d.name in fitting)
+
+    def codec(self, deployment: Deployment) -> Codec:
+        if native(deployment):
+            return self._native
+        return self._chat if deployment.api == "openai" else self._service
+
+    def bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:
+        return CHAT.bound(ask, deployment, added * ask.messages, cap)
+
+    def estimate(self, ask: Ask, deployment: Deployment, added: int, output_bytes: int, cap: int) -> tuple[Usage, int]:
+        return CHAT.estimate(ask, deployment, added * ask.messages, output_bytes, cap)
+
+
+COMPLETIONS = Completions()

@@ -1,0 +1,120 @@
+"""Embeddings: reading what callers send and making what OpenAI-shaped upstreams get. Does not embed anything itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from groundplan.blueprint.model import Deployment
+from groundplan.core.errors import Invalid
+from groundplan.economics import price
+from groundplan.gateway.caching.recast import EMBEDDINGS_RECAST
+from groundplan.gateway.call import meter
+from groundplan.gateway.call.exchange import Ask
+from groundplan.gateway.surfaces.body import read_fields
+from groundplan.gateway.surfaces.interface import Answered, Codec, Interface, Malformed, Relay
+from groundplan.gateway.upstream import providers
+from groundplan.ledger.model import Usage
+
+if TYPE_CHECKING:
+    from groundplan.gateway.http.server import Request
+
+
+class _Embeddings(msgspec.Struct, frozen=True):
+    model: str
+    input: str | list[str | int | list[int]]
+    encoding_format: str | None = None
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    data: list[msgspec.Raw] | None = None
+    usage: meter.ReportedUsage | None = None
+
+
+_embeddings = msgspec.json.Decoder(_Embeddings)
+_answer = msgspec.json.Decoder(_Answer).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def read(body: bytes) -> Ask:
+    """An embeddings request. Raises `Invalid` with what is wrong with it."""
+    fields, asked = read_fields(body, _embeddings)
+    if not asked.input:
+        raise Invalid("input is empty", code="input_empty", hint="Send a text or a list of texts.")
+    inputs = 1 if isinstance(asked.input, str) else len(asked.input)
+    return Ask(
+        fields=fields, model=asked.model, messages=inputs, query="", stream=False, include_usage=False, cap=0, copies=1,
+        size=len(body),
+    )  # fmt: skip
+
+
+class OpenAIEmbeddings:
+    """Embeddings as OpenAI-shaped upstreams speak them."""
+
+    translated = False
+
+    def path(self, deployment: Deployment) -> bytes:  # noqa: ARG002 -- the protocol's signature
+        return b"/embeddings"
+
+    def forward(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:  # noqa: ARG002
+        """The caller's fields with the upstream's name of the model."""
+        fields: dict[str, Any] = dict(ask.fields)
+        fields["model"] = deployment.upstream_model
+        return _encode(fields)
+
+    def answer(self, data: bytes, ask: Ask) -> Answered:  # noqa: ARG002 -- the protocol's signature
+        """A whole answer. Raises `Malformed`."""
+        try:
+            found = _answer(data)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Malformed("the upstream's answer is not what the API promises") from error
+        if not found.data:
+            raise Malformed("the upstream's answer has no content")
+        return Answered(data, found.usage.usage() if found.usage is not None else None)
+
+    def relay(self, ask: Ask) -> Relay:  # noqa: ARG002 -- the protocol's signature
+        raise AssertionError("embeddings are not streamed")
+
+
+class ServiceEmbeddings(OpenAIEmbeddings):
+    """Embeddings as the local translating service speaks them for deployments with another API."""
+
+    translated = True
+
+    def path(self, deployment: Deployment) -> bytes:
+        return b"/%b/embeddings" % deployment.name.encode()
+
+
+class Embeddings(Interface):
+    """`POST /v1/embeddings`"""
+
+    name = "embeddings"
+    needs = "embeddings"
+    selective = True
+    recast = EMBEDDINGS_RECAST
+    _openai = OpenAIEmbeddings()
+    _service = ServiceEmbeddings()
+
+    def read(self, request: Request) -> Ask:
+        return read(request.body)
+
+    def able(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
+        """Those whose API has words for every field. Raises `Invalid` (`field_untranslatable`)."""
+        if all(deployment.api == "openai" for deployment in deployments):
+            return deployments
+        return providers.able(ask.fields, deployments, embeddings=True)
+
+    def codec(self, deployment: Deployment) -> Codec:
+        return self._openai if deployment.api == "openai" else self._service
+
+    def bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:  # noqa: ARG002
+        tokens = meter.input_bound(deployment, ask.size + added, ask.messages)
+        return price.bound(deployment.rates, tokens, 0, service=ask.service)
+
+    def estimate(self, ask: Ask, deployment: Deployment, added: int, output_bytes: int, cap: int) -> tuple[Usage, int]:  # noqa: ARG002
+        tokens = meter.input_bound(deployment, ask.size + added, ask.messages)
+        return Usage(input=tokens), price.bound(deployment.rates, tokens, 0, service=ask.service)
+
+
+EMBEDDINGS = Embeddings()

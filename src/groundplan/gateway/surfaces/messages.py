@@ -1,0 +1,272 @@
+"""`POST /v1/messages` and its token count: reading what Anthropic's clients send, and answering in Anthropic's shapes.
+
+Refuses what would break the bound of a call's cost (tools that run at the provider, addresses instead of contents, a
+cache that is kept for an hour). How each kind of upstream is spoken to is in `messages_native` and `messages_chat`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from groundplan.blueprint.model import Deployment
+from groundplan.core.errors import GroundplanError, Invalid
+from groundplan.gateway.caching.recast import MESSAGES_RECAST, Recast
+from groundplan.gateway.call.exchange import Ask
+from groundplan.gateway.surfaces import answers
+from groundplan.gateway.surfaces.body import read_fields
+from groundplan.gateway.surfaces.chat import CHAT
+from groundplan.gateway.surfaces.interface import Codec, Interface
+from groundplan.gateway.surfaces.messages_chat import ByChat, MessagesByChat, chat_fields, translation_of
+from groundplan.gateway.surfaces.messages_errors import error_body, of_foreign
+from groundplan.gateway.surfaces.messages_native import AnthropicMessages, TokenCount
+from groundplan.gateway.surfaces.messages_types import Asked, Block, CountAsked
+from groundplan.gateway.upstream import providers
+from groundplan.ledger.model import Usage
+
+if TYPE_CHECKING:
+    from groundplan.gateway.http.server import Request
+
+_messages = msgspec.json.Decoder(Asked)
+_count = msgspec.json.Decoder(CountAsked)
+_BLOCKS = frozenset(
+    {"text", "image", "document", "thinking", "redacted_thinking", "tool_use", "tool_result", "search_result"}
+)
+"""Content whose cost is bounded by its bytes, or by a count of its own."""
+_IMAGES = frozenset({"image/png", "image/jpeg", "image/webp", "image/gif"})
+_BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}\Z", re.ASCII)
+_LOCAL_TOOLS = ("bash_", "text_editor_", "memory_", "computer_")
+"""Anthropic's own tools that run at the caller."""
+_UNBOUNDED = ("container", "mcp_servers", "inference_geo", "speed")
+_TOOL_BYTES = 1024
+"""What a provider's own instructions about tools, or about one of its own tools, add to a prompt at most, in tokens."""
+_HEADER = re.compile(rb"[\x21-\x7e]{1,60}")
+_BETAS = re.compile(rb"[A-Za-z0-9._, -]{1,800}")
+VERSION = b"2023-06-01"
+
+
+class _Seen:
+    """What a walk over the content found: text of the newest user, images, bytes that are no tokens."""
+
+    __slots__ = ("image_bytes", "images", "query")
+
+    def __init__(self) -> None:
+        self.query = ""
+        self.images = 0
+        self.image_bytes = 0
+
+    def blocks(self, blocks: list[Block]) -> str:
+        """The text of blocks. Raises `Invalid` for what has no bound."""
+        texts = []
+        for block in blocks:
+            if block.type not in _BLOCKS:
+                raise _content(f"content of type {block.type[:40]} is not supported", "Send text, images and tools.")
+            if block.cache_control is not None:
+                block.cache_control.check()
+            if block.type == "text":
+                texts.append(block.text)
+            elif block.type in ("image", "document"):
+                self._source(block)
+            if isinstance(block.content, list):
+                self.blocks(block.content)
+        return " ".join(texts)
+
+    def _source(self, block: Block) -> None:
+        source = block.source
+        if source is None or isinstance(source, str):
+            raise _content(f"the {block.type} has no source", "Send its content.")
+        if source.type in ("url", "file"):
+            raise Invalid(
+                f"a {block.type} is given by its {'address' if source.type == 'url' else 'file'}",
+                code="image_url",
+                hint='Send its content: "source": {"type": "base64", ...}.',
+            )
+        if block.type == "document":
+            if source.type not in ("text", "content"):
+                raise _content("documents are supported as text", 'Send "source": {"type": "text", ...}.')
+            if isinstance(source.content, list):
+                self.blocks(source.content)
+            return
+        if source.media_type not in _IMAGES or source.data is None or _BASE64.match(source.data) is None:
+            raise _content("the image is not one", "Send PNG, JPEG, WebP or GIF in base64.")
+        self.images += 1
+        self.image_bytes += len(source.data)
+
+
+def _content(message: str, hint: str) -> Invalid:
+    return Invalid(message, code="content_unsupported", hint=hint)
+
+
+def _nested(asked: CountAsked) -> int:
+    return 2 * len(asked.messages)
+
+
+def read(body: bytes, headers: dict[bytes, bytes], decoder: msgspec.json.Decoder[Asked] = _messages) -> Ask:
+    """A request. Raises `Invalid` with what is wrong with it."""
+    fields, asked = read_fields(body, decoder, _nested)
+    return _ask(body, headers, fields, asked, asked.max_tokens)
+
+
+def read_count(body: bytes, headers: dict[bytes, bytes]) -> Ask:
+    """A request to count tokens. Raises `Invalid`."""
+    fields, asked = read_fields(body, _count, _nested)
+    return _ask(body, headers, fields, asked, 0)
+
+
+def _ask(body: bytes, headers: dict[bytes, bytes], fields: dict[str, msgspec.Raw], asked: CountAsked, cap: int) -> Ask:
+    for name in _UNBOUNDED:
+        if name in fields and bytes(fields[name]) != b"null":
+            raise Invalid(f"{name} is not supported", code="field_unsupported", hint=f"Leave {name} out.")
+    if not asked.messages:
+        raise Invalid("messages is empty", code="messages_empty", hint="Send at least one message.")
+    if cap < 0:
+        raise Invalid("max_tokens is below 0", code="cap_range", hint="Use max_tokens of at least 1.")
+    seen = _Seen()
+    if asked.cache_control is not None:
+        asked.cache_control.check()
+    if isinstance(asked.system, list):
+        seen.blocks(asked.system)
+    for message in asked.messages:
+        text = message.content if isinstance(message.content, str) else seen.blocks(message.content)
+        if message.role == "user" and text:
+            seen.query = text
+    return Ask(
+        fields=fields,
+        model=asked.model,
+        messages=len(asked.messages),
+        query=seen.query,
+        stream=bool(isinstance(asked, Asked) and asked.stream),
+        include_usage=True,
+        cap=cap,
+        copies=1,
+        size=len(body) - seen.image_bytes + _hidden(asked),
+        needs=frozenset({"image"}) if seen.images else frozenset(),
+        images=seen.images,
+        body=body,
+        lines=_lines(headers),
+        typed=ByChat(body),
+    )
+
+
+def _hidden(asked: CountAsked) -> int:
+    """The most tokens that the provider adds itself. Raises `Invalid` for tools that run there."""
+    added = _TOOL_BYTES if asked.tools or asked.output_config is not None else 0
+    for tool in asked.tools or ():
+        if tool.cache_control is not None:
+            tool.cache_control.check()
+        if tool.type in (None, "custom"):
+            continue
+        if not tool.type.startswith(_LOCAL_TOOLS):
+            raise Invalid(
+                f"the tool {tool.type[:60]} is not supported",
+                code="field_unsupported",
+                hint="It runs at the provider and has no bound of cost; leave it out of tools.",
+            )
+        added += _TOOL_BYTES
+    return added
+
+
+def _lines(headers: dict[bytes, bytes]) -> bytes:
+    """Header lines for an upstream that speaks this API itself. Raises `Invalid`."""
+    version, betas = headers.get(b"anthropic-version", VERSION), headers.get(b"anthropic-beta")
+    if _HEADER.fullmatch(version) is None or (betas is not None and _BETAS.fullmatch(betas) is None):
+        raise Invalid("anthropic-version or anthropic-beta is not one", code="header_invalid", hint="Send names only.")
+    line = b"anthropic-version: %b\r\n" % version
+    return line if betas is None else line + b"anthropic-beta: %b\r\n" % betas
+
+
+class Messages(Interface):
+    """`POST /v1/messages`"""
+
+    name = "messages"
+    grounded = True
+    selective = True
+    noted = True
+    recast: Recast | None = MESSAGES_RECAST
+    _native = AnthropicMessages()
+    _chat = MessagesByChat(translated=False)
+    _service = MessagesByChat(translated=True)
+
+    def read(self, request: Request) -> Ask:
+        return read(request.body, request.headers)
+
+    def able(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
+        """Those that speak this API, and the others where the request can be put into chat. Raises `Invalid`."""
+        if all(deployment.api == "anthropic" for deployment in deployments):
+            return deployments
+        native = tuple(deployment for deployment in deployments if deployment.api == "anthropic")
+        try:
+            others = [deployment for deployment in deployments if deployment.api != "anthropic"]
+            fitting = {deployment.name for deployment in providers.able(chat_fields(ask), others)}
+        except Invalid:
+            if native:
+                return native
+            raise
+        return tuple(d for d in deployments if d.api == "anthropic" or d.name in fitting)
+
+    def notes(self, ask: Ask, deployment: Deployment) -> dict[str, object]:
+        """What the answering deployment was not told, and need not know for its answer."""
+        if deployment.api == "anthropic" or not (left_out := translation_of(ask).left_out):
+            return {}
+        return {"left_out": sorted(left_out)}
+
+    def codec(self, deployment: Deployment) -> Codec:
+        if deployment.api == "anthropic":
+            return self._native
+        return self._chat if deployment.api == "openai" else self._service
+
+    def bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:
+        return CHAT.bound(ask, deployment, added, cap)
+
+    def estimate(self, ask: Ask, deployment: Deployment, added: int, output_bytes: int, cap: int) -> tuple[Usage, int]:
+        return CHAT.estimate(ask, deployment, added, output_bytes, cap)
+
+    def of_error(self, error: GroundplanError, call_id: str) -> tuple[int, bytes, bytes]:
+        status, _, lines = answers.of_error(error, call_id)
+        return status, error_body(error, call_id), lines
+
+    def of_upstream_refusal(self, data: bytes) -> bytes:
+        return of_foreign(data)
+
+
+class CountTokens(Messages):
+    """`POST /v1/messages/count_tokens`: nothing is charged; counted here where the upstream cannot."""
+
+    name = "messages.count_tokens"
+    grounded = False
+    recast = None
+    noted = False
+    billed = False
+    _native_count = TokenCount()
+
+    def read(self, request: Request) -> Ask:
+        return read_count(request.body, request.headers)
+
+    def able(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:  # noqa: ARG002
+        """The first if it counts itself, with the others that do, otherwise all."""
+        if deployments[0].api != "anthropic":
+            return deployments
+        return tuple(deployment for deployment in deployments if deployment.api == "anthropic")
+
+    def codec(self, deployment: Deployment) -> Codec:  # noqa: ARG002 -- the contract's signature
+        return self._native_count
+
+    def here(self, ask: Ask, deployments: list[Deployment]) -> bytes | None:
+        """A token has four bytes on the average; images as declared. Marked as an estimate by its `groundplan`."""
+        first = deployments[0]
+        if first.api == "anthropic":
+            return None
+        tokens = -(-ask.size // 4) + ask.images * first.image_tokens + first.input_overhead_tokens
+        return b'{"input_tokens":%d}' % tokens
+
+    def bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:  # noqa: ARG002
+        return 0
+
+    def estimate(self, ask: Ask, deployment: Deployment, added: int, output_bytes: int, cap: int) -> tuple[Usage, int]:  # noqa: ARG002
+        return Usage(), 0
+
+
+MESSAGES = Messages()
+COUNT_TOKENS = CountTokens()

@@ -1,0 +1,108 @@
+"""Messages by way of an upstream's chat: the request in `messages_to_chat`, its answer here, its stream in
+`messages_chat_stream`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+
+from groundplan.blueprint.model import Deployment
+from groundplan.core.errors import GroundplanError, Invalid
+from groundplan.gateway.call.exchange import Ask
+from groundplan.gateway.surfaces.chat import OpenAIChat, ServiceChat
+from groundplan.gateway.surfaces.chat_pieces import Said, completion
+from groundplan.gateway.surfaces.interface import Answered, Malformed, Relay
+from groundplan.gateway.surfaces.messages_chat_stream import MessagesChatRelay, reported, stop_reason
+from groundplan.gateway.surfaces.messages_to_chat import Translation
+from groundplan.ledger.model import Usage
+
+_encode = msgspec.json.Encoder().encode
+_arguments = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+class ByChat:
+    """A request's translation, made when it is first needed."""
+
+    __slots__ = ("_body", "_made", "_problem")
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+        self._made: Translation | None = None
+        self._problem: GroundplanError | None = None
+
+    def translation(self) -> Translation:
+        """Raises `Invalid`."""
+        if self._made is None:
+            try:
+                self._made = Translation(self._body)
+            except (KeyError, TypeError, AttributeError) as error:
+                hint = "See Anthropic's Messages API."
+                raise Invalid(f"the body has a wrong field near {error}", code="body_invalid", hint=hint) from error
+        return self._made
+
+
+def translation_of(ask: Ask) -> Translation:
+    """Raises `Invalid`."""
+    if not isinstance(ask.typed, ByChat):
+        raise AssertionError("not a request for a message")
+    return ask.typed.translation()
+
+
+def chat_fields(ask: Ask) -> dict[str, msgspec.Raw]:
+    """The request in chat, but for model and caps. Raises `Invalid`."""
+    return {name: msgspec.Raw(_encode(value)) for name, value in translation_of(ask).fields.items()}
+
+
+class MessagesByChat:
+    """See the module. `translated`: the chat is the local translating service's."""
+
+    def __init__(self, *, translated: bool) -> None:
+        self.translated = translated
+        self._chat = ServiceChat() if translated else OpenAIChat()
+
+    def path(self, deployment: Deployment) -> bytes:
+        return self._chat.path(deployment)
+
+    def forward(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
+        """The whole request in chat."""
+        return self._chat.forward(
+            replace(ask, fields=chat_fields(ask), body=b"", include_usage=False), deployment, cap, system
+        )
+
+    def answer(self, data: bytes, ask: Ask) -> Answered:
+        """The message that a completion means. Raises `Malformed`."""
+        found = completion(data)
+        choice, usage = found.choices[0], found.usage.usage() if found.usage is not None else None
+        content = _content(choice.message)
+        reason, sequence = stop_reason(choice.finish_reason, choice.stop_reason)
+        counted = usage or Usage(input=-(-ask.size // 4), output=-(-len(_encode(content)) // 4))
+        message = {
+            "id": f"msg_{found.id}",
+            "type": "message",
+            "role": "assistant",
+            "model": found.model or ask.model,
+            "content": content,
+            "stop_reason": reason,
+            "stop_sequence": sequence,
+            "usage": reported(counted),
+        }
+        return Answered(_encode(message), usage)
+
+    def relay(self, ask: Ask) -> Relay:
+        return MessagesChatRelay(ask.model, ask.size)
+
+
+def _content(said: Said) -> list[dict[str, Any]]:
+    content: list[dict[str, Any]] = [
+        {"type": "text", "text": text, "citations": None} for text in (said.content, said.refusal) if text
+    ]
+    for call in said.tool_calls or ():
+        try:
+            arguments = _arguments(call.function.arguments or "{}")
+        except msgspec.DecodeError as error:
+            raise Malformed("the upstream called a tool with arguments that are no JSON object") from error
+        content.append({"type": "tool_use", "id": call.id, "name": call.function.name, "input": arguments})
+    return content

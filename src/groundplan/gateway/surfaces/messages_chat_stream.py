@@ -1,0 +1,151 @@
+"""A chat stream as Anthropic's events: message_start, its content blocks one by one, message_delta, message_stop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from groundplan.gateway.http.sse import DONE, splice
+from groundplan.gateway.surfaces.chat_pieces import Chunk, PieceOfCall, chunk
+from groundplan.gateway.surfaces.interface import Malformed
+from groundplan.gateway.surfaces.messages_native import broken, event
+from groundplan.ledger.model import Usage
+
+_REASONS = {
+    "stop": "end_turn",
+    "length": "max_tokens",
+    "tool_calls": "tool_use",
+    "function_call": "tool_use",
+    "content_filter": "refusal",
+}
+_PING = event("ping", b'{"type":"ping"}')
+_encode = msgspec.json.Encoder().encode
+
+
+def stop_reason(finish: str | None, stop: object) -> tuple[str, str | None]:
+    """(stop_reason, stop_sequence) for a choice's finish_reason. Some upstreams say in `stop_reason` what they stopped
+    at; the others do not tell a sequence from the end of a turn."""
+    reason = _REASONS.get(finish or "stop", "end_turn")
+    if reason == "end_turn" and isinstance(stop, str) and stop:
+        return "stop_sequence", stop
+    return reason, None
+
+
+def reported(usage: Usage) -> dict[str, Any]:
+    """Our totals as Anthropic reports them: input without what the cache read and wrote."""
+    return {
+        "input_tokens": max(0, usage.input - usage.cache_read - usage.cache_write),
+        "output_tokens": usage.output,
+        "cache_creation_input_tokens": usage.cache_write,
+        "cache_read_input_tokens": usage.cache_read,
+    }
+
+
+class MessagesChatRelay:
+    """State of one stream. `model` is told where the upstream does not; `size` stands in for a count of the input."""
+
+    __slots__ = ("_block", "_calls", "_model", "_number", "_reason", "_size", "_started", "_stop", "done", "output_bytes", "usage")  # fmt: skip  # noqa: E501
+
+    def __init__(self, model: str, size: int) -> None:
+        self._model = model
+        self._size = size
+        self._started = False
+        self._block = ""
+        """Kind of the block that is open: text, tool_use, or none."""
+        self._number = -1
+        """Of that block."""
+        self._calls: list[int] = []
+        """Upstream's numbers of the tool calls so far; the last one is open where a tool_use is."""
+        self._reason: str | None = None
+        self._stop: str | None = None
+        self.usage: Usage | None = None
+        self.output_bytes = 0
+        self.done = False
+
+    def take(self, data: bytes) -> bytes:
+        """Events for the client after one more chunk. Raises `Malformed`."""
+        if data == DONE:
+            self.done = True
+            return b""
+        found = chunk(data)
+        if found.usage is not None:
+            self.usage = found.usage.usage() or self.usage
+        out = [] if self._started else self._start(found)
+        for choice in found.choices[:1]:
+            if choice.delta is not None:
+                out += self._text(choice.delta.content) + self._text(choice.delta.refusal)
+                for call in choice.delta.tool_calls or ():
+                    out += self._call(call)
+            if choice.finish_reason:
+                self._reason, self._stop = stop_reason(choice.finish_reason, choice.stop_reason)
+        return b"".join(out)
+
+    def _start(self, found: Chunk) -> list[bytes]:
+        self._started = True
+        message: dict[str, Any] = {
+            "id": f"msg_{found.id}",
+            "type": "message",
+            "role": "assistant",
+            "model": found.model or self._model,
+            "content": [],
+            "stop_reason": None,
+            "stop_sequence": None,
+            "usage": reported(Usage()),
+        }
+        return [event("message_start", _encode({"type": "message_start", "message": message})), _PING]
+
+    def _text(self, text: str | None) -> list[bytes]:
+        if not text:
+            return []
+        self.output_bytes += len(text.encode())
+        opened = [] if self._block == "text" else self._open("text", {"type": "text", "text": "", "citations": None})
+        return [*opened, self._delta({"type": "text_delta", "text": text})]
+
+    def _call(self, call: PieceOfCall) -> list[bytes]:
+        arguments = call.function.arguments or ""
+        self.output_bytes += len(arguments.encode()) + len((call.function.name or "").encode())
+        out: list[bytes] = []
+        if call.index not in self._calls:
+            if not call.id or not call.function.name:
+                raise Malformed("the upstream's stream has a tool call without a name")
+            self._calls.append(call.index)
+            block = {"type": "tool_use", "id": call.id, "name": call.function.name, "input": {}}
+            out = self._open("tool_use", block)
+        elif self._block != "tool_use" or self._calls[-1] != call.index:
+            raise Malformed("the upstream's stream goes back to an earlier tool call")
+        if arguments:
+            out.append(self._delta({"type": "input_json_delta", "partial_json": arguments}))
+        return out
+
+    def _open(self, kind: str, block: dict[str, Any]) -> list[bytes]:
+        out = self._close()
+        self._block, self._number = kind, self._number + 1
+        start = {"type": "content_block_start", "index": self._number, "content_block": block}
+        return [*out, event("content_block_start", _encode(start))]
+
+    def _close(self) -> list[bytes]:
+        if not self._block:
+            return []
+        self._block = ""
+        stop = {"type": "content_block_stop", "index": self._number}
+        return [event("content_block_stop", _encode(stop))]
+
+    def _delta(self, delta: dict[str, Any]) -> bytes:
+        data = _encode({"type": "content_block_delta", "index": self._number, "delta": delta})
+        return event("content_block_delta", data)
+
+    @property
+    def complete(self) -> bool:
+        return self._reason is not None
+
+    def last(self, facts: bytes) -> bytes:
+        """The open block's end, why it stopped with the usage, and the end with the facts."""
+        usage = self.usage or Usage(input=-(-self._size // 4), output=-(-self.output_bytes // 4))
+        delta = {"stop_reason": self._reason, "stop_sequence": self._stop}
+        ended = _encode({"type": "message_delta", "delta": delta, "usage": reported(usage)})
+        stop = splice(b'{"type":"message_stop"}', b"groundplan", facts)
+        return b"".join([*self._close(), event("message_delta", ended), event("message_stop", stop)])
+
+    def broken(self, reason: str, call_id: str) -> bytes:
+        return broken(reason, call_id)

@@ -1,0 +1,224 @@
+"""Messages as upstreams speak them that have Anthropic's API themselves: bytes pass, a few fields are spliced in.
+
+Anthropic's `input_tokens` leave out what the cache read and wrote; our totals hold them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from groundplan.blueprint.model import Deployment
+from groundplan.gateway.call.exchange import Ask
+from groundplan.gateway.call.meter import MAX_TOKENS
+from groundplan.gateway.http.splicing import spliced
+from groundplan.gateway.http.sse import splice
+from groundplan.gateway.surfaces.interface import Answered, Malformed, Relay
+from groundplan.gateway.surfaces.messages_errors import shaped
+from groundplan.ledger.model import Usage
+
+_PROMISE = "the upstream's answer is not what the API promises"
+_encode = msgspec.json.Encoder().encode
+_blocks = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+
+class _Details(msgspec.Struct, frozen=True):
+    thinking_tokens: int | None = None
+
+
+class Reported(msgspec.Struct, frozen=True):
+    """`usage` as Anthropic reports it; None where this event does not say."""
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+    output_tokens_details: _Details | None = None
+
+    def after(self, earlier: Reported | None) -> Reported:
+        """With what only an earlier event of the stream said."""
+        if earlier is None:
+            return self
+        names = self.__struct_fields__
+        pairs = ((getattr(self, name), getattr(earlier, name)) for name in names)
+        return Reported(*(old if new is None else new for new, old in pairs))
+
+    def usage(self) -> Usage | None:
+        """Our totals, or None where there is no count or one that cannot be true."""
+        if self.input_tokens is None or self.output_tokens is None:
+            return None
+        read, written = self.cache_read_input_tokens or 0, self.cache_creation_input_tokens or 0
+        details = self.output_tokens_details
+        reasoning = (details.thinking_tokens or 0) if details is not None else 0
+        counts = (self.input_tokens, self.output_tokens, read, written, reasoning)
+        if min(counts) < 0 or max(counts) >= MAX_TOKENS:
+            return None
+        return Usage(
+            input=self.input_tokens + read + written,
+            output=self.output_tokens,
+            cache_read=read,
+            cache_write=written,
+            reasoning=reasoning,
+        )
+
+
+class _Whole(msgspec.Struct, frozen=True):
+    type: str
+    content: list[msgspec.Raw]
+    usage: Reported | None = None
+
+
+class _Start(msgspec.Struct, frozen=True):
+    usage: Reported | None = None
+
+
+class _Delta(msgspec.Struct, frozen=True):
+    text: str | None = None
+    partial_json: str | None = None
+    thinking: str | None = None
+    stop_reason: str | None = None
+
+    def size(self) -> int:
+        return sum(len(text.encode()) for text in (self.text, self.partial_json, self.thinking) if text)
+
+
+class _Event(msgspec.Struct, frozen=True):
+    type: str
+    message: _Start | None = None
+    delta: _Delta | None = None
+    usage: Reported | None = None
+
+
+class _Counted(msgspec.Struct, frozen=True):
+    input_tokens: int
+
+
+_whole = msgspec.json.Decoder(_Whole).decode
+_event = msgspec.json.Decoder(_Event).decode
+_counted = msgspec.json.Decoder(_Counted).decode
+
+
+def event(kind: str, data: bytes) -> bytes:
+    """One event of a stream, by its name."""
+    lines = data.replace(b"\r\n", b"\n").replace(b"\n", b"\ndata: ") if b"\n" in data else data
+    return b"event: %b\ndata: %b\n\n" % (kind.encode(), lines)
+
+
+def broken(reason: str, call_id: str) -> bytes:
+    """The error event of a stream of which the client has a part."""
+    message, hint = f"the answer broke off: {reason}", "What came so far is all there is; ask again."
+    return event("error", shaped("api_error", message, call_id, code="stream_broken", hint=hint))
+
+
+class MessagesRelay:
+    """A stream of Anthropic's events on its way to the client: the last one is held, usage is added up."""
+
+    __slots__ = ("_held", "_reported", "_stopped", "done", "output_bytes", "usage")
+
+    def __init__(self) -> None:
+        self._held: bytes | None = None
+        self._reported: Reported | None = None
+        self._stopped = False
+        self.usage: Usage | None = None
+        self.output_bytes = 0
+        self.done = False
+
+    def take(self, data: bytes) -> bytes:
+        """Events for the client after one more of the upstream's. Raises `Malformed`."""
+        try:
+            found = _event(data)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Malformed("the upstream's stream is not what the API promises") from error
+        if not found.type.isidentifier():
+            raise Malformed("the upstream's stream has an event without a name")
+        if found.type == "error":
+            raise Malformed("the upstream reported an error in its stream")
+        if found.type == "message_stop":
+            self._held, self.done = data, True
+            return b""
+        if found.type == "message_start" and found.message is not None:
+            self._reported = found.message.usage
+        elif found.type == "message_delta":
+            self._end(found)
+        elif found.delta is not None:
+            self.output_bytes += found.delta.size()
+        return event(found.type, data)
+
+    def _end(self, found: _Event) -> None:
+        if found.usage is not None:
+            self._reported = found.usage.after(self._reported)
+            self.usage = self._reported.usage() or self.usage
+        if found.delta is not None and found.delta.stop_reason:
+            self._stopped = True
+
+    @property
+    def complete(self) -> bool:
+        return self._stopped
+
+    def last(self, facts: bytes) -> bytes:
+        """The event that ends it, with the facts; made here where the upstream left it out."""
+        return event("message_stop", splice(self._held or b'{"type":"message_stop"}', b"groundplan", facts))
+
+    def broken(self, reason: str, call_id: str) -> bytes:
+        return broken(reason, call_id)
+
+
+class AnthropicMessages:
+    """See the module."""
+
+    translated = False
+
+    def path(self, deployment: Deployment) -> bytes:  # noqa: ARG002 -- the protocol's signature
+        return b"/messages"
+
+    def forward(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
+        """The caller's bytes with model, max_tokens and leading system blocks spliced in."""
+        changes: dict[str, bytes | None] = {"model": _encode(deployment.upstream_model)}
+        if ask.cap != cap:
+            changes["max_tokens"] = b"%d" % cap
+        if system:
+            changes["system"] = _system(ask, system)
+        return spliced(ask.body, ask.fields, changes)
+
+    def answer(self, data: bytes, ask: Ask) -> Answered:  # noqa: ARG002 -- the protocol's signature
+        """A whole answer. Raises `Malformed`."""
+        try:
+            found = _whole(data)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Malformed(_PROMISE) from error
+        if found.type != "message":
+            raise Malformed("the upstream's answer has no content")
+        return Answered(data, found.usage.usage() if found.usage is not None else None)
+
+    def relay(self, ask: Ask) -> Relay:  # noqa: ARG002 -- the protocol's signature
+        return MessagesRelay()
+
+
+def _system(ask: Ask, system: list[str]) -> bytes:
+    """The system field with ours in front of the caller's own."""
+    lead: list[Any] = [{"type": "text", "text": text} for text in system]
+    raw = bytes(ask.fields.get("system", b"null"))
+    if raw.startswith(b"["):
+        lead += _blocks(raw)
+    elif raw.startswith(b'"') and raw != b'""':
+        lead.append({"type": "text", "text": msgspec.Raw(raw)})
+    return _encode(lead)
+
+
+class TokenCount(AnthropicMessages):
+    """`/messages/count_tokens` of such an upstream."""
+
+    def path(self, deployment: Deployment) -> bytes:  # noqa: ARG002 -- the protocol's signature
+        return b"/messages/count_tokens"
+
+    def forward(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:  # noqa: ARG002
+        return spliced(ask.body, ask.fields, {"model": _encode(deployment.upstream_model)})
+
+    def answer(self, data: bytes, ask: Ask) -> Answered:  # noqa: ARG002 -- the protocol's signature
+        """Raises `Malformed`."""
+        try:
+            _counted(data)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Malformed(_PROMISE) from error
+        return Answered(data, Usage())

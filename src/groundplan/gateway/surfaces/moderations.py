@@ -1,0 +1,93 @@
+"""Moderations: reading what callers send and what OpenAI-shaped upstreams answer. Judges nothing itself.
+
+Providers do not report the use of these calls, so that their tokens are counted by us; most charge nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from groundplan.blueprint.model import Deployment
+from groundplan.core.errors import Invalid
+from groundplan.economics import price
+from groundplan.gateway.call import meter
+from groundplan.gateway.call.exchange import Ask
+from groundplan.gateway.surfaces.body import message_parts, read_fields
+from groundplan.gateway.surfaces.interface import Answered, Codec, Interface
+from groundplan.gateway.surfaces.plain_codec import PlainCodec, malformed
+from groundplan.ledger.model import Usage
+
+if TYPE_CHECKING:
+    from groundplan.gateway.http.server import Request
+
+
+class _Moderation(msgspec.Struct, frozen=True):
+    input: msgspec.Raw
+    model: str = "auto"
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    results: list[msgspec.Raw] | None = None
+    usage: meter.ReportedUsage | None = None
+
+
+_moderation = msgspec.json.Decoder(_Moderation)
+_answer = msgspec.json.Decoder(_Answer).decode
+_input = msgspec.json.Decoder(str | list[Any])
+
+
+class ModerationCodec(PlainCodec):
+    """`free`: whatever it counts costs nothing, so that nothing has to be estimated."""
+
+    def __init__(self, *, free: bool) -> None:
+        super().__init__(b"/moderations")
+        self._free = free
+
+    def answer(self, data: bytes, ask: Ask) -> Answered:  # noqa: ARG002 -- the protocol's signature
+        try:
+            found = _answer(data)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise malformed() from error
+        if not found.results:
+            raise malformed()
+        usage = found.usage.usage() if found.usage is not None else None
+        return Answered(data, Usage() if usage is None and self._free else usage)
+
+
+class Moderations(Interface):
+    """`POST /v1/moderations`"""
+
+    name = "moderations"
+    needs = "moderation"
+    _codecs = (ModerationCodec(free=False), ModerationCodec(free=True))
+
+    def read(self, request: Request) -> Ask:
+        fields, asked = read_fields(request.body, _moderation)
+        try:
+            given = _input.decode(asked.input)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Invalid(f"input is wrong: {error}", code="body_invalid", hint="See the OpenAI API.") from error
+        if not given:
+            raise Invalid("input is empty", code="input_empty", hint="Send a text or a list of texts.")
+        if not isinstance(given, str) and not all(isinstance(each, str) for each in given):
+            message_parts(asked.input)  # refuses addresses of images
+        return Ask(
+            fields=fields, model=asked.model, messages=1 if isinstance(given, str) else len(given), query="",
+            stream=False, include_usage=False, cap=0, copies=1, size=len(request.body),
+        )  # fmt: skip
+
+    def codec(self, deployment: Deployment) -> Codec:
+        return self._codecs[not (deployment.rates.input or deployment.rates.output)]
+
+    def bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:  # noqa: ARG002
+        tokens = meter.input_bound(deployment, ask.size, ask.messages)
+        return price.bound(deployment.rates, tokens, 0, service=ask.service)
+
+    def estimate(self, ask: Ask, deployment: Deployment, added: int, output_bytes: int, cap: int) -> tuple[Usage, int]:  # noqa: ARG002
+        tokens = meter.input_bound(deployment, ask.size, ask.messages)
+        return Usage(input=tokens), price.bound(deployment.rates, tokens, 0, service=ask.service)
+
+
+MODERATIONS = Moderations()

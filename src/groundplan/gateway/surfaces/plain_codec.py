@@ -1,0 +1,41 @@
+"""Surfaces whose request is JSON and whose answer is one JSON object: the caller's fields with the upstream's model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from groundplan.blueprint.model import Deployment
+from groundplan.gateway.call.exchange import Ask
+from groundplan.gateway.surfaces.interface import Answered, Malformed, Relay
+
+_encode = msgspec.json.Encoder().encode
+
+
+class PlainCodec:
+    """One path of OpenAI-shaped upstreams. Subclasses read the answer."""
+
+    translated = False
+
+    def __init__(self, path: bytes) -> None:
+        self._path = path
+
+    def path(self, deployment: Deployment) -> bytes:  # noqa: ARG002 -- the protocol's signature
+        return self._path
+
+    def forward(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:  # noqa: ARG002
+        """The caller's fields with the upstream's name of the model."""
+        fields: dict[str, Any] = dict(ask.fields)
+        fields["model"] = deployment.upstream_model
+        return _encode(fields)
+
+    def answer(self, data: bytes, ask: Ask) -> Answered:
+        raise NotImplementedError
+
+    def relay(self, ask: Ask) -> Relay:  # noqa: ARG002 -- the protocol's signature
+        raise AssertionError("it is not streamed")
+
+
+def malformed() -> Malformed:
+    return Malformed("the upstream's answer is not what the API promises")

@@ -1,0 +1,429 @@
+"""`/v1/realtime`: a conversation over WebSocket, passed on both ways, each response of it a call with its own row.
+
+Money for the next response is reserved before anything is passed on that may begin one, also by the provider's own turn
+detection; each `response.done` is settled by its usage. Without room for another response, and within a second of a
+stop, the conversation ends with an error event and a close code. What is billed beside responses is refused by name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+from urllib.parse import parse_qs, quote
+
+import msgspec
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, WebSocketException
+
+from groundplan.blueprint.model import Deployment
+from groundplan.core.errors import Denied, GroundplanError, Invalid, Unavailable
+from groundplan.core.ids import new_id
+from groundplan.economics import price
+from groundplan.gateway.budgets import limits
+from groundplan.gateway.call import admit, meter, settle
+from groundplan.gateway.call.attempt import begin
+from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.call.exchange import Ask, Exchange
+from groundplan.gateway.call.identify import check_grants, check_key, identify
+from groundplan.gateway.call.pipeline import admit_call
+from groundplan.gateway.http.server import Request, Response
+from groundplan.gateway.http.sse import splice
+from groundplan.gateway.http.websocket import MESSAGE_BYTES, ServerSocket
+from groundplan.gateway.surfaces.answers import error_type, facts
+from groundplan.gateway.surfaces.interface import Codec, Interface
+from groundplan.gateway.upstream.http1 import UpstreamFailure, UpstreamPool
+from groundplan.gateway.upstream.targets import Target
+from groundplan.ledger.model import Usage
+
+LOOK_SECONDS = 0.2
+POLICY, BROKEN, STOPPING = 1008, 1011, 1001
+"""Close codes: not allowed any more, the upstream failed, this gateway is being stopped."""
+_BEGINS = frozenset({"response.create", "input_audio_buffer.append", "input_audio_buffer.commit"})
+"""Events after which the model may begin a response."""
+_HINT = "See docs/tasks.md."
+
+
+class _InputDetails(msgspec.Struct, frozen=True):
+    cached_tokens: int = 0
+    audio_tokens: int = 0
+
+
+class _OutputDetails(msgspec.Struct, frozen=True):
+    audio_tokens: int = 0
+
+
+class _Reported(msgspec.Struct, frozen=True):
+    input_tokens: int = -1
+    output_tokens: int = -1
+    input_token_details: _InputDetails | None = None
+    output_token_details: _OutputDetails | None = None
+
+
+class _Done(msgspec.Struct, frozen=True):
+    usage: _Reported | None = None
+
+
+class _ServerEvent(msgspec.Struct, frozen=True):
+    type: str
+    response: msgspec.Raw = msgspec.Raw(b"null")
+
+
+_server_event = msgspec.json.Decoder(_ServerEvent).decode
+_done = msgspec.json.Decoder(_Done).decode
+_client_event = msgspec.json.Decoder(dict[str, Any]).decode
+_encode = msgspec.json.encode
+
+
+class Realtime(Interface):
+    """One response of a conversation."""
+
+    name = "realtime"
+    needs = "realtime"
+    selective = True
+
+    def able(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:  # noqa: ARG002
+        found = tuple(d for d in deployments if d.http == 1 and d.proxy is None)
+        if not found:
+            raise Invalid("no deployment can be reached by WebSocket", code="realtime_way", hint=_HINT)
+        return found
+
+    def codec(self, deployment: Deployment) -> Codec:  # noqa: ARG002 -- the contract's signature
+        raise AssertionError("a conversation is no single request")
+
+    def bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:
+        return self.estimate(ask, deployment, added, 0, cap)[1]
+
+    def estimate(self, ask: Ask, deployment: Deployment, added: int, output_bytes: int, cap: int) -> tuple[Usage, int]:  # noqa: ARG002
+        """As many tokens as the model takes and makes at all, at the price of the dearest."""
+        usage = Usage(input=deployment.context_tokens, output=deployment.max_output_tokens)
+        return usage, price.bound(deployment.rates, usage.input, usage.output)
+
+
+REALTIME = Realtime()
+
+
+class Ended(Exception):
+    """The conversation is over: `error` is told to the client, where there is one."""
+
+    def __init__(self, code: int, error: GroundplanError | None = None) -> None:
+        super().__init__(str(error or "closed"))
+        self.code = code
+        self.error = error
+
+
+async def converse(gateway: Gateway, request: Request, response: Response) -> None:
+    """From the handshake to the end. Raises a `GroundplanError` where the conversation cannot begin."""
+    session = Session(gateway, request, response)
+    try:
+        await session.admit()
+        await session.open()
+        await session.run()
+    finally:
+        await session.close()
+
+
+class Session:
+    """See the module. At most one response is `active`; `ready` is what one that may begin has reserved."""
+
+    def __init__(self, gateway: Gateway, request: Request, response: Response) -> None:
+        self._gateway = gateway
+        self._request = request
+        self._response = response
+        query = parse_qs(request.target.partition(b"?")[2].decode("latin-1"))
+        self._model = query.get("model", ["auto"])[-1]
+        self._socket = ServerSocket(request, response)
+        self._upstream: ClientConnection | None = None
+        self._deployment: Deployment | None = None
+        self._ready: Exchange | None = None
+        self._active: Exchange | None = None
+        self._first: Exchange | None = None
+        """As whom the conversation was admitted."""
+        self._target: Target | None = None
+        self._busy = asyncio.Lock()
+
+    # money -----------------------------------------------------------------------------------------------------------
+
+    async def admit(self) -> None:
+        """Every check, and the money for one response. Raises as admission does."""
+        gateway = self._gateway
+        catalog = gateway.live.catalog
+        if catalog is None:
+            raise Unavailable("no blueprint is loaded yet", code="not_ready", hint="Wait for /readyz.", retry_after=1.0)
+        exchange = Exchange(new_id(), self._request, self._response, REALTIME)
+        exchange.catalog = catalog
+        identify(exchange, gateway.live.policy, gateway.clock.now().timestamp())
+        exchange.ask = Ask(
+            fields={}, model=self._model, messages=1, query="", stream=True, include_usage=False, cap=None, copies=1,
+            size=0,
+        )  # fmt: skip
+        try:
+            await admit_call(gateway, exchange, catalog)
+            if self._deployment is not None:
+                self._still(exchange, self._deployment)
+        except GroundplanError as error:
+            settle.finish(gateway, exchange, "refused", error.status, error.code)
+            raise
+        self._ready = exchange
+
+    def _still(self, exchange: Exchange, deployment: Deployment) -> None:
+        now = next((d for d in exchange.deployments if d.name == deployment.name), None)
+        if now is None:
+            raise Denied(f"{deployment.name} may not serve this any more", code="killed", hint="Connect again.")
+        self._deployment = now
+
+    async def _begun(self) -> Exchange:
+        """What the next response has reserved, journalled and on the disk. Raises `Ended`."""
+        gateway, deployment = self._gateway, self._deployment
+        async with self._busy:
+            if self._ready is None:
+                try:
+                    await self.admit()
+                except GroundplanError as error:
+                    raise Ended(POLICY, error) from error
+            exchange = self._ready
+            if exchange is None or deployment is None:
+                raise AssertionError("not admitted")
+            if not exchange.attempt_started:
+                sequence = begin(gateway, exchange, self._deployment or deployment, inherits=False)
+                exchange.attempt_sent = True
+                if (pending := gateway.journal.durable(sequence)) is not None:
+                    await pending
+            return exchange
+
+    async def _settle(self, exchange: Exchange, outcome: str, usage: Usage | None, code: str = "") -> None:
+        """One response is over; returns when that is on the disk."""
+        gateway = self._gateway
+        if exchange.attempt_started:
+            settle.attempt(gateway, exchange, outcome, 200 if outcome == "ok" else 0, usage)
+        status = "ok" if outcome == "ok" else "failed" if code else "cancelled"
+        sequence = settle.finish(gateway, exchange, status, 200, code)
+        if sequence is not None and (pending := gateway.journal.durable(sequence)) is not None:
+            await pending
+
+    def _let_go(self, exchange: Exchange) -> None:
+        """It was reserved and nothing was begun with it: it is no call."""
+        gateway = self._gateway
+        if exchange.token is not None:
+            gateway.slices.settle(exchange.token, 0)
+            exchange.token = None
+        if exchange.use is not None:
+            limits.end_call(gateway, exchange.use, sent=False, cost=0)
+
+    # the way there ---------------------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Connect to the first deployment that answers, then take the client up. Raises `Unavailable`, `Invalid`."""
+        exchange = self._ready
+        if exchange is None:
+            raise AssertionError("not admitted")
+        reason = "none may be used now"
+        for deployment in exchange.deployments:
+            try:
+                self._upstream = await self._connect(deployment)
+            except (UpstreamFailure, OSError, TimeoutError, WebSocketException) as error:
+                reason = f"{deployment.name} did not take the connection ({error.__class__.__name__})"
+                self._gateway.health.failed(deployment.name, self._gateway.loop.time(), None)
+                continue
+            self._deployment = deployment
+            self._socket.accept()
+            self._first, self._ready = exchange, None
+            self._let_go(exchange)  # a conversation in which nothing is asked for holds no money
+            return
+        raise Unavailable(
+            f"no deployment could be reached: {reason}",
+            code="upstream_failed",
+            hint="Try again; `groundplan status` shows the health of each deployment.",
+            retry_after=1.0,
+        )
+
+    async def _connect(self, deployment: Deployment) -> ClientConnection:
+        targets = self._gateway.targets
+        target = targets.with_key(deployment, None) if deployment.keys else targets.of(deployment)
+        self._target = target
+        pool = target.pool
+        if not isinstance(pool, UpstreamPool):
+            raise UpstreamFailure("refused", "it is not reached over HTTP/1.1", sent=False)
+        name, _, value = target.authorization.decode("ascii").strip().partition(": ")
+        context, server_name = pool.tls
+        more: dict[str, Any] = {} if context is None else {"ssl": context, "server_hostname": server_name}
+        return await connect(
+            f"ws{pool.url[4:]}/realtime?model={quote(deployment.upstream_model, safe='')}",
+            additional_headers={name: value} if name else {},
+            user_agent_header="groundplan",
+            compression=None,
+            proxy=None,
+            open_timeout=deployment.connect_ms / 1000,
+            close_timeout=1.0,
+            max_size=MESSAGE_BYTES,
+            **more,
+        )
+
+    # the conversation ------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Until one side closes, money is out, or somebody stops it."""
+        loops = [asyncio.create_task(loop) for loop in (self._from_client(), self._from_upstream(), self._watch())]
+        try:
+            await asyncio.wait(loops, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for loop in loops:
+                loop.cancel()
+            results = await asyncio.gather(*loops, return_exceptions=True)
+        for result in results:
+            if isinstance(result, Ended):
+                await self._failed(result)
+                await self._tell(result)
+            elif isinstance(result, Exception):
+                raise result
+
+    async def _failed(self, ended: Ended) -> None:
+        active = self._active
+        if ended.code == BROKEN and active is not None:
+            self._active = None
+            await self._settle(active, "failed", None, "stream_broken")
+
+    async def _tell(self, ended: Ended) -> None:
+        if ended.error is not None:
+            await self._error(ended.error)
+        self._socket.close(ended.code, ended.error.code if ended.error is not None else "")
+
+    async def _error(self, error: GroundplanError) -> None:
+        told = {"type": error_type(error), "code": error.code, "message": error.message, "hint": error.hint}
+        event = {"type": "error", "event_id": f"event_{new_id().hex}", "error": {**told, "param": None}}
+        await self._socket.send(_encode(event))
+
+    async def _from_client(self) -> None:
+        upstream = self._upstream
+        if upstream is None:
+            raise AssertionError("not connected")
+        while (text := await self._socket.receive()) is not None:
+            try:
+                event = _client_event(text)
+                kind = str(event.get("type", ""))
+                _check(event)
+                if kind == "response.create" and self._active is not None:
+                    raise Invalid("a response is being made", code="response_active", hint="Wait for response.done.")
+            except msgspec.DecodeError as error:
+                await self._error(Invalid(f"this is no event: {error}", code="body_not_json", hint=_HINT))
+                continue
+            except Invalid as error:
+                await self._error(error)
+                continue
+            if kind in _BEGINS:
+                exchange = await self._begun()
+                if kind == "response.create":
+                    self._active, self._ready = exchange, None
+            try:
+                await upstream.send(text)
+            except ConnectionClosed as error:
+                raise self._broken() from error
+
+    async def _from_upstream(self) -> None:
+        upstream = self._upstream
+        if upstream is None:
+            raise AssertionError("not connected")
+        try:
+            async for message in upstream:
+                data = message.encode() if isinstance(message, str) else message
+                await self._socket.send(await self._heard(data))
+        except ConnectionClosed as error:
+            raise self._broken() from error
+        raise self._broken()
+
+    async def _heard(self, data: bytes) -> bytes:
+        """One event of the upstream, for the client. Raises `Ended`."""
+        try:
+            event = _server_event(data)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise self._broken() from error
+        exchange = self._active
+        if event.type.startswith("response.") and exchange is None:
+            exchange = self._active = await self._begun()  # the model's own turn detection began it
+            self._ready = None
+        if exchange is not None and not exchange.first_byte:
+            exchange.first_byte = time.perf_counter_ns()
+        if event.type == "error" and self._target is not None:
+            return self._target.hide(data)
+        if event.type != "response.done" or exchange is None:
+            return data
+        self._active = None
+        await self._settle(exchange, "ok", _usage(event.response))
+        return splice(data, b"groundplan", facts(exchange, settle.remaining(self._gateway, exchange)))
+
+    def _broken(self) -> Ended:
+        hint = "What came so far is all there is; connect again."
+        return Ended(BROKEN, Unavailable("the upstream ended the conversation", code="stream_broken", hint=hint))
+
+    async def _watch(self) -> None:
+        """Live policy holds for what goes on, too."""
+        gateway, exchange = self._gateway, self._first
+        if exchange is None or exchange.key is None or exchange.plan is None or self._deployment is None:
+            raise AssertionError("not admitted")
+        key, plan = exchange.key, exchange.plan
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            if not gateway.ready:
+                hint = "Connect again."
+                raise Ended(STOPPING, Unavailable("this gateway is being stopped", code="stopping", hint=hint))
+            policy = gateway.live.policy
+            known = next((each for each in policy.keys.values() if each.id == key.id), None)
+            try:
+                if known is None:
+                    raise Denied("this API key is gone", code="invalid_api_key", hint="Use another key.")
+                check_key(known, policy, gateway.clock.now().timestamp())
+                admit.check_kills(policy, known, plan.workload.name)
+                catalog = gateway.live.catalog
+                if catalog is not None and catalog.granted:
+                    check_grants(catalog, policy, known, exchange.person, gateway.clock.now().date())
+                admit.check_policy_age(plan, gateway.live.age())
+                if not admit.not_killed(policy, [self._deployment]):
+                    raise Denied(f"{self._deployment.name} is stopped", code="killed", hint="Connect again.")
+            except GroundplanError as error:
+                raise Ended(POLICY, error) from error
+
+    async def close(self) -> None:
+        """Whatever is open is settled: what was begun by its provider's rule, what was not costs nothing."""
+        if self._socket.accepted:
+            self._socket.close(1000, "")
+            self._response.finish()
+        active, ready = self._active, self._ready
+        self._active = self._ready = None
+        if active is not None:
+            settle.cancelled(self._gateway, active, None)
+            await self._settle(active, "cancelled", None)
+        if ready is not None and ready.attempt_started:
+            await self._settle(ready, "not_billed", Usage())
+        elif ready is not None:
+            self._let_go(ready)
+        if self._upstream is not None:
+            await self._upstream.close()
+
+
+def _usage(response: msgspec.Raw) -> Usage | None:
+    """What a response is reported to have used, where that can be true."""
+    try:
+        told = _done(response).usage
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    if told is None or not (0 <= told.input_tokens < meter.MAX_TOKENS and 0 <= told.output_tokens < meter.MAX_TOKENS):
+        return None
+    into, out = told.input_token_details or _InputDetails(), told.output_token_details or _OutputDetails()
+    return Usage(
+        input=told.input_tokens, output=told.output_tokens, cache_read=max(0, into.cached_tokens),
+        input_audio=max(0, into.audio_tokens), output_audio=max(0, out.audio_tokens),
+    )  # fmt: skip
+
+
+def _check(event: dict[str, Any]) -> None:
+    """Refuse what costs something beside responses. Raises `Invalid`."""
+    for part in (event.get("session"), event.get("response")):
+        if not isinstance(part, dict):
+            continue
+        audio = part.get("audio")
+        heard = audio.get("input") if isinstance(audio, dict) else None
+        if part.get("input_audio_transcription") or (isinstance(heard, dict) and heard.get("transcription")):
+            raise Invalid("transcription is not supported", code="field_unsupported", hint="Leave transcription out.")
+        tools = part.get("tools")
+        if isinstance(tools, list) and any(not isinstance(t, dict) or t.get("type") != "function" for t in tools):
+            raise Invalid("only tools of type function are supported", code="field_unsupported", hint=_HINT)

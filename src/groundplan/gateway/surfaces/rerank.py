@@ -1,0 +1,143 @@
+"""Rerank, as Cohere, Jina and vLLM have it: a query and documents, sorted by relevance. Sorts nothing itself.
+
+A price by request counts once for each hundred documents, a document counting once for each 500 tokens, as the
+providers do who charge so.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from groundplan.blueprint.model import Deployment
+from groundplan.core.errors import Invalid
+from groundplan.economics import price
+from groundplan.gateway.call import meter
+from groundplan.gateway.call.exchange import Ask
+from groundplan.gateway.surfaces.body import read_fields
+from groundplan.gateway.surfaces.interface import Answered, Codec, Interface
+from groundplan.gateway.surfaces.plain_codec import PlainCodec, malformed
+from groundplan.ledger.model import Usage
+
+if TYPE_CHECKING:
+    from groundplan.gateway.http.server import Request
+
+MOST_DOCUMENTS = 10_000
+_UNIT_DOCUMENTS = 100
+_DOCUMENT_BYTES = 500
+"""A document of so many bytes has at most 500 tokens, and counts once."""
+
+
+class _Rerank(msgspec.Struct, frozen=True):
+    model: str
+    query: str
+    documents: list[str | dict[str, Any]]
+    top_n: int | None = None
+
+
+class _Result(msgspec.Struct, frozen=True):
+    index: int
+    relevance_score: float
+
+
+class _Billed(msgspec.Struct, frozen=True):
+    search_units: float | None = None
+    input_tokens: float | None = None
+
+
+class _Meta(msgspec.Struct, frozen=True):
+    billed_units: _Billed | None = None
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    results: list[_Result]
+    usage: meter.ReportedUsage | None = None
+    meta: _Meta | None = None
+
+
+_rerank = msgspec.json.Decoder(_Rerank)
+_answer = msgspec.json.Decoder(_Answer).decode
+
+
+class RerankCodec(PlainCodec):
+    """`by_request`: no token has a price, so that nothing has to be estimated."""
+
+    def __init__(self, *, by_request: bool) -> None:
+        super().__init__(b"/rerank")
+        self._by_request = by_request
+
+    def answer(self, data: bytes, ask: Ask) -> Answered:
+        """A whole answer. Raises `Malformed`, also for a document that was not sent."""
+        try:
+            found = _answer(data)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise malformed() from error
+        if not found.results or any(not 0 <= result.index < ask.messages for result in found.results):
+            raise malformed()
+        usage = _usage(found)
+        return Answered(data, Usage() if usage is None and self._by_request else usage)
+
+
+def _usage(found: _Answer) -> Usage | None:
+    """Tokens, where any are told; Jina tells the total only."""
+    if found.usage is not None:
+        told = found.usage
+        tokens = told.prompt_tokens or told.total_tokens
+        return Usage(input=tokens) if 0 <= tokens < meter.MAX_TOKENS else None
+    billed = found.meta.billed_units if found.meta is not None else None
+    if billed is not None and billed.input_tokens is not None and 0 <= billed.input_tokens < meter.MAX_TOKENS:
+        return Usage(input=int(billed.input_tokens))
+    return None
+
+
+class Rerank(Interface):
+    """`POST /v1/rerank`"""
+
+    name = "rerank"
+    needs = "rerank"
+    priced = True
+    _codecs = (RerankCodec(by_request=False), RerankCodec(by_request=True))
+
+    def read(self, request: Request) -> Ask:
+        fields, asked = read_fields(request.body, _rerank, _names)
+        if not asked.documents or not asked.query:
+            raise Invalid("query or documents are empty", code="input_empty", hint="Send a query and documents.")
+        if len(asked.documents) > MOST_DOCUMENTS:
+            raise Invalid(
+                f"there are more than {MOST_DOCUMENTS} documents", code="documents_range", hint="Send fewer at once."
+            )
+        if asked.top_n is not None and asked.top_n < 1:
+            raise Invalid("top_n is below 1", code="top_n_range", hint="Use at least 1.")
+        pieces = sum(-(-max(1, _length(document)) // _DOCUMENT_BYTES) for document in asked.documents)
+        return Ask(
+            fields=fields, model=asked.model, messages=len(asked.documents), query="", stream=False,
+            include_usage=False, cap=0, copies=-(-pieces // _UNIT_DOCUMENTS),
+            size=len(request.body) + len(asked.query.encode()) * (len(asked.documents) - 1),
+        )  # fmt: skip
+
+    def codec(self, deployment: Deployment) -> Codec:
+        return self._codecs[not (deployment.rates.input or deployment.rates.output)]
+
+    def bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:  # noqa: ARG002
+        """A model may read the query again with each document."""
+        return self.cost(ask, deployment, Usage(input=meter.input_bound(deployment, ask.size, ask.messages)))
+
+    def estimate(self, ask: Ask, deployment: Deployment, added: int, output_bytes: int, cap: int) -> tuple[Usage, int]:  # noqa: ARG002
+        usage = Usage(input=meter.input_bound(deployment, ask.size, ask.messages))
+        return usage, self.cost(ask, deployment, usage)
+
+    def cost(self, ask: Ask, deployment: Deployment, usage: Usage) -> int:
+        rates = deployment.rates
+        return price.cost(rates, usage) + rates.request * (ask.copies - 1)
+
+
+def _length(document: str | dict[str, Any]) -> int:
+    return len(document.encode()) if isinstance(document, str) else len(msgspec.json.encode(document))
+
+
+def _names(asked: _Rerank) -> int:
+    return sum(len(document) for document in asked.documents if isinstance(document, dict))
+
+
+RERANK = Rerank()

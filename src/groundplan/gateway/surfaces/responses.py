@@ -1,0 +1,334 @@
+"""`POST /v1/responses`: reading what callers send, and asking a deployment for it, by its own Responses or by chat.
+
+Refuses what would break the bound of a call's cost (tools that run at the provider, prompts and conversations that are
+kept there, work in the background). How responses are stored and found again is in `responses_kept`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from groundplan.blueprint.model import Deployment
+from groundplan.core.errors import Conflict, Invalid
+from groundplan.economics.price import PRIORITY, STANDARD
+from groundplan.gateway.call.exchange import Ask
+from groundplan.gateway.http.splicing import spliced
+from groundplan.gateway.surfaces import responses_api, responses_kept, responses_shape
+from groundplan.gateway.surfaces.body import image_bytes, read_fields
+from groundplan.gateway.surfaces.chat import CHAT, OpenAIChat, ServiceChat
+from groundplan.gateway.surfaces.chat_pieces import completion
+from groundplan.gateway.surfaces.interface import Answered, Codec, Interface, Malformed, Relay
+from groundplan.gateway.surfaces.responses_stream import ResponsesChatRelay, ResponsesRelay, Whole
+from groundplan.gateway.surfaces.responses_to_chat import Translation
+from groundplan.gateway.upstream import providers
+from groundplan.ledger.model import Usage
+
+if TYPE_CHECKING:
+    from groundplan.gateway.call.context import Gateway
+    from groundplan.gateway.call.exchange import Exchange
+    from groundplan.gateway.http.server import Request
+
+_UNBOUNDED = ("conversation", "prompt", "context_management", "image", "moderation", "background_options")
+_TOOLS = ("function", "custom")
+_PARTS = frozenset({"input_text", "output_text", "refusal", "input_image", "reasoning_text", "summary_text"})
+_ITEMS = frozenset(
+    {"message", "function_call", "function_call_output", "custom_tool_call", "custom_tool_call_output", "reasoning"}
+)
+_encode = msgspec.json.Encoder().encode
+
+
+class _Part(msgspec.Struct, frozen=True):
+    type: str
+    text: str = ""
+    image_url: str | None = None
+
+
+class _Item(msgspec.Struct, frozen=True):
+    type: str = "message"
+    role: str = ""
+    content: str | list[_Part] | None = None
+    output: str | list[_Part] | None = None
+
+
+class _Tool(msgspec.Struct, frozen=True):
+    type: str
+
+
+class _Asked(msgspec.Struct, frozen=True):
+    model: str
+    input: str | list[_Item] | None = None
+    stream: bool | None = None
+    max_output_tokens: int | None = None
+    tools: list[_Tool] | None = None
+    service_tier: str | None = None
+    store: bool | None = None
+    background: bool | None = None
+    previous_response_id: str | None = None
+
+
+_asked = msgspec.json.Decoder(_Asked)
+_whole = msgspec.json.Decoder(Whole).decode
+
+
+def _unsupported(name: str, hint: str | None = None) -> Invalid:
+    return Invalid(f"{name} is not supported", code="field_unsupported", hint=hint or f"Leave {name} out.")
+
+
+class Told:
+    """A request, and its translation once that is needed. `store`: the caller wants it kept."""
+
+    __slots__ = ("_body", "_made", "name", "pinned", "previous", "store", "stored")
+
+    def __init__(self, body: bytes, previous: str | None, *, store: bool) -> None:
+        self._body = body
+        self._made: Translation | None = None
+        self.name = responses_shape.new_name("resp")
+        self.store = store
+        self.stored = False
+        self.previous = previous
+        self.pinned = ""
+        """Deployment that made the response which this one goes on with."""
+
+    def translation(self) -> Translation:
+        """Raises `Invalid`."""
+        if self._made is None:
+            try:
+                self._made = Translation(self._body)
+                self._made.asked["previous_response_id"] = self.previous
+            except (KeyError, TypeError, AttributeError) as error:
+                hint = "See OpenAI's Responses API."
+                raise Invalid(f"the body has a wrong field near {error}", code="body_invalid", hint=hint) from error
+        return self._made
+
+
+def told(ask: Ask) -> Told:
+    if not isinstance(ask.typed, Told):
+        raise AssertionError("not a request for a response")
+    return ask.typed
+
+
+def read(body: bytes) -> Ask:
+    """A request. Raises `Invalid` with what is wrong with it."""
+    fields, asked = read_fields(body, _asked)
+    _check(fields, asked)
+    query, images, length = "", 0, 0
+    items = [] if isinstance(asked.input, str) or asked.input is None else asked.input
+    for item in items:
+        if item.type not in _ITEMS:
+            raise _content(f"an item of type {item.type[:40]}")
+        text = ""
+        for part in _parts(item):
+            if part.type not in _PARTS:
+                raise _content(f"content of type {part.type[:40]}")
+            if part.type == "input_image":
+                images, length = images + 1, length + image_bytes(part.image_url or "")
+            text += part.text
+        if item.role == "user":
+            query = item.content if isinstance(item.content, str) else text
+    service = PRIORITY if asked.service_tier == PRIORITY else STANDARD
+    return Ask(
+        fields=fields,
+        model=asked.model,
+        messages=len(items) + 2,
+        query=asked.input if isinstance(asked.input, str) else query,
+        stream=bool(asked.stream),
+        include_usage=True,
+        cap=asked.max_output_tokens,
+        copies=1,
+        size=len(body) - length,
+        needs=frozenset({"image"} if images else ()) | frozenset({service} - {STANDARD}),
+        images=images,
+        service=service,
+        body=body,
+        typed=Told(body, asked.previous_response_id, store=asked.store is not False),
+    )
+
+
+def _parts(item: _Item) -> list[_Part]:
+    found = item.content if isinstance(item.content, list) else []
+    return found + item.output if isinstance(item.output, list) else found
+
+
+def _content(what: str) -> Invalid:
+    return Invalid(f"{what} is not supported", code="content_unsupported", hint="Send text, images and functions.")
+
+
+def _check(fields: dict[str, msgspec.Raw], asked: _Asked) -> None:
+    for name in _UNBOUNDED:
+        if name in fields and bytes(fields[name]) != b"null":
+            raise _unsupported(name)
+    if asked.background:
+        raise _unsupported("background", "Leave it out, and stream the answer.")
+    if not asked.input:
+        raise Invalid("input is empty", code="input_empty", hint="Send a text or a list of items.")
+    if asked.max_output_tokens is not None and asked.max_output_tokens < 1:
+        raise Invalid("max_output_tokens is below 1", code="cap_range", hint="Use max_output_tokens of at least 1.")
+    if asked.service_tier not in (None, "auto", "default", PRIORITY):
+        raise _unsupported("service_tier")
+    for tool in asked.tools or ():
+        if tool.type not in _TOOLS:
+            hint = "It runs at the provider and has no bound of cost; leave it out of tools."
+            raise _unsupported(f"the tool {tool.type[:60]}", hint)
+
+
+class OpenAIResponses:
+    """Responses as upstreams speak them that have them: bytes pass, a few fields are spliced in."""
+
+    translated = False
+
+    def path(self, deployment: Deployment) -> bytes:  # noqa: ARG002 -- the protocol's signature
+        return b"/responses"
+
+    def forward(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
+        """The caller's bytes with model, cap and store spliced in, and ours in front of its instructions."""
+        changes: dict[str, bytes | None] = {
+            "model": _encode(deployment.upstream_model),
+            "max_output_tokens": b"%d" % cap,
+            "store": b"false",
+        }
+        if system:
+            own = msgspec.json.decode(ask.fields.get("instructions", msgspec.Raw(b"null")))
+            changes["instructions"] = _encode("\n\n".join([*system, own] if isinstance(own, str) and own else system))
+        return spliced(ask.body, ask.fields, changes)
+
+    def answer(self, data: bytes, ask: Ask) -> Answered:  # noqa: ARG002 -- the protocol's signature
+        """A whole response. Raises `Malformed`."""
+        try:
+            found = _whole(data)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Malformed("the upstream's answer is not what the API promises") from error
+        if found.object != "response" or found.status not in ("completed", "incomplete"):
+            raise Malformed("the upstream's response failed")
+        return Answered(data, found.usage.usage() if found.usage is not None else None)
+
+    def relay(self, ask: Ask) -> Relay:  # noqa: ARG002 -- the protocol's signature
+        return ResponsesRelay()
+
+
+class ResponsesByChat:
+    """Responses by way of an upstream's chat. `translated`: the chat is the local translating service's."""
+
+    def __init__(self, *, translated: bool) -> None:
+        self.translated = translated
+        self._chat = ServiceChat() if translated else OpenAIChat()
+
+    def path(self, deployment: Deployment) -> bytes:
+        return self._chat.path(deployment)
+
+    def forward(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
+        """The whole request in chat."""
+        return self._chat.forward(
+            replace(ask, fields=chat_fields(ask), body=b"", include_usage=False), deployment, cap, system
+        )
+
+    def answer(self, data: bytes, ask: Ask) -> Answered:
+        """The response that a completion means. Raises `Malformed`."""
+        found, asked = completion(data), told(ask)
+        choice, usage = found.choices[0], found.usage.usage() if found.usage is not None else None
+        response = responses_shape.begun(asked.translation().asked, asked.name, found.model or ask.model)
+        finish = choice.finish_reason or "stop"
+        items = responses_shape.output(choice.message, "incomplete" if finish == "length" else "completed")
+        counted = usage or Usage(input=-(-ask.size // 4), output=-(-len(_encode(items)) // 4))
+        return Answered(_encode(responses_shape.ended(response, items, finish, counted)), usage)
+
+    def relay(self, ask: Ask) -> Relay:
+        asked = told(ask)
+        return ResponsesChatRelay(asked.translation().asked, asked.name, ask.model, ask.size)
+
+
+def chat_fields(ask: Ask) -> dict[str, msgspec.Raw]:
+    """The request in chat, but for model and caps. Raises `Invalid`."""
+    fields: dict[str, Any] = told(ask).translation().fields
+    return {name: msgspec.Raw(_encode(value)) for name, value in fields.items()}
+
+
+def _input(ask: Ask) -> object:
+    value: object = msgspec.json.decode(ask.fields["input"])
+    return value
+
+
+def native(deployment: Deployment) -> bool:
+    return deployment.api == "openai" and "responses" in deployment.serves
+
+
+class Responses(Interface):
+    """`POST /v1/responses`"""
+
+    name = "responses"
+    grounded = True
+    selective = True
+    noted = True
+    keeps = True
+    _native = OpenAIResponses()
+    _chat = ResponsesByChat(translated=False)
+    _service = ResponsesByChat(translated=True)
+
+    def read(self, request: Request) -> Ask:
+        return read(request.body)
+
+    async def prepare(self, gateway: Gateway, exchange: Exchange) -> None:
+        """Put the items of the response that this one goes on with in front of its own. Raises `NotFound`,
+        `Unavailable`."""
+        ask, key = exchange.ask, exchange.key
+        if ask is None or key is None or (previous := told(ask).previous) is None:
+            return
+        kept = await responses_api.earlier(gateway, previous, key)
+        fields: dict[str, Any] = {name: raw for name, raw in ask.fields.items() if name != "previous_response_id"}
+        fields["input"] = [*kept.items, *responses_kept.listed(_input(ask))]
+        whole = read(_encode(fields))
+        asked = told(whole)
+        asked.previous, asked.pinned, exchange.ask = previous, kept.deployment, whole
+
+    async def keep(self, gateway: Gateway, exchange: Exchange, answer: bytes | Relay) -> None:
+        """Store the answer where the caller wants that and its workload keeps content in full."""
+        ask = exchange.ask
+        if ask is None or not told(ask).store or not responses_kept.may_keep(exchange):
+            return
+        if isinstance(answer, ResponsesRelay | ResponsesChatRelay):
+            answer = answer.response_json()
+        if isinstance(answer, bytes):
+            told(ask).stored = await responses_kept.keep(gateway, exchange, _input(ask), answer)
+
+    def able(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
+        """Those that serve responses themselves, and the others where the request can be put into chat. Raises
+        `Invalid`."""
+        if pinned := told(ask).pinned:
+            deployments = tuple(deployment for deployment in deployments if deployment.name == pinned)
+            if not deployments:
+                raise Conflict(
+                    "the deployment that made the earlier response may not be used for this call",
+                    code="response_deployment",
+                    hint="Name its model, or send the earlier items in input.",
+                )
+        own = tuple(deployment for deployment in deployments if native(deployment))
+        if len(own) == len(deployments):
+            return deployments
+        try:
+            others = [deployment for deployment in deployments if not native(deployment)]
+            fitting = {deployment.name for deployment in providers.able(chat_fields(ask), others)}
+        except Invalid:
+            if own:
+                return own
+            raise
+        return tuple(d for d in deployments if native(d) or d.name in fitting)
+
+    def notes(self, ask: Ask, deployment: Deployment) -> dict[str, object]:  # noqa: ARG002
+        """Whether it was stored; told where the caller did not say that it should not be."""
+        return {"store": told(ask).stored} if told(ask).store else {}
+
+    def codec(self, deployment: Deployment) -> Codec:
+        if native(deployment):
+            return self._native
+        return self._chat if deployment.api == "openai" else self._service
+
+    def bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:
+        return CHAT.bound(ask, deployment, added, cap)
+
+    def estimate(self, ask: Ask, deployment: Deployment, added: int, output_bytes: int, cap: int) -> tuple[Usage, int]:
+        return CHAT.estimate(ask, deployment, added, output_bytes, cap)
+
+
+RESPONSES = Responses()

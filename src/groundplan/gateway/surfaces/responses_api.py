@@ -1,0 +1,101 @@
+"""Stored responses at the gateway's port: `GET` and `DELETE /v1/responses/{id}`, its `input_items`, and `cancel`.
+
+For the key that made a response, and its successors; for any other it is not there.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from urllib.parse import parse_qs
+
+import msgspec
+
+from groundplan.core.errors import Conflict, GroundplanError, Invalid, NotFound, Unavailable
+from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.call.facts_api import admitted
+from groundplan.gateway.http.server import Request, Response
+from groundplan.gateway.policy.snapshot import KeyEntry
+from groundplan.gateway.surfaces import answers
+from groundplan.gateway.surfaces.responses_kept import Kept, ResponseShelf
+
+PREFIX = b"/v1/responses/"
+_PATH = re.compile(r"/v1/responses/([A-Za-z0-9_-]{1,200})(?:/(input_items|cancel))?")
+_encode = msgspec.json.Encoder().encode
+_log = logging.getLogger(__name__)
+
+
+def not_found(id: str) -> NotFound:
+    return NotFound(
+        f"there is no stored response '{id[:80]}'",
+        code="response_not_found",
+        hint="It may be another key's, deleted, or past its time; send the earlier items in input.",
+    )
+
+
+async def handle(gateway: Gateway, path: bytes, request: Request, response: Response) -> None:
+    """Answer one request, whatever happens."""
+    try:
+        response.send(200, await _answer(gateway, path, request, response.peer))
+        return
+    except GroundplanError as caught:
+        error = caught
+    except Exception:  # noqa: BLE001 -- the boundary of one request: the worker and its calls go on
+        _log.exception("a request to a stored response failed")
+        error = Unavailable("the gateway failed", code="internal_error", hint="See HOME/logs.")
+    status, data, lines = answers.of_error(error)
+    response.send(405 if error.code == "method_not_allowed" else status, data, lines)
+
+
+async def _answer(gateway: Gateway, path: bytes, request: Request, peer: str) -> bytes:
+    key, _, _ = admitted(gateway, request, peer)
+    found = _PATH.fullmatch(path.decode("ascii", "replace"))
+    shelf = gateway.responses
+    if found is None or shelf is None:
+        raise NotFound("there is no such path", code="path_unknown", hint="See OpenAI's Responses API.")
+    id, part = found[1], found[2]
+    wanted = (b"GET", b"DELETE") if part is None else (b"POST",) if part == "cancel" else (b"GET",)
+    if request.method not in wanted:
+        raise Invalid("this method is not for this path", code="method_not_allowed", hint="See OpenAI's Responses API.")
+    if request.method == b"DELETE":
+        if not await shelf.delete(id, key):
+            raise not_found(id)
+        return _encode({"id": id, "object": "response", "deleted": True})
+    kept = await shelf.find(id, key)
+    if kept is None:
+        raise not_found(id)
+    if part == "cancel":
+        raise Conflict(
+            "this response is finished already",
+            code="response_finished",
+            hint="Only work in the background is cancelled.",
+        )
+    query = parse_qs(request.target.partition(b"?")[2].decode("ascii", "replace"))
+    return _encode(kept.response if part is None else _items(kept, query))
+
+
+def _items(kept: Kept, query: dict[str, list[str]]) -> dict[str, object]:
+    """The input's items, newest first unless told otherwise. Raises `Invalid`."""
+    items = kept.input if query.get("order", ["desc"])[0] == "asc" else kept.input[::-1]
+    after, limit = query.get("after", [""])[0], query.get("limit", ["20"])[0]
+    if not limit.isascii() or not limit.isdigit() or not 1 <= int(limit) <= 100:
+        raise Invalid("limit is from 1 to 100", code="limit_range", hint="Leave limit out.")
+    ids = [str(each["id"]) for each in items]
+    start = ids.index(after) + 1 if after in ids else 0
+    page = items[start : start + int(limit)]
+    return {
+        "object": "list",
+        "data": page,
+        "first_id": str(page[0]["id"]) if page else "",
+        "last_id": str(page[-1]["id"]) if page else "",
+        "has_more": start + int(limit) < len(items),
+    }
+
+
+async def earlier(gateway: Gateway, id: str, key: KeyEntry) -> Kept:
+    """A stored response to go on with. Raises `NotFound`, `Unavailable`."""
+    shelf: ResponseShelf | None = gateway.responses
+    kept = None if shelf is None else await shelf.find(id, key)
+    if kept is None:
+        raise not_found(id)
+    return kept

@@ -1,0 +1,161 @@
+"""Responses that are stored: sealed and put into PostgreSQL before their last byte, found by the key that made them.
+
+Only workloads that keep content in full store any. A worker waits for the database here, and only for calls that store
+or go on with a stored response.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import UUID
+
+import msgspec
+import psycopg
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from groundplan.core.audit.subject import SubjectKeys
+from groundplan.core.errors import GroundplanError, Unavailable
+from groundplan.core.home import Home
+from groundplan.gateway.surfaces.responses_shape import new_name
+from groundplan.ledger import response_store
+from groundplan.ledger.response_store import Row
+
+if TYPE_CHECKING:
+    from groundplan.gateway.call.context import Gateway
+    from groundplan.gateway.call.exchange import Exchange
+    from groundplan.gateway.policy.snapshot import KeyEntry
+
+SECONDS = 2.0
+_Found = TypeVar("_Found")
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """What is stored of one: `items` are those of the whole conversation, `input` those of its request."""
+
+    response: dict[str, Any]
+    input: list[dict[str, Any]]
+    items: list[dict[str, Any]]
+    deployment: str = ""
+
+
+_kept = msgspec.json.Decoder(Kept).decode
+
+
+class ResponseShelf:
+    """Of one worker. It connects at the first use; its methods wait in threads."""
+
+    def __init__(self, home: Home, url: str) -> None:
+        self._home = home
+        self._pool: ConnectionPool[Any] = ConnectionPool(
+            url,
+            kwargs={"autocommit": True, "connect_timeout": 2, "options": f"-c statement_timeout={int(SECONDS * 1000)}"},
+            min_size=0,
+            max_size=4,
+            timeout=SECONDS,
+            check=ConnectionPool.check_connection,
+            reconnect_timeout=1.0,
+            num_workers=1,
+            name="responses",
+            open=False,
+        )
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._pool.close, 1.0)
+
+    async def _in_thread(self, work: Callable[[Any], _Found]) -> _Found:
+        """Raises `Unavailable`."""
+
+        def run() -> _Found:
+            self._pool.open()
+            with self._pool.connection() as conn:
+                return work(conn)
+
+        try:
+            return await asyncio.to_thread(run)
+        except (psycopg.Error, PoolTimeout) as error:
+            raise Unavailable(
+                "stored responses cannot be reached now",
+                code="database_unavailable",
+                hint="Try again, or send the earlier items in input.",
+                retry_after=2.0,
+            ) from error
+
+    async def put(self, row: Row, person: UUID, kept: Kept) -> None:
+        """Seal and store. Raises `Unavailable`."""
+        text = _encode(kept).decode()
+
+        def work(conn: Any) -> None:
+            sealed = SubjectKeys.of(self._home).seal(conn, person, f"{row.id}\n{text}")
+            response_store.add(conn, replace(row, sealed=sealed))
+
+        await self._in_thread(work)
+
+    async def find(self, id: str, key: KeyEntry) -> Kept | None:
+        """One of this key's; None where there is none, or whom it is about was erased. Raises `Unavailable`."""
+
+        def work(conn: Any) -> Kept | None:
+            row = response_store.find(conn, id, owner_of(key), key.workload)
+            text = None if row is None else SubjectKeys.of(self._home).unseal(conn, row.sealed)
+            if row is None or text is None:
+                return None
+            kept = _kept(text.partition("\n")[2])
+            return Kept(kept.response, kept.input, kept.items, row.deployment)
+
+        return await self._in_thread(work)
+
+    async def delete(self, id: str, key: KeyEntry) -> bool:
+        """Whether there was one of this key's. Raises `Unavailable`."""
+        return await self._in_thread(lambda conn: response_store.delete(conn, id, owner_of(key), key.workload))
+
+
+def owner_of(key: KeyEntry) -> UUID:
+    """The first of a line of rotated keys."""
+    return UUID(key.family or key.id)
+
+
+def may_keep(exchange: Exchange) -> bool:
+    """Whether its workload keeps content in full."""
+    keep = exchange.workload.keep if exchange.workload is not None else None
+    return keep is not None and keep.content == "full"
+
+
+async def keep(gateway: Gateway, exchange: Exchange, given: object, answer: bytes) -> bool:
+    """Store a response that was asked with the input `given`; whether it is stored."""
+    shelf, workload, key, deployment = gateway.responses, exchange.workload, exchange.key, exchange.deployment
+    if shelf is None or workload is None or workload.keep is None or key is None or deployment is None:
+        return False
+    response = _decode(answer)
+    asked = [item(each) for each in listed(given)]
+    sent = [each for each in response["output"] if each["type"] != "reasoning" or each.get("encrypted_content")]
+    kept = Kept(response, asked, [*listed(given), *sent])
+    until = gateway.clock.now() + timedelta(seconds=workload.keep.seconds)
+    row = Row(str(response["id"]), workload.name, owner_of(key), deployment.name, until, "")
+    try:
+        await shelf.put(row, UUID(exchange.person or key.id), kept)
+    except GroundplanError:
+        return False
+    return True
+
+
+def listed(given: object) -> list[dict[str, Any]]:
+    """A request's input as items."""
+    if isinstance(given, str):
+        return [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": given}]}]
+    return [each for each in given if isinstance(each, dict)] if isinstance(given, list) else []
+
+
+def item(given: dict[str, Any]) -> dict[str, Any]:
+    """An item as it is told back: with an id, and its content in parts."""
+    made = {"id": new_name("item"), "status": "completed", **given, "type": given.get("type", "message")}
+    if made["type"] == "message" and isinstance(made["content"], str):
+        part: dict[str, Any] = {"type": "input_text", "text": made["content"]}
+        if made["role"] == "assistant":
+            part = {"type": "output_text", "text": made["content"], "annotations": [], "logprobs": []}
+        made["content"] = [part]
+    return made

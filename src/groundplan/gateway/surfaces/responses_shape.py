@@ -1,0 +1,105 @@
+"""The objects of OpenAI's Responses, made of a request and of what a chat answered. Pure."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from groundplan.core.ids import new_id
+from groundplan.gateway.surfaces.chat_pieces import Said
+from groundplan.ledger.model import Usage
+
+_INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
+
+
+def new_name(prefix: str) -> str:
+    """`resp_...`, `msg_...`, `fc_...`"""
+    return f"{prefix}_{new_id().hex}"
+
+
+def counts(usage: Usage) -> dict[str, Any]:
+    """`usage` of a response."""
+    return {
+        "input_tokens": usage.input,
+        "input_tokens_details": {"cached_tokens": usage.cache_read, "cache_write_tokens": usage.cache_write},
+        "output_tokens": usage.output,
+        "output_tokens_details": {"reasoning_tokens": usage.reasoning},
+        "total_tokens": usage.input + usage.output,
+    }
+
+
+def begun(asked: dict[str, Any], name: str, model: str) -> dict[str, Any]:
+    """A response that has begun; the request's own settings are told back."""
+    given = {key: value for key, value in asked.items() if value is not None}
+    return {
+        "id": name,
+        "object": "response",
+        "created_at": int(time.time()),
+        "status": "in_progress",
+        "background": False,
+        "error": None,
+        "incomplete_details": None,
+        "instructions": given.get("instructions"),
+        "max_output_tokens": given.get("max_output_tokens"),
+        "metadata": given.get("metadata", {}),
+        "model": model,
+        "output": [],
+        "parallel_tool_calls": given.get("parallel_tool_calls", True),
+        "previous_response_id": given.get("previous_response_id"),
+        "reasoning": {"effort": given.get("reasoning", {}).get("effort"), "summary": None},
+        "service_tier": "default",
+        "temperature": given.get("temperature", 1.0),
+        "text": {**given.get("text", {}), "format": given.get("text", {}).get("format") or {"type": "text"}},
+        "tool_choice": given.get("tool_choice", "auto"),
+        "tools": [{"description": None, "parameters": None, "strict": None, **tool} for tool in given.get("tools", [])],
+        "top_p": given.get("top_p", 1.0),
+        "truncation": "disabled",
+        "usage": None,
+        "user": given.get("user"),
+    }
+
+
+def ended(response: dict[str, Any], output: list[dict[str, Any]], finish: str, usage: Usage) -> dict[str, Any]:
+    """The same response with its answer."""
+    reason = _INCOMPLETE.get(finish)
+    return {
+        **response,
+        "status": "completed" if reason is None else "incomplete",
+        "incomplete_details": None if reason is None else {"reason": reason},
+        "output": output,
+        "usage": counts(usage),
+    }
+
+
+def text_part(text: str) -> dict[str, Any]:
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+
+
+def refusal_part(text: str) -> dict[str, Any]:
+    return {"type": "refusal", "refusal": text}
+
+
+def message(name: str, status: str, content: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"id": name, "type": "message", "role": "assistant", "status": status, "content": content}
+
+
+def call(name: str, status: str, call_id: str, function: str, arguments: str) -> dict[str, Any]:
+    return {
+        "id": name,
+        "type": "function_call",
+        "status": status,
+        "call_id": call_id,
+        "name": function,
+        "arguments": arguments,
+    }
+
+
+def output(said: Said, status: str) -> list[dict[str, Any]]:
+    """The items of a whole answer; `status` is completed or incomplete."""
+    content = [text_part(said.content)] if said.content else []
+    if said.refusal:
+        content.append(refusal_part(said.refusal))
+    items = [message(new_name("msg"), status, content)] if content or not said.tool_calls else []
+    for each in said.tool_calls or ():
+        items.append(call(new_name("fc"), "completed", each.id, each.function.name, each.function.arguments))
+    return items

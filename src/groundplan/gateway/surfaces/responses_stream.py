@@ -1,0 +1,291 @@
+"""Streams of OpenAI's Responses: an upstream's own, passed on with its last event held, and those made of chat."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from groundplan.gateway.call.meter import MAX_TOKENS
+from groundplan.gateway.http.sse import DONE, splice
+from groundplan.gateway.surfaces import responses_shape as shape
+from groundplan.gateway.surfaces.chat_pieces import Chunk, PieceOfCall, chunk
+from groundplan.gateway.surfaces.interface import Malformed
+from groundplan.gateway.surfaces.messages_native import event
+from groundplan.ledger.model import Usage
+
+_LAST = frozenset({"response.completed", "response.incomplete"})
+_encode = msgspec.json.Encoder().encode
+
+
+class _InputDetails(msgspec.Struct, frozen=True):
+    cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
+
+
+class _OutputDetails(msgspec.Struct, frozen=True):
+    reasoning_tokens: int | None = None
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """`usage` of a response."""
+
+    input_tokens: int
+    output_tokens: int
+    input_tokens_details: _InputDetails | None = None
+    output_tokens_details: _OutputDetails | None = None
+
+    def usage(self) -> Usage | None:
+        """None where a count cannot be true."""
+        into, out = self.input_tokens_details or _InputDetails(), self.output_tokens_details or _OutputDetails()
+        usage = Usage(
+            input=self.input_tokens,
+            output=self.output_tokens,
+            cache_read=into.cached_tokens or 0,
+            cache_write=into.cache_write_tokens or 0,
+            reasoning=out.reasoning_tokens or 0,
+        )
+        found = (usage.input, usage.output, usage.cache_read, usage.cache_write, usage.reasoning)
+        return usage if min(found) >= 0 and max(found) < MAX_TOKENS else None
+
+
+class Whole(msgspec.Struct, frozen=True):
+    """A response as far as the gateway needs it."""
+
+    id: str
+    object: str = ""
+    status: str = "completed"
+    usage: Counts | None = None
+
+
+class _Event(msgspec.Struct, frozen=True):
+    type: str
+    sequence_number: int = -1
+    delta: str | msgspec.Raw = ""
+    response: Whole | None = None
+
+
+class _Last(msgspec.Struct, frozen=True):
+    response: msgspec.Raw
+
+
+_event = msgspec.json.Decoder(_Event).decode
+_response = msgspec.json.Decoder(_Last).decode
+
+
+def _broken(number: int, reason: str, call_id: str) -> bytes:
+    told = {
+        "type": "error",
+        "sequence_number": number,
+        "code": "stream_broken",
+        "message": f"the answer broke off: {reason}",
+        "param": None,
+        "hint": "What came so far is all there is; ask again.",
+        "call_id": call_id,
+    }
+    return event("error", _encode(told))
+
+
+class ResponsesRelay:
+    """An upstream's own stream."""
+
+    __slots__ = ("_held", "_kind", "_number", "done", "output_bytes", "response", "usage")
+
+    def __init__(self) -> None:
+        self._held: bytes | None = None
+        self._kind = ""
+        self._number = -1
+        self.response: Whole | None = None
+        self.usage: Usage | None = None
+        self.output_bytes = 0
+        self.done = False
+
+    def take(self, data: bytes) -> bytes:
+        """Events for the client after one more of the upstream's. Raises `Malformed`."""
+        if data == DONE:
+            self.done = True
+            return b""
+        try:
+            found = _event(data)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Malformed("the upstream's stream is not what the API promises") from error
+        if not found.type.replace(".", "").isidentifier():
+            raise Malformed("the upstream's stream has an event without a name")
+        if found.type in ("error", "response.failed"):
+            raise Malformed("the upstream reported an error in its stream")
+        self._number = max(self._number, found.sequence_number)
+        if found.type in _LAST:
+            self._held, self._kind, self.response, self.done = data, found.type, found.response, True
+            if found.response is not None and found.response.usage is not None:
+                self.usage = found.response.usage.usage()
+            return b""
+        self.output_bytes += len(found.delta.encode() if isinstance(found.delta, str) else bytes(found.delta))
+        return event(found.type, data)
+
+    @property
+    def complete(self) -> bool:
+        return self._held is not None
+
+    def response_json(self) -> bytes:
+        """The whole response, once it is complete."""
+        return bytes(_response(self._held or b"{}").response)
+
+    def last(self, facts: bytes) -> bytes:
+        """The event that ends it, with the facts."""
+        return event(self._kind, splice(self._held or b"{}", b"groundplan", facts))
+
+    def broken(self, reason: str, call_id: str) -> bytes:
+        return _broken(self._number + 1, reason, call_id)
+
+
+class ResponsesChatRelay:
+    """A chat stream as the events of a response."""
+
+    __slots__ = (
+        "_arguments", "_asked", "_call", "_ending", "_finish", "_index", "_items", "_kind", "_model", "_number",
+        "_open", "_response", "_size", "_text", "done", "output_bytes", "usage",
+    )  # fmt: skip
+
+    def __init__(self, asked: dict[str, Any], name: str, model: str, size: int) -> None:
+        self._asked = asked
+        self._model = model
+        self._size = size
+        self._response: dict[str, Any] = {"id": name}
+        self._number = 0
+        """Of the next event."""
+        self._items: list[dict[str, Any]] = []
+        """Those that are done."""
+        self._open = ""
+        """Id of the item that is open."""
+        self._kind = ""
+        """Of it: output_text, refusal, call."""
+        self._text = ""
+        self._call: PieceOfCall | None = None
+        self._arguments = ""
+        self._index = -1
+        """The chat's number of the call that is open."""
+        self._finish = ""
+        self._ending: list[bytes] = []
+        """Events of the open item's end, once that is known."""
+        self.usage: Usage | None = None
+        self.output_bytes = 0
+        self.done = False
+
+    def _event(self, kind: str, **fields: Any) -> bytes:
+        data = {"type": kind, "sequence_number": self._number, **fields}
+        self._number += 1
+        return event(kind, _encode(data))
+
+    def take(self, data: bytes) -> bytes:
+        """Events for the client after one more chunk. Raises `Malformed`."""
+        if data == DONE:
+            self.done = True
+            return b""
+        found = chunk(data)
+        if found.usage is not None:
+            self.usage = found.usage.usage() or self.usage
+        out = self._begin(found) if not self._number else []
+        for choice in found.choices[:1]:
+            if choice.delta is not None:
+                out += self._said("output_text", choice.delta.content) + self._said("refusal", choice.delta.refusal)
+                for call in choice.delta.tool_calls or ():
+                    out += self._called(call)
+            self._finish = choice.finish_reason or self._finish
+        return b"".join(out)
+
+    def _begin(self, found: Chunk) -> list[bytes]:
+        self._response = shape.begun(self._asked, str(self._response["id"]), found.model or self._model)
+        return [
+            self._event("response.created", response=self._response),
+            self._event("response.in_progress", response=self._response),
+        ]
+
+    def _said(self, kind: str, text: str | None) -> list[bytes]:
+        if not text:
+            return []
+        out: list[bytes] = []
+        if self._kind != kind:
+            out = self._close()
+            self._kind, self._open, self._text = kind, shape.new_name("msg"), ""
+            item = shape.message(self._open, "in_progress", [])
+            out.append(self._event("response.output_item.added", output_index=len(self._items), item=item))
+            out.append(self._event("response.content_part.added", **self._where(), part=self._part()))
+        self._text += text
+        self.output_bytes += len(text.encode())
+        more: dict[str, Any] = {"logprobs": []} if kind == "output_text" else {}
+        out.append(self._event(f"response.{kind}.delta", **self._where(), delta=text, **more))
+        return out
+
+    def _where(self) -> dict[str, Any]:
+        return {"item_id": self._open, "output_index": len(self._items), "content_index": 0}
+
+    def _part(self) -> dict[str, Any]:
+        return shape.text_part(self._text) if self._kind == "output_text" else shape.refusal_part(self._text)
+
+    def _called(self, call: PieceOfCall) -> list[bytes]:
+        arguments = call.function.arguments or ""
+        self.output_bytes += len(arguments.encode()) + len((call.function.name or "").encode())
+        out: list[bytes] = []
+        if self._kind != "call" or call.index != self._index:
+            if not call.id or not call.function.name:
+                raise Malformed("the upstream's stream has a tool call without a name, or goes back to an earlier one")
+            out = self._close()
+            self._kind, self._open, self._call, self._index = "call", shape.new_name("fc"), call, call.index
+            self._arguments = ""
+            item = self._item("in_progress")
+            out.append(self._event("response.output_item.added", output_index=len(self._items), item=item))
+        if arguments:
+            self._arguments += arguments
+            where = {"item_id": self._open, "output_index": len(self._items)}
+            out.append(self._event("response.function_call_arguments.delta", **where, delta=arguments))
+        return out
+
+    def _item(self, status: str) -> dict[str, Any]:
+        """The open item."""
+        if self._kind != "call" or self._call is None:
+            return shape.message(self._open, status, [self._part()])
+        return shape.call(self._open, status, self._call.id or "", self._call.function.name or "", self._arguments)
+
+    def _close(self) -> list[bytes]:
+        if not self._open:
+            return []
+        out: list[bytes] = []
+        if self._kind == "call":
+            where = {"item_id": self._open, "output_index": len(self._items)}
+            out.append(self._event("response.function_call_arguments.done", **where, arguments=self._arguments))
+        else:
+            text: dict[str, Any] = {"refusal": self._text}
+            if self._kind == "output_text":
+                text = {"text": self._text, "logprobs": []}
+            out.append(self._event(f"response.{self._kind}.done", **self._where(), **text))
+            out.append(self._event("response.content_part.done", **self._where(), part=self._part()))
+        cut = self._finish in ("length", "content_filter") and self._kind != "call"
+        item = self._item("incomplete" if cut else "completed")
+        out.append(self._event("response.output_item.done", output_index=len(self._items), item=item))
+        self._items.append(item)
+        self._open = self._kind = ""
+        return out
+
+    @property
+    def complete(self) -> bool:
+        return bool(self._finish)
+
+    def _whole(self) -> dict[str, Any]:
+        self._ending += self._close()
+        usage = self.usage or Usage(input=-(-self._size // 4), output=-(-self.output_bytes // 4))
+        return shape.ended(self._response, self._items, self._finish, usage)
+
+    def response_json(self) -> bytes:
+        """The whole response, once it is complete."""
+        return _encode(self._whole())
+
+    def last(self, facts: bytes) -> bytes:
+        """The open item's end, and the whole response with the facts."""
+        whole, out = self._whole(), self._ending
+        kind = f"response.{whole['status']}"
+        data = {"type": kind, "sequence_number": self._number, "response": whole}
+        out.append(event(kind, splice(_encode(data), b"groundplan", facts)))
+        return b"".join(out)
+
+    def broken(self, reason: str, call_id: str) -> bytes:
+        return _broken(self._number, reason, call_id)

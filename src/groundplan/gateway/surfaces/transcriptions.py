@@ -1,0 +1,170 @@
+"""Transcriptions and translations: sound that becomes text. The form is sent on while it arrives.
+
+The most that a call costs is that of the longest audio which its deployment declares, or of as many tokens as it takes
+at all. Hears nothing itself.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from groundplan.blueprint.model import Deployment
+from groundplan.core.errors import Invalid
+from groundplan.economics import price
+from groundplan.economics.unit_price import audio_price
+from groundplan.gateway.call import meter
+from groundplan.gateway.call.exchange import Ask
+from groundplan.gateway.surfaces.interface import Answered, Codec, Interface
+from groundplan.gateway.surfaces.plain_codec import PlainCodec, malformed
+from groundplan.gateway.surfaces.upload import Upload
+from groundplan.ledger.model import Usage
+
+if TYPE_CHECKING:
+    from groundplan.gateway.http.server import Request
+
+TEXT = b"content-type: text/plain; charset=utf-8\r\n"
+_FORMATS = ("json", "text", "srt", "vtt", "verbose_json", "diarized_json")
+_TEXTS = ("text", "srt", "vtt")
+_DECISIVE = frozenset({"model", "response_format", "stream"})
+_MOST_SECONDS = 1 << 32
+
+
+class _InputDetails(msgspec.Struct, frozen=True):
+    audio_tokens: int = 0
+
+
+class _Reported(msgspec.Struct, frozen=True):
+    type: str = ""
+    seconds: float = -1
+    input_tokens: int = -1
+    output_tokens: int = -1
+    input_token_details: _InputDetails | None = None
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    text: str
+    duration: float | str | None = None
+    usage: _Reported | None = None
+
+
+_answer = msgspec.json.Decoder(_Answer).decode
+
+
+class TranscriptionCodec(PlainCodec):
+    """`free`: nothing has a price, so that nothing has to be estimated."""
+
+    def __init__(self, path: bytes, *, free: bool) -> None:
+        super().__init__(path)
+        self._free = free
+
+    def answer(self, data: bytes, ask: Ask) -> Answered:
+        """A whole answer. Raises `Malformed`."""
+        usage = Usage() if self._free else None
+        if ask.upload is not None and ask.upload.fields.get("response_format") in _TEXTS:
+            try:
+                data.decode()
+            except UnicodeDecodeError as error:
+                raise malformed() from error
+            return Answered(data, usage, TEXT)
+        try:
+            found = _answer(data)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise malformed() from error
+        return Answered(data, _usage(found) or usage)
+
+
+def _usage(found: _Answer) -> Usage | None:
+    """What is reported, where it can be true: tokens or seconds."""
+    told = found.usage
+    if told is not None and told.type != "duration":
+        if not 0 <= told.input_tokens < meter.MAX_TOKENS or not 0 <= told.output_tokens < meter.MAX_TOKENS:
+            return None
+        audio = told.input_token_details.audio_tokens if told.input_token_details is not None else 0
+        return Usage(input=told.input_tokens, output=told.output_tokens, input_audio=max(0, audio))
+    seconds = told.seconds if told is not None else _number(found.duration)
+    return Usage(seconds=-int(-seconds // 1)) if 0 <= seconds < _MOST_SECONDS else None
+
+
+def _number(text: float | str | None) -> float:
+    try:
+        return -1.0 if text is None else float(text)
+    except ValueError:
+        return -1.0
+
+
+class Transcriptions(Interface):
+    """`POST /v1/audio/transcriptions`"""
+
+    name = "audio.transcriptions"
+    needs = "transcription"
+    priced = True
+    selective = True
+    accepts = (b"multipart/form-data",)
+    _path = b"/audio/transcriptions"
+
+    def __init__(self) -> None:
+        self._codecs = tuple(TranscriptionCodec(self._path, free=free) for free in (False, True))
+
+    async def receive(self, request: Request) -> None:
+        upload = request.form = Upload(_DECISIVE)
+        await upload.begin(request)
+
+    def read(self, request: Request) -> Ask:
+        upload = request.form
+        if not isinstance(upload, Upload) or upload.files != ["file"]:
+            raise Invalid("the form has no file", code="file_missing", hint="Send one file in the field `file`.")
+        fields = upload.fields
+        if "model" not in fields:
+            hint = "Put model into the form, before the file where that is large."
+            raise Invalid("the form names no model", code="model_missing", hint=hint)
+        if fields.get("stream", "false").lower() != "false":
+            raise Invalid("stream is not supported", code="field_unsupported", hint="Leave stream out.")
+        if fields.get("response_format", "json") not in _FORMATS:
+            hint = f"Use one of: {', '.join(_FORMATS)}"
+            raise Invalid("response_format is unknown", code="field_unsupported", hint=hint)
+        return Ask(
+            fields={}, model=fields["model"], messages=1, query="", stream=False, include_usage=False, cap=None,
+            copies=1, size=0, upload=upload,
+        )  # fmt: skip
+
+    def able(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:  # noqa: ARG002
+        """Those that are reached over HTTP/1.1, and say how long audio may be where that decides its price."""
+        found = tuple(d for d in deployments if d.http == 1 and (d.audio_seconds or not d.rates.minute))
+        if not found:
+            raise Invalid(
+                "no deployment says what such audio costs at most",
+                code="audio_unbounded",
+                hint="A deployment says audio: the longest that may be sent in, and is reached over http: 1.",
+            )
+        return found
+
+    def codec(self, deployment: Deployment) -> Codec:
+        rates = deployment.rates
+        return self._codecs[not (rates.input or rates.output or rates.minute or rates.input_audio)]
+
+    def bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:
+        return self.estimate(ask, deployment, added, 0, cap)[1]
+
+    def estimate(self, ask: Ask, deployment: Deployment, added: int, output_bytes: int, cap: int) -> tuple[Usage, int]:  # noqa: ARG002
+        rates = deployment.rates
+        usage = Usage(seconds=deployment.audio_seconds)
+        if rates.input or rates.output or rates.input_audio:
+            into, out = deployment.context_tokens, deployment.max_output_tokens
+            usage = Usage(input=into, output=out, seconds=deployment.audio_seconds)
+        return usage, price.bound(rates, usage.input, usage.output) + audio_price(rates, usage.seconds)
+
+    def cost(self, ask: Ask, deployment: Deployment, usage: Usage) -> int:  # noqa: ARG002 -- the contract's signature
+        return price.cost(deployment.rates, usage) + audio_price(deployment.rates, usage.seconds)
+
+
+class Translations(Transcriptions):
+    """`POST /v1/audio/translations`"""
+
+    name = "audio.translations"
+    _path = b"/audio/translations"
+
+
+TRANSCRIPTIONS = Transcriptions()
+TRANSLATIONS = Translations()

@@ -1,0 +1,150 @@
+"""Forms with files that are sent on to an upstream while they arrive, so that their size costs no memory.
+
+As much as decides about a call must come before the bulk of its files; the rest is passed on part by part, under the
+upstream's name of the model. What was passed on is gone: a form that is larger than what is kept can be tried once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+from groundplan.core.errors import Invalid
+from groundplan.gateway.call import settle
+from groundplan.gateway.http.multipart import Data, End, Event, Part, events
+from groundplan.gateway.upstream.http1 import Http1Connection, UpstreamConnection, UpstreamFailure
+
+if TYPE_CHECKING:
+    from groundplan.gateway.call.context import Gateway
+    from groundplan.gateway.call.exchange import Exchange
+    from groundplan.gateway.http.server import Request
+    from groundplan.gateway.upstream.targets import Target
+
+KEPT_BYTES = 1 << 20
+"""Of a form's beginning: a form that is not larger can be tried again, and its fields may be in any order."""
+_WRITE_SECONDS = 30.0
+
+
+class Upload:
+    """A form of which the beginning was read. `decisive` are the fields that must be in it, where they are there."""
+
+    def __init__(self, decisive: frozenset[str]) -> None:
+        self._decisive = decisive
+        self._kept: list[Event] = []
+        self._rest: AsyncIterator[Event] | None = None
+        self._consumed = False
+        self.fields: dict[str, str] = {}
+        self.files: list[str] = []
+        """Names of the fields that are files."""
+        self.size = 0
+        """Bytes that were kept."""
+
+    async def begin(self, request: Request) -> None:
+        """Read as much as is kept. Raises `Invalid`."""
+        if request.stream is None:
+            raise Invalid("there is no form", code="form_missing", hint="Send multipart/form-data.")
+        rest = events(request.stream, request.headers.get(b"content-type"))
+        part: Part | None = None
+        values: dict[str, bytes] = {}
+        async for event in rest:
+            self._kept.append(event)
+            if isinstance(event, Part):
+                part = event
+                if event.filename is not None:
+                    self.files.append(event.name)
+            elif isinstance(event, Data):
+                self.size += len(event.data)
+                if part is not None and part.filename is None:
+                    values[part.name] = values.get(part.name, b"") + event.data
+            elif isinstance(event, End) and part is not None and part.filename is None:
+                self._field(part.name, values.get(part.name, b""))
+            if self.size > KEPT_BYTES:
+                self._rest = rest
+                break
+
+    def _field(self, name: str, value: bytes) -> None:
+        if name in self._decisive and name in self.fields:
+            raise Invalid(f"{name} is there twice", code="field_twice", hint="Send each field once.")
+        try:
+            self.fields[name] = value.decode()
+        except UnicodeDecodeError as error:
+            raise Invalid(f"{name} is not UTF-8", code="body_encoding", hint="Send text in UTF-8.") from error
+
+    @property
+    def whole(self) -> bool:
+        """All of it is kept, so that it can be sent again."""
+        return self._rest is None
+
+    async def pieces(self, model: str, boundary: bytes) -> AsyncIterator[bytes]:
+        """The form for an upstream. Raises `Invalid`."""
+        if self._consumed:
+            raise UpstreamFailure("refused", "the upload was passed on already", sent=False)
+        skipped = False
+        for event in self._kept:
+            skipped = (isinstance(event, Part) and event.name == "model") or (skipped and not isinstance(event, Part))
+            if not skipped:
+                yield _written(event, boundary)
+        if self._rest is not None:
+            self._consumed = True
+            async for event in self._rest:
+                if isinstance(event, Part) and event.name in self._decisive and event.filename is None:
+                    raise Invalid(
+                        f"{event.name} comes after a large file",
+                        code="field_after_file",
+                        hint=f"Put {event.name} before the file in the form.",
+                    )
+                yield _written(event, boundary)
+        yield b'--%b\r\nContent-Disposition: form-data; name="model"\r\n\r\n%b\r\n' % (boundary, model.encode())
+        yield b"--%b--\r\n" % boundary
+
+
+def _written(event: Event, boundary: bytes) -> bytes:
+    if isinstance(event, Data):
+        return event.data
+    if isinstance(event, End):
+        return b"\r\n"
+    head = b'--%b\r\nContent-Disposition: form-data; name="%b"' % (boundary, event.name.encode())
+    if event.filename is not None:
+        name = "".join(c for c in event.filename if c.isprintable() and c not in '"\\')[:200]
+        head += b'; filename="%b"' % (name or "file").encode()
+    kind = event.content_type
+    if kind and len(kind) < 100 and kind.isascii() and kind.decode("ascii").isprintable():
+        head += b"\r\nContent-Type: " + kind
+    return head + b"\r\n\r\n"
+
+
+async def send_upload(upload: Upload, exchange: Exchange, target: Target, connection: UpstreamConnection) -> float:
+    """Send a form on as it arrives; the seconds that took. Until its end is sent, nothing of it can be billed.
+
+    Raises `UpstreamFailure` for the upstream, `GroundplanError` for the client, whose attempt is settled then.
+    """
+    deployment, ask = exchange.deployment, exchange.ask
+    if deployment is None or ask is None or not isinstance(connection, Http1Connection):
+        raise UpstreamFailure("refused", "uploads go over HTTP/1.1 only", sent=False)
+    now = asyncio.get_running_loop().time
+    began = now()
+    boundary = b"groundplan-%b" % secrets.token_hex(12).encode("ascii")
+    name = b"%b-%d" % (str(exchange.call).encode("ascii"), exchange.attempt)
+    lines = b"" if exchange.trace is None else exchange.trace.upstream(exchange.call, exchange.attempt)
+    path = exchange.interface.codec(deployment).path(deployment)
+    connection.send(target.upload(path, b"multipart/form-data; boundary=%b" % boundary, name, lines))
+    connection.unfinished = True
+    async for piece in upload.pieces(deployment.upstream_model, boundary):
+        if connection.status or connection.lost:
+            break  # it has answered already: what it says is read next
+        if piece:
+            connection.send(b"%x\r\n%b\r\n" % (len(piece), piece))
+            await connection.drained(_WRITE_SECONDS)
+    else:
+        exchange.attempt_sent = True
+        connection.send(b"0\r\n\r\n")
+        connection.unfinished = False
+    return now() - began
+
+
+def give_up(gateway: Gateway, exchange: Exchange) -> None:
+    """The client's form broke off: what was passed on of it is no request, so nothing is billed."""
+    if exchange.attempt_started and not exchange.attempt_sent:
+        settle.attempt(gateway, exchange, "not_billed", 0, None)

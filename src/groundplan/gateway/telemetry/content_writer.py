@@ -1,0 +1,179 @@
+"""Takes prompts and answers from the workers of a HOME, redacts and seals them, and puts them into PostgreSQL.
+
+Threads of the shipper's process, beside the shipping: workers stay free of it, and a database that is away costs
+content (counted), never facts. Reads nothing back; deleting is the control process's.
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import threading
+from collections import Counter, deque
+from contextlib import suppress
+from datetime import timedelta
+from uuid import UUID
+
+import msgspec
+import psycopg
+import structlog
+
+from groundplan.core.audit.subject import SubjectKeys
+from groundplan.core.database import connect
+from groundplan.core.endpoints import announce, withdraw
+from groundplan.core.errors import GroundplanError, Invalid, NotFound
+from groundplan.core.home import Home
+from groundplan.gateway.journal.ledger_rows import as_uuid, moment
+from groundplan.gateway.journal.ledger_store import Conn
+from groundplan.gateway.telemetry.content import CALL_BYTES, LENGTH, SERVICE, TOKEN_BYTES, Content
+from groundplan.gateway.telemetry.content_text import document
+from groundplan.ledger import content_store
+
+WAITING_BYTES = 32 << 20
+AT_ONCE = 50
+INTERVAL_S = 0.3
+_FRAME_MOST = CALL_BYTES + (64 << 10)
+_decode = msgspec.msgpack.Decoder(Content).decode
+log = structlog.get_logger()
+
+
+class ContentWriter:
+    """Listens on loopback while open; one thread for each worker, one that writes."""
+
+    def __init__(self, home: Home, url: str) -> None:
+        self._home = home
+        self._url = url
+        self._token = secrets.token_hex(TOKEN_BYTES // 2)
+        self._waiting: deque[tuple[Content, socket.socket | None]] = deque()
+        self._bytes = 0
+        self.lost = 0
+        """Calls whose content was dropped here."""
+        self._told = 0
+        self._stop = threading.Event()
+        self._changed = threading.Lock()
+
+    def open(self) -> None:
+        """Start, and tell workers where."""
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._threads = [
+            threading.Thread(target=target, name=name, daemon=True)
+            for target, name in ((self._accept, "content-accept"), (self._write, "content-write"))
+        ]
+        for thread in self._threads:
+            thread.start()
+        announce(self._home, SERVICE, f"http://127.0.0.1:{self._listener.getsockname()[1]}", self._token)
+
+    def close(self) -> None:
+        """Write what waits, if the database takes it."""
+        withdraw(self._home, SERVICE)
+        self._stop.set()
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for thread in self._threads:
+            thread.join(5)
+
+    def _accept(self) -> None:
+        while not self._stop.is_set():
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._take, args=(connection,), name="content-take", daemon=True).start()
+
+    def _take(self, connection: socket.socket) -> None:
+        """Everything that one worker sends, once it has shown the token."""
+        with connection, suppress(OSError, msgspec.MsgspecError):
+            if not secrets.compare_digest(_exactly(connection, TOKEN_BYTES), self._token.encode("ascii")):
+                return
+            while not self._stop.is_set():
+                size = LENGTH.unpack(_exactly(connection, LENGTH.size))[0]
+                if size > _FRAME_MOST:
+                    return
+                self._put(_decode(_exactly(connection, size)), connection)
+
+    def _put(self, content: Content, origin: socket.socket | None = None) -> None:
+        size = len(content.prompt) + len(content.answer)
+        with self._changed:
+            full = self._bytes + size > WAITING_BYTES
+            if full:
+                self.lost += 1
+            else:
+                self._bytes += size
+                self._waiting.append((content, origin))
+        if full:
+            _done_with([origin])
+
+    def _write(self) -> None:
+        """Until the end; a connection is made only once there is something to write."""
+        while True:
+            last = self._stop.is_set()
+            if self._waiting:
+                try:
+                    with connect(self._url, autocommit=True) as conn:
+                        self._drain(conn)
+                        while not self._stop.wait(INTERVAL_S):
+                            self._drain(conn)
+                        self._drain(conn)
+                except (psycopg.Error, GroundplanError, OSError) as error:
+                    log.warning("content is not written", problem=error.__class__.__name__)
+                    self._stop.wait(1.0)
+            if last:
+                return
+            self._stop.wait(INTERVAL_S)
+
+    def _drain(self, conn: Conn) -> None:
+        keys = SubjectKeys.of(self._home) if self._waiting else None
+        while self._waiting and keys is not None:
+            batch = [self._waiting[place] for place in range(min(AT_ONCE, len(self._waiting)))]
+            with conn.transaction():
+                content_store.add(conn, [row for content, _ in batch if (row := self._row(conn, keys, content))])
+            with self._changed:
+                for content, _ in batch:
+                    self._waiting.popleft()
+                    self._bytes -= len(content.prompt) + len(content.answer)
+            _done_with([origin for _, origin in batch])
+        if self.lost > self._told:
+            log.warning("content was lost", calls=self.lost - self._told)
+            self._told = self.lost
+
+    def _row(self, conn: Conn, keys: SubjectKeys, content: Content) -> content_store.Row | None:
+        """None for what cannot be kept: it must not hold up the others."""
+        try:
+            return _sealed(conn, keys, content)
+        except (Invalid, NotFound, ValueError) as error:
+            self.lost += 1
+            log.warning("content cannot be kept", problem=error.__class__.__name__)
+            return None
+
+
+def _sealed(conn: Conn, keys: SubjectKeys, content: Content) -> content_store.Row | None:
+    """Sealed under the key of whom it is about; None where nobody is, so that nothing is kept that cannot be erased."""
+    person, call = as_uuid(content.person), UUID(bytes=content.call)
+    if person is None:
+        return None
+    kept = document(content.prompt, content.answer, redacted=content.kind != "full")
+    at = moment(content.at)
+    # the cipher is deterministic: the id of the call in front hides that somebody asked the same before
+    sealed = keys.seal(conn, person, f"{call}\n{kept.document}")
+    until = at + timedelta(seconds=content.seconds)
+    return content_store.Row(call, at, content.workload, content.kind, until, sealed, kept.found, kept.cut)
+
+
+def _done_with(origins: list[socket.socket | None]) -> None:
+    """Tell workers how many of their calls are not to be counted as lost; one that is gone hears nothing."""
+    for origin, count in Counter(origin for origin in origins if origin is not None).items():
+        with suppress(OSError):
+            origin.send(LENGTH.pack(count), socket.MSG_DONTWAIT)
+
+
+def _exactly(connection: socket.socket, size: int) -> bytes:
+    """Raises OSError where the other side ends before."""
+    parts: list[bytes] = []
+    while size:
+        data = connection.recv(min(size, 1 << 20))
+        if not data:
+            raise ConnectionResetError
+        parts.append(data)
+        size -= len(data)
+    return b"".join(parts)

@@ -1,0 +1,114 @@
+"""Metric families as data, and the Prometheus text format (0.0.4) of them. Pure; what is measured is `metrics`.
+
+The text is made in small pieces, so that a worker can answer calls between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+
+import msgspec
+
+from groundplan.gateway.telemetry.meters import DURATION_US, Histogram
+
+CONTENT_TYPE = b"content-type: text/plain; version=0.0.4; charset=utf-8\r\n"
+Labels = tuple[tuple[str, str], ...]
+PIECE = 50
+"""Series in a piece of text."""
+_BOUNDS = (*(repr(bound / 1e6) for bound in DURATION_US), "+Inf")
+
+
+class Sample(msgspec.Struct, frozen=True, array_like=True):
+    """One line."""
+
+    labels: list[tuple[str, str]]
+    value: float | int
+
+
+class Series(msgspec.Struct, frozen=True, array_like=True):
+    """One set of labels of a histogram: counts by `DURATION_US`, the last beyond it, and the sum in microseconds."""
+
+    labels: list[tuple[str, str]]
+    buckets: list[int]
+    total_us: int
+
+
+class Family(msgspec.Struct, frozen=True, array_like=True):
+    """One metric: `type` is counter, gauge or histogram. A histogram has `series` instead of samples."""
+
+    name: str
+    type: str
+    help: str
+    samples: list[Sample]
+    series: list[Series] = []
+
+
+def single(name: str, type_: str, help_: str, value: float) -> Family:
+    """A family with one sample without labels."""
+    return Family(name, type_, help_, [Sample([], value)])
+
+
+def histogram(name: str, help_: str, counted: Mapping[Labels, Histogram]) -> Family:
+    """A family with a series for each set of labels."""
+    series = [Series(list(labels), one.buckets, one.total_us) for labels, one in sorted(counted.items())]
+    return Family(name, "histogram", help_, [], series)
+
+
+def render(workers: Iterable[tuple[str, list[Family]]]) -> bytes:
+    """The families of all workers, each once, every sample with its `worker`."""
+    return b"".join(pieces(workers))
+
+
+def pieces(workers: Iterable[tuple[str, list[Family]]]) -> Iterator[bytes]:
+    """The same, piece by piece."""
+    merged: dict[str, list[tuple[str, Family]]] = {}
+    for worker, families in workers:
+        for family in families:
+            merged.setdefault(family.name, []).append((worker, family))
+    for name, told in merged.items():
+        first = told[0][1]
+        yield f"# HELP {name} {_escape_help(first.help)}\n# TYPE {name} {first.type}\n".encode()
+        for worker, family in told:
+            for at in range(0, len(family.samples), PIECE):
+                yield _samples(name, worker, family.samples[at : at + PIECE])
+            for at in range(0, len(family.series), PIECE):
+                yield _series(name, worker, family.series[at : at + PIECE])
+
+
+def _samples(name: str, worker: str, samples: Iterable[Sample]) -> bytes:
+    lines = []
+    for sample in samples:
+        labels = _labels(worker, sample.labels)
+        lines.append(f"{name}{{{labels}}} {sample.value!r}\n" if labels else f"{name} {sample.value!r}\n")
+    return "".join(lines).encode()
+
+
+def _series(name: str, worker: str, series: Iterable[Series]) -> bytes:
+    lines = []
+    for one in series:
+        labels = _labels(worker, one.labels)
+        start = f'{name}_bucket{{{labels},le="' if labels else f'{name}_bucket{{le="'
+        total = 0
+        for bound, count in zip(_BOUNDS, one.buckets, strict=True):
+            total += count
+            lines.append(f'{start}{bound}"}} {total}\n')
+        end = f"{{{labels}}}" if labels else ""
+        lines.append(f"{name}_sum{end} {one.total_us / 1e6!r}\n{name}_count{end} {total}\n")
+    return "".join(lines).encode()
+
+
+def _labels(worker: str, labels: Iterable[tuple[str, str]]) -> str:
+    text = ",".join([f'{name}="{_escape(value)}"' for name, value in labels])
+    if not worker:
+        return text
+    return f'worker="{_escape(worker)}",{text}' if text else f'worker="{_escape(worker)}"'
+
+
+@lru_cache(4096)
+def _escape(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
+
+
+def _escape_help(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("\n", "\\n")

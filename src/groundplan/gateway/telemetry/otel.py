@@ -1,0 +1,60 @@
+"""Our spans as those of the OpenTelemetry SDK, and its exporter; imported where traces are declared.
+
+The SDK's tracers are not used: ids and times are known already.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from uuid import UUID
+
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
+
+from groundplan.gateway.telemetry.spans import CLIENT, SERVER, Span
+
+SERVICE = "groundplan-gateway"
+_VERSION = importlib.metadata.version("groundplan")
+_SCOPE = InstrumentationScope("groundplan.gateway", _VERSION)
+_KINDS = {SERVER: SpanKind.SERVER, CLIENT: SpanKind.CLIENT}
+_SAMPLED = TraceFlags(TraceFlags.SAMPLED)
+
+
+def exporter(url: str, headers: dict[str, str], seconds: float) -> OTLPSpanExporter:
+    """Sends to `url`, trying again for at most `seconds`."""
+    return OTLPSpanExporter(endpoint=url, headers=headers, timeout=seconds)
+
+
+class Converter:
+    """Keeps one resource for each gateway worker, known by its journal epoch."""
+
+    def __init__(self) -> None:
+        self._resources: dict[UUID, Resource] = {}
+
+    def convert(self, epoch: UUID, span: Span) -> ReadableSpan:
+        return ReadableSpan(
+            name=span.name,
+            context=_context(span.trace, span.id, remote=False),
+            parent=None if span.parent is None else _context(span.trace, span.parent, remote=span.kind == SERVER),
+            resource=self._resource(epoch),
+            attributes=dict(span.attributes),
+            kind=_KINDS.get(span.kind, SpanKind.INTERNAL),
+            status=Status(StatusCode.ERROR, span.error) if span.error else Status(StatusCode.UNSET),
+            start_time=span.start,
+            end_time=span.end,
+            instrumentation_scope=_SCOPE,
+        )
+
+    def _resource(self, epoch: UUID) -> Resource:
+        found = self._resources.get(epoch)
+        if found is None:
+            named = {"service.name": SERVICE, "service.version": _VERSION, "service.instance.id": str(epoch)}
+            found = self._resources[epoch] = Resource(named)
+        return found
+
+
+def _context(trace: bytes, span: bytes, *, remote: bool) -> SpanContext:
+    return SpanContext(int.from_bytes(trace, "big"), int.from_bytes(span, "big"), remote, _SAMPLED)

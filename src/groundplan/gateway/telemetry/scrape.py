@@ -1,0 +1,164 @@
+"""GET /metrics: one address tells of every worker of a HOME. Off the request path.
+
+Each worker announces a small service of its own on loopback (`gateway-metrics-SLOT`), with a token; whoever answers a
+scrape asks the others. On the gateway's port metrics are for this machine and for holders of a token: a request from
+elsewhere, or one that a proxy passed on, needs the operator's token or the one in GROUNDPLAN_METRICS_TOKEN.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from groundplan.core.endpoints import Endpoint, announce, lookup, withdraw
+from groundplan.core.errors import Denied, GroundplanError, Invalid
+from groundplan.core.home import Home
+from groundplan.core.settings import resolve_secret
+from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.http.server import Request, Response, Server
+from groundplan.gateway.surfaces import answers
+from groundplan.gateway.surfaces.answers import of_refusal
+from groundplan.gateway.telemetry.exposition import CONTENT_TYPE, Family, pieces, render, single
+from groundplan.gateway.telemetry.metrics import gathered
+from groundplan.gateway.upstream.http1 import UpstreamFailure, UpstreamPool
+
+SERVICE = "gateway-metrics-"
+SHIPPER = "shipper"
+"""Stands where workers have their slot."""
+ANSWER_SECONDS = 1.0
+_LOCAL = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
+_FORWARDED = (b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via")
+_NAME = re.compile(rf"{SERVICE}([0-9]{{1,4}}|{SHIPPER})\.json")
+_UP = "groundplan_gateway_worker_up"
+_UP_HELP = "0 where a process that should run does not tell."
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(list[Family]).decode
+
+
+class Scrapes:
+    """This worker's part in the metrics of its HOME. `open` it before the worker serves."""
+
+    def __init__(self, home: Home, slot: int, token: str | None) -> None:
+        """`token` is a secret reference."""
+        self.slot = slot
+        self._home = home
+        self._reference = token
+        self._token = secrets.token_hex(32)
+
+    async def open(self, own: Callable[[], Awaitable[list[Family]]]) -> None:
+        """Listen for the other workers, and tell them where."""
+        loop = asyncio.get_running_loop()
+
+        async def handle(request: Request, response: Response) -> None:
+            given = request.headers.get(b"authorization", b"")
+            if secrets.compare_digest(given, b"Bearer " + self._token.encode()):
+                response.send(200, _encode(await own()), content_type=b"content-type: application/msgpack\r\n")
+            else:
+                response.send(401, b"{}")
+
+        self._server = Server(handle, of_refusal, loop)
+        self._listener = await loop.create_server(self._server.protocol, "127.0.0.1", 0)
+        port = self._listener.sockets[0].getsockname()[1]
+        announce(self._home, f"{SERVICE}{self.slot}", f"http://127.0.0.1:{port}", self._token)
+
+    async def close(self) -> None:
+        withdraw(self._home, f"{SERVICE}{self.slot}")
+        self._listener.close()
+        await self._server.drain(0.1)
+
+    def admits(self, bearer: bytes) -> bool:
+        """Whether `bearer` is the metrics token or the operator's."""
+        return any(secrets.compare_digest(bearer, known) for known in self._tokens())
+
+    def _tokens(self) -> list[bytes]:
+        found = []
+        try:
+            found.append(self._home.operator_token.read_bytes().strip())
+            if self._reference is not None:
+                found.append(resolve_secret(self._reference).encode())
+        except (OSError, Invalid):
+            pass  # a token that cannot be read opens nothing
+        return [token for token in found if token]
+
+    async def everybody(self, own: list[Family]) -> bytes:
+        """The exposition of all workers; one that does not answer is told as down."""
+        names = [name for name in known(self._home) if name != str(self.slot)]
+        others = await asyncio.gather(*(_ask(self._home, name) for name in names))
+        parts = []
+        for part in pieces(ups({str(self.slot): own, **dict(zip(names, others, strict=True))})):
+            parts.append(part)
+            await asyncio.sleep(0)  # calls come first
+        return b"".join(parts)
+
+
+def known(home: Home) -> list[str]:
+    """Who has announced itself, whether it lives or not: slots of workers, and the shipper."""
+    try:
+        names = [path.name for path in (home.run / "endpoints.d").iterdir()]
+    except OSError:
+        return []
+    return sorted(match.group(1) for name in names if (match := _NAME.fullmatch(name)))
+
+
+def ups(found: dict[str, list[Family] | None]) -> list[tuple[str, list[Family]]]:
+    """Workers by slot, and the shipper, with whether they answer; None is one that does not."""
+    return [
+        (name, [single(_UP, "gauge", _UP_HELP, int(told is not None)), *(told or [])])
+        for name, told in sorted(found.items())
+    ]
+
+
+async def scrape(gateway: Gateway, request: Request, response: Response) -> None:
+    """Answer GET /metrics."""
+    scrapes = gateway.scrapes
+    if request.method != b"GET":
+        error: GroundplanError = Invalid("use GET here", code="method_not_allowed", hint="Send a GET request.")
+        response.send(405, *answers.of_error(error)[1:])
+        return
+    if not _allowed(scrapes, request, response):
+        hint = (
+            "Send the operator's token, or the one that GROUNDPLAN_METRICS_TOKEN refers to, as Authorization: Bearer."
+        )
+        error = Denied("metrics are for this machine, or with a token", code="metrics_denied", hint=hint)
+        status, data, lines = answers.of_error(error)
+        response.send(status, data, lines)
+        return
+    own = await gathered(gateway)
+    text = render([("", own)]) if scrapes is None else await scrapes.everybody(own)
+    response.send(200, text, content_type=CONTENT_TYPE)
+
+
+def _allowed(scrapes: Scrapes | None, request: Request, response: Response) -> bool:
+    """From this machine itself and not passed on by a proxy, or with a token."""
+    scheme, _, bearer = request.headers.get(b"authorization", b"").partition(b" ")
+    if scheme.lower() == b"bearer":
+        return scrapes is not None and scrapes.admits(bearer.strip())
+    return response.peer in _LOCAL and not any(name in request.headers for name in _FORWARDED)
+
+
+async def _ask(home: Home, name: str) -> list[Family] | None:
+    endpoint = lookup(home, f"{SERVICE}{name}")
+    if endpoint is None:
+        return None
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            return await _fetch(endpoint)
+    except (UpstreamFailure, TimeoutError, msgspec.DecodeError):
+        return None
+
+
+async def _fetch(endpoint: Endpoint) -> list[Family] | None:
+    pool = UpstreamPool(endpoint.url, asyncio.get_running_loop())
+    connection = await pool.connect(ANSWER_SECONDS)
+    try:
+        head = b"GET / HTTP/1.1\r\nhost: w\r\nauthorization: Bearer %b\r\nconnection: close\r\n\r\n"
+        connection.send(head % endpoint.token.encode())
+        status = await connection.head(ANSWER_SECONDS)
+        data = await connection.body(ANSWER_SECONDS)
+        return _decode(data) if status == 200 else None
+    finally:
+        connection.release()

@@ -1,0 +1,166 @@
+"""The spans of a call, derived from what its journal says: the call, its steps, its attempts. Pure.
+
+Names and attributes are those of OpenTelemetry's GenAI conventions where there are any; ours begin with `groundplan.`.
+No person, prompt, answer, passage or key is in a span. Sending them is `trace_export`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from groundplan.core.money import format_usd
+from groundplan.gateway.call.trace import attempt_span, call_span, step_span
+from groundplan.gateway.journal.ledger_rows import attempt_state, leading_attempt
+from groundplan.gateway.journal.recovery import Attempt, CallState
+from groundplan.ledger.model import Finish, Usage
+
+SERVER, CLIENT, INTERNAL = "server", "client", "internal"
+Value = str | int | float | bool
+
+OPERATIONS = {
+    "chat.completions": "chat",
+    "responses": "chat",
+    "messages": "chat",
+    "completions": "text_completion",
+    "embeddings": "embeddings",
+}
+"""Endpoint -> `gen_ai.operation.name`; any other endpoint is its own name."""
+PROVIDERS = {
+    "azure": "azure.ai.openai",
+    "bedrock": "aws.bedrock",
+    "amazon": "aws.bedrock",
+    "gemini": "gcp.gemini",
+    "google": "gcp.gemini",
+    "vertex": "gcp.vertex_ai",
+    "mistral": "mistral_ai",
+    "mistralai": "mistral_ai",
+    "xai": "x_ai",
+    "x-ai": "x_ai",
+}
+"""First part of a model's name -> `gen_ai.provider.name` where it is another word."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Times are nanoseconds since the epoch; ids are 16 and 8 bytes. `error` is what went wrong, in one word."""
+
+    trace: bytes
+    id: bytes
+    parent: bytes | None
+    name: str
+    kind: str
+    start: int
+    end: int
+    attributes: Mapping[str, Value] = field(default_factory=dict)
+    error: str = ""
+
+
+def wanted(call: CallState) -> bool:
+    """Whether the caller wants this call traced: a caller that sent a trace decides, all others do."""
+    return call.finish is None or not call.finish.trace or bool(int(call.finish.trace[-2:], 16) & 1)
+
+
+def spans(call: CallState) -> list[Span]:
+    """The span of the call first, then those below it."""
+    end = call.finish
+    ids = UUID(bytes=call.call)
+    parent = bytes.fromhex(end.trace[36:52]) if end and end.trace else None
+    trace = bytes.fromhex(end.trace[3:35]) if end and end.trace else call.call
+    started, ended = _times(call)
+    lead = leading_attempt(call)
+    source = end or (lead.reservation if lead else None)
+    assert source is not None, "a call has at least one record"
+    operation = OPERATIONS.get(source.endpoint, source.endpoint)
+    status = end.status if end else "crashed"
+    attributes: dict[str, Value] = {
+        "gen_ai.operation.name": operation,
+        "groundplan.call.id": str(ids),
+        "groundplan.workload": source.workload,
+        "groundplan.status": status,
+        "groundplan.blueprint": source.blueprint,
+        "groundplan.cost_usd": float(format_usd(call.cost)),
+    }
+    error = ""
+    if end is not None:
+        attributes |= {"http.response.status_code": end.http_status, "groundplan.cache": end.cache}
+    if status != "ok":
+        error = (end.error_code if end else "") or status
+        attributes["error.type"] = error
+    name = f"{operation} {source.workload}".strip()
+    own = Span(trace, call_span(ids), parent, name, SERVER, started, ended, attributes, error)
+    steps = _steps(ids, trace, end, started) if end else []
+    attempts = [_attempt(ids, trace, one, operation, started) for _, one in sorted(call.attempts.items())]
+    return [own, *steps, *attempts]
+
+
+def _times(call: CallState) -> tuple[int, int]:
+    if call.finish is not None:
+        end = call.finish.at * 1_000_000
+        return end - call.finish.duration_us * 1000, end
+    times = [attempt.reservation.at * 1_000_000 for attempt in call.attempts.values()]
+    return min(times), max(times)
+
+
+def _steps(ids: UUID, trace: bytes, end: Finish, started: int) -> list[Span]:
+    """One span for each step, from the end of the one before; `ground` as a retrieval where it found passages."""
+    found: list[Span] = []
+    before = 0
+    for step, at in end.steps:
+        attributes: dict[str, Value] = {"groundplan.step": step}
+        name, kind = step, INTERNAL
+        if step == "ground" and end.sources:
+            name, kind = f"retrieval {end.workload}", CLIENT
+            attributes |= {"gen_ai.operation.name": "retrieval", "groundplan.passages": len(end.sources)}
+        times = (started + before * 1000, started + max(before, at) * 1000)
+        found.append(Span(trace, step_span(ids, step), call_span(ids), name, kind, *times, attributes))
+        before = max(before, at)
+    return found
+
+
+def _attempt(ids: UUID, trace: bytes, attempt: Attempt, operation: str, started: int) -> Span:
+    made, settled = attempt.reservation, attempt.settlement
+    provider, _, model = made.model.partition("/")
+    attributes: dict[str, Value] = {
+        "gen_ai.operation.name": operation,
+        "gen_ai.provider.name": PROVIDERS.get(provider, provider),
+        "gen_ai.request.model": model or made.model,
+        "groundplan.deployment": made.deployment,
+        "groundplan.site": made.site,
+        "groundplan.attempt": made.attempt,
+        "groundplan.cost_usd": float(format_usd(attempt.cost)),
+    }
+    outcome = settled.outcome if settled else attempt_state(attempt)
+    attributes["groundplan.outcome"] = outcome
+    begin = made.at * 1_000_000
+    finish = begin
+    error = "" if outcome == "ok" else outcome
+    if settled is not None:
+        if settled.started_us:
+            begin = started + settled.started_us * 1000
+        finish = begin + settled.duration_us * 1000
+        attributes |= _usage(settled.usage)
+        if settled.http_status:
+            attributes["http.response.status_code"] = settled.http_status
+            error = str(settled.http_status) if settled.http_status >= 400 else error
+        attributes |= {
+            f"groundplan.{name}_ms": microseconds / 1000
+            for name, microseconds in (("connect", settled.connect_us), ("first_byte", settled.first_byte_us))
+            if microseconds
+        }
+    if error:
+        attributes["error.type"] = error
+    name = f"{operation} {model or made.model}"
+    return Span(trace, attempt_span(ids, made.attempt), call_span(ids), name, CLIENT, begin, finish, attributes, error)
+
+
+def _usage(usage: Usage) -> dict[str, Value]:
+    counted = {
+        "gen_ai.usage.input_tokens": usage.input,
+        "gen_ai.usage.output_tokens": usage.output,
+        "gen_ai.usage.cache_read.input_tokens": usage.cache_read,
+        "gen_ai.usage.cache_creation.input_tokens": usage.cache_write,
+        "gen_ai.usage.reasoning.output_tokens": usage.reasoning,
+    }
+    return {name: count for name, count in counted.items() if count}

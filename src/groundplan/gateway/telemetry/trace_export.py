@@ -1,0 +1,119 @@
+"""Sends the spans of calls to an OpenTelemetry collector: OTLP over HTTP, from a thread beside the shipping.
+
+Best effort: what a slow or absent collector does not take in time is dropped and counted; the ledger has every call in
+any case. Calls are sent again after a crash of the shipper, with the same ids. Needs `groundplan[otel]`, which is
+imported only where traces are declared.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Any
+from uuid import UUID
+
+import structlog
+
+from groundplan.core.errors import Invalid
+from groundplan.core.settings import Settings, resolve_secret
+from groundplan.gateway.journal.recovery import CallState
+from groundplan.gateway.telemetry.spans import spans, wanted
+
+MOST_CALLS = 5_000
+"""That wait to be sent; about 10 MB."""
+AT_ONCE = 100
+"""Calls in one request."""
+INTERVAL_S = 0.5
+SEND_SECONDS = 5.0
+log = structlog.get_logger()
+
+
+class TraceExport:
+    """Takes ended calls, sends their spans. `close` sends what waits, for a moment."""
+
+    def __init__(self, url: str, headers: dict[str, str]) -> None:
+        """Raises `Invalid` (`otel_missing`) where the extra is not installed."""
+        self._convert, self._exporter = _sdk(url, headers)
+        self._waiting: deque[tuple[UUID, CallState]] = deque()
+        self.lost = 0
+        """Calls whose spans were dropped."""
+        self._told_lost = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="traces", daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def declared(cls, settings: Settings) -> TraceExport | None:
+        """As the settings say; None where traces go nowhere, or cannot: that is told in the log."""
+        if settings.otlp_url is None:
+            return None
+        try:
+            given = resolve_secret(settings.otlp_headers) if settings.otlp_headers else ""
+            return cls(settings.otlp_url, header_lines(given))
+        except Invalid as error:
+            log.error("traces are not sent", problem=str(error))
+            return None
+
+    def offer(self, calls: Iterable[CallState], epoch: UUID) -> None:
+        """Take ended calls over. Never waits, and never fails: the ledger comes first."""
+        for call in calls:
+            if len(self._waiting) < MOST_CALLS:
+                self._waiting.append((epoch, call))
+            else:
+                self.lost += 1
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join(SEND_SECONDS)
+
+    def _run(self) -> None:
+        while not self._stop.wait(INTERVAL_S):
+            self._send()
+        self._send()
+        self._exporter.shutdown()
+
+    def _send(self) -> None:
+        while self._waiting:
+            batch = [self._waiting.popleft() for _ in range(min(AT_ONCE, len(self._waiting)))]
+            if not self._export(batch):
+                self.lost += len(batch)
+                break
+        if self.lost > self._told_lost:
+            log.warning("traces were dropped", calls=self.lost - self._told_lost)
+            self._told_lost = self.lost
+
+    def _export(self, batch: Sequence[tuple[UUID, CallState]]) -> bool:
+        try:
+            found = [self._convert(epoch, span) for epoch, call in batch if wanted(call) for span in spans(call)]
+            return not found or bool(self._exporter.export(found).name == "SUCCESS")
+        except Exception as error:  # noqa: BLE001 -- the thread's boundary
+            log.warning("spans cannot be sent", problem=error.__class__.__name__)
+            return False
+
+
+def header_lines(text: str) -> dict[str, str]:
+    """`name: value` of each line. Raises `Invalid` (`otlp_headers`), without the value."""
+    found: dict[str, str] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        name, colon, value = line.partition(":")
+        if not colon or not name.strip().replace("-", "").isalnum() or not value.isprintable():
+            raise Invalid(
+                f"line {number} of the OTLP headers is not `name: value`", code="otlp_headers",
+                hint="Write one header on each line of what GROUNDPLAN_OTLP_HEADERS refers to.",
+            )  # fmt: skip
+        found[name.strip().lower()] = value.strip()
+    return found
+
+
+def _sdk(url: str, headers: dict[str, str]) -> tuple[Any, Any]:
+    """(a function from (epoch, span) to the SDK's span, its exporter)"""
+    try:
+        from groundplan.gateway.telemetry import otel  # noqa: PLC0415 -- an optional extra and heavy
+    except ImportError as error:
+        raise Invalid(
+            "traces need OpenTelemetry, which is not installed",
+            code="otel_missing",
+            hint="pip install 'groundplan[otel]', or leave GROUNDPLAN_OTLP_URL out.",
+        ) from error
+    return otel.Converter().convert, otel.exporter(url, headers, SEND_SECONDS)

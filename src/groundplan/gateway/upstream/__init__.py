@@ -1,0 +1,1 @@
+"""Deployments: which is asked, over which connection, and how they fare."""

@@ -1,0 +1,125 @@
+"""Which pool of connections leads to a deployment: its address, TLS, HTTP version and proxy together make one.
+
+A pool is replaced when a certificate file behind it has changed; calls in flight end on the old one. The client for
+HTTP/2 is loaded only where a deployment asks for it. Knows no secrets of the upstream itself, and chooses nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import ssl
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from groundplan.blueprint.model import Deployment, Tls
+from groundplan.core.errors import Invalid
+from groundplan.core.settings import resolve_secret
+from groundplan.gateway.http.tls import ClientContexts, path_of, stamp
+from groundplan.gateway.upstream.http1 import Pool, UpstreamPool
+from groundplan.gateway.upstream.tunnel import Proxy
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """How to get to an upstream. `proxy_key` is a secret reference; `connect_ms` matters to HTTP/2 only."""
+
+    url: str
+    tls: Tls | None = None
+    http: int = 1
+    proxy: str | None = None
+    proxy_key: str | None = None
+    connect_ms: int = 2000
+
+    @property
+    def far(self) -> bool:
+        """Whether it needs more than HTTP/1.1 over TCP, TLS and a plain proxy."""
+        return self.http == 2 or (self.proxy is not None and self.proxy.startswith("https:"))
+
+
+def wire_of(deployment: Deployment, url: str) -> Wire:
+    """The way to a deployment that is at `url` now."""
+    return Wire(
+        url, deployment.tls, deployment.http, deployment.proxy, deployment.proxy_key,
+        deployment.connect_ms if deployment.http == 2 else 2000,
+    )  # fmt: skip
+
+
+class Pools:
+    """All pools of one worker."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._contexts = ClientContexts()
+        self._plain: dict[str, UpstreamPool] = {}
+        self._made: dict[Wire, tuple[object, Pool]] = {}
+
+    def of(self, wire: Wire) -> Pool:
+        """The pool for a way. Raises `Invalid` where its files, secret or client cannot be used."""
+        if wire.url.startswith("http:") and wire.proxy is None and wire.http == 1:
+            return self._direct(wire.url)
+        basis = self._basis(wire)
+        known = self._made.get(wire)
+        if known is not None and known[0] == basis:
+            return known[1]
+        pool = _far(wire, self._loop) if wire.far else self._near(wire)
+        self._made[wire] = (basis, pool)
+        if known is not None:
+            known[1].retire()
+        return pool
+
+    def _direct(self, url: str) -> UpstreamPool:
+        pool = self._plain.get(url)
+        if pool is None:
+            pool = self._plain[url] = UpstreamPool(url, self._loop)
+        return pool
+
+    def _basis(self, wire: Wire) -> object:
+        """Equal as long as a pool for the way need not be made anew."""
+        credentials = resolve_secret(wire.proxy_key) if wire.proxy_key is not None else ""
+        if not wire.far:
+            return self._context(wire), credentials
+        tls = wire.tls
+        named = () if tls is None else (tls.ca, tls.cert, tls.key)
+        return stamp(tuple(path_of(reference) for reference in named if reference is not None)), credentials
+
+    def _context(self, wire: Wire) -> ssl.SSLContext | None:
+        return self._contexts.of(wire.tls) if wire.url.startswith("https:") else None
+
+    def _near(self, wire: Wire) -> UpstreamPool:
+        name = wire.tls.server_name if wire.tls is not None else None
+        return UpstreamPool(wire.url, self._loop, self._context(wire), server_name=name, proxy=_proxy(wire))
+
+    def break_off(self, why: str) -> None:
+        """Every answer that is waited for is cut."""
+        for pool in (*self._plain.values(), *(made for _, made in self._made.values())):
+            pool.break_off(why)
+
+    def close(self) -> None:
+        for pool in self._plain.values():
+            pool.close()
+        for _, made in self._made.values():
+            made.close()
+
+
+def _proxy(wire: Wire) -> Proxy | None:
+    if wire.proxy is None:
+        return None
+    parts = urlsplit(wire.proxy)
+    credentials = resolve_secret(wire.proxy_key) if wire.proxy_key is not None else ""
+    return Proxy(parts.hostname or "", parts.port or 80, credentials)
+
+
+def _far(wire: Wire, loop: asyncio.AbstractEventLoop) -> Pool:
+    try:
+        http2 = importlib.import_module("groundplan.gateway.upstream.http2")
+    except ImportError as error:
+        raise Invalid(
+            "HTTP/2 to an upstream, or a proxy by https, needs a package that is not installed",
+            code="extra_missing",
+            hint="Install groundplan[http2].",
+        ) from error
+    credentials = resolve_secret(wire.proxy_key) if wire.proxy_key is not None else ""
+    far = http2.Far(wire.tls, wire.proxy, credentials, wire.connect_ms / 1000, wire.http)
+    pool: Pool = http2.Http2Pool(wire.url, loop, far)
+    return pool

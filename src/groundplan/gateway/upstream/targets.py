@@ -1,0 +1,148 @@
+"""Where a deployment is right now: its connection pool and the head of a request to it, with its secret.
+
+Secrets are resolved for a few seconds at a time and never leave this module but in the request's own head.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+
+from groundplan.blueprint.model import Deployment
+from groundplan.core.endpoints import lookup
+from groundplan.core.errors import Invalid
+from groundplan.core.home import Home
+from groundplan.core.settings import resolve_secret
+from groundplan.gateway.upstream.http1 import Pool, UpstreamFailure
+from groundplan.gateway.upstream.key_pool import KeyPool
+from groundplan.gateway.upstream.pools import Pools, Wire, wire_of
+
+FRESH_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """`head(path)` parts: everything of a request's head that is the same for each call."""
+
+    pool: Pool
+    host: bytes
+    authorization: bytes
+    until: float
+    deployment: Deployment | None = None
+    index: int = 0
+    """Of its key, where the deployment has several."""
+
+    def request(self, path: bytes, body: bytes, name: bytes, accept: bytes, lines: bytes = b"") -> bytes:
+        """A whole POST request; `name` is its x-request-id, `lines` are further complete header lines."""
+        return (
+            b"POST %b%b HTTP/1.1\r\nhost: %b\r\n%buser-agent: groundplan\r\ncontent-type: application/json\r\n"
+            b"accept: %b\r\nx-request-id: %b\r\n%bcontent-length: %d\r\n\r\n%b"
+        ) % (self.pool.prefix, path, self.host, self.authorization, accept, name, lines, len(body), body)
+
+    def upload(self, path: bytes, kind: bytes, name: bytes, lines: bytes = b"") -> bytes:
+        """The head of a POST request whose body follows in chunks; `kind` is its Content-Type."""
+        return (
+            b"POST %b%b HTTP/1.1\r\nhost: %b\r\n%buser-agent: groundplan\r\ncontent-type: %b\r\n"
+            b"accept: */*\r\nx-request-id: %b\r\n%btransfer-encoding: chunked\r\n\r\n"
+        ) % (self.pool.prefix, path, self.host, self.authorization, kind, name, lines)
+
+    def hide(self, data: bytes) -> bytes:
+        """An upstream's words without our secret, which some repeat."""
+        secret = self.authorization.strip().rpartition(b" ")[2]
+        if not secret:
+            return data
+        return data.replace(secret, b"[hidden]").replace(secret.replace(b"/", b"\\/"), b"[hidden]")
+
+
+class Targets:
+    """All upstreams of one worker."""
+
+    def __init__(self, home: Home, loop: asyncio.AbstractEventLoop) -> None:
+        self._home = home
+        self._loop = loop
+        self._pools = Pools(loop)
+        self._targets: dict[str, Target] = {}
+        self._stopped = ""
+        self._keys: dict[str, KeyPool] = {}
+
+    def of(self, deployment: Deployment) -> Target:
+        """The target of a deployment. Raises `UpstreamFailure` (`sent` False) when it is nowhere, or has no secret."""
+        if self._stopped:
+            raise UpstreamFailure("refused", self._stopped, sent=False)
+        target = self._targets.get(deployment.name)
+        if target is not None and target.until > self._loop.time() and target.deployment is deployment:
+            return target
+        target = self._targets[deployment.name] = self._find(deployment.url, deployment.key, deployment)
+        return target
+
+    def keys(self, deployment: Deployment) -> KeyPool:
+        """The pool of a deployment with several keys."""
+        pool = self._keys.get(deployment.name)
+        if pool is None or pool.size != len(deployment.keys):
+            pool = self._keys[deployment.name] = KeyPool(len(deployment.keys))
+        return pool
+
+    def with_key(self, deployment: Deployment, index: int | None) -> Target:
+        """As `of`, with a certain one of its keys, or the one to use now. Raises `UpstreamFailure`."""
+        if self._stopped:
+            raise UpstreamFailure("refused", self._stopped, sent=False)
+        pool, now = self.keys(deployment), self._loop.time()
+        if index is None:
+            order = pool.order(now)
+            if not order:
+                raise UpstreamFailure("refused", f"every key of {deployment.name} rests", sent=False)
+            index = order[0]
+        pool.used(index, now)
+        name = f"{deployment.name}#{index}"
+        target = self._targets.get(name)
+        if target is None or target.until <= now or target.deployment is not deployment:
+            found = self._find(deployment.url, deployment.keys[index].key, deployment)
+            target = self._targets[name] = replace(found, index=index)
+        return target
+
+    def named(self, name: str, url: str, key: str | None) -> Target:
+        """The target at `url` (or `local:NAME`), found anew when what is known is not fresh."""
+        target = self._targets.get(name)
+        if target is None or target.until <= self._loop.time():
+            target = self._find(url, key)
+            self._targets[name] = target
+        return target
+
+    def forget(self, name: str) -> None:
+        """Look again next time: a local service may have moved."""
+        self._targets.pop(name, None)
+        for index in range(self._keys[name].size if name in self._keys else 0):
+            self._targets.pop(f"{name}#{index}", None)
+
+    def stale(self, name: str) -> None:
+        """A kept-alive connection of this deployment was closed as it was used: use none of the others."""
+        target = self._targets.get(name) or self._targets.get(f"{name}#0") or self._targets.get(f"{name}#1")
+        if target is not None:
+            target.pool.drop_idle()  # keys of one deployment share its connections
+
+    def _find(self, url: str, key: str | None, deployment: Deployment | None = None) -> Target:
+        secret = ""
+        try:
+            if url.startswith("local:"):
+                endpoint = lookup(self._home, url[6:])
+                if endpoint is None:
+                    raise UpstreamFailure("refused", f"the local service {url[6:]} is not running", sent=False)
+                url, secret = endpoint.url, endpoint.token
+            elif key is not None:
+                secret = resolve_secret(key)
+            pool = self._pools.of(Wire(url) if deployment is None else wire_of(deployment, url))
+        except Invalid as error:
+            raise UpstreamFailure("refused", error.message, sent=False) from error
+        if not secret.isascii() or any(c in secret for c in "\r\n\0"):
+            raise UpstreamFailure("refused", "the secret is not fit for a header", sent=False)
+        name = b"authorization: Bearer" if deployment is None or deployment.api != "anthropic" else b"x-api-key:"
+        line = b"%b %b\r\n" % (name, secret.encode("ascii")) if secret else b""
+        return Target(pool, pool.host_header, line, self._loop.time() + FRESH_SECONDS, deployment)
+
+    def stop(self, why: str) -> None:
+        """The end of this worker: answers that are waited for end here, and no deployment is reached any more."""
+        self._stopped = why
+        self._pools.break_off(why)
+
+    def close(self) -> None:
+        self._pools.close()

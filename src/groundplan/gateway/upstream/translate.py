@@ -1,0 +1,283 @@
+"""OpenAI-shaped requests to other providers, through the library that speaks their APIs. Loaded by the translating
+service only: the library and the providers' clients are an extra, and stay out of the gateway's workers.
+
+Decides nothing about money: each failure becomes a status that says whether it may have been billed.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import msgspec
+
+from groundplan.core.errors import Unavailable
+from groundplan.core.settings import resolve_secret
+from groundplan.gateway.surfaces.answers import error_body
+from groundplan.gateway.upstream.providers import Place, cannot, unknown_field
+
+MOST_CLIENTS = 64
+_SUFFIXES = {
+    "anthropic": ("/v1",),
+    "cohere": ("/v1", "/v2"),
+    "gemini": ("/v1beta", "/v1"),
+    "groq": ("/openai/v1",),
+    "mistral": ("/v1",),
+    "ollama": ("/v1", "/api"),
+}
+"""What the providers' own clients add to a base URL themselves."""
+_AMBIENT = frozenset({"bedrock", "vertexai"})
+"""Their machines' own credentials stand in where no key is declared."""
+_ONE_BY_ONE = frozenset({"gemini", "vertexai"})
+"""Several texts may be taken for the parts of one."""
+_NEVER_SENT = frozenset(
+    {"ConnectError", "ConnectTimeout", "ConnectionRefusedError", "gaierror", "EndpointConnectionError", "PoolTimeout"}
+)
+_TOTALS = frozenset({"prompt_tokens", "completion_tokens"})
+_DETAILS = {
+    "prompt_tokens_details": frozenset({"cached_tokens", "cache_write_tokens", "audio_tokens"}),
+    "completion_tokens_details": frozenset({"reasoning_tokens", "audio_tokens"}),
+}
+"""Counts that OpenAI has names for."""
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_values = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+class Failed(Exception):
+    """What is answered instead."""
+
+    def __init__(self, status: int, body: bytes, retry_after: str | None = None) -> None:
+        super().__init__(f"status {status}")
+        self.status = status
+        self.body = body
+        self.retry_after = retry_after
+
+
+class Providers:
+    """The clients of this process, one for each place and secret."""
+
+    def __init__(self) -> None:
+        self._clients: OrderedDict[tuple[str, str, str], Any] = OrderedDict()
+        try:
+            self._library = importlib.import_module("any_llm")
+        except ImportError as error:
+            raise Unavailable(
+                "the library that speaks other providers' APIs is not installed",
+                code="providers_missing",
+                hint="Install the extra: pip install 'groundplan[providers]'.",
+            ) from error
+
+    def client(self, place: Place, secret: str) -> Any:
+        """The client of a place. Raises whatever the library does where it cannot be made."""
+        key = (place.api, place.url, secret)
+        client = self._clients.get(key)
+        if client is None:
+            client = self._clients[key] = self._made(place, secret)
+            if len(self._clients) > MOST_CLIENTS:
+                self._clients.popitem(last=False)
+        else:
+            self._clients.move_to_end(key)
+        return client
+
+    def _made(self, place: Place, secret: str) -> Any:
+        url = place.url.rstrip("/")
+        for suffix in _SUFFIXES.get(place.api, ()):
+            url = url.removesuffix(suffix)
+        more = dict(_options(place.api, url))
+        library = self._library.AnyLLM
+        if library.get_provider_class(place.api).MAX_RETRIES_SUPPORT in ("native", "mapped"):
+            more["max_retries"] = 0  # retries are the gateway's: each is reserved and recorded
+        key = secret or (None if place.api in _AMBIENT else "none")
+        return library.create(place.api, api_key=key, api_base=url, unified_exceptions=True, **more)
+
+    async def chat(self, place: Place, body: bytes) -> bytes | AsyncIterator[bytes]:
+        """The completion as JSON, or the chunks of a stream as JSON, usage in the last one. Raises `Failed`."""
+        asked = _read(place, body, embeddings=False)
+        secret = _secret(place)
+        cap = asked.pop("max_completion_tokens", None)
+        if cap is not None:
+            asked["max_tokens"] = min(cap, asked.get("max_tokens") or cap)
+        asked.pop("n", None)
+        if place.api in ("anthropic", "gemini", "vertexai", "mistral", "ollama", "cohere", "groq", "bedrock"):
+            asked.pop("stream_options", None)  # their streams report usage unasked
+        try:
+            found = await self.client(place, secret).acompletion(**asked)
+            if not asked.get("stream"):
+                return msgspec.json.encode(_completion(found))
+            first = await anext(found, None)
+        except Exception as error:
+            raise failed(error, secret, place) from error
+        return self._stream(first, found, secret, place)
+
+    async def _stream(self, first: Any, rest: Any, secret: str, place: Place) -> AsyncIterator[bytes]:
+        """Chunks without usage, then the usage on its own. Raises `Failed`."""
+        usage: dict[str, Any] | None = None
+        chunk = first
+        try:
+            while chunk is not None:
+                made = _plain(chunk)
+                usage = _larger(usage, made.pop("usage", None))
+                if made.get("choices"):
+                    yield msgspec.json.encode(_chunk(made))
+                chunk = await anext(rest, None)
+        except Exception as error:
+            raise failed(error, secret, place) from error
+        finally:
+            await rest.aclose()
+        if usage is not None and first is not None:
+            base = {name: getattr(first, name) for name in ("id", "object", "created", "model")}
+            yield msgspec.json.encode({**base, "choices": [], "usage": usage})
+
+    async def embed(self, place: Place, body: bytes) -> bytes:
+        """Embeddings as JSON. Raises `Failed`."""
+        asked = _read(place, body, embeddings=True)
+        secret = _secret(place)
+        model, inputs = asked.pop("model"), asked.pop("input")
+        alone = place.api in _ONE_BY_ONE and isinstance(inputs, list)
+        try:
+            client = self.client(place, secret)
+            each = [await client.aembedding(model, one, **asked) for one in (inputs if alone else [inputs])]
+        except Exception as error:
+            raise failed(error, secret, place) from error
+        return msgspec.json.encode(_together([_plain(found) for found in each]))
+
+
+def _together(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """Several answers with embeddings as one."""
+    first, rows = found[0], [row for each in found for row in each["data"]]
+    data = [{**row, "index": index} for index, row in enumerate(rows)]
+    counts = {name: sum(each["usage"][name] for each in found) for name in ("prompt_tokens", "total_tokens")}
+    return {"object": "list", "model": first["model"], "data": data, "usage": counts}
+
+
+def _options(api: str, url: str) -> Iterator[tuple[str, Any]]:
+    """Further arguments of a provider's own client; retries off where the library cannot turn them off."""
+    if api == "groq":
+        yield "base_url", url
+    elif api == "azure":
+        yield "retry_total", 0
+    elif api == "bedrock":
+        yield "config", importlib.import_module("botocore.config").Config(retries={"total_max_attempts": 1})
+
+
+def _read(place: Place, body: bytes, *, embeddings: bool) -> dict[str, Any]:
+    """The request's values. Raises `Failed` for what the provider cannot be told."""
+    try:
+        name = unknown_field(place.api, _fields(body), embeddings=embeddings)
+        asked = _values(body)
+    except msgspec.DecodeError as error:
+        raise Failed(
+            400, error_body(str(error), "body_not_json", "Send a JSON object.", "invalid_request_error")
+        ) from error
+    if name is not None:
+        why = cannot(name, place.api)
+        body = error_body(why.message, why.code, why.hint, "invalid_request_error", **why.details)
+        raise Failed(400, body)
+    return {name: value for name, value in asked.items() if value is not None}
+
+
+def _secret(place: Place) -> str:
+    return "" if place.key is None else resolve_secret(place.key)
+
+
+def failed(error: BaseException, secret: str, place: Place) -> Failed:
+    """What is answered for an error of the library or of a provider's client."""
+    status = _status(error)
+    text = str(getattr(error, "message", None) or error)
+    if secret:
+        text = text.replace(secret, "...")
+    code = "field_untranslatable" if type(error).__name__ == "UnsupportedParameterError" else "upstream_refused"
+    kind = "invalid_request_error" if status in (400, 422) else "api_error"
+    hint = "Check the request against what the model takes." if status in (400, 422) else "Try again later."
+    after = getattr(error, "retry_after", None)
+    return Failed(
+        status, error_body(f"{place.api}: {text[:1000]}", code, hint, kind), None if after is None else str(after)
+    )
+
+
+def _status(error: BaseException) -> int:
+    """The provider's own status where it answered with an error. Otherwise one of ours: 400 was refused before it was
+    sent, 503 never reached the provider, and 502 may have been worked on."""
+    status = getattr(error, "status_code", None)
+    if isinstance(status, int) and 400 <= status < 600:
+        return status
+    names = [type(each).__name__ for each in _chain(error)]
+    if any(name in _NEVER_SENT for name in names):
+        return 503
+    if isinstance(status, int) or "APIResponseValidationError" in names:
+        return 502
+    if names[0] == "MissingApiKeyError":
+        return 503
+    if names[0] in ("UnsupportedParameterError", "NotImplementedError") or _before_sending(error):
+        return 400
+    return 502
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        each = waiting.pop(0)
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        yield each
+        original = getattr(each, "original_exception", None)
+        waiting += [original if isinstance(original, BaseException) else None, each.__cause__, each.__context__]
+
+
+def _before_sending(error: BaseException) -> bool:
+    """The library's own conversion refused the request: no client of a provider was involved."""
+    if type(error).__name__ not in ("InvalidRequestError", "ValueError", "ValidationError", "TypeError"):
+        return False
+    return not any(hasattr(each, "response") or hasattr(each, "request") for each in _chain(error))
+
+
+def _plain(value: Any) -> dict[str, Any]:
+    made: dict[str, Any] = value.model_dump(mode="json", exclude_none=True)
+    return made
+
+
+def _completion(found: Any) -> dict[str, Any]:
+    made = _plain(found)
+    for choice in made["choices"]:
+        message = choice["message"]
+        _reasoning(message)
+        message.setdefault("content", None)
+        message.setdefault("refusal", None)
+        choice.setdefault("logprobs", None)
+    if "usage" in made:
+        made["usage"] = _larger(None, made["usage"])
+    return made
+
+
+def _chunk(made: dict[str, Any]) -> dict[str, Any]:
+    for choice in made["choices"]:
+        _reasoning(choice["delta"])
+        choice.setdefault("finish_reason", None)
+    return made
+
+
+def _reasoning(said: dict[str, Any]) -> None:
+    """The library's `reasoning`, under the name that OpenAI-shaped servers give it."""
+    reasoning = said.pop("reasoning", None)
+    if isinstance(reasoning, dict) and reasoning.get("content"):
+        said["reasoning_content"] = reasoning["content"]
+
+
+def _larger(one: dict[str, Any] | None, two: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Usage as the dearer of two reports says, count by count; a stream may report it in parts."""
+    if two is None:
+        return one
+    merged = dict(one or {})
+    for name, value in two.items():
+        if isinstance(value, dict) and name in _DETAILS:
+            known = {count: number for count, number in value.items() if count in _DETAILS[name]}
+            merged[name] = {**known, **{n: max(v, known.get(n, 0)) for n, v in merged.get(name, {}).items()}}
+        elif isinstance(value, int) and name in _TOTALS:
+            merged[name] = max(value, merged.get(name, 0))
+    if "prompt_tokens" in merged:
+        merged["total_tokens"] = merged["prompt_tokens"] + merged.get("completion_tokens", 0)
+    return merged
