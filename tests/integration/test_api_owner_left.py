@@ -15,6 +15,7 @@ from groundplan.core.audit import OPERATOR
 from groundplan.core.errors import Invalid
 from groundplan.identity import service
 from groundplan.identity.model import SUCCESSION
+from groundplan.ledger import finding_store
 from groundplan.release import service as release
 from groundplan.release.service import Signing
 from groundplan.testing import ManualClock
@@ -66,5 +67,5 @@ def test_a_release_is_refused_by_who_left_in_the_database(database: Database) ->
 
 
 def _told(conn: psycopg.Connection[Any]) -> list[tuple[str, str, str]]:
-    found = [item for item in store.findings(conn) if item["kind"] == "owner.left"]
+    found = [item for item in finding_store.findings(conn) if item["kind"] == "owner.left"]
     return sorted((item["subject"], item["severity"], item["message"]) for item in found)

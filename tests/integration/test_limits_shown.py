@@ -16,7 +16,7 @@ from groundplan.api.limits import limits_json
 from groundplan.blueprint.model import Blueprint, Budget, Limit
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
-from groundplan.ledger import queries
+from groundplan.ledger import finding_store, queries
 from groundplan.testing.database import Database
 
 NOW = datetime(2026, 11, 25, 14, 33, tzinfo=UTC)
@@ -75,7 +75,7 @@ def test_a_crossed_soft_budget_is_a_finding_once_a_period(conn: psycopg.Connecti
     told = [("soft", "2026-11", "The budget soft is crossed.")]
     assert [store.tell_crossed_budgets(conn, told) for _ in range(3)] == [1, 0, 0]
     assert store.tell_crossed_budgets(conn, [("soft", "2026-12", "again")]) == 1
-    assert [row["kind"] for row in store.findings(conn)] == ["budget_crossed"] * 2
+    assert [row["kind"] for row in finding_store.findings(conn)] == ["budget_crossed"] * 2
 
 
 def test_a_budget_near_its_end_is_near() -> None:

@@ -165,16 +165,6 @@ def groups(conn: Db) -> list[Row]:
     )
 
 
-def findings(conn: Db, limit: int = 200) -> list[Row]:
-    """Open findings, the gravest and newest first."""
-    return _rows(
-        conn,
-        """SELECT id, at, kind, severity, subject, message, hint, owner FROM finding WHERE closed_at IS NULL
-           ORDER BY array_position(ARRAY['critical','high','medium','low','info'], severity), at DESC LIMIT %s""",
-        (limit,),
-    )
-
-
 def limit_spans(conn: Db) -> list[Row]:
     """What gateways have taken of each limit in the spans that are not over; `who` is the user's or key's id."""
     return _rows(
@@ -200,10 +190,6 @@ def tell_crossed_budgets(conn: Db, crossed: Sequence[tuple[str, str, str]]) -> i
         )
         new += done.rowcount
     return new
-
-
-def open_findings(conn: Db) -> int:
-    return int(_rows(conn, "SELECT count(*) AS n FROM finding WHERE closed_at IS NULL")[0]["n"])
 
 
 def sources(conn: Db) -> list[Row]:

@@ -10,6 +10,7 @@ from groundplan.api import store
 from groundplan.api.caller import Reader
 from groundplan.api.context import Using
 from groundplan.api.routes.changes import with_approvals
+from groundplan.ledger import finding_store
 
 router = APIRouter(tags=["inbox"])
 SILENT_SECONDS = 1.0
@@ -20,7 +21,7 @@ def inbox(services: Using, caller: Reader) -> dict[str, Any]:
     """Items with `kind`, `message`, `hint`, `subject`; `mine` where one of your duties is asked for."""
     with services.transaction() as conn:
         pending = with_approvals(conn, store.changes(conn, "pending"))
-        findings = store.findings(conn)
+        findings = finding_store.findings(conn)
         kills = store.kills(conn)
         workers = store.gateways(conn)
     held = set(caller.duties)

@@ -14,6 +14,7 @@ from groundplan.api.lag import journal_lag
 from groundplan.api.routes.limits import near_limits
 from groundplan.api.served import current_or_none, local_services
 from groundplan.governance import service as governance
+from groundplan.ledger import finding_store
 
 router = APIRouter(tags=["status"])
 
@@ -25,7 +26,7 @@ def status(request: Request, services: Using, _: SignedIn) -> dict[str, Any]:
         blueprint = current_or_none(conn)
         workers = store.gateways(conn)
         pending = governance.pending(conn)
-        findings = store.open_findings(conn)
+        findings = finding_store.count_open(conn)
         kills = store.kills(conn)
         near = near_limits(conn, blueprint, services.clock.now())
         difference = workspace_difference(conn, services, blueprint)

@@ -1,0 +1,80 @@
+"""Findings: what is wrong now, by domain and subject, and settling or silencing one of them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter
+from pydantic import AwareDatetime, BaseModel, ConfigDict, StringConstraints
+
+from groundplan.api.caller import Caller, Reader, SignedIn, require_duty
+from groundplan.api.context import Using
+from groundplan.catalog.people import DUTIES
+from groundplan.core.audit.store import record
+from groundplan.core.errors import Invalid
+from groundplan.ledger import finding_store
+
+router = APIRouter(tags=["findings"])
+
+
+class Close(BaseModel):
+    """Why it is settled."""
+
+    model_config = ConfigDict(extra="forbid")
+    reason: Annotated[str, StringConstraints(min_length=1, max_length=500, strip_whitespace=True)]
+
+
+class Quiet(BaseModel):
+    """Until when it is not shown."""
+
+    model_config = ConfigDict(extra="forbid")
+    until: AwareDatetime
+
+
+@router.get("/findings")
+def findings(
+    services: Using, _: Reader, kind: str = "", subject: str = "", closed: bool = False, limit: int = 200
+) -> dict[str, Any]:
+    """The gravest first. `kind` is a beginning such as `knowledge.`; `closed` adds those that are settled."""
+    with services.transaction() as conn:
+        found = finding_store.findings(
+            conn, kinds=[kind] if kind else [], subject=subject, closed=closed, limit=max(1, min(limit, 1000))
+        )
+    return {"findings": found}
+
+
+@router.post("/findings/{finding_id}/close")
+def close(finding_id: UUID, body: Close, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """It is settled, says its owner or whoever holds a duty for its subject. One that still holds comes back."""
+    with services.transaction() as conn:
+        found = finding_store.one(conn, finding_id)
+        _may(caller, found)
+        finding_store.close(conn, finding_id, str(caller.actor), body.reason)
+        details = {"finding": str(finding_id), "kind": found["kind"], "reason": body.reason}
+        record(conn, action="finding.close", actor=caller.actor, subject=found["subject"], detail=details)
+    return {"id": finding_id, "closed": True}
+
+
+@router.post("/findings/{finding_id}/quiet")
+def quiet(finding_id: UUID, body: Quiet, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """It stays open and is not shown before then."""
+    _later(body.until, services.clock.now())
+    with services.transaction() as conn:
+        found = finding_store.one(conn, finding_id)
+        _may(caller, found)
+        finding_store.quiet(conn, finding_id, body.until)
+        details = {"finding": str(finding_id), "kind": found["kind"], "until": body.until.isoformat()}
+        record(conn, action="finding.quiet", actor=caller.actor, subject=found["subject"], detail=details)
+    return {"id": finding_id, "until": body.until}
+
+
+def _may(caller: Caller, found: dict[str, Any]) -> None:
+    if found["owner"] is None or found["owner"] != caller.email:
+        require_duty(caller, frozenset(DUTIES), found["subject"])
+
+
+def _later(until: datetime, now: datetime) -> None:
+    if until <= now:
+        raise Invalid("that time is over", code="quiet_past", hint="Name a time that is still to come.")

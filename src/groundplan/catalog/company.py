@@ -1,0 +1,55 @@
+"""The company as a whole.
+
+One pydantic model per kind; text with units is parsed on the way in. The sentence below a field describes it in
+the JSON Schema. Rules between documents are `check`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from groundplan.catalog.base import Strict
+from groundplan.catalog.fields import (
+    Line,
+    Name,
+    Networks,
+    Secret,
+    Unlimited,
+)
+from groundplan.catalog.levels import Sensitivity
+from groundplan.catalog.people import Owners
+from groundplan.catalog.wire import ProxyUrl
+
+
+class Caps(Strict):
+    """Up to here an experiment or a pilot needs no approval; raising these later needs one."""
+
+    people: Unlimited = 25
+    """Most people who may use one experiment or pilot."""
+    calls_per_day: Unlimited = 1000
+    """Most calls a day of one experiment or pilot."""
+    days: Unlimited = 90
+    """Most days that an experiment or pilot runs."""
+    sensitivity: Sensitivity = "internal"
+    """Most sensitive data of an experiment or pilot."""
+
+
+class CompanyDoc(Strict):
+    """The company: once in each workspace."""
+
+    kind: Literal["company"] = "company"
+    name: Name
+    title: Line | None = None
+    format: Literal[1] = 1
+    """Version of this file format."""
+    separation: Literal["solo", "enforced"] = "enforced"
+    """solo: one person holds every duty, approvals are marked so; enforced: nobody approves their own change."""
+    caps: Caps = Caps()
+    owners: Owners = Owners()
+    """Who holds a duty for the company as a whole."""
+    trusted_proxies: Networks = ()
+    """Networks of the proxies in front of the gateways, whose X-Forwarded-For says where a call comes from."""
+    proxy: ProxyUrl | None = None
+    """Proxy to every deployment that is not local and names none itself."""
+    proxy_key: Secret | None = None
+    """`user:password` for that proxy: `env:NAME` or `file:/path`."""

@@ -1,0 +1,145 @@
+"""Where models run and who serves them: sites, deployments, models.
+
+One pydantic model per kind; text with units is parsed on the way in. The sentence below a field describes it in
+the JSON Schema. Rules between documents are `check`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from groundplan.catalog.base import Strict
+from groundplan.catalog.fields import (
+    LIST,
+    Count,
+    Duration,
+    Jurisdiction,
+    Line,
+    ModelName,
+    Name,
+    PersonRef,
+    Secret,
+    Url,
+    UseRates,
+    list_schema,
+)
+from groundplan.catalog.levels import Sensitivity
+from groundplan.catalog.money import Prices
+from groundplan.catalog.reliability import BillingOnCancel, DeploymentLimits, Weight
+from groundplan.catalog.wire import HttpVersion, ProxyUrl, TlsDoc
+
+
+class SiteDoc(Strict):
+    """A place where models run."""
+
+    kind: Literal["site"] = "site"
+    name: Name
+    title: Line | None = None
+    type: Literal["cloud", "private", "edge"]
+    jurisdiction: Jurisdiction
+    """Whose law holds there: EU, US, CH, an ISO country such as NO."""
+    holds: Sensitivity | None = None
+    """Most sensitive data that may be processed there. Default: confidential in a cloud, restricted elsewhere."""
+    owner: PersonRef | None = None
+
+    @property
+    def max_sensitivity(self) -> Sensitivity:
+        return self.holds or ("confidential" if self.type == "cloud" else "restricted")
+
+
+class Timeouts(Strict):
+    """How long to wait for an upstream."""
+
+    connect: Duration = 2_000
+    first_token: Duration = 30_000
+    idle: Duration = 15_000
+
+
+class ProviderKeyDoc(Strict):
+    """One of several keys at a provider, with what it may do at most."""
+
+    key: Secret
+    requests: UseRates = ()
+    """600/minute; or a list: [600/minute, 10k/day]"""
+    tokens: UseRates = ()
+    """Prompt and answer together: 200k/minute"""
+
+
+class DeploymentDoc(Strict):
+    """A model served at a site by a provider through an OpenAI-compatible API."""
+
+    kind: Literal["deployment"] = "deployment"
+    name: Name
+    title: Line | None = None
+    site: Name
+    model: ModelName
+    """Known models bring their price: `openai/gpt-4.1-mini`."""
+    url: Url
+    """Ends before /chat/completions. `local:embedded` is the model that comes with Groundplan."""
+    key: Secret | None = None
+    """`env:NAME` or `file:/path`; never the secret."""
+    keys: Annotated[tuple[ProviderKeyDoc, ...], LIST] = ()
+    """Instead of one key, several: the least used one is taken, and one that is refused rests."""
+    upstream_model: ModelName | None = None
+    """What the upstream calls the model, where that differs."""
+    type: Literal["chat", "embeddings", "images", "speech", "transcription", "rerank", "moderation", "realtime"] = (
+        "chat"
+    )
+    api: Literal[
+        "openai", "anthropic", "azure", "bedrock", "cohere", "gemini", "groq", "mistral", "ollama", "vertexai"
+    ] = "openai"
+    """What the upstream speaks. `openai`: anything OpenAI-shaped, such as vLLM, llama.cpp, Azure's /v1."""
+    serves: Annotated[
+        tuple[Literal["responses", "completions"], ...], LIST, list_schema({"enum": ["responses", "completions"]})
+    ] = ()
+    """Further endpoints that an OpenAI-shaped upstream has itself; others are served by way of chat."""
+    price: Prices = ()
+    """Overrides the known price: `free`, one price, or a list of prices with `from`."""
+    context: Count = 8192
+    """Most tokens of prompt and answer together."""
+    max_output: Count = 4096
+    """Most tokens of an answer."""
+    accepts: Annotated[tuple[Literal["image", "audio"], ...], LIST, list_schema({"enum": ["image", "audio"]})] = ()
+    """What may be sent in besides text. image needs image_tokens, audio needs audio_tokens."""
+    image_tokens: Annotated[Count, Field(ge=1)] | None = None
+    """The most tokens that one image counts."""
+    audio_tokens: Annotated[Count, Field(ge=1)] | None = None
+    """The most tokens that one KiB of audio counts."""
+    audio: Duration | None = None
+    """The longest audio that one request may have, such as 30m. Needed where its minutes have a price."""
+    cap_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    """Field that caps the answer at this upstream."""
+    timeouts: Timeouts = Timeouts()
+    weight: Weight = 1
+    """Share of calls beside the other deployments of a workload that balances; 0: only when the others fail."""
+    limits: DeploymentLimits = DeploymentLimits()
+    billing_on_cancel: BillingOnCancel = "full"
+    """What the provider bills when we cancel a call. generated: what it wrote so far; full: as if it went on, so we
+    count the most that it may cost; drain: we read on to the end to learn it."""
+    tls: TlsDoc | None = None
+    http: HttpVersion = 1
+    """2: one connection for many calls. Needs the extra `groundplan[http2]`."""
+    proxy: ProxyUrl | None = None
+    """The upstream is reached through its CONNECT; `direct` ignores the company's. Default: the company's."""
+    proxy_key: Secret | None = None
+    """`user:password` for the proxy: `env:NAME` or `file:/path`."""
+
+    @property
+    def name_upstream(self) -> str:
+        """`upstream_model`, or the last part of the model's name."""
+        return self.upstream_model or self.model.rpartition("/")[2]
+
+
+class ModelDoc(Strict):
+    """A model that is not in the price list, or more about one that is."""
+
+    kind: Literal["model"] = "model"
+    name: ModelName
+    title: Line | None = None
+    provider: Line | None = None
+    licence: Line | None = None
+    price: Prices = ()
+    context: Count | None = None
+    max_output: Count | None = None

@@ -1,0 +1,179 @@
+"""What is asked of AI, and for which business process: workloads and workflows.
+
+One pydantic model per kind; text with units is parsed on the way in. The sentence below a field describes it in
+the JSON Schema. Rules between documents are `check`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from groundplan.catalog.base import Strict
+from groundplan.catalog.batches import BatchRule
+from groundplan.catalog.cache import CacheRule
+from groundplan.catalog.fields import (
+    Count,
+    Date,
+    Duration,
+    Frequency,
+    Jurisdictions,
+    Line,
+    Lines,
+    Name,
+    Names,
+    People,
+    Percent,
+    PersonRef,
+    Size,
+    Unlimited,
+    Usd,
+)
+from groundplan.catalog.keep import KeepRule
+from groundplan.catalog.levels import Sensitivity, Stage
+from groundplan.catalog.people import Owners
+from groundplan.catalog.reliability import ReliabilityRule
+
+
+class Baseline(Strict):
+    """How it was before AI, so that a difference can be shown."""
+
+    minutes_per_case: Annotated[float, Field(ge=0, strict=False)] | None = None
+    cost_per_case: Usd | None = None
+    cases: Frequency | None = None
+    measured: Date | None = None
+
+
+class WorkflowDoc(Strict):
+    """The business process that one or more workloads serve."""
+
+    kind: Literal["workflow"] = "workflow"
+    name: Name
+    title: Line | None = None
+    purpose: Line | None = None
+    owner: PersonRef | None = None
+    outcome: Line | None = None
+    """What counts as one good result, such as `ticket resolved without handover`."""
+    baseline: Baseline | None = None
+
+
+class Objectives(Strict):
+    """How good it has to be."""
+
+    first_token: Duration | None = None
+    complete: Duration | None = None
+    """Until the last token."""
+    availability: Percent | None = None
+    quality: dict[Name, Percent] = Field(default_factory=dict)
+    """By dimension: accuracy, tone, traceability, timeliness ..."""
+    cost_per_outcome: Usd | None = None
+
+
+class Traffic(Strict):
+    """What is expected; prices alternatives and plans capacity."""
+
+    calls: Frequency
+    prompt_tokens: Count = 800
+    completion_tokens: Count = 200
+    peak: Annotated[float, Field(ge=1, strict=False)] = 3.0
+    """Busiest hour as a multiple of the average one."""
+    growth_per_month: Percent = 0.0
+
+
+class GroundingRule(Strict):
+    """How passages of the sources are added to a prompt."""
+
+    passages: Annotated[int, Field(ge=1, le=20)] = 4
+    max_size: Size = 6000
+    """Most that passages may add to a prompt."""
+    required: bool = True
+    """Refuse the call while permissions cannot be read."""
+
+
+class Limits(Strict):
+    """What one workload may use at most. Experiments and pilots are bounded by the company's caps as well."""
+
+    max_output: Count = 1024
+    """Most tokens of an answer."""
+    calls_per_day: Unlimited = None
+    people: Unlimited = None
+    expires: Date | None = None
+    """Day after which an experiment or pilot is refused."""
+    max_cost_per_call: Annotated[Usd, Field(gt=0)] | None = None
+    """A call that may cost more is refused, whatever is left of its budgets."""
+    attempts: Annotated[int, Field(ge=1, le=10)] = 3
+    deadline: Duration = 60_000
+
+
+class ReviewRule(Strict):
+    """Which answers a person looks at. Declared and shown; answers are not held for it yet."""
+
+    share: Percent = 0.0
+    """Part of the answers."""
+    before_sending: bool = False
+    """Whether they wait for it; not yet: they are sent at once."""
+    by: People = ()
+
+
+class Support(Strict):
+    """Who helps when it does not work."""
+
+    contact: Line
+    hours: Line | None = None
+    runbook: Line | None = None
+
+
+class WorkloadDoc(Strict):
+    """What is asked of AI: purpose, value and needs; never a place."""
+
+    kind: Literal["workload"] = "workload"
+    name: Name
+    title: Line | None = None
+    purpose: Line
+    workflow: Name | None = None
+    value: Line | None = None
+    """What is measured to know that it is worth it."""
+    pattern: Literal["knowledge-assistant", "customer-support", "edge-inference", "analytics", "other"] = "other"
+    audience: Literal["employees", "customers", "public"] = "employees"
+    regimes: Lines = ()
+    """Laws and norms that hold for it: GDPR, HIPAA ..."""
+    effect: Literal["informs", "recommends", "decides"] = "informs"
+    """What its answers do to people."""
+    stage: Stage
+    sensitivity: Sensitivity = "internal"
+    """Most sensitive data that it handles."""
+    residency: Jurisdictions = ()
+    """Where data may be processed; empty: anywhere."""
+    team: Name | None = None
+    sources: Names = ()
+    deployments: Names = ()
+    """Deployments that may serve it, the preferred first; left out: all that the rules allow, the cheapest first."""
+    fallbacks: Names = ()
+    """Deployments that take over, in this order."""
+    embeddings: Names = ()
+    """Deployments of embeddings that it may use."""
+    also: Names = ()
+    """Deployments of images, speech, transcription, rerank, moderation or realtime that it may use."""
+    prompt: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}(@[1-9][0-9]*)?$")] | None = None
+    """Name of a prompt document, or name@version."""
+    integrations: Names = ()
+    objectives: Objectives = Objectives()
+    traffic: Traffic | None = None
+    grounding: GroundingRule = GroundingRule()
+    limits: Limits = Limits()
+    reliability: ReliabilityRule = ReliabilityRule()
+    keep: KeepRule = KeepRule()
+    cache: CacheRule = CacheRule()
+    batches: BatchRule = BatchRule()
+    grace: Duration | None = None
+    """How long a gateway that is cut off may go on serving. Default 60s; restricted data: none."""
+    review: ReviewRule = ReviewRule()
+    support: Support | None = None
+    owners: Owners = Owners()
+
+    @property
+    def grace_ms(self) -> int:
+        if self.sensitivity == "restricted":
+            return 0
+        return 60_000 if self.grace is None else self.grace

@@ -1,0 +1,133 @@
+"""The SQL of findings: told, told again, closed because they no longer hold or because somebody says so.
+
+Each function is part of the caller's transaction. Findings are never deleted here; the closed ones are the history.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, LiteralString
+from uuid import UUID
+
+from psycopg import Connection
+from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
+
+from groundplan.core.errors import NotFound
+from groundplan.core.ids import new_id
+from groundplan.ledger.finding import SEVERITIES, Finding
+
+_TELL: LiteralString = """INSERT INTO finding
+      (id, kind, subject, mark, severity, message, hint, owner, detail, fix, due)
+    VALUES (%(id)s, %(kind)s, %(subject)s, %(mark)s, %(severity)s, %(message)s, %(hint)s, %(owner)s, %(detail)s,
+      %(fix)s, %(due)s)
+    ON CONFLICT (kind, subject, mark) WHERE closed_at IS NULL DO UPDATE SET
+      severity = excluded.severity, message = excluded.message, hint = excluded.hint, owner = excluded.owner,
+      detail = excluded.detail, fix = excluded.fix, due = excluded.due, seen_at = now()
+    RETURNING id, xmax = 0 AS new"""
+_SHOWN: LiteralString = """SELECT id, at, kind, severity, subject, mark, message, hint, owner, detail, fix, due,
+      seen_at, closed_at, closed_by, closed_reason, quiet_until FROM finding"""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """How the findings changed."""
+
+    opened: int
+    kept: int
+    closed: int
+
+
+def tell(conn: Connection[Any], found: Finding) -> tuple[UUID, bool]:
+    """Open it, or bring the open one up to date; (its id, whether it is new)."""
+    row = conn.execute(
+        _TELL,
+        {
+            "id": new_id(), "kind": found.kind, "subject": found.subject, "mark": found.mark,
+            "severity": found.severity, "message": found.message, "hint": found.hint, "owner": found.owner,
+            "detail": Jsonb(found.detail), "fix": None if found.fix is None else Jsonb(found.fix), "due": found.due,
+        },
+    ).fetchone()  # fmt: skip
+    assert row is not None
+    return row[0], row[1]
+
+
+def tell_all(conn: Connection[Any], found: Iterable[Finding], *, kinds: Collection[str], within: str = "") -> Told:
+    """`found` is all that now holds of these kinds, about subjects that begin with `within`: others of them close."""
+    opened = kept = 0
+    still: list[UUID] = []
+    for each in found:
+        finding_id, new = tell(conn, each)
+        still.append(finding_id)
+        opened += new
+        kept += not new
+    closed = conn.execute(
+        """UPDATE finding SET closed_at = now(), closed_reason = 'no longer holds'
+           WHERE closed_at IS NULL AND kind = ANY(%s) AND starts_with(subject, %s) AND NOT id = ANY(%s)""",
+        (list(kinds), within, still),
+    ).rowcount
+    return Told(opened, kept, closed)
+
+
+def close(conn: Connection[Any], finding_id: UUID, by: str, reason: str) -> None:
+    """Somebody says that it is settled. Raises `NotFound` (`finding_unknown`) where it is not open."""
+    done = conn.execute(
+        "UPDATE finding SET closed_at = now(), closed_by = %s, closed_reason = %s WHERE id = %s AND closed_at IS NULL",
+        (by, reason, finding_id),
+    )
+    _one(done.rowcount, finding_id)
+
+
+def quiet(conn: Connection[Any], finding_id: UUID, until: datetime) -> None:
+    """It stays open and is not shown before then. Raises `NotFound` (`finding_unknown`)."""
+    done = conn.execute("UPDATE finding SET quiet_until = %s WHERE id = %s AND closed_at IS NULL", (until, finding_id))
+    _one(done.rowcount, finding_id)
+
+
+def findings(
+    conn: Connection[Any], *, kinds: Sequence[str] = (), subject: str = "", closed: bool = False, limit: int = 200
+) -> list[dict[str, Any]]:
+    """The gravest and newest first. `kinds` are beginnings (`knowledge.`), `subject` is exact.
+
+    Quiet ones are left out.
+    """
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(
+            _SHOWN
+            + """ WHERE (%(closed)s OR (closed_at IS NULL AND (quiet_until IS NULL OR quiet_until <= now())))
+               AND (%(kinds)s::text[] = '{}' OR EXISTS (
+                 SELECT 1 FROM unnest(%(kinds)s::text[]) k WHERE starts_with(kind, k)))
+               AND (%(subject)s = '' OR subject = %(subject)s)
+               ORDER BY closed_at IS NOT NULL, array_position(%(order)s::text[], severity), at DESC LIMIT %(limit)s""",
+            {"closed": closed, "kinds": list(kinds), "subject": subject, "order": list(SEVERITIES), "limit": limit},
+        ).fetchall()
+
+
+def count_open(conn: Connection[Any]) -> int:
+    """Open ones that are shown."""
+    row = conn.execute(
+        "SELECT count(*) FROM finding WHERE closed_at IS NULL AND (quiet_until IS NULL OR quiet_until <= now())"
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def one(conn: Connection[Any], finding_id: UUID) -> dict[str, Any]:
+    """Open or closed. Raises `NotFound` (`finding_unknown`)."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        row = cursor.execute(_SHOWN + " WHERE id = %s", (finding_id,)).fetchone()
+    if row is None:
+        _one(0, finding_id)
+    assert row is not None
+    return row
+
+
+def _one(count: int, finding_id: UUID) -> None:
+    if count != 1:
+        raise NotFound(
+            f"no open finding {finding_id}",
+            code="finding_unknown",
+            hint="`groundplan status` and the inbox list those that are open.",
+        )

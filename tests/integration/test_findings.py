@@ -1,0 +1,70 @@
+"""Findings are known again, close when they no longer hold, and can be settled or silenced."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+from groundplan.core.errors import NotFound
+from groundplan.core.ids import new_id
+from groundplan.ledger import finding_store as store
+from groundplan.ledger.finding import Finding
+from groundplan.testing.database import Database
+
+
+@pytest.fixture
+def conn(database: Database) -> Iterator[psycopg.Connection[Any]]:
+    with psycopg.connect(database.urls["control"], autocommit=True) as made:
+        yield made
+
+
+def stale(document: str, severity: str = "medium", mark: str = "") -> Finding:
+    return Finding(
+        kind="knowledge.stale", subject=f"document/{document}", message=f"{document} is old.", hint="Review it.",
+        severity=severity, mark=mark, detail={"days": 400}, owner="ana@acme.example",
+    )  # type: ignore[arg-type]  # fmt: skip
+
+
+def test_telling_it_again_is_no_second_one_and_brings_it_up_to_date(conn: psycopg.Connection[Any]) -> None:
+    first, new = store.tell(conn, stale("a"))
+    again, second = store.tell(conn, stale("a", "high"))
+    assert (first, new, second) == (again, True, False)
+    other, _ = store.tell(conn, stale("a", mark="v2"))
+    assert other != first
+    shown = store.findings(conn, kinds=["knowledge."])
+    assert [(row["severity"], row["detail"], row["owner"]) for row in shown] == [
+        ("high", {"days": 400}, "ana@acme.example"),
+        ("medium", {"days": 400}, "ana@acme.example"),
+    ]
+    assert store.count_open(conn) == 2
+
+
+def test_what_is_no_longer_told_closes_and_only_within_its_kinds_and_subjects(conn: psycopg.Connection[Any]) -> None:
+    store.tell(conn, Finding(kind="cost.anomaly", subject="workload/w", message="m", hint="h"))
+    told = store.tell_all(conn, [stale("a"), stale("b")], kinds=["knowledge.stale"])
+    assert (told.opened, told.kept, told.closed) == (2, 0, 0)
+    told = store.tell_all(conn, [stale("b")], kinds=["knowledge.stale"], within="document/")
+    assert (told.opened, told.kept, told.closed) == (0, 1, 1)
+    assert {row["subject"] for row in store.findings(conn)} == {"document/b", "workload/w"}
+    closed = [row for row in store.findings(conn, closed=True) if row["closed_at"]]
+    assert [(row["subject"], row["closed_reason"]) for row in closed] == [("document/a", "no longer holds")]
+    told = store.tell_all(conn, [stale("a"), stale("b")], kinds=["knowledge.stale"])
+    assert (told.opened, told.kept) == (1, 1), "one that holds again is a new one"
+
+
+def test_one_is_settled_or_silenced_by_somebody(conn: psycopg.Connection[Any]) -> None:
+    one, _ = store.tell(conn, stale("a"))
+    store.quiet(conn, one, datetime.now(UTC) + timedelta(days=1))
+    assert store.findings(conn) == [] and store.count_open(conn) == 0
+    store.quiet(conn, one, datetime.now(UTC) - timedelta(seconds=1))
+    assert [row["id"] for row in store.findings(conn)] == [one]
+    store.close(conn, one, "person/x", "reviewed")
+    row = store.one(conn, one)
+    assert (row["closed_by"], row["closed_reason"]) == ("person/x", "reviewed")
+    for missing in (one, new_id()):
+        with pytest.raises(NotFound, match="no open finding"):
+            store.close(conn, missing, "person/x", "again")
