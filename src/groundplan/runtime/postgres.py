@@ -162,6 +162,7 @@ class EmbeddedPostgres:
         """Start, and wait until it answers prepared; recovery may take as long as the process lives."""
         if self._lock is None:
             self.open()
+        self._passwords()  # before the server is there: one that is told to stop while it starts may not hear it
         self._process = self._spawn()
         deadline = time.monotonic() + timeout
         while not self.accepts():
