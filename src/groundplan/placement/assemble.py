@@ -1,0 +1,260 @@
+"""From places and workloads with names to the arrays of `problem`: rows, links between parts and rules are made here.
+
+Pure and complete: nothing is priced, dropped or decided. What a workload may not use comes along with the rule that
+says so, so that it can be shown, and so that relaxing a rule can be priced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from groundplan.placement.problem import (
+    BURST,
+    FALLBACK,
+    PRIMARY,
+    TERMS,
+    Indices,
+    Ints,
+    Options,
+    Parts,
+    Problem,
+    RowKind,
+    Rows,
+    Sites,
+    Tiers,
+    checked,
+)
+
+_TOO_LARGE = 2**62
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """Units of a resource that can be bought at a site: nodes on demand, or a reserved term."""
+
+    name: str
+    resource: str
+    size: int
+    price: int
+    """picodollars a month and unit"""
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A site as the solver sees it."""
+
+    name: str
+    domain: str
+    """failure domain"""
+    capacity: Mapping[str, int] = field(default_factory=dict)
+    """resource -> amount; a resource without capacity is not limited here"""
+    opening: int = 0
+    offers: tuple[Offer, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One way to run one part of a workload. `site` None: nowhere, for a burst that a level of 0 makes needless."""
+
+    site: str | None
+    terms: Mapping[str, int] = field(default_factory=dict)
+    uses: Mapping[str, int] = field(default_factory=dict)
+    """resource at the site, or name of a quota -> amount"""
+    config: str = ""
+    level: int = 0
+    rules: tuple[str, ...] = ()
+    """hard rules that forbid it, each in words without the workload's name: `residency EU`"""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One part of a workload: its primary load or a slice of it, its burst, its fallback."""
+
+    choices: tuple[Choice, ...]
+    role: int = PRIMARY
+    current: str | None = None
+    """site where it runs today"""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A workload as the solver sees it."""
+
+    name: str
+    pieces: tuple[Piece, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """At most so much of something across sites: a provider's tokens a minute, a budget, tonnes of carbon."""
+
+    name: str
+    capacity: int
+    kind: RowKind = "quota"
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """At most so many of these workloads' primaries in one failure domain."""
+
+    name: str
+    jobs: tuple[str, ...]
+    most: int
+
+
+class _Table:
+    """The rows while they are collected; the same key is the same row."""
+
+    def __init__(self) -> None:
+        self.index: dict[tuple[str, ...], int] = {}
+        self.names: list[str] = []
+        self.kinds: list[RowKind] = []
+        self.sites: list[int] = []
+        self.capacities: list[int] = []
+
+    def add(self, key: tuple[str, ...], name: str, kind: RowKind, site: int, capacity: int) -> int:
+        if key not in self.index:
+            self.index[key] = len(self.names)
+            self.names.append(name)
+            self.kinds.append(kind)
+            self.sites.append(site)
+            self.capacities.append(capacity)
+        return self.index[key]
+
+
+def assemble(
+    places: Sequence[Place], jobs: Sequence[Job], quotas: Sequence[Quota] = (), spreads: Sequence[Spread] = ()
+) -> Problem:
+    """The problem of these places and workloads, in their order. Raises `Invalid` where numbers are absurd."""
+    table = _Table()
+    _own_rows(table, places, quotas)
+    domains = {name: number for number, name in enumerate(dict.fromkeys(place.domain for place in places))}
+    domain_of = {place.name: domains[place.domain] for place in places}
+    pieces = [(number, job, piece) for number, job in enumerate(jobs) for piece in _in_order(job)]
+    options, rules = _options(table, places, domain_of, pieces, spreads)
+    index = {place.name: number for number, place in enumerate(places)}
+    today = ((-1 if piece.current is None else index.get(piece.current, -1)) for *_, piece in pieces)
+    return checked(
+        Problem(
+            workloads=tuple(job.name for job in jobs),
+            sites=Sites(
+                names=tuple(place.name for place in places),
+                domain=_int32(domain_of[place.name] for place in places),
+                opening=_int64(place.opening for place in places),
+            ),
+            parts=Parts(
+                workload=_int32(number for number, *_ in pieces),
+                role=np.array([piece.role for *_, piece in pieces], dtype=np.int8),
+                current=_int32(today),
+            ),
+            options=options,
+            rows=Rows(tuple(table.names), tuple(table.kinds), _int32(table.sites), _int64(table.capacities)),
+            tiers=_tiers(table, places),
+            rules=rules,
+        )
+    )
+
+
+def _own_rows(table: _Table, places: Sequence[Place], quotas: Sequence[Quota]) -> None:
+    for number, place in enumerate(places):
+        for resource, amount in place.capacity.items():
+            table.add(("site", place.name, resource), f"{place.name} {resource}", "capacity", number, amount)
+        for offer in place.offers:
+            key = ("site", place.name, offer.resource)
+            table.add(key, f"{place.name} {offer.resource}", "capacity", number, 0)
+    for quota in quotas:
+        table.add(("quota", quota.name), quota.name, quota.kind, -1, quota.capacity)
+
+
+def _tiers(table: _Table, places: Sequence[Place]) -> Tiers:
+    offers = [(place, offer) for place in places for offer in place.offers]
+    return Tiers(
+        names=tuple(f"{place.name} {offer.name}" for place, offer in offers),
+        row=_int32(table.index["site", place.name, offer.resource] for place, offer in offers),
+        size=_int64(offer.size for _, offer in offers),
+        price=_int64(offer.price for _, offer in offers),
+        most=_int64(offer.most for _, offer in offers),
+    )
+
+
+def _options(
+    table: _Table,
+    places: Sequence[Place],
+    domain_of: Mapping[str, int],
+    pieces: Sequence[tuple[int, Job, Piece]],
+    spreads: Sequence[Spread],
+) -> tuple[Options, tuple[str, ...]]:
+    """All options with their rows, and the rules that exclude some of them."""
+    index = {place.name: number for number, place in enumerate(places)}
+    flat = [(number, job, piece, each) for number, (_, job, piece) in enumerate(pieces) for each in piece.choices]
+    uses = [_uses(table, job, piece, choice, domain_of, spreads) for _, job, piece, choice in flat]
+    rules: dict[str, int] = {}
+    broken = [
+        [rules.setdefault(f"{job.name}: {rule}", len(rules)) for rule in dict.fromkeys(choice.rules)]
+        for _, job, _, choice in flat
+    ]
+    options = Options(
+        part=_int32(number for number, *_ in flat),
+        site=_int32(-1 if choice.site is None else index[choice.site] for *_, choice in flat),
+        config=tuple(choice.config for *_, choice in flat),
+        level=np.array([choice.level for *_, choice in flat], dtype=np.int8),
+        terms=_int64(choice.terms.get(term, 0) for *_, choice in flat for term in TERMS).reshape(len(flat), len(TERMS)),
+        row_start=_starts(uses),
+        row=_int32(row for each in uses for row in each),
+        use=_int64(amount for each in uses for amount in each.values()),
+        rule_start=_starts(broken),
+        rule=_int32(rule for each in broken for rule in each),
+    )
+    return options, tuple(rules)
+
+
+def _in_order(job: Job) -> list[Piece]:
+    return sorted(job.pieces, key=lambda piece: piece.role)
+
+
+def _uses(
+    table: _Table, job: Job, piece: Piece, choice: Choice, domain_of: Mapping[str, int], spreads: Sequence[Spread]
+) -> dict[int, int]:
+    """Row -> amount of one choice: capacity and quotas, and what ties the parts of its workload together."""
+    found: dict[int, int] = {}
+    for name, amount in choice.uses.items():
+        row = table.index.get(("site", choice.site or "", name), table.index.get(("quota", name)))
+        if row is not None:
+            found[row] = found.get(row, 0) + amount
+    slices = sum(each.role == PRIMARY for each in job.pieces)
+    if choice.site is not None:
+        domain = domain_of[choice.site]
+        if any(each.role == FALLBACK for each in job.pieces) and piece.role != BURST:
+            row = table.add(
+                ("apart", job.name, str(domain)), f"{job.name}: fallback apart in domain {domain}", "apart", -1, slices
+            )
+            found[row] = slices if piece.role == FALLBACK else 1
+        if piece.role == PRIMARY:
+            for rule in spreads:
+                if job.name in rule.jobs:
+                    most = rule.most * slices
+                    found[table.add(("spread", rule.name, str(domain)), rule.name, "spread", -1, most)] = 1
+    if any(each.role == BURST for each in job.pieces) and piece.role != FALLBACK:
+        name = f"{job.name}: burst as its level {choice.level} says"
+        row = table.add(("burst", job.name, str(choice.level)), name, "burst", -1, 0)
+        found[row] = 1 if piece.role == PRIMARY else -slices
+    return found
+
+
+def _starts(each: Sequence[Sequence[int] | Mapping[int, int]]) -> Ints:
+    starts = np.zeros(len(each) + 1, dtype=np.int64)
+    np.cumsum([len(one) for one in each], out=starts[1:])
+    return starts
+
+
+def _int32(values: Iterable[int]) -> Indices:
+    return np.fromiter(values, dtype=np.int32)
+
+
+def _int64(values: Iterable[int]) -> Ints:
+    """Numbers too large for 64 bits become ones that `checked` refuses."""
+    return np.fromiter((max(-_TOO_LARGE, min(_TOO_LARGE, value)) for value in values), dtype=np.int64)
