@@ -39,6 +39,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "restore": ("groundplan.cli.backup", "restore", "Put an archive into an empty HOME."),
     "why": ("groundplan.cli.why", "why", "Explain a call, a change, a key or an audit entry."),
     "login": ("groundplan.cli.login", "login", "Make a one-time link to sign in to the console."),
+    "policy": ("groundplan.cli.policy", "app", "Company rules in Cedar: test them, try them in shadow, exceptions."),
     "kill": ("groundplan.cli.kill", "kill", "Stop a workload, deployment, site, source, key or the company now."),
     "readiness": ("groundplan.cli.readiness", "readiness", "Five areas for each workload, points only with evidence."),
     "doctor": ("groundplan.cli.doctor", "doctor", "Look for what is wrong on this machine."),

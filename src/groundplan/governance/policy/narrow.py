@@ -1,0 +1,123 @@
+"""Which policies can have no say in a request whose action and resource are known: left out, they change no decision.
+
+A policy is left out only where Cedar itself would find it unmatched without an error: its scope does not fit, or the
+first of its joined conditions is false by facts that are known beforehand. Pure, over Cedar's JSON form of a policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Uid = tuple[str, str]
+"""(type, id) of an entity."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of every request that a slice will be asked about. None: not known, so nothing follows from it."""
+
+    principal_types: frozenset[str] | None = None
+    action: Uid | None = None
+    actions_above: frozenset[Uid] | None = None
+    """What the action is in, itself left out."""
+    resource: Uid | None = None
+    resources_above: frozenset[Uid] | None = None
+    attributes: Mapping[str, str | int | bool] = field(default_factory=dict)
+    """Of the resource; those that are no plain values are left out."""
+    context: Mapping[str, str | int | bool] = field(default_factory=dict)
+    """Parts of the context that are the same in every such request."""
+
+
+def concerns(policy: Mapping[str, Any], facts: Facts) -> bool:
+    """Whether a policy may match, or fail, in a request of which `facts` hold."""
+    return (
+        _principal(policy.get("principal", {}), facts)
+        and _entity(policy.get("action", {}), facts.action, facts.actions_above)
+        and _entity(policy.get("resource", {}), facts.resource, facts.resources_above)
+        and not any(_excludes(condition, facts) for condition in policy.get("conditions", ())[:1])
+    )
+
+
+def _principal(scope: Mapping[str, Any], facts: Facts) -> bool:
+    types = facts.principal_types
+    if types is None:
+        return True
+    if scope.get("op") == "==" and "entity" in scope:
+        return _uid(scope["entity"])[0] in types
+    if scope.get("op") == "is":
+        return str(scope.get("entity_type")) in types
+    return True
+
+
+def _entity(scope: Mapping[str, Any], known: Uid | None, above: frozenset[Uid] | None) -> bool:
+    if known is None:
+        return True
+    op = scope.get("op")
+    if op == "is" and str(scope.get("entity_type")) != known[0]:
+        return False
+    if op == "==" and "entity" in scope:
+        return _uid(scope["entity"]) == known
+    inside = scope.get("in") if op == "is" else scope
+    if inside is None or above is None or (op not in ("in", "is")):
+        return True
+    named = [inside["entity"]] if "entity" in inside else inside.get("entities")
+    if named is None:
+        return True
+    return any((uid := _uid(each)) == known or uid in above for each in named)
+
+
+def _uid(entity: Mapping[str, Any]) -> Uid:
+    inner = entity.get("__entity", entity)
+    return str(inner["type"]), str(inner["id"])
+
+
+def _excludes(condition: Mapping[str, Any], facts: Facts) -> bool:
+    """Whether a condition is certainly not met, and is found so without an error."""
+    value = _value(condition.get("body", {}), facts)
+    return value is not None and value is (condition.get("kind") == "unless")
+
+
+def _value(expression: Any, facts: Facts) -> bool | None:
+    """True or False where the known facts decide an expression as Cedar would; None otherwise."""
+    if not isinstance(expression, dict) or len(expression) != 1:
+        return None
+    (op, body), *_ = expression.items()
+    if op in ("&&", "||"):
+        return _joined(op, body, facts)
+    if op == "!":
+        inner = _value(body.get("arg"), facts)
+        return None if inner is None else not inner
+    if op in ("==", "!="):
+        left, right = _plain(body.get("left"), facts), _plain(body.get("right"), facts)
+        if left is None or right is None:
+            return None
+        return (type(left) is type(right) and left == right) is (op == "==")
+    if op in ("Value", "."):
+        plain = _plain(expression, facts)
+        return plain if isinstance(plain, bool) else None
+    return None
+
+
+def _joined(op: str, body: Mapping[str, Any], facts: Facts) -> bool | None:
+    """The first part decides alone, or leaves it to the second; an unknown first part may fail, so nothing follows."""
+    left = _value(body.get("left"), facts)
+    if left is None:
+        return None
+    if left is (op == "||"):
+        return left
+    return _value(body.get("right"), facts)
+
+
+def _plain(expression: Any, facts: Facts) -> str | int | bool | None:
+    if not isinstance(expression, dict) or len(expression) != 1:
+        return None
+    if "Value" in expression:
+        value = expression["Value"]
+        return value if isinstance(value, str | int | bool) else None
+    inner = expression.get(".")
+    if not isinstance(inner, dict) or not isinstance(inner.get("left"), dict):
+        return None
+    known = {"resource": facts.attributes, "context": facts.context}.get(inner["left"].get("Var", ""), {})
+    return known.get(inner.get("attr", ""))
