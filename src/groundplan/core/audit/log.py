@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import partial
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -18,6 +20,12 @@ from groundplan.core.audit.merkle import EMPTY_ROOT, leaf_hash, root_of
 from groundplan.core.audit.tiles import WIDTH, Tiles, encode_bundle, last_tile, levels_of, tile_path
 from groundplan.core.errors import Conflict, GroundplanError, Unavailable
 from groundplan.core.home import sync_folder, write_atomically
+
+
+NEXT = ".checkpoint.next"
+"""The next checkpoint before it is seen."""
+SYNCING = 8
+"""Threads that make files durable: a disk takes many at once into one of its own commits."""
 
 
 class AuditLog:
@@ -39,6 +47,7 @@ class AuditLog:
         self._known_folders: set[Path] = {folder}
         self._clean: set[Path] = set()
         self._usable = False
+        self._syncing = ThreadPoolExecutor(SYNCING, "audit-sync")
         self._lock = _lock(folder)
         try:
             self._checkpoint = self._newest()
@@ -46,6 +55,7 @@ class AuditLog:
             self._sweep()
             write_atomically(folder / "log.pub", self._public.encode().encode() + b"\n", 0o644)
         except BaseException:
+            self._syncing.shutdown()
             os.close(self._lock)
             raise
         self._usable = True
@@ -82,9 +92,11 @@ class AuditLog:
         size = self._checkpoint.size + len(entries)
         checkpoint = Checkpoint(self._public.name, size, _root(self._rows))
         try:
-            self._write(files)
+            # Signed before the rest is durable, but not to be seen before that: the rename comes last.
             note = sign(checkpoint.text(), self._key, self._public.name)
-            write_atomically(self._folder / "checkpoint", note.encode(), 0o644)
+            self._write([*files, (NEXT, note.encode())])
+            (self._folder / NEXT).replace(self._folder / "checkpoint")
+            sync_folder(self._folder)
             self._drop_partials(full)
         except OSError as error:
             raise Unavailable(
@@ -103,6 +115,7 @@ class AuditLog:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
+        self._syncing.shutdown()
 
     def _newest(self) -> Checkpoint:
         try:
@@ -206,13 +219,14 @@ class AuditLog:
                 view = memoryview(data)
                 while view:
                     view = view[os.write(descriptor, view) :]
-            for descriptor in descriptors:
-                os.fdatasync(descriptor)
+            syncs: list[Callable[[], None]] = [partial(os.fdatasync, descriptor) for descriptor in descriptors]
+            syncs += [partial(sync_folder, folder) for folder in folders]
+            done, _ = wait([self._syncing.submit(sync) for sync in syncs])  # all, before any of them is closed
+            for one in done:
+                one.result()
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
-        for folder in folders:
-            sync_folder(folder)
 
     def _make(self, folder: Path, changed: set[Path]) -> None:
         if folder in self._known_folders:
