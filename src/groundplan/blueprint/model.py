@@ -193,6 +193,46 @@ class Grounding(Struct, frozen=True, kw_only=True):
     """Most that grounding may add to a prompt; reserved at admission."""
     required: bool = True
     """True: cut off from the live permissions, a call is refused. A call for which no passage is found is answered."""
+class Governed(Struct, frozen=True, kw_only=True):
+    """What holds for the documents of a source, unless one is stricter. Times are days."""
+
+    steward: str | None = None
+    state: str = "approved"
+    purposes: list[str] = []
+    workloads: list[str] = []
+    residency: list[str] = []
+    licence: str | None = None
+    retain_days: int | None = None
+    legal_hold: bool = False
+    erase_days: int = 30
+
+
+class Connector(Struct, frozen=True, kw_only=True):
+    """Where a source is read from; `settings` are those of its type in the catalog, secrets by reference only."""
+
+    type: str
+    settings: dict[str, str | int | float] = {}
+
+
+class Needs(Struct, frozen=True, kw_only=True):
+    """What a workload asks of the content that it is given. `quality` is 0 to 1."""
+
+    purposes: list[str] = []
+    quality: float = 0.0
+    scanned: bool = False
+
+
+class Term(Struct, frozen=True, kw_only=True):
+    """A word of the company's glossary."""
+
+    name: str
+    title: str
+    meaning: str
+    synonyms: list[str] = []
+    forbidden: list[str] = []
+    owner: str | None = None
+
+
 
 
 class Hedge(Struct, frozen=True, kw_only=True):
@@ -201,6 +241,11 @@ class Hedge(Struct, frozen=True, kw_only=True):
     percentile: int | None = None
     """Of the times until the first byte that were seen of this deployment (1 to 99)."""
     after_ms: int | None = None
+    governed: Governed = Governed()
+    connector: Connector | None = None
+    """None: the folder `path` of the workspace."""
+    checks: list[dict[str, str | int | float | bool | list[str]]] = []
+    """Checks of columns of its tables, as declared."""
     """A fixed time instead."""
     at_most: float = 0.05
     """Share of calls that may be hedged."""
@@ -279,6 +324,7 @@ class Workload(Struct, frozen=True, kw_only=True):
     attempts: int = 3
     deadline_ms: int = 60000
     reliability: Reliability = Reliability()
+    needs: Needs = Needs()
     keep: Keep | None = None
     """None: no prompt and no answer is kept."""
     cache: Cache | None = None
@@ -350,3 +396,6 @@ class Blueprint(Struct, frozen=True, kw_only=True):
     """Networks (CIDR) of proxies in front of the gateways, whose X-Forwarded-For is believed."""
     owners: dict[str, list[str]] = {}
     """duty -> e-mail addresses for the company as a whole; they stand in where a workload names nobody"""
+    terms: list[Term] = []
+    review_days: dict[str, int] = {}
+    """Source -> days after which a document of it is to be looked at again; ends no approval when it changes."""

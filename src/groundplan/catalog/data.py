@@ -6,9 +6,9 @@ the JSON Schema. Rules between documents are `check`.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
 from groundplan.catalog.base import Strict
 from groundplan.catalog.fields import (
@@ -19,6 +19,7 @@ from groundplan.catalog.fields import (
     Path,
     PersonRef,
 )
+from groundplan.catalog.governed import CheckRule, ConnectorRule, GovernedRule
 from groundplan.catalog.levels import Sensitivity
 
 
@@ -28,14 +29,24 @@ class SourceDoc(Strict):
     kind: Literal["source"] = "source"
     name: Name
     title: Line | None = None
-    path: Path
-    """Folder of documents inside the workspace."""
+    path: Path | None = None
+    """Folder of documents inside the workspace; left out where there is a connector."""
+    connector: ConnectorRule | None = None
     sensitivity: Sensitivity
     owner: PersonRef
     readers: Lines
     """Groups, teams or people who may read every document, unless one says otherwise. `everyone` is everybody."""
     review_every: Duration | None = None
     """How old a document may become before its owner is asked to look at it."""
+    governed: GovernedRule = GovernedRule()
+    checks: tuple[CheckRule, ...] = ()
+    """Of the columns of its tables."""
+
+    @model_validator(mode="after")
+    def _from_somewhere(self) -> Self:
+        if (self.path is None) == (self.connector is None):
+            raise ValueError("write the path of a folder, or a connector")
+        return self
 
 
 class PromptDoc(Strict):

@@ -133,6 +133,8 @@ def _read(path: Path, name: str, problems: list[Problem]) -> str | None:
 
 
 def _source_problems(folder: Path, source: SourceDoc, workspace: Workspace) -> list[Problem]:
+    if source.path is None:
+        return []
     where = workspace.where("source", source.name, "path")
     target = folder / source.path
     if not target.exists():
@@ -210,7 +212,9 @@ def _below(file: str, folder: str) -> bool:
 
 
 def _in_source(file: str, workspace: Workspace) -> bool:
-    return any(source.path != "." and _below(file, source.path) for source in workspace.sources.values())
+    return any(
+        source.path not in (None, ".") and _below(file, source.path or "") for source in workspace.sources.values()
+    )
 
 
 def _take(document: Document, found: Documents, broken: set[tuple[str, str]]) -> list[Problem]:

@@ -14,6 +14,11 @@ from groundplan.catalog.company import CompanyDoc as CompanyDoc
 from groundplan.catalog.data import IntegrationDoc as IntegrationDoc
 from groundplan.catalog.data import PromptDoc as PromptDoc
 from groundplan.catalog.data import SourceDoc as SourceDoc
+from groundplan.catalog.governed import CheckRule as CheckRule
+from groundplan.catalog.governed import ConnectorRule as ConnectorRule
+from groundplan.catalog.governed import GovernedRule as GovernedRule
+from groundplan.catalog.governed import NeedsRule as NeedsRule
+from groundplan.catalog.governed import TermDoc as TermDoc
 from groundplan.catalog.keep import KeepRule as KeepRule
 from groundplan.catalog.levels import EVERYONE as EVERYONE
 from groundplan.catalog.levels import SENSITIVITIES as SENSITIVITIES
@@ -57,6 +62,7 @@ KINDS: dict[str, type[Strict]] = {
     "deployment": DeploymentDoc,
     "model": ModelDoc,
     "source": SourceDoc,
+    "term": TermDoc,
     "prompt": PromptDoc,
     "integration": IntegrationDoc,
     "workflow": WorkflowDoc,

@@ -238,6 +238,36 @@ def _sources(workspace: Workspace, doc: WorkloadDoc) -> Iterator[Problem]:
                 f"Raise the workload to sensitivity: {source.sensitivity}, or use another source.",
                 workspace.where("workload", doc.name, "sources", i),
             )
+        yield from _permitted(workspace, doc, i, name)
+
+
+def _permitted(workspace: Workspace, doc: WorkloadDoc, i: int, name: str) -> Iterator[Problem]:
+    """A source that says what it may be used for is used for that only, and where it may be processed."""
+    source = workspace.sources.get(name)
+    if source is None:
+        return
+    rule, place = source.governed, workspace.where("workload", doc.name, "sources", i)
+    if rule.workloads and doc.name not in rule.workloads:
+        yield Problem(
+            f"source {name} may be used by {', '.join(rule.workloads)}, not by {doc.name}",
+            "source_not_for_workload",
+            f"Add {doc.name} to `governed: {{workloads: …}}` of the source, or use another.",
+            place,
+        )
+    if rule.purposes and not set(rule.purposes) & set(doc.needs.purposes):
+        yield Problem(
+            f"source {name} may be used for {', '.join(rule.purposes)}, and {doc.name} says none of these",
+            "source_not_for_purpose",
+            "Write the purpose as `needs: {purposes: …}` of the workload, or use another source.",
+            place,
+        )
+    if rule.residency and not (doc.residency and all(within(each, rule.residency) for each in doc.residency)):
+        yield Problem(
+            f"source {name} may be processed in {', '.join(rule.residency)} only, {doc.name} may run elsewhere",
+            "source_residency",
+            f"Write `residency: [{', '.join(rule.residency)}]` into the workload, or use another source.",
+            place,
+        )
 
 
 def _places(workspace: Workspace, doc: WorkloadDoc, path: str, types: tuple[str, ...]) -> Iterator[Problem]:

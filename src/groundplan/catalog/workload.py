@@ -30,6 +30,7 @@ from groundplan.catalog.fields import (
     Unlimited,
     Usd,
 )
+from groundplan.catalog.governed import NeedsRule
 from groundplan.catalog.keep import KeepRule
 from groundplan.catalog.levels import Sensitivity, Stage
 from groundplan.catalog.people import Owners
@@ -161,6 +162,7 @@ class WorkloadDoc(Strict):
     objectives: Objectives = Objectives()
     traffic: Traffic | None = None
     grounding: GroundingRule = GroundingRule()
+    needs: NeedsRule = NeedsRule()
     limits: Limits = Limits()
     reliability: ReliabilityRule = ReliabilityRule()
     keep: KeepRule = KeepRule()

@@ -113,6 +113,10 @@ class Workspace:
         return self._all("source", model.SourceDoc)
 
     @cached_property
+    def terms(self) -> dict[str, model.TermDoc]:
+        return self._all("term", model.TermDoc)
+
+    @cached_property
     def prompts(self) -> dict[str, model.PromptDoc]:
         return self._all("prompt", model.PromptDoc)
 
@@ -198,6 +202,8 @@ def person_references(doc: model.Strict) -> dict[tuple[str | int, ...], str]:
         found["members", i] = ref
     for name in ("readers", "to"):
         found |= {(name, i): ref for i, ref in enumerate(getattr(doc, name, ())) if "@" in ref}
+    if isinstance(doc, model.SourceDoc) and doc.governed.steward:
+        found["governed", "steward"] = doc.governed.steward
     if isinstance(doc, model.WorkloadDoc):
         found |= {("review", "by", i): ref for i, ref in enumerate(doc.review.by)}
     return found

@@ -15,6 +15,7 @@ import msgspec
 
 from groundplan.blueprint import model as bp
 from groundplan.catalog import model as doc
+from groundplan.catalog.keep import DAY_MS
 from groundplan.catalog.wire import DIRECT
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Problem
@@ -103,6 +104,12 @@ def compile_draft(
         limits=limits(workspace),
         trusted_proxies=sorted(workspace.company.trusted_proxies),
         placements=placements,
+        terms=[_term(workspace, item) for item in workspace.terms.values()],
+        review_days={
+            name: days
+            for name, item in workspace.sources.items()
+            if name in used and (days := _days(item.review_every)) is not None
+        },
         caps=caps,
         owners=owners,
     )
@@ -235,11 +242,51 @@ def _site(item: doc.SiteDoc) -> bp.Site:
 def _source(workspace: Workspace, item: doc.SourceDoc) -> bp.Source:
     return bp.Source(
         name=item.name,
-        path=item.path,
+        path=item.path or "",
         sensitivity=item.sensitivity,
         owner=workspace.email(item.owner),
         readers=sorted(named(workspace, reader) for reader in item.readers),
         read=granted(workspace, "read", f"source/{item.name}"),
+        governed=_governed(workspace, item),
+        connector=bp.Connector(type=item.connector.type, settings=item.connector.settings())
+        if item.connector
+        else None,
+        checks=[check.model_dump(mode="json", exclude_defaults=True) for check in item.checks],
+    )
+
+
+def _governed(workspace: Workspace, item: doc.SourceDoc) -> bp.Governed:
+    rule = item.governed
+    return bp.Governed(
+        steward=workspace.email(rule.steward) if rule.steward else None,
+        state=rule.state,
+        purposes=sorted(rule.purposes),
+        workloads=sorted(rule.workloads),
+        residency=sorted(rule.residency),
+        licence=rule.licence,
+        retain_days=_days(rule.retain),
+        legal_hold=rule.legal_hold,
+        erase_days=_days(rule.erase_within) or 0,
+    )
+
+
+def _days(milliseconds: int | None) -> int | None:
+    return None if milliseconds is None else max(0, milliseconds // DAY_MS)
+
+
+def _needs(item: doc.WorkloadDoc) -> bp.Needs:
+    rule = item.needs
+    return bp.Needs(purposes=sorted(rule.purposes), quality=rule.quality, scanned=rule.scanned)
+
+
+def _term(workspace: Workspace, item: doc.TermDoc) -> bp.Term:
+    return bp.Term(
+        name=item.name,
+        title=item.title,
+        meaning=item.meaning,
+        synonyms=sorted(item.synonyms),
+        forbidden=sorted(item.forbidden),
+        owner=workspace.email(item.owner) if item.owner else None,
     )
 
 
@@ -319,6 +366,7 @@ def _workload(
         also=list(item.also),
         budgets=sorted(workspace.budgets_of(item.name)),
         grounding=_grounding(item),
+        needs=_needs(item),
         system_prompt=prompt.text if prompt else None,
         prompt=f"{prompt.name}@{prompt.version}" if prompt else None,
         max_output_tokens=limits.max_output,

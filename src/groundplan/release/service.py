@@ -329,6 +329,7 @@ def _store(
         ),
     )
     store.set_source_grants(conn, of_sources(blueprint))
+    store.set_workload_needs(conn, blueprint.workloads)
     kind = "genesis" if stored is None else "rolled_back" if request.rollback_of is not None else "applied"
     audit.record(
         conn,

@@ -11,6 +11,9 @@ from psycopg import Connection
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
+from groundplan.blueprint.model import Workload
+from groundplan.catalog.levels import sensitivity_rank
+
 RELEASE_LOCK = 0x6770_7265_6C65_6101
 """Advisory lock key: one release at a time in a database."""
 
@@ -79,6 +82,26 @@ def set_source_grants(conn: Connection[Any], grants: Iterable[tuple[str, str, st
                DO UPDATE SET until = CASE WHEN source_grant.until IS NULL OR excluded.until IS NULL THEN NULL
                  ELSE greatest(source_grant.until, excluded.until) END""",
             list(grants),
+        )
+
+
+def set_workload_needs(conn: Connection[Any], workloads: Iterable[Workload]) -> None:
+    """What each workload asks of the content that it is given, exactly these; holds from the next search."""
+    conn.execute("DELETE FROM workload_need")
+    with conn.cursor() as cursor:
+        cursor.executemany(
+            """INSERT INTO workload_need (workload, purposes, sensitivity, quality_floor, scanned)
+               VALUES (%s, %s, %s, %s, %s)""",
+            [
+                (
+                    item.name,
+                    item.needs.purposes,
+                    sensitivity_rank(item.sensitivity),
+                    item.needs.quality,
+                    item.needs.scanned,
+                )
+                for item in workloads
+            ],
         )
 
 

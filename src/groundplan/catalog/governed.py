@@ -1,0 +1,138 @@
+"""What a source says of the content that it holds, what a workload asks of content, and where a source is read from.
+
+Types only. What holds for one document, and whether it may be retrieved, is decided by `knowledge`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from groundplan.catalog.base import Strict
+from groundplan.catalog.fields import Duration, Jurisdictions, Line, Lines, Name, Names, Percent, PersonRef, Secret, Url
+from groundplan.catalog.keep import DAY_MS
+
+State = Literal["draft", "approved", "rejected", "superseded", "retired"]
+
+
+class GovernedRule(Strict):
+    """What holds for every document of a source, unless its folder or the document itself is stricter."""
+
+    steward: PersonRef | None = None
+    """Who looks after the content day by day; may approve documents as the owner may."""
+    state: State = "approved"
+    """State of a document about which nobody decided. `draft`: each one waits for its owner or steward."""
+    purposes: Names = ()
+    """For what it may be used; empty: anything. A workload names its own with `needs: {purposes: …}`."""
+    workloads: Names = ()
+    """Which workloads may use it; empty: any that names the source."""
+    residency: Jurisdictions = ()
+    """Where it may be processed; empty: anywhere."""
+    licence: Line | None = None
+    retain: Duration | None = None
+    """How long after its last change a document is kept; then it is deleted, unless a legal hold forbids it."""
+    legal_hold: bool = False
+    """Nothing of it is erased, whoever asks."""
+    erase_within: Duration = 30 * DAY_MS
+    """After a deletion: by then everything of it is physically gone."""
+
+
+class NeedsRule(Strict):
+    """What a workload asks of the content that it is given."""
+
+    purposes: Names = ()
+    """For what it uses content; sources and documents may be limited to some."""
+    quality: Percent = 0.0
+    """Documents whose quality score is below this, or not known yet, are not retrieved."""
+    scanned: bool = False
+    """Only what was searched for personal data and secrets is retrieved."""
+
+
+class CheckRule(Strict):
+    """A check of one column of a table. What does not hold is a finding for the owner of the source."""
+
+    column: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    type: Literal["number", "integer", "text", "date"] | None = None
+    nulls: Percent = 1.0
+    """Share of rows without a value that is accepted."""
+    unique: bool = False
+    at_least: float | int | None = None
+    at_most: float | int | None = None
+    one_of: Lines = ()
+    matches: Annotated[str, StringConstraints(min_length=1, max_length=300)] | None = None
+    """A regular expression for the whole value."""
+    fresh: Duration | None = None
+    """The newest value, a time, is at most this old."""
+    sensor: bool = False
+    """A reading of a sensor: also looked at for a stuck value, jumps and drift."""
+    time: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
+    """Column with the time of a reading."""
+    rate: Annotated[float, Field(gt=0, strict=False)] | None = None
+    """Most change of a reading in a minute."""
+    gap: Duration | None = None
+    """Longest time between two readings."""
+    stuck: Annotated[int, Field(ge=2)] | None = None
+    """So many readings that are all the same are a stuck sensor."""
+    drift: Annotated[float, Field(gt=0, strict=False)] | None = None
+    """Most that the mean of the last quarter may differ from that of the first, in standard deviations of the first."""
+
+
+class ConnectorRule(Strict):
+    """Where a source is read from, if not from a folder of the workspace. A secret is only named."""
+
+    type: Literal["git", "store", "web", "sql", "mail", "push"]
+    url: Annotated[str, StringConstraints(min_length=1, max_length=1000, pattern=r"^[^\x00-\x20\x7f@]+$")] | None = None
+    """git: a repository; store: any fsspec address such as s3://BUCKET/FOLDER; web: the first page of a site."""
+    endpoint: Url | None = None
+    """store: where an S3-compatible service answers, if not at the provider's own address."""
+    path: Annotated[str, StringConstraints(min_length=1, max_length=500)] | None = None
+    """git: a folder in it; sql: an SQLite file; mail: an mbox file or a maildir: these two inside the workspace."""
+    branch: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,199}$")] | None = None
+    dsn: Secret | None = None
+    """sql: the address of a PostgreSQL database with its user, best one that can only read."""
+    key: Secret | None = None
+    """store: `ID:SECRET` of an S3 service."""
+    table: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_.]{0,126}$")] | None = None
+    """sql: a table or view."""
+    id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")] = "id"
+    """sql: the column that names a row."""
+    changed: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")] | None = None
+    """sql: a column that grows with every change, so that only what changed is read again."""
+    readers: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")] | None = None
+    """sql: the column that names who may read the row: groups or addresses, comma between, `!` refuses."""
+    rate: Annotated[float, Field(gt=0, le=10_000, strict=False)] = 50.0
+    """Requests a second at most."""
+    pages: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    """web: pages at most."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        needed: dict[str, tuple[str, ...]] = {
+            "git": ("url",), "store": ("url",), "web": ("url",), "sql": ("table",), "mail": ("path",), "push": (),
+        }  # fmt: skip
+        missing = [name for name in needed[self.type] if getattr(self, name) is None]
+        if self.type == "sql" and (self.dsn is None) == (self.path is None):
+            missing.append("dsn or path (one of them)")
+        if missing:
+            raise ValueError(f"a connector of type {self.type} needs {', '.join(missing)}")
+        return self
+
+    def settings(self) -> dict[str, Any]:
+        """What was said, without its type."""
+        return self.model_dump(mode="json", exclude_defaults=True, exclude={"type"})
+
+
+class TermDoc(Strict):
+    """A word of the company's language: how it is meant, what else is said for it, and what must not be said."""
+
+    kind: Literal["term"] = "term"
+    name: Name
+    title: Line
+    """The term as it is written."""
+    meaning: Line
+    synonyms: Lines = ()
+    """Said as well, and found as well."""
+    forbidden: Lines = ()
+    """Must not be used for it; documents that do are findings."""
+    owner: PersonRef | None = None
