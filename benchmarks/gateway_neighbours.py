@@ -23,7 +23,7 @@ from groundplan.core.endpoints import lookup
 from groundplan.core.home import Home
 from groundplan.core.settings import load_settings
 from groundplan.knowledge.chunk import chunks
-from groundplan.knowledge.embed import Encoder
+from groundplan.knowledge.embedding.encoder import Encoder
 from groundplan.knowledge.model import Readers
 from groundplan.knowledge.read import scan
 from groundplan.runtime.models import MINILM, ensure

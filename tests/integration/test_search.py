@@ -19,12 +19,12 @@ from groundplan.blueprint.model import Source
 from groundplan.core.errors import Invalid, Unavailable
 from groundplan.core.ids import new_id
 from groundplan.core.settings import load_settings
-from groundplan.knowledge.embed import Encoder
-from groundplan.knowledge.follow import Follower, is_plausible, take_batch
+from groundplan.knowledge.embedding.encoder import Encoder
 from groundplan.knowledge.model import IngestReport, Passage, SearchRequest
-from groundplan.knowledge.search import Search
+from groundplan.knowledge.retrieval.follow import Follower, is_plausible, take_batch
+from groundplan.knowledge.retrieval.search import Search
+from groundplan.knowledge.retrieval.words import FORMAT, WordIndex
 from groundplan.knowledge.service import ingest_sources
-from groundplan.knowledge.words import FORMAT, WordIndex
 from groundplan.runtime.models import MINILM, ensure
 from groundplan.testing.database import Database
 

@@ -22,7 +22,7 @@ from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.core.settings import child_environment, load_settings
 from groundplan.knowledge.model import SearchRequest
-from groundplan.knowledge.remote import RemoteEmbedder, post, search
+from groundplan.knowledge.remote import RemoteEmbedder, embed, post, search
 from groundplan.knowledge.service import ingest_sources
 from groundplan.runtime.models import MINILM, ensure
 from groundplan.testing.database import Database
@@ -79,6 +79,20 @@ def test_ingested_through_the_service_and_found_through_it(
     while found.lag and time.monotonic() < deadline:
         found = search(home, request)
     assert found.lag == 0
+
+
+def test_texts_are_embedded_for_any_local_process(home: Home, service: subprocess.Popen[bytes]) -> None:
+    texts = ["a dog runs", "", "the last words of a long text count: " + "on and on " * 400 + "salary bands"]
+    vectors = embed(home, texts)
+    assert vectors.shape == (3, 384)
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    assert not np.allclose(vectors[2], embed(home, [texts[2].removesuffix("salary bands")])[0], atol=1e-3)
+    assert embed(home, []).shape == (0, 384)
+    with pytest.raises(Invalid) as caught:
+        post(_wait(home, "search", service), "/embed", {"texts": []})
+    assert caught.value.code == "embeddings_request"
+    with pytest.raises(Unavailable):
+        embed(Home(home.root / "nowhere"), ["a"])
 
 
 def test_embeddings_speak_openai(home: Home, service: subprocess.Popen[bytes]) -> None:

@@ -9,7 +9,7 @@ from threadpoolctl import threadpool_limits
 
 from groundplan.core.errors import Unavailable
 from groundplan.core.settings import load_settings
-from groundplan.knowledge.embed import WINDOW_TOKENS, Encoder
+from groundplan.knowledge.embedding.encoder import WINDOW_TOKENS, Encoder
 from groundplan.runtime.models import MINILM, ensure
 
 

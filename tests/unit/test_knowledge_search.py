@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from groundplan.knowledge.ingest import context
 from groundplan.knowledge.model import Chunk, StoredChunk
-from groundplan.knowledge.search import OVERHEAD_BYTES, demote, distinct, fit, fuse
+from groundplan.knowledge.retrieval.search import OVERHEAD_BYTES, demote, distinct, fit, fuse
+from groundplan.knowledge.retrieval.words import WordIndex
 from groundplan.knowledge.store import FedChunk
-from groundplan.knowledge.words import WordIndex
 
 
 def _chunk(number: int, text: str = "") -> StoredChunk:

@@ -27,12 +27,12 @@ from groundplan.core.endpoints import announce, withdraw
 from groundplan.core.errors import GroundplanError
 from groundplan.core.home import Home
 from groundplan.core.settings import Settings, load_settings
-from groundplan.knowledge.embed import Encoder
-from groundplan.knowledge.endpoint import Application, Service, application
-from groundplan.knowledge.follow import Follower
+from groundplan.knowledge.embedding.encoder import Encoder
 from groundplan.knowledge.remote import EMBEDDINGS, SEARCH
-from groundplan.knowledge.search import Search
-from groundplan.knowledge.words import WordIndex
+from groundplan.knowledge.retrieval.endpoint import Application, Service, application
+from groundplan.knowledge.retrieval.follow import Follower
+from groundplan.knowledge.retrieval.search import Search
+from groundplan.knowledge.retrieval.words import WordIndex
 from groundplan.runtime.models import MINILM, ensure
 
 _STATEMENT_TIMEOUT_MS = 3000

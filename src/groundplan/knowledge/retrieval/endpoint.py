@@ -1,8 +1,8 @@
 """The local knowledge service over HTTP, as an ASGI application without a framework.
 
-`POST /search` answers a `SearchRequest`, `POST /confirm` a `ConfirmRequest`, `POST /v1/embeddings` speaks OpenAI's
-embeddings API, `GET /livez` and `/readyz` tell the state. All but those two ask for the bearer token. It starts
-nothing: `gateway.search_app` composes the process.
+`POST /search` answers a `SearchRequest`, `POST /confirm` a `ConfirmRequest`, `POST /embed` an `EmbedRequest`, and `POST
+/v1/embeddings` speaks OpenAI's embeddings API; `GET /livez` and `/readyz` tell the state. All but those two ask for the
+bearer token. It starts nothing: `gateway.search_app` composes the process.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ import msgspec
 import structlog
 
 from groundplan.core.errors import GroundplanError, Invalid, NotFound, TooLarge, Unauthenticated
-from groundplan.knowledge.embed import Encoder
-from groundplan.knowledge.follow import Follower
+from groundplan.knowledge.embedding.encoder import Embedded, Encoder
+from groundplan.knowledge.embedding.wire import EmbedAnswer, EmbedRequest
 from groundplan.knowledge.model import DIMENSION, ConfirmRequest, SearchAnswer, SearchRequest
-from groundplan.knowledge.search import Search
+from groundplan.knowledge.retrieval.follow import Follower
+from groundplan.knowledge.retrieval.search import Search
 
 MODEL = "all-minilm-l6-v2"
 MAX_BODY_BYTES = 4 << 20
@@ -66,17 +67,27 @@ class Service:
         """`{"readable": [chunk]}`"""
         return msgspec.json.encode({"readable": self._search.readable(_decode(body, ConfirmRequest))})
 
-    def embeddings(self, body: bytes) -> bytes:
-        """OpenAI's `list` of embeddings as JSON."""
-        request = _decode(body, EmbeddingsRequest)
-        texts = [request.input] if isinstance(request.input, str) else request.input
-        if not texts or len(texts) > MAX_INPUTS or request.dimensions != DIMENSION:
+    def embed(self, body: bytes) -> bytes:
+        """`EmbedAnswer` as JSON."""
+        embedded = self._embedded(_decode(body, EmbedRequest).texts, DIMENSION)
+        vectors = [row.astype("<f4").tobytes() for row in embedded.vectors]
+        return msgspec.json.encode(EmbedAnswer(MODEL, vectors, sum(embedded.tokens)))
+
+    def _embedded(self, texts: list[str], dimensions: int) -> Embedded:
+        if not texts or len(texts) > MAX_INPUTS or dimensions != DIMENSION:
             raise Invalid(
-                f"{len(texts)} inputs of {request.dimensions} dimensions cannot be embedded",
+                f"{len(texts)} inputs of {dimensions} dimensions cannot be embedded",
                 code="embeddings_request",
                 hint=f"Send 1 to {MAX_INPUTS} texts; vectors have {DIMENSION} dimensions.",
             )
-        embedded = self._encoder.embed_counted(texts)
+        return self._encoder.embed_counted(texts)
+
+    def embeddings(self, body: bytes) -> bytes:
+        """OpenAI's `list` of embeddings as JSON."""
+        request = _decode(body, EmbeddingsRequest)
+        embedded = self._embedded(
+            [request.input] if isinstance(request.input, str) else request.input, request.dimensions
+        )
         rows: list[Any] = (
             [base64.b64encode(row.astype("<f4").tobytes()).decode() for row in embedded.vectors]
             if request.encoding_format == "base64"
@@ -98,6 +109,7 @@ def application(service: Service, token: str) -> Application:
     routes = {
         ("POST", "/search"): service.search,
         ("POST", "/confirm"): service.confirm,
+        ("POST", "/embed"): service.embed,
         ("POST", "/v1/embeddings"): service.embeddings,
     }
 
