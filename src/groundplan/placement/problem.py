@@ -37,8 +37,8 @@ TERMS = ("compute", "tokens", "egress", "storage", "people", "carbon", "idle", "
 
 RowKind = Literal["capacity", "quota", "spread", "apart", "burst", "budget"]
 
-LARGEST = 2**60
-"""No single number of a problem may be larger: picodollars up to 1.1 million USD a month for one option."""
+LARGEST = 2**61
+"""No single number of a problem may be larger: picodollars up to 2.3 million USD a month for one option."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -270,7 +270,10 @@ def _faults(problem: Problem) -> list[tuple[bool, str]]:
         (_outside(options.rule, 0, len(problem.rules)), "an option names a rule that is not there"),
         (len(options.row_start) != count + 1 or len(options.rule_start) != count + 1, "row or rule starts are short"),
         (options.terms.shape != (count, len(problem.terms)), "costs have another number of terms"),
-        (_absurd(options.terms, problem.sites.opening, tiers.price), "a cost is beyond 1.1 million USD a month"),
+        (
+            _absurd(problem.sites.opening, tiers.price) or _dear(options.terms),
+            "a cost is beyond 2.3 million USD a month",
+        ),
         (_absurd(options.use, rows.capacity, tiers.size), "an amount is too large"),
         (bool((problem.sites.opening < 0).any() or (tiers.price < 0).any()), "an opening or tier price is negative"),
         (bool((tiers.size <= 0).any() or (tiers.most < 0).any()), "a tier adds nothing"),
@@ -284,7 +287,11 @@ def _outside(values: Indices, low: int, high: int) -> bool:
 
 
 def _absurd(*arrays: Ints) -> bool:
-    return any(len(array) and int(np.abs(array).max()) > LARGEST for array in arrays)
+    return any(len(array) and max(int(array.max()), -int(array.min())) > LARGEST for array in arrays)
+
+
+def _dear(terms: Ints) -> bool:
+    return bool(len(terms) and np.abs(terms.astype(np.float64)).sum(axis=1).max() > LARGEST)
 
 
 def _owners(problem: Problem) -> tuple[Indices, Indices]:

@@ -1,0 +1,151 @@
+"""Whether a placement keeps every rule, costs what it says and is bounded as it says.
+
+Reads the declared arrays only: roles, domains and levels are checked as what they mean, not only as rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from groundplan.placement.problem import BURST, FALLBACK, PRIMARY, Problem, Solution
+from groundplan.placement.verify.bound import proven_bound
+from groundplan.placement.verify.exact import total, totals
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One thing that is wrong with a placement."""
+
+    kind: str
+    """choice, excluded, row, units, apart, burst, cost, bound"""
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What the verifier found by itself."""
+
+    violations: tuple[Violation, ...]
+    cost: int | None
+    """recomputed; None where there is no readable placement"""
+    bound: int | None
+    """recomputed from the multipliers; a claimed bound is not in it"""
+    proof: str
+    """`dual multipliers` or `solver-claimed`: who answers for `Solution.bound`"""
+
+    @property
+    def verified(self) -> bool:
+        """Nothing is wrong. What is not verified is never shown."""
+        return not self.violations
+
+
+def verify(problem: Problem, solution: Solution) -> Report:
+    """Check a placement. An answer that found none is checked for its bound only."""
+    certificate = solution.certificate
+    bound = proven_bound(problem, certificate)
+    found = list(_bound(solution, bound))
+    cost: int | None = None
+    if len(solution.choice):
+        wrong = list(_readable(problem, solution))
+        found += wrong
+        if not wrong:
+            cost = _price(problem, solution)
+            found += _rules(problem, solution, cost)
+    return Report(tuple(found), cost, bound, certificate.proof)
+
+
+def _bound(solution: Solution, bound: int | None) -> Iterator[Violation]:
+    certificate = solution.certificate
+    if bound is None:
+        yield Violation("bound", "the multipliers are malformed")
+    elif certificate.value > bound:
+        yield Violation("bound", f"the multipliers prove {bound}, not {certificate.value}")
+    if len(solution.choice) and solution.bound > solution.cost:
+        yield Violation("bound", f"the bound {solution.bound} is above the cost {solution.cost}")
+    if solution.stopped == "optimal" and len(solution.choice) and solution.bound != solution.cost:
+        yield Violation("bound", f"called optimal at {solution.cost} with a bound of {solution.bound}")
+
+
+def _readable(problem: Problem, solution: Solution) -> Iterator[Violation]:
+    choice, units, options = solution.choice, solution.units, problem.options
+    parts = len(problem.parts.workload)
+    if choice.dtype.kind != "i" or choice.shape != (parts,):
+        yield Violation("choice", f"{choice.shape} choices for {parts} parts")
+    elif parts and (choice.min() < 0 or choice.max() >= len(options.part)):
+        yield Violation("choice", "a chosen option is not there")
+    elif (options.part[choice] != np.arange(parts)).any():
+        yield Violation("choice", f"part {int(np.argmax(options.part[choice] != np.arange(parts)))} takes another's")
+    if units.dtype.kind != "i" or units.shape != problem.tiers.most.shape:
+        yield Violation("units", "the bought units are not one number for each tier")
+
+
+def _price(problem: Problem, solution: Solution) -> int:
+    cost = total(problem.options.terms[solution.choice].reshape(-1))
+    bought = sum(int(n) * int(price) for n, price in zip(solution.units, problem.tiers.price, strict=True))
+    used = {int(site) for site in problem.options.site[solution.choice] if site >= 0}
+    return cost + bought + sum(int(problem.sites.opening[site]) for site in used)
+
+
+def _rules(problem: Problem, solution: Solution, cost: int) -> Iterator[Violation]:
+    if solution.cost != cost:
+        yield Violation("cost", f"it costs {cost}, not {solution.cost}")
+    yield from _excluded(problem, solution)
+    yield from _units(problem, solution)
+    yield from _rows(problem, solution)
+    yield from _together(problem, solution)
+
+
+def _excluded(problem: Problem, solution: Solution) -> Iterator[Violation]:
+    starts = problem.options.rule_start
+    for part, option in enumerate(solution.choice):
+        if starts[option + 1] > starts[option]:
+            rule = problem.rules[problem.options.rule[starts[option]]]
+            yield Violation("excluded", f"part {part} takes option {int(option)} against {rule}")
+
+
+def _units(problem: Problem, solution: Solution) -> Iterator[Violation]:
+    used = {int(site) for site in problem.options.site[solution.choice]}
+    for tier, bought in enumerate(solution.units):
+        if not 0 <= bought <= problem.tiers.most[tier]:
+            yield Violation("units", f"{int(bought)} units of {problem.tiers.names[tier]}")
+        site = int(problem.rows.site[problem.tiers.row[tier]])
+        if bought > 0 and site >= 0 and site not in used:
+            yield Violation("units", f"{problem.tiers.names[tier]} is bought at a site that nothing uses")
+
+
+def _rows(problem: Problem, solution: Solution) -> Iterator[Violation]:
+    options, rows, tiers = problem.options, problem.rows, problem.tiers
+    begins, ends = options.row_start[solution.choice], options.row_start[solution.choice + 1]
+    at: Any = np.concatenate([np.arange(b, e) for b, e in zip(begins, ends, strict=True)] or [np.zeros(0, np.int64)])
+    at = at.astype(np.int64)
+    used = totals(options.use[at], options.row[at], len(rows.names))
+    bought = [0] * len(rows.names)
+    for row, size, count in zip(tiers.row, tiers.size, solution.units, strict=True):
+        bought[row] += int(size) * int(count)
+    for row, amount in enumerate(used):
+        limit = int(rows.capacity[row]) + bought[row]
+        if amount > limit:
+            yield Violation("row", f"{rows.names[row]}: {amount} of {limit}")
+
+
+def _together(problem: Problem, solution: Solution) -> Iterator[Violation]:
+    """Fallbacks stand in another failure domain, and what bursts is what the primary's level leaves."""
+    site, level = problem.options.site[solution.choice], problem.options.level[solution.choice]
+    where: dict[tuple[int, int], list[int]] = {}
+    for part, (workload, role) in enumerate(zip(problem.parts.workload, problem.parts.role, strict=True)):
+        where.setdefault((int(workload), int(role)), []).append(part)
+    for (workload, role), parts in where.items():
+        primaries = where.get((workload, PRIMARY), [])
+        name = problem.workloads[workload]
+        if role == FALLBACK:
+            taken = {int(problem.sites.domain[site[part]]) for part in primaries if site[part] >= 0}
+            if any(site[part] >= 0 and int(problem.sites.domain[site[part]]) in taken for part in parts):
+                yield Violation("apart", f"{name} falls back to the failure domain that it must stand in for")
+        if role == BURST and any(level[one] != level[other] for one in parts for other in primaries):
+            yield Violation("burst", f"{name} bursts at another level than its primary leaves")
+        if any(site[part] < 0 and (role != BURST or level[part] != 0) for part in parts):
+            yield Violation("choice", f"{name} has a part that runs nowhere")
