@@ -176,23 +176,6 @@ class Grant(Struct, frozen=True, kw_only=True):
     """ISO date of the last day (UTC)."""
 
 
-class Source(Struct, frozen=True, kw_only=True):
-    name: str
-    path: str
-    sensitivity: str
-    owner: str
-    readers: list[str]
-    read: list[Grant] = []
-    """Who reads it besides `readers`."""
-
-
-class Grounding(Struct, frozen=True, kw_only=True):
-    sources: list[str]
-    passages: int = 4
-    max_bytes: int = 6000
-    """Most that grounding may add to a prompt; reserved at admission."""
-    required: bool = True
-    """True: cut off from the live permissions, a call is refused. A call for which no passage is found is answered."""
 class Governed(Struct, frozen=True, kw_only=True):
     """What holds for the documents of a source, unless one is stricter. Times are days."""
 
@@ -233,6 +216,28 @@ class Term(Struct, frozen=True, kw_only=True):
     owner: str | None = None
 
 
+class Source(Struct, frozen=True, kw_only=True):
+    name: str
+    path: str
+    sensitivity: str
+    owner: str
+    readers: list[str]
+    read: list[Grant] = []
+    """Who reads it besides `readers`."""
+    governed: Governed = Governed()
+    connector: Connector | None = None
+    """None: the folder `path` of the workspace."""
+    checks: list[dict[str, str | int | float | bool | list[str]]] = []
+    """Checks of columns of its tables, as declared."""
+
+
+class Grounding(Struct, frozen=True, kw_only=True):
+    sources: list[str]
+    passages: int = 4
+    max_bytes: int = 6000
+    """Most that grounding may add to a prompt; reserved at admission."""
+    required: bool = True
+    """True: cut off from the live permissions, a call is refused. A call for which no passage is found is answered."""
 
 
 class Hedge(Struct, frozen=True, kw_only=True):
@@ -241,11 +246,6 @@ class Hedge(Struct, frozen=True, kw_only=True):
     percentile: int | None = None
     """Of the times until the first byte that were seen of this deployment (1 to 99)."""
     after_ms: int | None = None
-    governed: Governed = Governed()
-    connector: Connector | None = None
-    """None: the folder `path` of the workspace."""
-    checks: list[dict[str, str | int | float | bool | list[str]]] = []
-    """Checks of columns of its tables, as declared."""
     """A fixed time instead."""
     at_most: float = 0.05
     """Share of calls that may be hedged."""
@@ -307,6 +307,7 @@ class Workload(Struct, frozen=True, kw_only=True):
     budgets: list[str]
     """Names of budgets that cover every call of this workload (company, team, workload), each charged in full."""
     grounding: Grounding | None = None
+    needs: Needs = Needs()
     system_prompt: str | None = None
     prompt: str | None = None
     """name@version of that prompt"""
@@ -324,7 +325,6 @@ class Workload(Struct, frozen=True, kw_only=True):
     attempts: int = 3
     deadline_ms: int = 60000
     reliability: Reliability = Reliability()
-    needs: Needs = Needs()
     keep: Keep | None = None
     """None: no prompt and no answer is kept."""
     cache: Cache | None = None
@@ -392,10 +392,10 @@ class Blueprint(Struct, frozen=True, kw_only=True):
     demo: bool = False
     caps: Caps = Caps()
     limits: list[Limit] = []
+    terms: list[Term] = []
+    review_days: dict[str, int] = {}
+    """Source -> days after which a document of it is to be looked at again; ends no approval when it changes."""
     trusted_proxies: list[str] = []
     """Networks (CIDR) of proxies in front of the gateways, whose X-Forwarded-For is believed."""
     owners: dict[str, list[str]] = {}
     """duty -> e-mail addresses for the company as a whole; they stand in where a workload names nobody"""
-    terms: list[Term] = []
-    review_days: dict[str, int] = {}
-    """Source -> days after which a document of it is to be looked at again; ends no approval when it changes."""
