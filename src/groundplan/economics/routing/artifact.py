@@ -1,0 +1,162 @@
+"""The learned router as bytes, and back: msgpack with arrays of 16-bit floats; checked, small, never a pickle."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from groundplan.core.errors import Invalid
+from groundplan.economics.routing.features import BUCKETS, SURFACE
+from groundplan.economics.routing.model import Floats, Head, Router
+
+FORMAT = 1
+_MOST_BYTES = 64 << 20
+
+
+class _Array(msgspec.Struct, frozen=True, array_like=True):
+    shape: list[int]
+    data: bytes
+
+
+class _Head(msgspec.Struct, frozen=True, array_like=True):
+    weights: _Array
+    bias: list[float]
+    slope: list[float]
+    offset: list[float]
+
+
+class _Router(msgspec.Struct, frozen=True):
+    format: int
+    name: str
+    version: int
+    models: list[str]
+    mean_scores: list[float]
+    mean_costs: list[float]
+    strongest: int
+    idf: _Array
+    surface_mean: list[float]
+    surface_scale: list[float]
+    centre: list[float]
+    landmarks: _Array
+    text: _Head
+    full: _Head | None
+    strange_words: float
+    strange_likeness: float
+    points: dict[str, float]
+    trained: dict[str, str]
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(_Router).decode
+
+
+def dump(router: Router) -> bytes:
+    """The bytes of a router; the same router gives the same bytes."""
+    return _encode(
+        _Router(
+            format=FORMAT,
+            name=router.name,
+            version=router.version,
+            models=list(router.models),
+            mean_scores=_list(router.mean_scores),
+            mean_costs=_list(router.mean_costs),
+            strongest=router.strongest,
+            idf=_packed(router.idf),
+            surface_mean=_list(router.surface_mean),
+            surface_scale=_list(router.surface_scale),
+            centre=_list(router.centre),
+            landmarks=_packed(router.landmarks),
+            text=_head(router.text),
+            full=None if router.full is None else _head(router.full),
+            strange_words=router.strange_words,
+            strange_likeness=router.strange_likeness,
+            points=dict(sorted(router.points.items())),
+            trained=dict(sorted(router.trained.items())),
+        )
+    )
+
+
+def load(data: bytes) -> Router:
+    """The router in some bytes. Raises `Invalid` (`router_artifact`) where they are none that fits this version."""
+    if len(data) > _MOST_BYTES:
+        raise _bad("it is too large")
+    try:
+        found = _decode(data)
+        router = _unpacked(found)
+    except (msgspec.MsgspecError, ValueError, TypeError, OverflowError) as error:
+        raise _bad(str(error)) from error
+    return router
+
+
+def digest(data: bytes) -> str:
+    """SHA-256 of an artifact."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def _bad(reason: str) -> Invalid:
+    return Invalid(
+        f"this is no learned router: {reason}"[:300],
+        code="router_artifact",
+        hint="Train it again with `groundplan routing train`.",
+    )
+
+
+def _unpacked(found: _Router) -> Router:
+    models = len(found.models)
+    if found.format != FORMAT or models < 2 or not 0 <= found.strongest < models:
+        raise ValueError(f"format {found.format} with {models} models")
+    if not len(found.mean_scores) == len(found.mean_costs) == models or min(found.mean_costs) <= 0:
+        raise ValueError("its models and their costs do not fit")
+    idf, centre = _array(found.idf), np.array(found.centre, dtype=np.float32)
+    shape = np.array(found.surface_mean, dtype=np.float32), np.array(found.surface_scale, dtype=np.float32)
+    if idf.shape != (BUCKETS,) or any(part.shape != (SURFACE,) for part in shape):
+        raise ValueError("its features are of another version")
+    return Router(
+        name=found.name,
+        version=found.version,
+        models=tuple(found.models),
+        mean_scores=np.array(found.mean_scores, dtype=np.float32),
+        mean_costs=np.array(found.mean_costs, dtype=np.float32),
+        strongest=found.strongest,
+        idf=idf,
+        surface_mean=shape[0],
+        surface_scale=shape[1],
+        centre=centre,
+        landmarks=_array(found.landmarks),
+        text=_checked(found.text, models, BUCKETS + SURFACE),
+        full=None if found.full is None else _checked(found.full, models, BUCKETS + SURFACE + len(centre)),
+        strange_words=found.strange_words,
+        strange_likeness=found.strange_likeness,
+        points=found.points,
+        trained=found.trained,
+    )
+
+
+def _checked(found: _Head, models: int, rows: int) -> Head:
+    weights = _array(found.weights)
+    if weights.shape != (rows, 2 * models) or len(found.bias) != 2 * models:
+        raise ValueError("a predictor has another shape")
+    if len(found.slope) != models or len(found.offset) != models or not np.isfinite(weights).all():
+        raise ValueError("a predictor is not calibrated")
+    parts = (np.array(part, dtype=np.float32) for part in (found.bias, found.slope, found.offset))
+    return Head(weights, *parts)
+
+
+def _head(head: Head) -> _Head:
+    return _Head(_packed(head.weights), _list(head.bias), _list(head.slope), _list(head.offset))
+
+
+def _list(values: Floats) -> list[float]:
+    return [float(value) for value in values]
+
+
+def _packed(values: Floats) -> _Array:
+    return _Array(list(values.shape), values.astype("<f2").tobytes())
+
+
+def _array(found: _Array) -> Floats:
+    values: Any = np.frombuffer(found.data, dtype="<f2").astype(np.float32)
+    return np.asarray(values.reshape(found.shape), dtype=np.float32)

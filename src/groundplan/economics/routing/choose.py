@@ -1,0 +1,67 @@
+"""Which model takes a prompt, from what is expected of each: the best score less what its cost is worth. Pure."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from groundplan.economics.routing.model import Choice, Doubles, Floats, Prediction, Router, Whole
+from groundplan.economics.routing.predict import predict
+
+
+def best(scores: Doubles, costs: Doubles, price: float, unit: float) -> Whole:
+    """For each row the column with the best score less `price` for each `unit` (US dollars) of its cost.
+
+    Ties go to the cheaper one, so that a model that adds nothing is never taken.
+    """
+    worth = scores - price * costs / unit
+    top = worth.max(axis=1, keepdims=True)
+    return np.asarray(np.argmin(np.where(worth >= top - 1e-12, costs, np.inf), axis=1), dtype=np.int64)
+
+
+def choose(
+    router: Router,
+    text: str,
+    embedding: Floats | None,
+    allowed: frozenset[str],
+    point: str,
+    floor: float = 0.0,
+) -> Choice:
+    """One of `allowed` for a prompt. `point`: which operating point; `floor`: least expected score of what is taken.
+
+    The strongest allowed model takes it where the router is unsure, knows no such operating point, or expects too
+    little of the others.
+    """
+    columns = [i for i, name in enumerate(router.models) if name in allowed]
+    if not columns:
+        raise ValueError("the router knows none of the models")
+    strongest = max(columns, key=lambda i: (router.mean_scores[i], -router.mean_costs[i]))
+    price = router.points.get(point)
+    if len(columns) == 1:
+        return Choice(router.models[strongest], "only", "no other model may take it")
+    if price is None:
+        return Choice(router.models[strongest], "strongest", f"nothing cheaper was proven to keep {point}")
+    expected = predict(router, text, embedding)
+    told = {router.models[i]: round(float(expected.scores[i]), 4) for i in columns}
+    if not expected.sure:
+        return Choice(router.models[strongest], "unsure", "nothing like this prompt was in training", told)
+    return _settle(router, expected, columns, strongest, price, floor, told)
+
+
+def _settle(
+    router: Router,
+    expected: Prediction,
+    columns: list[int],
+    strongest: int,
+    price: float,
+    floor: float,
+    told: dict[str, float],
+) -> Choice:
+    fit = [i for i in columns if i == strongest or expected.scores[i] >= floor]
+    unit = float(router.mean_costs[router.strongest])
+    picked = fit[int(best(expected.scores[None, fit], expected.costs[None, fit], price, unit)[0])]
+    name = router.models[picked]
+    loss = float(expected.scores[strongest] - expected.scores[picked])
+    if picked == strongest:
+        return Choice(name, "learned", "the others are expected to answer worse by more than they save", told)
+    saved = 1.0 - float(expected.costs[picked] / max(1e-30, expected.costs[strongest]))
+    return Choice(name, "learned", f"expected {saved:.0%} cheaper for {max(0.0, loss):.3f} less score", told)

@@ -1,0 +1,179 @@
+"""How well routing does on prompts never seen: cross-validated by groups, beside a plain ridge, mixing and the oracle.
+
+For each fold everything (features, penalty, calibration, operating point) comes from the other folds alone. Needs
+scikit-learn, as training does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from groundplan.economics.routing.artifact import dump, load
+from groundplan.economics.routing.choose import best
+from groundplan.economics.routing.fit import INNER_FOLDS, train
+from groundplan.economics.routing.matrix import FOLDS, folds_of
+from groundplan.economics.routing.model import Doubles, Floats, Matrix, Router, Whole
+from groundplan.economics.routing.operate import error_of_mean, label, numbered, operating_points
+from groundplan.economics.routing.plain import plain_ridge
+from groundplan.economics.routing.predict import predict
+
+KEEPS = (0.99, 0.98, 0.95)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What one way of choosing did on prompts never seen."""
+
+    saved: float
+    """Share of the best single model's bill."""
+    kept: float
+    """Share of the best single model's score."""
+    error: float
+    """Standard error of `kept`, over groups."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """`routed`, `ridge` and `mixed` by share to keep; predictions are for figures that need a ranking."""
+
+    best: str
+    routed: dict[str, Kept]
+    ridge: dict[str, Kept]
+    mixed: dict[str, float]
+    """What random mixing of two models saves at just that share, chosen in hindsight."""
+    oracle_saved: float
+    oracle_kept: float
+    predicted: Doubles
+    """(rows, models) expected scores of prompts never seen."""
+    plain: Doubles
+    abstained: float
+    calibration: float
+    """Mean distance of expected from seen scores over tenths of predictions (expected calibration error)."""
+
+
+def evaluate(
+    matrix: Matrix,
+    vectors: Floats | None,
+    keeps: Sequence[float] = KEEPS,
+    *,
+    folds: int = FOLDS,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Cross-validate. `vectors`: embeddings of the prompts, row by row; None: of the words alone."""
+    rows = len(matrix.samples)
+    parts = folds_of([sample.group for sample in matrix.samples], folds, seed)
+    routed = {label(keep): np.zeros(rows, dtype=np.int64) for keep in keeps}
+    ridge = {label(keep): np.zeros(rows, dtype=np.int64) for keep in keeps}
+    predicted, plain = np.zeros_like(matrix.scores), np.zeros_like(matrix.scores)
+    sure = np.zeros(rows, dtype=bool)
+    for number, fold in enumerate(parts):
+        rest = np.setdiff1d(np.arange(rows), fold)
+        seen = matrix.take(rest)
+        # through its bytes: what is judged is what is shipped
+        router = load(dump(train(seen, None if vectors is None else vectors[rest], keeps, seed=seed)))
+        part = None if vectors is None else vectors[fold]
+        picked, predicted[fold], sure[fold] = apply(router, matrix.take(fold), part, keeps)
+        other, plain[fold] = _plain(seen, matrix.take(fold), router, keeps, seed)
+        for name in routed:
+            routed[name][fold], ridge[name][fold] = picked[name], other[name]
+        if progress is not None:
+            progress(number + 1, len(parts))
+    means, bills = matrix.scores.mean(axis=0), matrix.costs.sum(axis=0)
+    strongest = max(range(len(means)), key=lambda i: (means[i], -bills[i]))
+    oracle = best(matrix.scores, matrix.costs, 1e-9, 1.0)
+    return Evaluation(
+        best=matrix.models[strongest],
+        routed={name: _kept(matrix, strongest, picked) for name, picked in routed.items()},
+        ridge={name: _kept(matrix, strongest, picked) for name, picked in ridge.items()},
+        mixed={label(keep): _mixed(means, bills, strongest, keep) for keep in keeps},
+        oracle_saved=_kept(matrix, strongest, oracle).saved,
+        oracle_kept=_kept(matrix, strongest, oracle).kept,
+        predicted=predicted,
+        plain=plain,
+        abstained=1.0 - float(sure.mean()),
+        calibration=calibration_error(predicted, matrix.scores),
+    )
+
+
+def apply(
+    router: Router, matrix: Matrix, vectors: Floats | None, keeps: Sequence[float]
+) -> tuple[dict[str, Whole], Doubles, Floats]:
+    """Prompt by prompt, as a gateway does: (columns picked by share to keep, expected scores, whether it was sure)."""
+    told = [
+        predict(router, sample.prompt, None if vectors is None else vectors[i])
+        for i, sample in enumerate(matrix.samples)
+    ]
+    scores, costs = np.stack([each.scores for each in told]), np.stack([each.costs for each in told])
+    sure = np.array([each.sure for each in told])
+    unit = float(router.mean_costs[router.strongest])
+    picked = {}
+    for keep in keeps:
+        price = router.points.get(label(keep))
+        chosen = np.full(len(told), router.strongest) if price is None else best(scores, costs, price, unit)
+        picked[label(keep)] = np.where(sure, chosen, router.strongest)
+    return picked, scores, sure
+
+
+def _plain(
+    seen: Matrix, asked: Matrix, router: Router, keeps: Sequence[float], seed: int
+) -> tuple[dict[str, Whole], Doubles]:
+    """The same with the plain ridge, at operating points chosen in the same way."""
+    ones = np.ones_like(seen.scores)
+    told = np.zeros_like(seen.scores)
+    for fold in folds_of([sample.group for sample in seen.samples], INNER_FOLDS, seed):
+        rest = np.setdiff1d(np.arange(len(seen.samples)), fold)
+        told[fold] = plain_ridge(seen.take(rest), seen.take(fold))
+    points = operating_points(seen, np.hstack([told, ones]), router, keeps)
+    scores = plain_ridge(seen, asked)
+    costs = np.ones_like(scores) * router.mean_costs
+    unit = float(router.mean_costs[router.strongest])
+    picked = {}
+    for keep in keeps:
+        price = points.get(label(keep))
+        none = np.full(len(scores), router.strongest)
+        picked[label(keep)] = none if price is None else best(scores, costs, price, unit)
+    return picked, scores
+
+
+def _kept(matrix: Matrix, strongest: int, picked: Whole) -> Kept:
+    rows = np.arange(len(picked))
+    bill, score = matrix.costs[:, strongest].sum(), matrix.scores[:, strongest].mean()
+    got = matrix.scores[rows, picked]
+    groups = numbered([sample.group for sample in matrix.samples])
+    return Kept(
+        saved=1.0 - float(matrix.costs[rows, picked].sum() / max(bill, 1e-30)),
+        kept=float(got.mean() / max(score, 1e-12)),
+        error=error_of_mean((got - matrix.scores[:, strongest]) / max(score, 1e-12), groups),
+    )
+
+
+def _mixed(means: Doubles, bills: Doubles, strongest: int, keep: float) -> float:
+    """The most that tossing a coin between the strongest and one other model saves at a share of its score."""
+    goal, most = keep * means[strongest], 0.0
+    for other in range(len(means)):
+        loss = means[strongest] - means[other]
+        share = 1.0 if loss <= 1e-12 else min(1.0, (means[strongest] - goal) / loss)
+        most = max(most, share * (1.0 - bills[other] / max(bills[strongest], 1e-30)))
+    return float(most)
+
+
+def calibration_error(predicted: Doubles, seen: Doubles, bins: int = 10) -> float:
+    """Expected calibration error over all models, in bins of equally many predictions."""
+    told, truth = predicted.ravel(), seen.ravel()
+    order = np.argsort(told, kind="stable")
+    parts = np.array_split(order, bins)
+    return float(
+        sum(abs(told[part].mean() - truth[part].mean()) * len(part) for part in parts if len(part)) / len(told)
+    )
+
+
+def strong_share(weak: Doubles, strong: Doubles, gain: Doubles, gap: float = 0.5) -> float:
+    """The smallest share of calls that must go to the strong model, those with the highest expected gain first, to
+    close that part of the gap between the two."""
+    order = np.argsort(-gain, kind="stable")
+    closed = np.cumsum((strong - weak)[order])
+    return float((int(np.argmax(closed >= gap * (strong - weak).sum())) + 1) / len(order))

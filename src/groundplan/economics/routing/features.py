@@ -1,0 +1,78 @@
+"""What the router sees of a prompt: hashed words and pairs of words, and numbers that describe its surface.
+
+Pure and cheap (well below a millisecond for a long prompt): of a long text the beginning and the end are read. It does
+not weigh anything; weights are learned in `fit`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from math import log, log1p
+from zlib import crc32
+
+import numpy as np
+
+from groundplan.economics.routing.model import Floats
+
+BUCKETS = 1 << 15
+_FIRST, _LAST = 260, 140
+"""Words of a long prompt that are read from its beginning and its end."""
+_CHARACTERS = 6000
+_TOKENS = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?|\d+|[^\w\s]")
+_NUMBERS = re.compile(r"\d[\d.,]*")
+_ASKS = frozenset({"how", "why", "what", "which", "who", "when", "where", "if", "suppose", "assume"})
+_COMPARES = frozenset({"more", "less", "than", "fewer", "greater", "times", "twice", "half", "double", "least", "most"})
+_DENIES = frozenset({"not", "no", "never", "except", "without", "cannot", "neither", "false", "incorrect"})
+_SHARES = frozenset({"each", "every", "per", "all", "both", "total", "left", "remaining", "rest"})
+_DEMANDS = frozenset({"prove", "derive", "explain", "compare", "analyze", "analyse", "design", "refactor", "optimise",
+                      "optimize", "evaluate", "reason", "step", "steps", "debug"})  # fmt: skip
+_LISTS = (_ASKS, _COMPARES, _DENIES, _SHARES, _DEMANDS)
+_MARKS = '%$/?.\n_"({=*+<`#:'
+SURFACE = 8 + len(_MARKS) + len(_LISTS)
+"""Numbers in a surface vector."""
+
+
+def words_of(text: str) -> list[str]:
+    """Lower-case words, numbers and signs of the beginning and the end of a text; long numbers are all alike."""
+    if len(text) > 2 * _CHARACTERS:
+        text = text[:_CHARACTERS] + "\n" + text[-_CHARACTERS:]
+    found: list[str] = _TOKENS.findall(text.lower())
+    if len(found) > _FIRST + _LAST:
+        found = found[:_FIRST] + found[-_LAST:]
+    return ["0" if len(word) > 2 and word.isdigit() else word for word in found]
+
+
+def hashed(words: Sequence[str]) -> dict[int, float]:
+    """Bucket -> 1 + ln(count) of words and of pairs of neighbours."""
+    counts: dict[int, int] = {}
+    before = ""
+    for word in words:
+        bucket = crc32(word.encode()) % BUCKETS
+        counts[bucket] = counts.get(bucket, 0) + 1
+        if before:
+            bucket = crc32(f"{before} {word}".encode()) % BUCKETS
+            counts[bucket] = counts.get(bucket, 0) + 1
+        before = word
+    return {bucket: 1.0 + log(count) for bucket, count in counts.items()}
+
+
+def surface(text: str, words: Sequence[str]) -> Floats:
+    """(SURFACE,) numbers: lengths, shares of kinds of characters, signs, and words that make a task hard."""
+    size, count = max(1, len(text)), max(1, len(words))
+    read = text if size <= 2 * _CHARACTERS else text[:_CHARACTERS] + text[-_CHARACTERS:]
+    asked = text.partition("\nA.")[0]
+    numbers = _NUMBERS.findall(read)
+    values = [
+        log1p(size),
+        log1p(count),
+        log1p(len(numbers)),
+        sum(map(len, words)) / count,
+        len(set(words)) / count,
+        log1p(len(asked)),
+        log1p(size - len(asked)),
+        sum(map(str.isupper, read)) / len(read) if read else 0.0,
+    ]
+    values += [log1p(read.count(mark)) for mark in _MARKS]
+    values += [log1p(sum(word in known for word in words)) for known in _LISTS]
+    return np.asarray(values, dtype=np.float32)

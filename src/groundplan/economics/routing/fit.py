@@ -1,0 +1,247 @@
+"""Training of the learned router: ridge regression of every model's score and cost on words, surface and embedding.
+
+Needs scikit-learn (extra `economics`) and runs beside the product, never in a gateway. Strength of the penalty,
+calibration and operating points come from prompts that were left out group by group within the training set; whether it
+is good enough is `evaluate`'s, whether it is used is decided by people.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from groundplan.core.errors import Invalid
+from groundplan.economics.routing.features import BUCKETS, hashed, surface, words_of
+from groundplan.economics.routing.matrix import folds_of
+from groundplan.economics.routing.model import Doubles, Floats, Head, Matrix, Router, Whole
+from groundplan.economics.routing.operate import operating_points
+from groundplan.economics.routing.predict import standard
+
+PENALTIES = (3.0, 6.0, 12.0, 24.0)
+INNER_FOLDS = 4
+ENOUGH = 1500
+"""Left-out prompts that are enough to choose a penalty by."""
+LANDMARKS = 64
+_STRANGE = 0.002
+"""Share of training prompts that count as strange."""
+_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Features of prompts before anything is learned: counts (sparse), surface, embeddings (or None)."""
+
+    counts: Any
+    shapes: Floats
+    vectors: Floats | None
+
+    def take(self, rows: Whole) -> Prepared:
+        return Prepared(self.counts[rows], self.shapes[rows], None if self.vectors is None else self.vectors[rows])
+
+
+def sparse() -> Any:
+    """scipy.sparse. Raises `Invalid` (`extra_missing`)."""
+    try:
+        import scipy.sparse  # noqa: PLC0415 -- heavy, and an extra
+    except ImportError as error:
+        raise _missing() from error
+    return scipy.sparse
+
+
+def _missing() -> Invalid:
+    return Invalid(
+        "training needs libraries that are not installed here",
+        code="extra_missing",
+        hint="pip install 'groundplan[economics]'",
+    )
+
+
+def ridge(features: Any, targets: Doubles, penalty: float) -> tuple[Floats, Floats]:
+    """(weights (columns, targets), bias) of ridge regression by conjugate gradients."""
+    try:
+        from sklearn.linear_model import Ridge  # noqa: PLC0415 -- heavy, and an extra
+    except ImportError as error:
+        raise _missing() from error
+    model = Ridge(alpha=penalty, solver="sparse_cg", tol=_TOLERANCE).fit(features, targets)
+    return np.asarray(model.coef_.T, dtype=np.float32), np.asarray(model.intercept_, dtype=np.float32)
+
+
+def prepare(prompts: Sequence[str], vectors: Floats | None) -> Prepared:
+    """Features of prompts; `vectors` are their unit embeddings, row by row."""
+    matrices = sparse()
+    starts, buckets, values = [0], list[int](), list[float]()
+    shapes = np.zeros((len(prompts), 0), dtype=np.float32)
+    rows = []
+    for prompt in prompts:
+        words = words_of(prompt)
+        counts = hashed(words)
+        buckets += counts.keys()
+        values += counts.values()
+        starts.append(len(buckets))
+        rows.append(surface(prompt, words))
+    shapes = np.stack(rows)
+    counted = matrices.csr_matrix((np.array(values, dtype=np.float32), buckets, starts), shape=(len(prompts), BUCKETS))
+    return Prepared(counted, shapes, vectors)
+
+
+@dataclass(frozen=True, slots=True)
+class Scales:
+    """What features are scaled by, learned from training prompts alone."""
+
+    idf: Floats
+    mean: Floats
+    deviation: Floats
+    centre: Floats
+
+
+def scales_of(seen: Prepared) -> Scales:
+    rows = seen.counts.shape[0]
+    found = np.bincount(seen.counts.indices, minlength=BUCKETS)
+    idf = np.where(found > 0, np.log((rows + 1) / (found + 1)) + 1, 0).astype(np.float32)
+    deviation = np.maximum(seen.shapes.std(axis=0), 1e-6)
+    centre = np.zeros(0, dtype=np.float32) if seen.vectors is None else seen.vectors.mean(axis=0)
+    return Scales(idf, seen.shapes.mean(axis=0), deviation, centre)
+
+
+def columns(scales: Scales, prompts: Prepared, *, embedded: bool) -> Any:
+    """The feature matrix that `predict` uses row by row: words (unit length), surface, embedding."""
+    matrices = sparse()
+    words = prompts.counts.multiply(scales.idf).tocsr()
+    lengths = np.sqrt(np.asarray(words.multiply(words).sum(axis=1)).ravel())
+    words = matrices.diags(1 / np.maximum(lengths, 1e-9)) @ words
+    dense = [standard(prompts.shapes, scales.mean, scales.deviation)]
+    if embedded and prompts.vectors is not None:
+        dense.append(prompts.vectors - scales.centre)
+    return matrices.hstack([words, matrices.csr_matrix(np.hstack(dense))]).tocsr()
+
+
+def targets_of(matrix: Matrix) -> tuple[Doubles, Floats]:
+    """(scores beside costs as multiples of the mean, mean costs)."""
+    means = np.maximum(matrix.costs.mean(axis=0), 1e-12)
+    return np.hstack([matrix.scores, np.clip(matrix.costs / means, 0, 10)]), means.astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Predictions for prompts by a predictor that did not see their group."""
+
+    raw: Doubles
+    penalty: float
+
+
+def left_out(matrix: Matrix, features: Any, penalties: Sequence[float], seed: int) -> LeftOut:
+    """Cross-validated predictions within a training set, under the penalty that predicts differences of scores best.
+
+    Only differences between models decide, so errors that all models share do not count.
+    """
+    targets, _ = targets_of(matrix)
+    folds = folds_of([sample.group for sample in matrix.samples], INNER_FOLDS, seed)
+    told = {penalty: np.zeros_like(targets) for penalty in penalties}
+    done: list[Whole] = []
+    for fold in folds:
+        rest = np.setdiff1d(np.arange(len(matrix.samples)), fold)
+        for penalty in penalties:
+            weights, bias = ridge(features[rest], targets[rest], penalty)
+            told[penalty][fold] = features[fold] @ weights + bias
+        done.append(fold)
+        if len(penalties) > 1 and sum(map(len, done)) >= ENOUGH:
+            penalties = (_best_penalty(matrix, told, penalties, np.concatenate(done)),)
+    chosen = _best_penalty(matrix, told, penalties, np.concatenate(done))
+    return LeftOut(told[chosen], chosen)
+
+
+def _best_penalty(matrix: Matrix, told: dict[float, Doubles], penalties: Sequence[float], rows: Whole) -> float:
+    def centred(values: Doubles) -> Doubles:
+        return np.asarray(values - values.mean(axis=1, keepdims=True))
+
+    truth = centred(matrix.scores[rows])
+    count = len(matrix.models)
+    return min(penalties, key=lambda each: float(np.square(centred(told[each][rows, :count]) - truth).mean()))
+
+
+def calibrate(raw: Doubles, scores: Doubles) -> tuple[Floats, Floats]:
+    """(slope, offset) for each model that turn left-out predictions into the scores that were seen; slopes are kept
+    between 0 and 1.5."""
+    slopes, offsets = [], []
+    for column in range(scores.shape[1]):
+        told, seen = raw[:, column], scores[:, column]
+        spread = float(told.var())
+        slope = float(np.cov(told, seen)[0, 1] / spread) if spread > 1e-12 else 0.0
+        slope = min(1.5, max(0.0, slope))
+        slopes.append(slope)
+        offsets.append(float(seen.mean() - slope * told.mean()))
+    return np.array(slopes, dtype=np.float32), np.array(offsets, dtype=np.float32)
+
+
+def _head(matrix: Matrix, features: Any, seed: int) -> tuple[Head, Doubles]:
+    """A predictor, and its calibrated left-out predictions (scores beside relative costs)."""
+    out = left_out(matrix, features, PENALTIES, seed)
+    targets, _ = targets_of(matrix)
+    weights, bias = ridge(features, targets, out.penalty)
+    count = len(matrix.models)
+    slope, offset = calibrate(out.raw[:, :count], matrix.scores)
+    told = out.raw.copy()
+    told[:, :count] = np.clip(offset + slope * told[:, :count], 0, 1)
+    return Head(weights, bias, slope, offset), told
+
+
+def train(
+    matrix: Matrix, vectors: Floats | None, keeps: Sequence[float], *, name: str = "router", seed: int = 0
+) -> Router:
+    """A router from an evaluation set. `vectors`: embeddings of its prompts; `keeps`: shares of the best single model's
+    score for which operating points are wanted."""
+    seen = prepare([sample.prompt for sample in matrix.samples], vectors)
+    scales = scales_of(seen)
+    text, told = _head(matrix, columns(scales, seen, embedded=False), seed)
+    full = None
+    if vectors is not None:
+        full, told = _head(matrix, columns(scales, seen, embedded=True), seed)
+    means = matrix.scores.mean(axis=0)
+    _, costs = targets_of(matrix)
+    strongest = max(range(len(means)), key=lambda i: (means[i], -costs[i]))
+    landmarks, likeness = _landmarks(vectors, seed)
+    router = Router(
+        name=name,
+        version=0,
+        models=matrix.models,
+        mean_scores=means.astype(np.float32),
+        mean_costs=costs,
+        strongest=strongest,
+        idf=scales.idf,
+        surface_mean=scales.mean,
+        surface_scale=scales.deviation,
+        centre=scales.centre,
+        landmarks=landmarks,
+        text=text,
+        full=full,
+        strange_words=_strange_words(seen),
+        strange_likeness=likeness,
+    )
+    return replace(router, points=operating_points(matrix, told, router, keeps))
+
+
+def _strange_words(seen: Prepared) -> float:
+    """The share of words known from other prompts that only strange prompts fall below."""
+    common = np.bincount(seen.counts.indices, minlength=BUCKETS) > 1
+    known = seen.counts.copy()
+    known.data = common[known.indices].astype(np.float32)
+    every = np.maximum(np.diff(seen.counts.indptr), 1)
+    shares = np.asarray(known.sum(axis=1)).ravel() / every
+    return float(np.quantile(shares, _STRANGE)) * 0.9
+
+
+def _landmarks(vectors: Floats | None, seed: int) -> tuple[Floats, float]:
+    """Prompts far from each other (each next one the farthest from those before), and the likeness to the nearest one
+    that only strange prompts fall below."""
+    if vectors is None:
+        return np.zeros((0, 0), dtype=np.float32), 0.0
+    first = int(np.random.default_rng(seed).integers(len(vectors)))
+    picked, nearest = [first], vectors @ vectors[first]
+    while len(picked) < min(LANDMARKS, len(vectors)):
+        picked.append(int(nearest.argmin()))
+        nearest = np.maximum(nearest, vectors @ vectors[picked[-1]])
+    # a prompt that was not in training is a little farther from the landmarks than those that were
+    return vectors[picked].astype(np.float32), float(np.quantile(nearest, _STRANGE)) * 0.8

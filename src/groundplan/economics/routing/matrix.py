@@ -1,0 +1,146 @@
+"""Reading an evaluation set for routing, and refusing one that would flatter: leaks between folds, gaps, wrong numbers.
+
+A file has one JSON object a line: {"id", "group", "prompt", "scores": {model: 0..1}, "costs": {model: usd}}.
+"""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from groundplan.core.errors import Invalid, Problem, Where
+from groundplan.economics.routing.model import Matrix, Sample, Whole
+
+FOLDS = 5
+LEAST_ROWS = 20
+_TOLD = 20
+"""Problems that are told at once."""
+
+
+class _Row(msgspec.Struct, forbid_unknown_fields=False):
+    id: str | int
+    prompt: str
+    scores: dict[str, float]
+    costs: dict[str, float]
+    group: str | int | None = None
+
+
+_decode = msgspec.json.Decoder(_Row).decode
+
+
+def read_matrix(path: Path) -> Matrix:
+    """The set in a file. Raises `Invalid` (`evaluation_set`) with the lines that are wrong, and what to do."""
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise Invalid(
+            f"{path} cannot be read: {error.strerror}",
+            code="evaluation_set",
+            hint="Name a file with one JSON object a line.",
+        ) from error
+    rows: list[tuple[int, _Row]] = []
+    problems: list[Problem] = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            rows.append((number, _decode(line)))
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            problems.append(_problem(path, number, f"this line is not a row: {error}"))
+    if not problems:
+        problems = list(_wrong(path, rows))
+    if problems:
+        raise _refused(path, problems)
+    return _matrix([row for _, row in rows])
+
+
+def _matrix(rows: Sequence[_Row]) -> Matrix:
+    models = tuple(sorted(rows[0].scores))
+    samples = tuple(Sample(str(row.id), str(row.id if row.group is None else row.group), row.prompt) for row in rows)
+    scores = np.array([[row.scores[name] for name in models] for row in rows], dtype=np.float64)
+    costs = np.array([[row.costs[name] for name in models] for row in rows], dtype=np.float64)
+    return Matrix(samples, models, scores, costs)
+
+
+def _refused(path: Path, problems: Sequence[Problem]) -> Invalid:
+    more = f" (the first {_TOLD} are told)" if len(problems) > _TOLD else ""
+    return Invalid(
+        f"{path} cannot be used: {len(problems)} problems{more}; the first: {problems[0].message}",
+        code=problems[0].code,
+        hint=problems[0].hint,
+        where=problems[0].where,
+        problems=tuple(problems[:_TOLD]),
+    )
+
+
+def _problem(path: Path, line: int, message: str, code: str = "evaluation_set", hint: str = "") -> Problem:
+    return Problem(message, code, hint or "Mend the row, or take it out.", Where(str(path), line))
+
+
+def _wrong(path: Path, rows: Sequence[tuple[int, _Row]]) -> Iterable[Problem]:
+    if len(rows) < LEAST_ROWS:
+        hint = f"Give at least {LEAST_ROWS} prompts that every model has answered."
+        yield _problem(path, max(1, len(rows)), f"{len(rows)} rows are too few to judge anything", hint=hint)
+        return
+    models = set(rows[0][1].scores)
+    ids: dict[str, int] = {}
+    for line, row in rows:
+        yield from _wrong_row(path, line, row, models)
+        if (first := ids.setdefault(str(row.id), line)) != line:
+            yield _problem(path, line, f"the id {str(row.id)[:80]} is in line {first}, too")
+    yield from _leaks(path, rows)
+    if len({str(row.id if row.group is None else row.group) for _, row in rows}) < 2:
+        hint = "Give each conversation, document or template a group of its own."
+        yield _problem(path, 1, "all rows are one group, so nothing can be left out to judge with", hint=hint)
+
+
+def _wrong_row(path: Path, line: int, row: _Row, models: set[str]) -> Iterable[Problem]:
+    if len(models) < 2 or set(row.scores) != models or set(row.costs) != models:
+        yield _problem(path, line, "scores and costs must name the same two or more models as the first row")
+        return
+    if not all(0.0 <= score <= 1.0 for score in row.scores.values()):
+        yield _problem(path, line, "a score is not between 0 and 1")
+    if not all(0.0 <= cost < math.inf for cost in row.costs.values()):
+        yield _problem(path, line, "a cost is negative or no number")
+    if not row.prompt.strip():
+        yield _problem(path, line, "the prompt is empty")
+
+
+def _leaks(path: Path, rows: Sequence[tuple[int, _Row]]) -> Iterable[Problem]:
+    """The same prompt in two groups would be learned in one fold and asked in another."""
+    seen: dict[str, tuple[int, str]] = {}
+    for line, row in rows:
+        group = str(row.id if row.group is None else row.group)
+        first, other = seen.setdefault(said(row.prompt), (line, group))
+        if other != group:
+            message = f"the prompt of line {first} (group {other[:40]}) is here again in group {group[:40]}"
+            hint = "Give prompts that are the same one group, or take one out: folds would leak."
+            yield _problem(path, line, message, "evaluation_leak", hint)
+
+
+def said(prompt: str) -> str:
+    """A prompt without case, white space and the signs around it: what is the same in it is the same question."""
+    return " ".join(unicodedata.normalize("NFKC", prompt).casefold().split()).strip(" .?!,;:\"'")
+
+
+def folds_of(groups: Sequence[str], folds: int = FOLDS, seed: int = 0) -> list[Whole]:
+    """Row numbers of each fold: whole groups, about equally many rows each, the same for the same seed."""
+    names = sorted(set(groups))
+    order = np.random.default_rng(seed).permutation(len(names))
+    sizes = dict.fromkeys(names, 0)
+    for group in groups:
+        sizes[group] += 1
+    count = min(folds, len(names))
+    filled = [0] * count
+    fold_of: dict[str, int] = {}
+    for name in sorted((names[i] for i in order), key=lambda name: -sizes[name]):
+        target = filled.index(min(filled))
+        fold_of[name] = target
+        filled[target] += sizes[name]
+    placed = np.array([fold_of[group] for group in groups])
+    return [np.flatnonzero(placed == number) for number in range(count)]

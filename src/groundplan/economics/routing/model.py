@@ -1,0 +1,109 @@
+"""Types of routing: evaluation sets, the artifact that a gateway reads, and what a choice says of itself. No behaviour.
+
+Scores are from 0 to 1, costs in US dollars a call; arrays are float32 and small enough to travel in one message.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+Whole = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One prompt that every model has answered. `group`: whatever must stay together (a conversation, a template)."""
+
+    id: str
+    group: str
+    prompt: str
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """An evaluation set: for each sample (row) and model (column) a score and a cost in US dollars."""
+
+    samples: tuple[Sample, ...]
+    models: tuple[str, ...]
+    scores: Doubles
+    costs: Doubles
+
+    def take(self, rows: Whole) -> Matrix:
+        """Those rows of it, in that order."""
+        return Matrix(tuple(self.samples[i] for i in rows), self.models, self.scores[rows], self.costs[rows])
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """One linear predictor of all scores and relative costs: `features @ weights + bias`.
+
+    Columns are the models' scores, then the models' costs as multiples of their mean. `slope` and `offset` (one for
+    each score) correct predictions to what was seen on prompts that were left out of training.
+    """
+
+    weights: Floats
+    bias: Floats
+    slope: Floats
+    offset: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Router:
+    """The learned router as a gateway reads it: evaluated with numpy alone."""
+
+    name: str
+    version: int
+    models: tuple[str, ...]
+    mean_scores: Floats
+    mean_costs: Floats
+    """US dollars a call."""
+    strongest: int
+    """Column of the best single model, which takes whatever the router is unsure of."""
+    idf: Floats
+    """(buckets,); 0 for what training never saw."""
+    surface_mean: Floats
+    surface_scale: Floats
+    centre: Floats
+    """Mean embedding; empty where it was trained without embeddings."""
+    landmarks: Floats
+    """(k, 384): a prompt that is near none of them is strange."""
+    text: Head
+    """Of the words alone."""
+    full: Head | None
+    """With the embedding."""
+    strange_words: float
+    """Below this share of known words the router abstains."""
+    strange_likeness: float
+    """Below this likeness to the nearest landmark the router abstains."""
+    points: dict[str, float] = field(default_factory=dict)
+    """Operating points: the quality to keep (`0.99`) -> price of quality (score given up for one strongest call's
+    cost); without an entry nothing cheaper was proven."""
+    trained: dict[str, str] = field(default_factory=dict)
+    """From what, when and how well: shown, never used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """For each model the expected score and cost of one prompt."""
+
+    scores: Doubles
+    costs: Doubles
+    sure: bool
+    """False: nothing like it was in training, so the strongest model takes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which model, and why, in words that a receipt shows."""
+
+    model: str
+    by: str
+    """`rule NAME`, `learned`, `unsure`, `strongest`, `affinity`, `only`."""
+    reason: str
+    expected: dict[str, float] = field(default_factory=dict)
+    """Expected score by model, where they were predicted."""

@@ -1,0 +1,70 @@
+"""Operating points: the highest price of quality at which left-out predictions still keep a share of the best score.
+
+Pure. Sure means: the lower end of a one-sided interval over groups, so that few or uneven groups cost savings, not
+quality.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from groundplan.economics.routing.choose import best
+from groundplan.economics.routing.model import Doubles, Matrix, Router, Whole
+
+MARGIN = 1.0
+"""Standard errors between what was seen and what is promised."""
+STEPS = 160
+
+
+def prices() -> Doubles:
+    """Prices of quality that are tried: score points for the cost of one call of the strongest model."""
+    return np.concatenate([[0.0], np.geomspace(1e-5, 3.0, STEPS)])
+
+
+def operating_points(
+    matrix: Matrix, told: Doubles, router: Router, keeps: Sequence[float], margin: float = MARGIN
+) -> dict[str, float]:
+    """The price for each share to keep, where one is proven on these left-out predictions (scores beside relative
+    costs)."""
+    count = len(matrix.models)
+    costs = np.clip(told[:, count:], 0.1, 10.0) * router.mean_costs
+    unit = float(router.mean_costs[router.strongest])
+    groups = numbered([sample.group for sample in matrix.samples])
+    found: dict[str, float] = {}
+    spent = {}
+    for price in prices():
+        picked = best(told[:, :count], costs, float(price), unit)
+        spent[float(price)] = picked
+    rows = np.arange(len(matrix.samples))
+    for keep in keeps:
+        cheapest = np.inf
+        for price, picked in spent.items():
+            ahead = matrix.scores[rows, picked] - keep * matrix.scores[:, router.strongest]
+            if ahead.mean() - margin * error_of_mean(ahead, groups) < 0:
+                continue
+            bill = float(matrix.costs[rows, picked].sum())
+            if bill < cheapest:
+                cheapest, found[label(keep)] = bill, price
+    return found
+
+
+def label(keep: float) -> str:
+    """Name of an operating point: `0.99`."""
+    return f"{keep:g}"
+
+
+def numbered(groups: Sequence[str]) -> Whole:
+    """A number for each group name, row by row."""
+    _, numbers = np.unique(np.asarray(groups), return_inverse=True)
+    return np.asarray(numbers, dtype=np.int64)
+
+
+def error_of_mean(values: Doubles, groups: Whole) -> float:
+    """Standard error of the mean of values that come in groups (rows of a group are not independent)."""
+    sums = np.bincount(groups, weights=values - values.mean())
+    count = len(sums)
+    if count < 2:
+        return float("inf")
+    return float(np.sqrt(np.square(sums).sum() * count / (count - 1)) / len(values))

@@ -1,0 +1,49 @@
+"""What the learned router expects of a prompt: for each model a score and a cost. numpy alone; no clock, no I/O.
+
+Which model is taken is `choose`'s; how the numbers were learned is `fit`'s.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from groundplan.economics.routing.features import hashed, surface, words_of
+from groundplan.economics.routing.model import Doubles, Floats, Head, Prediction, Router
+
+SURFACE_SCALE = 0.1
+SURFACE_CLIP = 4.0
+"""Surface numbers are standardised, cut at this many deviations, and weigh a tenth."""
+
+
+def predict(router: Router, text: str, embedding: Floats | None = None) -> Prediction:
+    """Expected scores and costs of one prompt. `embedding`: its unit vector, where there is one."""
+    words = words_of(text)
+    counts = hashed(words)
+    buckets = np.fromiter(counts, dtype=np.int64, count=len(counts))
+    weights = np.fromiter(counts.values(), dtype=np.float32, count=len(counts)) * router.idf[buckets]
+    known = float(np.count_nonzero(weights)) / max(1, len(weights))
+    length = float(np.linalg.norm(weights))
+    if length:
+        weights /= np.float32(length)
+    shape = standard(surface(text, words), router.surface_mean, router.surface_scale)
+    sure = known >= router.strange_words
+    head, dense = router.text, shape
+    if router.full is not None and embedding is not None and router.centre.size:
+        head, dense = router.full, np.concatenate([shape, embedding - router.centre])
+        sure = sure and float((router.landmarks @ embedding).max()) >= router.strange_likeness
+    raw = weights @ head.weights[buckets] + dense @ head.weights[len(router.idf) :] + head.bias
+    return corrected(head, router.mean_costs, raw, sure)
+
+
+def standard(shape: Floats, mean: Floats, scale: Floats) -> Floats:
+    """Surface numbers as the predictor takes them; rows or one row."""
+    cut = np.clip((shape - mean) / scale, -SURFACE_CLIP, SURFACE_CLIP)
+    return np.asarray(cut * SURFACE_SCALE, dtype=np.float32)
+
+
+def corrected(head: Head, mean_costs: Floats, raw: Floats, sure: bool) -> Prediction:
+    """Scores within 0..1 after calibration, costs within a tenth and ten times the model's mean."""
+    models = len(mean_costs)
+    scores = np.clip(head.offset + head.slope * raw[:models], 0.0, 1.0)
+    costs: Doubles = np.clip(raw[models:].astype(np.float64), 0.1, 10.0) * mean_costs
+    return Prediction(scores.astype(np.float64), costs, sure)

@@ -1,0 +1,205 @@
+"""The learned router: sets that would flatter are refused, folds never share a group, what is shipped is what was
+trained, and a choice explains itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from groundplan.core.errors import Invalid
+from groundplan.economics.routing.artifact import dump, load
+from groundplan.economics.routing.choose import best, choose
+from groundplan.economics.routing.evaluate import apply, evaluate, strong_share
+from groundplan.economics.routing.features import BUCKETS, SURFACE, hashed, surface, words_of
+from groundplan.economics.routing.fit import train
+from groundplan.economics.routing.matrix import folds_of, read_matrix
+from groundplan.economics.routing.model import Matrix, Router, Sample
+from groundplan.economics.routing.operate import error_of_mean
+
+EASY = ("what are your opening hours on {}", "please say hello to {} in one line", "where is the office of {}")
+HARD = ("prove that the sum of {} odd numbers is even, step by step", "derive the variance of {} dependent draws")
+
+
+def made(rows: int = 240, seed: int = 3) -> Matrix:
+    """Prompts of which the hard ones need the large model nearly always, the easy ones nearly never."""
+    dice = np.random.default_rng(seed)
+    samples, scores, costs = [], [], []
+    for number in range(rows):
+        hard = bool(dice.random() < 0.4)
+        words = HARD if hard else EASY
+        text = words[int(dice.integers(len(words)))].format(f"n{number}")
+        samples.append(Sample(str(number), f"g{number // 2}", text))
+        small = dice.random() < (0.15 if hard else 0.97)
+        scores.append([float(dice.random() < 0.96), float(small)])
+        costs.append([0.010, 0.001])
+    return Matrix(tuple(samples), ("large", "small"), np.array(scores), np.array(costs))
+
+
+@pytest.fixture(scope="module")
+def router() -> Router:
+    return train(made(), None, (0.99, 0.95))
+
+
+def row(number: int, **changes: Any) -> dict[str, Any]:
+    return {
+        "id": f"r{number}",
+        "group": f"g{number}",
+        "prompt": f"question number {number}?",
+        "scores": {"a": 1.0, "b": 0.5},
+        "costs": {"a": 0.01, "b": 0.001},
+    } | changes
+
+
+def written(folder: Path, rows: list[dict[str, Any]]) -> Path:
+    path = folder / "set.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+def test_a_set_is_read_with_its_models_in_order(tmp_path: Path) -> None:
+    found = read_matrix(written(tmp_path, [row(i) for i in range(30)]))
+    assert found.models == ("a", "b")
+    assert found.scores.shape == (30, 2)
+    assert found.samples[3] == Sample("r3", "g3", "question number 3?")
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "said"),
+    [
+        ({"prompt": "  QUESTION number 4"}, "evaluation_leak", "again in group"),
+        ({"id": "r4"}, "evaluation_set", "is in line 5"),
+        ({"scores": {"a": 1.4, "b": 0}}, "evaluation_set", "between 0 and 1"),
+        ({"costs": {"a": -1, "b": 0}}, "evaluation_set", "negative"),
+        ({"scores": {"a": 1.0}}, "evaluation_set", "same two or more models"),
+        ({"prompt": "  "}, "evaluation_set", "empty"),
+        ({"scores": "much"}, "evaluation_set", "not a row"),
+    ],
+)
+def test_a_set_that_would_mislead_is_refused_with_its_line(
+    tmp_path: Path, changes: dict[str, Any], code: str, said: str
+) -> None:
+    rows = [row(i) for i in range(30)]
+    rows[9] = row(9, **changes)
+    with pytest.raises(Invalid) as told:
+        read_matrix(written(tmp_path, rows))
+    assert told.value.code == code
+    assert said in told.value.message
+    assert str(told.value.where).endswith("set.jsonl:10:1")
+    assert told.value.hint
+
+
+def test_the_same_prompt_within_one_group_is_no_leak(tmp_path: Path) -> None:
+    rows = [row(i) for i in range(30)]
+    rows[9] = row(9, prompt=rows[4]["prompt"], group=rows[4]["group"])
+    assert len(read_matrix(written(tmp_path, rows)).samples) == 30
+
+
+def test_one_group_and_few_rows_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(Invalid, match="one group"):
+        read_matrix(written(tmp_path, [row(i, group="all") for i in range(30)]))
+    with pytest.raises(Invalid, match="too few"):
+        read_matrix(written(tmp_path, [row(i) for i in range(5)]))
+    with pytest.raises(Invalid, match="cannot be read"):
+        read_matrix(tmp_path / "absent")
+
+
+@given(st.lists(st.integers(0, 12), min_size=2, max_size=80), st.integers(2, 6), st.integers(0, 3))
+def test_folds_have_every_row_once_and_share_no_group(numbers: list[int], folds: int, seed: int) -> None:
+    groups = [str(number) for number in numbers]
+    parts = folds_of(groups, folds, seed)
+    assert sorted(np.concatenate(parts).tolist()) == list(range(len(groups)))
+    held = [{groups[i] for i in part} for part in parts]
+    assert sum(map(len, held)) == len(set(groups))
+
+
+@given(st.text(max_size=400))
+def test_any_text_has_features(text: str) -> None:
+    words = words_of(text)
+    counts = hashed(words)
+    assert all(0 <= bucket < BUCKETS for bucket in counts)
+    shape = surface(text, words)
+    assert shape.shape == (SURFACE,)
+    assert np.isfinite(shape).all()
+
+
+def test_what_is_shipped_decides_like_what_was_trained(router: Router) -> None:
+    data = dump(router)
+    again = load(data)
+    assert dump(again) == data
+    assert len(data) < 1 << 20
+    fresh = made(seed=9)
+    _, before, _ = apply(router, fresh, None, (0.99,))
+    _, after, _ = apply(again, fresh, None, (0.99,))
+    assert np.abs(before - after).max() < 0.01
+
+
+@pytest.mark.parametrize("data", [b"", b"\xc1", b"{}", b"\x80", dump(train(made(60), None, ()))[:-40]])
+def test_other_bytes_are_no_router(data: bytes) -> None:
+    with pytest.raises(Invalid, match="no learned router"):
+        load(data)
+
+
+def test_easy_prompts_go_to_the_small_model_and_hard_ones_do_not(router: Router) -> None:
+    both = frozenset(router.models)
+    easy = choose(router, "what are your opening hours on n900", None, both, "0.95")
+    hard = choose(router, "prove that the sum of n901 odd numbers is even, step by step", None, both, "0.95")
+    assert (easy.model, easy.by) == ("small", "learned")
+    assert (hard.model, hard.by) == ("large", "learned")
+    assert "cheaper" in easy.reason
+    assert set(easy.expected) == {"large", "small"}
+
+
+def test_the_strongest_takes_what_is_strange_unproven_or_below_the_floor(router: Router) -> None:
+    both = frozenset(router.models)
+    strange = choose(router, "zzq wvx kkj pqr", None, both, "0.95")
+    assert (strange.model, strange.by) == ("large", "unsure")
+    assert choose(router, "what are your opening hours on n900", None, both, "0.5").by == "strongest"
+    easy = choose(router, "what are your opening hours on n900", None, both, "0.95", floor=1.01)
+    assert easy.model == "large"
+
+
+def test_nothing_outside_what_is_allowed_is_taken(router: Router) -> None:
+    assert choose(router, "prove it", None, frozenset({"small"}), "0.95").model == "small"
+    with pytest.raises(ValueError, match="none"):
+        choose(router, "prove it", None, frozenset({"other"}), "0.95")
+
+
+def test_of_equals_the_cheaper_one_is_taken() -> None:
+    assert best(np.array([[0.5, 0.5]]), np.array([[2.0, 1.0]]), 0.0, 1.0).tolist() == [1]
+
+
+def test_evaluation_saves_where_it_can_and_keeps_the_quality() -> None:
+    found = evaluate(made(400), None, (0.98,))
+    ours = found.routed["0.98"]
+    assert found.best == "large"
+    assert ours.saved > 0.3
+    assert ours.kept >= 0.98
+    assert found.mixed["0.98"] < ours.saved < found.oracle_saved
+    assert found.calibration < 0.05
+
+
+def test_nothing_is_saved_where_nothing_can_be_told_apart() -> None:
+    noise = made(200)
+    scores = np.stack([np.ones(200), np.random.default_rng(1).random(200) < 0.5], axis=1).astype(float)
+    found = evaluate(Matrix(noise.samples, noise.models, scores, noise.costs), None, (0.99,))
+    assert found.routed["0.99"].kept >= 0.985
+
+
+def test_rows_of_a_group_count_as_one_where_they_move_together() -> None:
+    values = np.repeat(np.array([0.0, 1.0, 0.0, 1.0]), 25)
+    together = error_of_mean(values, np.repeat(np.arange(4), 25))
+    apart = error_of_mean(values, np.arange(100))
+    assert together > 4 * apart
+    assert error_of_mean(values, np.zeros(100, dtype=np.int64)) == np.inf
+
+
+def test_the_share_for_half_the_gap() -> None:
+    weak, strong = np.array([0.0, 0, 1, 1]), np.array([1.0, 1, 1, 1])
+    assert strong_share(weak, strong, strong - weak) == 0.25
+    assert strong_share(weak, strong, weak - strong) == 0.75
