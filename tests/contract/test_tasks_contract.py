@@ -18,7 +18,7 @@ from groundplan.gateway.surfaces.interface import Answered, Interface, Malformed
 from groundplan.gateway.surfaces.moderations import MODERATIONS
 from groundplan.gateway.surfaces.rerank import RERANK
 from groundplan.gateway.upstream.http1 import UpstreamFailure, UpstreamPool
-from groundplan.ledger.model import Usage
+from groundplan.ledger.model import Usage, UsageDetails
 from groundplan.testing.scripted import Script, ScriptedModel
 
 RATES = Rates(input=1, output=1, images={"any": 1})
@@ -28,7 +28,11 @@ PLACE = Deployment(
 TASKS: dict[str, tuple[Interface, dict[str, Any], Usage | None]] = {
     "moderations": (MODERATIONS, {"model": "m", "input": "hello"}, None),
     "rerank": (RERANK, {"model": "m", "query": "a", "documents": ["a b", "c"]}, Usage(input=4)),
-    "images": (IMAGES, {"model": "m", "prompt": "a b", "n": 2}, Usage(input=2, output=100, images_made=2)),
+    "images": (
+        IMAGES,
+        {"model": "m", "prompt": "a b", "n": 2},
+        Usage(input=2, output=100, images_made=2, details=UsageDetails(input_text=2)),
+    ),
 }
 
 

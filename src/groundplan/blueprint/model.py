@@ -14,6 +14,21 @@ class Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Fa
     """Base of all blueprint types; unknown fields of a newer minor version are ignored."""
 
 
+class RateDetails(Struct, frozen=True, kw_only=True):
+    """Prices of classes that few models have, in picodollars per million tokens; None: as the class they are part of."""
+
+    cache_write_1h: int | None = None
+    cache_read_audio: int | None = None
+    cache_read_image: int | None = None
+    input_image: int | None = None
+    input_video: int | None = None
+    output_image: int | None = None
+    output_video: int | None = None
+    citations: int | None = None
+    search: int = 0
+    """picodollars for each search of the web that the provider makes"""
+
+
 class Rates(Struct, frozen=True, kw_only=True):
     """Price of one deployment in picodollars per million tokens of each class; `request` is picodollars a call.
 
@@ -38,11 +53,13 @@ class Rates(Struct, frozen=True, kw_only=True):
     """picodollars for each minute of audio that is listened to"""
     long_above: int = 0
     long: Rates | None = None
-    """What the whole call costs when its prompt has more than `long_above` tokens."""
+    """What the whole call costs when its prompt has more than `long_above` tokens; may itself have a longer tier."""
     batch: Rates | None = None
     """In a batch; None: as any call."""
     priority: Rates | None = None
     """With service_tier priority; None: that is refused."""
+    details: RateDetails | None = None
+    """None: no finer class has a price of its own."""
     source: str = "declared"
     """Where the price is from: `genai-prices 0.2.3 openai/gpt-4.1-mini`, `declared FILE:LINE`, or `declared free`."""
     effective: str = ""

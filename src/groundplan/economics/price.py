@@ -1,21 +1,20 @@
 """What a call costs: rates of a deployment, and the exact cost of a usage. The one place of this formula.
 
 Rates are picodollars per million tokens. A declared price wins over the price list that ships with the package
-`genai-prices` (a snapshot, read offline). Nothing here fetches prices, stores them or knows currencies besides USD.
+`genai-prices` (`prices.listed`). Nothing here fetches prices, stores them or knows currencies besides USD.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, date, datetime, time
-from decimal import ROUND_CEILING, Decimal
-from typing import Any
+from datetime import date
 
 import msgspec
 
 from groundplan.blueprint.model import Rates
 from groundplan.core.errors import Problem, Where
-from groundplan.core.money import PICO
+from groundplan.economics.prices import listed
+from groundplan.economics.prices.parts import parts
 from groundplan.ledger.model import Usage
 
 MILLION = 1_000_000
@@ -46,9 +45,9 @@ def price_of(
     in_force = [price for price in declared if price.effective <= day]
     if in_force:
         return max(in_force, key=lambda price: price.effective)
-    listed = _listed_rates(model, at, context_tokens)
-    if listed is not None:
-        return listed
+    found = listed.rates(model, at, context_tokens)
+    if found is not None:
+        return found
     future = min((price.effective for price in declared), default="")
     note = f"; the declared price starts only on {future}" if future else ""
     return Problem(
@@ -61,7 +60,7 @@ def price_of(
 
 def known_price(model: str, at: date) -> bool:
     """Whether the shipped price list has this model."""
-    return _listed_rates(model, at, _DEFAULT_CONTEXT) is not None
+    return listed.rates(model, at, _DEFAULT_CONTEXT) is not None
 
 
 def cost(rates: Rates, usage: Usage, service: str = STANDARD) -> int:
@@ -72,8 +71,11 @@ def cost(rates: Rates, usage: Usage, service: str = STANDARD) -> int:
     """
     if service != STANDARD:
         rates = of_service(rates, service)
-    if rates.long is not None and usage.input > rates.long_above:
+    while rates.long is not None and usage.input > rates.long_above:
         rates = rates.long
+    if usage.details is not None and rates.details is not None:
+        total = sum(part.count * part.rate for part in parts(rates, usage))
+        return -(-total // MILLION) + rates.request + usage.images * rates.image
     if not (usage.cache_read or usage.cache_write or usage.input_audio):
         total = usage.input * rates.input
     else:
@@ -113,19 +115,31 @@ def of_service(rates: Rates, service: str) -> Rates:
 
 def dearest(rates: Rates) -> tuple[int, int]:
     """The highest rate that an input token and an output token can have, picodollars per million."""
+    into = max(rates.input, rates.cache_read or 0, rates.cache_write or 0, rates.input_audio or 0)
+    out = max(rates.output, rates.reasoning or 0, rates.output_audio or 0)
+    fine = rates.details
+    if fine is None:
+        return into, out
     return (
-        max(rates.input, rates.cache_read or 0, rates.cache_write or 0, rates.input_audio or 0),
-        max(rates.output, rates.reasoning or 0, rates.output_audio or 0),
-    )
+        max(
+            into, fine.cache_write_1h or 0, fine.cache_read_audio or 0, fine.cache_read_image or 0,
+            fine.input_image or 0, fine.input_video or 0,
+        ),
+        max(out, fine.output_image or 0, fine.output_video or 0, fine.citations or 0),
+    )  # fmt: skip
 
 
 def bound(rates: Rates, input_tokens: int, output_tokens: int, images: int = 0, service: str = STANDARD) -> int:
-    """The most in picodollars that a call with at most these tokens can cost, whatever classes they turn out to be."""
+    """The most in picodollars that a call with at most these tokens can cost, whatever classes they turn out to be.
+
+    Searches of the web have no bound; gateways refuse the tools that make them.
+    """
     if service != STANDARD:
         rates = of_service(rates, service)
     most = _bound(rates, input_tokens, output_tokens, images)
-    if rates.long is not None and input_tokens > rates.long_above:
-        most = max(most, _bound(rates.long, input_tokens, output_tokens, images))
+    while rates.long is not None and input_tokens > rates.long_above:
+        rates = rates.long
+        most = max(most, _bound(rates, input_tokens, output_tokens, images))
     return most
 
 
@@ -148,106 +162,3 @@ def _side(total: int, base: int, classes: tuple[tuple[int, int | None], ...]) ->
 
 def _by_rate(item: tuple[int, int]) -> int:
     return -item[1]
-
-
-def _listed_rates(model: str, at: date, context_tokens: int) -> Rates | None:
-    """Rates from the shipped list, None where it does not have the model or does not price it by tokens."""
-    # The list takes 0.2 s and 30 MB, which only planning should pay; gateways import this module for `cost`.
-    from importlib import metadata  # noqa: PLC0415
-
-    from genai_prices import data_snapshot  # noqa: PLC0415
-
-    provider, _, reference = model.rpartition("/")
-    snapshot = data_snapshot.get_snapshot()
-    try:
-        _, info = snapshot.find_provider_model(reference, None, provider or None, None)
-    except LookupError:
-        return None
-    candidates, effective = _in_force(info.prices, at)
-    source = f"genai-prices {metadata.version('genai-prices')} {model}"
-    rates = _tier(candidates, 0, source, effective)
-    starts = [start for prices in candidates for start in _tier_starts(prices) if start < context_tokens]
-    if rates is None or not starts:
-        return rates
-    return msgspec.structs.replace(
-        rates, long_above=max(0, min(starts) - 1), long=_tier(candidates, context_tokens, source, effective)
-    )
-
-
-def _tier(candidates: list[Any], context_tokens: int, source: str, effective: str) -> Rates | None:
-    """The dearest rates that a prompt of fewer than `context_tokens` can have; 0: those of a short one."""
-    classes = {
-        name: max(rates) if (rates := _class_rates(candidates, key, context_tokens)) else None
-        for name, key in _CLASSES.items()
-    }
-    if classes["input"] is None:
-        return None
-    requests = _class_rates(candidates, "requests_kcount", context_tokens)
-    return Rates(
-        input=_pico(classes["input"]),
-        output=_pico(classes["output"] or Decimal(0)),
-        cache_read=_maybe(classes["cache_read"]),
-        cache_write=_maybe(classes["cache_write"]),
-        reasoning=_maybe(classes["reasoning"]),
-        input_audio=_maybe(classes["input_audio"]),
-        output_audio=_maybe(classes["output_audio"]),
-        request=_pico(max(requests) / 1000) if requests else 0,
-        source=source,
-        effective=effective,
-    )
-
-
-def _tier_starts(prices: Any) -> list[int]:
-    """Prompt lengths from which on something costs otherwise."""
-    values = [getattr(prices, key, None) for key in _CLASSES.values()]
-    return [tier.start for value in values if value is not None for tier in getattr(value, "tiers", ())]
-
-
-_CLASSES = {
-    "input": "input_mtok",
-    "output": "output_mtok",
-    "cache_read": "cache_read_mtok",
-    "cache_write": "cache_write_mtok",
-    "reasoning": "output_reasoning_mtok",
-    "input_audio": "input_audio_mtok",
-    "output_audio": "output_audio_mtok",
-}
-
-
-def _in_force(prices: Any, at: date) -> tuple[list[Any], str]:
-    """Price lists that may apply at some time of the day `at`, and since when."""
-    if not isinstance(prices, list):
-        return [prices], ""
-    started = datetime.combine(at, time.min, UTC)
-    by_hour: list[Any] = []
-    for conditional in reversed(prices):
-        constraint = conditional.constraint
-        start = getattr(constraint, "start_date", None)
-        if constraint is None or (start is not None and constraint.active(started)):
-            return [*by_hour, conditional.prices], start.isoformat() if start else ""
-        if start is None:
-            by_hour.append(conditional.prices)
-    return [*by_hour, prices[0].prices], ""
-
-
-def _class_rates(candidates: list[Any], key: str, context_tokens: int) -> list[Decimal]:
-    found: list[Decimal] = []
-    for prices in candidates:
-        value = getattr(prices, key, None)
-        if value is None:
-            continue
-        if isinstance(value, Decimal):
-            found.append(value)
-        else:
-            found.append(value.base)
-            found.extend(tier.price for tier in value.tiers if tier.start < context_tokens)
-    return found
-
-
-def _pico(usd: Decimal) -> int:
-    """Picodollars of an amount of USD, rounded up."""
-    return int((usd * PICO).to_integral_value(ROUND_CEILING))
-
-
-def _maybe(usd: Decimal | None) -> int | None:
-    return None if usd is None else _pico(usd)

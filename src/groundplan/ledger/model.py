@@ -8,6 +8,33 @@ from __future__ import annotations
 import msgspec
 
 
+class UsageDetails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Parts of `Usage` that few providers report. Each is a part of the class that it is named after."""
+
+    cache_write_5m: int = 0
+    cache_write_1h: int = 0
+    """Written to be kept for an hour, which costs more."""
+    cache_read_text: int = 0
+    cache_read_audio: int = 0
+    cache_read_image: int = 0
+    cache_read_video: int = 0
+    input_text: int = 0
+    input_image: int = 0
+    input_video: int = 0
+    input_tools: int = 0
+    """Prompts of tools that the provider ran itself."""
+    input_text_tools: int = 0
+    input_audio_tools: int = 0
+    input_image_tools: int = 0
+    input_video_tools: int = 0
+    output_text: int = 0
+    output_image: int = 0
+    output_video: int = 0
+    citations: int = 0
+    searches: int = 0
+    """Searches of the web that the provider made: a number of them, not tokens."""
+
+
 class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Tokens by class. `input` and `output` are totals that include their sub-classes, as OpenAI reports them."""
 
@@ -25,6 +52,8 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """That were spoken."""
     seconds: int = 0
     """Of audio that was listened to, each begun one counted."""
+    details: UsageDetails | None = None
+    """None: nothing finer is known."""
 
 
 class Charge(msgspec.Struct, frozen=True, array_like=True):

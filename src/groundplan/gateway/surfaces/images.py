@@ -11,6 +11,7 @@ import msgspec
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Invalid
 from groundplan.economics import price
+from groundplan.economics.prices.reported import ImagesUsage
 from groundplan.economics.unit_price import image_price
 from groundplan.gateway.call import meter
 from groundplan.gateway.call.exchange import Ask
@@ -35,14 +36,9 @@ class _Images(msgspec.Struct, frozen=True):
     partial_images: int | None = None
 
 
-class _Reported(msgspec.Struct, frozen=True):
-    input_tokens: int = 0
-    output_tokens: int = 0
-
-
 class _Answer(msgspec.Struct, frozen=True):
     data: list[msgspec.Raw] | None = None
-    usage: _Reported | None = None
+    usage: ImagesUsage | None = None
 
 
 _images = msgspec.json.Decoder(_Images)
@@ -75,10 +71,8 @@ class ImagesCodec(PlainCodec):
         told = found.usage
         if told is None:
             return Answered(data, None if self._by_tokens else Usage(images_made=len(found.data)))
-        if not 0 <= told.input_tokens < meter.MAX_TOKENS or not 0 <= told.output_tokens < meter.MAX_TOKENS:
-            return Answered(data, None)
-        usage = Usage(input=told.input_tokens, output=told.output_tokens, images_made=len(found.data))
-        return Answered(data, usage)
+        usage = told.usage()
+        return Answered(data, msgspec.structs.replace(usage, images_made=len(found.data)) if usage else None)
 
 
 class Images(Interface):

@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 
 from groundplan.blueprint.model import Deployment
+from groundplan.economics.prices.reported import MessagesUsage
 from groundplan.gateway.call.exchange import Ask
-from groundplan.gateway.call.meter import MAX_TOKENS
 from groundplan.gateway.http.splicing import spliced
 from groundplan.gateway.http.sse import splice
 from groundplan.gateway.surfaces.interface import Answered, Malformed, Relay
@@ -23,54 +23,14 @@ _encode = msgspec.json.Encoder().encode
 _blocks = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
-class _Details(msgspec.Struct, frozen=True):
-    thinking_tokens: int | None = None
-
-
-class Reported(msgspec.Struct, frozen=True):
-    """`usage` as Anthropic reports it; None where this event does not say."""
-
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cache_creation_input_tokens: int | None = None
-    cache_read_input_tokens: int | None = None
-    output_tokens_details: _Details | None = None
-
-    def after(self, earlier: Reported | None) -> Reported:
-        """With what only an earlier event of the stream said."""
-        if earlier is None:
-            return self
-        names = self.__struct_fields__
-        pairs = ((getattr(self, name), getattr(earlier, name)) for name in names)
-        return Reported(*(old if new is None else new for new, old in pairs))
-
-    def usage(self) -> Usage | None:
-        """Our totals, or None where there is no count or one that cannot be true."""
-        if self.input_tokens is None or self.output_tokens is None:
-            return None
-        read, written = self.cache_read_input_tokens or 0, self.cache_creation_input_tokens or 0
-        details = self.output_tokens_details
-        reasoning = (details.thinking_tokens or 0) if details is not None else 0
-        counts = (self.input_tokens, self.output_tokens, read, written, reasoning)
-        if min(counts) < 0 or max(counts) >= MAX_TOKENS:
-            return None
-        return Usage(
-            input=self.input_tokens + read + written,
-            output=self.output_tokens,
-            cache_read=read,
-            cache_write=written,
-            reasoning=reasoning,
-        )
-
-
 class _Whole(msgspec.Struct, frozen=True):
     type: str
     content: list[msgspec.Raw]
-    usage: Reported | None = None
+    usage: MessagesUsage | None = None
 
 
 class _Start(msgspec.Struct, frozen=True):
-    usage: Reported | None = None
+    usage: MessagesUsage | None = None
 
 
 class _Delta(msgspec.Struct, frozen=True):
@@ -87,7 +47,7 @@ class _Event(msgspec.Struct, frozen=True):
     type: str
     message: _Start | None = None
     delta: _Delta | None = None
-    usage: Reported | None = None
+    usage: MessagesUsage | None = None
 
 
 class _Counted(msgspec.Struct, frozen=True):
@@ -118,7 +78,7 @@ class MessagesRelay:
 
     def __init__(self) -> None:
         self._held: bytes | None = None
-        self._reported: Reported | None = None
+        self._reported: MessagesUsage | None = None
         self._stopped = False
         self.usage: Usage | None = None
         self.output_bytes = 0

@@ -20,8 +20,9 @@ from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Denied, GroundplanError, Invalid, Unavailable
 from groundplan.core.ids import new_id
 from groundplan.economics import price
+from groundplan.economics.prices.reported import RealtimeUsage
 from groundplan.gateway.budgets import limits
-from groundplan.gateway.call import admit, meter, settle
+from groundplan.gateway.call import admit, settle
 from groundplan.gateway.call.attempt import begin
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Ask, Exchange
@@ -44,24 +45,8 @@ _BEGINS = frozenset({"response.create", "input_audio_buffer.append", "input_audi
 _HINT = "See docs/tasks.md."
 
 
-class _InputDetails(msgspec.Struct, frozen=True):
-    cached_tokens: int = 0
-    audio_tokens: int = 0
-
-
-class _OutputDetails(msgspec.Struct, frozen=True):
-    audio_tokens: int = 0
-
-
-class _Reported(msgspec.Struct, frozen=True):
-    input_tokens: int = -1
-    output_tokens: int = -1
-    input_token_details: _InputDetails | None = None
-    output_token_details: _OutputDetails | None = None
-
-
 class _Done(msgspec.Struct, frozen=True):
-    usage: _Reported | None = None
+    usage: RealtimeUsage | None = None
 
 
 class _ServerEvent(msgspec.Struct, frozen=True):
@@ -406,13 +391,7 @@ def _usage(response: msgspec.Raw) -> Usage | None:
         told = _done(response).usage
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
-    if told is None or not (0 <= told.input_tokens < meter.MAX_TOKENS and 0 <= told.output_tokens < meter.MAX_TOKENS):
-        return None
-    into, out = told.input_token_details or _InputDetails(), told.output_token_details or _OutputDetails()
-    return Usage(
-        input=told.input_tokens, output=told.output_tokens, cache_read=max(0, into.cached_tokens),
-        input_audio=max(0, into.audio_tokens), output_audio=max(0, out.audio_tokens),
-    )  # fmt: skip
+    return told.usage() if told is not None else None
 
 
 def _check(event: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from groundplan.gateway.call.meter import MAX_TOKENS
+from groundplan.economics.prices.reported import ResponsesUsage
 from groundplan.gateway.http.sse import DONE, splice
 from groundplan.gateway.surfaces import responses_shape as shape
 from groundplan.gateway.surfaces.chat_pieces import Chunk, PieceOfCall, chunk
@@ -18,44 +18,13 @@ _LAST = frozenset({"response.completed", "response.incomplete"})
 _encode = msgspec.json.Encoder().encode
 
 
-class _InputDetails(msgspec.Struct, frozen=True):
-    cached_tokens: int | None = None
-    cache_write_tokens: int | None = None
-
-
-class _OutputDetails(msgspec.Struct, frozen=True):
-    reasoning_tokens: int | None = None
-
-
-class Counts(msgspec.Struct, frozen=True):
-    """`usage` of a response."""
-
-    input_tokens: int
-    output_tokens: int
-    input_tokens_details: _InputDetails | None = None
-    output_tokens_details: _OutputDetails | None = None
-
-    def usage(self) -> Usage | None:
-        """None where a count cannot be true."""
-        into, out = self.input_tokens_details or _InputDetails(), self.output_tokens_details or _OutputDetails()
-        usage = Usage(
-            input=self.input_tokens,
-            output=self.output_tokens,
-            cache_read=into.cached_tokens or 0,
-            cache_write=into.cache_write_tokens or 0,
-            reasoning=out.reasoning_tokens or 0,
-        )
-        found = (usage.input, usage.output, usage.cache_read, usage.cache_write, usage.reasoning)
-        return usage if min(found) >= 0 and max(found) < MAX_TOKENS else None
-
-
 class Whole(msgspec.Struct, frozen=True):
     """A response as far as the gateway needs it."""
 
     id: str
     object: str = ""
     status: str = "completed"
-    usage: Counts | None = None
+    usage: ResponsesUsage | None = None
 
 
 class _Event(msgspec.Struct, frozen=True):

@@ -13,8 +13,8 @@ import msgspec
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Invalid
 from groundplan.economics import price
+from groundplan.economics.prices.reported import RealtimeUsage
 from groundplan.economics.unit_price import audio_price
-from groundplan.gateway.call import meter
 from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.surfaces.interface import Answered, Codec, Interface
 from groundplan.gateway.surfaces.plain_codec import PlainCodec, malformed
@@ -31,16 +31,11 @@ _DECISIVE = frozenset({"model", "response_format", "stream"})
 _MOST_SECONDS = 1 << 32
 
 
-class _InputDetails(msgspec.Struct, frozen=True):
-    audio_tokens: int = 0
+class _Reported(RealtimeUsage, frozen=True):
+    """Tokens as of a realtime session, or seconds."""
 
-
-class _Reported(msgspec.Struct, frozen=True):
     type: str = ""
     seconds: float = -1
-    input_tokens: int = -1
-    output_tokens: int = -1
-    input_token_details: _InputDetails | None = None
 
 
 class _Answer(msgspec.Struct, frozen=True):
@@ -79,10 +74,7 @@ def _usage(found: _Answer) -> Usage | None:
     """What is reported, where it can be true: tokens or seconds."""
     told = found.usage
     if told is not None and told.type != "duration":
-        if not 0 <= told.input_tokens < meter.MAX_TOKENS or not 0 <= told.output_tokens < meter.MAX_TOKENS:
-            return None
-        audio = told.input_token_details.audio_tokens if told.input_token_details is not None else 0
-        return Usage(input=told.input_tokens, output=told.output_tokens, input_audio=max(0, audio))
+        return told.usage()
     seconds = told.seconds if told is not None else _number(found.duration)
     return Usage(seconds=-int(-seconds // 1)) if 0 <= seconds < _MOST_SECONDS else None
 

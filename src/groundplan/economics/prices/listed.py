@@ -1,0 +1,215 @@
+"""The price list that ships with the package `genai-prices`: a snapshot with its history, read offline.
+
+Never fetched here. Loading it takes 0.2 s and 30 MB, which only planning, pricing and reports should pay; gateways
+import this module for its names and never call it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, time
+from decimal import ROUND_CEILING, Decimal
+from typing import Any
+
+import msgspec
+
+from groundplan.blueprint.model import RateDetails, Rates
+from groundplan.core.money import PICO
+
+_CLASSES = {
+    "input": "input_mtok",
+    "output": "output_mtok",
+    "cache_read": "cache_read_mtok",
+    "cache_write": "cache_write_mtok",
+    "reasoning": "output_reasoning_mtok",
+    "input_audio": "input_audio_mtok",
+    "output_audio": "output_audio_mtok",
+}
+_DETAILS = {
+    "cache_write_1h": "cache_write_1h_mtok",
+    "cache_read_audio": "cache_audio_read_mtok",
+    "cache_read_image": "cache_image_read_mtok",
+    "input_image": "input_image_mtok",
+    "input_video": "input_video_mtok",
+    "output_image": "output_image_mtok",
+    "output_video": "output_video_mtok",
+    "citations": "output_citation_mtok",
+}
+_SERVICES = {"batch": {"processing": "batch"}, "priority": {"service_tier": "priority"}}
+
+
+def rates(model: str, at: date | datetime, context_tokens: int) -> Rates | None:
+    """Rates of `provider/name` (or a name alone) on a day, None where the list does not price it by tokens.
+
+    Where the list has tiers by prompt length, `long` has those that `context_tokens` can reach. On a day, of prices by
+    time of day the dearest is taken; at a time, the one that holds then.
+    """
+    head, _, rest = model.partition("/")
+    if rest and _knows(head):
+        return provider_rates(head, rest, at, context_tokens)
+    provider, _, reference = model.rpartition("/")
+    return provider_rates(provider, reference, at, context_tokens)
+
+
+def provider_rates(provider: str, reference: str, at: date | datetime, context_tokens: int) -> Rates | None:
+    """As `rates`, of a model by the name that this provider has for it."""
+    from importlib import metadata  # noqa: PLC0415
+
+    try:
+        _, info = _snapshot().find_provider_model(reference, None, provider or None, None)
+    except LookupError:
+        return None
+    name = f"{provider}/{reference}" if provider else reference
+    source = f"genai-prices {metadata.version('genai-prices')} {name}"
+    candidates, effective = _in_force(info.prices, at)
+    found = _with_tiers(candidates, context_tokens, source, effective)
+    if found is None:
+        return None
+    classes = {}
+    for service, asked in _SERVICES.items():
+        own = [_variant(info, prices, asked, at) for prices in candidates]
+        if any(mine is not prices for mine, prices in zip(own, candidates, strict=True)):
+            classes[service] = _with_tiers(own, context_tokens, source, effective)
+    return msgspec.structs.replace(found, **classes)
+
+
+def without_price(provider: str, reference: str) -> bool:
+    """Whether the list has a model and no price of anything of it, which is no reason to take it for free."""
+    try:
+        _, info = _snapshot().find_provider_model(reference, None, provider, None)
+    except LookupError:
+        return False
+    candidates = [each.prices for each in info.prices] if isinstance(info.prices, list) else [info.prices]
+    return not any(value is not None for prices in candidates for value in prices.__dict__.values())
+
+
+def changes(model: str, since: date, until: date) -> list[date]:
+    """The days after `since` and up to `until` on which the list changes the price of a model."""
+    head, _, rest = model.partition("/")
+    provider, reference = (head, rest) if rest and _knows(head) else model.rpartition("/")[::2]
+    try:
+        _, info = _snapshot().find_provider_model(reference, None, provider or None, None)
+    except LookupError:
+        return []
+    prices = info.prices if isinstance(info.prices, list) else []
+    starts = {start for each in prices if (start := getattr(each.constraint, "start_date", None)) is not None}
+    return sorted(start for start in starts if since < start <= until)
+
+
+def retired(model: str) -> bool:
+    """Whether the list says that its provider is about to retire a model."""
+    head, _, rest = model.partition("/")
+    provider, reference = (head, rest) if rest and _knows(head) else model.rpartition("/")[::2]
+    try:
+        _, info = _snapshot().find_provider_model(reference, None, provider or None, None)
+    except LookupError:
+        return False
+    return bool(info.deprecated)
+
+
+def _snapshot() -> Any:
+    from genai_prices import data_snapshot  # noqa: PLC0415 -- heavy
+
+    return data_snapshot.get_snapshot()
+
+
+def _knows(provider: str) -> bool:
+    return any(each.id == provider for each in _snapshot().providers)
+
+
+def _variant(info: Any, standard: Any, asked: dict[str, str], at: date | datetime) -> Any:
+    """`standard` with what a class of service has instead; `standard` itself where it has nothing."""
+    moment = at if isinstance(at, datetime) else datetime.combine(at, time(12), UTC)
+    own: dict[str, Any] = {}
+    for variant in info.price_variants or ():
+        if variant.when == asked and (variant.constraint is None or variant.constraint.active(moment)):
+            for key, price in variant.prices.__dict__.items():
+                if price is not None:
+                    own.setdefault(key, price)
+    if not own:
+        return standard
+    return type(standard)(**{**standard.__dict__, **own})
+
+
+def _with_tiers(candidates: list[Any], context_tokens: int, source: str, effective: str) -> Rates | None:
+    starts = sorted({start for prices in candidates for start in _tier_starts(prices) if start < context_tokens})
+    made: Rates | None = None
+    above = 0
+    for start in reversed(starts):  # the longest first: each tier holds the next longer one
+        tier = _tier(candidates, start + 1, source, effective)
+        if tier is not None and made is not None:
+            tier = msgspec.structs.replace(tier, long=made, long_above=above)
+        made, above = tier, start
+    base = _tier(candidates, 0, source, effective)
+    return base if base is None or made is None else msgspec.structs.replace(base, long=made, long_above=above)
+
+
+def _tier(candidates: list[Any], prompt: int, source: str, effective: str) -> Rates | None:
+    """Rates of a prompt of so many tokens; of several price lists the dearest, class by class."""
+    classes = {name: _most(candidates, key, prompt) for name, key in _CLASSES.items()}
+    if classes["input"] is None:
+        return None
+    fine = {name: _maybe(_most(candidates, key, prompt)) for name, key in _DETAILS.items()}
+    search = _most(candidates, "web_searches_kcount", prompt)
+    requests = _most(candidates, "requests_kcount", prompt)
+    has_details = search or any(value is not None for value in fine.values())
+    return Rates(
+        input=_pico(classes["input"]),
+        output=_pico(classes["output"] or Decimal(0)),
+        cache_read=_maybe(classes["cache_read"]),
+        cache_write=_maybe(classes["cache_write"]),
+        reasoning=_maybe(classes["reasoning"]),
+        input_audio=_maybe(classes["input_audio"]),
+        output_audio=_maybe(classes["output_audio"]),
+        request=_pico(requests / 1000) if requests else 0,
+        details=RateDetails(**fine, search=_pico(search / 1000) if search else 0) if has_details else None,
+        source=source,
+        effective=effective,
+    )
+
+
+def _tier_starts(prices: Any) -> list[int]:
+    """Prompt lengths above which something costs otherwise."""
+    values = [getattr(prices, key, None) for key in (*_CLASSES.values(), *_DETAILS.values())]
+    return [tier.start for value in values if value is not None for tier in getattr(value, "tiers", ())]
+
+
+def _in_force(prices: Any, at: date | datetime) -> tuple[list[Any], str]:
+    """Price lists that apply at a time, or may apply at some time of a day, and since when."""
+    if not isinstance(prices, list):
+        return [prices], ""
+    exact = isinstance(at, datetime)
+    moment = at if isinstance(at, datetime) else datetime.combine(at, time.min, UTC)
+    by_hour: list[Any] = []
+    for conditional in reversed(prices):
+        constraint = conditional.constraint
+        start = getattr(constraint, "start_date", None)
+        if constraint is None or (start is not None and constraint.active(moment)):
+            return [*by_hour, conditional.prices], start.isoformat() if start else ""
+        if start is None and exact and constraint.active(moment):
+            return [conditional.prices], ""
+        if start is None and not exact:
+            by_hour.append(conditional.prices)
+    return [*by_hour, prices[0].prices], ""
+
+
+def _most(candidates: Sequence[Any], key: str, prompt: int) -> Decimal | None:
+    """The dearest rate of a class for a prompt of so many tokens."""
+    found: list[Decimal] = []
+    for prices in candidates:
+        value = getattr(prices, key, None)
+        if isinstance(value, Decimal):
+            found.append(value)
+        elif value is not None:
+            reached = [tier.price for tier in value.tiers if tier.start < prompt]
+            found.append(reached[-1] if reached else value.base)
+    return max(found, default=None)
+
+
+def _pico(usd: Decimal) -> int:
+    """Picodollars of an amount of USD, rounded up."""
+    return int((usd * PICO).to_integral_value(ROUND_CEILING))
+
+
+def _maybe(usd: Decimal | None) -> int | None:
+    return None if usd is None else _pico(usd)

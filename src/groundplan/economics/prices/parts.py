@@ -1,0 +1,88 @@
+"""The tokens of a call, each counted once at its finest class, with the rate that it has. Pure; the whole of it is the
+token side of `economics.price.cost`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from groundplan.blueprint.model import RateDetails, Rates
+from groundplan.ledger.model import Usage, UsageDetails
+
+MILLION: Final = 1_000_000
+_NO_DETAILS, _NO_RATES = UsageDetails(), RateDetails()
+_NESTED: Final = {
+    "cache_write_1h": ("cache_write",),
+    "cache_read_audio": ("cache_read", "input_audio"),
+    "cache_read_image": ("cache_read", "input_image"),
+}
+"""Classes that are parts of others, which have so many tokens less."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """`count` tokens (or searches) of one class at `rate` picodollars per million of them."""
+
+    side: str
+    """input | output | tools"""
+    name: str
+    count: int
+    rate: int
+
+
+def parts(rates: Rates, usage: Usage) -> list[Part]:
+    """Every token once: classes that overlap are filled from the dearest on, never beyond the reported total.
+
+    `rates` are those of the call's tier and class of service. Counts that are zero are left out, and finer classes
+    without a rate of their own, whose tokens are in the class around them.
+    """
+    fine, price = usage.details or _NO_DETAILS, rates.details or _NO_RATES
+    into = {
+        "cache_read": (usage.cache_read, rates.cache_read),
+        "cache_write": (usage.cache_write, rates.cache_write),
+        "input_audio": (usage.input_audio, rates.input_audio),
+        **{name: own for name, own in _fine_input(fine, price).items() if own[1] is not None},
+    }
+    for name, parents in _NESTED.items():
+        rate = getattr(price, name)
+        if rate is None:
+            continue
+        within = [parent for parent in parents if parent in into]
+        count = min(getattr(fine, name), *(into[parent][0] for parent in within))
+        for parent in within:
+            into[parent] = (into[parent][0] - count, into[parent][1])
+        into[name] = (count, rate)
+    out = {
+        "reasoning": (usage.reasoning, rates.reasoning),
+        "output_audio": (usage.output_audio, rates.output_audio),
+        **{name: own for name, own in _fine_output(fine, price).items() if own[1] is not None},
+    }
+    found = _side("input", usage.input, rates.input, into) + _side("output", usage.output, rates.output, out)
+    if fine.searches and price.search:
+        found.append(Part("tools", "searches", fine.searches, price.search * MILLION))
+    return found
+
+
+def _fine_input(fine: UsageDetails, price: RateDetails) -> dict[str, tuple[int, int | None]]:
+    return {"input_image": (fine.input_image, price.input_image), "input_video": (fine.input_video, price.input_video)}
+
+
+def _fine_output(fine: UsageDetails, price: RateDetails) -> dict[str, tuple[int, int | None]]:
+    return {
+        "output_image": (fine.output_image, price.output_image),
+        "output_video": (fine.output_video, price.output_video),
+        "citations": (fine.citations, price.citations),
+    }
+
+
+def _side(side: str, total: int, base: int, classes: dict[str, tuple[int, int | None]]) -> list[Part]:
+    """`total` includes the classes; a class without a rate costs `base`."""
+    rest = max(total, *(count for count, _ in classes.values()))
+    priced = [(name, count, base if rate is None else rate) for name, (count, rate) in classes.items() if count]
+    found: list[Part] = []
+    for name, count, rate in sorted(priced, key=lambda item: -item[2]):
+        if taken := min(count, rest):
+            found.append(Part(side, name, taken, rate))
+            rest -= taken
+    return [Part(side, side, rest, base), *found] if rest else found
