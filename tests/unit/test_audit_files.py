@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from groundplan.core.audit.log import AuditLog
 from groundplan.core.audit.merkle import leaf_hash, root_of
+from groundplan.core.audit.proof import inclusion_proof
 from groundplan.core.audit.tiles import Tiles, decode_bundle, encode_bundle, tile_path
-from groundplan.core.audit.verify import LogProblem, copy_log, inclusion_proof, verify
+from groundplan.core.audit.verify import LogProblem, copy_log, verify
 from groundplan.core.errors import Conflict, NotFound, Unavailable
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))

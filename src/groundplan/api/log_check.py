@@ -61,7 +61,7 @@ class LogCheck:
         self._want("everything")
 
     def newest(self) -> dict[str, Any]:
-        """`{"ok", "entries", "root", "signed", "problems", "checked_at", "everything_at", "everything_ms", "newest",
+        """`{"ok", "entries", "root", "signed", "witnessed", "problems", "checked_at", "everything_at", "everything_ms", "newest",
         "running"}`: `newest` is the size of the log now; the rest is null before the first verification has ended.
 
         `running` is null, or `{"done", "of"}` entries. A log that does not hold is verified again only when asked.
@@ -84,6 +84,7 @@ class LogCheck:
             "entries": None if verdict is None else verdict.entries,
             "root": None if verdict is None else verdict.root,
             "signed": None if verdict is None else verdict.signed,
+            "witnessed": [] if verdict is None else list(verdict.witnessed),
             "problems": [] if verdict is None else [{"at": p.where, "message": p.message} for p in verdict.problems],
             "checked_at": None if last is None else last.at,
             "everything_at": None if last is None else last.everything_at,

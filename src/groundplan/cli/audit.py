@@ -10,9 +10,12 @@ import typer
 from groundplan.cli.client import ControlClient
 from groundplan.cli.options import HomeOption, JsonOption, home_for
 from groundplan.cli.output import emit, table
+from groundplan.core.audit.checkpoint import parse_key
 from groundplan.core.audit.keys import load_public
+from groundplan.core.audit.rotate import rotate
 from groundplan.core.audit.verify import Verdict
 from groundplan.core.audit.verify import verify as verify_folder
+from groundplan.core.errors import Invalid
 from groundplan.core.words import counted
 
 app = typer.Typer(help="Verify the audit log from its files alone.", no_args_is_help=True, rich_markup_mode=None)
@@ -21,27 +24,53 @@ app = typer.Typer(help="Verify the audit log from its files alone.", no_args_is_
 @app.command()
 def verify(
     folder: Annotated[Path | None, typer.Argument(help="A copy of HOME/audit; HOME's own log by default.")] = None,
+    earlier: Annotated[
+        list[Path] | None,
+        typer.Option("--earlier", help="A checkpoint of this log kept elsewhere; the log must continue it."),
+    ] = None,
+    witness: Annotated[
+        list[str] | None, typer.Option("--witness", help="Key of a witness that must have signed: name+id+key.")
+    ] = None,
+    key: Annotated[Path | None, typer.Option("--key", help="A log.pub that you got elsewhere.")] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check every entry, every hash and the signature. Exit 1 where it does not hold, naming the entry."""
+    """Check every entry, every hash and the signatures. Exit 1 where it does not hold, naming the entry.
+
+    Says `self-signed`, or `witnessed by X at T` for what somebody else has signed too.
+    """
     place = home_for(home)
     target = folder or place.audit
     alone = folder is not None or not (place.keys / "checkpoint.pub").exists()
-    key = None if alone else load_public(place, "checkpoint").public_bytes_raw()
-    verdict = verify_folder(target, key)
+    own = None if alone else load_public(place, "checkpoint").public_bytes_raw()
+    verdict = verify_folder(
+        target,
+        own if key is None else _bytes_of(key),
+        earlier=[_bytes_of(path) for path in earlier or ()],
+        witnesses=[parse_key(text) for text in witness or ()],
+    )
     value: dict[str, Any] = {
         "ok": verdict.ok,
         "entries": verdict.entries,
         "root": verdict.root,
         "signed": verdict.signed,
+        "witnessed": list(verdict.witnessed),
         "problems": [{"at": problem.where, "message": problem.message} for problem in verdict.problems],
     }
-    lines = [f"{_held(verdict)}, {verdict.signed}" if verdict.ok else f"{target} does not hold:"]
+    signed = "; ".join(verdict.witnessed) or verdict.signed
+    lines = [f"{_held(verdict)}, {signed}" if verdict.ok else f"{target} does not hold:"]
     lines += [f"  {problem}" for problem in verdict.problems]
     emit(value, as_json, "\n".join(lines))
     if not verdict.ok:
         raise typer.Exit(1)
+
+
+@app.command("rotate-key")
+def rotate_key(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Sign checkpoints with a new key from now on; both keys sign the handing over. Only while no `up` runs."""
+    done = rotate(home_for(home))
+    value = {"previous": done.previous.encode(), "next": done.next.encode()}
+    emit(value, as_json, f"checkpoints are signed by {done.next.encode()} now")
 
 
 @app.command("list")
@@ -55,6 +84,13 @@ def list_entries(
     value = ControlClient.connect(home).get("/api/audit", limit=limit, subject=subject)
     rows = [(e["index"], e["at"], e["action"], e["who"], e["subject"]) for e in value["entries"]]
     emit(value, as_json, table(("index", "at", "action", "who", "subject"), rows))
+
+
+def _bytes_of(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise Invalid(f"{path} cannot be read: {error.strerror}", code="file", hint="Give an existing file.") from error
 
 
 def _held(verdict: Verdict) -> str:

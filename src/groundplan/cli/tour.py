@@ -19,7 +19,7 @@ from groundplan.api.ask import ask_once
 from groundplan.cli.client import ControlClient
 from groundplan.cli.output import note
 from groundplan.core.audit.keys import load_public
-from groundplan.core.audit.verify import inclusion_proof
+from groundplan.core.audit.proof import inclusion_proof
 from groundplan.core.errors import GroundplanError
 from groundplan.core.home import Home
 from groundplan.core.settings import DEFAULT_PORT, load_settings

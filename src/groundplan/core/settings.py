@@ -53,6 +53,9 @@ class Settings:
     request_memory: int = 256 << 20
     """Most bytes that one gateway worker holds of the bodies of requests that it reads or answers.
     GROUNDPLAN_REQUEST_MEMORY, in MiB."""
+    witnesses: tuple[str, ...] = ()
+    """Who co-signs the audit log, each `URL KEY` as `groundplan-witness` printed it. GROUNDPLAN_WITNESSES, separated by
+    commas."""
 
 
 def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
@@ -76,6 +79,7 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         tls_client_ca=_path(env, "GROUNDPLAN_TLS_CLIENT_CA"),
         drain_seconds=_number(env, "GROUNDPLAN_DRAIN_SECONDS", 15.0, (0, 86_400), "seconds, such as 600"),
         request_memory=int(_number(env, "GROUNDPLAN_REQUEST_MEMORY", 256, (1, 1 << 20), "MiB, such as 512")) << 20,
+        witnesses=tuple(one.strip() for one in env.get("GROUNDPLAN_WITNESSES", "").split(",") if one.strip()),
     )
 
 

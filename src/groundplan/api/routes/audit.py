@@ -11,6 +11,7 @@ from groundplan.api.caller import Reader
 from groundplan.api.context import Using
 from groundplan.api.log_check import LogCheck
 from groundplan.api.who import entries_json
+from groundplan.core.audit import proof as audit_proof
 from groundplan.core.audit import store as audit_store
 from groundplan.core.audit import verify as audit_verify
 from groundplan.core.audit.keys import load_public
@@ -84,7 +85,7 @@ def proof(entry_id: UUID, services: Using, caller: Reader) -> dict[str, Any]:
         )  # fmt: skip
     return {
         **shown[0],
-        "proof": proof_json(audit_verify.inclusion_proof(services.home.audit, found.leaf_index)),
+        "proof": proof_json(audit_proof.inclusion_proof(services.home.audit, found.leaf_index)),
     }
 
 
@@ -95,11 +96,12 @@ def verdict_json(verdict: audit_verify.Verdict) -> dict[str, Any]:
         "entries": verdict.entries,
         "root": verdict.root,
         "signed": verdict.signed,
+        "witnessed": list(verdict.witnessed),
         "problems": [{"at": problem.where, "message": problem.message} for problem in verdict.problems],
     }
 
 
-def proof_json(found: audit_verify.InclusionProof) -> dict[str, Any]:
+def proof_json(found: audit_proof.InclusionProof) -> dict[str, Any]:
     """Hashes from the leaf upwards (hex) and the signed checkpoint, as text."""
     return {
         "index": found.index,

@@ -1,5 +1,6 @@
 """Checkpoints: size and root of the log as a C2SP tlog-checkpoint in a C2SP signed note, with Ed25519 signatures.
 
+A witness adds a C2SP tlog-cosignature (`cosignature/v1`), which says when it saw that the log continues.
 Does not read or write files, and does not decide which key is trusted.
 """
 
@@ -9,6 +10,7 @@ import base64
 import binascii
 import hashlib
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -16,7 +18,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from groundplan.core.errors import Invalid
 
 _ED25519 = b"\x01"
+_COSIGNATURE = b"\x04"
+_SIGNATURE_BYTES = 64
 _DASH = "\u2014 "
+_LATEST = 1 << 37
+"""Seconds since 1970 beyond which a time is none that can be shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +46,14 @@ class Signature:
     key_id: bytes
     signature: bytes
 
+    def by(self, key: VerifierKey) -> bool:
+        """Whether the line says that this key made it."""
+        return self.name == key.name and self.key_id == key.id
+
+    def encode(self) -> str:
+        """The line as it stands in a note, with its end."""
+        return f"{_DASH}{self.name} {base64.b64encode(self.key_id + self.signature).decode()}\n"
+
 
 @dataclass(frozen=True, slots=True)
 class Note:
@@ -50,35 +64,51 @@ class Note:
 
     def signed_by(self, key: VerifierKey) -> bool:
         """Whether this key has signed the text."""
-        return any(
-            line.name == key.name and line.key_id == key.id and _holds(key.public, line.signature, self.text)
-            for line in self.signatures
+        return not key.cosigns and any(
+            _holds(key.public, line.signature, self.text) for line in self.signatures if line.by(key)
         )
+
+    def cosigned(self, witness: VerifierKey) -> datetime | None:
+        """When this witness signed the text (its newest signature); None where it has not."""
+        times = [
+            seconds
+            for line in self.signatures
+            if line.by(witness) and len(line.signature) == 8 + _SIGNATURE_BYTES
+            for seconds in [int.from_bytes(line.signature[:8], "big")]
+            if seconds < _LATEST and _holds(witness.public, line.signature[8:], _cosigned_text(self.text, seconds))
+        ]
+        return datetime.fromtimestamp(max(times), UTC) if witness.cosigns and times else None
+
+    def with_signature(self, line: Signature) -> Note:
+        """The note with one signature more; an older one by the same key makes way."""
+        kept = tuple(old for old in self.signatures if (old.name, old.key_id) != (line.name, line.key_id))
+        return Note(self.text, (*kept, line))
 
     def encode(self) -> bytes:
         """The note as it stands in a file."""
-        lines = [
-            f"{_DASH}{line.name} {base64.b64encode(line.key_id + line.signature).decode()}\n"
-            for line in self.signatures
-        ]
-        return f"{self.text}\n{''.join(lines)}".encode()
+        return f"{self.text}\n{''.join(line.encode() for line in self.signatures)}".encode()
 
 
 @dataclass(frozen=True, slots=True)
 class VerifierKey:
-    """A public key (32 bytes) with the name that it signs under."""
+    """A public key (32 bytes) with the name that it signs under. `cosigns`: it is that of a witness."""
 
     name: str
     public: bytes
+    cosigns: bool = False
 
     @property
     def id(self) -> bytes:
         """The 4 bytes that a signature line names the key by."""
-        return hashlib.sha256(self.name.encode() + b"\n" + _ED25519 + self.public).digest()[:4]
+        return hashlib.sha256(self.name.encode() + b"\n" + self._kind + self.public).digest()[:4]
 
     def encode(self) -> str:
         """`name+id+key`, as other tools of the format read it."""
-        return f"{self.name}+{self.id.hex()}+{base64.b64encode(_ED25519 + self.public).decode()}"
+        return f"{self.name}+{self.id.hex()}+{base64.b64encode(self._kind + self.public).decode()}"
+
+    @property
+    def _kind(self) -> bytes:
+        return _COSIGNATURE if self.cosigns else _ED25519
 
 
 def _holds(public: bytes, signature: bytes, text: str) -> bool:
@@ -99,8 +129,8 @@ def parse_key(text: str) -> VerifierKey:
     try:
         name, id, encoded = text.strip().rsplit("+", 2) if text.count("+") == 2 else text.strip().split("+", 2)
         key = base64.b64decode(encoded, validate=True)
-        found = VerifierKey(name, key[1:])
-        if key[:1] != _ED25519 or len(key) != 33 or not name or found.id.hex() != id:
+        found = VerifierKey(name, key[1:], cosigns=key[:1] == _COSIGNATURE)
+        if key[:1] not in (_ED25519, _COSIGNATURE) or len(key) != 33 or not name or found.id.hex() != id:
             raise ValueError("name, id and key do not belong together")
     except (ValueError, binascii.Error) as error:
         raise Invalid(
@@ -117,18 +147,30 @@ def sign(text: str, key: Ed25519PrivateKey, name: str) -> Note:
     return Note(text, (Signature(name, id, key.sign(text.encode())),))
 
 
+def cosign(text: str, key: Ed25519PrivateKey, name: str, at: datetime) -> Signature:
+    """What a witness adds to a checkpoint that it saw at `at` (whole seconds)."""
+    id = VerifierKey(name, key.public_key().public_bytes_raw(), cosigns=True).id
+    seconds = int(at.timestamp())
+    return Signature(name, id, seconds.to_bytes(8, "big") + key.sign(_cosigned_text(text, seconds).encode()))
+
+
+def _cosigned_text(text: str, seconds: int) -> str:
+    return f"cosignature/v1\ntime {seconds}\n{text}"
+
+
 def parse_note(data: bytes) -> Note:
     """A note; unknown kinds of signatures are kept as they are. Raises `Invalid` (`note`)."""
     try:
         text, separator, tail = data.decode().rpartition("\n\n")
         if not separator or not tail.endswith("\n"):
             raise ValueError("no signature lines")
-        return Note(f"{text}\n", tuple(_signature(line) for line in tail[:-1].split("\n")))
+        return Note(f"{text}\n", tuple(parse_signature(line) for line in tail[:-1].split("\n")))
     except (ValueError, binascii.Error) as error:
         raise Invalid(f"no signed note: {error}", code="note", hint="Restore the checkpoint from a copy.") from error
 
 
-def _signature(line: str) -> Signature:
+def parse_signature(line: str) -> Signature:
+    """One signature line without its end; raises `ValueError` where it is none."""
     name, _, encoded = line.removeprefix(_DASH).partition(" ")
     data = base64.b64decode(encoded, validate=True)
     if not line.startswith(_DASH) or not name or len(data) < 5:

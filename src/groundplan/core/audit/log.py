@@ -21,7 +21,6 @@ from groundplan.core.audit.tiles import WIDTH, Tiles, encode_bundle, last_tile, 
 from groundplan.core.errors import Conflict, GroundplanError, Unavailable
 from groundplan.core.home import sync_folder, write_atomically
 
-
 NEXT = ".checkpoint.next"
 """The next checkpoint before it is seen."""
 SYNCING = 8
@@ -43,7 +42,8 @@ class AuditLog:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._folder = folder
         self._key = key
-        self._public = VerifierKey(log_origin(public := key.public_key().public_bytes_raw()), public)
+        public = key.public_key().public_bytes_raw()
+        self._public = VerifierKey(origin_in(folder) or log_origin(public), public)
         self._known_folders: set[Path] = {folder}
         self._clean: set[Path] = set()
         self._usable = False
@@ -247,6 +247,14 @@ class AuditLog:
             folder = self._folder / f"{name}.p"
             _remove(folder)
             self._clean.discard(folder)
+
+
+def origin_in(folder: Path) -> str | None:
+    """The name of the log in a folder, which stays when its key is rotated; None where it has no checkpoint yet."""
+    try:
+        return parse_checkpoint(parse_note((folder / "checkpoint").read_bytes()).text).origin
+    except FileNotFoundError:
+        return None
 
 
 def _remove(folder: Path) -> None:

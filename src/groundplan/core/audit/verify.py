@@ -13,9 +13,11 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from groundplan.core.audit.checkpoint import Checkpoint, Note, VerifierKey, parse_checkpoint, parse_key, parse_note
-from groundplan.core.audit.merkle import EMPTY_ROOT, leaf_hash, root_of, verify_inclusion
-from groundplan.core.audit.merkle import inclusion_proof as path_of
+from groundplan.core.audit.checkpoint import Checkpoint, Note, VerifierKey, parse_checkpoint, parse_note
+from groundplan.core.audit.merkle import EMPTY_ROOT, leaf_hash, root_of
+from groundplan.core.audit.proof import checkpoint_file, key_of, own_key
+from groundplan.core.audit.rotate import FOLDER as KEPT_ROTATIONS
+from groundplan.core.audit.rotate import followed
 from groundplan.core.audit.tiles import (
     WIDTH,
     Level,
@@ -28,6 +30,8 @@ from groundplan.core.audit.tiles import (
     tile_path,
     tiles_of,
 )
+from groundplan.core.audit.witness import FOLDER as KEPT_WITNESSES
+from groundplan.core.audit.witness import kept_notes
 from groundplan.core.errors import GroundplanError, Invalid, NotFound
 from groundplan.core.words import counted
 
@@ -53,48 +57,15 @@ class LogProblem:
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What a verification found. `root` is that of the checkpoint (hex); `signed` says by which key, in words:
-    `unsigned`, `self-signed` (the key lies beside the log) or `trusted key` (the caller gave it)."""
+    `unsigned`, `self-signed` (the key lies beside the log) or `trusted key` (the caller gave it). `witnessed` says who
+    else signed, when, and over how many entries; empty where nobody did."""
 
     ok: bool
     entries: int
     root: str
     signed: str
     problems: tuple[LogProblem, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class InclusionProof:
-    """That `entry` is number `index` under the signed `checkpoint`. Hashes are 32 bytes, from the leaf upwards."""
-
-    index: int
-    entry: bytes
-    hashes: tuple[bytes, ...]
-    checkpoint: bytes
-
-    def holds(self, public_key: bytes) -> bool:
-        """Whether the proof and the signature hold, with nothing but the log's public key (see `verify`)."""
-        try:
-            note = parse_note(self.checkpoint)
-            point = parse_checkpoint(note.text)
-            key = _key(public_key, point.origin)
-        except Invalid:
-            return False
-        leaf = leaf_hash(self.entry)
-        return note.signed_by(key) and verify_inclusion(self.index, point.size, leaf, self.hashes, point.root)
-
-
-def inclusion_proof(folder: Path, index: int) -> InclusionProof:
-    """The proof for entry `index` under the checkpoint in `folder`. Raises `NotFound` (`audit_entry`), `Invalid`."""
-    data = _checkpoint_file(folder)
-    point, tiles = parse_checkpoint(parse_note(data).text), Tiles(folder)
-    if not 0 <= index < point.size:
-        raise NotFound(
-            f"the log has {counted(point.size, 'entry', 'entries')}, none with the index {index}",
-            code="audit_entry",
-            hint="An entry has an index a few seconds after it was recorded.",
-        )
-    hashes = path_of(index, point.size, lambda start, end: tiles.subtree(point.size, start, end))
-    return InclusionProof(index, tiles.entry(index, point.size), tuple(hashes), data)
+    witnessed: tuple[str, ...] = ()
 
 
 def copy_log(source: Path, target: Path) -> int:
@@ -102,10 +73,10 @@ def copy_log(source: Path, target: Path) -> int:
 
     `target` is made; what else is in it stays. Raises `NotFound`, `Invalid` where files lack.
     """
-    data = _checkpoint_file(source)
+    data = checkpoint_file(source)
     size, tiles = parse_checkpoint(parse_note(data).text).size, Tiles(source)
     files: dict[str, bytes] = {"checkpoint": data}
-    if (own := _own_key(source)) is not None:
+    if (own := own_key(source)) is not None:
         files["log.pub"] = own
     target.mkdir(parents=True, exist_ok=True)
     for index, width in tiles_of(size, 0):
@@ -115,6 +86,9 @@ def copy_log(source: Path, target: Path) -> int:
             _copy(target, tile_path(level, index, width), b"".join(tiles.hashes(level, index, width)))
     for name, content in files.items():
         _copy(target, name, content)
+    for kept in (KEPT_ROTATIONS, KEPT_WITNESSES):
+        for path in (source / kept).glob("[!.]*"):
+            _copy(target, f"{kept}/{path.name}", path.read_bytes())
     return size
 
 
@@ -131,6 +105,7 @@ def verify(
     *,
     earlier: Iterable[bytes] = (),
     since: int = 0,
+    witnesses: Iterable[VerifierKey] = (),
 ) -> Verdict:
     """Check every entry and tile in `folder` against its signed checkpoint.
 
@@ -138,21 +113,24 @@ def verify(
     check as `earlier`. What is altered in those entries' files later on is found by the next check of everything.
 
     `public_key` is the content of a log.pub or 32 raw bytes; without it the log.pub beside the log is used. `earlier`
-    are checkpoints of the same log kept elsewhere: the log must continue each of them. Never raises for what is in the
+    are checkpoints of the same log kept elsewhere: the log must continue each of them, and those that a witness has
+    signed. `witnesses` are the trusted ones, each of which must have signed; without them the keys that lie beside the
+    log are used, and told as such. After a rotation either key leads to the other. Never raises for what is in the
     files.
     """
     check = _Check(Tiles(folder), on_progress)
     try:
-        note = parse_note(_checkpoint_file(folder))
+        note = parse_note(checkpoint_file(folder))
         point = parse_checkpoint(note.text)
     except GroundplanError as error:
         return Verdict(False, 0, "", "unsigned", (LogProblem("checkpoint", error.message),))
     signed = check.signature(folder, note, point, public_key)
     check.run(point, min(since, point.size))
     for data in earlier:
-        check.continues(data, point, public_key or _own_key(folder))
+        check.continues(data, point)
+    witnessed = check.witnessed(folder, point, tuple(witnesses))
     problems = check.told()
-    return Verdict(not problems, point.size, point.root.hex(), signed, problems)
+    return Verdict(not problems, point.size, point.root.hex(), signed, problems, witnessed)
 
 
 @dataclass(slots=True)
@@ -162,6 +140,10 @@ class _Check:
     problems: list[LogProblem] = field(default_factory=list)
     foreign: dict[int, bytes] = field(default_factory=dict)
     """Leaf hashes of entries that are not where they belong, by index."""
+    keys: Sequence[VerifierKey] = ()
+    """The log's key and those that it was rotated from or to, in the order of their use."""
+    unlike: list[tuple[str, int, list[int]]] = field(default_factory=list)
+    """Tiles that differ from those below: their path, the level below, and which tiles of it differ."""
 
     def add(self, where: int | str, message: str) -> None:
         self.problems.append(LogProblem(where, message))
@@ -175,15 +157,16 @@ class _Check:
         return (*found[:MOST_PROBLEMS], LogProblem("…", f"and {rest} more problems"))
 
     def signature(self, folder: Path, note: Note, point: Checkpoint, given: bytes | None) -> str:
-        content = given if given is not None else _own_key(folder)
+        content = given if given is not None else own_key(folder)
         if content is None:
             self.add("log.pub", "the public key is missing, so the signature cannot be checked")
             return "unsigned"
         try:
-            key = _key(content, point.origin)
+            self.keys = followed(folder, key_of(content, point.origin))
         except Invalid as error:
             self.add("log.pub", error.message)
             return "unsigned"
+        key = self.keys[-1]
         if not note.signed_by(key):
             self.add("checkpoint", f"the checkpoint is not signed by the key {key.encode()}")
             return "unsigned"
@@ -202,9 +185,27 @@ class _Check:
             rest = tail
         self._older_copies(point.size)
         root = root_of([*row, *rest]) if row or rest else EMPTY_ROOT
+        self._name_unlike(root == point.root)
         if root != point.root:
             found = "together with these problems" if self.problems else "entries and tiles agree with each other, so"
-            self.add("checkpoint", f"{found} the files give another root than the signed one: {root.hex()}")
+            at = " or ".join(self._unconfirmed(point.size))
+            where = f"; {at} or the checkpoint was altered" if at and not self.problems else ""
+            self.add("checkpoint", f"{found} the files give another root than the signed one: {root.hex()}{where}")
+
+    def _name_unlike(self, held: bool) -> None:
+        """A tile that differs from those below it was altered where the root holds without it; else those below."""
+        for tile, below, wrong in self.unlike:
+            if held:
+                self.add(tile, "the tile does not hold the hashes of the tiles below it")
+                continue
+            for index in wrong:
+                self.add(tile_path(below, index), f"its entries and hashes do not give the hash that {tile} holds")
+
+    @staticmethod
+    def _unconfirmed(size: int) -> list[str]:
+        """The last, partial tiles, which no tile above confirms."""
+        lasts = [(level, *last_tile(size, level)) for level in range(levels_of(size))]
+        return [tile_path(level, index, width) for level, index, width in lasts if width]
 
     def _entries(self, size: int, known: int) -> tuple[list[bytes], list[bytes]]:
         """(the leaf hashes of the last, partial bundle as one root, roots of the full bundles)
@@ -294,16 +295,17 @@ class _Check:
             self.foreign.update({first + at: leaf for at, (leaf, hash) in wrong if leaf != hash})
             return
         present, wanted = set(leaves), set(hashes)
+        strange = {offset for offset, leaf in enumerate(leaves) if leaf not in wanted}
         for offset, hash in enumerate(hashes):
             if hash in present:
                 continue
-            if offset < len(leaves) and leaves[offset] not in wanted:
+            if offset in strange:
+                strange.discard(offset)
                 self.foreign[first + offset] = leaves[offset]
             else:
                 self.add(first + offset, "the entry is missing")
-        for leaf in leaves[len(hashes) :]:
-            if leaf not in wanted:
-                self.add(first + len(hashes), "an entry was added that was never logged")
+        for offset in sorted(strange):
+            self.add(first + offset, "an entry was added that was never logged")
         kept = list(dict.fromkeys(leaf for leaf in leaves if leaf in wanted))
         expected = [hash for hash in hashes if hash in present]
         if sum(leaf in wanted for leaf in leaves) > len(kept):
@@ -341,7 +343,9 @@ class _Check:
             computed = list(row[index * WIDTH : index * WIDTH + width])
             stored = self._hashes(level, index, width)
             if stored is not None and stored != computed:
-                self.add(tile_path(level, index, width), "the tile does not hold the hashes of the tiles below it")
+                pairs = enumerate(zip(stored, computed, strict=False))
+                wrong = [index * WIDTH + at for at, (have, want) in pairs if have != want]
+                self.unlike.append((tile_path(level, index, width), level - 1, wrong))
             if width == WIDTH:
                 up.append(root_of(computed))
             else:
@@ -373,16 +377,35 @@ class _Check:
         at = next((at for at, (old, new) in pairs if old != new), len(readable(data)[0]))
         self.add(index * WIDTH + at, f"the entry was altered in an older copy, {name}")
 
-    def continues(self, data: bytes, point: Checkpoint, public_key: bytes | None) -> None:
+    def witnessed(self, folder: Path, point: Checkpoint, trusted: tuple[VerifierKey, ...]) -> tuple[str, ...]:
+        """Check that the log continues what witnesses signed, and that the trusted ones did sign; who did, in words."""
+        kept = kept_notes(folder)
+        told: list[str] = []
+        for witness, note in kept:
+            at = note.cosigned(witness)
+            if trusted and witness not in trusted:
+                continue
+            if at is None:
+                self.add(f"witness {witness.name}", "what lies beside the log is not signed by this witness")
+                continue
+            self.continues(note.encode(), point, f"checkpoint that {witness.name} signed")
+            beside = "" if trusted else " (its key lies beside the log)"
+            size = counted(parse_checkpoint(note.text).size, "entry", "entries")
+            told.append(f"witnessed by {witness.name} at {at:%Y-%m-%dT%H:%M:%SZ}, {size}{beside}")
+        for missing in set(trusted) - {witness for witness, _ in kept}:
+            self.add(f"witness {missing.name}", "no checkpoint that this witness has signed lies beside the log")
+        return tuple(told)
+
+    def continues(self, data: bytes, point: Checkpoint, name: str = "earlier checkpoint") -> None:
         """Check that the log continues a checkpoint from elsewhere."""
         try:
             note = parse_note(data)
             old = parse_checkpoint(note.text)
-            signed = public_key is not None and note.signed_by(_key(public_key, old.origin))
+            signed = any(note.signed_by(key) for key in self.keys)
         except Invalid as error:
-            self.add("earlier checkpoint", error.message)
+            self.add(name, error.message)
             return
-        name = f"earlier checkpoint of {counted(old.size, 'entry', 'entries')}"
+        name = f"{name} of {counted(old.size, 'entry', 'entries')}"
         if old.origin != point.origin or not signed:
             self.add(name, "it is not from this log")
         elif old.size > point.size:
@@ -395,31 +418,3 @@ class _Check:
             return self.tiles.subtree(whole, 0, size)
         except (GroundplanError, OSError, IndexError):
             return None
-
-
-def _checkpoint_file(folder: Path) -> bytes:
-    try:
-        return (folder / "checkpoint").read_bytes()
-    except OSError as error:
-        raise NotFound(
-            f"there is no checkpoint in {folder}",
-            code="audit_missing",
-            where=str(folder),
-            hint="Give the folder audit of a HOME, or a copy of it.",
-        ) from error
-
-
-def _own_key(folder: Path) -> bytes | None:
-    try:
-        return (folder / "log.pub").read_bytes()
-    except OSError:
-        return None
-
-
-def _key(content: bytes, origin: str) -> VerifierKey:
-    if len(content) == 32:
-        return VerifierKey(origin, content)
-    try:
-        return parse_key(content.decode())
-    except UnicodeDecodeError as error:
-        raise Invalid("no public key of a log", code="verifier_key", hint="Give the content of log.pub.") from error

@@ -1,0 +1,121 @@
+"""Proofs from the files of the log: that an entry is in it, and that it continues an earlier checkpoint.
+
+Each is a few hashes with the signed checkpoint, checked with nothing but the log's public key. Does not verify all
+of the log (`verify.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from groundplan.core.audit.checkpoint import VerifierKey, parse_checkpoint, parse_key, parse_note
+from groundplan.core.audit.merkle import consistency_proof as continuation_of
+from groundplan.core.audit.merkle import inclusion_proof as path_of
+from groundplan.core.audit.merkle import leaf_hash, verify_consistency, verify_inclusion
+from groundplan.core.audit.tiles import Tiles
+from groundplan.core.errors import Invalid, NotFound
+from groundplan.core.words import counted
+
+
+@dataclass(frozen=True, slots=True)
+class InclusionProof:
+    """That `entry` is number `index` under the signed `checkpoint`. Hashes are 32 bytes, from the leaf upwards."""
+
+    index: int
+    entry: bytes
+    hashes: tuple[bytes, ...]
+    checkpoint: bytes
+
+    def holds(self, public_key: bytes) -> bool:
+        """Whether the proof and the signature hold, with nothing but the log's public key (see `verify`)."""
+        try:
+            note = parse_note(self.checkpoint)
+            point = parse_checkpoint(note.text)
+            key = key_of(public_key, point.origin)
+        except Invalid:
+            return False
+        leaf = leaf_hash(self.entry)
+        return note.signed_by(key) and verify_inclusion(self.index, point.size, leaf, self.hashes, point.root)
+
+
+@dataclass(frozen=True, slots=True)
+class ConsistencyProof:
+    """That the log of the signed `checkpoint` continues its own first `old` entries; hashes are 32 bytes."""
+
+    old: int
+    hashes: tuple[bytes, ...]
+    checkpoint: bytes
+
+    def holds(self, earlier: bytes, public_key: bytes) -> bool:
+        """Whether the log continues the signed checkpoint `earlier`, with nothing but the log's public key."""
+        try:
+            notes = [parse_note(earlier), parse_note(self.checkpoint)]
+            before, after = [parse_checkpoint(note.text) for note in notes]
+            key = key_of(public_key, after.origin)
+        except Invalid:
+            return False
+        if before.origin != after.origin or before.size != self.old or not all(note.signed_by(key) for note in notes):
+            return False
+        return verify_consistency(before.size, after.size, before.root, after.root, self.hashes)
+
+
+def inclusion_proof(folder: Path, index: int) -> InclusionProof:
+    """The proof for entry `index` under the checkpoint in `folder`. Raises `NotFound` (`audit_entry`), `Invalid`."""
+    data = checkpoint_file(folder)
+    point, tiles = parse_checkpoint(parse_note(data).text), Tiles(folder)
+    if not 0 <= index < point.size:
+        raise NotFound(
+            f"the log has {counted(point.size, 'entry', 'entries')}, none with the index {index}",
+            code="audit_entry",
+            hint="An entry has an index a few seconds after it was recorded.",
+        )
+    hashes = path_of(index, point.size, lambda start, end: tiles.subtree(point.size, start, end))
+    return InclusionProof(index, tiles.entry(index, point.size), tuple(hashes), data)
+
+
+def consistency_proof(folder: Path, old: int, size: int | None = None) -> ConsistencyProof:
+    """The proof that the first `size` entries (all, by default) continue the first `old`, under the checkpoint in
+    `folder`. Raises `NotFound` (`audit_size`), `Invalid`."""
+    data = checkpoint_file(folder)
+    whole, tiles = parse_checkpoint(parse_note(data).text).size, Tiles(folder)
+    end = whole if size is None else size
+    if not 0 < old <= end <= whole:
+        raise NotFound(
+            f"the log has {counted(whole, 'entry', 'entries')}, so {old} to {end} cannot be compared",
+            code="audit_size",
+            hint="Give the size of an earlier checkpoint of this log.",
+        )
+    hashes = continuation_of(old, end, lambda start, stop: tiles.subtree(whole, start, stop))
+    return ConsistencyProof(old, tuple(hashes), data)
+
+
+def checkpoint_file(folder: Path) -> bytes:
+    """The newest checkpoint; raises `NotFound` (`audit_missing`)."""
+    try:
+        return (folder / "checkpoint").read_bytes()
+    except OSError as error:
+        raise NotFound(
+            f"there is no checkpoint in {folder}",
+            code="audit_missing",
+            where=str(folder),
+            hint="Give the folder audit of a HOME, or a copy of it.",
+        ) from error
+
+
+def own_key(folder: Path) -> bytes | None:
+    """The public key that lies beside the log."""
+    try:
+        return (folder / "log.pub").read_bytes()
+    except OSError:
+        return None
+
+
+def key_of(content: bytes, origin: str) -> VerifierKey:
+    """The key in a log.pub, or in 32 raw bytes. Raises `Invalid` (`verifier_key`)."""
+    if len(content) == 32:
+        return VerifierKey(origin, content)
+    try:
+        return parse_key(content.decode())
+    except UnicodeDecodeError as error:
+        raise Invalid("no public key of a log", code="verifier_key", hint="Give the content of log.pub.") from error

@@ -1,0 +1,118 @@
+"""Rotation of the checkpoint key: the old and the new key sign, together, from which checkpoint on the new one signs.
+
+The note of the n-th rotation is `rotated/<n>` beside the log: a checkpoint with the lines `previous <key>` and
+`next <key>`, so whoever holds either key can follow to the other. The name of the log stays. Works on files, while no
+other process writes the log. Does not say when to rotate, and takes nothing back that a stolen key has signed: that is
+found by whoever holds another checkpoint.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from groundplan.core.audit.checkpoint import (
+    Note,
+    VerifierKey,
+    parse_checkpoint,
+    parse_key,
+    parse_note,
+    sign,
+)
+from groundplan.core.audit.keys import load_private
+from groundplan.core.audit.log import AuditLog, origin_in
+from groundplan.core.errors import Conflict, Invalid
+from groundplan.core.home import Home, write_atomically
+
+FOLDER = "rotated"
+NEXT = "checkpoint.next"
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """One rotation that both keys signed."""
+
+    note: Note
+    previous: VerifierKey
+    next: VerifierKey
+
+
+def rotate(home: Home) -> Rotation:
+    """Sign with a new key from now on; the old private key is gone afterwards. A rotation that was cut off is ended.
+
+    Raises `Conflict` (`audit_locked`: an `up` runs; `audit_empty`: nothing was signed yet), `Unavailable`.
+    """
+    old = load_private(home, "checkpoint")
+    fresh = _next_key(home)
+    if not _signed_by(home.audit, fresh):
+        _hand_over(home.audit, old, fresh)
+    write_atomically(home.keys / "checkpoint.pub", base64.b64encode(fresh.public_key().public_bytes_raw()) + b"\n")
+    (home.keys / NEXT).replace(home.keys / "checkpoint.key")
+    return list(rotations(home.audit))[-1]
+
+
+def rotations(folder: Path) -> Iterator[Rotation]:
+    """The rotations of a log that both of their keys signed, oldest first; others are left out."""
+    names = [path for path in (folder / FOLDER).glob("*") if path.name.isascii() and path.name.isdigit()]
+    for path in sorted(names, key=lambda path: int(path.name)):
+        try:
+            note = parse_note(path.read_bytes())
+            point = parse_checkpoint(note.text)
+            lines = dict(line.split(" ", 1) for line in note.text.splitlines()[3:] if " " in line)
+            found = Rotation(note, parse_key(lines["previous"]), parse_key(lines["next"]))
+        except (Invalid, KeyError, OSError):
+            continue
+        named = found.previous.name == found.next.name == point.origin
+        if named and note.signed_by(found.previous) and note.signed_by(found.next):
+            yield found
+
+
+def followed(folder: Path, key: VerifierKey) -> list[VerifierKey]:
+    """The keys of the log that a trusted `key` vouches for or that vouch for it, in the order of their use."""
+    chain = [key]
+    found = list(rotations(folder))
+    for rotation in found:
+        if rotation.previous == chain[-1]:
+            chain.append(rotation.next)
+    for rotation in reversed(found):
+        if rotation.next == chain[0]:
+            chain.insert(0, rotation.previous)
+    return chain
+
+
+def _next_key(home: Home) -> Ed25519PrivateKey:
+    """The key to rotate to: one that an earlier attempt has left, or a new one."""
+    path = home.keys / NEXT
+    if not path.exists():
+        fresh = Ed25519PrivateKey.generate()
+        write_atomically(path, base64.b64encode(fresh.private_bytes_raw()) + b"\n")
+        return fresh
+    return Ed25519PrivateKey.from_private_bytes(base64.b64decode(path.read_bytes()))
+
+
+def _hand_over(folder: Path, old: Ed25519PrivateKey, fresh: Ed25519PrivateKey) -> None:
+    with AuditLog(folder, old) as log:
+        point = log.checkpoint
+        if not point.size:
+            raise Conflict("the log has no entry yet", code="audit_empty", hint="Rotate a key that has signed.")
+        before = VerifierKey(point.origin, old.public_key().public_bytes_raw())
+        after = VerifierKey(point.origin, fresh.public_key().public_bytes_raw())
+        text = f"{point.text()}previous {before.encode()}\nnext {after.encode()}\n"
+        note = sign(text, old, point.origin).with_signature(sign(text, fresh, point.origin).signatures[0])
+        (folder / FOLDER).mkdir(mode=0o700, exist_ok=True)
+        number = 1 + max((int(path.name) for path in (folder / FOLDER).glob("*") if path.name.isdigit()), default=0)
+        write_atomically(folder / FOLDER / str(number), note.encode(), 0o644)
+        write_atomically(folder / "checkpoint", sign(point.text(), fresh, point.origin).encode(), 0o644)
+        write_atomically(folder / "log.pub", after.encode().encode() + b"\n", 0o644)
+
+
+def _signed_by(folder: Path, key: Ed25519PrivateKey) -> bool:
+    origin = origin_in(folder)
+    if origin is None:
+        return False
+    note = parse_note((folder / "checkpoint").read_bytes())
+    return note.signed_by(VerifierKey(origin, key.public_key().public_bytes_raw()))
