@@ -10,10 +10,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from math import inf
+from typing import TYPE_CHECKING
 
 from groundplan.blueprint.model import Blueprint, Budget, Deployment, Workload
 from groundplan.gateway.budgets.limit_book import LimitBook, book_of
 from groundplan.gateway.policy.address import Network, networks
+
+if TYPE_CHECKING:
+    from groundplan.gateway.guard.gate import Gate
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,17 @@ class KeyEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class Excepted:
+    """One rule does not hold for a workload, or for one person in it (e-mail address; empty: all), until then."""
+
+    rule: str
+    workload: str
+    person: str
+    until: float
+    """seconds since the epoch"""
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """Live policy as of `number`."""
 
@@ -49,13 +64,15 @@ class Policy:
     active: frozenset[str]
     """ids of active people"""
     kills: frozenset[str]
-    """company | workload/N | deployment/N | source/N | key/ID | site/N"""
+    """company | provider/N | model/N | workload/N | deployment/N | source/N | tool/N | key/ID | site/N"""
     cleared: dict[str, int] = field(default_factory=dict)
     """How often the cached answers of each workload were cleared."""
     groups: dict[str, str] = field(default_factory=dict)
     """By id of an active person a digest of all groups that they are in; only where answers are shared by them."""
     members: dict[str, frozenset[str]] = field(default_factory=dict)
-    """By group or team the ids of the active people in it; only of those that grants name."""
+    """By group or team the ids of the active people in it; only of those that grants or rules name."""
+    exceptions: tuple[Excepted, ...] = ()
+    """From company rules, approved and not yet over when this was read."""
 
 
 NOTHING = Policy(number=-1, keys={}, people={}, active=frozenset(), kills=frozenset())
@@ -91,6 +108,8 @@ class Catalog:
     """Of which X-Forwarded-For is believed."""
     granted: frozenset[str] = frozenset()
     """Workloads with grants."""
+    gate: Gate | None = None
+    """The company's rules about calls; None: there are none."""
 
 
 def index(blueprint: Blueprint) -> Catalog:
