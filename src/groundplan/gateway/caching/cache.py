@@ -257,7 +257,7 @@ async def confirm(gateway: Gateway, exchange: Exchange, entry: Entry) -> bool:
         {"person": exchange.person, "chunks": chunks, "sources": sorted({p.source for p in entry.passages})}
     )
     try:
-        found = _readable(await ask_search(gateway, asked, str(exchange.call).encode("ascii"), b"/confirm"))
+        found = _readable(await ask_search(gateway, asked, exchange.id, b"/confirm"))
     except (UpstreamFailure, msgspec.DecodeError, UnicodeDecodeError):
         gateway.targets.forget("search")
         return False

@@ -188,7 +188,7 @@ class Attempt:
         codec = exchange.interface.codec(deployment)
         system = system_messages(workload, exchange.passages) if exchange.interface.grounded else []
         data = codec.forward(ask, deployment, output_cap(exchange, deployment), system)
-        name = b"%b-%d" % (str(exchange.call).encode("ascii"), exchange.attempt)
+        name = b"%b-%d" % (exchange.id, exchange.attempt)
         accept = b"text/event-stream" if ask.stream and not exchange.interface.binary else b"application/json"
         lines = b"" if exchange.trace is None else exchange.trace.upstream(exchange.call, exchange.attempt)
         if deployment.api != "openai":

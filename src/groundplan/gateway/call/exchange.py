@@ -102,6 +102,7 @@ class Exchange:
         "first_byte",
         "flight",
         "http_status",
+        "id",
         "idempotency",
         "interface",
         "kept",
@@ -130,6 +131,8 @@ class Exchange:
 
     def __init__(self, call: UUID, request: Request, response: Response, interface: Interface) -> None:
         self.call = call
+        self.id = str(call).encode("ascii")
+        """The call's id as text."""
         self.request = request
         self.response = response
         self.interface = interface

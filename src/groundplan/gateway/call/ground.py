@@ -51,7 +51,7 @@ async def ground(gateway: Gateway, exchange: Exchange) -> None:
         }
     )
     try:
-        found = _decode(await ask_search(gateway, question, str(exchange.call).encode("ascii")))
+        found = _decode(await ask_search(gateway, question, exchange.id))
     except (UpstreamFailure, msgspec.DecodeError, UnicodeDecodeError) as failure:
         gateway.targets.forget("search")
         if not grounding.required:

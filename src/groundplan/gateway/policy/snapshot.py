@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from groundplan.blueprint.model import Blueprint, Budget, Deployment, Workload
 from groundplan.gateway.budgets.limit_book import LimitBook, book_of
@@ -88,6 +88,9 @@ class Plan:
     """What `model` may say, with the deployments that it allows, in order."""
     until: float = inf
     """When an experiment or a pilot is over, in seconds since the epoch."""
+
+    told: dict[str, Any] = field(default_factory=dict, compare=False)
+    """What answers say of it and each deployment, kept by `answers` from the first one on."""
 
     def allowed(self, model: str, kind: str) -> tuple[Deployment, ...]:
         """Deployments of a kind for what the caller asked for; empty when the workload has no such model."""

@@ -11,9 +11,10 @@ from typing import Any
 
 import msgspec
 
+from groundplan.blueprint.model import Deployment, Workload
 from groundplan.core.errors import Exhausted, GroundplanError
 from groundplan.core.money import format_usd
-from groundplan.gateway.call.exchange import Exchange
+from groundplan.gateway.call.exchange import Exchange, Passage
 from groundplan.gateway.http.server import Refusal
 
 _TYPES = {
@@ -84,16 +85,44 @@ def header_value(text: str) -> bytes:
     return _UNSAFE.sub("?", text).encode("ascii")
 
 
-def headers(exchange: Exchange, *, cost: bool) -> bytes:
-    """`groundplan-*` lines with what is known now."""
-    lines = [b"groundplan-call-id: %b\r\n" % str(exchange.call).encode("ascii")]
-    if exchange.workload is not None:
-        lines.append(b"groundplan-workload: %b\r\n" % header_value(exchange.workload.name))
-    deployment = exchange.deployment
+class Standing(msgspec.Struct, frozen=True, array_like=True):
+    """What every answer of one workload by one deployment says, made once for each blueprint."""
+
+    lines: bytes
+    """Header lines."""
+    json: bytes
+    """Members of the `groundplan` object, with a comma before and none after."""
+
+
+def _standing(exchange: Exchange) -> Standing:
+    deployment, plan = exchange.deployment, exchange.plan
+    if plan is None:
+        return _make_standing(exchange.workload, deployment)
+    name = deployment.name if deployment else ""
+    known = plan.told.get(name)
+    if known is None or known[0] is not deployment:
+        known = plan.told[name] = (deployment, _make_standing(exchange.workload, deployment))
+    return known[1]
+
+
+def _make_standing(workload: Workload | None, deployment: Deployment | None) -> Standing:
+    lines = [b"groundplan-workload: %b\r\n" % header_value(workload.name)] if workload else []
     if deployment is not None:
         lines.append(b"groundplan-model: %b\r\n" % header_value(deployment.model))
         lines.append(b"groundplan-deployment: %b\r\n" % header_value(deployment.name))
         lines.append(b"groundplan-site: %b\r\n" % header_value(deployment.site))
+    told = {
+        "workload": workload.name if workload else None,
+        "model": deployment.model if deployment else None,
+        "deployment": deployment.name if deployment else None,
+        "site": deployment.site if deployment else None,
+    }
+    return Standing(b"".join(lines), b"," + _encode(told)[1:-1])
+
+
+def headers(exchange: Exchange, *, cost: bool) -> bytes:
+    """`groundplan-*` lines with what is known now."""
+    lines = [b"groundplan-call-id: %b\r\n" % exchange.id, _standing(exchange).lines]
     if cost:
         lines.append(b"groundplan-cost-usd: %b\r\n" % format_usd(exchange.cost).encode("ascii"))
     if exchange.cache == "exact":
@@ -111,28 +140,35 @@ def headers(exchange: Exchange, *, cost: bool) -> bytes:
 
 def facts(exchange: Exchange, remaining: int | None) -> bytes:
     """The `groundplan` object of a settled call."""
-    deployment, workload = exchange.deployment, exchange.workload
-    told: dict[str, Any] = {
-        "call_id": str(exchange.call),
-        "workload": workload.name if workload else None,
-        "model": deployment.model if deployment else None,
-        "deployment": deployment.name if deployment else None,
-        "site": deployment.site if deployment else None,
-        "cost_usd": format_usd(exchange.cost),
-        "estimated": exchange.estimated,
-        "cache": exchange.cache,
-        "sources": [
-            {
-                "document": p.document, "path": p.path, "title": p.title, "source": p.source,
-                "start_line": p.start_line, "end_line": p.end_line, "text": p.text,
-            }
-            for p in exchange.passages
-        ],
-        "budget_remaining_usd": None if remaining is None else format_usd(remaining),
-        "blueprint": exchange.catalog.number if exchange.catalog else 0,
-    }  # fmt: skip
+    told = [
+        b'{"call_id":"%b"' % exchange.id,
+        _standing(exchange).json,
+        b',"cost_usd":"%b","estimated":%b,"cache":"%b","sources":'
+        % (
+            format_usd(exchange.cost).encode("ascii"),
+            b"true" if exchange.estimated else b"false",
+            exchange.cache.encode("ascii"),
+        ),
+        _encode([_source(passage) for passage in exchange.passages]) if exchange.passages else b"[]",
+        b',"budget_remaining_usd":%b,"blueprint":%d'
+        % (
+            b"null" if remaining is None else b'"%b"' % format_usd(remaining).encode("ascii"),
+            exchange.catalog.number if exchange.catalog else 0,
+        ),
+    ]
     if exchange.cache == "exact":
-        told["saved_usd"] = format_usd(exchange.saved)
+        told.append(b',"saved_usd":"%b"' % format_usd(exchange.saved).encode("ascii"))
+    deployment = exchange.deployment
     if exchange.interface.noted and exchange.ask is not None and deployment is not None:
-        told.update(exchange.interface.notes(exchange.ask, deployment))
-    return _encode(told)
+        noted = _encode(exchange.interface.notes(exchange.ask, deployment))[1:-1]
+        if noted:
+            told.append(b"," + noted)
+    told.append(b"}")
+    return b"".join(told)
+
+
+def _source(passage: Passage) -> dict[str, Any]:
+    return {
+        "document": passage.document, "path": passage.path, "title": passage.title, "source": passage.source,
+        "start_line": passage.start_line, "end_line": passage.end_line, "text": passage.text,
+    }  # fmt: skip

@@ -126,7 +126,7 @@ async def send_upload(upload: Upload, exchange: Exchange, target: Target, connec
     now = asyncio.get_running_loop().time
     began = now()
     boundary = b"groundplan-%b" % secrets.token_hex(12).encode("ascii")
-    name = b"%b-%d" % (str(exchange.call).encode("ascii"), exchange.attempt)
+    name = b"%b-%d" % (exchange.id, exchange.attempt)
     lines = b"" if exchange.trace is None else exchange.trace.upstream(exchange.call, exchange.attempt)
     path = exchange.interface.codec(deployment).path(deployment)
     connection.send(target.upload(path, b"multipart/form-data; boundary=%b" % boundary, name, lines))
