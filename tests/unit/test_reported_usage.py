@@ -187,3 +187,9 @@ def test_a_day_has_the_dearest_hour_and_a_time_its_own() -> None:
     assert day is not None and len(hours) >= 1
     past = listed.provider_rates("deepseek", "deepseek-chat", datetime(2025, 5, 1, tzinfo=UTC).date(), 1000)
     assert past is not None and past.input == max(hours)
+
+
+def test_usages_are_added_with_their_details() -> None:
+    one = Usage(input=3, output=1, details=UsageDetails(cache_write_1h=2))
+    assert one + Usage(input=4) == Usage(input=7, output=1, details=UsageDetails(cache_write_1h=2))
+    assert (one + one).details == UsageDetails(cache_write_1h=4)

@@ -55,6 +55,16 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     details: UsageDetails | None = None
     """None: nothing finer is known."""
 
+    def __add__(self, other: Usage) -> Usage:
+        """What both are together."""
+        names = (name for name in self.__struct_fields__ if name != "details")
+        fine = [each.details for each in (self, other) if each.details is not None]
+        details = None
+        if fine:
+            sums = {name: sum(getattr(each, name) for each in fine) for name in UsageDetails.__struct_fields__}
+            details = UsageDetails(**sums)
+        return Usage(**{name: getattr(self, name) + getattr(other, name) for name in names}, details=details)
+
 
 class Charge(msgspec.Struct, frozen=True, array_like=True):
     """One budget that an attempt reserves from or is charged to."""

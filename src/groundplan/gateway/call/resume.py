@@ -77,7 +77,7 @@ class Continuation:
         """Remember what was sent by a stream that broke and used so much."""
         sent = relay.sent if isinstance(relay, Continued) else None
         if sent is not None:
-            self.sent = replace(sent, usage=_sum(sent.usage, usage))
+            self.sent = replace(sent, usage=sent.usage + usage)
 
     def rest(self, cap: int) -> Ask:
         """The caller's ask, for the rest of the answer. `cap`: output tokens that the whole of it may have."""
@@ -122,10 +122,6 @@ def _type(form: msgspec.Raw) -> object:
         return _format(bytes(form)).get("type")
     except msgspec.DecodeError:
         return None
-
-
-def _sum(one: Usage, two: Usage) -> Usage:
-    return Usage(**{name: getattr(one, name) + getattr(two, name) for name in Usage.__struct_fields__})
 
 
 class Continued:
