@@ -1,0 +1,76 @@
+"""What goes into the parser's process and what comes out. Frozen types; no parsing here.
+
+`Told` is what a document says of itself (front matter, properties of the file format): names and values as written.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+MAX_BYTES = 64 << 20
+"""Largest file that is read at all."""
+MAX_TEXT_BYTES = 10 << 20
+"""Largest file of plain text, Markdown, HTML, CSV or JSON."""
+MAX_CHARACTERS = 20_000_000
+"""Most text that is taken out of one file."""
+
+
+class Table(msgspec.Struct, frozen=True, kw_only=True):
+    """A table with the names of its columns and its rows as text, for checks."""
+
+    name: str
+    columns: list[str]
+    rows: list[list[str]]
+
+
+class Piece(msgspec.Struct, frozen=True, array_like=True):
+    """A passage as `knowledge.model.Chunk`, to cross the border between processes."""
+
+    number: int
+    text: str
+    start_char: int
+    end_char: int
+    start_line: int
+    end_line: int
+    headings: list[str]
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """A document to parse. `tables`: also give its tables."""
+
+    key: str
+    data: bytes
+    media: str = ""
+    tables: bool = False
+
+
+class Parsed(msgspec.Struct, frozen=True, kw_only=True, tag="parsed"):
+    """A document as text, cut into passages. `content` is the SHA-256 of its words, `sketch` their MinHash."""
+
+    key: str
+    media: str
+    title: str
+    markdown: bool
+    characters: int
+    told: dict[str, Any]
+    pieces: list[Piece]
+    content: str
+    sketch: bytes
+    lines: int
+    notes: list[str] = []
+    """What could not be taken over, in sentences: a part of the document is missing from its text."""
+    tables: list[Table] = []
+
+
+class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
+    """A document that could not be parsed: what is wrong, and what to do."""
+
+    key: str
+    code: str
+    message: str
+    hint: str
+
+
+Outcome = Parsed | Refused

@@ -1,0 +1,142 @@
+"""PDF as text with its tables, and e-mail. Scanned pages have no text: that is told, and OCR is not done here.
+
+The libraries for PDF are those of `groundplan[knowledge]`.
+"""
+
+from __future__ import annotations
+
+import email
+import email.policy
+import io
+from email.message import EmailMessage
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from groundplan.core.errors import Invalid, TooLarge
+from groundplan.knowledge.parsing.model import MAX_CHARACTERS, Table
+from groundplan.knowledge.parsing.page import html
+from groundplan.knowledge.parsing.text import Read, as_table, clean, markdown_table
+
+MAX_PAGES = 2000
+TABLE_PAGES = 60
+"""Tables are looked for on so many pages: it takes a hundred times as long as reading their text."""
+
+
+def pdf(data: bytes) -> Read:
+    """The text of each page, then its tables. Raises `Invalid` (document_broken, document_scanned)."""
+    import pypdfium2  # noqa: PLC0415 -- heavy
+    from pypdfium2 import PdfiumError  # noqa: PLC0415
+
+    try:
+        document = pypdfium2.PdfDocument(data)
+    except PdfiumError as error:
+        raise Invalid(
+            "it is no PDF, or needs a password", code="document_broken", hint="Save it anew, without a password."
+        ) from error
+    count = len(document)
+    if count > MAX_PAGES:
+        raise TooLarge(f"it has {count} pages", code="document_too_large", hint=f"Split it at {MAX_PAGES} pages.")
+    texts = _texts(document, count)
+    if not any(text.strip() for text in texts):
+        raise Invalid(
+            f"its {count} pages have no text, they are pictures", code="document_scanned",
+            hint="Have its text recognised (OCR), then replace it.",
+        )  # fmt: skip
+    lined = [number for number in range(count) if _ruled(document, number)][:TABLE_PAGES]
+    found = _tables(data, lined) if lined else {}
+    blocks: list[str] = []
+    tables: list[Table] = []
+    for number, text in enumerate(texts):
+        blocks.append(text.strip())
+        for table in found.get(number, []):
+            tables.append(table)
+            blocks.append(markdown_table(table).rstrip())
+    empty = sum(not text.strip() for text in texts)
+    notes = (f"{empty} of {count} pages have no text: they are pictures",) if empty else ()
+    told = document.get_metadata_dict(skip_empty=True)
+    return Read(
+        clean("\n\n".join(block for block in blocks if block)) + "\n", markdown=True, title=told.get("Title"),
+        notes=notes, tables=tuple(tables), told={"page_author": told["Author"]} if "Author" in told else {},
+    )  # fmt: skip
+
+
+def _texts(document: Any, count: int) -> list[str]:
+    """The text of each page, given up as soon as it is more than anybody reads."""
+    texts: list[str] = []
+    left = MAX_CHARACTERS
+    for number in range(count):
+        texts.append(_page_text(document, number))
+        left -= len(texts[-1])
+        if left < 0:
+            raise TooLarge("its text has no end", code="document_too_large", hint="Split it into parts.")
+    return texts
+
+
+def _page_text(document: Any, number: int) -> str:
+    page = document[number]
+    text = str(page.get_textpage().get_text_bounded())
+    page.close()
+    return text
+
+
+def _ruled(document: Any, number: int) -> bool:
+    """Whether the page has lines enough to be a table."""
+    page = document[number]
+    paths = 0
+    for item in page.get_objects(max_depth=2):
+        paths += item.type == 2  # FPDF_PAGEOBJ_PATH
+        if paths >= 4:
+            break
+    page.close()
+    return paths >= 4
+
+
+def _tables(data: bytes, pages: list[int]) -> dict[int, list[Table]]:
+    import pdfplumber  # noqa: PLC0415 -- heavy
+
+    found: dict[int, list[Table]] = {}
+    with pdfplumber.open(io.BytesIO(data), pages=[number + 1 for number in pages]) as document:
+        for number, page in zip(pages, document.pages, strict=True):
+            for rows in page.extract_tables():
+                cells = [[" ".join((cell or "").split()) for cell in row] for row in rows]
+                if len(cells) > 1 and len(cells[0]) > 1:
+                    name = f"page {number + 1}, table {len(found.get(number, [])) + 1}"
+                    found.setdefault(number, []).append(as_table(name, cells)[0])
+    return found
+
+
+def eml(data: bytes) -> Read:
+    """A message: who wrote to whom when and about what, and its text; attachments are only named."""
+    message = email.message_from_bytes(data, policy=email.policy.default)
+    if not isinstance(message, EmailMessage) or not message.keys():
+        raise Invalid("it is no message", code="document_broken", hint="Export it as EML anew.")
+    subject = str(message.get("subject", "")).strip()
+    head = [f"{name.title()}: {message[name]}" for name in ("from", "to", "cc", "date") if message.get(name)]
+    body = message.get_body(preferencelist=("plain", "html"))
+    text = "" if body is None else _content(body)
+    names = [part.get_filename() or "unnamed" for part in message.iter_attachments()]
+    blocks = [f"# {subject or 'Message without a subject'}", "\n".join(head), text.strip()]
+    if names:
+        blocks.append("Attachments: " + ", ".join(names))
+    notes = (f"{len(names)} attachments are not read",) if names else ()
+    return Read(
+        clean("\n\n".join(block for block in blocks if block)) + "\n", markdown=True, title=subject or None,
+        told=_sent(message), notes=notes,
+    )  # fmt: skip
+
+
+def _content(body: Any) -> str:
+    try:
+        content = body.get_content()
+    except (LookupError, UnicodeError):
+        raw = body.get_payload(decode=True)
+        content = raw.decode("utf-8", "replace") if isinstance(raw, bytes) else ""
+    text = content if isinstance(content, str) else ""
+    return html(text.encode()).text if body.get_content_type() == "text/html" else text
+
+
+def _sent(message: EmailMessage) -> dict[str, str]:
+    try:
+        return {"sent_at": parsedate_to_datetime(str(message["date"])).isoformat()} if message.get("date") else {}
+    except ValueError:
+        return {}

@@ -1,0 +1,135 @@
+"""One document from bytes to passages: the right reader by its name, then chunks, its content's digest and its sketch.
+
+Pure; it runs in the confined process. Which readers there are is `READERS`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from array import array
+from collections.abc import Callable, Mapping
+from datetime import date, datetime
+from itertools import pairwise
+from pathlib import PurePosixPath
+from typing import Any, Final
+
+import rensa
+
+from groundplan.core.errors import Invalid, TooLarge
+from groundplan.knowledge.chunk import chunks, first_heading
+from groundplan.knowledge.parsing import office, page, paper, text
+from groundplan.knowledge.parsing.model import MAX_BYTES, Job, Parsed, Piece
+from groundplan.knowledge.parsing.text import Read
+
+PROCESSING: Final = "2"
+"""Changes whenever the same bytes would come out differently; all documents are then done again."""
+PERMUTATIONS: Final = 126
+SHINGLE: Final = 2
+"""Words that are sketched together."""
+
+_WORD = re.compile(r"\w+")
+_OLD: Final = {"doc": "docx", "xls": "xlsx", "ppt": "pptx"}
+_MACROS: Final = frozenset({"docm", "xlsm", "pptm", "xlsb", "dotm", "xltm", "potm"})
+READERS: Final[Mapping[str, Callable[[bytes, str], Read]]] = {
+    "md": lambda data, _: text.markdown(data),
+    "markdown": lambda data, _: text.markdown(data),
+    "txt": lambda data, _: text.plain(data),
+    "text": lambda data, _: text.plain(data),
+    "html": lambda data, _: page.html(data),
+    "htm": lambda data, _: page.html(data),
+    "csv": text.comma_separated,
+    "tsv": text.comma_separated,
+    "json": lambda data, _: text.structured(data),
+    "jsonl": lambda data, _: text.structured(data),
+    "eml": lambda data, _: paper.eml(data),
+    "pdf": lambda data, _: paper.pdf(data),
+    "docx": lambda data, _: office.docx(data),
+    "xlsx": lambda data, _: office.xlsx(data),
+    "pptx": lambda data, _: office.pptx(data),
+}
+"""Suffix -> reader of (bytes, name)."""
+
+
+def prepare(job: Job) -> Parsed:
+    """Raises `Invalid` and `TooLarge` with what to do, and whatever a library does with broken bytes."""
+    suffix = job.media or PurePosixPath(job.key).suffix.lower().lstrip(".")
+    reader = READERS.get(suffix)
+    if reader is None:
+        raise _unknown(suffix)
+    if len(job.data) > MAX_BYTES:
+        raise TooLarge(
+            f"it is larger than {MAX_BYTES >> 20} MiB", code="document_too_large", hint="Split it into parts."
+        )
+    name = PurePosixPath(job.key).name
+    try:
+        read = reader(job.data, name)
+    except ModuleNotFoundError as error:
+        raise Invalid(
+            f"files of type '{suffix}' need a library that is not installed ({error.name})", code="document_type",
+            hint="pip install 'groundplan[knowledge]'",
+        ) from error  # fmt: skip
+    text.bounded(read.text)
+    title = read.told.get("title") or read.title or (first_heading(read.text, read.start) if read.markdown else None)
+    words = _WORD.findall(read.text[read.start :].lower())
+    return Parsed(
+        key=job.key,
+        media=suffix,
+        title=str(title or PurePosixPath(job.key).stem)[:300],
+        markdown=read.markdown,
+        characters=len(read.text) - read.start,
+        told={key: _plain(value) for key, value in read.told.items()},
+        pieces=[
+            Piece(c.number, c.text, c.start_char, c.end_char, c.start_line, c.end_line, list(c.headings))
+            for c in chunks(read.text, markdown=read.markdown, start=read.start)
+        ],
+        content=hashlib.sha256(" ".join(words).encode()).hexdigest() if words else "",
+        sketch=sketch(words),
+        lines=read.text.count("\n") + 1,
+        notes=list(read.notes),
+        tables=list(read.tables) if job.tables else [],
+    )
+
+
+def sketch(words: list[str]) -> bytes:
+    """MinHash of the pairs of following words: 126 numbers of 32 bits; nothing for fewer than eight words."""
+    if len(words) < 8:
+        return b""
+    hashed = rensa.RMinHash(num_perm=PERMUTATIONS, seed=1)
+    hashed.update(list(shingles(words)))
+    return array("I", hashed.digest()).tobytes()
+
+
+def shingles(words: list[str]) -> set[str]:
+    """Each pair of words that follow each other."""
+    return {f"{one} {other}" for one, other in pairwise(words)}
+
+
+def words_of(content: str) -> list[str]:
+    """The words of a text as they are sketched."""
+    return _WORD.findall(content.lower())
+
+
+def _plain(value: Any) -> Any:
+    """As it can cross the border: days as text, everything unusual as text."""
+    if isinstance(value, date | datetime):
+        return value.isoformat()
+    if isinstance(value, list):
+        return [_plain(item) for item in value[:1000]]
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in list(value.items())[:1000]}
+    return value if isinstance(value, str | int | float | bool) or value is None else str(value)
+
+
+def _unknown(suffix: str) -> Invalid:
+    if suffix in _MACROS:
+        return Invalid("it has macros", code="document_macro", hint="Save it without macros (.docx, .xlsx, .pptx).")
+    if suffix in _OLD:
+        return Invalid(
+            f"files of the old type '{suffix}' are not read", code="document_type", hint=f"Save it as .{_OLD[suffix]}."
+        )
+    return Invalid(
+        f"files of type '{suffix or 'none'}' are not read yet",
+        code="document_type",
+        hint="Save it as Markdown, PDF or an Office file (.docx, .xlsx, .pptx).",
+    )

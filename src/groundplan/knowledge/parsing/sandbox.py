@@ -1,0 +1,175 @@
+"""Parsing by a confined child process: documents in, outcomes out, in order, whatever a document does to the child.
+
+A document that takes longer than it may, or that ends its process, is refused; the next one gets a new process. Up to
+`AHEAD` documents are sent ahead, so that parent and child work at the same time. One thread uses it at a time.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+from groundplan.knowledge.parsing.confine import MEMORY_BYTES
+from groundplan.knowledge.parsing.model import Job, Outcome, Parsed, Refused
+from groundplan.knowledge.parsing.worker import LENGTH
+
+SECONDS = 30.0
+"""For one document, from when the one before it is done."""
+AHEAD = 16
+_AHEAD_BYTES = 8 << 20
+_JOBS = 5000
+"""After so many, a process is replaced: libraries leak, and its CPU seconds are numbered."""
+
+
+class Sandbox:
+    """A context manager; the child starts with the first document."""
+
+    def __init__(self, seconds: float = SECONDS, memory_bytes: int = MEMORY_BYTES) -> None:
+        self._seconds, self._memory = seconds, memory_bytes
+        self._child: subprocess.Popen[bytes] | None = None
+        self._decoder = msgspec.msgpack.Decoder(Outcome)
+        self._unread = bytearray()
+        self._unsent = bytearray()
+        self._count = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the child."""
+        child, self._child = self._child, None
+        if child is None:
+            return
+        child.kill()
+        child.wait()
+        for pipe in (child.stdin, child.stdout):
+            if pipe is not None:
+                with suppress(OSError):
+                    pipe.close()
+        self._unread.clear()
+        self._unsent.clear()
+
+    def parse_all(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Outcome]]:
+        """Each job with its outcome, in order."""
+        waiting: deque[Job] = deque()
+        coming = iter(jobs)
+        more = True
+        while more or waiting:
+            while more and len(waiting) < AHEAD and sum(len(job.data) for job in waiting) < _AHEAD_BYTES:
+                job = next(coming, None)
+                if job is None:
+                    more = False
+                    break
+                waiting.append(job)
+                self._send(job)
+            if waiting:
+                outcome = self._next(waiting)
+                yield waiting.popleft(), outcome
+
+    def parse(self, job: Job) -> Outcome:
+        """One document."""
+        return next(iter(self.parse_all([job])))[1]
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        if self._child is None:
+            self._child = subprocess.Popen(
+                [sys.executable, "-I", "-m", "groundplan.knowledge.parsing.worker", str(self._memory)],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd="/",
+                env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+            )  # fmt: skip
+            assert self._child.stdin is not None
+            assert self._child.stdout is not None
+            os.set_blocking(self._child.stdin.fileno(), False)
+            os.set_blocking(self._child.stdout.fileno(), False)
+        return self._child
+
+    def _send(self, job: Job) -> None:
+        self._start()
+        body = msgspec.msgpack.encode(job)
+        self._unsent += LENGTH.pack(len(body)) + body
+
+    def _next(self, waiting: deque[Job]) -> Outcome:
+        """The outcome of the first of `waiting`; all of them were sent."""
+        body = self._frame(time.monotonic() + self._seconds)
+        job = waiting[0]
+        if isinstance(body, bytes):
+            self._count += 1
+            outcome: Parsed | Refused = self._decoder.decode(body)
+            if self._count >= _JOBS and len(waiting) == 1:
+                self.close()
+                self._count = 0
+            return outcome
+        self.close()
+        self._count = 0
+        for other in list(waiting)[1:]:
+            self._send(other)
+        if body:
+            return Refused(
+                key=job.key, code="document_time", message=f"reading it took longer than {self._seconds:.0f} s",
+                hint="Split it into parts, or save it anew in a simpler form.",
+            )  # fmt: skip
+        return Refused(
+            key=job.key, code="document_hostile", message="reading it ended the parser, whose memory is limited",
+            hint="Open it where it was made and save it anew; do not keep a file that you do not know.",
+        )  # fmt: skip
+
+    def _frame(self, deadline: float) -> bytes | bool:
+        """The next answer; True where the time is over, False where the child ended."""
+        child = self._start()
+        assert child.stdin is not None
+        assert child.stdout is not None
+        with selectors.DefaultSelector() as selector:
+            selector.register(child.stdout, selectors.EVENT_READ)
+            if self._unsent:
+                selector.register(child.stdin, selectors.EVENT_WRITE)
+            while (found := self._whole()) is None:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return True
+                for key, _ in selector.select(min(left, 1.0)):
+                    if key.fileobj is child.stdout:
+                        data = child.stdout.read()
+                        if not data:
+                            return False
+                        self._unread += data
+                    elif not self._write(child):
+                        return False
+                    elif not self._unsent:
+                        selector.unregister(child.stdin)
+            return found
+
+    def _whole(self) -> bytes | None:
+        if len(self._unread) < LENGTH.size:
+            return None
+        (length,) = LENGTH.unpack_from(self._unread)
+        if len(self._unread) < LENGTH.size + length:
+            return None
+        body = bytes(self._unread[LENGTH.size : LENGTH.size + length])
+        del self._unread[: LENGTH.size + length]
+        return body
+
+    def _write(self, child: subprocess.Popen[bytes]) -> bool:
+        assert child.stdin is not None
+        try:
+            sent = os.write(child.stdin.fileno(), self._unsent[: 1 << 20])
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        del self._unsent[:sent]
+        return True

@@ -1,0 +1,220 @@
+"""Plain text and Markdown with front matter, CSV and JSON. Pure: bytes in, text out.
+
+Front matter is YAML 1.2 between `---` lines at the very top; the few simplest forms of it are read without a YAML
+library, which is what makes a thousand small documents quick.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from groundplan.core.errors import Invalid, TooLarge
+from groundplan.knowledge.parsing.model import MAX_CHARACTERS, MAX_TEXT_BYTES, Table
+
+_UNSEEN = re.compile(
+    # C0 and C1 controls but tab and line feed; soft hyphen, zero width space, direction marks and overrides, byte
+    # order mark, line and paragraph separators, tags: what a reader does not see must not reach a model
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\U000e0000-\U000e007f]"
+)
+_FRONT = re.compile(r"---[ \t]*\n(?P<yaml>.*?)^(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
+_SIMPLE = re.compile(r"(?P<key>[a-z_]{1,40}): +(?P<value>[A-Za-z][A-Za-z0-9 .,()'/@_+-]*[A-Za-z0-9.)]|[A-Za-z])[ \t]*")
+_DAY = re.compile(r"(?P<key>[a-z_]{1,40}): +(?P<day>[0-9]{4}-[0-9]{2}-[0-9]{2})[ \t]*")
+_LIST = re.compile(r"(?P<key>[a-z_]{1,40}): +\[(?P<items>[A-Za-z0-9@._/-]+(?:, *[A-Za-z0-9@._/-]+)*)\][ \t]*")
+_WORDS_OF_YAML = frozenset({"true", "false", "null", "nan", "inf"})
+MAX_COLUMNS = 500
+MAX_NESTING = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """The text of a document; `start` is where it begins after its front matter."""
+
+    text: str
+    markdown: bool = False
+    start: int = 0
+    title: str | None = None
+    told: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    tables: tuple[Table, ...] = ()
+
+
+def clean(text: str) -> str:
+    """The text with `\\n` as its line end and each unseen control character as a space; the number of lines stays."""
+    return _UNSEEN.sub(" ", text.replace("\r\n", "\n").replace("\r", "\n"))
+
+
+def decoded(data: bytes) -> str:
+    """Cleaned text of UTF-8 bytes (UTF-16 with its mark as well). Raises `Invalid` and `TooLarge`."""
+    if len(data) > MAX_TEXT_BYTES:
+        raise TooLarge(
+            f"it is larger than {MAX_TEXT_BYTES >> 20} MiB", code="document_too_large", hint="Split it into parts."
+        )
+    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    try:
+        return clean(data.decode(encoding))
+    except UnicodeDecodeError as error:
+        raise Invalid(
+            f"it is not UTF-8 (byte {error.start})", code="document_encoding", hint="Save it as UTF-8."
+        ) from error
+
+
+def plain(data: bytes) -> Read:
+    return Read(decoded(data))
+
+
+def markdown(data: bytes) -> Read:
+    """Markdown with its front matter apart. Raises `Invalid` (front_matter)."""
+    text = decoded(data)
+    told, start = front_matter(text)
+    return Read(text, markdown=True, start=start, told=told)
+
+
+def front_matter(text: str) -> tuple[Mapping[str, Any], int]:
+    """The YAML between `---` lines at the very top, and where the body begins."""
+    if not text.startswith("---\n"):
+        return {}, 0
+    match = _FRONT.match(text)
+    if match is None:
+        raise Invalid("its front matter has no end", code="front_matter", hint="Close it with a line of ---.")
+    return mapping(match["yaml"], "front matter"), match.end()
+
+
+def mapping(yaml: str, what: str) -> Mapping[str, Any]:
+    """The keys and values of a YAML text. Raises `Invalid` (front_matter)."""
+    simple = _simple(yaml)
+    if simple is not None:
+        return simple
+    try:
+        front = YAML(typ="safe", pure=True).load(yaml)
+    except (YAMLError, ValueError, RecursionError) as error:
+        raise Invalid(
+            f"its {what} is not YAML", code="front_matter", hint="Check the lines between the --- lines."
+        ) from error
+    if front is None:
+        return {}
+    if not isinstance(front, dict) or not all(isinstance(key, str) for key in front):
+        raise Invalid(
+            f"its {what} has no keys", code="front_matter", hint="Write `key: value` lines between the --- lines."
+        )
+    return front
+
+
+def _simple(yaml: str) -> dict[str, Any] | None:
+    """As YAML would read it, where every line is a key with one plain text, day or list of names; else None."""
+    found: dict[str, Any] = {}
+    for line in yaml.splitlines():
+        if (match := _SIMPLE.fullmatch(line)) and not _has_meaning(match["value"]):
+            value: Any = match["value"]
+        elif match := _DAY.fullmatch(line):
+            try:
+                value = date.fromisoformat(match["day"])
+            except ValueError:
+                return None
+        elif (match := _LIST.fullmatch(line)) and not any(
+            _has_meaning(item) or not item[0].isalpha() for item in re.split(", *", match["items"])
+        ):
+            value = re.split(", *", match["items"])
+        else:
+            return None
+        if match["key"] in found:
+            return None
+        found[match["key"]] = value
+    return found
+
+
+def _has_meaning(value: str) -> bool:
+    """Whether YAML takes the text for something else than a text."""
+    return value.lower() in _WORDS_OF_YAML
+
+
+def comma_separated(data: bytes, name: str) -> Read:
+    """CSV (any common separator) as a table. Raises `Invalid`."""
+    text = decoded(data)
+    sample = text[:20_000]
+    separator = max(",;\t|", key=lambda mark: sample.partition("\n")[0].count(mark))
+    csv.field_size_limit(1 << 20)
+    try:
+        rows = [row for row in csv.reader(io.StringIO(text), delimiter=separator) if any(cell.strip() for cell in row)]
+    except csv.Error as error:
+        raise Invalid(f"it is no table: {error}", code="document_table", hint="Export it as CSV anew.") from error
+    if not rows:
+        return Read("")
+    table, notes = as_table(name, rows)
+    return Read(markdown_table(table), markdown=True, notes=notes, tables=(table,))
+
+
+def as_table(name: str, rows: list[list[str]]) -> tuple[Table, tuple[str, ...]]:
+    """The first row as names of columns, and the rows as wide as these; notes tell what did not fit."""
+    columns = [cell.strip() or f"column {at}" for at, cell in enumerate(rows[0], 1)][:MAX_COLUMNS]
+    width = len(columns)
+    wrong = sum(len(row) != len(rows[0]) for row in rows[1:])
+    notes = (f"{wrong} rows of {name} have another number of cells than its head",) if wrong else ()
+    if len(rows[0]) > MAX_COLUMNS:
+        notes = (*notes, f"only the first {MAX_COLUMNS} columns of {name} are read")
+    body = [[cell.strip() for cell in (row + [""] * width)[:width]] for row in rows[1:]]
+    return Table(name=name, columns=columns, rows=body), notes
+
+
+def markdown_table(table: Table) -> str:
+    """The table in Markdown, one line a row."""
+    lines = [_row(table.columns), "|" + " --- |" * len(table.columns)]
+    return "\n".join(lines + [_row(row) for row in table.rows]) + "\n"
+
+
+def _row(cells: list[str]) -> str:
+    return "| " + " | ".join(re.sub(r"\s+", " ", cell).replace("|", "\\|") for cell in cells) + " |"
+
+
+def structured(data: bytes) -> Read:
+    """JSON (or one JSON document a line) as `path: value` lines. Raises `Invalid` (document_json)."""
+    text = decoded(data)
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        try:
+            value = [json.loads(line) for line in text.splitlines() if line.strip()]
+        except json.JSONDecodeError:
+            raise Invalid(
+                f"line {error.lineno} is not JSON: {error.msg}", code="document_json", hint="Correct it there."
+            ) from error
+    lines: list[str] = []
+    _told(value, "", lines, 0)
+    title = value.get("title") if isinstance(value, dict) else None
+    return Read("\n".join(lines), title=title if isinstance(title, str) else None)
+
+
+def _told(value: Any, path: str, lines: list[str], depth: int) -> None:
+    if depth > MAX_NESTING:
+        raise Invalid("it is nested too deeply", code="document_nesting", hint="Save it in a flatter form.")
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _told(item, f"{path}.{key}" if path else str(key), lines, depth + 1)
+    elif isinstance(value, list):
+        for at, item in enumerate(value, 1):
+            _told(item, f"{path}[{at}]", lines, depth + 1)
+            if not path and isinstance(item, dict | list):
+                lines.append("")
+    elif value is not None:
+        lines.append(f"{path}: {clean(str(value))}" if path else clean(str(value)))
+
+
+def bounded(text: str) -> str:
+    """The text; raises `TooLarge` where it is more than anybody reads."""
+    if len(text) > MAX_CHARACTERS:
+        raise TooLarge(
+            f"its text is longer than {MAX_CHARACTERS // 1_000_000} million characters",
+            code="document_too_large",
+            hint="Split it into parts.",
+        )
+    return text

@@ -1,0 +1,63 @@
+"""The parser's process: frames of msgpack in from standard input, one frame out for each, until the input ends.
+
+A frame is four bytes of length, then a `Job` or an `Outcome`. It is confined before the first job is read, and writes
+nothing but its answers. What it cannot parse, it says; what kills it, its parent says.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import sys
+from typing import BinaryIO
+
+import msgspec
+
+from groundplan.core.errors import GroundplanError
+from groundplan.knowledge.parsing.confine import MEMORY_BYTES, confine
+from groundplan.knowledge.parsing.model import Job, Outcome, Refused
+from groundplan.knowledge.parsing.prepare import prepare
+
+LENGTH = struct.Struct("<I")
+
+
+def answer(job: Job) -> Outcome:
+    """Parse one job; every failure is an outcome."""
+    try:
+        return prepare(job)
+    except GroundplanError as error:
+        return Refused(key=job.key, code=error.code, message=error.message, hint=error.hint or "")
+    except MemoryError:
+        return _refused(job, "document_memory", "it needs more memory than a document may", "Split it into parts.")
+    except RecursionError:
+        return _refused(job, "document_nesting", "it is nested too deeply", "Save it anew in a simpler form.")
+    except Exception as error:  # noqa: BLE001 -- the edge of the process: whatever a library says of hostile bytes
+        said = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
+        return _refused(job, "document_broken", f"it is damaged: {said}", "Open and save it anew, then replace it.")
+
+
+def _refused(job: Job, code: str, message: str, hint: str) -> Refused:
+    return Refused(key=job.key, code=code, message=message, hint=hint)
+
+
+def serve(source: BinaryIO, target: BinaryIO) -> None:
+    """Answer every frame of `source` in order."""
+    decoder, encoder = msgspec.msgpack.Decoder(Job), msgspec.msgpack.Encoder()
+    while head := source.read(LENGTH.size):
+        body = encoder.encode(answer(decoder.decode(source.read(LENGTH.unpack(head)[0]))))
+        target.write(LENGTH.pack(len(body)) + body)
+        target.flush()
+
+
+def main() -> int:
+    """Entry of `python -m groundplan.knowledge.parsing.worker [MEMORY_BYTES]`."""
+    target = os.fdopen(os.dup(1), "wb")
+    # whatever a library prints must not get between the frames
+    os.dup2(2, 1)
+    confine(int(sys.argv[1]) if len(sys.argv) > 1 else MEMORY_BYTES)
+    serve(sys.stdin.buffer, target)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
