@@ -79,6 +79,14 @@ class Tls(Struct, frozen=True, kw_only=True):
     """The name that the upstream's certificate must bear; None: the host of the url."""
 
 
+class ProviderTerms(Struct, frozen=True, kw_only=True):
+    """What the provider of a deployment does with what it is sent."""
+
+    training: bool
+    retention_days: int
+    subprocessors: list[str] = []
+
+
 class ProviderKey(Struct, frozen=True, kw_only=True):
     """One of several keys at a deployment's provider."""
 
@@ -139,6 +147,8 @@ class Deployment(Struct, frozen=True, kw_only=True):
     """Share of calls beside its siblings, where a workload balances by weight or by calls that are outstanding."""
     concurrent: int | None = None
     """Most calls that one worker has running there; None: as many as it takes without signs of overload."""
+    terms: ProviderTerms | None = None
+    """None: not declared, which policies take for the worst."""
     billing_on_cancel: str = "full"
     """What its provider bills for an attempt that we cancel: `generated` (what came so far), `full` (as if it had gone
     on, so the bound), or `drain` (we read on to the end to learn it)."""
@@ -308,6 +318,61 @@ class Cache(Struct, frozen=True, kw_only=True):
     """person | group | workload: who gets the same answer"""
 
 
+class CompanyEntity(Struct, frozen=True, kw_only=True):
+    """A shape of the company's own that counts as personal data or as a secret."""
+
+    name: str
+    pattern: str
+    secret: bool = False
+
+
+class Judge(Struct, frozen=True, kw_only=True):
+    """A model that answers yes or no about a whole answer."""
+
+    deployment: str
+    question: str
+    refuse_on: str = "yes"
+
+
+class Guardrails(Struct, frozen=True, kw_only=True):
+    """Checks of what goes in and comes out. What is found is `flag`ged, `mask`ed or `block`ed, by where it stands."""
+
+    input: dict[str, str] = {}
+    """check (personal_data, secrets, injection) -> what is done"""
+    passages: dict[str, str] = {}
+    """the same; `drop` leaves a passage out"""
+    output: dict[str, str] = {}
+    deny_input: list[str] = []
+    deny_output: list[str] = []
+    max_input_bytes: int | None = None
+    max_output_bytes: int | None = None
+    input_languages: list[str] = []
+    output_languages: list[str] = []
+    links: list[str] | None = None
+    schema: str | None = None
+    """JSON text"""
+    grounded: bool = False
+    judge: Judge | None = None
+    tools: list[str] | None = None
+    entities: list[CompanyEntity] = []
+    shadow: bool = False
+    budget_ms: int = 50
+    fail_open: bool = False
+    hold_bytes: int = 256
+
+
+class Review(Struct, frozen=True, kw_only=True):
+    """Answers that wait for a person."""
+
+    by: list[str] = []
+    """e-mail addresses; empty: whoever holds the product or business duty"""
+    within_ms: int = 300_000
+    release_after: bool = False
+    """What happens when nobody looked in time."""
+    share: int = 10_000
+    """Of ten thousand answers."""
+
+
 class Workload(Struct, frozen=True, kw_only=True):
     name: str
     purpose: str
@@ -352,6 +417,10 @@ class Workload(Struct, frozen=True, kw_only=True):
     """For whom calls may be made. Empty: for whomever a key is made, or for nobody; grants that have ended are none."""
     act_for_others: list[Grant] = []
     """Whose keys may act for others. Empty: every key that was made so; grants that have ended are none."""
+    guardrails: Guardrails | None = None
+    """None: nothing is checked."""
+    review: Review | None = None
+    """None: answers are sent at once."""
     owners: dict[str, list[str]] = {}
     """duty -> e-mail addresses (nominations; live duties are in PostgreSQL)"""
 
@@ -393,6 +462,27 @@ class Placement(Struct, frozen=True, kw_only=True):
     """Proven relative gap to the optimum (0 where all alternatives were enumerated)."""
 
 
+class PolicyRules(Struct, frozen=True, kw_only=True):
+    """One policy document: Cedar text that governs calls."""
+
+    name: str
+    text: str
+    owner: str
+    hint: str = ""
+    enforced: bool = False
+    """False: it refuses nothing, and is only tried against recorded calls."""
+    closed: bool = False
+    """While it is enforced, what no permit allows is refused."""
+
+
+class Described(Struct, frozen=True, kw_only=True):
+    """What a workload is said to be; policies may look at it. Ends no approval when it changes."""
+
+    pattern: str = "other"
+    effect: str = "informs"
+    regimes: list[str] = []
+
+
 class Blueprint(Struct, frozen=True, kw_only=True):
     format: int = 1
     number: int
@@ -416,3 +506,6 @@ class Blueprint(Struct, frozen=True, kw_only=True):
     """Networks (CIDR) of proxies in front of the gateways, whose X-Forwarded-For is believed."""
     owners: dict[str, list[str]] = {}
     """duty -> e-mail addresses for the company as a whole; they stand in where a workload names nobody"""
+    policies: list[PolicyRules] = []
+    described: dict[str, Described] = {}
+    """Of workloads, where it is not the ordinary."""

@@ -5,7 +5,7 @@ Prices arrive as a function. What a rule of governance or placement would refuse
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -20,12 +20,15 @@ from groundplan.core.errors import Problem
 KnownPrice = Callable[[str], bool]
 """Whether the price list knows a model by its canonical name."""
 
+Beyond = Callable[[Workspace], Iterable[Problem]]
+"""Further rules, of what the catalog itself cannot read, such as Cedar."""
+
 Broken = frozenset[tuple[str, str]]
 
 
-def validate(folder: Path, *, known_price: KnownPrice | None = None) -> Workspace:
+def validate(folder: Path, *, known_price: KnownPrice | None = None, beyond: Beyond | None = None) -> Workspace:
     """The workspace in `folder` if form and rules hold. Raises `Invalid` with every problem of both."""
-    return _validated(read_folder(folder), known_price)
+    return _validated(read_folder(folder), known_price, beyond)
 
 
 def validate_files(files: Mapping[str, str], *, known_price: KnownPrice | None = None) -> Workspace:
@@ -33,8 +36,10 @@ def validate_files(files: Mapping[str, str], *, known_price: KnownPrice | None =
     return _validated(read_files(files), known_price)
 
 
-def _validated(reading: Reading, known_price: KnownPrice | None) -> Workspace:
+def _validated(reading: Reading, known_price: KnownPrice | None, beyond: Beyond | None = None) -> Workspace:
     problems = list(reading.problems)
+    if beyond is not None:
+        problems += beyond(reading.workspace)
     if not reading.unread:
         problems += check(reading.workspace, known_price=known_price, broken=reading.broken)
         problems += _names_in_remains(reading)

@@ -19,6 +19,7 @@ from groundplan.catalog.governed import ConnectorRule as ConnectorRule
 from groundplan.catalog.governed import GovernedRule as GovernedRule
 from groundplan.catalog.governed import NeedsRule as NeedsRule
 from groundplan.catalog.governed import TermDoc as TermDoc
+from groundplan.catalog.guardrails import GuardrailRule as GuardrailRule
 from groundplan.catalog.keep import KeepRule as KeepRule
 from groundplan.catalog.levels import EVERYONE as EVERYONE
 from groundplan.catalog.levels import SENSITIVITIES as SENSITIVITIES
@@ -43,6 +44,8 @@ from groundplan.catalog.places import ModelDoc as ModelDoc
 from groundplan.catalog.places import ProviderKeyDoc as ProviderKeyDoc
 from groundplan.catalog.places import SiteDoc as SiteDoc
 from groundplan.catalog.places import Timeouts as Timeouts
+from groundplan.catalog.policies import PolicyDoc as PolicyDoc
+from groundplan.catalog.policies import ProviderTerms as ProviderTerms
 from groundplan.catalog.workload import Baseline as Baseline
 from groundplan.catalog.workload import GroundingRule as GroundingRule
 from groundplan.catalog.workload import Limits as Limits
@@ -70,4 +73,5 @@ KINDS: dict[str, type[Strict]] = {
     "budget": BudgetDoc,
     "limit": LimitDoc,
     "grant": GrantDoc,
+    "policy": PolicyDoc,
 }

@@ -31,6 +31,7 @@ from groundplan.catalog.fields import (
     Usd,
 )
 from groundplan.catalog.governed import NeedsRule
+from groundplan.catalog.guardrails import GuardrailRule
 from groundplan.catalog.keep import KeepRule
 from groundplan.catalog.levels import Sensitivity, Stage
 from groundplan.catalog.people import Owners
@@ -108,13 +109,18 @@ class Limits(Strict):
 
 
 class ReviewRule(Strict):
-    """Which answers a person looks at. Declared and shown; answers are not held for it yet."""
+    """Which answers a person looks at, and whether they wait for it."""
 
     share: Percent = 0.0
     """Part of the answers."""
     before_sending: bool = False
-    """Whether they wait for it; not yet: they are sent at once."""
+    """The caller gets nothing before a person released the answer. Such a call is never answered from the cache."""
     by: People = ()
+    """Who may release; left out: whoever holds the product or business duty of the workload."""
+    within: Duration = 300_000
+    """How long an answer waits; callers must wait as long."""
+    after: Literal["refuse", "release"] = "refuse"
+    """What happens to an answer that nobody looked at in time."""
 
 
 class Support(Strict):
@@ -171,6 +177,7 @@ class WorkloadDoc(Strict):
     grace: Duration | None = None
     """How long a gateway that is cut off may go on serving. Default 60s; restricted data: none."""
     review: ReviewRule = ReviewRule()
+    guardrails: GuardrailRule | None = None
     support: Support | None = None
     owners: Owners = Owners()
 

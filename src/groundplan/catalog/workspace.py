@@ -144,6 +144,10 @@ class Workspace:
     def grants(self) -> dict[str, model.GrantDoc]:
         return self._all("grant", model.GrantDoc)
 
+    @cached_property
+    def policies(self) -> dict[str, model.PolicyDoc]:
+        return self._all("policy", model.PolicyDoc)
+
     def where(self, kind: str, name: str, *path: str | int) -> Where:
         """Place of a document or of a value in it; the nearest parent answers for what is not written. KeyError where
         the document does not exist."""

@@ -1,18 +1,23 @@
-"""`groundplan policy`: company rules in Cedar, tested before they hold."""
+"""`groundplan policy`: company rules in Cedar: tested, tried against recorded calls, and exceptions from them."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from groundplan.cli.options import JsonOption
-from groundplan.cli.output import emit
+from groundplan.catalog.units import duration_ms
+from groundplan.cli.client import ControlClient
+from groundplan.cli.keys import effective_text
+from groundplan.cli.options import HomeOption, JsonOption, WorkspaceOption, workspace_for
+from groundplan.cli.output import emit, table
 from groundplan.core.errors import Invalid
 from groundplan.governance.policy import folder
 
 app = typer.Typer(help="Company rules in Cedar.", rich_markup_mode=None)
+ReasonOption = Annotated[str, typer.Option("--reason", "-m", help="Why; it stands in the audit log.")]
 
 
 @app.callback()
@@ -22,15 +27,21 @@ def policy() -> None:
 
 @app.command()
 def test(
+    workspace: WorkspaceOption = None,
     cedar: Annotated[
-        Path | None, typer.Option("--cedar", help="A folder of Cedar tests: policies, entities, requests.")
+        Path | None, typer.Option("--cedar", help="A folder of Cedar tests instead: policies, entities, requests.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Decide every request of a folder of Cedar tests as calls are decided. Exit 1 where one is decided otherwise than
-    expected."""
-    if cedar is None:
-        raise Invalid("nothing is named to be tested", code="policy_test", hint="Name a folder: --cedar DIR.")
+    """Decide the examples beside the policies of a workspace, or a folder of Cedar tests, as calls are decided. Exit 1
+    where one is decided otherwise than expected."""
+    if cedar is not None:
+        _test_folder(cedar, as_json)
+    else:
+        _test_workspace(workspace_for(workspace), as_json)
+
+
+def _test_folder(cedar: Path, as_json: bool) -> None:
     outcome = folder.run(cedar)
     value: dict[str, Any] = {
         "requests": outcome.requests,
@@ -50,3 +61,115 @@ def test(
     emit(value, as_json, "\n".join(lines))
     if outcome.wrong or outcome.invalid:
         raise typer.Exit(1)
+
+
+def _test_workspace(root: Path, as_json: bool) -> None:
+    from groundplan.catalog.check import validate  # noqa: PLC0415 -- heavy, and not needed for a folder
+    from groundplan.governance.policy import declared, examples  # noqa: PLC0415 -- heavy
+
+    found = list(examples.tried(validate(root, beyond=declared.problems)))
+    wrong = [each for each in found if not each.right]
+    value = {
+        "examples": len(found),
+        "wrong": len(wrong),
+        "failures": [
+            {"policy": each.policy, "example": each.example, "expected": each.expected, "decided": each.decided,
+             "why": each.why, "where": each.where}
+            for each in wrong
+        ],
+    }  # fmt: skip
+    lines = [f"{len(found)} examples, {len(wrong)} decided otherwise than expected"]
+    lines += [f"  {e.where}: {e.policy}, {e.example}: expected {e.expected}, is {e.decided} ({e.why})" for e in wrong]
+    emit(value, as_json, "\n".join(lines))
+    if wrong:
+        raise typer.Exit(1)
+
+
+@app.command()
+def shadow(
+    name: Annotated[str | None, typer.Argument(metavar="[POLICY]", help="Only this one.")] = None,
+    days: Annotated[float, typer.Option("--days", min=0.01, max=92, help="How far back.")] = 1.0,
+    draft: Annotated[Path | None, typer.Option("--draft", help="A file with Cedar instead of what is served.")] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What policies would have refused of the calls that were made."""
+    client = ControlClient.connect(home)
+    if draft is not None:
+        value = client.post("/api/policies/try", {"cedar": _read(draft), "days": days})
+    else:
+        value = client.get("/api/policies/shadow", days=days, policy=name)
+    lines: list[str] = []
+    for trial in value["trials"]:
+        mode = "enforced" if trial["enforced"] else "shadow"
+        lines.append(
+            f"{trial['policy']} ({mode}) would have refused {trial['would_refuse']} of {trial['looked_at']} calls"
+        )
+        lines += [f"  error in {count} calls: {error}" for error, count in trial["errors"].items()]
+        rows = [[c["at"][:19], c["workload"], c["person"] or "-", c["deployment"], c["call"]] for c in trial["calls"]]
+        if rows:
+            head = ("at", "workload", "person", "deployment", "call")
+            lines += ["  " + line for line in table(head, rows[:20]).splitlines()]
+    emit(value, as_json, "\n".join(lines) or "No policy is declared; see docs/policy.md for ready templates.")
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Invalid(f"{path} cannot be read: {error}", code="policy_file", hint="Name a file with Cedar.") from error
+
+
+@app.command()
+def exception(
+    rule: Annotated[str, typer.Argument(help="@id of the rule.")],
+    workload: Annotated[str, typer.Option("--workload", help="For which workload.")],
+    reason: ReasonOption,
+    lasts: Annotated[str, typer.Option("--for", help="How long, such as 7d.")] = "7d",
+    person: Annotated[str, typer.Option("--person", help="Only for this person (e-mail address).")] = "",
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask for an exception from a rule. It holds once somebody else approves it."""
+    try:
+        until = datetime.now(UTC) + timedelta(milliseconds=duration_ms(lasts))
+    except ValueError as error:
+        raise Invalid(f"'{lasts}' is not a time", code="exception_until", hint="Write --for 7d.") from error
+    body = {"rule": rule, "workload": workload, "person": person, "until": until.isoformat(), "reason": reason}
+    value = ControlClient.connect(home).post("/api/policies/exceptions", body)
+    emit(
+        value, as_json, f"exception {value['id']} was asked for; it waits for the rule's owner, security or compliance"
+    )
+
+
+@app.command()
+def exceptions(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Exceptions that were asked for, hold, or did."""
+    value = ControlClient.connect(home).get("/api/policies/exceptions")
+    rows = [
+        [e["id"], e["state"], e["rule"], e["workload"], e["person"] or "everybody", e["until"][:16], e["reason"][:40]]
+        for e in value["exceptions"]
+    ]
+    head = ("id", "state", "rule", "workload", "person", "until", "reason")
+    emit(value, as_json, table(head, rows) if rows else "There is no exception.")
+
+
+@app.command()
+def approve(id: str, reason: ReasonOption = "", home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Approve an exception that somebody else asked for."""
+    value = ControlClient.connect(home).post(f"/api/policies/exceptions/{id}/approve", {"reason": reason})
+    emit(value, as_json, effective_text(f"exception {id} holds", value["effective"]))
+
+
+@app.command()
+def refuse(id: str, reason: ReasonOption = "", home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Refuse an exception."""
+    value = ControlClient.connect(home).post(f"/api/policies/exceptions/{id}/refuse", {"reason": reason})
+    emit(value, as_json, f"exception {id} is refused")
+
+
+@app.command()
+def end(id: str, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Withdraw an exception."""
+    value = ControlClient.connect(home).post(f"/api/policies/exceptions/{id}/end", {"reason": ""})
+    emit(value, as_json, effective_text(f"exception {id} has ended", value["effective"]))

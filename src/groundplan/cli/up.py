@@ -37,6 +37,7 @@ from groundplan.core.errors import GroundplanError, Unavailable
 from groundplan.core.home import Home
 from groundplan.core.settings import DEFAULT_CONTROL_PORT, DEFAULT_PORT, Settings, load_settings
 from groundplan.economics.price import known_price
+from groundplan.governance.policy import declared
 from groundplan.runtime.child import tail
 from groundplan.runtime.migrate import migrate
 from groundplan.runtime.models import ensure
@@ -104,7 +105,7 @@ def _check_workspace(folder: Path, home: Home) -> None:
     """Refuse a wrong workspace at the first start; later the last blueprint is served whatever the folder says."""
     try:
         today = datetime.now(UTC).date()
-        validate(folder, known_price=lambda model: known_price(model, today))
+        validate(folder, known_price=lambda model: known_price(model, today), beyond=declared.problems)
     except GroundplanError as error:
         if not home.workspace.exists():
             raise

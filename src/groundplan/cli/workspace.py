@@ -17,6 +17,7 @@ from groundplan.cli.options import JsonOption, workspace_for
 from groundplan.cli.output import emit
 from groundplan.core.words import counted
 from groundplan.economics.price import known_price
+from groundplan.governance.policy import declared
 
 
 def init(
@@ -68,8 +69,8 @@ def check(
         return
     folder = workspace_for(workspace)
     today = datetime.now(UTC).date()
-    declared = validate(folder, known_price=lambda model: known_price(model, today))
-    count = len(declared.workloads)
+    workspace_read = validate(folder, known_price=lambda model: known_price(model, today), beyond=declared.problems)
+    count = len(workspace_read.workloads)
     emit(
         {"ok": True, "folder": str(folder), "workloads": count},
         as_json,

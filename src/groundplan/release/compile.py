@@ -20,8 +20,10 @@ from groundplan.catalog.wire import DIRECT
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Problem
 from groundplan.economics.price import FREE, price_of
+from groundplan.governance.policy import declared
 from groundplan.placement import solve
 from groundplan.placement.model import ASSUMED_CALLS_PER_MONTH, Demand
+from groundplan.release.governed import described, guardrails, provider_terms, review
 from groundplan.release.grants import granted, named
 from groundplan.release.model import Draft, at
 
@@ -112,6 +114,8 @@ def compile_draft(
         },
         caps=caps,
         owners=owners,
+        policies=declared.rules(workspace),
+        described=described(workspace, own),
     )
     return Draft(blueprint, tuple(problems))
 
@@ -211,6 +215,7 @@ def _deployment(item: doc.DeploymentDoc, rates: bp.Rates, company: doc.CompanyDo
         weight=item.weight,
         concurrent=item.limits.concurrent,
         billing_on_cancel=item.billing_on_cancel,
+        terms=provider_terms(item),
         **_reached(item, company),
     )
 
@@ -384,6 +389,8 @@ def _workload(
         batch_concurrent=item.batches.concurrent,
         use=granted(workspace, "use", f"workload/{item.name}", "company"),
         act_for_others=granted(workspace, "act-for-others", f"workload/{item.name}", "company"),
+        guardrails=guardrails(item.guardrails),
+        review=review(workspace, item.review),
     )
 
 

@@ -26,6 +26,7 @@ def differences(old: bp.Blueprint | None, new: bp.Blueprint) -> tuple[Difference
         found.append(Difference("changed" if old else "added", "company", company))
     for part in _PARTS:
         found += _part(part, getattr(old, f"{part}s") if old else [], getattr(new, f"{part}s"))
+    found += _part("policy", old.policies if old else [], new.policies)
     return tuple(found)
 
 

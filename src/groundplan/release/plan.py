@@ -20,6 +20,7 @@ from groundplan.core.errors import Problem
 from groundplan.economics.price import known_price
 from groundplan.governance import decide
 from groundplan.governance.model import Standing
+from groundplan.governance.policy import declared
 from groundplan.placement.solve import verify
 from groundplan.release import units
 from groundplan.release.compile import (
@@ -72,7 +73,7 @@ def plan(
     the workspace says; `left` are owners who are gone.
     """
     standing = standing or Standing()
-    problems = list(check(workspace, known_price=lambda model: known_price(model, today)))
+    problems = [*check(workspace, known_price=lambda model: known_price(model, today)), *declared.problems(workspace)]
     if any(problem.code not in _STILL_COMPILES for problem in problems):
         return Plan((), (), (), tuple(problems), None)
     served = current.blueprint if current else None

@@ -18,8 +18,10 @@ from groundplan.api.routes import (
     live,
     people,
     playground,
+    policies,
     reconcile,
     session,
+    sign_in,
     status,
     traffic,
     why,
@@ -42,6 +44,7 @@ ALL = (
     keys.router,
     people.router,
     kill.router,
+    policies.router,
     cache.router,
     audit.router,
     knowledge.router,
@@ -49,6 +52,7 @@ ALL = (
     findings.router,
     why.router,
     session.router,
+    sign_in.router,
     demo.router,
 )
 """Routers below /api."""

@@ -109,7 +109,7 @@ class BatchCalls:
         if ask.service == STANDARD:
             ask = replace(ask, service=BATCH, needs=ask.needs | {BATCH})
         exchange.ask = ask
-        exchange.deployments = admit.choose(exchange, plan, ask, policy)
+        exchange.deployments = admit.choose(exchange, plan, ask, policy, gateway.clock.seconds())
         amount = admit.set_bounds(exchange, plan, ask, exchange.deployments)
         admit.check_cost(exchange, plan, amount)
         return amount

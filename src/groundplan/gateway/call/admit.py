@@ -70,8 +70,9 @@ def not_killed(policy: Policy, deployments: Sequence[Deployment]) -> list[Deploy
     return [d for d in deployments if f"deployment/{d.name}" not in kills and f"site/{d.site}" not in kills]
 
 
-def choose(exchange: Exchange, plan: Plan, ask: Ask, policy: Policy) -> list[Deployment]:
-    """Deployments that this call may use, in order."""
+def choose(exchange: Exchange, plan: Plan, ask: Ask, policy: Policy, now: float) -> list[Deployment]:
+    """Deployments that this call may use, in order. `now`: seconds since the epoch. Raises `Denied`, `NotFound`,
+    `Invalid`."""
     needs = exchange.interface.needs
     allowed = plan.allowed(ask.model, needs)
     if not allowed:
@@ -108,6 +109,9 @@ def choose(exchange: Exchange, plan: Plan, ask: Ask, policy: Policy) -> list[Dep
             code="killed",
             hint="Lift the kill switch, or allow another deployment.",
         )
+    if exchange.catalog is not None and exchange.catalog.gate is not None and exchange.key is not None:
+        name, gate = plan.workload.name, exchange.catalog.gate
+        return gate.allowed(policy, name, exchange.key, exchange.person, exchange.endpoint, usable, now)
     return usable
 
 

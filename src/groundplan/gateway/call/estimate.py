@@ -27,7 +27,7 @@ def estimate(gateway: Gateway, exchange: Exchange, plan: Plan, policy: Policy) -
     ask = exchange.ask
     if ask is None:
         raise AssertionError("not read")
-    exchange.deployments = admit.choose(exchange, plan, ask, policy)
+    exchange.deployments = admit.choose(exchange, plan, ask, policy, gateway.clock.seconds())
     most = admit.set_bounds(exchange, plan, ask, exchange.deployments)
     admit.check_cost(exchange, plan, most)
     exchange.charges = admit.covering(exchange, plan, gateway.clock.now().timestamp())

@@ -318,7 +318,7 @@ async def admit_call(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> 
     plan, ask = exchange.plan, exchange.ask
     if plan is None or ask is None or exchange.key is None:
         raise AssertionError("not checked")
-    exchange.deployments = admit.choose(exchange, plan, ask, policy)
+    exchange.deployments = admit.choose(exchange, plan, ask, policy, gateway.clock.seconds())
     if plan.workload.cache is not None:
         if await cache.answered(gateway, exchange, lambda: _recheck(gateway, exchange, catalog)):
             return
@@ -332,7 +332,7 @@ async def admit_call(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> 
     if gateway.live.policy is not policy:
         identify(exchange, gateway.live.policy, gateway.clock.seconds())
         policy = _check(gateway, exchange, catalog)
-        exchange.deployments = admit.choose(exchange, plan, ask, policy)
+        exchange.deployments = admit.choose(exchange, plan, ask, policy, gateway.clock.seconds())
     gateway.live.count(plan.workload.name, exchange.person)
     keep = plan.workload.keep
     if keep is not None and exchange.kept is None and content.chosen(keep, exchange.call.bytes):
@@ -345,7 +345,8 @@ def _recheck(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> None:
     policy = _check(gateway, exchange, catalog)
     if exchange.plan is None or exchange.ask is None:
         raise AssertionError("not checked")
-    exchange.deployments = admit.choose(exchange, exchange.plan, exchange.ask, policy)
+    now = gateway.clock.seconds()
+    exchange.deployments = admit.choose(exchange, exchange.plan, exchange.ask, policy, now)
 
 
 def _check(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> Policy:

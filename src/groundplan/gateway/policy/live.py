@@ -32,9 +32,10 @@ from groundplan.core.errors import GroundplanError
 from groundplan.core.home import Home
 from groundplan.core.money import from_decimal
 from groundplan.gateway.budgets.leases import Slices
+from groundplan.gateway.guard.gate import gate_of
 from groundplan.gateway.policy.address import networks
 from groundplan.gateway.policy.grants import groups_of
-from groundplan.gateway.policy.snapshot import NOTHING, Catalog, KeyEntry, Policy, index
+from groundplan.gateway.policy.snapshot import NOTHING, Catalog, Excepted, KeyEntry, Policy, index
 
 HEARTBEAT_SECONDS = 0.2
 STATEMENT_SECONDS = 1.0
@@ -56,6 +57,8 @@ _KEYS = """SELECT hash, id::text, workload, person_id::text, acts_for_others, re
     coalesce(family, id)::text, networks, models, budget_usd, budget_period FROM api_key"""
 _PEOPLE = "SELECT id::text, email FROM person WHERE active"
 _KILLS = "SELECT scope FROM kill_switch WHERE lifted_at IS NULL"
+_EXCEPTIONS = """SELECT rule, workload, person, extract(epoch FROM until)::float8 FROM policy_exception
+    WHERE state = 'approved' AND until > now()"""
 _CLEARED = "SELECT workload, number FROM answer_clear"
 _GROUPS = """WITH RECURSIVE mine(person, id) AS (
     SELECT person_id, group_id FROM membership WHERE person_id IS NOT NULL
@@ -213,7 +216,7 @@ class LiveView:
     async def _load_policy(self, connection: Connection, catalog: Catalog | None) -> None:
         """All of it in one snapshot of the database, so that the number fits the rows; of groups what `catalog` asks
         about."""
-        named = sorted(groups_of(catalog.blueprint)) if catalog is not None and catalog.granted else []
+        named = _groups_asked(catalog)
         async with connection.transaction():
             await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
             number_row = await (await connection.execute(_NUMBER)).fetchone()
@@ -221,6 +224,7 @@ class LiveView:
             people = await (await connection.execute(_PEOPLE)).fetchall()
             kills = await (await connection.execute(_KILLS)).fetchall()
             cleared = await (await connection.execute(_CLEARED)).fetchall()
+            excepted = await (await connection.execute(_EXCEPTIONS)).fetchall()
             groups = await (await connection.execute(_GROUPS)).fetchall() if _by_groups(catalog) else []
             members = await (await connection.execute(_MEMBERS, (named,))).fetchall() if named else []
         number = number_row[0] if number_row else 0
@@ -234,6 +238,7 @@ class LiveView:
             cleared=dict(cleared),
             groups=dict(groups),
             members=_by_name(members),
+            exceptions=tuple(Excepted(*row) for row in excepted),
         )
         self._told()
 
@@ -255,8 +260,8 @@ class LiveView:
             _log.error("blueprint %d is refused: %s", number, error)
             return
         if self.catalog is None or number > self.catalog.number:
-            newer = index(blueprint)
-            if newer.granted or (_by_groups(newer) and not _by_groups(self.catalog)):
+            newer = replace(index(blueprint), gate=gate_of(blueprint))
+            if _groups_asked(newer) or (_by_groups(newer) and not _by_groups(self.catalog)):
                 # before it is taken up, so that nobody is refused for a group that is not known yet
                 await self._load_policy(connection, newer)
             self.catalog = newer
@@ -320,6 +325,14 @@ class LiveView:
             old = self.policy
             self.policy = replace(old, kills=kills)
             self._told()
+
+
+def _groups_asked(catalog: Catalog | None) -> list[str]:
+    """Groups and teams whose members must be known, for grants and for rules."""
+    if catalog is None:
+        return []
+    named = groups_of(catalog.blueprint) if catalog.granted else frozenset()
+    return sorted(named | catalog.gate.rules.groups if catalog.gate is not None else named)
 
 
 def _by_groups(catalog: Catalog | None) -> bool:

@@ -90,6 +90,8 @@ def _value(expression: Any, facts: Facts) -> bool | None:
         inner = _value(body.get("arg"), facts)
         return None if inner is None else not inner
     if op in ("==", "!="):
+        if (same := _same_resource(body, facts)) is not None:
+            return same is (op == "==")
         left, right = _plain(body.get("left"), facts), _plain(body.get("right"), facts)
         if left is None or right is None:
             return None
@@ -98,6 +100,15 @@ def _value(expression: Any, facts: Facts) -> bool | None:
         plain = _plain(expression, facts)
         return plain if isinstance(plain, bool) else None
     return None
+
+
+def _same_resource(body: Mapping[str, Any], facts: Facts) -> bool | None:
+    """`resource == Workload::"x"`, where the resource is known."""
+    left, right = body.get("left"), body.get("right")
+    if facts.resource is None or left != {"Var": "resource"} or not isinstance(right, dict):
+        return None
+    value = right.get("Value")
+    return _uid(value) == facts.resource if isinstance(value, dict) and "__entity" in value else None
 
 
 def _joined(op: str, body: Mapping[str, Any], facts: Facts) -> bool | None:

@@ -1,0 +1,163 @@
+"""How long a company rule takes in the request path: 100 Cedar policies, decided afresh, and decided before.
+
+Measured is what the gateway does at admission (`gateway/guard/gate.py`) for one call to one deployment by a person in
+groups: `uncached_*` with every decision made anew by the slice of the workload, `cached_us` with decisions that are
+kept, `unsliced_p50_us` with all policies, as it would be without slicing. Microseconds of wall time; those called `cpu`
+are of CPU time, which other load on the machine does not lengthen so much.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import time
+from pathlib import Path
+
+from groundplan.blueprint import model as bp
+from groundplan.gateway.guard.gate import Gate
+from groundplan.gateway.policy.snapshot import KeyEntry, Policy
+from groundplan.governance.policy.calls import Asker, CallRules
+from groundplan.governance.policy.narrow import Facts
+from groundplan.governance.policy.vocabulary import deployment_facts
+
+LEVELS = ("public", "internal", "confidential", "restricted")
+PERSON = "01890000-0000-7000-8000-000000000001"
+
+
+def policies(count: int) -> list[bp.PolicyRules]:
+    """Rules such as companies write: by workload, by sensitivity, by group, by model, by place, by terms."""
+    kinds = (
+        'forbid (principal, action == Action::"call", resource == Workload::"w{w}")'
+        ' when {{ context.model == "p/m{n}" }};',
+        'forbid (principal, action == Action::"call", resource) when {{ resource.sensitivity == "{s}" &&'
+        " context.training }};",
+        'forbid (principal, action == Action::"call", resource in Team::"t{w}")'
+        ' unless {{ principal in Group::"g{g}" }};',
+        'forbid (principal, action == Action::"use_tool", resource) when {{ context.tool == "tool-{n}" }};',
+        'forbid (principal, action == Action::"call", resource) when {{ resource.sensitivity == "{s}" &&'
+        ' !["EU", "NO", "CH"].contains(context.jurisdiction) }};',
+    )
+    made = []
+    for n in range(count):
+        rule = kinds[n % len(kinds)].format(w=n % 25, n=n, s=LEVELS[2 + n % 2], g=n % 7)
+        made.append(bp.PolicyRules(name=f"rule-{n}", text=rule, owner="sam@acme.example", enforced=True))
+    return made
+
+
+def blueprint(count: int) -> bp.Blueprint:
+    rates = bp.Rates(input=0, output=0)
+    workloads = [
+        bp.Workload(
+            name=f"w{n}", purpose="p", stage="production", sensitivity=LEVELS[n % 4], audience="employees",
+            residency=[], team=f"t{n}", deployments=["d"], budgets=[],
+        )
+        for n in range(25)
+    ]  # fmt: skip
+    deployment = bp.Deployment(
+        name="d", site="s", model="p/m", upstream_model="m", url="http://127.0.0.1:1/v1", rates=rates,
+        terms=bp.ProviderTerms(training=False, retention_days=0),
+    )  # fmt: skip
+    return bp.Blueprint(
+        number=1, company="acme", separation="solo", sites=[bp.Site(name="s", type="cloud", jurisdiction="EU")],
+        deployments=[deployment], sources=[], workloads=workloads, budgets=[], placements=[], policies=policies(count),
+    )  # fmt: skip
+
+
+def timed(times: list[int]) -> tuple[float, float]:
+    """(p50, p99) in microseconds."""
+    times.sort()
+    return statistics.median(times) / 1000, times[int(len(times) * 0.99)] / 1000
+
+
+def measure(count: int, rounds: int) -> dict[str, object]:
+    made = blueprint(count)
+    gate = Gate(CallRules(made))
+    groups = {f"g{n}": frozenset({PERSON}) for n in range(7)}
+    policy = Policy(1, {}, {"dana@acme.example": PERSON}, frozenset({PERSON}), frozenset(), members=groups)
+    keys = [KeyEntry(f"key-{n}", f"w{n}", PERSON, False, False, None) for n in range(25)]
+    places, now = [made.deployments[0]], time.time()
+    for key in keys:
+        gate.allowed(policy, key.workload, key, PERSON, "chat", places, now)
+    fresh: list[int] = []
+    fresh_cpu: list[int] = []
+    for n in range(rounds):
+        gate._held.clear()
+        key, at, worked = keys[n % 25], time.perf_counter_ns(), time.thread_time_ns()
+        gate.allowed(policy, key.workload, key, PERSON, "chat", places, now)
+        fresh_cpu.append(time.thread_time_ns() - worked)
+        fresh.append(time.perf_counter_ns() - at)
+    kept: list[int] = []
+    for key in keys:
+        gate.allowed(policy, key.workload, key, PERSON, "chat", places, now)
+    for n in range(rounds):
+        key, at = keys[n % 25], time.perf_counter_ns()
+        gate.allowed(policy, key.workload, key, PERSON, "chat", places, now)
+        kept.append(time.perf_counter_ns() - at)
+    p50, p99 = timed(fresh)
+    cpu_p50, cpu_p99 = timed(fresh_cpu)
+    kept_p50, kept_p99 = timed(kept)
+    return {
+        "policies": count,
+        "uncached_p50_us": round(p50, 2),
+        "uncached_p99_us": round(p99, 2),
+        "uncached_cpu_p50_us": round(cpu_p50, 2),
+        "uncached_cpu_p99_us": round(cpu_p99, 2),
+        "cached_us": round(kept_p50, 3),
+        "cached_p99_us": round(kept_p99, 3),
+        "unsliced_p50_us": round(unsliced(made, groups, rounds // 4), 2),
+        "policies_in_a_slice": round(
+            statistics.mean(len(gate.rules.part(key.workload, deployment="d").slice.rules) for key in keys), 1
+        ),
+        "rounds": rounds,
+    }
+
+
+def unsliced(made: bp.Blueprint, groups: dict[str, frozenset[str]], rounds: int) -> float:
+    """The median with every policy in every decision."""
+    rules = CallRules(made)
+    whole = rules._rules.narrowed(Facts())
+    part = rules.part("w3")
+    context = {**deployment_facts(made, made.deployments[0]), "endpoint": "chat", "hour": 9, "weekday": 3}
+    asker, times = Asker("Person", "dana@acme.example", tuple(groups)), []
+    rules._parts["w3", "call", "", frozenset()] = type(part)(whole, part.timed, None, part.known)
+    for _ in range(rounds):
+        at = time.perf_counter_ns()
+        rules.ask("w3", ("Action", "call"), asker, context)
+        times.append(time.perf_counter_ns() - at)
+    return timed(times)[0]
+
+
+def commit() -> str:
+    """The commit of this checkout, or unknown."""
+    done = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip() or "unknown"
+
+
+def main() -> None:
+    """Print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--policies", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=20_000)
+    options = parser.parse_args()
+    figures = measure(options.policies, options.rounds) | {
+        "targets": {"uncached_p50_us": 70, "uncached_p99_us": 300, "cached_us": 5},
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        "load": round(os.getloadavg()[0], 1),
+        "commit": commit(),
+    }
+    if options.json:
+        print(json.dumps(figures))
+        return
+    for name, value in figures.items():
+        print(f"{name:>22}  {value}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,200 @@
+"""Company rules: what holds, what each would have refused of recorded calls, exceptions."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Query
+from psycopg import Connection
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from groundplan.api.caller import Caller, Reader, SignedIn, require_duty
+from groundplan.api.context import Using
+from groundplan.api.effect import effect_of
+from groundplan.api.served import current_blueprint, known_workload
+from groundplan.blueprint.model import Blueprint, PolicyRules
+from groundplan.core.errors import Invalid, NotFound
+from groundplan.governance.policy import cedar, declared, exception_store, exceptions, shadow
+from groundplan.governance.policy.vocabulary import groups_named
+
+router = APIRouter(tags=["policy"])
+MAY_APPROVE = frozenset({"security", "compliance"})
+CALLS = 200_000
+"""Recorded calls that one trial looks at, at most."""
+
+
+class Ask(BaseModel):
+    """From which rule, for whom, until when, and why."""
+
+    model_config = ConfigDict(extra="forbid")
+    rule: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    workload: Annotated[str, StringConstraints(min_length=1, max_length=63)]
+    person: Annotated[str, StringConstraints(max_length=320)] = ""
+    until: datetime
+    reason: Annotated[str, StringConstraints(min_length=1, max_length=1000)]
+
+
+class Decide(BaseModel):
+    """What is said to an exception that was asked for."""
+
+    model_config = ConfigDict(extra="forbid")
+    reason: Annotated[str, StringConstraints(max_length=1000)] = ""
+
+
+class Draft(BaseModel):
+    """A rule that is tried before it is written into a workspace."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")] = "draft"
+    cedar: Annotated[str, StringConstraints(min_length=1, max_length=20_000)]
+    days: Annotated[float, Field(gt=0, le=92)] = 1.0
+
+
+@router.get("/policies")
+def policies(services: Using, _: Reader) -> dict[str, Any]:
+    """Every policy of the blueprint that is served, with its rules and the exceptions from them."""
+    now = services.clock.now()
+    with services.transaction() as conn:
+        blueprint = current_blueprint(conn)
+        held = [each.to_json(now) for each in exception_store.every(conn)]
+    return {
+        "blueprint": blueprint.number,
+        "policies": [
+            {
+                "name": item.name, "owner": item.owner, "hint": item.hint, "enforced": item.enforced,
+                "closed": item.closed, "cedar": item.text,
+                "rules": [{"id": rule.id, "effect": rule.effect} for rule in _rules([item]).rules],
+            }
+            for item in blueprint.policies
+        ],
+        "exceptions": held,
+    }  # fmt: skip
+
+
+@router.get("/policies/shadow")
+def trials(
+    services: Using,
+    _: Reader,
+    days: Annotated[float, Query(gt=0, le=92)] = 1.0,
+    policy: Annotated[str | None, Query(max_length=63)] = None,
+) -> dict[str, Any]:
+    """What each policy would have refused of the calls of the last days, whether it is enforced or not."""
+    with services.transaction() as conn:
+        blueprint = current_blueprint(conn)
+        chosen = [item for item in blueprint.policies if policy in (None, item.name)]
+        if policy is not None and not chosen:
+            raise NotFound(f"there is no policy {policy}", code="policy_unknown", hint="GET /api/policies lists them.")
+        return _tried(conn, blueprint, chosen, services.clock.now(), days)
+
+
+@router.post("/policies/try")
+def try_draft(body: Draft, services: Using, _: Reader) -> dict[str, Any]:
+    """What a rule that is written here would have refused. Nothing is kept."""
+    problems = [what for _, what in cedar.against(body.cedar, declared.call_schema())] if _readable(body) else []
+    if problems:
+        hint = "docs/policy.md lists what a rule may ask about a call."
+        raise Invalid("; ".join(problems[:5]), code="policy_type", hint=hint)
+    with services.transaction() as conn:
+        blueprint = current_blueprint(conn)
+        draft = PolicyRules(name=body.name, text=body.cedar, owner="")
+        return _tried(conn, blueprint, [draft], services.clock.now(), body.days)
+
+
+def _readable(body: Draft) -> bool:
+    """Raises `Invalid` where it is not Cedar."""
+    return bool(cedar.Ruleset.of([cedar.Source(body.name, body.cedar, "draft")]).rules)
+
+
+def _rules(items: list[PolicyRules]) -> cedar.Ruleset:
+    return cedar.Ruleset.of([cedar.Source(item.name, item.text, owner=item.owner, hint=item.hint) for item in items])
+
+
+def _tried(
+    conn: Connection[Any], blueprint: Blueprint, chosen: list[PolicyRules], now: datetime, days: float
+) -> dict[str, Any]:
+    since = now - timedelta(days=days)
+    calls = exception_store.recorded(conn, since, now, CALLS)
+    named = sorted({group for rule in _rules(chosen).rules for group in groups_named(rule.body)})
+    groups = exception_store.groups_of_everybody(conn, named) if named else {}
+    found = shadow.tried(blueprint, chosen, calls, groups)
+    return {
+        "since": since.isoformat(),
+        "calls": len(calls),
+        "cut_off": len(calls) == CALLS,
+        "trials": [trial.to_json() for trial in found],
+    }
+
+
+@router.get("/policies/exceptions")
+def list_exceptions(services: Using, _: Reader) -> dict[str, Any]:
+    with services.transaction() as conn:
+        found = exception_store.every(conn)
+    now = services.clock.now()
+    return {"exceptions": [each.to_json(now) for each in found]}
+
+
+@router.post("/policies/exceptions", status_code=201)
+def ask(body: Ask, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """Ask for an exception; it holds nothing until somebody else approves it."""
+    now = services.clock.now()
+    until = body.until if body.until.tzinfo is not None else body.until.replace(tzinfo=UTC)
+    with services.transaction() as conn:
+        blueprint = current_blueprint(conn)
+        known_workload(blueprint, body.workload)
+        known = {rule.id for rule in _rules(blueprint.policies).rules}
+        if body.rule not in known:
+            hint = f"There are: {', '.join(sorted(known)[:20]) or 'none'}."
+            raise NotFound(f"there is no rule {body.rule}", code="rule_unknown", hint=hint)
+        made = exceptions.ask(
+            conn, caller.actor, rule=body.rule, workload=body.workload, person=body.person.strip().lower(),
+            until=until, reason=body.reason, now=now,
+        )  # fmt: skip
+    return made.to_json(now)
+
+
+@router.post("/policies/exceptions/{id}/approve")
+def approve(id: UUID, body: Decide, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """Approve it: the rule's owner, or whoever holds the security or compliance duty, but never who asked."""
+    return _decide(services, caller, id, body, approve=True)
+
+
+@router.post("/policies/exceptions/{id}/refuse")
+def refuse(id: UUID, body: Decide, services: Using, caller: SignedIn) -> dict[str, Any]:
+    return _decide(services, caller, id, body, approve=False)
+
+
+@router.post("/policies/exceptions/{id}/end")
+def end(id: UUID, body: Decide, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """Withdraw it, effective at every gateway within a second."""
+    del body
+    with services.transaction() as conn:
+        _may(conn, caller, id)
+        number = exceptions.end(conn, caller.actor, id)
+    return {"id": str(id), "state": "ended", "effective": effect_of(services, number)}
+
+
+def _decide(services: Using, caller: Caller, id: UUID, body: Decide, *, approve: bool) -> dict[str, Any]:
+    with services.transaction() as conn:
+        blueprint = _may(conn, caller, id)
+        number = exceptions.decide(
+            conn, caller.actor, id, approve=approve, reason=body.reason, now=services.clock.now(),
+            alone=blueprint.separation == "solo",
+        )  # fmt: skip
+    state = "approved" if approve else "refused"
+    effect = None if number is None else effect_of(services, number)
+    return {"id": str(id), "state": state, "effective": effect}
+
+
+def _may(conn: Connection[Any], caller: Caller, id: UUID) -> Blueprint:
+    """The blueprint, for the owner of the rule and whoever holds the duty. Raises `Denied`, `NotFound`."""
+    blueprint = current_blueprint(conn)
+    found = exception_store.find(conn, id)
+    if found is None:
+        hint = "`groundplan policy exceptions` lists them."
+        raise NotFound(f"there is no exception {id}", code="exception_unknown", hint=hint)
+    owners = {rule.owner for rule in _rules(blueprint.policies).rules if rule.id == found.rule}
+    if caller.email is None or caller.email not in owners:
+        require_duty(caller, MAY_APPROVE, f"workload/{found.workload}")
+    return blueprint

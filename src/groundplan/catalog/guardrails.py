@@ -1,0 +1,141 @@
+"""What a workload declares about checks of what is sent in, of passages, and of what is answered."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, StringConstraints, WithJsonSchema
+
+from groundplan.catalog.base import Strict
+from groundplan.catalog.fields import LIST, Duration, Line, Lines, Name, Size, list_schema
+
+Found = Literal["off", "flag", "mask", "block"]
+"""flag: count it and let it pass; mask: put a stand-in in its place; block: refuse."""
+Signal = Literal["off", "flag", "block"]
+Language = Literal["de", "en", "es", "fr", "it", "nl", "pl", "pt", "sv"]
+Keyword = Annotated[str, StringConstraints(pattern=r"^[$A-Za-z]{1,40}$")]
+_SCHEMA = WithJsonSchema({"type": "object", "patternProperties": {"^[$A-Za-z]{1,40}$": {"examples": ["type: object"]}}})
+Languages = Annotated[tuple[Language, ...], LIST, list_schema({"type": "string"})]
+
+
+def _budget(milliseconds: int) -> int:
+    if not 1 <= milliseconds <= 10_000:
+        raise ValueError("write from 1ms to 10s")
+    return milliseconds
+
+
+_PART = re.compile(
+    r"\\.|\[\^?(?:\\.|[^\]\\])+\]|\{[0-9]{1,3}(?:,[0-9]{1,3})?\}|\((?:\?:)?|\)|[?|.^$]|[^\\\[\](){}*+?|.^$]", re.DOTALL
+)
+
+
+def _pattern(text: str) -> str:
+    """Every repetition is bounded and none is of a group, so that hostile text costs no more than its length."""
+    at, after_group = 0, False
+    while at < len(text):
+        match = _PART.match(text, at)
+        if match is None:
+            raise ValueError(f"'{text[at : at + 10]}' may not stand in a pattern: write repetitions as {{6,10}}")
+        if after_group and match.group().startswith("{"):
+            raise ValueError("a group must not be repeated")
+        after_group, at = match.group() == ")", match.end()
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"this is no regular expression: {error}") from error
+    return text
+
+
+class CompanyEntity(Strict):
+    """Something of the company's own that counts as personal data or as a secret, by its shape."""
+
+    name: Name
+    pattern: Annotated[str, StringConstraints(min_length=2, max_length=200), AfterValidator(_pattern)]
+    """A regular expression; every repetition in it has an upper bound, such as [0-9]{6,10}."""
+    secret: bool = False
+    """true: it is handled as a secret."""
+
+
+class InputChecks(Strict):
+    """Checks of what the caller sends."""
+
+    personal_data: Found = "off"
+    """mask: the model sees stand-ins such as <email_1>, the caller gets the values back in the answer."""
+    secrets: Found = "off"
+    injection: Signal = "off"
+    """Text that tries to change what the model was told."""
+    deny: Lines = ()
+    """Words or phrases that are refused, in any case."""
+    max_size: Size | None = None
+    languages: Languages = ()
+    """Other languages are refused, where the text is long enough to tell."""
+
+
+class PassageChecks(Strict):
+    """Checks of passages before they reach the model."""
+
+    injection: Literal["off", "flag", "drop"] = "off"
+    """drop: the passage is left out."""
+    personal_data: Literal["off", "flag", "mask"] = "off"
+    secrets: Literal["off", "flag", "mask"] = "mask"
+    """A secret in a document is shown to nobody, unless this says otherwise."""
+
+
+class JudgeRule(Strict):
+    """A model that looks at the whole answer."""
+
+    deployment: Name
+    """A chat deployment of the workload; its calls are metered like all others."""
+    question: Line
+    """Answered by it with yes or no, such as: Does the answer give legal advice?"""
+    refuse_on: Literal["yes", "no"] = "yes"
+
+
+class OutputChecks(Strict):
+    """Checks of what the model answers."""
+
+    personal_data: Found = "off"
+    secrets: Found = "off"
+    deny: Lines = ()
+    links: Lines | None = None
+    """Hosts that links may go to; others are taken out. Left out: any."""
+    schema_: Annotated[dict[Keyword, Any] | None, Field(alias="schema"), _SCHEMA] = None
+    """JSON Schema of the answer. Needs the whole answer."""
+    grounded: bool = False
+    """Refuse an answer that cites no passage. Needs the whole answer."""
+    max_size: Size | None = None
+    languages: Languages = ()
+    """Needs the whole answer."""
+    judge: JudgeRule | None = None
+    """Needs the whole answer."""
+
+    @property
+    def needs_whole(self) -> tuple[str, ...]:
+        """Checks that need the whole answer, so that a stream is held back to its end."""
+        found = {
+            "schema": self.schema_ is not None,
+            "grounded": self.grounded,
+            "languages": bool(self.languages),
+            "judge": self.judge is not None,
+        }
+        return tuple(name for name, there in found.items() if there)
+
+
+class GuardrailRule(Strict):
+    """Checks of what goes in and comes out. Without this block nothing is checked and nothing is held back."""
+
+    input: InputChecks = InputChecks()
+    passages: PassageChecks | None = None
+    output: OutputChecks = OutputChecks()
+    tools: Lines | None = None
+    """Functions that an answer may call; an answer with another call is refused. Left out: any."""
+    entities: Annotated[tuple[CompanyEntity, ...], LIST] = ()
+    mode: Literal["enforce", "shadow"] = "enforce"
+    """shadow: everything is only counted."""
+    budget: Annotated[Duration, AfterValidator(_budget)] = 50
+    """What all checks of one text, without the judge, may take; measured, and told when it is exceeded."""
+    on_failure: Literal["closed", "open"] = "closed"
+    """What happens where a check cannot be made (the judge does not answer, the budget is exceeded)."""
+    hold_back: Annotated[Size, Field(ge=64, le=65_536)] = 256
+    """Of a stream, so much is kept back until what follows is known; what is longer is found by its begin."""

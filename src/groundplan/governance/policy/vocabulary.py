@@ -1,0 +1,117 @@
+"""What Cedar policies may ask about a call: entities, actions and facts, and where each comes from.
+
+Pure: from the blueprint to facts. Facts that change with the clock are named, so that nothing decided by them is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from groundplan.blueprint.model import Blueprint, Deployment, Described, Workload
+from groundplan.governance.model import SENSITIVITY_ORDER
+
+SCHEMA = """
+entity Group, Team, Application;
+entity Person in [Group];
+entity Workload in [Team] {
+  stage: String, sensitivity: String, sensitivity_rank: Long, audience: String, pattern: String, effect: String,
+  regimes: Set<String>, residency: Set<String>, purposes: Set<String>, sources: Set<String>, reviewed: Bool
+};
+action call appliesTo { principal: [Person, Application], resource: [Workload], context: {
+  endpoint: String, model: String, provider: String, deployment: String, site: String, site_type: String,
+  jurisdiction: String, terms_known: Bool, training: Bool, retention_days: Long, subprocessors: Set<String>,
+  hour: Long, weekday: Long
+} };
+action use_tool appliesTo { principal: [Person, Application], resource: [Workload], context: {
+  tool: String, server: String, dangerous: Bool, hour: Long, weekday: Long
+} };
+"""
+"""`hour` is 0 to 23 and `weekday` 1 (Monday) to 7, both UTC."""
+TIMES = frozenset({"hour", "weekday"})
+CALL, USE_TOOL = ("Action", "call"), ("Action", "use_tool")
+NEVER_KEPT = 36_500
+"""Days of retention where the terms of a provider are not declared."""
+
+
+def provider_of(deployment: Deployment) -> str:
+    """Who runs the model: by its API where that is a provider's own, else the first part of the model's name."""
+    if deployment.api != "openai":
+        return deployment.api
+    return deployment.model.partition("/")[0]
+
+
+def workload_facts(workload: Workload, described: Described) -> dict[str, Any]:
+    """Attributes of `Workload::"name"`."""
+    return {
+        "stage": workload.stage,
+        "sensitivity": workload.sensitivity,
+        "sensitivity_rank": SENSITIVITY_ORDER.index(workload.sensitivity),
+        "audience": workload.audience,
+        "pattern": described.pattern,
+        "effect": described.effect,
+        "regimes": list(described.regimes),
+        "residency": list(workload.residency),
+        "purposes": list(workload.needs.purposes),
+        "sources": list(workload.grounding.sources) if workload.grounding else [],
+        "reviewed": workload.review is not None,
+    }
+
+
+def deployment_facts(blueprint: Blueprint, deployment: Deployment) -> dict[str, Any]:
+    """Context of a call that goes to a deployment, less `endpoint` and the time."""
+    site = next((item for item in blueprint.sites if item.name == deployment.site), None)
+    terms = deployment.terms
+    return {
+        "model": deployment.model,
+        "provider": provider_of(deployment),
+        "deployment": deployment.name,
+        "site": deployment.site,
+        "site_type": site.type if site else "",
+        "jurisdiction": site.jurisdiction if site else "",
+        "terms_known": terms is not None,
+        "training": terms is None or terms.training,
+        "retention_days": NEVER_KEPT if terms is None else terms.retention_days,
+        "subprocessors": [] if terms is None else list(terms.subprocessors),
+    }
+
+
+def time_facts(now: float) -> dict[str, int]:
+    """Of `now`, seconds since the epoch."""
+    at = datetime.fromtimestamp(now, UTC)
+    return {"hour": at.hour, "weekday": at.isoweekday()}
+
+
+def reads(body: Mapping[str, Any]) -> frozenset[str] | None:
+    """Facts of the context that a policy (Cedar's JSON form) looks at; None where it takes the context as a whole."""
+    found: set[str] = set()
+    for condition in body.get("conditions", ()):
+        if not _context(condition.get("body"), found):
+            return None
+    return frozenset(found)
+
+
+def _context(node: Any, found: set[str]) -> bool:
+    if isinstance(node, dict):
+        if node == {"Var": "context"}:
+            return False
+        for op in (".", "has"):
+            inner = node.get(op)
+            if isinstance(inner, dict) and inner.get("left") == {"Var": "context"}:
+                found.add(str(inner.get("attr")))
+                return True
+        return all(_context(value, found) for value in node.values())
+    return all(_context(value, found) for value in node) if isinstance(node, list) else True
+
+
+def groups_named(body: Any) -> Iterator[str]:
+    """Names of `Group::"..."` anywhere in a policy."""
+    if isinstance(body, dict):
+        if body.get("type") == "Group" and isinstance(body.get("id"), str):
+            yield body["id"]
+        for value in body.values():
+            yield from groups_named(value)
+    elif isinstance(body, list):
+        for value in body:
+            yield from groups_named(value)

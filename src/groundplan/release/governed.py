@@ -1,0 +1,78 @@
+"""What governs the calls of a workload, from the catalog to the blueprint: guardrails, review, provider terms. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+
+from groundplan.blueprint import model as bp
+from groundplan.catalog import model as doc
+from groundplan.catalog.keep import DAY_MS
+from groundplan.catalog.workspace import Workspace
+
+
+def provider_terms(item: doc.DeploymentDoc) -> bp.ProviderTerms | None:
+    terms = item.provider_terms
+    if terms is None:
+        return None
+    days = -(-terms.retention // DAY_MS)
+    return bp.ProviderTerms(training=terms.training, retention_days=days, subprocessors=sorted(terms.subprocessors))
+
+
+def described(workspace: Workspace, subjects: Collection[str]) -> dict[str, bp.Described]:
+    """By name what workloads (`subjects`: `workload/NAME`) are said to be, where that is not the ordinary."""
+    made = {
+        name: bp.Described(pattern=item.pattern, effect=item.effect, regimes=sorted(item.regimes))
+        for name, item in workspace.workloads.items()
+        if f"workload/{name}" in subjects
+    }
+    return {name: each for name, each in made.items() if each != bp.Described()}
+
+
+def review(workspace: Workspace, rule: doc.ReviewRule) -> bp.Review | None:
+    """None where no answer waits."""
+    if not rule.before_sending:
+        return None
+    return bp.Review(
+        by=sorted(workspace.email(person) for person in rule.by),
+        within_ms=rule.within,
+        release_after=rule.after == "release",
+        share=round(rule.share * 10_000) or 10_000,
+    )
+
+
+def guardrails(rule: doc.GuardrailRule | None) -> bp.Guardrails | None:
+    if rule is None:
+        return None
+    before, after, passages = rule.input, rule.output, rule.passages
+    return bp.Guardrails(
+        input=_done(personal_data=before.personal_data, secrets=before.secrets, injection=before.injection),
+        output=_done(personal_data=after.personal_data, secrets=after.secrets),
+        passages={}
+        if passages is None
+        else _done(personal_data=passages.personal_data, secrets=passages.secrets, injection=passages.injection),
+        deny_input=sorted(before.deny),
+        deny_output=sorted(after.deny),
+        max_input_bytes=before.max_size,
+        max_output_bytes=after.max_size,
+        input_languages=sorted(before.languages),
+        output_languages=sorted(after.languages),
+        links=None if after.links is None else sorted(after.links),
+        schema=None if after.schema_ is None else json.dumps(after.schema_, sort_keys=True),
+        grounded=after.grounded,
+        judge=None
+        if after.judge is None
+        else bp.Judge(
+            deployment=after.judge.deployment, question=after.judge.question, refuse_on=after.judge.refuse_on
+        ),
+        tools=None if rule.tools is None else sorted(rule.tools),
+        entities=[bp.CompanyEntity(name=e.name, pattern=e.pattern, secret=e.secret) for e in rule.entities],
+        shadow=rule.mode == "shadow",
+        budget_ms=rule.budget,
+        fail_open=rule.on_failure == "open",
+        hold_bytes=rule.hold_back,
+    )
+
+
+def _done(**checks: str) -> dict[str, str]:
+    return {name: done for name, done in checks.items() if done != "off"}

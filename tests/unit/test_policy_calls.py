@@ -1,0 +1,358 @@
+"""Company rules from the workspace to a refused call: templates, lines, examples, decisions, exceptions, shadow."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+import pytest
+from tests.unit.call_rig import Rig, call_rig
+from typer.testing import CliRunner
+
+from groundplan.blueprint import model as bp
+from groundplan.catalog.loader import load_files
+from groundplan.catalog.policies import TEMPLATES, TemplateValues
+from groundplan.cli.policy import app
+from groundplan.core.errors import Denied
+from groundplan.core.ids import new_id
+from groundplan.gateway.guard.gate import Gate, gate_of
+from groundplan.gateway.policy.snapshot import Excepted, KeyEntry, Policy
+from groundplan.governance.policy import cedar, declared, examples, shadow, templates
+from groundplan.governance.policy.calls import CallRules
+from groundplan.release.plan import plan
+
+TODAY = date(2026, 11, 25)
+WORKSPACE = """\
+kind: company
+name: acme
+owners: {business: ana@acme.example, security: sam@acme.example, product: ana@acme.example}
+caps: {sensitivity: confidential}
+---
+kind: group
+name: finance
+members: [fay@acme.example]
+---
+kind: site
+name: cloud
+type: cloud
+jurisdiction: EU
+---
+kind: deployment
+name: gpt
+site: cloud
+model: openai/gpt-4.1-mini
+url: https://acme.example/v1
+provider_terms: {training: false, retention: 30d, subprocessors: [helper]}
+---
+kind: workload
+name: assistant
+purpose: Answer
+stage: pilot
+sensitivity: confidential
+effect: decides
+owners: {business: ana@acme.example}
+---
+kind: budget
+name: all
+covers: workload/assistant
+limit: 100 USD/month
+"""
+BLOCK = """\
+---
+kind: policy
+name: house
+owner: sam@acme.example
+mode: enforce
+cedar: |
+  // a comment
+  @id("no-training")
+  @hint("Use another provider.")
+  forbid (principal, action == Action::"call", resource)
+  when { context.training };
+"""
+
+
+def blueprint_of(text: str) -> bp.Blueprint:
+    found = plan(load_files({"w.yaml": text}), None, today=TODAY)
+    assert not found.refusals, found.refusals
+    assert found.blueprint is not None
+    return found.blueprint
+
+
+def wrong(text: str) -> list[str]:
+    workspace = load_files({"w.yaml": text})
+    return [f"{p.where}: {p.message} [{p.code}]" for p in declared.problems(workspace)]
+
+
+def test_a_policy_is_part_of_the_blueprint_and_of_its_differences() -> None:
+    found = plan(load_files({"w.yaml": WORKSPACE + BLOCK}), None, today=TODAY)
+    assert found.blueprint is not None
+    (held,) = found.blueprint.policies
+    assert (held.name, held.owner, held.enforced) == ("house", "sam@acme.example", True)
+    assert "policy/house" in {each.subject for each in found.differences}
+    assert found.blueprint.described["assistant"].effect == "decides"
+    terms = found.blueprint.deployments[0].terms
+    assert terms == bp.ProviderTerms(training=False, retention_days=30, subprocessors=["helper"])
+
+
+def test_what_is_wrong_in_a_rule_is_told_with_its_line() -> None:
+    at = WORKSPACE.count("\n")
+    text = BLOCK.replace("context.training", 'context.traning == "x"')
+    (told,) = wrong(WORKSPACE + text)
+    assert told.startswith(f"w.yaml:{at + 8}:1:") and "traning" in told and "[policy_type]" in told
+    broken = wrong(WORKSPACE + BLOCK.replace("when {", "when"))
+    assert all(each.startswith(f"w.yaml:{at + 8}:1:") and "policy_syntax" in each for each in broken) and broken
+    group = wrong(WORKSPACE + BLOCK.replace("(principal,", '(principal in Group::"nobody",'))
+    assert "the group nobody, which is not declared" in group[0]
+    twice = wrong(WORKSPACE + BLOCK + BLOCK.replace("name: house", "name: other"))
+    assert "the rule no-training is there twice" in twice[0]
+    assert "policy_form" in wrong(WORKSPACE + "---\nkind: policy\nname: x\nowner: sam@acme.example\n")[0]
+    found = plan(load_files({"w.yaml": WORKSPACE + text}), None, today=TODAY)
+    assert found.blueprint is None and found.refusals[0].code == "policy_type"
+
+
+VALUES = {
+    "models": {"models": ["openai/gpt-4.1-mini"], "sensitivity": "confidential"},
+    "provider-terms": {"max_retention": "0d", "sensitivity": "internal"},
+    "regions": {"jurisdictions": ["EU", "NO"]},
+    "review-required": {},
+    "tools": {"tools": ["lookup"]},
+    "hours": {"from_hour": 8, "to_hour": 18, "weekdays": ["mon", "tue"]},
+    "user-groups": {"groups": ["finance"]},
+    "stages": {"stages": ["production"], "sensitivity": "confidential"},
+}
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_every_template_fits_the_schema(name: str) -> None:
+    body = json.dumps({"kind": "policy", "name": "t", "owner": "sam@acme.example", "template": name,
+                       "values": VALUES[name]})  # fmt: skip
+    assert wrong(f"{WORKSPACE}---\n{body}\n") == []
+    assert templates.template(name).summary
+    if templates.template(name).needs:
+        assert "needs" in templates.lacks(name, TemplateValues())
+    assert "has no" in templates.lacks(name, TemplateValues(effects=("x",), tools=("y",)))
+
+
+EXAMPLES = """\
+---
+kind: policy
+name: hours
+owner: sam@acme.example
+template: hours
+values: {from_hour: 22, to_hour: 6}
+examples:
+- {expect: allowed, given: {hour: 23}}
+- {expect: allowed, given: {hour: 5}}
+- {expect: refused, given: {hour: 6}}
+---
+kind: policy
+name: terms
+owner: sam@acme.example
+template: provider-terms
+values: {max_retention: 30d, subprocessors: [helper], sensitivity: confidential}
+examples:
+- {expect: allowed, given: {retention_days: 90}}
+- {expect: refused, given: {retention_days: 90, sensitivity: restricted}}
+- {expect: refused, given: {subprocessors: [other], sensitivity: restricted}}
+- {expect: allowed, given: {subprocessors: [helper], sensitivity: restricted}}
+- {expect: allowed, given: {training: true, sensitivity: restricted, site_type: private}}
+---
+kind: policy
+name: people
+owner: sam@acme.example
+template: user-groups
+values: {groups: [finance], workloads: [assistant]}
+examples:
+- {expect: refused, given: {workload: assistant}}
+- {expect: allowed, given: {workload: assistant}, groups: [finance]}
+- {expect: allowed, given: {workload: other}}
+---
+kind: policy
+name: tools
+owner: sam@acme.example
+template: tools
+values: {tools: [lookup]}
+examples:
+- {expect: allowed, tool: lookup}
+- {expect: refused, tool: delete-everything}
+---
+kind: policy
+name: review
+owner: sam@acme.example
+template: review-required
+examples:
+- {expect: refused, given: {effect: decides}}
+- {expect: allowed, given: {effect: decides, reviewed: true}}
+- {expect: allowed, given: {effect: decides, stage: pilot}}
+---
+kind: policy
+name: place
+owner: sam@acme.example
+template: regions
+values: {jurisdictions: [EU], purposes: [hiring]}
+examples:
+- {expect: allowed, given: {jurisdiction: US}}
+- {expect: refused, given: {jurisdiction: US, purposes: [hiring]}}
+---
+kind: policy
+name: stages
+owner: sam@acme.example
+template: stages
+values: {stages: [pilot, production], sensitivity: restricted}
+examples:
+- {expect: refused, given: {stage: experiment, sensitivity: restricted}}
+- {expect: allowed, given: {stage: experiment}}
+---
+kind: policy
+name: models
+owner: sam@acme.example
+template: models
+values: {providers: [acme]}
+examples:
+- {expect: allowed, given: {provider: acme}}
+- {expect: refused, given: {provider: other}}
+"""
+
+
+def test_examples_beside_policies_are_decided(tmp_path: Path) -> None:
+    found = list(examples.tried(load_files({"w.yaml": WORKSPACE + EXAMPLES})))
+    assert len(found) == 22
+    assert [each for each in found if not each.right] == []
+    (tmp_path / "w.yaml").write_text(WORKSPACE + EXAMPLES.replace("expect: refused, tool", "expect: allowed, tool"))
+    result = CliRunner().invoke(app, ["test", "--workspace", str(tmp_path), "--json"])
+    told = json.loads(result.stdout)
+    assert (result.exit_code, told["examples"], told["wrong"]) == (1, 22, 1)
+    assert told["failures"][0]["policy"] == "tools"
+
+
+# decisions -----------------------------------------------------------------------------------------------------------
+
+FAY, ANA = str(new_id()), str(new_id())
+KEY = KeyEntry(str(new_id()), "assistant", "", False, False, None)
+
+
+def policy(number: int = 1, members: tuple[str, ...] = (FAY,), exceptions: tuple[Excepted, ...] = ()) -> Policy:
+    people = {"fay@acme.example": FAY, "ana@acme.example": ANA}
+    groups = {"finance": frozenset(members)}
+    return Policy(number, {}, people, frozenset(people.values()), frozenset(), members=groups, exceptions=exceptions)
+
+
+def gate(text: str) -> tuple[Gate, list[bp.Deployment]]:
+    made = blueprint_of(WORKSPACE + text)
+    found = gate_of(made)
+    assert found is not None
+    return found, made.deployments
+
+
+PEOPLE = EXAMPLES[EXAMPLES.index("---\nkind: policy\nname: people") :].split("examples:")[0] + "mode: enforce\n"
+HOURS = EXAMPLES.split("examples:")[0] + "mode: enforce\n"
+
+
+def test_a_decision_is_kept_until_the_policy_changes() -> None:
+    rules, places = gate(PEOPLE)
+    assert rules.allowed(policy(), "assistant", KEY, FAY, "chat", places, 0.0) == places
+    with pytest.raises(Denied) as caught:
+        rules.allowed(policy(), "assistant", KEY, ANA, "chat", places, 0.0)
+    assert caught.value.code == "policy_denied"
+    assert caught.value.details["rule"] == "people" and caught.value.details["owner"] == "sam@acme.example"
+    assert "groundplan policy exception people" in caught.value.hint
+    first = policy()
+    rules.allowed(first, "assistant", KEY, FAY, "chat", places, 0.0)
+    held = dict(rules._held)
+    rules.allowed(first, "assistant", KEY, FAY, "chat", places, 0.0)
+    assert rules._held == held and len(held) == 1
+    with pytest.raises(Denied):
+        rules.allowed(policy(2, members=()), "assistant", KEY, FAY, "chat", places, 0.0)
+
+
+def test_a_decision_by_the_clock_is_never_kept() -> None:
+    rules, places = gate(HOURS)
+    at = datetime(2026, 11, 25, 23, tzinfo=UTC)
+    now = policy()
+    assert rules.allowed(now, "assistant", KEY, FAY, "chat", places, at.timestamp()) == places
+    assert rules._held == {}
+    with pytest.raises(Denied):
+        rules.allowed(now, "assistant", KEY, FAY, "chat", places, (at + timedelta(hours=8)).timestamp())
+
+
+def test_an_exception_holds_for_whom_it_was_given_and_ends_by_itself() -> None:
+    rules, places = gate(PEOPLE)
+    one = policy(exceptions=(Excepted("people", "assistant", "ana@acme.example", 100.0),))
+    assert rules.allowed(one, "assistant", KEY, ANA, "chat", places, 99.0) == places
+    with pytest.raises(Denied):
+        rules.allowed(one, "assistant", KEY, ANA, "chat", places, 100.0)
+    other = policy(exceptions=(Excepted("people", "other", "", 100.0), Excepted("x", "assistant", "", 100.0)))
+    with pytest.raises(Denied):
+        rules.allowed(other, "assistant", KEY, ANA, "chat", places, 99.0)
+    everybody = policy(exceptions=(Excepted("people", "assistant", "", 100.0),))
+    assert rules.allowed(everybody, "assistant", KEY, "", "chat", places, 99.0) == places
+
+
+def test_a_refused_deployment_is_left_out_and_the_rest_serves() -> None:
+    made = blueprint_of(
+        WORKSPACE + PEOPLE.replace("user-groups", "provider-terms").split("values:")[0] + "mode: enforce\n"
+    )
+    bad = msgspec.structs.replace(made.deployments[0], name="bad", terms=None)
+    made = msgspec.structs.replace(made, deployments=[bad, *made.deployments])
+    rules = Gate(CallRules(made))
+    allowed = rules.allowed(policy(), "assistant", KEY, "", "chat", made.deployments, 0.0)
+    assert [each.name for each in allowed] == ["gpt"]
+
+
+def test_without_a_permit_a_closed_company_refuses() -> None:
+    closed = "---\nkind: policy\nname: only\nowner: sam@acme.example\nmode: enforce\nclosed: true\ncedar: |\n"
+    rules, places = gate(closed + '  permit (principal in Group::"finance", action, resource);\n')
+    assert rules.allowed(policy(), "assistant", KEY, FAY, "chat", places, 0.0) == places
+    with pytest.raises(Denied) as caught:
+        rules.allowed(policy(), "assistant", KEY, ANA, "chat", places, 0.0)
+    assert caught.value.code == cedar.NO_GRANT
+
+
+def test_what_is_in_shadow_refuses_nothing_and_tells_what_it_would_have() -> None:
+    made = blueprint_of(
+        WORKSPACE + PEOPLE.replace("mode: enforce", "mode: shadow") + HOURS.replace("mode: enforce", "")
+    )
+    assert gate_of(made) is None
+    night = datetime(2026, 11, 25, 23, tzinfo=UTC)
+    calls = [
+        shadow.Made(new_id(), night + timedelta(hours=hours), "assistant", who, "k", "gpt", "chat")
+        for hours in (0, 10)
+        for who in ("fay@acme.example", "ana@acme.example", "")
+    ] + [shadow.Made(new_id(), night, "gone", "", "k", "gpt", "chat")]
+    found = shadow.tried(made, made.policies, calls, {"fay@acme.example": ("finance",)})
+    told = {trial.policy: (trial.looked_at, trial.refused, len(trial.calls)) for trial in found}
+    assert told == {"people": (6, 4, 4), "hours": (6, 3, 3)}
+    assert found[0].to_json()["by_workload"] == {"assistant": 3} or found[1].to_json()["by_workload"]
+
+
+# on the way of a call ------------------------------------------------------------------------------------------------
+
+
+def govern(rig: Rig, *rules: bp.PolicyRules) -> None:
+    """Another blueprint for the worker: the same with these rules."""
+    live = rig.gateway.live
+    assert live.catalog is not None
+    made = msgspec.structs.replace(live.catalog.blueprint, policies=list(rules))
+    live.catalog = replace(live.catalog, blueprint=made, gate=gate_of(made))  # type: ignore[misc]
+
+
+async def test_a_call_that_a_rule_refuses_reaches_no_model(tmp_path: Path) -> None:
+    chat = 'when { context.endpoint == "chat.completions" };'
+    text = f'@id("no") @owner("sam@acme.example") forbid (principal, action, resource) {chat}'
+    async with call_rig(tmp_path, ("one",)) as rig:
+        assert (await rig.chat()).status == 200
+        govern(rig, bp.PolicyRules(name="p", text=text, owner="", enforced=True))
+        reply = await rig.chat()
+        error = json.loads(reply.body)["error"]
+        assert (reply.status, error["code"]) == (403, "policy_denied")
+        assert "sam@acme.example" in error["hint"]
+        fails = "forbid (principal, action, resource) when { context.lost };"
+        govern(rig, bp.PolicyRules(name="p", text=fails, owner="", enforced=True))
+        assert json.loads((await rig.chat()).body)["error"]["code"] == "policy_error"
+        govern(rig, bp.PolicyRules(name="p", text=text, owner=""))
+        assert (await rig.chat()).status == 200
+        assert rig.models["one"].counted == 2
