@@ -25,10 +25,11 @@ from groundplan.catalog.fields import (
     UseRates,
     list_schema,
 )
+from groundplan.catalog.hosting import HostingRule
 from groundplan.catalog.levels import Sensitivity
 from groundplan.catalog.money import Prices
-from groundplan.catalog.policies import ProviderTerms
 from groundplan.catalog.reliability import BillingOnCancel, DeploymentLimits, Weight
+from groundplan.catalog.weights import HostedRule, Needs, Quality, WeightsRule
 from groundplan.catalog.wire import HttpVersion, ProxyUrl, TlsDoc
 
 
@@ -44,6 +45,7 @@ class SiteDoc(Strict):
     holds: Sensitivity | None = None
     """Most sensitive data that may be processed there. Default: confidential in a cloud, restricted elsewhere."""
     owner: PersonRef | None = None
+    hosting: HostingRule = HostingRule()
 
     @property
     def max_sensitivity(self) -> Sensitivity:
@@ -126,8 +128,7 @@ class DeploymentDoc(Strict):
     """The upstream is reached through its CONNECT; `direct` ignores the company's. Default: the company's."""
     proxy_key: Secret | None = None
     """`user:password` for the proxy: `env:NAME` or `file:/path`."""
-    provider_terms: ProviderTerms | None = None
-    """What the provider does with what it is sent. Left out: not known, which policies take for the worst."""
+    hosted: HostedRule = HostedRule()
 
     @property
     def name_upstream(self) -> str:
@@ -146,3 +147,8 @@ class ModelDoc(Strict):
     price: Prices = ()
     context: Count | None = None
     max_output: Count | None = None
+    weights: WeightsRule = WeightsRule()
+    quality: Annotated[tuple[Quality, ...], LIST] = ()
+    """By task, such as accuracy: a workload's `objectives.quality` is a floor."""
+    able: Needs = ()
+    """What it can do besides text."""

@@ -13,6 +13,7 @@ from pydantic import Field, StringConstraints
 from groundplan.catalog.base import Strict
 from groundplan.catalog.batches import BatchRule
 from groundplan.catalog.cache import CacheRule
+from groundplan.catalog.demand import PlacementRule
 from groundplan.catalog.fields import (
     Count,
     Date,
@@ -167,6 +168,7 @@ class WorkloadDoc(Strict):
     integrations: Names = ()
     objectives: Objectives = Objectives()
     traffic: Traffic | None = None
+    placement: PlacementRule = PlacementRule()
     grounding: GroundingRule = GroundingRule()
     needs: NeedsRule = NeedsRule()
     limits: Limits = Limits()

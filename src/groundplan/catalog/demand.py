@@ -1,0 +1,86 @@
+"""What a workload asks of a place, and how the company weighs places. Types only; everything has a default."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, WithJsonSchema
+
+from groundplan.catalog.base import Strict
+from groundplan.catalog.fields import Duration, Lines, Name, Names, Path, Percent, Size
+from groundplan.catalog.hosting import HourPrice, RegionName, TonnePrice
+from groundplan.catalog.weights import Needs
+
+CURVES = ("steady", "business-hours", "spiky", "campaign", "burst")
+
+
+def _shares(value: object) -> object:
+    """`eu-north` alone is all of it."""
+    return {value: "100%"} if isinstance(value, str) else value
+
+
+Shares = Annotated[
+    dict[RegionName, Percent],
+    BeforeValidator(_shares),
+    WithJsonSchema({"type": "object", "patternProperties": {"^[a-z0-9]": {"type": "string", "examples": ["60%"]}}}),
+]
+
+
+class DataGravity(Strict):
+    """Data that the workload reads besides its prompts, and where it lies."""
+
+    site: Name
+    per_call: Size = 0
+    """Read for each call, and moved where the workload runs elsewhere."""
+    stored: Size = 0
+    """Copied to where the workload runs."""
+
+
+class PlacementRule(Strict):
+    """What placement needs to know of a workload. Everything has a default."""
+
+    order: Literal["declared", "planned"] = "declared"
+    """declared: `deployments` are asked in their order; planned: they may serve it, and the plan orders them."""
+    users: Shares = Field(default_factory=dict)
+    """Region -> share: {eu-north: 80%, us-east: 20%}. Default: beside the site."""
+    curve: Literal["steady", "business-hours", "spiky", "campaign", "burst"] = "business-hours"
+    """How calls spread over the day and the month; `traffic.peak` is the height."""
+    trace: Path | None = None
+    """CSV with calls of each hour, instead of a curve."""
+    per_token: Duration | None = None
+    """Longest mean time between tokens."""
+    certifications: Lines = ()
+    """Each must be held where it runs."""
+    needs: Needs = ()
+    models: Names = ()
+    """Model documents that may be built for it; empty: those whose quality is enough."""
+    upload: Size = 0
+    """Sent with each call besides its tokens, such as a picture."""
+    data: DataGravity | None = None
+    offline: bool = False
+    """It must go on without a connection: only a site beside its users, which is `data.site` or an edge."""
+    fallback: Literal["wanted", "required", "none"] = "wanted"
+    """required: another failure domain with room for all of it."""
+    burst: Literal["allowed", "never"] = "allowed"
+    """Whether its peaks may go elsewhere than its base load."""
+    today: Name | None = None
+    """Site where it runs today. Default: where the last blueprint has it."""
+    move: Annotated[float, Field(ge=0, le=10_000, strict=False)] = 16.0
+    """Hours of people that a move takes."""
+
+
+class PlacementPolicy(Strict):
+    """How the company weighs places. Hard rules are never traded, whatever this says."""
+
+    people: HourPrice = 75 * 10**12
+    """Of an hour of those who run sites."""
+    carbon: TonnePrice = 0
+    """Price of a tonne of CO2 in the comparison."""
+    payback: Duration = 180 * 86_400_000
+    """A move must pay for itself within this."""
+    headroom: Percent = 0.2
+    """Of own capacity that stays free at the peak."""
+    latency: Annotated[float, Field(ge=0, le=1, strict=False)] = 0.0
+    """Worth of a second of waiting for a thousand calls, in USD; 0: only objectives count."""
+    spread: Annotated[int, Field(ge=1)] | None = None
+    """Most production workloads with their primary in one failure domain."""
