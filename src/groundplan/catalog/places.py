@@ -28,6 +28,7 @@ from groundplan.catalog.fields import (
 from groundplan.catalog.hosting import HostingRule
 from groundplan.catalog.levels import Sensitivity
 from groundplan.catalog.money import Prices
+from groundplan.catalog.policies import ProviderTerms
 from groundplan.catalog.reliability import BillingOnCancel, DeploymentLimits, Weight
 from groundplan.catalog.weights import HostedRule, Needs, Quality, WeightsRule
 from groundplan.catalog.wire import HttpVersion, ProxyUrl, TlsDoc
@@ -128,6 +129,8 @@ class DeploymentDoc(Strict):
     """The upstream is reached through its CONNECT; `direct` ignores the company's. Default: the company's."""
     proxy_key: Secret | None = None
     """`user:password` for the proxy: `env:NAME` or `file:/path`."""
+    provider_terms: ProviderTerms | None = None
+    """What the provider does with what it is sent. Left out: not known, which policies take for the worst."""
     hosted: HostedRule = HostedRule()
 
     @property
