@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from groundplan.testing.passkey import SoftPasskey
+
 START_SECONDS = 120.0
 
 
@@ -124,6 +126,8 @@ class Stack:
     control_port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
     environment: dict[str, str] = field(default_factory=dict)
+    devices: dict[str, SoftPasskey] = field(default_factory=dict)
+    """Each person's passkey, by e-mail address."""
 
     @property
     def home(self) -> Path:
@@ -177,6 +181,37 @@ class Stack:
         headers = {"authorization": f"Bearer {key}", **more.pop("headers", {})}
         body = {"model": "auto", "messages": [{"role": "user", "content": text}], **more}
         return request(self.port, "POST", "/v1/chat/completions", body, headers, timeout)
+
+    def control(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Answer:
+        """A request to the control API as somebody; as the operator where no headers are given."""
+        token = (self.home / "operator.token").read_text().strip()
+        sent = {"host": f"localhost:{self.control_port}", **(headers or {"authorization": f"Bearer {token}"})}
+        return request(self.control_port, method, path, body, sent)
+
+    def follow_link(self, email: str) -> dict[str, str]:
+        """Headers of a browser that followed a link which the operator made."""
+        url = self.control("POST", "/api/login-links", {"person": email}).body["url"]
+        return self._session(request(self.control_port, "GET", "/" + url.split("/", 3)[3]))
+
+    def sign_in(self, email: str) -> dict[str, str]:
+        """Headers of a browser in which somebody signed in with a passkey; the first time it is registered, and a
+        colleague confirms it."""
+        if email not in self.devices:
+            device, session = SoftPasskey(f"http://localhost:{self.control_port}"), self.follow_link(email)
+            asked = self.control("POST", "/api/passkeys/registration", {}, session).body
+            given = {"ceremony": asked["ceremony"], "response": device.create(asked["options"])}
+            made = self.control("POST", "/api/passkeys", given, session).body
+            if not made["confirmed"]:
+                colleague = self.sign_in(next(iter(self.devices)))
+                assert self.control("POST", f"/api/passkeys/{made['id']}/confirm", {}, colleague).status == 200
+            self.devices[email] = device
+        asked = self.control("POST", "/api/sign-in/passkey/options", {}, {"accept": "*/*"}).body
+        given = {"ceremony": asked["ceremony"], "response": self.devices[email].get(asked["options"])}
+        return self._session(self.control("POST", "/api/sign-in/passkey", given, {"accept": "*/*"}))
+
+    def _session(self, reply: Answer) -> dict[str, str]:
+        cookie = {"cookie": reply.headers["set-cookie"].partition(";")[0]}
+        return {**cookie, "x-csrf-token": self.control("GET", "/api/session", None, cookie).body["csrf"]}
 
     def pids(self, name: str = "gateway") -> list[int]:
         """Process ids below `up` whose command line contains `name`."""

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,6 +21,7 @@ import pytest
 from groundplan.api.genesis import take_up_keys
 from groundplan.core.home import Home
 from groundplan.testing.database import Cluster, Database
+from groundplan.testing.passkey import SoftPasskey
 
 WORKSPACE = """\
 kind: company
@@ -87,10 +88,13 @@ class Control:
     home: Home
     workspace: Path
     port: int
+    devices: dict[str, SoftPasskey] = field(default_factory=dict)
+    """Each person's passkey, by e-mail address."""
 
     def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         sent = {"Authorization": f"Bearer {self.home.operator_token.read_text().strip()}"}
+        sent["Host"] = f"localhost:{self.port}"  # passkeys are bound to the name
         sent.update({name.replace("_", "-"): value for name, value in headers.items()})
         sent = {name: value for name, value in sent.items() if value}
         data = None
@@ -110,6 +114,37 @@ class Control:
         return {path.name: path.read_text() for path in self.workspace.glob("*.yaml")}
 
     def sign_in(self, person: str | None = None) -> dict[str, str]:
+        """Headers of a browser: of the operator by a link, of a person by a passkey, which is registered and confirmed
+        by a colleague at the first time."""
+        if person is None:
+            return self.follow_link()
+        if person not in self.devices:
+            self.register(person)
+        options = self.ask("POST", "/api/sign-in/passkey/options", {}, Authorization="").body
+        answer = self.devices[person].get(options["options"])
+        body = {"ceremony": options["ceremony"], "response": answer}
+        return self._session(self.ask("POST", "/api/sign-in/passkey", body, Authorization=""))
+
+    def register(self, person: str) -> Answer:
+        """Give somebody a passkey after a link of the operator, and have it confirmed where that is needed."""
+        device = SoftPasskey(f"http://localhost:{self.port}")
+        session = self.follow_link(person)
+        asked = self.ask("POST", "/api/passkeys/registration", {}, **session).body
+        body = {"ceremony": asked["ceremony"], "response": device.create(asked["options"])}
+        made = self.ask("POST", "/api/passkeys", body, **session)
+        assert made.status == 201, made.body
+        if not made.body["confirmed"]:
+            colleague = self.sign_in(next(iter(self.devices)))
+            assert self.ask("POST", f"/api/passkeys/{made.body['id']}/confirm", {}, **colleague).status == 200
+        self.devices[person] = device
+        return made
+
+    def _session(self, reply: Answer) -> dict[str, str]:
+        assert reply.status == 200, reply.body
+        session = {"Authorization": "", "Cookie": reply.headers["set-cookie"].partition(";")[0]}
+        return {**session, "X_CSRF_Token": self.ask("GET", "/api/session", **session).body["csrf"]}
+
+    def follow_link(self, person: str | None = None) -> dict[str, str]:
         """Headers of a browser that followed a one-time link."""
         url = self.ask("POST", "/api/login-links", {"person": person}).body["url"]
         reply = self.ask("GET", urlsplit(url).path, Authorization="")
@@ -469,3 +504,57 @@ def test_a_call_of_nobody_is_worth_nothing(control: Control) -> None:
     assert control.ask("POST", "/api/outcomes", unknown).code == "call_unknown"
     for wrong in ({"value_usd": "-1"}, {"label": "a\0b"}, {"id": "7"}):
         assert control.ask("POST", "/api/outcomes", {**unknown, **wrong}).code == "request_invalid"
+
+
+def test_a_link_that_the_operator_made_approves_nothing_and_a_passkey_does(fresh: Control) -> None:
+    files = {"acme.yaml": WORKSPACE.replace("stage: pilot", "stage: production").replace(
+        "owners: {business: ana, security: sam}",
+        "owners: {business: ana, product: ana, architecture: ana, engineering: ana, operations: ana, security: sam, "
+        "finance: ana, data: ana, compliance: ana}",
+    )}  # fmt: skip
+    applied = fresh.ask("POST", "/api/apply", {"files": files})
+    assert applied.status == 200 and applied.body["pending"], applied.body
+    (change,) = fresh.ask("GET", "/api/changes?state=pending").body["changes"]
+    approve = f"/api/changes/{change['id']}/approve"
+    by_link = fresh.follow_link("sam@acme.example")
+    assert fresh.ask("GET", "/api/session", **by_link).body["proof"] == "recovery"
+    refused = fresh.ask("POST", approve, {}, **by_link)
+    assert (refused.status, refused.code) == (403, "approval_unproven") and "operator's token" in refused.body["error"][
+        "message"
+    ]
+    fresh.register("ana@acme.example")
+    thief = SoftPasskey(f"http://localhost:{fresh.port}")
+    asked = fresh.ask("POST", "/api/passkeys/registration", {}, **by_link).body
+    body = {"ceremony": asked["ceremony"], "response": thief.create(asked["options"])}
+    made = fresh.ask("POST", "/api/passkeys", body, **by_link)
+    assert made.status == 201 and not made.body["confirmed"]
+    assert fresh.ask("GET", "/api/session", **by_link).status == 401, "the session went on under another cookie"
+    thieves = fresh._session(Answer(200, made.body, made.headers))
+    refused = fresh.ask("POST", approve, {}, **thieves)
+    assert (refused.status, refused.code) == (403, "approval_unproven")
+    ana = fresh.sign_in("ana@acme.example")
+    (seen,) = [item for item in fresh.ask("GET", "/api/inbox", **ana).body["items"] if "passkey" in item["kind"]]
+    assert "Sam Berg" in seen["message"]
+    assert fresh.ask("DELETE", f"/api/passkeys/{made.body['id']}", **thieves).status == 200
+    assert fresh.ask("POST", approve, {}, **thieves).status == 401, "removing it ended the session"
+    sam = fresh.sign_in("sam@acme.example")
+    assert fresh.ask("POST", approve, {}, **sam).status == 200
+    assert fresh.ask("POST", approve, {}, **ana).body["blueprint"] == 2
+    (done,) = fresh.ask("GET", "/api/changes").body["changes"]
+    assert {row["proof"] for row in done["approvals"]} == {"passkey"}
+
+
+def test_sessions_are_listed_and_ended_at_once(control: Control) -> None:
+    ana, again = control.sign_in("ana@acme.example"), control.sign_in("ana@acme.example")
+    sam = control.sign_in("sam@acme.example")
+    listed = control.ask("GET", "/api/sessions", **ana).body["sessions"]
+    assert [row["current"] for row in listed].count(True) == 1 and listed[0]["proof"] == "passkey"
+    other = next(row["id"] for row in listed if not row["current"])
+    assert control.ask("DELETE", f"/api/sessions/{other}", **sam).status == 404, "it is somebody else's"
+    assert control.ask("DELETE", f"/api/sessions/{other}", **ana).status == 200
+    assert control.ask("DELETE", f"/api/sessions/{other}", **ana).status == 404
+    assert [control.ask("GET", "/api/session", **who).status for who in (ana, again)].count(200) >= 1
+    assert control.ask("POST", "/api/people/sam@acme.example/sign-out", {}, **ana).code == "not_yours"
+    assert control.ask("POST", "/api/people/ana@acme.example/sign-out", {}, **sam).status == 200
+    assert control.ask("GET", "/api/session", **ana).status == 401
+    assert control.ask("GET", "/api/sessions").body == {"sessions": []}

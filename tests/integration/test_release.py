@@ -123,7 +123,7 @@ def person(conn: Conn, name: str) -> UUID:
 
 
 def approver(conn: Conn, name: str) -> Approver:
-    return Approver(person(conn, name))
+    return Approver(person(conn, name), "passkey")
 
 
 def served(conn: Conn) -> list[str]:
@@ -179,7 +179,7 @@ def test_nobody_approves_what_they_asked_for_or_without_the_duty(conn: Conn, sig
     applied = service.apply(conn, signing, audit.person_actor(sam), BOTH)
     ((change, _),) = applied.pending
     with pytest.raises(Denied) as caught:
-        service.approve(conn, signing, Approver(sam), change)
+        service.approve(conn, signing, Approver(sam, "passkey"), change)
     assert caught.value.message == ("You asked for this change; somebody else with the duty security must approve it.")
     with pytest.raises(Denied) as caught:
         service.approve(conn, signing, approver(conn, "ben"), change)
@@ -210,10 +210,10 @@ def test_with_a_second_person_nobody_approves_alone_any_more(conn: Conn, signing
     ana = person(conn, "ana")
     ((change, _),) = service.apply(conn, signing, audit.person_actor(ana), files).pending
     with pytest.raises(Denied) as caught:
-        service.approve(conn, signing, Approver(ana), change)
+        service.approve(conn, signing, Approver(ana, "passkey"), change)
     assert caught.value.code == "self_approval"
     identity.deactivate_person(conn, "operator", person(conn, "second"))
-    assert service.approve(conn, signing, Approver(ana), change).number == 2
+    assert service.approve(conn, signing, Approver(ana, "passkey"), change).number == 2
     (settled,) = changes.changes(conn, ["applied"])
     assert all(approval.unseparated for approval in settled.approvals)
 
@@ -454,7 +454,7 @@ def test_approvals_by_others_are_evidence_and_those_of_the_demo_are_not(conn: Co
     ((change, _),) = service.genesis(conn, signing, BOTH).pending
     for who in ("maria", "sam"):
         service.approve(conn, signing, approver(conn, who), change)
-    assert service.approve(conn, signing, Approver(person(conn, "fay"), audit.OPERATOR), change).number == 2
+    assert service.approve(conn, signing, Approver(person(conn, "fay"), "demo", audit.OPERATOR), change).number == 2
     assert governance_points(conn, signing, "support")[name] is None
 
     dearer = {"a.yaml": BOTH["a.yaml"].replace("50 USD/month", "60 USD/month")}

@@ -13,6 +13,7 @@ from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
+from urllib.parse import urlsplit
 
 import uvicorn
 from fastapi import APIRouter, FastAPI
@@ -26,7 +27,7 @@ from groundplan.api.live import Calls
 from groundplan.api.log_check import LogCheck
 from groundplan.api.release import Releases
 from groundplan.api.routes import ALL, PAGES
-from groundplan.api.security import LocalOnly
+from groundplan.api.security import LOCAL_HOSTS, LocalOnly
 from groundplan.core import logs
 from groundplan.core.clock import SystemClock
 from groundplan.core.database import database_url
@@ -79,7 +80,8 @@ def create_app(home: Home, settings: Settings, workspace: Path | None = None, de
         app.include_router(pages)
     app.add_api_route("/livez", lambda: {"alive": True}, include_in_schema=False)
     errors.install(app)
-    app.add_middleware(LocalOnly)
+    own = frozenset({urlsplit(settings.console_url).hostname or ""}) if settings.console_url else frozenset()
+    app.add_middleware(LocalOnly, hosts=LOCAL_HOSTS | own)
     return app
 
 

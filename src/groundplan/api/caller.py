@@ -20,8 +20,11 @@ from groundplan.api.served import current_or_none
 from groundplan.core.audit.entry import OPERATOR, ActingAs
 from groundplan.core.errors import Denied, Unauthenticated
 from groundplan.identity import sessions
+from groundplan.identity.model import Session
 
 LOOPBACK = frozenset({"127.0.0.1", "::1"})
+FOR_RECOVERY = frozenset({"/api/session", "/api/logout", "/api/passkeys", "/api/passkeys/registration"})
+"""What somebody may reach from another machine who has only followed a link: what it takes to register a passkey."""
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -40,11 +43,23 @@ class Caller:
     session: str | None = None
     duties: tuple[tuple[str, str], ...] = ()
     """(subject, duty) pairs."""
+    signed: Session | None = None
+    """The session of a browser; None for a token."""
 
     @property
     def acting(self) -> bool:
         """Acts as a person of the demo; what is done so is evidence of nothing."""
         return isinstance(self.actor, ActingAs)
+
+    @property
+    def proof(self) -> str:
+        """How they signed in (`identity.model.Proof`); `token` for a bearer token."""
+        return "token" if self.signed is None else self.signed.proof
+
+    @property
+    def proven(self) -> bool:
+        """Whether the person was there, and not only somebody with the operator's token."""
+        return self.signed is not None and self.signed.proven and not self.acting
 
     @property
     def real(self) -> str:
@@ -56,9 +71,12 @@ def caller_of(request: Request, services: Using) -> Caller:
     """Whoever sends this request. Raises `Unauthenticated`, or `Denied` for a write without its CSRF token."""
     header = request.headers.get("authorization", "")
     if header:
+        _check_here(request, services)
         return _by_token(services, header)
     token = request.cookies.get(cookie_name(request))
     caller = _by_session(services, token, is_loopback(request)) if token else None
+    if caller is not None and not caller.proven and request.url.path not in FOR_RECOVERY:
+        _check_here(request, services)
     if caller is None:
         raise Unauthenticated(
             "you are not signed in", code="not_signed_in", hint="Run `groundplan login` for a one-time link."
@@ -66,6 +84,21 @@ def caller_of(request: Request, services: Using) -> Caller:
     if request.method not in _SAFE_METHODS:
         _check_same_site(request, caller)
     return caller
+
+
+def _check_here(request: Request, services: Services) -> None:
+    """The operator's token and links are good on this machine only; elsewhere people prove who they are."""
+    if elsewhere(request, services.settings.console_url):
+        raise Denied(
+            "from another machine only a passkey or the company's sign-in is good",
+            code="proof_missing",
+            hint="Register a passkey on the page Sign-in, then sign in with it.",
+        )
+
+
+def elsewhere(request: Request, console_url: str | None) -> bool:
+    """Whether the request came to the company's address of the console instead of to this machine's own."""
+    return console_url is not None and request.url.hostname == urlsplit(console_url).hostname
 
 
 def cookie_name(request: Request) -> str:
@@ -95,11 +128,13 @@ def _by_session(services: Services, token: str, on_this_machine: bool) -> Caller
     if who is not None and (person is None or not person["active"]):
         return None
     if person is None or who is None:
-        return Caller(OPERATOR, None, None, "local operator", operator=True, csrf=found.csrf, session=token)
+        return Caller(
+            OPERATOR, None, None, "local operator", operator=True, csrf=found.csrf, session=token, signed=found
+        )
     name = str(person["name"]) if found.acting_as is None else f"you as {person['name']}"
     return Caller(
         sessions.actor_of(found), who, str(person["email"]), name, operator=False, csrf=found.csrf, session=token,
-        duties=duties,
+        duties=duties, signed=found,
     )  # fmt: skip
 
 

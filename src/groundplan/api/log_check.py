@@ -61,9 +61,10 @@ class LogCheck:
         self._want("everything")
 
     def newest(self) -> dict[str, Any]:
-        """`{"ok", "entries", "root", "signed", "witnessed", "problems", "checked_at", "everything_at", "everything_ms", "newest",
-        "running"}`: `newest` is the size of the log now; the rest is null before the first verification has ended.
+        """`{"ok", "entries", "root", "signed", "witnessed", "problems", "checked_at", "everything_at",
+        "everything_ms", "newest", "running"}`.
 
+        `newest` is the size of the log now; the rest is null before the first verification has ended.
         `running` is null, or `{"done", "of"}` entries. A log that does not hold is verified again only when asked.
         """
         note = self._note()

@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from groundplan.core.errors import Invalid
 
@@ -53,6 +54,10 @@ class Settings:
     request_memory: int = 256 << 20
     """Most bytes that one gateway worker holds of the bodies of requests that it reads or answers.
     GROUNDPLAN_REQUEST_MEMORY, in MiB."""
+    console_url: str | None = None
+    """Where people reach the console from other machines, such as `https://ai.acme.example`; passkeys are bound to its
+    domain. A proxy with TLS passes it on to the control port, which listens on this machine only. None: only
+    `localhost`. GROUNDPLAN_CONSOLE_URL."""
     witnesses: tuple[str, ...] = ()
     """Who co-signs the audit log, each `URL KEY` as `groundplan-witness` printed it. GROUNDPLAN_WITNESSES, separated by
     commas."""
@@ -79,8 +84,23 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         tls_client_ca=_path(env, "GROUNDPLAN_TLS_CLIENT_CA"),
         drain_seconds=_number(env, "GROUNDPLAN_DRAIN_SECONDS", 15.0, (0, 86_400), "seconds, such as 600"),
         request_memory=int(_number(env, "GROUNDPLAN_REQUEST_MEMORY", 256, (1, 1 << 20), "MiB, such as 512")) << 20,
+        console_url=_console_url(env.get("GROUNDPLAN_CONSOLE_URL")),
         witnesses=tuple(one.strip() for one in env.get("GROUNDPLAN_WITNESSES", "").split(",") if one.strip()),
     )
+
+
+def _console_url(text: str | None) -> str | None:
+    """An https address without a path; None where none is given."""
+    if not text:
+        return None
+    found = urlsplit(text)
+    if found.scheme != "https" or not found.hostname or found.path.strip("/") or found.query or found.username:
+        raise Invalid(
+            "GROUNDPLAN_CONSOLE_URL is not usable",
+            code="setting_invalid",
+            hint="Write https://HOST: other machines need TLS, and passkeys a domain.",
+        )
+    return f"https://{found.netloc.lower()}"
 
 
 def _path(env: Mapping[str, str], name: str) -> Path | None:

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from groundplan.blueprint.model import Caps
 from groundplan.core.errors import Problem
+from groundplan.identity.model import PROVEN
 
 SENSITIVITY_ORDER = ("public", "internal", "confidential", "restricted")
 
@@ -85,6 +86,8 @@ class Approval:
     demo: bool
     at: datetime
     withdrawn_at: datetime | None = None
+    proof: str = "recovery"
+    """How the person had signed in: `passkey | oidc` show that they were there."""
 
     @property
     def stands(self) -> bool:
@@ -92,8 +95,8 @@ class Approval:
 
     @property
     def is_evidence(self) -> bool:
-        """Whether it proves that somebody else than the one who asked agreed, outside of a demo."""
-        return self.stands and not self.unseparated and not self.demo
+        """Whether it proves that somebody else than the one who asked was there and agreed, outside of a demo."""
+        return self.stands and not self.unseparated and not self.demo and self.proof in PROVEN
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,14 +19,23 @@ from groundplan.core.errors import Conflict, Denied, NotFound
 from groundplan.core.ids import new_id
 from groundplan.governance import store
 from groundplan.governance.model import Approval, Change, Need, Standing
+from groundplan.identity.model import PROVEN
 
 
 @dataclass(frozen=True, slots=True)
 class Approver:
-    """Somebody who decides. `by`: the actor who really does, where one acts as this person in the demo."""
+    """Somebody who decides. `by`: the actor who really does, where one acts as this person in the demo.
+
+    `proof`: how they signed in (`passkey | oidc` show that they were there; `recovery`, `unconfirmed` do not).
+    """
 
     person_id: UUID
+    proof: str
     by: str | None = None
+
+    @property
+    def proven(self) -> bool:
+        return self.proof in PROVEN
 
     @property
     def demo(self) -> bool:
@@ -198,6 +207,8 @@ def _decide(conn: Connection[Any], approver: Approver, change_id: UUID, ruling: 
             code="self_approval",
             hint=_who(conn, change.needs, approver.person_id),
         )
+    if ruling.decision == "approved" and not (approver.proven or approver.demo or alone):
+        raise _unproven(approver)
     if not held:
         duties = ", ".join(sorted({need.duty for need in asked or change.needs}))
         raise Denied(
@@ -207,9 +218,23 @@ def _decide(conn: Connection[Any], approver: Approver, change_id: UUID, ruling: 
         )
     for need in held:
         store.insert_approval(conn, _approval(change, need, approver, ruling, alone))
-    detail = {"duties": sorted({need.duty for need in held}), "unseparated": alone, "demo": approver.demo}
+    detail = {
+        "duties": sorted({need.duty for need in held}),
+        "unseparated": alone,
+        "demo": approver.demo,
+        "proof": approver.proof,
+    }
     _record(conn, f"change.{ruling.decision}", approver.actor, change, ruling.at, **detail)
     return _found(conn, change_id)
+
+
+def _unproven(approver: Approver) -> Denied:
+    told = "with a passkey that nobody has confirmed yet" if approver.proof == "unconfirmed" else "by a link"
+    return Denied(
+        f"you signed in {told}, which whoever holds the operator's token could have done: that approves nothing",
+        code="approval_unproven",
+        hint="Sign in with your passkey or at the company's sign-in; register a passkey on the page Sign-in.",
+    )
 
 
 def _held(conn: Connection[Any], approver: Approver, asked: Iterable[Need]) -> list[Need]:
@@ -235,6 +260,7 @@ def _approval(change: Change, need: Need, approver: Approver, ruling: _Ruling, u
         unseparated=unseparated,
         demo=approver.demo,
         at=ruling.at,
+        proof="demo" if approver.demo else approver.proof,
     )
 
 

@@ -86,11 +86,11 @@ def insert_approval(conn: Connection[Any], approval: Approval) -> None:
     """Store a decision, or replace the same person's earlier one on the same need."""
     conn.execute(
         """INSERT INTO approval
-             (id, change_id, digest, duty, subject, person_id, decision, comment, unseparated, demo, at)
-           VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+             (id, change_id, digest, duty, subject, person_id, decision, comment, unseparated, demo, at, proof)
+           VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
            ON CONFLICT (change_id, subject, duty, person_id) DO UPDATE SET decision = excluded.decision,
              digest = excluded.digest, comment = excluded.comment, unseparated = excluded.unseparated,
-             demo = excluded.demo, at = excluded.at, withdrawn_at = NULL""",
+             demo = excluded.demo, at = excluded.at, proof = excluded.proof, withdrawn_at = NULL""",
         (
             approval.id,
             approval.change_id,
@@ -103,6 +103,7 @@ def insert_approval(conn: Connection[Any], approval: Approval) -> None:
             approval.unseparated,
             approval.demo,
             approval.at,
+            approval.proof,
         ),
     )
 
@@ -162,7 +163,7 @@ def _approvals(conn: Connection[Any], changes: list[UUID]) -> list[Approval]:
     with conn.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(
             """SELECT a.id, a.change_id, a.digest, a.duty, a.subject, a.person_id, p.email AS person, a.decision,
-                 a.comment, a.unseparated, a.demo, a.at, a.withdrawn_at
+                 a.comment, a.unseparated, a.demo, a.at, a.withdrawn_at, a.proof
                FROM approval a JOIN person p ON p.id = a.person_id WHERE a.change_id = ANY(%s) ORDER BY a.at, a.id""",
             (changes,),
         ).fetchall()

@@ -185,6 +185,13 @@ class Effect:
         return tuple(gateway for gateway in self.waiting if not gateway.connected)
 
 
+Proof = Literal["link", "recovery", "unconfirmed", "passkey", "oidc"]
+"""How somebody signed in: the local operator by a link; a person by a link that the operator made, by a passkey that
+nobody has confirmed yet, by a confirmed passkey, or at the company's own sign-in."""
+PROVEN: frozenset[Proof] = frozenset({"passkey", "oidc"})
+"""What shows that the person was there, whoever holds the operator's token."""
+
+
 @dataclass(frozen=True, slots=True)
 class Session:
     """A signed-in browser. `person_id` None is the local operator; `acting_as` is set in the demo only."""
@@ -193,8 +200,48 @@ class Session:
     acting_as: UUID | None
     csrf: str
     expires_at: datetime
+    proof: Proof = "recovery"
+    id: UUID | None = None
+
+    @property
+    def proven(self) -> bool:
+        """Whether the person was there, and not only somebody with the operator's token."""
+        return self.proof in PROVEN
 
     @property
     def person(self) -> UUID | None:
         """Whose eyes the console shows: the one acted as, else oneself."""
         return self.acting_as or self.person_id
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSession:
+    """A session as its owner sees it in a list, without any secret."""
+
+    id: UUID
+    person_id: UUID | None
+    proof: Proof
+    agent: str
+    created_at: datetime
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Passkey:
+    """A registered passkey. `material` is public: credential id and public key as the device showed them."""
+
+    id: bytes
+    person_id: UUID
+    material: bytes
+    sign_count: int
+    label: str
+    created_at: datetime
+    created_by: str
+    used_at: datetime | None
+    confirmed_at: datetime | None
+    confirmed_by: str | None
+    waits_until: datetime | None
+
+    def counts(self, now: datetime) -> bool:
+        """Whether it proves its person: somebody confirmed it, or its waiting time passed without an objection."""
+        return self.confirmed_at is not None or (self.waits_until is not None and self.waits_until <= now)

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from psycopg import Connection
 
-from groundplan.identity.model import Session
+from groundplan.identity.model import OpenSession, Session
 from groundplan.identity.store import changed, rows
 
 
@@ -31,10 +31,11 @@ def use_link(conn: Connection[Any], hash: bytes, now: datetime) -> tuple[UUID | 
     return (found[0][0],) if found else None
 
 
-def insert_session(conn: Connection[Any], hash: bytes, session: Session, now: datetime) -> None:
+def insert_session(conn: Connection[Any], hash: bytes, session: Session, now: datetime, agent: str = "") -> None:
     conn.execute(
-        """INSERT INTO console_session (hash, person_id, csrf, created_at, expires_at) VALUES (%s, %s, %s, %s, %s)""",
-        (hash, session.person_id, session.csrf, now, session.expires_at),
+        """INSERT INTO console_session (hash, person_id, csrf, created_at, expires_at, proof, agent)
+           VALUES (%s, %s, %s, %s, %s, %s, %s)""",
+        (hash, session.person_id, session.csrf, now, session.expires_at, session.proof, agent),
     )
 
 
@@ -42,7 +43,7 @@ def session(conn: Connection[Any], hash: bytes, now: datetime) -> Session | None
     """The session unless it ended, expired, or its person has left."""
     found = rows(
         conn,
-        """SELECT s.person_id, s.acting_as, s.csrf, s.expires_at FROM console_session s
+        """SELECT s.person_id, s.acting_as, s.csrf, s.expires_at, s.proof, s.id FROM console_session s
            WHERE s.hash = %s AND s.ended_at IS NULL AND s.expires_at > %s
            AND (s.person_id IS NULL OR EXISTS (SELECT 1 FROM person p WHERE p.id = s.person_id AND p.active))""",
         (hash, now),
@@ -57,6 +58,24 @@ def set_acting_as(conn: Connection[Any], hash: bytes, person_id: UUID | None) ->
 def end(conn: Connection[Any], hash: bytes, now: datetime) -> bool:
     query = "UPDATE console_session SET ended_at = %s WHERE hash = %s AND ended_at IS NULL"
     return bool(changed(conn, query, (now, hash)))
+
+
+def end_by_id(conn: Connection[Any], id: UUID, person_id: UUID | None, now: datetime) -> bool:
+    """End a session of this person (None: the operator's); False where there is none."""
+    query = """UPDATE console_session SET ended_at = %s
+               WHERE id = %s AND person_id IS NOT DISTINCT FROM %s AND ended_at IS NULL AND expires_at > %s"""
+    return bool(changed(conn, query, (now, id, person_id, now)))
+
+
+def open_sessions(conn: Connection[Any], person_id: UUID | None, now: datetime) -> list[OpenSession]:
+    """The sessions of this person (None: the operator's) that have not ended, newest first."""
+    found = rows(
+        conn,
+        """SELECT id, person_id, proof, agent, created_at, expires_at FROM console_session
+           WHERE person_id IS NOT DISTINCT FROM %s AND ended_at IS NULL AND expires_at > %s ORDER BY created_at DESC""",
+        (person_id, now),
+    )
+    return [OpenSession(*row) for row in found]
 
 
 def end_sessions_of(conn: Connection[Any], person_id: UUID) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -18,11 +19,12 @@ from groundplan.core.audit import OPERATOR, ActingAs, person_actor, record
 from groundplan.core.errors import Conflict, Denied, NotFound, Unauthenticated, Unavailable
 from groundplan.core.home import Home, write_atomically
 from groundplan.identity import session_store, store
-from groundplan.identity.model import Session
+from groundplan.identity.model import Proof, Session
 
 COOKIE = "groundplan_session"
 LINK_LIFETIME = timedelta(minutes=10)
 SESSION_LIFETIME = timedelta(hours=12)
+AGENT_CHARACTERS = 200
 
 
 def create_login_link(
@@ -35,18 +37,19 @@ def create_login_link(
     if person_id is not None:
         _active(conn, person_id)
     token, begun = secrets.token_urlsafe(32), now or datetime.now(UTC)
-    session_store.insert_link(conn, _hash(token), person_id, begun, begun + LINK_LIFETIME)
+    session_store.insert_link(conn, hash_of(token), person_id, begun, begun + LINK_LIFETIME)
     record(conn, action="login.link", actor=actor, subject=_who(person_id), detail={})
     return token
 
 
-def redeem(conn: Connection[Any], token: str, now: datetime | None = None) -> str:
-    """Use a link up and begin a session; returns the secret for its cookie.
+def redeem(conn: Connection[Any], token: str, now: datetime | None = None, agent: str = "") -> str:
+    """Use a link up and begin a session; returns the secret for its cookie. `agent`: which browser, in its own words.
 
-    Raises `Unauthenticated` (`login_link`), the same for every reason.
+    A person's session is then one of recovery: whoever holds the operator's token could have made the link. Raises
+    `Unauthenticated` (`login_link`), the same for every reason.
     """
     begun = now or datetime.now(UTC)
-    used = session_store.use_link(conn, _hash(token), begun)
+    used = session_store.use_link(conn, hash_of(token), begun)
     if used is None:
         raise Unauthenticated(
             "this sign-in link was used, has expired or never existed",
@@ -54,27 +57,50 @@ def redeem(conn: Connection[Any], token: str, now: datetime | None = None) -> st
             hint="Make a new one with `groundplan login`.",
         )
     (person_id,) = used
-    session = Session(person_id, None, secrets.token_urlsafe(32), begun + SESSION_LIFETIME)
+    return begin(conn, person_id, "link" if person_id is None else "recovery", begun, agent)
+
+
+def begin(conn: Connection[Any], person_id: UUID | None, proof: Proof, now: datetime, agent: str = "") -> str:
+    """Begin a session of somebody whose `proof` the caller has checked; returns the secret for its cookie."""
+    session = Session(person_id, None, secrets.token_urlsafe(32), now + SESSION_LIFETIME, proof)
     secret = secrets.token_urlsafe(32)
-    session_store.insert_session(conn, _hash(secret), session, begun)
-    record(conn, action="login", actor=session_actor(session), subject=_who(person_id), detail={})
+    session_store.insert_session(conn, hash_of(secret), session, now, agent[:AGENT_CHARACTERS])
+    record(conn, action="login", actor=session_actor(session), subject=_who(person_id), detail={"proof": proof})
     return secret
+
+
+def revoke(conn: Connection[Any], actor: str, session_id: UUID, person_id: UUID | None, now: datetime) -> None:
+    """End one session of a person (None: of the operator) at once. Raises `NotFound` (`session_unknown`)."""
+    if not session_store.end_by_id(conn, session_id, person_id, now):
+        raise NotFound("there is no such session", code="session_unknown", hint="GET /api/sessions lists them.")
+    record(conn, action="session.revoked", actor=actor, subject=_who(person_id), detail={"session": str(session_id)})
 
 
 def find_session(conn: Connection[Any], token: str, now: datetime | None = None) -> Session | None:
     """The session behind a cookie's value; None where it is unknown, over, or its person has left."""
-    return session_store.session(conn, _hash(token), now or datetime.now(UTC))
+    return session_store.session(conn, hash_of(token), now or datetime.now(UTC))
 
 
 def end_session(conn: Connection[Any], token: str, now: datetime | None = None) -> bool:
     """Sign out. Returns whether there was something to end."""
     ended = now or datetime.now(UTC)
-    session = session_store.session(conn, _hash(token), ended)
+    session = session_store.session(conn, hash_of(token), ended)
     if session is None:
         return False
-    session_store.end(conn, _hash(token), ended)
+    session_store.end(conn, hash_of(token), ended)
     record(conn, action="logout", actor=actor_of(session), subject=_who(session.person), detail={})
     return True
+
+
+def sign_out_everywhere(conn: Connection[Any], actor: str, person_id: UUID) -> None:
+    """End every session of a person at once, and record who did it."""
+    end_all(conn, person_id)
+    record(conn, action="session.revoked", actor=actor, subject=_who(person_id), detail={"session": "all"})
+
+
+def end_all(conn: Connection[Any], person_id: UUID) -> None:
+    """End every session of a person at once."""
+    session_store.end_sessions_of(conn, person_id)
 
 
 def act_as(conn: Connection[Any], token: str, person_id: UUID | None, now: datetime | None = None) -> Session:
@@ -89,10 +115,10 @@ def act_as(conn: Connection[Any], token: str, person_id: UUID | None, now: datet
         raise Unauthenticated("nobody is signed in", code="session", hint="Make a link with `groundplan login`.")
     if person_id is not None:
         _active(conn, person_id)
-    session_store.set_acting_as(conn, _hash(token), person_id)
+    session_store.set_acting_as(conn, hash_of(token), person_id)
     subject = _who(person_id or session.person_id)
     record(conn, action="session.act_as", actor=session_actor(session), subject=subject, detail={"demo": True})
-    return Session(session.person_id, person_id, session.csrf, session.expires_at)
+    return replace(session, acting_as=person_id)
 
 
 def check_csrf(session: Session, token: str | None) -> None:
@@ -149,7 +175,8 @@ def is_operator_token(home: Home, given: str) -> bool:
     return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), read_operator_token(home).encode())
 
 
-def _hash(token: str) -> bytes:
+def hash_of(token: str) -> bytes:
+    """By which the secret of a link or a cookie is known here."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 

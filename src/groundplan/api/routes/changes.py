@@ -143,7 +143,7 @@ def _approver(caller: Caller) -> Approver:
             "the operator does not approve", code="operator_never_approves",
             hint="Sign in as somebody who holds the duty: groundplan login --as E-MAIL.",
         )  # fmt: skip
-    return Approver(caller.person, caller.real if caller.acting else None)
+    return Approver(caller.person, caller.proof, caller.real if caller.acting else None)
 
 
 def _named(conn: Connection[Any], caller: Caller, changes: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -8,8 +8,8 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
-from groundplan.api.caller import Operator, SignedIn, cookie_name, is_demo, is_loopback
-from groundplan.api.context import Using
+from groundplan.api.caller import Operator, SignedIn, cookie_name, elsewhere, is_demo, is_loopback
+from groundplan.api.context import Services, Using
 from groundplan.api.people import named
 from groundplan.core.errors import Denied
 from groundplan.identity import sessions
@@ -47,17 +47,23 @@ def login_link(body: LinkFor, request: Request, services: Using, caller: Operato
 def redeem(token: str, request: Request, services: Using) -> Response:
     """Sign in and go to the console."""
     with services.transaction() as conn:
-        session = sessions.redeem(conn, token)
+        session = sessions.redeem(conn, token, agent=request.headers.get("user-agent", ""))
     answer = RedirectResponse("/", status_code=303)
+    signed_in(answer, request, services, session)
+    return answer
+
+
+def signed_in(answer: Response, request: Request, services: Services, secret: str) -> None:
+    """Give the browser the cookie of a session that has just begun."""
     answer.set_cookie(
         cookie_name(request),
-        session,
+        secret,
         httponly=True,
         samesite="strict",
         path="/",
+        secure=elsewhere(request, services.settings.console_url),
         max_age=int(sessions.SESSION_LIFETIME.total_seconds()),
     )
-    return answer
 
 
 @router.get("/session")
@@ -68,6 +74,8 @@ def who_am_i(services: Using, caller: SignedIn) -> dict[str, Any]:
         "email": caller.email,
         "operator": caller.operator,
         "acting": caller.acting,
+        "proof": caller.proof,
+        "proven": caller.proven,
         "duties": [{"subject": subject, "duty": duty} for subject, duty in caller.duties],
         "csrf": caller.csrf,
         "demo": services.demo,

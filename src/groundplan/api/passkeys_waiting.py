@@ -1,0 +1,40 @@
+"""Findings about passkeys that were registered after a link of the operator and that nobody has confirmed yet.
+
+They stand in everybody's inbox, so that the person whose name was used sees it, whoever made the link.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from psycopg import Connection
+
+from groundplan.identity import passkey_store, passkeys
+from groundplan.identity import store as people
+from groundplan.identity.model import Passkey
+from groundplan.ledger import finding_store
+from groundplan.ledger.finding import Finding
+
+KIND = "identity.passkey_waits"
+
+
+def tell(conn: Connection[Any], now: datetime) -> None:
+    """Bring the findings up to date with what waits."""
+    found = [_finding(conn, key, now) for key in passkey_store.unconfirmed(conn)]
+    finding_store.tell_all(conn, found, kinds=(KIND,))
+
+
+def _finding(conn: Connection[Any], key: Passkey, now: datetime) -> Finding:
+    owner = people.person(conn, key.person_id)
+    name = "somebody" if owner is None else owner.name
+    left = "" if key.waits_until is None else f" It counts from {key.waits_until:%d %b %H:%M} UTC unless it is removed."
+    counts = " It counts by now, since nobody objected." if key.counts(now) else left
+    return Finding(
+        kind=KIND,
+        severity="high",
+        subject=f"person/{key.person_id}",
+        mark=passkeys.shown_id(key)[:32],
+        message=f"A passkey for {name} was registered after a link of the operator and is not confirmed.{counts}",
+        hint=f"Ask {name} in person whether it is theirs, then confirm or remove it on the page Sign-in.",
+    )

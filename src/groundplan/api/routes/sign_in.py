@@ -1,0 +1,210 @@
+"""Passkeys and sessions: registering, signing in, confirming a colleague's passkey, ending sessions."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Request, Response
+from psycopg import Connection
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from groundplan.api import passkeys_waiting
+from groundplan.api.caller import Caller, SignedIn, elsewhere
+from groundplan.api.context import Services, Using
+from groundplan.api.people import named
+from groundplan.api.routes.session import signed_in
+from groundplan.core.errors import Denied, Invalid
+from groundplan.identity import passkey_store, passkeys, session_store, sessions
+from groundplan.identity import store as people
+from groundplan.identity.model import Passkey, Session
+from groundplan.identity.passkeys import Site
+
+router = APIRouter(tags=["session"])
+Hex = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{2}){1,1023}$")]
+
+
+class Answered(BaseModel):
+    """What the browser made of `options`: `response` is the credential as WebAuthn writes it in JSON."""
+
+    model_config = ConfigDict(extra="forbid")
+    ceremony: Annotated[str, StringConstraints(min_length=1, max_length=100)]
+    response: Annotated[dict[str, Any], Field(max_length=20)]
+
+
+class Registered(Answered):
+    """`label` is how its owner will know the passkey again."""
+
+    label: Annotated[str, StringConstraints(max_length=passkeys.LABEL_CHARACTERS)] = ""
+
+
+def site_of(request: Request, services: Services) -> Site:
+    """Where a passkey of this request is good. Raises `Invalid` (`passkey_host`) for an address without a name."""
+    url = services.settings.console_url
+    host = request.url.hostname or ""
+    if url is not None and elsewhere(request, url):
+        return Site(host, url)
+    if host != "localhost":
+        raise Invalid(
+            "passkeys are bound to a name, and this is a bare address",
+            code="passkey_host",
+            hint=f"Open http://localhost:{request.url.port or 80} instead.",
+        )
+    return Site(host, f"http://{request.url.netloc}")
+
+
+@router.post("/sign-in/passkey/options")
+def sign_in_options(request: Request, services: Using) -> dict[str, Any]:
+    """What a browser needs to sign in with a passkey. Open to everybody; tells nothing about anybody."""
+    with services.transaction() as conn:
+        return passkeys.begin_sign_in(conn, site_of(request, services), services.clock.now())
+
+
+@router.post("/sign-in/passkey")
+def sign_in(body: Answered, request: Request, response: Response, services: Using) -> dict[str, Any]:
+    """Sign in with a passkey; the answer carries the session's cookie."""
+    agent = request.headers.get("user-agent", "")
+    with services.transaction() as conn:
+        secret, proof = passkeys.finish_sign_in(
+            conn, site_of(request, services), body.model_dump(), services.clock.now(), agent
+        )
+    signed_in(response, request, services, secret)
+    return {"signed_in": True, "proof": proof}
+
+
+@router.post("/passkeys/registration")
+def registration_options(request: Request, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """What a browser needs to make a passkey for you."""
+    with services.transaction() as conn:
+        return passkeys.begin_enrol(conn, site_of(request, services), session_of(caller), services.clock.now())
+
+
+@router.post("/passkeys", status_code=201)
+def register(
+    body: Registered, request: Request, response: Response, services: Using, caller: SignedIn
+) -> dict[str, Any]:
+    """Register the passkey that was made. `confirmed` says whether it proves you already; else a colleague confirms it.
+
+    Your session becomes one of that passkey, under a new cookie.
+    """
+    session, now = session_of(caller), services.clock.now()
+    with services.transaction() as conn:
+        key, proof = passkeys.finish_enrol(conn, site_of(request, services), session, body.model_dump(), now)
+        if caller.session is not None:
+            session_store.end(conn, sessions.hash_of(caller.session), now)
+        kept = session.proof if session.proven else proof
+        secret = sessions.begin(conn, session.person_id, kept, now, request.headers.get("user-agent", ""))
+        passkeys_waiting.tell(conn, now)
+        shown = _json(conn, key)
+    signed_in(response, request, services, secret)
+    return shown
+
+
+@router.get("/passkeys")
+def list_passkeys(services: Using, caller: SignedIn, waiting: Annotated[bool, Query()] = False) -> dict[str, Any]:
+    """Your passkeys, or (`waiting`) those of everybody that nobody has confirmed yet."""
+    with services.transaction() as conn:
+        if waiting:
+            found = passkey_store.unconfirmed(conn) if caller.operator or caller.duties else []
+        else:
+            found = [] if caller.person is None else passkey_store.of_person(conn, caller.person)
+        return {"passkeys": [_json(conn, key) for key in found]}
+
+
+@router.post("/passkeys/{passkey}/confirm")
+def confirm(passkey: Hex, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """Say that a colleague's passkey is theirs, after you asked them in person. Only from a proven session."""
+    if not caller.duties:
+        raise Denied("you hold no duty here", code="duty_missing", hint="Somebody with a duty confirms passkeys.")
+    now = services.clock.now()
+    with services.transaction() as conn:
+        key = passkeys.confirm(conn, session_of(caller), bytes.fromhex(passkey), now)
+        passkeys_waiting.tell(conn, now)
+        return _json(conn, key)
+
+
+@router.delete("/passkeys/{passkey}")
+def remove(passkey: Hex, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """Take a passkey out of use, and end the sessions of its person: your own, or anybody's by the duty security."""
+    now = services.clock.now()
+    with services.transaction() as conn:
+        key = passkey_store.by_id(conn, bytes.fromhex(passkey))
+        if key is not None and key.person_id != caller.person and not _may_end(caller):
+            raise _not_yours()
+        done = passkeys.remove(conn, caller.actor, bytes.fromhex(passkey), now)
+        passkeys_waiting.tell(conn, now)
+        return _json(conn, done)
+
+
+@router.get("/sessions")
+def list_sessions(services: Using, caller: SignedIn) -> dict[str, Any]:
+    """Your open sessions; `current` is the one that asks."""
+    if caller.signed is None:
+        return {"sessions": []}
+    with services.transaction() as conn:
+        found = session_store.open_sessions(conn, caller.signed.person_id, services.clock.now())
+    return {
+        "sessions": [
+            {
+                "id": str(each.id),
+                "proof": each.proof,
+                "agent": each.agent,
+                "created_at": each.created_at,
+                "expires_at": each.expires_at,
+                "current": each.id == caller.signed.id,
+            }
+            for each in found
+        ]
+    }
+
+
+@router.delete("/sessions/{session_id}")
+def end_session(session_id: UUID, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """End one of your sessions at once."""
+    session = session_of(caller)
+    with services.transaction() as conn:
+        sessions.revoke(conn, caller.actor, session_id, session.person_id, services.clock.now())
+    return {"session": str(session_id), "ended": True}
+
+
+@router.post("/people/{person}/sign-out")
+def sign_out_person(person: str, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """End all sessions of somebody at once: your own, or anybody's by the duty security."""
+    with services.transaction() as conn:
+        who = named(conn, person)
+        if who != caller.person and not _may_end(caller):
+            raise _not_yours()
+        sessions.sign_out_everywhere(conn, caller.actor, who)
+    return {"person": person, "ended": True}
+
+
+def session_of(caller: Caller) -> Session:
+    """The session of a browser. Raises `Denied` (`session_only`) for a token."""
+    if caller.signed is None:
+        raise Denied("a token has no session", code="session_only", hint="Sign in with a browser.")
+    return caller.signed
+
+
+def _may_end(caller: Caller) -> bool:
+    return caller.operator or any(duty == "security" for _, duty in caller.duties)
+
+
+def _not_yours() -> Denied:
+    return Denied("this is somebody else's", code="not_yours", hint="Who holds the duty security may end it.")
+
+
+def _json(conn: Connection[Any], key: Passkey) -> dict[str, Any]:
+    owner = people.person(conn, key.person_id)
+    return {
+        "id": passkeys.shown_id(key),
+        "person": None if owner is None else owner.email,
+        "name": None if owner is None else owner.name,
+        "label": key.label,
+        "created_at": key.created_at,
+        "created_by": key.created_by,
+        "used_at": key.used_at,
+        "confirmed": key.confirmed_at is not None,
+        "confirmed_at": key.confirmed_at,
+        "confirmed_by": key.confirmed_by,
+        "waits_until": key.waits_until,
+    }

@@ -1,0 +1,105 @@
+"""The SQL of passkeys and of what browsers are asked to sign. No rules (`passkeys.py`)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, LiteralString
+from uuid import UUID
+
+from psycopg import Connection
+from psycopg.types.json import Jsonb
+
+from groundplan.identity.model import Passkey
+from groundplan.identity.store import changed, rows
+
+_PASSKEY: LiteralString = """SELECT id, person_id, material, sign_count, label, created_at, created_by, used_at,
+    confirmed_at, confirmed_by, waits_until FROM passkey WHERE removed_at IS NULL"""
+
+
+def insert(conn: Connection[Any], key: Passkey) -> bool:
+    """Keep a new passkey; False where its id is known already."""
+    query = """INSERT INTO passkey (id, person_id, material, sign_count, label, created_at, created_by, confirmed_at,
+                 confirmed_by, waits_until) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING"""
+    values = (
+        key.id, key.person_id, key.material, key.sign_count, key.label, key.created_at, key.created_by,
+        key.confirmed_at, key.confirmed_by, key.waits_until,
+    )  # fmt: skip
+    return bool(changed(conn, query, values))
+
+
+def by_id(conn: Connection[Any], id: bytes) -> Passkey | None:
+    found = rows(conn, _PASSKEY + " AND id = %s FOR UPDATE", (id,))
+    return _passkey(found[0]) if found else None
+
+
+def of_person(conn: Connection[Any], person_id: UUID) -> list[Passkey]:
+    return [_passkey(row) for row in rows(conn, _PASSKEY + " AND person_id = %s ORDER BY created_at", (person_id,))]
+
+
+def unconfirmed(conn: Connection[Any]) -> list[Passkey]:
+    """Those of active people that nobody has confirmed, oldest first."""
+    query = (
+        _PASSKEY
+        + """ AND confirmed_at IS NULL
+        AND EXISTS (SELECT 1 FROM person p WHERE p.id = person_id AND p.active) ORDER BY created_at"""
+    )
+    return [_passkey(row) for row in rows(conn, query)]
+
+
+def ever_confirmed(conn: Connection[Any]) -> bool:
+    """Whether there ever was a confirmed passkey, also one that was removed."""
+    return bool(rows(conn, "SELECT 1 FROM passkey WHERE confirmed_at IS NOT NULL LIMIT 1"))
+
+
+def others_confirmed(conn: Connection[Any], person_id: UUID) -> bool:
+    """Whether somebody else who is active has a confirmed passkey, or has signed in at the company's own sign-in."""
+    return bool(
+        rows(
+            conn,
+            """SELECT 1 FROM person p WHERE p.active AND p.id <> %s AND (
+                 EXISTS (SELECT 1 FROM passkey k WHERE k.person_id = p.id AND k.confirmed_at IS NOT NULL
+                   AND k.removed_at IS NULL)
+                 OR EXISTS (SELECT 1 FROM console_session s WHERE s.person_id = p.id AND s.proof = 'oidc')) LIMIT 1""",
+            (person_id,),
+        )
+    )
+
+
+def used(conn: Connection[Any], id: bytes, sign_count: int, at: datetime) -> None:
+    conn.execute("UPDATE passkey SET sign_count = %s, used_at = %s WHERE id = %s", (sign_count, at, id))
+
+
+def confirm(conn: Connection[Any], id: bytes, by: str, at: datetime) -> bool:
+    query = "UPDATE passkey SET confirmed_at = %s, confirmed_by = %s WHERE id = %s AND confirmed_at IS NULL"
+    return bool(changed(conn, query, (at, by, id)))
+
+
+def remove(conn: Connection[Any], id: bytes, by: str, at: datetime) -> bool:
+    query = "UPDATE passkey SET removed_at = %s, removed_by = %s WHERE id = %s AND removed_at IS NULL"
+    return bool(changed(conn, query, (at, by, id)))
+
+
+def insert_ceremony(
+    conn: Connection[Any], hash: bytes, kind: str, person_id: UUID | None, state: dict[str, Any], expires: datetime
+) -> None:
+    """Remember what was asked, and forget what has expired."""
+    conn.execute("DELETE FROM ceremony WHERE expires_at < %s - interval '1 day'", (expires,))
+    conn.execute(
+        "INSERT INTO ceremony (hash, kind, person_id, state, expires_at) VALUES (%s, %s, %s, %s, %s)",
+        (hash, kind, person_id, Jsonb(state), expires),
+    )
+
+
+def use_ceremony(conn: Connection[Any], hash: bytes, kind: str, now: datetime) -> tuple[UUID | None, Any] | None:
+    """(for whom, the state) of what was asked, used up; None where it is unknown, used or expired."""
+    found = rows(
+        conn,
+        """UPDATE ceremony SET used_at = %s WHERE hash = %s AND kind = %s AND used_at IS NULL AND expires_at > %s
+           RETURNING person_id, state""",
+        (now, hash, kind, now),
+    )
+    return (found[0][0], found[0][1]) if found else None
+
+
+def _passkey(row: tuple[Any, ...]) -> Passkey:
+    return Passkey(bytes(row[0]), row[1], bytes(row[2]), *row[3:])
