@@ -172,6 +172,7 @@ class Certificate:
         site(s) = min(0, opening + sum over rows of s [ -v capacity + sum over tiers most min(0, price - v size) ]
                           + sum over parts min(0, min over allowed options at s of cost - u + v use))
 
+    (allowed options that alone exceed what a row can hold even when widened are left out, they can never be taken)
     the bound is sum u - sum over rows across sites [v capacity - tiers] + sum site(s) + options that are nowhere, as
     a site without rows and opening. `method` "knapsack" says that at sites with exactly one row the inner sum is
     the exact 0-1 knapsack over that row instead (its v is then ignored), which bounds better.

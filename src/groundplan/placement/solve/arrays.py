@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -56,7 +56,8 @@ class Arrays:
     def reduced(self, part: Floats, row: Floats) -> Floats:
         """[O] price - u + sum of v x use."""
         padded = np.append(row, 0.0)
-        return self.price - part[self.part] + (padded[self.row] * self.use).sum(axis=1)
+        values: Floats = self.price - part[self.part] + (padded[self.row] * self.use).sum(axis=1)
+        return values
 
     def cheapest(self, value: NDArray[Any]) -> Ints:
         """[P] the first option of the least value for each part; every part must have an option."""
@@ -113,12 +114,29 @@ def arrays(problem: Problem) -> Arrays:
     )
 
 
+def subset(data: Arrays, kept: Ints) -> Arrays:
+    """The same problem with only these options (ascending); every part keeps at least one."""
+    part = data.part[kept]
+    return replace(
+        data,
+        index=data.index[kept],
+        part=part,
+        site=data.site[kept],
+        cost=data.cost[kept],
+        price=data.price[kept],
+        first=np.searchsorted(part, np.arange(data.parts + 1)).astype(np.int64),
+        row=data.row[kept],
+        use=data.use[kept],
+    )
+
+
 def most(problem: Problem) -> Ints:
     """[R + 1] the capacity of each row with all that can be bought for it, at most 2^62."""
     tiers = problem.tiers
     widest = np.append(problem.rows.capacity.astype(np.float64), 2.0**62)
     np.add.at(widest, tiers.row, tiers.size.astype(np.float64) * tiers.most.astype(np.float64))
-    return np.minimum(widest, 2.0**62).astype(np.int64)
+    found: Ints = np.minimum(widest, 2.0**62).astype(np.int64)
+    return found
 
 
 def given(problem: Problem) -> Flags:

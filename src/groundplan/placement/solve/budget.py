@@ -41,3 +41,9 @@ class Budget:
             self.clocked = True
             return True
         return False
+
+    def share(self, fraction: float) -> Budget:
+        """A clock for a step that may take this much of what is left; the work is counted here."""
+        left = self.seconds_left
+        seconds = None if left is None else max(0.05, left * fraction)
+        return Budget(WorkLimit(seconds=seconds, work=self.work if self.work is not None else None))

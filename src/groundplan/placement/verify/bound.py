@@ -7,6 +7,7 @@ to be trusted. The formula stands at `problem.Certificate`. Does not judge bound
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from groundplan.placement.problem import Certificate, Ints, Problem
 from groundplan.placement.verify.exact import SAFE, Numbers, largest, total, totals, wide
@@ -21,7 +22,7 @@ def proven_bound(problem: Problem, certificate: Certificate) -> int | None:
         return None
     tables = _tables(problem) if certificate.method == "knapsack" else frozenset()
     sites = len(problem.sites.names)
-    allowed = np.flatnonzero(np.diff(problem.options.rule_start) == 0)
+    allowed = np.flatnonzero((np.diff(problem.options.rule_start) == 0) & ~_never(problem))
     reduced = _reduced(problem, certificate, tables)[allowed]
     own = problem.options.site[allowed]
     exact = np.isin(own, np.array(sorted(tables), dtype=np.int64))
@@ -54,6 +55,21 @@ def _well_formed(problem: Problem, certificate: Certificate) -> bool:
         and certificate.method in ("linear", "knapsack")
         and (certificate.row >= 0).all()
     )
+
+
+def _never(problem: Problem) -> NDArray[np.bool_]:
+    """[O] options that alone use more of a row than it can ever hold; not where other options may give to the row."""
+    options = problem.options
+    widest = [int(capacity) for capacity in problem.rows.capacity]
+    for row, size, most in zip(problem.tiers.row, problem.tiers.size, problem.tiers.most, strict=True):
+        widest[row] += int(size) * int(most)
+    for row in np.unique(options.row[options.use < 0]):
+        widest[row] = SAFE
+    limit = np.array([min(each, SAFE) for each in widest], dtype=np.int64)
+    found = np.zeros(len(options.part), dtype=np.bool_)
+    option = np.repeat(np.arange(len(options.part)), np.diff(options.row_start))
+    found[option[options.use > limit[options.row]]] = True
+    return found
 
 
 def _tables(problem: Problem) -> frozenset[int]:

@@ -1,0 +1,73 @@
+"""What a choice of options costs, exactly: options, sites opened, and the cheapest units that cover what is used."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from groundplan.placement.problem import Ints, Problem
+from groundplan.placement.solve.arrays import Arrays
+
+_MOST_TABLE = 100_000
+
+
+def priced(data: Arrays, choice: Ints) -> tuple[int, Ints] | None:
+    """[P] local options -> cost and units [T]; None where a row is exceeded by more than can be bought."""
+    over = data.used(choice)[:-1] - data.capacity[:-1]
+    units = cover(data.problem, over)
+    if units is None:
+        return None
+    cost = sum(data.cost[choice].tolist())
+    cost += sum(int(n) * int(price) for n, price in zip(units, data.problem.tiers.price, strict=True))
+    cost += sum(int(data.opening[site]) for site in np.unique(data.site[choice]))
+    return cost, units
+
+
+def cover(problem: Problem, over: Ints) -> Ints | None:
+    """[R] use above capacity -> the cheapest units [T] that cover it, or None where there are not enough."""
+    tiers = problem.tiers
+    units = np.zeros(len(tiers.row), dtype=np.int64)
+    for row in np.flatnonzero(over > 0):
+        mine = np.flatnonzero(tiers.row == row)
+        found = _cheapest(
+            int(over[row]),
+            [(int(tiers.size[t]), int(tiers.price[t]), int(tiers.most[t])) for t in mine],
+        )
+        if found is None:
+            return None
+        units[mine] = found
+    return units
+
+
+def _cheapest(needed: int, offers: list[tuple[int, int, int]]) -> list[int] | None:
+    """Units of each (size, price, most) that cover what is needed for the least; exact for one or two offers.
+
+    With more offers of different sizes the last two are exact and those before them are filled by price per size.
+    """
+    if not offers:
+        return None
+    order = sorted(range(len(offers)), key=lambda at: (offers[at][1] / offers[at][0], at))
+    units = [0] * len(offers)
+    for at in order[:-2]:
+        size, _, most = offers[at]
+        units[at] = min(most, -(-needed // size))
+        needed -= units[at] * size
+        if needed <= 0:
+            return units
+    last = order[-2:]
+    best: tuple[int, list[int]] | None = None
+    first = offers[last[0]]
+    second = offers[last[1]] if len(last) > 1 else (1, 0, 0)
+    top = min(first[2], -(-needed // first[0]))
+    for count in range(top, max(-1, top - _MOST_TABLE), -1):
+        rest = max(0, needed - count * first[0])
+        more = -(-rest // second[0])
+        if more > second[2]:
+            break
+        price = count * first[1] + more * second[1]
+        if best is None or price < best[0]:
+            best = price, [count, more]
+    if best is None:
+        return None
+    for at, count in zip(last, best[1], strict=False):
+        units[at] = count
+    return units

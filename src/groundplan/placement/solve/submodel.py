@@ -1,0 +1,166 @@
+"""A neighbourhood solved by CP-SAT: some parts are placed anew, all others stay where they are.
+
+Amounts and prices are scaled to what CP-SAT likes (uses rounded up, capacities down), so that what it finds is
+feasible; the caller prices it exactly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from groundplan.placement.problem import Flags, Ints
+from groundplan.placement.solve.arrays import Arrays
+from groundplan.placement.solve.heavy import module
+
+_FINE = 2**40
+_LARGE_USE = 2**45
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What CP-SAT says of one neighbourhood."""
+
+    choice: Ints | None
+    """[P] or None: nothing better found"""
+    complete: bool
+    """it was searched through"""
+    bound: int | None
+    """a lower bound on what these parts cost over the kept options; None where amounts had to be rounded"""
+    work: float
+    """deterministic time"""
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How long one neighbourhood may be searched."""
+
+    work: float
+    seconds: float | None = None
+    seed: int = 0
+    threads: int = 1
+    first: bool = False
+    """stop at the first plan"""
+
+
+def search(
+    data: Arrays, free: Ints, keep: Flags, choice: Ints | None, effort: Effort, limit: int | None = None
+) -> Answer:
+    """Place the free parts [f] over the kept options [O]; `choice` [P] is where all are now (None: all are free).
+
+    `limit`: only plans whose neighbourhood costs at most this much, in exact prices.
+    """
+    lib = module("ortools.sat.python.cp_model")
+    model = lib.CpModel()
+    inside = np.zeros(data.parts, dtype=np.bool_)
+    inside[free] = True
+    options = np.flatnonzero(keep & inside[data.part])
+    variables = [model.new_bool_var("") for _ in options]
+    starts = np.searchsorted(data.part[options], free)
+    ends = np.searchsorted(data.part[options], free, side="right")
+    for begin, end in zip(starts, ends, strict=True):
+        model.add_exactly_one(variables[begin:end])
+    stay = np.zeros(0, dtype=np.int64) if choice is None else choice[~inside]
+    rows = _Rows(lib, model, data, options, variables)
+    rows.add(data.used(stay))
+    opens, opening = _openings(model, data, options, variables, stay)
+    weights = [*data.cost[options].tolist(), *rows.prices, *opening]
+    unit = max(1, sum(abs(weight) for weight in weights) // _FINE)
+    objective = lib.LinearExpr.weighted_sum([*variables, *rows.units, *opens], [weight // unit for weight in weights])
+    model.minimize(objective)
+    if limit is not None:
+        model.add(objective <= limit // unit)
+    if choice is not None:
+        now = set(choice[free].tolist())
+        for option, variable in zip(options.tolist(), variables, strict=True):
+            model.add_hint(variable, option in now)
+    status, solver = _solved(lib, model, effort)
+    complete = status in (lib.OPTIMAL, lib.INFEASIBLE)
+    work = float(solver.response_proto.deterministic_time)
+    if status not in (lib.OPTIMAL, lib.FEASIBLE):
+        return Answer(None, complete, None, work)
+    taken = options[[solver.boolean_value(variable) for variable in variables]]
+    found = np.zeros(data.parts, dtype=np.int64) if choice is None else choice.copy()
+    found[data.part[taken]] = taken
+    bound = int(np.ceil(solver.best_objective_bound - 1e-6)) * unit
+    return Answer(found, complete, bound if rows.exact else None, work)
+
+
+def _solved(lib: Any, model: Any, effort: Effort) -> tuple[Any, Any]:
+    solver = lib.CpSolver()
+    parameters = solver.parameters
+    parameters.num_workers = effort.threads
+    parameters.max_deterministic_time = effort.work
+    parameters.random_seed = effort.seed
+    parameters.stop_after_first_solution = effort.first
+    if effort.seconds is not None:
+        parameters.max_time_in_seconds = max(0.01, effort.seconds)
+    return solver.solve(model), solver
+
+
+class _Rows:
+    """The rows that the options touch, with whole units to buy for them."""
+
+    def __init__(self, lib: Any, model: Any, data: Arrays, options: Ints, variables: list[Any]) -> None:
+        self.lib, self.model, self.data = lib, model, data
+        self.options, self.variables = options, variables
+        self.units: list[Any] = []
+        self.prices: list[int] = []
+        self.exact = True
+
+    def add(self, used: Ints) -> None:
+        """Each row holds what the options use besides `used`."""
+        rows, uses = self.data.row[self.options].reshape(-1), self.data.use[self.options].reshape(-1)
+        number = np.repeat(np.arange(len(self.options)), self.data.row.shape[1])
+        real = np.flatnonzero((rows < self.data.rows) & (uses != 0))
+        order = real[np.argsort(rows[real], kind="stable")]
+        begins = np.flatnonzero(np.diff(rows[order], prepend=-1))
+        for begin, end in zip(begins, np.append(begins[1:], len(order)), strict=True):
+            at = order[begin:end]
+            row = int(rows[at[0]])
+            self._row(row, number[at], uses[at], int(self.data.capacity[row]) - int(used[row]))
+
+    def _row(self, row: int, number: Ints, uses: Ints, left: int) -> None:
+        tiers = self.data.problem.tiers
+        mine = np.flatnonzero(tiers.row == row)
+        positive = int(uses[uses > 0].astype(object).sum())
+        if not len(mine) and positive <= left:
+            return
+        total = int(np.abs(uses).astype(object).sum()) + abs(left)
+        grain = max(1, total // _LARGE_USE)
+        self.exact &= grain == 1
+        units = [self.model.new_int_var(0, int(min(tiers.most[tier], 2**31)), "") for tier in mine]
+        self.units += units
+        self.prices += [int(tiers.price[tier]) for tier in mine]
+        expression = self.lib.LinearExpr.weighted_sum(
+            [*(self.variables[at] for at in number), *units],
+            [*(-(-uses // grain)).tolist(), *(-(int(tiers.size[tier]) // grain) for tier in mine)],
+        )
+        self.model.add(expression <= left // grain)
+
+
+def _openings(model: Any, data: Arrays, options: Ints, variables: list[Any], stay: Ints) -> tuple[list[Any], list[int]]:
+    """A variable for each site that only these options would open."""
+    used = np.zeros(data.sites + 1, dtype=np.bool_)
+    used[data.site[stay]] = True
+    opens: dict[int, Any] = {}
+    for option, variable in zip(options, variables, strict=True):
+        site = int(data.site[option])
+        if data.opening[site] > 0 and not used[site]:
+            if site not in opens:
+                opens[site] = model.new_bool_var("")
+            model.add_implication(variable, opens[site])
+    return list(opens.values()), [int(data.opening[site]) for site in opens]
+
+
+def cost_of(data: Arrays, free: Ints, choice: Ints) -> int:
+    """What the neighbourhood of these parts costs now, but for units bought."""
+    inside = np.zeros(data.parts, dtype=np.bool_)
+    inside[free] = True
+    others = np.zeros(data.sites + 1, dtype=np.bool_)
+    others[data.site[choice[~inside]]] = True
+    mine = np.unique(data.site[choice[free]])
+    cost: int = sum(data.cost[choice[free]].tolist())
+    return cost + sum(int(data.opening[site]) for site in mine if not others[site])
