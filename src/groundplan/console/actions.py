@@ -32,6 +32,12 @@ async def refuse(request: Request, csrf: Text, change: Text, comment: Text = "")
     return _back("/governance", reply, "Refused.")
 
 
+@router.post("/withdraw")
+async def withdraw(request: Request, csrf: Text, change: Text) -> RedirectResponse:
+    reply = await api_of(request, csrf).post(f"/api/changes/{quote(change, safe='')}/withdraw")
+    return _back("/governance", reply, f"Withdrawn{_reach(reply)}.")
+
+
 @router.post("/rollback")
 async def rollback(request: Request, csrf: Text, to: Annotated[int, Form()]) -> RedirectResponse:
     reply = await api_of(request, csrf).post("/api/rollback", {"to": to})

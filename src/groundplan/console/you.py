@@ -1,0 +1,60 @@
+"""The page Sign-in: one's own passkeys and sessions, and the passkeys of colleagues that wait to be confirmed."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from urllib.parse import quote, urlencode
+
+from fastapi import APIRouter, Form, Request
+from fastapi.responses import HTMLResponse, RedirectResponse
+
+from groundplan.console.client import Reply
+from groundplan.console.render import Signed, api_of, failed, show
+
+router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
+Text = Annotated[str, Form(max_length=2100)]
+
+
+@router.get("/you")
+async def you(request: Request, visitor: Signed) -> HTMLResponse:
+    keys = await visitor.api.get("/api/passkeys")
+    waiting = await visitor.api.get("/api/passkeys", waiting="true")
+    open_ = await visitor.api.get("/api/sessions")
+    for reply in (keys, waiting, open_):
+        if not reply.ok:
+            return failed(reply, visitor)
+    values = {
+        "passkeys": keys.body["passkeys"],
+        "waiting": waiting.body["passkeys"],
+        "sessions": open_.body["sessions"],
+    }
+    return await show(request, visitor, "you.html", "/you", **values)
+
+
+@router.post("/do/passkey-confirm")
+async def confirm(request: Request, csrf: Text, passkey: Text) -> RedirectResponse:
+    reply = await api_of(request, csrf).post(f"/api/passkeys/{quote(passkey, safe='')}/confirm")
+    return _back(reply, "The passkey is confirmed: it proves its person from now on.")
+
+
+@router.post("/do/passkey-remove")
+async def remove(request: Request, csrf: Text, passkey: Text) -> RedirectResponse:
+    reply = await api_of(request, csrf).call("DELETE", f"/api/passkeys/{quote(passkey, safe='')}")
+    return _back(reply, "The passkey is removed, and its person is signed out.")
+
+
+@router.post("/do/session-end")
+async def end(request: Request, csrf: Text, session: Text) -> RedirectResponse:
+    reply = await api_of(request, csrf).call("DELETE", f"/api/sessions/{quote(session, safe='')}")
+    return _back(reply, "The session is ended.")
+
+
+@router.post("/do/sign-out")
+async def sign_out(request: Request, csrf: Text) -> RedirectResponse:
+    reply = await api_of(request, csrf).post("/api/logout")
+    return _back(reply, "You are signed out.")
+
+
+def _back(reply: Reply, notice: str) -> RedirectResponse:
+    words = {"notice": notice} if reply.ok else {"problem": reply.problem}
+    return RedirectResponse(f"/you?{urlencode(words)}", status_code=303)

@@ -1,0 +1,228 @@
+"""Approvals by people of several duties, each in a Chromium of their own with a passkey: approve, refuse, approve
+oneself, withdraw; and what a link of the operator is not good for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from groundplan.testing.browser import chromium, find_chromium
+from tests.acceptance.stack import Stack, Upstream, wait_until
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
+if find_chromium() is None and os.environ.get("GROUNDPLAN_REQUIRE_BROWSER") != "1":
+    pytestmark.append(pytest.mark.skip(reason="NOT RUN: no Chromium is installed"))
+
+DUTIES = ("product", "architecture", "engineering", "operations", "finance", "data", "compliance")
+COMPANY = """\
+kind: company
+name: acme
+format: 1
+owners: {business: ana, security: sam, operations: ana}
+---
+{kind: person, name: ana, email: ana@acme.example, full_name: Ana Lind}
+---
+{kind: person, name: sam, email: sam@acme.example, full_name: Sam Berg}
+---
+{kind: person, name: fay, email: fay@acme.example, full_name: Fay Moe}
+---
+{kind: site, name: here, type: private, jurisdiction: EU}
+---
+kind: deployment
+name: local
+site: here
+model: acme/model
+upstream_model: scripted
+url: URL
+price: {input: 0 USD/Mtok, output: 10 USD/Mtok}
+---
+kind: budget
+name: assistant
+covers: workload/assistant
+limit: 100 USD/month
+---
+kind: workload
+name: assistant
+purpose: PURPOSE
+stage: STAGE
+sensitivity: internal
+deployments: [local]
+owners: {business: ana, security: sam, OTHERS}
+"""
+
+
+def declared(upstream: Upstream, stage: str, purpose: str = "Answer questions") -> str:
+    others = ", ".join(f"{duty}: fay" for duty in DUTIES)
+    text = COMPANY.replace("URL", upstream.url).replace("STAGE", stage).replace("OTHERS", others)
+    return text.replace("PURPOSE", purpose)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stack, Upstream]]:
+    folder = tmp_path_factory.mktemp("approvals")
+    upstream = Upstream(folder / "upstream")
+    upstream.start()
+    workspace = folder / "workspace"
+    workspace.mkdir()
+    (workspace / "acme.yaml").write_text(declared(upstream, "pilot"))
+    stack = Stack(folder, workspace)
+    try:
+        stack.start()
+        yield stack, upstream
+    finally:
+        stack.stop()
+        upstream.stop()
+
+
+@pytest.fixture(scope="module")
+def people(scene: tuple[Stack, Upstream], browser: Browser) -> dict[str, Page]:
+    """A browser for each, with a virtual authenticator, in which they have followed a link of the operator."""
+    stack, found = scene[0], {}
+    for name in ("ana", "sam", "fay"):
+        page = browser.new_context(base_url=f"http://localhost:{stack.control_port}").new_page()
+        page.set_default_timeout(30_000)
+        session = page.context.new_cdp_session(page)
+        session.send("WebAuthn.enable")
+        options = {
+            "protocol": "ctap2", "transport": "internal", "hasResidentKey": True, "hasUserVerification": True,
+            "isUserVerified": True, "automaticPresenceSimulation": True,
+        }  # fmt: skip
+        session.send("WebAuthn.addVirtualAuthenticator", {"options": options})
+        page.goto(stack.cli("login", "--as", f"{name}@acme.example")["url"])
+        found[name] = page
+    return found
+
+
+def press(page: Page, name: str) -> None:
+    with page.expect_navigation():
+        page.get_by_role("button", name=name).first.click()
+
+
+def ask_for(scene: tuple[Stack, Upstream], purpose: str) -> str:
+    """Ask for the workload to be served in production with this purpose; the id of the change that waits."""
+    stack, upstream = scene
+    (stack.workspace / "acme.yaml").write_text(declared(upstream, "production", purpose))
+    stack.cli("apply", "--workspace", str(stack.workspace))
+    (change,) = stack.control("GET", "/api/changes?state=pending").body["changes"]
+    return str(change["id"])
+
+
+def test_1_a_link_approves_nothing(scene: tuple[Stack, Upstream], people: dict[str, Page]) -> None:
+    change = ask_for(scene, "first")
+    page = people["sam"]
+    page.goto(f"/governance/changes/{change}")
+    press(page, "Approve")
+    assert "operator's token" in page.get_by_role("alert").inner_text()
+
+
+def test_2_the_first_passkey_founds_and_a_colleague_confirms_the_next(people: dict[str, Page]) -> None:
+    for name in ("ana", "sam", "fay"):
+        page = people[name]
+        page.goto("/you")
+        assert "Register a passkey" in page.inner_text("main")
+        press(page, "Register a passkey")
+        assert "Your passkey is registered." in page.inner_text("[role=status]")
+    assert "proven by your passkey" in people["ana"].inner_text("main")
+    assert "nobody has confirmed yet" in people["sam"].inner_text("main")
+    people["ana"].goto("/inbox")
+    assert "A passkey for Sam Berg was registered" in people["ana"].inner_text("main")
+    for _ in range(2):
+        people["ana"].goto("/you")
+        press(people["ana"], "Confirm")
+    for name in ("sam", "fay"):
+        page = people[name]
+        page.goto("/you")
+        press(page, "Sign out here")
+        page.goto("/governance")
+        press(page, "Sign in with a passkey")
+        page.goto("/you")
+        assert "proven by your passkey" in page.inner_text("main")
+
+
+def test_3_approved_by_each_duty_it_is_served_and_the_log_proves_it(
+    scene: tuple[Stack, Upstream], people: dict[str, Page]
+) -> None:
+    stack = scene[0]
+    key = stack.key()
+    assert stack.chat(key).status == 200, "the pilot goes on while production waits"
+    (change,) = stack.control("GET", "/api/changes?state=pending").body["changes"]
+    for need in change["waits_for"]:
+        (who,) = [name for name in people for said in need["people"] if said.lower().startswith(name)]
+        page = people[who]
+        page.goto(f"/governance/changes/{change['id']}")
+        if page.get_by_role("button", name="Approve").count():
+            press(page, "Approve")
+            assert "Approved." in page.inner_text("[role=status]")
+    done = stack.control("GET", f"/api/changes/{change['id']}").body
+    assert done["state"] == "applied" and {row["proof"] for row in done["approvals"]} == {"passkey"}
+    people["sam"].goto("/governance")
+    wait_until(lambda: stack.cli("audit", "verify")["ok"], 10, "the log holds")
+    entry = next(
+        row
+        for row in stack.control("GET", "/api/audit?limit=100").body["entries"]
+        if row["action"] == "change.approved"
+    )
+    wait_until(lambda: stack.control("GET", f"/api/audit/{entry['id']}/proof").status == 200, 10, "it has a leaf")
+    people["sam"].goto(f"/audit/{entry['id']}")
+    assert "Proof of inclusion" in people["sam"].inner_text("main")
+
+
+def test_4_nobody_approves_what_they_asked_for(scene: tuple[Stack, Upstream], people: dict[str, Page]) -> None:
+    stack, upstream = scene
+    ana = {"cookie": cookie(people["ana"]), "x-csrf-token": csrf(people["ana"])}
+    fay = {"cookie": cookie(people["fay"]), "x-csrf-token": csrf(people["fay"])}
+    body = {"files": {"acme.yaml": declared(upstream, "production", "second")}}
+    assert stack.control("POST", "/api/apply", body, fay).code == "duty_missing"
+    assert stack.control("POST", "/api/apply", body, ana).status == 200
+    (change,) = stack.control("GET", "/api/changes?state=pending").body["changes"]
+    assert change["requested_by_name"] == "Ana Lind"
+    page = people["ana"]
+    page.goto(f"/governance/changes/{change['id']}")
+    press(page, "Approve")
+    assert "somebody else with the duty business must approve it" in page.get_by_role("alert").inner_text()
+
+
+def test_5_a_refusal_ends_it(scene: tuple[Stack, Upstream], people: dict[str, Page]) -> None:
+    stack = scene[0]
+    (change,) = stack.control("GET", "/api/changes?state=pending").body["changes"]
+    page = people["sam"]
+    page.goto(f"/governance/changes/{change['id']}")
+    page.get_by_label("As security").fill("Not before the review.")
+    press(page, "Refuse")
+    done = stack.control("GET", f"/api/changes/{change['id']}").body
+    assert done["state"] == "refused" and done["approvals"][0]["comment"] == "Not before the review."
+    assert stack.chat(stack.key()).status == 200, "what was served goes on"
+
+
+def test_6_a_withdrawn_approval_ends_the_workload_without_grace(
+    scene: tuple[Stack, Upstream], people: dict[str, Page]
+) -> None:
+    stack = scene[0]
+    key = stack.key()
+    assert stack.chat(key).status == 200
+    (change,) = stack.control("GET", "/api/changes?state=applied").body["changes"]
+    page = people["sam"]
+    page.goto(f"/governance/changes/{change['id']}")
+    press(page, "Withdraw your approval")
+    wait_until(lambda: stack.chat(key).status in {403, 404}, 5, "the gateways refuse it")
+
+
+def cookie(page: Page) -> str:
+    return "; ".join(f"{one['name']}={one['value']}" for one in page.context.cookies())
+
+
+def csrf(page: Page) -> str:
+    answer = page.request.get("/api/session")
+    return str(answer.json()["csrf"])
