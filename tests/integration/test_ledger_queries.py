@@ -39,9 +39,11 @@ def add_call(
     status: str = "ok",
     cost: Decimal = PICO,
     states: tuple[str, ...] = ("settled",),
+    cache: tuple[str, int, int] = ("none", 0, 0),
 ) -> UUID:
     """A call with one attempt for each state; the first attempts failed, the last one has the call's status."""
     id, at = new_id(), START + timedelta(seconds=number)
+    kind, saved, prefix = cache
     detail = {
         "steps": [["identify", 12], ["serve", 3400]],
         "sources": [[str(id), "handbook/leave.md", 3, 9]],
@@ -49,9 +51,12 @@ def add_call(
     }
     conn.execute(
         """INSERT INTO call (id, at, workload, endpoint, status, http_status, deployment, site, model, cost_usd,
-             reserved_usd, blueprint, epoch, duration_ms, first_byte_ms, detail)
-           VALUES (%s, %s, %s, 'chat', %s, 200, 'own', 'rack', 'acme/own', %s, 1, 1, %s, %s, 5, %s)""",
-        (id, at, workload, status, cost, new_id(), number * 10, json.dumps(detail)),
+             reserved_usd, blueprint, epoch, duration_ms, first_byte_ms, detail, cache, saved_usd, prefix_saved_usd)
+           VALUES (%s, %s, %s, 'chat', %s, 200, 'own', 'rack', 'acme/own', %s, 1, 1, %s, %s, 5, %s, %s, %s, %s)""",
+        (
+            *(id, at, workload, status, cost, new_id(), number * 10, json.dumps(detail)),
+            *(kind, PICO * saved, PICO * prefix),
+        ),
     )
     for index, state in enumerate(states):
         last = index == len(states) - 1
@@ -99,14 +104,8 @@ def test_totals_are_exact_and_do_not_count_refused_calls(conn: Conn) -> None:
 
 def test_what_caches_saved_is_told_apart_from_what_calls_cost(conn: Conn) -> None:
     add_call(conn, 0, cost=PICO * 7)
-    for number, (cache, saved, prefix) in enumerate(
-        [("exact", 7, 0), ("exact", 7, 0), ("replay", 0, 0), ("none", 0, 3)]
-    ):
-        id = add_call(conn, number + 1, cost=Decimal(0))
-        conn.execute(
-            "UPDATE call SET cache = %s, saved_usd = %s, prefix_saved_usd = %s WHERE id = %s",
-            (cache, PICO * saved, PICO * prefix, id),
-        )
+    for number, cache in enumerate([("exact", 7, 0), ("exact", 7, 0), ("replay", 0, 0), ("none", 0, 3)]):
+        add_call(conn, number + 1, cost=Decimal(0), cache=cache)
     told = queries.cost_summary(conn)["by_workload"][0]
     assert (told["calls"], told["cached"], told["total_usd"]) == (5, 2, "0.000000000007")
     assert (told["saved_usd"], told["prefix_saved_usd"]) == ("0.000000000014", "0.000000000003")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from graphlib import TopologicalSorter
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 from psycopg import sql
@@ -60,6 +60,7 @@ def load_tables(owner_url: str, folder: Path, facts: Facts) -> None:
         secured = _secured(connection)
         try:
             _alter(connection, secured, "NO FORCE")
+            _keep_sums(connection, "DISABLE")
             connection.execute(sql.SQL("TRUNCATE {}").format(sql.SQL(", ").join(map(sql.Identifier, order))))
             for name in order:
                 _load(connection, name, facts["tables"][name], folder / f"{name}.copy")
@@ -67,6 +68,7 @@ def load_tables(owner_url: str, folder: Path, facts: Facts) -> None:
                 connection.execute("SELECT setval(%s::regclass, %s)", (f'public."{name}"', value))
             # Foreign keys are checked before row-level security may be changed again.
             connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
+            _keep_sums(connection, "ENABLE")
             _alter(connection, secured, "FORCE")
         except psycopg.Error as error:
             raise Invalid(
@@ -100,6 +102,17 @@ def _dependency_order(connection: psycopg.Connection[Any], tables: dict[str, lis
     for name, needed in rows:
         needs[name].add(needed)
     return list(TopologicalSorter(needs).static_order())
+
+
+def _keep_sums(connection: psycopg.Connection[Any], word: LiteralString) -> None:
+    """Sums that are kept as facts arrive (by functions called `roll_...`) are in the backup themselves."""
+    triggers = connection.execute(
+        """SELECT c.relname, t.tgname FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
+           JOIN pg_proc p ON p.oid = t.tgfoid WHERE starts_with(p.proname, 'roll_') ORDER BY 1, 2"""
+    ).fetchall()
+    for table, trigger in triggers:
+        statement = sql.SQL("ALTER TABLE {} " + word + " TRIGGER {}")
+        connection.execute(statement.format(sql.Identifier(table), sql.Identifier(trigger)))
 
 
 def _secured(connection: psycopg.Connection[Any]) -> list[str]:

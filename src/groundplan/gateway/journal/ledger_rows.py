@@ -7,15 +7,21 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from groundplan.blueprint.model import Rates
 from groundplan.core.audit.entry import Acting, Entry, gateway_actor
 from groundplan.core.money import format_usd, to_decimal
+from groundplan.economics.terms.split import Split, split
 from groundplan.gateway.journal.recovery import Attempt, CallState
+from groundplan.ledger.model import Usage
 
 Row = tuple[Any, ...]
 Seal = Callable[[UUID, str], str]
 Team = Callable[[int, str], str | None]
 """(blueprint number, workload) -> team"""
+RatesOf = Callable[[int, str], Rates | None]
+"""(blueprint number, deployment) -> its rates then"""
 
+_NOTHING = Usage()
 _EPOCH_START = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -37,8 +43,8 @@ def attempt_state(attempt: Attempt) -> str:
     return "settled" if attempt.settlement is not None else "crashed" if attempt.crashed else "open"
 
 
-def attempt_row(attempt: Attempt, epoch: UUID) -> Row:
-    """In the order of the columns of `attempt`."""
+def attempt_row(attempt: Attempt, epoch: UUID, rates: RatesOf = lambda _number, _name: None) -> Row:
+    """In the order of the columns of `attempt`. `rates` say what its cost is made of."""
     made, settled = attempt.reservation, attempt.settlement
     state = attempt_state(attempt)
     flags = list(settled.flags) if settled else ["crash"] if attempt.crashed else []
@@ -62,7 +68,18 @@ def attempt_row(attempt: Attempt, epoch: UUID) -> Row:
         _ms(settled.started_us) if settled else None,
         _ms(settled.connect_us) if settled else None,
         _ms(settled.first_byte_us) if settled else None,
+        made.workload,
+        made.blueprint,
+        made.demo,
+        None if state == "open" else _parts(attempt, rates),
     )
+
+
+def _parts(attempt: Attempt, rates: RatesOf) -> Split:
+    made, settled = attempt.reservation, attempt.settlement
+    if settled is None or not (attempt.cost or settled.usage.input or settled.usage.output):
+        return split(None, _NOTHING, attempt.cost)
+    return split(rates(made.blueprint, made.deployment), settled.usage, attempt.cost)
 
 
 def _ms(microseconds: int) -> float | None:

@@ -72,13 +72,18 @@ _ATTEMPT = (
     "started_ms",
     "connect_ms",
     "first_byte_ms",
+    "workload",
+    "blueprint",
+    "demo",
+    "parts",
 )
 _CHARGE = ("call_id", "attempt", "budget", "period", "cost_usd")
 
 _SETTLE_OPEN = """ON CONFLICT (call_id, number) DO UPDATE SET state = EXCLUDED.state, outcome = EXCLUDED.outcome,
     http_status = EXCLUDED.http_status, cost_usd = EXCLUDED.cost_usd, usage = EXCLUDED.usage,
     estimated = EXCLUDED.estimated, flags = EXCLUDED.flags, duration_ms = EXCLUDED.duration_ms,
-    started_ms = EXCLUDED.started_ms, connect_ms = EXCLUDED.connect_ms, first_byte_ms = EXCLUDED.first_byte_ms
+    started_ms = EXCLUDED.started_ms, connect_ms = EXCLUDED.connect_ms, first_byte_ms = EXCLUDED.first_byte_ms,
+    parts = EXCLUDED.parts
     WHERE attempt.state = 'open' AND EXCLUDED.state <> 'open'"""
 
 

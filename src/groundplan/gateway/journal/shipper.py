@@ -25,6 +25,7 @@ import psycopg
 import structlog
 
 from groundplan.blueprint.artifact import decode
+from groundplan.blueprint.model import Rates
 from groundplan.core import logs
 from groundplan.core.audit.entry import Acting
 from groundplan.core.audit.store import keys_made_acting, record_many
@@ -177,7 +178,7 @@ class EpochShipper:
 
 
 class Context:
-    """What all epochs of one HOME share: the clock, the keys that seal personal fields, and the teams of workloads."""
+    """What all epochs of one HOME share: the clock, the keys that seal personal fields, teams and prices."""
 
     def __init__(self, home: Home, clock: Clock, traces: TraceExport | None = None) -> None:
         self._home = home
@@ -185,6 +186,7 @@ class Context:
         self._clock = clock
         self._keys: SubjectKeys | None = None
         self._teams: dict[int, dict[str, str | None]] = {}
+        self._rates: dict[int, dict[str, Rates]] = {}
         self._demo_keys: set[str] = set()
         self._acting: dict[str, Acting] = {}
         """Of the keys seen in a demo, those that were made while acting as somebody."""
@@ -197,14 +199,18 @@ class Context:
         self, conn: Conn, epoch: UUID, ended: list[CallState], closed: list[Attempt], opened: list[Attempt]
     ) -> None:
         """Rows and audit entries of calls and attempts, in the caller's transaction."""
+        for number in {attempt.reservation.blueprint for attempt in closed}:
+            self._learn(conn, number)
         ledger_store.insert_rows(
-            conn, ledger_store.INSERT_ATTEMPTS, [attempt_row(attempt, epoch) for attempt in [*closed, *opened]]
+            conn,
+            ledger_store.INSERT_ATTEMPTS,
+            [attempt_row(attempt, epoch, self._rates_of) for attempt in [*closed, *opened]],
         )
         ledger_store.insert_rows(
             conn, ledger_store.INSERT_CHARGES, [row for attempt in closed for row in charge_rows(attempt)]
         )
         for number in {c.finish.blueprint if c.finish else _blueprint(c) for c in ended}:
-            self._learn_teams(conn, number)
+            self._learn(conn, number)
         self._learn_acting(conn, ended)
         rows = [call_row(call, epoch, self._team, self._acting) for call in ended]
         ledger_store.insert_rows(conn, ledger_store.INSERT_CALLS, rows)
@@ -231,9 +237,15 @@ class Context:
             self._acting.update(keys_made_acting(conn, keys))
         self._demo_keys |= new
 
-    def _learn_teams(self, conn: Conn, number: int) -> None:
+    def _learn(self, conn: Conn, number: int) -> None:
+        """What a blueprint says of teams and prices, once."""
         if number not in self._teams and (body := ledger_store.blueprint_body(conn, number)) is not None:
-            self._teams[number] = {workload.name: workload.team for workload in decode(body).workloads}
+            blueprint = decode(body)
+            self._teams[number] = {workload.name: workload.team for workload in blueprint.workloads}
+            self._rates[number] = {deployment.name: deployment.rates for deployment in blueprint.deployments}
+
+    def _rates_of(self, number: int, deployment: str) -> Rates | None:
+        return self._rates.get(number, {}).get(deployment)
 
     def _team(self, number: int, workload: str) -> str | None:
         return self._teams.get(number, {}).get(workload)

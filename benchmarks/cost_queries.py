@@ -1,0 +1,251 @@
+"""How long the figures of cost take over many calls, whether they are exact, and how many facts arrive beside them.
+
+    python benchmarks/cost_queries.py --calls 10000000 --json [--folder DIR]
+
+Fills a PostgreSQL of its own (embedded, in DIR or a temporary folder) with calls of 30 days, their attempts and
+charges, through the same triggers as facts that are shipped; then asks every figure of the console again and again, on
+its own and while facts arrive by the shipper's own statements and are folded every second. The folder needs about
+1.5 KB a call.
+`exact` compares sums with those of the facts, to the picodollar.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from groundplan.core.ids import new_id
+from groundplan.core.money import format_usd, from_decimal
+from groundplan.gateway.journal import ledger_store
+from groundplan.ledger import queries, rollup_store
+from groundplan.ledger.store import CallFilter
+from groundplan.testing.database import cluster
+
+DAYS = 30
+CHUNK = 100_000
+ROUNDS = 20
+INGEST_SECONDS = 15
+BATCH = 2500
+NOW = datetime.now(UTC).replace(minute=20, second=0, microsecond=0)
+SINCE = NOW - timedelta(days=DAYS)
+MONTH = {
+    "since": SINCE, "until": None, "workload": None, "status": None, "deployment": None, "demo": None,
+}  # fmt: skip
+
+_CHUNK = """CREATE TEMP TABLE chunk AS
+  SELECT g, at, uuidv7(at - clock_timestamp()) AS id, 'workload-' || (h %% 12) AS workload, 'team-' || (h %% 4) AS team,
+    'deployment-' || (h %% 5) AS deployment, 'site-' || (h %% 3) AS site, 'provider/model-' || (h %% 5) AS model,
+    CASE WHEN h %% 50 = 0 THEN 'refused' WHEN h %% 37 = 0 THEN 'failed' ELSE 'ok' END AS status,
+    CASE WHEN h %% 9 = 0 THEN 'exact' ELSE 'none' END AS cache, 1 + h %% 3 AS blueprint,
+    ('00000000-0000-7000-8000-' || lpad(to_hex(h %% 5000), 12, '0'))::uuid AS person,
+    100 + h %% 3000 AS tokens_in, 10 + h %% 700 AS tokens_out, (50 + h %% 4000)::double precision AS ms, h
+  FROM (SELECT g, %(since)s + (%(until)s - %(since)s) * (g::double precision / %(calls)s) AS at,
+          abs(hashint8(g)::bigint) AS h
+        FROM generate_series(%(first)s, %(last)s) g) s"""
+_ATTEMPTS = """INSERT INTO attempt (call_id, number, at, deployment, site, model, state, outcome, http_status,
+    reserved_usd, cost_usd, usage, epoch, workload, blueprint, parts)
+  SELECT id, 0, at, deployment, site, model, 'settled', CASE status WHEN 'ok' THEN 'ok' ELSE 'failed' END, 200, 0.01,
+    (tokens_in * 2500000 + tokens_out * 10000000 + h %% 7) * 1e-12,
+    jsonb_build_object('input', tokens_in, 'output', tokens_out), %(epoch)s, workload, blueprint,
+    jsonb_build_object('input', jsonb_build_array(tokens_in, tokens_in * 2500000 + h %% 7),
+      'output', jsonb_build_array(tokens_out, tokens_out * 10000000))
+  FROM chunk WHERE status <> 'refused' AND cache = 'none'"""
+_CHARGES = """INSERT INTO charge SELECT id, 0, workload, to_char(at, 'YYYY-MM'),
+    (tokens_in * 2500000 + tokens_out * 10000000 + h %% 7) * 1e-12
+  FROM chunk WHERE status <> 'refused' AND cache = 'none'"""
+_CALLS = """INSERT INTO call (id, at, workload, person_id, team, endpoint, status, http_status, model, deployment,
+    site, cost_usd, reserved_usd, prompt_tokens, completion_tokens, cache, blueprint, epoch, duration_ms, first_byte_ms,
+    detail, shipped_at)
+  SELECT id, at, workload, person, team, 'chat', status, 200, model, deployment, site,
+    CASE WHEN status = 'refused' OR cache = 'exact' THEN 0
+      ELSE (tokens_in * 2500000 + tokens_out * 10000000 + h %% 7) * 1e-12 END,
+    0.01, tokens_in, tokens_out, cache, blueprint, %(epoch)s, ms, ms / 3,
+    CASE WHEN h %% 3 = 0 THEN jsonb_build_object('sources', jsonb_build_array(jsonb_build_array(
+      'document-' || h %% 2000, 'a.md', 1, 9))) ELSE '{}' END, at
+  FROM chunk"""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--calls", type=int, default=1_000_000)
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--json", action="store_true")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=asked.folder) as folder, cluster(Path(folder) / "pg") as server:
+        with server.database() as database:
+            value = measure(database.urls["owner"], asked.calls)
+    print(json.dumps(value, indent=None if asked.json else 1))
+    return 0 if value["exact"] and value["p95_ms"] <= 300 and value["ingested_per_s"] >= 10_000 else 1
+
+
+def measure(url: str, calls: int) -> dict[str, Any]:
+    began = time.monotonic()
+    with psycopg.connect(url, autocommit=True) as conn:
+        fill(conn, calls)
+        filled = time.monotonic() - began
+        size = conn.execute("SELECT pg_database_size(current_database())").fetchone()
+        alone = asked(conn, ROUNDS)
+        stop = threading.Event()
+        counted: list[int] = []
+        writer = threading.Thread(target=ingest, args=(url, stop, counted))
+        writer.start()
+        beside: dict[str, list[float]] = {}
+        begun = time.monotonic()
+        while time.monotonic() - begun < INGEST_SECONDS:
+            for name, times in asked(conn, 1).items():
+                beside.setdefault(name, []).extend(times)
+        took = time.monotonic() - begun
+        stop.set()
+        writer.join()
+        rollup_store.fold(conn)
+        exact = compared(conn)
+    figures = {
+        name: {"p95_ms": round(p95(times), 1), "beside_p95_ms": round(p95(beside[name]), 1)}
+        for name, times in alone.items()
+    }
+    return {
+        "calls": calls, "days": DAYS, "p95_ms": max(row["p95_ms"] for row in figures.values()),
+        "beside_p95_ms": max(row["beside_p95_ms"] for row in figures.values()),
+        "ingested_per_s": round(sum(counted) / took), "exact": all(row["equal"] for row in exact.values()),
+        "figures": figures, "sums": exact, "fill_s": round(filled, 1), "bytes": size[0] if size else 0,
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        "load_average": os.getloadavg()[0], "commit": commit(),
+    }  # fmt: skip
+
+
+def fill(conn: psycopg.Connection[Any], calls: int) -> None:
+    epoch = new_id()
+    conn.execute("SET synchronous_commit = off")
+    for first in range(0, calls, CHUNK):
+        values = {"since": SINCE, "until": NOW, "calls": calls, "first": first, "last": min(first + CHUNK, calls) - 1}
+        with conn.transaction():
+            conn.execute("DROP TABLE IF EXISTS chunk")
+            with psycopg.ClientCursor(conn) as cursor:
+                cursor.execute(_CHUNK, values)
+            for statement in (_ATTEMPTS, _CHARGES, _CALLS):
+                with psycopg.ClientCursor(conn) as cursor:
+                    cursor.execute(statement, {"epoch": epoch})
+        rollup_store.fold(conn)
+    conn.execute("INSERT INTO budget_period SELECT budget, period, 1000000, 0 FROM charge_total ON CONFLICT DO NOTHING")
+    conn.execute("VACUUM ANALYZE")
+
+
+def asked(conn: psycopg.Connection[Any], rounds: int) -> dict[str, list[float]]:
+    """Milliseconds of each figure, each as the console asks for it."""
+    midnight = NOW.replace(hour=0, minute=0)
+    one = {**MONTH, "workload": "workload-3"}
+    figures: dict[str, Callable[[], object]] = {
+        "total and by workload, ever": lambda: queries.cost_summary(conn),
+        "by workload, today": lambda: queries.cost_summary(conn, CallFilter(since=midnight)),
+        "by workload, 30 days": lambda: queries.cost_summary(conn, CallFilter(since=SINCE)),
+        "by day and workload": lambda: queries.daily_cost(conn, CallFilter(since=SINCE)),
+        "by team": lambda: rollup_store.calls_by(conn, ["team"], MONTH),
+        "by site, deployment, model": lambda: rollup_store.calls_by(conn, ["site", "deployment", "model"], MONTH),
+        "terms of a workload": lambda: rollup_store.parts_by(conn, ["part"], one),
+        "by hour of a workload": lambda: rollup_store.calls_by(conn, ["hour"], one),
+        "people": lambda: rollup_store.people(conn, SINCE, NOW, None, 50),
+        "sources": lambda: rollup_store.sources(conn, SINCE, NOW, None),
+        "budgets": lambda: queries.budget_use(conn, NOW),
+        "latency today": lambda: queries.latency(conn, CallFilter(since=midnight)),
+        "statuses": lambda: queries.statuses(conn, CallFilter(workload="workload-3")),
+        "newest calls": lambda: queries.list_calls(conn, limit=50),
+        "newest calls of a workload": lambda: queries.list_calls(conn, CallFilter(workload="workload-3"), limit=50),
+        "a receipt": lambda: queries.receipt(conn, newest(conn)),
+    }
+    found: dict[str, list[float]] = {name: [] for name in figures}
+    for _ in range(rounds):
+        for name, figure in figures.items():
+            began = time.perf_counter()
+            figure()
+            found[name].append((time.perf_counter() - began) * 1000)
+    return found
+
+
+def newest(conn: psycopg.Connection[Any]) -> Any:
+    row = conn.execute("SELECT id FROM call ORDER BY at DESC LIMIT 1").fetchone()
+    assert row is not None
+    return row[0]
+
+
+def ingest(url: str, stop: threading.Event, counted: list[int]) -> None:
+    """Calls, attempts and charges by the shipper's statements, folded every second."""
+    epoch = new_id()
+    with psycopg.connect(url, autocommit=True) as conn:
+        folded = time.monotonic()
+        while not stop.is_set():
+            with conn.transaction():
+                counted.append(write(conn, epoch))
+            if time.monotonic() - folded > 1:
+                rollup_store.fold(conn)
+                folded = time.monotonic()
+
+
+def write(conn: psycopg.Connection[Any], epoch: Any) -> int:
+    """One round of the shipper; how many facts (calls, attempts and charges)."""
+    calls, attempts, charges = [], [], []
+    cost = Decimal("0.000012500003")
+    parts = {"input": [1000, 2_500_003], "output": [1000, 10_000_000]}
+    at = datetime.now(UTC)
+    for place in range(BATCH // 3):
+        id, workload, deployment = new_id(), f"workload-{place % 12}", f"deployment-{place % 5}"
+        person = f"00000000-0000-7000-8000-{place % 5000:012x}"
+        calls.append(
+            (id, at, workload, person, None, "team-1", "chat", "ok", 200, None, "provider/model-1", deployment,
+             "site-1", cost, cost, 1000, 1000, "none", 1, epoch, False, 120.0, 40.0, {}, 0, 0)
+        )  # fmt: skip
+        attempts.append(
+            (id, 0, at, deployment, "site-1", "provider/model-1", "settled", "ok", 200, cost, cost, {"input": 1000},
+             False, [], 120.0, epoch, 0.0, None, 40.0, workload, 1, False, parts)
+        )  # fmt: skip
+        charges.append((id, 0, workload, f"{at:%Y-%m}", cost))
+    ledger_store.insert_rows(conn, ledger_store.INSERT_ATTEMPTS, attempts)
+    ledger_store.insert_rows(conn, ledger_store.INSERT_CHARGES, charges)
+    ledger_store.insert_rows(conn, ledger_store.INSERT_CALLS, calls)
+    return 3 * len(calls)
+
+
+def compared(conn: psycopg.Connection[Any]) -> dict[str, dict[str, Any]]:
+    """Sums beside those of the facts."""
+    pairs = {
+        "calls": ("SELECT sum(cost_usd) FROM call", "SELECT sum(cost_usd) FROM call_hour"),
+        "calls by day": ("SELECT sum(cost_usd) FROM call", "SELECT sum(cost_usd) FROM call_day"),
+        "attempts": ("SELECT sum(cost_usd) FROM attempt", "SELECT sum(cost_usd) FROM part_hour"),
+        "charges": ("SELECT sum(cost_usd) FROM charge", "SELECT sum(cost_usd) FROM charge_total"),
+        "people": ("SELECT sum(cost_usd) FROM call WHERE status <> 'refused'", "SELECT sum(cost_usd) FROM person_day"),
+        "documents": (
+            "SELECT sum(cost_usd) FROM call WHERE status <> 'refused'", "SELECT sum(cost_usd) FROM document_day",
+        ),
+    }  # fmt: skip
+    found = {}
+    for name, (facts, sums) in pairs.items():
+        one, two = (conn.execute(query.encode()).fetchone() for query in (facts, sums))
+        assert one is not None and two is not None
+        usd = format_usd(from_decimal(one[0]))
+        found[name] = {"facts_usd": usd, "sums_usd": format_usd(from_decimal(two[0])), "equal": one[0] == two[0]}
+    return found
+
+
+def p95(times: list[float]) -> float:
+    return sorted(times)[max(0, -(-len(times) * 95 // 100) - 1)]
+
+
+def commit() -> str:
+    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,31 @@
+"""Dividing an amount by weights so that the shares are whole numbers and sum exactly to it: largest remainder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from groundplan.core.errors import Invalid
+
+
+def shares(amount: int, weights: Sequence[int]) -> list[int]:
+    """Shares of `amount` (picodollars, negative for a credit) in the proportion of `weights`, which are not negative.
+
+    The whole parts first, then one more for those with the largest remainder, earlier ones first among equals
+    (Hamilton's method). Without any weight every share is equal. Raises `Invalid` for no weights, or a negative one.
+    """
+    if not weights or min(weights) < 0:
+        raise Invalid(
+            "an amount is divided by weights that are not negative, of which there is at least one",
+            code="weights_invalid",
+            hint="Declare a share for everybody that a cost is allocated to.",
+        )
+    total = sum(weights)
+    if total == 0:
+        weights, total = [1] * len(weights), len(weights)
+    sign, size = (-1, -amount) if amount < 0 else (1, amount)
+    found = [size * weight // total for weight in weights]
+    left = size - sum(found)
+    by_remainder = sorted(range(len(weights)), key=lambda place: (-(size * weights[place] % total), place))
+    for place in by_remainder[:left]:
+        found[place] += 1
+    return [sign * share for share in found]

@@ -1,0 +1,229 @@
+"""The SQL of sums that are kept as facts arrive (`0080_rollups.sql`): folding them, and reading them exactly.
+
+A time that begins or ends within an hour is read from the facts of that hour; everything between from hours and days.
+All of one question is one statement, so it sees one state. Percentiles are of buckets 2 % wide; sums are exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, LiteralString
+from uuid import UUID
+
+from psycopg import Connection
+from psycopg.rows import dict_row
+
+Row = dict[str, Any]
+CALL_KEYS = (
+    "workload", "team", "demo", "blueprint", "model", "deployment", "site", "endpoint", "status", "cache", "feature",
+)  # fmt: skip
+PART_KEYS = ("workload", "demo", "blueprint", "deployment", "site", "model", "outcome", "estimated", "part")
+NOBODY = UUID(int=0)
+EVER = (datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC))
+"""What is not asked for begins and ends here."""
+_EPOCH = EVER[0]
+_HOUR, _DAY = timedelta(hours=1), timedelta(days=1)
+_SUMS: LiteralString = "calls, cost_usd, saved_usd, prefix_saved_usd, prompt_tokens, completion_tokens"
+_KEYS: LiteralString = "workload, team, demo, blueprint, model, deployment, site, endpoint, status, cache, feature"
+_PARTS: LiteralString = "workload, demo, blueprint, deployment, site, model, outcome, estimated, part"
+
+_SUMMED: LiteralString = (
+    " {table}_day WHERE hour >= %(d0)s AND hour < %(d1)s"
+    " UNION ALL SELECT {columns} FROM {table}_hour WHERE hour >= %(h0)s AND hour < %(d0)s AND hour < %(h1)s"
+    " UNION ALL SELECT {columns} FROM {table}_hour WHERE hour >= %(d1)s AND hour >= %(d0)s AND hour < %(h1)s"
+    " UNION ALL SELECT {columns} FROM {table}_delta WHERE hour >= %(h0)s AND hour < %(h1)s"
+)
+_CALL_COLUMNS: LiteralString = f"hour, {_KEYS}, {_SUMS}"
+_CALL_FACTS: LiteralString = (
+    " UNION ALL SELECT date_trunc('hour', at, 'UTC'), workload, coalesce(team, ''), demo, blueprint,"
+    "   coalesce(model, ''), coalesce(deployment, ''), coalesce(site, ''), endpoint, status, cache,"
+    "   coalesce(detail ->> 'feature', ''), 1, cost_usd, saved_usd, prefix_saved_usd, prompt_tokens, completion_tokens"
+    "   FROM call WHERE at >= %({0}0)s AND at < %({0}1)s"
+)
+_CALLS: LiteralString = (
+    f"WITH summed AS (SELECT {_CALL_COLUMNS} FROM"
+    + _SUMMED.format(table="call", columns=_CALL_COLUMNS)
+    + _CALL_FACTS.format("a")
+    + _CALL_FACTS.format("b")
+    + "), wanted AS (SELECT * FROM summed WHERE (%(workload)s::text IS NULL OR workload = %(workload)s)"
+    "   AND (%(status)s::text IS NULL OR status = %(status)s)"
+    "   AND (%(deployment)s::text IS NULL OR deployment = %(deployment)s)"
+    "   AND (%(demo)s::boolean IS NULL OR demo = %(demo)s)) "
+)
+_TOTALS: LiteralString = """sum(calls) FILTER (WHERE status <> 'refused') AS calls,
+  sum(calls) FILTER (WHERE status = 'refused') AS refused, sum(calls) FILTER (WHERE status = 'ok') AS ok,
+  sum(calls) FILTER (WHERE cache = 'exact' AND status = 'ok') AS cached, sum(cost_usd) AS cost_usd,
+  sum(saved_usd) AS saved_usd, sum(prefix_saved_usd) AS prefix_saved_usd, sum(prompt_tokens) AS prompt_tokens,
+  sum(completion_tokens) AS completion_tokens"""
+
+
+def fold(conn: Connection[Any]) -> int:
+    """Deltas into hours and days, in the caller's transaction; how many there were."""
+    row = conn.execute("SELECT fold_rollups()").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def calls_by(conn: Connection[Any], by: Sequence[str], wanted: Row) -> list[Row]:
+    """Sums of calls by some of `CALL_KEYS`, `day` or `hour`, in that order of rows.
+
+    `wanted` has since, until, workload, status, deployment and demo, each None where it is not asked for. Keys of rows:
+    those of `by`; calls (not refused), refused, ok, cached, cost_usd, saved_usd, prefix_saved_usd, prompt_tokens,
+    completion_tokens.
+    """
+    return _rows(conn, _CALLS + _grouped(by, CALL_KEYS, _TOTALS) + " FROM wanted" + _tail(by), _timed(wanted))
+
+
+_PART_COLUMNS: LiteralString = f"hour, {_PARTS}, count, cost_usd"
+_PART_FACTS: LiteralString = (
+    " UNION ALL SELECT date_trunc('hour', a.at, 'UTC'), a.workload, a.demo, a.blueprint, a.deployment, a.site, a.model,"
+    "   a.outcome, a.estimated, p.part, p.count, p.usd FROM attempt a, attempt_parts(a.cost_usd, a.parts) p"
+    "   WHERE a.state <> 'open' AND a.at >= %({0}0)s AND a.at < %({0}1)s"
+)
+_PART_ROWS: LiteralString = (
+    f"WITH summed AS (SELECT {_PART_COLUMNS} FROM"
+    + _SUMMED.format(table="part", columns=_PART_COLUMNS)
+    + _PART_FACTS.format("a")
+    + _PART_FACTS.format("b")
+    + "), wanted AS (SELECT * FROM summed WHERE (%(workload)s::text IS NULL OR workload = %(workload)s)"
+    "   AND (%(deployment)s::text IS NULL OR deployment = %(deployment)s)"
+    "   AND (%(demo)s::boolean IS NULL OR demo = %(demo)s)) "
+)
+
+
+def parts_by(conn: Connection[Any], by: Sequence[str], wanted: Row) -> list[Row]:
+    """Count and cost of the parts of settled attempts by some of `PART_KEYS`, `day` or `hour`.
+
+    The part `attempt` counts attempts and costs nothing.
+    """
+    sums: LiteralString = "sum(count) AS count, sum(cost_usd) AS cost_usd"
+    return _rows(conn, _PART_ROWS + _grouped(by, PART_KEYS, sums) + " FROM wanted" + _tail(by), _timed(wanted))
+
+
+def people(conn: Connection[Any], since: datetime, until: datetime, workload: str | None, limit: int) -> list[Row]:
+    """(person_id, person, calls, cost_usd) of whole days, the dearest first; nobody in particular has no person."""
+    return _rows(
+        conn,
+        "WITH "
+        + _whole_days("person", workload)
+        + """, top AS (SELECT person AS person_id, sum(calls) AS calls, sum(cost_usd) AS cost_usd FROM summed
+             GROUP BY 1 ORDER BY 3 DESC, 1 LIMIT %(limit)s)
+           SELECT t.*, p.email AS person FROM top t LEFT JOIN person p ON p.id = t.person_id
+           ORDER BY t.cost_usd DESC, t.person_id""",
+        {"since": since, "until": until, "workload": workload, "limit": limit},
+    )
+
+
+def sources(conn: Connection[Any], since: datetime, until: datetime, workload: str | None) -> list[Row]:
+    """(source, documents, calls, cost_usd) of whole days: equal shares of what calls cost on the documents that they
+    were given; '' where they were given none, or the document is gone."""
+    return _rows(
+        conn,
+        "WITH "
+        + _whole_days("document", workload)
+        + """, by_document AS (
+             SELECT document, sum(calls) AS calls, sum(cost_usd) AS cost_usd FROM summed GROUP BY 1)
+           SELECT coalesce(d.source, '') AS source, count(*) FILTER (WHERE b.document <> '') AS documents,
+             sum(b.calls) AS calls, sum(b.cost_usd) AS cost_usd
+           FROM by_document b LEFT JOIN document d ON d.id::text = b.document GROUP BY 1 ORDER BY 4 DESC, 1""",
+        {"since": since, "until": until, "workload": workload},
+    )
+
+
+def _whole_days(what: LiteralString, workload: str | None) -> str:
+    """`summed`: what was folded, of one workload or of all, and what was not yet."""
+    times: LiteralString = "hour >= date_trunc('day', %(since)s, 'UTC') AND hour < %(until)s"
+    columns = f"SELECT {what}, calls, cost_usd FROM {what}"
+    if workload is None:
+        return f"summed AS ({columns}_whole WHERE {times} UNION ALL {columns}_delta WHERE {times})"
+    times += " AND workload = %(workload)s"
+    return f"summed AS ({columns}_day WHERE {times} UNION ALL {columns}_delta WHERE {times})"
+
+
+def charged(conn: Connection[Any]) -> dict[tuple[str, str], Any]:
+    """(budget, period) -> USD that was charged to it, of every period."""
+    rows = _rows(
+        conn,
+        """SELECT budget, period, sum(cost_usd) AS cost_usd FROM (
+             SELECT * FROM charge_total UNION ALL SELECT * FROM charge_delta) c GROUP BY 1, 2""",
+        {},
+    )
+    return {(row["budget"], row["period"]): row["cost_usd"] for row in rows}
+
+
+def answered(conn: Connection[Any], workload: str | None, since: datetime | None) -> int:
+    """How many answered calls are in whole days since then."""
+    rows = _rows(
+        conn,
+        """SELECT coalesce(sum(calls), 0) AS calls FROM (
+             SELECT hour, workload, what, calls FROM latency_day
+             UNION ALL SELECT hour, workload, what, calls FROM latency_delta) l
+           WHERE what = 'whole' AND (%(workload)s::text IS NULL OR workload = %(workload)s)
+             AND (%(since)s::timestamptz IS NULL OR hour >= date_trunc('day', %(since)s, 'UTC'))""",
+        {"workload": workload, "since": since},
+    )
+    return int(rows[0]["calls"])
+
+
+def latencies(conn: Connection[Any], workload: str | None, since: datetime | None) -> list[Row]:
+    """Percentiles (ms) of answered calls by workload, of whole days since then; within 2 %."""
+    return _rows(
+        conn,
+        """WITH buckets AS (
+             SELECT workload, what, bucket, sum(calls) AS calls FROM (
+               SELECT * FROM latency_day UNION ALL SELECT * FROM latency_delta) l
+             WHERE (%(workload)s::text IS NULL OR workload = %(workload)s)
+               AND (%(since)s::timestamptz IS NULL OR hour >= date_trunc('day', %(since)s, 'UTC'))
+             GROUP BY 1, 2, 3),
+           running AS (
+             SELECT workload, what, bucket, calls,
+               sum(calls) OVER (PARTITION BY workload, what ORDER BY bucket) AS upto,
+               sum(calls) OVER (PARTITION BY workload, what) AS whole FROM buckets)
+           SELECT workload, max(whole) FILTER (WHERE what = 'whole') AS calls,
+             power(1.02, 0.5 + min(bucket) FILTER (WHERE what = 'whole' AND upto >= 0.5 * whole))::double precision
+               AS p50_ms,
+             power(1.02, 0.5 + min(bucket) FILTER (WHERE what = 'whole' AND upto >= 0.95 * whole))::double precision
+               AS p95_ms,
+             power(1.02, 0.5 + min(bucket) FILTER (WHERE what = 'first' AND upto >= 0.95 * whole))::double precision
+               AS first_byte_p95_ms
+           FROM running GROUP BY 1 ORDER BY 1""",
+        {"workload": workload, "since": since},
+    )
+
+
+def _timed(wanted: Row) -> Row:
+    """`wanted` with the ends of whole days (d), whole hours (h) and of the facts before and after them (a, b)."""
+    since, until = wanted["since"] or EVER[0], wanted["until"] or EVER[1]
+    until = max(since, until)
+    hours = _ceil(since, _HOUR), max(_ceil(since, _HOUR), _floor(until, _HOUR))
+    days = _ceil(since, _DAY), max(_ceil(since, _DAY), _floor(until, _DAY))
+    before, after = (since, min(hours[0], until)), (min(hours[1], until), until)
+    names = {"h": hours, "d": days, "a": before, "b": after}
+    return {**wanted, **{f"{name}{end}": times[end] for name, times in names.items() for end in (0, 1)}}
+
+
+def _floor(at: datetime, step: timedelta) -> datetime:
+    return at - (at - _EPOCH) % step
+
+
+def _ceil(at: datetime, step: timedelta) -> datetime:
+    return at + (_EPOCH - at) % step
+
+
+def _grouped(by: Sequence[str], known: Sequence[str], sums: str) -> str:
+    """The head of a question; `by` names are checked, they become part of the statement."""
+    times = {"day": "(hour AT TIME ZONE 'UTC')::date AS day", "hour": "hour"}
+    if unknown := [name for name in by if name not in known and name not in times]:
+        raise AssertionError(f"sums are not kept by {unknown}")
+    return "SELECT " + "".join(f"{times.get(name, name)}, " for name in by) + sums
+
+
+def _tail(by: Sequence[str]) -> str:
+    places = ", ".join(str(place + 1) for place in range(len(by)))
+    return f" GROUP BY {places} ORDER BY {places}" if by else ""
+
+
+def _rows(conn: Connection[Any], query: str, parameters: Row) -> list[Row]:
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(query.encode(), parameters).fetchall()

@@ -1,0 +1,204 @@
+"""Sums kept as facts arrive equal the facts themselves, to the picodollar, whatever comes late or breaks off."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from groundplan.core.database import connect
+from groundplan.core.ids import new_id
+from groundplan.core.money import to_decimal
+from groundplan.gateway.journal import ledger_store
+from groundplan.ledger import rollup_store
+from groundplan.testing.database import Database
+
+Conn = psycopg.Connection[Any]
+START = datetime(2026, 11, 1, 22, tzinfo=UTC)
+EPOCH = new_id()
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One call with one attempt, `minutes` after the start."""
+
+    minutes: int
+    workload: str
+    status: str
+    cost: int
+    cached: int
+    sources: int
+    opened_first: bool
+
+
+facts = st.builds(
+    Fact,
+    minutes=st.integers(0, 60 * 30),
+    workload=st.sampled_from(["support", "finance"]),
+    status=st.sampled_from(["ok", "failed", "refused"]),
+    cost=st.integers(0, 10**13),
+    cached=st.integers(0, 10**6),
+    sources=st.integers(0, 3),
+    opened_first=st.booleans(),
+)
+rounds = st.lists(
+    st.tuples(st.lists(facts, max_size=6), st.sampled_from(["commit", "killed", "twice"]), st.booleans()),
+    min_size=1,
+    max_size=5,
+)
+
+
+@pytest.fixture
+def conn(database: Database) -> Iterator[Conn]:
+    with connect(database.urls["owner"], autocommit=True) as opened:
+        yield opened
+
+
+def rows(made: list[Fact]) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]], list[tuple[Any, ...]]]:
+    calls, opened, settled = [], [], []
+    for fact in made:
+        id, at, cost = new_id(), START + timedelta(minutes=fact.minutes), to_decimal(fact.cost)
+        detail = {"sources": [[f"document-{n}", "a.md", 1, 2] for n in range(fact.sources)]}
+        calls.append(
+            (id, at, fact.workload, None, None, "team", "chat", fact.status, 200, None, "acme/m", "own", "rack", cost,
+             cost, 3, 2, "none", 1, EPOCH, False, 12.5, 3.5, detail, 0, to_decimal(fact.cached))
+        )  # fmt: skip
+        parts = {"input": [3, fact.cost // 3], "output": [2, fact.cost - fact.cost // 3]}
+        settled.append(_attempt(id, at, fact, "settled", cost, parts))
+        if fact.opened_first:
+            opened.append(_attempt(id, at, fact, "open", Decimal(0), None))
+    return calls, opened, settled
+
+
+def _attempt(id: Any, at: datetime, fact: Fact, state: str, cost: Decimal, parts: Any) -> tuple[Any, ...]:
+    outcome = "ok" if state == "settled" else "open"
+    return (
+        id, 0, at, "own", "rack", "acme/m", state, outcome, 200, cost, cost, {"input": 3}, False, [], 1.0, EPOCH, 0.0,
+        None, None, fact.workload, 1, False, parts,
+    )  # fmt: skip
+
+
+def write(conn: Conn, made: list[Fact], how: str) -> None:
+    """As the shipper does: in one transaction; killed before it commits, or repeated because its answer was lost."""
+    calls, opened, settled = rows(made)
+    charges = [(row[0], 0, row[2], "2026-11", row[13]) for row in calls]
+
+    def once() -> None:
+        ledger_store.insert_rows(conn, ledger_store.INSERT_ATTEMPTS, opened)
+        ledger_store.insert_rows(conn, ledger_store.INSERT_ATTEMPTS, settled)
+        ledger_store.insert_rows(conn, ledger_store.INSERT_CHARGES, charges)
+        ledger_store.insert_rows(conn, ledger_store.INSERT_CALLS, calls)
+
+    if how == "killed":
+        with conn.transaction(force_rollback=True):
+            once()
+    for _ in range(2 if how == "twice" else 1):
+        with conn.transaction():
+            once()
+
+
+def raw(conn: Conn, since: datetime | None, until: datetime | None) -> list[tuple[Any, ...]]:
+    return conn.execute(
+        """SELECT workload, count(*) FILTER (WHERE status <> 'refused'), sum(cost_usd), sum(prefix_saved_usd),
+             sum(prompt_tokens) FROM call WHERE at >= coalesce(%s, '-infinity'::timestamptz)
+             AND at < coalesce(%s, 'infinity'::timestamptz) GROUP BY 1 ORDER BY 1""",
+        (since, until),
+    ).fetchall()
+
+
+def summed(conn: Conn, since: datetime | None, until: datetime | None) -> list[tuple[Any, ...]]:
+    found = rollup_store.calls_by(conn, ["workload"], wanted(since, until))
+    names = ("workload", "calls", "cost_usd", "prefix_saved_usd", "prompt_tokens")
+    return [tuple(row[name] or 0 for name in names) for row in found]
+
+
+def wanted(since: datetime | None = None, until: datetime | None = None) -> dict[str, Any]:
+    asked = {"workload": None, "status": None, "deployment": None, "demo": None}
+    return {"since": since, "until": until, **asked}
+
+
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+@given(rounds, st.lists(st.tuples(st.integers(-90, 60 * 32), st.integers(-90, 60 * 32)), min_size=2, max_size=4))
+def test_sums_are_those_of_the_facts(conn: Conn, made: list[Any], times: list[tuple[int, int]]) -> None:
+    conn.execute("TRUNCATE call, attempt, charge, call_delta, call_hour, call_day, part_delta, part_hour, part_day")
+    conn.execute("TRUNCATE person_delta, person_day, person_whole, document_delta, document_day, document_whole")
+    conn.execute("TRUNCATE charge_delta, charge_total")
+    for batch, how, folds in made:
+        write(conn, batch, how)
+        if folds:
+            rollup_store.fold(conn)
+    ranges = [(START + timedelta(minutes=a), START + timedelta(minutes=b)) for a, b in times if a <= b]
+    for since, until in [(None, None), *ranges, *((a, None) for a, _ in ranges), *((None, b) for _, b in ranges)]:
+        expected = [tuple(value or 0 for value in row) for row in raw(conn, since, until)]
+        assert summed(conn, since, until) == expected
+        attempts = conn.execute(
+            """SELECT coalesce(sum(cost_usd), 0), count(*) FROM attempt WHERE state <> 'open'
+               AND at >= coalesce(%s, '-infinity'::timestamptz) AND at < coalesce(%s, 'infinity'::timestamptz)""",
+            (since, until),
+        ).fetchone()
+        parts = rollup_store.parts_by(conn, ["part"], wanted(since, until))
+        number = sum(int(row["count"]) for row in parts if row["part"] == "attempt")
+        assert (sum((row["cost_usd"] for row in parts), Decimal(0)), number) == attempts
+    of_calls = conn.execute("SELECT coalesce(sum(cost_usd), 0) FROM call WHERE status <> 'refused'").fetchone()
+    ever = START - timedelta(days=2), START + timedelta(days=4)
+    assert of_calls is not None
+    found = [rollup_store.people(conn, *ever, None, 10), rollup_store.sources(conn, *ever, None)]
+    assert [_usd(each) for each in found] == [of_calls[0]] * 2
+    halves = [
+        _usd(rollup_store.people(conn, *ever, name, 10)) + _usd(rollup_store.sources(conn, *ever, name))
+        for name in ("support", "finance")
+    ]
+    assert sum(halves) == 2 * of_calls[0]
+    charges = conn.execute("SELECT budget, period, sum(cost_usd) FROM charge GROUP BY 1, 2").fetchall()
+    assert rollup_store.charged(conn) == {(budget, period): usd for budget, period, usd in charges}
+
+
+def _usd(found: list[dict[str, Any]]) -> Decimal:
+    return sum((row["cost_usd"] for row in found), Decimal(0))
+
+
+def test_a_fold_that_is_killed_changes_nothing(conn: Conn) -> None:
+    write(conn, [Fact(0, "support", "ok", 7, 0, 2, False)], "commit")
+    before = summed(conn, None, None)
+    with conn.transaction(force_rollback=True):
+        assert rollup_store.fold(conn) > 0
+    assert summed(conn, None, None) == before
+    assert rollup_store.fold(conn) > 0
+    assert summed(conn, None, None) == before
+    assert rollup_store.fold(conn) == 0
+
+
+def test_two_that_fold_at_once_do_it_once(conn: Conn, database: Database) -> None:
+    write(conn, [Fact(0, "support", "ok", 7, 0, 0, False)], "commit")
+    with connect(database.urls["control"]) as other, other.transaction():
+        assert rollup_store.fold(other) > 0
+        assert rollup_store.fold(conn) == 0
+    assert summed(conn, None, None) == raw(conn, None, None)
+
+
+def test_percentiles_of_many_calls_are_within_two_percent(conn: Conn) -> None:
+    made = [Fact(0, "support", "ok", 1, 0, 0, False) for _ in range(100)]
+    calls, _, _ = rows(made)
+    timed = [(*row[:21], float(place + 1), float(place + 1) / 2, *row[23:]) for place, row in enumerate(calls)]
+    ledger_store.insert_rows(conn, ledger_store.INSERT_CALLS, timed)
+    row = rollup_store.latencies(conn, None, None)[0]
+    assert (row["workload"], int(row["calls"])) == ("support", 100)
+    assert row["p50_ms"] == pytest.approx(50, rel=0.02)
+    assert row["p95_ms"] == pytest.approx(95, rel=0.02)
+    assert row["first_byte_p95_ms"] == pytest.approx(47.5, rel=0.02)
+
+
+def test_shares_of_documents_sum_to_the_cost(conn: Conn) -> None:
+    sources = json.dumps([["a", "x", 1, 2], ["b", "x", 1, 2], ["b", "y", 3, 4], ["c", "z", 1, 1]])
+    found = conn.execute("SELECT document, share FROM document_shares(0.000000000005, %s)", (sources,)).fetchall()
+    assert sorted(found) == [("a", Decimal("2E-12")), ("b", Decimal("2E-12")), ("c", Decimal("1E-12"))]

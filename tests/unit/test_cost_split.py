@@ -1,0 +1,74 @@
+"""What the cost of an attempt is made of: shares that sum exactly, and every class by its name."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from groundplan.blueprint.model import Rates
+from groundplan.core.errors import Invalid
+from groundplan.economics.price import BATCH, cost
+from groundplan.economics.terms.share import shares
+from groundplan.economics.terms.split import split
+from groundplan.ledger.model import Usage
+
+amounts = st.integers(-(10**20), 10**20)
+weights = st.lists(st.integers(0, 10**15), min_size=1, max_size=40)
+rate = st.integers(0, 10**13)
+counts = st.integers(0, 10**6)
+
+
+@given(amounts, weights)
+def test_shares_sum_exactly_and_are_within_one_of_their_due(amount: int, given_weights: list[int]) -> None:
+    found = shares(amount, given_weights)
+    assert sum(found) == amount
+    total = sum(given_weights)
+    if total:
+        assert all(abs(share * total - amount * w) < total for share, w in zip(found, given_weights, strict=True))
+
+
+def test_without_weight_everybody_has_the_same_and_the_rest_goes_to_the_first() -> None:
+    assert shares(5, [0, 0, 0]) == [2, 2, 1]
+    assert shares(-5, [1, 1]) == [-3, -2]
+
+
+@pytest.mark.parametrize("bad", [[], [1, -1]])
+def test_weights_that_divide_nothing_are_refused(bad: list[int]) -> None:
+    with pytest.raises(Invalid, match="weights"):
+        shares(1, bad)
+
+
+rates = st.builds(Rates, input=rate, output=rate, cache_read=st.none() | rate, reasoning=st.none() | rate, request=rate)
+usages = st.builds(
+    lambda a, b, c, d: Usage(input=a + b, cache_read=b, output=c + d, reasoning=d), counts, counts, counts, counts
+)
+
+
+@given(rates, usages, st.integers(0, 10**15))
+def test_the_parts_are_the_whole_cost_whatever_it_is(price: Rates, usage: Usage, paid: int) -> None:
+    for amount in (paid, cost(price, usage)):
+        found = split(price, usage, amount)
+        assert sum(share for _, share in found.values()) == amount
+        assert all(share >= 0 for _, share in found.values())
+    assert "bound" not in split(price, usage, cost(price, usage))
+
+
+def test_each_class_has_its_own_price() -> None:
+    price = Rates(input=3_000_000, output=15_000_000, cache_read=300_000, request=7)
+    usage = Usage(input=100, cache_read=40, output=10)
+    assert split(price, usage, cost(price, usage)) == {
+        "input": (60, 180), "cache_read": (40, 12), "output": (10, 150), "requests": (1, 7),
+    }  # fmt: skip
+
+
+def test_a_batch_is_told_by_what_it_cost() -> None:
+    price = Rates(input=4_000_000, output=0, batch=Rates(input=2_000_000, output=1_000_000))
+    usage = Usage(input=10, output=10)
+    assert split(price, usage, cost(price, usage, BATCH)) == {"input": (10, 20), "output": (10, 10)}
+
+
+def test_what_nobody_knows_is_charged_as_its_bound() -> None:
+    assert split(None, Usage(), 9) == {"bound": (0, 9)}
+    assert split(None, Usage(), 0) == {}
+    assert split(Rates(input=0, output=0), Usage(images_made=2), 80) == {"images_made": (2, 80)}
