@@ -22,8 +22,11 @@ from groundplan.core.settings import load_settings
 from groundplan.knowledge.embedding.encoder import Encoder
 from groundplan.knowledge.model import IngestReport, Passage, SearchRequest
 from groundplan.knowledge.retrieval.follow import Follower, is_plausible, take_batch
+from groundplan.knowledge.retrieval.projection import Projection
+from groundplan.knowledge.retrieval.saved import Saved
 from groundplan.knowledge.retrieval.search import Search
-from groundplan.knowledge.retrieval.words import FORMAT, WordIndex
+from groundplan.knowledge.retrieval.search_store import Standing
+from groundplan.knowledge.retrieval.words import Analyzer
 from groundplan.knowledge.service import ingest_sources
 from groundplan.runtime.models import MINILM, ensure
 from groundplan.testing.database import Database
@@ -47,7 +50,8 @@ class World:
         self.database = database
         self.workspace = folder / "workspace"
         self.encoder = encoder
-        self.index = WordIndex(folder / "search")
+        self.index = Projection()
+        self.analyzer = Analyzer()
         self.control = psycopg.connect(database.urls["control"], autocommit=True)
         self.pool: ConnectionPool[Any] = ConnectionPool(
             database.urls["search"], kwargs={"autocommit": True}, min_size=1, max_size=2, open=True
@@ -89,7 +93,7 @@ class World:
     def ingest(self, *sources: Source) -> IngestReport:
         declared = sources or (source(),)
         report = ingest_sources(self.database.urls["control"], declared, self.workspace, self.encoder, TODAY)[0]
-        while take_batch(self.control, self.index):
+        while take_batch(self.control, self.index, self.analyzer):
             pass
         return report
 
@@ -168,8 +172,10 @@ def test_a_revoked_membership_is_gone_at_the_next_question(world: World) -> None
 
 def test_the_word_index_cannot_show_what_postgresql_hides(world: World) -> None:
     world.ingest()
-    assert len(world.index.propose("salary band", ["handbook"], 10)) == 1
-    assert world.index.propose("salary band", ["other"], 10) == []
+    vector = world.encoder.embed(["salary band"])[0]
+    every = Standing(world.index.view.classes.acls, 1)
+    assert len(world.search.propose("salary band", vector, ["handbook"], every).words) == 1
+    assert world.search.propose("salary band", vector, ["other"], every).words == {}
     world.write("handbook/hr/.readers", "!ben@acme.example\n")
     assert world.ingest().readers_changed == 1
     assert "hr/pay.md" in world.paths("hana", "salary band")
@@ -208,11 +214,11 @@ def test_changes_are_followed_and_what_is_deleted_is_destroyed(world: World) -> 
 def test_findings_open_once_and_close_when_they_no_longer_hold(world: World) -> None:
     world.ingest(source(["everyone", "nobody-knows"]))
     opened = {
-        ("knowledge_outdated", "source/handbook/travel.md"),
-        ("knowledge_outdated", "source/handbook/travel-copy.md"),
-        ("knowledge_duplicate", "source/handbook/travel-copy.md"),
-        ("knowledge_unreadable", "source/handbook/bad.md"),
-        ("knowledge_reader_unknown", "source/handbook/reader:nobody-knows"),
+        ("knowledge.stale", "source/handbook/travel.md"),
+        ("knowledge.stale", "source/handbook/travel-copy.md"),
+        ("knowledge.duplicate", "source/handbook/travel-copy.md"),
+        ("knowledge.unreadable", "source/handbook/bad.md"),
+        ("knowledge.reader_unknown", "source/handbook/reader:nobody-knows"),
     }
     found = world.findings()
     assert found == opened
@@ -245,7 +251,7 @@ def test_a_missing_folder_changes_nothing_and_is_told(world: World) -> None:
     world.ingest()
     shutil.move(world.workspace / "handbook", world.workspace / "away")
     assert world.ingest().deleted == 0
-    assert ("knowledge_source_missing", "source/handbook") in world.findings()
+    assert ("knowledge.source_missing", "source/handbook") in world.findings()
     assert "leave.md" in world.paths("ben", "paid leave")
 
 
@@ -282,7 +288,7 @@ def test_cut_off_from_postgresql_nothing_is_answered(world: World) -> None:
 
 
 def test_the_follower_catches_up_within_a_second_and_starts_over_on_another_database(world: World) -> None:
-    other = WordIndex(world.workspace.parent / "search2")
+    other = Projection()
     follower = Follower(lambda: world.database.urls["control"], other)
     follower.start()
     try:
@@ -307,14 +313,27 @@ def test_the_search_role_cannot_see_without_a_person_nor_write(world: World) -> 
             conn.execute("UPDATE chunk SET text = ''")
 
 
-def test_a_damaged_word_index_is_made_anew(world: World, tmp_path: Path) -> None:
-    folder = tmp_path / "damaged"
-    (folder / f"words-{FORMAT}").mkdir(parents=True)
-    (folder / f"words-{FORMAT}" / "meta.json").write_text("{")
-    (folder / f"words-{FORMAT}.json").write_text('{"cursor": 12}')
-    index = WordIndex(folder)
-    assert (index.cursor, index.count) == (0, 0)
+def test_the_projection_is_kept_on_disk_and_made_anew_where_it_is_damaged(world: World, tmp_path: Path) -> None:
     world.ingest()
-    while take_batch(world.control, index):
+    folder = tmp_path / "kept"
+    saved = Saved(folder)
+    index = saved.load()
+    while take_batch(world.control, index, world.analyzer):
         pass
-    assert index.count == world.index.count
+    saved.save()
+    again = Saved(folder).load()
+    assert (again.cursor, again.count) == (index.cursor, index.count)
+    assert is_plausible(world.control, again)
+    world.search = Search(world.pool, world.encoder, again)
+    assert "hr/pay.md" in world.paths("hana", "salary table band 4")
+    world.write("handbook/leave.md", "# Leave\n\nNobody works on the second Friday of brumaire.\n")
+    world.ingest()
+    while take_batch(world.control, again, world.analyzer):
+        pass
+    assert again.count == world.index.count
+    assert world.paths("ben", "brumaire") == {"leave.md"}
+    for damage in ("terms", "state.json", "bits.npy", "segment0_rows.npy"):
+        saved.save()
+        (folder / "projection-3" / damage).write_bytes(b"{")
+        assert Saved(folder).load().count == 0
+

@@ -86,7 +86,7 @@ class World:
             stored = blueprints.newest(conn)
             assert stored is not None
             report = ingest(conn, decode(stored.body).sources[0], self.folder, Alike(), date(2026, 11, 25))
-            assert not report.findings
+            assert not report.failed
 
     def found(self, email: str) -> set[str]:
         with psycopg.connect(self.urls["control"]) as conn:

@@ -1,23 +1,19 @@
-"""Reading folders: readers by the nearest rule, hygiene, and errors that stop one document only."""
+"""Reading a folder: which files are documents, whose rules hold for them, and what any bytes come to."""
 
-from datetime import date
+from __future__ import annotations
+
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundplan.core.errors import GroundplanError, Invalid, Unavailable
-from groundplan.knowledge.model import Document, Readers
-from groundplan.knowledge.read import MAX_BYTES, Failed, clean, parse, scan
-
-EVERYONE = Readers(frozenset({"everyone"}))
-
-
-def _scan(folder: Path, default: Readers = EVERYONE) -> tuple[dict[str, Document], dict[str, Failed]]:
-    found = list(scan(folder, default))
-    read = {one.path: one for one in found if isinstance(one, Document)}
-    return read, {one.path: one for one in found if isinstance(one, Failed)}
+from groundplan.core.errors import GroundplanError, Invalid, TooLarge, Unavailable
+from groundplan.knowledge.model import Readers
+from groundplan.knowledge.parsing.model import MAX_BYTES, Job, Parsed
+from groundplan.knowledge.parsing.prepare import prepare
+from groundplan.knowledge.parsing.text import clean
+from groundplan.knowledge.sources.folder import Folder
 
 
 def _write(folder: Path, files: dict[str, str]) -> None:
@@ -26,83 +22,61 @@ def _write(folder: Path, files: dict[str, str]) -> None:
         (folder / path).write_text(text, encoding="utf-8")
 
 
-def test_the_nearest_rule_says_who_reads_and_refusals_add_up(tmp_path: Path) -> None:
-    _write(
-        tmp_path,
-        {
-            "a.md": "# A",
-            "hr/.readers": "hr  # people team\n!contractors\n",
-            "hr/pay.md": "# Pay",
-            "hr/deep/plan.txt": "plan",
-            "hr/news.md": "---\nreaders: [everyone, Ana@Acme.example]\ndeny: [sales]\n---\n# News",
-        },
-    )
-    read, failed = _scan(tmp_path)
-    assert not failed
-    assert read["a.md"].readers == EVERYONE
-    assert read["hr/pay.md"].readers == Readers(frozenset({"hr"}), frozenset({"contractors"}))
-    assert read["hr/deep/plan.txt"].readers == read["hr/pay.md"].readers
-    assert read["hr/news.md"].readers == Readers(
-        frozenset({"everyone", "ana@acme.example"}), frozenset({"contractors", "sales"})
-    )
+def _parsed(name: str, data: bytes) -> Parsed:
+    return prepare(Job(key=name, data=data))
 
 
-def test_front_matter_gives_title_and_review_date() -> None:
-    document = parse("x.md", b"---\ntitle: Travel\nreview_by: 2025-01-31\n---\n# Other\n", EVERYONE)
-    assert (document.title, document.review_by) == ("Travel", date(2025, 1, 31))
-    assert document.text[document.body_start :] == "# Other\n"
-    assert parse("x.md", b"# Heading\n", EVERYONE).title == "Heading"
-    assert parse("deep/notes.txt", b"# Heading\n", EVERYONE).title == "notes"
+def test_each_folder_says_who_reads_below_it(tmp_path: Path) -> None:
+    _write(tmp_path, {"a.md": "# A", "hr/.readers": "hr  # people team\n!contractors\n", "hr/in/pay.md": "# Pay"})
+    folder = Folder(tmp_path)
+    assert [change.key for change in folder.changes(None)] == ["a.md", "hr/in/pay.md"]
+    assert folder.around("a.md") == []
+    (level,) = folder.around("hr/in/pay.md")
+    assert (level.origin, level.readers) == ("folder/hr", Readers(frozenset({"hr"}), frozenset({"contractors"})))
 
 
-@pytest.mark.parametrize(
-    ("name", "data", "code"),
-    [
-        ("x.md", b"---\nreaders: hr\n---\n", "front_matter"),
-        ("x.md", b"---\nreaders: [1]\n---\n", "front_matter"),
-        ("x.md", b"---\n: [\n---\n", "front_matter"),
-        ("x.md", b"---\n- a\n---\n", "front_matter"),
-        ("x.md", b"---\nreaders: [hr]\n", "front_matter"),
-        ("x.md", b"---\nreview_by: soon\n---\n", "front_matter"),
-        ("x.md", b"\xff\xfe", "document_encoding"),
-        ("x.pdf", b"%PDF", "document_type"),
-    ],
-)
-def test_a_document_whose_readers_are_not_certain_is_not_read(name: str, data: bytes, code: str) -> None:
-    with pytest.raises(Invalid) as caught:
-        parse(name, data, EVERYONE)
-    assert caught.value.code == code
-    assert caught.value.hint
+def test_titles_come_from_front_matter_heading_or_name() -> None:
+    document = _parsed("x.md", b"---\ntitle: Travel\nreview_by: 2025-01-31\n---\n# Other\n")
+    assert (document.title, document.told["review_by"]) == ("Travel", "2025-01-31")
+    assert [piece.text for piece in document.pieces] == ["# Other"]
+    assert _parsed("x.md", b"# Heading\n").title == "Heading"
+    assert _parsed("deep/notes.txt", b"# Heading\n").title == "notes"
 
 
-def test_one_bad_document_does_not_stop_the_others(tmp_path: Path) -> None:
-    _write(tmp_path, {"good.md": "# Good", "sub/also.md": "text", ".hidden.md": "no"})
-    (tmp_path / "bad.md").write_bytes(b"\xff")
-    (tmp_path / "big.txt").write_bytes(b"a" * (MAX_BYTES + 1))
+def test_hidden_files_are_no_documents_and_nothing_outside_is_read(tmp_path: Path) -> None:
+    _write(tmp_path, {"good.md": "# Good", "sub/also.md": "text", ".hidden.md": "no", ".git/x.md": "no"})
     (tmp_path / "out.md").symlink_to("/etc/hostname")
-    read, failed = _scan(tmp_path)
-    assert set(read) == {"good.md", "sub/also.md"}
-    assert {path: one.error.code for path, one in failed.items()} == {
-        "bad.md": "document_encoding",
-        "big.txt": "document_too_large",
-        "out.md": "document_outside",
-    }
+    (tmp_path / "away").symlink_to("/etc")
+    with (tmp_path / "big.txt").open("wb") as file:
+        file.truncate(MAX_BYTES + 1)
+    folder = Folder(tmp_path)
+    assert [change.key for change in folder.changes(None)] == ["away", "big.txt", "good.md", "out.md", "sub/also.md"]
+    for name in ("away", "out.md"):
+        with pytest.raises(Invalid) as outside:
+            folder.read(name)
+        assert outside.value.code == "document_outside"
+    with pytest.raises(TooLarge):
+        folder.read("big.txt")
+    assert folder.read("good.md").data == b"# Good"
 
 
 def test_below_an_unreadable_readers_file_nothing_is_read(tmp_path: Path) -> None:
     _write(tmp_path, {"open/a.md": "a", "hr/b.md": "b", "hr/deep/c.md": "---\nreaders: [everyone]\n---\n"})
     (tmp_path / "hr" / ".readers").write_bytes(b"\xff")
-    read, failed = _scan(tmp_path)
-    assert set(read) == {"open/a.md"}
-    assert {one.error.code for one in failed.values()} == {"readers_file"}
-    assert set(failed) == {"hr/b.md", "hr/deep/c.md"}
+    folder = Folder(tmp_path)
+    list(folder.changes(None))
+    assert folder.around("open/a.md") == []
+    for name in ("hr/b.md", "hr/deep/c.md"):
+        with pytest.raises(Invalid) as caught:
+            folder.around(name)
+        assert caught.value.code == "readers_file"
 
 
 def test_a_missing_folder_is_not_an_empty_one(tmp_path: Path) -> None:
     with pytest.raises(Unavailable) as caught:
-        _scan(tmp_path / "gone")
+        list(Folder(tmp_path / "gone").changes(None))
     assert caught.value.code == "source_missing"
-    assert _scan(tmp_path) == ({}, {})
+    assert list(Folder(tmp_path).changes(None)) == []
 
 
 def test_what_a_reader_does_not_see_is_cleaned() -> None:
@@ -119,8 +93,9 @@ def test_cleaning_keeps_lines_and_is_stable(text: str) -> None:
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_document_or_a_clear_error(data: bytes) -> None:
-    for start in (b"", b"---\n"):
-        try:
-            parse("x.md", start + data, EVERYONE)
-        except GroundplanError as error:
-            assert error.hint
+    for name in ("x.md", "x.html", "x.csv", "x.json", "x.txt"):
+        for start in (b"", b"---\n"):
+            try:
+                prepare(Job(key=name, data=start + data))
+            except GroundplanError as error:
+                assert error.hint

@@ -14,7 +14,7 @@ from groundplan.api.served import current_or_none
 from groundplan.core.database import database_url
 from groundplan.core.errors import GroundplanError
 from groundplan.knowledge.remote import RemoteEmbedder
-from groundplan.knowledge.service import ingest_sources
+from groundplan.knowledge.service import Declared, ingest_sources
 
 log = logging.getLogger("groundplan.api.ingest")
 _one_at_a_time = threading.Lock()
@@ -37,6 +37,7 @@ def ingest_current(services: Services) -> dict[str, Any]:
             folder,
             RemoteEmbedder(services.home),
             services.clock.now().date(),
+            declared=Declared(blueprint.review_days, blueprint.terms),
         )
     return {"reports": [asdict(report) for report in reports]}
 

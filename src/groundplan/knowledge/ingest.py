@@ -1,13 +1,14 @@
-"""Taking a folder of documents over into PostgreSQL: what is new, changed or gone since last time, and nothing else.
+"""Bringing PostgreSQL up to date with one source: its documents, what is wrong with them, its line in the audit log.
 
-Each document is a transaction of its own, so that a bad one stops no other and a kill loses no finished one. What
-cannot be read for certain is taken out of search until it can. It decides nothing about who may search which source.
+What cannot be read for certain is taken out of search until it can. It decides nothing about who may search which
+source.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -18,27 +19,34 @@ from groundplan.blueprint.model import Source
 from groundplan.core.audit import SYSTEM, record
 from groundplan.core.errors import Unavailable
 from groundplan.knowledge import store
-from groundplan.knowledge.chunk import chunks
-from groundplan.knowledge.model import Chunk, Document, Embedder, Finding, IngestReport, Readers, by_grant
-from groundplan.knowledge.read import Failed, scan
+from groundplan.knowledge.intake import intake_store
+from groundplan.knowledge.intake.run import Bad, Progress, Run, Tally
+from groundplan.knowledge.intake.vectors import context as context
+from groundplan.knowledge.intake.vectors import embed_pending
+from groundplan.knowledge.model import Embedder, IngestReport, by_grant
+from groundplan.knowledge.parsing.sandbox import Sandbox
+from groundplan.knowledge.quality import quality_store
+from groundplan.knowledge.quality.assess import assess
+from groundplan.knowledge.quality.tables import of_tables
+from groundplan.knowledge.sources.folder import Folder
+from groundplan.knowledge.sources.model import Connector
+from groundplan.ledger.finding import Finding
 
-Progress = Callable[[str, str], None]
-"""Told (source, path) before each document."""
+_MISSING = "knowledge.source_missing"
+_READING = ("knowledge.unreadable", "knowledge.unsupported", "knowledge.deleted_at_source")
+_TABLES = ("knowledge.table", "knowledge.sensor")
 
 
-@dataclass(slots=True)
-class _Tally:
-    """Counts of one run, and what its person should look at."""
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Of an ingestion, besides the source: days until a review by default, and who parses."""
 
-    read: int = 0
-    added: int = 0
-    changed: int = 0
-    deleted: int = 0
-    readers_changed: int = 0
-    chunks: int = 0
-    failed: int = 0
-    findings: list[Finding] = field(default_factory=list)
-    readers: set[str] = field(default_factory=set)
+    review_days: int | None = None
+    sandbox: Sandbox | None = None
+    progress: Progress | None = None
+
+
+_DEFAULT = Settings()
 
 
 def ingest(
@@ -49,27 +57,141 @@ def ingest(
     today: date,
     progress: Progress | None = None,
 ) -> IngestReport:
-    """Bring a source's documents up to date with its folder; `conn` is of role control and in autocommit.
+    """As `take_over` for a folder, then vectors and an assessment: everything that a source needs, at once."""
+    report = take_over(conn, source, Folder(folder), Settings(progress=progress))
+    embed_pending(conn, embedder)
+    assess(conn, source.name, today)
+    return report
 
-    A folder that cannot be listed changes nothing but opens a finding. Waits for another ingestion of the same source.
-    Raises what the embedder and the database raise; what was done until then stays.
+
+def take_over(
+    conn: Connection[Any], source: Source, connector: Connector, settings: Settings = _DEFAULT
+) -> IngestReport:
+    """Bring a source's documents up to date; `conn` is of role control and in autocommit.
+
+    A source that is away changes nothing but opens a finding. Waits for another ingestion of the same source. Raises
+    what the database raises; what was done until then stays.
     """
     subject = f"source/{source.name}"
     store.put_source(conn, source.name, path=source.path, sensitivity=source.sensitivity, owner=source.owner)
+    _put_governed(conn, source, settings)
     store.hold_source(conn, source.name)
     try:
-        tally = _Tally()
-        try:
-            _take_over(conn, source, folder, embedder, today, progress or _silent, tally)
-        except Unavailable as error:
-            if error.code != "source_missing":
-                raise
-            tally.failed += 1
-            tally.findings.append(Finding("knowledge_source_missing", "high", subject, error.message, error.hint))
+        with _parser(settings) as sandbox:
+            run = Run(conn, source, connector, sandbox, review_days=settings.review_days, progress=settings.progress)
+            away: Unavailable | None = None
+            try:
+                run.take_over()
+            except Unavailable as error:
+                away = error
         with conn.transaction():
-            _conclude(conn, source, subject, tally)
+            _conclude(conn, source, subject, run.tally, away, whole=connector.whole)
     finally:
         store.let_go_of_source(conn, source.name)
+        connector.close()
+    return _report(source, run.tally, away)
+
+
+@contextmanager
+def _parser(settings: Settings) -> Iterator[Sandbox]:
+    if settings.sandbox is not None:
+        yield settings.sandbox
+        return
+    with Sandbox() as sandbox:
+        yield sandbox
+
+
+def _put_governed(conn: Connection[Any], source: Source, settings: Settings) -> None:
+    rule = source.governed
+    store.put_source_rule(
+        conn,
+        source.name,
+        {
+            "type": source.connector.type if source.connector else "folder",
+            "steward": rule.steward,
+            "state": rule.state,
+            "purposes": rule.purposes or None,
+            "workloads": rule.workloads or None,
+            "residency": rule.residency or None,
+            "licence": rule.licence,
+            "review_days": settings.review_days,
+            "retain_days": rule.retain_days,
+            "legal_hold": rule.legal_hold,
+            "erase_days": rule.erase_days,
+        },
+    )
+
+
+def _conclude(
+    conn: Connection[Any], source: Source, subject: str, tally: Tally, away: Unavailable | None, *, whole: bool
+) -> None:
+    """Findings of reading, counts and the audit entry of a run."""
+    missing = [] if away is None else [_away(source, subject, away)]
+    quality_store.tell(conn, source.name, missing, kinds=[_MISSING], settled=[subject])
+    found = [_failure(source, bad) for bad in tally.bad] + [_blocked(source, key) for key in sorted(tally.blocked)]
+    looked = {f"{subject}/{key}" for key in tally.seen | tally.gone}
+    everything = whole and away is None
+    quality_store.tell(conn, source.name, found, kinds=_READING, settled=None if everything else looked)
+    tables = [each for key, tables in tally.tables.items() for each in of_tables(source, key, tables)]
+    with_tables = {f"{subject}/{key}" for key in tally.tables} | {f"{subject}/{key}" for key in tally.gone}
+    quality_store.tell(conn, source.name, tables, kinds=_TABLES, settled=with_tables if source.checks else None)
+    _unknown_readers(conn, source, subject)
+    store.finish_source(conn, source.name)
+    health = "down" if away else "failing" if tally.bad else "ok"
+    reason = away.message if away else f"{len(tally.bad)} documents cannot be read" if tally.bad else None
+    intake_store.set_health(conn, source.name, health, reason)
+    done = {"added": tally.added, "changed": tally.changed, "deleted": tally.deleted, "readers": tally.readers_changed}
+    if any(done.values()):
+        record(conn, action="knowledge.ingested", actor=SYSTEM, subject=subject, detail=done)
+
+
+def _unknown_readers(conn: Connection[Any], source: Source, subject: str) -> None:
+    """Names among the readers of the source itself; those of documents are told by a look at them."""
+    named = set(source.readers) - {by_grant(source.name), "public"}
+    found = [
+        Finding(
+            kind="knowledge.reader_unknown", subject=f"{subject}/reader:{name}", severity="medium", owner=source.owner,
+            message=f"'{name}' is named as a reader, but is no group, team or person",
+            hint="Nobody reads these documents by that name. Correct it, or add the group.",
+        )
+        for name in sorted(store.unknown_readers(conn, named))
+    ]  # fmt: skip
+    subjects = {f"{subject}/reader:{name}" for name in named} | store.reader_subjects(conn, subject)
+    quality_store.tell(conn, source.name, found, kinds=["knowledge.reader_unknown"], settled=subjects)
+
+
+def _away(source: Source, subject: str, error: Unavailable) -> Finding:
+    return Finding(
+        kind=_MISSING, subject=subject, severity="high", owner=source.owner, message=error.message,
+        hint=error.hint or "Check its address and key.",
+    )  # fmt: skip
+
+
+def _failure(source: Source, bad: Bad) -> Finding:
+    unsupported = bad.code == "document_type"
+    return Finding(
+        kind="knowledge.unsupported" if unsupported else "knowledge.unreadable",
+        subject=f"source/{source.name}/{bad.key}",
+        severity="info" if unsupported else "medium",
+        owner=source.governed.steward or source.owner,
+        message=f"{bad.key} is not searched: {bad.message}",
+        hint=bad.hint,
+        detail={"code": bad.code},
+    )
+
+
+def _blocked(source: Source, key: str) -> Finding:
+    return Finding(
+        kind="knowledge.deleted_at_source",
+        subject=f"source/{source.name}/{key}",
+        severity="medium",
+        owner=source.owner,
+        message=f"{key} was deleted here, and its source still has it: it stays out",
+        hint="Delete it in its source too, or let it in again: `groundplan knowledge readmit`.",
+    )
+
+
+def _report(source: Source, tally: Tally, away: Unavailable | None) -> IngestReport:
     return IngestReport(
         source=source.name,
         read=tally.read,
@@ -78,117 +200,5 @@ def ingest(
         deleted=tally.deleted,
         readers_changed=tally.readers_changed,
         chunks=tally.chunks,
-        failed=tally.failed,
-        findings=tuple(tally.findings),
-    )
-
-
-def _silent(source: str, path: str) -> None:
-    """Progress for callers who want none."""
-
-
-def _take_over(
-    conn: Connection[Any],
-    source: Source,
-    folder: Path,
-    embedder: Embedder,
-    today: date,
-    progress: Progress,
-    tally: _Tally,
-) -> None:
-    known = store.known_documents(conn, source.name)
-    seen: set[str] = set()
-    for found in scan(folder, Readers(frozenset({*source.readers, by_grant(source.name)}))):
-        progress(source.name, found.path)
-        if isinstance(found, Failed):
-            tally.failed += 1
-            tally.findings.append(_failure(source, found))
-            continue
-        seen.add(found.path)
-        tally.read += 1
-        tally.readers |= found.readers.allow | found.readers.deny
-        _put(conn, source.name, found, known.get(found.path), embedder, tally)
-        if found.review_by is not None and found.review_by < today:
-            tally.findings.append(_outdated(source, found, found.review_by))
-    for path, one in known.items():
-        if path not in seen and one.live:
-            with conn.transaction():
-                store.delete_document(conn, one.id)
-            tally.deleted += 1
-
-
-def _put(
-    conn: Connection[Any], source: str, document: Document, known: store.Known | None, embedder: Embedder, tally: _Tally
-) -> None:
-    """Store the document where it is new, changed or back; only its readers where only they changed."""
-    if known is not None and known.live and known.digest == document.digest:
-        if known.readers != document.readers:
-            with conn.transaction():
-                store.set_readers(conn, known.id, document.readers)
-            tally.readers_changed += 1
-        return
-    parts = chunks(document.text, markdown=document.markdown, start=document.body_start)
-    vectors = embedder.embed([context(document.title, part) for part in parts])
-    with conn.transaction():
-        store.put_document(conn, source, document, parts, vectors)
-    tally.chunks += len(parts)
-    if known is not None and known.live:
-        tally.changed += 1
-    else:
-        tally.added += 1
-
-
-def context(title: str, chunk: Chunk) -> str:
-    """What is embedded for a chunk: where it stands, then its text."""
-    above = [name for name in (title, *chunk.headings) if name not in chunk.text]
-    return "\n".join([*dict.fromkeys(above), chunk.text])
-
-
-def _conclude(conn: Connection[Any], source: Source, subject: str, tally: _Tally) -> None:
-    """Findings, counts and the audit entry of a run."""
-    for path, other_source, other in store.duplicates(conn, source.name):
-        tally.findings.append(
-            Finding(
-                "knowledge_duplicate",
-                "low",
-                f"{subject}/{path}",
-                f"{path} has the same content as {other} of {other_source}",
-                "Keep one of the two, so that a correction reaches every reader.",
-            )
-        )
-    for name in sorted(store.unknown_readers(conn, (tally.readers | set(source.readers)) - {by_grant(source.name)})):
-        tally.findings.append(
-            Finding(
-                "knowledge_reader_unknown",
-                "medium",
-                f"{subject}/reader:{name}",
-                f"'{name}' is named as a reader, but is no group, team or person",
-                "Nobody reads these documents by that name. Correct it, or add the group.",
-            )
-        )
-    store.keep_findings(conn, subject, tally.findings, source.owner)
-    store.finish_source(conn, source.name)
-    done = {"added": tally.added, "changed": tally.changed, "deleted": tally.deleted, "readers": tally.readers_changed}
-    if any(done.values()):
-        record(conn, action="knowledge.ingested", actor=SYSTEM, subject=subject, detail=done)
-
-
-def _failure(source: Source, failed: Failed) -> Finding:
-    unsupported = failed.error.code == "document_type"
-    return Finding(
-        "knowledge_unsupported" if unsupported else "knowledge_unreadable",
-        "info" if unsupported else "medium",
-        f"source/{source.name}/{failed.path}",
-        f"{failed.path} is not searched: {failed.error.message}",
-        failed.error.hint,
-    )
-
-
-def _outdated(source: Source, document: Document, since: date) -> Finding:
-    return Finding(
-        "knowledge_outdated",
-        "medium",
-        f"source/{source.name}/{document.path}",
-        f"{document.path} was to be reviewed by {since.isoformat()}",
-        "Review it and set `review_by` to the next date, or delete it.",
+        failed=len(tally.bad) + (away is not None),
     )

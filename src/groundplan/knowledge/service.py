@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 
-from groundplan.blueprint.model import Source
+from groundplan.blueprint.model import Source, Term
 from groundplan.core.database import connect
-from groundplan.knowledge.ingest import Progress, ingest
+from groundplan.knowledge.ingest import Progress, Settings, take_over
+from groundplan.knowledge.intake.vectors import embed_pending
 from groundplan.knowledge.model import Embedder, IngestReport
+from groundplan.knowledge.parsing.sandbox import Sandbox
+from groundplan.knowledge.quality.assess import assess, scan_pending
+from groundplan.knowledge.quality.text import glossary
+from groundplan.knowledge.sources.folder import Folder
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What the blueprint says besides its sources: days until a review by source, and the glossary."""
+
+    review_days: Mapping[str, int] = field(default_factory=dict)
+    terms: Sequence[Term] = ()
 
 
 def ingest_sources(
@@ -20,14 +34,26 @@ def ingest_sources(
     embedder: Embedder,
     today: date,
     progress: Progress | None = None,
+    *,
+    declared: Declared = Declared(),
+    stop: Callable[[], bool] = lambda: False,
 ) -> list[IngestReport]:
     """Bring the documents of all `sources` up to date; their paths are relative to `workspace`.
 
-    `url` is of role control. One source after the other, in order; a missing folder is a finding in its report. Raises
-    `Unavailable` where the database or the embedder is.
+    First all are taken over, so that their words can be searched; then come vectors, the scan for personal data and
+    secrets, and the assessment of quality. `url` is of role control. A source that is away is a finding. Raises
+    `Unavailable` where the database or the embedder is; what was done stays.
     """
+    every = list(sources)
     reports = []
-    with closing(connect(url, autocommit=True)) as conn:
-        for source in sources:
-            reports.append(ingest(conn, source, workspace / source.path, embedder, today, progress))
+    with closing(connect(url, autocommit=True)) as conn, Sandbox() as sandbox:
+        for source in every:
+            settings = Settings(declared.review_days.get(source.name), sandbox, progress)
+            reports.append(take_over(conn, source, Folder(workspace / source.path), settings))
+        for source in every:
+            assess(conn, source.name, today)
+        embed_pending(conn, embedder)
+        if scan_pending(conn, glossary(declared.terms), stop):
+            for source in every:
+                assess(conn, source.name, today)
     return reports

@@ -6,16 +6,16 @@ the person set by `act_for`; no statement here repeats or relaxes that rule.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from psycopg import Connection
+from psycopg import Connection, sql
 from psycopg.rows import class_row
 
 from groundplan.core.ids import new_id
-from groundplan.knowledge.model import Chunk, Document, Finding, Readers, StoredChunk, Vectors
+from groundplan.knowledge.model import Chunk, Document, Readers, StoredChunk, Vectors
 
 CHANNEL = "groundplan_chunks"
 """NOTIFY channel: some chunks changed."""
@@ -26,16 +26,6 @@ _COLUMNS = (
 )
 
 Conn = Connection[Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """A document as it is stored; `live` is whether it may be found."""
-
-    id: UUID
-    digest: str
-    live: bool
-    readers: Readers
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +52,23 @@ def put_source(conn: Conn, name: str, *, path: str, sensitivity: str, owner: str
     )
 
 
+def put_source_rule(conn: Conn, name: str, rule: Mapping[str, Any]) -> None:
+    """What the source says of its documents, as declared: columns of `source` by name."""
+    sets = sql.SQL(", ").join(sql.SQL("{} = {}").format(sql.Identifier(key), sql.Placeholder(key)) for key in rule)
+    statement = sql.SQL("UPDATE source SET {} WHERE name = {}").format(sets, sql.Placeholder("name_"))
+    conn.execute(statement, {**rule, "name_": name})
+
+
+def reader_subjects(conn: Conn, subject: str) -> set[str]:
+    """Subjects of open findings about names among the readers of a source."""
+    rows = conn.execute(
+        """SELECT subject FROM finding WHERE closed_at IS NULL AND kind = 'knowledge.reader_unknown'
+             AND starts_with(subject, %s)""",
+        (f"{subject}/reader:",),
+    )
+    return {row for (row,) in rows}
+
+
 def finish_source(conn: Conn, name: str) -> None:
     """Note that the source was read to its end just now, and how many documents it has."""
     conn.execute(
@@ -78,21 +85,6 @@ def hold_source(conn: Conn, name: str) -> None:
 
 def let_go_of_source(conn: Conn, name: str) -> None:
     conn.execute("SELECT pg_advisory_unlock(%s, hashtext(%s))", (_CHANGE_LOCK, name))
-
-
-def known_documents(conn: Conn, source: str) -> dict[str, Known]:
-    """All documents of a source by path, deleted ones included."""
-    rows = conn.execute(
-        """SELECT d.path, d.id, d.digest, d.deleted_at IS NULL,
-             coalesce(array_agg(r.reader) FILTER (WHERE NOT r.deny), '{}'),
-             coalesce(array_agg(r.reader) FILTER (WHERE r.deny), '{}')
-           FROM document d LEFT JOIN document_reader r ON r.document_id = d.id WHERE d.source = %s GROUP BY d.id""",
-        (source,),
-    )
-    return {
-        path: Known(id, digest, live, Readers(frozenset(allow), frozenset(deny)))
-        for path, id, digest, live, allow, deny in rows
-    }
 
 
 def put_document(conn: Conn, source: str, document: Document, chunks: Sequence[Chunk], vectors: Vectors) -> UUID:
@@ -169,48 +161,6 @@ def unknown_readers(conn: Conn, names: Iterable[str]) -> set[str]:
         (sorted(names),),
     )
     return {name for (name,) in rows}
-
-
-def duplicates(conn: Conn, source: str) -> list[tuple[str, str, str]]:
-    """(path, other source, other path) of documents of `source` whose bytes another document has too.
-
-    Of two in one source the one with the longer path is taken for the copy, else the one that became known later.
-    """
-    return list(
-        conn.execute(
-            """SELECT DISTINCT ON (d.id) d.path, o.source, o.path FROM document d
-               JOIN document o ON o.digest = d.digest AND o.deleted_at IS NULL AND CASE WHEN o.source = d.source
-                 THEN (length(o.path), o.path) < (length(d.path), d.path) ELSE o.id < d.id END
-               WHERE d.source = %s AND d.deleted_at IS NULL ORDER BY d.id, o.id""",
-            (source,),
-        )
-    )
-
-
-def keep_findings(conn: Conn, subjects: str, findings: Sequence[Finding], owner: str) -> int:
-    """Make `findings` the open ones about documents of a source (`subjects`: their common prefix) and the source.
-
-    Opens what is new, closes what no longer holds; returns how many were opened.
-    """
-    opened = {
-        (kind, subject): id
-        for id, kind, subject in conn.execute(
-            """SELECT id, kind, subject FROM finding WHERE closed_at IS NULL AND kind LIKE 'knowledge\\_%%'
-                 AND (subject = %s OR starts_with(subject, %s))""",
-            (subjects, f"{subjects}/"),
-        )
-    }
-    wanted = {(one.kind, one.subject): one for one in findings}
-    gone = [id for key, id in opened.items() if key not in wanted]
-    conn.execute("UPDATE finding SET closed_at = now() WHERE id = ANY(%s)", (gone,))
-    new = [one for key, one in wanted.items() if key not in opened]
-    with conn.cursor() as cursor:
-        cursor.executemany(
-            """INSERT INTO finding (id, kind, severity, subject, message, hint, owner)
-               VALUES (%s, %s, %s, %s, %s, %s, %s)""",
-            [(new_id(), one.kind, one.severity, one.subject, one.message, one.hint, owner) for one in new],
-        )
-    return len(new)
 
 
 # --- followed by the word index, as control

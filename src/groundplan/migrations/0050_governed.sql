@@ -78,7 +78,10 @@ CREATE POLICY document_governed ON document AS RESTRICTIVE FOR SELECT TO %(db)s_
      SELECT n.quality_floor FROM workload_need n WHERE n.workload = current_setting('groundplan.workload', true)), 0))
   OR (deleted_at IS NULL AND current_setting('groundplan.explain', true) = 'on'));
 
--- Documents that are there already are approved through the owner of their source, and as sensitive as it is.
+-- Documents that are there already are approved through the owner of their source, and as sensitive as it is. The owner of
+-- the tables sees no row of theirs while row security is forced on it.
+ALTER TABLE document NO FORCE ROW LEVEL SECURITY;
+ALTER TABLE chunk NO FORCE ROW LEVEL SECURITY;
 UPDATE document SET sensitivity = source.sensitivity, owner = source.owner FROM source WHERE source.name = document.source;
 
 -- Content of the past: which version was what, when; the text itself is kept of the newest only.
@@ -89,3 +92,5 @@ INSERT INTO document_version (document_id, version, title, digest, characters)
   SELECT d.id, d.version, d.title, d.digest, coalesce((SELECT sum(length(c.text)) FROM chunk c WHERE c.document_id = d.id), 0)
   FROM document d WHERE d.deleted_at IS NULL;
 GRANT SELECT, INSERT, UPDATE, DELETE ON document_version TO %(db)s_control;
+ALTER TABLE document FORCE ROW LEVEL SECURITY;
+ALTER TABLE chunk FORCE ROW LEVEL SECURITY;

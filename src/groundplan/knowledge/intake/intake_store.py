@@ -1,0 +1,252 @@
+"""The SQL of taking documents over, as role control: many documents in few statements.
+
+Every function runs in the caller's transaction. Numbers of changes become visible in their order because of a lock that
+is held from the first of them to the end of the transaction.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from psycopg import Connection
+from psycopg.rows import class_row
+from psycopg.types.json import Jsonb
+
+from groundplan.core.ids import new_id
+from groundplan.knowledge.model import Readers, Vectors
+from groundplan.knowledge.parsing.model import Piece
+
+CHANNEL = "groundplan_chunks"
+_CHANGE_LOCK = 0x6B6E6F77
+_COLUMNS = """id uuid, source text, path text, title text, digest text, modified_at timestamptz, review_by date,
+  state text, sensitivity text, owner text, steward text, purposes text[], workloads text[], residency text[],
+  licence text, valid_from date, valid_until date, review_days int, retain_until date, legal_hold boolean,
+  origins jsonb, declared jsonb, media text, bytes bigint, content text, sketch bytea, token text, settled text,
+  chunked text, lines int, notes text[], supersedes text[]"""
+_NAMES = ", ".join(column.split()[0] for column in _COLUMNS.split(","))
+_CONTENT = ("title", "digest", "modified_at", "media", "bytes", "content", "sketch", "token", "chunked", "lines",
+            "notes", "supersedes")  # fmt: skip
+HELD = (
+    "state",
+    "sensitivity",
+    "owner",
+    "steward",
+    "purposes",
+    "workloads",
+    "residency",
+    "licence",
+    "valid_from",
+    "valid_until",
+    "review_days",
+    "retain_until",
+    "legal_hold",
+    "origins",
+    "settled",
+    "declared",
+    "review_by",
+)
+
+Conn = Connection[Any]
+
+
+def _json(rows: Sequence[Mapping[str, Any]]) -> Jsonb:
+    return Jsonb(list(rows), dumps=lambda value: json.dumps(value, default=str))
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A document as it is stored; `live` is whether it may be found."""
+
+    id: UUID
+    path: str
+    digest: str
+    live: bool
+    token: str | None
+    settled: str
+    chunked: str
+    declared: Mapping[str, Any]
+    decided: Mapping[str, Any]
+    modified_at: Any
+    review_by: Any
+    media: str | None
+    title: str
+
+
+def known(conn: Conn, source: str) -> dict[str, Known]:
+    """All documents of a source by path, deleted ones included."""
+    with conn.cursor(row_factory=class_row(Known)) as cursor:
+        rows = cursor.execute(
+            """SELECT id, path, digest, deleted_at IS NULL AS live, token, settled, chunked, declared, decided,
+                 modified_at, review_by, media, title FROM document WHERE source = %s""",
+            (source,),
+        ).fetchall()
+    return {row.path: row for row in rows}
+
+
+def blocked(conn: Conn, source: str) -> set[str]:
+    """Paths that were deleted by decision."""
+    rows = conn.execute("SELECT path FROM tombstone WHERE source = %s AND lifted_at IS NULL", (source,))
+    return {path for (path,) in rows}
+
+
+def hold_changes(conn: Conn) -> None:
+    conn.execute("SELECT pg_advisory_xact_lock(%s)", (_CHANGE_LOCK,))
+
+
+def tell_followers(conn: Conn) -> None:
+    conn.execute("SELECT pg_notify(%s, '')", (CHANNEL,))
+
+
+def put_documents(conn: Conn, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert documents or replace what they are; a new content is a new version, not scanned and not scored yet."""
+    sets = ", ".join(f"{name} = excluded.{name}" for name in (*_CONTENT, *HELD))
+    conn.execute(
+        f"""INSERT INTO document ({_NAMES}, noted)
+            SELECT {_NAMES}, nextval('chunk_change') FROM jsonb_to_recordset(%s) AS r({_COLUMNS})
+            ON CONFLICT (source, path) DO UPDATE SET {sets}, noted = excluded.noted, version = document.version + 1,
+              deleted_at = NULL, scanned_at = NULL, personal = NULL, checked = NULL, quality = NULL,
+              superseded_by = NULL""",
+        (_json(rows),),
+    )
+    conn.execute(
+        """INSERT INTO document_version (document_id, version, title, digest, characters)
+           SELECT d.id, d.version, d.title, d.digest, 0 FROM document d WHERE d.id = ANY(%s)
+           ON CONFLICT (document_id, version) DO NOTHING""",
+        ([row["id"] for row in rows],),
+    )
+
+
+def put_held(conn: Conn, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Of documents whose content did not change: what holds for them, and their token."""
+    names = (*HELD, "token")
+    sets = ", ".join(f"{name} = r.{name}" for name in names)
+    conn.execute(
+        f"""UPDATE document d SET {sets}, noted = nextval('chunk_change')
+            FROM jsonb_to_recordset(%s) AS r({_COLUMNS}) WHERE d.id = r.id""",
+        (_json(rows),),
+    )
+
+
+def put_tokens(conn: Conn, tokens: Mapping[UUID, str]) -> None:
+    """Of documents where nothing that matters changed."""
+    conn.execute(
+        "UPDATE document d SET token = t.token FROM unnest(%s::uuid[], %s::text[]) AS t(id, token) WHERE d.id = t.id",
+        (list(tokens), list(tokens.values())),
+    )
+
+
+def put_readers(conn: Conn, readers: Mapping[UUID, Readers]) -> None:
+    """Replace who may read these documents; holds from the next search."""
+    conn.execute("DELETE FROM document_reader WHERE document_id = ANY(%s)", (list(readers),))
+    rows = [(id, name, False) for id, each in readers.items() for name in sorted(each.allow)]
+    rows += [(id, name, True) for id, each in readers.items() for name in sorted(each.deny)]
+    columns = [list(column) for column in zip(*rows, strict=True)] or [[], [], []]
+    conn.execute(
+        """INSERT INTO document_reader (document_id, reader, deny)
+           SELECT * FROM unnest(%s::uuid[], %s::text[], %s::boolean[])""",
+        columns,
+    )
+
+
+def put_chunks(conn: Conn, chunks: Mapping[UUID, Sequence[Piece]], *, replace: Iterable[UUID]) -> None:
+    """New rows with new ids, so that a citation of the old text never quotes the new. Vectors follow later.
+
+    A document without text keeps one empty chunk: it tells followers that the old ones are gone.
+    """
+    conn.execute("DELETE FROM chunk WHERE document_id = ANY(%s)", (list(replace),))
+    rows = [
+        {
+            "id": str(new_id()), "document_id": str(id), "number": piece.number, "text": piece.text,
+            "start_char": piece.start_char, "end_char": piece.end_char, "start_line": piece.start_line,
+            "end_line": piece.end_line, "headings": piece.headings,
+        }
+        for id, pieces in chunks.items()
+        for piece in pieces or [Piece(0, "", 0, 0, 1, 1, [])]
+    ]  # fmt: skip
+    conn.execute(
+        """INSERT INTO chunk (id, document_id, number, text, start_char, end_char, start_line, end_line, headings,
+             edition, changed)
+           SELECT r.*, serving_edition(), nextval('chunk_change') FROM jsonb_to_recordset(%s) AS r(id uuid,
+             document_id uuid, number int, text text, start_char int, end_char int, start_line int, end_line int,
+             headings text[])""",
+        (Jsonb(rows, dumps=msgspec.json.encode),),
+    )
+
+
+def remove(conn: Conn, ids: Sequence[UUID]) -> None:
+    """Mark documents as deleted; their text and vectors are destroyed, the rows stay as the trace that they existed."""
+    conn.execute(
+        """UPDATE document SET deleted_at = now(), digest = '', token = NULL, content = NULL, sketch = NULL,
+             personal = NULL, checked = NULL, superseded_by = NULL, noted = nextval('chunk_change')
+           WHERE id = ANY(%s)""",
+        (list(ids),),
+    )
+    conn.execute("DELETE FROM document_reader WHERE document_id = ANY(%s)", (list(ids),))
+    conn.execute("UPDATE document SET superseded_by = NULL WHERE superseded_by = ANY(%s)", (list(ids),))
+    put_chunks(conn, {id: () for id in ids}, replace=ids)
+
+
+def go_on(conn: Conn, source: str, cursor: Mapping[str, Any] | None, progress: Mapping[str, Any]) -> None:
+    """Note where the source is gone on with, in the transaction of what was taken over until there."""
+    conn.execute(
+        "UPDATE source SET cursor = coalesce(%s, cursor), progress = %s WHERE name = %s",
+        (None if cursor is None else Jsonb(dict(cursor)), Jsonb(dict(progress)), source),
+    )
+
+
+def cursor_of(conn: Conn, source: str) -> Mapping[str, Any] | None:
+    row = conn.execute("SELECT cursor FROM source WHERE name = %s", (source,)).fetchone()
+    return None if row is None else row[0]
+
+
+def set_health(conn: Conn, source: str, health: str, reason: str | None) -> None:
+    """`ok`, `failing` (some documents), `down` (cannot be read)."""
+    conn.execute("UPDATE source SET health = %s, health_reason = %s WHERE name = %s", (health, reason, source))
+
+
+def set_superseded(conn: Conn, source: str) -> int:
+    """Whatever a live, approved, valid document says it replaces is superseded by it, nothing else; how many rows."""
+    return conn.execute(
+        """WITH newer AS (
+             SELECT DISTINCT ON (old.id) old.id, d.id AS by FROM document d
+               JOIN document old ON old.source = d.source AND old.path = ANY (d.supersedes) AND old.id <> d.id
+               WHERE d.source = %s AND d.deleted_at IS NULL AND d.state = 'approved'
+                 AND (d.valid_from IS NULL OR d.valid_from <= (now() AT TIME ZONE 'UTC')::date)
+                 AND NOT (d.path = ANY (old.supersedes) AND (coalesce(old.modified_at, '-infinity'), old.path)
+                   > (coalesce(d.modified_at, '-infinity'), d.path))
+               ORDER BY old.id, d.modified_at DESC NULLS LAST, d.path)
+           UPDATE document o SET superseded_by = n.by, noted = nextval('chunk_change')
+             FROM document x LEFT JOIN newer n ON n.id = x.id
+             WHERE o.id = x.id AND x.source = %s AND x.deleted_at IS NULL AND x.superseded_by IS DISTINCT FROM n.by""",
+        (source, source),
+    ).rowcount
+
+
+# --- vectors
+
+
+def unembedded(conn: Conn, limit: int) -> list[tuple[UUID, str, list[str], str]]:
+    """(chunk, title of its document, headings, text) without a vector, those of one document together."""
+    return list(
+        conn.execute(
+            """SELECT c.id, d.title, c.headings, c.text FROM chunk c JOIN document d ON d.id = c.document_id
+               WHERE c.embedding IS NULL AND c.text <> '' AND c.edition = serving_edition()
+               ORDER BY c.document_id, c.number LIMIT %s""",
+            (limit,),
+        )
+    )
+
+
+def put_vectors(conn: Conn, ids: Sequence[UUID], vectors: Vectors) -> None:
+    """A chunk that went away meanwhile is left out."""
+    texts = ["[" + ",".join(f"{value:.6g}" for value in row) + "]" for row in vectors.tolist()]
+    conn.execute(
+        """UPDATE chunk c SET embedding = v.vector::halfvec, changed = nextval('chunk_change')
+           FROM unnest(%s::uuid[], %s::text[]) AS v(id, vector) WHERE c.id = v.id""",
+        (list(ids), texts),
+    )

@@ -1,0 +1,34 @@
+"""Vectors for passages that have none yet, apart from taking documents over: words are searched before meaning is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from psycopg import Connection
+
+from groundplan.knowledge.intake import intake_store as store
+from groundplan.knowledge.model import Embedder
+
+BATCH = 256
+
+
+def embed_pending(conn: Connection[Any], embedder: Embedder) -> int:
+    """Embed until nothing is left; how many. `conn` is in autocommit: each batch is a transaction of its own.
+
+    Raises what the embedder does; what was done stays.
+    """
+    done = 0
+    while rows := store.unembedded(conn, BATCH):
+        vectors = embedder.embed([context(title, headings, text) for _, title, headings, text in rows])
+        with conn.transaction():
+            store.hold_changes(conn)
+            store.put_vectors(conn, [id for id, *_ in rows], vectors)
+            store.tell_followers(conn)
+        done += len(rows)
+    return done
+
+
+def context(title: str, headings: list[str], text: str) -> str:
+    """What is embedded for a passage: where it stands, then its text."""
+    above = [name for name in (title, *headings) if name not in text]
+    return "\n".join([*dict.fromkeys(above), text])

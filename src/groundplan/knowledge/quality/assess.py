@@ -1,0 +1,161 @@
+"""Looking at a source as it is now: scan what was not scanned, find what is wrong, score it, tell its owners.
+
+One call is one look; it reads PostgreSQL only, never the source itself. Which findings there are is decided by the pure
+modules beside this.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from datetime import date
+from typing import Any
+from uuid import UUID
+
+from psycopg import Connection
+
+from groundplan.knowledge.quality import quality_store as store
+from groundplan.knowledge.quality.documents import finding, of_document
+from groundplan.knowledge.quality.duplicates import near, same
+from groundplan.knowledge.quality.model import KINDS, Look, score
+from groundplan.knowledge.quality.text import Glossary, checked, personal
+from groundplan.knowledge.quality.versions import conflicts, same_thing
+from groundplan.ledger.finding import Finding
+
+SCAN_BATCH = 100
+_FOUND_HERE = frozenset(KINDS) - {
+    "knowledge.unreadable",
+    "knowledge.unsupported",
+    "knowledge.table",
+    "knowledge.sensor",
+    "knowledge.deleted_at_source",
+}
+"""Kinds that a look finds; the others are found where a source is read."""
+_MARKDOWN = frozenset({"md", "markdown", "html", "htm", "docx", "pptx"})
+
+
+def scan_pending(conn: Connection[Any], terms: Glossary, stop: Callable[[], bool] = lambda: False) -> int:
+    """Look at the texts of all documents that were not looked at, or by an older glossary; how many.
+
+    `conn` is in autocommit: each batch is a transaction of its own.
+    """
+    done = 0
+    while not stop() and (batch := store.unscanned(conn, terms.digest, SCAN_BATCH)):
+        with conn.transaction():
+            for document, media in batch:
+                text = store.text_of(conn, document)
+                store.put_scan(conn, document, personal(text), checked(text, terms, markdown=media in _MARKDOWN))
+        done += len(batch)
+    return done
+
+
+def assess(conn: Connection[Any], source: str, today: date) -> dict[str, Any]:
+    """Tell all findings of a source, score its documents and the source; `{"score", "documents", "findings"}`."""
+    looks = store.looks(conn, source)
+    found = list(_findings(conn, looks, today))
+    with conn.transaction():
+        store.tell(conn, source, found, kinds=_FOUND_HERE)
+        kinds: dict[str, list[str]] = defaultdict(list)
+        for subject, kind in store.open_kinds(conn, source):
+            if kind in KINDS:
+                kinds[subject].append(kind)
+        scores = {look.id: score(kinds.pop(look.subject, ())) for look in looks}
+        store.put_scores(conn, scores)
+        # what is left is about what cannot be read, and counts as a document without any quality
+        unread = sum(any(KINDS[kind].weight >= 1 for kind in each) for each in kinds.values())
+        whole = len(scores) + unread
+        mean = round(sum(scores.values()) / whole, 3) if whole else 1.0
+        parts = Counter(kind for _, kind in store.open_kinds(conn, source))
+        store.put_source_score(conn, source, today, mean, len(scores), parts)
+    return {"score": mean, "documents": len(scores), "findings": len(found)}
+
+
+def _findings(conn: Connection[Any], looks: Sequence[Look], today: date) -> Iterator[Finding]:
+    known = store.known_readers(conn)
+    for look in looks:
+        yield from of_document(look, today, known)
+    yield from _superseded(looks)
+    yield from _copies(conn, looks)
+    for versions in same_thing(looks):
+        newest = looks[versions.newest]
+        for at in versions.older:
+            older = looks[at]
+            yield finding(
+                older, "knowledge.versions", f"{older.path} looks like an older version of {newest.path}",
+                f"Write `supersedes: [{older.path}]` into {newest.path}, or give the two different titles.",
+                mark=str(newest.id), other=str(newest.id),
+                fix={"do": "supersede", "document": str(older.id), "by": str(newest.id)},
+            )  # fmt: skip
+            yield from _conflicts(conn, older, newest)
+
+
+def _superseded(looks: Sequence[Look]) -> Iterator[Finding]:
+    paths = {look.id: look.path for look in looks}
+    for look in looks:
+        if look.superseded_by is not None:
+            newer = paths.get(look.superseded_by, "another document")
+            yield finding(
+                look, "knowledge.superseded", f"{look.path} is superseded by {newer} and is not retrieved",
+                "Delete it, or mark it `state: retired`, once nobody needs it as a record.",
+                fix={"do": "retire", "document": str(look.id)},
+            )  # fmt: skip
+
+
+def _copies(conn: Connection[Any], looks: Sequence[Look]) -> Iterator[Finding]:
+    """Documents of this source that are copies of others, of whatever source."""
+    if not looks:
+        return
+    every = store.sketches(conn)
+    here = {look.id: look for look in looks}
+    place = {at: (source, path) for at, (_, source, path, _, _) in enumerate(every)}
+    first = {at: id for at, (id, *_) in enumerate(every)}
+    for group in same((at, content) for at, (_, _, _, content, _) in enumerate(every)):
+        original = _original(group, place, first)
+        for at in group:
+            if at != original and (look := here.get(first[at])) is not None:
+                source, path = place[original]
+                yield finding(
+                    look, "knowledge.duplicate", f"{look.path} has the same content as {path} of {source}",
+                    "Keep one of the two, so that a correction reaches every reader.",
+                    other=str(first[original]), fix={"do": "delete", "document": str(look.id)},
+                )  # fmt: skip
+    for pair in near([sketch for *_, sketch in every], lambda at: store.text_of(conn, first[at])):
+        if every[pair.one][3] == every[pair.other][3]:
+            continue
+        original = _original([pair.one, pair.other], place, first)
+        copy = pair.other if original == pair.one else pair.one
+        if (look := here.get(first[copy])) is not None and look.superseded_by != first[original]:
+            yield from _near(conn, look, first[original], place[original], pair.similarity)
+
+
+def _near(
+    conn: Connection[Any], look: Look, other: UUID, place: tuple[str, str], similarity: float
+) -> Iterator[Finding]:
+    yield finding(
+        look, "knowledge.near_duplicate", f"{look.path} is almost the same as {place[1]} of {place[0]}",
+        "Keep one of the two, or say in their titles what tells them apart.",
+        mark=str(other), other=str(other), similarity=similarity, fix={"do": "delete", "document": str(look.id)},
+    )  # fmt: skip
+    for found in conflicts(store.text_of(conn, look.id), store.text_of(conn, other)):
+        yield _conflict(look, place[1], str(other), found.one, found.other)
+
+
+def _conflicts(conn: Connection[Any], older: Look, newest: Look) -> Iterator[Finding]:
+    for found in conflicts(store.text_of(conn, older.id), store.text_of(conn, newest.id)):
+        yield _conflict(older, newest.path, str(newest.id), found.one, found.other)
+
+
+def _conflict(look: Look, path: str, other: str, one: str, theirs: str) -> Finding:
+    return finding(
+        look, "knowledge.conflict", f"{look.path} says '{one[:160]}', {path} says '{theirs[:160]}'",
+        "Correct one of them, or say which supersedes the other.", mark=f"{other}:{one[:80]}", other=other,
+        sentences=[one, theirs],
+    )  # fmt: skip
+
+
+def _original(group: Sequence[int], place: dict[int, tuple[str, str]], first: dict[int, UUID]) -> int:
+    """Of copies in one source the one with the shortest path; of those that are left the one that was known first."""
+    shortest: dict[str, int] = {}
+    for at in sorted(group, key=lambda at: (len(place[at][1]), place[at][1])):
+        shortest.setdefault(place[at][0], at)
+    return min(shortest.values(), key=lambda at: first[at])

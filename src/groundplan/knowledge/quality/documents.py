@@ -1,0 +1,127 @@
+"""What is wrong with one document by what is known of it: age, owner, metadata, unread parts, readers. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Set
+from datetime import date, timedelta
+
+from groundplan.knowledge.quality.model import KINDS, Look
+from groundplan.ledger.finding import Finding
+
+SOON_DAYS = 30
+"""A review is asked for in so many days once it is due."""
+
+
+def finding(look: Look, kind: str, message: str, hint: str, mark: str = "", **detail: object) -> Finding:
+    """A finding about a document, for whoever answers for it."""
+    fix = detail.pop("fix", None)
+    return Finding(
+        kind=kind, subject=look.subject, message=message, hint=hint, severity=KINDS[kind].severity, owner=look.answers,
+        mark=mark, detail={"document": str(look.id), **detail}, fix=fix if isinstance(fix, dict) else None,
+    )  # fmt: skip
+
+
+def of_document(look: Look, today: date, known_readers: Set[str]) -> Iterator[Finding]:
+    """Everything that can be said of a document by itself."""
+    yield from _age(look, today)
+    yield from _metadata(look)
+    yield from _parts(look)
+    yield from _readers(look, known_readers)
+    yield from _content(look)
+
+
+def due(look: Look) -> date | None:
+    """The day by which a document is to be looked at: its own word, else so long after it was changed or reviewed."""
+    if look.review_by is not None:
+        return look.review_by
+    reviewed = look.decided.get("reviewed", {}).get("value")
+    last = date.fromisoformat(reviewed) if reviewed else look.modified_at.date() if look.modified_at else None
+    return None if look.review_days is None or last is None else last + timedelta(days=look.review_days)
+
+
+def _age(look: Look, today: date) -> Iterator[Finding]:
+    day = due(look)
+    if day is not None and day < today:
+        yield finding(
+            look, "knowledge.stale", f"{look.path} was to be reviewed by {day.isoformat()}",
+            "Review it and set `review_by` to the next date, or delete it.",
+            days=(today - day).days, fix={"do": "review", "document": str(look.id)},
+        )  # fmt: skip
+    if look.valid_until is not None and look.valid_until < today:
+        yield finding(
+            look,
+            "knowledge.expired",
+            f"{look.path} was valid until {look.valid_until.isoformat()} and is not retrieved",
+            "Extend `valid_until`, or delete it.",
+        )
+
+
+def _metadata(look: Look) -> Iterator[Finding]:
+    if not look.owner:
+        yield finding(look, "knowledge.owner", f"nobody owns {look.path}", "Write `owner: ana@acme.example` into it.")
+    for key, near in look.declared.get("unknown", {}).items():
+        yield finding(
+            look, "knowledge.metadata", f"{look.path} says `{key}`, which means nothing; perhaps `{near}`",
+            f"Write `{near}` instead.", mark=key,
+        )  # fmt: skip
+    for text in look.declared.get("ignored", ()):
+        yield finding(
+            look,
+            "knowledge.metadata",
+            f"{look.path}: {text}, and is not followed",
+            "A document can only narrow what holds for its source; its owner or steward may decide otherwise.",
+            mark=text,
+        )
+
+
+def _parts(look: Look) -> Iterator[Finding]:
+    for note in look.notes:
+        yield finding(
+            look, "knowledge.incomplete", f"{look.path} is searched only in part: {note}",
+            "Mend the file, or put what is missing beside it as text.", mark=note,
+        )  # fmt: skip
+
+
+def _readers(look: Look, known: Set[str]) -> Iterator[Finding]:
+    named = {name for name in look.readers if not name.startswith(("source/", "link/")) and name != "public"}
+    own = named & set(look.declared.get("named", ()))
+    for name in sorted(own - known):
+        yield finding(
+            look,
+            "knowledge.reader_unknown",
+            f"{look.path} names '{name}' as a reader, who is no group, team or person",
+            "Nobody reads it by that name. Correct it, or add the group.",
+            mark=name,
+        )
+    if not look.readers or (named and not named & known and not any(n.startswith("source/") for n in look.readers)):
+        yield finding(
+            look, "knowledge.nobody", f"nobody may read {look.path}: none of its readers exists any more",
+            "Name a group or person that exists, or delete it.",
+        )  # fmt: skip
+
+
+def _content(look: Look) -> Iterator[Finding]:
+    personal = {kind: count for kind, count in (look.personal or {}).items() if not kind.startswith("!")}
+    secrets = {kind[1:]: count for kind, count in (look.personal or {}).items() if kind.startswith("!")}
+    if secrets:
+        what = ", ".join(f"{count} {kind}" for kind, count in sorted(secrets.items()))
+        yield finding(
+            look, "knowledge.secret", f"{look.path} holds what looks like a secret: {what}",
+            "Withdraw the secret where it is from, then take it out of the document.", counts=secrets,
+            fix={"do": "reject", "document": str(look.id)},
+        )  # fmt: skip
+    if personal and look.sensitivity in ("public", "internal"):
+        what = ", ".join(f"{count} {kind}" for kind, count in sorted(personal.items()))
+        yield finding(
+            look, "knowledge.personal_data", f"{look.path} is {look.sensitivity} and holds personal data: {what}",
+            "Take it out, or raise its `sensitivity` to confidential.", counts=personal,
+            fix={"do": "sensitivity", "to": "confidential", "document": str(look.id)},
+        )  # fmt: skip
+    checked = look.checked or {}
+    for code, message, hint in checked.get("structure", ()):
+        yield finding(look, "knowledge.structure", f"{look.path}: {message}", hint, mark=code)
+    for word, title, count in checked.get("glossary", ()):
+        yield finding(
+            look, "knowledge.glossary", f"{look.path} says '{word}' {count} times, where '{title}' is meant",
+            f"Write '{title}'. The glossary says why.", mark=word, count=count,
+        )  # fmt: skip

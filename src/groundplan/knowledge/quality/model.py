@@ -1,0 +1,89 @@
+"""What is looked at when the quality of a source is assessed, and what each finding takes off a score.
+
+A document's score is 1 less what its findings weigh, not below 0. It is known again by its kind: see docs/knowledge.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any, Final
+from uuid import UUID
+
+from groundplan.ledger.finding import Severity
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A live document as far as its quality goes. `checked` and `personal` are None until its text was looked at."""
+
+    id: UUID
+    source: str
+    path: str
+    title: str
+    state: str
+    sensitivity: str
+    owner: str | None
+    steward: str | None
+    modified_at: datetime | None
+    review_by: date | None
+    review_days: int | None
+    valid_until: date | None
+    superseded_by: UUID | None
+    content: str | None
+    notes: Sequence[str]
+    readers: Sequence[str]
+    personal: Mapping[str, int] | None
+    checked: Mapping[str, Any] | None
+    declared: Mapping[str, Any]
+    decided: Mapping[str, Any]
+    media: str | None = None
+
+    @property
+    def subject(self) -> str:
+        return f"source/{self.source}/{self.path}"
+
+    @property
+    def answers(self) -> str | None:
+        """Who is to mend it."""
+        return self.steward or self.owner
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a kind of finding weighs in a document's score, and how grave it is."""
+
+    weight: float
+    severity: Severity
+
+
+KINDS: Final[Mapping[str, Kind]] = {
+    "knowledge.stale": Kind(0.3, "medium"),
+    "knowledge.expired": Kind(0.3, "medium"),
+    "knowledge.duplicate": Kind(0.3, "medium"),
+    "knowledge.near_duplicate": Kind(0.2, "low"),
+    "knowledge.superseded": Kind(0.4, "medium"),
+    "knowledge.versions": Kind(0.3, "medium"),
+    "knowledge.conflict": Kind(0.3, "high"),
+    "knowledge.owner": Kind(0.2, "medium"),
+    "knowledge.metadata": Kind(0.1, "low"),
+    "knowledge.structure": Kind(0.1, "low"),
+    "knowledge.incomplete": Kind(0.2, "medium"),
+    "knowledge.personal_data": Kind(0.3, "high"),
+    "knowledge.secret": Kind(0.6, "critical"),
+    "knowledge.glossary": Kind(0.1, "low"),
+    "knowledge.reader_unknown": Kind(0.1, "medium"),
+    "knowledge.nobody": Kind(0.2, "medium"),
+    "knowledge.table": Kind(0.2, "high"),
+    "knowledge.sensor": Kind(0.2, "high"),
+    "knowledge.unreadable": Kind(1.0, "medium"),
+    "knowledge.unsupported": Kind(1.0, "info"),
+    "knowledge.deleted_at_source": Kind(0.0, "medium"),
+}
+"""Every kind of finding about documents. `knowledge.source_missing` is about the source itself."""
+
+
+def score(kinds: Sequence[str]) -> float:
+    """Of a document with findings of these kinds: each kind counts once."""
+    return max(0.0, round(1.0 - sum(KINDS[kind].weight for kind in set(kinds)), 3))

@@ -1,0 +1,137 @@
+"""The SQL of quality, as role control: documents to be looked at, their texts, scores, and the findings of a source."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import date
+from typing import Any
+from uuid import UUID
+
+from psycopg import Connection
+from psycopg.rows import class_row
+from psycopg.types.json import Jsonb
+
+from groundplan.knowledge.quality.model import Look
+from groundplan.ledger import finding_store
+from groundplan.ledger.finding import Finding
+
+Conn = Connection[Any]
+
+
+def looks(conn: Conn, source: str) -> list[Look]:
+    """The live documents of a source, in the order of paths."""
+    with conn.cursor(row_factory=class_row(Look)) as cursor:
+        return cursor.execute(
+            """SELECT d.id, d.source, d.path, d.title, d.state, coalesce(d.sensitivity, 'restricted') AS sensitivity,
+                 d.owner, d.steward, d.modified_at, d.review_by, d.review_days, d.valid_until, d.superseded_by,
+                 d.content, d.notes, d.personal, d.checked, d.declared, d.decided, d.media,
+                 ARRAY(SELECT r.reader FROM document_reader r WHERE r.document_id = d.id AND NOT r.deny) AS readers
+               FROM document d WHERE d.source = %s AND d.deleted_at IS NULL ORDER BY d.path""",
+            (source,),
+        ).fetchall()
+
+
+def known_readers(conn: Conn) -> set[str]:
+    """Every name by which somebody reads."""
+    rows = conn.execute("SELECT name FROM people_group UNION SELECT email FROM person WHERE active")
+    return {name for (name,) in rows} | {"everyone", "public"}
+
+
+def sketches(conn: Conn) -> list[tuple[UUID, str, str, str | None, bytes]]:
+    """(document, source, path, digest of its words, sketch) of all live documents."""
+    rows = conn.execute(
+        """SELECT id, source, path, content, coalesce(sketch, '') FROM document
+           WHERE deleted_at IS NULL ORDER BY source, path"""
+    ).fetchall()
+    return [(id, source, path, content, bytes(sketch)) for id, source, path, content, sketch in rows]
+
+
+def text_of(conn: Conn, document: UUID) -> str:
+    """The passages of a document, one after the other."""
+    rows = conn.execute(
+        "SELECT text FROM chunk WHERE document_id = %s AND edition = serving_edition() ORDER BY number", (document,)
+    ).fetchall()
+    return "\n\n".join(text for (text,) in rows)
+
+
+def unscanned(conn: Conn, terms: str, limit: int) -> list[tuple[UUID, str]]:
+    """(document, media) whose text was not looked at yet, or by another glossary."""
+    rows = conn.execute(
+        """SELECT id, coalesce(media, '') FROM document WHERE deleted_at IS NULL
+             AND (scanned_at IS NULL OR checked ->> 'terms' IS DISTINCT FROM %s) ORDER BY id LIMIT %s""",
+        (terms, limit),
+    )
+    return list(rows)
+
+
+def put_scan(conn: Conn, document: UUID, personal: Mapping[str, int], checked: Mapping[str, Any]) -> None:
+    conn.execute(
+        "UPDATE document SET scanned_at = now(), personal = %s, checked = %s WHERE id = %s",
+        (Jsonb(dict(personal)), Jsonb(dict(checked)), document),
+    )
+
+
+def put_scores(conn: Conn, scores: Mapping[UUID, float]) -> None:
+    """Only rows whose score changed are written."""
+    conn.execute(
+        """UPDATE document d SET quality = s.score FROM unnest(%s::uuid[], %s::real[]) AS s(id, score)
+           WHERE d.id = s.id AND d.quality IS DISTINCT FROM s.score""",
+        (list(scores), list(scores.values())),
+    )
+
+
+def put_source_score(
+    conn: Conn, source: str, day: date, score: float, documents: int, parts: Mapping[str, int]
+) -> None:
+    """The line of the day; a later look at the same day replaces it."""
+    conn.execute(
+        """INSERT INTO source_quality (source, day, score, documents, parts) VALUES (%s, %s, %s, %s, %s)
+           ON CONFLICT (source, day) DO UPDATE SET score = excluded.score, documents = excluded.documents,
+             parts = excluded.parts""",
+        (source, day, score, documents, Jsonb(dict(parts))),
+    )
+    conn.execute("UPDATE source SET quality = %s WHERE name = %s", (score, source))
+
+
+def trend(conn: Conn, source: str, days: int = 90) -> list[tuple[date, float, int]]:
+    """(day, score, documents), the oldest first."""
+    rows = conn.execute(
+        "SELECT day, score, documents FROM source_quality WHERE source = %s ORDER BY day DESC LIMIT %s", (source, days)
+    ).fetchall()
+    return [(day, round(float(score), 3), documents) for day, score, documents in reversed(rows)]
+
+
+def tell(
+    conn: Conn, source: str, found: Iterable[Finding], *, kinds: Collection[str], settled: Collection[str] | None = None
+) -> finding_store.Told:
+    """`found` is all that now holds of these kinds about a source and its documents: others of them close.
+
+    `settled`: only about these subjects was looked, so only theirs close; None: about all.
+    """
+    opened = kept = 0
+    still: list[UUID] = []
+    for each in found:
+        id, new = finding_store.tell(conn, each)
+        still.append(id)
+        opened += new
+        kept += not new
+    closed = conn.execute(
+        """UPDATE finding SET closed_at = now(), closed_reason = 'no longer holds'
+           WHERE closed_at IS NULL AND kind = ANY(%(kinds)s) AND NOT id = ANY(%(still)s)
+             AND (subject = %(source)s OR starts_with(subject, %(source)s || '/'))
+             AND (%(all)s OR subject = ANY(%(settled)s))""",
+        {
+            "kinds": list(kinds), "still": still, "source": f"source/{source}", "all": settled is None,
+            "settled": list(settled or ()),
+        },
+    ).rowcount  # fmt: skip
+    return finding_store.Told(opened, kept, closed)
+
+
+def open_kinds(conn: Conn, source: str) -> Sequence[tuple[str, str]]:
+    """(subject, kind) of the open findings about a source and its documents."""
+    return conn.execute(
+        """SELECT subject, kind FROM finding WHERE closed_at IS NULL AND kind LIKE 'knowledge.%%'
+             AND (subject = %s OR starts_with(subject, %s))""",
+        (f"source/{source}", f"source/{source}/"),
+    ).fetchall()

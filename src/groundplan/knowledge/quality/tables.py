@@ -1,0 +1,148 @@
+"""Declared checks of the columns of a table: types, nulls, keys, ranges, values, freshness. Pure.
+
+Cells are text, as every format and database can give them; an empty cell is null. A column that is not there is a
+finding of its own, not a hundred.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from datetime import UTC, date, datetime
+from typing import Any, Final
+
+from groundplan.blueprint.model import Source
+from groundplan.knowledge.parsing.model import Table
+from groundplan.knowledge.quality.sensors import Reading, failures
+from groundplan.ledger.finding import Finding
+
+SHOWN: Final = 5
+"""So many rows are named in a finding."""
+_NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?")
+
+Check = dict[str, Any]
+
+
+def of_tables(source: Source, key: str, tables: Sequence[Table], now: datetime | None = None) -> list[Finding]:
+    """Findings about the tables of one document by the checks that its source declares."""
+    subject = f"source/{source.name}/{key}"
+    found: list[Finding] = []
+    for table in tables:
+        for check in source.checks:
+            for code, message, detail in checked(table, check, now or datetime.now(UTC)):
+                kind = "knowledge.sensor" if code.startswith("sensor_") else "knowledge.table"
+                found.append(
+                    Finding(
+                        kind=kind, subject=subject, severity="high", owner=source.governed.steward or source.owner,
+                        message=f"{table.name} of {key}: {message}", mark=f"{table.name}:{check['column']}:{code}",
+                        hint=_HINTS[kind], detail={"column": check["column"], "check": code, **detail},
+                    )
+                )  # fmt: skip
+    return found
+
+
+_HINTS: Final = {
+    "knowledge.table": "Correct the rows where they are kept, or the check in the source's declaration.",
+    "knowledge.sensor": "Look at the sensor and its wiring; leave readings out of answers until it is mended.",
+}
+
+
+def checked(table: Table, check: Check, now: datetime) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """(code, what is wrong, figures) for one check of one column."""
+    name = check["column"]
+    if name not in table.columns:
+        yield "column", f"there is no column '{name}'", {"columns": table.columns[:20]}
+        return
+    at = table.columns.index(name)
+    cells = [row[at] for row in table.rows]
+    yield from _nulls(cells, check)
+    values = [(row, cell) for row, cell in enumerate(cells, 1) if cell]
+    wrong = [(row, cell) for row, cell in values if not _is(cell, check.get("type"))]
+    yield from _rows("type", wrong, f"'{name}' is not a {check.get('type')}")
+    yield from _rows("range", [each for each in values if _outside(each[1], check)], f"'{name}' is out of range")
+    if allowed := set(check.get("one_of", ())):
+        yield from _rows(
+            "values", [each for each in values if each[1] not in allowed], f"'{name}' is none of its values"
+        )
+    if pattern := check.get("matches"):
+        form = re.compile(pattern)
+        yield from _rows("form", [each for each in values if not form.fullmatch(each[1])], f"'{name}' has another form")
+    if check.get("unique"):
+        yield from _rows("key", _repeated(values), f"'{name}' is there more than once")
+    yield from _fresh(values, check, now)
+    if check.get("sensor"):
+        yield from _sensor(table, at, check)
+
+
+def _nulls(cells: Sequence[str], check: Check) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    missing = sum(not cell for cell in cells)
+    share = missing / len(cells) if cells else 0.0
+    if share > check.get("nulls", 1.0):
+        message = f"'{check['column']}' has no value in {missing} of {len(cells)} rows"
+        yield "nulls", message, {"share": round(share, 4)}
+
+
+def _rows(code: str, rows: Sequence[tuple[int, str]], what: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    if rows:
+        some = ", ".join(f"row {row}: {cell[:40]}" for row, cell in rows[:SHOWN])
+        yield code, f"{what} in {len(rows)} rows ({some})", {"rows": len(rows), "first": rows[0][0]}
+
+
+def _is(cell: str, type_: str | None) -> bool:
+    if type_ in (None, "text"):
+        return True
+    if type_ == "date":
+        return moment(cell) is not None
+    return number(cell) is not None and (type_ == "number" or re.fullmatch(r"[+-]?\d+", cell) is not None)
+
+
+def number(cell: str) -> float | None:
+    return float(cell) if _NUMBER.fullmatch(cell) else None
+
+
+def moment(cell: str) -> datetime | None:
+    """A time in ISO form, of UTC where it names no zone."""
+    try:
+        found = datetime.fromisoformat(cell)
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def _outside(cell: str, check: Check) -> bool:
+    value = number(cell)
+    if value is None:
+        return False
+    low, high = check.get("at_least"), check.get("at_most")
+    return (low is not None and value < low) or (high is not None and value > high)
+
+
+def _repeated(values: Sequence[tuple[int, str]]) -> list[tuple[int, str]]:
+    seen: set[str] = set()
+    found = []
+    for row, cell in values:
+        if cell in seen:
+            found.append((row, cell))
+        seen.add(cell)
+    return found
+
+
+def _fresh(values: Sequence[tuple[int, str]], check: Check, now: datetime) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    if "fresh" not in check:
+        return
+    newest = max((at for _, cell in values if (at := moment(cell)) is not None), default=None)
+    if newest is None or (now - newest).total_seconds() * 1000 > check["fresh"]:
+        when = "never" if newest is None else date.isoformat(newest)
+        yield "fresh", f"the newest '{check['column']}' is of {when}", {"newest": when}
+
+
+def _sensor(table: Table, at: int, check: Check) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    time = check.get("time")
+    clock = table.columns.index(time) if time in table.columns else None
+    readings = []
+    for row, cells in enumerate(table.rows, 1):
+        value = number(cells[at])
+        when = moment(cells[clock]) if clock is not None else None
+        if value is not None and (clock is None or when is not None):
+            readings.append(Reading(row, value, when))
+    yield from failures(readings, check)

@@ -1,0 +1,108 @@
+"""Versions of the same thing by their names and content, and where two of them contradict each other. Pure.
+
+Two documents are versions of one thing where their titles are the same but for a year, a date or a version, or where
+they are near-duplicates. Where such two say different numbers about the same words, that is a conflict.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from groundplan.knowledge.quality.model import Look
+
+_MARK = re.compile(
+    r"[\s(_\[-]*(?:\b(?:v|version|rev|revision|stand|edition)[. ]?\d+(?:\.\d+)*\b"
+    r"|\b(?:19|20)\d{2}(?:-\d{2}(?:-\d{2})?)?\b"
+    r"|\b(?:old|new|final|draft|copy|alt|neu)\b)[)\]]*",
+    re.IGNORECASE,
+)
+_NUMBERS = re.compile(r"\d+(?:[.,]\d+)*")
+_SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
+_COMMON = frozenset(
+    ("a", "an", "and", "are", "as", "at", "be", "by", "for", "from", "in", "is", "it", "of", "on", "or", "the", "to",
+     "with", "per", "this", "that", "not", "may", "can", "will")
+)  # fmt: skip
+LEAST_WORDS = 4
+ALIKE = 0.75
+"""Part of the words of two sentences that are the same, numbers apart, from which they are about the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Versions:
+    """`older` are places of documents that `newest` seems to replace."""
+
+    newest: int
+    older: tuple[int, ...]
+
+
+def stem(title: str) -> str:
+    """A title without what tells versions apart, in lower case."""
+    return " ".join(_MARK.sub(" ", title).lower().split())
+
+
+def rank(title: str, path: str) -> tuple[int, ...]:
+    """What a title or path says of its version, to be compared: years, then numbers of versions."""
+    years = [int(year) for year in re.findall(r"(?:19|20)\d{2}", f"{title} {path}")]
+    numbers = [int(n) for n in re.findall(r"(?:v|version|rev|revision)[. ]?(\d+)", f"{title} {path}", re.IGNORECASE)]
+    return (max(years, default=0), max(numbers, default=0))
+
+
+def same_thing(looks: Sequence[Look]) -> Iterator[Versions]:
+    """Live documents of one source that nobody declared to supersede each other, but whose titles say so."""
+    groups: dict[str, list[int]] = defaultdict(list)
+    for at, look in enumerate(looks):
+        if look.superseded_by is None and look.state in ("approved", "draft") and (name := stem(look.title)):
+            groups[name].append(at)
+    for group in groups.values():
+        named = [at for at in group if _MARK.search(looks[at].title) or _MARK.search(looks[at].path)]
+        if len(group) < 2 or not named or len({looks[at].content for at in group}) < 2:
+            continue
+        ordered = sorted(group, key=lambda at: _age(looks[at]))
+        yield Versions(ordered[-1], tuple(ordered[:-1]))
+
+
+def _age(look: Look) -> tuple[int, tuple[int, ...], str]:
+    """A title without a year is taken for the current one."""
+    year, number = rank(look.title, look.path)
+    stamp = look.review_by or (look.modified_at.date() if look.modified_at else None)
+    return (year or 9999, (number,), stamp.isoformat() if stamp else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Two sentences about the same with different numbers."""
+
+    one: str
+    other: str
+
+
+def conflicts(one: str, other: str, limit: int = 5) -> list[Conflict]:
+    """Sentences of two texts that differ in their numbers only."""
+    theirs: dict[frozenset[str], list[tuple[str, tuple[str, ...]]]] = defaultdict(list)
+    by_word: dict[str, set[frozenset[str]]] = defaultdict(set)
+    for sentence, words, numbers in _statements(other):
+        theirs[words].append((sentence, numbers))
+        for word in words:
+            by_word[word].add(words)
+    found = []
+    for sentence, words, numbers in _statements(one):
+        near = {each for word in words for each in by_word[word]}
+        alike = [each for each in near if len(each & words) / len(each | words) >= ALIKE]
+        if any(numbers == other_numbers for each in alike for _, other_numbers in theirs[each]):
+            continue
+        for each in sorted(alike, key=lambda w: -len(w & words))[:1]:
+            found.append(Conflict(sentence, theirs[each][0][0]))
+    return found[:limit]
+
+
+def _statements(text: str) -> Iterator[tuple[str, frozenset[str], tuple[str, ...]]]:
+    """Sentences with a number and enough words: the sentence, its words without numbers, its numbers."""
+    for raw in _SENTENCE.split(text):
+        sentence = " ".join(raw.split())
+        numbers = tuple(_NUMBERS.findall(sentence))
+        words = frozenset(re.findall(r"[^\W\d_]+", sentence.lower())) - _COMMON
+        if numbers and len(words) >= LEAST_WORDS and len(sentence) <= 400 and not sentence.startswith("|"):
+            yield sentence, words, numbers

@@ -1,0 +1,1 @@
+"""Connectors: where documents are read from, behind one small contract."""

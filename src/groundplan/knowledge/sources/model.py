@@ -1,0 +1,71 @@
+"""The contract between a source and whoever reads it. Types only.
+
+A connector tells what changed since a cursor, reads one document, says who may read it and what holds around it, and
+tells what is gone. It never writes to what it reads from. Every connector passes `testing.connectors`, the shipped
+contract.
+
+- `changes(cursor)` yields `Change`s in an order that is the same each time. Where it is cut off it is asked again with
+  the cursor of the last change that was taken over, and goes on after that one: what was taken over before may come
+  again, nothing may be missed. `whole` says that every run tells everything there is, so what it does not tell is gone.
+- `version` of a change is the same as long as the document and who may read it are the same.
+- `read(key)` gives the document as it is now. `Invalid`, `TooLarge` and `NotFound` cost that document one finding;
+  `Unavailable` ends the run, to be gone on with later.
+- `around(key)` are the levels above the document, the farthest first: folders, not the source itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+from groundplan.knowledge.model import Readers
+
+Cursor = Mapping[str, Any]
+"""Whatever a connector needs to go on, as JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A document that may be new or changed, or is gone. `cursor`: where to go on after it; None: not from here."""
+
+    key: str
+    version: str
+    gone: bool = False
+    cursor: Cursor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A document. `media` is a suffix such as `md`, empty: as the key says. `told` is what the store says of it."""
+
+    data: bytes
+    media: str = ""
+    modified_at: datetime | None = None
+    told: Mapping[str, Any] = field(default_factory=dict)
+    table: tuple[Sequence[str], Sequence[Sequence[str]]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What a folder says: `origin` is `folder/PATH`; `readers` None: nothing. `told` are governed values as written."""
+
+    origin: str
+    readers: Readers | None = None
+    told: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Connector(Protocol):
+    """See the module's text."""
+
+    @property
+    def whole(self) -> bool: ...
+
+    def changes(self, cursor: Cursor | None) -> Iterator[Change]: ...
+
+    def read(self, key: str) -> Content: ...
+
+    def around(self, key: str) -> Sequence[Around]: ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,284 @@
+"""Taking a folder over: what changes with it, what is inherited, what a bad document costs, going on after a kill."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from tests import knowledge_files as files
+
+from groundplan.blueprint.model import Governed, Source
+from groundplan.knowledge.ingest import Settings, take_over
+from groundplan.knowledge.model import IngestReport
+from groundplan.knowledge.quality.assess import assess
+from groundplan.knowledge.sources.folder import Folder
+from groundplan.testing.database import Database
+
+TODAY = date(2026, 11, 25)
+ACL = """# file: .
+# owner: ana@acme.example
+# group: staff
+user::rwx
+group::r-x
+other::---
+
+# file: pay.md
+# owner: hana@acme.example
+# group: hr
+user::rw-
+user:ben@acme.example:---
+group::r--
+group:audit:r--
+mask::r--
+other::---
+"""
+
+
+class World:
+    def __init__(self, database: Database, folder: Path) -> None:
+        self.control = psycopg.connect(database.urls["control"], autocommit=True)
+        self.folder = folder
+        self.source = Source(name="s", path="s", sensitivity="internal", owner="ana@acme.example", readers=["everyone"])
+        self.review_days: int | None = None
+
+    def write(self, path: str, text: str | bytes) -> Path:
+        file = self.folder / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(text.encode() if isinstance(text, str) else text)
+        return file
+
+    def ingest(self, **governed: Any) -> IngestReport:
+        source = Source(
+            name="s", path="s", sensitivity="internal", owner="ana@acme.example", readers=["everyone"],
+            governed=Governed(**governed),
+        )  # fmt: skip
+        return take_over(self.control, source, Folder(self.folder), Settings(review_days=self.review_days))
+
+    def one(self, path: str, columns: str) -> Any:
+        row = self.control.execute(f"SELECT {columns} FROM document WHERE path = %s", (path,)).fetchone()  # type: ignore[arg-type]
+        return row[0] if row and len(row) == 1 else row
+
+    def live(self) -> set[str]:
+        rows = self.control.execute("SELECT path FROM document WHERE deleted_at IS NULL")
+        return {path for (path,) in rows}
+
+    def readers(self, path: str) -> set[str]:
+        rows = self.control.execute(
+            """SELECT CASE WHEN r.deny THEN '!' ELSE '' END || r.reader FROM document_reader r
+               JOIN document d ON d.id = r.document_id WHERE d.path = %s""",
+            (path,),
+        )
+        return {name for (name,) in rows}
+
+    def findings(self) -> dict[tuple[str, str], tuple[str, str]]:
+        rows = self.control.execute("SELECT kind, subject, message, hint FROM finding WHERE closed_at IS NULL")
+        return {(kind, subject.removeprefix("source/s/")): (message, hint) for kind, subject, message, hint in rows}
+
+
+@pytest.fixture
+def world(database: Database, tmp_path: Path) -> Iterator[World]:
+    world = World(database, tmp_path / "s")
+    world.folder.mkdir()
+    yield world
+    world.control.close()
+
+
+def test_only_what_changed_is_read_again(world: World) -> None:
+    world.write("a.md", "# A\n\none\n")
+    world.write("b/c.md", "# C\n\ntwo\n")
+    assert (world.ingest().added, world.live()) == (2, {"a.md", "b/c.md"})
+    chunks = world.control.execute("SELECT id FROM chunk ORDER BY id").fetchall()
+    again = world.ingest()
+    assert (again.added, again.changed, again.deleted, again.read) == (0, 0, 0, 2)
+    assert world.control.execute("SELECT id FROM chunk ORDER BY id").fetchall() == chunks
+    os.utime(world.folder / "a.md", (1, 1))
+    assert world.ingest().changed == 0
+    world.write("a.md", "# A\n\nother\n")
+    (world.folder / "b/c.md").unlink()
+    third = world.ingest()
+    assert (third.changed, third.deleted, world.live()) == (1, 1, {"a.md"})
+    assert world.one("a.md", "version") == 2
+    versions = world.control.execute(
+        "SELECT v.version FROM document_version v JOIN document d ON d.id = document_id AND path = 'a.md'"
+    )
+    assert sorted(versions.fetchall()) == [(1,), (2,)]
+
+
+def test_what_holds_is_inherited_and_says_where_from(world: World) -> None:
+    world.write("a.md", "# A\n")
+    world.write(
+        "in/.governed.yaml", "sensitivity: confidential\nsteward: dana@acme.example\npurposes: [support, sales]\n"
+    )
+    world.write("in/b.md", "---\nowner: fay@acme.example\npurposes: [support]\nvalid_until: 2027-01-31\n---\n# B\n")
+    world.write("in/c.pdf", files.pdf())
+    world.write("in/.c.pdf.governed.yaml", "state: draft\nlicence: CC-BY-4.0\n")
+    world.review_days = 365
+    world.ingest(retain_days=700)
+    assert world.one("a.md", "sensitivity, owner, purposes, review_days") == ("internal", "ana@acme.example", None, 365)
+    assert world.one("in/b.md", "sensitivity, steward, owner, purposes, valid_until") == (
+        "confidential", "dana@acme.example", "fay@acme.example", ["support"], date(2027, 1, 31),
+    )  # fmt: skip
+    origins = world.one("in/b.md", "origins")
+    assert {key: origins[key]["from"] for key in ("sensitivity", "owner", "review_days")} == {
+        "sensitivity": "folder/in", "owner": "document", "review_days": "source/s",
+    }  # fmt: skip
+    assert world.one("in/c.pdf", "state, licence") == ("draft", "CC-BY-4.0")
+    assert world.one("a.md", "retain_until") > TODAY
+
+
+def test_a_document_cannot_open_itself_further(world: World) -> None:
+    world.write("a.md", "---\nstate: approved\nsensitivity: public\npurposes: [sales, marketing]\n---\n# A\n")
+    world.ingest(state="draft", purposes=["support", "sales"])
+    assert world.one("a.md", "state, sensitivity, purposes") == ("draft", "internal", ["sales"])
+    assess(world.control, "s", TODAY)
+    told = [message for (kind, _), (message, _) in world.findings().items() if kind == "knowledge.metadata"]
+    assert told
+    assert "wider" in told[0]
+
+
+def test_a_change_of_the_source_reaches_documents_that_did_not_change(world: World) -> None:
+    world.write("a.md", "# A\n")
+    world.write("b.md", "---\nstate: retired\n---\n# B\n")
+    world.ingest()
+    assert (world.one("a.md", "state"), world.one("b.md", "state")) == ("approved", "retired")
+    world.ingest(state="draft", legal_hold=True)
+    assert world.one("a.md", "state, legal_hold, version") == ("draft", True, 1)
+    assert world.one("b.md", "state") == "retired"
+
+
+def test_an_approval_is_about_the_content_that_was_seen(world: World) -> None:
+    world.write("a.md", "# A\n")
+    world.ingest(state="draft")
+    world.control.execute(
+        """UPDATE document SET decided = jsonb_build_object('state', jsonb_build_object(
+             'value', 'approved', 'by', 'dana@acme.example', 'digest', digest))"""
+    )
+    world.ingest(state="draft")
+    assert world.one("a.md", "state, origins -> 'state' ->> 'from'") == ("approved", "decision of dana@acme.example")
+    world.write("a.md", "# A\n\nand more\n")
+    world.ingest(state="draft")
+    assert world.one("a.md", "state") == "draft"
+
+
+def test_a_newer_version_supersedes_once_it_is_approved(world: World) -> None:
+    world.write("old/travel-2021.md", "# Travel\n\n41 EUR\n")
+    new = "---\nstate: {}\nsupersedes: [travel-2021.md]\n---\n# Travel\n\n52 EUR\n"
+    world.write("old/travel.md", new.format("draft"))
+    world.ingest()
+    assert world.one("old/travel-2021.md", "superseded_by") is None
+    world.write("old/travel.md", new.format("approved"))
+    world.ingest()
+    assert world.one("old/travel-2021.md", "superseded_by") == world.one("old/travel.md", "id")
+    (world.folder / "old/travel.md").unlink()
+    world.ingest()
+    assert world.one("old/travel-2021.md", "superseded_by") is None
+
+
+def test_readers_by_files_and_by_access_lists(world: World) -> None:
+    world.write("a.md", "# A\n")
+    world.write("pay.md", "# Pay\n")
+    world.write("in/.readers", "hr\n!ben@acme.example\n")
+    world.write("in/b.md", "# B\n")
+    world.write("in/c.md", "---\nreaders: [finance]\ndeny: [interns]\n---\n# C\n")
+    world.ingest()
+    assert world.readers("a.md") == {"everyone", "source/s"}
+    assert world.readers("in/b.md") == {"hr", "!ben@acme.example"}
+    assert world.readers("in/c.md") == {"finance", "!interns", "!ben@acme.example"}
+    world.write(".acl", ACL)
+    world.ingest()
+    assert world.readers("pay.md") == {"hana@acme.example", "hr", "audit", "!ben@acme.example"}
+    assert world.readers("a.md") == {"ana@acme.example", "staff"}
+    world.write(".acl", "# file: .\nnonsense\n")
+    world.ingest()
+    assert world.live() == set()
+
+
+def test_each_bad_document_is_one_finding_that_says_what_to_do(world: World) -> None:
+    world.write("good.md", "# Good\n")
+    for name, data in {
+        "bomb.xlsx": files.zip_bomb(), "macro.docx": files.with_macro(files.word()), "latin.md": b"caf\xe9",
+        "scan.pdf": files.picture_pdf(), "tool.exe": b"MZ", "front.md": b"---\nreview_by: soon\n---\n# X\n",
+    }.items():  # fmt: skip
+        world.write(name, data)
+    with (world.folder / "line.txt").open("wb") as file:
+        file.truncate(2 << 30)
+    report = world.ingest()
+    assert (report.added, report.failed, world.live()) == (1, 7, {"good.md"})
+    found = world.findings()
+    assert len(found) == 7
+    assert all(hint for _, hint in found.values())
+    assert found["knowledge.unreadable", "front.md"][1] == "Write `review_by: 2027-01-31`."
+    world.write("latin.md", "café")
+    world.ingest()
+    assert "latin.md" in world.live()
+    assert ("knowledge.unreadable", "latin.md") not in world.findings()
+
+
+def test_what_can_no_longer_be_read_for_certain_is_taken_out(world: World) -> None:
+    world.write("a.md", "# A\n")
+    world.ingest()
+    world.write("a.md", "---\nreaders: everyone\n---\n# A\n")
+    world.ingest()
+    assert world.live() == set()
+
+
+CHILD = """
+import os, sys
+from pathlib import Path
+import psycopg
+from groundplan.blueprint.model import Source
+from groundplan.knowledge.ingest import take_over
+from groundplan.knowledge.intake import run
+from groundplan.knowledge.sources.folder import Folder
+
+class Dying(psycopg.Connection):
+    left = int(sys.argv[3])
+    def execute(self, *arguments, **options):
+        Dying.left -= 1
+        if Dying.left == 0:
+            os.kill(os.getpid(), 9)
+        return super().execute(*arguments, **options)
+
+run.BATCH = 20
+source = Source(name="s", path="s", sensitivity="internal", owner="ana@acme.example", readers=["everyone"])
+take_over(Dying.connect(sys.argv[1], autocommit=True), source, Folder(Path(sys.argv[2])))
+"""
+
+
+def test_a_run_that_is_killed_anywhere_is_gone_on_with(world: World, database: Database) -> None:
+    """Killed before its 4th statement, 13th, ...: every document is there once in the end, with its passages."""
+    for number in range(120):
+        world.write(f"d{number % 7}/n{number:03}.md", f"# Note {number}\n\nThis is note {number}.\n")
+    grown = [0]
+    for statement in (4, 13, 17, 20, 24):
+        child = [sys.executable, "-c", CHILD, database.urls["control"], str(world.folder), str(statement)]
+        assert subprocess.run(child, timeout=60).returncode == -signal.SIGKILL
+        row = world.control.execute("SELECT count(*) FROM document").fetchone()
+        assert row is not None
+        grown.append(row[0])
+    assert grown == sorted(grown)
+    assert 20 < grown[-1] < 120
+    report = world.ingest()
+    assert (report.read, report.added, report.changed) == (120, 120 - grown[-1], 0)
+    assert world.control.execute("SELECT count(*), count(DISTINCT document_id) FROM chunk").fetchone() == (120, 120)
+    assert world.control.execute("SELECT max(version) FROM document").fetchone() == (1,)
+
+
+def test_a_review_is_asked_for_after_the_days_of_the_source(world: World) -> None:
+    old = world.write("a.md", "# A\n")
+    world.write("b.md", "# B\n\nother\n")
+    stamp = time.time() - timedelta(days=400).total_seconds()
+    os.utime(old, (stamp, stamp))
+    world.review_days = 365
+    world.ingest()
+    assess(world.control, "s", datetime.now(UTC).date())
+    assert {subject for kind, subject in world.findings() if kind == "knowledge.stale"} == {"a.md"}
