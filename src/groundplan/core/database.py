@@ -6,14 +6,11 @@ server and migrating are the runtime's.
 
 from __future__ import annotations
 
-import asyncio
 import json
-from contextlib import suppress
 from typing import Any, Final, Literal, get_args
 from urllib.parse import quote, urlencode
 
 import psycopg
-from psycopg import AsyncConnection
 from psycopg.conninfo import conninfo_to_dict
 
 from groundplan.core.errors import Invalid, Unavailable
@@ -100,21 +97,6 @@ def connect(url: str, *, autocommit: bool = False, timeout: int = 10) -> psycopg
             hint="Check that PostgreSQL runs and admits this user; `groundplan doctor` tests it.",
             retry_after=1.0,
         ) from error
-
-
-async def connect_async(url: str, *, autocommit: bool = True, timeout: int = 2) -> AsyncConnection[tuple[Any, ...]]:
-    """A connection for an event loop, with its first failure as psycopg tells it.
-
-    Whoever is cancelled meanwhile leaves nothing half open: the server would wait for its password for a minute, and
-    would not stop before.
-    """
-    opening = asyncio.ensure_future(AsyncConnection.connect(url, autocommit=autocommit, connect_timeout=timeout))
-    try:
-        return await asyncio.shield(opening)
-    except asyncio.CancelledError:
-        with suppress(psycopg.Error):
-            await (await opening).close()
-        raise
 
 
 def first_line(error: BaseException) -> str:

@@ -19,7 +19,7 @@ import msgspec
 import psycopg
 from psycopg import AsyncConnection
 
-from groundplan.core.database import connect_async, first_line
+from groundplan.core.database import first_line
 from groundplan.core.errors import GroundplanError
 from groundplan.gateway.batches import batch_check, batch_store, file_store
 from groundplan.gateway.batches.batch_calls import BatchCalls, Collected
@@ -126,7 +126,7 @@ class BatchRunner:
         """A connection for each use: what one has in a transaction must not take another's statements along."""
         connection: AsyncConnection[Any] | None = self._connections.get(use)
         if connection is None or connection.closed:
-            connection = await connect_async(self._url)
+            connection = await AsyncConnection.connect(self._url, autocommit=True, connect_timeout=2)
             await connection.execute("SET synchronous_commit = on")
             self._connections[use] = connection
         return connection
@@ -159,7 +159,7 @@ class BatchRunner:
 
     async def _check(self, batch: Batch) -> None:
         """Begin the batch or refuse it, in one transaction of a connection of its own: it may take seconds."""
-        async with await connect_async(self._url, autocommit=False) as connection, connection.transaction():
+        async with await AsyncConnection.connect(self._url, connect_timeout=2) as connection, connection.transaction():
             locked = await batch_store.find(connection, batch.id, "FOR UPDATE SKIP LOCKED")
             if locked is None or locked.status != "validating":
                 return
@@ -263,7 +263,7 @@ class BatchRunner:
 
     async def _end(self, batch: Batch, *, late: bool) -> None:
         """Results into files, in one transaction; repeated after a crash, it makes the same files."""
-        async with await connect_async(self._url, autocommit=False) as connection, connection.transaction():
+        async with await AsyncConnection.connect(self._url, connect_timeout=2) as connection, connection.transaction():
             locked = await batch_store.find(connection, batch.id, "FOR UPDATE SKIP LOCKED")
             if locked is None or locked.status in batch_store.ENDED:
                 return

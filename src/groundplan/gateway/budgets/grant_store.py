@@ -17,7 +17,6 @@ from uuid import UUID
 from psycopg import AsyncConnection
 
 from groundplan.blueprint.model import Budget
-from groundplan.core.database import connect_async
 from groundplan.core.ids import new_id
 from groundplan.core.money import from_decimal, to_decimal
 from groundplan.gateway.budgets.leases import Key, Quota
@@ -73,7 +72,7 @@ class Granted:
 
 async def connect(url: str, epoch: UUID, home: Path) -> Connection:
     """A connection of a worker that is known to the database. Raises psycopg.Error."""
-    connection = await connect_async(url)
+    connection = await AsyncConnection.connect(url, autocommit=True, connect_timeout=2)
     await connection.execute(_NO_IDLE_TRANSACTION)
     await connection.execute(_REGISTER, (epoch, socket.gethostname(), str(home), os.getpid()))
     return connection

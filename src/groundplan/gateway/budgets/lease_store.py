@@ -19,10 +19,11 @@ from pathlib import Path
 from uuid import UUID
 
 import psycopg
+from psycopg import AsyncConnection
 
 from groundplan.blueprint.model import Budget
 from groundplan.core.clock import Clock, SystemClock
-from groundplan.core.database import connect_async, first_line
+from groundplan.core.database import first_line
 from groundplan.core.errors import Unavailable
 from groundplan.core.ids import new_id
 from groundplan.gateway.budgets import grant_store
@@ -413,7 +414,7 @@ class LeaseClient:
     async def _run_recalls(self) -> None:
         while True:
             with self._noted():
-                async with await connect_async(self._url) as listener:
+                async with await AsyncConnection.connect(self._url, autocommit=True, connect_timeout=2) as listener:
                     await listener.execute(f"LISTEN {RECALL_CHANNEL}")
                     await listener.execute(f"LISTEN {FREED_CHANNEL}")
                     async for notice in listener.notifies():

@@ -27,7 +27,6 @@ from groundplan.blueprint import artifact
 from groundplan.blueprint.model import Budget
 from groundplan.core.audit.keys import load_public
 from groundplan.core.clock import Clock
-from groundplan.core.database import connect_async
 from groundplan.core.errors import GroundplanError
 from groundplan.core.home import Home
 from groundplan.core.money import from_decimal
@@ -160,13 +159,13 @@ class LiveView:
         """Tell that this worker has stopped, if the database hears it."""
         with suppress(psycopg.Error, OSError, TimeoutError):
             async with asyncio.timeout(STATEMENT_SECONDS):
-                connection = await connect_async(self._url, timeout=1)
+                connection = await AsyncConnection.connect(self._url, autocommit=True, connect_timeout=1)
                 async with connection:
                     await connection.execute(_STOP, (self._epoch,))
 
     async def _follow(self) -> None:
         async with asyncio.timeout(2.0):
-            connection = await connect_async(self._url)
+            connection = await AsyncConnection.connect(self._url, autocommit=True, connect_timeout=2)
         try:
             async with asyncio.timeout(STATEMENT_SECONDS):
                 await connection.execute(
