@@ -13,6 +13,14 @@ import pytest
 from groundplan.testing.database import Cluster, Database, cluster, found_cluster
 
 
+_LONG_FIRST = ("test_chaos_gateway", "test_promise_", "acceptance", "test_cli_up", "test_external_database", "integration")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long begin first, so that no worker is left with one of them at the end."""
+    items.sort(key=lambda item: next((i for i, part in enumerate(_LONG_FIRST) if part in item.nodeid), 9))
+
+
 @pytest.fixture(scope="session")
 def postgres_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """The run's server. Under xdist the first worker that needs it runs it, and ends when no other uses it any more."""
