@@ -12,8 +12,9 @@ import pytest
 
 from groundplan.testing.database import Cluster, Database, cluster, found_cluster
 
-
-_LONG_FIRST = ("test_chaos_gateway", "test_promise_", "acceptance", "test_cli_up", "test_external_database", "integration")
+_LONG_FIRST = (
+    "test_chaos_gateway", "test_promise_", "acceptance", "test_cli_up", "test_external_database", "integration",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
