@@ -95,7 +95,7 @@ limit: 100 USD/month
 WORKLOADS = {
     "asked": "sources: [handbook]",
     "remembered": "sources: [handbook]\ncache: {answers: exact, ttl: 1h, scope: group}",
-    "brief": "grace: 2s",
+    "brief": "grace: 6s",
     "patient": "grace: 10m",
 }
 OTHERS = ("product", "architecture", "engineering", "operations", "security", "finance", "data", "compliance")
