@@ -481,6 +481,22 @@ class Described(Struct, frozen=True, kw_only=True):
     pattern: str = "other"
     effect: str = "informs"
     regimes: list[str] = []
+    risk: str = ""
+    """Digest of the declared risk; empty: none is declared."""
+
+
+class Framework(Struct, frozen=True, kw_only=True):
+    """A control framework that the company holds itself to."""
+
+    name: str
+    owner: str
+    profile: str | None = None
+    workloads: list[str] = []
+    """Empty: all that are served."""
+    excluded: dict[str, str] = {}
+    """control -> reason"""
+    controls: list[str] = []
+    """Own ones, by identifier."""
 
 
 class Blueprint(Struct, frozen=True, kw_only=True):
@@ -509,3 +525,4 @@ class Blueprint(Struct, frozen=True, kw_only=True):
     policies: list[PolicyRules] = []
     described: dict[str, Described] = {}
     """Of workloads, where it is not the ordinary."""
+    frameworks: list[Framework] = []

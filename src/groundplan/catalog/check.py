@@ -87,6 +87,7 @@ def _targets(doc: model.Strict) -> Iterator[tuple[Place, tuple[str, ...], str]]:
         "embeddings": ("deployment",),
         "integrations": ("integration",),
         "includes": ("group", "team"),
+        "workloads": ("workload",),
     }
     for path, kinds in lists.items():
         for i, name in enumerate(getattr(doc, path, ())):

@@ -14,6 +14,7 @@ from groundplan.catalog.company import CompanyDoc as CompanyDoc
 from groundplan.catalog.data import IntegrationDoc as IntegrationDoc
 from groundplan.catalog.data import PromptDoc as PromptDoc
 from groundplan.catalog.data import SourceDoc as SourceDoc
+from groundplan.catalog.frameworks import FrameworkDoc as FrameworkDoc
 from groundplan.catalog.governed import CheckRule as CheckRule
 from groundplan.catalog.governed import ConnectorRule as ConnectorRule
 from groundplan.catalog.governed import GovernedRule as GovernedRule
@@ -46,6 +47,7 @@ from groundplan.catalog.places import SiteDoc as SiteDoc
 from groundplan.catalog.places import Timeouts as Timeouts
 from groundplan.catalog.policies import PolicyDoc as PolicyDoc
 from groundplan.catalog.policies import ProviderTerms as ProviderTerms
+from groundplan.catalog.risk import RiskRule as RiskRule
 from groundplan.catalog.workload import Baseline as Baseline
 from groundplan.catalog.workload import GroundingRule as GroundingRule
 from groundplan.catalog.workload import Limits as Limits
@@ -74,4 +76,5 @@ KINDS: dict[str, type[Strict]] = {
     "limit": LimitDoc,
     "grant": GrantDoc,
     "policy": PolicyDoc,
+    "framework": FrameworkDoc,
 }

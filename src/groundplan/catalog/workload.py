@@ -37,6 +37,7 @@ from groundplan.catalog.keep import KeepRule
 from groundplan.catalog.levels import Sensitivity, Stage
 from groundplan.catalog.people import Owners
 from groundplan.catalog.reliability import ReliabilityRule
+from groundplan.catalog.risk import RiskRule
 
 
 class Baseline(Strict):
@@ -181,6 +182,7 @@ class WorkloadDoc(Strict):
     review: ReviewRule = ReviewRule()
     guardrails: GuardrailRule | None = None
     support: Support | None = None
+    risk: RiskRule | None = None
     owners: Owners = Owners()
 
     @property

@@ -148,6 +148,10 @@ class Workspace:
     def policies(self) -> dict[str, model.PolicyDoc]:
         return self._all("policy", model.PolicyDoc)
 
+    @cached_property
+    def frameworks(self) -> dict[str, model.FrameworkDoc]:
+        return self._all("framework", model.FrameworkDoc)
+
     def where(self, kind: str, name: str, *path: str | int) -> Where:
         """Place of a document or of a value in it; the nearest parent answers for what is not written. KeyError where
         the document does not exist."""

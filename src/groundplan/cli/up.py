@@ -37,7 +37,7 @@ from groundplan.core.errors import GroundplanError, Unavailable
 from groundplan.core.home import Home
 from groundplan.core.settings import DEFAULT_CONTROL_PORT, DEFAULT_PORT, Settings, load_settings
 from groundplan.economics.price import known_price
-from groundplan.governance.policy import declared
+from groundplan.governance import declared
 from groundplan.runtime.child import tail
 from groundplan.runtime.migrate import migrate
 from groundplan.runtime.models import ensure

@@ -17,7 +17,7 @@ from groundplan.cli.options import JsonOption, workspace_for
 from groundplan.cli.output import emit
 from groundplan.core.words import counted
 from groundplan.economics.price import known_price
-from groundplan.governance.policy import declared
+from groundplan.governance import declared
 
 
 def init(

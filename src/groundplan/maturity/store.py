@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from psycopg import Connection
@@ -20,3 +22,51 @@ def sources(conn: Connection[Any], names: list[str]) -> dict[str, dict[str, Any]
             (names,),
         ).fetchall()
     return {row["name"]: row for row in rows}
+
+
+def grave_findings(conn: Connection[Any]) -> dict[str, int]:
+    """subject -> how many critical or high findings are open about it."""
+    rows = conn.execute(
+        """SELECT subject, count(*) FROM finding WHERE closed_at IS NULL AND severity IN ('critical', 'high')
+           GROUP BY subject"""
+    ).fetchall()
+    return {subject: count for subject, count in rows}
+
+
+def grave_of(found: Mapping[str, int], subject: str) -> int:
+    """Of a subject and what is below it."""
+    return sum(count for name, count in found.items() if name == subject or name.startswith(f"{subject}/"))
+
+
+def stopped(conn: Connection[Any], scope: str, since: datetime) -> str | None:
+    """The newest kill of exactly this scope that was lifted again since then, by id."""
+    row = conn.execute(
+        "SELECT id FROM kill_switch WHERE scope = %s AND lifted_at >= %s ORDER BY lifted_at DESC LIMIT 1",
+        (scope, since),
+    ).fetchone()
+    return str(row[0]) if row else None
+
+
+def endless_keys(conn: Connection[Any], workload: str, before: datetime) -> list[str]:
+    """Prefixes of keys in use that never end and were made before then."""
+    rows = conn.execute(
+        """SELECT prefix FROM api_key WHERE workload = %s AND revoked_at IS NULL AND expires_at IS NULL
+             AND created_at < %s ORDER BY prefix""",
+        (workload, before),
+    ).fetchall()
+    return [prefix for (prefix,) in rows]
+
+
+def is_active(conn: Connection[Any], email: str) -> bool:
+    return conn.execute("SELECT 1 FROM person WHERE email = %s AND active", (email,)).fetchone() is not None
+
+
+def log_size(conn: Connection[Any]) -> int:
+    """Entries that have a place in the log."""
+    row = conn.execute("SELECT coalesce(max(leaf_index) + 1, 0) FROM audit_entry").fetchone()
+    return int(row[0]) if row else 0
+
+
+def log_complete(conn: Connection[Any]) -> bool:
+    """Whether the log's first entry is there."""
+    return conn.execute("SELECT 1 FROM audit_entry WHERE leaf_index = 0").fetchone() is not None

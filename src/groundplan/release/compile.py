@@ -23,7 +23,7 @@ from groundplan.economics.price import FREE, price_of
 from groundplan.governance.policy import declared
 from groundplan.placement import solve
 from groundplan.placement.model import ASSUMED_CALLS_PER_MONTH, Demand
-from groundplan.release.governed import described, guardrails, provider_terms, review
+from groundplan.release.governed import described, frameworks, guardrails, provider_terms, review
 from groundplan.release.grants import granted, named
 from groundplan.release.model import Draft, at
 
@@ -116,6 +116,7 @@ def compile_draft(
         owners=owners,
         policies=declared.rules(workspace),
         described=described(workspace, own),
+        frameworks=frameworks(workspace),
     )
     return Draft(blueprint, tuple(problems))
 

@@ -27,6 +27,7 @@ def differences(old: bp.Blueprint | None, new: bp.Blueprint) -> tuple[Difference
     for part in _PARTS:
         found += _part(part, getattr(old, f"{part}s") if old else [], getattr(new, f"{part}s"))
     found += _part("policy", old.policies if old else [], new.policies)
+    found += _part("framework", old.frameworks if old else [], new.frameworks)
     return tuple(found)
 
 

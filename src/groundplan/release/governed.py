@@ -9,6 +9,7 @@ from groundplan.blueprint import model as bp
 from groundplan.catalog import model as doc
 from groundplan.catalog.keep import DAY_MS
 from groundplan.catalog.workspace import Workspace
+from groundplan.core.canonical import canonical, digest
 
 
 def provider_terms(item: doc.DeploymentDoc) -> bp.ProviderTerms | None:
@@ -22,11 +23,30 @@ def provider_terms(item: doc.DeploymentDoc) -> bp.ProviderTerms | None:
 def described(workspace: Workspace, subjects: Collection[str]) -> dict[str, bp.Described]:
     """By name what workloads (`subjects`: `workload/NAME`) are said to be, where that is not the ordinary."""
     made = {
-        name: bp.Described(pattern=item.pattern, effect=item.effect, regimes=sorted(item.regimes))
+        name: bp.Described(
+            pattern=item.pattern,
+            effect=item.effect,
+            regimes=sorted(item.regimes),
+            risk="" if item.risk is None else digest(canonical(item.risk.model_dump(mode="json"))),
+        )
         for name, item in workspace.workloads.items()
         if f"workload/{name}" in subjects
     }
     return {name: each for name, each in made.items() if each != bp.Described()}
+
+
+def frameworks(workspace: Workspace) -> list[bp.Framework]:
+    return [
+        bp.Framework(
+            name=name,
+            owner=workspace.email(item.owner),
+            profile=item.profile,
+            workloads=sorted(item.workloads),
+            excluded={each.control: each.reason for each in item.excluded},
+            controls=sorted(each.id for each in item.controls),
+        )
+        for name, item in sorted(workspace.frameworks.items())
+    ]
 
 
 def review(workspace: Workspace, rule: doc.ReviewRule) -> bp.Review | None:

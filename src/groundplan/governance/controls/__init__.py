@@ -1,0 +1,1 @@
+"""Controls of frameworks, the evidence that satisfies them, and how far each workload is."""

@@ -1,0 +1,64 @@
+"""The SQL of evidence: kept for good, withdrawn at most. No rules."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, LiteralString
+from uuid import UUID
+
+from psycopg import Connection
+from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
+
+from groundplan.governance.controls.model import Evidence
+
+_COLUMNS: LiteralString = """id, what, subject, type, collector, at, valid_until, holds, says, detail, digest,
+  audit_entry, link"""
+
+
+def add(conn: Connection[Any], found: Evidence) -> None:
+    conn.execute(
+        """INSERT INTO evidence (id, what, subject, type, collector, at, valid_until, holds, says, detail, digest,
+             audit_entry, link) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
+        (
+            found.id, found.what, found.subject, found.type, found.collector, found.at, found.valid_until, found.holds,
+            found.says, Jsonb(dict(found.detail)), found.digest, found.audit_entry, found.link,
+        ),
+    )  # fmt: skip
+
+
+def standing(conn: Connection[Any]) -> list[Evidence]:
+    """The newest of each (subject, what) that was not withdrawn."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        rows = cursor.execute(
+            "SELECT DISTINCT ON (subject, what) "
+            + _COLUMNS
+            + " FROM evidence WHERE withdrawn_at IS NULL ORDER BY subject, what, at DESC, id DESC"
+        ).fetchall()
+    return [Evidence(**row) for row in rows]
+
+
+def listed(
+    conn: Connection[Any], *, subject: str = "", what: str = "", before: datetime | None = None, limit: int = 200
+) -> list[dict[str, Any]]:
+    """The newest first, withdrawn ones too; `leaf_index` once the log has it."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(
+            """SELECT e.id, e.what, e.subject, e.type, e.collector, e.at, e.valid_until, e.holds, e.says, e.detail,
+                 e.digest, e.audit_entry, e.link, e.withdrawn_at, e.withdrawn_by, a.leaf_index
+               FROM evidence e JOIN audit_entry a ON a.id = e.audit_entry
+               WHERE (%(subject)s = '' OR e.subject = %(subject)s) AND (%(what)s = '' OR e.what = %(what)s)
+                 AND (%(before)s::timestamptz IS NULL OR e.at < %(before)s)
+               ORDER BY e.at DESC, e.id DESC LIMIT %(limit)s""",
+            {"subject": subject, "what": what, "before": before, "limit": limit},
+        ).fetchall()
+
+
+def withdraw(conn: Connection[Any], id: UUID, by: str, at: datetime) -> dict[str, Any] | None:
+    """What it was of, or None where there is no such evidence that stands."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(
+            """UPDATE evidence SET withdrawn_at = %s, withdrawn_by = %s WHERE id = %s AND withdrawn_at IS NULL
+               RETURNING what, subject""",
+            (at, by, id),
+        ).fetchone()

@@ -1,0 +1,195 @@
+"""Types of controls and evidence. Types only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import Any, Literal
+from uuid import UUID
+
+from groundplan.catalog.risk import RiskRule
+
+DOCUMENT = "document"
+"""What a control needs where only a person can show it."""
+EvidenceType = Literal["query", "test", "approval", "drill", "review", "document"]
+TYPES: tuple[EvidenceType, ...] = ("query", "test", "approval", "drill", "review", "document")
+State = Literal["satisfied", "open", "expired", "excluded"]
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """One control of a framework. All of `needs` together satisfy it."""
+
+    id: str
+    title: str
+    needs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Framework:
+    """A set of controls, by identifier."""
+
+    name: str
+    title: str
+    source: str
+    as_of: date
+    note: str
+    controls: tuple[Control, ...]
+    profiles: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """A framework as the company holds itself to it."""
+
+    framework: Framework
+    owner: str
+    controls: tuple[Control, ...]
+    """Of the profile, with the company's own."""
+    workloads: tuple[str, ...]
+    excluded: Mapping[str, str]
+    """control -> reason"""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFacts:
+    """A source that a workload uses."""
+
+    name: str
+    owner_present: bool
+    grave_findings: int
+    """Open ones that are critical or high."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What is known of one workload today, from the blueprint it is served by, its declaration, and facts.
+
+    Calls of the demo do not count. Ids are of calls, changes and kills that anybody can look up.
+    """
+
+    workload: str
+    blueprint: int
+    served: bool
+    purpose: str = ""
+    value: str = ""
+    audience: str = "employees"
+    effect: str = "informs"
+    regimes: tuple[str, ...] = ()
+    risk: RiskRule | None = None
+    accepted_by_active: bool = False
+    duties: frozenset[str] = frozenset()
+    """That an active person holds."""
+    fallbacks: tuple[str, ...] = ()
+    fallback_call: str | None = None
+    hard_budgets: tuple[str, ...] = ()
+    """That cover this workload alone."""
+    sources: tuple[SourceFacts, ...] = ()
+    keeps: str = "none"
+    sensitivity: str = "internal"
+    calls: int = 0
+    """Of the last 30 days, without refused ones."""
+    outcomes: int = 0
+    first_token: bool = False
+    availability: bool = False
+    quality: tuple[str, ...] = ()
+    """Dimensions with an objective."""
+    guarded: tuple[str, ...] = ()
+    """Guardrails that bite: `input`, `output`, `passages`, `tools`, `schema` ..."""
+    reviewed_share: float = 0.0
+    reviewed_before: bool = False
+    support: str | None = None
+    runbook: str | None = None
+    untold_terms: tuple[str, ...] = ()
+    """Deployments whose provider's terms are not declared."""
+    unknown_models: tuple[str, ...] = ()
+    """Models without licence and without provider's terms."""
+    stale_keys: tuple[str, ...] = ()
+    """Prefixes of keys without an end that are older than a year."""
+    stopped: str | None = None
+    """Id of a kill of it that was lifted again, of the last 180 days."""
+    approved_change: str | None = None
+    grave_findings: int = 0
+    rules: tuple[str, ...] = ()
+    """Company policies that are enforced."""
+    log_verified_at: datetime | None = None
+    log_size: int = 0
+    log_complete: bool = False
+    """The log still begins with its first entry."""
+    audit_entry: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a check says of the facts."""
+
+    holds: bool
+    says: str
+    detail: Mapping[str, Any] = field(default_factory=dict)
+    link: str | None = None
+    """Page of the console where the fact is seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Something that facts show by themselves, or that a person has to show (`judge` is None)."""
+
+    name: str
+    title: str
+    type: EvidenceType
+    days: int
+    """How long evidence of it holds."""
+    hint: str
+    """What to do where it does not hold."""
+    judge: Callable[[Facts, date], Verdict] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Something that was shown once, and until when that counts."""
+
+    id: UUID
+    what: str
+    """Name of a check, or `FRAMEWORK/CONTROL`."""
+    subject: str
+    """`company` or `workload/NAME`"""
+    type: EvidenceType
+    collector: str
+    """`groundplan`, or who gave it."""
+    at: datetime
+    valid_until: datetime
+    holds: bool
+    says: str
+    digest: str
+    """SHA-256 of its content, as in the audit entry."""
+    audit_entry: UUID
+    detail: Mapping[str, Any] = field(default_factory=dict)
+    link: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One need of a control, with the evidence for it."""
+
+    need: str
+    state: State
+    evidence: Evidence | None
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """One control of one workload today."""
+
+    control: Control
+    state: State
+    shown: tuple[Shown, ...] = ()
+    reason: str = ""
+    """Why it is excluded."""
+
+    @property
+    def until(self) -> datetime | None:
+        """When the first of its evidence lapses."""
+        times = [each.evidence.valid_until for each in self.shown if each.evidence is not None]
+        return min(times) if self.state == "satisfied" and times else None

@@ -1,0 +1,130 @@
+"""Evidence is collected from facts, given by people, withdrawn. One transaction each, told in the audit log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from psycopg import Connection
+
+from groundplan.core import canonical
+from groundplan.core.audit.entry import SYSTEM
+from groundplan.core.audit.store import record
+from groundplan.core.errors import Invalid, NotFound
+from groundplan.core.ids import new_id
+from groundplan.governance.controls import evidence_store
+from groundplan.governance.controls.assess import newest
+from groundplan.governance.controls.checks import CHECKS
+from groundplan.governance.controls.model import Check, Evidence, EvidenceType, Facts
+
+COLLECTOR = "groundplan"
+LONGEST = timedelta(days=3 * 366)
+_NOT_IN_LOG = UUID(int=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What a round of collecting changed."""
+
+    added: int
+    kept: int
+
+
+def collect(conn: Connection[Any], facts: Iterable[Facts], now: datetime) -> Collected:
+    """Judge the facts of each workload; what is new, has changed or is half over becomes new evidence."""
+    known = newest(evidence_store.standing(conn))
+    added = kept = 0
+    for each in facts:
+        subject = f"workload/{each.workload}"
+        fresh: list[Evidence] = []
+        for check in CHECKS.values():
+            if check.judge is None:
+                continue
+            made = _judged(check, each, subject, now)
+            before = known.get((subject, check.name))
+            if before is not None and _still(before, made, now):
+                kept += 1
+            else:
+                fresh.append(made)
+        if fresh:
+            _keep(conn, SYSTEM, subject, fresh)
+            added += len(fresh)
+    return Collected(added, kept)
+
+
+def _judged(check: Check, facts: Facts, subject: str, now: datetime) -> Evidence:
+    assert check.judge is not None
+    verdict = check.judge(facts, now.date())
+    made = Evidence(
+        id=new_id(), what=check.name, subject=subject, type=check.type, collector=COLLECTOR, at=now,
+        valid_until=now + timedelta(days=check.days), holds=verdict.holds, says=verdict.says, digest="",
+        audit_entry=_NOT_IN_LOG, detail=verdict.detail, link=verdict.link,
+    )  # fmt: skip
+    return replace(made, digest=digest_of(made))
+
+
+def digest_of(found: Evidence) -> str:
+    """SHA-256 over canonical JSON of what it says, about whom; times and ids are not in it."""
+    content = {
+        "what": found.what, "subject": found.subject, "type": found.type, "holds": found.holds, "says": found.says,
+        "detail": dict(found.detail),
+    }  # fmt: skip
+    return canonical.digest(canonical.canonical(content))
+
+
+def _still(before: Evidence, made: Evidence, now: datetime) -> bool:
+    """Whether what is known says the same and is not half over."""
+    half = before.at + (before.valid_until - before.at) / 2
+    return before.digest == made.digest and now < half
+
+
+def give(
+    conn: Connection[Any], actor: str, *, what: str, subject: str, type: EvidenceType, says: str, days: int,
+    now: datetime, detail: Mapping[str, Any] | None = None, link: str | None = None,
+) -> Evidence:  # fmt: skip
+    """Evidence that a person gives. Raises `Invalid` for what facts show by themselves, or one that lasts too long."""
+    check = CHECKS.get(what)
+    if check is not None and check.judge is not None:
+        raise Invalid(f"{what} is collected from facts; nobody can give it", code="evidence_collected", hint=check.hint)
+    if check is None and "/" not in what:
+        by_hand = ", ".join(name for name, each in CHECKS.items() if each.judge is None)
+        raise Invalid(
+            f"there is nothing called {what[:80]} to show", code="evidence_unknown",
+            hint=f"Name FRAMEWORK/CONTROL, such as 'iso-42001/A.6.2.7', or one of {by_hand}.",
+        )  # fmt: skip
+    if not timedelta() < timedelta(days=days) <= LONGEST:
+        raise Invalid(
+            f"evidence cannot hold for {days} days", code="evidence_days", hint=f"Say 1 to {LONGEST.days} days."
+        )
+    made = Evidence(
+        id=new_id(), what=what, subject=subject, type=type, collector=actor, at=now,
+        valid_until=now + timedelta(days=days), holds=True, says=says, digest="", audit_entry=_NOT_IN_LOG,
+        detail=dict(detail or {}), link=link,
+    )  # fmt: skip
+    made = replace(made, digest=digest_of(made))
+    (kept,) = _keep(conn, actor, subject, [made])
+    return kept
+
+
+def withdraw(conn: Connection[Any], actor: str, id: UUID, reason: str, now: datetime) -> None:
+    """It counts no longer, from now on. Raises `NotFound` (`evidence_unknown`)."""
+    found = evidence_store.withdraw(conn, id, str(actor), now)
+    if found is None:
+        raise NotFound(
+            f"no evidence {id} stands", code="evidence_unknown", hint="`groundplan evidence list` shows what stands."
+        )
+    detail = {"evidence": str(id), "what": found["what"], "reason": reason}
+    record(conn, action="evidence.withdrawn", actor=actor, subject=found["subject"], detail=detail)
+
+
+def _keep(conn: Connection[Any], actor: str, subject: str, fresh: list[Evidence]) -> list[Evidence]:
+    told = [{"id": str(e.id), "what": e.what, "holds": e.holds, "digest": e.digest} for e in fresh]
+    action = "evidence.collected" if actor == SYSTEM else "evidence.given"
+    entry = record(conn, action=action, actor=actor, subject=subject, detail={"evidence": told})
+    kept = [replace(each, audit_entry=entry) for each in fresh]
+    for each in kept:
+        evidence_store.add(conn, each)
+    return kept

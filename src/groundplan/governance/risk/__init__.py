@@ -1,0 +1,1 @@
+"""What follows from the declared risk of a workload: its class, its duties, its dates."""

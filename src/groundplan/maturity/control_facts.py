@@ -1,0 +1,136 @@
+"""What the checks of controls look at, gathered for each workload that is served: here governance learns what
+blueprint, declaration and ledger say. Reads only; judging is `governance.controls`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from psycopg import Connection
+
+from groundplan.blueprint import model as bp
+from groundplan.catalog.model import ModelDoc, WorkloadDoc
+from groundplan.governance import store as changes
+from groundplan.governance.controls.model import Facts, SourceFacts
+from groundplan.maturity import store
+from groundplan.maturity.service import gather
+from groundplan.release import units
+from groundplan.release.model import Current
+
+STOPPED_WITHIN = timedelta(days=180)
+KEY_AGE = timedelta(days=365)
+
+
+def facts(
+    conn: Connection[Any], current: Current, now: datetime, verified: tuple[datetime, int] | None = None
+) -> list[Facts]:
+    """Of every served workload, by name. `verified`: when the log was last found right, and its size then."""
+    settled = changes.changes(conn, ["applied"])
+    common = _company(conn, current.blueprint, verified)
+    grave = store.grave_findings(conn)
+    found: list[Facts] = []
+    for served in sorted(current.blueprint.workloads, key=lambda item: item.name):
+        doc = current.workspace.workloads.get(served.name)
+        if doc is None:
+            continue
+        known = gather(conn, current, doc, settled, now)
+        subject = units.workload_subject(served.name)
+        found.append(
+            Facts(
+                **_declared(current, doc, served),
+                **common,
+                blueprint=current.blueprint.number,
+                served=True,
+                duties=known.duties_held,
+                fallbacks=known.fallbacks,
+                fallback_call=known.fallback_call,
+                sources=tuple(
+                    SourceFacts(each.name, each.owner_present, store.grave_of(grave, f"source/{each.name}"))
+                    for each in known.sources
+                ),
+                calls=known.calls,
+                outcomes=known.outcomes,
+                approved_change=known.approved_change,
+                grave_findings=store.grave_of(grave, subject),
+                stopped=store.stopped(conn, subject, now - STOPPED_WITHIN),
+                stale_keys=tuple(store.endless_keys(conn, served.name, now - KEY_AGE)),
+                accepted_by_active=_accepts(conn, current, doc),
+                audit_entry=known.logged_call,
+            )
+        )
+    return found
+
+
+def _company(conn: Connection[Any], blueprint: bp.Blueprint, verified: tuple[datetime, int] | None) -> dict[str, Any]:
+    return {
+        "rules": tuple(sorted(each.name for each in blueprint.policies if each.enforced)),
+        "log_verified_at": verified[0] if verified else None,
+        "log_size": verified[1] if verified else store.log_size(conn),
+        "log_complete": store.log_complete(conn),
+    }
+
+
+def _declared(current: Current, doc: WorkloadDoc, served: bp.Workload) -> dict[str, Any]:
+    blueprint = current.blueprint
+    places = [each for each in blueprint.deployments if each.name in served.places]
+    sites = {site.name: site.type for site in blueprint.sites}
+    own = [each for each in blueprint.budgets if units.is_own(each, doc.name) and each.hard]
+    return {
+        "workload": doc.name,
+        "purpose": doc.purpose,
+        "value": doc.value or "",
+        "audience": doc.audience,
+        "effect": doc.effect,
+        "regimes": tuple(sorted(doc.regimes)),
+        "risk": doc.risk,
+        "hard_budgets": tuple(sorted(each.name for each in own)),
+        "keeps": served.keep.content if served.keep else "none",
+        "sensitivity": served.sensitivity,
+        "first_token": doc.objectives.first_token is not None,
+        "availability": doc.objectives.availability is not None,
+        "quality": tuple(sorted(doc.objectives.quality)),
+        "guarded": _guarded(served.guardrails),
+        "reviewed_share": served.review.share / 10_000 if served.review else doc.review.share,
+        "reviewed_before": served.review is not None,
+        "support": doc.support.contact if doc.support else None,
+        "runbook": doc.support.runbook if doc.support else None,
+        "untold_terms": tuple(
+            sorted(each.name for each in places if each.terms is None and sites.get(each.site) == "cloud")
+        ),
+        "unknown_models": tuple(sorted(_unknown(current.workspace.models, places))),
+    }
+
+
+def _guarded(rules: bp.Guardrails | None) -> tuple[str, ...]:
+    """Where something is masked, blocked or refused; flags alone do not count."""
+    if rules is None or rules.shadow:
+        return ()
+    found = [
+        name
+        for name, done in (("input", rules.input), ("passages", rules.passages), ("output", rules.output))
+        if any(each != "flag" for each in done.values())
+    ]
+    others = (
+        ("deny lists", rules.deny_input or rules.deny_output),
+        ("schema", rules.schema),
+        ("links", rules.links is not None),
+        ("tools", rules.tools is not None),
+        ("judge", rules.judge),
+    )
+    return (*found, *(name for name, on in others if on))
+
+
+def _unknown(models: Mapping[str, ModelDoc], places: list[bp.Deployment]) -> set[str]:
+    return {
+        each.model
+        for each in places
+        if each.terms is None and not (each.model in models and models[each.model].licence)
+    }
+
+
+def _accepts(conn: Connection[Any], current: Current, doc: WorkloadDoc) -> bool:
+    if doc.risk is None or doc.risk.accepted_by is None:
+        return False
+    return store.is_active(conn, current.workspace.email(doc.risk.accepted_by))
