@@ -1,0 +1,130 @@
+"""What the serving model knows of a model, of hardware and of how one serves the other. Types and look-ups only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from groundplan.placement.reference.store import load
+
+Precision = Literal["bf16", "fp8", "int4", "fp4"]
+BYTES: dict[str, float] = {"bf16": 2.0, "fp8": 1.0, "int4": 0.5625, "fp4": 0.5625}
+"""Of one parameter, with the scales of blocks of 16."""
+ENGINES = ("trtllm", "sglang", "vllm")
+SPEED: dict[str, str] = {"bf16": "bf16", "fp8": "fp8", "int4": "bf16", "fp4": "fp4"}
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A model's sizes. Billions of parameters; elements for each token over all layers."""
+
+    family: str
+    total: float
+    active: float
+    layers: int
+    hidden: int
+    kv: float
+    experts: int
+    chosen: int
+    dense: float
+    scored: float
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """One unit: GB, TB/s, TFLOP/s by precision, GB/s of links, watts."""
+
+    name: str
+    memory: float
+    bandwidth: float
+    bf16: float
+    fp8: float
+    fp4: float
+    link: float
+    domain: int
+    watts: float
+
+    def speed(self, precision: str) -> float:
+        """TFLOP/s; fp4 weights on hardware without it, and int4, are computed in a wider type."""
+        return float(getattr(self, SPEED[precision]))
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """One kind of worker: its parallel ranks."""
+
+    tensor: int = 1
+    data: int = 1
+    experts: int = 1
+    expert_tensor: int = 1
+    workers: int = 1
+
+    @property
+    def units(self) -> int:
+        """Hardware units of one worker."""
+        if self.data > 1:
+            return max(self.tensor, min(self.experts * self.expert_tensor, self.tensor * self.data))
+        return self.tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One model on one hardware, served in one way under one load."""
+
+    shape: Shape
+    hardware: Hardware
+    precision: str
+    engine: str
+    prompt: int
+    output: int
+    concurrency: float
+    """Requests in the whole system at once"""
+    decode: Engine
+    prefill: Engine | None = None
+    """Set where prompts are read by workers of their own"""
+    rank_batch: float = 1.0
+    """Requests of one data-parallel rank"""
+
+    @property
+    def split(self) -> bool:
+        return self.prefill is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A time in milliseconds with its 90 % interval."""
+
+    middle: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """How a setting serves: both times, and how far it may be trusted."""
+
+    first_token: Estimate
+    per_token: Estimate
+    basis: Literal["measured", "new model", "new hardware", "not measured", "own traffic"]
+    """`not measured`: no row of such hardware exists, the interval is wide"""
+    fits: bool
+    """The weights and at least one request fit into memory"""
+
+    @property
+    def measured(self) -> bool:
+        return self.basis in ("measured", "own traffic")
+
+
+def shape_of(model: str) -> Shape | None:
+    """The sizes of a well-known model by any of its names; None: nothing is known."""
+    facts, low = load("models"), model.lower()
+    for part, name in facts["names"]:
+        if part in low:
+            return Shape(**facts["models"][name])
+    return None
+
+
+def hardware_of(name: str) -> Hardware | None:
+    """Hardware by its name, with `_` as `-`."""
+    found = load("hardware")["types"].get(name.lower().replace("_", "-"))
+    return None if found is None else Hardware(name=name.lower().replace("_", "-"), **found)

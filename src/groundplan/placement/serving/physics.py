@@ -1,0 +1,124 @@
+"""The roofline: what a step costs at least, by memory, arithmetic and links, and the features of the learned residual.
+
+Times are milliseconds. Formulas: bytes over bandwidth and operations over speed, the slower of both holds (Williams,
+Waterman and Patterson, "Roofline", CACM 52(4), 2009); experts touched by a batch of b tokens are E(1-(1-k/E)^b), as for
+b draws; waiting before a server with load rho follows rho/(1-rho). It learns nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import log, log1p
+
+import numpy as np
+from numpy.typing import NDArray
+
+from groundplan.placement.serving.model import BYTES, ENGINES, Engine, Setting
+
+LAUNCH_MS = 0.01
+"""Of the kernels of one layer"""
+LINK_MS = 0.024
+"""Two exchanges of one layer"""
+USABLE = 0.88
+"""Part of the memory that serving engines take by default"""
+
+
+@dataclass(frozen=True, slots=True)
+class Roofline:
+    """Parts of a step of decoding and of reading one prompt, in milliseconds."""
+
+    weights: float
+    cache: float
+    compute: float
+    attention: float
+    links: float
+    decode: float
+    prompt_compute: float
+    prompt_weights: float
+    prefill: float
+    busy: float
+    """Share of the time that prompts are read, or load of the workers that read them"""
+    per_token: float
+    first_token: float
+    filled: float
+    """Requests over how many fit into memory"""
+    per_worker: float
+    """Requests of one decoding worker"""
+
+
+def roofline(s: Setting) -> Roofline:
+    """What this setting takes at least."""
+    m, h, d = s.shape, s.hardware, s.decode
+    p = s.prefill or d
+    width, speed, units = BYTES[s.precision], h.speed(s.precision), d.units
+    each = max(1.0, s.concurrency / d.workers)
+    held = m.total - m.dense
+    touched = _touched(s, each)
+    weights = (m.dense * d.data + touched) * width / units / h.bandwidth
+    context = s.prompt + s.output / 2
+    wide = 2 if (m.experts == 1 or m.kv > 60_000) and s.precision != "fp4" else 1
+    cache = each * context * m.kv * wide / 1e9 / units / h.bandwidth
+    compute = 2 * m.active * each / units / speed
+    attention = 4 * each * context * m.scored / 1e9 / units / h.bf16
+    linked = 1 if units > 1 else 0
+    links = linked * (m.layers * LINK_MS + each * m.hidden * 4 * m.layers / 1e6 / h.link / d.data)
+    launch = m.layers * LAUNCH_MS
+    decode = max(weights + cache, compute + attention) + links + launch
+    prefill, prompt_compute, prompt_weights = _prefill(s, p)
+    if s.split:
+        busy = min(5.0, s.concurrency * prefill / p.workers / (s.output * decode + prefill))
+        per_token = decode
+    else:
+        busy = each * prefill / (each * prefill + s.output * decode)
+        per_token = decode + each * prefill / s.output
+    first = prefill * (1 + s.concurrency / p.workers * prefill / (s.output * decode + prefill))
+    room = (h.memory * USABLE * units - (m.dense * d.data + held) * width) / (
+        (s.prompt + s.output) * m.kv * (1 if m.experts > 1 else 2) / 1e9
+    )
+    return Roofline(
+        weights, cache, compute, attention, links, decode, prompt_compute, prompt_weights, prefill, busy,
+        per_token, first, each / max(room, 0.5), each,
+    )  # fmt: skip
+
+
+def _touched(s: Setting, tokens: float) -> float:
+    """Billions of parameters of the experts that a batch uses."""
+    m = s.shape
+    return (m.total - m.dense) * (1 - (1 - m.chosen / m.experts) ** max(tokens, 1.0)) if m.experts > 1 else 0.0
+
+
+def _prefill(s: Setting, engine: Engine) -> tuple[float, float, float]:
+    """(whole, arithmetic, weights) of reading one prompt."""
+    m, h, units = s.shape, s.hardware, engine.units
+    compute = 2 * m.active * s.prompt / units / h.speed(s.precision)
+    attention = 2 * s.prompt * s.prompt * m.scored / 1e9 / units / h.bf16
+    weights = (m.dense + _touched(s, s.prompt)) * BYTES[s.precision] / units / h.bandwidth
+    links = (s.prompt * m.hidden * 4 * m.layers / 1e6 / h.link / engine.data) if units > 1 else 0.0
+    return max(compute * 1.7 + attention * 2, weights) + links + m.layers * LAUNCH_MS, compute, weights
+
+
+def features(s: Setting, r: Roofline) -> NDArray[np.float64]:
+    """What the residual is learned from: ratios and logarithms, nothing that names a model."""
+    d, p = s.decode, s.prefill or s.decode
+    engine = ENGINES.index(s.engine) if s.engine in ENGINES else 2
+    split = float(s.split)
+    pre, dec, all_, filled = _ln(r.prefill), _ln(r.decode), _ln(s.concurrency), _ln(r.filled)
+    queue = s.concurrency / p.workers
+    return np.array([
+        dec, _ln(r.weights / r.decode), log(r.cache / r.decode + 1e-4), _ln((r.compute + r.attention) / r.decode),
+        _ln(r.links / r.decode), pre, _ln(r.prompt_compute / r.prefill), _ln(r.prompt_weights / r.prefill), r.busy,
+        filled, _ln(r.per_worker), all_, _ln(r.per_worker / d.units), _ln(s.rank_batch), _ln(s.prompt), _ln(s.output),
+        _ln(s.prompt / s.output), _ln(d.units), _ln(d.tensor), _ln(d.data), _ln(d.experts), _ln(d.workers),
+        _ln(p.workers), _ln(p.units), _ln(p.data), _ln(p.workers * p.units / (d.workers * d.units)),
+        _ln(r.prefill * queue), _ln(r.prefill * r.per_worker), split, BYTES[s.precision], float(engine == 0),
+        float(engine == 2), _ln(s.hardware.bandwidth), _ln(s.hardware.fp8), float(s.hardware.domain > 8),
+        _ln(r.decode + r.per_worker * r.prefill / s.output),
+        log1p((0 if s.split else r.per_worker) * r.prefill / s.output / r.decode), max(filled, 0.0),
+        log1p(queue * r.prefill / 200), _ln(queue) * split, _ln(queue) * (1 - split), pre * split,
+        pre * (engine == 0), pre * (engine == 1), all_ * (engine == 0), all_ * (engine == 1), all_**2 / 8, pre**2 / 8,
+        all_ * pre / 8, _ln(s.prompt) * all_ / 16, max(filled, 0.0) * split, all_ * dec / 8,
+    ])  # fmt: skip
+
+
+def _ln(value: float) -> float:
+    return log(max(value, 1e-6))

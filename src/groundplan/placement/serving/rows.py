@@ -1,0 +1,133 @@
+"""Measured rows of serving engines as settings with two times. Reads the columns of AIConfigurator's silicon sample.
+
+A row that cannot be read is told with its line; nothing is learned or guessed here but what the columns leave out:
+without a concurrency, that of a rank's batch is taken.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from groundplan.core.errors import Invalid
+from groundplan.placement.serving.model import Engine, Setting, hardware_of, shape_of
+
+MAX_BYTES = 64 << 20
+_CONCURRENCY = re.compile(r"silicon_concurrency=([0-9]{1,7})")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measured:
+    """Rows that were measured."""
+
+    settings: tuple[Setting, ...]
+    first_token: NDArray[np.float64]
+    """[rows] milliseconds"""
+    per_token: NDArray[np.float64]
+    """[rows] milliseconds"""
+
+    @property
+    def families(self) -> NDArray[np.str_]:
+        return np.array([each.shape.family for each in self.settings])
+
+    @property
+    def hardware(self) -> NDArray[np.str_]:
+        return np.array([each.hardware.name for each in self.settings])
+
+    @property
+    def split(self) -> NDArray[np.bool_]:
+        return np.array([each.split for each in self.settings])
+
+    def part(self, mask: NDArray[np.bool_]) -> Measured:
+        chosen = tuple(each for each, keep in zip(self.settings, mask, strict=True) if keep)
+        return Measured(chosen, self.first_token[mask], self.per_token[mask])
+
+
+def read_rows(path: Path) -> Measured:
+    """The rows of a CSV file, gzipped or not. Raises `Invalid` with file and line."""
+    found: list[tuple[Setting, float, float]] = []
+    for line, row in _lines(path):
+        try:
+            found.append((_setting(row), _time(row, "silicon_ttft_ms"), _time(row, "silicon_tpot_ms")))
+        except (KeyError, ValueError) as error:
+            raise Invalid(
+                f"a measured row cannot be read: {error}",
+                code="serving_row",
+                hint="It needs model_path, system, mode, isl, osl, parallel sizes and both silicon times.",
+                where=f"{path.name}:{line}",
+            ) from error
+    if not found:
+        raise Invalid(
+            f"{path.name} has no rows", code="serving_rows", hint="Name the CSV file of measured rows.", where=path.name
+        )
+    settings, first, each = zip(*found, strict=True)
+    return Measured(tuple(settings), np.array(first), np.array(each))
+
+
+def _lines(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
+    try:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8", newline="") as file:
+            text = file.read(MAX_BYTES)
+    except (OSError, UnicodeDecodeError, EOFError) as error:
+        raise Invalid(
+            f"{path} cannot be read: {type(error).__name__}",
+            code="serving_rows",
+            hint="Name a CSV file of measured rows, gzipped or not.",
+        ) from error
+    yield from enumerate(csv.DictReader(text.splitlines()), 2)
+
+
+def _setting(row: Mapping[str, str]) -> Setting:
+    shape, hardware = shape_of(row["model_path"]), hardware_of(row["system"].replace("_", "-"))
+    if shape is None:
+        raise ValueError(f"the model {row['model_path'][:80]!r} is not known")
+    if hardware is None:
+        raise ValueError(f"the hardware {row['system'][:40]!r} is not known")
+    split = row["mode"] == "disagg"
+    lead = "decode_" if split else ""
+    decode = _engine(row, lead, _whole(row, "decode_num_workers") if split else 1)
+    batch = _whole(row, f"{lead}batch_size")
+    told = _CONCURRENCY.search(row["silicon_data_source"])
+    each = batch * decode.data
+    concurrency = (int(told[1]) if told else each * decode.workers) if split else each
+    return Setting(
+        shape=shape,
+        hardware=hardware,
+        precision=row["precision"] or ("fp8" if row["gemm_quant_mode"] else "bf16"),
+        engine=row["backend"],
+        prompt=int(row["isl"]),
+        output=int(row["osl"]),
+        concurrency=max(1, concurrency),
+        decode=decode,
+        prefill=_engine(row, "prefill_", _whole(row, "prefill_num_workers")) if split else None,
+        rank_batch=batch,
+    )
+
+
+def _engine(row: Mapping[str, str], lead: str, workers: int) -> Engine:
+    return Engine(
+        tensor=_whole(row, f"{lead}tp_size"),
+        data=_whole(row, f"{lead}attention_dp_size"),
+        experts=_whole(row, f"{lead}moe_ep_size"),
+        expert_tensor=_whole(row, f"{lead}moe_tp_size") if lead != "prefill_" else 1,
+        workers=workers,
+    )
+
+
+def _whole(row: Mapping[str, str], name: str) -> int:
+    """A count; what is left out or zero is one."""
+    return max(1, int(float(row[name]))) if row[name] else 1
+
+
+def _time(row: Mapping[str, str], name: str) -> float:
+    value = float(row[name])
+    if not 0 < value < 1e9:
+        raise ValueError(f"{name} is {value}")
+    return value

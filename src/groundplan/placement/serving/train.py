@@ -1,0 +1,159 @@
+"""Fitting the serving model to measured rows, and how far off it is where whole models and hardware are left out.
+
+Needs the extra `groundplan[placement]`. What is fitted here is evaluated by `fitted`. Cross-validation fits anew for
+each group that is left out; no row is predicted by a fit that has seen it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from groundplan.core.errors import Invalid
+from groundplan.placement.serving.fitted import KINDS, TIMES, Fitted, Part
+from groundplan.placement.serving.physics import features, roofline
+from groundplan.placement.serving.rows import Measured
+from groundplan.placement.serving.trees import Floats, flatten
+
+RIDGE = 3.0
+ROUNDS = 200
+SEEDS = 2
+LEAST_ROWS = 100
+"""Of a kind of serving; below it, one is fitted to all rows"""
+FOLDS = 8
+_SETTINGS = {
+    "objective": "l1", "learning_rate": 0.06, "num_leaves": 15, "min_child_samples": 15, "feature_fraction": 0.4,
+    "bagging_fraction": 0.7, "bagging_freq": 1, "lambda_l2": 1, "max_bin": 63, "verbose": -1, "num_threads": 1,
+    "deterministic": True, "force_row_wise": True,
+}  # fmt: skip
+Mask = NDArray[np.bool_]
+
+
+class Table:
+    """Features, rooflines and logarithms of measured rows, computed once for many fits."""
+
+    def __init__(self, rows: Measured) -> None:
+        lines = [roofline(each) for each in rows.settings]
+        self.rows = rows
+        self.features = np.array([features(s, line) for s, line in zip(rows.settings, lines, strict=True)])
+        self.base = {time: np.log([getattr(line, time) for line in lines]) for time in TIMES}
+        self.logs = {"per_token": np.log(rows.per_token), "first_token": np.log(rows.first_token)}
+        self.families, self.hardware, self.split = rows.families, rows.hardware, rows.split
+
+    def kind(self, kind: str) -> Mask:
+        return self.split if kind == "split" else ~self.split
+
+
+def fit_part(table: Table, time: str, rows: Mask) -> Part:
+    """One part, fitted to the chosen rows. Families count by the root of their number of rows."""
+    light = _lightgbm()
+    data, logs, base = table.features[rows], table.logs[time][rows], table.base[time][rows]
+    weights = _weights(table.families[rows])
+    centre, scale = table.features.mean(axis=0), table.features.std(axis=0) + 1e-9
+    weight = _robust(np.c_[np.ones(len(data)), (data - centre) / scale], logs, weights)
+    structures: list[dict[str, Any]] = []
+    for seed in range(SEEDS):
+        dataset = light.Dataset(data, logs - base, weight=weights)
+        structures += light.train({**_SETTINGS, "seed": seed}, dataset, ROUNDS).dump_model()["tree_info"]
+    return Part(centre, scale, weight, flatten(structures, 1 / SEEDS))
+
+
+def fit(table: Table, rows: Mask) -> Fitted:
+    """All parts, fitted to the chosen rows, without spread."""
+    parts, level = {}, {}
+    for kind in KINDS:
+        own = rows & table.kind(kind)
+        used = own if own.sum() >= LEAST_ROWS else rows
+        for time in TIMES:
+            parts[time, kind] = fit_part(table, time, used)
+            level[f"{time} {kind}"] = float(np.median((table.logs[time] - table.base[time])[used]))
+    return Fitted(parts, frozenset(table.families[rows]), frozenset(table.hardware[rows]), {}, level)
+
+
+def left_out(table: Table, groups: NDArray[Any]) -> dict[str, Floats]:
+    """Time -> log(measured / predicted) of every row, by fits that have seen no row of its group."""
+    found: dict[str, Floats] = {time: np.zeros(len(groups)) for time in TIMES}
+    for group in sorted(set(groups)):
+        out = groups == group
+        fitted = fit(table, ~out)
+        for kind in KINDS:
+            chosen = out & table.kind(kind)
+            for time in TIMES if chosen.any() else ():
+                guess = fitted.parts[time, kind].predict(table.features[chosen], table.base[time][chosen])
+                found[time][chosen] = table.logs[time][chosen] - guess
+    return found
+
+
+def folds(table: Table) -> NDArray[np.int64]:
+    """A fold for each configuration: the same setting under other loads is never on both sides."""
+    keys = [
+        f"{s.shape.family} {s.hardware.name} {s.engine} {s.precision} {s.prompt} {s.output} {s.decode} {s.prefill}"
+        for s in table.rows.settings
+    ]
+    number = {key: at % FOLDS for at, key in enumerate(sorted(set(keys)))}
+    return np.array([number[key] for key in keys])
+
+
+def tails(basis: str) -> tuple[float, float]:
+    """Which percentiles bound 90 % of the rows: of a group that no fit has seen, others tell too narrow ones."""
+    return (0.05, 0.95) if basis == "measured" else (0.025, 0.975)
+
+
+def spread(table: Table, errors: dict[str, dict[str, Floats]]) -> dict[str, tuple[float, float]]:
+    """`time kind basis` -> 5th and 95th percentile of the error, from rows that were left out in that way."""
+    found = {}
+    for basis, by_time in errors.items():
+        for time, values in by_time.items():
+            for kind in KINDS:
+                own = values[table.kind(kind)]
+                used = own if len(own) >= LEAST_ROWS else values
+                low, high = np.quantile(used, tails(basis))
+                found[f"{time} {kind} {basis}"] = (float(low), float(high))
+    return found
+
+
+def write(fitted: Fitted, folder: Path) -> None:
+    """The arrays of a fitted model, as `fitted.shipped` reads them."""
+    arrays: dict[str, Any] = {}
+    for (time, kind), part in fitted.parts.items():
+        lead = f"{time}.{kind}."
+        for name in ("centre", "scale", "weight"):
+            arrays[lead + name] = getattr(part, name)
+        for name in ("roots", "feature", "threshold", "left", "right", "value", "depth"):
+            arrays[lead + name] = getattr(part.trees, name)
+    np.savez_compressed(folder / "serving_model.npz", **arrays)
+
+
+def _weights(families: NDArray[Any]) -> Floats:
+    count = Counter(families)
+    mean = len(families) / len(count)
+    return np.array([(mean / count[each]) ** 0.5 for each in families])
+
+
+def _robust(data: Floats, logs: Floats, weights: Floats) -> Floats:
+    """Least absolute deviations with a ridge, by reweighting."""
+    again: Floats = np.ones(len(data))
+    weight: Floats = np.zeros(data.shape[1])
+    for _ in range(8):
+        weighted = data * (again * weights)[:, None]
+        weight = np.asarray(
+            np.linalg.solve(weighted.T @ data + RIDGE * np.eye(data.shape[1]), weighted.T @ logs), dtype=np.float64
+        )
+        again = 1 / np.maximum(np.abs(logs - data @ weight), 0.05)
+    return weight
+
+
+def _lightgbm() -> Any:
+    try:
+        import lightgbm  # noqa: PLC0415 -- an optional extra, and heavy
+    except ImportError as error:
+        raise Invalid(
+            "fitting the serving model needs a library that is not installed",
+            code="extra_missing",
+            hint="pip install 'groundplan[placement]'. The shipped model needs nothing more.",
+        ) from error
+    return lightgbm
