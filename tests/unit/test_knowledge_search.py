@@ -1,36 +1,46 @@
-"""Ranking and fitting are pure; the word index proposes ids within sources."""
+"""Ranking and fitting are pure: what is put together loses nothing, and what is quoted fits."""
 
 from dataclasses import replace
 from datetime import date
-from pathlib import Path
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from groundplan.knowledge.ingest import context
-from groundplan.knowledge.model import Chunk, StoredChunk
-from groundplan.knowledge.retrieval.search import OVERHEAD_BYTES, demote, distinct, fit, fuse
-from groundplan.knowledge.retrieval.words import WordIndex
-from groundplan.knowledge.store import FedChunk
+from groundplan.knowledge.retrieval.follow import worded
+from groundplan.knowledge.retrieval.fuse import OVERHEAD_BYTES, demote, distinct, fit, fused, relevant
+from groundplan.knowledge.retrieval.search_store import Found
 
 
-def _chunk(number: int, text: str = "") -> StoredChunk:
-    return StoredChunk(UUID(int=number), UUID(int=0), "s", f"p{number:03}", "t", text or f"text {number}", 1, 2)
+def _chunk(number: int, text: str = "") -> Found:
+    return Found(UUID(int=number), UUID(int=0), "s", f"p{number:03}", "t", text or f"text {number}", 1, 2)
 
 
 def test_what_both_rankings_name_comes_first() -> None:
-    a, b, c = _chunk(1), _chunk(2), _chunk(3)
-    assert [chunk.id for chunk, _ in fuse([a, b], [c, b])] == [b.id, a.id, c.id]
+    scores = fused({1: 4.0, 2: 3.0}, {2: 0.8, 3: 0.8, 4: 0.1})
+    assert sorted(scores, key=lambda row: -scores[row])[:2] == [2, 1]
 
 
-@given(st.lists(st.lists(st.integers(0, 9), unique=True), max_size=3))
-def test_fusion_loses_nothing_and_is_ordered(rankings: list[list[int]]) -> None:
-    fused = fuse(*[[_chunk(number) for number in ranking] for ranking in rankings])
-    assert {chunk.id.int for chunk, _ in fused} == {number for ranking in rankings for number in ranking}
-    scores = [score for _, score in fused]
-    assert scores == sorted(scores, reverse=True)
-    assert len(fused) == len({chunk.id for chunk, _ in fused})
+_some = st.dictionaries(st.integers(0, 9), st.floats(0.01, 1), max_size=6)
+
+
+@given(_some, _some, st.floats(0, 1))
+def test_fusion_loses_nothing_and_keeps_what_both_say(
+    words: dict[int, float], near: dict[int, float], weight: float
+) -> None:
+    scores = fused(words, near, weight)
+    assert set(scores) == {*words, *near}
+    assert all(-1e-9 <= score <= 1 + 1e-9 for score in scores.values())
+    for one in set(words) & set(near):
+        for other in set(words) & set(near):
+            if words[one] >= words[other] and near[one] >= near[other]:
+                assert scores[one] >= scores[other] - 1e-9
+
+
+def test_what_shares_only_common_words_and_no_subject_is_left_out() -> None:
+    assert relevant({1: 8.0, 2: 1.0}, {2: 0.2, 3: 0.3}) == {1, 3}
+    assert relevant({}, {}) == set()
 
 
 @given(st.lists(st.text(max_size=40), max_size=12), st.integers(0, 6), st.integers(0, 600))
@@ -61,36 +71,6 @@ def test_a_passage_that_does_not_fit_gives_way_to_a_smaller_one() -> None:
     assert [one.text for one in chosen] == ["small"]
 
 
-def test_a_chunk_is_embedded_with_where_it_stands() -> None:
-    chunk = Chunk(0, "## Sick leave\n\nCall.", 0, 20, 1, 3, ("Leave", "Sick leave"))
-    assert context("Leave", chunk) == "Leave\n## Sick leave\n\nCall."
-
-
-def _fed(document: UUID, text: str, source: str = "s", title: str = "Title") -> FedChunk:
-    return FedChunk(uuid4(), document, source, title, text)
-
-
-def test_words_are_found_by_their_stem_within_sources(tmp_path: Path) -> None:
-    index = WordIndex(tmp_path)
-    one, other = uuid4(), uuid4()
-    dogs, tax = _fed(one, "Dogs may sleep in the office."), _fed(other, "The tax office is closed.", source="t")
-    index.take([one, other], [dogs, tax], 7)
-    assert [found.chunk for found in index.propose("Is my dog sleeping?", ["s", "t"], 10)] == [dogs.id]
-    assert [found.chunk for found in index.propose("office", ["t"], 10)] == [tax.id]
-    assert {found.chunk for found in index.propose("Títle", ["s", "t"], 10)} == {dogs.id, tax.id}
-    assert index.propose("office", [], 10) == []
-    assert index.propose('the "of" AND (title:* OR', ["s"], 10) != []
-    assert index.propose("What about the ones who do it?", ["s"], 10) == []
-
-
-def test_a_document_replaces_its_chunks_and_the_cursor_survives(tmp_path: Path) -> None:
-    index = WordIndex(tmp_path)
-    one = uuid4()
-    index.take([one], [_fed(one, "alpha"), _fed(one, "beta")], 2)
-    index.take([one], [_fed(one, "gamma")], 3)
-    assert index.propose("alpha", ["s"], 5) == []
-    del index
-    again = WordIndex(tmp_path)
-    assert (again.cursor, again.count) == (3, 1)
-    again.reset()
-    assert (again.cursor, again.count) == (0, 0)
+def test_a_chunk_is_found_and_embedded_with_where_it_stands() -> None:
+    for made in (context, worded):
+        assert made("Leave", ["Leave", "Sick leave"], "## Sick leave\n\nCall.") == "Leave\n## Sick leave\n\nCall."

@@ -31,8 +31,8 @@ from groundplan.knowledge.embedding.encoder import Encoder
 from groundplan.knowledge.remote import EMBEDDINGS, SEARCH
 from groundplan.knowledge.retrieval.endpoint import Application, Service, application
 from groundplan.knowledge.retrieval.follow import Follower
+from groundplan.knowledge.retrieval.saved import Saved
 from groundplan.knowledge.retrieval.search import Search
-from groundplan.knowledge.retrieval.words import WordIndex
 from groundplan.runtime.models import MINILM, ensure
 
 _STATEMENT_TIMEOUT_MS = 3000
@@ -47,7 +47,8 @@ def compose(home: Home, settings: Settings, token: str) -> tuple[Application, Co
     threadpool_limits(limits=1, user_api="blas")
     encoder = Encoder(ensure(settings.models, MINILM.name))
     encoder.embed(["ready"])
-    index = WordIndex(home.search)
+    saved = Saved(home.search)
+    index = saved.load()
     pool: ConnectionPool[Any] = ConnectionPool(
         lambda: database_url(home, settings, "search"),
         kwargs={"autocommit": True},
@@ -61,7 +62,7 @@ def compose(home: Home, settings: Settings, token: str) -> tuple[Application, Co
         open=False,
     )
     pool.open(wait=False)
-    follower = Follower(lambda: database_url(home, settings, "control"), index)
+    follower = Follower(lambda: database_url(home, settings, "control"), index, saved.keep)
     follower.start()
     return application(Service(Search(pool, encoder, index), encoder, follower), token), pool, follower
 

@@ -254,7 +254,12 @@ async def confirm(gateway: Gateway, exchange: Exchange, entry: Entry) -> bool:
         return False
     chunks = sorted({passage.chunk for passage in entry.passages})
     asked = msgspec.json.encode(
-        {"person": exchange.person, "chunks": chunks, "sources": sorted({p.source for p in entry.passages})}
+        {
+            "person": exchange.person,
+            "chunks": chunks,
+            "sources": sorted({p.source for p in entry.passages}),
+            "workload": "" if exchange.workload is None else exchange.workload.name,
+        }
     )
     try:
         found = _readable(await ask_search(gateway, asked, exchange.id, b"/confirm"))

@@ -60,8 +60,15 @@ class Service:
 
     def search(self, body: bytes) -> bytes:
         """`SearchAnswer` as JSON."""
-        request = _decode(body, SearchRequest)
-        return msgspec.json.encode(SearchAnswer(passages=self._search.passages(request), lag=self._follower.lag))
+        found = self._search.answer(_decode(body, SearchRequest))
+        return msgspec.json.encode(
+            SearchAnswer(
+                passages=found.passages,
+                lag=self._follower.lag,
+                abstained=found.abstained,
+                withheld=list(found.withheld),
+            )
+        )
 
     def confirm(self, body: bytes) -> bytes:
         """`{"readable": [chunk]}`"""

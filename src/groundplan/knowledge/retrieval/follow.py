@@ -1,4 +1,4 @@
-"""Keeps the word index close behind PostgreSQL: a thread that waits for changes and takes them over.
+"""Keeps the projection close behind PostgreSQL: a thread that waits for changes and takes them over.
 
 It reads as role control, in a connection that cannot write. It answers no search.
 """
@@ -6,9 +6,11 @@ It reads as role control, in a connection that cannot write. It answers no searc
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
+from itertools import groupby
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import structlog
@@ -17,9 +19,12 @@ from psycopg import Connection
 from groundplan.core.database import connect, first_line
 from groundplan.core.errors import Unavailable
 from groundplan.knowledge import store
-from groundplan.knowledge.retrieval.words import WordIndex
+from groundplan.knowledge.retrieval import search_store
+from groundplan.knowledge.retrieval.projection import Entry, Projection, Row
+from groundplan.knowledge.retrieval.words import Analyzer
 
-_BATCH = 200
+_BATCH = 2000
+"""Changes (chunks and documents) that are taken over at once."""
 _WAIT_SECONDS = 5.0
 """How long a change may go unnoticed where its notification was lost."""
 _RETRY_SECONDS = 1.0
@@ -28,16 +33,19 @@ _log = structlog.get_logger("groundplan.knowledge")
 
 
 class Follower:
-    """Follows one database into one word index until stopped."""
+    """Follows one database into one projection until stopped."""
 
-    def __init__(self, url: Callable[[], str], index: WordIndex) -> None:
-        """`url` gives the DSN of role control at each new connection, since an embedded server may change its port."""
+    def __init__(self, url: Callable[[], str], index: Projection, keep: Callable[[], None] | None = None) -> None:
+        """`url` gives the DSN of role control at each new connection, since an embedded server may change its port.
+        `keep` is called when nothing is left to do."""
         self._url = url
         self._index = index
+        self._keep = keep
+        self._analyzer = Analyzer()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="knowledge-follower", daemon=True)
         self.lag = 0
-        """Changed documents that the index does not know yet, as of the last look."""
+        """Changed documents that the projection does not know yet, as of the last look."""
         self.connected = False
 
     def start(self) -> None:
@@ -62,27 +70,54 @@ class Follower:
         if not is_plausible(conn, self._index):
             self._index.reset()
         while not self._stopping.is_set():
-            self.lag = store.waiting_documents(conn, self._index.cursor)
-            while not self._stopping.is_set() and take_batch(conn, self._index):
-                self.lag = store.waiting_documents(conn, self._index.cursor)
+            self.lag = search_store.waiting(conn, self._index.cursor)
+            while not self._stopping.is_set() and take_batch(conn, self._index, self._analyzer):
+                self.lag = search_store.waiting(conn, self._index.cursor)
             self.connected = True
+            if self._keep is not None:
+                self._keep()
             for _ in conn.notifies(timeout=_WAIT_SECONDS, stop_after=1):
                 pass
 
 
-def is_plausible(conn: Connection[Any], index: WordIndex) -> bool:
-    """Whether the index can be a projection of this database, and not of one that was restored or replaced."""
-    newest = store.newest_change(conn)
-    if index.cursor > newest:
+def is_plausible(conn: Connection[Any], index: Projection) -> bool:
+    """Whether the projection can be of this database, and not of one that was restored or replaced."""
+    edition = search_store.serving(conn)
+    newest, chunks, _ = search_store.counts(conn, index.cursor, edition)
+    if index.edition != edition or index.cursor > newest:
         return False
-    return index.cursor < newest or index.count == store.filled_chunks(conn)
+    return index.cursor < newest or index.count == chunks
 
 
-def take_batch(conn: Connection[Any], index: WordIndex) -> bool:
-    """Take over the next changed documents; False where there were none."""
-    changed = store.changed_documents(conn, index.cursor, _BATCH)
-    if not changed:
+def take_batch(conn: Connection[Any], index: Projection, analyzer: Analyzer) -> bool:
+    """Take over the next changes; False where there were none. Begins anew where another edition serves."""
+    edition = search_store.serving(conn)
+    if edition != index.edition:
+        index.reset(edition)
+    changes = search_store.changes(conn, index.cursor, _BATCH)
+    if not changes:
         return False
-    documents = [document for document, _ in changed]
-    index.take(documents, store.chunks_of(conn, documents), changed[-1][1])
+    whole = [one.document for one in changes if one.chunks]
+    moved = [one.document for one in changes if not one.chunks]
+    cursor = changes[-1].number
+    if moved:
+        index.note(search_store.readers(conn, moved), cursor if not whole else index.cursor)
+    if whole:
+        index.take(entries(search_store.fed(conn, whole, edition), whole, analyzer), cursor)
     return True
+
+
+def entries(fed: Sequence[search_store.Fed], documents: Sequence[UUID], analyzer: Analyzer) -> list[Entry]:
+    """What is to be held of some documents; those without a chunk are to be forgotten."""
+    found: dict[UUID, Entry] = {}
+    for document, chunks in groupby(fed, key=lambda chunk: chunk.document):
+        own = list(chunks)
+        rows = [Row(one.id, analyzer.terms(worded(one.title, one.headings, one.text)), one.vector) for one in own]
+        found[document] = Entry(document, own[0].source, own[0].acl, rows)
+    return [found.get(document, Entry(document, "", -1, ())) for document in documents]
+
+
+def worded(title: str, headings: Sequence[str], text: str) -> str:
+    """What a chunk is found by: where it stands, then its text; a title that is in the text is not counted twice."""
+    above = [name for name in dict.fromkeys((title, *headings)) if name not in text]
+    return "\n".join([*above, text])

@@ -1,17 +1,19 @@
 """Search on behalf of a person: words and vectors propose, PostgreSQL's live permissions dispose.
 
-Both kinds of candidates are read in one transaction as the person, so what was revoked or deleted a moment ago is not
-in the answer, whatever the word index still holds. Cut off from PostgreSQL it refuses; it never answers from memory.
+Who the person is, which chunks are read and how similar they are comes from one transaction, so what was revoked or
+deleted a moment ago is not in the answer, whatever the projection still holds. Cut off from PostgreSQL it refuses; it
+never answers from memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from datetime import date
+from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import UUID
 
+import numpy as np
 import psycopg
 from psycopg import Connection
 from psycopg_pool import PoolClosed, PoolTimeout
@@ -19,23 +21,25 @@ from psycopg_pool import PoolClosed, PoolTimeout
 from groundplan.core.clock import Clock, SystemClock
 from groundplan.core.errors import Invalid, Unavailable
 from groundplan.knowledge import store
-from groundplan.knowledge.model import ConfirmRequest, Embedder, Passage, SearchRequest, StoredChunk
-from groundplan.knowledge.retrieval.words import WordIndex
+from groundplan.knowledge.model import (
+    ConfirmRequest,
+    Embedder,
+    Passage,
+    SearchRequest,
+    Vectors,
+    Withheld,
+)
+from groundplan.knowledge.retrieval import fuse, search_store, vectors, words
+from groundplan.knowledge.retrieval.projection import Projection, View
+from groundplan.knowledge.retrieval.search_store import Found, Standing
 
 MAX_QUERY_CHARS = 4000
 MAX_PASSAGES = 50
-MIN_SIMILARITY = 0.25
-"""Cosine below which a chunk that shares no word with the question is about something else."""
-MIN_WORD_SHARE = 0.25
-"""Part of the best BM25 score below which a chunk shares only common words with the question."""
-RANK_CONSTANT = 60
-"""Of reciprocal rank fusion: how little the difference between the first ranks weighs."""
-OVERDUE_WEIGHT = 0.5
-OVERHEAD_BYTES = 64
-"""Allowed for the heading of each passage, besides its title and path, in what a prompt may grow by."""
 
-_CANDIDATES = 30
-_FIRST_FETCH = 64
+_CANDIDATES = 100
+"""From each ranking."""
+_READ = 40
+"""Of both together, best first: what PostgreSQL is asked for at once."""
 
 
 class Connections(Protocol):
@@ -44,32 +48,135 @@ class Connections(Protocol):
     def connection(self, timeout: float | None = None) -> AbstractContextManager[Connection[Any]]: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a search gives. `confidence`: of the best passage, 0 to 1, before the floor is looked at."""
+
+    passages: list[Passage]
+    confidence: float = 0.0
+    abstained: bool = False
+    withheld: tuple[Withheld, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Proposed:
+    """Rows of a view with what each ranking says of them: BM25, about the cosine."""
+
+    view: View
+    words: dict[int, float]
+    near: dict[int, float]
+
+
 class Search:
-    """Answers questions from PostgreSQL and the word index. Threads may share it."""
+    """Answers questions from PostgreSQL and the projection. Threads may share it."""
 
     def __init__(
-        self, connections: Connections, embedder: Embedder, index: WordIndex, clock: Clock | None = None
+        self, connections: Connections, embedder: Embedder, index: Projection, clock: Clock | None = None
     ) -> None:
         self._connections = connections
         self._embedder = embedder
         self._index = index
+        self._analyzer = words.Analyzer()
         self._clock = clock or SystemClock()
 
     def passages(self, request: SearchRequest) -> list[Passage]:
-        """The best passages that the person may read now, at most `k`, within `max_bytes`; none without a person.
+        """As `answer`, the passages alone."""
+        return self.answer(request).passages
+
+    def answer(self, request: SearchRequest) -> Result:
+        """The best passages that the person may read now, at most `k`, within `max_bytes`.
 
         Raises `Invalid` (search_request) and `Unavailable` (search_cut_off, retry_after).
         """
         person = _checked(request)
         query = request.query.strip()[:MAX_QUERY_CHARS]
-        if person is None or not query or not request.sources or request.k == 0:
-            return []
-        vector = self._embedder.embed([query])[0].tolist()
-        with self._as(person) as conn:
-            near = store.nearest(conn, vector, request.sources, _CANDIDATES)
-            worded = self._worded(conn, query, request.sources)
-        ranked = fuse([chunk for chunk, similarity in near if similarity >= MIN_SIMILARITY], worded)
-        return fit(distinct(demote(ranked, self._clock.now().date())), request.k, request.max_bytes)
+        if not query or not request.sources or request.k == 0:
+            return Result([])
+        question = self._embedder.embed([query])[0]
+        with self._as(person, request.workload) as (conn, standing):
+            proposed = self.propose(query, question, request.sources, standing)
+            ranked = self._read(conn, proposed, request, question)
+            withheld = self._withheld(conn, proposed, request, ranked) if request.explain else ()
+        confidence = max((_confidence(one) for one, _ in ranked), default=0.0)
+        if confidence < request.floor:
+            return Result([], confidence, abstained=True, withheld=withheld)
+        today = self._clock.now().date()
+        chosen = fuse.fit(fuse.distinct(fuse.demote(ranked, today)), request.k, request.max_bytes)
+        return Result(chosen, confidence, withheld=withheld)
+
+    def propose(
+        self, query: str, question: Vectors, sources: list[str], standing: Standing, limit: int = _CANDIDATES
+    ) -> Proposed:
+        """The `limit` best rows by words and by vectors of what that standing lets one see; permissions and figures
+        of the rows that both name are complete."""
+        view = self._index.view if self._index.edition == standing.edition else Projection().view
+        seen = view.visible(frozenset(sources), standing.acls)
+        asked = words.asked(self._analyzer.terms(query), self._index.terms)
+        rows, scores = words.bm25(view.segments, asked, view.columns.lengths, seen)
+        top, top_scores = words.best(rows, scores, limit)
+        near_rows, near = vectors.nearest(view.columns.coded, question, seen.mask, seen.count, limit)
+        worded = dict(zip(top.tolist(), top_scores.tolist(), strict=True))
+        known = np.isin(rows, near_rows, assume_unique=True)
+        worded |= dict(zip(rows[known].tolist(), scores[known].tolist(), strict=True))
+        embedded = view.columns.embedded
+        similar = {row: one for row, one in zip(near_rows.tolist(), near.tolist(), strict=True) if embedded[row]}
+        rest = np.array([row for row in worded if row not in similar and embedded[row]], dtype=np.int32)
+        cosines = vectors.similarity(view.columns.coded, question, rest)
+        similar |= dict(zip(rest.tolist(), cosines.tolist(), strict=True))
+        return Proposed(view, worded, similar)
+
+    def _read(
+        self, conn: Connection[Any], proposed: Proposed, request: SearchRequest, question: Vectors
+    ) -> fuse.Ranked:
+        """The readable ones, best first; asks for more until there are enough or no more."""
+        scores = fuse.fused(proposed.words, proposed.near)
+        good = fuse.relevant(proposed.words, proposed.near)
+        order = sorted((row for row in scores if row in good), key=lambda row: (-scores[row], row))
+        found: fuse.Ranked = []
+        for start in range(0, len(order), _READ):
+            ids = {proposed.view.chunk(row): scores[row] for row in order[start : start + _READ]}
+            allowed = search_store.read(conn, list(ids), request.sources, question)
+            found += [(one, ids[id]) for id, one in allowed.items() if _within(one, request)]
+            if len(found) >= 2 * request.k + 4:
+                break
+        return fuse.ordered([*found, *self._unprojected(conn, proposed, request, question, found)])
+
+    def _unprojected(
+        self,
+        conn: Connection[Any],
+        proposed: Proposed,
+        request: SearchRequest,
+        question: Vectors,
+        found: fuse.Ranked,
+    ) -> fuse.Ranked:
+        """Readable chunks of documents that changed since the projection's last batch, by their vectors."""
+        known = {one.id for one, _ in found}
+        least = min(proposed.near.values(), default=fuse.MIN_SIMILARITY)
+        spread = max(max(proposed.near.values(), default=1.0) - least, 1e-9)
+        fresh = search_store.changed(conn, proposed.view.cursor, request.sources, question, _READ)
+        return [
+            (one, (1 - fuse.WORD_WEIGHT) * min(2.0, (one.similarity - least) / spread))
+            for one in fresh
+            if one.id not in known
+            and one.similarity is not None
+            and one.similarity >= fuse.MIN_SIMILARITY
+            and _within(one, request)
+        ]
+
+    def _withheld(
+        self, conn: Connection[Any], proposed: Proposed, request: SearchRequest, ranked: fuse.Ranked
+    ) -> tuple[Withheld, ...]:
+        """Documents that the person may read and that match as well, but that the workload may not use."""
+        scores = fuse.fused(proposed.words, proposed.near)
+        least = ranked[min(len(ranked), request.k) - 1][1] if ranked else 0.0
+        good = fuse.relevant(proposed.words, proposed.near)
+        rows = [row for row in sorted(good, key=lambda row: -scores[row])[:_READ] if scores[row] >= least]
+        kept = search_store.kept_back(conn, [proposed.view.chunk(row) for row in rows], request.workload)
+        by_document = {document: (path, title, reason) for _, document, path, title, reason in kept}
+        return tuple(
+            Withheld(document=str(document), path=path, title=title, reason=reason)
+            for document, (path, title, reason) in by_document.items()
+        )
 
     def readable(self, request: ConfirmRequest) -> list[str]:
         """Those of the chunks that exist as they were and that the person may read now.
@@ -83,16 +190,15 @@ class Search:
                 hint=f"Ask for at most {MAX_PASSAGES}.",
             )
         person, chunks = _id(request.person), [_id(chunk) for chunk in request.chunks]
-        with self._as(person) as conn:
+        with self._as(person, request.workload) as (conn, _):
             return [str(id) for id in store.readable(conn, chunks, request.sources)]
 
     @contextmanager
-    def _as(self, person: UUID) -> Iterator[Connection[Any]]:
+    def _as(self, person: UUID | None, workload: str) -> Iterator[tuple[Connection[Any], Standing]]:
         """One transaction that sees what a person may read. Raises `Unavailable`."""
         try:
             with self._connections.connection(timeout=2.0) as conn, conn.transaction():
-                store.act_for(conn, person)
-                yield conn
+                yield conn, search_store.stand_for(conn, person, workload)
         except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout, PoolClosed) as error:
             raise Unavailable(
                 "the live permissions cannot be read, so nothing is searched",
@@ -101,27 +207,14 @@ class Search:
                 retry_after=1.0,
             ) from error
 
-    def _worded(self, conn: Connection[Any], query: str, sources: Sequence[str]) -> list[StoredChunk]:
-        """The readable chunks among the index's proposals; asks for more until there are enough or no more."""
-        limit = _FIRST_FETCH
-        while True:
-            proposals = self._index.propose(query, sources, limit)
-            allowed = store.readable(conn, [one.chunk for one in proposals], sources)
-            seen = [(allowed[one.chunk], one.score) for one in proposals if one.chunk in allowed]
-            if len(seen) >= _CANDIDATES or len(proposals) < limit:
-                # measured against the best that the person may read, so that hidden documents do not show
-                least = MIN_WORD_SHARE * max((score for _, score in seen), default=0.0)
-                return [chunk for chunk, score in seen if score >= least][:_CANDIDATES]
-            limit *= 4
-
 
 def _checked(request: SearchRequest) -> UUID | None:
     """The person asked for; raises `Invalid` for a request that makes no sense."""
-    if not 0 <= request.k <= MAX_PASSAGES or request.max_bytes < 0:
+    if not 0 <= request.k <= MAX_PASSAGES or request.max_bytes < 0 or not 0 <= request.floor <= 1:
         raise Invalid(
-            f"k is {request.k} and max_bytes {request.max_bytes}",
+            f"k is {request.k}, max_bytes {request.max_bytes} and floor {request.floor}",
             code="search_request",
-            hint=f"Ask for 0 to {MAX_PASSAGES} passages and a size that is not negative.",
+            hint=f"Ask for 0 to {MAX_PASSAGES} passages, a size that is not negative, and a floor from 0 to 1.",
         )
     return None if request.person is None else _id(request.person)
 
@@ -133,65 +226,16 @@ def _id(text: str) -> UUID:
         raise Invalid("a person or chunk is no id", code="search_request", hint="Give UUIDs.") from error
 
 
-def fuse(*rankings: Iterable[StoredChunk]) -> list[tuple[StoredChunk, float]]:
-    """Reciprocal rank fusion: each ranking gives 1 / (60 + rank) to its chunks.
-
-    Best first; of equal ones the shorter path, so that the original comes before its copy.
-    """
-    scores: dict[UUID, float] = {}
-    chunks: dict[UUID, StoredChunk] = {}
-    for ranking in rankings:
-        for rank, chunk in enumerate(ranking, start=1):
-            chunks[chunk.id] = chunk
-            scores[chunk.id] = scores.get(chunk.id, 0.0) + 1 / (RANK_CONSTANT + rank)
-    return _ordered([(chunk, scores[chunk.id]) for chunk in chunks.values()])
-
-
-def demote(ranked: Iterable[tuple[StoredChunk, float]], today: date) -> list[tuple[StoredChunk, float]]:
-    """Passages of documents whose review is overdue count half: what is current comes before what it replaced."""
-    return _ordered(
-        (chunk, score * OVERDUE_WEIGHT if chunk.review_by is not None and chunk.review_by < today else score)
-        for chunk, score in ranked
+def _within(chunk: Found, request: SearchRequest) -> bool:
+    """Whether its document was last modified in the time that was asked for; one without a date was not."""
+    if request.after is None and request.before is None:
+        return True
+    at = chunk.modified_at
+    return at is not None and not (
+        (request.after is not None and at < request.after) or (request.before is not None and at >= request.before)
     )
 
 
-def distinct(ranked: Iterable[tuple[StoredChunk, float]]) -> list[tuple[StoredChunk, float]]:
-    """Each text once, with its best score, quoted from the document with the shortest path: copies have longer ones."""
-    best: dict[str, tuple[StoredChunk, float]] = {}
-    for chunk, score in ranked:
-        other, top = best.get(chunk.text, (chunk, score))
-        best[chunk.text] = (min(chunk, other, key=lambda one: (len(one.path), one.path)), max(score, top))
-    return _ordered(best.values())
-
-
-def _ordered(scored: Iterable[tuple[StoredChunk, float]]) -> list[tuple[StoredChunk, float]]:
-    return sorted(scored, key=lambda one: (-one[1], len(one[0].path), one[0].path, one[0].start_line, str(one[0].id)))
-
-
-def fit(ranked: Iterable[tuple[StoredChunk, float]], k: int, max_bytes: int) -> list[Passage]:
-    """The first `k` passages that fit into `max_bytes` together (text, title, path and a heading)."""
-    chosen: list[Passage] = []
-    left = max_bytes
-    for chunk, score in ranked:
-        size = len((chunk.text + chunk.title + chunk.path).encode()) + OVERHEAD_BYTES
-        if len(chosen) == k:
-            break
-        if size > left:
-            continue
-        left -= size
-        chosen.append(_passage(chunk, score))
-    return chosen
-
-
-def _passage(chunk: StoredChunk, score: float) -> Passage:
-    return Passage(
-        document=str(chunk.document),
-        path=chunk.path,
-        title=chunk.title,
-        source=chunk.source,
-        start_line=chunk.start_line,
-        end_line=chunk.end_line,
-        text=chunk.text,
-        score=round(score, 6),
-        chunk=str(chunk.id),
-    )
+def _confidence(chunk: Found) -> float:
+    """How sure a passage is about the question: its exact similarity, from 0 to 1."""
+    return min(1.0, max(0.0, chunk.similarity or 0.0))

@@ -1,29 +1,25 @@
-"""Word search (BM25) over all chunks: a projection of PostgreSQL on this host that can be thrown away at any time.
+"""Words: how a text becomes terms, and BM25 over postings that counts only what one person may see.
 
-It knows no permissions and gives ids only, never a text: what it proposes, PostgreSQL disposes of. One process writes
-it.
+Frequencies and lengths are summed over the visible rows of each question anew, so a score says nothing about hidden
+documents; with everything visible it is the BM25 of the textbook (k1 1.2, b 0.75, as Lucene and tantivy have it, with
+exact lengths). Holds no permissions and no texts.
 """
 
 from __future__ import annotations
 
-import json
-import shutil
 import threading
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
-from uuid import UUID
 
+import numpy as np
 import tantivy
+from numpy.typing import NDArray
 
-from groundplan.core.home import write_atomically
-from groundplan.knowledge.store import FedChunk
-
-FORMAT = 2
-"""Changes with the fields or the analyzer; the projection of another format is not read."""
-
-MAX_TERMS = 64
+K1: Final = 1.2
+B: Final = 0.75
+MAX_TERMS: Final = 64
 _STOP_WORDS: Final = tuple(
     """
     a about all also am an and any are as at be been being but by can could did do does doing done for from had
@@ -34,132 +30,152 @@ _STOP_WORDS: Final = tuple(
     """.split()  # noqa: SIM905 -- a hundred quoted words are no easier to read
 )
 """Words that a question has because it is one, not because of what it is about."""
+_LARGEST_SEGMENT = 16_000_000
+"""Postings above which a segment is not merged further: sorting more at once would take seconds and gigabytes."""
 
-_HEAP_BYTES = 15_000_000
-_ANALYZER = "words"
+Ints = NDArray[np.int32]
+Scores = NDArray[np.float64]
+
+
+class Analyzer:
+    """Words in lower case without accents, stop words or endings (English; other languages keep their words whole)."""
+
+    def __init__(self) -> None:
+        builder = tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.simple())
+        for one in (
+            tantivy.Filter.remove_long(60),
+            tantivy.Filter.lowercase(),
+            tantivy.Filter.ascii_fold(),
+            tantivy.Filter.custom_stopword(list(_STOP_WORDS)),
+            tantivy.Filter.stemmer("english"),
+        ):
+            builder = builder.filter(one)
+        self._analyzer: Any = builder.build()
+        # the analyzer keeps a buffer between texts, so two threads may not use it at once
+        self._lock = threading.Lock()
+
+    def terms(self, text: str) -> list[str]:
+        """The terms of a text in order, repeated as often as they stand there."""
+        with self._lock:
+            return [term for term in self._analyzer.analyze(text) if term]
 
 
 @dataclass(frozen=True, slots=True)
-class Proposal:
-    """A chunk that matches words of a question; `score` is BM25 and compares within one question only."""
+class Segment:
+    """Postings of some rows: of `terms[i]` they are `rows[starts[i]:starts[i + 1]]`, each `counts` times. Immutable."""
 
-    chunk: UUID
-    score: float
+    terms: Ints
+    starts: NDArray[np.int64]
+    rows: Ints
+    counts: NDArray[np.uint16]
 
-
-class WordIndex:
-    """The index below a folder, with the number of the last change that it has taken over (`cursor`)."""
-
-    def __init__(self, folder: Path) -> None:
-        """Open what is there; where that is damaged, or of another format, begin with an empty index and cursor 0."""
-        self._folder = folder / f"words-{FORMAT}"
-        self._state = folder / f"words-{FORMAT}.json"
-        self._analyzer = _analyzer()
-        self._lock = threading.Lock()
-        self._index: Any = None
-        self._writer: Any = None
-        self.cursor = 0
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        try:
-            self._open()
-        except (ValueError, OSError):
-            self._discard()
-
-    def _open(self) -> None:
-        self._folder.mkdir(mode=0o700, exist_ok=True)
-        self.cursor = int(json.loads(self._state.read_bytes())["cursor"]) if self._state.exists() else 0
-        self._index = tantivy.Index(_schema(), path=str(self._folder), reuse=self._state.exists())
-        self._index.register_tokenizer(_ANALYZER, self._analyzer)
-        self._writer = self._index.writer(heap_size=_HEAP_BYTES, num_threads=1)
-        self._index.reload()
-
-    def _discard(self) -> None:
-        self._writer = self._index = None
-        self._state.unlink(missing_ok=True)
-        shutil.rmtree(self._folder, ignore_errors=True)
-        self._open()
-
-    def reset(self) -> None:
-        """Forget everything; the next changes are taken over from the first one on."""
-        with self._lock:
-            self._writer.delete_all_documents()
-            self._writer.commit()
-            self._index.reload()
-            self._remember(0)
-
-    @property
-    def count(self) -> int:
-        """Number of chunks in the index."""
-        return int(self._index.searcher().num_docs)
-
-    def take(self, documents: Sequence[UUID], chunks: Sequence[FedChunk], cursor: int) -> None:
-        """Replace all chunks of `documents` by `chunks`; `cursor` is the number of the last change among them.
-
-        The index is durable before the cursor: a kill in between means that the same changes are taken over again.
-        """
-        with self._lock:
-            for document in documents:
-                self._writer.delete_documents_by_term("document", str(document))
-            for chunk in chunks:
-                self._writer.add_document(_entry(chunk))
-            self._writer.commit()
-            self._index.reload()
-            self._remember(cursor)
-
-    def _remember(self, cursor: int) -> None:
-        write_atomically(self._state, json.dumps({"cursor": cursor}).encode())
-        self.cursor = cursor
-
-    def propose(self, query: str, sources: Sequence[str], limit: int) -> list[Proposal]:
-        """At most `limit` chunks of these sources that share a word with the question, best first."""
-        words = self._analyzer.analyze(query)
-        terms = list(dict.fromkeys(word for word in words if word))[:MAX_TERMS]
-        if not terms or not sources:
-            return []
-        searcher = self._index.searcher()
-        found = searcher.search(self._query(terms, sources), limit=limit, count=False).hits
-        return [Proposal(UUID(searcher.doc(address)["chunk"][0]), float(score)) for score, address in found]
-
-    def _query(self, terms: Sequence[str], sources: Sequence[str]) -> Any:
-        schema = self._index.schema
-        wanted = []
-        for term in terms:
-            wanted.append((tantivy.Occur.Should, tantivy.Query.term_query(schema, "text", term)))
-            title = tantivy.Query.term_query(schema, "title", term)
-            wanted.append((tantivy.Occur.Should, tantivy.Query.boost_query(title, 0.5)))
-        within = tantivy.Query.term_set_query(schema, "source", list(sources))
-        # sources only filter: they add the same to every score
-        filter_only = tantivy.Query.const_score_query(within, 0.0)
-        return tantivy.Query.boolean_query(
-            [(tantivy.Occur.Must, tantivy.Query.boolean_query(wanted)), (tantivy.Occur.Must, filter_only)]
-        )
+    def find(self, term: int) -> slice | None:
+        """Where the postings of a term are."""
+        place = int(np.searchsorted(self.terms, term))
+        if place == len(self.terms) or int(self.terms[place]) != term:
+            return None
+        return slice(int(self.starts[place]), int(self.starts[place + 1]))
 
 
-def _schema() -> Any:
-    builder = tantivy.SchemaBuilder()
-    builder.add_text_field("chunk", stored=True, tokenizer_name="raw", index_option="basic")
-    builder.add_text_field("document", tokenizer_name="raw", index_option="basic")
-    builder.add_text_field("source", tokenizer_name="raw", index_option="basic")
-    builder.add_text_field("title", tokenizer_name=_ANALYZER, index_option="freq")
-    builder.add_text_field("text", tokenizer_name=_ANALYZER, index_option="freq")
-    return builder.build()
+def segment(terms: Ints, rows: Ints) -> Segment:
+    """From one (term, row) for each word of the texts."""
+    keys, counts = np.unique(terms.astype(np.int64) << 32 | rows, return_counts=True)
+    return _segment((keys >> 32).astype(np.int32), keys.astype(np.int32), counts.clip(max=65535).astype(np.uint16))
 
 
-def _analyzer() -> Any:
-    """Words in lower case without accents, stop words or endings (English; other languages keep their words whole)."""
-    builder = tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.simple())
-    for one in (
-        tantivy.Filter.remove_long(60),
-        tantivy.Filter.lowercase(),
-        tantivy.Filter.ascii_fold(),
-        tantivy.Filter.custom_stopword(list(_STOP_WORDS)),
-        tantivy.Filter.stemmer("english"),
-    ):
-        builder = builder.filter(one)
-    return builder.build()
+def _segment(terms: Ints, rows: Ints, counts: NDArray[np.uint16]) -> Segment:
+    """From postings sorted by term."""
+    first = np.flatnonzero(np.diff(terms, prepend=np.int32(-1)))
+    return Segment(terms[first], np.append(first, len(terms)).astype(np.int64), rows, counts)
 
 
-def _entry(chunk: FedChunk) -> Any:
-    return tantivy.Document(
-        chunk=str(chunk.id), document=str(chunk.document), source=chunk.source, title=chunk.title, text=chunk.text
-    )
+def add(segments: tuple[Segment, ...], one: Segment) -> tuple[Segment, ...]:
+    """With another segment of later rows; neighbours of like size are merged, so that there are few."""
+    kept = [*segments, one]
+    while len(kept) > 1:
+        size, last = len(kept[-2].rows), len(kept[-1].rows)
+        if size > 2 * last or size + last > _LARGEST_SEGMENT:
+            break
+        kept[-2:] = [_merged(kept[-2:])]
+    return tuple(kept)
+
+
+def _merged(parts: Sequence[Segment]) -> Segment:
+    terms = np.concatenate([np.repeat(part.terms, np.diff(part.starts)) for part in parts])
+    order = np.argsort(terms, kind="stable")
+    rows = np.concatenate([part.rows for part in parts])[order]
+    return _segment(terms[order], rows, np.concatenate([part.counts for part in parts])[order])
+
+
+def renumbered(part: Segment, places: Ints) -> Segment | None:
+    """With rows moved to `places[row]`, those at -1 left out; None where nothing is left."""
+    rows = places[part.rows]
+    kept = rows >= 0
+    if not kept.any():
+        return None
+    terms = np.repeat(part.terms, np.diff(part.starts))
+    return _segment(terms[kept], rows[kept], part.counts[kept])
+
+
+@dataclass(frozen=True, slots=True)
+class Visible:
+    """The rows that a question may see: `mask` by row (None: all), how many, and how many terms they have together."""
+
+    mask: NDArray[np.bool_] | None
+    count: int
+    tokens: int
+
+
+def bm25(
+    segments: Sequence[Segment], question: Mapping[int, int], lengths: Ints, visible: Visible
+) -> tuple[Ints, Scores]:
+    """(rows, scores) of the visible rows with at least one term of the question (term -> how often it is asked)."""
+    scores = np.zeros(len(lengths), dtype=np.float64)
+    if visible.count == 0 or not question:
+        return np.zeros(0, np.int32), scores[:0]
+    slope = K1 * B * visible.count / max(1, visible.tokens)
+    touched: list[Ints] = []
+    for term, times in question.items():
+        found = [_postings(part, term, visible.mask) for part in segments]
+        frequency = sum(len(rows) for rows, _ in found)
+        if frequency == 0:
+            continue
+        weight = times * (K1 + 1) * np.log1p((visible.count - frequency + 0.5) / (frequency + 0.5))
+        for rows, counts in found:
+            often = counts.astype(np.float64)
+            scores[rows] += weight * often / (often + (K1 * (1 - B) + slope * lengths[rows]))
+            touched.append(rows)
+    if not touched:
+        return np.zeros(0, np.int32), scores[:0]
+    rows = touched[0] if len(touched) == 1 else np.flatnonzero(scores).astype(np.int32)
+    return rows, scores[rows]
+
+
+_NONE = (np.zeros(0, np.int32), np.zeros(0, np.uint16))
+
+
+def _postings(part: Segment, term: int, mask: NDArray[np.bool_] | None) -> tuple[Ints, NDArray[np.uint16]]:
+    where = part.find(term)
+    if where is None:
+        return _NONE
+    rows, counts = part.rows[where], part.counts[where]
+    if mask is None:
+        return rows, counts
+    seen = mask[rows]
+    return rows[seen], counts[seen]
+
+
+def asked(terms: Sequence[str], known: Mapping[str, int]) -> dict[int, int]:
+    """Term number -> how often it is asked, of the first `MAX_TERMS` different terms that are known at all."""
+    counted = Counter(term for term in terms if term in known)
+    return {known[term]: times for term, times in list(counted.items())[:MAX_TERMS]}
+
+
+def best(rows: Ints, scores: Scores, limit: int) -> tuple[Ints, Scores]:
+    """The `limit` best, best first; of equal ones the earlier row."""
+    if len(rows) > limit:
+        least = np.partition(scores, len(scores) - limit)[len(scores) - limit]
+        good = np.flatnonzero(scores >= least)
+        rows, scores = rows[good], scores[good]
+    order = np.lexsort((rows, -scores))[:limit]
+    return rows[order], scores[order]

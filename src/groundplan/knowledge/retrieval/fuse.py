@@ -1,0 +1,103 @@
+"""Putting two rankings together, and choosing what is quoted. Pure: no database, no model, no permissions.
+
+A word score is told as a part of the best one, a similarity as its place between that of something unrelated and the
+best one; the two are added. What either ranking is sure of therefore stays in front, whatever the other says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
+from typing import Final
+
+from groundplan.knowledge.model import Passage
+from groundplan.knowledge.retrieval.search_store import Found
+
+MIN_SIMILARITY: Final = 0.25
+"""Cosine below which a chunk that shares no word with the question is about something else."""
+MIN_WORD_SHARE: Final = 0.25
+"""Part of the best BM25 score below which a chunk shares only common words with the question."""
+WORD_WEIGHT: Final = 0.5
+OVERDUE_WEIGHT: Final = 0.5
+OVERHEAD_BYTES: Final = 64
+"""Allowed for the heading of each passage, besides its title and path, in what a prompt may grow by."""
+
+Ranked = list[tuple[Found, float]]
+
+
+def fused(words: Mapping[int, float], near: Mapping[int, float], weight: float = WORD_WEIGHT) -> dict[int, float]:
+    """A score from 0 to 1 for each row that words (BM25) or vectors (cosine) know; `weight` is that of words.
+
+    A row that one of them does not know has nothing from it.
+    """
+    best_word = max(words.values(), default=0.0)
+    best_near = max(near.values(), default=0.0)
+    least_near = min(near.values(), default=0.0)
+    spread = max(best_near - least_near, 1e-9)
+    scores = {row: weight * score / best_word for row, score in words.items()} if best_word > 0 else {}
+    for row, similarity in near.items():
+        scores[row] = scores.get(row, 0.0) + (1 - weight) * (similarity - least_near) / spread
+    return scores
+
+
+def relevant(words: Mapping[int, float], near: Mapping[int, float]) -> set[int]:
+    """The rows that share more than common words with the question, or its subject."""
+    least = MIN_WORD_SHARE * max(words.values(), default=0.0)
+    return {row for row, score in words.items() if score >= least} | {
+        row for row, similarity in near.items() if similarity >= MIN_SIMILARITY
+    }
+
+
+def demote(ranked: Iterable[tuple[Found, float]], today: date) -> Ranked:
+    """Passages of documents whose review is overdue count half: what is current comes before what it replaced."""
+    return ordered(
+        (chunk, score * OVERDUE_WEIGHT if chunk.review_by is not None and chunk.review_by < today else score)
+        for chunk, score in ranked
+    )
+
+
+def distinct(ranked: Iterable[tuple[Found, float]]) -> Ranked:
+    """Each text once, with its best score, quoted from the document with the shortest path: copies have longer ones."""
+    best: dict[str, tuple[Found, float]] = {}
+    for chunk, score in ranked:
+        other, top = best.get(chunk.text, (chunk, score))
+        best[chunk.text] = (min(chunk, other, key=lambda one: (len(one.path), one.path)), max(score, top))
+    return ordered(best.values())
+
+
+def ordered(scored: Iterable[tuple[Found, float]]) -> Ranked:
+    """Best first; of equal ones the shorter path, so that the original comes before its copy."""
+    return sorted(scored, key=lambda one: (-one[1], len(one[0].path), one[0].path, one[0].start_line, str(one[0].id)))
+
+
+def fit(ranked: Sequence[tuple[Found, float]], k: int, max_bytes: int) -> list[Passage]:
+    """The first `k` passages that fit into `max_bytes` together (text, title, path and a heading)."""
+    chosen: list[Passage] = []
+    left = max_bytes
+    for chunk, score in ranked:
+        size = len((chunk.text + chunk.title + chunk.path).encode()) + OVERHEAD_BYTES
+        if len(chosen) == k:
+            break
+        if size > left:
+            continue
+        left -= size
+        chosen.append(passage(chunk, score))
+    return chosen
+
+
+def passage(chunk: Found, score: float) -> Passage:
+    """The chunk as it is told to a caller."""
+    return Passage(
+        document=str(chunk.document),
+        path=chunk.path,
+        title=chunk.title,
+        source=chunk.source,
+        start_line=chunk.start_line,
+        end_line=chunk.end_line,
+        text=chunk.text,
+        score=round(score, 6),
+        chunk=str(chunk.id),
+        version=chunk.version,
+        start_char=chunk.start_char,
+        end_char=chunk.end_char,
+    )

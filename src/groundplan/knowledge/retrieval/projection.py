@@ -1,0 +1,284 @@
+"""What the search service holds of the chunks in memory: terms and vectors, and of each row whose readers it has.
+
+A projection of PostgreSQL that can be thrown away at any time. It proposes ids and never gives a text: the numbers of
+readers' sets that a person has come from PostgreSQL with each question, and what is proposed is read there again. One
+thread writes it; any number read the last published `View` meanwhile.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+from uuid import UUID
+
+import numpy as np
+from numpy.typing import NDArray
+
+from groundplan.knowledge.model import DIMENSION, Vectors
+from groundplan.knowledge.retrieval import vectors, words
+
+_GONE: Final = 0
+"""Class of rows whose chunk no longer exists."""
+_FIRST_CAPACITY: Final = 1024
+_LEAST_DEAD: Final = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A chunk to be held: `terms` are what words find it by; `vector` may be missing."""
+
+    chunk: UUID
+    terms: Sequence[str]
+    vector: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A document to be held with all its rows; without rows it is forgotten. `acl`: the number of its readers' set."""
+
+    document: UUID
+    source: str
+    acl: int
+    rows: Sequence[Row]
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """A value per row; rows beyond `View.size` are not there yet."""
+
+    chunks: NDArray[np.uint8]
+    """(n, 16): ids"""
+    classes: NDArray[np.int32]
+    lengths: NDArray[np.int32]
+    embedded: NDArray[np.bool_]
+    coded: vectors.Coded
+
+    def part(self, size: int) -> Columns:
+        """The first rows, without copying."""
+        coded = vectors.Coded(self.coded.bits[:, :size], self.coded.small[:size], self.coded.scale[:size])
+        return Columns(self.chunks[:size], self.classes[:size], self.lengths[:size], self.embedded[:size], coded)
+
+
+@dataclass(frozen=True, slots=True)
+class Classes:
+    """Rows with the same source and readers are one class; number 0 is of rows that are gone."""
+
+    sources: tuple[str, ...] = ("",)
+    acls: tuple[int, ...] = (-1,)
+    counts: tuple[int, ...] = (0,)
+    tokens: tuple[int, ...] = (0,)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a question is answered from: nothing in it changes but classes of rows whose documents change."""
+
+    columns: Columns
+    segments: tuple[words.Segment, ...]
+    classes: Classes
+    cursor: int
+    size: int
+
+    def visible(self, sources: Collection[str], acls: Collection[int]) -> words.Visible:
+        """The rows of these sources whose readers' set is among `acls`."""
+        classes, wanted = self.classes, set(acls)
+        seen = [source in sources and acl in wanted for source, acl in zip(classes.sources, classes.acls, strict=True)]
+        seen[_GONE] = False
+        count = sum(count for count, one in zip(classes.counts, seen, strict=True) if one)
+        tokens = sum(tokens for tokens, one in zip(classes.tokens, seen, strict=True) if one)
+        if count == self.size:
+            return words.Visible(None, count, tokens)
+        return words.Visible(np.array(seen)[self.columns.classes], count, tokens)
+
+    def chunk(self, row: int) -> UUID:
+        """The id of a row's chunk."""
+        return UUID(bytes=self.columns.chunks[row].tobytes())
+
+
+class Projection:
+    """The rows of one edition of the index, empty at first."""
+
+    def __init__(self, edition: int = 1) -> None:
+        self.edition = edition
+        self._lock = threading.Lock()
+        self._terms: dict[str, int] = {}
+        self._documents: dict[UUID, tuple[int, int]] = {}
+        self._numbers: dict[tuple[str, int], int] = {("", -1): _GONE}
+        self._columns = _columns(_FIRST_CAPACITY)
+        self._segments: tuple[words.Segment, ...] = ()
+        self.view = View(self._columns.part(0), (), Classes(), 0, 0)
+
+    @property
+    def cursor(self) -> int:
+        """Number of the last change that was taken over."""
+        return self.view.cursor
+
+    @property
+    def count(self) -> int:
+        """Number of chunks that exist."""
+        return self.view.size - self.view.classes.counts[_GONE]
+
+    @property
+    def terms(self) -> dict[str, int]:
+        """Number of each term that was ever seen; only grows."""
+        return self._terms
+
+    def reset(self, edition: int | None = None) -> None:
+        """Forget everything; the next changes are taken over from the first one on."""
+        with self._lock:
+            self.edition = self.edition if edition is None else edition
+            self._terms, self._documents = {}, {}
+            self._numbers = {("", -1): _GONE}
+            self._columns, self._segments = _columns(_FIRST_CAPACITY), ()
+            self.view = View(self._columns.part(0), (), Classes(), 0, 0)
+
+    def take(self, entries: Sequence[Entry], cursor: int) -> None:
+        """Hold these documents as they are now, instead of what was held of them; `cursor`: of the last change."""
+        with self._lock:
+            for entry in entries:
+                self._forget(entry.document)
+            size = self._append(entries) if any(entry.rows for entry in entries) else self.view.size
+            self._publish(size, cursor)
+            gone = self.view.classes.counts[_GONE]
+            if gone > _LEAST_DEAD and gone * 2 > size:
+                self._compact()
+
+    def note(self, readers: Iterable[tuple[UUID, str, int]], cursor: int) -> None:
+        """Documents of which only the readers' set changed: (document, source, acl)."""
+        with self._lock:
+            for document, source, acl in readers:
+                first, count = self._documents.get(document, (0, 0))
+                self._columns.classes[first : first + count] = self._class(source, acl)
+            self._publish(self.view.size, cursor)
+
+    def _forget(self, document: UUID) -> None:
+        first, count = self._documents.pop(document, (0, 0))
+        self._columns.classes[first : first + count] = _GONE
+
+    def _class(self, source: str, acl: int) -> int:
+        return self._numbers.setdefault((source, acl), len(self._numbers))
+
+    def _append(self, entries: Sequence[Entry]) -> int:
+        """Write the rows behind the last one; nobody reads there before they are published. Returns the new size."""
+        rows = [row for entry in entries for row in entry.rows]
+        first, size = self.view.size, self.view.size + len(rows)
+        if size > len(self._columns.classes):
+            self._columns = _grown(self._columns, first, max(size, 2 * len(self._columns.classes)))
+        columns, place = self._columns, first
+        for entry in entries:
+            if entry.rows:
+                columns.classes[place : place + len(entry.rows)] = self._class(entry.source, entry.acl)
+                self._documents[entry.document] = (place, len(entry.rows))
+                place += len(entry.rows)
+        columns.chunks[first:size] = np.frombuffer(b"".join(row.chunk.bytes for row in rows), np.uint8).reshape(-1, 16)
+        columns.lengths[first:size] = [len(row.terms) for row in rows]
+        columns.embedded[first:size] = [row.vector is not None for row in rows]
+        coded = vectors.code(_stacked(rows))
+        columns.coded.bits[:, first:size] = coded.bits
+        columns.coded.small[first:size] = coded.small
+        columns.coded.scale[first:size] = coded.scale
+        self._segments = words.add(self._segments, self._segment(rows, first))
+        return size
+
+    def _segment(self, rows: Sequence[Row], first: int) -> words.Segment:
+        known = self._terms
+        numbers = [known.setdefault(term, len(known)) for row in rows for term in row.terms]
+        places = np.repeat(np.arange(first, first + len(rows), dtype=np.int32), [len(row.terms) for row in rows])
+        return words.segment(np.array(numbers, dtype=np.int32), places)
+
+    def _publish(self, size: int, cursor: int) -> None:
+        own = self._columns.part(size)
+        self.view = View(own, self._segments, self._classes(own), cursor, size)
+
+    def _classes(self, columns: Columns) -> Classes:
+        names, count = list(self._numbers), len(self._numbers)
+        counts = np.bincount(columns.classes, minlength=count)
+        tokens = np.bincount(columns.classes, weights=columns.lengths, minlength=count)
+        return Classes(
+            tuple(source for source, _ in names),
+            tuple(acl for _, acl in names),
+            tuple(int(one) for one in counts),
+            tuple(int(one) for one in tokens),
+        )
+
+    def _compact(self) -> None:
+        """Leave out rows that are gone. Readers go on with the view they have."""
+        view = self.view
+        kept = np.flatnonzero(view.columns.classes != _GONE)
+        places = np.full(view.size, -1, dtype=np.int32)
+        places[kept] = np.arange(len(kept), dtype=np.int32)
+        self._columns = _taken(view.columns, kept)
+        self._documents = {one: (int(places[first]), count) for one, (first, count) in self._documents.items()}
+        moved = (words.renumbered(part, places) for part in view.segments)
+        self._segments = tuple(part for part in moved if part is not None)
+        own = self._columns.part(len(kept))
+        self.view = View(own, self._segments, self._classes(own), view.cursor, len(kept))
+
+    # --- kept on disk by `saved`
+
+    def state(self) -> dict[str, Any]:
+        """Everything but the columns and postings, for `restore`."""
+        with self._lock:
+            return {
+                "edition": self.edition,
+                "view": self.view,
+                "documents": dict(self._documents),
+                "numbers": list(self._numbers),
+                "terms": len(self._terms),
+            }
+
+    def restore(self, edition: int, view: View, terms: Sequence[str], documents: dict[UUID, tuple[int, int]]) -> None:
+        """Go on from what was saved; `view.columns` must be writable."""
+        with self._lock:
+            self.edition = edition
+            self._terms = {term: number for number, term in enumerate(terms)}
+            self._documents = documents
+            names = zip(view.classes.sources, view.classes.acls, strict=True)
+            self._numbers = {name: number for number, name in enumerate(names)}
+            self._columns, self._segments = view.columns, view.segments
+            self.view = replace(view, classes=self._classes(view.columns))
+
+
+def _stacked(rows: Sequence[Row]) -> Vectors:
+    blank = np.zeros(DIMENSION, dtype=np.float32)
+    return np.stack([blank if row.vector is None else row.vector for row in rows])
+
+
+def _columns(capacity: int) -> Columns:
+    return Columns(
+        np.zeros((capacity, 16), np.uint8),
+        np.zeros(capacity, np.int32),
+        np.zeros(capacity, np.int32),
+        np.zeros(capacity, np.bool_),
+        vectors.Coded(
+            np.zeros((vectors.WORDS, capacity), np.uint64),
+            np.zeros((capacity, DIMENSION), np.int8),
+            np.ones(capacity, np.float32),
+        ),
+    )
+
+
+def _grown(columns: Columns, size: int, capacity: int) -> Columns:
+    """The first `size` rows in arrays with more room."""
+    grown = _columns(capacity)
+    _copy(columns.part(size), grown, slice(0, size))
+    return grown
+
+
+def _taken(columns: Columns, rows: NDArray[np.int64]) -> Columns:
+    coded = vectors.Coded(
+        np.ascontiguousarray(columns.coded.bits[:, rows]), columns.coded.small[rows], columns.coded.scale[rows]
+    )
+    return Columns(columns.chunks[rows], columns.classes[rows], columns.lengths[rows], columns.embedded[rows], coded)
+
+
+def _copy(source: Columns, target: Columns, where: slice) -> None:
+    target.chunks[where] = source.chunks
+    target.classes[where] = source.classes
+    target.lengths[where] = source.lengths
+    target.embedded[where] = source.embedded
+    target.coded.bits[:, where] = source.coded.bits
+    target.coded.small[where] = source.coded.small
+    target.coded.scale[where] = source.coded.scale

@@ -1,0 +1,117 @@
+"""The projection on disk, so that a start reads only what changed meanwhile. Thrown away where anything is odd.
+
+Written beside the last one and then put in its place, so that a kill leaves one or the other. It is a copy of what is
+in PostgreSQL without its texts: losing it costs time, nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID
+
+import numpy as np
+
+from groundplan.knowledge.retrieval import vectors, words
+from groundplan.knowledge.retrieval.projection import Classes, Columns, Projection, View
+
+FORMAT: Final = 3
+"""Changes with the analyzer, the arrays or their meaning; another format is not read."""
+_LEAST_CHANGED: Final = 1000
+
+
+class Saved:
+    """Below a folder of this installation. One process uses it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / f"projection-{FORMAT}"
+        self._index = Projection()
+        self._kept = 0
+
+    def load(self) -> Projection:
+        """The projection as it was saved; an empty one where there is none or it is damaged."""
+        try:
+            self._restore()
+        except (OSError, ValueError, KeyError, TypeError, EOFError):
+            self._index.reset(1)
+        self._kept = self._index.cursor
+        return self._index
+
+    def keep(self) -> None:
+        """Save where a tenth has changed since the last time, and at least a thousand changes."""
+        changed = self._index.cursor - self._kept
+        if changed >= max(_LEAST_CHANGED, self._index.count // 10):
+            self.save()
+
+    def save(self) -> None:
+        """Save now."""
+        state = self._index.state()
+        fresh = self._folder.with_suffix(".new")
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(mode=0o700, parents=True)
+        for name, array in _arrays(state["view"]).items():
+            np.save(fresh / name, array)
+        (fresh / "terms").write_text("\n".join(self._index.terms), encoding="utf-8")
+        (fresh / "state.json").write_text(json.dumps(_described(state)))
+        shutil.rmtree(self._folder, ignore_errors=True)
+        fresh.rename(self._folder)
+        self._kept = state["view"].cursor
+
+    def _restore(self) -> None:
+        state = json.loads((self._folder / "state.json").read_bytes())
+        arrays = {path.stem: np.load(path) for path in self._folder.glob("*.npy")}
+        columns = Columns(
+            arrays["chunks"],
+            arrays["classes"],
+            arrays["lengths"],
+            arrays["embedded"],
+            vectors.Coded(arrays["bits"], arrays["small"], arrays["scale"]),
+        )
+        size = int(state["size"])
+        if {len(one) for one in (columns.chunks, columns.classes, columns.lengths, columns.coded.scale)} != {size}:
+            raise ValueError("arrays of different lengths")
+        segments = tuple(
+            words.Segment(*(arrays[f"segment{number}_{name}"] for name in _SEGMENT))
+            for number in range(state["segments"])
+        )
+        terms = (self._folder / "terms").read_text(encoding="utf-8").split("\n") if state["terms"] else []
+        if len(terms) != state["terms"]:
+            raise ValueError("another number of terms")
+        names = state["names"]
+        classes = Classes(tuple(name for name, _ in names), tuple(acl for _, acl in names), (), ())
+        documents = {UUID(id): (first, count) for id, first, count in state["documents"]}
+        self._index.restore(state["edition"], View(columns, segments, classes, state["cursor"], size), terms, documents)
+
+
+_SEGMENT: Final = ("terms", "starts", "rows", "counts")
+
+
+def _arrays(view: View) -> dict[str, Any]:
+    columns = view.columns
+    arrays: dict[str, Any] = {
+        "chunks": columns.chunks,
+        "classes": columns.classes,
+        "lengths": columns.lengths,
+        "embedded": columns.embedded,
+        "bits": columns.coded.bits,
+        "small": columns.coded.small,
+        "scale": columns.coded.scale,
+    }
+    for number, segment in enumerate(view.segments):
+        arrays |= {f"segment{number}_{name}": getattr(segment, name) for name in _SEGMENT}
+    return arrays
+
+
+def _described(state: dict[str, Any]) -> dict[str, Any]:
+    view: View = state["view"]
+    return {
+        "edition": state["edition"],
+        "cursor": view.cursor,
+        "size": view.size,
+        "segments": len(view.segments),
+        "terms": state["terms"],
+        "names": state["numbers"],
+        "documents": [(str(id), first, count) for id, (first, count) in state["documents"].items()],
+    }

@@ -1,0 +1,229 @@
+"""The SQL of search, as role `search`: who somebody is at this moment, and the chunks that they may read.
+
+Every function runs in the caller's transaction. What the role sees is decided by row-level security alone, from the
+person and workload set by `stand_for`; no statement here repeats or relaxes that rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+from numpy.typing import NDArray
+from psycopg import Connection
+from psycopg.rows import class_row
+
+from groundplan.knowledge.model import DIMENSION, Vectors
+
+Conn = Connection[Any]
+
+_COLUMNS = """c.id, c.document_id AS document, d.source, d.path, d.title, c.text, c.start_line, c.end_line, d.review_by,
+  c.number, c.start_char, c.end_char, d.version, d.modified_at, d.sensitivity"""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a person is at this moment: the readers' sets that they have, and the edition of the index that serves."""
+
+    acls: tuple[int, ...]
+    edition: int
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A chunk as PostgreSQL let its reader see it; `similarity` is exact, None where the chunk has no vector yet."""
+
+    id: UUID
+    document: UUID
+    source: str
+    path: str
+    title: str
+    text: str
+    start_line: int
+    end_line: int
+    review_by: date | None = None
+    number: int = 0
+    start_char: int = 0
+    end_char: int = 0
+    version: int = 1
+    modified_at: datetime | None = None
+    sensitivity: str | None = None
+    similarity: float | None = None
+
+
+def stand_for(conn: Conn, person: UUID | None, workload: str) -> Standing:
+    """Until the end of the transaction, see what this person may read for this workload; nobody sees what is public."""
+    row = conn.execute(
+        """SELECT set_config('groundplan.person', %(person)s, true),
+             set_config('groundplan.workload', %(workload)s, true),
+             ARRAY(SELECT visible_acls(nullif(%(person)s, '')::uuid)), serving_edition()""",
+        {"person": "" if person is None else str(person), "workload": workload},
+        prepare=True,
+    ).fetchone()
+    if row is None:
+        raise AssertionError("a SELECT without FROM always gives a row")
+    return Standing(tuple(row[2]), int(row[3]))
+
+
+def read(conn: Conn, chunks: Sequence[UUID], sources: Sequence[str], question: Vectors) -> dict[UUID, Found]:
+    """Those of the chunks that the person may read, as they are now."""
+    with conn.cursor(row_factory=class_row(Found)) as cursor:
+        rows = cursor.execute(
+            f"""SELECT {_COLUMNS}, 1 - (c.embedding <=> %s::halfvec) AS similarity
+                FROM chunk c JOIN document d ON d.id = c.document_id
+                WHERE c.id = ANY(%s) AND d.source = ANY(%s) AND c.text <> ''""",
+            (literal(question), list(chunks), list(sources)),
+            prepare=True,
+        ).fetchall()
+    return {one.id: one for one in rows}
+
+
+def changed(conn: Conn, after: int, sources: Sequence[str], question: Vectors, limit: int) -> list[Found]:
+    """Readable chunks that the projection may not know yet: changed, or their document, after that number; nearest
+    first."""
+    with conn.cursor(row_factory=class_row(Found)) as cursor:
+        return cursor.execute(
+            f"""SELECT {_COLUMNS}, 1 - (c.embedding <=> %(question)s::halfvec) AS similarity
+                FROM chunk c JOIN document d ON d.id = c.document_id
+                WHERE c.document_id IN (SELECT document_id FROM chunk WHERE changed > %(after)s
+                    UNION SELECT id FROM document WHERE noted > %(after)s)
+                  AND d.source = ANY(%(sources)s) AND c.text <> '' AND c.embedding IS NOT NULL
+                ORDER BY c.embedding <=> %(question)s::halfvec LIMIT %(limit)s""",
+            {"question": literal(question), "after": after, "sources": list(sources), "limit": limit},
+            prepare=True,
+        ).fetchall()
+
+
+def neighbours(conn: Conn, wanted: Sequence[tuple[UUID, int]]) -> list[tuple[UUID, int, str, int, int, int, int]]:
+    """(document, number, text, start_char, end_char, start_line, end_line) of chunks by document and number, readable
+    ones only."""
+    return conn.execute(
+        """SELECT c.document_id, c.number, c.text, c.start_char, c.end_char, c.start_line, c.end_line
+           FROM unnest(%s::uuid[], %s::int[]) AS w(document, number)
+           JOIN chunk c ON c.document_id = w.document AND c.number = w.number
+           JOIN document d ON d.id = c.document_id WHERE c.text <> ''""",
+        ([document for document, _ in wanted], [number for _, number in wanted]),
+    ).fetchall()
+
+
+def kept_back(conn: Conn, chunks: Sequence[UUID], workload: str) -> list[tuple[UUID, UUID, str, str, str]]:
+    """(chunk, document, path, title, reason) of chunks that the person may read, but the workload may not use now."""
+    conn.execute("SELECT set_config('groundplan.explain', 'on', true)")
+    found = conn.execute(
+        """SELECT c.id, d.id, d.path, d.title, kept_back(d, %s) FROM chunk c JOIN document d ON d.id = c.document_id
+           WHERE c.id = ANY(%s) AND kept_back(d, %s) IS NOT NULL""",
+        (workload, list(chunks), workload),
+    ).fetchall()
+    conn.execute("SELECT set_config('groundplan.explain', 'off', true)")
+    return found
+
+
+# --- followed by the projection, as control
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A document that changed: `chunks` tells whether its chunks did, or only its readers or state."""
+
+    document: UUID
+    number: int
+    chunks: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Fed:
+    """A chunk for the projection, whoever may read it; `vector` is in PostgreSQL's binary form of a halfvec."""
+
+    id: UUID
+    document: UUID
+    source: str
+    acl: int
+    title: str
+    headings: tuple[str, ...]
+    text: str
+    vector: NDArray[np.float32] | None
+
+
+def changes(conn: Conn, after: int, limit: int) -> list[Change]:
+    """Documents with the next `limit` changes later than `after`, by the number of the last one; what is cut off by the
+    limit comes with the next ones."""
+    rows = conn.execute(
+        """SELECT id, max(number), bool_or(chunks) FROM (
+             SELECT * FROM (
+               SELECT document_id AS id, changed AS number, true AS chunks FROM chunk WHERE changed > %(after)s
+               UNION ALL SELECT id, noted, false FROM document WHERE noted > %(after)s) AS later
+             ORDER BY number LIMIT %(most)s) AS next
+           GROUP BY id ORDER BY max(number)""",
+        {"after": after, "most": limit},
+    ).fetchall()
+    return [Change(*row) for row in rows]
+
+
+def fed(conn: Conn, documents: Sequence[UUID], edition: int) -> list[Fed]:
+    """The chunks of an edition with a text of some documents, those of one document together."""
+    with conn.cursor(binary=True) as cursor:
+        rows = cursor.execute(
+            """SELECT c.id, c.document_id, d.source, d.acl, d.title, c.headings, c.text, c.embedding FROM chunk c
+               JOIN document d ON d.id = c.document_id
+               WHERE c.document_id = ANY(%s) AND c.edition = %s AND c.text <> '' ORDER BY c.document_id, c.number""",
+            (list(documents), edition),
+        ).fetchall()
+    return [
+        Fed(id, document, source, -1 if acl is None else acl, title, tuple(headings), text, vector(stored))
+        for id, document, source, acl, title, headings, text, stored in rows
+    ]
+
+
+def readers(conn: Conn, documents: Sequence[UUID]) -> list[tuple[UUID, str, int]]:
+    """(document, source, number of its readers' set)"""
+    return conn.execute(
+        "SELECT id, source, coalesce(acl, -1) FROM document WHERE id = ANY(%s)", (list(documents),)
+    ).fetchall()
+
+
+def counts(conn: Conn, after: int, edition: int) -> tuple[int, int, int]:
+    """(largest number of a change, chunks of an edition with a text, documents changed after `after`)."""
+    row = conn.execute(
+        """SELECT greatest((SELECT max(changed) FROM chunk), (SELECT max(noted) FROM document), 0),
+             (SELECT count(*) FROM chunk WHERE text <> '' AND edition = %(edition)s),
+             (SELECT count(*) FROM (SELECT document_id FROM chunk WHERE changed > %(after)s
+                UNION SELECT id FROM document WHERE noted > %(after)s) AS w)""",
+        {"after": after, "edition": edition},
+    ).fetchone()
+    if row is None:
+        raise AssertionError("a SELECT without FROM always gives a row")
+    return int(row[0]), int(row[1]), int(row[2])
+
+
+def waiting(conn: Conn, after: int) -> int:
+    """How many documents have a change later than `after`."""
+    row = conn.execute(
+        """SELECT count(*) FROM (SELECT document_id FROM chunk WHERE changed > %(after)s
+             UNION SELECT id FROM document WHERE noted > %(after)s) AS w""",
+        {"after": after},
+    ).fetchone()
+    return int(row[0]) if row else 0
+
+
+def serving(conn: Conn) -> int:
+    """The edition that is searched."""
+    row = conn.execute("SELECT serving_edition()").fetchone()
+    if row is None:
+        raise AssertionError("a SELECT without FROM always gives a row")
+    return int(row[0])
+
+
+def vector(stored: bytes | None) -> NDArray[np.float32] | None:
+    """From the binary form of a halfvec: two 16-bit numbers, then the values, all big-endian."""
+    if stored is None:
+        return None
+    return np.frombuffer(stored, dtype=">f2", offset=4, count=DIMENSION).astype(np.float32)
+
+
+def literal(vector: Vectors) -> str:
+    """The text form of a halfvec."""
+    return "[" + ",".join(map(repr, vector.astype(np.float64).round(6).tolist())) + "]"

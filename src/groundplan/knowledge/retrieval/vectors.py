@@ -1,0 +1,102 @@
+"""Vectors: two small projections of each unit vector, and a scan of what one person may see.
+
+A vector is kept as 384 sign bits and as 384 bytes. Few visible rows are compared by their bytes at once; of many, the
+bits choose, the bytes rank what they chose. Both are approximations that propose: PostgreSQL gives the exact
+similarity of those that are answered. Holds no permissions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from groundplan.knowledge.model import DIMENSION, Vectors
+
+WORDS: Final = DIMENSION // 64
+EXACT_ROWS: Final = 4096
+"""Up to so many visible rows the bytes of all are compared: reading them costs less than looking at their bits."""
+CHOSEN: Final = (2048, 16384)
+"""Fewest and most rows that the bits choose; between them a twelfth of what is visible. Measured on a million rows with
+permissions that follow topics: 4096 of 200,000 visible ones gave a recall@10 of .97, 16384 gave .998."""
+_BLOCK: Final = 1 << 14
+"""Rows whose bits are looked at together: their intermediate results stay in the processor's cache."""
+
+Bits = NDArray[np.uint64]
+Bytes = NDArray[np.int8]
+Rows = NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class Coded:
+    """`bits` (WORDS, n): a row a column, so that a scan reads on; `small` (n, 384) times `scale` (n) is the vector."""
+
+    bits: Bits
+    small: Bytes
+    scale: NDArray[np.float32]
+
+
+def code(vectors: Vectors) -> Coded:
+    """The projections of rows of unit length; a row of zeros (no vector) is like nothing."""
+    largest = np.abs(vectors).max(axis=1, initial=0.0)
+    scale = np.where(largest > 0, largest / 127, 1).astype(np.float32)
+    small = np.rint(vectors / scale[:, None]).astype(np.int8)
+    return Coded(_bits(vectors), small, scale)
+
+
+def _bits(vectors: Vectors) -> Bits:
+    packed = np.packbits(vectors > 0, axis=1, bitorder="little")
+    return np.ascontiguousarray(packed.view("<u8").T).astype(np.uint64, copy=False)
+
+
+def nearest(
+    coded: Coded, question: NDArray[np.float32], mask: NDArray[np.bool_] | None, count: int, limit: int
+) -> tuple[Rows, NDArray[np.float32]]:
+    """(rows, similarity) of about the `limit` nearest of the `count` rows that `mask` lets through (None: all)."""
+    if count == 0 or limit == 0:
+        return np.zeros(0, np.int32), np.zeros(0, np.float32)
+    chosen = max(min(max(CHOSEN[0], count // 12), CHOSEN[1]), 8 * limit)
+    if count <= max(EXACT_ROWS, chosen):
+        rows = _every(coded, mask)
+    else:
+        rows = _by_bits(coded.bits, _bits(question[None])[:, 0], mask, count, chosen)
+    near = similarity(coded, question, rows)
+    if len(rows) > limit:
+        top = np.argpartition(near, len(near) - limit)[len(near) - limit :]
+        rows, near = rows[top], near[top]
+    order = np.lexsort((rows, -near))
+    return rows[order], near[order]
+
+
+def similarity(coded: Coded, question: NDArray[np.float32], rows: Rows) -> NDArray[np.float32]:
+    """Cosine of the question with some rows, within about 0.003."""
+    return np.asarray((coded.small[rows].astype(np.float32) @ question) * coded.scale[rows], dtype=np.float32)
+
+
+def _every(coded: Coded, mask: NDArray[np.bool_] | None) -> Rows:
+    return (np.arange(len(coded.scale)) if mask is None else np.flatnonzero(mask)).astype(np.int32)
+
+
+def _by_bits(bits: Bits, question: Bits, mask: NDArray[np.bool_] | None, count: int, chosen: int) -> Rows:
+    """The `chosen` visible rows with the fewest different bits, and those with as many as the last of them."""
+    total = bits.shape[1]
+    # reading single rows costs as much as reading eight that follow each other
+    rows = np.flatnonzero(mask).astype(np.int32) if mask is not None and count * 8 < total else None
+    apart = np.empty(total if rows is None else len(rows), dtype=np.uint16)
+    for start in range(0, len(apart), _BLOCK):
+        some = slice(start, start + _BLOCK)
+        apart[some] = _apart(bits[:, some] if rows is None else bits[:, rows[some]], question)
+    if rows is None and mask is not None:
+        np.putmask(apart, ~mask, DIMENSION + 1)
+    least = np.searchsorted(np.cumsum(np.bincount(apart, minlength=DIMENSION + 2)), chosen)
+    found = np.flatnonzero(apart <= min(int(least), DIMENSION))
+    return found.astype(np.int32) if rows is None else rows[found]
+
+
+def _apart(bits: Bits, question: Bits) -> NDArray[np.uint16]:
+    different: NDArray[np.uint16] = np.bitwise_count(bits[0] ^ question[0]).astype(np.uint16)
+    for word in range(1, WORDS):
+        different += np.bitwise_count(bits[word] ^ question[word])
+    return different

@@ -1,0 +1,104 @@
+"""The projection against a plain model of it, and its vectors against all similarities computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from uuid import UUID, uuid4
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from numpy.typing import NDArray
+
+from groundplan.knowledge.retrieval import projection, vectors
+from groundplan.knowledge.retrieval.projection import Entry, Projection, Row
+from groundplan.knowledge.retrieval.words import asked, bm25
+
+_documents = st.sampled_from([uuid4() for _ in range(6)])
+_words = st.lists(st.lists(st.sampled_from("abcd"), min_size=1, max_size=4), max_size=3)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _soon_compacted() -> Iterator[None]:
+    before = projection._LEAST_DEAD
+    projection._LEAST_DEAD = 3  # type: ignore[misc]
+    yield
+    projection._LEAST_DEAD = before  # type: ignore[misc]
+
+
+class Machine(RuleBasedStateMachine):
+    """Documents come, change, move to other readers and go; each person sees exactly theirs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.index = Projection()
+        self.model: dict[UUID, tuple[str, int, dict[UUID, list[str]]]] = {}
+        self.cursor = 0
+
+    @rule(document=_documents, source=st.sampled_from("st"), acl=st.integers(1, 3), texts=_words)
+    def take(self, document: UUID, source: str, acl: int, texts: list[list[str]]) -> None:
+        chunks = {uuid4(): text for text in texts}
+        self.cursor += 1
+        rows = [Row(chunk, text, None) for chunk, text in chunks.items()]
+        self.index.take([Entry(document, source, acl, rows)], self.cursor)
+        self.model.pop(document, None)
+        if chunks:
+            self.model[document] = (source, acl, chunks)
+
+    @rule(document=_documents, acl=st.integers(1, 3))
+    def note(self, document: UUID, acl: int) -> None:
+        self.cursor += 1
+        source, _, chunks = self.model.get(document, ("s", 0, {}))
+        self.index.note([(document, source, acl)], self.cursor)
+        if chunks:
+            self.model[document] = (source, acl, chunks)
+
+    @invariant()
+    def the_same_is_seen(self) -> None:
+        view = self.index.view
+        assert (self.index.cursor, self.index.count) == (self.cursor, sum(len(one[2]) for one in self.model.values()))
+        for sources, acls in (({"s", "t"}, {1, 2, 3}), ({"s"}, {1, 3}), ({"t"}, {2}), (set[str](), {1})):
+            seen = view.visible(sources, acls)
+            own = [chunks for source, acl, chunks in self.model.values() if source in sources and acl in acls]
+            texts = {chunk: text for chunks in own for chunk, text in chunks.items()}
+            assert (seen.count, seen.tokens) == (len(texts), sum(map(len, texts.values())))
+            rows, _ = bm25(view.segments, asked(["a"], self.index.terms), view.columns.lengths, seen)
+            assert {view.chunk(row) for row in rows.tolist()} == {one for one, text in texts.items() if "a" in text}
+
+
+Machine.TestCase.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+TestProjection = Machine.TestCase
+
+
+@pytest.fixture(scope="module")
+def many() -> NDArray[np.float32]:
+    random = np.random.default_rng(3)
+    centres = random.normal(size=(60, 384))
+    rows = centres[random.integers(0, 60, 30_000)] + 0.8 * random.normal(size=(30_000, 384))
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
+
+
+@pytest.mark.parametrize("share", [0.001, 0.05, 0.1, 0.3, 1.0])
+def test_the_nearest_that_may_be_seen_are_found(many: NDArray[np.float32], share: float) -> None:
+    coded = vectors.code(many)
+    random = np.random.default_rng(5)
+    found = wanted = 0
+    for question in many[random.integers(0, len(many), 10)]:
+        mask = random.random(len(many)) < share
+        rows, near = vectors.nearest(coded, question, None if share == 1 else mask, int(mask.sum()), 40)
+        seen = np.flatnonzero(mask)
+        exact = many[seen] @ question
+        best = set(seen[np.argsort(-exact)[:10]].tolist())
+        assert share == 1 or mask[rows].all()
+        assert np.abs(near - many[rows] @ question).max() < 0.01
+        found, wanted = found + len(best & set(rows.tolist())), wanted + len(best)
+    assert found >= 0.95 * wanted
+
+
+def test_nothing_is_near_where_nothing_is_seen(many: NDArray[np.float32]) -> None:
+    coded = vectors.code(many[:10])
+    assert vectors.nearest(coded, many[0], np.zeros(10, np.bool_), 0, 5)[0].tolist() == []
+    assert vectors.nearest(coded, many[0], None, 10, 1)[0].tolist() == [0]
+    assert vectors.similarity(vectors.code(np.zeros((1, 384), np.float32)), many[0], np.array([0], np.int32)) == [0]

@@ -1,0 +1,86 @@
+"""BM25 against the textbook, written out: with everything visible the same, else as if nothing hidden existed."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from uuid import uuid4
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from groundplan.knowledge.retrieval.projection import Entry, Projection, Row
+from groundplan.knowledge.retrieval.words import Analyzer, Visible, asked, best, bm25
+
+_TERMS = ("ape", "bee", "cat", "dog", "elk")
+_texts = st.lists(st.lists(st.sampled_from(_TERMS), max_size=8), min_size=1, max_size=30)
+_question = st.lists(st.sampled_from((*_TERMS, "unknown")), min_size=1, max_size=5)
+
+
+def reference(texts: Sequence[Sequence[str]], question: Sequence[str]) -> list[float]:
+    """Robertson's BM25 with k1 1.2, b 0.75 and the idf that is never negative, as slow and plain as can be."""
+    mean = sum(map(len, texts)) / max(1, len(texts))
+    scores = []
+    for text in texts:
+        counts, score = Counter(text), 0.0
+        for term in question:
+            frequency = sum(term in other for other in texts)
+            idf = math.log(1 + (len(texts) - frequency + 0.5) / (frequency + 0.5))
+            norm = 1.2 * (1 - 0.75 + 0.75 * len(text) / mean) if mean else 1.2
+            score += idf * counts[term] * 2.2 / (counts[term] + norm) if counts[term] else 0.0
+        scores.append(score)
+    return scores
+
+
+def _projection(texts: Sequence[Sequence[str]], acls: Sequence[int], batch: int) -> Projection:
+    index = Projection()
+    entries = [Entry(uuid4(), "s", acl, [Row(uuid4(), text, None)]) for text, acl in zip(texts, acls, strict=True)]
+    for start in range(0, len(entries), batch):
+        index.take(entries[start : start + batch], start + 1)
+    return index
+
+
+def _scores(index: Projection, question: Sequence[str], acls: set[int]) -> dict[int, float]:
+    seen = index.view.visible({"s"}, acls)
+    rows, scores = bm25(index.view.segments, asked(question, index.terms), index.view.columns.lengths, seen)
+    return dict(zip(rows.tolist(), scores.tolist(), strict=True))
+
+
+@settings(deadline=None)
+@given(texts=_texts, question=_question, batch=st.integers(1, 7))
+def test_with_everything_visible_the_score_is_that_of_the_textbook(
+    texts: list[list[str]], question: list[str], batch: int
+) -> None:
+    found = _scores(_projection(texts, [1] * len(texts), batch), question, {1})
+    wanted = {row: score for row, score in enumerate(reference(texts, question)) if score > 0}
+    assert found == pytest.approx(wanted)
+
+
+@settings(deadline=None)
+@given(texts=_texts, question=_question, data=st.data())
+def test_hidden_documents_change_no_score(texts: list[list[str]], question: list[str], data: st.DataObject) -> None:
+    acls = data.draw(st.lists(st.integers(1, 3), min_size=len(texts), max_size=len(texts)))
+    seen = [row for row, acl in enumerate(acls) if acl != 2]
+    found = _scores(_projection(texts, acls, 4), question, {1, 3})
+    alone = reference([texts[row] for row in seen], question)
+    assert found == pytest.approx({row: score for row, score in zip(seen, alone, strict=True) if score > 0})
+
+
+def test_the_best_come_first_and_of_equals_the_earlier() -> None:
+    rows, scores = best(np.array([4, 7, 9, 2], np.int32), np.array([1.0, 3.0, 3.0, 2.0]), 3)
+    assert (rows.tolist(), scores.tolist()) == ([7, 9, 2], [3.0, 3.0, 2.0])
+    assert best(np.zeros(0, np.int32), np.zeros(0), 3)[0].tolist() == []
+
+
+def test_questions_are_words_without_case_accents_endings_and_stop_words() -> None:
+    terms = Analyzer().terms
+    assert terms("Is my DOG sleeping?") == terms("dogs sleep") == ["dog", "sleep"]
+    assert terms("Títle") == terms("title")
+    assert terms("What about the ones who do it?") == terms("ones")
+    assert terms('the "of" AND (title:* OR') == terms("title")
+    assert asked(["a", "b", "a"], {"a": 5}) == {5: 2}
+    nothing = Visible(None, 0, 0)
+    assert bm25((), {1: 1}, np.zeros(0, np.int32), nothing)[0].tolist() == []
