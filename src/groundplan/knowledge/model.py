@@ -100,7 +100,9 @@ class IngestReport:
 
 
 class SearchRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A question on behalf of a person. Without `person` nothing is visible. `max_bytes` bounds UTF-8 text in all."""
+    """A question on behalf of a person. Without `person` only what is public is visible. `max_bytes` bounds UTF-8 text
+    in all. `floor` (0 to 1): below that confidence there is no answer. `after` and `before` bound the last
+    modification (ISO 8601)."""
 
     workload: str
     person: str | None
@@ -108,6 +110,10 @@ class SearchRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     sources: list[str]
     k: int = 4
     max_bytes: int = 6000
+    floor: float = 0.0
+    explain: bool = False
+    after: datetime | None = None
+    before: datetime | None = None
 
 
 class ConfirmRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -116,6 +122,7 @@ class ConfirmRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     person: str
     chunks: list[str]
     sources: list[str]
+    workload: str = ""
 
 
 class Passage(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,6 +137,19 @@ class Passage(msgspec.Struct, frozen=True, kw_only=True):
     text: str
     score: float
     chunk: str
+    version: int = 1
+    """Of the document: the text of an older one is no longer there."""
+    start_char: int = 0
+    end_char: int = 0
+
+
+class Withheld(msgspec.Struct, frozen=True, kw_only=True):
+    """A document that matches and that the person may read, but that may not be used now: `reason` in one word."""
+
+    document: str
+    path: str
+    title: str
+    reason: str
 
 
 class SearchAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,6 +157,10 @@ class SearchAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
     passages: list[Passage]
     lag: int
+    abstained: bool = False
+    """Whether nothing reached the floor of the request: then there are no passages."""
+    withheld: list[Withheld] = []
+    """With `explain` only: what would have been among the passages."""
 
 
 @dataclass(frozen=True, slots=True)
