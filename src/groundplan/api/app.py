@@ -16,10 +16,11 @@ from types import FrameType
 from urllib.parse import urlsplit
 
 import uvicorn
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from psycopg_pool import ConnectionPool
 
 from groundplan.api import background, errors
+from groundplan.api.access.rights import authorized
 from groundplan.api.context import Services
 from groundplan.api.genesis import genesis_if_empty
 from groundplan.api.ingest import Indexing
@@ -72,7 +73,7 @@ def create_app(home: Home, settings: Settings, workspace: Path | None = None, de
     app.state.indexing = Indexing(services)
     app.state.live = Calls(pool)
     app.state.log_check = LogCheck(home, clock)
-    api = APIRouter(prefix="/api")
+    api = APIRouter(prefix="/api", dependencies=[Depends(authorized)])
     for router in ALL:
         api.include_router(router)
     app.include_router(api)

@@ -17,10 +17,10 @@ from psycopg import Connection
 from groundplan.api import store
 from groundplan.api.context import Services, Using
 from groundplan.api.served import current_or_none
-from groundplan.core.audit.entry import OPERATOR, ActingAs
+from groundplan.core.audit.entry import OPERATOR, ActingAs, service_actor
 from groundplan.core.errors import Denied, Unauthenticated
-from groundplan.identity import sessions
-from groundplan.identity.model import Session
+from groundplan.identity import rights, rights_store, sessions
+from groundplan.identity.model import COMPANY, Session
 
 LOOPBACK = frozenset({"127.0.0.1", "::1"})
 FOR_RECOVERY = frozenset({"/api/session", "/api/logout", "/api/passkeys", "/api/passkeys/registration"})
@@ -45,11 +45,18 @@ class Caller:
     """(subject, duty) pairs."""
     signed: Session | None = None
     """The session of a browser; None for a token."""
+    scopes: frozenset[str] = frozenset()
+    """What a service token may do; empty for everybody else."""
 
     @property
     def acting(self) -> bool:
         """Acts as a person of the demo; what is done so is evidence of nothing."""
         return isinstance(self.actor, ActingAs)
+
+    @property
+    def kind(self) -> str:
+        """What the policies of access call them: `Operator`, `Person` or `Service`."""
+        return "Operator" if self.operator else "Service" if self.signed is None else "Person"
 
     @property
     def proof(self) -> str:
@@ -69,8 +76,18 @@ class Caller:
 
 def caller_of(request: Request, services: Using) -> Caller:
     """Whoever sends this request. Raises `Unauthenticated`, or `Denied` for a write without its CSRF token."""
+    known: Caller | None = getattr(request.state, "caller", None)
+    if known is None:
+        known = request.state.caller = _caller(request, services)
+    return known
+
+
+def _caller(request: Request, services: Services) -> Caller:
     header = request.headers.get("authorization", "")
     if header:
+        service = _by_service_token(services, header)
+        if service is not None:
+            return service
         _check_here(request, services)
         return _by_token(services, header)
     token = request.cookies.get(cookie_name(request))
@@ -115,6 +132,20 @@ def _by_token(services: Services, header: str) -> Caller:
     )
 
 
+def _by_service_token(services: Services, header: str) -> Caller | None:
+    """The program behind a service token; None where the header holds none of that form."""
+    scheme, _, secret = header.partition(" ")
+    if scheme.lower() != "bearer" or not secret.strip().startswith(rights.TOKEN_PREFIX):
+        return None
+    with services.transaction() as conn:
+        token = rights.find_token(conn, secret.strip(), services.clock.now())
+    if token is None:
+        raise Unauthenticated(
+            "this token is unknown, revoked or over", code="token_invalid", hint="Make one: `groundplan tokens create`."
+        )
+    return Caller(service_actor(token.id), None, None, token.name, operator=False, scopes=frozenset(token.scopes))
+
+
 def _by_session(services: Services, token: str, on_this_machine: bool) -> Caller | None:
     with services.transaction() as conn:
         found = sessions.find_session(conn, token)
@@ -124,7 +155,7 @@ def _by_session(services: Services, token: str, on_this_machine: bool) -> Caller
             found = replace(found, acting_as=None)
         who = found.person
         person = store.person(conn, who) if who is not None else None
-        duties = tuple(store.duties_of(conn, who)) if who is not None else ()
+        duties = _duties(conn, services, who) if who is not None else ()
     if who is not None and (person is None or not person["active"]):
         return None
     if person is None or who is None:
@@ -136,6 +167,12 @@ def _by_session(services: Services, token: str, on_this_machine: bool) -> Caller
         sessions.actor_of(found), who, str(person["email"]), name, operator=False, csrf=found.csrf, session=token,
         duties=duties, signed=found,
     )  # fmt: skip
+
+
+def _duties(conn: Connection[Any], services: Services, person: UUID) -> tuple[tuple[str, str], ...]:
+    """What somebody holds, and what they are appointed to now, as (subject, duty)."""
+    roles = rights_store.roles_of(conn, person, services.clock.now())
+    return (*store.duties_of(conn, person), *((COMPANY, role) for role in roles))
 
 
 def _check_same_site(request: Request, caller: Caller) -> None:
@@ -161,7 +198,7 @@ def operator_of(caller: SignedIn) -> Caller:
 
 def reader_of(caller: SignedIn) -> Caller:
     """The operator, or somebody who holds any duty: those who answer for something may look at everything."""
-    if not caller.operator and not caller.duties:
+    if not caller.operator and not caller.duties and "read" not in caller.scopes:
         raise Denied(
             "you hold no duty here", code="duty_missing", hint="People with a duty see this; ask one of the owners."
         )

@@ -39,7 +39,8 @@ def kill(
         )  # fmt: skip
     if lift:
         value = ControlClient.connect(home).post("/api/kill/lift", {"scope": scope, "reason": reason})
-        emit(value, as_json, f"{scope} may run again")
+        told = f"{scope} may run again" if value["lifted"] else f"asked: {scope} runs again once somebody else agrees"
+        emit(value, as_json, told)
         return
     value = _offline(home_for(home), scope, reason) if offline else _told(home, scope, reason)
     file = value.get("file")

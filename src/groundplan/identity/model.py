@@ -245,3 +245,44 @@ class Passkey:
     def counts(self, now: datetime) -> bool:
         """Whether it proves its person: somebody confirmed it, or its waiting time passed without an objection."""
         return self.confirmed_at is not None or (self.waits_until is not None and self.waits_until <= now)
+
+
+Role = Literal["auditor", "on-call", "emergency"]
+"""Rights for a time: to read everything; to stop and roll back alone; the same for an hour, taken by oneself."""
+SCOPES = frozenset({"read", "plan", "release", "rollback", "stop", "keys", "revoke", "clear", "work", "scim"})
+"""What a service token may be made for. It never approves, lifts a stop or changes who may do what by hand."""
+
+
+@dataclass(frozen=True, slots=True)
+class Appointment:
+    """A right that ends by itself."""
+
+    id: UUID
+    person_id: UUID
+    role: Role
+    reason: str
+    begins: datetime
+    ends: datetime
+    made_by: str
+    ended_at: datetime | None = None
+    ended_by: str | None = None
+    reviewed_at: datetime | None = None
+    reviewed_by: str | None = None
+    review: str | None = None
+
+    def over(self, now: datetime) -> bool:
+        return self.ends <= now or (self.ended_at is not None and self.ended_at <= now)
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceToken:
+    """A program's token without its secret."""
+
+    id: UUID
+    name: str
+    scopes: tuple[str, ...]
+    created_at: datetime
+    created_by: str
+    expires_at: datetime
+    revoked_at: datetime | None = None
+    used_at: datetime | None = None

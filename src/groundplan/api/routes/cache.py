@@ -7,14 +7,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
-from groundplan.api.caller import SignedIn, require_duty
+from groundplan.api.access.rights import authorize
+from groundplan.api.caller import SignedIn
 from groundplan.api.context import Using
 from groundplan.api.effect import effect_of
 from groundplan.api.served import current_blueprint, known_workload
 from groundplan.identity import service as identity
 
 router = APIRouter(tags=["cache"])
-MAY_CLEAR = frozenset({"engineering", "operations", "business", "product", "security", "data"})
 
 
 class Clear(BaseModel):
@@ -27,7 +27,7 @@ class Clear(BaseModel):
 @router.post("/cache/clear")
 def clear(body: Clear, services: Using, caller: SignedIn) -> dict[str, Any]:
     """Answers given before are given to nobody any more. Gateways acknowledge within a second."""
-    require_duty(caller, MAY_CLEAR, f"workload/{body.workload}")
+    authorize(caller, "clear", f"workload/{body.workload}")
     with services.transaction() as conn:
         workload = known_workload(current_blueprint(conn), body.workload)
         number = identity.clear_answers(conn, caller.actor, workload.name)

@@ -11,7 +11,8 @@ from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from groundplan.api import store
-from groundplan.api.caller import Caller, Reader, SignedIn, require_duty
+from groundplan.api.access.rights import authorize
+from groundplan.api.caller import Caller, Reader, SignedIn
 from groundplan.api.context import Using
 from groundplan.api.effect import effect_of_blueprint
 from groundplan.api.who import names_for
@@ -20,7 +21,6 @@ from groundplan.governance import store as governance
 from groundplan.governance.service import Answer, Approver
 
 router = APIRouter(tags=["changes"])
-MAY_RELEASE = frozenset({"engineering", "operations", "architecture", "product"})
 MOST_FILES = 1000
 
 FileName = Annotated[str, StringConstraints(min_length=1, max_length=300)]
@@ -73,7 +73,7 @@ def plan(body: Declared, services: Using, _: Reader) -> dict[str, Any]:
 @router.post("/apply")
 def apply(body: Apply, request: Request, services: Using, caller: SignedIn) -> dict[str, Any]:
     """Make the next blueprint. What needs an approval becomes a pending change."""
-    require_duty(caller, MAY_RELEASE, "company")
+    authorize(caller, "release", "company")
     if body.folder is not None and not caller.operator:
         raise Denied("only the local operator names a folder", code="operator_only", hint="Leave folder out.")
     with services.transaction() as conn:
@@ -87,7 +87,7 @@ def apply(body: Apply, request: Request, services: Using, caller: SignedIn) -> d
 @router.post("/rollback")
 def rollback(body: Rollback, request: Request, services: Using, caller: SignedIn) -> dict[str, Any]:
     """Make blueprint n+1 with the content of an earlier one, decided again by today's rules."""
-    require_duty(caller, MAY_RELEASE | {"security"}, "company")
+    authorize(caller, "rollback", "company")
     with services.transaction() as conn:
         value = services.releases.rollback(conn, caller.actor, body.to, body.without_revoked, body.reason)
     request.app.state.indexing.ask()

@@ -10,7 +10,8 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from groundplan.api import store
-from groundplan.api.caller import Reader, SignedIn, require_duty
+from groundplan.api.access.rights import authorize
+from groundplan.api.caller import Reader, SignedIn
 from groundplan.api.context import Using
 from groundplan.api.effect import effect_of
 from groundplan.api.grants import check_acts
@@ -23,8 +24,6 @@ from groundplan.identity import service as identity
 from groundplan.identity.model import KeyTerms
 
 router = APIRouter(tags=["keys"])
-MAY_MAKE = frozenset({"engineering", "operations", "business", "product"})
-MAY_REVOKE = MAY_MAKE | {"security"}
 
 
 Tag = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/=-]{0,62}$")]
@@ -57,7 +56,7 @@ class Rotation(BaseModel):
 @router.post("/keys", status_code=201)
 def create_key(body: NewKey, services: Using, caller: SignedIn) -> dict[str, Any]:
     """Make a key. The answer holds it; nothing can show it again. Connected gateways know it when this returns."""
-    require_duty(caller, MAY_MAKE, f"workload/{body.workload}")
+    authorize(caller, "keys", f"workload/{body.workload}")
     expires = None if body.days is None else services.clock.now() + timedelta(days=body.days)
     with services.transaction() as conn:
         blueprint = current_blueprint(conn)
@@ -111,7 +110,7 @@ def rotate_key(key_id: UUID, body: Rotation, services: Using, caller: SignedIn) 
         row = store.key(conn, key_id)
         if row is None:
             raise NotFound(f"there is no key {key_id}", code="key_unknown", hint="GET /api/keys lists them.")
-        require_duty(caller, MAY_MAKE, f"workload/{row['workload']}")
+        authorize(caller, "keys", f"workload/{row['workload']}")
         new, secret, ends = identity.rotate_key(conn, caller.actor, key_id, overlap)
         number = store.policy_number(conn)
     effect_of(services, number)
@@ -134,6 +133,6 @@ def revoke_key(key_id: UUID, services: Using, caller: SignedIn) -> dict[str, Any
         row = store.key(conn, key_id)
         if row is None:
             raise NotFound(f"there is no key {key_id}", code="key_unknown", hint="GET /api/keys lists them.")
-        require_duty(caller, MAY_REVOKE, f"workload/{row['workload']}")
+        authorize(caller, "revoke", f"workload/{row['workload']}")
         number = identity.revoke_key(conn, caller.actor, key_id)
     return {"id": str(key_id), "effective": effect_of(services, number, workload=row["workload"])}

@@ -13,17 +13,20 @@ from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from groundplan.api import store
-from groundplan.api.caller import Reader, SignedIn, require_duty
-from groundplan.api.context import Using
+from groundplan.api.access.rights import authorize
+from groundplan.api.caller import Reader, SignedIn, is_demo
+from groundplan.api.context import Services, Using
 from groundplan.api.effect import effect_of
 from groundplan.api.served import current_or_none
+from groundplan.api.who import names_for
 from groundplan.catalog.explain import nearest
 from groundplan.core.errors import NotFound
 from groundplan.governance import service as governance
+from groundplan.governance import store as governance_store
+from groundplan.identity import rights, rights_store
 from groundplan.identity import service as identity
 
 router = APIRouter(tags=["kill"])
-MAY_KILL = frozenset({"security", "operations", "business"})
 
 
 class Stop(BaseModel):
@@ -35,15 +38,18 @@ class Stop(BaseModel):
 
 
 @router.get("/kill")
-def list_kills(services: Using, _: Reader) -> dict[str, Any]:
+def list_kills(services: Using, caller: Reader) -> dict[str, Any]:
     with services.transaction() as conn:
-        return {"kills": store.kills(conn)}
+        wishes = rights_store.wishes(conn)
+        names = names_for(conn, caller, wishes.values())
+        told = {scope: names.of(by) for scope, by in wishes.items()}
+        return {"kills": [{**row, "lift_asked_by": told.get(row["scope"])} for row in store.kills(conn)]}
 
 
 @router.post("/kill", status_code=201)
 def kill(body: Stop, services: Using, caller: SignedIn) -> dict[str, Any]:
     """Stop a scope. Gateways acknowledge within a second; those cut off are named with until when they may serve."""
-    require_duty(caller, MAY_KILL, body.scope)
+    authorize(caller, "stop", body.scope)
     with services.transaction() as conn:
         _check_known(conn, body.scope)
         number = identity.kill(conn, caller.actor, body.scope, body.reason)
@@ -54,11 +60,25 @@ def kill(body: Stop, services: Using, caller: SignedIn) -> dict[str, Any]:
 
 @router.post("/kill/lift")
 def lift(body: Stop, services: Using, caller: SignedIn) -> dict[str, Any]:
-    """Let a stopped scope run again."""
-    require_duty(caller, MAY_KILL, body.scope)
+    """Let a stopped scope run again, once two want it: the first asks, and somebody else who proved to be there agrees.
+
+    Where the company is one person, in the demo, or before anybody has a passkey, one is enough. `lifted` says which.
+    """
+    authorize(caller, "lift", body.scope)
     with services.transaction() as conn:
+        if body.scope not in {row["scope"] for row in store.kills(conn)}:
+            raise NotFound(f"{body.scope} is not stopped", code="not_killed", hint="`groundplan status` lists what is.")
+        alone = _one_is_enough(services, conn)
+        if not rights.may_lift(conn, caller.actor, body.scope, body.reason, proven=caller.proven, alone=alone):
+            return {"scope": body.scope, "lifted": False, "waits_for": "somebody else with the duty", "effective": None}
         number = identity.lift(conn, caller.actor, body.scope)
-    return {"scope": body.scope, "effective": effect_of(services, number)}
+    return {"scope": body.scope, "lifted": True, "waits_for": None, "effective": effect_of(services, number)}
+
+
+def _one_is_enough(services: Services, conn: Connection[Any]) -> bool:
+    blueprint = current_or_none(conn)
+    solo = blueprint is not None and blueprint.separation == "solo" and governance_store.active_people(conn) == 1
+    return solo or is_demo(services, conn) or not rights_store.founded(conn)
 
 
 def _check_known(conn: Connection[Any], scope: str) -> None:

@@ -8,19 +8,20 @@ from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from groundplan.api import store
-from groundplan.api.caller import Caller, Reader, SignedIn, require_duty
+from groundplan.api.access.rights import authorize
+from groundplan.api.caller import Caller, Reader, SignedIn
 from groundplan.api.context import Using
 from groundplan.api.effect import effect_of
 from groundplan.api.people import named
 from groundplan.identity import service as identity
+from groundplan.identity.model import COMPANY
 
 router = APIRouter(tags=["people"])
-MAY_CHANGE = frozenset({"security", "operations"})
 
 
 def who_may_change(caller: SignedIn) -> Caller:
-    """The operator, or somebody with a duty of `MAY_CHANGE` for the company."""
-    require_duty(caller, MAY_CHANGE, "company")
+    """Who may change people and groups of the company."""
+    authorize(caller, "people", COMPANY)
     return caller
 
 

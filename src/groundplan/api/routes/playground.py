@@ -8,9 +8,9 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from groundplan.api import playground
-from groundplan.api.caller import SignedIn, require_duty
+from groundplan.api.access.rights import authorize
+from groundplan.api.caller import SignedIn
 from groundplan.api.context import Using
-from groundplan.api.routes.keys import MAY_MAKE
 
 router = APIRouter(tags=["ledger"])
 
@@ -27,5 +27,5 @@ class Question(BaseModel):
 @router.post("/playground")
 def play(body: Question, services: Using, caller: SignedIn) -> dict[str, Any]:
     """A real call, charged to the workload. Needs a duty that may make keys for it."""
-    require_duty(caller, MAY_MAKE, f"workload/{body.workload}")
+    authorize(caller, "keys", f"workload/{body.workload}")
     return playground.play(services, caller, body.workload, body.question, body.max_tokens)

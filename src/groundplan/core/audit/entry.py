@@ -23,7 +23,7 @@ SYSTEM = "system"
 MAX_BYTES = 65_535
 """An entry bundle of C2SP tlog-tiles gives each entry's length in 16 bits."""
 
-_ACTOR = re.compile(r"operator|system|(person|gateway):[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_ACTOR = re.compile(r"operator|system|(person|gateway|service):[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _KEYS = frozenset({"id", "at", "action", "actor", "subject", "detail"})
 _ACTING = "acting"
 
@@ -36,6 +36,11 @@ def person_actor(person: UUID) -> str:
 def gateway_actor(epoch: UUID) -> str:
     """The actor of something that a gateway worker did."""
     return f"gateway:{epoch}"
+
+
+def service_actor(token: UUID) -> str:
+    """The actor of something that a program did with a service token."""
+    return f"service:{token}"
 
 
 class ActingAs(str):
@@ -101,7 +106,7 @@ class Entry:
                 raise Invalid(
                     f"no actor of the audit log: {actor!r}",
                     code="audit_actor",
-                    hint="Use operator, system, person:<uuid> or gateway:<uuid>.",
+                    hint="Use operator, system, person:<uuid>, gateway:<uuid> or service:<uuid>.",
                 )
         if self.at.tzinfo is None:
             raise Invalid("the time of an audit entry has no zone", code="audit_time", hint="Use an aware UTC time.")

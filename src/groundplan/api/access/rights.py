@@ -1,0 +1,102 @@
+"""Asks `access.cedar` whether somebody may do what a route does: at the door of each, and again about its subject.
+
+At the door the duties that somebody holds for anything count; a route that knows its subject asks again with those held
+for it. Whether a person really was there when they approve is governance's. A route that stands in no line of
+`routes.json` is an error of ours: a test lists it, and until then only who holds a duty, or the operator, gets through.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from fastapi import Request
+
+from groundplan.api.caller import Caller, caller_of
+from groundplan.api.context import Using
+from groundplan.core.errors import Denied
+from groundplan.governance.policy.cedar import Ruleset, Slice, Source, Verdict, denied, entities
+from groundplan.identity.model import COMPANY
+
+UNLISTED = "work"
+PREFIX = "/api"
+
+
+@cache
+def rules() -> Slice:
+    """The policies of `access.cedar`."""
+    text = (resources.files(__package__) / "access.cedar").read_text(encoding="utf-8")
+    return Ruleset.of([Source("access", text, "access.cedar")]).whole()
+
+
+@cache
+def listed() -> dict[str, str]:
+    """`METHOD /path` of every route -> its action."""
+    text = (resources.files(__package__) / "routes.json").read_text(encoding="utf-8")
+    return {route: action for action, routes in json.loads(text).items() for route in routes}
+
+
+@cache
+def _nobody() -> Any:
+    return entities([])
+
+
+def verdict(kind: str, action: str, duties: Iterable[str], *, proven: bool, scopes: Iterable[str] = ()) -> Verdict:
+    """What the policies say to a principal of this kind (`Operator | Person | Service | Anybody`)."""
+    context = {"duties": sorted(set(duties)), "proven": proven, "scopes": sorted(scopes), "scope": action}
+    request = {
+        "principal": {"type": kind, "id": "caller"},
+        "action": {"type": "Action", "id": action},
+        "resource": {"type": "Installation", "id": "here"},
+        "context": json.dumps(context),
+    }
+    return rules().decide(request, _nobody())
+
+
+def authorize(caller: Caller, action: str, subject: str | None = None) -> None:
+    """Raises `Denied` (`duty_missing`, with the rule's hint) unless the policies permit it.
+
+    `subject` None: whatever they hold counts; else only what is held for it or for the company.
+    """
+    held = [duty for of, duty in caller.duties if subject is None or of in (COMPANY, subject)]
+    if caller.operator:
+        held.append("operations")
+    found = verdict(caller.kind, action, held, proven=caller.proven, scopes=caller.scopes)
+    if not found.allowed:
+        raise _refusal(found, caller, action)
+
+
+def authorized(request: Request, services: Using) -> None:
+    """The door of every route below /api."""
+    action = listed().get(f"{request.method} {_path(request)}", UNLISTED)
+    if action != "open":
+        authorize(caller_of(request, services), action)
+
+
+def _path(request: Request) -> str:
+    """The path of the route as OpenAPI writes it; a nested router knows it without its prefix."""
+    path = str(getattr(request.scope.get("route"), "path_format", request.url.path))
+    return path if path.startswith(PREFIX) else f"{PREFIX}{path}"
+
+
+def _refusal(found: Verdict, caller: Caller, action: str) -> Denied:
+    if found.errors or found.rules:
+        error = denied(found, f"this ({action})")
+        rule = min(found.rules, key=lambda each: each.id) if found.rules else None
+        code = error.code if rule is None else rule.id.partition(".")[2]
+        return Denied(error.message, code=code, hint=error.hint if rule is None else rule.hint)
+    wanted = [rule for rule in rules().rules if rule.effect == "permit" and _is_about(rule.body, action)]
+    hints = [rule.hint for rule in wanted if rule.hint]
+    hint = hints[0] if hints else "Ask one of the owners."
+    if caller.duties:
+        message = f"none of your duties lets you do this ({action})"
+    else:
+        message = f"you hold no duty here that lets you do this ({action})"
+    return Denied(message, code="operator_only" if action == "operate" else "duty_missing", hint=hint)
+
+
+def _is_about(body: Any, action: str) -> bool:
+    return f'"id": "{action}"' in json.dumps(body.get("action", {}))

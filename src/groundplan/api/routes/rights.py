@@ -1,0 +1,211 @@
+"""Rights for a time, emergencies, tokens of programs, and the regular look through everybody's rights."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from fastapi import APIRouter
+from psycopg import Connection
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from groundplan.api import rights_look
+from groundplan.api.caller import Caller, Reader, SignedIn
+from groundplan.api.context import Services, Using
+from groundplan.api.people import named
+from groundplan.api.who import names_for
+from groundplan.core.audit import record
+from groundplan.core.errors import Denied
+from groundplan.identity import holdings, rights, rights_store
+from groundplan.identity import store as people
+from groundplan.identity.model import Appointment
+
+router = APIRouter(tags=["rights"])
+Reason = Annotated[str, StringConstraints(min_length=3, max_length=500)]
+REVIEW_EVERY = timedelta(days=90)
+
+
+class NewAppointment(BaseModel):
+    """Who may do what for how long; it begins now unless `begins` says later."""
+
+    model_config = ConfigDict(extra="forbid")
+    person: Annotated[str, StringConstraints(min_length=1, max_length=320)]
+    role: Literal["auditor", "on-call"]
+    days: Annotated[float, Field(gt=0, le=366)]
+    begins: datetime | None = None
+    reason: Reason
+
+
+class Because(BaseModel):
+    """Why."""
+
+    model_config = ConfigDict(extra="forbid")
+    reason: Reason
+
+
+class NewToken(BaseModel):
+    """What a program may do, and for how long."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: Annotated[str, StringConstraints(min_length=1, max_length=80)]
+    scopes: Annotated[list[Annotated[str, StringConstraints(max_length=20)]], Field(min_length=1, max_length=20)]
+    days: Annotated[int, Field(ge=1, le=366)] = 90
+
+
+class Reviewed(BaseModel):
+    """What you found: `removed` are the rights that you had taken away, in words."""
+
+    model_config = ConfigDict(extra="forbid")
+    removed: Annotated[list[Annotated[str, StringConstraints(max_length=200)]], Field(max_length=500)] = []
+    comment: Reason
+
+
+@router.get("/appointments")
+def list_appointments(services: Using, caller: Reader) -> dict[str, Any]:
+    """Rights for a time, newest first: who reads as an auditor, who is on call, which emergencies there were."""
+    with services.transaction() as conn:
+        found = rights_store.appointments(conn)
+        return {"appointments": [_json(conn, caller, services, each) for each in found]}
+
+
+@router.post("/appointments", status_code=201)
+def appoint(body: NewAppointment, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """Make somebody an auditor (reads everything, changes nothing) or put them on call (stop and roll back alone)."""
+    now = services.clock.now()
+    begins = now if body.begins is None else max(body.begins, now)
+    with services.transaction() as conn:
+        who = named(conn, body.person)
+        if who == caller.person:
+            raise Denied("nobody appoints themselves", code="self_appointment", hint="Ask a colleague.")
+        ends = begins + timedelta(days=body.days)
+        made = rights.appoint(conn, caller.actor, who, body.role, body.reason, begins, ends)
+        return _json(conn, caller, services, made)
+
+
+@router.post("/appointments/{appointment}/end")
+def end(appointment: UUID, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """End a right before its time."""
+    with services.transaction() as conn:
+        made = rights.end(conn, caller.actor, appointment, services.clock.now())
+        rights_look.tell(conn, services.clock.now())
+        return _json(conn, caller, services, made)
+
+
+@router.post("/emergency", status_code=201)
+def break_glass(body: Because, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """Take the rights to stop and to roll back for an hour. Everybody is told at once, and somebody reviews it."""
+    if caller.person is None or not caller.duties or not caller.proven:
+        raise Denied(
+            "an emergency is begun by a person with a duty who signed in with a passkey or at the company's sign-in",
+            code="proof_missing",
+            hint="Sign in so, or ask the operator, who stops with `groundplan kill`.",
+        )
+    now = services.clock.now()
+    with services.transaction() as conn:
+        made = rights.break_glass(conn, caller.actor, caller.person, body.reason, now)
+        rights_look.tell(conn, now)
+        return _json(conn, caller, services, made)
+
+
+@router.post("/appointments/{appointment}/review")
+def review(appointment: UUID, body: Because, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """Say what an emergency was, once it is over. Not your own."""
+    if caller.person is None:
+        raise Denied("a person reviews", code="person_only", hint="Sign in as yourself.")
+    now = services.clock.now()
+    with services.transaction() as conn:
+        made = rights.review(conn, caller.actor, caller.person, appointment, body.reason, now)
+        rights_look.tell(conn, now)
+        return _json(conn, caller, services, made)
+
+
+@router.get("/tokens")
+def list_tokens(services: Using, _: Reader) -> dict[str, Any]:
+    """Tokens of programs, without their secrets."""
+    with services.transaction() as conn:
+        found = rights_store.tokens(conn)
+    return {
+        "tokens": [
+            {
+                "id": str(each.id), "name": each.name, "scopes": each.scopes, "created_at": each.created_at,
+                "created_by": each.created_by, "expires_at": each.expires_at, "revoked_at": each.revoked_at,
+                "used_at": each.used_at,
+            }
+            for each in found
+        ]
+    }  # fmt: skip
+
+
+@router.post("/tokens", status_code=201)
+def create_token(body: NewToken, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """Make a token for a program. The answer holds it; nothing can show it again. It never approves."""
+    now = services.clock.now()
+    with services.transaction() as conn:
+        ends = now + timedelta(days=body.days)
+        token, secret = rights.create_token(conn, caller.actor, body.name, body.scopes, now, ends)
+    return {"id": str(token.id), "token": secret, "scopes": token.scopes, "expires_at": token.expires_at}
+
+
+@router.delete("/tokens/{token}")
+def revoke_token(token: UUID, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """End a token at once."""
+    with services.transaction() as conn:
+        rights.revoke_token(conn, caller.actor, token, services.clock.now())
+    return {"id": str(token), "revoked": True}
+
+
+@router.get("/access-review")
+def access_review(services: Using, _: Reader) -> dict[str, Any]:
+    """Everybody's rights on one page, when somebody looked through them last, and when the next time is due."""
+    now = services.clock.now()
+    with services.transaction() as conn:
+        last = rights_store.last_review(conn)
+        return {
+            "rights": holdings.everybody(conn, now),
+            "last_at": None if last is None else last[0],
+            "last_by": None if last is None else last[1],
+            "due": rights_look.due(conn),
+        }
+
+
+@router.post("/access-review", status_code=201)
+def reviewed(body: Reviewed, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """Say that you looked through everybody's rights. What they were is kept with it; the next time is in 90 days."""
+    now = services.clock.now()
+    with services.transaction() as conn:
+        held = holdings.everybody(conn, now)
+        next_ = (now + REVIEW_EVERY).date()
+        id = rights_store.insert_review(conn, caller.actor, held, body.removed, body.comment, now, next_)
+        detail = {"people": len(held), "removed": len(body.removed), "next": next_.isoformat()}
+        record(conn, action="access.reviewed", actor=caller.actor, subject=f"access-review/{id}", detail=detail)
+        rights_look.tell(conn, now)
+    return {"id": str(id), "next": next_}
+
+
+@router.get("/people/{person}/holdings")
+def holdings_of(person: str, services: Using, _: Reader) -> dict[str, Any]:
+    """What hangs on one person: duties, groups, keys, passkeys, sessions, rights for a time, seats in approvals."""
+    with services.transaction() as conn:
+        who = named(conn, person)
+        return holdings.of_person(conn, who, services.clock.now())
+
+
+def _json(conn: Connection[Any], caller: Caller, services: Services, made: Appointment) -> dict[str, Any]:
+    owner = people.person(conn, made.person_id)
+    names = names_for(conn, caller, [made.made_by, *([made.reviewed_by] if made.reviewed_by else [])])
+    return {
+        "id": str(made.id),
+        "person": None if owner is None else owner.email,
+        "name": None if owner is None else owner.name,
+        "role": made.role,
+        "reason": made.reason,
+        "begins": made.begins,
+        "ends": made.ends,
+        "made_by": names.of(made.made_by),
+        "active": made.begins <= services.clock.now() and not made.over(services.clock.now()),
+        "ended_at": made.ended_at,
+        "reviewed_at": made.reviewed_at,
+        "reviewed_by": None if made.reviewed_by is None else names.of(made.reviewed_by),
+        "review": made.review,
+    }

@@ -1,0 +1,137 @@
+"""Rights that end: auditors, who is on call, emergencies (break-glass), tokens of programs; and who lifts a stop.
+
+Each is recorded. Who may appoint, make tokens or lift is decided by the policies of the API; here is what holds whoever
+asks: an emergency is short and somebody else reviews it, a token expires, a stop is lifted by two.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from psycopg import Connection
+
+from groundplan.core.audit import record
+from groundplan.core.errors import Conflict, Denied, Invalid, NotFound
+from groundplan.core.ids import new_id
+from groundplan.identity import rights_store as store
+from groundplan.identity.model import SCOPES, Appointment, Role, ServiceToken
+
+EMERGENCY = timedelta(hours=1)
+LONGEST: dict[Role, timedelta] = {
+    "auditor": timedelta(days=366), "on-call": timedelta(days=31), "emergency": EMERGENCY,
+}  # fmt: skip
+TOKEN_PREFIX = "gpt_"
+LONGEST_TOKEN = timedelta(days=366)
+
+
+def appoint(
+    conn: Connection[Any], actor: str, person_id: UUID, role: Role, reason: str, begins: datetime, ends: datetime
+) -> Appointment:
+    """Give somebody a right for a time. Raises `Invalid` (`appointment_time`, `reason`)."""
+    if not begins < ends <= begins + LONGEST[role]:
+        raise Invalid(
+            f"{role} is for at most {LONGEST[role].days or 1} {'days' if LONGEST[role].days else 'hour'}",
+            code="appointment_time",
+            hint="Give an end; appoint again when it comes.",
+        )
+    if not reason.strip():
+        raise Invalid("this needs a reason", code="reason", hint="Say why; it stands in the audit log.")
+    made = Appointment(new_id(), person_id, role, reason.strip(), begins, ends, actor)
+    store.insert_appointment(conn, made)
+    detail = {"role": role, "begins": begins.isoformat(), "ends": ends.isoformat(), "appointment": str(made.id)}
+    record(conn, action="appointed", actor=actor, subject=f"person/{person_id}", detail=detail)
+    return made
+
+
+def break_glass(conn: Connection[Any], actor: str, person_id: UUID, reason: str, now: datetime) -> Appointment:
+    """An hour of rights to stop, roll back and read, taken by oneself; somebody else reviews it afterwards."""
+    made = appoint(conn, actor, person_id, "emergency", reason, now, now + EMERGENCY)
+    detail = {"reason": made.reason, "ends": made.ends.isoformat(), "appointment": str(made.id)}
+    record(conn, action="emergency.begun", actor=actor, subject=f"person/{person_id}", detail=detail)
+    return made
+
+
+def end(conn: Connection[Any], actor: str, id: UUID, now: datetime) -> Appointment:
+    """End it before its time. Raises `NotFound` (`appointment_unknown`), `Conflict` (`appointment_over`)."""
+    made = _appointment(conn, id)
+    if not store.end_appointment(conn, id, actor, now):
+        raise Conflict("this appointment is over", code="appointment_over", hint="Nothing is left to do.")
+    record(conn, action="appointment.ended", actor=actor, subject=f"person/{made.person_id}", detail={"id": str(id)})
+    return _appointment(conn, id)
+
+
+def review(conn: Connection[Any], actor: str, reviewer: UUID, id: UUID, text: str, now: datetime) -> Appointment:
+    """Say what an emergency was, once it is over. Raises `Denied` (`self_review`), `Conflict` (`not_reviewable`)."""
+    made = _appointment(conn, id)
+    if made.person_id == reviewer:
+        raise Denied("nobody reviews their own emergency", code="self_review", hint="Ask security or compliance.")
+    if made.role != "emergency" or not made.over(now) or not store.review(conn, id, actor, text, now):
+        raise Conflict("there is no emergency here to review", code="not_reviewable", hint="Wait until it is over.")
+    record(conn, action="emergency.reviewed", actor=actor, subject=f"person/{made.person_id}", detail={"id": str(id)})
+    return _appointment(conn, id)
+
+
+def create_token(
+    conn: Connection[Any], actor: str, name: str, scopes: Sequence[str], now: datetime, expires: datetime
+) -> tuple[ServiceToken, str]:
+    """(token, its secret, shown once). Raises `Invalid` (`token_scope`, `token_expiry`)."""
+    wrong = sorted(set(scopes) - SCOPES)
+    if wrong or not scopes:
+        raise Invalid(
+            f"no scope of a token: {', '.join(wrong) or 'none given'}",
+            code="token_scope",
+            hint=f"Scopes are {', '.join(sorted(SCOPES))}; a token never approves.",
+        )
+    if not now < expires <= now + LONGEST_TOKEN:
+        raise Invalid("a token ends within a year", code="token_expiry", hint="Give an end; make a new one then.")
+    secret = f"{TOKEN_PREFIX}{secrets.token_urlsafe(32)}"
+    token = ServiceToken(new_id(), name, tuple(sorted(set(scopes))), now, actor, expires)
+    store.insert_token(conn, token, _hash(secret))
+    detail = {"scopes": list(token.scopes), "expires": expires.isoformat()}
+    record(conn, action="token.created", actor=actor, subject=f"token/{token.id}", detail=detail)
+    return token, secret
+
+
+def find_token(conn: Connection[Any], secret: str, now: datetime) -> ServiceToken | None:
+    """The token behind a secret; None where it is unknown, revoked or over."""
+    return store.use_token(conn, _hash(secret), now)
+
+
+def revoke_token(conn: Connection[Any], actor: str, id: UUID, now: datetime) -> None:
+    """End a token at once. Raises `NotFound` (`token_unknown`)."""
+    if not store.revoke_token(conn, id, actor, now):
+        raise NotFound("there is no such token", code="token_unknown", hint="GET /api/tokens lists them.")
+    record(conn, action="token.revoked", actor=actor, subject=f"token/{id}", detail={})
+
+
+def may_lift(conn: Connection[Any], actor: str, scope: str, reason: str, *, proven: bool, alone: bool) -> bool:
+    """Whether a stopped scope may run again now that `actor` wants it; else the wish waits for somebody else.
+
+    Two different ones are needed, the second of whom was there (`proven`); one, where `alone`: a company of one person,
+    a demo, or one in which nobody can prove to be there yet. The operator's token may ask and does not decide.
+    """
+    before = store.wish(conn, scope)
+    if alone or (before is not None and before[0] != actor and proven):
+        store.drop_wish(conn, scope)
+        return True
+    if before is None or before[0] == actor or not before[1]:
+        store.keep_wish(conn, scope, actor, proven, reason)
+    detail = {"reason": reason, "waits": True}
+    record(conn, action="kill.lift_asked", actor=actor, subject=scope, detail=detail)
+    return False
+
+
+def _appointment(conn: Connection[Any], id: UUID) -> Appointment:
+    made = store.appointment(conn, id)
+    if made is None:
+        raise NotFound("there is no such appointment", code="appointment_unknown", hint="GET /api/appointments.")
+    return made
+
+
+def _hash(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()

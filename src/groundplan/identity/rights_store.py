@@ -1,0 +1,153 @@
+"""The SQL of rights for a time, service tokens, wishes to lift a stop and access reviews. No rules (`rights.py`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
+from typing import Any, LiteralString
+from uuid import UUID
+
+from psycopg import Connection
+from psycopg.types.json import Jsonb
+
+from groundplan.core.ids import new_id
+from groundplan.identity.model import Appointment, Role, ServiceToken
+from groundplan.identity.store import changed, rows
+
+_APPOINTMENT: LiteralString = """SELECT id, person_id, role, reason, begins, ends, made_by, ended_at, ended_by,
+    reviewed_at, reviewed_by, review FROM appointment"""
+_TOKEN: LiteralString = """SELECT id, name, scopes, created_at, created_by, expires_at, revoked_at, used_at
+    FROM service_token"""
+
+
+def insert_appointment(conn: Connection[Any], made: Appointment) -> None:
+    conn.execute(
+        """INSERT INTO appointment (id, person_id, role, reason, begins, ends, made_by)
+           VALUES (%s, %s, %s, %s, %s, %s, %s)""",
+        (made.id, made.person_id, made.role, made.reason, made.begins, made.ends, made.made_by),
+    )
+
+
+def appointment(conn: Connection[Any], id: UUID) -> Appointment | None:
+    found = rows(conn, _APPOINTMENT + " WHERE id = %s FOR UPDATE", (id,))
+    return Appointment(*found[0]) if found else None
+
+
+def appointments(conn: Connection[Any], limit: int = 200) -> list[Appointment]:
+    """Newest first."""
+    return [Appointment(*row) for row in rows(conn, _APPOINTMENT + " ORDER BY begins DESC LIMIT %s", (limit,))]
+
+
+def roles_of(conn: Connection[Any], person_id: UUID, now: datetime) -> list[Role]:
+    """What an active person is appointed to at this moment."""
+    found = rows(
+        conn,
+        """SELECT DISTINCT role FROM appointment WHERE person_id = %s AND begins <= %s AND ends > %s
+           AND (ended_at IS NULL OR ended_at > %s) ORDER BY role""",
+        (person_id, now, now, now),
+    )
+    return [role for (role,) in found]
+
+
+def end_appointment(conn: Connection[Any], id: UUID, by: str, at: datetime) -> bool:
+    query = "UPDATE appointment SET ended_at = %s, ended_by = %s WHERE id = %s AND ended_at IS NULL AND ends > %s"
+    return bool(changed(conn, query, (at, by, id, at)))
+
+
+def review(conn: Connection[Any], id: UUID, by: str, text: str, at: datetime) -> bool:
+    query = """UPDATE appointment SET reviewed_at = %s, reviewed_by = %s, review = %s
+               WHERE id = %s AND reviewed_at IS NULL"""
+    return bool(changed(conn, query, (at, by, text, id)))
+
+
+def insert_token(conn: Connection[Any], token: ServiceToken, hash: bytes) -> None:
+    conn.execute(
+        """INSERT INTO service_token (id, hash, name, scopes, created_at, created_by, expires_at)
+           VALUES (%s, %s, %s, %s, %s, %s, %s)""",
+        (token.id, hash, token.name, list(token.scopes), token.created_at, token.created_by, token.expires_at),
+    )
+
+
+def tokens(conn: Connection[Any]) -> list[ServiceToken]:
+    """Newest first, also those that have ended."""
+    return [_token(row) for row in rows(conn, _TOKEN + " ORDER BY created_at DESC LIMIT 500")]
+
+
+def use_token(conn: Connection[Any], hash: bytes, now: datetime) -> ServiceToken | None:
+    """The token behind a hash unless it is revoked or has expired; `used_at` moves once a minute."""
+    found = rows(conn, _TOKEN + " WHERE hash = %s AND revoked_at IS NULL AND expires_at > %s", (hash, now))
+    if not found:
+        return None
+    token = _token(found[0])
+    if token.used_at is None or (now - token.used_at).total_seconds() > 60:
+        conn.execute("UPDATE service_token SET used_at = %s WHERE id = %s", (now, token.id))
+    return token
+
+
+def revoke_token(conn: Connection[Any], id: UUID, by: str, at: datetime) -> bool:
+    query = "UPDATE service_token SET revoked_at = %s, revoked_by = %s WHERE id = %s AND revoked_at IS NULL"
+    return bool(changed(conn, query, (at, by, id)))
+
+
+def _token(row: tuple[Any, ...]) -> ServiceToken:
+    return ServiceToken(row[0], row[1], tuple(row[2]), *row[3:])
+
+
+def wish(conn: Connection[Any], scope: str) -> tuple[str, bool] | None:
+    """(who wants a scope to run again, whether they were proven), locked; None where nobody does."""
+    found = rows(conn, "SELECT by, proven FROM lift_wish WHERE scope = %s FOR UPDATE", (scope,))
+    return (found[0][0], found[0][1]) if found else None
+
+
+def wishes(conn: Connection[Any]) -> dict[str, str]:
+    """Scope -> who wants it to run again."""
+    return {scope: by for scope, by in rows(conn, "SELECT scope, by FROM lift_wish")}
+
+
+def keep_wish(conn: Connection[Any], scope: str, by: str, proven: bool, reason: str) -> None:
+    conn.execute(
+        """INSERT INTO lift_wish (scope, by, proven, reason) VALUES (%s, %s, %s, %s) ON CONFLICT (scope) DO UPDATE
+           SET by = excluded.by, proven = excluded.proven, reason = excluded.reason, at = now()""",
+        (scope, by, proven, reason),
+    )
+
+
+def drop_wish(conn: Connection[Any], scope: str) -> None:
+    conn.execute("DELETE FROM lift_wish WHERE scope = %s", (scope,))
+
+
+def insert_review(
+    conn: Connection[Any], by: str, rights: Sequence[Mapping[str, Any]], removed: Sequence[str], comment: str,
+    at: datetime, next: date,
+) -> UUID:  # fmt: skip
+    id = new_id()
+    conn.execute(
+        """INSERT INTO access_review (id, at, by, rights, removed, comment, next)
+           VALUES (%s, %s, %s, %s, %s, %s, %s)""",
+        (id, at, by, Jsonb(list(rights)), Jsonb(list(removed)), comment, next),
+    )
+    return id
+
+
+def last_review(conn: Connection[Any]) -> tuple[datetime, str, date] | None:
+    """(when, by whom, when the next is due); None where there was none."""
+    found = rows(conn, "SELECT at, by, next FROM access_review ORDER BY at DESC LIMIT 1")
+    return (found[0][0], found[0][1], found[0][2]) if found else None
+
+
+def first_person_at(conn: Connection[Any]) -> datetime | None:
+    """Since when the company has people."""
+    return rows(conn, "SELECT min(created_at) FROM person")[0][0]  # type: ignore[no-any-return]
+
+
+def founded(conn: Connection[Any]) -> bool:
+    """Whether anybody active can prove to be there."""
+    return bool(
+        rows(
+            conn,
+            """SELECT 1 FROM person p WHERE p.active AND (
+                 EXISTS (SELECT 1 FROM passkey k WHERE k.person_id = p.id AND k.confirmed_at IS NOT NULL
+                   AND k.removed_at IS NULL)
+                 OR EXISTS (SELECT 1 FROM console_session s WHERE s.person_id = p.id AND s.proof = 'oidc')) LIMIT 1""",
+        )
+    )

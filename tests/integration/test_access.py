@@ -1,0 +1,257 @@
+"""The authorisation matrix: every route of OpenAPI asked as every duty, none unlisted; rights for a time; tokens."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from importlib import resources
+from typing import Any
+
+import pytest
+from tests.integration.test_api_control import Control, running
+
+from groundplan.api.access.rights import listed, rules, verdict
+from groundplan.core.audit import OPERATOR
+from groundplan.core.database import connect
+from groundplan.identity import rights, sessions
+from groundplan.identity import service as identity
+from groundplan.identity.model import DUTIES, Proof
+from groundplan.testing.database import Cluster, Database
+
+WHO = (*DUTIES, "auditor", "on-call", "emergency")
+WORK = set(DUTIES)
+MAY: dict[str, set[str]] = {
+    "open": {*WHO, "nobody", "operator"},
+    "self": {*WHO, "nobody", "operator"},
+    "read": {*WHO, "operator"},
+    "plan": {*WHO, "operator"},
+    "release": {"operations", "architecture", "operator"},
+    "rollback": {"operations", "architecture", "security", "on-call", "emergency", "operator"},
+    "approve": {*WHO, "nobody"} - {"auditor"},
+    "refuse": {*WHO, "nobody", "operator"} - {"auditor"},
+    "stop": {"security", "operations", "business", "on-call", "emergency", "operator"},
+    "lift": {"security", "operations", "business", "operator"},
+    "people": {"security", "operations", "operator"},
+    "appoint": {"security", "compliance"},
+    "erase": {"compliance"},
+    "keys": {"engineering", "operations", "business", "product", "operator"},
+    "revoke": {"engineering", "operations", "business", "product", "security", "operator"},
+    "clear": {"engineering", "operations", "business", "product", "security", "data", "operator"},
+    "work": {*WORK, "operator"},
+    "operate": {"operator"},
+}
+"""What docs/identity.md says, written a second time: who may do what. `approve` and `refuse` of those without the duty
+end at the change itself."""
+
+
+@dataclass(frozen=True)
+class World:
+    control: Control
+    database: Database
+
+    def person(self, name: str, *duties: str, proof: Proof = "passkey") -> dict[str, str]:
+        """The session of somebody new who holds these duties of the company, or is appointed to them."""
+        now = datetime.now(UTC)
+        with connect(self.database.urls["control"]) as conn:
+            identity.add_person(conn, OPERATOR, f"{name}@acme.example", name.title())
+            who = identity.find_person(conn, f"{name}@acme.example").id
+            for duty in duties:
+                if duty in DUTIES:
+                    conn.execute("INSERT INTO duty (subject, duty, person_id) VALUES ('company', %s, %s)", (duty, who))
+                else:
+                    ends = now + (rights.EMERGENCY if duty == "emergency" else timedelta(days=1))
+                    rights.appoint(conn, OPERATOR, who, duty, "test", now, ends)  # type: ignore[arg-type]
+            return self._session(conn, sessions.begin(conn, who, proof, now))
+
+    def _session(self, conn: Any, secret: str) -> dict[str, str]:
+        found = sessions.find_session(conn, secret)
+        assert found is not None
+        cookie = f"{sessions.COOKIE}_{self.control.port}={secret}"
+        return {"Authorization": "", "Cookie": cookie, "X_CSRF_Token": found.csrf}
+
+
+@pytest.fixture(scope="module")
+def world(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    folder = tmp_path_factory.mktemp("access")
+    with (
+        postgres_cluster.database() as database,
+        running(database, folder, "--workspace", str(folder / "workspace")) as control,
+    ):
+        yield World(control, database)
+
+
+@pytest.mark.parametrize("action", sorted(MAY))
+def test_the_policies_say_what_the_documents_say(action: str) -> None:
+    for who in (*WHO, "nobody"):
+        duties = () if who == "nobody" else (who,)
+        allowed = verdict("Person", action, duties, proven=True).allowed
+        assert allowed == (who in MAY[action]), f"{action} as {who}"
+    assert verdict("Operator", action, ["operations"], proven=False).allowed == ("operator" in MAY[action])
+    assert verdict("Anybody", action, [], proven=False).allowed == (action == "open")
+
+
+def test_a_right_that_needs_the_person_there_is_not_for_a_link() -> None:
+    for action in ("appoint", "erase"):
+        assert not verdict("Person", action, ["security", "compliance"], proven=False).allowed
+
+
+@pytest.mark.parametrize("action", sorted(MAY))
+def test_a_token_does_what_it_was_made_for_and_never_decides(action: str) -> None:
+    never = {"approve", "refuse", "appoint", "erase", "lift", "self", "operate"}
+    assert verdict("Service", action, [], proven=False, scopes=[action]).allowed == (action not in never)
+    other = "read" if action != "read" else "plan"
+    assert verdict("Service", action, [], proven=False, scopes=[other]).allowed == (action == "open")
+
+
+def test_every_policy_has_a_name_an_owner_and_matters() -> None:
+    assert len({rule.id for rule in rules().rules}) == len(rules().rules)
+    assert all(rule.id.startswith("access.") and rule.owner for rule in rules().rules)
+    assert set(json.loads((resources.files("groundplan.api.access") / "routes.json").read_text())) == set(MAY)
+
+
+def _routes(control: Control) -> list[tuple[str, str]]:
+    document = control.ask("GET", "/api/openapi.json").body
+    return sorted((method.upper(), path) for path, item in document["paths"].items() for method in item)
+
+
+def test_no_route_is_unlisted_and_none_is_listed_that_is_not_there(world: World) -> None:
+    there = {f"{method} {path}" for method, path in _routes(world.control)}
+    assert there - set(listed()) == set(), "write it into api/access/routes.json"
+    assert set(listed()) - there == set()
+
+
+def test_every_route_as_every_duty(world: World) -> None:
+    """Over HTTP, with a body that no route accepts: who may not is refused before it is read."""
+    people = {duty: world.person(f"all{duty.replace('-', '')}", duty) for duty in WHO}
+    people["nobody"] = world.person("allnobody")
+    wrong = []
+    for method, path in _routes(world.control):
+        action = listed()[f"{method} {path}"]
+        for who, session in people.items():
+            if _is_left_out(method, path, who):
+                continue
+            answer = world.control.ask(method, _filled(path), {"unknown": 1} if method == "POST" else None, **session)
+            at_the_door = answer.status == 403 and answer.code in {
+                "duty_missing", "operator_only", "auditor_only_reads", "operator_never_approves",
+            }  # fmt: skip
+            if at_the_door == (who in MAY[action]) and not (who in MAY[action] and path in ASK_AGAIN):
+                wrong.append((method, path, who, answer.status, answer.body if answer.status >= 400 else ""))
+    assert wrong == []
+
+
+ASK_AGAIN = {"/api/passkeys/{passkey}/confirm", "/api/calls/{call_id}/content", "/api/emergency"}
+"""Routes whose subject decides once more."""
+ENDS_OR_STAYS = {"/api/logout", "/api/calls/live", "/api/people/{person}/sign-out"}
+"""Would end the session that asks, or never end; `test_the_policies_say_what_the_documents_say` asks about them."""
+
+
+def _is_left_out(method: str, path: str, who: str) -> bool:
+    """Who reads does not depend on which duty it is, so three ask for what is only read."""
+    return path in ENDS_OR_STAYS or (method == "GET" and who not in ("nobody", "finance", "auditor"))
+
+
+def _filled(path: str) -> str:
+    for name in ("name", "act", "group", "person", "subject"):
+        path = path.replace(f"{{{name}}}", "none")
+    path = path.replace("{number}", "1").replace("{passkey}", "00")
+    return re.sub(r"\{\w+\}", "01a212d3-0000-7000-8000-000000000000", path)
+
+
+def test_a_stop_is_lifted_by_two_the_second_of_whom_was_there(world: World) -> None:
+    control = world.control
+    control.register("ana@acme.example")
+    stop, lift = {"scope": "workload/assistant", "reason": "test"}, {"scope": "workload/assistant", "reason": "done"}
+    oncall = world.person("onduty", "on-call")
+    assert control.ask("POST", "/api/kill", stop, **oncall).status == 201, "one on-call person stops alone"
+    assert control.ask("POST", "/api/kill/lift", lift, **oncall).code == "duty_missing"
+    first = world.person("first", "security")
+    by_link = world.person("linked", "security", proof="recovery")
+    assert control.ask("POST", "/api/kill/lift", lift).body["lifted"] is False, "the operator's token only asks"
+    assert control.ask("POST", "/api/kill/lift", lift).body["lifted"] is False
+    assert control.ask("POST", "/api/kill/lift", lift, **by_link).body["lifted"] is False
+    assert control.ask("GET", "/api/kill").body["kills"][0]["lift_asked_by"] is not None
+    assert control.ask("POST", "/api/kill/lift", lift, **first).body["lifted"] is True
+    assert control.ask("POST", "/api/kill/lift", lift, **first).code == "not_killed"
+
+
+def test_an_emergency_is_loud_short_and_reviewed_by_somebody_else(world: World) -> None:
+    control = world.control
+    finance, compliance = world.person("fin", "finance"), world.person("comp", "compliance")
+    linked = world.person("fin2", "finance", proof="recovery")
+    why = {"reason": "the provider leaks, nobody answers"}
+    assert control.ask("POST", "/api/rollback", {}, **finance).code == "duty_missing"
+    assert control.ask("POST", "/api/emergency", why, **linked).code == "proof_missing"
+    assert control.ask("POST", "/api/emergency", why).code == "proof_missing"
+    made = control.ask("POST", "/api/emergency", why, **finance)
+    assert made.status == 201 and made.body["active"]
+    assert control.ask("POST", "/api/rollback", {}, **finance).code != "duty_missing"
+    told = [
+        row
+        for row in control.ask("GET", "/api/inbox", **compliance).body["items"]
+        if "provider leaks" in row["message"]
+    ]
+    assert told[0]["severity"] == "critical" and "the provider leaks" in told[0]["message"]
+    review = f"/api/appointments/{made.body['id']}/review"
+    said = {"reason": "it was right"}
+    assert control.ask("POST", review, said, **compliance).code == "not_reviewable", "it is not over"
+    assert control.ask("POST", f"/api/appointments/{made.body['id']}/end", {}, **compliance).status == 200
+    assert control.ask("POST", "/api/rollback", {}, **finance).code == "duty_missing", "ended at once"
+    told = [
+        row
+        for row in control.ask("GET", "/api/inbox", **compliance).body["items"]
+        if "provider leaks" in row["message"]
+    ]
+    assert told[0]["severity"] == "high"
+    assert control.ask("POST", review, said, **compliance).body["reviewed_by"] == "Comp"
+    assert not [row for row in control.ask("GET", "/api/inbox").body["items"] if "provider leaks" in row["message"]]
+
+
+def test_an_auditor_reads_everything_for_as_long_as_was_said(world: World) -> None:
+    control = world.control
+    security, auditor = world.person("sec", "security"), world.person("aud")
+    assert control.ask("GET", "/api/audit", **auditor).code == "duty_missing"
+    wanted = {"person": "aud@acme.example", "role": "auditor", "days": 7, "reason": "yearly audit"}
+    assert control.ask("POST", "/api/appointments", wanted).code == "operator_never_approves"
+    assert control.ask("POST", "/api/appointments", {**wanted, "days": 400}, **security).status == 422
+    assert control.ask("POST", "/api/appointments", {**wanted, "person": "sec"}, **security).code == "self_appointment"
+    made = control.ask("POST", "/api/appointments", wanted, **security)
+    assert made.status == 201 and control.ask("GET", "/api/audit", **auditor).status == 200
+    assert control.ask("POST", "/api/findings/x/close", {}, **auditor).code in {"auditor_only_reads", "duty_missing"}
+    assert control.ask("POST", f"/api/appointments/{made.body['id']}/end", {}, **security).status == 200
+    assert control.ask("GET", "/api/audit", **auditor).code == "duty_missing"
+
+
+def test_a_token_has_scopes_an_end_and_no_vote(world: World) -> None:
+    control = world.control
+    asked = {"name": "ci", "scopes": ["plan", "read"], "days": 30}
+    assert control.ask("POST", "/api/tokens", {**asked, "scopes": ["approve"]}).code == "token_scope"
+    made = control.ask("POST", "/api/tokens", asked)
+    token = {"Authorization": f"Bearer {made.body['token']}"}
+    assert control.ask("GET", "/api/changes", **token).status == 200
+    assert control.ask("POST", "/api/plan", {"files": control.files()}, **token).status == 200
+    assert control.ask("POST", "/api/apply", {"files": control.files()}, **token).status == 403
+    change = "/api/changes/01a212d3-0000-7000-8000-000000000000/approve"
+    assert control.ask("POST", change, {}, **token).code == "service_never_decides"
+    assert control.ask("POST", "/api/login-links", {}, **token).status == 403
+    listed_ = control.ask("GET", "/api/tokens").body["tokens"]
+    assert listed_[0]["name"] == "ci" and made.body["token"] not in str(listed_)
+    assert control.ask("DELETE", f"/api/tokens/{made.body['id']}").status == 200
+    assert control.ask("GET", "/api/changes", **token).code == "token_invalid"
+    assert control.ask("GET", "/api/changes", Authorization="Bearer gpt_none").code == "token_invalid"
+
+
+def test_everybodys_rights_are_looked_through_and_a_leavers_are_listed(world: World) -> None:
+    control = world.control
+    security = world.person("sec2", "security")
+    world.person("goer", "data", "finance")
+    held = control.ask("GET", "/api/people/goer@acme.example/holdings", **security).body
+    assert held["duties"] == ["data of company", "finance of company"] and held["sessions"] == 1
+    looked = control.ask("GET", "/api/access-review", **security).body
+    assert looked["last_at"] is None and looked["due"] is not None and len(looked["rights"]) > 2
+    done = {"removed": ["data of goer"], "comment": "left the team"}
+    assert control.ask("POST", "/api/access-review", done).code == "operator_never_approves"
+    assert control.ask("POST", "/api/access-review", done, **security).status == 201
+    assert control.ask("GET", "/api/access-review", **security).body["last_by"].startswith("person:")
