@@ -1,0 +1,44 @@
+"""Model cards and data sheets in Markdown, filled from the register; what is missing is marked. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date
+
+from groundplan.governance.register.entries import Entry
+
+MISSING = "**not declared**"
+
+
+def card(entry: Entry, facts: Mapping[str, str], today: date) -> str:
+    """The card of one entry. `facts` are further lines by title, such as what was measured."""
+    rows = {
+        "Kind": entry.kind,
+        "Owner": entry.owner,
+        "Version": entry.version,
+        "Origin": entry.origin,
+        "Licence": entry.licence,
+        "Terms": entry.terms,
+        "Sensitivity": entry.sensitivity,
+        "Stage": entry.stage,
+        "Used by": ", ".join(entry.used_by),
+        "Look at it again by": entry.review_by,
+        "SHA-256 of the declaration": entry.digest,
+        **facts,
+    }
+    lines = [f"# {_escaped(entry.name)}", "", _escaped(entry.title), "", "| | |", "|---|---|"]
+    expected = {each.replace("_", " ") for each in entry.missing}
+    for title, value in rows.items():
+        if value:
+            lines.append(f"| {title} | {_escaped(value)} |")
+        elif title.lower() in expected:
+            lines.append(f"| {title} | {MISSING} |")
+    lines += ["", "## Known limits", ""]
+    lines += [f"- {_escaped(limit)}" for limit in entry.known_limits] or [MISSING]
+    if entry.missing:
+        lines += ["", f"Missing: {', '.join(sorted(expected))}."]
+    return "\n".join([*lines, "", f"Made from facts on {today.isoformat()}.", ""])
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
