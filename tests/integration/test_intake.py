@@ -64,7 +64,7 @@ class World:
         return take_over(self.control, source, Folder(self.folder), Settings(review_days=self.review_days))
 
     def one(self, path: str, columns: str) -> Any:
-        row = self.control.execute(f"SELECT {columns} FROM document WHERE path = %s", (path,)).fetchone()  # type: ignore[arg-type]
+        row = self.control.execute(f"SELECT {columns} FROM document WHERE path = %s", (path,)).fetchone()
         return row[0] if row and len(row) == 1 else row
 
     def live(self) -> set[str]:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from groundplan.blueprint.model import Source, Term
 from groundplan.core.database import connect
-from groundplan.knowledge.ingest import Progress, Settings, take_over
+from groundplan.knowledge.ingest import Settings, take_over
+from groundplan.knowledge.intake.run import Progress
 from groundplan.knowledge.intake.vectors import embed_pending
 from groundplan.knowledge.model import Embedder, IngestReport
 from groundplan.knowledge.parsing.sandbox import Sandbox

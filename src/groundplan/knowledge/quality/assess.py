@@ -119,7 +119,12 @@ def _copies(conn: Connection[Any], looks: Sequence[Look]) -> Iterator[Finding]:
                     "Keep one of the two, so that a correction reaches every reader.",
                     other=str(first[original]), fix={"do": "delete", "document": str(look.id)},
                 )  # fmt: skip
-    for pair in near([sketch for *_, sketch in every], lambda at: store.text_of(conn, first[at])):
+    at_of = {id: at for at, id in first.items()}
+
+    def texts(places: Sequence[int]) -> dict[int, str]:
+        return {at_of[id]: text for id, text in store.texts_of(conn, [first[at] for at in places]).items()}
+
+    for pair in near([sketch for *_, sketch in every], texts):
         if every[pair.one][3] == every[pair.other][3]:
             continue
         original = _original([pair.one, pair.other], place, first)

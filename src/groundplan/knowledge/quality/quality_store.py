@@ -54,6 +54,16 @@ def text_of(conn: Conn, document: UUID) -> str:
     return "\n\n".join(text for (text,) in rows)
 
 
+def texts_of(conn: Conn, documents: Sequence[UUID]) -> dict[UUID, str]:
+    """As `text_of` for several; one without a passage has an empty text."""
+    rows = conn.execute(
+        """SELECT document_id, string_agg(text, E'\n\n' ORDER BY number) FROM chunk
+           WHERE document_id = ANY(%s) AND edition = serving_edition() GROUP BY document_id""",
+        (list(documents),),
+    ).fetchall()
+    return dict.fromkeys(documents, "") | dict(rows)
+
+
 def unscanned(conn: Conn, terms: str, limit: int) -> list[tuple[UUID, str]]:
     """(document, media) whose text was not looked at yet, or by another glossary."""
     rows = conn.execute(

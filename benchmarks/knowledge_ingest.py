@@ -1,0 +1,122 @@
+"""How many Markdown documents a second are taken over on one core: parsed, checked, chunked, stored and indexed.
+
+    python benchmarks/knowledge_ingest.py [--documents 3000] [--core 0] [--json]
+
+Everything runs on one core (`sched_setaffinity`, inherited): this process, the confined parser, and a PostgreSQL of its
+own. Timed from the first file to the moment when the last document can be found by its words: reading, front matter,
+digests, exact and near duplicates, chunks, permissions, one batch after the other, then the word index, which follows
+the database. Not timed: vectors and the scan for personal data, which follow in the background. `per_cpu_second`
+counts the CPU seconds of all these processes, whatever else the machine does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil
+import psycopg
+
+from groundplan.blueprint.model import Source
+from groundplan.knowledge.ingest import take_over
+from groundplan.knowledge.quality.assess import assess
+from groundplan.knowledge.retrieval.follow import take_batch
+from groundplan.knowledge.retrieval.projection import Projection
+from groundplan.knowledge.retrieval.words import Analyzer
+from groundplan.knowledge.sources.folder import Folder
+from groundplan.testing.database import cluster
+from groundplan.testing.documents import documents
+
+
+def measure(count: int, core: int) -> dict[str, object]:
+    os.sched_setaffinity(0, {core})
+    with (
+        tempfile.TemporaryDirectory() as name,
+        cluster(Path(name) / "cluster") as running,
+        running.database() as database,
+    ):
+        folder = Path(name) / "documents"
+        sizes = _write(folder, count)
+        conn = psycopg.connect(database.urls["control"], autocommit=True)
+        source = Source(name="bench", path="x", sensitivity="internal", owner="ana@acme.example", readers=["everyone"])
+        before, began = _cpu(Path(name)), time.monotonic()
+        report = take_over(conn, source, Folder(folder))
+        stored = time.monotonic()
+        assess(conn, "bench", datetime.now(UTC).date())
+        assessed = time.monotonic()
+        index, analyzer = Projection(), Analyzer()
+        while take_batch(conn, index, analyzer):
+            pass
+        ended = time.monotonic()
+        cpu = _cpu(Path(name)) - before
+        conn.close()
+    assert (report.added, report.failed) == (count, 0)
+    return {
+        "documents_per_second": round(count / (ended - began), 1),
+        "per_cpu_second": round(count / cpu, 1),
+        "documents": count,
+        "chunks": report.chunks,
+        "median_bytes": round(statistics.median(sizes)),
+        "seconds": {
+            "parsed_and_stored": round(stored - began, 2),
+            "duplicates_and_checks": round(assessed - stored, 2),
+            "word_index": round(ended - assessed, 2),
+        },
+        "cpu_seconds": round(cpu, 2),
+        "machine": f"{platform.machine()}, one of {psutil.cpu_count()} cores, Python {platform.python_version()}",
+        "load_average": os.getloadavg()[0],
+        "commit": subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True
+        ).stdout.strip(),
+        "command": f"python benchmarks/knowledge_ingest.py --documents {count} --json",
+    }
+
+
+def _write(folder: Path, count: int) -> list[int]:
+    sizes = []
+    for made in documents(count):
+        file = folder / made.path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        sizes.append(file.write_bytes(made.text.encode()))
+    return sizes
+
+
+def _cpu(folder: Path) -> float:
+    """CPU seconds of this process, of its children past and present, and of the server whose files are in `folder`."""
+    own = os.times()
+    total = own.user + own.system + own.children_user + own.children_system
+    ours = {child.pid for child in psutil.Process().children(recursive=True)}
+    for process in psutil.process_iter():
+        try:
+            if process.pid in ours or (process.pid != os.getpid() and Path(process.cwd()).is_relative_to(folder)):
+                times = process.cpu_times()
+                total += times.user + times.system
+        except (psutil.NoSuchProcess, psutil.AccessDenied, FileNotFoundError):
+            continue
+    return total
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--documents", type=int, default=3000)
+    parser.add_argument("--core", type=int, default=0)
+    parser.add_argument("--json", action="store_true", help="print JSON alone")
+    given = parser.parse_args()
+    found = measure(given.documents, given.core)
+    if given.json:
+        print(json.dumps(found))
+        return
+    for key, value in found.items():
+        print(f"{key:22} {value}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""Copies: proposals by sketches, and the close look, against slow and obvious references."""
+
+from __future__ import annotations
+
+import random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from groundplan.knowledge.parsing.prepare import shingles, sketch, words_of
+from groundplan.knowledge.quality.duplicates import alike, common, near, same
+from groundplan.testing.documents import documents, edited, rewritten
+
+_words = st.lists(st.sampled_from("abcd"), max_size=14)
+
+
+@given(_words, _words)
+def test_the_common_subsequence_is_the_longest(one: list[str], other: list[str]) -> None:
+    best = [[0] * (len(other) + 1) for _ in range(len(one) + 1)]
+    for i, a in enumerate(one):
+        for j, b in enumerate(other):
+            best[i + 1][j + 1] = best[i][j] + 1 if a == b else max(best[i][j + 1], best[i + 1][j])
+    assert common(one, other) == best[-1][-1]
+
+
+def test_edits_are_found_and_what_was_rewritten_is_not() -> None:
+    dice = random.Random(3)
+    originals = [made.body for made in documents(40, seed=3)]
+    copies = [edited(text, share, dice) for text, share in zip(originals, [0.02, 0.1, 0.2] * 5, strict=False)]
+    others = [rewritten(text, 0.8, dice) for text in originals[20:30]]
+    texts = originals + copies + others
+    found = near([sketch(words_of(text)) for text in texts], lambda places: {at: texts[at] for at in places})
+    assert [(pair.one, pair.other) for pair in found] == [(at, 40 + at) for at in range(15)]
+    assert all(pair.similarity < 1 for pair in found)
+
+
+def test_parts_in_another_order_are_a_copy_too() -> None:
+    text = next(iter(documents(1, seed=4))).body
+    parts = text.split("\n\n")
+    moved = "\n\n".join(parts[len(parts) // 2 :] + parts[: len(parts) // 2])
+    one, other = words_of(text), words_of(moved)
+    pairs, others = shingles(one), shingles(other)
+    assert alike(one, other, len(pairs & others) / len(pairs | others)) >= 0.75
+    assert len(near([sketch(one), sketch(other)], lambda places: {at: [text, moved][at] for at in places})) == 1
+
+
+def test_exact_copies_are_grouped_and_empty_documents_are_not() -> None:
+    assert list(same([("a", "1"), ("b", "2"), ("c", "1"), ("d", None), ("e", None), ("f", "")])) == [["a", "c"]]
+
+
+def test_the_same_seed_makes_the_same_documents() -> None:
+    assert list(documents(3, seed=9)) == list(documents(3, seed=9))
+    assert list(documents(3, seed=9)) != list(documents(3, seed=10))
