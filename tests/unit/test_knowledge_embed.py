@@ -1,22 +1,36 @@
 """The embedding model against values published for it, and against itself in every batch."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
+from tokenizers import Tokenizer
 
-from groundplan.core.errors import Unavailable
+from groundplan.core.errors import Invalid, Unavailable
 from groundplan.core.settings import load_settings
 from groundplan.knowledge.embedding.encoder import WINDOW_TOKENS, Encoder
+from groundplan.knowledge.embedding.openvino_encoder import OpenVinoEncoder, precision_of
 from groundplan.runtime.models import MINILM, ensure
 
 
 @pytest.fixture(scope="module")
-def encoder() -> Iterator[Encoder]:
+def plain() -> Iterator[Encoder]:
     with threadpool_limits(limits=1, user_api="blas"):
         yield Encoder(ensure(load_settings().models, MINILM.name))
+
+
+@pytest.fixture(scope="module")
+def fast() -> OpenVinoEncoder:
+    return OpenVinoEncoder(ensure(load_settings().models, MINILM.name))
+
+
+@pytest.fixture(params=["plain", "fast"])
+def encoder(request: pytest.FixtureRequest) -> Encoder:
+    found: Encoder = request.getfixturevalue(request.param)
+    return found
 
 
 def test_published_similarities_are_reproduced(encoder: Encoder) -> None:
@@ -47,6 +61,44 @@ def test_a_text_has_the_same_vector_in_any_company(encoder: Encoder) -> None:
     alone = np.concatenate([encoder.embed([text]) for text in texts])
     assert np.allclose(encoder.embed(texts), alone, atol=1e-5)
     assert encoder.embed([]).shape == (0, 384)
+
+
+def test_the_fast_encoder_computes_what_the_plain_one_does(plain: Encoder, fast: OpenVinoEncoder) -> None:
+    texts = [
+        "a dog",
+        "",
+        "Employees have 28 days of paid leave a year. " * 9,
+        "long " * 600,
+        "猫は眠る",
+        *map(str, range(40)),
+    ]
+    wanted, found = plain.embed_counted(texts), fast.embed_counted(texts)
+    assert found.tokens == wanted.tokens
+    assert (found.vectors * wanted.vectors).sum(axis=1).min() > 0.9999
+    reduced = OpenVinoEncoder(ensure(load_settings().models, MINILM.name), "bfloat16", threads=1)
+    assert (reduced.embed(texts) * wanted.vectors).sum(axis=1).min() > 0.998
+
+
+def test_threads_share_the_fast_encoder(fast: OpenVinoEncoder) -> None:
+    texts = [[f"text {number} {part}" * (1 + part) for part in range(30)] for number in range(8)]
+    alone = [fast.embed(some) for some in texts]
+    with ThreadPoolExecutor(8) as pool:
+        for wanted, found in zip(alone, pool.map(fast.embed, texts), strict=True):
+            assert np.allclose(found, wanted, atol=1e-4)
+
+
+def test_the_shipped_tokenizer_would_cut_a_text_and_ours_does_not(plain: Encoder) -> None:
+    folder = ensure(load_settings().models, MINILM.name)
+    text = "word " * 1000
+    assert len(Tokenizer.from_file(str(folder / "tokenizer.json")).encode(text).ids) == 128
+    assert plain.embed_counted([text]).tokens == (1000,)
+
+
+def test_only_known_precisions_are_taken() -> None:
+    assert precision_of("bfloat16") == "bfloat16"
+    with pytest.raises(Invalid) as caught:
+        precision_of("int8")
+    assert caught.value.code == "embedding_precision"
 
 
 def test_no_part_of_a_long_text_is_dropped(encoder: Encoder) -> None:

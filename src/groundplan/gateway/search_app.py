@@ -27,7 +27,8 @@ from groundplan.core.endpoints import announce, withdraw
 from groundplan.core.errors import GroundplanError
 from groundplan.core.home import Home
 from groundplan.core.settings import Settings, load_settings
-from groundplan.knowledge.embedding.encoder import Encoder
+from groundplan.knowledge.embedding.openvino_encoder import load as load_encoder
+from groundplan.knowledge.embedding.openvino_encoder import precision_of
 from groundplan.knowledge.remote import EMBEDDINGS, SEARCH
 from groundplan.knowledge.retrieval.endpoint import Application, Service, application
 from groundplan.knowledge.retrieval.follow import Follower
@@ -45,7 +46,7 @@ def compose(home: Home, settings: Settings, token: str) -> tuple[Application, Co
     """
     # numpy's threads spin while they wait for each other, which on a busy machine costs seven times the time
     threadpool_limits(limits=1, user_api="blas")
-    encoder = Encoder(ensure(settings.models, MINILM.name))
+    encoder = load_encoder(ensure(settings.models, MINILM.name), precision_of(settings.embedding_precision))
     encoder.embed(["ready"])
     saved = Saved(home.search)
     index = saved.load()

@@ -1,0 +1,182 @@
+"""The same model as a graph of our own for OpenVINO, from the same weights: in float32, or in bfloat16 if declared.
+
+Texts become tokens, windows and batches as in `encoder`; only the arithmetic is done elsewhere. Imported only where the
+extra `knowledge` is installed; `load` decides.
+"""
+
+from __future__ import annotations
+
+import queue
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from groundplan.core.errors import Invalid
+from groundplan.knowledge.embedding.encoder import Encoder, padded
+from groundplan.knowledge.model import DIMENSION
+
+Precision = Literal["float32", "bfloat16"]
+_HINTS: dict[Precision, str] = {"float32": "f32", "bfloat16": "bf16"}
+
+_Array = NDArray[np.float32]
+
+
+def load(folder: Path, precision: Precision = "float32", threads: int = 2) -> Encoder:
+    """The fastest encoder that is installed. Raises `Invalid` (embedding_precision) where it lacks the precision, and
+    as `Encoder` does."""
+    try:
+        import openvino  # noqa: F401, PLC0415 -- an extra, and heavy
+    except ImportError:
+        if precision != "float32":
+            raise Invalid(
+                f"the plain encoder computes in float32 only, not in {precision}",
+                code="embedding_precision",
+                hint="pip install 'groundplan[knowledge]', or leave GROUNDPLAN_EMBEDDING_PRECISION out.",
+            ) from None
+        return Encoder(folder)
+    return OpenVinoEncoder(folder, precision, threads)
+
+
+def precision_of(text: str) -> Precision:
+    """A precision by its name; else `Invalid` (embedding_precision)."""
+    for known in _HINTS:
+        if text == known:
+            return known
+    raise Invalid(f"there is no precision '{text}'", code="embedding_precision", hint=f"Choose {' or '.join(_HINTS)}.")
+
+
+class OpenVinoEncoder(Encoder):
+    """An `Encoder` whose batches OpenVINO computes, as many at a time as it has threads. Threads may share it."""
+
+    def __init__(self, folder: Path, precision: Precision = "float32", threads: int = 2) -> None:
+        self.precision: Precision = precision
+        self._threads = threads
+        super().__init__(folder)
+
+    def _load(self, tensors: Any, config: dict[str, Any]) -> None:
+        import openvino  # noqa: PLC0415 -- an extra, and heavy
+
+        compiled = openvino.Core().compile_model(
+            _graph(tensors, config),
+            "CPU",
+            {
+                "INFERENCE_PRECISION_HINT": _HINTS[self.precision],
+                "INFERENCE_NUM_THREADS": self._threads,
+                "NUM_STREAMS": self._threads,
+                "ENABLE_CPU_PINNING": False,
+            },
+        )
+        self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        for _ in range(self._threads):
+            self._free.put(compiled.create_infer_request())
+
+    def _forwards(self, batches: Iterable[Sequence[Sequence[int]]]) -> Iterator[_Array]:
+        running: deque[Any] = deque()
+        try:
+            for rows in batches:
+                request = self._request(running)
+                while request is None:
+                    yield self._result(running.popleft())
+                    request = self._request(running)
+                request.start_async(padded(rows), share_inputs=False)
+                running.append(request)
+            while running:
+                yield self._result(running.popleft())
+        finally:
+            for request in running:
+                request.wait()
+                self._free.put(request)
+
+    def _request(self, running: deque[Any]) -> Any:
+        """A free one; None where all are taken and we hold some ourselves, so that nobody waits holding one."""
+        with suppress(queue.Empty):
+            return self._free.get(block=not running)
+        return None
+
+    def _result(self, request: Any) -> _Array:
+        request.wait()
+        vectors: _Array = request.get_output_tensor(0).data.copy()
+        self._free.put(request)
+        return vectors
+
+
+def _graph(tensors: Any, config: dict[str, Any]) -> Any:
+    """Inputs: ids (batch, length) int64, mask (batch, length) float32; output: unit vectors (batch, 384)."""
+    import openvino as ov  # noqa: PLC0415 -- an extra, and heavy
+    from openvino import opset13 as op  # noqa: PLC0415
+
+    parts = _Parts(op, tensors, int(config["num_attention_heads"]), float(config["layer_norm_eps"]))
+    any_size = ov.PartialShape([-1, -1])
+    ids = op.parameter(any_size, np.int64, name="ids")
+    mask = op.parameter(any_size, np.float32, name="mask")
+    hidden = parts.embedded(ids)
+    masked = op.unsqueeze(mask, parts.axes(1, 2))
+    bias = op.multiply(op.subtract(parts.number(1.0), masked), parts.number(-1e9))
+    for layer in range(int(config["num_hidden_layers"])):
+        hidden = parts.layer(f"encoder.layer.{layer}.", hidden, bias)
+    weights = op.unsqueeze(mask, parts.axes(2))
+    summed = op.reduce_sum(op.multiply(hidden, weights), parts.axes(1), False)
+    pooled = op.divide(summed, op.reduce_sum(weights, parts.axes(1), False))
+    return ov.Model([op.normalize_l2(pooled, parts.axes(1), 1e-24, "max")], [ids, mask], "all-minilm-l6-v2")
+
+
+class _Parts:
+    """Pieces of the graph, with the weights put in."""
+
+    def __init__(self, op: Any, tensors: Any, heads: int, epsilon: float) -> None:
+        self._op, self._tensors, self._heads, self._epsilon = op, tensors, heads, epsilon
+
+    def axes(self, *numbers: int) -> Any:
+        return self._op.constant(np.array(numbers, dtype=np.int64))
+
+    def number(self, value: float) -> Any:
+        return self._op.constant(np.float32(value))
+
+    def _weight(self, name: str) -> _Array:
+        return np.asarray(self._tensors.get_tensor(name), dtype=np.float32)
+
+    def _row(self, name: str) -> Any:
+        return self._op.constant(self._weight(name).reshape(1, 1, -1))
+
+    def embedded(self, ids: Any) -> Any:
+        """Words and their places; all input is segment 0."""
+        op = self._op
+        table = self._weight("embeddings.word_embeddings.weight")
+        if table.shape[1] != DIMENSION:
+            raise ValueError(f"vectors of {table.shape[1]} instead of {DIMENSION}")
+        words = op.gather(op.constant(table), ids, op.constant(np.int64(0)))
+        places = self._weight("embeddings.position_embeddings.weight")
+        places = places + self._weight("embeddings.token_type_embeddings.weight")[0]
+        length = op.gather(op.shape_of(ids), self.axes(1), op.constant(np.int64(0)))
+        used = op.slice(op.constant(places), self.axes(0), length, self.axes(1), self.axes(0))
+        return self._normal(op.add(words, op.unsqueeze(used, self.axes(0))), "embeddings.LayerNorm")
+
+    def layer(self, prefix: str, hidden: Any, bias: Any) -> Any:
+        """One transformer layer."""
+        op = self._op
+        split = [self._split(self._dense(hidden, f"{prefix}attention.self.{n}")) for n in ("query", "key", "value")]
+        attended = op.transpose(op.scaled_dot_product_attention(*split, bias), self.axes(0, 2, 1, 3))
+        attended = op.reshape(attended, self.axes(0, 0, DIMENSION), True)
+        mixed = op.add(hidden, self._dense(attended, f"{prefix}attention.output.dense"))
+        mixed = self._normal(mixed, f"{prefix}attention.output.LayerNorm")
+        inner = op.gelu(self._dense(mixed, f"{prefix}intermediate.dense"), "erf")
+        return self._normal(op.add(mixed, self._dense(inner, f"{prefix}output.dense")), f"{prefix}output.LayerNorm")
+
+    def _split(self, values: Any) -> Any:
+        """(batch, length, 384) to (batch, heads, length, part)."""
+        shape = self.axes(0, 0, self._heads, DIMENSION // self._heads)
+        return self._op.transpose(self._op.reshape(values, shape, True), self.axes(0, 2, 1, 3))
+
+    def _dense(self, values: Any, name: str) -> Any:
+        weight = self._op.constant(self._weight(f"{name}.weight"))
+        return self._op.add(self._op.matmul(values, weight, False, True), self._row(f"{name}.bias"))
+
+    def _normal(self, values: Any, name: str) -> Any:
+        op = self._op
+        centred = op.mvn(values, self.axes(-1), True, self._epsilon, "inside_sqrt")
+        return op.add(op.multiply(centred, self._row(f"{name}.weight")), self._row(f"{name}.bias"))
