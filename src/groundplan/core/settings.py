@@ -58,6 +58,9 @@ class Settings:
     """Where people reach the console from other machines, such as `https://ai.acme.example`; passkeys are bound to its
     domain. A proxy with TLS passes it on to the control port, which listens on this machine only. None: only
     `localhost`. GROUNDPLAN_CONSOLE_URL."""
+    embedding_precision: str = "float32"
+    """What the local embedding model computes in: `float32`, or `bfloat16`, which is faster and almost the same.
+    GROUNDPLAN_EMBEDDING_PRECISION."""
     witnesses: tuple[str, ...] = ()
     """Who co-signs the audit log, each `URL KEY` as `groundplan-witness` printed it. GROUNDPLAN_WITNESSES, separated by
     commas."""
@@ -78,6 +81,7 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         metrics_token=env.get("GROUNDPLAN_METRICS_TOKEN") or None,
         otlp_url=env.get("GROUNDPLAN_OTLP_URL") or None,
         otlp_headers=env.get("GROUNDPLAN_OTLP_HEADERS") or None,
+        embedding_precision=env.get("GROUNDPLAN_EMBEDDING_PRECISION") or "float32",
         host=env.get("GROUNDPLAN_HOST") or "127.0.0.1",
         tls_cert=_path(env, "GROUNDPLAN_TLS_CERT"),
         tls_key=_path(env, "GROUNDPLAN_TLS_KEY"),
