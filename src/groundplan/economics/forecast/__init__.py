@@ -1,0 +1,1 @@
+"""What will be asked and what it will cost: forecasts with intervals, budgets' runway, scenarios."""

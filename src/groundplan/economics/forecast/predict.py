@@ -1,0 +1,272 @@
+"""From what happened to what will: the forecast of a series, its interval, and how right it would have been before.
+
+The middle is the mean of the settings of `smooth` that were best at past origins, beside the median of the last
+seasons. The interval is that of the errors at past origins (split conformal, by distance), so it needs no assumption
+about them. Holidays are left out of what is learned and have their own factor; launches move the level.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final
+
+import numpy as np
+
+from groundplan.core.errors import Invalid
+from groundplan.economics.forecast.model import DAY, Forecast, Series
+from groundplan.economics.forecast.smooth import SETTINGS, Floats, paths
+
+LEAST: Final = 8
+"""Values below which nothing is said."""
+ORIGINS: Final = 14
+BEST: Final = 5
+"""Settings whose mean is taken."""
+LEVEL: Final = 0.8
+"""Share of the truth that intervals hold."""
+_BUCKETS: Final = 4
+_OFFSET: Final = 0.05
+"""Of the mean, added before logarithms are taken: small values are not to weigh more than large ones."""
+_WIDEN: Final = 1.0
+"""By how much intervals are wider than past errors; chosen on generated seasons whose seeds are below 1000."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Past:
+    """Logarithms of a series with what is left out, and how to go back."""
+
+    logs: Floats
+    values: Floats
+    offset: float
+    cycle: int
+    jumps: dict[int, float]
+    closed: Floats
+    """1.0 for steps on holidays, future ones too."""
+
+
+def forecast(series: Series, horizon: int) -> Forecast:
+    """The next `horizon` steps. Raises `Invalid` (`forecast_impossible`) for fewer than `LEAST` values or bad ones."""
+    _check(series, horizon)
+    past = _past(series, horizon)
+    count = len(past.values)
+    origins = _origins(count, horizon, past.cycle)
+    made = paths(past.logs, past.cycle, [*origins, count], horizon, past.jumps)
+    made = {place: np.vstack([each, _seasons(past, place, horizon)]) for place, each in made.items()}
+    effect = _holiday_effect(past, made, origins)
+    growth = _growth(series, horizon)
+    chosen = _chosen(past, made, origins, horizon, declared=series.growth_per_month is not None)
+    errors = _errors(past, made, origins, chosen, effect)
+    middle = made[count][chosen].mean(axis=0) + effect * past.closed[count:]
+    low, high = _interval(errors, horizon)
+    back = [_back(middle + each, past.offset) * np.exp(growth) for each in (0.0, low, high)]
+    total, total_low, total_high = _total(past, made, origins, chosen, effect, back)
+    return Forecast(
+        start=series.at(count),
+        step=series.step,
+        middle=tuple(back[0].tolist()),
+        low=tuple(back[1].tolist()),
+        high=tuple(back[2].tolist()),
+        total=total,
+        total_low=total_low,
+        total_high=total_high,
+        method=_told(chosen, past.cycle),
+        error=_mase(past, made, origins, chosen, effect),
+        notes=_notes(past, origins, series),
+        detail={"holiday_factor": round(math.exp(effect), 4), "origins": len(origins), "cycle": past.cycle},
+    )
+
+
+def _check(series: Series, horizon: int) -> None:
+    values = series.values
+    if len(values) < LEAST or not 1 <= horizon <= 2000 or not all(math.isfinite(v) and v >= 0 for v in values):
+        raise Invalid(
+            f"nothing can be said about the next {horizon} steps from {len(values)} values",
+            code="forecast_impossible",
+            hint=f"Wait until there are {LEAST} values that are not negative, and ask for 1 to 2000 steps.",
+        )
+
+
+def _past(series: Series, horizon: int) -> _Past:
+    values = np.array(series.values, dtype=np.float64)
+    count = len(values)
+    cycle = series.cycle if count >= 2 * series.cycle + 2 else 1
+    if cycle == 1 and series.cycle > 7 and count >= 3 * (series.cycle // 7):
+        cycle = series.cycle // 7
+    offset = max(float(values.mean()) * _OFFSET, 1e-9)
+    dates = [series.at(place).date().isoformat() for place in range(count + horizon)]
+    closed = np.array([float(day in series.holidays) for day in dates])
+    logs = np.log(values + offset)
+    logs[closed[:count] > 0] = np.nan
+    jumps: dict[int, float] = {}
+    for launch in series.launches:
+        place = math.ceil((launch.at - series.start) / series.step)
+        if 0 < place < count + horizon:
+            jumps[place] = jumps.get(place, 0.0) + math.log(max(launch.factor, 1e-6))
+    return _Past(logs, values, offset, cycle, jumps, closed)
+
+
+def _origins(count: int, horizon: int, cycle: int) -> list[int]:
+    """Past places from which a whole horizon was seen, the newest last, and enough came before."""
+    least = max(2 * cycle, LEAST)
+    last = count - horizon
+    if last < least:
+        return []
+    step = max(1, min(horizon // 2, (last - least) // ORIGINS or 1))
+    return sorted(last - each * step for each in range(ORIGINS) if last - each * step >= least)
+
+
+def _seasons(past: _Past, place: int, horizon: int) -> Floats:
+    """Three forecasts from the last seasons alone: their median, the median of the last two, the last one smoothed."""
+    cycle = past.cycle
+    before = past.logs[:place]
+    jumps = np.cumsum([past.jumps.get(place + step, 0.0) for step in range(horizon)])
+    made = []
+    for seasons in (6, 3, 2):
+        steps = np.arange(horizon)
+        back = place - cycle + steps % cycle
+        seen = np.array([before[np.maximum(back - each * cycle, back % cycle)] for each in range(seasons)])
+        if cycle == 1:
+            seen = np.repeat(before[-4 * seasons :, None], horizon, axis=1)
+        with np.errstate(all="ignore"):
+            level = np.nanmedian(before[-max(cycle, 4) :]) - np.nanmedian(before[-max(cycle, 4) * seasons :])
+            middle = np.where(np.isfinite(seen).any(axis=0), _nanmedian(seen), np.nanmedian(before))
+        made.append(middle + (level if np.isfinite(level) else 0.0) + jumps)
+    found: Floats = np.array(made)
+    return found
+
+
+def _nanmedian(seen: Floats) -> Floats:
+    filled = np.where(np.isfinite(seen), seen, np.nan)
+    whole = ~np.isfinite(filled).any(axis=0)
+    filled[:, whole] = 0.0
+    made: Floats = np.nanmedian(filled, axis=0)
+    return made
+
+
+def _holiday_effect(past: _Past, made: dict[int, Floats], origins: list[int]) -> float:
+    """Logarithm of how much there is on a holiday: what past ones showed, together with how a weekend compares."""
+    count = len(past.values)
+    prior = _weekend(past)
+    seen = []
+    for origin in origins:
+        middle = np.median(made[origin], axis=0)
+        for step in range(len(middle)):
+            if origin + step < count and past.closed[origin + step]:
+                seen.append(math.log(past.values[origin + step] + past.offset) - float(middle[step]))
+    if not seen:
+        return prior
+    return float((np.median(seen) * min(len(seen), 8) + 2 * prior) / (min(len(seen), 8) + 2))
+
+
+def _weekend(past: _Past) -> float:
+    """Logarithm of the quietest day of the week beside the median one, at most 0."""
+    if past.cycle % 7:
+        return 0.0
+    per_day = past.cycle // 7
+    whole = past.values[: len(past.values) // past.cycle * past.cycle].reshape(-1, 7, per_day).sum(axis=2).mean(axis=0)
+    middle = float(np.median(whole))
+    quiet = float(whole.min()) / middle if middle else 1.0
+    return math.log(max(quiet, 0.02)) if quiet < 0.8 else 0.0
+
+
+def _growth(series: Series, horizon: int) -> Floats:
+    if series.growth_per_month is None:
+        return np.zeros(horizon)
+    rate = math.log1p(max(series.growth_per_month, -0.99)) * (series.step / (30 * DAY))
+    made: Floats = np.arange(1, horizon + 1, dtype=np.float64) * rate
+    return made
+
+
+def _chosen(past: _Past, made: dict[int, Floats], origins: list[int], horizon: int, *, declared: bool) -> list[int]:
+    """Settings that were best at past origins, newer ones weighing more; without any, careful ones."""
+    allowed = [
+        place for place in range(len(SETTINGS) + 3)
+        if not declared or place >= len(SETTINGS) or SETTINGS[place][1] == 0.0
+    ]  # fmt: skip
+    if not origins:
+        return [place for place in allowed if place < len(SETTINGS) and SETTINGS[place][0] in (0.08, 0.2)]
+    scores: Floats = np.zeros(len(SETTINGS) + 3)
+    for age, origin in enumerate(reversed(origins)):
+        truth, back = past.values[origin : origin + horizon], _back(made[origin], past.offset)
+        open_ = past.closed[origin : origin + horizon] == 0
+        missed: Floats = np.abs(back - truth)[:, open_].sum(axis=1)
+        scores = np.asarray(scores + 0.93**age * missed, dtype=np.float64)
+    return sorted(sorted(allowed, key=lambda place: scores[place])[:BEST])
+
+
+def _errors(past: _Past, made: dict[int, Floats], origins: list[int], chosen: list[int], effect: float) -> list[Floats]:
+    """Logarithmic errors at each past origin, by distance."""
+    found = []
+    for origin in origins:
+        middle = made[origin][chosen].mean(axis=0)
+        span = slice(origin, origin + len(middle))
+        found.append(np.log(past.values[span] + past.offset) - middle - effect * past.closed[span])
+    return found
+
+
+def _interval(errors: list[Floats], horizon: int) -> tuple[Floats, Floats]:
+    """What is added to the middle for the lower and upper end, by distance."""
+    if not errors:
+        width = np.linspace(0.35, 0.7, horizon)
+        return -width, width
+    table = np.array(errors)
+    low, high = np.zeros(horizon), np.zeros(horizon)
+    edges = np.linspace(0, horizon, min(_BUCKETS, horizon) + 1).astype(int)
+    for first, last in pairwise(edges.tolist()):
+        seen = np.sort(table[:, first:last].ravel())
+        tail = (1 - LEVEL) / 2 * (1 - 1 / (len(table) + 1))
+        low[first:last], high[first:last] = np.quantile(seen, tail) * _WIDEN, np.quantile(seen, 1 - tail) * _WIDEN
+    return np.minimum(low, 0.0), np.maximum(high, 0.0)
+
+
+def _back(logs: Floats, offset: float) -> Floats:
+    made: Floats = np.maximum(np.exp(np.minimum(logs, 60.0)) - offset, 0.0)
+    return made
+
+
+def _total(
+    past: _Past, made: dict[int, Floats], origins: list[int], chosen: list[int], effect: float, back: list[Floats]
+) -> tuple[float, float, float]:
+    """The sum of all steps and its interval: as past sums compared with what would have been said of them."""
+    said = float(back[0].sum())
+    ratios = []
+    for origin in origins:
+        middle = made[origin][chosen].mean(axis=0)
+        span = slice(origin, origin + len(middle))
+        whole = float(_back(middle + effect * past.closed[span], past.offset).sum())
+        if whole > 0:
+            ratios.append(float(past.values[span].sum()) / whole)
+    if len(ratios) < 4:
+        return said, float(back[1].sum()) * 0.5 + said * 0.5, float(back[2].sum()) * 0.5 + said * 0.5
+    centre = float(np.clip(np.median(ratios), 0.8, 1.25))
+    spread = max(float(np.std(ratios)), 0.01) * 1.28 * math.sqrt(1 + 4 / len(ratios)) * _WIDEN
+    return said * centre, said * max(0.0, centre - spread), said * (centre + spread)
+
+
+def _mase(past: _Past, made: dict[int, Floats], origins: list[int], chosen: list[int], effect: float) -> float | None:
+    scale = float(np.abs(past.values[past.cycle :] - past.values[: -past.cycle]).mean())
+    if not origins or scale == 0:
+        return None
+    found = []
+    for origin in origins:
+        middle = made[origin][chosen].mean(axis=0)
+        span = slice(origin, origin + len(middle))
+        said = _back(middle + effect * past.closed[span], past.offset)
+        found.append(float(np.abs(said - past.values[span]).mean()))
+    return round(float(np.mean(found)) / scale, 4)
+
+
+def _told(chosen: list[int], cycle: int) -> str:
+    smoothed = sum(place < len(SETTINGS) for place in chosen)
+    season = f"seasons of {cycle} steps" if cycle > 1 else "no season"
+    return f"mean of {smoothed} exponential smoothings and {len(chosen) - smoothed} medians of seasons, {season}"
+
+
+def _notes(past: _Past, origins: list[int], series: Series) -> tuple[str, ...]:
+    found = []
+    if not origins:
+        found.append("there is too little history to look back on: the interval is a rule of thumb")
+    if past.cycle == 1 and series.cycle > 1:
+        found.append("the history is shorter than two seasons: none is assumed")
+    return tuple(found)

@@ -1,0 +1,135 @@
+"""What a month would cost if: more people, other prices, longer contexts, another model, a cache, a pilot at scale.
+
+Pure arithmetic on what a month's parts cost; what does not change is left as it was measured. It says nothing about how
+good the answers of another model would be.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from groundplan.blueprint.model import Rates
+from groundplan.core.errors import Invalid
+from groundplan.economics.prices.parts import MILLION
+
+INPUT = ("input", "cache_read", "cache_write", "cache_write_1h", "input_audio", "input_image", "input_video")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One class of a month: how many, and picodollars."""
+
+    name: str
+    count: int
+    cost: int
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Every field that is left alone changes nothing."""
+
+    users: float = 1.0
+    """Times as many people, and calls with them."""
+    price: float = 1.0
+    """Times what tokens cost."""
+    context: float = 1.0
+    """Times as many input tokens a call."""
+    output: float = 1.0
+    cache_share: float = 0.0
+    """Of calls that are answered from the cache."""
+    rates: Rates | None = None
+    """Another model's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """Picodollars a month before and after, with what each step of the change contributed, in this order."""
+
+    before: int
+    after: int
+    steps: tuple[tuple[str, int], ...]
+
+
+def what_if(parts: list[Part], change: Change) -> Scenario:
+    """The same month under `change`. Raises `Invalid` (`scenario_invalid`) for factors that cannot be."""
+    if min(change.users, change.price, change.context, change.output) < 0 or not 0 <= change.cache_share < 1:
+        raise Invalid(
+            "factors of a scenario are 0 or more, and a cache answers less than all calls",
+            code="scenario_invalid",
+            hint="Write users=10, price=-30%, context=2, cache=20%.",
+        )
+    now = {part.name: float(part.cost) for part in parts}
+    counts = {part.name: float(part.count) for part in parts}
+    before = sum(part.cost for part in parts)
+    steps: list[tuple[str, int]] = []
+    last = float(before)
+
+    def note(name: str) -> None:
+        nonlocal last
+        total = sum(now.values())
+        if round(total) != round(last):
+            steps.append((name, round(total) - round(last)))
+        last = total
+
+    for name in now:
+        factor = change.context if name in INPUT else change.output if name in ("output", "reasoning") else 1.0
+        now[name] *= factor
+        counts[name] *= factor
+    note("tokens a call")
+    if change.rates is not None:
+        now = {name: counts[name] * _rate(change.rates, name) / MILLION if counts[name] else cost
+               for name, cost in now.items()}  # fmt: skip
+        note("another model")
+    now = {name: cost * change.price for name, cost in now.items()}
+    note("prices")
+    now = {name: cost * change.users for name, cost in now.items()}
+    note("people")
+    now = {name: cost * (1 - change.cache_share) for name, cost in now.items()}
+    note("cache")
+    return Scenario(before, round(sum(now.values())), tuple(steps))
+
+
+def parse(texts: list[str]) -> Change:
+    """From `users=10`, `price=-30%`, `context=2`, `output=0.5`, `cache=20%`. Raises `Invalid` (`scenario_invalid`)."""
+    values: dict[str, float] = {}
+    for text in texts:
+        name, _, amount = text.partition("=")
+        if name not in ("users", "price", "context", "output", "cache") or name in values:
+            raise _unreadable(text)
+        values[name] = _factor(text, amount)
+    return Change(
+        users=values.get("users", 1.0),
+        price=values.get("price", 1.0),
+        context=values.get("context", 1.0),
+        output=values.get("output", 1.0),
+        cache_share=values.get("cache", 0.0),
+    )
+
+
+def _factor(text: str, amount: str) -> float:
+    """`10` is ten times, `-30%` and `+20%` are relative to 1, and a cache's `20%` is its share."""
+    try:
+        number = float(amount.rstrip("%x"))
+    except ValueError as error:
+        raise _unreadable(text) from error
+    if not amount.endswith("%"):
+        return number
+    return number / 100 if text.startswith("cache=") else 1 + number / 100
+
+
+def _unreadable(text: str) -> Invalid:
+    return Invalid(
+        f"'{text[:40]}' is no change of a scenario",
+        code="scenario_invalid",
+        hint="Write users=10, price=-30%, context=2, output=0.5 or cache=20%, each once.",
+    )
+
+
+def _rate(rates: Rates, name: str) -> int:
+    own = getattr(rates, name, None)
+    if isinstance(own, int):
+        return own
+    fine = getattr(rates.details, name, None) if rates.details is not None else None
+    if isinstance(fine, int):
+        return fine
+    return rates.output if name in ("output", "reasoning", "output_audio") else rates.input

@@ -1,0 +1,115 @@
+"""Forecasts: seasons, holidays, launches and growth; intervals that hold; budgets' runway; scenarios that add up."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, date, datetime, timedelta
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from groundplan.blueprint.model import Rates
+from groundplan.core.errors import Invalid
+from groundplan.core.money import PICO
+from groundplan.economics.forecast.model import DAY, Forecast, Launch, Series
+from groundplan.economics.forecast.predict import forecast
+from groundplan.economics.forecast.runway import runway
+from groundplan.economics.forecast.scenario import Change, Part, parse, what_if
+
+START = datetime(2026, 1, 5, tzinfo=UTC)
+WEEK = (100.0, 110.0, 120.0, 110.0, 100.0, 20.0, 10.0)
+
+
+def weeks(count: int, **more: object) -> Series:
+    return Series(START, DAY, WEEK * count, **more)  # type: ignore[arg-type]
+
+
+def test_a_steady_week_goes_on() -> None:
+    made = forecast(weeks(12), 14)
+    assert made.middle == pytest.approx(WEEK * 2, rel=0.03)
+    assert all(low <= middle <= high for low, middle, high in zip(made.low, made.middle, made.high, strict=True))
+    assert made.total == pytest.approx(2 * sum(WEEK), rel=0.03)
+    assert made.start == START + 84 * DAY
+
+
+def test_a_holiday_is_like_a_day_off() -> None:
+    off = (START + 84 * DAY).date().isoformat()
+    made = forecast(weeks(12, holidays=frozenset({off})), 7)
+    assert made.middle[0] < 0.4 * WEEK[0] and made.middle[1] == pytest.approx(WEEK[1], rel=0.05)
+
+
+def test_a_launch_lifts_what_comes_after_it() -> None:
+    made = forecast(weeks(12, launches=(Launch(START + 86 * DAY, 2.0, "new site"),)), 7)
+    assert made.middle[1] == pytest.approx(WEEK[1], rel=0.05)
+    assert made.middle[2] == pytest.approx(2 * WEEK[2], rel=0.15)
+
+
+def test_declared_growth_holds() -> None:
+    made = forecast(weeks(12, growth_per_month=0.5), 28)
+    assert made.middle[27] == pytest.approx(WEEK[6] * 1.5 ** (28 / 30), rel=0.1)
+
+
+def test_intervals_hold_most_of_what_comes() -> None:
+    random = np.random.default_rng(7)
+    values = tuple(float(v) for v in random.poisson(np.array(WEEK * 30)))
+    held = []
+    for origin in range(140, 196, 7):
+        made = forecast(Series(START, DAY, values[:origin]), 7)
+        held += [low <= v <= high for low, v, high in zip(made.low, values[origin:], made.high, strict=False)]
+    assert 0.6 < sum(held) / len(held) < 0.97
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.floats(0, 1e9), min_size=8, max_size=80), st.integers(1, 60))
+def test_whatever_happened_the_forecast_is_finite_and_in_order(values: list[float], horizon: int) -> None:
+    made = forecast(Series(START, DAY, tuple(values)), horizon)
+    for low, middle, high in zip(made.low, made.middle, made.high, strict=True):
+        assert 0 <= low <= middle * 1.000001 + 1e-9 and middle <= high * 1.000001 + 1e-9 and math.isfinite(high)
+
+
+@pytest.mark.parametrize("values", [(1.0,) * 7, (1.0,) * 7 + (-1.0,), (1.0,) * 7 + (math.nan,)])
+def test_too_little_or_impossible_values_are_refused(values: tuple[float, ...]) -> None:
+    with pytest.raises(Invalid, match="nothing can be said"):
+        forecast(Series(START, DAY, values), 3)
+
+
+def flat(usd: float, count: int = 30) -> Forecast:
+    same = (usd,) * count
+    return Forecast(
+        START, DAY, same, tuple(v / 2 for v in same), tuple(v * 2 for v in same), usd * count, 0, 0, "", None
+    )
+
+
+def test_a_budget_ends_on_the_day_that_crosses_it() -> None:
+    found = runway(5 * PICO, flat(1.0))
+    assert (found.ends, found.days) == ((START + timedelta(days=5)).date(), 5)
+    assert found.earliest is not None and found.latest is not None
+    assert found.earliest < found.ends < found.latest  # type: ignore[operator]
+    assert runway(40 * PICO, flat(1.0)).ends is None
+    short = runway(40 * PICO, flat(1.0), until=date(2026, 1, 14))
+    assert short.ends is None and short.expected == 10 * PICO
+
+
+PARTS = [Part("input", 1_000_000, 3 * PICO), Part("output", 100_000, PICO), Part("requests", 10, PICO)]
+
+
+def test_a_scenario_says_what_each_change_contributes() -> None:
+    made = what_if(PARTS, parse(["users=10", "price=-30%", "context=2", "cache=50%"]))
+    assert made.before == 5 * PICO
+    assert made.after == round((6 + 1 + 1) * PICO * 0.7 * 10 * 0.5)
+    assert made.before + sum(amount for _, amount in made.steps) == made.after
+    assert [name for name, _ in made.steps] == ["tokens a call", "prices", "people", "cache"]
+
+
+def test_another_model_is_priced_by_the_tokens_that_were_used() -> None:
+    made = what_if(PARTS, Change(rates=Rates(input=PICO, output=2 * PICO)))
+    assert made.after == PICO + 2 * PICO // 10 + 10 * 1_000_000 * 0 + 10 * PICO // 1_000_000
+
+
+@pytest.mark.parametrize("text", ["users", "users=many", "wishes=3", "price=-130%", "cache=120%"])
+def test_a_change_that_cannot_be_is_refused(text: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        what_if(PARTS, parse([text]))
+    assert refused.value.code == "scenario_invalid"
