@@ -174,8 +174,10 @@ class Certificate:
 
     (allowed options that alone exceed what a row can hold even when widened are left out, they can never be taken)
     the bound is sum u - sum over rows across sites [v capacity - tiers] + sum site(s) + options that are nowhere, as
-    a site without rows and opening. `method` "knapsack" says that at sites with exactly one row the inner sum is
-    the exact 0-1 knapsack over that row instead (its v is then ignored), which bounds better.
+    a site without rows and opening. `method` "knapsack": at sites for whose rows nothing can be bought, what stands
+    after the opening is replaced by the exact least of cost - u + v use (v of rows across sites only) over sets of
+    options, at most one for each part, that the site's rows hold; wherever that can be found by a table or a short
+    search, and is larger.
     "claimed": a branching solver says so; nothing can be recomputed but the multipliers' own, smaller bound.
     """
 

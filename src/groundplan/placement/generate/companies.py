@@ -22,7 +22,7 @@ RESOURCES = ("gpu", "memory", "network")
 _DOLLAR = 10**12
 
 
-def large(workloads: int, sites: int, *, seed: int = 1, tightness: float = 0.8, reach: float = 0.3) -> Problem:
+def large(workloads: int, sites: int, *, seed: int = 1, tightness: float = 0.7, reach: float = 0.3) -> Problem:
     """A problem of this size. 10,000 x 200 has about 590,000 options."""
     draw = np.random.Generator(np.random.PCG64(seed))
     where, home = draw.random((sites, 2)), draw.random((workloads, 2))

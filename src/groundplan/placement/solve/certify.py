@@ -5,14 +5,11 @@ Rounding cannot make a bound wrong, only a little smaller: any multipliers prove
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
-from groundplan.placement.problem import Certificate, Ints, Problem
+from groundplan.placement.problem import Certificate, Flags, Ints, Problem
 from groundplan.placement.solve.arrays import Arrays, Floats
-from groundplan.placement.solve.knapsack import LARGEST_TABLE, fill
+from groundplan.placement.solve.knapsacks import Knapsacks, tuned_rows
 
 _ROOM = 2.0**61
 _FINEST = 10**6
@@ -74,26 +71,27 @@ def row_value(problem: Problem, row: int, scale: int, v: int) -> int:
     return value
 
 
-def knapsack(data: Arrays, cost: Ints, use: Ints, capacity: Ints, part: Floats) -> Certificate:
-    """The bound of part multipliers alone where every site is one knapsack: [m, n] costs and uses, [m] capacities.
-
-    For problems without openings, quotas or tiers whose capacities are at most `LARGEST_TABLE`.
-    """
-    size = float(np.abs(cost).max(initial=1)) + float(np.abs(part).max(initial=0.0)) + 1.0
-    scale = 1
-    while scale < _FINEST and scale * 10 * size * cost.shape[1] < _ROOM:
-        scale *= 10
+def columns(knapsacks: Knapsacks, part: Floats, row: Floats) -> Certificate:
+    """The bound of these multipliers with each site's capacity priced exactly."""
+    data = knapsacks.data
+    row = tuned_rows(knapsacks, part, row)
+    most = max((len(options) for options in knapsacks.options), default=1) + 1
+    scale = max(1, _scale(data, part, row) // 10 ** len(str(most)))
     u = np.round(part * scale).astype(np.int64)
-    value = sum(u.tolist())
-    for site in range(len(capacity)):
-        least, _ = fill(cost[site] * scale - u, use[site], int(capacity[site]))
-        value += min(0, int(least))
-    return Certificate("knapsack", scale, u, np.zeros(data.rows, dtype=np.int64), -(-value // scale))
-
-
-def tables_hold(capacity: NDArray[Any]) -> bool:
-    """Whether the verifier will use exact tables at these sites."""
-    return bool((capacity <= LARGEST_TABLE).all())
+    v = np.round(np.maximum(row, 0.0) * scale).astype(np.int64)
+    padded = np.zeros(data.rows + 1, dtype=np.int64)
+    padded[knapsacks.shared] = v[knapsacks.shared]
+    reduced = data.cost * scale - u[data.part] + (padded[data.row] * data.use).sum(axis=1)
+    allowed: Flags = np.ones(len(data.index), dtype=np.bool_)
+    whole = sum(u.tolist()) + sum(row_value(data.problem, int(r), scale, int(v[r])) for r in knapsacks.shared)
+    nowhere = np.flatnonzero(data.site == data.sites)
+    first = np.flatnonzero(np.diff(data.part[nowhere], prepend=-1))
+    if len(first):
+        whole += sum(np.minimum(np.minimum.reduceat(reduced[nowhere], first), 0).tolist())
+    for site in range(data.sites):
+        inner = int(knapsacks.least(site, reduced, v, allowed).bound)
+        whole += min(0, scale * int(data.opening[site]) + inner)
+    return Certificate("knapsack", scale, u, v, -(-whole // scale))
 
 
 def nothing(problem: Problem) -> Certificate:

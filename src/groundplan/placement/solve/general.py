@@ -1,4 +1,4 @@
-"""Companies of any shape: prices of capacity, the relaxation, a plan mended from it, then neighbourhoods.
+"""The order of a run: prices of capacity, the relaxation, a plan mended from it, columns, dives, neighbourhoods.
 
 Large problems are relaxed over the options that matter at those prices; the bound is taken over all options. What the
 relaxation proves impossible is impossible; what the mending does not find is asked of CP-SAT, if it is small enough.
@@ -13,21 +13,29 @@ import numpy as np
 from groundplan.placement.problem import Certificate, Flags, Ints
 from groundplan.placement.solve import certify, warm
 from groundplan.placement.solve.arrays import Arrays, Floats, subset
-from groundplan.placement.solve.assignment import claimed, mended
 from groundplan.placement.solve.budget import Budget
+from groundplan.placement.solve.columns import Master, Point, Rest, dive, generate
+from groundplan.placement.solve.knapsacks import knapsacks
 from groundplan.placement.solve.neighbourhoods import Bounds, Plan, improve, plan_of, promising
 from groundplan.placement.solve.relax import Relaxation, relax
 from groundplan.placement.solve.shift import Shift
-from groundplan.placement.solve.submodel import Effort, search
+from groundplan.placement.solve.submodel import Effort, cost_of, search
 
-_ALL_BELOW = 12_000
+_ALL_BELOW = 30_000
 """options; above, the relaxation begins with the nearest ones"""
 _NEAR, _NEARER = 12, 3
 _ROUGH, _FINER = 30, 150
-_WHOLE_BELOW = 8_000
+_WHOLE_BELOW = 6_000
 """options with which CP-SAT is asked for the whole"""
-_AIM = 24
-_BATCH = 25
+_AIM = 32
+"""parts of a neighbourhood at first"""
+_LEAVE = 35
+"""parts that a dive leaves to CP-SAT"""
+_BATCH = 20
+_FIRST_ROUNDS = 6
+_DIVES = 5
+_SHARE = 0.2
+"""of the clock for the columns, and for each dive"""
 
 
 @dataclass(slots=True)
@@ -39,19 +47,27 @@ class Run:
     certificate: Certificate
     linear: Certificate
     reduced: Floats
+    """[O] at the multipliers of `linear`"""
     plan: Plan | None = None
     impossible: bool = False
+    seed: int = 0
 
     def take(self, plan: Plan | None) -> None:
         """Keep the better plan."""
         if plan is not None and (self.plan is None or plan.cost < self.plan.cost):
             self.plan = plan
 
-    def prove(self, certificate: Certificate, part: Floats, row: Floats) -> None:
-        """Keep the better multipliers."""
+    def prove(self, certificate: Certificate) -> None:
+        """Keep the better bound."""
+        if certificate.bound > self.certificate.bound:
+            self.certificate = certificate
+
+    def price(self, certificate: Certificate, part: Floats, row: Floats) -> None:
+        """Keep the better linear multipliers, which options are ruled out by."""
         if certificate.value > self.linear.value:
-            self.linear = self.certificate = certificate
+            self.linear = certificate
             self.reduced = self.data.reduced(part, row)
+        self.prove(certificate)
 
     @property
     def done(self) -> bool:
@@ -68,15 +84,23 @@ def place(data: Arrays, budget: Budget) -> tuple[Plan | None, Certificate, bool]
     """The best plan found, its bound, and whether it is proven that there is none."""
     nothing = certify.nothing(data.problem)
     run = Run(data, budget, nothing, nothing, data.price)
-    kept = _prices(run)
-    relaxation = _relaxed(run, kept)
+    relaxation = _relaxed(run, _prices(run))
     if relaxation is not None and not run.done:
         run.take(mended(data, relaxation, budget))
     if run.plan is None and not run.impossible:
         run.take(_rough(run))
     if run.plan is None and not run.impossible:
-        run.impossible = _whole(run, 20.0)
-    _search(run)
+        run.impossible = _whole(run, 20.0) and run.plan is None
+    _search(run, _FIRST_ROUNDS)
+    if not run.done and relaxation is not None:
+        _columns(run, relaxation)
+    work = 4.0
+    while not run.done and run.plan is not None:
+        if _whole(run, work):
+            break
+        for _ in range(3):
+            _search(run, _BATCH)
+        work *= 2
     return run.plan, run.certificate, run.impossible and run.plan is None
 
 
@@ -89,7 +113,7 @@ def _prices(run: Run) -> Ints | None:
     near = warm.nearest(data, prices, _NEAR)
     prices = warm.row_prices(subset(data, near), _FINER, budget.share(0.2), prices, 0.02)
     part = np.minimum.reduceat(data.reduced(np.zeros(data.parts), prices), data.first[:-1])
-    run.prove(certify.linear(data, part, prices), part, prices)
+    run.price(certify.linear(data, part, prices), part, prices)
     return warm.nearest(data, prices, _NEARER)
 
 
@@ -98,7 +122,7 @@ def _relaxed(run: Run, kept: Ints | None) -> Relaxation | None:
     data, left = run.data, run.budget.seconds_left
     relaxation = relax(data, kept, seconds=None if left is None else max(0.2, left * 0.7))
     if relaxation is None:
-        run.impossible = kept is None and not run.budget.over(0.05 * (run.budget.limit.seconds or 0.0))
+        run.impossible = kept is None and not run.budget.over(0.3 * (run.budget.limit.seconds or 0.0))
         return None
     part = relaxation.part
     if kept is not None:
@@ -107,8 +131,24 @@ def _relaxed(run: Run, kept: Ints | None) -> Relaxation | None:
         part = part.copy()
         priced = data.reduced(np.zeros(data.parts), relaxation.row)
         np.minimum.at(part, data.part[outside], priced[outside])
-    run.prove(certify.linear(data, part, relaxation.row), part, relaxation.row)
+    run.price(certify.linear(data, part, relaxation.row), part, relaxation.row)
     return relaxation
+
+
+def mended(data: Arrays, relaxation: Relaxation, budget: Budget) -> Plan | None:
+    """Every part where most of it is in the relaxation, moved until every row holds."""
+    reduced = data.reduced(relaxation.part, relaxation.row)
+    spread = float(np.abs(data.price).max(initial=1.0)) + 1.0
+    start = data.cheapest(-relaxation.share + 1e-9 * (reduced - reduced.min(initial=0.0)) / spread)
+    shift = Shift(data, start, reduced)
+    if not shift.mend(400 + 4 * data.parts):
+        return None
+    plan = plan_of(data, shift.choice)
+    shift.value = data.price
+    shift.polish(10)
+    polished = plan_of(data, shift.choice)
+    budget.spend()
+    return polished if plan is None or (polished is not None and polished.cost < plan.cost) else plan
 
 
 def _rough(run: Run) -> Plan | None:
@@ -121,16 +161,55 @@ def _rough(run: Run) -> Plan | None:
     return plan_of(data, shift.choice)
 
 
-def _search(run: Run) -> None:
-    """Neighbourhoods until the limit, with attempts at the whole that grow."""
-    batch, work = 0, 2.0
-    while not run.done and run.plan is not None:
-        bounds = Bounds(run.certificate.bound, run.linear.value, run.reduced)
-        run.take(improve(run.data, run.plan, bounds, run.budget, _BATCH, 1000 * batch, _AIM))
-        batch += 1
-        if not run.done and _whole(run, work):
+def _columns(run: Run, relaxation: Relaxation) -> None:
+    """Generate columns for a bound, then dive for plans, each followed by some neighbourhoods."""
+    data, budget = run.data, run.budget
+    sets = knapsacks(data)
+    if sets is None or data.parts > 14 * data.sites:
+        return
+    run.prove(certify.columns(sets, relaxation.part, relaxation.row))
+    if run.done:
+        return
+    master = Master(sets)
+    start = Point(-np.inf, relaxation.part, relaxation.row, np.zeros(0))
+    everything = Rest(np.arange(data.sites), np.arange(len(data.index)))
+    point = generate(master, everything, start, budget.share(_SHARE), 600)
+    run.prove(certify.columns(sets, point.part, point.row))
+    draw = np.random.Generator(np.random.PCG64(budget.limit.seed))
+    for _ in range(_DIVES):
+        if run.done:
             return
-        work *= 2
+        run.take(_dived(run, master, point, draw))
+        budget.spend()
+        _search(run, _FIRST_ROUNDS)
+
+
+def _dived(run: Run, master: Master, point: Point, draw: np.random.Generator) -> Plan | None:
+    """One dive; what it leaves is placed by CP-SAT, the fixed parts stay."""
+    data = run.data
+    placed, _ = dive(master, point, run.budget.share(_SHARE), draw, _LEAVE)
+    fixed = placed >= 0
+    choice = np.where(fixed, placed, data.first[:-1])
+    keep: Flags = np.ones(len(data.index), dtype=np.bool_)
+    free = np.flatnonzero(~fixed)
+    limit = None
+    if run.plan is not None:
+        limit = run.plan.cost - 1 - (plain_cost(data, choice) - cost_of(data, free, choice))
+    answer = search(data, free, keep, choice, Effort(2.0, run.budget.seconds_left, run.budget.limit.seed), limit)
+    return None if answer.choice is None else plan_of(data, answer.choice)
+
+
+def plain_cost(data: Arrays, choice: Ints) -> int:
+    """Options and openings, without units bought."""
+    return cost_of(data, np.arange(data.parts), choice)
+
+
+def _search(run: Run, rounds: int) -> None:
+    """Neighbourhoods of the present plan."""
+    if run.plan is not None and not run.done:
+        bounds = Bounds(run.certificate.bound, run.linear.value, run.reduced)
+        run.seed += 1000
+        run.take(improve(run.data, run.plan, bounds, run.budget, rounds, run.budget.limit.seed + run.seed, _AIM))
 
 
 def _whole(run: Run, work: float) -> bool:
@@ -142,12 +221,18 @@ def _whole(run: Run, work: float) -> bool:
         keep[plan.choice] = True
     if int(keep.sum()) > _WHOLE_BELOW:
         return False
-    effort = Effort(work, budget.seconds_left, seed=budget.limit.seed, threads=budget.limit.threads)
+    effort = Effort(work, budget.seconds_left, budget.limit.seed, budget.limit.threads)
     answer = search(data, np.arange(data.parts), keep, None if plan is None else plan.choice, effort)
     budget.spend()
     run.take(None if answer.choice is None else plan_of(data, answer.choice))
     if answer.bound is not None and run.plan is not None:
         above = answer.bound if plan is None else min(answer.bound, plan.cost)
-        if above > run.certificate.bound:
-            run.certificate = claimed(run.certificate, min(above, run.plan.cost))
+        run.prove(claimed(run.certificate, min(above, run.plan.cost)))
     return answer.complete
+
+
+def claimed(certificate: Certificate, bound: int) -> Certificate:
+    """The same multipliers beside a larger bound that only branching proves."""
+    return Certificate(
+        certificate.method, certificate.scale, certificate.part, certificate.row, certificate.value, bound
+    )

@@ -11,9 +11,7 @@ import numpy as np
 from groundplan.placement.problem import Certificate, Ints, Problem, Solution, Stop, WorkLimit
 from groundplan.placement.solve import certify
 from groundplan.placement.solve.arrays import Arrays, arrays
-from groundplan.placement.solve.assignment import assign
 from groundplan.placement.solve.budget import Budget
-from groundplan.placement.solve.columns import table
 from groundplan.placement.solve.general import place
 from groundplan.placement.solve.neighbourhoods import Plan
 
@@ -24,11 +22,7 @@ def optimise(problem: Problem, limit: WorkLimit | None = None) -> Solution:
     data = arrays(problem)
     if len(data.empty_parts()):
         return _answer(problem, data, None, certify.nothing(problem), "infeasible", budget)
-    knapsacks = table(data)
-    if knapsacks is None:
-        plan, certificate, impossible = place(data, budget)
-    else:
-        plan, certificate, impossible = assign(data, knapsacks, budget)
+    plan, certificate, impossible = place(data, budget)
     return _answer(problem, data, plan, certificate, "infeasible" if impossible else None, budget)
 
 
