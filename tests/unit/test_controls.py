@@ -33,10 +33,10 @@ GOOD = Facts(
     risk=RISK,
     accepted_by_active=True,
     duties=frozenset(DUTIES),
-    fallbacks=("b",), fallback_call="c", hard_budgets=("assistant",),
-    sources=(SourceFacts("handbook", True, 0),), calls=500, outcomes=40, first_token=True, quality=("accuracy",), guarded=("input",), reviewed_share=0.05, support="desk",
-    runbook="https://x", stopped="k", approved_change="d", rules=("models",), log_verified_at=NOW, log_size=9,
-    log_complete=True,
+    fallbacks=("b",), fallback_call="c", hard_budgets=("assistant",), calls=500, outcomes=40, first_token=True,
+    sources=(SourceFacts("handbook", True, 0),), quality=("accuracy",), guarded=("input",), reviewed_share=0.05,
+    support="desk", runbook="https://x", stopped="k", approved_change="d", rules=("models",), log_verified_at=NOW,
+    log_size=9, log_complete=True,
 )  # fmt: skip
 
 
@@ -119,8 +119,8 @@ def evidence(
 ) -> Evidence:
     at = NOW - timedelta(days=ago)
     return Evidence(
-        id=new_id(), what=what, subject=subject, type="query", collector=by, at=at, valid_until=at + timedelta(days=days),
-        holds=holds, says="so", digest="0" * 64, audit_entry=UUID(int=1),
+        id=new_id(), what=what, subject=subject, type="query", collector=by, at=at,
+        valid_until=at + timedelta(days=days), holds=holds, says="so", digest="0" * 64, audit_entry=UUID(int=1),
     )  # fmt: skip
 
 

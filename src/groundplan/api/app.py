@@ -19,7 +19,7 @@ import uvicorn
 from fastapi import APIRouter, Depends, FastAPI
 from psycopg_pool import ConnectionPool
 
-from groundplan.api import background, errors
+from groundplan.api import background, controls, errors
 from groundplan.api.access.rights import authorized
 from groundplan.api.context import Services
 from groundplan.api.genesis import genesis_if_empty
@@ -59,6 +59,7 @@ def create_app(home: Home, settings: Settings, workspace: Path | None = None, de
             background.start(services, app.state.indexing, stack)
             app.state.log_check.start()
             stack.callback(app.state.log_check.stop)
+            controls.start(services, app.state.log_check, stack)
             yield
 
     app = FastAPI(

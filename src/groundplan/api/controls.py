@@ -1,0 +1,139 @@
+"""Controls in the API's shapes: the frameworks that hold, evidence collected from facts, and how far each workload is.
+
+Collecting happens beside the requests and when somebody asks; judging is governance's, gathering facts is maturity's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
+
+from psycopg import Connection
+
+from groundplan.api.context import Services
+from groundplan.api.every import Every
+from groundplan.api.log_check import LogCheck
+from groundplan.api.served import at, current_or_none, workspace_at
+from groundplan.governance.controls import evidence_store, service
+from groundplan.governance.controls.assess import KINDS, Newest, assess, coverage, findings, newest
+from groundplan.governance.controls.model import Applied, Evidence, Standing
+from groundplan.governance.controls.shipped import applied
+from groundplan.ledger import finding_store
+from groundplan.maturity.control_facts import facts
+from groundplan.release.model import Current
+
+LOOK_SECONDS = 20.0
+AGAIN = timedelta(minutes=10)
+_COLLECTORS = 0x65766964  # "evid": one control process collects at a time
+
+Verified = Callable[[], tuple[datetime, int] | None]
+
+
+def frameworks(conn: Connection[Any], now: datetime) -> list[Applied]:
+    """Those that the served workspace declares, over the workloads that are served."""
+    current = served(conn)
+    if current is None:
+        return []
+    names = [item.name for item in current.blueprint.workloads]
+    return [
+        applied(doc, current.workspace.email(doc.owner), names, now.date())
+        for _, doc in sorted(current.workspace.frameworks.items())
+    ]
+
+
+def served(conn: Connection[Any]) -> Current | None:
+    """The blueprint in force with its workspace."""
+    blueprint = current_or_none(conn)
+    if blueprint is None:
+        return None
+    return Current(at(conn, blueprint.number), workspace_at(conn, blueprint.number))
+
+
+def verified_by(log_check: LogCheck) -> tuple[datetime, int] | None:
+    """When the log was last found right, and its size then."""
+    told = log_check.newest()
+    if not told["ok"] or told["checked_at"] is None:
+        return None
+    return told["checked_at"], told["entries"]
+
+
+def collect(services: Services, verified: Verified) -> service.Collected:
+    """Judge the facts of every served workload, and bring the findings about evidence that ends up to date."""
+    now = services.clock.now()
+    with services.transaction() as conn:
+        conn.execute("SELECT pg_advisory_xact_lock(%s)", (_COLLECTORS,))
+        current = served(conn)
+        if current is None:
+            return service.Collected(0, 0)
+        done = service.collect(conn, facts(conn, current, now, verified()), now)
+        known = newest(evidence_store.standing(conn))
+        found = [each for one in frameworks(conn, now) for each in findings(one, assess(one, known, now), now)]
+        unique = {each.identity: each for each in found}
+        finding_store.tell_all(conn, unique.values(), kinds=KINDS)
+    return done
+
+
+class Collecting:
+    """Collects every ten minutes, the first time soon after the start."""
+
+    def __init__(self, services: Services, log_check: LogCheck) -> None:
+        self._services = services
+        self._verified = partial(verified_by, log_check)
+        self._last: datetime | None = None
+
+    def look(self) -> None:
+        now = self._services.clock.now()
+        if self._last is None or now - self._last >= AGAIN:
+            collect(self._services, self._verified)
+            self._last = now
+
+
+def start(services: Services, log_check: LogCheck, stack: ExitStack) -> None:
+    """Collect beside the requests until `stack` ends."""
+    every = Every("collecting evidence", LOOK_SECONDS, Collecting(services, log_check).look)
+    every.start()
+    stack.callback(every.stop)
+
+
+def board(one: Applied, known: Newest, now: datetime) -> dict[str, Any]:
+    """`{"name", "title", "source", "as_of", "note", "owner", "workloads", "controls", "coverage"}` of one framework."""
+    standings = assess(one, known, now)
+    rows = [
+        {
+            "id": control.id,
+            "title": control.title,
+            "needs": list(control.needs),
+            "workloads": {name: standing_json(standings[name][i]) for name in one.workloads},
+        }
+        for i, control in enumerate(one.controls)
+    ]
+    framework = one.framework
+    return {
+        "name": framework.name, "title": framework.title, "source": framework.source, "as_of": framework.as_of,
+        "note": framework.note, "owner": one.owner, "workloads": list(one.workloads), "controls": rows,
+        "coverage": {name: coverage(each) for name, each in standings.items()},
+    }  # fmt: skip
+
+
+def standing_json(standing: Standing) -> dict[str, Any]:
+    """`{"state", "until", "reason", "shown": [{"need", "state", "says", "hint", "evidence", ...}]}`"""
+    return {
+        "state": standing.state,
+        "until": standing.until,
+        "reason": standing.reason,
+        "shown": [
+            {"need": each.need, "state": each.state, "hint": each.hint, **_evidence(each.evidence)}
+            for each in standing.shown
+        ],
+    }
+
+
+def _evidence(found: Evidence | None) -> dict[str, Any]:
+    if found is None:
+        return {"evidence": None, "says": "nothing was shown yet", "at": None, "valid_until": None, "link": None}
+    return {
+        "evidence": found.id, "says": found.says, "at": found.at, "valid_until": found.valid_until, "link": found.link,
+    }  # fmt: skip

@@ -1,0 +1,264 @@
+"""Control frameworks, evidence, the register, risk, and what auditors take away. Reading needs any duty."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Request
+from fastapi.responses import PlainTextResponse
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from groundplan.api import controls
+from groundplan.api.caller import Reader, SignedIn, require_duty
+from groundplan.api.context import Using
+from groundplan.api.served import known_workload
+from groundplan.core.audit.store import record
+from groundplan.core.errors import NotFound
+from groundplan.governance.controls import evidence_store, service
+from groundplan.governance.controls.assess import assess, coverage, newest
+from groundplan.governance.controls.checks import CHECKS
+from groundplan.governance.controls.model import Applied
+from groundplan.governance.controls.oscal import assessment_results
+from groundplan.governance.register.bom import ml_bom
+from groundplan.governance.register.cards import card
+from groundplan.governance.register.entries import Entry, overlaps, register
+from groundplan.governance.risk.eu_ai_act import classify, holds_from, timeline
+from groundplan.release.model import Current
+
+router = APIRouter(tags=["controls"])
+MAY_SHOW = frozenset({"compliance", "security", "data", "operations", "business", "product"})
+MAY_EXPORT = frozenset({"compliance", "security"})
+PERIOD = timedelta(days=365)
+Text = Annotated[str, StringConstraints(min_length=1, max_length=1000, strip_whitespace=True)]
+
+
+class Given(BaseModel):
+    """Evidence that somebody gives."""
+
+    model_config = ConfigDict(extra="forbid")
+    what: Annotated[str, StringConstraints(min_length=1, max_length=120)]
+    """`FRAMEWORK/CONTROL`, or a check that facts cannot show."""
+    workload: Annotated[str, StringConstraints(max_length=63)] | None = None
+    """None: for the company as a whole."""
+    type: Literal["test", "drill", "review", "document"] = "document"
+    says: Text
+    days: Annotated[int, Field(ge=1, le=1098)] = 180
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None
+    """Of the document."""
+    link: Annotated[str, StringConstraints(pattern=r"^https://[^\s<>\"']{1,500}$")] | None = None
+
+
+class Withdrawn(BaseModel):
+    """Why it counts no longer."""
+
+    model_config = ConfigDict(extra="forbid")
+    reason: Text
+
+
+@router.get("/frameworks")
+def frameworks(services: Using, _: Reader) -> dict[str, Any]:
+    """Those that hold here, with how many controls are satisfied for each workload."""
+    now = services.clock.now()
+    with services.transaction() as conn:
+        known = newest(evidence_store.standing(conn))
+        found = controls.frameworks(conn, now)
+    return {
+        "frameworks": [
+            {
+                "name": one.framework.name, "title": one.framework.title, "owner": one.owner,
+                "source": one.framework.source, "as_of": one.framework.as_of, "controls": len(one.controls),
+                "coverage": {name: coverage(each) for name, each in assess(one, known, now).items()},
+            }
+            for one in found
+        ]
+    }  # fmt: skip
+
+
+@router.get("/frameworks/{name}")
+def framework(name: str, services: Using, _: Reader) -> dict[str, Any]:
+    """Every control of a framework for every workload, with what was shown and what is missing."""
+    now = services.clock.now()
+    with services.transaction() as conn:
+        return controls.board(_applied(conn, name, now), newest(evidence_store.standing(conn)), now)
+
+
+@router.get("/checks")
+def checks(_: Reader) -> dict[str, Any]:
+    """What controls may need."""
+    return {
+        "checks": [
+            {
+                "name": c.name, "title": c.title, "type": c.type, "days": c.days, "hint": c.hint,
+                "by_facts": c.judge is not None,
+            }
+            for c in CHECKS.values()
+        ]
+    }  # fmt: skip
+
+
+@router.get("/evidence")
+def evidence(
+    services: Using, _: Reader, subject: str = "", what: str = "", before: datetime | None = None, limit: int = 200
+) -> dict[str, Any]:
+    """The newest first; `leaf_index` says where each is in the audit log."""
+    with services.transaction() as conn:
+        found = evidence_store.listed(conn, subject=subject, what=what, before=before, limit=max(1, min(limit, 1000)))
+    return {"evidence": found}
+
+
+@router.post("/evidence")
+def give(body: Given, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """Somebody shows what facts cannot: a document, a review, a drill, a test. Its digest is in the audit log."""
+    subject = "company" if body.workload is None else f"workload/{body.workload}"
+    require_duty(caller, MAY_SHOW, subject)
+    detail = {"sha256": body.sha256} if body.sha256 else {}
+    with services.transaction() as conn:
+        current = _current(conn)
+        if body.workload is not None:
+            known_workload(current.blueprint, body.workload)
+        kept = service.give(
+            conn, caller.actor, what=body.what, subject=subject, type=body.type, says=body.says, days=body.days,
+            now=services.clock.now(), detail=detail, link=body.link,
+        )  # fmt: skip
+    return {
+        "id": kept.id,
+        "what": kept.what,
+        "subject": kept.subject,
+        "valid_until": kept.valid_until,
+        "digest": kept.digest,
+    }
+
+
+@router.post("/evidence/collect")
+def collect(services: Using, caller: SignedIn, request: Request) -> dict[str, Any]:
+    """Judge the facts now instead of within ten minutes."""
+    require_duty(caller, MAY_SHOW, "company")
+    log_check = request.app.state.log_check
+    done = controls.collect(services, lambda: controls.verified_by(log_check))
+    return {"added": done.added, "kept": done.kept}
+
+
+@router.post("/evidence/{evidence_id}/withdraw")
+def withdraw(evidence_id: UUID, body: Withdrawn, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """It counts no longer; what it satisfied is open again."""
+    require_duty(caller, MAY_SHOW, "company")
+    with services.transaction() as conn:
+        service.withdraw(conn, caller.actor, evidence_id, body.reason, services.clock.now())
+    return {"id": evidence_id, "withdrawn": True}
+
+
+@router.get("/register")
+def register_of(services: Using, _: Reader, kind: str = "") -> dict[str, Any]:
+    """Models, deployments, providers, prompts, integrations, sources and workloads, with what is missing of each."""
+    with services.transaction() as conn:
+        entries = _entries(conn)
+    shown = [each.to_json() for each in entries if kind in ("", each.kind)]
+    return {"entries": shown, "overlaps": overlaps(entries)}
+
+
+@router.get("/register/{kind}/{name:path}", response_class=PlainTextResponse)
+def card_of(kind: str, name: str, services: Using, _: Reader) -> PlainTextResponse:
+    """The card of one entry, as Markdown."""
+    with services.transaction() as conn:
+        entry = next((e for e in _entries(conn) if e.kind == kind and e.name == name), None)
+    if entry is None:
+        raise NotFound(
+            f"the register has no {kind[:40]} {name[:80]}", code="register_unknown",
+            hint="`groundplan register` lists what there is.",
+        )  # fmt: skip
+    return PlainTextResponse(card(entry, {}, services.clock.now().date()), media_type="text/markdown; charset=utf-8")
+
+
+@router.get("/risk")
+def risk(services: Using, _: Reader) -> dict[str, Any]:
+    """The declared risk of each served workload, its class under the EU AI Act, and the dates that are known."""
+    with services.transaction() as conn:
+        current = _current(conn)
+    names = sorted(each.name for each in current.blueprint.workloads)
+    return {"workloads": [_risk(current, name) for name in names], "timeline": timeline()}
+
+
+@router.get("/exports/oscal/{name}")
+def oscal(name: str, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """Assessment results in OSCAL 1.1.2."""
+    require_duty(caller, MAY_EXPORT, "company")
+    now = services.clock.now()
+    with services.transaction() as conn:
+        one = _applied(conn, name, now)
+        known = newest(evidence_store.standing(conn))
+        company = _current(conn).blueprint.company
+        record(conn, action="export.oscal", actor=caller.actor, subject="company", detail={"framework": name})
+    return assessment_results(one, assess(one, known, now), company, now, now - PERIOD)
+
+
+@router.get("/exports/cyclonedx")
+def cyclonedx(services: Using, caller: SignedIn) -> dict[str, Any]:
+    """The register as a CycloneDX 1.6 bill of materials."""
+    require_duty(caller, MAY_EXPORT, "company")
+    with services.transaction() as conn:
+        current = _current(conn)
+        entries = register(current.workspace, current.blueprint)
+        record(conn, action="export.cyclonedx", actor=caller.actor, subject="company", detail={})
+    return ml_bom(entries, current.blueprint.company, current.blueprint.number, services.clock.now())
+
+
+@router.get("/exports/applicability/{name}")
+def applicability(name: str, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """The statement of applicability: each control, whether it applies, and why not."""
+    require_duty(caller, MAY_EXPORT, "company")
+    now = services.clock.now()
+    with services.transaction() as conn:
+        one = _applied(conn, name, now)
+        record(conn, action="export.applicability", actor=caller.actor, subject="company", detail={"framework": name})
+    return {
+        "framework": name,
+        "owner": one.owner,
+        "workloads": list(one.workloads),
+        "controls": [
+            {"id": c.id, "title": c.title, "applies": c.id not in one.excluded, "reason": one.excluded.get(c.id, "")}
+            for c in one.controls
+        ],
+    }
+
+
+def _risk(current: Current, name: str) -> dict[str, Any]:
+    doc = current.workspace.workloads[name]
+    declared = doc.risk
+    found = classify(declared.eu_ai_act) if declared is not None and declared.eu_ai_act is not None else None
+    return {
+        "workload": name,
+        "declared": declared is not None,
+        **({} if declared is None else declared.model_dump(mode="json", exclude={"eu_ai_act"})),
+        "eu_ai_act": None
+        if found is None
+        else {
+            "class": found.name, "role": found.role, "why": found.why, "profile": found.profile,
+            "duties": list(found.duties), "since": holds_from("ART 26" if found.name == "high-risk" else "ART 50"),
+        },
+    }  # fmt: skip
+
+
+def _current(conn: Any) -> Current:
+    current = controls.served(conn)
+    if current is None:
+        raise NotFound(
+            "nothing is declared yet", code="blueprint_none", hint="`groundplan apply -w DIR` makes blueprint 1."
+        )
+    return current
+
+
+def _entries(conn: Any) -> list[Entry]:
+    current = _current(conn)
+    return register(current.workspace, current.blueprint)
+
+
+def _applied(conn: Any, name: str, now: datetime) -> Applied:
+    for one in controls.frameworks(conn, now):
+        if one.framework.name == name:
+            return one
+    raise NotFound(
+        f"no framework {name[:63]} holds here", code="framework_unknown",
+        hint="Declare it: kind: framework. `groundplan controls` lists those that hold.",
+    )  # fmt: skip

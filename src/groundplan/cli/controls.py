@@ -1,0 +1,182 @@
+"""`groundplan controls`, `evidence` and `register`: what the company holds itself to, what proves it, what there is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+
+from groundplan.cli.client import ControlClient
+from groundplan.cli.options import HomeOption, JsonOption
+from groundplan.cli.output import emit, table
+from groundplan.core.errors import Invalid
+
+evidence = typer.Typer(
+    help="What proves controls: list, add, withdraw, collect.", no_args_is_help=True, rich_markup_mode=None
+)
+exports = typer.Typer(
+    help="What auditors take away: oscal, cyclonedx, applicability.", no_args_is_help=True, rich_markup_mode=None
+)
+MARKS = {"satisfied": "ok", "open": "open", "expired": "expired", "excluded": "-"}
+
+
+def controls(
+    framework: Annotated[
+        str | None, typer.Argument(help="One framework, control by control; `checks`: what there is.")
+    ] = None,
+    workload: Annotated[str | None, typer.Option("--workload", help="Only this one.")] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """How far each workload is with the frameworks that hold here."""
+    client = ControlClient.connect(home)
+    if framework is None:
+        _overview(client.get("/api/frameworks"), as_json)
+    elif framework == "checks":
+        value = client.get("/api/checks")
+        rows = [
+            (c["name"], c["title"], "facts" if c["by_facts"] else "people", f"{c['days']} days")
+            for c in value["checks"]
+        ]
+        emit(value, as_json, table(("check", "what", "shown by", "holds"), rows))
+    else:
+        _one(client.get(f"/api/frameworks/{quote(framework, safe='')}"), workload, as_json)
+
+
+def _overview(value: Any, as_json: bool) -> None:
+    rows = [
+        (each["name"], name, f"{counts['satisfied']} of {counts['apply']}", counts["expired"], counts["excluded"])
+        for each in value["frameworks"]
+        for name, counts in each["coverage"].items()
+    ]
+    text = table(("framework", "workload", "satisfied", "expired", "excluded"), rows)
+    empty = "No framework is declared. Add a document with kind: framework, such as name: nist-ai-rmf."
+    emit(value, as_json, text if rows else empty)
+
+
+def _one(value: Any, workload: str | None, as_json: bool) -> None:
+    names = [name for name in value["workloads"] if workload in (None, name)]
+    rows: list[tuple[str, ...]] = []
+    for control in value["controls"]:
+        states = [control["workloads"][name] for name in names]
+        missing = next((s["hint"] for each in states for s in each["shown"] if s["hint"]), "")
+        rows.append((control["id"], control["title"], *(MARKS[each["state"]] for each in states), missing))
+    emit(value, as_json, table(("control", "what", *names, "next"), rows))
+
+
+@evidence.command("list")
+def list_(
+    workload: Annotated[str | None, typer.Option("--workload")] = None,
+    what: Annotated[str, typer.Option("--what", help="A check, or FRAMEWORK/CONTROL.")] = "",
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What was shown, the newest first."""
+    subject = f"workload/{workload}" if workload else ""
+    value = ControlClient.connect(home).get("/api/evidence", subject=subject, what=what)
+    rows = [
+        (e["id"], e["what"], e["subject"], "yes" if e["holds"] else "no", e["valid_until"][:10], e["says"])
+        for e in value["evidence"]
+        if not e["withdrawn_at"]
+    ]
+    emit(value, as_json, table(("id", "what", "of", "holds", "until", "says"), rows))
+
+
+@evidence.command()
+def add(
+    what: Annotated[str, typer.Argument(help="FRAMEWORK/CONTROL, or a check that people show.")],
+    says: Annotated[str, typer.Option("--says", "-m", help="What it shows, in a sentence.")],
+    workload: Annotated[str | None, typer.Option("--workload", help="Left out: for the company.")] = None,
+    type: Annotated[str, typer.Option("--type", help="document | review | drill | test")] = "document",
+    file: Annotated[Path | None, typer.Option("--file", help="Its SHA-256 is kept, never the file.")] = None,
+    link: Annotated[str | None, typer.Option("--link", help="https address where it is.")] = None,
+    days: Annotated[int, typer.Option("--days", min=1, help="How long it holds.")] = 180,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what facts cannot."""
+    body = {"what": what, "says": says, "workload": workload, "type": type, "days": days, "link": link}
+    value = ControlClient.connect(home).post("/api/evidence", {**body, "sha256": _digest(file)})
+    emit(value, as_json, f"{value['what']} of {value['subject']} is shown until {value['valid_until'][:10]}.")
+
+
+@evidence.command()
+def withdraw(
+    evidence_id: str,
+    reason: Annotated[str, typer.Option("--reason", "-m")],
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """It counts no longer."""
+    value = ControlClient.connect(home).post(
+        f"/api/evidence/{quote(evidence_id, safe='')}/withdraw", {"reason": reason}
+    )
+    emit(value, as_json, f"{evidence_id} counts no longer.")
+
+
+@evidence.command()
+def collect(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Judge the facts now instead of within ten minutes."""
+    value = ControlClient.connect(home).post("/api/evidence/collect")
+    emit(value, as_json, f"{value['added']} new, {value['kept']} as before.")
+
+
+def register(
+    kind: Annotated[
+        str, typer.Argument(help="workload, model, deployment, provider, prompt, integration, source")
+    ] = "",
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Everything that AI is made of here, with owner, origin, uses and what is missing."""
+    value = ControlClient.connect(home).get("/api/register", kind=kind)
+    rows = [
+        (
+            e["kind"],
+            e["name"],
+            e["owner"] or "-",
+            e["origin"] or "-",
+            ", ".join(e["used_by"]) or "-",
+            ", ".join(e["missing"]),
+        )
+        for e in value["entries"]
+    ]
+    emit(value, as_json, table(("kind", "name", "owner", "origin", "used by", "missing"), rows))
+
+
+@exports.command()
+def oscal(framework: str, home: HomeOption = None) -> None:
+    """Assessment results in OSCAL 1.1.2, as JSON."""
+    _print(ControlClient.connect(home).get(f"/api/exports/oscal/{quote(framework, safe='')}"))
+
+
+@exports.command()
+def cyclonedx(home: HomeOption = None) -> None:
+    """The register as a CycloneDX 1.6 bill of materials, as JSON."""
+    _print(ControlClient.connect(home).get("/api/exports/cyclonedx"))
+
+
+@exports.command()
+def applicability(framework: str, home: HomeOption = None) -> None:
+    """The statement of applicability, as JSON."""
+    _print(ControlClient.connect(home).get(f"/api/exports/applicability/{quote(framework, safe='')}"))
+
+
+def _print(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _digest(file: Path | None) -> str | None:
+    if file is None:
+        return None
+    try:
+        with file.open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
+    except OSError as error:
+        raise Invalid(
+            f"{file} cannot be read: {error.strerror}", code="evidence_file", hint="Name a file that you may read."
+        ) from error

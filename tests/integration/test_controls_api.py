@@ -1,0 +1,135 @@
+"""Controls over the API: evidence from facts and from people, and documents that others' tools accept."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+from tests.acceptance.stack import wait_until
+from tests.integration.test_api_control import Control, running
+from trestle.oscal.assessment_results import Model as AssessmentResults
+
+from groundplan.testing.database import Cluster
+
+FRAMEWORKS = """\
+kind: framework
+name: nist-ai-rmf
+owner: sam
+profile: tier-1
+excluded: [{control: GOVERN 4.1, reason: The group's policy holds.}]
+---
+kind: framework
+name: house-rules
+title: House rules
+owner: sam
+controls:
+  - {id: H1, title: It has a budget, needs: [budget.hard]}
+  - {id: H2, title: A risk is assessed, needs: [risk.assessed]}
+  - {id: H3, title: It was tried by users, needs: [document]}
+"""
+
+
+@pytest.fixture(scope="module")
+def control(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Control]:
+    folder = tmp_path_factory.mktemp("controls")
+    (folder / "workspace").mkdir()
+    (folder / "workspace" / "frameworks.yaml").write_text(FRAMEWORKS)
+    with postgres_cluster.database() as database, running(database, folder) as found:
+        yield found
+
+
+def states(control: Control, name: str = "house-rules") -> dict[str, str]:
+    board = control.ask("GET", f"/api/frameworks/{name}").body
+    return {each["id"]: each["workloads"]["assistant"]["state"] for each in board["controls"]}
+
+
+def test_facts_satisfy_controls_and_people_show_the_rest(control: Control) -> None:
+    first = control.ask("POST", "/api/evidence/collect").body
+    again = control.ask("POST", "/api/evidence/collect").body
+    assert first["added"] > 20 and again == {"added": 0, "kept": first["added"]}, "nothing is kept twice"
+    assert states(control) == {"H1": "satisfied", "H2": "open", "H3": "open"}
+    given = control.ask(
+        "POST", "/api/evidence",
+        {"what": "house-rules/H3", "workload": "assistant", "type": "test", "says": "Ten people tried it.", "days": 30,
+         "sha256": "a" * 64, "link": "https://files.acme.example/trial.pdf"},
+    )  # fmt: skip
+    assert given.status == 200, given.body
+    assert states(control)["H3"] == "satisfied"
+    shown = control.ask("GET", "/api/evidence?what=house-rules/H3").body["evidence"]
+    assert [(each["says"], each["collector"], each["detail"]) for each in shown] == [
+        ("Ten people tried it.", "operator", {"sha256": "a" * 64})
+    ]
+    wait_until(lambda: control.ask("GET", f"/api/audit/{shown[0]['audit_entry']}/proof").status == 200, 20, "a proof")
+    back = control.ask("POST", f"/api/evidence/{given.body['id']}/withdraw", {"reason": "It was another version."})
+    assert back.status == 200 and states(control)["H3"] == "open"
+    assert (
+        control.ask("POST", f"/api/evidence/{given.body['id']}/withdraw", {"reason": "again"}).code
+        == "evidence_unknown"
+    )
+
+
+def test_what_facts_show_nobody_can_give(control: Control) -> None:
+    body = {"what": "budget.hard", "workload": "assistant", "says": "Trust me."}
+    assert control.ask("POST", "/api/evidence", body).code == "evidence_collected"
+    assert control.ask("POST", "/api/evidence", {**body, "what": "no-such"}).code == "evidence_unknown"
+    assert control.ask("POST", "/api/evidence", {**body, "what": "a/b", "workload": "nobody"}).status == 404
+    assert control.ask("POST", "/api/evidence", {**body, "what": "a/b", "link": "javascript:alert(1)"}).status == 422
+    assert control.ask("GET", "/api/frameworks/absent").code == "framework_unknown"
+
+
+def test_frameworks_are_summed_up_with_what_is_left_out(control: Control) -> None:
+    found = {each["name"]: each for each in control.ask("GET", "/api/frameworks").body["frameworks"]}
+    counts = found["nist-ai-rmf"]["coverage"]["assistant"]
+    assert (counts["apply"], counts["excluded"]) == (17, 1) and found["nist-ai-rmf"]["owner"] == "sam@acme.example"
+    statement = control.ask("GET", "/api/exports/applicability/nist-ai-rmf").body["controls"]
+    assert [each["reason"] for each in statement if not each["applies"]] == ["The group's policy holds."]
+
+
+def test_assessment_results_are_oscal(control: Control) -> None:
+    control.ask("POST", "/api/evidence/collect")
+    reply = control.ask("GET", "/api/exports/oscal/nist-ai-rmf")
+    assert reply.status == 200, reply.body
+    made = AssessmentResults.model_validate(reply.body).assessment_results
+    assert made.metadata.oscal_version.root.root == "1.1.2" and len(made.results[0].findings) == 17
+    related = {
+        each.observation_uuid for finding in made.results[0].findings for each in finding.related_observations or ()
+    }
+    assert related == {each.uuid for each in made.results[0].observations}
+
+
+def test_the_register_is_a_cyclonedx_bill_of_materials(control: Control) -> None:
+    entries = control.ask("GET", "/api/register").body["entries"]
+    assert {each["kind"] for each in entries} == {"workload", "model", "deployment", "provider"}
+    model = next(each for each in entries if each["kind"] == "model")
+    assert model["missing"] == ["licence_or_terms"] and model["used_by"] == ["assistant"]
+    bom = control.ask("GET", "/api/exports/cyclonedx").body
+    problem = JsonStrictValidator(SchemaVersion.V1_6).validate_str(json.dumps(bom))
+    assert problem is None, problem
+    card = control.ask("GET", "/api/register/model/acme/model").body
+    assert b"**not declared**" in card and b"acme/model" in card
+    assert control.ask("GET", "/api/register/model/none").code == "register_unknown"
+
+
+def test_a_wrong_framework_is_told_with_its_line(control: Control) -> None:
+    files = {
+        **control.files(),
+        "frameworks.yaml": FRAMEWORKS.replace("budget.hard", "budget.soft").replace("tier-1", "tier-7"),
+    }
+    folder = control.workspace.parent / "wrong"
+    folder.mkdir(exist_ok=True)
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    ran = subprocess.run(
+        [sys.executable, "-m", "groundplan.cli.main", "check", str(folder)],
+        capture_output=True, text=True, env=os.environ, timeout=60,
+    )  # fmt: skip
+    assert ran.returncode != 0
+    assert "frameworks.yaml:4" in ran.stderr and "no profile tier-7" in ran.stderr
+    assert "there is no check budget.soft" in ran.stderr and "budget.hard" in ran.stderr
+    assert "Traceback" not in ran.stderr
