@@ -12,6 +12,7 @@ from groundplan.core.audit.keys import load_private
 from groundplan.core.clock import Clock, SystemClock
 from groundplan.core.errors import Conflict
 from groundplan.core.home import Home
+from groundplan.governance import model as governance_model
 from groundplan.governance.service import Answer, Approver
 from groundplan.release import service
 from groundplan.release import store as release_store
@@ -55,6 +56,16 @@ class Releases:
     def refuse(self, conn: Db, approver: Approver, change: UUID, answer: Answer) -> dict[str, Any]:
         done = service.refuse(conn, self._signing, approver, change, answer)
         return {"change": str(done.id), "state": done.state}
+
+    def ask(
+        self, conn: Db, actor: str, kind: str, subject: str, what: Mapping[str, Any], reason: str
+    ) -> governance_model.Change:
+        """Ask for something beside the blueprint."""
+        return service.ask(conn, self._signing, actor, kind, subject, what, reason)
+
+    def expire(self, conn: Db, change: governance_model.Change) -> int | None:
+        """End an approval; the number of the blueprint that is without what it allowed, where there is one."""
+        return service.expire(conn, self._signing, change).number
 
     def withdraw(self, conn: Db, actor: str, change: UUID) -> dict[str, Any]:
         return service.withdraw(conn, self._signing, actor, change).to_json()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from groundplan.catalog.approvals import Approvals
 from groundplan.catalog.base import Strict
 from groundplan.catalog.demand import PlacementPolicy
 from groundplan.catalog.fields import (
@@ -54,4 +55,5 @@ class CompanyDoc(Strict):
     """Proxy to every deployment that is not local and names none itself."""
     proxy_key: Secret | None = None
     """`user:password` for that proxy: `env:NAME` or `file:/path`."""
+    approvals: Approvals = Approvals()
     placement: PlacementPolicy = PlacementPolicy()

@@ -61,6 +61,13 @@ class Settings:
     embedding_precision: str = "float32"
     """What the local embedding model computes in: `float32`, or `bfloat16`, which is faster and almost the same.
     GROUNDPLAN_EMBEDDING_PRECISION."""
+    mail_url: str | None = None
+    """Where mail is handed over: `smtps://HOST`, or `smtp://HOST:587`, which must offer STARTTLS unless it is this
+    machine. None: no mail. GROUNDPLAN_MAIL_URL."""
+    mail_from: str = "groundplan@localhost"
+    """Who mail is from. GROUNDPLAN_MAIL_FROM."""
+    mail_login: str | None = None
+    """Secret reference of `user:password` for it. GROUNDPLAN_MAIL_LOGIN."""
     witnesses: tuple[str, ...] = ()
     """Who co-signs the audit log, each `URL KEY` as `groundplan-witness` printed it. GROUNDPLAN_WITNESSES, separated by
     commas."""
@@ -89,6 +96,9 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         drain_seconds=_number(env, "GROUNDPLAN_DRAIN_SECONDS", 15.0, (0, 86_400), "seconds, such as 600"),
         request_memory=int(_number(env, "GROUNDPLAN_REQUEST_MEMORY", 256, (1, 1 << 20), "MiB, such as 512")) << 20,
         console_url=_console_url(env.get("GROUNDPLAN_CONSOLE_URL")),
+        mail_url=env.get("GROUNDPLAN_MAIL_URL") or None,
+        mail_from=env.get("GROUNDPLAN_MAIL_FROM") or "groundplan@localhost",
+        mail_login=env.get("GROUNDPLAN_MAIL_LOGIN") or None,
         witnesses=tuple(one.strip() for one in env.get("GROUNDPLAN_WITNESSES", "").split(",") if one.strip()),
     )
 

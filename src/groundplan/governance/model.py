@@ -11,6 +11,15 @@ from groundplan.blueprint.model import Caps
 from groundplan.core.errors import Problem
 from groundplan.identity.model import PROVEN
 
+ASKED: dict[str, tuple[str, ...]] = {
+    "model": ("security", "compliance"),
+    "data": ("data", "compliance"),
+    "policy": ("security", "compliance"),
+    "exception": ("security", "compliance"),
+    "rollout": ("operations", "security"),
+    "evidence": ("compliance",),
+}
+"""What is asked for by itself, beside the blueprint, and the duties that must agree to it."""
 SENSITIVITY_ORDER = ("public", "internal", "confidential", "restricted")
 
 
@@ -106,7 +115,7 @@ class Change:
     id: UUID
     digest: str
     type: str
-    """workload | budget | company"""
+    """workload | budget | company, or one of `ASKED`"""
     subject: str
     base: int
     """Number of the blueprint it was compared with."""
@@ -115,10 +124,28 @@ class Change:
     requested_by: str
     requested_at: datetime
     state: str
-    """pending | applied | refused | withdrawn | superseded"""
+    """pending | applied | refused | withdrawn | superseded | expired"""
     decided_at: datetime | None
     blueprint: int | None
     approvals: tuple[Approval, ...] = ()
+    expires_on: date | None = None
+    """The last day that it holds, once approved."""
+    grace_until: date | None = None
+    seats: int = 1
+    """How many different people must agree."""
+    reason: str = ""
+    renews: UUID | None = None
+    """The change whose approval it gives again, with the same content."""
+
+    @property
+    def people(self) -> int:
+        """How many different people agree to exactly this content."""
+        return len({a.person_id for a in self.approvals if a.stands and a.digest == self.digest})
+
+    @property
+    def complete(self) -> bool:
+        """Whether every need is met, by enough different people."""
+        return not self.waits_for and self.people >= self.seats
 
     @property
     def waits_for(self) -> tuple[Need, ...]:

@@ -7,18 +7,19 @@ may, and such approvals are marked and no evidence. An approval holds for the di
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from psycopg import Connection
 
-from groundplan.core import audit
-from groundplan.core.errors import Conflict, Denied, NotFound
+from groundplan.core import audit, canonical
+from groundplan.core.errors import Conflict, Denied, Invalid, NotFound
 from groundplan.core.ids import new_id
 from groundplan.governance import store
-from groundplan.governance.model import Approval, Change, Need, Standing
+from groundplan.governance.model import ASKED, Approval, Change, Need, Standing
+from groundplan.governance.validity import Term
 from groundplan.identity.model import PROVEN
 
 
@@ -77,6 +78,7 @@ class Wanted:
     digest: str
     needs: tuple[Need, ...]
     summary: Mapping[str, Any]
+    seats: int = 1
 
 
 def request(
@@ -89,7 +91,8 @@ def request(
     at: datetime,
 ) -> list[Change]:
     """Make these, and only these, the pending changes. The same content keeps its change and its approvals."""
-    pending = {(change.subject, change.digest): change for change in store.changes(conn, ["pending"])}
+    own = [change for change in store.changes(conn, ["pending"]) if change.type not in ASKED and change.renews is None]
+    pending = {(change.subject, change.digest): change for change in own}
     found: list[UUID] = []
     for item in wanted:
         same = pending.pop((item.subject, item.digest), None)
@@ -110,14 +113,84 @@ def request(
             state="pending",
             decided_at=None,
             blueprint=None,
+            seats=item.seats,
         )
-        store.insert_change(conn, change, sources)
-        _record(conn, "change.requested", actor, change, at, needs=[f"{n.duty} of {n.subject}" for n in change.needs])
+        _ask(conn, change, sources)
         found.append(change.id)
     for old in pending.values():
         store.set_state(conn, [old.id], "superseded", at)
         _record(conn, "change.superseded", actor, old, at)
     return [change for change in store.changes(conn, ["pending"]) if change.id in found]
+
+
+def ask(
+    conn: Connection[Any], actor: str, kind: str, subject: str, what: Mapping[str, Any], reason: str, *, seats: int,
+    at: datetime,
+) -> Change:  # fmt: skip
+    """Ask for something beside the blueprint: a model into use, data for a purpose, a policy, an exception, a rollout,
+    evidence. Approvals are bound to the digest of `what` is declared. The same content keeps its pending change.
+
+    Raises `Invalid` (`approval_kind`), `Conflict` (`approved_already`).
+    """
+    duties = ASKED.get(kind)
+    if duties is None:
+        raise Invalid(f"nothing is asked for as {kind!r}", code="approval_kind", hint=f"Ask for {', '.join(ASKED)}.")
+    digest = canonical.digest(canonical.canonical({"kind": kind, "subject": subject, "what": dict(what)}))
+    for held in store.changes(conn, ["pending", "applied"]):
+        if (held.type, held.subject, held.digest) == (kind, subject, digest):
+            if held.state == "pending":
+                return held
+            raise Conflict("this is approved already", code="approved_already", hint=f"See change {held.id}.")
+    needs = tuple(Need("company", duty) for duty in duties)
+    summary = {"fields": [{"field": name, "old": None, "new": value} for name, value in sorted(what.items())]}
+    change = Change(
+        new_id(), digest, kind, subject, 0, summary, needs, actor, at, "pending", None, None,
+        seats=max(seats, 1), reason=reason,
+    )  # fmt: skip
+    _ask(conn, change, {})
+    return _found(conn, change.id)
+
+
+def renew(conn: Connection[Any], actor: str, change_id: UUID, reason: str, *, at: datetime) -> Change:
+    """Ask for the same content again before or after its approval has ended; what is served goes on meanwhile.
+
+    Raises `NotFound`, `Conflict` (`not_renewable`).
+    """
+    old = _found(conn, change_id)
+    waiting = [c for c in store.changes(conn, ["pending"]) if c.renews == old.id]
+    if waiting:
+        return waiting[0]
+    if old.state != "applied" or old.expires_on is None:
+        raise Conflict(
+            f"this change is {old.state}", code="not_renewable", hint="Apply the declaration again to ask for it anew."
+        )
+    change = replace(
+        old, id=new_id(), requested_by=actor, requested_at=at, state="pending", decided_at=None, blueprint=None,
+        approvals=(), expires_on=None, grace_until=None, reason=reason, renews=old.id,
+    )  # fmt: skip
+    _ask(conn, change, {})
+    return _found(conn, change.id)
+
+
+def settle(conn: Connection[Any], change: Change, blueprint: int | None, term: Term, *, at: datetime) -> None:
+    """What was asked for holds from now until its end; a renewal takes the place of what it renews."""
+    store.set_state(conn, [change.id], "applied", at, blueprint)
+    store.set_term(conn, change.id, term.expires_on, term.grace_until)
+    if change.renews is not None:
+        store.set_state(conn, [change.renews], "superseded", at)
+
+
+def expire(conn: Connection[Any], change: Change, *, at: datetime) -> None:
+    """The approval has ended, and nobody gave it again."""
+    store.set_state(conn, [change.id], "expired", at)
+    _record(conn, "approval.expired", audit.SYSTEM, change, at, expires_on=str(change.expires_on))
+
+
+def _ask(conn: Connection[Any], change: Change, sources: Mapping[str, str]) -> None:
+    store.insert_change(conn, change, sources)
+    needs = [f"{need.duty} of {need.subject}" for need in change.needs]
+    more = {"reason": change.reason} if change.reason else {}
+    _record(conn, "change.requested", change.requested_by, change, change.requested_at, needs=needs, **more)
 
 
 def approve(
@@ -147,7 +220,7 @@ def withdraw(conn: Connection[Any], actor: str, change_id: UUID, *, at: datetime
     """
     change = _found(conn, change_id)
     mine = [a for a in change.approvals if a.stands and audit.person_actor(a.person_id) == actor]
-    if mine and change.state == "applied" and change.type != "workload":
+    if mine and change.state == "applied" and change.type in ("budget", "company"):
         raise Conflict(
             f"{change.subject} was raised by this change and is in force",
             code="withdraw_by_lowering",
@@ -176,13 +249,13 @@ def standing(conn: Connection[Any]) -> Standing:
     """Which content is approved today, and which was served once and has lost an approval since."""
     approved: set[tuple[str, str]] = set()
     revoked: set[tuple[str, str]] = set()
-    for change in store.changes(conn, ["pending", "applied", "withdrawn"]):
+    for change in store.changes(conn, ["pending", "applied", "withdrawn", "expired"]):
         pair = (change.subject, change.digest)
-        if change.state == "withdrawn":
+        if change.state in ("withdrawn", "expired"):
             if change.blueprint is not None:
                 revoked.add(pair)
                 approved.discard(pair)
-        elif change.needs and not change.waits_for:
+        elif change.needs and change.complete:
             approved.add(pair)
             revoked.discard(pair)
     return Standing(frozenset(approved), frozenset(revoked))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, LiteralString
 from uuid import UUID
 
@@ -14,14 +14,15 @@ from psycopg.types.json import Jsonb
 from groundplan.governance.model import Approval, Change, Holder, Need
 
 _CHANGE: LiteralString = """SELECT id, digest, type, base, summary, needs, requested_by, requested_at, state,
-  decided_at, blueprint FROM change"""
+  decided_at, blueprint, expires_on, grace_until, seats, reason, renews FROM change"""
 
 
 def insert_change(conn: Connection[Any], change: Change, sources: Mapping[str, str]) -> None:
     """Store a change with the files that it belongs to."""
     conn.execute(
-        """INSERT INTO change (id, digest, type, base, sources, summary, needs, requested_by, requested_at, state)
-           VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
+        """INSERT INTO change (id, digest, type, base, sources, summary, needs, requested_by, requested_at, state,
+             seats, reason, renews)
+           VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
         (
             change.id,
             change.digest,
@@ -33,6 +34,9 @@ def insert_change(conn: Connection[Any], change: Change, sources: Mapping[str, s
             change.requested_by,
             change.requested_at,
             change.state,
+            change.seats,
+            change.reason,
+            change.renews,
         ),
     )
 
@@ -57,6 +61,20 @@ def set_state(
         "UPDATE change SET state = %s, decided_at = %s, blueprint = coalesce(%s, blueprint) WHERE id = ANY(%s)",
         (state, at, blueprint, list(changes)),
     )
+
+
+def set_term(conn: Connection[Any], change: UUID, expires_on: date, grace_until: date) -> None:
+    """Until when a settled change holds."""
+    conn.execute("UPDATE change SET expires_on = %s, grace_until = %s WHERE id = %s", (expires_on, grace_until, change))
+
+
+def expiring(conn: Connection[Any], before: date) -> list[Change]:
+    """Applied changes whose approval ends before this day or has ended, the earliest first."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        rows = cursor.execute(
+            _CHANGE + " WHERE state = 'applied' AND expires_on <= %s ORDER BY expires_on, id", (before,)
+        ).fetchall()
+    return _changes(conn, rows)
 
 
 def change_by_id(conn: Connection[Any], id: UUID) -> Change | None:
@@ -154,6 +172,11 @@ def _changes(conn: Connection[Any], rows: list[dict[str, Any]]) -> list[Change]:
             decided_at=row["decided_at"],
             blueprint=row["blueprint"],
             approvals=tuple(item for item in found if item.change_id == row["id"]),
+            expires_on=row["expires_on"],
+            grace_until=row["grace_until"],
+            seats=row["seats"],
+            reason=row["reason"],
+            renews=row["renews"],
         )
         for row in rows
     ]

@@ -26,8 +26,9 @@ from groundplan.core.clock import Clock
 from groundplan.core.errors import Conflict, Invalid, NotFound, Problem
 from groundplan.governance import service as governance
 from groundplan.governance import store as changes
-from groundplan.governance.model import Change, Need, Standing
+from groundplan.governance.model import ASKED, Change, Need, Standing
 from groundplan.governance.service import Answer, Approver, Wanted
+from groundplan.governance.validity import Term, term_of
 from groundplan.placement.solve import verify
 from groundplan.release import people, store, undo, units
 from groundplan.release.compile import Prices, declared_or_listed
@@ -123,8 +124,11 @@ def approve(
     at = signing.clock.now()
     separation = served.blueprint.separation
     change = governance.approve(conn, approver, change_id, answer, separation=separation, at=at)
-    if change.waits_for:
+    if not change.complete:
         return Applied(None, ((change.id, change.waits_for),))
+    if change.type in ASKED or change.renews is not None:
+        governance.settle(conn, change, _serves(served, change, stored), _term(served, change, at), at=at)
+        return Applied(None)
     files = changes.sources_of(conn, change.id)
     workspace = load_files(files)
     result = _accepted(_plan(signing, workspace, served, governance.standing(conn), people.left(conn)))
@@ -155,6 +159,44 @@ def withdraw(conn: Connection[Any], signing: Signing, actor: str, change_id: UUI
     request = _Request(actor, f"approval of change {change.id} withdrawn", stored.sources, at)
     blueprint = without(served, change.subject.partition("/")[2])
     return Applied(_store(conn, signing, stored, blueprint, request, [f"removed {change.subject}"], []))
+
+
+def ask(
+    conn: Connection[Any], signing: Signing, actor: str, kind: str, subject: str, what: Mapping[str, Any], reason: str
+) -> Change:
+    """Ask for something beside the blueprint (`governance.ask`), under the company's present terms."""
+    seats = _current(_newest(conn)).workspace.company.approvals.seats
+    return governance.ask(conn, actor, kind, subject, what, reason, seats=seats, at=signing.clock.now())
+
+
+def expire(conn: Connection[Any], signing: Signing, change: Change) -> Applied:
+    """End an approval whose time and grace are over. Served content is gone from the blueprint made here."""
+    store.lock(conn)
+    stored = _newest(conn)
+    at = signing.clock.now()
+    governance.expire(conn, change, at=at)
+    served = decode(stored.body)
+    if change.type != "workload" or (change.subject, change.digest) not in set(units.served_units(served)):
+        return Applied(None)
+    request = _Request(audit.SYSTEM, f"approval of change {change.id} expired", stored.sources, at)
+    blueprint = without(served, change.subject.partition("/")[2])
+    return Applied(_store(conn, signing, stored, blueprint, request, [f"removed {change.subject}"], []))
+
+
+def _serves(served: Current, change: Change, stored: StoredBlueprint) -> int | None:
+    """The blueprint that serves what a renewal is about; None for what no blueprint holds."""
+    return stored.number if (change.subject, change.digest) in set(units.served_units(served.blueprint)) else None
+
+
+def _term(served: Current, change: Change, at: datetime) -> Term:
+    """Until when an approval that was given now holds, by the company's terms and what it is about."""
+    terms = served.workspace.company.approvals
+    name = change.subject.partition("/")[2]
+    found = [item for item in served.blueprint.workloads if change.type == "workload" and item.name == name]
+    stage, sensitivity = (found[0].stage, found[0].sensitivity) if found else ("", "")
+    return term_of(
+        at.date(), valid_days=terms.valid_days, grace_days=terms.grace_days, stage=stage, sensitivity=sensitivity
+    )
 
 
 def rollback(
@@ -212,7 +254,7 @@ def _wait(
     waiting = governance.request(
         conn,
         request.actor,
-        [_wanted(item) for item in pending],
+        [_wanted(item, workspace.company.approvals.seats) for item in pending],
         base=stored.number if stored else 0,
         sources=request.files,
         at=request.at,
@@ -293,7 +335,9 @@ def _release(
     changed = [f"{item.type} {item.subject}" for item in result.differences]
     number = _store(conn, signing, stored, blueprint, request, changed, [item.subject for item in result.pending])
     if settled is not None:
-        changes.set_state(conn, [settled.id], "applied", request.at, number or (stored.number if stored else None))
+        serves = number or (stored.number if stored else None)
+        term = _term(Current(blueprint, workspace), settled, request.at)
+        governance.settle(conn, settled, serves, term, at=request.at)
     return Applied(number, _wait(conn, stored, result.pending, request, blueprint, workspace))
 
 
@@ -348,8 +392,11 @@ def _store(
     return blueprint.number
 
 
-def _wanted(item: Pending) -> Wanted:
-    return Wanted(item.subject, item.digest, item.needs, {"fields": [field_json(each) for each in item.fields]})
+def _wanted(item: Pending, seats: int) -> Wanted:
+    """Only what people use in earnest needs several of them; a budget or a cap needs its duties."""
+    summary = {"fields": [field_json(each) for each in item.fields]}
+    needed = seats if item.subject.startswith("workload/") else 1
+    return Wanted(item.subject, item.digest, item.needs, summary, needed)
 
 
 def _revives(number: int, lost: Mapping[str, str]) -> Conflict:
@@ -372,8 +419,10 @@ __all__ = [
     "Signing",
     "apply",
     "approve",
+    "ask",
     "current",
     "difference_json",
+    "expire",
     "genesis",
     "preview",
     "refuse",

@@ -1,6 +1,7 @@
 """The routes of the control API, one file for each subject; each is thin: who may, one transaction, one shape."""
 
 from groundplan.api.routes import (
+    approvals,
     audit,
     batches,
     cache,
@@ -21,6 +22,7 @@ from groundplan.api.routes import (
     playground,
     policies,
     reconcile,
+    reviews,
     rights,
     session,
     sign_in,
@@ -33,6 +35,7 @@ from groundplan.api.routes import (
 ALL = (
     status.router,
     changes.router,
+    approvals.router,
     history.router,
     workloads.router,
     live.router,
@@ -48,6 +51,7 @@ ALL = (
     rights.router,
     kill.router,
     policies.router,
+    reviews.router,
     cache.router,
     audit.router,
     knowledge.router,

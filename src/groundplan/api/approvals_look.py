@@ -1,0 +1,106 @@
+"""Beside the requests: what of approvals is due: announces their end, reminds whom they wait for, ends what is over.
+
+The end is the calendar's, not anybody's: after grace what was approved is taken out of the blueprint.
+"""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta
+from typing import Any
+
+from psycopg import Connection
+
+from groundplan.api import mail_store
+from groundplan.api.context import Services
+from groundplan.governance import store as governance
+from groundplan.governance.model import Change, Holder
+from groundplan.governance.validity import AHEAD, Term, announced, phase
+from groundplan.ledger import finding_store
+from groundplan.ledger.finding import Finding
+from groundplan.release import service as release
+
+LOOK_SECONDS = 30.0
+KIND = "governance.approval_ends"
+
+
+def look(services: Services) -> list[int]:
+    """Bring findings, reminders and ends up to date; the numbers of the blueprints made because something ended."""
+    now = services.clock.now()
+    with services.transaction() as conn:
+        due = governance.expiring(conn, now.date() + timedelta(days=AHEAD[-1]))
+        over = [change for change in due if phase(_term(change), now.date()) == "over"]
+        finding_store.tell_all(conn, [_finding(each, now.date()) for each in due if each not in over], kinds=(KIND,))
+        for change in due:
+            _announce(conn, change, now)
+        served = release.current(conn)
+        every = 3 if served is None else served.workspace.company.approvals.remind_days
+        for change in governance.changes(conn, ["pending"]):
+            _remind(conn, change, now, every)
+    made: list[int] = []
+    for change in over:
+        with services.transaction() as conn:
+            still = governance.change_by_id(conn, change.id)  # locked: another process may have ended it
+            if still is not None and still.state == "applied":
+                number = services.releases.expire(conn, still)
+                made += [] if number is None else [number]
+    return made
+
+
+def _term(change: Change) -> Term:
+    assert change.expires_on is not None
+    return Term(change.expires_on, change.grace_until or change.expires_on)
+
+
+def _finding(change: Change, today: date) -> Finding:
+    term = _term(change)
+    if phase(term, today) == "grace":
+        return Finding(
+            kind=KIND,
+            severity="critical",
+            subject=change.subject,
+            mark=str(change.id),
+            message=f"The approval of {change.subject} ended on {term.expires_on}; it runs in grace.",
+            hint=f"Ask for it again and have it approved before {term.grace_until}: `groundplan changes renew`.",
+            due=term.grace_until,
+        )
+    left = (term.expires_on - today).days
+    return Finding(
+        kind=KIND,
+        severity="high" if left <= AHEAD[1] else "medium",
+        subject=change.subject,
+        mark=str(change.id),
+        message=f"The approval of {change.subject} ends on {term.expires_on}.",
+        hint="Ask for it again, so that those who hold its duties decide: Governance, the change, Renew.",
+        due=term.expires_on,
+    )
+
+
+def _announce(conn: Connection[Any], change: Change, now: datetime) -> None:
+    """Mail 30, 7 and 1 days ahead to those who would have to approve it again."""
+    days = announced(_term(change), now.date())
+    if days is None:
+        return
+    text = f"The approval of {change.subject} ends on {change.expires_on}"
+    for holder in _holders(conn, change):
+        mark = f"ends:{change.id}:{days}:{holder.person_id}"
+        mail_store.queue(conn, mark, holder.person_id, text, _page(change), now)
+
+
+def _remind(conn: Connection[Any], change: Change, now: datetime, every: int) -> None:
+    """Mail at once and then every few days to those whose approval is waited for, but not to who asked."""
+    round_ = (now - change.requested_at).days // every
+    text = f"{change.subject} waits for your approval"
+    for need in change.waits_for:
+        for holder in governance.holders(conn, need.subject, need.duty):
+            if change.requested_by != f"person:{holder.person_id}":
+                mark = f"waits:{change.id}:{round_}:{holder.person_id}"
+                mail_store.queue(conn, mark, holder.person_id, text, _page(change), now)
+
+
+def _holders(conn: Connection[Any], change: Change) -> list[Holder]:
+    found = [holder for need in change.needs for holder in governance.holders(conn, need.subject, need.duty)]
+    return list(dict.fromkeys(found))
+
+
+def _page(change: Change) -> str:
+    return f"/governance/changes/{change.id}"

@@ -1,0 +1,129 @@
+"""Approvals beside the blueprint, their renewal, and who decides what."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
+
+from groundplan.api.caller import Reader, SignedIn
+from groundplan.api.context import Using
+from groundplan.governance import service as governance
+from groundplan.governance import store
+from groundplan.governance.model import Change
+from groundplan.identity import store as people
+from groundplan.identity.model import COMPANY
+
+router = APIRouter(tags=["changes"])
+Subject = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z-]{0,30}/\S{1,120}$")]
+Reason = Annotated[str, StringConstraints(min_length=3, max_length=1000)]
+QUESTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("models", "Who approves models", ("security", "compliance")),
+    ("data", "Who manages access to data", ("data", "compliance")),
+    ("cost", "Who watches cost", ("finance",)),
+    ("incidents", "Who responds to incidents", ("operations", "security")),
+    ("production", "Who lets a pilot into production", ("business", "security", "data", "finance")),
+    ("policy", "Who decides rules and exceptions", ("security", "compliance")),
+)
+
+
+class Wish(BaseModel):
+    """`what` is the declaration that is asked for; approvals are bound to exactly it."""
+
+    model_config = ConfigDict(extra="forbid")
+    kind: Literal["model", "data", "policy", "exception", "rollout", "evidence"]
+    subject: Subject
+    what: Annotated[
+        dict[Annotated[str, StringConstraints(max_length=80)], JsonValue], Field(min_length=1, max_length=50)
+    ]
+    reason: Reason
+
+
+class Because(BaseModel):
+    """Why it is asked for again."""
+
+    model_config = ConfigDict(extra="forbid")
+    reason: Reason
+
+
+@router.post("/approvals", status_code=201)
+def ask(body: Wish, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """Ask for a model into use, data for a purpose, a policy, an exception, a rollout or evidence. It then waits as any
+    change does: approve, refuse and withdraw it at /api/changes."""
+    with services.transaction() as conn:
+        made = services.releases.ask(conn, caller.actor, body.kind, body.subject, body.what, body.reason)
+    return _json(made)
+
+
+@router.get("/approvals")
+def approvals(
+    services: Using, _: Reader, subject: Annotated[str | None, Query(max_length=160)] = None
+) -> dict[str, Any]:
+    """What holds now, with its end and what kind of proof each approval has; only about one subject where given."""
+    with services.transaction() as conn:
+        found = [each for each in store.changes(conn, ["applied"]) if subject in (None, each.subject)]
+    return {"approvals": [_json(each) for each in found]}
+
+
+@router.post("/changes/{change_id}/renew", status_code=201)
+def renew(change_id: UUID, body: Because, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """Ask for the same content again, before its approval ends; what is served goes on until then."""
+    with services.transaction() as conn:
+        made = governance.renew(conn, caller.actor, change_id, body.reason, at=services.clock.now())
+    return _json(made)
+
+
+@router.get("/who-decides")
+def who_decides(services: Using, _: Reader) -> dict[str, Any]:
+    """Each question with the people who answer it: for the company, and for each workload or source of its own."""
+    with services.transaction() as conn:
+        held = [each for each in people.duties(conn) if each.person.active]
+    return {
+        "questions": [
+            {
+                "name": name,
+                "question": question,
+                "duties": [
+                    {
+                        "duty": duty,
+                        "company": [each.person.name for each in held if (each.subject, each.duty) == (COMPANY, duty)],
+                        "own": [
+                            {"subject": each.subject, "name": each.person.name}
+                            for each in held
+                            if each.duty == duty and each.subject != COMPANY
+                        ],
+                    }
+                    for duty in duties
+                ],
+            }
+            for name, question, duties in QUESTIONS
+        ]
+    }
+
+
+def _json(change: Change) -> dict[str, Any]:
+    return {
+        "id": str(change.id),
+        "kind": change.type,
+        "subject": change.subject,
+        "digest": change.digest,
+        "state": change.state,
+        "reason": change.reason,
+        "requested_by": change.requested_by,
+        "requested_at": change.requested_at,
+        "expires_on": change.expires_on,
+        "grace_until": change.grace_until,
+        "seats": change.seats,
+        "people": change.people,
+        "renews": None if change.renews is None else str(change.renews),
+        "waits_for": [{"subject": need.subject, "duty": need.duty} for need in change.waits_for],
+        "approvals": [
+            {
+                "person": each.person, "duty": each.duty, "decision": each.decision, "comment": each.comment,
+                "at": each.at, "withdrawn_at": each.withdrawn_at, "proof": each.proof, "evidence": each.is_evidence,
+            }
+            for each in change.approvals
+        ],
+    }  # fmt: skip

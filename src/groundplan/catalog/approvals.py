@@ -1,0 +1,22 @@
+"""How long approvals hold and how many must agree: a block of the company. Types only."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from groundplan.catalog.base import Strict
+
+
+class Approvals(Strict):
+    """How long an approval holds, and who must agree. What was approved before keeps the end that it was given."""
+
+    valid_days: Annotated[int, Field(ge=1, le=3650)] = 365
+    """Days until an approval ends and has to be given again; announced 30, 7 and 1 days ahead."""
+    grace_days: Annotated[int, Field(ge=0, le=90)] = 0
+    """Days that production goes on after its approval ended, flagged; never for restricted data."""
+    seats: Annotated[int, Field(ge=1, le=9)] = 1
+    """How many different people must agree to production. Who holds several duties has one seat."""
+    remind_days: Annotated[int, Field(ge=1, le=90)] = 3
+    """After how many days those whose approval is waited for are reminded again."""

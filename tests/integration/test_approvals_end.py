@@ -1,0 +1,279 @@
+"""Approvals end by the calendar: announced, renewed, in grace, over; seats, what is asked beside the blueprint, and
+mail to a real server."""
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from email.message import Message
+from email.parser import BytesParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiosmtpd.controller import Controller
+from hypothesis import given
+from hypothesis import strategies as st
+from psycopg_pool import ConnectionPool
+from tests.integration.test_api_control import WORKSPACE
+
+from groundplan.api import approvals_look, mail
+from groundplan.api.context import Services
+from groundplan.api.genesis import take_up_keys
+from groundplan.api.release import Releases
+from groundplan.core.audit import OPERATOR
+from groundplan.core.audit import store as audit_store
+from groundplan.core.database import database_url
+from groundplan.core.errors import Conflict, Denied, Invalid
+from groundplan.core.home import Home
+from groundplan.governance import service as governance
+from groundplan.governance import store as governance_store
+from groundplan.governance.model import Change
+from groundplan.governance.service import Answer, Approver
+from groundplan.governance.validity import Term, announced, phase, term_of
+from groundplan.identity import service as identity
+from groundplan.ledger import finding_store
+from groundplan.release import service as release
+from groundplan.testing.clock import ManualClock
+from groundplan.testing.database import Database
+
+DUTIES = ("product", "architecture", "engineering", "operations", "finance", "data", "compliance")
+OWNERS = "owners: {business: ana, security: sam, " + ", ".join(f"{duty}: sam" for duty in DUTIES) + "}"
+TERMS = "approvals: {valid_days: 60, grace_days: 10, seats: 2}\n"
+
+
+def declared(sensitivity: str = "internal", terms: str = TERMS) -> dict[str, str]:
+    text = WORKSPACE.replace(
+        "format: 1\n", f"format: 1\n{terms}owners: {{compliance: sam, security: sam, data: ana}}\n"
+    )
+    text = text.replace("stage: pilot", "stage: production").replace("owners: {business: ana, security: sam}", OWNERS)
+    return {"acme.yaml": text.replace("sensitivity: internal", f"sensitivity: {sensitivity}")}
+
+
+class Kept:
+    """What a real mail server was given."""
+
+    def __init__(self) -> None:
+        self.mails: list[Message] = []
+
+    async def handle_DATA(self, _server: Any, _session: Any, envelope: Any) -> str:  # noqa: N802 -- its name there
+        self.mails.append(BytesParser().parsebytes(envelope.content))
+        return "250 OK"
+
+
+@pytest.fixture
+def post() -> Iterator[tuple[Kept, int]]:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    kept = Kept()
+    server = Controller(kept, hostname="127.0.0.1", port=port)
+    server.start()
+    yield kept, port
+    server.stop()
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock(datetime(2026, 11, 25, 12, 0, tzinfo=UTC))
+
+
+@pytest.fixture
+def services(database: Database, tmp_path: Path, clock: ManualClock) -> Iterator[Services]:
+    home = Home(tmp_path / "home")
+    take_up_keys(home)
+    settings = database.settings(home.root)
+    pool: ConnectionPool[Any] = ConnectionPool(
+        lambda: database_url(home, settings, "control"), min_size=1, max_size=3, open=True
+    )
+    with pool:
+        yield Services(home, settings, None, False, Releases(home, clock), pool, clock)
+
+
+def begin(services: Services, sensitivity: str = "internal", terms: str = TERMS) -> Change:
+    with services.transaction() as conn:
+        assert services.releases.genesis(conn, declared(sensitivity, terms))
+        (change,) = governance_store.changes(conn, ["pending"])
+    return change
+
+
+def approve(services: Services, change: Change, *names: str) -> None:
+    for name in names:
+        with services.transaction() as conn:
+            who = identity.find_person(conn, f"{name}@acme.example").id
+            services.releases.approve(conn, Approver(who, "passkey"), change.id, Answer())
+
+
+def one(services: Services, change: Change) -> Change:
+    with services.transaction() as conn:
+        found = governance_store.change_by_id(conn, change.id)
+    assert found is not None
+    return found
+
+
+def served(services: Services) -> list[str]:
+    with services.transaction() as conn:
+        found = release.current(conn)
+    assert found is not None
+    return [item.name for item in found.blueprint.workloads]
+
+
+def findings(services: Services) -> list[dict[str, Any]]:
+    with services.transaction() as conn:
+        return finding_store.findings(conn, kinds=[approvals_look.KIND])
+
+
+def test_an_approval_is_announced_goes_on_in_grace_and_then_ends(services: Services, clock: ManualClock) -> None:
+    change = begin(services)
+    approve(services, change, "ana", "sam")
+    done = one(services, change)
+    assert (done.state, done.expires_on, done.grace_until) == ("applied", date(2027, 1, 24), date(2027, 2, 3))
+    assert approvals_look.look(services) == [] and findings(services) == []
+    clock.advance(timedelta(days=31).total_seconds())
+    approvals_look.look(services)
+    assert "ends on 2027-01-24" in findings(services)[0]["message"] and findings(services)[0]["severity"] == "medium"
+    clock.advance(timedelta(days=30).total_seconds())
+    assert approvals_look.look(services) == [] and served(services) == ["assistant"], "grace is declared"
+    assert findings(services)[0]["severity"] == "critical" and "in grace" in findings(services)[0]["message"]
+    clock.advance(timedelta(days=10).total_seconds())
+    (number,) = approvals_look.look(services)
+    assert number == 3 and served(services) == [] and one(services, change).state == "expired"
+    assert approvals_look.look(services) == [] and findings(services) == []
+    with services.transaction() as conn:
+        assert audit_store.entries(conn, limit=2)[1].entry.action == "approval.expired"
+        with pytest.raises(Conflict) as caught:
+            services.releases.rollback(conn, OPERATOR, 2, False, "back")
+    assert caught.value.code == "rollback_revives", "going back does not revive what ended"
+
+
+def test_restricted_data_has_no_grace(services: Services, clock: ManualClock) -> None:
+    change = begin(services, "restricted")
+    approve(services, change, "ana", "sam")
+    assert one(services, change).grace_until == one(services, change).expires_on == date(2027, 1, 24)
+    clock.advance(timedelta(days=61).total_seconds())
+    assert approvals_look.look(services) == [3] and served(services) == []
+
+
+def test_a_renewal_takes_its_place_and_what_is_served_goes_on(services: Services, clock: ManualClock) -> None:
+    change = begin(services)
+    approve(services, change, "ana", "sam")
+    clock.advance(timedelta(days=50).total_seconds())
+    with services.transaction() as conn:
+        wanted = governance.renew(conn, OPERATOR, change.id, "still needed", at=clock.now())
+        assert governance.renew(conn, OPERATOR, change.id, "again", at=clock.now()).id == wanted.id
+        services.releases.apply(conn, OPERATOR, declared(), "the same once more")
+    assert one(services, wanted).state == "pending", "another apply leaves it waiting"
+    approve(services, wanted, "ana")
+    assert one(services, wanted).state == "pending" and one(services, change).state == "applied"
+    approve(services, wanted, "sam")
+    assert one(services, change).state == "superseded" and one(services, wanted).expires_on == date(2027, 3, 15)
+    clock.advance(timedelta(days=30).total_seconds())
+    assert approvals_look.look(services) == [] and served(services) == ["assistant"]
+    with services.transaction() as conn:
+        services.releases.withdraw(conn, f"person:{identity.find_person(conn, 'sam@acme.example').id}", wanted.id)
+    assert served(services) == [], "withdrawing the renewal withdraws what it renewed"
+
+
+def test_many_duties_are_one_seat(services: Services) -> None:
+    both = TERMS.replace("seats: 2", "seats: 3")
+    change = begin(services, terms=both)
+    approve(services, change, "ana", "sam")
+    done = one(services, change)
+    assert done.state == "pending" and done.waits_for == () and (done.people, done.seats) == (2, 3)
+    with services.transaction() as conn:
+        identity.add_person(conn, OPERATOR, "fay@acme.example", "Fay")
+        who = identity.find_person(conn, "fay@acme.example").id
+        conn.execute(
+            "INSERT INTO duty (subject, duty, person_id) VALUES ('workload/assistant', 'security', %s)", (who,)
+        )
+    approve(services, change, "fay")
+    assert one(services, change).state == "applied" and served(services) == ["assistant"]
+
+
+def test_what_is_asked_beside_the_blueprint_is_bound_to_its_declaration(services: Services, clock: ManualClock) -> None:
+    change = begin(services, terms="")
+    what = {"model": "acme/model", "version": "2026-10", "purpose": "answers"}
+    with services.transaction() as conn:
+        asked = services.releases.ask(conn, OPERATOR, "model", "model/acme-model", what, "evaluated")
+        assert services.releases.ask(conn, OPERATOR, "model", "model/acme-model", what, "again").id == asked.id
+        other = services.releases.ask(conn, OPERATOR, "model", "model/acme-model", {**what, "version": "2"}, "newer")
+        assert other.digest != asked.digest
+        with pytest.raises(Invalid):
+            services.releases.ask(conn, OPERATOR, "pet", "model/x", what, "no such thing")
+        services.releases.apply(conn, OPERATOR, declared(terms=""), "the same once more")
+    assert one(services, asked).state == "pending", "an apply leaves it waiting"
+    with pytest.raises(Denied):
+        approve(services, asked, "ana")
+    approve(services, asked, "sam")
+    assert one(services, asked).state == "applied" and one(services, asked).expires_on == date(2027, 11, 25)
+    with services.transaction() as conn:
+        standing = governance.standing(conn)
+        assert standing.allows("model/acme-model", asked.digest)
+        assert not standing.allows("model/acme-model", other.digest)
+        with pytest.raises(Conflict):
+            services.releases.ask(conn, OPERATOR, "model", "model/acme-model", what, "a third time")
+        services.releases.withdraw(conn, f"person:{identity.find_person(conn, 'sam@acme.example').id}", asked.id)
+        assert not governance.standing(conn).allows("model/acme-model", asked.digest)
+    assert one(services, change).state == "pending"
+
+
+def test_mail_links_and_decides_nothing(services: Services, clock: ManualClock, post: tuple[Kept, int]) -> None:
+    kept, port = post
+    change = begin(services)
+    settings = dataclasses.replace(services.settings, mail_url=f"smtp://127.0.0.1:{port}", mail_from="gp@acme.example")
+    reach = dataclasses.replace(services, settings=settings)
+    assert mail.send_waiting(services) == 0
+    approvals_look.look(reach)
+    approvals_look.look(reach)
+    assert mail.send_waiting(reach) == 2 and mail.send_waiting(reach) == 0
+    assert sorted(each["To"] for each in kept.mails) == ["ana@acme.example", "sam@acme.example"]
+    body = str(kept.mails[0].get_payload())
+    assert f"/governance/changes/{change.id}" in body and "decides nothing" in body and "approve?" not in body
+    approve(services, change, "ana")
+    clock.advance(timedelta(days=3).total_seconds())
+    approvals_look.look(reach)
+    assert mail.send_waiting(reach) == 1 and kept.mails[-1]["To"] == "sam@acme.example", "reminded, and only who waits"
+    approve(services, change, "sam")
+    for day in (31, 23, 6):
+        clock.advance(timedelta(days=day).total_seconds())
+        approvals_look.look(reach)
+        assert mail.send_waiting(reach) == 2
+        assert "ends on" in kept.mails[-1]["Subject"]
+
+
+def test_mail_that_cannot_be_handed_over_is_tried_again(services: Services, clock: ManualClock) -> None:
+    begin(services)
+    settings = dataclasses.replace(services.settings, mail_url="smtp://127.0.0.1:9")
+    dead = dataclasses.replace(services, settings=settings)
+    approvals_look.look(dead)
+    assert mail.send_waiting(dead) == 0
+    with services.transaction() as conn:
+        tries = conn.execute("SELECT tries, problem FROM mail").fetchall()
+    assert all(count == 1 and "Refused" in str(problem) for count, problem in tries) and len(tries) == 2
+
+
+def test_nothing_in_a_subject_becomes_a_header() -> None:
+    assert mail.one_line("a\r\nBcc: thief@evil.example\n\nx") == "a Bcc: thief@evil.example x"
+
+
+@given(
+    st.dates(date(2026, 1, 1), date(2030, 1, 1)), st.integers(1, 3650), st.integers(0, 90),
+    st.sampled_from(["production", "pilot"]), st.sampled_from(["internal", "restricted"]), st.integers(-10, 4000),
+)  # fmt: skip
+def test_the_phases_follow_each_other(
+    day: date, valid: int, grace: int, stage: str, sensitivity: str, later: int
+) -> None:
+    term = term_of(day, valid_days=valid, grace_days=grace, stage=stage, sensitivity=sensitivity)
+    assert term.grace_until >= term.expires_on > day
+    assert sensitivity != "restricted" or term.grace_until == term.expires_on
+    order = ["holds", "announced", "grace", "over"]
+    today = day + timedelta(days=later)
+    assert order.index(phase(term, today)) <= order.index(phase(term, today + timedelta(days=1)))
+    assert (announced(term, today) is None) == (phase(term, today) == "holds")
+
+
+def test_the_announcements_come_thirty_seven_and_one_day_ahead() -> None:
+    term = Term(date(2027, 1, 31), date(2027, 1, 31))
+    told = [announced(term, term.expires_on - timedelta(days=left)) for left in (31, 30, 8, 7, 2, 1, 0)]
+    assert told == [None, 30, 30, 7, 7, 1, 1]
