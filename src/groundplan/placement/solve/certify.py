@@ -9,7 +9,7 @@ import numpy as np
 
 from groundplan.placement.problem import Certificate, Flags, Ints, Problem
 from groundplan.placement.solve.arrays import Arrays, Floats
-from groundplan.placement.solve.knapsacks import Knapsacks, tuned_rows
+from groundplan.placement.solve.knapsacks import Knapsacks
 
 _ROOM = 2.0**61
 _FINEST = 10**6
@@ -71,10 +71,9 @@ def row_value(problem: Problem, row: int, scale: int, v: int) -> int:
     return value
 
 
-def columns(knapsacks: Knapsacks, part: Floats, row: Floats) -> Certificate:
+def columns(knapsacks: Knapsacks, part: Floats, row: Floats, widest: int) -> Certificate:
     """The bound of these multipliers with each site's capacity priced exactly."""
     data = knapsacks.data
-    row = tuned_rows(knapsacks, part, row)
     most = max((len(options) for options in knapsacks.options), default=1) + 1
     scale = max(1, _scale(data, part, row) // 10 ** len(str(most)))
     u = np.round(part * scale).astype(np.int64)
@@ -89,7 +88,7 @@ def columns(knapsacks: Knapsacks, part: Floats, row: Floats) -> Certificate:
     if len(first):
         whole += sum(np.minimum(np.minimum.reduceat(reduced[nowhere], first), 0).tolist())
     for site in range(data.sites):
-        inner = int(knapsacks.least(site, reduced, v, allowed).bound)
+        inner = int(knapsacks.least(site, reduced, v, allowed, widest).bound)
         whole += min(0, scale * int(data.opening[site]) + inner)
     return Certificate("knapsack", scale, u, v, -(-whole // scale))
 

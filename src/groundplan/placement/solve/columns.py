@@ -15,16 +15,14 @@ from groundplan.placement.problem import Ints
 from groundplan.placement.solve.arrays import Floats
 from groundplan.placement.solve.budget import Budget
 from groundplan.placement.solve.heavy import module, quiet
-from groundplan.placement.solve.knapsacks import Knapsacks, tuned_rows
+from groundplan.placement.solve.knapsacks import Knapsacks
 
 _CLOSE = 0.05
 """Published prices are whole numbers: a gap of this much of one changes no bound after rounding up."""
 
 
-_WIDEST = 150
+_WIDEST = 600
 """labels while columns are generated"""
-_TUNE = 10
-"""rounds after which the prices that prune are tuned again"""
 _ROUNDS = 20
 """of generation between two steps of a dive"""
 
@@ -125,9 +123,7 @@ def generate(master: Master, rest: Rest, start: Point, budget: Budget, rounds: i
     fixed += sum(float(data.opening[master.columns[at][0]]) for at in rest.taken)
     part, row, smooth = start.part, start.row, 0.7
     best = Point(-np.inf, part, row, np.zeros(0))
-    for number in range(rounds):
-        if number % _TUNE == 0:
-            row = tuned_rows(master.knapsacks, part, row)
+    for _ in range(rounds):
         bound, new = _priced(master, rest, part, row)
         bound += float(part[open_parts].sum()) - float((row[master.shared] * data.capacity[master.shared]).sum())
         if bound > best.bound:

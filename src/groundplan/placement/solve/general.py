@@ -16,7 +16,8 @@ from groundplan.placement.solve.arrays import Arrays, Floats, subset
 from groundplan.placement.solve.budget import Budget
 from groundplan.placement.solve.columns import Master, Point, Rest, dive, generate
 from groundplan.placement.solve.knapsacks import knapsacks
-from groundplan.placement.solve.neighbourhoods import Bounds, Plan, improve, plan_of, promising
+from groundplan.placement.solve.labels import MOST_LABELS
+from groundplan.placement.solve.neighbourhoods import Bounds, Pace, Plan, improve, plan_of, promising
 from groundplan.placement.solve.relax import Relaxation, relax
 from groundplan.placement.solve.shift import Shift
 from groundplan.placement.solve.submodel import Effort, cost_of, search
@@ -34,6 +35,9 @@ _LEAVE = 35
 _BATCH = 20
 _FIRST_ROUNDS = 6
 _DIVES = 5
+_GENERATIONS = 400
+_SHORT, _QUICK = 2.0, 500
+"""with fewer seconds left, no columns are generated, and sites are priced with so many labels"""
 _SHARE = 0.2
 """of the clock for the columns, and for each dive"""
 
@@ -48,9 +52,9 @@ class Run:
     linear: Certificate
     reduced: Floats
     """[O] at the multipliers of `linear`"""
+    pace: Pace
     plan: Plan | None = None
     impossible: bool = False
-    seed: int = 0
 
     def take(self, plan: Plan | None) -> None:
         """Keep the better plan."""
@@ -83,7 +87,7 @@ class Run:
 def place(data: Arrays, budget: Budget) -> tuple[Plan | None, Certificate, bool]:
     """The best plan found, its bound, and whether it is proven that there is none."""
     nothing = certify.nothing(data.problem)
-    run = Run(data, budget, nothing, nothing, data.price)
+    run = Run(data, budget, nothing, nothing, data.price, Pace(budget.limit.seed, _AIM))
     relaxation = _relaxed(run, _prices(run))
     if relaxation is not None and not run.done:
         run.take(mended(data, relaxation, budget))
@@ -92,15 +96,18 @@ def place(data: Arrays, budget: Budget) -> tuple[Plan | None, Certificate, bool]
     if run.plan is None and not run.impossible:
         run.impossible = _whole(run, 20.0) and run.plan is None
     _search(run, _FIRST_ROUNDS)
-    if not run.done and relaxation is not None:
-        _columns(run, relaxation)
-    work = 4.0
+    diver = None if run.done or relaxation is None else _columns(run, relaxation)
+    work, dives = 4.0, 0
     while not run.done and run.plan is not None:
-        if _whole(run, work):
-            break
-        for _ in range(3):
-            _search(run, _BATCH)
-        work *= 2
+        _search(run, _BATCH)
+        if diver is not None and dives < _DIVES and not run.done and (dives == 0 or run.pace.idle > _BATCH):
+            dives += 1
+            run.take(_dived(run, *diver))
+            run.pace.idle = 0
+        elif not run.done and run.pace.idle > _BATCH // 2:
+            if _whole(run, work):
+                break
+            work, run.pace.idle = work * 2, 0
     return run.plan, run.certificate, run.impossible and run.plan is None
 
 
@@ -161,41 +168,40 @@ def _rough(run: Run) -> Plan | None:
     return plan_of(data, shift.choice)
 
 
-def _columns(run: Run, relaxation: Relaxation) -> None:
-    """Generate columns for a bound, then dive for plans, each followed by some neighbourhoods."""
+def _columns(run: Run, relaxation: Relaxation) -> tuple[Master, Point, np.random.Generator] | None:
+    """Generate columns for a bound; returns what dives begin with, or None where columns are of no use."""
     data, budget = run.data, run.budget
     sets = knapsacks(data)
     if sets is None or data.parts > 14 * data.sites:
-        return
-    run.prove(certify.columns(sets, relaxation.part, relaxation.row))
-    if run.done:
-        return
+        return None
+    left = budget.seconds_left
+    widest = _QUICK if left is not None and left < _SHORT else MOST_LABELS
+    run.prove(certify.columns(sets, relaxation.part, relaxation.row, widest))
+    if run.done or (left is not None and left < _SHORT):
+        return None
     master = Master(sets)
     start = Point(-np.inf, relaxation.part, relaxation.row, np.zeros(0))
     everything = Rest(np.arange(data.sites), np.arange(len(data.index)))
-    point = generate(master, everything, start, budget.share(_SHARE), 600)
-    run.prove(certify.columns(sets, point.part, point.row))
-    draw = np.random.Generator(np.random.PCG64(budget.limit.seed))
-    for _ in range(_DIVES):
-        if run.done:
-            return
-        run.take(_dived(run, master, point, draw))
-        budget.spend()
-        _search(run, _FIRST_ROUNDS)
+    point = generate(master, everything, start, budget.share(_SHARE), _GENERATIONS)
+    run.prove(certify.columns(sets, point.part, point.row, MOST_LABELS))
+    return master, point, np.random.Generator(np.random.PCG64(budget.limit.seed))
 
 
 def _dived(run: Run, master: Master, point: Point, draw: np.random.Generator) -> Plan | None:
     """One dive; what it leaves is placed by CP-SAT, the fixed parts stay."""
-    data = run.data
-    placed, _ = dive(master, point, run.budget.share(_SHARE), draw, _LEAVE)
+    data, budget = run.data, run.budget
+    placed, _ = dive(master, point, budget.share(_SHARE), draw, _LEAVE)
+    budget.spend()
     fixed = placed >= 0
+    free = np.flatnonzero(~fixed)
+    if len(free) > 3 * _LEAVE:
+        return None
     choice = np.where(fixed, placed, data.first[:-1])
     keep: Flags = np.ones(len(data.index), dtype=np.bool_)
-    free = np.flatnonzero(~fixed)
     limit = None
     if run.plan is not None:
         limit = run.plan.cost - 1 - (plain_cost(data, choice) - cost_of(data, free, choice))
-    answer = search(data, free, keep, choice, Effort(2.0, run.budget.seconds_left, run.budget.limit.seed), limit)
+    answer = search(data, free, keep, choice, Effort(2.0, budget.seconds_left, budget.limit.seed), limit)
     return None if answer.choice is None else plan_of(data, answer.choice)
 
 
@@ -208,8 +214,7 @@ def _search(run: Run, rounds: int) -> None:
     """Neighbourhoods of the present plan."""
     if run.plan is not None and not run.done:
         bounds = Bounds(run.certificate.bound, run.linear.value, run.reduced)
-        run.seed += 1000
-        run.take(improve(run.data, run.plan, bounds, run.budget, rounds, run.budget.limit.seed + run.seed, _AIM))
+        run.take(improve(run.data, run.plan, bounds, run.budget, run.pace, rounds))
 
 
 def _whole(run: Run, work: float) -> bool:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from groundplan.placement.problem import Flags, Ints
 from groundplan.placement.solve.arrays import Arrays, Floats
 from groundplan.placement.solve.knapsack import LARGEST_TABLE, fill
-from groundplan.placement.solve.labels import MOST_LABELS, Taken, least, tuned
+from groundplan.placement.solve.labels import MOST_LABELS, Taken, least
 
 _MOST_PARTS = 700
 _MOST_AT_SITE = 400
@@ -64,17 +64,6 @@ class Knapsacks:
             return Taken(cost, cost, options[taken])
         found = least(self.data.part[options], value, use, capacity, row[rows], widest)
         return Taken(found.value, found.bound, options[found.options])
-
-
-def tuned_rows(sets: Knapsacks, part: Floats, row: Floats, steps: int = 40) -> Floats:
-    """[R] row prices with those of each site tuned to these multipliers, so that labels are pruned early."""
-    reduced, found = sets.reduced(part, row), row.copy()
-    for site, (options, rows) in enumerate(zip(sets.options, sets.rows, strict=True)):
-        if len(options) and not sets.plain(site):
-            capacity = sets.data.capacity[rows]
-            own = sets.data.part[options]
-            found[rows] = tuned(own, reduced[options], sets.use[site], capacity, row[rows], steps)
-    return found
 
 
 def knapsacks(data: Arrays) -> Knapsacks | None:

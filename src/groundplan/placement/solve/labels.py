@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundplan.placement.problem import Ints
-from groundplan.placement.solve.arrays import Floats
 
-MOST_LABELS = 3000
+MOST_LABELS = 16_000
 """For a proof. Beyond, the worst are dropped, and the bound says so."""
 
 
@@ -65,37 +64,6 @@ def least(
     if len(cost) and cost.min() == best:
         return Taken(best, bound, _trace(steps, int(np.argmin(cost))))
     return Taken(value[greedy].sum(), min(bound, value[greedy].sum()), np.sort(greedy))
-
-
-def tuned(part: NDArray[Any], value: Floats, use: Ints, capacity: Ints, price: Floats, steps: int) -> Floats:
-    """[k] prices of a site's rows that prune better than `price`: a few subgradient steps on the knapsack itself."""
-    useful = np.flatnonzero((value < 0) & (use <= capacity).all(axis=1))
-    if not len(useful) or not len(capacity):
-        return price
-    begins = np.flatnonzero(np.diff(part[useful], prepend=-1))
-    uses, worth = use[useful].astype(np.float64), value[useful]
-    room = np.maximum(capacity.astype(np.float64), 1.0)
-    best, reached, hope = price, -np.inf, 0.02
-    for _ in range(steps):
-        dear = worth + uses @ price
-        taken = np.flatnonzero(
-            (dear == np.repeat(np.minimum.reduceat(dear, begins), _lengths(begins, dear))) & (dear < 0)
-        )
-        bound = float(dear[taken].sum()) - float(price @ capacity)
-        if bound > reached:
-            best, reached = price, bound
-        else:
-            hope *= 0.7
-        slope = (uses[taken].sum(axis=0) - capacity) / room
-        length = float(slope @ slope)
-        if length < 1e-12:
-            break
-        price = np.maximum(0.0, best + (reached - bound + hope * abs(reached)) / length * slope / room)
-    return best
-
-
-def _lengths(begins: Ints, values: Floats) -> Ints:
-    return np.diff(np.append(begins, len(values)))
 
 
 def _greedy(groups: list[Ints], useful: Ints, value: NDArray[Any], use: Ints, capacity: Ints) -> Ints:

@@ -15,7 +15,7 @@ from groundplan.placement.solve.budget import Budget
 from groundplan.placement.solve.price import priced
 from groundplan.placement.solve.submodel import Effort, cost_of, search
 
-_WORK = 1.0
+_WORK = 1.5
 """deterministic time of one neighbourhood"""
 
 
@@ -52,25 +52,48 @@ def promising(data: Arrays, reduced: Floats, bound: int, cost: int) -> Flags:
     return kept
 
 
-def improve(data: Arrays, plan: Plan, bounds: Bounds, budget: Budget, rounds: int, seed: int, aim: int) -> Plan:
-    """Search up to `rounds` neighbourhoods of about `aim` parts; the size follows what CP-SAT manages."""
-    draw = np.random.Generator(np.random.PCG64(seed))
-    size = float(aim)
-    for number in range(rounds):
+def improve(data: Arrays, plan: Plan, bounds: Bounds, budget: Budget, pace: Pace, rounds: int) -> Plan:
+    """Search up to `rounds` neighbourhoods; their size follows what CP-SAT manages."""
+    for _ in range(rounds):
         if budget.over() or plan.cost <= bounds.bound:
             break
-        free = around(data, plan.choice, draw, round(size))
+        free = around(data, plan.choice, pace.draw, round(pace.size))
         keep = promising(data, bounds.reduced, bounds.linear, plan.cost)
         keep[plan.choice] = True
         limit = None if len(data.problem.tiers.row) else cost_of(data, free, plan.choice) - 1
-        effort = Effort(_WORK, budget.seconds_left, seed=seed + number)
+        effort = Effort(_WORK, budget.seconds_left, seed=pace.next_seed())
         answer = search(data, free, keep, plan.choice, effort, limit)
         budget.spend()
-        size = min(size * 1.03 + 0.3, float(data.parts)) if answer.complete else max(4.0, size * 0.96)
         found = None if answer.choice is None else plan_of(data, answer.choice)
-        if found is not None and found.cost < plan.cost:
+        better = found is not None and found.cost < plan.cost
+        pace.learn(answer.complete, better, answer.work, data.parts)
+        if found is not None and better:
             plan = found
     return plan
+
+
+class Pace:
+    """How large neighbourhoods are: larger while they are searched through quickly, smaller when they are not."""
+
+    def __init__(self, seed: int, size: float) -> None:
+        self.draw = np.random.Generator(np.random.PCG64(seed))
+        self.seed = seed
+        self.size = size
+        self.idle = 0
+        """neighbourhoods since the last gain"""
+
+    def next_seed(self) -> int:
+        """Another seed for each neighbourhood."""
+        self.seed += 1
+        return self.seed
+
+    def learn(self, complete: bool, better: bool, work: float, parts: int) -> None:
+        """Take note of one neighbourhood."""
+        self.idle = 0 if better else self.idle + 1
+        if not complete:
+            self.size = max(4.0, self.size * 0.93)
+        elif not better and work < _WORK / 4:
+            self.size = min(self.size * 1.06 + 0.2, float(parts))
 
 
 def around(data: Arrays, choice: Ints, draw: np.random.Generator, size: int) -> Ints:

@@ -12,7 +12,7 @@ from groundplan.placement.problem import Ints, Problem
 from groundplan.placement.verify.exact import SAFE, Numbers, largest, wide
 
 LARGEST_TABLE = 60_000
-WIDEST = 12_000
+WIDEST = 50_000
 
 
 def site_minimum(problem: Problem, rows: Ints, options: Ints, value: Numbers, multipliers: list[int]) -> int:
