@@ -4,26 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic import Field
 
 from groundplan.catalog.base import Strict
-from groundplan.catalog.fields import Duration, Lines, Name, Names, Path, Percent, Size
+from groundplan.catalog.fields import LIST, Duration, Lines, ModelName, Name, Path, Percent, Size, list_schema
 from groundplan.catalog.hosting import HourPrice, RegionName, TonnePrice
 from groundplan.catalog.weights import Needs
 
 CURVES = ("steady", "business-hours", "spiky", "campaign", "burst")
-
-
-def _shares(value: object) -> object:
-    """`eu-north` alone is all of it."""
-    return {value: "100%"} if isinstance(value, str) else value
-
-
-Shares = Annotated[
-    dict[RegionName, Percent],
-    BeforeValidator(_shares),
-    WithJsonSchema({"type": "object", "patternProperties": {"^[a-z0-9]": {"type": "string", "examples": ["60%"]}}}),
-]
+ModelNames = Annotated[tuple[ModelName, ...], LIST, list_schema({"type": "string", "examples": ["acme/llama-3.1-8b"]})]
+Shares = dict[RegionName, Percent]
 
 
 class DataGravity(Strict):
@@ -52,7 +42,7 @@ class PlacementRule(Strict):
     certifications: Lines = ()
     """Each must be held where it runs."""
     needs: Needs = ()
-    models: Names = ()
+    models: ModelNames = ()
     """Model documents that may be built for it; empty: those whose quality is enough."""
     upload: Size = 0
     """Sent with each call besides its tokens, such as a picture."""
@@ -60,7 +50,7 @@ class PlacementRule(Strict):
     offline: bool = False
     """It must go on without a connection: only a site beside its users, which is `data.site` or an edge."""
     fallback: Literal["wanted", "required", "none"] = "wanted"
-    """required: another failure domain with room for all of it."""
+    """wanted: another failure domain takes what it has room for; required: one with room for all of it."""
     burst: Literal["allowed", "never"] = "allowed"
     """Whether its peaks may go elsewhere than its base load."""
     today: Name | None = None

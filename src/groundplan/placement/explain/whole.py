@@ -1,0 +1,210 @@
+"""What the whole plan is worth: its proven gap, and its total against today, all-cloud, all-private and each alone.
+
+Each comparison is the company solved again under that restriction; workloads that it leaves without a place are named,
+and left out of both totals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from groundplan.core.errors import Conflict
+from groundplan.placement.explain.why import place_json
+from groundplan.placement.explain.words import usd
+from groundplan.placement.planner import LIMIT, CompanyPlan, plan_offered, proven, units_used
+from groundplan.placement.problem import WorkLimit
+from groundplan.placement.terms.candidates import Candidate, Offered
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """Another way of placing the company."""
+
+    name: str
+    usd: float | None
+    """a month; None: it cannot be placed so at all"""
+    ours: float
+    """what the plan costs for the same workloads"""
+    without: tuple[str, ...]
+    """workloads that have no place there"""
+
+
+def compare(plan: CompanyPlan, limit: WorkLimit = LIMIT) -> tuple[Compared, ...]:
+    """Today, all-cloud, all-private, each alone."""
+    sites = plan.company.sites
+    return (
+        _today(plan),
+        _restricted(plan, "all cloud", lambda c: sites[c.site].type == "cloud", limit),
+        _restricted(plan, "all private", lambda c: sites[c.site].type == "private", limit),
+        _alone(plan),
+    )
+
+
+def _today(plan: CompanyPlan) -> Compared:
+    """What runs today goes on at its site: the cheapest allowed there."""
+    total, ours, without = 0.0, 0.0, []
+    used: set[str] = set()
+    for name, decided in plan.decided.items():
+        today = plan.company.workloads[name].today
+        there = [c for c in plan.framed.offered.by_workload[name] if c.site == today and c.allowed]
+        if not there:
+            without.append(name)
+            continue
+        best = min(there, key=lambda c: (c.usd, c.config))
+        total += best.usd
+        ours += decided.usd
+        used.add(best.site)
+    opened = {name for name in plan.opened}
+    total += sum(plan.opened.get(site, 0.0) for site in used)
+    return Compared("today", total if used else None, ours + _opening(plan, opened if used else set()), tuple(without))
+
+
+def _opening(plan: CompanyPlan, sites: set[str]) -> float:
+    return sum(usd_ for name, usd_ in plan.opened.items() if name in sites)
+
+
+def _restricted(plan: CompanyPlan, name: str, keep: Callable[[Candidate], bool], limit: WorkLimit) -> Compared:
+    offers = plan.framed.offered
+    kept = {w: tuple(c for c in each if keep(c)) for w, each in offers.by_workload.items()}
+    try:
+        other = plan_offered(Offered(offers.company, kept), limit)
+    except Conflict:
+        return Compared(name, None, plan.usd, tuple(sorted(kept)))
+    same = set(other.decided)
+    without = tuple(sorted(set(plan.decided) - same))
+    sites = {
+        c.site
+        for w in same
+        for c in (plan.decided[w].primary, plan.decided[w].burst, plan.decided[w].fallback)
+        if c is not None
+    }
+    ours = sum(plan.decided[w].usd for w in same) + _opening(plan, sites)
+    return Compared(name, other.usd if same else None, ours, without)
+
+
+def _alone(plan: CompanyPlan) -> Compared:
+    """Each workload where it would be cheapest if it were the only one, its site opened for it alone."""
+    total = 0.0
+    for each in plan.framed.offered.by_workload.values():
+        costs = [c.usd + plan.opened.get(c.site, 0.0) for c in each if c.allowed]
+        total += min(costs, default=0.0)
+    return Compared("each alone", total, plan.usd, ())
+
+
+def moves(plan: CompanyPlan) -> list[dict[str, Any]]:
+    """What goes elsewhere than it runs today, with what moving costs and what staying would."""
+    found = []
+    for name, decided in plan.decided.items():
+        today = plan.company.workloads[name].today
+        if today is None or today == decided.primary.site:
+            continue
+        there = [c for c in plan.framed.offered.by_workload[name] if c.site == today]
+        allowed = [c for c in there if c.allowed]
+        if allowed:
+            stays = min(allowed, key=lambda c: c.usd)
+            reason = f"staying would cost {usd(stays.usd - decided.usd)} a month more"
+        else:
+            reason = ", ".join(there[0].rules) if there else f"{today} is no longer there"
+        found.append({"workload": name, "from": today, "to": decided.primary.site, "because": reason})
+    return found
+
+
+def whole_json(plan: CompanyPlan, compared: tuple[Compared, ...]) -> dict[str, Any]:
+    """The plan as JSON. Money is USD a month."""
+    terms: dict[str, float] = {}
+    for decided in plan.decided.values():
+        for term, value in decided.terms.items():
+            terms[term] = terms.get(term, 0.0) + value
+    return {
+        "usd_month": round(plan.usd, 2),
+        "gap": plan.gap,
+        "proof": plan.solution.certificate.proof,
+        "proven": proven(plan),
+        "stopped": plan.solution.stopped,
+        "verified": True,
+        "terms": {**{k: round(v, 2) for k, v in sorted(terms.items())}, "sites": round(sum(plan.opened.values()), 2)},
+        "carbon_kg": round(plan.carbon_kg, 2),
+        "hours": round(plan.hours, 1),
+        "workloads": [
+            {
+                "workload": name,
+                "usd_month": round(each.usd, 2),
+                "place": place_json(each),
+                "terms": {term: round(value, 2) for term, value in sorted(each.terms.items())},
+            }
+            for name, each in sorted(plan.decided.items())
+        ],
+        "homeless": dict(plan.homeless),
+        "sites": [
+            {
+                "site": site.name, "type": site.type, "jurisdiction": site.jurisdiction, "domain": site.domain,
+                "opening_usd_month": round(plan.opened.get(site.name, 0.0), 2), "open": site.name in plan.opened,
+            }
+            for _, site in sorted(plan.company.sites.items())
+        ],
+        "units": {name: {"used": round(u, 3), "room": round(room, 3)} for name, (u, room) in units_used(plan).items()},
+        "to_buy": plan.bought,
+        "to_build": to_build(plan),
+        "compared": [
+            {
+                "with": each.name,
+                "usd_month": None if each.usd is None else round(each.usd, 2),
+                "plan_usd_month": round(each.ours, 2),
+                "without": list(each.without),
+            }
+            for each in compared
+        ],
+        "moves": moves(plan),
+        "notes": list(plan.notes),
+        "words": list(summary(plan, compared)),
+    }  # fmt: skip
+
+
+def to_build(plan: CompanyPlan) -> list[dict[str, Any]]:
+    """What the plan takes that no document declares yet."""
+    return [
+        {
+            "workload": name,
+            "site": each.primary.site,
+            "config": each.primary.config,
+            "model": each.primary.model,
+            "usd_month": round(each.usd, 2),
+        }
+        for name, each in sorted(plan.decided.items())
+        if each.primary.kind == "build"
+    ]
+
+
+def summary(plan: CompanyPlan, compared: tuple[Compared, ...]) -> list[str]:
+    """The plan in sentences."""
+    lines = [f"{len(plan.decided)} workloads at {len(plan.opened)} sites for {usd(plan.usd)} a month, {proven(plan)}."]
+    for each in compared:
+        lines.append(_versus(each))
+    lines += [f"{name} has no place: {why}." for name, why in plan.homeless.items()]
+    lines += [f"{m['workload']} moves from {m['from']} to {m['to']}: {m['because']}." for m in moves(plan)]
+    lines += [f"{name}: {units} to rent." for name, units in plan.bought.items()]
+    return lines
+
+
+def _versus(each: Compared) -> str:
+    if each.usd is None:
+        return f"{each.name.capitalize()}: not possible for any workload."
+    saved = each.usd - each.ours
+    left = f", of which {len(each.without)} have no place there" if each.without else ""
+    more = f"{usd(abs(saved))} {'less' if saved >= 0 else 'more'} than"
+    return f"The plan costs {more} {each.name} ({usd(each.usd)} a month{left})."
+
+
+def excluded_matrix(plan: CompanyPlan) -> Mapping[str, Mapping[str, tuple[str, ...]]]:
+    """workload -> site -> rules of the best candidate there; empty rules: it may run there. Sites without any
+    candidate say so."""
+    found: dict[str, dict[str, tuple[str, ...]]] = {}
+    for name, candidates in sorted(plan.framed.offered.by_workload.items()):
+        row: dict[str, tuple[str, ...]] = {}
+        for site in sorted(plan.company.sites):
+            there = [c.rules for c in candidates if c.site == site]
+            row[site] = min(there, key=len) if there else ("nothing is served there",)
+        found[name] = row
+    return found

@@ -1,0 +1,217 @@
+"""The plan of a company: framed, solved, verified, and told in names and money. Deterministic under a work limit.
+
+A placement that the verifier does not pass is never returned. Explaining it is `explain`; nothing is stored here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from groundplan.core.errors import Conflict, Invalid
+from groundplan.core.money import PICO
+from groundplan.placement.company import Framed, Taken, frame, opening_usd, priced
+from groundplan.placement.problem import BURST, DEFAULT_WORK, FALLBACK, PRIMARY, Solution, WorkLimit
+from groundplan.placement.terms.candidates import Candidate, Offered, offered
+from groundplan.placement.terms.facts import Company
+from groundplan.placement.verify.plan import verify
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """Where one workload goes."""
+
+    workload: str
+    primary: Candidate
+    level: int
+    """burst level: 0 nothing bursts"""
+    burst: Candidate | None
+    fallback: Candidate | None
+    terms: Mapping[str, float]
+    """USD a month of all its parts, rented units by its share"""
+
+    @property
+    def usd(self) -> float:
+        return sum(self.terms.values())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CompanyPlan:
+    """A verified placement of a whole company."""
+
+    framed: Framed
+    solution: Solution
+    decided: Mapping[str, Decided]
+    opened: Mapping[str, float]
+    """site -> USD a month of having it open"""
+    bought: Mapping[str, int]
+    """rented units by `SITE TYPE unit`"""
+    rounding_usd: float
+    """USD a month of rented units that are whole while the loads are not"""
+    notes: tuple[str, ...]
+    homeless: Mapping[str, str]
+    """workload -> why nowhere may run it"""
+
+    @property
+    def company(self) -> Company:
+        return self.framed.offered.company
+
+    @property
+    def usd(self) -> float:
+        """A month, as the verifier recomputed it."""
+        return self.solution.cost / PICO
+
+    @property
+    def gap(self) -> float | None:
+        found = self.solution.gap
+        return None if found is None else float(found)
+
+    @property
+    def carbon_kg(self) -> float:
+        return sum(each.primary.carbon_kg for each in self.decided.values())
+
+    @property
+    def hours(self) -> float:
+        """Of people a month."""
+        sites = self.company.sites
+        return sum(sites[name].burden_hours for name in self.opened) + sum(
+            part.hours for each in self.decided.values() for part in (each.primary, each.burst, each.fallback) if part
+        )
+
+
+CLOSED = Fraction(1, 10**9)
+"""A gap of less than a cent in ten million USD is none"""
+LIMIT = WorkLimit(work=DEFAULT_WORK, gap=1e-9)
+
+
+def plan_company(company: Company, limit: WorkLimit = LIMIT) -> CompanyPlan:
+    """Place everything. Raises `Conflict` (`placement_conflict`) with the rules that contradict each other."""
+    return plan_offered(offered(company), limit)
+
+
+def plan_offered(
+    offers: Offered, limit: WorkLimit = LIMIT, banned: frozenset[tuple[str, str]] = frozenset()
+) -> CompanyPlan:
+    """As `plan_company` for candidates that are made already."""
+    nowhere = homeless(offers, banned)
+    offers = Offered(offers.company, {n: c for n, c in offers.by_workload.items() if n not in nowhere})
+    if not offers.by_workload:
+        raise Conflict(
+            "nowhere may any workload run: " + "; ".join(f"{name} ({why})" for name, why in nowhere.items())[:2000],
+            code="placement_nowhere",
+            hint="Relax one of these rules, or declare a site, a deployment or hardware that they allow.",
+        )
+    notes: list[str] = []
+    framed = frame(offers, banned=banned)
+    solution = _solved(framed, limit)
+    if not solution.found:
+        again = frame(offers, wanted=False, banned=banned)
+        if len(again.options) != len(framed.options):
+            framed, solution = again, _solved(again, limit)
+            notes.append("there is no room for fallbacks that are only wanted: they are left out")
+    if not solution.found:
+        raise _conflict(solution)
+    report = verify(framed.problem, solution)
+    if not report.verified:
+        raise Invalid(
+            f"the placement was refused by its verifier: {report.violations[0].what}",
+            code="placement_unverified",
+            hint="Nothing of it is shown or applied. Tell the maintainers; the last blueprint goes on.",
+        )
+    return _told(framed, solution, tuple(notes), nowhere)
+
+
+def homeless(offers: Offered, banned: frozenset[tuple[str, str]] = frozenset()) -> dict[str, str]:
+    """Workloads of which no candidate is allowed, with the rules of each."""
+    found = {}
+    for name, candidates in offers.by_workload.items():
+        if any(c.allowed and (name, c.config) not in banned for c in candidates):
+            continue
+        told = "; ".join(f"{c.config} at {c.site}: {', '.join(c.rules) or 'taken'}" for c in candidates[:8])
+        found[name] = told or "no deployment and no model with hardware is declared"
+    return found
+
+
+def _solved(framed: Framed, limit: WorkLimit) -> Solution:
+    from groundplan.placement.solve.optimise import optimise  # noqa: PLC0415 -- numbers only where something is planned
+
+    return optimise(framed.problem, limit)
+
+
+def _conflict(solution: Solution) -> Conflict:
+    sentence = "no placement was found in time"
+    if solution.stopped == "infeasible":
+        sentence = "rules, capacities and fallbacks contradict each other"
+    return Conflict(
+        f"the workloads cannot all be placed: {sentence}",
+        code="placement_conflict",
+        hint="Relax a rule or add capacity; `groundplan placement what-if` tries it.",
+    )
+
+
+def _told(framed: Framed, solution: Solution, notes: tuple[str, ...], nowhere: Mapping[str, str]) -> CompanyPlan:
+    problem, company = framed.problem, framed.offered.company
+    parts: dict[str, dict[int, Taken]] = {name: {} for name in problem.workloads}
+    for part, option in enumerate(solution.choice):
+        taken = framed.options[int(option)]
+        parts[problem.workloads[int(problem.parts.workload[part])]][taken.role] = taken
+    decided = {name: _decided(framed, name, roles) for name, roles in parts.items()}
+    sites = {c.site for each in decided.values() for c in (each.primary, each.burst, each.fallback) if c is not None}
+    opened = {name: opening_usd(framed.offered, company.sites[name]) for name in sorted(sites)}
+    bought = {
+        problem.tiers.names[at]: int(units) for at, units in enumerate(solution.units) if units and len(solution.units)
+    }
+    total = sum(each.usd for each in decided.values()) + sum(opened.values())
+    return CompanyPlan(
+        framed, solution, decided, opened, bought, solution.cost / PICO - total, (*framed.notes, *notes), nowhere
+    )
+
+
+def _decided(framed: Framed, name: str, roles: Mapping[int, Taken]) -> Decided:
+    workload = framed.offered.company.workloads[name]
+    terms: dict[str, float] = {}
+    for taken in roles.values():
+        if taken.candidate is not None:
+            for term, usd in priced(workload, taken.candidate, taken.role, taken.level)[0].items():
+                terms[term] = terms.get(term, 0.0) + usd
+    first = roles[PRIMARY]
+    assert first.candidate is not None
+    burst, fallback = roles.get(BURST), roles.get(FALLBACK)
+    return Decided(
+        name,
+        first.candidate,
+        first.level,
+        burst.candidate if burst else None,
+        fallback.candidate if fallback else None,
+        {term: usd for term, usd in terms.items() if usd},
+    )
+
+
+def proven(plan: CompanyPlan) -> str:
+    """How good it is, in words: `proven optimal`, `within 0.4 % of the optimum (dual multipliers)`."""
+    gap: Fraction | None = plan.solution.gap
+    if gap is not None and gap < CLOSED:
+        return "proven optimal"
+    proof = plan.solution.certificate.proof
+    return "no bound is proven" if gap is None else f"within {100 * float(gap):.2g} % of the optimum ({proof})"
+
+
+def units_used(plan: CompanyPlan) -> dict[str, tuple[float, float]]:
+    """`SITE TYPE` -> (units used at the peak, units there or bought), of rows that are a site's capacity."""
+    problem, solution = plan.framed.problem, plan.solution
+    options, rows = problem.options, problem.rows
+    used = np.zeros(len(rows.names))
+    for option in solution.choice:
+        low, high = options.row_start[option], options.row_start[option + 1]
+        np.add.at(used, options.row[low:high], options.use[low:high])
+    room = rows.capacity.astype(np.float64).copy()
+    for tier, units in enumerate(solution.units):
+        room[problem.tiers.row[tier]] += units * problem.tiers.size[tier]
+    return {
+        rows.names[row]: (float(used[row]) / 1000, float(room[row]) / 1000)
+        for row in range(len(rows.names))
+        if rows.kind[row] == "capacity" and used[row] > 0
+    }

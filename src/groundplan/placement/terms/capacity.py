@@ -1,0 +1,79 @@
+"""How many units of hardware a load takes, what they cost busy and idle, and the energy they draw. Pure.
+
+Units are shared by workloads of a site, so fractions count; a model that takes several units comes in such groups. A
+unit that is owned costs its purchase over its life for each hour, used or not: what is used is `compute`, the rest of
+the time and the headroom `idle`. Energy of an idle unit is taken as 30 % of its load (planning assumption).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+
+from groundplan.placement.terms.facts import HOURS, HardwareFacts, SiteFacts, WorkloadFacts
+from groundplan.placement.terms.queue import servers_for, wait_seconds
+
+IDLE_SHARE = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Sized:
+    """Hardware for one workload."""
+
+    units: float
+    busy_usd: float
+    idle_usd: float
+    unit_month: float
+    kwh: float
+    wait_ms: float
+    shown: str
+    """of a configuration's name: `2x4`"""
+    available: float
+    """units that are there or can be rented"""
+
+
+def unit_month(hardware: HardwareFacts) -> float:
+    """USD a month for one unit without its energy: owned, else rented."""
+    if hardware.count > 0 and hardware.owned_month is not None:
+        return hardware.owned_month
+    if hardware.rented is not None:
+        return hardware.rented * HOURS
+    return hardware.owned_month or 0.0
+
+
+def draws(site: SiteFacts) -> bool:
+    """Whether its energy is billed to us."""
+    return site.type != "cloud"
+
+
+def size(
+    site: SiteFacts,
+    hardware: HardwareFacts,
+    w: WorkloadFacts,
+    *,
+    per_unit: float,
+    headroom: float,
+    group: int = 1,
+    service: float = 0.0,
+) -> Sized:
+    """Units for the busiest hour; `per_unit` is calls a second of one unit at a bearable load, `service` the seconds of
+    a call where calls are served one by one."""
+    if per_unit <= 0:
+        return Sized(inf, inf, 0.0, 0.0, 0.0, inf, "0", 0.0)
+    peak = w.peak_second
+    if service > 0:
+        servers = servers_for(peak, service, max(service, 0.02)) if peak > 0 else 1
+        units = float(servers * group)
+        waits = wait_seconds(servers, peak, service) * 1000 if peak > 0 else 0.0
+    else:
+        units = max(peak / per_unit / (1 - min(headroom, 0.9)), 0.0)
+        units = max(units, float(group)) if group > 1 else max(units, 0.05)
+        waits = 0.0
+    price = unit_month(hardware)
+    busy = min(1.0, w.mean_second / per_unit / units) if units else 0.0
+    kwh = units * hardware.watts / 1000 * HOURS * site.pue * (busy + (1 - busy) * IDLE_SHARE)
+    energy = kwh * site.energy_usd_kwh if draws(site) else 0.0
+    cost = units * price + energy
+    rentable = hardware.most if hardware.rented is not None else 0
+    shown = f"{units / group:.2g}x{group}" if group > 1 else f"{units:.2g}"
+    return Sized(units, cost * busy, cost * (1 - busy), price, kwh, waits, shown, float(hardware.count + rentable))

@@ -1,0 +1,92 @@
+"""Demand curves: calls of each hour of a week, as multiples of the mean. Pure; a trace comes in as text.
+
+The busiest hour is `peak` times the mean. Each curve is a stated shape, stretched so that its top is the declared
+peak: `steady` hardly varies, `business-hours` is weekdays 8 to 18, `spiky` has short tops on a calm level, `campaign`
+is three days, `burst` is one block of eight hours of a week.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from math import cos, pi
+
+from groundplan.core.errors import Invalid
+
+WEEK = 168
+MAX_ROWS = 200_000
+
+
+def _shape(curve: str, hour: int) -> float:
+    """Height above the calm level, 0..1."""
+    day, of_day = divmod(hour, 24)
+    if curve == "steady":
+        return 0.5 + 0.5 * cos((of_day - 14) / 12 * pi)
+    if curve == "business-hours":
+        inside = day < 5 and 8 <= of_day < 18
+        return (0.6 + 0.4 * cos((of_day - 11) / 5 * pi)) if inside else 0.0
+    if curve == "spiky":
+        return 1.0 if (hour * 7919) % 97 < 3 else 0.1
+    if curve == "campaign":
+        return 1.0 if 24 <= hour < 96 else 0.0
+    return 1.0 if 32 <= hour < 40 else 0.0
+
+
+def week(curve: str, peak: float) -> tuple[float, ...]:
+    """168 multiples of the mean with this top; where the shape cannot reach the peak, it is as steep as it can be."""
+    plain = [_shape(curve, hour) for hour in range(WEEK)]
+    shape, mean = plain, sum(plain) / WEEK
+    for power in range(2, 9):
+        if peak * mean <= 1:
+            break
+        shape = [each**power for each in plain]
+        mean = sum(shape) / WEEK
+    if peak <= 1 or mean >= 1:
+        return (1.0,) * WEEK
+    # level + rise * shape has mean 1 and top `peak`; never below zero
+    rise = min((peak - 1) / (1 - mean), 1 / mean)
+    level = max(0.0, 1 - rise * mean)
+    return tuple(level + rise * each for each in shape)
+
+
+def of_trace(text: str, name: str) -> tuple[float, ...]:
+    """The mean week of a CSV with columns `hour` (0 is Monday 00:00) or none, and `calls`. Raises `Invalid`."""
+    calls: list[float] = []
+    for line, row in enumerate(csv.DictReader(text.splitlines()), 2):
+        try:
+            value = float((row.get("calls") or "").strip())
+        except ValueError:
+            value = -1.0
+        if not 0 <= value < 1e12 or line > MAX_ROWS:
+            raise Invalid(
+                "a trace has a row without a count of calls",
+                code="placement_trace",
+                hint="Write a column calls with a number for each hour, the first being Monday 00:00.",
+                where=f"{name}:{line}",
+            )
+        calls.append(value)
+    if len(calls) < 24 or sum(calls) == 0:
+        raise Invalid(
+            f"a trace of {len(calls)} hours says nothing of a week",
+            code="placement_trace",
+            hint="Write at least 24 hours with calls; a week or more is better.",
+            where=name,
+        )
+    return _mean_week(calls)
+
+
+def _mean_week(calls: Sequence[float]) -> tuple[float, ...]:
+    sums, counts = [0.0] * WEEK, [0] * WEEK
+    span = WEEK if len(calls) >= WEEK else 24
+    for hour, value in enumerate(calls):
+        for at in range(hour % span, WEEK, span):
+            sums[at] += value
+            counts[at] += 1
+    mean = sum(calls) / len(calls)
+    return tuple(total / count / mean if count else 1.0 for total, count in zip(sums, counts, strict=True))
+
+
+def above(curve: Sequence[float], level: float) -> float:
+    """Share of all calls that lie above `level` times the top of the curve: what would burst."""
+    top = max(curve) * level
+    return sum(max(0.0, each - top) for each in curve) / sum(curve)

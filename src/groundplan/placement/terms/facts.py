@@ -1,0 +1,208 @@
+"""Sites, hardware, models, deployments and workloads as placement sees them: every default filled in and noted.
+
+Frozen types in plain units (USD a month, milliseconds, GB, grams); money becomes picodollars only in `problem`. Filling
+them from a workspace is `read`, from reference data `lookup`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+HOURS = 730.0
+"""Of a mean month"""
+DAYS = 30.0
+SENSITIVITIES = ("public", "internal", "confidential", "restricted")
+
+
+@dataclass(frozen=True, slots=True)
+class HardwareFacts:
+    """Units of one type at a site. Prices in USD an hour and unit; None: cannot be had so."""
+
+    type: str
+    count: int
+    memory_gb: float
+    watts: float
+    owned_month: float | None
+    """USD a month and unit: purchase over its life, power x PUE x tariff of an idle unit not included"""
+    on_demand: float | None
+    spot: float | None
+    interruption: float
+    reserved: float | None
+    most: int
+    """units that can be rented"""
+
+    @property
+    def rented(self) -> float | None:
+        """The cheapest dependable price, USD an hour."""
+        prices = [price for price in (self.on_demand, self.reserved) if price is not None]
+        return min(prices) if prices else None
+
+
+@dataclass(frozen=True, slots=True)
+class SiteFacts:
+    """One site with everything that its rules and prices need."""
+
+    name: str
+    type: str
+    jurisdiction: str
+    holds: str
+    region: str | None
+    area: str | None
+    """the area of the reference latencies that it lies in"""
+    domain: str
+    certifications: frozenset[str]
+    hardware: tuple[HardwareFacts, ...]
+    energy_usd_kwh: float
+    pue: float
+    carbon_g_kwh: float
+    egress_usd_gb: float
+    storage_usd_gb: float
+    availability: float
+    bandwidth_kbit: float | None
+    offline_hours: float
+    latency_ms: Mapping[str, float]
+    """measured, by region of users"""
+    burden_hours: float
+    """a month once anything runs there"""
+    model_hours: float
+    """a month for each model served there"""
+    rack_usd: float
+    setup_usd: float
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """A model that can be built."""
+
+    name: str
+    total: float | None
+    active: float | None
+    layers: int | None
+    kv_bytes: float | None
+    precision: str
+    memory_gb: float | None
+    at: tuple[str, ...]
+    hardware: tuple[str, ...]
+    per_call_ms: float | None
+    quality: Mapping[str, float]
+    able: frozenset[str]
+    licence: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentFacts:
+    """A declared deployment of chat. Prices in picodollars for a million tokens, as its rates say."""
+
+    name: str
+    site: str
+    model: str
+    input: int
+    output: int
+    request: int
+    first_token_ms: float
+    per_token_ms: float
+    availability: float
+    certifications: frozenset[str]
+    quota_tokens_minute: float | None
+    concurrent: int | None
+    trains: bool
+    hardware: str | None
+    units: float
+    accepts: frozenset[str]
+    assumed: tuple[str, ...] = ()
+    """what of it is a default"""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadFacts:
+    """One workload. Times in milliseconds, None: not demanded."""
+
+    name: str
+    stage: str
+    sensitivity: str
+    residency: tuple[str, ...]
+    calls_month: float
+    prompt: float
+    output: float
+    curve: tuple[float, ...]
+    """168 hours of a week, mean 1"""
+    peak: float
+    growth: float
+    users: Mapping[str, float]
+    first_token: float | None
+    per_token: float | None
+    complete: float | None
+    availability: float | None
+    quality: Mapping[str, float]
+    certifications: frozenset[str]
+    needs: frozenset[str]
+    models: tuple[str, ...]
+    upload_gb: float
+    data_site: str | None
+    data_gb: float
+    stored_gb: float
+    offline: bool
+    fallback: str
+    burst: bool
+    today: str | None
+    move_hours: float
+    declared: tuple[str, ...]
+    later: tuple[str, ...]
+    """declared fallbacks"""
+    planned: bool
+    """True: the plan orders what is declared"""
+    budget_usd: float | None
+    assumed: tuple[str, ...] = ()
+
+    @property
+    def peak_second(self) -> float:
+        """Calls a second in the busiest hour."""
+        return self.calls_month / (HOURS * 3600) * self.peak
+
+    @property
+    def mean_second(self) -> float:
+        return self.calls_month / (HOURS * 3600)
+
+    @property
+    def tokens_day(self) -> float:
+        return self.calls_month * (self.prompt + self.output) / DAYS
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Milliseconds as users see them, network and waiting included."""
+
+    first_token: float
+    per_token: float
+    complete: float
+    spread: float
+    """high over middle of the 90 % interval of the serving part"""
+    basis: str
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyFacts:
+    """How the company weighs places."""
+
+    people_usd: float = 75.0
+    carbon_usd_tonne: float = 0.0
+    payback_months: float = 6.0
+    headroom: float = 0.2
+    latency_usd: float = 0.0
+    spread: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Company:
+    """Everything that one plan is made from."""
+
+    sites: Mapping[str, SiteFacts]
+    models: Mapping[str, ModelFacts]
+    deployments: Mapping[str, DeploymentFacts]
+    workloads: Mapping[str, WorkloadFacts]
+    policy: PolicyFacts
+    notes: tuple[str, ...] = ()
+    """reference data older than its validity"""
+    where: Mapping[str, str] = field(default_factory=dict)
+    """`workload/NAME` -> file:line"""

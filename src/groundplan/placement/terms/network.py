@@ -1,0 +1,142 @@
+"""Ways and times: round trips of users, data that moves, what leaves a site at what price, and what hardware serves.
+
+Pure. A way that is not known is taken as far away (150 ms), and said so by the rules.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from groundplan.placement.serving.fitted import shipped
+from groundplan.placement.serving.model import Engine, Hardware, Setting, Shape, hardware_of, shape_of
+from groundplan.placement.terms import lookup
+from groundplan.placement.terms.facts import Company, HardwareFacts, ModelFacts, SiteFacts, WorkloadFacts
+
+UNKNOWN_MS = 150.0
+BESIDE_MS = 20.0
+"""Users whose region is not declared"""
+TOKEN_GB = 4e-9
+ROOM = 0.9
+"""Of the memory that weights may take"""
+LOADS = (4, 16, 64)
+"""Requests at once that are tried for a replica"""
+
+
+@dataclass(frozen=True, slots=True)
+class Travel:
+    """Milliseconds."""
+
+    round_trip: float
+    moved: float
+    """until the data of a call has arrived"""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """How a model serves on hardware."""
+
+    units: int
+    per_unit: float
+    """calls a second of one unit"""
+    first_token: float
+    per_token: float
+    spread: float
+    basis: str
+    call_seconds: float = 0.0
+    """where calls are served one by one"""
+
+
+def travel(company: Company, w: WorkloadFacts, site: SiteFacts) -> Travel:
+    """The mean round trip of users by their shares, and the time to move a call's data from where it lies."""
+    total = sum(w.users.values())
+    if total:
+        mean = sum(share * _way(site, users) for users, share in w.users.items()) / total
+    else:
+        mean = BESIDE_MS if w.data_site != site.name else 1.0
+    moved = w.upload_gb + (w.data_gb if w.data_site not in (None, site.name) else 0.0)
+    origin = company.sites.get(w.data_site) if w.data_site else None
+    slow = [x.bandwidth_kbit for x in (origin, site) if x is not None and x.bandwidth_kbit and x is not _same(w, site)]
+    return Travel(mean, moved * 8e9 / (min(slow) * 1000) * 1000 if slow and moved else 0.0)
+
+
+def _same(w: WorkloadFacts, site: SiteFacts) -> SiteFacts | None:
+    """A call that stays at its site uses no uplink."""
+    return site if w.data_site == site.name else None
+
+
+def _way(site: SiteFacts, users: str) -> float:
+    found = lookup.round_trip(site, users)
+    return UNKNOWN_MS if found is None else found
+
+
+def terms(company: Company, w: WorkloadFacts, site: SiteFacts) -> dict[str, float]:
+    """USD a month for what leaves sites and for what is stored."""
+    answer = w.calls_month * w.output * TOKEN_GB * site.egress_usd_gb
+    stored = moved = 0.0
+    origin = company.sites.get(w.data_site) if w.data_site else None
+    if origin is not None and origin is not site:
+        moved = (w.calls_month * w.data_gb + w.stored_gb * 0.1) * origin.egress_usd_gb
+        stored = w.stored_gb * site.storage_usd_gb
+    return {"egress": answer + moved, "storage": stored}
+
+
+def served(w: WorkloadFacts, hardware: HardwareFacts, model: ModelFacts) -> Served | None:
+    """Units, speed and times of a model on this hardware; None where nothing says how fast it is."""
+    if model.per_call_ms is not None:
+        seconds = model.per_call_ms / 1000
+        return Served(1, 1 / seconds, model.per_call_ms, 0.0, 1.3, "declared", seconds)
+    machine, shape = _machine(hardware), _shape(model)
+    if machine is None or shape is None or model.memory_gb is None:
+        return None
+    units = 1
+    while units * hardware.memory_gb * ROOM < model.memory_gb and units < 64:
+        units *= 2
+    if units > max(machine.domain, 1) and units > 8:
+        return None
+    return _best(shape, machine, model.precision, units, round(w.prompt), round(w.output), w.per_token or 100.0)
+
+
+@lru_cache(maxsize=4096)
+def _best(
+    shape: Shape, machine: Hardware, precision: str, units: int, prompt: int, output: int, longest: float
+) -> Served | None:
+    """The load with the most calls that keeps the time per token."""
+    output = max(output, 1)
+    settings = [
+        Setting(shape, machine, precision, "vllm", max(prompt, 1), output, load, Engine(units), rank_batch=load)
+        for load in LOADS
+    ]
+    found: Served | None = None
+    for load, answer in zip(LOADS, shipped().many(settings), strict=True):
+        if found is not None and answer.per_token.middle > longest:
+            break
+        seconds = (answer.first_token.middle + output * answer.per_token.middle) / 1000
+        spread = answer.first_token.high / answer.first_token.middle
+        found = Served(
+            units, load / seconds / units, answer.first_token.middle, answer.per_token.middle, spread, answer.basis
+        )
+    return found
+
+
+def _machine(hardware: HardwareFacts) -> Hardware | None:
+    return hardware_of(hardware.type)
+
+
+def _shape(model: ModelFacts) -> Shape | None:
+    """Known sizes, else made of the declared ones: a model of which only parameters are known is taken as dense."""
+    known = shape_of(model.name)
+    if known is not None:
+        return known
+    if model.total is None:
+        return None
+    active = model.active or model.total
+    layers = model.layers or max(16, round(9 * model.total**0.5))
+    hidden = max(1024, round((active * 1e9 / layers / 12) ** 0.5))
+    kv = (model.kv_bytes or layers * 2048 * 2) / 2
+    sparse = active < model.total * 0.9
+    return Shape(
+        family=model.name, total=model.total, active=active, layers=layers, hidden=hidden, kv=kv,
+        experts=64 if sparse else 1, chosen=max(1, round(64 * active / model.total)) if sparse else 1,
+        dense=active * 0.4 if sparse else model.total, scored=float(layers * hidden),
+    )  # fmt: skip

@@ -1,0 +1,287 @@
+"""From a workspace to the facts of a plan: declared values, else reference values, else stated defaults.
+
+Pure: prices of deployments, what was seen of them, where workloads run today and the day are arguments. A trace file is
+read through `texts`, so that nothing here opens files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+
+from groundplan.blueprint.model import Deployment
+from groundplan.catalog import model as doc
+from groundplan.catalog.hosting import HardwareDoc
+from groundplan.catalog.workspace import Workspace
+from groundplan.core.errors import Invalid
+from groundplan.core.money import PICO
+from groundplan.placement.serving.model import BYTES, hardware_of, shape_of
+from groundplan.placement.terms import curve, lookup
+from groundplan.placement.terms.facts import (
+    DAYS,
+    Company,
+    DeploymentFacts,
+    HardwareFacts,
+    ModelFacts,
+    PolicyFacts,
+    SiteFacts,
+    WorkloadFacts,
+)
+
+MONTH_MS = DAYS * 86_400_000
+FIRST_TOKEN_MS = 600.0
+PER_TOKEN_MS = 20.0
+CALLS_MONTH = 3000.0
+GB = 1e9
+Texts = Callable[[str], str]
+
+
+@dataclass(frozen=True, slots=True)
+class SeenFacts:
+    """What the gateways saw of a deployment: medians in milliseconds, share of attempts that did not fail."""
+
+    first_token_ms: float | None = None
+    per_token_ms: float | None = None
+    availability: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a plan knows besides the declarations."""
+
+    today: date
+    current: Mapping[str, str] = field(default_factory=dict)
+    """workload -> site where it runs"""
+    seen: Mapping[str, SeenFacts] = field(default_factory=dict)
+    """by deployment"""
+    texts: Texts | None = None
+    """the text of a file of the workspace; None: traces cannot be read"""
+
+
+def read(workspace: Workspace, deployments: Sequence[Deployment], context: Context) -> Company:
+    """All facts of a plan. Raises `Invalid` where a trace cannot be used."""
+    sites = {name: site_facts(item) for name, item in workspace.sites.items()}
+    known = {item.name: item for item in deployments if item.kind == "chat"}
+    served = {
+        name: deployment_facts(workspace.deployments[name], item, sites[item.site], context.seen.get(name))
+        for name, item in known.items()
+        if name in workspace.deployments and item.site in sites
+    }
+    workloads = {
+        name: workload_facts(workspace, item, context)
+        for name, item in workspace.workloads.items()
+        if item.stage != "retired"
+    }
+    return Company(
+        sites=sites,
+        models={name: model_facts(item) for name, item in workspace.models.items()},
+        deployments=served,
+        workloads=workloads,
+        policy=policy_facts(workspace.company),
+        notes=lookup.stale(context.today),
+        where={f"workload/{name}": str(workspace.where("workload", name, "name")) for name in workloads},
+    )
+
+
+def policy_facts(item: doc.CompanyDoc) -> PolicyFacts:
+    rule = item.placement
+    return PolicyFacts(
+        people_usd=rule.people / PICO,
+        carbon_usd_tonne=rule.carbon / PICO,
+        payback_months=max(rule.payback / MONTH_MS, 1 / DAYS),
+        headroom=rule.headroom,
+        latency_usd=rule.latency,
+        spread=rule.spread,
+    )
+
+
+def site_facts(item: doc.SiteDoc) -> SiteFacts:
+    """One site, with reference values and defaults by its type for what is left out."""
+    rule, load = item.hosting, item.hosting.burden
+    new = 1.5 if load.skills == "new" else 1.0
+    power = rule.power
+    tariff = lookup.tariff(item.jurisdiction) if power.tariff is None else power.tariff / PICO
+    hours = lookup.burden("site", item.type) if load.hours is None else load.hours
+    each = lookup.burden("model", item.type) if load.hours_per_deployment is None else load.hours_per_deployment
+    storage = (0.023 if item.type == "cloud" else 0.0) if rule.storage is None else rule.storage / PICO
+    return SiteFacts(
+        name=item.name,
+        type=item.type,
+        jurisdiction=item.jurisdiction,
+        holds=item.max_sensitivity,
+        region=rule.region,
+        area=lookup.area_of(rule.region),
+        domain=rule.domain or item.name,
+        certifications=frozenset(rule.certifications),
+        hardware=tuple(hardware_facts(each_, rule.region, item.type) for each_ in rule.hardware),
+        energy_usd_kwh=tariff,
+        pue=lookup.pue(item.type) if power.pue is None else power.pue,
+        carbon_g_kwh=lookup.carbon(rule.region, item.jurisdiction) if rule.carbon is None else rule.carbon,
+        egress_usd_gb=lookup.egress(rule.region, item.type) if rule.egress is None else rule.egress / PICO,
+        storage_usd_gb=storage,
+        availability=lookup.availability(item.type) if rule.availability is None else rule.availability,
+        bandwidth_kbit=rule.connectivity.bandwidth,
+        offline_hours=rule.connectivity.offline,
+        latency_ms={name: float(ms) for name, ms in rule.connectivity.latency.items()},
+        burden_hours=hours * new,
+        model_hours=each * new,
+        rack_usd=load.rack / PICO,
+        setup_usd=load.setup / PICO,
+    )
+
+
+def hardware_facts(item: HardwareDoc, region: str | None, site_type: str) -> HardwareFacts:
+    known = hardware_of(item.type)
+    on_demand, spot, reserved = lookup.prices(region, item.type) if site_type == "cloud" else (None, None, None)
+    terms = [each.price / PICO for each in item.reserved]
+    return HardwareFacts(
+        type=item.type,
+        count=item.count,
+        memory_gb=item.memory / GB if item.memory is not None else known.memory if known else 16.0,
+        watts=item.power if item.power is not None else known.watts if known else 300.0,
+        owned_month=item.owned.purchase / PICO / (item.owned.life / MONTH_MS) if item.owned else None,
+        on_demand=on_demand if item.on_demand is None else item.on_demand / PICO,
+        spot=spot if item.spot is None else item.spot / PICO,
+        interruption=item.interruption,
+        reserved=min(terms) if terms else reserved,
+        most=item.most,
+    )
+
+
+def model_facts(item: doc.ModelDoc) -> ModelFacts:
+    """A model, with the sizes of well-known ones."""
+    rule, known = item.weights, shape_of(item.name)
+    total = rule.total if rule.total is not None else known.total if known else None
+    active = rule.active if rule.active is not None else known.active if known else total
+    width = BYTES[rule.precision]
+    memory = rule.memory / GB if rule.memory is not None else None if total is None else total * width
+    kv = float(rule.kv_per_token) if rule.kv_per_token is not None else known.kv * 2 if known else None
+    return ModelFacts(
+        name=item.name,
+        total=total,
+        active=active,
+        layers=rule.layers if rule.layers is not None else known.layers if known else None,
+        kv_bytes=kv,
+        precision=rule.precision,
+        memory_gb=memory,
+        at=rule.at,
+        hardware=rule.hardware,
+        per_call_ms=None if rule.per_call is None else float(rule.per_call),
+        quality={each.task: each.score for each in item.quality},
+        able=frozenset(item.able),
+        licence=item.licence,
+    )
+
+
+def deployment_facts(
+    item: doc.DeploymentDoc, priced: Deployment, site: SiteFacts, seen: SeenFacts | None
+) -> DeploymentFacts:
+    """A declared deployment: declared figures, else what was seen, else defaults that are noted."""
+    rule, seen = item.hosted, seen or SeenFacts()
+    assumed: list[str] = []
+
+    def or_default(declared: float | None, observed: float | None, default: float, what: str) -> float:
+        if declared is not None:
+            return float(declared)
+        if observed is not None:
+            return observed
+        assumed.append(f"{what} {default:g}")
+        return default
+
+    quota = [rate.amount / {"minute": 1, "hour": 60, "day": 1440, "month": 43_200}[rate.period] for rate in rule.quota]
+    return DeploymentFacts(
+        name=item.name,
+        site=item.site,
+        model=item.model,
+        input=priced.rates.input,
+        output=priced.rates.output,
+        request=priced.rates.request,
+        first_token_ms=or_default(rule.first_token, seen.first_token_ms, FIRST_TOKEN_MS, "ms to the first token"),
+        per_token_ms=or_default(rule.per_token, seen.per_token_ms, PER_TOKEN_MS, "ms a token"),
+        availability=or_default(rule.availability, seen.availability, site.availability, "availability"),
+        certifications=frozenset(rule.certifications) | site.certifications,
+        quota_tokens_minute=min(quota) if quota else None,
+        concurrent=item.limits.concurrent,
+        trains=item.provider_terms is not None and item.provider_terms.training,
+        hardware=rule.hardware,
+        units=float(rule.units),
+        accepts=frozenset(item.accepts),
+        assumed=tuple(assumed),
+    )
+
+
+def workload_facts(workspace: Workspace, item: doc.WorkloadDoc, context: Context) -> WorkloadFacts:
+    """A workload with its demand: from a trace, else its curve."""
+    rule, traffic, aims = item.placement, item.traffic, item.objectives
+    assumed = [] if traffic else ["100 calls a day of 800 + 200 tokens"]
+    peak = traffic.peak if traffic else 3.0
+    shape = _curve(workspace, item, context) if rule.trace else curve.week(rule.curve, peak)
+    data = rule.data
+    return WorkloadFacts(
+        name=item.name,
+        stage=item.stage,
+        sensitivity=item.sensitivity,
+        residency=item.residency,
+        calls_month=float(traffic.calls.per_month) if traffic else CALLS_MONTH,
+        prompt=float(traffic.prompt_tokens if traffic else 800),
+        output=float(traffic.completion_tokens if traffic else 200),
+        curve=shape,
+        peak=max(shape) if rule.trace else peak,
+        growth=traffic.growth_per_month if traffic else 0.0,
+        users=dict(rule.users),
+        first_token=_ms(aims.first_token),
+        per_token=_ms(rule.per_token),
+        complete=_ms(aims.complete),
+        availability=aims.availability,
+        quality=dict(aims.quality),
+        certifications=frozenset(rule.certifications),
+        needs=frozenset(rule.needs),
+        models=rule.models,
+        upload_gb=rule.upload / GB,
+        data_site=data.site if data else None,
+        data_gb=data.per_call / GB if data else 0.0,
+        stored_gb=data.stored / GB if data else 0.0,
+        offline=rule.offline,
+        fallback=rule.fallback,
+        burst=rule.burst == "allowed",
+        today=rule.today or context.current.get(item.name),
+        move_hours=rule.move,
+        declared=item.deployments,
+        later=item.fallbacks,
+        planned=rule.order == "planned" or not item.deployments,
+        budget_usd=_budget(workspace, item.name),
+        assumed=tuple(assumed),
+    )
+
+
+def _ms(value: int | None) -> float | None:
+    return None if value is None else float(value)
+
+
+def _budget(workspace: Workspace, workload: str) -> float | None:
+    """USD a month of the workload's own hard budgets."""
+    months = {"day": 30.0, "week": 30 / 7, "month": 1.0, "quarter": 1 / 3, "year": 1 / 12}
+    found = [
+        each.limit.amount / PICO * months[each.limit.period]
+        for each in workspace.budgets.values()
+        if each.covers == f"workload/{workload}" and each.hard and each.limit.period in months
+    ]
+    return min(found) if found else None
+
+
+def _curve(workspace: Workspace, item: doc.WorkloadDoc, context: Context) -> tuple[float, ...]:
+    name = item.placement.trace or ""
+    where = workspace.where("workload", item.name, "placement", "trace")
+    try:
+        text = context.texts(name) if context.texts else None
+    except (OSError, UnicodeDecodeError):
+        text = None
+    if text is None:
+        raise Invalid(
+            f"the trace {name} cannot be read",
+            code="placement_trace",
+            hint="It is a CSV file in the workspace with a column calls.",
+            where=where,
+        )
+    return curve.of_trace(text, name)

@@ -1,0 +1,107 @@
+"""The hard rules, each in words of a few syllables: `outside EU`, `1.9 s > 800 ms`. They are never traded.
+
+Pure. Declared order is a rule too where a workload has one: what it does not name is not used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from groundplan.catalog.workspace import within
+from groundplan.placement.terms import lookup
+from groundplan.placement.terms.capacity import Sized
+from groundplan.placement.terms.facts import (
+    SENSITIVITIES,
+    Company,
+    DeploymentFacts,
+    HardwareFacts,
+    ModelFacts,
+    SiteFacts,
+    Times,
+    WorkloadFacts,
+)
+
+TOLD = "not declared for it"
+
+
+def of_site(company: Company, w: WorkloadFacts, site: SiteFacts) -> Iterator[str]:
+    """Residency, sensitivity, certification, offline."""
+    if not within(site.jurisdiction, w.residency):
+        yield f"outside {' and '.join(w.residency)}"
+    if SENSITIVITIES.index(w.sensitivity) > SENSITIVITIES.index(site.holds):
+        yield f"{w.sensitivity} data, the site holds at most {site.holds}"
+    if w.offline and site.name != w.data_site and site.type != "edge":
+        yield "it must go on without a connection"
+    if w.availability is not None and site.offline_hours and not _beside(w, site):
+        share = 1 - site.offline_hours / 730
+        if share < w.availability:
+            yield f"offline {site.offline_hours:g} hours a month"
+    for users in sorted(w.users):
+        if (w.first_token or w.complete) and lookup.round_trip(site, users) is None:
+            yield f"no way is known from users in {users}"
+    del company
+
+
+def _beside(w: WorkloadFacts, site: SiteFacts) -> bool:
+    return w.data_site == site.name or site.name in w.users
+
+
+def of_model(w: WorkloadFacts, model: ModelFacts | None) -> Iterator[str]:
+    """Quality and abilities, where they are known."""
+    if model is None:
+        return
+    for task, floor in sorted(w.quality.items()):
+        score = model.quality.get(task)
+        if score is not None and score < floor:
+            yield f"{task} {100 * score:.4g}% < {100 * floor:.4g}%"
+    for need in sorted(w.needs - model.able) if model.able else ():
+        yield f"no {need}"
+
+
+def of_deployment(w: WorkloadFacts, d: DeploymentFacts, model: ModelFacts | None) -> tuple[str, ...]:
+    """What the deployment itself says."""
+    found: list[str] = []
+    named = (*w.declared, *w.later)
+    if named and d.name not in named:
+        found.append(TOLD)
+    found += [f"not certified {each}" for each in sorted(w.certifications - d.certifications)]
+    if d.trains and w.sensitivity in ("confidential", "restricted"):
+        found.append("its provider may train on what it is sent")
+    if "vision" in w.needs and "image" not in d.accepts and not (model and "vision" in model.able):
+        found.append("takes no images")
+    tokens = w.peak_second * 60 * (w.prompt + w.output)
+    if d.quota_tokens_minute is not None and tokens > d.quota_tokens_minute:
+        found.append(f"{tokens:,.0f} tokens a minute at the peak > its quota of {d.quota_tokens_minute:,.0f}")
+    if w.models and d.model not in w.models and not named:
+        found.append("another model than those named for it")
+    return tuple(found)
+
+
+def of_build(
+    w: WorkloadFacts, site: SiteFacts, model: ModelFacts, sized: Sized, hardware: HardwareFacts
+) -> tuple[str, ...]:
+    """What building it there needs."""
+    found = [f"not certified {each}" for each in sorted(w.certifications - site.certifications)]
+    if model.at and site.name not in model.at:
+        found.append("the weights may not lie there")
+    if sized.units > sized.available:
+        found.append(f"{sized.units:.3g} {hardware.type} needed at the peak, {sized.available:g} can be had")
+    if (w.declared or w.later) and not w.planned:
+        found.append(TOLD)
+    return tuple(found)
+
+
+def of_times(w: WorkloadFacts, times: Times) -> Iterator[str]:
+    """Latency objectives against the expected times."""
+    for name, expected, most in (
+        ("first token", times.first_token, w.first_token),
+        ("each token", times.per_token, w.per_token),
+        ("whole answer", times.complete, w.complete),
+    ):
+        if most is not None and expected > most:
+            yield f"{name} {told(expected)} > {told(most)}"
+
+
+def told(ms: float) -> str:
+    """`1.9 s`, `800 ms`."""
+    return f"{ms / 1000:.3g} s" if ms >= 1000 else f"{ms:.3g} ms"

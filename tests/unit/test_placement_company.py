@@ -1,0 +1,179 @@
+"""A company's plan: rules hold, each place is for its reason, and every explanation is confirmed by solving again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import inf
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.unit import placement_rig as rig
+
+from groundplan.core.errors import Invalid
+from groundplan.placement.explain.whole import compare, excluded_matrix, moves, whole_json
+from groundplan.placement.explain.why import at_load, to_json, why
+from groundplan.placement.explain.words import sentences
+from groundplan.placement.planner import plan_company, plan_offered, units_used
+from groundplan.placement.terms import curve, lookup, queue
+from groundplan.placement.terms.candidates import offered
+from groundplan.placement.terms.facts import PolicyFacts
+from groundplan.placement.verify.plan import verify
+
+
+def test_the_cheapest_allowed_place_is_taken_and_says_what_the_rule_costs() -> None:
+    plan = plan_company(rig.company(rig.workload("chat", calls_month=1000.0)))
+    found = why(plan, "chat")
+    assert found.decided.primary.config == "gpt"
+    assert found.binding.startswith("outside EU: cheap would cost $")
+    assert dict(found.excluded) == {"far": ("outside EU",)}
+    text = " ".join(sentences(found))
+    assert "Not at far: outside EU." in text and "runner-up" in text
+
+
+def test_restricted_data_goes_to_the_private_site() -> None:
+    plan = plan_company(rig.company(rig.workload("ledger", sensitivity="restricted", calls_month=1000.0)))
+    assert plan.decided["ledger"].primary.site == "rack"
+    assert "restricted data" in why(plan, "ledger").binding
+
+
+def test_a_call_with_a_picture_goes_where_the_picture_is() -> None:
+    edge = rig.site("line", "edge", hardware=(rig.hardware("jetson-orin", 2),), bandwidth_kbit=20_000.0)
+    detector = replace(rig.LLAMA, name="detector", per_call_ms=35.0, memory_gb=0.3)
+    company = rig.company(
+        rig.workload(
+            "inspect", prompt=0.0, output=0.0, complete=120.0, models=("detector",), data_site="line", data_gb=0.004
+        )
+    )
+    company = replace(company, sites={**company.sites, "line": edge}, models={"detector": detector})
+    plan = plan_company(company)
+    assert plan.decided["inspect"].primary.site == "line"
+    rules = dict(why(plan, "inspect").excluded)["rack"]
+    assert any(rule.startswith("whole answer") for rule in rules)
+
+
+def busy(**changes: object) -> object:
+    return rig.workload("papers", calls_month=2e6, peak=6.0, curve=curve.week("burst", 6.0), **changes)
+
+
+def test_a_peak_bursts_where_own_hardware_is_too_small() -> None:
+    own = rig.deployment("own", "rack", 0.0, hardware="h100-sxm", units=2.0, concurrent=16)
+    company = rig.company(busy(declared=("own", "gpt")))  # type: ignore[arg-type]
+    plan = plan_company(replace(company, models={}, deployments={**company.deployments, "own": own}))
+    decided = plan.decided["papers"]
+    assert decided.primary.config == "own" and decided.level > 0 and decided.burst is not None
+    assert decided.burst.config == "gpt"
+    used, room = units_used(plan)["rack h100-sxm"]
+    assert used <= room == 2.0
+
+
+def test_a_wanted_fallback_is_in_another_domain_and_a_required_one_has_room() -> None:
+    company = rig.company(rig.workload("chat", fallback="required", calls_month=1000.0))
+    second = rig.site("cloud-2", domain="cloud")
+    third = rig.site("cloud-3")
+    company = replace(
+        company,
+        sites={**company.sites, "cloud-2": second, "cloud-3": third},
+        deployments={
+            **company.deployments,
+            "b": rig.deployment("b", "cloud-2", 2.1),
+            "c": rig.deployment("c", "cloud-3", 9.0),
+        },
+    )
+    decided = plan_company(company).decided["chat"]
+    assert decided.fallback is not None
+    domains = {company.sites[each.site].domain for each in (decided.primary, decided.fallback)}
+    assert len(domains) == 2
+
+
+def test_whoever_has_no_place_is_told_and_the_others_are_placed() -> None:
+    plan = plan_company(rig.company(rig.workload("chat"), rig.workload("swiss", residency=("CH",))))
+    assert set(plan.decided) == {"chat"} and "outside CH" in plan.homeless["swiss"]
+    assert excluded_matrix(plan)["chat"]["far"] == ("outside EU",)
+
+
+def test_a_plan_does_not_flap_for_a_small_gain() -> None:
+    company = rig.company(rig.workload("chat", calls_month=1000.0, today="dear"))
+    dear = {**company.deployments, "slightly": rig.deployment("slightly", "dear", 2.2)}
+    company = replace(company, sites={**company.sites, "dear": rig.site("dear", burden_hours=4.0)}, deployments=dear)
+    assert plan_company(company).decided["chat"].primary.site == "dear"
+    quick = replace(company, policy=PolicyFacts(payback_months=1e6))
+    moved = plan_company(quick)
+    assert moved.decided["chat"].primary.site == "cloud"
+    assert moves(moved)[0]["from"] == "dear"
+
+
+def test_the_same_company_gives_the_same_plan_and_the_verifier_passes_it() -> None:
+    company = rig.company(rig.workload("a"), rig.workload("b", sensitivity="restricted"), busy())  # type: ignore[arg-type]
+    one, two = plan_company(company), plan_company(company)
+    assert one.solution.choice.tolist() == two.solution.choice.tolist() and one.usd == two.usd
+    report = verify(one.framed.problem, one.solution)
+    assert report.verified and report.cost == one.solution.cost
+    told = whole_json(one, compare(one))
+    assert told["verified"] and told["terms"]["sites"] > 0 and len(told["compared"]) == 4
+    assert round(sum(told["terms"].values()), 0) == round(told["usd_month"] - one.rounding_usd, 0)
+
+
+@given(
+    calls=st.floats(10, 3e6),
+    price=st.floats(0.05, 20),
+    peak=st.floats(1, 20),
+    sensitivity=st.sampled_from(["public", "confidential"]),
+)
+@settings(max_examples=12, deadline=None)
+def test_runner_up_and_break_even_hold_when_solved_again(
+    calls: float, price: float, peak: float, sensitivity: str
+) -> None:
+    company = rig.company(
+        rig.workload("w", calls_month=calls, peak=peak, curve=curve.week("spiky", peak), sensitivity=sensitivity),
+        deployments={"gpt": rig.deployment("gpt", "cloud", price)},
+    )
+    plan = plan_company(company)
+    found = why(plan, "w")
+    chosen = plan.decided["w"].primary
+    if found.runner_up is not None:
+        again = plan_offered(offered(company), banned=frozenset({("w", chosen.config)}))
+        assert again.decided["w"].primary.config == found.runner_up.config
+        assert found.runner_up.extra_usd == pytest.approx(again.usd - plan.usd) and found.runner_up.extra_usd > -0.01
+    if found.break_even is not None:
+        factor = found.break_even.calls_month / calls
+        for side, winner in ((0.98, found.break_even.below), (1.02, found.break_even.above)):
+            best = min(
+                (c for c in at_load(plan, company.workloads["w"], factor * side) if c.allowed), key=lambda c: c.usd
+            )
+            assert best.config.split(" on ")[0] == winner.split(" on ")[0]
+    assert to_json(found, [])["usd_month"] == round(found.decided.usd, 2)
+
+
+@given(st.sampled_from(["steady", "business-hours", "spiky", "campaign", "burst"]), st.floats(1, 30))
+def test_a_week_has_mean_one_and_no_negative_hour(name: str, peak: float) -> None:
+    shape = curve.week(name, peak)
+    assert len(shape) == 168 and min(shape) >= 0 and sum(shape) / 168 == pytest.approx(1, abs=1e-6)
+    assert max(shape) <= peak + 1e-6
+    assert curve.above(shape, 1.0) == 0 and curve.above(shape, 0.5) >= 0
+
+
+def test_a_trace_is_read_and_a_wrong_one_told_by_line() -> None:
+    shape = curve.of_trace("calls\n" + "\n".join(["1"] * 23 + ["25"]), "t.csv")
+    assert max(shape) == pytest.approx(12.5)
+    for text, place in (("calls\n1\nmany\n", "t.csv:3"), ("calls\n-4\n", "t.csv:2"), ("calls\n1\n", "t.csv")):
+        with pytest.raises(Invalid) as refused:
+            curve.of_trace(text, "t.csv")
+        assert str(refused.value.where) == place
+
+
+def test_waiting_follows_erlang() -> None:
+    assert queue.waits(2, 1.0) == pytest.approx(1 / 3)  # published tables: C(2, 1) = 0.3333
+    assert queue.waits(5, 4.0) == pytest.approx(0.5541, abs=1e-4)
+    assert queue.wait_seconds(1, 2.0, 1.0) == inf
+    servers = queue.servers_for(10.0, 1.0, 0.05)
+    assert queue.wait_seconds(servers, 10.0, 1.0) <= 0.05 < queue.wait_seconds(servers - 1, 10.0, 1.0)
+
+
+def test_reference_facts_fill_what_is_left_out() -> None:
+    near = rig.site("s", area=lookup.area_of("azure:swedencentral"))
+    assert lookup.round_trip(near, "eu-north") == 19.0
+    far = lookup.round_trip(near, "us-east")
+    assert far is not None and far > 80 and lookup.round_trip(near, "atlantis") is None
+    assert lookup.carbon("gcp:europe-north1", "FI") < lookup.carbon("gcp:europe-central2", "PL")
+    assert lookup.prices("nebius:eu-north1", "h100-sxm")[0] == 2.95
