@@ -37,6 +37,7 @@ def ingest_current(services: Services) -> dict[str, Any]:
             folder,
             RemoteEmbedder(services.home),
             services.clock.now().date(),
+            mirrors=services.home.root / "mirrors",
             declared=Declared(blueprint.review_days, blueprint.terms),
         )
     return {"reports": [asdict(report) for report in reports]}

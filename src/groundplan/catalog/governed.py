@@ -100,7 +100,10 @@ class ConnectorRule(Strict):
     changed: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")] | None = None
     """sql: a column that grows with every change, so that only what changed is read again."""
     readers: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")] | None = None
-    """sql: the column that names who may read the row: groups or addresses, comma between, `!` refuses."""
+    """sql: the column that names who may read the row: groups or addresses, comma between, `!` refuses.
+    mail: `participants` lets those read a message who wrote or got it, and nobody else."""
+    grants: bool = False
+    """sql: whoever was granted SELECT on the table, as groups of the same name, may read its rows (PostgreSQL)."""
     rate: Annotated[float, Field(gt=0, le=10_000, strict=False)] = 50.0
     """Requests a second at most."""
     pages: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000

@@ -17,7 +17,7 @@ from groundplan.knowledge.model import Embedder, IngestReport
 from groundplan.knowledge.parsing.sandbox import Sandbox
 from groundplan.knowledge.quality.assess import assess, scan_pending
 from groundplan.knowledge.quality.text import glossary
-from groundplan.knowledge.sources.folder import Folder
+from groundplan.knowledge.sources.open import connector
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,20 +37,23 @@ def ingest_sources(
     progress: Progress | None = None,
     *,
     declared: Declared = Declared(),
+    mirrors: Path | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> list[IngestReport]:
     """Bring the documents of all `sources` up to date; their paths are relative to `workspace`.
 
     First all are taken over, so that their words can be searched; then come vectors, the scan for personal data and
-    secrets, and the assessment of quality. `url` is of role control. A source that is away is a finding. Raises
-    `Unavailable` where the database or the embedder is; what was done stays.
+    secrets, and the assessment of quality. `url` is of role control; `mirrors` is a folder for what is kept of
+    repositories. A source that is away is a finding. Raises `Unavailable` where the database or the embedder is; what
+    was done stays.
     """
     every = list(sources)
     reports = []
     with closing(connect(url, autocommit=True)) as conn, Sandbox() as sandbox:
         for source in every:
             settings = Settings(declared.review_days.get(source.name), sandbox, progress)
-            reports.append(take_over(conn, source, Folder(workspace / source.path), settings))
+            opened = connector(source, workspace, conn, mirrors=mirrors or workspace / ".mirrors")
+            reports.append(take_over(conn, source, opened, settings))
         for source in every:
             assess(conn, source.name, today)
         embed_pending(conn, embedder)

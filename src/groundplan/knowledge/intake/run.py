@@ -19,7 +19,7 @@ from uuid import UUID
 from psycopg import Connection
 
 from groundplan.blueprint.model import Source
-from groundplan.core.errors import Invalid, NotFound, TooLarge
+from groundplan.core.errors import Invalid, NotFound, TooLarge, Unavailable
 from groundplan.core.ids import new_id
 from groundplan.knowledge.intake import intake_store as store
 from groundplan.knowledge.intake.settle import Settled, declared, settle, source_values, superseded_paths
@@ -32,6 +32,8 @@ from groundplan.knowledge.sources.model import Change, Connector, Content, Curso
 BATCH = 200
 _BATCH_CHARACTERS = 4_000_000
 _BATCH_SECONDS = 2.0
+MOST_AWAY = 20
+"""So many documents of a source may be out of reach before the source itself is taken for away."""
 
 Progress = Callable[[str, str], None]
 """Told (source, path) before each document."""
@@ -118,11 +120,13 @@ class Run:
         self._blocked = store.blocked(conn, source.name)
         self._batch = _Batch()
         self._pending: dict[str, _Pending] = {}
+        self._away = 0
         self.tally = Tally()
 
     def take_over(self) -> Tally:
         """Everything since the cursor. Raises `Unavailable` where the source is away: what was done stays."""
-        cursor = None if self._connector.whole else store.cursor_of(self._conn, self._source.name)
+        old = any(one.live and one.chunked != PROCESSING for one in self._known.values())
+        cursor = None if old else store.cursor_of(self._conn, self._source.name)
         changes = self._connector.changes(cursor)
         for job, outcome in self._sandbox.parse_all(self._jobs(changes)):
             self._parsed(self._pending.pop(job.key), outcome)
@@ -132,12 +136,23 @@ class Run:
                 if path not in self.tally.seen and one.live:
                     self._gone(path)
                     self._write_if(full=True)
+        else:
+            self._settle_again()
         self._write_if(full=False)
+        if self._source.checks:
+            self.tally.tables[""] = list(self._connector.tables())
         with self._conn.transaction():
             store.hold_changes(self._conn)
             if store.set_superseded(self._conn, self._source.name):
                 store.tell_followers(self._conn)
         return self.tally
+
+    def _settle_again(self) -> None:
+        """What was not mentioned is as it was, but the source or a folder may say something else of it now."""
+        for path, one in self._known.items():
+            if one.live and path not in self.tally.seen and path not in self.tally.gone:
+                self._unchanged(one, Change(path, one.token or ""), tuple(self._connector.around(path)))
+                self._write_if(full=True)
 
     def _jobs(self, changes: Iterator[Change]) -> Iterator[Job]:
         """Documents that have to be parsed; all others are dealt with on the way."""
@@ -179,7 +194,17 @@ class Run:
             self._bad(change.key, error.code, error.message, error.hint or "")
         except NotFound:
             self._gone(change.key)
+        except Unavailable as error:
+            self._put_off(change.key, error)
         return None
+
+    def _put_off(self, key: str, error: Unavailable) -> None:
+        """One document could not be fetched now: it stays as it was. Where many cannot, the source is away."""
+        self._away += 1
+        if self._away > MOST_AWAY:
+            raise error
+        self.tally.bad.append(Bad(key, error.code, error.message, error.hint or ""))
+        self.tally.seen.add(key)
 
     def _unchanged(self, one: store.Known, change: Change, around: tuple[Any, ...]) -> None:
         """The content stands; what holds for it may have changed above it."""

@@ -25,7 +25,7 @@ Check = dict[str, Any]
 
 def of_tables(source: Source, key: str, tables: Sequence[Table], now: datetime | None = None) -> list[Finding]:
     """Findings about the tables of one document by the checks that its source declares."""
-    subject = f"source/{source.name}/{key}"
+    subject = f"source/{source.name}/{key}" if key else f"source/{source.name}"
     found: list[Finding] = []
     for table in tables:
         for check in source.checks:
@@ -33,11 +33,16 @@ def of_tables(source: Source, key: str, tables: Sequence[Table], now: datetime |
                 kind = "knowledge.sensor" if code.startswith("sensor_") else "knowledge.table"
                 found.append(
                     Finding(
-                        kind=kind, subject=subject, severity="high", owner=source.governed.steward or source.owner,
-                        message=f"{table.name} of {key}: {message}", mark=f"{table.name}:{check['column']}:{code}",
-                        hint=_HINTS[kind], detail={"column": check["column"], "check": code, **detail},
+                        kind=kind,
+                        subject=subject,
+                        severity="high",
+                        owner=source.governed.steward or source.owner,
+                        message=f"{table.name} of {key or source.name}: {message}",
+                        mark=f"{table.name}:{check['column']}:{code}",
+                        hint=_HINTS[kind],
+                        detail={"column": check["column"], "check": code, **detail},
                     )
-                )  # fmt: skip
+                )
     return found
 
 

@@ -6,7 +6,7 @@ contract.
 
 - `changes(cursor)` yields `Change`s in an order that is the same each time. Where it is cut off it is asked again with
   the cursor of the last change that was taken over, and goes on after that one: what was taken over before may come
-  again, nothing may be missed. `whole` says that every run tells everything there is, so what it does not tell is gone.
+  again, nothing may be missed. Afterwards `whole` says whether it told all there is: what it did not tell is gone.
 - `version` of a change is the same as long as the document and who may read it are the same.
 - `read(key)` gives the document as it is now. `Invalid`, `TooLarge` and `NotFound` cost that document one finding;
   `Unavailable` ends the run, to be gone on with later.
@@ -21,6 +21,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from groundplan.knowledge.model import Readers
+from groundplan.knowledge.parsing.model import Table
 
 Cursor = Mapping[str, Any]
 """Whatever a connector needs to go on, as JSON."""
@@ -38,13 +39,12 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """A document. `media` is a suffix such as `md`, empty: as the key says. `told` is what the store says of it."""
+    """A document. `media` is a suffix such as `md`, empty: as the key says. `told`: governed values besides its own."""
 
     data: bytes
     media: str = ""
     modified_at: datetime | None = None
     told: Mapping[str, Any] = field(default_factory=dict)
-    table: tuple[Sequence[str], Sequence[Sequence[str]]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,5 +67,9 @@ class Connector(Protocol):
     def read(self, key: str) -> Content: ...
 
     def around(self, key: str) -> Sequence[Around]: ...
+
+    def tables(self) -> Sequence[Table]:
+        """What the source keeps as tables, for the checks that it declares."""
+        ...
 
     def close(self) -> None: ...

@@ -1,0 +1,162 @@
+"""A Git repository: the documents of a branch, by what changed between two commits.
+
+The repository is fetched into a mirror of its own and never checked out; nothing of it is run. Sidecars are those of a
+folder. The library is that of `groundplan[knowledge]`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from groundplan.core.errors import Invalid, NotFound, TooLarge, Unavailable
+from groundplan.knowledge.parsing.model import MAX_BYTES, Table
+from groundplan.knowledge.sources.model import Around, Change, Content, Cursor
+from groundplan.knowledge.sources.sidecars import GOVERNED_FILE, Sidecars, is_hidden
+
+_REF = b"refs/heads/source"
+
+
+class Git:
+    """`url` is anything that Git can fetch; `folder` a folder in it; `mirror` where the mirror is kept."""
+
+    def __init__(self, url: str, mirror: Path, *, branch: str | None = None, folder: str = "") -> None:
+        self._url, self._branch, self._prefix = url, branch, folder.strip("/")
+        self._mirror = mirror / hashlib.sha256(url.encode()).hexdigest()[:16]
+        self._repository: Any = None
+        self._files: dict[str, bytes] = {}
+        self._head = ""
+        self._at: datetime | None = None
+        self._sidecars = Sidecars(self._beside)
+        self.whole = False
+
+    def close(self) -> None:
+        if self._repository is not None:
+            self._repository.close()
+            self._repository = None
+
+    def tables(self) -> Sequence[Table]:
+        return ()
+
+    def changes(self, cursor: Cursor | None) -> Iterator[Change]:
+        """What differs from the commit of the cursor; everything where there is none. Raises `Unavailable`."""
+        self._fetch()
+        before = self._tree(cursor["at"]) if cursor and cursor.get("at") and self._has(cursor["at"]) else None
+        same_target = cursor is not None and cursor.get("to") == self._head
+        after = str(cursor["after"]) if cursor is not None and same_target else ""
+        # going on with a first run that was cut off, all that there was before is in this run's listing
+        self.whole = before is None and not after
+        changed = sorted(self._changed(before))
+        step = {"at": cursor.get("at") if cursor and before is not None else None, "to": self._head}
+        for number, key in enumerate(changed, 1):
+            if key <= after:
+                continue
+            place = {"at": self._head} if number == len(changed) else {**step, "after": key}
+            if key in self._files:
+                yield Change(key, self._files[key].decode() + self._beside_version(key), cursor=place)
+            else:
+                yield Change(key, "", gone=True, cursor=place)
+
+    def _changed(self, before: Mapping[str, bytes] | None) -> set[str]:
+        documents = {key for key in self._files if not is_hidden(key)}
+        if before is None:
+            return documents
+        differ = {key for key in before.keys() | self._files.keys() if before.get(key) != self._files.get(key)}
+        found = {key for key in differ if not is_hidden(key)}
+        for key in differ - found:
+            # a sidecar: whatever is below its folder may hold something else now
+            folder, _, name = key.rpartition("/")
+            if name.startswith("."):
+                found |= {each for each in documents if not folder or each.startswith(f"{folder}/")}
+        return found
+
+    def _beside_version(self, key: str) -> str:
+        folder, _, name = key.rpartition("/")
+        other = self._files.get(f"{folder}/.{name}{GOVERNED_FILE}" if folder else f".{name}{GOVERNED_FILE}")
+        return f"+{other.decode()}" if other else ""
+
+    def read(self, key: str) -> Content:
+        identity = self._files.get(key)
+        if identity is None:
+            raise NotFound("it went away meanwhile", code="document_gone", hint="Nothing needs to be done.")
+        return Content(self._blob(identity), modified_at=self._at, told=self._sidecars.beside(key))
+
+    def around(self, key: str) -> Sequence[Around]:
+        return self._sidecars.around(key)
+
+    def _beside(self, path: str) -> bytes | None:
+        identity = self._files.get(path)
+        return None if identity is None else self._blob(identity)
+
+    def _blob(self, identity: bytes) -> bytes:
+        from dulwich.objects import Blob  # noqa: PLC0415 -- heavy
+
+        found = self._repository[identity]
+        if not isinstance(found, Blob):
+            raise Invalid("it is no file", code="document_type", hint="Nothing needs to be done.")
+        data = found.data
+        if len(data) > MAX_BYTES:
+            raise TooLarge(
+                f"it is larger than {MAX_BYTES >> 20} MiB", code="document_too_large", hint="Split it into parts."
+            )
+        return bytes(data)
+
+    def _fetch(self) -> None:
+        try:
+            from dulwich.client import get_transport_and_path  # noqa: PLC0415 -- heavy
+            from dulwich.errors import GitProtocolError, NotGitRepository  # noqa: PLC0415
+            from dulwich.refs import Ref  # noqa: PLC0415
+            from dulwich.repo import Repo  # noqa: PLC0415
+        except ModuleNotFoundError as error:
+            raise missing_extra("git", error) from error
+        self._mirror.mkdir(parents=True, exist_ok=True, mode=0o700)
+        new = not (self._mirror / "HEAD").exists()
+        self._repository = Repo.init_bare(self._mirror) if new else Repo(self._mirror)
+        try:
+            client, path = get_transport_and_path(self._url)
+            refs = client.fetch(path, self._repository).refs
+        except (OSError, GitProtocolError, NotGitRepository, KeyError, ValueError) as error:
+            raise Unavailable(
+                f"the repository {self._url} cannot be fetched: {error or type(error).__name__}", code="source_missing",
+                hint="Check its address and whether it can be read; the documents stay as they were.",
+            ) from error  # fmt: skip
+        wanted = f"refs/heads/{self._branch}".encode() if self._branch else b"HEAD"
+        head = dict(refs).get(Ref(wanted))
+        if head is None:
+            raise Unavailable(
+                f"the repository has no branch {self._branch or 'by default'}", code="source_missing",
+                hint="Correct `branch` of the connector; the documents stay as they were.",
+            )  # fmt: skip
+        self._repository.refs[_REF] = head
+        self._head = head.decode()
+        self._at = datetime.fromtimestamp(self._repository[head].commit_time, UTC)
+        self._files = self._tree(self._head)
+        self._sidecars = Sidecars(self._beside)
+
+    def _has(self, commit: str) -> bool:
+        return commit.encode() in self._repository.object_store
+
+    def _tree(self, commit: str) -> dict[str, bytes]:
+        """Path below the folder -> identity of the file, of ordinary files only: no links, no submodules."""
+        tree = self._repository[commit.encode()].tree
+        found = {}
+        for entry in self._repository.object_store.iter_tree_contents(tree):
+            if entry.mode & 0o170000 != 0o100000:
+                continue
+            path = entry.path.decode("utf-8", "replace")
+            if not self._prefix:
+                found[path] = entry.sha
+            elif path.startswith(f"{self._prefix}/"):
+                found[path.removeprefix(f"{self._prefix}/")] = entry.sha
+        return found
+
+
+def missing_extra(what: str, error: ModuleNotFoundError) -> Unavailable:
+    return Unavailable(
+        f"sources of type {what} need a library that is not installed ({error.name})",
+        code="extra_missing",
+        hint="pip install 'groundplan[knowledge]'",
+    )

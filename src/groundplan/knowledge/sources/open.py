@@ -1,0 +1,64 @@
+"""The connector of a source as its blueprint declares it. Secrets are resolved here and kept nowhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from psycopg import Connection
+
+from groundplan.blueprint.model import Source
+from groundplan.core.errors import Invalid
+from groundplan.core.settings import resolve_secret
+from groundplan.knowledge.sources.folder import Folder
+from groundplan.knowledge.sources.git import Git
+from groundplan.knowledge.sources.mail import Mail
+from groundplan.knowledge.sources.model import Connector
+from groundplan.knowledge.sources.object_store import ObjectStore, options_for
+from groundplan.knowledge.sources.push import Push
+from groundplan.knowledge.sources.sql import Layout, Postgres, Rows, Sqlite
+from groundplan.knowledge.sources.web import Web
+
+
+def connector(source: Source, workspace: Path, conn: Connection[Any], *, mirrors: Path) -> Connector:
+    """Paths are relative to `workspace`; `mirrors` is a folder for what is kept of repositories. Raises `Invalid`."""
+    if source.connector is None:
+        return Folder(workspace / source.path)
+    given: dict[str, Any] = dict(source.connector.settings)
+    rate = float(given.get("rate", 50.0))
+    match source.connector.type:
+        case "git":
+            return Git(given["url"], mirrors, branch=given.get("branch"), folder=given.get("path", ""))
+        case "store":
+            key = resolve_secret(given["key"]) if "key" in given else None
+            return ObjectStore(given["url"], options_for(given["url"], given.get("endpoint"), key), rate)
+        case "web":
+            return Web(given["url"], pages=int(given.get("pages", 10_000)), rate=rate)
+        case "sql":
+            engine = (
+                Postgres(resolve_secret(given["dsn"])) if "dsn" in given else Sqlite(inside(workspace, given["path"]))
+            )
+            return Rows(engine, layout(given))
+        case "mail":
+            return Mail(inside(workspace, given["path"]), participants=given.get("readers") == "participants")
+        case "push":
+            return Push(conn, source.name)
+    raise Invalid(
+        f"source {source.name} has a connector of type {source.connector.type}, which this version does not have",
+        code="connector_type",
+        hint="Run the version that made this blueprint, or correct the source.",
+    )
+
+
+def layout(given: dict[str, Any]) -> Layout:
+    return Layout(
+        given["table"], given.get("id", "id"), given.get("changed"), given.get("readers"), bool(given.get("grants"))
+    )
+
+
+def inside(workspace: Path, path: str) -> Path:
+    """A path below the workspace; raises `Invalid` for one that leads out of it."""
+    found = (workspace / path).resolve()
+    if not found.is_relative_to(workspace.resolve()):
+        raise Invalid(f"{path} leads out of the workspace", code="source_path", hint="Put it into the workspace.")
+    return found

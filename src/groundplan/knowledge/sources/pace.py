@@ -1,0 +1,27 @@
+"""So many requests a second and no more: a connector never hurts what it reads from."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+
+class Pace:
+    """Waits before a request where the last one was less than 1 / `rate` seconds ago."""
+
+    def __init__(
+        self, rate: float, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
+        self._gap = 1.0 / rate
+        self._clock, self._sleep = clock, sleep
+        self._next = 0.0
+
+    def slower(self, seconds: float) -> None:
+        """At least so many seconds between requests from now on, as a server asks."""
+        self._gap = max(self._gap, min(seconds, 60.0))
+
+    def wait(self) -> None:
+        now = self._clock()
+        if now < self._next:
+            self._sleep(self._next - now)
+        self._next = max(now, self._next) + self._gap

@@ -1,0 +1,46 @@
+"""What applications push through the API, read from PostgreSQL like any other source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from psycopg import Connection
+
+from groundplan.core.errors import NotFound
+from groundplan.knowledge.parsing.model import Table
+from groundplan.knowledge.sources import push_store as store
+from groundplan.knowledge.sources.model import Around, Change, Content, Cursor
+
+
+class Push:
+    """`conn` is of role control and in autocommit."""
+
+    def __init__(self, conn: Connection[Any], source: str) -> None:
+        self._conn, self._source = conn, source
+        self.whole = False
+
+    def close(self) -> None:
+        """The connection is its maker's."""
+
+    def tables(self) -> Sequence[Table]:
+        return ()
+
+    def changes(self, cursor: Cursor | None) -> Iterator[Change]:
+        """In the order in which they were pushed."""
+        self.whole = cursor is None
+        number = int(cursor["number"]) if cursor else 0
+        while some := store.after(self._conn, self._source, number):
+            for path, at, gone in some:
+                yield Change(path, str(at), gone=gone, cursor={"number": at})
+            number = some[-1][1]
+
+    def read(self, key: str) -> Content:
+        row = store.one(self._conn, self._source, key)
+        if row is None:
+            raise NotFound("it was withdrawn meanwhile", code="document_gone", hint="Nothing needs to be done.")
+        told = dict(row.told) | ({} if row.readers is None else {"readers": row.readers})
+        return Content(row.data, media=row.media, modified_at=row.at, told=told)
+
+    def around(self, key: str) -> Sequence[Around]:  # noqa: ARG002 -- pushed documents say all themselves
+        return ()

@@ -1,0 +1,71 @@
+"""The SQL of pushed documents, as role control."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg import Connection
+from psycopg.rows import class_row
+from psycopg.types.json import Jsonb
+
+_SOME = 500
+_LOCK = 0x70757368
+"""Held from the number of a push to the end of its transaction, so that numbers become visible in their order."""
+
+Conn = Connection[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """A document as it was pushed. `readers` None: as its source says."""
+
+    data: bytes
+    media: str
+    readers: list[str] | None
+    told: Mapping[str, Any]
+    at: datetime
+
+
+def put(conn: Conn, source: str, path: str, pushed: Pushed) -> int:
+    """Insert or replace a document; its number."""
+    conn.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+    row = conn.execute(
+        """INSERT INTO pushed (source, path, data, media, readers, told, number)
+           VALUES (%s, %s, %s, %s, %s, %s, nextval('pushed_change'))
+           ON CONFLICT (source, path) DO UPDATE SET data = excluded.data, media = excluded.media, gone = false,
+             readers = excluded.readers, told = excluded.told, number = excluded.number, at = now()
+           RETURNING number""",
+        (source, path, pushed.data, pushed.media, pushed.readers, Jsonb(dict(pushed.told))),
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def withdraw(conn: Conn, source: str, path: str) -> bool:
+    """Destroy a document that was pushed, and remember to tell so; False where there is none."""
+    conn.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+    done = conn.execute(
+        """UPDATE pushed SET data = '', told = '{}', readers = NULL, gone = true, number = nextval('pushed_change'),
+             at = now() WHERE source = %s AND path = %s AND NOT gone""",
+        (source, path),
+    )
+    return done.rowcount == 1
+
+
+def after(conn: Conn, source: str, number: int) -> list[tuple[str, int, bool]]:
+    """(path, number, gone) of the next pushes."""
+    return conn.execute(
+        "SELECT path, number, gone FROM pushed WHERE source = %s AND number > %s ORDER BY number LIMIT %s",
+        (source, number, _SOME),
+    ).fetchall()
+
+
+def one(conn: Conn, source: str, path: str) -> Pushed | None:
+    with conn.cursor(row_factory=class_row(Pushed)) as cursor:
+        return cursor.execute(
+            "SELECT data, media, readers, told, at FROM pushed WHERE source = %s AND path = %s AND NOT gone",
+            (source, path),
+        ).fetchone()

@@ -1,0 +1,100 @@
+"""The contract of connectors, to be run against any of them: give it a place that it may fill.
+
+    async def test_mine(tmp_path):
+        check(Mine(tmp_path))
+
+`check` raises `AssertionError` with what is not kept. It is what the connectors that are shipped are tested with.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from groundplan.core.errors import NotFound
+from groundplan.knowledge.sources.model import Change, Connector, Cursor
+
+
+class Place(Protocol):
+    """Where documents are kept. Keys are those that the connector gives to what was put."""
+
+    def put(self, name: str, text: str) -> str:
+        """Write a document; its key."""
+        ...
+
+    def remove(self, name: str) -> None: ...
+
+    def connector(self) -> Connector:
+        """A new connector, as after a restart."""
+        ...
+
+
+def told(place: Place, cursor: Cursor | None = None) -> tuple[dict[str, Change], bool, Cursor | None]:
+    """Every change by key, whether that is all there is, and the last cursor."""
+    connector = place.connector()
+    try:
+        found: dict[str, Change] = {}
+        for change in connector.changes(cursor):
+            found[change.key] = change
+            cursor = change.cursor or cursor
+        return found, connector.whole, cursor
+    finally:
+        connector.close()
+
+
+def check(place: Place) -> None:
+    """Put, change and remove documents, and hold what is told against it."""
+    keys = [place.put(name, f"The {name} text.") for name in ("a", "b", "c")]
+    first, whole, cursor = told(place)
+    assert set(first) == set(keys), f"told {sorted(first)}, not {sorted(keys)}"
+    assert whole, "the first run tells everything there is"
+    assert not any(change.gone for change in first.values())
+    _read(place, dict(zip(keys, ("a", "b", "c"), strict=True)))
+    again, _, _ = told(place)
+    versions = {key: change.version for key, change in first.items()}
+    assert {key: change.version for key, change in again.items()} == versions, "a version stays while nothing changes"
+    _go_on(place, keys)
+    place.put("b", "The other b text.")
+    changed, whole, cursor = told(place, cursor)
+    assert keys[1] in changed, "a change is told"
+    assert changed[keys[1]].version != versions[keys[1]], "a changed document has another version"
+    assert whole or set(changed) <= {keys[1]}, "what did not change is not told, or all is told"
+    place.remove("c")
+    after, whole, _ = told(place, cursor)
+    gone = {key for key, change in after.items() if change.gone}
+    assert keys[2] in gone or (whole and keys[2] not in after), "what is gone is told, or missing in all that is told"
+
+
+def _read(place: Place, expected: dict[str, str]) -> None:
+    connector = place.connector()
+    try:
+        seen = []
+        for change in connector.changes(None):
+            content = connector.read(change.key)
+            assert f"The {expected[change.key]} text." in content.data.decode("utf-8", "replace")
+            connector.around(change.key)
+            seen.append(change.key)
+        assert sorted(seen) == sorted(expected)
+        try:
+            connector.read("there-is-no-such-document")
+        except NotFound:
+            return
+        raise AssertionError("what is not there is `NotFound`")
+    finally:
+        connector.close()
+
+
+def _go_on(place: Place, keys: list[str]) -> None:
+    """Cut off after each change and asked again with its cursor, nothing is missed."""
+    for cut in range(1, len(keys) + 1):
+        connector = place.connector()
+        seen: set[str] = set()
+        cursor: Cursor | None = None
+        changes = connector.changes(None)
+        for _ in range(cut):
+            change = next(changes)
+            connector.read(change.key)
+            seen.add(change.key)
+            cursor = change.cursor or cursor
+        connector.close()
+        rest, _, _ = told(place, cursor)
+        assert seen | set(rest) == set(keys), f"cut off after {cut}, {set(keys) - seen - set(rest)} is missed"

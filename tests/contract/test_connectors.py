@@ -1,0 +1,415 @@
+"""Every connector that is shipped keeps the contract, against real ones: an S3 server, a web server, databases."""
+
+from __future__ import annotations
+
+import http.server
+import mailbox
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from dulwich import porcelain
+
+from groundplan.core.errors import NotFound, Unavailable
+from groundplan.knowledge.model import Readers
+from groundplan.knowledge.sources import push_store
+from groundplan.knowledge.sources.folder import Folder
+from groundplan.knowledge.sources.git import Git
+from groundplan.knowledge.sources.mail import Mail
+from groundplan.knowledge.sources.model import Connector
+from groundplan.knowledge.sources.object_store import ObjectStore, options_for
+from groundplan.knowledge.sources.pace import Pace
+from groundplan.knowledge.sources.push import Push
+from groundplan.knowledge.sources.sql import Layout, Postgres, Rows, Sqlite
+from groundplan.knowledge.sources.web import Web
+from groundplan.testing.connectors import check, told
+from groundplan.testing.database import Database
+
+
+class FolderPlace:
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        root.mkdir(exist_ok=True)
+
+    def put(self, name: str, text: str) -> str:
+        (self.root / f"{name}.md").write_text(text, encoding="utf-8")
+        return f"{name}.md"
+
+    def remove(self, name: str) -> None:
+        (self.root / f"{name}.md").unlink()
+
+    def connector(self) -> Connector:
+        return Folder(self.root)
+
+
+class GitPlace(FolderPlace):
+    def __init__(self, root: Path) -> None:
+        super().__init__(root / "work")
+        self.mirror = root / "mirror"
+        self.repository = porcelain.init(str(self.root))
+
+    def commit(self) -> None:
+        porcelain.add(
+            str(self.root), [str(file) for file in self.root.rglob("*") if ".git/" not in str(file) and file.is_file()]
+        )
+        porcelain.commit(
+            str(self.root), message=b"change", author=b"a <a@acme.example>", committer=b"a <a@acme.example>"
+        )
+
+    def put(self, name: str, text: str) -> str:
+        key = super().put(name, text)
+        self.commit()
+        return key
+
+    def remove(self, name: str) -> None:
+        porcelain.remove(str(self.root), [str(self.root / f"{name}.md")])
+        self.commit()
+
+    def connector(self) -> Connector:
+        return Git(str(self.root), self.mirror)
+
+
+class MailPlace:
+    def __init__(self, path: Path, *, maildir: bool) -> None:
+        self.path, self.maildir = path, maildir
+        self.texts: dict[str, str] = {}
+
+    def _write(self) -> None:
+        box = mailbox.Maildir(self.path) if self.maildir else mailbox.mbox(self.path)
+        box.clear()
+        for name, text in self.texts.items():
+            message = EmailMessage()
+            message["From"], message["To"], message["Message-ID"] = (
+                "Ana <ana@acme.example>",
+                "ben@acme.example",
+                f"<{name}@acme>",
+            )
+            message["Subject"] = name
+            message.set_content(text)
+            box.add(message)
+        box.flush()
+        box.close()
+
+    def put(self, name: str, text: str) -> str:
+        self.texts[name] = text
+        self._write()
+        return f"{name}@acme.eml"
+
+    def remove(self, name: str) -> None:
+        del self.texts[name]
+        self._write()
+
+    def connector(self) -> Connector:
+        return Mail(self.path, participants=True)
+
+
+class SqlitePlace:
+    def __init__(self, path: Path, *, changed: bool) -> None:
+        self.path, self.layout = path, Layout("articles", changed="stamp" if changed else None, readers="team")
+        with self._db() as db:
+            db.execute("CREATE TABLE articles (id TEXT PRIMARY KEY, body TEXT, team TEXT, stamp INTEGER)")
+
+    @contextmanager
+    def _db(self) -> Iterator[sqlite3.Connection]:
+        db = sqlite3.connect(self.path)
+        try:
+            with db:
+                yield db
+        finally:
+            db.close()
+
+    def put(self, name: str, text: str) -> str:
+        with self._db() as db:
+            db.execute(
+                """INSERT INTO articles VALUES (?, ?, 'hr, !interns', 1) ON CONFLICT (id) DO UPDATE SET
+                   body = excluded.body, stamp = stamp + 1""",
+                (name, text),
+            )
+        return name
+
+    def remove(self, name: str) -> None:
+        with self._db() as db:
+            db.execute("DELETE FROM articles WHERE id = ?", (name,))
+
+    def connector(self) -> Connector:
+        return Rows(Sqlite(self.path), self.layout)
+
+
+class PostgresPlace:
+    def __init__(self, database: Database) -> None:
+        self.dsn = database.superuser
+        self.conn = psycopg.connect(self.dsn, autocommit=True)
+        self.conn.execute("CREATE TABLE articles (id int PRIMARY KEY, body text, team text[], stamp bigint)")
+
+    def put(self, name: str, text: str) -> str:
+        self.conn.execute(
+            """INSERT INTO articles VALUES (%s, %s, '{hr}', 1) ON CONFLICT (id) DO UPDATE SET body = excluded.body""",
+            (ord(name), text),
+        )
+        return str(ord(name))
+
+    def remove(self, name: str) -> None:
+        self.conn.execute("DELETE FROM articles WHERE id = %s", (ord(name),))
+
+    def connector(self) -> Connector:
+        return Rows(Postgres(self.dsn), Layout("public.articles", readers="team"))
+
+
+class PushPlace:
+    def __init__(self, database: Database) -> None:
+        self.conn = psycopg.connect(database.urls["control"], autocommit=True)
+
+    def put(self, name: str, text: str) -> str:
+        with self.conn.transaction():
+            row = push_store.Pushed(text.encode(), "md", None, {}, None)  # type: ignore[arg-type]
+            push_store.put(self.conn, "s", name, row)
+        return name
+
+    def remove(self, name: str) -> None:
+        with self.conn.transaction():
+            push_store.withdraw(self.conn, "s", name)
+
+    def connector(self) -> Connector:
+        return Push(self.conn, "s")
+
+
+class WebPlace:
+    """A site with a sitemap; `asked` are the paths that were fetched."""
+
+    def __init__(self) -> None:
+        self.pages: dict[str, bytes] = {}
+        self.asked: list[str] = []
+        self.robots: bytes | None = b"User-agent: *\nDisallow: /private\n"
+        self.sitemap = True
+        place = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                place.asked.append(self.path)
+                data, media = place.answer(self.path)
+                self.send_response(200 if data is not None else 302 if self.path == "/away" else 404)
+                if self.path == "/away":
+                    self.send_header("Location", "http://127.0.0.2:1/elsewhere")
+                self.send_header("Content-Type", media)
+                self.end_headers()
+                self.wfile.write(data or b"")
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.origin = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def answer(self, path: str) -> tuple[bytes | None, str]:
+        if path == "/robots.txt":
+            return self.robots, "text/plain"
+        if path == "/sitemap.xml" and self.sitemap:
+            places = "".join(f"<url><loc>{self.origin}{page}</loc></url>" for page in self.pages)
+            return f"<?xml version='1.0'?><urlset>{places}</urlset>".encode(), "application/xml"
+        return self.pages.get(path), "text/html; charset=utf-8"
+
+    def put(self, name: str, text: str) -> str:
+        self.pages[f"/{name}"] = f"<html><body><p>{text}</p></body></html>".encode()
+        return name
+
+    def remove(self, name: str) -> None:
+        del self.pages[f"/{name}"]
+
+    def connector(self) -> Connector:
+        return Web(f"{self.origin}/", rate=1000)
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+@pytest.fixture
+def web() -> Iterator[WebPlace]:
+    place = WebPlace()
+    yield place
+    place.close()
+
+
+S3 = """
+import sys
+from moto.server import ThreadedMotoServer
+server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+server.start()
+print(server.get_host_and_port()[1], flush=True)
+sys.stdin.read()
+"""
+
+
+class S3Place:
+    def __init__(self, endpoint: str) -> None:
+        import boto3  # type: ignore[import-untyped]  # noqa: PLC0415 -- heavy
+
+        self.endpoint = endpoint
+        self.client = boto3.client(
+            "s3", endpoint_url=endpoint, aws_access_key_id="id", aws_secret_access_key="secret", region_name="us-east-1"
+        )
+        self.client.create_bucket(Bucket="docs")
+
+    def put(self, name: str, text: str) -> str:
+        self.client.put_object(Bucket="docs", Key=f"in/{name}.md", Body=text.encode())
+        return f"{name}.md"
+
+    def remove(self, name: str) -> None:
+        self.client.delete_object(Bucket="docs", Key=f"in/{name}.md")
+
+    def connector(self) -> Connector:
+        return ObjectStore("s3://docs/in", options_for("s3://docs/in", self.endpoint, "id:secret"), 1000)
+
+
+@pytest.fixture
+def s3() -> Iterator[S3Place]:
+    server = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", S3],
+        stdout=subprocess.PIPE,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    assert server.stdout is not None
+    try:
+        yield S3Place(f"http://127.0.0.1:{server.stdout.readline().strip()}")
+    finally:
+        server.kill()
+        server.communicate()
+
+
+def test_folder(tmp_path: Path) -> None:
+    check(FolderPlace(tmp_path / "docs"))
+
+
+def test_git(tmp_path: Path) -> None:
+    check(GitPlace(tmp_path))
+
+
+def test_git_tells_what_a_sidecar_changes_and_no_link_is_followed(tmp_path: Path) -> None:
+    place = GitPlace(tmp_path)
+    place.put("a", "A")
+    (place.root / "in").mkdir()
+    (place.root / "in/b.md").write_text("B", encoding="utf-8")
+    (place.root / "link.md").symlink_to("/etc/hostname")
+    place.commit()
+    first, _, cursor = told(place)
+    assert set(first) == {"a.md", "in/b.md"}
+    (place.root / "in/.readers").write_text("hr\n", encoding="utf-8")
+    place.commit()
+    changed, whole, _ = told(place, cursor)
+    assert (set(changed), whole) == ({"in/b.md"}, False)
+    connector = place.connector()
+    list(connector.changes(cursor))
+    assert [level.readers for level in connector.around("in/b.md")] == [Readers(frozenset({"hr"}))]
+    connector.close()
+
+
+@pytest.mark.parametrize("maildir", [True, False])
+def test_mail(tmp_path: Path, maildir: bool) -> None:
+    place = MailPlace(tmp_path / "archive", maildir=maildir)
+    check(place)
+    connector = place.connector()
+    list(connector.changes(None))
+    assert connector.read("a@acme.eml").told["readers"] == ["ana@acme.example", "ben@acme.example"]
+    connector.close()
+
+
+@pytest.mark.parametrize("changed", [True, False])
+def test_sqlite(tmp_path: Path, changed: bool) -> None:
+    place = SqlitePlace(tmp_path / "a.db", changed=changed)
+    check(place)
+    connector = place.connector()
+    content = connector.read("a")
+    assert (content.told["readers"], content.told["deny"]) == (["hr"], ["interns"])
+    assert connector.tables()[0].columns == ["id", "body", "team", "stamp"]
+    with pytest.raises(Unavailable):
+        list(Rows(Sqlite(tmp_path / "none.db"), Layout("articles")).changes(None))
+    connector.close()
+
+
+def test_postgres_rows_and_grants(database: Database) -> None:
+    place = PostgresPlace(database)
+    check(place)
+    place.conn.execute(f"GRANT SELECT ON articles TO {database.name}_search")
+    connector = Rows(Postgres(place.dsn), Layout("articles", grants=True))
+    list(connector.changes(None))
+    (level,) = connector.around("97")
+    assert level.readers == Readers(frozenset({f"{database.name}_search"}))
+    with pytest.raises(Unavailable) as caught:
+        list(Rows(Postgres(place.dsn), Layout("articles", changed="nothing")).changes(None))
+    assert "no column 'nothing'" in caught.value.message
+    connector.close()
+    place.conn.close()
+
+
+def test_push(database: Database) -> None:
+    place = PushPlace(database)
+    check(place)
+    place.conn.close()
+
+
+def test_object_store(s3: S3Place) -> None:
+    check(s3)
+    s3.client.put_object(Bucket="docs", Key="in/pay/b.md", Body=b"B")
+    s3.client.put_object(Bucket="docs", Key="in/pay/.readers", Body=b"hr\n")
+    connector = s3.connector()
+    assert "pay/b.md" in [change.key for change in connector.changes(None)]
+    assert [level.readers for level in connector.around("pay/b.md")] == [Readers(frozenset({"hr"}))]
+    with pytest.raises(Unavailable):
+        list(ObjectStore("s3://none/in", options_for("s3://none", s3.endpoint, "id:secret"), 1000).changes(None))
+
+
+def test_web_with_a_sitemap(web: WebPlace) -> None:
+    check(web)
+
+
+def test_a_site_is_read_as_its_robots_allow_and_never_left(web: WebPlace) -> None:
+    web.sitemap = False
+    web.pages = {
+        "/": b"<a href='/a'>a</a> <a href='/private/x'>x</a> <a href='http://127.0.0.2:1/'>o</a> <a href='/away'>y</a>",
+        "/a": b"<p>A</p><a href='/hidden'>h</a><a href='/'>home</a>",
+        "/hidden": b"<meta name='robots' content='noindex'><p>H</p>",
+        "/private/x": b"<p>X</p>",
+    }
+    found, whole, _ = told(web)
+    assert (set(found), whole) == ({"index", "a"}, True)
+    assert "/private/x" not in web.asked
+    web.robots = None
+    found, _, _ = told(web)
+    assert "private/x" in found
+    with pytest.raises(NotFound):
+        web.connector().read("nothing")
+
+
+def test_a_site_whose_rules_cannot_be_read_is_left_alone() -> None:
+    with pytest.raises(Unavailable):
+        list(Web("http://127.0.0.1:9/", rate=1000).changes(None))
+
+
+def test_requests_keep_their_pace() -> None:
+    now, slept = [0.0], list[float]()
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        now[0] += seconds
+
+    pace = Pace(4, clock=lambda: now[0], sleep=sleep)
+    for _ in range(5):
+        pace.wait()
+    assert now[0] == pytest.approx(1.0)
+    pace.slower(2)
+    pace.wait()
+    pace.wait()
+    assert slept[-1] == pytest.approx(2.0)
