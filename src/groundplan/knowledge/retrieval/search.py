@@ -96,7 +96,10 @@ class Search:
         with self._as(person, request.workload) as (conn, standing):
             proposed = self.propose(query, question, request.sources, standing)
             ranked = self._read(conn, proposed, request, question)
+            if standing.newest > proposed.view.cursor:
+                ranked += self._unprojected(conn, proposed, request, question, ranked)
             withheld = self._withheld(conn, proposed, request, ranked) if request.explain else ()
+        ranked = fuse.ordered(ranked)
         confidence = max((_confidence(one) for one, _ in ranked), default=0.0)
         if confidence < request.floor:
             return Result([], confidence, abstained=True, withheld=withheld)
@@ -139,7 +142,7 @@ class Search:
             found += [(one, ids[id]) for id, one in allowed.items() if _within(one, request)]
             if len(found) >= 2 * request.k + 4:
                 break
-        return fuse.ordered([*found, *self._unprojected(conn, proposed, request, question, found)])
+        return found
 
     def _unprojected(
         self,

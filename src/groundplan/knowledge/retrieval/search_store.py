@@ -31,6 +31,8 @@ class Standing:
 
     acls: tuple[int, ...]
     edition: int
+    newest: int = 0
+    """No change has a larger number; some up to it may not be committed yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +62,14 @@ def stand_for(conn: Conn, person: UUID | None, workload: str) -> Standing:
     row = conn.execute(
         """SELECT set_config('groundplan.person', %(person)s, true),
              set_config('groundplan.workload', %(workload)s, true),
-             ARRAY(SELECT visible_acls(nullif(%(person)s, '')::uuid)), serving_edition()""",
+             set_config('groundplan.acls', %(person)s || ':' || acls::text, true), acls, serving_edition(), last_value
+           FROM (SELECT ARRAY(SELECT visible_acls(nullif(%(person)s, '')::uuid)) AS acls) AS mine, chunk_change""",
         {"person": "" if person is None else str(person), "workload": workload},
         prepare=True,
     ).fetchone()
     if row is None:
-        raise AssertionError("a SELECT without FROM always gives a row")
-    return Standing(tuple(row[2]), int(row[3]))
+        raise AssertionError("an array and a sequence always give a row")
+    return Standing(tuple(row[3]), int(row[4]), int(row[5]))
 
 
 def read(conn: Conn, chunks: Sequence[UUID], sources: Sequence[str], question: Vectors) -> dict[UUID, Found]:

@@ -1,0 +1,219 @@
+"""A company of any size for the benchmarks of search: topics, groups that follow them, documents, and their readers.
+
+Vectors are real embeddings moved a little, texts are real paragraphs of the same topic. A document is readable by one
+group of its topic, so what somebody may see is near in meaning: the hard case for an index.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+import numpy as np
+import psycopg
+from numpy.typing import NDArray
+
+from groundplan.core.ids import new_id
+from groundplan.knowledge.model import DIMENSION, Vectors
+from knowledge_texts import embedded, passages
+
+TOPICS = 200
+GROUPS = 10
+"""Of each topic."""
+SOURCES = ("handbook", "wiki", "contracts", "tickets", "archive")
+CHUNKS_A_DOCUMENT = 5
+BANDS = (0.0001, 0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+_NOISE = 0.5
+"""Length of the random vector that is added to a real embedding: its copies are at a cosine of about .89."""
+_QUESTIONS = 300
+_BLOCK = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """What was made. `vectors` (chunks, 384) as stored; `acl` and `source` by document; `people` by visible part."""
+
+    ids: list[UUID]
+    vectors: NDArray[np.float16]
+    acl: NDArray[np.int32]
+    source: NDArray[np.int8]
+    people: dict[float, UUID]
+    seen: dict[float, set[int]]
+    """Readers' sets that the person of a band has."""
+    questions: list[str]
+
+    def visible(self, band: float, source: int | None = None) -> NDArray[np.int64]:
+        """The chunks that the person of this band may see, of one source or all."""
+        documents = np.isin(self.acl, list(self.seen[band]))
+        if source is not None:
+            documents &= self.source == source
+        return np.flatnonzero(np.repeat(documents, CHUNKS_A_DOCUMENT))
+
+    def nearest(self, question: Vectors, rows: NDArray[np.int64], count: int) -> list[UUID]:
+        """The exact answer."""
+        near = np.concatenate(
+            [self.vectors[rows[at : at + 50_000]].astype(np.float32) @ question for at in range(0, len(rows), 50_000)]
+            or [np.zeros(0, np.float32)]
+        )
+        return [self.ids[row] for row in rows[np.argsort(-near, kind="stable")[:count]]]
+
+
+def make(superuser: str, chunks: int, seed: int = 11) -> Corpus:
+    """Fill the database; `superuser` may copy past row-level security."""
+    random = np.random.default_rng(seed)
+    texts = passages()
+    order = random.permutation(len(texts))
+    asked, base = [texts[row] for row in order[:_QUESTIONS]], [texts[row] for row in order[_QUESTIONS:]]
+    real = embedded(base)
+    anchors = real[random.choice(len(real), TOPICS, replace=False)]
+    topic_of = (real @ anchors.T).argmax(axis=1)
+    documents = chunks // CHUNKS_A_DOCUMENT
+    about = random.integers(0, len(real), documents)
+    # group sizes differ: the first of a topic has most of its documents
+    group = np.minimum(random.geometric(0.35, documents) - 1, GROUPS - 1)
+    classes = (topic_of[about] * GROUPS + group).astype(np.int32)
+    with psycopg.connect(superuser, autocommit=True) as conn:
+        people, seen, acl = _people(conn, random, classes, documents)
+        source = random.integers(0, len(SOURCES), documents).astype(np.int8)
+        ids, vectors = _fill(conn, random, base, real, topic_of, about, acl, source)
+    return Corpus(ids, vectors, acl, source, people, seen, [" ".join(one.split()[:12]) for one in asked])
+
+
+def _people(
+    conn: psycopg.Connection[tuple[object, ...]],
+    random: np.random.Generator,
+    classes: NDArray[np.int32],
+    documents: int,
+) -> tuple[dict[float, UUID], dict[float, set[int]], NDArray[np.int32]]:
+    """A person for each band, in groups whose documents are together that part of all."""
+    small = [band for band in BANDS if band * documents < 200]
+    acl = classes.copy()
+    for number, band in enumerate(small):
+        # a few documents of one topic with readers of their own
+        topic = np.flatnonzero(classes // GROUPS == number)
+        acl[topic[: max(1, round(band * documents))]] = TOPICS * GROUPS + number
+    names = [f"group-{number}" for number in range(TOPICS * GROUPS + len(small))]
+    groups = {name: new_id() for name in names}
+    with conn.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO people_group (id, name, type) VALUES (%s, %s, 'group')", [(id, n) for n, id in groups.items()]
+        )
+    stored = [conn.execute("SELECT acl_of(ARRAY[%s], '{}')", (name,)).fetchone() for name in names]
+    numbers = np.array([int(str(row[0])) for row in stored if row], dtype=np.int32)
+    sizes = np.bincount(acl, minlength=len(names))
+    people, seen = {}, {}
+    for band in BANDS:
+        mine = _groups(random, sizes, band, documents, small)
+        people[band] = new_id()
+        conn.execute(
+            "INSERT INTO person (id, email, name) VALUES (%s, %s, 'p')", (people[band], f"p{band}@acme.example")
+        )
+        with conn.cursor() as cursor:
+            cursor.executemany(
+                "INSERT INTO membership (id, group_id, person_id) VALUES (%s, %s, %s)",
+                [(new_id(), groups[names[number]], people[band]) for number in mine],
+            )
+        seen[band] = {int(numbers[number]) for number in mine}
+    return people, seen, numbers[acl]
+
+
+def _groups(
+    random: np.random.Generator, sizes: NDArray[np.int64], band: float, documents: int, small: Sequence[float]
+) -> list[int]:
+    if band in small:
+        return [TOPICS * GROUPS + small.index(band)]
+    if band == 1:
+        return list(range(len(sizes)))
+    mine, total = [], 0
+    for topic in random.permutation(TOPICS):
+        for number in range(topic * GROUPS, (topic + 1) * GROUPS):
+            if total + sizes[number] <= band * documents * 1.02:
+                mine.append(number)
+                total += int(sizes[number])
+    return mine
+
+
+def _fill(
+    conn: psycopg.Connection[tuple[object, ...]],
+    random: np.random.Generator,
+    base: list[str],
+    real: Vectors,
+    topic_of: NDArray[np.int64],
+    about: NDArray[np.int64],
+    acl: NDArray[np.int32],
+    source: NDArray[np.int8],
+) -> tuple[list[UUID], NDArray[np.float16]]:
+    by_topic = [np.flatnonzero(topic_of == topic) for topic in range(TOPICS)]
+    for name in SOURCES:
+        conn.execute(
+            "INSERT INTO source (name, sensitivity, owner, path) VALUES (%s, 'internal', 'd@acme.example', '.')",
+            (name,),
+        )
+    documents = [new_id() for _ in about]
+    with conn.cursor().copy("COPY document (id, source, path, title, digest, sensitivity, acl) FROM STDIN") as copy:
+        for number, id in enumerate(documents):
+            row = (
+                id,
+                SOURCES[source[number]],
+                f"d{number}.md",
+                f"Document {number}",
+                "x",
+                "internal",
+                int(acl[number]),
+            )
+            copy.write_row(row)
+    ids = [new_id() for _ in range(len(documents) * CHUNKS_A_DOCUMENT)]
+    vectors = np.empty((len(ids), DIMENSION), np.float16)
+    for start in range(0, len(ids), _BLOCK):
+        some = slice(start, min(len(ids), start + _BLOCK))
+        rows = np.arange(some.start, some.stop) // CHUNKS_A_DOCUMENT
+        vectors[some] = _moved(random, real[about[rows]])
+        texts = (
+            " ".join([base[about[row]], *(base[one] for one in random.choice(by_topic[topic_of[about[row]]], 2))])
+            for row in rows
+        )
+        _copy(conn, ids[some], [documents[row] for row in rows], texts, vectors[some], start)
+    conn.execute("SELECT setval('chunk_change', %s)", (len(ids) + 1,))
+    conn.execute("ANALYZE")
+    return ids, vectors
+
+
+def _moved(random: np.random.Generator, rows: Vectors) -> Vectors:
+    moved = rows + random.normal(size=rows.shape).astype(np.float32) * np.float32(_NOISE / DIMENSION**0.5)
+    return np.asarray(moved / np.linalg.norm(moved, axis=1, keepdims=True), dtype=np.float32)
+
+
+def _copy(
+    conn: psycopg.Connection[tuple[object, ...]],
+    ids: Sequence[UUID],
+    documents: Sequence[UUID],
+    texts: Iterator[str],
+    vectors: NDArray[np.float16],
+    first: int,
+) -> None:
+    """In PostgreSQL's binary form: a vector as text would be four times as long."""
+    head = struct.pack(">hh", DIMENSION, 0)
+    number, big, whole = struct.Struct(">ii"), struct.Struct(">iq"), struct.Struct(">i")
+    columns = "id, document_id, number, text, start_char, end_char, start_line, end_line, embedding, changed"
+    with conn.cursor().copy(f"COPY chunk ({columns}) FROM STDIN (FORMAT binary)") as copy:
+        copy.write(b"PGCOPY\n\xff\r\n\x00" + struct.pack(">ii", 0, 0))
+        for place, text in enumerate(texts):
+            encoded = text.encode()
+            vector = head + vectors[place].astype(">f2").tobytes()
+            copy.write(
+                b"".join(
+                    (
+                        struct.pack(">h", 10),
+                        whole.pack(16) + ids[place].bytes,
+                        whole.pack(16) + documents[place].bytes,
+                        number.pack(4, (first + place) % CHUNKS_A_DOCUMENT),
+                        whole.pack(len(encoded)) + encoded,
+                        number.pack(4, 0) + number.pack(4, len(text)) + number.pack(4, 1) + number.pack(4, 2),
+                        whole.pack(len(vector)) + vector,
+                        big.pack(8, first + place + 1),
+                    )
+                )
+            )
+        copy.write(struct.pack(">h", -1))
