@@ -15,7 +15,7 @@ from groundplan.placement.solve import certify, warm
 from groundplan.placement.solve.arrays import Arrays, Floats, subset
 from groundplan.placement.solve.budget import Budget
 from groundplan.placement.solve.columns import Master, Point, Rest, dive, generate
-from groundplan.placement.solve.knapsacks import knapsacks
+from groundplan.placement.solve.knapsacks import Knapsacks, knapsacks
 from groundplan.placement.solve.labels import MOST_LABELS
 from groundplan.placement.solve.neighbourhoods import Bounds, Pace, Plan, improve, plan_of, promising
 from groundplan.placement.solve.relax import Relaxation, relax
@@ -32,9 +32,11 @@ _AIM = 32
 """parts of a neighbourhood at first"""
 _LEAVE = 35
 """parts that a dive leaves to CP-SAT"""
-_BATCH = 20
+_BATCH = 24
 _FIRST_ROUNDS = 6
-_DIVES = 5
+_DIVES, _DIVES_FIRST = 5, 3
+_MOST_EACH = 14
+"""parts for each site: with more, the relaxation bounds nearly as well"""
 _GENERATIONS = 400
 _SHORT, _QUICK = 2.0, 500
 """with fewer seconds left, no columns are generated, and sites are priced with so many labels"""
@@ -95,20 +97,29 @@ def place(data: Arrays, budget: Budget) -> tuple[Plan | None, Certificate, bool]
         run.take(_rough(run))
     if run.plan is None and not run.impossible:
         run.impossible = _whole(run, 20.0) and run.plan is None
-    _search(run, _FIRST_ROUNDS)
-    diver = None if run.done or relaxation is None else _columns(run, relaxation)
+    sets = None if run.done else knapsacks(data)
+    single = sets is not None and all(sets.plain(site) for site in range(data.sites))
+    _search(run, 1 if single else _FIRST_ROUNDS)
+    diver = None if sets is None or relaxation is None or run.done else _columns(run, sets, relaxation)
+    _rounds(run, diver, _DIVES_FIRST if single else 0)
+    return run.plan, run.certificate, run.impossible and run.plan is None
+
+
+def _rounds(run: Run, diver: tuple[Master, Point, np.random.Generator] | None, first: int) -> None:
+    """Neighbourhoods until the limit; dives at first or where they stall, and attempts at the whole that grow."""
     work, dives = 4.0, 0
     while not run.done and run.plan is not None:
-        _search(run, _BATCH)
-        if diver is not None and dives < _DIVES and not run.done and (dives == 0 or run.pace.idle > _BATCH):
+        stalled = run.pace.idle > _BATCH
+        if diver is not None and dives < first + _DIVES and (dives < first or stalled):
             dives += 1
             run.take(_dived(run, *diver))
             run.pace.idle = 0
-        elif not run.done and run.pace.idle > _BATCH // 2:
+        elif stalled:
             if _whole(run, work):
-                break
+                return
             work, run.pace.idle = work * 2, 0
-    return run.plan, run.certificate, run.impossible and run.plan is None
+        else:
+            _search(run, _BATCH // 4)
 
 
 def _prices(run: Run) -> Ints | None:
@@ -168,11 +179,10 @@ def _rough(run: Run) -> Plan | None:
     return plan_of(data, shift.choice)
 
 
-def _columns(run: Run, relaxation: Relaxation) -> tuple[Master, Point, np.random.Generator] | None:
+def _columns(run: Run, sets: Knapsacks, relaxation: Relaxation) -> tuple[Master, Point, np.random.Generator] | None:
     """Generate columns for a bound; returns what dives begin with, or None where columns are of no use."""
     data, budget = run.data, run.budget
-    sets = knapsacks(data)
-    if sets is None or data.parts > 14 * data.sites:
+    if data.parts > _MOST_EACH * data.sites:
         return None
     left = budget.seconds_left
     widest = _QUICK if left is not None and left < _SHORT else MOST_LABELS
