@@ -97,6 +97,7 @@ def plan_text(value: dict[str, Any], every: bool = False) -> str:
     waiting = {item["subject"]: [need["duty"] for need in item["needs"]] for item in value["pending"]}
     lines = [_difference(item, waiting) for item in value["differences"]] or ["nothing would change"]
     lines += [f"! {item} waits for: {', '.join(duties)}" for item, duties in waiting.items()]
+    lines += [f"i {note}" for note in value.get("notes", ())]
     touched = {item["subject"] for item in value["differences"]}
     for placement in value["placements"]:
         if every or f"workload/{placement['workload']}" in touched:

@@ -44,6 +44,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "register": ("groundplan.cli.controls", "register", "Everything that AI is made of here, and what is missing."),
     "export": ("groundplan.cli.controls", "exports", "What auditors take away: oscal, cyclonedx, applicability."),
     "policy": ("groundplan.cli.policy", "app", "Company rules in Cedar: test them, try them in shadow, exceptions."),
+    "review": ("groundplan.cli.review", "app", "Answers and tool calls that wait for a person."),
     "kill": ("groundplan.cli.kill", "kill", "Stop a workload, deployment, site, source, key or the company now."),
     "readiness": ("groundplan.cli.readiness", "readiness", "Five areas for each workload, points only with evidence."),
     "doctor": ("groundplan.cli.doctor", "doctor", "Look for what is wrong on this machine."),

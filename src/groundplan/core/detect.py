@@ -12,7 +12,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 
-PERSONAL = ("email", "phone", "iban", "card", "national_id", "ip")
+from groundplan.core import check_digits
+
+PERSONAL = ("email", "iban", "card", "national_id", "phone", "ip", "mac", "crypto")
+"""Of two kinds that fit the same text the earlier stands: those with a check digit come first."""
 SECRETS = ("groundplan_key", "aws_key", "github_token", "api_key", "jwt", "private_key")
 KINDS = (*PERSONAL, *SECRETS)
 
@@ -29,12 +32,18 @@ class Found:
 Detector = Callable[[str], Iterable[Found]]
 
 
-def find(text: str, detectors: Sequence[Detector] = ()) -> list[Found]:
+def find(text: str, detectors: Sequence[Detector] = (), kinds: frozenset[str] | None = None) -> list[Found]:
     """What is in the text, in order and without overlaps: the earlier, then the longer find stands.
 
-    `detectors` are asked besides the shapes here.
+    `detectors` are asked besides the shapes here; of these only those of `kinds`, where they are named.
     """
-    every = [found for shape in _SHAPES for found in shape.search(text)]
+    digits = any(c in text for c in "0123456789")
+    every = [
+        found
+        for shape in _SHAPES
+        if (kinds is None or shape.kind in kinds) and shape.may_be_in(text, digits)
+        for found in shape.search(text)
+    ]
     every += [found for detector in detectors for found in detector(text)]
     every.sort(key=lambda found: (found.start, -found.end, KINDS.index(found.kind) if found.kind in KINDS else 99))
     kept: list[Found] = []
@@ -79,7 +88,8 @@ def _card(text: str) -> bool:
 def _iban(text: str) -> bool:
     plain = _only(text)
     turned = plain[4:] + plain[:4]
-    return 15 <= len(plain) <= 34 and int("".join(str(int(c, 36)) for c in turned)) % 97 == 1
+    checked = plain[2:4] not in ("00", "01", "99")  # ISO 7064 gives 02 to 98
+    return checked and 15 <= len(plain) <= 34 and int("".join(str(int(c, 36)) for c in turned)) % 97 == 1
 
 
 def _phone(text: str) -> bool:
@@ -164,16 +174,34 @@ def _american(text: str) -> bool:
 class _Shape:
     kind: str
     pattern: re.Pattern[str]
+    """Its group 1, where it has one, is what was found; what stands before it only tells that it is meant."""
     fits: Callable[[str], bool] | None = None
+    needles: tuple[str, ...] = ()
+    """One of these is in every text that has it, as it is written here; none named: not known."""
+    digits: bool = True
+    """Whether it has a digit."""
+
+    def may_be_in(self, text: str, digits: bool) -> bool:
+        """Whether a search is worth while. `digits`: there is one in the text."""
+        if self.digits and not digits:
+            return False
+        return not self.needles or any(needle in text for needle in self.needles)
 
     def search(self, text: str) -> Iterable[Found]:
+        group = 1 if self.pattern.groups else 0
         for match in self.pattern.finditer(text):
-            if self.fits is None or self.fits(match.group()):
-                yield Found(match.start(), match.end(), self.kind)
+            if self.fits is None or self.fits(match.group(group)):
+                yield Found(match.start(group), match.end(group), self.kind)
 
 
-def _shape(kind: str, pattern: str, fits: Callable[[str], bool] | None = None) -> _Shape:
-    return _Shape(kind, re.compile(pattern, re.ASCII), fits)
+def _shape(
+    kind: str,
+    pattern: str,
+    fits: Callable[[str], bool] | None = None,
+    needles: str = "",
+    digits: bool = True,
+) -> _Shape:
+    return _Shape(kind, re.compile(pattern, re.ASCII), fits, tuple(needles.split()), digits)
 
 
 _START, _END = r"(?<![A-Za-z0-9])", r"(?![A-Za-z0-9])"
@@ -182,24 +210,31 @@ _SHAPES = (
         "private_key",
         r"-----BEGIN [A-Z0-9 ]{0,30}PRIVATE KEY-----"
         r"(?:(?!-----END )[\s\S]){0,20000}(?:-----END [A-Z0-9 ]{0,30}PRIVATE KEY-----)?",
+        needles="-----BEGIN", digits=False,
     ),
-    _shape("groundplan_key", r"(?<![A-Za-z0-9])gp_[A-Za-z0-9_-]{16,200}"),
-    _shape("aws_key", _START + r"(?:AKIA|ASIA|AGPA|AROA|AIDA|ANPA)[A-Z2-7]{16}" + _END),
+    _shape("groundplan_key", r"(?<![A-Za-z0-9])gp_[A-Za-z0-9_-]{16,200}", needles="gp_", digits=False),
+    _shape("aws_key", _START + r"(?:AKIA|ASIA|AGPA|AROA|AIDA|ANPA)[A-Z2-7]{16}" + _END,
+           needles="AKIA ASIA AGPA AROA AIDA ANPA", digits=False),
     _shape(
         "aws_key",
         r"(?i:aws_?secret_?(?:access_?)?key)[\"']?\s{0,3}[:=]\s{0,3}[\"']?[A-Za-z0-9/+]{40}(?![A-Za-z0-9/+])",
+        digits=False,
     ),
-    _shape("github_token", _START + r"(?:gh[pousr]_[A-Za-z0-9]{36,255}|github_pat_[A-Za-z0-9_]{22,255})"),
-    _shape("api_key", _START + r"(?:sk|rk|pk)[-_](?:[a-z]{2,10}[-_])?[A-Za-z0-9_-]{20,200}"),
-    _shape("api_key", _START + r"(?:xox[abeoprs]-[A-Za-z0-9-]{10,200}|AIza[A-Za-z0-9_-]{35})"),
-    _shape("api_key", _START + r"glpat-[A-Za-z0-9_-]{20,64}"),
-    _shape("api_key", r"(?i:bearer) {1,3}[A-Za-z0-9._~+/-]{20,500}={0,2}"),
-    _shape("jwt", _START + r"eyJ[A-Za-z0-9_-]{8,2000}\.eyJ[A-Za-z0-9_-]{4,8000}\.[A-Za-z0-9_-]{8,2000}"),
-    _shape("email", r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}" + _END),
+    _shape("github_token", _START + r"(?:gh[pousr]_[A-Za-z0-9]{36,255}|github_pat_[A-Za-z0-9_]{22,255})",
+           needles="ghp_ gho_ ghu_ ghs_ ghr_ github_pat_", digits=False),
+    _shape("api_key", _START + r"(?:sk|rk|pk)[-_](?:[a-z]{2,10}[-_])?[A-Za-z0-9_-]{20,200}",
+           needles="sk- sk_ rk- rk_ pk- pk_", digits=False),
+    _shape("api_key", _START + r"(?:xox[abeoprs]-[A-Za-z0-9-]{10,200}|AIza[A-Za-z0-9_-]{35})",
+           needles="xox AIza", digits=False),
+    _shape("api_key", _START + r"glpat-[A-Za-z0-9_-]{20,64}", needles="glpat-", digits=False),
+    _shape("api_key", r"(?i:bearer) {1,3}[A-Za-z0-9._~+/-]{20,500}={0,2}", digits=False),
+    _shape("jwt", _START + r"eyJ[A-Za-z0-9_-]{8,2000}\.eyJ[A-Za-z0-9_-]{4,8000}\.[A-Za-z0-9_-]{8,2000}", needles="eyJ"),
+    _shape("email", r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}" + _END,
+           needles="@", digits=False),
     _shape("iban", _START + r"[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,4})?" + _END, _iban),
-    _shape("card", r"(?<![0-9.-])[2-6][0-9]{12,18}(?![0-9])", _card),
-    _shape("card", r"(?<![0-9.-])[2-6][0-9]{3}(?:[ -][0-9]{4}){3}(?: ?[0-9]{3})?(?![0-9])", _card),
-    _shape("card", r"(?<![0-9.-])[2-6][0-9]{3}(?:[ -][0-9]{4}){3}(?![0-9])", _card),
+    _shape("card", r"(?<![0-9.-])(?:3[47][0-9]{13}|4[0-9]{12}|[2-6][0-9]{15}|[56][0-9]{16,18})(?![0-9])", _card),
+    _shape("card", r"(?<![0-9.-])(?<![A-Z][0-9]{2} )[2-6][0-9]{3}(?:[ -][0-9]{4}){3}(?: ?[0-9]{3})?(?![0-9])", _card),
+    _shape("card", r"(?<![0-9.-])(?<![A-Z][0-9]{2} )[2-6][0-9]{3}(?:[ -][0-9]{4}){3}(?![0-9])", _card),
     _shape("card", r"(?<![0-9.-])3[0-9]{3}[ -][0-9]{6}[ -][0-9]{4,5}(?![0-9])", _card),
     _shape("national_id", r"(?<![0-9-])[0-9]{3}-[0-9]{2}-[0-9]{4}(?![0-9-])", _american),
     _shape("national_id", _START + r"(?:[XYZ]-?[0-9]{7}|[0-9]{8})-?[A-Z]" + _END, _spanish),
@@ -233,7 +268,30 @@ _SHAPES = (
         _phone,
     ),
     _shape("phone", r"(?<![A-Za-z0-9-])(?:\([2-9][0-9]{2}\) ?|[2-9][0-9]{2}[-.])[2-9][0-9]{2}[-.][0-9]{4}(?![0-9-])"),
+    _shape(
+        "national_id",
+        _START + r"[0-9]{6}[-+A-FU-Y][0-9]{3}[0-9A-FHJ-NPR-Y]" + _END,
+        check_digits.finnish,
+    ),
+    _shape("national_id", _START + r"[STFGM][0-9]{7}[A-Z]" + _END, check_digits.singaporean),
+    _shape("national_id", r"(?<![0-9])[2-9][0-9]{3}[ -]?[0-9]{4}[ -]?[0-9]{4}(?![0-9]| [0-9])", check_digits.indian),
+    _shape("national_id", _START + r"[A-Z]{3}[ABCFGHJLPT][A-Z][0-9]{4}[A-Z]" + _END),
+    _shape("national_id", r"(?<![0-9])[0-9]{2}\.[0-9]{2}\.[0-9]{2}-[0-9]{3}\.[0-9]{2}(?![0-9])", check_digits.belgian),
+    _shape("national_id", r"(?<![0-9-])[0-9]{3} [0-9]{3} [0-9]{4}(?![0-9]| [0-9])", check_digits.british_health),
+    _shape(
+        "national_id",
+        r"(?i:nhs|national health)[^0-9\n]{1,24}([0-9]{3}[ -]?[0-9]{3}[ -]?[0-9]{4})(?![0-9])",
+        check_digits.british_health,
+    ),
+    _shape("national_id", r"(?i:tfn|tax file)[^0-9\n]{1,24}([0-9]{3} ?[0-9]{3} ?[0-9]{3})(?![0-9])",
+           check_digits.australian_tax),
+    _shape("national_id", r"(?i:bsn|burgerservicenummer|sofi)[^0-9\n]{1,24}([0-9]{9})(?![0-9])", check_digits.dutch),
+    _shape(
+        "mac", r"(?<![A-Za-z0-9:-])(?:(?:[0-9A-Fa-f]{2}:){5}|(?:[0-9A-Fa-f]{2}-){5})[0-9A-Fa-f]{2}(?![A-Za-z0-9:-])"
+    ),
+    _shape("crypto", _START + r"(?:[13][1-9A-HJ-NP-Za-km-z]{25,34}|bc1[02-9ac-hj-np-z]{11,71})" + _END,
+           check_digits.bitcoin),
     _shape("ip", r"(?<![0-9.])(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?![0-9]|\.[0-9])", _ip),
-    _shape("ip", r"(?<![A-Za-z0-9:.])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![A-Za-z0-9:.])", _ip),
+    _shape("ip", r"(?<![A-Za-z0-9:.])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![A-Za-z0-9:]|\.[0-9])", _ip),
 )  # fmt: skip
 """Every part of a pattern is bounded, so that hostile text costs time that grows with its length only."""

@@ -40,6 +40,8 @@ from groundplan.gateway.caching.sharing import AnswerDesk
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.facts_api import FactsApi
 from groundplan.gateway.call.pipeline import Pipeline, streams, upgrades
+from groundplan.gateway.guard.counts import Counts
+from groundplan.gateway.guard.reviews import Reviews
 from groundplan.gateway.http.bounds import Limits
 from groundplan.gateway.http.front import Front, Sockets, serving_file, tell_serving
 from groundplan.gateway.http.server import Server
@@ -100,6 +102,9 @@ async def serve(
     live.on_policy = gateway.cached.heed_policy
     await scrapes.open(lambda: gathered(gateway))
     gateway.content = ContentSender(home, gateway.meters)
+    gateway.reviews = reviews = Reviews(home, url, epoch, clock)
+    gateway.guard_counts = counts = Counts(url, clock)
+    counting = loop.create_task(counts.run())
     sending = loop.create_task(gateway.content.run())
     linking = loop.create_task(AnswerLink(gateway, home).run())
     stop = asyncio.Event()
@@ -138,6 +143,9 @@ async def serve(
     await scrapes.close()
     sending.cancel()
     linking.cancel()
+    counting.cancel()
+    await reviews.close()
+    await counts.close()
     await facts.close()
     await batches.close()
     await responses.close()

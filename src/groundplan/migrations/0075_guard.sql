@@ -21,13 +21,6 @@ CREATE TABLE held_call (
 CREATE INDEX held_call_waiting ON held_call (due_at) WHERE state = 'waiting';
 CREATE INDEX held_call_at ON held_call (at);
 CREATE INDEX held_call_again ON held_call (key_id, digest) WHERE kind = 'tool';
-CREATE FUNCTION tell_held() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-  PERFORM pg_notify('groundplan_held', NEW.gateway::text || ' ' || NEW.id::text || ' ' || NEW.state);
-  RETURN NULL;
-END $$;
-CREATE TRIGGER held_call_told AFTER UPDATE OF state ON held_call FOR EACH ROW EXECUTE FUNCTION tell_held();
-
 CREATE TABLE guard_count (
   day date NOT NULL, workload text NOT NULL, place text NOT NULL, name text NOT NULL, done text NOT NULL, shadow boolean NOT NULL,
   calls bigint NOT NULL DEFAULT 0, finds bigint NOT NULL DEFAULT 0, last_call uuid, last_at timestamptz,

@@ -96,3 +96,35 @@ def guardrails(rule: doc.GuardrailRule | None) -> bp.Guardrails | None:
 
 def _done(**checks: str) -> dict[str, str]:
     return {name: done for name, done in checks.items() if done != "off"}
+
+
+def notes(served: bp.Blueprint | None, new: bp.Blueprint) -> tuple[str, ...]:
+    """What changes for callers by how answers are checked: streams that are held back, answers that wait."""
+    before = {item.name: _held_back(item) for item in served.workloads} if served else {}
+    found: list[str] = []
+    for item in new.workloads:
+        told = _held_back(item)
+        if told != before.get(item.name, ()):
+            found += [f"workload/{item.name}: {each}" for each in told]
+    return tuple(found)
+
+
+def _held_back(item: bp.Workload) -> tuple[str, ...]:
+    found: list[str] = []
+    rule = item.guardrails
+    if rule is not None and (whole := _needs_whole(rule)):
+        found.append(f"streams are held back to their end, since {', '.join(whole)} needs the whole answer")
+    elif rule is not None and (rule.output or rule.deny_output or rule.links is not None):
+        found.append(f"streams are held back by {rule.hold_bytes} characters")
+    if item.review is not None:
+        found.append(f"answers wait up to {item.review.within_ms / 60_000:g} min for a person")
+    if item.cache is not None and (rule is not None or item.review is not None):
+        found.append("answers are not given from the cache, since each is checked")
+    return tuple(found)
+
+
+def _needs_whole(rule: bp.Guardrails) -> list[str]:
+    there = {
+        "schema": rule.schema, "grounded": rule.grounded, "languages": rule.output_languages, "judge": rule.judge
+    }  # fmt: skip
+    return [name for name, declared in there.items() if declared]

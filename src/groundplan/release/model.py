@@ -70,6 +70,8 @@ class Plan:
     refusals: tuple[Problem, ...]
     blueprint: Blueprint | None
     """What would be served at once, numbered one above the current one."""
+    notes: tuple[str, ...] = ()
+    """What callers will notice, in words."""
 
     @property
     def needs(self) -> tuple[Need, ...]:
@@ -91,6 +93,7 @@ class Plan:
                 for item in self.pending
             ],
             "refusals": [problem_json(problem) for problem in self.refusals],
+            "notes": list(self.notes),
         }
 
 

@@ -31,6 +31,7 @@ from groundplan.release.compile import (
     declared_owners,
 )
 from groundplan.release.difference import changed, differences, fields, shown
+from groundplan.release.governed import notes
 from groundplan.release.model import Current, Draft, Pending, Plan, at
 from groundplan.release.owners import Left, overdue
 
@@ -95,6 +96,7 @@ def plan(
         pending=every,
         refusals=tuple(problems),
         blueprint=None if problems else served_now,
+        notes=notes(served, draft.blueprint),
     )
 
 

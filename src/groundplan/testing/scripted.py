@@ -67,6 +67,8 @@ class Script(msgspec.Struct, forbid_unknown_fields=True):
     cache_read: int = 0
     """Tokens of the prompt that it says its cache read, on top of the others."""
     cache_write: int = 0
+    say: str | None = None
+    """What it answers to everything, in tokens of three characters."""
     usage: dict[str, Any] | None = None
     """What it reports as its usage, whatever that was, in the words of the API that is asked."""
 
@@ -295,6 +297,8 @@ class ScriptedModel:
         return words[:limit], "length" if len(words) > limit else "stop"
 
     def _all_words(self, messages: list[_Message]) -> list[str]:
+        if (said := self.script.say) is not None:
+            return [said[at : at + 3] for at in range(0, len(said), 3)]
         words = _words(answer_text([(m.role, m.text()) for m in messages]))
         if self.script.tokens is None:
             return words

@@ -25,7 +25,9 @@ from groundplan.gateway.call.ground import ground
 from groundplan.gateway.call.identify import check_grants, check_key
 from groundplan.gateway.call.pipeline import Steps, check_quota
 from groundplan.gateway.call.serve import reserve, serve
-from groundplan.gateway.http.server import Request, Response
+from groundplan.gateway.guard.run import begin, guards
+from groundplan.gateway.http.collected import Collected
+from groundplan.gateway.http.server import Request
 from groundplan.gateway.policy.snapshot import KeyEntry, Policy
 from groundplan.gateway.surfaces.chat import CHAT
 from groundplan.gateway.surfaces.embeddings import EMBEDDINGS
@@ -41,33 +43,6 @@ INTERFACES: dict[str, Interface] = {
 _PASSING = frozenset({"rate_limit_exceeded", "overloaded", "not_ready", "policy_lease_expired", "journal_unavailable"})
 """Refusals of calls that were not sent, which a batch outlasts."""
 _LONGEST_WAIT_S = 5.0
-
-
-class Collected(Response):
-    """An answer that is kept instead of sent."""
-
-    __slots__ = ("body", "status")
-
-    def __init__(self) -> None:
-        self.started = self.ended = False
-        self.status = 0
-        self.body = b""
-
-    @property
-    def gone(self) -> bool:
-        return False
-
-    @property
-    def peer(self) -> str:
-        return ""
-
-    @property
-    def full(self) -> bool:
-        return False
-
-    def send(self, status: int, body: bytes, headers: bytes = b"", content_type: bytes = b"") -> None:  # noqa: ARG002
-        self.started = self.ended = True
-        self.status, self.body = status, body
 
 
 class BatchCalls:
@@ -109,6 +84,8 @@ class BatchCalls:
         if ask.service == STANDARD:
             ask = replace(ask, service=BATCH, needs=ask.needs | {BATCH})
         exchange.ask = ask
+        if guards(exchange, plan, policy):
+            begin(gateway, exchange, plan)
         exchange.deployments = admit.choose(exchange, plan, ask, policy, gateway.clock.seconds())
         amount = admit.set_bounds(exchange, plan, ask, exchange.deployments)
         admit.check_cost(exchange, plan, amount)

@@ -22,7 +22,7 @@ from psycopg import AsyncConnection
 from groundplan.core.database import first_line
 from groundplan.core.errors import GroundplanError
 from groundplan.gateway.batches import batch_check, batch_store, file_store
-from groundplan.gateway.batches.batch_calls import BatchCalls, Collected
+from groundplan.gateway.batches.batch_calls import BatchCalls
 from groundplan.gateway.batches.batch_store import Batch, Claimed, Connection
 from groundplan.gateway.batches.file_store import StoredFile
 from groundplan.gateway.batches.shelf import Shelf
@@ -30,6 +30,7 @@ from groundplan.gateway.budgets.lease_store import LOST, LeaseClient
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.pipeline import Pipeline
+from groundplan.gateway.http.collected import Collected
 from groundplan.ledger.model import Charge
 
 LOOK_S = 0.5

@@ -11,7 +11,7 @@ import asyncio
 import time
 
 from groundplan.blueprint.model import Deployment
-from groundplan.core.errors import GroundplanError
+from groundplan.core.errors import Denied, GroundplanError
 from groundplan.gateway.call import settle
 from groundplan.gateway.call.admit import output_cap
 from groundplan.gateway.call.context import Gateway
@@ -57,6 +57,8 @@ class AttemptFailed(Exception):
         """The provider refused our key, and the deployment has another one that does not rest."""
         self.relay: Relay | None = None
         """Of a stream of which the client has a part."""
+        self.refusal: Denied | None = None
+        """It answered as it should, and a guardrail refuses the answer."""
 
     @property
     def temporary(self) -> bool:
@@ -249,17 +251,22 @@ class Attempt:
         if exchange.ask is None:
             raise AssertionError("not admitted")
         relay: Relay = exchange.interface.codec(self.deployment).relay(exchange.ask)
+        if exchange.guard is not None:
+            relay = exchange.guard.relay_around(relay, exchange)
         if exchange.flight is not None and (exchange.continuation is None or exchange.continuation.sent is None):
             relay = Recorded(relay, exchange.flight)
         if exchange.continuation is not None:
             relay = exchange.continuation.relay(relay)
         made = Streaming(connection, self.deployment, relay)
+        made.guarded = exchange.guard is not None
         self.streaming = made if not binary else BinaryStreaming(connection, self.deployment, relay, kind)
         try:
             await self.streaming.first(self.gateway, by)
         except StreamBroken as broken:
             exchange.output_bytes = relay.output_bytes
-            raise AttemptFailed(str(broken), billed=True, status=self.status) from broken
+            failed = AttemptFailed(str(broken), billed=True, status=self.status)
+            failed.refusal = broken.refusal
+            raise failed from broken
 
     # to the last byte ------------------------------------------------------------------------------------------------
 
@@ -276,7 +283,9 @@ class Attempt:
                 await streaming.rest(gateway, exchange, self.sequence)
             except StreamBroken as broken:
                 failed = AttemptFailed(str(broken), billed=True, status=self.status)
-                failed.relay = streaming.relay
+                failed.refusal = broken.refusal
+                if exchange.response.started:
+                    failed.relay = streaming.relay
                 raise failed from broken
             finally:
                 gateway.meters.streams -= 1
@@ -297,9 +306,11 @@ class Attempt:
             await _send_whole(gateway, exchange, "failed", self.status, data, "upstream_refused")
             return
         settle.attempt(gateway, exchange, "ok" if interface.billed else "not_billed", self.status, answered.usage)
+        if exchange.guard is not None:
+            answered = await exchange.guard.answer(gateway, exchange, answered)
         if exchange.flight is not None:
             exchange.flight.whole = answered.data
-        if interface.keeps:
+        if interface.keeps and exchange.guard is None:
             await interface.keep(gateway, exchange, answered.data)
         told = facts(exchange, settle.remaining(gateway, exchange))
         data = answered.data if answered.kind else interface.with_facts(answered.data, told)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
@@ -25,6 +25,9 @@ from groundplan.gateway.upstream.targets import Targets
 from groundplan.ledger.model import Charge
 
 if TYPE_CHECKING:
+    from groundplan.gateway.call.exchange import Exchange
+    from groundplan.gateway.guard.counts import Counts
+    from groundplan.gateway.guard.reviews import Reviews
     from groundplan.gateway.surfaces.responses_kept import ResponseShelf
     from groundplan.gateway.telemetry.content import ContentSender
     from groundplan.gateway.telemetry.scrape import Scrapes
@@ -116,6 +119,12 @@ class Gateway:
     times: Times = field(default_factory=Times)
     loads: Loads = field(init=False)
     pressure: Pressure = field(init=False)
+    conduct: Callable[[Exchange], Awaitable[None]] | None = None
+    """Makes a call of the gateway's own; set by the pipeline."""
+    reviews: Reviews | None = None
+    """For workloads whose answers wait for a person."""
+    guard_counts: Counts | None = None
+    """What guardrails found, on its way to PostgreSQL."""
     background: set[asyncio.Task[None]] = field(default_factory=set)
     """What goes on after the call that it belongs to was answered."""
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from groundplan.gateway.caching.answer_cache import Flight
     from groundplan.gateway.call.resume import Continuation
     from groundplan.gateway.call.trace import Trace
+    from groundplan.gateway.guard.run import Guarding
     from groundplan.gateway.http.server import Request, Response
     from groundplan.gateway.surfaces.interface import Interface
     from groundplan.gateway.surfaces.upload import Upload
@@ -101,6 +102,7 @@ class Exchange:
         "finished",
         "first_byte",
         "flight",
+        "guard",
         "http_status",
         "id",
         "idempotency",
@@ -185,6 +187,8 @@ class Exchange:
         self.cache = "none"
         self.saved = 0
         """Picodollars that the same answer cost when a model was asked for it."""
+        self.guard: Guarding | None = None
+        """Its guardrails, where there is something to guard."""
         self.flight: Flight | None = None
         """Where its answer goes for others that ask the same."""
         self.usage = Usage()

@@ -57,7 +57,10 @@ async def ground(gateway: Gateway, exchange: Exchange) -> None:
         if not grounding.required:
             return
         raise cut_off() from failure
-    exchange.passages = _fitting(found.passages[: grounding.passages], grounding.max_bytes)
+    passages = found.passages[: grounding.passages]
+    if exchange.guard is not None:
+        passages = exchange.guard.passages(passages)
+    exchange.passages = _fitting(passages, grounding.max_bytes)
 
 
 def cut_off() -> Unavailable:

@@ -28,6 +28,7 @@ from groundplan.gateway.call.facts_api import FactsApi
 from groundplan.gateway.call.ground import ground
 from groundplan.gateway.call.identify import find_key, identify
 from groundplan.gateway.call.serve import reserve, serve
+from groundplan.gateway.guard.run import begin, guards
 from groundplan.gateway.http.multipart import is_form
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.http.stream import EVENT_STREAM
@@ -79,6 +80,7 @@ class Pipeline:
 
     def __init__(self, gateway: Gateway, facts: FactsApi | None = None, batches: BatchesApi | None = None) -> None:
         self._gateway = gateway
+        gateway.conduct = self._own
         self._facts = facts
         self._batches = batches
 
@@ -123,6 +125,10 @@ class Pipeline:
                 await self._steps(exchange)
         finally:
             gateway.running -= 1
+
+    async def _own(self, exchange: Exchange) -> None:
+        """A call that the gateway itself makes, beside the one that it is for."""
+        await self._steps(exchange)
 
     async def conduct(self, exchange: Exchange, steps: Steps) -> None:
         """Another way through the steps, for a call that no client waits for; it ends in the journal all the same."""
@@ -313,13 +319,15 @@ async def admit_call(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> 
     A call whose answer is cached is finished then, and holds nothing.
     """
     policy = _check(gateway, exchange, catalog)
+    if exchange.plan is not None and exchange.guard is None and guards(exchange, exchange.plan, policy):
+        begin(gateway, exchange, exchange.plan)
     if exchange.interface.keeps:
         await exchange.interface.prepare(gateway, exchange)
     plan, ask = exchange.plan, exchange.ask
     if plan is None or ask is None or exchange.key is None:
         raise AssertionError("not checked")
     exchange.deployments = admit.choose(exchange, plan, ask, policy, gateway.clock.seconds())
-    if plan.workload.cache is not None:
+    if plan.workload.cache is not None and exchange.guard is None:
         if await cache.answered(gateway, exchange, lambda: _recheck(gateway, exchange, catalog)):
             return
         policy = exchange.policy or policy

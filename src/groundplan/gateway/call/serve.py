@@ -13,7 +13,7 @@ import random
 from collections import deque
 
 from groundplan.blueprint.model import Deployment, Workload
-from groundplan.core.errors import GroundplanError, Unavailable
+from groundplan.core.errors import Denied, GroundplanError, Unavailable
 from groundplan.gateway.budgets import limits
 from groundplan.gateway.call import admit, retry, settle
 from groundplan.gateway.call.attempt import Attempt, AttemptFailed, begin
@@ -82,8 +82,8 @@ class Course:
     """The attempts of one call: what was tried, what may still be."""
 
     __slots__ = (
-        "_deadline", "_exchange", "_full", "_gateway", "_repeated", "_rests", "_rule", "_tries", "_workload", "reason",
-        "relay", "wait", "waiting",
+        "_deadline", "_exchange", "_full", "_gateway", "_repeated", "_rests", "_rule", "_tries", "_workload", "code",
+        "reason", "relay", "wait", "waiting",
     )  # fmt: skip
 
     def __init__(self, gateway: Gateway, exchange: Exchange, workload: Workload) -> None:
@@ -110,6 +110,7 @@ class Course:
         """Why the last attempt failed."""
         self.relay: Relay | None = None
         """Of the stream of which the client has a part."""
+        self.code = "stream_broken"
 
     def _balanced(self, order: list[Deployment]) -> list[Deployment]:
         """Those that the workload prefers, balanced; then its fallbacks, and those that are not well."""
@@ -222,6 +223,9 @@ class Course:
         if deployment is None:
             raise AssertionError("no attempt was made")
         self.reason = failed.reason
+        if failed.refusal is not None:
+            self._refused(failed, failed.refusal)
+            return False
         self._blame(deployment, failed)
         more = bool(self.waiting or self._full) and self._tries < self._workload.attempts
         usage = failed.relay.usage if failed.relay is not None else None
@@ -233,6 +237,15 @@ class Course:
             return True
         self.relay = failed.relay
         return self._resumes(failed.relay)
+
+    def _refused(self, failed: AttemptFailed, refusal: Denied) -> None:
+        """The answer was refused: nobody else is asked, and nothing is held against the deployment. Raises the refusal
+        where the client has nothing yet."""
+        exchange = self._exchange
+        settle.cancelled(self._gateway, exchange, failed.relay.usage if failed.relay is not None else None)
+        if failed.relay is None:
+            raise refusal
+        self.relay, self.code = failed.relay, refusal.code
 
     def _blame(self, deployment: Deployment, failed: AttemptFailed) -> None:
         gateway = self._gateway
@@ -285,7 +298,7 @@ class Course:
     async def break_off(self, reason: str) -> None:
         """The client has a part of a stream, and the rest will not come."""
         if self.relay is not None:
-            await break_off(self._gateway, self._exchange, self.relay, reason)
+            await break_off(self._gateway, self._exchange, self.relay, reason, self.code)
 
     def give_up(self) -> None:
         """Nobody could answer. Raises what is to be told."""

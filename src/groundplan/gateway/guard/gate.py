@@ -15,7 +15,7 @@ from groundplan.core.errors import Denied
 from groundplan.gateway.policy.snapshot import Excepted, KeyEntry, Policy
 from groundplan.governance.policy.calls import Asker, CallRules
 from groundplan.governance.policy.cedar import Verdict, denied
-from groundplan.governance.policy.vocabulary import CALL
+from groundplan.governance.policy.vocabulary import CALL, USE_TOOL
 
 KEPT = 50_000
 """Decisions of one worker; beyond that all are forgotten at once."""
@@ -73,6 +73,10 @@ class Gate:
         asker = self._asker(policy, key, person)
         without, _ = self._excepted(policy.exceptions, workload, asker, now)
         return self.rules.tool(workload, asker, tool, now, server, dangerous, without)
+
+    def about_tools(self, workload: str) -> bool:
+        """Whether any rule but the ordinary permit has a say in the use of tools."""
+        return len(self.rules.part(workload, USE_TOOL).slice.rules) != 1 or self.rules.closed
 
     def _renew(self, policy: Policy) -> None:
         """Another policy: nothing that was decided before is kept."""

@@ -10,12 +10,13 @@ from __future__ import annotations
 import time
 
 from groundplan.blueprint.model import Deployment
+from groundplan.core.errors import Denied
 from groundplan.gateway.call import settle
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.http.sse import EventReader, EventTooLarge
 from groundplan.gateway.surfaces.answers import facts, headers
-from groundplan.gateway.surfaces.interface import Malformed, Relay
+from groundplan.gateway.surfaces.interface import Malformed, Relay, Stopped
 from groundplan.gateway.upstream.http1 import UpstreamConnection, UpstreamFailure
 
 EVENT_STREAM = b"content-type: text/event-stream\r\ncache-control: no-cache\r\n"
@@ -24,11 +25,14 @@ EVENT_STREAM = b"content-type: text/event-stream\r\ncache-control: no-cache\r\n"
 class StreamBroken(Exception):
     """The upstream's stream cannot be used any further."""
 
+    refusal: Denied | None = None
+    """A guardrail ended it."""
+
 
 class Streaming:
     """One attempt's stream: `first` until there is something for the client, then `rest`."""
 
-    __slots__ = ("_connection", "_deployment", "_exchange", "_failure", "_fed", "_out", "_reader", "relay")
+    __slots__ = ("_connection", "_deployment", "_exchange", "_failure", "_fed", "_out", "_reader", "guarded", "relay")
 
     kind = EVENT_STREAM
     """Header lines of what the client gets."""
@@ -44,6 +48,8 @@ class Streaming:
         self._fed = False
         """The pump gave the client something."""
         self.relay = relay
+        self.guarded = False
+        """What came may be held back: whatever the upstream sends is progress, though the client gets nothing yet."""
 
     async def first(self, gateway: Gateway, by: float) -> None:
         """Until there is something for the client, or the whole of a stream that has nothing for it, by `by`.
@@ -59,7 +65,7 @@ class Streaming:
                 self._out = self._take(data)
                 if self._failure is not None:
                     raise self._failure  # the client has nothing yet, so it need not know
-                if self._out:
+                if self._out or (self.guarded and data):
                     return
         except (Malformed, UpstreamFailure, EventTooLarge) as failure:
             raise _broken(failure) from failure
@@ -72,7 +78,9 @@ class Streaming:
         if self._out:
             await self._begin(gateway, exchange, sequence)
         try:
-            await self._relay(gateway, exchange)
+            await self._relay(gateway, exchange, sequence)
+            if exchange.guard is not None and self.relay.complete:
+                await exchange.guard.finish(gateway, exchange)
         except (Malformed, UpstreamFailure, EventTooLarge) as failure:
             raise _broken(failure) from failure
         finally:
@@ -81,25 +89,29 @@ class Streaming:
             raise StreamBroken("the upstream's stream ended early")
         relay = self.relay
         settle.attempt(gateway, exchange, "ok", 200, relay.usage)
-        if exchange.interface.keeps:
+        if exchange.interface.keeps and exchange.guard is None:
             await exchange.interface.keep(gateway, exchange, relay)
         last = relay.last(facts(exchange, settle.remaining(gateway, exchange)))
         await end(gateway, exchange, "ok", last, "")
 
-    async def _relay(self, gateway: Gateway, exchange: Exchange) -> None:
+    async def _relay(self, gateway: Gateway, exchange: Exchange, sequence: int) -> None:
         relay, connection, idle = self.relay, self._connection, self._deployment.idle_ms / 1000
         wait, since = idle, 0.0
         while not relay.done:
-            connection.pump(self._pump, idle)
+            if exchange.response.started:
+                connection.pump(self._pump, idle)
             data = await connection.chunk(wait)
             if data is None:
                 return
             out = self._take(data) if data else b""
-            if out:
+            if out and exchange.response.started:
                 self._write(exchange, out)
             if self._failure is not None:
                 raise self._failure
-            if out or self._fed:
+            if out and not exchange.response.started:
+                self._out = out
+                await self._begin(gateway, exchange, sequence)
+            if out or self._fed or (self.guarded and data):
                 wait, self._fed = idle, False
                 if exchange.response.full:
                     await exchange.response.drained()
@@ -169,18 +181,23 @@ class Streaming:
 
 
 def _broken(failure: Exception) -> StreamBroken:
-    return StreamBroken(str(failure) or "an event is too large")
+    broken = StreamBroken(str(failure) or "an event is too large")
+    if isinstance(failure, Stopped):
+        broken.refusal = failure.error
+    return broken
 
 
-async def break_off(gateway: Gateway, exchange: Exchange, relay: Relay, reason: str) -> None:
+async def break_off(
+    gateway: Gateway, exchange: Exchange, relay: Relay, reason: str, code: str = "stream_broken"
+) -> None:
     """The client has a part already: tell it with a well-formed error event that the rest will not come.
 
     Bytes of sound have no place for an error: there the connection is cut, so that they do not look complete.
     """
     if exchange.interface.binary:
-        settle.finish(gateway, exchange, "failed", 200, "stream_broken")
+        settle.finish(gateway, exchange, "failed", 200, code)
         return
-    await end(gateway, exchange, "failed", relay.broken(reason, str(exchange.call)), "stream_broken")
+    await end(gateway, exchange, "failed", relay.broken(reason, str(exchange.call)), code)
 
 
 async def end(gateway: Gateway, exchange: Exchange, outcome: str, last: bytes, code: str) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from groundplan.blueprint.model import Blueprint, Budget, Deployment, Workload
 from groundplan.gateway.budgets.limit_book import LimitBook, book_of
 from groundplan.gateway.policy.address import Network, networks
+from groundplan.governance.guardrails.guard import Guard
 
 if TYPE_CHECKING:
     from groundplan.gateway.guard.gate import Gate
@@ -74,6 +75,11 @@ class Policy:
     exceptions: tuple[Excepted, ...] = ()
     """From company rules, approved and not yet over when this was read."""
 
+    @property
+    def tools_stopped(self) -> bool:
+        """Whether a kill switch stops a tool."""
+        return bool(self.kills) and any(scope.startswith("tool/") for scope in self.kills)
+
 
 NOTHING = Policy(number=-1, keys={}, people={}, active=frozenset(), kills=frozenset())
 
@@ -86,6 +92,8 @@ class Plan:
     budgets: tuple[Budget, ...]
     names: dict[str, tuple[Deployment, ...]]
     """What `model` may say, with the deployments that it allows, in order."""
+    guard: Guard | None = None
+    """Its guardrails; None: it has none."""
     until: float = inf
     """When an experiment or a pilot is over, in seconds since the epoch."""
 
@@ -145,7 +153,8 @@ def _plan(workload: Workload, deployments: dict[str, Deployment], budgets: dict[
             names[name] = (*names.get(name, ()), deployment)
     names["auto"] = names[workload.name] = places
     covering = tuple(budgets[name] for name in workload.budgets if name in budgets)
-    return Plan(workload=workload, budgets=covering, names=names, until=_until(workload))
+    guard = None if workload.guardrails is None else Guard.of(workload.guardrails)
+    return Plan(workload=workload, budgets=covering, names=names, until=_until(workload), guard=guard)
 
 
 def _until(workload: Workload) -> float:

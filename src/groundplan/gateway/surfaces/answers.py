@@ -158,6 +158,8 @@ def facts(exchange: Exchange, remaining: int | None) -> bytes:
     ]
     if exchange.cache == "exact":
         told.append(b',"saved_usd":"%b"' % format_usd(exchange.saved).encode("ascii"))
+    if exchange.guard is not None:
+        told.append(b',"guardrails":' + _encode(exchange.guard.told()))
     deployment = exchange.deployment
     if exchange.interface.noted and exchange.ask is not None and deployment is not None:
         noted = _encode(exchange.interface.notes(exchange.ask, deployment))[1:-1]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from groundplan.blueprint.model import Deployment
-from groundplan.core.errors import GroundplanError, WrongType
+from groundplan.core.errors import Denied, GroundplanError, WrongType
 from groundplan.gateway.http.sse import splice
 from groundplan.gateway.surfaces import answers
 from groundplan.ledger.model import Usage
@@ -24,6 +24,14 @@ if TYPE_CHECKING:
 
 class Malformed(Exception):
     """An upstream's answer is not what its API promises; the message says what is wrong with it."""
+
+
+class Stopped(Malformed):
+    """An answer that the upstream gave as promised, and that a check refuses."""
+
+    def __init__(self, error: Denied) -> None:
+        super().__init__(error.message)
+        self.error = error
 
 
 @dataclass(frozen=True, slots=True)

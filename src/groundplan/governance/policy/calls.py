@@ -59,7 +59,8 @@ class CallRules:
     def __init__(self, blueprint: Blueprint, policies: Iterable[PolicyRules] | None = None) -> None:
         chosen = [item for item in blueprint.policies if item.enforced] if policies is None else list(policies)
         sources = [Source(item.name, item.text, owner=item.owner, hint=item.hint) for item in chosen]
-        if not any(item.closed for item in chosen):
+        self.closed = any(item.closed for item in chosen)
+        if not self.closed:
             sources.append(BASE)
         self._rules = Ruleset.of(sources)
         self._blueprint = blueprint

@@ -1,0 +1,99 @@
+"""What waits for a person: the queue, one of it, and the decision."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Query
+from psycopg import Connection
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from groundplan.api.caller import Caller, Reader, SignedIn, require_duty
+from groundplan.api.context import Using
+from groundplan.api.served import current_or_none
+from groundplan.core.audit.subject import SubjectKeys
+from groundplan.governance.review import service, store
+from groundplan.governance.review.model import Held
+
+router = APIRouter(tags=["review"])
+MAY_REVIEW = frozenset({"product", "business"})
+MAY_APPROVE_TOOLS = frozenset({"security", "operations", "business"})
+
+
+class Decision(BaseModel):
+    """Why, and how long it took."""
+
+    model_config = ConfigDict(extra="forbid")
+    reason: Annotated[str, StringConstraints(max_length=1000)] = ""
+    minutes: Annotated[float, Field(ge=0, le=480)] | None = None
+
+
+@router.get("/reviews")
+def queue(
+    services: Using,
+    _: Reader,
+    all: Annotated[bool, Query()] = False,
+    days: Annotated[float, Query(gt=0, le=366)] = 30.0,
+) -> dict[str, Any]:
+    """What waits, the most urgent first; `all`: what was decided too, the newest first. Without texts."""
+    now = services.clock.now()
+    with services.transaction() as conn:
+        found = store.queue(conn, waiting=not all)
+        minutes = store.minutes_by_workload(conn, now - timedelta(days=days))
+    return {
+        "reviews": [held.to_json(now) for held in found],
+        "minutes": [
+            {"workload": workload, "decided": count, "minutes": float(total)} for workload, count, total in minutes
+        ],
+    }
+
+
+@router.get("/reviews/{id}")
+def one(id: UUID, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """With what was asked and what would be sent, for whoever may decide. Reading it is in the audit log."""
+    with services.transaction() as conn:
+        held = service.find(conn, id)
+        _may(caller, held)
+        texts = service.read(conn, SubjectKeys.of(services.home), caller.actor, held)
+    return {**held.to_json(services.clock.now()), **texts}
+
+
+@router.post("/reviews/{id}/release")
+def release(id: UUID, body: Decision, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """The answer is sent, or the tool call may be made once."""
+    return _decide(services, caller, id, body, release=True)
+
+
+@router.post("/reviews/{id}/refuse")
+def refuse(id: UUID, body: Decision, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """The caller gets an error with the reason."""
+    return _decide(services, caller, id, body, release=False)
+
+
+def _decide(services: Using, caller: Caller, id: UUID, body: Decision, *, release: bool) -> dict[str, Any]:
+    with services.transaction() as conn:
+        held = service.find(conn, id)
+        _may(caller, held)
+        state = service.decide(
+            conn, caller.actor, caller.email, held, release=release, reason=body.reason, minutes=body.minutes,
+            now=services.clock.now(), alone=_alone(conn),
+        )  # fmt: skip
+    return {"id": str(id), "state": state}
+
+
+def _may(caller: Caller, held: Held) -> None:
+    """Whoever is named in the workload's review, else who holds the duty. Raises `Denied`."""
+    if held.kind == "tool":
+        require_duty(caller, MAY_APPROVE_TOOLS, f"workload/{held.workload}")
+    elif held.reviewers:
+        if not caller.operator and caller.email not in held.reviewers:
+            require_duty(caller, frozenset(), f"workload/{held.workload}")
+    else:
+        require_duty(caller, MAY_REVIEW, f"workload/{held.workload}")
+
+
+def _alone(conn: Connection[Any]) -> bool:
+    blueprint = current_or_none(conn)
+    return blueprint is not None and blueprint.separation == "solo"

@@ -1,0 +1,73 @@
+"""`groundplan review`: answers and tool calls that wait for a person."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from groundplan.cli.client import ControlClient
+from groundplan.cli.options import HomeOption, JsonOption
+from groundplan.cli.output import emit, table
+
+app = typer.Typer(help="Answers and tool calls that wait for a person.", rich_markup_mode=None)
+ReasonOption = Annotated[str, typer.Option("--reason", "-m", help="Why; the caller of a refused answer is told.")]
+MinutesOption = Annotated[float | None, typer.Option("--minutes", help="How long it took; else since it was opened.")]
+
+
+@app.callback()
+def review() -> None:
+    """Answers and tool calls that wait for a person."""
+
+
+@app.command("list")
+def list_(
+    everything: Annotated[bool, typer.Option("--all", help="What was decided too.")] = False,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What waits, the most urgent first."""
+    value = ControlClient.connect(home).get("/api/reviews", all=str(everything).lower())
+    rows = [
+        [r["id"], r["kind"], r["workload"], r["subject"], r["person"] or "-", r["state"], f"{r['seconds_left']} s"]
+        for r in value["reviews"]
+    ]
+    head = ("id", "kind", "workload", "of", "for", "state", "left")
+    emit(value, as_json, table(head, rows) if rows else "Nothing waits for a person.")
+
+
+@app.command()
+def show(id: str, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """What was asked and what would be sent. Reading it is in the audit log."""
+    value = ControlClient.connect(home).get(f"/api/reviews/{id}")
+    text = f"{value['workload']}, {value['subject']}, {value['state']}\n\nAsked:\n{value['asked']}"
+    text += f"\n\nAnswer:\n{value['said']}"
+    emit(value, as_json, text)
+
+
+@app.command()
+def release(
+    id: str,
+    reason: ReasonOption = "",
+    minutes: MinutesOption = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Send the answer, or allow the tool call once."""
+    body = {"reason": reason, "minutes": minutes}
+    value = ControlClient.connect(home).post(f"/api/reviews/{id}/release", body)
+    emit(value, as_json, f"{id} is released")
+
+
+@app.command()
+def refuse(
+    id: str,
+    reason: ReasonOption = "",
+    minutes: MinutesOption = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Refuse it; its caller gets an error with the reason."""
+    body = {"reason": reason, "minutes": minutes}
+    value = ControlClient.connect(home).post(f"/api/reviews/{id}/refuse", body)
+    emit(value, as_json, f"{id} is refused")

@@ -1,0 +1,79 @@
+"""The SQL of calls that wait for a person, as a gateway sees them. Deciding is the control process's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from psycopg import Connection
+from psycopg.rows import tuple_row
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What is put into the queue. `asked` and `said` are sealed."""
+
+    id: UUID
+    kind: str
+    """answer | tool"""
+    workload: str
+    key: UUID
+    person: UUID | None
+    gateway: UUID
+    subject: str
+    asked: str
+    said: str
+    due: datetime
+    reviewers: Sequence[str] = ()
+    release_after: bool = False
+    digest: str = ""
+
+
+def put(conn: Connection[Any], waiting: Waiting) -> None:
+    conn.execute(
+        """INSERT INTO held_call (id, kind, workload, key_id, person_id, gateway, subject, asked, said, due_at,
+             reviewers, release_after, digest) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
+        (
+            waiting.id, waiting.kind, waiting.workload, waiting.key, waiting.person, waiting.gateway, waiting.subject,
+            waiting.asked, waiting.said, waiting.due, list(waiting.reviewers), waiting.release_after, waiting.digest,
+        ),
+    )  # fmt: skip
+
+
+def decided(conn: Connection[Any], ids: Sequence[UUID]) -> list[tuple[UUID, str, str]]:
+    """(id, state, reason) of those of `ids` that wait no more."""
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        query = "SELECT id, state, coalesce(reason, '') FROM held_call WHERE id = ANY(%s) AND state <> 'waiting'"
+        return cursor.execute(query, (list(ids),)).fetchall()
+
+
+def close(conn: Connection[Any], id: UUID, state: str) -> tuple[str, str]:
+    """End the waiting of one without a decision; (state, reason) as it is then, which may be a decision made before."""
+    conn.execute(
+        """UPDATE held_call SET state = %s, decided_at = now(), asked = NULL, said = NULL
+           WHERE id = %s AND state = 'waiting'""",
+        (state, id),
+    )
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        row = cursor.execute("SELECT state, coalesce(reason, '') FROM held_call WHERE id = %s", (id,)).fetchone()
+    return (row[0], row[1]) if row is not None else (state, "")
+
+
+def found(conn: Connection[Any], id: UUID, key: UUID) -> tuple[str, str, str, datetime] | None:
+    """(state, digest, reason, due) of a tool call that this key asked for."""
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        query = """SELECT state, digest, coalesce(reason, ''), due_at FROM held_call
+            WHERE id = %s AND key_id = %s AND kind = 'tool'"""
+        return cursor.execute(query, (id, key)).fetchone()
+
+
+def use(conn: Connection[Any], id: UUID) -> bool:
+    """Take an approval, which allows one call; whether it was there to be taken."""
+    with conn.cursor() as cursor:
+        cursor.execute(
+            "UPDATE held_call SET state = 'used' WHERE id = %s AND state = 'released' AND due_at > now()", (id,)
+        )
+        return cursor.rowcount == 1

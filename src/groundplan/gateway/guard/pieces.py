@@ -1,0 +1,172 @@
+"""Where text is in what goes back to a caller: in events of a stream and in whole answers, of each API surface. Pure.
+
+An event's texts are told as slots, each with the channel that it is a piece of, so that a text is judged as a whole
+however it is cut. What an event means besides is not looked at.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+Channel = tuple[str, ...]
+SURFACES = frozenset({"chat.completions", "messages", "responses", "completions"})
+"""Endpoints whose answers are text."""
+_DELTAS = ("content", "reasoning_content", "reasoning", "refusal")
+_BLOCK = ("text", "thinking", "partial_json")
+ARGUMENTS = "arguments"
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One piece of text in an event: `holder[name]`."""
+
+    channel: Channel
+    holder: dict[str, Any]
+    name: str
+
+    @property
+    def text(self) -> str:
+        return str(self.holder[self.name])
+
+
+def slots(event: Any) -> list[Slot]:
+    """The pieces of text in one event."""
+    if not isinstance(event, dict):
+        return []
+    found: list[Slot] = []
+    for choice in _dicts(event.get("choices")):
+        found += _of_choice(choice)
+    kind = event.get("type")
+    if kind == "content_block_delta" and isinstance(event.get("delta"), dict):
+        place = str(event.get("index", 0))
+        found += [Slot((place, name), event["delta"], name) for name in _BLOCK if _text(event["delta"], name)]
+    elif isinstance(kind, str) and kind.endswith(".delta") and _text(event, "delta"):
+        place = str(event.get("item_id", event.get("output_index", 0)))
+        found.append(Slot((place, kind, str(event.get("content_index", 0))), event, "delta"))
+    return found
+
+
+def _of_choice(choice: dict[str, Any]) -> Iterator[Slot]:
+    place = str(choice.get("index", 0))
+    if _text(choice, "text"):
+        yield Slot((place, "text"), choice, "text")
+    delta = choice.get("delta")
+    if not isinstance(delta, dict):
+        return
+    for name in _DELTAS:
+        if _text(delta, name):
+            yield Slot((place, name), delta, name)
+    for call in _dicts(delta.get("tool_calls")):
+        function = call.get("function")
+        if isinstance(function, dict) and _text(function, ARGUMENTS):
+            yield Slot((place, ARGUMENTS, str(call.get("index", 0))), function, ARGUMENTS)
+
+
+def is_said(channel: Channel) -> bool:
+    """Whether a channel is what a person reads: neither reasoning nor what a function is called with."""
+    return len(channel) > 1 and channel[1] in ("text", "content", "response.output_text.delta")
+
+
+def ended(event: Any) -> set[str] | None:
+    """First parts of the channels that this event ends; None: all of them."""
+    if not isinstance(event, dict):
+        return set()
+    found = {str(choice.get("index", 0)) for choice in _dicts(event.get("choices")) if choice.get("finish_reason")}
+    kind = event.get("type")
+    if kind == "content_block_stop":
+        found.add(str(event.get("index", 0)))
+    elif isinstance(kind, str) and (kind in ("message_delta", "message_stop") or _closes(kind)):
+        return None
+    return found
+
+
+def _closes(kind: str) -> bool:
+    return kind.endswith(".done") or kind in ("response.completed", "response.incomplete", "response.failed")
+
+
+def rest_of(event: dict[str, Any], channel: Channel, text: str) -> dict[str, Any]:
+    """An event like the last one of a channel that has nothing but this text."""
+    made = copy.deepcopy(event)
+    for choice in _dicts(made.get("choices")):
+        choice.update({name: None for name in ("finish_reason", "logprobs") if name in choice})
+    made.pop("usage", None)
+    kept: list[Any] = []
+    for slot in slots(made):
+        slot.holder[slot.name] = text if slot.channel == channel else ""
+        if slot.channel == channel:
+            kept.append(slot)
+    if made.get("choices") and kept:
+        made["choices"] = [choice for choice in _dicts(made["choices"]) if str(choice.get("index", 0)) == channel[0]]
+    return made
+
+
+def called(value: Any) -> Iterator[str]:
+    """Names of the functions that an answer, or an event of a stream, calls."""
+    if isinstance(value, list):
+        for each in value:
+            yield from called(each)
+    elif isinstance(value, dict):
+        name = _called(value)
+        if name:
+            yield name
+        for key, each in value.items():
+            if key not in ("tools", "input", "metadata"):
+                yield from called(each)
+
+
+def _called(value: dict[str, Any]) -> str:
+    kind = value.get("type")
+    if kind in ("tool_use", "function_call", "custom_tool_call", "server_tool_use", "mcp_call"):
+        return str(value.get("name") or "")
+    function = value.get("function")
+    if isinstance(function, dict) and "parameters" not in function and kind in (None, "function"):
+        return str(function.get("name") or "")
+    return ""
+
+
+def tool_inputs(value: Any, change: Callable[[str], str]) -> Any:
+    """The answer with every string in the input of a tool that is called changed (Messages gives it as an object)."""
+    if isinstance(value, list):
+        return [tool_inputs(each, change) for each in value]
+    if not isinstance(value, dict):
+        return value
+    if value.get("type") == "tool_use" and isinstance(value.get("input"), dict):
+        return {**value, "input": _strings(value["input"], change)}
+    return {key: tool_inputs(each, change) for key, each in value.items()}
+
+
+def _strings(value: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, list):
+        return [_strings(each, change) for each in value]
+    if isinstance(value, dict):
+        return {key: _strings(each, change) for key, each in value.items()}
+    return value
+
+
+def said(value: Any) -> str:
+    """The text of a whole answer, as a person reads it: without reasoning and calls."""
+    parts: list[str] = []
+    for choice in _dicts(value.get("choices") if isinstance(value, dict) else None):
+        message = choice.get("message")
+        told = message.get("content") if isinstance(message, dict) else choice.get("text")
+        parts.append(told if isinstance(told, str) else "")
+    if isinstance(value, dict):
+        blocks = [
+            *_dicts(value.get("content")),
+            *(b for o in _dicts(value.get("output")) for b in _dicts(o.get("content"))),
+        ]
+        parts += [block["text"] for block in blocks if isinstance(block.get("text"), str)]
+    return "\n".join(part for part in parts if part)
+
+
+def _dicts(value: Any) -> list[dict[str, Any]]:
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+
+
+def _text(holder: dict[str, Any], name: str) -> bool:
+    return isinstance(holder.get(name), str)

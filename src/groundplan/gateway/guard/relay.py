@@ -1,0 +1,215 @@
+"""A stream on its way through the guardrails: events are let go when their text is known to be good. Pure.
+
+It stands around the relay of an API surface and reads what that gives the client. Nothing is passed on before a window
+lets it go; where the whole answer is needed, nothing leaves before the end. What is refused ends the stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from groundplan.core.errors import Denied
+from groundplan.gateway.guard import pieces
+from groundplan.gateway.guard.pieces import Channel
+from groundplan.gateway.surfaces.interface import Malformed, Relay, Stopped
+from groundplan.governance.guardrails.checks import Checks
+from groundplan.governance.guardrails.guard import NO_ROLES, Findings, Guard, checked_answer, rewritten
+from groundplan.governance.guardrails.masks import Masks
+from groundplan.governance.guardrails.model import Hit, Refusal
+from groundplan.governance.guardrails.window import Refused, Window
+from groundplan.ledger.model import Usage
+
+_encode = msgspec.json.encode
+_decode = msgspec.json.decode
+MayCall = Callable[[str], str]
+"""Why a function may not be called; empty where it may."""
+
+
+def refusal_error(refusal: Refusal) -> Denied:
+    """What the caller is told; what was found is not repeated."""
+    hint = "Leave it out." if refusal.place == "input" else "Ask otherwise, or ask the owner of the workload."
+    return Denied(refusal.message, code=refusal.code, hint=hint)
+
+
+class GuardedRelay:
+    """Obeys `Relay`."""
+
+    __slots__ = (
+        "_checks", "_findings", "_guard", "_held", "_inner", "_last", "_lead", "_masks", "_may_call", "_says", "_texts",
+        "_whole", "_windows", "refusal",
+    )  # fmt: skip
+
+    def __init__(
+        self, inner: Relay, guard: Guard, masks: Masks, findings: Findings, may_call: MayCall, *, whole: bool
+    ) -> None:
+        self._inner = inner
+        self._guard = guard
+        self._checks: Checks = guard.output
+        self._masks = masks
+        self._findings = findings
+        self._may_call = may_call
+        self._windows: dict[Channel, Window] = {}
+        self._last: dict[Channel, tuple[bytes, dict[str, Any]]] = {}
+        """Of each channel the last event, with the line of its name."""
+        self._whole = whole
+        self._held: list[bytes] = []
+        self._texts: dict[Channel, list[str]] = {}
+        self._lead: list[bytes] = []
+        self._says = False
+        """Something was let go that is more than a beginning."""
+        self.refusal: Denied | None = None
+
+    @property
+    def usage(self) -> Usage | None:
+        return self._inner.usage
+
+    @property
+    def output_bytes(self) -> int:
+        return self._inner.output_bytes
+
+    @property
+    def done(self) -> bool:
+        return self._inner.done
+
+    @property
+    def complete(self) -> bool:
+        return self._inner.complete
+
+    @property
+    def text(self) -> str:
+        """What a person would read of the whole answer so far, as the model wrote it."""
+        return "\n".join("".join(parts) for channel, parts in self._texts.items() if pieces.is_said(channel))
+
+    def take(self, data: bytes) -> bytes:
+        """Raises `Malformed`, and `Stopped` where a check refuses."""
+        out = self._inner.take(data)
+        if not out:
+            return b""
+        out = self._guarded(out)
+        if not self._whole:
+            return out
+        self._held.append(out)
+        return b""
+
+    def finish(self) -> None:
+        """The upstream has said everything: what windows hold back is judged. Raises `Stopped`."""
+        try:
+            rest = self._flush(None)
+            if rest:
+                self._held += [*self._lead, rest]
+                self._lead, self._says = [], True
+        except Refused as refused:
+            raise self.stop(refusal_error(refused.refusal)) from refused
+
+    def last(self, facts: bytes) -> bytes:
+        try:
+            out = self._guarded(self._inner.last(facts))
+        except Stopped as stopped:  # it was settled already; only an event that ends the stream may have text here
+            out = self.broken(stopped.error.message, "")
+        return b"".join((*self._held, out, *self._lead))
+
+    def broken(self, reason: str, call_id: str) -> bytes:
+        told = self._inner.broken(reason, call_id)
+        if self.refusal is None:
+            return told
+        return told.replace(b'"stream_broken"', b'"%b"' % self.refusal.code.encode())
+
+    def stop(self, error: Denied) -> Stopped:
+        """Ends the stream; to be raised."""
+        self.refusal = error
+        return Stopped(error)
+
+    def _guarded(self, out: bytes) -> bytes:
+        try:
+            for block in out.split(b"\n\n"):
+                if block:
+                    self._lead.append(self._event(block))
+        except Refused as refused:
+            raise self.stop(refusal_error(refused.refusal)) from refused
+        if not self._says:
+            return b""  # who speaks is told together with the first words, so that a refusal may still be an error
+        told = b"".join(self._lead)
+        self._lead = []
+        return told
+
+    def _event(self, block: bytes) -> bytes:
+        head, found, data = block.rpartition(b"data: ")
+        if not found or data == b"[DONE]" or not data.startswith(b"{"):
+            self._says |= data == b"[DONE]"
+            return block + b"\n\n"
+        try:
+            event = _decode(data)
+        except msgspec.DecodeError as error:
+            raise Malformed("an event of the stream is no JSON") from error
+        self._check_calls(event)
+        ends = pieces.ended(event)
+        self._says |= bool(ends) or (ends is None)
+        before = self._flush(ends) if ends is None or ends else b""
+        slots = pieces.slots(event)
+        if not slots:
+            whole = rewritten(event, self._full, NO_ROLES) if ends is None else event
+            return before + _block(head, data if whole is event else _encode(whole))
+        left = ""
+        for slot in slots:
+            self._last[slot.channel] = (head, event)
+            self._texts.setdefault(slot.channel, []).append(slot.text)
+            window = self._window(slot.channel)
+            released = window.feed(slot.text)
+            if ends and slot.channel[0] in ends:
+                released += window.end()
+            slot.holder[slot.name] = released
+            left += released
+        self._says |= bool(left)
+        if not left and not ends and not _begins(event):
+            return before
+        return before + _block(head, _encode(event))
+
+    def _full(self, text: str, own: bool) -> str:
+        """A whole text that an event says again."""
+        return self._masks.restore(text) if own else checked_answer(self._guard, text, self._masks, Findings())
+
+    def _window(self, channel: Channel) -> Window:
+        window = self._windows.get(channel)
+        if window is None:
+            window = self._windows[channel] = Window(
+                self._checks, self._masks, self._guard.hold, self._tell, shadow=self._guard.shadow
+            )
+        return window
+
+    def _tell(self, hit: Hit) -> None:
+        self._findings.add("output", hit)
+
+    def _flush(self, ends: set[str] | None) -> bytes:
+        """What windows of channels that end still hold back."""
+        out = []
+        for channel in [key for key in self._windows if ends is None or key[0] in ends]:
+            rest = self._windows.pop(channel).end()
+            if rest:
+                head, event = self._last[channel]
+                out.append(_block(head, _encode(pieces.rest_of(event, channel, rest))))
+        return b"".join(out)
+
+    def _check_calls(self, event: Any) -> None:
+        for name in pieces.called(event):
+            self._says = True
+            why = self._may_call(name)
+            if why:
+                self._findings.add("output", Hit("tools", "block", kind=name[:60]))
+                if not self._guard.shadow:
+                    raise Refused(Refusal("output", "tools", name[:60]))
+
+
+def _block(head: bytes, data: bytes) -> bytes:
+    return b"%bdata: %b\n\n" % (head, data)
+
+
+def _begins(event: dict[str, Any]) -> bool:
+    """It says more than a piece of text: who speaks, which function is called."""
+    for choice in event.get("choices") or ():
+        delta = choice.get("delta") if isinstance(choice, dict) else None
+        if isinstance(delta, dict) and ("role" in delta or any("id" in call for call in delta.get("tool_calls") or ())):
+            return True
+    return False

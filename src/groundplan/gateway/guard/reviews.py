@@ -1,0 +1,154 @@
+"""Answers that wait for a person before they are sent: put into the queue sealed, and let go when it was decided.
+
+The answer itself stays in this worker; what is in PostgreSQL is for the reviewer to read. A worker that ends lets go of
+nothing: its callers get an error, and what it held is no longer to be decided.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import UUID
+
+import psycopg
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from groundplan.core.audit.subject import SubjectKeys
+from groundplan.core.clock import Clock
+from groundplan.core.errors import Denied, Unavailable
+from groundplan.core.home import Home
+from groundplan.gateway.guard import held_store
+from groundplan.gateway.guard.held_store import Waiting
+
+if TYPE_CHECKING:
+    from groundplan.gateway.call.exchange import Exchange
+
+LOOK_SECONDS = 0.25
+SECONDS = 2.0
+LONGEST = 100_000
+"""Characters of a text that a reviewer is shown."""
+_Found = TypeVar("_Found")
+_log = logging.getLogger(__name__)
+
+
+class Reviews:
+    """Of one worker. It connects at the first use; its statements run in threads."""
+
+    def __init__(self, home: Home, url: str, epoch: UUID, clock: Clock) -> None:
+        self._home = home
+        self._epoch = epoch
+        self._clock = clock
+        self._waiting: dict[UUID, asyncio.Future[tuple[str, str]]] = {}
+        self._looking: asyncio.Task[None] | None = None
+        self._pool: ConnectionPool[Any] = ConnectionPool(
+            url,
+            kwargs={"autocommit": True, "connect_timeout": 2, "options": f"-c statement_timeout={int(SECONDS * 1000)}"},
+            min_size=0,
+            max_size=2,
+            timeout=SECONDS,
+            check=ConnectionPool.check_connection,
+            reconnect_timeout=1.0,
+            num_workers=1,
+            name="reviews",
+            open=False,
+        )
+
+    async def close(self) -> None:
+        """What waits is decided by nobody any more."""
+        if self._looking is not None:
+            self._looking.cancel()
+        for id in list(self._waiting):
+            with suppress(Unavailable):
+                await self.in_thread(lambda conn, id=id: held_store.close(conn, id, "gone"))  # type: ignore[misc]
+        await asyncio.to_thread(self._pool.close, 1.0)
+
+    async def in_thread(self, work: Callable[[Any], _Found]) -> _Found:
+        """Raises `Unavailable` (`review_unavailable`)."""
+
+        def run() -> _Found:
+            self._pool.open()
+            with self._pool.connection() as conn:
+                return work(conn)
+
+        try:
+            return await asyncio.to_thread(run)
+        except (psycopg.Error, PoolTimeout) as error:
+            raise Unavailable(
+                "the queue of reviews cannot be reached now",
+                code="review_unavailable",
+                hint="Nothing that waits for a person is sent without one; try again.",
+                retry_after=2.0,
+            ) from error
+
+    async def hold(self, exchange: Exchange, text: str) -> None:
+        """Wait until a person released the answer. Raises `Denied` (`review_refused`, `review_timeout`),
+        `Unavailable`."""
+        workload, key, ask = exchange.workload, exchange.key, exchange.ask
+        if workload is None or workload.review is None or key is None:
+            raise AssertionError("not admitted")
+        rule, id = workload.review, exchange.call
+        asked = exchange.guard.masks.restore(ask.query) if ask is not None and exchange.guard is not None else ""
+        due = self._clock.now() + timedelta(milliseconds=rule.within_ms)
+        person, subject = exchange.person, exchange.deployment.name if exchange.deployment else ""
+
+        def put(conn: Any) -> None:
+            keys, whose = SubjectKeys.of(self._home), UUID(person or key.id)
+            sealed = [keys.seal(conn, whose, part[:LONGEST]) for part in (asked, text)]
+            held_store.put(
+                conn,
+                Waiting(
+                    id, "answer", workload.name, UUID(key.id), UUID(person) if person else None, self._epoch, subject,
+                    sealed[0], sealed[1], due, rule.by, rule.release_after,
+                ),
+            )  # fmt: skip
+
+        await self.in_thread(put)
+        state, reason = await self._decided(id, rule.within_ms / 1000)
+        if state == "released" or (state == "lapsed" and rule.release_after):
+            return
+        if state == "lapsed":
+            raise Denied(
+                "nobody looked at the answer in time, so it is not sent",
+                code="review_timeout",
+                hint=f"Ask who reviews {workload.name}; its call is {id}.",
+            )
+        raise Denied(
+            "a reviewer refused the answer" + (f": {reason}" if reason else ""),
+            code="review_refused",
+            hint=f"Ask otherwise, or ask who reviews {workload.name}; its call is {id}.",
+        )
+
+    async def _decided(self, id: UUID, seconds: float) -> tuple[str, str]:
+        """(state, reason) within a time. A caller that goes away gives up its place."""
+        future: asyncio.Future[tuple[str, str]] = asyncio.get_running_loop().create_future()
+        self._waiting[id] = future
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.get_running_loop().create_task(self._look())
+        try:
+            async with asyncio.timeout(seconds):
+                return await future
+        except TimeoutError:
+            return await self.in_thread(lambda conn: held_store.close(conn, id, "lapsed"))
+        except asyncio.CancelledError:
+            with suppress(Unavailable):
+                await asyncio.shield(self.in_thread(lambda conn: held_store.close(conn, id, "gone")))
+            raise
+        finally:
+            self._waiting.pop(id, None)
+
+    async def _look(self) -> None:
+        """While something waits, ask what was decided."""
+        while self._waiting:
+            try:
+                ids = list(self._waiting)
+                for id, state, reason in await self.in_thread(lambda conn, ids=ids: held_store.decided(conn, ids)):  # type: ignore[misc]
+                    future = self._waiting.get(id)
+                    if future is not None and not future.done():
+                        future.set_result((state, reason))
+            except Unavailable:
+                _log.warning("decisions of reviewers cannot be read now")
+            await asyncio.sleep(LOOK_SECONDS)

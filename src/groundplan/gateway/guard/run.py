@@ -1,0 +1,277 @@
+"""The guardrails of one call: begun at admission, asked about passages, and about the answer before any of it leaves.
+
+The checks are governance's; here is when they run, what their time is counted as, and what happens where one cannot be
+made. A call of a workload without guardrails, reviews and rules about tools has none of this.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from groundplan.blueprint.model import Guardrails
+from groundplan.core.errors import Denied
+from groundplan.gateway.guard import judge, pieces
+from groundplan.gateway.guard.relay import GuardedRelay, refusal_error
+from groundplan.gateway.guard.schema import misfit
+from groundplan.gateway.surfaces.interface import Answered, Relay, Stopped
+from groundplan.governance.guardrails.guard import (
+    NO_ROLES,
+    Findings,
+    Guard,
+    checked_answer,
+    checked_body,
+    checked_passage,
+    rewritten,
+)
+from groundplan.governance.guardrails.language import language_of
+from groundplan.governance.guardrails.masks import Masks
+from groundplan.governance.guardrails.model import Hit, Refusal
+from groundplan.governance.guardrails.window import Refused
+
+if TYPE_CHECKING:
+    from groundplan.gateway.call.context import Gateway
+    from groundplan.gateway.call.exchange import Exchange, Passage
+    from groundplan.gateway.policy.snapshot import Plan, Policy
+
+NOTHING = Guard.of(Guardrails())
+"""Of a workload without guardrails whose function calls or answers are looked at all the same."""
+_decode, _encode = msgspec.json.decode, msgspec.json.encode
+
+
+def guards(exchange: Exchange, plan: Plan, policy: Policy) -> bool:
+    """Whether there is anything to guard in a call."""
+    if plan.guard is not None or plan.workload.review is not None:
+        return True
+    catalog = exchange.catalog
+    if catalog is not None and catalog.gate is not None and catalog.gate.about_tools(plan.workload.name):
+        return True
+    return policy.tools_stopped
+
+
+def begin(gateway: Gateway, exchange: Exchange, plan: Plan) -> None:
+    """Check what is sent in; masks it where that is declared. Raises `Denied` (`guardrail_...`), `Invalid`."""
+    guarding = exchange.guard = Guarding(gateway, exchange, plan.guard or NOTHING)
+    if plan.guard is not None and not guarding.guard.input.empty and exchange.request.stream is None:
+        guarding.input(exchange)
+
+
+class Guarding:
+    """See the module."""
+
+    __slots__ = ("_gateway", "_relay", "findings", "guard", "masks", "may_call", "reviewed", "spent_ns")
+
+    def __init__(self, gateway: Gateway, exchange: Exchange, guard: Guard) -> None:
+        self.guard = guard
+        self.masks = Masks()
+        self.findings = Findings()
+        self.spent_ns = 0
+        """CPU and waiting of all checks, without the judge."""
+        self.reviewed = False
+        self.may_call = _CallRule(gateway, exchange, guard)
+        self._gateway = gateway
+        self._relay: GuardedRelay | None = None
+
+    # on the way in ---------------------------------------------------------------------------------------------------
+
+    def input(self, exchange: Exchange) -> None:
+        """Raises `Denied`, `Invalid`."""
+        begun, request = time.perf_counter_ns(), exchange.request
+        body = _decode(request.body)
+        try:
+            made = checked_body(self.guard, body, len(request.body), self.masks, self.findings)
+        except Refused as refused:
+            raise refusal_error(refused.refusal) from refused
+        finally:
+            self._spend(begun, "input")
+            self.count(exchange)
+        if made is not body:
+            request.body = _encode(made)
+            exchange.ask = exchange.interface.read(request)
+
+    def passages(self, found: list[Passage]) -> list[Passage]:
+        """What of the passages a model may see."""
+        if self.guard.passages.empty:
+            return found
+        begun = time.perf_counter_ns()
+        kept = []
+        for passage in found:
+            text = checked_passage(self.guard, passage.text, self.masks, self.findings)
+            if text is not None:
+                kept.append(passage if text is passage.text else msgspec.structs.replace(passage, text=text))
+        self._spend(begun, "passages")
+        return kept
+
+    # on the way out --------------------------------------------------------------------------------------------------
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing may leave before the whole answer is there."""
+        return bool(self.guard.whole)
+
+    def relay_around(self, inner: Relay, exchange: Exchange) -> Relay:
+        """The relay of a stream with the checks in it."""
+        if exchange.endpoint not in pieces.SURFACES:
+            return inner
+        waits = self.whole or _reviews(exchange)
+        made = GuardedRelay(inner, self.guard, self.masks, self.findings, self.may_call, whole=waits)
+        self._relay = made
+        return made
+
+    async def finish(self, gateway: Gateway, exchange: Exchange) -> None:
+        """The upstream has streamed everything: judge what is left, and what needs the whole. Raises `Stopped`."""
+        relay = self._relay
+        if relay is None:
+            return
+        relay.finish()
+        try:
+            await self._whole(gateway, exchange, self.masks.restore(relay.text))
+        except Denied as error:
+            raise relay.stop(error) from error
+        finally:
+            self.count(exchange)
+
+    async def answer(self, gateway: Gateway, exchange: Exchange, answered: Answered) -> Answered:
+        """A whole answer as the caller may see it. Raises `Denied`, `Unavailable`."""
+        if answered.kind or exchange.endpoint not in pieces.SURFACES:
+            return answered
+        body = _decode(answered.data)
+        try:
+            made = self._checked(body)
+            await self._whole(gateway, exchange, pieces.said(made))
+        except Refused as refused:
+            raise refusal_error(refused.refusal) from refused
+        except Stopped as stopped:
+            raise stopped.error from stopped
+        finally:
+            self.count(exchange)
+        return answered if made is body else Answered(_encode(made), answered.usage)
+
+    def _checked(self, body: Any) -> Any:
+        begun = time.perf_counter_ns()
+        if self.guard.output.too_large(len(pieces.said(body).encode())):
+            self.findings.add("output", Hit("max_size", "block"))
+            if not self.guard.shadow:
+                raise Refused(Refusal("output", "max_size"))
+        for name in pieces.called(body):
+            if self.may_call(name):
+                self.findings.add("output", Hit("tools", "block", kind=name[:60]))
+                if not self.guard.shadow:
+                    raise Refused(Refusal("output", "tools", name[:60]))
+        made = body
+        if self.guard.answers_matter(self.masks):
+            made = rewritten(body, self._text, NO_ROLES)
+            if self.masks:
+                made = pieces.tool_inputs(made, self.masks.restore)
+        self._spend(begun, "output")
+        return made
+
+    def _text(self, text: str, own: bool) -> str:
+        """`own`: the answer repeats what was sent in."""
+        return self.masks.restore(text) if own else checked_answer(self.guard, text, self.masks, self.findings)
+
+    async def _whole(self, gateway: Gateway, exchange: Exchange, text: str) -> None:
+        """What needs the whole answer, and a person where one looks at it. Raises `Denied`, `Unavailable`."""
+        guard = self.guard
+        for check, kind in self._misses(exchange, text):
+            self._refuse(check, kind)
+        if guard.judge is not None:
+            found = await judge.asked(gateway, exchange, guard.judge, text)
+            if found is None and not guard.fail_open:
+                self._refuse("failed", "judge")
+            elif found:
+                self._refuse("judge", "")
+        if _reviews(exchange) and not self.reviewed and gateway.reviews is not None:
+            self.reviewed = True
+            await gateway.reviews.hold(exchange, text)
+
+    def _misses(self, exchange: Exchange, text: str) -> list[tuple[str, str]]:
+        guard = self.guard
+        found: list[tuple[str, str]] = []
+        if guard.schema is not None and (why := misfit(guard.schema, text)):
+            found.append(("schema", why))
+        if guard.grounded and not _cites(text, len(exchange.passages)):
+            found.append(("grounded", ""))
+        spoken = language_of(text) if guard.output.languages else None
+        if spoken is not None and spoken not in guard.output.languages:
+            found.append(("languages", spoken))
+        return found
+
+    def _refuse(self, check: str, kind: str) -> None:
+        self.findings.add("output", Hit(check, "block", kind=kind))
+        if not self.guard.shadow:
+            raise refusal_error(Refusal("output", check, kind))
+
+    # what is told ----------------------------------------------------------------------------------------------------
+
+    def told(self) -> list[dict[str, Any]]:
+        """For the `groundplan` object of the answer."""
+        shadow = self.guard.shadow
+        return [
+            {"place": place, "check": check, "done": done, "finds": finds, "shadow": shadow}
+            for (place, check, done), finds in sorted(self.findings.counted.items())
+        ]
+
+    def count(self, exchange: Exchange) -> None:
+        """Add what was found since to the worker's counts."""
+        counts, workload = self._gateway.guard_counts, exchange.workload
+        if counts is not None and workload is not None and self.findings.counted:
+            counts.add(exchange.call, workload.name, self.findings.counted, shadow=self.guard.shadow)
+
+    def _spend(self, begun: int, place: str) -> None:
+        self.spent_ns += time.perf_counter_ns() - begun
+        if self.spent_ns > self.guard.budget_ns:
+            self.findings.counted[place, "budget", "flag"] = 1
+
+
+class _CallRule:
+    """Which functions an answer may call: as the workload, the company's rules and the kill switches say."""
+
+    __slots__ = ("_exchange", "_gateway", "_guard", "_known")
+
+    def __init__(self, gateway: Gateway, exchange: Exchange, guard: Guard) -> None:
+        self._gateway = gateway
+        self._exchange = exchange
+        self._guard = guard
+        self._known: dict[str, str] = {}
+
+    def __call__(self, name: str) -> str:
+        """Why it may not be called; empty where it may."""
+        why = self._known.get(name)
+        if why is None:
+            why = self._known[name] = self._why(name)
+        return why
+
+    def _why(self, name: str) -> str:
+        exchange, policy = self._exchange, self._gateway.live.policy
+        if self._guard.tools is not None and name not in self._guard.tools:
+            return "tools"
+        if f"tool/{name}" in policy.kills:
+            return "stopped"
+        catalog, key, workload = exchange.catalog, exchange.key, exchange.workload
+        if catalog is None or catalog.gate is None or key is None or workload is None:
+            return ""
+        now = self._gateway.clock.seconds()
+        verdict = catalog.gate.tool(policy, workload.name, key, exchange.person, name, now)
+        return "" if verdict.allowed else verdict.code
+
+
+def _reviews(exchange: Exchange) -> bool:
+    """Whether a person looks at the answer of this call: drawn by its id, so that it stays the same."""
+    rule = exchange.workload.review if exchange.workload is not None else None
+    if rule is None:
+        return False
+    return int.from_bytes(exchange.call.bytes[-4:], "big") % 10_000 < rule.share
+
+
+def _cites(text: str, passages: int) -> bool:
+    """Whether an answer names one of so many passages by its number: `[1]`."""
+    return any(f"[{number}]" in text for number in range(1, passages + 1))
+
+
+def unguarded(gateway: Gateway, exchange: Exchange) -> None:
+    """A call of the gateway's own: nothing of it is checked or held."""
+    exchange.guard = Guarding(gateway, exchange, NOTHING)
+    exchange.guard.reviewed = True

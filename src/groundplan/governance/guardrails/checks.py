@@ -1,0 +1,142 @@
+"""The checks of one place of one workload (input, passages or output), compiled once for each blueprint. Pure.
+
+`look` says what is in a text; `outcome` what is done about it. Checks that need a whole answer are `whole`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from groundplan.blueprint.model import CompanyEntity
+from groundplan.core import detect
+from groundplan.governance.guardrails.injection import signs
+from groundplan.governance.guardrails.language import language_of
+from groundplan.governance.guardrails.model import Hit
+
+_PERSONAL, _SECRETS = frozenset(detect.PERSONAL), frozenset(detect.SECRETS)
+_LINK = re.compile(r"(?:https?|ftp)://[^\s<>\"'`\])}]{1,2000}|(?<![\w@.])www\.[^\s<>\"'`\])}]{3,2000}", re.IGNORECASE)
+_TRAILING = ".,;:!?"
+
+
+@dataclass(frozen=True, slots=True)
+class Company:
+    """Shapes of the company's own."""
+
+    personal: tuple[tuple[str, re.Pattern[str]], ...] = ()
+    secret: tuple[tuple[str, re.Pattern[str]], ...] = ()
+
+    @classmethod
+    def of(cls, entities: Iterable[CompanyEntity]) -> Company:
+        made = [(entity.secret, entity.name.replace("-", "_"), re.compile(entity.pattern)) for entity in entities]
+        return cls(
+            tuple((name, pattern) for secret, name, pattern in made if not secret),
+            tuple((name, pattern) for secret, name, pattern in made if secret),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Checks:
+    """`done`: check -> flag | mask | drop | block; what is not in it is not looked for."""
+
+    place: str
+    done: Mapping[str, str] = field(default_factory=dict)
+    company: Company = Company()
+    deny: re.Pattern[str] | None = None
+    links: frozenset[str] | None = None
+    max_bytes: int | None = None
+    languages: frozenset[str] = frozenset()
+
+    @property
+    def empty(self) -> bool:
+        return not (self.done or self.deny or self.links is not None or self.max_bytes is not None or self.languages)
+
+    @property
+    def by_part(self) -> bool:
+        """Whether there is something to look for in parts of a text."""
+        own = {"personal_data", "secrets"} & set(self.done)
+        return bool(own) or self.deny is not None or self.links is not None
+
+    def look(self, text: str, *, inject: bool = True) -> list[Hit]:
+        """Everything found, in order and without overlaps where a place is named. `inject`: it may be an attempt."""
+        hits = self.places(text)
+        if inject and "injection" in self.done and (found := signs(text)).labelled:
+            hits.append(Hit("injection", self.done["injection"], kind=found.found[0]))
+        if self.languages and (spoken := language_of(text)) is not None and spoken not in self.languages:
+            hits.append(Hit("languages", "block", kind=spoken))
+        return hits
+
+    def places(self, text: str) -> list[Hit]:
+        """What has a place in the text: personal data, secrets, denied words, links."""
+        hits = self._entities(text)
+        if self.deny is not None:
+            hits += [Hit("deny", "block", m.start(), m.end()) for m in self.deny.finditer(text)]
+        if self.links is not None and ("://" in text or "www." in text.lower()):
+            hits += self._links(text, self.links)
+        return _apart(hits)
+
+    def _entities(self, text: str) -> list[Hit]:
+        personal, secret = self.done.get("personal_data"), self.done.get("secrets")
+        if personal is None and secret is None:
+            return []
+        kinds = (_PERSONAL if personal else frozenset()) | (_SECRETS if secret else frozenset())
+        hits = []
+        for found in detect.find(text, kinds=kinds):
+            check, done = ("secrets", secret) if found.kind in _SECRETS else ("personal_data", personal)
+            hits.append(Hit(check, done or "flag", found.start, found.end, found.kind))
+        for check, said, shapes in (
+            ("personal_data", personal, self.company.personal),
+            ("secrets", secret, self.company.secret),
+        ):
+            for name, pattern in shapes if said else ():
+                hits += [Hit(check, said or "flag", m.start(), m.end(), name) for m in pattern.finditer(text)]
+        return hits
+
+    def _links(self, text: str, allowed: frozenset[str]) -> list[Hit]:
+        hits = []
+        for match in _LINK.finditer(text):
+            link = match.group().rstrip(_TRAILING)
+            if not _allowed(link, allowed):
+                hits.append(Hit("links", "mask", match.start(), match.start() + len(link), "link"))
+        return hits
+
+    def too_large(self, size: int) -> bool:
+        """Whether so many bytes are more than may be."""
+        return self.max_bytes is not None and size > self.max_bytes
+
+
+def denied(words: Sequence[str]) -> re.Pattern[str] | None:
+    """One pattern for all words and phrases: in any case, as whole words, with any space between."""
+    if not words:
+        return None
+    shapes = [
+        r"\s{1,3}".join(re.escape(part) for part in word.split()) for word in sorted(words, key=len, reverse=True)
+    ]
+    return re.compile(r"(?<!\w)(?:" + "|".join(shapes) + r")(?!\w)", re.IGNORECASE)
+
+
+def _allowed(link: str, hosts: frozenset[str]) -> bool:
+    try:
+        host = (urlsplit(link if "://" in link else f"//{link}").hostname or "").lower().rstrip(".")
+    except ValueError:
+        return False
+    return any(host == known or host.endswith(f".{known}") for known in hosts)
+
+
+def _apart(hits: list[Hit]) -> list[Hit]:
+    """In order; where two overlap the stricter stands, grown over both, so that nothing of either is left."""
+    if len(hits) < 2:
+        return hits
+    order = ("flag", "mask", "drop", "block").index
+    hits.sort(key=lambda hit: (hit.start, -hit.end))
+    kept = [hits[0]]
+    for hit in hits[1:]:
+        last = kept[-1]
+        if hit.start >= last.end:
+            kept.append(hit)
+        else:
+            strict = max(last, hit, key=lambda each: order(each.done))
+            kept[-1] = Hit(strict.check, strict.done, last.start, max(last.end, hit.end), strict.kind)
+    return kept

@@ -1,0 +1,69 @@
+"""Stand-ins for personal data and secrets: the model sees `<email_1>`, the caller gets the value back. Pure.
+
+Of one call; the same value has the same stand-in throughout. What stands in nothing of the caller's own text is never
+restored, so an answer that makes up a stand-in keeps it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from groundplan.governance.guardrails.model import Hit
+
+_STAND_IN = re.compile(r"<([a-z_]{2,32})_([0-9]{1,6})>")
+LONGEST_STAND_IN = 42
+
+
+class Masks:
+    """What was taken out of one call."""
+
+    __slots__ = ("_numbers", "_taken", "_values")
+
+    def __init__(self) -> None:
+        self._values: dict[str, str] = {}
+        self._numbers: dict[tuple[str, str], str] = {}
+        self._taken: set[str] = set()
+
+    def __bool__(self) -> bool:
+        return bool(self._values)
+
+    def avoid(self, text: str) -> None:
+        """Stand-ins that the caller wrote itself are given to nothing else."""
+        self._taken.update(match.group() for match in _STAND_IN.finditer(text))
+
+    def mask(self, text: str, hits: Iterable[Hit], *, keep: bool = True) -> str:
+        """The text with a stand-in for every hit; `keep` false: `[kind]`, that nothing brings back."""
+        parts: list[str] = []
+        at = 0
+        for hit in hits:
+            value = text[hit.start : hit.end]
+            parts += (text[at : hit.start], self._stand_in(hit.kind, value) if keep else f"[{hit.kind}]")
+            at = hit.end
+        return "".join((*parts, text[at:]))
+
+    def restore(self, text: str) -> str:
+        """The text with the values back in it."""
+        if not self._values or "<" not in text:
+            return text
+        return _STAND_IN.sub(lambda match: self._values.get(match.group(), match.group()), text)
+
+    def _stand_in(self, kind: str, value: str) -> str:
+        known = self._numbers.get((kind, value))
+        if known is not None:
+            return known
+        number = 1 + sum(1 for other, _ in self._numbers if other == kind)
+        while (made := f"<{kind}_{number}>") in self._taken or made in self._values:
+            number += 1
+        self._numbers[kind, value] = made
+        self._values[made] = value
+        return made
+
+
+def unfinished(text: str) -> int:
+    """Where a stand-in begins at the end of the text that is not whole yet; its length where there is none."""
+    at = text.rfind("<", max(0, len(text) - LONGEST_STAND_IN))
+    if at < 0 or ">" in text[at:]:
+        return len(text)
+    rest = text[at + 1 :]
+    return at if all(c.isascii() and (c.islower() or c.isdigit() or c == "_") for c in rest) else len(text)

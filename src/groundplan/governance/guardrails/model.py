@@ -1,0 +1,49 @@
+"""What a check found and what is done about it. Types only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+DONE = ("flag", "mask", "drop", "block")
+"""The mildest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """`text[start:end]` is what `check` is about; of a whole text both are 0."""
+
+    check: str
+    """personal_data, secrets, injection, deny, links, max_size, languages, schema, grounded, judge, tools"""
+    done: str
+    """flag | mask | drop | block"""
+    start: int = 0
+    end: int = 0
+    kind: str = ""
+    """email, iban ...; a sign of an injection; a language"""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A check that refuses: told to the caller without repeating what was found."""
+
+    place: str
+    """input | passages | output"""
+    check: str
+    kind: str = ""
+
+    @property
+    def code(self) -> str:
+        return f"guardrail_{self.check}"
+
+    @property
+    def message(self) -> str:
+        what = {
+            "personal_data": "personal data", "secrets": "a secret", "deny": "a word or phrase that is not allowed",
+            "injection": "an attempt to change what the model was told", "links": "a link that is not allowed",
+            "max_size": "more than is allowed", "languages": "a language that is not allowed",
+            "schema": "what does not fit the declared schema", "grounded": "no passage that it is drawn from",
+            "judge": "what the judge of this workload refuses", "tools": "a function that may not be called",
+            "failed": "what could not be checked",
+        }[self.check]  # fmt: skip
+        where = "the request" if self.place == "input" else "the answer"
+        return f"{where} has {what}" + (f" ({self.kind})" if self.kind else "")

@@ -1,0 +1,73 @@
+"""The queue of what waits for a person: opened, released or refused, each with its minutes and its audit entry.
+
+Whether somebody may decide is told by the caller; that nobody releases what they asked for themselves is decided here.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from psycopg import Connection
+
+from groundplan.core.audit.store import record
+from groundplan.core.audit.subject import SubjectKeys
+from groundplan.core.errors import Conflict, Denied, NotFound
+from groundplan.governance.review import store
+from groundplan.governance.review.model import Held
+
+APPROVAL_LASTS = timedelta(minutes=30)
+"""How long an approved tool call may be made."""
+LONGEST_MINUTES = Decimal(480)
+
+
+def find(conn: Connection[Any], id: UUID) -> Held:
+    """Raises `NotFound` (`review_unknown`)."""
+    held = store.find(conn, id)
+    if held is None:
+        hint = "`groundplan review list` shows what waits."
+        raise NotFound(f"nothing called {id} waits or waited", code="review_unknown", hint=hint)
+    return held
+
+
+def read(conn: Connection[Any], keys: SubjectKeys, actor: str, held: Held) -> dict[str, str | None]:
+    """What was asked and what would be sent, for a reviewer; the first look starts their minutes. It is audited."""
+    texts = {name: keys.unseal(conn, sealed) if sealed else None for name, sealed in
+             (("asked", held.asked), ("said", held.said))}  # fmt: skip
+    if held.state == "waiting":
+        store.opened(conn, held.id, actor)
+    detail = {"workload": held.workload, "kind": held.kind}
+    record(conn, action="review.read", actor=actor, subject=f"review/{held.id}", detail=detail)
+    return texts
+
+
+def decide(
+    conn: Connection[Any], actor: str, email: str | None, held: Held, *, release: bool, reason: str,
+    minutes: float | None, now: datetime, alone: bool = False,
+) -> str:  # fmt: skip
+    """Release or refuse; the new state. `minutes` that it took, else the time since it was first opened.
+
+    Raises `Conflict` (`review_decided`), `Denied` (`own_review`).
+    """
+    if release and email is not None and email == held.person and not alone:
+        hint = "Somebody else must look at it."
+        raise Denied("nobody releases an answer to themselves", code="own_review", hint=hint)
+    took = Decimal(str(minutes)) if minutes is not None else _since(held.opened_at, now)
+    took = min(max(took, Decimal(0)), LONGEST_MINUTES).quantize(Decimal("0.01"))
+    state = "released" if release else "refused"
+    if not store.decide(conn, held.id, state, actor, reason.strip(), took):
+        raise Conflict("it does not wait any more", code="review_decided", hint="Look at the queue again.")
+    if release and held.kind == "tool":
+        store.extend(conn, held.id, now + APPROVAL_LASTS)
+    detail = {
+        "workload": held.workload, "kind": held.kind, "of": held.subject, "reason": reason.strip(),
+        "minutes": str(took),
+    }  # fmt: skip
+    record(conn, action=f"review.{state}", actor=actor, subject=f"review/{held.id}", detail=detail)
+    return state
+
+
+def _since(opened: datetime | None, now: datetime) -> Decimal:
+    return Decimal(str((now - opened).total_seconds() / 60)) if opened is not None else Decimal(0)

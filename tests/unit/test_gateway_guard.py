@@ -1,0 +1,285 @@
+"""Guardrails on the way of a call, over real sockets: chat and the other surfaces, whole and streamed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from tests.unit.call_rig import Rig, call_rig
+
+from groundplan.blueprint import model as bp
+from groundplan.core.errors import Denied
+from groundplan.gateway.guard.gate import gate_of
+from groundplan.testing.scripted_stream import TOOL_PIECES
+
+EMAIL, KEY = "ana@acme.example", "sk-" + "proj-" + "abcdefghijklmnopqrstuvwx"
+ASK: dict[str, Any] = {"messages": [{"role": "user", "content": f"I am {EMAIL}"}], "max_tokens": 400}
+
+
+def guarded(**rules: Any) -> dict[str, dict[str, Any]]:
+    return {"assistant": {"guardrails": bp.Guardrails(**rules)}}
+
+
+def error(body: bytes) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(body)["error"]
+    return found
+
+
+def seen(rig: Rig) -> str:
+    request = rig.models["one"].last
+    assert request is not None
+    return request.body.decode()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_model_sees_a_stand_in_and_the_caller_the_value(tmp_path: Path, stream: bool) -> None:
+    async with call_rig(tmp_path, ("one",), workloads=guarded(input={"personal_data": "mask"})) as rig:
+        rig.play("one", say="I wrote to <email_1>, not to <email_2>.")
+        if stream:
+            got = await rig.stream(**ASK)
+            text, facts, done = got.text, got.facts, got.done
+        else:
+            answer = json.loads((await rig.chat(**ASK)).body)
+            text, facts, done = answer["choices"][0]["message"]["content"], answer["groundplan"], True
+        assert (text, done) == (f"I wrote to {EMAIL}, not to <email_2>.", True)
+        assert EMAIL not in seen(rig) and "<email_1>" in seen(rig)
+        assert facts["guardrails"] == [
+            {"place": "input", "check": "personal_data", "done": "mask", "finds": 1, "shadow": False}
+        ]
+        await rig.books()
+
+
+async def test_what_is_blocked_on_the_way_in_costs_nothing(tmp_path: Path) -> None:
+    async with call_rig(tmp_path, ("one",), workloads=guarded(input={"secrets": "block"})) as rig:
+        reply = await rig.chat(messages=[{"role": "user", "content": f"use {KEY}"}])
+        told = error(reply.body)
+        assert (reply.status, told["code"]) == (403, "guardrail_secrets") and KEY not in reply.body.decode()
+        assert rig.models["one"].counted == 0
+        assert (await rig.books()).spent == {}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("rules", "say", "code"),
+    [
+        ({"output": {"secrets": "block"}}, f"the key is {KEY}, use it", "guardrail_secrets"),
+        ({"deny_output": ["project falcon"]}, "it is called Project Falcon", "guardrail_deny"),
+        ({"schema": '{"type": "object"}'}, "no object", "guardrail_schema"),
+        ({"grounded": True}, "I just know it", "guardrail_grounded"),
+        ({"max_output_bytes": 10}, "much more than ten bytes", "guardrail_max_size"),
+        ({"output_languages": ["de"]}, "this is not the language that you and I have to use", "guardrail_languages"),
+    ],
+)
+async def test_what_is_refused_before_its_first_byte_is_an_error(
+    tmp_path: Path, stream: bool, rules: dict[str, Any], say: str, code: str
+) -> None:
+    async with call_rig(tmp_path, workloads=guarded(**rules)) as rig:
+        rig.play("one", say=say)
+        reply = await rig.chat(**ASK, stream=stream)
+        assert (reply.status, error(reply.body)["code"]) == (403, code)
+        assert rig.models["two"].counted == 0, "nobody else is asked for what was refused"
+        assert not rig.gateway.health.troubled
+        await rig.books()
+
+
+async def test_a_stream_of_which_the_client_has_a_part_ends_with_an_error_event(tmp_path: Path) -> None:
+    async with call_rig(tmp_path, workloads=guarded(output={"secrets": "block"}, hold_bytes=64)) as rig:
+        rig.play("one", say="good words " * 40 + f"and then {KEY} " + "more " * 60, chunk_ms=1)
+        got = await rig.stream(**{**ASK, "max_tokens": 900})
+        assert got.status == 200 and not got.done
+        assert got.text.startswith("good words") and KEY[:6] not in got.raw.decode()
+        assert [each["code"] for each in got.errors] == ["guardrail_secrets"]
+        assert rig.models["two"].counted == 0
+        await rig.books()
+
+
+async def test_what_is_masked_on_the_way_out_does_not_come_back(tmp_path: Path) -> None:
+    rules = guarded(output={"personal_data": "mask"}, links=["acme.example"])
+    async with call_rig(tmp_path, ("one",), workloads=rules) as rig:
+        rig.play(
+            "one",
+            say="ask bob@other.example or see https://evil.test/x and https://acme.example/y " + "and so on " * 20,
+        )
+        got = await rig.stream(**ASK)
+        assert got.text.startswith("ask [email] or see [link] and https://acme.example/y and so on") and got.done
+        assert {(each["check"], each["finds"]) for each in got.facts["guardrails"]} == {
+            ("personal_data", 1),
+            ("links", 1),
+        }
+
+
+async def test_shadow_lets_everything_pass_and_tells(tmp_path: Path) -> None:
+    rules = guarded(input={"secrets": "block"}, output={"secrets": "block"}, schema='{"type": "object"}', shadow=True)
+    async with call_rig(tmp_path, ("one",), workloads=rules) as rig:
+        rig.play("one", say=f"{KEY} it is")
+        for stream in (False, True):
+            reply = await rig.chat(messages=[{"role": "user", "content": KEY}], max_tokens=100, stream=stream)
+            assert reply.status == 200
+        facts = next(json.loads(line[6:]) for line in reply.body.split(b"\n") if b'"groundplan"' in line)["groundplan"]
+        assert {(each["place"], each["check"]) for each in facts["guardrails"]} == {
+            ("input", "secrets"), ("output", "secrets"), ("output", "schema"),
+        }  # fmt: skip
+        assert all(each["shadow"] for each in facts["guardrails"])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("why", ["declared", "rule", "killed"])
+async def test_a_function_that_may_not_be_called_is_not_released(tmp_path: Path, stream: bool, why: str) -> None:
+    rules = guarded(tools=["other"]) if why == "declared" else {"assistant": {}}
+    async with call_rig(tmp_path, ("one",), workloads=rules) as rig:
+        live: Any = rig.gateway.live
+        if why == "killed":
+            live.policy = replace(live.policy, kills=frozenset({"tool/look"}))
+        elif why == "rule":
+            text = 'forbid (principal, action == Action::"use_tool", resource) when { context.tool == "look" };'
+            held = bp.PolicyRules(name="p", text=text, owner="", enforced=True)
+            made = msgspec.structs.replace(live.catalog.blueprint, policies=[held])
+            live.catalog = replace(live.catalog, blueprint=made, gate=gate_of(made))
+        rig.play("one", tool=True, say="hm")
+        reply = await rig.chat(**ASK, stream=stream)
+        assert b"look" not in reply.body.replace(b"(look)", b"")
+        if stream and reply.status == 200:
+            assert b"guardrail_tools" in reply.body
+        else:
+            assert (reply.status, error(reply.body)["code"]) == (403, "guardrail_tools")
+
+
+async def test_a_function_that_may_be_called_passes_whole(tmp_path: Path) -> None:
+    async with call_rig(tmp_path, ("one",), workloads=guarded(tools=["look"], output={"secrets": "block"})) as rig:
+        rig.play("one", tool=True, say="hm")
+        got = await rig.stream(**ASK)
+        calls = [call for chunk in got.chunks for c in chunk["choices"] for call in c["delta"].get("tool_calls") or ()]
+        assert "".join(call["function"].get("arguments") or "" for call in calls) == "".join(TOOL_PIECES)
+        assert got.finish == ["tool_calls"] and got.done
+
+
+async def post(rig: Rig, path: str, body: dict[str, Any]) -> tuple[int, bytes]:
+    """Send JSON to another surface."""
+    from asyncio import open_connection, wait_for  # noqa: PLC0415 -- only here
+
+    reader, writer = await open_connection("127.0.0.1", rig.port)
+    data = json.dumps(body).encode()
+    head = f"POST {path} HTTP/1.1\r\nhost: g\r\nauthorization: Bearer assistant\r\nconnection: close\r\n"
+    writer.write(head.encode() + b"content-length: %d\r\n\r\n" % len(data) + data)
+    raw = await wait_for(reader.read(), 20)
+    writer.close()
+    headers, _, rest = raw.partition(b"\r\n\r\n")
+    return int(headers.split()[1]), _dechunked(rest) if b"chunked" in headers else rest
+
+
+def _dechunked(data: bytes) -> bytes:
+    out = b""
+    while data:
+        size, _, data = data.partition(b"\r\n")
+        length = int(size, 16)
+        out, data = out + data[:length], data[length + 2 :]
+    return out
+
+
+SURFACES: list[tuple[str, dict[str, Any]]] = [
+    ("/v1/messages", {"model": "auto", "max_tokens": 300, "messages": [{"role": "user", "content": f"I am {EMAIL}"}]}),
+    ("/v1/responses", {"model": "auto", "max_output_tokens": 300, "input": f"I am {EMAIL}"}),
+    ("/v1/completions", {"model": "auto", "max_tokens": 300, "prompt": f"I am {EMAIL}"}),
+]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("path", "body"), SURFACES, ids=["messages", "responses", "completions"])
+async def test_other_surfaces_are_guarded_alike(tmp_path: Path, path: str, body: dict[str, Any], stream: bool) -> None:
+    rules = guarded(input={"personal_data": "mask"}, output={"secrets": "mask"})
+    async with call_rig(tmp_path, ("one",), workloads=rules) as rig:
+        rig.play("one", say=f"dear <email_1>, the key {KEY} is yours, and so on and on")
+        status, answer = await post(rig, path, {**body, "stream": stream})
+        assert status == 200, answer
+        assert EMAIL not in seen(rig)
+        told = answer.decode()
+        assert KEY not in told and "<email_1>" not in told and "[api_key]" in told
+        if not stream:
+            assert f"dear {EMAIL}, the key [api_key] is yours, and so on and on" in told
+        else:
+            pieces = [json.loads(line[6:]) for line in told.split("\n") if line.startswith("data: {")]
+            assert f"dear {EMAIL}, the key [api_key] is yours, and so on and on" == _text(pieces)
+
+
+def _text(events: list[dict[str, Any]]) -> str:
+    found = ""
+    for event in events:
+        kind = event.get("type")
+        if kind == "content_block_delta":
+            found += event["delta"].get("text", "")
+        elif kind == "response.output_text.delta":
+            found += event["delta"]
+        found += "".join(choice.get("text") or "" for choice in event.get("choices") or ())
+    return found.strip()
+
+
+async def test_embeddings_are_guarded_on_the_way_in(tmp_path: Path) -> None:
+    rules = guarded(input={"secrets": "block", "personal_data": "mask"})
+    rules["assistant"]["embeddings"] = ["one"]
+    async with call_rig(tmp_path, ("one",), workloads=rules, more={"one": {"kind": "embeddings"}}) as rig:
+        assert (await post(rig, "/v1/embeddings", {"model": "auto", "input": [KEY]}))[0] == 403
+        status, _ = await post(rig, "/v1/embeddings", {"model": "auto", "input": [f"to {EMAIL}"]})
+        assert status == 200 and EMAIL not in seen(rig)
+
+
+@pytest.mark.parametrize(("says", "refuse_on", "fail_open", "status"), [
+    ("Yes, it does.", "yes", False, 403), ("no", "yes", False, 200), ("no", "no", False, 403),
+    ("hm", "yes", False, 403), ("hm", "yes", True, 200),
+])  # fmt: skip
+async def test_a_judge_is_a_call_of_its_own(
+    tmp_path: Path, says: str, refuse_on: str, fail_open: bool, status: int
+) -> None:
+    judge = bp.Judge(deployment="two", question="Is it advice?", refuse_on=refuse_on)
+    async with call_rig(tmp_path, workloads=guarded(judge=judge, fail_open=fail_open)) as rig:
+        rig.play("one", say="Sell everything.")
+        rig.play("two", say=says)
+        reply = await rig.chat(model="one", max_tokens=100)
+        assert reply.status == status
+        if status == 403:
+            assert error(reply.body)["code"] == ("guardrail_failed" if says == "hm" else "guardrail_judge")
+        assert "Sell everything." in (rig.models["two"].last.body.decode() if rig.models["two"].last else "")
+        assert len(await rig.settlements()) == 2, "the judge is metered as any call"
+
+
+class Desk:
+    """Decides at once as it is told to."""
+
+    def __init__(self, decide: Callable[[str], None]) -> None:
+        self.decide = decide
+        self.texts: list[str] = []
+
+    async def hold(self, exchange: object, text: str) -> None:  # noqa: ARG002 -- the desk's signature
+        self.texts.append(text)
+        self.decide(text)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("release", [True, False])
+async def test_nothing_leaves_before_a_person_released_it(tmp_path: Path, stream: bool, release: bool) -> None:
+    def decide(text: str) -> None:
+        if not release:
+            raise Denied("a reviewer refused the answer", code="review_refused", hint="Ask otherwise.")
+
+    async with call_rig(tmp_path, ("one",), workloads={"assistant": {"review": bp.Review()}}) as rig:
+        desk = Desk(decide)
+        rig.gateway.reviews = desk  # type: ignore[assignment]
+        rig.play("one", say="a careful answer that a person looks at first")
+        reply = await rig.chat(**ASK, stream=stream)
+        assert desk.texts == ["a careful answer that a person looks at first"]
+        if release:
+            assert reply.status == 200 and b"groundplan" in reply.body
+        else:
+            assert (reply.status, error(reply.body)["code"]) == (403, "review_refused")
+            assert b"careful" not in reply.body
+        await rig.books()
+
+
+async def test_a_call_without_anything_to_guard_has_no_guard(tmp_path: Path) -> None:
+    async with call_rig(tmp_path, ("one",)) as rig:
+        answer = json.loads((await rig.chat()).body)
+        assert "guardrails" not in answer["groundplan"]
