@@ -24,7 +24,7 @@ def site(name: str, type_: str = "cloud", **changes: Any) -> SiteFacts:
         name=name, type=type_, jurisdiction="EU", holds="confidential" if type_ == "cloud" else "restricted",
         region=None, area="eu-north", domain=name, certifications=frozenset(), hardware=(), energy_usd_kwh=0.1,
         pue=1.5, carbon_g_kwh=50.0, egress_usd_gb=0.09 if type_ == "cloud" else 0.0, storage_usd_gb=0.02,
-        availability=0.999, bandwidth_kbit=None, offline_hours=0.0, latency_ms={}, burden_hours=4.0, model_hours=1.0,
+        availability=0.999, bandwidth_kbit=None, offline_hours=0.0, latency_ms={}, burden_hours=1.0, model_hours=1.0,
         rack_usd=0.0, setup_usd=0.0,
     )  # fmt: skip
     return replace(plain, **changes)

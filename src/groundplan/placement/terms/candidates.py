@@ -148,7 +148,7 @@ def _built(
     travel = network.travel(company, w, site)
     sized = size(
         site, hardware, w, per_unit=served.per_unit, headroom=company.policy.headroom, group=served.units,
-        service=served.call_seconds,
+        service=served.call_seconds, least=max(0.05, (model.memory_gb or 0.0) / hardware.memory_gb),
     )  # fmt: skip
     first = travel.round_trip + travel.moved + served.first_token + sized.wait_ms
     times = Times(first, served.per_token, first + w.output * served.per_token, served.spread, served.basis)

@@ -55,9 +55,10 @@ def size(
     headroom: float,
     group: int = 1,
     service: float = 0.0,
+    least: float = 0.05,
 ) -> Sized:
     """Units for the busiest hour; `per_unit` is calls a second of one unit at a bearable load, `service` the seconds of
-    a call where calls are served one by one."""
+    a call where calls are served one by one, `least` the part of a unit that its memory takes in any case."""
     if per_unit <= 0:
         return Sized(inf, inf, 0.0, 0.0, 0.0, inf, "0", 0.0)
     peak = w.peak_second
@@ -67,7 +68,7 @@ def size(
         waits = wait_seconds(servers, peak, service) * 1000 if peak > 0 else 0.0
     else:
         units = max(peak / per_unit / (1 - min(headroom, 0.9)), 0.0)
-        units = max(units, float(group)) if group > 1 else max(units, 0.05)
+        units = max(units, float(group)) if group > 1 else max(units, least)
         waits = 0.0
     price = unit_month(hardware)
     busy = min(1.0, w.mean_second / per_unit / units) if units else 0.0

@@ -1,0 +1,158 @@
+"""Whether a plan still holds: what was expected beside what happens, on a control chart for each figure.
+
+Each figure of each day is compared as the logarithm of seen over expected, on an exponentially weighted moving average
+(S. W. Roberts, "Control Chart Tests Based on Geometric Moving Averages", Technometrics 1(3), 1959; weight 0.3, limits
+three standard deviations of the average). The deviation is estimated from moving ranges of the days themselves and is
+never below what is material: 10 % a day. Drift is material where the average leaves its limits and is more than 15 %
+off for two days; what it says is then told once, and ends when the average comes back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import exp, log, sqrt
+from typing import Any
+
+from groundplan.ledger.finding import Finding, Severity
+from groundplan.placement.explain.words import usd
+
+WEIGHT = 0.3
+LIMITS = 3.0
+LEAST = 0.10
+MATERIAL = 0.15
+LEAST_DAYS = 3
+FIGURES = ("usd_day", "calls_day", "first_token_ms", "unit_usd", "availability")
+NAMES = {
+    "usd_day": "cost a day",
+    "calls_day": "calls a day",
+    "first_token_ms": "time to the first token",
+    "unit_usd": "cost of a call",
+    "availability": "attempts that answer",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One day on a chart, as factors on what was expected."""
+
+    day: str
+    seen: float
+    average: float
+    low: float
+    high: float
+
+    @property
+    def outside(self) -> bool:
+        return not self.low <= self.average <= self.high
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """One figure of one workload."""
+
+    workload: str
+    figure: str
+    expected: float
+    points: tuple[Point, ...]
+
+    @property
+    def off(self) -> float:
+        """The newest average as a factor on what was expected."""
+        return self.points[-1].average if self.points else 1.0
+
+    @property
+    def drifts(self) -> bool:
+        """It left its limits for two days and is materially off: one bad day is none."""
+        if len(self.points) < LEAST_DAYS:
+            return False
+        return self.points[-1].outside and self.points[-2].outside and abs(log(self.off)) > log(1 + MATERIAL)
+
+
+def chart(workload: str, figure: str, expected: float, days: Sequence[tuple[str, float]]) -> Chart:
+    """The chart of one figure; days without a positive value are left out."""
+    used = [(day, value) for day, value in days if value > 0] if expected > 0 else []
+    logs = [log(value / expected) for _, value in used]
+    ranges = [abs(b - a) for a, b in pairwise(logs)]
+    # the mean moving range of two normal values is 1.128 deviations
+    deviation = max(LEAST, sum(ranges) / len(ranges) / 1.128 if ranges else LEAST)
+    points: list[Point] = []
+    average = 0.0
+    for number, ((day, _), value) in enumerate(zip(used, logs, strict=True), 1):
+        average = WEIGHT * value + (1 - WEIGHT) * average
+        share = WEIGHT / (2 - WEIGHT) * (1 - (1 - WEIGHT) ** (2 * number))
+        width = LIMITS * deviation * sqrt(share)
+        points.append(Point(day, exp(value), exp(average), exp(-width), exp(width)))
+    return Chart(workload, figure, expected, tuple(points))
+
+
+def charts(expected: Mapping[str, Mapping[str, float]], seen: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Chart]:
+    """A chart for each figure that was expected of a workload and is known of its days."""
+    found = []
+    for workload, figures in sorted(expected.items()):
+        for figure in FIGURES:
+            if figure in figures:
+                days = [(str(d["day"]), float(d[figure])) for d in seen.get(workload, ()) if d.get(figure) is not None]
+                found.append(chart(workload, figure, figures[figure], days))
+    return found
+
+
+def findings(
+    found: Sequence[Chart], owners: Mapping[str, str | None], replan: Mapping[str, Any] | None
+) -> list[Finding]:
+    """One finding for each workload that drifts, with the re-plan as its fix."""
+    drifting: dict[str, list[Chart]] = {}
+    for each in found:
+        if each.drifts:
+            drifting.setdefault(each.workload, []).append(each)
+    return [_finding(name, each, owners.get(name), replan) for name, each in sorted(drifting.items())]
+
+
+def _finding(name: str, found: Sequence[Chart], owner: str | None, replan: Mapping[str, Any] | None) -> Finding:
+    worst = max(found, key=lambda each: abs(log(each.off)))
+    severity: Severity = "high" if abs(log(worst.off)) > log(2) else "medium"
+    return Finding(
+        kind="placement.drift",
+        subject=f"workload/{name}",
+        message="; ".join(told(each) for each in found),
+        hint=f"`groundplan placement drift` shows it; the re-plan: {_replanned(name, replan)}",
+        severity=severity,
+        owner=owner,
+        detail={each.figure: {"expected": each.expected, "factor": round(each.off, 4)} for each in found},
+        fix=None if replan is None else dict(replan),
+    )
+
+
+def _replanned(name: str, replan: Mapping[str, Any] | None) -> str:
+    moves = [each for each in (replan or {}).get("flips", []) if each["workload"] == name]
+    if not moves or moves[0]["after"] is None:
+        return "the place stays right at what is seen."
+    return f"{moves[0]['after']['config']} at {moves[0]['after']['site']}."
+
+
+def told(found: Chart) -> str:
+    """`cost a day is 1.8 times what was planned ($12.00)`."""
+    shown = usd(found.expected) if "usd" in found.figure else f"{found.expected:,.4g}"
+    return f"{NAMES[found.figure]} is {found.off:.2f} times what was planned ({shown})"
+
+
+def to_json(found: Chart) -> dict[str, Any]:
+    return {
+        "workload": found.workload,
+        "figure": found.figure,
+        "name": NAMES[found.figure],
+        "expected": found.expected,
+        "factor": round(found.off, 4),
+        "drifts": found.drifts,
+        "points": [
+            {
+                "day": p.day,
+                "seen": round(p.seen, 4),
+                "average": round(p.average, 4),
+                "low": round(p.low, 4),
+                "high": round(p.high, 4),
+            }
+            for p in found.points
+        ],
+    }

@@ -1,0 +1,278 @@
+"""What if: the same company with other prices, loads or sites, solved again, side by side with what would flip.
+
+A change names what it changes in words of the workspace; what it names must exist. Pure; nothing is declared or kept.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from groundplan.core.errors import Invalid
+from groundplan.placement.explain.why import place_json
+from groundplan.placement.explain.words import usd
+from groundplan.placement.planner import LIMIT, CompanyPlan, plan_company, proven
+from groundplan.placement.problem import WorkLimit
+from groundplan.placement.terms.facts import SENSITIVITIES, Company
+
+MOST_CHANGES = 50
+_SITE = {
+    "power_price": ("energy_usd_kwh", 0.0, 100.0),
+    "pue": ("pue", 1.0, 3.0),
+    "carbon": ("carbon_g_kwh", 0.0, 5000.0),
+    "egress": ("egress_usd_gb", 0.0, 100.0),
+    "availability": ("availability", 0.0, 1.0),
+    "hours": ("burden_hours", 0.0, 10_000.0),
+    "rack": ("rack_usd", 0.0, 1e7),
+    "bandwidth": ("bandwidth_kbit", 1.0, 1e9),
+    "offline": ("offline_hours", 0.0, 730.0),
+}
+_WORKLOAD = {
+    "calls_month": ("calls_month", 0.0, 1e12),
+    "peak": ("peak", 1.0, 1000.0),
+    "prompt_tokens": ("prompt", 0.0, 1e7),
+    "completion_tokens": ("output", 0.0, 1e7),
+    "first_token": ("first_token", 1.0, 1e7),
+    "per_token": ("per_token", 0.1, 1e5),
+    "complete": ("complete", 1.0, 1e8),
+}
+_POLICY = {
+    "people": ("people_usd", 0.0, 10_000.0),
+    "carbon": ("carbon_usd_tonne", 0.0, 100_000.0),
+    "payback": ("payback_months", 0.03, 1200.0),
+    "headroom": ("headroom", 0.0, 0.9),
+    "latency": ("latency_usd", 0.0, 1000.0),
+}
+_FACTOR = re.compile(r"x(?P<times>[0-9]+(?:\.[0-9]+)?)|(?P<percent>[+-][0-9]+(?:\.[0-9]+)?)%")
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What is asked."""
+
+    sets: Mapping[str, str] = field(default_factory=dict)
+    """`sites.eu-private.power_price` -> `0.4`"""
+    drop_sites: tuple[str, ...] = ()
+    demand: Mapping[str, float] = field(default_factory=dict)
+    """workload -> factor; `all` is every one"""
+    prices: Mapping[str, float] = field(default_factory=dict)
+    """deployment, model or site -> factor on what its tokens and hardware cost"""
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """Two plans and what differs."""
+
+    before: CompanyPlan
+    after: CompanyPlan
+    flips: tuple[Mapping[str, Any], ...]
+
+
+def factor(text: str) -> float:
+    """`x3` -> 3, `-30%` -> 0.7, `+10%` -> 1.1. Raises `Invalid`."""
+    found = _FACTOR.fullmatch(text.strip())
+    value = -1.0 if found is None else float(found["times"]) if found["times"] else 1 + float(found["percent"]) / 100
+    if not 0 <= value <= 1e6:
+        raise Invalid(
+            f"'{text[:40]}' is no factor", code="what_if_factor", hint="Write x3, +20% or -30%, not below -100%."
+        )
+    return value
+
+
+def parse(sets: Iterable[str], drop_sites: Iterable[str], demand: Iterable[str], prices: Iterable[str]) -> Changes:
+    """From NAME=VALUE texts. Raises `Invalid`."""
+    found = Changes(
+        sets=dict(_pair(text, "sites.rack.power_price=0.4") for text in sets),
+        drop_sites=tuple(drop_sites),
+        demand={name: factor(value) for name, value in (_pair(text, "support=x3") for text in demand)},
+        prices={name: factor(value) for name, value in (_pair(text, "gpt-eu=-30%") for text in prices)},
+    )
+    if len(found.sets) + len(found.drop_sites) + len(found.demand) + len(found.prices) > MOST_CHANGES:
+        raise Invalid("too many changes at once", code="what_if_many", hint=f"At most {MOST_CHANGES}.")
+    return found
+
+
+def changed(company: Company, changes: Changes) -> Company:
+    """The company with the changes. Raises `Invalid` where one names nothing, or an absurd number."""
+    company = _with_sets(company, changes.sets)
+    sites, workloads, deployments = dict(company.sites), dict(company.workloads), dict(company.deployments)
+    for name, times in changes.demand.items():
+        if name != "all" and name not in workloads:
+            raise _unknown(name, workloads)
+        for each in workloads if name == "all" else (name,):
+            workloads[each] = replace(workloads[each], calls_month=workloads[each].calls_month * times)
+    for name, times in changes.prices.items():
+        _price(sites, deployments, name, times)
+    for name in changes.drop_sites:
+        if name not in sites:
+            raise _unknown(name, sites)
+        del sites[name]
+    kept = {n: d for n, d in deployments.items() if d.site in sites}
+    return replace(company, sites=sites, workloads=workloads, deployments=kept)
+
+
+def _with_sets(company: Company, sets: Mapping[str, str]) -> Company:
+    sites, workloads, policy = dict(company.sites), dict(company.workloads), company.policy
+    for path, value in sets.items():
+        kind, _, rest = path.partition(".")
+        name, _, key = rest.rpartition(".")
+        if kind == "sites" and name in sites:
+            sites[name] = _set(sites[name], _SITE, key, value, path)
+        elif kind == "workloads" and name in workloads:
+            workloads[name] = _workload(workloads[name], key, value, path)
+        elif kind == "policy":
+            policy = _set(policy, _POLICY, rest, value, path)
+        else:
+            raise _unknown(path, [f"sites.{n}" for n in sites] + [f"workloads.{n}" for n in workloads] + ["policy"])
+    return replace(company, sites=sites, workloads=workloads, policy=policy)
+
+
+def _workload(facts: Any, key: str, value: str, path: str) -> Any:
+    if key == "sensitivity":
+        if value not in SENSITIVITIES:
+            raise _unknown(value, SENSITIVITIES)
+        return replace(facts, sensitivity=value)
+    if key == "residency":
+        return replace(facts, residency=tuple(each for each in value.split(",") if each))
+    found = _set(facts, _WORKLOAD, key, value, path)
+    if key == "peak" and max(facts.curve) > 1:
+        steeper = (found.peak - 1) / (max(facts.curve) - 1)
+        found = replace(found, curve=tuple(max(0.0, 1 + (each - 1) * steeper) for each in facts.curve))
+    return found
+
+
+def _set(facts: Any, keys: Mapping[str, tuple[str, float, float]], key: str, value: str, path: str) -> Any:
+    if key not in keys:
+        raise _unknown(path, keys)
+    name, least, most = keys[key]
+    try:
+        number = float(value)
+    except ValueError:
+        number = least - 1
+    if not least <= number <= most:
+        raise Invalid(
+            f"{path}={value[:40]} is not a number from {least:g} to {most:g}",
+            code="what_if_value",
+            hint="Write a plain number: USD a kWh, milliseconds, a share from 0 to 1.",
+        )
+    return replace(facts, **{name: number})
+
+
+def _price(sites: dict[str, Any], deployments: dict[str, Any], name: str, times: float) -> None:
+    """A deployment or model by its tokens, a site by its hardware."""
+    meant = [n for n, d in deployments.items() if name in (n, d.model)]
+    for each in meant:
+        d = deployments[each]
+        prices = {key: round(getattr(d, key) * times) for key in ("input", "output", "request")}
+        deployments[each] = replace(d, **prices)
+    if name in sites:
+        hardware = tuple(
+            replace(
+                h,
+                **{
+                    key: None if getattr(h, key) is None else getattr(h, key) * times
+                    for key in ("owned_month", "on_demand", "spot", "reserved")
+                },
+            )
+            for h in sites[name].hardware
+        )
+        sites[name] = replace(sites[name], hardware=hardware)
+    elif not meant:
+        raise _unknown(name, [*deployments, *sites])
+
+
+def _pair(text: str, example: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not separator or not name or not value:
+        raise Invalid(f"'{text[:60]}' lacks its value", code="what_if_form", hint=f"Write NAME=VALUE like {example}.")
+    return name, value
+
+
+def _unknown(name: str, known: Iterable[str]) -> Invalid:
+    return Invalid(
+        f"nothing is called '{name[:80]}'",
+        code="what_if_unknown",
+        hint=f"There are: {', '.join(sorted(known))[:600]}.",
+    )
+
+
+def compare(before: CompanyPlan, changes: Changes, limit: WorkLimit = LIMIT) -> Compared:
+    """Plan the changed company and find what flips. Raises `Invalid`, `Conflict`."""
+    after = plan_company(changed(before.company, changes), limit)
+    return Compared(before, after, tuple(flips(before, after)))
+
+
+def flips(before: CompanyPlan, after: CompanyPlan) -> list[Mapping[str, Any]]:
+    """Workloads whose place, burst or fallback differs."""
+    found: list[Mapping[str, Any]] = []
+    for name in sorted({*before.decided, *after.decided}):
+        old, new = before.decided.get(name), after.decided.get(name)
+        one, two = (None if each is None else place_json(each) for each in (old, new))
+        keys = ("site", "config", "burst", "fallback", "level")
+        same = one is not None and two is not None and all(_key(one, key) == _key(two, key) for key in keys)
+        if not same:
+            found.append({"workload": name, "before": one, "after": two})
+    return found
+
+
+def _key(place: Mapping[str, Any], key: str) -> Any:
+    """A configuration to build counts as the same whatever its number of units."""
+    value = place[key]
+    return value.partition(" on ")[0] if key == "config" else value
+
+
+def to_json(found: Compared) -> dict[str, Any]:
+    """Both plans side by side."""
+    names = sorted({*found.before.decided, *found.after.decided})
+
+    def cost(plan: CompanyPlan, name: str) -> float | None:
+        return round(plan.decided[name].usd, 2) if name in plan.decided else None
+
+    def head(plan: CompanyPlan) -> dict[str, Any]:
+        return {
+            "usd_month": round(plan.usd, 2),
+            "proven": proven(plan),
+            "carbon_kg": round(plan.carbon_kg, 2),
+            "hours": round(plan.hours, 1),
+            "homeless": dict(plan.homeless),
+        }
+
+    return {
+        "before": head(found.before),
+        "after": head(found.after),
+        "difference_usd_month": round(found.after.usd - found.before.usd, 2),
+        "workloads": [
+            {"workload": n, "before_usd_month": cost(found.before, n), "after_usd_month": cost(found.after, n)}
+            for n in names
+        ],
+        "flips": list(found.flips),
+        "words": list(words(found)),
+    }
+
+
+def words(found: Compared) -> Sequence[str]:
+    """What changes, in sentences."""
+    difference = found.after.usd - found.before.usd
+    lines = [
+        f"{usd(found.before.usd)} a month becomes {usd(found.after.usd)}, {usd(abs(difference))} "
+        f"{'more' if difference >= 0 else 'less'}; {proven(found.after)}."
+    ]
+    for each in found.flips:
+        old, new = each["before"], each["after"]
+        name = each["workload"]
+        if new is None:
+            lines.append(f"{name} has no place any more: {found.after.homeless.get(name, 'it is not there')}.")
+        elif old is None:
+            lines.append(f"{name} gets a place: {new['config']} at {new['site']}.")
+        elif (old["site"], old["config"]) != (new["site"], new["config"]):
+            lines.append(f"{name} moves from {old['config']} at {old['site']} to {new['config']} at {new['site']}.")
+        else:
+            lines.append(f"{name} stays and changes what stands beside it: {_beside(old)} becomes {_beside(new)}.")
+    return lines if found.flips else [*lines, "No decision changes."]
+
+
+def _beside(place: Mapping[str, Any]) -> str:
+    burst = f"bursts to {place['burst']}" if place["burst"] else "no burst"
+    return f"{burst}, falls back to {place['fallback'] or 'nothing'}"

@@ -1,0 +1,138 @@
+"""What if, stress, pilot to production, drift: the same company under other conditions."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.unit import placement_rig as rig
+
+from groundplan.core.errors import Invalid
+from groundplan.placement import drift, pilot, stress, whatif
+from groundplan.placement.planner import plan_company
+
+
+def plan() -> object:
+    chat = rig.workload("chat", calls_month=10_000.0)
+    return plan_company(rig.company(chat, rig.workload("ledger", sensitivity="restricted")))
+
+
+def what_if(**given_: object) -> dict[str, object]:
+    asked = {"sets": [], "drop_sites": [], "demand": [], "prices": [], **given_}
+    return whatif.to_json(whatif.compare(plan(), whatif.parse(**asked)))  # type: ignore[arg-type]
+
+
+def test_a_dropped_site_moves_only_what_ran_there() -> None:
+    found = what_if(drop_sites=["cloud"])
+    assert [each["workload"] for each in found["flips"]] == ["chat"]  # type: ignore[attr-defined]
+    assert any("chat moves from gpt at cloud" in line for line in found["words"])  # type: ignore[attr-defined]
+
+
+def test_more_demand_costs_more_and_a_lower_price_less() -> None:
+    more, less = what_if(demand=["chat=x3"]), what_if(prices=["gpt=-50%"])
+    assert more["difference_usd_month"] > 0 > less["difference_usd_month"]  # type: ignore[operator]
+    same = what_if(sets=["sites.far.power_price=0.4"])
+    assert same["difference_usd_month"] == 0 and same["words"][-1] == "No decision changes."  # type: ignore[index]
+
+
+def test_a_steeper_peak_needs_more_hardware() -> None:
+    found = what_if(sets=["workloads.ledger.peak=200"])
+    assert found["difference_usd_month"] > 0  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("asked", "code"),
+    [
+        ({"sets": ["sites.nowhere.power_price=0.4"]}, "what_if_unknown"),
+        ({"sets": ["sites.cloud.power_price=-1"]}, "what_if_value"),
+        ({"sets": ["sites.cloud.power_price=cheap"]}, "what_if_value"),
+        ({"sets": ["sites.cloud.weather=1"]}, "what_if_unknown"),
+        ({"sets": ["sites.cloud.power_price"]}, "what_if_form"),
+        ({"demand": ["chat=3"]}, "what_if_factor"),
+        ({"demand": ["nobody=x3"]}, "what_if_unknown"),
+        ({"prices": ["gpt=-130%"]}, "what_if_factor"),
+        ({"drop_sites": ["moon"]}, "what_if_unknown"),
+    ],
+)
+def test_a_change_that_names_nothing_or_is_absurd_is_refused(asked: dict[str, object], code: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        what_if(**asked)
+    assert refused.value.code == code and refused.value.hint
+
+
+@given(st.floats(0, 1000, allow_nan=False))
+def test_factors_are_read_as_they_are_written(value: float) -> None:
+    assert whatif.factor(f"x{value:.4f}") == pytest.approx(value, abs=1e-4)
+    assert whatif.factor(f"+{value:.2f}%") == pytest.approx(1 + round(value, 2) / 100)
+
+
+def test_futures_are_the_same_for_a_seed_and_regret_is_never_negative() -> None:
+    chat, own = rig.workload("chat", fallback="wanted"), rig.workload("b", sensitivity="restricted")
+    placed = plan_company(rig.company(chat, own))
+    spreads = stress.Spreads(futures=400, seed=7)
+    one, two = (stress.report(placed, spreads) for _ in range(2))
+    assert one == two and one != stress.report(placed, stress.Spreads(futures=400, seed=8))
+    told = one["plan"]
+    assert 0 <= told["regret"]["mean"] <= told["regret"]["p95"] <= told["regret"]["worst"]
+    assert told["usd_month"]["median"] <= told["usd_month"]["p95"] <= told["usd_month"]["worst"]
+    assert 0.9 < told["availability"]["b"] <= 1
+    assert one["robust"]["extra_usd_month"] >= -0.01
+    with pytest.raises(Invalid):
+        stress.report(placed, stress.Spreads(futures=0))
+
+
+def days(count: int, calls: int = 100, usd: float = 2.0) -> list[pilot.Day]:
+    return [pilot.Day(f"2026-11-{n:02}", calls + n, usd, 100_000, 12, 300.0, 3.0) for n in range(1, count + 1)]
+
+
+def test_a_pilot_tells_what_breaks_first() -> None:
+    bounds = pilot.Bounds(budget_usd_month=5000.0, calls_day=20_000, people=25, concurrent=40, first_token_ms=800.0)
+    found = pilot.project("assistant", days(14), bounds)
+    assert found.first is not None and found.first[1] == "its cap of 25 people"
+    once, ten, hundred = found.scaled
+    assert ten.usd_month[1] == pytest.approx(10 * once.usd_month[1])
+    assert once.usd_month[0] < once.usd_month[1] < once.usd_month[2]
+    assert "its budget of $5,000 a month" in hundred.broken and not once.broken
+    text = pilot.to_json(found)["words"]
+    assert any("breaks first is its cap of 25 people" in line for line in text)
+
+
+def test_few_days_widen_and_none_are_refused() -> None:
+    few, many = (pilot.project("a", days(count), pilot.Bounds()).scaled[0].usd_month for count in (2, 20))
+    assert few[2] - few[0] > many[2] - many[0]
+    with pytest.raises(Invalid):
+        pilot.project("a", [], pilot.Bounds())
+
+
+def test_waiting_grows_with_the_load_on_own_hardware() -> None:
+    found = pilot.project("a", days(10, calls=2000), pilot.Bounds(concurrent=8, first_token_ms=500.0))
+    first = [each.first_token_ms for each in found.scaled]
+    assert first[0] is not None and first[1] is not None and first[1] > first[0]
+    assert found.first is not None
+
+
+def seen(factor: float, count: int = 8) -> list[dict[str, object]]:
+    return [{"day": f"2026-11-{n:02}", "usd_day": 10 * factor * (1.02 if n % 2 else 0.98)} for n in range(1, count + 1)]
+
+
+@pytest.mark.parametrize(("factor", "drifts"), [(1.0, False), (1.1, False), (1.6, True), (0.4, True)])
+def test_drift_is_told_where_it_is_material(factor: float, drifts: bool) -> None:
+    (found,) = drift.charts({"chat": {"usd_day": 10.0}}, {"chat": seen(factor)})
+    assert found.drifts is drifts
+    told = drift.findings([found], {"chat": "ana@acme.example"}, {"flips": []})
+    assert len(told) == drifts
+    if told:
+        assert (
+            told[0].kind == "placement.drift"
+            and told[0].owner == "ana@acme.example"
+            and "cost a day" in told[0].message
+        )
+        assert drift.to_json(found)["points"][-1]["day"] == "2026-11-08"
+
+
+def test_one_bad_day_is_no_drift() -> None:
+    rows = [*seen(1.0, 7), {"day": "2026-11-08", "usd_day": 19.0}]
+    (found,) = drift.charts({"chat": {"usd_day": 10.0}}, {"chat": rows})
+    assert not found.drifts
+    (young,) = drift.charts({"chat": {"usd_day": 10.0}}, {"chat": seen(3.0, 2)})
+    assert not young.drifts
