@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from groundplan.api import errors
 from groundplan.api.app import create_app, run
 from groundplan.console import actions, calls, controls, pages, reconcile, you
-from groundplan.console.render import Instead, page
+from groundplan.console.render import Instead, page, templates
 from groundplan.core.errors import GroundplanError
 from groundplan.core.home import Home
 from groundplan.core.settings import Settings
@@ -27,6 +27,7 @@ STATIC = Path(__file__).parent / "static"
 def create_console(home: Home, settings: Settings, workspace: Path | None = None, demo: bool = False) -> FastAPI:
     """The API with the console's pages, forms and style mounted on it."""
     app = create_app(home, settings, workspace, demo)
+    templates.globals["company_sign_in"] = settings.oidc_issuer is not None
     app.include_router(pages.router)
     app.include_router(calls.router)
     app.include_router(actions.router)
@@ -43,7 +44,7 @@ def create_console(home: Home, settings: Settings, workspace: Path | None = None
 async def _refused(request: Request, error: Exception) -> Response:
     """An error of the API; a sign-in link that no longer works is told as a page."""
     assert isinstance(error, GroundplanError)
-    if request.url.path.startswith("/login/"):
+    if request.url.path.startswith(("/login/", "/sign-in/")):
         return page("signin.html", code=error.status, problem=f"{error.message}. {error.hint}")
     return errors.response_for(error)
 

@@ -79,6 +79,7 @@ templates = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
+templates.globals["company_sign_in"] = False
 templates.filters.update(usd=usd, when=when, ms=milliseconds, period=period, counted=counted, ticks=ticks)
 
 

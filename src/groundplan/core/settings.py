@@ -61,6 +61,12 @@ class Settings:
     embedding_precision: str = "float32"
     """What the local embedding model computes in: `float32`, or `bfloat16`, which is faster and almost the same.
     GROUNDPLAN_EMBEDDING_PRECISION."""
+    oidc_issuer: str | None = None
+    """The company's own sign-in (OpenID Connect), such as `https://login.acme.example`. GROUNDPLAN_OIDC_ISSUER."""
+    oidc_client: str | None = None
+    """What we are called there. GROUNDPLAN_OIDC_CLIENT."""
+    oidc_secret: str | None = None
+    """Secret reference of our secret there. GROUNDPLAN_OIDC_SECRET."""
     mail_url: str | None = None
     """Where mail is handed over: `smtps://HOST`, or `smtp://HOST:587`, which must offer STARTTLS unless it is this
     machine. None: no mail. GROUNDPLAN_MAIL_URL."""
@@ -96,6 +102,9 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         drain_seconds=_number(env, "GROUNDPLAN_DRAIN_SECONDS", 15.0, (0, 86_400), "seconds, such as 600"),
         request_memory=int(_number(env, "GROUNDPLAN_REQUEST_MEMORY", 256, (1, 1 << 20), "MiB, such as 512")) << 20,
         console_url=_console_url(env.get("GROUNDPLAN_CONSOLE_URL")),
+        oidc_issuer=env.get("GROUNDPLAN_OIDC_ISSUER") or None,
+        oidc_client=env.get("GROUNDPLAN_OIDC_CLIENT") or None,
+        oidc_secret=env.get("GROUNDPLAN_OIDC_SECRET") or None,
         mail_url=env.get("GROUNDPLAN_MAIL_URL") or None,
         mail_from=env.get("GROUNDPLAN_MAIL_FROM") or "groundplan@localhost",
         mail_login=env.get("GROUNDPLAN_MAIL_LOGIN") or None,

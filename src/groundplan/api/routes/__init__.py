@@ -18,6 +18,7 @@ from groundplan.api.routes import (
     ledger,
     limits,
     live,
+    oidc,
     people,
     playground,
     policies,
@@ -65,5 +66,5 @@ ALL = (
 )
 """Routers below /api."""
 
-PAGES = (session.pages,)
+PAGES = (session.pages, oidc.pages)
 """Routers without prefix."""

@@ -1,0 +1,74 @@
+"""The way to the company's own sign-in and back. Pages, since the browser is sent there and returns."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+
+from groundplan.api.caller import cookie_name, elsewhere
+from groundplan.api.context import Services, Using
+from groundplan.api.routes.session import signed_in
+from groundplan.core.errors import Denied, NotFound
+from groundplan.core.settings import resolve_secret
+from groundplan.identity import oidc
+from groundplan.identity.oidc import Provider
+
+pages = APIRouter(include_in_schema=False)
+BACK = "/sign-in/company/back"
+CONTINUE = (
+    '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Signed in</title>'
+    '<meta http-equiv="refresh" content="0;url=/"></head><body><p><a href="/">Continue</a></p></body></html>'
+)
+"""The session's cookie is not sent along while a browser comes from another site; from this page on it is."""
+
+
+def provider_of(services: Services) -> Provider:
+    """Raises `NotFound` (`oidc_not_set`) where the company has no sign-in of its own here."""
+    settings = services.settings
+    if settings.oidc_issuer is None or settings.oidc_client is None or settings.oidc_secret is None:
+        raise NotFound(
+            "no company sign-in is set", code="oidc_not_set", hint="Set GROUNDPLAN_OIDC_ISSUER, _CLIENT and _SECRET."
+        )
+    return Provider(settings.oidc_issuer, settings.oidc_client, resolve_secret(settings.oidc_secret))
+
+
+@pages.get("/sign-in/company")
+def go(request: Request, services: Using) -> Response:
+    """Send the browser to the company's sign-in, with a state that only it holds."""
+    provider = provider_of(services)
+    url = services.settings.console_url
+    base = url if url is not None and elsewhere(request, url) else f"http://{request.url.netloc}"
+    with services.transaction() as conn:
+        there, state = oidc.begin(conn, provider, f"{base}{BACK}", services.clock.now())
+    answer = RedirectResponse(there, status_code=303)
+    answer.set_cookie(
+        _state_cookie(request), state, httponly=True, samesite="lax", path=BACK, max_age=600,
+        secure=elsewhere(request, url),
+    )  # fmt: skip
+    return answer
+
+
+@pages.get(BACK)
+def back(
+    request: Request,
+    services: Using,
+    state: Annotated[str, Query(max_length=200)] = "",
+    code: Annotated[str, Query(max_length=4000)] = "",
+) -> Response:
+    """The browser returns; the state must be the one that it was sent away with."""
+    held = request.cookies.get(_state_cookie(request))
+    if not state or held != state:
+        raise Denied("this sign-in was not begun in this browser", code="oidc_state", hint="Begin again.")
+    with services.transaction() as conn:
+        agent = request.headers.get("user-agent", "")
+        secret = oidc.finish(conn, provider_of(services), state, code, services.clock.now(), agent)
+    answer = HTMLResponse(CONTINUE)
+    answer.delete_cookie(_state_cookie(request), path=BACK)
+    signed_in(answer, request, services, secret)
+    return answer
+
+
+def _state_cookie(request: Request) -> str:
+    return f"{cookie_name(request)}_state"
