@@ -20,6 +20,7 @@ from tests.integration.test_api_control import Answer, Control, running
 
 from groundplan.core.errors import Invalid
 from groundplan.identity.oidc import Provider
+from groundplan.identity.scim import USER
 from groundplan.testing.database import Cluster
 
 PEOPLE = (
@@ -140,3 +141,72 @@ def test_an_issuer_is_https_or_on_this_machine() -> None:
     for wrong in ("http://login.acme.example", "ftp://login.acme.example", "login.acme.example", "file:///etc/passwd"):
         with pytest.raises(Invalid):
             Provider(wrong, "x", "y").check()
+
+
+@pytest.fixture(scope="module")
+def directory(scene: Scene) -> dict[str, str]:
+    made = scene.control.ask("POST", "/api/tokens", {"name": "directory", "scopes": ["scim"], "days": 30})
+    return {"Authorization": f"Bearer {made.body['token']}"}
+
+
+def user_of(name: str, **more: object) -> dict[str, object]:
+    email = [{"value": f"{name}@acme.example", "primary": True}]
+    return {"schemas": [USER], "userName": name, "emails": email, "name": {"givenName": name.title()}, **more}
+
+
+def test_the_directory_adds_changes_and_ends_people(scene: Scene, directory: dict[str, str]) -> None:
+    ask = scene.control.ask
+    made = ask("POST", "/api/scim/v2/Users", user_of("kim", externalId="e-1"), **directory)
+    assert made.status == 201 and made.body["active"] is True and made.body["externalId"] == "e-1"
+    assert ask("POST", "/api/scim/v2/Users", user_of("kim"), **directory).status == 409
+    found = ask("GET", "/api/scim/v2/Users?filter=userName%20eq%20%22KIM%22", **directory).body
+    assert found["totalResults"] == 1 and found["Resources"][0]["id"] == made.body["id"]
+    path = f"/api/scim/v2/Users/{made.body['id']}"
+    renamed = ask("PUT", path, user_of("kim", displayName="Kim Moe"), **directory)
+    assert renamed.body["displayName"] == "Kim Moe"
+    off = {"Operations": [{"op": "Replace", "path": "active", "value": "False"}]}
+    session = scene.control.follow_link("kim@acme.example")
+    assert ask("GET", "/api/session", **session).status == 200
+    assert ask("PATCH", path, off, **directory).body["active"] is False
+    assert ask("GET", "/api/session", **session).status == 401, "signed out at once"
+    on = {"Operations": [{"op": "replace", "value": {"active": True, "name.familyName": "Berg"}}]}
+    back = ask("PATCH", path, on, **directory).body
+    assert back["active"] is True and back["name"]["familyName"] == "Berg"
+    assert ask("DELETE", path, **directory).status == 204
+    assert ask("GET", path, **directory).body["active"] is False
+    assert ask("GET", "/api/scim/v2/Users/01a212d3-0000-7000-8000-000000000000", **directory).status == 404
+
+
+def test_the_directory_keeps_groups(scene: Scene, directory: dict[str, str]) -> None:
+    ask = scene.control.ask
+    lee = ask("POST", "/api/scim/v2/Users", user_of("lee"), **directory).body["id"]
+    sam = ask("GET", "/api/scim/v2/Users?filter=userName%20eq%20%22sam@acme.example%22", **directory).body
+    sam = sam["Resources"][0]["id"]
+    made = ask("POST", "/api/scim/v2/Groups", {"displayName": "legal", "members": [{"value": lee}]}, **directory)
+    assert made.status == 201
+    path = f"/api/scim/v2/Groups/{made.body['id']}"
+    add = {"Operations": [{"op": "add", "path": "members", "value": [{"value": sam}]}]}
+    both = ask("PATCH", path, add, **directory).body["members"]
+    assert {one["value"] for one in both} == {lee, sam}
+    drop = {"Operations": [{"op": "remove", "path": f'members[value eq "{lee}"]'}]}
+    assert [one["value"] for one in ask("PATCH", path, drop, **directory).body["members"]] == [sam]
+    assert (
+        "legal" in next(p for p in ask("GET", "/api/people").body["people"] if p["email"].startswith("sam"))["groups"]
+    )
+    assert ask("PUT", path, {"displayName": "law"}, **directory).status == 409
+    assert ask("DELETE", path, **directory).status == 204
+    assert ask("GET", path, **directory).body["members"] == []
+
+
+def test_what_is_no_scim_is_refused_and_other_tokens_too(scene: Scene, directory: dict[str, str]) -> None:
+    ask = scene.control.ask
+    for wrong in ({}, {"userName": 7}, {"userName": "x", "emails": [{"value": "no address"}]}, {"userName": "a\nb"}):
+        assert ask("POST", "/api/scim/v2/Users", wrong, **directory).status in {400, 422}, wrong
+    who = ask("GET", "/api/scim/v2/Users?count=1", **directory).body["Resources"][0]["id"]
+    for broken in ({}, {"Operations": 1}, {"Operations": [1]}, {"Operations": [{"op": "move", "path": "active"}]}):
+        assert ask("PATCH", f"/api/scim/v2/Users/{who}", broken, **directory).status in {400, 422}, broken
+    assert ask("GET", "/api/scim/v2/Users?filter=emails%20co%20%22x%22", **directory).code == "scim_filter"
+    assert ask("GET", "/api/scim/v2/Users").status == 403, "not even the operator"
+    other = ask("POST", "/api/tokens", {"name": "r", "scopes": ["read"], "days": 1}).body["token"]
+    assert ask("GET", "/api/scim/v2/Users", Authorization=f"Bearer {other}").status == 403
+    assert ask("GET", "/api/keys", **directory).status == 403, "the directory's token reads nothing else"

@@ -1,0 +1,337 @@
+"""People and groups as the company's directory keeps them here by SCIM 2.0 (RFC 7643, 7644): JSON in, live policy out.
+
+Supported: Users and Groups, filter by userName or displayName with `eq`, PATCH as Entra ID and Okta send it. Not: bulk,
+sorting, passwords. Duties are never the directory's: owners are declared. Deactivating somebody ends what they may do
+as leaving does. Does not know HTTP.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from psycopg import Connection
+
+from groundplan.core.audit import record
+from groundplan.core.errors import Conflict, Invalid, NotFound
+from groundplan.identity import directory_store as store
+from groundplan.identity import service
+from groundplan.identity.directory_store import DirectoryGroup, DirectoryPerson
+from groundplan.identity.genesis import normal_email
+from groundplan.identity.store import next_policy_number
+
+USER = "urn:ietf:params:scim:schemas:core:2.0:User"
+GROUP = "urn:ietf:params:scim:schemas:core:2.0:Group"
+LIST = "urn:ietf:params:scim:api:messages:2.0:ListResponse"
+MOST = 200
+_FILTER = re.compile(r'\s*(\w+)\s+eq\s+"((?:[^"\\]|\\.){1,200})"\s*', re.IGNORECASE)
+_MEMBER = re.compile(r'members\[value eq "([0-9a-fA-F-]{36})"\]')
+Json = Mapping[str, Any]
+
+
+def list_users(conn: Connection[Any], filter: str | None, start: int, count: int) -> dict[str, Any]:
+    """A ListResponse. Raises `Invalid` (`scim_filter`)."""
+    total, found = store.people(conn, _wanted(filter, "username"), max(start, 1), min(max(count, 0), MOST))
+    return _list(total, max(start, 1), [user_json(each) for each in found])
+
+
+def user(conn: Connection[Any], id: UUID) -> dict[str, Any]:
+    """Raises `NotFound` (`scim_user`)."""
+    return user_json(_user(conn, id))
+
+
+def create_user(conn: Connection[Any], actor: str, body: Json) -> dict[str, Any]:
+    """A new person, or one who is here and the directory did not know. Raises `Conflict`, `Invalid`."""
+    email, user_name = _email(body), _user_name(body)
+    known = next((p for p in store.people(conn, None, 1, 100_000)[1] if p.email == email), None)
+    if known is not None and (known.external_id is not None or known.user_name != known.email):
+        raise Conflict(f"there is a user {user_name} already", code="duplicate_person", hint="PUT or PATCH it.")
+    if store.user_name_of_another(conn, user_name, None if known is None else known.id):
+        raise Conflict(f"there is a user {user_name} already", code="duplicate_person", hint="PUT or PATCH it.")
+    if known is None:
+        service.add_person(conn, actor, email, _display(body, email))
+        id = service.find_person(conn, email).id
+    else:
+        id = known.id
+    _keep(conn, id, body, user_name)
+    _set_active(conn, actor, _user(conn, id), _active(body))
+    return user(conn, id)
+
+
+def replace_user(conn: Connection[Any], actor: str, id: UUID, body: Json) -> dict[str, Any]:
+    """Make a person what the directory says. Raises `NotFound`, `Conflict`, `Invalid`."""
+    old, email, user_name = _user(conn, id), _email(body), _user_name(body)
+    if store.user_name_of_another(conn, user_name, id):
+        raise Conflict(f"there is another user {user_name}", code="duplicate_person", hint="Use another userName.")
+    name = _display(body, email)
+    if (old.email, old.name) != (email, name):
+        number = next_policy_number(conn, "person", f"person/{id}", True)
+        store.rename(conn, id, email, name)
+        record(conn, action="person.renamed", actor=actor, subject=f"person/{id}", detail={"policy": number})
+    _keep(conn, id, body, user_name)
+    _set_active(conn, actor, old, _active(body))
+    return user(conn, id)
+
+
+def patch_user(conn: Connection[Any], actor: str, id: UUID, body: Json) -> dict[str, Any]:
+    """Apply a PatchOp. Raises as `replace_user`, and `Invalid` (`scim_patch`)."""
+    wanted = user_json(_user(conn, id))
+    for kind, path, value in _operations(body):
+        if not path:
+            if not isinstance(value, Mapping):
+                raise _no_patch("a value without a path must be an object")
+            for name, each in value.items():
+                _put(wanted, str(name), each, kind)
+        else:
+            _put(wanted, path, value, kind)
+    return replace_user(conn, actor, id, wanted)
+
+
+def delete_user(conn: Connection[Any], actor: str, id: UUID) -> None:
+    """The person has left; what they did stays theirs."""
+    _set_active(conn, actor, _user(conn, id), active=False)
+
+
+def list_groups(conn: Connection[Any], filter: str | None, start: int, count: int) -> dict[str, Any]:
+    """A ListResponse. Raises `Invalid` (`scim_filter`)."""
+    total, found = store.groups(conn, _wanted(filter, "displayname"), max(start, 1), min(max(count, 0), MOST))
+    return _list(total, max(start, 1), [group_json(each) for each in found])
+
+
+def group(conn: Connection[Any], id: UUID) -> dict[str, Any]:
+    """Raises `NotFound` (`scim_group`)."""
+    return group_json(_group(conn, id))
+
+
+def create_group(conn: Connection[Any], actor: str, body: Json) -> dict[str, Any]:
+    """Raises `Conflict` (`duplicate_group`), `Invalid` (`group_name`), `NotFound` (`unknown_person`)."""
+    name = str(body.get("displayName") or "")
+    service.add_group(conn, actor, name, "group")
+    found = store.groups(conn, name, 1, 1)[1][0]
+    store.keep_group(conn, found.id, _text(body.get("externalId")))
+    _set_members(conn, actor, found, _members(body.get("members")))
+    return group(conn, found.id)
+
+
+def replace_group(conn: Connection[Any], actor: str, id: UUID, body: Json) -> dict[str, Any]:
+    """Make a group what the directory says. Its name is what documents are shared with, so that stays."""
+    old = _group(conn, id)
+    name = str(body.get("displayName") or old.name)
+    if name != old.name:
+        raise Conflict(
+            f"the group {old.name} cannot be renamed: documents are shared with it by name",
+            code="group_name",
+            hint="Make a new group, share with it, then delete this one.",
+        )
+    if "externalId" in body:
+        store.keep_group(conn, id, _text(body.get("externalId")))
+    _set_members(conn, actor, old, _members(body.get("members")))
+    return group(conn, id)
+
+
+def patch_group(conn: Connection[Any], actor: str, id: UUID, body: Json) -> dict[str, Any]:
+    """Apply a PatchOp to the members, or set externalId. Raises `Invalid` (`scim_patch`)."""
+    old = _group(conn, id)
+    members = set(old.members)
+    for kind, path, value in _operations(body):
+        one = _MEMBER.fullmatch(path)
+        if one is not None and kind == "remove":
+            members.discard(_uuid(one.group(1)))
+        elif path.lower() in ("members", ""):
+            given = value.get("members", []) if path == "" and isinstance(value, Mapping) else value
+            members = _changed(kind, members, _members(given), everything=value is None)
+        elif path.lower() in ("externalid", "displayname"):
+            replace_group(conn, actor, id, {path: value, "members": [{"value": str(each)} for each in members]})
+        else:
+            raise _no_patch(f"groups have no {path[:60]}")
+    _set_members(conn, actor, old, frozenset(members))
+    return group(conn, id)
+
+
+def delete_group(conn: Connection[Any], actor: str, id: UUID) -> None:
+    """Nobody is in it any more. Its name stays, since documents may be shared with it."""
+    _set_members(conn, actor, _group(conn, id), frozenset())
+
+
+def user_json(person: DirectoryPerson) -> dict[str, Any]:
+    """A person as a SCIM User."""
+    return {
+        "schemas": [USER],
+        "id": str(person.id),
+        **({"externalId": person.external_id} if person.external_id else {}),
+        "userName": person.user_name,
+        "displayName": person.name,
+        "name": {"givenName": person.given_name, "familyName": person.family_name, "formatted": person.name},
+        "emails": [{"value": person.email, "primary": True, "type": "work"}],
+        "active": person.active,
+        "meta": {
+            "resourceType": "User",
+            "created": person.created_at.isoformat(),
+            "lastModified": person.changed_at.isoformat(),
+            "location": f"Users/{person.id}",
+        },
+    }
+
+
+def group_json(found: DirectoryGroup) -> dict[str, Any]:
+    """A group as a SCIM Group."""
+    return {
+        "schemas": [GROUP],
+        "id": str(found.id),
+        **({"externalId": found.external_id} if found.external_id else {}),
+        "displayName": found.name,
+        "members": [{"value": str(id), "$ref": f"Users/{id}", "type": "User"} for id in found.members],
+        "meta": {"resourceType": "Group", "location": f"Groups/{found.id}"},
+    }
+
+
+def _set_active(conn: Connection[Any], actor: str, person: DirectoryPerson, active: bool) -> None:
+    if person.active and not active:
+        service.deactivate_person(conn, actor, person.id)
+    elif active and not person.active:
+        number = next_policy_number(conn, "person", f"person/{person.id}", False)
+        store.come_back(conn, person.id)
+        detail = {"policy": number}
+        record(conn, action="person.returned", actor=actor, subject=f"person/{person.id}", detail=detail)
+
+
+def _set_members(conn: Connection[Any], actor: str, old: DirectoryGroup, wanted: frozenset[UUID]) -> None:
+    for id in sorted(wanted - set(old.members), key=str):
+        service.add_member(conn, actor, old.name, id)
+    for id in sorted(set(old.members) - wanted, key=str):
+        service.remove_member(conn, actor, old.name, id)
+
+
+def _changed(kind: str, members: set[UUID], given: frozenset[UUID], *, everything: bool) -> set[UUID]:
+    if kind == "add":
+        return members | given
+    if kind == "replace":
+        return set(given)
+    return set() if everything else members - given
+
+
+def _keep(conn: Connection[Any], id: UUID, body: Json, user_name: str) -> None:
+    name = body.get("name")
+    parts = name if isinstance(name, Mapping) else {}
+    given, family = _text(parts.get("givenName")) or "", _text(parts.get("familyName")) or ""
+    store.keep_person(conn, id, _text(body.get("externalId")), user_name, given, family)
+
+
+def _put(wanted: dict[str, Any], path: str, value: Any, kind: str) -> None:
+    """One attribute of a user; unknown ones are passed over, as the standard allows for what is not supported."""
+    names = {
+        "username": "userName", "displayname": "displayName", "active": "active", "externalid": "externalId",
+        "emails": "emails", "name": "name",
+    }  # fmt: skip
+    first, _, rest = path.partition(".")
+    if re.fullmatch(r"emails\[.*\]", first, re.IGNORECASE) and rest.lower() == "value":
+        wanted["emails"] = [{"value": value, "primary": True}]
+        return
+    name = names.get(first.lower())
+    if name is None:
+        return
+    if kind == "remove":
+        value = None
+    if name == "name" and rest:
+        wanted["name"] = {**wanted["name"], rest: value}
+    else:
+        wanted[name] = value
+
+
+def _operations(body: Json) -> list[tuple[str, str, Any]]:
+    """(add | replace | remove, path, value) of each operation."""
+    given = body.get("Operations")
+    if not isinstance(given, list) or len(given) > MOST:
+        raise _no_patch(f"send at most {MOST} Operations")
+    found: list[tuple[str, str, Any]] = []
+    for each in given:
+        kind = str(each.get("op", "")).lower() if isinstance(each, Mapping) else ""
+        path = each.get("path") or "" if isinstance(each, Mapping) else ""
+        if kind not in ("add", "replace", "remove") or not isinstance(path, str):
+            raise _no_patch("each has op add, replace or remove")
+        found.append((kind, path.removeprefix(f"{USER}:").removeprefix(f"{GROUP}:"), each.get("value")))
+    return found
+
+
+def _members(given: object) -> frozenset[UUID]:
+    if given is None:
+        return frozenset()
+    items = given if isinstance(given, list) else [given]
+    return frozenset(_uuid(each.get("value") if isinstance(each, Mapping) else None) for each in items)
+
+
+def _wanted(filter: str | None, attribute: str) -> str | None:
+    if not filter:
+        return None
+    found = _FILTER.fullmatch(filter)
+    if found is None or found.group(1).lower() != attribute:
+        raise Invalid(f"this filter is not supported: {filter[:80]}", code="scim_filter", hint=f'{attribute} eq "…"')
+    return found.group(2).replace('\\"', '"').replace("\\\\", "\\")
+
+
+def _email(body: Json) -> str:
+    given = body.get("emails")
+    items = [each for each in given if isinstance(each, Mapping)] if isinstance(given, list) else []
+    first = next((each for each in items if each.get("primary") is True), items[0] if items else None)
+    return normal_email(str((first or {}).get("value") or body.get("userName") or ""))
+
+
+def _user_name(body: Json) -> str:
+    name = body.get("userName")
+    if not isinstance(name, str) or not name.strip() or len(name) > 254 or not name.isprintable():
+        raise Invalid("a user needs a userName", code="scim_user_name", hint="Send userName.")
+    return name.strip()
+
+
+def _display(body: Json, email: str) -> str:
+    name = body.get("name")
+    parts = name if isinstance(name, Mapping) else {}
+    full = f"{_text(parts.get('givenName')) or ''} {_text(parts.get('familyName')) or ''}".strip()
+    return _text(body.get("displayName")) or _text(parts.get("formatted")) or full or email
+
+
+def _active(body: Json) -> bool:
+    """Some directories send the word."""
+    given = body.get("active")
+    return given is not False and str(given).lower() != "false"
+
+
+def _text(value: object) -> str | None:
+    if not isinstance(value, str) or not value.strip():
+        return None
+    return "".join(part if part.isprintable() else " " for part in value.strip()[:254])
+
+
+def _uuid(value: object) -> UUID:
+    try:
+        return UUID(str(value))
+    except ValueError as error:
+        raise NotFound(
+            f"there is no {str(value)[:60]}", code="unknown_person", hint="GET /Users lists them."
+        ) from error
+
+
+def _user(conn: Connection[Any], id: UUID) -> DirectoryPerson:
+    found = store.person(conn, id)
+    if found is None:
+        raise NotFound(f"there is no user {id}", code="scim_user", hint="GET /Users lists them.")
+    return found
+
+
+def _group(conn: Connection[Any], id: UUID) -> DirectoryGroup:
+    found = store.group(conn, id)
+    if found is None:
+        raise NotFound(f"there is no group {id}", code="scim_group", hint="GET /Groups lists them.")
+    return found
+
+
+def _list(total: int, start: int, items: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "schemas": [LIST], "totalResults": total, "startIndex": start, "itemsPerPage": len(items), "Resources": items,
+    }  # fmt: skip
+
+
+def _no_patch(why: str) -> Invalid:
+    return Invalid(f"this PATCH cannot be read: {why}", code="scim_patch", hint="See RFC 7644, section 3.5.2.")
