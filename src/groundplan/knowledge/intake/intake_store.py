@@ -220,9 +220,12 @@ def set_superseded(conn: Conn, source: str) -> int:
                  AND NOT (d.path = ANY (old.supersedes) AND (coalesce(old.modified_at, '-infinity'), old.path)
                    > (coalesce(d.modified_at, '-infinity'), d.path))
                ORDER BY old.id, d.modified_at DESC NULLS LAST, d.path)
-           UPDATE document o SET superseded_by = n.by, noted = nextval('chunk_change')
-             FROM document x LEFT JOIN newer n ON n.id = x.id
-             WHERE o.id = x.id AND x.source = %s AND x.deleted_at IS NULL AND x.superseded_by IS DISTINCT FROM n.by""",
+           UPDATE document o SET superseded_by = w.by, noted = nextval('chunk_change')
+             FROM (SELECT x.id, coalesce(y.id, n.id_by) AS by FROM document x
+               LEFT JOIN (SELECT id, by AS id_by FROM newer) n ON n.id = x.id
+               LEFT JOIN document y ON y.id::text = x.decided -> 'superseded_by' ->> 'value' AND y.deleted_at IS NULL
+               WHERE x.source = %s AND x.deleted_at IS NULL) w
+             WHERE o.id = w.id AND o.superseded_by IS DISTINCT FROM w.by""",
         (source, source),
     ).rowcount
 

@@ -1,0 +1,161 @@
+"""Deleting documents: at once from everything that answers, then from the disk, and told in the audit log.
+
+What is under a legal hold is not deleted, whoever asks. Where something was deleted its place stays empty, also if its
+source still has it, until somebody lets it in again. Copies of the database that others keep are not reached: a backup
+is cleaned when it is restored, by its tombstones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from psycopg import Connection
+
+from groundplan.core.audit import SYSTEM, record
+from groundplan.core.errors import Conflict, NotFound
+from groundplan.core.ids import new_id
+from groundplan.knowledge.deletion import deletion_store as store
+from groundplan.knowledge.deletion import tombstones
+from groundplan.knowledge.deletion.deletion_store import Tombstone
+from groundplan.knowledge.intake import intake_store
+
+SMALL_BYTES = 256 << 20
+"""Tables up to this size are written anew at once; larger ones when the first erasure is due within a day."""
+
+Clear = Callable[[Connection[Any], str, str], None]
+"""Clears the cached answers of whatever may have used a source: (conn, source, actor), in the same transaction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """Who deletes and why, when, and in which HOME the tombstones are."""
+
+    by: str
+    reason: str
+    at: datetime
+    home: Path
+
+
+def delete(conn: Connection[Any], ids: Sequence[UUID], why: Why, clear: Clear | None = None) -> list[Tombstone]:
+    """Delete documents in a transaction of its own; the rows of their tombstones.
+
+    Gone from retrieval, index and caches when this returns. Raises `NotFound` (document_unknown) and `Conflict`
+    (legal_hold); then nothing is deleted.
+    """
+    with conn.transaction():
+        doomed = store.doomed(conn, ids)
+        if not doomed:
+            raise NotFound(
+                "no such document", code="document_unknown", hint="`groundplan knowledge documents` lists them."
+            )
+        held = [one.path for one in doomed if one.legal_hold]
+        if held:
+            raise Conflict(
+                f"{', '.join(held[:5])} may not be deleted: a legal hold keeps it", code="legal_hold",
+                hint="Have the hold ended first: by a decision about the document, or in its source's declaration.",
+            )  # fmt: skip
+        stones = [
+            Tombstone(
+                new_id(), one.id, one.source, one.path, one.digest, why.at, why.by, why.reason,
+                why.at + timedelta(days=one.erase_days),
+            )
+            for one in doomed
+        ]  # fmt: skip
+        intake_store.hold_changes(conn)
+        for stone in stones:
+            store.bury(conn, stone)
+        intake_store.remove(conn, [one.id for one in doomed])
+        store.wipe(conn, [one.id for one in doomed])
+        intake_store.tell_followers(conn)
+        for source in sorted({one.source for one in doomed}):
+            own = [stone for stone in stones if stone.source == source]
+            if clear is not None:
+                clear(conn, source, why.by)
+            detail = {"documents": len(own), "digests": [stone.digest for stone in own][:100], "reason": why.reason}
+            record(conn, action="knowledge.deleted", actor=why.by, subject=f"source/{source}", detail=detail, at=why.at)
+    tombstones.append(why.home, stones)
+    return stones
+
+
+def readmit(conn: Connection[Any], source: str, path: str, why: Why) -> None:
+    """Let a deleted place be a document again, with the next look at its source. Raises `NotFound`."""
+    with conn.transaction():
+        standing = [s for s in store.tombstones(conn, limit=10_000) if (s.source, s.path) == (source, path)]
+        if not store.lift(conn, source, path):
+            raise NotFound(
+                f"{path} of {source} was not deleted", code="tombstone_unknown",
+                hint="`groundplan knowledge deletions` lists what was.",
+            )  # fmt: skip
+        record(
+            conn, action="knowledge.readmitted", actor=why.by, subject=f"source/{source}",
+            detail={"path": path, "reason": why.reason}, at=why.at,
+        )  # fmt: skip
+    tombstones.append(why.home, [replace(stone, lifted_at=why.at) for stone in standing])
+
+
+def replay(conn: Connection[Any], home: Path, at: datetime) -> int:
+    """Hold the database against the list of deletions, and the list against the database; how many came back and went.
+
+    For after a restore, and at every start. What is on the list goes whatever holds: it was gone before.
+    """
+    listed = tombstones.read(home)
+    with conn.transaction():
+        known = store.all_ids(conn)
+        missing = [stone for id, stone in listed.items() if id not in known]
+        for stone in sorted(missing, key=lambda one: one.at):
+            store.bury(conn, stone)
+        standing = [(one.source, one.path) for one in store.tombstones(conn, limit=1_000_000) if one.lifted_at is None]
+        back = store.live_at(conn, standing)
+        if back:
+            intake_store.hold_changes(conn)
+            intake_store.remove(conn, back)
+            store.wipe(conn, back)
+            intake_store.tell_followers(conn)
+            detail = {"documents": len(back), "reason": "the list of deletions was replayed"}
+            record(conn, action="knowledge.deleted", actor=SYSTEM, subject="company", detail=detail, at=at)
+        unlisted = [one for one in store.tombstones(conn, limit=1_000_000) if one.id not in listed]
+    tombstones.append(home, unlisted)
+    return len(back)
+
+
+def retire(conn: Connection[Any], why: Why, clear: Clear | None = None) -> int:
+    """Delete what has been kept for as long as it may be; how many."""
+    ids = store.expired(conn)
+    return len(delete(conn, ids, why, clear)) if ids else 0
+
+
+def erase(conn: Connection[Any], at: datetime) -> int:
+    """Take what was deleted off the disk, and put the receipt into the audit log; how many documents.
+
+    `conn` is in autocommit. Nothing is done while the tables are large and no erasure is due within a day. The receipt
+    says by which means, and what is not reached by it.
+    """
+    waiting = store.tombstones(conn, open_only=True, limit=100_000)
+    if not waiting:
+        return 0
+    due = min(stone.due for stone in waiting)
+    if store.size(conn) > SMALL_BYTES and due - at > timedelta(days=1):
+        return 0
+    remaining = store.left(conn, [stone.document_id for stone in waiting])
+    rewritten = store.rewrite(conn)
+    if remaining or not rewritten:
+        return 0
+    with conn.transaction():
+        receipt = record(
+            conn, action="knowledge.erased", actor=SYSTEM, subject="company", at=at,
+            detail={
+                "documents": len(waiting),
+                "tombstones": [str(stone.id) for stone in waiting][:200],
+                "digests": [stone.digest for stone in waiting][:200],
+                "latest_due": due.isoformat(),
+                "means": "tables written anew",
+                "not_reached": "write-ahead log until it is overwritten; backups until they are restored or destroyed",
+            },
+        )  # fmt: skip
+        store.mark_erased(conn, [stone.id for stone in waiting], receipt, at)
+    return len(waiting)

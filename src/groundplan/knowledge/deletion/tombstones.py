@@ -1,0 +1,69 @@
+"""HOME/tombstones.jsonl: what was deleted, one line each, so that a restored backup does not bring it back.
+
+The file is appended to and flushed to the disk; the table `tombstone` has the same. Whatever one of the two lacks is
+taken over from the other, at start and with each sweep: after a restore of an older backup the file has more, after a
+crash between the two the table has.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+from uuid import UUID
+
+from groundplan.knowledge.deletion.deletion_store import Tombstone
+
+FILE = "tombstones.jsonl"
+
+
+def append(home: Path, stones: Iterable[Tombstone]) -> None:
+    """Add lines; on the disk when this returns."""
+    lines = [json.dumps(_plain(stone), sort_keys=True) for stone in stones]
+    if not lines:
+        return
+    with (home / FILE).open("ab+") as file:
+        os.fchmod(file.fileno(), 0o600)
+        size = file.seek(0, os.SEEK_END)
+        torn = size > 0 and os.pread(file.fileno(), 1, size - 1) != b"\n"
+        file.write(("\n" * torn + "\n".join(lines) + "\n").encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read(home: Path) -> dict[UUID, Tombstone]:
+    """By id; the last line of an id holds. A torn last line is left out."""
+    found: dict[UUID, Tombstone] = {}
+    try:
+        lines = (home / FILE).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return found
+    for line in lines:
+        try:
+            stone = _stone(json.loads(line))
+        except (ValueError, KeyError, TypeError):
+            continue
+        found[stone.id] = stone
+    return found
+
+
+def _plain(stone: Tombstone) -> dict[str, str | None]:
+    return {
+        "id": str(stone.id), "document": str(stone.document_id), "source": stone.source, "path": stone.path,
+        "digest": stone.digest, "at": stone.at.isoformat(), "by": stone.by, "reason": stone.reason,
+        "due": stone.due.isoformat(), "lifted_at": stone.lifted_at.isoformat() if stone.lifted_at else None,
+    }  # fmt: skip
+
+
+def _stone(line: dict[str, str | None]) -> Tombstone:
+    def text(name: str) -> str:
+        return str(line[name])
+
+    lifted = line.get("lifted_at")
+    return Tombstone(
+        UUID(text("id")), UUID(text("document")), text("source"), text("path"), text("digest"),
+        datetime.fromisoformat(text("at")), text("by"), text("reason"), datetime.fromisoformat(text("due")),
+        None, datetime.fromisoformat(lifted) if lifted else None,
+    )  # fmt: skip

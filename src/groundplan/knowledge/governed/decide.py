@@ -1,0 +1,132 @@
+"""Decisions of owners and stewards about documents: approve, reject, retire, supersede, reviewed, and single values.
+
+A decision stands above what source, folder and document say, may widen, and is in the audit log. One that approves is
+about the content that was seen: another content waits for another decision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+from uuid import UUID
+
+from psycopg import Connection
+
+from groundplan.catalog.levels import SENSITIVITIES
+from groundplan.core.audit import record
+from groundplan.core.errors import Invalid, NotFound
+from groundplan.knowledge.governed import governed_store as store
+from groundplan.knowledge.governed.inherit import STATES
+
+_DAYS = ("valid_from", "valid_until")
+_LISTS = ("purposes", "workloads", "residency")
+_TEXTS = ("owner", "steward", "licence")
+DECIDED = ("state", "sensitivity", *_DAYS, *_LISTS, *_TEXTS, "legal_hold", "superseded_by", "reviewed")
+"""What may be decided about a document. `reviewed` is the day of the review, from which the next one is counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """Who decides (as the audit log and as people name them), why and when."""
+
+    actor: str
+    by: str
+    reason: str
+    at: datetime
+
+
+def decide(conn: Connection[Any], document: UUID, name: str, value: Any, said: Said) -> dict[str, Any]:
+    """Set one value, or (None) take the decision back; the document afterwards. Part of the caller's transaction.
+
+    Raises `NotFound` (document_unknown) and `Invalid` (decision_value).
+    """
+    found = store.one(conn, document, lock=True)
+    if found is None or found["deleted_at"] is not None:
+        raise NotFound("no such document", code="document_unknown", hint="`groundplan knowledge documents` lists them.")
+    plain = _checked(conn, found, name, value)
+    decided = {key: each for key, each in found["decided"].items() if key != name}
+    columns: dict[str, Any] = {}
+    if plain is not None:
+        decided[name] = {
+            "value": _json(plain),
+            "by": said.by,
+            "at": said.at.isoformat(timespec="seconds"),
+            "reason": said.reason,
+        }
+        if name == "state":
+            decided[name]["digest"] = found["digest"]
+        if name not in ("reviewed", "superseded_by"):
+            columns[name] = plain
+    store.put_decision(conn, document, decided, columns)
+    if name == "superseded_by":
+        store.set_superseded(conn, document, plain)
+    elif columns:
+        store.put_origin(
+            conn, document, name, {"from": f"decision of {said.by}", "at": said.at.isoformat(timespec="seconds")}
+        )
+    record(
+        conn, action="knowledge.decided", actor=said.actor, subject=f"document/{document}", at=said.at,
+        detail={"what": name, "value": _json(plain), "before": _json(found.get(name)), "reason": said.reason,
+                "version": found["version"], "digest": found["digest"]},
+    )  # fmt: skip
+    after = store.one(conn, document)
+    assert after is not None
+    return after
+
+
+def _checked(conn: Connection[Any], found: Mapping[str, Any], name: str, value: Any) -> Any:
+    """The value as its column has it; raises `Invalid`."""
+    if value is None:
+        return None
+    if name in ("state", "sensitivity"):
+        return _one_of(name, value, STATES if name == "state" else SENSITIVITIES)
+    if name in _DAYS or name == "reviewed":
+        return _day(name, value)
+    if name in _LISTS:
+        return _names(name, value)
+    if name in _TEXTS and isinstance(value, str) and 0 < len(value.strip()) <= 400:
+        return value.strip()
+    if name == "legal_hold" and isinstance(value, bool):
+        return value
+    if name == "superseded_by":
+        return _newer(conn, found, value)
+    raise _wrong(name, f"one of {', '.join(DECIDED)}, each in its form")
+
+
+def _one_of(name: str, value: Any, known: tuple[str, ...]) -> str:
+    if value not in known:
+        raise _wrong(name, f"one of {', '.join(known)}")
+    return str(value)
+
+
+def _day(name: str, value: Any) -> date:
+    try:
+        return date.fromisoformat(str(value))
+    except ValueError as error:
+        raise _wrong(name, "a date like 2027-01-31") from error
+
+
+def _names(name: str, value: Any) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(each, str) and each.strip() for each in value):
+        raise _wrong(name, "a list of names")
+    return sorted({each.strip() for each in value})
+
+
+def _newer(conn: Connection[Any], found: Mapping[str, Any], value: Any) -> UUID:
+    try:
+        newer = store.one(conn, UUID(str(value)))
+    except ValueError as error:
+        raise _wrong("superseded_by", "the id of the newer document") from error
+    if newer is None or newer["deleted_at"] is not None or newer["id"] == found["id"]:
+        raise _wrong("superseded_by", "the id of another document that is there")
+    return UUID(str(newer["id"]))
+
+
+def _wrong(name: str, what: str) -> Invalid:
+    return Invalid(f"`{name}` cannot be that", code="decision_value", hint=f"Give {what}.")
+
+
+def _json(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, date | datetime) else str(value) if isinstance(value, UUID) else value

@@ -1,0 +1,99 @@
+"""The SQL of decisions about documents and sources, as role control."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from psycopg import Connection
+from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
+
+Conn = Connection[Any]
+
+_COLUMNS = """d.id, d.source, d.path, d.title, d.digest, d.version, d.modified_at, d.review_by, d.state, d.sensitivity,
+  d.owner, d.steward, d.purposes, d.workloads, d.residency, d.licence, d.valid_from, d.valid_until, d.review_days,
+  d.retain_until, d.legal_hold, d.quality, d.scanned_at, d.personal, d.origins, d.decided, d.declared, d.media, d.bytes,
+  d.lines, d.notes, d.superseded_by, d.deleted_at, d.supersedes"""
+
+
+def one(conn: Conn, document: UUID, *, lock: bool = False) -> dict[str, Any] | None:
+    """A document with everything that holds for it, deleted or not."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(
+            f"SELECT {_COLUMNS} FROM document d WHERE d.id = %s" + (" FOR UPDATE" if lock else ""), (document,)
+        ).fetchone()
+
+
+def put_decision(conn: Conn, document: UUID, decided: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+    """What was decided, and the columns that hold now; the index is told."""
+    sets = ", ".join(f"{name} = %({name})s" for name in values)
+    conn.execute("SELECT pg_advisory_xact_lock(1802399607)")
+    conn.execute(
+        f"""UPDATE document SET decided = %(decided)s, noted = nextval('chunk_change'), settled = ''
+              {", " if sets else ""}{sets} WHERE id = %(id)s""",
+        {**values, "decided": Jsonb(dict(decided)), "id": document},
+    )
+    conn.execute("SELECT pg_notify('groundplan_chunks', '')")
+
+
+def put_origin(conn: Conn, document: UUID, name: str, origin: Mapping[str, Any]) -> None:
+    conn.execute("UPDATE document SET origins = origins || %s WHERE id = %s", (Jsonb({name: dict(origin)}), document))
+
+
+def set_superseded(conn: Conn, document: UUID, by: UUID | None) -> None:
+    conn.execute("UPDATE document SET superseded_by = %s WHERE id = %s", (by, document))
+
+
+def versions(conn: Conn, document: UUID) -> list[dict[str, Any]]:
+    """The newest first."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(
+            """SELECT version, at, title, digest FROM document_version WHERE document_id = %s
+               ORDER BY version DESC LIMIT 100""",
+            (document,),
+        ).fetchall()
+
+
+def who_may_read(conn: Conn, document: UUID) -> list[dict[str, Any]]:
+    """Each active person who may read it, and by which of its readers; refusals are left out."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(
+            """SELECT p.email, p.name, array_agg(DISTINCT r.reader ORDER BY r.reader) AS by
+               FROM document d JOIN document_reader r ON r.document_id = d.id AND NOT r.deny
+                 JOIN person p ON p.active AND r.reader IN (SELECT reading_names(p.id))
+               WHERE d.id = %s AND NOT EXISTS (SELECT 1 FROM document_reader n WHERE n.document_id = d.id AND n.deny
+                 AND n.reader IN (SELECT reading_names(p.id)))
+               GROUP BY p.id ORDER BY p.email LIMIT 500""",
+            (document,),
+        ).fetchall()
+
+
+def why_readable(conn: Conn, document: UUID, person: UUID) -> dict[str, Any]:
+    """The readers of a document that a person is, allowed and refused, and the groups on the way to each."""
+    rows = conn.execute(
+        """SELECT r.reader, r.deny FROM document_reader r WHERE r.document_id = %s
+             AND r.reader IN (SELECT reading_names(%s)) ORDER BY r.deny DESC, r.reader""",
+        (document, person),
+    ).fetchall()
+    paths = conn.execute(
+        """WITH RECURSIVE way(id, name, path) AS (
+             SELECT g.id, g.name, ARRAY[g.name] FROM membership m JOIN people_group g ON g.id = m.group_id
+               WHERE m.person_id = %s
+             UNION ALL
+             SELECT g.id, g.name, w.path || g.name FROM way w JOIN membership m ON m.member_group_id = w.id
+               JOIN people_group g ON g.id = m.group_id
+               WHERE NOT g.name = ANY (w.path) AND array_length(w.path, 1) < 12)
+           SELECT DISTINCT ON (name) name, path FROM way ORDER BY name, array_length(path, 1)""",
+        (person,),
+    ).fetchall()
+    ways = {name: path for name, path in paths}
+    told = [{"reader": reader, "refuses": deny, "through": ways.get(reader, [])} for reader, deny in rows]
+    return {"readable": bool(told) and not any(each["refuses"] for each in told), "by": told}
+
+
+def kept_back(conn: Conn, document: UUID, workload: str) -> str | None:
+    """In one word why it is not retrieved for a workload; None where it is."""
+    row = conn.execute("SELECT kept_back(d, %s) FROM document d WHERE d.id = %s", (workload, document)).fetchone()
+    return None if row is None else row[0]

@@ -1,0 +1,68 @@
+"""The SQL of lineage: from an answer to what it rested on, and from a document to the answers that used it."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from psycopg import Connection
+from psycopg.rows import dict_row
+
+Conn = Connection[Any]
+
+
+def rested_on(conn: Conn, call: UUID) -> list[dict[str, Any]]:
+    """Each passage of an answer, with its document as it was then and as it is now."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(
+            """SELECT (p.passage ->> 0)::uuid AS document, p.passage ->> 1 AS path,
+                 (p.passage ->> 2)::int AS first_line, (p.passage ->> 3)::int AS last_line, d.source, d.title,
+                 d.version AS version_now, d.state, d.owner, d.sensitivity, d.superseded_by, d.deleted_at,
+                 v.version AS version_then, v.digest AS digest_then, d.version IS DISTINCT FROM v.version AS changed_since
+               FROM call c, jsonb_array_elements(c.detail -> 'sources') WITH ORDINALITY AS p(passage, place)
+                 LEFT JOIN document d ON d.id = (p.passage ->> 0)::uuid
+                 LEFT JOIN LATERAL (SELECT version, digest FROM document_version x
+                   WHERE x.document_id = d.id AND x.at <= c.at ORDER BY version DESC LIMIT 1) v ON true
+               WHERE c.id = %s ORDER BY p.place""",
+            (call,),
+        ).fetchall()
+
+
+def used_by(conn: Conn, document: UUID, *, limit: int = 100) -> list[dict[str, Any]]:
+    """The newest answers that were given passages of a document, and which lines; no question and no answer."""
+    mark = json.dumps([[str(document)]])
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(
+            """SELECT c.id AS call, c.at, c.workload, c.status, p.email AS person, array_agg(
+                 (s.passage ->> 2) || '-' || (s.passage ->> 3)) AS lines
+               FROM call c LEFT JOIN person p ON p.id = c.person_id,
+                 jsonb_array_elements(c.detail -> 'sources') AS s(passage)
+               WHERE c.detail -> 'sources' <> '[]' AND c.detail -> 'sources' @> %s AND s.passage ->> 0 = %s
+               GROUP BY c.id, c.at, c.workload, c.status, p.email ORDER BY c.at DESC LIMIT %s""",
+            (mark, str(document), limit),
+        ).fetchall()
+
+
+def used_since(conn: Conn, since: datetime, until: datetime, limit: int = 10_000) -> list[dict[str, Any]]:
+    """Grounded calls with the documents that they used, for export, the oldest first."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(
+            """SELECT c.id, c.at, c.workload, c.status, c.model, c.duration_ms, ARRAY(
+                 SELECT DISTINCT s.passage ->> 0 FROM jsonb_array_elements(c.detail -> 'sources') AS s(passage)
+                 ) AS documents
+               FROM call c WHERE c.at >= %s AND c.at < %s AND c.detail -> 'sources' <> '[]' ORDER BY c.at LIMIT %s""",
+            (since, until, limit),
+        ).fetchall()
+
+
+def documents_of(conn: Conn, ids: list[str]) -> dict[str, dict[str, Any]]:
+    """Source, path, title, version and owner of documents by id."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        rows = cursor.execute(
+            """SELECT d.id::text, d.source, d.path, d.title, d.version, d.owner, d.media, d.modified_at, s.type
+               FROM document d JOIN source s ON s.name = d.source WHERE d.id = ANY(%s::uuid[])""",
+            (ids,),
+        ).fetchall()
+    return {row["id"]: row for row in rows}

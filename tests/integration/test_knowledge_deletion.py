@@ -1,0 +1,244 @@
+"""Deleted is deleted: from search at once, from the disk in time, after a restore once more; what is on hold stays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+from psycopg.types.json import Jsonb
+
+from groundplan.blueprint.model import Governed, Source
+from groundplan.core.errors import Conflict, GroundplanError, Invalid, NotFound
+from groundplan.core.ids import new_id
+from groundplan.knowledge import store as search
+from groundplan.knowledge.deletion import deletion_store, tombstones
+from groundplan.knowledge.deletion.delete import Why, delete, erase, readmit, replay, retire
+from groundplan.knowledge.governed import governed_store
+from groundplan.knowledge.governed.decide import Said, decide
+from groundplan.knowledge.ingest import take_over
+from groundplan.knowledge.lineage import lineage_store
+from groundplan.knowledge.lineage.openlineage import events
+from groundplan.knowledge.sources.folder import Folder
+from groundplan.testing.database import Database
+
+NOW = datetime.now(UTC)
+
+
+class World:
+    def __init__(self, database: Database, folder: Path) -> None:
+        self.database = database
+        self.control = psycopg.connect(database.urls["control"], autocommit=True)
+        self.home, self.folder = folder / "home", folder / "s"
+        self.home.mkdir()
+        self.folder.mkdir()
+        self.person = new_id()
+        self.control.execute(
+            "INSERT INTO person (id, email, name) VALUES (%s, 'ana@acme.example', 'Ana')", (self.person,)
+        )
+
+    def write(self, name: str, text: str) -> None:
+        (self.folder / name).write_text(text, encoding="utf-8")
+
+    def ingest(self, **governed: Any) -> None:
+        source = Source(
+            name="s", path="s", sensitivity="internal", owner="ana@acme.example", readers=["everyone"],
+            governed=Governed(**governed),
+        )  # fmt: skip
+        take_over(self.control, source, Folder(self.folder))
+
+    def id(self, path: str) -> UUID:
+        row = self.control.execute("SELECT id FROM document WHERE path = %s", (path,)).fetchone()
+        assert row is not None
+        return UUID(str(row[0]))
+
+    def why(self, at: datetime = NOW) -> Why:
+        return Why(f"person:{self.person}", "asked for", at, self.home)
+
+    def decide(self, path: str, name: str, value: Any, reason: str = "looked at") -> dict[str, Any]:
+        with self.control.transaction():
+            said = Said(f"person:{self.person}", "dana@acme.example", reason, NOW)
+            return decide(self.control, self.id(path), name, value, said)
+
+    def seen(self) -> set[str]:
+        """What a search reads as Ana."""
+        with psycopg.connect(self.database.urls["search"]) as conn:
+            search.act_for(conn, self.person)
+            rows = conn.execute("SELECT d.path FROM chunk c JOIN document d ON d.id = c.document_id WHERE c.text <> ''")
+            return {path for (path,) in rows}
+
+    def actions(self) -> list[str]:
+        return [action for (action,) in self.control.execute("SELECT action FROM audit_entry ORDER BY queued")]
+
+
+@pytest.fixture
+def world(database: Database, tmp_path: Path) -> Iterator[World]:
+    world = World(database, tmp_path)
+    world.write("a.md", "# A\n\nThe plans of the zanzibar project.\n")
+    world.write("b.md", "# B\n\nOther plans.\n")
+    world.ingest()
+    yield world
+    world.control.close()
+
+
+def test_a_deleted_document_is_gone_at_once_and_stays_away(world: World) -> None:
+    assert world.seen() == {"a.md", "b.md"}
+    cleared: list[str] = []
+    delete(world.control, [world.id("a.md")], world.why(), lambda _, source, __: cleared.append(source))
+    assert (world.seen(), cleared) == ({"b.md"}, ["s"])
+    world.ingest()
+    world.write("a.md", "# A\n\nThe plans of the zanzibar project, once more.\n")
+    world.ingest()
+    assert world.seen() == {"b.md"}
+    told = world.control.execute("SELECT kind, hint FROM finding WHERE closed_at IS NULL").fetchall()
+    assert [kind for kind, _ in told] == ["knowledge.deleted_at_source"]
+    with pytest.raises(NotFound):
+        delete(world.control, [world.id("a.md")], world.why())
+    readmit(world.control, "s", "a.md", world.why())
+    world.ingest()
+    assert world.seen() == {"a.md", "b.md"}
+    assert {"knowledge.deleted", "knowledge.readmitted"} <= set(world.actions())
+
+
+def test_nothing_of_it_is_left_on_the_disk_and_there_is_a_receipt(world: World, postgres_cluster: Any) -> None:
+    def on_disk() -> bool:
+        base = postgres_cluster.home.postgres
+        files = [file for file in base.rglob("*") if file.is_file() and "pg_wal" not in file.parts]
+        with psycopg.connect(world.database.superuser, autocommit=True) as conn:
+            conn.execute("CHECKPOINT")
+        return any(b"zanzibar" in file.read_bytes() for file in files if file.exists())
+
+    assert on_disk()
+    delete(world.control, [world.id("a.md")], world.why())
+    assert erase(world.control, NOW) == 1
+    assert not on_disk()
+    (stone,) = deletion_store.tombstones(world.control)
+    assert stone.erased_at is not None
+    assert stone.erased_at <= stone.due
+    assert world.actions()[-1] == "knowledge.erased"
+    assert erase(world.control, NOW) == 0
+
+
+def test_a_legal_hold_keeps_it_whoever_asks(world: World) -> None:
+    world.decide("a.md", "legal_hold", True, "case 7")
+    for ids in ([world.id("a.md")], [world.id("b.md"), world.id("a.md")]):
+        with pytest.raises(Conflict) as caught:
+            delete(world.control, ids, world.why())
+        assert caught.value.code == "legal_hold"
+    assert world.seen() == {"a.md", "b.md"}
+    world.decide("a.md", "legal_hold", False, "closed")
+    delete(world.control, [world.id("a.md")], world.why())
+
+
+def test_after_a_restore_it_goes_again(world: World) -> None:
+    """The database as it was before the deletion, with the list as it is now."""
+    (stone,) = delete(world.control, [world.id("a.md")], world.why())
+    listed = tombstones.read(world.home)
+    assert set(listed) == {stone.id}
+    with psycopg.connect(world.database.superuser, autocommit=True) as conn:
+        conn.execute("DELETE FROM tombstone")
+    world.ingest()
+    assert world.seen() == {"a.md", "b.md"}
+    assert replay(world.control, world.home, NOW) == 1
+    assert world.seen() == {"b.md"}
+    world.ingest()
+    assert world.seen() == {"b.md"}
+    assert replay(world.control, world.home, NOW) == 0
+
+
+def test_a_lost_list_is_written_again_and_a_torn_line_costs_nothing(world: World) -> None:
+    (stone,) = delete(world.control, [world.id("a.md")], world.why())
+    (world.home / tombstones.FILE).write_text('{"id": "torn', encoding="utf-8")
+    replay(world.control, world.home, NOW)
+    assert set(tombstones.read(world.home)) == {stone.id}
+
+
+def test_what_was_kept_long_enough_goes_and_what_is_held_does_not(world: World) -> None:
+    world.ingest(retain_days=100)
+    world.control.execute("UPDATE document SET retain_until = %s", (NOW.date() - timedelta(days=1),))
+    world.decide("b.md", "legal_hold", True, "case 7")
+    assert retire(world.control, world.why()) == 1
+    assert world.seen() == {"b.md"}
+    assert retire(world.control, world.why()) == 0
+
+
+def test_a_decision_holds_is_told_and_can_be_taken_back(world: World) -> None:
+    def decided(name: str, value: Any) -> dict[str, Any]:
+        return world.decide("a.md", name, value)
+
+    after = decided("state", "rejected")
+    assert (after["state"], after["origins"]["state"]["from"]) == ("rejected", "decision of dana@acme.example")
+    assert world.seen() == {"b.md"}
+    assert governed_store.kept_back(world.control, world.id("a.md"), "w") == "rejected"
+    world.ingest()
+    assert world.seen() == {"b.md"}
+    decided("state", None)
+    world.ingest()
+    assert world.seen() == {"a.md", "b.md"}
+    decided("superseded_by", str(world.id("b.md")))
+    world.ingest()
+    assert world.seen() == {"b.md"}
+    assert governed_store.kept_back(world.control, world.id("a.md"), "w") == "superseded"
+    for name, value in (
+        ("state", "good"),
+        ("valid_until", "soon"),
+        ("purposes", "x"),
+        ("superseded_by", "no"),
+        ("colour", 1),
+    ):
+        with pytest.raises(Invalid):
+            decided(name, value)
+    with pytest.raises(GroundplanError):
+        decided("superseded_by", str(world.id("a.md")))
+
+
+def test_who_may_read_and_why(world: World) -> None:
+    group, outer = new_id(), new_id()
+    for id, name in ((group, "hr"), (outer, "staff")):
+        world.control.execute("INSERT INTO people_group (id, name, type) VALUES (%s, %s, 'group')", (id, name))
+    world.control.execute(
+        "INSERT INTO membership (id, group_id, person_id) VALUES (%s, %s, %s)", (new_id(), group, world.person)
+    )
+    world.control.execute(
+        "INSERT INTO membership (id, group_id, member_group_id) VALUES (%s, %s, %s)", (new_id(), outer, group)
+    )
+    world.write("a.md", "---\nreaders: [staff]\n---\n# A\n")
+    world.ingest()
+    told = governed_store.why_readable(world.control, world.id("a.md"), world.person)
+    assert told == {"readable": True, "by": [{"reader": "staff", "refuses": False, "through": ["hr", "staff"]}]}
+    assert [row["email"] for row in governed_store.who_may_read(world.control, world.id("a.md"))] == [
+        "ana@acme.example"
+    ]
+    world.write("a.md", "---\nreaders: [staff]\ndeny: [hr]\n---\n# A\n")
+    world.ingest()
+    assert not governed_store.why_readable(world.control, world.id("a.md"), world.person)["readable"]
+    assert governed_store.who_may_read(world.control, world.id("a.md")) == []
+
+
+def test_answers_and_documents_lead_to_each_other(world: World) -> None:
+    call, other = new_id(), new_id()
+    for id, path in ((call, "a.md"), (other, "b.md")):
+        world.control.execute(
+            """INSERT INTO call (id, at, workload, person_id, endpoint, status, http_status, cost_usd, reserved_usd,
+                 blueprint, epoch, detail) VALUES (%s, now(), 'w', %s, 'chat', 'ok', 200, 0, 0, 1, %s, %s)""",
+            (id, world.person, new_id(), Jsonb({"sources": [[str(world.id(path)), path, 1, 3]]})),
+        )
+    (rested,) = lineage_store.rested_on(world.control, call)
+    assert (rested["path"], rested["version_then"], rested["changed_since"]) == ("a.md", 1, False)
+    (used,) = lineage_store.used_by(world.control, world.id("a.md"))
+    assert (used["call"], used["person"], used["lines"]) == (call, "ana@acme.example", ["1-3"])
+    world.write("a.md", "# A\n\nother\n")
+    world.ingest()
+    (rested,) = lineage_store.rested_on(world.control, call)
+    assert (rested["version_then"], rested["version_now"], rested["changed_since"]) == (1, 2, True)
+    calls = lineage_store.used_since(world.control, NOW - timedelta(days=1), NOW + timedelta(days=1))
+    documents = lineage_store.documents_of(world.control, [id for one in calls for id in one["documents"]])
+    first, _ = events("acme", calls, documents)
+    assert first["eventType"] == "COMPLETE"
+    assert first["inputs"][0]["namespace"] == "groundplan/acme/s"
+    assert first["run"]["runId"] == str(call)
+    assert date.fromisoformat(first["eventTime"][:10])
