@@ -13,11 +13,11 @@ from uuid import UUID
 
 import numpy as np
 import psycopg
+from benchmarks.knowledge_texts import embedded, passages
 from numpy.typing import NDArray
 
 from groundplan.core.ids import new_id
 from groundplan.knowledge.model import DIMENSION, Vectors
-from knowledge_texts import embedded, passages
 
 TOPICS = 200
 GROUPS = 10

@@ -30,6 +30,7 @@ from urllib.parse import urlsplit
 import msgspec
 import numpy as np
 import psycopg
+from benchmarks.knowledge_corpus import BANDS, SOURCES, Corpus, make
 from psycopg_pool import ConnectionPool
 
 from groundplan.core.endpoints import Endpoint, lookup
@@ -47,7 +48,6 @@ from groundplan.knowledge.retrieval.search import Search
 from groundplan.knowledge.retrieval.words import Analyzer
 from groundplan.runtime.models import MINILM, ensure
 from groundplan.testing.database import Database, cluster
-from knowledge_corpus import BANDS, SOURCES, Corpus, make
 
 TARGETS = {
     100_000: {"p50_ms": 12, "p95_ms": 25, "recall@10": 0.98},

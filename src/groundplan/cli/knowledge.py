@@ -1,0 +1,118 @@
+"""`groundplan knowledge …`: what search knows, and whether it is any good."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from groundplan.cli.client import ControlClient
+from groundplan.cli.options import HomeOption, JsonOption, settings_for
+from groundplan.cli.output import emit, note, table
+from groundplan.core.errors import Invalid
+from groundplan.core.home import Home
+from groundplan.core.settings import Settings
+
+app = typer.Typer(help="Documents and search: what is there, and whether it is any good.", rich_markup_mode=None)
+
+
+@app.callback()
+def knowledge() -> None:
+    """Documents and search: what is there, and whether it is any good."""
+
+
+@app.command()
+def evaluate(
+    questions: Annotated[
+        Path | None, typer.Argument(help="JSON lines: question, documents or spans, and who asks for which workload.")
+    ] = None,
+    beir: Annotated[
+        Path | None, typer.Option("--beir", help="Folder with corpus.jsonl, queries.jsonl, qrels/*.tsv.")
+    ] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask labelled questions and measure the answers: nDCG, recall, reciprocal rank, abstentions, times.
+
+    QUESTIONS are asked of the running installation, with the permissions of who is named in them. A folder for --beir
+    is tried in a database of its own below HOME, whether `up` runs or not.
+    """
+    settings = settings_for(home)
+    if (questions is None) == (beir is None):
+        raise Invalid("one thing to evaluate is needed", code="usage", hint="Give a file of questions, or --beir DIR.")
+    if beir is not None:
+        value, subject = _tried(settings, beir)
+    else:
+        assert questions is not None
+        asked = {"questions": _lines(questions)}
+        value = ControlClient.connect(home).post("/api/knowledge/evaluate", asked)
+        subject = f"questions {questions.name}"
+    from groundplan.knowledge.evaluation.history import compared  # noqa: PLC0415 -- heavy
+
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    value["last"] = compared(Home(settings.home).root / "evaluation", subject, value, at)
+    emit(value, as_json, _told(value))
+
+
+def _tried(settings: Settings, folder: Path) -> tuple[dict[str, Any], str]:
+    """The figures of a labelled folder."""
+    from threadpoolctl import threadpool_limits  # noqa: PLC0415 -- heavy
+
+    from groundplan.knowledge.embedding.openvino_encoder import load, precision_of  # noqa: PLC0415 -- heavy
+    from groundplan.knowledge.evaluation import beir, trial  # noqa: PLC0415 -- heavy
+    from groundplan.runtime.models import MINILM, ensure  # noqa: PLC0415 -- heavy
+
+    labelled = beir.read(folder)
+    with threadpool_limits(limits=1, user_api="blas"):
+        encoder = load(ensure(settings.models, MINILM.name), precision_of(settings.embedding_precision))
+        home = Home(settings.home)
+        outcome = trial.run(home, settings, encoder, labelled, _progress)
+    return {**outcome.json(), "split": labelled.split}, f"beir {labelled.digest[:16]} {labelled.split}"
+
+
+def _progress(done: int, of: int) -> None:
+    if done == of or done % 2560 == 0:
+        note(f"{done} of {of} documents are embedded and stored")
+
+
+def _lines(file: Path) -> list[dict[str, Any]]:
+    """The questions of a file, one JSON object a line."""
+    found = []
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Invalid(f"{file} cannot be read", code="questions_file", hint="Name a file of JSON lines.") from error
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                found.append(json.loads(line))
+            except ValueError as error:
+                raise Invalid(
+                    f"{file}:{number}: it is no JSON: {error}",
+                    code="questions_file",
+                    hint='Write {"question": "…", "documents": ["handbook/leave.md"], "person": "…", "workload": "…"}.',
+                ) from error
+    return found
+
+
+def _told(value: dict[str, Any]) -> str:
+    """A table for people."""
+    rows = [_row("together", value)]
+    rows += [_row(name, value[key]) for name, key in (("words", "lexical"), ("vectors", "vector")) if key in value]
+    parts = [table(("ranking", "nDCG@10", "recall@100", "MRR@10", "nDCG@10 with 95 %"), rows)]
+    parts.append(
+        f"search takes {value['p50_ms']} ms (half), {value['p95_ms']} ms (95 %); {value['questions']} questions"
+    )
+    if value.get("abstained") is not None:
+        parts.append(f"{value['abstained']:.1%} of the questions were not answered")
+    if value["last"]:
+        parts.append(f"since {value['last']['at']}: nDCG@10 {value['last'].get('ndcg@10', 0):+.4f}")
+    return "\n".join(parts)
+
+
+def _row(name: str, figures: dict[str, Any]) -> tuple[str, ...]:
+    low, high = figures["confidence"]["ndcg@10"]
+    return (name, *(f"{figures[one]:.4f}" for one in ("ndcg@10", "recall@100", "mrr@10")), f"{low:.4f} to {high:.4f}")

@@ -1,0 +1,74 @@
+"""Labelled folders are read or refused by file and line; figures are those of the definitions; runs are compared."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from groundplan.core.errors import Invalid
+from groundplan.knowledge.evaluation.beir import read
+from groundplan.knowledge.evaluation.history import compared
+from groundplan.knowledge.evaluation.measure import interval, measure
+
+
+def folder(root: Path, corpus: str = '{"_id": "1", "title": "T", "text": "a"}\n', qrels: str = "q\t1\t1\n") -> Path:
+    (root / "qrels").mkdir(parents=True)
+    (root / "corpus.jsonl").write_text(corpus)
+    (root / "queries.jsonl").write_text('{"_id": "q", "text": "what"}\n{"_id": "r", "text": "not judged"}\n')
+    (root / "qrels" / "test.tsv").write_text(qrels)
+    (root / "qrels" / "train.tsv").write_text("broken")
+    return root
+
+
+def test_a_folder_is_read_with_and_without_a_heading(tmp_path: Path) -> None:
+    found = read(folder(tmp_path / "a", qrels="query-id\tcorpus-id\tscore\nq\t1\t2\nx\t1\t1\nq\t9\t0\n"))
+    assert [(item.id, item.title, item.text) for item in found.items] == [("1", "T", "T\na")]
+    assert (found.queries, found.relevant, found.split) == ({"q": "what"}, {"q": {"1": 2, "9": 0}}, "test")
+    again = read(folder(tmp_path / "b", qrels="q\t0\t1\t2\n"))
+    assert again.relevant == {"q": {"1": 2}}
+    assert again.digest == found.digest
+    assert read(folder(tmp_path / "c", corpus='{"_id": "1", "text": "b"}\n')).digest != found.digest
+
+
+@pytest.mark.parametrize(
+    ("corpus", "qrels", "place"),
+    [
+        ("{", "q\t1\t1\n", "corpus.jsonl"),
+        ("[1]\n", "q\t1\t1\n", "corpus.jsonl:1"),
+        ('{"_id": "1", "text": "a"}\n{"text": "b"}\n', "q\t1\t1\n", "corpus.jsonl:2"),
+        ('{"_id": "1", "text": "a"}\n{"_id": "1", "text": "a"}\n', "q\t1\t1\n", "corpus.jsonl:2"),
+        ('{"_id": "1", "text": "a"}\n', "q\t1\t1\nq 1 1\n", "test.tsv:2"),
+        ('{"_id": "1", "text": "a"}\n', "x\t1\t1\n", "no judged queries"),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_place(tmp_path: Path, corpus: str, qrels: str, place: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        read(folder(tmp_path / "a", corpus, qrels))
+    assert place in caught.value.message
+    with pytest.raises(Invalid):
+        read(tmp_path / "nowhere")
+
+
+def test_figures_are_those_of_the_definitions() -> None:
+    relevant = {"a": {"x": 2, "y": 1}, "b": {"z": 1}, "c": {"w": 1}}
+    found = measure(relevant, {"a": {"y": 0.9, "n": 0.5, "x": 0.4}, "b": {"n": 1.0, "z": 0.5}, "other": {"n": 1.0}})
+    gain = (1 / math.log2(2) + 2 / math.log2(4)) / (2 / math.log2(2) + 1 / math.log2(3))
+    assert found.by_question["a"] == pytest.approx({"ndcg@10": gain, "recall@100": 1, "mrr@10": 1})
+    assert found.by_question["b"]["mrr@10"] == 0.5
+    assert found.by_question["c"] == {"ndcg@10": 0, "recall@100": 0, "mrr@10": 0}
+    assert found.means["recall@100"] == pytest.approx(2 / 3, abs=1e-5)
+    low, high = found.bounds["recall@100"]
+    assert low < 2 / 3 < high
+    assert interval([0.5] * 9) == (0.5, 0.5)
+
+
+def test_a_run_is_compared_with_the_last_of_its_kind(tmp_path: Path) -> None:
+    assert compared(tmp_path, "one", {"ndcg@10": 0.5, "lexical": {}}, "1") == {}
+    assert compared(tmp_path, "two", {"ndcg@10": 0.1}, "2") == {}
+    with (tmp_path / "evaluations.jsonl").open("a") as file:
+        file.write('{"subject": "one", "fig\n')
+    assert compared(tmp_path, "one", {"ndcg@10": 0.7}, "3") == {"at": "1", "ndcg@10": 0.2}
+    assert json.loads((tmp_path / "evaluations.jsonl").read_text().splitlines()[-1])["at"] == "3"
