@@ -1,0 +1,79 @@
+"""Why something is unusual: which value of which dimension holds most of what is more than before. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from groundplan.core.money import PICO
+from groundplan.economics.anomaly.model import Alarm
+
+DIMENSIONS: Final = ("prompt", "model", "team", "caller", "feature", "endpoint")
+LEAST: Final = 0.5
+"""Part of the excess that a cause has to hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Calls with the same values of all dimensions: before, or while it is unusual."""
+
+    values: Mapping[str, str]
+    calls: int
+    cost: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """`share` of the excess is of calls whose `dimension` is `value`."""
+
+    dimension: str
+    value: str
+    share: float
+    new: bool
+    """It was not there before."""
+
+
+def causes(before: Sequence[Slice], during: Sequence[Slice], hours_before: float, hours_during: float) -> list[Cause]:
+    """The dimensions of which one value holds most of the excess cost an hour, the strongest first.
+
+    A dimension that has one value only explains nothing, and is left out unless that value is new.
+    """
+    found = []
+    for dimension in DIMENSIONS:
+        past, now = _rates(before, dimension, hours_before), _rates(during, dimension, hours_during)
+        excess = {value: rate - past.get(value, 0.0) for value, rate in now.items()}
+        whole = sum(amount for amount in excess.values() if amount > 0)
+        if whole <= 0:
+            continue
+        value = max(excess, key=lambda name: (excess[name], name))
+        new = value not in past and bool(past)
+        if value and excess[value] / whole >= LEAST and (len(past.keys() | now.keys()) > 1 or new):
+            found.append(Cause(dimension, value, excess[value] / whole, new))
+    return sorted(found, key=lambda cause: (not cause.new, -cause.share, DIMENSIONS.index(cause.dimension)))
+
+
+def told(alarm: Alarm, found: Sequence[Cause]) -> str:
+    """One sentence: since when, what, how much and why: `since 14:05 +2,300 tokens a call: prompt faq@12 (new)`."""
+    amounts = {
+        "spend": f"${alarm.seen:,.2f} an hour instead of ${alarm.usual:,.2f}",
+        "tokens_per_call": f"{alarm.seen - alarm.usual:+,.0f} tokens a call",
+        "cache_rate": f"{alarm.seen:.0%} of calls from the cache instead of {alarm.usual:.0%}",
+        "mix": f"{alarm.seen:.0%} of calls at {alarm.subject} instead of {alarm.usual:.0%}",
+        "new_caller": f"{alarm.subject} makes {alarm.seen:.0%} of calls and was never seen before",
+        "runaway": f"{alarm.subject} makes {alarm.seen:,.0f} calls a minute, usually at most {alarm.usual:,.0f}",
+    }
+    why = ", ".join(f"{cause.dimension} {cause.value}{' (new)' if cause.new else ''}" for cause in found[:3])
+    return f"since {alarm.since:%H:%M} {amounts[alarm.kind]}" + (f": {why}" if why else "")
+
+
+def _rates(slices: Sequence[Slice], dimension: str, hours: float) -> dict[str, float]:
+    """USD an hour by value; without cost, calls an hour."""
+    costs = any(each.cost for each in slices)
+    found: dict[str, float] = {}
+    for each in slices:
+        amount = each.cost / PICO if costs else float(each.calls)
+        value = each.values.get(dimension, "")
+        found[value] = found.get(value, 0.0) + amount / max(hours, 1e-9)
+    return found

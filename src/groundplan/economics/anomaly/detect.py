@@ -1,0 +1,254 @@
+"""Whether the last hour of a workload is unusual. Pure: minutes and past hours in, alarms out; nothing is remembered.
+
+For each kind a minute has a score: how much more (or less) there was than the usual amount and a band around it, in
+standard deviations. The largest sum of scores over the newest 1 to 60 minutes is compared with a threshold (a CUSUM
+that forgets after an hour), so a large change is told after a minute and a small one when it has lasted. The band is as
+wide as hours differ from their hour of the week by themselves. Thresholds were chosen on generated traffic.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import accumulate
+from statistics import median
+from typing import Final
+
+from groundplan.core.money import PICO
+from groundplan.economics.anomaly.model import Alarm, Hour, Kind, Minute
+
+WINDOW: Final = 60
+"""Minutes that are looked at."""
+THRESHOLDS: Final[dict[Kind, float]] = {"spend": 24.0, "tokens_per_call": 14.0, "cache_rate": 12.0, "mix": 13.0}
+SLACK: Final = 0.35
+"""Taken from every score, so that chance sums to nothing."""
+BANDS: Final[dict[Kind, float]] = {"spend": 4.0, "tokens_per_call": 3.0, "cache_rate": 3.0, "mix": 3.0}
+"""Standard deviations of past hours that are usual."""
+LEAST_BAND: Final[dict[Kind, float]] = {"spend": 0.30, "tokens_per_call": 0.10, "cache_rate": 0.05, "mix": 0.05}
+SPREAD_COST: Final = 4.0
+"""Mean square of a call's cost beside the square of its mean; and of its tokens."""
+SPREAD_TOKENS: Final = 2.5
+LEAST_HOURS: Final = 48
+"""Of history, below which nothing is called unusual but a runaway."""
+LEAST_CALLS: Final = 20
+NEW_CALLS: Final = 30
+NEW_SHARE: Final = 0.03
+"""A caller that was never seen is told from so many calls and this share of them on."""
+LOOP_FACTOR: Final = 8.0
+LOOP_LEAST: Final = 20.0
+"""Calls a minute, and times its own busiest usual minute, from which on a caller is in a loop."""
+LOOP_MINUTES: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Usual:
+    """What a minute at some time usually has; bands are relative (of shares: absolute)."""
+
+    calls: float
+    cost: float
+    tokens_per_call: float
+    cached: float
+    mix: dict[str, float]
+    bands: dict[Kind, float]
+
+
+class Baseline:
+    """The past hours of one workload, the newest of them before the minutes that are judged."""
+
+    def __init__(self, hours: Iterable[Hour]) -> None:
+        self._hours = sorted(hours, key=lambda hour: hour.at)
+        self._by_week: dict[int, list[Hour]] = {}
+        self._by_day: dict[int, list[Hour]] = {}
+        for hour in self._hours:
+            self._by_week.setdefault(hour.at.weekday() * 24 + hour.at.hour, []).append(hour)
+            self._by_day.setdefault(hour.at.hour, []).append(hour)
+        self.enough = len(self._hours) >= LEAST_HOURS
+        calls = sum(hour.calls for hour in self._hours)
+        self._tokens = sum(hour.tokens for hour in self._hours) / calls if calls else 0.0
+        self._cached = sum(hour.cached for hour in self._hours) / calls if calls else 0.0
+        self._mix = _shares(self._hours, calls)
+        self._bands = self._widths() if self.enough else dict(LEAST_BAND)
+
+    def usual(self, at: datetime) -> Usual:
+        """Of a minute at that time."""
+        same = self._like(at)
+        level = self._level(at)
+        calls, cost = (sum(values) / (60 * max(1, len(same))) * level for values in _columns(same))
+        return Usual(calls, cost, self._tokens, self._cached, self._mix, self._bands)
+
+    def _like(self, at: datetime) -> list[Hour]:
+        """The same hour of the week, where there are enough of them; else of the day."""
+        week = self._by_week.get(at.weekday() * 24 + at.hour, [])
+        return week if len(week) >= 2 else self._by_day.get(at.hour, []) or self._hours
+
+    def _level(self, at: datetime) -> float:
+        """How the last day compares with what was usual before it."""
+        day = [hour for hour in self._hours[-24:] if at - hour.at <= timedelta(hours=26)]
+        seen = sum(hour.calls for hour in day)
+        usual = sum(sum(h.calls for h in self._like(hour.at)) / max(1, len(self._like(hour.at))) for hour in day)
+        return min(2.0, max(0.5, seen / usual)) if usual > 0 and seen > 0 else 1.0
+
+    def _widths(self) -> dict[Kind, float]:
+        spend, tokens, cached, mixed = [], [], [], []
+        for hour in self._hours:
+            like = self._like(hour.at)
+            usual = sum(each.cost for each in like) / len(like)
+            if usual and hour.calls >= LEAST_CALLS:
+                spend.append(hour.cost / usual - 1)
+            if hour.calls >= LEAST_CALLS:
+                tokens.append(hour.tokens / hour.calls / self._tokens - 1 if self._tokens else 0.0)
+                cached.append(hour.cached / hour.calls - self._cached)
+                mixed.append(max((abs(hour.by_model.get(name, 0) / hour.calls - share)
+                                  for name, share in self._mix.items()), default=0.0))  # fmt: skip
+        seen: dict[Kind, list[float]] = {
+            "spend": spend, "tokens_per_call": tokens, "cache_rate": cached, "mix": mixed,
+        }  # fmt: skip
+        return {kind: max(LEAST_BAND[kind], BANDS[kind] * _deviation(values)) for kind, values in seen.items()}
+
+
+def detect(
+    past: Baseline,
+    minutes: Sequence[Minute],
+    known: frozenset[str] = frozenset(),
+    busiest: dict[str, float] | None = None,
+) -> list[Alarm]:
+    """What is unusual at the last of `minutes`, which follow each other; at most one alarm of a kind.
+
+    `known` are callers of the last weeks, `busiest` the calls of their busiest usual minute.
+    """
+    window = list(minutes)[-WINDOW:]
+    if not window:
+        return []
+    found = [_runaway(window, busiest or {})]
+    if past.enough:
+        usual = [past.usual(minute.at) for minute in window]
+        found += [_spend(window, usual), _tokens(window, usual), _cache(window, usual), _mix(window, usual)]
+        found.append(_new_caller(window, known))
+    return [alarm for alarm in found if alarm is not None]
+
+
+def _spend(window: list[Minute], usual: list[Usual]) -> Alarm | None:
+    scores = []
+    for minute, u in zip(window, usual, strict=True):
+        each = u.cost / u.calls if u.calls else 0.0
+        deviation = math.sqrt(SPREAD_COST * max(each * u.cost, each * each * 0.2)) or 1.0
+        scores.append((minute.cost - u.cost * (1 + u.bands["spend"])) / deviation)
+    since, score = _largest(scores, THRESHOLDS["spend"])
+    if since is None:
+        return None
+    span = len(window) - since
+    seen = sum(minute.cost for minute in window[since:]) / span * 60 / PICO
+    return Alarm("spend", window[since].at, seen, sum(u.cost for u in usual[since:]) / span * 60 / PICO, score)
+
+
+def _tokens(window: list[Minute], usual: list[Usual]) -> Alarm | None:
+    scores = []
+    for minute, u in zip(window, usual, strict=True):
+        mean = u.tokens_per_call or 1.0
+        expected = minute.calls * mean * (1 + u.bands["tokens_per_call"])
+        scores.append((minute.tokens - expected) / (mean * math.sqrt(SPREAD_TOKENS * max(minute.calls, 1))))
+    since, score = _largest(scores, THRESHOLDS["tokens_per_call"])
+    calls = sum(minute.calls for minute in window[since:]) if since is not None else 0
+    if since is None or calls < LEAST_CALLS:
+        return None
+    seen = sum(minute.tokens for minute in window[since:]) / calls
+    return Alarm("tokens_per_call", window[since].at, seen, usual[-1].tokens_per_call, score)
+
+
+def _cache(window: list[Minute], usual: list[Usual]) -> Alarm | None:
+    share = usual[-1].cached
+    if share < 0.1:
+        return None
+    scores = [
+        ((share - u.bands["cache_rate"]) * m.calls - m.cached) / math.sqrt(max(m.calls, 1) * share * (1 - share) + 0.5)
+        for m, u in zip(window, usual, strict=True)
+    ]
+    since, score = _largest(scores, THRESHOLDS["cache_rate"])
+    calls = sum(minute.calls for minute in window[since:]) if since is not None else 0
+    if since is None or calls < LEAST_CALLS:
+        return None
+    return Alarm("cache_rate", window[since].at, sum(m.cached for m in window[since:]) / calls, share, score)
+
+
+def _mix(window: list[Minute], usual: list[Usual]) -> Alarm | None:
+    best: Alarm | None = None
+    for model in {name for minute in window for name in minute.by_model}:
+        share = usual[-1].mix.get(model, 0.0)
+        spread = max(share * (1 - share), 0.03)
+        scores = [
+            (m.by_model.get(model, 0) - m.calls * (share + u.bands["mix"])) / math.sqrt(max(m.calls, 1) * spread + 0.5)
+            for m, u in zip(window, usual, strict=True)
+        ]
+        since, score = _largest(scores, THRESHOLDS["mix"])
+        calls = sum(minute.calls for minute in window[since:]) if since is not None else 0
+        if since is not None and calls >= LEAST_CALLS and (best is None or score > best.score):
+            seen = sum(m.by_model.get(model, 0) for m in window[since:]) / calls
+            best = Alarm("mix", window[since].at, seen, share, score, model)
+    return best
+
+
+def _new_caller(window: list[Minute], known: frozenset[str]) -> Alarm | None:
+    calls = sum(sum(minute.by_caller.values()) for minute in window)
+    counts: dict[str, int] = {}
+    for minute in window:
+        for caller, count in minute.by_caller.items():
+            if caller not in known:
+                counts[caller] = counts.get(caller, 0) + count
+    most = max(counts, key=lambda name: counts[name], default=None)
+    if most is None or counts[most] < max(NEW_CALLS, NEW_SHARE * calls):
+        return None
+    since = next(minute.at for minute in window if minute.by_caller.get(most))
+    return Alarm("new_caller", since, counts[most] / calls, 0.0, counts[most] / NEW_CALLS, most)
+
+
+def _runaway(window: list[Minute], busiest: dict[str, float]) -> Alarm | None:
+    """A caller far above its own busiest usual minute, for minutes on end."""
+    recent = window[-LOOP_MINUTES:]
+    if len(recent) < LOOP_MINUTES:
+        return None
+    best: Alarm | None = None
+    for caller in recent[-1].by_caller:
+        rate = min(minute.by_caller.get(caller, 0) for minute in recent)
+        usual = busiest.get(caller, 0.0)
+        least = max(LOOP_LEAST, LOOP_FACTOR * usual)
+        if rate >= least and (best is None or rate / least > best.score):
+            since = recent[0].at
+            for minute in reversed(window):
+                if minute.by_caller.get(caller, 0) < least:
+                    break
+                since = minute.at
+            best = Alarm("runaway", since, float(rate), usual, rate / least, caller)
+    return best
+
+
+def _largest(scores: list[float], threshold: float) -> tuple[int | None, float]:
+    """(where the largest sum up to the last minute begins, that sum by `threshold`); None where it stays below."""
+    if not scores:
+        return None, 0.0
+    sums = list(accumulate(score - SLACK for score in reversed(scores)))
+    most = max(sums)
+    if most < threshold:
+        return None, most / threshold
+    return len(scores) - 1 - sums.index(most), most / threshold
+
+
+def _columns(hours: list[Hour]) -> tuple[list[int], list[int]]:
+    return [hour.calls for hour in hours], [hour.cost for hour in hours]
+
+
+def _shares(hours: list[Hour], calls: int) -> dict[str, float]:
+    counts: dict[str, int] = {}
+    for hour in hours:
+        for name, count in hour.by_model.items():
+            counts[name] = counts.get(name, 0) + count
+    return {name: count / calls for name, count in counts.items()} if calls else {}
+
+
+def _deviation(values: list[float]) -> float:
+    """Robust standard deviation: of the median distance to the median."""
+    if len(values) < 8:
+        return 0.0
+    middle = median(values)
+    return 1.4826 * median(abs(value - middle) for value in values)

@@ -1,0 +1,93 @@
+"""The watch over spending: six kinds are told with their size, quiet days are quiet, and causes name what changed."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from groundplan.core.money import PICO
+from groundplan.economics.anomaly.cause import Slice, causes, told
+from groundplan.economics.anomaly.detect import Baseline, detect
+from groundplan.economics.anomaly.model import Alarm, Hour, Minute
+
+START = datetime(2026, 1, 5, tzinfo=UTC)
+NOW = START + timedelta(days=28, hours=11)
+KNOWN = frozenset({"ana", "bo"})
+
+
+def hour(place: int) -> Hour:
+    wobble = 1 + 0.04 * ((place * 7919) % 11 - 5) / 5
+    calls = round(600 * wobble)
+    return Hour(START + timedelta(hours=place), calls, calls * PICO // 100, calls * 1000, calls // 2,
+                {"small": calls // 2, "cache": calls - calls // 2})  # fmt: skip
+
+
+PAST = Baseline(hour(place) for place in range(28 * 24))
+
+
+def minutes(**changed: Any) -> list[Minute]:
+    """An hour of ten calls a minute, of which the last fifteen minutes differ."""
+    usual: dict[str, Any] = {"calls": 10, "cost": PICO // 10, "tokens": 10_000, "cached": 5,
+                             "by_model": {"small": 5, "cache": 5}, "by_caller": {"ana": 6, "bo": 4}}  # fmt: skip
+    made = []
+    for place in range(60):
+        at = NOW + timedelta(minutes=place)
+        made.append(Minute(at, **(usual if place < 45 else {**usual, **changed})))
+    return made
+
+
+def kinds(found: list[Alarm]) -> set[str]:
+    return {alarm.kind for alarm in found}
+
+
+def test_a_usual_hour_is_not_told() -> None:
+    assert detect(PAST, minutes(), KNOWN, {"ana": 9.0, "bo": 6.0}) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "changed"),
+    [
+        ("spend", {"calls": 60, "cost": 6 * PICO // 10, "tokens": 60_000, "cached": 30}),
+        ("tokens_per_call", {"tokens": 30_000}),
+        ("cache_rate", {"cached": 0}),
+        ("mix", {"by_model": {"large": 5, "cache": 5}}),
+        ("new_caller", {"by_caller": {"ana": 6, "stranger": 4}}),
+        ("runaway", {"by_caller": {"ana": 6, "bo": 90}}),
+    ],
+)
+def test_each_kind_is_told_by_its_name(kind: str, changed: dict[str, Any]) -> None:
+    found = detect(PAST, minutes(**changed), KNOWN, {"ana": 9.0, "bo": 6.0})
+    assert kind in kinds(found)
+    alarm = next(each for each in found if each.kind == kind)
+    assert alarm.score >= 1 and NOW + timedelta(minutes=40) <= alarm.since <= NOW + timedelta(minutes=50)
+    if kind == "tokens_per_call":
+        assert (alarm.seen, round(alarm.usual)) == (pytest.approx(3000, rel=0.1), 1000)
+    if kind in ("mix", "new_caller", "runaway"):
+        assert alarm.subject == {"mix": "large", "new_caller": "stranger", "runaway": "bo"}[kind]
+
+
+def test_without_history_only_a_loop_is_told() -> None:
+    loop = minutes(cost=PICO * 50, by_caller={"stranger": 300})
+    assert kinds(detect(Baseline([]), loop)) == {"runaway"}
+    assert detect(PAST, []) == []
+
+
+def part(cost: int, **values: str) -> Slice:
+    return Slice({"team": "support", "model": "small", "prompt": "faq@1", **values}, 10, cost * PICO, 100)
+
+
+def test_a_cause_is_what_holds_most_of_the_excess() -> None:
+    before = [part(10), part(10, team="sales")]
+    during = [part(1), part(40, prompt="faq@2"), part(1, team="sales")]
+    found = causes(before, during, 10, 1)
+    assert (found[0].dimension, found[0].value, found[0].new) == ("prompt", "faq@2", True)
+    assert [cause.value for cause in found if cause.dimension == "team"] == ["support"]
+    assert not [cause for cause in found if cause.dimension == "model"]
+
+
+def test_the_sentence_says_when_how_much_and_why() -> None:
+    alarm = Alarm("tokens_per_call", NOW, 3300.0, 1000.0, 2.0)
+    text = told(alarm, causes([part(10)], [part(40, prompt="faq@2")], 10, 1))
+    assert text == "since 11:00 +2,300 tokens a call: prompt faq@2 (new)"
