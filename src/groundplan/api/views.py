@@ -38,6 +38,12 @@ def placement_json(placement: Placement) -> dict[str, Any]:
         "fallbacks": placement.fallbacks,
         "binding": placement.binding,
         "gap": placement.gap,
+        "burst": placement.burst,
+        "to_build": [
+            {"site": b.site, "model": b.model, "config": b.config, "monthly_usd": format_usd(b.monthly)}
+            for b in placement.to_build
+        ],
+        "expects": placement.expects,
         "alternatives": [alternative_json(alternative) for alternative in placement.alternatives],
     }
 

@@ -451,6 +451,17 @@ class Alternative(Struct, frozen=True, kw_only=True):
     """picodollars per month at the declared traffic, None without a price"""
 
 
+class ToBuild(Struct, frozen=True, kw_only=True):
+    """What a plan would rather run than anything that is declared."""
+
+    site: str
+    model: str
+    config: str
+    """Such as `acme/defect-detector-2 on 1 jetson-orin`."""
+    monthly: int
+    """picodollars a month, people and hardware included"""
+
+
 class Placement(Struct, frozen=True, kw_only=True):
     workload: str
     primary: str | None
@@ -460,6 +471,11 @@ class Placement(Struct, frozen=True, kw_only=True):
     """The constraint that decided, in words."""
     gap: float = 0.0
     """Proven relative gap to the optimum (0 where all alternatives were enumerated)."""
+    burst: str | None = None
+    """The deployment that takes the peaks: the primary is asked first, and its limit of concurrent calls passes on."""
+    to_build: list[ToBuild] = []
+    expects: dict[str, float] = {}
+    """What the plan takes for granted of a day: usd_day, calls_day, unit_usd, first_token_ms, availability."""
 
 
 class PolicyRules(Struct, frozen=True, kw_only=True):

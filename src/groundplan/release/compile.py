@@ -23,6 +23,7 @@ from groundplan.economics.price import FREE, price_of
 from groundplan.governance.policy import declared
 from groundplan.placement import solve
 from groundplan.placement.model import ASSUMED_CALLS_PER_MONTH, Demand
+from groundplan.release import placing
 from groundplan.release.governed import described, frameworks, guardrails, provider_terms, review
 from groundplan.release.grants import granted, named
 from groundplan.release.model import Draft, at
@@ -75,9 +76,11 @@ def compile_draft(
     workloads: list[bp.Workload] = []
     placements: list[bp.Placement] = []
     served = {item.name: item for item in current.workloads} if current else {}
+    found = placing.placing(workspace, deployments, current, today)
+    problems += found.problems
     for name, item in workspace.workloads.items():
         demand = _demand(item)
-        placement = solve.solve(demand, deployments, sites)
+        placement = placing.routed(found, solve.solve(demand, deployments, sites), workspace)
         placements.append(placement)
         if item.stage not in doc.SERVED_STAGES:
             continue

@@ -146,6 +146,11 @@ def placement_json(item: Placement) -> dict[str, Any]:
         "fallbacks": list(item.fallbacks),
         "binding": item.binding,
         "gap": item.gap,
+        "burst": item.burst,
+        "to_build": [
+            {"site": b.site, "model": b.model, "config": b.config, "monthly_usd": format_usd(b.monthly)}
+            for b in item.to_build
+        ],
         "alternatives": [
             {
                 "deployment": option.deployment,

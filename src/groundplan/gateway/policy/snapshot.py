@@ -12,10 +12,11 @@ from datetime import UTC, datetime, timedelta
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from groundplan.blueprint.model import Blueprint, Budget, Deployment, Workload
+from groundplan.blueprint.model import Blueprint, Budget, Deployment, Site, Workload
 from groundplan.gateway.budgets.limit_book import LimitBook, book_of
 from groundplan.gateway.policy.address import Network, networks
 from groundplan.governance.guardrails.guard import Guard
+from groundplan.placement.guard import may
 
 if TYPE_CHECKING:
     from groundplan.gateway.guard.gate import Gate
@@ -128,7 +129,8 @@ def index(blueprint: Blueprint) -> Catalog:
     made."""
     deployments = {d.name: d for d in blueprint.deployments}
     budgets = {b.name: b for b in blueprint.budgets}
-    plans = {w.name: _plan(w, deployments, budgets) for w in blueprint.workloads}
+    sites = {s.name: s for s in blueprint.sites}
+    plans = {w.name: _plan(w, deployments, budgets, sites) for w in blueprint.workloads}
     by_key: dict[str, tuple[Budget, ...]] = {}
     for budget in blueprint.budgets:
         kind, _, name = budget.covers.partition("/")
@@ -145,8 +147,10 @@ def index(blueprint: Blueprint) -> Catalog:
     )
 
 
-def _plan(workload: Workload, deployments: dict[str, Deployment], budgets: dict[str, Budget]) -> Plan:
-    places = _known(workload.places, deployments)
+def _plan(
+    workload: Workload, deployments: dict[str, Deployment], budgets: dict[str, Budget], sites: dict[str, Site]
+) -> Plan:
+    places = tuple(d for d in _known(workload.places, deployments) if may(workload, d, sites))
     names: dict[str, tuple[Deployment, ...]] = {}
     for deployment in places:
         for name in {deployment.model, deployment.name}:

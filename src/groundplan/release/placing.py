@@ -1,0 +1,170 @@
+"""The plan of the whole company inside a release: which order of deployments each planned workload gets, what bursts,
+what is to build, and what is expected of it.
+
+A blueprint routes to declared deployments only; what the plan would rather build is shown with its price. Where nothing
+asks for a plan, nothing is solved. The same company is solved once: it is asked for by every look at the workspace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from functools import lru_cache
+
+import msgspec
+
+from groundplan.blueprint import model as bp
+from groundplan.catalog.workspace import Workspace
+from groundplan.core.errors import GroundplanError, Invalid, Problem, Where
+from groundplan.core.money import PICO
+from groundplan.placement.explain.why import binding
+from groundplan.placement.planner import CompanyPlan, plan_company
+from groundplan.placement.terms.candidates import of_workload
+from groundplan.placement.terms.facts import DAYS, Company
+from groundplan.placement.terms.read import Context, SeenFacts, read
+
+
+@dataclass(frozen=True, slots=True)
+class Placing:
+    """What the plan says; without one, placements stay as they were judged."""
+
+    company: Company | None = None
+    plan: CompanyPlan | None = None
+    problems: tuple[Problem, ...] = ()
+    note: str = ""
+    """why there is no plan though one is asked for"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A company, the same as another where all its facts are."""
+
+    facts: str
+    company: Company = field(compare=False, hash=False)
+
+
+def company_of(
+    workspace: Workspace,
+    deployments: Sequence[bp.Deployment],
+    current: bp.Blueprint | None,
+    today: date,
+    seen: Mapping[str, SeenFacts] | None = None,
+) -> Company:
+    """The facts of a plan. Raises `Invalid` where a trace cannot be read."""
+    context = Context(today, running(current), seen or {}, lambda name: _text(workspace, name))
+    return read(workspace, deployments, context)
+
+
+def running(current: bp.Blueprint | None) -> dict[str, str]:
+    """Workload -> site of its primary in a blueprint."""
+    if current is None:
+        return {}
+    sites = {each.name: each.site for each in current.deployments}
+    return {w.name: sites[w.deployments[0]] for w in current.workloads if w.deployments and w.deployments[0] in sites}
+
+
+def placing(
+    workspace: Workspace, deployments: Sequence[bp.Deployment], current: bp.Blueprint | None, today: date
+) -> Placing:
+    """The plan of this workspace where a workload asks for one. Rules that contradict each other are refusals."""
+    asking = [name for name, item in workspace.workloads.items() if item.placement.order == "planned"]
+    where = workspace.where("workload", asking[0], "placement", "order") if asking else None
+    try:
+        company = company_of(workspace, deployments, current, today)
+        if not asking:
+            return Placing(company)
+        return Placing(company, solved(company))
+    except Invalid as error:
+        if error.code == "extra_missing":
+            return Placing(note="not planned: pip install 'groundplan[placement]'")
+        return Placing(problems=(_problem(error, where),))
+    except GroundplanError as error:
+        return Placing(problems=(_problem(error, where),))
+
+
+def _problem(error: GroundplanError, where: Where | None) -> Problem:
+    """With the place that the error names, else that of the first workload that asks for a plan."""
+    if isinstance(error.where, Where):
+        return Problem(error.message, error.code, error.hint, error.where)
+    told = f"{error.where}: {error.message}" if error.where else error.message
+    return Problem(told, error.code, error.hint, where)
+
+
+def solved(company: Company) -> CompanyPlan:
+    """The plan of a company, solved once for the same facts."""
+    return _solved(_Asked(repr(company), company))
+
+
+@lru_cache(maxsize=8)
+def _solved(asked: _Asked) -> CompanyPlan:
+    return plan_company(asked.company)
+
+
+def routed(found: Placing, placement: bp.Placement, workspace: Workspace) -> bp.Placement:
+    """A judged placement with the order of the plan, where its workload asks for one, and with what is expected."""
+    item = workspace.workloads[placement.workload]
+    if item.placement.order == "planned" and found.note:
+        placement = msgspec.structs.replace(placement, binding=f"{placement.binding}; {found.note}")
+    if found.plan is not None and placement.workload in found.plan.decided:
+        if item.placement.order == "planned":
+            placement = _planned(found.plan, placement)
+        placement = _to_build(found.plan, placement)
+    return msgspec.structs.replace(placement, expects=_expects(found.company, placement))
+
+
+def _planned(plan: CompanyPlan, placement: bp.Placement) -> bp.Placement:
+    decided = plan.decided[placement.workload]
+    allowed = {each.deployment for each in placement.alternatives if each.allowed}
+    wanted = [part.config for part in (decided.primary, decided.burst, decided.fallback) if part is not None]
+    before = [name for name in (placement.primary, *placement.fallbacks) if name is not None]
+    order = [name for name in dict.fromkeys([*wanted, *before]) if name in allowed]
+    if not order:
+        return placement
+    candidates = plan.framed.offered.by_workload[placement.workload]
+    burst = decided.burst.config if decided.burst is not None and decided.burst.config in allowed else None
+    return msgspec.structs.replace(
+        placement,
+        primary=order[0],
+        fallbacks=order[1:],
+        binding=binding(plan, decided, candidates),
+        gap=plan.gap or 0.0,
+        burst=burst,
+    )
+
+
+def _to_build(plan: CompanyPlan, placement: bp.Placement) -> bp.Placement:
+    first = plan.decided[placement.workload].primary
+    if first.kind != "build":
+        return placement
+    price = round(plan.decided[placement.workload].usd * PICO)
+    build = bp.ToBuild(site=first.site, model=first.model, config=first.config, monthly=price)
+    return msgspec.structs.replace(placement, to_build=[build])
+
+
+def _expects(company: Company | None, placement: bp.Placement) -> dict[str, float]:
+    """What the plan takes for granted of each day, for the control charts of drift."""
+    if company is None or placement.primary is None or placement.workload not in company.workloads:
+        return {}
+    facts = company.workloads[placement.workload]
+    priced = next((a.monthly for a in placement.alternatives if a.deployment == placement.primary), None)
+    first = next((c for c in of_workload(company, facts) if c.config == placement.primary), None)
+    if priced is None or first is None or not facts.calls_month:
+        return {}
+    usd = priced / PICO
+    return {
+        "availability": round(first.availability, 6),
+        "calls_day": round(facts.calls_month / DAYS, 3),
+        "first_token_ms": round(first.times.first_token, 1),
+        "unit_usd": round(usd / facts.calls_month, 9),
+        "usd_day": round(usd / DAYS, 6),
+    }
+
+
+def _text(workspace: Workspace, name: str) -> str:
+    """A file of the workspace, as applied or from its folder. Raises `OSError`."""
+    if name in workspace.files:
+        return workspace.files[name]
+    if workspace.root is None:
+        raise FileNotFoundError(name)
+    return (workspace.root / name).read_text(encoding="utf-8")
