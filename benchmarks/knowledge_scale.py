@@ -30,7 +30,6 @@ from urllib.parse import urlsplit
 import msgspec
 import numpy as np
 import psycopg
-from benchmarks.knowledge_corpus import BANDS, SOURCES, Corpus, make
 from psycopg_pool import ConnectionPool
 
 from groundplan.core.endpoints import Endpoint, lookup
@@ -48,6 +47,11 @@ from groundplan.knowledge.retrieval.search import Search
 from groundplan.knowledge.retrieval.words import Analyzer
 from groundplan.runtime.models import MINILM, ensure
 from groundplan.testing.database import Database, cluster
+
+if str(Path(__file__).parents[1]) not in sys.path:
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.knowledge_corpus import BANDS, SOURCES, Corpus, make
 
 TARGETS = {
     100_000: {"p50_ms": 12, "p95_ms": 25, "recall@10": 0.98},
@@ -91,13 +95,14 @@ def bed(chunks: int, folder: Path) -> Iterator[tuple[Bed, dict[str, float]]]:
             database.urls["search"], kwargs={"autocommit": True}, min_size=1, max_size=2, open=True
         )
         encoder = load(ensure(settings.models, MINILM.name))
-        with pool, _service(database, home) as endpoint:
+        with pool, service(database, home) as endpoint:
             times["start_s"] = round(time.perf_counter() - projected, 1)
             yield Bed(database, corpus, endpoint, Search(pool, encoder, index), index, encoder, pool), times
 
 
 @contextmanager
-def _service(database: Database, home: Home) -> Iterator[Endpoint]:
+def service(database: Database, home: Home) -> Iterator[Endpoint]:
+    """The search service of a HOME on a database."""
     process = subprocess.Popen(
         [sys.executable, "-m", "groundplan.gateway.search_app", "--home", str(home.root)],
         env=child_environment({"GROUNDPLAN_DATABASE_URL": database.dsn}),

@@ -102,3 +102,15 @@ def test_nothing_is_near_where_nothing_is_seen(many: NDArray[np.float32]) -> Non
     assert vectors.nearest(coded, many[0], np.zeros(10, np.bool_), 0, 5)[0].tolist() == []
     assert vectors.nearest(coded, many[0], None, 10, 1)[0].tolist() == [0]
     assert vectors.similarity(vectors.code(np.zeros((1, 384), np.float32)), many[0], np.array([0], np.int32)) == [0]
+
+
+def test_a_view_of_before_does_not_see_a_row_that_moved_to_new_readers() -> None:
+    index = Projection()
+    document = uuid4()
+    index.take([Entry(document, "s", 1, [Row(uuid4(), ["a"], None)]), Entry(uuid4(), "s", 2, [])], 1)
+    index.take([Entry(uuid4(), "s", 2, [Row(uuid4(), ["a"], None)])], 2)
+    before = index.view
+    index.note([(document, "s", 77)], 3)
+    mask = before.visible({"s"}, {1}).mask
+    assert mask is not None
+    assert mask.tolist() == [False, False]

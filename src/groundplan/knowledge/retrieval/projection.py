@@ -90,7 +90,9 @@ class View:
         tokens = sum(tokens for tokens, one in zip(classes.tokens, seen, strict=True) if one)
         if count == self.size:
             return words.Visible(None, count, tokens)
-        return words.Visible(np.array(seen)[self.columns.classes], count, tokens)
+        # a row may be given a class that is newer than this view: nobody sees it here, and it is read as changed
+        table = np.array([*seen, False])
+        return words.Visible(table.take(self.columns.classes, mode="clip"), count, tokens)
 
     def chunk(self, row: int) -> UUID:
         """The id of a row's chunk."""

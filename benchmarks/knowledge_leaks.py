@@ -1,0 +1,291 @@
+"""Whether search ever gives a passage whose permission was taken away before its question began.
+
+People ask without pause through the search service while permissions change two hundred times a second: memberships
+end and begin, documents get and lose readers, refusals come and go, people leave and come back. A check is one
+(person, passage) that was given. It is a leak if the person had no right to it at the moment before the question was
+sent, by a log of all changes that were committed by then; a right that came or went while the question ran counts for
+neither side.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import random
+import sys
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import psycopg
+
+from groundplan.core.home import Home
+from groundplan.core.ids import new_id
+from groundplan.knowledge import store
+from groundplan.knowledge.model import Chunk, Document, Readers, SearchRequest
+from groundplan.testing.database import Database, cluster
+
+if str(Path(__file__).parents[1]) not in sys.path:
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.knowledge_scale import Client, commit, service, spread
+
+GROUPS, PEOPLE, DOCUMENTS = 12, 24, 240
+SUBJECTS = ("leave", "travel", "salary", "laptop", "office", "training", "bonus", "contract")
+
+
+@dataclass
+class Rules:
+    """Who may read what, as committed: the reference that answers are held against. Slow and obvious."""
+
+    active: dict[int, bool]
+    members: dict[int, set[int]]
+    """group -> people"""
+    nested: dict[int, set[int]]
+    """group -> groups in it"""
+    readers: dict[int, Readers]
+
+    def groups_of(self, person: int) -> set[int]:
+        """All groups that the person is in, through others too."""
+        found = {group for group, people in self.members.items() if person in people}
+        while True:
+            more = {group for group, inner in self.nested.items() if inner & found} | found
+            if more == found:
+                return found
+            found = more
+
+    def may(self, person: int, document: int) -> bool:
+        """Refusal over permission; who has left may nothing."""
+        if not self.active[person]:
+            return False
+        names = {"everyone", f"p{person}@acme.example"} | {f"g{group}" for group in self.groups_of(person)}
+        readers = self.readers[document]
+        return bool(readers.allow & names) and not readers.deny & names
+
+
+@dataclass
+class Books:
+    """The rules with their history: since when a person may not read a document, or may."""
+
+    rules: Rules
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    denied_since: dict[tuple[int, int], float] = field(default_factory=dict)
+
+    def settle(self, people: set[int], documents: set[int]) -> None:
+        """After a commit: note for each pair what holds now. Called while holding the lock."""
+        now = time.monotonic()
+        for person in people:
+            for document in documents:
+                pair = (person, document)
+                if self.rules.may(person, document):
+                    self.denied_since.pop(pair, None)
+                else:
+                    self.denied_since.setdefault(pair, now)
+
+    def leaked(self, person: int, document: int, asked: float) -> bool:
+        """Whether the right was gone when the question was sent."""
+        since = self.denied_since.get((person, document))
+        return since is not None and since < asked
+
+
+class Company:
+    """The same rules in PostgreSQL, changed one transaction at a time."""
+
+    def __init__(self, database: Database, seed: int) -> None:
+        self._random = random.Random(seed)
+        self._conn = psycopg.connect(database.urls["control"], autocommit=True)
+        self.people = [new_id() for _ in range(PEOPLE)]
+        self._groups = [new_id() for _ in range(GROUPS)]
+        self.documents: dict[str, int] = {}
+        self._ids: list[UUID] = []
+        self.books = Books(self._build())
+        with self.books.lock:
+            self.books.settle(set(range(PEOPLE)), set(range(DOCUMENTS)))
+
+    def _build(self) -> Rules:
+        conn, chance = self._conn, self._random
+        for number, id in enumerate(self.people):
+            conn.execute("INSERT INTO person (id, email, name) VALUES (%s, %s, 'p')", (id, f"p{number}@acme.example"))
+        for number, id in enumerate(self._groups):
+            conn.execute("INSERT INTO people_group (id, name, type) VALUES (%s, %s, 'group')", (id, f"g{number}"))
+        nested: dict[int, set[int]] = defaultdict(set)
+        for inner in range(1, GROUPS):
+            nested[inner // 2].add(inner)
+            self._member(inner // 2, None, inner)
+        members = {group: set(chance.sample(range(PEOPLE), 3)) for group in range(GROUPS)}
+        for group, people in members.items():
+            for person in people:
+                self._member(group, person, None)
+        store.put_source(conn, "s", path=".", sensitivity="internal", owner="d@acme.example")
+        vectors = np.random.default_rng(1).normal(size=(DOCUMENTS, 384)).astype(np.float32)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        readers = {number: self._some_readers() for number in range(DOCUMENTS)}
+        for number in range(DOCUMENTS):
+            subject = SUBJECTS[number % len(SUBJECTS)]
+            text = f"The rule about {subject} number {number} says what holds for {subject}."
+            made = Document(f"d{number}", "Rule", text, str(number), readers[number], markdown=False)
+            chunk = Chunk(0, text, 0, len(text), 1, 1)
+            with conn.transaction():
+                id = store.put_document(conn, "s", made, [chunk], vectors[number : number + 1])
+            self._ids.append(id)
+            self.documents[str(id)] = number
+        return Rules(dict.fromkeys(range(PEOPLE), True), members, nested, readers)
+
+    def _some_readers(self) -> Readers:
+        names = [f"g{number}" for number in range(GROUPS)] + [f"p{n}@acme.example" for n in range(PEOPLE)]
+        deny = self._random.sample(names, 1) if self._random.random() < 0.3 else []
+        allow = ["everyone"] if self._random.random() < 0.2 else self._random.sample(names, 4)
+        return Readers(frozenset(allow), frozenset(deny))
+
+    def _member(self, group: int, person: int | None, inner: int | None) -> None:
+        self._conn.execute(
+            "INSERT INTO membership (id, group_id, person_id, member_group_id) VALUES (%s, %s, %s, %s)",
+            (
+                new_id(),
+                self._groups[group],
+                None if person is None else self.people[person],
+                None if inner is None else self._groups[inner],
+            ),
+        )
+
+    def change(self) -> None:
+        """One change of permissions, committed, then noted in the books."""
+        chance, rules = self._random, self.books.rules
+        kind = chance.random()
+        everybody, everything = set(range(PEOPLE)), set(range(DOCUMENTS))
+        if kind < 0.5:
+            group, person = chance.randrange(GROUPS), chance.randrange(PEOPLE)
+            if person in rules.members[group]:
+                self._conn.execute(
+                    "DELETE FROM membership WHERE group_id = %s AND person_id = %s",
+                    (self._groups[group], self.people[person]),
+                )
+                touched = rules.members[group].discard
+            else:
+                self._member(group, person, None)
+                touched = rules.members[group].add
+            with self.books.lock:
+                touched(person)
+                self.books.settle({person}, everything)
+        elif kind < 0.95:
+            document, readers = chance.randrange(DOCUMENTS), self._some_readers()
+            with self._conn.transaction():
+                store.set_readers(self._conn, self._ids[document], readers)
+            with self.books.lock:
+                rules.readers[document] = readers
+                self.books.settle(everybody, {document})
+        else:
+            person = chance.randrange(PEOPLE)
+            active = not rules.active[person]
+            self._conn.execute("UPDATE person SET active = %s WHERE id = %s", (active, self.people[person]))
+            with self.books.lock:
+                rules.active[person] = active
+                self.books.settle({person}, everything)
+
+
+@dataclass
+class Tally:
+    """What was given, and what should not have been."""
+
+    checks: int = 0
+    leaks: int = 0
+    empty: int = 0
+    times: list[float] = field(default_factory=list)
+
+
+def ask(client: Client, company: Company, tally: Tally, chance: random.Random) -> None:
+    """One question, and each passage that it gave held against the books."""
+    person = chance.randrange(PEOPLE)
+    question = SearchRequest(
+        workload="w",
+        person=str(company.people[person]),
+        query=f"What is the rule about {chance.choice(SUBJECTS)} and {chance.choice(SUBJECTS)}?",
+        sources=["s"],
+        k=50,
+        max_bytes=1 << 20,
+    )
+    asked = time.monotonic()
+    took, passages = client.ask(question)
+    with company.books.lock:
+        tally.leaks += sum(company.books.leaked(person, company.documents[one["document"]], asked) for one in passages)
+    tally.checks += len(passages)
+    tally.empty += not passages
+    tally.times.append(took)
+
+
+def measure(checks: int, seconds: float, a_second: int, askers: int, folder: Path) -> dict[str, Any]:
+    """Until so many checks or seconds."""
+    with ExitStack() as stack:
+        server = stack.enter_context(cluster(folder / "pg"))
+        database = stack.enter_context(server.database())
+        company = Company(database, seed=7)
+        home = Home(folder / "home")
+        home.create()
+        endpoint = stack.enter_context(service(database, home))
+        tallies = [Tally() for _ in range(askers)]
+        changes, done = [0], threading.Event()
+        begun = time.monotonic()
+
+        def change() -> None:
+            while not done.is_set():
+                company.change()
+                changes[0] += 1
+                ahead = changes[0] / a_second - (time.monotonic() - begun)
+                if ahead > 0:
+                    done.wait(ahead)
+
+        def run(number: int) -> None:
+            client, chance = Client(endpoint), random.Random(number)
+            while time.monotonic() - begun < seconds and sum(one.checks for one in tallies) < checks:
+                ask(client, company, tallies[number], chance)
+
+        threads = [threading.Thread(target=run, args=(number,)) for number in range(askers)]
+        changer = threading.Thread(target=change)
+        changer.start()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        took = time.monotonic() - begun
+        done.set()
+        changer.join()
+    return {
+        "checks": sum(one.checks for one in tallies),
+        "leaks": sum(one.leaks for one in tallies),
+        "searches": sum(len(one.times) for one in tallies),
+        "searches_without_passages": sum(one.empty for one in tallies),
+        "changes_a_second": round(changes[0] / took, 1),
+        "seconds": round(took, 1),
+        "search": spread([ms for one in tallies for ms in one.times]),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        "load_average": os.getloadavg()[0],
+        "commit": commit(),
+    }
+
+
+def main() -> None:
+    """Print the figures; exit 1 where there is a leak."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--checks", type=int, default=1_000_000, help="stop after so many")
+    parser.add_argument("--seconds", type=float, default=1800.0, help="or after so long")
+    parser.add_argument("--changes", type=int, default=200, help="changes of permissions a second")
+    parser.add_argument("--askers", type=int, default=4, help="people who ask at the same time")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="bench-leaks-") as folder:
+        figures = measure(options.checks, options.seconds, options.changes, options.askers, Path(folder))
+    print(json.dumps(figures, indent=None if options.json else 2))
+    sys.exit(1 if figures["leaks"] else 0)
+
+
+if __name__ == "__main__":
+    main()
