@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
 import sys
+import zipfile
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tests.acceptance.stack import installation, wait_until
+from groundplan.core.audit.checkpoint import parse_checkpoint, parse_note
+from groundplan.core.audit.merkle import leaf_hash, verify_inclusion
+from tests.acceptance.stack import Stack, installation, wait_until
 
 
 def verify(home: Path) -> tuple[int, dict[str, Any]]:
@@ -22,6 +27,36 @@ def verify(home: Path) -> tuple[int, dict[str, Any]]:
     return done.returncode, json.loads(done.stdout)
 
 
+def an_auditor_takes_a_room_away(stack: Stack, folder: Path) -> None:
+    """One archive from which every figure leads to its facts, with nothing of ours to believe."""
+    today = datetime.now(UTC).date().isoformat()
+    options = ("--from", today, "--to", today, "--sample", "3", "--seed", "auditor-7")
+    stack.cli("export", "room", *options, "--out", str(folder / "a.zip"))
+    stack.cli("export", "room", *options, "--out", str(folder / "b.zip"))
+    room = folder / "room"
+    with zipfile.ZipFile(folder / "a.zip") as archive, zipfile.ZipFile(folder / "b.zip") as again:
+        manifest = json.loads(archive.read("manifest.json"))
+        assert json.loads(again.read("manifest.json"))["sampled"] == manifest["sampled"], "the seed draws the same"
+        for name, digest in manifest["files"].items():
+            assert hashlib.sha256(archive.read(name)).hexdigest() == digest
+        archive.extractall(room)
+    assert manifest["calls"] == 5 and len(manifest["sampled"]) == 3
+    assert sum(row["calls"] for row in json.loads((room / "summary.json").read_text())) == 5
+    verifier = Path(__file__).parents[2] / "docs" / "verify_log.py"
+    ran = subprocess.run([sys.executable, str(verifier), str(room / "log")], capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 0, ran.stdout
+    for call in manifest["sampled"]:
+        receipt = json.loads((room / "calls" / f"{call}.json").read_text())
+        proof = json.loads((room / "proofs" / f"{call}.json").read_text())
+        assert receipt["audit"]["index"] == proof["index"] and call in proof["entry"]
+        point = parse_checkpoint(parse_note(proof["checkpoint"].encode()).text)
+        hashes = [bytes.fromhex(each) for each in proof["hashes"]]
+        leaf = leaf_hash(proof["entry"].encode())
+        assert verify_inclusion(proof["index"], point.size, leaf, hashes, point.root)
+    taken = stack.control("GET", "/api/audit?limit=20&without=call").body["entries"]
+    assert sum(entry["action"] == "export.room" for entry in taken) == 2
+
+
 def test_copied_files_verify_alone_and_a_changed_entry_is_named(tmp_path: Path) -> None:
     with installation(tmp_path) as (stack, _upstream):
         key = stack.key()
@@ -32,6 +67,7 @@ def test_copied_files_verify_alone_and_a_changed_entry_is_named(tmp_path: Path) 
         copy = tmp_path / "copy"
         copy.mkdir()
         shutil.copytree(stack.home / "audit", copy / "audit")
+        an_auditor_takes_a_room_away(stack, tmp_path)
     code, verdict = verify(copy)
     assert (code, verdict["ok"]) == (0, True)
     bundles = [path for path in (copy / "audit").rglob("*") if path.is_file() and "entries" in path.parts]

@@ -86,11 +86,26 @@ class ControlClient:
         """Send a file as it is."""
         return self.send("POST", f"{path}?{urlencode(query)}", data)
 
+    def save(self, path: str, file: Path, **query: str) -> int:
+        """Write what a GET answers, such as an archive, to a file that is not there yet; its size in bytes."""
+        data = self.send("GET", f"{path}?{urlencode(query)}", raw=True)
+        try:
+            with file.open("xb") as opened:
+                return opened.write(data)
+        except OSError as error:
+            raise Invalid(
+                f"{file} cannot be written: {error.strerror}", code="file_unwritable",
+                hint="Name a file that is not there yet, in a folder that you may write to.",
+            ) from error  # fmt: skip
+
     def delete(self, path: str) -> Any:
         return self.send("DELETE", path)
 
-    def send(self, method: str, path: str, body: Any = None) -> Any:
-        """One request. Raises `Unavailable` where nothing answers, else the error told by the API."""
+    def send(self, method: str, path: str, body: Any = None, *, raw: bool = False) -> Any:
+        """One request; with `raw` a good answer is given as its bytes.
+
+        Raises `Unavailable` where nothing answers, else the error told by the API.
+        """
         parts = urlsplit(self.url)
         headers = {"Authorization": f"Bearer {self._token}", "Accept": "application/json"}
         data = None
@@ -115,7 +130,7 @@ class ControlClient:
             ) from error
         finally:
             connection.close()
-        return _answer(status, payload)
+        return payload if raw and 200 <= status < 300 else _answer(status, payload)
 
     def events(self, path: str, last: str | None = None) -> Iterator[tuple[str, str, str]]:
         """(event, id, data) of a stream of server-sent events, until it ends. Raises as `send` does.

@@ -166,6 +166,23 @@ def applicability(framework: str, home: HomeOption = None) -> None:
     _print(ControlClient.connect(home).get(f"/api/exports/applicability/{quote(framework, safe='')}"))
 
 
+@exports.command()
+def room(
+    since: Annotated[str, typer.Option("--from", help="First day: 2026-10-01.")],
+    to: Annotated[str, typer.Option("--to", help="Last day.")],
+    out: Annotated[Path, typer.Option("--out", help="File to write: room.zip.")],
+    workload: Annotated[str, typer.Option("--workload", help="Left out: all.")] = "",
+    sample: Annotated[int, typer.Option("--sample", min=0, max=1000, help="How many calls to draw.")] = 50,
+    seed: Annotated[str, typer.Option("--seed", help="The same seed draws the same calls.")] = "1",
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The data room of an auditor: one archive that can be verified offline."""
+    query = {"from": since, "to": to, "workload": workload, "sample": str(sample), "seed": seed}
+    size = ControlClient.connect(home).save("/api/exports/room", out, **query)
+    emit({"file": str(out), "bytes": size}, as_json, f"{out} has {size:,} bytes. Begin with its README.txt.")
+
+
 def _print(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 

@@ -1,0 +1,64 @@
+"""The data room of an auditor: one archive for a period, a scope and a sample. The log tells that it was taken."""
+
+from __future__ import annotations
+
+import tempfile
+from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from fastapi.responses import FileResponse
+from starlette.background import BackgroundTask
+
+from groundplan.api.caller import Reader
+from groundplan.api.context import Using
+from groundplan.api.room import LIMIT, Wanted, write_room
+from groundplan.api.served import current_blueprint, known_workload
+from groundplan.core.audit.store import record
+from groundplan.core.errors import Invalid
+
+router = APIRouter(tags=["room"])
+
+
+@router.get("/exports/room", response_class=FileResponse)
+def room(
+    services: Using,
+    caller: Reader,
+    since: Annotated[date, Query(alias="from")],
+    to: date,
+    workload: Annotated[str, Query(max_length=63)] = "",
+    sample: Annotated[int, Query(ge=0, le=LIMIT)] = 50,
+    seed: Annotated[str, Query(min_length=1, max_length=80)] = "1",
+) -> FileResponse:
+    """A ZIP archive: the log's files, sums, sampled receipts with proofs, changes, evidence, controls and register.
+
+    `from` and `to` are days (UTC), both in it. The same seed draws the same calls.
+    """
+    if to < since:
+        raise Invalid("the period ends before it begins", code="room_period", hint="Give --from before --to.")
+    wanted = Wanted(_start(since), _start(to + timedelta(days=1)), workload or None, sample, seed)
+    made = tempfile.NamedTemporaryFile(prefix="room-", suffix=".zip", dir=services.home.run, delete=False)  # noqa: SIM115 -- deleted when it was sent
+    made.close()
+    path = Path(made.name)
+    try:
+        with services.transaction() as conn:
+            if wanted.workload is not None:
+                known_workload(current_blueprint(conn), wanted.workload)
+            manifest = write_room(services.home, conn, wanted, services.clock.now(), path)
+            detail = {
+                "from": since.isoformat(), "to": to.isoformat(), "workload": workload, "seed": seed,
+                "sampled": len(manifest["sampled"]),
+            }  # fmt: skip
+            record(conn, action="export.room", actor=caller.actor, subject="company", detail=detail)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    return FileResponse(
+        path, media_type="application/zip", filename=f"room-{since}-{to}.zip",
+        background=BackgroundTask(path.unlink, missing_ok=True),
+    )  # fmt: skip
+
+
+def _start(day: date) -> datetime:
+    return datetime.combine(day, time(), UTC)
