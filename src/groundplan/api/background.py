@@ -14,12 +14,17 @@ from groundplan.api.context import Services
 from groundplan.api.crossings import LOOK_SECONDS, look
 from groundplan.api.every import Every
 from groundplan.api.ingest import Indexing
+from groundplan.api.knowledge_upkeep import LOOK_SECONDS as SOURCES_SECONDS
+from groundplan.api.knowledge_upkeep import SWEEP_SECONDS as UPKEEP_SECONDS
+from groundplan.api.knowledge_upkeep import replay_now
+from groundplan.api.knowledge_upkeep import sweep_now as upkeep
 from groundplan.api.retention import SWEEP_SECONDS, sweep_now
 from groundplan.core.audit.entry import OPERATOR
 from groundplan.core.audit.keys import load_private
 from groundplan.core.audit.sequencer import Sequencer
 from groundplan.core.database import database_url
 from groundplan.core.errors import GroundplanError
+from groundplan.identity import erase
 from groundplan.identity import service as identity
 
 log = logging.getLogger("groundplan.api.background")
@@ -30,6 +35,7 @@ def start(services: Services, indexing: Indexing, stack: ExitStack) -> None:
     """Start everything; `stack` stops it in reverse."""
     take_over_kills(services)
     repeat(stack, Every("taking over kills", WATCH_SECONDS, partial(take_over_kills, services)))
+    replay_erasures(services)
     sequencer = Sequencer(
         database_url(services.home, services.settings, "control"),
         services.home.audit,
@@ -38,6 +44,9 @@ def start(services: Services, indexing: Indexing, stack: ExitStack) -> None:
     sequencer.start()
     stack.callback(sequencer.stop)
     repeat(stack, Every("deleting kept content", SWEEP_SECONDS, partial(sweep_now, services)))
+    replay_now(services)
+    repeat(stack, Every("erasing documents", UPKEEP_SECONDS, partial(upkeep, services)))
+    repeat(stack, Every("looking at sources", SOURCES_SECONDS, indexing.ask))
     indexing.start()
     stack.callback(indexing.stop)
     repeat(stack, Every("adding up costs", costs.FOLD_SECONDS, partial(costs.fold, services)))
@@ -53,6 +62,13 @@ def start(services: Services, indexing: Indexing, stack: ExitStack) -> None:
 def repeat(stack: ExitStack, every: Every) -> None:
     every.start()
     stack.callback(every.stop)
+
+
+def replay_erasures(services: Services) -> int:
+    """Destroy again what was erased and came back with an older backup; how many people were erased."""
+    with services.transaction() as conn:
+        erase.forget_due(conn, services.clock.now())
+        return erase.replay(conn, services.home)
 
 
 def take_over_kills(services: Services) -> int:

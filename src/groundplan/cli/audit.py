@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +14,7 @@ from groundplan.cli.output import emit, table
 from groundplan.core.audit.checkpoint import parse_key
 from groundplan.core.audit.keys import load_public
 from groundplan.core.audit.rotate import rotate
+from groundplan.core.audit.seal import seal
 from groundplan.core.audit.verify import Verdict
 from groundplan.core.audit.verify import verify as verify_folder
 from groundplan.core.errors import Invalid
@@ -73,15 +75,35 @@ def rotate_key(home: HomeOption = None, as_json: JsonOption = False) -> None:
     emit(value, as_json, f"checkpoints are signed by {done.next.encode()} now")
 
 
+@app.command("seal")
+def seal_log(
+    target: Annotated[str, typer.Argument(help="A store: file:///PATH or s3://BUCKET/PATH.")],
+    days: Annotated[int | None, typer.Option("--lock-days", min=1, help="Lock objects, where the store can.")] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Copy the log to another store; full tiles are written once. The copy verifies as the log does; no key goes."""
+    until = None if days is None else datetime.now(UTC) + timedelta(days=days)
+    done = seal(home_for(home).audit, target, until)
+    value = {"entries": done.entries, "segments": done.segments, "others": done.others}
+    emit(value, as_json, f"{counted(done.entries, 'entry', 'entries')} sealed, {done.segments} new segments")
+
+
 @app.command("list")
 def list_entries(
     limit: Annotated[int, typer.Option("--limit", min=1, max=500)] = 30,
     subject: Annotated[str | None, typer.Option("--subject", help="Only entries about this.")] = None,
+    who: Annotated[str | None, typer.Option("--who", help="Only by this person (e-mail) or actor.")] = None,
+    action: Annotated[str | None, typer.Option("--action", help="Only actions that begin so.")] = None,
+    workload: Annotated[str | None, typer.Option("--workload", help="Only about this workload.")] = None,
+    since: Annotated[str | None, typer.Option("--since", help="Only from this ISO time on.")] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """The newest entries."""
-    value = ControlClient.connect(home).get("/api/audit", limit=limit, subject=subject)
+    value = ControlClient.connect(home).get(
+        "/api/audit", limit=limit, subject=subject, who=who, action=action, workload=workload, since=since
+    )
     rows = [(e["index"], e["at"], e["action"], e["who"], e["subject"]) for e in value["entries"]]
     emit(value, as_json, table(("index", "at", "action", "who", "subject"), rows))
 

@@ -28,7 +28,7 @@ DUTIES = (
 SUCCESSION = timedelta(days=30)
 """How long a duty may be held by somebody who has left; then its finding is critical and its workload changes only
 together with a new owner. Nothing stops."""
-KILL_SCOPES = ("workload", "deployment", "source", "key", "site")
+KILL_SCOPES = ("provider", "model", "workload", "deployment", "source", "tool", "key", "site")
 GroupType = Literal["group", "team"]
 
 

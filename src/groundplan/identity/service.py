@@ -271,8 +271,9 @@ def revoke_key(conn: Connection[Any], actor: str, key_id: UUID) -> int:
     return _recorded(conn, number, "key.revoked", actor, f"key/{key_id}", {"workload": key.workload})
 
 
-def kill(conn: Connection[Any], actor: str, scope: str, reason: str) -> int:
-    """Stop `company`, or one `workload/N`, `deployment/N`, `source/N`, `key/ID` or `site/N`, until it is lifted.
+def kill(conn: Connection[Any], actor: str, scope: str, reason: str, *, streams: bool = False) -> int:
+    """Stop `company`, or one `provider/N`, `model/N`, `workload/N`, `deployment/N`, `source/N`, `tool/N`, `key/ID` or
+    `site/N`, until it is lifted. `streams`: answers that are under way are ended too.
 
     Raises `Invalid` (`kill_scope`, `reason`).
     """
@@ -286,8 +287,9 @@ def kill(conn: Connection[Any], actor: str, scope: str, reason: str) -> int:
     if not reason.strip():
         raise Invalid("a kill needs a reason", code="reason", hint="Say why; it stands in the audit log.")
     number = store.next_policy_number(conn, "kill", scope, True)
-    id = store.insert_kill(conn, scope, reason.strip(), actor)
-    return _recorded(conn, number, "kill", actor, scope, {"kill": str(id), "reason": reason.strip()})
+    id = store.insert_kill(conn, scope, reason.strip(), actor, streams=streams)
+    detail = {"kill": str(id), "reason": reason.strip(), **({"streams": True} if streams else {})}
+    return _recorded(conn, number, "kill", actor, scope, detail)
 
 
 def clear_answers(conn: Connection[Any], actor: str, workload: str) -> int:

@@ -247,9 +247,12 @@ def revoke_keys_of(conn: Connection[Any], person_id: UUID) -> list[UUID]:
     return [id for (id,) in found]
 
 
-def insert_kill(conn: Connection[Any], scope: str, reason: str, by: str) -> UUID:
+def insert_kill(conn: Connection[Any], scope: str, reason: str, by: str, *, streams: bool) -> UUID:
     id = new_id()
-    conn.execute("INSERT INTO kill_switch (id, scope, reason, by) VALUES (%s, %s, %s, %s)", (id, scope, reason, by))
+    conn.execute(
+        "INSERT INTO kill_switch (id, scope, reason, by, streams) VALUES (%s, %s, %s, %s, %s)",
+        (id, scope, reason, by, streams),
+    )
     return id
 
 

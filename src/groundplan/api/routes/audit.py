@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request
+from psycopg import Connection
 
-from groundplan.api.caller import Reader
-from groundplan.api.context import Using
+from groundplan.api.caller import Caller, Reader
+from groundplan.api.context import Services, Using
 from groundplan.api.log_check import LogCheck
+from groundplan.api.people import named
 from groundplan.api.who import entries_json
+from groundplan.core.audit import person_actor, record
 from groundplan.core.audit import proof as audit_proof
 from groundplan.core.audit import store as audit_store
 from groundplan.core.audit import verify as audit_verify
 from groundplan.core.audit.keys import load_public
+from groundplan.core.canonical import canonical, digest
 from groundplan.core.errors import NotFound, Unavailable
 
 router = APIRouter(tags=["audit"])
+READ_AGAIN = timedelta(minutes=10)
 
 
 @router.get("/audit")
@@ -28,15 +34,27 @@ def list_entries(
     without: Annotated[str | None, Query(max_length=60)] = None,
     before: UUID | None = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
+    who: Annotated[str | None, Query(max_length=320)] = None,
+    action: Annotated[str | None, Query(max_length=60)] = None,
+    workload: Annotated[str | None, Query(pattern=r"^[a-z0-9-]{1,63}$")] = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
 ) -> dict[str, Any]:
     """Newest first; continue with `before` = the last id seen. `index` is null for up to a second.
+
+    `who` is an actor as the log names it or a person's address, `action` the beginning of one, times are with zone.
+    That you read it is recorded, the same question once in ten minutes.
 
     `acting` is null, or says who really did it while acting as the actor in a demo; `who` tells it in words.
 
     `without=call` leaves out the calls, which are most of the log.
     """
     with services.transaction() as conn:
-        found = audit_store.entries(conn, subject=subject, without=without, before=before, limit=limit)
+        actor = None if who is None else _actor(conn, who)
+        wanted = audit_store.Wanted(actor, action, workload, _aware(since), _aware(until))
+        found = audit_store.entries(conn, subject=subject, without=without, before=before, limit=limit, wanted=wanted)
+        asked = {"subject": subject, "who": actor, "action": action, "workload": workload}
+        _read(conn, services, caller, {name: value for name, value in asked.items() if value is not None})
         return {"entries": entries_json(conn, caller, found)}
 
 
@@ -76,6 +94,7 @@ def proof(entry_id: UUID, services: Using, caller: Reader) -> dict[str, Any]:
     with services.transaction() as conn:
         found = audit_store.entry_by_id(conn, entry_id)
         shown = entries_json(conn, caller, [] if found is None else [found])
+        _read(conn, services, caller, {"proof": str(entry_id)})
     if found is None:
         raise NotFound(f"there is no audit entry {entry_id}", code="entry_unknown", hint="GET /api/audit lists them.")
     if found.leaf_index is None:
@@ -87,6 +106,22 @@ def proof(entry_id: UUID, services: Using, caller: Reader) -> dict[str, Any]:
         **shown[0],
         "proof": proof_json(audit_proof.inclusion_proof(services.home.audit, found.leaf_index)),
     }
+
+
+def _actor(conn: Connection[Any], who: str) -> str:
+    """The actor whom somebody names. People are found by address as they are known now; the log holds their ids."""
+    return person_actor(named(conn, who)) if "@" in who else who
+
+
+def _aware(time: datetime | None) -> datetime | None:
+    return time if time is None or time.tzinfo is not None else time.replace(tzinfo=UTC)
+
+
+def _read(conn: Connection[Any], services: Services, caller: Caller, asked: dict[str, str]) -> None:
+    """Record that somebody read the log, and what they asked for."""
+    subject = f"audit/{digest(canonical(asked))[:16]}"
+    if not audit_store.read_lately(conn, str(caller.actor), subject, services.clock.now() - READ_AGAIN):
+        record(conn, action="audit.read", actor=caller.actor, subject=subject, detail={"asked": asked})
 
 
 def verdict_json(verdict: audit_verify.Verdict) -> dict[str, Any]:

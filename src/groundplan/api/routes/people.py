@@ -13,6 +13,7 @@ from groundplan.api.caller import Caller, Reader, SignedIn
 from groundplan.api.context import Using
 from groundplan.api.effect import effect_of
 from groundplan.api.people import named
+from groundplan.identity import erase
 from groundplan.identity import service as identity
 from groundplan.identity.model import COMPANY
 
@@ -93,6 +94,16 @@ def remove_member(group: str, person: str, services: Using, caller: MayChange) -
     with services.transaction() as conn:
         number = identity.remove_member(conn, caller.actor, group, person)
     return {"group": group, "person": person, "effective": effect_of(services, number)}
+
+
+@router.post("/people/{person}/erase")
+def erase_person(person: str, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """Erase somebody who has left: their key is destroyed, and with it what the log and kept content hold of them.
+
+    Who approved something stays known by name until the retention of approvals is over; the answer says until when.
+    """
+    with services.transaction() as conn:
+        return erase.erase(conn, services.home, caller.actor, named(conn, person), services.clock.now())
 
 
 @router.delete("/people/{person}")

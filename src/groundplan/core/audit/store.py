@@ -32,6 +32,23 @@ class StoredEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which entries to find: by whom, what (the beginning of the action), of which workload, when. None: any."""
+
+    actor: str | None = None
+    action: str | None = None
+    workload: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+_WANTED: LiteralString = """ AND (%(actor)s::text IS NULL OR actor = %(actor)s)
+    AND (%(action)s::text IS NULL OR starts_with(action, %(action)s))
+    AND (%(workload)s::text IS NULL OR subject = %(workload)s OR position(%(about)s::bytea IN body) > 0)
+    AND (%(since)s::timestamptz IS NULL OR at >= %(since)s) AND (%(until)s::timestamptz IS NULL OR at < %(until)s)"""
+
+
+@dataclass(frozen=True, slots=True)
 class Queued:
     """An entry that waits for its place, in the order of `queued`."""
 
@@ -95,10 +112,11 @@ def entries(
     without: str | None = None,
     before: UUID | None = None,
     limit: int = 100,
+    wanted: Wanted | None = None,
 ) -> list[StoredEntry]:
     """The newest entries first, of one subject or all; continue with `before` = the id of the last one seen.
 
-    Those whose action is `without` are left out.
+    Those whose action is `without` are left out; `wanted` narrows further.
     """
     # An index has the entries that are no calls; it is used only where the statement itself says so.
     kept: LiteralString = (
@@ -109,11 +127,24 @@ def entries(
            WHERE (%(subject)s::text IS NULL OR subject = %(subject)s)
              AND (%(before)s::uuid IS NULL OR id < %(before)s) AND """
         + kept
+        + (_WANTED if wanted is not None else "")
         + " ORDER BY id DESC LIMIT %(limit)s"
     )
-    values = {"subject": subject, "without": without, "before": before, "limit": limit}
+    values: dict[str, Any] = {"subject": subject, "without": without, "before": before, "limit": limit}
+    if wanted is not None:
+        about = f'"workload":"{wanted.workload}"'.encode() if wanted.workload else None
+        values |= {
+            "actor": wanted.actor, "action": wanted.action, "since": wanted.since, "until": wanted.until,
+            "workload": f"workload/{wanted.workload}" if wanted.workload else None, "about": about,
+        }  # fmt: skip
     rows = _rows(conn, query, values)
     return [StoredEntry(decode(bytes(body)), leaf) for body, leaf in rows]
+
+
+def read_lately(conn: Connection[Any], actor: str, subject: str, since: datetime) -> bool:
+    """Whether this reading of the log by this actor was recorded since then."""
+    query = "SELECT 1 FROM audit_entry WHERE subject = %s AND actor = %s AND action = 'audit.read' AND at >= %s LIMIT 1"
+    return bool(_rows(conn, query, (subject, actor, since)))
 
 
 def entries_about(conn: Connection[Any], subjects: Sequence[str], id: str, limit: int = 20) -> list[StoredEntry]:

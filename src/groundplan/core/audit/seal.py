@@ -1,0 +1,115 @@
+"""Sealed copies of the log in another store: what is full never changes, so each file is written once and locked there.
+
+Any store that `fsspec` knows (`file:///…`, `s3://…`); where it can lock objects (S3 Object Lock) they are locked in
+compliance mode until the given day. Entries, hashes, the newest checkpoint, rotations and co-signatures go; keys never.
+The copy verifies as the log itself does. Reads only the log's files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from groundplan.core.audit.checkpoint import parse_checkpoint, parse_note
+from groundplan.core.audit.proof import checkpoint_file
+from groundplan.core.audit.tiles import WIDTH, Tiles, encode_bundle, levels_of, tile_path, tiles_of
+from groundplan.core.errors import Invalid, Unavailable
+
+BESIDE = ("log.pub", "rotated", "witnessed")
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """What a run wrote: files of full tiles (`segments`), others, and the entries that the copy holds."""
+
+    entries: int
+    segments: int
+    others: int
+    locked_until: datetime | None
+
+
+def seal(folder: Path, target: str, locked_until: datetime | None = None) -> Sealed:
+    """Bring the copy at `target` up to the newest checkpoint. Full tiles that are there are not written again.
+
+    Raises `Invalid` (`seal_target`), `Unavailable` (`seal_store`).
+    """
+    store, root = _store(target)
+    data = checkpoint_file(folder)
+    size = parse_checkpoint(parse_note(data).text).size
+    segments = others = 0
+    try:
+        for path, content in _full(folder, size):
+            if not store.exists(f"{root}/{path}"):
+                _put(store, f"{root}/{path}", content, locked_until)
+                segments += 1
+        for path, content in _rest(folder, size):
+            _put(store, f"{root}/{path}", content, None)
+            others += 1
+        _put(store, f"{root}/checkpoints/{size}", data, locked_until)
+        _put(store, f"{root}/checkpoint", data, None)
+    except OSError as error:
+        raise Unavailable(
+            f"the store {target} cannot be written: {error}", code="seal_store", hint="Check its address and rights.",
+            retry_after=60,
+        ) from error  # fmt: skip
+    return Sealed(size, segments, others + 2, locked_until)
+
+
+def _full(folder: Path, size: int) -> Iterator[tuple[str, bytes]]:
+    tiles = Tiles(folder)
+    for index, width in tiles_of(size, 0):
+        if width == WIDTH:
+            yield tile_path("entries", index), tiles.read("entries", index)
+    for level in range(levels_of(size)):
+        for index, width in tiles_of(size, level):
+            if width == WIDTH:
+                yield tile_path(level, index), tiles.read(level, index)
+
+
+def _rest(folder: Path, size: int) -> Iterator[tuple[str, bytes]]:
+    tiles = Tiles(folder)
+    for index, width in tiles_of(size, 0):
+        if width < WIDTH:
+            yield tile_path("entries", index, width), encode_bundle(tiles.entries(index, width))
+    for level in range(levels_of(size)):
+        for index, width in tiles_of(size, level):
+            if width < WIDTH:
+                yield tile_path(level, index, width), b"".join(tiles.hashes(level, index, width))
+    for name in BESIDE:
+        path = folder / name
+        for each in [path] if path.is_file() else sorted(path.glob("[!.]*")):
+            yield str(each.relative_to(folder)), each.read_bytes()
+
+
+def _store(target: str) -> tuple[Any, str]:
+    try:
+        import fsspec  # noqa: PLC0415 -- heavy: only who seals needs it
+    except ImportError as error:
+        raise Invalid("fsspec is not installed", code="seal_target", hint="pip install fsspec (and s3fs)") from error
+
+    try:
+        store, root = fsspec.core.url_to_fs(target)
+    except (ValueError, ImportError) as error:
+        raise Invalid(
+            f"no store: {target}: {error}", code="seal_target", hint="Write file:///PATH or s3://BUCKET/PATH."
+        ) from error
+    return store, str(root).rstrip("/")
+
+
+def _put(store: Any, path: str, content: bytes, locked_until: datetime | None) -> None:
+    store.makedirs(path.rpartition("/")[0], exist_ok=True)
+    if locked_until is None or not _locks(store):
+        store.pipe_file(path, content)
+        return
+    lock = {"ObjectLockMode": "COMPLIANCE", "ObjectLockRetainUntilDate": locked_until}
+    with store.open(path, "wb", **lock) as file:
+        file.write(content)
+
+
+def _locks(store: Any) -> bool:
+    """Whether the store can lock objects: those that speak S3."""
+    names = store.protocol if isinstance(store.protocol, tuple) else (store.protocol,)
+    return "s3" in names

@@ -1,0 +1,49 @@
+"""The SQL of erasing a person. No rules (`erase.py`)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from psycopg import Connection
+
+from groundplan.identity.store import rows
+
+
+def forget(conn: Connection[Any], person_id: UUID) -> None:
+    """What is kept of somebody beside their name: passkeys, browsers, the directory's names, mail."""
+    conn.execute(
+        "UPDATE passkey SET removed_at = coalesce(removed_at, now()), label = 'erased' WHERE person_id = %s",
+        (person_id,),
+    )
+    conn.execute(
+        "UPDATE console_session SET agent = '', ended_at = coalesce(ended_at, now()) WHERE person_id = %s", (person_id,)
+    )
+    conn.execute("DELETE FROM directory_person WHERE person_id = %s", (person_id,))
+    conn.execute("DELETE FROM mail WHERE person_id = %s", (person_id,))
+    conn.execute("DELETE FROM membership WHERE person_id = %s", (person_id,))
+
+
+def forget_name(conn: Connection[Any], person_id: UUID) -> None:
+    """The row stays for what refers to it, and says nothing of anybody."""
+    conn.execute(
+        "UPDATE person SET name = 'erased', email = %s WHERE id = %s", (f"erased-{person_id}@invalid", person_id)
+    )
+
+
+def last_approval(conn: Connection[Any], person_id: UUID) -> datetime | None:
+    """When somebody approved or refused something last."""
+    return rows(conn, "SELECT max(at) FROM approval WHERE person_id = %s", (person_id,))[0][0]  # type: ignore[no-any-return]
+
+
+def names_due(conn: Connection[Any], before: datetime) -> list[UUID]:
+    """Whose key is destroyed and whose name stayed for approvals that are all older than this."""
+    found = rows(
+        conn,
+        """SELECT p.id FROM person p JOIN subject_key k ON k.subject = p.id::text AND k.wrapped = ''
+           WHERE NOT p.active AND p.name <> 'erased'
+             AND NOT EXISTS (SELECT 1 FROM approval a WHERE a.person_id = p.id AND a.at >= %s)""",
+        (before,),
+    )
+    return [id for (id,) in found]

@@ -1,0 +1,172 @@
+"""The log over time: searched, its reading recorded, sealed elsewhere, people erased and kept erased by a restore."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+from tests.integration.test_api_control import Control, running
+
+from groundplan.core.audit import OPERATOR, person_actor, record
+from groundplan.core.audit import store as audit_store
+from groundplan.core.audit.keys import create_keys, load_private
+from groundplan.core.audit.log import AuditLog
+from groundplan.core.audit.seal import seal
+from groundplan.core.audit.subject import SubjectKeys
+from groundplan.core.audit.verify import verify
+from groundplan.core.database import connect
+from groundplan.core.errors import Conflict, Invalid
+from groundplan.core.home import Home
+from groundplan.core.ids import new_id
+from groundplan.identity import erase, service
+from groundplan.identity.model import GenesisPeople, GenesisPerson
+from groundplan.testing.database import Cluster, Database
+
+Conn = psycopg.Connection[tuple[Any, ...]]
+NOW = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+def conn(database: Database) -> Iterator[Conn]:
+    with connect(database.urls["control"], autocommit=True) as conn:
+        yield conn
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    made = Home(tmp_path / "home")
+    made.create()
+    create_keys(made)
+    return made
+
+
+@pytest.fixture
+def ana(conn: Conn) -> UUID:
+    people = (GenesisPerson("ana@acme.example", "Ana"), GenesisPerson("sam@acme.example", "Sam"))
+    return service.genesis_people(conn, GenesisPeople(people))["ana@acme.example"]
+
+
+def found(conn: Conn, **wanted: Any) -> list[str]:
+    return [one.entry.action for one in audit_store.entries(conn, wanted=audit_store.Wanted(**wanted))]
+
+
+def test_the_log_is_searched_by_who_what_workload_and_time(conn: Conn) -> None:
+    ana = person_actor(new_id())
+    record(conn, action="key.created", actor=ana, subject="key/1", detail={"workload": "assistant"}, at=NOW)
+    record(conn, action="kill", actor=OPERATOR, subject="workload/assistant", detail={}, at=NOW + timedelta(hours=1))
+    record(conn, action="key.revoked", actor=OPERATOR, subject="key/2", detail={"workload": "other"}, at=NOW)
+    assert found(conn, actor=ana) == ["key.created"]
+    assert sorted(found(conn, action="key.")) == ["key.created", "key.revoked"]
+    assert sorted(found(conn, workload="assistant")) == ["key.created", "kill"]
+    assert found(conn, since=NOW + timedelta(minutes=1)) == ["kill"]
+    assert found(conn, until=NOW) == [] and found(conn, actor=ana, action="kill") == []
+
+
+def test_who_is_erased_can_be_read_nowhere_and_the_log_still_holds(conn: Conn, home: Home, ana: UUID) -> None:
+    keys = SubjectKeys.of(home)
+    token = keys.seal(conn, ana, "Ana asked about her salary")
+    with AuditLog(home.audit, load_private(home, "checkpoint")) as log:
+        log.append([f'{{"sealed":"{token}"}}'.encode()])
+    with pytest.raises(Conflict) as caught:
+        erase.erase(conn, home, OPERATOR, ana, NOW)
+    assert caught.value.code == "still_here"
+    service.deactivate_person(conn, OPERATOR, ana)
+    told = erase.erase(conn, home, OPERATOR, ana, NOW)
+    assert "name and address" in told["erased"] and told["kept"] == []
+    assert keys.unseal(conn, token) is None and verify(home.audit).ok
+    rows = str(conn.execute("SELECT * FROM person WHERE id = %s", (ana,)).fetchall())
+    assert "Ana" not in rows and "ana@" not in rows
+    assert "Ana" not in str([one.entry for one in audit_store.entries(conn, limit=500)])
+
+
+def test_a_restore_does_not_bring_back_what_was_erased(conn: Conn, home: Home, ana: UUID) -> None:
+    keys = SubjectKeys.of(home)
+    token = keys.seal(conn, ana, "secret")
+    (backup,) = conn.execute("SELECT wrapped FROM subject_key WHERE subject = %s", (str(ana),)).fetchall()
+    service.deactivate_person(conn, OPERATOR, ana)
+    erase.erase(conn, home, OPERATOR, ana, NOW)
+    bodies = [bytes(body) for (body,) in conn.execute("SELECT body FROM audit_entry ORDER BY queued").fetchall()]
+    for way in ("the list in HOME", "the log alone"):
+        conn.execute("UPDATE subject_key SET wrapped = %s WHERE subject = %s", (backup[0], str(ana)))
+        assert keys.unseal(conn, token) == "secret", "an older backup has the key"
+        if way == "the log alone":
+            (home.root / "erased").unlink()
+            with AuditLog(home.audit, load_private(home, "checkpoint")) as log:
+                log.append(bodies)
+        assert erase.replay(conn, home) == 1
+        assert keys.unseal(conn, token) is None, way
+    assert erase.noted(home) == {ana}
+
+
+def test_who_approved_stays_known_until_the_retention_is_over(conn: Conn, home: Home, ana: UUID) -> None:
+    change = new_id()
+    conn.execute(
+        """INSERT INTO change (id, digest, type, base, sources, summary, needs, requested_by, requested_at, state)
+           VALUES (%s, 'd', 'workload', 0, '{}', '{}', '[]', 'operator', %s, 'applied')""",
+        (change, NOW),
+    )
+    conn.execute(
+        """INSERT INTO approval (id, change_id, digest, duty, subject, person_id, decision, comment, unseparated, at)
+           VALUES (%s, %s, 'd', 'business', 'company', %s, 'approved', '', false, %s)""",
+        (new_id(), change, ana, NOW),
+    )
+    service.deactivate_person(conn, OPERATOR, ana)
+    told = erase.erase(conn, home, OPERATOR, ana, NOW)
+    assert told["kept"] == ["name and address"] and told["until"] == (NOW + erase.RETENTION).date()
+    assert erase.forget_due(conn, NOW + erase.RETENTION - timedelta(days=1)) == 0
+    assert erase.forget_due(conn, NOW + erase.RETENTION + timedelta(days=1)) == 1
+    assert erase.forget_due(conn, NOW + erase.RETENTION + timedelta(days=1)) == 0
+    assert "Ana" not in str(conn.execute("SELECT name FROM person").fetchall())
+
+
+def test_a_sealed_copy_grows_verifies_and_writes_what_is_full_once(home: Home, tmp_path: Path) -> None:
+    target = tmp_path / "elsewhere"
+    with AuditLog(home.audit, load_private(home, "checkpoint")) as log:
+        log.append([b"%d" % number for number in range(600)])
+        first = seal(home.audit, f"file://{target}")
+        assert (first.entries, first.segments) == (600, 4) and verify(target).ok
+        sealed = {
+            path: path.stat().st_mtime_ns for path in target.rglob("*") if path.is_file() and ".p" not in str(path)
+        }
+        log.append([b"%d" % number for number in range(600, 800)])
+        again = seal(home.audit, f"file://{target}")
+    assert (again.entries, again.segments) == (800, 2)
+    verdict = verify(target, (home.audit / "log.pub").read_bytes())
+    assert verdict.ok and verdict.entries == 800
+    full = [path for path in sealed if path.parent.name in ("0", "entries")]
+    assert full and all(path.stat().st_mtime_ns == sealed[path] for path in full)
+    assert not [path for path in target.rglob("*") if "key" in path.name]
+    assert (target / "checkpoints" / "600").exists()
+    with pytest.raises(Invalid):
+        seal(home.audit, "nothing-like-that://x")
+
+
+@pytest.fixture(scope="module")
+def control(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Control]:
+    folder = tmp_path_factory.mktemp("kept")
+    with (
+        postgres_cluster.database() as database,
+        running(database, folder, "--workspace", str(folder / "workspace")) as found,
+    ):
+        yield found
+
+
+def test_reading_the_log_is_in_it_once_for_the_same_question(control: Control) -> None:
+    def reads() -> list[Any]:
+        rows = control.ask("GET", "/api/audit?action=audit.read").body["entries"]
+        return [row["detail"]["asked"] for row in rows]
+
+    control.ask("GET", "/api/audit?workload=assistant")
+    control.ask("GET", "/api/audit?workload=assistant")
+    assert reads().count({"workload": "assistant"}) == 1
+    control.ask("GET", "/api/audit?who=ana@acme.example")
+    told = str(reads())
+    assert "person:" in told and "ana@" not in told, "people are named by id"
+    assert control.ask("GET", "/api/audit?who=nobody@acme.example").status == 404
+    assert control.ask("GET", "/api/audit?workload=x'--").status == 422
+    assert {"action": "audit.read"} in reads()
