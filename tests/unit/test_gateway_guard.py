@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,10 +11,11 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.unit.call_rig import Rig, call_rig
+from tests.unit.call_rig import Rig, call_rig, until
 
 from groundplan.blueprint import model as bp
 from groundplan.core.errors import Denied
+from groundplan.gateway.app import heed
 from groundplan.gateway.guard.gate import gate_of
 from groundplan.testing.scripted_stream import TOOL_PIECES
 
@@ -160,13 +162,11 @@ async def test_a_function_that_may_be_called_passes_whole(tmp_path: Path) -> Non
 
 async def post(rig: Rig, path: str, body: dict[str, Any]) -> tuple[int, bytes]:
     """Send JSON to another surface."""
-    from asyncio import open_connection, wait_for  # noqa: PLC0415 -- only here
-
-    reader, writer = await open_connection("127.0.0.1", rig.port)
+    reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
     data = json.dumps(body).encode()
     head = f"POST {path} HTTP/1.1\r\nhost: g\r\nauthorization: Bearer assistant\r\nconnection: close\r\n"
     writer.write(head.encode() + b"content-length: %d\r\n\r\n" % len(data) + data)
-    raw = await wait_for(reader.read(), 20)
+    raw = await asyncio.wait_for(reader.read(), 20)
     writer.close()
     headers, _, rest = raw.partition(b"\r\n\r\n")
     return int(headers.split()[1]), _dechunked(rest) if b"chunked" in headers else rest
@@ -283,3 +283,66 @@ async def test_a_call_without_anything_to_guard_has_no_guard(tmp_path: Path) -> 
     async with call_rig(tmp_path, ("one",)) as rig:
         answer = json.loads((await rig.chat()).body)
         assert "guardrails" not in answer["groundplan"]
+
+
+# kills ---------------------------------------------------------------------------------------------------------------
+
+
+def killed(rig: Rig, *scopes: str, streams: bool = False) -> None:
+    """A policy with these kills, taken up as a worker does."""
+    live: Any = rig.gateway.live
+    live.policy = replace(live.policy, kills=frozenset(scopes), severed=frozenset(scopes if streams else ()))
+    heed(rig.gateway, live.policy)
+
+
+@pytest.mark.parametrize(
+    "scope", ["company", "workload/assistant", "deployment/one", "site/{site}", "model/{model}", "provider/{provider}"]
+)
+async def test_whatever_is_stopped_is_not_asked(tmp_path: Path, scope: str) -> None:
+    async with call_rig(tmp_path, ("one",)) as rig:
+        place = rig.plan("assistant").names["auto"][0]
+        wanted = scope.format(site=place.site, model=place.model, provider=place.model.split("/")[0])
+        killed(rig, wanted)
+        reply = await rig.chat()
+        assert (reply.status, error(reply.body)["code"]) == (403, "killed")
+        killed(rig)
+        assert (await rig.chat()).status == 200
+        assert rig.models["one"].counted == 1
+
+
+@pytest.mark.parametrize("scope", ["company", "deployment/one", "site/cloud", "workload/assistant"])
+async def test_a_kill_for_security_ends_streams_with_an_error_event(tmp_path: Path, scope: str) -> None:
+    async with call_rig(tmp_path) as rig:
+        scope = scope.replace("site/cloud", f"site/{rig.plan('assistant').names['auto'][0].site}")
+        rig.play("one", say="a long answer that goes on " * 40, chunk_ms=5)
+        asked = asyncio.create_task(rig.stream(max_tokens=900))
+        await until(lambda: bool(rig.gateway.streams))
+        await asyncio.sleep(0.05)
+        killed(rig, scope, streams=True)
+        got = await asyncio.wait_for(asked, 3)
+        assert got.status == 200 and not got.done and got.text
+        assert [each["code"] for each in got.errors] == ["killed"]
+        assert rig.models["two"].counted == 0 and not rig.gateway.streams
+        await rig.books()
+
+
+async def test_other_streams_go_on_and_an_ordinary_kill_ends_none(tmp_path: Path) -> None:
+    async with call_rig(tmp_path, ("one",)) as rig:
+        rig.play("one", say="a long answer " * 20, chunk_ms=5)
+        asked = asyncio.create_task(rig.stream(max_tokens=900))
+        await until(lambda: bool(rig.gateway.streams))
+        killed(rig, "workload/other", streams=True)
+        killed(rig, "deployment/one")
+        got = await asyncio.wait_for(asked, 5)
+        assert got.done and got.text.startswith("a long answer")
+
+
+async def test_a_whole_answer_under_way_is_not_given_after_a_kill_for_security(tmp_path: Path) -> None:
+    async with call_rig(tmp_path, ("one",)) as rig:
+        rig.play("one", latency_ms=150)
+        asked = asyncio.create_task(rig.chat())
+        await until(lambda: rig.models["one"].counted == 1)
+        killed(rig, "workload/assistant", streams=True)
+        reply = await asked
+        assert (reply.status, error(reply.body)["code"]) == (403, "killed")
+        await rig.books()

@@ -169,7 +169,7 @@ def window(text: str, cuts: list[int], *, masks: Masks | None = None, hold: int 
     return out + one.end()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     parts=st.lists(
         st.sampled_from(
@@ -201,7 +201,7 @@ def test_a_secret_longer_than_the_window_never_begins_to_leave(secret: str) -> N
     assert "here it is:".startswith(got.strip())
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_stand_ins_come_back_however_a_stream_is_cut(data: st.DataObject) -> None:
     masks = Masks()

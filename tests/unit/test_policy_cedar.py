@@ -155,7 +155,7 @@ _POLICIES = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(text=_POLICIES)
 def test_a_slice_decides_exactly_as_the_whole(text: str) -> None:
     known = cedar.entities(ENTITIES)

@@ -119,7 +119,7 @@ def key(conn: Db, key_id: UUID) -> Row | None:
 def kills(conn: Db) -> list[Row]:
     """What is stopped now."""
     return _rows(
-        conn, "SELECT id, scope, reason, by, at FROM kill_switch WHERE lifted_at IS NULL ORDER BY at DESC, id DESC"
+        conn, "SELECT id, scope, reason, by, at, streams FROM kill_switch WHERE lifted_at IS NULL ORDER BY at DESC, id DESC"
     )
 
 

@@ -20,14 +20,20 @@ from groundplan.cli.output import emit, note
 from groundplan.core.errors import Invalid, Unavailable
 from groundplan.core.home import Home, write_atomically
 
-SCOPE = re.compile(r"company|(?:workload|deployment|source|key|site)/\S+")
+SCOPE = re.compile(r"company|(?:provider|model|workload|deployment|source|tool|key|site)/\S+")
 
 
 def kill(
-    scope: Annotated[str, typer.Argument(help="company, workload/N, deployment/N, source/N, key/ID or site/N.")],
+    scope: Annotated[
+        str,
+        typer.Argument(
+            help="company, or provider/N, model/N, workload/N, deployment/N, source/N, tool/N, key/ID, site/N."
+        ),
+    ],
     reason: Annotated[str, typer.Option("--reason", "-m", help="Why; told to callers and in the audit log.")],
     offline: Annotated[bool, typer.Option("--offline", help="Only write the file in HOME; ask no API.")] = False,
     lift: Annotated[bool, typer.Option("--lift", help="End an earlier kill of SCOPE.")] = False,
+    streams: Annotated[bool, typer.Option("--streams", help="End answers that are under way too.")] = False,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -35,24 +41,24 @@ def kill(
     if not SCOPE.fullmatch(scope):
         raise Invalid(
             f"'{scope}' is not something that can be stopped", code="kill_scope",
-            hint="Write company, workload/NAME, deployment/NAME, source/NAME, key/ID or site/NAME.",
+            hint="Write company, or provider/, model/, workload/, deployment/, source/, tool/, key/ or site/NAME.",
         )  # fmt: skip
     if lift:
         value = ControlClient.connect(home).post("/api/kill/lift", {"scope": scope, "reason": reason})
         told = f"{scope} may run again" if value["lifted"] else f"asked: {scope} runs again once somebody else agrees"
         emit(value, as_json, told)
         return
-    value = _offline(home_for(home), scope, reason) if offline else _told(home, scope, reason)
+    value = _offline(home_for(home), scope, reason) if offline else _told(home, scope, reason, streams)
     file = value.get("file")
-    told = f"{scope} is stopped by {file}: workers of this HOME heed it at their next heartbeat" if file else None
-    emit(value, as_json, told or effective_text(f"{scope} is stopped", value["effective"]))
+    by_file = f"{scope} is stopped by {file}: workers of this HOME heed it at their next heartbeat" if file else None
+    emit(value, as_json, by_file or effective_text(f"{scope} is stopped", value["effective"]))
     if not value["effective"]["complete"]:
         raise typer.Exit(Unavailable.exit_code)
 
 
-def _told(home: Any, scope: str, reason: str) -> dict[str, Any]:
+def _told(home: Any, scope: str, reason: str, streams: bool) -> dict[str, Any]:
     try:
-        value = ControlClient.connect(home).post("/api/kill", {"scope": scope, "reason": reason})
+        value = ControlClient.connect(home).post("/api/kill", {"scope": scope, "reason": reason, "streams": streams})
     except Unavailable as error:
         note(f"{error.message}; writing HOME/run/kill.json instead")
         return _offline(home_for(home), scope, reason)

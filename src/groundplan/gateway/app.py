@@ -42,12 +42,14 @@ from groundplan.gateway.call.facts_api import FactsApi
 from groundplan.gateway.call.pipeline import Pipeline, streams, upgrades
 from groundplan.gateway.guard.counts import Counts
 from groundplan.gateway.guard.reviews import Reviews
+from groundplan.gateway.guard.severed import cut
 from groundplan.gateway.http.bounds import Limits
 from groundplan.gateway.http.front import Front, Sockets, serving_file, tell_serving
 from groundplan.gateway.http.server import Server
 from groundplan.gateway.http.tls import ServerFiles
 from groundplan.gateway.journal.journal import Journal
 from groundplan.gateway.policy.live import LiveView
+from groundplan.gateway.policy.snapshot import Policy
 from groundplan.gateway.surfaces.answers import of_refusal
 from groundplan.gateway.surfaces.responses_kept import ResponseShelf
 from groundplan.gateway.telemetry.content import ContentSender
@@ -99,7 +101,7 @@ async def serve(
         scrapes=scrapes,
     )
     live.health = lambda: told_health(gateway.health, loop.time())
-    live.on_policy = gateway.cached.heed_policy
+    live.on_policy = lambda policy: heed(gateway, policy)
     await scrapes.open(lambda: gathered(gateway))
     gateway.content = ContentSender(home, gateway.meters)
     gateway.reviews = reviews = Reviews(home, url, epoch, clock)
@@ -207,6 +209,12 @@ def _sockets(arguments: argparse.Namespace) -> Sockets:
         files = ServerFiles(arguments.tls_cert, arguments.tls_key or arguments.tls_cert, arguments.tls_client_ca)
     local = socket.socket(fileno=arguments.local_fd) if arguments.local_fd is not None else None
     return Sockets(socket.socket(fileno=arguments.fd), files, local)
+
+
+def heed(gateway: Gateway, policy: Policy) -> None:
+    """What holds of a new policy at once: answers that may not be given again, and those that may not go on."""
+    gateway.cached.heed_policy(policy)
+    cut(policy, gateway.streams)
 
 
 def told_health(health: Health, now: float) -> dict[str, str]:

@@ -23,6 +23,7 @@ from groundplan.catalog.explain import nearest
 from groundplan.core.errors import NotFound
 from groundplan.governance import service as governance
 from groundplan.governance import store as governance_store
+from groundplan.governance.policy.vocabulary import provider_of
 from groundplan.identity import rights, rights_store
 from groundplan.identity import service as identity
 
@@ -33,8 +34,13 @@ class Stop(BaseModel):
     """What to stop or let run again, and why."""
 
     model_config = ConfigDict(extra="forbid")
-    scope: Annotated[str, StringConstraints(pattern=r"^(company|(workload|deployment|source|key|site)/\S{1,80})$")]
+    scope: Annotated[
+        str,
+        StringConstraints(pattern=r"^(company|(provider|model|workload|deployment|source|tool|key|site)/\S{1,160})$"),
+    ]
     reason: Annotated[str, StringConstraints(min_length=1, max_length=500)]
+    streams: bool = False
+    """Answers that are under way are ended too, with an error: for security."""
 
 
 @router.get("/kill")
@@ -52,7 +58,7 @@ def kill(body: Stop, services: Using, caller: SignedIn) -> dict[str, Any]:
     authorize(caller, "stop", body.scope)
     with services.transaction() as conn:
         _check_known(conn, body.scope)
-        number = identity.kill(conn, caller.actor, body.scope, body.reason)
+        number = identity.kill(conn, caller.actor, body.scope, body.reason, streams=body.streams)
     kind, _, name = body.scope.partition("/")
     effective = effect_of(services, number, workload=name if kind == "workload" else None)
     return {"scope": body.scope, "reason": body.reason, "effective": effective}
@@ -84,7 +90,7 @@ def _one_is_enough(services: Services, conn: Connection[Any]) -> bool:
 def _check_known(conn: Connection[Any], scope: str) -> None:
     """Raises `NotFound` (`scope_unknown`) where the scope names nothing that is served, waits or is a key."""
     kind, _, name = scope.partition("/")
-    if kind == "company" or (kind == "key" and _is_key(conn, name)):
+    if kind in ("company", "tool") or (kind == "key" and _is_key(conn, name)):
         return
     known = set() if kind == "key" else _known(conn, kind)
     if scope in known:
@@ -116,6 +122,8 @@ def _known(conn: Connection[Any], kind: str) -> set[str]:
         "deployment": [item.name for item in blueprint.deployments],
         "source": [item.name for item in blueprint.sources],
         "site": [item.name for item in blueprint.sites],
+        "model": [item.model for item in blueprint.deployments],
+        "provider": [provider_of(item) for item in blueprint.deployments],
     }[kind]
     return waiting | {f"{kind}/{name}" for name in named}
 

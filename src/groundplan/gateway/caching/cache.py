@@ -26,6 +26,7 @@ from groundplan.gateway.caching.idempotency import Kept
 from groundplan.gateway.caching.recast import Recast
 from groundplan.gateway.caching.sharing import fetch
 from groundplan.gateway.call import admit, settle
+from groundplan.gateway.call.admit import subjects_of
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.ground import ask_search
@@ -362,7 +363,7 @@ def _entry(gateway: Gateway, exchange: Exchange, flight: Flight) -> Entry | None
         return None
     if not all(passage.chunk for passage in passages):
         return None
-    subjects = {"company", f"workload/{workload.name}", f"deployment/{place.name}", f"site/{place.site}"}
+    subjects = {"company", f"workload/{workload.name}", *subjects_of(place)}
     subjects |= {f"key/{key.id}"} | {f"source/{passage.source}" for passage in passages}
     if not policy.kills.isdisjoint(subjects):
         return None

@@ -15,6 +15,7 @@ from groundplan.gateway.budgets.periods import current, end_text, ends
 from groundplan.gateway.call.exchange import Ask, Exchange
 from groundplan.gateway.call.meter import takes
 from groundplan.gateway.policy.snapshot import KeyEntry, Plan, Policy
+from groundplan.governance.policy.vocabulary import provider_of
 
 LEASE_SECONDS = 1.0
 RUNNING = ("experiment", "pilot", "production")
@@ -67,7 +68,17 @@ def not_killed(policy: Policy, deployments: Sequence[Deployment]) -> list[Deploy
     kills = policy.kills
     if not kills:
         return list(deployments)
-    return [d for d in deployments if f"deployment/{d.name}" not in kills and f"site/{d.site}" not in kills]
+    return [d for d in deployments if kills.isdisjoint(subjects_of(d))]
+
+
+def subjects_of(deployment: Deployment) -> tuple[str, str, str, str]:
+    """What may be stopped so that a deployment is not asked."""
+    return (
+        f"deployment/{deployment.name}",
+        f"site/{deployment.site}",
+        f"model/{deployment.model}",
+        f"provider/{provider_of(deployment)}",
+    )
 
 
 def choose(exchange: Exchange, plan: Plan, ask: Ask, policy: Policy, now: float) -> list[Deployment]:

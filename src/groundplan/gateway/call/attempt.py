@@ -19,6 +19,7 @@ from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.ground import system_messages
 from groundplan.gateway.call.recorded import Recorded
 from groundplan.gateway.call.retry import retry_after
+from groundplan.gateway.guard.severed import stopped
 from groundplan.gateway.http.binary_stream import BinaryStreaming, is_sound
 from groundplan.gateway.http.stream import StreamBroken, Streaming
 from groundplan.gateway.surfaces.answers import facts, headers
@@ -278,7 +279,12 @@ class Attempt:
             if streaming is None:
                 await self._whole()
                 return
+            if gateway.live.policy.severed and (error := stopped(gateway.live.policy, exchange)) is not None:
+                failed = AttemptFailed(error.message, billed=True, status=self.status)
+                failed.refusal = error
+                raise failed
             gateway.meters.streams += 1
+            gateway.streams.add(self)
             try:
                 await streaming.rest(gateway, exchange, self.sequence)
             except StreamBroken as broken:
@@ -289,6 +295,7 @@ class Attempt:
                 raise failed from broken
             finally:
                 gateway.meters.streams -= 1
+                gateway.streams.discard(self)
         except asyncio.CancelledError:
             self.cancel()
             raise
@@ -306,6 +313,8 @@ class Attempt:
             await _send_whole(gateway, exchange, "failed", self.status, data, "upstream_refused")
             return
         settle.attempt(gateway, exchange, "ok" if interface.billed else "not_billed", self.status, answered.usage)
+        if gateway.live.policy.severed and (error := stopped(gateway.live.policy, exchange)) is not None:
+            raise error
         if exchange.guard is not None:
             answered = await exchange.guard.answer(gateway, exchange, answered)
         if exchange.flight is not None:
@@ -317,6 +326,11 @@ class Attempt:
         await _send_whole(gateway, exchange, "ok", 200, data, "", answered.kind)
 
     # its end ---------------------------------------------------------------------------------------------------------
+
+    def sever(self, error: Denied) -> None:
+        """A kill ends the stream."""
+        if self.streaming is not None:
+            self.streaming.sever(error)
 
     def cancel(self) -> None:
         """Nobody wants its answer any more: settle it by its provider's rule and let go of the connection."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from groundplan.gateway.call.exchange import Exchange
     from groundplan.gateway.guard.counts import Counts
     from groundplan.gateway.guard.reviews import Reviews
+    from groundplan.gateway.guard.severed import Running
     from groundplan.gateway.surfaces.responses_kept import ResponseShelf
     from groundplan.gateway.telemetry.content import ContentSender
     from groundplan.gateway.telemetry.scrape import Scrapes
@@ -119,6 +120,8 @@ class Gateway:
     times: Times = field(default_factory=Times)
     loads: Loads = field(init=False)
     pressure: Pressure = field(init=False)
+    streams: set[Running] = field(default_factory=set)
+    """Answers that are being streamed, so that a kill can end them."""
     conduct: Callable[[Exchange], Awaitable[None]] | None = None
     """Makes a call of the gateway's own; set by the pipeline."""
     reviews: Reviews | None = None

@@ -79,10 +79,12 @@ class Streaming:
             await self._begin(gateway, exchange, sequence)
         try:
             await self._relay(gateway, exchange, sequence)
+            if self._failure is not None:
+                raise self._failure
             if exchange.guard is not None and self.relay.complete:
                 await exchange.guard.finish(gateway, exchange)
         except (Malformed, UpstreamFailure, EventTooLarge) as failure:
-            raise _broken(failure) from failure
+            raise _broken(self._failure or failure) from failure
         finally:
             exchange.output_bytes = self.relay.output_bytes
         if not self.relay.complete:
@@ -136,6 +138,12 @@ class Streaming:
         self._fed = True
         self._write(exchange, out)
         return self._failure is None and not self.relay.done and not exchange.response.full
+
+    def sever(self, error: Denied) -> None:
+        """End it now: whoever waits for the upstream is woken, and the client told."""
+        if self._failure is None:
+            self._failure = Stopped(error)
+        self._connection.abort()
 
     async def drain(self, seconds: float) -> None:
         """Read to the end for nobody, to learn the usage. Raises `StreamBroken`."""
@@ -197,7 +205,10 @@ async def break_off(
     if exchange.interface.binary:
         settle.finish(gateway, exchange, "failed", 200, code)
         return
-    await end(gateway, exchange, "failed", relay.broken(reason, str(exchange.call)), code)
+    told = relay.broken(reason, str(exchange.call))
+    if code != "stream_broken":
+        told = told.replace(b'"stream_broken"', b'"%b"' % code.encode())
+    await end(gateway, exchange, "failed", told, code)
 
 
 async def end(gateway: Gateway, exchange: Exchange, outcome: str, last: bytes, code: str) -> None:

@@ -55,7 +55,7 @@ _NUMBER = "SELECT number FROM policy_epoch"
 _KEYS = """SELECT hash, id::text, workload, person_id::text, acts_for_others, revoked_at, expires_at,
     coalesce(family, id)::text, networks, models, budget_usd, budget_period FROM api_key"""
 _PEOPLE = "SELECT id::text, email FROM person WHERE active"
-_KILLS = "SELECT scope FROM kill_switch WHERE lifted_at IS NULL"
+_KILLS = "SELECT scope, bool_or(streams) FROM kill_switch WHERE lifted_at IS NULL GROUP BY scope"
 _EXCEPTIONS = """SELECT rule, workload, person, extract(epoch FROM until)::float8 FROM policy_exception
     WHERE state = 'approved' AND until > now()"""
 _CLEARED = "SELECT workload, number FROM answer_clear"
@@ -227,7 +227,7 @@ class LiveView:
             groups = await (await connection.execute(_GROUPS)).fetchall() if _by_groups(catalog) else []
             members = await (await connection.execute(_MEMBERS, (named,))).fetchall() if named else []
         number = number_row[0] if number_row else 0
-        self._database_kills = frozenset(scope for (scope,) in kills)
+        self._database_kills = frozenset(scope for scope, _ in kills)
         self.policy = Policy(
             number=number,
             keys={bytes(row[0]): _key_entry(row) for row in keys},
@@ -237,6 +237,7 @@ class LiveView:
             cleared=dict(cleared),
             groups=dict(groups),
             members=_by_name(members),
+            severed=frozenset(scope for scope, streams in kills if streams),
             exceptions=tuple(Excepted(*row) for row in excepted),
         )
         self._told()

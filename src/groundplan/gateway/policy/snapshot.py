@@ -76,6 +76,9 @@ class Policy:
     exceptions: tuple[Excepted, ...] = ()
     """From company rules, approved and not yet over when this was read."""
 
+    severed: frozenset[str] = frozenset()
+    """Those of the kills that end answers under way."""
+
     @property
     def tools_stopped(self) -> bool:
         """Whether a kill switch stops a tool."""

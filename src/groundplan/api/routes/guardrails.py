@@ -1,0 +1,23 @@
+"""What guardrails found, by workload and check."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+
+from groundplan.api.caller import Reader
+from groundplan.api.context import Using
+from groundplan.governance.guardrails import count_store
+
+router = APIRouter(tags=["guardrails"])
+
+
+@router.get("/guardrails")
+def found(services: Using, _: Reader, days: Annotated[int, Query(ge=1, le=366)] = 7) -> dict[str, Any]:
+    """Calls with a find and finds of the last days, with the newest such call. What was found is kept nowhere."""
+    since = services.clock.now().date() - timedelta(days=days - 1)
+    with services.transaction() as conn:
+        rows = count_store.counts(conn, since)
+    return {"since": since.isoformat(), "found": [{**row, "last_at": row["last_at"].isoformat()} for row in rows]}

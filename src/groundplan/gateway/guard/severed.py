@@ -1,0 +1,60 @@
+"""Answers under way that a kill for security ends: streams get an error event, whole answers an error.
+
+A worker cuts them when it takes the policy up, before it acknowledges it: what is reported effective has ended.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from groundplan.core.errors import Denied
+from groundplan.gateway.call.admit import subjects_of
+from groundplan.gateway.policy.snapshot import Policy
+
+if TYPE_CHECKING:
+    from groundplan.gateway.call.exchange import Exchange
+
+
+class Running(Protocol):
+    """A stream that can be ended."""
+
+    exchange: Exchange
+
+    def sever(self, error: Denied) -> None: ...
+
+
+def stopped(policy: Policy, exchange: Exchange) -> Denied | None:
+    """Why an answer under way must not go on; None where it may."""
+    severed = policy.severed
+    if not severed:
+        return None
+    for scope in _subjects(exchange):
+        if scope in severed:
+            return Denied(
+                f"{scope} was stopped while this was being answered",
+                code="killed",
+                hint=f"Somebody stopped it; see `groundplan why {scope}`.",
+            )
+    return None
+
+
+def cut(policy: Policy, running: set[Running]) -> None:
+    """End every stream that the policy stops."""
+    if not policy.severed:
+        return
+    for each in list(running):
+        error = stopped(policy, each.exchange)
+        if error is not None:
+            each.sever(error)
+
+
+def _subjects(exchange: Exchange) -> list[str]:
+    found = ["company"]
+    if exchange.workload is not None:
+        found.append(f"workload/{exchange.workload.name}")
+    if exchange.key is not None:
+        found.append(f"key/{exchange.key.id}")
+    if exchange.deployment is not None:
+        found += subjects_of(exchange.deployment)
+    found += [f"source/{passage.source}" for passage in exchange.passages]
+    return found

@@ -1,0 +1,20 @@
+"""The SQL of what guardrails found, by day. Reads only; gateways write it."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any, LiteralString
+
+from psycopg import Connection
+from psycopg.rows import dict_row
+
+
+def counts(conn: Connection[Any], since: date) -> list[dict[str, Any]]:
+    """By workload, place and check from that day on: calls with a find, finds, and the newest such call."""
+    query: LiteralString = """SELECT workload, place, name AS check, done, shadow, sum(calls)::bigint AS calls,
+          sum(finds)::bigint AS finds, (array_agg(last_call::text ORDER BY last_at DESC))[1] AS last_call,
+          max(last_at) AS last_at
+        FROM guard_count WHERE day >= %s GROUP BY workload, place, name, done, shadow
+        ORDER BY workload, place, name, done"""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(query, (since,)).fetchall()

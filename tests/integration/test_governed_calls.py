@@ -1,0 +1,236 @@
+"""Exceptions from rules, reviews and kills against a real database: who may, what is recorded, what gateways read."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import psycopg
+import pytest
+
+from groundplan.blueprint.model import Review
+from groundplan.core.audit.keys import create_keys
+from groundplan.core.audit.subject import SubjectKeys
+from groundplan.core.clock import SystemClock
+from groundplan.core.errors import Conflict, Denied, GroundplanError, Invalid
+from groundplan.core.home import Home
+from groundplan.core.ids import new_id
+from groundplan.gateway.budgets.leases import Slices
+from groundplan.gateway.guard.counts import Counts
+from groundplan.gateway.guard.reviews import Reviews
+from groundplan.gateway.policy.live import LiveView
+from groundplan.governance.guardrails import count_store
+from groundplan.governance.policy import exception_store, exceptions
+from groundplan.governance.review import service, store
+from groundplan.identity import service as identity
+from groundplan.testing.database import Database
+
+NOW = datetime.now(UTC)
+A, B, REX = (f"person:{new_id()}" for _ in range(3))
+
+
+def connect(database: Database) -> psycopg.Connection[Any]:
+    return psycopg.connect(database.urls["control"])
+
+
+def asked(conn: psycopg.Connection[Any], **more: Any) -> Any:
+    given = {
+        "rule": "r",
+        "workload": "w",
+        "person": "",
+        "until": NOW + timedelta(days=1),
+        "reason": "a trial",
+        "now": NOW,
+    }
+    return exceptions.ask(conn, A, **{**given, **more})
+
+
+async def policy_of(database: Database, tmp_path: Path) -> Any:
+    """What a worker reads."""
+    home = Home(tmp_path / "home")
+    home.create()
+    view = LiveView(database.urls["gateway"], home, new_id(), SystemClock(), Slices())
+    connection = await psycopg.AsyncConnection.connect(database.urls["gateway"], autocommit=True)
+    async with connection:
+        await view._load_policy(connection, None)
+    return view.policy
+
+
+async def test_an_exception_holds_when_somebody_else_approved_it_and_until_it_ends(
+    database: Database, tmp_path: Path
+) -> None:
+    with connect(database) as conn:
+        made = asked(conn)
+        with pytest.raises(Denied, match="their own"):
+            exceptions.decide(conn, A, made.id, approve=True, reason="", now=NOW)
+    assert (await policy_of(database, tmp_path)).exceptions == ()
+    with connect(database) as conn:
+        number = exceptions.decide(conn, B, made.id, approve=True, reason="fine", now=NOW)
+    policy = await policy_of(database, tmp_path)
+    assert policy.number == number
+    (held,) = policy.exceptions
+    assert (held.rule, held.workload, held.person) == ("r", "w", "")
+    with connect(database) as conn:
+        with pytest.raises(Conflict):
+            exceptions.decide(conn, B, made.id, approve=True, reason="", now=NOW)
+        exceptions.end(conn, B, made.id)
+    assert (await policy_of(database, tmp_path)).exceptions == ()
+    with connect(database) as conn:
+        actions = [row[0] for row in conn.execute("SELECT action FROM audit_entry ORDER BY id").fetchall()]
+        told = exception_store.every(conn)[0].to_json(NOW)
+    assert actions == ["policy.exception.asked", "policy.exception.approved", "policy.exception.ended"]
+    assert (told["state"], told["decided_by"], told["ended_by"]) == ("ended", B, B)
+
+
+@pytest.mark.parametrize("more", [{"until": NOW}, {"until": NOW + timedelta(days=400)}, {"reason": " "}])
+def test_an_exception_ends_and_has_a_reason(database: Database, more: dict[str, Any]) -> None:
+    with connect(database) as conn, pytest.raises(Invalid):
+        asked(conn, **more)
+
+
+def test_one_that_is_over_is_not_approved_and_one_person_alone_may(database: Database) -> None:
+    with connect(database) as conn:
+        late = asked(conn, until=NOW + timedelta(seconds=1))
+        with pytest.raises(Conflict, match="over"):
+            exceptions.decide(conn, B, late.id, approve=True, reason="", now=NOW + timedelta(minutes=1))
+        alone = asked(conn)
+        assert exceptions.decide(conn, A, alone.id, approve=True, reason="", now=NOW, alone=True)
+
+
+async def test_a_kill_for_security_is_told_apart(database: Database, tmp_path: Path) -> None:
+    with connect(database) as conn:
+        identity.kill(conn, "operator", "model/openai/gpt", "why")
+        identity.kill(conn, "operator", "provider/openai", "why", streams=True)
+        identity.kill(conn, "operator", "tool/look", "why")
+    policy = await policy_of(database, tmp_path)
+    assert policy.kills == {"model/openai/gpt", "provider/openai", "tool/look"}
+    assert policy.severed == {"provider/openai"} and policy.tools_stopped
+
+
+# reviews -------------------------------------------------------------------------------------------------------------
+
+
+class Queue:
+    """A worker's desk and the control process, on one database."""
+
+    def __init__(self, database: Database, tmp_path: Path) -> None:
+        self.home = Home(tmp_path / "home")
+        self.home.create()
+        create_keys(self.home)
+        self.database = database
+        self.desk = Reviews(self.home, database.urls["gateway"], new_id(), SystemClock())
+        with connect(database) as conn:
+            identity.add_person(conn, "operator", "ana@acme.example", "Ana")
+            self.person = identity.find_person(conn, "ana@acme.example").id
+
+    def exchange(self, **rule: Any) -> Any:
+        masks = SimpleNamespace(restore=lambda text: text.replace("<email_1>", "x@y.example"))
+        return SimpleNamespace(
+            call=new_id(), person=str(self.person), key=SimpleNamespace(id=str(new_id())),
+            workload=SimpleNamespace(name="w", review=Review(**rule)), deployment=SimpleNamespace(name="gpt"),
+            ask=SimpleNamespace(query="who is <email_1>?"), guard=SimpleNamespace(masks=masks),
+        )  # fmt: skip
+
+    async def hold(self, exchange: Any) -> str:
+        try:
+            await self.desk.hold(exchange, "the answer")
+        except GroundplanError as error:
+            return error.code
+        return "sent"
+
+    async def waiting(self) -> Any:
+        """The one that waits."""
+        for _ in range(200):
+            with connect(self.database) as conn:
+                if found := store.queue(conn, waiting=True):
+                    return found[0]
+            await asyncio.sleep(0.02)
+        raise AssertionError("nothing waits")
+
+
+@pytest.mark.parametrize(("release", "outcome"), [(True, "sent"), (False, "review_refused")])
+async def test_an_answer_waits_for_a_person_and_the_minutes_are_kept(
+    database: Database, tmp_path: Path, release: bool, outcome: str
+) -> None:
+    queue = Queue(database, tmp_path)
+    task = asyncio.create_task(queue.hold(queue.exchange(by=["rex@acme.example"])))
+    held = await queue.waiting()
+    assert (held.workload, held.subject, held.person, held.reviewers) == (
+        "w", "gpt", "ana@acme.example", ["rex@acme.example"],
+    )  # fmt: skip
+    assert "answer" not in (held.said or "") and "who" not in (held.asked or "")
+    with connect(database) as conn:
+        texts = service.read(conn, SubjectKeys.of(queue.home), REX, held)
+        assert texts == {"asked": "who is x@y.example?", "said": "the answer"}
+        with pytest.raises(Denied, match="themselves"):
+            service.decide(conn, A, "ana@acme.example", held, release=True, reason="", minutes=None, now=NOW)
+    assert not task.done()
+    with connect(database) as conn:
+        service.decide(
+            conn, REX, "rex@acme.example", service.find(conn, held.id), release=release, reason="why",
+            minutes=2.5, now=NOW,
+        )  # fmt: skip
+    assert await asyncio.wait_for(task, 5) == outcome
+    with connect(database) as conn:
+        after = service.find(conn, held.id)
+        assert (after.asked, after.said, float(after.minutes or 0)) == (None, None, 2.5)
+        assert store.minutes_by_workload(conn, NOW - timedelta(days=1))[0][:2] == ("w", 1)
+        with pytest.raises(Conflict):
+            service.decide(conn, "operator", None, after, release=True, reason="", minutes=1, now=NOW)
+        actions = [
+            row[0] for row in conn.execute("SELECT action FROM audit_entry WHERE action LIKE 'review%%' ORDER BY id")
+        ]
+    assert actions == ["review.read", f"review.{'released' if release else 'refused'}"]
+    await queue.desk.close()
+
+
+@pytest.mark.parametrize(("after", "outcome"), [(False, "review_timeout"), (True, "sent")])
+async def test_an_answer_that_nobody_looked_at_in_time(
+    database: Database, tmp_path: Path, after: bool, outcome: str
+) -> None:
+    queue = Queue(database, tmp_path)
+    assert await queue.hold(queue.exchange(within_ms=300, release_after=after)) == outcome
+    with connect(database) as conn:
+        (held,) = store.queue(conn, waiting=False)
+    assert (held.state, held.said) == ("lapsed", None)
+    await queue.desk.close()
+
+
+async def test_a_caller_that_goes_away_gives_up_its_place(database: Database, tmp_path: Path) -> None:
+    queue = Queue(database, tmp_path)
+    task = asyncio.create_task(queue.hold(queue.exchange()))
+    held = await queue.waiting()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    with connect(database) as conn:
+        assert service.find(conn, held.id).state == "gone"
+        with pytest.raises(Conflict):
+            service.decide(conn, "operator", None, held, release=True, reason="", minutes=1, now=NOW)
+    await queue.desk.close()
+
+
+async def test_without_a_database_nothing_is_sent(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    home.create()
+    create_keys(home)
+    desk = Reviews(home, "postgresql://127.0.0.1:1/none", new_id(), SystemClock())
+    with pytest.raises(GroundplanError) as caught:
+        await desk.in_thread(lambda conn: conn)
+    assert caught.value.code == "review_unavailable"
+    await desk.close()
+
+
+async def test_what_guardrails_found_is_counted_once(database: Database) -> None:
+    counts, call = Counts(database.urls["gateway"], SystemClock()), new_id()
+    counts.add(call, "w", {("input", "secrets", "block"): 1}, shadow=False)
+    counts.add(call, "w", {("input", "secrets", "block"): 3}, shadow=False)
+    await counts.flush()
+    counts.add(new_id(), "w", {("input", "secrets", "block"): 2}, shadow=False)
+    await counts.flush()
+    with connect(database) as conn:
+        (row,) = count_store.counts(conn, datetime.now(UTC).date() - timedelta(days=1))
+    assert (row["calls"], row["finds"], row["check"]) == (2, 5, "secrets")
