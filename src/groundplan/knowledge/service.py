@@ -42,8 +42,8 @@ def ingest_sources(
 ) -> list[IngestReport]:
     """Bring the documents of all `sources` up to date; their paths are relative to `workspace`.
 
-    First all are taken over, so that their words can be searched; then come vectors, the scan for personal data and
-    secrets, and the assessment of quality. `url` is of role control; `mirrors` is a folder for what is kept of
+    First all are taken over, so that their words can be searched; then come the assessment of quality, the scan for
+    personal data and secrets, and vectors. `url` is of role control; `mirrors` is a folder for what is kept of
     repositories. A source that is away is a finding. Raises `Unavailable` where the database or the embedder is; what
     was done stays.
     """
@@ -52,12 +52,12 @@ def ingest_sources(
     with closing(connect(url, autocommit=True)) as conn, Sandbox() as sandbox:
         for source in every:
             settings = Settings(declared.review_days.get(source.name), sandbox, progress)
-            opened = connector(source, workspace, conn, mirrors=mirrors or workspace / ".mirrors")
-            reports.append(take_over(conn, source, opened, settings))
+            found = connector(source, workspace, conn, mirrors=mirrors or workspace / ".mirrors")
+            reports.append(take_over(conn, source, found, settings))
         for source in every:
             assess(conn, source.name, today)
-        embed_pending(conn, embedder)
         if scan_pending(conn, glossary(declared.terms), stop):
             for source in every:
                 assess(conn, source.name, today)
+        embed_pending(conn, embedder)
     return reports

@@ -54,7 +54,8 @@ def nominate(
         elif name in served:
             _replace(conn, actor, subject, workspace.owners(item.owners))
     for source in blueprint.sources:
-        _replace(conn, actor, f"source/{source.name}", {"data": [source.owner]})
+        steward = source.governed.steward
+        _replace(conn, actor, f"source/{source.name}", {"data": [source.owner, *([steward] if steward else [])]})
 
 
 def _group(workspace: Workspace, item: GroupDoc | TeamDoc, type_: GroupType) -> GenesisGroup:

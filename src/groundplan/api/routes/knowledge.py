@@ -26,6 +26,8 @@ class Question(BaseModel):
     workload: Annotated[str, StringConstraints(min_length=1, max_length=63)]
     query: Annotated[str, StringConstraints(min_length=1, max_length=4000)]
     passages: Annotated[int, Field(ge=1, le=20)] = 5
+    explain: bool = False
+    """Also say which documents match, that you may read, but that are kept back from the workload, and why."""
 
 
 @router.get("/knowledge")
@@ -57,6 +59,7 @@ def search(body: Question, services: Using, caller: SignedIn) -> dict[str, Any]:
         "sources": workload.grounding.sources,
         "k": body.passages,
         "max_bytes": 20000,
+        "explain": body.explain,
     }
     return dict(post_local(services.home, "search", "/search", question))
 

@@ -20,7 +20,8 @@ def rested_on(conn: Conn, call: UUID) -> list[dict[str, Any]]:
             """SELECT (p.passage ->> 0)::uuid AS document, p.passage ->> 1 AS path,
                  (p.passage ->> 2)::int AS first_line, (p.passage ->> 3)::int AS last_line, d.source, d.title,
                  d.version AS version_now, d.state, d.owner, d.sensitivity, d.superseded_by, d.deleted_at,
-                 v.version AS version_then, v.digest AS digest_then, d.version IS DISTINCT FROM v.version AS changed_since
+                 v.version AS version_then, v.digest AS digest_then,
+                 d.version IS DISTINCT FROM v.version AS changed_since
                FROM call c, jsonb_array_elements(c.detail -> 'sources') WITH ORDINALITY AS p(passage, place)
                  LEFT JOIN document d ON d.id = (p.passage ->> 0)::uuid
                  LEFT JOIN LATERAL (SELECT version, digest FROM document_version x

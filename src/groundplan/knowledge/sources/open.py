@@ -2,25 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from psycopg import Connection
 
 from groundplan.blueprint.model import Source
-from groundplan.core.errors import Invalid
+from groundplan.core.errors import Invalid, Unavailable
 from groundplan.core.settings import resolve_secret
+from groundplan.knowledge.parsing.model import Table
 from groundplan.knowledge.sources.folder import Folder
 from groundplan.knowledge.sources.git import Git
 from groundplan.knowledge.sources.mail import Mail
-from groundplan.knowledge.sources.model import Connector
+from groundplan.knowledge.sources.model import Around, Change, Connector, Content, Cursor
 from groundplan.knowledge.sources.object_store import ObjectStore, options_for
 from groundplan.knowledge.sources.push import Push
 from groundplan.knowledge.sources.sql import Layout, Postgres, Rows, Sqlite
 from groundplan.knowledge.sources.web import Web
 
 
+class Away:
+    """Stands for a source that cannot even be opened: its documents stay as they were, and the reason is told."""
+
+    whole = False
+
+    def __init__(self, error: Invalid) -> None:
+        self._error = error
+
+    def changes(self, cursor: Cursor | None) -> Iterator[Change]:  # noqa: ARG002 -- there is nothing to go on with
+        raise Unavailable(self._error.message, code="source_missing", hint=self._error.hint) from self._error
+
+    def read(self, key: str) -> Content:  # noqa: ARG002
+        raise self._error
+
+    def around(self, key: str) -> Sequence[Around]:  # noqa: ARG002
+        raise self._error
+
+    def tables(self) -> Sequence[Table]:
+        return ()
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
 def connector(source: Source, workspace: Path, conn: Connection[Any], *, mirrors: Path) -> Connector:
+    """As `opened`; what keeps it from being opened is told by its first question."""
+    try:
+        return opened(source, workspace, conn, mirrors=mirrors)
+    except Invalid as error:
+        return Away(error)
+
+
+def opened(source: Source, workspace: Path, conn: Connection[Any], *, mirrors: Path) -> Connector:
     """Paths are relative to `workspace`; `mirrors` is a folder for what is kept of repositories. Raises `Invalid`."""
     if source.connector is None:
         return Folder(workspace / source.path)

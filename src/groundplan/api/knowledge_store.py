@@ -1,0 +1,82 @@
+"""The SQL of what the control API shows of knowledge. No text of a document is read here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from psycopg import Connection
+from psycopg.rows import dict_row
+
+Conn = Connection[Any]
+Row = dict[str, Any]
+
+
+def _rows(conn: Conn, query: Any, parameters: Any = ()) -> list[Row]:
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(query, parameters).fetchall()
+
+
+def sources(conn: Conn) -> list[Row]:
+    """Sources with what is indexed of them, how they are, and how many findings are open about them."""
+    return _rows(
+        conn,
+        """SELECT s.name, s.type, s.path, s.sensitivity, s.owner, s.steward, s.state, s.purposes,
+             s.workloads, s.residency, s.licence, s.review_days, s.retain_days, s.legal_hold, s.erase_days,
+             s.health, s.health_reason, s.progress,
+             s.indexed_at, s.quality, count(d.id) FILTER (WHERE d.deleted_at IS NULL) AS documents,
+             count(d.id) FILTER (WHERE d.deleted_at IS NOT NULL) AS deleted,
+             count(d.id) FILTER (WHERE d.deleted_at IS NULL AND (d.state <> 'approved' OR d.superseded_by IS NOT NULL
+               OR d.valid_until < (now() AT TIME ZONE 'UTC')::date)) AS kept_back,
+             count(d.id) FILTER (WHERE d.deleted_at IS NULL AND d.scanned_at IS NULL) AS unscanned,
+             (SELECT count(*) FROM finding f WHERE f.closed_at IS NULL AND f.kind LIKE 'knowledge.%%'
+               AND (f.subject = 'source/' || s.name OR starts_with(f.subject, 'source/' || s.name || '/'))) AS findings
+           FROM source s LEFT JOIN document d ON d.source = s.name GROUP BY s.name ORDER BY s.name""",
+    )
+
+
+def documents(conn: Conn, source: str | None, state: str | None, text: str | None, limit: int) -> list[Row]:
+    """Documents by source and path; `text` is looked for in title and path, `state` may be `kept back`."""
+    return _rows(
+        conn,
+        """SELECT d.id, d.source, d.path, d.title, d.version, d.modified_at, d.deleted_at, d.superseded_by, d.state,
+             d.sensitivity, d.owner, d.steward, d.quality, d.legal_hold, d.review_by, d.valid_until, d.media,
+             d.scanned_at IS NOT NULL AS scanned,
+             ARRAY(SELECT CASE WHEN r.deny THEN 'not ' ELSE '' END || r.reader FROM (
+                     SELECT n.reader, n.deny FROM document_reader n
+                       WHERE n.document_id = d.id AND n.reader <> 'source/' || d.source
+                     UNION SELECT g.reader, false FROM document_reader n
+                       JOIN source_grant g ON g.source = d.source AND n.reader = 'source/' || g.source
+                       WHERE n.document_id = d.id
+                         AND (g.until IS NULL OR g.until >= (now() AT TIME ZONE 'UTC')::date)
+                   ) r ORDER BY r.deny, r.reader) AS readers
+           FROM document d
+           WHERE (%(source)s::text IS NULL OR d.source = %(source)s)
+             AND (%(state)s::text IS NULL OR (%(state)s = 'deleted' AND d.deleted_at IS NOT NULL)
+               OR (d.deleted_at IS NULL AND (d.state = %(state)s
+                 OR (%(state)s = 'superseded' AND d.superseded_by IS NOT NULL)
+                 OR (%(state)s = 'kept back' AND (d.state <> 'approved' OR d.superseded_by IS NOT NULL
+                   OR d.valid_until < (now() AT TIME ZONE 'UTC')::date)))))
+             AND (%(text)s::text IS NULL OR position(lower(%(text)s) IN lower(d.title || ' ' || d.path)) > 0)
+           ORDER BY d.source, d.path LIMIT %(limit)s""",
+        {"source": source, "state": state, "text": text or None, "limit": limit},
+    )
+
+
+def readers(conn: Conn, document: Any) -> list[Row]:
+    return _rows(
+        conn, "SELECT reader, deny FROM document_reader WHERE document_id = %s ORDER BY deny, reader", (document,)
+    )
+
+
+def title_of(conn: Conn, document: Any) -> Row | None:
+    found = _rows(
+        conn, "SELECT id, title, path, source FROM document WHERE id = %s AND deleted_at IS NULL", (document,)
+    )
+    return found[0] if found else None
+
+
+def names(conn: Conn, actors: list[str]) -> dict[str, str]:
+    """`person:ID` -> e-mail address, as far as they are known."""
+    ids = [actor.removeprefix("person:") for actor in actors if actor.startswith("person:")]
+    rows = _rows(conn, "SELECT id::text, email FROM person WHERE id = ANY(%s::uuid[])", (ids,))
+    return {f"person:{row['id']}": row["email"] for row in rows}

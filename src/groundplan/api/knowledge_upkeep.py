@@ -1,0 +1,50 @@
+"""Upkeep of documents beside requests. Safe where two control processes run.
+
+What is deleted leaves the disk, what is kept too long goes, and what was deleted and came back with a restored backup
+goes once more.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import Any
+
+from psycopg import Connection
+
+from groundplan.api.context import Services
+from groundplan.api.served import current_or_none
+from groundplan.core.audit.entry import SYSTEM
+from groundplan.core.database import connect, database_url
+from groundplan.identity import service as identity
+from groundplan.knowledge.deletion.delete import Why, erase, replay, retire
+
+SWEEP_SECONDS = 900.0
+LOOK_SECONDS = 600.0
+"""How often sources are looked at again, besides whenever a blueprint is released."""
+
+
+def clear_answers(conn: Connection[Any], source: str, actor: str) -> None:
+    """Nobody is given a cached answer any more of a workload that may have used the source."""
+    blueprint = current_or_none(conn)
+    for workload in blueprint.workloads if blueprint else ():
+        if workload.grounding is not None and source in workload.grounding.sources and workload.cache is not None:
+            identity.clear_answers(conn, actor, workload.name)
+
+
+def replay_now(services: Services) -> int:
+    """Hold the database against the list of deletions; how many documents went once more."""
+    with closing(_connect(services)) as conn:
+        return replay(conn, services.home.root, services.clock.now())
+
+
+def sweep_now(services: Services) -> int:
+    """Retention, the list of deletions, and erasing from the disk; how many documents were erased."""
+    now = services.clock.now()
+    with closing(_connect(services)) as conn:
+        retire(conn, Why(SYSTEM, "kept for as long as its source says", now, services.home.root), clear_answers)
+        replay(conn, services.home.root, now)
+        return erase(conn, now)
+
+
+def _connect(services: Services) -> Connection[Any]:
+    return connect(database_url(services.home, services.settings, "control"), autocommit=True)

@@ -1,0 +1,326 @@
+"""Sources and documents: what holds for them and why, decisions, deletion, lineage, glossary, and what is pushed."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from contextlib import closing
+from datetime import datetime, timedelta
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from groundplan.api import knowledge_store as shown
+from groundplan.api.caller import Caller, Reader, SignedIn, require_duty
+from groundplan.api.context import Services, Using
+from groundplan.api.knowledge_upkeep import clear_answers
+from groundplan.api.served import current_blueprint
+from groundplan.core.database import connect, database_url
+from groundplan.core.errors import Denied, Invalid, NotFound
+from groundplan.knowledge.deletion import deletion_store
+from groundplan.knowledge.deletion.delete import Why, delete, readmit
+from groundplan.knowledge.governed import governed_store
+from groundplan.knowledge.governed.decide import Said, decide
+from groundplan.knowledge.lineage import lineage_store
+from groundplan.knowledge.lineage.openlineage import events
+from groundplan.knowledge.parsing.model import MAX_TEXT_BYTES
+from groundplan.knowledge.quality import quality_store
+from groundplan.knowledge.sources import push_store
+from groundplan.ledger import finding_store
+
+router = APIRouter(tags=["knowledge"])
+DATA = frozenset({"data", "compliance", "security"})
+"""Duties for a source, or the company, that decide about its documents besides owner and steward."""
+
+Reason = Annotated[str, StringConstraints(min_length=1, max_length=500, strip_whitespace=True)]
+Path = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=63)]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Decision(Strict):
+    """One value of a document, and why; `value` null takes an earlier decision back."""
+
+    what: Annotated[str, StringConstraints(min_length=1, max_length=40)]
+    value: str | bool | list[str] | None
+    reason: Reason
+
+
+class Deletion(Strict):
+    """Why it is deleted."""
+
+    reason: Reason
+
+
+class Readmission(Strict):
+    """Which deleted place may be a document again."""
+
+    source: Name
+    path: Path
+    reason: Reason
+
+
+class PushedDocument(Strict):
+    """`text`, or `data` (base64) with its kind in `media` (`pdf`, `docx`); `gone` withdraws it."""
+
+    path: Path
+    text: str | None = None
+    data: str | None = None
+    media: Annotated[str, StringConstraints(max_length=10, pattern=r"^[a-z0-9]*$")] = ""
+    readers: list[str] | None = None
+    told: dict[str, Any] = Field(default_factory=dict)
+    """Governed values, as in front matter."""
+    gone: bool = False
+
+
+class Pushed(Strict):
+    """Documents for a source of type `push`."""
+
+    source: Name
+    documents: Annotated[list[PushedDocument], Field(min_length=1, max_length=500)]
+
+
+class Mentions(Strict):
+    """Texts that name somebody, such as an address and a full name; `delete`: the documents with one of them go."""
+
+    words: Annotated[
+        list[Annotated[str, StringConstraints(min_length=4, max_length=200)]], Field(min_length=1, max_length=20)
+    ]
+    delete: bool = False
+    reason: Reason
+
+
+@router.get("/knowledge/sources")
+def sources(services: Using, _: Reader) -> dict[str, Any]:
+    """Each source with its owner, what holds for it, its health, its quality with the trend, and open findings."""
+    with services.transaction() as conn:
+        found = shown.sources(conn)
+        for row in found:
+            row["trend"] = [
+                {"day": day, "score": score, "documents": count}
+                for day, score, count in quality_store.trend(conn, row["name"])
+            ]
+    return {"sources": found}
+
+
+@router.get("/knowledge/documents")
+def documents(
+    services: Using, _: Reader, source: str | None = None, state: str | None = None, text: str | None = None,
+    limit: int = 200,
+) -> dict[str, Any]:  # fmt: skip
+    """Documents without their text. `state`: one of their states, `kept back` or `deleted`."""
+    with services.transaction() as conn:
+        return {"documents": shown.documents(conn, source, state, text, max(1, min(limit, 1000)))}
+
+
+@router.get("/knowledge/documents/{document_id}")
+def document(document_id: UUID, services: Using, _: Reader) -> dict[str, Any]:
+    """All that holds for a document and where it is from, its versions, readers, findings, and who used it."""
+    with services.transaction() as conn:
+        found = _document(conn, document_id)
+        subject = f"source/{found['source']}/{found['path']}"
+        newer = shown.title_of(conn, found["superseded_by"]) if found["superseded_by"] else None
+        workloads = [
+            workload.name
+            for workload in current_blueprint(conn).workloads
+            if workload.grounding is not None and found["source"] in workload.grounding.sources
+        ]
+        return {
+            "document": found,
+            "newer": newer,
+            "versions": governed_store.versions(conn, document_id),
+            "readers": shown.readers(conn, document_id),
+            "people": governed_store.who_may_read(conn, document_id),
+            "workloads": [
+                {"workload": name, "kept_back": governed_store.kept_back(conn, document_id, name)} for name in workloads
+            ],
+            "findings": finding_store.findings(conn, kinds=["knowledge."], subject=subject),
+            "used_by": lineage_store.used_by(conn, document_id, limit=50),
+        }
+
+
+@router.get("/knowledge/documents/{document_id}/access")
+def access(document_id: UUID, person: str, services: Using, _: Reader) -> dict[str, Any]:
+    """Why somebody may read a document, or may not: its readers that they are, and the groups on the way to each."""
+    with services.transaction() as conn:
+        _document(conn, document_id)
+        row = conn.execute("SELECT id FROM person WHERE email = %s", (person.strip().lower(),)).fetchone()
+        if row is None:
+            raise NotFound(
+                f"nobody has the address {person}", code="person_unknown", hint="`groundplan people` lists all."
+            )
+        return {"person": person, **governed_store.why_readable(conn, document_id, row[0])}
+
+
+@router.post("/knowledge/documents/{document_id}/decide")
+def decision(document_id: UUID, body: Decision, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """Approve, reject, retire, supersede, extend: by its owner, steward, or who holds a duty for the source's data."""
+    with services.transaction() as conn:
+        found = _document(conn, document_id)
+        _may(caller, found)
+        said = Said(str(caller.actor), caller.email or "the operator", body.reason, services.clock.now())
+        return {"document": decide(conn, document_id, body.what, body.value, said)}
+
+
+@router.post("/knowledge/documents/{document_id}/delete")
+def deletion(document_id: UUID, body: Deletion, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """Gone from search, index and caches when this answers; erased from the disk by `due`. It stays away until it is
+    let in again."""
+    with services.transaction() as conn:
+        _may(caller, _document(conn, document_id))
+    with closing(_connection(services)) as conn:
+        (stone,) = delete(conn, [document_id], _why(services, caller, body.reason), clear_answers)
+    return {"id": stone.id, "source": stone.source, "path": stone.path, "due": stone.due}
+
+
+@router.get("/knowledge/deletions")
+def deletions(services: Using, _: Reader) -> dict[str, Any]:
+    """What was deleted by decision, by when it has to be off the disk, and since when it is."""
+    with services.transaction() as conn:
+        stones = deletion_store.tombstones(conn)
+        names = shown.names(conn, [stone.by for stone in stones])
+    return {
+        "deletions": [
+            {
+                "source": one.source,
+                "path": one.path,
+                "at": one.at,
+                "by": names.get(one.by, one.by),
+                "reason": one.reason,
+                "due": one.due,
+                "erased_at": one.erased_at,
+                "lifted_at": one.lifted_at,
+            }
+            for one in stones
+        ]
+    }
+
+
+@router.post("/knowledge/readmit")
+def readmission(body: Readmission, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """Let a deleted place be a document again, with the next look at its source."""
+    require_duty(caller, DATA, f"source/{body.source}")
+    with closing(_connection(services)) as conn:
+        readmit(conn, body.source, body.path, _why(services, caller, body.reason))
+    return {"source": body.source, "path": body.path}
+
+
+@router.get("/knowledge/calls/{call_id}/lineage")
+def rested_on(call_id: UUID, services: Using, _: Reader) -> dict[str, Any]:
+    """What an answer rested on: each passage with its document as it was then and as it is now."""
+    with services.transaction() as conn:
+        return {"call": call_id, "rested_on": lineage_store.rested_on(conn, call_id)}
+
+
+@router.get("/knowledge/lineage")
+def lineage(services: Using, _: Reader, since: datetime | None = None, until: datetime | None = None) -> dict[str, Any]:
+    """OpenLineage events of grounded answers, of the last day unless said; no question and no answer is in them."""
+    end = until or services.clock.now()
+    with services.transaction() as conn:
+        company = current_blueprint(conn).company
+        calls = lineage_store.used_since(conn, since or end - timedelta(days=1), end)
+        ids = sorted({id for call in calls for id in call["documents"]})
+        return {"events": list(events(company, calls, lineage_store.documents_of(conn, ids)))}
+
+
+@router.get("/knowledge/glossary")
+def glossary(services: Using, _: Reader) -> dict[str, Any]:
+    """The company's terms as the blueprint that is served has them."""
+    with services.transaction() as conn:
+        terms = current_blueprint(conn).terms
+    return {
+        "terms": [
+            {
+                "name": term.name, "title": term.title, "meaning": term.meaning, "synonyms": term.synonyms,
+                "forbidden": term.forbidden, "owner": term.owner,
+            }
+            for term in terms
+        ]
+    }  # fmt: skip
+
+
+@router.post("/knowledge/push")
+def push(body: Pushed, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """Take documents over from an application; they are searched after the next look at the source, within minutes."""
+    require_duty(caller, DATA, f"source/{body.source}")
+    with services.transaction() as conn:
+        declared = {source.name: source for source in current_blueprint(conn).sources}
+        source = declared.get(body.source)
+        if source is None or source.connector is None or source.connector.type != "push":
+            raise Invalid(
+                f"{body.source} is no source that documents are pushed to", code="push_source",
+                hint="Declare it with `connector: {type: push}`, and let a workload use it.",
+            )  # fmt: skip
+        for item in body.documents:
+            if item.gone:
+                push_store.withdraw(conn, body.source, item.path)
+            else:
+                row = push_store.Pushed(_bytes(item), item.media or "md", item.readers, item.told, services.clock.now())
+                push_store.put(conn, body.source, item.path, row)
+    return {"source": body.source, "documents": len(body.documents)}
+
+
+@router.post("/knowledge/mentions")
+def mentions(body: Mentions, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """Documents with these texts in them, for somebody's request to be erased (what was kept of their calls and reviews
+    goes with the person). With `delete` they go; what is under a legal hold stays, and is named."""
+    require_duty(caller, DATA, "company")
+    with closing(_connection(services)) as conn:
+        found = deletion_store.mentioning(conn, body.words)
+        free = [id for id, _, _, held in found if not held]
+        stones = delete(conn, free, _why(services, caller, body.reason), clear_answers) if body.delete and free else []
+    gone = {stone.document_id for stone in stones}
+    return {
+        "documents": [
+            {"id": id, "source": source, "path": path, "held": held, "deleted": id in gone}
+            for id, source, path, held in found
+        ]
+    }
+
+
+def _document(conn: Any, id: UUID) -> dict[str, Any]:
+    found = governed_store.one(conn, id)
+    if found is None:
+        raise NotFound("no such document", code="document_unknown", hint="`groundplan knowledge documents` lists them.")
+    return found
+
+
+def _may(caller: Caller, found: dict[str, Any]) -> None:
+    """Owner, steward, the operator, or a holder of a duty for the source's data."""
+    if caller.email is not None and caller.email in (found["owner"], found["steward"]):
+        return
+    try:
+        require_duty(caller, DATA, f"source/{found['source']}")
+    except Denied as error:
+        raise Denied(
+            "only its owner or steward decides about a document", code="document_not_yours",
+            hint=f"Ask {found['steward'] or found['owner'] or 'the owner of the source'}.",
+        ) from error  # fmt: skip
+
+
+def _why(services: Services, caller: Caller, reason: str) -> Why:
+    return Why(str(caller.actor), reason, services.clock.now(), services.home.root)
+
+
+def _connection(services: Services) -> Any:
+    return connect(database_url(services.home, services.settings, "control"), autocommit=True)
+
+
+def _bytes(item: PushedDocument) -> bytes:
+    """The document's bytes; raises `Invalid` (push_document) where both or neither are given, or they are no base64."""
+    if (item.text is None) == (item.data is None):
+        raise Invalid(f"{item.path} needs text or data", code="push_document", hint="Send one of the two.")
+    try:
+        data = item.text.encode() if item.text is not None else base64.b64decode(item.data or "", validate=True)
+    except (binascii.Error, UnicodeEncodeError) as error:
+        raise Invalid(f"{item.path}: data is no base64", code="push_document", hint="Encode its bytes.") from error
+    if len(data) > MAX_TEXT_BYTES:
+        raise Invalid(
+            f"{item.path} is larger than {MAX_TEXT_BYTES >> 20} MiB", code="push_document", hint="Split it into parts."
+        )
+    return data

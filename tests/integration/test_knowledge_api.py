@@ -1,0 +1,160 @@
+"""Sources and documents over the control API: what holds and why, decisions, deletion, pushes, and who may do which."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.integration.test_api_control import WORKSPACE, Control, running
+
+from groundplan.testing.database import Cluster
+
+SOURCES = """
+kind: source
+name: handbook
+path: ./handbook
+sensitivity: internal
+owner: ana
+readers: [everyone]
+review_every: 365d
+governed: {steward: sam}
+---
+kind: source
+name: pushed
+connector: {type: push}
+sensitivity: internal
+owner: ana
+readers: [hr]
+---
+kind: source
+name: site
+connector: {type: sql, table: articles, dsn: "env:NO_SUCH_SECRET"}
+sensitivity: internal
+owner: ana
+readers: [hr]
+---
+kind: term
+name: pump
+title: pump
+meaning: A machine that moves liquids
+forbidden: [pumping machine]
+---
+"""
+
+
+@pytest.fixture(scope="module")
+def control(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Control]:
+    folder = tmp_path_factory.mktemp("knowledge")
+    handbook = folder / "workspace/handbook"
+    handbook.mkdir(parents=True)
+    (handbook / "leave.md").write_text("# Leave\n\n28 days with a pumping machine.\n", encoding="utf-8")
+    (handbook / "old.md").write_text("# Old\n\nNothing of this holds.\n", encoding="utf-8")
+    (handbook / "bad.docx").write_bytes(b"nothing")
+    text = WORKSPACE.replace("deployments: [local]\n", "deployments: [local]\nsources: [handbook, pushed, site]\n")
+    (folder / "workspace/knowledge.yaml").write_text(SOURCES.strip().removesuffix("---"), encoding="utf-8")
+    with postgres_cluster.database() as database, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tests.integration.test_api_control.WORKSPACE", text)
+        with running(database, folder) as found:
+            wait(found, lambda: len(documents(found)) >= 2 and all(row["scanned"] for row in documents(found)))
+            yield found
+
+
+def wait(control: Control, true: Any, seconds: float = 40.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, control.ask("GET", "/api/knowledge/sources").body
+        time.sleep(0.2)
+
+
+def documents(control: Control, query: str = "") -> list[dict[str, Any]]:
+    return list(control.ask("GET", f"/api/knowledge/documents{query}").body["documents"])
+
+
+def one(control: Control, path: str) -> dict[str, Any]:
+    (row,) = [row for row in documents(control) if row["path"] == path]
+    return dict(control.ask("GET", f"/api/knowledge/documents/{row['id']}").body)
+
+
+def test_sources_say_how_they_are_and_whose(control: Control) -> None:
+    found = {row["name"]: row for row in control.ask("GET", "/api/knowledge/sources").body["sources"]}
+    handbook = found["handbook"]
+    assert (handbook["owner"], handbook["steward"], handbook["health"]) == (
+        "ana@acme.example",
+        "sam@acme.example",
+        "failing",
+    )
+    assert 0 < handbook["quality"] < 1
+    assert handbook["trend"]
+    assert found["pushed"]["type"] == "push"
+    assert (found["site"]["health"], "NO_SUCH_SECRET" in found["site"]["health_reason"]) == ("down", True)
+    kinds = {row["kind"] for row in control.ask("GET", "/api/findings?kind=knowledge.").body["findings"]}
+    assert {"knowledge.unreadable", "knowledge.glossary", "knowledge.source_missing"} <= kinds
+
+
+def test_a_document_says_what_holds_for_it_and_why(control: Control) -> None:
+    found = one(control, "leave.md")
+    assert found["document"]["origins"]["steward"]["from"] == "source/handbook"
+    assert found["workloads"] == [{"workload": "assistant", "kept_back": None}]
+    assert [row["reader"] for row in found["readers"]] == ["everyone", "source/handbook"]
+    assert {row["email"] for row in found["people"]} >= {"ana@acme.example", "sam@acme.example"}
+    assert [row["kind"] for row in found["findings"]] == ["knowledge.glossary"]
+    why = control.ask("GET", f"/api/knowledge/documents/{found['document']['id']}/access?person=ana@acme.example").body
+    assert (why["readable"], why["by"][0]["reader"]) == (True, "everyone")
+    assert [row["path"] for row in documents(control, "?text=LEAVE")] == ["leave.md"]
+
+
+def test_owner_steward_and_operator_decide_and_nobody_else(control: Control) -> None:
+    id = one(control, "old.md")["document"]["id"]
+    place, body = f"/api/knowledge/documents/{id}/decide", {"what": "state", "value": "retired", "reason": "over"}
+    steward = control.sign_in("sam@acme.example")
+    assert control.ask("POST", place, body, **steward).body["document"]["state"] == "retired"
+    assert [row["path"] for row in documents(control, "?state=kept%20back")] == ["old.md"]
+    assert one(control, "old.md")["workloads"][0]["kept_back"] == "retired"
+    assert control.ask("POST", place, {**body, "value": "gold"}).code == "decision_value"
+    assert control.ask("POST", place, {**body, "value": None}).status == 200
+    assert control.ask("POST", f"{place[:-8]}/nothing").status == 404
+
+
+def test_deleted_is_told_with_its_day_and_let_in_again(control: Control) -> None:
+    id = one(control, "old.md")["document"]["id"]
+    done = control.ask("POST", f"/api/knowledge/documents/{id}/delete", {"reason": "asked for"})
+    assert (done.status, done.body["path"]) == (200, "old.md")
+    (row,) = control.ask("GET", "/api/knowledge/deletions").body["deletions"]
+    assert (row["path"], row["by"], row["erased_at"]) == ("old.md", "operator", None)
+    assert control.ask("POST", f"/api/knowledge/documents/{id}/delete", {"reason": "again"}).code == "document_unknown"
+    body = {"source": "handbook", "path": "old.md", "reason": "a mistake"}
+    assert control.ask("POST", "/api/knowledge/readmit", body).status == 200
+    assert control.ask("POST", "/api/knowledge/readmit", body).code == "tombstone_unknown"
+
+
+def test_documents_are_pushed_and_withdrawn(control: Control) -> None:
+    body = {
+        "source": "pushed",
+        "documents": [{"path": "a/note.md", "text": "# Note\n\nAbout Zed Zebra.", "told": {"state": "draft"}}],
+    }
+    assert control.ask("POST", "/api/knowledge/push", body).body["documents"] == 1
+    assert control.ask("POST", "/api/knowledge/push", {**body, "source": "handbook"}).code == "push_source"
+    assert control.ask("POST", "/api/knowledge/push", {**body, "documents": [{"path": "x"}]}).code == "push_document"
+
+
+def test_mentions_are_listed_and_what_is_not_held_goes(control: Control) -> None:
+    body = {"words": ["pumping machine"], "reason": "request 12"}
+    found = control.ask("POST", "/api/knowledge/mentions", body).body["documents"]
+    assert [(row["path"], row["held"], row["deleted"]) for row in found] == [("leave.md", False, False)]
+    assert control.ask("POST", "/api/knowledge/mentions", {**body, "words": ["no_such%"]}).body["documents"] == []
+
+
+def test_the_glossary_and_lineage_are_served(control: Control) -> None:
+    (term,) = control.ask("GET", "/api/knowledge/glossary").body["terms"]
+    assert (term["title"], term["forbidden"]) == ("pump", ["pumping machine"])
+    assert control.ask("GET", "/api/knowledge/lineage").body == {"events": []}
+    nobody = "00000000-0000-0000-0000-000000000000"
+    assert control.ask("GET", f"/api/knowledge/calls/{nobody}/lineage").body["rested_on"] == []
+    assert control.ask("GET", f"/api/knowledge/documents/{nobody}").code == "document_unknown"
+
+
+def test_without_a_duty_nobody_sees_documents(control: Control, tmp_path: Path) -> None:
+    assert control.ask("GET", "/api/knowledge/documents", Authorization="").status == 401
