@@ -28,8 +28,8 @@ _NEAR, _NEARER = 12, 3
 _ROUGH, _FINER = 30, 150
 _WHOLE_BELOW = 6_000
 """options with which CP-SAT is asked for the whole"""
-_AIM = 32
-"""parts of a neighbourhood at first"""
+_SMALL, _SINGLE = (14.0, 0.5), (34.0, 1.5)
+"""parts of a neighbourhood at first, and its deterministic time; the second where every site is a single knapsack"""
 _LEAVE = 35
 """parts that a dive leaves to CP-SAT"""
 _BATCH = 24
@@ -89,7 +89,7 @@ class Run:
 def place(data: Arrays, budget: Budget) -> tuple[Plan | None, Certificate, bool]:
     """The best plan found, its bound, and whether it is proven that there is none."""
     nothing = certify.nothing(data.problem)
-    run = Run(data, budget, nothing, nothing, data.price, Pace(budget.limit.seed, _AIM))
+    run = Run(data, budget, nothing, nothing, data.price, Pace(budget.limit.seed, *_SMALL))
     relaxation = _relaxed(run, _prices(run))
     if relaxation is not None and not run.done:
         run.take(mended(data, relaxation, budget))
@@ -99,6 +99,8 @@ def place(data: Arrays, budget: Budget) -> tuple[Plan | None, Certificate, bool]
         run.impossible = _whole(run, 20.0) and run.plan is None
     sets = None if run.done else knapsacks(data)
     single = sets is not None and all(sets.plain(site) for site in range(data.sites))
+    if single:
+        run.pace = Pace(budget.limit.seed, *_SINGLE)
     _search(run, 1 if single else _FIRST_ROUNDS)
     diver = None if sets is None or relaxation is None or run.done else _columns(run, sets, relaxation)
     _rounds(run, diver, _DIVES_FIRST if single else 0)

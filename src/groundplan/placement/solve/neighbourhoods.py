@@ -15,9 +15,6 @@ from groundplan.placement.solve.budget import Budget
 from groundplan.placement.solve.price import priced
 from groundplan.placement.solve.submodel import Effort, cost_of, search
 
-_WORK = 1.5
-"""deterministic time of one neighbourhood"""
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
@@ -39,9 +36,9 @@ class Bounds:
 
 
 def plan_of(data: Arrays, choice: Ints) -> Plan | None:
-    """None where a row is exceeded."""
+    """None where a row is exceeded. The choice is copied: what moves on must not move the plan."""
     found = priced(data, choice)
-    return None if found is None else Plan(choice, found[1], found[0])
+    return None if found is None else Plan(choice.copy(), found[1], found[0])
 
 
 def promising(data: Arrays, reduced: Floats, bound: int, cost: int) -> Flags:
@@ -61,7 +58,7 @@ def improve(data: Arrays, plan: Plan, bounds: Bounds, budget: Budget, pace: Pace
         keep = promising(data, bounds.reduced, bounds.linear, plan.cost)
         keep[plan.choice] = True
         limit = None if len(data.problem.tiers.row) else cost_of(data, free, plan.choice) - 1
-        effort = Effort(_WORK, budget.seconds_left, seed=pace.next_seed())
+        effort = Effort(pace.work, budget.seconds_left, seed=pace.next_seed())
         answer = search(data, free, keep, plan.choice, effort, limit)
         budget.spend()
         found = None if answer.choice is None else plan_of(data, answer.choice)
@@ -75,10 +72,12 @@ def improve(data: Arrays, plan: Plan, bounds: Bounds, budget: Budget, pace: Pace
 class Pace:
     """How large neighbourhoods are: larger while they are searched through quickly, smaller when they are not."""
 
-    def __init__(self, seed: int, size: float) -> None:
+    def __init__(self, seed: int, size: float, work: float) -> None:
         self.draw = np.random.Generator(np.random.PCG64(seed))
         self.seed = seed
         self.size = size
+        self.work = work
+        """deterministic time of one neighbourhood"""
         self.idle = 0
         """neighbourhoods since the last gain"""
 
@@ -91,9 +90,9 @@ class Pace:
         """Take note of one neighbourhood."""
         self.idle = 0 if better else self.idle + 1
         if not complete:
-            self.size = max(4.0, self.size * 0.93)
-        elif not better and work < _WORK / 4:
-            self.size = min(self.size * 1.06 + 0.2, float(parts))
+            self.size = max(4.0, self.size * 0.9)
+        elif not better and work < self.work / 4:
+            self.size = min(self.size * 1.1 + 0.2, float(parts))
 
 
 def around(data: Arrays, choice: Ints, draw: np.random.Generator, size: int) -> Ints:
