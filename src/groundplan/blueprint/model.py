@@ -491,6 +491,22 @@ class PolicyRules(Struct, frozen=True, kw_only=True):
     """While it is enforced, what no permit allows is refused."""
 
 
+class ToolServer(Struct, frozen=True, kw_only=True):
+    """An MCP server that workloads use through the gateway."""
+
+    name: str
+    url: str
+    key: str | None = None
+    """Secret reference."""
+    owner: str
+    workloads: list[str]
+    tools: list[str] = []
+    """Those of its tools that are offered; empty: all. A star at the end stands for any rest."""
+    dangerous: list[str] = []
+    """Each use of these waits for the approval of a person."""
+    timeout_ms: int = 30000
+
+
 class Described(Struct, frozen=True, kw_only=True):
     """What a workload is said to be; policies may look at it. Ends no approval when it changes."""
 
@@ -513,6 +529,30 @@ class Framework(Struct, frozen=True, kw_only=True):
     """control -> reason"""
     controls: list[str] = []
     """Own ones, by identifier."""
+
+
+class Allocation(Struct, frozen=True, kw_only=True):
+    """A cost beside the calls, and the rule by which workloads carry it."""
+
+    name: str
+    term: str
+    amount: int | None = None
+    """picodollars a period"""
+    period: str = "month"
+    rate: int | None = None
+    """picodollars for each unit, instead of an amount"""
+    per: str = ""
+    by: str = "cost"
+    """cost | calls | tokens | equal | shares"""
+    shares: dict[str, int] = {}
+    covers: str = "company"
+    capacity: int | None = None
+    """Tokens a day that a deployment can make."""
+    basis: str = "allocated"
+    source: str = ""
+    since: str = ""
+    until: str = ""
+    """ISO dates of the first and the last day; empty: open."""
 
 
 class Blueprint(Struct, frozen=True, kw_only=True):
@@ -538,7 +578,10 @@ class Blueprint(Struct, frozen=True, kw_only=True):
     """Networks (CIDR) of proxies in front of the gateways, whose X-Forwarded-For is believed."""
     owners: dict[str, list[str]] = {}
     """duty -> e-mail addresses for the company as a whole; they stand in where a workload names nobody"""
+    allocations: list[Allocation] = []
+    """Costs beside the calls, by name."""
     policies: list[PolicyRules] = []
     described: dict[str, Described] = {}
     """Of workloads, where it is not the ordinary."""
     frameworks: list[Framework] = []
+    tools: list[ToolServer] = []

@@ -10,7 +10,7 @@ from dataclasses import replace
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
-from groundplan.catalog import explain, model, rules
+from groundplan.catalog import allocation_rules, explain, model, rules
 from groundplan.catalog.loader import Reading, read_files, read_folder
 from groundplan.catalog.model import EVERYONE
 from groundplan.catalog.reader import Path as Place
@@ -69,6 +69,7 @@ def check(
     found += rules.deployments(workspace, known_price)
     found += rules.budgets(workspace)
     found += rules.limits(workspace, broken)
+    found += allocation_rules.allocations(workspace)
     found += rules.grants(workspace)
     found += rules.workloads(workspace, broken)
     return explain.in_order(found)
@@ -84,6 +85,7 @@ def _targets(doc: model.Strict) -> Iterator[tuple[Place, tuple[str, ...], str]]:
         "sources": ("source",),
         "deployments": ("deployment",),
         "fallbacks": ("deployment",),
+        "workloads": ("workload",),
         "embeddings": ("deployment",),
         "integrations": ("integration",),
         "includes": ("group", "team"),

@@ -6,6 +6,7 @@ Reading files is `loader`, rules between documents are `check`; nothing here kno
 
 from __future__ import annotations
 
+from groundplan.catalog.allocation import AllocationDoc as AllocationDoc
 from groundplan.catalog.base import Strict as Strict
 from groundplan.catalog.batches import BatchRule as BatchRule
 from groundplan.catalog.cache import CacheRule as CacheRule
@@ -48,6 +49,7 @@ from groundplan.catalog.places import Timeouts as Timeouts
 from groundplan.catalog.policies import PolicyDoc as PolicyDoc
 from groundplan.catalog.policies import ProviderTerms as ProviderTerms
 from groundplan.catalog.risk import RiskRule as RiskRule
+from groundplan.catalog.tools import ToolDoc as ToolDoc
 from groundplan.catalog.workload import Baseline as Baseline
 from groundplan.catalog.workload import GroundingRule as GroundingRule
 from groundplan.catalog.workload import Limits as Limits
@@ -74,7 +76,9 @@ KINDS: dict[str, type[Strict]] = {
     "workload": WorkloadDoc,
     "budget": BudgetDoc,
     "limit": LimitDoc,
+    "allocation": AllocationDoc,
     "grant": GrantDoc,
     "policy": PolicyDoc,
+    "tool": ToolDoc,
     "framework": FrameworkDoc,
 }

@@ -141,6 +141,10 @@ class Workspace:
         return self._all("limit", model.LimitDoc)
 
     @cached_property
+    def allocations(self) -> dict[str, model.AllocationDoc]:
+        return self._all("allocation", model.AllocationDoc)
+
+    @cached_property
     def grants(self) -> dict[str, model.GrantDoc]:
         return self._all("grant", model.GrantDoc)
 
@@ -151,6 +155,10 @@ class Workspace:
     @cached_property
     def frameworks(self) -> dict[str, model.FrameworkDoc]:
         return self._all("framework", model.FrameworkDoc)
+
+    @cached_property
+    def tools(self) -> dict[str, model.ToolDoc]:
+        return self._all("tool", model.ToolDoc)
 
     def where(self, kind: str, name: str, *path: str | int) -> Where:
         """Place of a document or of a value in it; the nearest parent answers for what is not written. KeyError where

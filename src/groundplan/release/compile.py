@@ -107,6 +107,7 @@ def compile_draft(
             if not item.covers.startswith("workload/") or item.covers in own
         ],
         limits=limits(workspace),
+        allocations=[_allocation(item) for _, item in sorted(workspace.allocations.items())],
         trusted_proxies=sorted(workspace.company.trusted_proxies),
         placements=placements,
         terms=[_term(workspace, item) for item in workspace.terms.values()],
@@ -122,6 +123,25 @@ def compile_draft(
         frameworks=frameworks(workspace),
     )
     return Draft(blueprint, tuple(problems))
+
+
+def _allocation(item: doc.AllocationDoc) -> bp.Allocation:
+    return bp.Allocation(
+        name=item.name,
+        term=item.term,
+        amount=None if item.cost is None else item.cost.amount,
+        period="month" if item.cost is None else item.cost.period,
+        rate=item.rate,
+        per=item.per or "",
+        by=item.by,
+        shares=dict(sorted(item.shares.items())),
+        covers=item.covers,
+        capacity=None if item.capacity is None else int(item.capacity.per_day),
+        basis=item.basis,
+        source=item.source,
+        since=item.since.isoformat() if item.since else "",
+        until=item.until.isoformat() if item.until else "",
+    )
 
 
 def _declared(workspace: Workspace, kind: str, name: str, prices: tuple[doc.Price, ...]) -> list[bp.Rates]:

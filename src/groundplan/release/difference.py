@@ -15,6 +15,7 @@ from groundplan.release.model import Difference, Field
 
 _PARTS = ("site", "deployment", "source", "workload", "budget")
 _LONG = 120
+_MONEY = ("limit", "amount", "rate")
 
 
 def differences(old: bp.Blueprint | None, new: bp.Blueprint) -> tuple[Difference, ...]:
@@ -26,6 +27,7 @@ def differences(old: bp.Blueprint | None, new: bp.Blueprint) -> tuple[Difference
         found.append(Difference("changed" if old else "added", "company", company))
     for part in _PARTS:
         found += _part(part, getattr(old, f"{part}s") if old else [], getattr(new, f"{part}s"))
+    found += _part("allocation", old.allocations if old else [], new.allocations)
     found += _part("policy", old.policies if old else [], new.policies)
     found += _part("framework", old.frameworks if old else [], new.frameworks)
     return tuple(found)
@@ -91,8 +93,8 @@ def _text(name: str, value: Any) -> str:
         return shown_grants(msgspec.convert(value, list[bp.Grant]))
     if isinstance(value, list):
         return ", ".join(str(item) for item in value)
-    if isinstance(value, int) and (name == "limit" or name.startswith("rates.")):
-        return _usd(value) if name in ("limit", "rates.request") else f"{_usd(value)}/Mtok"
+    if isinstance(value, int) and (name in _MONEY or name.startswith("rates.")):
+        return _usd(value) if name in (*_MONEY, "rates.request") else f"{_usd(value)}/Mtok"
     text = str(value)
     if len(text) <= _LONG:
         return text

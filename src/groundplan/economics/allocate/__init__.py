@@ -1,0 +1,1 @@
+"""Everything that was spent, line by line: what was measured, and what is divided by declared rules, exactly."""

@@ -1,0 +1,139 @@
+"""Declared costs divided among workloads: every rule's lines sum exactly to what it spent. Pure.
+
+A month's amount is divided among its days, and a day's among workloads, both by largest remainder; so any days together
+cost what they cost, and no picodollar is lost or made. Costs by the unit are rate times what was measured.
+"""
+
+from __future__ import annotations
+
+from calendar import isleap, monthrange
+from collections.abc import Sequence
+from datetime import date, timedelta
+from decimal import ROUND_HALF_EVEN, Decimal
+
+from groundplan.blueprint.model import Allocation
+from groundplan.economics.allocate.model import IDLE, NOBODY, Basis, Line, Use
+from groundplan.economics.terms.share import shares
+
+_DAY = timedelta(days=1)
+
+
+def spent(rule: Allocation, first: date, last: date) -> int:
+    """Picodollars of a rule's amount on the days from `first` to `last`; 0 for one that is paid by the unit."""
+    if rule.amount is None:
+        return 0
+    found, day = 0, first
+    while day <= last:
+        if (not rule.since or rule.since <= day.isoformat()) and (not rule.until or day.isoformat() <= rule.until):
+            found += _of_day(rule.amount, rule.period, day)
+        day += _DAY
+    return found
+
+
+def divide(rule: Allocation, uses: Sequence[Use], first: date, last: date) -> list[Line]:
+    """The lines of one rule in those days. What of a capacity was not used is `idle`; without any workload to carry it
+    the whole stays with nobody."""
+    if rule.rate is not None:
+        return _by_unit(rule, uses, first, last)
+    amount = spent(rule, first, last)
+    covered = [use for use in uses if _covers(rule, use)]
+    idle = 0
+    if rule.capacity is not None:
+        amount, idle = _used(rule, amount, covered, (last - first).days + 1)
+    lines = []
+    if amount and covered:
+        weights = [_weight(rule, use) for use in covered]
+        if not any(weights) and rule.by == "shares":
+            return [_line(rule, NOBODY, "", amount + idle, "nobody it is shared by")]
+        for use, share in zip(covered, shares(amount, weights), strict=True):
+            if share:
+                lines.append(_line(rule, use.workload, use.team, share, f"by {_by(rule)}"))
+    elif amount:
+        lines.append(_line(rule, NOBODY, "", amount, "no workload that it covers"))
+    if idle:
+        lines.append(_line(rule, NOBODY, "", idle, "capacity that was not used", term=IDLE))
+    return lines
+
+
+def _of_day(amount: int, period: str, day: date) -> int:
+    """A day's part of a period's amount; the parts of all its days sum exactly to it."""
+    if period == "day":
+        return amount
+    if period == "week":
+        return shares(amount, [1] * 7)[day.weekday()]
+    if period in ("quarter", "year"):
+        months = 3 if period == "quarter" else 12
+        amount = shares(amount, [1] * months)[(day.month - 1) % months]
+    days = monthrange(day.year, day.month)[1]
+    return shares(amount, [1] * days)[day.day - 1]
+
+
+def _by_unit(rule: Allocation, uses: Sequence[Use], first: date, last: date) -> list[Line]:
+    lines = []
+    days = (last - first).days + 1
+    for use in uses:
+        if not _covers(rule, use):
+            continue
+        count = _units(rule, use)
+        if rule.per.startswith("gigabyte"):  # a price of gigabytes is one of a month
+            count *= Decimal(days) / (366 if isleap(first.year) else 365) * 12
+        amount = int((Decimal(rule.rate or 0) * count).to_integral_value(ROUND_HALF_EVEN))
+        if amount:
+            lines.append(_line(rule, use.workload, use.team, amount, f"{count:.6g} x rate for each {rule.per}"))
+    return lines
+
+
+def _units(rule: Allocation, use: Use) -> Decimal:
+    if rule.per == "1000 calls":
+        return Decimal(use.calls) / 1000
+    if rule.per == "1M tokens":
+        return Decimal(use.tokens) / 1_000_000
+    return Decimal(repr(use.units.get(rule.per, 0.0)))
+
+
+def _used(rule: Allocation, amount: int, covered: list[Use], days: int) -> tuple[int, int]:
+    """(what was used, what stood idle) of the amount, by tokens made beside those that could have been made."""
+    deployment = rule.covers.partition("/")[2]
+    made = sum(use.by_deployment.get(deployment, 0) for use in covered)
+    possible = max((rule.capacity or 0) * days, made, 1)
+    used, idle = shares(amount, [made, possible - made])
+    return used, idle
+
+
+def _covers(rule: Allocation, use: Use) -> bool:
+    kind, _, name = rule.covers.partition("/")
+    if kind == "team":
+        return use.team == name
+    if kind == "workload":
+        return use.workload == name
+    if kind == "deployment":
+        return use.by_deployment.get(name, 0) > 0
+    return not rule.shares or use.workload in rule.shares
+
+
+def _weight(rule: Allocation, use: Use) -> int:
+    kind, _, name = rule.covers.partition("/")
+    if kind == "deployment" and rule.by != "equal":
+        return use.by_deployment.get(name, 0)
+    if rule.by == "shares":
+        return rule.shares.get(use.workload, 0)
+    return {"cost": use.cost, "calls": use.calls, "tokens": use.tokens, "equal": 1}[rule.by]
+
+
+def _by(rule: Allocation) -> str:
+    return f"tokens at {rule.covers.partition('/')[2]}" if rule.covers.startswith("deployment/") else rule.by
+
+
+def _line(rule: Allocation, workload: str, team: str, amount: int, how: str, term: str = "") -> Line:
+    basis: Basis = "estimated" if rule.basis == "estimated" else "measured" if rule.rate is not None else "allocated"
+    kind, _, name = rule.covers.partition("/")
+    return Line(
+        term=term or rule.term,
+        workload=workload,
+        team=team,
+        amount=amount,
+        basis=basis,
+        rule=f"{how} (allocation {rule.name})",
+        source=rule.source,
+        deployment=name if kind == "deployment" else "",
+    )

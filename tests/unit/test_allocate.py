@@ -1,0 +1,120 @@
+"""Declared costs are divided exactly, whatever the days, the weights and who is there to carry them."""
+
+from __future__ import annotations
+
+from calendar import monthrange
+from datetime import date, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from groundplan.blueprint.model import Allocation
+from groundplan.catalog.allocation import AllocationDoc
+from groundplan.catalog.check import validate_files
+from groundplan.core.errors import Invalid
+from groundplan.core.money import PICO
+from groundplan.economics.allocate.divide import divide, spent
+from groundplan.economics.allocate.model import Use
+from groundplan.economics.allocate.outcome import Outcomes, baseline_cost, worth
+
+JAN = date(2026, 1, 1)
+counts = st.integers(0, 10**9)
+uses = st.lists(
+    st.builds(
+        Use, workload=st.sampled_from(["a", "b", "c", "d"]), team=st.sampled_from(["x", "y"]), calls=counts,
+        cost=counts, tokens=counts, by_deployment=st.dictionaries(st.just("gpu"), counts, max_size=1),
+    ),
+    max_size=4, unique_by=lambda use: use.workload,
+)  # fmt: skip
+rules = st.builds(
+    Allocation,
+    name=st.just("r"),
+    term=st.just("platform"),
+    amount=st.integers(0, 10**17),
+    period=st.sampled_from(["day", "week", "month", "quarter", "year"]),
+    by=st.sampled_from(["cost", "calls", "tokens", "equal", "shares"]),
+    shares=st.dictionaries(st.sampled_from(["a", "b"]), st.integers(0, 100), min_size=1),
+    covers=st.sampled_from(["company", "team/x", "workload/a", "deployment/gpu"]),
+    capacity=st.none() | st.integers(1, 10**9),
+)
+
+
+@given(rules, uses, st.integers(0, 700), st.integers(0, 70))
+def test_the_lines_of_a_rule_sum_exactly_to_what_it_spent(
+    rule: Allocation, made: list[Use], start: int, more: int
+) -> None:
+    first = JAN + timedelta(days=start)
+    last = first + timedelta(days=more)
+    lines = divide(rule, made, first, last)
+    assert sum(line.amount for line in lines) == spent(rule, first, last)
+    assert all(line.amount > 0 for line in lines)
+
+
+@given(st.integers(0, 10**16), st.integers(1, 12), st.sampled_from(["month", "year", "quarter"]))
+def test_days_sum_exactly_to_their_period(amount: int, month: int, period: str) -> None:
+    rule = Allocation(name="r", term="logs", amount=amount, period=period)
+    days = monthrange(2026, month)[1]
+    whole = spent(rule, date(2026, month, 1), date(2026, month, days))
+    parts = [spent(rule, date(2026, month, day), date(2026, month, day)) for day in range(1, days + 1)]
+    assert sum(parts) == whole
+    if period == "year":
+        assert spent(rule, JAN, date(2026, 12, 31)) == amount
+    if period == "month":
+        assert whole == amount
+
+
+def test_capacity_that_is_not_used_is_a_line_of_its_own() -> None:
+    rule = Allocation(
+        name="gpu", term="capacity", amount=31 * PICO, covers="deployment/gpu", capacity=1000, by="tokens"
+    )
+    lines = divide(rule, [Use("a", by_deployment={"gpu": 300}), Use("b", by_deployment={"gpu": 100})], JAN, JAN)
+    assert [(line.term, line.workload, line.amount) for line in lines] == [
+        ("capacity", "a", 3 * PICO // 10),
+        ("capacity", "b", PICO // 10),
+        ("idle", "", 6 * PICO // 10),
+    ]
+
+
+def test_a_rate_is_paid_for_what_was_measured() -> None:
+    rule = Allocation(name="people", term="review", rate=45 * PICO, per="review hour", source="HR 2026")
+    line = divide(rule, [Use("a", units={"review hour": 0.5}), Use("b")], JAN, JAN)[0]
+    assert (line.workload, line.amount, line.basis, line.source) == ("a", 45 * PICO // 2, "measured", "HR 2026")
+
+
+def test_an_outcome_is_compared_with_how_it_was_before() -> None:
+    found = worth(10 * PICO, Outcomes(reported=30, accepted=20), baseline_cost(None, 6.0, 30 * PICO))
+    assert (found.cost_per_accepted, found.baseline, found.saved) == (PICO // 2, 3 * PICO, 50 * PICO)
+    assert found.returned == 6.0
+    assert worth(PICO, Outcomes(), 3 * PICO).cost_per_accepted is None
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"cost": "120 USD/month", "rate": "1 USD", "per": "1000 calls"},
+        {},
+        {"rate": "1 USD"},
+        {"cost": "120 USD/month", "by": "shares"},
+        {"cost": "120 USD/month", "capacity": "1000/day"},
+        {"cost": "120 USD/total"},
+        {"cost": "-5 USD/month"},
+        {"cost": "120 NOK/month"},
+        {"cost": "1 USD/month", "from": "2026-02-01", "until": "2026-01-01"},
+    ],
+)
+def test_a_rule_that_cannot_be_is_refused(bad: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        AllocationDoc.model_validate({"name": "x", "term": "logs", "source": "contract", **bad})
+
+
+COMPANY = "kind: company\nname: acme\nformat: 1\n---\n"
+RULE = "kind: allocation\nname: {}\nterm: logs\ncost: 5 USD/month\nsource: contract\n{}\n---\n"
+
+
+def test_two_rules_of_the_same_days_are_refused_where_they_are() -> None:
+    text = COMPANY + RULE.format("old", "until: 2026-03-31") + RULE.format("new", "from: 2026-03-01")
+    with pytest.raises(Invalid) as refused:
+        validate_files({"a.yaml": text})
+    assert [problem.code for problem in refused.value.problems] == ["allocation_twice"]
+    assert "a.yaml" in str(refused.value.problems[0].where)
