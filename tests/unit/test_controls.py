@@ -27,7 +27,7 @@ RISK = RiskRule(
     impact="high", likelihood="possible", harms=("A wrong answer is believed.",), controls=("Passages are shown.",),
     residual="low", accepted_by="sam@acme.example", until=date(2027, 6, 30), notice="Said above the input.",
     eu_ai_act=EuAiActAnswers(role="deployer"),
-)  # type: ignore[arg-type]  # fmt: skip
+)  # fmt: skip
 GOOD = Facts(
     workload="assistant", blueprint=3, served=True, purpose="Answer", value="Fewer tickets", regimes=("GDPR",),
     risk=RISK,

@@ -74,6 +74,11 @@ class Settings:
     """Who mail is from. GROUNDPLAN_MAIL_FROM."""
     mail_login: str | None = None
     """Secret reference of `user:password` for it. GROUNDPLAN_MAIL_LOGIN."""
+    siem_url: str | None = None
+    """Where security events go as OCSF: `https://HOST/PATH`, `syslog+tls://HOST:6514`. None: nowhere.
+    GROUNDPLAN_SIEM_URL."""
+    siem_token: str | None = None
+    """Secret reference of a bearer token for it. GROUNDPLAN_SIEM_TOKEN."""
     witnesses: tuple[str, ...] = ()
     """Who co-signs the audit log, each `URL KEY` as `groundplan-witness` printed it. GROUNDPLAN_WITNESSES, separated by
     commas."""
@@ -108,6 +113,8 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         mail_url=env.get("GROUNDPLAN_MAIL_URL") or None,
         mail_from=env.get("GROUNDPLAN_MAIL_FROM") or "groundplan@localhost",
         mail_login=env.get("GROUNDPLAN_MAIL_LOGIN") or None,
+        siem_url=env.get("GROUNDPLAN_SIEM_URL") or None,
+        siem_token=env.get("GROUNDPLAN_SIEM_TOKEN") or None,
         witnesses=tuple(one.strip() for one in env.get("GROUNDPLAN_WITNESSES", "").split(",") if one.strip()),
     )
 
