@@ -12,7 +12,7 @@ import pytest
 from groundplan.core.errors import NotFound
 from groundplan.core.ids import new_id
 from groundplan.ledger import finding_store as store
-from groundplan.ledger.finding import Finding
+from groundplan.ledger.finding import Finding, Severity
 from groundplan.testing.database import Database
 
 
@@ -22,11 +22,11 @@ def conn(database: Database) -> Iterator[psycopg.Connection[Any]]:
         yield made
 
 
-def stale(document: str, severity: str = "medium", mark: str = "") -> Finding:
+def stale(document: str, severity: Severity = "medium", mark: str = "") -> Finding:
     return Finding(
         kind="knowledge.stale", subject=f"document/{document}", message=f"{document} is old.", hint="Review it.",
         severity=severity, mark=mark, detail={"days": 400}, owner="ana@acme.example",
-    )  # type: ignore[arg-type]  # fmt: skip
+    )  # fmt: skip
 
 
 def test_telling_it_again_is_no_second_one_and_brings_it_up_to_date(conn: psycopg.Connection[Any]) -> None:
