@@ -58,9 +58,12 @@ class _Columns:
 
 
 def relax(
-    data: Arrays, keep: Ints | None = None, *, seconds: float | None = None, links: bool = True
+    data: Arrays, keep: Ints | None = None, *, seconds: float | None = None, whole: bool = False
 ) -> Relaxation | None:
-    """Solve it over all options or those of `keep` (ascending). None: infeasible over them, or out of time."""
+    """Solve it over all options or those of `keep` (ascending). None: infeasible over them, or out of time.
+
+    With `whole` only the parts are divided: sites are open or not and units are whole; there are no multipliers then.
+    """
     kept = np.arange(len(data.index)) if keep is None else keep
     money = _typical(data.price[kept])
     size = _row_sizes(data, kept)
@@ -73,7 +76,7 @@ def relax(
         columns.enter(data.parts + row[real], x[real], data.use[kept, k][real] / size[row[real]])
     lower = np.concatenate([np.ones(data.parts), np.full(data.rows, -np.inf)])
     upper = np.concatenate([np.ones(data.parts), data.capacity[:-1] / size[:-1]])
-    y, extra = _openings(data, kept, x, columns, money, upper, links)
+    y, extra = _openings(data, kept, x, columns, money, upper)
     units = _bought(data, columns, money, size)
     upper = np.append(upper, np.zeros(extra))
     lower = np.append(lower, np.full(extra, -np.inf))
@@ -85,6 +88,7 @@ def relax(
         columns.entries,
         simplex=columns.count < _SIMPLEX_BELOW,
         seconds=seconds,
+        whole=np.arange(len(kept), columns.count) if whole else None,
     )
     if answer is None:
         return None
@@ -116,7 +120,6 @@ def _openings(
     columns: _Columns,
     money: float,
     upper: Floats,
-    links: bool,
 ) -> tuple[Ints, int]:
     """Sites that cost something to open get a column; their rows begin at nothing. Returns sites and further rows."""
     priced = np.flatnonzero(data.opening > 0)
@@ -126,7 +129,7 @@ def _openings(
     rows = np.flatnonzero(number[data.row_site[:-1]] >= 0)
     columns.enter(data.parts + rows, number[data.row_site[rows]], -upper[data.parts + rows])
     upper[data.parts + rows] = 0.0
-    mine = np.flatnonzero(number[data.site[kept]] >= 0) if links else np.zeros(0, dtype=np.int64)
+    mine = np.flatnonzero(number[data.site[kept]] >= 0)
     key = data.part[kept[mine]].astype(np.int64) * (data.sites + 1) + data.site[kept[mine]]
     pairs, link = np.unique(key, return_inverse=True)
     base = data.parts + data.rows
