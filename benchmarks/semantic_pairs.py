@@ -1,0 +1,180 @@
+"""Pairs of questions of which it is known whether they mean the same, for tuning and for measuring the semantic cache.
+
+    python benchmarks/semantic_pairs.py tune 1 > tune.jsonl      intents, words and names that settings come from
+    python benchmarks/semantic_pairs.py report 7 > report.jsonl  others, that settings never saw
+
+True repeats are the same intent in other words; the rest are traps of every kind, the same intent about something else,
+and other intents about the same thing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+from collections.abc import Iterator
+from random import Random
+from typing import Any
+
+from groundplan.economics.semantic.traps import KINDS, trap
+
+Intent = tuple[str, ...]
+TUNE: tuple[Intent, ...] = (
+    ("How do I reset my password for {tool}?", "What is the way to reset the {tool} password?",
+     "I forgot my {tool} password, how can I reset it?", "Steps to reset a {tool} password please"),
+    ("How many vacation days do employees in {place} get?",
+     "What number of vacation days are employees in {place} entitled to?",
+     "How many days of vacation does an employee in {place} receive?", "Number of vacation days for staff in {place}?"),
+    ("What is the refund period for {thing}?", "How long do I have to get a refund for {thing}?",
+     "Within what period can {thing} be refunded?", "Refund period of {thing}?"),
+    ("Can I return {thing} within {n} days?", "Is it possible to return {thing} within {n} days?",
+     "Am I allowed to return {thing} within {n} days?", "May {thing} be returned within {n} days?"),
+    ("When does the office in {place} open on {day}?", "At what time does the {place} office open on {day}?",
+     "What are the opening times of the {place} office on {day}?", "{day} opening time of the office in {place}?"),
+    ("How do I enable two-factor login in {tool}?", "How can I switch on two-factor login in {tool}?",
+     "What do I do to activate two-factor login for {tool}?", "Enable two-factor login in {tool}, how?"),
+    ("How much does shipping {n} kg to {place} cost?", "What is the price of shipping {n} kg to {place}?",
+     "What do you charge to ship {n} kg to {place}?", "Shipping cost for {n} kg to {place}?"),
+    ("Who approves expenses above {n} euros?", "Which person approves expenses over {n} euros?",
+     "Expenses above {n} euros are approved by whom?", "Who has to approve an expense of more than {n} euros?"),
+    ("How do I export data from {tool}?", "What is the best way to export data out of {tool}?",
+     "How can data be exported from {tool}?", "Exporting data from {tool}, how does it work?"),
+    ("How do I transfer files from {place} to {place2}?", "What is the way to transfer files from {place} to {place2}?",
+     "How can files be transferred from {place} to {place2}?", "Transfer of files from {place} to {place2}, how?"),
+    ("Is {thing} available in {place} in {month}?", "Can I get {thing} in {place} in {month}?",
+     "Will {thing} be available in {place} in {month}?", "Availability of {thing} in {place} in {month}?"),
+    ("What documents are needed to open an account in {place}?",
+     "Which documents do I need to open an account in {place}?",
+     "To open an account in {place}, what documents are required?",
+     "Documents required for opening an account in {place}?"),
+    ("Why was my payment for {thing} declined?", "What is the reason my payment for {thing} was declined?",
+     "My payment for {thing} was declined, why?", "Why did you decline the payment for {thing}?"),
+    ("What is the maximum size of an upload to {tool}?", "How large can an upload to {tool} be at most?",
+     "What upload size does {tool} allow at maximum?", "Maximum upload size of {tool}?"),
+    ("Where can I find my invoices from {month}?", "Where are the invoices of {month}?",
+     "In which place do I find my {month} invoices?", "Where do I get my invoices for {month}?"),
+    ("Does the warranty for {thing} cover water damage?", "Is water damage covered by the {thing} warranty?",
+     "Is {thing} insured against water damage under warranty?",
+     "Does water damage fall under the warranty for {thing}?"),
+    ("How long does delivery to {place} take?", "What is the delivery time to {place}?",
+     "How many days until a delivery arrives in {place}?", "Delivery time for {place}?"),
+    ("Can I change the address after ordering {thing}?",
+     "Is it possible to change the address once {thing} is ordered?",
+     "How can I change the address after I ordered {thing}?", "Changing the address after ordering {thing}, possible?"),
+)  # fmt: skip
+REPORT: tuple[Intent, ...] = (
+    ("How can I cancel my subscription to {tool}?", "What should I do to cancel the {tool} subscription?",
+     "I want to cancel my {tool} subscription, how?", "Cancelling a {tool} subscription: how is it done?"),
+    ("What is the notice period for a lease in {place}?", "How much notice must be given for a lease in {place}?",
+     "Which notice period applies to leases in {place}?", "Lease in {place}: what notice period holds?"),
+    ("How many people can book {thing} for {n} hours?", "What number of people may book {thing} for {n} hours?",
+     "For how many people can {thing} be booked for {n} hours?", "Booking {thing} for {n} hours, for how many people?"),
+    ("When is the deadline for tax returns in {place}?", "By what date are tax returns due in {place}?",
+     "What is the tax return deadline in {place}?", "Until when must I file a tax return in {place}?"),
+    ("How do I install {tool} on a laptop?", "What are the steps to install {tool} on a laptop?",
+     "How can {tool} be installed on a laptop?", "Installing {tool} on a laptop, how does that work?"),
+    ("Is parking free at the {place} branch on {day}?", "Can I park for free at the {place} branch on {day}?",
+     "Does parking cost nothing at the {place} branch on {day}?",
+     "Is there free parking at the branch in {place} on {day}?"),
+    ("Which meetings are planned in {place} for {month}?", "What meetings are scheduled in {place} in {month}?",
+     "List the meetings planned in {place} for {month}", "What meetings do we have in {place} in {month}?"),
+    ("How do I connect {tool} to the printer in {place}?", "How can I connect {tool} with the {place} printer?",
+     "What do I do to connect {tool} to the printer in {place}?", "Connecting {tool} to the {place} printer, how?"),
+    ("Who is responsible for safety at the {place} plant?", "Who is in charge of safety at the {place} plant?",
+     "Which person is responsible for safety in the {place} plant?",
+     "Responsible person for safety at the plant in {place}?"),
+    ("What is the fee for sending {n} dollars to {place}?", "How much is the fee to send {n} dollars to {place}?",
+     "What fee do you take for sending {n} dollars to {place}?", "Fee for sending {n} dollars to {place}?"),
+    ("Can {thing} be paid in {n} instalments?", "Is it possible to pay for {thing} in {n} instalments?",
+     "May I pay {thing} in {n} instalments?", "Are {n} instalments possible for {thing}?"),
+    ("How do I move my contacts from {tool} to {tool2}?", "What is the way to move contacts from {tool} to {tool2}?",
+     "How can contacts be moved from {tool} to {tool2}?", "Moving contacts from {tool} to {tool2}: how?"),
+    ("What are the symptoms of {ill} in adults?", "Which symptoms does {ill} cause in adults?",
+     "How does {ill} show itself in adults?", "Symptoms of {ill} in adults?"),
+    ("Why is {tool} so slow in the morning?", "What makes {tool} so slow in the morning?",
+     "What is the reason that {tool} is slow in the morning?", "{tool} is very slow in the morning, why?"),
+    ("What is the average salary of a nurse in {place}?", "How much does a nurse earn on average in {place}?",
+     "What does a nurse in {place} earn on average?", "Average nurse salary in {place}?"),
+    ("Does {tool} work without an internet connection?", "Can {tool} be used without an internet connection?",
+     "Is it possible to use {tool} without an internet connection?",
+     "Without an internet connection, does {tool} work?"),
+    ("How often are backups of {tool} made?", "What is the frequency of {tool} backups?",
+     "How frequently is {tool} backed up?", "How often do you back up {tool}?"),
+    ("Where do I report a lost badge in {place}?", "Where should a lost badge be reported in {place}?",
+     "I lost my badge in {place}, where do I report it?", "To whom do I report a lost badge in {place}?"),
+)  # fmt: skip
+WORDS: dict[str, dict[str, tuple[str, ...]]] = {
+    "tune": {
+        "tool": ("Jira", "Outlook", "Salesforce", "the payroll portal", "GitLab", "the intranet", "Zoom"),
+        "place": ("Germany", "France", "Berlin", "Spain", "Japan", "Canada", "Madrid"),
+        "thing": ("shoes", "a laptop", "headphones", "the premium plan", "a sofa", "concert tickets"),
+        "ill": ("measles", "asthma"),
+    },
+    "report": {
+        "tool": ("Slack", "Photoshop", "the travel app", "Dropbox", "Notion", "the badge system", "Excel"),
+        "place": ("Norway", "Boston", "Italy", "Vienna", "Kenya", "Dublin", "India"),
+        "thing": ("a boat", "the meeting room", "a washing machine", "the gym course", "a bicycle", "a camera"),
+        "ill": ("influenza", "diabetes", "pneumonia", "migraine"),
+    },
+}
+DAYS = ("Monday", "Tuesday", "Wednesday", "Friday", "Saturday", "Sunday")
+MONTHS = ("January", "March", "April", "June", "July", "September", "October", "December")
+
+
+def filled(dice: Random, family: str) -> dict[str, str]:
+    """What the slots of a question stand for."""
+    words = WORDS[family]
+    places, tools = dice.sample(words["place"], 2), dice.sample(words["tool"], 2)
+    return {
+        "place": places[0], "place2": places[1], "tool": tools[0], "tool2": tools[1],
+        "thing": dice.choice(words["thing"]), "ill": dice.choice(words["ill"]),
+        "n": str(dice.choice((2, 3, 5, 10, 14, 20, 30, 45, 60, 90, 100, 250, 500))),
+        "day": dice.choice(DAYS), "month": dice.choice(MONTHS),
+    }  # fmt: skip
+
+
+def pairs(family: str, seed: int, rounds: int = 8) -> Iterator[dict[str, Any]]:
+    """{"a", "b", "same", "kind"}; the same seed gives the same pairs."""
+    dice = Random(seed)
+    intents = TUNE if family == "tune" else REPORT
+    for _, (number, intent) in itertools.product(range(rounds), enumerate(intents)):
+        words = filled(dice, family)
+        one, other = (text.format(**words) for text in dice.sample(intent, 2))
+        yield {"a": one, "b": other, "same": True, "kind": "repeat", "intent": number}
+        for kind in dice.sample(KINDS, 4):
+            for source in (other, one):
+                changed = trap(source, kind, dice)
+                if changed is not None:
+                    yield {"a": one, "b": changed, "same": False, "kind": kind, "intent": number}
+                    break
+        again = filled(dice, family)
+        elsewhere = other_way(intent, words, again, dice)
+        if elsewhere is not None:
+            yield {"a": one, "b": elsewhere, "same": False, "kind": "entity", "intent": number}
+        stranger = dice.choice([each for i, each in enumerate(intents) if i != number])
+        yield {"a": one, "b": dice.choice(stranger).format(**words), "same": False, "kind": "intent", "intent": number}
+
+
+def other_way(intent: Intent, words: dict[str, str], again: dict[str, str], dice: Random) -> str | None:
+    """The intent with one slot changed; None where it has no slot that differs."""
+    text = dice.choice(intent)
+    slots = [slot for slot in words if "{" + slot + "}" in text and words[slot] != again[slot]]
+    if not slots:
+        return None
+    slot = dice.choice(slots)
+    return text.format(**(words | {slot: again[slot]}))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("family", choices=("tune", "report"))
+    parser.add_argument("seed", type=int)
+    parser.add_argument("--rounds", type=int, default=8)
+    given = parser.parse_args()
+    for pair in pairs(given.family, given.seed, given.rounds):
+        print(json.dumps(pair))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

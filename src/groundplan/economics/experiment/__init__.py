@@ -1,0 +1,1 @@
+"""Experiments on live calls: who gets which model, and tests that may be looked at every day."""

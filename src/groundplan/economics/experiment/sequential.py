@@ -1,0 +1,85 @@
+"""Tests that may be looked at as often as one likes: confidence sequences for means and differences of means. Pure.
+
+The interval holds at all looks together, so stopping when it excludes something is sound. It is the mixture boundary of
+Robbins for sums with an estimated variance (asymptotic confidence sequence: Waudby-Smith, Arbour, Sinha, Kennedy and
+Ramdas, "Time-uniform central limit theory and asymptotic confidence sequences", 2021); small samples are widened by
+counting one more observation at each end of what can happen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf, log, sqrt
+
+LEAST = 20
+"""Observations of each arm before anything is concluded."""
+AIM = 500
+"""Number of observations at which the interval is narrowest for its level."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Observations of one arm, each between `low` and `high`: their number, sum and sum of squares."""
+
+    count: int = 0
+    total: float = 0.0
+    squares: float = 0.0
+
+    def plus(self, value: float) -> Tally:
+        """With one observation more."""
+        return Tally(self.count + 1, self.total + value, self.squares + value * value)
+
+    def merged(self, other: Tally) -> Tally:
+        """Of both together."""
+        return Tally(self.count + other.count, self.total + other.total, self.squares + other.squares)
+
+    @property
+    def mean(self) -> float:
+        return self.total / self.count if self.count else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """What a mean or a difference lies in, at all times together with its level."""
+
+    value: float
+    low: float
+    high: float
+    count: int
+
+
+def mean_range(seen: Tally, level: float = 0.95, low: float = 0.0, high: float = 1.0) -> Range:
+    """The mean of observations between `low` and `high`."""
+    if seen.count < 2:
+        return Range(seen.mean, low, high, seen.count)
+    radius = _radius(_variance(seen, low, high), seen.count, 1 - level)
+    return Range(seen.mean, max(low, seen.mean - radius), min(high, seen.mean + radius), seen.count)
+
+
+def difference(a: Tally, b: Tally, level: float = 0.95, low: float = 0.0, high: float = 1.0) -> Range:
+    """Mean of `b` less mean of `a`, of independent observations; unknown until both have enough."""
+    count = min(a.count, b.count)
+    value = b.mean - a.mean
+    if count < LEAST:
+        return Range(value, low - high, high - low, count)
+    # as if each of `count` pairs had the variance that both means together have
+    variance = count * (_variance(a, low, high) / a.count + _variance(b, low, high) / b.count)
+    radius = _radius(variance, count, 1 - level)
+    return Range(value, max(low - high, value - radius), min(high - low, value + radius), count)
+
+
+def _variance(seen: Tally, low: float, high: float) -> float:
+    """Of the observations and one more at each end."""
+    count = seen.count + 2
+    total = seen.total + low + high
+    squares = seen.squares + low * low + high * high
+    return max(1e-12, squares / count - (total / count) ** 2)
+
+
+def _radius(variance: float, count: int, alpha: float) -> float:
+    """Half width of the two-sided mixture boundary."""
+    if count <= 0:
+        return inf
+    rho = (-2 * log(alpha) + log(-2 * log(alpha)) + 1) / AIM
+    spread = count * rho + 1
+    return sqrt(variance * 2 * spread / (count * count * rho) * log(sqrt(spread) / alpha))

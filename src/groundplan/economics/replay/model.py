@@ -1,0 +1,75 @@
+"""Types of replays: what was judged, what people said of the judge, what is proposed. No behaviour."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One call that was replayed on a candidate, and what the judge said of both answers."""
+
+    call: str
+    segment: str
+    kept: bool
+    """The candidate's answer is as good as the one that was given, or better."""
+    cost: float
+    """US dollars that the call cost."""
+    candidate_cost: float
+    reviewed: bool | None = None
+    """What a person said; None: nobody looked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A share with its interval."""
+
+    value: float
+    low: float
+    high: float
+    level: float
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How often the judge and people said the same of the same answers."""
+
+    reviewed: int
+    same: int
+
+    @property
+    def text(self) -> str:
+        if not self.reviewed:
+            return "unknown: no person has reviewed these answers yet"
+        return f"{self.same} of {self.reviewed} answers that people reviewed"
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One part of the calls."""
+
+    name: str
+    calls: int
+    quality: Interval
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """What a cheaper model would save at which quality. Amounts are US dollars a month."""
+
+    current: str
+    candidate: str
+    judged: int
+    quality: Interval
+    saving: Interval
+    agreement: Agreement
+    worse: tuple[Segment, ...]
+    """Segments whose quality is surely below that of the rest."""
+
+    @property
+    def sentence(self) -> str:
+        """What the opportunities page says."""
+        half = max(self.quality.high - self.quality.value, self.quality.value - self.quality.low)
+        saves = f"saves ${self.saving.value:,.0f} a month" if self.saving.value > 0 else "saves nothing"
+        worse = f", worse on {', '.join(s.name for s in self.worse)}" if self.worse else ""
+        return f"same quality on {self.quality.value:.0%} ± {half:.0%} of calls, {saves}{worse}"

@@ -1,0 +1,124 @@
+"""Whether one answer serves two requests: guards first, then a calibrated score against a declared bound. Pure.
+
+Weights and thresholds come from `tune` and ship as a small file; a bound's threshold is the lowest score above which
+no more than that share of accepted pairs was wrong on pairs left out of training, with 95 % confidence. What a workload
+itself teaches is `regions`'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from math import exp, inf, lgamma, log
+
+import msgspec
+import numpy as np
+
+from groundplan.economics.semantic.guards import veto
+from groundplan.economics.semantic.likeness import FEATURES, Vector, features
+from groundplan.economics.semantic.reading import Reading
+
+LEAST_COSINE = 0.55
+"""Below this nothing is compared."""
+CONFIDENCE = 0.95
+
+
+class Acceptance(msgspec.Struct, frozen=True):
+    """`thresholds`: bound -> least score; `evidence`: bound -> (accepted, wrong) of the pairs that it was set by."""
+
+    version: int
+    features: list[str]
+    weights: list[float]
+    bias: float
+    thresholds: dict[str, float]
+    evidence: dict[str, tuple[int, int]]
+
+    def threshold(self, bound: float) -> float:
+        """The least score that keeps `bound`; infinite where no threshold is known to."""
+        fit = [float(each) for each in self.thresholds if float(each) <= bound + 1e-12]
+        return self.thresholds[f"{max(fit):g}"] if fit else inf
+
+    def proven(self, bound: float) -> tuple[int, int]:
+        """(accepted, wrong) behind that threshold."""
+        fit = [float(each) for each in self.evidence if float(each) <= bound + 1e-12]
+        return self.evidence[f"{max(fit):g}"] if fit else (0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`score` is minus infinity where a guard forbids it, and `veto` says which."""
+
+    score: float
+    veto: str = ""
+
+
+@cache
+def shipped() -> Acceptance:
+    """The acceptance that comes with this version."""
+    data = resources.files("groundplan.economics.semantic").joinpath("acceptance.json").read_bytes()
+    found = msgspec.json.decode(data, type=Acceptance)
+    if tuple(found.features) != FEATURES:
+        raise ValueError("acceptance.json is of other features: tune it again")
+    return found
+
+
+def judge(acceptance: Acceptance, a: Reading, b: Reading, cosine: float, vector: Callable[[str], Vector]) -> Verdict:
+    """How surely one answer serves both. `vector`: the unit embedding of a word."""
+    if cosine < LEAST_COSINE:
+        return Verdict(-inf, "unlike")
+    kind = veto(a, b)
+    if kind:
+        return Verdict(-inf, kind)
+    told = features(a, b, cosine, vector)
+    return Verdict(float(told @ np.asarray(acceptance.weights)) + acceptance.bias)
+
+
+def most_wrong(wrong: int, of: int, confidence: float = CONFIDENCE) -> float:
+    """Upper end of the one-sided Clopper-Pearson interval of a share: with this confidence it is not above."""
+    if wrong >= of:
+        return 1.0
+    low, high = wrong / of, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        if _at_most(wrong, of, middle) > 1 - confidence:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def least_wrong(wrong: int, of: int, confidence: float = CONFIDENCE) -> float:
+    """Lower end of that interval."""
+    return 0.0 if wrong == 0 else 1.0 - most_wrong(of - wrong, of, confidence)
+
+
+def _at_most(wrong: int, of: int, share: float) -> float:
+    """Probability of at most so many among so many."""
+    if share <= 0.0:
+        return 1.0
+    if share >= 1.0:
+        return 1.0 if wrong >= of else 0.0
+    told = [
+        lgamma(of + 1) - lgamma(k + 1) - lgamma(of - k + 1) + k * log(share) + (of - k) * log(1 - share)
+        for k in range(wrong + 1)
+    ]
+    return min(1.0, sum(map(exp, told)))
+
+
+def lowest_threshold(
+    scores: Sequence[float], same: Sequence[bool], bound: float, least: int = 100
+) -> tuple[float, int, int]:
+    """(threshold, accepted, wrong): the lowest score above which the bound is kept with confidence; infinite where it
+    never is. At least so many must be accepted."""
+    order = sorted(zip(scores, same, strict=True), key=lambda each: -each[0])
+    found, accepted, wrong = (inf, 0, 0), 0, 0
+    for place, (score, right) in enumerate(order):
+        if score == -inf:
+            break
+        accepted, wrong = accepted + 1, wrong + (not right)
+        tied = place + 1 < len(order) and order[place + 1][0] == score
+        if not tied and accepted >= least and most_wrong(wrong, accepted) <= bound:
+            found = (score, accepted, wrong)
+    return found

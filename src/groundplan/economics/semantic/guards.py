@@ -1,0 +1,139 @@
+"""Differences after which two requests cannot have the same answer, however alike they are. Pure.
+
+A guard only ever refuses: a pair that passes all of them still has to be accepted by its likeness (`accept`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+from groundplan.economics.semantic import vocabulary as v
+from groundplan.economics.semantic.reading import Reading, stem
+
+_NONE: frozenset[str] = frozenset()
+_COMPARING = frozenset({"than", "compared", "comparison", "versus", "vs"})
+_OPPOSITES: dict[str, frozenset[str]] = {}
+
+
+def _index() -> dict[str, frozenset[str]]:
+    found: dict[str, set[str]] = {}
+    for one, other in v.OPPOSITES:
+        for left, right in ((one, other), (other, one)):
+            found.setdefault(stem(left), set()).add(stem(right))
+    return {word: frozenset(others) for word, others in found.items()}
+
+
+_OPPOSITES.update(_index())
+
+
+def veto(a: Reading, b: Reading) -> str:
+    """The kind of difference that forbids one answer for both; empty: none was found."""
+    return next((kind for kind, differs in _GUARDS if differs(a, b)), "")
+
+
+def _language(a: Reading, b: Reading) -> bool:
+    return bool(a.language and b.language and a.language != b.language) or bool(a.foreign) != bool(b.foreign)
+
+
+def _negation(a: Reading, b: Reading) -> bool:
+    return (a.negations, a.denials) != (b.negations, b.denials) or _prefixed(a, b)
+
+
+def _prefixed(a: Reading, b: Reading) -> bool:
+    """`valid` on one side, `invalid` on the other."""
+    ours, theirs = set(a.stems) - set(b.stems), set(b.stems) - set(a.stems)
+    for one, other in ((ours, theirs), (theirs, ours)):
+        for word in one:
+            if len(word) > 3 and any(prefix + word in other for prefix in v.NEGATING_PREFIXES):
+                return True
+    return False
+
+
+def _number(a: Reading, b: Reading) -> bool:
+    return bool(a.numbers - b.numbers - b.vague) or bool(b.numbers - a.numbers - a.vague)
+
+
+def _unit(a: Reading, b: Reading) -> bool:
+    return a.units != b.units
+
+
+def _time(a: Reading, b: Reading) -> bool:
+    return a.times != b.times
+
+
+def _entity(a: Reading, b: Reading) -> bool:
+    """A name that the other text has nowhere, not even as a common word."""
+    return bool(_missing(a, b)) or bool(_missing(b, a)) or (a.codes != b.codes and _codes_differ(a, b))
+
+
+def _missing(a: Reading, b: Reading) -> set[str]:
+    words = set(b.words) | set(b.stems) | b.names
+    text = b.text.lower()
+    return {name for name in a.names if name not in words and stem(name) not in words and name not in text}
+
+
+def _codes_differ(a: Reading, b: Reading) -> bool:
+    texts = a.text.lower(), b.text.lower()
+    return any(code not in texts[1] for code in a.codes) or any(code not in texts[0] for code in b.codes)
+
+
+def _opposite(a: Reading, b: Reading) -> bool:
+    """One has more of a word and the other more of its opposite, also where both have both."""
+    ours, theirs = Counter(map(stem, a.words)), Counter(map(stem, b.words))
+    more, fewer = ours - theirs, theirs - ours
+    return any(not _OPPOSITES.get(word, _NONE).isdisjoint(fewer) for word in more)
+
+
+def _quantity(a: Reading, b: Reading) -> bool:
+    sharp = {"only", "least", "most", "never", "few", "majority"}
+    return bool((a.quantities ^ b.quantities) & sharp) or bool(
+        a.quantities and b.quantities and a.quantities != b.quantities
+    )
+
+
+def _asks(a: Reading, b: Reading) -> bool:
+    sharp = {"who", "when", "where", "why", "count", "amount", "duration", "rate", "age", "distance"}
+    ours, theirs = a.asks & sharp, b.asks & sharp
+    return bool(ours and theirs and ours != theirs)
+
+
+def _obligation(a: Reading, b: Reading) -> bool:
+    return bool(a.obligations and b.obligations and a.obligations != b.obligations)
+
+
+def _direction(a: Reading, b: Reading) -> bool:
+    """The same two things on both sides of `to`, `from`, `than` ... the other way round."""
+    for word, before, after in a.turns:
+        for other, ahead, behind in b.turns:
+            if word == other and before & behind - after and after & ahead - before:
+                return True
+    return _compared(a, b)
+
+
+def _compared(a: Reading, b: Reading) -> bool:
+    """A comparison that names its two things in another order."""
+    if _COMPARING.isdisjoint(a.words) and _COMPARING.isdisjoint(b.words):
+        return False
+    shared = a.names & b.names
+    return [w for w in _bare(a) if w in shared] != [w for w in _bare(b) if w in shared]
+
+
+def _bare(reading: Reading) -> list[str]:
+    return [word.strip('`"').removesuffix("()") for word in reading.words]
+
+
+_GUARDS: tuple[tuple[str, Callable[[Reading, Reading], bool]], ...] = (
+    ("language", _language),
+    ("negation", _negation),
+    ("number", _number),
+    ("unit", _unit),
+    ("time", _time),
+    ("entity", _entity),
+    ("opposite", _opposite),
+    ("direction", _direction),
+    ("quantity", _quantity),
+    ("question", _asks),
+    ("obligation", _obligation),
+)
+KINDS = tuple(kind for kind, _ in _GUARDS)

@@ -1,0 +1,46 @@
+"""Labelled pairs of requests: {"a", "b", "same"} a line, optionally with the kind of trap."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from groundplan.core.errors import Invalid, Where
+
+
+class Pair(msgspec.Struct, frozen=True):
+    """Two requests, and whether one answer serves both."""
+
+    a: str
+    b: str
+    same: bool
+    kind: str = ""
+
+
+_decode = msgspec.json.Decoder(Pair).decode
+
+
+def read_pairs(path: Path) -> list[Pair]:
+    """All pairs of a file. Raises `Invalid` (`pairs`) with the first line that is none."""
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        hint = 'Name a file with {"a", "b", "same"} a line.'
+        raise Invalid(f"{path} cannot be read: {error.strerror}", code="pairs", hint=hint) from error
+    found = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            found.append(_decode(line))
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Invalid(
+                f"this line is no pair: {error}",
+                code="pairs",
+                hint='Write {"a": TEXT, "b": TEXT, "same": true or false}.',
+                where=Where(str(path), number),
+            ) from error
+    if not found:
+        raise Invalid(f"{path} has no pairs", code="pairs", hint="Give at least one.")
+    return found

@@ -1,0 +1,189 @@
+"""What a request says, read once: words, numbers, negations, names, units, times, quantities, language. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice, pairwise
+
+from groundplan.economics.semantic import vocabulary as v
+
+_WORD = re.compile(
+    r"`[^`]+`|\"[^\"]{1,80}\"|\d+(?:[.,:/-]\d+)*(?:st|nd|rd|th)?|[^\W\d_][\w]*(?:['’][^\W\d_]+)*(?:[._]\w+)*(?:\(\))?|[$€£¥%]"
+)
+_NUMBER = re.compile(r"^\d[\d.,]*$")
+_JOINED = re.compile(r"(\d)([a-zA-Z]{1,3})\b")
+_PAIRS = {
+    ("how", "many"): "how-many", ("how", "much"): "how-much", ("how", "long"): "how-long",
+    ("how", "often"): "how-often", ("how", "old"): "how-old", ("how", "far"): "how-far", ("at", "least"): "at-least",
+    ("at", "most"): "at-most", ("up", "to"): "up-to", ("have", "to"): "have-to",
+}  # fmt: skip
+_LANGUAGE_WORDS = {language: frozenset(words.split()) for language, words in v.LANGUAGES.items()}
+_SCRIPTS = (
+    ("cyrillic", "Ѐ", "ӿ"), ("greek", "Ͱ", "Ͽ"), ("hebrew", "֐", "׿"), ("arabic", "؀", "ۿ"),
+    ("devanagari", "ऀ", "ॿ"), ("thai", "฀", "๿"), ("hangul", "가", "힯"), ("kana", "぀", "ヿ"), ("han", "一", "鿿"),
+)  # fmt: skip
+_TURNS = frozenset({"to", "from", "than", "into", "before", "after", "versus", "vs"})
+"""Words around which the order of what is said matters."""
+_DATES = {
+    name[:3]: name[:3]
+    for name in (
+        "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november",
+        "december", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday",
+    )
+}  # fmt: skip
+"""Names that are known by three letters."""
+_CAPITAL_TIMES = frozenset({"may", "march"})
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One text. Words are lower case; `stems` are content words without endings, in order."""
+
+    text: str
+    words: tuple[str, ...]
+    stems: tuple[str, ...]
+    numbers: frozenset[str]
+    vague: frozenset[str]
+    """Numbers that may be no numbers (`one`)."""
+    negations: int
+    denials: int
+    """Verbs that deny what follows: prevent, avoid, remove."""
+    names: frozenset[str]
+    """Capitalised words within a sentence, identifiers, quoted text; lower case."""
+    codes: frozenset[str]
+    """Of them identifiers and quoted text, exactly as written."""
+    units: frozenset[str]
+    times: frozenset[str]
+    quantities: frozenset[str]
+    asks: frozenset[str]
+    obligations: frozenset[str]
+    language: str
+    """`en`, `de` ..., a script, or empty where that cannot be told."""
+    foreign: frozenset[str]
+    """Function words of other languages than English."""
+    turns: tuple[tuple[str, frozenset[str], frozenset[str]], ...]
+    """(to | from | than ..., the three stems before it, the three after it)"""
+
+
+def read(text: str) -> Reading:
+    """Read a text of any length and language."""
+    found: list[str] = _WORD.findall(_JOINED.sub(r"\1 \2", text))
+    words = tuple(word.lower().replace("’", "'") for word in found)
+    joined = [*words, *(_PAIRS[pair] for pair in pairwise(words) if pair in _PAIRS)]
+    names, codes = _names(found)
+    if "at-most" in joined or "at-least" in joined:
+        joined = [word for word in joined if word not in ("most", "least")]
+    spoken = [w for w in words if w not in v.STOP and not _is_number(w) and w[0] not in '`"$€£¥%']
+    numbers, vague = _numbers(words)
+    return Reading(
+        text=text,
+        words=words,
+        stems=tuple(stem(w) for w in spoken if w not in v.NEGATIONS),
+        numbers=numbers,
+        vague=vague,
+        # `No, ...` answers a question; what follows says it again
+        negations=sum(w in v.NEGATIONS for w in words[text[:3].lower() == "no," :]),
+        denials=sum(w in v.DENIALS for w in words),
+        names=names,
+        codes=codes,
+        units=frozenset(v.UNIT_NAMES.get(w, w) for w in words if w in v.UNITS or w in v.UNIT_NAMES),
+        times=_times(found),
+        quantities=frozenset(v.QUANTIFIERS[w] for w in joined if v.QUANTIFIERS.get(w)),
+        asks=frozenset(v.ASKS[w] for w in joined if w in v.ASKS),
+        obligations=frozenset(v.OBLIGATIONS[w] for w in joined if w in v.OBLIGATIONS),
+        language=language_of(text, words),
+        foreign=frozenset(words) & v.NOT_ENGLISH,
+        turns=_turns(words),
+    )
+
+
+_ENDINGS = ("ization", "isation", "ational", "fulness", "ations", "ation", "ments", "ment", "ings", "ing", "ities",
+            "ity", "ies", "edly", "ed", "ers", "er", "ors", "or", "ely", "ly", "es", "s", "al", "e", "ion")  # fmt: skip
+
+
+def stem(word: str) -> str:
+    """A word without its ending, so that its forms are alike; short words stay as they are."""
+    word = word.removesuffix("'s").removesuffix("()")
+    for ending in _ENDINGS:
+        if word.endswith(ending) and len(word) - len(ending) >= 3:
+            word = word[: -len(ending)]
+            break
+    if len(word) > 3 and word[-1] == word[-2] and word[-1] not in "ls":
+        word = word[:-1]
+    return word[:-1] + "y" if word.endswith("i") and len(word) > 3 else word
+
+
+def _is_number(word: str) -> bool:
+    return word[0].isdigit() or word in v.NUMBER_WORDS
+
+
+def _numbers(words: Sequence[str]) -> tuple[frozenset[str], frozenset[str]]:
+    sure: set[str] = set()
+    vague: set[str] = set()
+    for word in words:
+        if word[0].isdigit():
+            plain = word.rstrip("stndrh") if word[-1].isalpha() else word
+            if _NUMBER.match(plain):
+                plain = plain.replace(",", "") if re.fullmatch(r"\d{1,3}(,\d{3})+(\.\d+)?", plain) else plain
+                plain = plain.rstrip(".,")
+                if "." in plain and plain.count(".") == 1:
+                    plain = plain.rstrip("0").rstrip(".")
+            sure.add(plain)
+        elif word in v.NUMBER_WORDS:
+            (vague if word in v.VAGUE_NUMBERS else sure).add(f"{v.NUMBER_WORDS[word]:g}")
+    return frozenset(sure), frozenset(vague)
+
+
+def _names(found: Sequence[str]) -> tuple[frozenset[str], frozenset[str]]:
+    names, codes = set(), set()
+    for place, word in enumerate(found):
+        bare = word.strip('`"').removesuffix("()")
+        inner_capital = any(map(str.isupper, bare[1:]))
+        coded = word[0] == "`" or "_" in word or word.endswith("()") or ("." in word and not word[0].isdigit())
+        mixed = any(map(str.isdigit, bare)) and any(map(str.isalpha, bare)) and not bare[0].isdigit()
+        if coded or mixed or word[0] == '"':
+            codes.add(bare.lower().strip())
+            names.add(bare.lower().strip())
+        elif inner_capital or (place and word[0].isupper() and word.lower() not in v.STOP):
+            names.add(bare.lower().removesuffix("'s"))
+    return frozenset(names), frozenset(codes)
+
+
+def _times(found: Sequence[str]) -> frozenset[str]:
+    times = set()
+    for place, word in enumerate(found):
+        low = word.lower().removesuffix("'s")
+        if low in v.TIMES and (low not in _CAPITAL_TIMES or (word[0].isupper() and place)):
+            short = low[:3] if low[:3] in _DATES and low.startswith(_DATES[low[:3]]) else low
+            times.add(v.TIME_NAMES.get(low, short))
+    return frozenset(times)
+
+
+def _turns(words: Sequence[str]) -> tuple[tuple[str, frozenset[str], frozenset[str]], ...]:
+    stems = [stem(word) if _content(word) else "" for word in words]
+    return tuple(
+        (word, _some(reversed(stems[:place])), _some(stems[place + 1 :]))
+        for place, word in enumerate(words)
+        if word in _TURNS
+    )
+
+
+def _some(stems: Iterable[str]) -> frozenset[str]:
+    return frozenset(islice(filter(None, stems), 3))
+
+
+def _content(word: str) -> bool:
+    return word not in v.STOP and word not in v.NEGATIONS
+
+
+def language_of(text: str, words: Sequence[str]) -> str:
+    """The language or script of a text; empty where a few words do not tell."""
+    for name, first, last in _SCRIPTS:
+        if sum(first <= letter <= last for letter in text) * 3 > len(text):
+            return name
+    counts = {name: sum(w in known for w in words) for name, known in _LANGUAGE_WORDS.items()}
+    top = sorted(counts.values(), reverse=True)
+    best = max(counts, key=lambda name: counts[name])
+    return best if top[0] >= 2 and top[0] > 1.3 * top[1] else ""

@@ -1,0 +1,70 @@
+"""Learning the acceptance of the semantic cache from labelled pairs; needs scikit-learn (extra `economics`).
+
+Thresholds come from scores of pairs whose group (an intent, a text) was left out; nothing is reported of these pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from groundplan.core.errors import Invalid
+from groundplan.economics.semantic.accept import LEAST_COSINE, Acceptance, lowest_threshold
+from groundplan.economics.semantic.guards import veto
+from groundplan.economics.semantic.likeness import FEATURES, Vector, features
+from groundplan.economics.semantic.pairs import Pair
+from groundplan.economics.semantic.reading import read
+
+BOUNDS = (0.005, 0.01, 0.02, 0.05)
+FOLDS = 6
+WRONG_WEIGHT = 4.0
+"""A wrong hit counts as many missed ones."""
+CAUTION = 1.1
+"""Other questions are harder than those that thresholds come from: here a little less than the bound is used."""
+VERSION = 1
+
+Vectors = Callable[[Sequence[str]], NDArray[np.float32]]
+
+
+def tune(
+    pairs: Sequence[Pair], groups: Sequence[str], cosines: Sequence[float], word: Callable[[str], Vector]
+) -> Acceptance:
+    """An acceptance from pairs; `groups` are left out together; `word`: the unit embedding of a word."""
+    readings = [(read(pair.a), read(pair.b)) for pair in pairs]
+    open_ = [not veto(a, b) and cosine >= LEAST_COSINE for (a, b), cosine in zip(readings, cosines, strict=True)]
+    rows = [i for i, passed in enumerate(open_) if passed]
+    told = np.stack([features(*readings[i], cosines[i], word) for i in rows])
+    same = np.array([pairs[i].same for i in rows])
+    group = np.array([groups[i] for i in rows])
+    scores = np.full(len(pairs), -np.inf)
+    names = sorted(set(groups))
+    for fold in range(FOLDS):
+        out = np.isin(group, [name for place, name in enumerate(names) if place % FOLDS == fold])
+        if out.any() and not out.all():
+            weights, bias = _fit(told[~out], same[~out])
+            scores[np.array(rows)[out]] = told[out] @ weights + bias
+    weights, bias = _fit(told, same)
+    thresholds, evidence = {}, {}
+    for bound in BOUNDS:
+        threshold, accepted, wrong = lowest_threshold(scores.tolist(), [pair.same for pair in pairs], bound / CAUTION)
+        if np.isfinite(threshold):
+            thresholds[f"{bound:g}"], evidence[f"{bound:g}"] = round(threshold, 4), (accepted, wrong)
+    return Acceptance(
+        VERSION, list(FEATURES), [round(float(each), 5) for each in weights], round(bias, 5), thresholds, evidence
+    )
+
+
+def _fit(told: NDArray[np.float64], same: NDArray[np.bool_]) -> tuple[NDArray[np.float64], float]:
+    try:
+        from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 -- heavy, and an extra
+    except ImportError as error:
+        hint = "pip install 'groundplan[economics]'"
+        raise Invalid("tuning needs scikit-learn", code="extra_missing", hint=hint) from error
+    mean, scale = told.mean(axis=0), told.std(axis=0) + 1e-9
+    mean[-1], scale[-1] = 0.0, 1.0
+    model = LogisticRegression(max_iter=2000, fit_intercept=False)
+    model.fit((told - mean) / scale, same, sample_weight=np.where(same, 1.0, WRONG_WEIGHT))
+    weights = model.coef_[0] / scale
+    return weights, -float((model.coef_[0] * mean / scale).sum())

@@ -1,0 +1,151 @@
+"""One answer for two requests: every kind of trap is refused, other words for the same are not, bounds are bounds."""
+
+from __future__ import annotations
+
+from math import inf
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from groundplan.core.errors import Invalid
+from groundplan.economics.semantic.accept import judge, least_wrong, lowest_threshold, most_wrong, shipped
+from groundplan.economics.semantic.guards import veto
+from groundplan.economics.semantic.likeness import FEATURES, features, open_words
+from groundplan.economics.semantic.pairs import read_pairs
+from groundplan.economics.semantic.reading import language_of, read, stem
+from groundplan.economics.semantic.traps import KINDS, trap
+
+SAME = [
+    ("How do I reset my Jira password?", "What is the way to reset the Jira password?"),
+    ("Is water damage covered by the warranty?", "Does the warranty cover water damage?"),
+    ("How can data be exported from GitLab?", "How do I export data from GitLab?"),
+    ("How large can an upload be at most?", "What is the maximum size of an upload?"),
+    ("The trip takes 3 hours", "The trip takes three hours"),
+    ("No, it doesn't exist in version 2.10.0.", "Version 2.10.0 does not have it."),
+    ("Ship 1,000 parcels", "ship 1000 parcels"),
+]
+TRAPS = [
+    ("negation", "Can I return shoes?", "Can I not return shoes?"),
+    ("negation", "Is the certificate valid?", "Is the certificate invalid?"),
+    ("negation", "How do I use it with caching?", "How do I use it without caching?"),
+    ("number", "May I return it within 14 days?", "May I return it within 30 days?"),
+    ("number", "a table for four people", "a table for five people"),
+    ("unit", "How heavy is 5 kg of it?", "How heavy is 5 lb of it?"),
+    ("time", "Which meetings are planned for June?", "Which meetings are planned for July?"),
+    ("time", "What happened yesterday?", "What happened today?"),
+    ("entity", "What is the tax in Germany?", "What is the tax in France?"),
+    ("entity", "What does `map_rows` do?", "What does `map_cols` do?"),
+    ("opposite", "How do I enable backups?", "How do I disable backups?"),
+    ("opposite", "It is more than mine, less than yours", "It is more than mine, more than yours"),
+    ("direction", "move files from Berlin to Madrid", "move files from Madrid to Berlin"),
+    ("direction", "Is Slack slower than Teams?", "Is Teams slower than Slack?"),
+    ("quantity", "Are all regions covered?", "Are only some regions covered?"),
+    ("question", "Who signs the contract?", "When is the contract signed?"),
+    ("language", "What is the notice period?", "Was ist die notice period?"),
+    ("obligation", "Which fields are required?", "Which fields are optional?"),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), SAME)
+def test_other_words_for_the_same_pass_the_guards(one: str, other: str) -> None:
+    assert veto(read(one), read(other)) == ""
+    assert veto(read(other), read(one)) == ""
+
+
+@pytest.mark.parametrize(("kind", "one", "other"), TRAPS)
+def test_each_kind_of_trap_is_refused_both_ways(kind: str, one: str, other: str) -> None:
+    found = veto(read(one), read(other))
+    assert found
+    assert veto(read(other), read(one))
+    if kind in ("number", "unit", "time", "language", "negation"):
+        assert found == kind
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_read_and_means_what_it_means(text: str) -> None:
+    found = read(text)
+    assert veto(found, read(text)) == ""
+    assert all(stem(word) for word in found.words)
+
+
+@given(st.text(max_size=120), st.text(max_size=120))
+def test_guards_do_not_depend_on_the_order(one: str, other: str) -> None:
+    assert bool(veto(read(one), read(other))) == bool(veto(read(other), read(one)))
+
+
+@given(st.sampled_from(KINDS), st.integers(0, 1000))
+def test_traps_change_the_text(kind: str, seed: int) -> None:
+    text = "How do I buy 3 kg from Berlin to Madrid in June without paying in Germany?"
+    changed = trap(text, kind, Random(seed))
+    assert changed is None or changed.lower() != text.lower()
+
+
+def test_the_language_is_told_only_where_it_shows() -> None:
+    assert language_of("what is the price of this", ["what", "is", "the", "price", "of", "this"]) == "en"
+    assert language_of("wie ist der Preis für das", ["wie", "ist", "der", "preis", "für", "das"]) == "de"
+    assert language_of("сколько это стоит", []) == "cyrillic"
+    assert language_of("Kubernetes", ["kubernetes"]) == ""
+
+
+def test_words_that_are_open_are_compared() -> None:
+    vectors = {"cancel": [1, 0], "stop": [0.9, 0.436], "order": [0, 1]}
+
+    def vector(word: str) -> np.ndarray:
+        return np.array(vectors[word], dtype=np.float32)
+
+    a, b = read("cancel the order"), read("stop the order")
+    assert open_words(a, b) == (["cancel"], ["stop"])
+    told = dict(zip(FEATURES, features(a, b, 0.9, vector), strict=True))
+    assert told["worst_a"] == pytest.approx(0.9)
+    assert told["cosine"] == 0.9
+
+
+def test_a_trap_is_never_accepted_however_alike() -> None:
+    def nothing(word: str) -> np.ndarray:
+        raise AssertionError(word)
+
+    found = judge(shipped(), read("Pay in 2 parts"), read("Pay in 3 parts"), 0.999, nothing)
+    assert (found.score, found.veto) == (-inf, "number")
+    assert judge(shipped(), read("a"), read("b"), 0.1, nothing).veto == "unlike"
+
+
+def test_what_ships_keeps_its_bounds_where_it_was_set() -> None:
+    found = shipped()
+    for bound, (accepted, wrong) in found.evidence.items():
+        assert most_wrong(wrong, accepted) <= float(bound)
+    assert found.threshold(0.01) >= found.threshold(0.05)
+    assert found.threshold(0.0001) == inf
+
+
+def test_clopper_pearson() -> None:
+    assert most_wrong(0, 298) == pytest.approx(0.01, rel=0.01)
+    assert most_wrong(5, 100) == pytest.approx(0.1022, abs=5e-4)
+    assert least_wrong(5, 100) == pytest.approx(0.0199, abs=5e-4)
+    assert most_wrong(3, 3) == 1.0
+    assert least_wrong(0, 10) == 0.0
+
+
+def test_the_threshold_is_the_lowest_that_keeps_the_bound() -> None:
+    scores = [float(1000 - i) for i in range(1000)]
+    same = [i not in (600, 601, 602, 603, 604, 605) for i in range(1000)]
+    threshold, accepted, wrong = lowest_threshold(scores, same, 0.01)
+    assert (threshold, accepted, wrong) == (400.0 - 1, 602, 1) or wrong <= 2
+    assert most_wrong(wrong, accepted) <= 0.01
+    assert lowest_threshold([1.0] * 50, [True] * 50, 0.01)[0] == inf
+
+
+def test_pairs_that_are_none_are_refused_with_their_line(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.jsonl"
+    path.write_text('{"a": "x", "b": "y", "same": true}\n{"a": "x"}\n')
+    with pytest.raises(Invalid) as told:
+        read_pairs(path)
+    assert str(told.value.where).endswith("pairs.jsonl:2:1")
+    path.write_text("\n")
+    with pytest.raises(Invalid, match="no pairs"):
+        read_pairs(path)
+    with pytest.raises(Invalid, match="cannot be read"):
+        read_pairs(tmp_path / "absent")
