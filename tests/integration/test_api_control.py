@@ -171,7 +171,9 @@ def fresh(database: Database, tmp_path: Path) -> Iterator[Control]:
 
 
 @contextmanager
-def running(database: Database, tmp_path: Path, *options: str) -> Iterator[Control]:
+def running(
+    database: Database, tmp_path: Path, *options: str, module: str = "groundplan.api.app"
+) -> Iterator[Control]:
     """A control process with the small workspace, as a demo unless `options` are given."""
     home, workspace = Home(tmp_path / "home"), tmp_path / "workspace"
     workspace.mkdir(exist_ok=True)
@@ -182,7 +184,7 @@ def running(database: Database, tmp_path: Path, *options: str) -> Iterator[Contr
     log = (tmp_path / "control.log").open("wb")
     process = subprocess.Popen(
         [
-            *(sys.executable, "-m", "groundplan.api.app", "--home", str(home.root), "--fd", str(listener.fileno())),
+            *(sys.executable, "-m", module, "--home", str(home.root), "--fd", str(listener.fileno())),
             *("--workspace", str(workspace), *(options or ("--demo",))),
         ],
         env={**os.environ, "GROUNDPLAN_DATABASE_URL": database.dsn},

@@ -37,6 +37,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, http_error)
     app.add_exception_handler(OperationalError, _database)
     app.add_exception_handler(DataError, _unstorable)
+    app.add_exception_handler(UnicodeEncodeError, _unstorable)
     app.add_exception_handler(PoolTimeout, _database)
     app.add_exception_handler(Exception, _unknown)
 
@@ -78,7 +79,7 @@ async def _database(_: Request, error: Exception) -> JSONResponse:
 
 
 async def _unstorable(_: Request, error: Exception) -> JSONResponse:
-    """Text with a NUL, or a number beyond every range: valid JSON and URLs may hold what no column does."""
+    """Text with a NUL or half a character, a number beyond every range: JSON and URLs may hold what no column does."""
     log.warning("the database refuses a value: %s", error.__class__.__name__)
     return response_for(
         Invalid(

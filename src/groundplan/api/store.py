@@ -67,7 +67,8 @@ def changes(conn: Db, state: str | None = None, limit: int = 100) -> list[Row]:
     """Requested changes, newest first, without their files."""
     return _rows(
         conn,
-        """SELECT id, digest, type, base, summary, needs, requested_by, requested_at, state, decided_at, blueprint
+        """SELECT id, digest, type, base, summary, needs, requested_by, requested_at, state, decided_at, blueprint,
+                  expires_on, grace_until, seats, reason, renews
            FROM change WHERE %s::text IS NULL OR state = %s ORDER BY requested_at DESC, id DESC LIMIT %s""",
         (state, state, limit),
     )
@@ -119,7 +120,8 @@ def key(conn: Db, key_id: UUID) -> Row | None:
 def kills(conn: Db) -> list[Row]:
     """What is stopped now."""
     return _rows(
-        conn, "SELECT id, scope, reason, by, at, streams FROM kill_switch WHERE lifted_at IS NULL ORDER BY at DESC, id DESC"
+        conn,
+        "SELECT id, scope, reason, by, at, streams FROM kill_switch WHERE lifted_at IS NULL ORDER BY at DESC, id DESC",
     )
 
 

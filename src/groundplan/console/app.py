@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 
 from groundplan.api import errors
 from groundplan.api.app import create_app, run
-from groundplan.console import actions, calls, controls, pages, reconcile, you
+from groundplan.console import actions, calls, controls, knowledge, pages, reconcile, rights, you
 from groundplan.console.render import Instead, page, templates
 from groundplan.core.errors import GroundplanError
 from groundplan.core.home import Home
@@ -30,10 +30,12 @@ def create_console(home: Home, settings: Settings, workspace: Path | None = None
     templates.globals["company_sign_in"] = settings.oidc_issuer is not None
     app.include_router(pages.router)
     app.include_router(calls.router)
+    app.include_router(knowledge.router)
     app.include_router(actions.router)
     app.include_router(reconcile.router)
     app.include_router(controls.router)
     app.include_router(you.router)
+    app.include_router(rights.router)
     app.add_exception_handler(GroundplanError, _refused)
     app.add_exception_handler(HTTPException, _missing)
     app.add_exception_handler(Instead, _instead)

@@ -17,6 +17,7 @@ from groundplan.console.render import Instead, Signed, Visitor, failed, page, sh
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 ENTRIES_SHOWN = 50
+SEARCHED = ("who", "action", "workload", "since", "until")
 
 
 @router.get("/")
@@ -74,11 +75,6 @@ async def placement(request: Request, visitor: Signed) -> HTMLResponse:
     return await show(request, visitor, "placement.html", "/placement", placements=placements)
 
 
-@router.get("/knowledge")
-async def knowledge(request: Request, visitor: Signed) -> HTMLResponse:
-    return await _simple(request, visitor, "knowledge.html", "/knowledge", knowledge="/api/knowledge")
-
-
 @router.get("/cost")
 async def cost(request: Request, visitor: Signed) -> HTMLResponse:
     found = await fetch(visitor, days="/api/cost/days", cost="/api/cost", limits="/api/limits")
@@ -126,12 +122,15 @@ async def governance(request: Request, visitor: Signed) -> HTMLResponse:
     everything = request.query_params.get("calls") == "yes"
     before = request.query_params.get("before", "")
     query = {"limit": str(ENTRIES_SHOWN), **({} if everything else {"without": "call"})}
-    log = await visitor.api.get("/api/audit", **query, **({"before": before} if before else {}))
+    asked = {name: request.query_params.get(name, "")[:320] for name in SEARCHED}
+    wanted = {name: value for name, value in asked.items() if value}
+    log = await visitor.api.get("/api/audit", **query, **wanted, **({"before": before} if before else {}))
+    entries = log.body["entries"] if log.ok else []
+    more = {**({"calls": "yes"} if everything else {}), **wanted}
+    older = urlencode({**more, "before": entries[-1]["id"]}) if len(entries) == ENTRIES_SHOWN else ""
+    values = {"entries": entries, "everything": everything, "older": older, "asked": asked}
     if not log.ok:
-        return failed(log, visitor)
-    entries = log.body["entries"]
-    older = urlencode({**({"calls": "yes"} if everything else {}), "before": entries[-1]["id"]}) if entries else ""
-    values = {"entries": entries, "everything": everything, "older": older if len(entries) == ENTRIES_SHOWN else ""}
+        values["problem"] = log.problem
     return await show(request, visitor, "governance.html", "/governance", **found, **values)
 
 

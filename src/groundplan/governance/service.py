@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import rfc8785
 from psycopg import Connection
 
 from groundplan.core import audit, canonical
@@ -135,7 +136,7 @@ def ask(
     duties = ASKED.get(kind)
     if duties is None:
         raise Invalid(f"nothing is asked for as {kind!r}", code="approval_kind", hint=f"Ask for {', '.join(ASKED)}.")
-    digest = canonical.digest(canonical.canonical({"kind": kind, "subject": subject, "what": dict(what)}))
+    digest = _digest({"kind": kind, "subject": subject, "what": dict(what)})
     for held in store.changes(conn, ["pending", "applied"]):
         if (held.type, held.subject, held.digest) == (kind, subject, digest):
             if held.state == "pending":
@@ -149,6 +150,18 @@ def ask(
     )  # fmt: skip
     _ask(conn, change, {})
     return _found(conn, change.id)
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    """Raises `Invalid` (`approval_what`) for what JSON cannot hold exactly."""
+    try:
+        return canonical.digest(canonical.canonical(dict(content)))
+    except (rfc8785.CanonicalizationError, UnicodeEncodeError) as error:
+        raise Invalid(
+            f"the declaration cannot be digested: {error}",
+            code="approval_what",
+            hint="Write whole numbers within ±2^53, others as text, and whole characters.",
+        ) from error
 
 
 def renew(conn: Connection[Any], actor: str, change_id: UUID, reason: str, *, at: datetime) -> Change:

@@ -1,0 +1,93 @@
+"""The pages Rights and Who decides, and the forms of rights for a time, emergencies, tokens and renewals."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from urllib.parse import quote, urlencode
+
+from fastapi import APIRouter, Form, Request
+from fastapi.responses import HTMLResponse, RedirectResponse
+
+from groundplan.console.client import Reply
+from groundplan.console.render import Signed, api_of, failed, show
+
+router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
+Text = Annotated[str, Form(max_length=1000)]
+HERE = "/governance/rights"
+
+
+@router.get(HERE)
+async def rights(request: Request, visitor: Signed) -> HTMLResponse:
+    replies = [
+        await visitor.api.get(path)
+        for path in ("/api/appointments", "/api/tokens", "/api/access-review", "/api/people")
+    ]
+    for reply in replies:
+        if not reply.ok:
+            return failed(reply, visitor)
+    appointments, tokens, review, people = (reply.body for reply in replies)
+    values = {
+        "appointments": appointments["appointments"],
+        "tokens": tokens["tokens"],
+        "review": review,
+        "people": [person for person in people["people"] if person["active"]],
+    }
+    return await show(request, visitor, "rights.html", "/governance", **values)
+
+
+@router.get("/governance/who")
+async def who(request: Request, visitor: Signed) -> HTMLResponse:
+    reply = await visitor.api.get("/api/who-decides")
+    if not reply.ok:
+        return failed(reply, visitor)
+    return await show(request, visitor, "who.html", "/governance", questions=reply.body["questions"])
+
+
+@router.post("/do/emergency")
+async def emergency(request: Request, csrf: Text, reason: Text) -> RedirectResponse:
+    reply = await api_of(request, csrf).post("/api/emergency", {"reason": reason})
+    return _back(HERE, reply, "You may stop and roll back for an hour. Everybody is told.")
+
+
+@router.post("/do/appoint")
+async def appoint(
+    request: Request, csrf: Text, person: Text, role: Text, days: Annotated[float, Form()], reason: Text
+) -> RedirectResponse:
+    body = {"person": person, "role": role, "days": days, "reason": reason}
+    reply = await api_of(request, csrf).post("/api/appointments", body)
+    return _back(HERE, reply, f"{person} is {role} from now on.")
+
+
+@router.post("/do/appointment-end")
+async def end(request: Request, csrf: Text, appointment: Text) -> RedirectResponse:
+    reply = await api_of(request, csrf).post(f"/api/appointments/{quote(appointment, safe='')}/end")
+    return _back(HERE, reply, "It is ended.")
+
+
+@router.post("/do/appointment-review")
+async def review(request: Request, csrf: Text, appointment: Text, reason: Text) -> RedirectResponse:
+    path = f"/api/appointments/{quote(appointment, safe='')}/review"
+    return _back(HERE, await api_of(request, csrf).post(path, {"reason": reason}), "The emergency is reviewed.")
+
+
+@router.post("/do/access-review")
+async def reviewed(request: Request, csrf: Text, comment: Text) -> RedirectResponse:
+    reply = await api_of(request, csrf).post("/api/access-review", {"comment": comment})
+    return _back(HERE, reply, "You looked through everybody's rights; the next time is in 90 days.")
+
+
+@router.post("/do/token-revoke")
+async def revoke(request: Request, csrf: Text, token: Text) -> RedirectResponse:
+    reply = await api_of(request, csrf).call("DELETE", f"/api/tokens/{quote(token, safe='')}")
+    return _back(HERE, reply, "The token is ended.")
+
+
+@router.post("/do/renew")
+async def renew(request: Request, csrf: Text, change: Text, reason: Text) -> RedirectResponse:
+    reply = await api_of(request, csrf).post(f"/api/changes/{quote(change, safe='')}/renew", {"reason": reason})
+    return _back("/governance", reply, "It is asked for again; those who hold its duties decide.")
+
+
+def _back(path: str, reply: Reply, notice: str) -> RedirectResponse:
+    words = {"notice": notice} if reply.ok else {"problem": reply.problem}
+    return RedirectResponse(f"{path}?{urlencode(words)}", status_code=303)
