@@ -10,6 +10,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from tests.unit.test_gateway_mcp import code, stack, use
 
 from groundplan.blueprint.model import Review
 from groundplan.core.audit.keys import create_keys
@@ -234,3 +235,50 @@ async def test_what_guardrails_found_is_counted_once(database: Database) -> None
     with connect(database) as conn:
         (row,) = count_store.counts(conn, datetime.now(UTC).date() - timedelta(days=1))
     assert (row["calls"], row["finds"], row["check"]) == (2, 5, "secrets")
+
+
+# dangerous tools -----------------------------------------------------------------------------------------------------
+
+
+async def test_a_dangerous_tool_is_used_once_for_each_approval(database: Database, tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.create()
+    create_keys(home)
+    async with stack(tmp_path, dangerous=["delete_*"]) as (rig, model):
+        rig.gateway.clock = SystemClock()
+        desk = rig.gateway.reviews = Reviews(home, database.urls["gateway"], rig.gateway.epoch, SystemClock())
+        refused = await use(rig, "crm__delete_all", table="x")
+        assert code(refused) == "approval_required" and model.used == []
+        retry = refused["structuredContent"]["error"]["retry_id"]
+        assert code(await use(rig, "crm__delete_all", table="x", groundplan_retry_id=retry)) == "approval_required"
+        with connect(database) as conn:
+            (held,) = store.queue(conn, waiting=True)
+            texts = service.read(conn, SubjectKeys.of(home), REX, held)
+            assert (held.kind, held.subject, texts["asked"]) == ("tool", "crm/delete_all", '{\n  "table": "x"\n}')
+            service.decide(conn, REX, None, held, release=True, reason="", minutes=None, now=datetime.now(UTC))
+        for table in ("y", "x z"):
+            assert code(await use(rig, "crm__delete_all", table=table, groundplan_retry_id=retry)) == "approval_other"
+        assert model.used == []
+        done = await use(rig, "crm__delete_all", table="x", groundplan_retry_id=retry)
+        assert done["isError"] is False and model.used == [("delete_all", {"table": "x"})]
+        assert code(await use(rig, "crm__delete_all", table="x", groundplan_retry_id=retry)) == "approval_refused"
+        assert code(await use(rig, "crm__delete_all", table="x", groundplan_retry_id="no")) == "retry_id"
+        assert len(model.used) == 1
+        await desk.close()
+
+
+async def test_a_refused_tool_says_why(database: Database, tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.create()
+    create_keys(home)
+    async with stack(tmp_path, dangerous=["delete_all"]) as (rig, model):
+        rig.gateway.clock = SystemClock()
+        desk = rig.gateway.reviews = Reviews(home, database.urls["gateway"], rig.gateway.epoch, SystemClock())
+        retry = (await use(rig, "crm__delete_all"))["structuredContent"]["error"]["retry_id"]
+        with connect(database) as conn:
+            (held,) = store.queue(conn, waiting=True)
+            service.decide(conn, REX, None, held, release=False, reason="never", minutes=1, now=datetime.now(UTC))
+        refused = await use(rig, "crm__delete_all", groundplan_retry_id=retry)
+        assert code(refused) == "approval_refused" and "never" in refused["content"][0]["text"]
+        assert model.used == []
+        await desk.close()

@@ -85,7 +85,6 @@ def _targets(doc: model.Strict) -> Iterator[tuple[Place, tuple[str, ...], str]]:
         "sources": ("source",),
         "deployments": ("deployment",),
         "fallbacks": ("deployment",),
-        "workloads": ("workload",),
         "embeddings": ("deployment",),
         "integrations": ("integration",),
         "includes": ("group", "team"),

@@ -48,6 +48,7 @@ from groundplan.gateway.http.front import Front, Sockets, serving_file, tell_ser
 from groundplan.gateway.http.server import Server
 from groundplan.gateway.http.tls import ServerFiles
 from groundplan.gateway.journal.journal import Journal
+from groundplan.gateway.mcp.endpoint import McpApi
 from groundplan.gateway.policy.live import LiveView
 from groundplan.gateway.policy.snapshot import Policy
 from groundplan.gateway.surfaces.answers import of_refusal
@@ -117,7 +118,7 @@ async def serve(
     facts, shelf = FactsApi(gateway, url), Shelf(home)
     gateway.responses = responses = ResponseShelf(home, url)
     batches = BatchesApi(gateway, url, shelf)
-    pipeline = Pipeline(gateway, facts, batches)
+    pipeline = Pipeline(gateway, facts, batches, McpApi(gateway, home, facts.search))
     runner = BatchRunner(gateway, leases, pipeline, url, shelf)
     running = loop.create_task(runner.run())
     server = Server(pipeline.handle, of_refusal, loop, Limits(held=load_settings().request_memory))

@@ -24,7 +24,7 @@ from groundplan.governance.policy import declared
 from groundplan.placement import solve
 from groundplan.placement.model import ASSUMED_CALLS_PER_MONTH, Demand
 from groundplan.release import placing
-from groundplan.release.governed import described, frameworks, guardrails, provider_terms, review
+from groundplan.release.governed import described, frameworks, guardrails, provider_terms, review, tools
 from groundplan.release.grants import granted, named
 from groundplan.release.model import Draft, at
 
@@ -120,6 +120,7 @@ def compile_draft(
         owners=owners,
         policies=declared.rules(workspace),
         described=described(workspace, own),
+        tools=tools(workspace),
         frameworks=frameworks(workspace),
     )
     return Draft(blueprint, tuple(problems))

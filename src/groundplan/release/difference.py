@@ -29,6 +29,7 @@ def differences(old: bp.Blueprint | None, new: bp.Blueprint) -> tuple[Difference
         found += _part(part, getattr(old, f"{part}s") if old else [], getattr(new, f"{part}s"))
     found += _part("allocation", old.allocations if old else [], new.allocations)
     found += _part("policy", old.policies if old else [], new.policies)
+    found += _part("tool", old.tools if old else [], new.tools)
     found += _part("framework", old.frameworks if old else [], new.frameworks)
     return tuple(found)
 

@@ -20,6 +20,17 @@ def provider_terms(item: doc.DeploymentDoc) -> bp.ProviderTerms | None:
     return bp.ProviderTerms(training=terms.training, retention_days=days, subprocessors=sorted(terms.subprocessors))
 
 
+def tools(workspace: Workspace) -> list[bp.ToolServer]:
+    """Every MCP server, by name."""
+    return [
+        bp.ToolServer(
+            name=name, url=item.url, key=item.key, owner=workspace.email(item.owner), workloads=sorted(item.workloads),
+            tools=sorted(item.tools), dangerous=sorted(item.dangerous), timeout_ms=item.timeout,
+        )
+        for name, item in workspace.tools.items()
+    ]  # fmt: skip
+
+
 def described(workspace: Workspace, subjects: Collection[str]) -> dict[str, bp.Described]:
     """By name what workloads (`subjects`: `workload/NAME`) are said to be, where that is not the ordinary."""
     made = {

@@ -111,7 +111,7 @@ class FactsApi:
         key, person, plan = admitted(self._gateway, request, peer)
         if path == OUTCOMES:
             return await self._keep(request.body, key, plan)
-        return await self._search(request.body, person, plan)
+        return await self.search(request.body, person, plan)
 
     async def _keep(self, data: bytes, key: KeyEntry, plan: Plan) -> tuple[int, bytes]:
         body = msgspec.json.decode(data, type=OutcomeBody)
@@ -139,7 +139,8 @@ class FactsApi:
             ) from error
         return 201, msgspec.json.encode({"id": str(outcome.id), "call_id": str(outcome.call_id)})
 
-    async def _search(self, data: bytes, person: str, plan: Plan) -> tuple[int, bytes]:
+    async def search(self, data: bytes, person: str, plan: Plan) -> tuple[int, bytes]:
+        """(status, JSON with the passages that this person may read). Raises `GroundplanError`, `DecodeError`."""
         body = msgspec.json.decode(data, type=SearchBody)
         workload, killed = plan.workload, self._gateway.live.policy.kills
         if body.workload not in (None, workload.name):

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from typing import Protocol
 
 import msgspec
 
@@ -71,18 +72,32 @@ _INTERFACES: dict[bytes, Interface] = {
 _JSON = b"content-type: application/json\r\n"
 Steps = Callable[[Gateway, Exchange], Awaitable[None]]
 REALTIME_PATH = b"/v1/realtime"
+MCP_PATH = b"/mcp"
 CLIENT_GONE = 499
 """HTTP status in the ledger of a call whose client went away; never sent."""
+
+
+class Mcp(Protocol):
+    """Tools of declared MCP servers."""
+
+    async def handle(self, request: Request, response: Response) -> None: ...
 
 
 class Pipeline:
     """`handle` is the server's handler; `facts` serves what is under /api, `batches` files and batches."""
 
-    def __init__(self, gateway: Gateway, facts: FactsApi | None = None, batches: BatchesApi | None = None) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        facts: FactsApi | None = None,
+        batches: BatchesApi | None = None,
+        mcp: Mcp | None = None,
+    ) -> None:
         self._gateway = gateway
         gateway.conduct = self._own
         self._facts = facts
         self._batches = batches
+        self._mcp = mcp
 
     async def handle(self, request: Request, response: Response) -> None:
         path = request.target.partition(b"?")[0]
@@ -91,6 +106,8 @@ class Pipeline:
             await self._facts.handle(path, request, response)
         elif interface is None and self._batches is not None and self._batches.serves(path):
             await self._batches.handle(path, request, response)
+        elif interface is None and self._mcp is not None and path == MCP_PATH:
+            await self._mcp.handle(request, response)
         elif interface is None and path == REALTIME_PATH:
             await self._realtime(request, response)
         elif interface is None and path.startswith(responses_api.PREFIX):

@@ -1,0 +1,34 @@
+"""MCP servers whose tools workloads may use through the gateway."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from groundplan.catalog.base import Strict
+from groundplan.catalog.fields import LIST, Duration, Line, Name, PersonRef, Secret, Url, list_schema
+
+ToolName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}\*?$")]
+ToolNames = Annotated[tuple[ToolName, ...], LIST, list_schema({"type": "string"})]
+Workloads = Annotated[tuple[Name, ...], LIST, list_schema({"type": "string"}), Field(min_length=1)]
+
+
+class ToolDoc(Strict):
+    """An MCP server (Streamable HTTP). Its tools are at the gateway's /mcp under the workload's own keys."""
+
+    kind: Literal["tool"] = "tool"
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,30}$")]
+    title: Line | None = None
+    url: Url
+    """Its endpoint, such as https://crm.example/mcp."""
+    key: Secret | None = None
+    """Sent as a bearer token."""
+    owner: PersonRef
+    workloads: Workloads
+    """Which may use it."""
+    tools: ToolNames = ()
+    """Which of its tools; a star at the end stands for any rest. Left out: all."""
+    dangerous: ToolNames = ()
+    """Each call of these waits for the approval of a person."""
+    timeout: Duration = 30_000

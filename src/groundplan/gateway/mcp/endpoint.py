@@ -1,0 +1,358 @@
+"""`/mcp`: tools of declared MCP servers, and the search in a workload's sources, for callers with an API key.
+
+Stateless: each POST is one message with one JSON answer. Every use of a tool passes the same identification, kill
+switches, company rules, limits and guardrails as a call of a model, and ends as a call in the ledger and the audit log.
+A dangerous one waits for a person. Servers are `servers`'.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from groundplan.blueprint.model import ToolServer
+from groundplan.core.audit.subject import SubjectKeys
+from groundplan.core.errors import Denied, GroundplanError, Invalid, NotFound, Unavailable
+from groundplan.core.home import Home
+from groundplan.core.ids import new_id
+from groundplan.gateway.budgets import limits
+from groundplan.gateway.call import admit, settle
+from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.call.exchange import Exchange
+from groundplan.gateway.call.facts_api import admitted
+from groundplan.gateway.guard import held_store
+from groundplan.gateway.guard.held_store import Waiting
+from groundplan.gateway.guard.relay import refusal_error
+from groundplan.gateway.http.server import Request, Response
+from groundplan.gateway.mcp import wire
+from groundplan.gateway.mcp.servers import ServerError, Servers
+from groundplan.gateway.surfaces import answers
+from groundplan.gateway.surfaces.interface import Interface
+from groundplan.governance.guardrails.guard import Findings, checked_passage, rewritten
+from groundplan.governance.guardrails.masks import Masks
+from groundplan.governance.guardrails.model import Refusal
+from groundplan.governance.guardrails.window import Refused
+from groundplan.governance.policy.cedar import denied
+
+WAITS = timedelta(hours=1)
+"""How long a dangerous call waits for a person."""
+_log = logging.getLogger(__name__)
+Search = Callable[[bytes, str, Any], Awaitable[tuple[int, bytes]]]
+
+
+class _Tools(Interface):
+    """Uses of tools in the ledger."""
+
+    name = "mcp"
+    needs = ""
+    billed = False
+
+
+TOOLS = _Tools()
+
+
+@dataclass(slots=True)
+class Use:
+    """One use of a tool on its way. `server` is None for the gateway's own."""
+
+    exchange: Exchange
+    server: ToolServer | None
+    tool: str
+    arguments: dict[str, Any]
+    retry: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.server.name}/{self.tool}" if self.server is not None else self.tool
+
+
+class McpApi:
+    """`handle` answers one request to /mcp. `search` is knowledge's, as the facts API serves it."""
+
+    def __init__(self, gateway: Gateway, home: Home, search: Search) -> None:
+        self._gateway = gateway
+        self._home = home
+        self._search = search
+        self._servers = Servers(gateway)
+
+    async def handle(self, request: Request, response: Response) -> None:
+        """Whatever happens, the caller gets an answer."""
+        try:
+            await self._handle(request, response)
+        except GroundplanError as error:
+            if not response.started:
+                status, data, lines = answers.of_error(error)
+                response.send(405 if error.code == "method_not_allowed" else status, data, lines)
+        except Exception:  # noqa: BLE001 -- the boundary of one request: the worker and its calls go on
+            _log.exception("a request to /mcp failed")
+            if not response.started:
+                failed = Unavailable("the gateway failed", code="internal_error", hint="See HOME/logs.")
+                response.send(*answers.of_error(failed))
+
+    async def _handle(self, request: Request, response: Response) -> None:
+        if request.method != b"POST":
+            hint = "The gateway opens no stream of its own: POST each message."
+            raise Invalid("use POST here", code="method_not_allowed", hint=hint)
+        _check_origin(request)
+        exchange = Exchange(new_id(), request, response, TOOLS)
+        exchange.key, exchange.person, exchange.plan = admitted(self._gateway, request, response.peer)
+        exchange.workload, exchange.catalog = exchange.plan.workload, self._gateway.live.catalog
+        exchange.policy = self._gateway.live.policy
+        admit.check_workload(exchange.plan, self._gateway.clock.seconds())
+        message = wire.read(request.body)
+        if message.id is None:
+            response.send(202, b"")
+            return
+        try:
+            body = await self._answer(exchange, message)
+        except ServerError as error:
+            body = wire.failure(message.id, int(error.code) if isinstance(error.code, int) else -32603, str(error))
+        response.send(200, body)
+
+    async def _answer(self, exchange: Exchange, message: wire.Message) -> bytes:
+        if message.method == "initialize":
+            return wire.result(message.id, wire.initialized(message.params.get("protocolVersion")))
+        if message.method == "ping":
+            return wire.result(message.id, {})
+        if message.method == "tools/list":
+            return wire.result(message.id, {"tools": await self._list(exchange)})
+        if message.method == "tools/call":
+            return wire.result(message.id, await self._call(exchange, message.params))
+        return wire.failure(message.id, -32601, f"the gateway has no {message.method[:60]}")
+
+    # what there is ---------------------------------------------------------------------------------------------------
+
+    def _servers_of(self, exchange: Exchange) -> list[ToolServer]:
+        catalog, workload = exchange.catalog, exchange.workload
+        if catalog is None or workload is None:
+            return []
+        return [server for server in catalog.blueprint.tools if workload.name in server.workloads]
+
+    async def _list(self, exchange: Exchange) -> list[dict[str, Any]]:
+        """Tools that this caller may use; a server that does not answer has none now."""
+        workload = exchange.workload
+        if workload is None:
+            raise AssertionError("not identified")
+        servers = self._servers_of(exchange)
+        found = await asyncio.gather(*(self._tools(server) for server in servers))
+        listed = [wire.search_tool(workload.name)] if workload.grounding is not None else []
+        for server, tools in zip(servers, found, strict=True):
+            for tool in tools:
+                name = str(tool["name"])
+                use = Use(exchange, server, name, {}, "")
+                if wire.offers(server, name) and self._refusal(use) is None:
+                    listed.append({**tool, "name": f"{server.name}{wire.SEPARATOR}{name}"})
+        return listed
+
+    async def _tools(self, server: ToolServer) -> list[dict[str, Any]]:
+        try:
+            return await self._servers.tools(server)
+        except (Unavailable, ServerError) as error:
+            _log.warning("tools of %s are left out: %s", server.name, error)
+            return []
+
+    # one use ---------------------------------------------------------------------------------------------------------
+
+    async def _call(self, exchange: Exchange, params: dict[str, Any]) -> dict[str, Any]:
+        """The tool's result, or one that says why it was not used."""
+        gateway = self._gateway
+        gateway.running += 1
+        use, begun = self._use(exchange, params), time.perf_counter_ns()
+        try:
+            result = await self._used(use)
+        except GroundplanError as error:
+            exchange.steps.append((f"tool {use.name}"[:120], (time.perf_counter_ns() - begun) // 1000))
+            outcome = "refused" if isinstance(error, Denied | Invalid) else "failed"
+            settle.finish(gateway, exchange, outcome, error.status, error.code)
+            return wire.refused(error, call_id=str(exchange.call))
+        finally:
+            gateway.running -= 1
+        exchange.steps.append((f"tool {use.name}"[:120], (time.perf_counter_ns() - begun) // 1000))
+        failed = result.get("isError") is True
+        sequence = settle.finish(gateway, exchange, "failed" if failed else "ok", 200, "tool_error" if failed else "")
+        if sequence is not None and (pending := gateway.journal.durable(sequence)) is not None:
+            await pending
+        return result
+
+    def _use(self, exchange: Exchange, params: dict[str, Any]) -> Use:
+        """Raises `Invalid` (`mcp_message`)."""
+        name, arguments = params.get("name"), params.get("arguments") or {}
+        if not isinstance(name, str) or not isinstance(arguments, dict) or len(name) > 200:
+            raise Invalid("tools/call names a tool and its arguments", code="mcp_message", hint="See the MCP.")
+        meta = params.get("_meta")
+        retry = meta.get(wire.RETRY_META) if isinstance(meta, dict) else None
+        retry = arguments.pop(wire.RETRY_ARGUMENT, None) or retry or ""
+        server_name, tool = wire.split(name)
+        server = next((each for each in self._servers_of(exchange) if each.name == server_name), None)
+        if server is None and server_name:
+            tool = name
+        return Use(exchange, server, tool, arguments, str(retry))
+
+    async def _used(self, use: Use) -> dict[str, Any]:
+        exchange, server = use.exchange, use.server
+        workload = exchange.workload
+        own = (
+            server is None and use.tool == wire.SEARCH_TOOL and workload is not None and workload.grounding is not None
+        )
+        if not own and (server is None or not wire.offers(server, use.tool)):
+            hint = "tools/list shows those that this key may use."
+            raise NotFound(f"there is no tool {use.tool[:100]}", code="tool_unknown", hint=hint)
+        if (error := self._refusal(use)) is not None:
+            raise error
+        catalog = exchange.catalog
+        if catalog is not None and catalog.limits is not None:
+            await limits.admit_cached(self._gateway, exchange, catalog.limits)
+        self._check_arguments(use)
+        if server is None:
+            return await self._searched(use)
+        if wire.named(use.tool, server.dangerous):
+            await self._approved(use)
+        result = await self._servers.ask(server, "tools/call", {"name": use.tool, "arguments": use.arguments})
+        return self._checked_result(use, result)
+
+    def _refusal(self, use: Use) -> Denied | None:
+        """What of kill switches and company rules refuses a use."""
+        exchange, server, policy = use.exchange, use.server, self._gateway.live.policy
+        scopes = {f"tool/{use.tool}", f"tool/{use.name}", *({f"tool/{server.name}"} if server else ())}
+        if not policy.kills.isdisjoint(scopes):
+            return Denied(f"the tool {use.name} is stopped", code="killed", hint="Somebody stopped it.")
+        catalog, key, workload = exchange.catalog, exchange.key, exchange.workload
+        if catalog is None or catalog.gate is None or key is None or workload is None:
+            return None
+        verdict = catalog.gate.tool(
+            policy, workload.name, key, exchange.person, use.tool, self._gateway.clock.seconds(),
+            server.name if server else "", server is not None and wire.named(use.tool, server.dangerous),
+        )  # fmt: skip
+        return None if verdict.allowed else denied(verdict, f"this use of {use.name} by {workload.name}")
+
+    def _check_arguments(self, use: Use) -> None:
+        """What the workload blocks on the way in is blocked here too; nothing is masked, since a tool needs values."""
+        guard = use.exchange.plan.guard if use.exchange.plan is not None else None
+        if guard is None or guard.input.empty or guard.shadow:
+            return
+
+        def look(text: str, own: bool) -> str:
+            for hit in guard.input.look(text, inject=not own):
+                if hit.done == "block":
+                    raise Refused(Refusal("input", hit.check, hit.kind))
+            return text
+
+        try:
+            rewritten({"text": _texts(use.arguments)}, look)
+        except Refused as refused:
+            raise refusal_error(refused.refusal) from refused
+
+    def _checked_result(self, use: Use, result: dict[str, Any]) -> dict[str, Any]:
+        """What a tool answers is treated as a passage: it is text from elsewhere."""
+        guard = use.exchange.plan.guard if use.exchange.plan is not None else None
+        if guard is None or guard.passages.empty:
+            return result
+        masks, findings, kept = Masks(), Findings(), []
+        for part in result.get("content") or ():
+            text = part.get("text") if isinstance(part, dict) else None
+            if not isinstance(text, str):
+                kept.append(part)
+                continue
+            seen = checked_passage(guard, text, masks, findings)
+            kept.append({**part, "text": "(left out by a guardrail)" if seen is None else seen})
+        made = {**result, "content": kept}
+        if findings.counted and not guard.shadow:
+            made.pop("structuredContent", None)
+        return made
+
+    async def _searched(self, use: Use) -> dict[str, Any]:
+        exchange = use.exchange
+        query = {"query": use.arguments.get("query", ""), "passages": use.arguments.get("passages", 5)}
+        try:
+            _, body = await self._search(msgspec.json.encode(query), exchange.person, exchange.plan)
+        except msgspec.DecodeError as error:
+            raise Invalid(f"the search is not right: {error}", code="mcp_arguments", hint="See inputSchema.") from error
+        found = msgspec.json.decode(body)
+        texts = [
+            f"[{number}] {each.get('title', '')} ({each.get('path', '')})\n{each.get('text', '')}"
+            for number, each in enumerate(found.get("passages", ()), 1)
+        ]
+        content = [{"type": "text", "text": text} for text in texts] or [{"type": "text", "text": "Nothing was found."}]
+        return self._checked_result(use, {"content": content, "structuredContent": found, "isError": False})
+
+    # approval --------------------------------------------------------------------------------------------------------
+
+    async def _approved(self, use: Use) -> None:
+        """Take the approval that was given for exactly this, else ask for one. Raises `Denied` (`approval_required`,
+        `approval_refused`), `Unavailable`."""
+        desk, key, server = self._gateway.reviews, use.exchange.key, use.server
+        if desk is None or key is None or server is None:
+            raise Unavailable("approvals cannot be reached now", code="review_unavailable", hint="Try again.")
+        digest = wire.digest(server.name, use.tool, use.arguments)
+        if not use.retry:
+            raise await self._ask_approval(use, digest)
+        try:
+            id = UUID(use.retry)
+        except ValueError as error:
+            raise Invalid("the retry id is none", code="retry_id", hint="Send it as it was given.") from error
+        found = await desk.in_thread(lambda conn: held_store.found(conn, id, UUID(key.id)))
+        if found is None or found[1] != digest:
+            hint = "An approval is for one key, one tool and exactly these arguments."
+            raise Denied("this approval is for something else", code="approval_other", hint=hint)
+        state, _, reason, _ = found
+        if state == "waiting":
+            raise _required(use, id)
+        if state != "released" or not await desk.in_thread(lambda conn: held_store.use(conn, id)):
+            told = f": {reason}" if reason else ""
+            raise Denied(
+                f"this use of {use.name} is not approved ({state}){told}", code="approval_refused",
+                hint="Ask again without the retry id, or ask whoever decides.",
+            )  # fmt: skip
+
+    async def _ask_approval(self, use: Use, digest: str) -> Denied:
+        exchange, desk, server = use.exchange, self._gateway.reviews, use.server
+        key, workload, person = exchange.key, exchange.workload, exchange.person
+        if desk is None or key is None or workload is None or server is None:
+            raise AssertionError("not identified")
+        id, due = new_id(), self._gateway.clock.now() + WAITS
+        told = msgspec.json.format(msgspec.json.encode(use.arguments), indent=2).decode()
+
+        def put(conn: Any) -> None:
+            sealed = SubjectKeys.of(self._home).seal(conn, UUID(person or key.id), told[:100_000])
+            held_store.put(
+                conn,
+                Waiting(
+                    id, "tool", workload.name, UUID(key.id), UUID(person) if person else None, self._gateway.epoch,
+                    use.name, sealed, "", due, digest=digest,
+                ),
+            )  # fmt: skip
+
+        await desk.in_thread(put)
+        return _required(use, id)
+
+
+def _required(use: Use, id: UUID) -> Denied:
+    return Denied(
+        f"{use.name} is dangerous, so a person must approve this use first",
+        code="approval_required",
+        hint=f"Call it again with the same arguments and {wire.RETRY_ARGUMENT} once it was approved.",
+        details={"retry_id": str(id)},
+    )
+
+
+def _texts(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, dict):
+        return [text for each in value.values() for text in _texts(each)]
+    return [text for each in value for text in _texts(each)] if isinstance(value, list) else []
+
+
+def _check_origin(request: Request) -> None:
+    """A page in a browser does not speak to tools: it would be somebody else's page with a key in it."""
+    if b"origin" in request.headers:
+        hint = "Speak to /mcp from a server or an agent, not from a web page."
+        raise Denied("browsers do not speak to /mcp", code="mcp_origin", hint=hint)

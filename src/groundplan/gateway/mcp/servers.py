@@ -1,0 +1,169 @@
+"""The declared MCP servers as this worker speaks to them: one session each, begun when it is first needed.
+
+Speaks Streamable HTTP over the gateway's own client: each message is a POST that is answered by JSON or by a short
+stream of events. What a server sends of its own accord is not listened to.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from groundplan.blueprint.model import ToolServer
+from groundplan.core.errors import Unavailable
+from groundplan.gateway.http.sse import EventReader, EventTooLarge
+from groundplan.gateway.mcp.wire import VERSIONS
+from groundplan.gateway.upstream.http1 import UpstreamConnection, UpstreamFailure
+
+if TYPE_CHECKING:
+    from groundplan.gateway.call.context import Gateway
+
+PAGES = 20
+"""Of a list of tools that are read."""
+_CONNECT_SECONDS = 3.0
+_SAFE = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.~:+/=")
+
+
+class _Answer(msgspec.Struct):
+    id: int | str | None = None
+    result: dict[str, Any] | None = None
+    error: dict[str, Any] | None = None
+
+
+_decode = msgspec.json.Decoder(_Answer).decode
+
+
+class ServerError(Exception):
+    """The server answered with an error of its own."""
+
+    def __init__(self, told: dict[str, Any]) -> None:
+        super().__init__(str(told.get("message", ""))[:400])
+        self.code = told.get("code", -32603)
+
+
+class Servers:
+    """Of one worker."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._sessions: dict[str, bytes] = {}
+        """Header lines of a session that was begun, by server and address."""
+        self._next = 0
+
+    async def tools(self, server: ToolServer) -> list[dict[str, Any]]:
+        """All tools of a server. Raises `Unavailable`, `ServerError`."""
+        found: list[dict[str, Any]] = []
+        cursor: Any = None
+        for _ in range(PAGES):
+            page = await self.ask(server, "tools/list", {"cursor": cursor} if cursor else {})
+            found += [
+                tool for tool in page.get("tools") or () if isinstance(tool, dict) and isinstance(tool.get("name"), str)
+            ]
+            cursor = page.get("nextCursor")
+            if not cursor:
+                break
+        return found
+
+    async def ask(self, server: ToolServer, method: str, params: dict[str, Any]) -> dict[str, Any]:
+        """The result of one request. Raises `Unavailable` (`tool_unavailable`), `ServerError`."""
+        known = f"{server.name} {server.url}"
+        try:
+            lines = self._sessions.get(known)
+            if lines is None:
+                lines = await self._begin(server, known)
+            status, answer, _ = await self._send(server, method, params, lines)
+            if status == 404:
+                lines = await self._begin(server, known)
+                status, answer, _ = await self._send(server, method, params, lines)
+        except (UpstreamFailure, EventTooLarge) as failure:
+            self._sessions.pop(known, None)
+            self._gateway.targets.forget(f"mcp:{server.name}")
+            raise _unavailable(server, str(failure) or "its answer is too large") from failure
+        if status not in (200, 202):
+            self._sessions.pop(known, None)
+            raise _unavailable(server, f"it answered {status}")
+        if answer is None:
+            raise _unavailable(server, "it answered nothing")
+        if answer.error is not None:
+            raise ServerError(answer.error)
+        return answer.result or {}
+
+    async def _begin(self, server: ToolServer, known: str) -> bytes:
+        """A new session. Raises `UpstreamFailure`."""
+        params = {
+            "protocolVersion": VERSIONS[0], "capabilities": {}, "clientInfo": {"name": "groundplan", "version": "1"},
+        }  # fmt: skip
+        status, answer, headers = await self._send(server, "initialize", params, b"")
+        if status != 200 or answer is None or answer.result is None:
+            raise UpstreamFailure("malformed", f"it began no session ({status})", sent=True)
+        version = str(answer.result.get("protocolVersion", VERSIONS[0])).encode()
+        lines = b"mcp-protocol-version: %b\r\n" % version if set(version) <= _SAFE else b""
+        session = headers.get(b"mcp-session-id", b"")
+        if session and set(session) <= _SAFE:
+            lines += b"mcp-session-id: %b\r\n" % session
+        self._sessions[known] = lines
+        await self._send(server, "notifications/initialized", {}, lines, notify=True)
+        return lines
+
+    async def _send(
+        self, server: ToolServer, method: str, params: dict[str, Any], lines: bytes, *, notify: bool = False
+    ) -> tuple[int, _Answer | None, dict[bytes, bytes]]:
+        """(status, answer, headers). Raises `UpstreamFailure`."""
+        self._next += 1
+        message: dict[str, Any] = {"jsonrpc": "2.0", "method": method, "params": params}
+        if not notify:
+            message["id"] = self._next
+        target = self._gateway.targets.named(f"mcp:{server.name}", server.url, server.key)
+        accept = b"application/json, text/event-stream"
+        request = target.request(b"", msgspec.json.encode(message), b"mcp-%d" % self._next, accept, lines)
+        connection = target.pool.idle()
+        if connection is not None:
+            try:
+                return await self._exchange(connection, request, server)
+            except UpstreamFailure as failure:
+                if failure.kind != "cut" or connection.status:
+                    raise
+        return await self._exchange(await target.pool.connect(_CONNECT_SECONDS), request, server)
+
+    async def _exchange(
+        self, connection: UpstreamConnection, request: bytes, server: ToolServer
+    ) -> tuple[int, _Answer | None, dict[bytes, bytes]]:
+        seconds = server.timeout_ms / 1000
+        try:
+            connection.send(request)
+            status = await connection.head(seconds)
+            headers = dict(connection.headers)
+            if status == 200 and headers.get(b"content-type", b"").startswith(b"text/event-stream"):
+                return status, await _streamed(connection, seconds), headers
+            body = await connection.body(seconds)
+        finally:
+            connection.release()
+        return status, _answer(body) if status == 200 and body else None, headers
+
+
+async def _streamed(connection: UpstreamConnection, seconds: float) -> _Answer | None:
+    """The answer among the events of a stream; what else it says is passed over."""
+    reader = EventReader()
+    while (data := await connection.chunk(seconds)) is not None:
+        for event in reader.feed(data):
+            found = _answer(event)
+            if found is not None and (found.result is not None or found.error is not None):
+                return found
+    return None
+
+
+def _answer(data: bytes) -> _Answer | None:
+    try:
+        return _decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _unavailable(server: ToolServer, why: str) -> Unavailable:
+    return Unavailable(
+        f"the MCP server {server.name} cannot be used now: {why}",
+        code="tool_unavailable",
+        hint=f"Try again, or ask its owner {server.owner}.",
+        retry_after=2.0,
+    )

@@ -1,0 +1,97 @@
+"""A small MCP server for tests and examples: tools `add`, `echo` and `delete_all`, over Streamable HTTP.
+
+It keeps sessions as real servers do, and answers by JSON or by an event stream, as it is told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+
+from groundplan.gateway.http.server import Request, Response, Server
+from groundplan.gateway.surfaces.answers import of_refusal
+
+TOOLS = [
+    {
+        "name": "add",
+        "description": "Add two numbers.",
+        "inputSchema": {"type": "object", "properties": {"a": {"type": "number"}, "b": {"type": "number"}}},
+    },
+    {"name": "echo", "description": "Say it again.", "inputSchema": {"type": "object"}},
+    {"name": "delete_all", "description": "Delete everything.", "inputSchema": {"type": "object"}},
+]
+
+
+class ScriptedMcp:
+    """State of one server. `streams`: answers are event streams. `asked` are the methods that came."""
+
+    def __init__(self, token: str | None = None, *, streams: bool = False) -> None:
+        self.token = token
+        self.streams = streams
+        self.asked: list[str] = []
+        self.used: list[tuple[str, dict[str, Any]]] = []
+        self.session = 1
+        self.fails = False
+
+    async def handle(self, request: Request, response: Response) -> None:
+        message = msgspec.json.decode(request.body)
+        self.asked.append(message["method"])
+        if self.fails:
+            response.send(503, b"{}")
+        elif self.token is not None and request.headers.get(b"authorization") != f"Bearer {self.token}".encode():
+            response.send(401, b"{}")
+        elif message["method"] == "initialize":
+            value = {"protocolVersion": message["params"]["protocolVersion"], "capabilities": {"tools": {}}}
+            self._send(response, message, value, b"mcp-session-id: s-%d\r\n" % self.session)
+        elif request.headers.get(b"mcp-session-id") != b"s-%d" % self.session:
+            response.send(404, b"{}")
+        elif "id" not in message:
+            response.send(202, b"")
+        else:
+            self._answer(message, response)
+
+    def forget(self) -> None:
+        """As after a restart: sessions are not known any more."""
+        self.session += 1
+
+    def _answer(self, message: dict[str, Any], response: Response) -> None:
+        if message["method"] == "tools/list":
+            start = int(message["params"].get("cursor") or 0)
+            page: dict[str, Any] = {"tools": TOOLS[start : start + 2]}
+            if start + 2 < len(TOOLS):
+                page["nextCursor"] = str(start + 2)
+            self._send(response, message, page)
+        elif message["method"] == "tools/call":
+            name, arguments = message["params"]["name"], message["params"]["arguments"]
+            self.used.append((name, arguments))
+            told = (
+                str(arguments.get("a", 0) + arguments.get("b", 0))
+                if name == "add"
+                else str(arguments.get("text", "done"))
+            )
+            self._send(response, message, {"content": [{"type": "text", "text": told}], "isError": False})
+        else:
+            error = {"code": -32601, "message": "no such method"}
+            self._write(response, msgspec.json.encode({"jsonrpc": "2.0", "id": message["id"], "error": error}))
+
+    def _send(self, response: Response, message: dict[str, Any], value: Any, lines: bytes = b"") -> None:
+        self._write(response, msgspec.json.encode({"jsonrpc": "2.0", "id": message["id"], "result": value}), lines)
+
+    def _write(self, response: Response, data: bytes, lines: bytes = b"") -> None:
+        if not self.streams:
+            response.send(200, data, lines)
+            return
+        head = response.start(200, b"content-type: text/event-stream\r\n" + lines)
+        note = b'data: {"jsonrpc":"2.0","method":"notifications/message","params":{}}\n\n'
+        response.write(note, head)
+        response.end(b"data: %b\n\n" % data)
+
+
+async def start(server: ScriptedMcp) -> tuple[asyncio.Server, Server, int]:
+    """Listen on a free port of this machine: (listener, server, port)."""
+    loop = asyncio.get_running_loop()
+    http = Server(server.handle, of_refusal, loop)
+    listener = await loop.create_server(http.protocol, "127.0.0.1", 0)
+    return listener, http, int(listener.sockets[0].getsockname()[1])
