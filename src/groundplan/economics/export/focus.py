@@ -1,0 +1,119 @@
+"""Lines of cost as FOCUS 1.0 (FinOps Open Cost and Usage Specification): one CSV row for each.
+
+Amounts keep all 12 decimals. Columns that the specification has renamed since its validator was written
+(`ProviderName`, `ResourceId`, `ChargeType`, ...) are there under both names with the same values. Discounts are not
+known here: list, contracted, effective and billed cost are the same.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Sequence
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Final
+
+from groundplan.core.money import format_usd
+from groundplan.economics.allocate.model import IDLE, Line
+
+COLUMNS: Final = (
+    "AvailabilityZone", "BilledCost", "BillingAccountId", "BillingAccountName", "BillingCurrency", "BillingPeriodEnd",
+    "BillingPeriodStart", "ChargeCategory", "ChargeType", "ChargeClass", "ChargeDescription", "ChargeFrequency",
+    "ChargePeriodEnd",
+    "ChargePeriodStart", "CommitmentDiscountCategory", "CommitmentDiscountId", "CommitmentDiscountName",
+    "CommitmentDiscountStatus", "CommitmentDiscountType", "ConsumedQuantity", "ConsumedUnit", "ContractedCost",
+    "ContractedUnitPrice", "EffectiveCost", "InvoiceIssuer", "InvoiceIssuerName", "ListCost", "ListUnitPrice",
+    "PricingCategory", "PricingQuantity", "PricingUnit", "Provider", "ProviderName", "Publisher", "PublisherName",
+    "RegionId", "RegionName", "ResourceID", "ResourceId", "ResourceName", "ResourceType", "ServiceCategory",
+    "ServiceName", "SkuId", "SkuPriceId", "SubAccountId", "SubAccountName", "Tags",
+)  # fmt: skip
+_STORAGE, _NETWORK, _COMPUTE = "Storage", "Networking", "Compute"
+CATEGORIES: Final = {
+    "vector_storage": "Databases", "database": "Databases", "object_storage": _STORAGE, "logs": _STORAGE,
+    "egress": _NETWORK, "connectivity": _NETWORK, "capacity": _COMPUTE, "energy": _COMPUTE, IDLE: _COMPUTE,
+    "device": "Internet of Things", "platform": "Management and Governance", "review": "Business Applications",
+    "support": "Business Applications",
+}  # fmt: skip
+"""What is no token is in another category of services."""
+
+
+_CONTROLS = dict.fromkeys([*range(32), 127], " ")
+
+
+def focus_csv(lines: Iterable[Line], company: str, first: date, last: date) -> str:
+    """The text of the file. Spreadsheets take no cell of it for a formula."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for line in lines:
+        writer.writerow({name: harmless(value) for name, value in row(line, company, first, last).items()})
+    return out.getvalue()
+
+
+def row(line: Line, company: str, first: date, last: date) -> dict[str, str]:
+    """One line under the names of the specification; empty text is null."""
+    amount = format_usd(line.amount)
+    provider = line.model.partition("/")[0] if "/" in line.model else (line.site or company)
+    tokens = line.term not in CATEGORIES
+    unit = line.unit or ("Tokens" if line.quantity else "")
+    quantity = str(line.quantity) if line.quantity else ""
+    each = f"{Decimal(amount) / line.quantity:.18f}" if line.quantity else ""
+    names = {"Provider": provider, "Publisher": provider, "InvoiceIssuer": provider if tokens else company}
+    return {
+        "AvailabilityZone": "",
+        **dict.fromkeys(("BilledCost", "ContractedCost", "EffectiveCost", "ListCost"), amount),
+        "BillingAccountId": company,
+        "BillingAccountName": company,
+        "BillingCurrency": "USD",
+        "BillingPeriodStart": _moment(first.replace(day=1)),
+        "BillingPeriodEnd": _moment((last.replace(day=1) + timedelta(days=32)).replace(day=1)),
+        "ChargePeriodStart": _moment(first),
+        "ChargePeriodEnd": _moment(last + timedelta(days=1)),
+        "ChargeCategory": "Usage",
+        "ChargeType": "Usage",
+        "ChargeClass": "",
+        "ChargeDescription": f"{line.term}: {line.rule}",
+        "ChargeFrequency": "Usage-Based" if line.basis == "measured" else "Recurring",
+        "ConsumedQuantity": quantity,
+        "ConsumedUnit": unit,
+        "PricingCategory": "Standard",
+        "PricingQuantity": quantity,
+        "PricingUnit": unit,
+        "ListUnitPrice": each,
+        "ContractedUnitPrice": each,
+        **names,
+        **{f"{name}Name": value for name, value in names.items()},
+        "RegionId": line.site,
+        "RegionName": line.site,
+        "ResourceID": line.deployment,
+        "ResourceId": line.deployment,
+        "ResourceName": line.deployment,
+        "ResourceType": "Model deployment" if line.deployment else "",
+        "ServiceCategory": CATEGORIES.get(line.term, "AI and Machine Learning"),
+        "ServiceName": line.model or line.term,
+        "SkuId": line.model or line.term,
+        "SkuPriceId": f"{line.model or line.term}:{line.term}",
+        "SubAccountId": line.team,
+        "SubAccountName": line.team,
+        "Tags": json.dumps(
+            {"workload": line.workload, "term": line.term, "basis": line.basis, "source": line.source}, sort_keys=True
+        ),
+        **dict.fromkeys((name for name in COLUMNS if name.startswith("CommitmentDiscount")), ""),
+    }
+
+
+def _moment(day: date) -> str:
+    return datetime.combine(day, time(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def harmless(value: str) -> str:
+    """Text that a spreadsheet would run is preceded by a quote, line ends are spaces; amounts stay as they are."""
+    value = value.translate(_CONTROLS)
+    return f"'{value}" if value[:1] in ("=", "+", "@") else value
+
+
+def summed(lines: Sequence[Line]) -> int:
+    """Picodollars of all lines."""
+    return sum(line.amount for line in lines)

@@ -1,0 +1,90 @@
+"""What a team is shown (showback) or charged (chargeback) for a month: its workloads term by term, exactly. Pure."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Final
+
+from groundplan.core.money import format_usd
+from groundplan.economics.allocate.model import IDLE, NOBODY, Line
+from groundplan.economics.export.focus import harmless
+
+UNCARRIED: Final = "not carried by a team"
+"""What no workload carries, and workloads without a team."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """`charged` is what is to be paid; a showback says the same and charges nothing."""
+
+    team: str
+    first: date
+    last: date
+    charged: bool
+    lines: tuple[Line, ...]
+    total: int
+    previous: int | None
+    """picodollars of the same days before"""
+
+    def by_workload(self) -> list[tuple[str, int]]:
+        return _summed((line.workload or "idle and uncarried", line.amount) for line in self.lines)
+
+    def by_term(self) -> list[tuple[str, int]]:
+        return _summed((line.term, line.amount) for line in self.lines)
+
+    def by_basis(self) -> list[tuple[str, int]]:
+        return _summed((line.basis, line.amount) for line in self.lines)
+
+
+def statements(
+    lines: Sequence[Line], first: date, last: date, *, charged: bool = False, previous: Sequence[Line] | None = None
+) -> list[Statement]:
+    """One for each team, and one for what no team carries: together exactly all lines."""
+    before = dict(_summed((_team(line), line.amount) for line in previous)) if previous is not None else None
+    by_team: dict[str, list[Line]] = {}
+    for line in lines:
+        by_team.setdefault(_team(line), []).append(line)
+    return [
+        Statement(
+            team, first, last, charged and team != UNCARRIED, tuple(mine), sum(line.amount for line in mine),
+            None if before is None else before.get(team, 0),
+        )
+        for team, mine in sorted(by_team.items(), key=lambda item: (item[0] == UNCARRIED, item[0]))
+    ]  # fmt: skip
+
+
+def statement_csv(statement: Statement) -> str:
+    """One row for each line and a last one with the total."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(("team", "from", "to", "workload", "term", "basis", "quantity", "cost_usd", "rule", "source"))
+    start = (statement.team, statement.first.isoformat(), statement.last.isoformat())
+    for line in statement.lines:
+        row = (
+            line.workload,
+            line.term,
+            line.basis,
+            line.quantity or "",
+            format_usd(line.amount),
+            line.rule,
+            line.source,
+        )
+        writer.writerow([*start, *(harmless(str(value)) for value in row)])
+    writer.writerow([*start, "total", "", "", "", format_usd(statement.total), "", ""])
+    return out.getvalue()
+
+
+def _team(line: Line) -> str:
+    return line.team if line.team and line.workload != NOBODY and line.term != IDLE else UNCARRIED
+
+
+def _summed(pairs: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
+    """The dearest first."""
+    found: dict[str, int] = {}
+    for name, amount in pairs:
+        found[name] = found.get(name, 0) + amount
+    return sorted(found.items(), key=lambda item: (-item[1], item[0]))

@@ -1,0 +1,99 @@
+"""The book of costs for others: FOCUS with every amount exact, statements that sum to what was spent."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import shutil
+import subprocess
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from groundplan.core.money import to_decimal
+from groundplan.economics.allocate.model import Line
+from groundplan.economics.export.focus import COLUMNS, focus_csv
+from groundplan.economics.export.statement import UNCARRIED, statement_csv, statements
+
+FIRST, LAST = date(2026, 11, 1), date(2026, 11, 30)
+LINES = [
+    Line(term="input", workload="support", team="care", amount=1234567890123, basis="measured", rule="tokens x price",
+         source="genai-prices", deployment="gpt-eu", site="azure-sweden", model="openai/gpt-4.1-mini", quantity=1000),
+    Line(term="platform", workload="support", team="care", amount=7, basis="allocated", rule="by calls",
+         source="contract"),
+    Line(term="logs", workload="finance", team="", amount=5, basis="estimated", rule="=cmd()", source="@guess"),
+    Line(term="idle", workload="", amount=11, basis="allocated", rule="capacity", source="contract", deployment="gpu"),
+]  # fmt: skip
+
+
+def rows(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def test_every_line_is_a_row_with_its_exact_amount() -> None:
+    found = rows(focus_csv(LINES, "acme", FIRST, LAST))
+    assert tuple(found[0]) == COLUMNS
+    assert [Decimal(row["BilledCost"]) for row in found] == [to_decimal(line.amount) for line in LINES]
+    assert found[0]["ProviderName"] == found[0]["Provider"] == "openai"
+    assert (found[0]["BillingPeriodEnd"], found[0]["ChargePeriodEnd"]) == ("2026-12-01T00:00:00Z",) * 2
+    assert [row["ServiceCategory"] for row in found[1:]] == ["Management and Governance", "Storage", "Compute"]
+
+
+def test_no_cell_is_a_formula() -> None:
+    text = focus_csv(LINES, "=acme", FIRST, LAST) + "".join(
+        statement_csv(each) for each in statements(LINES, FIRST, LAST)
+    )
+    assert not [cell for row in csv.reader(io.StringIO(text)) for cell in row if cell[:1] in ("=", "+", "@")]
+
+
+lines = st.lists(
+    st.builds(
+        Line,
+        term=st.sampled_from(["input", "idle", "platform"]),
+        workload=st.sampled_from(["", "support", "finance"]),
+        team=st.sampled_from(["", "care", "money"]),
+        amount=st.integers(-(10**15), 10**15),
+        basis=st.sampled_from(["measured", "allocated", "estimated"]),
+        rule=st.text(max_size=5),
+        source=st.text(max_size=5),
+    ),
+    max_size=12,
+)
+
+
+@given(lines)
+def test_statements_sum_exactly_to_the_book(made: list[Line]) -> None:
+    found = statements(made, FIRST, LAST, charged=True)
+    assert sum(each.total for each in found) == sum(line.amount for line in made)
+    for each in found:
+        for grouped in (each.by_workload(), each.by_term(), each.by_basis()):
+            assert sum(amount for _, amount in grouped) == each.total
+        last = rows(statement_csv(each))[-1]
+        assert (last["workload"], Decimal(last["cost_usd"])) == ("total", to_decimal(each.total))
+        assert each.charged == (each.team != UNCARRIED)
+
+
+def test_a_statement_shows_the_days_before() -> None:
+    found = statements(LINES, FIRST, LAST, previous=LINES[1:2])
+    assert [(each.team, each.previous) for each in found] == [("care", 7), (UNCARRIED, 0)]
+
+
+VALIDATOR = os.environ.get("FOCUS_VALIDATOR") or shutil.which("focus-validator")
+
+
+@pytest.mark.skipif(VALIDATOR is None, reason="focus-validator is not installed (it needs an environment of its own)")
+def test_the_validator_of_the_specification_accepts_it(tmp_path: Path) -> None:
+    assert VALIDATOR is not None
+    file = tmp_path / "focus.csv"
+    file.write_text(focus_csv(LINES, "acme", FIRST, LAST), encoding="utf-8")
+    packages = next(Path(VALIDATOR).absolute().parent.parent.glob("lib/python*/site-packages"))
+    done = subprocess.run(  # it looks for its currency codes in its own folder only
+        [VALIDATOR, "--data-file", str(file), "--validate-version", "1.0"],
+        capture_output=True, text=True, check=False, cwd=packages,
+    )  # fmt: skip
+    assert done.returncode == 0 and "Validation succeeded" in done.stdout, done.stdout[-3000:] + done.stderr[-2000:]
