@@ -115,6 +115,17 @@ def test_the_register_is_a_cyclonedx_bill_of_materials(control: Control) -> None
     assert control.ask("GET", "/api/register/model/none").code == "register_unknown"
 
 
+def test_calls_to_providers_that_nobody_declared_are_findings(control: Control) -> None:
+    log = b"10.0.0.7 CONNECT api.openai.com:443\n10.0.0.8 CONNECT api.openai.com:443\n10.0.0.8 CONNECT 127.0.0.1:9\n"
+    found = control.ask("POST", "/api/register/shadow", log).body
+    assert found["lines"] == 3
+    assert found["hosts"] == [
+        {"host": "api.openai.com", "provider": "OpenAI", "declared": False, "calls": 2, "callers": 2}
+    ]
+    told = control.ask("GET", "/api/findings?kind=governance.shadow_ai").body["findings"]
+    assert [(each["mark"], each["detail"]["calls"]) for each in told] == [("api.openai.com", 2)]
+
+
 def test_a_wrong_framework_is_told_with_its_line(control: Control) -> None:
     files = {
         **control.files(),

@@ -148,6 +148,28 @@ def register(
     emit(value, as_json, table(("kind", "name", "owner", "origin", "used by", "missing"), rows))
 
 
+def shadow(
+    log: Annotated[Path, typer.Argument(help="Log of a proxy, in any form of lines.")],
+    also: Annotated[list[str] | None, typer.Option("--also", help="Another provider's host; may be repeated.")] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """AI that nobody declared: calls to providers in the log of a proxy."""
+    try:
+        data = log.read_bytes()
+    except OSError as error:
+        raise Invalid(
+            f"{log} cannot be read: {error.strerror}", code="log_file", hint="Name a file that you may read."
+        ) from error
+    query = [("also", host) for host in also or ()]
+    value = ControlClient.connect(home).post_file("/api/register/shadow", data, query)
+    rows = [
+        (h["host"], h["provider"], "yes" if h["declared"] else "NO", h["calls"], h["callers"]) for h in value["hosts"]
+    ]
+    text = table(("host", "provider", "declared", "calls", "callers"), rows)
+    emit(value, as_json, text if rows else f"No call to a known provider in {value['lines']} lines.")
+
+
 @exports.command()
 def oscal(framework: str, home: HomeOption = None) -> None:
     """Assessment results in OSCAL 1.1.2, as JSON."""

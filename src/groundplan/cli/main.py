@@ -43,6 +43,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "controls": ("groundplan.cli.controls", "controls", "How far each workload is with the frameworks that hold."),
     "evidence": ("groundplan.cli.controls", "evidence", "What proves controls: list, add, withdraw, collect."),
     "register": ("groundplan.cli.controls", "register", "Everything that AI is made of here, and what is missing."),
+    "shadow": ("groundplan.cli.controls", "shadow", "AI that nobody declared: calls to providers in a proxy's log."),
     "export": ("groundplan.cli.controls", "exports", "What auditors take away: oscal, cyclonedx, applicability."),
     "policy": ("groundplan.cli.policy", "app", "Company rules in Cedar: test them, try them in shadow, exceptions."),
     "review": ("groundplan.cli.review", "app", "Answers and tool calls that wait for a person."),

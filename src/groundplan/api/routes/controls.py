@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 from uuid import UUID
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -15,7 +17,7 @@ from groundplan.api.caller import Reader, SignedIn, require_duty
 from groundplan.api.context import Using
 from groundplan.api.served import known_workload
 from groundplan.core.audit.store import record
-from groundplan.core.errors import NotFound
+from groundplan.core.errors import NotFound, TooLarge
 from groundplan.governance.controls import evidence_store, service
 from groundplan.governance.controls.assess import assess, coverage, newest
 from groundplan.governance.controls.checks import CHECKS
@@ -24,12 +26,16 @@ from groundplan.governance.controls.oscal import assessment_results
 from groundplan.governance.register.bom import ml_bom
 from groundplan.governance.register.cards import card
 from groundplan.governance.register.entries import Entry, overlaps, register
+from groundplan.governance.register.shadow import Seen, seen_in
 from groundplan.governance.risk.eu_ai_act import classify, holds_from, timeline
+from groundplan.ledger import finding_store
+from groundplan.ledger.finding import Finding
 from groundplan.release.model import Current
 
 router = APIRouter(tags=["controls"])
 MAY_SHOW = frozenset({"compliance", "security", "data", "operations", "business", "product"})
 PERIOD = timedelta(days=365)
+LOG_BYTES = 64 << 20
 Text = Annotated[str, StringConstraints(min_length=1, max_length=1000, strip_whitespace=True)]
 
 
@@ -168,6 +174,55 @@ def card_of(kind: str, name: str, services: Using, _: Reader) -> PlainTextRespon
             hint="`groundplan register` lists what there is.",
         )  # fmt: skip
     return PlainTextResponse(card(entry, {}, services.clock.now().date()), media_type="text/markdown; charset=utf-8")
+
+
+@router.post("/register/shadow")
+async def shadow(
+    request: Request, services: Using, caller: SignedIn, also: Annotated[list[str] | None, Query(max_length=64)] = None
+) -> dict[str, Any]:
+    """Calls to providers in the lines of a proxy's log (the body, at most 64 MiB); undeclared ones are findings."""
+    require_duty(caller, MAY_SHOW, "company")
+    lines = (await _text(request)).splitlines()
+    return await run_in_threadpool(_shadow, services, caller, lines, tuple(also or ()))
+
+
+def _shadow(services: Using, caller: SignedIn, lines: list[str], also: tuple[str, ...]) -> dict[str, Any]:
+    with services.transaction() as conn:
+        declared = [urlsplit(each.url).hostname or "" for each in _current(conn).blueprint.deployments]
+        found = seen_in(lines, declared, also)
+        for each in found:
+            if not each.declared:
+                finding_store.tell(conn, _undeclared(each))
+        told = {"lines": len(lines), "undeclared": [each.host for each in found if not each.declared]}
+        record(conn, action="register.shadow", actor=caller.actor, subject="company", detail=told)
+    return {
+        "lines": len(lines),
+        "hosts": [
+            {
+                "host": each.host, "provider": each.provider, "declared": each.declared, "calls": each.calls,
+                "callers": len(each.callers),
+            }
+            for each in found
+        ],
+    }  # fmt: skip
+
+
+def _undeclared(each: Seen) -> Finding:
+    return Finding(
+        kind="governance.shadow_ai", subject="company", mark=each.host, severity="high",
+        message=f"{each.host} ({each.provider}) is declared by nobody: {each.calls} calls, {len(each.callers)} callers.",
+        hint="Find out for what; declare the workload with an owner and a budget, or close that way out.",
+        detail={"host": each.host, "provider": each.provider, "calls": each.calls, "callers": len(each.callers)},
+    )  # fmt: skip
+
+
+async def _text(request: Request) -> str:
+    data = bytearray()
+    async for piece in request.stream():
+        data += piece
+        if len(data) > LOG_BYTES:
+            raise TooLarge("the log is too large", code="log_size", hint="Send at most 64 MiB at once.")
+    return data.decode("utf-8", "replace")
 
 
 @router.get("/risk")

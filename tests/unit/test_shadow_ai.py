@@ -1,0 +1,52 @@
+"""AI that nobody declared is found in lines of any form, and nothing else is."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from groundplan.governance.register.shadow import provider_of, seen_in
+
+LOG = """\
+1732500000.123 210 10.0.0.7 TCP_TUNNEL/200 4312 CONNECT api.openai.com:443 - HIER_DIRECT/162.159.140.245 -
+1732500001.123 210 10.0.0.8 TCP_TUNNEL/200 4312 CONNECT api.openai.com:443 - HIER_DIRECT/162.159.140.245 -
+{"user": "ben@acme.example", "url": "https://acme.openai.azure.com/openai/v1/chat/completions", "status": 200}
+{"user": "ben@acme.example", "url": "https://intranet.acme.example/api.openai.com.html", "status": 200}
+10.0.0.9 - - [25/Nov/2026] "POST https://bedrock-runtime.eu-central-1.amazonaws.com/model/x/invoke HTTP/1.1" 200
+10.0.0.9 - - [25/Nov/2026] "GET https://s3.eu-central-1.amazonaws.com/bucket HTTP/1.1" 200
+"""
+
+
+def test_calls_to_providers_are_counted_with_who_made_them() -> None:
+    found = seen_in(LOG.splitlines(), ["acme.openai.azure.com"])
+    assert [(each.host, each.provider, each.declared, each.calls, len(each.callers)) for each in found] == [
+        ("api.openai.com", "OpenAI", False, 2, 2),
+        ("bedrock-runtime.eu-central-1.amazonaws.com", "Amazon", False, 1, 1),
+        ("acme.openai.azure.com", "Microsoft", True, 1, 1),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("host", "provider"),
+    [
+        ("API.OpenAI.com", "OpenAI"),
+        ("eu.api.openai.com", "OpenAI"),
+        ("notapi.openai.com", None),
+        ("api.openai.com.evil.example", None),
+        ("openai.com", None),
+        ("claude.ai", "Anthropic"),
+        ("bedrock.us-east-1.amazonaws.com", "Amazon"),
+        ("bedrock.example.com", None),
+        ("llm.inhouse.example", "inhouse.example"),
+        ("inhouse.example.org", None),
+    ],
+)
+def test_a_host_belongs_to_a_provider_by_its_end(host: str, provider: str | None) -> None:
+    assert provider_of(host, ("inhouse.example",)) == provider
+
+
+@given(st.lists(st.text(max_size=200), max_size=20))
+def test_any_lines_are_read(lines: list[str]) -> None:
+    for each in seen_in(lines, []):
+        assert each.calls <= len(lines) and provider_of(each.host) == each.provider
