@@ -210,7 +210,7 @@ def _shadow(services: Using, caller: SignedIn, lines: list[str], also: tuple[str
 def _undeclared(each: Seen) -> Finding:
     return Finding(
         kind="governance.shadow_ai", subject="company", mark=each.host, severity="high",
-        message=f"{each.host} ({each.provider}) is declared by nobody: {each.calls} calls, {len(each.callers)} callers.",
+        message=f"{each.host} ({each.provider}) is undeclared: {each.calls} calls, {len(each.callers)} callers.",
         hint="Find out for what; declare the workload with an owner and a budget, or close that way out.",
         detail={"host": each.host, "provider": each.provider, "calls": each.calls, "callers": len(each.callers)},
     )  # fmt: skip
