@@ -1,0 +1,206 @@
+"""The pages of Knowledge: sources, documents, findings, a search that explains itself, the glossary.
+
+Each asks the API what its visitor may see; forms send one API call and go back with its result.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from urllib.parse import quote, urlencode
+
+from fastapi import APIRouter, Form, Request
+from fastapi.responses import HTMLResponse, RedirectResponse
+
+from groundplan.console.client import Reply
+from groundplan.console.pages import fetch
+from groundplan.console.render import Signed, api_of, failed, show
+
+router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
+HERE = "/knowledge"
+Text = Annotated[str, Form(max_length=2000)]
+STATES = ("approved", "draft", "rejected", "superseded", "retired", "kept back", "deleted")
+REASONS = {
+    "draft": "waits for approval",
+    "rejected": "was rejected",
+    "retired": "is retired",
+    "superseded": "has a newer version",
+    "not_yet_valid": "is not valid yet",
+    "expired": "is not valid any more",
+    "workload": "is not for this workload",
+    "purpose": "is not for what this workload is for",
+    "sensitivity": "is more sensitive than this workload",
+    "not_scanned": "was not searched for personal data yet",
+    "quality": "is below the quality that this workload needs",
+    "deleted": "was deleted",
+}
+"""Why a document is kept back, in words."""
+LINE_WIDTH, LINE_HEIGHT = 110, 22
+
+
+@router.get("/knowledge")
+async def sources(request: Request, visitor: Signed) -> HTMLResponse:
+    found = await fetch(visitor, sources="/api/knowledge/sources")
+    for row in found["sources"]:
+        row["line"] = trend_line([point["score"] for point in row["trend"]])
+    return await show(request, visitor, "knowledge.html", HERE, tab="sources", **found)
+
+
+@router.get("/knowledge/documents")
+async def documents(
+    request: Request, visitor: Signed, source: str = "", state: str = "", text: str = ""
+) -> HTMLResponse:
+    query = {name: value for name, value in (("source", source), ("state", state), ("text", text)) if value}
+    reply = await visitor.api.get("/api/knowledge/documents", **query)
+    if not reply.ok:
+        return failed(reply, visitor)
+    names = await fetch(visitor, sources="/api/knowledge/sources", deletions="/api/knowledge/deletions")
+    values = {"source": source, "state": state, "text": text, "states": STATES, **names}
+    return await show(
+        request, visitor, "documents.html", HERE, tab="documents", documents=reply.body["documents"], **values
+    )
+
+
+@router.get("/knowledge/documents/{document_id}")
+async def document(request: Request, visitor: Signed, document_id: str, person: str = "") -> HTMLResponse:
+    path = f"/api/knowledge/documents/{quote(document_id, safe='')}"
+    reply = await visitor.api.get(path)
+    if not reply.ok:
+        return failed(reply, visitor)
+    access: dict[str, Any] | None = None
+    told = ""
+    if person:
+        asked = await visitor.api.get(f"{path}/access", person=person)
+        access, told = (asked.body, "") if asked.ok else (None, asked.problem)
+    return await show(
+        request, visitor, "document.html", HERE, tab="documents", asked=person, access=access, told=told,
+        held=holding(reply.body["document"]), reasons=REASONS, **reply.body,
+    )  # fmt: skip
+
+
+@router.get("/knowledge/findings")
+async def findings(request: Request, visitor: Signed, kind: str = "") -> HTMLResponse:
+    reply = await visitor.api.get("/api/findings", kind=kind or "knowledge.", limit="500")
+    if not reply.ok:
+        return failed(reply, visitor)
+    found = [row for row in reply.body["findings"] if row["kind"].startswith("knowledge.")]
+    every = (
+        found if not kind else (await visitor.api.get("/api/findings", kind="knowledge.", limit="500")).body["findings"]
+    )
+    kinds = sorted({row["kind"] for row in every})
+    return await show(
+        request, visitor, "knowledge_findings.html", HERE, tab="findings", findings=found, kinds=kinds, kind=kind
+    )
+
+
+@router.get("/knowledge/search")
+async def search(request: Request, visitor: Signed, workload: str = "", q: str = "") -> HTMLResponse:
+    """The playground: what is found for a question, why, and what is kept back."""
+    listed = await visitor.api.get("/api/workloads")
+    names = [row["name"] for row in listed.body["workloads"]] if listed.ok else []
+    result, told = None, ""
+    if q and workload:
+        body = {"workload": workload, "query": q[:4000], "passages": 8, "explain": True}
+        reply = await api_of(request, visitor.csrf).post("/api/knowledge/search", body)
+        result, told = (reply.body, "") if reply.ok else (None, reply.problem)
+    return await show(
+        request,
+        visitor,
+        "knowledge_search.html",
+        HERE,
+        tab="search",
+        names=names,
+        workload=workload,
+        q=q,
+        result=result,
+        told=told,
+        reasons=REASONS,
+    )
+
+
+@router.get("/knowledge/glossary")
+async def glossary(request: Request, visitor: Signed) -> HTMLResponse:
+    found = await fetch(visitor, terms="/api/knowledge/glossary")
+    return await show(request, visitor, "glossary.html", HERE, tab="glossary", **found)
+
+
+@router.post("/do/knowledge/decide")
+async def decide(
+    request: Request, csrf: Text, document: Text, what: Text, value: Text, reason: Text
+) -> RedirectResponse:
+    given: Any = None if value == "" else value == "yes" if what == "legal_hold" else value
+    path = f"/api/knowledge/documents/{quote(document, safe='')}/decide"
+    reply = await api_of(request, csrf).post(path, {"what": what, "value": given, "reason": reason})
+    return _back(f"/knowledge/documents/{quote(document, safe='')}", reply, "Decided. It holds from the next search.")
+
+
+@router.post("/do/knowledge/delete")
+async def delete(request: Request, csrf: Text, document: Text, reason: Text) -> RedirectResponse:
+    path = f"/api/knowledge/documents/{quote(document, safe='')}/delete"
+    reply = await api_of(request, csrf).post(path, {"reason": reason})
+    done = f"{reply.body['path']} is gone from search; from the disk by {reply.body['due'][:10]}." if reply.ok else ""
+    return _back("/knowledge/documents?state=deleted", reply, done)
+
+
+@router.post("/do/knowledge/fix")
+async def fix(request: Request, csrf: Text, finding: Text) -> RedirectResponse:
+    """What a finding proposes, as the decision that it is."""
+    api = api_of(request, csrf)
+    found = await api.get("/api/findings", kind="knowledge.", limit="1000")
+    row = next((each for each in found.body["findings"] if each["id"] == finding), None) if found.ok else None
+    if row is None or not row["fix"]:
+        return _back("/knowledge/findings", found, "It is settled already.")
+    proposed = row["fix"]
+    path = f"/api/knowledge/documents/{quote(str(proposed['document']), safe='')}"
+    reason = f"proposed by a finding: {row['message']}"[:500]
+    if proposed["do"] == "delete":
+        return _back("/knowledge/findings", await api.post(f"{path}/delete", {"reason": reason}), "Deleted.")
+    what, value = change(proposed, request)
+    reply = await api.post(f"{path}/decide", {"what": what, "value": value, "reason": reason})
+    return _back("/knowledge/findings", reply, "Decided. The finding closes with the next look.")
+
+
+def change(proposed: dict[str, Any], request: Request) -> tuple[str, Any]:
+    """(what, value) of the decision that a finding proposes."""
+    today = request.app.state.services.clock.now().date().isoformat()
+    return {
+        "review": ("reviewed", today),
+        "retire": ("state", "retired"),
+        "reject": ("state", "rejected"),
+        "supersede": ("superseded_by", proposed.get("by")),
+        "sensitivity": ("sensitivity", proposed.get("to")),
+    }[proposed["do"]]
+
+
+def holding(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """(name, value, where it is from, what was said and not followed) of everything that holds for a document."""
+    names = (
+        "state", "sensitivity", "owner", "steward", "purposes", "workloads", "residency", "licence", "valid_from",
+        "valid_until", "review_by", "review_days", "retain_until", "legal_hold",
+    )  # fmt: skip
+    source = f"source/{document['source']}"
+    rows = []
+    for name in names:
+        value = document[name]
+        origin = document["origins"].get("retain_days" if name == "retain_until" else name, {})
+        if value in (None, False, []):
+            continue
+        shown = ", ".join(value) if isinstance(value, list) else "yes" if value is True else str(value)
+        where = origin.get("from", "document" if name == "review_by" else source)
+        rows.append(
+            {"name": name.replace("_", " "), "value": shown, "from": where, "ignored": origin.get("ignored", [])}
+        )
+    return rows
+
+
+def trend_line(scores: list[float]) -> str:
+    """Points of a polyline in a box of 110 by 22; nothing for fewer than two scores."""
+    if len(scores) < 2:
+        return ""
+    step = LINE_WIDTH / (len(scores) - 1)
+    points = [(at * step, LINE_HEIGHT - 1 - score * (LINE_HEIGHT - 2)) for at, score in enumerate(scores)]
+    return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+
+
+def _back(page: str, reply: Reply, done: str) -> RedirectResponse:
+    told = {"notice": done} if reply.ok else {"problem": reply.problem}
+    return RedirectResponse(f"{page}{'&' if '?' in page else '?'}{urlencode(told)}", status_code=303)
