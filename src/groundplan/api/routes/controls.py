@@ -123,10 +123,11 @@ def give(body: Given, services: Using, caller: SignedIn) -> dict[str, Any]:
         current = _current(conn)
         if body.workload is not None:
             known_workload(current.blueprint, body.workload)
-        kept = service.give(
-            conn, caller.actor, what=body.what, subject=subject, type=body.type, says=body.says, days=body.days,
-            now=services.clock.now(), detail=detail, link=body.link,
+        given = service.Given(
+            what=body.what, subject=subject, type=body.type, says=body.says, days=body.days, detail=detail,
+            link=body.link,
         )  # fmt: skip
+        kept = service.give(conn, caller.actor, given, services.clock.now())
     return {
         "id": kept.id,
         "what": kept.what,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -81,31 +81,44 @@ def _still(before: Evidence, made: Evidence, now: datetime) -> bool:
     return before.digest == made.digest and now < half
 
 
-def give(
-    conn: Connection[Any], actor: str, *, what: str, subject: str, type: EvidenceType, says: str, days: int,
-    now: datetime, detail: Mapping[str, Any] | None = None, link: str | None = None,
-) -> Evidence:  # fmt: skip
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """Evidence as a person gives it."""
+
+    what: str
+    """`FRAMEWORK/CONTROL`, or a check that facts cannot show"""
+    subject: str
+    type: EvidenceType
+    says: str
+    days: int
+    detail: Mapping[str, Any] = field(default_factory=dict)
+    link: str | None = None
+
+
+def give(conn: Connection[Any], actor: str, given: Given, now: datetime) -> Evidence:
     """Evidence that a person gives. Raises `Invalid` for what facts show by themselves, or one that lasts too long."""
-    check = CHECKS.get(what)
+    check = CHECKS.get(given.what)
     if check is not None and check.judge is not None:
-        raise Invalid(f"{what} is collected from facts; nobody can give it", code="evidence_collected", hint=check.hint)
-    if check is None and "/" not in what:
+        raise Invalid(
+            f"{given.what} is collected from facts; nobody can give it", code="evidence_collected", hint=check.hint
+        )
+    if check is None and "/" not in given.what:
         by_hand = ", ".join(name for name, each in CHECKS.items() if each.judge is None)
         raise Invalid(
-            f"there is nothing called {what[:80]} to show", code="evidence_unknown",
+            f"there is nothing called {given.what[:80]} to show", code="evidence_unknown",
             hint=f"Name FRAMEWORK/CONTROL, such as 'iso-42001/A.6.2.7', or one of {by_hand}.",
         )  # fmt: skip
-    if not timedelta() < timedelta(days=days) <= LONGEST:
+    if not timedelta() < timedelta(days=given.days) <= LONGEST:
         raise Invalid(
-            f"evidence cannot hold for {days} days", code="evidence_days", hint=f"Say 1 to {LONGEST.days} days."
+            f"evidence cannot hold for {given.days} days", code="evidence_days", hint=f"Say 1 to {LONGEST.days} days."
         )
     made = Evidence(
-        id=new_id(), what=what, subject=subject, type=type, collector=actor, at=now,
-        valid_until=now + timedelta(days=days), holds=True, says=says, digest="", audit_entry=_NOT_IN_LOG,
-        detail=dict(detail or {}), link=link,
+        id=new_id(), what=given.what, subject=given.subject, type=given.type, collector=actor, at=now,
+        valid_until=now + timedelta(days=given.days), holds=True, says=given.says, digest="", audit_entry=_NOT_IN_LOG,
+        detail=dict(given.detail), link=given.link,
     )  # fmt: skip
     made = replace(made, digest=digest_of(made))
-    (kept,) = _keep(conn, actor, subject, [made])
+    (kept,) = _keep(conn, actor, given.subject, [made])
     return kept
 
 
