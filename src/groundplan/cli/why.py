@@ -13,7 +13,10 @@ from groundplan.cli.output import emit, table
 
 def why(
     subject: Annotated[
-        str, typer.Argument(metavar="ID", help="Id of a call, change, key or audit entry; blueprint/N; workload/NAME.")
+        str,
+        typer.Argument(
+            metavar="ID", help="Id of a call, change, key or entry; blueprint/N; workload/NAME; placement/NAME."
+        ),
     ],
     home: HomeOption = None,
     as_json: JsonOption = False,

@@ -8,7 +8,7 @@ from uuid import UUID
 from fastapi import APIRouter
 from psycopg import Connection
 
-from groundplan.api import explain, store
+from groundplan.api import explain, placing, store
 from groundplan.api.caller import Caller, Reader
 from groundplan.api.context import Using
 from groundplan.api.served import current_or_none
@@ -25,12 +25,14 @@ SCOPES = frozenset({"workload", "deployment", "site", "source"})
 
 @router.get("/why/{subject:path}")
 def why(subject: str, services: Using, caller: Reader) -> dict[str, Any]:
-    """`{"kind", "because": [sentences], "facts", "audit": [entries]}` of an id, blueprint/N or workload/NAME."""
+    """`{"kind", "because", "facts", "audit": [entries]}` of an id, blueprint/N, workload/NAME or placement/NAME."""
     kind, name = ("", subject) if "/" not in subject else subject.rsplit("/", 1)
     with services.transaction() as conn:
         found = _of_scope(conn, subject) if kind in SCOPES or subject == "company" else None
         if kind == "blueprint":
             found = _of_number(conn, name)
+        elif kind == "placement":
+            found = placing.because(conn, services, name)
         elif found is None:
             found = _of_id(conn, caller, name)
         if found is None:

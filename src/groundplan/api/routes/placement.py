@@ -1,0 +1,121 @@
+"""Where everything runs and why: the plan, its reasons, what if, stress, a pilot's growth, drift, the report."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter
+from fastapi.responses import HTMLResponse
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from groundplan.api import placing
+from groundplan.api.caller import Reader
+from groundplan.api.context import Using
+from groundplan.api.placement_report import report_html
+from groundplan.api.served import current_blueprint
+from groundplan.placement import drift, pilot, stress, whatif
+from groundplan.placement.explain.front import front
+from groundplan.placement.explain.whole import compare, excluded_matrix, whole_json
+from groundplan.placement.explain.why import to_json, why
+from groundplan.placement.explain.words import sentences
+
+router = APIRouter(tags=["placement"])
+Text = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+
+
+class WhatIf(BaseModel):
+    """What is to be different, each as NAME=VALUE."""
+
+    model_config = ConfigDict(extra="forbid")
+    set: list[Text] = Field(default_factory=list, max_length=50)
+    """`sites.eu-private.power_price=0.4`"""
+    drop_site: list[Text] = Field(default_factory=list, max_length=50)
+    demand: list[Text] = Field(default_factory=list, max_length=50)
+    """`support=x3`"""
+    price: list[Text] = Field(default_factory=list, max_length=50)
+    """`gpt-eu=-30%`"""
+
+
+class Stress(BaseModel):
+    """How many futures, and how far apart they are."""
+
+    model_config = ConfigDict(extra="forbid")
+    futures: Annotated[int, Field(ge=1, le=20_000)] = stress.FUTURES
+    seed: Annotated[int, Field(ge=0, le=2**31)] = 0
+    load: Annotated[float, Field(ge=0, le=2)] = stress.LOAD_SPREAD
+    price: Annotated[float, Field(ge=0, le=2)] = stress.PRICE_SPREAD
+
+
+@router.get("/placement")
+def show(services: Using, _: Reader) -> dict[str, Any]:
+    """The plan of the whole company: cost by term, proven gap, comparisons, the matrix of exclusions."""
+    with services.transaction() as conn:
+        plan = placing.plan(conn, services)
+    body = whole_json(plan, compare(plan))
+    body["excluded"] = {name: {site: list(r) for site, r in row.items()} for name, row in excluded_matrix(plan).items()}
+    body["curves"] = {name: list(plan.company.workloads[name].curve) for name in plan.decided}
+    return body
+
+
+@router.get("/placement/why/{workload}")
+def because(workload: str, services: Using, _: Reader) -> dict[str, Any]:
+    """Why one workload is where it is, as figures and in words."""
+    with services.transaction() as conn:
+        plan = placing.plan(conn, services)
+    placing.decided(plan, workload)
+    found = why(plan, workload)
+    return to_json(found, list(sentences(found)))
+
+
+@router.post("/placement/what-if")
+def what_if(body: WhatIf, services: Using, _: Reader) -> dict[str, Any]:
+    """Two plans side by side, with the decisions that flip. Nothing is changed."""
+    changes = placing.changes(body.set, body.drop_site, body.demand, body.price)
+    with services.transaction() as conn:
+        plan = placing.plan(conn, services)
+    return whatif.to_json(whatif.compare(plan, changes))
+
+
+@router.post("/placement/stress")
+def stressed(body: Stress, services: Using, _: Reader) -> dict[str, Any]:
+    """The plan under sampled futures, and a robust variant with what it costs."""
+    with services.transaction() as conn:
+        plan = placing.plan(conn, services)
+    return stress.report(plan, stress.Spreads(body.futures, body.load, body.price, body.seed))
+
+
+@router.get("/placement/pilot/{workload}")
+def grows(workload: str, services: Using, _: Reader) -> dict[str, Any]:
+    """A pilot's facts at ten and a hundred times its calls, and what breaks first."""
+    with services.transaction() as conn:
+        return pilot.to_json(placing.projection(conn, services, workload))
+
+
+@router.get("/placement/drift")
+def drifting(services: Using, _: Reader) -> dict[str, Any]:
+    """Plan against facts on control charts; with the re-plan where something drifts."""
+    with services.transaction() as conn:
+        found = placing.charts(conn, current_blueprint(conn), services.clock.now())
+        off = [each for each in found if each.drifts]
+        again = placing.replan(conn, services, off) if off else None
+    return {
+        "charts": [drift.to_json(each) for each in found],
+        "drifts": [drift.told(each) for each in off],
+        "replan": again,
+    }
+
+
+@router.get("/placement/front")
+def ways(services: Using, _: Reader) -> dict[str, Any]:
+    """The plan under other weights of carbon, latency and people, and which of them nothing beats."""
+    with services.transaction() as conn:
+        plan = placing.plan(conn, services)
+    return {"ways": front(plan)}
+
+
+@router.get("/placement/report", response_class=HTMLResponse)
+def report(services: Using, _: Reader) -> HTMLResponse:
+    """The plan as one self-contained page for the board."""
+    with services.transaction() as conn:
+        plan = placing.plan(conn, services)
+    return HTMLResponse(report_html(plan, services.clock.now().date()))

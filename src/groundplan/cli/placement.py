@@ -1,0 +1,112 @@
+"""`groundplan placement`: where each workload belongs and why, and what would change it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from groundplan.cli.client import ControlClient
+from groundplan.cli.options import HomeOption, JsonOption
+from groundplan.cli.output import emit, table
+from groundplan.core.errors import Conflict
+
+app = typer.Typer(
+    help="Where each workload belongs, and what would change it.", no_args_is_help=True, rich_markup_mode=None
+)
+Workload = Annotated[str, typer.Argument(metavar="WORKLOAD", help="Name of a workload.")]
+
+
+@app.command()
+def show(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """The plan of the whole company: places, prices, proven gap, comparisons."""
+    value = ControlClient.connect(home).get("/api/placement")
+    rows = [
+        (row["workload"], row["place"]["site"], _on(row["place"]), row["place"]["burst"] or "-",
+         row["place"]["fallback"] or "-", f"${row['usd_month']:,.2f}")
+        for row in value["workloads"]
+    ]  # fmt: skip
+    head = ("workload", "site", "on", "bursts to", "falls back to", "a month")
+    emit(value, as_json, "\n".join([table(head, rows), "", *value["words"], *value["notes"]]))
+
+
+def _on(place: dict[str, Any]) -> str:
+    return f"to build: {place['config']}" if place["kind"] == "build" else str(place["config"])
+
+
+@app.command("what-if")
+def what_if(
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", help="sites.NAME.power_price=0.4, workloads.NAME.peak=5. Repeatable.")
+    ] = None,
+    drop_site: Annotated[list[str] | None, typer.Option("--drop-site", help="SITE is gone. Repeatable.")] = None,
+    demand: Annotated[list[str] | None, typer.Option("--demand", help="WORKLOAD=x3, or all=+20%. Repeatable.")] = None,
+    price: Annotated[
+        list[str] | None, typer.Option("--price", help="DEPLOYMENT, MODEL or SITE=-30%. Repeatable.")
+    ] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The plan beside the one under other conditions, with the decisions that flip. Changes nothing."""
+    asked = {"set": sets or [], "drop_site": drop_site or [], "demand": demand or [], "price": price or []}
+    value = ControlClient.connect(home).post("/api/placement/what-if", asked)
+    flipped = {each["workload"] for each in value["flips"]}
+    rows = [
+        (row["workload"], _usd(row["before_usd_month"]), _usd(row["after_usd_month"]),
+         "flips" if row["workload"] in flipped else "")
+        for row in value["workloads"]
+    ]  # fmt: skip
+    emit(value, as_json, "\n".join([table(("workload", "now", "then", ""), rows), "", *value["words"]]))
+
+
+def _usd(value: float | None) -> str:
+    return "nowhere" if value is None else f"${value:,.2f}"
+
+
+@app.command()
+def stress(
+    futures: Annotated[int, typer.Option("--futures", help="How many are sampled.")] = 1000,
+    seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same futures.")] = 0,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The plan under sampled futures: cost, regret, availability, and a robust variant with its price."""
+    value = ControlClient.connect(home).post("/api/placement/stress", {"futures": futures, "seed": seed})
+    emit(value, as_json, "\n".join(value["words"]))
+
+
+@app.command()
+def pilot(workload: Workload, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """A pilot's facts at ten and a hundred times its calls, and what breaks first."""
+    value = ControlClient.connect(home).get(f"/api/placement/pilot/{workload}")
+    emit(value, as_json, "\n".join(value["words"]))
+
+
+@app.command()
+def drift(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """The plan against facts, figure by figure, and the re-plan where something drifts."""
+    value = ControlClient.connect(home).get("/api/placement/drift")
+    rows = [
+        (row["workload"], row["name"], f"{row['factor']:.2f}", len(row["points"]), "drifts" if row["drifts"] else "")
+        for row in value["charts"]
+    ]
+    head = ("workload", "figure", "times the plan", "days", "")
+    lines = [table(head, rows) if rows else "no plan expects anything yet"]
+    if value["replan"]:
+        lines += ["", "Re-planned at the calls that were seen:", *value["replan"]["words"]]
+    emit(value, as_json, "\n".join(lines))
+
+
+@app.command()
+def report(
+    to: Annotated[Path, typer.Argument(metavar="FILE.html", help="A new file.")],
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the plan with its pictures and reasons as one self-contained page."""
+    if to.exists():
+        raise Conflict(f"{to} is there already", code="file_exists", hint="Name a new file.")
+    page = ControlClient.connect(home).send("GET", "/api/placement/report", raw=True)
+    to.write_bytes(page)
+    emit({"file": str(to), "bytes": len(page)}, as_json, f"{to} is written. Any browser opens and prints it.")

@@ -1,0 +1,78 @@
+"""Ways to place the company that nothing beats in all of cost, latency, carbon and hours, found by moving the weights.
+
+Each way is the company solved under other weights and then measured alike: USD a month at market prices, without what
+the company's own carbon price and its worth of waiting add. It is a sample of the front: others may lie between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from groundplan.core.errors import Conflict
+from groundplan.placement.planner import LIMIT, CompanyPlan, plan_company
+from groundplan.placement.problem import WorkLimit
+
+AXES = ("usd_month", "first_token_ms", "carbon_kg", "hours")
+WEIGHTS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("cost", {"carbon_usd_tonne": 0.0, "latency_usd": 0.0}),
+    ("carbon", {"carbon_usd_tonne": 2000.0, "latency_usd": 0.0}),
+    ("carbon first", {"carbon_usd_tonne": 50_000.0, "latency_usd": 0.0}),
+    ("latency", {"carbon_usd_tonne": 0.0, "latency_usd": 5.0}),
+    ("latency first", {"carbon_usd_tonne": 0.0, "latency_usd": 200.0}),
+)
+PEOPLE = 4.0
+"""Times the rate of people, for the way that needs the fewest hours"""
+
+
+def front(plan: CompanyPlan, limit: WorkLimit = LIMIT) -> list[dict[str, Any]]:
+    """The plan itself and the ways under other weights; `front` says whether another is better in everything."""
+    points = [_point("the plan", plan, plan)]
+    for name, other in _ways(plan, limit):
+        point = _point(name, other, plan)
+        same = next((p for p in points if all(abs(p[a] - point[a]) <= 0.005 * max(abs(p[a]), 1) for a in AXES)), None)
+        if same is None:
+            points.append(point)
+        else:
+            same["name"] = f"{same['name']}, {name}"
+    for point in points:
+        beaten = any(_beats(other, point) for other in points)
+        point["front"] = "dominated" if beaten else "on the front"
+    return points
+
+
+def _ways(plan: CompanyPlan, limit: WorkLimit) -> Iterator[tuple[str, CompanyPlan]]:
+    company = plan.company
+    more = [*WEIGHTS, ("few hours", {"people_usd": company.policy.people_usd * PEOPLE})]
+    for name, weights in more:
+        try:
+            yield name, plan_company(replace(company, policy=replace(company.policy, **weights)), limit)
+        except Conflict:
+            continue
+
+
+def _point(name: str, found: CompanyPlan, plan: CompanyPlan) -> dict[str, Any]:
+    calls = {n: plan.company.workloads[n].calls_month for n in found.decided}
+    total = sum(calls.values()) or 1.0
+    priced = ("carbon", "penalty", "people")
+    usd = sum(v for d in found.decided.values() for t, v in d.terms.items() if t not in priced)
+    rate = plan.company.policy.people_usd
+    racks = sum(plan.company.sites[s].rack_usd for s in found.opened)
+    return {
+        "name": name,
+        "usd_month": round(usd + racks + found.hours * rate, 2),
+        "first_token_ms": round(
+            sum(d.primary.times.first_token * calls[n] for n, d in found.decided.items()) / total, 1
+        ),
+        "carbon_kg": round(found.carbon_kg, 2),
+        "hours": round(found.hours, 1),
+        "moves": sorted(
+            n for n, d in found.decided.items() if n in plan.decided and d.primary.site != plan.decided[n].primary.site
+        ),
+    }
+
+
+def _beats(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """At least as good in everything, and better in something."""
+    return all(one[a] <= other[a] + 1e-9 for a in AXES) and any(one[a] < other[a] - 1e-9 for a in AXES)

@@ -1,0 +1,175 @@
+"""Placement through the control process: the plan of the example company, its reasons, what if, drift and re-plan."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from groundplan.api.genesis import take_up_keys
+from groundplan.cli.main import app
+from groundplan.core.database import connect
+from groundplan.core.home import Home
+from groundplan.core.ids import new_id
+from groundplan.gateway.journal import ledger_store
+from groundplan.testing.database import Cluster, Database
+
+COMPANY = Path(__file__).parents[2] / "examples" / "company"
+
+
+@dataclass(frozen=True)
+class Planner:
+    """A running control process with the example company."""
+
+    home: Home
+    port: int
+    database: Database
+
+    def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        headers = {"Authorization": f"Bearer {self.home.operator_token.read_text().strip()}"}
+        data = None if body is None else json.dumps(body)
+        if data is not None:
+            headers["Content-Type"] = "application/json"
+        try:
+            connection.request(method, path, data, headers)
+            reply = connection.getresponse()
+            raw = reply.read()
+        finally:
+            connection.close()
+        return reply.status, json.loads(raw) if raw.startswith((b"{", b"[")) else raw.decode()
+
+
+@pytest.fixture(scope="module")
+def planner(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Planner]:
+    with postgres_cluster.database() as database, running(database, tmp_path_factory.mktemp("planner")) as found:
+        yield found
+
+
+@contextmanager
+def running(database: Database, tmp_path: Path) -> Iterator[Planner]:
+    home, workspace = Home(tmp_path / "home"), tmp_path / "company"
+    shutil.copytree(COMPANY, workspace)
+    take_up_keys(home)
+    listener = socket.create_server(("127.0.0.1", 0))
+    log = (tmp_path / "control.log").open("wb")
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "groundplan.console.app", "--home", str(home.root), "--fd", str(listener.fileno())),
+            *("--workspace", str(workspace), "--demo"),
+        ],
+        env={**os.environ, "GROUNDPLAN_DATABASE_URL": database.dsn},
+        pass_fds=(listener.fileno(),),
+        stdout=log,
+        stderr=log,
+    )
+    found = Planner(home, listener.getsockname()[1], database)
+    listener.close()
+    try:
+        deadline = time.monotonic() + 90
+        while True:
+            assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "control.log").read_text()
+            try:
+                if found.ask("GET", "/livez")[0] == 200:
+                    break
+            except OSError:
+                time.sleep(0.05)
+        yield found
+    finally:
+        process.terminate()
+        process.wait(20)
+        log.close()
+
+
+def test_the_plan_is_shown_verified_with_its_gap_and_comparisons(planner: Planner) -> None:
+    status, plan = planner.ask("GET", "/api/placement")
+    assert status == 200 and plan["verified"] and plan["proven"] == "proven optimal"
+    places = {row["workload"]: row["place"]["site"] for row in plan["workloads"]}
+    assert places["support-assistant"] == "azure-sweden" and places["finance-analytics"] == "rack-1"
+    assert places["line-inspector"] == "line-3"
+    assert {row["with"] for row in plan["compared"]} == {"today", "all cloud", "all private", "each alone"}
+    assert "outside EU" in plan["excluded"]["support-assistant"]["cloud-us"]
+    assert [build["site"] for build in plan["to_build"]] == ["line-3"]
+
+
+def test_why_tells_the_same_on_both_ways(planner: Planner) -> None:
+    status, told = planner.ask("GET", "/api/placement/why/research-reader")
+    assert status == 200 and told["place"]["burst"] == "gpt-eu" and told["runner_up"]["extra_usd_month"] > 0
+    status, also = planner.ask("GET", "/api/why/placement/research-reader")
+    assert status == 200 and also["kind"] == "placement" and also["because"] == told["words"]
+    status, refused = planner.ask("GET", "/api/placement/why/nobody")
+    assert status == 404 and refused["error"]["code"] == "workload_unknown"
+
+
+def test_what_if_flips_what_it_must_and_refuses_what_it_cannot_read(planner: Planner) -> None:
+    status, found = planner.ask("POST", "/api/placement/what-if", {"price": ["gpt-eu=x10"], "demand": ["all=x1"]})
+    assert status == 200 and "support-assistant" in {each["workload"] for each in found["flips"]}
+    for body in ({}, {"demand": ["support-assistant=3"]}, {"drop_site": ["atlantis"]}, {"set": ["sites.rack-1.pue=9"]}):
+        status, refused = planner.ask("POST", "/api/placement/what-if", body)
+        assert status == 400 and refused["error"]["hint"]
+    status, found = planner.ask("POST", "/api/placement/stress", {"futures": 200, "seed": 3})
+    assert status == 200 and found["plan"]["regret"]["mean"] >= 0 and found["words"]
+    assert planner.ask("GET", "/api/placement/front")[1]["ways"][0]["name"].startswith("the plan")
+
+
+def test_the_report_is_one_page_that_loads_nothing(planner: Planner) -> None:
+    status, page = planner.ask("GET", "/api/placement/report")
+    assert status == 200 and page.startswith("<!doctype html>") and page.count("<svg") >= 9
+    assert "http://" not in page.replace("http://www.w3.org", "") and "src=" not in page and "<script" not in page
+    assert "support-assistant runs at azure-sweden" in page
+
+
+def calls(database: Database, factor: int) -> None:
+    """Twelve days on which the staff assistant has so many times the calls that it was planned for."""
+    now = datetime.now(UTC)
+    with connect(database.urls["owner"], autocommit=True) as conn:
+        rows: list[tuple[Any, ...]] = [
+            (new_id(), now - timedelta(days=day, seconds=number), "staff-assistant", None, None, None, "chat", "ok",
+             200, None, "openai/gpt-4.1-mini", "gpt-eu", "azure-sweden", 0.01, 0.01, 900, 180, "none", 1, new_id(),
+             False, 900.0, 610.0, {}, 0, 0)
+            for day in range(1, 13)
+            for number in range(20 * factor)
+        ]  # fmt: skip
+        ledger_store.insert_rows(conn, ledger_store.INSERT_CALLS, rows)
+
+
+def test_a_pilot_is_projected_and_drift_becomes_a_finding_with_a_replan(planner: Planner) -> None:
+    status, refused = planner.ask("GET", "/api/placement/pilot/staff-assistant")
+    assert status == 400 and refused["error"]["code"] == "pilot_no_facts"
+    calls(planner.database, 2)
+    status, found = planner.ask("GET", "/api/placement/pilot/staff-assistant")
+    assert status == 200 and found["breaks_first"] is not None and found["days"] >= 12
+    assert [each["factor"] for each in found["scaled"]] == [1, 10, 100]
+    status, drift = planner.ask("GET", "/api/placement/drift")
+    assert status == 200 and drift["drifts"] and drift["replan"]["words"]
+    off = {row["figure"]: row for row in drift["charts"] if row["workload"] == "staff-assistant"}
+    assert off["calls_day"]["drifts"] and off["calls_day"]["factor"] < 0.1
+
+
+def test_the_commands_show_it(planner: Planner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GROUNDPLAN_URL", f"http://127.0.0.1:{planner.port}")
+    monkeypatch.setenv("GROUNDPLAN_HOME", str(planner.home.root))
+    run = CliRunner().invoke
+    shown = run(app, ["placement", "show"])
+    assert shown.exit_code == 0 and "research-reader" in shown.output and "proven optimal" in shown.output
+    assert "moves from" in run(app, ["placement", "what-if", "--price", "gpt-eu=x10"]).output
+    assert "futures" in run(app, ["placement", "stress", "--futures", "100"]).output
+    assert json.loads(run(app, ["placement", "drift", "--json"]).output)["charts"]
+    assert "What decides" in run(app, ["why", "placement/support-assistant"]).output
+    to = tmp_path / "plan.html"
+    assert run(app, ["placement", "report", str(to)]).exit_code == 0 and to.read_text().startswith("<!doctype html>")
+    assert run(app, ["placement", "report", str(to)]).exit_code != 0
