@@ -9,7 +9,7 @@ from functools import partial
 
 import psycopg
 
-from groundplan.api import anomalies, approvals_look, costs, mail, owners_left, placing, rights_look, witnesses
+from groundplan.api import anomalies, approvals_look, costs, mail, owners_left, placing, rights_look, siem, witnesses
 from groundplan.api.context import Services
 from groundplan.api.crossings import LOOK_SECONDS, look
 from groundplan.api.every import Every
@@ -52,6 +52,7 @@ def start(services: Services, indexing: Indexing, stack: ExitStack) -> None:
     repeat(stack, Every("adding up costs", costs.FOLD_SECONDS, partial(costs.fold, services)))
     repeat(stack, Every("watching spending", anomalies.WATCH_SECONDS, partial(anomalies.watch, services)))
     repeat(stack, Every("looking at budgets", LOOK_SECONDS, partial(look, services)))
+    repeat(stack, Every("sending security events", siem.SEND_SECONDS, partial(siem.send_new, services)))
     repeat(stack, Every("asking witnesses", witnesses.ASK_SECONDS, partial(witnesses.look, services)))
     repeat(stack, Every("looking at approvals", approvals_look.LOOK_SECONDS, partial(approvals_look.look, services)))
     repeat(stack, Every("sending mail", mail.SEND_SECONDS, partial(mail.send_waiting, services)))
