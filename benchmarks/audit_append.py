@@ -1,7 +1,9 @@
-"""How many audit entries a second become durable: tiles, checkpoint and their fdatasync, with group commit.
+"""How many audit entries a second become durable: tiles, checkpoint and their fdatasync, with group commit; and how
+fast they are verified and proved at `--proofs` entries.
 
 Measures the file path of the log only; the entries (about 400 bytes) are made before, and PostgreSQL is not used.
 `p50_ms` and `p99_ms` are the times of a whole group, which is what an entry in it waits at most once its group began.
+`verify_per_s` and the proofs are CPU time of one thread over files that were just written.
 """
 
 from __future__ import annotations
@@ -10,10 +12,12 @@ import argparse
 import json
 import os
 import platform
+import random
 import statistics
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,6 +25,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from groundplan.core.audit.entry import Entry, gateway_actor
 from groundplan.core.audit.log import AuditLog
+from groundplan.core.audit.proof import consistency_proof, inclusion_proof
+from groundplan.core.audit.verify import verify
 from groundplan.core.ids import new_id
 
 EPOCH = new_id()
@@ -87,16 +93,56 @@ def measure(folder: Path, seconds: float, group: int) -> dict[str, object]:
     }
 
 
+def prove(folder: Path, size: int, samples: int = 400) -> dict[str, object]:
+    """A log of `size` entries: verified whole, then `samples` proofs of inclusion and consistency at random places."""
+    key = Ed25519PrivateKey.generate()
+    with AuditLog(folder / "proved", key) as log:
+        while log.checkpoint.size < size:
+            log.append(group_of(min(65_536, size - log.checkpoint.size)))
+    begun = time.process_time()
+    verdict = verify(folder / "proved", key.public_key().public_bytes_raw())
+    seconds = time.process_time() - begun
+    draw = random.Random(size)
+    inclusion = [
+        _timed(lambda at: inclusion_proof(folder / "proved", at), draw.randrange(size)) for _ in range(samples)
+    ]
+    consistency = [
+        _timed(lambda at: consistency_proof(folder / "proved", at), draw.randrange(1, size)) for _ in range(samples)
+    ]
+    return {
+        "proved_entries": size,
+        "verified": verdict.ok,
+        "verify_per_s": round(size / seconds),
+        "inclusion_p50_ms": _rank(inclusion, 0.5),
+        "inclusion_p99_ms": _rank(inclusion, 0.99),
+        "consistency_p50_ms": _rank(consistency, 0.5),
+        "consistency_p99_ms": _rank(consistency, 0.99),
+    }
+
+
+def _timed(work: Callable[[int], object], at: int) -> float:
+    begun = time.process_time()
+    work(at)
+    return (time.process_time() - begun) * 1000
+
+
+def _rank(times: list[float], at: float) -> float:
+    return round(sorted(times)[int(len(times) * at)], 3)
+
+
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--seconds", type=float, default=5.0, help="how long to append")
-    parser.add_argument("--group", type=int, default=2048, help="entries in a group commit")
+    parser.add_argument("--group", type=int, default=512, help="entries in a group commit")
+    parser.add_argument("--proofs", type=int, default=1_000_000, help="entries of the log that is proved; 0: none")
     parser.add_argument("--folder", type=Path, help="on the disk to measure (default: a temporary folder here)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder or Path.cwd(), prefix=".bench-audit-") as folder:
         figures = measure(Path(folder), options.seconds, options.group)
+        if options.proofs:
+            figures |= prove(Path(folder), options.proofs)
     if options.json:
         print(json.dumps(figures))
         return

@@ -48,6 +48,20 @@ def add_person(
     emit(value, as_json, f"{email} is here")
 
 
+@people.command("holdings")
+def holdings(
+    email: Annotated[str, typer.Argument(metavar="E-MAIL")], home: HomeOption = None, as_json: JsonOption = False
+) -> None:
+    """What hangs on somebody: duties, groups, keys, passkeys, sessions, seats in approvals that wait."""
+    value = ControlClient.connect(home).get(f"/api/people/{email}/holdings")
+    rows = [
+        (name, ", ".join(str(each) for each in items) or "-")
+        for name, items in value.items()
+        if isinstance(items, list)
+    ]
+    emit(value, as_json, table(("what", email), [*rows, ("open sessions", str(value["sessions"]))]))
+
+
 @people.command("leave")
 def person_leaves(
     email: Annotated[str, typer.Argument(metavar="E-MAIL")], home: HomeOption = None, as_json: JsonOption = False

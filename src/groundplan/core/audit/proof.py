@@ -6,14 +6,14 @@ of the log (`verify.py`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from groundplan.core.audit.checkpoint import VerifierKey, parse_checkpoint, parse_key, parse_note
 from groundplan.core.audit.merkle import consistency_proof as continuation_of
 from groundplan.core.audit.merkle import inclusion_proof as path_of
 from groundplan.core.audit.merkle import leaf_hash, verify_consistency, verify_inclusion
-from groundplan.core.audit.tiles import Tiles
+from groundplan.core.audit.tiles import WIDTH, Tiles
 from groundplan.core.errors import Invalid, NotFound
 from groundplan.core.words import counted
 
@@ -60,10 +60,23 @@ class ConsistencyProof:
         return verify_consistency(before.size, after.size, before.root, after.root, self.hashes)
 
 
+@dataclass(frozen=True, slots=True)
+class _ReadOnce(Tiles):
+    """Tiles of which each is read once: a proof asks for parts of the same few again and again."""
+
+    kept: dict[tuple[int, int, int], list[bytes]] = field(default_factory=dict)
+
+    def hashes(self, level: int, index: int, width: int = WIDTH) -> list[bytes]:
+        found = self.kept.get((level, index, width))
+        if found is None:
+            found = self.kept[level, index, width] = Tiles.hashes(self, level, index, width)
+        return found
+
+
 def inclusion_proof(folder: Path, index: int) -> InclusionProof:
     """The proof for entry `index` under the checkpoint in `folder`. Raises `NotFound` (`audit_entry`), `Invalid`."""
     data = checkpoint_file(folder)
-    point, tiles = parse_checkpoint(parse_note(data).text), Tiles(folder)
+    point, tiles = parse_checkpoint(parse_note(data).text), _ReadOnce(folder)
     if not 0 <= index < point.size:
         raise NotFound(
             f"the log has {counted(point.size, 'entry', 'entries')}, none with the index {index}",
@@ -78,7 +91,7 @@ def consistency_proof(folder: Path, old: int, size: int | None = None) -> Consis
     """The proof that the first `size` entries (all, by default) continue the first `old`, under the checkpoint in
     `folder`. Raises `NotFound` (`audit_size`), `Invalid`."""
     data = checkpoint_file(folder)
-    whole, tiles = parse_checkpoint(parse_note(data).text).size, Tiles(folder)
+    whole, tiles = parse_checkpoint(parse_note(data).text).size, _ReadOnce(folder)
     end = whole if size is None else size
     if not 0 < old <= end <= whole:
         raise NotFound(

@@ -1,0 +1,55 @@
+"""`groundplan changes`: what waits for approval or holds, and asking for it again. People decide in their browser."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from groundplan.cli.client import ControlClient
+from groundplan.cli.options import HomeOption, JsonOption
+from groundplan.cli.output import emit, table
+
+app = typer.Typer(help="Changes that wait or hold.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.command("list")
+def list_changes(
+    state: Annotated[
+        str | None, typer.Option("--state", help="pending, applied, refused, withdrawn, expired ...")
+    ] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Newest first, with whom each waits for and until when it holds."""
+    value = ControlClient.connect(home).get("/api/changes", state=state)
+    rows = [
+        (
+            each["id"],
+            each["summary"].get("subject", each["type"]),
+            each["state"],
+            _waits(each),
+            each["expires_on"] or "",
+        )
+        for each in value["changes"]
+    ]
+    emit(value, as_json, table(("id", "about", "state", "waits for", "holds until"), rows))
+
+
+@app.command()
+def renew(
+    change: Annotated[str, typer.Argument(metavar="ID")],
+    reason: Annotated[str, typer.Option("--reason", "-m", help="Why it is still needed.")],
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask for the same content again before its approval ends; what is served goes on until then."""
+    value = ControlClient.connect(home).post(f"/api/changes/{change}/renew", {"reason": reason})
+    waits = ", ".join(f"{need['duty']} of {need['subject']}" for need in value["waits_for"])
+    emit(value, as_json, f"asked for again as {value['id']}; waits for {waits}")
+
+
+def _waits(change: dict[str, Any]) -> str:
+    if change["state"] != "pending":
+        return ""
+    return ", ".join(f"{need['duty']} ({' or '.join(need['people']) or 'nobody'})" for need in change["waits_for"])
