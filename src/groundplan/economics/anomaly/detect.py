@@ -64,6 +64,7 @@ class Baseline:
         for hour in self._hours:
             self._by_week.setdefault(hour.at.weekday() * 24 + hour.at.hour, []).append(hour)
             self._by_day.setdefault(hour.at.hour, []).append(hour)
+        self._asked: dict[datetime, Usual] = {}
         self.enough = len(self._hours) >= LEAST_HOURS
         calls = sum(hour.calls for hour in self._hours)
         self._tokens = sum(hour.tokens for hour in self._hours) / calls if calls else 0.0
@@ -72,7 +73,13 @@ class Baseline:
         self._bands = self._widths() if self.enough else dict(LEAST_BAND)
 
     def usual(self, at: datetime) -> Usual:
-        """Of a minute at that time."""
+        """Of a minute at that time; of all minutes of its hour the same."""
+        hour = at.replace(minute=0, second=0, microsecond=0)
+        if hour not in self._asked:
+            self._asked[hour] = self._of_hour(hour)
+        return self._asked[hour]
+
+    def _of_hour(self, at: datetime) -> Usual:
         same = self._like(at)
         level = self._level(at)
         calls, cost = (sum(values) / (60 * max(1, len(same))) * level for values in _columns(same))

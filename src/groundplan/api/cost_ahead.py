@@ -1,0 +1,162 @@
+"""What is ahead: forecasts of calls, tokens and cost from the ledger's days, budgets' runway, and scenarios."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from psycopg import Connection
+
+from groundplan.api.cost_book import Days
+from groundplan.api.served import current_blueprint
+from groundplan.core.errors import Invalid
+from groundplan.core.money import PICO, format_usd, from_decimal, parse_usd
+from groundplan.economics.forecast.model import DAY, Forecast, Launch, Series
+from groundplan.economics.forecast.scenario import Part, parse, what_if
+from groundplan.economics.prices import listed
+from groundplan.ledger import queries, rollup_store
+
+HISTORY_DAYS = 400
+WHATS = ("cost", "calls", "tokens")
+
+
+def series(
+    conn: Connection[Any], what: str, today: date, workload: str | None, launches: list[Launch], countries: list[str]
+) -> Series:
+    """The whole days before `today`, from the first one on which anything was asked. Raises `Invalid`."""
+    if what not in WHATS:
+        raise Invalid(f"'{what[:20]}' is not forecast", code="forecast_unknown", hint=f"Use {', '.join(WHATS)}.")
+    until = datetime(today.year, today.month, today.day, tzinfo=UTC)
+    wanted = {
+        "since": until - timedelta(days=HISTORY_DAYS), "until": until, "workload": workload, "status": None,
+        "deployment": None, "demo": None,
+    }  # fmt: skip
+    rows = {row["day"]: row for row in rollup_store.calls_by(conn, ["day"], wanted)}
+    first = min(rows, default=today)
+    count = (today - first).days
+    values = [_value(rows.get(first + timedelta(days=place)), what) for place in range(count)]
+    days = frozenset(_holidays(countries, first.year, today.year + 2))
+    start = datetime(first.year, first.month, first.day, tzinfo=UTC)
+    return Series(start, DAY, tuple(values), days, tuple(launches))
+
+
+def forecast_json(made: Forecast, what: str, past: Series) -> dict[str, Any]:
+    """Steps and totals; money is USD with 12 decimals, everything else a number."""
+    shown = (lambda value: format_usd(round(value * PICO))) if what == "cost" else (lambda value: round(value, 1))
+    return {
+        "what": what,
+        "from": made.start.date().isoformat(),
+        "days": [
+            {"day": (made.start + place * DAY).date().isoformat(), "middle": shown(middle), "low": shown(low),
+             "high": shown(high)}
+            for place, (middle, low, high) in enumerate(zip(made.middle, made.low, made.high, strict=True))
+        ],
+        "past": [
+            {"day": past.at(place).date().isoformat(), "value": shown(value)}
+            for place, value in enumerate(past.values)
+        ][-90:],
+        "total": shown(made.total), "total_low": shown(made.total_low), "total_high": shown(made.total_high),
+        "method": made.method, "mase": made.error, "interval": 0.8, "notes": list(made.notes),
+    }  # fmt: skip
+
+
+def runways(conn: Connection[Any], now: datetime, workload: str | None = None) -> list[dict[str, Any]]:
+    """Each budget of this month with the day on which it ends at this rate, or None; budgets without history are left
+    out."""
+    from groundplan.economics.forecast.predict import forecast  # noqa: PLC0415 -- numpy, for this alone
+    from groundplan.economics.forecast.runway import runway  # noqa: PLC0415
+
+    blueprint = current_blueprint(conn)
+    covers = {budget.name: budget.covers for budget in blueprint.budgets}
+    found = []
+    for row in queries.budget_use(conn, now):
+        kind, _, name = covers.get(row["budget"], "").partition("/")
+        if kind not in ("company", "workload") or (workload is not None and name != workload):
+            continue
+        past = series(conn, "cost", now.date(), name or None, [], [])
+        if len(past.values) < 8:
+            continue
+        until = _ends(row["period"], now.date())
+        made = forecast(past, max(1, min(400, ((until - now.date()).days + 1) if until else 120)))
+        left = parse_usd(row["limit_usd"]) - parse_usd(row["spent_usd"])
+        told = runway(left, made, until)
+        found.append(
+            {
+                "budget": row["budget"], "period": row["period"], "limit_usd": row["limit_usd"],
+                "spent_usd": row["spent_usd"], "expected_usd": format_usd(parse_usd(row["spent_usd"]) + told.expected),
+                "ends": told.ends.isoformat() if told.ends else None, "days": told.days,
+                "earliest": told.earliest.isoformat() if told.earliest else None,
+                "latest": told.latest.isoformat() if told.latest else None,
+            }
+        )  # fmt: skip
+    return found
+
+
+def scenario(conn: Connection[Any], days: Days, workload: str | None, changes: list[str], model: str | None) -> Any:
+    """What these days would have cost. Raises `Invalid`."""
+    wanted = {
+        "since": days.since, "until": days.until, "workload": workload, "status": None, "deployment": None,
+        "demo": None,
+    }  # fmt: skip
+    parts = [
+        Part(row["part"], int(row["count"]), from_decimal(row["cost_usd"]))
+        for row in rollup_store.parts_by(conn, ["part"], wanted)
+        if row["part"] != "attempt"
+    ]
+    change = parse(changes)
+    if model is not None:
+        rates = listed.rates(model, days.last, 1 << 20)
+        if rates is None:
+            raise Invalid(
+                f"no price is known for the model '{model[:80]}'",
+                code="price_missing",
+                hint="Name a model of the price list, such as openai/gpt-4.1-mini.",
+            )
+        change = type(change)(change.users, change.price, change.context, change.output, change.cache_share, rates)
+    made = what_if(parts, change)
+    return {
+        "from": days.first.isoformat(), "to": days.last.isoformat(), "workload": workload,
+        "before_usd": format_usd(made.before), "after_usd": format_usd(made.after),
+        "steps": [{"change": name, "cost_usd": format_usd(amount)} for name, amount in made.steps],
+    }  # fmt: skip
+
+
+def _value(row: dict[str, Any] | None, what: str) -> float:
+    if row is None:
+        return 0.0
+    if what == "cost":
+        return from_decimal(row["cost_usd"]) / PICO
+    return float(row["calls"] or 0) if what == "calls" else float(row["prompt_tokens"] + row["completion_tokens"])
+
+
+def _holidays(countries: list[str], first: int, last: int) -> list[str]:
+    """ISO dates of public holidays of these countries, where the library is installed. Raises `Invalid`."""
+    if not countries:
+        return []
+    try:
+        import holidays  # noqa: PLC0415 -- an extra
+    except ImportError as error:
+        raise Invalid(
+            "holidays need another package", code="extra_missing", hint="pip install 'groundplan[economics]'"
+        ) from error
+    found: list[str] = []
+    for country in countries:
+        try:
+            days = holidays.country_holidays(country.upper(), years=range(first, last))
+        except NotImplementedError as error:
+            raise Invalid(
+                f"the holidays of '{country[:20]}' are not known",
+                code="country_unknown",
+                hint="Use an ISO country code such as NO or SE.",
+            ) from error
+        found += [day.isoformat() for day in days]
+    return found
+
+
+def _ends(period: str, today: date) -> date | None:
+    """Last day of a budget's period where its name tells; None where it does not."""
+    if len(period) == 10:
+        return today
+    if len(period) == 7:
+        return (today.replace(day=1) + timedelta(days=32)).replace(day=1) - timedelta(days=1)
+    return date(today.year, 12, 31) if len(period) == 4 else None

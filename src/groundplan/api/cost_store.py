@@ -1,0 +1,58 @@
+"""The SQL of quantities that declared costs are paid by, and of outcomes, by workload."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from psycopg import Connection
+from psycopg.rows import dict_row
+
+Row = dict[str, Any]
+
+
+def review_hours(conn: Connection[Any], since: datetime, until: datetime) -> dict[str, float]:
+    """workload -> hours that people looked at held answers."""
+    rows = _rows(
+        conn,
+        """SELECT workload, sum(minutes) / 60 AS hours FROM held_call WHERE decided_at >= %(since)s
+           AND decided_at < %(until)s AND minutes IS NOT NULL GROUP BY 1""",
+        {"since": since, "until": until},
+    )
+    return {row["workload"]: float(row["hours"]) for row in rows}
+
+
+def source_gigabytes(conn: Connection[Any]) -> dict[str, float]:
+    """source -> gigabytes of text that are kept to be searched."""
+    rows = _rows(
+        conn,
+        """SELECT d.source, sum(octet_length(c.text)) / 1e9 AS gigabytes FROM chunk c
+           JOIN document d ON d.id = c.document_id WHERE d.deleted_at IS NULL GROUP BY 1""",
+        {},
+    )
+    return {row["source"]: float(row["gigabytes"]) for row in rows}
+
+
+def content_gigabytes(conn: Connection[Any]) -> dict[str, float]:
+    """workload -> gigabytes of prompts and answers that are kept."""
+    rows = _rows(conn, "SELECT workload, sum(octet_length(sealed)) / 1e9 AS gigabytes FROM content GROUP BY 1", {})
+    return {row["workload"]: float(row["gigabytes"]) for row in rows}
+
+
+def outcomes(conn: Connection[Any], since: datetime, until: datetime) -> list[Row]:
+    """(workload, reported, accepted, value_usd) of calls in that time; a call counts once, by its newest outcome."""
+    return _rows(
+        conn,
+        """SELECT workload, count(*) AS reported, count(*) FILTER (WHERE accepted) AS accepted,
+             coalesce(sum(value_usd), 0) AS value_usd
+           FROM (SELECT DISTINCT ON (o.call_id) c.workload, o.accepted, o.value_usd FROM outcome o
+                 JOIN call c ON c.id = o.call_id WHERE c.at >= %(since)s AND c.at < %(until)s
+                 ORDER BY o.call_id, o.at DESC) newest
+           GROUP BY 1 ORDER BY 1""",
+        {"since": since, "until": until},
+    )
+
+
+def _rows(conn: Connection[Any], query: str, parameters: Row) -> list[Row]:
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(query.encode(), parameters).fetchall()

@@ -1,0 +1,267 @@
+"""What everything cost, term by term and exactly: the book, statements, FOCUS, outcomes, forecasts and scenarios."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, time
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from fastapi.responses import PlainTextResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from groundplan.api import cost_ahead, cost_book, cost_store
+from groundplan.api.caller import Reader
+from groundplan.api.context import Using
+from groundplan.api.served import current_blueprint, current_or_none, workspace_at
+from groundplan.core.money import format_usd, from_decimal
+from groundplan.economics.allocate.outcome import Outcomes, baseline_cost, worth
+from groundplan.economics.export.focus import focus_csv
+from groundplan.economics.export.statement import Statement, statement_csv, statements
+from groundplan.economics.forecast.model import Launch
+from groundplan.ledger import finding_store, rollup_store
+
+router = APIRouter(tags=["cost"], prefix="/cost")
+MOST_PEOPLE = 200
+Day = Annotated[date | None, Query()]
+
+
+class LaunchAsked(BaseModel):
+    """From that day on there is `factor` times as much."""
+
+    model_config = ConfigDict(extra="forbid")
+    day: date
+    factor: Annotated[float, Field(gt=0, le=1000)]
+
+
+class ForecastAsked(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    what: str = "cost"
+    workload: str | None = None
+    days: Annotated[int, Field(ge=1, le=400)] = 30
+    countries: list[str] = Field(default_factory=list, max_length=20)
+    launches: list[LaunchAsked] = Field(default_factory=list, max_length=50)
+    growth_per_month: Annotated[float, Field(gt=-1, le=10)] | None = None
+
+
+class WhatIf(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    workload: str | None = None
+    first: date | None = None
+    last: date | None = None
+    changes: list[str] = Field(default_factory=list, max_length=10)
+    model: str | None = None
+
+
+@router.get("/book")
+def book(
+    services: Using, _: Reader, first: Day = None, last: Day = None, by: str = "term", workload: str | None = None,
+    team: str | None = None, lines: bool = False,
+) -> dict[str, Any]:  # fmt: skip
+    """Every cost of some days summed by a dimension; each says how much was measured, allocated and estimated."""
+    now = services.clock.now()
+    days = cost_book.days_of(first, last, now.date())
+    with services.transaction() as conn:
+        found = cost_book.book(conn, days, now.date())
+        blueprint = current_or_none(conn)
+        declared = workspace_at(conn, blueprint.number).workloads if blueprint else {}
+    workflows = {name: doc.workflow or "" for name, doc in declared.items()}
+    found = [line for line in found if workload in (None, line.workload) and team in (None, line.team)]
+    value = {
+        "from": days.first.isoformat(), "to": days.last.isoformat(), "by": by,
+        "total_usd": format_usd(sum(line.amount for line in found)),
+        "basis": {row["key"]: row["cost_usd"] for row in cost_book.summed(found, "basis", workflows)},
+        "sums": cost_book.summed(found, by, workflows),
+        "blueprint": blueprint.number if blueprint else None,
+    }  # fmt: skip
+    return {**value, "lines": [cost_book.line_json(line) for line in found]} if lines else value
+
+
+@router.get("/people")
+def people(
+    services: Using, _: Reader, first: Day = None, last: Day = None, workload: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=MOST_PEOPLE)] = 50,
+) -> dict[str, Any]:  # fmt: skip
+    """Whose calls cost most, of whole days."""
+    days = cost_book.days_of(first, last, services.clock.now().date())
+    with services.transaction() as conn:
+        rows = rollup_store.people(conn, days.since, days.until, workload, limit)
+    return {
+        "people": [
+            {"person": row["person"] or "", "calls": int(row["calls"]), "cost_usd": _usd(row["cost_usd"])}
+            for row in rows
+        ]
+    }
+
+
+@router.get("/features")
+def features(services: Using, _: Reader, first: Day = None, last: Day = None, workload: str | None = None) -> Any:
+    """Cost by what applications call their features (header `groundplan-feature`), and by version of the prompt."""
+    days = cost_book.days_of(first, last, services.clock.now().date())
+    wanted = {**_wanted(days), "workload": workload}
+    with services.transaction() as conn:
+        rows = rollup_store.calls_by(conn, ["workload", "feature"], wanted)
+    return {
+        "features": [
+            {"workload": row["workload"], "feature": row["feature"], "calls": int(row["calls"] or 0),
+             "cost_usd": _usd(row["cost_usd"])}
+            for row in rows
+        ]
+    }  # fmt: skip
+
+
+@router.get("/sources")
+def sources(services: Using, _: Reader, first: Day = None, last: Day = None, workload: str | None = None) -> Any:
+    """Cost of calls in equal shares on the documents that they were given, by source; together exactly all calls."""
+    days = cost_book.days_of(first, last, services.clock.now().date())
+    with services.transaction() as conn:
+        rows = rollup_store.sources(conn, days.since, days.until, workload)
+    return {
+        "sources": [
+            {"source": row["source"], "documents": int(row["documents"]), "calls": int(row["calls"]),
+             "cost_usd": _usd(row["cost_usd"])}
+            for row in rows
+        ]
+    }  # fmt: skip
+
+
+@router.get("/outcomes")
+def outcomes(services: Using, _: Reader, first: Day = None, last: Day = None) -> dict[str, Any]:
+    """What an accepted outcome of each workload cost, beside its workflow's baseline, and what it returned."""
+    now = services.clock.now()
+    days = cost_book.days_of(first, last, now.date())
+    with services.transaction() as conn:
+        lines = cost_book.book(conn, days, now.date())
+        rows = cost_store.outcomes(conn, days.since, days.until)
+        workspace = workspace_at(conn, current_blueprint(conn).number)
+        blueprint = current_blueprint(conn)
+    wage = next((rule.rate for rule in blueprint.allocations if rule.per == "review hour"), None)
+    found = []
+    for row in rows:
+        doc = workspace.workloads.get(row["workload"])
+        flow = workspace.workflows.get(doc.workflow) if doc and doc.workflow else None
+        before = flow.baseline if flow else None
+        case = baseline_cost(before.cost_per_case, before.minutes_per_case, wage) if before else None
+        cost = sum(line.amount for line in lines if line.workload == row["workload"])
+        told = worth(cost, Outcomes(row["reported"], row["accepted"], from_decimal(row["value_usd"])), case)
+        found.append(
+            {
+                "workload": row["workload"], "workflow": flow.name if flow else None, "reported": row["reported"],
+                "accepted": row["accepted"], "cost_usd": format_usd(cost), "value_usd": _usd(row["value_usd"]),
+                "cost_per_accepted_usd": _maybe(told.cost_per_accepted), "baseline_usd": _maybe(told.baseline),
+                "saved_usd": _maybe(told.saved), "returned": told.returned,
+            }
+        )  # fmt: skip
+    return {"outcomes": found}
+
+
+@router.get("/statements")
+def all_statements(
+    services: Using, _: Reader, month: Annotated[str | None, Query(pattern=r"^\d{4}-\d{2}$")] = None,
+    team: str | None = None, charge: bool = False,
+) -> dict[str, Any]:  # fmt: skip
+    """A month for each team; together exactly everything that was spent."""
+    return {"statements": [_statement_json(each) for each in _statements(services, month, team, charge)]}
+
+
+@router.get("/statements.csv", response_class=PlainTextResponse)
+def statements_csv(
+    services: Using, _: Reader, team: str, month: Annotated[str | None, Query(pattern=r"^\d{4}-\d{2}$")] = None
+) -> PlainTextResponse:
+    """One team's month, line by line."""
+    text = "".join(statement_csv(each) for each in _statements(services, month, team, False))
+    return PlainTextResponse(text, media_type="text/csv; charset=utf-8")
+
+
+@router.get("/focus.csv", response_class=PlainTextResponse)
+def focus(services: Using, _: Reader, first: Day = None, last: Day = None) -> PlainTextResponse:
+    """The book of some days as FOCUS 1.0."""
+    now = services.clock.now()
+    days = cost_book.days_of(first, last, now.date())
+    with services.transaction() as conn:
+        lines = cost_book.book(conn, days, now.date())
+        blueprint = current_or_none(conn)
+    text = focus_csv(lines, blueprint.company if blueprint else "", days.first, days.last)
+    return PlainTextResponse(text, media_type="text/csv; charset=utf-8")
+
+
+@router.post("/forecast")
+def forecasted(body: ForecastAsked, services: Using, _: Reader) -> dict[str, Any]:
+    """The next days of calls, tokens or cost with 80 % intervals, and how right it would have been before."""
+    from groundplan.economics.forecast.predict import forecast  # noqa: PLC0415 -- numpy, for this alone
+
+    launches = [Launch(datetime.combine(each.day, time(), UTC), each.factor) for each in body.launches]
+    today = services.clock.now().date()
+    with services.transaction() as conn:
+        past = cost_ahead.series(conn, body.what, today, body.workload, launches, body.countries)
+    if body.growth_per_month is not None:
+        past = type(past)(past.start, past.step, past.values, past.holidays, past.launches, body.growth_per_month)
+    return cost_ahead.forecast_json(forecast(past, body.days), body.what, past)
+
+
+@router.get("/runway")
+def runway(services: Using, _: Reader, workload: str | None = None) -> dict[str, Any]:
+    """The day on which each budget ends at this rate."""
+    with services.transaction() as conn:
+        return {"budgets": cost_ahead.runways(conn, services.clock.now(), workload)}
+
+
+@router.post("/what-if")
+def what_if(body: WhatIf, services: Using, _: Reader) -> Any:
+    """What the same days would have cost with more people, other prices, contexts, a cache or another model."""
+    days = cost_book.days_of(body.first, body.last, services.clock.now().date())
+    with services.transaction() as conn:
+        return cost_ahead.scenario(conn, days, body.workload, body.changes, body.model)
+
+
+@router.get("/anomalies")
+def anomalies(services: Using, _: Reader, closed: bool = True) -> dict[str, Any]:
+    """What was unusual, the open ones first."""
+    with services.transaction() as conn:
+        rows = finding_store.findings(conn, kinds=["cost.anomaly"], closed=closed, limit=100)
+    return {
+        "anomalies": [
+            {"id": str(row["id"]), "subject": row["subject"], "severity": row["severity"], "message": row["message"],
+             "hint": row["hint"], "at": row["at"].isoformat(), "detail": row["detail"],
+             "closed_at": row["closed_at"].isoformat() if row["closed_at"] else None}
+            for row in rows
+        ]
+    }  # fmt: skip
+
+
+def _statements(services: Using, month: str | None, team: str | None, charge: bool) -> list[Statement]:
+    today = services.clock.now().date()
+    first = date.fromisoformat(f"{month}-01") if month else today.replace(day=1)
+    last = cost_book.days_of(first, None, max(first, today)).last
+    end = (first.replace(day=28) + (date(2000, 1, 5) - date(2000, 1, 1))).replace(day=1)
+    last = min(last, date.fromordinal(end.toordinal() - 1))
+    days = cost_book.Days(first, last)
+    with services.transaction() as conn:
+        lines = cost_book.book(conn, days, today)
+        before = cost_book.book(conn, days.before, today)
+    found = statements(lines, days.first, days.last, charged=charge, previous=before)
+    return [each for each in found if team in (None, each.team)]
+
+
+def _statement_json(made: Statement) -> dict[str, Any]:
+    return {
+        "team": made.team, "from": made.first.isoformat(), "to": made.last.isoformat(), "charged": made.charged,
+        "total_usd": format_usd(made.total), "previous_usd": _maybe(made.previous),
+        "by_workload": _pairs(made.by_workload()), "by_term": _pairs(made.by_term()),
+        "by_basis": _pairs(made.by_basis()), "lines": [cost_book.line_json(line) for line in made.lines],
+    }  # fmt: skip
+
+
+def _pairs(sums: list[tuple[str, int]]) -> list[dict[str, str]]:
+    return [{"key": name, "cost_usd": format_usd(amount)} for name, amount in sums]
+
+
+def _wanted(days: cost_book.Days) -> dict[str, Any]:
+    return {"since": days.since, "until": days.until, "status": None, "deployment": None, "demo": None}
+
+
+def _usd(value: Any) -> str:
+    return format_usd(from_decimal(value))
+
+
+def _maybe(amount: int | None) -> str | None:
+    return None if amount is None else format_usd(amount)

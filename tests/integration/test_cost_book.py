@@ -1,0 +1,169 @@
+"""The book of costs through the control API: exact sums by everything, statements and FOCUS that agree, forecasts."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from tests.integration.test_api_control import Control, running
+
+from groundplan.core.database import connect
+from groundplan.core.ids import new_id
+from groundplan.gateway.journal import ledger_store
+from groundplan.testing.database import Cluster
+
+ALLOCATIONS = """\
+---
+kind: allocation
+name: platform
+term: platform
+cost: 31 USD/month
+by: equal
+source: contract 12
+---
+kind: allocation
+name: rack
+term: capacity
+cost: 3.10 USD/day
+covers: deployment/local
+capacity: 10M/day
+source: invoice 7
+"""
+TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+DAYS = 60
+COST = Decimal("0.020000000001")
+
+
+@pytest.fixture(scope="module")
+def control(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Control]:
+    with postgres_cluster.database() as database:
+        folder = tmp_path_factory.mktemp("costs")
+        with running(database, folder) as found:
+            (found.workspace / "costs.yaml").write_text(WORKSPACE_COSTS)
+            assert found.ask("POST", "/api/apply", {"files": found.files()}).status in (200, 201)
+            fill(database.dsn)
+            yield found
+
+
+WORKSPACE_COSTS = ALLOCATIONS.removeprefix("---\n")
+
+
+def fill(dsn: str) -> None:
+    """Two calls a day of two months, one on a weekend, and one outcome."""
+    with connect(dsn, autocommit=True) as conn:
+        calls, attempts = [], []
+        for back in range(1, DAYS):
+            at = TODAY - timedelta(days=back) + timedelta(hours=9)
+            for _ in range(2 if at.weekday() < 5 else 1):
+                id = new_id()
+                calls.append(
+                    (id, at, "assistant", None, None, "care", "chat", "ok", 200, None, "acme/model", "local", "here",
+                     COST, COST, 100, 2000, "none", 1, new_id(), False, 12.5, 3.5, {"sources": [["d1", "a", 1, 2]]}, 0, 0)
+                )  # fmt: skip
+                parts = {"input": [100, 1], "output": [2000, 20_000_000_000]}
+                attempts.append(
+                    (id, 0, at, "local", "here", "acme/model", "settled", "ok", 200, COST, COST, {"input": 100}, False,
+                     [], 1.0, new_id(), 0.0, None, None, "assistant", 1, False, parts)
+                )  # fmt: skip
+        ledger_store.insert_rows(conn, ledger_store.INSERT_ATTEMPTS, attempts)
+        ledger_store.insert_rows(conn, ledger_store.INSERT_CALLS, calls)
+        conn.execute(
+            "INSERT INTO outcome (id, call_id, accepted, value_usd, by) VALUES (%s, %s, true, 2, 'test')",
+            (new_id(), calls[0][0]),
+        )
+
+
+def ask(control: Control, path: str) -> Any:
+    answer = control.ask("GET", path)
+    assert answer.status == 200, answer.body
+    return answer.body
+
+
+def span() -> str:
+    return f"first={(TODAY - timedelta(days=30)).date()}&last={(TODAY - timedelta(days=1)).date()}"
+
+
+def total(rows: list[dict[str, str]]) -> Decimal:
+    return sum((Decimal(row["cost_usd"]) for row in rows), Decimal(0))
+
+
+def test_every_way_to_sum_the_book_is_the_same_sum(control: Control) -> None:
+    whole = Decimal(ask(control, f"/api/cost/book?{span()}")["total_usd"])
+    for by in ("term", "workload", "workflow", "team", "provider", "site", "deployment", "model", "basis"):
+        assert total(ask(control, f"/api/cost/book?{span()}&by={by}")["sums"]) == whole
+    found = ask(control, f"/api/cost/book?{span()}&lines=true")
+    assert total(found["lines"]) == whole
+    terms = {row["key"]: row for row in found["sums"]}
+    assert set(terms) == {"input", "output", "platform", "capacity", "idle"}
+    assert Decimal(terms["idle"]["cost_usd"]) > Decimal(terms["capacity"]["cost_usd"]) > 0
+    assert total([terms["capacity"], terms["idle"]]) == Decimal("93.00")
+    assert all(line["rule"] and line["source"] for line in found["lines"])
+
+
+def test_what_was_measured_is_what_the_ledger_has(control: Control) -> None:
+    found = ask(control, f"/api/cost/book?{span()}")
+    measured = Decimal(found["basis"]["measured"])
+    assert measured == total(ask(control, f"/api/cost/sources?{span()}")["sources"])
+    assert measured == total(ask(control, f"/api/cost/people?{span()}")["people"])
+    assert measured == total(ask(control, f"/api/cost/features?{span()}")["features"])
+
+
+def test_statement_focus_and_book_agree(control: Control) -> None:
+    text = control.ask("GET", f"/api/cost/focus.csv?{span()}").body.decode()
+    rows = list(csv.DictReader(io.StringIO(text)))
+    whole = Decimal(ask(control, f"/api/cost/book?{span()}")["total_usd"])
+    assert sum(Decimal(row["BilledCost"]) for row in rows) == whole
+    month = (TODAY.replace(day=1) - timedelta(days=1)).strftime("%Y-%m")
+    statements = ask(control, f"/api/cost/statements?month={month}&charge=true")["statements"]
+    last = TODAY.replace(day=1) - timedelta(days=1)
+    book = ask(control, f"/api/cost/book?first={last.replace(day=1).date()}&last={last.date()}")
+    assert sum(Decimal(each["total_usd"]) for each in statements) == Decimal(book["total_usd"])
+    mine = control.ask("GET", f"/api/cost/statements.csv?team=care&month={month}").body.decode()
+    care = next(each for each in statements if each["team"] == "care")
+    assert list(csv.DictReader(io.StringIO(mine)))[-1]["cost_usd"] == care["total_usd"]
+
+
+def test_an_accepted_outcome_has_its_cost(control: Control) -> None:
+    row = ask(control, f"/api/cost/outcomes?{span()}")["outcomes"][0]
+    assert (row["workload"], row["reported"], row["accepted"]) == ("assistant", 1, 1)
+    assert Decimal(row["cost_per_accepted_usd"]) == Decimal(row["cost_usd"]) > 0
+    assert row["returned"] == pytest.approx(2 / float(row["cost_usd"]))
+
+
+def test_what_is_ahead(control: Control) -> None:
+    made = control.ask("POST", "/api/cost/forecast", {"what": "calls", "days": 14})
+    assert made.status == 200, made.body
+    weekend = [row["middle"] for row in made.body["days"] if datetime.fromisoformat(row["day"]).weekday() >= 5]
+    assert all(value == pytest.approx(1, abs=0.3) for value in weekend)
+    budget = ask(control, "/api/cost/runway")["budgets"]
+    assert budget == [] or budget[0]["budget"] == "assistant"
+    asked = {"changes": ["users=10", "price=-50%"], "first": str((TODAY - timedelta(days=30)).date())}
+    told = control.ask("POST", "/api/cost/what-if", asked).body
+    assert Decimal(told["after_usd"]) == pytest.approx(5 * Decimal(told["before_usd"]), rel=Decimal("1e-9"))
+    other = control.ask("POST", "/api/cost/what-if", {**asked, "model": "openai/gpt-4.1-mini"})
+    assert other.status == 200 and "another model" in str(other.body["steps"])
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "code"),
+    [
+        ("GET", "/api/cost/book?first=2026-02-01&last=2026-01-01", None, "days_invalid"),
+        ("GET", "/api/cost/book?by=mood", None, "dimension_unknown"),
+        ("POST", "/api/cost/what-if", {"changes": ["users=many"]}, "scenario_invalid"),
+        ("POST", "/api/cost/what-if", {"model": "acme/unheard-of"}, "price_missing"),
+        ("POST", "/api/cost/forecast", {"what": "luck"}, "forecast_unknown"),
+        ("POST", "/api/cost/forecast", {"countries": ["XX"]}, "country_unknown"),
+        ("POST", "/api/cost/forecast", {"workload": "nobody"}, "forecast_impossible"),
+    ],
+)
+def test_what_cannot_be_answered_is_refused_with_what_to_do(
+    control: Control, method: str, path: str, body: Any, code: str
+) -> None:
+    answer = control.ask(method, path, body)
+    assert answer.status == 422 or answer.status == 400, answer.body
+    assert answer.code == code and answer.body["error"]["hint"]
