@@ -4,7 +4,8 @@ Fills a PostgreSQL of its own, starts the search service on it, and asks real qu
 people who may see from a ten-thousandth of everything to all of it. `recall@10` is the part of the ten nearest visible
 chunks, by all exact similarities, that the vector stage proposes to PostgreSQL. Latencies are those of a client over
 HTTP: `bands` one question after the other; `clients` so many people who ask again as soon as they are answered, so
-its longer times are queues: see `qps`.
+its longer times are queues: see `qps`. `cpu_ms` is what the service and PostgreSQL compute for a search (the
+embedding of the question included), which other load on the machine does not change much.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 import numpy as np
+import psutil
 import psycopg
 from psycopg_pool import ConnectionPool
 
@@ -71,6 +73,15 @@ class Bed:
     index: Projection
     encoder: Encoder
     pool: ConnectionPool[Any]
+
+    def cpu_seconds(self) -> float:
+        """What the service and its connections to PostgreSQL have computed so far."""
+        busy = sum(psutil.Process(self.endpoint.pid).cpu_times()[:2])
+        with psycopg.connect(self.database.superuser) as conn:
+            asked = "SELECT pid FROM pg_stat_activity WHERE usename LIKE '%search' AND datname = current_database()"
+            for (pid,) in conn.execute(asked):
+                busy += sum(psutil.Process(pid).cpu_times()[:2])
+        return float(busy)
 
 
 @contextmanager
@@ -174,7 +185,7 @@ def recall(bed: Bed, band: float, questions: list[str], source: int | None = Non
 
 def bands(bed: Bed, asked: int) -> list[dict[str, Any]]:
     """Recall and latency by visibility, and of conjunctions (visibility and one source of five)."""
-    client, found = Client(bed.endpoint), []
+    found: list[dict[str, Any]] = []
     for band in BANDS:
         for source in (None, 2) if band in (0.02, 0.1, 0.2) else (None,):
             rows = bed.corpus.visible(band, source)
@@ -182,7 +193,10 @@ def bands(bed: Bed, asked: int) -> list[dict[str, Any]]:
                 continue
             sources = SOURCES if source is None else (SOURCES[source],)
             questions = bed.corpus.questions[:asked]
+            before = bed.cpu_seconds()
+            client = Client(bed.endpoint)
             times = [client.ask(request(bed, band, one, sources))[0] for one in questions]
+            cpu_ms = (bed.cpu_seconds() - before) * 1000 / len(questions)
             found.append(
                 {
                     "visible": band,
@@ -190,6 +204,7 @@ def bands(bed: Bed, asked: int) -> list[dict[str, Any]]:
                     "rows": len(rows),
                     "recall@10": recall(bed, band, questions[: max(20, asked // 3)], source),
                     **spread(times[3:]),
+                    "cpu_ms": round(cpu_ms, 2),
                 }
             )
     return found

@@ -23,7 +23,7 @@ from groundplan.knowledge.embedding.encoder import Encoder
 from groundplan.knowledge.model import IngestReport, Passage, SearchRequest
 from groundplan.knowledge.retrieval.follow import Follower, is_plausible, take_batch
 from groundplan.knowledge.retrieval.projection import Projection
-from groundplan.knowledge.retrieval.saved import Saved
+from groundplan.knowledge.retrieval.saved import FORMAT, Saved
 from groundplan.knowledge.retrieval.search import Search
 from groundplan.knowledge.retrieval.search_store import Standing
 from groundplan.knowledge.retrieval.words import Analyzer
@@ -334,6 +334,6 @@ def test_the_projection_is_kept_on_disk_and_made_anew_where_it_is_damaged(world:
     assert world.paths("ben", "brumaire") == {"leave.md"}
     for damage in ("terms", "state.json", "bits.npy", "segment0_rows.npy"):
         saved.save()
-        (folder / "projection-3" / damage).write_bytes(b"{")
+        (folder / f"projection-{FORMAT}" / damage).write_bytes(b"{")
         assert Saved(folder).load().count == 0
 

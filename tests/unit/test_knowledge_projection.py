@@ -64,8 +64,8 @@ class Machine(RuleBasedStateMachine):
             own = [chunks for source, acl, chunks in self.model.values() if source in sources and acl in acls]
             texts = {chunk: text for chunks in own for chunk, text in chunks.items()}
             assert (seen.count, seen.tokens) == (len(texts), sum(map(len, texts.values())))
-            rows, _ = bm25(view.segments, asked(["a"], self.index.terms), view.columns.lengths, seen)
-            assert {view.chunk(row) for row in rows.tolist()} == {one for one, text in texts.items() if "a" in text}
+            rows = bm25(view.segments, asked(["a"], self.index.terms), view.columns.lengths, seen).rows.tolist()
+            assert {view.chunk(row) for row in rows} == {one for one, text in texts.items() if "a" in text}
 
 
 Machine.TestCase.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)

@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 
 from groundplan.knowledge.ingest import context
 from groundplan.knowledge.retrieval.follow import worded
-from groundplan.knowledge.retrieval.fuse import OVERHEAD_BYTES, demote, distinct, fit, fused, relevant
+from groundplan.knowledge.retrieval.fuse import (
+    OVERHEAD_BYTES,
+    Weights,
+    demote,
+    distinct,
+    fit,
+    fused,
+    relevant,
+    smoothed,
+)
 from groundplan.knowledge.retrieval.search_store import Found
 
 
@@ -18,20 +27,25 @@ def _chunk(number: int, text: str = "") -> Found:
 
 
 def test_what_both_rankings_name_comes_first() -> None:
-    scores = fused({1: 4.0, 2: 3.0}, {2: 0.8, 3: 0.8, 4: 0.1})
-    assert sorted(scores, key=lambda row: -scores[row])[:2] == [2, 1]
+    scores = fused({1: 0.4, 2: 0.3}, {2: 0.8, 3: 0.8, 4: 0.1})
+    assert sorted(scores, key=lambda row: -scores[row])[:2] == [2, 3]
+
+
+def test_a_neighbour_of_a_good_passage_is_better_than_a_stranger() -> None:
+    scores = smoothed({1: 1.0, 2: 0.3, 7: 0.3}, {1: (0, 2), 2: (1, 3), 7: (6, 8)})
+    assert sorted(scores, key=lambda row: -scores[row]) == [1, 2, 7]
+    assert scores[7] == 0.3
 
 
 _some = st.dictionaries(st.integers(0, 9), st.floats(0.01, 1), max_size=6)
 
 
-@given(_some, _some, st.floats(0, 1))
+@given(_some, _some, st.floats(0, 3))
 def test_fusion_loses_nothing_and_keeps_what_both_say(
     words: dict[int, float], near: dict[int, float], weight: float
 ) -> None:
-    scores = fused(words, near, weight)
+    scores = fused(words, near, Weights(weight))
     assert set(scores) == {*words, *near}
-    assert all(-1e-9 <= score <= 1 + 1e-9 for score in scores.values())
     for one in set(words) & set(near):
         for other in set(words) & set(near):
             if words[one] >= words[other] and near[one] >= near[other]:

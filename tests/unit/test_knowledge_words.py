@@ -45,8 +45,9 @@ def _projection(texts: Sequence[Sequence[str]], acls: Sequence[int], batch: int)
 
 def _scores(index: Projection, question: Sequence[str], acls: set[int]) -> dict[int, float]:
     seen = index.view.visible({"s"}, acls)
-    rows, scores = bm25(index.view.segments, asked(question, index.terms), index.view.columns.lengths, seen)
-    return dict(zip(rows.tolist(), scores.tolist(), strict=True))
+    found = bm25(index.view.segments, asked(question, index.terms), index.view.columns.lengths, seen)
+    assert not found.dense.any() or found.dense.max() < found.possible
+    return dict(zip(found.rows.tolist(), found.dense[found.rows].tolist(), strict=True))
 
 
 @settings(deadline=None)
@@ -83,4 +84,4 @@ def test_questions_are_words_without_case_accents_endings_and_stop_words() -> No
     assert terms('the "of" AND (title:* OR') == terms("title")
     assert asked(["a", "b", "a"], {"a": 5}) == {5: 2}
     nothing = Visible(None, 0, 0)
-    assert bm25((), {1: 1}, np.zeros(0, np.int32), nothing)[0].tolist() == []
+    assert bm25((), {1: 1}, np.zeros(0, np.int32), nothing).rows.tolist() == []

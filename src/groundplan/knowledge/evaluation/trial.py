@@ -25,7 +25,7 @@ from groundplan.knowledge.evaluation import trial_store
 from groundplan.knowledge.evaluation.beir import Labelled
 from groundplan.knowledge.evaluation.measure import Figures, Ranking, measure
 from groundplan.knowledge.model import SearchRequest
-from groundplan.knowledge.retrieval import fuse, search_store
+from groundplan.knowledge.retrieval import search_store
 from groundplan.knowledge.retrieval.follow import take_batch
 from groundplan.knowledge.retrieval.projection import Projection
 from groundplan.knowledge.retrieval.search import Search
@@ -138,7 +138,7 @@ def _rank(search: Search, encoder: Encoder, pool: ConnectionPool[Any], query: st
         read = search_store.read(conn, list(ids), [trial_store.SOURCE], question)
     path = {ids[id]: found.path for id, found in read.items()}
     near = {ids[id]: found.similarity for id, found in read.items() if found.similarity is not None}
-    together = fuse.fused(proposed.words, near)
+    together = proposed.scores
     return _first(path, together), _first(path, proposed.words), _first(path, near)
 
 

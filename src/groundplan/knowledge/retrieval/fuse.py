@@ -1,12 +1,12 @@
 """Putting two rankings together, and choosing what is quoted. Pure: no database, no model, no permissions.
 
-A word score is told as a part of the best one, a similarity as its place between that of something unrelated and the
-best one; the two are added. What either ranking is sure of therefore stays in front, whatever the other says.
+A word score is told as a part of what the question could reach at all, and added to the similarity.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
 from typing import Final
 
@@ -17,7 +17,6 @@ MIN_SIMILARITY: Final = 0.25
 """Cosine below which a chunk that shares no word with the question is about something else."""
 MIN_WORD_SHARE: Final = 0.25
 """Part of the best BM25 score below which a chunk shares only common words with the question."""
-WORD_WEIGHT: Final = 0.5
 OVERDUE_WEIGHT: Final = 0.5
 OVERHEAD_BYTES: Final = 64
 """Allowed for the heading of each passage, besides its title and path, in what a prompt may grow by."""
@@ -25,19 +24,37 @@ OVERHEAD_BYTES: Final = 64
 Ranked = list[tuple[Found, float]]
 
 
-def fused(words: Mapping[int, float], near: Mapping[int, float], weight: float = WORD_WEIGHT) -> dict[int, float]:
-    """A score from 0 to 1 for each row that words (BM25) or vectors (cosine) know; `weight` is that of words.
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """How much a passage's words count against its similarity, and its best neighbour against itself."""
 
-    A row that one of them does not know has nothing from it.
+    words: float = 1.5
+    neighbour: float = 0.35
+
+
+WEIGHTS: Final = Weights()
+
+
+def fused(share: Mapping[int, float], near: Mapping[int, float], weights: Weights = WEIGHTS) -> dict[int, float]:
+    """A score for each row that words or vectors know, from what it says itself.
+
+    `share`: BM25 as a part of what is possible for the question; `near`: cosine. Both are told on scales of their own
+    that mean the same for every question, so a ranking that is sure of something is heard, and one that is not, is not.
     """
-    best_word = max(words.values(), default=0.0)
-    best_near = max(near.values(), default=0.0)
-    least_near = min(near.values(), default=0.0)
-    spread = max(best_near - least_near, 1e-9)
-    scores = {row: weight * score / best_word for row, score in words.items()} if best_word > 0 else {}
+    scores = {row: weights.words * part for row, part in share.items()}
     for row, similarity in near.items():
-        scores[row] = scores.get(row, 0.0) + (1 - weight) * (similarity - least_near) / spread
+        scores[row] = scores.get(row, 0.0) + max(0.0, similarity)
     return scores
+
+
+def smoothed(
+    scores: Mapping[int, float], beside: Mapping[int, Sequence[int]], weights: Weights = WEIGHTS
+) -> dict[int, float]:
+    """Each with a part of its better neighbour's score: an answer seldom stands alone among what is off its subject."""
+    return {
+        row: score + weights.neighbour * max((scores.get(one, 0.0) for one in beside.get(row, ())), default=0.0)
+        for row, score in scores.items()
+    }
 
 
 def relevant(words: Mapping[int, float], near: Mapping[int, float]) -> set[int]:

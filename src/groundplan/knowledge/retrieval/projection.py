@@ -52,13 +52,22 @@ class Columns:
     """(n, 16): ids"""
     classes: NDArray[np.int32]
     lengths: NDArray[np.int32]
+    documents: NDArray[np.int32]
+    """The same number for the rows of one document, which follow each other; another than their neighbours'."""
     embedded: NDArray[np.bool_]
     coded: vectors.Coded
 
     def part(self, size: int) -> Columns:
         """The first rows, without copying."""
         coded = vectors.Coded(self.coded.bits[:, :size], self.coded.small[:size], self.coded.scale[:size])
-        return Columns(self.chunks[:size], self.classes[:size], self.lengths[:size], self.embedded[:size], coded)
+        return Columns(
+            self.chunks[:size],
+            self.classes[:size],
+            self.lengths[:size],
+            self.documents[:size],
+            self.embedded[:size],
+            coded,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +181,7 @@ class Projection:
         for entry in entries:
             if entry.rows:
                 columns.classes[place : place + len(entry.rows)] = self._class(entry.source, entry.acl)
+                columns.documents[place : place + len(entry.rows)] = place
                 self._documents[entry.document] = (place, len(entry.rows))
                 place += len(entry.rows)
         columns.chunks[first:size] = np.frombuffer(b"".join(row.chunk.bytes for row in rows), np.uint8).reshape(-1, 16)
@@ -253,6 +263,7 @@ def _columns(capacity: int) -> Columns:
         np.zeros((capacity, 16), np.uint8),
         np.zeros(capacity, np.int32),
         np.zeros(capacity, np.int32),
+        np.zeros(capacity, np.int32),
         np.zeros(capacity, np.bool_),
         vectors.Coded(
             np.zeros((vectors.WORDS, capacity), np.uint64),
@@ -273,13 +284,21 @@ def _taken(columns: Columns, rows: NDArray[np.int64]) -> Columns:
     coded = vectors.Coded(
         np.ascontiguousarray(columns.coded.bits[:, rows]), columns.coded.small[rows], columns.coded.scale[rows]
     )
-    return Columns(columns.chunks[rows], columns.classes[rows], columns.lengths[rows], columns.embedded[rows], coded)
+    return Columns(
+        columns.chunks[rows],
+        columns.classes[rows],
+        columns.lengths[rows],
+        columns.documents[rows],
+        columns.embedded[rows],
+        coded,
+    )
 
 
 def _copy(source: Columns, target: Columns, where: slice) -> None:
     target.chunks[where] = source.chunks
     target.classes[where] = source.classes
     target.lengths[where] = source.lengths
+    target.documents[where] = source.documents
     target.embedded[where] = source.embedded
     target.coded.bits[:, where] = source.coded.bits
     target.coded.small[where] = source.coded.small

@@ -17,7 +17,7 @@ import numpy as np
 from groundplan.knowledge.retrieval import vectors, words
 from groundplan.knowledge.retrieval.projection import Classes, Columns, Projection, View
 
-FORMAT: Final = 3
+FORMAT: Final = 4
 """Changes with the analyzer, the arrays or their meaning; another format is not read."""
 _LEAST_CHANGED: Final = 1000
 
@@ -66,6 +66,7 @@ class Saved:
             arrays["chunks"],
             arrays["classes"],
             arrays["lengths"],
+            arrays["documents"],
             arrays["embedded"],
             vectors.Coded(arrays["bits"], arrays["small"], arrays["scale"]),
         )
@@ -94,6 +95,7 @@ def _arrays(view: View) -> dict[str, Any]:
         "chunks": columns.chunks,
         "classes": columns.classes,
         "lengths": columns.lengths,
+        "documents": columns.documents,
         "embedded": columns.embedded,
         "bits": columns.coded.bits,
         "small": columns.coded.small,

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import UUID
 
-import numpy as np
 import psycopg
 from psycopg import Connection
 from psycopg_pool import PoolClosed, PoolTimeout
@@ -29,15 +28,14 @@ from groundplan.knowledge.model import (
     Vectors,
     Withheld,
 )
-from groundplan.knowledge.retrieval import fuse, search_store, vectors, words
-from groundplan.knowledge.retrieval.projection import Projection, View
+from groundplan.knowledge.retrieval import fuse, search_store, words
+from groundplan.knowledge.retrieval.projection import Projection
+from groundplan.knowledge.retrieval.propose import CANDIDATES, Proposed, Wanted, propose
 from groundplan.knowledge.retrieval.search_store import Found, Standing
 
 MAX_QUERY_CHARS = 4000
 MAX_PASSAGES = 50
 
-_CANDIDATES = 100
-"""From each ranking."""
 _READ = 40
 """Of both together, best first: what PostgreSQL is asked for at once."""
 
@@ -56,15 +54,6 @@ class Result:
     confidence: float = 0.0
     abstained: bool = False
     withheld: tuple[Withheld, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Proposed:
-    """Rows of a view with what each ranking says of them: BM25, about the cosine."""
-
-    view: View
-    words: dict[int, float]
-    near: dict[int, float]
 
 
 class Search:
@@ -108,33 +97,18 @@ class Search:
         return Result(chosen, confidence, withheld=withheld)
 
     def propose(
-        self, query: str, question: Vectors, sources: list[str], standing: Standing, limit: int = _CANDIDATES
+        self, query: str, question: Vectors, sources: list[str], standing: Standing, limit: int = CANDIDATES
     ) -> Proposed:
-        """The `limit` best rows by words and by vectors of what that standing lets one see; permissions and figures
-        of the rows that both name are complete."""
-        view = self._index.view if self._index.edition == standing.edition else Projection().view
-        seen = view.visible(frozenset(sources), standing.acls)
-        asked = words.asked(self._analyzer.terms(query), self._index.terms)
-        rows, scores = words.bm25(view.segments, asked, view.columns.lengths, seen)
-        top, top_scores = words.best(rows, scores, limit)
-        near_rows, near = vectors.nearest(view.columns.coded, question, seen.mask, seen.count, limit)
-        worded = dict(zip(top.tolist(), top_scores.tolist(), strict=True))
-        known = np.isin(rows, near_rows, assume_unique=True)
-        worded |= dict(zip(rows[known].tolist(), scores[known].tolist(), strict=True))
-        embedded = view.columns.embedded
-        similar = {row: one for row, one in zip(near_rows.tolist(), near.tolist(), strict=True) if embedded[row]}
-        rest = np.array([row for row in worded if row not in similar and embedded[row]], dtype=np.int32)
-        cosines = vectors.similarity(view.columns.coded, question, rest)
-        similar |= dict(zip(rest.tolist(), cosines.tolist(), strict=True))
-        return Proposed(view, worded, similar)
+        """What the projection proposes for somebody of that standing."""
+        index = self._index if self._index.edition == standing.edition else Projection()
+        asked = Wanted(self._analyzer.terms(query), question, frozenset(sources), frozenset(standing.acls), limit)
+        return propose(index, asked)
 
     def _read(
         self, conn: Connection[Any], proposed: Proposed, request: SearchRequest, question: Vectors
     ) -> fuse.Ranked:
         """The readable ones, best first; asks for more until there are enough or no more."""
-        scores = fuse.fused(proposed.words, proposed.near)
-        good = fuse.relevant(proposed.words, proposed.near)
-        order = sorted((row for row in scores if row in good), key=lambda row: (-scores[row], row))
+        scores, order = proposed.scores, proposed.relevant()
         found: fuse.Ranked = []
         for start in range(0, len(order), _READ):
             ids = {proposed.view.chunk(row): scores[row] for row in order[start : start + _READ]}
@@ -154,11 +128,9 @@ class Search:
     ) -> fuse.Ranked:
         """Readable chunks of documents that changed since the projection's last batch, by their vectors."""
         known = {one.id for one, _ in found}
-        least = min(proposed.near.values(), default=fuse.MIN_SIMILARITY)
-        spread = max(max(proposed.near.values(), default=1.0) - least, 1e-9)
         fresh = search_store.changed(conn, proposed.view.cursor, request.sources, question, _READ)
         return [
-            (one, (1 - fuse.WORD_WEIGHT) * min(2.0, (one.similarity - least) / spread))
+            (one, (1 + fuse.WEIGHTS.neighbour) * one.similarity)
             for one in fresh
             if one.id not in known
             and one.similarity is not None
@@ -170,10 +142,8 @@ class Search:
         self, conn: Connection[Any], proposed: Proposed, request: SearchRequest, ranked: fuse.Ranked
     ) -> tuple[Withheld, ...]:
         """Documents that the person may read and that match as well, but that the workload may not use."""
-        scores = fuse.fused(proposed.words, proposed.near)
         least = ranked[min(len(ranked), request.k) - 1][1] if ranked else 0.0
-        good = fuse.relevant(proposed.words, proposed.near)
-        rows = [row for row in sorted(good, key=lambda row: -scores[row])[:_READ] if scores[row] >= least]
+        rows = [row for row in proposed.relevant()[:_READ] if proposed.scores[row] >= least]
         kept = search_store.kept_back(conn, [proposed.view.chunk(row) for row in rows], request.workload)
         by_document = {document: (path, title, reason) for _, document, path, title, reason in kept}
         return tuple(

@@ -126,29 +126,41 @@ class Visible:
     tokens: int
 
 
-def bm25(
-    segments: Sequence[Segment], question: Mapping[int, int], lengths: Ints, visible: Visible
-) -> tuple[Ints, Scores]:
-    """(rows, scores) of the visible rows with at least one term of the question (term -> how often it is asked)."""
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """What a question finds. `possible`: more than any row could score, having every term that is there at all."""
+
+    rows: Ints
+    """Visible rows with at least one term of the question."""
+    dense: Scores
+    """The score of every row; 0 where nothing matches or nothing may be seen."""
+    possible: float
+
+
+def bm25(segments: Sequence[Segment], question: Mapping[int, int], lengths: Ints, visible: Visible) -> Matches:
+    """`question`: term -> how often it is asked. Terms that no visible row has count for nothing."""
     scores = np.zeros(len(lengths), dtype=np.float64)
+    nothing = Matches(np.zeros(0, np.int32), scores, 0.0)
     if visible.count == 0 or not question:
-        return np.zeros(0, np.int32), scores[:0]
+        return nothing
     slope = K1 * B * visible.count / max(1, visible.tokens)
     touched: list[Ints] = []
+    possible = 0.0
     for term, times in question.items():
         found = [_postings(part, term, visible.mask) for part in segments]
         frequency = sum(len(rows) for rows, _ in found)
         if frequency == 0:
             continue
-        weight = times * (K1 + 1) * np.log1p((visible.count - frequency + 0.5) / (frequency + 0.5))
+        weight = times * (K1 + 1) * float(np.log1p((visible.count - frequency + 0.5) / (frequency + 0.5)))
+        possible += weight
         for rows, counts in found:
             often = counts.astype(np.float64)
             scores[rows] += weight * often / (often + (K1 * (1 - B) + slope * lengths[rows]))
             touched.append(rows)
     if not touched:
-        return np.zeros(0, np.int32), scores[:0]
+        return nothing
     rows = touched[0] if len(touched) == 1 else np.flatnonzero(scores).astype(np.int32)
-    return rows, scores[rows]
+    return Matches(rows, scores, possible)
 
 
 _NONE = (np.zeros(0, np.int32), np.zeros(0, np.uint16))

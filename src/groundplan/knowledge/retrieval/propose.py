@@ -1,0 +1,79 @@
+"""What the projection proposes for a question: the best rows by words, by vectors, and both together.
+
+It knows the numbers of readers' sets that somebody has and nothing else of them; it reads no text and no database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from groundplan.knowledge.model import Vectors
+from groundplan.knowledge.retrieval import fuse, vectors, words
+from groundplan.knowledge.retrieval.projection import Projection, View
+
+CANDIDATES = 100
+"""From each ranking."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A question: its terms, its vector, and within what."""
+
+    terms: Sequence[str]
+    vector: Vectors
+    sources: frozenset[str]
+    acls: frozenset[int]
+    limit: int = CANDIDATES
+
+
+@dataclass(frozen=True, slots=True)
+class Proposed:
+    """Rows of a view with what is said of them: BM25 and the part it is of what is possible, about the cosine, both
+    together with their neighbours."""
+
+    view: View
+    words: dict[int, float]
+    near: dict[int, float]
+    scores: dict[int, float]
+
+    def relevant(self) -> list[int]:
+        """Rows that share more than common words with the question, or its subject; best first."""
+        good = fuse.relevant(self.words, self.near)
+        return sorted((row for row in self.scores if row in good), key=lambda row: (-self.scores[row], row))
+
+
+def propose(index: Projection, wanted: Wanted, weights: fuse.Weights = fuse.WEIGHTS) -> Proposed:
+    """The `limit` best rows by words and by vectors, with their neighbours; figures of each are complete."""
+    view, coded = index.view, index.view.columns.coded
+    seen = view.visible(wanted.sources, wanted.acls)
+    asked = words.asked(wanted.terms, index.terms)
+    found = words.bm25(view.segments, asked, view.columns.lengths, seen)
+    top, _ = words.best(found.rows, found.dense[found.rows], wanted.limit)
+    near_rows, near = vectors.nearest(coded, wanted.vector, seen.mask, seen.count, wanted.limit)
+    chosen = list(dict.fromkeys([*top.tolist(), *near_rows.tolist()]))
+    beside = {row: _beside(view.columns.documents, row) for row in chosen}
+    rows = list(dict.fromkeys([*chosen, *(one for both in beside.values() for one in both)]))
+    for row in rows[len(chosen) :]:
+        beside[row] = _beside(view.columns.documents, row)
+    worded = {row: float(found.dense[row]) for row in rows if found.dense[row] > 0}
+    similar = _similar(view, wanted.vector, rows, dict(zip(near_rows.tolist(), near.tolist(), strict=True)))
+    share = {row: score / found.possible for row, score in worded.items()}
+    scores = fuse.smoothed(fuse.fused(share, similar, weights), beside, weights)
+    return Proposed(view, worded, similar, scores)
+
+
+def _beside(documents: NDArray[np.int32], row: int) -> tuple[int, ...]:
+    """The rows before and after it in its document."""
+    return tuple(one for one in (row - 1, row + 1) if 0 <= one < len(documents) and documents[one] == documents[row])
+
+
+def _similar(view: View, question: Vectors, rows: Iterable[int], known: dict[int, float]) -> dict[int, float]:
+    embedded = view.columns.embedded
+    rest = np.array([row for row in rows if row not in known and embedded[row]], dtype=np.int32)
+    cosines = vectors.similarity(view.columns.coded, question, rest)
+    similar = {row: one for row, one in known.items() if embedded[row]}
+    return similar | dict(zip(rest.tolist(), cosines.tolist(), strict=True))
