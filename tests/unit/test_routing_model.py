@@ -132,7 +132,7 @@ def test_what_is_shipped_decides_like_what_was_trained(router: Router) -> None:
     data = dump(router)
     again = load(data)
     assert dump(again) == data
-    assert len(data) < 1 << 20
+    assert len(data) < 2 << 20
     fresh = made(seed=9)
     _, before, _ = apply(router, fresh, None, (0.99,))
     _, after, _ = apply(again, fresh, None, (0.99,))

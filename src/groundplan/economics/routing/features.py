@@ -15,7 +15,7 @@ import numpy as np
 
 from groundplan.economics.routing.model import Floats
 
-BUCKETS = 1 << 15
+BUCKETS = 1 << 17
 _FIRST, _LAST = 260, 140
 """Words of a long prompt that are read from its beginning and its end."""
 _CHARACTERS = 6000

@@ -1,0 +1,31 @@
+"""Declared routing rules: readable, in order, before anything learned. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+
+from groundplan.blueprint.model import RouteRule
+
+
+def first(rules: Sequence[RouteRule], text: str, messages: int) -> RouteRule | None:
+    """The first rule of which a question of a conversation with so many messages meets everything."""
+    return next((rule for rule in rules if fits(rule, text, messages)), None)
+
+
+def fits(rule: RouteRule, text: str, messages: int) -> bool:
+    """Whether a question meets everything that a rule names."""
+    if rule.longer is not None and len(text) < rule.longer:
+        return False
+    if rule.shorter is not None and len(text) > rule.shorter:
+        return False
+    if rule.messages is not None and messages < rule.messages:
+        return False
+    return not rule.words or _pattern(tuple(rule.words)).search(text) is not None
+
+
+@lru_cache(maxsize=512)
+def _pattern(words: tuple[str, ...]) -> re.Pattern[str]:
+    """Whole words, in whatever case."""
+    return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, words))})(?!\w)", re.IGNORECASE)

@@ -1,0 +1,1 @@
+"""Model `auto`: which of the deployments that a call may use takes it, and why."""

@@ -1,0 +1,167 @@
+"""Model `auto`: rules first, then the learned router, within what the call may use, and every choice says why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.integration.gateway_stack import deployment, workload
+from tests.unit.call_rig import call_rig
+
+from groundplan.blueprint.model import Deployment, RouteRule, Routing, Workload
+from groundplan.core.ids import new_id
+from groundplan.economics.routing import rules
+from groundplan.economics.routing.artifact import dump
+from groundplan.economics.routing.fit import train
+from groundplan.economics.routing.model import Matrix, Sample
+from groundplan.gateway.call.exchange import Ask, Exchange
+from groundplan.gateway.http.server import Request, Response
+from groundplan.gateway.policy.snapshot import KeyEntry
+from groundplan.gateway.routing.route import Route, Routes
+from groundplan.gateway.surfaces.chat import CHAT
+from groundplan.ledger.model import Finish
+
+CODE = RouteRule(name="code", use="large", words=["refactor", "stack trace"])
+LONG = RouteRule(name="long", use="large", longer=400)
+SHORT = RouteRule(name="short", use="small", shorter=20, messages=2)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With a learned router: greetings go to the small model, proofs to the large one."""
+    dice = np.random.default_rng(1)
+    hard = dice.random(200) < 0.5
+    prompts = [f"prove that {i} is the sum of primes" if h else f"say hello to guest {i}" for i, h in enumerate(hard)]
+    samples = tuple(Sample(str(i), str(i), prompt) for i, prompt in enumerate(prompts))
+    scores = np.stack([np.ones(200), np.where(hard, 0.0, 1.0)], axis=1)
+    costs = np.tile([0.01, 0.001], (200, 1))
+    home = tmp_path_factory.mktemp("routers")
+    (home / "support@1.router").write_bytes(
+        dump(train(Matrix(samples, ("large-m", "small-m"), scores, costs), None, (0.99,)))
+    )
+    (home / "broken@1.router").write_bytes(b"no router")
+    return home
+
+
+def places(*names: str) -> list[Deployment]:
+    return [msgspec.structs.replace(deployment(name, 1), model=f"{name}-m") for name in names]
+
+
+def asked(text: str, model: str = "auto", messages: int = 1, raw: bytes = b"[]") -> Ask:
+    return Ask({"messages": msgspec.Raw(raw)}, model, messages, text, False, False, None, 1, len(text))
+
+
+def arranged(routes: Routes, routing: Routing | None, ask: Ask, names: list[Deployment]) -> Exchange:
+    exchange = Exchange(new_id(), Request.__new__(Request), Response.__new__(Response), CHAT)
+    exchange.deployments = list(names)
+    exchange.key = KeyEntry("k", "w", "", False, False, None)
+    routes.arrange(exchange, routed(routing), ask)
+    return exchange
+
+
+def routed(routing: Routing | None) -> Workload:
+    return msgspec.structs.replace(workload("w", ["large", "small"]), routing=routing)
+
+
+def told(exchange: Exchange) -> Route:
+    assert exchange.route is not None
+    return exchange.route
+
+
+def test_rules_are_read_in_order_and_name_themselves() -> None:
+    assert rules.first([CODE, LONG], "Please REFACTOR this", 1) is CODE
+    assert rules.first([CODE, LONG], "refactoring", 1) is None
+    assert rules.first([CODE, LONG], "x" * 400, 1) is LONG
+    assert rules.first([SHORT], "thanks", 1) is None
+    assert rules.first([SHORT], "thanks", 2) is SHORT
+    exchange = arranged(Routes(), Routing(rules=[CODE]), asked("a stack trace, look"), places("small", "large"))
+    assert [place.name for place in exchange.deployments] == ["large", "small"]
+    assert (told(exchange).by, told(exchange).model) == ("rule code", "large-m")
+
+
+def test_nothing_changes_without_routing_or_for_a_named_model() -> None:
+    both = places("small", "large")
+    for routing, ask in ((None, asked("refactor")), (Routing(rules=[CODE]), asked("refactor", model="small-m"))):
+        exchange = arranged(Routes(), routing, ask, both)
+        assert exchange.deployments == both
+        assert exchange.route is None
+
+
+def test_a_rule_whose_deployment_this_call_may_not_use_is_passed_over() -> None:
+    exchange = arranged(Routes(), Routing(rules=[CODE]), asked("refactor"), places("small", "other"))
+    assert (told(exchange).by, told(exchange).deployment) == ("order", "small")
+
+
+def test_the_learned_router_sends_easy_calls_to_the_small_model(folder: Path) -> None:
+    routes, learned = Routes(folder), Routing(router="support@1")
+    easy = told(arranged(routes, learned, asked("say hello to guest 900"), places("large", "small")))
+    hard = told(arranged(routes, learned, asked("prove that 901 is the sum of primes"), places("small", "large")))
+    assert (easy.deployment, easy.by, easy.router) == ("small", "learned", "support@1")
+    assert "cheaper" in easy.reason
+    assert hard.deployment == "large"
+    strange = told(arranged(routes, learned, asked("qqq wwz zzk"), places("small", "large")))
+    assert (strange.deployment, strange.by) == ("large", "unsure")
+
+
+@pytest.mark.parametrize("router", ["absent@1", "broken@1"])
+def test_without_its_router_the_order_of_placement_holds(folder: Path, router: str) -> None:
+    found = told(arranged(Routes(folder), Routing(router=router), asked("say hello"), places("large", "small")))
+    assert (found.deployment, found.by) == ("large", "order")
+    assert router in found.reason
+
+
+def test_a_long_conversation_stays_unless_it_needs_more(folder: Path) -> None:
+    routes, learned = Routes(folder), Routing(router="support@1")
+    raw = b"[" + b"x" * 4000
+    both = places("small", "large")
+    assert told(arranged(routes, learned, asked("say hello to guest 5", raw=raw), both)).deployment == "small"
+    assert (
+        told(arranged(routes, learned, asked("prove that 7 is the sum of primes", raw=raw), both)).deployment == "large"
+    )
+    back = told(arranged(routes, learned, asked("say hello to guest 6", raw=raw), both))
+    assert (back.deployment, back.by) == ("large", "affinity")
+    other = told(arranged(routes, learned, asked("say hello to guest 6", raw=b"[" + b"y" * 4000), both))
+    assert other.deployment == "small"
+
+
+NAMES = st.lists(st.sampled_from(["large", "small", "third", "fourth"]), min_size=1, max_size=4, unique=True)
+RULES = st.builds(
+    RouteRule,
+    name=st.just("r"),
+    use=st.sampled_from(["large", "small", "elsewhere"]),
+    words=st.lists(st.sampled_from(["hello", "prove", "("]), max_size=2),
+    longer=st.none() | st.integers(1, 50),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(names=NAMES, declared=st.lists(RULES, max_size=3), text=st.text(max_size=60), learned=st.booleans())
+def test_a_route_never_leaves_what_the_call_may_use(
+    folder: Path, names: list[str], declared: list[RouteRule], text: str, learned: bool
+) -> None:
+    routing = Routing(rules=declared, router="support@1" if learned else None)
+    before = places(*names)
+    exchange = arranged(Routes(folder), routing, asked(text), before)
+    assert sorted(place.name for place in exchange.deployments) == sorted(names)
+    assert exchange.deployments[0].name == told(exchange).deployment
+    assert told(exchange).reason
+
+
+async def test_a_routed_call_is_served_there_falls_back_and_says_why(tmp_path: Path, folder: Path) -> None:
+    routing = Routing(rules=[RouteRule(name="code", use="two", words=["refactor"])])
+    async with call_rig(tmp_path, workloads={"assistant": {"routing": routing}}) as rig:
+        rig.gateway.routes = Routes(folder)
+        plain = await rig.chat()
+        assert plain.status == 200
+        routed_call = await rig.chat(messages=[{"role": "user", "content": "refactor this"}])
+        assert routed_call.status == 200
+        rig.play("two", mode="error", status=500)
+        fallen = await rig.chat(messages=[{"role": "user", "content": "refactor that"}])
+        assert fallen.status == 200
+        found = [record for record in await rig.records() if isinstance(record, Finish)]
+    assert [record.deployment for record in found] == ["one", "two", "one"]
+    assert [msgspec.json.decode(record.route)["by"] for record in found] == ["order", "rule code", "rule code"]
