@@ -307,6 +307,44 @@ class Keep(Struct, frozen=True, kw_only=True):
     """Of ten thousand calls."""
 
 
+class RouteRule(Struct, frozen=True, kw_only=True):
+    """A call that meets everything that is named goes to `use`."""
+
+    name: str
+    use: str
+    words: list[str] = []
+    longer: int | None = None
+    """characters of the question at least"""
+    shorter: int | None = None
+    messages: int | None = None
+    """messages of the conversation at least"""
+
+
+class Routing(Struct, frozen=True, kw_only=True):
+    """Which deployment takes a call for model `auto`: the first rule that fits, else the learned router."""
+
+    rules: list[RouteRule] = []
+    router: str | None = None
+    """name@version"""
+    keep: float = 0.99
+    """Share of the strongest model's quality."""
+    floor: float = 0.0
+    """Least expected quality of one call that a smaller model takes."""
+    sticky: bool = True
+    """Long conversations stay with their model."""
+
+
+class Semantic(Struct, frozen=True, kw_only=True):
+    """Answers given to requests that mean the same."""
+
+    bound: float = 0.01
+    """Share that may be wrong."""
+    check: float = 0.05
+    """Share of matches that a model answers all the same, to compare."""
+    evidence: int = 20
+    """Matches of a region that are checked before one is given."""
+
+
 class Cache(Struct, frozen=True, kw_only=True):
     """Answers that are given again to the same request."""
 
@@ -316,6 +354,8 @@ class Cache(Struct, frozen=True, kw_only=True):
     """Of all answers of the workload in one worker."""
     scope: str
     """person | group | workload: who gets the same answer"""
+    semantic: Semantic | None = None
+    """None: only the same request gets it."""
 
 
 class CompanyEntity(Struct, frozen=True, kw_only=True):
@@ -411,6 +451,8 @@ class Workload(Struct, frozen=True, kw_only=True):
     """None: no prompt and no answer is kept."""
     cache: Cache | None = None
     """None: every call asks a model."""
+    routing: Routing | None = None
+    """None: calls for model `auto` follow the order of deployments."""
     batch_concurrent: int = 4
     """Calls of one of its batches that one worker makes at the same time."""
     use: list[Grant] = []

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from groundplan.catalog.base import Strict
-from groundplan.catalog.fields import Duration, Size
+from groundplan.catalog.fields import Count, Duration, Percent, Size
 
 HOUR_MS = 3_600_000
 
@@ -24,6 +24,17 @@ def _size(count: int) -> int:
     return count
 
 
+class SemanticRule(Strict):
+    """Answers for requests that mean the same, with a bound on wrong ones."""
+
+    wrong_at_most: Annotated[Percent, Field(ge=0.005, le=0.05)] = 0.01
+    """Share of answers given by meaning that may be wrong."""
+    check: Annotated[Percent, Field(gt=0)] = 0.05
+    """Share of matches for which a model is asked all the same, and both answers are compared."""
+    evidence: Annotated[Count, Field(ge=1)] = 20
+    """Matches about a subject that are checked before the first one is given."""
+
+
 class CacheRule(Strict):
     """Whether the answer to a request is given again to one that is the same, instead of asking a model."""
 
@@ -35,3 +46,5 @@ class CacheRule(Strict):
     """Of all its answers in one worker; what was not asked for longest goes first."""
     scope: Literal["person", "group", "workload"] | None = None
     """Who gets the same answer. Left out: person with sources or confidential data, otherwise workload."""
+    semantic: SemanticRule | None = None
+    """Also to requests that mean the same; left out: only to those that say the same."""

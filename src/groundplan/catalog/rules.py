@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from groundplan.catalog.fields import is_email
 from groundplan.catalog.model import DUTIES, SERVED_STAGES, DeploymentDoc, Price, WorkloadDoc, sensitivity_rank
+from groundplan.catalog.route_rules import routing_problems
 from groundplan.catalog.wire import DIRECT
 from groundplan.catalog.workspace import Workspace, within
 from groundplan.core.errors import Problem
@@ -319,6 +320,7 @@ def _details(workspace: Workspace, doc: WorkloadDoc) -> Iterator[Problem]:
             "Remove grace.",
             workspace.where("workload", doc.name, "grace"),
         )
+    yield from routing_problems(workspace, doc)
     if doc.cache.scope == "workload" and doc.sources:
         yield Problem(
             f"workload {doc.name} shares answers from documents among all its callers",

@@ -38,6 +38,7 @@ from groundplan.catalog.levels import Sensitivity, Stage
 from groundplan.catalog.people import Owners
 from groundplan.catalog.reliability import ReliabilityRule
 from groundplan.catalog.risk import RiskRule
+from groundplan.catalog.routing import RoutingRule
 
 
 class Baseline(Strict):
@@ -176,6 +177,7 @@ class WorkloadDoc(Strict):
     reliability: ReliabilityRule = ReliabilityRule()
     keep: KeepRule = KeepRule()
     cache: CacheRule = CacheRule()
+    routing: RoutingRule = RoutingRule()
     batches: BatchRule = BatchRule()
     grace: Duration | None = None
     """How long a gateway that is cut off may go on serving. Default 60s; restricted data: none."""

@@ -51,6 +51,7 @@ from groundplan.gateway.journal.journal import Journal
 from groundplan.gateway.mcp.endpoint import McpApi
 from groundplan.gateway.policy.live import LiveView
 from groundplan.gateway.policy.snapshot import Policy
+from groundplan.gateway.routing.route import Routes
 from groundplan.gateway.surfaces.answers import of_refusal
 from groundplan.gateway.surfaces.responses_kept import ResponseShelf
 from groundplan.gateway.telemetry.content import ContentSender
@@ -101,6 +102,7 @@ async def serve(
         answers=answers,
         scrapes=scrapes,
     )
+    gateway.routes = Routes(home.root / "routers")
     live.health = lambda: told_health(gateway.health, loop.time())
     live.on_policy = lambda policy: heed(gateway, policy)
     await scrapes.open(lambda: gathered(gateway))

@@ -150,6 +150,8 @@ class Finish(msgspec.Struct, frozen=True, array_like=True):
     """Subject of the certificate that the client proved to own, where one is asked for"""
     saved: int = 0
     """Picodollars that the same answer cost before, where it came from the cache."""
+    route: str = ""
+    """Why model `auto` went where it went, as JSON; empty where nothing was chosen"""
 
 
 class Release(msgspec.Struct, frozen=True, array_like=True):

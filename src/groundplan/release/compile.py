@@ -23,7 +23,7 @@ from groundplan.economics.price import FREE, price_of
 from groundplan.governance.policy import declared
 from groundplan.placement import solve
 from groundplan.placement.model import ASSUMED_CALLS_PER_MONTH, Demand
-from groundplan.release import placing
+from groundplan.release import choice, placing
 from groundplan.release.governed import described, frameworks, guardrails, provider_terms, review, tools
 from groundplan.release.grants import granted, named
 from groundplan.release.model import Draft, at
@@ -411,6 +411,7 @@ def _workload(
         reliability=_reliability(item, placement),
         keep=_keep(item.keep),
         cache=_cache(item),
+        routing=choice.routing(item),
         batch_concurrent=item.batches.concurrent,
         use=granted(workspace, "use", f"workload/{item.name}", "company"),
         act_for_others=granted(workspace, "act-for-others", f"workload/{item.name}", "company"),
@@ -432,7 +433,8 @@ def _cache(item: doc.WorkloadDoc) -> bp.Cache | None:
         return None
     private = bool(item.sources) or item.sensitivity in ("confidential", "restricted")
     scope = rule.scope or ("person" if private else "workload")
-    return bp.Cache(seconds=max(1, rule.ttl // 1000), max_bytes=rule.max_size, scope=scope)
+    semantic = choice.semantic(rule)
+    return bp.Cache(seconds=max(1, rule.ttl // 1000), max_bytes=rule.max_size, scope=scope, semantic=semantic)
 
 
 def _reliability(item: doc.WorkloadDoc, placement: bp.Placement) -> bp.Reliability:

@@ -16,6 +16,7 @@ from groundplan.gateway.caching.idempotency import Answers
 from groundplan.gateway.call.hedge import Hedges
 from groundplan.gateway.journal.journal import Journal
 from groundplan.gateway.policy.snapshot import Catalog, Policy
+from groundplan.gateway.routing.route import Routes
 from groundplan.gateway.telemetry.meters import Meters
 from groundplan.gateway.upstream.choose import Balance
 from groundplan.gateway.upstream.health import Health
@@ -110,6 +111,8 @@ class Gateway:
     """For workloads whose answers are given again."""
     content: ContentSender | None = None
     """For workloads that keep prompts and answers."""
+    routes: Routes = field(default_factory=Routes)
+    """For workloads that route model `auto`."""
     responses: ResponseShelf | None = None
     """For workloads that keep content in full."""
     running: int = 0

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from groundplan.gateway.call.trace import Trace
     from groundplan.gateway.guard.run import Guarding
     from groundplan.gateway.http.server import Request, Response
+    from groundplan.gateway.routing.route import Route
     from groundplan.gateway.surfaces.interface import Interface
     from groundplan.gateway.surfaces.upload import Upload
 
@@ -119,6 +120,7 @@ class Exchange:
         "request",
         "reserved",
         "response",
+        "route",
         "saved",
         "served",
         "started",
@@ -185,6 +187,8 @@ class Exchange:
         self.deployment: Deployment | None = None
         self.passages: list[Passage] = []
         self.cache = "none"
+        self.route: Route | None = None
+        """Why it goes where it goes, where its workload routes."""
         self.saved = 0
         """Picodollars that the same answer cost when a model was asked for it."""
         self.guard: Guarding | None = None

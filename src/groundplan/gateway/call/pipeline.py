@@ -24,7 +24,7 @@ from groundplan.gateway.caching.idempotency import Kept
 from groundplan.gateway.call import admit, settle, trace
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.estimate import HEADER, estimate
-from groundplan.gateway.call.exchange import Exchange
+from groundplan.gateway.call.exchange import Ask, Exchange
 from groundplan.gateway.call.facts_api import FactsApi
 from groundplan.gateway.call.ground import ground
 from groundplan.gateway.call.identify import find_key, identify
@@ -34,7 +34,7 @@ from groundplan.gateway.http.multipart import is_form
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.http.stream import EVENT_STREAM
 from groundplan.gateway.policy.address import check_network
-from groundplan.gateway.policy.snapshot import Catalog, Policy
+from groundplan.gateway.policy.snapshot import Catalog, Plan, Policy
 from groundplan.gateway.surfaces import answers, responses_api
 from groundplan.gateway.surfaces.chat import CHAT
 from groundplan.gateway.surfaces.completions import COMPLETIONS
@@ -343,7 +343,7 @@ async def admit_call(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> 
     plan, ask = exchange.plan, exchange.ask
     if plan is None or ask is None or exchange.key is None:
         raise AssertionError("not checked")
-    exchange.deployments = admit.choose(exchange, plan, ask, policy, gateway.clock.seconds())
+    _choose(gateway, exchange, plan, ask, policy)
     if plan.workload.cache is not None and exchange.guard is None:
         if await cache.answered(gateway, exchange, lambda: _recheck(gateway, exchange, catalog)):
             return
@@ -357,11 +357,18 @@ async def admit_call(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> 
     if gateway.live.policy is not policy:
         identify(exchange, gateway.live.policy, gateway.clock.seconds())
         policy = _check(gateway, exchange, catalog)
-        exchange.deployments = admit.choose(exchange, plan, ask, policy, gateway.clock.seconds())
+        _choose(gateway, exchange, plan, ask, policy)
     gateway.live.count(plan.workload.name, exchange.person)
     keep = plan.workload.keep
     if keep is not None and exchange.kept is None and content.chosen(keep, exchange.call.bytes):
         exchange.kept = []
+
+
+def _choose(gateway: Gateway, exchange: Exchange, plan: Plan, ask: Ask, policy: Policy) -> None:
+    """The deployments that this call may use, in the order in which they are asked."""
+    exchange.deployments = admit.choose(exchange, plan, ask, policy, gateway.clock.seconds())
+    if plan.workload.routing is not None:
+        gateway.routes.arrange(exchange, plan.workload, ask)
 
 
 def _recheck(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> None:
@@ -370,8 +377,7 @@ def _recheck(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> None:
     policy = _check(gateway, exchange, catalog)
     if exchange.plan is None or exchange.ask is None:
         raise AssertionError("not checked")
-    now = gateway.clock.seconds()
-    exchange.deployments = admit.choose(exchange, exchange.plan, exchange.ask, policy, now)
+    _choose(gateway, exchange, exchange.plan, exchange.ask, policy)
 
 
 def _check(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> Policy:

@@ -94,7 +94,7 @@ class Course:
         self._rule = rule = workload.reliability
         self._deadline = now + workload.deadline_ms / 1000
         order = gateway.health.order(exchange.deployments, now)
-        if rule.balance != "ordered" and len(order) > 1:
+        if rule.balance != "ordered" and len(order) > 1 and exchange.route is None:
             order = self._balanced(order)
         ask = exchange.ask
         if rule.on_broken_stream == "resume" and ask is not None and ask.stream and exchange.endpoint == ENDPOINT:

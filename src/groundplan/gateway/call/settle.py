@@ -15,6 +15,7 @@ from groundplan.gateway.budgets import limits
 from groundplan.gateway.call import meter
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
+from groundplan.gateway.routing.route import Route
 from groundplan.ledger.model import Finish, Settlement, Usage
 
 LONGEST_TOKEN = 128
@@ -167,6 +168,7 @@ def finish(gateway: Gateway, exchange: Exchange, status: str, http_status: int, 
         trace=exchange.trace.parent if exchange.trace is not None else "",
         client=exchange.request.client,
         saved=exchange.saved,
+        route=_route(exchange.route) if exchange.route is not None else "",
     )
     labels = (exchange.endpoint, record.workload, record.deployment, status, http_status)
     gateway.meters.call(labels, exchange.cache, duration_us, first_us)
@@ -176,6 +178,10 @@ def finish(gateway: Gateway, exchange: Exchange, status: str, http_status: int, 
         return gateway.journal.finish(record, urgent=exchange.attempt >= 0 or exchange.cache == "exact")
     except Unavailable:
         return None
+
+
+def _route(route: Route) -> str:
+    return msgspec.json.encode(route).decode()
 
 
 def remaining(gateway: Gateway, exchange: Exchange) -> int | None:

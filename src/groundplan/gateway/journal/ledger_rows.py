@@ -7,6 +7,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import msgspec
+
 from groundplan.blueprint.model import Rates
 from groundplan.core.audit.entry import Acting, Entry, gateway_actor
 from groundplan.core.money import format_usd, to_decimal
@@ -121,6 +123,8 @@ def call_row(call: CallState, epoch: UUID, team: Team, acting: Mapping[str, Acti
         detail["acting"] = acting[source.key].to_json()
     if end and end.client:
         detail["client"] = end.client
+    if end and end.route:
+        detail["route"] = msgspec.json.decode(end.route)
     return (
         UUID(bytes=call.call),
         moment(_began(call)),
