@@ -63,7 +63,8 @@ def fill(dsn: str) -> None:
                 id = new_id()
                 calls.append(
                     (id, at, "assistant", None, None, "care", "chat", "ok", 200, None, "acme/model", "local", "here",
-                     COST, COST, 100, 2000, "none", 1, new_id(), False, 12.5, 3.5, {"sources": [["d1", "a", 1, 2]]}, 0, 0)
+                     COST, COST, 100, 2000, "none", 1, new_id(), False, 12.5, 3.5, {"sources": [["d1", "a", 1, 2]]},
+                     0, 0)
                 )  # fmt: skip
                 parts = {"input": [100, 1], "output": [2000, 20_000_000_000]}
                 attempts.append(

@@ -1,4 +1,5 @@
-"""`groundplan cost`: what calls have cost, to the picodollar; `cost reconcile`: against what a provider bills."""
+"""`groundplan cost`: what calls have cost, to the picodollar; `cost reconcile`: against what a provider bills. What is
+ahead and what finance gets is `cost_ahead`."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from groundplan.cli import cost_ahead
 from groundplan.cli.client import ControlClient
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table
@@ -129,3 +131,6 @@ def _places(rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
             (row["kind"], row["amount_usd"], row["day"] or "-", row["model"] or "-", calls, numbers, row["note"])
         )
     return found
+
+
+cost_ahead.register(app)

@@ -1,0 +1,168 @@
+"""`groundplan cost book, forecast, what-if, statement, export`: costs by term, what is ahead, files for finance."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from groundplan.cli.client import ControlClient
+from groundplan.cli.options import HomeOption, JsonOption
+from groundplan.cli.output import emit, table
+from groundplan.core.errors import Invalid
+
+First = Annotated[str | None, typer.Option("--from", help="First day, UTC, like 2026-11-01; this month's first.")]
+Last = Annotated[str | None, typer.Option("--to", help="Last day, UTC; today.")]
+Workload = Annotated[str | None, typer.Option("--workload", help="Of this workload alone.")]
+ROWS_SHOWN = 40
+
+
+def register(app: typer.Typer) -> None:
+    """The commands under `groundplan cost`."""
+    app.command("book")(book)
+    app.command("forecast")(forecast)
+    app.command("what-if")(what_if)
+    app.command("statement")(statement)
+    app.command("export")(export)
+
+
+def book(
+    context: typer.Context,
+    by: Annotated[str, typer.Option("--by", help="term, workload, workflow, team, provider, site, model ...")] = "term",
+    first: First = None,
+    last: Last = None,
+    workload: Workload = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Every cost, also those beside the calls; how much of it was measured, allocated or estimated."""
+    client, as_json = _client(context, home, as_json)
+    value = client.get("/api/cost/book", by=by, first=first, last=last, workload=workload)
+    rows = [
+        (row["key"] or "-", f"${row['cost_usd']}", f"{row['share']:.1%}", ", ".join(row["basis"]))
+        for row in value["sums"]
+    ]
+    rows.append(("total", f"${value['total_usd']}", "", ""))
+    emit(value, as_json, f"{value['from']} to {value['to']}\n" + table((by, "cost", "share", "basis"), rows))
+
+
+def forecast(
+    context: typer.Context,
+    what: Annotated[str, typer.Option("--what", help="cost, calls or tokens.")] = "cost",
+    days: Annotated[int, typer.Option("--days", help="How far ahead.")] = 30,
+    workload: Workload = None,
+    country: Annotated[list[str] | None, typer.Option("--country", help="Whose holidays count: NO.")] = None,
+    launch: Annotated[list[str] | None, typer.Option("--launch", help="DAY=FACTOR, like 2026-12-01=2.")] = None,
+    growth: Annotated[float | None, typer.Option("--growth", help="A month, like 0.05.")] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The next days with 80 % intervals, and the day on which each budget ends."""
+    client, as_json = _client(context, home, as_json)
+    body = {
+        "what": what, "workload": workload, "days": days, "countries": country or [],
+        "launches": [_launch(text) for text in launch or []], "growth_per_month": growth,
+    }  # fmt: skip
+    value = client.post("/api/cost/forecast", body)
+    value["budgets"] = client.get("/api/cost/runway", workload=workload)["budgets"]
+    shown = value["days"][:ROWS_SHOWN]
+    text = table(("day", "expected", "low", "high"), [(r["day"], r["middle"], r["low"], r["high"]) for r in shown])
+    text += f"\n{len(value['days'])} days: {value['total']} ({value['total_low']} to {value['total_high']})"
+    text += (
+        f"\n{value['method']}; error {value['mase'] if value['mase'] is not None else 'unknown'} of repeating a week"
+    )
+    text += "".join(f"\n{note}" for note in value["notes"])
+    if value["budgets"]:
+        rows = [(r["budget"], r["period"], r["expected_usd"], r["limit_usd"], _ends(r)) for r in value["budgets"]]
+        text += "\n\n" + table(("budget", "period", "expected", "limit", "ends"), rows)
+    emit(value, as_json, text)
+
+
+def what_if(
+    context: typer.Context,
+    changes: Annotated[
+        list[str] | None, typer.Argument(help="users=10 price=-30% context=2 output=0.5 cache=20%")
+    ] = None,
+    model: Annotated[str | None, typer.Option("--model", help="Another model: openai/gpt-4.1-mini.")] = None,
+    first: First = None,
+    last: Last = None,
+    workload: Workload = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What the same days would have cost otherwise. It says nothing of how good other answers would be."""
+    client, as_json = _client(context, home, as_json)
+    body = {"changes": changes or [], "model": model, "first": first, "last": last, "workload": workload}
+    value = client.post("/api/cost/what-if", body)
+    rows = [("as it was", f"${value['before_usd']}")]
+    rows += [(row["change"], f"${row['cost_usd']}") for row in value["steps"]]
+    rows.append(("then", f"${value['after_usd']}"))
+    emit(value, as_json, table(("", "cost"), rows))
+
+
+def statement(
+    context: typer.Context,
+    team: Annotated[str | None, typer.Argument(help="A team; left out: all of them.")] = None,
+    month: Annotated[str | None, typer.Option("--month", help="Like 2026-11; this month.")] = None,
+    charge: Annotated[bool, typer.Option("--charge", help="A chargeback instead of a showback.")] = False,
+    save: Annotated[Path | None, typer.Option("--save", help="Write the team's lines to this CSV file.")] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What each team is shown or charged for a month; together exactly what was spent."""
+    client, as_json = _client(context, home, as_json)
+    if save is not None:
+        if team is None:
+            raise Invalid(
+                "a file is of one team", code="team_missing", hint="Name it: cost statement TEAM --save FILE."
+            )
+        size = client.save("/api/cost/statements.csv", save, team=team, **({"month": month} if month else {}))
+        emit({"file": str(save), "bytes": size}, as_json, f"{save}: {size} bytes")
+        return
+    value = client.get("/api/cost/statements", team=team, month=month, charge=str(charge).lower())
+    text = "\n\n".join(_statement(each) for each in value["statements"]) or "nothing was spent"
+    emit(value, as_json, text)
+
+
+def export(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(help="CSV file to write: FOCUS 1.0.")],
+    first: First = None,
+    last: Last = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Every cost as FOCUS, for tools of finance."""
+    client, as_json = _client(context, home, as_json)
+    query = {name: text for name, text in (("first", first), ("last", last)) if text}
+    size = client.save("/api/cost/focus.csv", file, **query)
+    emit({"file": str(file), "bytes": size}, as_json, f"{file}: {size} bytes, FOCUS 1.0")
+
+
+def _client(context: typer.Context, home: Path | None, as_json: bool) -> tuple[ControlClient, bool]:
+    before: tuple[Path | None, bool] = context.obj or (None, False)
+    return ControlClient.connect(home or before[0]), as_json or before[1]
+
+
+def _launch(text: str) -> dict[str, Any]:
+    day, _, factor = text.partition("=")
+    try:
+        return {"day": day, "factor": float(factor)}
+    except ValueError as error:
+        raise Invalid(
+            f"'{text[:40]}' is no launch", code="launch_syntax", hint="Write DAY=FACTOR, like 2026-12-01=2."
+        ) from error
+
+
+def _ends(row: dict[str, Any]) -> str:
+    return f"{row['ends']} ({row['earliest']} to {row['latest'] or 'later'})" if row["ends"] else "it lasts"
+
+
+def _statement(value: dict[str, Any]) -> str:
+    kind = "charged" if value["charged"] else "shown"
+    rows = [(row["key"], f"${row['cost_usd']}") for row in value["by_workload"]]
+    rows += [(f"  {row['key']}", f"${row['cost_usd']}") for row in value["by_term"]]
+    rows.append(("total", f"${value['total_usd']}"))
+    before = f", the time before ${value['previous_usd']}" if value["previous_usd"] else ""
+    return f"{value['team']}, {value['from']} to {value['to']}, {kind}{before}\n" + table(("", "cost"), rows)
