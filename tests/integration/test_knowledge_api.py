@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 from tests.integration.test_api_control import WORKSPACE, Control, running
+from typer.testing import CliRunner
 
+from groundplan.cli.knowledge import app
 from groundplan.testing.database import Cluster
 
 SOURCES = """
@@ -154,6 +156,26 @@ def test_the_glossary_and_lineage_are_served(control: Control) -> None:
     nobody = "00000000-0000-0000-0000-000000000000"
     assert control.ask("GET", f"/api/knowledge/calls/{nobody}/lineage").body["rested_on"] == []
     assert control.ask("GET", f"/api/knowledge/documents/{nobody}").code == "document_unknown"
+
+
+def test_the_command_line_says_the_same(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GROUNDPLAN_URL", f"http://127.0.0.1:{control.port}")
+    monkeypatch.setenv("GROUNDPLAN_TOKEN", control.home.operator_token.read_text().strip())
+
+    def run(*arguments: str) -> str:
+        done = CliRunner().invoke(app, list(arguments))
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    assert "failing" in run("sources")
+    assert "handbook/leave.md" in run("documents", "--source", "handbook", "--text", "leave")
+    assert "steward" in run("document", "handbook/leave.md")
+    assert "pumping machine" in run("findings", "--kind", "glossary")
+    assert "is 2030-01-01" in run("decide", "handbook/leave.md", "valid_until", "2030-01-01", "--reason", "looked at")
+    run("decide", "handbook/leave.md", "valid_until", "-", "--reason", "a mistake")
+    assert "handbook/leave.md" in run("mentions", "pumping machine", "--reason", "request 12")
+    assert "old.md" in run("deletions")
+    assert '"events"' in run("lineage")
 
 
 def test_without_a_duty_nobody_sees_documents(control: Control, tmp_path: Path) -> None:

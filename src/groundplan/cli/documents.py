@@ -1,0 +1,272 @@
+"""`groundplan knowledge sources|documents|findings|…`: what content there is, what holds for it, and deciding."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote, urlencode
+
+import typer
+
+from groundplan.cli.client import ControlClient
+from groundplan.cli.options import HomeOption, JsonOption
+from groundplan.cli.output import emit, table
+from groundplan.core.errors import Invalid
+
+Reason = Annotated[str, typer.Option("--reason", help="Why; it is in the audit log.")]
+Document = Annotated[str, typer.Argument(metavar="DOCUMENT", help="Its id, or SOURCE/PATH.")]
+TEXT = frozenset({".md", ".txt", ".html", ".csv", ".json"})
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to `groundplan knowledge`."""
+    for command in (
+        sources,
+        documents,
+        document,
+        findings,
+        decide,
+        delete,
+        deletions,
+        readmit,
+        lineage,
+        mentions,
+        push,
+    ):
+        app.command()(command)
+
+
+def sources(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Sources with their health, owners, quality and open findings."""
+    value = ControlClient.connect(home).get("/api/knowledge/sources")
+    rows = [
+        (
+            row["name"], row["type"], row["health"], row["owner"], row["documents"], row["kept_back"],
+            "-" if row["quality"] is None else f"{row['quality']:.0%}", row["findings"], row["health_reason"] or "",
+        )
+        for row in value["sources"]
+    ]  # fmt: skip
+    heads = ("source", "type", "health", "owner", "documents", "kept back", "quality", "findings", "")
+    emit(value, as_json, table(heads, rows) if rows else "No source is declared.")
+
+
+def documents(
+    source: Annotated[str | None, typer.Option("--source", help="Of this source only.")] = None,
+    state: Annotated[
+        str | None,
+        typer.Option("--state", help="approved, draft, rejected, superseded, retired, 'kept back', deleted."),
+    ] = None,
+    text: Annotated[str | None, typer.Option("--text", help="With this in title or path.")] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Documents with their state, owner and quality, never their text."""
+    wanted = {name: given for name, given in (("source", source), ("state", state), ("text", text)) if given}
+    value = ControlClient.connect(home).get(f"/api/knowledge/documents?{urlencode(wanted)}")
+    rows = [
+        (
+            f"{row['source']}/{row['path']}", "deleted" if row["deleted_at"] else "superseded" if row["superseded_by"]
+            else row["state"], row["sensitivity"] or "", row["owner"] or "nobody", ", ".join(row["readers"]),
+            "-" if row["quality"] is None else f"{row['quality']:.0%}",
+        )
+        for row in value["documents"]
+    ]  # fmt: skip
+    text_ = (
+        table(("document", "state", "sensitivity", "owner", "readers", "quality"), rows)
+        if rows
+        else "None is like that."
+    )
+    emit(value, as_json, text_)
+
+
+def document(which: Document, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """All that holds for one document and where it is from, who may read it, and which answers used it."""
+    client = ControlClient.connect(home)
+    value = client.get(f"/api/knowledge/documents/{_id(client, which)}")
+    found = value["document"]
+    lines = [f"{found['title']} ({found['source']}/{found['path']}), version {found['version']}"]
+    if value["newer"]:
+        lines.append(f"a newer version exists: {value['newer']['source']}/{value['newer']['path']}")
+    names = ("state", "sensitivity", "owner", "steward", "purposes", "workloads", "residency", "licence", "valid_from",
+             "valid_until", "review_by", "retain_until", "legal_hold")  # fmt: skip
+    rows = [
+        (name, _shown(found[name]), found["origins"].get(name, {}).get("from", ""))
+        for name in names
+        if found[name] not in (None, False, [])
+    ]
+    lines.append(table(("what", "value", "from"), rows))
+    lines += [f"{row['workload']}: {row['kept_back'] or 'may be given it'}" for row in value["workloads"]]
+    lines += [f"{row['severity']}: {row['message']}" for row in value["findings"]]
+    lines.append(f"{len(value['used_by'])} answers used it; {len(value['people'])} people may read it")
+    emit(value, as_json, "\n".join(lines))
+
+
+def findings(
+    kind: Annotated[str, typer.Option("--kind", help="Such as stale, duplicate, personal_data.")] = "",
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What is wrong with content now, the gravest first."""
+    value = ControlClient.connect(home).get(f"/api/findings?{urlencode({'kind': f'knowledge.{kind}', 'limit': 500})}")
+    rows = [(row["severity"], row["message"], row["hint"], row["owner"] or "") for row in value["findings"]]
+    emit(
+        value,
+        as_json,
+        table(("", "what", "what to do", "for"), rows) if rows else "Nothing is wrong with any document.",
+    )
+
+
+def decide(
+    which: Document,
+    what: Annotated[str, typer.Argument(help="state, sensitivity, valid_until, owner, legal_hold, superseded_by, ...")],
+    value: Annotated[str, typer.Argument(help="The value; `-` takes an earlier decision back.")],
+    reason: Reason,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Decide about a document, above what it and its source say: approve, retire, extend, hold."""
+    client = ControlClient.connect(home)
+    body = {"what": what, "value": _given(what, value), "reason": reason}
+    found = client.post(f"/api/knowledge/documents/{_id(client, which)}/decide", body)
+    emit(
+        found,
+        as_json,
+        f"{what} of {found['document']['path']} is {_shown(found['document'].get(what))} from the next search",
+    )
+
+
+def delete(which: Document, reason: Reason, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Delete a document: gone from search at once, from the disk by the day that is told, and it stays away."""
+    client = ControlClient.connect(home)
+    value = client.post(f"/api/knowledge/documents/{_id(client, which)}/delete", {"reason": reason})
+    emit(value, as_json, f"{value['path']} is gone from search, from the disk by {value['due'][:10]}")
+
+
+def deletions(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """What was deleted by decision, and since when it is off the disk."""
+    value = ControlClient.connect(home).get("/api/knowledge/deletions")
+    rows = [
+        (f"{row['source']}/{row['path']}", row["at"][:10], row["by"], row["reason"],
+         f"erased {row['erased_at'][:10]}" if row["erased_at"] else f"by {row['due'][:10]}",
+         "let in again" if row["lifted_at"] else "")
+        for row in value["deletions"]
+    ]  # fmt: skip
+    emit(
+        value,
+        as_json,
+        table(("document", "deleted", "by", "why", "off the disk", ""), rows) if rows else "Nothing was.",
+    )
+
+
+def readmit(
+    source: Annotated[str, typer.Argument(help="The source.")],
+    path: Annotated[str, typer.Argument(help="The document's path in it.")],
+    reason: Reason,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Let what was deleted be a document again, with the next look at its source."""
+    value = ControlClient.connect(home).post(
+        "/api/knowledge/readmit", {"source": source, "path": path, "reason": reason}
+    )
+    emit(value, as_json, f"{source}/{path} is read again with the next look at {source}")
+
+
+def lineage(
+    call: Annotated[
+        str | None, typer.Argument(help="A call: what its answer rested on. Left out: all of the last day.")
+    ] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What an answer rested on; without a call, OpenLineage events of the last day."""
+    client = ControlClient.connect(home)
+    if call is None:
+        value = client.get("/api/knowledge/lineage")
+        emit(value, True, "")
+        return
+    value = client.get(f"/api/knowledge/calls/{quote(call, safe='')}/lineage")
+    rows = [
+        (f"{row['source'] or ''}/{row['path']}", f"{row['first_line']}-{row['last_line']}", row["version_then"] or "",
+         "deleted since" if row["deleted_at"] else "changed since" if row["changed_since"] else "as it is now")
+        for row in value["rested_on"]
+    ]  # fmt: skip
+    emit(value, as_json, table(("document", "lines", "version", ""), rows) if rows else "It rested on no document.")
+
+
+def mentions(
+    words: Annotated[list[str], typer.Argument(help="Texts that name somebody: an address, a full name.")],
+    reason: Reason,
+    delete_them: Annotated[bool, typer.Option("--delete", help="Delete the documents with one of them.")] = False,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Documents that mention somebody, for a request to be erased; what is under a legal hold stays, and is named."""
+    body = {"words": words, "reason": reason, "delete": delete_them}
+    value = ControlClient.connect(home).post("/api/knowledge/mentions", body)
+    rows = [
+        (f"{row['source']}/{row['path']}", "legal hold" if row["held"] else "deleted" if row["deleted"] else "")
+        for row in value["documents"]
+    ]
+    emit(value, as_json, table(("document", ""), rows) if rows else "No document has these words.")
+
+
+def push(
+    source: Annotated[str, typer.Argument(help="A source of type push.")],
+    files: Annotated[list[Path], typer.Argument(help="Files to push; their names are their paths in the source.")],
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Push files to a source of type push."""
+    value = ControlClient.connect(home).post(
+        "/api/knowledge/push", {"source": source, "documents": [_pushed(file) for file in files]}
+    )
+    emit(value, as_json, f"{value['documents']} documents are searched after the next look at {source}")
+
+
+def _pushed(file: Path) -> dict[str, Any]:
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise Invalid(f"{file} cannot be read: {error.strerror}", code="push_file", hint="Name a file.") from error
+    media = file.suffix.lower().lstrip(".")
+    if file.suffix.lower() in TEXT:
+        return {"path": file.name, "text": data.decode("utf-8", "replace"), "media": media}
+    return {"path": file.name, "data": base64.b64encode(data).decode(), "media": media}
+
+
+def _id(client: ControlClient, which: str) -> str:
+    """The id of a document named by its id or as SOURCE/PATH."""
+    if "/" not in which:
+        return quote(which, safe="")
+    source, _, path = which.partition("/")
+    asked = urlencode({"source": source, "text": path, "limit": 1000})
+    for row in client.get(f"/api/knowledge/documents?{asked}")["documents"]:
+        if row["path"] == path:
+            return str(row["id"])
+    raise Invalid(
+        f"there is no document {which}", code="document_unknown", hint="`groundplan knowledge documents` lists them."
+    )
+
+
+def _given(what: str, value: str) -> Any:
+    if value == "-":
+        return None
+    if what == "legal_hold":
+        return value.lower() in ("yes", "true", "on")
+    if what in ("purposes", "workloads", "residency"):
+        return [each.strip() for each in value.split(",") if each.strip()]
+    return value
+
+
+def _shown(value: Any) -> str:
+    return (
+        ", ".join(value)
+        if isinstance(value, list)
+        else "yes"
+        if value is True
+        else "-"
+        if value is None
+        else str(value)
+    )
