@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groundplan.blueprint.model import Rates
-from groundplan.gateway.call import meter
+from groundplan.gateway.call import meter, settle
 from groundplan.ledger.model import Usage
 
 rate = st.integers(0, 10**14)
@@ -67,3 +67,9 @@ def test_contradictory_and_impossible_reports() -> None:
     assert meter.ReportedUsage(prompt_tokens=-1).usage() is None
     assert meter.ReportedUsage(completion_tokens=1 << 50).usage() is None
     assert meter.ReportedUsage(prompt_tokens=3, completion_tokens=4).usage() == Usage(input=3, output=4)
+
+
+def test_a_feature_is_a_short_name() -> None:
+    assert settle.feature_of(b"refund-form/v2") == "refund-form/v2"
+    for odd in (None, b"", b"two words", b"a" * 65, b"=cmd()", "caf\u00e9".encode()):
+        assert settle.feature_of(odd) == ""

@@ -152,6 +152,8 @@ class Finish(msgspec.Struct, frozen=True, array_like=True):
     """Picodollars that the same answer cost before, where it came from the cache."""
     route: str = ""
     """Why model `auto` went where it went, as JSON; empty where nothing was chosen"""
+    feature: str = ""
+    """What the application calls the feature that asked (header `groundplan-feature`)"""
 
 
 class Release(msgspec.Struct, frozen=True, array_like=True):

@@ -5,6 +5,7 @@ All writing is synchronous, so a cancelled request still settles; only waiting f
 
 from __future__ import annotations
 
+import re
 import time
 
 import msgspec
@@ -20,6 +21,15 @@ from groundplan.ledger.model import Finish, Settlement, Usage
 
 LONGEST_TOKEN = 128
 """Bytes: an answer has more tokens than its bytes divided by this; an upstream that reports fewer is flagged."""
+
+
+FEATURE = b"groundplan-feature"
+_FEATURE = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._/-]{0,63}")
+
+
+def feature_of(header: bytes | None) -> str:
+    """What the application says that a call is for, where it is a short name; anything else is left out."""
+    return header.decode() if header is not None and _FEATURE.fullmatch(header) else ""
 
 
 def wall_ms(gateway: Gateway) -> int:
@@ -168,6 +178,7 @@ def finish(gateway: Gateway, exchange: Exchange, status: str, http_status: int, 
         trace=exchange.trace.parent if exchange.trace is not None else "",
         client=exchange.request.client,
         saved=exchange.saved,
+        feature=feature_of(exchange.request.headers.get(FEATURE)),
         route=_route(exchange.route) if exchange.route is not None else "",
     )
     labels = (exchange.endpoint, record.workload, record.deployment, status, http_status)

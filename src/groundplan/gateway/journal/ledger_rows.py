@@ -123,6 +123,8 @@ def call_row(call: CallState, epoch: UUID, team: Team, acting: Mapping[str, Acti
         detail["acting"] = acting[source.key].to_json()
     if end and end.client:
         detail["client"] = end.client
+    if end and end.feature:
+        detail["feature"] = end.feature
     if end and end.route:
         detail["route"] = msgspec.json.decode(end.route)
     return (
