@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit import placement_rig as rig
 
-from groundplan.core.errors import Invalid
+from groundplan.core.errors import Conflict, Invalid
 from groundplan.placement.explain.whole import compare, excluded_matrix, moves, whole_json
 from groundplan.placement.explain.why import at_load, to_json, why
 from groundplan.placement.explain.words import sentences
@@ -177,3 +177,19 @@ def test_reference_facts_fill_what_is_left_out() -> None:
     assert far is not None and far > 80 and lookup.round_trip(near, "atlantis") is None
     assert lookup.carbon("gcp:europe-north1", "FI") < lookup.carbon("gcp:europe-central2", "PL")
     assert lookup.prices("nebius:eu-north1", "h100-sxm")[0] == 2.95
+
+
+def test_contradictory_rules_are_told_in_words_with_what_relaxing_each_costs() -> None:
+    small = rig.site("rack", "private", hardware=(rig.hardware(count=1),))
+    own = rig.deployment("own", "rack", 0.0, hardware="h100-sxm", units=1.0, concurrent=4)
+    names = ("a", "b")
+    company = rig.company(
+        *(rig.workload(name, sensitivity="restricted", calls_month=7e5) for name in names),
+        sites={"rack": small, "cloud": rig.site("cloud")},
+        deployments={"own": own, "gpt": rig.deployment("gpt", "cloud")},
+        models={},
+    )
+    with pytest.raises(Conflict) as refused:
+        plan_company(company)
+    assert refused.value.code == "placement_conflict"
+    assert "rack h100-sxm" in refused.value.message and "a month in all" in refused.value.message

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 
 from groundplan.api import errors
 from groundplan.api.app import create_app, run
-from groundplan.console import actions, calls, controls, knowledge, pages, reconcile, rights, you
+from groundplan.console import actions, calls, controls, knowledge, pages, placement, reconcile, rights, you
 from groundplan.console.render import Instead, page, templates
 from groundplan.core.errors import GroundplanError
 from groundplan.core.home import Home
@@ -29,6 +29,7 @@ def create_console(home: Home, settings: Settings, workspace: Path | None = None
     app = create_app(home, settings, workspace, demo)
     templates.globals["company_sign_in"] = settings.oidc_issuer is not None
     app.include_router(pages.router)
+    app.include_router(placement.router)
     app.include_router(calls.router)
     app.include_router(knowledge.router)
     app.include_router(actions.router)

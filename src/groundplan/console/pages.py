@@ -64,17 +64,6 @@ async def workload(request: Request, visitor: Signed, name: str) -> HTMLResponse
     return await show(request, visitor, "workload.html", "/workloads", **values)
 
 
-@router.get("/placement")
-async def placement(request: Request, visitor: Signed) -> HTMLResponse:
-    placements: list[dict[str, Any]] = []
-    if visitor.status.get("blueprint"):
-        reply = await visitor.api.get("/api/blueprints/current")
-        if not reply.ok:
-            raise Instead(failed(reply, visitor))
-        placements = reply.body["content"]["placements"]
-    return await show(request, visitor, "placement.html", "/placement", placements=placements)
-
-
 @router.get("/cost")
 async def cost(request: Request, visitor: Signed) -> HTMLResponse:
     found = await fetch(visitor, days="/api/cost/days", cost="/api/cost", limits="/api/limits")

@@ -74,7 +74,7 @@ def ways(points: Sequence[Row]) -> str:
     marks = base.mark_circle(opacity=0.85).encode(
         x=x, y=y, size=alt.Size("carbon_kg:Q", title="kg CO2e"), color=alt.Color("front:N", title=None, scale=scale)
     )
-    labels = base.mark_text(dy=-12, color=INK, fontSize=10).encode(x=x, y=y, text="name:N")
+    labels = base.mark_text(dx=12, align="left", color=INK, fontSize=10).encode(x=x, y=y, text="name:N")
     return _svg(alt.layer(marks, labels))
 
 

@@ -75,11 +75,10 @@ class CompanyPlan:
 
     @property
     def hours(self) -> float:
-        """Of people a month."""
-        sites = self.company.sites
-        return sum(sites[name].burden_hours for name in self.opened) + sum(
-            part.hours for each in self.decided.values() for part in (each.primary, each.burst, each.fallback) if part
-        )
+        """Of people a month: for sites that are open, and for models by what each workload bears of them."""
+        sites, rate = self.company.sites, max(self.company.policy.people_usd, 1e-9)
+        models = sum(each.terms.get("people", 0.0) for each in self.decided.values()) / rate
+        return sum(sites[name].burden_hours for name in self.opened) + models
 
 
 CLOSED = Fraction(1, 10**9)
@@ -113,7 +112,7 @@ def plan_offered(
             framed, solution = again, _solved(again, limit)
             notes.append("there is no room for fallbacks that are only wanted: they are left out")
     if not solution.found:
-        raise _conflict(solution)
+        raise _conflict(framed, solution)
     report = verify(framed.problem, solution)
     if not report.verified:
         raise Invalid(
@@ -141,12 +140,20 @@ def _solved(framed: Framed, limit: WorkLimit) -> Solution:
     return optimise(framed.problem, limit)
 
 
-def _conflict(solution: Solution) -> Conflict:
-    sentence = "no placement was found in time"
+def _conflict(framed: Framed, solution: Solution) -> Conflict:
+    """The smallest set of rules that cannot hold together, with what relaxing each would cost."""
+    sentence, relaxed = "no placement was found in time", ""
     if solution.stopped == "infeasible":
+        from groundplan.placement.conflict import conflict  # noqa: PLC0415 -- only where nothing is feasible
+
+        found = conflict(framed.problem)
         sentence = "rules, capacities and fallbacks contradict each other"
+        if found is not None:
+            sentence = f"these cannot hold together: {'; '.join(each.rule for each in found.rules)}"
+            priced = [f"{r.rule}: ${r.cost / PICO:,.2f} a month in all" for r in found.rules if r.cost is not None]
+            relaxed = f" Without one of them: {'; '.join(priced)}." if priced else ""
     return Conflict(
-        f"the workloads cannot all be placed: {sentence}",
+        f"the workloads cannot all be placed: {sentence}.{relaxed}",
         code="placement_conflict",
         hint="Relax a rule or add capacity; `groundplan placement what-if` tries it.",
     )

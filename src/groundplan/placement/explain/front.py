@@ -56,9 +56,10 @@ def _point(name: str, found: CompanyPlan, plan: CompanyPlan) -> dict[str, Any]:
     calls = {n: plan.company.workloads[n].calls_month for n in found.decided}
     total = sum(calls.values()) or 1.0
     priced = ("carbon", "penalty", "people")
-    usd = sum(v for d in found.decided.values() for t, v in d.terms.items() if t not in priced)
-    rate = plan.company.policy.people_usd
-    racks = sum(plan.company.sites[s].rack_usd for s in found.opened)
+    usd = sum(v for d in found.decided.values() for t, v in d.terms.items() if t not in priced) + found.rounding_usd
+    policy, sites = plan.company.policy, plan.company.sites
+    rate = policy.people_usd
+    racks = sum(sites[s].rack_usd + sites[s].setup_usd / policy.payback_months for s in found.opened)
     return {
         "name": name,
         "usd_month": round(usd + racks + found.hours * rate, 2),

@@ -46,6 +46,7 @@ def _today(plan: CompanyPlan) -> Compared:
     """What runs today goes on at its site: the cheapest allowed there."""
     total, ours, without = 0.0, 0.0, []
     used: set[str] = set()
+    mine: set[str] = set()
     for name, decided in plan.decided.items():
         today = plan.company.workloads[name].today
         there = [c for c in plan.framed.offered.by_workload[name] if c.site == today and c.allowed]
@@ -56,9 +57,9 @@ def _today(plan: CompanyPlan) -> Compared:
         total += best.usd
         ours += decided.usd
         used.add(best.site)
-    opened = {name for name in plan.opened}
-    total += sum(plan.opened.get(site, 0.0) for site in used)
-    return Compared("today", total if used else None, ours + _opening(plan, opened if used else set()), tuple(without))
+        mine |= {c.site for c in (decided.primary, decided.burst, decided.fallback) if c is not None}
+    total += _opening(plan, used)
+    return Compared("today", total if used else None, ours + _opening(plan, mine), tuple(without))
 
 
 def _opening(plan: CompanyPlan, sites: set[str]) -> float:
@@ -190,7 +191,8 @@ def summary(plan: CompanyPlan, compared: tuple[Compared, ...]) -> list[str]:
 
 def _versus(each: Compared) -> str:
     if each.usd is None:
-        return f"{each.name.capitalize()}: not possible for any workload."
+        told = "nothing runs yet" if each.name == "today" else "the workloads do not fit there together"
+        return f"{each.name.capitalize()}: {told}."
     saved = each.usd - each.ours
     left = f", of which {len(each.without)} have no place there" if each.without else ""
     more = f"{usd(abs(saved))} {'less' if saved >= 0 else 'more'} than"

@@ -1,0 +1,107 @@
+"""The Placement pages: the plan with its pictures, one workload's reasons, what if, other ways, drift.
+
+Everything is what the API tells; pictures are drawn from its figures. Nothing is decided here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse
+
+from groundplan.console.render import Instead, Signed, api_of, failed, show
+from groundplan.placement import pictures
+
+router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
+HERE = "/placement"
+LEVELS = (1.0, 0.75, 0.5)
+FIELDS = ("set", "drop_site", "demand", "price")
+WEIGHTS = {
+    "carbon": "USD for a tonne of CO2e",
+    "latency": "USD for a second of a thousand calls",
+    "people": "USD an hour",
+}
+
+
+@router.get("/placement")
+async def placement(request: Request, visitor: Signed) -> HTMLResponse:
+    """The plan; where there is none, why, beside what is served."""
+    served: list[dict[str, Any]] = []
+    if visitor.status.get("blueprint"):
+        reply = await visitor.api.get("/api/blueprints/current")
+        if not reply.ok:
+            raise Instead(failed(reply, visitor))
+        served = reply.body["content"]["placements"]
+    asked = await visitor.api.get("/api/placement") if served else None
+    plan = asked.body if asked is not None and asked.ok else None
+    values: dict[str, Any] = {"plan": plan, "placements": served}
+    values["told"] = asked.problem if asked is not None and not asked.ok else ""
+    if plan is not None:
+        values |= {
+            "map": pictures.site_map(plan["sites"], plan["workloads"]),
+            "waterfall": pictures.waterfall(plan["terms"]),
+            "sites": sorted(site["site"] for site in plan["sites"]),
+        }
+    return await show(request, visitor, "placement.html", HERE, **values)
+
+
+@router.get("/placement/ways")
+async def ways(request: Request, visitor: Signed) -> HTMLResponse:
+    """The front of cost, latency, carbon and hours, and who moves where the weights are moved."""
+    asked = {name: request.query_params.get(name, "")[:12] for name in WEIGHTS}
+    reply = await visitor.api.get("/api/placement/front")
+    if not reply.ok:
+        raise Instead(failed(reply, visitor))
+    moved = None
+    sets = [f"policy.{name}={value}" for name, value in asked.items() if value]
+    problem = None
+    if sets:
+        other = await api_of(request, visitor.csrf).post("/api/placement/what-if", {"set": sets})
+        moved, problem = (other.body, None) if other.ok else (None, other.problem)
+    values = {"ways": reply.body["ways"], "chart": pictures.ways(reply.body["ways"]), "moved": moved, "asked": asked}
+    return await show(request, visitor, "placement_ways.html", HERE, weights=WEIGHTS, problem=problem, **values)
+
+
+@router.get("/placement/what-if")
+async def what_if(request: Request, visitor: Signed) -> HTMLResponse:
+    """Two plans side by side. The form repeats what was asked."""
+    asked = {name: request.query_params.get(name, "")[:400] for name in FIELDS}
+    body = {name: value.split() for name, value in asked.items() if value.strip()}
+    found, problem = None, None
+    if body:
+        reply = await api_of(request, visitor.csrf).post("/api/placement/what-if", body)
+        found, problem = (reply.body, None) if reply.ok else (None, reply.problem)
+    flips = {each["workload"] for each in found["flips"]} if found else set()
+    values = {"asked": asked, "found": found, "flips": flips, "problem": problem}
+    return await show(request, visitor, "placement_what_if.html", HERE, **values)
+
+
+@router.get("/placement/drift")
+async def drift(request: Request, visitor: Signed) -> HTMLResponse:
+    reply = await visitor.api.get("/api/placement/drift")
+    if not reply.ok:
+        raise Instead(failed(reply, visitor))
+    charts = [{**each, "svg": pictures.control(each)} for each in reply.body["charts"] if each["points"]]
+    values = {"charts": charts, "drifts": reply.body["drifts"], "replan": reply.body["replan"]}
+    return await show(request, visitor, "placement_drift.html", HERE, **values)
+
+
+@router.get("/placement/{workload}")
+async def one(request: Request, visitor: Signed, workload: str) -> HTMLResponse:
+    """Why one workload is where it is, with its load and what its own room bears."""
+    reply = await visitor.api.get(f"/api/placement/why/{quote(workload, safe='')}")
+    whole = await visitor.api.get("/api/placement")
+    for each in (reply, whole):
+        if not each.ok:
+            raise Instead(failed(each, visitor))
+    found = reply.body
+    week = whole.body["curves"].get(workload, [])
+    own = max(week) * LEVELS[found["place"]["level"]] if week and found["place"]["burst"] else None
+    values = {
+        "found": found,
+        "curve": pictures.curves("", week, own) if week else "",
+        "waterfall": pictures.waterfall(found["terms"]),
+    }
+    return await show(request, visitor, "placement_why.html", HERE, **values)

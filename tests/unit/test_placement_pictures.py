@@ -1,0 +1,36 @@
+"""Pictures of a plan: every one is a drawing of its figures, names cannot break out of it."""
+
+from __future__ import annotations
+
+from tests.unit import placement_rig as rig
+
+from groundplan.placement import drift, pictures
+from groundplan.placement.explain.front import front
+from groundplan.placement.explain.whole import whole_json
+from groundplan.placement.planner import plan_company
+
+
+def test_the_map_has_a_room_for_each_site_and_a_tile_for_each_workload() -> None:
+    plan = whole_json(plan_company(rig.company(rig.workload("chat"), rig.workload("b", sensitivity="restricted"))), ())
+    drawn = pictures.site_map(plan["sites"], plan["workloads"])
+    assert drawn.count('class="r') == 3 and drawn.count('class="t"') == 2 and "not used" in drawn
+    hostile = {**plan["sites"][0], "site": "<script>alert(1)</script>"}
+    assert "<script>" not in pictures.site_map([hostile], [])
+
+
+def test_charts_are_drawn_from_figures_and_empty_ones_are_none() -> None:
+    assert pictures.waterfall({}) == "" and "whole" in pictures.waterfall({"tokens": 3.0, "people": 40.0})
+    week = [1.0] * 160 + [6.0] * 8
+    assert pictures.curves("w", week, None).startswith("<svg") and pictures.curves("w", week, 3.0).startswith("<svg")
+    chart = drift.chart("w", "usd_day", 10.0, [(f"2026-11-{n:02}", 10.0 + n) for n in range(1, 9)])
+    assert pictures.control(drift.to_json(chart)).startswith("<svg")
+    assert pictures.control(drift.to_json(drift.chart("w", "usd_day", 10.0, []))) == ""
+
+
+def test_nothing_on_the_front_is_beaten() -> None:
+    points = front(plan_company(rig.company(rig.workload("chat"), rig.workload("b", sensitivity="restricted"))))
+    best = [point for point in points if point["front"] == "on the front"]
+    assert best and points[0]["name"].startswith("the plan")
+    axes = ("usd_month", "first_token_ms", "carbon_kg", "hours")
+    assert not any(all(a[x] < b[x] for x in axes) for a in points for b in best)
+    assert pictures.ways(points).startswith("<svg") and pictures.ways([]) == ""
