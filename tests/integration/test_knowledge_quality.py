@@ -1,0 +1,209 @@
+"""Every kind of finding on a generated company: what was planted is found, and nothing else is."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from tests import knowledge_files as files
+
+from groundplan.blueprint.model import Source, Term
+from groundplan.core.ids import new_id
+from groundplan.knowledge import store as search
+from groundplan.knowledge.ingest import take_over
+from groundplan.knowledge.quality import quality_store
+from groundplan.knowledge.quality.assess import assess, scan_pending
+from groundplan.knowledge.quality.model import KINDS, score
+from groundplan.knowledge.quality.text import glossary
+from groundplan.knowledge.sources.folder import Folder
+from groundplan.testing.database import Cluster, Database
+from groundplan.testing.documents import documents, edited, rewritten
+
+NOW = datetime.now(UTC)
+TODAY = NOW.date()
+TERMS = [Term(name="pump", title="pump", meaning="Moves liquids", forbidden=["pumping machine"], synonyms=["pumps"])]
+CHECKS: list[dict[str, Any]] = [
+    {"column": "id", "unique": True}, {"column": "bar", "type": "number", "at_most": 16, "sensor": True, "stuck": 4},
+]  # fmt: skip
+SECRET = "AKIA" + "ABCDEFGHIJKLMNOP"
+GOOD_TABLE = "id,bar\n1,4.0\n2,4.5\n3,4.2\n4,4.9\n5,4.1\n"
+BAD_TABLE = "id,bar\n1,4.0\n1,99\n3,5\n4,5\n5,5\n6,5\n"
+
+
+class Corpus:
+    """40 documents that are well kept, and one planted document for each thing that can be wrong."""
+
+    def __init__(self, database: Database, root: Path) -> None:
+        self.conn = psycopg.connect(database.urls["control"], autocommit=True)
+        self.database, self.root = database, root
+        self.made = list(documents(40, seed=21))
+        for made in self.made:
+            self.write(f"kept/{made.path}", made.text)
+        for n, email in enumerate(("ana", *[f"owner{n}" for n in range(40)])):
+            self.conn.execute(
+                "INSERT INTO person (id, email, name) VALUES (%s, %s, 'P')", (new_id(), f"{email}@acme.example")
+            )
+            assert n < 50
+        self.plant()
+        self.source = Source(
+            name="s", path="s", sensitivity="internal", owner="ana@acme.example", readers=["everyone"], checks=CHECKS
+        )
+        self.read()
+
+    def write(self, path: str, text: str | bytes) -> None:
+        file = self.root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(text.encode() if isinstance(text, str) else text)
+
+    def plant(self) -> None:
+        dice = random.Random(5)
+        one, two, three = (made.body for made in self.made[:3])
+        self.write("planted/stale.md", f"---\nreview_by: {TODAY - timedelta(days=9)}\n---\n" + self.fresh(1))
+        self.write("planted/expired.md", f"---\nvalid_until: {TODAY - timedelta(days=1)}\n---\n" + self.fresh(2))
+        self.write("planted/a-copy-of-what-is-kept-elsewhere-already.md", one)
+        self.write("planted/almost-a-copy-of-what-is-kept-elsewhere.md", edited(two, 0.1, dice))
+        self.write("planted/same-frame-only.md", rewritten(three, 1.0, dice))
+        self.write("planted/rules.md", "---\ntitle: House rules\nsupersedes: [rules-old.md]\n---\n" + self.fresh(3))
+        self.write("planted/rules-old.md", "---\ntitle: House rules before\n---\n" + self.fresh(4))
+        meals = "The daily allowance for meals during travel abroad is {} euros.\n"
+        self.write("planted/meals.md", "---\ntitle: Meals policy\n---\n" + meals.format(64) + self.fresh(5))
+        self.write("planted/meals-2021.md", "---\ntitle: Meals policy (2021)\n---\n" + meals.format(50) + self.fresh(6))
+        self.write("planted/misspelt.md", "---\nsensitvity: public\n---\n" + self.fresh(7))
+        self.write("planted/levels.md", "# Levels\n\n#### Too deep\n\n" + self.fresh(8).partition("\n")[2])
+        self.write("planted/half.csv", "a,b\n1,2\n3\n")
+        self.write("planted/personal.md", self.fresh(9) + "\nAsk Ben at ben.okafor@example.com or +46 70 123 45 67.\n")
+        self.write("planted/held/.governed.yaml", "sensitivity: confidential\n")
+        self.write("planted/held/personal-but-confidential.md", self.fresh(10) + "\nben.okafor@example.com\n")
+        self.write("planted/secret.md", self.fresh(11) + f"\nThe key is {SECRET}.\n")
+        self.write("planted/words.md", self.fresh(12) + "\nEach pumping machine is checked. A pump is fine.\n")
+        self.write("planted/reader.md", "---\nreaders: [everyone, no-such-team]\n---\n" + self.fresh(13))
+        self.write("planted/nobody.md", "---\nreaders: [gone-team]\n---\n" + self.fresh(14))
+        self.write("planted/readings.csv", BAD_TABLE)
+        self.write("kept/readings.csv", GOOD_TABLE)
+        self.write("planted/broken.docx", b"PK broken")
+        self.write("planted/tool.bin", b"\x00")
+        self.write("kept/word.docx", files.word())
+
+    @staticmethod
+    def fresh(seed: int) -> str:
+        return next(documents(1, seed=1000 + seed)).body
+
+    def read(self) -> None:
+        take_over(self.conn, self.source, Folder(self.root))
+        scan_pending(self.conn, glossary(TERMS))
+        self.outcome = assess(self.conn, "s", TODAY)
+
+    def found(self) -> dict[str, set[str]]:
+        rows = self.conn.execute("SELECT kind, subject FROM finding WHERE closed_at IS NULL").fetchall()
+        by_kind: dict[str, set[str]] = {}
+        for kind, subject in rows:
+            by_kind.setdefault(kind, set()).add(subject.removeprefix("source/s/"))
+        return by_kind
+
+
+@pytest.fixture(scope="module")
+def corpus(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Corpus]:
+    with postgres_cluster.database() as database:
+        found = Corpus(database, tmp_path_factory.mktemp("corpus"))
+        yield found
+        found.conn.close()
+
+
+PLANTED = {
+    "knowledge.stale": {"stale.md"},
+    "knowledge.expired": {"expired.md"},
+    "knowledge.duplicate": {"a-copy-of-what-is-kept-elsewhere-already.md"},
+    "knowledge.near_duplicate": {"almost-a-copy-of-what-is-kept-elsewhere.md"},
+    "knowledge.superseded": {"rules-old.md"},
+    "knowledge.versions": {"meals-2021.md"},
+    "knowledge.conflict": {"meals-2021.md"},
+    "knowledge.metadata": {"misspelt.md"},
+    "knowledge.structure": {"levels.md"},
+    "knowledge.incomplete": {"half.csv"},
+    "knowledge.personal_data": {"personal.md"},
+    "knowledge.secret": {"secret.md"},
+    "knowledge.glossary": {"words.md"},
+    "knowledge.reader_unknown": {"reader.md", "nobody.md"},
+    "knowledge.nobody": {"nobody.md"},
+    "knowledge.sensor": {"readings.csv"},
+    "knowledge.unreadable": {"broken.docx"},
+    "knowledge.unsupported": {"tool.bin"},
+}
+
+
+@pytest.mark.parametrize("kind", PLANTED)
+def test_what_was_planted_is_found_and_nothing_else(corpus: Corpus, kind: str) -> None:
+    found = {path.removeprefix("planted/") for path in corpus.found().get(kind, ())}
+    # edited in one word of ten, numbers among them, that one contradicts its original as well
+    also = corpus.found()["knowledge.near_duplicate"] if kind == "knowledge.conflict" else set()
+    found -= {path.removeprefix("planted/") for path in also}
+    assert found == PLANTED[kind]
+
+
+def test_declared_checks_of_tables_fail_where_they_should(corpus: Corpus) -> None:
+    """Also a table without the column is told; the good one is not."""
+    assert corpus.found()["knowledge.table"] == {"planted/readings.csv", "planted/half.csv", "kept/word.docx"}
+
+
+def test_every_kind_is_told_with_what_to_do_and_a_fix_names_its_document(corpus: Corpus) -> None:
+    rows = corpus.conn.execute("SELECT kind, message, hint, owner, fix FROM finding WHERE closed_at IS NULL").fetchall()
+    assert all(message and hint and owner for _, message, hint, owner, _ in rows)
+    assert {kind for kind, *_ in rows} <= set(KINDS)
+    fixes = [fix for *_, fix in rows if fix]
+    assert {fix["do"] for fix in fixes} == {"review", "delete", "supersede", "retire", "reject", "sensitivity"}
+    assert all(fix["document"] for fix in fixes)
+
+
+def test_scores_follow_findings_and_a_source_has_a_trend(corpus: Corpus) -> None:
+    def quality(path: str) -> float:
+        row = corpus.conn.execute("SELECT quality FROM document WHERE path = %s", (path,)).fetchone()
+        assert row is not None
+        return round(float(row[0]), 2)
+
+    assert quality(f"kept/{corpus.made[10].path}") == 1.0
+    assert quality("planted/secret.md") == score(["knowledge.secret"]) == 0.4
+    assert 0.7 < corpus.outcome["score"] < 0.95
+    assert quality_store.trend(corpus.conn, "s") == [(TODAY, corpus.outcome["score"], corpus.outcome["documents"])]
+
+
+def test_a_floor_and_a_demanded_scan_keep_back_what_does_not_reach_them(corpus: Corpus) -> None:
+    corpus.conn.execute("INSERT INTO workload_need (workload, quality_floor, scanned) VALUES ('w', 0.65, true)")
+    row = corpus.conn.execute("SELECT id FROM person LIMIT 1").fetchone()
+    assert row is not None
+
+    def seen(workload: str) -> set[str]:
+        with psycopg.connect(corpus.database.urls["search"]) as conn:
+            search.act_for(conn, row[0], workload)
+            return {path for (path,) in conn.execute("SELECT path FROM document")}
+
+    assert {"planted/secret.md", "planted/stale.md"} <= seen("other")
+    assert "planted/secret.md" not in seen("w")
+    assert {"planted/stale.md", f"kept/{corpus.made[10].path}"} <= seen("w")
+    with corpus.conn.transaction(force_rollback=True):
+        corpus.conn.execute("UPDATE document SET scanned_at = NULL WHERE path = 'planted/stale.md'")
+    corpus.write("planted/new.md", corpus.fresh(30))
+    take_over(corpus.conn, corpus.source, Folder(corpus.root))
+    assert "planted/new.md" in seen("other")
+    assert "planted/new.md" not in seen("w"), "not scanned, not scored"
+    corpus.read()
+    assert "planted/new.md" in seen("w")
+
+
+def test_what_was_mended_closes_by_itself(corpus: Corpus) -> None:
+    corpus.write("planted/words.md", corpus.fresh(12) + "\nEach pump is checked.\n")
+    corpus.write("planted/broken.docx", files.word(title="Mended"))
+    corpus.write("planted/readings.csv", GOOD_TABLE + "9,4.4\n")
+    later = time.time() + 5
+    os.utime(corpus.root / "planted/words.md", (later, later))
+    corpus.read()
+    found = corpus.found()
+    assert "planted/words.md" not in found.get("knowledge.glossary", ())
+    assert "planted/broken.docx" not in found.get("knowledge.unreadable", ())
+    assert "planted/readings.csv" not in found.get("knowledge.sensor", set()) | found.get("knowledge.table", set())

@@ -1,0 +1,137 @@
+"""Checks of tables, sensors and text, and what tells versions apart: a case that fails and one that holds, each."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from groundplan.blueprint.model import Term
+from groundplan.knowledge.parsing.model import Table
+from groundplan.knowledge.quality.tables import checked
+from groundplan.knowledge.quality.text import glossary, personal, structure, violations
+from groundplan.knowledge.quality.versions import conflicts, rank, stem
+
+NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
+
+
+def codes(cells: list[str], check: dict[str, Any], times: list[str] | None = None) -> set[str]:
+    columns = ["v", "at"] if times else ["v"]
+    rows = [[cell, at] for cell, at in zip(cells, times, strict=True)] if times else [[cell] for cell in cells]
+    return {code for code, _, _ in checked(Table(name="t", columns=columns, rows=rows), {"column": "v", **check}, NOW)}
+
+
+@pytest.mark.parametrize(
+    ("code", "check", "bad", "good"),
+    [
+        ("type", {"type": "number"}, ["1", "two"], ["1", "-2.5e3"]),
+        ("type", {"type": "integer"}, ["1.5"], ["15", ""]),
+        ("type", {"type": "date"}, ["soon"], ["2026-11-25", "2026-11-25T10:00:00Z"]),
+        ("range", {"at_least": 0, "at_most": 16}, ["4", "17"], ["0", "16"]),
+        ("nulls", {"nulls": 0.1}, ["1", "", "3"], ["1"] * 10 + [""]),
+        ("key", {"unique": True}, ["1", "2", "1"], ["1", "2", ""]),
+        ("values", {"one_of": ["a", "b"]}, ["a", "c"], ["b", ""]),
+        ("form", {"matches": "[A-Z]-[0-9]+"}, ["A-1", "A1"], ["A-1", "B-22"]),
+        ("fresh", {"fresh": 86_400_000}, ["2026-11-20"], ["2026-11-20", "2026-11-25"]),
+    ],
+)
+def test_a_declared_check_finds_what_it_names(
+    code: str, check: dict[str, Any], bad: list[str], good: list[str]
+) -> None:
+    assert codes(bad, check) == {code}
+    assert codes(good, check) == set()
+
+
+def test_a_column_that_is_not_there_is_one_finding() -> None:
+    table = Table(name="t", columns=["other"], rows=[["1"], ["2"]])
+    assert [code for code, _, _ in checked(table, {"column": "v", "unique": True, "nulls": 0.0}, NOW)] == ["column"]
+
+
+def times(count: int, minutes: float = 1.0, gap_at: int | None = None) -> list[str]:
+    found, at = [], NOW
+    for number in range(count):
+        at += timedelta(minutes=90 if number == gap_at else minutes)
+        found.append(at.isoformat())
+    return found
+
+
+WAVE = [f"{5 + (n % 5) * 0.1:.1f}" for n in range(40)]
+
+
+@pytest.mark.parametrize(
+    ("code", "check", "cells", "at"),
+    [
+        ("sensor_rate", {"rate": 1}, [*WAVE[:20], "9.0", *WAVE[20:39]], times(40)),
+        ("sensor_gap", {"gap": 600_000}, WAVE, times(40, gap_at=20)),
+        ("sensor_stuck", {"stuck": 6}, [*WAVE[:20], *["5.2"] * 8, *WAVE[:12]], times(40)),
+        ("sensor_drift", {"drift": 3}, [f"{5 + (n % 5) * 0.1 + n * 0.05:.2f}" for n in range(40)], times(40)),
+    ],
+)
+def test_a_sensor_that_fails_is_told_and_a_good_one_is_not(
+    code: str, check: dict[str, Any], cells: list[str], at: list[str]
+) -> None:
+    every = {"rate": 1, "gap": 600_000, "stuck": 6, "drift": 3, "sensor": True, "time": "at"}
+    assert code in codes(cells, {"sensor": True, "time": "at", **check}, at)
+    assert codes(WAVE, every, times(40)) == set()
+
+
+def test_readings_are_looked_at_in_the_order_of_their_times() -> None:
+    cells, at = WAVE[:10], times(10)
+    mixed = list(zip(cells, at, strict=True))[::-1]
+    check = {"sensor": True, "time": "at", "rate": 1, "gap": 600_000}
+    assert codes([cell for cell, _ in mixed], check, [time for _, time in mixed]) == set()
+
+
+@pytest.mark.parametrize(
+    ("code", "bad", "good"),
+    [
+        ("empty", "  \n", "# A\n\ntext"),
+        ("encoding", "caf\ufffd", "café"),
+        ("placeholder", "Ask TBD for it.", "TBDs are told."),
+        ("fence", "```\ncode", "```\ncode\n```"),
+        ("levels", "# A\n\n### C", "# A\n\n## B\n\n### C\n\n# D"),
+        ("headings", "word " * 900, "# A\n\n" + "word " * 900),
+        ("repeated", "# A\n\nx\n\n# A\n\ny", "# A\n\n## B\n\n## B\n"),
+        ("table", "| a | b |\n| --- | --- |\n| 1 |\n", "| a | b |\n| --- | --- |\n| 1 | x\\|y |\n\n| c |\n| --- |\n"),
+    ],
+)
+def test_the_structure_of_a_document(code: str, bad: str, good: str) -> None:
+    assert [found for found, _, _ in structure(bad, markdown=True)] == [code]
+    assert structure(good, markdown=True) == []
+
+
+def test_headings_in_code_are_no_headings() -> None:
+    assert structure("# A\n\n```\n#### not one\n```\n", markdown=True) == []
+
+
+def test_forbidden_words_are_whole_words_and_the_term_itself_is_none() -> None:
+    terms = [
+        Term(name="a", title="remote work", meaning="m", forbidden=["home office", "Remote Work"]),
+        Term(name="b", title="pump", meaning="m", forbidden=["mover"]),
+    ]
+    known = glossary(terms)
+    assert violations("Home  office, home office, HOME OFFICE; remote work. A remover.", known) == [
+        ("home office", "remote work", 2)
+    ]
+    assert violations("Nothing.", glossary([])) == []
+
+
+def test_secrets_are_told_apart_from_personal_data() -> None:
+    assert personal("ana@acme.example and AKIA" + "ABCDEFGHIJKLMNOP") == {"!aws_key": 1, "email": 1}
+    assert personal("Nothing personal in hall 7.") == {}
+
+
+def test_what_tells_versions_apart_is_no_part_of_a_title() -> None:
+    assert stem("Travel and expenses (2021)") == stem("Travel and expenses") == stem("Travel and expenses v2.1")
+    assert stem("Travel") != stem("Travel abroad")
+    assert rank("Policy v3", "policy-2024.md") == (2024, 3)
+
+
+def test_sentences_that_differ_in_their_numbers_only_are_a_conflict() -> None:
+    one = "The daily allowance for meals abroad is 50 euros. Keep receipts for 6 months in the office."
+    two = "The daily allowance for meals abroad is 64 euros. Parking at the plant costs nothing since 2020."
+    (found,) = conflicts(one, two)
+    assert ("50" in found.one, "64" in found.other) == (True, True)
+    assert conflicts(one, one) == []
+    assert conflicts("Call 5 people.", "Call 6 people.") == [], "too few words to be sure"
