@@ -46,7 +46,7 @@ def start(services: Services, indexing: Indexing, stack: ExitStack) -> None:
     repeat(stack, Every("deleting kept content", SWEEP_SECONDS, partial(sweep_now, services)))
     replay_now(services)
     repeat(stack, Every("erasing documents", UPKEEP_SECONDS, partial(upkeep, services)))
-    repeat(stack, Every("looking at sources", SOURCES_SECONDS, indexing.ask))
+    repeat(stack, Every("looking at sources", SOURCES_SECONDS, indexing.again))
     indexing.start()
     stack.callback(indexing.stop)
     repeat(stack, Every("adding up costs", costs.FOLD_SECONDS, partial(costs.fold, services)))

@@ -63,6 +63,10 @@ class Indexing:
         self._idle.clear()
         self._wanted.set()
 
+    def again(self) -> None:
+        """Look at the sources once more; what was done before counts as done meanwhile."""
+        self._wanted.set()
+
     @property
     def done(self) -> bool:
         return self._idle.is_set()

@@ -135,7 +135,7 @@ class TermDoc(Strict):
     """The term as it is written."""
     meaning: Line
     synonyms: Lines = ()
-    """Said as well, and found as well."""
+    """Said for it as well."""
     forbidden: Lines = ()
     """Must not be used for it; documents that do are findings."""
     owner: PersonRef | None = None

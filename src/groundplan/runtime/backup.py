@@ -40,7 +40,7 @@ from groundplan.runtime.store import dump_tables, load_tables
 
 Progress = Callable[[str], None]
 
-_LEFT_OUT: Final = {"postgres", "run", "logs", "search", "lock", "audit", "journal", "batches", INCOMPLETE}
+_LEFT_OUT: Final = {"postgres", "run", "logs", "search", "mirrors", "lock", "audit", "journal", "batches", INCOMPLETE}
 """Not copied as they are: remade at start, or taken with care."""
 
 _UPLOADS: Final = "files/"
