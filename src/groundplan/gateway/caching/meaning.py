@@ -1,0 +1,270 @@
+"""Answers to questions that mean the same, for workloads that declare a bound on wrong ones; asked after an exact miss.
+
+Two questions are compared only within one frame: the same person, group or workload as the exact cache shares with, the
+same earlier conversation, parameters, prompt and deployments, word for word; only the newest question may differ. What
+is found is given like an exact hit, live permissions and stop switches included. Embeddings come from the local search
+service; where it does not answer, a model is asked. Matches are checked against fresh answers as `regions` says.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from groundplan.blueprint.model import Semantic
+from groundplan.gateway.caching.answer_cache import Entry, Key
+from groundplan.gateway.caching.cache_key import frame_digest
+from groundplan.gateway.call.exchange import Exchange
+from groundplan.gateway.call.ground import ask_search
+from groundplan.gateway.call.resume import ENDPOINT
+from groundplan.gateway.upstream.http1 import UpstreamFailure
+from groundplan.knowledge.embedding.wire import PATH, embed_answer, embed_request
+
+if TYPE_CHECKING:
+    from groundplan.economics.semantic.likeness import Vector
+    from groundplan.economics.semantic.reading import Reading
+    from groundplan.economics.semantic.regions import Region, Regions
+    from groundplan.gateway.call.context import Gateway
+
+
+QUESTION = 2000
+"""Characters of the longest question that is compared."""
+KNOWN = 500
+"""Questions of a frame; the oldest go first."""
+FRAMES = 2000
+WORDS = 20_000
+BEST = 3
+"""Of the likest questions, how many are judged."""
+AGREES = 0.8
+"""Likeness of two answers that say the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The question of one call, read for comparing; kept with it until its answer is there."""
+
+    frame: bytes
+    vector: Vector
+    reading: Reading
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """An answer that was found and is checked against the one that comes now."""
+
+    entry: Entry
+    region: Region
+    score: float
+
+
+@dataclass(slots=True)
+class Counts:
+    """Of one workload in this worker."""
+
+    looked: int = 0
+    given: int = 0
+    checked: int = 0
+    wrong: int = 0
+
+
+@dataclass(slots=True)
+class _Frame:
+    keys: list[Key] = field(default_factory=list)
+    asked: list[Asked] = field(default_factory=list)
+
+
+class Meanings:
+    """Of one worker."""
+
+    def __init__(self, gateway: Gateway, dice: Callable[[], float] = random.random) -> None:
+        self._gateway = gateway
+        self._dice = dice
+        self._frames: OrderedDict[bytes, _Frame] = OrderedDict()
+        self._regions: dict[str, tuple[Semantic, Regions]] = {}
+        self._words: OrderedDict[str, Vector] = OrderedDict()
+        self.counts: dict[str, Counts] = {}
+
+    # looking up ------------------------------------------------------------------------------------------------------
+
+    async def __call__(self, exchange: Exchange, entries: Iterator[Entry]) -> Entry | None:  # noqa: ARG002
+        """The answer to a question that means the same; None: a model is asked. Notes at the call what it asked, and
+        what its answer is to be compared with."""
+        rule = _rule(exchange)
+        if rule is None or exchange.asked is not None:
+            return None
+        try:
+            asked = exchange.asked = await self._read(exchange)
+            if asked is None:
+                return None
+            return await self._match(exchange, rule, asked)
+        except (UpstreamFailure, msgspec.DecodeError, UnicodeDecodeError):
+            self._gateway.targets.forget("search")
+            return None
+
+    async def _match(self, exchange: Exchange, rule: Semantic, asked: Asked) -> Entry | None:
+        name = exchange.workload.name if exchange.workload is not None else ""
+        counts = self.counts.setdefault(name, Counts())
+        counts.looked += 1
+        found = await self._nearest(exchange, name, asked)
+        if found is None:
+            return None
+        entry, score = found
+        regions = self._taught(name, rule)
+        region = regions.of(asked.vector)
+        decided = regions.decide(region, score, self._dice())
+        if decided == "check":
+            exchange.match = Match(entry, region, score)
+        if decided != "give":
+            return None
+        counts.given += 1
+        return entry
+
+    async def _nearest(self, exchange: Exchange, name: str, asked: Asked) -> tuple[Entry, float] | None:
+        """The kept answer whose question is surest to mean the same, with its score."""
+        from groundplan.economics.semantic import accept  # noqa: PLC0415 -- numpy, only where it is used
+
+        frame = self._frames.get(asked.frame)
+        if frame is None:
+            return None
+        now = self._gateway.clock.now().timestamp()
+        likeness = [float(other.vector @ asked.vector) for other in frame.asked]
+        order = sorted(range(len(likeness)), key=lambda place: -likeness[place])[:BEST]
+        kept = [(self._gateway.cached.get(name, frame.keys[place], now), place) for place in order]
+        alive = [(entry, place) for entry, place in kept if entry is not None and likeness[place] > accept.LEAST_COSINE]
+        if not alive:
+            return None
+        await self._learn_words([asked.reading, *(frame.asked[place].reading for _, place in alive)], exchange)
+        judged = [
+            (
+                entry,
+                accept.judge(accept.shipped(), asked.reading, frame.asked[place].reading, likeness[place], self._word),
+            )
+            for entry, place in alive
+        ]
+        entry, verdict = max(judged, key=lambda each: each[1].score)
+        return None if verdict.veto else (entry, verdict.score)
+
+    async def _read(self, exchange: Exchange) -> Asked | None:
+        from groundplan.economics.semantic.reading import read  # noqa: PLC0415 -- numpy, only where it is used
+
+        plan, policy, recast = exchange.plan, exchange.policy, exchange.interface.recast
+        if plan is None or policy is None or recast is None:
+            return None
+        framed = frame_digest(exchange, recast.irrelevant, self._gateway.cached.terms(plan), policy)
+        if framed is None or not 0 < len(framed[1]) <= QUESTION:
+            return None
+        (vector,) = await self._embed([framed[1]], exchange)
+        return Asked(framed[0], vector, read(framed[1]))
+
+    async def _embed(self, texts: Sequence[str], exchange: Exchange) -> list[Vector]:
+        """Unit vectors from the local search service. Raises `UpstreamFailure`."""
+        import numpy as np  # noqa: PLC0415 -- heavy, only where it is used
+
+        body = await ask_search(self._gateway, embed_request(texts), str(exchange.call).encode("ascii"), PATH)
+        answer = embed_answer(body, len(texts))
+        return [np.frombuffer(vector, dtype="<f4").astype(np.float32) for vector in answer.vectors]
+
+    async def _learn_words(self, readings: Sequence[Reading], exchange: Exchange) -> None:
+        from groundplan.economics.semantic.likeness import content  # noqa: PLC0415 -- numpy, only where it is used
+
+        new = list(dict.fromkeys(w for each in readings for w in content(each) if w not in self._words))
+        if not new:
+            return
+        for word, vector in zip(new, await self._embed(new[:512], exchange), strict=False):
+            self._words[word] = vector
+        while len(self._words) > WORDS:
+            self._words.popitem(last=False)
+
+    def _word(self, word: str) -> Vector:
+        return self._words[word]
+
+    def _taught(self, name: str, rule: Semantic) -> Regions:
+        from groundplan.economics.semantic import accept, regions  # noqa: PLC0415 -- numpy, only where it is used
+
+        known = self._regions.get(name)
+        if known is None or known[0] != rule:
+            fresh = regions.Regions(rule.bound, rule.check, rule.evidence, accept.shipped().threshold(rule.bound))
+            known = self._regions[name] = (rule, fresh)
+        return known[1]
+
+    # after a model answered ------------------------------------------------------------------------------------------
+
+    def note(self, entry: Entry, exchange: Exchange) -> None:
+        """A model's answer was kept: others may find it by its meaning; where it was a check, both are compared."""
+        asked = exchange.asked
+        if asked is None:
+            return
+        frame = self._frames.setdefault(asked.frame, _Frame())
+        self._frames.move_to_end(asked.frame)
+        frame.keys.append(entry.key)
+        frame.asked.append(asked)
+        if len(frame.keys) > KNOWN:
+            del frame.keys[0], frame.asked[0]
+        if len(self._frames) > FRAMES:
+            self._frames.popitem(last=False)
+        if exchange.match is not None:
+            self._gateway.keep(self._compare(entry, exchange, exchange.match))
+
+    async def _compare(self, entry: Entry, exchange: Exchange, match: Match) -> None:
+        """Whether the fresh answer says what would have been given."""
+        one, other = _said(exchange, entry), _said(exchange, match.entry)
+        known = self._regions.get(entry.workload)
+        if one is None or other is None or known is None:
+            return
+        try:
+            same = one.split() == other.split() or await self._agree(one, other, exchange)
+        except (UpstreamFailure, msgspec.DecodeError):
+            return
+        counts = self.counts.setdefault(entry.workload, Counts())
+        counts.checked += 1
+        counts.wrong += not same
+        # the kept answer stays: it is right for its own question
+        known[1].learn(match.region, match.score, same)
+
+    async def _agree(self, one: str, other: str, exchange: Exchange) -> bool:
+        from groundplan.economics.semantic.reading import read  # noqa: PLC0415 -- numpy, only where it is used
+
+        a, b = read(one), read(other)
+        if a.numbers != b.numbers or bool(a.negations) != bool(b.negations):
+            return False
+        first, second = await self._embed([one, other], exchange)
+        return float(first @ second) >= AGREES
+
+
+def _rule(exchange: Exchange) -> Semantic | None:
+    workload, ask = exchange.workload, exchange.ask
+    if workload is None or workload.cache is None or ask is None:
+        return None
+    plain = exchange.endpoint == ENDPOINT and not ask.images and not ask.audio_kib and ask.copies == 1
+    return workload.cache.semantic if plain else None
+
+
+class _Message(msgspec.Struct):
+    content: str | None = None
+
+
+class _Choice(msgspec.Struct):
+    message: _Message
+
+
+class _Answer(msgspec.Struct):
+    choices: list[_Choice]
+
+
+_answer = msgspec.json.Decoder(_Answer).decode
+
+
+def _said(exchange: Exchange, entry: Entry) -> str | None:
+    """The text of an answer; None where it has none."""
+    recast: Any = exchange.interface.recast
+    data = entry.whole if entry.whole is not None else recast.whole(entry.events or ())
+    try:
+        choices = _answer(data or b"").choices
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return choices[0].message.content if choices else None

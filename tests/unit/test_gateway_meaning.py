@@ -1,0 +1,160 @@
+"""Answers by meaning: given only within one frame, checked before they are given, and never across a trap."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from tests.unit.call_rig import Rig, call_rig, until
+
+from groundplan.blueprint.model import Cache, Semantic
+from groundplan.core.endpoints import announce
+from groundplan.core.home import Home
+from groundplan.core.settings import load_settings
+from groundplan.economics.semantic.regions import ASK, CHECK, GIVE, Regions
+from groundplan.gateway.caching.meaning import Meanings
+from groundplan.gateway.http.server import Request, Response, Server
+from groundplan.gateway.surfaces.answers import of_refusal
+from groundplan.knowledge.embedding.encoder import Encoder
+from groundplan.knowledge.embedding.wire import EmbedAnswer, EmbedRequest
+from groundplan.ledger.model import Finish
+from groundplan.runtime.models import MINILM, ensure
+
+RESET = "How do I reset my Jira password?"
+AGAIN = "What is the way to reset the Jira password?"
+TRAP = "How do I reset my Slack password?"
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    return Encoder(ensure(load_settings().models, MINILM.name))
+
+
+@asynccontextmanager
+async def meaning_rig(folder: Path, encoder: Encoder, **settings: Any) -> AsyncIterator[Rig]:
+    """A worker that matches by meaning, and the embeddings it asks for."""
+
+    async def embed(request: Request, response: Response) -> None:
+        texts = msgspec.json.decode(request.body, type=EmbedRequest).texts
+        vectors = [row.astype("<f4").tobytes() for row in encoder.embed(texts)]
+        response.send(200, msgspec.json.encode(EmbedAnswer("minilm", vectors, 1)))
+
+    semantic = Semantic(**{"evidence": 1, "check": 0.05, "bound": 0.02, **settings})
+    cache = Cache(seconds=600, max_bytes=1 << 20, scope="workload", semantic=semantic)
+    off = Cache(seconds=600, max_bytes=1 << 20, scope="workload")
+    loop = asyncio.get_running_loop()
+    server = Server(embed, of_refusal, loop)
+    listener = await loop.create_server(server.protocol, "127.0.0.1", 0)
+    async with call_rig(folder, ["one"], workloads={"assistant": {"cache": cache}, "exactly": {"cache": off}}) as rig:
+        announce(Home(folder), "search", f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}", "t")
+        rig.gateway.cached.similar = Meanings(rig.gateway, dice=lambda: 1.0)
+        rig.play("one", say="Open the settings and press reset.")
+        yield rig
+    listener.close()
+    await server.drain(0.2)
+
+
+async def cache_of(rig: Rig, question: str, key: str = "assistant", before: Any = (), **more: Any) -> str:
+    reply = await rig.chat(key, messages=[*before, {"role": "user", "content": question}], **more)
+    assert reply.status == 200, reply.body
+    found: str = json.loads(reply.body)["groundplan"]["cache"]
+    return found
+
+
+def counts(rig: Rig) -> Any:
+    similar = rig.gateway.cached.similar
+    assert isinstance(similar, Meanings)
+    return similar.counts["assistant"]
+
+
+async def taught(rig: Rig) -> None:
+    """The first match of its region was checked and found right."""
+    assert await cache_of(rig, RESET) == "none"
+    assert await cache_of(rig, AGAIN) == "none"
+    await until(lambda: counts(rig).checked == 1)
+
+
+async def test_a_question_in_other_words_gets_the_same_answer_once_its_region_is_proven(
+    tmp_path: Path, encoder: Encoder
+) -> None:
+    async with meaning_rig(tmp_path, encoder) as rig:
+        await taught(rig)
+        asked = rig.models["one"].counted
+        assert await cache_of(rig, "How can I reset the password for Jira?") == "semantic"
+        assert rig.models["one"].counted == asked
+        assert await cache_of(rig, RESET) == "exact"
+        found = [record for record in await rig.records() if isinstance(record, Finish)]
+    assert [record.cache for record in found] == ["none", "none", "semantic", "exact"]
+    assert found[2].saved > 0
+
+
+async def test_traps_other_conversations_and_parameters_ask_a_model(tmp_path: Path, encoder: Encoder) -> None:
+    async with meaning_rig(tmp_path, encoder) as rig:
+        await taught(rig)
+        assert await cache_of(rig, TRAP) == "none"
+        assert await cache_of(rig, "How do I not reset my Jira password?") == "none"
+        other = "How can I reset the password for Jira?"
+        assert await cache_of(rig, other, before=[{"role": "system", "content": "Answer in verse."}]) == "none"
+        assert await cache_of(rig, other, temperature=0.9) == "none"
+        assert await cache_of(rig, other) == "semantic"
+
+
+async def test_another_workload_and_one_without_it_are_not_touched(tmp_path: Path, encoder: Encoder) -> None:
+    async with meaning_rig(tmp_path, encoder) as rig:
+        assert await cache_of(rig, RESET, "exactly") == "none"
+        assert await cache_of(rig, AGAIN, "exactly") == "none"
+        assert await cache_of(rig, RESET, "exactly") == "exact"
+        similar = rig.gateway.cached.similar
+        assert isinstance(similar, Meanings)
+        assert similar.counts == {}
+
+
+async def test_a_check_that_finds_another_answer_keeps_the_region_unproven(tmp_path: Path, encoder: Encoder) -> None:
+    async with meaning_rig(tmp_path, encoder) as rig:
+        assert await cache_of(rig, RESET) == "none"
+        rig.play("one", say="Ask 3 people of the help desk for 14 days.")
+        assert await cache_of(rig, AGAIN) == "none"
+        await until(lambda: counts(rig).wrong == 1)
+        assert await cache_of(rig, "How can I reset the password for Jira?") == "none"
+        assert counts(rig).given == 0
+
+
+async def test_cleared_answers_and_a_missing_search_service_ask_a_model(tmp_path: Path, encoder: Encoder) -> None:
+    async with meaning_rig(tmp_path, encoder) as rig:
+        await taught(rig)
+        live: Any = rig.gateway.live
+        live.policy = replace(live.policy, number=2, cleared={"assistant": 1})
+        assert await cache_of(rig, "How can I reset the password for Jira?") == "none"
+        announce(Home(tmp_path), "search", "http://127.0.0.1:9", "t")
+        rig.gateway.targets.forget("search")
+        assert await cache_of(rig, "Which way can the Jira password be reset?") == "none"
+
+
+def test_regions_begin_checked_tighten_and_switch_off() -> None:
+    one = np.eye(4, dtype=np.float32)[0]
+    regions = Regions(bound=0.01, check=0.1, evidence=2, threshold=3.0)
+    region = regions.of(one)
+    assert regions.of(one) is region
+    assert regions.of(np.eye(4, dtype=np.float32)[1]) is not region
+    assert regions.decide(region, 2.9, 0.99) == ASK
+    assert regions.decide(region, 9.0, 0.99) == CHECK
+    regions.learn(region, 9.0, True)
+    regions.learn(region, 9.0, True)
+    assert regions.decide(region, 3.5, 0.99) == GIVE
+    assert regions.decide(region, 3.5, 0.05) == CHECK
+    regions.learn(region, 3.5, False)
+    assert regions.decide(region, 3.9, 0.99) == ASK
+    assert region.raised == 4.0
+    for _ in range(3):
+        regions.learn(region, 8.0, False)
+    assert region.off
+    assert regions.decide(region, inf, 0.99) == ASK
