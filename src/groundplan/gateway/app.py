@@ -36,6 +36,7 @@ from groundplan.gateway.budgets.lease_store import LeaseClient
 from groundplan.gateway.budgets.leases import Slices
 from groundplan.gateway.caching.cache_link import AnswerLink
 from groundplan.gateway.caching.idempotency import Answers
+from groundplan.gateway.caching.meaning import Meanings
 from groundplan.gateway.caching.sharing import AnswerDesk
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.facts_api import FactsApi
@@ -102,6 +103,7 @@ async def serve(
         answers=answers,
         scrapes=scrapes,
     )
+    gateway.cached.similar = Meanings(gateway)
     gateway.routes = Routes(home.root / "routers")
     live.health = lambda: told_health(gateway.health, loop.time())
     live.on_policy = lambda policy: heed(gateway, policy)

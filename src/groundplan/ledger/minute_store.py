@@ -18,7 +18,7 @@ def minutes(conn: Connection[Any], since: datetime, until: datetime) -> list[Row
         """SELECT date_trunc('minute', at) AS at, workload, coalesce(model, 'cache') AS model,
              coalesce(key_id::text, '') AS key, coalesce(team, '') AS team, endpoint, blueprint,
              coalesce(detail ->> 'feature', '') AS feature, status = 'refused' AS refused,
-             cache = 'exact' AND status = 'ok' AS cached, count(*) AS calls, sum(cost_usd) AS cost_usd,
+             cache IN ('exact', 'semantic') AND status = 'ok' AS cached, count(*) AS calls, sum(cost_usd) AS cost_usd,
              sum(prompt_tokens + completion_tokens) AS tokens
            FROM call WHERE at >= %(since)s AND at < %(until)s GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10""",
         {"since": since, "until": until},

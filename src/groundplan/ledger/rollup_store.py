@@ -53,7 +53,7 @@ _CALLS: LiteralString = (
 )
 _TOTALS: LiteralString = """sum(calls) FILTER (WHERE status <> 'refused') AS calls,
   sum(calls) FILTER (WHERE status = 'refused') AS refused, sum(calls) FILTER (WHERE status = 'ok') AS ok,
-  sum(calls) FILTER (WHERE cache = 'exact' AND status = 'ok') AS cached, sum(cost_usd) AS cost_usd,
+  sum(calls) FILTER (WHERE cache IN ('exact', 'semantic') AND status = 'ok') AS cached, sum(cost_usd) AS cost_usd,
   sum(saved_usd) AS saved_usd, sum(prefix_saved_usd) AS prefix_saved_usd, sum(prompt_tokens) AS prompt_tokens,
   sum(completion_tokens) AS completion_tokens"""
 

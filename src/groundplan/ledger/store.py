@@ -68,7 +68,7 @@ def costs(conn: Connection[Any], wanted: CallFilter) -> list[Row]:
     if wanted.personal:
         query: LiteralString = (
             """SELECT c.workload, sum(c.cost_usd) AS total_usd, count(*) FILTER (WHERE c.status <> 'refused') AS calls,
-                 count(*) FILTER (WHERE c.cache = 'exact' AND c.status = 'ok') AS cached,
+                 count(*) FILTER (WHERE c.cache IN ('exact', 'semantic') AND c.status = 'ok') AS cached,
                  sum(c.saved_usd) AS saved_usd, sum(c.prefix_saved_usd) AS prefix_saved_usd
                FROM call c WHERE """
             + _MATCHES

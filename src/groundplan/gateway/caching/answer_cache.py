@@ -73,10 +73,14 @@ class Flight:
 class Similar(Protocol):
     """The place of matching by meaning: asked after an exact miss, before a model is.
 
-    What it returns is treated like an exact hit, live permissions and stop switches included. Nothing is here yet.
+    What it returns is treated like an exact hit, live permissions and stop switches included.
     """
 
     async def __call__(self, exchange: Exchange, entries: Iterator[Entry]) -> Entry | None: ...
+
+    def note(self, entry: Entry, exchange: Exchange) -> None:
+        """The answer to a question that was looked up is kept now."""
+        ...
 
 
 @dataclass(slots=True)

@@ -20,7 +20,7 @@ from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Conflict, Invalid, NotFound, Unavailable
 from groundplan.economics import price
 from groundplan.gateway.budgets import limits
-from groundplan.gateway.caching.answer_cache import FAILED, STORED, UNFIT, Entry, Flight, Key
+from groundplan.gateway.caching.answer_cache import FAILED, STORED, UNFIT, Entry, Flight, Key, Similar
 from groundplan.gateway.caching.cache_key import request_digest
 from groundplan.gateway.caching.idempotency import Kept
 from groundplan.gateway.caching.recast import Recast
@@ -37,6 +37,8 @@ from groundplan.gateway.upstream.http1 import UpstreamFailure
 
 EXACT = "exact"
 """`cache` of a call that got an answer which was given before."""
+SEMANTIC = "semantic"
+"""The same, to another question that means the same."""
 
 
 async def replay(gateway: Gateway, exchange: Exchange) -> Kept | None:
@@ -119,7 +121,7 @@ async def _found(gateway: Gateway, exchange: Exchange, seek: _Search) -> bool:
         if catalog is not None and catalog.limits is not None:
             await limits.admit_cached(gateway, exchange, catalog.limits)
         if not seek.again() and _may(exchange, found):
-            give(gateway, exchange, found, seek.form)
+            give(gateway, exchange, found, seek.form, seek.how)
             return True
         if exchange.use is not None:
             limits.end_call(gateway, exchange.use, sent=False, cost=0)
@@ -138,7 +140,7 @@ def _key(gateway: Gateway, exchange: Exchange, recast: Recast) -> Key | None:
 class _Search:
     """Looks for one call's answer until it is there, or this call has to make it."""
 
-    __slots__ = ("_exchange", "_gateway", "_key", "_recast", "_recheck", "_until", "form")
+    __slots__ = ("_exchange", "_gateway", "_key", "_recast", "_recheck", "_until", "form", "how")
 
     def __init__(
         self, gateway: Gateway, exchange: Exchange, recast: Recast, key: Key, recheck: Callable[[], None]
@@ -149,6 +151,7 @@ class _Search:
         self._key = key
         self._recheck = recheck
         self._until = 0.0
+        self.how = EXACT
         self.form: bytes | tuple[bytes, ...] = b""
         """What was found, as this call wants it: an answer, or the events of one."""
 
@@ -160,8 +163,9 @@ class _Search:
             if gateway.live.catalog is not None:
                 cache.heed(gateway.live.catalog, gateway.live.policy)
             found = self._here()
-            if found is None and cache.similar is not None and exchange.workload is not None:
-                found = self._formed(await cache.similar(exchange, cache.entries(exchange.workload.name)))
+            self.how = EXACT
+            if found is None and cache.similar is not None and _by_meaning(exchange):
+                found = await self._meant(cache.similar)
             if found is not None:
                 confirmed = not found.passages or await confirm(gateway, exchange, found)
                 if self.again():
@@ -175,6 +179,16 @@ class _Search:
                 continue
             self.lead()
             return None
+
+    async def _meant(self, similar: Similar) -> Entry | None:
+        """An answer to a question that means the same."""
+        workload = self._exchange.workload
+        if workload is None:
+            return None
+        found = self._formed(await similar(self._exchange, self._gateway.cached.entries(workload.name)))
+        if found is not None:
+            self.how = SEMANTIC
+        return found
 
     def lead(self) -> None:
         """This call makes the answer, unless another one does already."""
@@ -229,6 +243,11 @@ class _Search:
         return entry
 
 
+def _by_meaning(exchange: Exchange) -> bool:
+    workload = exchange.workload
+    return workload is not None and workload.cache is not None and workload.cache.semantic is not None
+
+
 def _may(exchange: Exchange, entry: Entry) -> bool:
     """Whether this call could have got the answer from where it is from."""
     policy = exchange.policy
@@ -273,7 +292,9 @@ async def confirm(gateway: Gateway, exchange: Exchange, entry: Entry) -> bool:
     return False
 
 
-def give(gateway: Gateway, exchange: Exchange, entry: Entry, form: bytes | tuple[bytes, ...]) -> None:
+def give(
+    gateway: Gateway, exchange: Exchange, entry: Entry, form: bytes | tuple[bytes, ...], how: str = EXACT
+) -> None:
     """Send a cached answer. The call is in the journal before (it survives a kill), and the sync of the disk is asked
     for but not awaited: nothing was spent, so a loss of power may cost the record of a call that cost nothing.
 
@@ -285,7 +306,7 @@ def give(gateway: Gateway, exchange: Exchange, entry: Entry, form: bytes | tuple
     exchange.charges = admit.covering(exchange, plan, gateway.clock.now().timestamp())
     if not gateway.journal.healthy:
         raise _unwritten()
-    exchange.cache, exchange.saved = EXACT, entry.cost
+    exchange.cache, exchange.saved = how, entry.cost
     exchange.deployment = _place(exchange, entry)
     exchange.passages = list(entry.passages)
     gateway.live.count(workload.name, exchange.person)
@@ -342,6 +363,8 @@ def _keep(gateway: Gateway, exchange: Exchange, flight: Flight) -> str:
     entry, plan = _entry(gateway, exchange, flight), exchange.plan
     if entry is None or plan is None or not gateway.cached.put(plan, entry):
         return UNFIT
+    if exchange.asked is not None and gateway.cached.similar is not None:
+        gateway.cached.similar.note(entry, exchange)
     if gateway.cached.on_put is not None:
         gateway.cached.on_put(entry, exchange)
     return STORED

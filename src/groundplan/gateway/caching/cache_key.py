@@ -30,13 +30,41 @@ def request_digest(exchange: Exchange, irrelevant: frozenset[str], terms: bytes,
 
     `irrelevant`: fields that the answer does not depend on, or that are compared otherwise.
     """
+    fields = _fields(exchange)
+    return None if fields is None else _digest(exchange, fields, irrelevant, terms, policy)
+
+
+def frame_digest(
+    exchange: Exchange, irrelevant: frozenset[str], terms: bytes, policy: Policy
+) -> tuple[bytes, str] | None:
+    """(digest of everything but the newest question, that question); None where a conversation does not end in one
+    that is plain text."""
+    fields = _fields(exchange)
+    messages = fields.get("messages") if fields is not None else None
+    if fields is None or not isinstance(messages, list) or not messages or not isinstance(messages[-1], dict):
+        return None
+    last = messages[-1]
+    question = last.get("content")
+    if last.get("role") != "user" or not isinstance(question, str):
+        return None
+    fields["messages"] = [*messages[:-1], {**last, "content": None}]
+    digest = _digest(exchange, fields, irrelevant, b"meaning" + terms, policy)
+    return None if digest is None else (digest, question)
+
+
+def _fields(exchange: Exchange) -> dict[str, Any] | None:
+    try:
+        return _object(exchange.request.body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _digest(
+    exchange: Exchange, fields: dict[str, Any], irrelevant: frozenset[str], terms: bytes, policy: Policy
+) -> bytes | None:
     ask, workload = exchange.ask, exchange.workload
     if ask is None or workload is None or workload.cache is None:
         raise AssertionError("not checked")
-    try:
-        fields = _object(exchange.request.body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
     for name in irrelevant & fields.keys():
         del fields[name]
     for name in _AMOUNTS:

@@ -20,6 +20,7 @@ from groundplan.ledger.model import Charge, Usage
 if TYPE_CHECKING:
     from groundplan.gateway.budgets.limits import Use
     from groundplan.gateway.caching.answer_cache import Flight
+    from groundplan.gateway.caching.meaning import Asked, Match
     from groundplan.gateway.call.resume import Continuation
     from groundplan.gateway.call.trace import Trace
     from groundplan.gateway.guard.run import Guarding
@@ -80,6 +81,7 @@ class Exchange:
 
     __slots__ = (
         "ask",
+        "asked",
         "attempt",
         "attempt_answered",
         "attempt_connected",
@@ -110,6 +112,7 @@ class Exchange:
         "interface",
         "kept",
         "key",
+        "match",
         "output_bytes",
         "output_cap",
         "passages",
@@ -193,6 +196,10 @@ class Exchange:
         """Picodollars that the same answer cost when a model was asked for it."""
         self.guard: Guarding | None = None
         """Its guardrails, where there is something to guard."""
+        self.asked: Asked | None = None
+        """Its question as it is compared, where its workload matches by meaning."""
+        self.match: Match | None = None
+        """The kept answer that its own is compared with."""
         self.flight: Flight | None = None
         """Where its answer goes for others that ask the same."""
         self.usage = Usage()

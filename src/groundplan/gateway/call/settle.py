@@ -151,7 +151,7 @@ def finish(gateway: Gateway, exchange: Exchange, status: str, http_status: int, 
         gateway.slices.settle(exchange.token, 0)
         exchange.token = None
     if exchange.use is not None:
-        used = exchange.attempt >= 0 or exchange.cache == "exact"
+        used = exchange.attempt >= 0 or exchange.cache in ("exact", "semantic")
         limits.end_call(gateway, exchange.use, sent=used, cost=exchange.cost)
     duration_us = (time.perf_counter_ns() - exchange.started) // 1000
     first_us = (exchange.first_byte - exchange.started) // 1000 if exchange.first_byte else 0
@@ -186,7 +186,7 @@ def finish(gateway: Gateway, exchange: Exchange, status: str, http_status: int, 
     if exchange.saved:
         gateway.meters.save(record.workload, exchange.saved)
     try:
-        return gateway.journal.finish(record, urgent=exchange.attempt >= 0 or exchange.cache == "exact")
+        return gateway.journal.finish(record, urgent=exchange.attempt >= 0 or exchange.cache in ("exact", "semantic"))
     except Unavailable:
         return None
 

@@ -125,7 +125,7 @@ def headers(exchange: Exchange, *, cost: bool) -> bytes:
     lines = [b"groundplan-call-id: %b\r\n" % exchange.id, _standing(exchange).lines]
     if cost:
         lines.append(b"groundplan-cost-usd: %b\r\n" % format_usd(exchange.cost).encode("ascii"))
-    if exchange.cache == "exact":
+    if exchange.cache in ("exact", "semantic"):
         lines.append(b"groundplan-cache: exact\r\ngroundplan-saved-usd: %b\r\n" % format_usd(exchange.saved).encode())
     if exchange.remaining is not None:
         lines.append(b"groundplan-budget-remaining-usd: %b\r\n" % format_usd(exchange.remaining).encode("ascii"))
@@ -156,7 +156,7 @@ def facts(exchange: Exchange, remaining: int | None) -> bytes:
             exchange.catalog.number if exchange.catalog else 0,
         ),
     ]
-    if exchange.cache == "exact":
+    if exchange.cache in ("exact", "semantic"):
         told.append(b',"saved_usd":"%b"' % format_usd(exchange.saved).encode("ascii"))
     if exchange.guard is not None:
         told.append(b',"guardrails":' + _encode(exchange.guard.told()))
