@@ -143,7 +143,8 @@ async def test_a_function_that_may_not_be_called_is_not_released(tmp_path: Path,
             made = msgspec.structs.replace(live.catalog.blueprint, policies=[held])
             live.catalog = replace(live.catalog, blueprint=made, gate=gate_of(made))
         rig.play("one", tool=True, say="hm")
-        reply = await rig.chat(**ASK, stream=stream)
+        offered = [{"type": "function", "function": {"name": "look"}}]
+        reply = await rig.chat(**ASK, stream=stream, tools=offered)
         assert b"look" not in reply.body.replace(b"(look)", b"")
         if stream and reply.status == 200:
             assert b"guardrail_tools" in reply.body

@@ -46,8 +46,9 @@ async def rollback(request: Request, csrf: Text, to: Annotated[int, Form()]) -> 
 
 
 @router.post("/kill")
-async def kill(request: Request, csrf: Text, scope: Text, reason: Text) -> RedirectResponse:
-    reply = await api_of(request, csrf).post("/api/kill", {"scope": scope, "reason": reason})
+async def kill(request: Request, csrf: Text, scope: Text, reason: Text, streams: Text = "") -> RedirectResponse:
+    body = {"scope": scope, "reason": reason, "streams": bool(streams)}
+    reply = await api_of(request, csrf).post("/api/kill", body)
     return _back("/kill", reply, f"{scope} is stopped{_reach(reply)}.")
 
 

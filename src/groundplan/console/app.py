@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 
 from groundplan.api import errors
 from groundplan.api.app import create_app, run
-from groundplan.console import actions, calls, controls, knowledge, pages, placement, reconcile, rights, you
+from groundplan.console import actions, calls, controls, knowledge, pages, placement, reconcile, rights, rules, you
 from groundplan.console.render import Instead, page, templates
 from groundplan.core.errors import GroundplanError
 from groundplan.core.home import Home
@@ -37,6 +37,8 @@ def create_console(home: Home, settings: Settings, workspace: Path | None = None
     app.include_router(controls.router)
     app.include_router(you.router)
     app.include_router(rights.router)
+    app.include_router(rules.router)
+    app.include_router(rules.forms)
     app.add_exception_handler(GroundplanError, _refused)
     app.add_exception_handler(HTTPException, _missing)
     app.add_exception_handler(Instead, _instead)

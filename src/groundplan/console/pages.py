@@ -171,7 +171,16 @@ async def kill(request: Request, visitor: Signed) -> HTMLResponse:
     scopes = ["company"]
     for kind in ("workload", "deployment", "site", "source"):
         scopes += [f"{kind}/{item['name']}" for item in content[f"{kind}s"]]
+    models = sorted({item["model"] for item in content["deployments"]})
+    providers = sorted({_provider(item["api"], item["model"]) for item in content["deployments"]})
+    scopes += [*(f"model/{name}" for name in models), *(f"provider/{name}" for name in providers)]
+    scopes += [f"tool/{item['name']}" for item in content.get("tools", ())]
     return await show(request, visitor, "kill.html", "/kill", scopes=scopes, **found)
+
+
+def _provider(api: str, model: str) -> str:
+    """Who runs a model, as kill switches name it."""
+    return api if api != "openai" else model.partition("/")[0]
 
 
 async def _simple(request: Request, visitor: Visitor, template: str, here: str, **paths: str) -> HTMLResponse:

@@ -45,7 +45,9 @@ def guards(exchange: Exchange, plan: Plan, policy: Policy) -> bool:
     """Whether there is anything to guard in a call."""
     if plan.guard is not None or plan.workload.review is not None:
         return True
-    catalog = exchange.catalog
+    ask, catalog = exchange.ask, exchange.catalog
+    if ask is None or ("tools" not in ask.fields and "functions" not in ask.fields):
+        return False  # no function is offered, so none can be called
     if catalog is not None and catalog.gate is not None and catalog.gate.about_tools(plan.workload.name):
         return True
     return policy.tools_stopped

@@ -1,0 +1,153 @@
+"""What governance adds to a call: CPU of the whole call path with and without company rules, with the decision kept.
+
+One gateway worker and a scripted upstream in this process, real sockets, blocks of calls that alternate between a
+blueprint without rules and one with 100 of them, so that whatever else the machine does falls on both. The figure is
+the median of the differences between neighbouring blocks, in milliseconds of CPU for each call; guardrails are shown
+apart. `admission_added_us` is the same difference for the step alone that has the decision in it, without a network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import uvloop
+
+if str(Path(__file__).parents[1]) not in sys.path:
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.policy import policies
+from tests.unit.call_rig import Rig, call_rig
+
+from groundplan.blueprint import model as bp
+from groundplan.core.ids import new_id
+from groundplan.core.money import PICO
+from groundplan.gateway.call import admit
+from groundplan.gateway.call.exchange import Exchange
+from groundplan.gateway.guard.gate import gate_of
+from groundplan.gateway.guard.run import guards
+from groundplan.gateway.http.collected import Collected
+from groundplan.gateway.http.server import Request
+from groundplan.gateway.policy.snapshot import Catalog, index
+from groundplan.gateway.surfaces.chat import CHAT
+
+
+async def block(rig: Rig, calls: int) -> float:
+    """Milliseconds of CPU for each of so many calls on one connection."""
+    request = rig.request().replace(b"connection: close\r\n", b"")
+    reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+    begun = time.process_time()
+    for _ in range(calls):
+        writer.write(request)
+        head = await reader.readuntil(b"\r\n\r\n")
+        if b" 200 " not in head[:16]:
+            raise SystemExit(f"a call failed: {head[:40]!r}")
+        length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n", 1)[0])
+        await reader.readexactly(length)
+    spent = time.process_time() - begun
+    writer.close()
+    return spent / calls * 1000
+
+
+def admission(rig: Rig, catalog: Catalog) -> float:
+    """Microseconds of CPU to choose deployments and to see whether there is something to guard."""
+    policy = rig.gateway.live.policy
+    request = Request(0.0)
+    request.body = rig.request().partition(b"\r\n\r\n")[2]
+    exchange = Exchange(new_id(), request, Collected(), CHAT)
+    exchange.catalog, exchange.policy, exchange.key = catalog, policy, next(iter(policy.keys.values()))
+    plan, ask, now = catalog.plans["assistant"], CHAT.read(request), time.time()
+    exchange.ask, exchange.plan = ask, plan
+    times = []
+    for _ in range(4000):
+        begun = time.thread_time_ns()
+        admit.choose(exchange, plan, ask, policy, now)
+        guards(exchange, plan, policy)
+        times.append(time.thread_time_ns() - begun)
+    return statistics.median(times) / 1000
+
+
+async def differences(rig: Rig, plain: Catalog, other: Catalog, pairs: int, calls: int) -> list[float]:
+    """What blocks with another blueprint cost more than their neighbours with the plain one."""
+    live: Any = rig.gateway.live
+    found = []
+    for number in range(pairs + 1):
+        spent = {}
+        for catalog in (plain, other) if number % 2 else (other, plain):
+            live.catalog = catalog
+            spent[id(catalog)] = await block(rig, calls)
+        found.append(spent[id(other)] - spent[id(plain)])
+    return found[1:]
+
+
+async def measure(pairs: int, calls: int) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="gp-path-") as folder:
+        async with call_rig(Path(folder), ("one",), limit=10**6 * PICO) as rig:
+            live: Any = rig.gateway.live
+            plain = live.catalog
+            ruled = index(msgspec.structs.replace(plain.blueprint, policies=policies(100)))
+            ruled = replace(ruled, gate=gate_of(ruled.blueprint))
+            task = msgspec.structs.replace(
+                plain.blueprint.workloads[0],
+                guardrails=bp.Guardrails(
+                    input={"personal_data": "mask", "secrets": "block", "injection": "flag"},
+                    output={"personal_data": "flag", "secrets": "block"},
+                ),
+            )
+            guarded = index(msgspec.structs.replace(plain.blueprint, workloads=[task]))
+            rules = await differences(rig, plain, ruled, pairs, calls)
+            guards_added = await differences(rig, plain, guarded, pairs, calls)
+            steps = admission(rig, plain), admission(rig, ruled)
+    return {
+        "added_by_rules_ms": round(statistics.median(rules), 4),
+        "added_by_guardrails_ms": round(statistics.median(guards_added), 4),
+        "admission_added_us": round(steps[1] - steps[0], 2),
+        "spread_ms": round(statistics.quantiles(rules, n=4)[2] - statistics.quantiles(rules, n=4)[0], 4),
+        "policies": 100,
+        "pairs": pairs,
+        "calls": calls,
+    }
+
+
+def commit() -> str:
+    """The commit of this checkout, or unknown."""
+    done = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip() or "unknown"
+
+
+def main() -> None:
+    """Print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--pairs", type=int, default=21)
+    parser.add_argument("--calls", type=int, default=150)
+    options = parser.parse_args()
+    figures = uvloop.run(measure(options.pairs, options.calls)) | {
+        "targets": {"added_by_rules_ms": 0.03},
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        "load": round(os.getloadavg()[0], 1),
+        "commit": commit(),
+    }
+    if options.json:
+        print(json.dumps(figures))
+        return
+    for name, value in figures.items():
+        print(f"{name:>24}  {value}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""Pages of company rules, what guardrails found, and what waits for a person; with their forms."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from fastapi import APIRouter, Form, Request
+from fastapi.responses import HTMLResponse, RedirectResponse
+
+from groundplan.console.actions import Text, _back, _reach
+from groundplan.console.client import Reply
+from groundplan.console.render import Signed, Visitor, api_of, failed, show
+
+router = APIRouter(prefix="/governance", include_in_schema=False, default_response_class=HTMLResponse)
+forms = APIRouter(prefix="/do", include_in_schema=False)
+RULES, REVIEWS = "/governance/rules", "/governance/reviews"
+Cedar = Annotated[str, Form(max_length=20_000)]
+EXAMPLE = """@id("no-training")
+forbid (principal, action == Action::"call", resource)
+when { resource.sensitivity == "confidential" && context.training };"""
+DAYS = ("1", "7", "30")
+
+
+@router.get("/rules")
+async def rules(request: Request, visitor: Signed, days: str = "1") -> HTMLResponse:
+    return await _rules(request, visitor, days if days in DAYS else "1")
+
+
+@router.post("/rules")
+async def tried(request: Request, visitor: Signed, csrf: Text, cedar: Cedar = "", days: Text = "1") -> HTMLResponse:
+    """What a rule that is written in the page would have refused."""
+    days = days if days in DAYS else "1"
+    reply = await api_of(request, csrf).post("/api/policies/try", {"cedar": cedar, "days": float(days)})
+    return await _rules(request, visitor, days, cedar, reply)
+
+
+async def _rules(
+    request: Request, visitor: Visitor, days: str, draft: str = EXAMPLE, reply: Reply | None = None
+) -> HTMLResponse:
+    held = await visitor.api.get("/api/policies")
+    trials = await visitor.api.get("/api/policies/shadow", days=days)
+    found = await visitor.api.get("/api/guardrails")
+    for each in (held, trials, found):
+        if not each.ok:
+            return failed(each, visitor)
+    values: dict[str, Any] = {
+        "policies": held.body["policies"],
+        "exceptions": held.body["exceptions"],
+        "trials": {trial["policy"]: trial for trial in trials.body["trials"]},
+        "found": found.body["found"],
+        "days": days,
+        "choices": DAYS,
+        "draft": draft,
+        "trial": reply.body["trials"][0] if reply is not None and reply.ok else None,
+        "wrong": _problems(reply),
+    }
+    return await show(request, visitor, "rules.html", "/governance", **values)
+
+
+def _problems(reply: Reply | None) -> str:
+    """What is wrong with a rule that was tried."""
+    return "" if reply is None or reply.ok else reply.problem
+
+
+@router.get("/reviews")
+async def reviews(request: Request, visitor: Signed, all: str = "") -> HTMLResponse:
+    reply = await visitor.api.get("/api/reviews", all="true" if all else "false")
+    if not reply.ok:
+        return failed(reply, visitor)
+    values = {"reviews": reply.body["reviews"], "minutes": reply.body["minutes"], "everything": bool(all)}
+    return await show(request, visitor, "reviews.html", "/governance", **values)
+
+
+@router.get("/reviews/{id}")
+async def review(request: Request, visitor: Signed, id: str) -> HTMLResponse:
+    reply = await visitor.api.get(f"/api/reviews/{quote(id, safe='')}")
+    if not reply.ok:
+        return failed(reply, visitor)
+    return await show(request, visitor, "review.html", "/governance", held=reply.body)
+
+
+@forms.post("/review-release")
+async def release(
+    request: Request, csrf: Text, review: Text, reason: Text = "", minutes: Text = ""
+) -> RedirectResponse:
+    return await _decided(request, csrf, review, "release", reason, minutes)
+
+
+@forms.post("/review-refuse")
+async def refuse(request: Request, csrf: Text, review: Text, reason: Text = "", minutes: Text = "") -> RedirectResponse:
+    return await _decided(request, csrf, review, "refuse", reason, minutes)
+
+
+async def _decided(request: Request, csrf: str, review: str, what: str, reason: str, minutes: str) -> RedirectResponse:
+    body: dict[str, Any] = {"reason": reason}
+    if minutes.strip().replace(".", "", 1).isdigit():
+        body["minutes"] = float(minutes)
+    reply = await api_of(request, csrf).post(f"/api/reviews/{quote(review, safe='')}/{what}", body)
+    return _back(REVIEWS, reply, "Released." if what == "release" else "Refused.")
+
+
+@forms.post("/exception-ask")
+async def ask(
+    request: Request, csrf: Text, rule: Text, workload: Text, until: Text, reason: Text, person: Text = ""
+) -> RedirectResponse:
+    body = {"rule": rule, "workload": workload, "person": person, "until": f"{until}T00:00:00Z", "reason": reason}
+    reply = await api_of(request, csrf).post("/api/policies/exceptions", body)
+    return _back(RULES, reply, "Asked for; it holds once somebody else approves it.")
+
+
+@forms.post("/exception-approve")
+async def approve(request: Request, csrf: Text, exception: Text, reason: Text = "") -> RedirectResponse:
+    return await _exception(request, csrf, exception, "approve", reason)
+
+
+@forms.post("/exception-refuse")
+async def turn_down(request: Request, csrf: Text, exception: Text, reason: Text = "") -> RedirectResponse:
+    return await _exception(request, csrf, exception, "refuse", reason)
+
+
+@forms.post("/exception-end")
+async def end(request: Request, csrf: Text, exception: Text) -> RedirectResponse:
+    return await _exception(request, csrf, exception, "end", "")
+
+
+async def _exception(request: Request, csrf: str, exception: str, what: str, reason: str) -> RedirectResponse:
+    path = f"/api/policies/exceptions/{quote(exception, safe='')}/{what}"
+    reply = await api_of(request, csrf).post(path, {"reason": reason})
+    told = {"approve": "The exception holds", "refuse": "Refused", "end": "The exception has ended"}[what]
+    return _back(RULES, reply, f"{told}{_reach(reply)}.")
