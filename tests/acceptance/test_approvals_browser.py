@@ -7,8 +7,12 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 
+from groundplan.core.database import DATABASE
+from groundplan.core.home import Home
+from groundplan.runtime.postgres import EmbeddedPostgres
 from groundplan.testing.browser import chromium, find_chromium
 from tests.acceptance.stack import Stack, Upstream, wait_until
 
@@ -217,6 +221,30 @@ def test_6_a_withdrawn_approval_ends_the_workload_without_grace(
     page.goto(f"/governance/changes/{change['id']}")
     press(page, "Withdraw your approval")
     wait_until(lambda: stack.chat(key).status in {403, 404}, 5, "the gateways refuse it")
+
+
+def test_7_an_approval_whose_time_is_over_ends_what_it_allowed(
+    scene: tuple[Stack, Upstream], people: dict[str, Page]
+) -> None:
+    """Years pass by setting the last day back in the database; everything else is as it is."""
+    stack = scene[0]
+    change = ask_for(scene, "third")
+    for name in ("ana", "sam", "fay"):
+        people[name].goto(f"/governance/changes/{change}")
+        press(people[name], "Approve")
+    key = stack.key()
+    wait_until(lambda: stack.chat(key).status == 200, 5, "it is served again")
+    people["sam"].goto(f"/governance/changes/{change}")
+    assert "Holds until" in people["sam"].inner_text("main")
+    url = EmbeddedPostgres(Home(stack.home)).superuser_url(DATABASE)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(
+            "UPDATE change SET expires_on = current_date - 1, grace_until = current_date - 1 WHERE id = %s", (change,)
+        )
+    wait_until(lambda: stack.chat(key).status in {403, 404}, 20, "the gateways refuse it")
+    assert stack.control("GET", f"/api/changes/{change}").body["state"] == "expired"
+    people["sam"].goto(f"/governance/changes/{change}")
+    assert "expired" in people["sam"].inner_text("main")
 
 
 def cookie(page: Page) -> str:

@@ -93,8 +93,8 @@ def raw(control: Control, method: str, path: str, body: Any, session: dict[str, 
 
 
 def test_no_route_answers_500(control: Control) -> None:
-    seen = fuzz(control, 2)
-    assert sum(seen.values()) > 150 and {"200", "400", "403", "404"} <= seen.keys(), seen
+    seen = fuzz(control, 1)
+    assert sum(seen.values()) > 100 and {"200", "400", "403", "404"} <= seen.keys(), seen
 
 
 @pytest.mark.soak

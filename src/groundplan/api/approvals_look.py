@@ -19,7 +19,7 @@ from groundplan.ledger import finding_store
 from groundplan.ledger.finding import Finding
 from groundplan.release import service as release
 
-LOOK_SECONDS = 30.0
+LOOK_SECONDS = 5.0
 KIND = "governance.approval_ends"
 
 
