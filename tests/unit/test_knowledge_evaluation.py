@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from groundplan.core.errors import Invalid
+from groundplan.knowledge.evaluation.asked import Given, Span, figures
 from groundplan.knowledge.evaluation.beir import read
 from groundplan.knowledge.evaluation.history import compared
 from groundplan.knowledge.evaluation.measure import interval, measure
+from groundplan.knowledge.model import Passage
 
 
 def folder(root: Path, corpus: str = '{"_id": "1", "title": "T", "text": "a"}\n', qrels: str = "q\t1\t1\n") -> Path:
@@ -72,3 +74,27 @@ def test_a_run_is_compared_with_the_last_of_its_kind(tmp_path: Path) -> None:
         file.write('{"subject": "one", "fig\n')
     assert compared(tmp_path, "one", {"ndcg@10": 0.7}, "3") == {"at": "1", "ndcg@10": 0.2}
     assert json.loads((tmp_path / "evaluations.jsonl").read_text().splitlines()[-1])["at"] == "3"
+
+
+def _passage(path: str, start: int, end: int) -> Passage:
+    return Passage(
+        document="d", path=path, title="t", source="s", start_line=1, end_line=1, text="x" * (end - start), score=1.0,
+        chunk="c", start_char=start, end_char=end,
+    )  # fmt: skip
+
+
+def test_own_questions_are_measured_by_document_span_source_and_floor() -> None:
+    given = [
+        Given(("s/a.md",), (), [_passage("a.md", 0, 9), _passage("a.md", 9, 20)], 0.8, False, 10.0),
+        Given((), (Span("s/b.md", 10, 30),), [_passage("c.md", 0, 9), _passage("b.md", 0, 20)], 0.5, False, 20.0),
+        Given((), (), [_passage("c.md", 0, 9)], 0.3, False, 30.0),
+        Given((), (), [], 0.0, False, 40.0),
+    ]
+    found = figures(given)
+    assert found["mrr@10"] == pytest.approx(0.75)
+    assert found["by_source"]["s"]["questions"] == 2
+    assert (found["span_recall"], found["abstained"], found["without_answer"]) == (0.5, 0.25, 2)
+    by_floor = {one["floor"]: one for one in found["abstention"]}
+    assert (by_floor[0.0]["answered"], by_floor[0.0]["rightly_unanswered"]) == (0.75, 0.5)
+    assert (by_floor[0.4]["answered"], by_floor[0.4]["right"], by_floor[0.4]["rightly_unanswered"]) == (0.5, 1.0, 1.0)
+    assert by_floor[0.7]["answered"] == 0.25

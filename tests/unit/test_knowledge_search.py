@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groundplan.knowledge.ingest import context
+from groundplan.knowledge.model import SearchRequest
 from groundplan.knowledge.retrieval.follow import worded
 from groundplan.knowledge.retrieval.fuse import (
     OVERHEAD_BYTES,
@@ -18,8 +19,9 @@ from groundplan.knowledge.retrieval.fuse import (
     fused,
     relevant,
     smoothed,
+    widened,
 )
-from groundplan.knowledge.retrieval.search_store import Found
+from groundplan.knowledge.retrieval.search_store import Found, Part
 
 
 def _chunk(number: int, text: str = "") -> Found:
@@ -63,6 +65,40 @@ def test_passages_never_exceed_number_or_bytes(texts: list[str], k: int, most: i
     chosen = fit(ranked, k, most)
     assert len(chosen) <= k
     assert sum(len((one.text + one.title + one.path).encode()) + OVERHEAD_BYTES for one in chosen) <= most
+
+
+_TEXT = "One.\n\nTwo two. Three three.\nFour."
+_SPANS = ((0, 4, 1, 1), (6, 14, 3, 3), (15, 27, 3, 3), (28, 33, 4, 4))
+_PARTS = [Part(UUID(int=0), n, _TEXT[a:b], a, b, first, last) for n, (a, b, first, last) in enumerate(_SPANS)]
+
+
+def _placed(number: int, score: float) -> tuple[Found, float]:
+    part = _PARTS[number]
+    return replace(
+        _chunk(number + 1, part.text),
+        number=number,
+        start_line=part.start_line,
+        end_line=part.end_line,
+        start_char=part.start_char,
+        end_char=part.end_char,
+    ), score
+
+
+@given(st.permutations(range(4)), st.integers(1, 4), st.integers(0, 500))
+def test_a_passage_is_given_with_the_text_around_it_and_nothing_twice(order: list[int], k: int, most: int) -> None:
+    ranked = [_placed(number, 1.0 - place / 10) for place, number in enumerate(order)]
+    request = SearchRequest(workload="w", person=None, query="q", sources=["s"], k=k, max_bytes=most)
+    around = {(part.document, part.number): part for part in _PARTS}
+    found = fit(widened(ranked, around, request), k, most)
+    assert sum(len((one.text + one.title + one.path).encode()) + OVERHEAD_BYTES for one in found) <= most
+    assert all(one.text == _TEXT[one.start_char : one.end_char] for one in found)
+    lines = _TEXT.split("\n")
+    assert all(one.text in "\n".join(lines[one.start_line - 1 : one.end_line]) for one in found)
+    taken = [place for one in found for place in range(one.start_char, one.end_char)]
+    assert len(taken) == len(set(taken))
+    if most == 500:
+        best = _PARTS[order[0]]
+        assert found[0].start_char <= best.start_char < best.end_char <= found[0].end_char
 
 
 def test_the_same_text_is_quoted_once_from_the_original() -> None:

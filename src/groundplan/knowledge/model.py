@@ -7,7 +7,7 @@ cleaned text of the document (line ends are `\\n`, control characters are spaces
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Protocol
 from uuid import UUID
@@ -74,19 +74,8 @@ class Document:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """Something that a person should look at; one is open at a time for each kind and subject."""
-
-    kind: str
-    severity: str
-    subject: str
-    message: str
-    hint: str
-
-
-@dataclass(frozen=True, slots=True)
 class IngestReport:
-    """What one ingestion of a source did. `findings` are those that hold now, not only new ones."""
+    """What one ingestion of a source did. What is wrong with its documents are findings in the ledger."""
 
     source: str
     read: int
@@ -96,7 +85,6 @@ class IngestReport:
     readers_changed: int
     chunks: int
     failed: int
-    findings: tuple[Finding, ...] = field(default=())
 
 
 class SearchRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -112,6 +100,8 @@ class SearchRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     max_bytes: int = 6000
     floor: float = 0.0
     explain: bool = False
+    context: int = 1
+    """How many chunks before and after a passage are given with it, where they fit: 0 or 1."""
     after: datetime | None = None
     before: datetime | None = None
 
@@ -157,6 +147,8 @@ class SearchAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
     passages: list[Passage]
     lag: int
+    confidence: float = 0.0
+    """Of the best passage, 0 to 1: how near it is to the question."""
     abstained: bool = False
     """Whether nothing reached the floor of the request: then there are no passages."""
     withheld: list[Withheld] = []

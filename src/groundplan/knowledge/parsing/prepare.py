@@ -22,7 +22,7 @@ from groundplan.knowledge.parsing import office, page, paper, text
 from groundplan.knowledge.parsing.model import MAX_BYTES, Job, Parsed, Piece
 from groundplan.knowledge.parsing.text import Read
 
-PROCESSING: Final = "2"
+PROCESSING: Final = "3"
 """Changes whenever the same bytes would come out differently; all documents are then done again."""
 PERMUTATIONS: Final = 126
 SHINGLE: Final = 2

@@ -65,6 +65,7 @@ class Service:
             SearchAnswer(
                 passages=found.passages,
                 lag=self._follower.lag,
+                confidence=round(found.confidence, 4),
                 abstained=found.abstained,
                 withheld=list(found.withheld),
             )

@@ -6,12 +6,13 @@ A word score is told as a part of what the question could reach at all, and adde
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Final
+from uuid import UUID
 
-from groundplan.knowledge.model import Passage
-from groundplan.knowledge.retrieval.search_store import Found
+from groundplan.knowledge.model import Passage, SearchRequest
+from groundplan.knowledge.retrieval.search_store import Found, Part
 
 MIN_SIMILARITY: Final = 0.25
 """Cosine below which a chunk that shares no word with the question is about something else."""
@@ -87,12 +88,52 @@ def ordered(scored: Iterable[tuple[Found, float]]) -> Ranked:
     return sorted(scored, key=lambda one: (-one[1], len(one[0].path), one[0].path, one[0].start_line, str(one[0].id)))
 
 
+def widened(ranked: Ranked, around: Mapping[tuple[UUID, int], Part], request: SearchRequest) -> Ranked:
+    """The best `k` with the text around them, as far as it fits together; no text twice, the better one has it.
+
+    What stands in a better one's text already is left out, and the next best moves up.
+    """
+    used: set[tuple[UUID, int]] = set()
+    left = request.max_bytes - sum(_size(one) for one, _ in ranked[: request.k])
+    found: Ranked = []
+    for chunk, score in ranked:
+        if (chunk.document, chunk.number) in used:
+            continue
+        used.add((chunk.document, chunk.number))
+        wide = chunk
+        for step in (1, -1):
+            part = around.get((chunk.document, chunk.number + step))
+            if part is None or (part.document, part.number) in used or len(found) >= request.k:
+                continue
+            more = len(part.text.encode()) + 1
+            if more <= left:
+                left -= more
+                used.add((part.document, part.number))
+                wide = _joined(wide, part)
+        found.append((wide, score))
+    return found
+
+
+def _joined(chunk: Found, part: Part) -> Found:
+    """A chunk with the one that stands before or after it; between two there is white space only."""
+    if part.start_char >= chunk.end_char:
+        gap = "\n" * (part.start_line - chunk.end_line) or " " * (part.start_char - chunk.end_char)
+        return replace(chunk, text=f"{chunk.text}{gap}{part.text}", end_char=part.end_char, end_line=part.end_line)
+    gap = "\n" * (chunk.start_line - part.end_line) or " " * (chunk.start_char - part.end_char)
+    return replace(chunk, text=f"{part.text}{gap}{chunk.text}", start_char=part.start_char, start_line=part.start_line)
+
+
+def _size(chunk: Found) -> int:
+    """What a passage takes of a prompt, in bytes."""
+    return len((chunk.text + chunk.title + chunk.path).encode()) + OVERHEAD_BYTES
+
+
 def fit(ranked: Sequence[tuple[Found, float]], k: int, max_bytes: int) -> list[Passage]:
     """The first `k` passages that fit into `max_bytes` together (text, title, path and a heading)."""
     chosen: list[Passage] = []
     left = max_bytes
     for chunk, score in ranked:
-        size = len((chunk.text + chunk.title + chunk.path).encode()) + OVERHEAD_BYTES
+        size = _size(chunk)
         if len(chosen) == k:
             break
         if size > left:

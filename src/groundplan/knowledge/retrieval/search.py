@@ -88,12 +88,13 @@ class Search:
             if standing.newest > proposed.view.cursor:
                 ranked += self._unprojected(conn, proposed, request, question, ranked)
             withheld = self._withheld(conn, proposed, request, ranked) if request.explain else ()
-        ranked = fuse.ordered(ranked)
-        confidence = max((_confidence(one) for one, _ in ranked), default=0.0)
-        if confidence < request.floor:
-            return Result([], confidence, abstained=True, withheld=withheld)
-        today = self._clock.now().date()
-        chosen = fuse.fit(fuse.distinct(fuse.demote(ranked, today)), request.k, request.max_bytes)
+            ranked = fuse.ordered(ranked)
+            confidence = max((_confidence(one) for one, _ in ranked), default=0.0)
+            if confidence < request.floor:
+                return Result([], confidence, abstained=True, withheld=withheld)
+            best = fuse.distinct(fuse.demote(ranked, self._clock.now().date()))
+            around = _around(conn, best[: request.k], request.context)
+        chosen = fuse.fit(fuse.widened(best, around, request), request.k, request.max_bytes)
         return Result(chosen, confidence, withheld=withheld)
 
     def propose(
@@ -183,11 +184,12 @@ class Search:
 
 def _checked(request: SearchRequest) -> UUID | None:
     """The person asked for; raises `Invalid` for a request that makes no sense."""
-    if not 0 <= request.k <= MAX_PASSAGES or request.max_bytes < 0 or not 0 <= request.floor <= 1:
+    bounded = 0 <= request.k <= MAX_PASSAGES and 0 <= request.floor <= 1 and request.context in (0, 1)
+    if not bounded or request.max_bytes < 0:
         raise Invalid(
-            f"k is {request.k}, max_bytes {request.max_bytes} and floor {request.floor}",
+            f"k is {request.k}, max_bytes {request.max_bytes}, floor {request.floor}, context {request.context}",
             code="search_request",
-            hint=f"Ask for 0 to {MAX_PASSAGES} passages, a size that is not negative, and a floor from 0 to 1.",
+            hint=f"Ask for 0 to {MAX_PASSAGES} passages, a size, a floor from 0 to 1, a context of 0 or 1.",
         )
     return None if request.person is None else _id(request.person)
 
@@ -197,6 +199,15 @@ def _id(text: str) -> UUID:
         return UUID(text)
     except ValueError as error:
         raise Invalid("a person or chunk is no id", code="search_request", hint="Give UUIDs.") from error
+
+
+def _around(conn: Connection[Any], best: fuse.Ranked, distance: int) -> dict[tuple[UUID, int], search_store.Part]:
+    """Readable chunks beside the best, by document and number; themselves too."""
+    wanted = {
+        (one.document, one.number + step) for one, _ in best for step in range(-distance, distance + 1) if distance
+    }
+    parts = search_store.neighbours(conn, sorted(wanted)) if wanted else []
+    return {(part.document, part.number): part for part in parts}
 
 
 def _within(chunk: Found, request: SearchRequest) -> bool:

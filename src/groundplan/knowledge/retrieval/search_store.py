@@ -101,16 +101,29 @@ def changed(conn: Conn, after: int, sources: Sequence[str], question: Vectors, l
         ).fetchall()
 
 
-def neighbours(conn: Conn, wanted: Sequence[tuple[UUID, int]]) -> list[tuple[UUID, int, str, int, int, int, int]]:
-    """(document, number, text, start_char, end_char, start_line, end_line) of chunks by document and number, readable
-    ones only."""
-    return conn.execute(
-        """SELECT c.document_id, c.number, c.text, c.start_char, c.end_char, c.start_line, c.end_line
-           FROM unnest(%s::uuid[], %s::int[]) AS w(document, number)
-           JOIN chunk c ON c.document_id = w.document AND c.number = w.number
-           JOIN document d ON d.id = c.document_id WHERE c.text <> ''""",
-        ([document for document, _ in wanted], [number for _, number in wanted]),
-    ).fetchall()
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A chunk by its place in its document."""
+
+    document: UUID
+    number: int
+    text: str
+    start_char: int
+    end_char: int
+    start_line: int
+    end_line: int
+
+
+def neighbours(conn: Conn, wanted: Sequence[tuple[UUID, int]]) -> list[Part]:
+    """Chunks by document and number; readable ones only."""
+    with conn.cursor(row_factory=class_row(Part)) as cursor:
+        return cursor.execute(
+            """SELECT c.document_id AS document, c.number, c.text, c.start_char, c.end_char, c.start_line, c.end_line
+               FROM unnest(%s::uuid[], %s::int[]) AS w(document, number)
+               JOIN chunk c ON c.document_id = w.document AND c.number = w.number WHERE c.text <> ''""",
+            ([document for document, _ in wanted], [number for _, number in wanted]),
+            prepare=True,
+        ).fetchall()
 
 
 def kept_back(conn: Conn, chunks: Sequence[UUID], workload: str) -> list[tuple[UUID, UUID, str, str, str]]:

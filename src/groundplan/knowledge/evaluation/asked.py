@@ -1,0 +1,116 @@
+"""Questions that a company labels itself: which documents, or which characters of them, answer each. Pure.
+
+Who asks, and what they were given, comes from outside.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from groundplan.knowledge.evaluation.measure import Figures, interval, measure
+from groundplan.knowledge.model import Passage
+
+FLOORS = tuple(round(0.05 * step, 2) for step in range(20))
+"""Where the abstention curve is looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Characters of a document, `SOURCE/PATH`, that answer a question."""
+
+    document: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What one question was given. `documents`: those that answer it; none where nothing should be found."""
+
+    documents: tuple[str, ...]
+    spans: tuple[Span, ...]
+    passages: Sequence[Passage]
+    confidence: float
+    abstained: bool
+    milliseconds: float
+
+
+def figures(given: Sequence[Given]) -> dict[str, Any]:
+    """What `groundplan knowledge evaluate QUESTIONS` tells: figures in all and by source, spans, abstentions.
+
+    A question without a document that answers it should not be answered; it counts in the abstention curve only.
+    """
+    answerable = {str(number): one for number, one in enumerate(given) if _wanted(one)}
+    found = measure(
+        {id: dict.fromkeys(sorted(_wanted(one)), 1) for id, one in answerable.items()},
+        {id: _ranking(one.passages) for id, one in answerable.items()},
+    )
+    spans = [_covered(one) for one in given if one.spans]
+    times = [one.milliseconds for one in given]
+    return {
+        **found.json(),
+        "by_source": _by_source(answerable, found),
+        "span_recall": round(float(np.mean(spans)), 5) if spans else None,
+        "abstained": round(sum(one.abstained or not one.passages for one in given) / len(given), 5),
+        "abstention": [_at(given, floor) for floor in FLOORS],
+        "p50_ms": round(float(np.percentile(times, 50)), 2),
+        "p95_ms": round(float(np.percentile(times, 95)), 2),
+        "questions": len(given),
+        "without_answer": len(given) - len(answerable),
+    }
+
+
+def _wanted(one: Given) -> set[str]:
+    return {*one.documents, *(span.document for span in one.spans)}
+
+
+def _ranking(passages: Sequence[Passage]) -> dict[str, float]:
+    """Each document by its first passage."""
+    ranking: dict[str, float] = {}
+    for place, passage in enumerate(passages):
+        ranking.setdefault(f"{passage.source}/{passage.path}", 1.0 / (1 + place))
+    return ranking
+
+
+def _covered(one: Given) -> float:
+    """The part of the characters that stand in a passage."""
+    total = covered = 0
+    for span in one.spans:
+        mask = np.zeros(span.end - span.start, dtype=np.bool_)
+        for passage in one.passages:
+            if f"{passage.source}/{passage.path}" == span.document:
+                mask[max(0, passage.start_char - span.start) : max(0, passage.end_char - span.start)] = True
+        total, covered = total + len(mask), covered + int(mask.sum())
+    return covered / max(1, total)
+
+
+def _by_source(answerable: dict[str, Given], found: Figures) -> dict[str, Any]:
+    """nDCG@10 by source of what answers, with its bounds."""
+    values: dict[str, list[float]] = defaultdict(list)
+    for id, one in answerable.items():
+        for source in {document.partition("/")[0] for document in _wanted(one)}:
+            values[source].append(found.by_question[id]["ndcg@10"])
+    return {
+        source: {"ndcg@10": round(float(np.mean(own)), 5), "confidence": list(interval(own)), "questions": len(own)}
+        for source, own in sorted(values.items())
+    }
+
+
+def _at(given: Sequence[Given], floor: float) -> dict[str, float]:
+    """With this floor: the part that is answered, how often rightly (a document that answers is among the first three),
+    and how many of the questions without an answer are left unanswered."""
+    answered = [one for one in given if one.passages and one.confidence >= floor]
+    right = [one for one in answered if _wanted(one) & set(list(_ranking(one.passages))[:3])]
+    without = [one for one in given if not _wanted(one)]
+    left = [one for one in without if not one.passages or one.confidence < floor]
+    return {
+        "floor": floor,
+        "answered": round(len(answered) / len(given), 4),
+        "right": round(len(right) / max(1, len(answered)), 4),
+        "rightly_unanswered": round(len(left) / max(1, len(without)), 4),
+    }
