@@ -57,7 +57,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--companies", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=1, help="of the first company")
-    parser.add_argument("--work", type=int, default=4)
+    parser.add_argument("--work", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     result = judged(given.companies, given.seed, given.work)

@@ -76,7 +76,7 @@ class Company:
 def random_company(seed: int, workloads: int = 60, sites: int = 15) -> Company:
     """One company of at most this size."""
     draw = np.random.Generator(np.random.PCG64(seed))
-    places = tuple(_site(draw, at) for at in range(int(draw.integers(min(5, sites), sites + 1))))
+    places = tuple(_site(draw, at) for at in range(int(draw.integers(min(8, sites), sites + 1))))
     asked = tuple(_workload(draw, at, len(places)) for at in range(int(draw.integers(2, workloads + 1))))
     tokens = sum(each.tokens for each in asked)
     quota = round(tokens * float(draw.uniform(0.4, 1.6)))
@@ -103,7 +103,7 @@ def _site(draw: np.random.Generator, at: int) -> Ground:
         jurisdiction=_JURISDICTIONS[min(2, int(draw.integers(0, 5)) % 3)],
         holds=int(draw.integers(1, 4)),
         certificates=_some(draw, _CERTIFICATES, 0.85),
-        licensed=frozenset(model for model in range(4) if draw.random() < 0.9),
+        licensed=frozenset(model for model in range(4) if draw.random() < 0.95),
         latency=tuple(int(each) for each in draw.integers(5, 250, 3)),
         price=float(np.exp(draw.normal(0, 0.4))),
         gpus=int(draw.integers(2, 12)),
@@ -115,11 +115,11 @@ def _workload(draw: np.random.Generator, at: int, sites: int) -> Asked:
     return Asked(
         name=f"workload-{at}",
         residency=frozenset({_JURISDICTIONS[at % 2]}) if draw.random() < 0.5 else frozenset(),
-        sensitivity=int(draw.integers(0, 4)) if draw.random() < 0.15 else int(draw.integers(0, 2)),
-        certificates=_some(draw, _CERTIFICATES, 0.05),
+        sensitivity=int(draw.integers(0, 4)) if draw.random() < 0.08 else int(draw.integers(0, 2)),
+        certificates=_some(draw, _CERTIFICATES, 0.03),
         model=int(draw.integers(0, 4)),
         region=int(draw.integers(0, 3)),
-        latency=int(draw.integers(150, 600)),
+        latency=int(draw.integers(200, 900)),
         load=int(1000 * np.exp(draw.normal(-1.0, 0.7))) + 1,
         tokens=int(draw.integers(1, 1000)),
         fallback=bool(draw.random() < 0.4),

@@ -26,6 +26,8 @@ _ALL_BELOW = 30_000
 """options; above, the relaxation begins with the nearest ones"""
 _NEAR, _NEARER = 12, 3
 _ROUGH, _FINER = 30, 150
+_TINY = 700
+"""options with which CP-SAT is asked for the whole at once"""
 _WHOLE_BELOW = 6_000
 """options with which CP-SAT is asked for the whole"""
 _SMALL, _SINGLE = (14.0, 0.5), (34.0, 1.5)
@@ -97,6 +99,8 @@ def place(data: Arrays, budget: Budget) -> tuple[Plan | None, Certificate, bool]
         run.take(_rough(run))
     if run.plan is None and not run.impossible:
         run.impossible = _whole(run, 20.0) and run.plan is None
+    if run.plan is not None and not run.done and len(data.index) <= _TINY:
+        run.impossible = _whole(run, 1.0) and run.plan is None
     sets = None if run.done else knapsacks(data)
     single = sets is not None and all(sets.plain(site) for site in range(data.sites))
     if single:
@@ -238,9 +242,10 @@ def _whole(run: Run, work: float) -> bool:
         keep[plan.choice] = True
     if int(keep.sum()) > _WHOLE_BELOW:
         return False
+    work = work if budget.work is None else min(work, float(budget.work - budget.done))
     effort = Effort(work, budget.seconds_left, budget.limit.seed, budget.limit.threads)
     answer = search(data, np.arange(data.parts), keep, None if plan is None else plan.choice, effort)
-    budget.spend()
+    budget.spend(max(1, round(answer.work)))
     run.take(None if answer.choice is None else plan_of(data, answer.choice))
     if answer.bound is not None and run.plan is not None:
         above = answer.bound if plan is None else min(answer.bound, plan.cost)

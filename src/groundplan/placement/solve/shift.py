@@ -11,6 +11,8 @@ from groundplan.placement.problem import Flags, Indices, Ints
 from groundplan.placement.solve.arrays import Arrays, Floats, most
 
 _GROWTH = 1.6
+_MOST_RAISES = 150
+"""without a plan after so many there will hardly be one, and prices would outgrow what floats hold"""
 _RESTS = 12
 """moves for which a part that was just moved stays"""
 
@@ -43,12 +45,16 @@ class Shift:
 
     def mend(self, moves: int) -> bool:
         """Move parts until every row holds; False where that many moves were not enough."""
+        raised = 0
         for _ in range(moves):
             rows = self.over()
             if not len(rows):
                 return True
             if not self._relieve(int(rows[0])):
                 self.price[rows] *= _GROWTH
+                raised += 1
+                if raised > _MOST_RAISES:
+                    return False
         return not len(self.over())
 
     def _relieve(self, row: int) -> bool:

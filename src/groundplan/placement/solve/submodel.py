@@ -116,6 +116,8 @@ class _Rows:
         number = np.repeat(np.arange(len(self.options)), self.data.row.shape[1])
         real = np.flatnonzero((rows < self.data.rows) & (uses != 0))
         order = real[np.argsort(rows[real], kind="stable")]
+        if not len(order):
+            return
         begins = np.flatnonzero(np.diff(rows[order], prepend=-1))
         for begin, end in zip(begins, np.append(begins[1:], len(order)), strict=True):
             at = order[begin:end]
