@@ -5,7 +5,7 @@ Works on files alone, offline; reads no secret and prints none.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -13,14 +13,20 @@ from typing import Annotated
 import typer
 
 from groundplan.catalog.fields import is_email
+from groundplan.catalog.imports.focus import import_focus
+from groundplan.catalog.imports.inventory import import_inventory
+from groundplan.catalog.imports.kubernetes import import_kubernetes
 from groundplan.catalog.imports.litellm import import_litellm
 from groundplan.catalog.imports.litellm_models import Asked
+from groundplan.catalog.imports.machines import MAX_BYTES as MAX_INFRASTRUCTURE
+from groundplan.catalog.imports.machines import Found
 from groundplan.catalog.imports.node import included
+from groundplan.catalog.imports.terraform import import_terraform
 from groundplan.catalog.imports.verdict import CARRIED, Verdict
 from groundplan.catalog.reader import MAX_BYTES
 from groundplan.cli.options import JsonOption
 from groundplan.cli.output import emit
-from groundplan.core.errors import Conflict, Invalid
+from groundplan.core.errors import Conflict, Invalid, TooLarge
 from groundplan.core.money import parse_usd
 from groundplan.economics.price import known_price
 
@@ -66,6 +72,53 @@ def litellm(
         for name, text in verdict.files.items():
             (to / name).write_text(text, encoding="utf-8")
     emit({"folder": str(to) if to else None, **verdict.body()}, as_json, _told(verdict, to))
+
+
+Infrastructure = Annotated[Path, typer.Argument(metavar="FILE", help="What the tool wrote.")]
+ToFile = Annotated[Path | None, typer.Option("--to", help="New file to write the sites to.")]
+
+
+@app.command()
+def terraform(file: Infrastructure, to: ToFile = None, as_json: JsonOption = False) -> None:
+    """Sites from `terraform show -json`, of a state or a plan; OpenTofu's is the same."""
+    _sites(file, to, as_json, import_terraform)
+
+
+@app.command()
+def kubernetes(file: Infrastructure, to: ToFile = None, as_json: JsonOption = False) -> None:
+    """Sites from `kubectl get nodes -o json` or `-o yaml`."""
+    _sites(file, to, as_json, import_kubernetes)
+
+
+@app.command()
+def inventory(file: Infrastructure, to: ToFile = None, as_json: JsonOption = False) -> None:
+    """Sites from a CSV with columns site, type, jurisdiction, hardware, count and, where known, prices."""
+    _sites(file, to, as_json, import_inventory)
+
+
+@app.command()
+def focus(file: Infrastructure, to: ToFile = None, as_json: JsonOption = False) -> None:
+    """Hourly prices of rented hardware by region, from the rows of a FOCUS bill."""
+    _sites(file, to, as_json, import_focus)
+
+
+def _sites(file: Path, to: Path | None, as_json: bool, read: Callable[[str, str], Found]) -> None:
+    if to is not None and to.exists():
+        raise Conflict(f"{to} is there already", code="file_exists", hint="Name a new file.")
+    text = _text(file, file.name, MAX_INFRASTRUCTURE)
+    if len(text) > MAX_INFRASTRUCTURE:
+        raise TooLarge(
+            f"{file.name} is larger than is read", code="import_large", hint="At most 32 MiB: import a part."
+        )
+    found = read(text, file.name)
+    lines = [found.summary(), ""]
+    for finding in found.findings:
+        lines.append(f"{finding.where.file}:{finding.where.line}: {finding.what} [{finding.state}] {finding.here}")
+        lines += [f"    {finding.todo}"] if finding.todo else []
+    if to is not None:
+        to.write_text(found.text, encoding="utf-8")
+    lines += ["", f"{to} is written." if to else found.text]
+    emit({"file": str(to) if to else None, **found.body()}, as_json, "\n".join(lines))
 
 
 def _told(verdict: Verdict, to: Path | None) -> str:
@@ -132,10 +185,10 @@ def _read(config: Path) -> dict[str, str]:
     return files
 
 
-def _text(path: Path, name: str) -> str:
+def _text(path: Path, name: str, most: int = MAX_BYTES) -> str:
     try:
         with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+            data = file.read(most + 1)
         return data.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise Invalid(

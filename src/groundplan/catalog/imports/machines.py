@@ -1,0 +1,146 @@
+"""Machines that other tools know, gathered into sites. What is shared by the imports of infrastructure.
+
+Facts about instance types and products are in `accelerators`. Nothing is guessed beyond them: what only people know is
+written as a comment and told as a finding.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from groundplan.catalog.imports.verdict import CARRIED, NEEDED, STATES, Finding
+from groundplan.catalog.imports.yaml_text import Value, document
+from groundplan.core.errors import Invalid, Where
+
+MAX_BYTES = 32 << 20
+MAX_MACHINES = 100_000
+UNKNOWN = "XX"
+"""A jurisdiction that somebody has to fill in"""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Units of one type of hardware somewhere. Prices in USD, as text with all their digits."""
+
+    site: str
+    type: str
+    """cloud | private | edge"""
+    hardware: str
+    count: int
+    where: Where
+    region: str | None = None
+    jurisdiction: str | None = None
+    memory_gb: float | None = None
+    hour_usd: str | None = None
+    purchase_usd: str | None = None
+    life_days: int | None = None
+    watts: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What an import has to say."""
+
+    text: str
+    """YAML of documents"""
+    findings: tuple[Finding, ...]
+    sites: int
+    units: int
+    others: dict[str, int] = field(default_factory=dict)
+    """What was passed over -> how often"""
+
+    def summary(self) -> str:
+        passed = ", ".join(f"{count} {what}" for what, count in sorted(self.others.items()))
+        return f"{self.sites} sites, {self.units} units" + (f"; passed over: {passed}" if passed else "")
+
+    def body(self) -> dict[str, object]:
+        told = [finding.body() for finding in self.findings]
+        return {
+            "summary": self.summary(),
+            "sites": self.sites,
+            "units": self.units,
+            "findings": told,
+            "yaml": self.text,
+        }
+
+
+def slug(text: str) -> str:
+    """A name of a document: lower case letters, digits and hyphens, at most 63."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:63].strip("-") or "site"
+
+
+def jurisdiction_of(region: str | None) -> str | None:
+    """Of a provider's region, where its name says so."""
+    name = (region or "").partition(":")[2] or region or ""
+    for pattern, found in _LAWS:
+        if re.search(pattern, name):
+            return found
+    return None
+
+
+_LAWS = (
+    (r"^eu-(north|central|west-[13]|south)|europe-(north|central|southwest|west[13489])|sweden|germany|france|italy|poland"
+     r"|northeurope|westeurope|spain", "EU"),
+    (r"norway", "NO"),
+    (r"^eu-west-2|europe-west2|^uk", "GB"),
+    (r"switzerland|europe-west6|eu-central-2", "CH"),
+    (r"^us|eastus|westus|centralus", "US"),
+    (r"^ca-|canada|northamerica-northeast", "CA"),
+    (r"japan|^ap-northeast-1|asia-northeast1", "JP"),
+)  # fmt: skip
+
+
+def sites(machines: Sequence[Machine], findings: Iterable[Finding], others: dict[str, int], from_: str) -> Found:
+    """One site for each name, with its hardware; what is missing is told. Raises `Invalid` where there is nothing."""
+    if not machines:
+        raise Invalid(
+            f"{from_} names no machine with an accelerator that is known",
+            code="import_empty",
+            hint="Look at what was passed over: --json; or declare the site by hand.",
+        )
+    told = list(findings)
+    by_site: dict[str, list[Machine]] = {}
+    for each in machines:
+        by_site.setdefault(each.site, []).append(each)
+    parts = []
+    for name, group in sorted(by_site.items()):
+        first = group[0]
+        law = next((m.jurisdiction for m in group if m.jurisdiction), None) or jurisdiction_of(first.region)
+        if law is None:
+            todo = f"Write whose law holds at {name} instead of {UNKNOWN}."
+            told.append(Finding(NEEDED, f"site {name}", "its jurisdiction is not known", todo, first.where))
+        hosting: dict[str, Value] = {"region": first.region} if first.region else {}
+        hosting["hardware"] = [_hardware(group, kind) for kind in sorted({m.hardware for m in group})]
+        body: dict[str, Value] = {
+            "kind": "site", "name": name, "type": first.type, "jurisdiction": law or UNKNOWN, "hosting": hosting,
+        }  # fmt: skip
+        parts.append(document(body, [f"from {from_}"]))
+        told.append(Finding(CARRIED, f"site {name}", f"{sum(m.count for m in group)} units", "", first.where))
+    ordered = sorted(told, key=lambda f: (STATES.index(f.state), f.where.file, f.where.line, f.what))
+    return Found("".join(parts), tuple(ordered), len(by_site), sum(m.count for m in machines), others)
+
+
+def _hardware(group: Sequence[Machine], kind: str) -> dict[str, Value]:
+    same = [each for each in group if each.hardware == kind]
+    found: dict[str, Value] = {"type": kind, "count": sum(each.count for each in same)}
+    memory = next((each.memory_gb for each in same if each.memory_gb), None)
+    if memory:
+        found["memory"] = f"{memory:g} GB"
+    watts = next((each.watts for each in same if each.watts), None)
+    if watts:
+        found["power"] = f"{watts:g} W"
+    price = next((each.hour_usd for each in same if each.hour_usd), None)
+    if price:
+        found["on_demand"] = f"{price} USD/hour"
+    bought = next((each for each in same if each.purchase_usd), None)
+    if bought is not None:
+        found["owned"] = {"purchase": f"{bought.purchase_usd} USD", "life": f"{bought.life_days or 1460}d"}
+    return found
+
+
+def line_of(text: str, needle: str, start: int = 0) -> int:
+    """The line on which a text first stands; 1 where it does not."""
+    at = text.find(needle, start)
+    return text.count("\n", 0, at) + 1 if at >= 0 else 1

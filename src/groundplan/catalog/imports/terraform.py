@@ -1,0 +1,111 @@
+"""`terraform show -json` (state or plan; OpenTofu's is the same) -> sites with their hardware. Reads text only."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from groundplan.catalog.imports.accelerators import of_instance, of_product
+from groundplan.catalog.imports.machines import MAX_MACHINES, Found, Machine, line_of, sites, slug
+from groundplan.core.errors import Invalid, Where
+
+_TYPES: dict[str, tuple[str, str, str]] = {
+    "aws_instance": ("aws", "instance_type", "availability_zone"),
+    "aws_eks_node_group": ("aws", "instance_types", "region"),
+    "azurerm_linux_virtual_machine": ("azure", "size", "location"),
+    "azurerm_kubernetes_cluster_node_pool": ("azure", "vm_size", "location"),
+    "azurerm_linux_virtual_machine_scale_set": ("azure", "sku", "location"),
+    "google_compute_instance": ("gcp", "machine_type", "zone"),
+    "google_container_node_pool": ("gcp", "machine_type", "location"),
+}
+_DEEPEST = 30
+
+
+def import_terraform(text: str, name: str) -> Found:
+    """The accelerators of every resource that has some. Raises `Invalid`."""
+    try:
+        whole = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _not_terraform(name) from error
+    module = None
+    if isinstance(whole, dict):
+        module = _inside(whole, "planned_values" if whole.get("planned_values") else "values").get("root_module")
+    if not isinstance(module, dict):
+        raise _not_terraform(name)
+    machines: list[Machine] = []
+    others: Counter[str] = Counter()
+    for resource in _resources(module, 0):
+        kind = str(resource.get("type"))
+        found = _machine(resource, kind, text, name) if kind in _TYPES else None
+        if found is not None and len(machines) < MAX_MACHINES:
+            machines.append(found)
+        elif resource.get("mode", "managed") == "managed":
+            others[kind] += 1
+    return sites(machines, (), dict(others), name)
+
+
+def _not_terraform(name: str) -> Invalid:
+    return Invalid(
+        f"{name} is not what `terraform show -json` writes",
+        code="import_terraform",
+        hint="Run `terraform show -json > infra.json`, or `terraform show -json PLAN`, and name that file.",
+        where=name,
+    )
+
+
+def _resources(module: Mapping[str, Any], depth: int) -> Iterator[Mapping[str, Any]]:
+    if depth > _DEEPEST:
+        return
+    yield from _dicts(module.get("resources"))
+    for child in _dicts(module.get("child_modules")):
+        yield from _resources(child, depth + 1)
+
+
+def _dicts(value: object) -> list[Mapping[str, Any]]:
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+
+
+def _machine(resource: Mapping[str, Any], kind: str, text: str, name: str) -> Machine | None:
+    provider, type_key, place_key = _TYPES[kind]
+    values = _inside(resource, "values")
+    instance = _first(values.get(type_key)) or _first(_inside(values, "node_config").get(type_key))
+    accelerator = _inside(values, "guest_accelerator") or _inside(_inside(values, "node_config"), "guest_accelerator")
+    hardware, each = of_instance(instance) or ("", 0)
+    if accelerator.get("type"):
+        hardware, each = of_product(str(accelerator["type"])) or "", _count(accelerator.get("count"))
+    if not hardware:
+        return None
+    scaling = _inside(values, "scaling_config")
+    many = scaling.get("desired_size", values.get("node_count", values.get("instances", 1)))
+    place = str(values.get(place_key) or values.get("availability_zone") or values.get("location") or "")
+    region = f"{provider}:{_region(provider, place)}" if place else None
+    where = Where(name, line_of(text, json.dumps(str(resource.get("address", "")))))
+    return Machine(slug(region or provider), "cloud", hardware, each * _count(many), where, region)
+
+
+def _region(provider: str, place: str) -> str:
+    """`eu-north-1a` -> `eu-north-1`, `europe-west4-b` -> `europe-west4`, `Sweden Central` -> `swedencentral`."""
+    if provider == "azure":
+        return place.lower().replace(" ", "")
+    if provider == "gcp":
+        parts = place.split("-")
+        return "-".join(parts[:2]) if len(parts) > 2 else place
+    return place.rstrip("abcdef") if place[-1:].isalpha() else place
+
+
+def _inside(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """A block, which Terraform writes as a list of one."""
+    found = values.get(key)
+    found = found[0] if isinstance(found, list) and found else found
+    return found if isinstance(found, dict) else {}
+
+
+def _first(value: object) -> str:
+    value = value[0] if isinstance(value, list) and value else value
+    return value if isinstance(value, str) else ""
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and 0 <= value < 1_000_000 else 1
