@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.call_rig import BOUND, Rig, call_rig, rule, until
 
-from groundplan.blueprint.model import Cache, Limit, Rates
+from groundplan.blueprint.model import Cache, Limit, Rates, Semantic
 from groundplan.economics import price
 from groundplan.gateway.budgets.periods import current
 from groundplan.gateway.caching.answer_cache import Entry
@@ -374,16 +374,25 @@ async def test_what_a_provider_read_from_its_cache_is_told_as_saved(tmp_path: Pa
         assert read.usage.cache_read == 40 and (read.saved, nothing.saved) == (40 * 900_000, 0)
 
 
+class Newest:
+    """Finds the answer that was asked for longest ago, unless a seed is given."""
+
+    async def __call__(self, exchange: Exchange, entries: Iterator[Entry]) -> Entry | None:
+        assert exchange.ask is not None
+        return None if "seed" in exchange.ask.fields else next(entries, None)
+
+    def note(self, entry: Entry, exchange: Exchange) -> None:  # noqa: ARG002 -- the protocol's signature
+        raise AssertionError("nothing was looked up")
+
+
 async def test_matching_by_meaning_has_its_place_after_an_exact_miss(tmp_path: Path) -> None:
-    async with rigged(tmp_path) as rig:
-
-        async def newest(exchange: Exchange, entries: Iterator[Entry]) -> Entry | None:
-            assert exchange.ask is not None
-            return None if "seed" in exchange.ask.fields else next(entries, None)
-
-        rig.gateway.cached.similar = newest
+    meant = Cache(seconds=60, max_bytes=1 << 20, scope="workload", semantic=Semantic())
+    async with rigged(tmp_path, workloads={"assistant": {"cache": meant}, "exactly": {"cache": CACHE}}) as rig:
+        rig.gateway.cached.similar = Newest()
         assert (await rig.chat()).json["groundplan"]["cache"] == "none"
-        assert (await rig.chat(temperature=0.1)).json["groundplan"]["cache"] == "exact"
+        assert (await rig.chat(temperature=0.1)).json["groundplan"]["cache"] == "semantic"
         assert (await rig.chat(seed=1)).json["groundplan"]["cache"] == "none"
+        assert (await rig.chat("exactly")).json["groundplan"]["cache"] == "none"
+        assert (await rig.chat("exactly", temperature=0.1)).json["groundplan"]["cache"] == "none"
         live(rig, kills=frozenset({"deployment/one"}))
         assert (await rig.chat(temperature=0.2)).json["groundplan"]["deployment"] == "two"

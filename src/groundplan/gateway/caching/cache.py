@@ -292,9 +292,7 @@ async def confirm(gateway: Gateway, exchange: Exchange, entry: Entry) -> bool:
     return False
 
 
-def give(
-    gateway: Gateway, exchange: Exchange, entry: Entry, form: bytes | tuple[bytes, ...], how: str = EXACT
-) -> None:
+def give(gateway: Gateway, exchange: Exchange, entry: Entry, form: bytes | tuple[bytes, ...], how: str = EXACT) -> None:
     """Send a cached answer. The call is in the journal before (it survives a kill), and the sync of the disk is asked
     for but not awaited: nothing was spent, so a loss of power may cost the record of a call that cost nothing.
 
