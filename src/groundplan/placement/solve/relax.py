@@ -75,7 +75,8 @@ def relax(
         real = row < data.rows
         columns.enter(data.parts + row[real], x[real], data.use[kept, k][real] / size[row[real]])
     lower = np.concatenate([np.ones(data.parts), np.full(data.rows, -np.inf)])
-    upper = np.concatenate([np.ones(data.parts), data.capacity[:-1] / size[:-1]])
+    room = np.where(_loose(data), np.inf, data.capacity[:-1] / size[:-1])
+    upper = np.concatenate([np.ones(data.parts), room])
     y, extra = _openings(data, kept, x, columns, money, upper)
     units = _bought(data, columns, money, size)
     upper = np.append(upper, np.zeros(extra))
@@ -113,6 +114,14 @@ def _row_sizes(data: Arrays, kept: Ints) -> Floats:
     return size
 
 
+def _loose(data: Arrays) -> NDArray[np.bool_]:
+    """[R] rows that could hold every option at once: left out, since huge numbers would spoil the others."""
+    uses = np.maximum(data.use.reshape(-1), 0).astype(np.float64)
+    total = np.bincount(data.row.reshape(-1), uses, data.rows + 1)
+    found: NDArray[np.bool_] = data.capacity[:-1] >= total[:-1]
+    return found
+
+
 def _openings(
     data: Arrays,
     kept: Ints,
@@ -126,7 +135,7 @@ def _openings(
     y = columns.add(data.opening[priced] / money, np.ones(len(priced)))
     number = np.full(data.sites + 1, -1)
     number[priced] = y
-    rows = np.flatnonzero(number[data.row_site[:-1]] >= 0)
+    rows = np.flatnonzero((number[data.row_site[:-1]] >= 0) & np.isfinite(upper[data.parts : data.parts + data.rows]))
     columns.enter(data.parts + rows, number[data.row_site[rows]], -upper[data.parts + rows])
     upper[data.parts + rows] = 0.0
     mine = np.flatnonzero(number[data.site[kept]] >= 0)
