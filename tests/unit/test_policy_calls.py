@@ -20,9 +20,13 @@ from groundplan.core.errors import Denied
 from groundplan.core.ids import new_id
 from groundplan.gateway.guard.gate import Gate, gate_of
 from groundplan.gateway.policy.snapshot import Excepted, KeyEntry, Policy
+from groundplan.governance.model import Standing
 from groundplan.governance.policy import cedar, declared, examples, shadow, templates
 from groundplan.governance.policy.calls import CallRules
+from groundplan.release.model import Current
 from groundplan.release.plan import plan
+from groundplan.release.undo import restored
+from groundplan.release.units import rule_digest
 
 TODAY = date(2026, 11, 25)
 WORKSPACE = """\
@@ -227,6 +231,44 @@ def test_examples_beside_policies_are_decided(tmp_path: Path) -> None:
     told = json.loads(result.stdout)
     assert (result.exit_code, told["examples"], told["wrong"]) == (1, 22, 1)
     assert told["failures"][0]["policy"] == "tools"
+
+
+# approvals -----------------------------------------------------------------------------------------------------------
+
+
+def changed(before: str, after: str, standing: Standing | None = None) -> tuple[list[str], list[bp.PolicyRules]]:
+    """(duties that are asked, rules that hold at once) of a change."""
+    old = load_files({"w.yaml": WORKSPACE + before})
+    made = plan(old, None, today=TODAY).blueprint
+    assert made is not None
+    found = plan(load_files({"w.yaml": WORKSPACE + after}), Current(made, old), today=TODAY, standing=standing)
+    assert found.blueprint is not None, found.refusals
+    return [need.duty for need in found.needs], found.blueprint.policies
+
+
+def test_a_rule_that_is_enforced_changes_only_with_approval() -> None:
+    weaker = BLOCK.replace("context.training", "context.training && context.hour == 3")
+    off = BLOCK.replace("enforce", "shadow")
+    for after in (weaker, off, ""):
+        duties, held = changed(BLOCK, after)
+        assert duties == ["security", "compliance"]
+        assert [(rule.name, rule.enforced, "hour" in rule.text) for rule in held] == [("house", True, False)]
+    for before, after in (("", BLOCK), (off, BLOCK), (off, ""), (BLOCK, BLOCK), ("", off)):
+        duties, held = changed(before, after)
+        assert duties == [] and len(held) == (1 if after else 0)
+
+
+def test_an_approved_change_of_a_rule_holds() -> None:
+    gone = Standing(approved=frozenset({("rule/house", rule_digest(None, "house"))}))
+    assert changed(BLOCK, "", gone) == ([], [])
+
+
+def test_going_back_takes_no_rule_away() -> None:
+    old = blueprint_of(WORKSPACE)
+    served = msgspec.structs.replace(blueprint_of(WORKSPACE + BLOCK), number=2)
+    assert [rule.name for rule in restored(old, served, (), {}).policies] == ["house"]
+    shadow_now = msgspec.structs.replace(blueprint_of(WORKSPACE + BLOCK.replace("enforce", "shadow")), number=2)
+    assert restored(old, shadow_now, (), {}).policies == []
 
 
 # decisions -----------------------------------------------------------------------------------------------------------

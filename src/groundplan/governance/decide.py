@@ -91,6 +91,16 @@ def decide_company(
     return Decision(needs=(Need("company", "business"), Need("company", "security")))
 
 
+def decide_rule(
+    subject: str, digest: str, *, enforced: bool, same: bool, standing: Standing, genesis: bool = False
+) -> Decision:
+    """A company rule may be added, or tried in shadow, at once. Changing or removing one that is enforced (`enforced`:
+    it is now) needs security and compliance, since it may let through what it stopped."""
+    if genesis or same or not enforced or standing.allows(subject, digest):
+        return Decision()
+    return Decision(needs=(Need("company", "security"), Need("company", "compliance")))
+
+
 def lower_of(before: Caps, after: Caps) -> Caps:
     """The caps that hold while a raise waits: each the stricter of both."""
     return Caps(

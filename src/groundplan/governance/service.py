@@ -233,11 +233,11 @@ def withdraw(conn: Connection[Any], actor: str, change_id: UUID, *, at: datetime
     """
     change = _found(conn, change_id)
     mine = [a for a in change.approvals if a.stands and audit.person_actor(a.person_id) == actor]
-    if mine and change.state == "applied" and change.type in ("budget", "company"):
+    if mine and change.state == "applied" and change.type in ("budget", "company", "rule"):
         raise Conflict(
-            f"{change.subject} was raised by this change and is in force",
+            f"{change.subject} was changed by this change and is in force",
             code="withdraw_by_lowering",
-            hint="Lower it in the workspace and apply; lowering needs no approval.",
+            hint="Lower a budget or a cap, or write the rule as it was, in the workspace, and apply.",
         )
     if mine:
         store.withdraw_approvals(conn, change.id, mine[0].person_id, at)

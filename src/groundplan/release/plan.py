@@ -163,7 +163,7 @@ def _decide(
         refused += [at(problem, where) for problem in decision.refusals]
         if decision.needs:
             pending.append(Pending(subject, after.digest, decision.needs, changed(old, workload)))
-    return pending + _budgets(new, served, standing), refused
+    return pending + _budgets(new, served, standing) + _rules(new, served, standing), refused
 
 
 def _budgets(new: bp.Blueprint, served: bp.Blueprint | None, standing: Standing) -> list[Pending]:
@@ -180,6 +180,20 @@ def _budgets(new: bp.Blueprint, served: bp.Blueprint | None, standing: Standing)
         )
         if decision.needs:
             pending.append(Pending(subject, digest, decision.needs, fields(shown(old), shown(budget))))
+    return pending
+
+
+def _rules(new: bp.Blueprint, served: bp.Blueprint | None, standing: Standing) -> list[Pending]:
+    """Company rules that are enforced now, and whose change or removal waits."""
+    pending: list[Pending] = []
+    after = {item.name: item for item in new.policies}
+    for old in served.policies if served else []:
+        rule = after.get(old.name)
+        subject, digest = units.rule_subject(old.name), units.rule_digest(rule, old.name)
+        decision = decide.decide_rule(subject, digest, enforced=old.enforced, same=rule == old, standing=standing)
+        if decision.needs:
+            what = fields(shown(old), shown(rule) if rule is not None else {})
+            pending.append(Pending(subject, digest, decision.needs, what))
     return pending
 
 
@@ -219,6 +233,7 @@ def _select(
             if units.is_shared(item) or any(units.is_own(item, name) for name in placed)
         ],
         placements=[placements[name] for name in sorted(placements)],
+        policies=_merged(draft.policies, pinned.get("policies", [])),
     )
 
 
@@ -245,6 +260,7 @@ def _pins(served: bp.Blueprint, kept: list[bp.Workload], held: dict[str, Pending
         "deployments": [item for item in served.deployments if item.name in deployments],
         "sites": [item for item in served.sites if item.name in places],
         "sources": [item for item in served.sources if item.name in sources],
+        "policies": [item for item in served.policies if units.rule_subject(item.name) in held],
         "budgets": [
             item
             for item in served.budgets

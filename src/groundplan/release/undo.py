@@ -18,6 +18,7 @@ from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Problem
 from groundplan.governance.decide import decide_workload, lower_of
 from groundplan.governance.model import Standing
+from groundplan.governance.policy.vocabulary import provider_of
 from groundplan.release import units
 from groundplan.release.compile import Prices
 from groundplan.release.plan import without
@@ -83,8 +84,15 @@ def restored(
         workloads=[_granted(item, served.workloads, "use", "act_for_others") for item in blueprint.workloads],
         caps=lower_of(served.caps, old.caps),
         owners=served.owners,
+        policies=_ruled(old.policies, served.policies),
         separation="enforced" if "enforced" in (served.separation, old.separation) else "solo",
     )
+
+
+def _ruled(old: Iterable[bp.PolicyRules], served: Iterable[bp.PolicyRules]) -> list[bp.PolicyRules]:
+    """The rules of then, but those that are enforced today as they are: going back takes no rule away."""
+    kept = {item.name: item for item in old} | {item.name: item for item in served if item.enforced}
+    return [kept[name] for name in sorted(kept)]
 
 
 def _granted(item: Granted, served: Iterable[Granted], *fields: str) -> Granted:
@@ -122,5 +130,7 @@ def _scopes(blueprint: bp.Blueprint, workload: bp.Workload) -> Iterable[str]:
         if deployment.name in used:
             yield f"deployment/{deployment.name}"
             yield f"site/{deployment.site}"
+            yield f"model/{deployment.model}"
+            yield f"provider/{provider_of(deployment)}"
     for name in workload.grounding.sources if workload.grounding else []:
         yield f"source/{name}"

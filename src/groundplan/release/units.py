@@ -69,6 +69,15 @@ def budget_digest(budget: bp.Budget) -> str:
     return content_digest({"budget": _plain(budget)})
 
 
+def rule_subject(name: str) -> str:
+    return f"rule/{name}"
+
+
+def rule_digest(rule: bp.PolicyRules | None, name: str) -> str:
+    """Of a company rule; None: that it is removed."""
+    return content_digest({"rule": _plain(rule) if rule is not None else None, "name": name})
+
+
 def company_digest(caps: bp.Caps, owners: dict[str, list[str]]) -> str:
     return content_digest({"caps": _plain(caps), "owners": owners})
 
