@@ -80,11 +80,11 @@ def holds(levels: Sequence[Level], decisions: Mapping[str, Mapping[str, Any]], d
             ignored = origins.get(name, {}).get("ignored", [])
             if got != wanted:
                 ignored = [*ignored, f"{level.origin} says {_shown(wanted)}, which is wider"]
-            if got != values[name] or name not in origins:
+            if got != values[name] or (got == wanted and name not in origins):
                 origins[name] = {"from": level.origin}
             values[name] = got
             if ignored:
-                origins[name]["ignored"] = ignored
+                origins.setdefault(name, {"from": "default"})["ignored"] = ignored
     for name, decision in decisions.items():
         if name in values and not (name == "state" and _lapsed(decision, digest)):
             values[name] = decision["value"]
