@@ -263,6 +263,8 @@ class Grounding(Struct, frozen=True, kw_only=True):
     passages: int = 4
     max_bytes: int = 6000
     """Most that grounding may add to a prompt; reserved at admission."""
+    floor: float = 0.0
+    """Below that confidence (0 to 1) no passage is given."""
     required: bool = True
     """True: cut off from the live permissions, a call is refused. A call for which no passage is found is answered."""
 

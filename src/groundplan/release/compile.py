@@ -487,7 +487,11 @@ def _grounding(item: doc.WorkloadDoc) -> bp.Grounding | None:
         return None
     rule = item.grounding
     return bp.Grounding(
-        sources=sorted(item.sources), passages=rule.passages, max_bytes=rule.max_size, required=rule.required
+        sources=sorted(item.sources),
+        passages=rule.passages,
+        max_bytes=rule.max_size,
+        floor=rule.floor,
+        required=rule.required,
     )
 
 

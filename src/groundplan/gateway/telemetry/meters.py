@@ -73,13 +73,15 @@ class AttemptSeries:
 class Meters:
     """All counters of one worker since it started."""
 
-    __slots__ = ("attempts", "cached", "calls", "content_lost", "saved", "streams")
+    __slots__ = ("attempts", "cached", "calls", "content_lost", "grounded", "saved", "streams")
 
     def __init__(self) -> None:
         self.calls: dict[CallLabels, CallSeries] = {}
         self.attempts: dict[AttemptLabels, AttemptSeries] = {}
         self.cached: dict[tuple[str, str], int] = {}
         """(workload, result) -> calls that were answered without a model"""
+        self.grounded: dict[tuple[str, str], int] = {}
+        """(workload, result) -> calls for which sources were searched"""
         self.saved: dict[str, int] = {}
         """workload -> picodollars that those answers cost before"""
         self.streams = 0
@@ -100,6 +102,10 @@ class Meters:
         if cache != "none":
             key = (labels[1], cache)
             self.cached[key] = self.cached.get(key, 0) + 1
+
+    def ground(self, workload: str, result: str) -> None:
+        """One search for a call: `found`, `abstained` (nothing reached the workload's floor) or `nothing`."""
+        self.grounded[workload, result] = self.grounded.get((workload, result), 0) + 1
 
     def save(self, workload: str, picodollars: int) -> None:
         """What an answer from the cache would have cost again."""

@@ -56,6 +56,10 @@ def _calls(gateway: Gateway) -> list[Family]:
         Sample([("workload", workload), ("result", result)], count)
         for (workload, result), count in sorted(gateway.meters.cached.items())
     ]
+    grounded = [
+        Sample([("workload", workload), ("result", result)], count)
+        for (workload, result), count in sorted(gateway.meters.grounded.items())
+    ]
     saved = [
         Sample([("workload", workload)], amount / PICO) for workload, amount in sorted(gateway.meters.saved.items())
     ]
@@ -64,6 +68,7 @@ def _calls(gateway: Gateway) -> list[Family]:
         histogram(f"{_P}call_duration_seconds", "Answered calls, from the first byte in to the last out.", duration),
         histogram(f"{_P}first_byte_seconds", "Answered calls, to the first byte of the answer.", first),
         Family(f"{_P}cache_hits_total", "counter", "Calls that were answered without a model.", cached),
+        Family(f"{_P}grounded_calls_total", "counter", "Calls for which sources were searched.", grounded),
         Family(f"{_P}cache_saved_usd_total", "counter", "What those answers cost before.", saved),
     ]
 
