@@ -15,7 +15,19 @@ from starlette.exceptions import HTTPException
 
 from groundplan.api import errors
 from groundplan.api.app import create_app, run
-from groundplan.console import actions, calls, controls, knowledge, pages, placement, reconcile, rights, rules, you
+from groundplan.console import (
+    actions,
+    calls,
+    controls,
+    cost_pages,
+    knowledge,
+    pages,
+    placement,
+    reconcile,
+    rights,
+    rules,
+    you,
+)
 from groundplan.console.render import Instead, page, templates
 from groundplan.core.errors import GroundplanError
 from groundplan.core.home import Home
@@ -33,6 +45,7 @@ def create_console(home: Home, settings: Settings, workspace: Path | None = None
     app.include_router(calls.router)
     app.include_router(knowledge.router)
     app.include_router(actions.router)
+    app.include_router(cost_pages.router)
     app.include_router(reconcile.router)
     app.include_router(controls.router)
     app.include_router(you.router)

@@ -20,9 +20,9 @@ def cost_by_day(days: Sequence[dict[str, Any]]) -> str:
     rows = [{"day": row["day"], "workload": row["workload"], "cost": float(row["cost_usd"])} for row in days]
     chart = (
         altair.Chart(altair.InlineData(values=rows), width=640, height=200, background="transparent")
-        .mark_bar(size=28)
+        .mark_bar(size=max(4, min(28, 560 // len({row["day"] for row in rows}))))
         .encode(
-            x=altair.X("day:O", title=None, axis=altair.Axis(labelAngle=0)),
+            x=altair.X("day:O", title=None, axis=altair.Axis(labelAngle=0, labelOverlap=True)),
             y=altair.Y("sum(cost):Q", title="USD", axis=altair.Axis(tickCount=4, format="~g")),
             color=altair.Color("workload:N", title=None, scale=altair.Scale(range=list(COLOURS))),
         )

@@ -67,7 +67,8 @@ class Api:
         query: dict[str, str] | Sequence[tuple[str, str]] | None = None,
     ) -> Reply:
         data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
-        text = urlencode(query or {})
+        path, _, asked = path.partition("?")
+        text = asked or urlencode(query or {})
         type_ = b"text/csv" if isinstance(body, bytes) else b"application/json"
         headers = [*self.headers, (b"content-type", type_), (b"content-length", str(len(data)).encode())]
         scope: MutableMapping[str, Any] = {
@@ -112,4 +113,7 @@ async def _call(app: Application, scope: MutableMapping[str, Any], data: bytes) 
     await app(scope, receive, send)
     raw = b"".join(chunks)
     is_json = any(name == "content-type" and value.startswith("application/json") for name, value in headers)
-    return Reply(status, json.loads(raw) if is_json and raw else {}, headers)
+    if is_json and raw:
+        return Reply(status, json.loads(raw), headers)
+    is_text = any(name == "content-type" and value.startswith("text/csv") for name, value in headers)
+    return Reply(status, raw.decode("utf-8") if is_text else {}, headers)

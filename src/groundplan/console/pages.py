@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
-from groundplan.console import charts
-from groundplan.console.cost import budget, rows, saving, total
+from groundplan.console.cost import budget
 from groundplan.console.overview import marks, plan_view
 from groundplan.console.plan_svg import ground_plan
 from groundplan.console.render import Instead, Signed, Visitor, failed, page, show
@@ -62,22 +60,6 @@ async def workload(request: Request, visitor: Signed, name: str) -> HTMLResponse
     budgets = [budget(row) for row in found["workload"]["budgets"]]
     values = {**found, "budgets": budgets}
     return await show(request, visitor, "workload.html", "/workloads", **values)
-
-
-@router.get("/cost")
-async def cost(request: Request, visitor: Signed) -> HTMLResponse:
-    found = await fetch(visitor, days="/api/cost/days", cost="/api/cost", limits="/api/limits")
-    shown = rows(found["days"], datetime.now(UTC).date().isoformat())
-    values = {
-        "cost": found["cost"],
-        "saving": saving(found["cost"]["by_workload"]),
-        "rows": shown,
-        "total": total(shown),
-        "budgets": [budget(row) for row in found["cost"]["budgets"]],
-        "limits": found["limits"],
-        "chart": charts.cost_by_day(found["days"]),
-    }
-    return await show(request, visitor, "cost.html", "/cost", **values)
 
 
 @router.get("/demo/two-people")

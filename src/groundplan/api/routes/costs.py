@@ -198,6 +198,15 @@ def forecasted(body: ForecastAsked, services: Using, _: Reader) -> dict[str, Any
     return cost_ahead.forecast_json(forecast(past, body.days), body.what, past)
 
 
+@router.get("/forecast")
+def forecast_of(
+    services: Using, caller: Reader, what: str = "cost", workload: str | None = None,
+    days: Annotated[int, Query(ge=1, le=400)] = 30,
+) -> dict[str, Any]:  # fmt: skip
+    """The same, without anything declared about the time to come."""
+    return forecasted(ForecastAsked(what=what, workload=workload, days=days), services, caller)
+
+
 @router.get("/runway")
 def runway(services: Using, _: Reader, workload: str | None = None) -> dict[str, Any]:
     """The day on which each budget ends at this rate."""

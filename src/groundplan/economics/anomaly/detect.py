@@ -21,13 +21,13 @@ from groundplan.economics.anomaly.model import Alarm, Hour, Kind, Minute
 
 WINDOW: Final = 60
 """Minutes that are looked at."""
-THRESHOLDS: Final[dict[Kind, float]] = {"spend": 24.0, "tokens_per_call": 14.0, "cache_rate": 12.0, "mix": 13.0}
+THRESHOLDS: Final[dict[Kind, float]] = {"spend": 32.0, "tokens_per_call": 14.0, "cache_rate": 12.0, "mix": 13.0}
 SLACK: Final = 0.35
 """Taken from every score, so that chance sums to nothing."""
 BANDS: Final[dict[Kind, float]] = {"spend": 4.0, "tokens_per_call": 3.0, "cache_rate": 3.0, "mix": 3.0}
 """Standard deviations of past hours that are usual."""
 LEAST_BAND: Final[dict[Kind, float]] = {"spend": 0.30, "tokens_per_call": 0.10, "cache_rate": 0.05, "mix": 0.05}
-SPREAD_COST: Final = 4.0
+SPREAD_COST: Final = 6.0
 """Mean square of a call's cost beside the square of its mean; and of its tokens."""
 SPREAD_TOKENS: Final = 2.5
 LEAST_HOURS: Final = 48

@@ -1,0 +1,72 @@
+"""Charts of Cost as SVG text, drawn on the server like those of `charts`. They hold no data of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from groundplan.console.charts import COLOURS, INK
+
+MOST_STEPS = 9
+
+
+def waterfall(sums: Sequence[dict[str, Any]]) -> str:
+    """Each term on top of those before it, up to the total; `sums` has `key` and `cost_usd`. Empty without data."""
+    steps = [(row["key"] or "not said", float(row["cost_usd"])) for row in sums]
+    if not steps:
+        return ""
+    import altair  # noqa: PLC0415 -- heavy, and only pages of cost need it
+
+    if len(steps) > MOST_STEPS:
+        steps = [*steps[: MOST_STEPS - 1], ("the rest", sum(amount for _, amount in steps[MOST_STEPS - 1 :]))]
+    rows, upto = [], 0.0
+    for name, amount in steps:
+        rows.append({"term": name, "from": upto, "to": upto + amount, "kind": "term"})
+        upto += amount
+    rows.append({"term": "total", "from": 0.0, "to": upto, "kind": "total"})
+    chart = (
+        altair.Chart(altair.InlineData(values=rows), width=640, height=26 * len(rows), background="transparent")
+        .mark_bar(size=16)
+        .encode(
+            y=altair.Y("term:N", title=None, sort=[row["term"] for row in rows]),
+            x=altair.X("from:Q", title="USD", axis=altair.Axis(tickCount=5, format=".3~r")),
+            x2="to:Q",
+            color=altair.Color("kind:N", legend=None, scale=altair.Scale(range=list(COLOURS))),
+        )
+    )
+    return _svg(chart)
+
+
+def forecast(made: dict[str, Any], limit: float | None) -> str:
+    """The last days, the next ones with their interval, and the budget as a line across: what it allows a day."""
+    import altair  # noqa: PLC0415 -- heavy, and only pages of cost need it
+
+    past = [{"day": row["day"], "value": float(row["value"])} for row in made["past"][-60:]]
+    days = [{name: row[name] if name == "day" else float(row[name]) for name in row} for row in made["days"]]
+    base = altair.Chart(width=640, height=220)
+    x = altair.X("day:T", title=None, axis=altair.Axis(format="%d %b", tickCount=8))
+    unit = "USD a day" if made["what"] == "cost" else f"{made['what']} a day"
+    y = altair.Y(
+        "value:Q", title=unit, axis=altair.Axis(tickCount=4, format=".3~r" if made["what"] == "cost" else "~s")
+    )
+    layers = [
+        base.mark_area(opacity=0.25, color=COLOURS[0]).encode(x=x, y=altair.Y("low:Q", title=unit), y2="high:Q")
+        .properties(data=altair.InlineData(values=days)),
+        base.mark_line(color=COLOURS[0]).encode(x=x, y="middle:Q").properties(data=altair.InlineData(values=days)),
+        base.mark_line(color=INK).encode(x=x, y=y).properties(data=altair.InlineData(values=past)),
+    ]  # fmt: skip
+    if limit is not None:
+        line = altair.InlineData(values=[{"limit": limit / 30}])
+        layers.append(base.mark_rule(color=COLOURS[1], strokeDash=[6, 4]).encode(y="limit:Q").properties(data=line))
+    return _svg(altair.layer(*layers))
+
+
+def _svg(chart: Any) -> str:
+    import vl_convert  # noqa: PLC0415 -- heavy
+
+    styled = (
+        chart.configure_axis(labelColor=INK, titleColor=INK, gridColor="#8886", domainColor=INK, tickColor=INK)
+        .configure_view(stroke=None)
+        .properties(background="transparent")
+    )
+    return str(vl_convert.vegalite_to_svg(styled.to_dict()))

@@ -1,0 +1,144 @@
+"""The pages of Cost: the month, every term, a workload, what is ahead, and each team's statement. They decide nothing.
+
+From the company to one call in four clicks: Cost, a workload, its calls, the receipt.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse, Response
+
+from groundplan.console import charts, cost_charts
+from groundplan.console.cost import budget, rows, saving, total
+from groundplan.console.pages import fetch
+from groundplan.console.render import Signed, failed, show
+
+router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
+DIMENSIONS = ("term", "workload", "workflow", "team", "provider", "site", "deployment", "model")
+WHATS = ("cost", "calls", "tokens")
+
+
+@router.get("/cost")
+async def cost(request: Request, visitor: Signed) -> HTMLResponse:
+    found = await fetch(
+        visitor, days="/api/cost/days", cost="/api/cost", limits="/api/limits", anomalies="/api/cost/anomalies"
+    )
+    shown = rows(found["days"], datetime.now(UTC).date().isoformat())
+    values = {
+        "cost": found["cost"],
+        "saving": saving(found["cost"]["by_workload"]),
+        "rows": shown,
+        "total": total(shown),
+        "budgets": [budget(row) for row in found["cost"]["budgets"]],
+        "limits": found["limits"],
+        "chart": charts.cost_by_day(found["days"]),
+        "anomalies": found["anomalies"][:8],
+        "tab": "This month",
+    }
+    return await show(request, visitor, "cost.html", "/cost", **values)
+
+
+@router.get("/cost/book")
+async def book(request: Request, visitor: Signed, by: str = "term", workload: str = "") -> HTMLResponse:
+    """Every cost of the month, summed by a dimension."""
+    by = by if by in DIMENSIONS else "term"
+    query = urlencode({"by": by, "lines": "true", **({"workload": workload} if workload else {})})
+    found = await fetch(visitor, book=f"/api/cost/book?{query}", sources="/api/cost/sources", people="/api/cost/people")
+    values = {
+        **found,
+        "by": by,
+        "workload": workload,
+        "dimensions": DIMENSIONS,
+        "chart": cost_charts.waterfall(found["book"]["sums"]),
+        "tab": "Every term",
+    }
+    return await show(request, visitor, "cost_book.html", "/cost", **values)
+
+
+@router.get("/cost/workload/{name}")
+async def workload(request: Request, visitor: Signed, name: str) -> HTMLResponse:
+    """One workload: what a call of it is made of, who asked, and what its outcomes cost."""
+    one = urlencode({"workload": name})
+    found = await fetch(
+        visitor,
+        book=f"/api/cost/book?by=term&lines=true&{one}",
+        people=f"/api/cost/people?{one}",
+        features=f"/api/cost/features?{one}",
+        outcomes="/api/cost/outcomes",
+    )
+    values = {
+        **found,
+        "name": name,
+        "outcome": next((row for row in found["outcomes"] if row["workload"] == name), None),
+        "chart": cost_charts.waterfall(found["book"]["sums"]),
+        "tab": "",
+    }
+    return await show(request, visitor, "cost_workload.html", "/cost", **values)
+
+
+@router.get("/cost/ahead")
+async def ahead(request: Request, visitor: Signed, what: str = "cost", workload: str = "") -> HTMLResponse:
+    """The next month with its interval, and where budgets end."""
+    what = what if what in WHATS else "cost"
+    one = f"?{urlencode({'workload': workload})}" if workload else ""
+    found = await fetch(visitor, budgets=f"/api/cost/runway{one}", workloads="/api/workloads")
+    query = urlencode({"what": what, "days": 30, **({"workload": workload} if workload else {})})
+    reply = await visitor.api.get(f"/api/cost/forecast?{query}")
+    made = reply.body if reply.ok else None
+    limit = next((float(row["limit_usd"]) for row in found["budgets"]), None) if what == "cost" else None
+    values = {
+        "made": made,
+        "missing": None if reply.ok else reply.body["error"],
+        "what": what,
+        "whats": WHATS,
+        "workload": workload,
+        "workloads": [row["name"] for row in found["workloads"]],
+        "budgets": found["budgets"],
+        "chart": cost_charts.forecast(made, limit) if made else "",
+        "tab": "Ahead",
+    }
+    return await show(request, visitor, "cost_ahead.html", "/cost", **values)
+
+
+@router.get("/cost/statements")
+async def statements(request: Request, visitor: Signed, month: str = "") -> HTMLResponse:
+    """Each team's month; together exactly what was spent."""
+    months = _months(datetime.now(UTC))
+    month = month if month in months else months[0]
+    found = await fetch(visitor, statements=f"/api/cost/statements?month={quote(month)}")
+    values = {"statements": found["statements"], "month": month, "months": months, "tab": "Statements"}
+    return await show(request, visitor, "cost_statements.html", "/cost", **values)
+
+
+@router.get("/cost/statements/print")
+async def printed(request: Request, visitor: Signed, team: str, month: str) -> HTMLResponse:
+    """One team's statement on a page of its own, to be printed or kept."""
+    query = urlencode({"month": month, "team": team})
+    found = await fetch(visitor, statements=f"/api/cost/statements?{query}")
+    made: list[dict[str, Any]] = found["statements"]
+    values = {"statement": made[0] if made else None, "team": team, "month": month, "tab": "Statements"}
+    return await show(request, visitor, "cost_statement.html", "/cost", **values)
+
+
+@router.get("/cost/files/{name}")
+async def files(visitor: Signed, name: str, team: str = "", month: str = "") -> Response:
+    """FOCUS and a team's lines as files; the API makes them."""
+    file, path = "focus.csv", "/api/cost/focus.csv"
+    if name != file:
+        query = {"team": team, **({"month": month} if month else {})}
+        file, path = "statement.csv", f"/api/cost/statements.csv?{urlencode(query)}"
+    reply = await visitor.api.get(path)
+    if not reply.ok:
+        return failed(reply, visitor)
+    headers = {"Content-Disposition": f'attachment; filename="{file}"'}
+    return Response(reply.body, media_type="text/csv; charset=utf-8", headers=headers)
+
+
+def _months(now: datetime) -> list[str]:
+    """This month and eleven before it, the newest first."""
+    place = now.year * 12 + now.month - 1
+    return [f"{(place - back) // 12}-{(place - back) % 12 + 1:02d}" for back in range(12)]

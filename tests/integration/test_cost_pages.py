@@ -1,0 +1,74 @@
+"""The pages of Cost: from the company to one call in four clicks, with what is ahead and each team's statement."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from tests.integration.test_api_control import Control, running
+from tests.integration.test_cost_book import TODAY, WORKSPACE_COSTS, fill
+
+from groundplan.testing.database import Cluster
+
+Browser = dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def control(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Control]:
+    with postgres_cluster.database() as database:
+        folder = tmp_path_factory.mktemp("pages")
+        with running(database, folder, module="groundplan.console.app") as found:
+            (found.workspace / "costs.yaml").write_text(WORKSPACE_COSTS)
+            assert found.ask("POST", "/api/apply", {"files": found.files()}).status in (200, 201)
+            fill(database.dsn)
+            yield found
+
+
+@pytest.fixture
+def browser(control: Control) -> Browser:
+    return control.sign_in()
+
+
+def page(control: Control, browser: Browser, path: str) -> str:
+    answer = control.ask("GET", path, **browser)
+    assert answer.status == 200, answer.body
+    return answer.body.decode() if isinstance(answer.body, bytes) else str(answer.body)
+
+
+def test_from_the_company_to_a_call_in_four_clicks(control: Control, browser: Browser) -> None:
+    last = (TODAY.replace(day=1)).strftime("%Y-%m")
+    text = page(control, browser, "/cost/book?by=workload")
+    link = re.search(r'href="(/cost/workload/assistant)"', text)
+    assert link is not None and last
+    text = page(control, browser, link[1])
+    assert "by equal (allocation platform)" in text and "<svg" in text
+    link = re.search(r'href="(/calls\?workload=assistant)"', text)
+    assert link is not None
+    receipt = re.search(r'href="(/calls/[0-9a-f-]{36})"', page(control, browser, link[1]))
+    assert receipt is not None
+    assert "assistant" in page(control, browser, receipt[1])
+
+
+@pytest.mark.parametrize("by", ["term", "team", "site", "model", "nonsense"])
+def test_the_book_is_summed_by_what_is_asked(control: Control, browser: Browser, by: str) -> None:
+    assert "idle" in page(control, browser, f"/cost/book?by={by}")
+
+
+@pytest.mark.parametrize("what", ["cost", "calls", "tokens"])
+def test_what_is_ahead_is_drawn(control: Control, browser: Browser, what: str) -> None:
+    text = page(control, browser, f"/cost/ahead?what={what}&workload=assistant")
+    assert "<svg" in text and "in four of five cases" in text
+
+
+def test_without_history_the_page_says_what_to_do(control: Control, browser: Browser) -> None:
+    assert "Wait until there are 8 values" in page(control, browser, "/cost/ahead?workload=nobody")
+
+
+def test_statements_are_shown_and_given_as_files(control: Control, browser: Browser) -> None:
+    month = TODAY.strftime("%Y-%m")
+    text = page(control, browser, f"/cost/statements?month={month}")
+    assert "not carried by a team" in text
+    assert "Shown, not charged." in page(control, browser, f"/cost/statements/print?team=care&month={month}")
+    assert "team,from,to,workload" in page(control, browser, f"/cost/files/statement.csv?team=care&month={month}")
+    assert "BilledCost" in page(control, browser, "/cost/files/focus.csv")
