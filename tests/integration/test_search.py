@@ -5,13 +5,14 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import psycopg
 import pytest
+from msgspec.structs import replace
 from psycopg_pool import ConnectionPool
 from threadpoolctl import threadpool_limits
 
@@ -337,3 +338,38 @@ def test_the_projection_is_kept_on_disk_and_made_anew_where_it_is_damaged(world:
         (folder / f"projection-{FORMAT}" / damage).write_bytes(b"{")
         assert Saved(folder).load().count == 0
 
+
+def test_below_the_floor_nothing_is_given_and_that_is_told(world: World) -> None:
+    world.ingest()
+    person = str(world.people["ben"])
+    for floor, abstained in ((0.1, False), (0.99, True)):
+        request = SearchRequest(workload="w", person=person, query="paid leave", sources=["handbook"], floor=floor)
+        found = world.search.answer(request)
+        assert (found.abstained, not found.passages) == (abstained, abstained)
+        assert 0.3 < found.confidence < 0.99
+    assert not world.search.answer(replace(request, floor=0.0, query="the of and")).abstained
+
+
+def test_a_time_is_asked_for_and_what_is_kept_back_is_told_only_to_whom_it_would_be_given(world: World) -> None:
+    world.ingest()
+    world.control.execute("UPDATE document SET modified_at = '2026-03-01' WHERE path = 'leave.md'")
+    person = str(world.people["ben"])
+    request = SearchRequest(workload="w", person=person, query="paid leave", sources=["handbook"], explain=True)
+    march, april = datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 4, 1, tzinfo=UTC)
+    assert [one.path for one in world.search.passages(replace(request, after=march, before=april))] == ["leave.md"]
+    assert "leave.md" not in {one.path for one in world.search.passages(replace(request, after=april))}
+    world.control.execute("UPDATE document SET state = 'retired' WHERE path IN ('leave.md', 'hr/pay.md')")
+    found = world.search.answer(request)
+    assert "leave.md" not in {one.path for one in found.passages}
+    assert [(one.path, one.reason) for one in found.withheld] == [("leave.md", "retired")]
+    withheld = world.search.answer(replace(request, query="salary table band 4")).withheld
+    assert "hr/pay.md" not in {one.path for one in withheld}
+
+
+def test_what_is_public_needs_no_person(world: World) -> None:
+    world.ingest(source(["public"]))
+    assert "leave.md" in world.paths(None, "paid leave")
+    assert world.paths(None, "salary table band 4").isdisjoint({"hr/pay.md"})
+    gone = world.people["ben"]
+    world.control.execute("UPDATE person SET active = false WHERE id = %s", (gone,))
+    assert world.paths("ben", "paid leave") == set(), "who has left is not nobody in particular"
