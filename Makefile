@@ -37,6 +37,10 @@ check: setup-dev
 bench: setup-dev
 	$(BIN)/python benchmarks/gateway.py --all
 	$(BIN)/python benchmarks/audit_append.py
+	$(BIN)/python benchmarks/policy.py
+	$(BIN)/python benchmarks/governed_path.py
+	$(BIN)/python benchmarks/guardrails.py
+	$(BIN)/python benchmarks/revocation.py
 
 soak: setup-dev
 	$(BIN)/python -m pytest -q -m soak --timeout 7200

@@ -214,6 +214,20 @@ async def test_a_caller_that_goes_away_gives_up_its_place(database: Database, tm
     await queue.desk.close()
 
 
+async def test_what_a_dead_worker_held_is_closed(database: Database, tmp_path: Path) -> None:
+    queue = Queue(database, tmp_path)
+    task = asyncio.create_task(queue.hold(queue.exchange()))
+    held = await queue.waiting()
+    with connect(database) as conn:
+        assert store.sweep(conn) == 0
+        conn.execute("UPDATE held_call SET due_at = now() - interval '2 minutes'")
+        assert store.sweep(conn) == 1
+        after = service.find(conn, held.id)
+    assert (after.state, after.asked, after.said) == ("lapsed", None, None)
+    assert await asyncio.wait_for(task, 5) == "review_timeout"
+    await queue.desk.close()
+
+
 async def test_without_a_database_nothing_is_sent(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     home.create()

@@ -9,7 +9,18 @@ from functools import partial
 
 import psycopg
 
-from groundplan.api import anomalies, approvals_look, costs, mail, owners_left, placing, rights_look, siem, witnesses
+from groundplan.api import (
+    anomalies,
+    approvals_look,
+    costs,
+    held,
+    mail,
+    owners_left,
+    placing,
+    rights_look,
+    siem,
+    witnesses,
+)
 from groundplan.api.context import Services
 from groundplan.api.crossings import LOOK_SECONDS, look
 from groundplan.api.every import Every
@@ -57,6 +68,7 @@ def start(services: Services, indexing: Indexing, stack: ExitStack) -> None:
     repeat(stack, Every("looking at approvals", approvals_look.LOOK_SECONDS, partial(approvals_look.look, services)))
     repeat(stack, Every("sending mail", mail.SEND_SECONDS, partial(mail.send_waiting, services)))
     repeat(stack, Every("looking at rights", rights_look.LOOK_SECONDS, partial(rights_look.look, services)))
+    repeat(stack, Every("closing reviews", held.SWEEP_SECONDS, partial(held.sweep_now, services)))
     repeat(stack, Every("looking at placement", placing.LOOK_SECONDS, partial(placing.look, services)))
     repeat(stack, Every("looking at duties", owners_left.LOOK_SECONDS, partial(owners_left.look, services)))
 
