@@ -159,6 +159,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pairs", nargs="?", type=Path)
     parser.add_argument("--generated", nargs="+", type=int, metavar="SEED")
+    parser.add_argument("--family", choices=tuple(semantic_pairs.FAMILIES), default="fresh")
     parser.add_argument("--tune", type=Path, metavar="GPTCACHE")
     parser.add_argument("--bound", type=float, default=0.01)
     parser.add_argument("--json", action="store_true")
@@ -172,7 +173,7 @@ def main() -> int:
             )
             return 0
         if given.generated:
-            rows = [row for seed in given.generated for row in semantic_pairs.pairs("report", seed)]
+            rows = [row for seed in given.generated for row in semantic_pairs.pairs(given.family, seed)]
             pairs = [Pair(row["a"], row["b"], row["same"], row["kind"]) for row in rows]
         elif given.pairs is not None:
             pairs = read_pairs(given.pairs)

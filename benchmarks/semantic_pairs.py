@@ -1,7 +1,7 @@
 """Pairs of questions of which it is known whether they mean the same, for tuning and for measuring the semantic cache.
 
     python benchmarks/semantic_pairs.py tune 1 > tune.jsonl      intents, words and names that settings come from
-    python benchmarks/semantic_pairs.py report 7 > report.jsonl  others, that settings never saw
+    python benchmarks/semantic_pairs.py fresh 7 > fresh.jsonl    others, that settings never saw
 
 True repeats are the same intent in other words; the rest are traps of every kind, the same intent about something else,
 and other intents about the same thing.
@@ -103,6 +103,29 @@ REPORT: tuple[Intent, ...] = (
     ("Where do I report a lost badge in {place}?", "Where should a lost badge be reported in {place}?",
      "I lost my badge in {place}, where do I report it?", "To whom do I report a lost badge in {place}?"),
 )  # fmt: skip
+FRESH: tuple[Intent, ...] = (
+    ("What is the dress code at the {place} branch?", "Which dress code holds at the branch in {place}?",
+     "How should one dress at the {place} branch?", "Dress code of the branch in {place}?"),
+    ("How do I share a calendar in {tool}?", "What is the way to share a calendar in {tool}?",
+     "How can a calendar be shared in {tool}?", "Sharing a calendar in {tool}, how is that done?"),
+    ("How long is the waiting list for {thing}?", "What is the length of the waiting list for {thing}?",
+     "How much time does one wait for {thing}?", "Waiting list for {thing}, how long is it?"),
+    ("Can contractors from {place} use {tool}?", "Are contractors from {place} allowed to use {tool}?",
+     "May {tool} be used by contractors from {place}?", "Is {tool} open to contractors from {place}?"),
+    ("Who pays for a taxi after {n} hours of overtime?", "By whom is a taxi paid after {n} hours of overtime?",
+     "Which department pays for a taxi after {n} hours of overtime?", "Taxi after {n} hours of overtime: who pays?"),
+    ("Which trains go from {place} to {place2} on {day}?", "What trains run from {place} to {place2} on {day}?",
+     "On {day}, which trains are there from {place} to {place2}?", "Trains from {place} to {place2} on {day}?"),
+    ("When will {tool} be updated in {month}?", "On what date in {month} does the update of {tool} come?",
+     "In {month}, when does {tool} get its update?", "Date of the {tool} update in {month}?"),
+    ("What happens to {thing} if the payment is late?", "What is the consequence of a late payment for {thing}?",
+     "If I pay late for {thing}, what happens?", "Late payment for {thing}, what are the consequences?"),
+    ("Why does {tool} ask for a code?", "What is the reason {tool} asks for a code?",
+     "For what reason am I asked for a code by {tool}?", "{tool} asks for a code, why?"),
+    ("How many litres does the tank in {place} hold?", "What is the capacity of the {place} tank in litres?",
+     "How much fits into the tank in {place}, in litres?", "Capacity in litres of the tank in {place}?"),
+)  # fmt: skip
+FAMILIES = {"tune": TUNE, "report": REPORT, "fresh": FRESH}
 WORDS: dict[str, dict[str, tuple[str, ...]]] = {
     "tune": {
         "tool": ("Jira", "Outlook", "Salesforce", "the payroll portal", "GitLab", "the intranet", "Zoom"),
@@ -115,6 +138,12 @@ WORDS: dict[str, dict[str, tuple[str, ...]]] = {
         "place": ("Norway", "Boston", "Italy", "Vienna", "Kenya", "Dublin", "India"),
         "thing": ("a boat", "the meeting room", "a washing machine", "the gym course", "a bicycle", "a camera"),
         "ill": ("influenza", "diabetes", "pneumonia", "migraine"),
+    },
+    "fresh": {
+        "tool": ("Teams", "Figma", "the canteen app", "Trello", "Miro", "the time clock", "Asana"),
+        "place": ("Portugal", "Seattle", "Greece", "Hamburg", "Chile", "Prague", "Korea"),
+        "thing": ("a parking permit", "the day nursery", "a standing desk", "the language course", "a piano"),
+        "ill": ("measles",),
     },
 }
 DAYS = ("Monday", "Tuesday", "Wednesday", "Friday", "Saturday", "Sunday")
@@ -136,7 +165,7 @@ def filled(dice: Random, family: str) -> dict[str, str]:
 def pairs(family: str, seed: int, rounds: int = 8) -> Iterator[dict[str, Any]]:
     """{"a", "b", "same", "kind"}; the same seed gives the same pairs."""
     dice = Random(seed)
-    intents = TUNE if family == "tune" else REPORT
+    intents = FAMILIES[family]
     for _, (number, intent) in itertools.product(range(rounds), enumerate(intents)):
         words = filled(dice, family)
         one, other = (text.format(**words) for text in dice.sample(intent, 2))
@@ -167,7 +196,7 @@ def other_way(intent: Intent, words: dict[str, str], again: dict[str, str], dice
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("family", choices=("tune", "report"))
+    parser.add_argument("family", choices=tuple(FAMILIES))
     parser.add_argument("seed", type=int)
     parser.add_argument("--rounds", type=int, default=8)
     given = parser.parse_args()

@@ -37,7 +37,8 @@ def _language(a: Reading, b: Reading) -> bool:
 
 
 def _negation(a: Reading, b: Reading) -> bool:
-    return (a.negations, a.denials) != (b.negations, b.denials) or _prefixed(a, b)
+    ours, theirs = (a.negations, a.denials, a.nothings), (b.negations, b.denials, b.nothings)
+    return ours != theirs or _prefixed(a, b)
 
 
 def _prefixed(a: Reading, b: Reading) -> bool:

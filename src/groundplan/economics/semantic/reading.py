@@ -50,6 +50,8 @@ class Reading:
     negations: int
     denials: int
     """Verbs that deny what follows: prevent, avoid, remove."""
+    nothings: int
+    """Of the negations those that speak of a thing: nothing, without."""
     names: frozenset[str]
     """Capitalised words within a sentence, identifiers, quoted text; lower case."""
     codes: frozenset[str]
@@ -86,6 +88,7 @@ def read(text: str) -> Reading:
         # `No, ...` answers a question; what follows says it again
         negations=sum(w in v.NEGATIONS for w in words[text[:3].lower() == "no," :]),
         denials=sum(w in v.DENIALS for w in words),
+        nothings=sum(w in v.NOTHINGS for w in words),
         names=names,
         codes=codes,
         units=frozenset(v.UNIT_NAMES.get(w, w) for w in words if w in v.UNITS or w in v.UNIT_NAMES),

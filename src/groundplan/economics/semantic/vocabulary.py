@@ -28,6 +28,8 @@ NEGATIONS = _words(
     forbidden prohibited banned disallowed
     nicht kein keine keinen nie ohne pas jamais sans sin nunca"""
 )
+NOTHINGS = _words("none nothing nobody nowhere neither nor without except excluding unless free-of")
+"""Negations that speak of a thing: another count than `not`, which turns a sentence."""
 DENIALS = _words(
     """prevent prevents prevented preventing avoid avoids avoided avoiding remove removes removed removing omit omits
     omitted omitting exclude excludes excluded skip skips skipped skipping ignore ignores ignored agnostic stop stops

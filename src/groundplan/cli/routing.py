@@ -1,0 +1,166 @@
+"""`groundplan routing`: train a learned router, judge one on prompts with known answers, explain a call's choice."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from groundplan.cli.client import ControlClient
+from groundplan.cli.options import HomeOption, JsonOption
+from groundplan.cli.output import emit, table
+from groundplan.core.clock import SystemClock
+from groundplan.core.errors import Conflict, NotFound
+from groundplan.core.settings import load_settings
+
+if TYPE_CHECKING:
+    from groundplan.economics.routing.evaluate import Evaluation
+    from groundplan.economics.routing.model import Matrix, Router
+
+app = typer.Typer(help="Which model takes a call for `auto`: train, evaluate, explain.", rich_markup_mode=None)
+DRIFT = 0.03
+"""How much further from what is seen a router's expectations may be than when it was trained."""
+SetArgument = Annotated[
+    Path, typer.Argument(metavar="SET.jsonl", help='{"id", "group", "prompt", "scores", "costs"} a line.')
+]
+
+
+@app.callback()
+def routing() -> None:
+    """Which model takes a call for `auto`: train, evaluate, explain."""
+
+
+@app.command()
+def train(
+    answers: SetArgument,
+    name: Annotated[str, typer.Option("--name", help="Name of the router; it gets the next version.")],
+    keep: Annotated[float, typer.Option("--keep", help="Share of the strongest model's score to keep.")] = 0.99,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Learn a router, judge it on prompts it has not seen, and keep it where it saves something at that quality."""
+    from groundplan.economics.routing import registry  # noqa: PLC0415 -- heavy
+    from groundplan.economics.routing.evaluate import KEEPS, evaluate  # noqa: PLC0415 -- heavy
+    from groundplan.economics.routing.fit import train as learn  # noqa: PLC0415 -- heavy
+    from groundplan.economics.routing.matrix import read_matrix  # noqa: PLC0415 -- heavy
+    from groundplan.economics.routing.operate import label  # noqa: PLC0415 -- heavy
+
+    matrix = read_matrix(answers)
+    keeps = tuple(sorted({*KEEPS, keep}, reverse=True))
+    found = evaluate(matrix, None, keeps)
+    wanted = found.routed[label(keep)]
+    if wanted.saved <= 0 or wanted.kept < keep:
+        raise Conflict(
+            f"on prompts it has not seen this router saves {wanted.saved:.1%} and keeps {wanted.kept:.1%}",
+            code="router_unproven",
+            hint="Give more prompts, or ask for less with --keep; the strongest model stays the right one until then.",
+        )
+    told = {
+        "prompts": str(len(matrix.samples)),
+        "trained": SystemClock().now().date().isoformat(),
+        "calibration": f"{found.calibration:.5f}",
+        **{f"saved at {key}": f"{each.saved:.4f}" for key, each in found.routed.items()},
+        **{f"kept at {key}": f"{each.kept:.4f}" for key, each in found.routed.items()},
+    }
+    router = replace(learn(matrix, None, keeps, name=name), trained=told)
+    version = registry.keep(_folder(home), router)
+    value = {"router": version, **_figures(found)}
+    emit(value, as_json, f"{version}\n{_text(found)}\nWrite `routing: {{by: learned, router: {version}}}` to use it.")
+
+
+@app.command()
+def evaluate(
+    answers: SetArgument,
+    router: Annotated[str | None, typer.Option("--router", help="NAME or NAME@VERSION; left out: learn anew.")] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Judge a router on prompts with known answers, or how well one could do that was learned from them."""
+    from groundplan.economics.routing import registry  # noqa: PLC0415 -- heavy
+    from groundplan.economics.routing.evaluate import evaluate as cross  # noqa: PLC0415 -- heavy
+    from groundplan.economics.routing.matrix import read_matrix  # noqa: PLC0415 -- heavy
+
+    matrix = read_matrix(answers)
+    if router is None:
+        found = cross(matrix, None)
+        emit(_figures(found), as_json, _text(found))
+        return
+    value = _judged(registry.named(_folder(home), router), matrix)
+    rows = [(key, f"{each['saved']:.1%}", f"{each['kept']:.1%}") for key, each in value["points"].items()]
+    drift = f"drifted by {value['drift']:.3f}: train it again" if value["drifted"] else "as when it was trained"
+    emit(value, as_json, f"{table(('keep', 'saved', 'kept'), rows)}\nexpectations: {drift}")
+
+
+@app.command()
+def explain(
+    call: Annotated[str, typer.Argument(metavar="CALL", help="Id of the call.")],
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Why a call went to its model."""
+    found = ControlClient.connect(home).get(f"/api/calls/{call}")
+    route = (found.get("detail") or {}).get("route")
+    if route is None:
+        hint = "Routing is declared as `routing: {by: rules}` of a workload, and holds for model `auto`."
+        raise NotFound(f"nothing was chosen for the call {call[:80]}", code="not_routed", hint=hint)
+    expected = route.get("expected") or {}
+    text = f"{route['model']} at {route['deployment']}, by {route['by']}: {route['reason']}"
+    if expected:
+        rows = [(model, f"{score:.1%}") for model, score in sorted(expected.items(), key=lambda each: -each[1])]
+        text += f"\nrouter {route.get('router', '')}\n{table(('model', 'expected quality'), rows)}"
+    emit({"call": call, **route}, as_json, text)
+
+
+def _folder(home: Path | None) -> Path:
+    return (home or load_settings().home).absolute() / "routers"
+
+
+def _judged(router: Router, matrix: Matrix) -> dict[str, Any]:
+    """A router as it is, on a set that it was not trained on."""
+    import numpy as np  # noqa: PLC0415 -- heavy
+
+    from groundplan.economics.routing.evaluate import apply, calibration_error  # noqa: PLC0415 -- heavy
+
+    if set(router.models) != set(matrix.models):
+        hint = f"It chooses among: {', '.join(router.models)}."
+        raise Conflict("the set is about other models than the router", code="router_models", hint=hint)
+    order = [matrix.models.index(model) for model in router.models]
+    same = replace(matrix, models=router.models, scores=matrix.scores[:, order], costs=matrix.costs[:, order])
+    keeps = [float(key) for key in router.points]
+    picked, expected, _ = apply(router, same, None, keeps)
+    rows = np.arange(len(same.samples))
+    strong = router.strongest
+    points = {
+        key: {
+            "saved": 1 - float(same.costs[rows, chosen].sum() / max(1e-30, same.costs[:, strong].sum())),
+            "kept": float(same.scores[rows, chosen].mean() / max(1e-12, same.scores[:, strong].mean())),
+        }
+        for key, chosen in picked.items()
+    }
+    drift = calibration_error(expected, same.scores) - float(router.trained.get("calibration", "0"))
+    version = f"{router.name}@{router.version}"
+    return {"router": version, "points": points, "drift": round(drift, 5), "drifted": drift > DRIFT}
+
+
+def _figures(found: Evaluation) -> dict[str, Any]:
+    return {
+        "best_single": found.best,
+        "points": {
+            key: {"saved": each.saved, "kept": each.kept, "error": each.error, "ridge_saved": found.ridge[key].saved}
+            for key, each in found.routed.items()
+        },
+        "oracle_saved": found.oracle_saved,
+        "abstained": found.abstained,
+        "calibration_error": found.calibration,
+    }
+
+
+def _text(found: Evaluation) -> str:
+    rows = [
+        (key, f"{each.saved:.1%}", f"{each.kept:.1%} ± {1.96 * each.error:.1%}", f"{found.ridge[key].saved:.1%}")
+        for key, each in found.routed.items()
+    ]
+    head = ("keep", "saved", "kept, on prompts never seen", "a plain ridge saves")
+    return f"against {found.best} for every call\n{table(head, rows)}"
