@@ -16,7 +16,7 @@ from tests.integration.test_api_control import Control, running
 from groundplan.api.access.rights import listed, rules, verdict
 from groundplan.core.audit import OPERATOR
 from groundplan.core.database import connect
-from groundplan.identity import rights, sessions
+from groundplan.identity import rights, sessions, store
 from groundplan.identity import service as identity
 from groundplan.identity.model import DUTIES, Proof
 from groundplan.testing.database import Cluster, Database
@@ -270,3 +270,30 @@ def test_everybodys_rights_are_looked_through_and_a_leavers_are_listed(world: Wo
     assert control.ask("POST", "/api/access-review", done).code == "operator_never_approves"
     assert control.ask("POST", "/api/access-review", done, **security).status == 201
     assert control.ask("GET", "/api/access-review", **security).body["last_by"].startswith("person:")
+
+
+def test_a_leavers_duties_go_to_a_colleague_and_stay_there(world: World) -> None:
+    control = world.control
+    world.person("gone", "finance", "data")
+    world.person("heir", "data")
+    taken = {"to": "heir@acme.example"}
+    assert control.ask("POST", "/api/people/gone@acme.example/handover", taken).code == "still_here"
+    assert control.ask("DELETE", "/api/people/gone@acme.example").status == 200
+    done = control.ask("POST", "/api/people/gone@acme.example/handover", taken)
+    assert done.body["duties"] == ["data of company", "finance of company"]
+    held = control.ask("GET", "/api/people/heir@acme.example/holdings").body["duties"]
+    assert held == ["data of company", "finance of company"]
+    with connect(world.database.urls["control"]) as conn:
+        assert store.successor(conn, "gone@acme.example") == "heir@acme.example"
+        assert store.successor(conn, "heir@acme.example") is None
+
+
+def test_what_is_denied_is_in_the_log_once(world: World) -> None:
+    control = world.control
+    eve = world.person("eve")
+    for _ in range(3):
+        assert control.ask("DELETE", "/api/people/ana@acme.example", **eve).code == "duty_missing"
+        assert control.ask("POST", "/api/apply", {"files": {"a.yaml": "x"}}, **eve).code == "duty_missing"
+    told = control.ask("GET", "/api/audit?action=denied&who=eve@acme.example").body["entries"]
+    assert {entry["subject"].rpartition("/")[2] for entry in told} == {"{person}", "apply"}
+    assert len(told) == 2 and "ana@" not in str(told)

@@ -10,12 +10,14 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from fastapi import FastAPI, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from psycopg import DataError, OperationalError
 from psycopg_pool import PoolTimeout
 from starlette.exceptions import HTTPException
 
+from groundplan.api import denials
 from groundplan.core.error_shape import error_json, field_problem, request_invalid
 from groundplan.core.errors import GroundplanError, Invalid, Unavailable
 from groundplan.core.ids import new_id
@@ -32,7 +34,7 @@ def response_for(error: GroundplanError) -> JSONResponse:
 
 def install(app: FastAPI) -> None:
     """Register the handlers of all errors."""
-    app.add_exception_handler(GroundplanError, _told)
+    app.add_exception_handler(GroundplanError, told)
     app.add_exception_handler(RequestValidationError, _malformed)
     app.add_exception_handler(HTTPException, http_error)
     app.add_exception_handler(OperationalError, _database)
@@ -42,8 +44,10 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _unknown)
 
 
-async def _told(_: Request, error: Exception) -> JSONResponse:
+async def told(request: Request, error: Exception) -> JSONResponse:
+    """The answer for an error on purpose; a denial is in the audit log."""
     assert isinstance(error, GroundplanError)
+    await run_in_threadpool(denials.note, request, error)
     return response_for(error)
 
 

@@ -62,6 +62,18 @@ def holdings(
     emit(value, as_json, table(("what", email), [*rows, ("open sessions", str(value["sessions"]))]))
 
 
+@people.command("handover")
+def hand_over(
+    email: Annotated[str, typer.Argument(metavar="E-MAIL", help="Who has left.")],
+    to: Annotated[str, typer.Option("--to", help="Who takes over.")],
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Give every duty of somebody who has left to a colleague."""
+    value = ControlClient.connect(home).post(f"/api/people/{email}/handover", {"to": to})
+    emit(value, as_json, f"{to} holds now: {', '.join(value['duties']) or 'nothing: there was nothing to hand over'}")
+
+
 @people.command("leave")
 def person_leaves(
     email: Annotated[str, typer.Argument(metavar="E-MAIL")], home: HomeOption = None, as_json: JsonOption = False

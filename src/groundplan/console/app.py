@@ -64,7 +64,7 @@ async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, GroundplanError)
     if request.url.path.startswith(("/login/", "/sign-in/")):
         return page("signin.html", code=error.status, problem=f"{error.message}. {error.hint}")
-    return errors.response_for(error)
+    return await errors.told(request, error)
 
 
 async def _instead(_: Request, error: Exception) -> Response:

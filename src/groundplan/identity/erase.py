@@ -2,8 +2,8 @@
 and what the database says of them goes.
 
 Who approved something stays known by name until the retention of approvals is over: somebody must be able to say who
-let it in. Every proof of the log stays valid. A restore from an older backup brings keys back; `replay` destroys them again
-from the list in HOME and from the log itself. Does not decide who may ask.
+let it in. Every proof of the log stays valid. A restore from an older backup brings keys back; `replay` destroys them
+again from the list in HOME and from the log itself. Does not decide who may ask.
 """
 
 from __future__ import annotations

@@ -176,6 +176,38 @@ def nominate(conn: Connection[Any], actor: str, subject: str, duties: Mapping[st
     return True
 
 
+def hand_over(conn: Connection[Any], actor: str, leaver: UUID, to: UUID) -> list[str]:
+    """Give every duty of somebody who has left to somebody who is here; which ones, as `duty of subject`.
+
+    It holds also where the workspace still names the leaver. Raises `NotFound`, `Conflict` (`still_here`,
+    `already_left`).
+    """
+    old, new = _person(conn, leaver), _person(conn, to)
+    if old.active:
+        raise Conflict(f"{old.email} is still here", code="still_here", hint="`groundplan people leave` comes first.")
+    if not new.active:
+        raise Conflict(f"{new.email} has left", code="already_left", hint="Choose somebody active.")
+    store.keep_handover(conn, leaver, to, actor)
+    moved: list[str] = []
+    for subject in sorted({duty.subject for duty in store.duties(conn, person_id=leaver)}):
+        holders: dict[str, list[str]] = {}
+        for duty in store.duties(conn, subject):
+            mine = duty.person.id == leaver
+            moved += [f"{duty.duty} of {subject}"] if mine else []
+            emails = holders.setdefault(duty.duty, [])
+            email = new.email if mine else duty.person.email
+            emails += [] if email in emails else [email]
+        nominate(conn, actor, subject, holders)
+    record(
+        conn,
+        action="duties.handed_over",
+        actor=actor,
+        subject=f"person/{leaver}",
+        detail={"to": str(to), "duties": moved},
+    )
+    return moved
+
+
 def holds_duty(conn: Connection[Any], person_id: UUID, duty: str, subject: str) -> bool:
     """Whether an active person holds the duty for the subject, or for the whole company."""
     return store.holds(conn, person_id, duty, (subject, COMPANY))

@@ -176,6 +176,25 @@ def insert_duty(conn: Connection[Any], subject: str, duty: str, person_id: UUID)
     conn.execute("INSERT INTO duty (subject, duty, person_id) VALUES (%s, %s, %s)", (subject, duty, person_id))
 
 
+def keep_handover(conn: Connection[Any], person_id: UUID, to_id: UUID, by: str) -> None:
+    conn.execute(
+        """INSERT INTO handover (person_id, to_id, by) VALUES (%s, %s, %s)
+           ON CONFLICT (person_id) DO UPDATE SET to_id = excluded.to_id, by = excluded.by, at = now()""",
+        (person_id, to_id, by),
+    )
+
+
+def successor(conn: Connection[Any], email: str) -> str | None:
+    """The address of whoever took over from somebody who has left; None where nobody did or nobody left."""
+    found = rows(
+        conn,
+        """SELECT t.email FROM handover h JOIN person p ON p.id = h.person_id JOIN person t ON t.id = h.to_id
+           WHERE p.email = %s AND NOT p.active AND t.active""",
+        (email,),
+    )
+    return found[0][0] if found else None
+
+
 def delete_duties(conn: Connection[Any], subject: str) -> None:
     conn.execute("DELETE FROM duty WHERE subject = %s", (subject,))
 

@@ -70,7 +70,12 @@ def _fill(conn: Connection[Any], actor: str, subject: str, duties: Duties) -> No
     _replace(conn, actor, subject, {**duties, **present})
 
 
-def _replace(conn: Connection[Any], actor: str, subject: str, duties: Duties) -> None:
+def _replace(conn: Connection[Any], actor: str, subject: str, declared: Duties) -> None:
+    """Whoever took over from a declared owner who has left holds the duty in their place."""
+    duties = {
+        duty: list(dict.fromkeys(identity_store.successor(conn, email) or email for email in emails))
+        for duty, emails in declared.items()
+    }
     for email in dict.fromkeys(email for emails in duties.values() for email in emails):
         try:
             identity.find_person(conn, email)

@@ -120,7 +120,7 @@ def _aware(time: datetime | None) -> datetime | None:
 def _read(conn: Connection[Any], services: Services, caller: Caller, asked: dict[str, str]) -> None:
     """Record that somebody read the log, and what they asked for."""
     subject = f"audit/{digest(canonical(asked))[:16]}"
-    if not audit_store.read_lately(conn, str(caller.actor), subject, services.clock.now() - READ_AGAIN):
+    if not audit_store.done_lately(conn, str(caller.actor), "audit.read", subject, services.clock.now() - READ_AGAIN):
         record(conn, action="audit.read", actor=caller.actor, subject=subject, detail={"asked": asked})
 
 

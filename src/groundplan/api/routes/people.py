@@ -29,6 +29,13 @@ def who_may_change(caller: SignedIn) -> Caller:
 MayChange = Annotated[Caller, Depends(who_may_change)]
 
 
+class Successor(BaseModel):
+    """Who takes over."""
+
+    model_config = ConfigDict(extra="forbid")
+    to: Annotated[str, StringConstraints(min_length=1, max_length=320)]
+
+
 class Member(BaseModel):
     """Whom to add: an e-mail address, or the name of another group."""
 
@@ -94,6 +101,15 @@ def remove_member(group: str, person: str, services: Using, caller: MayChange) -
     with services.transaction() as conn:
         number = identity.remove_member(conn, caller.actor, group, person)
     return {"group": group, "person": person, "effective": effect_of(services, number)}
+
+
+@router.post("/people/{person}/handover")
+def hand_over(person: str, body: Successor, services: Using, caller: MayChange) -> dict[str, Any]:
+    """Give every duty of somebody who has left to a colleague; it holds until the workspace names another owner."""
+    with services.transaction() as conn:
+        moved = identity.hand_over(conn, caller.actor, named(conn, person), named(conn, body.to))
+        store.keep_duties_left(conn, services.clock.now().date())
+    return {"person": person, "to": body.to, "duties": moved}
 
 
 @router.post("/people/{person}/erase")

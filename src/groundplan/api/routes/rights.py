@@ -10,20 +10,22 @@ from fastapi import APIRouter
 from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from groundplan.api import rights_look
+from groundplan.api import mail_store, rights_look
 from groundplan.api.caller import Caller, Reader, SignedIn
 from groundplan.api.context import Services, Using
 from groundplan.api.people import named
 from groundplan.api.who import names_for
 from groundplan.core.audit import record
 from groundplan.core.errors import Denied
+from groundplan.governance import store as governance
 from groundplan.identity import holdings, rights, rights_store
 from groundplan.identity import store as people
-from groundplan.identity.model import Appointment
+from groundplan.identity.model import COMPANY, Appointment
 
 router = APIRouter(tags=["rights"])
 Reason = Annotated[str, StringConstraints(min_length=3, max_length=500)]
 REVIEW_EVERY = timedelta(days=90)
+HERE = "/governance/rights"
 
 
 class NewAppointment(BaseModel):
@@ -104,6 +106,10 @@ def break_glass(body: Because, services: Using, caller: SignedIn) -> dict[str, A
     now = services.clock.now()
     with services.transaction() as conn:
         made = rights.break_glass(conn, caller.actor, caller.person, body.reason, now)
+        for duty in ("security", "compliance"):
+            for holder in governance.holders(conn, COMPANY, duty):
+                text = f"{caller.name} took emergency rights for an hour"
+                mail_store.queue(conn, f"emergency:{made.id}:{holder.person_id}", holder.person_id, text, HERE, now)
         rights_look.tell(conn, now)
         return _json(conn, caller, services, made)
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from groundplan.api import passkeys_waiting
+from groundplan.api import mail_store, passkeys_waiting
 from groundplan.api.caller import Caller, SignedIn, elsewhere
 from groundplan.api.context import Services, Using
 from groundplan.api.people import named
@@ -95,6 +95,8 @@ def register(
         kept = session.proof if session.proven else proof
         secret = sessions.begin(conn, session.person_id, kept, now, request.headers.get("user-agent", ""))
         passkeys_waiting.tell(conn, now)
+        told = "A passkey was registered in your name; if it was not you, remove it there and tell security"
+        mail_store.queue(conn, f"passkey:{passkeys.shown_id(key)[:64]}", key.person_id, told, "/you", now)
         shown = _json(conn, key)
     signed_in(response, request, services, secret)
     return shown

@@ -141,10 +141,12 @@ def entries(
     return [StoredEntry(decode(bytes(body)), leaf) for body, leaf in rows]
 
 
-def read_lately(conn: Connection[Any], actor: str, subject: str, since: datetime) -> bool:
-    """Whether this reading of the log by this actor was recorded since then."""
-    query = "SELECT 1 FROM audit_entry WHERE subject = %s AND actor = %s AND action = 'audit.read' AND at >= %s LIMIT 1"
-    return bool(_rows(conn, query, (subject, actor, since)))
+def done_lately(conn: Connection[Any], actor: str, action: str, subject: str, since: datetime) -> bool:
+    """Whether the same by the same actor was recorded since then."""
+    query: LiteralString = (
+        "SELECT 1 FROM audit_entry WHERE subject = %s AND actor = %s AND action = %s AND at >= %s LIMIT 1"
+    )
+    return bool(_rows(conn, query, (subject, actor, action, since)))
 
 
 def entries_about(conn: Connection[Any], subjects: Sequence[str], id: str, limit: int = 20) -> list[StoredEntry]:
