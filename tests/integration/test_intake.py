@@ -17,6 +17,7 @@ import pytest
 from tests import knowledge_files as files
 
 from groundplan.blueprint.model import Governed, Source
+from groundplan.knowledge.governed.decide import Said, decide
 from groundplan.knowledge.ingest import Settings, take_over
 from groundplan.knowledge.model import IngestReport
 from groundplan.knowledge.quality.assess import assess
@@ -282,3 +283,18 @@ def test_a_review_is_asked_for_after_the_days_of_the_source(world: World) -> Non
     world.ingest()
     assess(world.control, "s", datetime.now(UTC).date())
     assert {subject for kind, subject in world.findings() if kind == "knowledge.stale"} == {"a.md"}
+
+
+def test_a_review_by_a_person_counts_from_its_day(world: World) -> None:
+    world.write("a.md", "---\nreview_by: 2025-01-31\n---\n# A\n")
+    world.ingest()
+    assess(world.control, "s", TODAY)
+    assert ("knowledge.stale", "a.md") in world.findings()
+    said = Said("operator", "the operator", "still right", datetime.now(UTC))
+    with world.control.transaction():
+        decide(world.control, world.one("a.md", "id"), "reviewed", TODAY.isoformat(), said)
+    world.ingest()
+    assess(world.control, "s", TODAY)
+    assert ("knowledge.stale", "a.md") not in world.findings()
+    assess(world.control, "s", TODAY + timedelta(days=366))
+    assert ("knowledge.stale", "a.md") in world.findings()

@@ -8,8 +8,7 @@ from datetime import date, timedelta
 from groundplan.knowledge.quality.model import KINDS, Look
 from groundplan.ledger.finding import Finding
 
-SOON_DAYS = 30
-"""A review is asked for in so many days once it is due."""
+YEAR_DAYS = 365
 
 
 def finding(look: Look, kind: str, message: str, hint: str, mark: str = "", **detail: object) -> Finding:
@@ -31,12 +30,19 @@ def of_document(look: Look, today: date, known_readers: Set[str]) -> Iterator[Fi
 
 
 def due(look: Look) -> date | None:
-    """The day by which a document is to be looked at: its own word, else so long after it was changed or reviewed."""
-    if look.review_by is not None:
+    """The day by which a document is to be looked at: its own word, else so long after it was changed or reviewed.
+
+    A review after that day counts: the next is due as its source says, else in a year.
+    """
+    said = look.decided.get("reviewed", {}).get("value")
+    reviewed = date.fromisoformat(said) if said else None
+    if look.review_by is not None and (reviewed is None or reviewed < look.review_by):
         return look.review_by
-    reviewed = look.decided.get("reviewed", {}).get("value")
-    last = date.fromisoformat(reviewed) if reviewed else look.modified_at.date() if look.modified_at else None
-    return None if look.review_days is None or last is None else last + timedelta(days=look.review_days)
+    if reviewed is not None:
+        return reviewed + timedelta(days=look.review_days or YEAR_DAYS)
+    if look.review_days is None or look.modified_at is None:
+        return None
+    return look.modified_at.date() + timedelta(days=look.review_days)
 
 
 def _age(look: Look, today: date) -> Iterator[Finding]:
