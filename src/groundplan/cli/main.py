@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "cost": ("groundplan.cli.cost", "app", "What calls have cost, exactly."),
     "batches": ("groundplan.cli.batches", "batches", "How far each batch is, and what it costs and holds."),
     "cache": ("groundplan.cli.cache", "app", "Clear what was answered before."),
+    "routing": ("groundplan.cli.routing", "app", "Which model takes a call for auto: train, evaluate, explain."),
     "knowledge": ("groundplan.cli.knowledge", "app", "Documents and search: sources, findings, deletions, evaluate."),
     "keys": ("groundplan.cli.keys", "app", "Create, list and revoke API keys."),
     "people": ("groundplan.cli.people", "people", "People as they are now: list, add, leave."),
