@@ -126,13 +126,6 @@ def test_what_if_flips_what_it_must_and_refuses_what_it_cannot_read(planner: Pla
     assert planner.ask("GET", "/api/placement/front")[1]["ways"][0]["name"].startswith("the plan")
 
 
-def test_the_report_is_one_page_that_loads_nothing(planner: Planner) -> None:
-    status, page = planner.ask("GET", "/api/placement/report")
-    assert status == 200 and page.startswith("<!doctype html>") and page.count("<svg") >= 9
-    assert "http://" not in page.replace("http://www.w3.org", "") and "src=" not in page and "<script" not in page
-    assert "support-assistant runs at azure-sweden" in page
-
-
 def calls(database: Database, factor: int) -> None:
     """Twelve days on which the staff assistant has so many times the calls that it was planned for."""
     now = datetime.now(UTC)
@@ -171,5 +164,30 @@ def test_the_commands_show_it(planner: Planner, tmp_path: Path, monkeypatch: pyt
     assert json.loads(run(app, ["placement", "drift", "--json"]).output)["charts"]
     assert "What decides" in run(app, ["why", "placement/support-assistant"]).output
     to = tmp_path / "plan.html"
-    assert run(app, ["placement", "report", str(to)]).exit_code == 0 and to.read_text().startswith("<!doctype html>")
+    assert run(app, ["placement", "report", str(to)]).exit_code == 0
+    page = to.read_text()
+    assert page.startswith("<!doctype html>") and page.count("<svg") >= 9, "one page that loads nothing"
+    assert "http://" not in page.replace("http://www.w3.org", "") and "src=" not in page and "<script" not in page
+    assert "support-assistant runs at azure-sweden" in page
     assert run(app, ["placement", "report", str(to)]).exit_code != 0
+
+
+def test_the_serving_model_is_shown_beside_own_traffic(planner: Planner) -> None:
+    now = datetime.now(UTC)
+    with connect(planner.database.urls["owner"], autocommit=True) as conn:
+        rows: list[tuple[Any, ...]] = [
+            (new_id(), now - timedelta(days=day, seconds=number), "finance-analytics", None, None, None, "chat", "ok",
+             200, None, "acme/llama-3.1-8b", "llama-rack", "rack-1", 0, 0, 900, 180, "none", 1, new_id(), False,
+             4000.0, 400.0, {}, 0, 0)
+            for day in range(1, 8)
+            for number in range(10)
+        ]  # fmt: skip
+        ledger_store.insert_rows(conn, ledger_store.INSERT_CALLS, rows)
+    status, found = planner.ask("GET", "/api/placement/serving")
+    (row,) = found["deployments"]
+    assert status == 200 and row["deployment"] == "llama-rack" and row["days"] == 7
+    assert row["basis"] == "not measured" and row["error_after"][1] < row["error_before"][1]
+    low, high = (row["corrected"]["per_token_ms"][key] for key in ("low", "high"))
+    assert (
+        low < 20.1 and high / low < row["predicted"]["per_token_ms"]["high"] / row["predicted"]["per_token_ms"]["low"]
+    )

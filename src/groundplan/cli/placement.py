@@ -99,6 +99,24 @@ def drift(home: HomeOption = None, as_json: JsonOption = False) -> None:
 
 
 @app.command()
+def serving(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """The serving model beside what was seen of own hardware, with its error before and after own traffic."""
+    value = ControlClient.connect(home).get("/api/placement/serving")
+    rows = [
+        (row["deployment"], row["hardware"], row["days"], f"{row['first_token_factor']:.2f}",
+         f"{row['per_token_factor']:.2f}", _errors(row["error_before"]), _errors(row["error_after"]), row["basis"])
+        for row in value["deployments"]
+    ]  # fmt: skip
+    head = ("deployment", "hardware", "days", "first token x", "per token x", "error before", "after", "basis")
+    emit(value, as_json, table(head, rows) if rows else "no deployment on own hardware has had a day of calls yet")
+
+
+def _errors(pair: list[float]) -> str:
+    """Of the first token and of each further one."""
+    return " / ".join(f"{100 * value:.0f} %" for value in pair)
+
+
+@app.command()
 def report(
     to: Annotated[Path, typer.Argument(metavar="FILE.html", help="A new file.")],
     home: HomeOption = None,

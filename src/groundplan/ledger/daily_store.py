@@ -47,6 +47,23 @@ def deployment_times(conn: Connection[Any], since: datetime) -> list[Row]:
     )
 
 
+def deployment_days(conn: Connection[Any], since: datetime) -> list[Row]:
+    """Days (UTC) of each deployment: calls, mean tokens, medians in milliseconds, where at least five were answered."""
+    return _rows(
+        conn,
+        """SELECT deployment, (at AT TIME ZONE 'UTC')::date::text AS day, count(*) AS calls,
+             avg(prompt_tokens)::float AS prompt, avg(completion_tokens)::float AS output,
+             sum(duration_ms)::float AS busy_ms,
+             percentile_cont(0.5) WITHIN GROUP (ORDER BY first_byte_ms) AS first_token_ms,
+             percentile_cont(0.5) WITHIN GROUP (ORDER BY
+               greatest(duration_ms - first_byte_ms, 0) / greatest(completion_tokens - 1, 1)) AS per_token_ms
+           FROM call WHERE at >= %(since)s AND status = 'ok' AND deployment IS NOT NULL AND first_byte_ms > 0
+             AND cache = 'none' AND completion_tokens > 1
+           GROUP BY 1, 2 HAVING count(*) >= 5 ORDER BY 1, 2""",
+        {"since": since},
+    )
+
+
 def _rows(conn: Connection[Any], query: str, parameters: Row) -> list[Row]:
     with conn.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(query.encode(), parameters).fetchall()

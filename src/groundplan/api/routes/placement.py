@@ -12,6 +12,7 @@ from groundplan.api import placing
 from groundplan.api.caller import Reader
 from groundplan.api.context import Using
 from groundplan.api.placement_report import report_html
+from groundplan.api.placement_serving import calibrated
 from groundplan.api.served import current_blueprint
 from groundplan.placement import drift, pilot, stress, whatif
 from groundplan.placement.explain.front import front
@@ -103,6 +104,14 @@ def drifting(services: Using, _: Reader) -> dict[str, Any]:
         "drifts": [drift.told(each) for each in off],
         "replan": again,
     }
+
+
+@router.get("/placement/serving")
+def serving(services: Using, _: Reader) -> dict[str, Any]:
+    """The serving model beside what the gateways saw of deployments on own hardware: its error before and after own
+    traffic corrects it."""
+    with services.transaction() as conn:
+        return {"deployments": calibrated(conn, services)}
 
 
 @router.get("/placement/front")

@@ -86,7 +86,7 @@ def served(w: WorkloadFacts, hardware: HardwareFacts, model: ModelFacts) -> Serv
     if model.per_call_ms is not None:
         seconds = model.per_call_ms / 1000
         return Served(1, 1 / seconds, model.per_call_ms, 0.0, 1.3, "declared", seconds)
-    machine, shape = _machine(hardware), _shape(model)
+    machine, shape = _machine(hardware), shape_for(model)
     if machine is None or shape is None or model.memory_gb is None:
         return None
     units = 1
@@ -123,7 +123,7 @@ def _machine(hardware: HardwareFacts) -> Hardware | None:
     return hardware_of(hardware.type)
 
 
-def _shape(model: ModelFacts) -> Shape | None:
+def shape_for(model: ModelFacts) -> Shape | None:
     """Known sizes, else made of the declared ones: a model of which only parameters are known is taken as dense."""
     known = shape_of(model.name)
     if known is not None:

@@ -1,0 +1,81 @@
+"""The serving model beside the gateways' own facts, for deployments that run on hardware of their site.
+
+What was served at once is Little's law: the time that answers took over a day, in the hours in which they came.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from psycopg import Connection
+
+from groundplan.api import placing
+from groundplan.api.context import Services
+from groundplan.ledger import daily_store
+from groundplan.placement.serving.calibrate import Seen, calibrate
+from groundplan.placement.serving.fitted import shipped
+from groundplan.placement.serving.model import Engine, Serving, Setting, hardware_of
+from groundplan.placement.terms.facts import Company, DeploymentFacts
+from groundplan.placement.terms.network import shape_for
+
+DAYS = 28
+BUSY_MS = 8 * 3_600_000
+"""Hours of a day in which calls are taken to come"""
+
+
+def calibrated(conn: Connection[Any], services: Services) -> list[dict[str, Any]]:
+    """Each deployment with its factors, and the model's median error before and with them."""
+    company = placing.company(conn, services)
+    rows = daily_store.deployment_days(conn, services.clock.now() - timedelta(days=DAYS))
+    found = []
+    for name, facts in sorted(company.deployments.items()):
+        days = [row for row in rows if row["deployment"] == name]
+        told = _deployment(company, facts, days) if facts.hardware and days else None
+        if told is not None:
+            found.append(told)
+    return found
+
+
+def _deployment(company: Company, facts: DeploymentFacts, days: list[dict[str, Any]]) -> dict[str, Any] | None:
+    machine, model = hardware_of(facts.hardware or ""), company.models.get(facts.model)
+    shape = None if model is None else shape_for(model)
+    if machine is None or shape is None or model is None:
+        return None
+    settings = [
+        Setting(
+            shape, machine, model.precision, "vllm", max(1, round(row["prompt"])), max(1, round(row["output"])),
+            max(1.0, row["busy_ms"] / BUSY_MS), Engine(max(1, round(facts.units))),
+        )
+        for row in days
+    ]  # fmt: skip
+    predicted = shipped().many(settings)
+    seen = [
+        Seen(row["day"], row["first_token_ms"], max(row["per_token_ms"], 0.01), guess)
+        for row, guess in zip(days, predicted, strict=True)
+    ]
+    fit = calibrate(seen)
+    if fit is None:
+        return None
+    corrected = fit.apply(predicted[-1])
+    return {
+        "deployment": facts.name,
+        "model": facts.model,
+        "hardware": machine.name,
+        "days": fit.days,
+        "first_token_factor": round(fit.first_token, 4),
+        "per_token_factor": round(fit.per_token, 4),
+        "error_before": [round(value, 4) for value in fit.before],
+        "error_after": [round(value, 4) for value in fit.after],
+        "basis": predicted[-1].basis,
+        "predicted": _times(predicted[-1]),
+        "corrected": _times(corrected),
+    }
+
+
+def _times(served: Serving) -> dict[str, dict[str, float]]:
+    """Milliseconds, with the 90 % interval."""
+    return {
+        name: {"middle": round(each.middle, 2), "low": round(each.low, 2), "high": round(each.high, 2)}
+        for name, each in (("first_token_ms", served.first_token), ("per_token_ms", served.per_token))
+    }
