@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
+from groundplan.api.access.rights import listed
 from groundplan.api.app import create_app
 from groundplan.api.genesis import take_up_keys
 from groundplan.api.security import MAX_BODY_BYTES, host_name
@@ -126,6 +127,8 @@ def test_every_route_below_api_asks_who_is_calling(app: FastAPI) -> None:
         if not path.startswith("/api/") or path in {"/api/broken", "/api/full"}:
             continue
         for method in methods:
+            if listed().get(f"{method.upper()} {path}") == "open":
+                continue  # who signs in is not known yet
             real = path.replace("{", "").replace("}", "").replace(":path", "")
             status, body, _ = call(app, real, method=method.upper())
             assert status in {401, 422}, (method, path, body)
