@@ -1,0 +1,145 @@
+"""Company rules, exceptions and reviews over the control API and its pages, against a running control process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from tests.integration.test_access import World
+from tests.integration.test_api_control import running
+
+from groundplan.core.audit.subject import SubjectKeys
+from groundplan.core.database import connect
+from groundplan.core.ids import new_id
+from groundplan.gateway.guard import held_store
+from groundplan.gateway.guard.held_store import Waiting
+from groundplan.testing.database import Cluster
+
+RULE = """
+---
+kind: policy
+name: no-chat
+owner: rule-owner@acme.example
+mode: shadow
+cedar: |
+  @id("no-chat-at-all")
+  forbid (principal, action == Action::"call", resource) when { context.endpoint == "chat.completions" };
+"""
+
+
+@pytest.fixture(scope="module")
+def world(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    folder = tmp_path_factory.mktemp("rules")
+    with (
+        postgres_cluster.database() as database,
+        running(database, folder, "--workspace", str(folder / "workspace"), module="groundplan.console.app") as control,
+    ):
+        files = control.files()
+        files["acme.yaml"] += RULE
+        done = control.ask("POST", "/api/apply", {"files": files, "folder": str(control.workspace), "reason": "a rule"})
+        assert done.status == 200, done.body
+        yield World(control, database)
+
+
+def served(world: World) -> dict[str, Any]:
+    found: dict[str, Any] = world.control.ask("GET", "/api/blueprints/current").body["content"]
+    return found
+
+
+def record_calls(world: World, count: int) -> None:
+    """Calls as the shipper writes them."""
+    content = served(world)
+    workload, deployment = content["workloads"][0]["name"], content["deployments"][0]
+    with connect(world.database.urls["owner"]) as conn:
+        for number in range(count):
+            conn.execute(
+                """INSERT INTO call (id, at, workload, endpoint, status, http_status, model, deployment, site, cost_usd,
+                     reserved_usd, blueprint, epoch, detail)
+                   VALUES (%s, %s, %s, %s, 'ok', 200, %s, %s, %s, 0, 0, 1, %s, '{}')""",
+                (
+                    new_id(), datetime.now(UTC) - timedelta(minutes=number), workload,
+                    "embeddings" if number % 3 == 0 else "chat.completions", deployment["model"], deployment["name"],
+                    deployment["site"], new_id(),
+                ),
+            )  # fmt: skip
+
+
+def test_what_a_rule_would_have_refused_is_told(world: World) -> None:
+    record_calls(world, 9)
+    told = world.control.ask("GET", "/api/policies/shadow?days=1").body
+    (trial,) = told["trials"]
+    assert (trial["policy"], trial["looked_at"], trial["would_refuse"]) == ("no-chat", 9, 6)
+    assert trial["rules"] == {"no-chat-at-all": 6} and len(trial["calls"]) == 6
+    rule = 'forbid (principal, action == Action::"call", resource) when { context.endpoint == "embeddings" };'
+    draft = {"cedar": rule, "days": 1}
+    assert world.control.ask("POST", "/api/policies/try", draft).body["trials"][0]["would_refuse"] == 3
+    for wrong in ("forbid (", "forbid (principal, action, resource) when { context.nothing };"):
+        reply = world.control.ask("POST", "/api/policies/try", {"cedar": wrong})
+        assert reply.status == 400 and reply.body["error"]["code"] in ("policy_syntax", "policy_type")
+    assert world.control.ask("GET", "/api/policies/shadow?policy=none").status == 404
+
+
+def test_an_exception_is_asked_for_and_decided_by_somebody_else(world: World) -> None:
+    control = world.control
+    asker, officer = world.person("asker", "engineering"), world.person("officer", "security")
+    body = {
+        "rule": "no-chat-at-all", "workload": served(world)["workloads"][0]["name"], "reason": "a trial",
+        "until": (datetime.now(UTC) + timedelta(days=2)).isoformat(),
+    }  # fmt: skip
+    assert control.ask("POST", "/api/policies/exceptions", {**body, "rule": "none"}, **asker).status == 404
+    made = control.ask("POST", "/api/policies/exceptions", body, **asker)
+    assert made.status == 201 and made.body["state"] == "asked"
+    path = f"/api/policies/exceptions/{made.body['id']}"
+    assert control.ask("POST", f"{path}/approve", {}, **asker).status == 403
+    assert control.ask("POST", f"{path}/approve", {}).status == 403, "the operator never approves"
+    done = control.ask("POST", f"{path}/approve", {"reason": "fine"}, **officer)
+    assert (done.status, done.body["state"], done.body["effective"]["complete"]) == (200, "approved", True)
+    assert control.ask("POST", f"{path}/refuse", {}, **officer).status == 409
+    assert control.ask("POST", f"{path}/end", {}, **officer).body["state"] == "ended"
+    own = control.ask("POST", "/api/policies/exceptions", body, **officer).body["id"]
+    reply = control.ask("POST", f"/api/policies/exceptions/{own}/approve", {}, **officer)
+    assert (reply.status, reply.body["error"]["code"]) == (403, "own_exception")
+    for page in ("/governance/rules", "/governance/rules?days=7"):
+        shown = control.ask("GET", page, **officer)
+        assert shown.status == 200 and b"no-chat" in shown.body and b"a trial" in shown.body
+
+
+def hold(world: World, kind: str = "answer", reviewers: tuple[str, ...] = ()) -> str:
+    """Something waits, as a gateway puts it there."""
+    id, key = new_id(), new_id()
+    with connect(world.database.urls["gateway"]) as conn:
+        keys = SubjectKeys.of(world.control.home)
+        sealed = [keys.seal(conn, key, text) for text in ("a question <b>", "an answer <script>")]
+        until = datetime.now(UTC) + timedelta(minutes=5)
+        waiting = Waiting(id, kind, "w", key, None, new_id(), "gpt", sealed[0], sealed[1], until, reviewers)
+        held_store.put(conn, waiting)
+    return str(id)
+
+
+def test_reviews_are_for_those_who_may(world: World) -> None:
+    control = world.control
+    product, finance = world.person("pia", "product"), world.person("fred", "finance")
+    named = world.person("named")
+    ours, theirs, tool = hold(world), hold(world, reviewers=("named@acme.example",)), hold(world, "tool")
+    assert control.ask("GET", f"/api/reviews/{ours}", **finance).status == 403
+    assert control.ask("GET", f"/api/reviews/{tool}", **product).status == 403
+    assert control.ask("GET", f"/api/reviews/{theirs}", **product).status == 403
+    read = control.ask("GET", f"/api/reviews/{theirs}", **named).body
+    assert (read["asked"], read["said"]) == ("a question <b>", "an answer <script>")
+    page = control.ask("GET", f"/governance/reviews/{ours}", **product)
+    assert page.status == 200 and b"an answer &lt;script&gt;" in page.body and b"<script>" not in page.body
+    queue = control.ask("GET", "/api/reviews", **finance).body["reviews"]
+    assert {each["id"] for each in queue} == {ours, theirs, tool} and "asked" not in queue[0]
+    assert control.ask("POST", f"/api/reviews/{ours}/release", {"minutes": 3}, **product).body["state"] == "released"
+    assert control.ask("POST", f"/api/reviews/{theirs}/refuse", {"reason": "no"}, **named).body["state"] == "refused"
+    assert control.ask("POST", f"/api/reviews/{ours}/refuse", {}, **product).status == 409
+    assert control.ask("GET", f"/api/reviews/{new_id()}", **product).status == 404
+    told = control.ask("GET", "/api/reviews?all=true", **finance).body
+    assert {(each["workload"], each["decided"]) for each in told["minutes"]} == {("w", 2)}
+    with connect(world.database.urls["control"]) as conn:
+        rows = conn.execute("SELECT body FROM audit_entry WHERE action LIKE 'review%'").fetchall()
+    assert len(rows) == 4 and not any(b"question" in bytes(row[0]) for row in rows)
+    assert json.loads(json.dumps(told))["reviews"]
