@@ -18,7 +18,7 @@ class RouteRule(Strict):
     name: Name
     use: Name
     """Deployment that takes the call."""
-    words: Annotated[tuple[Line, ...], Field(max_length=100)] = ()
+    words: Annotated[tuple[Line, ...], Field(max_length=100, strict=False)] = ()
     """One of them is in the question, whole and in whatever case."""
     longer: Count | None = None
     """Characters that the question has at least."""
@@ -33,7 +33,7 @@ class RoutingRule(Strict):
 
     by: Literal["order", "rules", "learned"] = "order"
     """order: as placement has them. rules: the first rule that fits. learned: rules first, then the learned router."""
-    rules: Annotated[tuple[RouteRule, ...], Field(max_length=50)] = ()
+    rules: Annotated[tuple[RouteRule, ...], Field(max_length=50, strict=False)] = ()
     router: Version | None = None
     """Learned router and version, such as `support@3`."""
     keep: Annotated[Percent, Field(ge=0.5)] = 0.99
