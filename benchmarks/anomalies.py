@@ -74,14 +74,14 @@ def measure(seed: int, workloads: int) -> dict[str, Any]:
     for number in range(workloads):
         random = np.random.default_rng(seed + number)
         workload = made(random)
-        past, quiet = baseline(random, workload), week(random, workload)
+        hours, quiet = before(random, workload), week(random, workload)
         known, busiest = callers(workload)
-        told = alarms(past, quiet, known, busiest)
+        told = alarms(hours, quiet, known, busiest)
         for kind in KINDS:
             false[kind].append(episodes([at for at, kinds in told if kind in kinds]))
         weeks.append(episodes([at for at, _ in told]))
         for (kind, size), found in delays.items():
-            found.append(delay(random, workload, past, quiet, kind, size))
+            found.append(delay(random, workload, hours, quiet, kind, size))
     rows = [
         {
             "kind": kind, "size": size, "found": sum(d is not None for d in found), "of": len(found),
@@ -113,12 +113,27 @@ def made(random: Any) -> Workload:
                     random.uniform(0.05, 0.2), int(random.integers(5, 40)))  # fmt: skip
 
 
-def baseline(random: Any, workload: Workload) -> Baseline:
+def before(random: Any, workload: Workload) -> list[Hour]:
     hours = []
     for place in range(WEEKS * 7 * 24):
         rate = workload.rate[place * 60 : (place + 1) * 60].sum()
         hours.append(hour_of(random, workload, START + timedelta(hours=place), float(rate)))
-    return Baseline(hours)
+    return hours
+
+
+def baseline(hours: list[Hour], quiet: list[Minute], minute: int) -> Baseline:
+    """What the product knows at a minute of the last week: the four weeks before its last whole hour."""
+    seen = [whole(quiet[place : place + 60]) for place in range(0, minute - WINDOW - 59, 60)]
+    return Baseline([*hours, *seen][-WEEKS * 7 * 24 :])
+
+
+def whole(minutes: list[Minute]) -> Hour:
+    by_model: dict[str, int] = {}
+    for minute in minutes:
+        for name, count in minute.by_model.items():
+            by_model[name] = by_model.get(name, 0) + count
+    return Hour(minutes[0].at, sum(m.calls for m in minutes), sum(m.cost for m in minutes),
+                sum(m.tokens for m in minutes), sum(m.cached for m in minutes), by_model)  # fmt: skip
 
 
 def hour_of(random: Any, workload: Workload, at: datetime, rate: float) -> Hour:
@@ -174,11 +189,14 @@ def callers(workload: Workload) -> tuple[frozenset[str], dict[str, float]]:
 
 
 def alarms(
-    past: Baseline, minutes: list[Minute], known: frozenset[str], busiest: dict[str, float]
+    hours: list[Hour], minutes: list[Minute], known: frozenset[str], busiest: dict[str, float]
 ) -> list[tuple[int, set[Kind]]]:
-    """(minute, kinds) whenever something is told, looking at every minute."""
+    """(minute, kinds) whenever something is told, looking at every minute; what is usual is read every three hours."""
     found = []
+    past = baseline(hours, minutes, 0)
     for place in range(WINDOW, len(minutes)):
+        if place % 180 == 0:
+            past = baseline(hours, minutes, place)
         told = detect(past, minutes[place - WINDOW + 1 : place + 1], known, busiest)
         if told:
             found.append((place, {alarm.kind for alarm in told}))
@@ -190,10 +208,13 @@ def episodes(minutes: list[int]) -> int:
     return sum(place == 0 or at - minutes[place - 1] > WINDOW for place, at in enumerate(minutes))
 
 
-def delay(random: Any, workload: Workload, past: Baseline, quiet: list[Minute], kind: Kind, size: float) -> int | None:
+def delay(
+    random: Any, workload: Workload, hours: list[Hour], quiet: list[Minute], kind: Kind, size: float
+) -> int | None:
     known, busiest = callers(workload)
     busy = [place for place in range(WINDOW, len(quiet) - LIMIT) if 8 <= quiet[place].at.hour < 17]
     begins = int(random.choice(busy))
+    past = baseline(hours, quiet, begins)
     changed = list(quiet[begins - WINDOW : begins])
     counts_as = {kind, "spend", "new_caller"} if kind == "runaway" else {kind, "spend"}
     for place in range(LIMIT):

@@ -61,6 +61,7 @@ def start(services: Services, indexing: Indexing, stack: ExitStack) -> None:
     indexing.start()
     stack.callback(indexing.stop)
     repeat(stack, Every("adding up costs", costs.FOLD_SECONDS, partial(costs.fold, services)))
+    repeat(stack, Every("archiving facts", costs.ARCHIVE_SECONDS, partial(costs.keep, services)))
     repeat(stack, Every("watching spending", anomalies.WATCH_SECONDS, partial(anomalies.watch, services)))
     repeat(stack, Every("looking at budgets", LOOK_SECONDS, partial(look, services)))
     repeat(stack, Every("sending security events", siem.SEND_SECONDS, partial(siem.send_new, services)))

@@ -1,14 +1,39 @@
-"""Work beside the requests that keeps figures of cost: deltas of sums are folded into hours and days."""
+"""Work beside the requests that keeps figures of cost: deltas of sums are folded into hours and days, and facts older
+than the hot window leave for Parquet files."""
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from groundplan.api.context import Services
-from groundplan.ledger import rollup_store
+from groundplan.core.audit.entry import SYSTEM
+from groundplan.core.audit.store import record
+from groundplan.core.money import format_usd, from_decimal
+from groundplan.ledger import archive, archive_store, rollup_store
 
 FOLD_SECONDS = 5.0
+ARCHIVE_SECONDS = 600.0
 
 
 def fold(services: Services) -> int:
     """Fold what arrived since, in a transaction of its own; with several control processes one of them does it."""
     with services.transaction() as conn:
         return rollup_store.fold(conn)
+
+
+def keep(services: Services) -> int:
+    """Archive the days that are older than the hot window, each in a transaction of its own; how many they were."""
+    url = services.settings.archive_url
+    if url is None:
+        return 0
+    before = services.clock.now().date() - timedelta(days=services.settings.archive_days)
+    done = 0
+    while done < archive.AT_ONCE:
+        with services.transaction() as conn:
+            if not archive_store.lock(conn) or not (days := archive_store.days(conn, before, 1)):
+                break
+            gone = archive.archive_day(conn, url, days[0])
+            detail = {"calls": gone.calls, "cost_usd": format_usd(from_decimal(gone.cost)), "url": url}
+            record(conn, action="facts.archive", actor=SYSTEM, subject=f"day/{gone.day}", detail=detail)
+        done += 1
+    return done

@@ -79,6 +79,11 @@ class Settings:
     GROUNDPLAN_SIEM_URL."""
     siem_token: str | None = None
     """Secret reference of a bearer token for it. GROUNDPLAN_SIEM_TOKEN."""
+    archive_url: str | None = None
+    """Where facts older than the hot window go as Parquet: a folder, or what fsspec knows, such as `s3://bucket/facts`.
+    None: they stay in the database. GROUNDPLAN_ARCHIVE_URL."""
+    archive_days: int = 400
+    """The hot window. GROUNDPLAN_ARCHIVE_DAYS."""
     witnesses: tuple[str, ...] = ()
     """Who co-signs the audit log, each `URL KEY` as `groundplan-witness` printed it. GROUNDPLAN_WITNESSES, separated by
     commas."""
@@ -115,6 +120,8 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         mail_login=env.get("GROUNDPLAN_MAIL_LOGIN") or None,
         siem_url=env.get("GROUNDPLAN_SIEM_URL") or None,
         siem_token=env.get("GROUNDPLAN_SIEM_TOKEN") or None,
+        archive_url=env.get("GROUNDPLAN_ARCHIVE_URL") or None,
+        archive_days=int(_number(env, "GROUNDPLAN_ARCHIVE_DAYS", 400, (7, 36_600), "days, such as 400")),
         witnesses=tuple(one.strip() for one in env.get("GROUNDPLAN_WITNESSES", "").split(",") if one.strip()),
     )
 

@@ -18,7 +18,7 @@ from groundplan.economics.allocate.outcome import Outcomes, baseline_cost, worth
 from groundplan.economics.export.focus import focus_csv
 from groundplan.economics.export.statement import Statement, statement_csv, statements
 from groundplan.economics.forecast.model import Launch
-from groundplan.ledger import finding_store, rollup_store
+from groundplan.ledger import archive_store, finding_store, rollup_store
 
 router = APIRouter(tags=["cost"], prefix="/cost")
 MOST_PEOPLE = 200
@@ -220,6 +220,22 @@ def what_if(body: WhatIf, services: Using, _: Reader) -> Any:
     days = cost_book.days_of(body.first, body.last, services.clock.now().date())
     with services.transaction() as conn:
         return cost_ahead.scenario(conn, days, body.workload, body.changes, body.model)
+
+
+@router.get("/archive")
+def archived(services: Using, _: Reader) -> dict[str, Any]:
+    """The days whose facts are Parquet files now, and where."""
+    with services.transaction() as conn:
+        rows = archive_store.archived(conn)
+    return {
+        "url": services.settings.archive_url,
+        "hot_days": services.settings.archive_days,
+        "days": [
+            {"day": row["day"].isoformat(), "url": row["url"], "calls": row["calls"], "cost_usd": _usd(row["cost_usd"]),
+             "sha256": row["sha256"]}
+            for row in rows
+        ],
+    }  # fmt: skip
 
 
 @router.get("/anomalies")

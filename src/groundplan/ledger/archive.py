@@ -1,0 +1,148 @@
+"""Facts older than the hot window as Parquet, one folder for each kind and one file a day, in any store of fsspec.
+
+A day is copied, written, read back and compared (rows and cost, to the picodollar) before its rows are deleted, all in
+one transaction; whatever breaks off leaves the rows where they are, and the next time writes the same file again. Sums
+(`rollup_store`) stay in the database. DuckDB reads the files, and so does anything else that reads Parquet.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Final
+
+from psycopg import Connection
+
+from groundplan.core.errors import Conflict, Invalid
+from groundplan.ledger import archive_store
+
+AT_ONCE: Final = 31
+"""Days of one round."""
+_TYPES: Final = {
+    "uuid": "UUID", "timestamp with time zone": "TIMESTAMPTZ", "text": "VARCHAR", "numeric": "DECIMAL(38,12)",
+    "bigint": "BIGINT", "integer": "INTEGER", "boolean": "BOOLEAN", "double precision": "DOUBLE", "jsonb": "VARCHAR",
+    "text[]": "VARCHAR",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Archived:
+    """One day that left."""
+
+    day: date
+    calls: int
+    attempts: int
+    charges: int
+    cost: Decimal
+
+
+def archive_day(conn: Connection[Any], url: str, day: date) -> Archived:
+    """Write one day to `url` and delete its rows, in the caller's transaction.
+
+    Raises `Conflict` (`archive_differs`) where what was written is not what was read, and `Invalid` where the store
+    cannot be written.
+    """
+    counts: dict[str, int] = {}
+    digest = hashlib.sha256()
+    cost = Decimal(0)
+    with tempfile.TemporaryDirectory(prefix="groundplan-archive-") as folder, _duckdb() as duck:
+        for table in archive_store.TABLES:
+            text, file = Path(folder) / f"{table}.csv", Path(folder) / f"{table}.parquet"
+            archive_store.copy_out(conn, table, day, text)
+            _to_parquet(duck, text, file, archive_store.types(conn, table))
+            counts[table] = int(_one(duck, "SELECT count(*) FROM read_parquet(?)", file))
+            if table == "attempts":
+                cost = Decimal(_one(duck, "SELECT coalesce(sum(cost_usd), 0) FROM read_parquet(?)", file))
+            digest.update(file.read_bytes())
+            _put(url, f"{table}/{day.isoformat()}.parquet", file)
+    if cost != archive_store.cost_of(conn, day):
+        raise Conflict(
+            f"the files of {day} say ${cost}, the ledger says otherwise",
+            code="archive_differs",
+            hint="Nothing was deleted. Try again; if it stays so, look at the disk.",
+        )
+    archive_store.note(conn, day, url, counts, cost, digest.hexdigest())
+    archive_store.drop(conn, day)
+    return Archived(day, counts["calls"], counts["attempts"], counts["charges"], cost)
+
+
+def query(url: str, statement: str) -> list[tuple[Any, ...]]:
+    """Rows of a SELECT over the views `calls`, `attempts` and `charges` of an archive. Raises `Invalid`."""
+    with tempfile.TemporaryDirectory(prefix="groundplan-archive-") as folder, _duckdb() as duck:
+        for table in archive_store.TABLES:
+            place = _get(url, table, Path(folder))
+            duck.execute(f"CREATE VIEW {table} AS SELECT * FROM read_parquet('{place}/*.parquet')")
+        rows: list[tuple[Any, ...]] = duck.execute(statement).fetchall()
+        return rows
+
+
+def _duckdb() -> Any:
+    try:
+        import duckdb  # noqa: PLC0415 -- an extra
+    except ImportError as error:
+        raise Invalid(
+            "archives need another package", code="extra_missing", hint="pip install 'groundplan[economics]'"
+        ) from error
+    duck = duckdb.connect()
+    duck.execute("SET TimeZone = 'UTC'")
+    return duck
+
+
+def _to_parquet(duck: Any, text: Path, file: Path, types: dict[str, str]) -> None:
+    columns = ", ".join(f"'{name}': '{_TYPES[kind]}'" for name, kind in types.items())
+    duck.execute(
+        f"COPY (SELECT * FROM read_csv('{text}', header = true, nullstr = '\\N', quote = '\"', escape = '\"',"
+        f" columns = {{{columns}}})) TO '{file}' (FORMAT parquet, COMPRESSION zstd)"
+    )
+
+
+def _one(duck: Any, statement: str, file: Path) -> Any:
+    row = duck.execute(statement, [str(file)]).fetchone()
+    return row[0]
+
+
+def _store(url: str) -> tuple[Any, str]:
+    import fsspec  # noqa: PLC0415 -- an extra
+
+    try:
+        found: tuple[Any, str] = fsspec.core.url_to_fs(url)
+    except (ValueError, ImportError) as error:
+        raise Invalid(
+            f"'{url[:80]}' is no store: {error}",
+            code="store_unknown",
+            hint="Name a folder, or a URL that fsspec knows, such as s3://bucket/facts.",
+        ) from error
+    return found
+
+
+def _put(url: str, name: str, file: Path) -> None:
+    store, root = _store(url)
+    place = f"{root.rstrip('/')}/{name}"
+    try:
+        store.makedirs(place.rpartition("/")[0], exist_ok=True)
+        store.put_file(str(file), place)
+    except OSError as error:
+        raise Invalid(
+            f"{url} cannot be written: {type(error).__name__}",
+            code="store_unwritable",
+            hint="Look at the rights of this process there. Nothing was deleted.",
+        ) from error
+
+
+def _get(url: str, table: str, folder: Path) -> str:
+    """A local folder with the files of one kind."""
+    store, root = _store(url)
+    place = f"{root.rstrip('/')}/{table}"
+    if store.protocol == "file" or "file" in store.protocol:
+        return place
+    target = folder / table
+    target.mkdir()
+    for name in store.ls(place, detail=False):
+        with store.open(name, "rb") as source, (target / name.rpartition("/")[2]).open("wb") as kept:
+            shutil.copyfileobj(source, kept)
+    return str(target)

@@ -1,0 +1,94 @@
+"""The SQL that copies a day's facts out, notes where they are, and deletes them once they are there."""
+
+from __future__ import annotations
+
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Final, LiteralString
+
+from psycopg import Connection, sql
+from psycopg.rows import dict_row
+
+TABLES: Final[dict[str, LiteralString]] = {
+    "calls": "SELECT * FROM call WHERE at >= {first} AND at < {last} ORDER BY at, id",
+    "attempts": """SELECT * FROM attempt WHERE at >= {first} AND at < {last} AND state <> 'open'
+        ORDER BY at, call_id, number""",
+    "charges": """SELECT c.* FROM charge c JOIN attempt a ON a.call_id = c.call_id AND a.number = c.attempt
+        WHERE a.at >= {first} AND a.at < {last} AND a.state <> 'open'
+        ORDER BY c.call_id, c.attempt, c.budget, c.period""",
+}
+"""File -> its rows of a day. Attempts that are open are left where they are."""
+
+
+def lock(conn: Connection[Any]) -> bool:
+    """Whether nobody else archives now; until the end of the transaction."""
+    row = conn.execute("SELECT pg_try_advisory_xact_lock(80, 2)").fetchone()
+    return bool(row and row[0])
+
+
+def days(conn: Connection[Any], before: date, limit: int) -> list[date]:
+    """The oldest days before `before` of which there are facts and which were not archived."""
+    rows = conn.execute(
+        """SELECT d.day FROM (
+             SELECT DISTINCT (hour AT TIME ZONE 'UTC')::date AS day FROM call_day
+             WHERE hour < %s::timestamp AT TIME ZONE 'UTC') d
+           WHERE NOT EXISTS (SELECT 1 FROM archived_day a WHERE a.day = d.day) ORDER BY 1 LIMIT %s""",
+        (before, limit),
+    ).fetchall()
+    return [row[0] for row in rows]
+
+
+def types(conn: Connection[Any], table: str) -> dict[str, str]:
+    """Column -> type of a table's rows."""
+    name = {"calls": "call", "attempts": "attempt", "charges": "charge"}[table]
+    rows = conn.execute(
+        """SELECT attname, format_type(atttypid, NULL) FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0
+           AND NOT attisdropped ORDER BY attnum""",
+        (name,),
+    ).fetchall()
+    return {str(column): str(kind) for column, kind in rows}
+
+
+def copy_out(conn: Connection[Any], table: str, day: date, file: Path) -> None:
+    """A day's rows as CSV with a head."""
+    first, last = (sql.SQL("({}::date + {})::timestamp AT TIME ZONE 'UTC'").format(sql.Literal(day), n) for n in (0, 1))
+    query = sql.SQL(TABLES[table]).format(first=first, last=last)
+    statement = sql.SQL("COPY ({}) TO STDOUT (FORMAT csv, HEADER, NULL '\\N')").format(query)
+    with file.open("wb") as target, conn.cursor() as cursor, cursor.copy(statement) as copied:
+        for block in copied:
+            target.write(block)
+
+
+def note(conn: Connection[Any], day: date, url: str, counts: dict[str, int], cost: Decimal, sha256: str) -> None:
+    """Say where a day is, before it is dropped."""
+    conn.execute(
+        """INSERT INTO archived_day (day, url, calls, attempts, charges, cost_usd, sha256)
+           VALUES (%s, %s, %s, %s, %s, %s, %s)""",
+        (day, url, counts["calls"], counts["attempts"], counts["charges"], cost, sha256),
+    )
+
+
+def drop(conn: Connection[Any], day: date) -> int:
+    """Delete a day's facts; how many calls. Raises psycopg's `SerializationFailure` where they changed meanwhile."""
+    row = conn.execute("SELECT drop_archived(%s)", (day,)).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def cost_of(conn: Connection[Any], day: date) -> Decimal:
+    """What the attempts of a day cost, by the ledger."""
+    row = conn.execute(
+        """SELECT coalesce(sum(cost_usd), 0) FROM attempt WHERE state <> 'open'
+           AND at >= %(day)s::timestamp AT TIME ZONE 'UTC'
+           AND at < (%(day)s::date + 1)::timestamp AT TIME ZONE 'UTC'""",
+        {"day": day},
+    ).fetchone()
+    assert row is not None
+    return Decimal(row[0])
+
+
+def archived(conn: Connection[Any]) -> list[dict[str, Any]]:
+    """Every day that left, the oldest first."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute("SELECT * FROM archived_day ORDER BY day").fetchall()

@@ -1,0 +1,125 @@
+"""Facts that leave for Parquet give the same answers there, sums stay, and nothing is lost when it breaks off."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg_pool import ConnectionPool
+
+from groundplan.api import costs
+from groundplan.api.context import Services
+from groundplan.core.database import connect
+from groundplan.core.errors import GroundplanError
+from groundplan.core.home import Home
+from groundplan.core.ids import new_id
+from groundplan.core.settings import load_settings
+from groundplan.gateway.journal import ledger_store
+from groundplan.ledger import archive, archive_store, queries, rollup_store
+from groundplan.testing.clock import ManualClock
+from groundplan.testing.database import Database
+
+Conn = psycopg.Connection[Any]
+DAY = date(2026, 6, 3)
+AT = datetime(2026, 6, 3, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def conn(database: Database) -> Iterator[Conn]:
+    with connect(database.urls["owner"], autocommit=True) as opened:
+        for place in range(40):
+            add(opened, AT + timedelta(minutes=30 * place), place)
+        rollup_store.fold(opened)
+        yield opened
+
+
+def add(conn: Conn, at: datetime, number: int) -> None:
+    id, cost = new_id(), Decimal(number) * Decimal("0.000000000001")
+    detail = {"sources": [], "note": 'a "quoted", text\nof two lines \\N'}
+    call = (
+        id, at, f"workload-{number % 3}", None, None, None, "chat", "ok", 200, None, "acme/m", "own", "rack", cost,
+        cost, number, 2, "none", 1, new_id(), False, 12.5, None, detail, 0, 0,
+    )  # fmt: skip
+    attempt = (
+        id, 0, at, "own", "rack", "acme/m", "settled", "ok", 200, cost, cost, {"input": number}, False, ["a,b"], 1.0,
+        new_id(), 0.0, None, None, f"workload-{number % 3}", 1, False, {"input": [number, number]},
+    )  # fmt: skip
+    ledger_store.insert_rows(conn, ledger_store.INSERT_ATTEMPTS, [attempt])
+    ledger_store.insert_rows(conn, ledger_store.INSERT_CHARGES, [(id, 0, "support", "2026-06", cost)])
+    ledger_store.insert_rows(conn, ledger_store.INSERT_CALLS, [call])
+
+
+SUMS = "SELECT workload, count(*), sum(cost_usd), sum(prompt_tokens) FROM {} GROUP BY 1 ORDER BY 1"
+
+
+def raw(conn: Conn) -> list[tuple[Any, ...]]:
+    return conn.execute(SUMS.format("call WHERE at < '2026-06-04Z'").encode()).fetchall()
+
+
+def test_the_same_answers_from_files_and_sums_that_stay(conn: Conn, database: Database, tmp_path: Path) -> None:
+    before, summary = raw(conn), queries.cost_summary(conn)
+    with connect(database.urls["control"]) as control, control.transaction():
+        assert archive_store.lock(control)
+        assert archive_store.days(control, date(2026, 6, 4), 9) == [DAY]
+        gone = archive.archive_day(control, str(tmp_path), DAY)
+    assert (gone.calls, gone.attempts, gone.charges) == (24, 24, 24)
+    assert raw(conn) == []
+    assert archive.query(str(tmp_path), SUMS.format("calls")) == before
+    assert archive.query(str(tmp_path), "SELECT sum(cost_usd) FROM charges")[0][0] == gone.cost
+    note = archive.query(str(tmp_path), "SELECT detail ->> 'note' FROM (SELECT detail::JSON AS detail FROM calls)")[0][
+        0
+    ]
+    assert note == 'a "quoted", text\nof two lines \\N'
+    assert queries.cost_summary(conn) == summary
+    assert archive_store.days(conn, date(2026, 6, 4), 9) == []
+    assert [row["day"] for row in archive_store.archived(conn)] == [DAY]
+
+
+def test_what_breaks_off_deletes_nothing(conn: Conn, tmp_path: Path) -> None:
+    before = raw(conn)
+    with conn.transaction(force_rollback=True):
+        archive.archive_day(conn, str(tmp_path), DAY)
+    assert raw(conn) == before
+    with conn.transaction():
+        archive.archive_day(conn, str(tmp_path), DAY)
+    assert archive.query(str(tmp_path), SUMS.format("calls")) == before
+
+
+def test_facts_that_came_meanwhile_are_not_deleted(conn: Conn, tmp_path: Path) -> None:
+    with pytest.raises(psycopg.errors.SerializationFailure), conn.transaction():
+        archive_store.note(conn, DAY, str(tmp_path), {"calls": 1, "attempts": 1, "charges": 1}, Decimal(0), "")
+        archive_store.drop(conn, DAY)
+    assert len(raw(conn)) == 3
+
+
+def test_a_store_that_cannot_be_is_refused(conn: Conn, tmp_path: Path) -> None:
+    for url in ("gopher://x/y", str(tmp_path / "file" / "below")):
+        (tmp_path / "file").write_text("")
+        with pytest.raises(GroundplanError), conn.transaction():
+            archive.archive_day(conn, url, DAY)
+    assert len(raw(conn)) == 3
+
+
+def test_days_older_than_the_hot_window_leave_by_themselves(conn: Conn, database: Database, tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    settings = replace(load_settings({"GROUNDPLAN_ARCHIVE_URL": str(tmp_path / "facts")}), archive_days=7)
+    pool: ConnectionPool[Any] = ConnectionPool(database.urls["control"], min_size=1, max_size=2, open=True)
+    clock = ManualClock(datetime(2026, 6, 11, 1, tzinfo=UTC))
+    services = Services(home, settings, None, False, None, pool, clock)  # type: ignore[arg-type]
+    try:
+        assert costs.keep(services) == 1
+        clock.advance(86_400)
+        assert costs.keep(services) == 1
+        assert costs.keep(services) == 0
+    finally:
+        pool.close()
+    assert [row["calls"] for row in archive_store.archived(conn)] == [24, 16]
+    assert archive.query(str(tmp_path / "facts"), "SELECT count(*) FROM attempts")[0][0] == 40
+    row = conn.execute("SELECT count(*) FROM audit_entry WHERE action = 'facts.archive'").fetchone()
+    assert row is not None and row[0] == 2
