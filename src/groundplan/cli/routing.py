@@ -101,7 +101,7 @@ def explain(
 ) -> None:
     """Why a call went to its model."""
     found = ControlClient.connect(home).get(f"/api/calls/{call}")
-    route = (found.get("detail") or {}).get("route")
+    route = found.get("route")
     if route is None:
         hint = "Routing is declared as `routing: {by: rules}` of a workload, and holds for model `auto`."
         raise NotFound(f"nothing was chosen for the call {call[:80]}", code="not_routed", hint=hint)
