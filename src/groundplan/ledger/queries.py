@@ -93,6 +93,7 @@ def receipt(conn: Connection[Any], call_id: UUID) -> dict[str, Any]:
         "flags": detail.get("flags", []),
         "acting": detail.get("acting"),
         "client_certificate": detail.get("client"),
+        "route": detail.get("route"),
         "charges": charges,
         "outcomes": [_plain(outcome) for outcome in store.outcomes(conn, call_id)],
         "audit": None if entry is None else {"entry": str(entry["id"]), "index": entry["leaf_index"]},
