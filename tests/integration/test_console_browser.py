@@ -21,7 +21,7 @@ ENTRIES = ("/", "/workloads", "/calls", "/placement", "/knowledge", "/cost", "/o
 PAGES = (
     *ENTRIES, "/workloads/staff-assistant", "/workloads/finance-analytics", "/workloads/line-inspector", "/inbox",
     "/blueprints", "/blueprints/1", "/kill", "/demo/two-people",
-    "/playground",
+    "/playground", "/knowledge/documents", "/knowledge/findings", "/knowledge/search", "/knowledge/glossary",
 )  # fmt: skip
 UNNAMED = """[...document.querySelectorAll('input:not([type=hidden]), select, textarea, button, a, [role=img]')]
   .filter(one => !(one.labels && one.labels.length) && !one.getAttribute('aria-label') && !one.textContent.trim())
@@ -332,6 +332,29 @@ def test_the_log_is_verified_again_when_asked(page: Page) -> None:
         "everything was verified again",
     )
     assert page.locator(".badge-ok:text-is('verified')").count() == 1
+
+
+def test_a_document_says_what_holds_and_search_what_is_kept_back(page: Page) -> None:
+    page.goto("/knowledge/documents?text=2021")
+    page.click("tbody a")
+    main = page.inner_text("main")
+    assert "A newer version exists: Travel and expenses." in main
+    assert "source/handbook" in main
+    page.fill("input[name=person]", "ben@acme.example")
+    press(page, "form:has(input[name=person]) button")
+    assert "may read it as everyone" in page.inner_text("main")
+    page.goto("/")
+    page.select_option("select[name=person]", "ben@acme.example")
+    press(page, "form[action='/do/act-as'] button")
+    try:
+        page.goto("/knowledge/search?workload=staff-assistant&q=What+is+the+daily+allowance+for+meals%3F")
+        main = page.inner_text("main")
+        assert "52 EUR" in main
+        assert "41 EUR" not in main
+        assert "it has a newer version" in main
+    finally:
+        page.goto("/")
+        press(page, "form[action='/do/act-as'] button")
 
 
 def test_somebody_without_a_duty_sees_the_plan_and_their_own_calls_and_is_told_about_the_rest(page: Page) -> None:

@@ -16,6 +16,7 @@ from groundplan.knowledge.intake.vectors import embed_pending
 from groundplan.knowledge.model import Embedder, IngestReport
 from groundplan.knowledge.parsing.sandbox import Sandbox
 from groundplan.knowledge.quality.assess import assess, scan_pending
+from groundplan.knowledge.quality.quality_store import assessed
 from groundplan.knowledge.quality.text import glossary
 from groundplan.knowledge.sources.open import connector
 
@@ -54,10 +55,16 @@ def ingest_sources(
             settings = Settings(declared.review_days.get(source.name), sandbox, progress)
             found = connector(source, workspace, conn, mirrors=mirrors or workspace / ".mirrors")
             reports.append(take_over(conn, source, found, settings))
-        for source in every:
-            assess(conn, source.name, today)
+        if any(map(_moved, reports)) or not {source.name for source in every} <= assessed(conn, today):
+            # what is new in one source may be a copy of what another has
+            for source in every:
+                assess(conn, source.name, today)
         if scan_pending(conn, glossary(declared.terms), stop):
             for source in every:
                 assess(conn, source.name, today)
         embed_pending(conn, embedder)
     return reports
+
+
+def _moved(report: IngestReport) -> bool:
+    return bool(report.added or report.changed or report.deleted or report.readers_changed)

@@ -103,6 +103,11 @@ def put_source_score(
     conn.execute("UPDATE source SET quality = %s WHERE name = %s", (score, source))
 
 
+def assessed(conn: Conn, day: date) -> set[str]:
+    """Sources that were looked at on this day."""
+    return {source for (source,) in conn.execute("SELECT source FROM source_quality WHERE day = %s", (day,))}
+
+
 def trend(conn: Conn, source: str, days: int = 90) -> list[tuple[date, float, int]]:
     """(day, score, documents), the oldest first."""
     rows = conn.execute(
@@ -116,7 +121,8 @@ def tell(
 ) -> finding_store.Told:
     """`found` is all that now holds of these kinds about a source and its documents: others of them close.
 
-    `settled`: only about these subjects was looked, so only theirs close; None: about all.
+    `settled`: only about these subjects was looked, so only theirs close; None: about the source and all documents, not
+    about the names among the source's own readers (`source/NAME/reader:WHO`).
     """
     opened = kept = 0
     still: list[UUID] = []
@@ -129,7 +135,8 @@ def tell(
         """UPDATE finding SET closed_at = now(), closed_reason = 'no longer holds'
            WHERE closed_at IS NULL AND kind = ANY(%(kinds)s) AND NOT id = ANY(%(still)s)
              AND (subject = %(source)s OR starts_with(subject, %(source)s || '/'))
-             AND (%(all)s OR subject = ANY(%(settled)s))""",
+             AND CASE WHEN %(all)s THEN NOT starts_with(subject, %(source)s || '/reader:')
+               ELSE subject = ANY(%(settled)s) END""",
         {
             "kinds": list(kinds), "still": still, "source": f"source/{source}", "all": settled is None,
             "settled": list(settled or ()),
