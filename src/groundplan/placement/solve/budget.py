@@ -6,6 +6,9 @@ import time
 
 from groundplan.placement.problem import DEFAULT_WORK, WorkLimit
 
+_KEPT = 0.95
+"""of the clock: the rest is for what a step overruns and for handing the answer over"""
+
 
 class Budget:
     """What is left of a limit. One unit of work is one neighbourhood searched or one dive."""
@@ -30,7 +33,7 @@ class Budget:
     @property
     def seconds_left(self) -> float | None:
         """None: no clock."""
-        return None if self.limit.seconds is None else self.limit.seconds - self.elapsed
+        return None if self.limit.seconds is None else self.limit.seconds * _KEPT - self.elapsed
 
     def over(self, reserve: float = 0.0) -> bool:
         """Nothing more may be begun; `reserve` seconds are kept for what comes after."""

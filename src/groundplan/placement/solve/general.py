@@ -22,9 +22,9 @@ from groundplan.placement.solve.relax import Relaxation, relax
 from groundplan.placement.solve.shift import Shift
 from groundplan.placement.solve.submodel import Effort, cost_of, search
 
-_ALL_BELOW = 30_000
-"""options; above, the relaxation begins with the nearest ones"""
-_NEAR, _NEARER = 12, 3
+_WHOLE_RELAXED, _MOST_PARTS = 150_000, 2_500
+"""options and parts up to which the whole is relaxed at once; beyond, the relaxation begins with the nearest options"""
+_NEAR, _NEARER = 12, (3, 12)
 _ROUGH, _FINER = 30, 150
 _TINY = 700
 """options with which CP-SAT is asked for the whole at once"""
@@ -99,14 +99,16 @@ def place(data: Arrays, budget: Budget) -> tuple[Plan | None, Certificate, bool]
         run.take(_rough(run))
     if run.plan is None and not run.impossible:
         run.impossible = _whole(run, 20.0) and run.plan is None
-    if run.plan is not None and not run.done and len(data.index) <= _TINY:
-        run.impossible = _whole(run, 1.0) and run.plan is None
     sets = None if run.done else knapsacks(data)
     single = sets is not None and all(sets.plain(site) for site in range(data.sites))
+    tiny = len(data.index) <= _TINY
     if single:
         run.pace = Pace(budget.limit.seed, *_SINGLE)
-    _search(run, 1 if single else _FIRST_ROUNDS)
+    elif not tiny:
+        _search(run, _FIRST_ROUNDS)
     diver = None if sets is None or relaxation is None or run.done else _columns(run, sets, relaxation)
+    if tiny and run.plan is not None and not run.done and _whole(run, 1.0):
+        return run.plan, run.certificate, False
     _rounds(run, diver, _DIVES_FIRST if single else 0)
     return run.plan, run.certificate, run.impossible and run.plan is None
 
@@ -128,35 +130,51 @@ def _rounds(run: Run, diver: tuple[Master, Point, np.random.Generator] | None, f
             _search(run, _BATCH // 4)
 
 
-def _prices(run: Run) -> Ints | None:
-    """The options to relax over (None: all), after rough prices that already prove something."""
+def _prices(run: Run) -> Floats | None:
+    """Rough prices of rows that already prove something; None where the whole can be relaxed at once."""
     data, budget = run.data, run.budget
-    if len(data.index) < _ALL_BELOW:
+    if len(data.index) <= _WHOLE_RELAXED and data.parts <= _MOST_PARTS:
         return None
-    prices = warm.row_prices(data, _ROUGH, budget.share(0.15))
-    near = warm.nearest(data, prices, _NEAR)
-    prices = warm.row_prices(subset(data, near), _FINER, budget.share(0.2), prices, 0.02)
-    part = np.minimum.reduceat(data.reduced(np.zeros(data.parts), prices), data.first[:-1])
-    run.price(certify.linear(data, part, prices), part, prices)
-    return warm.nearest(data, prices, _NEARER)
+    rough = warm.row_prices(data, _ROUGH, budget.share(0.15))
+    near = warm.nearest(data, rough, _NEAR)
+    finer = warm.row_prices(subset(data, near), _FINER, budget.share(0.2), rough, 0.02)
+    best, value = rough, -np.inf
+    for prices in (rough, finer):
+        part = np.minimum.reduceat(data.reduced(np.zeros(data.parts), prices), data.first[:-1])
+        certificate = certify.linear(data, part, prices)
+        run.price(certificate, part, prices)
+        if certificate.value > value:
+            best, value = prices, float(certificate.value)
+    return best
 
 
-def _relaxed(run: Run, kept: Ints | None) -> Relaxation | None:
+def _relaxed(run: Run, prices: Floats | None) -> Relaxation | None:
     """The relaxation; where it was over few options, its multipliers are lowered to hold for all."""
-    data, left = run.data, run.budget.seconds_left
-    relaxation = relax(data, kept, seconds=None if left is None else max(0.2, left * 0.7))
-    if relaxation is None:
-        run.impossible = kept is None and not run.budget.over(0.3 * (run.budget.limit.seconds or 0.0))
-        return None
-    part = relaxation.part
-    if kept is not None:
-        outside: Flags = np.ones(len(data.index), dtype=np.bool_)
-        outside[kept] = False
-        part = part.copy()
-        priced = data.reduced(np.zeros(data.parts), relaxation.row)
-        np.minimum.at(part, data.part[outside], priced[outside])
-    run.price(certify.linear(data, part, relaxation.row), part, relaxation.row)
-    return relaxation
+    data, budget = run.data, run.budget
+    wider: tuple[Ints | None, ...] = (None,)
+    if prices is not None:
+        wider = (*(warm.nearest(data, prices, each) for each in _NEARER), None)
+    for kept in wider:
+        left = budget.seconds_left
+        found = relax(data, kept, seconds=None if left is None else max(0.2, left * 0.7))
+        if found is not None:
+            part = found.part if kept is None else _lowered(data, found, kept)
+            run.price(certify.linear(data, part, found.row), part, found.row)
+            return found
+        if budget.over(0.3 * (budget.limit.seconds or 0.0)):
+            return None
+    run.impossible = True
+    return None
+
+
+def _lowered(data: Arrays, relaxation: Relaxation, kept: Ints) -> Floats:
+    """Part multipliers at which no option that was left out would be worth taking."""
+    outside: Flags = np.ones(len(data.index), dtype=np.bool_)
+    outside[kept] = False
+    part = relaxation.part.copy()
+    priced = data.reduced(np.zeros(data.parts), relaxation.row)
+    np.minimum.at(part, data.part[outside], priced[outside])
+    return part
 
 
 def mended(data: Arrays, relaxation: Relaxation, budget: Budget) -> Plan | None:
