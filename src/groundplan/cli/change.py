@@ -103,6 +103,10 @@ def plan_text(value: dict[str, Any], every: bool = False) -> str:
         if every or f"workload/{placement['workload']}" in touched:
             lines += ["", f"{typer.style(placement['workload'], bold=True)} ({placement['binding']})"]
             lines.append(_alternatives(placement))
+            lines += [
+                f"to build: {b['config']} at {b['site']}, ${b['monthly_usd'][:-10]} a month"
+                for b in placement.get("to_build", ())
+            ]
     for refusal in value["refusals"]:
         place = f"{refusal['where']}: " if refusal.get("where") else ""
         told = typer.style(f"refused: {place}{refusal['message']}", fg="red")
@@ -139,6 +143,8 @@ def _alternatives(placement: dict[str, Any]) -> str:
 def _mark(placement: dict[str, Any], option: dict[str, Any]) -> str:
     if option["deployment"] == placement["primary"]:
         return "> chosen"
+    if option["deployment"] == placement.get("burst"):
+        return "+ bursts"
     return "- fallback" if option["deployment"] in placement["fallbacks"] else ""
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from groundplan.placement.reference.store import FOLDER, load
 from groundplan.placement.serving.model import BYTES, Estimate, Serving, Setting
-from groundplan.placement.serving.physics import Roofline, features, roofline
+from groundplan.placement.serving.physics import Roofline, components, features, roofline
 from groundplan.placement.serving.trees import Floats, Trees
 
 Basis = Literal["measured", "new model", "new hardware", "not measured", "own traffic"]
@@ -27,18 +27,21 @@ UNMEASURED = 1.4
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:
-    """One time of one kind of serving: half a linear fit of the logarithm, half trees on the roofline's residual."""
+    """One time of one kind of serving, a mean of three fits of its logarithm: a sum of the roofline's components with
+    weights that are not negative (a fifth), a linear one, and trees on the roofline's residual (two fifths each)."""
 
     centre: Floats
     scale: Floats
     weight: Floats
+    sums: Floats
     trees: Trees
 
-    def predict(self, table: Floats, base: Floats) -> Floats:
+    def predict(self, table: Floats, base: Floats, components: Floats) -> Floats:
         """[rows] natural logarithms of milliseconds. `base` is the roofline's."""
         scaled = (table - self.centre) / self.scale
         linear = self.weight[0] + scaled @ self.weight[1:]
-        blended: Floats = 0.5 * linear + 0.5 * (self.trees.predict(table) + base)
+        summed = np.log(np.maximum(components @ self.sums, 1e-3))
+        blended: Floats = 0.2 * summed + 0.4 * linear + 0.4 * (self.trees.predict(table) + base)
         return blended
 
 
@@ -85,7 +88,9 @@ class Fitted:
         for kind in KINDS:
             chosen = np.array([_kind(each) == kind for each in settings])
             if chosen.any() and (time, kind) in self.parts:
-                logs[chosen] = self.parts[time, kind].predict(table[chosen], base[chosen])
+                pairs = zip(settings, lines, chosen, strict=True)
+                sums = np.array([components(each, line)[time] for each, line, own in pairs if own])
+                logs[chosen] = self.parts[time, kind].predict(table[chosen], base[chosen], sums)
         for number, setting in enumerate(settings):
             if setting.hardware.name not in self.hardware:
                 logs[number] = base[number] + self.level[f"{time} {_kind(setting)}"]
@@ -122,7 +127,7 @@ def shipped() -> Fitted:
             lead = f"{time}.{kind}."
             names = ("roots", "feature", "threshold", "left", "right", "value")
             trees = Trees(**{name: arrays[lead + name] for name in names}, depth=int(arrays[lead + "depth"]))
-            linear = {name: arrays[lead + name] for name in ("centre", "scale", "weight")}
+            linear = {name: arrays[lead + name] for name in ("centre", "scale", "weight", "sums")}
             parts[time, kind] = Part(**linear, trees=trees)
     spread = {name: (low, high) for name, (low, high) in told["spread"].items()}
     return Fitted(parts, frozenset(told["families"]), frozenset(told["hardware"]), spread, told["level"])

@@ -8,7 +8,7 @@ b draws; waiting before a server with load rho follows rho/(1-rho). It learns no
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import log, log1p
+from math import log, log1p, log2, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,8 @@ class Roofline:
     """Requests over how many fit into memory"""
     per_worker: float
     """Requests of one decoding worker"""
+    prompt_attention: float = 0.0
+    prompt_links: float = 0.0
 
 
 def roofline(s: Setting) -> Roofline:
@@ -64,7 +66,7 @@ def roofline(s: Setting) -> Roofline:
     links = linked * (m.layers * LINK_MS + each * m.hidden * 4 * m.layers / 1e6 / h.link / d.data)
     launch = m.layers * LAUNCH_MS
     decode = max(weights + cache, compute + attention) + links + launch
-    prefill, prompt_compute, prompt_weights = _prefill(s, p)
+    prefill, prompt_compute, prompt_weights, prompt_attention, prompt_links = _prefill(s, p)
     if s.split:
         busy = min(5.0, s.concurrency * prefill / p.workers / (s.output * decode + prefill))
         per_token = decode
@@ -77,7 +79,7 @@ def roofline(s: Setting) -> Roofline:
     )
     return Roofline(
         weights, cache, compute, attention, links, decode, prompt_compute, prompt_weights, prefill, busy,
-        per_token, first, each / max(room, 0.5), each,
+        per_token, first, each / max(room, 0.5), each, prompt_attention, prompt_links,
     )  # fmt: skip
 
 
@@ -87,14 +89,51 @@ def _touched(s: Setting, tokens: float) -> float:
     return (m.total - m.dense) * (1 - (1 - m.chosen / m.experts) ** max(tokens, 1.0)) if m.experts > 1 else 0.0
 
 
-def _prefill(s: Setting, engine: Engine) -> tuple[float, float, float]:
-    """(whole, arithmetic, weights) of reading one prompt."""
+def _prefill(s: Setting, engine: Engine) -> tuple[float, float, float, float, float]:
+    """(whole, arithmetic, weights, attention, links) of reading one prompt."""
     m, h, units = s.shape, s.hardware, engine.units
     compute = 2 * m.active * s.prompt / units / h.speed(s.precision)
     attention = 2 * s.prompt * s.prompt * m.scored / 1e9 / units / h.bf16
     weights = (m.dense + _touched(s, s.prompt)) * BYTES[s.precision] / units / h.bandwidth
     links = (s.prompt * m.hidden * 4 * m.layers / 1e6 / h.link / engine.data) if units > 1 else 0.0
-    return max(compute * 1.7 + attention * 2, weights) + links + m.layers * LAUNCH_MS, compute, weights
+    return (
+        max(compute * 1.7 + attention * 2, weights) + links + m.layers * LAUNCH_MS,
+        compute,
+        weights,
+        attention,
+        links,
+    )
+
+
+def components(s: Setting, r: Roofline) -> dict[str, list[float]]:
+    """Parts of which each time is a sum with weights that are not negative: bytes, operations, layers, queues."""
+    engine = ENGINES.index(s.engine) if s.engine in ENGINES else 2
+    one = [float(engine == each) for each in range(len(ENGINES))]
+    layers, sparse = float(s.shape.layers), float(s.shape.experts > 1)
+    units, output, each = s.decode.units, s.output, r.per_worker
+    multi, whole, split = float(units > 1), float(not s.split), float(s.split)
+    reads = each * whole / output
+    grown = layers * log1p(each)
+    token = [
+        r.weights, r.cache, r.compute, r.attention, *(layers * x * (1 - sparse) for x in one),
+        *(layers * x * sparse for x in one), layers * multi, layers * multi * log2(max(units, 1)), r.links,
+        grown * sparse, grown * (1 - sparse), reads * r.prompt_compute, reads * r.prompt_attention,
+        reads * r.prompt_weights, reads * r.prompt_links, reads * layers, each, reads * layers * sparse, 1.0,
+    ]  # fmt: skip
+    queue = s.concurrency / (s.prefill or s.decode).workers
+    cycle = output * (r.weights + r.cache + r.compute + layers * 0.1)
+    load = min(queue * r.prefill / (cycle + r.prefill), 3.0)
+    step = r.weights + r.cache + r.compute + r.attention + layers * 0.1
+    pc, root = r.prompt_compute, sqrt(queue)
+    first = [
+        pc, r.prompt_attention, r.prompt_weights, r.prompt_links, *(layers * x for x in one), *one, step * whole,
+        step * split, queue * pc * whole, queue * pc * split, queue * r.prompt_attention * whole,
+        queue * r.prompt_weights * whole, queue * r.prompt_links, queue * layers * whole, queue * layers * split,
+        load * pc, load**2 * pc * whole, load**2 * pc * split, s.prompt / 100, queue * whole, queue * split,
+        max(r.filled - 1, 0.0) * cycle * whole, log1p(queue) * pc, root * pc * whole, root * pc * split, root * whole,
+        root * split, split, s.prompt * split / 100,
+    ]  # fmt: skip
+    return {"per_token": token, "first_token": first}
 
 
 def features(s: Setting, r: Roofline) -> NDArray[np.float64]:

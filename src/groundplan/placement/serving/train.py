@@ -6,6 +6,7 @@ each group that is left out; no row is predicted by a fit that has seen it.
 
 from __future__ import annotations
 
+import importlib
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from groundplan.core.errors import Invalid
 from groundplan.placement.serving.fitted import KINDS, TIMES, Fitted, Part
-from groundplan.placement.serving.physics import features, roofline
+from groundplan.placement.serving.physics import components, features, roofline
 from groundplan.placement.serving.rows import Measured
 from groundplan.placement.serving.trees import Floats, flatten
 
@@ -41,6 +42,8 @@ class Table:
         self.rows = rows
         self.features = np.array([features(s, line) for s, line in zip(rows.settings, lines, strict=True)])
         self.base = {time: np.log([getattr(line, time) for line in lines]) for time in TIMES}
+        told = [components(s, line) for s, line in zip(rows.settings, lines, strict=True)]
+        self.components = {time: np.array([each[time] for each in told]) for time in TIMES}
         self.logs = {"per_token": np.log(rows.per_token), "first_token": np.log(rows.first_token)}
         self.families, self.hardware, self.split = rows.families, rows.hardware, rows.split
 
@@ -50,16 +53,17 @@ class Table:
 
 def fit_part(table: Table, time: str, rows: Mask) -> Part:
     """One part, fitted to the chosen rows. Families count by the root of their number of rows."""
-    light = _lightgbm()
+    light = _library("lightgbm")
     data, logs, base = table.features[rows], table.logs[time][rows], table.base[time][rows]
     weights = _weights(table.families[rows])
     centre, scale = table.features.mean(axis=0), table.features.std(axis=0) + 1e-9
     weight = _robust(np.c_[np.ones(len(data)), (data - centre) / scale], logs, weights)
+    sums = _not_negative(table.components[time][rows], np.exp(logs), weights)
     structures: list[dict[str, Any]] = []
     for seed in range(SEEDS):
         dataset = light.Dataset(data, logs - base, weight=weights)
         structures += light.train({**_SETTINGS, "seed": seed}, dataset, ROUNDS).dump_model()["tree_info"]
-    return Part(centre, scale, weight, flatten(structures, 1 / SEEDS))
+    return Part(centre, scale, weight, sums, flatten(structures, 1 / SEEDS))
 
 
 def fit(table: Table, rows: Mask) -> Fitted:
@@ -83,7 +87,8 @@ def left_out(table: Table, groups: NDArray[Any]) -> dict[str, Floats]:
         for kind in KINDS:
             chosen = out & table.kind(kind)
             for time in TIMES if chosen.any() else ():
-                guess = fitted.parts[time, kind].predict(table.features[chosen], table.base[time][chosen])
+                part, parts = fitted.parts[time, kind], table.components[time][chosen]
+                guess = part.predict(table.features[chosen], table.base[time][chosen], parts)
                 found[time][chosen] = table.logs[time][chosen] - guess
     return found
 
@@ -121,7 +126,7 @@ def write(fitted: Fitted, folder: Path) -> None:
     arrays: dict[str, Any] = {}
     for (time, kind), part in fitted.parts.items():
         lead = f"{time}.{kind}."
-        for name in ("centre", "scale", "weight"):
+        for name in ("centre", "scale", "weight", "sums"):
             arrays[lead + name] = getattr(part, name)
         for name in ("roots", "feature", "threshold", "left", "right", "value", "depth"):
             arrays[lead + name] = getattr(part.trees, name)
@@ -147,13 +152,26 @@ def _robust(data: Floats, logs: Floats, weights: Floats) -> Floats:
     return weight
 
 
-def _lightgbm() -> Any:
+def _not_negative(components: Floats, times: Floats, weights: Floats) -> Floats:
+    """Least absolute relative deviations with weights that are not negative, by reweighting (NNLS)."""
+    nnls = _library("scipy.optimize").nnls
+    largest = components.max(axis=0) + 1e-12
+    again: Floats = np.ones(len(times))
+    found: Floats = np.zeros(components.shape[1])
+    for _ in range(12):
+        root = np.sqrt(weights * again) / times
+        found = np.asarray(nnls(components / largest * root[:, None], times * root, maxiter=2000)[0], dtype=np.float64)
+        again = 1 / np.maximum(np.abs(components / largest @ found / times - 1), 0.07)
+    scaled: Floats = found / largest
+    return scaled
+
+
+def _library(name: str) -> Any:
     try:
-        import lightgbm  # noqa: PLC0415 -- an optional extra, and heavy
+        return importlib.import_module(name)
     except ImportError as error:
         raise Invalid(
             "fitting the serving model needs a library that is not installed",
             code="extra_missing",
             hint="pip install 'groundplan[placement]'. The shipped model needs nothing more.",
         ) from error
-    return lightgbm
