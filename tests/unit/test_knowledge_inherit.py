@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from groundplan.catalog.governed import ConnectorRule
 from groundplan.catalog.levels import SENSITIVITIES
 from groundplan.core.errors import Invalid
 from groundplan.knowledge.governed.inherit import STATES, Level, holds, said
@@ -145,3 +146,35 @@ default:user::rwx
     assert everyone is not None
     assert "everyone" in everyone.allow
     assert lists.readers("unlisted.md") is None
+
+
+@pytest.mark.parametrize(
+    ("type_", "url", "right"),
+    [
+        ("git", "https://git.example/handbook", True), ("git", "/etc", False), ("git", "file:///etc", False),
+        ("git", "ext::sh", False), ("web", "https://docs.example/", True), ("web", "ftp://docs.example/", False),
+        ("store", "s3://docs/in", True), ("store", "file:///etc", False), ("store", "LOCAL:///etc", False),
+        ("store", "zip://x::file:///etc/a.zip", False), ("store", "docs", False),
+    ],
+)  # fmt: skip
+def test_a_connector_does_not_read_this_machine(type_: str, url: str, right: bool) -> None:
+    if right:
+        assert ConnectorRule(type=type_, url=url).settings() == {"url": url}  # type: ignore[arg-type]
+        return
+    with pytest.raises(ValueError, match="write an address"):
+        ConnectorRule(type=type_, url=url)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"type": "git"},
+        {"type": "sql", "table": "t"},
+        {"type": "sql", "table": "t", "path": "a", "dsn": "env:X"},
+        {"type": "mail"},
+    ],
+)
+def test_a_connector_needs_what_its_type_needs(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="needs"):
+        ConnectorRule(**settings)
+    assert ConnectorRule(type="push").settings() == {}

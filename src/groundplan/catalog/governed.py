@@ -119,7 +119,20 @@ class ConnectorRule(Strict):
             missing.append("dsn or path (one of them)")
         if missing:
             raise ValueError(f"a connector of type {self.type} needs {', '.join(missing)}")
+        self._elsewhere()
         return self
+
+    def _elsewhere(self) -> None:
+        """Files of this machine are read from folders of the workspace, not around them through a connector."""
+        if self.url is None:
+            return
+        scheme, found, _ = self.url.partition("://")
+        known = {"git": ("https", "http", "ssh", "git"), "web": ("https", "http")}.get(self.type)
+        local = scheme.lower() in ("file", "local", "memory", "dir", "reference") or "::" in self.url
+        if not found or local or (known is not None and scheme.lower() not in known):
+            raise ValueError(
+                f"write an address with a scheme, such as {' or '.join(known or ('s3', 'sftp'))}://HOST/PATH"
+            )
 
     def settings(self) -> dict[str, Any]:
         """What was said, without its type."""
