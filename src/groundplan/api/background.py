@@ -17,6 +17,7 @@ from groundplan.api import (
     mail,
     owners_left,
     placing,
+    prices_look,
     rights_look,
     siem,
     witnesses,
@@ -61,6 +62,7 @@ def start(services: Services, indexing: Indexing, stack: ExitStack) -> None:
     indexing.start()
     stack.callback(indexing.stop)
     repeat(stack, Every("adding up costs", costs.FOLD_SECONDS, partial(costs.fold, services)))
+    repeat(stack, Every("looking at prices", prices_look.LOOK_SECONDS, partial(prices_look.look_now, services)))
     repeat(stack, Every("archiving facts", costs.ARCHIVE_SECONDS, partial(costs.keep, services)))
     repeat(stack, Every("watching spending", anomalies.WATCH_SECONDS, partial(anomalies.watch, services)))
     repeat(stack, Every("looking at budgets", LOOK_SECONDS, partial(look, services)))

@@ -1,0 +1,93 @@
+"""Beside the requests: listed prices that changed since they were served or will change soon, and models about to go.
+
+Says what the last 30 days would have cost. It changes no price: `groundplan apply` takes the list's up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date, timedelta
+from typing import Any
+
+from psycopg import Connection
+
+from groundplan.api.context import Services
+from groundplan.api.cost_book import Days
+from groundplan.api.served import current_or_none
+from groundplan.blueprint.model import Deployment, Rates
+from groundplan.core.money import short_usd
+from groundplan.economics.prices import listed
+from groundplan.economics.prices.reprice import repriced
+from groundplan.ledger import finding_store, rollup_store
+from groundplan.ledger.finding import Finding
+
+LOOK_SECONDS = 6 * 3600.0
+AHEAD = timedelta(days=60)
+REPRICED, RETIRED = "cost.repriced", "cost.retired"
+
+
+def look_now(services: Services) -> finding_store.Told:
+    """Tell what holds today, and close what no longer does."""
+    with services.transaction() as conn:
+        return look(conn, services.clock.now().date())
+
+
+def look(conn: Connection[Any], today: date) -> finding_store.Told:
+    """As `look_now`, in the caller's transaction."""
+    blueprint = current_or_none(conn)
+    deployments = [d for d in blueprint.deployments if _is_listed(d)] if blueprint else []
+    counts = _counts(conn, today) if deployments else {}
+    found = [each for deployment in deployments for each in findings_of(deployment, counts, today)]
+    return finding_store.tell_all(conn, found, kinds=[REPRICED, RETIRED], within="deployment/")
+
+
+def findings_of(deployment: Deployment, counts: dict[str, dict[str, int]], today: date) -> Iterator[Finding]:
+    """Of one deployment at a listed price; `counts` has what each deployment used by class."""
+    subject = f"deployment/{deployment.name}"
+    used = counts.get(deployment.name, {})
+    for day in (today, *listed.changes(deployment.model, today, today + AHEAD)):
+        rates = listed.rates(deployment.model, day, deployment.context_tokens)
+        if rates is None or _same(rates, deployment.rates):
+            continue
+        told = repriced(used, deployment.rates, rates)
+        when = "now" if day == today else f"from {day.isoformat()} on"
+        yield Finding(
+            kind=REPRICED,
+            subject=subject,
+            mark=day.isoformat() if day != today else "now",
+            severity="medium" if told.difference > 0 else "low",
+            message=f"{deployment.model} costs otherwise {when}: the last 30 days at {deployment.name} would have cost "
+            f"{short_usd(told.now)} instead of {short_usd(told.then)}.",
+            hint="`groundplan plan` shows the new price, and `groundplan apply` takes it up.",
+            detail={"model": deployment.model, "then": told.then, "now": told.now, "from": day.isoformat()},
+            due=None if day == today else day,
+        )
+    if listed.retired(deployment.model):
+        yield Finding(
+            kind=RETIRED,
+            subject=subject,
+            message=f"The provider of {deployment.model} is about to retire it: {deployment.name} will stop answering.",
+            hint="Declare a deployment of another model, evaluate it, and make it the fallback first.",
+            severity="high" if used else "medium",
+        )
+
+
+def _is_listed(deployment: Deployment) -> bool:
+    return deployment.rates.source.startswith("genai-prices")
+
+
+def _same(one: Rates, two: Rates) -> bool:
+    names = ("input", "output", "cache_read", "cache_write", "reasoning", "input_audio", "output_audio", "request")
+    return all(getattr(one, name) == getattr(two, name) for name in names)
+
+
+def _counts(conn: Connection[Any], today: date) -> dict[str, dict[str, int]]:
+    """deployment -> class -> how many in the last 30 days."""
+    days = Days(today - timedelta(days=30), today)
+    wanted = {
+        "since": days.since, "until": days.until, "workload": None, "status": None, "deployment": None, "demo": None,
+    }  # fmt: skip
+    found: dict[str, dict[str, int]] = {}
+    for row in rollup_store.parts_by(conn, ["deployment", "part"], wanted):
+        found.setdefault(row["deployment"], {})[row["part"]] = int(row["count"])
+    return found
