@@ -1,7 +1,7 @@
 """How many answers keep their quality, with an interval that knows of sample, segments and the errors of the judge.
 
-Pure; the random draws are seeded. Where people reviewed some of the answers, the share that the judge tells is corrected
-by how often it was right about good and about bad ones (Rogan and Gladen 1978), each share drawn from its Jeffreys
+Pure; the random draws are seeded. Where people reviewed some of the answers, what the judge tells is corrected by
+how often it was right about good and about bad ones (Rogan and Gladen 1978), each share drawn from its Jeffreys
 posterior; where nobody did, the interval is the judge's own view, and says so.
 """
 

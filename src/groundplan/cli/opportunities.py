@@ -1,0 +1,32 @@
+"""`groundplan cost opportunities`: where money may be saved, the most first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from groundplan.cli.client import ControlClient
+from groundplan.cli.options import HomeOption, JsonOption
+from groundplan.cli.output import emit, table
+
+
+def opportunities(
+    context: typer.Context,
+    days: Annotated[int, typer.Option("--days", min=1, max=92, help="How far back.")] = 30,
+    workload: Annotated[str | None, typer.Option("--workload", help="Of this workload alone.")] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Levers ranked by what they would save a month at most, with what is still to prove."""
+    before: tuple[Path | None, bool] = context.obj or (None, False)
+    query = {"days": str(days)} | ({"workload": workload} if workload else {})
+    value = ControlClient.connect(home or before[0]).get("/api/opportunities", **query)
+    rows = [
+        (each["workload"], each["lever"], f"${float(each['saves_usd']):,.2f}", each["what"], each["evidence"])
+        for each in value["opportunities"]
+    ]
+    told = table(("workload", "lever", "a month, at most", "what", "evidence"), rows)
+    nothing = f"Nothing found in what {value['days']} days of calls cost."
+    emit(value, as_json or before[1], told if rows else nothing)

@@ -1,0 +1,126 @@
+"""Where money may be saved, ranked by how much: found in what calls cost, each with evidence, effort and limits. Pure.
+
+An amount is what would be saved if the lever worked on all calls. What quality it would cost is not known here, and so
+it says: a cheaper model has to be proven by a replay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+from groundplan.blueprint.model import Deployment, Rates, Workload
+
+MTOK = 1_000_000
+PICO = Decimal(10) ** 12
+LONG_PROMPT = 1024
+"""Tokens from which providers keep a prompt's beginning."""
+SMALL = Decimal("0.01")
+"""US dollars a month below which nothing is told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What one workload spent at one deployment in the days looked at."""
+
+    workload: str
+    deployment: str
+    model: str
+    calls: int
+    cost_usd: Decimal
+    wasted_usd: Decimal
+    wasted_attempts: int
+    input: int
+    cache_read: int
+    output: int
+
+
+@dataclass(frozen=True, slots=True)
+class Opportunity:
+    """One lever. `saves_usd` a month at most, `effort` is small | medium; `proof`: what must still be shown."""
+
+    lever: str
+    workload: str
+    saves_usd: Decimal
+    what: str
+    evidence: str
+    effort: str
+    proof: str
+
+
+def found(
+    spent: Sequence[Spent], workloads: Iterable[Workload], places: Mapping[str, Deployment], days: int
+) -> list[Opportunity]:
+    """All levers that save more than a cent a month, the largest first."""
+    declared = {workload.name: workload for workload in workloads}
+    month = Decimal(30) / Decimal(max(1, days))
+    levers: list[Opportunity] = []
+    for row in spent:
+        workload, place = declared.get(row.workload), places.get(row.deployment)
+        levers += _wasted(row, month)
+        if workload is not None and place is not None:
+            levers += _cheaper(row, workload, place, places, month)
+            levers += _prefix(row, place.rates, month)
+    return sorted((each for each in levers if each.saves_usd >= SMALL), key=lambda each: -each.saves_usd)
+
+
+def cost(rates: Rates, row: Spent) -> Decimal:
+    """US dollars of the row's tokens at some rates; what was read from a prompt cache at its own."""
+    read = rates.input if rates.cache_read is None else rates.cache_read
+    fresh = max(0, row.input - row.cache_read)
+    tokens = Decimal(fresh * rates.input + row.cache_read * read + row.output * rates.output) / MTOK
+    return (tokens + row.calls * rates.request) / PICO
+
+
+def _wasted(row: Spent, month: Decimal) -> Iterable[Opportunity]:
+    if row.wasted_attempts:
+        yield Opportunity(
+            "useless retries",
+            row.workload,
+            row.wasted_usd * month,
+            f"attempts at {row.deployment} that were billed and answered nobody",
+            f"{row.wasted_attempts} attempts cost ${row.wasted_usd:.4f}",
+            "medium",
+            "see why they failed: time limits, broken streams, refusals",
+        )
+
+
+def _cheaper(
+    row: Spent, workload: Workload, place: Deployment, places: Mapping[str, Deployment], month: Decimal
+) -> Iterable[Opportunity]:
+    """Deployments that this workload may use already, at which the same tokens cost less."""
+    now = cost(place.rates, row)
+    others = [places[name] for name in workload.deployments if name in places and name != row.deployment]
+    for other in others:
+        saves = (now - cost(other.rates, row)) * month
+        if saves > 0 and other.model != row.model:
+            yield Opportunity(
+                "over-strong model",
+                row.workload,
+                saves,
+                f"{other.model} at {other.name} instead of {row.model}",
+                f"{row.calls} calls, {row.input} + {row.output} tokens, repriced",
+                "small",
+                "quality is unknown until a replay or an evaluation set shows it; then route the calls that keep it",
+            )
+
+
+def _prefix(row: Spent, rates: Rates, month: Decimal) -> Iterable[Opportunity]:
+    """Long prompts of which little was read from the provider's cache, where that is cheaper."""
+    if rates.cache_read is None or rates.cache_read >= rates.input or not row.calls:
+        return
+    each = row.input // row.calls
+    fresh = row.input - row.cache_read
+    if each < LONG_PROMPT or row.cache_read > row.input // 2:
+        return
+    # half of a long prompt is taken to be the same from call to call: instructions, tools, examples
+    yield Opportunity(
+        "cacheable prefixes",
+        row.workload,
+        Decimal(fresh // 2 * (rates.input - rates.cache_read)) / MTOK / PICO * month,
+        "put what never changes in front of every prompt, so that the provider reads it from its cache",
+        f"{each} tokens a prompt, {row.cache_read / max(1, row.input):.0%} of them read from the cache",
+        "small",
+        "assumes that half of each prompt is the same; the cache rate on the cost page shows it",
+    )

@@ -1,0 +1,60 @@
+"""Levers are found in what calls cost, ranked by money, and say what is still to prove."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from msgspec.structs import replace
+from tests.integration.gateway_stack import deployment, workload
+
+from groundplan.blueprint.model import Rates
+from groundplan.core.money import PICO
+from groundplan.economics.replay.opportunities import Spent, cost, found
+
+LARGE = Rates(input=2 * PICO, output=8 * PICO, cache_read=PICO // 2)
+SMALL = Rates(input=PICO // 2, output=PICO)
+PLACES = {
+    "large": replace(deployment("large", 1), model="m/large", rates=LARGE),
+    "small": replace(deployment("small", 1), model="m/small", rates=SMALL),
+    "elsewhere": replace(deployment("elsewhere", 1), model="m/free", rates=Rates(input=0, output=0)),
+}
+WORKLOADS = [workload("support", ["large", "small"])]
+
+
+def spent(**more: object) -> Spent:
+    settings = {
+        "workload": "support", "deployment": "large", "model": "m/large", "calls": 1000, "cost_usd": Decimal(10),
+        "wasted_usd": Decimal(0), "wasted_attempts": 0, "input": 300_000, "cache_read": 0, "output": 100_000, **more,
+    }  # fmt: skip
+    return Spent(**settings)  # type: ignore[arg-type]
+
+
+def test_a_cheaper_model_within_what_the_workload_may_use_is_repriced_exactly() -> None:
+    (lever,) = found([spent()], WORKLOADS, PLACES, 15)
+    assert (lever.lever, lever.workload) == ("over-strong model", "support")
+    assert lever.saves_usd == 2 * (Decimal("1.4") - Decimal("0.25"))
+    assert "m/small at small" in lever.what
+    assert "unknown" in lever.proof
+
+
+def test_what_the_workload_may_not_use_is_never_proposed() -> None:
+    assert not any("elsewhere" in each.what for each in found([spent()], WORKLOADS, PLACES, 30))
+    assert found([spent()], [workload("support", ["large"])], PLACES, 30) == []
+
+
+def test_billed_failures_and_uncached_prefixes_are_told_by_money() -> None:
+    row = spent(input=4_000_000, wasted_usd=Decimal(3), wasted_attempts=12)
+    levers = found([row], WORKLOADS, PLACES, 30)
+    assert [each.lever for each in levers] == ["over-strong model", "useless retries", "cacheable prefixes"]
+    amounts = [each.saves_usd for each in levers]
+    assert amounts == sorted(amounts, reverse=True)
+    assert levers[2].saves_usd == Decimal(2) * Decimal("1.5")
+
+
+def test_cents_and_unknown_workloads_are_left_out() -> None:
+    assert found([spent(input=10, output=1)], WORKLOADS, PLACES, 30) == []
+    assert found([spent(workload="gone")], WORKLOADS, PLACES, 30) == []
+
+
+def test_prompt_caches_are_priced_at_their_own_rate() -> None:
+    assert cost(LARGE, spent(input=2_000_000, cache_read=1_000_000, output=0)) == Decimal("2.5")
