@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from groundplan.cli import cost_ahead
+from groundplan.cli import cost_ahead, opportunities
 from groundplan.cli.client import ControlClient
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table
@@ -134,3 +134,4 @@ def _places(rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
 
 
 cost_ahead.register(app)
+app.command("opportunities")(opportunities.opportunities)
