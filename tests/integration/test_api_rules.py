@@ -95,6 +95,8 @@ def test_an_exception_is_asked_for_and_decided_by_somebody_else(world: World) ->
     path = f"/api/policies/exceptions/{made.body['id']}"
     assert control.ask("POST", f"{path}/approve", {}, **asker).status == 403
     assert control.ask("POST", f"{path}/approve", {}).status == 403, "the operator never approves"
+    linked = world.person("linked", "security", proof="recovery")
+    assert control.ask("POST", f"{path}/approve", {}, **linked).body["error"]["code"] == "approval_unproven"
     done = control.ask("POST", f"{path}/approve", {"reason": "fine"}, **officer)
     assert (done.status, done.body["state"], done.body["effective"]["complete"]) == (200, "approved", True)
     assert control.ask("POST", f"{path}/refuse", {}, **officer).status == 409

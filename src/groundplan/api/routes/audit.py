@@ -102,10 +102,9 @@ def proof(entry_id: UUID, services: Using, caller: Reader) -> dict[str, Any]:
             "this entry has no place in the log yet", code="entry_unsequenced", hint="Ask again in a second.",
             retry_after=1.0,
         )  # fmt: skip
-    return {
-        **shown[0],
-        "proof": proof_json(audit_proof.inclusion_proof(services.home.audit, found.leaf_index)),
-    }
+    made = audit_proof.inclusion_proof(services.home.audit, found.leaf_index)
+    holds = made.holds(load_public(services.home, "checkpoint").public_bytes_raw())
+    return {**shown[0], "proof": {**proof_json(made), "holds": holds}}
 
 
 def _actor(conn: Connection[Any], who: str) -> str:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from groundplan.api.caller import Caller, Reader, SignedIn, require_duty
 from groundplan.api.context import Using
 from groundplan.api.effect import effect_of
+from groundplan.api.presence import check_presence
 from groundplan.api.served import current_blueprint, known_workload
 from groundplan.blueprint.model import Blueprint, PolicyRules
 from groundplan.core.errors import Invalid, NotFound
@@ -178,6 +179,8 @@ def end(id: UUID, body: Decide, services: Using, caller: SignedIn) -> dict[str, 
 def _decide(services: Using, caller: Caller, id: UUID, body: Decide, *, approve: bool) -> dict[str, Any]:
     with services.transaction() as conn:
         blueprint = _may(conn, caller, id)
+        if approve:
+            check_presence(conn, caller)
         number = exceptions.decide(
             conn, caller.actor, id, approve=approve, reason=body.reason, now=services.clock.now(),
             alone=blueprint.separation == "solo",

@@ -1,0 +1,31 @@
+"""Whether the person who approves was there, for approvals that are no changes of a blueprint (those ask governance).
+
+The same rule: a passkey or the company's sign-in; else only in the demo, or where the company is one person alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from psycopg import Connection
+
+from groundplan.api.caller import Caller
+from groundplan.api.served import current_or_none
+from groundplan.core.errors import Denied
+from groundplan.governance import store as governance
+
+
+def check_presence(conn: Connection[Any], caller: Caller) -> None:
+    """Raises `Denied` (`approval_unproven`) where only the operator's token may have been there."""
+    if caller.proven or caller.acting or _is_alone(conn):
+        return
+    raise Denied(
+        "whoever holds the operator's token could have signed in so: that approves nothing",
+        code="approval_unproven",
+        hint="Sign in with your passkey or at the company's sign-in; register a passkey on the page Sign-in.",
+    )
+
+
+def _is_alone(conn: Connection[Any]) -> bool:
+    blueprint = current_or_none(conn)
+    return blueprint is not None and blueprint.separation == "solo" and governance.active_people(conn) == 1
