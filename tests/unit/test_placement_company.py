@@ -114,16 +114,16 @@ def test_the_same_company_gives_the_same_plan_and_the_verifier_passes_it() -> No
     assert round(sum(told["terms"].values()), 0) == round(told["usd_month"] - one.rounding_usd, 0)
 
 
-@given(
-    calls=st.floats(10, 3e6),
-    price=st.floats(0.05, 20),
-    peak=st.floats(1, 20),
-    sensitivity=st.sampled_from(["public", "confidential"]),
-)
-@settings(max_examples=12, deadline=None)
-def test_runner_up_and_break_even_hold_when_solved_again(
-    calls: float, price: float, peak: float, sensitivity: str
-) -> None:
+COMPANIES = {
+    "calls": st.floats(10, 3e6),
+    "price": st.floats(0.05, 20),
+    "peak": st.floats(1, 20),
+    "sensitivity": st.sampled_from(["public", "confidential"]),
+}
+
+
+def confirm(calls: float, price: float, peak: float, sensitivity: str) -> None:
+    """What is said of a plan holds when it is solved again."""
     company = rig.company(
         rig.workload("w", calls_month=calls, peak=peak, curve=curve.week("spiky", peak), sensitivity=sensitivity),
         deployments={"gpt": rig.deployment("gpt", "cloud", price)},
@@ -138,11 +138,27 @@ def test_runner_up_and_break_even_hold_when_solved_again(
     if found.break_even is not None:
         factor = found.break_even.calls_month / calls
         for side, winner in ((0.98, found.break_even.below), (1.02, found.break_even.above)):
-            best = min(
-                (c for c in at_load(plan, company.workloads["w"], factor * side) if c.allowed), key=lambda c: c.usd
-            )
+            allowed = [c for c in at_load(plan, company.workloads["w"], factor * side) if c.allowed]
+            best = min(allowed, key=lambda c: c.usd)
             assert best.config.split(" on ")[0] == winner.split(" on ")[0]
     assert to_json(found, [])["usd_month"] == round(found.decided.usd, 2)
+
+
+@given(**COMPANIES)
+@settings(max_examples=12, deadline=None)
+def test_runner_up_and_break_even_hold_when_solved_again(
+    calls: float, price: float, peak: float, sensitivity: str
+) -> None:
+    confirm(calls, price, peak, sensitivity)
+
+
+@pytest.mark.soak
+@given(**COMPANIES)
+@settings(max_examples=1000, deadline=None)
+def test_a_thousand_explanations_hold_when_solved_again(
+    calls: float, price: float, peak: float, sensitivity: str
+) -> None:
+    confirm(calls, price, peak, sensitivity)
 
 
 @given(st.sampled_from(["steady", "business-hours", "spiky", "campaign", "burst"]), st.floats(1, 30))
@@ -193,3 +209,21 @@ def test_contradictory_rules_are_told_in_words_with_what_relaxing_each_costs() -
         plan_company(company)
     assert refused.value.code == "placement_conflict"
     assert "rack h100-sxm" in refused.value.message and "a month in all" in refused.value.message
+
+
+def test_what_is_to_rent_and_what_budgets_and_objectives_will_not_bear_is_said() -> None:
+    rented = rig.hardware(count=0, on_demand=2.0, reserved=1.4)
+    company = rig.company(
+        rig.workload("chat", calls_month=1e6, budget_usd=100.0, availability=0.9999),
+        rig.workload("ledger", sensitivity="restricted"),
+        sites={"cloud": rig.site("cloud"), "rented": rig.site("rented", "private", hardware=(rented,))},
+        deployments={"gpt": rig.deployment("gpt", "cloud", 0.01)},
+    )
+    plan = plan_company(company)
+    assert plan.bought == {"rented h100-sxm reserved": 1} and plan.decided["ledger"].primary.site == "rented"
+    told = whole_json(plan, ())["words"]
+    assert "rented h100-sxm reserved: 1 to rent." in told
+    dear = replace(company, deployments={"gpt": rig.deployment("gpt", "cloud", 0.2)}, models={})
+    only = plan_company(replace(dear, workloads={"chat": dear.workloads["chat"]}))
+    assert any("more than its budget of $100.00" in line for line in whole_json(only, ())["words"])
+    assert any("99.99% are asked" in doubt for doubt in why(only, "chat").doubts)

@@ -86,7 +86,8 @@ def _place(offered: Offered, site: SiteFacts) -> Place:
         capacity[each.type] = capacity.get(each.type, 0) + each.count * MILLI
         if each.rented is not None:
             extra = max(0.0, each.rented * HOURS - (_sunk(each) if each.count else 0.0))
-            offers.append(Offer(f"{each.type} unit", each.type, MILLI, pico(extra), each.most))
+            how = "reserved" if each.rented == each.reserved else "on demand"
+            offers.append(Offer(f"{each.type} {how}", each.type, MILLI, pico(extra), each.most))
     return Place(site.name, site.domain, capacity, pico(opening_usd(offered, site)), tuple(offers))
 
 

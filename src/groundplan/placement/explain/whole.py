@@ -186,6 +186,10 @@ def summary(plan: CompanyPlan, compared: tuple[Compared, ...]) -> list[str]:
     lines += [f"{name} has no place: {why}." for name, why in plan.homeless.items()]
     lines += [f"{m['workload']} moves from {m['from']} to {m['to']}: {m['because']}." for m in moves(plan)]
     lines += [f"{name}: {units} to rent." for name, units in plan.bought.items()]
+    for name, decided in sorted(plan.decided.items()):
+        budget, tokens = plan.company.workloads[name].budget_usd, decided.terms.get("tokens", 0.0)
+        if budget is not None and tokens > budget:
+            lines.append(f"{name} will use {usd(tokens)} of tokens a month, more than its budget of {usd(budget)}.")
     return lines
 
 

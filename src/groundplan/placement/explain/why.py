@@ -269,9 +269,17 @@ def _doubts(facts: WorkloadFacts, decided: Decided, second: RunnerUp | None) -> 
         yield "its hardware was never measured with such a model"
     if second is not None and 0 <= second.extra_usd < 0.05 * max(decided.usd, 0.01):
         yield f"the runner-up costs only ${second.extra_usd:,.2f} more"
+    if facts.availability is not None and (there := expected_availability(decided)) < facts.availability:
+        yield f"it is expected to be there {100 * there:.4g}% of the time, {100 * facts.availability:.4g}% are asked"
     limits = [(facts.first_token, chosen.times.first_token), (facts.complete, chosen.times.complete)]
     if any(most is not None and most < expected * chosen.times.spread for most, expected in limits):
         yield "the upper end of the expected time breaks an objective"
+
+
+def expected_availability(decided: Decided) -> float:
+    """Of the primary and, in another failure domain, its fallback, which fail apart from each other."""
+    away = 1 - decided.primary.availability
+    return 1 - away * (1 - decided.fallback.availability) if decided.fallback is not None else 1 - away
 
 
 def to_json(found: Why, words: Sequence[str]) -> dict[str, Any]:
