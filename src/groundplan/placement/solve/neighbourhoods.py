@@ -5,6 +5,7 @@ Options that the bound rules out (bound + reduced price above the best plan) are
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,24 +66,42 @@ def improve(data: Arrays, plan: Plan, bounds: Bounds, budget: Budget, pace: Pace
     Three of four look only at the options of the least reduced price, where there are many sites.
     """
     nearest = near(data, bounds.reduced, _NEAR)
-    for _ in range(rounds):
-        if budget.over() or plan.cost <= bounds.bound:
-            break
+    with ThreadPoolExecutor(budget.limit.threads) as pool:
+        for _ in range(rounds):
+            if budget.over() or plan.cost <= bounds.bound:
+                break
+            plan = _round(data, plan, bounds, nearest, budget, pace, pool)
+    return plan
+
+
+def _round(
+    data: Arrays, plan: Plan, bounds: Bounds, nearest: Flags, budget: Budget, pace: Pace, pool: ThreadPoolExecutor
+) -> Plan:
+    """One neighbourhood for each thread, all of the same plan; what they find is put together where it goes together.
+
+    CP-SAT computes outside of Python, one worker each, so that the same input gives the same answer with any timing.
+    """
+    asked = []
+    for _ in range(budget.limit.threads):
         free = around(data, plan.choice, pace.draw, round(pace.size))
         keep = promising(data, bounds.reduced, bounds.linear, plan.cost)
-        if pace.seed % 4 and data.sites > _MANY:
+        effort = Effort(pace.work, budget.seconds_left, seed=pace.next_seed())
+        if effort.seed % 4 and data.sites > _MANY:
             keep &= nearest
         keep[plan.choice] = True
         limit = None if len(data.problem.tiers.row) else cost_of(data, free, plan.choice) - 1
-        effort = Effort(pace.work, budget.seconds_left, seed=pace.next_seed())
-        answer = search(data, free, keep, plan.choice, effort, limit)
+        asked.append(pool.submit(search, data, free, keep, plan.choice, effort, limit))
+    best = plan
+    for each in asked:
+        answer = each.result()
         budget.spend()
         found = None if answer.choice is None else plan_of(data, answer.choice)
         better = found is not None and found.cost < plan.cost
         pace.learn(answer.complete, better, answer.work, data.parts)
         if found is not None and better:
-            plan = found
-    return plan
+            together = plan_of(data, np.where(found.choice != plan.choice, found.choice, best.choice))
+            best = min((best, found, together or best), key=lambda one: one.cost)
+    return best
 
 
 class Pace:
