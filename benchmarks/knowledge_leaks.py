@@ -21,6 +21,7 @@ import time
 from collections import defaultdict
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -80,16 +81,23 @@ class Books:
     lock: threading.Lock = field(default_factory=threading.Lock)
     denied_since: dict[tuple[int, int], float] = field(default_factory=dict)
 
+    def expect(self, people: set[int], documents: set[int]) -> None:
+        """Before a commit, with the rules as they will be: what is about to be allowed is denied to nobody any more.
+
+        Else an answer that rightly has it would be held against books that are not written yet.
+        """
+        for person in people:
+            for document in documents:
+                if self.rules.may(person, document):
+                    self.denied_since.pop((person, document), None)
+
     def settle(self, people: set[int], documents: set[int]) -> None:
-        """After a commit: note for each pair what holds now. Called while holding the lock."""
+        """After a commit: note since when a pair is denied. Called while holding the lock."""
         now = time.monotonic()
         for person in people:
             for document in documents:
-                pair = (person, document)
-                if self.rules.may(person, document):
-                    self.denied_since.pop(pair, None)
-                else:
-                    self.denied_since.setdefault(pair, now)
+                if not self.rules.may(person, document):
+                    self.denied_since.setdefault((person, document), now)
 
     def leaked(self, person: int, document: int, asked: float) -> bool:
         """Whether the right was gone when the question was sent."""
@@ -158,39 +166,45 @@ class Company:
         )
 
     def change(self) -> None:
-        """One change of permissions, committed, then noted in the books."""
+        """One change of permissions, committed; grants are in the books before, refusals after."""
         chance, rules = self._random, self.books.rules
         kind = chance.random()
-        everybody, everything = set(range(PEOPLE)), set(range(DOCUMENTS))
+        people, documents = set(range(PEOPLE)), set(range(DOCUMENTS))
         if kind < 0.5:
             group, person = chance.randrange(GROUPS), chance.randrange(PEOPLE)
-            if person in rules.members[group]:
-                self._conn.execute(
-                    "DELETE FROM membership WHERE group_id = %s AND person_id = %s",
-                    (self._groups[group], self.people[person]),
-                )
-                touched = rules.members[group].discard
-            else:
-                self._member(group, person, None)
-                touched = rules.members[group].add
-            with self.books.lock:
-                touched(person)
-                self.books.settle({person}, everything)
+            people, inside = {person}, person in rules.members[group]
+            rule = partial(rules.members[group].discard if inside else rules.members[group].add, person)
+            commit_it = partial(self._leave, group, person) if inside else partial(self._member, group, person, None)
         elif kind < 0.95:
             document, readers = chance.randrange(DOCUMENTS), self._some_readers()
-            with self._conn.transaction():
-                store.set_readers(self._conn, self._ids[document], readers)
-            with self.books.lock:
-                rules.readers[document] = readers
-                self.books.settle(everybody, {document})
+            documents = {document}
+            rule = partial(rules.readers.__setitem__, document, readers)
+            commit_it = partial(self._set_readers, document, readers)
         else:
             person = chance.randrange(PEOPLE)
             # who has left comes back soon: somebody who may read nothing proves nothing
             active = not rules.active[person] or chance.random() < 0.8
-            self._conn.execute("UPDATE person SET active = %s WHERE id = %s", (active, self.people[person]))
-            with self.books.lock:
-                rules.active[person] = active
-                self.books.settle({person}, everything)
+            people = {person}
+            rule = partial(rules.active.__setitem__, person, active)
+            commit_it = partial(self._set_active, person, active)
+        with self.books.lock:
+            rule()
+            self.books.expect(people, documents)
+        commit_it()
+        with self.books.lock:
+            self.books.settle(people, documents)
+
+    def _leave(self, group: int, person: int) -> None:
+        self._conn.execute(
+            "DELETE FROM membership WHERE group_id = %s AND person_id = %s", (self._groups[group], self.people[person])
+        )
+
+    def _set_readers(self, document: int, readers: Readers) -> None:
+        with self._conn.transaction():
+            store.set_readers(self._conn, self._ids[document], readers)
+
+    def _set_active(self, person: int, active: bool) -> None:
+        self._conn.execute("UPDATE person SET active = %s WHERE id = %s", (active, self.people[person]))
 
 
 @dataclass
