@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,15 +12,18 @@ from uuid import UUID
 
 import psycopg
 import pytest
+from tests.acceptance.stack import free_port, wait_until
 from tests.integration.test_api_control import Control, running
 
 from groundplan.core.audit import OPERATOR, person_actor, record
 from groundplan.core.audit import store as audit_store
+from groundplan.core.audit.checkpoint import VerifierKey
 from groundplan.core.audit.keys import create_keys, load_private
 from groundplan.core.audit.log import AuditLog
 from groundplan.core.audit.seal import seal
 from groundplan.core.audit.subject import SubjectKeys
 from groundplan.core.audit.verify import verify
+from groundplan.core.audit.witness_server import witness_key
 from groundplan.core.database import connect
 from groundplan.core.errors import Conflict, Invalid
 from groundplan.core.home import Home
@@ -170,3 +175,43 @@ def test_reading_the_log_is_in_it_once_for_the_same_question(control: Control) -
     assert control.ask("GET", "/api/audit?who=nobody@acme.example").status == 404
     assert control.ask("GET", "/api/audit?workload=x'--").status == 422
     assert {"action": "audit.read"} in reads()
+
+
+def test_a_witness_of_its_own_signs_and_its_silence_is_told(
+    postgres_cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As installed: a control process that is told of a witness, and the witness as a process."""
+    folder, port = tmp_path / "witness", free_port()
+    public = VerifierKey("witness.example/acme", witness_key(folder).public_key().public_bytes_raw(), cosigns=True)
+    monkeypatch.setenv("GROUNDPLAN_WITNESSES", f"http://127.0.0.1:{port} {public.encode()}")
+    workspace = ("--workspace", str(tmp_path / "workspace"))
+    with postgres_cluster.database() as database, running(database, tmp_path, *workspace) as control:
+        wait_until(lambda: (control.home.audit / "checkpoint").exists(), 20, "the log is begun")
+        wait_until(lambda: "does not answer" in str(_told(control)), 20, "its silence is in the inbox")
+        command = [
+            *(sys.executable, "-m", "groundplan.core.audit.witness_server", "--folder", str(folder)),
+            *("--name", public.name, "--log", str(control.home.audit / "log.pub"), "--port", str(port)),
+        ]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline().startswith(public.encode()), "it prints the key to be trusted"
+            wait_until(lambda: verify(control.home.audit, witnesses=[public]).ok, 20, "it signed")
+            wait_until(lambda: _told(control) == [], 20, "the finding is closed")
+            done = subprocess.run(
+                [
+                    *(sys.executable, "-m", "groundplan.cli.main", "audit", "verify", str(control.home.audit)),
+                    *("--witness", public.encode()),
+                ],
+                capture_output=True, text=True, timeout=60,
+            )  # fmt: skip
+            assert done.returncode == 0 and "witnessed by witness.example/acme at 20" in done.stdout
+        finally:
+            process.terminate()
+            process.wait(10)
+            process.stdout.close()
+
+
+def _told(control: Control) -> list[str]:
+    items = control.ask("GET", "/api/inbox").body["items"]
+    return [item["message"] for item in items if item["kind"] == "governance.witness"]
