@@ -12,6 +12,7 @@ from tests.integration.test_api_control import WORKSPACE, Control, running
 from typer.testing import CliRunner
 
 from groundplan.cli.knowledge import app
+from groundplan.knowledge.evaluation.history import compared
 from groundplan.testing.database import Cluster
 
 SOURCES = """
@@ -153,6 +154,12 @@ def test_the_glossary_and_lineage_are_served(control: Control) -> None:
     (term,) = control.ask("GET", "/api/knowledge/glossary").body["terms"]
     assert (term["title"], term["forbidden"]) == ("pump", ["pumping machine"])
     assert control.ask("GET", "/api/knowledge/lineage").body == {"events": []}
+    assert control.ask("GET", "/api/knowledge/evaluations").body == {"runs": []}
+    compared(control.home.root / "evaluation", "beir x", {"ndcg@10": 0.5}, "2026-11-25T10:00:00+00:00")
+    again = compared(control.home.root / "evaluation", "beir x", {"ndcg@10": 0.6}, "2026-11-25T11:00:00+00:00")
+    assert again == {"at": "2026-11-25T10:00:00+00:00", "ndcg@10": 0.1}
+    runs = control.ask("GET", "/api/knowledge/evaluations").body["runs"]
+    assert [run["figures"]["ndcg@10"] for run in runs] == [0.6, 0.5]
     nobody = "00000000-0000-0000-0000-000000000000"
     assert control.ask("GET", f"/api/knowledge/calls/{nobody}/lineage").body["rested_on"] == []
     assert control.ask("GET", f"/api/knowledge/documents/{nobody}").code == "document_unknown"

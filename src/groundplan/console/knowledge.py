@@ -123,6 +123,16 @@ async def glossary(request: Request, visitor: Signed) -> HTMLResponse:
     return await show(request, visitor, "glossary.html", HERE, tab="glossary", **found)
 
 
+@router.get("/knowledge/evaluations")
+async def evaluations(request: Request, visitor: Signed) -> HTMLResponse:
+    found = await fetch(visitor, runs="/api/knowledge/evaluations")
+    lines: dict[str, str] = {}
+    for run in found["runs"]:
+        same = [each for each in reversed(found["runs"]) if each["subject"] == run["subject"]]
+        lines[run["subject"]] = trend_line([float(each["figures"].get("ndcg@10", 0)) for each in same])
+    return await show(request, visitor, "evaluations.html", HERE, tab="evaluations", lines=lines, **found)
+
+
 @router.post("/do/knowledge/decide")
 async def decide(
     request: Request, csrf: Text, document: Text, what: Text, value: Text, reason: Text

@@ -21,6 +21,7 @@ from groundplan.core.database import connect, database_url
 from groundplan.core.errors import Denied, Invalid, NotFound
 from groundplan.knowledge.deletion import deletion_store
 from groundplan.knowledge.deletion.delete import Why, delete, readmit
+from groundplan.knowledge.evaluation import history
 from groundplan.knowledge.governed import governed_store
 from groundplan.knowledge.governed.decide import Said, decide
 from groundplan.knowledge.lineage import lineage_store
@@ -242,6 +243,12 @@ def glossary(services: Using, _: Reader) -> dict[str, Any]:
             for term in terms
         ]
     }  # fmt: skip
+
+
+@router.get("/knowledge/evaluations")
+def evaluations(services: Using, _: Reader) -> dict[str, Any]:
+    """The runs of `groundplan knowledge evaluate` in this HOME, the newest first."""
+    return {"runs": history.runs(services.home.root / "evaluation")}
 
 
 @router.post("/knowledge/push")

@@ -16,17 +16,24 @@ def compared(folder: Path, subject: str, figures: dict[str, Any], at: str) -> di
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     file = folder / _FILE
-    last = None
+    last = next((run for run in runs(folder) if run["subject"] == subject), None)
+    with file.open("a", encoding="utf-8") as lines:
+        lines.write(json.dumps({"at": at, "subject": subject, "figures": figures}) + "\n")
+    return {} if last is None else {"at": last["at"], **_differences(figures, last["figures"])}
+
+
+def runs(folder: Path, limit: int = 100) -> list[dict[str, Any]]:
+    """`{"at", "subject", "figures"}` of each run, the newest first."""
+    file = folder / _FILE
+    found: list[dict[str, Any]] = []
     for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
         try:
             run = json.loads(line)
         except ValueError:
             continue
-        if isinstance(run, dict) and run.get("subject") == subject:
-            last = run
-    with file.open("a", encoding="utf-8") as lines:
-        lines.write(json.dumps({"at": at, "subject": subject, "figures": figures}) + "\n")
-    return {} if last is None else {"at": last["at"], **_differences(figures, last["figures"])}
+        if isinstance(run, dict) and {"at", "subject", "figures"} <= run.keys():
+            found.append(run)
+    return found[::-1][:limit]
 
 
 def _differences(figures: dict[str, Any], last: dict[str, Any]) -> dict[str, float]:
