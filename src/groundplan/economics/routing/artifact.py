@@ -45,7 +45,7 @@ class _Router(msgspec.Struct, frozen=True):
     full: _Head | None
     strange_words: float
     strange_likeness: float
-    points: dict[str, float]
+    points: dict[str, tuple[float, float]]
     trained: dict[str, str]
 
 

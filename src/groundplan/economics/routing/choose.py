@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from groundplan.economics.routing.model import Choice, Doubles, Floats, Prediction, Router, Whole
+from groundplan.economics.routing.model import Choice, Doubles, Floats, Point, Prediction, Router, Whole
 from groundplan.economics.routing.predict import predict
+
+
+def favoured(scores: Doubles, strongest: int, bonus: float) -> Doubles:
+    """Scores with that much more for the column of the strongest model."""
+    if not bonus:
+        return scores
+    found = scores.copy()
+    found[:, strongest] += bonus
+    return found
 
 
 def best(scores: Doubles, costs: Doubles, price: float, unit: float) -> Whole:
@@ -35,16 +44,16 @@ def choose(
     if not columns:
         raise ValueError("the router knows none of the models")
     strongest = max(columns, key=lambda i: (router.mean_scores[i], -router.mean_costs[i]))
-    price = router.points.get(point)
+    at = router.points.get(point)
     if len(columns) == 1:
         return Choice(router.models[strongest], "only", "no other model may take it")
-    if price is None:
+    if at is None:
         return Choice(router.models[strongest], "strongest", f"nothing cheaper was proven to keep {point}")
     expected = predict(router, text, embedding)
     told = {router.models[i]: round(float(expected.scores[i]), 4) for i in columns}
     if not expected.sure:
         return Choice(router.models[strongest], "unsure", "nothing like this prompt was in training", told)
-    return _settle(router, expected, columns, strongest, price, floor, told)
+    return _settle(router, expected, columns, strongest, at, floor, told)
 
 
 def _settle(
@@ -52,13 +61,14 @@ def _settle(
     expected: Prediction,
     columns: list[int],
     strongest: int,
-    price: float,
+    at: Point,
     floor: float,
     told: dict[str, float],
 ) -> Choice:
     fit = [i for i in columns if i == strongest or expected.scores[i] >= floor]
     unit = float(router.mean_costs[router.strongest])
-    picked = fit[int(best(expected.scores[None, fit], expected.costs[None, fit], price, unit)[0])]
+    scores = favoured(expected.scores[None, :], strongest, at[1])[:, fit]
+    picked = fit[int(best(scores, expected.costs[None, fit], at[0], unit)[0])]
     name = router.models[picked]
     loss = float(expected.scores[strongest] - expected.scores[picked])
     if picked == strongest:

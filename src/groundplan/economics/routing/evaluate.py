@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from groundplan.economics.routing.artifact import dump, load
-from groundplan.economics.routing.choose import best
+from groundplan.economics.routing.choose import best, favoured
 from groundplan.economics.routing.fit import INNER_FOLDS, train
 from groundplan.economics.routing.matrix import FOLDS, folds_of
-from groundplan.economics.routing.model import Doubles, Floats, Matrix, Router, Whole
+from groundplan.economics.routing.model import Doubles, Floats, Matrix, Point, Router, Whole
 from groundplan.economics.routing.operate import error_of_mean, label, numbered, operating_points
 from groundplan.economics.routing.plain import plain_ridge
 from groundplan.economics.routing.predict import predict
@@ -112,8 +112,7 @@ def apply(
     unit = float(router.mean_costs[router.strongest])
     picked = {}
     for keep in keeps:
-        price = router.points.get(label(keep))
-        chosen = np.full(len(told), router.strongest) if price is None else best(scores, costs, price, unit)
+        chosen = _picked(scores, costs, router.points.get(label(keep)), router.strongest, unit)
         picked[label(keep)] = np.where(sure, chosen, router.strongest)
     return picked, scores, sure
 
@@ -133,10 +132,14 @@ def _plain(
     unit = float(router.mean_costs[router.strongest])
     picked = {}
     for keep in keeps:
-        price = points.get(label(keep))
-        none = np.full(len(scores), router.strongest)
-        picked[label(keep)] = none if price is None else best(scores, costs, price, unit)
+        picked[label(keep)] = _picked(scores, costs, points.get(label(keep)), router.strongest, unit)
     return picked, scores
+
+
+def _picked(scores: Doubles, costs: Doubles, point: Point | None, strongest: int, unit: float) -> Whole:
+    if point is None:
+        return np.full(len(scores), strongest)
+    return best(favoured(scores, strongest, point[1]), costs, point[0], unit)
 
 
 def _kept(matrix: Matrix, strongest: int, picked: Whole) -> Kept:

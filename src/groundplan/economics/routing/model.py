@@ -52,6 +52,11 @@ class Head:
     offset: Floats
 
 
+Point = tuple[float, float]
+"""(score given up for one strongest call's cost, score by which the strongest model is favoured where others are
+close)"""
+
+
 @dataclass(frozen=True, slots=True)
 class Router:
     """The learned router as a gateway reads it: evaluated with numpy alone."""
@@ -80,9 +85,8 @@ class Router:
     """Below this share of known words the router abstains."""
     strange_likeness: float
     """Below this likeness to the nearest landmark the router abstains."""
-    points: dict[str, float] = field(default_factory=dict)
-    """Operating points: the quality to keep (`0.99`) -> price of quality (score given up for one strongest call's
-    cost); without an entry nothing cheaper was proven."""
+    points: dict[str, Point] = field(default_factory=dict)
+    """Operating points: the quality to keep (`0.99`) -> how it is kept; without an entry nothing cheaper was proven."""
     trained: dict[str, str] = field(default_factory=dict)
     """From what, when and how well: shown, never used."""
 

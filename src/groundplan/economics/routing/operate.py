@@ -10,12 +10,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from groundplan.economics.routing.choose import best
-from groundplan.economics.routing.model import Doubles, Matrix, Router, Whole
+from groundplan.economics.routing.choose import best, favoured
+from groundplan.economics.routing.model import Doubles, Matrix, Point, Router, Whole
 
-MARGIN = 1.0
+MARGIN = 0.5
 """Standard errors between what was seen and what is promised."""
-STEPS = 160
+STEPS = 80
+BONUSES = (0.0, 0.02, 0.04, 0.07, 0.1, 0.15, 0.2, 0.3)
+"""How much the strongest model is favoured, tried for every price."""
 
 
 def prices() -> Doubles:
@@ -25,28 +27,29 @@ def prices() -> Doubles:
 
 def operating_points(
     matrix: Matrix, told: Doubles, router: Router, keeps: Sequence[float], margin: float = MARGIN
-) -> dict[str, float]:
+) -> dict[str, Point]:
     """The price for each share to keep, where one is proven on these left-out predictions (scores beside relative
     costs)."""
     count = len(matrix.models)
     costs = np.clip(told[:, count:], 0.1, 10.0) * router.mean_costs
     unit = float(router.mean_costs[router.strongest])
     groups = numbered([sample.group for sample in matrix.samples])
-    found: dict[str, float] = {}
-    spent = {}
-    for price in prices():
-        picked = best(told[:, :count], costs, float(price), unit)
-        spent[float(price)] = picked
+    found: dict[str, Point] = {}
+    spent: dict[Point, Whole] = {}
+    for bonus in BONUSES:
+        scores = favoured(told[:, :count], router.strongest, bonus)
+        for price in prices():
+            spent[float(price), bonus] = best(scores, costs, float(price), unit)
     rows = np.arange(len(matrix.samples))
     for keep in keeps:
         cheapest = np.inf
-        for price, picked in spent.items():
+        for point, picked in spent.items():
             ahead = matrix.scores[rows, picked] - keep * matrix.scores[:, router.strongest]
             if ahead.mean() - margin * error_of_mean(ahead, groups) < 0:
                 continue
             bill = float(matrix.costs[rows, picked].sum())
             if bill < cheapest:
-                cheapest, found[label(keep)] = bill, price
+                cheapest, found[label(keep)] = bill, point
     return found
 
 
