@@ -23,7 +23,9 @@ from groundplan.identity import rights, rights_store, sessions
 from groundplan.identity.model import COMPANY, Session
 
 LOOPBACK = frozenset({"127.0.0.1", "::1"})
-FOR_RECOVERY = frozenset({"/api/session", "/api/logout", "/api/passkeys", "/api/passkeys/registration"})
+FOR_RECOVERY = frozenset(
+    {"/api/session", "/api/sessions", "/api/logout", "/api/passkeys", "/api/passkeys/registration"}
+)
 """What somebody may reach from another machine who has only followed a link: what it takes to register a passkey."""
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 

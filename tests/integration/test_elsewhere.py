@@ -1,0 +1,68 @@
+"""The console at the company's own address: TLS only, no token of the operator, no link but to register a passkey."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.integration.test_api_control import Control, running
+
+from groundplan.core.errors import Invalid
+from groundplan.core.settings import load_settings
+from groundplan.testing.database import Cluster
+from groundplan.testing.passkey import SoftPasskey
+
+HOST = "ai.acme.example"
+
+
+@pytest.fixture(scope="module")
+def control(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Control]:
+    folder: Path = tmp_path_factory.mktemp("elsewhere")
+    patch = pytest.MonkeyPatch()
+    patch.setenv("GROUNDPLAN_CONSOLE_URL", f"https://{HOST}")
+    workspace = ("--workspace", str(folder / "workspace"))
+    with (
+        postgres_cluster.database() as database,
+        running(database, folder, *workspace, module="groundplan.console.app") as found,
+    ):
+        yield found
+    patch.undo()
+
+
+def test_from_elsewhere_only_a_proven_person_gets_in(control: Control) -> None:
+    away = {"Host": HOST}
+    assert control.ask("GET", "/api/status", **away).code == "proof_missing", "not by the operator's token"
+    assert control.ask("GET", "/api/status", Host="other.example").status == 421
+    url = control.ask("POST", "/api/login-links", {"person": "ana@acme.example"}).body["url"]
+    reply = control.ask("GET", "/" + url.split("/", 3)[3], Authorization="", **away)
+    assert "secure" in reply.headers["set-cookie"].lower()
+    linked = {"Authorization": "", "Cookie": reply.headers["set-cookie"].partition(";")[0], **away}
+    linked["X_CSRF_Token"] = control.ask("GET", "/api/session", **linked).body["csrf"]
+    for path in ("/api/status", "/api/people", "/api/audit", "/api/inbox"):
+        assert control.ask("GET", path, **linked).code == "proof_missing", path
+    assert b"Register a passkey" in control.ask("GET", "/you", **linked).body
+    device = SoftPasskey(f"https://{HOST}")
+    asked = control.ask("POST", "/api/passkeys/registration", {}, **linked).body
+    assert asked["options"]["rp"]["id"] == HOST
+    made = {"ceremony": asked["ceremony"], "response": device.create(asked["options"])}
+    assert control.ask("POST", "/api/passkeys", made, **linked).status == 201
+    asked = control.ask("POST", "/api/sign-in/passkey/options", {}, Authorization="", **away).body
+    given = {"ceremony": asked["ceremony"], "response": device.get(asked["options"])}
+    reply = control.ask("POST", "/api/sign-in/passkey", given, Authorization="", **away)
+    proven = {"Authorization": "", "Cookie": reply.headers["set-cookie"].partition(";")[0], **away}
+    assert control.ask("GET", "/api/people", **proven).status == 200
+    token = control.ask("POST", "/api/tokens", {"name": "x", "scopes": ["read"], "days": 1}).body["token"]
+    assert control.ask("GET", "/api/changes", Authorization=f"Bearer {token}", **away).status == 200
+    local = control.ask("POST", "/api/sign-in/passkey/options", {}, Authorization="").body
+    elsewhere = {"ceremony": local["ceremony"], "response": device.get(local["options"])}
+    assert control.ask("POST", "/api/sign-in/passkey", elsewhere, Authorization="").code == "passkey", (
+        "bound to its name"
+    )
+
+
+@pytest.mark.parametrize("url", ["http://ai.acme.example", "ai.acme.example", "https://ai.acme.example/x", "https://"])
+def test_other_machines_need_tls_and_a_name(url: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        load_settings({"GROUNDPLAN_CONSOLE_URL": url})
+    assert "passkeys a domain" in caught.value.hint
