@@ -136,3 +136,17 @@ def test_one_bad_day_is_no_drift() -> None:
     assert not found.drifts
     (young,) = drift.charts({"chat": {"usd_day": 10.0}}, {"chat": seen(3.0, 2)})
     assert not young.drifts
+
+
+def test_room_is_that_of_the_hardware_which_workloads_share() -> None:
+    small = plan_company(rig.company(rig.workload("b", sensitivity="restricted", calls_month=1000.0)))
+    full = plan_company(
+        rig.company(
+            rig.workload("b", sensitivity="restricted", calls_month=1000.0),
+            rig.workload("c", sensitivity="restricted", calls_month=2.6e7),
+        )
+    )
+    spreads = stress.Spreads(futures=300)
+    few = stress.run(small, stress.sample(small.company, spreads)).missed["b"]
+    found = stress.run(full, stress.sample(full.company, spreads)).missed
+    assert few == 0 and 0 < found["b"] == found["c"] < 1

@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundplan.core.errors import Conflict, Invalid
+from groundplan.placement.company import priced
 from groundplan.placement.explain.words import usd
-from groundplan.placement.planner import LIMIT, CompanyPlan, Decided, plan_company
-from groundplan.placement.problem import WorkLimit
+from groundplan.placement.planner import LIMIT, CompanyPlan, Decided, plan_company, units_used
+from groundplan.placement.problem import PRIMARY, WorkLimit
 from groundplan.placement.terms.candidates import Candidate
 from groundplan.placement.terms.facts import Company
 from groundplan.placement.whatif import Changes, changed, flips
@@ -66,7 +67,7 @@ class Stressed:
     availability: Mapping[str, float]
     """by workload: futures in which its primary or its fallback was there"""
     missed: Mapping[str, float]
-    """by workload: futures in which its load was more than its own room and nothing bursts"""
+    """by workload: futures in which its hardware had no room for all that runs there, and it does not burst"""
 
 
 def sample(company: Company, spreads: Spreads) -> Futures:
@@ -90,6 +91,7 @@ def run(plan: CompanyPlan, futures: Futures) -> Stressed:
     """Every choice of a plan in every future."""
     paid, least = np.zeros(len(futures.load)), np.zeros(len(futures.load))
     availability, missed = {}, {}
+    overfull = _overfull(plan, futures)
     for at, name in enumerate(futures.workloads):
         decided = plan.decided.get(name)
         if decided is None:
@@ -102,7 +104,7 @@ def run(plan: CompanyPlan, futures: Futures) -> Stressed:
         ]
         least += np.minimum(np.min(others, axis=0), own)
         availability[name] = float(_there(decided, futures).mean())
-        missed[name] = float(_full(plan, decided, load).mean())
+        missed[name] = float(_full(decided, overfull, len(load)).mean())
     fixed = sum(plan.opened.values())
     total = paid + fixed
     regret = (paid - least) / np.maximum(least + fixed, 0.01)
@@ -146,11 +148,25 @@ def _there(decided: Decided, futures: Futures) -> NDArray[np.bool_]:
     return up
 
 
-def _full(plan: CompanyPlan, decided: Decided, load: Floats) -> NDArray[np.bool_]:
-    """More load than the headroom bears, with nothing to burst to."""
-    bears = np.inf if decided.burst or not decided.primary.hardware else 1 / (1 - plan.company.policy.headroom)
-    full: NDArray[np.bool_] = load > bears
-    return full
+def _overfull(plan: CompanyPlan, futures: Futures) -> dict[str, NDArray[np.bool_]]:
+    """`SITE TYPE` -> futures in which the loads of all that run on it are more than its units; headroom is used up."""
+    needed: dict[str, Floats] = {}
+    for at, name in enumerate(futures.workloads):
+        decided = plan.decided.get(name)
+        if decided is None or decided.primary.hardware is None:
+            continue
+        _, units = priced(plan.company.workloads[name], decided.primary, PRIMARY, decided.level)
+        key = f"{decided.primary.site} {decided.primary.hardware}"
+        used = units * (1 - plan.company.policy.headroom) * futures.load[:, at]
+        needed[key] = needed.get(key, np.zeros(len(used))) + used
+    room = units_used(plan)
+    return {key: used > room.get(key, (0.0, np.inf))[1] for key, used in needed.items()}
+
+
+def _full(decided: Decided, overfull: Mapping[str, NDArray[np.bool_]], futures: int) -> NDArray[np.bool_]:
+    """Futures in which its hardware has no room for all that runs there, and it has nothing to burst to."""
+    found = overfull.get(f"{decided.primary.site} {decided.primary.hardware}")
+    return np.zeros(futures, dtype=np.bool_) if found is None or decided.burst is not None else found
 
 
 def robust(plan: CompanyPlan, spreads: Spreads, limit: WorkLimit = LIMIT) -> CompanyPlan | None:
@@ -224,7 +240,9 @@ def words(plan: CompanyPlan, found: Stressed, harder: Mapping[str, Any] | None) 
         aim = plan.company.workloads[name].availability
         if aim is not None and share < aim:
             lines.append(f"{name} is there in {100 * share:.2f}% of them, below its {100 * aim:g}%.")
-    lines += [f"{n} outgrows its own room in {100 * s:.1f}%." for n, s in sorted(found.missed.items()) if s > 0.01]
+    lines += [
+        f"{n} finds no room on its hardware in {100 * s:.1f}%." for n, s in sorted(found.missed.items()) if s > 0.01
+    ]
     if harder is None:
         return [*lines, "There is no room for loads and prices at their upper tenth: no robust variant exists."]
     if not harder["flips"]:
