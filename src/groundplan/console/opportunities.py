@@ -1,0 +1,31 @@
+"""The page of opportunities: where money may be saved, the most first, with what is still to prove. Decides nothing."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse
+
+from groundplan.console.pages import fetch
+from groundplan.console.render import Signed, show
+
+router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
+DAYS = (7, 30, 90)
+
+
+@router.get("/cost/opportunities")
+async def opportunities(request: Request, visitor: Signed, days: int = 30, workload: str = "") -> HTMLResponse:
+    """Levers ranked by money."""
+    days = days if days in DAYS else 30
+    query = urlencode({"days": days, **({"workload": workload} if workload else {})})
+    found = await fetch(visitor, found=f"/api/opportunities?{query}")
+    rows = found["found"]["opportunities"]
+    best: dict[tuple[str, str], Decimal] = {}
+    for row in rows:
+        # of several cheaper models one can be taken, so only the best of them counts
+        key = row["workload"], row["lever"]
+        best[key] = max(best.get(key, Decimal(0)), Decimal(row["saves_usd"]))
+    values = {"rows": rows, "days": days, "choices": DAYS, "workload": workload, "total": str(sum(best.values()))}
+    return await show(request, visitor, "opportunities.html", "/cost", **values, tab="Opportunities")
