@@ -21,6 +21,7 @@ from groundplan.console import (
     controls,
     cost_pages,
     knowledge,
+    opportunities,
     pages,
     placement,
     reconcile,
@@ -46,6 +47,7 @@ def create_console(home: Home, settings: Settings, workspace: Path | None = None
     app.include_router(knowledge.router)
     app.include_router(actions.router)
     app.include_router(cost_pages.router)
+    app.include_router(opportunities.router)
     app.include_router(reconcile.router)
     app.include_router(controls.router)
     app.include_router(you.router)
