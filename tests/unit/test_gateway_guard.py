@@ -204,7 +204,31 @@ async def test_other_surfaces_are_guarded_alike(tmp_path: Path, path: str, body:
             assert f"dear {EMAIL}, the key [api_key] is yours, and so on and on" in told
         else:
             pieces = [json.loads(line[6:]) for line in told.split("\n") if line.startswith("data: {")]
-            assert f"dear {EMAIL}, the key [api_key] is yours, and so on and on" == _text(pieces)
+            whole = f"dear {EMAIL}, the key [api_key] is yours, and so on and on"
+            assert whole == _text(pieces)
+            kinds = [piece.get("type", "") for piece in pieces]
+            for part, end in (
+                ("content_block_delta", "content_block_stop"),
+                ("response.output_text.delta", "response.output_text.done"),
+            ):
+                if part in kinds:
+                    assert max(at for at, kind in enumerate(kinds) if kind == part) < kinds.index(end)
+            assert all(piece["text"] == whole for piece in pieces if piece.get("type") == "response.output_text.done")
+
+
+@pytest.mark.parametrize(("path", "body"), SURFACES[:2], ids=["messages", "responses"])
+async def test_a_text_is_whole_before_what_follows_it(tmp_path: Path, path: str, body: dict[str, Any]) -> None:
+    async with call_rig(tmp_path, ("one",), workloads=guarded(output={"secrets": "mask"})) as rig:
+        rig.play("one", say="a short text", tool=True)
+        status, answer = await post(rig, path, {**body, "stream": True})
+        told = [json.loads(line[6:]) for line in answer.decode().split("\n") if line.startswith("data: {")]
+        kinds = [piece.get("type", "") for piece in told]
+        assert status == 200 and _text(told) == "a short text"
+        part, end = ("content_block_delta", "content_block_stop")
+        if path.endswith("responses"):
+            part, end = ("response.output_text.delta", "response.output_text.done")
+        texts = [at for at, piece in enumerate(told) if piece.get("type") == part and "partial_json" not in str(piece)]
+        assert max(texts) < kinds.index(end), kinds
 
 
 def _text(events: list[dict[str, Any]]) -> str:
