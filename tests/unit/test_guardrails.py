@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from groundplan.blueprint.model import Blueprint, CompanyEntity, Guardrails, Review, Workload
+from groundplan.catalog.check import check
 from groundplan.catalog.guardrails import CompanyEntity as EntityDoc
 from groundplan.catalog.guardrails import GuardrailRule
+from groundplan.catalog.loader import load_files
 from groundplan.core.detect import find
 from groundplan.gateway.guard.pieces import called, said, slots, tool_inputs
 from groundplan.gateway.guard.schema import misfit
@@ -91,13 +93,13 @@ def test_denied_words_size_languages_and_company_shapes() -> None:
     own = [CompanyEntity(name="case-number", pattern="AC-[0-9]{6}")]
     rules = guard(deny_input=["Project  Falcon"], input_languages=["en"], max_input_bytes=900,
                   input={"personal_data": "mask"}, entities=own)  # fmt: skip
-    for text, check in (
+    for text, name in (
         ("about project falcon", "deny"),
         ("das ist nicht die Sprache, mit der wir und sie es sagen", "languages"),
     ):
         with pytest.raises(Refused) as caught:
             checked_body(rules, body(text), 9, Masks(), Findings())
-        assert caught.value.refusal.check == check
+        assert caught.value.refusal.check == name
     with pytest.raises(Refused):
         checked_body(rules, body("x"), 901, Masks(), Findings())
     made = checked_body(rules, body("falconry, case AC-123456"), 9, Masks(), Findings())
@@ -291,3 +293,23 @@ def test_the_plan_says_what_is_held_back() -> None:
     assert notes(whole, whole) == () and notes(None, made()) == ()
     windowed = made(guardrails=Guardrails(output={"secrets": "block"}))
     assert notes(made(), windowed) == ("workload/w: streams are held back by 256 characters",)
+
+
+def test_a_judge_and_grounding_are_checked_where_they_are_written() -> None:
+    text = """\
+kind: company
+name: acme
+---
+kind: workload
+name: w
+purpose: Answer
+stage: proposed
+guardrails:
+  output:
+    grounded: true
+    judge: {deployment: other, question: Is it advice?}
+"""
+    found = check(load_files({"w.yaml": text}))
+    assert [(problem.code, str(problem.where)) for problem in found] == [
+        ("grounded_without_sources", "w.yaml:10:15"), ("judge_unknown", "w.yaml:11:25"),
+    ]  # fmt: skip

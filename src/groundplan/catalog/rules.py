@@ -186,6 +186,29 @@ def workloads(workspace: Workspace, broken: frozenset[tuple[str, str]]) -> Itera
         for path, types in _TYPES.items():
             yield from _places(workspace, doc, path, types)
         yield from _details(workspace, doc)
+        yield from _guarded(workspace, doc)
+
+
+def _guarded(workspace: Workspace, doc: WorkloadDoc) -> Iterator[Problem]:
+    """A judge must be one of the workload's own deployments; passages are cited only where there are any."""
+    rule = doc.guardrails
+    if rule is None:
+        return
+    judge = rule.output.judge
+    if judge is not None and judge.deployment not in (*doc.deployments, *doc.fallbacks):
+        yield Problem(
+            f"the judge {judge.deployment} is not among the deployments of {doc.name}",
+            "judge_unknown",
+            "Name it under deployments or fallbacks too; its calls are the workload's own.",
+            workspace.where("workload", doc.name, "guardrails", "output", "judge", "deployment"),
+        )
+    if rule.output.grounded and not doc.sources:
+        yield Problem(
+            f"{doc.name} has no sources, so no answer can cite a passage",
+            "grounded_without_sources",
+            "Declare sources, or leave grounded out.",
+            workspace.where("workload", doc.name, "guardrails", "output", "grounded"),
+        )
 
 
 def _answered_for(workspace: Workspace, doc: WorkloadDoc, broken: frozenset[tuple[str, str]]) -> Iterator[Problem]:
