@@ -20,6 +20,7 @@ from groundplan.api import (
     prices_look,
     rights_look,
     siem,
+    weekly,
     witnesses,
 )
 from groundplan.api.context import Services
@@ -62,6 +63,7 @@ def start(services: Services, indexing: Indexing, stack: ExitStack) -> None:
     indexing.start()
     stack.callback(indexing.stop)
     repeat(stack, Every("adding up costs", costs.FOLD_SECONDS, partial(costs.fold, services)))
+    repeat(stack, Every("writing to owners", weekly.LOOK_SECONDS, partial(weekly.look, services)))
     repeat(stack, Every("looking at prices", prices_look.LOOK_SECONDS, partial(prices_look.look_now, services)))
     repeat(stack, Every("archiving facts", costs.ARCHIVE_SECONDS, partial(costs.keep, services)))
     repeat(stack, Every("watching spending", anomalies.WATCH_SECONDS, partial(anomalies.watch, services)))

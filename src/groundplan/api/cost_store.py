@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from psycopg import Connection
 from psycopg.rows import dict_row
@@ -51,6 +52,12 @@ def outcomes(conn: Connection[Any], since: datetime, until: datetime) -> list[Ro
            GROUP BY 1 ORDER BY 1""",
         {"since": since, "until": until},
     )
+
+
+def people_of(conn: Connection[Any], emails: list[str]) -> dict[str, UUID]:
+    """email -> id of the active people among them."""
+    rows = _rows(conn, "SELECT email, id FROM person WHERE active AND email = ANY(%(emails)s)", {"emails": emails})
+    return {row["email"]: row["id"] for row in rows}
 
 
 def _rows(conn: Connection[Any], query: str, parameters: Row) -> list[Row]:

@@ -73,12 +73,13 @@ def message(services: Services, waiting: Waiting) -> EmailMessage:
     made = EmailMessage()
     made["From"] = services.settings.mail_from
     made["To"] = waiting.email
-    made["Subject"] = one_line(waiting.subject)
+    lines = [one_line(line) for line in waiting.subject.splitlines()] or [""]
+    made["Subject"] = lines[0]
     made["Message-ID"] = f"<{waiting.id}@groundplan>"
     base = services.settings.console_url or services.addresses().get("control", "http://localhost:8601")
     base = base.replace("127.0.0.1", "localhost")
     made.set_content(
-        f"{one_line(waiting.subject)}\n\n{base}{waiting.path}\n\n"
+        "\n".join(lines) + f"\n\n{base}{waiting.path}\n\n"
         "Opening this link decides nothing: sign in there with your passkey and decide on the page.\n"
     )
     return made

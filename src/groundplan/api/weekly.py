@@ -1,0 +1,93 @@
+"""Beside the requests: once a week, three lines to each owner: what their workloads cost, what changed, and why.
+
+Every Monday for the week before, once to each person; where no mail is set up, nothing is queued. Amounts are those of
+the book, so allocated costs count too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date, datetime, timedelta
+from typing import Any
+
+from psycopg import Connection
+
+from groundplan.api import cost_book, cost_store, mail_store
+from groundplan.api.context import Services
+from groundplan.api.cost_book import Days
+from groundplan.api.served import current_or_none
+from groundplan.core.money import short_usd
+from groundplan.economics.allocate.model import Line
+from groundplan.ledger import finding_store
+
+LOOK_SECONDS = 3600.0
+DUTIES = ("business", "product", "finance")
+HOUR = 6
+"""Of Monday, UTC, from which on it is sent."""
+
+
+def look(services: Services) -> int:
+    """Queue what is due; how many mails that were."""
+    now = services.clock.now()
+    if services.settings.mail_url is None or now.weekday() != 0 or now.hour < HOUR:
+        return 0
+    with services.transaction() as conn:
+        return queue(conn, now)
+
+
+def queue(conn: Connection[Any], now: datetime) -> int:
+    """As `look`, for the week before the Monday `now` is on, in the caller's transaction."""
+    blueprint = current_or_none(conn)
+    if blueprint is None:
+        return 0
+    monday = now.date() - timedelta(days=now.weekday())
+    week = Days(monday - timedelta(days=7), monday - timedelta(days=1))
+    lines, before = (cost_book.book(conn, days, monday) for days in (week, week.before))
+    told = finding_store.findings(conn, kinds=["cost."], closed=True, limit=500)
+    owned: dict[str, set[str]] = {}
+    for workload in blueprint.workloads:
+        for duty in DUTIES:
+            for email in workload.owners.get(duty, []):
+                owned.setdefault(email, set()).add(workload.name)
+    people = cost_store.people_of(conn, sorted(owned))
+    made = 0
+    for email, mine in sorted(owned.items()):
+        if email in people:
+            text = "\n".join(three_lines(_of(lines, mine), _of(before, mine), _recent(told, mine, week.first)))
+            mark = f"cost/week/{monday.isocalendar().year}-{monday.isocalendar().week:02d}/{people[email]}"
+            made += mail_store.queue(conn, mark, people[email], text, "/cost", now)
+    return made
+
+
+def three_lines(lines: Sequence[Line], before: Sequence[Line], unusual: Sequence[str]) -> list[str]:
+    """What it cost, what changed most, and why."""
+    now, then = (sum(line.amount for line in each) for each in (lines, before))
+    change = f", {(now - then) / then:+.0%} on the week before" if then else ""
+    moved = _moved(lines, before)
+    if moved is None:
+        what = "Nothing changed."
+    else:
+        (workload, term), amount = moved
+        sign = "+" if amount > 0 else "-"
+        what = f"Most changed: {term} of {workload or 'nobody in particular'}, {sign}{short_usd(abs(amount))}."
+    why = f"Unusual: {unusual[0]}" if unusual else "Nothing unusual was found."
+    return [f"Your AI workloads cost {short_usd(now)} last week{change}.", what, why]
+
+
+def _moved(lines: Sequence[Line], before: Sequence[Line]) -> tuple[tuple[str, str], int] | None:
+    sums: dict[tuple[str, str], int] = {}
+    for each, sign in ((lines, 1), (before, -1)):
+        for line in each:
+            key = (line.workload, line.term)
+            sums[key] = sums.get(key, 0) + sign * line.amount
+    most = max(sums, key=lambda name: (abs(sums[name]), name), default=None)
+    return None if most is None or sums[most] == 0 else (most, sums[most])
+
+
+def _of(lines: Sequence[Line], workloads: set[str]) -> list[Line]:
+    return [line for line in lines if line.workload in workloads]
+
+
+def _recent(told: Sequence[dict[str, Any]], workloads: set[str], since: date) -> list[str]:
+    subjects = {f"workload/{name}" for name in workloads}
+    return [row["message"] for row in told if row["subject"] in subjects and row["at"].date() >= since]

@@ -1,0 +1,95 @@
+"""Owners get three lines a week about what their workloads cost, once each, over a real SMTP server."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiosmtpd.controller import Controller
+from psycopg_pool import ConnectionPool
+from tests.integration.test_api_control import running
+
+from groundplan.api import mail, weekly
+from groundplan.api.context import Services
+from groundplan.core.database import connect
+from groundplan.core.home import Home
+from groundplan.core.ids import new_id
+from groundplan.core.money import PICO
+from groundplan.core.settings import load_settings
+from groundplan.economics.allocate.model import Line
+from groundplan.gateway.journal import ledger_store
+from groundplan.testing.clock import ManualClock
+from groundplan.testing.database import Database
+
+MONDAY = datetime(2026, 11, 23, 7, tzinfo=UTC)
+
+
+class Inbox:
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: ARG002, N802 -- the library's
+        self.found.append(envelope.content.decode())
+        return "250 OK"
+
+
+def spend(conn: Any, at: datetime, usd: str) -> None:
+    attempt: tuple[Any, ...] = (
+        new_id(), 0, at, "local", "here", "acme/model", "settled", "ok", 200, Decimal(usd), Decimal(usd), {}, False, [],
+        1.0, new_id(), 0.0, None, None, "assistant", 1, False, {"output": [9, int(Decimal(usd) * PICO)]},
+    )  # fmt: skip
+    ledger_store.insert_rows(conn, ledger_store.INSERT_ATTEMPTS, [attempt])
+
+
+def test_owners_get_three_lines_once_a_week(database: Database, tmp_path: Path) -> None:
+    inbox = Inbox()
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    controller = Controller(inbox, hostname="127.0.0.1", port=port)
+    with running(database, tmp_path), connect(database.urls["owner"], autocommit=True) as conn:
+        spend(conn, MONDAY - timedelta(days=3), "3")
+        spend(conn, MONDAY - timedelta(days=10), "2")
+        controller.start()
+        try:
+            settings = replace(load_settings({}), mail_url=f"smtp://127.0.0.1:{port}")
+            with ConnectionPool[Any](database.urls["control"], min_size=1, max_size=2, open=True) as pool:
+                clock = ManualClock(MONDAY)
+                services = Services(Home(tmp_path / "home"), settings, None, False, None, pool, clock)  # type: ignore[arg-type]
+                assert weekly.look(services) == 1
+                assert weekly.look(services) == 0
+                assert mail.send_waiting(services) == 1
+                clock.advance(86_400)
+                assert weekly.look(services) == 0
+        finally:
+            controller.stop()
+    text = inbox.found[0].replace("\r\n", "\n")
+    assert "Subject: Your AI workloads cost $3.00 last week, +50% on the week before." in text
+    assert "Most changed: output of assistant, +$1.00.\nNothing unusual was found." in text
+    assert "/cost" in text and "To: ana@acme.example" in text
+
+
+def line(amount: int, term: str = "input") -> Line:
+    return Line(term=term, workload="a", amount=amount * PICO, basis="measured", rule="", source="")
+
+
+@pytest.mark.parametrize(
+    ("now", "before", "told"),
+    [
+        ([], [], ["cost $0.00 last week.", "Nothing changed.", "Nothing unusual"]),
+        ([line(5)], [line(5)], ["cost $5.00 last week, +0%", "Nothing changed.", "Nothing unusual"]),
+        ([line(1), line(2, "idle")], [line(9)], ["-67%", "Most changed: input of a, -$8.00.", "Nothing unusual"]),
+    ],
+)
+def test_the_lines_say_what_changed(now: list[Line], before: list[Line], told: list[str]) -> None:
+    lines = weekly.three_lines(now, before, [])
+    assert len(lines) == 3
+    assert all(part in text for part, text in zip(told, lines, strict=True))
+
+
+def test_what_was_unusual_is_the_reason() -> None:
+    assert weekly.three_lines([], [], ["assistant: since 14:05 ..."])[2] == "Unusual: assistant: since 14:05 ..."
