@@ -1,0 +1,89 @@
+"""Promise 6: every placement says why, and no rule of residency or sensitivity is ever broken.
+
+The example company is placed; each decision has its cost by term, what binds, its runner-up and a proven gap. Whoever
+then edits the workspace or the blueprint against the rules is refused by `plan`, by the verifier and by the gateway.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from groundplan.catalog.loader import load_files
+from groundplan.gateway.policy.snapshot import index
+from groundplan.placement.explain.why import to_json, why
+from groundplan.placement.explain.words import sentences
+from groundplan.placement.planner import CompanyPlan
+from groundplan.placement.solve import verify as verify_blueprint
+from groundplan.placement.verify.plan import verify
+from groundplan.release.compile import compile_draft, declared_caps, declared_owners
+from groundplan.release.placing import company_of, solved
+from groundplan.release.plan import plan
+
+COMPANY = Path(__file__).parents[2] / "examples" / "company"
+TODAY = date(2026, 11, 25)
+
+
+def files() -> dict[str, str]:
+    found = COMPANY.rglob("*.yaml")
+    return {path.relative_to(COMPANY).as_posix(): path.read_text(encoding="utf-8") for path in found}
+
+
+@pytest.fixture(scope="module")
+def placed() -> CompanyPlan:
+    workspace = load_files(files())
+    draft = compile_draft(workspace, None, declared_caps(workspace), declared_owners(workspace), today=TODAY)
+    return solved(company_of(workspace, draft.blueprint.deployments, None, TODAY))
+
+
+def test_every_placement_says_why(placed: CompanyPlan) -> None:
+    assert set(placed.decided) == set(placed.company.workloads) and placed.gap is not None and placed.gap < 0.01
+    for name in placed.decided:
+        found = why(placed, name)
+        told = to_json(found, list(sentences(found)))
+        assert told["terms"] and sum(told["terms"].values()) == pytest.approx(told["usd_month"], abs=0.05)
+        assert told["binding"] and told["confidence"] in ("high", "medium", "low")
+        allowed = sum(c.allowed for c in placed.framed.offered.by_workload[name])
+        assert (told["runner_up"] is None) == (allowed == 1) or not placed.company.workloads[name].planned
+        assert any(line.startswith("What decides") for line in told["words"])
+
+
+def test_the_verifier_finds_a_plan_that_breaks_a_rule(placed: CompanyPlan) -> None:
+    problem, solution = placed.framed.problem, placed.solution
+    assert verify(problem, solution).verified
+    finance = problem.workloads.index("finance-analytics")
+    part = int(np.flatnonzero(problem.parts.workload == finance)[0])
+    options = np.flatnonzero(problem.options.part == part)
+    forbidden = next(int(o) for o in options if not problem.allowed[o])
+    choice = solution.choice.copy()
+    choice[part] = forbidden
+    broken = verify(problem, replace(solution, choice=choice))
+    assert not broken.verified and any(each.kind == "excluded" for each in broken.violations)
+
+
+def test_an_edited_fallback_is_refused_by_plan_verifier_and_gateway() -> None:
+    edited = files()
+    path = "workloads/staff-assistant.yaml"
+    edited[path] = edited[path].replace("fallbacks: [llama-rack", "fallbacks: [gpt-us, llama-rack")
+    refused = plan(load_files(edited), None, today=TODAY)
+    assert refused.blueprint is None and any("gpt-us" in problem.message for problem in refused.refusals)
+
+    served = plan(load_files(files()), None, today=TODAY).blueprint
+    assert served is not None and not verify_blueprint(served)
+    tampered = msgspec.structs.replace(
+        served,
+        workloads=[
+            msgspec.structs.replace(item, deployments=[*item.deployments, "gpt-us"])
+            if item.name == "staff-assistant"
+            else item
+            for item in served.workloads
+        ],
+    )
+    assert any("outside EU" in problem.message for problem in verify_blueprint(tampered))
+    names = [d.name for d in index(tampered).plans["staff-assistant"].names["auto"]]
+    assert "gpt-us" not in names and names[0] == "gpt-eu"
