@@ -177,6 +177,7 @@ def test_reading_the_log_is_in_it_once_for_the_same_question(control: Control) -
     assert {"action": "audit.read"} in reads()
 
 
+@pytest.mark.soak
 def test_a_witness_of_its_own_signs_and_its_silence_is_told(
     postgres_cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,3 +216,49 @@ def test_a_witness_of_its_own_signs_and_its_silence_is_told(
 def _told(control: Control) -> list[str]:
     items = control.ask("GET", "/api/inbox").body["items"]
     return [item["message"] for item in items if item["kind"] == "governance.witness"]
+
+
+S3 = """
+import sys
+from moto.server import ThreadedMotoServer
+server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+server.start()
+print(server.get_host_and_port()[1], flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.soak
+def test_where_the_store_locks_objects_sealed_tiles_are_locked(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the command, on a server of S3 with object lock; locked versions cannot be deleted before their day."""
+    import boto3  # type: ignore[import-untyped]  # noqa: PLC0415 -- heavy
+    from botocore.exceptions import ClientError  # type: ignore[import-untyped]  # noqa: PLC0415
+
+    with AuditLog(home.audit, load_private(home, "checkpoint")) as log:
+        log.append([b"%d" % number for number in range(300)])
+    server = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", S3], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert server.stdout is not None
+    try:
+        url = f"http://127.0.0.1:{server.stdout.readline().strip()}"
+        for name, value in (("ENDPOINT_URL", url), ("ACCESS_KEY_ID", "id"), ("SECRET_ACCESS_KEY", "secret")):
+            monkeypatch.setenv(f"AWS_{name}", value)
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        client = boto3.client("s3")
+        client.create_bucket(Bucket="logs", ObjectLockEnabledForBucket=True)
+        command = [*(sys.executable, "-W", "ignore", "-m", "groundplan.cli.main", "audit", "seal", "s3://logs/copy")]
+        for segments in (2, 0):
+            done = subprocess.run(
+                [*command, "--lock-days", "30", "--home", str(home.root)], capture_output=True, text=True, timeout=60
+            )
+            assert f"300 entries sealed, {segments} new" in done.stdout, done.stderr
+        held = client.head_object(Bucket="logs", Key="copy/tile/entries/000")
+        assert held["ObjectLockMode"] == "COMPLIANCE"
+        assert held["ObjectLockRetainUntilDate"] > datetime.now(UTC) + timedelta(days=29)
+        with pytest.raises(ClientError):
+            client.delete_object(Bucket="logs", Key="copy/tile/entries/000", VersionId=held["VersionId"])
+    finally:
+        server.kill()
+        server.communicate()
