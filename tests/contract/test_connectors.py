@@ -347,8 +347,10 @@ def test_postgres_rows_and_grants(database: Database) -> None:
     list(connector.changes(None))
     (level,) = connector.around("97")
     assert level.readers == Readers(frozenset({f"{database.name}_search"}))
+    wrong = Rows(Postgres(place.dsn), Layout("articles", changed="nothing"))
     with pytest.raises(Unavailable) as caught:
-        list(Rows(Postgres(place.dsn), Layout("articles", changed="nothing")).changes(None))
+        list(wrong.changes(None))
+    wrong.close()
     assert "no column 'nothing'" in caught.value.message
     connector.close()
     place.conn.close()
