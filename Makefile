@@ -41,6 +41,8 @@ bench: setup-dev
 	$(BIN)/python benchmarks/governed_path.py
 	$(BIN)/python benchmarks/guardrails.py
 	$(BIN)/python benchmarks/revocation.py
+	$(BIN)/python benchmarks/placement_scale.py --lose
+	$(BIN)/python benchmarks/placement_random.py
 
 soak: setup-dev
 	$(BIN)/python -m pytest -q -m soak --timeout 7200
