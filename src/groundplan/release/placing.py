@@ -20,7 +20,7 @@ from groundplan.core.errors import GroundplanError, Invalid, Problem, Where
 from groundplan.core.money import PICO
 from groundplan.placement.explain.why import binding
 from groundplan.placement.planner import CompanyPlan, plan_company
-from groundplan.placement.terms.candidates import of_workload
+from groundplan.placement.terms.candidates import hosted
 from groundplan.placement.terms.facts import DAYS, Company
 from groundplan.placement.terms.read import Context, SeenFacts, read
 
@@ -148,9 +148,10 @@ def _expects(company: Company | None, placement: bp.Placement) -> dict[str, floa
         return {}
     facts = company.workloads[placement.workload]
     priced = next((a.monthly for a in placement.alternatives if a.deployment == placement.primary), None)
-    first = next((c for c in of_workload(company, facts) if c.config == placement.primary), None)
-    if priced is None or first is None or not facts.calls_month:
+    deployment = company.deployments.get(placement.primary)
+    if priced is None or deployment is None or not facts.calls_month:
         return {}
+    first = hosted(company, facts, deployment)
     usd = priced / PICO
     return {
         "availability": round(first.availability, 6),

@@ -81,7 +81,7 @@ def offered(company: Company) -> Offered:
 def of_workload(company: Company, workload: WorkloadFacts) -> Iterator[Candidate]:
     """Declared deployments first, then what could be built; sites and models in the order of names."""
     for _, deployment in sorted(company.deployments.items()):
-        yield _hosted(company, workload, deployment)
+        yield hosted(company, workload, deployment)
     for _, site in sorted(company.sites.items()):
         for hardware in site.hardware:
             for _, model in sorted(company.models.items()):
@@ -99,7 +99,8 @@ def _worth_building(company: Company, workload: WorkloadFacts, model: ModelFacts
     return model.memory_gb is not None and model.per_call_ms is None and workload.output > 0
 
 
-def _hosted(company: Company, w: WorkloadFacts, d: DeploymentFacts) -> Candidate:
+def hosted(company: Company, w: WorkloadFacts, d: DeploymentFacts) -> Candidate:
+    """One declared deployment for one workload."""
     site, model = company.sites[d.site], company.models.get(d.model)
     travel = network.travel(company, w, site)
     first = travel.round_trip + travel.moved + d.first_token_ms
@@ -108,8 +109,7 @@ def _hosted(company: Company, w: WorkloadFacts, d: DeploymentFacts) -> Candidate
     kwh = w.calls_month * (w.prompt * 0.1 + w.output) * TOKENS_WH / 1000
     own = d.hardware is not None
     sized = _own_units(company, w, d, site) if own else None
-    sharing = sum(d.name in (*each.declared, *each.later) for each in company.workloads.values())
-    terms = network.terms(company, w, site) | _people(company, site, max(1, sharing))
+    terms = network.terms(company, w, site) | _people(company, site, d.sharing)
     terms["tokens"] = 0.0 if own else tokens
     kg = kwh * site.carbon_g_kwh / 1000
     if sized is not None:

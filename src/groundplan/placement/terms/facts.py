@@ -112,6 +112,8 @@ class DeploymentFacts:
     accepts: frozenset[str]
     assumed: tuple[str, ...] = ()
     """what of it is a default"""
+    sharing: int = 1
+    """workloads that name it, and share the hours of its upkeep"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,9 @@ read through `texts`, so that nothing here opens files.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 
 from groundplan.blueprint.model import Deployment
@@ -73,6 +74,8 @@ def read(workspace: Workspace, deployments: Sequence[Deployment], context: Conte
         for name, item in workspace.workloads.items()
         if item.stage != "retired"
     }
+    named = Counter(name for w in workloads.values() for name in {*w.declared, *w.later})
+    served = {name: replace(each, sharing=max(1, named[name])) for name, each in served.items()}
     return Company(
         sites=sites,
         models={name: model_facts(item) for name, item in workspace.models.items()},
