@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from groundplan.cli.routing import app
+from groundplan.core.errors import Conflict, NotFound
 
 
-def run(*arguments: str) -> tuple[int, Any]:
-    done = subprocess.run(
-        [sys.executable, "-m", "groundplan.cli.main", "routing", *arguments, "--json"],
-        capture_output=True, timeout=120, check=False,
-    )  # fmt: skip
-    assert b"Traceback" not in done.stdout + done.stderr, done
-    return done.returncode, json.loads(done.stdout)
+def run(*arguments: str) -> Any:
+    """What a command prints as JSON; raises what it refuses with."""
+    found = CliRunner().invoke(app, [*arguments, "--json"])
+    if found.exception is not None and not isinstance(found.exception, SystemExit):
+        raise found.exception
+    return json.loads(found.stdout)
 
 
 def written(path: Path, *, told_apart: bool) -> Path:
@@ -38,24 +40,21 @@ def written(path: Path, *, told_apart: bool) -> Path:
 def test_a_router_is_trained_kept_judged_and_found_drifted(tmp_path: Path) -> None:
     answers = written(tmp_path / "set.jsonl", told_apart=True)
     home = ("--home", str(tmp_path / "home"))
-    code, first = run("train", str(answers), "--name", "support", *home)
-    assert (code, first["router"]) == (0, "support@1")
+    first = run("train", str(answers), "--name", "support", *home)
+    assert first["router"] == "support@1"
     assert first["points"]["0.99"]["saved"] > 0.3
     assert (tmp_path / "home/routers/support@1.router").stat().st_mode & 0o777 == 0o600
-    code, judged = run("evaluate", str(answers), "--router", "support@1", *home)
-    assert code == 0
-    assert not judged["drifted"]
+    assert not run("evaluate", str(answers), "--router", "support@1", *home)["drifted"]
     changed = written(tmp_path / "other.jsonl", told_apart=False)
-    code, judged = run("evaluate", str(changed), "--router", "support", *home)
-    assert judged["drifted"]
-    code, error = run("evaluate", str(answers), "--router", "support@7", *home)
-    assert (code, error["error"]["code"]) != (0, "")
-    assert error["error"]["code"] == "router_unknown"
+    assert run("evaluate", str(changed), "--router", "support", *home)["drifted"]
+    with pytest.raises(NotFound) as told:
+        run("evaluate", str(answers), "--router", "support@7", *home)
+    assert told.value.code == "router_unknown"
 
 
 def test_a_router_that_proves_nothing_is_not_kept(tmp_path: Path) -> None:
     answers = written(tmp_path / "set.jsonl", told_apart=False)
-    code, told = run("train", str(answers), "--name", "support", "--home", str(tmp_path))
-    assert code != 0
-    assert told["error"]["code"] == "router_unproven"
+    with pytest.raises(Conflict) as told:
+        run("train", str(answers), "--name", "support", "--home", str(tmp_path))
+    assert told.value.code == "router_unproven"
     assert not (tmp_path / "routers").exists()
