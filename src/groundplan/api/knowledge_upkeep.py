@@ -6,18 +6,22 @@ goes once more.
 
 from __future__ import annotations
 
+import logging
 from contextlib import closing
 from typing import Any
 
+import psycopg
 from psycopg import Connection
 
 from groundplan.api.context import Services
 from groundplan.api.served import current_or_none
 from groundplan.core.audit.entry import SYSTEM
 from groundplan.core.database import connect, database_url
+from groundplan.core.errors import GroundplanError
 from groundplan.identity import service as identity
 from groundplan.knowledge.deletion.delete import Why, erase, replay, retire
 
+log = logging.getLogger("groundplan.api.knowledge")
 SWEEP_SECONDS = 900.0
 LOOK_SECONDS = 600.0
 """How often sources are looked at again, besides whenever a blueprint is released."""
@@ -32,9 +36,16 @@ def clear_answers(conn: Connection[Any], source: str, actor: str) -> None:
 
 
 def replay_now(services: Services) -> int:
-    """Hold the database against the list of deletions; how many documents went once more."""
-    with closing(_connect(services)) as conn:
-        return replay(conn, services.home.root, services.clock.now())
+    """Hold the database against the list of deletions; how many documents went once more.
+
+    Where the database is away, the next sweep does it.
+    """
+    try:
+        with closing(_connect(services)) as conn:
+            return replay(conn, services.home.root, services.clock.now())
+    except (GroundplanError, psycopg.Error) as error:
+        log.warning("the list of deletions is not held against the database yet: %s", error)
+        return 0
 
 
 def sweep_now(services: Services) -> int:
