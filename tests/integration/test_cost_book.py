@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -168,3 +173,30 @@ def test_what_cannot_be_answered_is_refused_with_what_to_do(
     answer = control.ask(method, path, body)
     assert answer.status == 422 or answer.status == 400, answer.body
     assert answer.code == code and answer.body["error"]["hint"]
+
+
+def command(control: Control, *arguments: str) -> Any:
+    done = subprocess.run(
+        [sys.executable, "-m", "groundplan.cli.main", "cost", *arguments, "--home", str(control.home.root), "--json"],
+        capture_output=True, text=True, timeout=60, check=False,
+        env={**os.environ, "GROUNDPLAN_URL": f"http://127.0.0.1:{control.port}"},
+    )  # fmt: skip
+    assert done.stdout.strip(), done.stderr
+    return json.loads(done.stdout)
+
+
+def test_the_commands_say_the_same(control: Control, tmp_path: Path) -> None:
+    days = [text.partition("=")[2] for text in span().split("&")]
+    between = ("--from", days[0], "--to", days[1])
+    whole = ask(control, f"/api/cost/book?{span()}")["total_usd"]
+    assert command(control, "book", "--by", "team", *between)["total_usd"] == whole
+    file = tmp_path / "focus.csv"
+    assert command(control, "export", str(file), *between)["bytes"] == file.stat().st_size
+    rows = list(csv.DictReader(io.StringIO(file.read_text())))
+    assert sum(Decimal(row["BilledCost"]) for row in rows) == Decimal(whole)
+    told = command(control, "forecast", "--what", "calls", "--days", "7", "--launch", f"{TODAY.date()}=2")
+    assert len(told["days"]) == 7 and told["budgets"] == []
+    assert command(control, "what-if", "users=2", *between)["steps"][0]["change"] == "people"
+    teams = {each["team"] for each in command(control, "statement")["statements"]}
+    assert teams >= {"not carried by a team"}
+    assert command(control, "what-if", "wishes=3")["error"]["code"] == "scenario_invalid"

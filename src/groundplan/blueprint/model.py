@@ -15,7 +15,7 @@ class Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Fa
 
 
 class RateDetails(Struct, frozen=True, kw_only=True):
-    """Prices of classes that few models have, in picodollars per million tokens; None: as the class they are part of."""
+    """Prices of classes that few models have, picodollars per million tokens; None: as the class around them."""
 
     cache_write_1h: int | None = None
     cache_read_audio: int | None = None
