@@ -259,6 +259,13 @@ def test_the_second_reading_sees_a_broken_rule() -> None:
     assert list(breaches(company, replace(solution, choice=choice)))
 
 
+def test_a_company_without_workloads_is_placed_at_once() -> None:
+    problem = assemble([Place("a", "a", {"gpu": 3})], [])
+    solution = optimise(problem)
+    assert (solution.stopped, solution.cost, len(solution.choice)) == ("optimal", 0, 0)
+    assert verify(problem, solution).verified
+
+
 def test_absurd_numbers_are_refused() -> None:
     job = Job("w", (Piece((Choice("a", {"compute": 2**70}, {"gpu": 1}),)),))
     with pytest.raises(Invalid, match=r"2\.3 million USD"):

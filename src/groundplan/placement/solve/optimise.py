@@ -20,6 +20,8 @@ def optimise(problem: Problem, limit: WorkLimit | None = None) -> Solution:
     """Place everything. `stopped` says why the search ended; with `infeasible` there is no placement at all."""
     budget = Budget(limit or WorkLimit())
     data = arrays(problem)
+    if not data.parts:
+        return _answer(problem, data, None, certify.nothing(problem), "optimal", budget)
     if len(data.empty_parts()):
         return _answer(problem, data, None, certify.nothing(problem), "infeasible", budget)
     plan, certificate, impossible = place(data, budget)
