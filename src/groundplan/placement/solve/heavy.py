@@ -1,7 +1,7 @@
 """The only door to HiGHS and CP-SAT: imported when called, with the advice to install them where they are missing.
 
 highspy is held at 1.14.0: 1.15 cannot be loaded beside ortools 9.15, and 1.16.0 answers one small problem with a wrong
-optimum (tests/unit/test_placement_relax.py holds it).
+optimum (benchmarks/placement_published.py asks it).
 """
 
 from __future__ import annotations
