@@ -15,6 +15,7 @@ import argparse
 import gzip
 import json
 import platform
+import runpy
 import subprocess
 import sys
 import time
@@ -27,7 +28,6 @@ from typing import Any
 import msgspec
 import numpy as np
 
-import semantic_pairs
 from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.core.settings import load_settings
 from groundplan.economics.semantic import accept, tune
@@ -37,6 +37,8 @@ from groundplan.economics.semantic.reading import read
 from groundplan.economics.semantic.traps import KINDS, trap
 from groundplan.knowledge.embedding.encoder import Encoder
 
+PAIRS: dict[str, Any] = runpy.run_path(str(Path(__file__).with_name("semantic_pairs.py")))
+"""The generator beside this file, however this one was started."""
 ARTIFACT = Path(accept.__file__).with_name("acceptance.json")
 
 
@@ -129,7 +131,7 @@ def development(path: Path) -> tuple[list[Pair], list[str]]:
     """The pairs that settings come from, with what must be left out together: never reported."""
     pairs, groups = [], []
     for seed in range(1, 7):
-        for row in semantic_pairs.pairs("tune", seed):
+        for row in PAIRS["pairs"]("tune", seed):
             pairs.append(Pair(row["a"], row["b"], row["same"], row["kind"]))
             groups.append(f"intent {row['intent']}")
     with gzip.open(path, "rt") as file:
@@ -159,7 +161,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pairs", nargs="?", type=Path)
     parser.add_argument("--generated", nargs="+", type=int, metavar="SEED")
-    parser.add_argument("--family", choices=tuple(semantic_pairs.FAMILIES), default="fresh")
+    parser.add_argument("--family", choices=tuple(PAIRS["FAMILIES"]), default="fresh")
     parser.add_argument("--tune", type=Path, metavar="GPTCACHE")
     parser.add_argument("--bound", type=float, default=0.01)
     parser.add_argument("--json", action="store_true")
@@ -173,7 +175,7 @@ def main() -> int:
             )
             return 0
         if given.generated:
-            rows = [row for seed in given.generated for row in semantic_pairs.pairs(given.family, seed)]
+            rows = [row for seed in given.generated for row in PAIRS["pairs"](given.family, seed)]
             pairs = [Pair(row["a"], row["b"], row["same"], row["kind"]) for row in rows]
         elif given.pairs is not None:
             pairs = read_pairs(given.pairs)
