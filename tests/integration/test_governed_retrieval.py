@@ -36,14 +36,14 @@ class World:
         values = {"id": id, "source": "s", "path": str(id), "title": "t", "digest": "d", **columns}
         names = ", ".join(values)
         marks = ", ".join(["%s"] * len(values))
-        self.control.execute(f"INSERT INTO document ({names}) VALUES ({marks})", list(values.values()))  # type: ignore[arg-type]
+        self.control.execute(f"INSERT INTO document ({names}) VALUES ({marks})", list(values.values()))
         self.control.execute("INSERT INTO document_reader (document_id, reader) VALUES (%s, 'everyone')", (id,))
         return id
 
     def need(self, workload: str, **columns: Any) -> None:
         values = {"workload": workload, **columns}
         names, marks = ", ".join(values), ", ".join(["%s"] * len(values))
-        self.control.execute(f"INSERT INTO workload_need ({names}) VALUES ({marks})", list(values.values()))  # type: ignore[arg-type]
+        self.control.execute(f"INSERT INTO workload_need ({names}) VALUES ({marks})", list(values.values()))
 
     def seen(self, workload: str = "", *, explain: bool = False) -> dict[UUID, str | None]:
         """What search reads for the workload, and why each is kept back."""
