@@ -206,7 +206,7 @@ def test_the_next_question_sees_exactly_what_is_allowed_now(database: Database, 
         pass
 
     Here.database, Here.pool = database, pool
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         Here,
         settings=settings(
             max_examples=12, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
