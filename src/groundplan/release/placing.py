@@ -77,7 +77,7 @@ def placing(
         return Placing(company, solved(company))
     except Invalid as error:
         if error.code == "extra_missing":
-            return Placing(note="not planned: pip install 'groundplan[placement]'")
+            return Placing(note="not planned: a solver is not installed")
         return Placing(problems=(_problem(error, where),))
     except GroundplanError as error:
         return Placing(problems=(_problem(error, where),))

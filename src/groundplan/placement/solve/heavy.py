@@ -1,4 +1,4 @@
-"""The only door to HiGHS and CP-SAT: imported when called, with the advice to install them where they are missing.
+"""The only door to HiGHS and CP-SAT: imported when called, since they are heavy.
 
 highspy is held at 1.14.0: 1.15 cannot be loaded beside ortools 9.15, and 1.16.0 answers one small problem with a wrong
 optimum (benchmarks/placement_published.py asks it).
@@ -17,14 +17,14 @@ from groundplan.placement.solve.arrays import Floats
 
 
 def module(name: str) -> Any:
-    """An optional library, or `Invalid` with how to get it."""
+    """A solver, or `Invalid` with how to get it: it is imported when it is needed, not when we start."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
         raise Invalid(
             f"placing this company needs {name.partition('.')[0]}, which is not installed",
             code="extra_missing",
-            hint="pip install 'groundplan[placement]'",
+            hint="Install Groundplan with its dependencies again.",
         ) from error
 
 
