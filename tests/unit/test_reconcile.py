@@ -196,11 +196,13 @@ def test_azure_meters_and_other_services() -> None:
         "11/25/2026,Azure OpenAI Service,gpt-4o-0806-Inp-regnl Tokens,1K,2,0.0044000,USD,/subscriptions/x/acme\n"
         "11/25/2026,Azure OpenAI Service,gpt-4o-0806-Outp-regnl Tokens,1K,0.2,0.002,USD,/subscriptions/x/acme\n"
         "11/25/2026,Virtual Machines,D2s v3,1 Hour,24,2.5,USD,/subscriptions/x/vm\n"
+        "11/25/2026,Storage,Hot LRS Data Stored,1 GB/Month,10,0.2,USD,/subscriptions/x/blob\n"
+        "11/25/2026,Bandwidth,Data Transfer Out,1 GB,100,8.7,USD,/subscriptions/x/net\n"
     )
     export = bill(text)
     assert export.format == "Azure cost details" and export.days == (date(2026, 11, 25), date(2026, 11, 25))
     result = reconcile(export, [attempt(), attempt()], RATES)
-    assert kinds(result) == {"other_service": "2.5", "price": "0.0004"}
+    assert kinds(result) == {"other_service": "2.5", "price": "0.0004", "storage": "0.2", "network": "8.7"}
     (price,) = [row for row in result.rows if row.kind == "price"]
     assert price.note == "the bill charges input at 2.20 USD/Mtok, output at 10.00 USD/Mtok"
 

@@ -33,6 +33,10 @@ _CLASSES = (
     ("output", ("output", "outp", "outpt", "completion", "generated")),
     ("input", ("input", "inp", "prompt", "no_cache")),
 )
+_PURPOSES = {
+    "storage": ("storage", "blob", "bucket", "disk", "backup", "s3"),
+    "network": ("bandwidth", "network", "egress", "data transfer", "load balancer", "vpn"),
+}
 _AI_SERVICES = (
     "openai",
     "cognitive",
@@ -74,6 +78,12 @@ class Line:
     def foreign(self) -> bool:
         """Whether it names a service that is not one of models."""
         return self.service is not None and not any(word in self.service.lower() for word in _AI_SERVICES)
+
+    @property
+    def purpose(self) -> str:
+        """`storage`, `network`, or empty for any other service."""
+        service = (self.service or "").lower()
+        return next((name for name, words in _PURPOSES.items() if any(word in service for word in words)), "")
 
 
 @dataclass(frozen=True, slots=True)

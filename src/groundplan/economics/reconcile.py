@@ -33,6 +33,8 @@ KINDS: dict[str, str] = {
     "billed_failure": "the bill charges an attempt that the ledger holds for not billed",
     "demo": "traffic of the demo, which no provider bills",
     "currency": "calls whose line is in a currency without a rate",
+    "storage": "lines for storage, which no call pays: see allocations of object_storage, vector_storage and logs",
+    "network": "lines for traffic, which no call pays: see allocations of egress and connectivity",
     "other_service": "lines for other services than models",
     "unexplained": "the bill tells no tokens here, so that price and usage cannot be told apart",
 }
@@ -259,7 +261,10 @@ class _Work:
         """Note one part of the difference."""
         days = {line.day for line in lines if line.day} or {attempt.at.date() for attempt in attempts}
         places = {attempt.deployment for attempt in attempts}
-        kind = "other_service" if part.kind == "bill_line_without_call" and all(x.foreign for x in lines) else part.kind
+        kind = part.kind
+        if kind == "bill_line_without_call" and all(line.foreign for line in lines):
+            purposes = {line.purpose for line in lines}
+            kind = (purposes.pop() if len(purposes) == 1 else "") or "other_service"
         self.rows.append(
             Row(
                 kind, part.amount, sum((self.usd(line) or Decimal(0) for line in lines), Decimal(0)),
