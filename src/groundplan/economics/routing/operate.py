@@ -13,7 +13,7 @@ import numpy as np
 from groundplan.economics.routing.choose import best, favoured
 from groundplan.economics.routing.model import Doubles, Matrix, Point, Router, Whole
 
-MARGIN = 0.5
+MARGIN = 1.0
 """Standard errors between what was seen and what is promised."""
 STEPS = 80
 BONUSES = (0.0, 0.02, 0.04, 0.07, 0.1, 0.15, 0.2, 0.3)
