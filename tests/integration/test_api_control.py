@@ -171,9 +171,7 @@ def fresh(database: Database, tmp_path: Path) -> Iterator[Control]:
 
 
 @contextmanager
-def running(
-    database: Database, tmp_path: Path, *options: str, module: str = "groundplan.api.app"
-) -> Iterator[Control]:
+def running(database: Database, tmp_path: Path, *options: str, module: str = "groundplan.api.app") -> Iterator[Control]:
     """A control process with the small workspace, as a demo unless `options` are given."""
     home, workspace = Home(tmp_path / "home"), tmp_path / "workspace"
     workspace.mkdir(exist_ok=True)

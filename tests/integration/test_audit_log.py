@@ -20,8 +20,8 @@ import pytest
 from groundplan.core.audit import OPERATOR, SYSTEM, Entry, record, record_many, store
 from groundplan.core.audit.keys import create_keys, load_private, load_public
 from groundplan.core.audit.log import AuditLog
-from groundplan.core.audit.sequencer import Sequencer, heal, step
 from groundplan.core.audit.proof import inclusion_proof
+from groundplan.core.audit.sequencer import Sequencer, heal, step
 from groundplan.core.audit.verify import verify
 from groundplan.core.database import Role, connect
 from groundplan.core.errors import Conflict, Invalid
