@@ -195,7 +195,9 @@ def ingest(url: str, stop: threading.Event, counted: list[int]) -> None:
 
 def write(conn: psycopg.Connection[Any], epoch: Any) -> int:
     """One round of the shipper; how many facts (calls, attempts and charges)."""
-    calls, attempts, charges = [], [], []
+    calls: list[Any] = []
+    attempts: list[Any] = []
+    charges: list[Any] = []
     cost = Decimal("0.000012500003")
     parts = {"input": [1000, 2_500_003], "output": [1000, 10_000_000]}
     at = datetime.now(UTC)

@@ -24,8 +24,6 @@ from groundplan.core.home import Home
 from groundplan.core.settings import load_settings
 from groundplan.knowledge.chunk import chunks
 from groundplan.knowledge.embedding.encoder import Encoder
-from groundplan.knowledge.model import Readers
-from groundplan.knowledge.read import scan
 from groundplan.runtime.models import MINILM, ensure
 
 DOCUMENTS = Path(__file__).resolve().parents[1] / "examples" / "company" / "handbook"
@@ -36,9 +34,8 @@ def take_in() -> None:
     """Read, cut and embed the example's documents, as ingestion does, for ever."""
     encoder = Encoder(ensure(load_settings().models, MINILM.name))
     while True:
-        for document in scan(DOCUMENTS, Readers(frozenset({"everyone"}))):
-            text = getattr(document, "text", "")
-            pieces = [chunk.text for chunk in chunks(text, markdown=True)]
+        for document in sorted(DOCUMENTS.rglob("*.md")):
+            pieces = [chunk.text for chunk in chunks(document.read_text(encoding="utf-8"), markdown=True)]
             if pieces:
                 encoder.embed(pieces)
 

@@ -129,7 +129,7 @@ def _price(
     model = entry.get("model") or entry["body"].get("model") or entry["body"].get("modelVersion")
     rates = listed.provider_rates(place["provider"], model, at, CONTEXT)
     wanted = (Decimal(extractor["input_price"]), Decimal(extractor["output_price"]))
-    if rates is None and wanted == (0, 0) and listed.without_price(place["provider"], model):
+    if rates is None and not any(wanted) and listed.without_price(place["provider"], model):
         why = "the list has the model without any price, which the expectation takes for free and the product refuses"
         found.explained.append({**place, "model": model, "why": why})
         return True

@@ -17,7 +17,7 @@ NOW = datetime(2026, 11, 20, 14, 30, tzinfo=UTC)
 
 def add(conn: Any, key: Any, minute: int, count: int, status: str = "ok") -> None:
     at = NOW - timedelta(minutes=minute)
-    rows = [
+    rows: list[tuple[Any, ...]] = [
         (new_id(), at, "support", None, key, "care", "chat", status, 200, None, "acme/m", "own", "rack", 0, 0, 3, 2,
          "none", 1, new_id(), False, 12.5, 3.5, {}, 0, 0)
         for _ in range(count)

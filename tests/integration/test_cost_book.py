@@ -61,7 +61,8 @@ WORKSPACE_COSTS = ALLOCATIONS.removeprefix("---\n")
 def fill(dsn: str) -> None:
     """Two calls a day of two months, one on a weekend, and one outcome."""
     with connect(dsn, autocommit=True) as conn:
-        calls, attempts = [], []
+        calls: list[Any] = []
+        attempts: list[Any] = []
         for back in range(1, DAYS):
             at = TODAY - timedelta(days=back) + timedelta(hours=9)
             for _ in range(2 if at.weekday() < 5 else 1):

@@ -17,8 +17,13 @@ from groundplan.governance.policy import cedar, folder
 from groundplan.governance.policy.narrow import Facts
 from groundplan.governance.policy.text import statements
 
-WORKLOAD = {"stage": "production", "sensitivity": "restricted", "calls": 3, "public": False}
-ENTITIES = [
+WORKLOAD: dict[str, str | int | bool] = {
+    "stage": "production",
+    "sensitivity": "restricted",
+    "calls": 3,
+    "public": False,
+}
+ENTITIES: list[dict[str, Any]] = [
     {"uid": {"type": "Workload", "id": "w"}, "attrs": WORKLOAD, "parents": [{"type": "Team", "id": "t"}]},
     {"uid": {"type": "Person", "id": "p"}, "attrs": {}, "parents": [{"type": "Group", "id": "g"}]},
 ]

@@ -41,7 +41,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "audit": ("groundplan.cli.audit", "app", "Verify the audit log from its files alone."),
     "backup": ("groundplan.cli.backup", "backup", "Write one archive with database, log and keys."),
     "restore": ("groundplan.cli.backup", "restore", "Put an archive into an empty HOME."),
-    "placement": ("groundplan.cli.placement", "app", "Where each workload belongs: show, what-if, stress, pilot, drift."),
+    "placement": ("groundplan.cli.placement", "app", "Where each workload belongs: show, what-if, stress, drift."),
     "why": ("groundplan.cli.why", "why", "Explain a call, a change, a key or an audit entry."),
     "login": ("groundplan.cli.login", "login", "Make a one-time link to sign in to the console."),
     "controls": ("groundplan.cli.controls", "controls", "How far each workload is with the frameworks that hold."),

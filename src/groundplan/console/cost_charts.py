@@ -19,7 +19,8 @@ def waterfall(sums: Sequence[dict[str, Any]]) -> str:
 
     if len(steps) > MOST_STEPS:
         steps = [*steps[: MOST_STEPS - 1], ("the rest", sum(amount for _, amount in steps[MOST_STEPS - 1 :]))]
-    rows, upto = [], 0.0
+    rows: list[dict[str, Any]] = []
+    upto = 0.0
     for name, amount in steps:
         rows.append({"term": name, "from": upto, "to": upto + amount, "kind": "term"})
         upto += amount
@@ -28,7 +29,7 @@ def waterfall(sums: Sequence[dict[str, Any]]) -> str:
         altair.Chart(altair.InlineData(values=rows), width=640, height=26 * len(rows), background="transparent")
         .mark_bar(size=16)
         .encode(
-            y=altair.Y("term:N", title=None, sort=[row["term"] for row in rows]),
+            y=altair.Y("term:N", title=None, sort=[str(row["term"]) for row in rows]),
             x=altair.X("from:Q", title="USD", axis=altair.Axis(tickCount=5, format=".3~r")),
             x2="to:Q",
             color=altair.Color("kind:N", legend=None, scale=altair.Scale(range=list(COLOURS))),

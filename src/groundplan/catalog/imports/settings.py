@@ -28,7 +28,9 @@ _CALLBACK = Rule(
 )  # fmt: skip
 _DEBUG = Rule(CHANGED, "logs are structured and hold no content; their place is HOME/logs")
 _KEYS = Rule(CHANGED, f"virtual keys: {_DATABASE}", "Make one for each caller: groundplan keys create --workload NAME.")
-_SIGN_IN = Rule(NO_EQUAL, "people sign in with passkeys or OpenID Connect", "GROUNDPLAN_OIDC_ISSUER; see docs/identity.md")
+_SIGN_IN = Rule(
+    NO_EQUAL, "people sign in with passkeys or OpenID Connect", "GROUNDPLAN_OIDC_ISSUER; see docs/identity.md"
+)
 _MASTER = "`up` makes the operator's token itself, HOME/operator.token"
 _ALERT = Rule(NO_EQUAL, "what needs somebody is in the inbox of the console", "Alert on /metrics.")
 _PASSED = Rule(NO_EQUAL, "a call is forwarded as its caller sent it; nothing is added", "Let the callers send it.")
