@@ -1,0 +1,73 @@
+"""Sources, the rules for their documents, the glossary, and what a workload asks of them."""
+
+from __future__ import annotations
+
+import msgspec
+
+from groundplan.blueprint.limits import Grant
+
+
+class Governed(msgspec.Struct, frozen=True, kw_only=True):
+    """What holds for the documents of a source, unless one is stricter. Times are days."""
+
+    steward: str | None = None
+    state: str = "approved"
+    purposes: list[str] = []
+    workloads: list[str] = []
+    residency: list[str] = []
+    licence: str | None = None
+    retain_days: int | None = None
+    legal_hold: bool = False
+    erase_days: int = 30
+
+
+class Connector(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a source is read from; `settings` are those of its type in the catalog, secrets by reference only."""
+
+    type: str
+    settings: dict[str, str | int | float] = {}
+
+
+class Needs(msgspec.Struct, frozen=True, kw_only=True):
+    """What a workload asks of the content that it is given. `quality` is 0 to 1."""
+
+    purposes: list[str] = []
+    quality: float = 0.0
+    scanned: bool = False
+
+
+class Term(msgspec.Struct, frozen=True, kw_only=True):
+    """A word of the company's glossary."""
+
+    name: str
+    title: str
+    meaning: str
+    synonyms: list[str] = []
+    forbidden: list[str] = []
+    owner: str | None = None
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    path: str
+    sensitivity: str
+    owner: str
+    readers: list[str]
+    read: list[Grant] = []
+    """Who reads it besides `readers`."""
+    governed: Governed = Governed()
+    connector: Connector | None = None
+    """None: the folder `path` of the workspace."""
+    checks: list[dict[str, str | int | float | bool | list[str]]] = []
+    """Checks of columns of its tables, as declared."""
+
+
+class Grounding(msgspec.Struct, frozen=True, kw_only=True):
+    sources: list[str]
+    passages: int = 4
+    max_bytes: int = 6000
+    """Most that grounding may add to a prompt; reserved at admission."""
+    floor: float = 0.0
+    """Below that confidence (0 to 1) no passage is given."""
+    required: bool = True
+    """True: cut off from the live permissions, a call is refused. A call for which no passage is found is answered."""

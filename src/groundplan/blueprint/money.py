@@ -1,0 +1,29 @@
+"""Costs beside the calls."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Allocation(msgspec.Struct, frozen=True, kw_only=True):
+    """A cost beside the calls, and the rule by which workloads carry it."""
+
+    name: str
+    term: str
+    amount: int | None = None
+    """picodollars a period"""
+    period: str = "month"
+    rate: int | None = None
+    """picodollars for each unit, instead of an amount"""
+    per: str = ""
+    by: str = "cost"
+    """cost | calls | tokens | equal | shares"""
+    shares: dict[str, int] = {}
+    covers: str = "company"
+    capacity: int | None = None
+    """Tokens a day that a deployment can make."""
+    basis: str = "allocated"
+    source: str = ""
+    since: str = ""
+    until: str = ""
+    """ISO dates of the first and the last day; empty: open."""

@@ -1,0 +1,57 @@
+"""What a deployment costs. Rates are picodollars per million tokens (int)."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class RateDetails(msgspec.Struct, frozen=True, kw_only=True):
+    """Prices of classes that few models have, picodollars per million tokens; None: as the class around them."""
+
+    cache_write_1h: int | None = None
+    cache_read_audio: int | None = None
+    cache_read_image: int | None = None
+    input_image: int | None = None
+    input_video: int | None = None
+    output_image: int | None = None
+    output_video: int | None = None
+    citations: int | None = None
+    search: int = 0
+    """picodollars for each search of the web that the provider makes"""
+
+
+class Rates(msgspec.Struct, frozen=True, kw_only=True):
+    """Price of one deployment in picodollars per million tokens of each class; `request` is picodollars a call.
+
+    `None` of a class means that it is priced as its parent (cache read/write and audio as input, reasoning as output).
+    """
+
+    input: int
+    output: int
+    cache_read: int | None = None
+    cache_write: int | None = None
+    reasoning: int | None = None
+    input_audio: int | None = None
+    output_audio: int | None = None
+    request: int = 0
+    image: int = 0
+    """picodollars for each image that is sent in, on top of its tokens"""
+    images: dict[str, int] = {}
+    """picodollars for each image that is made: by `1024x1024/high`, else `1024x1024`, else `any`"""
+    characters: int = 0
+    """picodollars per million characters that are spoken"""
+    minute: int = 0
+    """picodollars for each minute of audio that is listened to"""
+    long_above: int = 0
+    long: Rates | None = None
+    """What the whole call costs when its prompt has more than `long_above` tokens; may itself have a longer tier."""
+    batch: Rates | None = None
+    """In a batch; None: as any call."""
+    priority: Rates | None = None
+    """With service_tier priority; None: that is refused."""
+    details: RateDetails | None = None
+    """None: no finer class has a price of its own."""
+    source: str = "declared"
+    """Where the price is from: `genai-prices 0.2.3 openai/gpt-4.1-mini`, `declared FILE:LINE`, or `declared free`."""
+    effective: str = ""
+    """ISO date from which it holds."""
