@@ -16,7 +16,7 @@ from openai import AsyncOpenAI, BadRequestError, ConflictError, NotFoundError
 from openai.types import Batch
 from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
 
-from groundplan.blueprint.model import Rates
+from groundplan.blueprint.model import Cache, Rates
 from groundplan.cli.batches import batches_text
 from groundplan.console.render import page
 from groundplan.core.money import PICO
@@ -30,6 +30,7 @@ CHAT: Final = "/v1/chat/completions"
 BATCH_RATES = Rates(input=0, output=10 * PICO, batch=Rates(input=0, output=5 * PICO))
 """Half of it in a batch: 20 tokens cost 0.0001 USD."""
 LINE = Decimal("0.0001")
+CACHE = Cache(seconds=60, max_bytes=1 << 20, scope="workload")
 
 
 @dataclass
@@ -38,6 +39,7 @@ class Setup:
     model: ScriptedModel
     key: str
     client: AsyncOpenAI
+    model_port: int
 
 
 @pytest.fixture
@@ -55,7 +57,7 @@ async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
         key = stack.key()
         model.script = Script(tokens=20)
         async with AsyncOpenAI(base_url=f"http://127.0.0.1:{stack.port}/v1", api_key=key, max_retries=0) as client:
-            yield Setup(stack, model, key, client)
+            yield Setup(stack, model, key, client, port)
 
 
 def lines(count: int, **more: Any) -> bytes:
@@ -282,3 +284,20 @@ async def test_what_cannot_be_kept_is_refused_by_name(setup: Setup) -> None:
     busy = await order(setup.client, lines(20))
     with pytest.raises(ConflictError):
         await client.files.delete(busy.input_file_id)
+
+
+async def test_lines_whose_answer_is_known_cost_nothing(setup: Setup) -> None:
+    stack, client = setup.stack, setup.client
+    made = blueprint(
+        2, [deployment("one", setup.model_port, rates=BATCH_RATES)], [workload("assistant", ["one"], cache=CACHE)]
+    )
+    stack.apply(made)
+    await stack.ready(2)
+    body = {"model": "auto", "max_tokens": 20, "messages": [{"role": "user", "content": "the same"}]}
+    batch = await ended(client, (await order(client, b"".join(line(f"s{n}", body) for n in range(6)))).id)
+    assert batch.status == "completed" and setup.model.counted == 1
+    found = [entry["response"]["body"]["groundplan"] for entry in await contents(client, batch.output_file_id)]
+    assert sorted(facts["cache"] for facts in found) == ["exact"] * 5 + ["none"]
+    assert sum(Decimal(facts["cost_usd"]) for facts in found) == LINE
+    assert (await stack.chat(setup.key, "the same")).json["groundplan"]["cache"] == "exact"
+    assert held(stack) <= 6 * LINE

@@ -18,6 +18,7 @@ from groundplan.core.errors import Denied, GroundplanError, Invalid, Unauthentic
 from groundplan.economics.price import BATCH, STANDARD
 from groundplan.gateway.batches.batch_store import Batch
 from groundplan.gateway.budgets import limits
+from groundplan.gateway.caching import cache
 from groundplan.gateway.call import admit
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
@@ -97,6 +98,8 @@ class BatchCalls:
         async def made(gateway: Gateway, exchange: Exchange) -> None:
             exchange.request.body = await body()
             amount = await self._admitted(exchange, batch)
+            if exchange.finished:
+                return
             if not exchange.charges:
                 raise Denied("the batch has no budget", code="budget_missing", hint="Nothing runs without a budget.")
             if exchange.token is None or amount > exchange.reserved:
@@ -111,13 +114,20 @@ class BatchCalls:
         return made
 
     async def _admitted(self, exchange: Exchange, batch: Batch) -> int:
-        """Wait for limits of use, and for a worker that has no time, until the batch expires."""
+        """Wait for limits of use, and for a worker that has no time, until the batch expires. A call whose answer is
+        cached is finished then."""
         gateway = self._gateway
+
+        def again() -> None:
+            self.assess(exchange, batch)
+
         while True:
             try:
                 amount = self.assess(exchange, batch)
                 gateway.pressure.check("low", gateway.running)
                 check_quota(gateway, exchange)
+                if self._cacheable(exchange) and await cache.answered(gateway, exchange, again):
+                    return 0
                 catalog = exchange.catalog
                 if catalog is not None and catalog.limits is not None:
                     await limits.admit_call(gateway, exchange, catalog.limits, amount)
@@ -126,6 +136,13 @@ class BatchCalls:
                 if error.code not in _PASSING or gateway.clock.now() >= batch.expires_at:
                     raise
                 await asyncio.sleep(min(error.retry_after or 1.0, _LONGEST_WAIT_S))
+
+    def _cacheable(self, exchange: Exchange) -> bool:
+        """Not while it leads others that ask the same: it would wait for itself."""
+        workload = exchange.workload
+        return (
+            workload is not None and workload.cache is not None and exchange.guard is None and exchange.flight is None
+        )
 
     def _count(self, exchange: Exchange) -> None:
         gateway, workload = self._gateway, exchange.workload

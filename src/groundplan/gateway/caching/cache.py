@@ -100,7 +100,8 @@ async def answered(gateway: Gateway, exchange: Exchange, recheck: Callable[[], N
     `recheck` repeats every check under the newest policy and raises what it finds. Raises `Exhausted` for limits, and
     `NotFound` (`not_cached`) where the caller wants nothing else.
     """
-    recast, directives = exchange.interface.recast, exchange.request.headers.get(b"cache-control", b"").lower()
+    interface, directives = exchange.interface, exchange.request.headers.get(b"cache-control", b"").lower()
+    recast = None if interface.keeps and interface.stores(exchange) else interface.recast
     key = _key(gateway, exchange, recast) if recast is not None and b"no-store" not in directives else None
     if recast is not None and key is not None:
         seek = _Search(gateway, exchange, recast, key, recheck)

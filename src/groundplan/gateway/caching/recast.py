@@ -174,6 +174,78 @@ class MessagesRecast:
         return None
 
 
+class CompletionsRecast:
+    """The older completions, each given again in the form in which it came; by an upstream's own or by its chat."""
+
+    irrelevant = frozenset({"user", "stream", "stream_options", "max_tokens"})
+
+    def good(self, data: bytes, copies: int) -> bool:  # noqa: ARG002 -- `best_of` makes more than are told
+        try:
+            choices = _ends(data).choices
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return False
+        return bool(choices) and all(choice.finish_reason == "stop" for choice in choices)
+
+    def good_events(self, events: Sequence[bytes], copies: int) -> bool:  # noqa: ARG002
+        try:
+            ends = [c.finish_reason for data in events if data != DONE for c in _ends(data).choices if c.finish_reason]
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return False
+        return bool(ends) and all(end == "stop" for end in ends)
+
+    def events(self, data: bytes) -> tuple[bytes, ...] | None:  # noqa: ARG002
+        return None
+
+    def whole(self, events: Sequence[bytes]) -> bytes | None:  # noqa: ARG002
+        return None
+
+
+class _Response(msgspec.Struct):
+    status: str | None = None
+
+
+class _ResponseEvent(msgspec.Struct):
+    type: str = ""
+    response: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+_response = msgspec.json.Decoder(_Response).decode
+_response_event = msgspec.json.Decoder(_ResponseEvent).decode
+
+
+class ResponsesRecast:
+    """OpenAI's Responses. An answer tells its request's settings back, so whatever it tells makes requests different:
+    `user` and `metadata` of one caller never reach another. A stream of an upstream's own is given as a whole, too."""
+
+    irrelevant = frozenset({"store", "stream", "stream_options"})
+
+    def good(self, data: bytes, copies: int) -> bool:  # noqa: ARG002 -- the protocol's signature
+        try:
+            return _response(data).status == "completed"
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return False
+
+    def good_events(self, events: Sequence[bytes], copies: int) -> bool:
+        """Of an upstream that speaks Responses, or chat completions."""
+        try:
+            found = [_response_event(data).type for data in events if data != DONE]
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return False
+        if not found or not found[0]:
+            return CHAT_RECAST.good_events(events, copies)
+        return found[-1] == "response.completed"
+
+    def events(self, data: bytes) -> tuple[bytes, ...] | None:  # noqa: ARG002
+        return None
+
+    def whole(self, events: Sequence[bytes]) -> bytes | None:
+        try:
+            found = [_response_event(data) for data in events if data != DONE]
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return None
+        return bytes(found[-1].response) if found and found[-1].type == "response.completed" else None
+
+
 # a whole chat answer as chunks ---------------------------------------------------------------------------------------
 
 
@@ -257,3 +329,5 @@ def _add_call(calls: list[dict[str, Any]], part: dict[str, Any]) -> None:
 CHAT_RECAST = ChatRecast()
 EMBEDDINGS_RECAST = EmbeddingsRecast()
 MESSAGES_RECAST = MessagesRecast()
+COMPLETIONS_RECAST = CompletionsRecast()
+RESPONSES_RECAST = ResponsesRecast()

@@ -13,6 +13,7 @@ import msgspec
 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Invalid
+from groundplan.gateway.caching.recast import COMPLETIONS_RECAST
 from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.call.meter import ReportedUsage
 from groundplan.gateway.http.splicing import spliced
@@ -304,6 +305,7 @@ class Completions(Interface):
     name = "completions"
     grounded = True
     selective = True
+    recast = COMPLETIONS_RECAST
     _native = OpenAICompletions()
     _chat = CompletionsByChat(translated=False)
     _service = CompletionsByChat(translated=True)

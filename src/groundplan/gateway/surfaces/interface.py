@@ -153,6 +153,10 @@ class Interface:
         """Those of the deployments that can take this request, one at least. Raises `Invalid` where none can."""
         return deployments
 
+    def stores(self, exchange: Exchange) -> bool:  # noqa: ARG002
+        """Whether this call's answer is stored under an id of its own, so that it cannot be one that another got."""
+        return False
+
     def notes(self, ask: Ask, deployment: Deployment) -> dict[str, object]:  # noqa: ARG002
         """Further fields of the `groundplan` object of an answer by `deployment`."""
         return {}

@@ -14,6 +14,7 @@ import msgspec
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Conflict, Invalid
 from groundplan.economics.price import PRIORITY, STANDARD
+from groundplan.gateway.caching.recast import RESPONSES_RECAST
 from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.http.splicing import spliced
 from groundplan.gateway.surfaces import responses_api, responses_kept, responses_shape
@@ -262,6 +263,7 @@ class Responses(Interface):
     selective = True
     noted = True
     keeps = True
+    recast = RESPONSES_RECAST
     _native = OpenAIResponses()
     _chat = ResponsesByChat(translated=False)
     _service = ResponsesByChat(translated=True)
@@ -282,10 +284,15 @@ class Responses(Interface):
         asked = told(whole)
         asked.previous, asked.pinned, exchange.ask = previous, kept.deployment, whole
 
-    async def keep(self, gateway: Gateway, exchange: Exchange, answer: bytes | Relay) -> None:
-        """Store the answer where the caller wants that and its workload keeps content in full."""
+    def stores(self, exchange: Exchange) -> bool:
+        """Where the caller wants that and its workload keeps content in full."""
         ask = exchange.ask
-        if ask is None or not told(ask).store or not responses_kept.may_keep(exchange):
+        return ask is not None and told(ask).store and responses_kept.may_keep(exchange)
+
+    async def keep(self, gateway: Gateway, exchange: Exchange, answer: bytes | Relay) -> None:
+        """Store the answer, where it is one to be stored."""
+        ask = exchange.ask
+        if ask is None or not self.stores(exchange):
             return
         if isinstance(answer, ResponsesRelay | ResponsesChatRelay):
             answer = answer.response_json()

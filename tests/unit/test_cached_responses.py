@@ -1,0 +1,109 @@
+"""Responses and older completions that are given again: in which form, to whom, and which never are."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from tests.integration.gateway_stack import Reply, parse
+from tests.unit.call_rig import Rig, call_rig
+
+from groundplan.blueprint.model import Cache, Keep
+from groundplan.gateway.caching.recast import COMPLETIONS_RECAST, RESPONSES_RECAST
+
+CACHE = Cache(seconds=60, max_bytes=1 << 20, scope="workload")
+RESPONSES, COMPLETIONS = "/v1/responses", "/v1/completions"
+
+
+async def post(rig: Rig, path: str, **more: Any) -> Reply:
+    data = json.dumps({"model": "auto", **more}).encode()
+    reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+    head = f"POST {path} HTTP/1.1\r\nhost: g\r\nauthorization: Bearer assistant\r\nconnection: close\r\n"
+    writer.write(head.encode() + b"content-length: %d\r\n\r\n" % len(data) + data)
+    try:
+        return parse(await asyncio.wait_for(reader.read(), 20))
+    finally:
+        writer.close()
+
+
+def rigged(folder: Path, **more: Any) -> Any:
+    return call_rig(folder, ["one"], workloads={"assistant": {"cache": CACHE, **more}})
+
+
+def told(body: bytes) -> list[Any]:
+    found = [json.loads(line[6:]) for line in body.decode().split("\n") if line.startswith("data: {")]
+    return [event for event in found if event["type"].endswith(".delta")]
+
+
+async def test_a_response_is_given_again_whole_and_as_a_stream(tmp_path: Path) -> None:
+    async with rigged(tmp_path) as rig:
+        first, second = [await post(rig, RESPONSES, input="Where?") for _ in range(2)]
+        assert rig.models["one"].counted == 1
+        assert second.json["output"] == first.json["output"] and second.json["status"] == "completed"
+        assert (first.json["groundplan"]["cache"], second.json["groundplan"]["cache"]) == ("none", "exact")
+        streams = [await post(rig, RESPONSES, input="Where?", stream=True) for _ in range(2)]
+        assert rig.models["one"].counted == 2
+        assert [e["delta"] for e in told(streams[0].body)] == [e["delta"] for e in told(streams[1].body)]
+        assert b"event: response.completed" in streams[1].body and b'"cache":"exact"' in streams[1].body
+
+
+async def test_what_an_answer_tells_back_is_never_anothers(tmp_path: Path) -> None:
+    async with rigged(tmp_path) as rig:
+        for who in ("ana", "ben"):
+            answer = await post(rig, RESPONSES, input="Where?", user=who, metadata={"of": who})
+            assert (answer.json["user"], answer.json["metadata"]) == (who, {"of": who})
+        assert rig.models["one"].counted == 2
+
+
+async def test_a_response_that_is_cut_is_not_given_again(tmp_path: Path) -> None:
+    async with rigged(tmp_path) as rig:
+        rig.play("one", tokens=20)
+        for _ in range(2):
+            assert (await post(rig, RESPONSES, input="Where?", max_output_tokens=3)).json["status"] == "incomplete"
+        assert rig.models["one"].counted == 2
+
+
+async def test_a_response_that_is_stored_is_made_for_its_caller(tmp_path: Path) -> None:
+    async with rigged(tmp_path, keep=Keep(content="full", seconds=60)) as rig:
+        for store, counted in ((False, 1), (False, 1), (True, 2), (None, 3)):
+            await post(rig, RESPONSES, input="Where?", store=store)
+            assert rig.models["one"].counted == counted
+
+
+@pytest.mark.parametrize("path", [RESPONSES, COMPLETIONS])
+async def test_one_of_many_that_ask_the_same_asks_the_model(tmp_path: Path, path: str) -> None:
+    async with rigged(tmp_path) as rig:
+        rig.play("one", latency_ms=150, tokens=5)
+        body = {"input": "Where?"} if path == RESPONSES else {"prompt": "Where?"}
+        replies = await asyncio.gather(*(post(rig, path, **body) for _ in range(6)))
+        assert rig.models["one"].counted == 1
+        assert sorted(reply.json["groundplan"]["cache"] for reply in replies) == ["exact"] * 5 + ["none"]
+
+
+async def test_completions_are_given_again(tmp_path: Path) -> None:
+    async with rigged(tmp_path) as rig:
+        rig.play("one", tokens=5)
+        first, second = [await post(rig, COMPLETIONS, prompt="a", user=str(n)) for n in range(2)]
+        assert second.json["choices"] == first.json["choices"] and rig.models["one"].counted == 1
+        streams = [await post(rig, COMPLETIONS, prompt="a", stream=True) for _ in range(2)]
+        assert rig.models["one"].counted == 2 and streams[1].body.endswith(b"data: [DONE]\n\n")
+        assert streams[0].body.count(b'"text":') == streams[1].body.count(b'"text":') > 1
+        rig.play("one", tokens=30)
+        for _ in range(2):
+            assert (await post(rig, COMPLETIONS, prompt="b")).json["choices"][0]["finish_reason"] == "length"
+        assert rig.models["one"].counted == 4
+
+
+def test_a_stream_of_an_upstreams_own_is_also_a_whole_answer() -> None:
+    whole = {"id": "resp_1", "status": "completed", "output": []}
+    events = [json.dumps({"type": f"response.{kind}", "response": whole}).encode() for kind in ("created", "completed")]
+    assert RESPONSES_RECAST.good_events(events, 1) and not RESPONSES_RECAST.good_events(events[:1], 1)
+    found = RESPONSES_RECAST.whole(events)
+    assert found is not None and msgspec.json.decode(found) == whole
+    assert RESPONSES_RECAST.whole(events[:1]) is RESPONSES_RECAST.whole([b"x"]) is None
+    assert not RESPONSES_RECAST.good(b'{"status":"incomplete"}', 1) and not RESPONSES_RECAST.good(b"[", 1)
+    assert not COMPLETIONS_RECAST.good(b'{"choices":[]}', 1) and not COMPLETIONS_RECAST.good_events([b"x"], 1)
