@@ -2,15 +2,17 @@
 
 People ask without pause through the search service while permissions change two hundred times a second: memberships
 end and begin, documents get and lose readers, refusals come and go, people leave and come back. A check is one
-(person, passage) that was given. It is a leak if the person had no right to it at the moment before the question was
-sent, by a log of all changes that were committed by then; a right that came or went while the question ran counts for
-neither side.
+(person, passage) that was given. It is a leak if the person's right to it was gone before the question was sent, by a
+commit that had returned, and was not about to be given again before the answer was there. The books keep for each pair
+the times in which it was refused, from after the commit that took it away to before the one that gave it back; a right
+that came or went while the question ran counts for neither side. Every leak is told with the times that make it one.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import random
@@ -18,7 +20,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -64,45 +67,64 @@ class Rules:
                 return found
             found = more
 
-    def may(self, person: int, document: int) -> bool:
-        """Refusal over permission; who has left may nothing."""
+    def names(self, person: int) -> set[str]:
+        """All names by which the person reads; who has left has none."""
         if not self.active[person]:
-            return False
-        names = {"everyone", f"p{person}@acme.example"} | {f"g{group}" for group in self.groups_of(person)}
+            return set()
+        return {"everyone", f"p{person}@acme.example"} | {f"g{group}" for group in self.groups_of(person)}
+
+    def may(self, names: set[str], document: int) -> bool:
+        """Refusal over permission."""
         readers = self.readers[document]
-        return bool(readers.allow & names) and not readers.deny & names
+        return not readers.allow.isdisjoint(names) and readers.deny.isdisjoint(names)
+
+
+KEPT = 16
+"""Refusals of a pair that are remembered: at 200 changes a second more than a minute of them."""
+
+
+@dataclass
+class Refusal:
+    """A time without a right: `since` is after its commit had returned, `until` before the next one was begun."""
+
+    since: float
+    until: float = math.inf
 
 
 @dataclass
 class Books:
-    """The rules with their history: since when a person may not read a document, or may."""
+    """The rules with their history. Everything is called while holding the lock."""
 
     rules: Rules
     lock: threading.Lock = field(default_factory=threading.Lock)
-    denied_since: dict[tuple[int, int], float] = field(default_factory=dict)
+    refused: dict[tuple[int, int], deque[Refusal]] = field(
+        default_factory=lambda: defaultdict(lambda: deque(maxlen=KEPT))
+    )
 
-    def expect(self, people: set[int], documents: set[int]) -> None:
-        """Before a commit, with the rules as they will be: what is about to be allowed is denied to nobody any more.
+    def expect(self, people: set[int], documents: set[int], now: float) -> None:
+        """Before a commit, with the rules as they will be: from now on, what it allows may be given."""
+        for pair, allowed in self._pairs(people, documents):
+            times = self.refused[pair]
+            if allowed and times and times[-1].until == math.inf:
+                times[-1].until = now
 
-        Else an answer that rightly has it would be held against books that are not written yet.
-        """
+    def settle(self, people: set[int], documents: set[int], now: float) -> None:
+        """After a commit has returned: from now on, what it refuses may not be given."""
+        for pair, allowed in self._pairs(people, documents):
+            times = self.refused[pair]
+            if not allowed and (not times or times[-1].until < math.inf):
+                times.append(Refusal(now))
+
+    def leaked(self, person: int, document: int, asked: float, answered: float) -> Refusal | None:
+        """The refusal that held from before the question was sent until the answer was there."""
+        times = self.refused[person, document]
+        return next((one for one in times if one.since < asked and answered < one.until), None)
+
+    def _pairs(self, people: set[int], documents: set[int]) -> Iterator[tuple[tuple[int, int], bool]]:
         for person in people:
+            names = self.rules.names(person)
             for document in documents:
-                if self.rules.may(person, document):
-                    self.denied_since.pop((person, document), None)
-
-    def settle(self, people: set[int], documents: set[int]) -> None:
-        """After a commit: note since when a pair is denied. Called while holding the lock."""
-        now = time.monotonic()
-        for person in people:
-            for document in documents:
-                if not self.rules.may(person, document):
-                    self.denied_since.setdefault((person, document), now)
-
-    def leaked(self, person: int, document: int, asked: float) -> bool:
-        """Whether the right was gone when the question was sent."""
-        since = self.denied_since.get((person, document))
-        return since is not None and since < asked
+                yield (person, document), self.rules.may(names, document)
 
 
 class Company:
@@ -117,7 +139,7 @@ class Company:
         self._ids: list[UUID] = []
         self.books = Books(self._build())
         with self.books.lock:
-            self.books.settle(set(range(PEOPLE)), set(range(DOCUMENTS)))
+            self.books.settle(set(range(PEOPLE)), set(range(DOCUMENTS)), time.monotonic())
 
     def _build(self) -> Rules:
         conn, chance = self._conn, self._random
@@ -189,10 +211,10 @@ class Company:
             commit_it = partial(self._set_active, person, active)
         with self.books.lock:
             rule()
-            self.books.expect(people, documents)
+            self.books.expect(people, documents, time.monotonic())
         commit_it()
         with self.books.lock:
-            self.books.settle(people, documents)
+            self.books.settle(people, documents, time.monotonic())
 
     def _leave(self, group: int, person: int) -> None:
         self._conn.execute(
@@ -215,6 +237,8 @@ class Tally:
     leaks: int = 0
     empty: int = 0
     times: list[float] = field(default_factory=list)
+    flagged: list[dict[str, Any]] = field(default_factory=list)
+    """Of each leak: who, what, and the seconds from the question to the answer and around the refusal."""
 
 
 def ask(client: Client, company: Company, tally: Tally, chance: random.Random) -> None:
@@ -223,18 +247,35 @@ def ask(client: Client, company: Company, tally: Tally, chance: random.Random) -
     question = SearchRequest(
         workload="w",
         person=str(company.people[person]),
-        query=f"What is the rule about {chance.choice(SUBJECTS)} and {chance.choice(SUBJECTS)}?",
+        query=f"What is the rule about {', '.join(chance.sample(SUBJECTS, 3))}?",
         sources=["s"],
         k=50,
         max_bytes=1 << 20,
     )
     asked = time.monotonic()
     took, passages = client.ask(question)
+    answered = time.monotonic()
     with company.books.lock:
-        tally.leaks += sum(company.books.leaked(person, company.documents[one["document"]], asked) for one in passages)
+        for one in passages:
+            document = company.documents[one["document"]]
+            if (refusal := company.books.leaked(person, document, asked, answered)) is not None:
+                tally.leaks += 1
+                tally.flagged.append(told(person, document, refusal, asked, answered))
     tally.checks += len(passages)
     tally.empty += not passages
     tally.times.append(took)
+
+
+def told(person: int, document: int, refusal: Refusal, asked: float, answered: float) -> dict[str, Any]:
+    """A leak with its times in seconds after the question was sent; what began before is negative."""
+    until = None if refusal.until == math.inf else round(refusal.until - asked, 6)
+    return {
+        "person": person,
+        "document": document,
+        "refused_since": round(refusal.since - asked, 6),
+        "answered": round(answered - asked, 6),
+        "allowed_again": until,
+    }
 
 
 def measure(checks: int, seconds: float, a_second: int, askers: int, folder: Path) -> dict[str, Any]:
@@ -276,6 +317,7 @@ def measure(checks: int, seconds: float, a_second: int, askers: int, folder: Pat
     return {
         "checks": sum(one.checks for one in tallies),
         "leaks": sum(one.leaks for one in tallies),
+        "flagged": [leak for one in tallies for leak in one.flagged][:20],
         "searches": sum(len(one.times) for one in tallies),
         "searches_without_passages": sum(one.empty for one in tallies),
         "changes_a_second": round(changes[0] / took, 1),
