@@ -158,6 +158,8 @@ class WorkLimit:
     """Stop at this proven gap, a fraction"""
     seed: int = 0
     threads: int = 1
+    computing: bool = False
+    """`seconds` are those in which this process computed, on all threads: other load then takes nothing away"""
 
 
 DEFAULT_WORK = 200

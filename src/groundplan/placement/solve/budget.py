@@ -8,6 +8,8 @@ from groundplan.placement.problem import DEFAULT_WORK, WorkLimit
 
 _KEPT = 0.95
 """of the clock: the rest is for what a step overruns and for handing the answer over"""
+_SLOWEST = (0.3, 30.0)
+"""seconds of the clock for one of computing, between all threads at work and much other load"""
 
 
 class Budget:
@@ -15,7 +17,9 @@ class Budget:
 
     def __init__(self, limit: WorkLimit) -> None:
         self.limit = limit
-        self.begun = time.monotonic()
+        self._now = time.process_time if limit.computing else time.monotonic
+        self.begun = self._now()
+        self._clock_begun = time.monotonic()
         self.done = 0
         unlimited = limit.seconds is None and limit.work is None
         self.work = DEFAULT_WORK if unlimited else limit.work
@@ -27,13 +31,22 @@ class Budget:
 
     @property
     def elapsed(self) -> float:
-        """Seconds since the run began."""
-        return time.monotonic() - self.begun
+        """Seconds since the run began, of the clock or of computing as the limit says."""
+        return self._now() - self.begun
 
     @property
     def seconds_left(self) -> float | None:
         """None: no clock."""
         return None if self.limit.seconds is None else self.limit.seconds * _KEPT - self.elapsed
+
+    @property
+    def clock_left(self) -> float | None:
+        """What is left in seconds of the clock, which is what libraries understand; None: no clock."""
+        left = self.seconds_left
+        if left is None or not self.limit.computing:
+            return left
+        ratio = (time.monotonic() - self._clock_begun) / max(self.elapsed, 0.05)
+        return left * min(max(ratio, _SLOWEST[0]), _SLOWEST[1])
 
     def over(self, reserve: float = 0.0) -> bool:
         """Nothing more may be begun; `reserve` seconds are kept for what comes after."""
@@ -49,4 +62,4 @@ class Budget:
         """A clock for a step that may take this much of what is left; the work is counted here."""
         left = self.seconds_left
         seconds = None if left is None else max(0.05, left * fraction)
-        return Budget(WorkLimit(seconds=seconds, work=self.work if self.work is not None else None))
+        return Budget(WorkLimit(seconds=seconds, work=self.work, computing=self.limit.computing))

@@ -155,7 +155,7 @@ def _relaxed(run: Run, prices: Floats | None) -> Relaxation | None:
     if prices is not None:
         wider = (*(warm.nearest(data, prices, each) for each in _NEARER), None)
     for kept in wider:
-        left = budget.seconds_left
+        left = budget.clock_left
         found = relax(data, kept, seconds=None if left is None else max(0.2, left * 0.7))
         if found is not None:
             part = found.part if kept is None else _lowered(data, found, kept)
@@ -235,7 +235,7 @@ def _dived(run: Run, master: Master, point: Point, draw: np.random.Generator) ->
     limit = None
     if run.plan is not None:
         limit = run.plan.cost - 1 - (plain_cost(data, choice) - cost_of(data, free, choice))
-    answer = search(data, free, keep, choice, Effort(2.0, budget.seconds_left, budget.limit.seed), limit)
+    answer = search(data, free, keep, choice, Effort(2.0, budget.clock_left, budget.limit.seed), limit)
     return None if answer.choice is None else plan_of(data, answer.choice)
 
 
@@ -261,7 +261,7 @@ def _whole(run: Run, work: float) -> bool:
     if int(keep.sum()) > _WHOLE_BELOW:
         return False
     work = work if budget.work is None else min(work, float(budget.work - budget.done))
-    effort = Effort(work, budget.seconds_left, budget.limit.seed, budget.limit.threads)
+    effort = Effort(work, budget.clock_left, budget.limit.seed, budget.limit.threads)
     answer = search(data, np.arange(data.parts), keep, None if plan is None else plan.choice, effort)
     budget.spend(max(1, round(answer.work)))
     run.take(None if answer.choice is None else plan_of(data, answer.choice))

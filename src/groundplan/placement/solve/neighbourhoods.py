@@ -85,7 +85,7 @@ def _round(
     for _ in range(budget.limit.threads):
         free = around(data, plan.choice, pace.draw, round(pace.size))
         keep = promising(data, bounds.reduced, bounds.linear, plan.cost)
-        effort = Effort(pace.work, budget.seconds_left, seed=pace.next_seed())
+        effort = Effort(pace.work, budget.clock_left, seed=pace.next_seed())
         if effort.seed % 4 and data.sites > _MANY:
             keep &= nearest
         keep[plan.choice] = True

@@ -1,0 +1,162 @@
+"""Plain CP-SAT and plain HiGHS on a placement problem: one model of the whole, nothing of ours but the arrays.
+
+What they answer is judged by our verifier too. With `computing`, a limit is in seconds that the process computes on
+all its threads, so that other load on the machine takes nothing from either. Not a program by itself: see
+`placement_gap.py --baselines`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from groundplan.placement.problem import Problem, WorkLimit
+from groundplan.placement.solve.arrays import Arrays, arrays
+from groundplan.placement.solve.heavy import module
+from groundplan.placement.solve.neighbourhoods import plan_of
+
+LOOK_SECONDS = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """What one of them found. Prices are exact: the choice is priced again in integers."""
+
+    objective: int | None
+    bound: float
+    optimal: bool
+    seconds: float
+    cpu_seconds: float
+
+
+def over(limit: WorkLimit) -> Callable[[], bool]:
+    """Whether the limit has run out, asked from now on."""
+    now = time.process_time if limit.computing else time.monotonic
+    begun = now()
+    return lambda: limit.seconds is not None and now() - begun >= limit.seconds
+
+
+def cp_sat(problem: Problem, limit: WorkLimit) -> Plain:
+    """CP-SAT with its own search, as it comes."""
+    lib, data = module("ortools.sat.python.cp_model"), arrays(problem)
+    model = lib.CpModel()
+    chosen = [model.new_bool_var("") for _ in data.index]
+    for begin, end in zip(data.first[:-1], data.first[1:], strict=True):
+        model.add_exactly_one(chosen[begin:end])
+    opened = [model.new_bool_var("") for _ in range(data.sites)]
+    for at, site in enumerate(data.site):
+        if data.opening[site] > 0:
+            model.add_implication(chosen[at], opened[site])
+    units = [model.new_int_var(0, int(most), "") for most in problem.tiers.most]
+    for terms, factors, bought, sizes, capacity in _rows(data):
+        parts = [*(chosen[at] for at in terms), *(units[at] for at in bought)]
+        model.add(lib.LinearExpr.weighted_sum(parts, [*factors, *(-size for size in sizes)]) <= capacity)
+    prices = [*data.cost.tolist(), *data.opening[:-1].tolist(), *problem.tiers.price.tolist()]
+    model.minimize(lib.LinearExpr.weighted_sum([*chosen, *opened, *units], prices))
+    return _answered(lib, model, data, chosen, limit)
+
+
+def _answered(lib: Any, model: Any, data: Arrays, chosen: list[Any], limit: WorkLimit) -> Plain:
+    solver = lib.CpSolver()
+    solver.parameters.num_workers, solver.parameters.random_seed = limit.threads, limit.seed
+    begun, cpu, done, stop = time.perf_counter(), time.process_time(), threading.Event(), over(limit)
+
+    def watch() -> None:
+        while not done.wait(LOOK_SECONDS):
+            if stop():
+                solver.stop_search()
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        status = solver.solve(model)
+    finally:
+        done.set()
+        watcher.join()
+    taken = [at for at, one in enumerate(chosen) if solver.boolean_value(one)] if _found(lib, status) else []
+    return _told(data, np.array(taken), float(solver.best_objective_bound), status == lib.OPTIMAL, (begun, cpu))
+
+
+def _found(lib: Any, status: Any) -> bool:
+    return status in (lib.OPTIMAL, lib.FEASIBLE)
+
+
+def highs(problem: Problem, limit: WorkLimit) -> Plain:
+    """HiGHS as a mixed-integer program, as it comes."""
+    lib, data = module("highspy"), arrays(problem)
+    solver = lib.Highs()
+    solver.setOptionValue("output_flag", False)
+    solver.setOptionValue("threads", limit.threads)
+    solver.setOptionValue("mip_rel_gap", 0.0)
+    solver.passModel(_model(lib, data))
+    begun, cpu, stop = time.perf_counter(), time.process_time(), over(limit)
+
+    def look(event: Any) -> None:
+        if stop():
+            event.interrupt()
+
+    solver.cbMipInterrupt += look
+    solver.cbSimplexInterrupt += look
+    solver.run()
+    info = solver.getInfo()
+    values = np.array(solver.getSolution().col_value)[: len(data.index)]
+    whole = info.primal_solution_status == 2
+    optimal = solver.getModelStatus() == lib.HighsModelStatus.kOptimal
+    taken = np.flatnonzero(values > 0.5) if whole else np.zeros(0)
+    return _told(data, taken, float(info.mip_dual_bound), optimal, (begun, cpu))
+
+
+def _model(lib: Any, data: Arrays) -> Any:
+    problem, count = data.problem, len(data.index)
+    tiers, model = problem.tiers, lib.HighsLp()
+    entries: list[tuple[int, int, float]] = [(int(part), at, 1.0) for at, part in enumerate(data.part)]
+    upper = [1.0] * data.parts
+    for terms, factors, bought, sizes, capacity in _rows(data):
+        row = len(upper)
+        entries += [(row, at, float(use)) for at, use in zip(terms, factors, strict=True)]
+        entries += [(row, count + data.sites + at, -float(size)) for at, size in zip(bought, sizes, strict=True)]
+        upper.append(float(capacity))
+    lower = [1.0] * data.parts + [-np.inf] * (len(upper) - data.parts)
+    for at in np.flatnonzero(data.opening[data.site] > 0):
+        entries += [(len(upper), int(at), 1.0), (len(upper), count + int(data.site[at]), -1.0)]
+        upper.append(0.0)
+        lower.append(-np.inf)
+    rows, columns, values = (np.array(each) for each in zip(*entries, strict=True))
+    order, width = np.lexsort((rows, columns)), count + data.sites + len(tiers.row)
+    model.num_col_, model.num_row_ = width, len(upper)
+    model.col_cost_ = np.concatenate([data.price, data.opening[:-1], tiers.price]).astype(float)
+    model.col_lower_ = np.zeros(width)
+    model.col_upper_ = np.concatenate([np.ones(count + data.sites), tiers.most]).astype(float)
+    model.row_lower_, model.row_upper_ = np.array(lower), np.array(upper)
+    model.a_matrix_.format_ = lib.MatrixFormat.kColwise
+    model.a_matrix_.start_ = np.searchsorted(columns[order], np.arange(width + 1)).astype(np.int32)
+    model.a_matrix_.index_, model.a_matrix_.value_ = rows[order].astype(np.int32), values[order].astype(float)
+    model.integrality_ = [lib.HighsVarType.kInteger] * width
+    return model
+
+
+def _rows(data: Arrays) -> list[tuple[list[int], list[int], list[int], list[int], int]]:
+    """(options, uses, tiers, sizes, capacity) of each row that something uses."""
+    option = np.repeat(np.arange(len(data.index)), data.row.shape[1])
+    row, use, tiers = data.row.reshape(-1), data.use.reshape(-1), data.problem.tiers
+    found = []
+    for number in range(data.rows):
+        at = np.flatnonzero((row == number) & (use != 0))
+        bought = np.flatnonzero(tiers.row == number)
+        if len(at):
+            sizes = tiers.size[bought].tolist()
+            found.append((option[at].tolist(), use[at].tolist(), bought.tolist(), sizes, int(data.capacity[number])))
+    return found
+
+
+def _told(data: Arrays, taken: NDArray[Any], bound: float, optimal: bool, begun: tuple[float, float]) -> Plain:
+    seconds, cpu = time.perf_counter() - begun[0], time.process_time() - begun[1]
+    plan = plan_of(data, taken.astype(np.int64)) if len(taken) == data.parts else None
+    cost = None if plan is None else plan.cost
+    return Plain(cost, bound, optimal, round(seconds, 3), round(cpu, 3))

@@ -1,0 +1,61 @@
+"""What the benchmarks of placement stand on: plain solvers beside ours, limits in computing time, runs that go on."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from benchmarks.placement_baselines import cp_sat, highs
+from benchmarks.placement_random import digest, run
+
+from groundplan.placement.generate.companies import large
+from groundplan.placement.generate.random_company import random_company
+from groundplan.placement.problem import WorkLimit
+from groundplan.placement.solve.budget import Budget
+from groundplan.placement.solve.optimise import optimise
+
+
+@pytest.mark.parametrize("seed", [1, 2, 4])
+def test_plain_solvers_and_ours_agree_on_the_optimum(seed: int) -> None:
+    """Openings, units to buy, bursts and fallbacks included: all three solve the same problem."""
+    problem = random_company(seed, 6, 4).problem
+    ours, one, other = optimise(problem), cp_sat(problem, WorkLimit(seconds=20)), highs(problem, WorkLimit(seconds=20))
+    assert one.objective == (ours.cost if ours.found else None)
+    if one.objective is not None:
+        assert one.optimal and other.objective == pytest.approx(one.objective, rel=1e-6)
+
+
+def test_plain_solvers_stop_when_their_computing_is_used_up() -> None:
+    problem = large(150, 20, seed=1)
+    for plain in (cp_sat, highs):
+        found = plain(problem, WorkLimit(seconds=0.5, computing=True))
+        assert found.cpu_seconds < 3 and not found.optimal
+
+
+def test_seconds_of_computing_are_not_those_of_the_clock() -> None:
+    counted, clock = Budget(WorkLimit(seconds=0.2, computing=True)), Budget(WorkLimit(seconds=0.2))
+    time.sleep(0.25)
+    assert clock.over() and not counted.over()
+    assert counted.share(0.5).limit.computing
+    while not counted.over():
+        np.linalg.inv(np.eye(60))
+    assert counted.clocked and (counted.clock_left or 0.0) <= 0.02
+
+
+def test_a_run_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
+    progress = tmp_path / "done.jsonl"
+    first = run(1, 100, 1, progress=progress)
+    with progress.open("a", encoding="utf-8") as file:
+        file.write('{"first": 101, "compan')
+    again = run(1, 100, 1, progress=progress)
+    assert (first["taken_over"], again["taken_over"]) == (0, 100)
+    assert {k: v for k, v in again.items() if k not in ("seconds", "taken_over")} == {
+        k: v for k, v in first.items() if k not in ("seconds", "taken_over")
+    }
+    row = json.loads(progress.read_text(encoding="utf-8").splitlines()[0])
+    assert digest() in row["mark"]
+    progress.write_text(json.dumps({**row, "mark": "another solver"}) + "\n", encoding="utf-8")
+    assert run(1, 100, 1, progress=progress)["taken_over"] == 0
