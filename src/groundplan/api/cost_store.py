@@ -41,15 +41,14 @@ def content_gigabytes(conn: Connection[Any]) -> dict[str, float]:
 
 
 def outcomes(conn: Connection[Any], since: datetime, until: datetime) -> list[Row]:
-    """(workload, reported, accepted, value_usd) of calls in that time; a call counts once, by its newest outcome."""
+    """(workload, reported, accepted, value_usd) of calls of whole days; a call counts once, by its newest outcome."""
     return _rows(
         conn,
-        """SELECT workload, count(*) AS reported, count(*) FILTER (WHERE accepted) AS accepted,
-             coalesce(sum(value_usd), 0) AS value_usd
-           FROM (SELECT DISTINCT ON (o.call_id) c.workload, o.accepted, o.value_usd FROM outcome o
-                 JOIN call c ON c.id = o.call_id WHERE c.at >= %(since)s AND c.at < %(until)s
-                 ORDER BY o.call_id, o.at DESC) newest
-           GROUP BY 1 ORDER BY 1""",
+        """SELECT workload, sum(reported)::bigint AS reported, sum(accepted)::bigint AS accepted,
+             sum(value_usd) AS value_usd
+           FROM (SELECT * FROM outcome_day UNION ALL SELECT * FROM outcome_delta) o
+           WHERE hour >= date_trunc('day', %(since)s, 'UTC') AND hour < %(until)s
+           GROUP BY 1 HAVING sum(reported) > 0 ORDER BY 1""",
         {"since": since, "until": until},
     )
 

@@ -60,7 +60,7 @@ _TOTALS: LiteralString = """sum(calls) FILTER (WHERE status <> 'refused') AS cal
 
 def fold(conn: Connection[Any]) -> int:
     """Deltas into hours and days, in the caller's transaction; how many there were."""
-    row = conn.execute("SELECT fold_rollups()").fetchone()
+    row = conn.execute("SELECT fold_rollups() + fold_outcomes()").fetchone()
     assert row is not None
     return int(row[0])
 
@@ -72,7 +72,8 @@ def calls_by(conn: Connection[Any], by: Sequence[str], wanted: Row) -> list[Row]
     those of `by`; calls (not refused), refused, ok, cached, cost_usd, saved_usd, prefix_saved_usd, prompt_tokens,
     completion_tokens.
     """
-    return _rows(conn, _CALLS + _grouped(by, CALL_KEYS, _TOTALS) + " FROM wanted" + _tail(by), _timed(wanted))
+    query = _CALLS + _grouped(by, CALL_KEYS, _TOTALS) + " FROM wanted" + _tail(by)
+    return _rows(conn, query, _timed(wanted, "hour" not in by))
 
 
 _PART_COLUMNS: LiteralString = f"hour, {_PARTS}, count, cost_usd"
@@ -98,7 +99,8 @@ def parts_by(conn: Connection[Any], by: Sequence[str], wanted: Row) -> list[Row]
     The part `attempt` counts attempts and costs nothing.
     """
     sums: LiteralString = "sum(count) AS count, sum(cost_usd) AS cost_usd"
-    return _rows(conn, _PART_ROWS + _grouped(by, PART_KEYS, sums) + " FROM wanted" + _tail(by), _timed(wanted))
+    query = _PART_ROWS + _grouped(by, PART_KEYS, sums) + " FROM wanted" + _tail(by)
+    return _rows(conn, query, _timed(wanted, "hour" not in by))
 
 
 def people(conn: Connection[Any], since: datetime, until: datetime, workload: str | None, limit: int) -> list[Row]:
@@ -192,12 +194,15 @@ def latencies(conn: Connection[Any], workload: str | None, since: datetime | Non
     )
 
 
-def _timed(wanted: Row) -> Row:
-    """`wanted` with the ends of whole days (d), whole hours (h) and of the facts before and after them (a, b)."""
+def _timed(wanted: Row, by_days: bool) -> Row:
+    """`wanted` with the ends of whole days (d), whole hours (h) and of the facts before and after them (a, b).
+    Without `by_days` no day is taken whole, so that its hours can be told apart."""
     since, until = wanted["since"] or EVER[0], wanted["until"] or EVER[1]
     until = max(since, until)
     hours = _ceil(since, _HOUR), max(_ceil(since, _HOUR), _floor(until, _HOUR))
     days = _ceil(since, _DAY), max(_ceil(since, _DAY), _floor(until, _DAY))
+    if not by_days:
+        days = hours[1], hours[1]
     before, after = (since, min(hours[0], until)), (min(hours[1], until), until)
     names = {"h": hours, "d": days, "a": before, "b": after}
     return {**wanted, **{f"{name}{end}": times[end] for name, times in names.items() for end in (0, 1)}}

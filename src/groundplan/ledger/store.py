@@ -259,34 +259,6 @@ def recent_routes(conn: Connection[Any], since: datetime) -> list[Row]:
     )
 
 
-def proofs(conn: Connection[Any], workload: str, primary: str | None, since: datetime) -> Row:
-    """What calls of a workload outside of the demo prove since then: counts, a percentile, the newest call of a kind.
-
-    Keys: calls, ok, first_byte_p95_ms, cost_usd, call, grounded_call, fallback_call, logged_call, outcomes.
-    """
-    rows = _rows(
-        conn,
-        """WITH mine AS MATERIALIZED (
-             SELECT id, at, status, deployment, cost_usd, first_byte_ms,
-               jsonb_array_length(detail -> 'sources') > 0 AS grounded
-             FROM call WHERE workload = %(workload)s AND at >= %(since)s AND NOT demo AND status <> 'refused')
-           SELECT (SELECT count(*) FROM mine) AS calls, (SELECT count(*) FROM mine WHERE status = 'ok') AS ok,
-             (SELECT percentile_cont(0.95) WITHIN GROUP (ORDER BY first_byte_ms) FROM mine WHERE status = 'ok')
-               AS first_byte_p95_ms,
-             (SELECT coalesce(sum(cost_usd), 0) FROM mine) AS cost_usd,
-             (SELECT id FROM mine ORDER BY at DESC LIMIT 1) AS call,
-             (SELECT id FROM mine WHERE grounded ORDER BY at DESC LIMIT 1) AS grounded_call,
-             (SELECT id FROM mine WHERE status = 'ok' AND deployment <> %(primary)s ORDER BY at DESC LIMIT 1)
-               AS fallback_call,
-             (SELECT m.id FROM (SELECT id, at FROM mine ORDER BY at DESC LIMIT 200) m
-              WHERE EXISTS (SELECT 1 FROM audit_entry e WHERE e.id = m.id AND e.leaf_index IS NOT NULL)
-              ORDER BY m.at DESC LIMIT 1) AS logged_call,
-             (SELECT count(*) FROM outcome o JOIN mine m ON m.id = o.call_id) AS outcomes""",
-        {"workload": workload, "primary": primary, "since": since},
-    )
-    return rows[0]
-
-
 def budgets(conn: Connection[Any], periods: list[str], at: datetime) -> list[Row]:
     """Limit, what gateways hold or have spent, and what was charged, of each budget in these periods, and in those
     that have a first and a last moment and are not over `at`."""

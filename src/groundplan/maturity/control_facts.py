@@ -15,7 +15,7 @@ from groundplan.catalog.model import ModelDoc, WorkloadDoc
 from groundplan.governance import store as changes
 from groundplan.governance.controls.model import Facts, SourceFacts
 from groundplan.maturity import store
-from groundplan.maturity.service import gather
+from groundplan.maturity.service import gather, sums_of
 from groundplan.release import units
 from groundplan.release.model import Current
 
@@ -30,12 +30,13 @@ def facts(
     settled = changes.changes(conn, ["applied"])
     common = _company(conn, current.blueprint, verified)
     grave = store.grave_findings(conn)
+    sums = sums_of(conn, now)
     found: list[Facts] = []
     for served in sorted(current.blueprint.workloads, key=lambda item: item.name):
         doc = current.workspace.workloads.get(served.name)
         if doc is None:
             continue
-        known = gather(conn, current, doc, settled, now)
+        known = gather(conn, current, doc, settled, now, sums)
         subject = units.workload_subject(served.name)
         found.append(
             Facts(

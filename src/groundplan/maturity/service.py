@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -13,7 +14,8 @@ from groundplan.core.money import to_decimal
 from groundplan.governance import store as changes
 from groundplan.governance.model import Change
 from groundplan.identity import store as people
-from groundplan.ledger import store as ledger
+from groundplan.ledger import proof_store
+from groundplan.ledger.proof_store import Kept
 from groundplan.maturity import store
 from groundplan.maturity.model import Evidence, Readiness, SourceEvidence
 from groundplan.maturity.score import score
@@ -26,19 +28,33 @@ WINDOW = timedelta(days=30)
 def readiness(conn: Connection[Any], current: Current, now: datetime, workload: str | None = None) -> list[Readiness]:
     """Scores of all declared workloads (or the named one), by name."""
     settled = changes.changes(conn, ["applied"])
+    sums = sums_of(conn, now)
     return [
-        score(gather(conn, current, doc, settled, now))
+        score(gather(conn, current, doc, settled, now, sums))
         for name, doc in current.workspace.workloads.items()
         if workload in (None, name)
     ]
 
 
-def gather(conn: Connection[Any], current: Current, doc: WorkloadDoc, settled: list[Change], now: datetime) -> Evidence:
-    """What is known of one workload today; facts older than 30 days do not count."""
+def sums_of(conn: Connection[Any], now: datetime) -> dict[str, Kept]:
+    """What the ledger keeps of each workload's last 30 days; the first of them counts whole."""
+    return proof_store.kept(conn, proof_store.day_of(now - WINDOW))
+
+
+def gather(
+    conn: Connection[Any],
+    current: Current,
+    doc: WorkloadDoc,
+    settled: list[Change],
+    now: datetime,
+    sums: Mapping[str, Kept],
+) -> Evidence:
+    """What is known of one workload today; facts older than 30 days do not count. `sums` are `sums_of` now."""
     blueprint = current.blueprint
     served = next((item for item in blueprint.workloads if item.name == doc.name), None)
     primary = served.deployments[0] if served and served.deployments else None
-    proofs = ledger.proofs(conn, doc.name, primary, now - WINDOW)
+    since = proof_store.day_of(now - WINDOW)
+    proofs = proof_store.proofs(conn, doc.name, primary, since, sums.get(doc.name))
     held = _duties_held(conn, doc.name)
     return Evidence(
         workload=doc.name,
