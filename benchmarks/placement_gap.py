@@ -23,13 +23,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+if str(Path(__file__).parents[1]) not in sys.path:
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.placement_baselines import Plain, cp_sat, highs
 from groundplan.core.errors import GroundplanError
 from groundplan.placement.generate.assignment import read_assignments
 from groundplan.placement.problem import Problem, WorkLimit
 from groundplan.placement.solve.heavy import module
 from groundplan.placement.solve.optimise import optimise
 from groundplan.placement.verify import verify
-from placement_baselines import Plain, cp_sat, highs
 
 
 def measured(file: Path, number: int, problem: Problem, limit: WorkLimit) -> dict[str, Any]:

@@ -53,6 +53,11 @@ class PlacementRule(Strict):
     """wanted: another failure domain takes what it has room for; required: one with room for all of it."""
     burst: Literal["allowed", "never"] = "allowed"
     """Whether its peaks may go elsewhere than its base load."""
+    spot: Literal["never", "allowed"] = "never"
+    """Whether it may run on rented hardware that its provider may take away."""
+    availability: Literal["expected", "required"] = "expected"
+    """required: `objectives.availability` is a rule that the place keeps, alone or with a fallback in another failure
+    domain that has room for all of it; expected: what is short of it is said."""
     today: Name | None = None
     """Site where it runs today. Default: where the last blueprint has it."""
     move: Annotated[float, Field(ge=0, le=10_000, strict=False)] = 16.0
@@ -74,3 +79,5 @@ class PlacementPolicy(Strict):
     """Worth of a second of waiting for a thousand calls, in USD; 0: only objectives count."""
     spread: Annotated[int, Field(ge=1)] | None = None
     """Most production workloads with their primary in one failure domain."""
+    moves: Annotated[int, Field(ge=0)] | None = None
+    """Most workloads that one plan moves; those that may not stay where they are do not count. Default: any number."""

@@ -58,7 +58,8 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One way to run one part of a workload. `site` None: nowhere, for a burst that a level of 0 makes needless."""
+    """One way to run one part of a workload. `site` None: nowhere, for a burst that a level of 0 makes needless, or a
+    fallback that a quota of kind `availability` may make so."""
 
     site: str | None
     terms: Mapping[str, int] = field(default_factory=dict)

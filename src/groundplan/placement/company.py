@@ -9,22 +9,23 @@ Pure; solving is `planner`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 
 from groundplan.core.money import PICO
 from groundplan.placement.assemble import Choice, Job, Offer, Piece, Place, Quota, Spread, assemble
 from groundplan.placement.problem import BURST, FALLBACK, PRIMARY, Problem
-from groundplan.placement.terms.candidates import Candidate, Offered
+from groundplan.placement.terms.availability import gained, needed
+from groundplan.placement.terms.candidates import DEAREST, Candidate, Offered, stands_in
 from groundplan.placement.terms.curve import above
-from groundplan.placement.terms.facts import HOURS, HardwareFacts, SiteFacts, WorkloadFacts
+from groundplan.placement.terms.facts import HOURS, Company, HardwareFacts, SiteFacts, WorkloadFacts
+from groundplan.placement.terms.leases import HOURLY, leases, row
 
 MILLI = 1000
 """Hardware is counted in thousandths of a unit"""
-DEAREST = 2_000_000.0
-"""USD a month: what is beyond is never chosen, and forbidden anyway"""
 LEVELS = (1.0, 0.75, 0.5)
 """Part of the peak that the primary bears at each burst level"""
+MOVES = "moves of one plan"
 FAILING = 0.005
 """Share of the calls that a fallback is taken to answer"""
 
@@ -64,13 +65,30 @@ def frame(offered: Offered, *, wanted: bool = True, banned: frozenset[tuple[str,
     production = tuple(w.name for _, w in sorted(company.workloads.items()) if w.stage == "production")
     most = company.policy.spread
     spreads = (Spread(f"at most {most} in one failure domain", production, most),) if most and production else ()
-    quotas = tuple(
-        Quota(f"quota {d.name}", round(d.quota_tokens_minute))
-        for _, d in sorted(company.deployments.items())
-        if d.quota_tokens_minute is not None
-    )
+    quotas = (*_quotas(company), *_promised(offered))
     places = [_place(offered, site) for _, site in sorted(company.sites.items())]
     return Framed(offered, assemble(places, jobs, quotas, spreads), tuple(meanings), company.notes)
+
+
+def _quotas(company: Company) -> Iterable[Quota]:
+    """What holds across sites: tokens of providers, and how many workloads one plan moves."""
+    for _, d in sorted(company.deployments.items()):
+        if d.quota_tokens_minute is not None:
+            yield Quota(f"quota {d.name}", round(d.quota_tokens_minute))
+    if company.policy.moves is not None:
+        yield Quota(MOVES, company.policy.moves)
+
+
+def _promised(offered: Offered) -> Iterable[Quota]:
+    """How available each workload has to be whose availability is a rule."""
+    for name in offered.by_workload:
+        w = offered.company.workloads[name]
+        if w.available and w.availability is not None:
+            yield Quota(_there(w), -needed(w.availability), "availability")
+
+
+def _there(w: WorkloadFacts) -> str:
+    return f"{w.name}: there {100 * (w.availability or 0.0):.6g}% of the time"
 
 
 def opening_usd(offered: Offered, site: SiteFacts) -> float:
@@ -88,7 +106,29 @@ def _place(offered: Offered, site: SiteFacts) -> Place:
             extra = max(0.0, each.rented * HOURS - (_sunk(each) if each.count else 0.0))
             how = "reserved" if each.rented == each.reserved else "on demand"
             offers.append(Offer(f"{each.type} {how}", each.type, MILLI, pico(extra), each.most))
+    offers += _leases(offered, site)
+    for each in site.hardware if len(offers) else ():
+        if next(leases(each), None) is not None and site.type == "cloud":
+            capacity[_to_rent(each.type)] = each.most * MILLI
     return Place(site.name, site.domain, capacity, pico(opening_usd(offered, site)), tuple(offers))
+
+
+def _to_rent(type_: str) -> str:
+    return f"{type_} at once"
+
+
+def _leases(offered: Offered, site: SiteFacts) -> list[Offer]:
+    """Units by the hour of each part of the week, and spot: of each kind that a candidate could take."""
+    kinds = {h.type: (h, {each.name: each for each in leases(h)}) for h in site.hardware}
+    found: dict[str, Offer] = {}
+    for c in (c for each in offered.by_workload.values() for c in each if c.lease and c.site == site.name):
+        hardware, known = kinds[c.hardware or ""]
+        lease = known[c.lease]
+        for block, hours in lease.blocks:
+            name = row(hardware.type, lease.name, block, c.model, c.group)
+            price = pico(lease.price * hours * c.group)
+            found[name] = Offer(name, name, c.group * MILLI, price, hardware.most // c.group)
+    return [found[name] for name in sorted(found)]
 
 
 def _sunk(hardware: HardwareFacts) -> float:
@@ -105,20 +145,34 @@ def _pieces(
     bursts = _may_burst(w, candidates)
     first = primaries(w, candidates, banned)
     levels = range(len(LEVELS)) if bursts else range(1)
-    own = [(c, level) for c in first for level in levels if level == 0 or c.hardware is not None]
-    choices = [_choice(offered, w, c, PRIMARY, level, (w.name, c.config) in banned) for c, level in own]
+    own = [(c, level) for c in first for level in levels if level == 0 or (c.hardware and c.lease != HOURLY)]
+    choices = [
+        _moving(offered, w, first, _choice(offered, w, c, PRIMARY, level, (w.name, c.config) in banned))
+        for c, level in own
+    ]
     yield Piece(tuple(choices), PRIMARY, w.today), [Taken(PRIMARY, level, c) for c, level in own]
     if bursts:
         spill = [(c, level) for c in candidates for level in levels if level and c.kind == "deployment" and c.allowed]
         meant = [Taken(BURST, 0, None), *(Taken(BURST, level, c) for c, level in spill)]
         nothing = Choice(None, config="nothing to burst")
         yield Piece((nothing, *(_choice(offered, w, c, BURST, level) for c, level in spill)), BURST), meant
-    if w.fallback == "required" or (wanted and _may_fall_back(offered, w, candidates)):
-        standing = [c for c in candidates if _stands_in(w, c)] or list(candidates)
-        yield (
-            Piece(tuple(_choice(offered, w, c, FALLBACK, 0) for c in standing), FALLBACK),
-            [Taken(FALLBACK, 0, c) for c in standing],
-        )
+    promised = w.available and w.availability is not None and w.fallback != "none"
+    if w.fallback == "required" or promised or (wanted and _may_fall_back(offered, w, candidates)):
+        standing = [c for c in candidates if stands_in(w, c)] or [c for c in candidates if not c.lease]
+        fallbacks = [_choice(offered, w, c, FALLBACK, 0) for c in standing]
+        meant_by: list[Candidate | None] = list(standing)
+        if promised and w.fallback != "required":
+            fallbacks.append(Choice(None, config="no fallback is needed"))
+            meant_by.append(None)
+        yield Piece(tuple(fallbacks), FALLBACK), [Taken(FALLBACK, 0, each) for each in meant_by]
+
+
+def _moving(offered: Offered, w: WorkloadFacts, first: list[Candidate], choice: Choice) -> Choice:
+    """Counted as a move where the workload could stay where it runs."""
+    may_stay = any(c.allowed and c.site == w.today for c in first)
+    if offered.company.policy.moves is None or not may_stay or choice.site == w.today:
+        return choice
+    return replace(choice, uses={**choice.uses, MOVES: 1})
 
 
 def primaries(
@@ -135,8 +189,7 @@ def primaries(
 
 
 def _with_rule(candidate: Candidate, rule: str) -> Candidate:
-    values = {name: getattr(candidate, name) for name in candidate.__slots__}
-    return Candidate(**{**values, "rules": (*candidate.rules, rule)})
+    return replace(candidate, rules=(*candidate.rules, rule))
 
 
 def _may_burst(w: WorkloadFacts, candidates: tuple[Candidate, ...]) -> bool:
@@ -149,18 +202,11 @@ def _may_burst(w: WorkloadFacts, candidates: tuple[Candidate, ...]) -> bool:
     )
 
 
-def _stands_in(w: WorkloadFacts, candidate: Candidate) -> bool:
-    """With declared fallbacks these, else whatever is declared."""
-    if candidate.kind != "deployment":
-        return not w.declared and not w.later
-    return not w.later or candidate.config in w.later or candidate.config in w.declared
-
-
 def _may_fall_back(offered: Offered, w: WorkloadFacts, candidates: tuple[Candidate, ...]) -> bool:
     """A wanted fallback is asked for where two domains may serve, one of them without hardware of ours."""
     if w.fallback != "wanted":
         return False
-    standing = [c for c in candidates if c.allowed and _stands_in(w, c)]
+    standing = [c for c in candidates if c.allowed and stands_in(w, c)]
     domains = {offered.company.sites[c.site].domain for c in standing}
     first = {offered.company.sites[c.site].domain for c in primaries(w, candidates) if c.allowed}
     return bool(domains) and len(domains | first) > 1
@@ -168,13 +214,29 @@ def _may_fall_back(offered: Offered, w: WorkloadFacts, candidates: tuple[Candida
 
 def _choice(offered: Offered, w: WorkloadFacts, c: Candidate, role: int, level: int, banned: bool = False) -> Choice:
     terms, units = priced(w, c, role, level)
-    uses = {c.hardware: round(min(units, 10**6) * MILLI)} if c.hardware else {}
+    uses = _uses(w, c, role, units)
     if c.quota:
         uses[f"quota {c.config}"] = round(c.quota * (LEVELS[level] if role == PRIMARY else 1))
-    rented = _rented(offered, c)
-    whole = {name: pico(min(value, DEAREST)) for name, value in _without_units(terms, units * rented).items()}
+    charged = terms.get("compute", 0.0) + terms.get("idle", 0.0) if c.lease else units * _rented(offered, c)
+    whole = {name: pico(min(value, DEAREST)) for name, value in _without_units(terms, charged).items()}
     rules = (*c.rules, "asked for what comes next") if banned else c.rules
     return Choice(c.site, whole, uses, c.config, level, rules)
+
+
+def _uses(w: WorkloadFacts, c: Candidate, role: int, units: float) -> dict[str, int]:
+    """Thousandths of units at its site, and what it brings to a promised availability."""
+    uses: dict[str, int] = {}
+    if c.hardware:
+        amount = round(min(units, 10**6) * MILLI)
+        share = units / c.units if c.units else 0.0
+        uses = {
+            row(c.hardware, c.lease, block, c.model, c.group): round(min(each * share, 10**6) * MILLI)
+            for block, each in c.blocks.items()
+        } or {c.hardware: amount}
+        uses[_to_rent(c.hardware)] = amount
+    if w.available and w.availability is not None and role != BURST:
+        uses[_there(w)] = -gained(c.availability)
+    return {name: use for name, use in uses.items() if use or name == c.hardware}
 
 
 def _rented(offered: Offered, c: Candidate) -> float:
@@ -207,7 +269,7 @@ def priced(w: WorkloadFacts, c: Candidate, role: int, level: int) -> tuple[dict[
     paid = terms.get("compute", 0.0) + terms.get("idle", 0.0)
     share = {"tokens": FAILING, "egress": FAILING, "carbon": 0.1, "penalty": FAILING, "people": 1.0, "storage": 1.0}
     standing = {n: v * share.get(n, 0.0) for n, v in terms.items()}
-    if w.fallback == "required":
+    if w.fallback == "required" or (w.available and w.availability is not None):
         return {**standing, "idle": paid}, c.units
     return standing, 0.0
 

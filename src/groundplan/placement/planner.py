@@ -5,7 +5,7 @@ A placement that the verifier does not pass is never returned. Explaining it is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -13,10 +13,11 @@ import numpy as np
 
 from groundplan.core.errors import Conflict, Invalid
 from groundplan.core.money import PICO
-from groundplan.placement.company import Framed, Taken, frame, opening_usd, priced
+from groundplan.placement.company import LEVELS, Framed, Taken, frame, opening_usd, priced, primaries
 from groundplan.placement.problem import BURST, DEFAULT_WORK, FALLBACK, PRIMARY, Solution, WorkLimit
 from groundplan.placement.terms.candidates import Candidate, Offered, offered
-from groundplan.placement.terms.facts import Company
+from groundplan.placement.terms.facts import Company, WorkloadFacts
+from groundplan.placement.verify.judged import Claim, Placed, judged
 from groundplan.placement.verify.plan import verify
 
 
@@ -120,7 +121,36 @@ def plan_offered(
             code="placement_unverified",
             hint="Nothing of it is shown or applied. Tell the maintainers; the last blueprint goes on.",
         )
-    return _told(framed, solution, tuple(notes), nowhere)
+    return _checked(_told(framed, solution, tuple(notes), nowhere))
+
+
+def _checked(plan: CompanyPlan) -> CompanyPlan:
+    """The plan, judged once more by what was declared. Raises `Invalid` where it breaks any of it."""
+    wrong = judged(plan.company, claim(plan))
+    if wrong:
+        raise Invalid(
+            f"the placement was refused by its second verifier: {wrong[0].kind}: {wrong[0].what}",
+            code="placement_unverified",
+            hint="Nothing of it is shown or applied. Tell the maintainers; the last blueprint goes on.",
+        )
+    return plan
+
+
+def claim(plan: CompanyPlan) -> Claim:
+    """What is judged of a plan."""
+    offers = plan.framed.offered.by_workload
+    stays = frozenset(
+        name for name, w in plan.company.workloads.items() if w.today is not None and _stays(offers.get(name, ()), w)
+    )
+    placed = {
+        name: Placed(each.primary, LEVELS[each.level], each.burst, each.fallback, each.usd)
+        for name, each in plan.decided.items()
+    }
+    return Claim(placed, frozenset(plan.opened), plan.bought, plan.usd, stays)
+
+
+def _stays(candidates: Iterable[Candidate], w: WorkloadFacts) -> bool:
+    return any(c.allowed and c.site == w.today for c in primaries(w, tuple(candidates)))
 
 
 def homeless(offers: Offered, banned: frozenset[tuple[str, str]] = frozenset()) -> dict[str, str]:

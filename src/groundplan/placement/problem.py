@@ -35,7 +35,7 @@ ROLES = ("primary", "burst", "fallback")
 TERMS = ("compute", "tokens", "egress", "storage", "people", "carbon", "idle", "penalty", "move")
 """Cost terms of an option. `penalty` is a weighted soft wish; `move` is a move's price over its payback time."""
 
-RowKind = Literal["capacity", "quota", "spread", "apart", "burst", "budget"]
+RowKind = Literal["capacity", "quota", "spread", "apart", "burst", "budget", "availability"]
 
 LARGEST = 2**61
 """No single number of a problem may be larger: picodollars up to 2.3 million USD a month for one option."""
@@ -71,7 +71,8 @@ class Options:
     part: Indices
     """[O]"""
     site: Indices
-    """[O] -1: nowhere, which only a burst part of level 0 may be"""
+    """[O] -1: nowhere, which only a burst part of level 0 may be, and a fallback where an `availability` row says what
+    its workload needs"""
     config: tuple[str, ...]
     """[O] or empty: the serving configuration, or the deployment, in the filler's words"""
     level: NDArray[np.int8]

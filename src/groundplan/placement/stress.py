@@ -153,7 +153,7 @@ def _overfull(plan: CompanyPlan, futures: Futures) -> dict[str, NDArray[np.bool_
     needed: dict[str, Floats] = {}
     for at, name in enumerate(futures.workloads):
         decided = plan.decided.get(name)
-        if decided is None or decided.primary.hardware is None:
+        if decided is None or decided.primary.hardware is None or decided.primary.lease:
             continue
         _, units = priced(plan.company.workloads[name], decided.primary, PRIMARY, decided.level)
         key = f"{decided.primary.site} {decided.primary.hardware}"

@@ -334,6 +334,9 @@ def place_json(decided: Decided) -> dict[str, Any]:
         "fallback_site": decided.fallback.site if decided.fallback else None,
         **times,
         "basis": first.times.basis,
+        "availability": round(expected_availability(decided), 7),
+        "lease": first.lease,
+        "units": {block: round(units, 3) for block, units in first.blocks.items()},
         "carbon_kg": round(first.carbon_kg, 2),
         "hours": round(first.hours, 1),
     }

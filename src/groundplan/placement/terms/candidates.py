@@ -7,10 +7,11 @@ Nothing is pruned: what is forbidden comes along with its rules. Pure; choosing 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil, inf
 
 from groundplan.placement.terms import network, rules
+from groundplan.placement.terms.availability import enough
 from groundplan.placement.terms.capacity import Sized, size
 from groundplan.placement.terms.facts import (
     Company,
@@ -21,10 +22,14 @@ from groundplan.placement.terms.facts import (
     Times,
     WorkloadFacts,
 )
+from groundplan.placement.terms.leases import SPOT, Lease, leased, leases
+from groundplan.placement.terms.network import Served
 
 TOKENS_WH = 0.0004
 """Watt-hours of one token of a hosted model, where nothing better is known: 0.4 Wh for a thousand"""
 TOKEN_BYTES = 4.0
+DEAREST = 2_000_000.0
+"""USD a month of one workload at one place: beyond, whole picodollars do not fit into 64 bits"""
 PICO_TOKEN = 1e-18
 """USD for a token of a rate in picodollars for a million tokens"""
 
@@ -54,6 +59,12 @@ class Candidate:
     assumed: tuple[str, ...] = ()
     unit_month: float = 0.0
     """USD a month and unit of its hardware"""
+    lease: str = ""
+    """how its units are rented where not for the whole month: by the hour, spot"""
+    blocks: Mapping[str, float] = field(default_factory=dict)
+    """of a lease: units in each part of the week, '' for all of it"""
+    group: int = 1
+    """units of one replica"""
 
     @property
     def allowed(self) -> bool:
@@ -75,7 +86,44 @@ class Offered:
 
 def offered(company: Company) -> Offered:
     """Every candidate of every workload."""
-    return Offered(company, {name: tuple(of_workload(company, w)) for name, w in sorted(company.workloads.items())})
+    found = {name: tuple(of_workload(company, w)) for name, w in sorted(company.workloads.items())}
+    found = {name: _kept_up(company, company.workloads[name], each) for name, each in found.items()}
+    return Offered(company, {name: tuple(_countable(each) for each in these) for name, these in found.items()})
+
+
+def _countable(candidate: Candidate) -> Candidate:
+    """What costs more than can be counted is not taken; what needs more units than there are says that instead."""
+    if candidate.usd <= DEAREST or not candidate.allowed:
+        return candidate
+    return replace(candidate, rules=(f"more than ${DEAREST:,.0f} a month, the most that is counted",))
+
+
+def stands_in(w: WorkloadFacts, candidate: Candidate) -> bool:
+    """What a fallback may be: with declared ones these, else whatever is declared. Nothing that is rented by the hour
+    or may be taken away: it has to be there when another is not."""
+    if candidate.lease:
+        return False
+    if candidate.kind != "deployment":
+        return not w.declared and not w.later
+    return not w.later or candidate.config in w.later or candidate.config in w.declared
+
+
+def _kept_up(company: Company, w: WorkloadFacts, candidates: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
+    """With a rule on those that do not keep a required availability, alone or with any fallback."""
+    if not w.available or w.availability is None:
+        return candidates
+    standing = [c for c in candidates if c.allowed and stands_in(w, c)] if w.fallback != "none" else []
+    told: list[Candidate] = []
+    for each in candidates:
+        domain = company.sites[each.site].domain
+        others = [c.availability for c in standing if company.sites[c.site].domain != domain]
+        if not enough(w.availability, each.availability, *([max(others)] if others else [])):
+            rule = f"there {100 * each.availability:.8g}% of the time, {100 * w.availability:.8g}% are required"
+            rule += " and no fallback makes up for it"
+            told.append(replace(each, rules=(*each.rules, rule)))
+        else:
+            told.append(each)
+    return tuple(told)
 
 
 def of_workload(company: Company, workload: WorkloadFacts) -> Iterator[Candidate]:
@@ -86,9 +134,7 @@ def of_workload(company: Company, workload: WorkloadFacts) -> Iterator[Candidate
         for hardware in site.hardware:
             for _, model in sorted(company.models.items()):
                 if _worth_building(company, workload, model):
-                    found = _built(company, workload, site, hardware, model)
-                    if found is not None:
-                        yield found
+                    yield from _builds(company, workload, site, hardware, model)
 
 
 def _worth_building(company: Company, workload: WorkloadFacts, model: ModelFacts) -> bool:
@@ -166,6 +212,44 @@ def _built(
     return _judged(company, w, candidate, site, model, rules.of_build(w, site, model, sized, hardware))
 
 
+def _builds(
+    company: Company, w: WorkloadFacts, site: SiteFacts, hardware: HardwareFacts, model: ModelFacts
+) -> Iterator[Candidate]:
+    """A model on hardware of a site: for whole months, and as its provider rents it otherwise."""
+    found = _built(company, w, site, hardware, model)
+    if found is None:
+        return
+    yield found
+    served = network.served(w, hardware, model)
+    for lease in leases(hardware) if site.type == "cloud" and served is not None and not served.call_seconds else ():
+        assert served is not None
+        yield _leased(company, w, found, lease, served)
+
+
+def _leased(company: Company, w: WorkloadFacts, plain: Candidate, lease: Lease, served: Served) -> Candidate:
+    """The same model and hardware, rented otherwise."""
+    site, model = company.sites[plain.site], company.models[plain.model]
+    hardware = next(each for each in site.hardware if each.type == plain.hardware)
+    least = max(0.05, (model.memory_gb or 0.0) / hardware.memory_gb)
+    found = leased(
+        w, lease, per_unit=served.per_unit, headroom=company.policy.headroom, group=served.units, least=least
+    )
+    top = max(found.units.values())
+    broken = [rule for rule in plain.rules if not rule.endswith("can be had")]
+    if top > hardware.most:
+        broken.append(f"{top:.3g} {hardware.type} needed at the peak, {hardware.most} can be had")
+    if lease.name == SPOT and not w.spot:
+        broken.append("it may not run on what its provider may take away")
+    terms = {**plain.terms, "compute": found.usd * found.busy, "idle": found.usd * (1 - found.busy)}
+    return replace(
+        plain,
+        config=f"{model.name} {lease.name} on {top / served.units:.2g}x{served.units} {hardware.type}",
+        availability=plain.availability * lease.availability,
+        terms=terms, units=top, unit_month=0.0, rules=tuple(broken), lease=lease.name, blocks=found.units,
+        group=served.units,
+    )  # fmt: skip
+
+
 def _people(company: Company, site: SiteFacts, sharing: int = 1) -> dict[str, float]:
     """Hours for one served model, shared by the workloads that name it."""
     return {"people": site.model_hours * company.policy.people_usd / sharing}
@@ -185,8 +269,7 @@ def _judged(
     if w.today is not None and w.today != site.name:
         hours = w.move_hours * (1.5 if candidate.kind == "build" else 1.0)
         move = hours * company.policy.people_usd / company.policy.payback_months
-    values = {name: getattr(candidate, name) for name in candidate.__slots__}
-    return Candidate(**{**values, "rules": broken, "terms": {**candidate.terms, "move": move}})
+    return replace(candidate, rules=broken, terms={**candidate.terms, "move": move})
 
 
 def whole_units(units: float) -> int:

@@ -31,6 +31,8 @@ class HardwareFacts:
     reserved: float | None
     most: int
     """units that can be rented"""
+    terms: tuple[tuple[float, float], ...] = ()
+    """commitments: (months, USD an hour and unit)"""
 
     @property
     def rented(self) -> float | None:
@@ -156,6 +158,9 @@ class WorkloadFacts:
     """True: the plan orders what is declared"""
     budget_usd: float | None
     assumed: tuple[str, ...] = ()
+    spot: bool = False
+    available: bool = False
+    """its availability is a rule"""
 
     @property
     def peak_second(self) -> float:
@@ -193,6 +198,7 @@ class PolicyFacts:
     headroom: float = 0.2
     latency_usd: float = 0.0
     spread: int | None = None
+    moves: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from datetime import date
 
 from groundplan.blueprint.model import Deployment
 from groundplan.catalog import model as doc
-from groundplan.catalog.hosting import HardwareDoc
+from groundplan.catalog.hosting import YEAR_MS, HardwareDoc
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Invalid
 from groundplan.core.money import PICO
@@ -96,6 +96,7 @@ def policy_facts(item: doc.CompanyDoc) -> PolicyFacts:
         headroom=rule.headroom,
         latency_usd=rule.latency,
         spread=rule.spread,
+        moves=rule.moves,
     )
 
 
@@ -137,7 +138,9 @@ def site_facts(item: doc.SiteDoc) -> SiteFacts:
 def hardware_facts(item: HardwareDoc, region: str | None, site_type: str) -> HardwareFacts:
     known = hardware_of(item.type)
     on_demand, spot, reserved = lookup.prices(region, item.type) if site_type == "cloud" else (None, None, None)
-    terms = [each.price / PICO for each in item.reserved]
+    terms = tuple((each.term / MONTH_MS, each.price / PICO) for each in item.reserved)
+    if not terms and reserved is not None:
+        terms = ((YEAR_MS / MONTH_MS, reserved),)
     return HardwareFacts(
         type=item.type,
         count=item.count,
@@ -147,8 +150,9 @@ def hardware_facts(item: HardwareDoc, region: str | None, site_type: str) -> Har
         on_demand=on_demand if item.on_demand is None else item.on_demand / PICO,
         spot=spot if item.spot is None else item.spot / PICO,
         interruption=item.interruption,
-        reserved=min(terms) if terms else reserved,
+        reserved=min((price for _, price in terms), default=None),
         most=item.most,
+        terms=terms,
     )
 
 
@@ -248,6 +252,8 @@ def workload_facts(workspace: Workspace, item: doc.WorkloadDoc, context: Context
         offline=rule.offline,
         fallback=rule.fallback,
         burst=rule.burst == "allowed",
+        spot=rule.spot == "allowed",
+        available=rule.availability == "required",
         today=rule.today or context.current.get(item.name),
         move_hours=rule.move,
         declared=item.deployments,

@@ -132,9 +132,19 @@ def _rows(problem: Problem, solution: Solution) -> Iterator[Violation]:
             yield Violation("row", f"{rows.names[row]}: {amount} of {limit}")
 
 
+def _spared(problem: Problem) -> set[int]:
+    """Workloads of which a row says how available they have to be: a fallback that it does not need may be nowhere."""
+    options, kinds = problem.options, problem.rows.kind
+    rows = [row for row, kind in enumerate(kinds) if kind == "availability"]
+    option = np.repeat(np.arange(len(options.part)), np.diff(options.row_start))
+    users = option[np.isin(options.row, rows)]
+    return {int(each) for each in problem.parts.workload[options.part[users]]}
+
+
 def _together(problem: Problem, solution: Solution) -> Iterator[Violation]:
     """Fallbacks stand in another failure domain, and what bursts is what the primary's level leaves."""
     site, level = problem.options.site[solution.choice], problem.options.level[solution.choice]
+    spared = _spared(problem)
     where: dict[tuple[int, int], list[int]] = {}
     for part, (workload, role) in enumerate(zip(problem.parts.workload, problem.parts.role, strict=True)):
         where.setdefault((int(workload), int(role)), []).append(part)
@@ -147,5 +157,6 @@ def _together(problem: Problem, solution: Solution) -> Iterator[Violation]:
                 yield Violation("apart", f"{name} falls back to the failure domain that it must stand in for")
         if role == BURST and any(level[one] != level[other] for one in parts for other in primaries):
             yield Violation("burst", f"{name} bursts at another level than its primary leaves")
-        if any(site[part] < 0 and (role != BURST or level[part] != 0) for part in parts):
+        idle = role == FALLBACK and workload in spared
+        if not idle and any(site[part] < 0 and (role != BURST or level[part] != 0) for part in parts):
             yield Violation("choice", f"{name} has a part that runs nowhere")

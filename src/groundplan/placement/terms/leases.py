@@ -1,0 +1,104 @@
+"""Rented hardware beyond the whole month: by the hour, following the week, and spot that may be taken away. Pure.
+
+By the hour, each part of the week has replicas of its own, so a configuration changes over time: units of each part are
+bought for it alone, shared by all workloads of a site whose calls come then. A model that takes several units is
+served by whole replicas, which workloads that use the same model share. Starting replicas before a part begins is the
+operator's scheduler's work; nothing here starts one.
+
+Spot costs less and is taken away with the declared chance in each hour; until another unit has loaded the weights
+(`RESTART_HOURS`), its share of calls goes unanswered. That lowers the availability of the place and takes as many more
+units. Only workloads that say `placement.spot: allowed` are put on it, and nothing falls back to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from groundplan.placement.terms.curve import WEEK
+from groundplan.placement.terms.facts import HOURS, HardwareFacts, WorkloadFacts
+
+RESTART_HOURS = 0.2
+"""Until a replica is back: a new machine and loading tens of GB of weights (planning assumption)"""
+WORKING = (8, 18)
+BLOCKS = ("weekdays 8-18", "weekdays 18-8", "weekends")
+HOURLY, SPOT = "by the hour", "spot"
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """How units are rented: price of a unit for the hours of each block."""
+
+    name: str
+    blocks: tuple[tuple[str, float], ...]
+    """(block, hours of a month)"""
+    price: float
+    """USD an hour and unit"""
+    availability: float = 1.0
+    """of the units themselves"""
+
+
+def leases(hardware: HardwareFacts) -> Iterator[Lease]:
+    """What else its provider rents, where nothing of it is owned."""
+    if hardware.count:
+        return
+    if hardware.on_demand is not None:
+        hours = [hours_of(block) / WEEK * HOURS for block in BLOCKS]
+        yield Lease(HOURLY, tuple(zip(BLOCKS, hours, strict=True)), hardware.on_demand)
+    if hardware.spot is not None:
+        there = 1 - min(1.0, hardware.interruption * RESTART_HOURS)
+        yield Lease(SPOT, (("", HOURS),), hardware.spot, there)
+
+
+def hours_of(block: str) -> int:
+    """Of a week."""
+    return sum(block_of(hour) == block for hour in range(WEEK))
+
+
+def block_of(hour: int) -> str:
+    """The block of an hour of the week, 0 is Monday 00:00."""
+    day, of_day = divmod(hour, 24)
+    if day >= 5:
+        return BLOCKS[2]
+    return BLOCKS[0] if WORKING[0] <= of_day < WORKING[1] else BLOCKS[1]
+
+
+def tops(curve: Sequence[float], lease: Lease) -> dict[str, float]:
+    """The busiest hour of each block, in multiples of the mean."""
+    if lease.name != HOURLY:
+        return {"": max(curve)}
+    found = dict.fromkeys(BLOCKS, 0.0)
+    for hour, value in enumerate(curve):
+        block = block_of(hour)
+        found[block] = max(found[block], value)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Leased:
+    """Units of each block that one workload takes, and what they cost by its own share."""
+
+    units: dict[str, float]
+    usd: float
+    busy: float
+    """share of the hours paid in which they compute"""
+
+
+def leased(w: WorkloadFacts, lease: Lease, *, per_unit: float, headroom: float, group: int, least: float) -> Leased:
+    """`per_unit`: calls a second of one unit. Replicas of several units are shared, so any part of one counts."""
+    floor = least if group == 1 else 0.001
+    free = (1 - min(headroom, 0.9)) * lease.availability
+    units = {
+        block: max(floor, w.mean_second * top / per_unit / free) if top > 0 else 0.0
+        for block, top in tops(w.curve, lease).items()
+    }
+    hours = dict(lease.blocks)
+    paid = sum(units[block] * hours[block] for block in units)
+    used = w.mean_second / per_unit * HOURS
+    return Leased(units, paid * lease.price, min(1.0, used / paid) if paid else 0.0)
+
+
+def row(type_: str, lease: str, block: str, model: str, group: int) -> str:
+    """The name of what is rented: `h100-sxm by the hour, weekends`, for a whole replica with its model."""
+    name = f"{type_} {lease}" + (f", {block}" if block else "")
+    return name if group == 1 else f"{name}, {group} for {model}"

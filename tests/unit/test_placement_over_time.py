@@ -1,0 +1,214 @@
+"""Choices over time: replicas that follow the week, spot, availability as a rule, moves; each judged a second time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from tests.unit import placement_rig as rig
+
+from groundplan.core.errors import Conflict
+from groundplan.placement.planner import CompanyPlan, claim, plan_company
+from groundplan.placement.terms.availability import enough, gained, needed
+from groundplan.placement.terms.curve import week
+from groundplan.placement.terms.facts import Company, ModelFacts, PolicyFacts, SiteFacts
+from groundplan.placement.terms.leases import BLOCKS, block_of, hours_of
+from groundplan.placement.verify.judged import Claim, Placed, judged
+
+BIG = ModelFacts("llama-3.1-70b", 70.6, 70.6, 80, 327680.0, "fp8", 70.6, (), (), None, {}, frozenset())
+
+
+def rented(on_demand: float = 4.0, **changes: Any) -> SiteFacts:
+    made = rig.hardware("h100-sxm", 0, on_demand=on_demand, most=64, **changes)
+    return rig.site("cloud", hardware=(made,), holds="restricted")
+
+
+def company(*workloads: Any, site: SiteFacts | None = None, **changes: Any) -> Company:
+    """Nothing but rented hardware in one cloud."""
+    plain = rig.company(
+        *workloads, sites={"cloud": site or rented()}, deployments={}, models={rig.LLAMA.name: rig.LLAMA}
+    )
+    return replace(plain, **changes)
+
+
+def busy(name: str = "w", calls: float = 4e7, **changes: Any) -> Any:
+    return rig.workload(name, calls_month=calls, peak=8.0, curve=week("business-hours", 8.0), burst=False, **changes)
+
+
+def test_the_blocks_are_the_week() -> None:
+    assert [hours_of(each) for each in BLOCKS] == [50, 70, 48]
+    assert (block_of(0), block_of(8), block_of(5 * 24)) == (BLOCKS[1], BLOCKS[0], BLOCKS[2])
+
+
+def test_replicas_follow_the_week_where_that_is_cheaper() -> None:
+    plan = plan_company(company(busy()))
+    chosen = plan.decided["w"].primary
+    assert chosen.lease == "by the hour"
+    units = {block: plan.bought[f"cloud h100-sxm by the hour, {block}"] for block in BLOCKS[:1]}
+    assert units[BLOCKS[0]] > plan.bought.get(f"cloud h100-sxm by the hour, {BLOCKS[2]}", 0)
+    whole = replace(plan.framed.offered.by_workload["w"][0])
+    assert whole.lease == "" and plan.decided["w"].usd < whole.usd
+    steady = plan_company(company(rig.workload("w", calls_month=4e7, peak=1.0, curve=(1.0,) * 168, burst=False),
+                                  site=rented(reserved=2.0)))  # fmt: skip
+    assert steady.decided["w"].primary.lease == "" and "reserved" in next(iter(steady.bought))
+
+
+def test_replicas_of_one_model_are_shared_by_workloads() -> None:
+    """Two workloads that each fill a fifth of a replica take one together, and two where models differ."""
+    site = rented(on_demand=2.0, spot=None)
+    small = replace(site.hardware[0], memory_gb=40.0)
+    site = replace(site, hardware=(small,))
+    one, two = (busy(name, 20_000.0, models=(BIG.name,)) for name in ("one", "two"))
+    together = plan_company(company(one, two, site=site, models={BIG.name: BIG}))
+    top = f"cloud h100-sxm by the hour, {BLOCKS[0]}, 2 for {BIG.name}"
+    assert together.decided["one"].primary.group == 2
+    assert together.bought[top] == 1
+    other = replace(BIG, name="llama-3.3-70b")
+    apart = plan_company(
+        company(one, replace(two, models=(other.name,)), site=site, models={BIG.name: BIG, other.name: other})
+    )
+    assert sum(units for name, units in apart.bought.items() if BLOCKS[0] in name) == 2
+    assert apart.usd > together.usd
+
+
+def test_spot_is_taken_only_where_it_may_be_taken_away() -> None:
+    site = rented(spot=1.0, interruption=0.1)
+    never, may = plan_company(company(busy(), site=site)), plan_company(company(busy(spot=True), site=site))
+    assert never.decided["w"].primary.lease != "spot"
+    assert may.decided["w"].primary.lease == "spot" and may.usd < never.usd
+    assert may.decided["w"].primary.availability == pytest.approx(0.999 * 0.98)
+    strict = busy(spot=True, available=True, availability=0.995)
+    assert plan_company(company(strict, site=site)).decided["w"].primary.lease != "spot"
+
+
+def test_a_required_availability_is_kept_alone_or_with_a_fallback_elsewhere() -> None:
+    sites = {"a": rig.site("a", availability=0.99), "b": rig.site("b", availability=0.9995, domain="b")}
+    deployments = {
+        "cheap": rig.deployment("cheap", "a", 1.0, availability=0.99),
+        "dear": rig.deployment("dear", "b", 1.2, availability=0.9995),
+    }
+
+    def placed(**changes: Any) -> CompanyPlan:
+        w = rig.workload("w", calls_month=2e6, **changes)
+        return plan_company(rig.company(w, sites=sites, deployments=deployments, models={}))
+
+    free = placed(availability=0.999)
+    assert (free.decided["w"].primary.config, free.decided["w"].fallback) == ("cheap", None)
+    alone = placed(availability=0.9995, available=True, fallback="none")
+    assert alone.decided["w"].primary.config == "dear" and alone.decided["w"].fallback is None
+    both = placed(availability=0.9999, available=True, fallback="wanted")
+    assert {both.decided["w"].primary.site, both.decided["w"].fallback.site} == {"a", "b"}  # type: ignore[union-attr]
+    with pytest.raises(Conflict, match=r"99\.9999% are required and no fallback makes up for it"):
+        placed(availability=0.999999, available=True, fallback="wanted")
+
+
+def test_a_failure_domain_that_is_shared_adds_nothing() -> None:
+    sites = {name: rig.site(name, domain="same", availability=0.99) for name in ("a", "b")}
+    deployments = {name: rig.deployment(name, name, 1.0, availability=0.99) for name in sites}
+    w = rig.workload("w", availability=0.999, available=True, fallback="wanted")
+    with pytest.raises(Conflict, match="no fallback makes up"):
+        plan_company(rig.company(w, sites=sites, deployments=deployments, models={}))
+
+
+def test_availability_adds_up_by_what_is_away() -> None:
+    assert enough(0.9999, 0.99, 0.99) and not enough(0.99991, 0.99, 0.99)
+    assert gained(0.99) < needed(0.9901) and needed(1.0) > gained(1.0) - 4
+
+
+def test_one_plan_moves_no_more_than_it_may_but_whoever_must_goes() -> None:
+    w = [rig.workload(f"w{n}", today="far", residency=(), calls_month=3e7, move_hours=1.0) for n in range(4)]
+    prices = {"gpt": rig.deployment("gpt", "cloud", 0.1), "dear": rig.deployment("dear", "far", 3.0)}
+    free = plan_company(rig.company(*w, deployments=prices))
+    held = plan_company(rig.company(*w, deployments=prices, policy=PolicyFacts(moves=1)))
+    assert sum(d.primary.site != "far" for d in free.decided.values()) == 4
+    assert sum(d.primary.site != "far" for d in held.decided.values()) == 1
+    must = [replace(each, residency=("EU",)) for each in w]
+    gone = plan_company(rig.company(*must, deployments=prices, policy=PolicyFacts(moves=0)))
+    assert all(d.primary.site != "far" for d in gone.decided.values())
+
+
+@pytest.fixture(scope="module")
+def sound() -> CompanyPlan:
+    site = rig.site("rack", "private", hardware=(rig.hardware(count=4),), availability=0.995)
+    w = [
+        rig.workload("a", fallback="required", residency=("EU",), today="rack"),
+        rig.workload("b", sensitivity="restricted", first_token=5000.0, quality={"accuracy": 0.8}),
+    ]
+    plain = rig.company(*w, policy=PolicyFacts(spread=2, moves=1))
+    return plan_company(replace(plain, sites={**plain.sites, "rack": site}))
+
+
+def primary(name: str, **changes: Any) -> Callable[[Claim], Claim]:
+    """The same claim with another first place of one workload."""
+
+    def made(one: Claim) -> Claim:
+        placed = one.placed[name]
+        return replace(one, placed={**one.placed, name: replace(placed, primary=replace(placed.primary, **changes))})
+
+    return made
+
+
+def parts(name: str, **changes: Any) -> Callable[[Claim], Claim]:
+    return lambda one: replace(one, placed={**one.placed, name: replace(one.placed[name], **changes)})
+
+
+MUTATIONS: list[tuple[str, Callable[[Claim], Claim]]] = [
+    ("residency", primary("a", site="far", kind="build")),
+    ("sensitivity", primary("b", site="cloud", kind="build")),
+    ("site", primary("a", site="nowhere")),
+    ("deployment", primary("a", kind="deployment", config="cheap")),
+    ("spot", primary("a", lease="spot")),
+    ("capacity", primary("b", hardware="h100-sxm", units=40.0)),
+    ("domain", lambda one: parts("a", fallback=one.placed["a"].primary)(one)),
+    ("fallback", parts("a", fallback=None)),
+    ("burst", parts("a", share=0.5)),
+    ("opening", lambda one: replace(one, opened=frozenset())),
+    ("cost", parts("a", usd=10.0**9)),
+    ("moves", lambda one: replace(primary("a", site="cloud", kind="build")(primary("b", site="cloud")(one)),
+                                  may_stay=frozenset({"a", "b"}))),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "mutate"), MUTATIONS, ids=[kind for kind, _ in MUTATIONS])
+def test_the_second_verifier_catches_each_mutated_plan(
+    sound: CompanyPlan, kind: str, mutate: Callable[[Claim], Claim]
+) -> None:
+    told = claim(sound)
+    assert judged(sound.company, told) == ()
+    assert kind in {each.kind for each in judged(sound.company, mutate(told))}
+
+
+FACTS: list[tuple[str, dict[str, Any]]] = [
+    ("latency", {"first_token": 1.0}),
+    ("certification", {"certifications": frozenset({"c5"})}),
+    ("quality", {"quality": {"accuracy": 0.99}}),
+    ("availability", {"available": True, "availability": 0.99999999}),
+    ("offline", {"offline": True}),
+]
+
+
+@pytest.mark.parametrize(("kind", "facts"), FACTS, ids=[kind for kind, _ in FACTS])
+def test_the_second_verifier_reads_what_was_declared(sound: CompanyPlan, kind: str, facts: dict[str, Any]) -> None:
+    stricter = {name: replace(w, **facts) for name, w in sound.company.workloads.items()}
+    found = judged(replace(sound.company, workloads=stricter), claim(sound))
+    assert kind in {each.kind for each in found}
+
+
+def test_what_is_too_dear_to_be_counted_is_a_rule_and_not_a_wrong_price() -> None:
+    with pytest.raises(Conflict, match=r"more than \$2,000,000 a month"):
+        plan_company(rig.company(rig.workload("a", sensitivity="confidential", calls_month=1e9), models={}))
+
+
+def test_quotas_weights_spread_and_terms_are_read_too(sound: CompanyPlan) -> None:
+    told, facts = claim(sound), sound.company
+    models = {rig.LLAMA.name: replace(rig.LLAMA, at=("cloud",))}
+    assert "weights" in {each.kind for each in judged(replace(facts, models=models), told)}
+    assert "spread" in {each.kind for each in judged(replace(facts, policy=PolicyFacts(spread=0)), told)}
+    hosted = rig.company(rig.workload("a", sensitivity="confidential", calls_month=1e8))
+    gpt = next(c for c in plan_company(hosted).framed.offered.by_workload["a"] if c.config == "gpt")
+    strict = replace(hosted.deployments["gpt"], trains=True, quota_tokens_minute=10.0)
+    one = Claim({"a": Placed(gpt)}, frozenset({"cloud"}), {}, 1e12)
+    kinds = {each.kind for each in judged(replace(hosted, deployments={"gpt": strict}), one)}
+    assert {"terms", "quota"} <= kinds
