@@ -142,6 +142,16 @@ def test_an_accepted_outcome_has_its_cost(control: Control) -> None:
     assert row["returned"] == pytest.approx(2 / float(row["cost_usd"]))
 
 
+def test_levers_are_ranked_with_what_the_book_says_stands_idle(control: Control) -> None:
+    found = ask(control, "/api/opportunities?days=30")["opportunities"]
+    assert [float(row["saves_usd"]) for row in found] == sorted((float(r["saves_usd"]) for r in found), reverse=True)
+    idle = next(row for row in found if row["lever"] == "idle capacity")
+    assert float(idle["saves_usd"]) == pytest.approx(93, rel=0.05) and idle["workload"] == ""
+    assert ask(control, "/api/opportunities?days=30&workload=assistant")["opportunities"] == [
+        row for row in found if row["workload"] == "assistant"
+    ]
+
+
 def test_what_is_ahead(control: Control) -> None:
     made = control.ask("POST", "/api/cost/forecast", {"what": "calls", "days": 14})
     assert made.status == 200, made.body

@@ -1,39 +1,139 @@
-"""What calls were made of is summed by workload and deployment from the ledger, failed attempts apart."""
+"""What savings are found in is read from kept sums and from the newest calls: each question with calls that count and
+calls that do not."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import timedelta
 from decimal import Decimal
+from typing import Any
+from uuid import UUID
 
+import psycopg
+import pytest
+from psycopg.types.json import Jsonb
 from tests.integration.test_ledger_queries import START, add_call
 
 from groundplan.core.database import connect
-from groundplan.ledger import opportunity_store, queries
+from groundplan.core.ids import new_id
+from groundplan.gateway.journal import ledger_store
+from groundplan.ledger import opportunity_store, queries, rollup_store
 from groundplan.testing.database import Database
 
+Conn = psycopg.Connection[Any]
+SINCE = START - timedelta(minutes=5)
 
-def test_spent_is_summed_with_what_failed_apart(database: Database) -> None:
-    with connect(database.urls["owner"]) as conn:
-        add_call(conn, 1, cost=Decimal(2), states=("settled", "settled"))
-        add_call(conn, 2, cost=Decimal(3))
-        add_call(conn, 3, workload="other", cost=Decimal(4))
-        add_call(conn, -99999, cost=Decimal(50))
-        call = add_call(conn, 4, cost=Decimal(1), status="failed")
+
+@pytest.fixture
+def conn(database: Database) -> Iterator[Conn]:
+    with connect(database.urls["owner"], autocommit=True) as opened:
+        yield opened
+
+
+def attempt(
+    conn: Conn, outcome: str, parts: dict[str, list[int]], *, call: UUID | None = None, number: int = 0, late: int = 0
+) -> None:
+    cost = Decimal(sum(amount for _, amount in parts.values())).scaleb(-12)
+    row: tuple[Any, ...] = (
+        call or new_id(), number, START + timedelta(minutes=late), "own", "rack", "acme/own", "settled", outcome, 200,
+        cost, cost, {}, False, [], 1.0, new_id(), 0.0, None, None, "assistant", 1, False, parts,
+    )  # fmt: skip
+    ledger_store.insert_rows(conn, ledger_store.INSERT_ATTEMPTS, [row])
+
+
+@pytest.mark.parametrize("folded", [False, True])
+def test_spent_is_summed_with_what_failed_and_what_was_bound_apart(conn: Conn, folded: bool) -> None:
+    attempt(conn, "ok", {"input": [700, 10], "cache_read": [300, 1], "output": [90, 20], "reasoning": [10, 5]})
+    attempt(conn, "failed", {"bound": [0, 400]})
+    attempt(conn, "not_billed", {})
+    attempt(conn, "ok", {"input": [1, 1]}, late=-90)
+    if folded:
+        rollup_store.fold(conn)
+    assert opportunity_store.spent(conn, SINCE, "other") == []
+    (row,) = opportunity_store.spent(conn, SINCE, "assistant")
+    assert (row["workload"], row["deployment"], row["model"]) == ("assistant", "own", "acme/own")
+    assert (row["calls"], row["wasted_attempts"]) == (3, 1)
+    assert (row["input"], row["cache_read"], row["output"]) == (1000, 300, 100)
+    pico = [row[name] * 10**12 for name in ("cost_usd", "wasted_usd", "bound_usd")]
+    assert pico == [436, 400, 400]
+
+
+def test_a_receipt_still_says_its_route(conn: Conn) -> None:
+    call = add_call(conn, 4, cost=Decimal(1), status="failed")
+    conn.execute(
+        """UPDATE call SET detail = detail || '{"route": {"model": "m", "by": "rule x"}}' WHERE id = %s""", (call,)
+    )
+    assert queries.receipt(conn, call)["route"] == {"model": "m", "by": "rule x"}
+
+
+def test_outputs_are_those_of_answers_that_a_model_gave(conn: Conn) -> None:
+    for number, tokens in enumerate((10, 40, 20)):
+        call = add_call(conn, number, cost=Decimal("0.25"))
+        conn.execute("UPDATE call SET completion_tokens = %s WHERE id = %s", (tokens, call))
+    for more in ({"status": "failed"}, {"cache": ("exact", 0, 0)}, {"workload": "other"}):
+        call = add_call(conn, 9, **more)
+        conn.execute("UPDATE call SET completion_tokens = 999 WHERE id = %s", (call,))
+    (row,) = opportunity_store.outputs(conn, SINCE, ["assistant", "nobody"])
+    assert (row["workload"], row["answers"], row["longest"], row["common"]) == ("assistant", 3, 40, 40)
+    assert row["set_aside_usd"] == Decimal("2.25")
+    assert opportunity_store.outputs(conn, START + timedelta(hours=1), ["assistant"]) == []
+
+
+def given(conn: Conn, number: int, sources: list[list[Any]], **more: Any) -> UUID:
+    call = add_call(conn, number, **{"cost": Decimal(3), **more})
+    conn.execute("UPDATE call SET detail = %s WHERE id = %s", (Jsonb({"sources": sources}), call))
+    return call
+
+
+def test_grounded_calls_come_with_their_newest_outcome(conn: Conn) -> None:
+    first = given(conn, 1, [["d", "a.md", 1, 9], ["e", "b.md", 1, 2]])
+    given(conn, 2, [["d", "a.md", 1, 9]])
+    given(conn, 3, [])
+    for accepted in (False, True):
         conn.execute(
-            """UPDATE call SET detail = detail || '{"route": {"model": "m", "by": "rule x"}}' WHERE id = %s""", (call,)
+            "INSERT INTO outcome (id, call_id, accepted, by) VALUES (%s, %s, %s, 'test')", (new_id(), first, accepted)
         )
-        rows = opportunity_store.spent(conn, START, "assistant")
-        told = queries.receipt(conn, call)
-    found = {row["deployment"]: row for row in rows}
-    assert set(found) == {"own-0", "own-1"}
-    assert (found["own-1"]["calls"], found["own-1"]["cost_usd"]) == (1, Decimal(2))
-    assert (found["own-0"]["calls"], found["own-0"]["cost_usd"], found["own-0"]["input"]) == (3, Decimal(4), 21)
-    assert (found["own-0"]["wasted_usd"], found["own-0"]["wasted_attempts"]) == (Decimal(1), 1)
-    assert told["route"] == {"model": "m", "by": "rule x"}
+    rows = opportunity_store.grounded(conn, SINCE, ["assistant"])
+    assert sorted((len(row["sources"]), row["accepted"]) for row in rows) == [(1, None), (2, True)]
 
 
-def test_only_the_days_asked_for_count(database: Database) -> None:
-    with connect(database.urls["owner"]) as conn:
-        add_call(conn, 1, cost=Decimal(2))
-        assert opportunity_store.spent(conn, START + timedelta(days=1)) == []
-        assert len(opportunity_store.spent(conn, START - timedelta(days=1))) == 1
+def test_the_same_passages_count_where_several_teams_were_given_them(conn: Conn) -> None:
+    same = [["d", "a.md", 1, 9]]
+    calls = [given(conn, n, same, workload=name) for n, name in enumerate(["assistant", "assistant", "other"])]
+    alone = [given(conn, n, [["e", "x.md", 1, 2]], workload="assistant") for n in range(2)]
+    for call, team in [*zip(calls, ["care", "care", "sales"], strict=True), *((call, "care") for call in alone)]:
+        conn.execute("UPDATE call SET team = %s WHERE id = %s", (team, call))
+    (row,) = opportunity_store.twice(conn, SINCE, ["assistant", "other"])
+    assert (row["workloads"], row["teams"], row["calls"], row["repeated"]) == (
+        ["assistant", "other"], ["care", "sales"], 3, 2,
+    )  # fmt: skip
+    assert row["repeated_usd"] == Decimal(6)
+    assert opportunity_store.twice(conn, SINCE, ["assistant"]) == []
+
+
+def test_retries_are_told_with_what_they_rescued(conn: Conn) -> None:
+    for outcomes in (["failed", "ok"], ["failed", "failed", "failed"], ["ok"]):
+        call = new_id()
+        for number, outcome in enumerate(outcomes):
+            attempt(conn, outcome, {"input": [1, 10]}, call=call, number=number)
+    (row,) = opportunity_store.retried(conn, SINCE)
+    assert (row["workload"], row["calls"], row["rescued"], row["lost_usd"] * 10**12) == ("assistant", 2, 1, 20)
+    assert opportunity_store.retried(conn, START + timedelta(hours=1)) == []
+
+
+def test_kept_content_is_counted_with_who_read_it(conn: Conn) -> None:
+    for n, name in enumerate(["assistant", "assistant", "other"]):
+        conn.execute(
+            """INSERT INTO content (call_id, at, workload, kind, expires_at, sealed, found, cut)
+               VALUES (%s, %s, %s, 'full', %s, %s, '{}', false)""",
+            (new_id(), START, name, START + timedelta(days=30), "x" * (n + 1)),
+        )
+    conn.execute(
+        """INSERT INTO audit_entry (id, at, action, actor, subject, body)
+           VALUES (%s, %s, 'content.read', 'ana', 'workload/other', '')""",
+        (new_id(), START),
+    )
+    rows = {row["workload"]: row for row in opportunity_store.content(conn, SINCE)}
+    assert (rows["assistant"]["calls"], rows["assistant"]["reads"], rows["other"]["reads"]) == (2, 0, 1)
+    assert float(rows["assistant"]["gigabytes"]) == 3e-9
+    assert {row["reads"] for row in opportunity_store.content(conn, START + timedelta(days=1))} == {0}

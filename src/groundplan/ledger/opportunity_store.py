@@ -1,27 +1,136 @@
-"""What calls were made of, by workload and deployment: the facts from which savings are found. The only SQL of it."""
+"""The SQL of facts from which savings are found: sums where they are kept, else the newest calls of each workload.
+
+Nothing here reads every call: samples are bounded by workload, retries have an index of their own.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, LiteralString
+from decimal import Decimal
+from typing import Any, Final
 
 from psycopg import Connection
 from psycopg.rows import dict_row
 
-_SPENT: LiteralString = """SELECT c.workload, a.deployment, a.model, count(DISTINCT a.call_id) AS calls,
-    count(*) AS attempts, sum(a.cost_usd) AS cost_usd,
-    coalesce(sum(a.cost_usd) FILTER (WHERE a.outcome <> 'ok'), 0) AS wasted_usd,
-    count(*) FILTER (WHERE a.outcome <> 'ok' AND a.cost_usd > 0) AS wasted_attempts,
-    coalesce(sum((a.usage ->> 'input')::bigint), 0)::bigint AS input,
-    coalesce(sum((a.usage ->> 'cache_read')::bigint), 0)::bigint AS cache_read,
-    coalesce(sum((a.usage ->> 'output')::bigint), 0)::bigint AS output,
-    count(*) FILTER (WHERE c.cache IN ('exact', 'semantic')) AS cached
-  FROM call c JOIN attempt a ON a.call_id = c.id
-  WHERE c.at >= %(since)s AND a.state = 'settled' AND (%(workload)s::text IS NULL OR c.workload = %(workload)s)
-  GROUP BY 1, 2, 3 ORDER BY 6 DESC LIMIT 500"""
+from groundplan.ledger import rollup_store
+
+Row = dict[str, Any]
+ANSWERS: Final = 2000
+GROUNDED: Final = 1000
+"""Newest calls of a workload that are looked at."""
+_INPUT: Final = frozenset(
+    {"input", "cache_read", "cache_write", "cache_write_1h", "input_audio", "input_image", "input_video",
+     "cache_read_audio", "cache_read_image"}
+)  # fmt: skip
+_OUTPUT: Final = frozenset({"output", "reasoning", "output_audio", "output_image", "output_video", "citations"})
 
 
-def spent(conn: Connection[Any], since: datetime, workload: str | None = None) -> list[dict[str, Any]]:
-    """Rows of workload, deployment and model: calls, attempts, cost, what failed attempts cost, tokens."""
+def spent(conn: Connection[Any], since: datetime, workload: str | None = None) -> list[Row]:
+    """Rows of workload, deployment and model, the dearest first: calls (attempts, which may be several of a call),
+    cost_usd, wasted_usd and wasted_attempts of those that failed, bound_usd, tokens of input, cache_read and output."""
+    wanted = {
+        "since": since, "until": None, "workload": workload, "status": None, "deployment": None, "demo": None,
+    }  # fmt: skip
+    found: dict[tuple[str, str, str], Row] = {}
+    for row in rollup_store.parts_by(conn, ["workload", "deployment", "model", "outcome", "part"], wanted):
+        key = row["workload"], row["deployment"], row["model"]
+        _add(found.setdefault(key, _empty(*key)), row)
+    return sorted(found.values(), key=lambda row: (-row["cost_usd"], row["workload"], row["deployment"]))
+
+
+def _empty(workload: str, deployment: str, model: str) -> Row:
+    counts = dict.fromkeys(("calls", "wasted_attempts", "input", "cache_read", "output"), 0)
+    amounts = dict.fromkeys(("cost_usd", "wasted_usd", "bound_usd"), Decimal(0))
+    return {"workload": workload, "deployment": deployment, "model": model, **counts, **amounts}
+
+
+def _add(mine: Row, row: Row) -> None:
+    part, count, cost = row["part"], int(row["count"]), row["cost_usd"]
+    failed = row["outcome"] != "ok"
+    mine["cost_usd"] += cost
+    mine["wasted_usd"] += cost if failed else 0
+    mine["bound_usd"] += cost if part == "bound" else 0
+    if part == "attempt":
+        mine["calls"] += count
+        mine["wasted_attempts"] += count if failed and row["outcome"] != "not_billed" else 0
+    mine["input"] += count if part in _INPUT else 0
+    mine["cache_read"] += count if part == "cache_read" else 0
+    mine["output"] += count if part in _OUTPUT else 0
+
+
+def outputs(conn: Connection[Any], since: datetime, workloads: Sequence[str]) -> list[Row]:
+    """(workload, answers, longest, common, set_aside_usd) of the newest answers that were not from a cache."""
+    return _rows(
+        conn,
+        """SELECT w.workload, count(*) AS answers, max(c.completion_tokens) AS longest,
+             percentile_disc(0.99) WITHIN GROUP (ORDER BY c.completion_tokens) AS common,
+             coalesce(sum(greatest(c.reserved_usd - c.cost_usd, 0)), 0) AS set_aside_usd
+           FROM unnest(%(workloads)s::text[]) w(workload), LATERAL (
+             SELECT completion_tokens, reserved_usd, cost_usd FROM call WHERE workload = w.workload AND at >= %(since)s
+               AND status = 'ok' AND cache = 'none' ORDER BY at DESC LIMIT %(most)s) c GROUP BY 1 ORDER BY 1""",
+        {"since": since, "workloads": list(workloads), "most": ANSWERS},
+    )
+
+
+def grounded(conn: Connection[Any], since: datetime, workloads: Sequence[str]) -> list[Row]:
+    """(workload, sources, accepted) of the newest calls that were given passages, by their newest outcome."""
+    return _rows(
+        conn,
+        """SELECT w.workload, c.sources, (SELECT o.accepted FROM outcome o WHERE o.call_id = c.id
+             ORDER BY o.at DESC, o.id DESC LIMIT 1) AS accepted
+           FROM unnest(%(workloads)s::text[]) w(workload), LATERAL (
+             SELECT id, detail -> 'sources' AS sources FROM call WHERE workload = w.workload AND at >= %(since)s
+               AND status = 'ok' AND jsonb_array_length(detail -> 'sources') > 0 ORDER BY at DESC LIMIT %(most)s) c""",
+        {"since": since, "workloads": list(workloads), "most": GROUNDED},
+    )
+
+
+def twice(conn: Connection[Any], since: datetime, workloads: Sequence[str]) -> list[Row]:
+    """(workloads, teams, calls, repeated, repeated_usd): newest calls of several teams with exactly the same passages,
+    by which workloads they are."""
+    return _rows(
+        conn,
+        """WITH newest AS (
+             SELECT c.* FROM unnest(%(workloads)s::text[]) w(workload), LATERAL (
+               SELECT workload, coalesce(team, '') AS team, md5((detail -> 'sources')::text) AS given, cost_usd
+               FROM call WHERE workload = w.workload AND at >= %(since)s AND status = 'ok'
+                 AND jsonb_array_length(detail -> 'sources') > 0 ORDER BY at DESC LIMIT %(most)s) c),
+           shared AS (
+             SELECT array_agg(DISTINCT workload) AS workloads, array_agg(DISTINCT team) AS teams, count(*) AS calls,
+               sum(cost_usd) AS cost_usd FROM newest GROUP BY given
+             HAVING count(DISTINCT team) FILTER (WHERE team <> '') > 1)
+           SELECT workloads, teams, sum(calls)::bigint AS calls, sum(calls - 1)::bigint AS repeated,
+             sum(cost_usd * (calls - 1) / calls) AS repeated_usd FROM shared GROUP BY 1, 2 ORDER BY 5 DESC""",
+        {"since": since, "workloads": list(workloads), "most": GROUNDED},
+    )
+
+
+def retried(conn: Connection[Any], since: datetime) -> list[Row]:
+    """(workload, calls, rescued, lost_usd) of calls with more than one attempt."""
+    return _rows(
+        conn,
+        """SELECT workload, count(*) AS calls, count(*) FILTER (WHERE rescued) AS rescued,
+             coalesce(sum(cost_usd) FILTER (WHERE NOT rescued), 0) AS lost_usd
+           FROM (SELECT workload, call_id, bool_or(outcome = 'ok') AS rescued, sum(cost_usd) AS cost_usd FROM attempt
+                 WHERE number > 0 AND at >= %(since)s AND state <> 'open' GROUP BY 1, 2) again
+           GROUP BY 1 ORDER BY 1""",
+        {"since": since},
+    )
+
+
+def content(conn: Connection[Any], since: datetime) -> list[Row]:
+    """(workload, gigabytes, calls, reads) of prompts and answers that are kept."""
+    return _rows(
+        conn,
+        """SELECT c.workload, sum(octet_length(c.sealed)) / 1e9 AS gigabytes, count(*) AS calls,
+             (SELECT count(*) FROM audit_entry e WHERE e.action = 'content.read' AND e.at >= %(since)s
+                AND e.subject = 'workload/' || c.workload) AS reads
+           FROM content c GROUP BY 1 ORDER BY 1""",
+        {"since": since},
+    )
+
+
+def _rows(conn: Connection[Any], query: str, parameters: Row) -> list[Row]:
     with conn.cursor(row_factory=dict_row) as cursor:
-        return list(cursor.execute(_SPENT, {"since": since, "workload": workload}).fetchall())
+        return cursor.execute(query.encode(), parameters).fetchall()

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
+from groundplan.api import levers
 from groundplan.api.caller import Reader
 from groundplan.api.context import Using
-from groundplan.api.served import current_blueprint
-from groundplan.economics.replay.opportunities import Spent
-from groundplan.economics.replay.opportunities import found as levers
-from groundplan.ledger import opportunity_store
 
 router = APIRouter(tags=["cost"])
 
@@ -26,12 +22,7 @@ def opportunities(
 ) -> dict[str, Any]:
     """Levers ranked by what they would save a month at most, each with evidence, effort and what is still to prove."""
     with services.transaction() as conn:
-        blueprint = current_blueprint(conn)
-        rows = opportunity_store.spent(conn, datetime.now(UTC) - timedelta(days=days), workload)
-    names = Spent.__dataclass_fields__
-    spent = [Spent(**{name: row[name] for name in names}) for row in rows]
-    places = {place.name: place for place in blueprint.deployments}
-    found = levers(spent, blueprint.workloads, places, days)
+        found = levers.found(conn, services.clock.now(), days, workload)
     return {
         "days": days,
         "opportunities": [
@@ -43,6 +34,7 @@ def opportunities(
                 "evidence": each.evidence,
                 "effort": each.effort,
                 "proof": each.proof,
+                "frees_usd": f"{each.frees_usd:.6f}",
             }
             for each in found
         ],

@@ -34,6 +34,8 @@ class Spent:
     input: int
     cache_read: int
     output: int
+    bound_usd: Decimal = Decimal(0)
+    """What was charged at the bound, because nobody knew what was used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,8 @@ class Opportunity:
     evidence: str
     effort: str
     proof: str
+    frees_usd: Decimal = Decimal(0)
+    """Of a budget, for each call: what is set aside and never spent."""
 
 
 def found(

@@ -1,0 +1,58 @@
+"""Reads what levers are found in, from ledger, blueprint and book, and gives it to economics. Decides nothing."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from psycopg import Connection
+
+from groundplan.api import cost_book
+from groundplan.api.cost_book import Days
+from groundplan.api.served import current_blueprint
+from groundplan.blueprint.model import Blueprint
+from groundplan.economics.levers.find import levers
+from groundplan.economics.levers.model import Active, Content, Grounded, Looked, Outputs, Retried, Twice
+from groundplan.economics.replay.opportunities import Opportunity, Spent
+from groundplan.ledger import opportunity_store, rollup_store
+
+
+def found(conn: Connection[Any], now: datetime, days: int, workload: str | None = None) -> list[Opportunity]:
+    """Of the last days, of all workloads or one."""
+    blueprint = current_blueprint(conn)
+    since = now - timedelta(days=days)
+    spent = [Spent(**row) for row in opportunity_store.spent(conn, since, workload)]
+    places = {place.name: place for place in blueprint.deployments}
+    span = Days(since.date() + timedelta(days=1), now.date()) if days > 1 else Days(now.date(), now.date())
+    lines = cost_book.book(conn, span, now.date())
+    all_of = levers(spent, blueprint.workloads, places, _looked(conn, blueprint, since, days), lines)
+    return [each for each in all_of if workload in (None, each.workload)]
+
+
+def _looked(conn: Connection[Any], blueprint: Blueprint, since: datetime, days: int) -> Looked:
+    names = [workload.name for workload in blueprint.workloads]
+    grounded = [workload.name for workload in blueprint.workloads if workload.grounding is not None]
+    wanted = {"since": since, "until": None, "workload": None, "status": "ok", "deployment": None, "demo": None}
+    hours = rollup_store.calls_by(conn, ["workload", "feature", "deployment", "hour"], wanted)
+    return Looked(
+        days,
+        outputs=[Outputs(**row) for row in opportunity_store.outputs(conn, since, names)],
+        grounded=[
+            Grounded(row["workload"], tuple(tuple(each) for each in row["sources"]), row["accepted"])
+            for row in opportunity_store.grounded(conn, since, grounded)
+        ],
+        hours=[
+            Active(row["workload"], row["feature"], row["deployment"], row["hour"], int(row["calls"] or 0),
+                   row["cost_usd"])
+            for row in hours
+        ],
+        twice=[
+            Twice(tuple(row["workloads"]), tuple(row["teams"]), row["calls"], row["repeated"], row["repeated_usd"])
+            for row in opportunity_store.twice(conn, since, grounded)
+        ],
+        retried=[Retried(**row) for row in opportunity_store.retried(conn, since)],
+        content=[
+            Content(row["workload"], float(row["gigabytes"]), row["calls"], row["reads"])
+            for row in opportunity_store.content(conn, since)
+        ],
+    )  # fmt: skip

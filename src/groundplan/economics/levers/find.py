@@ -1,0 +1,52 @@
+"""All levers of some days, ranked by what they would save a month. Pure; what they are found in is read elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
+
+from groundplan.blueprint.model import Deployment, Workload
+from groundplan.economics.allocate.model import Line
+from groundplan.economics.levers import prompts, standing, use
+from groundplan.economics.levers.model import Looked
+from groundplan.economics.replay import opportunities
+from groundplan.economics.replay.opportunities import SMALL, Opportunity, Spent
+
+
+def levers(
+    spent: Sequence[Spent],
+    workloads: Sequence[Workload],
+    places: Mapping[str, Deployment],
+    looked: Looked,
+    lines: Sequence[Line] = (),
+) -> list[Opportunity]:
+    """The largest first; what saves less than a cent a month is left out, unless it frees as much of a budget."""
+    found = opportunities.found(spent, workloads, places, looked.days)
+    month = Decimal(30) / Decimal(max(1, looked.days))
+    declared = {workload.name: workload for workload in workloads}
+    for row in spent:
+        workload, place = declared.get(row.workload), places.get(row.deployment)
+        if workload is not None and place is not None:
+            found += prompts.instructions(row, workload, place.rates, month)
+            calls = [call for call in looked.grounded if call.workload == row.workload]
+            found += prompts.passages(row, workload, place.rates, calls, month)
+    found += _of_use(looked, declared, spent, month)
+    found += use.batches(looked.hours, places, looked.days, month)
+    found += standing.idle_capacity(lines, month)
+    for kept in looked.content:
+        found += standing.unread_content(kept, lines, month)
+    told = [each for each in found if max(each.saves_usd, each.frees_usd) >= SMALL]
+    return sorted(told, key=lambda each: (-each.saves_usd, -each.frees_usd, each.lever, each.workload))
+
+
+def _of_use(
+    looked: Looked, declared: Mapping[str, Workload], spent: Sequence[Spent], month: Decimal
+) -> Iterator[Opportunity]:
+    for seen in looked.outputs:
+        if seen.workload in declared:
+            bound = sum((row.bound_usd for row in spent if row.workload == seen.workload), Decimal(0))
+            yield from use.unused_room(seen, declared[seen.workload], bound, month)
+    for same in looked.twice:
+        yield from use.same_questions(same, month)
+    for retried in looked.retried:
+        yield from use.useless_retries(retried, month)

@@ -1,0 +1,94 @@
+"""What levers are found in: facts of the days looked at, each small enough to be read for a page. No behaviour."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
+Passage = tuple[str, str, int, int]
+"""(document, path, first line, last line)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """The newest answers of a workload, at most some thousand of them."""
+
+    workload: str
+    answers: int
+    longest: int
+    """Tokens of the longest one."""
+    common: int
+    """Tokens that 99 of 100 do not exceed."""
+    set_aside_usd: Decimal
+    """What their calls reserved beyond what they cost, together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grounded:
+    """One call that was given passages; `accepted` is None where nobody said."""
+
+    workload: str
+    passages: tuple[Passage, ...]
+    accepted: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Active:
+    """An hour in which a feature of a workload asked a deployment."""
+
+    workload: str
+    feature: str
+    deployment: str
+    at: datetime
+    calls: int
+    cost_usd: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Twice:
+    """Workloads of several teams whose calls were given exactly the same passages, among the newest of each."""
+
+    workloads: tuple[str, ...]
+    teams: tuple[str, ...]
+    calls: int
+    repeated: int
+    """Calls beyond the first of each such group."""
+    repeated_usd: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """What a workload's further attempts came to."""
+
+    workload: str
+    calls: int
+    """Calls with more than one attempt."""
+    rescued: int
+    """Of them, those that were answered in the end."""
+    lost_usd: Decimal
+    """What attempts after the first cost of calls that nobody was answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """Prompts and answers that are kept of a workload, and how often somebody read one of them."""
+
+    workload: str
+    gigabytes: float
+    calls: int
+    reads: int
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """Everything of some days."""
+
+    days: int
+    outputs: Sequence[Outputs] = ()
+    grounded: Sequence[Grounded] = ()
+    hours: Sequence[Active] = ()
+    twice: Sequence[Twice] = ()
+    retried: Sequence[Retried] = ()
+    content: Sequence[Content] = ()

@@ -1,0 +1,229 @@
+"""Every lever is told where the facts show it, ranked by money with evidence, and is not told where they do not."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+from tests.integration.gateway_stack import deployment, workload
+
+from groundplan.blueprint.model import Grounding, Rates
+from groundplan.core.money import PICO
+from groundplan.economics.allocate.model import Line
+from groundplan.economics.levers.find import levers
+from groundplan.economics.levers.model import Active, Content, Grounded, Looked, Outputs, Retried, Twice
+from groundplan.economics.levers.prompts import overlap, repeated_tokens
+from groundplan.economics.levers.use import batch_discount
+from groundplan.economics.replay.opportunities import Opportunity, Spent
+
+BATCH = Rates(input=PICO, output=4 * PICO)
+RATES = Rates(input=2 * PICO, output=8 * PICO, batch=BATCH)
+PLACES = {"own": replace(deployment("own", 1), model="m/own", rates=RATES)}
+MONDAY = datetime(2026, 11, 2, tzinfo=UTC)
+LINE = "Answer politely, in the language of the question, and name the source."
+ONCE = "Say what is not known."
+
+
+def declared(**more: Any) -> Any:
+    return replace(workload("support", ["own"]), **more)
+
+
+def spent(**more: Any) -> Spent:
+    settings: dict[str, Any] = {
+        "workload": "support", "deployment": "own", "model": "m/own", "calls": 100_000, "cost_usd": Decimal(900),
+        "wasted_usd": Decimal(0), "wasted_attempts": 0, "input": 30_000_000, "cache_read": 0, "output": 10_000_000,
+        **more,
+    }  # fmt: skip
+    return Spent(**settings)
+
+
+def told(looked: Looked, *, mine: Any = None, row: Spent | None = None, lines: Any = ()) -> list[Opportunity]:
+    return levers([spent() if row is None else row], [declared() if mine is None else mine], PLACES, looked, lines)
+
+
+def named(found: list[Opportunity], lever: str) -> list[Opportunity]:
+    return [each for each in found if each.lever == lever]
+
+
+# prompts ------------------------------------------------------------------------------------------------------------
+
+
+def test_what_a_prompt_says_twice_is_priced_with_every_call() -> None:
+    text = "\n".join([LINE, ONCE, LINE, "   " + ONCE + "    "])
+    tokens = repeated_tokens(text)
+    assert tokens == (len(LINE) + len(ONCE) + 7) // 4
+    (lever,) = named(told(Looked(30), mine=declared(system_prompt=text, prompt="polite@3")), "shorter prompts")
+    assert lever.saves_usd == tokens * Decimal(2) / 1_000_000 * 100_000
+    assert "polite@3" in lever.what and str(tokens) in lever.evidence
+
+
+def test_a_prompt_without_repetition_and_of_little_weight_is_left_alone() -> None:
+    assert repeated_tokens(f"{LINE}\n{ONCE}\n- yes\n- yes") == 0
+    assert named(told(Looked(30), mine=declared(system_prompt=f"{LINE}\n{ONCE}")), "shorter prompts") == []
+    assert named(told(Looked(30)), "shorter prompts") == []
+
+
+def test_instructions_that_are_most_of_the_input_are_worth_a_third() -> None:
+    text = "".join(f"{n:03d} rule of its own kind.\n" for n in range(60))
+    heavy = named(told(Looked(30), mine=declared(system_prompt=text), row=spent(input=45_000_000)), "shorter prompts")
+    assert len(heavy) == 1 and "90%" not in heavy[0].what and heavy[0].effort == "medium"
+    assert (
+        named(told(Looked(30), mine=declared(system_prompt=text), row=spent(input=200_000_000)), "shorter prompts")
+        == []
+    )
+
+
+def test_what_the_provider_had_cached_saves_less() -> None:
+    text = f"{LINE}\n{LINE}"
+    places = {"own": replace(PLACES["own"], rates=Rates(input=2 * PICO, output=0, cache_read=PICO // 5))}
+    rows = [spent(cache_read=part) for part in (0, 30_000_000)]
+    amounts = [
+        named(levers([row], [declared(system_prompt=text)], places, Looked(30)), "shorter prompts")[0].saves_usd
+        for row in rows
+    ]
+    assert amounts[0] == 10 * amounts[1]
+
+
+# passages -----------------------------------------------------------------------------------------------------------
+
+GROUNDED = declared(grounding=Grounding(sources=["handbook"], max_bytes=800))
+
+
+def call(*passages: tuple[str, int, int], accepted: bool | None = None) -> Grounded:
+    return Grounded("support", tuple((doc, "a.md", first, last) for doc, first, last in passages), accepted)
+
+
+def test_lines_that_are_given_twice_are_padding() -> None:
+    assert overlap(call(("d", 1, 10), ("d", 6, 15), ("e", 6, 15)).passages) == (30, 5)
+    calls = [call(("d", 1, 10), ("d", 6, 15))] * 40
+    (lever,) = named(told(Looked(30, grounded=calls), mine=GROUNDED), "padded contexts")
+    assert lever.saves_usd == 200 * Decimal(5) / 20 * Decimal(2) / 1_000_000 * 100_000
+    assert "200 of 800 lines" in lever.evidence
+
+
+@pytest.mark.parametrize(
+    "calls", [[call(("d", 1, 10), ("d", 11, 20))] * 40, [call(("d", 1, 10), ("d", 6, 15))] * 5, []]
+)
+def test_passages_side_by_side_or_of_few_calls_are_no_padding(calls: list[Grounded]) -> None:
+    assert named(told(Looked(30, grounded=calls), mine=GROUNDED), "padded contexts") == []
+
+
+def outcomes(few_good: int, many_good: int) -> list[Grounded]:
+    few = [call(("d", 1, 2), ("e", 1, 2), accepted=n < few_good) for n in range(100)]
+    return few + [call(*((d, 1, 2) for d in "defg"), accepted=n < many_good) for n in range(300)]
+
+
+def test_fewer_passages_are_told_where_answers_are_accepted_as_often() -> None:
+    (lever,) = named(told(Looked(30, grounded=outcomes(96, 285)), mine=GROUNDED), "padded contexts")
+    assert "2 passages instead of 4" in lever.what and "96% of 100" in lever.evidence
+    assert lever.saves_usd == 200 * Decimal("0.375") * Decimal(2) / 1_000_000 * 100_000
+    assert named(told(Looked(30, grounded=outcomes(80, 285)), mine=GROUNDED), "padded contexts") == []
+    assert named(told(Looked(30, grounded=outcomes(96, 285)), mine=declared()), "padded contexts") == []
+
+
+# use ----------------------------------------------------------------------------------------------------------------
+
+
+def outputs(**more: Any) -> Outputs:
+    settings: dict[str, Any] = {
+        "workload": "support", "answers": 2000, "longest": 312, "common": 250, "set_aside_usd": Decimal(60), **more,
+    }  # fmt: skip
+    return Outputs(**settings)
+
+
+def test_room_that_no_answer_needs_is_told_with_what_it_holds_back() -> None:
+    mine = declared(max_output_tokens=4096)
+    row = spent(bound_usd=Decimal(40))
+    (lever,) = named(told(Looked(30, outputs=[outputs()]), mine=mine, row=row), "output that is never used")
+    spared = 1 - Decimal(390) / 4096
+    assert (lever.saves_usd, lever.frees_usd) == (40 * spared, Decimal("0.03") * spared)
+    assert "max_output: 390" in lever.what and "312 tokens" in lever.evidence
+
+
+@pytest.mark.parametrize("seen", [{"longest": 3000}, {"answers": 20}, {"set_aside_usd": Decimal(0)}])
+def test_room_that_is_used_or_not_yet_known_is_not_told(seen: dict[str, Any]) -> None:
+    found = told(Looked(30, outputs=[outputs(**seen)]), mine=declared(max_output_tokens=4096))
+    assert named(found, "output that is never used") == []
+
+
+def nightly(calls: int, at: tuple[int, ...] = (2,), days: int = 14) -> list[Active]:
+    times = [MONDAY + timedelta(days=day, hours=hour) for day in range(days) for hour in at]
+    return [Active("support", "index", "own", time, calls, Decimal(2)) for time in times]
+
+
+def test_a_job_by_the_clock_is_told_to_take_batches() -> None:
+    (lever,) = named(told(Looked(14, hours=nightly(400))), "calls that could be batched")
+    assert lever.saves_usd == 28 * Decimal("0.5") * 30 / 14
+    assert "mostly at 02:00 UTC" in lever.evidence and "index" in lever.what
+
+
+@pytest.mark.parametrize(
+    ("hours", "days"), [(nightly(10), 14), (nightly(400, tuple(range(8, 18))), 14), (nightly(400, days=3), 3)]
+)
+def test_calls_of_people_over_the_day_are_no_batch(hours: list[Active], days: int) -> None:
+    assert named(told(Looked(days, hours=hours)), "calls that could be batched") == []
+
+
+def test_without_a_price_of_batches_nothing_is_promised() -> None:
+    assert batch_discount(RATES) == Decimal("0.5")
+    assert batch_discount(Rates(input=PICO, output=PICO)) == 0
+    places = {"own": replace(PLACES["own"], rates=Rates(input=PICO, output=PICO))}
+    found = levers([spent()], [declared()], places, Looked(14, hours=nightly(400)))
+    assert named(found, "calls that could be batched") == []
+
+
+@pytest.mark.parametrize(
+    ("repeated", "teams", "count"), [(300, ("care", "sales"), 1), (5, ("care", "sales"), 0), (300, ("care",), 0)]
+)
+def test_the_same_passages_for_several_teams(repeated: int, teams: tuple[str, ...], count: int) -> None:
+    found = Twice(("support", "sales-help"), teams, 420, repeated, Decimal(30))
+    told_of = named(told(Looked(15, twice=[found])), "the same asked by several teams")
+    assert [each.saves_usd for each in told_of] == [Decimal(60)] * count
+
+
+@pytest.mark.parametrize(("rescued", "calls", "count"), [(3, 200, 1), (120, 200, 0), (0, 5, 0)])
+def test_retries_are_judged_by_what_they_rescue(rescued: int, calls: int, count: int) -> None:
+    found = Retried("support", calls, rescued, Decimal(7))
+    told_of = named(told(Looked(30, retried=[found])), "retries that never help")
+    assert [each.saves_usd for each in told_of] == [Decimal(7)] * count
+    assert all(f"{rescued} of {calls}" in each.evidence for each in told_of)
+
+
+# what stands ready --------------------------------------------------------------------------------------------------
+
+
+def line(term: str, usd: int, workload: str = "support", deployment: str = "rack") -> Line:
+    return Line(
+        term=term, workload=workload, amount=usd * PICO, basis="allocated", rule="", source="", deployment=deployment
+    )
+
+
+def test_idle_capacity_is_the_book_s_own_line() -> None:
+    lines = [line("capacity", 40), line("idle", 60, "")]
+    (lever,) = named(told(Looked(15), lines=lines), "idle capacity")
+    assert lever.saves_usd == 120 and "60%" in lever.evidence and "rack" in lever.what
+    assert named(told(Looked(15), lines=[line("capacity", 90), line("idle", 10, "")]), "idle capacity") == []
+    assert named(told(Looked(15), lines=[line("capacity", 90)]), "idle capacity") == []
+
+
+@pytest.mark.parametrize(("reads", "paid", "count"), [(0, 12, 1), (2, 12, 0), (0, 0, 0)])
+def test_content_that_nobody_reads_costs_its_logs(reads: int, paid: int, count: int) -> None:
+    kept = Content("support", 3.2, 9000, reads)
+    told_of = named(told(Looked(30, content=[kept]), lines=[line("logs", paid)]), "logs nobody reads")
+    assert [each.saves_usd for each in told_of] == [Decimal(12)] * count
+
+
+def test_the_most_money_comes_first_and_cents_are_left_out() -> None:
+    looked = Looked(
+        30,
+        hours=nightly(400),
+        retried=[Retried("support", 100, 0, Decimal("0.001"))],
+        content=[Content("support", 1, 9, 0)],
+    )
+    found = told(looked, lines=[line("logs", 5), line("idle", 900, "")])
+    amounts = [each.saves_usd for each in found]
+    assert amounts == sorted(amounts, reverse=True) and len(found) == 3
+    assert all(each.evidence and each.proof and each.effort in ("small", "medium") for each in found)
