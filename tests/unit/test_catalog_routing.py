@@ -21,7 +21,7 @@ def example() -> Workspace:
 def test_the_example_routes_support_by_rules_and_leaves_finance_its_model() -> None:
     workspace = example()
     support, finance = workspace.workloads["support-assistant"], workspace.workloads["finance-analytics"]
-    routing = choice.routing(support)
+    routing = choice.routing(workspace, support)
     assert routing is not None
     assert [(rule.name, rule.use) for rule in routing.rules] == [
         ("at-stake", "gpt-eu-large"),
@@ -31,7 +31,7 @@ def test_the_example_routes_support_by_rules_and_leaves_finance_its_model() -> N
     semantic = choice.semantic(support.cache)
     assert semantic is not None
     assert (semantic.bound, semantic.check, semantic.evidence) == (0.01, 0.05, 20)
-    assert choice.routing(finance) is None
+    assert choice.routing(workspace, finance) is None
     assert choice.semantic(finance.cache) is None
 
 

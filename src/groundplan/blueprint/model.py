@@ -17,7 +17,7 @@ from groundplan.blueprint.money import Allocation
 from groundplan.blueprint.placement import Alternative, Placement, ToBuild
 from groundplan.blueprint.places import Deployment, ProviderKey, ProviderTerms, Site, Tls
 from groundplan.blueprint.prices import RateDetails, Rates
-from groundplan.blueprint.serving import Cache, Hedge, Keep, Reliability, RouteRule, Routing, Semantic
+from groundplan.blueprint.serving import Cache, Cascade, Hedge, Keep, Reliability, RouteRule, Routing, Semantic
 from groundplan.blueprint.workload import Workload
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "Budget",
     "Cache",
     "Caps",
+    "Cascade",
     "CompanyEntity",
     "Connector",
     "Deployment",

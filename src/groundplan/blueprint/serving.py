@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from groundplan.blueprint.guarding import Judge
+
 
 class Hedge(msgspec.Struct, frozen=True, kw_only=True):
     """A second attempt beside a slow first one; whichever answers first is the answer."""
@@ -58,6 +60,22 @@ class RouteRule(msgspec.Struct, frozen=True, kw_only=True):
     """messages of the conversation at least"""
 
 
+class Cascade(msgspec.Struct, frozen=True, kw_only=True):
+    """A cheaper deployment is asked first, and its answer is checked before anybody gets any of it."""
+
+    first: str
+    schema: str | None = None
+    """JSON text that the answer must fit."""
+    grounded: bool = False
+    confidence: float | None = None
+    """Least geometric mean of the probabilities of its tokens."""
+    agreement: int | None = None
+    """So many answers must say the same."""
+    judge: Judge | None = None
+    give: bool = False
+    """Whether an answer that did not pass is given where nobody else can answer; else the call is refused."""
+
+
 class Routing(msgspec.Struct, frozen=True, kw_only=True):
     """Which deployment takes a call for model `auto`: the first rule that fits, else the learned router."""
 
@@ -70,6 +88,17 @@ class Routing(msgspec.Struct, frozen=True, kw_only=True):
     """Least expected quality of one call that a smaller model takes."""
     sticky: bool = True
     """Long conversations stay with their model."""
+    priced: bool = False
+    """As long as the cache of their prompt is worth more than what another model saves."""
+    cascade: Cascade | None = None
+    barred: dict[str, str] = {}
+    """deployment -> which hard rule keeps it from taking a call: a floor of quality by dimension, a class of risk"""
+    quality: dict[str, dict[str, float]] = {}
+    """deployment -> dimension of the workload's objectives -> declared score of its model"""
+    within_ms: int | None = None
+    """Most time to the first token that a deployment took lately (95th percentile)."""
+    second: int = 0
+    """picodollars that a second of waiting costs, beside the price of a call"""
 
 
 class Semantic(msgspec.Struct, frozen=True, kw_only=True):

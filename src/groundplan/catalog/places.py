@@ -30,6 +30,7 @@ from groundplan.catalog.levels import Sensitivity
 from groundplan.catalog.money import Prices
 from groundplan.catalog.policies import ProviderTerms
 from groundplan.catalog.reliability import BillingOnCancel, DeploymentLimits, Weight
+from groundplan.catalog.risk import Level
 from groundplan.catalog.weights import HostedRule, Needs, Quality, WeightsRule
 from groundplan.catalog.wire import HttpVersion, ProxyUrl, TlsDoc
 
@@ -155,3 +156,5 @@ class ModelDoc(Strict):
     """By task, such as accuracy: a workload's `objectives.quality` is a floor."""
     able: Needs = ()
     """What it can do besides text."""
+    risk: Level | None = None
+    """As assessed for the company's use; a workload's `routing.risk` is a ceiling."""

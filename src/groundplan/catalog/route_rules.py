@@ -24,6 +24,7 @@ def routing_problems(workspace: Workspace, doc: WorkloadDoc) -> Iterator[Problem
         if not (each.words or each.longer or each.shorter or each.messages):
             hint = "Say when: words, longer, shorter or messages."
             yield Problem(f"rule {each.name} fits every call", "route_always", hint, where)
+    yield from _cascade_problems(workspace, doc, named)
     if rule.by == "learned" and rule.router is None:
         hint = "Write `router: NAME@VERSION`, as `groundplan routing train` names it."
         yield Problem(f"workload {doc.name} routes by a learned router and names none", "route_router", hint, where)
@@ -31,3 +32,38 @@ def routing_problems(workspace: Workspace, doc: WorkloadDoc) -> Iterator[Problem
         place = workspace.where("workload", doc.name, "cache")
         hint = "Write `answers: exact` beside it."
         yield Problem(f"workload {doc.name} matches by meaning and keeps no answers", "cache_semantic", hint, place)
+
+
+def _cascade_problems(workspace: Workspace, doc: WorkloadDoc, named: set[str]) -> Iterator[Problem]:
+    """A cascade that cannot work, or that checks nothing."""
+    rule = doc.routing.cascade
+    if rule is None:
+        return
+    where = workspace.where("workload", doc.name, "routing")
+    checks = rule.checks
+    for what, name in (("tries", rule.first), ("is judged by", checks.judge.deployment if checks.judge else None)):
+        if name is None:
+            continue
+        if name not in workspace.deployments:
+            hint = f"Use one of: {', '.join(sorted(named or workspace.deployments))}."
+            yield Problem(f"the cascade of {doc.name} {what} {name}, which is no deployment", "route_unknown", hint,
+                          where)  # fmt: skip
+        elif doc.deployments and name not in named:
+            hint = f"Name {name} among the workload's deployments, or use another one."
+            yield Problem(
+                f"the cascade of {doc.name} {what} {name}, which it may not use", "route_outside", hint, where
+            )
+    if not checks.any:
+        hint = "Name a check: schema, grounded, confidence, agreement or judge."
+        yield Problem(f"the cascade of {doc.name} checks nothing", "cascade_unchecked", hint, where)
+    output = doc.guardrails.output if doc.guardrails is not None else None
+    if checks.schema_ and (output is None or output.schema_ is None):
+        hint = "Declare `guardrails: {output: {schema: ...}}`, or leave the check out."
+        yield Problem(f"the cascade of {doc.name} checks a schema that is not declared", "cascade_schema", hint, where)
+    if checks.grounded and not doc.sources:
+        hint = "Name its sources, or leave the check out."
+        yield Problem(f"the cascade of {doc.name} checks passages, and it has no sources", "cascade_sources", hint,
+                      where)  # fmt: skip
+    if doc.deployments and named == {rule.first}:
+        hint = "Name a stronger deployment beside it."
+        yield Problem(f"the cascade of {doc.name} has nobody to go on to", "cascade_alone", hint, where)

@@ -7,7 +7,9 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from groundplan.catalog.base import Strict
-from groundplan.catalog.fields import Count, Line, Name, Percent
+from groundplan.catalog.cascade import CascadeRule
+from groundplan.catalog.fields import Count, Duration, Line, Name, Percent, Usd
+from groundplan.catalog.risk import Level
 
 Version = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}@[1-9][0-9]*$")]
 
@@ -40,5 +42,14 @@ class RoutingRule(Strict):
     """Share of the strongest model's quality that routed calls keep together; one of those that it was trained for."""
     floor: Percent = 0.0
     """Least expected quality of a single call that a smaller model takes."""
-    sticky: bool = True
-    """A conversation stays with its model, whose cache of prompts knows it."""
+    sticky: bool | Literal["priced"] = True
+    """A conversation stays with its model, whose cache of prompts knows it. priced: as long as that cache is worth more
+    than what another model saves."""
+    cascade: CascadeRule | None = None
+    """A cheaper deployment is tried first, for calls that no rule takes and of which the learned router is not sure."""
+    within: Duration | None = None
+    """Nobody takes a call who lately took longer to the first token, in nineteen of twenty calls."""
+    risk: Level | None = None
+    """Highest assessed risk of a model that takes a call; one that is not assessed takes none."""
+    second: Usd = 0
+    """What a second of waiting costs, weighed beside the price of a call."""

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+
 from groundplan.blueprint import model as bp
 from groundplan.catalog import model as doc
+from groundplan.catalog.risk import LEVELS
+from groundplan.catalog.workspace import Workspace
 
 
-def routing(item: doc.WorkloadDoc) -> bp.Routing | None:
+def routing(workspace: Workspace, item: doc.WorkloadDoc) -> bp.Routing | None:
     """None where the order of placement holds."""
     rule = item.routing
-    if rule.by == "order":
+    if not chooses(item):
         return None
+    barred, quality = _judged(workspace, item)
     return bp.Routing(
         rules=[
             bp.RouteRule(
@@ -26,7 +31,67 @@ def routing(item: doc.WorkloadDoc) -> bp.Routing | None:
         router=rule.router if rule.by == "learned" else None,
         keep=rule.keep,
         floor=rule.floor,
-        sticky=rule.sticky,
+        sticky=bool(rule.sticky),
+        priced=rule.sticky == "priced",
+        cascade=_cascade(item),
+        barred=barred,
+        quality=quality,
+        within_ms=rule.within,
+        second=rule.second,
+    )
+
+
+def chooses(item: doc.WorkloadDoc) -> bool:
+    """Whether anything but the order of placement has a say in who takes a call for model `auto`."""
+    rule = item.routing
+    return rule.by != "order" or rule.cascade is not None or rule.within is not None or rule.risk is not None
+
+
+def _judged(workspace: Workspace, item: doc.WorkloadDoc) -> tuple[dict[str, str], dict[str, dict[str, float]]]:
+    """(deployment -> why it takes none of its calls, deployment -> dimension -> declared score).
+
+    A score below the workload's floor in any dimension bars; a score that nobody declared does not. A ceiling of risk
+    bars whatever is above it or not assessed.
+    """
+    barred: dict[str, str] = {}
+    quality: dict[str, dict[str, float]] = {}
+    floors, ceiling = item.objectives.quality, item.routing.risk
+    for name, place in sorted(workspace.deployments.items()):
+        model = workspace.models.get(place.model)
+        scores = {} if model is None else {each.task: each.score for each in model.quality if each.task in floors}
+        if scores:
+            quality[name] = dict(sorted(scores.items()))
+        low = next((task for task, score in sorted(scores.items()) if score < floors[task]), None)
+        risk = None if model is None else model.risk
+        if low is not None:
+            barred[name] = f"its {low} is {scores[low]:.0%}, below the floor of {floors[low]:.0%}"
+        elif ceiling is not None and risk is None:
+            barred[name] = f"the risk of its model is not assessed, and must be {ceiling} at most"
+        elif ceiling is not None and risk is not None and LEVELS.index(risk) > LEVELS.index(ceiling):
+            barred[name] = f"the risk of its model is {risk}, above {ceiling}"
+    return barred, quality
+
+
+def _cascade(item: doc.WorkloadDoc) -> bp.Cascade | None:
+    rule = item.routing.cascade
+    if rule is None:
+        return None
+    checks, judge = rule.checks, rule.checks.judge
+    schema = item.guardrails.output.schema_ if item.guardrails is not None and checks.schema_ else None
+    return bp.Cascade(
+        first=rule.first,
+        schema=None if schema is None else json.dumps(schema, sort_keys=True),
+        grounded=checks.grounded,
+        confidence=checks.confidence,
+        agreement=checks.agreement,
+        judge=None
+        if judge is None
+        else bp.Judge(
+            deployment=judge.deployment,
+            question=judge.question,
+            refuse_on="no" if judge.passes_on == "yes" else "yes",
+        ),
+        give=rule.otherwise == "give",
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from groundplan.economics.routing.model import Choice, Doubles, Floats, Point, Prediction, Router, Whole
@@ -34,8 +36,10 @@ def choose(
     allowed: frozenset[str],
     point: str,
     floor: float = 0.0,
+    more: Mapping[str, float] | None = None,
 ) -> Choice:
-    """One of `allowed` for a prompt. `point`: which operating point; `floor`: least expected score of what is taken.
+    """One of `allowed` for a prompt. `point`: which operating point; `floor`: least expected score of what is taken;
+    `more`: model -> US dollars on top of what a call of it costs (waiting), or off it (a warm cache).
 
     The strongest allowed model takes it where the router is unsure, knows no such operating point, or expects too
     little of the others.
@@ -51,27 +55,24 @@ def choose(
         return Choice(router.models[strongest], "strongest", f"nothing cheaper was proven to keep {point}")
     expected = predict(router, text, embedding)
     told = {router.models[i]: round(float(expected.scores[i]), 4) for i in columns}
+    bills = expected.costs + np.array([(more or {}).get(name, 0.0) for name in router.models])
+    costs = {router.models[i]: round(float(bills[i]), 9) for i in columns}
     if not expected.sure:
-        return Choice(router.models[strongest], "unsure", "nothing like this prompt was in training", told)
-    return _settle(router, expected, columns, strongest, at, floor, told)
+        return Choice(router.models[strongest], "unsure", "nothing like this prompt was in training", told, costs)
+    picked, reason = _settle(router, Prediction(expected.scores, bills, True), columns, strongest, at, floor)
+    return Choice(router.models[picked], "learned", reason, told, costs)
 
 
 def _settle(
-    router: Router,
-    expected: Prediction,
-    columns: list[int],
-    strongest: int,
-    at: Point,
-    floor: float,
-    told: dict[str, float],
-) -> Choice:
+    router: Router, expected: Prediction, columns: list[int], strongest: int, at: Point, floor: float
+) -> tuple[int, str]:
+    """(column that is taken, why)"""
     fit = [i for i in columns if i == strongest or expected.scores[i] >= floor]
     unit = float(router.mean_costs[router.strongest])
     scores = favoured(expected.scores[None, :], strongest, at[1])[:, fit]
     picked = fit[int(best(scores, expected.costs[None, fit], at[0], unit)[0])]
-    name = router.models[picked]
-    loss = float(expected.scores[strongest] - expected.scores[picked])
     if picked == strongest:
-        return Choice(name, "learned", "the others are expected to answer worse by more than they save", told)
+        return picked, "the others are expected to answer worse by more than they save"
+    loss = max(0.0, float(expected.scores[strongest] - expected.scores[picked]))
     saved = 1.0 - float(expected.costs[picked] / max(1e-30, expected.costs[strongest]))
-    return Choice(name, "learned", f"expected {saved:.0%} cheaper for {max(0.0, loss):.3f} less score", told)
+    return picked, f"expected {saved:.0%} cheaper for {loss:.3f} less score"

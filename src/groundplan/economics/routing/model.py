@@ -111,3 +111,5 @@ class Choice:
     reason: str
     expected: dict[str, float] = field(default_factory=dict)
     """Expected score by model, where they were predicted."""
+    costs: dict[str, float] = field(default_factory=dict)
+    """Expected US dollars by model, with what waiting and a warm cache are worth."""

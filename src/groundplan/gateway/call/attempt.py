@@ -310,7 +310,7 @@ class Attempt:
             settle.attempt(gateway, exchange, "not_billed", self.status, None)
             refusal = self._refusal if self._target is None else self._target.hide(self._refusal)
             data = interface.of_upstream_refusal(refusal)
-            await _send_whole(gateway, exchange, "failed", self.status, data, "upstream_refused")
+            await send_whole(gateway, exchange, "failed", self.status, data, "upstream_refused")
             return
         settle.attempt(gateway, exchange, "ok" if interface.billed else "not_billed", self.status, answered.usage)
         if gateway.live.policy.severed and (error := stopped(gateway.live.policy, exchange)) is not None:
@@ -323,7 +323,20 @@ class Attempt:
             await interface.keep(gateway, exchange, answered.data)
         told = facts(exchange, settle.remaining(gateway, exchange))
         data = answered.data if answered.kind else interface.with_facts(answered.data, told)
-        await _send_whole(gateway, exchange, "ok", 200, data, "", answered.kind)
+        await send_whole(gateway, exchange, "ok", 200, data, "", answered.kind)
+
+    def taken(self) -> Answered | None:
+        """The whole answer that was opened, settled, for whoever looks at it first; None: the upstream refused the
+        request, and what was reserved for it is for the next one."""
+        gateway, exchange, answered = self.gateway, self.exchange, self._answered
+        try:
+            if answered is None:
+                settle.attempt(gateway, exchange, "not_billed", self.status, None, keep_reservation=True)
+            else:
+                settle.attempt(gateway, exchange, "ok", self.status, answered.usage)
+        finally:
+            self._close()
+        return answered
 
     # its end ---------------------------------------------------------------------------------------------------------
 
@@ -390,7 +403,7 @@ class Attempt:
             self.gateway.loads.ended(load, self.first_us, self._overload)
 
 
-async def _send_whole(
+async def send_whole(
     gateway: Gateway, exchange: Exchange, outcome: str, status: int, data: bytes, code: str, kind: bytes = b""
 ) -> None:
     exchange.first_byte = time.perf_counter_ns()

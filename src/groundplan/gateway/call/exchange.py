@@ -18,6 +18,7 @@ from groundplan.gateway.policy.snapshot import Catalog, KeyEntry, Plan, Policy
 from groundplan.ledger.model import Charge, Usage
 
 if TYPE_CHECKING:
+    from groundplan.economics.routing.model import Floats as Vector
     from groundplan.gateway.budgets.limits import Use
     from groundplan.gateway.caching.answer_cache import Flight
     from groundplan.gateway.caching.meaning import Asked, Match
@@ -141,6 +142,7 @@ class Exchange:
         self.id = str(call).encode("ascii")
         """The call's id as text."""
         self.request = request
+        "vector",
         self.response = response
         self.interface = interface
         self.endpoint = interface.name
@@ -202,6 +204,10 @@ class Exchange:
         """The kept answer that its own is compared with."""
         self.flight: Flight | None = None
         """Where its answer goes for others that ask the same."""
+        self.vector: Vector | None = None
+        """Of its question, where its workload's router looks at it."""
+        self.trial: Trial | None = None
+        """The experiment that it is in."""
         self.usage = Usage()
         self.cost = 0
         """Of all attempts so far."""

@@ -36,6 +36,7 @@ from groundplan.gateway.http.stream import EVENT_STREAM
 from groundplan.gateway.policy.address import check_network
 from groundplan.gateway.policy.snapshot import Catalog, Plan, Policy
 from groundplan.gateway.surfaces import answers, responses_api
+from groundplan.gateway.routing.cascade import served
 from groundplan.gateway.surfaces.chat import CHAT
 from groundplan.gateway.surfaces.completions import COMPLETIONS
 from groundplan.gateway.surfaces.embeddings import EMBEDDINGS
@@ -304,7 +305,7 @@ async def run(gateway: Gateway, exchange: Exchange) -> None:
     if not exchange.interface.billed and (data := exchange.interface.here(exchange.ask, exchange.deployments)):
         _answer_here(gateway, exchange, data)
         return
-    await serve(gateway, exchange)
+    await (serve if exchange.route is None else served)(gateway, exchange)
 
 
 def _estimate(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> None:
@@ -368,7 +369,9 @@ def _choose(gateway: Gateway, exchange: Exchange, plan: Plan, ask: Ask, policy: 
     """The deployments that this call may use, in the order in which they are asked."""
     exchange.deployments = admit.choose(exchange, plan, ask, policy, gateway.clock.seconds())
     if plan.workload.routing is not None:
-        gateway.routes.arrange(exchange, plan.workload, ask)
+        gateway.routes.arrange(exchange, plan.workload, ask, gateway.times, gateway.loop.time())
+    if policy.experiments is not None:
+        assign(exchange, plan.workload, ask, policy.experiments)
 
 
 def _recheck(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> None:

@@ -44,12 +44,15 @@ async def reserve(gateway: Gateway, exchange: Exchange, attempt: int, amount: in
     exchange.token, exchange.reserved = token, amount
 
 
-async def serve(gateway: Gateway, exchange: Exchange) -> None:
-    """Answer the client from the first deployment that can. Raises a `GroundplanError` when none could."""
+async def serve(gateway: Gateway, exchange: Exchange, course: Course | None = None) -> None:
+    """Answer the client from the first deployment that can. Raises a `GroundplanError` when none could.
+
+    `course`: of a call of which something was tried already.
+    """
     workload = exchange.workload
     if workload is None:
         raise AssertionError("not admitted")
-    course = Course(gateway, exchange, workload)
+    course = Course(gateway, exchange, workload) if course is None else course
     try:
         while (deployment := course.first() or await course.next()) is not None:
             try:
@@ -172,6 +175,23 @@ class Course:
                 return deployment
         return None
 
+    def leave_out(self, name: str) -> Deployment | None:
+        """That deployment, which is not asked in its turn any more; None: it is not among those that wait."""
+        found = next((each for each in self.waiting if each.name == name), None)
+        if found is not None:
+            self.waiting.remove(found)
+        return found
+
+    async def only(self, name: str) -> Deployment | None:
+        """That deployment out of its turn, with money for it; None: it may not be asked now. Raises `Exhausted`."""
+        found = self.leave_out(name)
+        if found is None or not self._gateway.loads.of(found).room or not await self._may(found):
+            return None
+        self._tries += 1
+        if self._exchange.token is None:
+            await self._reserve(found)
+        return found
+
     async def _may(self, deployment: Deployment) -> bool:
         gateway, exchange = self._gateway, self._exchange
         if not admit.not_killed(gateway.live.policy, [deployment]):
@@ -207,7 +227,7 @@ class Course:
         gateway, exchange, rule = self._gateway, self._exchange, self._rule
         if len(exchange.deployments) > 1:
             gateway.health.timed(attempt.deployment, exchange.deployments, attempt.first_us, gateway.loop.time())
-        if rule.hedge is not None or rule.balance == "latency":
+        if rule.hedge is not None or rule.balance == "latency" or exchange.route is not None:
             stream = exchange.ask is not None and exchange.ask.stream
             gateway.times.of(attempt.deployment.name, stream).observe(attempt.first_us, gateway.loop.time())
 

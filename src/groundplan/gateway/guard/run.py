@@ -194,7 +194,7 @@ class Guarding:
         found: list[tuple[str, str]] = []
         if guard.schema is not None and (why := misfit(guard.schema, text)):
             found.append(("schema", why))
-        if guard.grounded and not _cites(text, len(exchange.passages)):
+        if guard.grounded and not cites(text, len(exchange.passages)):
             found.append(("grounded", ""))
         spoken = language_of(text) if guard.output.languages else None
         if spoken is not None and spoken not in guard.output.languages:
@@ -268,7 +268,7 @@ def _reviews(exchange: Exchange) -> bool:
     return int.from_bytes(exchange.call.bytes[-4:], "big") % 10_000 < rule.share
 
 
-def _cites(text: str, passages: int) -> bool:
+def cites(text: str, passages: int) -> bool:
     """Whether an answer names one of so many passages by its number: `[1]`."""
     return any(f"[{number}]" in text for number in range(1, passages + 1))
 

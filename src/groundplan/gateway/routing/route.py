@@ -1,14 +1,16 @@
 """Puts the deployments of a call for model `auto` in the order that its workload's routing says, and notes why.
 
-Only the order changes: whatever placement, keys, kill switches and policy left is all there is, so a route can break no
-rule; the others stay behind the chosen one and take over where it fails. Nothing is awaited, and a workload without
-routing pays one look at a field. Learned routers are read from HOME once for each version; where one is not there the
-order of placement holds, and the receipt says so.
+Nothing is added: whatever placement, keys, kill switches and policy left is all there is, less what floors of quality
+and classes of risk keep out, so a route can break no rule; the others stay behind the chosen one and take over where it
+fails. Nothing is awaited, and a workload without routing pays one look at a field. Learned routers are read from HOME
+once for each version; where one is not there the order of placement holds, and the receipt says so.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,9 +18,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from groundplan.blueprint.model import Deployment, Routing, Workload
-from groundplan.core.errors import Invalid
+from groundplan.core.errors import Denied, Invalid
 from groundplan.economics.routing import rules
 from groundplan.gateway.call.exchange import Ask, Exchange
+from groundplan.gateway.routing import weigh
+from groundplan.gateway.upstream.latency import Times
 
 if TYPE_CHECKING:
     from groundplan.economics.routing.model import Choice, Router
@@ -28,6 +32,10 @@ PREFIX_BYTES = 2048
 """Of a conversation, by which it is known again; providers' caches of prompts begin at about as much."""
 REMEMBERED = 4096
 SUFFIX = ".router"
+_FOLLOWS = 0.05
+"""Weight of the newest bill in the mean of a model's."""
+CASCADE = "cascade"
+"""`by` of a call whose first answer is checked before it is given."""
 
 
 class Route(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -36,10 +44,17 @@ class Route(msgspec.Struct, frozen=True, omit_defaults=True):
     deployment: str
     model: str
     by: str
-    """`rule NAME`, `learned`, `unsure`, `strongest`, `affinity`, `only`, `order`"""
+    """`rule NAME`, `learned`, `unsure`, `strongest`, `affinity`, `cascade`, `only`, `order`"""
     reason: str
     router: str = ""
     expected: dict[str, float] = {}
+    """model -> expected score"""
+    costs: dict[str, float] = {}
+    """model -> expected US dollars"""
+    barred: dict[str, str] = {}
+    """deployment -> the hard rule that kept it out"""
+    escalated: bool = False
+    """The first answer did not pass its checks."""
 
 
 class Routes:
@@ -50,20 +65,38 @@ class Routes:
         self._folder = folder
         self._routers: dict[str, Router | None] = {}
         self._conversations: OrderedDict[bytes, str] = OrderedDict()
+        self._bills: dict[tuple[str, str], float] = {}
+        """(workload, model) -> US dollars of a call lately"""
 
-    def arrange(self, exchange: Exchange, workload: Workload, ask: Ask) -> None:
-        """Order the deployments of a checked call, where it leaves the choice to us."""
+    def arrange(
+        self, exchange: Exchange, workload: Workload, ask: Ask, times: Times | None = None, now: float = 0.0
+    ) -> None:
+        """Order the deployments of a checked call, where it leaves the choice to us. `times`: what this worker saw of
+        them; `now`: by the clock of those. Raises `Denied` (`route_barred`) where hard rules leave nobody."""
         routing = workload.routing
         if routing is None or ask.model not in (AUTO, workload.name):
             return
-        places = exchange.deployments
-        route = self._route(exchange, routing, ask)
-        chosen = next(place for place in places if place.name == route.deployment)
-        exchange.deployments = [chosen, *(place for place in places if place is not chosen)]
-        exchange.route = route
+        places, slow = exchange.deployments, list[Deployment]()
+        barred: dict[str, str] = {}
+        if routing.barred or routing.within_ms is not None:
+            places, slow, barred = weigh.able(routing, places, times, ask.stream, now)
+            if not places and not slow:
+                raise _nobody(workload.name, barred)
+        call = _Call(exchange, workload.name, routing, ask, places or slow, weigh.waiting(routing, places, times,
+                     ask.stream))  # fmt: skip
+        route = self._route(call)
+        chosen = next(place for place in call.places if place.name == route.deployment)
+        rest = [place for place in (*places, *slow) if place is not chosen]
+        exchange.deployments = [chosen, *rest]
+        exchange.route = msgspec.structs.replace(
+            route,
+            barred=barred,
+            expected=route.expected or _declared(routing, call.places),
+            costs=route.costs or self._seen(workload.name, call.places),
+        )
 
-    def _route(self, exchange: Exchange, routing: Routing, ask: Ask) -> Route:
-        places = exchange.deployments
+    def _route(self, call: _Call) -> Route:
+        routing, places, ask = call.routing, call.places, call.ask
         if len(places) == 1:
             return _told(places[0], "only", "no other deployment may take this call")
         names = {place.name: place for place in places}
@@ -72,52 +105,95 @@ class Routes:
         if rule is not None:
             return _told(names[rule.use], f"rule {rule.name}", "the first rule that fits")
         if routing.router is None:
-            return _told(places[0], "order", "no rule fits, so the order of placement holds")
+            return self._tried(call) or _told(places[0], "order", "no rule fits, so the order of placement holds")
         router = self.router(routing.router)
         if router is None:
             reason = f"the router {routing.router} is not on this gateway, so the order of placement holds"
-            return _told(places[0], "order", reason)
-        return self._learned(exchange, routing, ask, router)
+            return self._tried(call) or _told(places[0], "order", reason)
+        route = self._learned(call, router)
+        return (self._tried(call, route) or route) if route.by in ("unsure", "strongest") else route
 
-    def _learned(self, exchange: Exchange, routing: Routing, ask: Ask, router: Router) -> Route:
+    def _tried(self, call: _Call, route: Route | None = None) -> Route | None:
+        """The cascade, where one is declared and this call's answer can be checked. Where it cannot, whoever is tried
+        first takes no call that nobody is sure of."""
+        rule = call.routing.cascade
+        small = None if rule is None else next((place for place in call.places if place.name == rule.first), None)
+        if rule is None or small is None:
+            return None
+        if not checkable(call.exchange, call.ask):
+            other = next(place for place in call.places if place is not small)
+            return route or _told(other, "order", f"an answer of {rule.first} to this could not be checked")
+        found = route or _told(small, CASCADE, "")
+        reason = "it is tried first, and its answer is checked before it is given"
+        return msgspec.structs.replace(found, deployment=small.name, model=small.model, by=CASCADE, reason=reason)
+
+    def _learned(self, call: _Call, router: Router) -> Route:
         from groundplan.economics.routing.choose import choose  # noqa: PLC0415 -- numpy, only where it is used
 
-        places = exchange.deployments
+        routing, ask = call.routing, call.ask
         by_model: dict[str, Deployment] = {}
-        for place in places:
+        for place in call.places:
             by_model.setdefault(place.model, place)
         known = frozenset(by_model) & frozenset(router.models)
         if not known:
             reason = f"the router {routing.router} knows none of these models, so the order of placement holds"
-            return _told(places[0], "order", reason)
-        choice = choose(router, ask.query, None, known, f"{routing.keep:g}", routing.floor)
-        kept = self._conversation(exchange, ask, choice, router) if routing.sticky else None
-        if kept is not None and kept in known and kept != choice.model:
-            place = by_model[kept]
-            return _told(place, "affinity", "this conversation began here, and the cache of its prompts is warm")
+            return _told(call.places[0], "order", reason)
+        had, warm = self._warm(call, by_model) if routing.sticky else (None, 0.0)
+        more = call.waiting
+        if routing.priced and had is not None and warm:
+            more = {**more, had: more.get(had, 0.0) - warm}
+        choice = choose(router, ask.query, call.exchange.vector, known, f"{routing.keep:g}", routing.floor, more)
+        if routing.sticky and call.conversation is not None:
+            kept = self._kept(call, choice, router, had)
+            if kept != choice.model and kept in known:
+                worth = f", worth ${warm:.6f}" if warm else ""
+                reason = f"this conversation began here, and the cache of its prompts is warm{worth}"
+                return msgspec.structs.replace(
+                    _told(by_model[kept], "affinity", reason), expected=choice.expected, costs=choice.costs,
+                    router=routing.router or "",
+                )  # fmt: skip
         return Route(
             deployment=by_model[choice.model].name,
             model=choice.model,
             by=choice.by,
-            reason=choice.reason,
+            reason=choice.reason if choice.model != had or not warm else f"{choice.reason}; its cache is warm",
             router=routing.router or "",
             expected=choice.expected,
+            costs=choice.costs,
         )
 
-    def _conversation(self, exchange: Exchange, ask: Ask, choice: Choice, router: Router) -> str | None:
-        """The model that a long conversation stays with: the one it has, unless a stronger one is needed now."""
-        raw = bytes(ask.fields.get("messages", b""))
-        if len(raw) < PREFIX_BYTES or exchange.key is None:
-            return None
-        key = blake2b(f"{exchange.key.id}\0{exchange.person}\0".encode() + raw[:PREFIX_BYTES], digest_size=16).digest()
-        had = self._conversations.get(key)
+    def _warm(self, call: _Call, by_model: dict[str, Deployment]) -> tuple[str | None, float]:
+        """(the model that a long conversation has, US dollars that the cache of its prompt saves there)"""
+        key = call.conversation
+        had = self._conversations.get(key) if key is not None else None
+        place = by_model.get(had) if had is not None else None
+        return had, 0.0 if place is None else weigh.warmth(place, call.prefix)
+
+    def _kept(self, call: _Call, choice: Choice, router: Router, had: str | None) -> str:
+        """The model that a conversation stays with: the one it has, unless a stronger one is needed now; with priced
+        caches whoever is best, all told."""
+        key = call.conversation
+        if key is None:
+            return choice.model
         strength = dict(zip(router.models, router.mean_scores.tolist(), strict=True))
-        model = had if had is not None and strength.get(had, -1.0) >= strength[choice.model] else choice.model
+        stays = had is not None and not call.routing.priced and strength.get(had, -1.0) >= strength[choice.model]
+        model = had if had is not None and stays else choice.model
         self._conversations[key] = model
         self._conversations.move_to_end(key)
         if len(self._conversations) > REMEMBERED:
             self._conversations.popitem(last=False)
-        return model if had is not None else None
+        return model
+
+    def learn(self, workload: str, model: str, dollars: float) -> None:
+        """What a call of a workload cost at a model."""
+        key = (workload, model)
+        before = self._bills.get(key)
+        self._bills[key] = dollars if before is None else before + _FOLLOWS * (dollars - before)
+
+    def _seen(self, workload: str, places: Sequence[Deployment]) -> dict[str, float]:
+        """model -> US dollars of a call lately, of those that took any."""
+        found = {place.model: self._bills.get((workload, place.model)) for place in places}
+        return {model: round(bill, 9) for model, bill in found.items() if bill is not None}
 
     def router(self, version: str) -> Router | None:
         """A learned router; None where it is not there, or not readable by this version."""
@@ -138,6 +214,53 @@ class Routes:
     def forget(self) -> None:
         """A new blueprint may name a version that was put there since."""
         self._routers = {version: router for version, router in self._routers.items() if router is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """What is known of a call when its place is chosen."""
+
+    exchange: Exchange
+    workload: str
+    routing: Routing
+    ask: Ask
+    places: list[Deployment]
+    waiting: dict[str, float]
+
+    @property
+    def prefix(self) -> int:
+        """Bytes of the conversation before the newest question."""
+        return max(0, len(bytes(self.ask.fields.get("messages", b""))) - len(self.ask.query))
+
+    @property
+    def conversation(self) -> bytes | None:
+        """By what a long conversation is known again; None: it is not long."""
+        raw, key = bytes(self.ask.fields.get("messages", b"")), self.exchange.key
+        if len(raw) < PREFIX_BYTES or key is None:
+            return None
+        return blake2b(f"{key.id}\0{self.exchange.person}\0".encode() + raw[:PREFIX_BYTES], digest_size=16).digest()
+
+
+def checkable(exchange: Exchange, ask: Ask) -> bool:
+    """Whether the answer to a call can be checked before it is given: one answer of chat, without functions."""
+    fields = ask.fields
+    plain = exchange.endpoint == "chat.completions" and ask.copies == 1 and ask.upload is None
+    return plain and "tools" not in fields and "functions" not in fields
+
+
+def _declared(routing: Routing, places: Sequence[Deployment]) -> dict[str, float]:
+    """model -> mean of its declared scores in the dimensions that the workload names."""
+    scores = {place.model: routing.quality.get(place.name) for place in places}
+    return {model: round(sum(each.values()) / len(each), 4) for model, each in scores.items() if each}
+
+
+def _nobody(workload: str, barred: dict[str, str]) -> Denied:
+    told = "; ".join(f"{name}: {why}" for name, why in sorted(barred.items()))
+    return Denied(
+        f"no deployment of {workload} may take this call: {told}",
+        code="route_barred",
+        hint="Allow a deployment that meets its floors, or change objectives.quality or routing.risk.",
+    )
 
 
 def _told(place: Deployment, by: str, reason: str) -> Route:

@@ -1,0 +1,328 @@
+"""Try small, check, go on: the first deployment of a cascade is asked for the whole answer, which is checked before the
+caller gets any of it, also of a stream.
+
+The try is an attempt of the call like any other: reserved, journalled before it is sent, settled with what it used
+before it is checked. Judges and further answers are calls of their own, by the same key and budgets. What did not pass
+is answered by the others, each with a reservation of its own. What a check says is in the receipt; a check that cannot
+be made has not passed. Chat completions of one answer without functions only: others are never tried small.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from groundplan.blueprint.model import Cascade, Deployment
+from groundplan.core.errors import Denied, GroundplanError
+from groundplan.core.ids import new_id
+from groundplan.core.money import PICO
+from groundplan.economics.routing import agree
+from groundplan.gateway.call import admit, settle
+from groundplan.gateway.call.attempt import AttemptFailed, send_whole
+from groundplan.gateway.call.serve import Course, serve
+from groundplan.gateway.guard import judge
+from groundplan.gateway.guard.pieces import said
+from groundplan.gateway.guard.run import cites, unguarded
+from groundplan.gateway.guard.schema import misfit
+from groundplan.gateway.guard.severed import stopped
+from groundplan.gateway.http.collected import Collected
+from groundplan.gateway.http.server import Request
+from groundplan.gateway.http.stream import end
+from groundplan.gateway.routing.route import CASCADE
+from groundplan.gateway.surfaces.answers import facts
+from groundplan.gateway.surfaces.interface import Answered
+
+if TYPE_CHECKING:
+    from groundplan.gateway.call.context import Gateway
+    from groundplan.gateway.call.exchange import Ask, Exchange
+
+FLAG = "cascade"
+"""Of the settlement of a try."""
+_DROPPED = ("stream", "stream_options")
+_TRUE = msgspec.Raw(b"true")
+_WARM = msgspec.Raw(b"0.7")
+"""Temperature of further answers: at 0 they would agree with themselves."""
+_OFF = (b"null", b"false")
+_PASSED = (b"authorization", b"groundplan-on-behalf-of")
+_object = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+@dataclass(frozen=True, slots=True)
+class Spare:
+    """An answer that did not pass, and who gave it."""
+
+    deployment: Deployment
+    answered: Answered
+
+
+async def served(gateway: Gateway, exchange: Exchange) -> None:
+    """Step 5 of a call that was routed. Raises as `serve` does."""
+    workload, route = exchange.workload, exchange.route
+    if workload is None or route is None:
+        raise AssertionError("not routed")
+    rule = workload.routing.cascade if workload.routing is not None else None
+    if rule is None or route.by != CASCADE:
+        await serve(gateway, exchange)
+        if exchange.deployment is not None and exchange.status == "ok" and exchange.attempts == 1:
+            gateway.routes.learn(workload.name, exchange.deployment.model, exchange.cost / PICO)
+        return
+    course = Course(gateway, exchange, workload)
+    done, spare = await _tried(gateway, exchange, course, rule)
+    if done:
+        return
+    try:
+        await serve(gateway, exchange, course)
+    except Denied:
+        raise
+    except GroundplanError:
+        if spare is None or exchange.response.started:
+            raise
+        await _give(gateway, exchange, spare)
+
+
+async def _tried(gateway: Gateway, exchange: Exchange, course: Course, rule: Cascade) -> tuple[bool, Spare | None]:
+    """(whether the call is answered, an answer that did not pass and may be given where nobody else answers).
+
+    Raises a `GroundplanError` where the call as a whole is to be refused.
+    """
+    if not _affordable(exchange, rule):
+        _note(exchange, rule.first, "both answers together may cost more than one call may", ())
+        course.leave_out(rule.first)
+        return False, None
+    deployment, answered = await _asked(exchange, course, rule)
+    if deployment is None or answered is None:
+        _note(exchange, rule.first, f"it could not answer: {course.reason}", ())
+        return False, None
+    passed, why = await _checked(gateway, exchange, rule, answered)
+    if exchange.ask is not None and exchange.ask.stream and not why and _events(exchange, answered) is None:
+        why = "its answer cannot be streamed without losing something"
+    if why:
+        _note(exchange, rule.first, why, passed)
+        return False, Spare(deployment, answered) if rule.give else None
+    _note(exchange, rule.first, "", passed)
+    await _give(gateway, exchange, Spare(deployment, answered))
+    return True, None
+
+
+def _affordable(exchange: Exchange, rule: Cascade) -> bool:
+    """Whether a try and an answer after it stay below what the call may cost at most."""
+    plan, others = exchange.plan, [cost for name, cost in exchange.bounds.items() if name != rule.first]
+    if plan is None or not others:
+        return False
+    try:
+        admit.check_cost(exchange, plan, exchange.bounds.get(rule.first, 0) + max(others))
+    except Denied:
+        return False
+    return True
+
+
+async def _asked(exchange: Exchange, course: Course, rule: Cascade) -> tuple[Deployment | None, Answered | None]:
+    """The try, settled. A connection that had gone stale is no answer, so it is asked once more."""
+    ask = exchange.ask
+    if ask is None:
+        raise AssertionError("not admitted")
+    exchange.ask, exchange.attempt_flags = _whole(ask, rule), (FLAG,)
+    try:
+        while (deployment := await course.only(rule.first)) is not None:
+            attempt = course.begin(deployment)
+            try:
+                await attempt.open()
+            except AttemptFailed as failed:
+                course.goes_on(failed)
+                if course.wait:
+                    await asyncio.sleep(course.wait)
+                continue
+            course.learn(attempt)
+            answered = attempt.taken()
+            if answered is None:
+                course.reason = f"it refused the request with {attempt.status}"
+                return deployment, None
+            course.answered(attempt)
+            return deployment, answered
+        return None, None
+    finally:
+        exchange.ask, exchange.attempt_flags = ask, ()
+
+
+def _whole(ask: Ask, rule: Cascade) -> Ask:
+    """The request for an answer at once, with the probabilities of its tokens where they are checked."""
+    wants = rule.confidence is not None and bytes(ask.fields.get("logprobs", b"null")) in _OFF
+    if not ask.stream and not wants:
+        return ask
+    fields = {name: value for name, value in ask.fields.items() if name not in _DROPPED}
+    if wants:
+        fields["logprobs"] = _TRUE
+    return replace(ask, fields=fields, stream=False, include_usage=False, body=b"")
+
+
+@dataclass(frozen=True, slots=True)
+class _Try:
+    """An answer that is checked."""
+
+    gateway: Gateway
+    exchange: Exchange
+    rule: Cascade
+    body: dict[str, Any]
+    text: str
+
+
+async def _checked(
+    gateway: Gateway, exchange: Exchange, rule: Cascade, answered: Answered
+) -> tuple[tuple[str, ...], str]:
+    """(checks that passed, why the next one did not; empty where all did)"""
+    body = _object(answered.data)
+    one = _Try(gateway, exchange, rule, body, said(body))
+    if not one.text.strip():
+        return (), "it said nothing"
+    passed: list[str] = []
+    for name, check in _CHECKS.items():
+        why = await check(one)
+        if why:
+            return tuple(passed), why
+        if why is not None:
+            passed.append(name)
+    return tuple(passed), ""
+
+
+async def _schema(one: _Try) -> str | None:
+    """Why it does not pass, empty where it does; None: that is not checked. So are all that follow."""
+    if one.rule.schema is None:
+        return None
+    wrong = misfit(one.rule.schema, one.text)
+    return f"its answer does not fit the schema ({wrong})" if wrong else ""
+
+
+async def _grounded(one: _Try) -> str | None:
+    if not one.rule.grounded:
+        return None
+    return "" if cites(one.text, len(one.exchange.passages)) else "its answer cites no passage"
+
+
+async def _confidence(one: _Try) -> str | None:
+    if one.rule.confidence is None:
+        return None
+    sure = agree.confidence(_logprobs(one.body))
+    if sure is None:
+        return "its upstream told no probabilities"
+    return "" if sure >= one.rule.confidence else f"it was sure to {sure:.0%} only"
+
+
+async def _agreement(one: _Try) -> str | None:
+    if one.rule.agreement is None:
+        return None
+    wanted = one.rule.agreement - 1
+    others = await _again(one.gateway, one.exchange, one.rule.first, wanted)
+    agreed = len(others) == wanted and agree.all_agree([one.text, *others])
+    return "" if agreed else "its answers do not agree"
+
+
+async def _judge(one: _Try) -> str | None:
+    if one.rule.judge is None:
+        return None
+    question = one.exchange.ask.query if one.exchange.ask is not None else ""
+    refused = await judge.asked(
+        one.gateway, one.exchange, one.rule.judge, f"QUESTION:\n{question}\n\nANSWER:\n{one.text}"
+    )
+    if refused is None:
+        return "the judge did not say"
+    return "the judge did not let it pass" if refused else ""
+
+
+_CHECKS = {
+    "schema": _schema, "grounded": _grounded, "confidence": _confidence, "agreement": _agreement, "judge": _judge,
+}  # fmt: skip
+"""The cheapest first."""
+
+
+def _logprobs(body: dict[str, Any]) -> Sequence[float]:
+    try:
+        tokens = body["choices"][0]["logprobs"]["content"]
+        return [float(token["logprob"]) for token in tokens]
+    except (LookupError, TypeError, ValueError):
+        return ()
+
+
+async def _again(gateway: Gateway, exchange: Exchange, deployment: str, count: int) -> list[str]:
+    """The texts of further answers to the same question, of those that could be had."""
+    found = await asyncio.gather(*(_once_more(gateway, exchange, deployment) for _ in range(count)))
+    return [text for text in found if text is not None]
+
+
+async def _once_more(gateway: Gateway, exchange: Exchange, deployment: str) -> str | None:
+    ask = exchange.ask
+    if gateway.conduct is None or ask is None:
+        return None
+    fields = {name: value for name, value in ask.fields.items() if name not in (*_DROPPED, "seed", "logprobs")}
+    fields |= {"model": msgspec.Raw(msgspec.json.encode(deployment)), "temperature": _WARM}
+    request = Request(0.0)
+    request.method, request.target, request.body = b"POST", b"/v1/chat/completions", msgspec.json.encode(fields)
+    request.headers = {name: value for name in _PASSED if (value := exchange.request.headers.get(name)) is not None}
+    request.headers |= {b"content-type": b"application/json", b"cache-control": b"no-store"}
+    response = Collected()
+    own = type(exchange)(new_id(), request, response, exchange.interface)
+    unguarded(gateway, own)
+    await gateway.conduct(own)
+    if response.status != 200:
+        return None
+    try:
+        return said(_object(response.body))
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+# to the caller -------------------------------------------------------------------------------------------------------
+
+
+async def _give(gateway: Gateway, exchange: Exchange, spare: Spare) -> None:
+    """Send a whole answer that is settled already, as the call wants it. Raises what a guardrail or a kill says."""
+    answered, interface, ask = spare.answered, exchange.interface, exchange.ask
+    if ask is None:
+        raise AssertionError("not admitted")
+    exchange.deployment = spare.deployment
+    if gateway.live.policy.severed and (error := stopped(gateway.live.policy, exchange)) is not None:
+        raise error
+    if bytes(ask.fields.get("logprobs", b"null")) in _OFF:
+        answered = _without_logprobs(answered)
+    if exchange.guard is not None:
+        answered = await exchange.guard.answer(gateway, exchange, answered)
+    if exchange.flight is not None:
+        exchange.flight.whole = answered.data
+    told = facts(exchange, settle.remaining(gateway, exchange))
+    if not ask.stream:
+        await send_whole(gateway, exchange, "ok", 200, interface.with_facts(answered.data, told), "")
+        return
+    relay = interface.codec(spare.deployment).relay(ask)
+    data = b"".join(relay.take(event) for event in _events(exchange, answered) or ())
+    await end(gateway, exchange, "ok", data + relay.last(told), "")
+
+
+def _without_logprobs(answered: Answered) -> Answered:
+    if b'"logprobs"' not in answered.data:
+        return answered
+    body = _object(answered.data)
+    for choice in body["choices"]:
+        choice.pop("logprobs", None)
+    return Answered(msgspec.json.encode(body), answered.usage)
+
+
+def _events(exchange: Exchange, answered: Answered) -> tuple[bytes, ...] | None:
+    recast = exchange.interface.recast
+    return None if recast is None else recast.events(answered.data)
+
+
+def _note(exchange: Exchange, name: str, why: str, passed: Sequence[str]) -> None:
+    """What became of the try, for the receipt."""
+    route = exchange.route
+    if route is None:
+        return
+    checks = ", ".join(passed)
+    if not why:
+        reason = f"{name} was tried first, and its answer passed: {checks}"
+    else:
+        reason = f"{name} was tried first, and others were asked, since {why}"
+        reason += f"; it passed: {checks}" if checks else ""
+    exchange.route = msgspec.structs.replace(route, by=CASCADE, reason=reason, escalated=bool(why))

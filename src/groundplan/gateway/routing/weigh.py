@@ -1,0 +1,66 @@
+"""What is weighed beside the router's expectations: hard rules, waiting, the worth of a warm cache of prompts. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from groundplan.blueprint.model import Deployment, Routing
+from groundplan.core.money import PICO
+from groundplan.gateway.upstream.latency import Learned, Times
+
+SLOW_SECONDS = 120.0
+"""Times that are older say nothing: who was too slow is tried again."""
+TOKEN_BYTES = 4
+"""Bytes of text that are about a token, where the worth of a cached prompt is estimated."""
+MILLION = 1_000_000
+
+
+def able(
+    routing: Routing, places: Sequence[Deployment], times: Times | None, stream: bool, now: float
+) -> tuple[list[Deployment], list[Deployment], dict[str, str]]:
+    """(deployments that no hard rule keeps out, those that are only too slow, deployment -> the rule).
+
+    Floors of quality and classes of risk come with the blueprint; `routing.within_ms` is compared with the 95th
+    percentile of the time to the first byte that this worker saw lately, once it has seen enough.
+    """
+    fit: list[Deployment] = []
+    slow: list[Deployment] = []
+    out: dict[str, str] = {}
+    for place in places:
+        if (why := routing.barred.get(place.name)) is not None:
+            out[place.name] = why
+        elif routing.within_ms is None or times is None:
+            fit.append(place)
+        elif why := _slow(routing.within_ms, times.of(place.name, stream), now):
+            out[place.name] = why
+            slow.append(place)
+        else:
+            fit.append(place)
+    return fit, slow, out
+
+
+def _slow(most_ms: int, seen: Learned, now: float) -> str:
+    p95 = seen.quantile(95) if now - seen.at <= SLOW_SECONDS else None
+    if p95 is None or p95 * 1000 <= most_ms:
+        return ""
+    return f"it took {p95 * 1000:,.0f} ms to the first token lately, more than {most_ms:,} ms"
+
+
+def waiting(routing: Routing, places: Sequence[Deployment], times: Times | None, stream: bool) -> dict[str, float]:
+    """model -> US dollars that waiting for it is worth, by the median of what this worker saw of its deployment."""
+    found: dict[str, float] = {}
+    if not routing.second or times is None:
+        return found
+    for place in places:
+        seconds = times.of(place.name, stream).quantile(50)
+        if seconds is not None:
+            found.setdefault(place.model, seconds * routing.second / PICO)
+    return found
+
+
+def warmth(place: Deployment, prefix_bytes: int) -> float:
+    """US dollars that a cached prefix of so many bytes saves at a deployment: 0 where its price knows no cache."""
+    rates = place.rates
+    if rates.cache_read is None:
+        return 0.0
+    return max(0, rates.input - rates.cache_read) * (prefix_bytes / TOKEN_BYTES) / MILLION / PICO

@@ -1,0 +1,183 @@
+"""Try small, check, go on: an unchecked answer never reaches the caller, and every attempt is in the books."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from tests.unit.call_rig import BOUND, Rig, call_rig, read_records, until
+
+from groundplan.blueprint.model import Cascade, Judge, RouteRule, Routing
+from groundplan.economics.routing import agree
+from groundplan.ledger.model import Finish, Settlement
+
+SCHEMA = json.dumps({"type": "object", "required": ["ok"]})
+JUDGE = Judge(deployment="judge", question="Is it right?", refuse_on="no")
+NAMES = ("small", "large", "judge")
+
+
+def declared(**checks: Any) -> dict[str, dict[str, Any]]:
+    routing = Routing(
+        rules=[RouteRule(name="legal", use="large", words=["lawyer"])], cascade=Cascade(first="small", **checks)
+    )
+    return {"assistant": {"routing": routing}}
+
+
+async def settled(rig: Rig) -> tuple[list[Finish], list[tuple[bytes, Settlement]]]:
+    """The ends of the calls, and the settlements, after the books were looked at."""
+    await rig.books()
+    return kept(rig)
+
+
+def kept(rig: Rig) -> tuple[list[Finish], list[tuple[bytes, Settlement]]]:
+    records = read_records(rig.gateway.journal.folder)
+    ends = [record for record in records if isinstance(record, Finish)]
+    return ends, [(record.call, record) for record in records if isinstance(record, Settlement)]
+
+
+def told(end: Finish) -> dict[str, Any]:
+    found: dict[str, Any] = msgspec.json.decode(end.route)
+    return found
+
+
+def text(body: bytes) -> str:
+    found: str = json.loads(body)["choices"][0]["message"]["content"]
+    return found
+
+
+async def test_an_answer_that_passes_is_given_and_one_that_does_not_never_is(tmp_path: Path) -> None:
+    async with call_rig(tmp_path, NAMES, workloads=declared(schema=SCHEMA)) as rig:
+        rig.play("small", say='{"ok":1}')
+        rig.play("large", say='{"ok":2}')
+        first = await rig.chat()
+        rig.play("small", say="no JSON at all")
+        second = await rig.chat()
+        ruled = await rig.chat(messages=[{"role": "user", "content": "call my lawyer"}])
+        ends, attempts = await settled(rig)
+    assert [text(reply.body) for reply in (first, second, ruled)] == ['{"ok":1}', '{"ok":2}', '{"ok":2}']
+    assert [end.deployment for end in ends] == ["small", "large", "large"]
+    assert [told(end)["by"] for end in ends] == ["cascade", "cascade", "rule legal"]
+    assert "passed: schema" in told(ends[0])["reason"]
+    assert "does not fit the schema" in told(ends[1])["reason"]
+    assert told(ends[1])["escalated"] is True
+    of_second = [s for call, s in attempts if call == ends[1].call]
+    assert [(s.outcome, s.flags) for s in of_second] == [("ok", ["cascade"]), ("ok", [])]
+    assert all(s.cost > 0 and s.usage.output > 0 for s in of_second)
+    facts = json.loads(second.body)["groundplan"]
+    assert float(facts["cost_usd"]) == pytest.approx(sum(s.cost for s in of_second) / 1e12)
+
+
+async def test_a_stream_begins_only_after_the_check(tmp_path: Path) -> None:
+    async with call_rig(tmp_path, NAMES, workloads=declared(schema=SCHEMA)) as rig:
+        rig.play("small", say='{"ok":1}')
+        rig.play("large", say='{"ok":2}')
+        passed = await rig.stream(stream_options={"include_usage": True})
+        rig.play("small", say='{"wrong":1}')
+        escalated = await rig.stream()
+        ends, _ = await settled(rig)
+    assert passed.done and passed.text == '{"ok":1}' and passed.finish == ["stop"]
+    assert passed.facts["deployment"] == "small"
+    assert any(chunk.get("usage") for chunk in passed.chunks)
+    assert escalated.done and escalated.text == '{"ok":2}' and "wrong" not in escalated.raw.decode()
+    assert [end.deployment for end in ends] == ["small", "large"]
+
+
+@pytest.mark.parametrize(("word", "by"), [("yes", "small"), ("no", "large"), ("perhaps", "large")])
+async def test_the_judge_decides_and_is_a_call_of_its_own(tmp_path: Path, word: str, by: str) -> None:
+    async with call_rig(tmp_path, NAMES, workloads=declared(judge=JUDGE)) as rig:
+        rig.play("judge", say=word)
+        assert (await rig.chat()).status == 200
+        assert "a b c d" in (rig.models["judge"].last or pytest.fail("not asked")).body.decode()
+        ends, _ = await settled(rig)
+    assert [end.deployment for end in ends] == ["judge", by]
+    assert ends[0].route == ""
+
+
+async def test_answers_that_agree_pass_and_each_is_paid_for(tmp_path: Path) -> None:
+    async with call_rig(tmp_path, NAMES, workloads=declared(agreement=3)) as rig:
+        assert (await rig.chat()).status == 200
+        assert rig.models["small"].counted == 3
+        rig.play("small", mode="error", status=500, after=1)
+        reply = await rig.chat()
+        ends, _ = await settled(rig)
+    assert reply.status == 200
+    assert ends[2].deployment == "small" and "agreement" in told(ends[2])["reason"]
+    assert ends[-1].deployment == "large" and "do not agree" in told(ends[-1])["reason"]
+
+
+async def test_without_probabilities_nothing_is_sure(tmp_path: Path) -> None:
+    async with call_rig(tmp_path, NAMES, workloads=declared(confidence=0.5)) as rig:
+        assert (await rig.chat()).status == 200
+        assert b'"logprobs":true' in (rig.models["small"].last or pytest.fail("not asked")).body
+        ends, _ = await settled(rig)
+    assert ends[0].deployment == "large"
+    assert "no probabilities" in told(ends[0])["reason"]
+
+
+async def test_who_cannot_be_tried_is_passed_over(tmp_path: Path) -> None:
+    tool = {"type": "function", "function": {"name": "f", "parameters": {}}}
+    async with call_rig(tmp_path, NAMES, workloads=declared(schema=SCHEMA)) as rig:
+        assert (await rig.chat(tools=[tool])).status == 200
+        assert (await rig.chat(n=2)).status == 200
+        assert rig.models["small"].counted == 0
+        rig.play("small", mode="error", status=503)
+        rig.play("large", say='{"ok":2}')
+        assert text((await rig.chat()).body) == '{"ok":2}'
+        rig.play("small", mode="error", status=400)
+        assert text((await rig.chat()).body) == '{"ok":2}'
+        ends, attempts = await settled(rig)
+    assert [end.deployment for end in ends] == ["large"] * 4
+    assert "could not be checked" in told(ends[0])["reason"]
+    assert "could not answer" in told(ends[2])["reason"]
+    assert [s.outcome for call, s in attempts if call == ends[3].call] == ["not_billed", "ok"]
+
+
+@pytest.mark.parametrize("give", [True, False])
+async def test_what_becomes_of_an_unproven_answer_when_nobody_else_answers(tmp_path: Path, give: bool) -> None:
+    async with call_rig(tmp_path, ("small", "large"), workloads=declared(schema=SCHEMA, give=give)) as rig:
+        rig.play("large", mode="down")
+        reply, stream = await rig.chat(), await rig.stream()
+        ends, _ = await settled(rig)
+    assert (reply.status, stream.status) == ((200, 200) if give else (502, 502) if reply.status == 502 else (503, 503))
+    if give:
+        assert "You asked" in text(reply.body) and stream.done
+        assert [end.deployment for end in ends] == ["small", "small"]
+    else:
+        assert {end.status for end in ends} == {"failed"}
+
+
+async def test_going_on_needs_a_reservation_of_its_own(tmp_path: Path) -> None:
+    async with call_rig(tmp_path, NAMES, limit=BOUND, workloads=declared(schema=SCHEMA)) as rig:
+        reply = await rig.chat()
+        await rig.gateway.journal.close()
+        ends, attempts = kept(rig)
+        assert rig.slices.open_count == 0
+    assert (reply.status, json.loads(reply.body)["error"]["code"]) == (429, "budget_exhausted")
+    assert [s.flags for _, s in attempts] == [["cascade"]]
+    assert ends[0].status == "failed"
+
+
+async def test_a_caller_that_leaves_during_the_check_leaves_the_books_in_order(tmp_path: Path) -> None:
+    async with call_rig(tmp_path, NAMES, workloads=declared(judge=JUDGE)) as rig:
+        rig.play("judge", latency_ms=3000)
+        _, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+        writer.write(rig.request())
+        await until(lambda: rig.models["judge"].counted > 0)
+        writer.close()
+        await until(lambda: rig.slices.open_count == 0 and rig.gateway.running == 0)
+        await rig.books()
+
+
+def test_answers_that_say_the_same() -> None:
+    assert agree.same("Paris.", "paris")
+    assert not agree.same("Paris", "Lyon")
+    assert agree.same("It opens at 9 on working days.", "On working days it opens at 9, always.")
+    assert not agree.same("It opens at 9 on working days.", "It opens at 10 on working days.")
+    assert not agree.same("You may cancel it within two weeks.", "You may not cancel it within two weeks.")
+    assert agree.all_agree(["a", "A!"]) and not agree.all_agree(["", ""])
+    assert agree.confidence([-0.1, -0.3]) == pytest.approx(0.8187, abs=1e-3)
+    assert agree.confidence([]) is None
