@@ -412,8 +412,6 @@ def _workload(
         keep=_keep(item.keep),
         cache=_cache(item),
         routing=choice.routing(workspace, item),
-        experiment=trying.experiment(item),
-        replay=trying.replay(item),
         batch_concurrent=item.batches.concurrent,
         use=granted(workspace, "use", f"workload/{item.name}", "company"),
         act_for_others=granted(workspace, "act-for-others", f"workload/{item.name}", "company"),

@@ -206,8 +206,6 @@ class Exchange:
         """Where its answer goes for others that ask the same."""
         self.vector: Vector | None = None
         """Of its question, where its workload's router looks at it."""
-        self.trial: Trial | None = None
-        """The experiment that it is in."""
         self.usage = Usage()
         self.cost = 0
         """Of all attempts so far."""

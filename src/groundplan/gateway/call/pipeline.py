@@ -370,8 +370,6 @@ def _choose(gateway: Gateway, exchange: Exchange, plan: Plan, ask: Ask, policy: 
     exchange.deployments = admit.choose(exchange, plan, ask, policy, gateway.clock.seconds())
     if plan.workload.routing is not None:
         gateway.routes.arrange(exchange, plan.workload, ask, gateway.times, gateway.loop.time())
-    if policy.experiments is not None:
-        assign(exchange, plan.workload, ask, policy.experiments)
 
 
 def _recheck(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> None:
