@@ -28,6 +28,7 @@ COMPANY = """\
 kind: company
 name: acme
 format: 1
+approvals: {parts: []}
 owners: {business: ana, security: sam, operations: ana}
 ---
 {kind: person, name: ana, email: ana@acme.example, full_name: Ana Lind}

@@ -32,6 +32,7 @@ WORKSPACE = """kind: company
 name: acme
 format: 1
 separation: enforced
+approvals: {parts: []}
 caps: {people: unlimited, calls_per_day: unlimited}
 ---
 kind: person

@@ -27,6 +27,7 @@ WORKSPACE = """\
 kind: company
 name: acme
 format: 1
+approvals: {parts: []}
 ---
 kind: person
 name: ana

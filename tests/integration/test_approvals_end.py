@@ -41,13 +41,13 @@ from groundplan.testing.database import Database
 
 DUTIES = ("product", "architecture", "engineering", "operations", "finance", "data", "compliance")
 OWNERS = "owners: {business: ana, security: sam, " + ", ".join(f"{duty}: sam" for duty in DUTIES) + "}"
-TERMS = "approvals: {valid_days: 60, grace_days: 10, seats: 2}\n"
+TERMS = "approvals: {parts: [], valid_days: 60, grace_days: 10, seats: 2}\n"
 
 
 def declared(sensitivity: str = "internal", terms: str = TERMS) -> dict[str, str]:
-    text = WORKSPACE.replace(
-        "format: 1\n", f"format: 1\n{terms}owners: {{compliance: sam, security: sam, data: ana}}\n"
-    )
+    terms = terms or "approvals: {parts: []}\n"
+    owners = "owners: {compliance: sam, security: sam, data: ana}\n"
+    text = WORKSPACE.replace("format: 1\napprovals: {parts: []}\n", f"format: 1\n{terms}{owners}")
     text = text.replace("stage: pilot", "stage: production").replace("owners: {business: ana, security: sam}", OWNERS)
     return {"acme.yaml": text.replace("sensitivity: internal", f"sensitivity: {sensitivity}")}
 

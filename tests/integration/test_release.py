@@ -50,6 +50,7 @@ class FixedClock:
 BASE = """\
 kind: company
 name: acme
+approvals: {parts: []}
 ---
 kind: person
 name: ben
@@ -188,7 +189,7 @@ def test_nobody_approves_what_they_asked_for_or_without_the_duty(conn: Conn, sig
 
 def test_the_only_person_may_approve_alone_and_it_is_no_evidence(conn: Conn, signing: Signing) -> None:
     alone = BASE.partition("---\nkind: site")[2]
-    text = "kind: company\nname: acme\nseparation: solo\n---\nkind: site" + alone
+    text = "kind: company\nname: acme\napprovals: {parts: []}\nseparation: solo\n---\nkind: site" + alone
     owners = ", ".join(f"{duty}: ana@acme.example" for duty in DUTIES)
     text = text.replace(
         "stage: pilot\nowners: {business: ana@acme.example}", f"stage: production\nowners: {{{owners}}}"
@@ -201,7 +202,7 @@ def test_the_only_person_may_approve_alone_and_it_is_no_evidence(conn: Conn, sig
 
 def test_with_a_second_person_nobody_approves_alone_any_more(conn: Conn, signing: Signing) -> None:
     """`separation: solo` stays declared, and holds only while one person can sign in."""
-    alone = "kind: company\nname: acme\nseparation: solo\n---\nkind: site" + BASE.partition("---\nkind: site")[2]
+    alone = "kind: company\nname: acme\napprovals: {parts: []}\nseparation: solo\n---\nkind: site" + BASE.partition("---\nkind: site")[2]
     owners = ", ".join(f"{duty}: ana@acme.example" for duty in DUTIES)
     named = alone.replace("stage: pilot\nowners: {business: ana@acme.example}", f"stage: pilot\nowners: {{{owners}}}")
     service.genesis(conn, signing, {"a.yaml": named})

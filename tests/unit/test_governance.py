@@ -134,24 +134,24 @@ all_caps = st.builds(
 @given(all_caps, all_caps)
 def test_caps_that_hold_meanwhile_are_never_above_either(before: Caps, after: Caps) -> None:
     lower = lower_of(before, after)
-    assert decide_company("d", before, lower, owners_changed=False, standing=NOTHING).needs == ()
-    assert decide_company("d", after, lower, owners_changed=False, standing=NOTHING).needs == ()
+    assert decide_company("d", before, lower, loosened=False, standing=NOTHING).needs == ()
+    assert decide_company("d", after, lower, loosened=False, standing=NOTHING).needs == ()
 
 
 def test_raising_a_cap_needs_business_and_security() -> None:
     raised = Caps(people=26)
-    assert duties(decide_company("d", CAPS, raised, owners_changed=False, standing=NOTHING).needs) == [
+    assert duties(decide_company("d", CAPS, raised, loosened=False, standing=NOTHING).needs) == [
         "business",
         "security",
     ]
-    assert duties(decide_company("d", CAPS, Caps(days=None), owners_changed=False, standing=NOTHING).needs) == [
+    assert duties(decide_company("d", CAPS, Caps(days=None), loosened=False, standing=NOTHING).needs) == [
         "business",
         "security",
     ]
     assert duties(
-        decide_company("d", CAPS, Caps(sensitivity="restricted"), owners_changed=False, standing=NOTHING).needs
+        decide_company("d", CAPS, Caps(sensitivity="restricted"), loosened=False, standing=NOTHING).needs
     )
-    assert decide_company("d", raised, CAPS, owners_changed=False, standing=NOTHING).needs == ()
-    changed = decide_company("d", CAPS, CAPS, owners_changed=True, standing=NOTHING)
+    assert decide_company("d", raised, CAPS, loosened=False, standing=NOTHING).needs == ()
+    changed = decide_company("d", CAPS, CAPS, loosened=True, standing=NOTHING)
     assert duties(changed.needs) == ["business", "security"]
-    assert decide_company("d", None, Caps(people=None), owners_changed=False, standing=NOTHING).needs == ()
+    assert decide_company("d", None, Caps(people=None), loosened=False, standing=NOTHING).needs == ()

@@ -22,6 +22,7 @@ TODAY = date(2026, 11, 25)
 BASE = """\
 kind: company
 name: acme
+approvals: {parts: []}
 ---
 kind: site
 name: azure-sweden

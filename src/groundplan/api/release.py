@@ -16,6 +16,7 @@ from groundplan.governance import model as governance_model
 from groundplan.governance.service import Answer, Approver
 from groundplan.release import service
 from groundplan.release import store as release_store
+from groundplan.release.model import problem_json
 from groundplan.release.service import Signing
 
 Db = Connection[Any]
@@ -63,9 +64,20 @@ class Releases:
         """Ask for something beside the blueprint."""
         return service.ask(conn, self._signing, actor, kind, subject, what, reason)
 
+    def ask_parts(
+        self, conn: Db, actor: str, reason: str, workload: str | None, files: Files | None
+    ) -> list[governance_model.Change]:
+        """Ask for what production uses without an approval."""
+        return service.ask_parts(conn, self._signing, actor, reason, workload=workload, files=files)
+
+    def missing_of(self, conn: Db, change: UUID) -> list[dict[str, Any]]:
+        """What a waiting change of a workload uses without an approval."""
+        return [problem_json(each) for each in service.missing_of(conn, self._signing, change)]
+
     def expire(self, conn: Db, change: governance_model.Change) -> int | None:
         """End an approval; the number of the blueprint that is without what it allowed, where there is one."""
         return service.expire(conn, self._signing, change).number
 
     def withdraw(self, conn: Db, actor: str, change: UUID) -> dict[str, Any]:
-        return service.withdraw(conn, self._signing, actor, change).to_json()
+        done = service.withdraw(conn, self._signing, actor, change)
+        return {**done.to_json(), "policy": done.policy}

@@ -68,6 +68,22 @@ def verify_signature(body: bytes, signature: str, public_key: bytes) -> bool:
     return True
 
 
+def said(value: msgspec.Struct) -> dict[str, Any]:
+    """What is said beyond the defaults: a field that a newer version adds ends no approval."""
+    return {
+        field.name: _said(found)
+        for field in msgspec.structs.fields(value)
+        if (found := getattr(value, field.name)) != field.default
+        and (field.default_factory is msgspec.NODEFAULT or found != field.default_factory())
+    }
+
+
+def _said(value: Any) -> Any:
+    if isinstance(value, msgspec.Struct):
+        return said(value)
+    return [_said(item) for item in value] if isinstance(value, list) else value
+
+
 def portable(value: Any) -> Any:
     """The same JSON value with integers that a double cannot hold written as text, as RFC 8785 requires."""
     if isinstance(value, dict):

@@ -93,3 +93,6 @@ class Blueprint(msgspec.Struct, frozen=True, kw_only=True):
     """Of workloads, where it is not the ordinary."""
     frameworks: list[Framework] = []
     tools: list[ToolServer] = []
+    approved_parts: list[str] = []
+    """Kinds (model, prompt, data) of what production uses that need an approval of their own."""
+    index: Index = Index()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from groundplan.catalog.base import Strict
+from groundplan.catalog.fields import LIST, list_schema
 
 
 class Approvals(Strict):
@@ -18,5 +19,10 @@ class Approvals(Strict):
     """Days that production goes on after its approval ended, flagged; never for restricted data."""
     seats: Annotated[int, Field(ge=1, le=9)] = 1
     """How many different people must agree to production. Who holds several duties has one seat."""
+    parts: Annotated[
+        tuple[Literal["model", "prompt", "data"], ...], LIST, list_schema({"enum": ["model", "prompt", "data"]})
+    ] = ("model", "prompt", "data")
+    """What needs an approval of its own before production uses it: each model version, prompt, and source for a purpose.
+    What is left out is covered by the approval of the workload."""
     remind_days: Annotated[int, Field(ge=1, le=90)] = 3
     """After how many days those whose approval is waited for are reminded again."""

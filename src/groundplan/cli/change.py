@@ -97,6 +97,9 @@ def plan_text(value: dict[str, Any], every: bool = False) -> str:
     waiting = {item["subject"]: [need["duty"] for need in item["needs"]] for item in value["pending"]}
     lines = [_difference(item, waiting) for item in value["differences"]] or ["nothing would change"]
     lines += [f"! {item} waits for: {', '.join(duties)}" for item, duties in waiting.items()]
+    for problem in (each for item in value["pending"] for each in item.get("missing", ())):
+        lines += [f"{typer.style('refused: ' + problem['message'], fg='red')} [{problem['code']}]"]
+        lines += [f"    {problem['hint']}"]
     lines += [f"i {note}" for note in value.get("notes", ())]
     touched = {item["subject"] for item in value["differences"]}
     for placement in value["placements"]:

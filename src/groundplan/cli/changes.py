@@ -6,8 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
+from groundplan.cli.change import workspace_files
 from groundplan.cli.client import ControlClient
-from groundplan.cli.options import HomeOption, JsonOption
+from groundplan.cli.options import HomeOption, JsonOption, WorkspaceOption, workspace_for
 from groundplan.cli.output import emit, table
 
 app = typer.Typer(help="Changes that wait or hold.", no_args_is_help=True, rich_markup_mode=None)
@@ -37,6 +38,22 @@ def list_changes(
 
 
 @app.command()
+def ask(
+    reason: Annotated[str, typer.Option("--reason", "-m", help="What it is for.")],
+    workload: Annotated[str | None, typer.Option("--workload", help="Only what this one uses.")] = None,
+    workspace: WorkspaceOption = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask for every model version, prompt, and source for a purpose that production is declared to use, and that nobody
+    has approved. Others then decide in their browser."""
+    body = {"reason": reason, "workload": workload, "files": workspace_files(workspace_for(workspace, home))}
+    value = ControlClient.connect(home).post("/api/approvals/missing", body)
+    rows = [(each["id"], each["subject"], _asked(each)) for each in value["asked"]]
+    emit(value, as_json, table(("id", "about", "waits for"), rows) if rows else "nothing is missing")
+
+
+@app.command()
 def renew(
     change: Annotated[str, typer.Argument(metavar="ID")],
     reason: Annotated[str, typer.Option("--reason", "-m", help="Why it is still needed.")],
@@ -47,6 +64,10 @@ def renew(
     value = ControlClient.connect(home).post(f"/api/changes/{change}/renew", {"reason": reason})
     waits = ", ".join(f"{need['duty']} of {need['subject']}" for need in value["waits_for"])
     emit(value, as_json, f"asked for again as {value['id']}; waits for {waits}")
+
+
+def _asked(change: dict[str, Any]) -> str:
+    return ", ".join(need["duty"] for need in change["waits_for"])
 
 
 def _waits(change: dict[str, Any]) -> str:

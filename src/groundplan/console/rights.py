@@ -88,6 +88,13 @@ async def renew(request: Request, csrf: Text, change: Text, reason: Text) -> Red
     return _back("/governance", reply, "It is asked for again; those who hold its duties decide.")
 
 
+@router.post("/do/ask-parts")
+async def ask_parts(request: Request, csrf: Text, change: Text, workload: Text, reason: Text) -> RedirectResponse:
+    reply = await api_of(request, csrf).post("/api/approvals/missing", {"workload": workload, "reason": reason})
+    path = f"/governance/changes/{quote(change, safe='')}"
+    return _back(path, reply, "It is asked for; those who hold its duties find it in their inbox.")
+
+
 def _back(path: str, reply: Reply, notice: str) -> RedirectResponse:
     words = {"notice": notice} if reply.ok else {"problem": reply.problem}
     return RedirectResponse(f"{path}?{urlencode(words)}", status_code=303)

@@ -81,12 +81,10 @@ def decide_budget(
     return Decision(needs=(Need("company", "finance"),))
 
 
-def decide_company(
-    digest: str, before: Caps | None, after: Caps, *, owners_changed: bool, standing: Standing
-) -> Decision:
-    """Caps and company-wide duties are set at genesis (`before` is None). Raising a cap, or giving a duty to others,
-    needs business and security; lowering a cap needs nobody."""
-    if before is None or standing.allows("company", digest) or not (owners_changed or _raised(before, after)):
+def decide_company(digest: str, before: Caps | None, after: Caps, *, loosened: bool, standing: Standing) -> Decision:
+    """Caps and company-wide duties are set at genesis (`before` is None). Raising a cap, giving a duty to others, or
+    asking for fewer approvals (both `loosened`) needs business and security; lowering a cap needs nobody."""
+    if before is None or standing.allows("company", digest) or not (loosened or _raised(before, after)):
         return Decision()
     return Decision(needs=(Need("company", "business"), Need("company", "security")))
 

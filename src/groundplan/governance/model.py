@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any
 from uuid import UUID
@@ -13,6 +14,7 @@ from groundplan.identity.model import PROVEN
 
 ASKED: dict[str, tuple[str, ...]] = {
     "model": ("security", "compliance"),
+    "prompt": ("product", "security"),
     "data": ("data", "compliance"),
     "policy": ("security", "compliance"),
     "exception": ("security", "compliance"),
@@ -52,14 +54,33 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
+class Given:
+    """An approval of a model, a prompt or a source's purpose, as it stands: it holds, or it was given once."""
+
+    expires_on: date
+    """The last day that it holds."""
+    grace_until: date
+    """The last day that production may go on after it, where no data is restricted."""
+    withdrawn: bool = False
+    expired: bool = False
+    """It was ended after its grace."""
+
+    @property
+    def stands(self) -> bool:
+        return not self.withdrawn and not self.expired
+
+
+@dataclass(frozen=True, slots=True)
 class Standing:
     """What approvals say today: content that is fully approved, and content whose approval was refused or withdrawn.
 
-    Both hold (subject, digest). `revoked` wins where a pair is in both.
+    Both hold (subject, digest). `revoked` wins where a pair is in both. `parts` are approvals of what production uses,
+    by digest.
     """
 
     approved: frozenset[tuple[str, str]] = frozenset()
     revoked: frozenset[tuple[str, str]] = frozenset()
+    parts: Mapping[str, Given] = field(default_factory=dict)
 
     def allows(self, subject: str, digest: str) -> bool:
         return (subject, digest) in self.approved and (subject, digest) not in self.revoked
@@ -163,4 +184,15 @@ class Holder:
     name: str
 
 
-__all__ = ["SENSITIVITY_ORDER", "Approval", "Caps", "Change", "Decision", "Holder", "Need", "Standing", "Terms"]
+__all__ = [
+    "SENSITIVITY_ORDER",
+    "Approval",
+    "Caps",
+    "Change",
+    "Decision",
+    "Given",
+    "Holder",
+    "Need",
+    "Standing",
+    "Terms",
+]

@@ -15,13 +15,15 @@ from uuid import UUID
 import rfc8785
 from psycopg import Connection
 
-from groundplan.core import audit, canonical
+from groundplan.core import audit
 from groundplan.core.errors import Conflict, Denied, Invalid, NotFound
 from groundplan.core.ids import new_id
 from groundplan.governance import store
-from groundplan.governance.model import ASKED, Approval, Change, Need, Standing
+from groundplan.governance.model import ASKED, Approval, Change, Given, Need, Standing
+from groundplan.governance.parts import KINDS, asked_digest
 from groundplan.governance.validity import Term
 from groundplan.identity.model import PROVEN
+from groundplan.identity.store import next_policy_number
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +138,7 @@ def ask(
     duties = ASKED.get(kind)
     if duties is None:
         raise Invalid(f"nothing is asked for as {kind!r}", code="approval_kind", hint=f"Ask for {', '.join(ASKED)}.")
-    digest = _digest({"kind": kind, "subject": subject, "what": dict(what)})
+    digest = _digest(kind, subject, what)
     for held in store.changes(conn, ["pending", "applied"]):
         if (held.type, held.subject, held.digest) == (kind, subject, digest):
             if held.state == "pending":
@@ -152,10 +154,10 @@ def ask(
     return _found(conn, change.id)
 
 
-def _digest(content: Mapping[str, Any]) -> str:
+def _digest(kind: str, subject: str, what: Mapping[str, Any]) -> str:
     """Raises `Invalid` (`approval_what`) for what JSON cannot hold exactly."""
     try:
-        return canonical.digest(canonical.canonical(dict(content)))
+        return asked_digest(kind, subject, what)
     except (rfc8785.CanonicalizationError, UnicodeEncodeError) as error:
         raise Invalid(
             f"the declaration cannot be digested: {error}",
@@ -191,11 +193,15 @@ def settle(conn: Connection[Any], change: Change, blueprint: int | None, term: T
     store.set_term(conn, change.id, term.expires_on, term.grace_until)
     if change.renews is not None:
         store.set_state(conn, [change.renews], "superseded", at)
+    if change.type in KINDS:
+        next_policy_number(conn, change.type, change.subject, False)
 
 
 def expire(conn: Connection[Any], change: Change, *, at: datetime) -> None:
     """The approval has ended, and nobody gave it again."""
     store.set_state(conn, [change.id], "expired", at)
+    if change.type in KINDS:
+        next_policy_number(conn, change.type, change.subject, True)
     _record(conn, "approval.expired", audit.SYSTEM, change, at, expires_on=str(change.expires_on))
 
 
@@ -244,6 +250,8 @@ def withdraw(conn: Connection[Any], actor: str, change_id: UUID, *, at: datetime
         _record(conn, "approval.withdrawn", actor, change, at, duties=sorted({a.duty for a in mine}))
         if change.state == "applied":
             store.set_state(conn, [change.id], "withdrawn", at)
+            if change.type in KINDS:
+                next_policy_number(conn, change.type, change.subject, True)
         return _found(conn, change_id), change.state == "applied"
     if change.state != "pending":
         raise _settled(change)
@@ -262,8 +270,12 @@ def standing(conn: Connection[Any]) -> Standing:
     """Which content is approved today, and which was served once and has lost an approval since."""
     approved: set[tuple[str, str]] = set()
     revoked: set[tuple[str, str]] = set()
+    parts: dict[str, Given] = {}
     for change in store.changes(conn, ["pending", "applied", "withdrawn", "expired"]):
         pair = (change.subject, change.digest)
+        given = _given(change) if change.type in KINDS else None
+        if given is not None and (given.stands or not (change.digest in parts and parts[change.digest].stands)):
+            parts[change.digest] = given
         if change.state in ("withdrawn", "expired"):
             if change.blueprint is not None:
                 revoked.add(pair)
@@ -271,7 +283,19 @@ def standing(conn: Connection[Any]) -> Standing:
         elif change.needs and change.complete:
             approved.add(pair)
             revoked.discard(pair)
-    return Standing(frozenset(approved), frozenset(revoked))
+    return Standing(frozenset(approved), frozenset(revoked), parts)
+
+
+def _given(change: Change) -> Given | None:
+    """The approval that a change is; None where it never held."""
+    if change.expires_on is None:
+        return None
+    return Given(
+        change.expires_on,
+        change.grace_until or change.expires_on,
+        withdrawn=change.state == "withdrawn",
+        expired=change.state == "expired",
+    )
 
 
 def pending(conn: Connection[Any]) -> list[Change]:

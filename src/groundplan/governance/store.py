@@ -8,7 +8,7 @@ from typing import Any, LiteralString
 from uuid import UUID
 
 from psycopg import Connection
-from psycopg.rows import dict_row
+from psycopg.rows import dict_row, tuple_row
 from psycopg.types.json import Jsonb
 
 from groundplan.governance.model import Approval, Change, Holder, Need
@@ -66,6 +66,13 @@ def set_state(
 def set_term(conn: Connection[Any], change: UUID, expires_on: date, grace_until: date) -> None:
     """Until when a settled change holds."""
     conn.execute("UPDATE change SET expires_on = %s, grace_until = %s WHERE id = %s", (expires_on, grace_until, change))
+
+
+def policy_number(conn: Connection[Any]) -> int:
+    """Number of the newest live policy."""
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        row = cursor.execute("SELECT number FROM policy_epoch").fetchone()
+    return int(row[0]) if row else 0
 
 
 def expiring(conn: Connection[Any], before: date) -> list[Change]:

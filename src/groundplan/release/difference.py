@@ -60,6 +60,7 @@ def shown(value: msgspec.Struct) -> dict[str, str]:
 def _company(blueprint: bp.Blueprint) -> dict[str, str]:
     named = {"company": blueprint.company, "separation": blueprint.separation}
     owners = {f"owners.{duty}": ", ".join(people) for duty, people in blueprint.owners.items()}
+    named |= {"approvals.parts": ", ".join(blueprint.approved_parts)} if blueprint.approved_parts else {}
     return named | owners | {f"caps.{key}": value for key, value in shown(blueprint.caps).items()}
 
 

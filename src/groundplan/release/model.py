@@ -11,6 +11,7 @@ from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Problem, Where
 from groundplan.core.money import format_usd
 from groundplan.governance.model import Need
+from groundplan.governance.parts import Lapse
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,8 @@ class Pending:
     digest: str
     needs: tuple[Need, ...]
     fields: tuple[Field, ...]
+    missing: tuple[Problem, ...] = ()
+    """What it uses that nobody has approved: refused until then, whoever else agrees."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,8 @@ class Plan:
     """What would be served at once, numbered one above the current one."""
     notes: tuple[str, ...] = ()
     """What callers will notice, in words."""
+    lapses: tuple[tuple[str, Lapse], ...] = ()
+    """(workload, what it uses in production without an approval that holds)"""
 
     @property
     def needs(self) -> tuple[Need, ...]:
@@ -89,6 +94,7 @@ class Plan:
                     "digest": item.digest,
                     "needs": [need_json(need) for need in item.needs],
                     "fields": [field_json(each) for each in item.fields],
+                    "missing": [problem_json(problem) for problem in item.missing],
                 }
                 for item in self.pending
             ],
@@ -106,6 +112,8 @@ class Applied:
     """change id -> what it still waits for"""
     left_out: tuple[str, ...] = ()
     """what a rollback left out on request"""
+    policy: int | None = None
+    """Number of the live policy that stops what was withdrawn; None where none was changed."""
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -6,7 +6,7 @@ Content that needs an approval is held: it stays as it is served now, or is left
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import date
 from types import MappingProxyType
 from typing import Any
@@ -18,8 +18,9 @@ from groundplan.catalog.check import check
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Problem
 from groundplan.economics.price import known_price
-from groundplan.governance import decide
+from groundplan.governance import decide, parts
 from groundplan.governance.model import Standing
+from groundplan.governance.parts import Lapse
 from groundplan.governance.policy import declared
 from groundplan.placement.solve import verify
 from groundplan.release import units
@@ -78,12 +79,15 @@ def plan(
     if any(problem.code not in _STILL_COMPILES for problem in problems):
         return Plan((), (), (), tuple(problems), None)
     served = current.blueprint if current else None
-    caps, owners, company = _company(workspace, served, standing)
+    caps, owners, kinds, company = _company(workspace, served, standing)
     draft = compile_draft(workspace, served, caps, owners, today=today, prices=prices)
+    draft = Draft(msgspec.structs.replace(draft.blueprint, approved_parts=kinds), draft.refusals)
     problems += _new(draft.refusals, problems)
     problems += _settled_at_genesis(workspace, current)
     problems += overdue(workspace, draft.blueprint, served, left, today)
-    pending, refused = _decide(workspace, draft, served, standing, today, left_out)
+    lapses = {item.name: parts.lapses(draft.blueprint, item, standing.parts, kinds, today)
+              for item in draft.blueprint.workloads}  # fmt: skip
+    pending, refused = _decide(workspace, draft, served, standing, today, left_out, lapses)
     problems += refused
     every = (*company, *pending)
     served_now = _select(draft.blueprint, served, {item.subject: item for item in every}, standing, left_out)
@@ -96,7 +100,17 @@ def plan(
         pending=every,
         refusals=tuple(problems),
         blueprint=None if problems else served_now,
-        notes=notes(served, draft.blueprint),
+        notes=(*notes(served, draft.blueprint), *_refused_calls(served_now, lapses)),
+        lapses=tuple((name, lapse) for name, found in lapses.items() for lapse in found),
+    )
+
+
+def _refused_calls(served: bp.Blueprint, lapses: Mapping[str, tuple[Lapse, ...]]) -> tuple[str, ...]:
+    """Of what is served: what gateways will refuse, since an approval that it rests on does not hold."""
+    return tuple(
+        f"workload/{item.name}: gateways refuse it: {parts.told(lapse, item.name, item.owners).message}"
+        for item in served.workloads
+        for lapse in lapses.get(item.name, ())
     )
 
 
@@ -114,23 +128,30 @@ def _new(found: Iterable[Problem], known: list[Problem]) -> list[Problem]:
 
 def _company(
     workspace: Workspace, served: bp.Blueprint | None, standing: Standing
-) -> tuple[bp.Caps, dict[str, list[str]], list[Pending]]:
-    """The caps and company-wide owners that hold, and the change of them that waits, if there is one."""
+) -> tuple[bp.Caps, dict[str, list[str]], list[str], list[Pending]]:
+    """The caps, company-wide owners and kinds of parts to be approved that hold, and the change of them that waits, if
+    there is one."""
     caps, owners = declared_caps(workspace), declared_owners(workspace)
+    kinds: list[str] = sorted(workspace.company.approvals.parts)
     if served is None:
-        return caps, owners, []
-    digest = units.company_digest(caps, owners)
+        return caps, owners, kinds, []
+    fewer = bool(set(served.approved_parts) - set(kinds))
+    digest = units.company_digest(caps, owners, kinds if fewer else None)
     decision = decide.decide_company(
-        digest, served.caps, caps, owners_changed=owners != served.owners, standing=standing
+        digest, served.caps, caps, loosened=fewer or owners != served.owners, standing=standing
     )
     if not decision.needs:
-        return caps, owners, []
+        return caps, owners, kinds, []
     what = fields(shown(served.caps), shown(caps)) + fields(
         {f"owners.{duty}": ", ".join(people) for duty, people in served.owners.items()},
         {f"owners.{duty}": ", ".join(people) for duty, people in owners.items()},
     )
+    if fewer:
+        what += fields(
+            {"approvals.parts": ", ".join(served.approved_parts)}, {"approvals.parts": ", ".join(kinds) or "none"}
+        )
     waiting = Pending("company", digest, decision.needs, what)
-    return decide.lower_of(served.caps, caps), served.owners, [waiting]
+    return decide.lower_of(served.caps, caps), served.owners, sorted({*served.approved_parts, *kinds}), [waiting]
 
 
 def _decide(
@@ -140,6 +161,7 @@ def _decide(
     standing: Standing,
     today: date,
     left_out: frozenset[str],
+    lapses: Mapping[str, tuple[Lapse, ...]],
 ) -> tuple[list[Pending], list[Problem]]:
     pending: list[Pending] = []
     refused: list[Problem] = []
@@ -151,18 +173,14 @@ def _decide(
             continue
         old = before.get(workload.name)
         after = units.terms(new, workload)
-        decision = decide.decide_workload(
-            units.terms(served, old) if served and old else None,
-            after,
-            caps=new.caps,
-            standing=standing,
-            today=today,
-            genesis=served is None,
-        )
+        now = units.terms(served, old) if served and old else None
+        missing = tuple(parts.told(lapse, workload.name, workload.owners) for lapse in lapses[workload.name])
+        by = Standing(revoked=standing.revoked) if missing else standing  # approved alone does not let it in
+        decision = decide.decide_workload(now, after, caps=new.caps, standing=by, today=today, genesis=served is None)
         where = workspace.where("workload", workload.name, "limits", "expires")
         refused += [at(problem, where) for problem in decision.refusals]
         if decision.needs:
-            pending.append(Pending(subject, after.digest, decision.needs, changed(old, workload)))
+            pending.append(Pending(subject, after.digest, decision.needs, changed(old, workload), missing))
     return pending + _budgets(new, served, standing) + _rules(new, served, standing), refused
 
 

@@ -27,6 +27,7 @@ from groundplan.core.errors import Conflict, Invalid, NotFound, Problem
 from groundplan.governance import service as governance
 from groundplan.governance import store as changes
 from groundplan.governance.model import ASKED, Change, Need, Standing
+from groundplan.governance.parts import KINDS
 from groundplan.governance.service import Answer, Approver, Wanted
 from groundplan.governance.validity import Term, term_of
 from groundplan.placement.solve import verify
@@ -132,6 +133,7 @@ def approve(
     files = changes.sources_of(conn, change.id)
     workspace = load_files(files)
     result = _accepted(_plan(signing, workspace, served, governance.standing(conn), people.left(conn)))
+    _approved_parts(result, change)
     request = _Request(approver.actor, f"approved change {change.id}", files, at)
     return _release(conn, signing, workspace, stored, result, request, settled=change)
 
@@ -150,6 +152,8 @@ def withdraw(conn: Connection[Any], signing: Signing, actor: str, change_id: UUI
     stored = _newest(conn)
     at = signing.clock.now()
     change, lost = governance.withdraw(conn, actor, change_id, at=at)
+    if lost and change.type in KINDS:
+        return Applied(None, policy=changes.policy_number(conn))
     if not lost:
         waits = ((change.id, change.waits_for),) if change.state == "pending" else ()
         return Applied(None, waits)
@@ -167,6 +171,49 @@ def ask(
     """Ask for something beside the blueprint (`governance.ask`), under the company's present terms."""
     seats = _current(_newest(conn)).workspace.company.approvals.seats
     return governance.ask(conn, actor, kind, subject, what, reason, seats=seats, at=signing.clock.now())
+
+
+def ask_parts(
+    conn: Connection[Any], signing: Signing, actor: str, reason: str, *, workload: str | None, files: Files | None
+) -> list[Change]:
+    """Ask for whatever production uses, or is declared to use (`files`; None: as served and as it waits), that has no
+    approval which holds. Only of one `workload` where it is named. What was asked for already is not asked again.
+
+    Raises `Invalid` for files that cannot be read, `NotFound` (`workload_unknown`).
+    """
+    stored = _newest(conn)
+    served = _current(stored)
+    result = _plan(signing, load_files(stored.sources if files is None else files), served, governance.standing(conn))
+    known = {item.workload for item in result.placements}
+    if workload is not None and workload not in known:
+        raise NotFound(
+            f"there is no workload {workload}", code="workload_unknown", hint=f"Name one of {', '.join(sorted(known))}."
+        )
+    wanted = {lapse.part.digest: lapse.part for name, lapse in result.lapses if workload in (None, name)}
+    seats, at = served.workspace.company.approvals.seats, signing.clock.now()
+    return [
+        governance.ask(conn, actor, part.kind, part.subject, part.what, reason, seats=seats, at=at)
+        for part in wanted.values()
+    ]
+
+
+def missing_of(conn: Connection[Any], signing: Signing, change_id: UUID) -> tuple[Problem, ...]:
+    """What a change of a workload that waits uses without an approval, as its last approval would be refused for."""
+    change = changes.change_by_id(conn, change_id)
+    stored = store.newest(conn)
+    if change is None or stored is None or change.state != "pending" or change.type != "workload" or change.renews:
+        return ()
+    workspace = load_files(changes.sources_of(conn, change.id))
+    result = _plan(signing, workspace, _current(stored), governance.standing(conn))
+    return tuple(each for item in result.pending if item.subject == change.subject for each in item.missing)
+
+
+def _approved_parts(result: Plan, change: Change) -> None:
+    """Refuse the last approval of what uses something that nobody has approved."""
+    missing = tuple(problem for item in result.pending if item.subject == change.subject for problem in item.missing)
+    if missing:
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        raise Invalid(f"{missing[0].message}{more}", code=missing[0].code, hint=missing[0].hint, problems=missing)
 
 
 def expire(conn: Connection[Any], signing: Signing, change: Change) -> Applied:
@@ -194,6 +241,8 @@ def _term(served: Current, change: Change, at: datetime) -> Term:
     name = change.subject.partition("/")[2]
     found = [item for item in served.blueprint.workloads if change.type == "workload" and item.name == name]
     stage, sensitivity = (found[0].stage, found[0].sensitivity) if found else ("", "")
+    if change.type in KINDS:  # grace is the calendar's here; gateways give none to restricted data
+        stage = "production"
     return term_of(
         at.date(), valid_days=terms.valid_days, grace_days=terms.grace_days, stage=stage, sensitivity=sensitivity
     )
@@ -420,10 +469,12 @@ __all__ = [
     "apply",
     "approve",
     "ask",
+    "ask_parts",
     "current",
     "difference_json",
     "expire",
     "genesis",
+    "missing_of",
     "preview",
     "refuse",
     "rollback",

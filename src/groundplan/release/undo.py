@@ -16,6 +16,7 @@ import msgspec
 from groundplan.blueprint import model as bp
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Problem
+from groundplan.governance import parts
 from groundplan.governance.decide import decide_workload, lower_of
 from groundplan.governance.model import Standing
 from groundplan.governance.policy.vocabulary import provider_of
@@ -37,6 +38,8 @@ def lost(
         scopes = [scope for scope in _scopes(old, workload) if scope in killed]
         if standing.forbids(subject, units.workload_digest(old, workload)):
             found[subject] = "an approval was withdrawn"
+        elif gone := _gone(old, workload, standing, served.approved_parts, today):
+            found[subject] = f"the approval of {gone} does not hold any more"
         elif scopes:
             found[subject] = f"{scopes[0]} was stopped: {killed[scopes[0]]}"
         elif _ended(workload, today) and (workload.name, workload.expires) not in still:
@@ -84,6 +87,7 @@ def restored(
         workloads=[_granted(item, served.workloads, "use", "act_for_others") for item in blueprint.workloads],
         caps=lower_of(served.caps, old.caps),
         owners=served.owners,
+        approved_parts=served.approved_parts,
         policies=_ruled(old.policies, served.policies),
         separation="enforced" if "enforced" in (served.separation, old.separation) else "solo",
     )
@@ -99,6 +103,14 @@ def _granted(item: Granted, served: Iterable[Granted], *fields: str) -> Granted:
     """It with the grants of today, so that none comes back that was taken away since."""
     now = next((each for each in served if each.name == item.name), item)
     return msgspec.structs.replace(item, **{field: getattr(now, field) for field in fields})
+
+
+def _gone(
+    old: bp.Blueprint, workload: bp.Workload, standing: Standing, kinds: Iterable[str], today: date
+) -> str | None:
+    """What it uses whose approval was withdrawn or has ended."""
+    found = parts.lapses(old, workload, standing.parts, tuple(kinds), today)
+    return next((each.part.named for each in found if each.why != "missing"), None)
 
 
 def _needs(

@@ -11,10 +11,8 @@ from collections.abc import Iterable
 from datetime import date
 from typing import Any
 
-import msgspec
-
 from groundplan.blueprint import model as bp
-from groundplan.blueprint.artifact import portable
+from groundplan.blueprint.artifact import portable, said
 from groundplan.core import canonical
 from groundplan.core.money import ceil_div
 from groundplan.governance.model import Terms
@@ -50,23 +48,23 @@ def workload_digest(blueprint: bp.Blueprint, workload: bp.Workload) -> str:
     deployments = [item for item in blueprint.deployments if item.name in used]
     places = {item.site for item in deployments}
     sources = set(workload.grounding.sources) if workload.grounding else set()
-    own = _plain(workload)
+    own = said(workload)
     if not workload.expires_declared:
         own.pop("expires", None)
-    plain = [{key: value for key, value in _plain(item).items() if key != "rates"} for item in deployments]
+    plain = [{key: value for key, value in said(item).items() if key != "rates"} for item in deployments]
     return content_digest(
         {
             "workload": own,
             "deployments": plain,
-            "sites": [_plain(item) for item in blueprint.sites if item.name in places],
-            "sources": [_plain(item) for item in blueprint.sources if item.name in sources],
-            "budgets": [_plain(item) for item in blueprint.budgets if is_own(item, workload.name)],
+            "sites": [said(item) for item in blueprint.sites if item.name in places],
+            "sources": [said(item) for item in blueprint.sources if item.name in sources],
+            "budgets": [said(item) for item in blueprint.budgets if is_own(item, workload.name)],
         }
     )
 
 
 def budget_digest(budget: bp.Budget) -> str:
-    return content_digest({"budget": _plain(budget)})
+    return content_digest({"budget": said(budget)})
 
 
 def rule_subject(name: str) -> str:
@@ -75,11 +73,13 @@ def rule_subject(name: str) -> str:
 
 def rule_digest(rule: bp.PolicyRules | None, name: str) -> str:
     """Of a company rule; None: that it is removed."""
-    return content_digest({"rule": _plain(rule) if rule is not None else None, "name": name})
+    return content_digest({"rule": said(rule) if rule is not None else None, "name": name})
 
 
-def company_digest(caps: bp.Caps, owners: dict[str, list[str]]) -> str:
-    return content_digest({"caps": _plain(caps), "owners": owners})
+def company_digest(caps: bp.Caps, owners: dict[str, list[str]], fewer: list[str] | None = None) -> str:
+    """`fewer`: the parts of production that still need an approval of their own, where that are fewer than before."""
+    more = {} if fewer is None else {"approved_parts": fewer}
+    return content_digest({"caps": said(caps), "owners": owners, **more})
 
 
 def content_digest(content: dict[str, Any]) -> str:
@@ -110,19 +110,3 @@ def served_units(blueprint: bp.Blueprint) -> Iterable[tuple[str, str]]:
     for budget in blueprint.budgets:
         if is_shared(budget):
             yield budget_subject(budget.name), budget_digest(budget)
-
-
-def _plain(value: msgspec.Struct) -> dict[str, Any]:
-    """What is said beyond the defaults: a field that a newer version adds ends no approval."""
-    return {
-        field.name: _value(found)
-        for field in msgspec.structs.fields(value)
-        if (found := getattr(value, field.name)) != field.default
-        and (field.default_factory is msgspec.NODEFAULT or found != field.default_factory())
-    }
-
-
-def _value(value: Any) -> Any:
-    if isinstance(value, msgspec.Struct):
-        return _plain(value)
-    return [_value(item) for item in value] if isinstance(value, list) else value

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
 
 from groundplan.api.caller import Reader, SignedIn
 from groundplan.api.context import Using
+from groundplan.api.routes.changes import MOST_FILES, FileName, FileText
 from groundplan.governance import service as governance
 from groundplan.governance import store
 from groundplan.governance.model import Change
@@ -21,6 +22,7 @@ Subject = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z-]{0,30}/\S{1,120
 Reason = Annotated[str, StringConstraints(min_length=3, max_length=1000)]
 QUESTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("models", "Who approves models", ("security", "compliance")),
+    ("prompts", "Who approves prompts", ("product", "security")),
     ("data", "Who manages access to data", ("data", "compliance")),
     ("cost", "Who watches cost", ("finance",)),
     ("incidents", "Who responds to incidents", ("operations", "security")),
@@ -33,12 +35,21 @@ class Wish(BaseModel):
     """`what` is the declaration that is asked for; approvals are bound to exactly it."""
 
     model_config = ConfigDict(extra="forbid")
-    kind: Literal["model", "data", "policy", "exception", "rollout", "evidence"]
+    kind: Literal["model", "prompt", "data", "policy", "exception", "rollout", "evidence"]
     subject: Subject
     what: Annotated[
         dict[Annotated[str, StringConstraints(max_length=80)], JsonValue], Field(min_length=1, max_length=50)
     ]
     reason: Reason
+
+
+class Missing(BaseModel):
+    """Ask for whatever production uses without an approval: of one workload, or of all; as served, or as in `files`."""
+
+    model_config = ConfigDict(extra="forbid")
+    reason: Reason
+    workload: Annotated[str, StringConstraints(max_length=63)] | None = None
+    files: Annotated[dict[FileName, FileText], Field(min_length=1, max_length=MOST_FILES)] | None = None
 
 
 class Because(BaseModel):
@@ -55,6 +66,15 @@ def ask(body: Wish, services: Using, caller: SignedIn) -> dict[str, Any]:
     with services.transaction() as conn:
         made = services.releases.ask(conn, caller.actor, body.kind, body.subject, body.what, body.reason)
     return _json(made)
+
+
+@router.post("/approvals/missing", status_code=201)
+def ask_missing(body: Missing, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """Ask for every model version, prompt, and source for a purpose that production uses, or is declared to use,
+    without an approval that holds. What was asked for already is listed, not asked again."""
+    with services.transaction() as conn:
+        made = services.releases.ask_parts(conn, caller.actor, body.reason, body.workload, body.files)
+    return {"asked": [_json(each) for each in made]}
 
 
 @router.get("/approvals")

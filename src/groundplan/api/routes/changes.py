@@ -14,7 +14,7 @@ from groundplan.api import store
 from groundplan.api.access.rights import authorize
 from groundplan.api.caller import Caller, Reader, SignedIn
 from groundplan.api.context import Using
-from groundplan.api.effect import effect_of_blueprint
+from groundplan.api.effect import effect_of, effect_of_blueprint
 from groundplan.api.who import names_for
 from groundplan.core.errors import Denied
 from groundplan.governance import store as governance
@@ -103,9 +103,10 @@ def list_changes(services: Using, caller: Reader, state: str | None = None) -> d
 
 @router.get("/changes/{change_id}")
 def one_change(change_id: UUID, services: Using, caller: Reader) -> dict[str, Any]:
-    """One change with its declared files."""
+    """One change with its declared files, and what of it is `missing` an approval of its own."""
     with services.transaction() as conn:
-        return _named(conn, caller, with_approvals(conn, [store.change(conn, change_id)]))[0]
+        found = _named(conn, caller, with_approvals(conn, [store.change(conn, change_id)]))[0]
+        return {**found, "missing": services.releases.missing_of(conn, change_id)}
 
 
 @router.post("/changes/{change_id}/approve")
@@ -134,6 +135,8 @@ def withdraw(change_id: UUID, services: Using, caller: SignedIn) -> dict[str, An
         value = services.releases.withdraw(conn, caller.actor, change_id)
     if value["blueprint"] is not None:
         value["effective"] = effect_of_blueprint(services, value["blueprint"])
+    elif value["policy"] is not None:
+        value["effective"] = effect_of(services, value["policy"])
     return value
 
 

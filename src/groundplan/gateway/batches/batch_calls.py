@@ -79,6 +79,7 @@ class BatchCalls:
         admit.check_kills(policy, exchange.key, batch.workload)
         if catalog.granted:
             check_grants(catalog, policy, exchange.key, batch.person, gateway.clock.now().date())
+        admit.check_approved(catalog, policy, batch.workload, gateway.clock.seconds())
         ask = exchange.interface.read(exchange.request)
         if ask.stream:
             raise Invalid("a call in a batch is not streamed", code="field_unsupported", hint="Leave stream out.")

@@ -14,7 +14,7 @@ from groundplan.core.money import format_usd, parse_usd, short_usd
 from groundplan.gateway.budgets.periods import current, end_text, ends
 from groundplan.gateway.call.exchange import Ask, Exchange
 from groundplan.gateway.call.meter import takes
-from groundplan.gateway.policy.snapshot import KeyEntry, Plan, Policy
+from groundplan.gateway.policy.snapshot import Catalog, KeyEntry, Plan, Policy
 from groundplan.governance.policy.vocabulary import provider_of
 
 LEASE_SECONDS = 1.0
@@ -61,6 +61,12 @@ def check_kills(policy: Policy, key: KeyEntry, workload: str) -> None:
             raise Denied(
                 f"{scope} is stopped", code="killed", hint=f"Somebody stopped it; see `groundplan why {scope}`."
             )
+
+
+def check_approved(catalog: Catalog, policy: Policy, workload: str, now: float) -> None:
+    """Refuse what rests on a prompt or a source that is not approved for production. `now`: seconds since the epoch."""
+    if catalog.approved is not None:
+        catalog.approved.check(policy, workload, now)
 
 
 def not_killed(policy: Policy, deployments: Sequence[Deployment]) -> list[Deployment]:
@@ -120,6 +126,8 @@ def choose(exchange: Exchange, plan: Plan, ask: Ask, policy: Policy, now: float)
             code="killed",
             hint="Lift the kill switch, or allow another deployment.",
         )
+    if exchange.catalog is not None and exchange.catalog.approved is not None:
+        usable = exchange.catalog.approved.usable(policy, plan.workload.name, usable, now)
     if exchange.catalog is not None and exchange.catalog.gate is not None and exchange.key is not None:
         name, gate = plan.workload.name, exchange.catalog.gate
         return gate.allowed(policy, name, exchange.key, exchange.person, exchange.endpoint, usable, now)

@@ -187,6 +187,7 @@ def admitted(gateway: Gateway, request: Request, peer: str) -> tuple[KeyEntry, s
         raise Denied(f"the workload {key.workload} is not in the blueprint", code="workload_unknown", hint=hint)
     admit.check_policy_age(plan, live.age())
     admit.check_kills(live.policy, key, plan.workload.name)
+    admit.check_approved(catalog, live.policy, plan.workload.name, gateway.clock.seconds())
     if catalog.granted:
         check_grants(catalog, live.policy, key, person, gateway.clock.now().date())
     return key, person, plan

@@ -400,6 +400,7 @@ def _check(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> Policy:
 def check_quota(gateway: Gateway, exchange: Exchange) -> None:
     """Refuse what an experiment or a pilot has used up. Raises `Exhausted`."""
     workload = exchange.workload
+    admit.check_approved(catalog, policy, plan.workload.name, gateway.clock.seconds())
     if workload is None or (workload.calls_per_day is None and workload.people is None):
         return
     calls, people = gateway.live.used(workload.name, exchange.person)

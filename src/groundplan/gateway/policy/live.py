@@ -34,8 +34,10 @@ from groundplan.gateway.budgets.leases import Slices
 from groundplan.gateway.guard.gate import gate_of
 from groundplan.gateway.policy.address import networks
 from groundplan.gateway.policy.grants import groups_of
+from groundplan.gateway.policy.approved import approved_of
 from groundplan.gateway.policy.snapshot import NOTHING, Catalog, Excepted, KeyEntry, Policy, index
 
+from groundplan.governance.model import Given
 HEARTBEAT_SECONDS = 0.2
 STATEMENT_SECONDS = 1.0
 _SLOW_SECONDS = 1.0
@@ -59,6 +61,7 @@ _KILLS = "SELECT scope, bool_or(streams) FROM kill_switch WHERE lifted_at IS NUL
 _EXCEPTIONS = """SELECT rule, workload, person, extract(epoch FROM until)::float8 FROM policy_exception
     WHERE state = 'approved' AND until > now()"""
 _CLEARED = "SELECT workload, number FROM answer_clear"
+_PARTS = "SELECT digest, state, expires_on, grace_until FROM part_approval ORDER BY state = 'applied'"
 _GROUPS = """WITH RECURSIVE mine(person, id) AS (
     SELECT person_id, group_id FROM membership WHERE person_id IS NOT NULL
     UNION SELECT mine.person, m.group_id FROM membership m JOIN mine ON m.member_group_id = mine.id)
@@ -226,6 +229,8 @@ class LiveView:
             excepted = await (await connection.execute(_EXCEPTIONS)).fetchall()
             groups = await (await connection.execute(_GROUPS)).fetchall() if _by_groups(catalog) else []
             members = await (await connection.execute(_MEMBERS, (named,))).fetchall() if named else []
+            tried = await (await connection.execute(_EXPERIMENTS)).fetchall()
+            parts = await (await connection.execute(_PARTS)).fetchall()
         number = number_row[0] if number_row else 0
         self._database_kills = frozenset(scope for scope, _ in kills)
         self.policy = Policy(
@@ -241,6 +246,8 @@ class LiveView:
             exceptions=tuple(Excepted(*row) for row in excepted),
         )
         self._told()
+            experiments={row[2]: _experiment(row) for row in tried} or None,
+            parts={row[0]: _given(row) for row in parts},
 
     async def _load_blueprint(self, connection: Connection, number: int) -> None:
         """Take up a higher number whose signature holds; anything else is refused, loudly, and the old one stays."""
@@ -260,7 +267,7 @@ class LiveView:
             _log.error("blueprint %d is refused: %s", number, error)
             return
         if self.catalog is None or number > self.catalog.number:
-            newer = replace(index(blueprint), gate=gate_of(blueprint))
+            newer = replace(index(blueprint), gate=gate_of(blueprint), approved=approved_of(blueprint))
             if _groups_asked(newer) or (_by_groups(newer) and not _by_groups(self.catalog)):
                 # before it is taken up, so that nobody is refused for a group that is not known yet
                 await self._load_policy(connection, newer)
@@ -350,6 +357,11 @@ def _by_name(members: list[tuple[Any, ...]]) -> dict[str, frozenset[str]]:
 
 def _key_entry(row: tuple[Any, ...]) -> KeyEntry:
     _, key, workload, person, acts_for_others, revoked, expires, family, allowed, models, limit, period = row
+def _given(row: tuple[Any, ...]) -> Given:
+    _, state, expires, grace = row
+    return Given(expires, grace or expires, withdrawn=state == "withdrawn", expired=state == "expired")
+
+
     name = f"key/{family}"
     return KeyEntry(
         id=key,

@@ -17,10 +17,12 @@ from groundplan.gateway.budgets.limit_book import LimitBook, book_of
 from groundplan.gateway.policy.address import Network, networks
 from groundplan.governance.guardrails.guard import Guard
 from groundplan.placement.guard import may
+from groundplan.governance.model import Given
 
 if TYPE_CHECKING:
     from groundplan.gateway.guard.gate import Gate
 
+    from groundplan.gateway.policy.approved import Approved
 
 @dataclass(frozen=True, slots=True)
 class KeyEntry:
@@ -78,7 +80,10 @@ class Policy:
 
     severed: frozenset[str] = frozenset()
     """Those of the kills that end answers under way."""
-
+    experiments: dict[str, Experiment] | None = None
+    """What is tried on calls, by workload; None: nothing."""
+    parts: dict[str, Given] = field(default_factory=dict)
+    """Approvals of models, prompts and sources for a purpose, by the digest of what was declared."""
     @property
     def tools_stopped(self) -> bool:
         """Whether a kill switch stops a tool."""
@@ -128,6 +133,8 @@ class Catalog:
 
 
 def index(blueprint: Blueprint) -> Catalog:
+    approved: Approved | None = None
+    """What production uses and who has approved it; None: nothing is in production."""
     """Resolve the names in a blueprint. A name that it lacks is left out: the blueprint was checked when it was
     made."""
     deployments = {d.name: d for d in blueprint.deployments}

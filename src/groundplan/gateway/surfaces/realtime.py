@@ -362,6 +362,10 @@ class Session:
                 if catalog is not None and catalog.granted:
                     check_grants(catalog, policy, known, exchange.person, gateway.clock.now().date())
                 admit.check_policy_age(plan, gateway.live.age())
+                if catalog is not None and catalog.approved is not None:
+                    now = gateway.clock.seconds()
+                    catalog.approved.check(policy, plan.workload.name, now)
+                    catalog.approved.usable(policy, plan.workload.name, [self._deployment], now)
                 if not admit.not_killed(policy, [self._deployment]):
                     raise Denied(f"{self._deployment.name} is stopped", code="killed", hint="Connect again.")
             except GroundplanError as error:

@@ -1,0 +1,107 @@
+"""Whether what a call uses in production is approved today: models, prompts, sources for a purpose.
+
+Which parts there are is worked out once for a policy and a blueprint; a call compares one time. Parts and approvals are
+governance's; a blueprint without anything in production has no book and costs its calls nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from math import inf
+
+from groundplan.blueprint.model import Blueprint, Deployment, Workload
+from groundplan.core.errors import Denied
+from groundplan.gateway.policy.snapshot import Policy
+from groundplan.governance.parts import ALWAYS, Lapse, Part, Why, lasts, parts_of, told
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """One part of a workload. From `until` (seconds since the epoch) on it may not be used, for the reason `why`."""
+
+    part: Part
+    until: float
+    why: Why
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """All parts of one workload, and when the first of them ends."""
+
+    workload: Workload
+    first: float
+    uses: tuple[Use, ...]
+
+
+class Approved:
+    """Of one blueprint in one worker."""
+
+    __slots__ = ("_kinds", "_pages", "_parts", "_policy", "_workloads")
+
+    def __init__(self, blueprint: Blueprint) -> None:
+        self._kinds = frozenset(blueprint.approved_parts)
+        self._workloads = {item.name: item for item in blueprint.workloads if item.stage == "production"}
+        self._parts = {name: parts_of(blueprint, item) for name, item in self._workloads.items()}
+        self._policy: Policy | None = None
+        self._pages: dict[str, Page] = {}
+
+    def check(self, policy: Policy, workload: str, now: float) -> None:
+        """Refuse a workload that rests on something that is not approved. `now`: seconds since the epoch.
+
+        Raises `Denied` (`approval_missing`, `approval_withdrawn`, `approval_expired`).
+        """
+        page = self._page(policy, workload)
+        if page is None or now < page.first:
+            return
+        for use in page.uses:
+            if use.until <= now and not use.part.deployments:
+                raise _refused(page, use)
+
+    def usable(self, policy: Policy, workload: str, deployments: Sequence[Deployment], now: float) -> list[Deployment]:
+        """Those of the deployments whose model is approved, in order. Raises `Denied` where there is none."""
+        page = self._page(policy, workload)
+        if page is None or now < page.first:
+            return list(deployments)
+        ended = [use for use in page.uses if use.until <= now]
+        without = {name for use in ended for name in use.part.deployments}
+        kept = [each for each in deployments if each.name not in without]
+        if not kept and deployments:
+            first = deployments[0].name
+            raise _refused(page, next(use for use in ended if first in use.part.deployments))
+        return kept
+
+    def _page(self, policy: Policy, workload: str) -> Page | None:
+        if policy is not self._policy:
+            self._pages = {name: self._made(policy, each) for name, each in self._workloads.items()}
+            self._policy = policy
+        return self._pages.get(workload)
+
+    def _made(self, policy: Policy, workload: Workload) -> Page:
+        uses = [self._use(policy, part) for part in self._parts[workload.name]]
+        return Page(workload, min((use.until for use in uses), default=inf), tuple(uses))
+
+    def _use(self, policy: Policy, part: Part) -> Use:
+        last = lasts(part, policy.parts, self._kinds)
+        if not isinstance(last, date):
+            return Use(part, 0.0, last)
+        return Use(part, inf if last == ALWAYS else _after(last), "expired")
+
+
+def approved_of(blueprint: Blueprint) -> Approved | None:
+    """None where nothing is in production."""
+    return Approved(blueprint) if any(item.stage == "production" for item in blueprint.workloads) else None
+
+
+def _after(day: date) -> float:
+    """Seconds since the epoch at the end of a day (UTC)."""
+    return (datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1)).timestamp()
+
+
+def _refused(page: Page, use: Use) -> Denied:
+    problem = told(Lapse(use.part, use.why), page.workload.name, page.workload.owners)
+    rule = f"approved-{use.part.kind}"
+    return Denied(
+        problem.message, code=problem.code, hint=problem.hint, details={"rule": rule, "part": use.part.subject}
+    )

@@ -1,0 +1,161 @@
+"""What a workload in production uses that is approved by itself: models, prompts, sources for a purpose. Pure.
+
+Each part is bound to what is declared of it (the version of a model and its provider's terms, the text of a prompt, the
+declaration of a source and the purpose), never to the contents of documents, nor to prices. Who must agree is
+`model.ASKED`; keeping approvals is `service`; asking it for each call is the gateway's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import date
+from typing import Any, Literal
+
+from groundplan.blueprint.artifact import portable, said
+from groundplan.blueprint.model import Blueprint, Deployment, Source, Workload
+from groundplan.core import canonical
+from groundplan.core.errors import Problem
+from groundplan.governance.model import ASKED, Given
+from groundplan.governance.policy.vocabulary import provider_of
+
+KINDS = ("model", "prompt", "data")
+ALWAYS = date.max
+Why = Literal["missing", "withdrawn", "expired"]
+_WORDS = {
+    "missing": "nobody has approved it for production",
+    "withdrawn": "its approval was withdrawn",
+    "expired": "its approval has ended",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One thing that is approved by itself. `what` is its declaration, to which approvals are bound."""
+
+    kind: str
+    subject: str
+    """`model/NAME`, `prompt/NAME` or `source/NAME`"""
+    what: Mapping[str, Any] = field(hash=False)
+    digest: str
+    deployments: tuple[str, ...] = ()
+    """Those that serve this model; empty: the whole workload rests on it."""
+    restricted: bool = False
+    """Its data, or that of its workload, is restricted: there is no grace."""
+
+    @property
+    def named(self) -> str:
+        """In words, with its version or purpose."""
+        if self.kind == "data":
+            return f"{self.subject} for the purpose '{self.what['purpose']}'"
+        return f"{self.subject} (version {self.what['version']})"
+
+
+@dataclass(frozen=True, slots=True)
+class Lapse:
+    """A part that may not be used, and why."""
+
+    part: Part
+    why: Why
+
+
+def asked_digest(kind: str, subject: str, what: Mapping[str, Any]) -> str:
+    """SHA-256 of what is asked for beside the blueprint. Raises what canonical JSON raises."""
+    return canonical.digest(canonical.canonical({"kind": kind, "subject": subject, "what": dict(what)}))
+
+
+def parts_of(blueprint: Blueprint, workload: Workload) -> tuple[Part, ...]:
+    """Everything that a workload in production uses, models first; nothing for one of another stage."""
+    if workload.stage != "production":
+        return ()
+    restricted = workload.sensitivity == "restricted"
+    found = _models(blueprint, workload, restricted)
+    if workload.prompt is not None and workload.system_prompt is not None:
+        name, _, version = workload.prompt.partition("@")
+        what = {"version": version, "text": canonical.digest(workload.system_prompt.encode())}
+        found.append(_part("prompt", f"prompt/{name}", what, restricted))
+    used = set(workload.grounding.sources) if workload.grounding else set()
+    for source in blueprint.sources:
+        if source.name in used:
+            stricter = restricted or source.sensitivity == "restricted"
+            for purpose in workload.needs.purposes or [workload.purpose]:
+                found.append(_part("data", f"source/{source.name}", data_declared(source, purpose), stricter))
+    return tuple(found)
+
+
+def model_declared(deployment: Deployment) -> dict[str, Any]:
+    """A version of a model at a provider under its terms; neither its price nor where it is reached."""
+    terms = deployment.terms
+    return {
+        "version": deployment.upstream_model,
+        "provider": provider_of(deployment),
+        "terms": None if terms is None else said(terms),
+    }
+
+
+def data_declared(source: Source, purpose: str) -> dict[str, Any]:
+    """A source as it is declared, for one purpose; not what its documents say."""
+    return {
+        "purpose": purpose,
+        "sensitivity": source.sensitivity,
+        "readers": list(source.readers),
+        "declaration": canonical.digest(canonical.canonical(portable(said(source)))),
+    }
+
+
+def lasts(part: Part, given: Mapping[str, Given], kinds: Collection[str]) -> date | Why:
+    """The last day on which a part may be used, or why it may not be.
+
+    `given`: approvals by digest; `kinds`: those that need an approval of their own. Another kind that was never
+    approved by itself is covered by the approval of the workload; one that was withdrawn or has ended is not.
+    """
+    found = given.get(part.digest)
+    if found is None:
+        return "missing" if part.kind in kinds else ALWAYS
+    if found.stands:
+        return found.expires_on if part.restricted else found.grace_until
+    return "withdrawn" if found.withdrawn else "expired"
+
+
+def lapses(
+    blueprint: Blueprint, workload: Workload, given: Mapping[str, Given], kinds: Collection[str], today: date
+) -> tuple[Lapse, ...]:
+    """Parts of a workload that may not be used on a day."""
+    found: list[Lapse] = []
+    for part in parts_of(blueprint, workload):
+        last = lasts(part, given, kinds)
+        if not isinstance(last, date):
+            found.append(Lapse(part, last))
+        elif last < today:
+            found.append(Lapse(part, "expired"))
+    return tuple(found)
+
+
+def told(lapse: Lapse, workload: str, owners: Mapping[str, list[str]]) -> Problem:
+    """The rule that refuses it, who decides, and how to ask. `owners`: e-mail addresses by duty."""
+    part, duties = lapse.part, ASKED[lapse.part.kind]
+    who = " and ".join(
+        f"{duty} ({', '.join(owners[duty])})" if owners.get(duty) else f"whoever holds the duty {duty}"
+        for duty in duties
+    )
+    return Problem(
+        f"the rule approved-{part.kind} refuses workload/{workload}: of {part.named}, {_WORDS[lapse.why]}",
+        f"approval_{lapse.why}",
+        f"{who[0].upper()}{who[1:]} decide. Ask: groundplan changes ask --workload {workload} -m WHY.",
+    )
+
+
+def _models(blueprint: Blueprint, workload: Workload, restricted: bool) -> list[Part]:
+    """One part for each model, with every deployment that serves it."""
+    found: dict[str, Part] = {}
+    deployments = {item.name: item for item in blueprint.deployments}
+    for name in workload.places:
+        if (item := deployments.get(name)) is not None:
+            part = _part("model", f"model/{item.model}", model_declared(item), restricted)
+            known = found.get(part.digest, part)
+            found[part.digest] = replace(known, deployments=(*known.deployments, name))
+    return list(found.values())
+
+
+def _part(kind: str, subject: str, what: dict[str, Any], restricted: bool) -> Part:
+    return Part(kind, subject, what, asked_digest(kind, subject, what), restricted=restricted)

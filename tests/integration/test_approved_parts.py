@@ -1,0 +1,262 @@
+"""Models, prompts and sources for a purpose bite: on a real gateway, by releases and approvals as people make them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import Connection
+from tests.integration.gateway_stack import Reply, Stack, installation, scripted
+
+from groundplan.api.release import Releases
+from groundplan.core.audit import OPERATOR
+from groundplan.core.clock import SystemClock
+from groundplan.core.errors import Conflict, Invalid
+from groundplan.governance.service import Answer, Approver
+from groundplan.governance.store import changes
+from groundplan.identity import service as identity
+from groundplan.testing.database import Database
+
+DUTIES = ("product", "architecture", "engineering", "operations", "finance", "data", "compliance")
+OWNERS = "{business: ana, security: sam, " + ", ".join(f"{duty}: sam" for duty in DUTIES) + "}"
+WORKSPACE = """\
+kind: company
+name: acme
+format: 1
+approvals: {grace_days: 5}
+owners: {compliance: sam, security: sam, data: sam, product: sam}
+---
+{kind: person, name: ana, email: ana@acme.example}
+---
+{kind: person, name: sam, email: sam@acme.example}
+---
+{kind: site, name: here, type: private, jurisdiction: EU}
+---
+kind: deployment
+name: one
+site: here
+model: acme/one
+upstream_model: one-2026-10
+url: http://127.0.0.1:PORT1/v1
+price: {input: 0 USD/Mtok, output: 10 USD/Mtok}
+---
+kind: deployment
+name: two
+site: here
+model: acme/two
+upstream_model: two-2026-10
+url: http://127.0.0.1:PORT2/v1
+price: {input: 0 USD/Mtok, output: 10 USD/Mtok}
+---
+kind: prompt
+name: polite
+version: 1
+text: Be polite.
+---
+kind: source
+name: handbook
+path: ./handbook
+sensitivity: internal
+owner: ana
+readers: [everyone]
+---
+kind: workload
+name: trial
+purpose: Try it out
+stage: pilot
+sensitivity: internal
+deployments: [one]
+prompt: polite
+owners: {business: ana, security: sam}
+---
+{kind: budget, name: trial, covers: workload/trial, limit: 100 USD/month}
+"""
+LIVE = """---
+kind: workload
+name: NAME
+purpose: Answer staff
+stage: production
+sensitivity: SENSITIVITY
+deployments: [one]
+fallbacks: [two]
+owners: OWNERS
+MORE
+---
+{kind: budget, name: NAME, covers: workload/NAME, limit: 100 USD/month}
+"""
+
+
+def live(name: str, more: str, sensitivity: str = "internal") -> str:
+    text = LIVE.replace("NAME", name).replace("OWNERS", OWNERS).replace("SENSITIVITY", sensitivity)
+    return text.replace("MORE\n", f"{more}\n" if more else "")
+
+
+@dataclass
+class World:
+    stack: Stack
+    releases: Releases
+    files: dict[str, str]
+
+    def connect(self) -> Connection[Any]:
+        return psycopg.connect(self.stack.database.urls["control"])
+
+    def person(self, conn: Connection[Any], name: str) -> Any:
+        return identity.find_person(conn, f"{name}@acme.example").id
+
+    def approve(self, change: Any, *names: str) -> dict[str, Any]:
+        done: dict[str, Any] = {}
+        for name in names:
+            with self.connect() as conn:
+                done = self.releases.approve(conn, Approver(self.person(conn, name), "passkey"), change, Answer())
+        return done
+
+    def pending(self, subject: str) -> Any:
+        with self.connect() as conn:
+            return next(each.id for each in changes(conn, ["pending"]) if each.subject == subject)
+
+    def ask(self, workload: str | None = None) -> list[str]:
+        with self.connect() as conn:
+            made = self.releases.ask_parts(conn, OPERATOR, "evaluated", workload, None)
+        return [each.subject for each in made]
+
+    def approve_parts(self, *subjects: str) -> None:
+        for subject in subjects:
+            self.approve(self.pending(subject), "sam")
+
+    def withdraw(self, subject: str) -> dict[str, Any]:
+        with self.connect() as conn:
+            change = next(each for each in changes(conn, ["applied"]) if each.subject == subject)
+            return self.releases.withdraw(conn, f"person:{self.person(conn, 'sam')}", change.id)
+
+    def plan(self, **replaced: str) -> dict[str, Any]:
+        files = dict(self.files)
+        for old, new in replaced.items():
+            files["a.yaml"] = files["a.yaml"].replace(old, new)
+        with self.connect() as conn:
+            return self.releases.plan(conn, files)
+
+
+@pytest.fixture
+async def world(database: Database, tmp_path: Path) -> AsyncIterator[World]:
+    async with scripted("one") as (_, first), scripted("two") as (_, second), installation(database, tmp_path) as stack:
+        text = WORKSPACE.replace("PORT1", str(first)).replace("PORT2", str(second))
+        text += live("support", "prompt: polite") + live("answers", "sources: [handbook]")
+        text += live("secret", "prompt: polite", "restricted")
+        releases = Releases(stack.home, SystemClock())
+        made = World(stack, releases, {"a.yaml": text})
+        with made.connect() as conn:
+            assert releases.genesis(conn, made.files)
+        yield made
+
+
+async def until(ask: Callable[[], Awaitable[Reply]], status: int, code: str = "", seconds: float = 1.0) -> Reply:
+    end = time.monotonic() + seconds
+    while True:
+        reply = await ask()
+        if reply.status == status and (status == 200 or reply.code == code):
+            return reply
+        assert time.monotonic() < end, (reply.status, reply.body)
+        await asyncio.sleep(0.02)
+
+
+async def serve(world: World, name: str, *parts: str) -> str:
+    """With its parts approved it is approved itself and served; a key of it."""
+    world.ask(name)
+    world.approve_parts(*parts)
+    done = world.approve(world.pending(f"workload/{name}"), "ana", "sam")
+    await world.stack.ready(done["blueprint"])
+    return world.stack.key(name)
+
+
+async def test_production_waits_for_what_it_uses_and_its_last_approval_is_refused_until_then(world: World) -> None:
+    planned = {each["subject"]: each["missing"] for each in world.plan()["pending"]}
+    told = planned["workload/support"]
+    assert [each["code"] for each in told] == ["approval_missing"] * 3
+    rule = "the rule approved-model refuses workload/support: of model/acme/one (version one-2026-10)"
+    assert rule in told[0]["message"]
+    assert "(sam@acme.example) and compliance" in told[0]["hint"] and "groundplan changes ask" in told[0]["hint"]
+    assert "for the purpose 'Answer staff'" in planned["workload/answers"][2]["message"]
+    change = world.pending("workload/support")
+    world.approve(change, "ana")
+    with pytest.raises(Invalid) as caught:
+        world.approve(change, "sam")
+    assert caught.value.code == "approval_missing" and len(caught.value.problems) == 3
+    asked = world.ask("support")
+    assert asked == ["model/acme/one", "model/acme/two", "prompt/polite"] and world.ask("support") == asked, "once"
+    world.approve_parts(*asked)
+    assert world.approve(change, "sam")["blueprint"] == 2
+
+    for old, new, part in (
+        ("one-2026-10", "one-2026-11", "model/acme/one (version one-2026-11)"),
+        ("version: 1\ntext: Be polite.", "version: 2\ntext: Be brief.", "prompt/polite (version 2)"),
+    ):
+        (pending,) = [each for each in world.plan(**{old: new})["pending"] if each["subject"] == "workload/support"]
+        assert [part in each["message"] for each in pending["missing"]] == [True]
+    cheaper = world.plan(**{"output: 10 USD/Mtok": "output: 7 USD/Mtok"})
+    assert "workload/support" not in {each["subject"] for each in cheaper["pending"]}, "a price is no part of it"
+
+    looser = world.plan(**{"approvals: {grace_days: 5}": "approvals: {parts: [model], grace_days: 5}"})
+    (company,) = [each for each in looser["pending"] if each["subject"] == "company"]
+    assert [need["duty"] for need in company["needs"]] == ["business", "security"]
+    assert {"field": "approvals.parts", "old": "data, model, prompt", "new": "model"} in company["fields"]
+
+    world.withdraw("model/acme/one")
+    with world.connect() as conn:
+        changed = {"a.yaml": world.files["a.yaml"].replace("Try it out", "Try it")}
+        assert world.releases.apply(conn, OPERATOR, changed, "other")["blueprint"] == 3, "it holds up nothing else"
+        with pytest.raises(Conflict) as back:
+            world.releases.rollback(conn, OPERATOR, 2, False, "back")
+    assert back.value.code == "rollback_revives" and "model/acme/one" in back.value.message
+    assert "gateways refuse it" in world.plan()["notes"][0]
+
+
+async def test_withdrawal_and_end_are_effective_at_the_next_call(world: World) -> None:
+    """Models fall back and then refuse; a prompt and a source refuse the workload; restricted data has no grace."""
+    stack = world.stack
+    stack.start()
+    await stack.ready()
+    trial = stack.key("trial")
+    parts = ("model/acme/one", "model/acme/two", "prompt/polite")
+    key = await serve(world, "support", *parts)
+    answers, secret = await serve(world, "answers", "source/handbook"), await serve(world, "secret")
+    reply = await stack.chat(key)
+    assert reply.json["groundplan"]["deployment"] == "one"
+    assert (await stack.chat(secret)).status == (await stack.chat(trial)).status == 200
+    assert (await stack.chat(answers)).code == "grounding_unavailable", "let through to its sources, served by nobody"
+
+    done, began = world.withdraw("model/acme/one"), time.monotonic()
+    while (reply := await stack.chat(key)).json["groundplan"]["deployment"] != "two":
+        assert reply.status == 200 and time.monotonic() - began < 1.0
+    (ack,) = stack.sql("SELECT policy_ack FROM gateway WHERE state = 'live'")
+    assert ack[0] >= done["policy"], "that is what `effective` counts"
+    world.withdraw("model/acme/two")
+    refused = await until(lambda: stack.chat(key), 403, "approval_withdrawn")
+    assert "model/acme/one (version one-2026-10)" in refused.json["error"]["message"]
+    assert (await stack.chat(trial)).status == 200, "a pilot may go on trying it"
+    assert set(world.ask()) == {"model/acme/one", "model/acme/two"}
+    world.approve_parts("model/acme/one", "model/acme/two")
+    await until(lambda: stack.chat(key), 200)
+
+    world.withdraw("prompt/polite")
+    await until(lambda: stack.chat(key), 403, "approval_withdrawn")
+    world.withdraw("source/handbook")
+    refused = await until(lambda: stack.chat(answers), 403, "approval_withdrawn")
+    assert "approved-data" in refused.json["error"]["message"]
+    world.ask()
+    world.approve_parts("prompt/polite")
+    await until(lambda: stack.chat(key), 200)
+
+    today = datetime.now(UTC).date()
+    move = "UPDATE change SET expires_on = %s::date - %s, grace_until = %s::date + %s WHERE type = 'model'"
+    stack.policy("test", "model", move, today, 1, today, 4)
+    await until(lambda: stack.chat(secret), 403, "approval_expired")
+    assert (await stack.chat(key)).status == 200, "in grace, which is a finding"
+    stack.policy("test", "model", move, today, 9, today, -1)
+    await until(lambda: stack.chat(key), 403, "approval_expired")

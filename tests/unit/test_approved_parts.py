@@ -1,0 +1,178 @@
+"""What production uses needs approvals of its own: which parts there are, what binds them, and what a call is told."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from groundplan.blueprint.model import Blueprint, Deployment, Grounding, Needs, ProviderTerms, Rates, Source, Workload
+from groundplan.core.errors import Denied
+from groundplan.gateway.policy.approved import approved_of
+from groundplan.gateway.policy.snapshot import NOTHING, Policy
+from groundplan.governance.model import Given
+from groundplan.governance.parts import KINDS, Part, lapses, lasts, parts_of
+
+TODAY = date(2026, 11, 25)
+NOW = datetime(2026, 11, 25, 12, tzinfo=UTC).timestamp()
+HOLDS = Given(TODAY + timedelta(days=10), TODAY + timedelta(days=20))
+
+
+def deployment(name: str, **more: Any) -> Deployment:
+    terms = ProviderTerms(training=False, retention_days=30)
+    settings: dict[str, Any] = {
+        "upstream_model": "m-2026-10",
+        "rates": Rates(input=1, output=2),
+        "terms": terms,
+        **more,
+    }
+    return Deployment(name=name, site="here", model="acme/m", url="http://x/v1", **settings)
+
+
+def workload(**more: Any) -> Workload:
+    settings: dict[str, Any] = {"stage": "production", "sensitivity": "internal", "deployments": ["one", "two"], **more}
+    return Workload(
+        name="support", purpose="Answer customers", audience="customers", residency=[], budgets=[], prompt="polite@3",
+        system_prompt="Be polite.", grounding=Grounding(sources=["articles"]),
+        owners={"security": ["sam@acme.example"], "compliance": ["clara@acme.example"]}, **settings,
+    )  # fmt: skip
+
+
+def blueprint(*workloads: Workload, kinds: tuple[str, ...] = KINDS, **source: Any) -> Blueprint:
+    settings: dict[str, Any] = {
+        "sensitivity": "internal",
+        "owner": "dana@acme.example",
+        "readers": ["everyone"],
+        **source,
+    }
+    return Blueprint(
+        number=1, company="acme", separation="enforced", sites=[], workloads=list(workloads), budgets=[], placements=[],
+        deployments=[deployment("one"), deployment("two", upstream_model="m-2025-01")],
+        sources=[Source(name="articles", path="./articles", **settings)], approved_parts=list(kinds),
+    )  # fmt: skip
+
+
+def every(made: Blueprint) -> tuple[Part, ...]:
+    return parts_of(made, made.workloads[0])
+
+
+def policy(*parts: Part, given: Given = HOLDS) -> Policy:
+    known = {part.digest: given for part in parts}
+    return Policy(0, {}, {}, frozenset(), frozenset(), parts=known)
+
+
+def test_parts_are_each_model_version_the_prompt_and_each_source_for_each_purpose() -> None:
+    made = blueprint(workload(needs=Needs(purposes=["support", "training"])))
+    assert [(part.kind, part.subject, part.deployments) for part in every(made)] == [
+        ("model", "model/acme/m", ("one",)),
+        ("model", "model/acme/m", ("two",)),
+        ("prompt", "prompt/polite", ()),
+        ("data", "source/articles", ()),
+        ("data", "source/articles", ()),
+    ]
+    assert len({part.digest for part in every(made)}) == 5
+    assert every(blueprint(workload(stage="pilot"))) == (), "experiments and pilots need none"
+    same = msgspec.structs.replace(made, deployments=[deployment("one"), deployment("two")])
+    assert every(same)[0].deployments == ("one", "two"), "one version is one part"
+
+
+def test_a_part_is_bound_to_its_declaration_and_not_to_prices_or_addresses() -> None:
+    before = blueprint(workload())
+    digests = [part.digest for part in every(before)]
+
+    def after(**more: Any) -> list[str]:
+        changed = msgspec.structs.replace(before, deployments=[deployment("one", **more), before.deployments[1]])
+        return [part.digest for part in every(changed)]
+
+    assert after(rates=Rates(input=9, output=9)) == digests
+    assert after(idle_ms=1) == digests
+    assert after(upstream_model="m-2026-11")[0] != digests[0]
+    assert after(terms=ProviderTerms(training=True, retention_days=30))[0] != digests[0]
+    other = msgspec.structs.replace(before, workloads=[msgspec.structs.replace(before.workloads[0], purpose="Sell")])
+    assert [a == b.digest for a, b in zip(digests, every(other), strict=True)] == [True, True, True, False]
+    source = blueprint(workload(), readers=["hr"])
+    assert [a == b.digest for a, b in zip(digests, every(source), strict=True)] == [True, True, True, False]
+
+
+@given(
+    st.booleans(), st.booleans(), st.sampled_from(["holds", "withdrawn", "expired", "never"]), st.integers(-30, 30),
+    st.integers(0, 20),
+)  # fmt: skip
+def test_what_lasts_how_long(own: bool, restricted: bool, state: str, ends: int, grace: int) -> None:
+    """An approval that holds lasts to its end, with grace but for restricted data; one that was taken away does not."""
+    made = blueprint(workload(sensitivity="restricted" if restricted else "internal"))
+    part = every(made)[0]
+    expires = TODAY + timedelta(days=ends)
+    known = Given(expires, expires + timedelta(days=grace), state == "withdrawn", state == "expired")
+    parts = {} if state == "never" else {part.digest: known}
+    kinds = KINDS if own else ()
+    found = lasts(part, parts, kinds)
+    ended = [lapse.why for lapse in lapses(made, made.workloads[0], parts, kinds, TODAY) if lapse.part == part]
+    if state == "never":
+        assert ended == (["missing"] if own else [])
+    elif state != "holds":
+        assert ended == [state] and found == state
+    else:
+        assert ended == ([] if ends + (0 if restricted else grace) >= 0 else ["expired"])
+
+
+def test_a_call_is_refused_for_what_is_missing_with_rule_owners_and_how_to_ask() -> None:
+    made = blueprint(workload())
+    book = approved_of(made)
+    assert book is not None and approved_of(blueprint(workload(stage="pilot"))) is None
+    one, two, prompt, data = every(made)
+    with pytest.raises(Denied) as caught:
+        book.check(policy(one, two, prompt), "support", NOW)
+    error = caught.value
+    assert error.code == "approval_missing" and error.details == {"rule": "approved-data", "part": "source/articles"}
+    assert "source/articles for the purpose 'Answer customers'" in error.message
+    assert "clara@acme.example" in str(error.hint) and "groundplan changes ask --workload support" in str(error.hint)
+    book.check(policy(one, two, prompt, data), "support", NOW)
+    book.check(policy(), "other", NOW)
+
+
+def test_a_model_without_approval_is_left_out_and_where_none_is_left_the_call_is_refused() -> None:
+    made = blueprint(workload())
+    book = approved_of(made)
+    assert book is not None
+    one, two, prompt, data = every(made)
+    usable = book.usable(policy(one, two, prompt, data), "support", made.deployments, NOW)
+    assert [each.name for each in usable] == ["one", "two"]
+    assert [each.name for each in book.usable(policy(two), "support", made.deployments, NOW)] == ["two"]
+    gone = Given(HOLDS.expires_on, HOLDS.grace_until, withdrawn=True)
+    with pytest.raises(Denied) as caught:
+        book.usable(policy(one, two, given=gone), "support", made.deployments, NOW)
+    assert caught.value.code == "approval_withdrawn"
+
+
+def test_the_end_of_an_approval_needs_nobody_to_tell_it() -> None:
+    """The gateway's own clock ends it: a day too late is too late, also where the control process is away."""
+    made = blueprint(workload())
+    book = approved_of(made)
+    assert book is not None
+    known = policy(*every(made), given=Given(TODAY, TODAY + timedelta(days=2)))
+    book.check(known, "support", NOW + 2 * 86_400)
+    with pytest.raises(Denied) as caught:
+        book.check(known, "support", NOW + 3 * 86_400)
+    assert caught.value.code == "approval_expired"
+    strict = blueprint(workload(sensitivity="restricted"))
+    book = approved_of(strict)
+    assert book is not None
+    known = policy(*every(strict), given=Given(TODAY, TODAY + timedelta(days=2)))
+    book.check(known, "support", NOW)
+    with pytest.raises(Denied):
+        book.check(known, "support", NOW + 86_400)
+
+
+def test_without_the_rule_the_workload_covers_its_parts_until_one_is_withdrawn() -> None:
+    made = blueprint(workload(), kinds=())
+    book = approved_of(made)
+    assert book is not None
+    book.check(NOTHING, "support", NOW)
+    data = every(made)[3]
+    with pytest.raises(Denied):
+        book.check(policy(data, given=Given(TODAY, TODAY, withdrawn=True)), "support", NOW)
