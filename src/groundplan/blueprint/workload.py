@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from groundplan.blueprint.content import Grounding, Needs
+from groundplan.blueprint.experiment import DeclaredExperiment, Replay
 from groundplan.blueprint.guarding import Guardrails, Review
 from groundplan.blueprint.limits import Grant
 from groundplan.blueprint.serving import Cache, Keep, Reliability, Routing
@@ -50,6 +51,9 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
     """None: every call asks a model."""
     routing: Routing | None = None
     """None: calls for model `auto` follow the order of deployments."""
+    experiment: DeclaredExperiment | None = None
+    """What is to be tried on its calls; what runs is live policy."""
+    replay: Replay | None = None
     batch_concurrent: int = 4
     """Calls of one of its batches that one worker makes at the same time."""
     use: list[Grant] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from groundplan.catalog.experiment_rules import experiment_problems
 from groundplan.catalog.fields import is_email
 from groundplan.catalog.model import DUTIES, SERVED_STAGES, DeploymentDoc, Price, WorkloadDoc, sensitivity_rank
 from groundplan.catalog.route_rules import routing_problems
@@ -344,6 +345,7 @@ def _details(workspace: Workspace, doc: WorkloadDoc) -> Iterator[Problem]:
             workspace.where("workload", doc.name, "grace"),
         )
     yield from routing_problems(workspace, doc)
+    yield from experiment_problems(workspace, doc)
     if doc.cache.scope == "workload" and doc.sources:
         yield Problem(
             f"workload {doc.name} shares answers from documents among all its callers",

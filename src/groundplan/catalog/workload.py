@@ -14,6 +14,7 @@ from groundplan.catalog.base import Strict
 from groundplan.catalog.batches import BatchRule
 from groundplan.catalog.cache import CacheRule
 from groundplan.catalog.demand import PlacementRule
+from groundplan.catalog.experiment import ExperimentRule, ReplayRule
 from groundplan.catalog.fields import (
     Count,
     Date,
@@ -181,6 +182,8 @@ class WorkloadDoc(Strict):
     keep: KeepRule = KeepRule()
     cache: CacheRule = CacheRule()
     routing: RoutingRule = RoutingRule()
+    experiment: ExperimentRule | None = None
+    replay: ReplayRule | None = None
     batches: BatchRule = BatchRule()
     grace: Duration | None = None
     """How long a gateway that is cut off may go on serving. Default 60s; restricted data: none."""

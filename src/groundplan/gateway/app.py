@@ -41,6 +41,8 @@ from groundplan.gateway.caching.sharing import AnswerDesk
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.facts_api import FactsApi
 from groundplan.gateway.call.pipeline import Pipeline, streams, upgrades
+from groundplan.gateway.experiments.pairs import Pairs
+from groundplan.gateway.experiments.trials import Trials
 from groundplan.gateway.guard.counts import Counts
 from groundplan.gateway.guard.reviews import Reviews
 from groundplan.gateway.guard.severed import cut
@@ -112,6 +114,9 @@ async def serve(
     gateway.reviews = reviews = Reviews(home, url, epoch, clock)
     gateway.guard_counts = counts = Counts(url, clock)
     counting = loop.create_task(counts.run())
+    pairs = Pairs(url)
+    gateway.trials = Trials(gateway, pairs)
+    pairing = loop.create_task(pairs.run())
     sending = loop.create_task(gateway.content.run())
     linking = loop.create_task(AnswerLink(gateway, home).run())
     stop = asyncio.Event()
@@ -151,6 +156,8 @@ async def serve(
     sending.cancel()
     linking.cancel()
     counting.cancel()
+    pairing.cancel()
+    await pairs.close()
     await reviews.close()
     await counts.close()
     await facts.close()

@@ -23,7 +23,7 @@ from groundplan.economics.price import FREE, price_of
 from groundplan.governance.policy import declared
 from groundplan.placement import solve
 from groundplan.placement.model import ASSUMED_CALLS_PER_MONTH, Demand
-from groundplan.release import choice, placing
+from groundplan.release import choice, placing, trying
 from groundplan.release.governed import described, frameworks, guardrails, provider_terms, review, tools
 from groundplan.release.grants import granted, named
 from groundplan.release.model import Draft, at
@@ -414,6 +414,8 @@ def _workload(
         keep=_keep(item.keep),
         cache=_cache(item),
         routing=choice.routing(workspace, item),
+        experiment=trying.experiment(item),
+        replay=trying.replay(item),
         batch_concurrent=item.batches.concurrent,
         use=granted(workspace, "use", f"workload/{item.name}", "company"),
         act_for_others=granted(workspace, "act-for-others", f"workload/{item.name}", "company"),

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from groundplan.economics.experiment.sequential import Range, Tally, difference
+from groundplan.economics.experiment.sequential import LEAST, Range, Tally, difference, mean_range
 
 CONTROL, CANDIDATE = "control", "candidate"
 
@@ -71,6 +71,41 @@ def verdict(
     parts = {name: _range(arms, 1 - (1 - rule.level) / max(1, len(segments))) for name, arms in segments.items()}
     state, reason = _state(rule, whole, watched, spent_usd)
     return Verdict(state, reason, whole, parts, watched)
+
+
+def shadow_verdict(
+    rule: Rule,
+    kept: Tally,
+    segments: Mapping[str, Tally] | None = None,
+    guards: Mapping[str, Arms] | None = None,
+    spent_usd: float = 0.0,
+) -> Verdict:
+    """What pairs of answers show: `kept` tells of each whether the candidate's was as good as the one that was shown.
+
+    `tolerance` is the share of calls that it may answer worse.
+    """
+    guards, segments = guards or {}, segments or {}
+    whole = mean_range(kept, rule.level)
+    share = 1 - (1 - rule.level) / max(1, len(guards))
+    watched = {name: _range(arms, share) for name, arms in guards.items()}
+    part = 1 - (1 - rule.level) / max(1, len(segments))
+    parts = {name: mean_range(seen, part) for name, seen in segments.items()}
+    state, reason = _shadow_state(rule, whole, watched, spent_usd)
+    return Verdict(state, reason, whole, parts, watched)
+
+
+def _shadow_state(rule: Rule, whole: Range, guards: Mapping[str, Range], spent_usd: float) -> tuple[str, str]:
+    for name, seen in guards.items():
+        if seen.high < -rule.guard_tolerance:
+            return "guard", f"{name} fell by at least {-seen.high:.1%}"
+    wanted, enough = 1 - rule.tolerance, whole.count >= LEAST
+    if enough and whole.high < wanted:
+        return "worse", f"at most {whole.high:.1%} of its answers are as good, less than {wanted:.1%}"
+    if enough and whole.low >= wanted:
+        return "kept", f"at least {whole.low:.1%} of its answers are as good, as many as {wanted:.1%} at least"
+    if rule.budget_usd is not None and spent_usd >= rule.budget_usd:
+        return "budget", f"its budget of ${rule.budget_usd:,.2f} is used up"
+    return "running", f"between {whole.low:.1%} and {whole.high:.1%} as good after {whole.count} pairs of answers"
 
 
 def _range(arms: Arms, level: float) -> Range:

@@ -81,6 +81,8 @@ def _digest(
         ask.copies,
         ask.lines.decode("latin-1"),
     )
+    if exchange.trial is not None:
+        terms += exchange.trial.key
     try:
         return hashlib.sha256(terms + _encode((head, fields))).digest()
     except (UnicodeEncodeError, ValueError, RecursionError):

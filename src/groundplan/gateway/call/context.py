@@ -27,6 +27,7 @@ from groundplan.ledger.model import Charge
 
 if TYPE_CHECKING:
     from groundplan.gateway.call.exchange import Exchange
+    from groundplan.gateway.experiments.trials import Trials
     from groundplan.gateway.guard.counts import Counts
     from groundplan.gateway.guard.reviews import Reviews
     from groundplan.gateway.guard.severed import Running
@@ -125,8 +126,10 @@ class Gateway:
     pressure: Pressure = field(init=False)
     streams: set[Running] = field(default_factory=set)
     """Answers that are being streamed, so that a kill can end them."""
-    conduct: Callable[[Exchange], Awaitable[None]] | None = None
-    """Makes a call of the gateway's own; set by the pipeline."""
+    conduct: Callable[..., Awaitable[None]] | None = None
+    """Makes a call of the gateway's own, where given by other steps; set by the pipeline."""
+    trials: Trials | None = None
+    """For workloads on whose calls another deployment is tried."""
     reviews: Reviews | None = None
     """For workloads whose answers wait for a person."""
     guard_counts: Counts | None = None

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from groundplan.gateway.caching.meaning import Asked, Match
     from groundplan.gateway.call.resume import Continuation
     from groundplan.gateway.call.trace import Trace
+    from groundplan.gateway.experiments.trial import Trial
     from groundplan.gateway.guard.run import Guarding
     from groundplan.gateway.http.server import Request, Response
     from groundplan.gateway.routing.route import Route
@@ -132,6 +133,7 @@ class Exchange:
         "steps",
         "token",
         "trace",
+        "trial",
         "usage",
         "use",
         "workload",
@@ -194,6 +196,8 @@ class Exchange:
         self.cache = "none"
         self.route: Route | None = None
         """Why it goes where it goes, where its workload routes."""
+        self.trial: Trial | None = None
+        """The experiment that it is in."""
         self.saved = 0
         """Picodollars that the same answer cost when a model was asked for it."""
         self.guard: Guarding | None = None

@@ -29,6 +29,7 @@ from groundplan.gateway.call.facts_api import FactsApi
 from groundplan.gateway.call.ground import ground
 from groundplan.gateway.call.identify import find_key, identify
 from groundplan.gateway.call.serve import reserve, serve
+from groundplan.gateway.experiments.trial import assign
 from groundplan.gateway.guard.run import begin, guards
 from groundplan.gateway.http.multipart import is_form
 from groundplan.gateway.http.server import Request, Response
@@ -144,9 +145,9 @@ class Pipeline:
         finally:
             gateway.running -= 1
 
-    async def _own(self, exchange: Exchange) -> None:
+    async def _own(self, exchange: Exchange, steps: Steps | None = None) -> None:
         """A call that the gateway itself makes, beside the one that it is for."""
-        await self._steps(exchange)
+        await self._steps(exchange, steps)
 
     async def conduct(self, exchange: Exchange, steps: Steps) -> None:
         """Another way through the steps, for a call that no client waits for; it ends in the journal all the same."""
@@ -175,6 +176,8 @@ class Pipeline:
         _keep(gateway, exchange)
         if exchange.kept is not None:
             content.offer(gateway, exchange)
+        if exchange.trial is not None and gateway.trials is not None:
+            gateway.trials.after(exchange)
 
     def _failed(self, exchange: Exchange, error: GroundplanError) -> None:
         gateway = self._gateway
@@ -363,6 +366,8 @@ async def admit_call(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> 
     keep = plan.workload.keep
     if keep is not None and exchange.kept is None and content.chosen(keep, exchange.call.bytes):
         exchange.kept = []
+    if exchange.trial is not None and exchange.kept is None and exchange.trial.shadowed:
+        exchange.kept = []
 
 
 def _choose(gateway: Gateway, exchange: Exchange, plan: Plan, ask: Ask, policy: Policy) -> None:
@@ -370,6 +375,8 @@ def _choose(gateway: Gateway, exchange: Exchange, plan: Plan, ask: Ask, policy: 
     exchange.deployments = admit.choose(exchange, plan, ask, policy, gateway.clock.seconds())
     if plan.workload.routing is not None:
         gateway.routes.arrange(exchange, plan.workload, ask, gateway.times, gateway.loop.time())
+    if policy.experiments is not None:
+        assign(exchange, plan.workload, ask, policy.experiments)
 
 
 def _recheck(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> None:

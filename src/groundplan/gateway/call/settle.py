@@ -12,11 +12,12 @@ import msgspec
 
 from groundplan.core.errors import Unavailable
 from groundplan.economics import price
+from groundplan.economics.experiment.model import BUDGET_PREFIX
 from groundplan.gateway.budgets import limits
 from groundplan.gateway.call import meter
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.routing.route import Route
+from groundplan.gateway.experiments.trial import told
 from groundplan.ledger.model import Finish, Settlement, Usage
 
 LONGEST_TOKEN = 128
@@ -30,6 +31,13 @@ _FEATURE = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._/-]{0,63}")
 def feature_of(header: bytes | None) -> str:
     """What the application says that a call is for, where it is a short name; anything else is left out."""
     return header.decode() if header is not None and _FEATURE.fullmatch(header) else ""
+
+
+def _feature(exchange: Exchange) -> str:
+    """Names that begin with `experiment/` are of calls that the gateway makes itself, and of no others."""
+    feature = feature_of(exchange.request.headers.get(FEATURE))
+    own = exchange.trial is not None and exchange.trial.beside
+    return "" if feature.startswith(BUDGET_PREFIX) and not own else feature
 
 
 def wall_ms(gateway: Gateway) -> int:
@@ -178,8 +186,8 @@ def finish(gateway: Gateway, exchange: Exchange, status: str, http_status: int, 
         trace=exchange.trace.parent if exchange.trace is not None else "",
         client=exchange.request.client,
         saved=exchange.saved,
-        feature=feature_of(exchange.request.headers.get(FEATURE)),
-        route=_route(exchange.route) if exchange.route is not None else "",
+        feature=_feature(exchange),
+        route=told(exchange) if exchange.route is not None or exchange.trial is not None else "",
     )
     labels = (exchange.endpoint, record.workload, record.deployment, status, http_status)
     gateway.meters.call(labels, exchange.cache, duration_us, first_us)
@@ -189,10 +197,6 @@ def finish(gateway: Gateway, exchange: Exchange, status: str, http_status: int, 
         return gateway.journal.finish(record, urgent=exchange.attempt >= 0 or exchange.cache in ("exact", "semantic"))
     except Unavailable:
         return None
-
-
-def _route(route: Route) -> str:
-    return msgspec.json.encode(route).decode()
 
 
 def remaining(gateway: Gateway, exchange: Exchange) -> int | None:

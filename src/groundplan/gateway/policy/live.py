@@ -30,6 +30,7 @@ from groundplan.core.clock import Clock
 from groundplan.core.errors import GroundplanError
 from groundplan.core.home import Home
 from groundplan.core.money import from_decimal
+from groundplan.economics.experiment.model import Experiment
 from groundplan.gateway.budgets.leases import Slices
 from groundplan.gateway.guard.gate import gate_of
 from groundplan.gateway.policy.address import networks
@@ -55,7 +56,7 @@ _STOP = (
 _HEALTH = "UPDATE gateway SET health = %s WHERE epoch = %s"
 _NUMBER = "SELECT number FROM policy_epoch"
 _KEYS = """SELECT hash, id::text, workload, person_id::text, acts_for_others, revoked_at, expires_at,
-    coalesce(family, id)::text, networks, models, budget_usd, budget_period FROM api_key"""
+    coalesce(family, id)::text, networks, models, budget_usd, budget_period, purpose FROM api_key"""
 _PEOPLE = "SELECT id::text, email FROM person WHERE active"
 _KILLS = "SELECT scope, bool_or(streams) FROM kill_switch WHERE lifted_at IS NULL GROUP BY scope"
 _EXCEPTIONS = """SELECT rule, workload, person, extract(epoch FROM until)::float8 FROM policy_exception
@@ -76,8 +77,9 @@ _MEMBERS = """WITH RECURSIVE inside(name, id) AS (
     JOIN person p ON p.id = m.person_id WHERE p.active"""
 _BLUEPRINT = "SELECT number, body, signature FROM blueprint WHERE number = %s"
 _BUDGETS = "SELECT budget, period, limit_usd - granted_usd FROM budget_period WHERE budget = ANY(%s)"
-_CALLS = """SELECT workload, count(*) FROM call
-    WHERE workload = ANY(%s) AND at >= %s AND epoch <> %s AND status <> 'refused' GROUP BY workload"""
+_CALLS = "SELECT workload, calls FROM calls_made(%s, %s, %s)"
+_EXPERIMENTS = """SELECT id::text, name, workload, type, candidate, judge, share, split, budget_usd FROM experiment
+    WHERE state = 'running' AND until > now()"""
 _USERS = """SELECT DISTINCT workload, person_id::text FROM call
     WHERE workload = ANY(%s) AND at > now() - make_interval(days => %s) AND person_id IS NOT NULL AND status <>
     'refused'"""
@@ -227,6 +229,7 @@ class LiveView:
             kills = await (await connection.execute(_KILLS)).fetchall()
             cleared = await (await connection.execute(_CLEARED)).fetchall()
             excepted = await (await connection.execute(_EXCEPTIONS)).fetchall()
+            tried = await (await connection.execute(_EXPERIMENTS)).fetchall()
             groups = await (await connection.execute(_GROUPS)).fetchall() if _by_groups(catalog) else []
             members = await (await connection.execute(_MEMBERS, (named,))).fetchall() if named else []
             tried = await (await connection.execute(_EXPERIMENTS)).fetchall()
@@ -244,6 +247,7 @@ class LiveView:
             members=_by_name(members),
             severed=frozenset(scope for scope, streams in kills if streams),
             exceptions=tuple(Excepted(*row) for row in excepted),
+            experiments={row[2]: _experiment(row) for row in tried} or None,
         )
         self._told()
             experiments={row[2]: _experiment(row) for row in tried} or None,
@@ -356,7 +360,7 @@ def _by_name(members: list[tuple[Any, ...]]) -> dict[str, frozenset[str]]:
 
 
 def _key_entry(row: tuple[Any, ...]) -> KeyEntry:
-    _, key, workload, person, acts_for_others, revoked, expires, family, allowed, models, limit, period = row
+    _, key, workload, person, acts_for_others, revoked, expires, family, allowed, models, limit, period, purpose = row
 def _given(row: tuple[Any, ...]) -> Given:
     _, state, expires, grace = row
     return Given(expires, grace or expires, withdrawn=state == "withdrawn", expired=state == "expired")
@@ -374,4 +378,13 @@ def _given(row: tuple[Any, ...]) -> Given:
         family=family,
         networks=networks(allowed),
         models=frozenset(models),
+        purpose=purpose,
     )
+
+
+def _experiment(row: tuple[Any, ...]) -> Experiment:
+    id, name, workload, type, candidate, judge, share, split, budget = row
+    return Experiment(
+        id=id, name=name, workload=workload, type=type, candidate=candidate, judge=judge, share=share / 10_000,
+        split=split, budget=from_decimal(budget),
+    )  # fmt: skip

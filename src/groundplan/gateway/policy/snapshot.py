@@ -13,6 +13,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from groundplan.blueprint.model import Blueprint, Budget, Deployment, Site, Workload
+from groundplan.economics.experiment.model import Experiment
 from groundplan.gateway.budgets.limit_book import LimitBook, book_of
 from groundplan.gateway.policy.address import Network, networks
 from groundplan.governance.guardrails.guard import Guard
@@ -43,6 +44,8 @@ class KeyEntry:
     """From where it may be used; empty: from everywhere."""
     models: frozenset[str] = frozenset()
     """Models or deployments that it may use; empty: all of its workload."""
+    purpose: str = ""
+    """`replay`: made by the control process for replaying kept calls; empty: an ordinary key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,8 @@ class Policy:
     """By group or team the ids of the active people in it; only of those that grants or rules name."""
     exceptions: tuple[Excepted, ...] = ()
     """From company rules, approved and not yet over when this was read."""
+    experiments: dict[str, Experiment] | None = None
+    """What is tried on calls, by workload; None: nothing."""
 
     severed: frozenset[str] = frozenset()
     """Those of the kills that end answers under way."""

@@ -1,0 +1,169 @@
+"""A call of the gateway's own beside one that was answered: the same checks, budgets, attempts and records as any call.
+
+What differs: it goes to one named deployment, is charged to the experiment's own budget as well, comes last where a
+worker or a deployment is busy, is asked once, is nobody's to review, and neither reads nor fills the cache. It takes no
+limits of the person or key it is made for, and does not count as a call of a pilot. It waits for nobody, and nobody
+waits for it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from groundplan.blueprint.model import Budget, Workload
+from groundplan.core.errors import Denied, Exhausted, Unavailable
+from groundplan.core.ids import new_id
+from groundplan.gateway.budgets import limits
+from groundplan.gateway.call import admit
+from groundplan.gateway.call.exchange import Exchange
+from groundplan.gateway.call.ground import ground
+from groundplan.gateway.call.identify import caller, check_grants
+from groundplan.gateway.call.serve import reserve, serve
+from groundplan.gateway.call.settle import FEATURE
+from groundplan.gateway.experiments.trial import Mark, Trial
+from groundplan.gateway.guard.run import begin, guards
+from groundplan.gateway.http.collected import Collected
+from groundplan.gateway.http.server import Request
+from groundplan.gateway.telemetry import content
+
+if TYPE_CHECKING:
+    from groundplan.economics.experiment.model import Experiment
+    from groundplan.gateway.call.context import Gateway
+    from groundplan.gateway.policy.snapshot import Plan, Policy
+    from groundplan.gateway.surfaces.interface import Interface
+
+PASSED = (b"authorization", b"x-api-key", b"groundplan-on-behalf-of", b"anthropic-version")
+"""Headers of the shown call that one beside it carries."""
+ROOM = 10
+"""A hard budget must have room for so many calls like it, so that what people ask is not refused for it."""
+PATHS = {"chat.completions": b"/v1/chat/completions", "messages": b"/v1/messages"}
+SHADOW, JUDGE, REPLAY = "experiment/shadow", "experiment/judge", "experiment/replay"
+"""As which feature its cost is shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """For what a call is made. `budget` None: that of its key bounds it."""
+
+    experiment: Experiment
+    feature: str
+    mark: Mark
+    budget: Budget | None
+    bare: bool = False
+    """Without the workload's prompt, documents and guardrails: it judges."""
+
+
+def budget_of(experiment: Experiment) -> Budget:
+    """The experiment's own, which covers its calls beside the workload's budgets."""
+    return Budget(
+        name=experiment.budget_name, covers=f"workload/{experiment.workload}", limit=experiment.budget, period="total"
+    )
+
+
+async def ask(
+    gateway: Gateway, headers: dict[bytes, bytes], interface: Interface, body: dict[str, Any], what: Beside
+) -> Exchange:
+    """Make the call and return it, ended, with a `Collected` answer. Errors are in its answer and its record."""
+    if gateway.conduct is None:
+        raise AssertionError("the pipeline is not there yet")
+    request = Request(0.0)
+    request.method, request.target, request.body = b"POST", PATHS[interface.name], msgspec.json.encode(body)
+    request.headers = {name: value for name in PASSED if (value := headers.get(name)) is not None}
+    request.headers[b"content-type"] = b"application/json"
+    request.headers[FEATURE] = what.feature.encode()
+    own = Exchange(new_id(), request, Collected(), interface)
+    own.trial = Trial(what.experiment, what.mark)
+
+    async def steps(gateway: Gateway, exchange: Exchange) -> None:
+        await _steps(gateway, exchange, what)
+
+    await gateway.conduct(own, steps)
+    return own
+
+
+async def _steps(gateway: Gateway, own: Exchange, what: Beside) -> None:
+    policy = _check(gateway, own, what)
+    plan, ask, catalog = own.plan, own.ask, own.catalog
+    if plan is None or ask is None or catalog is None or own.workload is None:
+        raise AssertionError("not checked")
+    amount = admit.set_bounds(own, plan, ask, own.deployments)
+    admit.check_cost(own, plan, amount)
+    own.charges = admit.covering(own, plan, gateway.clock.seconds())
+    _check_room(gateway, own, plan, amount)
+    if catalog.limits is not None:
+        await limits.admit_beside(gateway, own, catalog.limits, amount)
+    if what.budget is not None:
+        own.charges.append((what.budget, "total"))
+    await reserve(gateway, own, 0, amount)
+    if gateway.live.policy is not policy:
+        _check(gateway, own, what)
+    keep = own.workload.keep
+    if keep is not None and not what.bare and content.chosen(keep, own.call.bytes):
+        own.kept = []
+    await ground(gateway, own)
+    await serve(gateway, own)
+
+
+def _check(gateway: Gateway, own: Exchange, what: Beside) -> Policy:
+    """Every check of admission, under the newest policy. Raises as admission does."""
+    catalog, policy, now = gateway.live.catalog, gateway.live.policy, gateway.clock.seconds()
+    if catalog is None:
+        raise Unavailable("no blueprint is loaded", code="not_ready", hint="Wait for /readyz.", retry_after=1.0)
+    own.catalog, own.policy = catalog, policy
+    own.key, own.person = caller(own.request.headers, policy, now)
+    if catalog.granted:
+        check_grants(catalog, policy, own.key, own.person, gateway.clock.now().date())
+    plan = catalog.plans.get(own.key.workload)
+    if plan is None or own.key.workload != what.experiment.workload:
+        hint = "The experiment's workload is served no more, or the key is another workload's."
+        raise Denied("the experiment is of another workload", code="workload_unknown", hint=hint)
+    own.plan, own.workload = plan, last(plan.workload, bare=what.bare)
+    admit.check_policy_age(plan, gateway.live.age())
+    admit.check_workload(plan, now)
+    admit.check_kills(policy, own.key, plan.workload.name)
+    if own.ask is None:
+        own.ask = own.interface.read(own.request)
+        if not what.bare and guards(own, plan, policy):
+            _guard(gateway, own, plan)
+    own.deployments = admit.choose(own, plan, own.ask, policy, now)
+    return policy
+
+
+def _guard(gateway: Gateway, own: Exchange, plan: Plan) -> None:
+    """The guardrails of the workload, without a judge of their own and without people."""
+    begin(gateway, own, plan)
+    guarding = own.guard
+    if guarding is not None:
+        guarding.reviewed = True
+        guarding.guard = dataclasses.replace(guarding.guard, judge=None)
+
+
+def _check_room(gateway: Gateway, own: Exchange, plan: Plan, amount: int) -> None:
+    for budget, period in own.charges:
+        if budget.hard and budget in plan.budgets and gateway.live.remaining(budget, period) < ROOM * amount:
+            raise Exhausted(
+                f"the budget {budget.name} has little left, which is for what people ask",
+                code="experiment_waits",
+                hint="Raise the budget, or wait for its next period.",
+            )
+
+
+_last: dict[tuple[str, bool], tuple[Workload, Workload]] = {}
+
+
+def last(workload: Workload, *, bare: bool) -> Workload:
+    """The workload as calls beside others see it; remembered until it is declared otherwise."""
+    known = _last.get((workload.name, bare))
+    if known is None or known[0] is not workload:
+        rule = msgspec.structs.replace(workload.reliability, priority="low", hedge=None, same=0)
+        made = msgspec.structs.replace(
+            workload, reliability=rule, attempts=1, cache=None, routing=None, review=None, experiment=None
+        )
+        if bare:
+            made = msgspec.structs.replace(made, system_prompt=None, prompt=None, grounding=None, keep=None)
+        known = _last[workload.name, bare] = (workload, made)
+    return known[1]

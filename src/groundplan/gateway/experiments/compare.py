@@ -1,0 +1,99 @@
+"""Whether another answer is as good as the one that was given: by a judge in both orders, or by what the texts say.
+
+By likeness two answers are the same where they have the same numbers, both or neither deny, and are near each other for
+the embedding of the local search service. That tells of sameness, not of quality: a better answer counts as different.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from groundplan.economics.replay import pairwise
+from groundplan.gateway.call.ground import ask_search
+from groundplan.gateway.experiments import beside
+from groundplan.gateway.guard.pieces import said
+from groundplan.gateway.surfaces.chat import CHAT
+from groundplan.gateway.telemetry.content_text import answered
+from groundplan.gateway.upstream.http1 import UpstreamFailure
+from groundplan.knowledge.embedding.wire import PATH, embed_answer, embed_request
+
+if TYPE_CHECKING:
+    from groundplan.gateway.call.context import Gateway
+
+AGREES = 0.8
+"""Likeness of two answers that say the same."""
+LONGEST = 8000
+"""Characters of an answer that are compared by likeness."""
+_decode = msgspec.json.Decoder().decode
+
+
+class Comparison(NamedTuple):
+    """`basis`: judge | likeness | none; `score`: 1 as good, 0 worse; None: not found out."""
+
+    basis: str
+    score: float | None
+    contradicted: bool = False
+    cost: int = 0
+    """picodollars that comparing cost"""
+
+
+NOT_COMPARED = Comparison("none", None)
+
+
+def text_of(data: bytes) -> str:
+    """What an answer of any surface says, whole or streamed; empty where it is no text."""
+    value = answered(data)
+    if not isinstance(value, dict):
+        return ""
+    texts = [text for place, text in value.items() if place.isdigit() and isinstance(text, str)]
+    return "\n".join(texts) if texts else said(value)
+
+
+async def compare(
+    gateway: Gateway, headers: dict[bytes, bytes], question: str, shown: str, other: str, what: beside.Beside
+) -> Comparison:
+    """Of two texts; `what` says for which experiment, whose judge is asked where it has one."""
+    if not shown.strip() or not other.strip():
+        return NOT_COMPARED
+    if shown.split() == other.split():
+        return Comparison("judge" if what.experiment.judge else "likeness", 1.0)
+    if not what.experiment.judge:
+        return await _likeness(gateway, shown[:LONGEST], other[:LONGEST])
+    first, cost = await _verdict(gateway, headers, pairwise.messages(question, shown, other), what)
+    second, more = (None, 0) if first is None else await _verdict(
+        gateway, headers, pairwise.messages(question, other, shown), what
+    )  # fmt: skip
+    found = pairwise.compared(first, second)
+    if found is None:
+        return Comparison("none", None, cost=cost + more)
+    return Comparison("judge", found.score, found.contradicted, cost + more)
+
+
+async def _verdict(
+    gateway: Gateway, headers: dict[bytes, bytes], messages: list[dict[str, Any]], what: beside.Beside
+) -> tuple[str | None, int]:
+    """What the judge says, and what it cost."""
+    body = {"model": what.experiment.judge, "messages": messages, "max_tokens": 8, "temperature": 0}
+    own = await beside.ask(gateway, headers, CHAT, body, what)
+    if own.status != "ok":
+        return None, own.cost
+    return pairwise.told(said(_decode(own.response.body))), own.cost  # type: ignore[attr-defined]  # Collected
+
+
+async def _likeness(gateway: Gateway, one: str, other: str) -> Comparison:
+    from groundplan.economics.semantic.reading import read  # noqa: PLC0415 -- numpy, only where it is used
+
+    a, b = read(one), read(other)
+    if a.numbers != b.numbers or bool(a.negations) != bool(b.negations):
+        return Comparison("likeness", 0.0)
+    try:
+        answer = embed_answer(await ask_search(gateway, embed_request([one, other]), b"experiment", PATH), 2)
+    except (UpstreamFailure, msgspec.DecodeError):
+        gateway.targets.forget("search")
+        return NOT_COMPARED
+    import numpy as np  # noqa: PLC0415 -- heavy, only where it is used
+
+    first, second = (np.frombuffer(vector, dtype="<f4") for vector in answer.vectors)
+    return Comparison("likeness", 1.0 if float(first @ second) >= AGREES else 0.0)

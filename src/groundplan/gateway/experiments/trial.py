@@ -1,0 +1,138 @@
+"""Which experiment a call is in, and what of it stands in its receipt. Nothing is awaited, and nothing is remembered.
+
+An arm only changes the order of the deployments that placement, keys, kill switches and policy left, so it can break no
+rule; a call that may not use the candidate is in no arm, whoever asks. An arm follows from the experiment and from
+whoever asks, so it is the same in every worker and after a crash.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from groundplan.economics.experiment.model import AB, CONVERSATION, Experiment
+from groundplan.economics.experiment.verdict import CANDIDATE, Rule, arm
+from groundplan.gateway.guard.pieces import SURFACES
+from groundplan.gateway.routing.route import AUTO, Route
+
+if TYPE_CHECKING:
+    from groundplan.blueprint.model import Workload
+    from groundplan.gateway.call.exchange import Ask, Exchange
+
+SHADOWED = frozenset({"chat.completions", "messages"})
+"""Endpoints whose calls can be asked again elsewhere: they hold everything that an answer depends on."""
+CONVERSATION_HEADER = b"groundplan-conversation"
+LONGEST = 200
+
+
+class Mark(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the receipt of a call says of the experiment that it is in."""
+
+    experiment: str
+    trial: str
+    """Its name."""
+    arm: str
+    unit: str = ""
+    """A digest of whom the arm was drawn for."""
+    of: str = ""
+    """The call that was shown, where this one was made beside it."""
+
+
+class Trial:
+    """The experiment of one call. `mark` None: its receipt says nothing, since it went as without."""
+
+    __slots__ = ("experiment", "mark")
+
+    def __init__(self, experiment: Experiment, mark: Mark | None) -> None:
+        self.experiment = experiment
+        self.mark = mark
+
+    @property
+    def shadowed(self) -> bool:
+        """Whether a second answer is made beside it."""
+        return self.mark is None
+
+    @property
+    def beside(self) -> bool:
+        """Whether it is itself made beside another call, or for a replay."""
+        return self.mark is not None and bool(self.mark.of)
+
+    @property
+    def key(self) -> bytes:
+        """What keeps the cached answers of its arms apart."""
+        return b"" if self.mark is None else f"{self.mark.experiment}\0{self.mark.arm}".encode()
+
+
+class _Message(msgspec.Struct):
+    role: str = ""
+    content: msgspec.Raw = msgspec.Raw(b"null")
+
+
+_messages = msgspec.json.Decoder(list[_Message]).decode
+
+
+def assign(exchange: Exchange, workload: Workload, ask: Ask, experiments: dict[str, Experiment]) -> None:
+    """Note the experiment of a checked call, and order its deployments as its arm says."""
+    tried = experiments.get(workload.name)
+    if tried is None or exchange.request.stream is not None:
+        return
+    if tried.type != AB:
+        if exchange.endpoint in SHADOWED and _drawn(exchange, tried.share):
+            exchange.trial = Trial(tried, None)
+        return
+    if exchange.endpoint not in SURFACES or ask.model not in (AUTO, workload.name):
+        return
+    candidate = next((place for place in exchange.deployments if place.name == tried.candidate), None)
+    if candidate is None or len(exchange.deployments) < 2:
+        return
+    who = asker(exchange, ask, tried.split)
+    drawn = arm(Rule(tried.id, tried.share), who)
+    unit = blake2b(f"{tried.id}\0{who}".encode(), digest_size=8).hexdigest()
+    exchange.trial = Trial(tried, Mark(tried.id, tried.name, drawn, unit))
+    if drawn == CANDIDATE:
+        rest = [place for place in exchange.deployments if place is not candidate]
+        exchange.deployments = [candidate, *rest]
+        reason = f"this caller is in the {tried.share:.0%} that it answers"
+        exchange.route = Route(candidate.name, candidate.model, f"experiment {tried.name}", reason)
+
+
+def asker(exchange: Exchange, ask: Ask, split: str) -> str:
+    """Whom an arm is drawn for: the person, else the conversation, else the key."""
+    if split != CONVERSATION and exchange.person:
+        return f"person {exchange.person}"
+    key = exchange.key.id if exchange.key is not None else ""
+    named = exchange.request.headers.get(CONVERSATION_HEADER)
+    if named is not None and len(named) <= LONGEST:
+        return f"conversation {key} {exchange.person} {named.decode('utf-8', 'replace')}"
+    begin = _begin(ask)
+    return f"key {key} {exchange.person}" if begin is None else f"begin {key} {exchange.person} {begin}"
+
+
+def _begin(ask: Ask) -> str | None:
+    """A digest of the first thing that was asked, which a conversation keeps; None where there is none."""
+    raw = ask.fields.get("messages")
+    try:
+        messages = _messages(raw) if raw is not None else []
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    first = next((message for message in messages if message.role == "user"), None)
+    return None if first is None else blake2b(bytes(first.content), digest_size=16).hexdigest()
+
+
+def _drawn(exchange: Exchange, share: float) -> bool:
+    """Whether this call is among the share; other bits of its id decide than those of what is kept."""
+    return share >= 1 or int.from_bytes(exchange.call.bytes[-8:-4], "big") < share * 2**32
+
+
+def told(exchange: Exchange) -> str:
+    """What the receipt says of route and experiment, as JSON; empty where there is nothing to say."""
+    route, trial = exchange.route, exchange.trial
+    if trial is None or trial.mark is None:
+        return "" if route is None else msgspec.json.encode(route).decode()
+    if route is None:
+        place = exchange.deployment
+        route = Route(place.name if place else "", place.model if place else "", "order", "as without the experiment")
+    value: dict[str, Any] = {**msgspec.to_builtins(route), **msgspec.to_builtins(trial.mark)}
+    return msgspec.json.encode(value).decode()

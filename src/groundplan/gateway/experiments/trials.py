@@ -1,0 +1,114 @@
+"""A second answer beside the one that was shown, after it: begun once the shown call is settled and sent.
+
+So it delays nothing; whatever it costs or breaks is its own. Few at a time, and none where this worker is busy. What
+comes of it is a fact about both answers (`pairs`), without their texts; both calls are in the ledger like all others.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from groundplan.economics.experiment.model import Experiment
+from groundplan.economics.experiment.verdict import CANDIDATE
+from groundplan.gateway.call.settle import FEATURE, feature_of
+from groundplan.gateway.experiments import beside
+from groundplan.gateway.experiments.compare import NOT_COMPARED, compare, text_of
+from groundplan.gateway.experiments.pairs import Pair, Pairs
+from groundplan.gateway.experiments.trial import Mark
+
+if TYPE_CHECKING:
+    from groundplan.gateway.call.context import Gateway
+    from groundplan.gateway.call.exchange import Exchange
+
+MOST = 16
+"""Second answers that are made at the same time in one worker."""
+REST_SECONDS = 30.0
+"""After one had no budget or no right, until the next is tried."""
+_LEFT_OUT = ("stream", "stream_options", "service_tier", "store")
+_decode = msgspec.json.Decoder().decode
+
+
+class Trials:
+    """Of one worker."""
+
+    def __init__(self, gateway: Gateway, pairs: Pairs) -> None:
+        self._gateway = gateway
+        self._pairs = pairs
+        self._running = 0
+        self._rests: dict[str, float] = {}
+        self.missed = 0
+        """Calls beside which none was made, since there was no room."""
+
+    def after(self, shown: Exchange) -> None:
+        """The shown call has ended: begin the second answer where there is something to compare it with."""
+        trial, place = shown.trial, shown.deployment
+        if trial is None or not trial.shadowed or shown.status != "ok" or place is None or not shown.kept:
+            return
+        tried = trial.experiment
+        if shown.cache in ("exact", "semantic") or place.name == tried.candidate:
+            return
+        gateway = self._gateway
+        if (
+            self._running >= MOST
+            or gateway.pressure.full(gateway.running)
+            or self._rests.get(tried.id, 0.0) > gateway.loop.time()
+        ):
+            self.missed += 1
+            return
+        self._running += 1
+        gateway.keep(self._answer(shown, tried))
+
+    async def _answer(self, shown: Exchange, tried: Experiment) -> None:
+        try:
+            mark = Mark(tried.id, tried.name, CANDIDATE, of=str(shown.call))
+            what = beside.Beside(tried, beside.SHADOW, mark, beside.budget_of(tried))
+            body = second(shown.request.body, tried.candidate)
+            other = await beside.ask(self._gateway, shown.request.headers, shown.interface, body, what)
+            if other.attempt < 0:
+                self._rests[tried.id] = self._gateway.loop.time() + REST_SECONDS
+                self.missed += 1
+                return
+            await self._compare(shown, other, tried, mark)
+        finally:
+            self._running -= 1
+
+    async def _compare(self, shown: Exchange, other: Exchange, tried: Experiment, mark: Mark) -> None:
+        found = NOT_COMPARED
+        if other.status == "ok" and shown.ask is not None:
+            told = text_of(other.response.body)  # type: ignore[attr-defined]  # Collected
+            if shown.guard is not None:
+                told = shown.guard.masks.restore(told)
+            what = beside.Beside(tried, beside.JUDGE, mark, beside.budget_of(tried), bare=True)
+            headers, kept = shown.request.headers, b"".join(shown.kept or ())
+            found = await compare(self._gateway, headers, shown.ask.query, text_of(kept), told, what)
+        self._pairs.add(
+            Pair(
+                experiment=tried.id,
+                call=shown.call,
+                beside=other.call,
+                segment=feature_of(shown.request.headers.get(FEATURE)),
+                basis=found.basis,
+                score=found.score,
+                contradicted=found.contradicted,
+                shown_ms=_ms(shown),
+                beside_ms=_ms(other),
+                shown_cost=shown.cost,
+                beside_cost=other.cost,
+                shown_tokens=shown.usage.output,
+                beside_tokens=other.usage.output,
+                answered=other.status == "ok",
+            )
+        )
+
+
+def second(body: bytes, deployment: str) -> dict[str, Any]:
+    """A body that asks the same of another deployment, in one piece."""
+    value: dict[str, Any] = _decode(body)
+    return {name: part for name, part in value.items() if name not in _LEFT_OUT} | {"model": deployment}
+
+
+def _ms(exchange: Exchange) -> float:
+    """Until its serving ended."""
+    return (exchange.served - exchange.started) / 1e6

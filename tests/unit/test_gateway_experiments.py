@@ -1,0 +1,282 @@
+"""What is tried on calls: a second answer beside the shown one, and arms, without breaking what a call may do."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.integration.gateway_stack import Reply, deployment, parse, workload
+from tests.unit.call_rig import LIMIT, Fixed, Rig, call_rig, until
+
+from groundplan.blueprint.model import Cache
+from groundplan.core.ids import new_id
+from groundplan.core.money import PICO
+from groundplan.economics.experiment.model import AB, CONVERSATION, SHADOW, Experiment
+from groundplan.economics.experiment.verdict import CANDIDATE, CONTROL
+from groundplan.gateway.call.exchange import Ask, Exchange
+from groundplan.gateway.experiments.compare import text_of
+from groundplan.gateway.experiments.pairs import Pair, Pairs
+from groundplan.gateway.experiments.trial import assign, told
+from groundplan.gateway.experiments.trials import Trials
+from groundplan.gateway.http.server import Request, Response
+from groundplan.gateway.journal.recovery import fold
+from groundplan.gateway.policy.snapshot import KeyEntry
+from groundplan.gateway.surfaces.chat import CHAT
+from groundplan.ledger.model import Finish, Reservation, Settlement
+
+BUDGET = PICO // 100
+
+
+def tried(**more: Any) -> Experiment:
+    values = {"id": "e1", "name": "small", "workload": "assistant", "type": SHADOW, "candidate": "two", **more}
+    return Experiment(**{"budget": BUDGET, **values})
+
+
+@asynccontextmanager
+async def trying(folder: Path, experiment: Experiment, **more: Any) -> AsyncIterator[tuple[Rig, Pairs]]:
+    """A worker that tries `experiment`, and the facts about answers that wait in it."""
+    async with call_rig(folder, more.pop("names", ("one", "two")), **more) as rig:
+        pairs = Pairs("")
+        rig.gateway.trials = Trials(rig.gateway, pairs)
+        live = rig.gateway.live
+        assert isinstance(live, Fixed)
+        live.policy = dataclasses.replace(live.policy, experiments={experiment.workload: experiment})
+        rig.slices.grant(experiment.budget_name, "total", experiment.budget)
+        yield rig, pairs
+
+
+async def books(rig: Rig) -> dict[str, int]:
+    """Picodollars spent by budget; every attempt has its one settlement, and nothing is held."""
+    records = await rig.records()
+    made = sorted((r.call, r.attempt) for r in records if isinstance(r, Reservation))
+    ended = sorted((r.call, r.attempt) for r in records if isinstance(r, Settlement))
+    assert made == ended
+    assert rig.slices.open_count == 0
+    spent = {budget: amount for (budget, _), amount in fold(records).spent.items()}
+    assert rig.slices.available("all", "total") == LIMIT - spent["all"]
+    return spent
+
+
+async def rest(rig: Rig) -> None:
+    await until(lambda: not rig.gateway.background)
+
+
+async def test_both_answer_and_one_is_shown(tmp_path: Path) -> None:
+    async with trying(tmp_path, tried()) as (rig, pairs):
+        rig.play("one", tokens=4, say="the answer is 7")
+        rig.play("two", tokens=6, say="the answer is 8", latency_ms=120)
+        reply = await rig.chat()
+        assert reply.json["choices"][0]["message"]["content"] == "the answer is 7"
+        assert rig.models["two"].counted == 0, "the second answer began before the shown one was sent"
+        await rest(rig)
+        (pair,) = pairs.waiting
+        assert (pair.basis, pair.score, pair.answered) == ("likeness", 0.0, True), "their numbers differ"
+        assert (str(pair.call), pair.beside_tokens) == (reply.json["groundplan"]["call_id"], 5)
+        assert pair.beside_ms > 100 > pair.shown_ms
+        records = await rig.records()
+    made = [record for record in records if isinstance(record, Reservation)]
+    assert [each.deployment for each in made] == ["one", "two"]
+    assert [charge.budget for charge in made[1].charges] == ["all", "experiment/e1"]
+    ends = {record.call: record for record in records if isinstance(record, Finish)}
+    shown, other = ends[pair.call.bytes], ends[pair.beside.bytes]
+    assert (shown.route, shown.feature) == ("", "")
+    assert other.feature == "experiment/shadow"
+    assert json.loads(other.route)["of"] == str(pair.call)
+
+
+async def test_a_stream_is_compared_with_a_whole_answer(tmp_path: Path) -> None:
+    async with trying(tmp_path, tried()) as (rig, pairs):
+        for name in ("one", "two"):
+            rig.play(name, tokens=5, say="just the same")
+        stream = await rig.stream()
+        assert stream.done
+        await rest(rig)
+        (pair,) = pairs.waiting
+        assert pair.score == 1.0
+        assert (await books(rig))["experiment/e1"] == pair.beside_cost > 0
+
+
+@pytest.mark.parametrize("mode", ["down", "error", "stall", "cut"])
+async def test_what_is_shown_does_not_suffer_from_a_candidate_that_fails(tmp_path: Path, mode: str) -> None:
+    async with trying(tmp_path, tried(), more={"two": {"first_token_ms": 300, "idle_ms": 100}}) as (rig, pairs):
+        rig.play("two", mode=mode)
+        reply = await rig.chat()
+        assert reply.status == 200
+        assert reply.json["groundplan"]["deployment"] == "one"
+        await rest(rig)
+        assert [pair.answered for pair in pairs.waiting] == [False]
+        await books(rig)
+
+
+async def test_a_second_answer_needs_room_in_every_budget(tmp_path: Path) -> None:
+    async with trying(tmp_path, tried(budget=0)) as (rig, pairs):
+        for _ in range(3):
+            assert (await rig.chat()).status == 200
+            await rest(rig)
+        assert not pairs.waiting
+        assert rig.models["two"].counted == 0
+        assert rig.gateway.trials is not None
+        assert rig.gateway.trials.missed == 3
+        assert len(rig.lender.asked) == 1, "it asks again only after a while"
+        await books(rig)
+
+
+async def test_the_last_of_a_budget_is_for_what_people_ask(tmp_path: Path) -> None:
+    async with trying(tmp_path, tried(budget=LIMIT), limit=LIMIT) as (rig, pairs):
+        live = rig.gateway.live
+        live.remaining = lambda *_: 20 * 10_000_000 * 9  # type: ignore[method-assign]  # of nine calls
+        assert (await rig.chat()).status == 200
+        await rest(rig)
+        assert not pairs.waiting
+        assert rig.models["two"].counted == 0
+
+
+async def test_a_judge_is_asked_in_both_orders_and_charged_to_the_experiment(tmp_path: Path) -> None:
+    judged = tried(judge="three")
+    names = ("one", "two", "three")
+    async with trying(tmp_path, judged, names=names) as (rig, pairs):
+        rig.play("one", tokens=5, say="a first answer")
+        rig.play("two", tokens=5, say="another one")
+        rig.play("three", tokens=1, say="A")
+        await rig.chat()
+        await rest(rig)
+        (pair,) = pairs.waiting
+        assert (pair.basis, pair.score, pair.contradicted) == ("judge", 1.0, True), "it prefers the first place"
+        assert rig.models["three"].counted == 2
+        last = rig.models["three"].last
+        assert last is not None
+        asked = json.loads(last.body)["messages"][1]["content"]
+        assert asked.index("another one") < asked.index("a first answer")
+        assert (await books(rig))["experiment/e1"] > pair.beside_cost
+
+
+async def test_a_person_or_a_kill_ends_it_at_once(tmp_path: Path) -> None:
+    async with trying(tmp_path, tried()) as (rig, pairs):
+        live = rig.gateway.live
+        assert isinstance(live, Fixed)
+        live.policy = dataclasses.replace(live.policy, kills=frozenset({"deployment/two"}))
+        await rig.chat()
+        await rest(rig)
+        live.policy = dataclasses.replace(live.policy, kills=frozenset(), experiments=None)
+        await rig.chat()
+        await rest(rig)
+        assert not pairs.waiting
+        assert rig.models["two"].counted == 0
+
+
+async def headed(rig: Rig, line: str) -> Reply:
+    """A call with one more header line."""
+    head, _, body = rig.request().partition(b"\r\n\r\n")
+    reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+    writer.write(head + f"\r\n{line}\r\n\r\n".encode() + body)
+    try:
+        return parse(await reader.read())
+    finally:
+        writer.close()
+
+
+async def test_no_caller_can_pass_for_the_gateway(tmp_path: Path) -> None:
+    async with call_rig(tmp_path) as rig:
+        assert (await headed(rig, "groundplan-feature: experiment/shadow")).status == 200
+        ends = [record for record in await rig.records() if isinstance(record, Finish)]
+    assert [end.feature for end in ends] == [""]
+
+
+async def test_arms_are_asked_first_and_stand_in_the_receipt(tmp_path: Path) -> None:
+    async with trying(tmp_path, tried(type=AB, share=0.5, split=CONVERSATION)) as (rig, pairs):
+        served: dict[str, set[str]] = {}
+        for turn in range(24):
+            text = f"conversation {turn % 12}"
+            reply = await rig.chat(messages=[{"role": "user", "content": text}])
+            served.setdefault(text, set()).add(reply.json["groundplan"]["deployment"])
+        assert all(len(names) == 1 for names in served.values()), "a conversation changed its arm"
+        assert {name for names in served.values() for name in names} == {"one", "two"}
+        assert not pairs.waiting
+        routes = [json.loads(r.route) for r in await rig.records() if isinstance(r, Finish)]
+    assert {(r["arm"], r["deployment"]) for r in routes} == {(CONTROL, "one"), (CANDIDATE, "two")}
+    assert {r["experiment"] for r in routes} == {"e1"}
+    assert len({r["unit"] for r in routes}) == 12
+
+
+async def test_a_candidate_that_is_down_hands_over(tmp_path: Path) -> None:
+    async with trying(tmp_path, tried(type=AB, share=1.0)) as (rig, _):
+        rig.play("two", mode="down")
+        reply = await rig.chat()
+        assert (reply.status, reply.json["groundplan"]["deployment"]) == (200, "one")
+        (end,) = [r for r in await rig.records() if isinstance(r, Finish)]
+    assert json.loads(end.route)["arm"] == CANDIDATE, "it stays in its arm, so failures count against it"
+
+
+async def test_a_named_model_is_never_changed(tmp_path: Path) -> None:
+    async with trying(tmp_path, tried(type=AB, share=1.0)) as (rig, _):
+        reply = await rig.chat(model="scripted/one")
+        assert reply.json["groundplan"]["deployment"] == "one"
+        (end,) = [r for r in await rig.records() if isinstance(r, Finish)]
+    assert end.route == ""
+
+
+async def test_cached_answers_of_one_arm_are_not_given_to_the_other(tmp_path: Path) -> None:
+    declared = {"assistant": {"cache": Cache(seconds=60, max_bytes=1 << 20, scope="workload")}}
+    experiment = tried(type=AB, share=0.5, split=CONVERSATION)
+    async with trying(tmp_path, experiment, workloads=declared) as (rig, _):
+        for name in ("one", "two"):
+            rig.play(name, tokens=5, say=f"from {name}")
+        for number in range(12):
+            reply = await headed(rig, f"groundplan-conversation: c{number}")
+            assert reply.json["choices"][0]["message"]["content"] == f"from {reply.json['groundplan']['deployment']}"
+        assert {rig.models[name].counted for name in ("one", "two")} == {1}, "each arm asked once and then kept"
+
+
+NAMES = st.lists(st.sampled_from(["one", "two", "three"]), min_size=1, max_size=3, unique=True)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    names=NAMES, share=st.floats(0.01, 1.0), type=st.sampled_from([AB, SHADOW]), model=st.sampled_from(["auto", "x"])
+)
+def test_an_experiment_never_leaves_what_the_call_may_use(
+    names: list[str], share: float, type: str, model: str
+) -> None:
+    exchange = Exchange(new_id(), Request(0.0), Response.__new__(Response), CHAT)
+    exchange.deployments = [deployment(name, 1) for name in names]
+    exchange.key = KeyEntry("k", "w", "", False, False, None)
+    before = list(exchange.deployments)
+    ask = Ask({"messages": msgspec.Raw(b'[{"role":"user","content":"q"}]')}, model, 1, "q", False, False, None, 1, 1)
+    task = workload("assistant", names)
+    assign(exchange, task, ask, {"assistant": tried(type=type, share=share)})
+    assert sorted(place.name for place in exchange.deployments) == sorted(names)
+    if "two" not in names or type == SHADOW or model != "auto" or len(names) == 1:
+        assert exchange.deployments == before
+    if exchange.trial is not None and exchange.trial.mark is not None:
+        assert json.loads(told(exchange))["arm"] in (CONTROL, CANDIDATE)
+
+
+def test_texts_are_found_in_answers_of_every_form() -> None:
+    whole = {"choices": [{"message": {"content": "hello"}}]}
+    assert text_of(json.dumps(whole).encode()) == "hello"
+    piece = 'data: {"choices": [{"index": 0, "delta": {"content": "%s"}}]}\n\n'
+    assert text_of((piece % "he" + piece % "llo" + "data: [DONE]\n\n").encode()) == "hello"
+    assert text_of(json.dumps({"content": [{"type": "text", "text": "hello"}]}).encode()) == "hello"
+    assert text_of(b"\xff\x00") == ""
+
+
+def test_facts_that_wait_too_long_go() -> None:
+    pairs = Pairs("")
+    for _ in range(10_001):
+        pairs.add(
+            Pair(
+                experiment="e", call=new_id(), beside=new_id(), segment="", basis="none", score=None,
+                contradicted=False, shown_ms=1, beside_ms=1, shown_cost=0, beside_cost=0, shown_tokens=0,
+                beside_tokens=0, answered=True,
+            )
+        )  # fmt: skip
+    assert len(pairs.waiting) == 10_000
