@@ -61,6 +61,19 @@ async def admit_call(gateway: Gateway, exchange: Exchange, book: LimitBook, amou
         raise AssertionError("not identified")
     use = exchange.use = Use()
     quotas = book.of_caller(workload, key.family or key.id, exchange.person, policy.people)
+    await _admit(gateway, exchange, use, quotas, amount)
+
+
+async def admit_beside(gateway: Gateway, exchange: Exchange, book: LimitBook, amount: int) -> None:
+    """As `admit_call` for a call that nobody asked for: what one person or one key may use is left to them."""
+    workload, policy = exchange.workload, exchange.policy
+    if workload is None or policy is None:
+        raise AssertionError("not identified")
+    use = exchange.use = Use()
+    await _admit(gateway, exchange, use, book.of_caller(workload, "", "", policy.people), amount)
+
+
+async def _admit(gateway: Gateway, exchange: Exchange, use: Use, quotas: tuple[Quota, ...], amount: int) -> None:
     if not quotas:
         return
     counts = any(quota.type == TOKENS for quota in quotas)

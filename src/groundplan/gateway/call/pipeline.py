@@ -36,8 +36,8 @@ from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.http.stream import EVENT_STREAM
 from groundplan.gateway.policy.address import check_network
 from groundplan.gateway.policy.snapshot import Catalog, Plan, Policy
-from groundplan.gateway.surfaces import answers, responses_api
 from groundplan.gateway.routing.cascade import served
+from groundplan.gateway.surfaces import answers, responses_api
 from groundplan.gateway.surfaces.chat import CHAT
 from groundplan.gateway.surfaces.completions import COMPLETIONS
 from groundplan.gateway.surfaces.embeddings import EMBEDDINGS
@@ -400,6 +400,7 @@ def _check(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> Policy:
     admit.check_policy_age(plan, gateway.live.age())
     admit.check_workload(plan, gateway.clock.seconds())
     admit.check_kills(policy, key, plan.workload.name)
+    admit.check_approved(catalog, policy, plan.workload.name, gateway.clock.seconds())
     check_quota(gateway, exchange)
     return policy
 
@@ -407,7 +408,6 @@ def _check(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> Policy:
 def check_quota(gateway: Gateway, exchange: Exchange) -> None:
     """Refuse what an experiment or a pilot has used up. Raises `Exhausted`."""
     workload = exchange.workload
-    admit.check_approved(catalog, policy, plan.workload.name, gateway.clock.seconds())
     if workload is None or (workload.calls_per_day is None and workload.people is None):
         return
     calls, people = gateway.live.used(workload.name, exchange.person)

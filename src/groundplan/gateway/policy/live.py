@@ -34,11 +34,11 @@ from groundplan.economics.experiment.model import Experiment
 from groundplan.gateway.budgets.leases import Slices
 from groundplan.gateway.guard.gate import gate_of
 from groundplan.gateway.policy.address import networks
-from groundplan.gateway.policy.grants import groups_of
 from groundplan.gateway.policy.approved import approved_of
+from groundplan.gateway.policy.grants import groups_of
 from groundplan.gateway.policy.snapshot import NOTHING, Catalog, Excepted, KeyEntry, Policy, index
-
 from groundplan.governance.model import Given
+
 HEARTBEAT_SECONDS = 0.2
 STATEMENT_SECONDS = 1.0
 _SLOW_SECONDS = 1.0
@@ -61,8 +61,8 @@ _PEOPLE = "SELECT id::text, email FROM person WHERE active"
 _KILLS = "SELECT scope, bool_or(streams) FROM kill_switch WHERE lifted_at IS NULL GROUP BY scope"
 _EXCEPTIONS = """SELECT rule, workload, person, extract(epoch FROM until)::float8 FROM policy_exception
     WHERE state = 'approved' AND until > now()"""
-_CLEARED = "SELECT workload, number FROM answer_clear"
 _PARTS = "SELECT digest, state, expires_on, grace_until FROM part_approval ORDER BY state = 'applied'"
+_CLEARED = "SELECT workload, number FROM answer_clear"
 _GROUPS = """WITH RECURSIVE mine(person, id) AS (
     SELECT person_id, group_id FROM membership WHERE person_id IS NOT NULL
     UNION SELECT mine.person, m.group_id FROM membership m JOIN mine ON m.member_group_id = mine.id)
@@ -230,10 +230,9 @@ class LiveView:
             cleared = await (await connection.execute(_CLEARED)).fetchall()
             excepted = await (await connection.execute(_EXCEPTIONS)).fetchall()
             tried = await (await connection.execute(_EXPERIMENTS)).fetchall()
+            parts = await (await connection.execute(_PARTS)).fetchall()
             groups = await (await connection.execute(_GROUPS)).fetchall() if _by_groups(catalog) else []
             members = await (await connection.execute(_MEMBERS, (named,))).fetchall() if named else []
-            tried = await (await connection.execute(_EXPERIMENTS)).fetchall()
-            parts = await (await connection.execute(_PARTS)).fetchall()
         number = number_row[0] if number_row else 0
         self._database_kills = frozenset(scope for scope, _ in kills)
         self.policy = Policy(
@@ -248,10 +247,9 @@ class LiveView:
             severed=frozenset(scope for scope, streams in kills if streams),
             exceptions=tuple(Excepted(*row) for row in excepted),
             experiments={row[2]: _experiment(row) for row in tried} or None,
+            parts={row[0]: _given(row) for row in parts},
         )
         self._told()
-            experiments={row[2]: _experiment(row) for row in tried} or None,
-            parts={row[0]: _given(row) for row in parts},
 
     async def _load_blueprint(self, connection: Connection, number: int) -> None:
         """Take up a higher number whose signature holds; anything else is refused, loudly, and the old one stays."""
@@ -359,13 +357,13 @@ def _by_name(members: list[tuple[Any, ...]]) -> dict[str, frozenset[str]]:
     return {group: frozenset(people) for group, people in found.items()}
 
 
-def _key_entry(row: tuple[Any, ...]) -> KeyEntry:
-    _, key, workload, person, acts_for_others, revoked, expires, family, allowed, models, limit, period, purpose = row
 def _given(row: tuple[Any, ...]) -> Given:
     _, state, expires, grace = row
     return Given(expires, grace or expires, withdrawn=state == "withdrawn", expired=state == "expired")
 
 
+def _key_entry(row: tuple[Any, ...]) -> KeyEntry:
+    _, key, workload, person, acts_for_others, revoked, expires, family, allowed, models, limit, period, purpose = row
     name = f"key/{family}"
     return KeyEntry(
         id=key,

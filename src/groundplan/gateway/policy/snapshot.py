@@ -17,13 +17,13 @@ from groundplan.economics.experiment.model import Experiment
 from groundplan.gateway.budgets.limit_book import LimitBook, book_of
 from groundplan.gateway.policy.address import Network, networks
 from groundplan.governance.guardrails.guard import Guard
-from groundplan.placement.guard import may
 from groundplan.governance.model import Given
+from groundplan.placement.guard import may
 
 if TYPE_CHECKING:
     from groundplan.gateway.guard.gate import Gate
-
     from groundplan.gateway.policy.approved import Approved
+
 
 @dataclass(frozen=True, slots=True)
 class KeyEntry:
@@ -82,13 +82,11 @@ class Policy:
     """From company rules, approved and not yet over when this was read."""
     experiments: dict[str, Experiment] | None = None
     """What is tried on calls, by workload; None: nothing."""
-
-    severed: frozenset[str] = frozenset()
-    """Those of the kills that end answers under way."""
-    experiments: dict[str, Experiment] | None = None
-    """What is tried on calls, by workload; None: nothing."""
     parts: dict[str, Given] = field(default_factory=dict)
     """Approvals of models, prompts and sources for a purpose, by the digest of what was declared."""
+    severed: frozenset[str] = frozenset()
+    """Those of the kills that end answers under way."""
+
     @property
     def tools_stopped(self) -> bool:
         """Whether a kill switch stops a tool."""
@@ -135,11 +133,11 @@ class Catalog:
     """Workloads with grants."""
     gate: Gate | None = None
     """The company's rules about calls; None: there are none."""
+    approved: Approved | None = None
+    """What production uses and who has approved it; None: nothing is in production."""
 
 
 def index(blueprint: Blueprint) -> Catalog:
-    approved: Approved | None = None
-    """What production uses and who has approved it; None: nothing is in production."""
     """Resolve the names in a blueprint. A name that it lacks is left out: the blueprint was checked when it was
     made."""
     deployments = {d.name: d for d in blueprint.deployments}

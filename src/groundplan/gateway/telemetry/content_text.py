@@ -30,7 +30,7 @@ def document(prompt: bytes, answer: bytes, *, redacted: bool) -> Kept:
     """What is kept of one call."""
     cleaner = _Cleaner(redacted)
     try:
-        value = {"prompt": cleaner.clean(_decoded(prompt)), "answer": cleaner.clean(_answer(answer))}
+        value = {"prompt": cleaner.clean(_decoded(prompt)), "answer": cleaner.clean(answered(answer))}
     except RecursionError:
         cleaner = _Cleaner(redacted)
         texts = (data.decode("utf-8", "replace") for data in (prompt, answer))
@@ -80,7 +80,8 @@ def _decoded(data: bytes) -> Any:
         return f"({len(data)} bytes)"
 
 
-def _answer(data: bytes) -> Any:
+def answered(data: bytes) -> Any:
+    """What an answer says, as JSON: as it is, or of a stream its texts by where they belong."""
     events = _events(data)
     if events is not None:
         return _joined(events)
