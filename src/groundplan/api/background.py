@@ -21,6 +21,7 @@ from groundplan.api import (
     rights_look,
     siem,
     weekly,
+    router_look,
     witnesses,
 )
 from groundplan.api.context import Services
@@ -70,6 +71,7 @@ def start(services: Services, indexing: Indexing, stack: ExitStack) -> None:
     repeat(stack, Every("looking at budgets", LOOK_SECONDS, partial(look, services)))
     repeat(stack, Every("sending security events", siem.SEND_SECONDS, partial(siem.send_new, services)))
     repeat(stack, Every("asking witnesses", witnesses.ASK_SECONDS, partial(witnesses.look, services)))
+    repeat(stack, Every("looking at routers", router_look.LOOK_SECONDS, partial(router_look.look_now, services)))
     repeat(stack, Every("looking at approvals", approvals_look.LOOK_SECONDS, partial(approvals_look.look, services)))
     repeat(stack, Every("sending mail", mail.SEND_SECONDS, partial(mail.send_waiting, services)))
     repeat(stack, Every("looking at rights", rights_look.LOOK_SECONDS, partial(rights_look.look, services)))

@@ -1,0 +1,78 @@
+"""Beside the requests: whether learned routers still expect what is seen. A finding names the workload, the router and
+the model, and closes when it no longer holds, or another version is in use.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from psycopg import Connection
+
+from groundplan.api import served
+from groundplan.api.context import Services
+from groundplan.economics.routing.drift import Drift, Verdict, found
+from groundplan.ledger import finding_store, route_store
+from groundplan.ledger.finding import Finding
+
+KIND = "cost.router_drift"
+LOOK_SECONDS = 600.0
+HISTORY = timedelta(days=14)
+_GRAVE = 0.15
+
+
+def look_now(services: Services) -> finding_store.Told:
+    """Tell which routers drift, and close what no longer holds."""
+    with services.transaction() as conn:
+        return look(conn, services.clock.now())
+
+
+def look(conn: Connection[Any], now: datetime) -> finding_store.Told:
+    """As `look_now`, in the caller's transaction."""
+    used = _used(conn)
+    said: dict[tuple[str, str], list[Verdict]] = {}
+    for row in route_store.verdicts(conn, now - HISTORY):
+        key = row["workload"], row["router"]
+        if used is None or used.get(row["workload"]) == row["router"]:
+            verdict = Verdict(row["model"], float(row["expected"]), float(row["accepted"]))
+            said.setdefault(key, []).append(verdict)
+    findings = [
+        _finding(workload, router, drift)
+        for (workload, router), verdicts in sorted(said.items())
+        for drift in found(verdicts)
+    ]
+    return finding_store.tell_all(conn, findings, kinds=[KIND], within="workload/")
+
+
+def _used(conn: Connection[Any]) -> dict[str, str] | None:
+    """workload -> the router that it uses now; None: nothing is served."""
+    blueprint = served.current_or_none(conn)
+    if blueprint is None:
+        return None
+    return {w.name: w.routing.router for w in blueprint.workloads if w.routing is not None and w.routing.router}
+
+
+def _finding(workload: str, router: str, drift: Drift) -> Finding:
+    way = "worse" if drift.difference < 0 else "better"
+    return Finding(
+        kind=KIND,
+        subject=f"workload/{workload}",
+        mark=f"{router} {drift.model}",
+        severity="high" if drift.difference < -_GRAVE else "medium",
+        message=(
+            f"Answers of {drift.model} in {workload} are {way} than {router} expects: "
+            f"{drift.seen:.0%} were accepted of {drift.calls} calls, {drift.expected:.0%} were expected."
+        ),
+        hint=(
+            f"Train it again with newer answers (`groundplan routing train`), or go back to the version before; "
+            f"`groundplan routing evaluate SET.jsonl --router {router}` tells more."
+        ),
+        detail={
+            "router": router,
+            "model": drift.model,
+            "calls": drift.calls,
+            "expected": round(drift.expected, 4),
+            "seen": round(drift.seen, 4),
+            "error": round(drift.error, 4),
+        },
+    )

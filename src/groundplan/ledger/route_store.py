@@ -1,0 +1,37 @@
+"""The SQL of routed calls: what a router expected of them, and what people and judges said of the answers.
+
+Reads verdicts of a time by their own index, never all calls; bounded by `MOST`.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Final, LiteralString
+
+from psycopg import Connection
+from psycopg.rows import dict_row
+
+Row = dict[str, Any]
+MOST: Final = 20_000
+"""Newest verdicts that are looked at."""
+_VERDICTS: LiteralString = """WITH said AS (
+      SELECT DISTINCT ON (call_id) call_id, accepted FROM (
+        (SELECT call_id, accepted, at FROM outcome WHERE at >= %(since)s AND accepted IS NOT NULL
+         ORDER BY at DESC LIMIT %(most)s)
+        UNION ALL
+        (SELECT id, state = 'released', decided_at FROM held_call
+         WHERE at >= %(since)s AND kind = 'answer' AND decided_by IS NOT NULL AND state IN ('released', 'refused')
+         ORDER BY at DESC LIMIT %(most)s)) every
+      ORDER BY call_id, at DESC)
+    SELECT c.workload, c.detail -> 'route' ->> 'router' AS router, c.model,
+      (c.detail -> 'route' -> 'expected' ->> c.model)::double precision AS expected, said.accepted
+    FROM said JOIN call c ON c.id = said.call_id
+    WHERE NOT c.demo AND c.detail -> 'route' ->> 'router' <> '' AND c.detail -> 'route' -> 'expected' ? c.model
+      AND c.cache NOT IN ('exact', 'semantic')"""
+
+
+def verdicts(conn: Connection[Any], since: datetime) -> list[Row]:
+    """workload, router (name@version), model, expected (0..1) and accepted of calls that a learned router had a say in
+    and of whose answers somebody said something since then; the newest word counts."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(_VERDICTS, {"since": since, "most": MOST}).fetchall()

@@ -1,0 +1,77 @@
+"""A learned router that no longer expects what is seen is told, and one that does is not."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pytest
+
+from groundplan.api import router_look
+from groundplan.core.database import connect
+from groundplan.core.ids import new_id
+from groundplan.economics.routing.drift import LEAST, Verdict, found
+from groundplan.gateway.journal import ledger_store
+from groundplan.ledger import finding_store
+from groundplan.testing.database import Database
+
+NOW = datetime(2026, 11, 20, 14, 30, tzinfo=UTC)
+
+
+def answered(
+    conn: Any, workload: str, accepted: int, count: int, *, router: str = "support@3", by: str = "ana"
+) -> None:
+    """Calls of which the router expected 90 %, and of which so many were accepted."""
+    route = {"by": "learned", "router": router, "expected": {"acme/m": 0.9, "acme/large": 0.95}}
+    rows: list[tuple[Any, ...]] = [
+        (new_id(), NOW - timedelta(hours=1), workload, None, None, "care", "chat", "ok", 200, None, "acme/m", "own",
+         "rack", 0, 0, 3, 2, "none", 1, new_id(), False, 12.5, 3.5, {"route": route}, 0, 0)
+        for _ in range(count)
+    ]  # fmt: skip
+    ledger_store.insert_rows(conn, ledger_store.INSERT_CALLS, rows)
+    for number, row in enumerate(rows):
+        if by == "review":
+            conn.execute(
+                """INSERT INTO held_call
+                     (id, kind, workload, key_id, gateway, at, due_at, state, decided_by, decided_at)
+                   VALUES (%s, 'answer', %s, %s, %s, %s, %s, %s, 'ana', %s)""",
+                (row[0], workload, new_id(), new_id(), NOW, NOW, "released" if number < accepted else "refused", NOW),
+            )
+        else:
+            conn.execute(
+                "INSERT INTO outcome (id, call_id, at, accepted, by) VALUES (%s, %s, %s, %s, %s)",
+                (new_id(), row[0], NOW, number < accepted, by),
+            )
+
+
+@pytest.mark.parametrize("by", ["ana", "review"])
+def test_a_router_that_expects_too_much_is_told_until_it_does_not(database: Database, by: str) -> None:
+    with connect(database.urls["owner"], autocommit=True) as conn:
+        answered(conn, "support", 120, 200, by=by)
+        answered(conn, "calm", 178, 200, by=by)
+        answered(conn, "few", 10, 30, by=by)
+        told = router_look.look(conn, NOW)
+        assert (told.opened, told.closed) == (1, 0)
+        (one,) = finding_store.findings(conn, kinds=["cost."])
+        assert (one["kind"], one["subject"], one["severity"]) == ("cost.router_drift", "workload/support", "high")
+        assert "60% were accepted of 200 calls, 90% were expected" in one["message"]
+        assert one["detail"]["router"] == "support@3"
+        assert router_look.look(conn, NOW).kept == 1
+        assert router_look.look(conn, NOW + router_look.HISTORY + timedelta(hours=1)).closed == 1
+
+
+def test_outcomes_as_expected_are_no_drift_and_others_are() -> None:
+    dice = np.random.default_rng(3)
+    false = sum(
+        bool(found([Verdict("m", e, float(dice.random() < e)) for e in dice.uniform(0.5, 0.99, 300)]))
+        for _ in range(200)
+    )
+    assert false == 0
+    missed = sum(
+        not found([Verdict("m", e, float(dice.random() < e - 0.15)) for e in dice.uniform(0.5, 0.99, 300)])
+        for _ in range(200)
+    )
+    assert missed <= 40
+    assert found([Verdict("m", 0.9, 0.0)] * (LEAST - 1)) == []
+    assert found([Verdict("m", 0.9, 0.0)] * LEAST)[0].difference == pytest.approx(-0.9)
