@@ -13,16 +13,24 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import Connection
+from psycopg_pool import ConnectionPool
 from tests.integration.gateway_stack import Reply, Stack, installation, scripted
 
+from groundplan.api import model_changes
+from groundplan.api.context import Services
 from groundplan.api.release import Releases
 from groundplan.core.audit import OPERATOR
 from groundplan.core.clock import SystemClock
+from groundplan.core.database import database_url
 from groundplan.core.errors import Conflict, Invalid
+from groundplan.governance import service as governance
+from groundplan.governance.register.versions import KIND
 from groundplan.governance.service import Answer, Approver
 from groundplan.governance.store import changes
 from groundplan.identity import service as identity
+from groundplan.ledger import finding_store
 from groundplan.testing.database import Database
+from groundplan.testing.scripted import ScriptedModel
 
 DUTIES = ("product", "architecture", "engineering", "operations", "finance", "data", "compliance")
 OWNERS = "{business: ana, security: sam, " + ", ".join(f"{duty}: sam" for duty in DUTIES) + "}"
@@ -103,6 +111,8 @@ class World:
     stack: Stack
     releases: Releases
     files: dict[str, str]
+    model: ScriptedModel
+    pool: ConnectionPool[Any]
 
     def connect(self) -> Connection[Any]:
         return psycopg.connect(self.stack.database.urls["control"])
@@ -135,6 +145,17 @@ class World:
             change = next(each for each in changes(conn, ["applied"]) if each.subject == subject)
             return self.releases.withdraw(conn, f"person:{self.person(conn, 'sam')}", change.id)
 
+    @property
+    def services(self) -> Services:
+        settings = self.stack.database.settings(self.stack.home.root)
+        return Services(self.stack.home, settings, None, False, self.releases, self.pool, SystemClock())
+
+    def changed(self) -> list[dict[str, Any]]:
+        """What the control process finds wrong with models."""
+        model_changes.look(self.services)
+        with self.connect() as conn:
+            return finding_store.findings(conn, kinds=[KIND])
+
     def plan(self, **replaced: str) -> dict[str, Any]:
         files = dict(self.files)
         for old, new in replaced.items():
@@ -145,15 +166,21 @@ class World:
 
 @pytest.fixture
 async def world(database: Database, tmp_path: Path) -> AsyncIterator[World]:
-    async with scripted("one") as (_, first), scripted("two") as (_, second), installation(database, tmp_path) as stack:
+    async with (
+        scripted("one") as (model, first),
+        scripted("two") as (_, second),
+        installation(database, tmp_path) as stack,
+    ):
         text = WORKSPACE.replace("PORT1", str(first)).replace("PORT2", str(second))
         text += live("support", "prompt: polite") + live("answers", "sources: [handbook]")
         text += live("secret", "prompt: polite", "restricted")
         releases = Releases(stack.home, SystemClock())
-        made = World(stack, releases, {"a.yaml": text})
-        with made.connect() as conn:
-            assert releases.genesis(conn, made.files)
-        yield made
+        settings = database.settings(stack.home.root)
+        with ConnectionPool(database_url(stack.home, settings, "control"), min_size=1, max_size=2, open=True) as pool:
+            made = World(stack, releases, {"a.yaml": text}, model, pool)
+            with made.connect() as conn:
+                assert releases.genesis(conn, made.files)
+            yield made
 
 
 async def until(ask: Callable[[], Awaitable[Reply]], status: int, code: str = "", seconds: float = 1.0) -> Reply:
@@ -223,6 +250,7 @@ async def test_withdrawal_and_end_are_effective_at_the_next_call(world: World) -
     stack.start()
     await stack.ready()
     trial = stack.key("trial")
+    world.model.script.fingerprint = "fp_1"
     parts = ("model/acme/one", "model/acme/two", "prompt/polite")
     key = await serve(world, "support", *parts)
     answers, secret = await serve(world, "answers", "source/handbook"), await serve(world, "secret")
@@ -230,6 +258,22 @@ async def test_withdrawal_and_end_are_effective_at_the_next_call(world: World) -
     assert reply.json["groundplan"]["deployment"] == "one"
     assert (await stack.chat(secret)).status == (await stack.chat(trial)).status == 200
     assert (await stack.chat(answers)).code == "grounding_unavailable", "let through to its sources, served by nobody"
+
+    told = world.changed()
+    assert told == [], "the first version that is reported is the one that was approved"
+    world.model.script.fingerprint, later = "fp_2", time.monotonic() + 5
+    while not (told := world.changed()):
+        assert (await stack.chat(key, stream=True)).status == 200 and time.monotonic() < later
+        await asyncio.sleep(0.2)
+    (finding,) = told
+    assert (finding["subject"], finding["severity"]) == ("deployment/one", "high")
+    assert "reported one-2026-10 with fingerprint fp_1 and now one-2026-10 with fingerprint fp_2" in finding["message"]
+    with world.connect() as conn:
+        (held,) = [each for each in changes(conn, ["applied"]) if each.subject == "model/acme/one"]
+        assert list(model_changes.flags(world.services, conn)) == [held.digest], "its approval is flagged"
+        renewed = governance.renew(conn, OPERATOR, held.id, "evaluated again", at=datetime.now(UTC))
+    world.approve(renewed.id, "sam")
+    assert world.changed() == [], "approved as it is now"
 
     done, began = world.withdraw("model/acme/one"), time.monotonic()
     while (reply := await stack.chat(key)).json["groundplan"]["deployment"] != "two":

@@ -16,6 +16,7 @@ from groundplan.gateway.policy.approved import approved_of
 from groundplan.gateway.policy.snapshot import NOTHING, Policy
 from groundplan.governance.model import Given
 from groundplan.governance.parts import KINDS, Part, lapses, lasts, parts_of
+from groundplan.governance.register.versions import Version, changes, finding
 
 TODAY = date(2026, 11, 25)
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC).timestamp()
@@ -176,3 +177,20 @@ def test_without_the_rule_the_workload_covers_its_parts_until_one_is_withdrawn()
     data = every(made)[3]
     with pytest.raises(Denied):
         book.check(policy(data, given=Given(TODAY, TODAY, withdrawn=True)), "support", NOW)
+
+
+def test_a_model_that_reports_another_version_is_told_until_it_is_approved_again_or_a_month_has_passed() -> None:
+    made = blueprint(workload())
+    days = [datetime(2026, 11, day, tzinfo=UTC) for day in (1, 2, 10, 20)]
+    said = [Version("one", "m-2026-10", "m", print_, day, day) for print_, day in zip("abcd", days, strict=True)]
+    digest = every(made)[0].digest
+    now = datetime(2026, 11, 25, tzinfo=UTC)
+    (found,) = changes(made, said, {}, now)
+    assert (found.digest, found.before.fingerprint, found.now.fingerprint) == (digest, "a", "d") and found.production
+    (found,) = changes(made, said, {digest: days[2]}, now)
+    assert (found.before.fingerprint, found.now.fingerprint) == ("c", "d"), "what was there then is approved"
+    assert changes(made, said, {digest: days[3]}, now) == [] == changes(made, said[:1], {}, now)
+    assert changes(made, said, {}, now + timedelta(days=31)) == []
+    assert changes(msgspec.structs.replace(made, workloads=[]), said, {}, now) == [], "nobody uses it"
+    pilot = changes(blueprint(workload(stage="pilot")), said, {}, now)
+    assert [finding(each).severity for each in (found, *pilot)] == ["high", "medium"]

@@ -63,6 +63,7 @@ from groundplan.gateway.telemetry.scrape import Scrapes
 from groundplan.gateway.upstream.health import Health
 from groundplan.gateway.upstream.targets import Targets
 
+from groundplan.gateway.upstream.reported import Reported
 SEGMENT_BYTES = 16 << 20
 LAST_SECONDS = 2.0
 """Of the time for draining, what is left for streams to be ended in."""
@@ -114,6 +115,8 @@ async def serve(
     gateway.reviews = reviews = Reviews(home, url, epoch, clock)
     gateway.guard_counts = counts = Counts(url, clock)
     counting = loop.create_task(counts.run())
+    gateway.reported = reported = Reported(url)
+    reporting = loop.create_task(reported.run())
     pairs = Pairs(url)
     gateway.trials = Trials(gateway, pairs)
     pairing = loop.create_task(pairs.run())
@@ -163,6 +166,8 @@ async def serve(
     await facts.close()
     await batches.close()
     await responses.close()
+    reporting.cancel()
+    await reported.close()
     await leases.close()
     await journal.close()
     await live.close()

@@ -60,6 +60,10 @@ class Script(msgspec.Struct, forbid_unknown_fields=True):
     """Header of an error answer."""
     at: int | None = None
     """Chunk of a stream after which it fails; None: in the middle."""
+    calls_itself: str | None = None
+    """Model that its answers name, instead of the one that was asked for."""
+    fingerprint: str | None = None
+    """`system_fingerprint` of its answers."""
     tool: bool = False
     """Answers end with a tool call."""
     overlap: int = 0
@@ -333,7 +337,6 @@ class ScriptedModel:
                 "id": f"chatcmpl-{self.counted}",
                 "object": "chat.completion",
                 "created": int(time.time()),
-                "model": chat.model,
                 "choices": choices,
                 "usage": self._reported(chat, len(words), mode),
             }
@@ -345,7 +348,7 @@ class ScriptedModel:
             "id": f"chatcmpl-{self.counted}",
             "object": "chat.completion.chunk",
             "created": int(time.time()),
-            "model": chat.model,
+            **self._version(chat),
         }
         asked = chat.stream_options is not None and chat.stream_options.include_usage
         usage = self._reported(chat, len(words), mode) if asked else None
@@ -366,6 +369,10 @@ class ScriptedModel:
 def _vector(text: str, encoding: str) -> list[float] | str:
     """16 numbers that depend on the text only."""
     raw = hashlib.sha512(text.encode()).digest()
+    def _version(self, chat: _Chat) -> dict[str, str]:
+        said = {"model": self.script.calls_itself or chat.model}
+        return said if self.script.fingerprint is None else {**said, "system_fingerprint": self.script.fingerprint}
+
     numbers = [(value - 2**31) / 2**31 for value in struct.unpack(">16I", raw)]
     return base64.b64encode(struct.pack("<16f", *numbers)).decode() if encoding == "base64" else numbers
 
@@ -381,6 +388,7 @@ def _error(message: str, code: str) -> bytes:
 
 _JSON_BODIES = {
     "malformed": b'{"id":"x","choices":[{"index":0,',
+                **self._version(chat),
     "empty": b"",
     "error_event": _error("something went wrong", "scripted_error"),
     "wrong_type": b"<html><body>welcome</body></html>",

@@ -8,6 +8,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
 
+from groundplan.api import model_changes
 from groundplan.api.caller import Reader, SignedIn
 from groundplan.api.context import Using
 from groundplan.api.routes.changes import MOST_FILES, FileName, FileText
@@ -81,10 +82,12 @@ def ask_missing(body: Missing, services: Using, caller: SignedIn) -> dict[str, A
 def approvals(
     services: Using, _: Reader, subject: Annotated[str | None, Query(max_length=160)] = None
 ) -> dict[str, Any]:
-    """What holds now, with its end and what kind of proof each approval has; only about one subject where given."""
+    """What holds now, with its end and what kind of proof each approval has; only about one subject where given. Of a
+    model also how it has `changed`: what its upstreams report now, and did not when it was approved."""
     with services.transaction() as conn:
         found = [each for each in store.changes(conn, ["applied"]) if subject in (None, each.subject)]
-    return {"approvals": [_json(each) for each in found]}
+        flags = model_changes.flags(services, conn)
+    return {"approvals": [{**_json(each), "changed": flags.get(each.digest, [])} for each in found]}
 
 
 @router.post("/changes/{change_id}/renew", status_code=201)

@@ -33,6 +33,7 @@ from groundplan.gateway.upstream.targets import Target
 from groundplan.ledger.model import Reservation, Usage
 
 _NOT_BILLED = frozenset({401, 402, 403, 404, 405, 408, 429, 500, 501, 503, 529})
+from groundplan.gateway.upstream.reported import Looking
 """Complete error answers without usage that say that the request was not worked on. 502 and 504 come from something in
 front of the model, which may well have been working."""
 _ELSEWHERE = frozenset({401, 402, 403, 404, 405, 408, 429})
@@ -234,6 +235,8 @@ class Attempt:
         self._overload = status in _OVERLOAD
         if status in _ELSEWHERE or status < 400 or status >= 500:
             rest = None
+        if self.gateway.reported is not None and self.gateway.reported.due(self.deployment.name, self.began):
+            self.gateway.reported.look(self.deployment, data)
             if (asked := connection.headers.get(b"retry-after")) is not None:
                 rest = retry_after(asked, self.gateway.clock.now())
             billed = status not in _NOT_BILLED
@@ -259,6 +262,9 @@ class Attempt:
         if exchange.continuation is not None:
             relay = exchange.continuation.relay(relay)
         made = Streaming(connection, self.deployment, relay)
+        reported = self.gateway.reported
+        if reported is not None and reported.due(self.deployment.name, self.began) and not exchange.interface.keeps:
+            relay = Looking(relay, reported, self.deployment)
         made.guarded = exchange.guard is not None
         self.streaming = made if not binary else BinaryStreaming(connection, self.deployment, relay, kind)
         try:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from groundplan.gateway.telemetry.content import ContentSender
     from groundplan.gateway.telemetry.scrape import Scrapes
 
+    from groundplan.gateway.upstream.reported import Reported
 
 class Lender(Protocol):
     """Gets more of a budget for this worker."""
@@ -137,6 +138,8 @@ class Gateway:
     background: set[asyncio.Task[None]] = field(default_factory=set)
     """What goes on after the call that it belongs to was answered."""
 
+    reported: Reported | None = None
+    """Which versions upstreams say that they are."""
     def __post_init__(self) -> None:
         self.loads = Loads(self.loop)
         self.pressure = Pressure(self.loop)

@@ -1,0 +1,142 @@
+"""Which version an upstream says that it is: looked at now and then, and told to PostgreSQL only when it is new.
+
+Not every answer is read for it: of each deployment one in `EVERY` seconds. What a change means is governance's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+
+import msgspec
+import psycopg
+from psycopg import AsyncConnection
+
+from groundplan.blueprint.model import Deployment
+from groundplan.gateway.surfaces.interface import Relay
+from groundplan.ledger.model import Usage
+
+EVERY = 1.0
+"""Seconds between two answers of a deployment that are looked at, in one worker."""
+FLUSH_SECONDS = 1.0
+LONGEST = 200
+_log = logging.getLogger(__name__)
+_ADD = """INSERT INTO model_reported AS r (deployment, asked, model, fingerprint, first_at, last_at)
+    VALUES (%s, %s, %s, %s, now(), now())
+    ON CONFLICT (deployment, asked, model, fingerprint) DO UPDATE SET last_at = now()"""
+
+
+class _Model(msgspec.Struct, frozen=True):
+    model: str = ""
+
+
+class _Says(msgspec.Struct, frozen=True):
+    model: str = ""
+    system_fingerprint: str | None = None
+    message: _Model | None = None
+    """In the first event of Anthropic's streams."""
+    response: _Model | None = None
+    """In the first event of a stream of Responses."""
+
+
+_decode = msgspec.json.Decoder(_Says).decode
+Version = tuple[str, str, str, str]
+"""deployment, the version that was asked for, the model and the fingerprint that it reports"""
+
+
+class Reported:
+    """Of one worker."""
+
+    __slots__ = ("_known", "_next", "_url", "_waiting")
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._next: dict[str, float] = {}
+        self._known: set[Version] = set()
+        self._waiting: set[Version] = set()
+
+    def due(self, deployment: str, now: float) -> bool:
+        """Whether its next answer is to be looked at. `now`: seconds of a clock that only goes on."""
+        if now < self._next.get(deployment, 0.0):
+            return False
+        self._next[deployment] = now + EVERY
+        return True
+
+    def look(self, deployment: Deployment, data: bytes) -> None:
+        """Take up what an answer, or the first event of a stream, says of its version."""
+        try:
+            says = _decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return
+        named = says.model or (says.message or says.response or _Model()).model
+        print_ = says.system_fingerprint or ""
+        if not named and not print_:
+            return
+        version = (deployment.name, deployment.upstream_model, named[:LONGEST], print_[:LONGEST])
+        if version not in self._known:
+            self._known.add(version)
+            self._waiting.add(version)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await asyncio.sleep(FLUSH_SECONDS)
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Tell what is new; what cannot be told waits on."""
+        if not self._waiting:
+            return
+        taken, self._waiting = self._waiting, set()
+        try:
+            async with asyncio.timeout(5.0):
+                async with await AsyncConnection.connect(self._url, autocommit=True, connect_timeout=2) as connection:
+                    async with connection.cursor() as cursor:
+                        await cursor.executemany(_ADD, sorted(taken))
+        except (psycopg.Error, OSError, TimeoutError) as error:
+            _log.warning("versions that upstreams report wait for PostgreSQL: %s", error.__class__.__name__)
+            self._waiting |= taken
+
+    async def close(self) -> None:
+        with suppress(asyncio.CancelledError):
+            await self.flush()
+
+
+class Looking:
+    """Obeys `Relay`: the stream of an answer that is looked at, in its first event only."""
+
+    __slots__ = ("_deployment", "_inner", "_reported")
+
+    def __init__(self, inner: Relay, reported: Reported, deployment: Deployment) -> None:
+        self._inner = inner
+        self._reported: Reported | None = reported
+        self._deployment = deployment
+
+    @property
+    def usage(self) -> Usage | None:
+        return self._inner.usage
+
+    @property
+    def output_bytes(self) -> int:
+        return self._inner.output_bytes
+
+    @property
+    def done(self) -> bool:
+        return self._inner.done
+
+    @property
+    def complete(self) -> bool:
+        return self._inner.complete
+
+    def take(self, data: bytes) -> bytes:
+        if self._reported is not None:
+            self._reported.look(self._deployment, data)
+            self._reported = None
+        return self._inner.take(data)
+
+    def last(self, facts: bytes) -> bytes:
+        return self._inner.last(facts)
+
+    def broken(self, reason: str, call_id: str) -> bytes:
+        return self._inner.broken(reason, call_id)
