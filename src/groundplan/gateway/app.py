@@ -38,6 +38,7 @@ from groundplan.gateway.caching.cache_link import AnswerLink
 from groundplan.gateway.caching.idempotency import Answers
 from groundplan.gateway.caching.meaning import Meanings
 from groundplan.gateway.caching.sharing import AnswerDesk
+from groundplan.gateway.call.cited_store import Citations
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.facts_api import FactsApi
 from groundplan.gateway.call.pipeline import Pipeline, streams, upgrades
@@ -114,7 +115,8 @@ async def serve(
     gateway.content = ContentSender(home, gateway.meters)
     gateway.reviews = reviews = Reviews(home, url, epoch, clock)
     gateway.guard_counts = counts = Counts(url, clock)
-    counting = loop.create_task(counts.run())
+    gateway.citations = citations = Citations(url)
+    counting = [loop.create_task(each.run()) for each in (counts, citations)]
     gateway.reported = reported = Reported(url)
     reporting = loop.create_task(reported.run())
     pairs = Pairs(url)
@@ -158,11 +160,13 @@ async def serve(
     await scrapes.close()
     sending.cancel()
     linking.cancel()
-    counting.cancel()
+    for each in counting:
+        each.cancel()
     pairing.cancel()
     await pairs.close()
     await reviews.close()
     await counts.close()
+    await citations.close()
     await facts.close()
     await batches.close()
     await responses.close()

@@ -142,6 +142,33 @@ class Withheld(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
+class Conflict(msgspec.Struct, frozen=True, kw_only=True):
+    """A sentence of a passage, and what another document that the person may read says about the same."""
+
+    document: str
+    path: str
+    title: str
+    source: str
+    says: str
+    other_document: str
+    other_path: str
+    other_title: str
+    other_source: str
+    other_says: str
+
+
+class Newer(msgspec.Struct, frozen=True, kw_only=True):
+    """A document that matches and is not given because a newer one replaces it; the person may read both."""
+
+    document: str
+    path: str
+    title: str
+    newer_document: str
+    newer_path: str
+    newer_title: str
+    newer_source: str
+
+
 class SearchAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """`lag`: changed documents that word search does not know yet (vector search and permissions have no lag)."""
 
@@ -153,6 +180,10 @@ class SearchAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """Whether nothing reached the floor of the request: then there are no passages."""
     withheld: list[Withheld] = []
     """With `explain` only: what would have been among the passages."""
+    conflicts: list[Conflict] = []
+    """Facts in the passages that another document contradicts: both sources are named."""
+    newer: list[Newer] = []
+    """What would have been among the passages, but has a newer version."""
 
 
 @dataclass(frozen=True, slots=True)

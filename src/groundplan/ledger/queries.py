@@ -69,6 +69,7 @@ def database_time(conn: Connection[Any]) -> datetime:
 def receipt(conn: Connection[Any], call_id: UUID) -> dict[str, Any]:
     """Everything that is known of one call: steps, attempts with what they reserved and cost, passages, charges, proof.
 
+    `citations` say of each statement that cites a passage whether it says that (null: it could not be asked).
     `acting` is null, or `{"by", "as", "demo"}` for a call made while acting as somebody in a demo.
 
     Raises `NotFound` for a call that is not in the ledger (calls arrive within a second).
@@ -90,6 +91,7 @@ def receipt(conn: Connection[Any], call_id: UUID) -> dict[str, Any]:
             {"document": document, "path": path, "first_line": first, "last_line": last}
             for document, path, first, last in detail.get("sources", [])
         ],
+        "citations": [_plain(citation) for citation in store.citations(conn, call_id)],
         "flags": detail.get("flags", []),
         "acting": detail.get("acting"),
         "client_certificate": detail.get("client"),

@@ -117,6 +117,16 @@ def arrived(conn: Connection[Any], since: datetime, limit: int) -> list[Row]:
     return _rows(conn, query, {"since": since, "limit": limit})
 
 
+def citations(conn: Connection[Any], id: UUID) -> list[Row]:
+    """What the look at the citations of a call found, in the order of its answer."""
+    return _rows(
+        conn,
+        """SELECT passage, document, version, start_char, end_char, answer_start, answer_end, supported
+           FROM call_citation WHERE call_id = %(id)s ORDER BY number""",
+        {"id": id},
+    )
+
+
 def arrival(conn: Connection[Any], id: UUID) -> datetime | None:
     """When a call reached the ledger."""
     rows = _rows(conn, "SELECT shipped_at FROM call WHERE id = %(id)s", {"id": id})

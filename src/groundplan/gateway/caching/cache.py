@@ -383,6 +383,8 @@ def _entry(gateway: Gateway, exchange: Exchange, flight: Flight) -> Entry | None
     grounded = workload.grounding is not None and exchange.interface.grounded
     if not good or "resumed" in exchange.attempt_flags or (grounded and not passages):
         return None
+    if exchange.grounded is not None and exchange.grounded.others:
+        return None  # it may rest on what another document says, which no hit would confirm for the next person
     if not all(passage.chunk for passage in passages):
         return None
     subjects = {"company", f"workload/{workload.name}", *subjects_of(place)}

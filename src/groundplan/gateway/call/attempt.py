@@ -16,6 +16,7 @@ from groundplan.gateway.call import settle
 from groundplan.gateway.call.admit import output_cap
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
+from groundplan.gateway.call.cited import CitedStreaming, whole
 from groundplan.gateway.call.ground import system_messages
 from groundplan.gateway.call.recorded import Recorded
 from groundplan.gateway.call.retry import retry_after
@@ -190,7 +191,7 @@ class Attempt:
         if ask is None or workload is None:
             raise AssertionError("not admitted")
         codec = exchange.interface.codec(deployment)
-        system = system_messages(workload, exchange.passages) if exchange.interface.grounded else []
+        system = system_messages(workload, exchange.passages, exchange.grounded) if exchange.interface.grounded else []
         data = codec.forward(ask, deployment, output_cap(exchange, deployment), system)
         name = b"%b-%d" % (exchange.id, exchange.attempt)
         accept = b"text/event-stream" if ask.stream and not exchange.interface.binary else b"application/json"
@@ -261,7 +262,7 @@ class Attempt:
             relay = Recorded(relay, exchange.flight)
         if exchange.continuation is not None:
             relay = exchange.continuation.relay(relay)
-        made = Streaming(connection, self.deployment, relay)
+        made = (CitedStreaming if exchange.passages else Streaming)(connection, self.deployment, relay)
         reported = self.gateway.reported
         if reported is not None and reported.due(self.deployment.name, self.began) and not exchange.interface.keeps:
             relay = Looking(relay, reported, self.deployment)
@@ -327,6 +328,8 @@ class Attempt:
             exchange.flight.whole = answered.data
         if interface.keeps and exchange.guard is None:
             await interface.keep(gateway, exchange, answered.data)
+        if exchange.passages and not answered.kind:
+            whole(gateway, exchange, answered.data)
         told = facts(exchange, settle.remaining(gateway, exchange))
         data = answered.data if answered.kind else interface.with_facts(answered.data, told)
         await send_whole(gateway, exchange, "ok", 200, data, "", answered.kind)

@@ -26,6 +26,7 @@ from groundplan.gateway.upstream.targets import Targets
 from groundplan.ledger.model import Charge
 
 if TYPE_CHECKING:
+    from groundplan.gateway.call.cited_store import Citations
     from groundplan.gateway.call.exchange import Exchange
     from groundplan.gateway.experiments.trials import Trials
     from groundplan.gateway.guard.counts import Counts
@@ -133,6 +134,8 @@ class Gateway:
     """For workloads on whose calls another deployment is tried."""
     reviews: Reviews | None = None
     """For workloads whose answers wait for a person."""
+    citations: Citations | None = None
+    """What the look at citations found, on its way to PostgreSQL."""
     guard_counts: Counts | None = None
     """What guardrails found, on its way to PostgreSQL."""
     background: set[asyncio.Task[None]] = field(default_factory=set)

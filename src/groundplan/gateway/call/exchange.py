@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from groundplan.gateway.budgets.limits import Use
     from groundplan.gateway.caching.answer_cache import Flight
     from groundplan.gateway.caching.meaning import Asked, Match
+    from groundplan.gateway.call.grounded import Grounded
     from groundplan.gateway.call.resume import Continuation
     from groundplan.gateway.call.trace import Trace
     from groundplan.gateway.experiments.trial import Trial
@@ -45,6 +46,10 @@ class Passage(msgspec.Struct, frozen=True, kw_only=True):
     score: float = 0.0
     chunk: str = ""
     """Id of the chunk; a changed document has new ones."""
+    version: int = 1
+    start_char: int = 0
+    end_char: int = 0
+    """Characters of that version of the document."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +112,7 @@ class Exchange:
         "finished",
         "first_byte",
         "flight",
+        "grounded",
         "guard",
         "http_status",
         "id",
@@ -193,6 +199,8 @@ class Exchange:
         self.output_bytes = 0
         self.deployment: Deployment | None = None
         self.passages: list[Passage] = []
+        self.grounded: Grounded | None = None
+        """What is told about its passages, where its workload has sources and any was found."""
         self.cache = "none"
         self.route: Route | None = None
         """Why it goes where it goes, where its workload routes."""

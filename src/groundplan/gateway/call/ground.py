@@ -6,6 +6,8 @@ The service reads them through the live permissions; where it cannot, the call i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -13,7 +15,11 @@ from groundplan.blueprint.model import Workload
 from groundplan.core.errors import Unavailable
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange, Passage
+from groundplan.gateway.call.grounded import NOTES_SHARE, Conflict, Grounded, Newer, notes
 from groundplan.gateway.upstream.http1 import UpstreamConnection, UpstreamFailure
+
+if TYPE_CHECKING:
+    from groundplan.gateway.guard.run import Guarding
 
 SEARCH_SECONDS = 5.0
 HEADING_BYTES = 160
@@ -31,6 +37,8 @@ _NO_PASSAGES = (
 class _Found(msgspec.Struct, frozen=True):
     passages: list[Passage]
     abstained: bool = False
+    conflicts: list[Conflict] = []
+    newer: list[Newer] = []
 
 
 _decode = msgspec.json.Decoder(_Found).decode
@@ -63,10 +71,30 @@ async def ground(gateway: Gateway, exchange: Exchange) -> None:
         raise cut_off() from failure
     result = "found" if found.passages else "abstained" if found.abstained else "nothing"
     gateway.meters.ground(workload.name, result)
-    passages = found.passages[: grounding.passages]
+    passages, conflicts = found.passages[: grounding.passages], found.conflicts
     if exchange.guard is not None:
         passages = exchange.guard.passages(passages)
-    exchange.passages = _fitting(passages, grounding.max_bytes)
+        conflicts = [one for one in map(partial(_guarded, exchange.guard), conflicts) if one is not None]
+    grounded = Grounded(conflicts, found.newer)
+    told = notes(grounded, passages, grounding.max_bytes // NOTES_SHARE) if grounded.others else ""
+    exchange.passages = _fitting(passages, grounding.max_bytes - len(told.encode()))
+    if grounded.others:
+        given = {passage.document for passage in exchange.passages}
+        grounded.conflicts = [one for one in conflicts if one.document in given]
+    if exchange.passages or grounded.others:
+        exchange.grounded = grounded
+
+
+def _guarded(guard: Guarding, conflict: Conflict) -> Conflict | None:
+    """What of a conflict a model may see; None where that is not both sides."""
+    sides = [
+        Passage(document="", path="", title="", source="", start_line=0, end_line=0, text=text)
+        for text in (conflict.says, conflict.other_says)
+    ]
+    seen = guard.passages(sides)
+    if len(seen) < len(sides):
+        return None
+    return msgspec.structs.replace(conflict, says=seen[0].text, other_says=seen[1].text)
 
 
 def cut_off() -> Unavailable:
@@ -125,12 +153,15 @@ def _fitting(passages: Sequence[Passage], max_bytes: int) -> list[Passage]:
     return kept
 
 
-def system_messages(workload: Workload, passages: Sequence[Passage]) -> list[str]:
-    """What goes in front of the caller's messages: the workload's prompt, then the passages."""
+def system_messages(workload: Workload, passages: Sequence[Passage], grounded: Grounded | None = None) -> list[str]:
+    """What goes in front of the caller's messages: the workload's prompt, what is said of the passages, and they."""
     messages = [workload.system_prompt] if workload.system_prompt else []
     if workload.grounding is None:
         return messages
+    told = ""
+    if grounded is not None and grounded.others:
+        told = notes(grounded, passages, workload.grounding.max_bytes // NOTES_SHARE)
     if not passages:
-        return [*messages, _NO_PASSAGES]
+        return [*messages, f"{_NO_PASSAGES}\n{told}" if told else _NO_PASSAGES]
     blocks = "\n".join(_block(number, passage) for number, passage in enumerate(passages, 1))
-    return [*messages, _INTRODUCTION + "\n" + blocks]
+    return [*messages, _INTRODUCTION + told + "\n" + blocks]

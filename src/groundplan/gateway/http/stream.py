@@ -91,10 +91,15 @@ class Streaming:
             raise StreamBroken("the upstream's stream ended early")
         relay = self.relay
         settle.attempt(gateway, exchange, "ok", 200, relay.usage)
+        if exchange.passages:
+            await self.look(gateway, exchange)
         if exchange.interface.keeps and exchange.guard is None:
             await exchange.interface.keep(gateway, exchange, relay)
         last = relay.last(facts(exchange, settle.remaining(gateway, exchange)))
         await end(gateway, exchange, "ok", last, "")
+
+    async def look(self, gateway: Gateway, exchange: Exchange) -> None:
+        """Everything was said and nothing of its end was sent: a stream of a grounded answer is looked at here."""
 
     async def _relay(self, gateway: Gateway, exchange: Exchange, sequence: int) -> None:
         relay, connection, idle = self.relay, self._connection, self._deployment.idle_ms / 1000

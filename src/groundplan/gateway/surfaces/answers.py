@@ -158,6 +158,8 @@ def facts(exchange: Exchange, remaining: int | None) -> bytes:
     ]
     if exchange.cache in ("exact", "semantic"):
         told.append(b',"saved_usd":"%b"' % format_usd(exchange.saved).encode("ascii"))
+    if exchange.grounded is not None:
+        told.append(exchange.grounded.told())
     if exchange.guard is not None:
         told.append(b',"guardrails":' + _encode(exchange.guard.told()))
     deployment = exchange.deployment
@@ -173,4 +175,5 @@ def _source(passage: Passage) -> dict[str, Any]:
     return {
         "document": passage.document, "path": passage.path, "title": passage.title, "source": passage.source,
         "start_line": passage.start_line, "end_line": passage.end_line, "text": passage.text,
+        "version": passage.version, "start_char": passage.start_char, "end_char": passage.end_char,
     }  # fmt: skip

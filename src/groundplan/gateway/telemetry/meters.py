@@ -73,7 +73,7 @@ class AttemptSeries:
 class Meters:
     """All counters of one worker since it started."""
 
-    __slots__ = ("attempts", "cached", "calls", "content_lost", "grounded", "saved", "streams")
+    __slots__ = ("attempts", "cached", "calls", "cited", "content_lost", "grounded", "saved", "streams")
 
     def __init__(self) -> None:
         self.calls: dict[CallLabels, CallSeries] = {}
@@ -82,6 +82,8 @@ class Meters:
         """(workload, result) -> calls that were answered without a model"""
         self.grounded: dict[tuple[str, str], int] = {}
         """(workload, result) -> calls for which sources were searched"""
+        self.cited: dict[tuple[str, str], int] = {}
+        """(workload, result) -> citations of answers that were looked at"""
         self.saved: dict[str, int] = {}
         """workload -> picodollars that those answers cost before"""
         self.streams = 0
@@ -106,6 +108,10 @@ class Meters:
     def ground(self, workload: str, result: str) -> None:
         """One search for a call: `found`, `abstained` (nothing reached the workload's floor) or `nothing`."""
         self.grounded[workload, result] = self.grounded.get((workload, result), 0) + 1
+
+    def cite(self, workload: str, result: str) -> None:
+        """One citation: `supported`, `unsupported`, or `undecided` where meaning could not be asked."""
+        self.cited[workload, result] = self.cited.get((workload, result), 0) + 1
 
     def save(self, workload: str, picodollars: int) -> None:
         """What an answer from the cache would have cost again."""

@@ -60,6 +60,10 @@ def _calls(gateway: Gateway) -> list[Family]:
         Sample([("workload", workload), ("result", result)], count)
         for (workload, result), count in sorted(gateway.meters.grounded.items())
     ]
+    cited = [
+        Sample([("workload", workload), ("result", result)], count)
+        for (workload, result), count in sorted(gateway.meters.cited.items())
+    ]
     saved = [
         Sample([("workload", workload)], amount / PICO) for workload, amount in sorted(gateway.meters.saved.items())
     ]
@@ -69,6 +73,7 @@ def _calls(gateway: Gateway) -> list[Family]:
         histogram(f"{_P}first_byte_seconds", "Answered calls, to the first byte of the answer.", first),
         Family(f"{_P}cache_hits_total", "counter", "Calls that were answered without a model.", cached),
         Family(f"{_P}grounded_calls_total", "counter", "Calls for which sources were searched.", grounded),
+        Family(f"{_P}citations_total", "counter", "Citations of answers, by whether the passage says it.", cited),
         Family(f"{_P}cache_saved_usd_total", "counter", "What those answers cost before.", saved),
     ]
 

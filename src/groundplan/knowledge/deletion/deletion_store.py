@@ -15,7 +15,7 @@ from psycopg.rows import class_row
 
 Conn = Connection[Any]
 
-TABLES = ("chunk", "document", "document_version", "document_reader", "pushed")
+TABLES = ("chunk", "document", "document_version", "document_reader", "document_conflict", "pushed")
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,7 @@ def assess(conn: Connection[Any], source: str, today: date) -> dict[str, Any]:
     found = list(_findings(conn, looks, today))
     with conn.transaction():
         store.tell(conn, source, found, kinds=_FOUND_HERE)
+        store.put_conflicts(conn, source, [_pair(one) for one in found if one.kind == "knowledge.conflict"])
         kinds: dict[str, list[str]] = defaultdict(list)
         for subject, kind in store.open_kinds(conn, source):
             if kind in KINDS:
@@ -68,6 +69,11 @@ def assess(conn: Connection[Any], source: str, today: date) -> dict[str, Any]:
         parts = Counter(kind for _, kind in store.open_kinds(conn, source))
         store.put_source_score(conn, source, today, mean, len(scores), parts)
     return {"score": mean, "documents": len(scores), "findings": len(found)}
+
+
+def _pair(one: Finding) -> tuple[UUID, UUID, str, str]:
+    """(document, the other, what each says) of a conflict."""
+    return UUID(one.detail["document"]), UUID(one.detail["other"]), *one.detail["sentences"]
 
 
 def _findings(conn: Connection[Any], looks: Sequence[Look], today: date) -> Iterator[Finding]:

@@ -103,6 +103,24 @@ def put_source_score(
     conn.execute("UPDATE source SET quality = %s WHERE name = %s", (score, source))
 
 
+def put_conflicts(conn: Conn, source: str, found: Sequence[tuple[UUID, UUID, str, str]]) -> None:
+    """(document of this source, the other, what each says) of all conflicts that now are, as they are in these
+    versions; those that were known of this source go."""
+    conn.execute("DELETE FROM document_conflict c USING document d WHERE d.id = c.one AND d.source = %s", (source,))
+    if not found:
+        return
+    ones, others, says, theirs = (list(column) for column in zip(*found, strict=True))
+    conn.execute(
+        """INSERT INTO document_conflict (one, one_version, one_says, other, other_version, other_says, number)
+           SELECT a.id, a.version, f.says, b.id, b.version, f.theirs, f.number
+           FROM unnest(%s::uuid[], %s::uuid[], %s::text[], %s::text[]) WITH ORDINALITY
+             AS f(one, other, says, theirs, number)
+           JOIN document a ON a.id = f.one JOIN document b ON b.id = f.other
+           WHERE a.deleted_at IS NULL AND b.deleted_at IS NULL""",
+        (ones, others, says, theirs),
+    )
+
+
 def assessed(conn: Conn, day: date) -> set[str]:
     """Sources that were looked at on this day."""
     return {source for (source,) in conn.execute("SELECT source FROM source_quality WHERE day = %s", (day,))}

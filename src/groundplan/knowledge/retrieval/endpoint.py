@@ -17,6 +17,7 @@ import msgspec
 import structlog
 
 from groundplan.core.errors import GroundplanError, Invalid, NotFound, TooLarge, Unauthenticated
+from groundplan.knowledge.citations.wire import MOST_TEXTS, SupportAnswer, SupportRequest
 from groundplan.knowledge.embedding.encoder import Embedded, Encoder
 from groundplan.knowledge.embedding.wire import EmbedAnswer, EmbedRequest
 from groundplan.knowledge.model import DIMENSION, ConfirmRequest, SearchAnswer, SearchRequest
@@ -68,6 +69,8 @@ class Service:
                 confidence=round(found.confidence, 4),
                 abstained=found.abstained,
                 withheld=list(found.withheld),
+                conflicts=found.conflicts,
+                newer=found.newer,
             )
         )
 
@@ -80,6 +83,19 @@ class Service:
         embedded = self._embedded(_decode(body, EmbedRequest).texts, DIMENSION)
         vectors = [row.astype("<f4").tobytes() for row in embedded.vectors]
         return msgspec.json.encode(EmbedAnswer(MODEL, vectors, sum(embedded.tokens)))
+
+    def support(self, body: bytes) -> bytes:
+        """`SupportAnswer` as JSON; the same text is embedded once."""
+        asked = _decode(body, SupportRequest).asked
+        texts = list(dict.fromkeys(text for one in asked for text in (one.statement, *one.places)))
+        if len(texts) > MOST_TEXTS:
+            raise Invalid(f"{len(texts)} texts are asked about", code="support_request", hint=f"Send {MOST_TEXTS}.")
+        if not texts:
+            return msgspec.json.encode(SupportAnswer([]))
+        vectors = dict(zip(texts, self._encoder.embed(texts), strict=True))
+        return msgspec.json.encode(
+            SupportAnswer([[round(float(vectors[one.statement] @ vectors[p]), 4) for p in one.places] for one in asked])
+        )
 
     def _embedded(self, texts: list[str], dimensions: int) -> Embedded:
         if not texts or len(texts) > MAX_INPUTS or dimensions != DIMENSION:
@@ -118,6 +134,7 @@ def application(service: Service, token: str) -> Application:
         ("POST", "/search"): service.search,
         ("POST", "/confirm"): service.confirm,
         ("POST", "/embed"): service.embed,
+        ("POST", "/support"): service.support,
         ("POST", "/v1/embeddings"): service.embeddings,
     }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -22,13 +22,15 @@ from groundplan.core.errors import Invalid, Unavailable
 from groundplan.knowledge import store
 from groundplan.knowledge.model import (
     ConfirmRequest,
+    Conflict,
     Embedder,
+    Newer,
     Passage,
     SearchRequest,
     Vectors,
     Withheld,
 )
-from groundplan.knowledge.retrieval import fuse, search_store, words
+from groundplan.knowledge.retrieval import fuse, search_store, told, words
 from groundplan.knowledge.retrieval.projection import Projection
 from groundplan.knowledge.retrieval.propose import CANDIDATES, Proposed, Wanted, propose
 from groundplan.knowledge.retrieval.search_store import Found, Standing
@@ -54,6 +56,8 @@ class Result:
     confidence: float = 0.0
     abstained: bool = False
     withheld: tuple[Withheld, ...] = ()
+    conflicts: list[Conflict] = field(default_factory=list)
+    newer: list[Newer] = field(default_factory=list)
 
 
 class Search:
@@ -88,14 +92,16 @@ class Search:
             if standing.newest > proposed.view.cursor:
                 ranked += self._unprojected(conn, proposed, request, question, ranked)
             withheld = self._withheld(conn, proposed, request, ranked) if request.explain else ()
+            newer = self._newer(conn, proposed, request, ranked)
             ranked = fuse.ordered(ranked)
             confidence = max((_confidence(one) for one, _ in ranked), default=0.0)
             if confidence < request.floor:
-                return Result([], confidence, abstained=True, withheld=withheld)
+                return Result([], confidence, abstained=True, withheld=withheld, newer=newer)
             best = fuse.distinct(fuse.demote(ranked, self._clock.now().date()))
             around = _around(conn, best[: request.k], request.context)
-        chosen = fuse.fit(fuse.widened(best, around, request), request.k, request.max_bytes)
-        return Result(chosen, confidence, withheld=withheld)
+            chosen = fuse.fit(fuse.widened(best, around, request), request.k, request.max_bytes)
+            conflicts = told.conflicts(conn, chosen)
+        return Result(chosen, confidence, withheld=withheld, conflicts=conflicts, newer=newer)
 
     def propose(
         self, query: str, question: Vectors, sources: list[str], standing: Standing, limit: int = CANDIDATES
@@ -151,6 +157,14 @@ class Search:
             Withheld(document=str(document), path=path, title=title, reason=reason)
             for document, (path, title, reason) in by_document.items()
         )
+
+    def _newer(
+        self, conn: Connection[Any], proposed: Proposed, request: SearchRequest, ranked: fuse.Ranked
+    ) -> list[Newer]:
+        """What of the best was kept back because there is a newer version."""
+        least = ranked[min(len(ranked), request.k) - 1][1] if ranked else 0.0
+        best = {proposed.view.chunk(row): proposed.scores[row] for row in proposed.relevant()[:_READ]}
+        return told.newer(conn, best, [one.id for one, _ in ranked], least, request.workload)
 
     def readable(self, request: ConfirmRequest) -> list[str]:
         """Those of the chunks that exist as they were and that the person may read now.

@@ -1,0 +1,105 @@
+"""What is said about the passages of one call besides quoting them: conflicts, newer versions, and citations.
+
+Said to the model in words, and to the caller in the `groundplan` object. It neither searches nor judges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+if TYPE_CHECKING:
+    from groundplan.gateway.call.cited import Citation
+    from groundplan.gateway.call.exchange import Passage
+
+SENTENCE = 240
+"""Characters of a sentence that are repeated."""
+NOTES_SHARE = 3
+"""At most one part in so many of what grounding may add to a prompt is notes."""
+
+
+class Conflict(msgspec.Struct, frozen=True, kw_only=True):
+    """A sentence of a passage, and what another document that this person may read says about the same."""
+
+    document: str
+    path: str
+    title: str
+    source: str
+    says: str
+    other_document: str
+    other_path: str
+    other_title: str
+    other_source: str
+    other_says: str
+
+
+class Newer(msgspec.Struct, frozen=True, kw_only=True):
+    """A document that matches and was not used, because a newer one replaces it; this person may read both."""
+
+    document: str
+    path: str
+    title: str
+    newer_document: str
+    newer_path: str
+    newer_title: str
+    newer_source: str
+
+
+class Grounded:
+    """Of one call."""
+
+    __slots__ = ("citations", "conflicts", "newer")
+
+    def __init__(self, conflicts: Sequence[Conflict], newer: Sequence[Newer]) -> None:
+        self.conflicts = conflicts
+        self.newer = newer
+        self.citations: Sequence[Citation] = ()
+
+    @property
+    def others(self) -> bool:
+        """Whether the model was told of documents besides those of the passages."""
+        return bool(self.conflicts or self.newer)
+
+    def told(self) -> bytes:
+        """Members of the `groundplan` object, with a comma before; empty where there is nothing to tell."""
+        told: dict[str, Any] = {}
+        if self.citations:
+            told["citations"] = [one.told() for one in self.citations]
+        if self.conflicts:
+            told["conflicts"] = self.conflicts
+        if self.newer:
+            told["newer"] = self.newer
+        return b"," + msgspec.json.encode(told)[1:-1] if told else b""
+
+
+def notes(grounded: Grounded, passages: Sequence[Passage], max_bytes: int) -> str:
+    """What the model is told before the passages, a line each, as far as it fits; empty where nothing is."""
+    lines = [_conflict(one, passages) for one in grounded.conflicts] + [_newer(one) for one in grounded.newer]
+    kept, left = [], max_bytes
+    for line in lines:
+        left -= len(line.encode())
+        if left < 0:
+            break
+        kept.append(line)
+    return "".join(kept)
+
+
+def _conflict(one: Conflict, passages: Sequence[Passage]) -> str:
+    cited = next((f"[{place}] " for place, each in enumerate(passages, 1) if each.document == one.document), "")
+    other = next((f"[{place}] " for place, each in enumerate(passages, 1) if each.document == one.other_document), "")
+    return (
+        f"The documents contradict each other: {cited}{one.path} says '{_short(one.says)}', "
+        f"{other}{one.other_path} says '{_short(one.other_says)}'. "
+        "If the answer depends on it, give both and name both documents.\n"
+    )
+
+
+def _newer(one: Newer) -> str:
+    return f"{one.path} was not used: a newer version exists, {one.newer_path}. Say so if it matters.\n"
+
+
+def _short(text: str) -> str:
+    plain = " ".join(text.split()).replace("'", "’")
+    return plain if len(plain) <= SENTENCE else plain[: SENTENCE - 1] + "…"

@@ -1,0 +1,74 @@
+"""What an answer cites: its sentences with the numbers of passages that stand in them, `[1]` or `[1, 3]`. Pure.
+
+Where a sentence cites twice, each mark answers for the words since the one before. Sentences without a mark are none of
+this. Characters count from 0; spans are half open.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+LONGEST = 40_000
+"""Characters of an answer that are looked at."""
+MOST = 64
+"""Statements of an answer that are looked at."""
+_MARK = re.compile(r"\[\s*(\d{1,3}(?:\s*[,;]\s*\d{1,3})*)\s*\]")
+_GONE = re.compile(rf"\s*{_MARK.pattern}")
+_MARKS = re.compile(rf"(?:{_MARK.pattern}[\s,;]*)+")
+_END = re.compile(rf"[.!?:;]+[\"')*_”’]*(?:\s*{_MARK.pattern})*(?=\s|$)|\n+")
+_SHORT = re.compile(r"\b(?:e\.g|i\.e|etc|approx|no|nr|vs|dr|mr|mrs|ms|st|cf|incl|z\.b|bzw|ca)\.$", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """Words of an answer, without its marks, and the passages that they cite, counted from 1."""
+
+    start: int
+    end: int
+    text: str
+    passages: tuple[int, ...]
+
+
+def sentences(text: str) -> Iterator[tuple[int, int]]:
+    """Spans of the sentences of a text; marks after a full stop belong to the sentence before it."""
+    start = 0
+    for found in _END.finditer(text):
+        if found.group().startswith(".") and _SHORT.search(text[max(start, found.start() - 8) : found.start() + 1]):
+            continue
+        if text[start : found.end()].strip():
+            yield start, found.end()
+        start = found.end()
+    if text[start:].strip():
+        yield start, len(text)
+
+
+def statements(answer: str) -> list[Statement]:
+    """Everything in an answer that cites something, in its order."""
+    found: list[Statement] = []
+    for start, end in sentences(answer[:LONGEST]):
+        found += _statements(answer, start, end)
+        if len(found) >= MOST:
+            return found[:MOST]
+    return found
+
+
+def _statements(answer: str, start: int, end: int) -> list[Statement]:
+    groups = list(_MARKS.finditer(answer, start, end))
+    found: list[Statement] = []
+    begin = start
+    for place, group in enumerate(groups):
+        # what follows the last mark of a sentence is said with it
+        until = end if place == len(groups) - 1 else group.end()
+        text = " ".join(_GONE.sub("", answer[begin:until]).split())
+        numbers = [int(n) for mark in _MARK.findall(group.group()) for n in re.findall(r"\d+", mark)]
+        if any(letter.isalnum() for letter in text):
+            lead = len(answer[begin:until]) - len(answer[begin:until].lstrip())
+            tail = len(answer[begin:until].rstrip())
+            found.append(Statement(begin + lead, begin + tail, text, tuple(dict.fromkeys(numbers))))
+        elif found:
+            last = found[-1]
+            found[-1] = Statement(last.start, until, last.text, tuple(dict.fromkeys((*last.passages, *numbers))))
+        begin = group.end()
+    return found

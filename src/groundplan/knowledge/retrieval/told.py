@@ -1,0 +1,44 @@
+"""What a search tells besides its passages: what another document contradicts, and that newer versions exist."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from psycopg import Connection
+
+from groundplan.knowledge.model import Conflict, Newer, Passage
+from groundplan.knowledge.retrieval import told_store
+
+MOST = 5
+"""Conflicts that are told of one search."""
+
+
+def conflicts(conn: Connection[Any], passages: Sequence[Passage]) -> list[Conflict]:
+    """Facts in conflict: sentences that stand in these passages, with what another document says instead."""
+    ids = list(dict.fromkeys(UUID(passage.document) for passage in passages))
+    if not ids:
+        return []
+    texts: dict[str, list[str]] = {}
+    for passage in passages:
+        texts.setdefault(passage.document, []).append(_plain(passage.text))
+    found = told_store.conflicts(conn, ids)
+    return [one for one in found if any(_plain(one.says) in text for text in texts[one.document])][:MOST]
+
+
+def newer(
+    conn: Connection[Any], proposed: Mapping[UUID, float], read: Sequence[UUID], least: float, workload: str
+) -> list[Newer]:
+    """Documents that would have been among the passages but for a newer one. `proposed`: chunk -> score, as the index
+    has them for this person; `read`: those that may be used; `least`: the score of the last passage.
+
+    Nothing is asked where all that was proposed may be used, which is nearly always.
+    """
+    usable = set(read)
+    kept = [id for id, score in proposed.items() if score >= least and id not in usable]
+    return told_store.newer(conn, kept, workload) if kept else []
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split())

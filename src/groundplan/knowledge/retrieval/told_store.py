@@ -1,0 +1,65 @@
+"""The SQL of what is told besides passages, as role `search`: documents in conflict, and newer ones than what matches.
+
+In the transaction of the search, so under the same row-level security: nobody is told of a document that they may not
+read, and of a newer one only where it may be used now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from psycopg import Connection
+from psycopg.rows import class_row
+
+from groundplan.knowledge.model import Conflict, Newer
+
+Conn = Connection[Any]
+
+
+def conflicts(conn: Conn, documents: Sequence[UUID]) -> list[Conflict]:
+    """What these documents and others that the person may read say differently, `document` being one of them."""
+    with conn.cursor(row_factory=class_row(Conflict)) as cursor:
+        return cursor.execute(
+            """SELECT c.document::text, a.path, a.title, a.source, c.says,
+                 c.against::text AS other_document, b.path AS other_path, b.title AS other_title,
+                 b.source AS other_source, c.against_says AS other_says
+               FROM (
+                 SELECT one AS document, one_says AS says, other AS against, other_says AS against_says, number
+                   FROM document_conflict WHERE one = ANY(%(documents)s)
+                 UNION ALL
+                 SELECT other, other_says, one, one_says, number
+                   FROM document_conflict WHERE other = ANY(%(documents)s) AND NOT one = ANY(%(documents)s)) AS c
+               JOIN document a ON a.id = c.document JOIN document b ON b.id = c.against
+               ORDER BY array_position(%(documents)s, c.document), b.path, c.number LIMIT 50""",
+            {"documents": list(documents)},
+            prepare=True,
+        ).fetchall()
+
+
+def newer(conn: Conn, chunks: Sequence[UUID], workload: str) -> list[Newer]:
+    """Of chunks that may not be used because their documents are superseded: the documents that the person may read,
+    with the newer one, where they may read that and it may be used now."""
+    conn.execute("SELECT set_config('groundplan.explain', 'on', true)")
+    found = conn.execute(
+        """SELECT DISTINCT d.id, d.path, d.title, d.superseded_by FROM chunk c JOIN document d ON d.id = c.document_id
+           WHERE c.id = ANY(%s) AND d.superseded_by IS NOT NULL AND kept_back(d, %s) = 'superseded'
+           ORDER BY d.path LIMIT 20""",
+        (list(chunks), workload),
+    ).fetchall()
+    conn.execute("SELECT set_config('groundplan.explain', 'off', true)")
+    if not found:
+        return []
+    rows = conn.execute(
+        "SELECT id, path, title, source FROM document WHERE id = ANY(%s)", ([row[3] for row in found],)
+    ).fetchall()
+    usable = {id: (path, title, source) for id, path, title, source in rows}
+    return [
+        Newer(
+            document=str(id), path=path, title=title, newer_document=str(by), newer_path=usable[by][0],
+            newer_title=usable[by][1], newer_source=usable[by][2],
+        )
+        for id, path, title, by in found
+        if by in usable
+    ]  # fmt: skip

@@ -1,0 +1,180 @@
+"""Answers that cite: what the passages do not say is flagged in the answer and in its receipt; conflicts and newer
+versions are told to the model and to the caller; what rests on another document is not given again from a cache."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.integration.gateway_stack import Stack, blueprint, deployment, events, installation, scripted, workload
+
+from groundplan.blueprint.model import Cache, Grounding
+from groundplan.core.endpoints import announce
+from groundplan.gateway.http.server import Refusal, Request, Response, Server
+from groundplan.testing.database import Database
+from groundplan.testing.scripted import Script, ScriptedModel
+
+TEXT = "Staff have 30 days of leave. Five of them may be carried over until March."
+PASSAGE = {
+    "document": "d1", "path": "handbook/leave.md", "title": "Leave", "source": "handbook", "start_line": 3,
+    "end_line": 5, "text": TEXT, "score": 1.0, "chunk": "c1", "version": 7, "start_char": 40,
+    "end_char": 40 + len(TEXT),
+}  # fmt: skip
+CONFLICT = {
+    "document": "d1", "path": "handbook/leave.md", "title": "Leave", "source": "handbook",
+    "says": "Staff have 30 days of leave.", "other_document": "d2", "other_path": "archive/leave-old.md",
+    "other_title": "Leave", "other_source": "archive", "other_says": "Staff have 28 days of leave.",
+}  # fmt: skip
+NEWER = {
+    "document": "d3", "path": "handbook/travel-2021.md", "title": "Travel", "newer_document": "d4",
+    "newer_path": "handbook/travel-2024.md", "newer_title": "Travel", "newer_source": "handbook",
+}  # fmt: skip
+GROUNDING = Grounding(sources=["handbook"])
+
+
+@dataclass
+class Searcher:
+    """A search service that says what it is told to, and how near statements are."""
+
+    conflicts: list[dict[str, Any]] = field(default_factory=list)
+    newer: list[dict[str, Any]] = field(default_factory=list)
+    passages: list[dict[str, Any]] = field(default_factory=lambda: [PASSAGE])
+    nearness: float = 0.9
+    away: bool = False
+    asked: list[Any] = field(default_factory=list)
+
+    async def handle(self, request: Request, response: Response) -> None:
+        body = json.loads(request.body)
+        if request.target == b"/confirm":
+            response.send(200, json.dumps({"readable": body["chunks"]}).encode())
+        elif request.target == b"/support":
+            self.asked.append(body["asked"])
+            if self.away:
+                await asyncio.sleep(0.5)
+            told = [[self.nearness] * len(places) for _, places in body["asked"]]
+            response.send(200, json.dumps({"nearness": told}).encode())
+        else:
+            found = {"passages": self.passages, "lag": 0, "conflicts": self.conflicts, "newer": self.newer}
+            response.send(200, json.dumps(found).encode())
+
+
+@dataclass
+class Scene:
+    stack: Stack
+    searcher: Searcher
+    model: ScriptedModel
+    keys: dict[str, str]
+
+    async def facts(self, text: str, *, stream: bool = False, workload: str = "assistant") -> dict[str, Any]:
+        """The `groundplan` object of an answer that says this."""
+        self.model.script = Script(say=text)
+        more = {"stream": stream, "model": "auto", "max_tokens": 200}
+        reply = await self.stack.chat(self.keys[workload], "How many days of leave?", **more)
+        assert reply.status == 200, reply.body
+        found: dict[str, Any] = events(reply.body)[-2]["groundplan"] if stream else reply.json["groundplan"]
+        return found
+
+    async def kept(self, rows: int) -> list[tuple[Any, ...]]:
+        """What the receipts have, once so many citations are there."""
+        for _ in range(100):
+            found = self.stack.sql(
+                "SELECT passage, document, version, start_char, supported FROM call_citation ORDER BY call_id, number"
+            )
+            if len(found) >= rows:
+                return found
+            await asyncio.sleep(0.1)
+        raise AssertionError(f"{len(found)} of {rows} citations were kept")
+
+
+@pytest.fixture
+async def scene(database: Database, tmp_path: Path) -> AsyncIterator[Scene]:
+    searcher = Searcher()
+
+    def refuse(refusal: Refusal) -> bytes:
+        return refusal.code.encode()
+
+    async with scripted("one") as model, installation(database, tmp_path) as stack:
+        cache = Cache(seconds=600, max_bytes=1 << 20, scope="person")
+        declared = [
+            workload("assistant", ["one"], grounding=GROUNDING),
+            workload("cached", ["one"], grounding=GROUNDING, cache=cache),
+        ]
+        stack.apply(blueprint(1, [deployment("one", model[1])], declared))
+        stack.start()
+        await stack.ready()
+        loop = asyncio.get_running_loop()
+        server = Server(searcher.handle, refuse, loop)
+        listener = await loop.create_server(server.protocol, "127.0.0.1", 0)
+        announce(stack.home, "search", f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}", "token")
+        person = stack.person("ana@acme.example")
+        keys = {name: stack.key(name, person=person) for name in ("assistant", "cached")}
+        yield Scene(stack, searcher, model[0], keys)
+        listener.close()
+        await server.drain(0.2)
+
+
+async def test_a_citation_that_does_not_support_its_sentence_is_flagged(scene: Scene) -> None:
+    for stream in (False, True):
+        facts = await scene.facts("Staff have 30 days of leave [1]. Staff have 25 days of leave [1].", stream=stream)
+        good, bad = facts["citations"]
+        assert (good["supported"], bad["supported"]) == (True, False)
+        assert (good["document"], good["version"]) == ("d1", 7)
+        assert (good["start_char"], good["end_char"]) == (40, 40 + len("Staff have 30 days of leave."))
+        assert facts["sources"][0]["version"] == 7
+    assert [row[-1] for row in await scene.kept(4)] == [True, False] * 2
+    assert scene.searcher.asked == [], "words decided all of it"
+    await left_open(scene)
+
+
+async def left_open(scene: Scene) -> None:
+    """What words leave open is asked by meaning, and never holds an answer up."""
+    said = "Nobody has to use up every holiday before spring [1]."
+    whole = await scene.facts(said)
+    assert whole["citations"][0]["supported"] is None, "the answer does not wait"
+    streamed = await scene.facts(said + " ", stream=True)
+    assert streamed["citations"][0]["supported"] is True
+    assert [row[-1] for row in await scene.kept(6)][4:] == [True, True], "the receipt has both"
+    scene.searcher.nearness = 0.1
+    assert (await scene.facts(said + "  ", stream=True))["citations"][0]["supported"] is False
+    scene.searcher.away = True
+    assert (await scene.facts(said + "   ", stream=True))["citations"][0]["supported"] is None
+    assert [row[-1] for row in await scene.kept(8)][6:] == [False, None]
+
+
+async def test_both_sources_of_a_conflict_are_told_to_the_model_and_the_caller(scene: Scene) -> None:
+    scene.searcher.conflicts, scene.searcher.newer = [CONFLICT], [NEWER]
+    facts = await scene.facts("Yes.")
+    assert facts["conflicts"] == [CONFLICT] and facts["newer"] == [NEWER]
+    assert "citations" not in facts
+    assert scene.model.last is not None
+    prompt = json.loads(scene.model.last.body)["messages"][0]["content"]
+    assert "[1] handbook/leave.md says 'Staff have 30 days of leave.'" in prompt
+    assert "archive/leave-old.md says 'Staff have 28 days of leave.'" in prompt
+    assert "a newer version exists, handbook/travel-2024.md" in prompt
+    await not_cached(scene)
+    await without_passages(scene)
+
+
+async def not_cached(scene: Scene) -> None:
+    """An answer with another document in it is not given from the cache."""
+    scene.searcher.newer = []
+    scene.searcher.conflicts = [CONFLICT]
+    for _ in range(2):
+        assert (await scene.facts("One.", workload="cached"))["cache"] == "none"
+    scene.searcher.conflicts = []
+    assert (await scene.facts("Two.", workload="cached"))["cache"] == "none"
+    assert (await scene.facts("Three.", workload="cached"))["cache"] == "exact", "without a conflict it is kept"
+
+
+async def without_passages(scene: Scene) -> None:
+    """A newer version is told all the same."""
+    scene.searcher.passages, scene.searcher.newer = [], [NEWER]
+    facts = await scene.facts("Nothing [1].")
+    assert facts["newer"] == [NEWER] and facts["sources"] == []
+    assert scene.model.last is not None
+    assert "travel-2024.md" in json.loads(scene.model.last.body)["messages"][0]["content"]

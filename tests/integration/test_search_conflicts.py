@@ -1,0 +1,142 @@
+"""Facts in conflict and newer versions, as a search tells them: to whoever may read both documents, to nobody else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import date
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import psycopg
+import pytest
+from psycopg_pool import ConnectionPool
+
+from groundplan.core.ids import new_id
+from groundplan.knowledge import store
+from groundplan.knowledge.deletion import deletion_store
+from groundplan.knowledge.model import DIMENSION, Chunk, Document, Readers, SearchRequest, Vectors
+from groundplan.knowledge.quality.assess import assess
+from groundplan.knowledge.retrieval.follow import take_batch
+from groundplan.knowledge.retrieval.projection import Projection
+from groundplan.knowledge.retrieval.search import Result, Search
+from groundplan.knowledge.retrieval.words import Analyzer
+from groundplan.testing.database import Database
+
+DAY = date(2026, 11, 25)
+SAYS = "Staff have {} days of paid leave in a year."
+
+
+class Alike:
+    """Everything means the same: words alone decide."""
+
+    def embed(self, texts: Any) -> Vectors:
+        row = np.zeros(DIMENSION, dtype=np.float32)
+        row[0] = 1
+        return np.tile(row, (len(texts), 1))
+
+
+class Company:
+    """Two versions of the rules for leave, and people who may read one, both or none."""
+
+    def __init__(self, database: Database) -> None:
+        self.conn = psycopg.connect(database.urls["control"], autocommit=True)
+        self.people = {name: new_id() for name in ("both", "one", "none")}
+        for name, id in self.people.items():
+            self.conn.execute("INSERT INTO person (id, email, name) VALUES (%s, %s, 'p')", (id, f"{name}@acme.example"))
+        store.put_source(self.conn, "s", path="s", sensitivity="internal", owner="dana@acme.example")
+        self.ids = {
+            "new": self.put(
+                "leave-2026.md", "Leave 2026", "Staff have 30 days of paid leave in a year.", "both", "one"
+            ),
+            "old": self.put("leave-2024.md", "Leave 2024", "Staff have 25 days of paid leave in a year.", "both"),
+        }
+        self.index, self.analyzer = Projection(), Analyzer()
+        self.pool: ConnectionPool[Any] = ConnectionPool(
+            database.urls["search"], kwargs={"autocommit": True}, min_size=1, max_size=1, open=True
+        )
+        self.search = Search(self.pool, Alike(), self.index)
+
+    def put(self, path: str, title: str, text: str, *readers: str) -> UUID:
+        names = frozenset(f"{name}@acme.example" for name in readers)
+        made = Document(path, title, text, text, Readers(names), markdown=False)
+        with self.conn.transaction():
+            chunk = Chunk(0, text, 0, len(text), 1, 1)
+            id = store.put_document(self.conn, "s", made, [chunk], Alike().embed([text]))
+            self.conn.execute("UPDATE document SET content = %s WHERE id = %s", (text, id))
+        return id
+
+    def ask(self, who: str, workload: str = "w") -> Result:
+        while take_batch(self.conn, self.index, self.analyzer):
+            pass
+        asked = SearchRequest(
+            workload=workload, person=str(self.people[who]), query="How many days of paid leave?", sources=["s"], k=4
+        )
+        return self.search.answer(asked)
+
+    def supersede(self) -> None:
+        self.conn.execute("UPDATE document SET superseded_by = %s WHERE id = %s", (self.ids["new"], self.ids["old"]))
+
+
+@pytest.fixture
+def company(database: Database) -> Iterator[Company]:
+    with ExitStack() as stack:
+        made = Company(database)
+        stack.callback(made.conn.close)
+        stack.callback(made.pool.close)
+        yield made
+
+
+def test_both_sources_are_named_to_whoever_may_read_both(company: Company) -> None:
+    assert company.ask("both").conflicts == [], "nobody looked yet"
+    assess(company.conn, "s", DAY)
+    (told,) = company.ask("both").conflicts
+    assert {told.path, told.other_path} == {"leave-2026.md", "leave-2024.md"}
+    assert {told.says, told.other_says} == {
+        "Staff have 30 days of paid leave in a year.", "Staff have 25 days of paid leave in a year."
+    }  # fmt: skip
+    assert [one.path for one in company.ask("one").passages] == ["leave-2026.md"]
+    assert company.ask("one").conflicts == [], "the other document is not theirs to know of"
+    assert company.ask("none") == Result([])
+    with psycopg.connect(company.conn.info.dsn, password=company.conn.info.password) as control:
+        assert control.execute("SELECT count(*) FROM document_conflict").fetchone() == (1,)
+
+
+def test_a_conflict_is_of_the_versions_that_it_was_found_in(company: Company) -> None:
+    assess(company.conn, "s", DAY)
+    company.put("leave-2024.md", "Leave 2024", "Staff have 30 days of paid leave in a year.", "both")
+    assert company.ask("both").conflicts == []
+    assess(company.conn, "s", DAY)
+    assert company.conn.execute("SELECT * FROM document_conflict").fetchall() == [], "and is gone with the next look"
+
+
+def test_a_newer_version_is_told_where_the_older_one_would_have_been_given(company: Company) -> None:
+    assert company.ask("both").newer == []
+    company.supersede()
+    found = company.ask("both")
+    assert [one.path for one in found.passages] == ["leave-2026.md"]
+    (told,) = found.newer
+    assert (told.path, told.newer_path) == ("leave-2024.md", "leave-2026.md")
+    assert company.ask("one").newer == [], "who may not read the older one does not know of it"
+    assert company.ask("none").newer == []
+    company.conn.execute(
+        "DELETE FROM document_reader WHERE document_id = %s AND reader = 'both@acme.example'", (company.ids["new"],)
+    )
+    left = company.ask("both")
+    assert left.passages == [] and left.newer == [], "nor who may not read the newer one of that"
+
+
+def test_what_was_said_of_a_deleted_document_goes_with_it(company: Company) -> None:
+    assess(company.conn, "s", DAY)
+    company.conn.execute("UPDATE document SET deleted_at = now() WHERE id = %s", (company.ids["old"],))
+    assert company.conn.execute("SELECT * FROM document_conflict").fetchall() == []
+    assert "document_conflict" in deletion_store.TABLES, "and off the disk with the others"
+
+
+def test_a_hidden_contradiction_changes_nothing(company: Company) -> None:
+    """A hidden document that contradicts changes nothing of what is told."""
+    before = company.ask("one")
+    assess(company.conn, "s", DAY)
+    company.supersede()
+    assert company.ask("one") == before

@@ -1,0 +1,150 @@
+"""What an answer cites, and whether the passage says it: sentences, marks, numbers, negations, notes of a prompt."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from groundplan.gateway.call.cited import cited
+from groundplan.gateway.call.exchange import Passage
+from groundplan.gateway.call.grounded import Conflict, Grounded, Newer, notes
+from groundplan.knowledge.citations.marks import sentences, statements
+from groundplan.knowledge.citations.support import decide, look, places_of
+
+LEAVE = (
+    "Employees have 25 days of paid leave in a calendar year. Up to five days may be carried over. Notice is 30 days."
+)
+
+
+def passage(text: str = LEAVE, end_char: int = 100 + len(LEAVE)) -> Passage:
+    return Passage(
+        document="d1", path="handbook/leave.md", title="Leave", source="handbook", start_line=3, end_line=5, text=text,
+        version=4, start_char=100, end_char=end_char,
+    )  # fmt: skip
+
+
+def test_marks_belong_to_the_words_before_them() -> None:
+    told = statements(
+        "Leave is 25 days [1]. Nothing here. Trips need a receipt, e.g. taxis. [2, 3] First class [2][4] is rare."
+    )
+    assert [(one.text, one.passages) for one in told] == [
+        ("Leave is 25 days.", (1,)),
+        ("Trips need a receipt, e.g. taxis.", (2, 3)),
+        ("First class is rare.", (2, 4)),
+    ]
+
+
+def test_two_marks_in_a_sentence_answer_for_their_own_words() -> None:
+    told = statements("Leave is 25 days [1] and notice is 30 days [2].")
+    assert [(one.text, one.passages) for one in told] == [("Leave is 25 days", (1,)), ("and notice is 30 days.", (2,))]
+
+
+@given(st.text(alphabet="aB1 .!?[],\n2", max_size=80))
+def test_spans_are_of_the_answer_and_in_order(answer: str) -> None:
+    found = statements(answer)
+    ends = [0]
+    for one in found:
+        assert answer[one.start : one.end].strip() == answer[one.start : one.end]
+        assert ends[-1] <= one.start < one.end <= len(answer)
+        assert one.passages
+        ends.append(one.end)
+    covered = " ".join(answer[start:end] for start, end in sentences(answer))
+    assert covered.split() == answer.split()
+
+
+@pytest.mark.parametrize(
+    ("statement", "says"),
+    [
+        ("Employees have 25 days of paid leave.", True),
+        ("Employees have twenty-five days of paid leave.", None),
+        ("Employees have 30 days of paid leave.", False),
+        ("Employees have no paid leave in a calendar year.", False),
+        ("Up to 5 days may be carried over.", True),
+        ("Notice is 30 days.", True),
+        ("The canteen opens at noon.", None),
+    ],
+)
+def test_words_decide_what_they_can(statement: str, says: bool | None) -> None:
+    seen = look(statement, LEAVE)
+    assert seen.decided is says or (says is None and seen.decided is not True)
+
+
+def test_a_number_of_another_sentence_proves_nothing() -> None:
+    assert look("Paid leave is 30 days in a calendar year.", LEAVE).decided is False
+
+
+def test_what_is_denied_in_another_part_of_a_sentence_is_not_meant() -> None:
+    said = "Passwords have at least 14 characters and are not changed at fixed times."
+    assert look("Passwords have at least 14 characters.", said).decided is True
+    assert look("Passwords do not have at least 14 characters.", said).decided is False
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("Stop the pump after you open the filter.", "Stop the pump before you open the filter."),
+        ("Amounts below 20 EUR need a receipt.", "Amounts above 20 EUR need a receipt."),
+        ("Laptops must never be replaced every four years.", "Laptops are replaced every four years."),
+    ],
+)
+def test_opposites_speak_against_it(statement: str, said: str) -> None:
+    assert look(said, said).decided is True
+    assert look(statement, said).decided is False
+
+
+def test_places_are_sentences_and_pairs_of_them() -> None:
+    found = places_of(LEAVE)
+    assert [LEAVE[one.start : one.end].strip() for one in found] == [one.text for one in found]
+    assert len(found) == 3 + 2
+    assert places_of("") == []
+
+
+def test_meaning_and_words_are_added() -> None:
+    assert decide(0.5, 0.9) and not decide(0.1, 0.2)
+
+
+def test_a_citation_names_document_version_and_characters() -> None:
+    (one,) = cited("Up to five days may be carried over [1].", [passage()])
+    told = one.told()
+    assert told["supported"] is True
+    assert (told["document"], told["version"], told["passage"]) == ("d1", 4, 1)
+    assert LEAVE[told["start_char"] - 100 : told["end_char"] - 100].strip() == "Up to five days may be carried over."
+    assert (told["start"], told["end"]) == (0, 40)
+
+
+def test_a_passage_that_was_changed_is_named_as_a_whole() -> None:
+    (one,) = cited("Up to five days may be carried over [1].", [passage(end_char=4000)])
+    assert one.span() == (100, 4000)
+
+
+def test_a_number_without_a_passage_supports_nothing() -> None:
+    (one,) = cited("Leave is 25 days [3].", [passage()])
+    assert one.supported is False and one.told()["document"] is None
+
+
+def _conflict(says: str = "Leave is 25 days.", other: str = "Leave is 30 days.") -> Conflict:
+    return Conflict(
+        document="d1", path="leave.md", title="Leave", source="handbook", says=says, other_document="d2",
+        other_path="old/leave.md", other_title="Leave", other_source="archive", other_says=other,
+    )  # fmt: skip
+
+
+NEWER = Newer(
+    document="d3", path="t-2021.md", title="T", newer_document="d4", newer_path="t-2024.md", newer_title="T",
+    newer_source="handbook",
+)  # fmt: skip
+
+
+def test_the_model_is_told_of_both_sources() -> None:
+    told = notes(Grounded([_conflict()], [NEWER]), [passage()], 2000)
+    assert "[1] leave.md says 'Leave is 25 days.', old/leave.md says 'Leave is 30 days.'" in told
+    assert "t-2021.md was not used: a newer version exists, t-2024.md." in told
+    assert b'"conflicts":' in Grounded([_conflict()], []).told() and Grounded([], []).told() == b""
+
+
+@given(st.integers(0, 2000), st.text(max_size=400))
+def test_notes_fit_and_cannot_end_their_quotes(size: int, says: str) -> None:
+    told = notes(Grounded([_conflict(says)] * 3, [NEWER]), [passage()], size)
+    assert len(told.encode()) <= size
+    assert told.count("'") % 4 == 0
