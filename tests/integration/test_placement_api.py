@@ -123,6 +123,9 @@ def test_what_if_flips_what_it_must_and_refuses_what_it_cannot_read(planner: Pla
         assert status == 400 and refused["error"]["hint"]
     status, found = planner.ask("POST", "/api/placement/stress", {"futures": 200, "seed": 3})
     assert status == 200 and found["plan"]["regret"]["mean"] >= 0 and found["words"]
+    status, coming = planner.ask("GET", "/api/placement/ahead?months=6&step=3")
+    assert status == 200 and coming["periods"][-1]["to"] == 6 and coming["usd"] > 0 and coming["words"]
+    assert planner.ask("GET", "/api/placement/ahead?months=5&step=3")[1]["error"]["code"] == "ahead_range"
     assert planner.ask("GET", "/api/placement/front")[1]["ways"][0]["name"].startswith("the plan")
 
 
@@ -161,6 +164,7 @@ def test_the_commands_show_it(planner: Planner, tmp_path: Path, monkeypatch: pyt
     assert shown.exit_code == 0 and "research-reader" in shown.output and "proven optimal" in shown.output
     assert "moves from" in run(app, ["placement", "what-if", "--price", "gpt-eu=x10"]).output
     assert "futures" in run(app, ["placement", "stress", "--futures", "100"]).output
+    assert "nearly full" in run(app, ["placement", "ahead"]).output
     assert json.loads(run(app, ["placement", "drift", "--json"]).output)["charts"]
     assert "What decides" in run(app, ["why", "placement/support-assistant"]).output
     to = tmp_path / "plan.html"

@@ -77,6 +77,24 @@ def stress(
 
 
 @app.command()
+def ahead(
+    months: Annotated[int, typer.Option("--months", help="How far, up to 36.")] = 12,
+    step: Annotated[int, typer.Option("--step", help="Months of one period; divides --months.")] = 3,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The coming months at the growth that is declared: who moves when, what fills up, what to commit to."""
+    value = ControlClient.connect(home).get(f"/api/placement/ahead?months={months}&step={step}")
+    rows = [
+        (f"{row['from'] + 1} to {row['to']}", f"${row['usd_month']:,.2f}", len(row["moves"]),
+         ", ".join(f"{n} {name}" for name, n in row["to_rent"].items()) or "-", ", ".join(row["full"]) or "-")
+        for row in value["periods"]
+    ]  # fmt: skip
+    head = ("months", "a month", "moves", "to rent", "nearly full")
+    emit(value, as_json, "\n".join([table(head, rows), "", *value["words"]]))
+
+
+@app.command()
 def pilot(workload: Workload, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """A pilot's facts at ten and a hundred times its calls, and what breaks first."""
     value = ControlClient.connect(home).get(f"/api/placement/pilot/{workload}")

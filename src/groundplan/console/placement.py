@@ -64,6 +64,15 @@ async def ways(request: Request, visitor: Signed) -> HTMLResponse:
     return await show(request, visitor, "placement_ways.html", HERE, weights=WEIGHTS, problem=problem, **values)
 
 
+@router.get("/placement/ahead")
+async def ahead(request: Request, visitor: Signed) -> HTMLResponse:
+    """The coming months: what each period costs, who moves, what fills up, what to commit to."""
+    reply = await visitor.api.get("/api/placement/ahead")
+    if not reply.ok:
+        raise Instead(failed(reply, visitor))
+    return await show(request, visitor, "placement_ahead.html", HERE, found=reply.body)
+
+
 @router.get("/placement/what-if")
 async def what_if(request: Request, visitor: Signed) -> HTMLResponse:
     """Two plans side by side. The form repeats what was asked."""

@@ -1,10 +1,10 @@
-"""Where everything runs and why: the plan, its reasons, what if, stress, a pilot's growth, drift, the report."""
+"""Where everything runs and why: the plan, its reasons, what if, stress, the months ahead, a pilot, drift, reports."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -14,7 +14,7 @@ from groundplan.api.context import Using
 from groundplan.api.placement_report import report_html
 from groundplan.api.placement_serving import calibrated
 from groundplan.api.served import current_blueprint
-from groundplan.placement import drift, pilot, stress, whatif
+from groundplan.placement import ahead, drift, pilot, stress, whatif
 from groundplan.placement.explain.front import front
 from groundplan.placement.explain.whole import compare, excluded_matrix, whole_json
 from groundplan.placement.explain.why import to_json, why
@@ -112,6 +112,19 @@ def serving(services: Using, _: Reader) -> dict[str, Any]:
     traffic corrects it."""
     with services.transaction() as conn:
         return {"deployments": calibrated(conn, services)}
+
+
+@router.get("/placement/ahead")
+def coming(
+    services: Using,
+    _: Reader,
+    months: Annotated[int, Query(ge=1, le=ahead.MOST)] = ahead.MONTHS,
+    step: Annotated[int, Query(ge=1, le=ahead.MOST)] = ahead.STEP,
+) -> dict[str, Any]:
+    """The coming months at the growth that is declared: who moves when, what fills up, what to commit to."""
+    with services.transaction() as conn:
+        plan = placing.plan(conn, services)
+    return ahead.to_json(ahead.ahead(plan, months, step))
 
 
 @router.get("/placement/front")
