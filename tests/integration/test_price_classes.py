@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from tests.integration.gateway_stack import Stack, blueprint, deployment, instal
 
 from groundplan.blueprint.model import Rates
 from groundplan.core.money import PICO
+from groundplan.economics.prices.windows import DAY, by_time
 from groundplan.gateway.journal.shipper import Shipper
 from groundplan.identity import service
 from groundplan.testing.database import Database
@@ -112,3 +114,21 @@ async def test_more_than_the_bound_is_charged_and_stops_the_workload(database: D
         model.script = Script(tokens=20)
         ship(stack)  # what was told once is not told again
         assert (await stack.chat(key, max_tokens=20)).status == 200
+
+
+async def test_a_call_costs_as_when_it_is_sent_and_reserves_the_dearest_hour(
+    database: Database, tmp_path: Path
+) -> None:
+    peak, cheap = Rates(input=0, output=10 * PICO), Rates(input=0, output=4 * PICO)
+    minute = int(time.time() // 60) % DAY
+    now, later = ((minute + shift) % DAY for shift in (-90, 90))
+    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+        model.script = Script(tokens=20)
+        key = await started(stack, port, rates=by_time(peak, [(now, later, cheap)]))
+        costs = [(await stack.chat(key, stream=stream)).headers.get("groundplan-cost-usd") for stream in (False, True)]
+        assert costs[0] == "0.000080000000"
+        ship(stack)
+        rows = stack.sql("SELECT cost_usd, reserved_usd, parts FROM attempt")
+    assert [float(cost) for cost, _, _ in rows] == [0.00008, 0.00008]
+    assert all(float(reserved) >= 10e-6 * 20 for _, reserved, _ in rows)
+    assert all(parts["output"] == [20, 80_000_000] for _, _, parts in rows)

@@ -16,7 +16,7 @@ from groundplan.blueprint.limits import Budget, Caps, Grant, Limit
 from groundplan.blueprint.money import Allocation
 from groundplan.blueprint.placement import Alternative, Placement, ToBuild
 from groundplan.blueprint.places import Deployment, ProviderKey, ProviderTerms, Site, Tls
-from groundplan.blueprint.prices import RateDetails, Rates
+from groundplan.blueprint.prices import PriceWindow, RateDetails, Rates
 from groundplan.blueprint.serving import Cache, Cascade, Hedge, Keep, Reliability, RouteRule, Routing, Semantic
 from groundplan.blueprint.workload import Workload
 
@@ -46,6 +46,7 @@ __all__ = [
     "PolicyRules",
     "ProviderKey",
     "ProviderTerms",
+    "PriceWindow",
     "RateDetails",
     "Rates",
     "Reliability",

@@ -55,3 +55,14 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True):
     """Where the price is from: `genai-prices 0.2.3 openai/gpt-4.1-mini`, `declared FILE:LINE`, or `declared free`."""
     effective: str = ""
     """ISO date from which it holds."""
+    windows: list[PriceWindow] = []
+    """What it costs by time of day, where that differs: all of the day, in order. The rates around them are the dearest
+    of each class, so whatever is planned or reserved by them is enough at any time."""
+
+
+class PriceWindow(msgspec.Struct, frozen=True, kw_only=True):
+    """Rates of calls that are sent from the minute `start` of a day, UTC, until before `end`."""
+
+    start: int
+    end: int
+    rates: Rates

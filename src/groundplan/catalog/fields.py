@@ -118,6 +118,11 @@ Limit = Annotated[
 ]
 Usd = Annotated[int, BeforeValidator(units.usd), _text("^[0-9.]+ USD$", "0.50 USD")]
 TokenPrice = Annotated[int, BeforeValidator(units.token_price), _text("^[0-9.]+ USD/[Mk]tok$", "0.40 USD/Mtok")]
+DayWindow = Annotated[
+    tuple[int, int],
+    BeforeValidator(units.day_window),
+    _text("^[0-9]{2}:[0-9]{2} ?- ?[0-9]{2}:[0-9]{2}$", "16:30-00:30"),
+]
 Date = Annotated[date, BeforeValidator(units.iso_date), _text("^[0-9]{4}-[0-9]{2}-[0-9]{2}$", "2026-01-31")]
 
 LIST = BeforeValidator(_listed)

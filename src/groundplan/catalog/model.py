@@ -32,6 +32,7 @@ from groundplan.catalog.levels import Stage as Stage
 from groundplan.catalog.levels import sensitivity_rank as sensitivity_rank
 from groundplan.catalog.money import BudgetDoc as BudgetDoc
 from groundplan.catalog.money import ClassPrice as ClassPrice
+from groundplan.catalog.money import HoursPrice as HoursPrice
 from groundplan.catalog.money import LimitDoc as LimitDoc
 from groundplan.catalog.money import Price as Price
 from groundplan.catalog.money import price_on as price_on

@@ -12,6 +12,7 @@ from groundplan.catalog.base import Strict
 from groundplan.catalog.fields import (
     Count,
     Date,
+    DayWindow,
     Limit,
     Line,
     MoneyRates,
@@ -31,6 +32,13 @@ def _prices(value: object) -> object:
     if isinstance(value, str):
         raise ValueError("write free, or {input: 0.40 USD/Mtok, output: 1.60 USD/Mtok}")
     return tuple(value) if isinstance(value, list) else (value,)
+
+
+def _one_or_list(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else (value,) if isinstance(value, dict) else value
+
+
+LIST_OR_ONE = BeforeValidator(_one_or_list)
 
 
 def _timezone(value: str) -> str:
@@ -63,6 +71,13 @@ class LongPrice(ClassPrice):
     """The whole call costs so where its prompt has more tokens than this."""
 
 
+class HoursPrice(ClassPrice):
+    """What tokens cost at some hours of the day."""
+
+    hours: DayWindow
+    """UTC, by when the call is sent; over midnight: 16:30-00:30."""
+
+
 class Price(Strict):
     """What tokens cost, by class. A class left out costs as its parent."""
 
@@ -88,6 +103,9 @@ class Price(Strict):
     """In a batch."""
     priority: ClassPrice | None = None
     """With service_tier priority, which is refused without it."""
+    hours: Annotated[tuple[HoursPrice, ...], LIST_OR_ONE] = ()
+    """At some hours of the day, such as off-peak: {hours: 16:30-00:30, input: 0.10 USD/Mtok}; or a list. A call costs
+    as when it is sent, and its reservation covers the dearest hour."""
     since: Date | None = Field(default=None, alias="from")
     """First day on which this price holds; left out: always."""
     note: Line | None = None
@@ -111,8 +129,20 @@ class Price(Strict):
                 self.minute,
                 self.long,
                 self.priority,
+                self.hours,
             )
         )
+
+    @model_validator(mode="after")
+    def _hours_apart(self) -> Self:
+        taken: set[int] = set()
+        for each in self.hours:
+            start, end = each.hours
+            minutes = set(range(start, end)) if start < end else {*range(start, 1440), *range(end)}
+            if taken & minutes:
+                raise ValueError("two prices hold at the same hour of the day")
+            taken |= minutes
+        return self
 
 
 Prices = Annotated[tuple[Price, ...], BeforeValidator(_prices)]

@@ -275,3 +275,15 @@ def iso_date(value: object) -> date:
         return date.fromisoformat(value.strip())
     except ValueError:
         raise ValueError(what) from None
+
+
+def day_window(value: object) -> tuple[int, int]:
+    """(start, end) in minutes of a day of `16:30-00:30`, UTC; an end before the start is on the next day."""
+    what = "write hours of a day, UTC, like 16:30-00:30"
+    match = re.fullmatch(r"([01]\d|2[0-3]):([0-5]\d) ?- ?([01]\d|2[0-3]):([0-5]\d)", str(value).strip(), re.ASCII)
+    if not isinstance(value, str) or match is None:
+        raise ValueError(what)
+    start, end = int(match[1]) * 60 + int(match[2]), int(match[3]) * 60 + int(match[4])
+    if start == end:
+        raise ValueError(what + ", which are not the whole day")
+    return start, end

@@ -37,9 +37,9 @@ def price_of(
     """Rates of `model` on the day `at`: the newest declared price in force, else the shipped price list.
 
     Declared prices are rates with their first day in `effective` (empty: always). Where the list has tiers by prompt
-    length, `long` has the dearest one that `context_tokens` can reach, from the first one's length on; of prices by
-    time of day the dearest is taken, so that a cost is never understated. An unknown price is a problem
-    `price_missing`.
+    length, `long` has the dearest one that `context_tokens` can reach, from the first one's length on. Prices by time
+    of day are `windows` (`prices.windows`), with the dearest around them, so that a bound is never understated. An
+    unknown price is a problem `price_missing`.
     """
     day = at.isoformat()
     in_force = [price for price in declared if price.effective <= day]

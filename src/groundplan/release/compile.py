@@ -20,6 +20,7 @@ from groundplan.catalog.wire import DIRECT
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Problem
 from groundplan.economics.price import FREE, price_of
+from groundplan.economics.prices.windows import by_time
 from groundplan.governance.policy import declared
 from groundplan.placement import solve
 from groundplan.placement.model import ASSUMED_CALLS_PER_MONTH, Demand
@@ -180,7 +181,9 @@ def _rates(price: doc.Price, source: str) -> bp.Rates:
         name: None if found is None else _with_long(_of_class(rates, found), long, above)
         for name, found in (("batch", price.batch), ("priority", price.priority))
     }
-    return msgspec.structs.replace(rates, long=long, long_above=above, **classes)
+    whole = msgspec.structs.replace(rates, long=long, long_above=above, **classes)
+    hours = [(*each.hours, _with_long(_of_class(whole, each), long, above)) for each in price.hours]
+    return by_time(whole, hours)
 
 
 def _of_class(rates: bp.Rates, price: doc.ClassPrice) -> bp.Rates:

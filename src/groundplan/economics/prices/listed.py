@@ -6,15 +6,16 @@ import this module for its names and never call it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, date, datetime, time
 from decimal import ROUND_CEILING, Decimal
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from groundplan.blueprint.model import RateDetails, Rates
 from groundplan.core.money import PICO
+from groundplan.economics.prices.windows import by_time
 
 _CLASSES = {
     "input": "input_mtok",
@@ -41,8 +42,8 @@ _SERVICES = {"batch": {"processing": "batch"}, "priority": {"service_tier": "pri
 def rates(model: str, at: date | datetime, context_tokens: int) -> Rates | None:
     """Rates of `provider/name` (or a name alone) on a day, None where the list does not price it by tokens.
 
-    Where the list has tiers by prompt length, `long` has those that `context_tokens` can reach. On a day, of prices by
-    time of day the dearest is taken; at a time, the one that holds then.
+    Where the list has tiers by prompt length, `long` has those that `context_tokens` can reach. On a day, prices by
+    time of day are windows of it and the rates around them the dearest; at a time, there is the one that holds then.
     """
     head, _, rest = model.partition("/")
     if rest and _knows(head):
@@ -61,16 +62,34 @@ def provider_rates(provider: str, reference: str, at: date | datetime, context_t
         return None
     name = f"{provider}/{reference}" if provider else reference
     source = f"genai-prices {metadata.version('genai-prices')} {name}"
-    candidates, effective = _in_force(info.prices, at)
-    found = _with_tiers(candidates, context_tokens, source, effective)
+    base, hours, effective = _in_force(info.prices, at)
+
+    rated = partial(_of_services, info, at=at, context=context_tokens, source=source, effective=effective)
+    found = rated(base)
+    windows = [(*_minutes(each.constraint), rated(each.prices)) for each in hours]
+    priced = [(start, end, rates) for start, end, rates in windows if rates is not None]
+    return None if found is None else by_time(found, priced)
+
+
+def _of_services(
+    info: Any, prices: Any, *, at: date | datetime, context: int, source: str, effective: str
+) -> Rates | None:
+    """Rates of one price list with those of its classes of service."""
+    found = _with_tiers(prices, context, source, effective)
     if found is None:
         return None
     classes = {}
     for service, asked in _SERVICES.items():
-        own = [_variant(info, prices, asked, at) for prices in candidates]
-        if any(mine is not prices for mine, prices in zip(own, candidates, strict=True)):
-            classes[service] = _with_tiers(own, context_tokens, source, effective)
+        own = _variant(info, prices, asked, at)
+        if own is not prices:
+            classes[service] = _with_tiers(own, context, source, effective)
     return msgspec.structs.replace(found, **classes)
+
+
+def _minutes(constraint: Any) -> tuple[int, int]:
+    """When a price by time of day begins and ends, in minutes of UTC."""
+    start, end = constraint.start_time, constraint.end_time
+    return start.hour * 60 + start.minute, end.hour * 60 + end.minute
 
 
 def without_price(provider: str, reference: str) -> bool:
@@ -131,27 +150,27 @@ def _variant(info: Any, standard: Any, asked: dict[str, str], at: date | datetim
     return type(standard)(**{**standard.__dict__, **own})
 
 
-def _with_tiers(candidates: list[Any], context_tokens: int, source: str, effective: str) -> Rates | None:
-    starts = sorted({start for prices in candidates for start in _tier_starts(prices) if start < context_tokens})
+def _with_tiers(prices: Any, context_tokens: int, source: str, effective: str) -> Rates | None:
+    starts = sorted({start for start in _tier_starts(prices) if start < context_tokens})
     made: Rates | None = None
     above = 0
     for start in reversed(starts):  # the longest first: each tier holds the next longer one
-        tier = _tier(candidates, start + 1, source, effective)
+        tier = _tier(prices, start + 1, source, effective)
         if tier is not None and made is not None:
             tier = msgspec.structs.replace(tier, long=made, long_above=above)
         made, above = tier, start
-    base = _tier(candidates, 0, source, effective)
+    base = _tier(prices, 0, source, effective)
     return base if base is None or made is None else msgspec.structs.replace(base, long=made, long_above=above)
 
 
-def _tier(candidates: list[Any], prompt: int, source: str, effective: str) -> Rates | None:
-    """Rates of a prompt of so many tokens; of several price lists the dearest, class by class."""
-    classes = {name: _most(candidates, key, prompt) for name, key in _CLASSES.items()}
+def _tier(prices: Any, prompt: int, source: str, effective: str) -> Rates | None:
+    """Rates of a prompt of so many tokens."""
+    classes = {name: _rate(prices, key, prompt) for name, key in _CLASSES.items()}
     if classes["input"] is None:
         return None
-    fine = {name: _maybe(_most(candidates, key, prompt)) for name, key in _DETAILS.items()}
-    search = _most(candidates, "web_searches_kcount", prompt)
-    requests = _most(candidates, "requests_kcount", prompt)
+    fine = {name: _maybe(_rate(prices, key, prompt)) for name, key in _DETAILS.items()}
+    search = _rate(prices, "web_searches_kcount", prompt)
+    requests = _rate(prices, "requests_kcount", prompt)
     has_details = search or any(value is not None for value in fine.values())
     return Rates(
         input=_pico(classes["input"]),
@@ -174,10 +193,10 @@ def _tier_starts(prices: Any) -> list[int]:
     return [tier.start for value in values if value is not None for tier in getattr(value, "tiers", ())]
 
 
-def _in_force(prices: Any, at: date | datetime) -> tuple[list[Any], str]:
-    """Price lists that apply at a time, or may apply at some time of a day, and since when."""
+def _in_force(prices: Any, at: date | datetime) -> tuple[Any, list[Any], str]:
+    """(price list that applies, those that apply instead at some times of a day, since when)."""
     if not isinstance(prices, list):
-        return [prices], ""
+        return prices, [], ""
     exact = isinstance(at, datetime)
     moment = at if isinstance(at, datetime) else datetime.combine(at, time.min, UTC)
     by_hour: list[Any] = []
@@ -185,25 +204,21 @@ def _in_force(prices: Any, at: date | datetime) -> tuple[list[Any], str]:
         constraint = conditional.constraint
         start = getattr(constraint, "start_date", None)
         if constraint is None or (start is not None and constraint.active(moment)):
-            return [*by_hour, conditional.prices], start.isoformat() if start else ""
+            return conditional.prices, by_hour, start.isoformat() if start else ""
         if start is None and exact and constraint.active(moment):
-            return [conditional.prices], ""
+            return conditional.prices, [], ""
         if start is None and not exact:
-            by_hour.append(conditional.prices)
-    return [*by_hour, prices[0].prices], ""
+            by_hour.append(conditional)
+    return prices[0].prices, by_hour, ""
 
 
-def _most(candidates: Sequence[Any], key: str, prompt: int) -> Decimal | None:
-    """The dearest rate of a class for a prompt of so many tokens."""
-    found: list[Decimal] = []
-    for prices in candidates:
-        value = getattr(prices, key, None)
-        if isinstance(value, Decimal):
-            found.append(value)
-        elif value is not None:
-            reached = [tier.price for tier in value.tiers if tier.start < prompt]
-            found.append(reached[-1] if reached else value.base)
-    return max(found, default=None)
+def _rate(prices: Any, key: str, prompt: int) -> Decimal | None:
+    """The rate of a class for a prompt of so many tokens."""
+    value = getattr(prices, key, None)
+    if value is None or isinstance(value, Decimal):
+        return value
+    reached = [tier.price for tier in value.tiers if tier.start < prompt]
+    return Decimal(reached[-1] if reached else value.base)
 
 
 def _pico(usd: Decimal) -> int:

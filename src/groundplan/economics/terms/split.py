@@ -43,11 +43,11 @@ def split(rates: Rates | None, usage: Usage, cost: int) -> Split:
 
 
 def _priced(rates: Rates, usage: Usage, cost: int) -> tuple[list[Part], Rates]:
-    """The parts, and the rates of the class of service and tier that explain `cost`; standard where none does."""
-    service = next(
-        (each for each in (price.STANDARD, price.BATCH, price.PRIORITY) if price.cost(rates, usage, each) == cost),
-        price.STANDARD,
-    )
+    """The parts, and the rates of the time of day, class of service and tier that explain `cost`; standard where none
+    does."""
+    services = (price.STANDARD, price.BATCH, price.PRIORITY)
+    ways = [(each, service) for each in (rates, *(window.rates for window in rates.windows)) for service in services]
+    rates, service = next((way for way in ways if price.cost(way[0], usage, way[1]) == cost), (rates, price.STANDARD))
     tier = price.of_service(rates, service)
     while tier.long is not None and usage.input > tier.long_above:
         tier = tier.long

@@ -10,8 +10,11 @@ from __future__ import annotations
 import asyncio
 import time
 
+import msgspec
+
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Denied, GroundplanError
+from groundplan.economics.prices.windows import at_time
 from groundplan.gateway.call import settle
 from groundplan.gateway.call.admit import output_cap
 from groundplan.gateway.call.context import Gateway
@@ -74,6 +77,9 @@ def begin(gateway: Gateway, exchange: Exchange, deployment: Deployment, *, inher
 
     `inherits`: the reservation is that of an attempt that was certainly not billed.
     """
+    at = settle.wall_ms(gateway)
+    if deployment.rates.windows:
+        deployment = msgspec.structs.replace(deployment, rates=at_time(deployment.rates, at))
     exchange.deployment = deployment
     key, workload = exchange.key, exchange.workload
     if key is None or workload is None or exchange.catalog is None:
@@ -83,7 +89,7 @@ def begin(gateway: Gateway, exchange: Exchange, deployment: Deployment, *, inher
         Reservation(
             call=exchange.call.bytes,
             attempt=number,
-            at=settle.wall_ms(gateway),
+            at=at,
             workload=workload.name,
             person=exchange.person,
             key=key.id,

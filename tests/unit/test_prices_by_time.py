@@ -1,0 +1,112 @@
+"""Prices by time of day: a call costs exactly as when it is sent, and what is reserved covers the dearest hour."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
+from tests.unit.test_catalog_check import BASE
+from tests.unit.test_price import SERVICES, all_rates, usages
+
+from groundplan.blueprint.model import Rates
+from groundplan.catalog.check import validate_files
+from groundplan.catalog.money import Prices
+from groundplan.core.money import PICO
+from groundplan.economics.price import bound, cost
+from groundplan.economics.prices import listed
+from groundplan.economics.prices.windows import DAY, at_time, by_time
+from groundplan.economics.terms.split import split
+from groundplan.ledger.model import Usage
+from groundplan.release.compile import declared_or_listed
+
+MINUTES = st.integers(0, DAY - 1)
+MINUTE_MS = 60_000
+windows = st.lists(st.tuples(MINUTES, MINUTES, all_rates).filter(lambda each: each[0] != each[1]), max_size=3)
+longer = st.none() | all_rates
+
+
+@given(all_rates, longer, windows, MINUTES, st.integers(0, 30_000), usages(), st.sampled_from(SERVICES))
+def test_a_call_at_any_time_costs_its_window_and_never_more_than_is_reserved(
+    base: Rates, long: Rates | None, parts: Any, minute: int, day: int, usage: Usage, service: str
+) -> None:
+    base = msgspec.structs.replace(base, long=long, long_above=1000 if long else 0, priority=long)
+    made = by_time(base, parts)
+    then = (day * DAY + minute) * MINUTE_MS
+    holds = next(
+        (
+            rates
+            for start, end, rates in parts
+            if (start <= minute < end if start < end else minute >= start or minute < end)
+        ),
+        base,
+    )
+    exact = at_time(made, then)
+    assert cost(exact, usage, service) == cost(holds, usage, service)
+    assert at_time(made, then + MINUTE_MS - 1) == exact
+    assert cost(exact, usage, service) <= bound(made, usage.input, usage.output, service=service)
+    whole = split(made, usage, cost(exact, usage))
+    assert sum(amount for _, amount in whole.values()) == cost(exact, usage)
+    assert exact.windows == []
+    if made.windows:
+        assert [made.windows[0].start, made.windows[-1].end] == [0, DAY]
+        assert all(a.end == b.start and a.rates != b.rates for a, b in pairwise(made.windows))
+        assert msgspec.json.decode(msgspec.json.encode(made), type=Rates) == made
+
+
+def test_what_was_paid_off_peak_is_told_class_by_class() -> None:
+    night = Rates(input=PICO, output=2 * PICO)
+    made = by_time(Rates(input=4 * PICO, output=8 * PICO), [(990, 30, night)])
+    usage = Usage(input=10, output=5)
+    assert split(made, usage, cost(night, usage)) == {"input": (10, 10 * 10**6), "output": (5, 10 * 10**6)}
+
+
+def test_the_list_s_price_of_a_day_has_the_price_of_each_of_its_times() -> None:
+    day = date(2025, 5, 1)
+    made = listed.provider_rates("deepseek", "deepseek-chat", day, 1000)
+    assert made is not None and made.windows
+    costs = set()
+    for minute in range(0, DAY, 10):
+        moment = datetime(2025, 5, 1, tzinfo=UTC) + timedelta(minutes=minute)
+        exact = listed.provider_rates("deepseek", "deepseek-chat", moment, 1000)
+        assert exact == at_time(made, int(moment.timestamp() * 1000))
+        costs.add(exact.input if exact else None)
+    assert len(costs) == 2 and made.input == max(c for c in costs if c is not None)
+
+
+def priced(text: str) -> Rates:
+    declared = BASE.replace("url: https://acme.example/v1", f"url: https://acme.example/v1\nprice: {text}", 1)
+    workspace = validate_files({"a.yaml": declared})
+    rates = declared_or_listed(workspace, workspace.deployments["gpt"], date(2026, 11, 25))
+    assert isinstance(rates, Rates)
+    return rates
+
+
+def test_declared_hours_replace_what_they_name() -> None:
+    hours = "{hours: 16:30-00:30, input: 0.10 USD/Mtok}"
+    made = priced(f"{{input: 0.40 USD/Mtok, output: 1.60 USD/Mtok, hours: {hours}}}")
+    night, noon = (at_time(made, minute * MINUTE_MS) for minute in (23 * 60, 12 * 60))
+    assert (night.input, night.output, noon.input) == (PICO // 10, 16 * PICO // 10, 4 * PICO // 10)
+    assert made.input == noon.input
+
+
+@pytest.mark.parametrize(
+    ("price", "told"),
+    [
+        ({"hours": [{"hours": "22:00-06:00"}, {"hours": "05:00-07:00"}]}, "same hour"),
+        ({"hours": {"hours": "25:00-06:00"}}, "hours of a day"),
+        ({"hours": {"hours": "06:00-06:00"}}, "not the whole day"),
+        ({"hours": {"hours": "22:00-06:00", "input": "-1 USD/Mtok"}}, "write a price"),
+        ({"input": "0.40/Mtok"}, "write a price"),
+        ({"output": None}, "output"),
+    ],
+)
+def test_hours_and_prices_that_cannot_be_are_refused(price: dict[str, Any], told: str) -> None:
+    declared = {"input": "1 USD/Mtok", "output": "2 USD/Mtok", **price}
+    with pytest.raises(ValidationError, match=told):
+        TypeAdapter(Prices).validate_python(declared)
