@@ -20,6 +20,7 @@ from groundplan.api import (
     placing,
     prices_look,
     rights_look,
+    policy_shadow,
     siem,
     weekly,
     router_look,
@@ -76,9 +77,10 @@ def start(services: Services, indexing: Indexing, stack: ExitStack) -> None:
     repeat(stack, Every("looking at approvals", approvals_look.LOOK_SECONDS, partial(approvals_look.look, services)))
     repeat(stack, Every("sending mail", mail.SEND_SECONDS, partial(mail.send_waiting, services)))
     repeat(stack, Every("looking at rights", rights_look.LOOK_SECONDS, partial(rights_look.look, services)))
-    repeat(stack, Every("looking at models", model_changes.LOOK_SECONDS, partial(model_changes.look, services)))
     repeat(stack, Every("closing reviews", held.SWEEP_SECONDS, partial(held.sweep_now, services)))
     repeat(stack, Every("looking at placement", placing.LOOK_SECONDS, partial(placing.look, services)))
+    repeat(stack, Every("looking at models", model_changes.LOOK_SECONDS, partial(model_changes.look, services)))
+    repeat(stack, Every("trying rules", policy_shadow.LOOK_SECONDS, partial(policy_shadow.look, services)))
     repeat(stack, Every("looking at duties", owners_left.LOOK_SECONDS, partial(owners_left.look, services)))
 
 

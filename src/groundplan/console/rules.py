@@ -41,7 +41,8 @@ async def _rules(
     held = await visitor.api.get("/api/policies")
     trials = await visitor.api.get("/api/policies/shadow", days=days)
     found = await visitor.api.get("/api/guardrails")
-    for each in (held, trials, found):
+    shadow = await visitor.api.get("/api/policies/shadow/days", days="7")
+    for each in (held, trials, found, shadow):
         if not each.ok:
             return failed(each, visitor)
     values: dict[str, Any] = {
@@ -49,6 +50,7 @@ async def _rules(
         "exceptions": held.body["exceptions"],
         "trials": {trial["policy"]: trial for trial in trials.body["trials"]},
         "found": found.body["found"],
+        "shadow": [each for each in shadow.body["policies"] if any(day["would_refuse"] for day in each["days"])],
         "days": days,
         "choices": DAYS,
         "draft": draft,

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query
 from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from groundplan.api import policy_shadow
 from groundplan.api.caller import Caller, Reader, SignedIn, require_duty
 from groundplan.api.context import Using
 from groundplan.api.effect import effect_of
@@ -88,6 +89,23 @@ def trials(
         if policy is not None and not chosen:
             raise NotFound(f"there is no policy {policy}", code="policy_unknown", hint="GET /api/policies lists them.")
         return _tried(conn, blueprint, chosen, services.clock.now(), days)
+
+
+@router.get("/policies/shadow/days")
+def shadow_days(
+    services: Using, _: Reader, days: Annotated[int, Query(ge=1, le=policy_shadow.KEPT_DAYS)] = 7
+) -> dict[str, Any]:
+    """Of each rule in shadow, as it is written now, by day: calls looked at as they were made, how many it would have
+    refused, of which workloads, and examples."""
+    with services.transaction() as conn:
+        now = services.clock.now()
+        tried = [item for item in current_blueprint(conn).policies if not item.enforced]
+        return {
+            "policies": [
+                {"policy": item.name, "owner": item.owner, "days": policy_shadow.by_day(conn, item, now, days)}
+                for item in tried
+            ]
+        }
 
 
 @router.post("/policies/try")

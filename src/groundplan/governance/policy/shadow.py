@@ -30,6 +30,8 @@ class Made:
     key: str
     deployment: str
     endpoint: str
+    count: int = 1
+    """So many calls that are decided alike; this is the newest."""
 
 
 @dataclass(slots=True)
@@ -89,7 +91,7 @@ def _tried(
     for made in calls:
         if made.workload not in workloads or made.deployment not in deployments:
             continue
-        trial.looked_at += 1
+        trial.looked_at += made.count
         hour = made.at.strftime("%H%w") if rules.part(made.workload, deployment=made.deployment).timed else ""
         key = (made.workload, made.person or made.key, made.deployment, made.endpoint, hour)
         verdict = known.get(key)
@@ -104,11 +106,11 @@ def _tried(
 
 
 def _count(trial: Trial, made: Made, verdict: Verdict) -> None:
-    trial.refused += 1
-    trial.by_workload[made.workload] = trial.by_workload.get(made.workload, 0) + 1
+    trial.refused += made.count
+    trial.by_workload[made.workload] = trial.by_workload.get(made.workload, 0) + made.count
     for rule in verdict.rules:
-        trial.rules[rule.id] = trial.rules.get(rule.id, 0) + 1
+        trial.rules[rule.id] = trial.rules.get(rule.id, 0) + made.count
     for error in verdict.errors:
-        trial.errors[error] = trial.errors.get(error, 0) + 1
+        trial.errors[error] = trial.errors.get(error, 0) + made.count
     if len(trial.calls) < SHOWN:
         trial.calls.append(made)

@@ -1,0 +1,80 @@
+"""The SQL of policies in live shadow: calls of an hour by what decides them, and what each policy would have refused.
+
+An hour is written as a whole, again and again while facts of it may still arrive: two processes may do it.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, LiteralString
+
+from psycopg import Connection
+from psycopg.rows import dict_row, tuple_row
+from psycopg.types.json import Jsonb
+
+from groundplan.governance.policy.shadow import Made, Trial
+
+SAMPLES = 10
+"""Calls of an hour that are kept as examples, the newest."""
+_ALIKE: LiteralString = """SELECT (array_agg(c.id ORDER BY c.at DESC))[1], max(c.at), c.workload,
+      coalesce(p.email, ''), coalesce(c.key_id::text, ''), c.deployment, c.endpoint, count(*)
+    FROM call c LEFT JOIN person p ON p.id = c.person_id
+    WHERE c.at >= %s AND c.at < %s AND c.deployment IS NOT NULL AND c.status <> 'refused'
+    GROUP BY c.workload, p.email, c.key_id, c.deployment, c.endpoint ORDER BY 2 DESC"""
+_KEEP: LiteralString = """INSERT INTO policy_shadow
+      (policy, digest, hour, looked_at, refused, by_workload, rules, calls)
+    VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
+    ON CONFLICT (policy, digest, hour) DO UPDATE SET looked_at = excluded.looked_at, refused = excluded.refused,
+      by_workload = excluded.by_workload, rules = excluded.rules, calls = excluded.calls"""
+_DAYS: LiteralString = """SELECT (hour AT TIME ZONE 'UTC')::date AS day, sum(looked_at)::bigint AS looked_at,
+      sum(refused)::bigint AS would_refuse, jsonb_agg(by_workload) AS by_workload,
+      jsonb_agg(calls ORDER BY hour DESC) AS calls
+    FROM policy_shadow WHERE policy = %s AND digest = %s AND hour >= %s GROUP BY 1 ORDER BY 1 DESC"""
+
+
+def alike(conn: Connection[Any], since: datetime, until: datetime) -> list[Made]:
+    """Calls that a deployment was asked for, those that every policy decides alike as one, with how many they are."""
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        return [Made(*row) for row in cursor.execute(_ALIKE, (since, until)).fetchall()]
+
+
+def keep(conn: Connection[Any], digest: str, hour: datetime, trial: Trial) -> None:
+    """What a policy would have refused in an hour."""
+    calls = [str(made.call) for made in trial.calls[:SAMPLES]]
+    conn.execute(
+        _KEEP,
+        (
+            trial.policy, digest, hour, trial.looked_at, trial.refused, Jsonb(trial.by_workload), Jsonb(trial.rules),
+            Jsonb(calls),
+        ),
+    )  # fmt: skip
+
+
+def hours(conn: Connection[Any], policy: str, digest: str, since: datetime) -> set[datetime]:
+    """Hours of a policy that are written already."""
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        query: LiteralString = "SELECT hour FROM policy_shadow WHERE policy = %s AND digest = %s AND hour >= %s"
+        return {row[0] for row in cursor.execute(query, (policy, digest, since)).fetchall()}
+
+
+def days(conn: Connection[Any], policy: str, digest: str, since: datetime) -> list[dict[str, Any]]:
+    """By day (UTC), the newest first: calls looked at, how many it would have refused, of which workloads, examples."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        rows = cursor.execute(_DAYS, (policy, digest, since)).fetchall()
+    return [{**row, "by_workload": _summed(row["by_workload"]), "calls": _first(row["calls"])} for row in rows]
+
+
+def forget(conn: Connection[Any], before: datetime) -> int:
+    return conn.execute("DELETE FROM policy_shadow WHERE hour < %s", (before,)).rowcount
+
+
+def _summed(hours: list[dict[str, int]]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for hour in hours:
+        for workload, count in hour.items():
+            found[workload] = found.get(workload, 0) + count
+    return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _first(hours: list[list[str]]) -> list[str]:
+    return [call for hour in hours for call in hour][:SAMPLES]
