@@ -20,9 +20,12 @@ from groundplan.blueprint.model import Cache, Semantic
 from groundplan.core.endpoints import announce
 from groundplan.core.home import Home
 from groundplan.core.settings import load_settings
+from groundplan.economics.semantic.net import Done, net
 from groundplan.economics.semantic.regions import ASK, CHECK, GIVE, Regions
 from groundplan.gateway.caching.meaning import Meanings
+from groundplan.gateway.call.exchange import Passage
 from groundplan.gateway.http.server import Request, Response, Server
+from groundplan.gateway.policy.snapshot import index
 from groundplan.gateway.surfaces.answers import of_refusal
 from groundplan.knowledge.embedding.encoder import Encoder
 from groundplan.knowledge.embedding.wire import EmbedAnswer, EmbedRequest
@@ -31,7 +34,10 @@ from groundplan.runtime.models import MINILM, ensure
 
 RESET = "How do I reset my Jira password?"
 AGAIN = "What is the way to reset the Jira password?"
+OTHER = "How can I reset the password for Jira?"
 TRAP = "How do I reset my Slack password?"
+READABLE: set[str] = set()
+"""Chunks that the live permissions let the caller read."""
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +53,10 @@ async def meaning_rig(folder: Path, encoder: Encoder, **settings: Any) -> AsyncI
     one_at_a_time = asyncio.Lock()
 
     async def embed(request: Request, response: Response) -> None:
+        if request.target == b"/confirm":
+            wanted = json.loads(request.body)["chunks"]
+            response.send(200, msgspec.json.encode({"readable": [chunk for chunk in wanted if chunk in READABLE]}))
+            return
         texts = msgspec.json.decode(request.body, type=EmbedRequest).texts
         async with one_at_a_time:
             rows = await asyncio.to_thread(encoder.embed, texts)
@@ -167,3 +177,76 @@ def test_regions_begin_checked_tighten_and_switch_off() -> None:
         regions.learn(region, 8.0, False)
     assert region.off
     assert regions.decide(region, inf, 0.99) == ASK
+
+
+def served(rig: Rig, **changes: Any) -> None:
+    """From now on under another blueprint: `prompt` of the workload, or `model` of its deployment."""
+    live: Any = rig.gateway.live
+    before = live.catalog.blueprint
+    workloads = [msgspec.structs.replace(w, system_prompt=changes.get("prompt")) for w in before.workloads]
+    deployments = [msgspec.structs.replace(d, model=changes.get("model", d.model)) for d in before.deployments]
+    live.catalog = index(msgspec.structs.replace(before, number=2, workloads=workloads, deployments=deployments))
+
+
+@pytest.mark.parametrize("change", ["nothing", "time", "prompt", "model"])
+async def test_an_answer_ends_with_its_time_prompt_and_model(tmp_path: Path, encoder: Encoder, change: str) -> None:
+    async with meaning_rig(tmp_path, encoder) as rig:
+        await taught(rig)
+        clock: Any = rig.gateway.clock
+        if change == "time":
+            clock.advance(601)
+        elif change != "nothing":
+            served(rig, **{change: "Answer in verse." if change == "prompt" else "scripted/newer"})
+        assert await cache_of(rig, OTHER) == ("semantic" if change == "nothing" else "none")
+
+
+@pytest.mark.parametrize("still", [{"c1", "c2"}, {"c1"}])
+async def test_an_answer_is_given_while_every_passage_of_it_may_be_read(
+    tmp_path: Path, encoder: Encoder, still: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with meaning_rig(tmp_path, encoder) as rig:
+        live: Any = rig.gateway.live
+        keys = {digest: replace(key, person="ana") for digest, key in live.policy.keys.items()}
+        live.policy = replace(live.policy, keys=keys, active=frozenset({"ana"}))
+        await taught(rig)
+        for entry in rig.gateway.cached.entries("assistant"):
+            passages = tuple(Passage(document="d", path="p", title="t", source="s", start_line=1, end_line=2, text="x",
+                                     chunk=chunk) for chunk in ("c1", "c2"))  # fmt: skip
+            assert rig.gateway.cached.put(rig.plan("assistant"), replace(entry, passages=passages))
+        monkeypatch.setattr("tests.unit.test_gateway_meaning.READABLE", still)
+        assert await cache_of(rig, OTHER) == ("semantic" if still == {"c1", "c2"} else "none")
+
+
+class Tallied:
+    """What the worker would write down."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[Any, ...]] = []
+
+    def looked(self, workload: str, microseconds: int, saved: int | None) -> None:
+        self.rows.append((workload, microseconds > 0, saved))
+
+    def checked(self, workload: str, *, wrong: bool) -> None:
+        self.rows.append((workload, "wrong" if wrong else "right"))
+
+
+async def test_look_ups_checks_and_what_was_saved_are_told(tmp_path: Path, encoder: Encoder) -> None:
+    async with meaning_rig(tmp_path, encoder) as rig:
+        similar: Any = rig.gateway.cached.similar
+        similar.tally = told = Tallied()
+        await taught(rig)
+        assert await cache_of(rig, OTHER) == "semantic"
+    saved = told.rows[-1][2]
+    assert saved > 0
+    looked = ("assistant", True, None)
+    assert told.rows == [looked, looked, ("assistant", "right"), ("assistant", True, saved)]
+
+
+def test_savings_are_net_of_look_ups_and_of_wrong_answers() -> None:
+    hour, wrong = 36 * 10**9, 10**12
+    made = net(Done(looked=1000, given=400, checked=100, wrong=2, spent_us=10**9, saved=5 * 10**12), 0.01, hour, wrong)
+    assert (made.saved, made.lookups) == (5 * 10**12, 10**10)
+    assert made.wrong_answers == pytest.approx(8.0)
+    assert made.net == 5 * 10**12 - 10**10 - 8 * 10**12
+    unproven = net(Done(looked=10, given=100, checked=0, wrong=0, spent_us=0, saved=0), 0.02, hour, wrong)
+    assert unproven.wrong_answers == pytest.approx(2.0)

@@ -110,6 +110,10 @@ class Semantic(msgspec.Struct, frozen=True, kw_only=True):
     """Share of matches that a model answers all the same, to compare."""
     evidence: int = 20
     """Matches of a region that are checked before one is given."""
+    wrong_cost: int = 0
+    """picodollars that a wrong answer costs"""
+    hour: int = 50_000_000_000
+    """picodollars of an hour of the processor that looks up"""
 
 
 class Cache(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from groundplan.catalog.base import Strict
-from groundplan.catalog.fields import Count, Duration, Percent, Size
+from groundplan.catalog.fields import Count, Duration, Percent, Size, Usd
+from groundplan.catalog.hosting import HourPrice
 
 HOUR_MS = 3_600_000
 
@@ -33,6 +34,10 @@ class SemanticRule(Strict):
     """Share of matches for which a model is asked all the same, and both answers are compared."""
     evidence: Annotated[Count, Field(ge=1)] = 20
     """Matches about a subject that are checked before the first one is given."""
+    wrong_costs: Usd = 0
+    """What a wrong answer costs, on average; taken off what the cache saves."""
+    processor: HourPrice = 50_000_000_000
+    """Of an hour of the processor that looks answers up; taken off, too."""
 
 
 class CacheRule(Strict):

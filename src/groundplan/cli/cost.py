@@ -30,6 +30,8 @@ def cost(context: typer.Context, home: HomeOption = None, as_json: JsonOption = 
     rows = [(row["workload"], *_costs(row)) for row in value["by_workload"]]
     rows.append(("total", *_costs(value)))
     text = table(("workload", "calls", "cost", "cached", "saved by that", "saved by providers' caches"), rows)
+    if value["by_meaning"]:
+        text += "\n\n" + table(_MEANT, [_meant(row) for row in value["by_meaning"]])
     if value["open_reservations"]:
         text += f"\n{value['open_reservations']} open reservations are not settled yet"
     if value["limits"]:
@@ -41,6 +43,14 @@ def _costs(row: dict[str, Any]) -> tuple[Any, ...]:
     return (
         row["calls"], f"${row['total_usd']}", row["cached"], f"${row['saved_usd']}", f"${row['prefix_saved_usd']}",
     )  # fmt: skip
+
+
+_MEANT = ("answers by meaning", "looked up", "given", "wrong, estimated", "saved", "look-ups", "wrong answers", "net")
+
+
+def _meant(row: dict[str, Any]) -> tuple[Any, ...]:
+    amounts = (f"${row[name]}" for name in ("saved_usd", "lookups_usd", "wrong_usd", "net_usd"))
+    return (row["workload"], row["looked"], row["given"], row["wrong_answers"], *amounts)
 
 
 def _limits(rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:

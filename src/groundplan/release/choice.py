@@ -100,4 +100,10 @@ def semantic(rule: doc.CacheRule) -> bp.Semantic | None:
     found = rule.semantic
     if found is None:
         return None
-    return bp.Semantic(bound=found.wrong_at_most, check=found.check, evidence=found.evidence)
+    return bp.Semantic(
+        bound=found.wrong_at_most,
+        check=found.check,
+        evidence=found.evidence,
+        wrong_cost=found.wrong_costs,
+        hour=found.processor,
+    )

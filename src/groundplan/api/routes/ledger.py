@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, Any
 from uuid import UUID
@@ -10,6 +10,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from groundplan.api import meaning_saved
 from groundplan.api.caller import Reader, SignedIn
 from groundplan.api.context import Using
 from groundplan.api.people import named
@@ -75,7 +76,9 @@ def cost(services: Using, _: Reader, workload: str | None = None, days: int | No
     since = None if days is None else services.clock.now() - timedelta(days=max(1, min(days, 3660)))
     with services.transaction() as conn:
         summary = queries.cost_summary(conn, CallFilter(workload=workload, since=since))
-        return {**summary, "budgets": queries.budget_use(conn, services.clock.now())}
+        meant = meaning_saved.rows(conn, (since or datetime(1970, 1, 1, tzinfo=UTC)).date())
+        meant = [row for row in meant if workload in (None, row["workload"])]
+        return {**summary, "budgets": queries.budget_use(conn, services.clock.now()), "by_meaning": meant}
 
 
 @router.get("/cost/days")

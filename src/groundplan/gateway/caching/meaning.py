@@ -9,6 +9,7 @@ service; where it does not answer, a model is asked. Matches are checked against
 from __future__ import annotations
 
 import random
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from groundplan.economics.semantic.likeness import Vector
     from groundplan.economics.semantic.reading import Reading
     from groundplan.economics.semantic.regions import Region, Regions
+    from groundplan.gateway.caching.meaning_tally import Tally
     from groundplan.gateway.call.context import Gateway
 
 
@@ -88,6 +90,8 @@ class Meanings:
         self._regions: dict[str, tuple[Semantic, Regions]] = {}
         self._words: OrderedDict[str, Vector] = OrderedDict()
         self.counts: dict[str, Counts] = {}
+        self.tally: Tally | None = None
+        """Where the counts are kept beyond this worker."""
 
     # looking up ------------------------------------------------------------------------------------------------------
 
@@ -97,14 +101,18 @@ class Meanings:
         rule = _rule(exchange)
         if rule is None or exchange.asked is not None:
             return None
+        began, found = time.perf_counter_ns(), None
         try:
             asked = exchange.asked = await self._read(exchange)
             if asked is None:
                 return None
-            return await self._match(exchange, rule, asked)
+            found = await self._match(exchange, rule, asked)
         except (UpstreamFailure, msgspec.DecodeError, UnicodeDecodeError):
             self._gateway.targets.forget("search")
-            return None
+        if self.tally is not None and exchange.workload is not None:
+            took = (time.perf_counter_ns() - began) // 1000
+            self.tally.looked(exchange.workload.name, took, None if found is None else found.cost)
+        return found
 
     async def _match(self, exchange: Exchange, rule: Semantic, asked: Asked) -> Entry | None:
         name = exchange.workload.name if exchange.workload is not None else ""
@@ -223,6 +231,8 @@ class Meanings:
         counts = self.counts.setdefault(entry.workload, Counts())
         counts.checked += 1
         counts.wrong += not same
+        if self.tally is not None:
+            self.tally.checked(entry.workload, wrong=not same)
         # the kept answer stays: it is right for its own question
         known[1].learn(match.region, match.score, same)
 

@@ -1,0 +1,42 @@
+"""What answers by meaning save, net of look-ups and of wrong answers, as each workload declares. Decides nothing."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any
+
+from psycopg import Connection
+
+from groundplan.api import served
+from groundplan.blueprint.model import Semantic
+from groundplan.core.money import format_usd, from_decimal
+from groundplan.economics.semantic.net import Done, net
+from groundplan.ledger import semantic_store
+
+
+def rows(conn: Connection[Any], since: date) -> list[dict[str, Any]]:
+    """One for each workload that matched anything since that day; amounts as text."""
+    blueprint = served.current_or_none(conn)
+    declared = {} if blueprint is None else {w.name: w.cache.semantic for w in blueprint.workloads if w.cache}
+    found = []
+    for row in semantic_store.done(conn, since):
+        rule = declared.get(row["workload"]) or Semantic()
+        done = Done(
+            row["looked"], row["given"], row["checked"], row["wrong"], row["spent_us"], from_decimal(row["saved_usd"])
+        )
+        made = net(done, rule.bound, rule.hour, rule.wrong_cost)
+        found.append(
+            {
+                "workload": row["workload"],
+                "looked": done.looked,
+                "given": done.given,
+                "checked": done.checked,
+                "found_wrong": done.wrong,
+                "wrong_answers": round(made.wrong_answers, 2),
+                "saved_usd": format_usd(made.saved),
+                "lookups_usd": format_usd(made.lookups),
+                "wrong_usd": format_usd(made.wrong),
+                "net_usd": format_usd(made.net),
+            }
+        )
+    return found

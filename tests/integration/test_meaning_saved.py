@@ -1,0 +1,39 @@
+"""What workers count of answers by meaning arrives in PostgreSQL, under the gateway's own role, and is told net."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from groundplan.api import meaning_saved
+from groundplan.core.clock import SystemClock
+from groundplan.core.database import connect
+from groundplan.gateway.caching.meaning_tally import Tally
+from groundplan.testing.database import Database
+
+
+async def test_counts_of_workers_add_up_and_are_told_net(database: Database) -> None:
+    one, other = (Tally(database.urls["gateway"], SystemClock()) for _ in range(2))
+    one.looked("support", 3_000_000, None)
+    one.looked("support", 600_000, 40 * 10**9)
+    one.checked("support", wrong=True)
+    await one.flush()
+    other.looked("support", 0, 10**9)
+    await other.close()
+    await one.flush()
+    with connect(database.urls["control"], autocommit=True) as conn:
+        (row,) = meaning_saved.rows(conn, datetime.now(UTC).date())
+    assert (row["workload"], row["looked"], row["given"], row["checked"], row["found_wrong"]) == ("support", 3, 2, 1, 1)
+    assert row["saved_usd"] == "0.041000000000"
+    assert row["lookups_usd"] == "0.000050000000"
+    assert row["wrong_usd"] == "0.000000000000"
+    assert row["net_usd"] == "0.040950000000"
+
+
+async def test_what_cannot_be_written_waits(database: Database) -> None:
+    tally = Tally("postgresql://nobody@127.0.0.1:9/none", SystemClock())
+    tally.checked("support", wrong=False)
+    await tally.flush()
+    tally._url = database.urls["gateway"]
+    await tally.flush()
+    with connect(database.urls["control"], autocommit=True) as conn:
+        assert meaning_saved.rows(conn, datetime.now(UTC).date())[0]["checked"] == 1
