@@ -37,6 +37,7 @@ from groundplan.gateway.budgets.leases import Slices
 from groundplan.gateway.caching.cache_link import AnswerLink
 from groundplan.gateway.caching.idempotency import Answers
 from groundplan.gateway.caching.meaning import Meanings
+from groundplan.gateway.caching.meaning_tally import Tally
 from groundplan.gateway.caching.sharing import AnswerDesk
 from groundplan.gateway.call.cited_store import Citations
 from groundplan.gateway.call.context import Gateway
@@ -107,7 +108,9 @@ async def serve(
         answers=answers,
         scrapes=scrapes,
     )
-    gateway.cached.similar = Meanings(gateway)
+    gateway.cached.similar = meanings = Meanings(gateway)
+    meanings.tally = tally = Tally(url, clock)
+    tallying = loop.create_task(tally.run())
     gateway.routes = Routes(home.root / "routers")
     live.health = lambda: told_health(gateway.health, loop.time())
     live.on_policy = lambda policy: heed(gateway, policy)
@@ -162,6 +165,8 @@ async def serve(
     linking.cancel()
     for each in counting:
         each.cancel()
+    tallying.cancel()
+    await tally.close()
     pairing.cancel()
     await pairs.close()
     await reviews.close()
