@@ -23,7 +23,8 @@ from groundplan.testing.database import Database
 
 Conn = psycopg.Connection[Any]
 START = datetime(2026, 11, 1, 22, tzinfo=UTC)
-EPOCH = new_id()
+EPOCHS = [new_id() for _ in range(3)]
+PEOPLE = [None, new_id(), new_id()]
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,9 @@ class Fact:
     cached: int
     sources: int
     opened_first: bool
+    epoch: int = 0
+    person: int = 0
+    feature: str = ""
 
 
 facts = st.builds(
@@ -48,6 +52,9 @@ facts = st.builds(
     cached=st.integers(0, 10**6),
     sources=st.integers(0, 3),
     opened_first=st.booleans(),
+    epoch=st.integers(0, 2),
+    person=st.integers(0, 2),
+    feature=st.sampled_from(["", "summary", "experiment/tone"]),
 )
 rounds = st.lists(
     st.tuples(st.lists(facts, max_size=6), st.sampled_from(["commit", "killed", "twice"]), st.booleans()),
@@ -66,10 +73,13 @@ def rows(made: list[Fact]) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]
     calls, opened, settled = [], [], []
     for fact in made:
         id, at, cost = new_id(), START + timedelta(minutes=fact.minutes), to_decimal(fact.cost)
-        detail = {"sources": [[f"document-{n}", "a.md", 1, 2] for n in range(fact.sources)]}
+        detail: dict[str, Any] = {"sources": [[f"document-{n}", "a.md", 1, 2] for n in range(fact.sources)]}
+        if fact.feature:
+            detail["feature"] = fact.feature
+        person = PEOPLE[fact.person]
         calls.append(
-            (id, at, fact.workload, None, None, "team", "chat", fact.status, 200, None, "acme/m", "own", "rack", cost,
-             cost, 3, 2, "none", 1, EPOCH, False, 12.5, 3.5, detail, 0, to_decimal(fact.cached))
+            (id, at, fact.workload, person, None, "team", "chat", fact.status, 200, None, "acme/m", "own", "rack",
+             cost, cost, 3, 2, "none", 1, EPOCHS[fact.epoch], False, 12.5, 3.5, detail, 0, to_decimal(fact.cached))
         )  # fmt: skip
         parts = {"input": [3, fact.cost // 3], "output": [2, fact.cost - fact.cost // 3]}
         settled.append(_attempt(id, at, fact, "settled", cost, parts))
@@ -81,8 +91,8 @@ def rows(made: list[Fact]) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]
 def _attempt(id: Any, at: datetime, fact: Fact, state: str, cost: Decimal, parts: Any) -> tuple[Any, ...]:
     outcome = "ok" if state == "settled" else "open"
     return (
-        id, 0, at, "own", "rack", "acme/m", state, outcome, 200, cost, cost, {"input": 3}, False, [], 1.0, EPOCH, 0.0,
-        None, None, fact.workload, 1, False, parts,
+        id, 0, at, "own", "rack", "acme/m", state, outcome, 200, cost, cost, {"input": 3}, False, [], 1.0,
+        EPOCHS[fact.epoch], 0.0, None, None, fact.workload, 1, False, parts,
     )  # fmt: skip
 
 
@@ -125,6 +135,26 @@ def wanted(since: datetime | None = None, until: datetime | None = None) -> dict
     return {"since": since, "until": until, **asked}
 
 
+def check_what_gateways_ask(conn: Conn) -> None:
+    """What others made of a workload today, and who used it lately, as a look at every call would tell."""
+    names = ["support", "finance"]
+    for day in (START.date(), (START + timedelta(days=1)).date()):
+        for epoch in EPOCHS:
+            expected = conn.execute(
+                """SELECT workload, count(*) FROM call WHERE (at AT TIME ZONE 'UTC')::date = %s AND epoch <> %s
+                   AND status <> 'refused'
+                   AND coalesce(detail ->> 'feature', '') NOT LIKE 'experiment/%%' GROUP BY 1""",
+                (day, epoch),
+            ).fetchall()
+            made = conn.execute("SELECT * FROM calls_made(%s, %s, %s)", (names, day, epoch)).fetchall()
+            assert sorted(made) == sorted(expected)
+    people = conn.execute(
+        "SELECT DISTINCT workload, person_id FROM call WHERE status <> 'refused' AND person_id IS NOT NULL"
+    ).fetchall()
+    assert set(conn.execute("SELECT * FROM people_seen(%s, 36500)", (names,)).fetchall()) == set(people)
+    assert conn.execute("SELECT * FROM people_seen('{}', 36500)").fetchall() == []
+
+
 @settings(
     max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
@@ -132,7 +162,7 @@ def wanted(since: datetime | None = None, until: datetime | None = None) -> dict
 def test_sums_are_those_of_the_facts(conn: Conn, made: list[Any], times: list[tuple[int, int]]) -> None:
     conn.execute("TRUNCATE call, attempt, charge, call_delta, call_hour, call_day, part_delta, part_hour, part_day")
     conn.execute("TRUNCATE person_delta, person_day, person_whole, document_delta, document_day, document_whole")
-    conn.execute("TRUNCATE charge_delta, charge_total")
+    conn.execute("TRUNCATE charge_delta, charge_total, worker_day")
     for batch, how, folds in made:
         write(conn, batch, how)
         if folds:
@@ -161,6 +191,7 @@ def test_sums_are_those_of_the_facts(conn: Conn, made: list[Any], times: list[tu
     assert sum(halves) == 2 * of_calls[0]
     charges = conn.execute("SELECT budget, period, sum(cost_usd) FROM charge GROUP BY 1, 2").fetchall()
     assert rollup_store.charged(conn) == {(budget, period): usd for budget, period, usd in charges}
+    check_what_gateways_ask(conn)
 
 
 def _usd(found: list[dict[str, Any]]) -> Decimal:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -32,6 +33,7 @@ def moment(milliseconds: int) -> datetime:
     return _EPOCH_START + timedelta(milliseconds=milliseconds)
 
 
+@lru_cache(maxsize=4096)
 def as_uuid(text: str) -> UUID | None:
     """None for what is no UUID, such as an empty person."""
     try:
@@ -51,7 +53,7 @@ def attempt_row(attempt: Attempt, epoch: UUID, rates: RatesOf = lambda _number, 
     state = attempt_state(attempt)
     flags = list(settled.flags) if settled else ["crash"] if attempt.crashed else []
     return (
-        UUID(bytes=made.call),
+        made.call.hex(),
         made.attempt,
         moment(made.at),
         made.deployment,
@@ -94,7 +96,7 @@ def charge_rows(attempt: Attempt) -> list[Row]:
     made = attempt.reservation
     cost = to_decimal(attempt.cost)
     names = dict.fromkeys((charge.budget, charge.period) for charge in attempt.budgets)
-    return [(UUID(bytes=made.call), made.attempt, budget, period, cost) for budget, period in names]
+    return [(made.call.hex(), made.attempt, budget, period, cost) for budget, period in names]
 
 
 def leading_attempt(call: CallState) -> Attempt | None:
@@ -128,7 +130,7 @@ def call_row(call: CallState, epoch: UUID, team: Team, acting: Mapping[str, Acti
     if end and end.route:
         detail["route"] = msgspec.json.decode(end.route)
     return (
-        UUID(bytes=call.call),
+        call.call.hex(),
         moment(_began(call)),
         source.workload,
         as_uuid(source.person),
@@ -166,8 +168,9 @@ def call_entry(call: CallState, epoch: UUID, seal: Seal, acting: Mapping[str, Ac
     source = end or (lead.reservation if lead else None)
     assert source is not None, "a call has at least one record"
     person = as_uuid(source.person)
+    id = UUID(bytes=call.call)
     detail = {
-        "call": str(UUID(bytes=call.call)),
+        "call": str(id),
         "workload": source.workload,
         "person": seal(person, source.person) if person else "",
         "key": source.key,
@@ -187,7 +190,7 @@ def call_entry(call: CallState, epoch: UUID, seal: Seal, acting: Mapping[str, Ac
         detail["saved_usd"] = format_usd(end.saved)
     at = moment(end.at if end else _began(call))
     subject = f"workload/{source.workload}"
-    return Entry(UUID(bytes=call.call), at, "call", gateway_actor(epoch), subject, detail, acting.get(source.key))
+    return Entry(id, at, "call", gateway_actor(epoch), subject, detail, acting.get(source.key))
 
 
 def _attempt_detail(attempt: Attempt) -> dict[str, Any]:

@@ -6,7 +6,7 @@ Every statement may be repeated: rows are keyed by (call, attempt), movements by
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid5
@@ -91,14 +91,16 @@ _SETTLE_OPEN = """ON CONFLICT (call_id, number) DO UPDATE SET state = EXCLUDED.s
 class Insert:
     """A statement that takes rows as JSON, which costs the shipper least; the table's row type gives the types."""
 
-    columns: tuple[str, ...]
+    named: Callable[..., msgspec.Struct]
+    """Gives the values of a row the names of their columns."""
     statement: bytes
 
 
 def _insert(table: str, columns: tuple[str, ...], conflict: str) -> Insert:
     names = ", ".join(columns)
     rows = f"json_populate_recordset(NULL::{table}, %s::json)"
-    return Insert(columns, f"INSERT INTO {table} ({names}) SELECT {names} FROM {rows} {conflict}".encode())
+    named = msgspec.defstruct(table, columns, frozen=True, gc=False)
+    return Insert(named, f"INSERT INTO {table} ({names}) SELECT {names} FROM {rows} {conflict}".encode())
 
 
 INSERT_CALLS = _insert("call", _CALL, "ON CONFLICT (id) DO NOTHING")
@@ -119,7 +121,7 @@ def _lock_briefly(conn: Conn) -> None:
 def insert_rows(conn: Conn, insert: Insert, rows: Sequence[Row]) -> None:
     """Many rows with one statement; rows of one statement have different keys."""
     if rows:
-        data = msgspec.json.encode([dict(zip(insert.columns, row, strict=True)) for row in rows])
+        data = msgspec.json.encode([insert.named(*row) for row in rows])
         # PostgreSQL has no NUL in text; a caller's odd path must not stop the ledger
         conn.execute(insert.statement, (data.replace(b"\\u0000", b"\\ufffd").decode(),))
 

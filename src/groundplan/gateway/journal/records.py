@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from uuid import UUID
@@ -57,8 +57,7 @@ class End(StrEnum):
     """Damage with readable records after it, or a damaged header: records are missing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """One good record and the offset just after it."""
 
     type: int
@@ -104,9 +103,9 @@ def segment_numbers(folder: Path) -> list[int]:
     return sorted(int(path.stem) for path in folder.glob("*.seg") if path.stem.isdigit())
 
 
-def frame_at(data: bytes | memoryview, offset: int) -> tuple[Entry | None, bool]:
-    """The record at `offset`, or None. The second value says that a whole frame may still be on its way (zeros or
-    short)."""
+def frame_at(data: bytes | memoryview, offset: int, base: int = 0) -> tuple[Entry | None, bool]:
+    """The record at `offset`, or None; `base` is where `data` begins in its segment. The second value says that a whole
+    frame may still be on its way (zeros or short)."""
     if offset + FRAME_OVERHEAD > len(data):
         return None, True
     length, check = PREFIX.unpack_from(data, offset)
@@ -126,7 +125,7 @@ def frame_at(data: bytes | memoryview, offset: int) -> tuple[Entry | None, bool]
         record = decoder.decode(body[BODY.size :])
     except msgspec.MsgspecError:
         return None, False
-    return Entry(kind, sequence, record, end), False
+    return Entry(kind, sequence, record, base + end), False
 
 
 def next_frame(data: bytes, offset: int, last_sequence: int | None) -> int | None:
@@ -164,7 +163,7 @@ class SegmentReader:
             entry, _ = frame_at(self._view, offset)
             if entry is not None and self._follows(entry.sequence, gap is not None):
                 self._last, offset = entry.sequence, entry.end
-                yield entry if gap is None else replace(entry, after_gap=True)
+                yield entry if gap is None else msgspec.structs.replace(entry, after_gap=True)
                 continue
             following = next_frame(self._data, offset, self._last)
             if following is None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import fcntl
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
+
+import msgspec
 
 from groundplan.gateway.journal.records import (
     HEADER_BYTES,
@@ -27,8 +28,7 @@ from groundplan.gateway.journal.records import (
 _CHUNK = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Read:
+class Read(msgspec.Struct, frozen=True, gc=False):
     """A record with the number of its segment."""
 
     entry: Entry
@@ -89,16 +89,13 @@ class EpochTail:
             data = os.pread(descriptor, _CHUNK, self.offset)
         finally:
             os.close(descriptor)
-        at = 0
-        while len(found) < limit and at + PREFIX.size <= len(data):
-            entry, _ = frame_at(data, at)
+        base = self.offset
+        while len(found) < limit and self.offset - base + PREFIX.size <= len(data):
+            entry, _ = frame_at(data, self.offset - base, base)
             if entry is None or (self.last is not None and entry.sequence != self.last + 1):
                 return
-            size = entry.end - at
-            at += size
-            self.offset += size
-            self.last = entry.sequence
-            found.append(Read(Entry(entry.type, entry.sequence, entry.record, self.offset), self.segment))
+            self.offset, self.last = entry.end, entry.sequence
+            found.append(Read(entry, self.segment))
 
     def _following(self) -> int | None:
         return next((number for number in segment_numbers(self.folder) if number > self.segment), None)

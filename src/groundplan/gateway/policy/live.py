@@ -16,7 +16,7 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import date
 from typing import Any
 from uuid import UUID
 
@@ -80,9 +80,7 @@ _BUDGETS = "SELECT budget, period, limit_usd - granted_usd FROM budget_period WH
 _CALLS = "SELECT workload, calls FROM calls_made(%s, %s, %s)"
 _EXPERIMENTS = """SELECT id::text, name, workload, type, candidate, judge, share, split, budget_usd FROM experiment
     WHERE state = 'running' AND until > now()"""
-_USERS = """SELECT DISTINCT workload, person_id::text FROM call
-    WHERE workload = ANY(%s) AND at > now() - make_interval(days => %s) AND person_id IS NOT NULL AND status <>
-    'refused'"""
+_USERS = "SELECT workload, person::text FROM people_seen(%s, %s)"
 
 Connection = AsyncConnection[tuple[Any, ...]]
 
@@ -303,8 +301,7 @@ class LiveView:
         counted = [w.name for w in workloads if w.calls_per_day is not None]
         now = self._clock.now()
         if counted:
-            midnight = datetime(now.year, now.month, now.day, tzinfo=UTC)
-            rows = await (await connection.execute(_CALLS, (counted, midnight, self._epoch))).fetchall()
+            rows = await (await connection.execute(_CALLS, (counted, now.date(), self._epoch))).fetchall()
             if self._day == now.date() or not self._own_calls:
                 self._day = now.date()
                 self._calls = {workload: calls for workload, calls in rows}
