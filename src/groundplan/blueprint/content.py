@@ -71,3 +71,5 @@ class Grounding(msgspec.Struct, frozen=True, kw_only=True):
     """Below that confidence (0 to 1) no passage is given."""
     required: bool = True
     """True: cut off from the live permissions, a call is refused. A call for which no passage is found is answered."""
+    synonyms: bool = True
+    """Also search for what the glossary says for the words of a question."""

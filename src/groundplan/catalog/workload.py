@@ -98,6 +98,8 @@ class GroundingRule(Strict):
     nothing was found. `groundplan knowledge evaluate` shows what a floor does to your questions."""
     required: bool = True
     """Refuse the call while permissions cannot be read."""
+    synonyms: bool = True
+    """Also search for what the glossary says for the words of a question."""
 
 
 class Limits(Strict):

@@ -102,6 +102,8 @@ class SearchRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     explain: bool = False
     context: int = 1
     """How many chunks before and after a passage are given with it, where they fit: 0 or 1."""
+    synonyms: bool = True
+    """Also look for what the glossary says for the terms of the question."""
     after: datetime | None = None
     before: datetime | None = None
 

@@ -499,6 +499,7 @@ def _grounding(item: doc.WorkloadDoc) -> bp.Grounding | None:
         max_bytes=rule.max_size,
         floor=rule.floor,
         required=rule.required,
+        synonyms=rule.synonyms,
     )
 
 

@@ -423,6 +423,7 @@ def _store(
     )
     store.set_source_grants(conn, of_sources(blueprint))
     store.set_workload_needs(conn, blueprint.workloads)
+    store.set_glossary(conn, blueprint.terms)
     kind = "genesis" if stored is None else "rolled_back" if request.rollback_of is not None else "applied"
     audit.record(
         conn,

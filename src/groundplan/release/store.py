@@ -11,7 +11,7 @@ from psycopg import Connection
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
-from groundplan.blueprint.model import Workload
+from groundplan.blueprint.model import Term, Workload
 from groundplan.catalog.levels import sensitivity_rank
 
 RELEASE_LOCK = 0x6770_7265_6C65_6101
@@ -102,6 +102,16 @@ def set_workload_needs(conn: Connection[Any], workloads: Iterable[Workload]) -> 
                 )
                 for item in workloads
             ],
+        )
+
+
+def set_glossary(conn: Connection[Any], terms: Iterable[Term]) -> None:
+    """What is said for each term besides itself, exactly these; searched along from the next seconds on."""
+    conn.execute("DELETE FROM glossary_term")
+    with conn.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO glossary_term (name, said) VALUES (%s, %s)",
+            [(term.name, [term.title, *term.synonyms]) for term in terms if term.synonyms],
         )
 
 

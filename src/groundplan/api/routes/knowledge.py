@@ -58,6 +58,7 @@ def search(body: Question, services: Using, caller: SignedIn) -> dict[str, Any]:
         "query": body.query,
         "sources": workload.grounding.sources,
         "k": body.passages,
+        "synonyms": workload.grounding.synonyms,
         "max_bytes": 20000,
         "explain": body.explain,
     }

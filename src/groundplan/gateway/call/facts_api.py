@@ -161,6 +161,7 @@ class FactsApi:
             "query": body.query,
             "sources": [name for name in workload.grounding.sources if f"source/{name}" not in killed],
             "k": body.passages,
+            "synonyms": workload.grounding.synonyms,
             "max_bytes": SEARCH_BYTES,
         }
         try:

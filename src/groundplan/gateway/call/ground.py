@@ -59,6 +59,7 @@ async def ground(gateway: Gateway, exchange: Exchange) -> None:
             "sources": [name for name in grounding.sources if f"source/{name}" not in killed],
             "k": grounding.passages,
             "floor": grounding.floor,
+            "synonyms": grounding.synonyms,
             "max_bytes": max(200, grounding.max_bytes - len(_INTRODUCTION) - HEADING_BYTES * grounding.passages),
         }
     )

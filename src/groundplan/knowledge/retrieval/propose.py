@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from groundplan.knowledge.model import Vectors
 from groundplan.knowledge.retrieval import fuse, vectors, words
 from groundplan.knowledge.retrieval.projection import Projection, View
+from groundplan.knowledge.retrieval.synonyms import DISCOUNT
 
 CANDIDATES = 100
 """From each ranking."""
@@ -28,6 +29,8 @@ class Wanted:
     sources: frozenset[str]
     acls: frozenset[int]
     limit: int = CANDIDATES
+    variants: Sequence[Sequence[str]] = ()
+    """Its terms said otherwise, by the company's synonyms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,8 @@ def propose(index: Projection, wanted: Wanted, weights: fuse.Weights = fuse.WEIG
     seen = view.visible(wanted.sources, wanted.acls)
     asked = words.asked(wanted.terms, index.terms)
     found = words.bm25(view.segments, asked, view.columns.lengths, seen)
+    if wanted.variants:
+        found = _with_variants(index, view, found, wanted, seen)
     top, _ = words.best(found.rows, found.dense[found.rows], wanted.limit)
     near_rows, near = vectors.nearest(coded, wanted.vector, seen.mask, seen.count, wanted.limit)
     chosen = list(dict.fromkeys([*top.tolist(), *near_rows.tolist()]))
@@ -64,6 +69,18 @@ def propose(index: Projection, wanted: Wanted, weights: fuse.Weights = fuse.WEIG
     share = {row: score / found.possible for row, score in worded.items()}
     scores = fuse.smoothed(fuse.fused(share, similar, weights), beside, weights)
     return Proposed(view, worded, similar, scores)
+
+
+def _with_variants(
+    index: Projection, view: View, found: words.Matches, wanted: Wanted, seen: words.Visible
+) -> words.Matches:
+    """Each row by what it reaches of the question or, a little less, of one of its variants: parts of what is possible."""
+    dense = found.dense / found.possible if found.possible else found.dense
+    for variant in wanted.variants:
+        other = words.bm25(view.segments, words.asked(variant, index.terms), view.columns.lengths, seen)
+        if other.possible:
+            dense = np.maximum(dense, DISCOUNT * other.dense / other.possible)
+    return words.Matches(np.flatnonzero(dense).astype(np.int32), dense, 1.0)
 
 
 def _beside(documents: NDArray[np.int32], row: int) -> tuple[int, ...]:

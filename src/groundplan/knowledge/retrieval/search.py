@@ -7,7 +7,7 @@ never answers from memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -34,6 +34,7 @@ from groundplan.knowledge.retrieval import fuse, search_store, told, words
 from groundplan.knowledge.retrieval.projection import Projection
 from groundplan.knowledge.retrieval.propose import CANDIDATES, Proposed, Wanted, propose
 from groundplan.knowledge.retrieval.search_store import Found, Standing
+from groundplan.knowledge.retrieval.synonyms import Glossary
 
 MAX_QUERY_CHARS = 4000
 MAX_PASSAGES = 50
@@ -70,6 +71,7 @@ class Search:
         self._embedder = embedder
         self._index = index
         self._analyzer = words.Analyzer()
+        self._glossary = Glossary(self._analyzer.terms)
         self._clock = clock or SystemClock()
 
     def passages(self, request: SearchRequest) -> list[Passage]:
@@ -88,6 +90,8 @@ class Search:
         question = self._embedder.embed([query])[0]
         with self._as(person, request.workload) as (conn, standing):
             proposed = self.propose(query, question, request.sources, standing)
+            if request.synonyms and (variants := self._glossary.of(conn).variants(self._analyzer.terms(query))):
+                proposed = self.propose(query, question, request.sources, standing, variants=variants)
             ranked = self._read(conn, proposed, request, question)
             if standing.newest > proposed.view.cursor:
                 ranked += self._unprojected(conn, proposed, request, question, ranked)
@@ -104,12 +108,13 @@ class Search:
         return Result(chosen, confidence, withheld=withheld, conflicts=conflicts, newer=newer)
 
     def propose(
-        self, query: str, question: Vectors, sources: list[str], standing: Standing, limit: int = CANDIDATES
-    ) -> Proposed:
+        self, query: str, question: Vectors, sources: list[str], standing: Standing, limit: int = CANDIDATES,
+        variants: Sequence[Sequence[str]] = (),
+    ) -> Proposed:  # fmt: skip
         """What the projection proposes for somebody of that standing."""
         index = self._index if self._index.edition == standing.edition else Projection()
-        asked = Wanted(self._analyzer.terms(query), question, frozenset(sources), frozenset(standing.acls), limit)
-        return propose(index, asked)
+        terms, acls = self._analyzer.terms(query), frozenset(standing.acls)
+        return propose(index, Wanted(terms, question, frozenset(sources), acls, limit, variants))
 
     def _read(
         self, conn: Connection[Any], proposed: Proposed, request: SearchRequest, question: Vectors

@@ -178,9 +178,12 @@ def _postings(part: Segment, term: int, mask: NDArray[np.bool_] | None) -> tuple
 
 
 def asked(terms: Sequence[str], known: Mapping[str, int]) -> dict[int, int]:
-    """Term number -> how often it is asked, of the first `MAX_TERMS` different terms that are known at all."""
-    counted = Counter(term for term in terms if term in known)
-    return {known[term]: times for term, times in list(counted.items())[:MAX_TERMS]}
+    """Term number -> how often it is asked, of the first `MAX_TERMS` different terms.
+
+    Which of them are known is asked last: a word that only hidden documents have must not take another's place.
+    """
+    counted = Counter(terms)
+    return {known[term]: times for term, times in list(counted.items())[:MAX_TERMS] if term in known}
 
 
 def best(rows: Ints, scores: Scores, limit: int) -> tuple[Ints, Scores]:
