@@ -13,6 +13,7 @@ from groundplan.api import (
     anomalies,
     approvals_look,
     costs,
+    experiments_look,
     held,
     mail,
     owners_left,
@@ -70,6 +71,8 @@ def start(services: Services, indexing: Indexing, stack: ExitStack) -> None:
     repeat(stack, Every("looking at prices", prices_look.LOOK_SECONDS, partial(prices_look.look_now, services)))
     repeat(stack, Every("archiving facts", costs.ARCHIVE_SECONDS, partial(costs.keep, services)))
     repeat(stack, Every("watching spending", anomalies.WATCH_SECONDS, partial(anomalies.watch, services)))
+    tried = partial(experiments_look.look, services)
+    repeat(stack, Every("looking at experiments", experiments_look.LOOK_SECONDS, tried))
     repeat(stack, Every("looking at budgets", LOOK_SECONDS, partial(look, services)))
     repeat(stack, Every("sending security events", siem.SEND_SECONDS, partial(siem.send_new, services)))
     repeat(stack, Every("asking witnesses", witnesses.ASK_SECONDS, partial(witnesses.look, services)))

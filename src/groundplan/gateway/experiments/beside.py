@@ -125,6 +125,7 @@ def _check(gateway: Gateway, own: Exchange, what: Beside) -> Policy:
     admit.check_policy_age(plan, gateway.live.age())
     admit.check_workload(plan, now)
     admit.check_kills(policy, own.key, plan.workload.name)
+    admit.check_approved(catalog, policy, plan.workload.name, now)
     if own.ask is None:
         own.ask = own.interface.read(own.request)
         if not what.bare and guards(own, plan, policy):

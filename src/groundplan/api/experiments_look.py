@@ -1,0 +1,24 @@
+"""Beside the requests: declared experiments begin, those that are decided, harmful, used up or over end by themselves.
+
+Two control processes may do this: each row is looked at by one of them, and what has ended does not end again.
+"""
+
+from __future__ import annotations
+
+from groundplan.api.context import Services
+from groundplan.api.served import current_or_none
+from groundplan.economics.experiment import service
+
+LOOK_SECONDS = 5.0
+
+
+def look(services: Services) -> int:
+    """Begin what is declared, end what is decided; how many changed."""
+    now = services.clock.now()
+    with services.transaction() as conn:
+        blueprint = current_or_none(conn)
+        if blueprint is None:
+            return 0
+        changed = service.heed_declared(conn, blueprint.workloads, blueprint.number, now)
+    with services.transaction() as conn:
+        return changed + len(service.look(conn, now))

@@ -1,0 +1,160 @@
+"""Experiments on live calls: what runs and what it shows; begin, approve and stop one; say what an answer was worth."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from groundplan.api.caller import Reader, SignedIn, require_duty
+from groundplan.api.context import Using
+from groundplan.api.effect import effect_of
+from groundplan.api.presence import check_presence
+from groundplan.api.served import current_blueprint
+from groundplan.core.errors import NotFound
+from groundplan.core.ids import new_id
+from groundplan.economics.experiment import experiment_store as store
+from groundplan.economics.experiment import service
+from groundplan.economics.experiment.record import Recorded
+from groundplan.release.trying import TOLERANCE
+
+router = APIRouter(tags=["cost"])
+MAY_BEGIN = frozenset({"business", "product", "engineering", "operations", "architecture", "finance"})
+MAY_APPROVE = frozenset({"business", "product"})
+MAY_STOP = MAY_BEGIN | {"security", "compliance", "data", "on-call"}
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+Share = Annotated[float, Field(gt=0, le=1)]
+Part = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Begin(BaseModel):
+    """What to try on which workload."""
+
+    model_config = ConfigDict(extra="forbid")
+    workload: Name
+    name: Name
+    type: Literal["shadow", "ab"] = "shadow"
+    candidate: Name
+    judge: Name | None = None
+    share: Share = 0.1
+    by: Literal["person", "conversation"] = "person"
+    tolerance: Part | None = None
+    guard_tolerance: Part = 0.05
+    budget_usd: Annotated[float, Field(gt=0, le=1_000_000)]
+    until: date | None = None
+    reason: Annotated[str, StringConstraints(min_length=1, max_length=1000)]
+
+
+class Say(BaseModel):
+    """Why."""
+
+    model_config = ConfigDict(extra="forbid")
+    reason: Annotated[str, StringConstraints(max_length=1000)] = ""
+
+
+class Reviewed(BaseModel):
+    """Whether the candidate's answer was as good as the one that was given."""
+
+    model_config = ConfigDict(extra="forbid")
+    kept: bool
+
+
+@router.get("/experiments")
+def experiments(
+    services: Using, _: Reader, workload: Annotated[str | None, Query(max_length=63)] = None
+) -> dict[str, Any]:
+    """All of them, the newest first, each with what was seen last."""
+    with services.transaction() as conn:
+        found = store.every(conn, workload)
+    return {"experiments": [each.to_json() for each in found]}
+
+
+@router.get("/experiments/{id}")
+def experiment(id: UUID, services: Using, _: Reader) -> dict[str, Any]:
+    """One of them: its interval at every look, and pairs of answers, without their texts."""
+    with services.transaction() as conn:
+        found = service.one(conn, id)
+        looks, pairs = store.looks(conn, id), store.pairs(conn, id)
+    return {
+        **found.to_json(),
+        "looks": [{**each, "at": each["at"].isoformat()} for each in looks],
+        "pairs": [_pair(each) for each in pairs],
+    }
+
+
+@router.post("/experiments", status_code=201)
+def begin(body: Begin, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """Begin it; in production where duties are separated it waits until somebody else approves it."""
+    require_duty(caller, MAY_BEGIN, f"workload/{body.workload}")
+    now = services.clock.now()
+    with services.transaction() as conn:
+        blueprint = current_blueprint(conn)
+        workload = next((each for each in blueprint.workloads if each.name == body.workload), None)
+        made = _made(body, caller.actor, now)
+        service.check(made, workload, now)
+        waits = workload is not None and workload.stage == "production" and blueprint.separation != "solo"
+        made, number = service.ask(conn, caller.actor, made, waits=waits, now=now)
+    return {**made.to_json(), "effective": None if number is None else effect_of(services, number)}
+
+
+@router.post("/experiments/{id}/approve")
+def approve(id: UUID, body: Say, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """Let it run: whoever holds the product or business duty of the workload, but never who asked."""
+    with services.transaction() as conn:
+        require_duty(caller, MAY_APPROVE, f"workload/{service.one(conn, id).workload}")
+        check_presence(conn, caller)
+        number = service.decide(conn, caller.actor, id, approve=True, reason=body.reason, now=services.clock.now())
+    return {"id": str(id), "state": "running", "effective": number and effect_of(services, number)}
+
+
+@router.post("/experiments/{id}/refuse")
+def refuse(id: UUID, body: Say, services: Using, caller: SignedIn) -> dict[str, Any]:
+    with services.transaction() as conn:
+        require_duty(caller, MAY_APPROVE, f"workload/{service.one(conn, id).workload}")
+        service.decide(conn, caller.actor, id, approve=False, reason=body.reason, now=services.clock.now())
+    return {"id": str(id), "state": "refused"}
+
+
+@router.post("/experiments/{id}/stop")
+def stop(id: UUID, body: Say, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """End it, effective at every gateway within a second."""
+    with services.transaction() as conn:
+        require_duty(caller, MAY_STOP, f"workload/{service.one(conn, id).workload}")
+        number = service.stop(conn, caller.actor, id, body.reason or "stopped by hand")
+    return {"id": str(id), "state": "ended", "effective": effect_of(services, number)}
+
+
+@router.post("/experiments/{id}/pairs/{call_id}/review")
+def review(id: UUID, call_id: UUID, body: Reviewed, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """Say what both answers were worth, so that it is known how far the comparison is to be trusted."""
+    with services.transaction() as conn:
+        require_duty(caller, MAY_BEGIN, f"workload/{service.one(conn, id).workload}")
+        if not store.review(conn, id, call_id, body.kept, caller.actor):
+            hint = "GET /api/experiments/ID lists its pairs."
+            raise NotFound(f"there is no pair of call {call_id}", code="pair_unknown", hint=hint)
+    return {"id": str(id), "call_id": str(call_id), "kept": body.kept}
+
+
+def _made(body: Begin, actor: str, now: datetime) -> Recorded:
+    if body.until is None:
+        last = now + service.ORDINARY
+    else:
+        last = datetime(body.until.year, body.until.month, body.until.day, tzinfo=UTC) + timedelta(days=1)
+    return Recorded(
+        id=new_id(), name=body.name, workload=body.workload, type=body.type, candidate=body.candidate,
+        judge=body.judge or "", share=max(1, round(body.share * 10_000)), split=body.by,
+        tolerance=TOLERANCE[body.type] if body.tolerance is None else body.tolerance,
+        guard_tolerance=body.guard_tolerance, budget_usd=Decimal(str(body.budget_usd)), until=last, reason=body.reason,
+        asked_by=str(actor), state="asked",
+    )  # fmt: skip
+
+
+def _pair(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        **row, "call_id": str(row["call_id"]), "beside_call": str(row["beside_call"]), "at": row["at"].isoformat(),
+        "shown_usd": f"{row['shown_usd']:.6f}", "beside_usd": f"{row['beside_usd']:.6f}",
+    }  # fmt: skip

@@ -1,0 +1,220 @@
+"""The SQL of experiments: what is kept of them, and the tallies by arm of their calls and pairs. No rules."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, LiteralString
+from uuid import UUID
+
+from psycopg import Connection
+from psycopg.rows import class_row, dict_row, tuple_row
+from psycopg.types.json import Jsonb
+
+from groundplan.economics.experiment.record import Recorded
+from groundplan.economics.experiment.sequential import Tally
+
+_COLUMNS: LiteralString = """id, name, workload, type, candidate, judge, share, split, tolerance, guard_tolerance,
+    level, budget_usd, until, reason, slow_ms, dear_usd, blueprint, digest, asked_by, asked_at, decided_by, decided_at,
+    decided_reason, began_at, state, outcome, outcome_reason, ended_by, ended_at, figures"""
+_INSERT: LiteralString = """INSERT INTO experiment (id, name, workload, type, candidate, judge, share, split, tolerance,
+      guard_tolerance, level, budget_usd, until, reason, slow_ms, dear_usd, blueprint, digest, asked_by, state,
+      began_at)
+    VALUES (%(id)s, %(name)s, %(workload)s, %(type)s, %(candidate)s, %(judge)s, %(share)s, %(split)s, %(tolerance)s,
+      %(guard_tolerance)s, %(level)s, %(budget_usd)s, %(until)s, %(reason)s, %(slow_ms)s, %(dear_usd)s, %(blueprint)s,
+      %(digest)s, %(asked_by)s, %(state)s, %(began_at)s) ON CONFLICT DO NOTHING"""
+# of each call in an arm: did it get an answer, fast enough, how cheap (0 to 1), and what people said of it
+_CALLS: LiteralString = """WITH mine AS (
+    SELECT c.detail -> 'route' ->> 'arm' AS arm, coalesce(c.detail -> 'route' ->> 'unit', '') AS unit,
+      coalesce(c.detail ->> 'feature', '') AS segment,
+      CASE c.status WHEN 'ok' THEN 1.0 WHEN 'failed' THEN 0.0 END::float8 AS answered,
+      CASE WHEN c.status = 'ok' AND %(slow)s::float8 IS NOT NULL
+        THEN (c.duration_ms <= %(slow)s::float8)::int::float8 END AS fast,
+      CASE WHEN c.status = 'ok' AND %(dear)s::numeric > 0
+        THEN 1 - least(1, c.cost_usd / %(dear)s::numeric)::float8 END AS cheap,
+      coalesce(o.accepted, o.thumbs)::float8 AS quality, o.thumbs::float8 AS thumbs
+    FROM call c LEFT JOIN LATERAL (
+      SELECT avg(accepted::int) FILTER (WHERE NOT starts_with(coalesce(label, ''), 'thumb')) AS accepted,
+        avg(accepted::int) FILTER (WHERE starts_with(label, 'thumb')) AS thumbs
+      FROM outcome WHERE outcome.call_id = c.id) o ON true
+    WHERE c.detail -> 'route' ->> 'experiment' = %(id)s AND c.detail -> 'route' ? 'experiment'
+      AND NOT c.detail -> 'route' ? 'of'),
+  units AS (
+    SELECT arm, unit, segment, v.name, v.x FROM mine, LATERAL (VALUES ('answered', answered), ('fast', fast),
+      ('cheap', cheap), ('quality', quality), ('thumbs', thumbs)) v(name, x) WHERE v.x IS NOT NULL)"""
+_WHOLE: LiteralString = """ SELECT name, '' AS segment, arm, count(m), sum(m), sum(m * m) FROM (
+    SELECT name, arm, unit, avg(x) AS m FROM units GROUP BY 1, 2, 3) u GROUP BY 1, 2, 3
+  UNION ALL SELECT 'quality', segment, arm, count(m), sum(m), sum(m * m) FROM (
+    SELECT arm, segment, unit, avg(x) AS m FROM units WHERE name = 'quality' GROUP BY 1, 2, 3) u
+    WHERE segment <> '' GROUP BY 1, 2, 3"""
+_PAIRS: LiteralString = """WITH mine AS (
+    SELECT p.segment, p.score, p.answered, p.shown_ms, p.beside_ms, p.shown_usd, p.beside_usd FROM experiment_pair p
+    WHERE p.experiment = %(id)s),
+  v AS (
+    SELECT 'quality' AS name, '' AS segment, 'candidate' AS arm, score::float8 AS x FROM mine
+    UNION ALL SELECT 'quality', segment, 'candidate', score FROM mine WHERE segment <> ''
+    UNION ALL SELECT 'answered', '', 'control', 1 FROM mine
+    UNION ALL SELECT 'answered', '', 'candidate', answered::int FROM mine
+    UNION ALL SELECT 'fast', '', 'control', (shown_ms <= %(slow)s::float8)::int FROM mine
+    UNION ALL SELECT 'fast', '', 'candidate', (beside_ms <= %(slow)s::float8)::int FROM mine WHERE answered
+    UNION ALL SELECT 'cheap', '', 'control', 1 - least(1, shown_usd / %(dear)s::numeric) FROM mine
+      WHERE %(dear)s::numeric > 0
+    UNION ALL SELECT 'cheap', '', 'candidate', 1 - least(1, beside_usd / %(dear)s::numeric) FROM mine
+      WHERE answered AND %(dear)s::numeric > 0)
+  SELECT name, segment, arm, count(x), sum(x), sum(x * x) FROM v WHERE x IS NOT NULL GROUP BY 1, 2, 3"""
+
+Tallies = dict[tuple[str, str], dict[str, Tally]]
+"""(metric, segment or '') -> arm -> tally"""
+
+
+def insert(conn: Connection[Any], made: Recorded) -> bool:
+    """Keep it; False where the workload has one that runs, or this declaration was there before."""
+    values = asdict(made)
+    values.pop("figures")
+    return conn.execute(_INSERT, values).rowcount == 1
+
+
+def find(conn: Connection[Any], id: UUID) -> Recorded | None:
+    """Locked until the transaction ends."""
+    with conn.cursor(row_factory=class_row(Recorded)) as cursor:
+        query: LiteralString = f"SELECT {_COLUMNS} FROM experiment WHERE id = %s FOR UPDATE"
+        return cursor.execute(query, (id,)).fetchone()
+
+
+def every(conn: Connection[Any], workload: str | None = None, limit: int = 200) -> list[Recorded]:
+    """The newest first."""
+    with conn.cursor(row_factory=class_row(Recorded)) as cursor:
+        query: LiteralString = f"""SELECT {_COLUMNS} FROM experiment
+            WHERE %(w)s::text IS NULL OR workload = %(w)s ORDER BY id DESC LIMIT %(n)s"""
+        return cursor.execute(query, {"w": workload, "n": limit}).fetchall()
+
+
+def running(conn: Connection[Any]) -> list[Recorded]:
+    """Those that run, each locked; one that somebody else looks at is left out."""
+    with conn.cursor(row_factory=class_row(Recorded)) as cursor:
+        query: LiteralString = (
+            f"SELECT {_COLUMNS} FROM experiment WHERE state = 'running' ORDER BY id FOR UPDATE SKIP LOCKED"
+        )
+        return cursor.execute(query).fetchall()
+
+
+def begin(conn: Connection[Any], id: UUID, by: str, reason: str, usual: tuple[float | None, Decimal | None]) -> bool:
+    """What was asked for runs now; `usual` is what counts as slow (ms) and dear (USD). False: the workload has one."""
+    done = conn.execute(
+        """UPDATE experiment SET state = 'running', decided_by = %s, decided_at = now(), decided_reason = %s,
+             began_at = now(), slow_ms = %s, dear_usd = %s
+           WHERE id = %s AND NOT EXISTS (SELECT 1 FROM experiment o WHERE o.state = 'running'
+             AND o.workload = experiment.workload)""",
+        (by, reason, *usual, id),
+    )
+    return done.rowcount == 1
+
+
+def refuse(conn: Connection[Any], id: UUID, by: str, reason: str) -> None:
+    conn.execute(
+        """UPDATE experiment SET state = 'refused', decided_by = %s, decided_at = now(), decided_reason = %s
+           WHERE id = %s""",
+        (by, reason, id),
+    )
+
+
+def end(conn: Connection[Any], id: UUID, by: str, outcome: str, reason: str) -> None:
+    conn.execute(
+        """UPDATE experiment SET state = 'ended', outcome = %s, outcome_reason = %s, ended_by = %s, ended_at = now()
+           WHERE id = %s""",
+        (outcome, reason, by, id),
+    )
+
+
+def tallies(conn: Connection[Any], tried: Recorded) -> Tallies:
+    """What its calls or pairs add up to."""
+    query = _PAIRS if tried.type == "shadow" else _CALLS + _WHOLE
+    asked = {"id": str(tried.id), "slow": tried.slow_ms, "dear": tried.dear_usd}
+    found: Tallies = {}
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        for name, segment, arm, count, total, squares in cursor.execute(query, asked).fetchall():
+            found.setdefault((name, segment), {})[arm] = Tally(int(count), float(total), float(squares))
+    return found
+
+
+def spent(conn: Connection[Any], id: UUID) -> Decimal:
+    """US dollars that its own calls were charged, those of killed workers at their bound."""
+    row = conn.execute(
+        """SELECT coalesce(sum(cost_usd), 0) FROM (SELECT budget, cost_usd FROM charge_total
+             UNION ALL SELECT budget, cost_usd FROM charge_delta) c WHERE budget = %s""",
+        (f"experiment/{id}",),
+    ).fetchone()
+    assert row is not None
+    return Decimal(row[0])
+
+
+def usual(conn: Connection[Any], workload: str, since: datetime) -> tuple[float | None, Decimal | None]:
+    """(milliseconds that nine of ten answers took at most, US dollars that four ordinary calls cost)."""
+    row = conn.execute(
+        """SELECT percentile_cont(0.9) WITHIN GROUP (ORDER BY duration_ms), 4 * avg(cost_usd) FROM (
+             SELECT duration_ms, cost_usd FROM call WHERE workload = %s AND at >= %s AND status = 'ok'
+               AND cache NOT IN ('exact', 'semantic') ORDER BY at DESC LIMIT 5000) c""",
+        (workload, since),
+    ).fetchone()
+    assert row is not None
+    return row[0], row[1]
+
+
+def look(conn: Connection[Any], id: UUID, seen: tuple[float, float, float, int], figures: dict[str, Any]) -> None:
+    """Note what was seen: (value, low, high, count) of the quality; nothing new makes no new point."""
+    conn.execute("UPDATE experiment SET figures = %s WHERE id = %s", (Jsonb(figures), id))
+    conn.execute(
+        """INSERT INTO experiment_look (experiment, value, low, high, count) SELECT %(id)s, %(v)s, %(l)s, %(h)s, %(n)s
+           WHERE %(n)s IS DISTINCT FROM (
+             SELECT count FROM experiment_look WHERE experiment = %(id)s ORDER BY at DESC LIMIT 1)
+           ON CONFLICT DO NOTHING""",
+        {"id": id, "v": seen[0], "l": seen[1], "h": seen[2], "n": seen[3]},
+    )
+
+
+def looks(conn: Connection[Any], id: UUID, most: int = 500) -> list[dict[str, Any]]:
+    """Every point of its picture, oldest first, thinned to `most`."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(
+            """SELECT at, value, low, high, count FROM (SELECT *, row_number() OVER (ORDER BY at) AS n,
+                 count(*) OVER () AS of FROM experiment_look WHERE experiment = %s) l
+               WHERE n = of OR n %% greatest(1, of / %s) = 1 OR of <= %s ORDER BY at""",
+            (id, most, most),
+        ).fetchall()
+
+
+def pairs(conn: Connection[Any], id: UUID, limit: int = 100) -> list[dict[str, Any]]:
+    """The newest pairs of answers, those that were worse first."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(
+            """SELECT call_id, beside_call, at, segment, basis, score, contradicted, shown_ms, beside_ms, shown_usd,
+                 beside_usd, shown_tokens, beside_tokens, answered, reviewed FROM experiment_pair WHERE experiment = %s
+               ORDER BY score NULLS LAST, at DESC LIMIT %s""",
+            (id, limit),
+        ).fetchall()
+
+
+def counted(conn: Connection[Any], id: UUID) -> dict[str, Any]:
+    """Of its pairs: how many, compared, contradicted, reviewed by people and of those agreed."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        row = cursor.execute(
+            """SELECT count(*) AS pairs, count(score) AS compared, count(*) FILTER (WHERE contradicted) AS contradicted,
+                 count(*) FILTER (WHERE NOT answered) AS unanswered, count(reviewed) AS reviewed,
+                 count(*) FILTER (WHERE reviewed = (score >= 0.5)) AS agreed
+               FROM experiment_pair WHERE experiment = %s""",
+            (id,),
+        ).fetchone()
+    assert row is not None
+    return row
+
+
+def review(conn: Connection[Any], id: UUID, call: UUID, kept: bool, by: str) -> bool:
+    """What a person says of a pair; False where there is none."""
+    return (
+        conn.execute(
+            "UPDATE experiment_pair SET reviewed = %s, reviewed_by = %s WHERE experiment = %s AND call_id = %s",
+            (kept, by, id, call),
+        ).rowcount
+        == 1
+    )

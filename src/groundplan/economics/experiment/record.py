@@ -1,0 +1,79 @@
+"""An experiment as it is kept, and what can be said of it. Types only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from groundplan.economics.experiment.verdict import Rule
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """One row. `share` is of ten thousand; amounts are US dollars."""
+
+    id: UUID
+    name: str
+    workload: str
+    type: str
+    candidate: str
+    judge: str
+    share: int
+    split: str
+    tolerance: float
+    guard_tolerance: float
+    budget_usd: Decimal
+    until: datetime
+    reason: str
+    asked_by: str
+    state: str
+    """asked | refused | running | ended"""
+    level: float = 0.95
+    slow_ms: float | None = None
+    """An answer that takes longer is slow; fixed when it began."""
+    dear_usd: Decimal | None = None
+    """Cost of a call that counts as fully dear; fixed when it began."""
+    blueprint: int | None = None
+    digest: str = ""
+    asked_at: datetime | None = None
+    decided_by: str | None = None
+    decided_at: datetime | None = None
+    decided_reason: str | None = None
+    began_at: datetime | None = None
+    outcome: str = ""
+    outcome_reason: str = ""
+    ended_by: str | None = None
+    ended_at: datetime | None = None
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def rule(self) -> Rule:
+        return Rule(
+            name=str(self.id),
+            share=self.share / 10_000,
+            tolerance=self.tolerance,
+            guard_tolerance=self.guard_tolerance,
+            level=self.level,
+            budget_usd=float(self.budget_usd),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """What everybody may see of it."""
+        return {
+            "id": str(self.id), "name": self.name, "workload": self.workload, "type": self.type,
+            "candidate": self.candidate, "judge": self.judge or None, "share": self.share / 10_000, "by": self.split,
+            "tolerance": self.tolerance, "guard_tolerance": self.guard_tolerance, "level": self.level,
+            "budget_usd": f"{self.budget_usd:.6f}", "until": self.until.isoformat(), "reason": self.reason,
+            "state": self.state, "outcome": self.outcome or None, "outcome_reason": self.outcome_reason or None,
+            "blueprint": self.blueprint, "asked_by": self.asked_by, "asked_at": _iso(self.asked_at),
+            "decided_by": self.decided_by, "decided_reason": self.decided_reason, "began_at": _iso(self.began_at),
+            "ended_by": self.ended_by, "ended_at": _iso(self.ended_at), "slow_ms": self.slow_ms,
+            "figures": self.figures,
+        }  # fmt: skip
+
+
+def _iso(at: datetime | None) -> str | None:
+    return at.isoformat() if at is not None else None

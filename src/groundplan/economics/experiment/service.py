@@ -1,0 +1,268 @@
+"""Experiments begin, are looked at and end: each change one transaction, with its entry in the audit log.
+
+Gateways follow them as live policy, so an end is effective within a second. Who may begin or approve one the API knows;
+that nobody approves their own where production demands another person is decided here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from psycopg import Connection
+
+from groundplan.blueprint.experiment import DeclaredExperiment
+from groundplan.blueprint.model import Workload
+from groundplan.core.audit.entry import SYSTEM
+from groundplan.core.audit.store import record
+from groundplan.core.canonical import digest
+from groundplan.core.errors import Conflict, Denied, Invalid, NotFound
+from groundplan.core.ids import new_id
+from groundplan.core.money import to_decimal
+from groundplan.economics.experiment import experiment_store as store
+from groundplan.economics.experiment.model import SHADOW
+from groundplan.economics.experiment.record import Recorded
+from groundplan.economics.experiment.sequential import Range, Tally
+from groundplan.economics.experiment.verdict import CANDIDATE, Verdict, shadow_verdict, verdict
+from groundplan.identity.store import next_policy_number
+from groundplan.ledger import finding_store
+from groundplan.ledger.finding import Finding
+
+KIND = "cost.experiment"
+USUAL = timedelta(days=7)
+LONGEST = timedelta(days=180)
+ORDINARY = timedelta(days=30)
+GUARDS = {"answered": "the share of calls that are answered", "fast": "the share of answers that come in time",
+          "cheap": "what calls cost", "thumbs": "the share of thumbs that are up"}  # fmt: skip
+"""Guard metrics, each from 0 to 1 and more is better, in words."""
+_HINTS = {
+    "better": "Put it first in the workload's deployments.",
+    "kept": "Put it first in the workload's deployments, or try it on a share of callers: type ab.",
+    "worse": "Leave it out, or try it where it does well: see its segments.",
+    "guard": "Look at the guard metric on the experiment's page.",
+    "budget": "Begin another one with a larger budget if the answer matters.",
+    "expired": "Nothing was decided in time: a larger share, or more reported outcomes, decide sooner.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """An experiment that ended, and the policy that says so."""
+
+    tried: Recorded
+    number: int
+
+
+def check(made: Recorded, workload: Workload | None, now: datetime) -> None:
+    """Raise `Invalid`, `NotFound` for what cannot be tried."""
+    if workload is None:
+        hint = "`groundplan status` lists them."
+        raise NotFound(f"there is no workload {made.workload}", code="workload_unknown", hint=hint)
+    for name in (made.candidate, made.judge):
+        if name and name not in workload.deployments:
+            hint = f"Use one of: {', '.join(workload.deployments)}."
+            raise Invalid(f"{made.workload} may not use {name}", code="experiment_outside", hint=hint)
+    if made.candidate == workload.deployments[0] or made.judge == made.candidate:
+        hint = "Name another candidate, and a judge that is not the candidate."
+        raise Invalid(f"{made.candidate} would be compared with itself", code="experiment_primary", hint=hint)
+    if made.judge and made.type != SHADOW:
+        hint = "Leave judge out: what callers report decides."
+        raise Invalid("a test of two arms shows one answer only", code="experiment_judge", hint=hint)
+    if not now < made.until <= now + LONGEST:
+        raise Invalid("an experiment ends within 180 days", code="experiment_until", hint="Name an earlier last day.")
+
+
+def ask(
+    conn: Connection[Any], actor: str, made: Recorded, *, waits: bool, now: datetime
+) -> tuple[Recorded, int | None]:
+    """Begin it, or ask for it where it `waits` for somebody else; the policy in which it runs.
+
+    Raises `Conflict` (`experiment_running`).
+    """
+    number = None if waits else next_policy_number(conn, "experiment", str(made.id), False)
+    if not waits:
+        slow, dear = store.usual(conn, made.workload, now - USUAL)
+        made = replace(made, slow_ms=slow, dear_usd=dear, began_at=now)
+    made = replace(made, state="asked" if waits else "running")
+    if not store.insert(conn, made):
+        raise _busy(made.workload)
+    _record(conn, "experiment.asked" if waits else "experiment.started", actor, made, made.reason)
+    return made, number
+
+
+def decide(conn: Connection[Any], actor: str, id: UUID, *, approve: bool, reason: str, now: datetime) -> int | None:
+    """Approve or refuse what was asked for; the policy in which it runs. Nobody approves their own.
+
+    Raises `NotFound`, `Conflict` (`experiment_decided`, `experiment_running`), `Denied` (`own_experiment`).
+    """
+    number = next_policy_number(conn, "experiment", str(id), False) if approve else None
+    found = one(conn, id)
+    if found.state != "asked":
+        raise Conflict(f"it is {found.state} already", code="experiment_decided", hint="Ask for another one.")
+    if approve and found.asked_by == actor:
+        hint = "Somebody else with the duty must approve it."
+        raise Denied("nobody approves their own experiment", code="own_experiment", hint=hint)
+    if not approve:
+        store.refuse(conn, id, actor, reason)
+    elif found.until <= now:
+        raise Conflict("its last day is over", code="experiment_until", hint="Ask for another one.")
+    elif not store.begin(conn, id, actor, reason, store.usual(conn, found.workload, now - USUAL)):
+        raise _busy(found.workload)
+    _record(conn, "experiment.approved" if approve else "experiment.refused", actor, found, reason)
+    return number
+
+
+def stop(conn: Connection[Any], actor: str, id: UUID, reason: str, outcome: str = "stopped") -> int:
+    """End it now. Raises `NotFound`, `Conflict` (`experiment_decided`)."""
+    number = next_policy_number(conn, "experiment", str(id), True)
+    found = one(conn, id)
+    if found.state not in ("asked", "running"):
+        raise Conflict(f"it is {found.state} already", code="experiment_decided", hint="Nothing is left to do.")
+    store.end(conn, id, actor, outcome, reason)
+    _record(conn, "experiment.ended", actor, found, reason, outcome)
+    return number
+
+
+def one(conn: Connection[Any], id: UUID) -> Recorded:
+    """Locked. Raises `NotFound` (`experiment_unknown`)."""
+    found = store.find(conn, id)
+    if found is None:
+        hint = "`groundplan experiments list` has them."
+        raise NotFound(f"there is no experiment {id}", code="experiment_unknown", hint=hint)
+    return found
+
+
+def heed_declared(conn: Connection[Any], workloads: Iterable[Workload], number: int, now: datetime) -> int:
+    """Begin what blueprint `number` declares and end what it declares no more; how many changed.
+
+    A declaration begins once: what has ended does not begin again under the same name.
+    """
+    declared = {
+        (workload.name, _digest(workload)): (workload, workload.experiment)
+        for workload in workloads
+        if workload.experiment is not None and workload.stage in ("experiment", "pilot", "production")
+    }
+    known = {(each.workload, each.digest): each for each in store.every(conn, limit=1000) if each.digest}
+    over = [each for key, each in known.items() if each.state == "running" and key not in declared]
+    for each in over:
+        stop(conn, SYSTEM, each.id, "it is not declared any more", "withdrawn")
+    begun = 0
+    for key, (workload, rule) in declared.items():
+        if key in known or rule is None:
+            continue
+        made = _of(workload, rule, key[1], number, now)
+        if made.until <= now or made.candidate not in workload.deployments[1:]:
+            continue
+        try:
+            ask(conn, SYSTEM, made, waits=False, now=now)
+        except Conflict:
+            continue  # the workload tries something else now; the declaration's turn comes when that has ended
+        begun += 1
+    return len(over) + begun
+
+
+def look(conn: Connection[Any], now: datetime) -> list[Ended]:
+    """Judge everything that runs by its facts, and end what is decided, harmful, used up or over."""
+    waiting = [each for each in store.every(conn) if each.state == "running"]
+    if not waiting:
+        return []
+    # live policy is locked first, as everywhere, so that two control processes wait for each other in one order
+    number = next_policy_number(conn, "experiments", "looked at", True) if _due(conn, waiting, now) else 0
+    ended = []
+    for tried in store.running(conn):
+        found = judged(conn, tried)
+        seen = found.quality
+        store.look(conn, tried.id, (seen.value, seen.low, seen.high, seen.count), figures(conn, tried, found))
+        outcome, reason = (found.state, found.reason) if found.ended else ("", "")
+        if not outcome and tried.until <= now:
+            outcome, reason = "expired", f"undecided: {found.reason}"
+        if outcome and number:
+            store.end(conn, tried.id, SYSTEM, outcome, reason)
+            _record(conn, "experiment.ended", SYSTEM, tried, reason, outcome)
+            finding_store.tell(conn, _finding(tried, outcome, reason))
+            ended.append(Ended(tried, number))
+    return ended
+
+
+def judged(conn: Connection[Any], tried: Recorded) -> Verdict:
+    """What its facts show now."""
+    found = store.tallies(conn, tried)
+    cost = float(store.spent(conn, tried.id))
+    guards = {name: found[name, ""] for name in GUARDS if (name, "") in found}
+    quality = found.get(("quality", ""), {})
+    segments = {segment: arms for (name, segment), arms in found.items() if name == "quality" and segment}
+    if tried.type == SHADOW:
+        told = {segment: arms.get(CANDIDATE, Tally()) for segment, arms in segments.items()}
+        return shadow_verdict(tried.rule, quality.get(CANDIDATE, Tally()), told, guards, cost)
+    return verdict(tried.rule, quality, segments, guards, 0.0)
+
+
+def figures(conn: Connection[Any], tried: Recorded, found: Verdict) -> dict[str, Any]:
+    """What is shown of a verdict, as JSON."""
+    return {
+        "verdict": found.state,
+        "reason": found.reason,
+        "quality": _range(found.quality),
+        "segments": {name: _range(each) for name, each in sorted(found.segments.items())},
+        "guards": {name: {**_range(each), "what": GUARDS[name]} for name, each in found.guards.items()},
+        "spent_usd": f"{store.spent(conn, tried.id):.6f}",
+        "pairs": {name: int(value) for name, value in store.counted(conn, tried.id).items()},
+    }
+
+
+def _due(conn: Connection[Any], running: list[Recorded], now: datetime) -> bool:
+    return any(each.until <= now or judged(conn, each).ended for each in running)
+
+
+def _range(seen: Range) -> dict[str, Any]:
+    return {"value": seen.value, "low": seen.low, "high": seen.high, "count": seen.count}
+
+
+def _of(workload: Workload, rule: DeclaredExperiment, known_as: str, number: int, now: datetime) -> Recorded:
+    last = datetime.fromisoformat(rule.until).replace(tzinfo=UTC) + timedelta(days=1) if rule.until else now + ORDINARY
+    return Recorded(
+        id=new_id(), name=rule.name, workload=workload.name, type=rule.type, candidate=rule.candidate,
+        judge=rule.judge or "", share=rule.share, split=rule.split, tolerance=rule.tolerance,
+        guard_tolerance=rule.guard_tolerance, budget_usd=to_decimal(rule.budget), until=last,
+        reason=f"declared in blueprint {number}", asked_by=SYSTEM, state="running", blueprint=number, digest=known_as,
+    )  # fmt: skip
+
+
+def _digest(workload: Workload) -> str:
+    return digest(msgspec.json.encode(workload.experiment, order="sorted"))
+
+
+def _finding(tried: Recorded, outcome: str, reason: str) -> Finding:
+    what = "shadow" if tried.type == SHADOW else "A/B test"
+    good = outcome in ("better", "kept")
+    return Finding(
+        kind=KIND,
+        subject=f"workload/{tried.workload}",
+        mark=str(tried.id),
+        severity="info" if good else "medium" if outcome in ("worse", "guard") else "low",
+        message=f"The {what} {tried.name} of {tried.candidate} ended ({outcome}): {reason}",
+        hint=_HINTS.get(outcome, "See the experiment's page."),
+        detail={"experiment": str(tried.id), "outcome": outcome, "candidate": tried.candidate},
+    )
+
+
+def _busy(workload: str) -> Conflict:
+    return Conflict(
+        f"another experiment of {workload} runs, or this one did before",
+        code="experiment_running",
+        hint="Stop it first: two at a time would explain nothing.",
+    )
+
+
+def _record(conn: Connection[Any], action: str, actor: str, tried: Recorded, reason: str, outcome: str = "") -> None:
+    detail = {
+        "experiment": str(tried.id), "name": tried.name, "type": tried.type, "candidate": tried.candidate,
+        "share": f"{tried.share / 100:g}%", "budget_usd": f"{tried.budget_usd:.6f}", "reason": reason,
+    }  # fmt: skip
+    if outcome:
+        detail["outcome"] = outcome
+    record(conn, action=action, actor=actor, subject=f"workload/{tried.workload}", detail=detail)

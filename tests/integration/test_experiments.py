@@ -1,0 +1,293 @@
+"""Experiments from their begin to their end: on real facts, with approvals, and while workers are killed."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import psycopg
+import pytest
+from psycopg.types.json import Jsonb
+from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
+from tests.integration.test_batch_kill import UNRECOVERED, shipping
+
+from groundplan.blueprint.experiment import DeclaredExperiment
+from groundplan.core.audit.store import entries
+from groundplan.core.errors import Conflict, Denied, Invalid
+from groundplan.core.ids import new_id
+from groundplan.core.money import PICO
+from groundplan.economics.experiment import experiment_store as store
+from groundplan.economics.experiment import service
+from groundplan.economics.experiment.record import Recorded
+from groundplan.economics.experiment.sequential import Tally
+from groundplan.economics.experiment.verdict import CANDIDATE, CONTROL, Rule, verdict
+from groundplan.ledger import finding_store
+from groundplan.testing.database import Database
+from groundplan.testing.scripted import Script
+
+NOW = datetime.now(UTC)
+ANA, SAM = f"person:{new_id()}", f"person:{new_id()}"
+WORKLOAD = workload("support", ["large", "small", "other"], stage="production")
+
+
+def recorded(**more: Any) -> Recorded:
+    values: dict[str, Any] = {
+        "id": new_id(), "name": "small", "workload": "support", "type": "ab", "candidate": "small", "judge": "",
+        "share": 5000, "split": "person", "tolerance": 0.05, "guard_tolerance": 0.05, "budget_usd": Decimal(5),
+        "until": NOW + timedelta(days=10), "reason": "cheaper", "asked_by": ANA, "state": "asked",
+    }  # fmt: skip
+    return Recorded(**{**values, **more})
+
+
+@contextmanager
+def control(database: Database) -> Iterator[psycopg.Connection[Any]]:
+    """One transaction of the control process."""
+    with psycopg.connect(database.urls["control"]) as conn:
+        yield conn
+
+
+def arms(database: Database, tried: UUID, units: int, rate: dict[str, float], seed: int = 1) -> None:
+    """Calls of both arms and what people said of them, as the journal's shipper and callers would write them."""
+    dice, calls, outcomes = random.Random(seed), [], []
+    for number in range(units):
+        arm = CANDIDATE if number % 2 else CONTROL
+        for _ in range(dice.randint(1, 4)):
+            call = new_id()
+            route = {"experiment": str(tried), "arm": arm, "unit": f"u{number}", "trial": "small"}
+            detail = {"route": route, "feature": "refunds" if number % 5 == 0 else "orders"}
+            calls.append((call, Jsonb(detail)))
+            outcomes.append((new_id(), call, dice.random() < rate[arm]))
+    with psycopg.connect(database.superuser) as conn, conn.cursor() as cursor:
+        cursor.executemany(
+            """INSERT INTO call (id, at, workload, endpoint, status, http_status, cost_usd, reserved_usd, blueprint,
+                 epoch, duration_ms, detail) VALUES (%s, now(), 'support', 'chat.completions', 'ok', 200, 0.001, 0, 1,
+                 gen_random_uuid(), 100, %s)""",
+            calls,
+        )
+        cursor.executemany("INSERT INTO outcome (id, call_id, accepted, by) VALUES (%s, %s, %s, 'key:k')", outcomes)
+
+
+def test_harm_ends_it_with_a_finding_and_an_entry(database: Database) -> None:
+    with control(database) as conn:
+        made, number = service.ask(conn, ANA, recorded(), waits=False, now=NOW)
+    assert number is not None and made.state == "running"
+    arms(database, made.id, 400, {CONTROL: 0.9, CANDIDATE: 0.5})
+    with control(database) as conn:
+        (ended,) = service.look(conn, NOW)
+        assert ended.number > number, "gateways hear of it as of any change of live policy"
+    with control(database) as conn:
+        found = service.one(conn, made.id)
+        assert (found.state, found.outcome, found.ended_by) == ("ended", "worse", "system")
+        quality = found.figures["quality"]
+        assert quality["low"] < -0.4 < quality["high"] < -0.05 and quality["count"] == 200
+        assert set(found.figures["segments"]) == {"orders", "refunds"}
+        assert [each["count"] for each in store.looks(conn, made.id)] == [200]
+        (told,) = finding_store.findings(conn, kinds=["cost.experiment"])
+        assert told["severity"] == "medium" and "worse" in told["message"]
+        assert [e.entry.action for e in entries(conn, subject="workload/support")] == [
+            "experiment.ended", "experiment.started",
+        ]  # fmt: skip
+        assert service.look(conn, NOW) == []
+        with pytest.raises(Conflict, match="ended already"):
+            service.stop(conn, ANA, made.id, "again")
+
+
+def test_a_guard_ends_it_although_quality_is_not_decided(database: Database) -> None:
+    with control(database) as conn:
+        made, _ = service.ask(conn, ANA, recorded(), waits=False, now=NOW)
+    arms(database, made.id, 300, {CONTROL: 0.8, CANDIDATE: 0.8})
+    with psycopg.connect(database.superuser) as conn:
+        conn.execute("UPDATE call SET status = 'failed' WHERE detail -> 'route' ->> 'arm' = 'candidate'")
+    with control(database) as conn:
+        (ended,) = service.look(conn, NOW)
+        found = service.one(conn, ended.tried.id)
+        assert found.outcome == "guard" and "answered fell" in found.outcome_reason
+
+
+def test_what_is_asked_for_waits_for_somebody_else(database: Database) -> None:
+    with control(database) as conn:
+        made, number = service.ask(conn, ANA, recorded(), waits=True, now=NOW)
+        assert number is None and made.state == "asked"
+        assert store.running(conn) == []
+        with pytest.raises(Denied, match="their own"):
+            service.decide(conn, ANA, made.id, approve=True, reason="", now=NOW)
+    with control(database) as conn:
+        service.decide(conn, SAM, made.id, approve=True, reason="go", now=NOW)
+        assert [each.id for each in store.running(conn)] == [made.id]
+        with pytest.raises(Conflict, match="another experiment"):
+            service.ask(conn, ANA, recorded(name="more"), waits=False, now=NOW)
+        second, _ = service.ask(conn, ANA, recorded(name="more"), waits=True, now=NOW)
+        service.decide(conn, SAM, second.id, approve=False, reason="not now", now=NOW)
+        assert service.one(conn, second.id).state == "refused"
+
+
+def test_a_declared_one_begins_once_and_goes_with_its_declaration(database: Database) -> None:
+    rule = DeclaredExperiment(name="small", type="shadow", candidate="small", share=1000, budget=PICO)
+    declared = WORKLOAD.__class__(**{**_fields(WORKLOAD), "experiment": rule})
+    with control(database) as conn:
+        assert service.heed_declared(conn, [declared], 3, NOW) == 1
+        assert service.heed_declared(conn, [declared], 4, NOW) == 0
+        (running,) = store.running(conn)
+        assert (running.blueprint, running.candidate, running.budget_usd) == (3, "small", 1)
+        assert service.heed_declared(conn, [WORKLOAD], 5, NOW) == 1
+        assert service.one(conn, running.id).outcome == "withdrawn"
+        assert service.heed_declared(conn, [declared], 6, NOW) == 0, "what has ended does not begin again by itself"
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    return {name: getattr(value, name) for name in value.__struct_fields__}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"candidate": "elsewhere"}, {"candidate": "large"}, {"type": "shadow", "judge": "small"}, {"judge": "other"},
+        {"until": NOW - timedelta(days=1)}, {"until": NOW + timedelta(days=400)},
+    ],
+)  # fmt: skip
+def test_what_cannot_be_tried_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(Invalid):
+        service.check(replace(recorded(), **wrong), WORKLOAD, NOW)
+    service.check(recorded(type="shadow", judge="other"), WORKLOAD, NOW)
+
+
+def test_looking_daily_at_people_who_call_often_finds_nothing_that_is_not_there() -> None:
+    """Arms are drawn by person and people differ, so each person counts once: calls would end it by chance."""
+    dice = np.random.default_rng(3)
+    wrong = {"people": 0, "calls": 0}
+    for _ in range(60):
+        taste = {CONTROL: dice.beta(2, 1, 200), CANDIDATE: dice.beta(2, 1, 200)}
+        totals = {arm: np.zeros((200, 2)) for arm in taste}
+        ends = dict.fromkeys(wrong, False)
+        for _ in range(20):
+            for arm, shares in taste.items():
+                made = dice.poisson(3, 200)
+                totals[arm] += np.stack([dice.binomial(made, shares), made], axis=1)
+            seen = {arm: t[t[:, 1] > 0] for arm, t in totals.items()}
+            by_person = {arm: _tally(t[:, 0] / t[:, 1]) for arm, t in seen.items()}
+            by_call = {arm: Tally(int(t[:, 1].sum()), t[:, 0].sum(), t[:, 0].sum()) for arm, t in seen.items()}
+            rule = Rule("x", 0.5, tolerance=0.0)
+            ends["people"] |= verdict(rule, by_person).state in ("better", "worse")
+            ends["calls"] |= verdict(rule, by_call).state in ("better", "worse")
+        wrong = {name: count + ends[name] for name, count in wrong.items()}
+    assert wrong["people"] <= 5, wrong
+    assert wrong["calls"] > wrong["people"], "the test can tell a wrong way from the right one"
+
+
+def _tally(values: Any) -> Tally:
+    return Tally(len(values), float(values.sum()), float((values**2).sum()))
+
+
+async def test_every_attempt_has_its_one_row_whatever_is_killed(database: Database, tmp_path: Path) -> None:
+    await killed(database, tmp_path, kills=1, people=2)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+async def test_the_same_for_minutes(database: Database, tmp_path: Path) -> None:
+    await killed(database, tmp_path, kills=60, people=8)
+
+
+async def killed(database: Database, folder: Path, *, kills: int, people: int) -> None:
+    """Calls of several people while workers are killed: one workload in shadow, one with two arms."""
+    dice = random.Random(7)
+    async with (
+        scripted("one") as (one, first),
+        scripted("two") as (two, second),
+        installation(database, folder) as stack,
+        shipping(stack),
+    ):
+        places = [deployment("one", first), deployment("two", second)]
+        tasks = [workload(name, ["one", "two"], deadline_ms=5_000) for name in ("shadowed", "split")]
+        stack.apply(blueprint(1, places, tasks, limit=1000 * PICO))
+        one.script, two.script = Script(tokens=10, latency_ms=15), Script(tokens=10, latency_ms=40)
+        budget = Decimal("0.0030") * (kills + 2)
+        shadow = recorded(workload="shadowed", candidate="two", type="shadow", share=10_000, budget_usd=budget)
+        with control(database) as conn:
+            service.ask(conn, ANA, shadow, waits=False, now=NOW)
+            service.ask(conn, ANA, recorded(workload="split", candidate="two"), waits=False, now=NOW)
+        stack.start(2)
+        await stack.ready()
+        keys = [
+            stack.key(name, stack.person(f"{name}{number}@acme.example"))
+            for name in ("shadowed", "split")
+            for number in range(people)
+        ]
+        answered = await _traffic(stack, keys, dice, kills)
+        stack.stop()
+        async with asyncio.timeout(60):
+            while stack.sql(UNRECOVERED):  # noqa: ASYNC110 -- what is waited for has no event
+                await asyncio.sleep(0.2)
+        assert answered > 20
+        _check_books(stack, one.counted + two.counted, shadow.id, budget)
+        _check_arms(stack)
+        with control(database) as conn:
+            assert store.counted(conn, shadow.id)["pairs"] > 5
+            assert service.judged(conn, shadow).guards["answered"].count > 5
+
+
+async def _traffic(stack: Stack, keys: list[str], dice: random.Random, kills: int) -> int:
+    """Everybody asks, one after the other; now and then a worker dies. How many were answered."""
+    answered, over = 0, asyncio.Event()
+
+    async def asks(key: str) -> None:
+        nonlocal answered
+        while not over.is_set():
+            try:
+                reply = await stack.chat(key, f"question {dice.random()}", stream=dice.random() < 0.3)
+                answered += reply.status == 200
+            except (OSError, ValueError, IndexError, TimeoutError):
+                await asyncio.sleep(0.05)
+
+    callers = [asyncio.create_task(asks(key)) for key in keys]
+    for _ in range(kills):
+        await asyncio.sleep(dice.uniform(0.8, 1.6))
+        victim = stack.workers.pop(dice.randrange(len(stack.workers)))
+        victim.kill()
+        await asyncio.to_thread(victim.wait)
+        stack.start(1)
+    await asyncio.sleep(1.2)
+    over.set()
+    await asyncio.gather(*callers)
+    return answered
+
+
+def _check_books(stack: Stack, counted: int, experiment: UUID, budget: Decimal) -> None:
+    ((rows, distinct),) = stack.sql("SELECT count(*), count(DISTINCT (call_id, number)) FROM attempt")
+    ((still_open,),) = stack.sql("SELECT count(*) FROM attempt WHERE state = 'open'")
+    ((surplus,),) = stack.sql("SELECT count(*) FROM attempt WHERE state = 'crashed'")
+    assert rows == distinct and not still_open
+    assert counted <= rows <= counted + surplus, "an attempt that was counted upstream has no row, or two"
+    ((orphans,),) = stack.sql("SELECT count(*) FROM attempt a LEFT JOIN call c ON c.id = a.call_id WHERE c.id IS NULL")
+    assert not orphans
+    for name, granted, limit, spent in stack.sql(
+        """SELECT p.budget, p.granted_usd, p.limit_usd, (SELECT coalesce(sum(c.cost_usd), 0) FROM charge c
+             WHERE c.budget = p.budget AND c.period = p.period) FROM budget_period p"""
+    ):
+        assert spent == granted <= limit, f"{name}: money is held for nothing, or was spent twice"
+    ((own,),) = stack.sql("SELECT coalesce(sum(cost_usd), 0) FROM charge WHERE budget = %s", f"experiment/{experiment}")
+    assert own <= budget
+    ((pairs, known),) = stack.sql(
+        """SELECT count(*), count(s.id) FROM experiment_pair p LEFT JOIN call b ON b.id = p.beside_call
+           LEFT JOIN call s ON s.id = p.call_id AND b.detail -> 'route' ->> 'of' = s.id::text"""
+    )
+    assert pairs == known, "a fact about answers that are not in the ledger"
+
+
+def _check_arms(stack: Stack) -> None:
+    moved = stack.sql(
+        """SELECT person_id FROM call WHERE workload = 'split' AND detail -> 'route' ? 'arm'
+           GROUP BY person_id HAVING count(DISTINCT detail -> 'route' ->> 'arm') > 1"""
+    )
+    assert not moved, "somebody changed arms"
+    arms = stack.sql("SELECT DISTINCT detail -> 'route' ->> 'arm', workload FROM call WHERE detail -> 'route' ? 'arm'")
+    assert ("candidate", "shadowed") in arms and any(workload == "split" for _, workload in arms)
