@@ -99,7 +99,7 @@ def test_an_outcome_is_compared_with_how_it_was_before() -> None:
         {"cost": "120 USD/month", "capacity": "1000/day"},
         {"cost": "120 USD/total"},
         {"cost": "-5 USD/month"},
-        {"cost": "120 NOK/month"},
+        {"cost": "120 NOX/month"},
         {"cost": "1 USD/month", "from": "2026-02-01", "until": "2026-01-01"},
     ],
 )

@@ -72,7 +72,7 @@ def book(conn: Connection[Any], days: Days, today: date) -> list[Line]:
     if blueprint is not None and blueprint.allocations and days.first <= today:
         uses = _uses(conn, days, blueprint)
         for rule in blueprint.allocations:
-            lines += divide(rule, uses, days.first, min(days.last, today))
+            lines += divide(rule, uses, days.first, min(days.last, today), blueprint.currencies)
     return lines
 
 

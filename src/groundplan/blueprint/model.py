@@ -13,7 +13,7 @@ from groundplan.blueprint.content import Connector, Governed, Grounding, Needs, 
 from groundplan.blueprint.governance import Described, Framework, PolicyRules, ToolServer
 from groundplan.blueprint.guarding import CompanyEntity, Guardrails, Judge, Review
 from groundplan.blueprint.limits import Budget, Caps, Grant, Limit
-from groundplan.blueprint.money import Allocation
+from groundplan.blueprint.money import Allocation, CurrencyRate
 from groundplan.blueprint.placement import Alternative, Placement, ToBuild
 from groundplan.blueprint.places import Deployment, ProviderKey, ProviderTerms, Site, Tls
 from groundplan.blueprint.prices import PriceWindow, RateDetails, Rates
@@ -22,6 +22,7 @@ from groundplan.blueprint.workload import Workload
 
 __all__ = [
     "Allocation",
+    "CurrencyRate",
     "Alternative",
     "Blueprint",
     "Budget",
@@ -89,6 +90,8 @@ class Blueprint(msgspec.Struct, frozen=True, kw_only=True):
     """duty -> e-mail addresses for the company as a whole; they stand in where a workload names nobody"""
     allocations: list[Allocation] = []
     """Costs beside the calls, by name."""
+    currencies: dict[str, list[CurrencyRate]] = {}
+    """Dated rates of the currencies in which they may be, the oldest first."""
     policies: list[PolicyRules] = []
     described: dict[str, Described] = {}
     """Of workloads, where it is not the ordinary."""

@@ -5,13 +5,23 @@ from __future__ import annotations
 import msgspec
 
 
+class CurrencyRate(msgspec.Struct, frozen=True, kw_only=True):
+    """What one unit of a currency costs from a day on, until the next rate."""
+
+    since: str
+    """ISO date"""
+    rate: int
+    """picodollars"""
+
+
 class Allocation(msgspec.Struct, frozen=True, kw_only=True):
     """A cost beside the calls, and the rule by which workloads carry it."""
 
     name: str
     term: str
     amount: int | None = None
-    """picodollars a period"""
+    """picodollars a period; with another currency, 10^-12 of its unit"""
+    currency: str = "USD"
     period: str = "month"
     rate: int | None = None
     """picodollars for each unit, instead of an amount"""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
 from groundplan.catalog.base import Strict
-from groundplan.catalog.fields import Count, Date, Frequency, Limit, Line, Name, Usd
+from groundplan.catalog.currency import USD, split_currency
+from groundplan.catalog.fields import Amount, Count, Date, Frequency, Line, Name, PeriodAmount
 
 Term = Literal[
     "platform", "capacity", "vector_storage", "object_storage", "database", "logs", "egress", "review", "energy",
@@ -23,10 +24,12 @@ class AllocationDoc(Strict):
     kind: Literal["allocation"] = "allocation"
     name: Name
     term: Term
-    cost: Limit | None = None
+    cost: PeriodAmount | None = None
     """What it costs: 120 USD/month. Of a year or quarter each month has its part."""
-    rate: Usd | None = None
+    rate: Amount | None = None
     """Instead of a cost: for each unit that is measured."""
+    currency: Annotated[str, Field(pattern="^[A-Z]{3}$")] = USD
+    """That of the amount as it is written: 120 EUR/month. Its dated rates are the company's `currencies`."""
     per: Unit | None = None
     by: Literal["cost", "calls", "tokens", "equal", "shares"] = "cost"
     """How it is divided among the workloads that it covers."""
@@ -43,6 +46,15 @@ class AllocationDoc(Strict):
     since: Date | None = Field(default=None, alias="from")
     until: Date | None = None
     """Last day."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_its_currency(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        written = {name: value[name] for name in ("cost", "rate", "currency") if name in value}
+        amounts, currency = split_currency(written)
+        return {**value, **amounts, **({} if currency == USD else {"currency": currency})}
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

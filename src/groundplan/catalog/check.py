@@ -10,7 +10,7 @@ from dataclasses import replace
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
-from groundplan.catalog import allocation_rules, explain, model, place_rules, rules
+from groundplan.catalog import allocation_rules, currency_rules, explain, model, place_rules, rules
 from groundplan.catalog.loader import Reading, read_files, read_folder
 from groundplan.catalog.model import EVERYONE
 from groundplan.catalog.reader import Path as Place
@@ -70,6 +70,7 @@ def check(
     found += rules.budgets(workspace)
     found += rules.limits(workspace, broken)
     found += allocation_rules.allocations(workspace)
+    found += currency_rules.currencies(workspace)
     found += rules.grants(workspace)
     found += rules.workloads(workspace, broken)
     found += place_rules.places(workspace)

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from groundplan.catalog.approvals import Approvals
 from groundplan.catalog.base import Strict
+from groundplan.catalog.currency import Code, CurrencyRule
 from groundplan.catalog.demand import PlacementPolicy
 from groundplan.catalog.fields import (
     Line,
@@ -57,3 +60,5 @@ class CompanyDoc(Strict):
     """`user:password` for that proxy: `env:NAME` or `file:/path`."""
     approvals: Approvals = Approvals()
     placement: PlacementPolicy = PlacementPolicy()
+    currencies: dict[Code, CurrencyRule] = Field(default_factory=dict)
+    """Currencies besides USD in which prices and allocations may be written, with dated rates."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
 
 from groundplan.catalog.base import Strict
+from groundplan.catalog.currency import USD, split_currency
 from groundplan.catalog.fields import (
+    Amount,
     Count,
     Date,
     DayWindow,
@@ -20,7 +22,6 @@ from groundplan.catalog.fields import (
     PersonRef,
     Starts,
     TokenPrice,
-    Usd,
     UseRates,
 )
 from groundplan.catalog.units import starts_of
@@ -88,15 +89,15 @@ class Price(Strict):
     reasoning: TokenPrice | None = None
     input_audio: TokenPrice | None = None
     output_audio: TokenPrice | None = None
-    request: Usd = 0
+    request: Amount = 0
     """For each request on top of its tokens."""
-    image: Usd = 0
+    image: Amount = 0
     """For each image that is sent in, on top of its tokens."""
-    images: dict[ImageClass, Usd] = Field(default_factory=dict)
+    images: dict[ImageClass, Amount] = Field(default_factory=dict)
     """For each image that is made: {1024x1024: 0.04 USD, 1024x1024/hd: 0.08 USD, any: 0.12 USD}"""
-    characters: Usd = 0
+    characters: Amount = 0
     """For a million characters that are spoken."""
-    minute: Usd = 0
+    minute: Amount = 0
     """For each minute of audio that is listened to."""
     long: LongPrice | None = None
     batch: ClassPrice | None = None
@@ -108,8 +109,19 @@ class Price(Strict):
     as when it is sent, and its reservation covers the dearest hour."""
     since: Date | None = Field(default=None, alias="from")
     """First day on which this price holds; left out: always."""
+    currency: Annotated[str, Field(pattern="^[A-Z]{3}$")] = USD
+    """That of the amounts as they are written: 0.40 EUR/Mtok. Its dated rates are the company's `currencies`; a
+    blueprint has the amounts at the rate of the day on which it is made."""
     note: Line | None = None
     """Where the price is from, such as a contract."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_its_currency(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        amounts, currency = split_currency({name: part for name, part in value.items() if name not in ("note", "from")})
+        return {**value, **amounts, **({} if currency == USD else {"currency": currency})}
 
     @property
     def free(self) -> bool:

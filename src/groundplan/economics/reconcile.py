@@ -15,8 +15,10 @@ from uuid import UUID
 
 from groundplan.blueprint.model import Rates
 from groundplan.core.errors import Invalid
+from groundplan.core.money import PICO
 from groundplan.economics.bill import Bill, Line
 from groundplan.economics.explain_gap import Part, Side, parts, value_of_tokens
+from groundplan.economics.prices.currency import Dated
 
 OUR_VERSION = 7
 """Of UUIDs that calls have; a provider's own request ids of another kind are not ours."""
@@ -39,6 +41,7 @@ KINDS: dict[str, str] = {
     "unexplained": "the bill tells no tokens here, so that price and usage cannot be told apart",
 }
 """Kind of an explanation -> what it means."""
+_NO_RATES: Dated = {}
 _NOT_LETTERS = re.compile(r"[^a-z0-9]+")
 
 
@@ -120,15 +123,17 @@ def reconcile(
     *,
     provider: str | None = None,
     exchange: Mapping[str, Decimal] | None = None,
+    dated: Dated = _NO_RATES,
 ) -> Reconciliation:
-    """Compare. `rates` are those of each deployment now; `exchange` is USD for one unit of another currency.
+    """Compare. `rates` are those of each deployment now; `exchange` is USD for one unit of another currency, else the
+    declared rate of a line's day counts (`dated`).
 
     Without `provider`, attempts of models that the bill does not name are left out and counted.
     """
     with localcontext(prec=PRECISION):
         mine = [attempt for attempt in attempts if provider is None or belongs(attempt, provider)]
         work = _Work(
-            bill, rates, dict(exchange or {}), usage_only=all(line.amount is None for line in bill.lines),
+            bill, rates, dict(exchange or {}), dated=dated, usage_only=all(line.amount is None for line in bill.lines),
             decimals=max((line.decimals for line in bill.lines), default=0),
             by_model={a.model: rates[a.deployment] for a in mine if a.deployment in rates},
         )  # fmt: skip
@@ -151,6 +156,7 @@ class _Work:
     bill: Bill
     rates: Mapping[str, Rates]
     exchange: dict[str, Decimal]
+    dated: Dated = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
     unpriced: dict[str, int] = field(default_factory=dict)
     """Currency without a rate -> lines."""
@@ -170,11 +176,14 @@ class _Work:
         if line.currency == "USD":
             return line.amount
         rate = self.exchange.get(line.currency)
+        if rate is None and line.currency in self.dated and line.day is not None:
+            begun = [each for each in self.dated[line.currency] if each.since <= line.day.isoformat()]
+            rate = Decimal(max(begun, key=lambda each: each.since).rate) / PICO if begun else None
         return None if rate is None else line.amount * rate
 
     def notes(self) -> list[str]:
         found = [
-            f"{count} lines in {currency} have no rate: say --rate {currency}=USD"
+            f"{count} lines in {currency} have no rate: say --rate {currency}=USD, or declare its rates at the company"
             for currency, count in self.unpriced.items()
         ]
         if self.usage_only:

@@ -18,8 +18,10 @@ from groundplan.catalog import model as doc
 from groundplan.catalog.keep import DAY_MS
 from groundplan.catalog.wire import DIRECT
 from groundplan.catalog.workspace import Workspace
-from groundplan.core.errors import Problem
+from groundplan.core.errors import Invalid, Problem
+from groundplan.core.money import format_usd
 from groundplan.economics.price import FREE, price_of
+from groundplan.economics.prices.currency import USD, rate_on, rates_in_usd
 from groundplan.economics.prices.windows import by_time
 from groundplan.governance.policy import declared
 from groundplan.placement import solve
@@ -35,10 +37,14 @@ Prices = Callable[[Workspace, doc.DeploymentDoc, date], bp.Rates | Problem]
 
 def declared_or_listed(workspace: Workspace, deployment: doc.DeploymentDoc, day: date) -> bp.Rates | Problem:
     """The price at the deployment, else of its model document, else of the shipped price list."""
-    declared = _declared(workspace, "deployment", deployment.name, deployment.price)
+    kind, name, prices = "deployment", deployment.name, deployment.price
     described = workspace.models.get(deployment.model)
-    if not declared and described is not None:
-        declared = _declared(workspace, "model", described.name, described.price)
+    if not prices and described is not None:
+        kind, name, prices = "model", described.name, described.price
+    try:
+        declared = _declared(workspace, kind, name, prices, day)
+    except Invalid as error:
+        return Problem(error.message, error.code, error.hint, workspace.where(kind, name, "price"))
     return price_of(
         deployment.model,
         day,
@@ -109,6 +115,7 @@ def compile_draft(
         ],
         limits=limits(workspace),
         allocations=[_allocation(item) for _, item in sorted(workspace.allocations.items())],
+        currencies=_currencies(workspace),
         trusted_proxies=sorted(workspace.company.trusted_proxies),
         placements=placements,
         terms=[_term(workspace, item) for item in workspace.terms.values()],
@@ -134,6 +141,7 @@ def _allocation(item: doc.AllocationDoc) -> bp.Allocation:
         name=item.name,
         term=item.term,
         amount=None if item.cost is None else item.cost.amount,
+        currency=item.currency,
         period="month" if item.cost is None else item.cost.period,
         rate=item.rate,
         per=item.per or "",
@@ -148,10 +156,27 @@ def _allocation(item: doc.AllocationDoc) -> bp.Allocation:
     )
 
 
-def _declared(workspace: Workspace, kind: str, name: str, prices: tuple[doc.Price, ...]) -> list[bp.Rates]:
-    """Rates with the file that declares them; its line would make another blueprint of every comment above it."""
+def _currencies(workspace: Workspace) -> dict[str, list[bp.CurrencyRate]]:
+    return {
+        code: sorted((bp.CurrencyRate(since=r.since.isoformat(), rate=r.rate) for r in rule.rates), key=lambda r: r.since)
+        for code, rule in sorted(workspace.company.currencies.items())
+    }
+
+
+def _declared(
+    workspace: Workspace, kind: str, name: str, prices: tuple[doc.Price, ...], day: date
+) -> list[bp.Rates]:
+    """Rates with the file that declares them; its line would make another blueprint of every comment above it. Those of
+    other currencies are in USD at the rate of `day`. Raises `Invalid` where there is none."""
     file = workspace.where(kind, name, "price").file
-    return [FREE if price.free else _rates(price, f"declared {file}") for price in prices]
+    found = [FREE if price.free else _rates(price, f"declared {file}") for price in prices]
+    currencies = _currencies(workspace)
+    for place, price in enumerate(prices):
+        if price.currency != USD and (price.since is None or price.since <= day):
+            rate = rate_on(currencies, price.currency, day)
+            told = f"{found[place].source} in {price.currency} at {format_usd(rate)} USD"
+            found[place] = msgspec.structs.replace(rates_in_usd(found[place], rate), source=told)
+    return found
 
 
 _CLASSES = ("input", "output", "cache_read", "cache_write", "reasoning", "input_audio", "output_audio")

@@ -105,7 +105,9 @@ def _compared(services: Services, bill: Bill, provider: str | None, exchange: di
         rows = queries.attempts_for_bill(conn, since, until + timedelta(days=1), calls)
         blueprint = served.current_or_none(conn)
     rates = {item.name: item.rates for item in blueprint.deployments} if blueprint else {}
-    result = reconcile(bill, [_attempt(row) for row in rows], rates, provider=provider, exchange=exchange)
+    dated = blueprint.currencies if blueprint else {}
+    attempts = [_attempt(row) for row in rows]
+    result = reconcile(bill, attempts, rates, provider=provider, exchange=exchange, dated=dated)
     return shape(bill, result)
 
 

@@ -7,35 +7,36 @@ cost what they cost, and no picodollar is lost or made. Costs by the unit are ra
 from __future__ import annotations
 
 from calendar import isleap, monthrange
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal
+from typing import Final
 
 from groundplan.blueprint.model import Allocation
+from groundplan.core.money import PICO
 from groundplan.economics.allocate.model import IDLE, NOBODY, Basis, Line, Use
+from groundplan.economics.prices.currency import USD, Dated, rate_on, to_usd
 from groundplan.economics.terms.share import shares
 
 _DAY = timedelta(days=1)
+_NO_RATES: Final[Dated] = {}
 
 
-def spent(rule: Allocation, first: date, last: date) -> int:
-    """Picodollars of a rule's amount on the days from `first` to `last`; 0 for one that is paid by the unit."""
+def spent(rule: Allocation, first: date, last: date, currencies: Dated = _NO_RATES) -> int:
+    """Picodollars of a rule's amount on the days from `first` to `last`, each at the rate of its currency on that day;
+    0 for one that is paid by the unit. Raises `Invalid` where a rate is missing."""
     if rule.amount is None:
         return 0
-    found, day = 0, first
-    while day <= last:
-        if (not rule.since or rule.since <= day.isoformat()) and (not rule.until or day.isoformat() <= rule.until):
-            found += _of_day(rule.amount, rule.period, day)
-        day += _DAY
-    return found
+    amount, period, code = rule.amount, rule.period, rule.currency
+    return sum(to_usd(_of_day(amount, period, day), rate_on(currencies, code, day)) for day in _days(rule, first, last))
 
 
-def divide(rule: Allocation, uses: Sequence[Use], first: date, last: date) -> list[Line]:
+def divide(rule: Allocation, uses: Sequence[Use], first: date, last: date, currencies: Dated = _NO_RATES) -> list[Line]:
     """The lines of one rule in those days. What of a capacity was not used is `idle`; without any workload to carry it
-    the whole stays with nobody."""
+    the whole stays with nobody. Raises `Invalid` where a rate of its currency is missing."""
     if rule.rate is not None:
-        return _by_unit(rule, uses, first, last)
-    amount = spent(rule, first, last)
+        return _by_unit(rule, uses, first, last, currencies)
+    amount = spent(rule, first, last, currencies)
     covered = [use for use in uses if _covers(rule, use)]
     idle = 0
     if rule.capacity is not None:
@@ -55,6 +56,15 @@ def divide(rule: Allocation, uses: Sequence[Use], first: date, last: date) -> li
     return lines
 
 
+def _days(rule: Allocation, first: date, last: date) -> Iterator[date]:
+    """Those on which the rule holds."""
+    day = first
+    while day <= last:
+        if (not rule.since or rule.since <= day.isoformat()) and (not rule.until or day.isoformat() <= rule.until):
+            yield day
+        day += _DAY
+
+
 def _of_day(amount: int, period: str, day: date) -> int:
     """A day's part of a period's amount; the parts of all its days sum exactly to it."""
     if period == "day":
@@ -68,16 +78,21 @@ def _of_day(amount: int, period: str, day: date) -> int:
     return shares(amount, [1] * days)[day.day - 1]
 
 
-def _by_unit(rule: Allocation, uses: Sequence[Use], first: date, last: date) -> list[Line]:
+def _by_unit(rule: Allocation, uses: Sequence[Use], first: date, last: date, currencies: Dated) -> list[Line]:
+    """A price of another currency is at the mean of the days' rates, since units are not known by the day."""
     lines = []
     days = (last - first).days + 1
+    rate = Decimal(rule.rate or 0)
+    if rule.currency != USD:
+        known = [rate_on(currencies, rule.currency, day) for day in _days(rule, first, last)]
+        rate = rate * sum(known) / max(1, len(known)) / PICO
     for use in uses:
         if not _covers(rule, use):
             continue
         count = _units(rule, use)
         if rule.per.startswith("gigabyte"):  # a price of gigabytes is one of a month
             count *= Decimal(days) / (366 if isleap(first.year) else 365) * 12
-        amount = int((Decimal(rule.rate or 0) * count).to_integral_value(ROUND_HALF_EVEN))
+        amount = int((rate * count).to_integral_value(ROUND_HALF_EVEN))
         if amount:
             lines.append(_line(rule, use.workload, use.team, amount, f"{count:.6g} x rate for each {rule.per}"))
     return lines

@@ -1,0 +1,46 @@
+"""Rules for amounts in other currencies: each has a declared rate on every day on which it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date
+
+from groundplan.catalog.currency import USD
+from groundplan.catalog.workspace import Workspace
+from groundplan.core.errors import Problem, Where
+
+
+def currencies(workspace: Workspace) -> Iterator[Problem]:
+    """Prices and allocations in a currency without a rate, or from before its first one."""
+    for name, doc in workspace.allocations.items():
+        yield from _rated(workspace, doc.currency, doc.since or date.min, workspace.where("allocation", name, "cost"))
+    for kind, documents in (("deployment", workspace.deployments), ("model", workspace.models)):
+        for name, priced in documents.items():
+            for price in priced.price:
+                where = workspace.where(kind, name, "price")
+                yield from _rated(workspace, price.currency, price.since or date.max, where)
+
+
+def _rated(workspace: Workspace, currency: str, since: date, where: Where) -> Iterator[Problem]:
+    if currency == USD:
+        return
+    rule = workspace.company.currencies.get(currency)
+    if rule is None:
+        declared = ", ".join(sorted(workspace.company.currencies)) or "none"
+        yield Problem(
+            f"there is no rate of {currency}",
+            "currency_unknown",
+            f"Declare it at the company: currencies: {{{currency}: {{source: ..., rates: [{{from: 2026-01-01, "
+            f"rate: 1.08 USD}}]}}}}. Declared are: {declared}.",
+            where,
+        )
+        return
+    first = min(each.since for each in rule.rates)
+    if since < first:
+        begins = "from ever" if since == date.min else f"from {since}"
+        yield Problem(
+            f"it holds {begins}, the first rate of {currency} from {first}",
+            "currency_rate_missing",
+            f"Add an earlier rate, or say from: {first}.",
+            where,
+        )

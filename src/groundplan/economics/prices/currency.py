@@ -1,0 +1,76 @@
+"""Amounts of other currencies in USD, by the rate that was declared for a day. Pure; a missing rate is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Decimal
+
+import msgspec
+
+from groundplan.blueprint.model import CurrencyRate, RateDetails, Rates
+from groundplan.core.errors import Invalid
+from groundplan.core.money import PICO
+
+Dated = Mapping[str, Sequence[CurrencyRate]]
+USD = "USD"
+
+
+def rate_on(currencies: Dated, currency: str, day: date) -> int:
+    """Picodollars of one unit on a day. Raises `Invalid` (`currency_unknown`, `currency_rate_missing`)."""
+    if currency == USD:
+        return PICO
+    if currency not in currencies:
+        raise Invalid(
+            f"no rate of {currency} is declared",
+            code="currency_unknown",
+            hint=f"Declare it at the company: currencies: {{{currency}: {{source: ..., rates: [...]}}}}.",
+        )
+    begun = [each for each in currencies[currency] if each.since <= day.isoformat()]
+    if not begun:
+        first = min((each.since for each in currencies[currency]), default="never")
+        raise Invalid(
+            f"there is no rate of {currency} for {day}: the first one holds from {first}",
+            code="currency_rate_missing",
+            hint=f"Add {{from: {day}, rate: ... USD}} to the rates of {currency}.",
+        )
+    return max(begun, key=lambda each: each.since).rate
+
+
+def to_usd(amount: int, rate: int) -> int:
+    """Picodollars of 10^-12 units; half a picodollar goes to the even one."""
+    return int((Decimal(amount) * rate / PICO).to_integral_value(ROUND_HALF_EVEN))
+
+
+def from_usd(amount: int, rate: int) -> int:
+    """10^-12 units of picodollars."""
+    return int((Decimal(amount) * PICO / rate).to_integral_value(ROUND_HALF_EVEN))
+
+
+def rates_in_usd(rates: Rates, rate: int) -> Rates:
+    """Rates whose amounts are in another currency, each rounded up, so that a cost is never understated."""
+
+    def usd(value: int) -> int:
+        return int((Decimal(value) * rate / PICO).to_integral_value(ROUND_CEILING))
+
+    counts = {"long_above", "windows", "details", "long", "batch", "priority", "images", "source", "effective"}
+    plain = {
+        name: usd(value)
+        for name in Rates.__struct_fields__
+        if name not in counts and (value := getattr(rates, name)) is not None
+    }
+    nested = {
+        name: rates_in_usd(inner, rate)
+        for name in ("long", "batch", "priority")
+        if (inner := getattr(rates, name)) is not None
+    }
+    known = {} if rates.details is None else msgspec.structs.asdict(rates.details)
+    fine = {name: usd(value) for name, value in known.items() if value is not None}
+    return msgspec.structs.replace(
+        rates,
+        **plain,
+        **nested,
+        images={name: usd(value) for name, value in rates.images.items()},
+        details=RateDetails(**fine) if fine else None,
+        windows=[msgspec.structs.replace(each, rates=rates_in_usd(each.rates, rate)) for each in rates.windows],
+    )
