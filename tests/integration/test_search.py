@@ -22,6 +22,7 @@ from groundplan.core.ids import new_id
 from groundplan.core.settings import load_settings
 from groundplan.knowledge.embedding.encoder import Encoder
 from groundplan.knowledge.model import IngestReport, Passage, SearchRequest
+from groundplan.knowledge.retrieval.editions import Editions
 from groundplan.knowledge.retrieval.follow import Follower, is_plausible, take_batch
 from groundplan.knowledge.retrieval.projection import Projection
 from groundplan.knowledge.retrieval.saved import FORMAT, Saved
@@ -290,7 +291,7 @@ def test_cut_off_from_postgresql_nothing_is_answered(world: World) -> None:
 
 def test_the_follower_catches_up_within_a_second_and_starts_over_on_another_database(world: World) -> None:
     other = Projection()
-    follower = Follower(lambda: world.database.urls["control"], other)
+    follower = Follower(lambda: world.database.urls["control"], Editions(other))
     follower.start()
     try:
         world.ingest()

@@ -15,6 +15,7 @@ from groundplan.api import (
     costs,
     experiments_look,
     held,
+    index_editions,
     mail,
     owners_left,
     model_changes,
@@ -66,6 +67,7 @@ def start(services: Services, indexing: Indexing, stack: ExitStack) -> None:
     repeat(stack, Every("looking at sources", SOURCES_SECONDS, indexing.again))
     indexing.start()
     stack.callback(indexing.stop)
+    repeat(stack, Every("making the index", index_editions.LOOK_SECONDS, partial(index_editions.look, services)))
     repeat(stack, Every("adding up costs", costs.FOLD_SECONDS, partial(costs.fold, services)))
     repeat(stack, Every("writing to owners", weekly.LOOK_SECONDS, partial(weekly.look, services)))
     repeat(stack, Every("looking at prices", prices_look.LOOK_SECONDS, partial(prices_look.look_now, services)))

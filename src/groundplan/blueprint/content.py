@@ -60,6 +60,28 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     """None: the folder `path` of the workspace."""
     checks: list[dict[str, str | int | float | bool | list[str]]] = []
     """Checks of columns of its tables, as declared."""
+    characters: int | None = None
+    """Most characters of a passage; None: as the index says."""
+
+
+class IndexEmbedding(msgspec.Struct, frozen=True, kw_only=True):
+    """A deployment that embeds, the workload that its calls are for, and the length of its vectors."""
+
+    workload: str
+    deployment: str
+    dimensions: int
+
+
+class Index(msgspec.Struct, frozen=True, kw_only=True):
+    """How all sources are cut and embedded for search."""
+
+    characters: int = 400
+    embedding: IndexEmbedding | None = None
+    by_hand: bool = False
+    """Whether somebody says when a new edition serves."""
+    keep_days: int = 30
+    questions: str | None = None
+    """A file of labelled questions in the workspace."""
 
 
 class Grounding(msgspec.Struct, frozen=True, kw_only=True):

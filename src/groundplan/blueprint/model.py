@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import msgspec
 
-from groundplan.blueprint.content import Connector, Governed, Grounding, Needs, Source, Term
+from groundplan.blueprint.content import Connector, Governed, Grounding, Index, IndexEmbedding, Needs, Source, Term
 from groundplan.blueprint.governance import Described, Framework, PolicyRules, ToolServer
 from groundplan.blueprint.guarding import CompanyEntity, Guardrails, Judge, Review
 from groundplan.blueprint.limits import Budget, Caps, Grant, Limit
@@ -39,6 +39,8 @@ __all__ = [
     "Grounding",
     "Guardrails",
     "Hedge",
+    "Index",
+    "IndexEmbedding",
     "Judge",
     "Keep",
     "Limit",

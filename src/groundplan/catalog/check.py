@@ -10,7 +10,7 @@ from dataclasses import replace
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
-from groundplan.catalog import allocation_rules, currency_rules, explain, model, place_rules, rules
+from groundplan.catalog import allocation_rules, currency_rules, explain, index_rules, model, place_rules, rules
 from groundplan.catalog.loader import Reading, read_files, read_folder
 from groundplan.catalog.model import EVERYONE
 from groundplan.catalog.reader import Path as Place
@@ -74,6 +74,7 @@ def check(
     found += rules.grants(workspace)
     found += rules.workloads(workspace, broken)
     found += place_rules.places(workspace)
+    found += index_rules.index(workspace, broken)
     return explain.in_order(found)
 
 

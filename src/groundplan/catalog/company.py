@@ -21,6 +21,7 @@ from groundplan.catalog.fields import (
     Secret,
     Unlimited,
 )
+from groundplan.catalog.index import IndexRule
 from groundplan.catalog.levels import Sensitivity
 from groundplan.catalog.people import Owners
 from groundplan.catalog.wire import ProxyUrl
@@ -60,5 +61,6 @@ class CompanyDoc(Strict):
     """`user:password` for that proxy: `env:NAME` or `file:/path`."""
     approvals: Approvals = Approvals()
     placement: PlacementPolicy = PlacementPolicy()
+    index: IndexRule = IndexRule()
     currencies: dict[Code, CurrencyRule] = Field(default_factory=dict)
     """Currencies besides USD in which prices and allocations may be written, with dated rates."""

@@ -20,6 +20,7 @@ from groundplan.catalog.fields import (
     PersonRef,
 )
 from groundplan.catalog.governed import CheckRule, ConnectorRule, GovernedRule
+from groundplan.catalog.index import ChunkingRule
 from groundplan.catalog.levels import Sensitivity
 
 
@@ -41,6 +42,7 @@ class SourceDoc(Strict):
     governed: GovernedRule = GovernedRule()
     checks: tuple[CheckRule, ...] = ()
     """Of the columns of its tables."""
+    chunking: ChunkingRule = ChunkingRule()
 
     @model_validator(mode="after")
     def _from_somewhere(self) -> Self:

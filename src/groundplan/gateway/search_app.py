@@ -27,16 +27,21 @@ from groundplan.core.endpoints import announce, withdraw
 from groundplan.core.errors import GroundplanError
 from groundplan.core.home import Home
 from groundplan.core.settings import Settings, load_settings
+from groundplan.knowledge.embedding.deployed import Deployed
 from groundplan.knowledge.embedding.openvino_encoder import load as load_encoder
 from groundplan.knowledge.embedding.openvino_encoder import precision_of
 from groundplan.knowledge.remote import EMBEDDINGS, SEARCH
+from groundplan.knowledge.retrieval.editions import Editions
 from groundplan.knowledge.retrieval.endpoint import Application, Service, application
+from groundplan.knowledge.retrieval.examine import Examiner
 from groundplan.knowledge.retrieval.follow import Follower
 from groundplan.knowledge.retrieval.saved import Saved
 from groundplan.knowledge.retrieval.search import Search
 from groundplan.runtime.models import MINILM, ensure
 
 _STATEMENT_TIMEOUT_MS = 3000
+_EMBEDDING_SECONDS = 5.0
+"""For the vector of a question from a deployment; later, search goes by words."""
 
 
 def compose(home: Home, settings: Settings, token: str) -> tuple[Application, ConnectionPool[Any], Follower]:
@@ -49,7 +54,7 @@ def compose(home: Home, settings: Settings, token: str) -> tuple[Application, Co
     encoder = load_encoder(ensure(settings.models, MINILM.name), precision_of(settings.embedding_precision))
     encoder.embed(["ready"])
     saved = Saved(home.search)
-    index = saved.load()
+    index = Editions(saved.load())
     pool: ConnectionPool[Any] = ConnectionPool(
         lambda: database_url(home, settings, "search"),
         kwargs={"autocommit": True},
@@ -65,7 +70,9 @@ def compose(home: Home, settings: Settings, token: str) -> tuple[Application, Co
     pool.open(wait=False)
     follower = Follower(lambda: database_url(home, settings, "control"), index, saved.keep)
     follower.start()
-    return application(Service(Search(pool, encoder, index), encoder, follower), token), pool, follower
+    search = Search(pool, encoder, index, deployed=lambda embedding: Deployed(home, embedding, _EMBEDDING_SECONDS))
+    examiner = Examiner(search.asking, lambda: database_url(home, settings, "control"))
+    return application(Service(search, encoder, follower, examiner), token), pool, follower
 
 
 def _configure(connection: Any) -> None:

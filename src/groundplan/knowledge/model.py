@@ -106,6 +106,8 @@ class SearchRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Also look for what the glossary says for the terms of the question."""
     after: datetime | None = None
     before: datetime | None = None
+    edition: int | None = None
+    """Which edition of the index; None: the one that serves. Only whole ones can be asked."""
 
 
 class ConfirmRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -186,6 +188,8 @@ class SearchAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """Facts in the passages that another document contradicts: both sources are named."""
     newer: list[Newer] = []
     """What would have been among the passages, but has a newer version."""
+    degraded: str = ""
+    """Why it was looked for by words alone, where the model of the index is away."""
 
 
 @dataclass(frozen=True, slots=True)

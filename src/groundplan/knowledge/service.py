@@ -10,6 +10,8 @@ from pathlib import Path
 
 from groundplan.blueprint.model import Source, Term
 from groundplan.core.database import connect
+from groundplan.knowledge.index import index_store
+from groundplan.knowledge.index.model import WHOLE
 from groundplan.knowledge.ingest import Settings, take_over
 from groundplan.knowledge.intake.run import Progress
 from groundplan.knowledge.intake.vectors import embed_pending
@@ -62,7 +64,9 @@ def ingest_sources(
         if scan_pending(conn, glossary(declared.terms), stop):
             for source in every:
                 assess(conn, source.name, today)
-        embed_pending(conn, embedder)
+        for edition in index_store.editions(conn, WHOLE):
+            if edition.settings.embedding is None:
+                embed_pending(conn, embedder, edition.id, stop)
     return reports
 
 

@@ -145,8 +145,9 @@ def _replace_chunks(conn: Conn, document: UUID, chunks: Sequence[Chunk], vectors
     with conn.cursor() as cursor:
         cursor.executemany(
             """INSERT INTO chunk
-                 (id, document_id, number, text, start_char, end_char, start_line, end_line, embedding, changed)
-               VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s::halfvec, nextval('chunk_change'))""",
+                 (id, document_id, number, text, start_char, end_char, start_line, end_line, embedding, edition,
+                  changed)
+               VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s::halfvec, serving_edition(), nextval('chunk_change'))""",
             rows or [(new_id(), document, 0, "", 0, 0, 1, 1, None)],
         )
     conn.execute("SELECT pg_notify(%s, '')", (CHANNEL,))

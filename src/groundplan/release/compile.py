@@ -15,6 +15,7 @@ import msgspec
 
 from groundplan.blueprint import model as bp
 from groundplan.catalog import model as doc
+from groundplan.catalog.index import IndexRule
 from groundplan.catalog.keep import DAY_MS
 from groundplan.catalog.wire import DIRECT
 from groundplan.catalog.workspace import Workspace
@@ -130,6 +131,7 @@ def compile_draft(
         described=described(workspace, own),
         tools=tools(workspace),
         frameworks=frameworks(workspace),
+        index=_index(workspace.company.index),
     )
         index=_index(workspace.company.index),
         approved_parts=sorted(workspace.company.approvals.parts),
@@ -299,6 +301,18 @@ def _site(item: doc.SiteDoc) -> bp.Site:
     )
 
 
+def _index(rule: IndexRule) -> bp.Index:
+    own = rule.embedding
+    return bp.Index(
+        characters=rule.characters,
+        embedding=own
+        and bp.IndexEmbedding(workload=own.workload, deployment=own.deployment, dimensions=own.dimensions),
+        by_hand=rule.switch == "by-hand",
+        keep_days=_days(rule.keep) or 0,
+        questions=rule.questions,
+    )
+
+
 def _source(workspace: Workspace, item: doc.SourceDoc) -> bp.Source:
     return bp.Source(
         name=item.name,
@@ -312,6 +326,7 @@ def _source(workspace: Workspace, item: doc.SourceDoc) -> bp.Source:
         if item.connector
         else None,
         checks=[check.model_dump(mode="json", exclude_defaults=True) for check in item.checks],
+        characters=item.chunking.characters,
     )
 
 

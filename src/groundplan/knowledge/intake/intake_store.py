@@ -18,6 +18,7 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from groundplan.core.ids import new_id
+from groundplan.knowledge.index import index_store
 from groundplan.knowledge.model import Readers, Vectors
 from groundplan.knowledge.parsing.model import Piece
 
@@ -153,12 +154,16 @@ def put_readers(conn: Conn, readers: Mapping[UUID, Readers]) -> None:
     )
 
 
-def put_chunks(conn: Conn, chunks: Mapping[UUID, Sequence[Piece]], *, replace: Iterable[UUID]) -> None:
+def take_away(conn: Conn, documents: Iterable[UUID]) -> None:
+    """Delete all chunks of documents, in every edition."""
+    conn.execute("DELETE FROM chunk WHERE document_id = ANY(%s)", (list(documents),))
+
+
+def put_chunks(conn: Conn, edition: int, chunks: Mapping[UUID, Sequence[Piece]]) -> None:
     """New rows with new ids, so that a citation of the old text never quotes the new. Vectors follow later.
 
     A document without text keeps one empty chunk: it tells followers that the old ones are gone.
     """
-    conn.execute("DELETE FROM chunk WHERE document_id = ANY(%s)", (list(replace),))
     rows = [
         {
             "id": str(new_id()), "document_id": str(id), "number": piece.number, "text": piece.text,
@@ -171,10 +176,10 @@ def put_chunks(conn: Conn, chunks: Mapping[UUID, Sequence[Piece]], *, replace: I
     conn.execute(
         """INSERT INTO chunk (id, document_id, number, text, start_char, end_char, start_line, end_line, headings,
              edition, changed)
-           SELECT r.*, serving_edition(), nextval('chunk_change') FROM jsonb_to_recordset(%s) AS r(id uuid,
+           SELECT r.*, %s, nextval('chunk_change') FROM jsonb_to_recordset(%s) AS r(id uuid,
              document_id uuid, number int, text text, start_char int, end_char int, start_line int, end_line int,
              headings text[])""",
-        (Jsonb(rows, dumps=msgspec.json.encode),),
+        (edition, Jsonb(rows, dumps=msgspec.json.encode)),
     )
 
 
@@ -188,7 +193,9 @@ def remove(conn: Conn, ids: Sequence[UUID]) -> None:
     )
     conn.execute("DELETE FROM document_reader WHERE document_id = ANY(%s)", (list(ids),))
     conn.execute("UPDATE document SET superseded_by = NULL WHERE superseded_by = ANY(%s)", (list(ids),))
-    put_chunks(conn, {id: () for id in ids}, replace=ids)
+    take_away(conn, ids)
+    for edition in index_store.editions(conn):
+        put_chunks(conn, edition.id, {id: () for id in ids})
 
 
 def go_on(conn: Conn, source: str, cursor: Mapping[str, Any] | None, progress: Mapping[str, Any]) -> None:
@@ -233,14 +240,14 @@ def set_superseded(conn: Conn, source: str) -> int:
 # --- vectors
 
 
-def unembedded(conn: Conn, limit: int) -> list[tuple[UUID, str, list[str], str]]:
+def unembedded(conn: Conn, edition: int, limit: int) -> list[tuple[UUID, str, list[str], str]]:
     """(chunk, title of its document, headings, text) without a vector, those of one document together."""
     return list(
         conn.execute(
             """SELECT c.id, d.title, c.headings, c.text FROM chunk c JOIN document d ON d.id = c.document_id
-               WHERE c.embedding IS NULL AND c.text <> '' AND c.edition = serving_edition()
+               WHERE c.embedding IS NULL AND c.text <> '' AND c.edition = %s
                ORDER BY c.document_id, c.number LIMIT %s""",
-            (limit,),
+            (edition, limit),
         )
     )
 

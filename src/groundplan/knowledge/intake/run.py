@@ -21,6 +21,9 @@ from psycopg import Connection
 from groundplan.blueprint.model import Source
 from groundplan.core.errors import Invalid, NotFound, TooLarge, Unavailable
 from groundplan.core.ids import new_id
+from groundplan.knowledge.index import index_store
+from groundplan.knowledge.index.model import serving
+from groundplan.knowledge.index.recut import recut
 from groundplan.knowledge.intake import intake_store as store
 from groundplan.knowledge.intake.settle import Settled, declared, settle, source_values, superseded_paths
 from groundplan.knowledge.model import Readers
@@ -75,6 +78,8 @@ class _Batch:
     tokens: dict[UUID, str] = field(default_factory=dict)
     readers: dict[UUID, Readers] = field(default_factory=dict)
     chunks: dict[UUID, list[Piece]] = field(default_factory=dict)
+    plain: set[UUID] = field(default_factory=set)
+    """Of `chunks`: documents that are no Markdown."""
     replaced: list[UUID] = field(default_factory=list)
     removed: list[UUID] = field(default_factory=list)
     cursor: Cursor | None = None
@@ -118,6 +123,7 @@ class Run:
         self._progress = progress
         self._known = store.known(conn, source.name)
         self._blocked = store.blocked(conn, source.name)
+        self._limit = serving(index_store.editions(conn)).settings.limit(source.name)
         self._batch = _Batch()
         self._pending: dict[str, _Pending] = {}
         self._away = 0
@@ -169,7 +175,7 @@ class Run:
                 self._pending[change.key] = content
                 yield Job(
                     key=change.key, data=content.content.data, media=content.content.media,
-                    tables=bool(self._source.checks),
+                    tables=bool(self._source.checks), limit=self._limit,
                 )  # fmt: skip
             elif not self._pending:
                 # behind documents that are still being parsed, the cursor waits for them
@@ -242,6 +248,8 @@ class Run:
         self._batch.rows.append(self._row(id, pending, parsed, settled))
         self._batch.readers[id] = settled.readers
         self._batch.chunks[id] = parsed.pieces
+        if not parsed.markdown:
+            self._batch.plain.add(id)
         self._batch.characters += parsed.characters
         if one is not None:
             self._batch.replaced.append(id)
@@ -304,7 +312,7 @@ class Run:
                 store.hold_changes(self._conn)
             if batch.rows:
                 store.put_documents(self._conn, batch.rows)
-                store.put_chunks(self._conn, batch.chunks, replace=batch.replaced)
+                self._put_chunks(batch)
             if batch.held:
                 store.put_held(self._conn, batch.held)
             if batch.tokens:
@@ -316,6 +324,17 @@ class Run:
             if batch.rows or batch.removed or batch.held:
                 store.tell_followers(self._conn)
             store.go_on(self._conn, self._source.name, batch.cursor, self._progressed())
+
+    def _put_chunks(self, batch: _Batch) -> None:
+        """Into every edition that there is, cut as that one is: none of them ever lacks what another has."""
+        store.take_away(self._conn, batch.replaced)
+        for edition in index_store.editions(self._conn):
+            limit, chunks = edition.settings.limit(self._source.name), batch.chunks
+            if limit != self._limit:
+                chunks = {
+                    id: recut(pieces, markdown=id not in batch.plain, limit=limit) for id, pieces in chunks.items()
+                }
+            store.put_chunks(self._conn, edition.id, chunks)
 
     def _progressed(self) -> dict[str, Any]:
         tally = self.tally

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from psycopg import Connection
 
+from groundplan.knowledge.index import index_store
+from groundplan.knowledge.index.model import serving
 from groundplan.knowledge.intake import intake_store as store
 from groundplan.knowledge.model import Embedder
 
 BATCH = 256
 
 
-def embed_pending(conn: Connection[Any], embedder: Embedder) -> int:
-    """Embed until nothing is left; how many. `conn` is in autocommit: each batch is a transaction of its own.
+def embed_pending(
+    conn: Connection[Any], embedder: Embedder, edition: int | None = None, stop: Callable[[], bool] = lambda: False
+) -> int:
+    """Embed an edition (None: the one that serves) until nothing is left; how many.
 
-    Raises what the embedder does; what was done stays.
+    `conn` is in autocommit: each batch is a transaction of its own. Raises what the embedder does; what was done stays.
     """
     done = 0
-    while rows := store.unembedded(conn, BATCH):
+    edition = serving(index_store.editions(conn)).id if edition is None else edition
+    while not stop() and (rows := store.unembedded(conn, edition, BATCH)):
         vectors = embedder.embed([context(title, headings, text) for _, title, headings, text in rows])
         with conn.transaction():
             store.hold_changes(conn)

@@ -9,6 +9,8 @@ from typing import Any
 
 import msgspec
 
+from groundplan.knowledge.chunk import MAX_CHARS
+
 MAX_BYTES = 64 << 20
 """Largest file that is read at all."""
 MAX_TEXT_BYTES = 10 << 20
@@ -44,6 +46,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     data: bytes
     media: str = ""
     tables: bool = False
+    limit: int = MAX_CHARS
+    """Most characters of a passage."""
 
 
 class Parsed(msgspec.Struct, frozen=True, kw_only=True, tag="parsed"):

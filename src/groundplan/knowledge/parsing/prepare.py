@@ -81,7 +81,7 @@ def prepare(job: Job) -> Parsed:
         told={key: _plain(value) for key, value in read.told.items()},
         pieces=[
             Piece(c.number, c.text, c.start_char, c.end_char, c.start_line, c.end_line, list(c.headings))
-            for c in chunks(read.text, markdown=read.markdown, start=read.start)
+            for c in chunks(read.text, markdown=read.markdown, start=read.start, limit=job.limit)
         ],
         content=hashlib.sha256(" ".join(words).encode()).hexdigest() if words else "",
         sketch=sketch(words),

@@ -1,7 +1,8 @@
 """The local knowledge service over HTTP, as an ASGI application without a framework.
 
-`POST /search` answers a `SearchRequest`, `POST /confirm` a `ConfirmRequest`, `POST /embed` an `EmbedRequest`, and `POST
-/v1/embeddings` speaks OpenAI's embeddings API; `GET /livez` and `/readyz` tell the state. All but those two ask for the
+`POST /search` answers a `SearchRequest`, `POST /confirm` a `ConfirmRequest`, `POST /embed` an `EmbedRequest`, `POST
+/support` a `SupportRequest`, and `POST /v1/embeddings` speaks OpenAI's embeddings API; `GET /livez` and `/readyz` tell
+the state. All but those two ask for the
 bearer token. It starts nothing: `gateway.search_app` composes the process.
 """
 
@@ -21,6 +22,7 @@ from groundplan.knowledge.citations.wire import MOST_TEXTS, SupportAnswer, Suppo
 from groundplan.knowledge.embedding.encoder import Embedded, Encoder
 from groundplan.knowledge.embedding.wire import EmbedAnswer, EmbedRequest
 from groundplan.knowledge.model import DIMENSION, ConfirmRequest, SearchAnswer, SearchRequest
+from groundplan.knowledge.retrieval.examine import Examiner, ExamineRequest
 from groundplan.knowledge.retrieval.follow import Follower
 from groundplan.knowledge.retrieval.search import Search
 
@@ -49,8 +51,9 @@ class EmbeddingsRequest(msgspec.Struct, frozen=True):
 class Service:
     """What the application answers from. Its methods block: they run in threads."""
 
-    def __init__(self, search: Search, encoder: Encoder, follower: Follower) -> None:
+    def __init__(self, search: Search, encoder: Encoder, follower: Follower, examiner: Examiner) -> None:
         self._search = search
+        self._examiner = examiner
         self._encoder = encoder
         self._follower = follower
 
@@ -71,8 +74,13 @@ class Service:
                 withheld=list(found.withheld),
                 conflicts=found.conflicts,
                 newer=found.newer,
+                degraded=found.degraded,
             )
         )
+
+    def examine(self, body: bytes) -> bytes:
+        """`ExamineAnswer` as JSON."""
+        return msgspec.json.encode(self._examiner.examine(_decode(body, ExamineRequest)))
 
     def confirm(self, body: bytes) -> bytes:
         """`{"readable": [chunk]}`"""
@@ -134,6 +142,7 @@ def application(service: Service, token: str) -> Application:
         ("POST", "/search"): service.search,
         ("POST", "/confirm"): service.confirm,
         ("POST", "/embed"): service.embed,
+        ("POST", "/examine"): service.examine,
         ("POST", "/support"): service.support,
         ("POST", "/v1/embeddings"): service.embeddings,
     }

@@ -19,7 +19,9 @@ from psycopg import Connection
 from groundplan.core.database import connect, first_line
 from groundplan.core.errors import Unavailable
 from groundplan.knowledge import store
+from groundplan.knowledge.index import index_store
 from groundplan.knowledge.retrieval import search_store
+from groundplan.knowledge.retrieval.editions import Editions
 from groundplan.knowledge.retrieval.projection import Entry, Projection, Row
 from groundplan.knowledge.retrieval.words import Analyzer
 
@@ -33,14 +35,17 @@ _log = structlog.get_logger("groundplan.knowledge")
 
 
 class Follower:
-    """Follows one database into one projection until stopped."""
+    """Follows one database into the projections of its editions until stopped."""
 
-    def __init__(self, url: Callable[[], str], index: Projection, keep: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, url: Callable[[], str], index: Editions, keep: Callable[[Projection], None] | None = None
+    ) -> None:
         """`url` gives the DSN of role control at each new connection, since an embedded server may change its port.
-        `keep` is called when nothing is left to do."""
+        `keep` is called with what serves when nothing is left to do."""
         self._url = url
         self._index = index
         self._keep = keep
+        self._told = ""
         self._analyzer = Analyzer()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="knowledge-follower", daemon=True)
@@ -67,35 +72,61 @@ class Follower:
 
     def _follow(self, conn: Connection[Any]) -> None:
         store.listen(conn)
-        if not is_plausible(conn, self._index):
-            self._index.reset()
+        self._told = ""
+        for index in self._index.held:
+            if not is_plausible(conn, index):
+                self._index.note(index, whole=False)
+                index.reset()
         while not self._stopping.is_set():
-            self.lag = search_store.waiting(conn, self._index.cursor)
-            while not self._stopping.is_set() and take_batch(conn, self._index, self._analyzer):
-                self.lag = search_store.waiting(conn, self._index.cursor)
-            self.connected = True
-            if self._keep is not None:
-                self._keep()
+            self._index.follow(index_store.editions(conn))
+            for index in self._index.held:
+                self._take(conn, index)
+            self._tell(conn)
             for _ in conn.notifies(timeout=_WAIT_SECONDS, stop_after=1):
                 pass
+
+    def _take(self, conn: Connection[Any], index: Projection) -> None:
+        """Everything that is new in an edition; between two batches of another, what is new in the one that serves."""
+        own = index.edition == self._index.serving
+        while not self._stopping.is_set():
+            if own:
+                self.lag = search_store.waiting(conn, index.cursor, index.edition)
+            if not take_batch(conn, index, self._analyzer):
+                break
+            if not own:
+                take_batch(conn, self._index.current, self._analyzer)
+        else:
+            return
+        self._index.note(index, whole=True)
+
+    def _tell(self, conn: Connection[Any]) -> None:
+        """Let whoever switches know what is held whole: it is part of the name of this connection."""
+        name = index_store.FOLLOWER + " ".join(map(str, self._index.whole))
+        if name != self._told:
+            conn.execute("SELECT set_config('application_name', %s, false)", (name,))
+            self._told = name
+        self.connected = self._index.of(self._index.serving) is not None
+        if self.connected and self._keep is not None:
+            self._keep(self._index.current)
 
 
 def is_plausible(conn: Connection[Any], index: Projection) -> bool:
     """Whether the projection can be of this database, and not of one that was restored or replaced."""
-    edition = search_store.serving(conn)
-    newest, chunks, _ = search_store.counts(conn, index.cursor, edition)
-    if index.edition != edition or index.cursor > newest:
+    if all(one.id != index.edition for one in index_store.editions(conn)):
+        return False
+    newest, chunks, _ = search_store.counts(conn, index.cursor, index.edition)
+    if index.cursor > newest:
         return False
     return index.cursor < newest or index.count == chunks
 
 
 def take_batch(conn: Connection[Any], index: Projection, analyzer: Analyzer) -> bool:
-    """Take over the next changes; False where there were none. Begins anew where another edition serves."""
-    edition = search_store.serving(conn)
-    if edition != index.edition:
-        index.reset(edition)
-    changes = search_store.changes(conn, index.cursor, _BATCH)
+    """Take over the next changes of its edition; False where there were none."""
+    newest = search_store.newest(conn)
+    changes = search_store.changes(conn, index.cursor, _BATCH, index.edition)
     if not changes:
+        # whatever has a number up to that one and was not told is of another edition
+        index.skip(newest)
         return False
     whole = [one.document for one in changes if one.chunks]
     moved = [one.document for one in changes if not one.chunks]
@@ -103,7 +134,7 @@ def take_batch(conn: Connection[Any], index: Projection, analyzer: Analyzer) -> 
     if moved:
         index.note(search_store.readers(conn, moved), cursor if not whole else index.cursor)
     if whole:
-        index.take(entries(search_store.fed(conn, whole, edition), whole, analyzer), cursor)
+        index.take(entries(search_store.fed(conn, whole, index.edition), whole, analyzer), cursor)
     return True
 
 

@@ -109,15 +109,16 @@ class View:
 
 
 class Projection:
-    """The rows of one edition of the index, empty at first."""
+    """The rows of one edition of the index, empty at first; `dimension` is the length of its vectors."""
 
-    def __init__(self, edition: int = 1) -> None:
+    def __init__(self, edition: int = 1, dimension: int = DIMENSION) -> None:
         self.edition = edition
+        self._dimension = dimension
         self._lock = threading.Lock()
         self._terms: dict[str, int] = {}
         self._documents: dict[UUID, tuple[int, int]] = {}
         self._numbers: dict[tuple[str, int], int] = {("", -1): _GONE}
-        self._columns = _columns(_FIRST_CAPACITY)
+        self._columns = _columns(_FIRST_CAPACITY, dimension)
         self._segments: tuple[words.Segment, ...] = ()
         self.view = View(self._columns.part(0), (), Classes(), 0, 0)
 
@@ -136,13 +137,24 @@ class Projection:
         """Number of each term that was ever seen; only grows."""
         return self._terms
 
-    def reset(self, edition: int | None = None) -> None:
+    @property
+    def serving(self) -> int:
+        """Its edition: alone, it is what is asked."""
+        return self.edition
+
+    def of(self, edition: int) -> Projection | None:
+        """Itself, where it is of that edition."""
+        return self if edition == self.edition else None
+
+    def known(self, edition: int) -> None:
+        """Alone, it knows no settings of editions."""
+
+    def reset(self) -> None:
         """Forget everything; the next changes are taken over from the first one on."""
         with self._lock:
-            self.edition = self.edition if edition is None else edition
             self._terms, self._documents = {}, {}
             self._numbers = {("", -1): _GONE}
-            self._columns, self._segments = _columns(_FIRST_CAPACITY), ()
+            self._columns, self._segments = _columns(_FIRST_CAPACITY, self._dimension), ()
             self.view = View(self._columns.part(0), (), Classes(), 0, 0)
 
     def take(self, entries: Sequence[Entry], cursor: int) -> None:
@@ -187,7 +199,7 @@ class Projection:
         columns.chunks[first:size] = np.frombuffer(b"".join(row.chunk.bytes for row in rows), np.uint8).reshape(-1, 16)
         columns.lengths[first:size] = [len(row.terms) for row in rows]
         columns.embedded[first:size] = [row.vector is not None for row in rows]
-        coded = vectors.code(_stacked(rows))
+        coded = vectors.code(_stacked(rows, self._dimension))
         columns.coded.bits[:, first:size] = coded.bits
         columns.coded.small[first:size] = coded.small
         columns.coded.scale[first:size] = coded.scale
@@ -241,10 +253,16 @@ class Projection:
                 "terms": len(self._terms),
             }
 
-    def restore(self, edition: int, view: View, terms: Sequence[str], documents: dict[UUID, tuple[int, int]]) -> None:
+    def skip(self, cursor: int) -> None:
+        """Note that no change of this edition has a number up to `cursor` that is not taken over."""
+        with self._lock:
+            if cursor > self.view.cursor:
+                self.view = replace(self.view, cursor=cursor)
+
+    def restore(self, view: View, terms: Sequence[str], documents: dict[UUID, tuple[int, int]]) -> None:
         """Go on from what was saved; `view.columns` must be writable."""
         with self._lock:
-            self.edition = edition
+            self._dimension = view.columns.coded.small.shape[1]
             self._terms = {term: number for number, term in enumerate(terms)}
             self._documents = documents
             names = zip(view.classes.sources, view.classes.acls, strict=True)
@@ -253,12 +271,12 @@ class Projection:
             self.view = replace(view, classes=self._classes(view.columns))
 
 
-def _stacked(rows: Sequence[Row]) -> Vectors:
-    blank = np.zeros(DIMENSION, dtype=np.float32)
+def _stacked(rows: Sequence[Row], dimension: int) -> Vectors:
+    blank = np.zeros(dimension, dtype=np.float32)
     return np.stack([blank if row.vector is None else row.vector for row in rows])
 
 
-def _columns(capacity: int) -> Columns:
+def _columns(capacity: int, dimension: int) -> Columns:
     return Columns(
         np.zeros((capacity, 16), np.uint8),
         np.zeros(capacity, np.int32),
@@ -266,8 +284,8 @@ def _columns(capacity: int) -> Columns:
         np.zeros(capacity, np.int32),
         np.zeros(capacity, np.bool_),
         vectors.Coded(
-            np.zeros((vectors.WORDS, capacity), np.uint64),
-            np.zeros((capacity, DIMENSION), np.int8),
+            np.zeros((vectors.words_of(dimension), capacity), np.uint64),
+            np.zeros((capacity, dimension), np.int8),
             np.ones(capacity, np.float32),
         ),
     )
@@ -275,7 +293,7 @@ def _columns(capacity: int) -> Columns:
 
 def _grown(columns: Columns, size: int, capacity: int) -> Columns:
     """The first `size` rows in arrays with more room."""
-    grown = _columns(capacity)
+    grown = _columns(capacity, columns.coded.small.shape[1])
     _copy(columns.part(size), grown, slice(0, size))
     return grown
 

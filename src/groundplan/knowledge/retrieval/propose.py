@@ -18,6 +18,8 @@ from groundplan.knowledge.retrieval.synonyms import DISCOUNT
 
 CANDIDATES = 100
 """From each ranking."""
+_NO_ROWS = np.zeros(0, np.int32)
+_NO_SCORES = np.zeros(0, np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,8 @@ class Wanted:
     """A question: its terms, its vector, and within what."""
 
     terms: Sequence[str]
-    vector: Vectors
+    vector: Vectors | None
+    """None: words alone."""
     sources: frozenset[str]
     acls: frozenset[int]
     limit: int = CANDIDATES
@@ -58,14 +61,19 @@ def propose(index: Projection, wanted: Wanted, weights: fuse.Weights = fuse.WEIG
     if wanted.variants:
         found = _with_variants(index, view, found, wanted, seen)
     top, _ = words.best(found.rows, found.dense[found.rows], wanted.limit)
-    near_rows, near = vectors.nearest(coded, wanted.vector, seen.mask, seen.count, wanted.limit)
+    near_rows, near = (
+        (_NO_ROWS, _NO_SCORES)
+        if wanted.vector is None
+        else vectors.nearest(coded, wanted.vector, seen.mask, seen.count, wanted.limit)
+    )
     chosen = list(dict.fromkeys([*top.tolist(), *near_rows.tolist()]))
     beside = {row: _beside(view.columns.documents, row) for row in chosen}
     rows = list(dict.fromkeys([*chosen, *(one for both in beside.values() for one in both)]))
     for row in rows[len(chosen) :]:
         beside[row] = _beside(view.columns.documents, row)
     worded = {row: float(found.dense[row]) for row in rows if found.dense[row] > 0}
-    similar = _similar(view, wanted.vector, rows, dict(zip(near_rows.tolist(), near.tolist(), strict=True)))
+    known = dict(zip(near_rows.tolist(), near.tolist(), strict=True))
+    similar = {} if wanted.vector is None else _similar(view, wanted.vector, rows, known)
     share = {row: score / found.possible for row, score in worded.items()}
     scores = fuse.smoothed(fuse.fused(share, similar, weights), beside, weights)
     return Proposed(view, worded, similar, scores)
@@ -74,7 +82,7 @@ def propose(index: Projection, wanted: Wanted, weights: fuse.Weights = fuse.WEIG
 def _with_variants(
     index: Projection, view: View, found: words.Matches, wanted: Wanted, seen: words.Visible
 ) -> words.Matches:
-    """Each row by what it reaches of the question or, a little less, of one of its variants: parts of what is possible."""
+    """Each row by what it reaches of the question or, a little less, of a variant: parts of what is possible."""
     dense = found.dense / found.possible if found.possible else found.dense
     for variant in wanted.variants:
         other = words.bm25(view.segments, words.asked(variant, index.terms), view.columns.lengths, seen)

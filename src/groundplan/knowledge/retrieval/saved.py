@@ -33,14 +33,18 @@ class Saved:
     def load(self) -> Projection:
         """The projection as it was saved; an empty one where there is none or it is damaged."""
         try:
-            self._restore()
+            self._index = self._restored()
         except (OSError, ValueError, KeyError, TypeError, EOFError):
-            self._index.reset(1)
+            self._index = Projection()
         self._kept = self._index.cursor
         return self._index
 
-    def keep(self) -> None:
-        """Save where a tenth has changed since the last time, and at least a thousand changes."""
+    def keep(self, index: Projection) -> None:
+        """Save where a tenth has changed since the last time, and at least a thousand changes; another edition as soon
+        as it is the one that serves."""
+        if index is not self._index:
+            self._index, self._kept = index, index.cursor
+            self.save()
         changed = self._index.cursor - self._kept
         if changed >= max(_LEAST_CHANGED, self._index.count // 10):
             self.save()
@@ -59,7 +63,7 @@ class Saved:
         fresh.rename(self._folder)
         self._kept = state["view"].cursor
 
-    def _restore(self) -> None:
+    def _restored(self) -> Projection:
         state = json.loads((self._folder / "state.json").read_bytes())
         arrays = {path.stem: np.load(path) for path in self._folder.glob("*.npy")}
         columns = Columns(
@@ -83,7 +87,9 @@ class Saved:
         names = state["names"]
         classes = Classes(tuple(name for name, _ in names), tuple(acl for _, acl in names), (), ())
         documents = {UUID(id): (first, count) for id, first, count in state["documents"]}
-        self._index.restore(state["edition"], View(columns, segments, classes, state["cursor"], size), terms, documents)
+        index = Projection(int(state["edition"]))
+        index.restore(View(columns, segments, classes, state["cursor"], size), terms, documents)
+        return index
 
 
 _SEGMENT: Final = ("terms", "starts", "rows", "counts")

@@ -7,9 +7,9 @@ never answers from memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -20,6 +20,7 @@ from psycopg_pool import PoolClosed, PoolTimeout
 from groundplan.core.clock import Clock, SystemClock
 from groundplan.core.errors import Invalid, Unavailable
 from groundplan.knowledge import store
+from groundplan.knowledge.index.model import Embedding
 from groundplan.knowledge.model import (
     ConfirmRequest,
     Conflict,
@@ -31,8 +32,8 @@ from groundplan.knowledge.model import (
     Withheld,
 )
 from groundplan.knowledge.retrieval import fuse, search_store, told, words
-from groundplan.knowledge.retrieval.projection import Projection
 from groundplan.knowledge.retrieval.propose import CANDIDATES, Proposed, Wanted, propose
+from groundplan.knowledge.retrieval.question import Asked, Asking, Held
 from groundplan.knowledge.retrieval.search_store import Found, Standing
 from groundplan.knowledge.retrieval.synonyms import Glossary
 
@@ -41,6 +42,9 @@ MAX_PASSAGES = 50
 
 _READ = 40
 """Of both together, best first: what PostgreSQL is asked for at once."""
+_TRIES = 3
+"""So often a switch to another edition may come between a question and its answer."""
+_MOST_BY_WORDS = fuse.WEIGHTS.words * (1 + fuse.WEIGHTS.neighbour)
 
 
 class Connections(Protocol):
@@ -59,17 +63,26 @@ class Result:
     withheld: tuple[Withheld, ...] = ()
     conflicts: list[Conflict] = field(default_factory=list)
     newer: list[Newer] = field(default_factory=list)
+    degraded: str = ""
+    """Why words alone were looked for."""
 
 
 class Search:
     """Answers questions from PostgreSQL and the projection. Threads may share it."""
 
     def __init__(
-        self, connections: Connections, embedder: Embedder, index: Projection, clock: Clock | None = None
+        self,
+        connections: Connections,
+        embedder: Embedder,
+        index: Held,
+        clock: Clock | None = None,
+        *,
+        deployed: Callable[[Embedding], Embedder] | None = None,
     ) -> None:
+        """`embedder` is the embedded model; `deployed` gives what embeds for editions of a deployment's vectors."""
         self._connections = connections
-        self._embedder = embedder
         self._index = index
+        self.asking = Asking(embedder, index, deployed)
         self._analyzer = words.Analyzer()
         self._glossary = Glossary(self._analyzer.terms)
         self._clock = clock or SystemClock()
@@ -81,43 +94,60 @@ class Search:
     def answer(self, request: SearchRequest) -> Result:
         """The best passages that the person may read now, at most `k`, within `max_bytes`.
 
-        Raises `Invalid` (search_request) and `Unavailable` (search_cut_off, retry_after).
+        Raises `Invalid` (search_request) and `Unavailable` (search_cut_off, search_index; retry_after).
         """
         person = _checked(request)
         query = request.query.strip()[:MAX_QUERY_CHARS]
         if not query or not request.sources or request.k == 0:
             return Result([])
-        question = self._embedder.embed([query])[0]
-        with self._as(person, request.workload) as (conn, standing):
-            proposed = self.propose(query, question, request.sources, standing)
-            if request.synonyms and (variants := self._glossary.of(conn).variants(self._analyzer.terms(query))):
-                proposed = self.propose(query, question, request.sources, standing, variants=variants)
-            ranked = self._read(conn, proposed, request, question)
-            if standing.newest > proposed.view.cursor:
-                ranked += self._unprojected(conn, proposed, request, question, ranked)
-            withheld = self._withheld(conn, proposed, request, ranked) if request.explain else ()
-            newer = self._newer(conn, proposed, request, ranked)
-            ranked = fuse.ordered(ranked)
-            confidence = max((_confidence(one) for one, _ in ranked), default=0.0)
-            if confidence < request.floor:
-                return Result([], confidence, abstained=True, withheld=withheld, newer=newer)
-            best = fuse.distinct(fuse.demote(ranked, self._clock.now().date()))
-            around = _around(conn, best[: request.k], request.context)
-            chosen = fuse.fit(fuse.widened(best, around, request), request.k, request.max_bytes)
-            conflicts = told.conflicts(conn, chosen)
-        return Result(chosen, confidence, withheld=withheld, conflicts=conflicts, newer=newer)
+        edition = self._index.serving if request.edition is None else request.edition
+        for _ in range(_TRIES):
+            asked = self.asking.ask(query, edition)
+            with self._as(person, request.workload, request.edition) as (conn, standing):
+                if standing.edition == edition:
+                    return self._answered(conn, standing, asked, request)
+                edition = standing.edition
+        raise Unavailable(
+            "another edition of the index began to serve meanwhile", code="search_index", hint="Ask again.",
+            retry_after=1.0,
+        )  # fmt: skip
+
+    def _answered(self, conn: Connection[Any], standing: Standing, asked: Asked, request: SearchRequest) -> Result:
+        """The answer within one transaction."""
+        question = asked.vector
+        wanted = self._wanted(asked.text, question, request.sources, standing)
+        if request.synonyms and (variants := self._glossary.of(conn).variants(wanted.terms)):
+            wanted = replace(wanted, variants=variants)
+        proposed = propose(asked.index, wanted)
+        ranked = self._read(conn, proposed, request, question)
+        if standing.newest > proposed.view.cursor and question is not None:
+            ranked += self._unprojected(conn, proposed, request, question, ranked)
+        withheld = self._withheld(conn, proposed, request, ranked) if request.explain else ()
+        newer = self._newer(conn, proposed, request, ranked)
+        ranked = fuse.ordered(ranked)
+        confidence = _confidence(ranked, by_words=question is None)
+        if confidence < request.floor:
+            return Result([], confidence, abstained=True, withheld=withheld, newer=newer, degraded=asked.degraded)
+        best = fuse.distinct(fuse.demote(ranked, self._clock.now().date()))
+        around = _around(conn, best[: request.k], request.context)
+        chosen = fuse.fit(fuse.widened(best, around, request), request.k, request.max_bytes)
+        conflicts = told.conflicts(conn, chosen)
+        return Result(chosen, confidence, withheld=withheld, conflicts=conflicts, newer=newer, degraded=asked.degraded)
 
     def propose(
-        self, query: str, question: Vectors, sources: list[str], standing: Standing, limit: int = CANDIDATES,
-        variants: Sequence[Sequence[str]] = (),
-    ) -> Proposed:  # fmt: skip
-        """What the projection proposes for somebody of that standing."""
-        index = self._index if self._index.edition == standing.edition else Projection()
-        terms, acls = self._analyzer.terms(query), frozenset(standing.acls)
-        return propose(index, Wanted(terms, question, frozenset(sources), acls, limit, variants))
+        self, query: str, question: Vectors | None, sources: list[str], standing: Standing, limit: int = CANDIDATES
+    ) -> Proposed:
+        """What the projection proposes for somebody of that standing. Raises `Unavailable` (search_index)."""
+        index = self.asking.whole(standing.edition)
+        return propose(index, self._wanted(query, question, sources, standing, limit))
+
+    def _wanted(
+        self, query: str, question: Vectors | None, sources: list[str], standing: Standing, limit: int = CANDIDATES
+    ) -> Wanted:
+        return Wanted(self._analyzer.terms(query), question, frozenset(sources), frozenset(standing.acls), limit)
 
     def _read(
-        self, conn: Connection[Any], proposed: Proposed, request: SearchRequest, question: Vectors
+        self, conn: Connection[Any], proposed: Proposed, request: SearchRequest, question: Vectors | None
     ) -> fuse.Ranked:
         """The readable ones, best first; asks for more until there are enough or no more."""
         scores, order = proposed.scores, proposed.relevant()
@@ -187,11 +217,13 @@ class Search:
             return [str(id) for id in store.readable(conn, chunks, request.sources)]
 
     @contextmanager
-    def _as(self, person: UUID | None, workload: str) -> Iterator[tuple[Connection[Any], Standing]]:
+    def _as(
+        self, person: UUID | None, workload: str, edition: int | None = None
+    ) -> Iterator[tuple[Connection[Any], Standing]]:
         """One transaction that sees what a person may read. Raises `Unavailable`."""
         try:
             with self._connections.connection(timeout=2.0) as conn, conn.transaction():
-                yield conn, search_store.stand_for(conn, person, workload)
+                yield conn, search_store.stand_for(conn, person, workload, edition)
         except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout, PoolClosed) as error:
             raise Unavailable(
                 "the live permissions cannot be read, so nothing is searched",
@@ -239,6 +271,9 @@ def _within(chunk: Found, request: SearchRequest) -> bool:
     )
 
 
-def _confidence(chunk: Found) -> float:
-    """How sure a passage is about the question: its exact similarity, from 0 to 1."""
-    return min(1.0, max(0.0, chunk.similarity or 0.0))
+def _confidence(ranked: fuse.Ranked, *, by_words: bool) -> float:
+    """How sure the best is about the question, 0 to 1: its exact similarity; by words alone, the part of what the
+    question could reach."""
+    if by_words:
+        return min(1.0, max((score for _, score in ranked), default=0.0) / _MOST_BY_WORDS)
+    return min(1.0, max((one.similarity or 0.0 for one, _ in ranked), default=0.0))

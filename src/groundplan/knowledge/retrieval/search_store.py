@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from psycopg import Connection
 from psycopg.rows import class_row
 
-from groundplan.knowledge.model import DIMENSION, Vectors
+from groundplan.knowledge.model import Vectors
 
 Conn = Connection[Any]
 
@@ -27,7 +27,7 @@ _COLUMNS = """c.id, c.document_id AS document, d.source, d.path, d.title, c.text
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What a person is at this moment: the readers' sets that they have, and the edition of the index that serves."""
+    """What a person is at this moment: the readers' sets that they have, and the edition of the index that is asked."""
 
     acls: tuple[int, ...]
     edition: int
@@ -57,14 +57,18 @@ class Found:
     similarity: float | None = None
 
 
-def stand_for(conn: Conn, person: UUID | None, workload: str) -> Standing:
-    """Until the end of the transaction, see what this person may read for this workload; nobody sees what is public."""
+def stand_for(conn: Conn, person: UUID | None, workload: str, edition: int | None = None) -> Standing:
+    """Until the end of the transaction, see what this person may read for this workload; nobody sees what is public.
+
+    The edition stays the same for the whole transaction, even if another is switched to meanwhile: None: what serves.
+    """
     row = conn.execute(
         """SELECT set_config('groundplan.person', %(person)s, true),
              set_config('groundplan.workload', %(workload)s, true),
-             set_config('groundplan.acls', %(person)s || ':' || acls::text, true), acls, serving_edition(), last_value
+             set_config('groundplan.acls', %(person)s || ':' || acls::text, true), acls,
+             set_config('groundplan.edition', coalesce(%(edition)s, serving_edition())::text, true), last_value
            FROM (SELECT ARRAY(SELECT visible_acls(nullif(%(person)s, '')::uuid)) AS acls) AS mine, chunk_change""",
-        {"person": "" if person is None else str(person), "workload": workload},
+        {"person": "" if person is None else str(person), "workload": workload, "edition": edition},
         prepare=True,
     ).fetchone()
     if row is None:
@@ -72,14 +76,14 @@ def stand_for(conn: Conn, person: UUID | None, workload: str) -> Standing:
     return Standing(tuple(row[3]), int(row[4]), int(row[5]))
 
 
-def read(conn: Conn, chunks: Sequence[UUID], sources: Sequence[str], question: Vectors) -> dict[UUID, Found]:
+def read(conn: Conn, chunks: Sequence[UUID], sources: Sequence[str], question: Vectors | None) -> dict[UUID, Found]:
     """Those of the chunks that the person may read, as they are now."""
     with conn.cursor(row_factory=class_row(Found)) as cursor:
         rows = cursor.execute(
             f"""SELECT {_COLUMNS}, 1 - (c.embedding <=> %s::halfvec) AS similarity
                 FROM chunk c JOIN document d ON d.id = c.document_id
                 WHERE c.id = ANY(%s) AND d.source = ANY(%s) AND c.text <> ''""",
-            (literal(question), list(chunks), list(sources)),
+            (None if question is None else literal(question), list(chunks), list(sources)),
             prepare=True,
         ).fetchall()
     return {one.id: one for one in rows}
@@ -164,17 +168,18 @@ class Fed:
     vector: NDArray[np.float32] | None
 
 
-def changes(conn: Conn, after: int, limit: int) -> list[Change]:
+def changes(conn: Conn, after: int, limit: int, edition: int) -> list[Change]:
     """Documents with the next `limit` changes later than `after`, by the number of the last one; what is cut off by the
     limit comes with the next ones."""
     rows = conn.execute(
         """SELECT id, max(number), bool_or(chunks) FROM (
              SELECT * FROM (
-               SELECT document_id AS id, changed AS number, true AS chunks FROM chunk WHERE changed > %(after)s
+               SELECT document_id AS id, changed AS number, true AS chunks FROM chunk
+                 WHERE edition = %(edition)s AND changed > %(after)s
                UNION ALL SELECT id, noted, false FROM document WHERE noted > %(after)s) AS later
              ORDER BY number LIMIT %(most)s) AS next
            GROUP BY id ORDER BY max(number)""",
-        {"after": after, "most": limit},
+        {"after": after, "most": limit, "edition": edition},
     ).fetchall()
     return [Change(*row) for row in rows]
 
@@ -206,7 +211,7 @@ def counts(conn: Conn, after: int, edition: int) -> tuple[int, int, int]:
     row = conn.execute(
         """SELECT greatest((SELECT max(changed) FROM chunk), (SELECT max(noted) FROM document), 0),
              (SELECT count(*) FROM chunk WHERE text <> '' AND edition = %(edition)s),
-             (SELECT count(*) FROM (SELECT document_id FROM chunk WHERE changed > %(after)s
+             (SELECT count(*) FROM (SELECT document_id FROM chunk WHERE edition = %(edition)s AND changed > %(after)s
                 UNION SELECT id FROM document WHERE noted > %(after)s) AS w)""",
         {"after": after, "edition": edition},
     ).fetchone()
@@ -215,29 +220,29 @@ def counts(conn: Conn, after: int, edition: int) -> tuple[int, int, int]:
     return int(row[0]), int(row[1]), int(row[2])
 
 
-def waiting(conn: Conn, after: int) -> int:
+def waiting(conn: Conn, after: int, edition: int) -> int:
     """How many documents have a change later than `after`."""
     row = conn.execute(
-        """SELECT count(*) FROM (SELECT document_id FROM chunk WHERE changed > %(after)s
+        """SELECT count(*) FROM (SELECT document_id FROM chunk WHERE edition = %(edition)s AND changed > %(after)s
              UNION SELECT id FROM document WHERE noted > %(after)s) AS w""",
-        {"after": after},
+        {"after": after, "edition": edition},
     ).fetchone()
     return int(row[0]) if row else 0
 
 
-def serving(conn: Conn) -> int:
-    """The edition that is searched."""
-    row = conn.execute("SELECT serving_edition()").fetchone()
-    if row is None:
-        raise AssertionError("a SELECT without FROM always gives a row")
-    return int(row[0])
+def newest(conn: Conn) -> int:
+    """The largest number of a change, in whichever edition; 0 where there was none."""
+    row = conn.execute(
+        "SELECT greatest((SELECT max(changed) FROM chunk), (SELECT max(noted) FROM document), 0)"
+    ).fetchone()
+    return int(row[0]) if row else 0
 
 
 def vector(stored: bytes | None) -> NDArray[np.float32] | None:
     """From the binary form of a halfvec: two 16-bit numbers, then the values, all big-endian."""
     if stored is None:
         return None
-    return np.frombuffer(stored, dtype=">f2", offset=4, count=DIMENSION).astype(np.float32)
+    return np.frombuffer(stored, dtype=">f2", offset=4).astype(np.float32)
 
 
 def literal(vector: Vectors) -> str:

@@ -1,8 +1,8 @@
 """Vectors: two small projections of each unit vector, and a scan of what one person may see.
 
-A vector is kept as 384 sign bits and as 384 bytes. Few visible rows are compared by their bytes at once; of many, the
-bits choose, the bytes rank what they chose. Both are approximations that propose: PostgreSQL gives the exact
-similarity of those that are answered. Holds no permissions.
+A vector is kept as a sign bit and a byte for each of its numbers. Few visible rows are compared by their bytes at
+once; of many, the bits choose, the bytes rank what they chose. Both are approximations that propose: PostgreSQL gives
+the exact similarity of those that are answered. Holds no permissions.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from groundplan.knowledge.model import DIMENSION, Vectors
+from groundplan.knowledge.model import Vectors
 
-WORDS: Final = DIMENSION // 64
 EXACT_ROWS: Final = 4096
 """Up to so many visible rows the bytes of all are compared: reading them costs less than looking at their bits."""
 CHOSEN: Final = (4096, 16384)
@@ -31,7 +30,8 @@ Rows = NDArray[np.int32]
 
 @dataclass(frozen=True, slots=True)
 class Coded:
-    """`bits` (WORDS, n): a row a column, so that a scan reads on; `small` (n, 384) times `scale` (n) is the vector."""
+    """`bits` (words of 64, n): a row a column, so that a scan reads on; `small` (n, dimension) times `scale` (n) is the
+    vector."""
 
     bits: Bits
     small: Bytes
@@ -46,8 +46,16 @@ def code(vectors: Vectors) -> Coded:
     return Coded(_bits(vectors), small, scale)
 
 
+def words_of(dimension: int) -> int:
+    """How many numbers of 64 bits hold the signs of a vector."""
+    return -(-dimension // 64)
+
+
 def _bits(vectors: Vectors) -> Bits:
-    packed = np.packbits(vectors > 0, axis=1, bitorder="little")
+    count, dimension = vectors.shape
+    signs = np.zeros((count, words_of(dimension) * 64), dtype=np.bool_)
+    signs[:, :dimension] = vectors > 0
+    packed = np.packbits(signs, axis=1, bitorder="little")
     return np.ascontiguousarray(packed.view("<u8").T).astype(np.uint64, copy=False)
 
 
@@ -81,7 +89,7 @@ def _every(coded: Coded, mask: NDArray[np.bool_] | None) -> Rows:
 
 def _by_bits(bits: Bits, question: Bits, mask: NDArray[np.bool_] | None, count: int, chosen: int) -> Rows:
     """The `chosen` visible rows with the fewest different bits, and those with as many as the last of them."""
-    total = bits.shape[1]
+    total, most = bits.shape[1], bits.shape[0] * 64
     # reading single rows costs as much as reading eight that follow each other
     rows = np.flatnonzero(mask).astype(np.int32) if mask is not None and count * 8 < total else None
     apart = np.empty(total if rows is None else len(rows), dtype=np.uint16)
@@ -89,14 +97,14 @@ def _by_bits(bits: Bits, question: Bits, mask: NDArray[np.bool_] | None, count: 
         some = slice(start, start + _BLOCK)
         apart[some] = _apart(bits[:, some] if rows is None else bits[:, rows[some]], question)
     if rows is None and mask is not None:
-        np.putmask(apart, ~mask, DIMENSION + 1)
-    least = np.searchsorted(np.cumsum(np.bincount(apart, minlength=DIMENSION + 2)), chosen)
-    found = np.flatnonzero(apart <= min(int(least), DIMENSION))
+        np.putmask(apart, ~mask, most + 1)
+    least = np.searchsorted(np.cumsum(np.bincount(apart, minlength=most + 2)), chosen)
+    found = np.flatnonzero(apart <= min(int(least), most))
     return found.astype(np.int32) if rows is None else rows[found]
 
 
 def _apart(bits: Bits, question: Bits) -> NDArray[np.uint16]:
     different: NDArray[np.uint16] = np.bitwise_count(bits[0] ^ question[0]).astype(np.uint16)
-    for word in range(1, WORDS):
+    for word in range(1, len(bits)):
         different += np.bitwise_count(bits[word] ^ question[word])
     return different

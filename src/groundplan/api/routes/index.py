@@ -1,0 +1,121 @@
+"""Editions of the search index: what there is, how they compare, switching, going back, taking away."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import asdict
+from typing import Any
+
+from fastapi import APIRouter
+from psycopg import Connection
+
+from groundplan.api.caller import Reader, SignedIn, require_duty
+from groundplan.api.context import Services, Using
+from groundplan.api.index_editions import Bench
+from groundplan.api.routes.documents import DATA
+from groundplan.api.served import current_blueprint
+from groundplan.core.database import connect, database_url
+from groundplan.core.errors import Invalid
+from groundplan.knowledge.index import compare, index_store, switch, upkeep
+from groundplan.knowledge.index.model import Edition, IndexSettings, serving, told
+
+router = APIRouter(tags=["knowledge"])
+
+
+@router.get("/knowledge/index")
+def editions(services: Using, _: Reader) -> dict[str, Any]:
+    """Every edition of the search index with its state, settings and comparison, and what is declared."""
+    with services.transaction() as conn:
+        blueprint = current_blueprint(conn)
+        found = index_store.editions(conn)
+        sizes = index_store.sizes(conn)
+        wanted = Bench(services, conn, blueprint).wanted()
+    return {
+        "editions": [{**_shown(one), **sizes.get(one.id, {"documents": 0, "passages": 0, "without_vector": 0})}
+                     for one in reversed(found)],
+        "declared": {**_settings(wanted.settings), "switch": "by-hand" if wanted.by_hand else "automatic"},
+        "serves_declared": serving(found).settings == wanted.settings,
+    }  # fmt: skip
+
+
+@router.post("/knowledge/index/build")
+def build(services: Using, caller: SignedIn) -> dict[str, Any]:
+    """Begin an edition as declared, now; it is built beside the one that serves. It is begun by itself as well."""
+    require_duty(caller, DATA, "company")
+    with closing(_connection(services)) as conn:
+        bench = _bench(services, conn)
+        step = upkeep.next_step(index_store.editions(conn), bench.wanted())
+        if step is None or step.what not in ("create", "drop"):
+            return {"edition": None if step is None else step.edition, "begun": False}
+        if step.what == "drop":
+            switch.drop(conn, step.edition, bench.who(str(caller.actor)), "something else is declared now")
+        return {"edition": upkeep.create(conn, bench.wanted().settings, bench.who(str(caller.actor))), "begun": True}
+
+
+@router.post("/knowledge/index/{edition}/compare")
+def comparison(edition: int, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """Compare an edition that is ready with the one that serves: counts, missing documents, recall, quality."""
+    require_duty(caller, DATA, "company")
+    with closing(_connection(services)) as conn:
+        bench = _bench(services, conn)
+        found = index_store.one(conn, edition)
+        if found is None or found.state not in ("ready", "switching"):
+            raise Invalid(
+                f"edition {edition} is {found.state if found else 'not there'}", code="index_state",
+                hint="An edition is compared when it is ready: `groundplan knowledge index list`.",
+            )  # fmt: skip
+        tools = bench.tools()
+        return {"edition": edition, **compare.compared(conn, found, tools.examine, tools.judge, services.clock.now())}
+
+
+@router.post("/knowledge/index/{edition}/switch")
+def switching(edition: int, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """Let an edition serve as soon as every search service holds it; the one before is kept."""
+    require_duty(caller, DATA, "company")
+    with closing(_connection(services)) as conn:
+        who = _bench(services, conn).who(str(caller.actor))
+        switch.begin(conn, edition, who)
+        return _state(conn, edition, done=switch.finish(conn, edition, who))
+
+
+@router.post("/knowledge/index/rollback")
+def rollback(services: Using, caller: SignedIn) -> dict[str, Any]:
+    """Go back to the edition that served before. The one that is left is not switched to by itself again."""
+    require_duty(caller, DATA, "company")
+    with closing(_connection(services)) as conn:
+        who = _bench(services, conn).who(str(caller.actor))
+        before = switch.last_before(conn)
+        switch.begin(conn, before.id, who, declined=True)
+        return _state(conn, before.id, done=switch.finish(conn, before.id, who))
+
+
+@router.post("/knowledge/index/{edition}/drop")
+def dropping(edition: int, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """Take away an edition that does not serve, before its time."""
+    require_duty(caller, DATA, "company")
+    with closing(_connection(services)) as conn:
+        switch.drop(conn, edition, _bench(services, conn).who(str(caller.actor)), "by hand")
+    return {"edition": edition, "state": "dropped"}
+
+
+def _state(conn: Connection[Any], edition: int, *, done: bool) -> dict[str, Any]:
+    waiting = sum(edition not in held for held in index_store.followers(conn))
+    return {"edition": edition, "state": "serving" if done else "switching", "services_reading": waiting}
+
+
+def _shown(one: Edition) -> dict[str, Any]:
+    return {**asdict(one), "settings": _settings(one.settings)}
+
+
+def _settings(settings: IndexSettings) -> dict[str, Any]:
+    model, chunking = told(settings)
+    return {"model": model, "chunking": chunking, "dimension": settings.dimension}
+
+
+def _bench(services: Services, conn: Connection[Any]) -> Bench:
+    with conn.transaction():
+        return Bench(services, conn, current_blueprint(conn))
+
+
+def _connection(services: Services) -> Connection[Any]:
+    return connect(database_url(services.home, services.settings, "control"), autocommit=True)

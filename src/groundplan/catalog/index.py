@@ -1,0 +1,47 @@
+"""How documents are cut and embedded for search, by the company or a single source.
+
+Types only. Changing one of these makes another edition of the index beside the one that serves; see `knowledge.index`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from groundplan.catalog.base import Strict
+from groundplan.catalog.fields import Duration, Name, Path
+from groundplan.catalog.keep import DAY_MS
+
+Characters = Annotated[int, Field(ge=100, le=8_000)]
+
+
+class EmbeddingRule(Strict):
+    """Vectors of a deployment of embeddings, asked of the gateway like any other call: metered, budgeted, audited."""
+
+    workload: Name
+    """For which workload the calls are; its `embeddings` name the deployment."""
+    deployment: Name
+    dimensions: Annotated[int, Field(ge=1, le=4096)]
+    """Length of its vectors."""
+
+
+class IndexRule(Strict):
+    """The search index of all sources."""
+
+    characters: Characters = 400
+    """Most characters of a passage; passages end where a section, a sentence or a word does."""
+    embedding: EmbeddingRule | None = None
+    """Left out: the embedded model all-MiniLM-L6-v2."""
+    switch: Literal["automatic", "by-hand"] = "automatic"
+    """automatic: to a new edition as soon as it is whole and no worse than the one that serves."""
+    keep: Duration = 30 * DAY_MS
+    """How long the edition before is kept to go back to."""
+    questions: Path | None = None
+    """Labelled questions (JSON lines, as for `groundplan knowledge evaluate`) that editions are compared with."""
+
+
+class ChunkingRule(Strict):
+    """How one source is cut, where other than the company says."""
+
+    characters: Characters | None = None

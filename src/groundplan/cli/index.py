@@ -1,0 +1,118 @@
+"""`groundplan knowledge index …`: editions of the search index, how they compare, switching and going back."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+import typer
+
+from groundplan.cli.client import ControlClient
+from groundplan.cli.options import HomeOption, JsonOption
+from groundplan.cli.output import emit, table
+
+app = typer.Typer(
+    help="Editions of the search index: made beside each other, compared, switched.", rich_markup_mode=None
+)
+Number = Annotated[int, typer.Argument(metavar="EDITION", help="Its number, as `list` shows it.")]
+_POLL_SECONDS = 0.5
+
+
+@app.callback()
+def index() -> None:
+    """Editions of the search index: made beside each other, compared, switched."""
+
+
+@app.command("list")
+def list_(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Every edition with its state, how it is cut and embedded, and what is in it."""
+    value = ControlClient.connect(home).get("/api/knowledge/index")
+    rows = [
+        (
+            str(one["id"]), one["state"], one["settings"]["model"], one["settings"]["chunking"], str(one["documents"]),
+            str(one["passages"]), str(one["without_vector"]), _note(one),
+        )
+        for one in value["editions"]
+    ]  # fmt: skip
+    told = table(("edition", "state", "model", "cut into", "documents", "passages", "without vector", ""), rows)
+    if not value["serves_declared"]:
+        declared = value["declared"]
+        told += f"\nDeclared is {declared['model']}, {declared['chunking']} (switch: {declared['switch']})."
+    emit(value, as_json, told)
+
+
+@app.command()
+def build(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Begin an edition as declared, beside the one that serves; it is begun by itself as well."""
+    value = ControlClient.connect(home).post("/api/knowledge/index/build", {})
+    begun = f"Edition {value['edition']} is being built." if value["begun"] else "There is nothing to build."
+    if not value["begun"] and value["edition"]:
+        begun = f"Edition {value['edition']} is being made already."
+    emit(value, as_json, begun)
+
+
+@app.command()
+def compare(which: Number, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Compare an edition that is ready with the one that serves: counts, missing documents, recall and quality."""
+    value = ControlClient.connect(home).post(f"/api/knowledge/index/{which}/compare", {})
+    names = ("documents", "passages", "characters", "without_vector", "recall", "found", "rank")
+    rows = [(name.replace("_", " "), str(value["own"][name]), str(value["serving"][name])) for name in names]
+    if value["own"]["labelled"]:
+        rows += [
+            (name, str(figure), str((value["serving"]["labelled"] or {}).get(name, "-")))
+            for name, figure in value["own"]["labelled"].items()
+        ]
+    told = table(("", f"edition {which}", f"edition {value['with']}, serving"), rows)
+    against = value["against"]
+    told += "\n" + (f"Against it: {'; '.join(against)}." if against else "Nothing speaks against it.")
+    emit(value, as_json, told)
+
+
+@app.command()
+def switch(
+    which: Number,
+    wait: Annotated[float, typer.Option("--wait", help="Seconds to wait for the search services.")] = 60.0,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Let an edition serve; the one before is kept to go back to."""
+    client = ControlClient.connect(home)
+    _switched(client, client.post(f"/api/knowledge/index/{which}/switch", {}), wait, as_json)
+
+
+@app.command()
+def rollback(
+    wait: Annotated[float, typer.Option("--wait", help="Seconds to wait for the search services.")] = 60.0,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Go back to the edition that served before. Deleted documents stay deleted: they are in none."""
+    client = ControlClient.connect(home)
+    _switched(client, client.post("/api/knowledge/index/rollback", {}), wait, as_json)
+
+
+@app.command()
+def drop(which: Number, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Take away an edition that does not serve, before its time."""
+    value = ControlClient.connect(home).post(f"/api/knowledge/index/{which}/drop", {})
+    emit(value, as_json, f"Edition {which} is dropped.")
+
+
+def _switched(client: ControlClient, value: dict[str, Any], wait: float, as_json: bool) -> None:
+    deadline = time.monotonic() + wait
+    while value["state"] == "switching" and time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS)
+        found = client.get("/api/knowledge/index")["editions"]
+        value["state"] = next(one["state"] for one in found if one["id"] == value["edition"])
+    done = f"Edition {value['edition']} serves."
+    waits = f"Edition {value['edition']} serves as soon as every search service has read it."
+    emit(value, as_json, done if value["state"] == "serving" else waits)
+
+
+def _note(one: dict[str, Any]) -> str:
+    if one["state"] == "kept":
+        return f"until {one['until'][:10]}" + (", gone back from" if one["declined"] else "")
+    compared = one["compared"]
+    if one["state"] == "ready" and compared:
+        return f"against it: {'; '.join(compared['against'])}" if compared["against"] else "nothing against it"
+    return ""

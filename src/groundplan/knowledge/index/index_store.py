@@ -1,0 +1,233 @@
+"""The SQL of editions, as role control. Every function runs in the caller's transaction.
+
+Whoever changes the state of an edition or writes its passages holds the lock of changes (`intake_store.hold_changes`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from psycopg import Connection
+from psycopg.types.json import Jsonb
+
+from groundplan.knowledge.index.model import WHOLE, Edition, IndexSettings, State, told
+from groundplan.knowledge.parsing.model import Piece
+
+FOLLOWER = "groundplan search: "
+"""Begin of the name under which a search service is connected; then come the editions that it holds whole."""
+
+Conn = Connection[Any]
+
+
+def editions(conn: Conn, states: Collection[str] | None = None) -> list[Edition]:
+    """The editions in these states (all but what was dropped), the oldest first."""
+    rows = conn.execute(
+        """SELECT id, settings, state, created_at, served_at, until, declined, compared FROM search_edition
+           WHERE CASE WHEN %(all)s THEN state <> 'dropped' ELSE state = ANY(%(states)s) END ORDER BY id""",
+        {"all": states is None, "states": list(states or ())},
+        prepare=True,
+    ).fetchall()
+    return [Edition(row[0], msgspec.convert(row[1], IndexSettings), *row[2:]) for row in rows]
+
+
+def one(conn: Conn, id: int) -> Edition | None:
+    """An edition by its number."""
+    return next((each for each in editions(conn, [*WHOLE, "building", "dropped"]) if each.id == id), None)
+
+
+def create(conn: Conn, settings: IndexSettings) -> int:
+    """A new edition that is being built; its number."""
+    model, chunking = told(settings)
+    row = conn.execute(
+        """INSERT INTO search_edition (model, chunking, state, settings, dimension)
+           VALUES (%s, %s, 'building', %s, %s) RETURNING id""",
+        (model, chunking, Jsonb(msgspec.to_builtins(settings)), settings.dimension),
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def put_state(conn: Conn, id: int, state: State, *, until: datetime | None = None, declined: bool = False) -> None:
+    """What serves now notes since when; what is built anew has to be compared anew."""
+    conn.execute(
+        """UPDATE search_edition SET state = %(state)s, until = %(until)s, declined = %(declined)s,
+             compared = CASE WHEN %(state)s IN ('building', 'ready') THEN NULL ELSE compared END,
+             served_at = CASE WHEN %(state)s = 'serving' THEN now() ELSE served_at END WHERE id = %(id)s""",
+        {"id": id, "state": state, "until": until, "declined": declined},
+    )
+
+
+def decline(conn: Conn, id: int, *, declined: bool) -> None:
+    """Whether somebody goes back from an edition."""
+    conn.execute("UPDATE search_edition SET declined = %s WHERE id = %s", (declined, id))
+
+
+def put_compared(conn: Conn, id: int, compared: Mapping[str, Any]) -> None:
+    conn.execute("UPDATE search_edition SET compared = %s WHERE id = %s", (Jsonb(dict(compared)), id))
+
+
+# --- building
+
+
+def uncut(conn: Conn, edition: int, after: UUID, limit: int) -> list[tuple[UUID, str, str | None]]:
+    """(document, source, media) of the next documents that the serving edition has and this one has not."""
+    return conn.execute(
+        """SELECT d.id, d.source, d.media FROM document d
+           WHERE d.id > %(after)s
+             AND EXISTS (SELECT FROM chunk c WHERE c.document_id = d.id AND c.edition = serving_edition())
+             AND NOT EXISTS (SELECT FROM chunk c WHERE c.document_id = d.id AND c.edition = %(edition)s)
+           ORDER BY d.id LIMIT %(limit)s""",
+        {"edition": edition, "after": after, "limit": limit},
+    ).fetchall()
+
+
+def pieces_of(conn: Conn, documents: Sequence[UUID]) -> dict[UUID, list[Piece]]:
+    """The passages of the serving edition, in order; a document without text has none."""
+    rows = conn.execute(
+        """SELECT document_id, number, text, start_char, end_char, start_line, end_line, headings FROM chunk
+           WHERE document_id = ANY(%s) AND edition = serving_edition() AND text <> '' ORDER BY document_id, number""",
+        (list(documents),),
+    )
+    found: dict[UUID, list[Piece]] = {id: [] for id in documents}
+    for id, *rest in rows:
+        found[id].append(Piece(*rest))
+    return found
+
+
+def copy(conn: Conn, edition: int, documents: Sequence[UUID], *, vectors: bool) -> None:
+    """Take the passages of the serving edition over as they are, with or without their vectors."""
+    conn.execute(
+        """INSERT INTO chunk (id, document_id, number, text, start_char, end_char, start_line, end_line, headings,
+             embedding, edition, changed)
+           SELECT gen_random_uuid(), document_id, number, text, start_char, end_char, start_line, end_line, headings,
+             CASE WHEN %(vectors)s THEN embedding END, %(edition)s, nextval('chunk_change')
+           FROM chunk WHERE document_id = ANY(%(ids)s) AND edition = serving_edition() ORDER BY document_id, number""",
+        {"edition": edition, "ids": list(documents), "vectors": vectors},
+    )
+
+
+def lacking(conn: Conn, edition: int) -> tuple[int, int]:
+    """(documents that the serving edition has and this one has not, its passages without a vector)."""
+    row = conn.execute(
+        """SELECT (SELECT count(*) FROM (SELECT document_id FROM chunk WHERE edition = serving_edition()
+               EXCEPT SELECT document_id FROM chunk WHERE edition = %(edition)s) AS missing),
+             (SELECT count(*) FROM chunk WHERE edition = %(edition)s AND embedding IS NULL AND text <> '')""",
+        {"edition": edition},
+    ).fetchone()
+    assert row is not None
+    return int(row[0]), int(row[1])
+
+
+def remove_some(conn: Conn, limit: int) -> int:
+    """Delete passages of dropped editions; how many."""
+    return conn.execute(
+        """DELETE FROM chunk WHERE id IN (SELECT c.id FROM chunk c JOIN search_edition e ON e.id = c.edition
+             WHERE e.state = 'dropped' LIMIT %s)""",
+        (limit,),
+    ).rowcount
+
+
+# --- comparing and switching
+
+
+def sizes(conn: Conn) -> dict[int, dict[str, int]]:
+    """Edition -> documents, passages, and those without a vector."""
+    rows = conn.execute(
+        """SELECT edition, count(DISTINCT document_id), count(*), count(*) FILTER (WHERE embedding IS NULL)
+           FROM chunk WHERE text <> '' GROUP BY edition"""
+    )
+    return {id: {"documents": docs, "passages": all, "without_vector": bare} for id, docs, all, bare in rows}
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What is in an edition. `characters`: those that are no white space."""
+
+    documents: int
+    passages: int
+    characters: int
+    without_vector: int
+    changed: int = 0
+    """Documents with other characters, white space aside, than in the edition that serves."""
+
+
+def counts(conn: Conn, edition: int) -> Counts:
+    """Reads every text of two editions."""
+    row = conn.execute(
+        r"""WITH own AS (
+             SELECT document_id, count(*) FILTER (WHERE text <> '') AS passages,
+               sum(length(regexp_replace(text, '\s', '', 'g'))) AS characters,
+               count(*) FILTER (WHERE text <> '' AND embedding IS NULL) AS bare
+             FROM chunk WHERE edition = %(edition)s GROUP BY document_id),
+           other AS (
+             SELECT document_id, sum(length(regexp_replace(text, '\s', '', 'g'))) AS characters
+             FROM chunk WHERE edition = serving_edition() GROUP BY document_id)
+           SELECT count(*) FILTER (WHERE own.passages > 0), coalesce(sum(own.passages), 0),
+             coalesce(sum(own.characters), 0), coalesce(sum(own.bare), 0),
+             count(*) FILTER (WHERE own.characters <> other.characters)
+           FROM own LEFT JOIN other USING (document_id)""",
+        {"edition": edition},
+    ).fetchone()
+    assert row is not None
+    return Counts(*map(int, row))
+
+
+def missing(conn: Conn, edition: int, limit: int = 20) -> list[str]:
+    """`SOURCE/PATH` of documents that the serving edition has and this one has not."""
+    rows = conn.execute(
+        """SELECT d.source || '/' || d.path FROM document d WHERE d.id IN (
+             SELECT document_id FROM chunk WHERE edition = serving_edition() AND text <> ''
+             EXCEPT SELECT document_id FROM chunk WHERE edition = %s AND text <> '') ORDER BY 1 LIMIT %s""",
+        (edition, limit),
+    )
+    return [name for (name,) in rows]
+
+
+def samples(conn: Conn, limit: int) -> list[tuple[str, str]]:
+    """(title and headings of a passage, its document) of some documents, always the same ones."""
+    rows = conn.execute(
+        """SELECT q, id FROM (
+             SELECT DISTINCT ON (d.id) d.id::text, md5(d.id::text) AS place,
+               array_to_string(ARRAY[d.title] || c.headings[2:], ' ') AS q
+             FROM document d JOIN chunk c ON c.document_id = d.id AND c.edition = serving_edition() AND c.text <> ''
+             WHERE d.deleted_at IS NULL ORDER BY d.id, md5(c.id::text)) AS drawn
+           WHERE length(q) > 3 ORDER BY place LIMIT %s""",
+        (limit,),
+    )
+    return [(text, id) for text, id in rows]
+
+
+def exact(conn: Conn, edition: int, vector: str, limit: int) -> list[UUID]:
+    """The nearest passages of an edition, whoever may read them, by an exact scan."""
+    rows = conn.execute(
+        """SELECT id FROM chunk WHERE edition = %s AND embedding IS NOT NULL AND text <> ''
+           ORDER BY embedding <=> %s::halfvec, id LIMIT %s""",
+        (edition, vector, limit),
+    )
+    return [id for (id,) in rows]
+
+
+def documents_of(conn: Conn, chunks: Sequence[UUID]) -> dict[UUID, UUID]:
+    """Passage -> its document."""
+    return dict(conn.execute("SELECT id, document_id FROM chunk WHERE id = ANY(%s)", (list(chunks),)).fetchall())
+
+
+def followers(conn: Conn) -> list[frozenset[int]]:
+    """Of each search service that is connected now: the editions that it holds whole."""
+    rows = conn.execute(
+        """SELECT application_name FROM pg_stat_activity
+           WHERE datname = current_database() AND usename = current_user AND starts_with(application_name, %s)""",
+        (FOLLOWER,),
+    )
+    return [frozenset(int(part) for part in name.removeprefix(FOLLOWER).split()) for (name,) in rows]
+
+
+def take_lead(conn: Conn) -> bool:
+    """Be the only one that makes editions, for the session; False where another process is."""
+    row = conn.execute("SELECT pg_try_advisory_lock(1768846456, 1)").fetchone()
+    return row is not None and bool(row[0])

@@ -1,0 +1,103 @@
+"""The frozen types of editions: how one is cut and embedded, and where it stands. Nothing is stored or decided here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Literal
+
+import msgspec
+
+from groundplan.blueprint.model import Index, Source
+from groundplan.knowledge.chunk import MAX_CHARS
+from groundplan.knowledge.model import DIMENSION
+
+State = Literal["building", "ready", "switching", "serving", "kept", "dropped"]
+HELD: Final[tuple[State, ...]] = ("serving", "ready", "switching")
+"""What search services hold in memory."""
+WHOLE: Final[tuple[State, ...]] = ("serving", "ready", "switching", "kept")
+"""What lacks no document, and is kept so by every change of one."""
+
+
+class Embedding(msgspec.Struct, frozen=True, kw_only=True):
+    """Vectors of a declared deployment, asked of the gateway for a workload; `model` is what it serves."""
+
+    workload: str
+    deployment: str
+    model: str
+    dimension: int
+
+
+class IndexSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How documents are cut and embedded. Two editions with equal settings are the same for a search."""
+
+    characters: int = MAX_CHARS
+    """Most characters of a passage."""
+    sources: dict[str, int] = {}
+    """The same for single sources."""
+    embedding: Embedding | None = None
+    """None: the embedded model."""
+
+    def limit(self, source: str) -> int:
+        """Most characters of a passage of a source."""
+        return self.sources.get(source, self.characters)
+
+    @property
+    def dimension(self) -> int:
+        """Length of its vectors."""
+        return DIMENSION if self.embedding is None else self.embedding.dimension
+
+
+DEFAULT: Final = IndexSettings()
+
+
+@dataclass(frozen=True, slots=True)
+class Edition:
+    """An edition as it is stored. `until`: a kept one is removed then. `declined`: somebody went back from it, so it is
+    not switched to by itself again."""
+
+    id: int
+    settings: IndexSettings
+    state: State
+    created_at: datetime
+    served_at: datetime | None = None
+    until: datetime | None = None
+    declined: bool = False
+    compared: dict[str, object] | None = None
+
+
+def declared(index: Index, sources: Iterable[Source], models: dict[str, str]) -> IndexSettings:
+    """What a blueprint declares. `models`: deployment -> the model that it serves."""
+    rule = index.embedding
+    return IndexSettings(
+        characters=index.characters,
+        sources={
+            source.name: source.characters
+            for source in sorted(sources, key=lambda one: one.name)
+            if source.characters is not None and source.characters != index.characters
+        },
+        embedding=None
+        if rule is None
+        else Embedding(
+            workload=rule.workload,
+            deployment=rule.deployment,
+            model=models.get(rule.deployment, ""),
+            dimension=rule.dimensions,
+        ),
+    )
+
+
+def serving(editions: Sequence[Edition]) -> Edition:
+    """The one that is searched; there is always exactly one."""
+    return next(one for one in editions if one.state == "serving")
+
+
+def told(settings: IndexSettings) -> tuple[str, str]:
+    """(model, chunking) for people."""
+    own = settings.embedding
+    model = "all-minilm-l6-v2" if own is None else f"{own.deployment} ({own.model or 'model not declared'})"
+    chunking = f"sections of at most {settings.characters} characters"
+    if settings.sources:
+        chunking += "; " + ", ".join(f"{name} {limit}" for name, limit in settings.sources.items())
+    return model, chunking

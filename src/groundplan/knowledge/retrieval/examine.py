@@ -1,0 +1,95 @@
+"""How well this service knows an edition that it holds: its proposals against an exact scan, and documents by headings.
+
+For comparing editions: it looks at everything, whoever may read it, and tells figures only, no text and no id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from psycopg import Connection
+
+from groundplan.core.database import connect
+from groundplan.core.errors import Unavailable
+from groundplan.knowledge.index import index_store
+from groundplan.knowledge.retrieval import search_store
+from groundplan.knowledge.retrieval.propose import CANDIDATES, Proposed, Wanted, propose
+from groundplan.knowledge.retrieval.question import Asked, Asking
+from groundplan.knowledge.retrieval.words import Analyzer
+
+DEPTH = 10
+
+
+class ExamineRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Headings, each with the id of the document that it is of."""
+
+    edition: int
+    samples: list[tuple[str, str]]
+
+
+class ExamineAnswer(msgspec.Struct, frozen=True):
+    """Means over the samples, 0 to 1: recall@10 against exact, whether the document is found, 1/its place."""
+
+    recall: float
+    found: float
+    rank: float
+    questions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Examiner:
+    """`url` is of role control: an exact scan of everything is no search of a person."""
+
+    asking: Asking
+    url: Callable[[], str]
+
+    def examine(self, request: ExamineRequest) -> ExamineAnswer:
+        """Raises `Unavailable` where the edition is not held whole, or its model is away."""
+        analyzer = Analyzer()
+        recalls, ranks = [], []
+        with closing(connect(self.url(), autocommit=True)) as conn:
+            for text, document in request.samples:
+                asked = self.asking.ask(text, request.edition)
+                if asked.vector is None:
+                    raise Unavailable(
+                        asked.degraded, code="index_embedding", hint="It is tried again.", retry_after=5.0
+                    )
+                proposed = _everything(asked, analyzer)
+                recalls.append(_recall(conn, request.edition, asked, proposed))
+                ranks.append(_rank(conn, proposed, UUID(document)))
+        count = max(1, len(ranks))
+        return ExamineAnswer(
+            round(sum(recalls) / count, 4),
+            round(sum(rank > 0 for rank in ranks) / count, 4),
+            round(sum(ranks) / count, 4),
+            len(ranks),
+        )
+
+
+def _everything(asked: Asked, analyzer: Analyzer) -> Proposed:
+    classes = asked.index.view.classes
+    wanted = Wanted(
+        analyzer.terms(asked.text), asked.vector, frozenset(classes.sources), frozenset(classes.acls), CANDIDATES
+    )
+    return propose(asked.index, wanted)
+
+
+def _recall(conn: Connection[Any], edition: int, asked: Asked, proposed: Proposed) -> float:
+    assert asked.vector is not None
+    exact = index_store.exact(conn, edition, search_store.literal(asked.vector), DEPTH)
+    near = {proposed.view.chunk(row) for row in proposed.near}
+    return len(near.intersection(exact)) / len(exact) if exact else 1.0
+
+
+def _rank(conn: Connection[Any], proposed: Proposed, document: UUID) -> float:
+    """1/place of the document among the documents that are proposed; 0 where it is not among the first ten."""
+    best = sorted(proposed.scores, key=lambda row: (-proposed.scores[row], row))[:CANDIDATES]
+    chunks = [proposed.view.chunk(row) for row in best]
+    of = index_store.documents_of(conn, chunks)
+    order: Sequence[UUID] = list(dict.fromkeys(of[chunk] for chunk in chunks if chunk in of))[:DEPTH]
+    return 1 / (1 + order.index(document)) if document in order else 0.0

@@ -1,0 +1,102 @@
+"""What a question is compared with: its vector, made by the model of the edition that is asked, or why there is none.
+
+A deployment that is away costs one attempt every few seconds; until it is back, search goes by words and says so.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from groundplan.core.errors import Unavailable
+from groundplan.knowledge.index.model import Edition, Embedding
+from groundplan.knowledge.model import Embedder, Vectors
+from groundplan.knowledge.retrieval.projection import Projection
+
+_KEPT: Final = 2048
+"""Vectors of questions to deployments: a question that is asked again is not paid again."""
+_PAUSE_SECONDS: Final = 5.0
+_HOLD_SECONDS: Final = 5.0
+_POLL_SECONDS: Final = 0.02
+
+
+class Held(Protocol):
+    """Projections by edition: one of its own, or `Editions`."""
+
+    @property
+    def serving(self) -> int: ...
+
+    def of(self, edition: int) -> Projection | None: ...
+
+    def known(self, edition: int) -> Edition | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question for an edition. `vector` is None where its model is away; then `degraded` says why."""
+
+    text: str
+    index: Projection
+    vector: Vectors | None
+    degraded: str = ""
+
+
+class Asking:
+    """Makes questions ready. Threads may share it."""
+
+    def __init__(self, local: Embedder, held: Held, deployed: Callable[[Embedding], Embedder] | None = None) -> None:
+        """`local` embeds for editions of the embedded model, `deployed` gives what embeds for others."""
+        self._local, self._held, self._deployed = local, held, deployed
+        self._lock = threading.Lock()
+        self._vectors: OrderedDict[tuple[Embedding, str], Vectors] = OrderedDict()
+        self._away: dict[Embedding, tuple[float, str]] = {}
+
+    def ask(self, text: str, edition: int) -> Asked:
+        """The question for an edition. Raises `Unavailable` (search_index) where this service does not hold all of it,
+        for it never answers from a part; and what the embedded model raises."""
+        index = self.whole(edition)
+        known = self._held.known(edition)
+        embedding = known.settings.embedding if known is not None else None
+        if embedding is None:
+            return Asked(text, index, self._local.embed([text])[0])
+        return self._by_deployment(text, index, embedding)
+
+    def whole(self, edition: int) -> Projection:
+        """The projection of an edition, after waiting some seconds for all of it; else `Unavailable` (search_index)."""
+        deadline = time.monotonic() + _HOLD_SECONDS
+        while (index := self._held.of(edition)) is None:
+            if time.monotonic() > deadline:
+                raise Unavailable(
+                    f"edition {edition} of the index is not read whole by this service yet",
+                    code="search_index",
+                    hint="It answers as soon as it has all of it; see HOME/logs/search.log.",
+                    retry_after=1.0,
+                )
+            time.sleep(_POLL_SECONDS)
+        return index
+
+    def _by_deployment(self, text: str, index: Projection, embedding: Embedding) -> Asked:
+        key = (embedding, text)
+        with self._lock:
+            known = self._vectors.get(key)
+            until, reason = self._away.get(embedding, (0.0, ""))
+        if known is not None:
+            return Asked(text, index, known)
+        if time.monotonic() < until or self._deployed is None:
+            return Asked(text, index, None, reason or f"{embedding.deployment} cannot be asked here")
+        try:
+            vector = self._deployed(embedding).embed([text])[0]
+        except Unavailable as error:
+            with self._lock:
+                self._away[embedding] = (time.monotonic() + _PAUSE_SECONDS, error.message)
+            return Asked(text, index, None, error.message)
+        with self._lock:
+            self._away.pop(embedding, None)
+            self._vectors[key] = vector
+            while len(self._vectors) > _KEPT:
+                self._vectors.popitem(last=False)
+        return Asked(text, index, vector)

@@ -1,0 +1,276 @@
+"""Editions of the search index on a real PostgreSQL: made beside each other, compared, switched, gone back, killed."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import psycopg
+import pytest
+from tests.index_world import LONG, NOW, SHORT, WHO, ByWords, IndexWorld, paragraph
+
+from groundplan.core.errors import Conflict, Unavailable
+from groundplan.knowledge.deletion.delete import Why, delete
+from groundplan.knowledge.index import build, compare, index_store, switch
+from groundplan.knowledge.index.model import Embedding, IndexSettings, serving
+from groundplan.knowledge.index.upkeep import Step, create
+from groundplan.knowledge.model import Embedder
+from groundplan.testing.database import Database
+
+SMALL = IndexSettings(characters=SHORT)
+DEFAULT = IndexSettings()
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def world(database: Database, tmp_path: Path) -> Iterator[IndexWorld]:
+    made = IndexWorld(database, tmp_path / "s")
+    for number in range(12):
+        made.write(number)
+    made.ingest()
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def test_another_edition_is_built_compared_switched_to_gone_back_from_and_removed(world: IndexWorld) -> None:
+    whole = world.pieces(3)
+    assert len(whole) == 1
+    assert world.until_serving(SMALL) == 2
+    assert world.states() == {1: "kept", 2: "serving"}
+    parts = world.pieces(3)
+    assert len(parts) > 2
+    assert "".join("".join(sorted(parts)).split()) != ""
+    assert all(len(text) <= SHORT for text in parts)
+    compared = index_store.editions(world.conn)[1].compared
+    assert compared is not None
+    assert compared["against"] == []
+    assert compared["own"]["documents"] == compared["serving"]["documents"] == 12  # type: ignore[index]
+    assert compared["own"]["recall"] == 1.0  # type: ignore[index]
+    assert world.keep_up(SMALL) == []
+
+    before = switch.last_before(world.conn)
+    switch.begin(world.conn, before.id, WHO, declined=True)
+    deadline = time.monotonic() + 10
+    while not switch.finish(world.conn, before.id, WHO):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert world.pieces(3) == whole
+    assert world.keep_up(SMALL) == []  # what somebody went back from is not switched to by itself again
+    assert world.states() == {1: "serving", 2: "kept"}
+
+    later = replace(WHO, at=NOW + timedelta(days=31))
+    world.keep_up(DEFAULT, later)
+    assert world.states() == {1: "serving"}
+    assert world.conn.execute("SELECT count(*) FROM chunk WHERE edition = 2").fetchone() == (0,)
+    assert {"index.begun", "index.switching", "index.switched", "index.dropped"} == set(world.audited())
+
+
+def test_what_changes_meanwhile_is_in_every_edition_and_what_is_deleted_in_none(world: IndexWorld) -> None:
+    id = create(world.conn, SMALL, WHO)
+    world.write(3, paragraph(3).replace("has to do", "must never do"))
+    world.write(50)
+    (world.folder / "007.md").unlink()
+    world.ingest()  # before anything of the new edition is built
+    rows = world.conn.execute(
+        """SELECT c.edition, count(*) FROM chunk c JOIN document d ON d.id = c.document_id
+           WHERE d.path = '050.md' GROUP BY 1"""
+    ).fetchall()
+    assert {edition for edition, _ in rows} == {1, id}
+    assert world.until_serving(SMALL) == id
+    assert all("must never do" in text or "Rule 3 says" not in text for text in world.pieces(3))
+    assert world.pieces(50)
+    assert not world.pieces(7)
+    documents = world.conn.execute("SELECT id FROM document WHERE path = '005.md'").fetchone()
+    assert documents is not None
+    delete(world.conn, [documents[0]], Why("operator", "asked for", NOW, world.folder.parent))
+    switch.begin(world.conn, 1, WHO, declined=True)
+    while not switch.finish(world.conn, 1, WHO):
+        time.sleep(0.02)
+    assert world.pieces(3)
+    assert world.pieces(50)
+    assert not world.pieces(5)
+    assert not world.pieces(7)
+
+
+def test_an_edition_that_lacks_something_is_not_switched_to(world: IndexWorld) -> None:
+    id = create(world.conn, SMALL, WHO)
+    edition = index_store.one(world.conn, id)
+    assert edition is not None
+    with pytest.raises(Conflict):
+        switch.begin(world.conn, id, WHO)
+    assert build.build(world.conn, edition, ByWords())
+    world.conn.execute(
+        "DELETE FROM chunk USING document d WHERE d.id = document_id AND d.path = '004.md' AND edition = %s", (id,)
+    )
+    world.settle()
+    figures = compare.compared(world.conn, edition, world.examine, lambda _: None, NOW)
+    assert figures["missing"] == ["s/004.md"]
+    assert "it lacks s/004.md" in figures["against"]
+    assert world.keep_up(SMALL) == []
+    told = world.conn.execute("SELECT message FROM finding WHERE kind = 'knowledge.index' AND closed_at IS NULL")
+    assert any("s/004.md" in message for (message,) in told)
+    switch.begin(world.conn, id, WHO)
+    deadline = time.monotonic() + 10
+    while world.states()[id] == "switching":
+        assert time.monotonic() < deadline
+        assert not switch.finish(world.conn, id, WHO)
+        time.sleep(0.02)
+    assert world.states() == {1: "serving", id: "building"}
+    assert world.until_serving(SMALL) == id
+    assert world.pieces(4)
+
+
+def test_by_hand_it_waits_for_somebody_and_a_worse_one_always(world: IndexWorld) -> None:
+    for _ in range(3):
+        world.keep_up(SMALL, by_hand=True)
+        world.settle()
+    assert world.states() == {1: "serving", 2: "ready"}
+    messages = world.conn.execute("SELECT message FROM finding WHERE kind = 'knowledge.index'").fetchall()
+    assert any("is ready and no worse" in message for (message,) in messages)
+    assert world.keep_up(DEFAULT) == [Step("drop", 2)]
+    assert world.states() == {1: "serving"}
+    own = {
+        "changed": 0,
+        "without_vector": 0,
+        "questions": 9,
+        "recall": 0.99,
+        "found": 0.9,
+        "labelled": {"ndcg@10": 0.5},
+    }
+    better = {**own, "labelled": {"ndcg@10": 0.6}}
+    assert compare.against({"missing": [], "own": own, "serving": own}) == []
+    assert "nDCG@10" in compare.against({"missing": [], "own": own, "serving": better})[0]
+    assert "ten nearest" in compare.against({"missing": [], "own": {**own, "recall": 0.9}, "serving": own})[0]
+    assert "by their headings" in compare.against({"missing": [], "own": {**own, "found": 0.8}, "serving": own})[0]
+
+
+class Away:
+    """A deployment that does not answer."""
+
+    def embed(self, _: object) -> Embedder:
+        raise Unavailable("embed-eu does not embed: the gateway answered 503", code="index_embedding", hint="Wait.")
+
+
+def test_vectors_of_a_deployment_have_their_own_length_and_words_serve_while_it_is_away(world: IndexWorld) -> None:
+    embedding = Embedding(workload="index", deployment="embed-eu", model="acme/e5", dimension=100)
+    settings = IndexSettings(embedding=embedding)
+    edition = world.until_serving(settings)
+    dimensions = world.conn.execute("SELECT edition, vector_dims(embedding) FROM chunk GROUP BY 1, 2 ORDER BY 1")
+    assert dimensions.fetchall() == [(1, 384), (edition, 100)]
+    near = world.ask("what has zebra6 to do")
+    assert near.degraded == ""
+    assert near.passages[0].path == "006.md"
+    world.deployed = lambda _: Away()  # type: ignore[assignment,return-value]
+    by_words = world.ask("zebra6 rule")
+    assert "503" in by_words.degraded
+    assert by_words.passages[0].path == "006.md"
+    assert by_words.confidence > 0
+    world.write(60)
+    world.ingest()
+    world.keep_up(settings)
+    kinds = world.conn.execute("SELECT message FROM finding WHERE kind = 'knowledge.index' AND closed_at IS NULL")
+    assert any("embed-eu does not embed" in message for (message,) in kinds)
+    world.settle()
+    assert world.ask("zebra60").passages[0].path == "060.md"
+    assert world.ask("what has zebra6 to do").degraded == ""  # a question that was asked before is known
+    world.deployed = lambda one: ByWords(one.dimension)
+    world.keep_up(settings)
+    assert world.conn.execute(
+        "SELECT count(*) FROM finding WHERE kind = 'knowledge.index' AND closed_at IS NULL"
+    ).fetchone() == (0,)
+    bare = world.conn.execute("SELECT count(*) FROM chunk WHERE embedding IS NULL AND text <> ''").fetchone()
+    assert bare == (0,)
+
+
+def test_search_reads_only_whole_editions_and_the_last_line_holds_to_it(world: IndexWorld) -> None:
+    world.until_serving(SMALL)
+    create(world.conn, IndexSettings(characters=200), WHO)
+    with closing(psycopg.connect(world.database.urls["search"], autocommit=True)) as conn:
+        for edition, wanted in ((1, 1), (2, 2), (3, 2), ("x", 2), ("", 2)):
+            with conn.transaction():
+                conn.execute("SELECT set_config('groundplan.edition', %s, true)", (str(edition),))
+                seen = {row for (row,) in conn.execute("SELECT DISTINCT edition FROM chunk")}
+            assert seen == {wanted}, edition
+
+
+Answer = tuple[int, frozenset[str]]
+
+
+def _all(world: IndexWorld) -> set[Answer]:
+    return {(number, frozenset(world.pieces(number))) for number in range(12)}
+
+
+def _killed(world: IndexWorld, kills: int, seed: int) -> tuple[int, list[Answer]]:
+    """Make the edition by processes that are killed; (kills that came in time, what was answered meanwhile)."""
+    chance, stop = random.Random(seed), threading.Event()
+    answers: list[Answer] = []
+
+    def ask() -> None:
+        own = random.Random(seed)
+        while not stop.is_set():
+            number = own.randrange(12)
+            answers.append((number, frozenset(world.pieces(number))))
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    in_time = 0
+    try:
+        for turn in range(kills + 1):
+            process = subprocess.Popen(
+                [sys.executable, "-m", "tests.index_world", world.database.urls["control"], str(SHORT), "0.02"],
+                cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
+            )  # fmt: skip
+            if turn < kills:
+                _wait_for_lead(world)
+                time.sleep(chance.random() * 0.25)
+                if process.poll() is None:
+                    process.send_signal(signal.SIGKILL)
+                    in_time += 1
+            process.wait(60)
+            if serving(index_store.editions(world.conn)).settings == SMALL:
+                break
+    finally:
+        time.sleep(0.2)
+        stop.set()
+        asking.join()
+    return in_time, answers
+
+
+def _wait_for_lead(world: IndexWorld) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        held = world.conn.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = 1768846456")
+        if held.fetchone() == (1,):
+            return
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(40, marks=pytest.mark.soak)])
+def test_killed_while_building_and_switching_a_search_always_answers_from_one_whole_index(
+    world: IndexWorld, kills: int
+) -> None:
+    before = _all(world)
+    in_time, answers = _killed(world, kills, seed=kills)
+    after = _all(world)
+    assert not before & after
+    assert set(answers) <= before | after, [one for one in answers if one not in before | after][:3]
+    assert len(answers) > 20
+    assert {*before} & {*answers}
+    assert {*after} & {*answers}
+    assert in_time >= 1
+    assert world.states() == {1: "kept", 2: "serving"}
+    assert index_store.lacking(world.conn, 2) == (0, 0)
+    assert all(len(world.pieces(number)) > 2 for number in range(12))
+    assert LONG > SHORT
