@@ -61,6 +61,6 @@ class CompanyDoc(Strict):
     """`user:password` for that proxy: `env:NAME` or `file:/path`."""
     approvals: Approvals = Approvals()
     placement: PlacementPolicy = PlacementPolicy()
-    index: IndexRule = IndexRule()
     currencies: dict[Code, CurrencyRule] = Field(default_factory=dict)
     """Currencies besides USD in which prices and allocations may be written, with dated rates."""
+    index: IndexRule = IndexRule()

@@ -132,9 +132,8 @@ def compile_draft(
         tools=tools(workspace),
         frameworks=frameworks(workspace),
         index=_index(workspace.company.index),
-    )
-        index=_index(workspace.company.index),
         approved_parts=sorted(workspace.company.approvals.parts),
+    )
     return Draft(blueprint, tuple(problems))
 
 
