@@ -108,9 +108,51 @@ def explain(
     expected = route.get("expected") or {}
     text = f"{route['model']} at {route['deployment']}, by {route['by']}: {route['reason']}"
     if expected:
-        rows = [(model, f"{score:.1%}") for model, score in sorted(expected.items(), key=lambda each: -each[1])]
-        text += f"\nrouter {route.get('router', '')}\n{table(('model', 'expected quality'), rows)}"
+        costs = route.get("costs") or {}
+        rows = [
+            (model, f"{score:.1%}", f"${costs[model]:.6f}" if model in costs else "-")
+            for model, score in sorted(expected.items(), key=lambda each: -each[1])
+        ]
+        named = f"\nrouter {route['router']}" if route.get("router") else ""
+        text += f"{named}\n{table(('model', 'expected quality', 'expected cost'), rows)}"
+    for name, why in sorted((route.get("barred") or {}).items()):
+        text += f"\n{name} takes none of these: {why}"
     emit({"call": call, **route}, as_json, text)
+
+
+@app.command("trade-off")
+def trade_off(
+    workload: Annotated[str, typer.Argument(metavar="WORKLOAD", help="Name of the workload.")],
+    days: Annotated[int, typer.Option("--days", min=1, max=92, help="How far back.")] = 30,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What each model and route of a workload costs, how good and how quick it is, with 95 % intervals."""
+    value = ControlClient.connect(home).get("/api/routing/trade-off", workload=workload, days=str(days))
+    rows = [
+        (
+            point["name"],
+            point["calls"],
+            f"${1000 * point['cost']['mean']:.4g}",
+            _quality(point),
+            f"{point['p95_ms']:.0f} ms",
+            point["risk"] or "not assessed",
+            ", ".join(name for name in ("today", "frontier") if point[name]),
+        )
+        for point in value["points"]
+    ]
+    head = ("model or route", "calls", "1,000 calls cost", "quality", "p95", "risk", "")
+    nothing = f"No model answered {workload} often enough in the last {days} days."
+    emit(value, as_json, table(head, rows) if rows else nothing)
+
+
+def _quality(point: dict[str, Any]) -> str:
+    found = point["quality"]
+    if found is None:
+        return "not known"
+    if point["quality_from"] == "declared":
+        return f"{found['mean']:.1%} (declared)"
+    return f"{found['mean']:.1%} ({found['low']:.1%} to {found['high']:.1%})"
 
 
 def _folder(home: Path | None) -> Path:

@@ -27,6 +27,7 @@ from groundplan.console import (
     reconcile,
     rights,
     rules,
+    trade_off,
     you,
 )
 from groundplan.console.render import Instead, page, templates
@@ -48,6 +49,7 @@ def create_console(home: Home, settings: Settings, workspace: Path | None = None
     app.include_router(actions.router)
     app.include_router(cost_pages.router)
     app.include_router(opportunities.router)
+    app.include_router(trade_off.router)
     app.include_router(reconcile.router)
     app.include_router(controls.router)
     app.include_router(you.router)

@@ -35,3 +35,22 @@ def verdicts(conn: Connection[Any], since: datetime) -> list[Row]:
     and of whose answers somebody said something since then; the newest word counts."""
     with conn.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(_VERDICTS, {"since": since, "most": MOST}).fetchall()
+
+
+_SEEN: LiteralString = """WITH mine AS MATERIALIZED (
+      SELECT id, at, model, cost_usd, coalesce(first_byte_ms, duration_ms, 0) AS ms, detail -> 'route' AS route
+      FROM call WHERE workload = %(workload)s AND at >= %(since)s AND status = 'ok'
+        AND cache NOT IN ('exact', 'semantic') AND model IS NOT NULL ORDER BY at DESC LIMIT %(most)s)
+    SELECT m.at, m.model, m.cost_usd::double precision AS cost, m.ms, coalesce(m.route ->> 'by', '') AS by,
+      coalesce(m.route ->> 'router', '') AS router, said.accepted
+    FROM mine m LEFT JOIN LATERAL (
+      SELECT accepted FROM outcome o WHERE o.call_id = m.id AND accepted IS NOT NULL ORDER BY at DESC LIMIT 1) said
+      ON true"""
+SAMPLE: Final = 5000
+"""Newest calls of a workload that are looked at."""
+
+
+def answered(conn: Connection[Any], workload: str, since: datetime) -> list[Row]:
+    """at, model, cost (US dollars), ms, by, router and accepted of the newest calls that a model answered."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(_SEEN, {"workload": workload, "since": since, "most": SAMPLE}).fetchall()

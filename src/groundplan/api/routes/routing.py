@@ -1,0 +1,59 @@
+"""What the models and the routes of a workload cost and are worth, side by side. Decides nothing."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import timedelta
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+
+from groundplan.api import served
+from groundplan.api.caller import Reader
+from groundplan.api.context import Using
+from groundplan.economics.routing.tradeoff import Seen, points
+from groundplan.ledger import route_store
+
+router = APIRouter(tags=["cost"], prefix="/routing")
+TODAY = timedelta(hours=24)
+
+
+@router.get("/trade-off")
+def trade_off(
+    services: Using,
+    _: Reader,
+    workload: Annotated[str, Query(max_length=63)],
+    days: Annotated[int, Query(ge=1, le=92)] = 30,
+) -> dict[str, Any]:
+    """Each model and each route of a workload as a point: cost of a call, quality, latency, risk, with 95 % intervals;
+    which of them none beats, and what is chosen now. Of its newest calls, at most 5,000."""
+    now = services.clock.now()
+    with services.transaction() as conn:
+        blueprint = served.current_blueprint(conn)
+        found = served.known_workload(blueprint, workload)
+        rows = route_store.answered(conn, workload, now - timedelta(days=days))
+        workspace = served.workspace_at(conn, blueprint.number)
+    seen = [_seen(row) for row in rows]
+    recent = [_seen(row) for row in rows if row["at"] >= now - TODAY]
+    floors = workspace.workloads[workload].objectives.quality if workload in workspace.workloads else {}
+    declared: dict[str, float] = {}
+    risks: dict[str, str] = {}
+    for name, model in workspace.models.items():
+        scores = [each.score for each in model.quality if each.task in floors]
+        declared |= {name: sum(scores) / len(scores)} if scores else {}
+        risks |= {name: model.risk} if model.risk is not None else {}
+    made = points(seen, declared, risks, recent)
+    return {
+        "workload": workload,
+        "days": days,
+        "calls": len(seen),
+        "routed": found.routing is not None,
+        "router": found.routing.router if found.routing is not None else None,
+        "floors": dict(floors),
+        "points": [asdict(point) for point in made],
+    }
+
+
+def _seen(row: dict[str, Any]) -> Seen:
+    by = f"{row['by']} {row['router']}".strip() if row["by"] == "learned" else row["by"]
+    return Seen(row["model"], by, row["cost"], row["ms"], row["accepted"])

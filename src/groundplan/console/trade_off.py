@@ -1,0 +1,128 @@
+"""The page of the trade-off: what each model and route of a workload costs, how good and how quick it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse
+
+from groundplan.console.charts import COLOURS, INK
+from groundplan.console.pages import fetch
+from groundplan.console.render import Signed, show
+
+router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
+DAYS = (7, 30, 90)
+RISKS = ("not assessed", "low", "medium", "high", "severe")
+_RISK_COLOURS = (COLOURS[2], COLOURS[0], COLOURS[3], COLOURS[1], "#b5483f")
+
+
+@router.get("/cost/trade-off")
+async def trade_off(request: Request, visitor: Signed, workload: str = "", days: int = 30) -> HTMLResponse:
+    """One workload's points; without a name the first one that routes, else the first."""
+    days = days if days in DAYS else 30
+    found = await fetch(visitor, workloads="/api/workloads")
+    names = [row["name"] for row in found["workloads"]]
+    chosen = workload if workload in names else next(iter(names), "")
+    made: dict[str, Any] = {"points": [], "routed": False, "calls": 0, "floors": {}}
+    if chosen:
+        query = urlencode({"workload": chosen, "days": days})
+        made = (await fetch(visitor, made=f"/api/routing/trade-off?{query}"))["made"]
+    values = {
+        "made": made,
+        "workload": chosen,
+        "workloads": names,
+        "days": days,
+        "choices": DAYS,
+        "chart": chart(made["points"]),
+        "tab": "Trade-off",
+    }
+    return await show(request, visitor, "trade_off.html", "/cost", **values)
+
+
+def chart(points: Sequence[dict[str, Any]]) -> str:
+    """Quality over the cost of a thousand calls: intervals as lines, latency as size, risk as colour, the frontier as a
+    line, today's choices ringed. Points whose quality nobody knows are left out. Empty without any."""
+    rows = _labelled([_row(point) for point in points if point["quality"] is not None])
+    if not rows:
+        return ""
+    import altair  # noqa: PLC0415 -- heavy, and only this page needs it
+
+    data = altair.InlineData(values=rows)
+    low = min(row["quality_low"] for row in rows)
+    scale = altair.Scale(domain=[max(0.0, low - 0.05), 1.0], nice=False)
+    wide = altair.Scale(domain=[0.0, 1.3 * max(row["cost_high"] for row in rows) or 1.0], nice=False)
+    x = altair.X("cost:Q", title="USD for 1,000 calls", scale=wide, axis=altair.Axis(tickCount=5, format=".3~r"))
+    y = altair.Y("quality:Q", title="quality", scale=scale, axis=altair.Axis(tickCount=5, format=".0%"))
+    base = altair.Chart(data, width=620, height=320)
+    on_frontier = altair.datum.frontier
+    layers = [
+        base.transform_filter(on_frontier).mark_line(color=INK, strokeDash=[5, 4], interpolate="step-after")
+        .encode(x=x, y=y, order="cost:Q"),
+        base.mark_rule(color=INK, opacity=0.7).encode(x=x, y=altair.Y("quality_low:Q", title="quality"),
+                                                      y2="quality_high:Q"),
+        base.mark_rule(color=INK, opacity=0.7).encode(x="cost_low:Q", x2="cost_high:Q", y=y),
+        base.mark_point(filled=True, opacity=1).encode(
+            x=x, y=y, shape=altair.Shape("kind:N", title=None, scale=altair.Scale(domain=["model", "route"],
+                                                                                range=["circle", "diamond"])),
+            size=altair.Size("p95:Q", title="p95, seconds", scale=altair.Scale(range=[60, 420])),
+            color=altair.Color("risk:N", title="risk", scale=altair.Scale(domain=list(RISKS),
+                                                                        range=list(_RISK_COLOURS))),
+        ),
+        base.transform_filter(altair.datum.today).mark_point(size=620, strokeWidth=2, color=COLOURS[1], filled=False)
+        .encode(x=x, y=y),
+        base.transform_filter(altair.datum.label != "").mark_text(align="left", dx=14, dy=12, color=INK, fontSize=11,
+                                                                  lineBreak="\n").encode(x=x, y=y, text="label:N"),
+    ]  # fmt: skip
+    return _svg(altair.layer(*layers))
+
+
+def _row(point: dict[str, Any]) -> dict[str, Any]:
+    quality, cost = point["quality"], point["cost"]
+    return {
+        "name": point["name"],
+        "kind": point["kind"],
+        "risk": point["risk"] or RISKS[0],
+        "today": point["today"],
+        "frontier": point["frontier"],
+        "p95": point["p95_ms"] / 1000,
+        "quality": quality["mean"],
+        "quality_low": quality["low"],
+        "quality_high": quality["high"],
+        **{name: 1000 * cost[key] for name, key in (("cost", "mean"), ("cost_low", "low"), ("cost_high", "high"))},
+    }
+
+
+def _labelled(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Names that would stand on each other are told at the first of their points."""
+    wide = max((row["cost"] for row in rows), default=0.0) or 1.0
+    made: list[dict[str, Any]] = []
+    for row in rows:
+        near = next(
+            (other for other in made if other["label"] and _close(other, row, wide)),
+            None,
+        )
+        if near is None:
+            made.append({**row, "label": row["name"]})
+        else:
+            near["label"] += "\n" + row["name"]
+            made.append({**row, "label": ""})
+    return made
+
+
+def _close(one: dict[str, Any], other: dict[str, Any], wide: float) -> bool:
+    return abs(one["cost"] - other["cost"]) < 0.25 * wide and abs(one["quality"] - other["quality"]) < 0.025
+
+
+def _svg(made: Any) -> str:
+    import vl_convert  # noqa: PLC0415 -- heavy
+
+    styled = (
+        made.configure_axis(labelColor=INK, titleColor=INK, gridColor="#8886", domainColor=INK, tickColor=INK)
+        .configure_legend(labelColor=INK, titleColor=INK, symbolFillColor=INK, symbolStrokeColor=INK)
+        .configure_view(stroke=None)
+        .properties(background="transparent")
+    )
+    return str(vl_convert.vegalite_to_svg(styled.to_dict()))

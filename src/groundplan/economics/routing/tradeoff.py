@@ -1,0 +1,146 @@
+"""What each model and each route of a workload costs, how good it is and how soon it answers, with intervals. Pure.
+
+A point is of calls that were seen; where nobody said anything about answers, quality is what is declared of the model,
+and without that it is not known. The frontier are the points that none beats in cost and quality together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import sqrt
+from statistics import NormalDist
+
+Z = NormalDist().inv_cdf(0.975)
+LEAST = 5
+"""Calls of a point."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One answered call. `route`: how it came to its model; empty where nobody chose. `accepted`: what was said of its
+    answer; None: nothing."""
+
+    model: str
+    route: str
+    cost: float
+    """US dollars."""
+    milliseconds: float
+    """Until there was something for the caller."""
+    accepted: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A mean, and where it lies with 95 % confidence."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """`kind`: model | route. `quality_from`: accepted | declared | unknown."""
+
+    name: str
+    kind: str
+    calls: int
+    cost: Interval
+    quality: Interval | None
+    quality_from: str
+    p50_ms: float
+    p95_ms: float
+    risk: str
+    share: float
+    """Of all calls looked at."""
+    today: bool = False
+    """It is what takes most calls now: of the models one, and of the routes one."""
+    frontier: bool = False
+
+
+def points(
+    calls: Sequence[Seen], declared: Mapping[str, float], risks: Mapping[str, str], now: Sequence[Seen] = ()
+) -> list[Point]:
+    """Models, then routes, the cheapest first. `declared`: model -> quality; `now`: the calls by which today's choice
+    is told (all, where there are none)."""
+    found: list[Point] = []
+    for kind in ("model", "route"):
+        names = sorted({_name(each, kind) for each in calls} - {""})
+        made = [_point(name, kind, calls, declared, risks) for name in names]
+        kept = [point for point in made if point is not None]
+        found += _marked(kept, kind, now or calls)
+    return _with_frontier(found)
+
+
+def _name(call: Seen, kind: str) -> str:
+    return call.model if kind == "model" else call.route
+
+
+def _point(
+    name: str, kind: str, calls: Sequence[Seen], declared: Mapping[str, float], risks: Mapping[str, str]
+) -> Point | None:
+    mine = [each for each in calls if _name(each, kind) == name]
+    if len(mine) < LEAST:
+        return None
+    said = [each.accepted for each in mine if each.accepted is not None]
+    known = {declared[each.model] for each in mine if each.model in declared}
+    quality: Interval | None = None
+    source = "unknown"
+    if len(said) >= LEAST:
+        quality, source = share(sum(said), len(said)), "accepted"
+    elif len(known) == 1:
+        (only,) = known
+        quality, source = Interval(only, only, only), "declared"
+    times = sorted(each.milliseconds for each in mine)
+    worst = max((risks.get(each.model, "") for each in mine), key=_RISKS.index)
+    return Point(
+        name, kind, len(mine), mean([each.cost for each in mine]), quality, source, _at(times, 0.5), _at(times, 0.95),
+        worst, len(mine) / len(calls),
+    )  # fmt: skip
+
+
+_RISKS = ("", "low", "medium", "high", "severe")
+
+
+def _at(ordered: Sequence[float], part: float) -> float:
+    return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
+
+
+def _marked(found: Iterable[Point], kind: str, now: Sequence[Seen]) -> list[Point]:
+    counts: dict[str, int] = {}
+    for each in now:
+        counts[_name(each, kind)] = counts.get(_name(each, kind), 0) + 1
+    found = sorted(found, key=lambda point: (point.cost.mean, point.name))
+    most = max(found, key=lambda point: counts.get(point.name, 0), default=None)
+    return [replace(point, today=point is most) for point in found]
+
+
+def _with_frontier(found: Sequence[Point]) -> list[Point]:
+    """A point is on it where none is at most as dear and at least as good, and better in one of both."""
+    known = [(point.cost.mean, point.quality.mean) for point in found if point.quality is not None]
+
+    def beaten(cost: float, quality: float) -> bool:
+        return any(c <= cost and q >= quality and (c < cost or q > quality) for c, q in known)
+
+    return [
+        replace(point, frontier=point.quality is not None and not beaten(point.cost.mean, point.quality.mean))
+        for point in found
+    ]
+
+
+def mean(values: Sequence[float]) -> Interval:
+    """By the normal distribution; costs cannot be negative."""
+    count, middle = len(values), sum(values) / len(values)
+    if count < 2:
+        return Interval(middle, middle, middle)
+    error = sqrt(sum((value - middle) ** 2 for value in values) / (count - 1) / count)
+    return Interval(middle, max(0.0, middle - Z * error), middle + Z * error)
+
+
+def share(good: int, count: int) -> Interval:
+    """A share with Wilson's interval (1927)."""
+    p, z2 = good / count, Z * Z
+    middle = (p + z2 / (2 * count)) / (1 + z2 / count)
+    half = Z * sqrt(p * (1 - p) / count + z2 / (4 * count * count)) / (1 + z2 / count)
+    return Interval(p, max(0.0, middle - half), min(1.0, middle + half))
