@@ -207,6 +207,11 @@ async def test_a_caller_that_goes_away_gives_up_its_place(database: Database, tm
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+    for _ in range(100):
+        with connect(database) as conn:
+            if service.find(conn, held.id).state != "waiting":
+                break
+        await asyncio.sleep(0.1)
     with connect(database) as conn:
         assert service.find(conn, held.id).state == "gone"
         with pytest.raises(Conflict):

@@ -43,6 +43,8 @@ class Reviews:
         self._epoch = epoch
         self._clock = clock
         self._waiting: dict[UUID, asyncio.Future[tuple[str, str]]] = {}
+        self._left: set[UUID] = set()
+        """Whose callers went away, until the queue knows."""
         self._looking: asyncio.Task[None] | None = None
         self._pool: ConnectionPool[Any] = ConnectionPool(
             url,
@@ -61,7 +63,7 @@ class Reviews:
         """What waits is decided by nobody any more."""
         if self._looking is not None:
             self._looking.cancel()
-        for id in list(self._waiting):
+        for id in [*self._waiting, *self._left]:
             with suppress(Unavailable):
                 await self.in_thread(lambda conn, id=id: held_store.close(conn, id, "gone"))  # type: ignore[misc]
         await asyncio.to_thread(self._pool.close, 1.0)
@@ -134,16 +136,18 @@ class Reviews:
         except TimeoutError:
             return await self.in_thread(lambda conn: held_store.close(conn, id, "lapsed"))
         except asyncio.CancelledError:
-            with suppress(Unavailable):
-                await asyncio.shield(self.in_thread(lambda conn: held_store.close(conn, id, "gone")))
+            self._left.add(id)
             raise
         finally:
             self._waiting.pop(id, None)
 
     async def _look(self) -> None:
-        """While something waits, ask what was decided."""
-        while self._waiting:
+        """While something waits, ask what was decided; tell of callers that went away until that is known."""
+        while self._waiting or self._left:
             try:
+                for id in list(self._left):
+                    await self.in_thread(lambda conn, id=id: held_store.close(conn, id, "gone"))  # type: ignore[misc]
+                    self._left.discard(id)
                 ids = list(self._waiting)
                 for id, state, reason in await self.in_thread(lambda conn, ids=ids: held_store.decided(conn, ids)):  # type: ignore[misc]
                     future = self._waiting.get(id)
