@@ -45,6 +45,8 @@ class Guardrails(msgspec.Struct, frozen=True, kw_only=True):
     shadow: bool = False
     budget_ms: int = 50
     fail_open: bool = False
+    unchecked: list[str] = []
+    """What may pass though no check can look at it: image, audio."""
     hold_bytes: int = 256
 
 

@@ -102,6 +102,7 @@ def guardrails(rule: doc.GuardrailRule | None) -> bp.Guardrails | None:
         budget_ms=rule.budget,
         fail_open=rule.on_failure == "open",
         hold_bytes=rule.hold_back,
+        unchecked=sorted(rule.unchecked),
     )
 
 

@@ -13,7 +13,7 @@ import msgspec
 
 from groundplan.blueprint.model import Guardrails
 from groundplan.core.errors import Denied
-from groundplan.gateway.guard import judge, pieces
+from groundplan.gateway.guard import judge, media, pieces
 from groundplan.gateway.guard.relay import GuardedRelay, refusal_error
 from groundplan.gateway.guard.schema import misfit
 from groundplan.gateway.surfaces.interface import Answered, Relay, Stopped
@@ -24,6 +24,7 @@ from groundplan.governance.guardrails.guard import (
     checked_answer,
     checked_body,
     checked_passage,
+    checked_text,
     rewritten,
 )
 from groundplan.governance.guardrails.language import language_of
@@ -33,7 +34,7 @@ from groundplan.governance.guardrails.window import Refused
 
 if TYPE_CHECKING:
     from groundplan.gateway.call.context import Gateway
-    from groundplan.gateway.call.exchange import Exchange, Passage
+    from groundplan.gateway.call.exchange import Ask, Exchange, Passage
     from groundplan.gateway.policy.snapshot import Plan, Policy
 
 NOTHING = Guard.of(Guardrails())
@@ -56,7 +57,10 @@ def guards(exchange: Exchange, plan: Plan, policy: Policy) -> bool:
 def begin(gateway: Gateway, exchange: Exchange, plan: Plan) -> None:
     """Check what is sent in; masks it where that is declared. Raises `Denied` (`guardrail_...`), `Invalid`."""
     guarding = exchange.guard = Guarding(gateway, exchange, plan.guard or NOTHING)
-    if plan.guard is not None and not guarding.guard.input.empty and exchange.request.stream is None:
+    if exchange.ask is not None:
+        guarding.form(exchange, exchange.ask)
+    looked_at = not guarding.guard.input.empty or exchange.endpoint == media.SPEECH
+    if plan.guard is not None and looked_at and exchange.request.stream is None:
         guarding.input(exchange)
 
 
@@ -84,6 +88,8 @@ class Guarding:
         body = _decode(request.body)
         try:
             made = checked_body(self.guard, body, len(request.body), self.masks, self.findings)
+            if exchange.endpoint == media.SPEECH:
+                made = self._spoken(made)
         except Refused as refused:
             raise refusal_error(refused.refusal) from refused
         finally:
@@ -92,6 +98,24 @@ class Guarding:
         if made is not body:
             request.body = _encode(made)
             exchange.ask = exchange.interface.read(request)
+
+    def form(self, exchange: Exchange, ask: Ask) -> None:
+        """Refuse by name what no check can look at, and check the texts of an upload. Raises `Denied`."""
+        guard, endpoint = self.guard, exchange.endpoint
+        found = media.unchecked(guard, ask, endpoint)
+        for place, hit in media.hits(found):
+            self.findings.add(place, hit)
+        try:
+            if found and not guard.shadow:
+                raise media.refuse(found)
+            if endpoint in media.UNREAD and _reviews(exchange):
+                raise media.no_review(exchange)
+            if ask.upload is not None and not guard.input.empty:
+                media.form_texts(ask.upload, lambda text: checked_text(guard, text, self.masks, self.findings))
+        except Refused as refused:
+            raise refusal_error(refused.refusal) from refused
+        finally:
+            self.count(exchange)
 
     def passages(self, found: list[Passage]) -> list[Passage]:
         """What of the passages a model may see."""
@@ -137,6 +161,10 @@ class Guarding:
 
     async def answer(self, gateway: Gateway, exchange: Exchange, answered: Answered) -> Answered:
         """A whole answer as the caller may see it. Raises `Denied`, `Unavailable`."""
+        if exchange.endpoint in media.LISTENING:
+            return await self._heard(gateway, exchange, answered)
+        if exchange.endpoint in media.DRAWING:
+            return self._drawn(exchange, answered)
         if answered.kind or exchange.endpoint not in pieces.SURFACES:
             return answered
         body = _decode(answered.data)
@@ -150,6 +178,45 @@ class Guarding:
         finally:
             self.count(exchange)
         return answered if made is body else Answered(_encode(made), answered.usage)
+
+    def _spoken(self, body: dict[str, Any]) -> dict[str, Any]:
+        """What is to be spoken is what will be heard: the checks of answers look at it, too. Raises `Refused`."""
+        text = checked_answer(self.guard, body["input"], Masks(), self.findings)
+        return body if text == body["input"] else {**body, "input": text}
+
+    async def _heard(self, gateway: Gateway, exchange: Exchange, answered: Answered) -> Answered:
+        """A transcript. Raises `Denied`, `Unavailable`."""
+        begun = time.perf_counter_ns()
+        try:
+            if answered.kind:
+                text = media.subtitles(answered.data.decode(), self._whole_text)
+                made = Answered(text.encode(), answered.usage, answered.kind)
+            else:
+                body = _decode(answered.data)
+                found = media.transcript(body, self._whole_text)
+                text = str(found.get("text", ""))
+                made = answered if found is body else Answered(_encode(found), answered.usage)
+            self._spend(begun, "output")
+            await self._whole(gateway, exchange, text)
+        except Refused as refused:
+            raise refusal_error(refused.refusal) from refused
+        finally:
+            self.count(exchange)
+        return made
+
+    def _drawn(self, exchange: Exchange, answered: Answered) -> Answered:
+        """An answer with images, of which only the revised prompt is text. Raises `Denied`."""
+        try:
+            body = _decode(answered.data)
+            made = media.drawn(body, self._whole_text)
+        except Refused as refused:
+            raise refusal_error(refused.refusal) from refused
+        finally:
+            self.count(exchange)
+        return answered if made is body else Answered(_encode(made), answered.usage)
+
+    def _whole_text(self, text: str) -> str:
+        return checked_answer(self.guard, text, self.masks, self.findings)
 
     def _checked(self, body: Any) -> Any:
         begun = time.perf_counter_ns()

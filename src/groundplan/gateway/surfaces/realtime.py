@@ -28,6 +28,7 @@ from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Ask, Exchange
 from groundplan.gateway.call.identify import check_grants, check_key, identify
 from groundplan.gateway.call.pipeline import admit_call
+from groundplan.gateway.guard.conversation import ConversationGuard, check_session
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.http.sse import splice
 from groundplan.gateway.http.websocket import MESSAGE_BYTES, ServerSocket
@@ -126,6 +127,7 @@ class Session:
         """As whom the conversation was admitted."""
         self._target: Target | None = None
         self._busy = asyncio.Lock()
+        self._guard: ConversationGuard | None = None
 
     # money -----------------------------------------------------------------------------------------------------------
 
@@ -144,6 +146,7 @@ class Session:
         )  # fmt: skip
         try:
             await admit_call(gateway, exchange, catalog)
+            check_session(exchange)
             if self._deployment is not None:
                 self._still(exchange, self._deployment)
         except GroundplanError as error:
@@ -213,6 +216,7 @@ class Session:
             self._deployment = deployment
             self._socket.accept()
             self._first, self._ready = exchange, None
+            self._guard = None if exchange.guard is None else ConversationGuard(exchange.guard)
             self._let_go(exchange)  # a conversation in which nothing is asked for holds no money
             return
         raise Unavailable(
@@ -289,12 +293,16 @@ class Session:
                 _check(event)
                 if kind == "response.create" and self._active is not None:
                     raise Invalid("a response is being made", code="response_active", hint="Wait for response.done.")
+                if self._guard is not None and (made := self._guard.sent(event, len(text))) is not event:
+                    text = _encode(made).decode()
             except msgspec.DecodeError as error:
                 await self._error(Invalid(f"this is no event: {error}", code="body_not_json", hint=_HINT))
                 continue
-            except Invalid as error:
+            except (Invalid, Denied) as error:
                 await self._error(error)
                 continue
+            finally:
+                self._count()
             if kind in _BEGINS:
                 exchange = await self._begun()
                 if kind == "response.create":
@@ -311,10 +319,26 @@ class Session:
         try:
             async for message in upstream:
                 data = message.encode() if isinstance(message, str) else message
-                await self._socket.send(await self._heard(data))
+                for out in self._guarded(await self._heard(data)):
+                    await self._socket.send(out)
         except ConnectionClosed as error:
             raise self._broken() from error
         raise self._broken()
+
+    def _guarded(self, data: bytes) -> list[bytes]:
+        """What of an event the client gets. Raises `Ended` where a check refuses it."""
+        if self._guard is None:
+            return [data]
+        try:
+            return self._guard.answered(data)
+        except Denied as error:
+            raise Ended(POLICY, error) from error
+        finally:
+            self._count()
+
+    def _count(self) -> None:
+        if self._guard is not None and self._first is not None and self._first.guard is not None:
+            self._first.guard.count(self._first)
 
     async def _heard(self, data: bytes) -> bytes:
         """One event of the upstream, for the client. Raises `Ended`."""

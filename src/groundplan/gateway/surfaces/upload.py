@@ -40,6 +40,8 @@ class Upload:
         """Names of the fields that are files."""
         self.size = 0
         """Bytes that were kept."""
+        self.texts_first = False
+        """Every field that is no file must be in what is kept, since it was checked."""
 
     async def begin(self, request: Request) -> None:
         """Read as much as is kept. Raises `Invalid`."""
@@ -72,6 +74,19 @@ class Upload:
         except UnicodeDecodeError as error:
             raise Invalid(f"{name} is not UTF-8", code="body_encoding", hint="Send text in UTF-8.") from error
 
+    def replace(self, name: str, value: str) -> None:
+        """Another value for a field that was read whole."""
+        self.fields[name] = value
+        made: list[Event] = []
+        inside = False
+        for event in self._kept:
+            if isinstance(event, Part):
+                inside = event.name == name and event.filename is None
+                made += [event, Data(value.encode())] if inside else [event]
+            elif not (inside and isinstance(event, Data)):
+                made.append(event)
+        self._kept = made
+
     @property
     def whole(self) -> bool:
         """All of it is kept, so that it can be sent again."""
@@ -89,7 +104,8 @@ class Upload:
         if self._rest is not None:
             self._consumed = True
             async for event in self._rest:
-                if isinstance(event, Part) and event.name in self._decisive and event.filename is None:
+                late = isinstance(event, Part) and event.filename is None
+                if isinstance(event, Part) and late and (self.texts_first or event.name in self._decisive):
                     raise Invalid(
                         f"{event.name} comes after a large file",
                         code="field_after_file",

@@ -17,7 +17,19 @@ from groundplan.governance.guardrails.model import Hit, Refusal
 from groundplan.governance.guardrails.window import Refused
 
 TEXTS = frozenset(
-    {"content", "text", "input", "prompt", "instructions", "system", "query", "documents", "output", "arguments"}
+    {
+        "content",
+        "text",
+        "input",
+        "prompt",
+        "instructions",
+        "system",
+        "query",
+        "documents",
+        "output",
+        "arguments",
+        "transcript",
+    }
 )
 """Names of fields whose strings a model reads."""
 OWN_ROLES = frozenset({"system", "developer", "assistant"})
@@ -53,6 +65,8 @@ class Guard:
     fail_open: bool
     hold: int
     whole: tuple[str, ...]
+    unchecked: frozenset[str] = frozenset()
+    """What may pass though no check can look at it."""
 
     @classmethod
     def of(cls, rules: Guardrails) -> Guard:
@@ -84,6 +98,7 @@ class Guard:
             fail_open=rules.fail_open,
             hold=max(rules.hold_bytes, longest + 16),
             whole=tuple(name for name, there in needs.items() if there),
+            unchecked=frozenset(rules.unchecked),
         )  # fmt: skip
 
     def answers_matter(self, masks: Masks) -> bool:
@@ -132,6 +147,12 @@ def checked_answer(guard: Guard, text: str, masks: Masks, findings: Findings) ->
             raise Refused(Refusal("output", hit.check, hit.kind))
     masked = [hit for hit in hits if hit.done == "mask"]
     return masks.restore(masks.mask(text, masked, keep=False) if masked else text)
+
+
+def checked_text(guard: Guard, text: str, masks: Masks, findings: Findings) -> str:
+    """One text that is sent in, as the model may see it. Raises `Refused`."""
+    masks.avoid(text)
+    return _checked(guard, guard.input, text, masks, findings, inject=True)
 
 
 def _checked(guard: Guard, checks: Checks, text: str, masks: Masks, findings: Findings, *, inject: bool) -> str:

@@ -13,7 +13,7 @@ class Hit:
     """`text[start:end]` is what `check` is about; of a whole text both are 0."""
 
     check: str
-    """personal_data, secrets, injection, deny, links, max_size, languages, schema, grounded, judge, tools"""
+    """personal_data, secrets, injection, deny, links, max_size, languages, schema, grounded, judge, tools, unchecked"""
     done: str
     """flag | mask | drop | block"""
     start: int = 0
@@ -43,7 +43,7 @@ class Refusal:
             "max_size": "more than is allowed", "languages": "a language that is not allowed",
             "schema": "what does not fit the declared schema", "grounded": "no passage that it is drawn from",
             "judge": "what the judge of this workload refuses", "tools": "a function that may not be called",
-            "failed": "what could not be checked",
+            "failed": "what could not be checked", "unchecked": "what no check of this workload can look at",
         }[self.check]  # fmt: skip
         where = "the request" if self.place == "input" else "the answer"
         return f"{where} has {what}" + (f" ({self.kind})" if self.kind else "")

@@ -1,0 +1,127 @@
+"""Texts around sound and images: transcripts with segments, subtitles, revised prompts, forms, and what is demanded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from groundplan.blueprint.model import Guardrails
+from groundplan.core.errors import Invalid
+from groundplan.gateway.call.exchange import Ask
+from groundplan.gateway.guard import media
+from groundplan.gateway.http.server import Request
+from groundplan.gateway.surfaces.upload import KEPT_BYTES, Upload
+from groundplan.governance.guardrails.guard import Findings, Guard, checked_answer, checked_text
+from groundplan.governance.guardrails.masks import Masks
+from groundplan.governance.guardrails.window import Refused
+
+EMAIL, SECRET = "ana@acme.example", "sk-" + "proj-" + "abcdefghijklmnopqrstuvwx"
+GUARD = Guard.of(Guardrails(input={"personal_data": "mask"}, output={"personal_data": "mask", "secrets": "block"}))
+
+
+def out(text: str) -> str:
+    return checked_answer(GUARD, text, Masks(), Findings())
+
+
+def into(text: str) -> str:
+    return checked_text(GUARD, text, Masks(), Findings())
+
+
+def ask(**more: Any) -> Ask:
+    settings: dict[str, Any] = {"fields": {}, "model": "m", "messages": 1, "query": "", "stream": False, **more}
+    return Ask(include_usage=False, cap=None, copies=1, size=0, **settings)
+
+
+def test_a_transcript_is_checked_with_its_segments_and_loses_the_times_of_its_words() -> None:
+    plain = {"text": "hello there", "segments": [{"id": 0, "text": "hello there"}], "words": [{"word": "hello"}]}
+    assert media.transcript(plain, out) is plain
+    segments = [{"id": 0, "text": "write to"}, {"id": 1, "text": f" {EMAIL} soon"}]
+    made = media.transcript({"text": f"write to {EMAIL} soon", "segments": segments, "words": [{"word": EMAIL}]}, out)
+    assert EMAIL not in str(made) and "words" not in made and made["segments"][0] == segments[0]
+    across = [{"text": "write to ana@ac"}, {"text": "me.example soon"}]
+    made = media.transcript({"text": f"write to {EMAIL} soon", "segments": across}, out)
+    assert "segments" not in made and EMAIL not in made["text"]
+    with pytest.raises(Refused):
+        media.transcript({"text": f"use {SECRET}"}, out)
+
+
+def test_subtitles_are_checked_also_across_their_times() -> None:
+    times = "1\n00:00:00,000 --> 00:00:02,000\nhello there\n"
+    assert media.subtitles(times, out) == times
+    assert EMAIL not in media.subtitles(times.replace("hello there", f"write to {EMAIL}"), out)
+    card = "1\n00:00:00,000 --> 00:00:02,000\nmy card is 4111 1111\n\n2\n00:00:02,000 --> 00:00:04,000\n1111 1111 yes\n"
+    assert "4111 1111" not in media.subtitles(card, out) and "yes" in media.subtitles(card, out)
+
+
+def test_a_revised_prompt_is_text() -> None:
+    body = {"created": 1, "data": [{"b64_json": "AA"}, {"revised_prompt": "a house"}]}
+    assert media.drawn(body, out) is body
+    made = media.drawn({"data": [{"b64_json": "AA", "revised_prompt": f"for {EMAIL}"}]}, out)
+    assert EMAIL not in str(made) and made["data"][0]["b64_json"] == "AA"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "asked", "rules", "kinds"),
+    [
+        ("images.generations", {}, {"output": {"secrets": "block"}}, ["image"]),
+        ("images.generations", {}, {"input": {"secrets": "block"}}, []),
+        ("images.edits", {"images": 1}, {"input": {"secrets": "block"}}, ["image"]),
+        ("images.variations", {}, {"grounded": True}, ["image"]),
+        ("audio.transcriptions", {}, {"input": {"secrets": "block"}}, ["audio"]),
+        ("audio.translations", {}, {"output": {"secrets": "block"}}, []),
+        ("audio.speech", {}, {"output": {"secrets": "block"}}, []),
+        ("audio.speech", {}, {"schema": "{}"}, ["audio"]),
+        ("chat.completions", {"images": 2}, {"deny_input": ["x"]}, ["image"]),
+        ("chat.completions", {"audio_kib": 2}, {"max_input_bytes": 10}, ["audio"]),
+        ("chat.completions", {"images": 2}, {"output": {"secrets": "block"}}, []),
+        ("embeddings", {}, {"input": {"secrets": "block"}, "output": {"secrets": "block"}}, []),
+    ],
+)
+def test_what_no_check_can_look_at_is_named(
+    endpoint: str, asked: dict[str, Any], rules: dict[str, Any], kinds: list[str]
+) -> None:
+    found = media.unchecked(Guard.of(Guardrails(**rules)), ask(**asked), endpoint)
+    assert [each.kind for each in found] == kinds
+    assert media.unchecked(Guard.of(Guardrails(**rules, unchecked=["audio", "image"])), ask(**asked), endpoint) == []
+    assert media.unchecked(Guard.of(Guardrails()), ask(**asked), endpoint) == []
+
+
+class Sent:
+    """A body on its way."""
+
+    def __init__(self, body: bytes) -> None:
+        self._rest = body
+
+    async def read(self) -> bytes:
+        data, self._rest = self._rest[:60_000], self._rest[60_000:]
+        return data
+
+
+def form(*parts: tuple[str, str | None, bytes]) -> Request:
+    """A request with a form: (field, name of a file, value)."""
+    body = b"".join(
+        b'--cut\r\nContent-Disposition: form-data; name="%b"%b\r\n\r\n%b\r\n'
+        % (name.encode(), b"" if file is None else b'; filename="%b"' % file.encode(), value)
+        for name, file, value in parts
+    )
+
+    request = Request(0.0)
+    request.method, request.stream = b"POST", Sent(body + b"--cut--\r\n")  # type: ignore[assignment]
+    request.headers = {b"content-type": b"multipart/form-data; boundary=cut"}
+    return request
+
+
+async def test_texts_of_a_form_are_masked_and_none_may_come_after_its_large_files() -> None:
+    upload = Upload(frozenset({"model"}))
+    await upload.begin(form(("prompt", None, f"for {EMAIL}".encode()), ("file", "a.wav", b"x"), ("model", None, b"m")))
+    media.form_texts(upload, into)
+    sent = b"".join([piece async for piece in upload.pieces("up", b"b")])
+    assert EMAIL.encode() not in sent and b"for <email_1>" in sent and sent.count(b'name="prompt"') == 1
+    large = (("file", "a.wav", b"x" * (KEPT_BYTES + 1)), ("prompt", None, f"for {EMAIL}".encode()))
+    late = Upload(frozenset({"model"}))
+    await late.begin(form(*large))
+    media.form_texts(late, into)
+    with pytest.raises(Invalid) as caught:
+        [piece async for piece in late.pieces("up", b"b")]
+    assert caught.value.code == "field_after_file"
