@@ -1,5 +1,5 @@
 """The scripted model: a deterministic upstream that can fail on command and counts what it was asked. It speaks
-OpenAI's API and Anthropic's Messages.
+OpenAI's API, its files and batches included, and Anthropic's Messages.
 
 It understands nothing: it repeats the passage it was given, or the last question. Real HTTP, real sockets, real usage
 numbers, so the same contract tests hold for it and for real models. Not for production answers.
@@ -31,8 +31,12 @@ import uvloop
 
 from groundplan.core.endpoints import announce
 from groundplan.core.home import Home
+from groundplan.gateway.http.collected import Collected
 from groundplan.gateway.http.multipart import is_form
 from groundplan.gateway.http.server import Refusal, Request, Response, Server
+from groundplan.testing import scripted_responses
+from groundplan.testing.script import Script as Script
+from groundplan.testing.scripted_batches import ScriptedBatches
 from groundplan.testing.scripted_messages import Asked, MessageAnswer, error, usage
 from groundplan.testing.scripted_stream import STREAM_MODES, TOOL_PIECES, Answer, stream
 from groundplan.testing.scripted_tasks import TASKS, perform
@@ -40,41 +44,11 @@ from groundplan.testing.scripted_tasks import TASKS, perform
 MODES = ("ok", "down", "error", "stall", "cut", "miscount", "slow", "undercount", *STREAM_MODES)
 _MESSAGES = b"/v1/messages"
 _REALTIME = b"/v1/realtime"
+_RESPONSES, _COMPLETIONS = b"/v1/responses", b"/v1/completions"
+_ANSWERED = (b"/v1/models", b"/v1/chat/completions", b"/v1/embeddings", _MESSAGES, _RESPONSES, _COMPLETIONS)
 _encode = msgspec.json.Encoder().encode
 _HEADING = re.compile(r"(?m)^#+ .*$")
 _PASSAGE = re.compile(r"^\[(\d+)\][^\n]*\n(.+?)(?=^\[\d+\]|\Z)", re.MULTILINE | re.DOTALL)
-
-
-class Script(msgspec.Struct, forbid_unknown_fields=True):
-    """How to behave. `tokens` fixes the completion tokens of each answer."""
-
-    mode: str = "ok"
-    after: int = 0
-    latency_ms: float = 0
-    chunk_ms: float = 0
-    tokens: int | None = None
-    status: int = 500
-    times: int | None = None
-    """So many attempts fail; None: all of them."""
-    retry_after: str | None = None
-    """Header of an error answer."""
-    at: int | None = None
-    """Chunk of a stream after which it fails; None: in the middle."""
-    calls_itself: str | None = None
-    """Model that its answers name, instead of the one that was asked for."""
-    fingerprint: str | None = None
-    """`system_fingerprint` of its answers."""
-    tool: bool = False
-    """Answers end with a tool call."""
-    overlap: int = 0
-    """Characters of what was sent already that the rest of an answer repeats."""
-    cache_read: int = 0
-    """Tokens of the prompt that it says its cache read, on top of the others."""
-    cache_write: int = 0
-    say: str | None = None
-    """What it answers to everything, in tokens of three characters."""
-    usage: dict[str, Any] | None = None
-    """What it reports as its usage, whatever that was, in the words of the API that is asked."""
 
 
 class _Message(msgspec.Struct):
@@ -137,6 +111,7 @@ class ScriptedModel:
         """The newest attempt."""
         self._token = token
         self._passed = 0
+        self.batches = ScriptedBatches(self._made, self._pace)
         self._count = None if count_file is None else os.open(count_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
     async def handle(self, request: Request, response: Response) -> None:
@@ -147,12 +122,46 @@ class ScriptedModel:
             await self._converse(request, response)
         elif target == b"/counted":
             response.send(200, _encode({"counted": self.counted}))
+        elif self.batches.serves(target):
+            await self._batch(target, request, response)
         elif target == b"/v1/messages/count_tokens":
             self._count_tokens(request, response)
-        elif target in (b"/v1/models", b"/v1/chat/completions", b"/v1/embeddings", _MESSAGES) or target in TASKS:
+        elif target in _ANSWERED or target in TASKS:
             await self._model(target, request, response)
         else:
             response.send(404, _error("there is no such path", "not_found"))
+
+    async def _batch(self, target: bytes, request: Request, response: Response) -> None:
+        """Files and batches. A mode fails before anything is done, but `stall` and `cut`: these do it, and do not say
+        so."""
+        script = self.script
+        named = script.only is not None and f"{request.method.decode()} {target.decode()}".startswith(script.only)
+        mode = self._mode() if named and script.mode != "ok" else "ok"
+        if mode == "down":
+            return
+        if mode == "error":
+            response.send(script.status, _error("the scripted model was told to fail", "scripted_error"))
+        elif mode in ("stall", "cut"):
+            await self.batches.handle(target, request, Collected())
+            if mode == "stall":
+                await asyncio.sleep(3600)
+        else:
+            await self.batches.handle(target, request, response)
+
+    def _pace(self) -> tuple[float, int | None, str]:
+        return self.script.line_ms / 1000, self.script.lines, self.script.lines_end
+
+    async def _made(self, endpoint: str, body: bytes) -> tuple[int, bytes]:
+        """One line of a batch: the same answer as to a call."""
+        request, response = Request(0.0), Collected()
+        request.method, request.target, request.body = b"POST", endpoint.encode(), body
+        await self._counted(request)
+        script = self.script
+        mode = self._mode() if script.only is None or f"POST {endpoint}".startswith(script.only) else "ok"
+        if mode == "error":
+            return script.status, _error("the scripted model was told to fail", "scripted_error")
+        await self._answer(request.target, request, response, mode)
+        return response.status, response.body
 
     async def _converse(self, request: Request, response: Response) -> None:
         self.last = request
@@ -230,6 +239,14 @@ class ScriptedModel:
             if target == _MESSAGES:
                 await self._message(request, response, mode)
                 return
+            if target == _RESPONSES:
+                await self._response(msgspec.json.decode(request.body, type=scripted_responses.Asked), response, mode)
+                return
+            if target == _COMPLETIONS:
+                await self._complete(
+                    msgspec.json.decode(request.body, type=scripted_responses.Prompted), response, mode
+                )
+                return
             if target in TASKS:
                 await perform(target, request, response, (mode, self.script.chunk_ms / 1000))
                 return
@@ -279,6 +296,34 @@ class ScriptedModel:
         messages = [_Message(role, content) for role, content in asked.turns()]
         return _Chat(messages, asked.model, asked.stream, None, asked.max_tokens)
 
+    async def _response(self, asked: scripted_responses.Asked, response: Response, mode: str) -> None:
+        """As chat, in the shapes of Responses."""
+        messages = [_Message(role, text) for role, text in asked.turns()]
+        chat = _Chat(messages, asked.model, asked.stream, None, asked.max_output_tokens)
+        words, reason = self._words(chat)
+        counts, script = self._reported(chat, len(words), mode), self.script
+        answer = scripted_responses.ResponseAnswer(str(self.counted), asked.model, words, reason, counts, script.tool)
+        if asked.stream:
+            await stream(response, answer, mode, script.chunk_ms / 1000, script.at)
+        else:
+            self._send(answer.whole(), response, mode)
+
+    async def _complete(self, asked: scripted_responses.Prompted, response: Response, mode: str) -> None:
+        """As chat, in the shapes of completions; a prompt that ends with a part of its answer gets the rest."""
+        prompt, turns = asked.prompt, [("user", asked.prompt)]
+        for at in range(1, len(prompt)):
+            if answer_text([("user", prompt[:at])]).startswith(prompt[at:]):
+                turns = [("user", prompt[:at]), ("assistant", prompt[at:]), ("user", "")]
+                break
+        chat = _Chat([_Message(role, text) for role, text in turns], asked.model, asked.stream, None, asked.max_tokens)
+        words, reason = self._words(chat)
+        counts, script = self._reported(chat, len(words), mode), self.script
+        answer = scripted_responses.CompletionAnswer(f"cmpl-{self.counted}", asked.model, words, reason, counts)
+        if asked.stream:
+            await stream(response, answer, mode, script.chunk_ms / 1000, script.at)
+        else:
+            self._send(answer.whole(), response, mode)
+
     def _count_tokens(self, request: Request, response: Response) -> None:
         """Costs nothing, so it is not counted."""
         try:
@@ -325,6 +370,10 @@ class ScriptedModel:
     def _reported(self, chat: _Chat, words: int, mode: str) -> dict[str, Any]:
         return self._usage(chat, words, mode) if self.script.usage is None else self.script.usage
 
+    def _version(self, chat: _Chat) -> dict[str, str]:
+        said = {"model": self.script.calls_itself or chat.model}
+        return said if self.script.fingerprint is None else {**said, "system_fingerprint": self.script.fingerprint}
+
     def _completion(self, chat: _Chat, mode: str) -> bytes:
         words, reason = self._words(chat)
         message: dict[str, Any] = {"role": "assistant", "content": "".join(words).strip(), "refusal": None}
@@ -339,6 +388,7 @@ class ScriptedModel:
                 "created": int(time.time()),
                 "choices": choices,
                 "usage": self._reported(chat, len(words), mode),
+                **self._version(chat),
             }
         )
 
@@ -369,10 +419,6 @@ class ScriptedModel:
 def _vector(text: str, encoding: str) -> list[float] | str:
     """16 numbers that depend on the text only."""
     raw = hashlib.sha512(text.encode()).digest()
-    def _version(self, chat: _Chat) -> dict[str, str]:
-        said = {"model": self.script.calls_itself or chat.model}
-        return said if self.script.fingerprint is None else {**said, "system_fingerprint": self.script.fingerprint}
-
     numbers = [(value - 2**31) / 2**31 for value in struct.unpack(">16I", raw)]
     return base64.b64encode(struct.pack("<16f", *numbers)).decode() if encoding == "base64" else numbers
 
@@ -388,7 +434,6 @@ def _error(message: str, code: str) -> bytes:
 
 _JSON_BODIES = {
     "malformed": b'{"id":"x","choices":[{"index":0,',
-                **self._version(chat),
     "empty": b"",
     "error_event": _error("something went wrong", "scripted_error"),
     "wrong_type": b"<html><body>welcome</body></html>",

@@ -4,38 +4,22 @@ from __future__ import annotations
 
 from groundplan.gateway.caching.answer_cache import Flight
 from groundplan.gateway.surfaces.interface import Relay
-from groundplan.ledger.model import Usage
+from groundplan.gateway.surfaces.wrapped import Wrapped
 
 MOST_BYTES = 4 << 20
 """Of a longer stream nothing is remembered."""
 
 
-class Recorded:
-    """A `Relay` that remembers what the upstream sent, for the flight of its call once the stream is complete."""
+class Recorded(Wrapped):
+    """A relay that remembers what the upstream sent, for the flight of its call once the stream is complete."""
 
-    __slots__ = ("_events", "_flight", "_inner", "_room")
+    __slots__ = ("_events", "_flight", "_room")
 
     def __init__(self, inner: Relay, flight: Flight) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._flight = flight
         self._events: list[bytes] = []
         self._room = MOST_BYTES
-
-    @property
-    def usage(self) -> Usage | None:
-        return self._inner.usage
-
-    @property
-    def output_bytes(self) -> int:
-        return self._inner.output_bytes
-
-    @property
-    def done(self) -> bool:
-        return self._inner.done
-
-    @property
-    def complete(self) -> bool:
-        return self._inner.complete
 
     def take(self, data: bytes) -> bytes:
         self._room -= len(data) + 64
@@ -49,6 +33,3 @@ class Recorded:
         if self._room >= 0:
             self._flight.events = tuple(self._events)
         return self._inner.last(facts)
-
-    def broken(self, reason: str, call_id: str) -> bytes:
-        return self._inner.broken(reason, call_id)

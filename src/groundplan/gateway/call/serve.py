@@ -20,7 +20,7 @@ from groundplan.gateway.call.attempt import Attempt, AttemptFailed, begin
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.race import race
-from groundplan.gateway.call.resume import ENDPOINT, continuation
+from groundplan.gateway.call.resume import continuation, goes_on
 from groundplan.gateway.http.stream import break_off
 from groundplan.gateway.surfaces.interface import Relay
 from groundplan.gateway.upstream.choose import PREFIX_BYTES, Facts
@@ -100,8 +100,8 @@ class Course:
         if rule.balance != "ordered" and len(order) > 1 and exchange.route is None:
             order = self._balanced(order)
         ask = exchange.ask
-        if rule.on_broken_stream == "resume" and ask is not None and ask.stream and exchange.endpoint == ENDPOINT:
-            exchange.continuation = continuation(ask)
+        if rule.on_broken_stream == "resume" and ask is not None and ask.stream and goes_on(exchange.endpoint):
+            exchange.continuation = continuation(ask, exchange.endpoint)
         self.waiting = deque(order)
         self._full: list[Deployment] = []
         self._tries = 0

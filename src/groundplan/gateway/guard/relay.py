@@ -15,12 +15,12 @@ from groundplan.core.errors import Denied
 from groundplan.gateway.guard import pieces
 from groundplan.gateway.guard.pieces import Channel
 from groundplan.gateway.surfaces.interface import Malformed, Relay, Stopped
+from groundplan.gateway.surfaces.wrapped import Wrapped
 from groundplan.governance.guardrails.checks import Checks
 from groundplan.governance.guardrails.guard import NO_ROLES, Findings, Guard, checked_answer, rewritten
 from groundplan.governance.guardrails.masks import Masks
 from groundplan.governance.guardrails.model import Hit, Refusal
 from groundplan.governance.guardrails.window import Refused, Window
-from groundplan.ledger.model import Usage
 
 _encode = msgspec.json.encode
 _decode = msgspec.json.decode
@@ -34,18 +34,18 @@ def refusal_error(refusal: Refusal) -> Denied:
     return Denied(refusal.message, code=refusal.code, hint=hint)
 
 
-class GuardedRelay:
-    """Obeys `Relay`."""
+class GuardedRelay(Wrapped):
+    """See the module."""
 
     __slots__ = (
-        "_checks", "_findings", "_guard", "_held", "_inner", "_last", "_lead", "_masks", "_may_call", "_says", "_texts",
+        "_checks", "_findings", "_guard", "_held", "_last", "_lead", "_masks", "_may_call", "_says", "_texts",
         "_whole", "_windows", "refusal",
     )  # fmt: skip
 
     def __init__(
         self, inner: Relay, guard: Guard, masks: Masks, findings: Findings, may_call: MayCall, *, whole: bool
     ) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._guard = guard
         self._checks: Checks = guard.output
         self._masks = masks
@@ -61,22 +61,6 @@ class GuardedRelay:
         self._says = False
         """Something was let go that is more than a beginning."""
         self.refusal: Denied | None = None
-
-    @property
-    def usage(self) -> Usage | None:
-        return self._inner.usage
-
-    @property
-    def output_bytes(self) -> int:
-        return self._inner.output_bytes
-
-    @property
-    def done(self) -> bool:
-        return self._inner.done
-
-    @property
-    def complete(self) -> bool:
-        return self._inner.complete
 
     @property
     def text(self) -> str:

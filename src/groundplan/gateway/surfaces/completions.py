@@ -97,7 +97,17 @@ def read(body: bytes) -> Ask:
     )
 
 
+class Unfinished(msgspec.Struct, frozen=True):
+    """A prompt whose answer was begun, and is to go on: what was said, and how a chat is told so."""
+
+    prompt: str
+    said: str
+    instruction: str
+
+
 def prompts_of(ask: Ask) -> list[str]:
+    if isinstance(ask.typed, Unfinished):
+        return [ask.typed.prompt + ask.typed.said]
     if not isinstance(ask.typed, list):
         raise AssertionError("not a request for a completion")
     return ask.typed
@@ -275,7 +285,7 @@ def chat_fields(ask: Ask) -> dict[str, msgspec.Raw]:
     prompts = prompts_of(ask)
     if len(prompts) > 1:
         raise _cannot("prompt: several")
-    fields = {"messages": msgspec.Raw(_encode([{"role": "user", "content": prompts[0]}]))}
+    fields = {"messages": msgspec.Raw(_encode(_messages(ask, prompts[0])))}
     for name, raw in ask.fields.items():
         if name in ("model", "prompt", "max_tokens") or bytes(raw) in _NOTHING:
             continue
@@ -284,6 +294,17 @@ def chat_fields(ask: Ask) -> dict[str, msgspec.Raw]:
         elif name != "best_of" or bytes(raw) != b"1":
             raise _cannot(name)
     return fields
+
+
+def _messages(ask: Ask, prompt: str) -> list[dict[str, str]]:
+    told = ask.typed
+    if not isinstance(told, Unfinished):
+        return [{"role": "user", "content": prompt}]
+    return [
+        {"role": "user", "content": told.prompt},
+        {"role": "assistant", "content": told.said},
+        {"role": "user", "content": told.instruction},
+    ]
 
 
 def _cannot(name: str) -> Invalid:

@@ -22,7 +22,7 @@ from groundplan.gateway.surfaces.body import image_bytes, read_fields
 from groundplan.gateway.surfaces.chat import CHAT, OpenAIChat, ServiceChat
 from groundplan.gateway.surfaces.chat_pieces import completion
 from groundplan.gateway.surfaces.interface import Answered, Codec, Interface, Malformed, Relay
-from groundplan.gateway.surfaces.responses_stream import ResponsesChatRelay, ResponsesRelay, Whole
+from groundplan.gateway.surfaces.responses_stream import Rendered, ResponsesChatRelay, ResponsesRelay, Whole
 from groundplan.gateway.surfaces.responses_to_chat import Translation
 from groundplan.gateway.upstream import providers
 from groundplan.ledger.model import Usage
@@ -81,7 +81,7 @@ def _unsupported(name: str, hint: str | None = None) -> Invalid:
 class Told:
     """A request, and its translation once that is needed. `store`: the caller wants it kept."""
 
-    __slots__ = ("_body", "_made", "name", "pinned", "previous", "store", "stored")
+    __slots__ = ("_body", "_made", "given", "name", "pinned", "previous", "store", "stored")
 
     def __init__(self, body: bytes, previous: str | None, *, store: bool) -> None:
         self._body = body
@@ -90,6 +90,8 @@ class Told:
         self.store = store
         self.stored = False
         self.previous = previous
+        self.given: object = None
+        """The caller's own input, where more was put behind it."""
         self.pinned = ""
         """Deployment that made the response which this one goes on with."""
 
@@ -246,6 +248,18 @@ def chat_fields(ask: Ask) -> dict[str, msgspec.Raw]:
     return {name: msgspec.Raw(_encode(value)) for name, value in fields.items()}
 
 
+def gone_on(ask: Ask, more: list[dict[str, Any]]) -> Ask:
+    """The same request with further items behind its input: what was said so far, and that it is to go on."""
+    earlier = told(ask)
+    fields: dict[str, Any] = {**ask.fields, "input": [*responses_kept.listed(_input(ask)), *more]}
+    whole = read(_encode(fields))
+    asked = told(whole)
+    asked.name, asked.store, asked.stored = earlier.name, earlier.store, earlier.stored
+    asked.previous, asked.pinned = earlier.previous, earlier.pinned
+    asked.given = _input(ask) if earlier.given is None else earlier.given
+    return whole
+
+
 def _input(ask: Ask) -> object:
     value: object = msgspec.json.decode(ask.fields["input"])
     return value
@@ -294,10 +308,12 @@ class Responses(Interface):
         ask = exchange.ask
         if ask is None or not self.stores(exchange):
             return
-        if isinstance(answer, ResponsesRelay | ResponsesChatRelay):
+        if isinstance(answer, Rendered):
             answer = answer.response_json()
         if isinstance(answer, bytes):
-            told(ask).stored = await responses_kept.keep(gateway, exchange, _input(ask), answer)
+            given = told(ask).given
+            given = _input(ask) if given is None else given
+            told(ask).stored = await responses_kept.keep(gateway, exchange, given, answer)
 
     def able(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
         """Those that serve responses themselves, and the others where the request can be put into chat. Raises

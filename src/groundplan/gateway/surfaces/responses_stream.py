@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
@@ -53,6 +53,13 @@ def _broken(number: int, reason: str, call_id: str) -> bytes:
         "call_id": call_id,
     }
     return event("error", _encode(told))
+
+
+@runtime_checkable
+class Rendered(Protocol):
+    """A relay that has the whole response once it is complete."""
+
+    def response_json(self) -> bytes: ...
 
 
 class ResponsesRelay:

@@ -1,0 +1,80 @@
+"""Going on with a broken stream of the older completions.
+
+An upstream that has them goes on with prompt and text, any other is asked in chat. Several texts, log probabilities,
+`echo` and `suffix` are not continued. Pure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+
+from groundplan.gateway.call.exchange import Ask
+from groundplan.gateway.http.sse import DONE, event
+from groundplan.gateway.resuming.chat import KEPT, added, headed
+from groundplan.gateway.resuming.story import INSTRUCTION, Continued, Sent, asks, capped, left_of
+from groundplan.gateway.surfaces.completions import Unfinished, prompts_of
+
+ENDPOINT = "completions"
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
+_encode = msgspec.json.encode
+
+
+def forbidden(ask: Ask) -> str:
+    """Why a stream that is asked so cannot be continued; empty where it can."""
+    if ask.copies > 1:
+        return "several texts (n, best_of, prompts) cannot be continued"
+    found = next((name for name in ("logprobs", "echo", "suffix") if asks(ask, name)), "")
+    return f"{found} cannot be continued" if found else ""
+
+
+def rest(ask: Ask, sent: Sent, cap: int) -> Ask:
+    """The caller's ask, for the rest of the answer. `cap`: output tokens that the whole of it may have."""
+    (prompt,) = prompts_of(ask)
+    left = left_of(cap, sent)
+    raw = msgspec.Raw(_encode(prompt + sent.text))
+    grown = len(sent.text.encode()) + len(INSTRUCTION)
+    fields = {**capped(ask.fields, left), "prompt": raw, "max_tokens": msgspec.Raw(b"%d" % left)}
+    typed = Unfinished(prompt, sent.text, INSTRUCTION)
+    return replace(
+        ask, fields=fields, body=b"", messages=ask.messages + 2, size=ask.size + 2 * grown, cap=left, typed=typed
+    )
+
+
+class ContinuedCompletion(Continued):
+    """See the module."""
+
+    __slots__ = ()
+
+    def _note(self, data: bytes) -> None:
+        if data == DONE:
+            return
+        chunk = _decode(data)
+        sent = self.sent or Sent({name: chunk[name] for name in KEPT if name in chunk})
+        self.sent = _noted(sent, chunk)
+
+    def _next(self, data: bytes) -> bytes:
+        earlier, sent = self._earlier, self.sent
+        if data == DONE or earlier is None or sent is None:
+            return event(data)
+        chunk = headed(_decode(data), earlier.head)
+        tells = isinstance(chunk.get("usage"), dict)
+        for choice in chunk.get("choices") or []:
+            text = self._trim(choice.get("text") or "")
+            if choice.get("finish_reason") and self._open:
+                text += self._released()
+            choice["text"] = text
+            tells = tells or bool(text or choice.get("finish_reason"))
+        if not tells:
+            return b""
+        if isinstance(chunk.get("usage"), dict):
+            chunk["usage"] = added(chunk["usage"], earlier.usage)
+        self.sent = _noted(sent, chunk)
+        return event(_encode(chunk))
+
+
+def _noted(sent: Sent, chunk: dict[str, Any]) -> Sent:
+    texts = [choice.get("text") or "" for choice in chunk.get("choices") or []]
+    return replace(sent, text=sent.text + "".join(texts), pieces=sent.pieces + sum(1 for text in texts if text))

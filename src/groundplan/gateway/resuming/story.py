@@ -1,0 +1,138 @@
+"""What a client has of a stream that broke, and how a later attempt's stream becomes the rest of it: what all surfaces
+have in common. Pure.
+
+The client sees one stream: one id, one model, no text twice, usage of all attempts together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from groundplan.gateway.call.exchange import Ask
+from groundplan.gateway.surfaces.interface import Relay
+from groundplan.gateway.surfaces.wrapped import Wrapped
+from groundplan.ledger.model import Usage
+
+INSTRUCTION = (
+    "Your answer above was cut off. Go on with it exactly where it ends. Repeat nothing of it, and say nothing about "
+    "the interruption."
+)
+"""What the next deployment is told after the text so far."""
+LONGEST_OVERLAP = 4000
+"""Characters at the end of what was sent among which a repetition is looked for."""
+LEAST_OVERLAP = 12
+"""Shorter repetitions may be meant."""
+_NOTHING = Usage()
+_CAPS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What the client has of an answer."""
+
+    head: dict[str, Any]
+    """Fields that every chunk of the stream has in common."""
+    text: str = ""
+    pieces: int = 0
+    """Events with text: the answer has no fewer tokens."""
+    usage: Usage = _NOTHING
+    """Of the attempts that broke."""
+    seam: str = ""
+    """Why it cannot be continued, in words; empty where it can."""
+    more: Any = None
+    """What its surface remembers besides, over all attempts."""
+
+
+class Continued(Wrapped):
+    """Remembers what the client has, and makes a later attempt's stream the rest of the first one.
+
+    A surface says what it reads from events (`_note`) and what becomes of a later attempt's (`_next`).
+    """
+
+    __slots__ = ("_earlier", "_held", "_open", "sent")
+
+    def __init__(self, inner: Relay, sent: Sent | None) -> None:
+        super().__init__(inner)
+        self._earlier = sent
+        """None: this is the first attempt."""
+        self.sent = sent
+        self._held = ""
+        """Text that may turn out to be a repetition."""
+        self._open = sent is not None and bool(sent.text)
+
+    def take(self, data: bytes) -> bytes:
+        """As the inner one. Raises `Malformed`."""
+        out = self._inner.take(data)
+        return self._rewritten(out) if out else out
+
+    def last(self, facts: bytes) -> bytes:
+        return self._rewritten(self._inner.last(facts))
+
+    def _rewritten(self, out: bytes) -> bytes:
+        if self._earlier is None:
+            for data in events(out):
+                self._note(data)
+            return out
+        return b"".join([self._next(data) for data in events(out)])
+
+    def _note(self, data: bytes) -> None:
+        """Remember what one event of the first attempt gives the client."""
+        raise NotImplementedError
+
+    def _next(self, data: bytes) -> bytes:
+        """The events for one event of a later attempt. Raises `Malformed`."""
+        raise NotImplementedError
+
+    def _trim(self, text: str) -> str:
+        """What of new text the client does not have. Held back while it may still be a repetition."""
+        if not self._open or self._earlier is None:
+            return text
+        self._held += text
+        if self._held in self._tail:
+            return ""
+        return self._released()
+
+    def _released(self) -> str:
+        """What of the held text is new, now that no more comes that could make it a repetition."""
+        self._open = False
+        held, self._held = self._held, ""
+        return held[overlap(self._tail, held) :]
+
+    @property
+    def _tail(self) -> str:
+        return self._earlier.text[-LONGEST_OVERLAP:] if self._earlier is not None else ""
+
+
+def events(out: bytes) -> Iterator[bytes]:
+    """The data of events as this gateway writes them."""
+    for found in out.split(b"\n\n"):
+        lines = [line[6:] for line in found.split(b"\n") if line.startswith(b"data: ")]
+        if lines:
+            yield b"\n".join(lines)
+
+
+def overlap(tail: str, text: str) -> int:
+    """Characters at the beginning of `text` that repeat the end of `tail`."""
+    for length in range(min(len(tail), len(text)), 0, -1):
+        if tail.endswith(text[:length]):
+            return length if length >= min(LEAST_OVERLAP, len(tail)) else 0
+    return 0
+
+
+def capped(fields: Mapping[str, msgspec.Raw], cap: int) -> dict[str, msgspec.Raw]:
+    """The fields with every cap of the answer as it is now: what was sent already counts."""
+    return {name: msgspec.Raw(b"%d" % cap) if name in _CAPS else raw for name, raw in fields.items()}
+
+
+def left_of(cap: int, sent: Sent) -> int:
+    """Tokens that the rest may have."""
+    return max(1, cap - sent.pieces)
+
+
+def asks(ask: Ask, name: str) -> bool:
+    """Whether a field of the request asks for anything."""
+    return bytes(ask.fields.get(name, msgspec.Raw(b"null"))) not in (b"null", b"false", b"0", b"[]", b'""')

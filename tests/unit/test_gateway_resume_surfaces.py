@@ -1,0 +1,298 @@
+"""Broken streams that go on beyond chat: rows of docs/streams.md for Responses, Messages and completions."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from openai.types.responses import ResponseStreamEvent
+from tests.integration.gateway_stack import parse
+from tests.integration.sdk_types import strict
+from tests.unit.call_rig import Rig, call_rig, rule
+
+from groundplan.core.money import PICO
+from groundplan.gateway.resuming.story import INSTRUCTION
+from groundplan.gateway.upstream.health import Health
+
+RESUME = {"assistant": rule(on_broken_stream="resume")}
+TEXT = "You asked: a b c d"
+BREAKS = ["cut", "malformed", "error_event", "no_finish", "stall_late"]
+
+
+@dataclass
+class Got:
+    """What a client got of a stream: the JSON of its events."""
+
+    status: int
+    events: list[Any]
+
+    @property
+    def kinds(self) -> list[str]:
+        return [str(event.get("type", "")) for event in self.events]
+
+    def of(self, kind: str) -> list[Any]:
+        return [event for event in self.events if event.get("type") == kind]
+
+    @property
+    def facts(self) -> Any:
+        (found,) = [event["groundplan"] for event in self.events if "groundplan" in event]
+        return found
+
+
+@dataclass(frozen=True)
+class Surface:
+    """How one surface is asked, and how its text, end and usage are read."""
+
+    path: str
+    body: dict[str, Any]
+    settings: dict[str, Any]
+    text: Callable[[Got], str]
+    whole: Callable[[Got], None]
+    output: Callable[[Got], int]
+    lead: int
+    """Events of its upstream before the first text."""
+
+    async def stream(self, rig: Rig, **more: Any) -> Got:
+        data = json.dumps({"model": "auto", "stream": True, **self.body, **more}).encode()
+        reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+        head = f"POST {self.path} HTTP/1.1\r\nhost: g\r\nauthorization: Bearer assistant\r\nconnection: close\r\n"
+        writer.write(head.encode() + b"content-length: %d\r\n\r\n" % len(data) + data)
+        reply = parse(await asyncio.wait_for(reader.read(), 20))
+        writer.close()
+        lines = [line[6:] for line in reply.body.decode().split("\n") if line.startswith("data: {")]
+        return Got(reply.status, [json.loads(line) for line in lines])
+
+
+def response_text(got: Got) -> str:
+    return "".join(event["delta"] for event in got.of("response.output_text.delta"))
+
+
+def response_whole(got: Got) -> None:
+    """One response: every event is OpenAI's, numbered without a gap, and the end has what was streamed."""
+    for event in got.events:
+        strict(ResponseStreamEvent, json.dumps(event), ours={"groundplan", "hint", "call_id"})
+    assert [event["sequence_number"] for event in got.events] == list(range(len(got.events)))
+    assert got.kinds.count("response.created") == 1 and got.kinds[-1] == "response.completed"
+    ended, (begun,) = got.events[-1]["response"], got.of("response.created")
+    assert ended["id"] == begun["response"]["id"] and ended["model"] == begun["response"]["model"]
+    items = [event["item"] for event in got.of("response.output_item.done")]
+    assert ended["output"] == items and [e["output_index"] for e in got.of("response.output_item.added")] == list(
+        range(len(items))
+    )
+    parts = [part["text"] for item in items if item["type"] == "message" for part in item["content"]]
+    assert "".join(parts) == response_text(got)
+    assert "".join(event["text"] for event in got.of("response.output_text.done")) == response_text(got)
+
+
+def message_text(got: Got) -> str:
+    deltas = [event["delta"] for event in got.of("content_block_delta")]
+    return "".join(delta.get("text", "") for delta in deltas)
+
+
+def message_whole(got: Got) -> None:
+    """One message: each block begins and ends once, in order, one of them open at a time."""
+    assert got.kinds.count("message_start") == 1 and got.kinds[-1] == "message_stop"
+    assert got.kinds.count("message_delta") == 1
+    shown, opened = [], None
+    for event in got.events:
+        if event["type"] == "content_block_start":
+            assert opened is None
+            opened = event["index"]
+            shown.append(opened)
+        elif event["type"] == "content_block_delta":
+            assert event["index"] == opened
+        elif event["type"] == "content_block_stop":
+            assert event["index"] == opened
+            opened = None
+    assert opened is None and shown == list(range(len(shown)))
+
+
+def completion_text(got: Got) -> str:
+    return "".join(choice["text"] for event in got.events for choice in event.get("choices", []))
+
+
+def completion_whole(got: Got) -> None:
+    ends = [c["finish_reason"] for event in got.events for c in event.get("choices", []) if c["finish_reason"]]
+    assert len(ends) == 1 and len({event["id"] for event in got.events}) == 1
+    assert len({event["model"] for event in got.events}) == 1
+
+
+NATIVE_MESSAGES = {"api": "anthropic"}
+SURFACES = {
+    "responses": Surface(
+        "/v1/responses", {"input": "a b c d"}, {"serves": ["responses"]}, response_text, response_whole,
+        lambda got: int(got.events[-1]["response"]["usage"]["output_tokens"]), 3,
+    ),
+    "responses by chat": Surface(
+        "/v1/responses", {"input": "a b c d"}, {}, response_text, response_whole,
+        lambda got: int(got.events[-1]["response"]["usage"]["output_tokens"]), 1,
+    ),
+    "messages": Surface(
+        "/v1/messages", {"max_tokens": 20, "messages": [{"role": "user", "content": "a b c d"}]}, NATIVE_MESSAGES,
+        message_text, message_whole, lambda got: int(got.of("message_delta")[0]["usage"]["output_tokens"]), 3,
+    ),
+    "messages by chat": Surface(
+        "/v1/messages", {"max_tokens": 20, "messages": [{"role": "user", "content": "a b c d"}]}, {},
+        message_text, message_whole, lambda got: int(got.of("message_delta")[0]["usage"]["output_tokens"]), 1,
+    ),
+    "completions": Surface(
+        "/v1/completions", {"prompt": "a b c d", "stream_options": {"include_usage": True}},
+        {"serves": ["completions"]}, completion_text, completion_whole,
+        lambda got: int(next(e["usage"]["completion_tokens"] for e in got.events if e.get("usage"))), 0,
+    ),
+    "completions by chat": Surface(
+        "/v1/completions", {"prompt": "a b c d", "stream_options": {"include_usage": True}}, {}, completion_text,
+        completion_whole, lambda got: int(next(e["usage"]["completion_tokens"] for e in got.events if e.get("usage"))),
+        1,
+    ),
+}  # fmt: skip
+
+
+MOST = [pytest.param(kind, marks=pytest.mark.soak if "by chat" in kind else ()) for kind in SURFACES]
+"""Those by chat are made of the same events; all of them are in `make soak`."""
+
+
+def rigged(folder: Path, surface: Surface, names: tuple[str, ...] = ("one", "two", "three"), **more: Any) -> Any:
+    settings = {name: {**surface.settings, "idle_ms": 200} for name in names}
+    return call_rig(folder, list(names), more=settings, workloads=RESUME, **more)
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode"),
+    [
+        pytest.param(kind, mode, marks=() if mode == BREAKS[number % 5] else pytest.mark.soak)
+        for number, kind in enumerate(SURFACES)
+        for mode in BREAKS
+    ],
+)
+async def test_a_broken_stream_of_any_surface_is_resumed(tmp_path: Path, kind: str, mode: str) -> None:
+    surface = SURFACES[kind]
+    async with rigged(tmp_path, surface) as rig:
+        rig.play("one", mode=mode, chunk_ms=2)
+        got = await surface.stream(rig)
+        assert got.status == 200 and surface.text(got).strip() == TEXT, got.events
+        surface.whole(got)
+        assert got.facts["deployment"] == "two"
+        first, second = await rig.settlements()
+        assert (first.outcome, second.outcome, second.flags) == ("failed", "ok", ["resumed"])
+        assert surface.output(got) == first.usage.output + second.usage.output
+        await rig.books()
+
+
+@pytest.mark.parametrize("kind", MOST)
+async def test_wherever_a_stream_of_any_surface_breaks_no_word_is_lost_or_twice(tmp_path: Path, kind: str) -> None:
+    surface = SURFACES[kind]
+    async with rigged(tmp_path, surface, names=("one", "two")) as rig:
+        for at in range(12):
+            rig.play("one", mode="cut", at=at, chunk_ms=1)
+            got = await surface.stream(rig)
+            assert surface.text(got).strip() == TEXT, (at, got.events)
+            surface.whole(got)
+            rig.gateway.health = Health()
+        await rig.books()
+
+
+@pytest.mark.parametrize("kind", MOST)
+async def test_a_repetition_is_taken_out_of_any_surface(tmp_path: Path, kind: str) -> None:
+    surface = SURFACES[kind]
+    async with rigged(tmp_path, surface) as rig:
+        rig.play("one", mode="cut", chunk_ms=2, at=surface.lead + 2)
+        rig.play("two", overlap=13)
+        got = await surface.stream(rig)
+        assert surface.text(got).strip() == TEXT
+        surface.whole(got)
+
+
+@pytest.mark.parametrize("kind", MOST)
+async def test_a_stream_of_any_surface_is_resumed_again(tmp_path: Path, kind: str) -> None:
+    surface = SURFACES[kind]
+    async with rigged(tmp_path, surface) as rig:
+        rig.play("one", mode="cut", chunk_ms=2, at=surface.lead + 1)
+        rig.play("two", mode="cut", chunk_ms=2, at=surface.lead + 1)
+        got = await surface.stream(rig)
+        assert surface.text(got).strip() == TEXT
+        surface.whole(got)
+        assert len(await rig.settlements()) == 3
+
+
+@pytest.mark.parametrize("kind", ["responses", "responses by chat", "messages", "messages by chat"])
+async def test_a_tool_call_of_any_surface_that_has_begun_is_never_continued(tmp_path: Path, kind: str) -> None:
+    surface = SURFACES[kind]
+    async with rigged(tmp_path, surface) as rig:
+        for name in ("one", "two", "three"):
+            rig.play(name, tool=True)
+        at = {"responses": 12, "responses by chat": 8, "messages": 11, "messages by chat": 8}[kind]
+        rig.play("one", mode="cut", tool=True, at=at, chunk_ms=2)
+        got = await surface.stream(rig)
+        assert "error" in got.kinds and "a tool call had begun" in json.dumps(got.of("error"))
+        assert rig.models["two"].counted == 0
+        await rig.books()
+
+
+@pytest.mark.parametrize("kind", ["responses", "responses by chat", "messages", "messages by chat"])
+async def test_a_break_before_the_tool_call_of_any_surface_is_resumed(tmp_path: Path, kind: str) -> None:
+    surface = SURFACES[kind]
+    async with rigged(tmp_path, surface) as rig:
+        for name in ("two", "three"):
+            rig.play(name, tool=True)
+        rig.play("one", mode="cut", tool=True, at=5, chunk_ms=2)
+        got = await surface.stream(rig)
+        assert surface.text(got).strip() == TEXT, got.events
+        surface.whole(got)
+        if "responses" in kind:
+            (call,) = [item for item in got.events[-1]["response"]["output"] if item["type"] == "function_call"]
+            assert json.loads(call["arguments"]) == {"what": "it"}
+        else:
+            pieces = [e["delta"]["partial_json"] for e in got.of("content_block_delta") if "partial_json" in e["delta"]]
+            assert json.loads("".join(pieces)) == {"what": "it"}
+            assert got.of("message_delta")[0]["delta"]["stop_reason"] == "tool_use"
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "why"),
+    [
+        ("responses", {"text": {"format": {"type": "json_object"}}}, "structured output"),
+        ("responses", {"top_logprobs": 2}, "log probabilities"),
+        ("completions", {"n": 2}, "several texts"),
+        ("completions", {"logprobs": 1}, "logprobs cannot"),
+        ("completions", {"echo": True}, "echo cannot"),
+    ],
+)
+async def test_what_cannot_be_continued_is_named_for_any_surface(
+    tmp_path: Path, kind: str, more: dict[str, Any], why: str
+) -> None:
+    surface = SURFACES[kind]
+    async with rigged(tmp_path, surface) as rig:
+        rig.play("one", mode="cut", at=4, chunk_ms=2)
+        got = await surface.stream(rig, **more)
+        assert why in json.dumps(got.events[-1]) and rig.models["two"].counted == 0
+        await rig.books()
+
+
+@pytest.mark.parametrize("kind", SURFACES)
+async def test_what_the_next_deployment_is_asked_has_what_is_left_of_the_cap(tmp_path: Path, kind: str) -> None:
+    surface = SURFACES[kind]
+    cap = "max_output_tokens" if "responses" in kind else "max_tokens"
+    async with rigged(tmp_path, surface) as rig:
+        rig.play("one", mode="cut", at=surface.lead + 1, chunk_ms=2)
+        got = await surface.stream(rig, **{cap: 9})
+        asked = rig.models["two"].last
+        assert got.status == 200 and asked is not None
+        sent = json.loads(asked.body)
+        left = sent.get("max_tokens", sent.get("max_output_tokens"))
+        assert 1 <= left < 9, sent
+        assert INSTRUCTION in json.dumps(sent) or kind == "completions"
+
+
+async def test_without_a_budget_for_it_no_surface_goes_on(tmp_path: Path) -> None:
+    for kind, surface in SURFACES.items():
+        cap = "max_output_tokens" if "responses" in kind else "max_tokens"
+        async with rigged(tmp_path / kind.replace(" ", "-"), surface, limit=PICO // 4000) as rig:
+            rig.play("one", mode="cut", at=surface.lead + 1, chunk_ms=2)
+            got = await surface.stream(rig, **{cap: 20})
+            assert "error" in json.dumps(got.events[-1]) and rig.models["two"].counted == 0, kind
