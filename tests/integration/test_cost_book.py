@@ -14,6 +14,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pdfplumber
 import pytest
 from tests.integration.test_api_control import Control, running
 
@@ -42,6 +43,7 @@ source: invoice 7
 TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 DAYS = 60
 COST = Decimal("0.020000000001")
+OF_CALLS = ("feature", "prompt", "source", "person")
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +87,11 @@ def fill(dsn: str) -> None:
         )
 
 
+def pdf_text(data: bytes) -> str:
+    with pdfplumber.open(io.BytesIO(data)) as document:
+        return "\n".join(page.extract_text() for page in document.pages)
+
+
 def ask(control: Control, path: str) -> Any:
     answer = control.ask("GET", path)
     assert answer.status == 200, answer.body
@@ -101,7 +108,7 @@ def total(rows: list[dict[str, str]]) -> Decimal:
 
 def test_every_way_to_sum_the_book_is_the_same_sum(control: Control) -> None:
     whole = Decimal(ask(control, f"/api/cost/book?{span()}")["total_usd"])
-    for by in ("term", "workload", "workflow", "team", "provider", "site", "deployment", "model", "basis"):
+    for by in ("term", "workload", "workflow", "team", "provider", "site", "deployment", "model", "basis", *OF_CALLS):
         assert total(ask(control, f"/api/cost/book?{span()}&by={by}")["sums"]) == whole
     found = ask(control, f"/api/cost/book?{span()}&lines=true")
     assert total(found["lines"]) == whole
@@ -110,6 +117,17 @@ def test_every_way_to_sum_the_book_is_the_same_sum(control: Control) -> None:
     assert Decimal(terms["idle"]["cost_usd"]) > Decimal(terms["capacity"]["cost_usd"]) > 0
     assert total([terms["capacity"], terms["idle"]]) == Decimal("93.00")
     assert all(line["rule"] and line["source"] for line in found["lines"])
+
+
+def test_the_book_by_what_only_calls_know_is_what_they_say(control: Control) -> None:
+    found = {by: ask(control, f"/api/cost/book?{span()}&by={by}")["sums"] for by in OF_CALLS}
+    measured = {by: {row["key"]: row["basis"].get("measured") for row in rows} for by, rows in found.items()}
+    whole = ask(control, f"/api/cost/book?{span()}")["basis"]["measured"]
+    assert all(whole in each.values() for each in measured.values())
+    features = ask(control, f"/api/cost/features?{span()}")["features"]
+    assert Decimal(measured["feature"][features[0]["feature"]] or 0) == Decimal(features[0]["cost_usd"])
+    mine = ask(control, f"/api/cost/book?{span()}&by=feature&workload=assistant")
+    assert total(mine["sums"]) == Decimal(mine["total_usd"]) > Decimal(whole)
 
 
 def test_what_was_measured_is_what_the_ledger_has(control: Control) -> None:
@@ -133,6 +151,10 @@ def test_statement_focus_and_book_agree(control: Control) -> None:
     mine = control.ask("GET", f"/api/cost/statements.csv?team=care&month={month}").body.decode()
     care = next(each for each in statements if each["team"] == "care")
     assert list(csv.DictReader(io.StringIO(mine)))[-1]["cost_usd"] == care["total_usd"]
+    data = control.ask("GET", f"/api/cost/statements.pdf?team=care&month={month}&charge=true").body
+    text = pdf_text(data)
+    assert text.count(care["total_usd"]) >= 3 and "Chargeback: care" in text
+    assert all(row["cost_usd"] in text for row in [*care["lines"], *care["by_term"], *care["by_workload"]])
 
 
 def test_an_accepted_outcome_has_its_cost(control: Control) -> None:
@@ -171,6 +193,8 @@ def test_what_is_ahead(control: Control) -> None:
     [
         ("GET", "/api/cost/book?first=2026-02-01&last=2026-01-01", None, "days_invalid"),
         ("GET", "/api/cost/book?by=mood", None, "dimension_unknown"),
+        ("GET", "/api/cost/statements?month=2026-13", None, "request_invalid"),
+        ("GET", "/api/cost/statements.pdf?team=nobody", None, "statement_unknown"),
         ("POST", "/api/cost/what-if", {"changes": ["users=many"]}, "scenario_invalid"),
         ("POST", "/api/cost/what-if", {"model": "acme/unheard-of"}, "price_missing"),
         ("POST", "/api/cost/forecast", {"what": "luck"}, "forecast_unknown"),
@@ -182,7 +206,7 @@ def test_what_cannot_be_answered_is_refused_with_what_to_do(
     control: Control, method: str, path: str, body: Any, code: str
 ) -> None:
     answer = control.ask(method, path, body)
-    assert answer.status == 422 or answer.status == 400, answer.body
+    assert answer.status in (400, 404, 422), answer.body
     assert answer.code == code and answer.body["error"]["hint"]
 
 
@@ -210,4 +234,9 @@ def test_the_commands_say_the_same(control: Control, tmp_path: Path) -> None:
     assert command(control, "what-if", "users=2", *between)["steps"][0]["change"] == "people"
     teams = {each["team"] for each in command(control, "statement")["statements"]}
     assert teams >= {"not carried by a team"}
+    month = (TODAY.replace(day=1) - timedelta(days=1)).strftime("%Y-%m")
+    pdf = tmp_path / "care.pdf"
+    assert command(control, "statement", "care", "--month", month, "--save", str(pdf))["bytes"] == pdf.stat().st_size
+    assert pdf.read_bytes().startswith(b"%PDF-")
+    assert command(control, "statement", "care", "--save", "care.doc")["error"]["code"] == "statement_file"
     assert command(control, "what-if", "wishes=3")["error"]["code"] == "scenario_invalid"

@@ -6,7 +6,7 @@ what attempts cost in those days.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Final
@@ -23,7 +23,7 @@ from groundplan.economics.allocate.model import Basis, Line, Use
 from groundplan.ledger import rollup_store
 
 DIMENSIONS: Final = ("term", "workload", "workflow", "team", "provider", "site", "deployment", "model", "basis")
-"""What a book can be summed by."""
+"""What lines can be summed by; `cost_spread` has what only calls know."""
 LONGEST: Final = 3660
 
 
@@ -113,15 +113,19 @@ def summed(lines: Sequence[Line], by: str, workflows: dict[str, str]) -> list[di
         raise Invalid(
             f"costs are not summed by '{by[:40]}'", code="dimension_unknown", hint=f"Use {', '.join(DIMENSIONS)}."
         )
+    return added((_key(line, by, workflows), line.basis, line.amount, line.quantity) for line in lines)
+
+
+def added(parts: Iterable[tuple[str, str, int, int]]) -> list[dict[str, Any]]:
+    """As `summed`, of (key, basis, picodollars, quantity)."""
     sums: dict[str, int] = {}
     counts: dict[str, int] = {}
     bases: dict[str, dict[str, int]] = {}
-    for line in lines:
-        key = _key(line, by, workflows)
-        sums[key] = sums.get(key, 0) + line.amount
-        counts[key] = counts.get(key, 0) + line.quantity
+    for key, basis, amount, quantity in parts:
+        sums[key] = sums.get(key, 0) + amount
+        counts[key] = counts.get(key, 0) + quantity
         mine = bases.setdefault(key, {})
-        mine[line.basis] = mine.get(line.basis, 0) + line.amount
+        mine[basis] = mine.get(basis, 0) + amount
     whole = sum(sums.values())
     return [
         {

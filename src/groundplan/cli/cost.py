@@ -3,6 +3,7 @@ ahead and what finance gets is `cost_ahead`."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +11,7 @@ import typer
 
 from groundplan.cli import cost_ahead, opportunities
 from groundplan.cli.client import ControlClient
+from groundplan.cli.grouped import grouped
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table
 from groundplan.core.errors import Invalid, TooLarge
@@ -62,31 +64,41 @@ def _limits(rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
     return found
 
 
-@app.command()
-def reconcile(
-    context: typer.Context,
-    invoice: Annotated[Path, typer.Argument(metavar="INVOICE.csv", help="A provider's bill or usage export.")],
+@dataclass(frozen=True, slots=True)
+class BillOptions:
+    """How the bill is to be read, and what it is compared with."""
+
     provider: Annotated[
         str | None, typer.Option("--provider", help="Compare all calls of this provider (or deployment).")
-    ] = None,
-    first: Annotated[str | None, typer.Option("--from", help="First day, UTC, like 2026-11-01.")] = None,
-    last: Annotated[str | None, typer.Option("--to", help="Last day, UTC.")] = None,
-    columns: Annotated[
-        list[str] | None, typer.Option("--columns", help="ROLE=NAME, like amount=Cost. Repeatable.")
-    ] = None,
-    rate: Annotated[list[str] | None, typer.Option("--rate", help="CURRENCY=USD, like EUR=1.08.")] = None,
-    home: HomeOption = None,
-    as_json: JsonOption = False,
+    ] = None
+    first: Annotated[str | None, typer.Option("--from", help="First day, UTC, like 2026-11-01.")] = None
+    last: Annotated[str | None, typer.Option("--to", help="Last day, UTC.")] = None
+    columns: Annotated[list[str] | None, typer.Option("--columns", help="ROLE=NAME, like amount=Cost. Repeatable.")] = (
+        None
+    )
+    rate: Annotated[list[str] | None, typer.Option("--rate", help="CURRENCY=USD, like EUR=1.08.")] = None
+
+    def query(self) -> list[tuple[str, str]]:
+        named = (("provider", self.provider), ("from", self.first), ("to", self.last))
+        found = [(key, text) for key, text in named if text]
+        found += [("columns", text) for text in self.columns or []]
+        return found + [("rate", text) for text in self.rate or []]
+
+
+def reconcile(
+    context: typer.Context,
+    options: BillOptions,
+    common: cost_ahead.Common,
+    invoice: Annotated[Path, typer.Argument(metavar="INVOICE.csv", help="A provider's bill or usage export.")],
 ) -> None:
     """Compare the ledger with a provider's bill, and explain the difference by call."""
-    before: tuple[Path | None, bool] = context.obj or (None, False)
-    query = [("name", invoice.name[:200])]
-    query += [(key, text) for key, text in (("provider", provider), ("from", first), ("to", last)) if text]
-    query += [("columns", text) for text in columns or []]
-    query += [("rate", text) for text in rate or []]
     data = _file(invoice)
-    value = ControlClient.connect(home or before[0]).post_file("/api/cost/reconcile", data, query)
-    emit(value, as_json or before[1], told(value))
+    client, as_json = common.of(context)
+    value = client.post_file("/api/cost/reconcile", data, [("name", invoice.name[:200]), *options.query()])
+    emit(value, as_json, told(value))
+
+
+app.command()(grouped(reconcile))
 
 
 def _file(path: Path) -> bytes:

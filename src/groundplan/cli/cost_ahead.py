@@ -2,43 +2,85 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from groundplan.cli.client import ControlClient
+from groundplan.cli.grouped import grouped
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table
 from groundplan.core.errors import Invalid
 
-First = Annotated[str | None, typer.Option("--from", help="First day, UTC, like 2026-11-01; this month's first.")]
-Last = Annotated[str | None, typer.Option("--to", help="Last day, UTC; today.")]
-Workload = Annotated[str | None, typer.Option("--workload", help="Of this workload alone.")]
 ROWS_SHOWN = 40
+DIMENSIONS = (
+    "term", "workload", "workflow", "team", "provider", "site", "deployment", "model", "basis", "feature", "prompt",
+    "source", "person",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Common:
+    """Of every command of cost. Those before the command (`groundplan cost --json book`) count as well."""
+
+    home: HomeOption = None
+    as_json: JsonOption = False
+
+    def of(self, context: typer.Context) -> tuple[ControlClient, bool]:
+        before: tuple[Path | None, bool] = context.obj or (None, False)
+        return ControlClient.connect(self.home or before[0]), self.as_json or before[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Which days."""
+
+    first: Annotated[
+        str | None, typer.Option("--from", help="First day, UTC, like 2026-11-01; this month's first.")
+    ] = None
+    last: Annotated[str | None, typer.Option("--to", help="Last day, UTC; today.")] = None
+
+    def query(self) -> dict[str, str]:
+        return {name: text for name, text in (("first", self.first), ("last", self.last)) if text}
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What is known of the time to come."""
+
+    country: Annotated[list[str] | None, typer.Option("--country", help="Whose holidays count: NO.")] = None
+    launch: Annotated[list[str] | None, typer.Option("--launch", help="DAY=FACTOR, like 2026-12-01=2.")] = None
+    growth: Annotated[float | None, typer.Option("--growth", help="A month, like 0.05.")] = None
+
+    def body(self) -> dict[str, Any]:
+        launches = [_launch(text) for text in self.launch or []]
+        return {"countries": self.country or [], "launches": launches, "growth_per_month": self.growth}
+
+
+Workload = Annotated[str | None, typer.Option("--workload", help="Of this workload alone.")]
 
 
 def register(app: typer.Typer) -> None:
     """The commands under `groundplan cost`."""
-    app.command("book")(book)
-    app.command("forecast")(forecast)
-    app.command("what-if")(what_if)
-    app.command("statement")(statement)
-    app.command("export")(export)
+    app.command("book")(grouped(book))
+    app.command("forecast")(grouped(forecast))
+    app.command("what-if")(grouped(what_if))
+    app.command("statement")(grouped(statement))
+    app.command("export")(grouped(export))
 
 
 def book(
     context: typer.Context,
-    by: Annotated[str, typer.Option("--by", help="term, workload, workflow, team, provider, site, model ...")] = "term",
-    first: First = None,
-    last: Last = None,
+    span: Span,
+    common: Common,
+    by: Annotated[str, typer.Option("--by", help=f"One of {', '.join(DIMENSIONS)}.")] = "term",
     workload: Workload = None,
-    home: HomeOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Every cost, also those beside the calls; how much of it was measured, allocated or estimated."""
-    client, as_json = _client(context, home, as_json)
-    value = client.get("/api/cost/book", by=by, first=first, last=last, workload=workload)
+    client, as_json = common.of(context)
+    value = client.get("/api/cost/book", by=by, first=span.first, last=span.last, workload=workload)
     rows = [
         (row["key"] or "-", f"${row['cost_usd']}", f"{row['share']:.1%}", ", ".join(row["basis"]))
         for row in value["sums"]
@@ -49,23 +91,21 @@ def book(
 
 def forecast(
     context: typer.Context,
+    declared: Declared,
+    common: Common,
     what: Annotated[str, typer.Option("--what", help="cost, calls or tokens.")] = "cost",
     days: Annotated[int, typer.Option("--days", help="How far ahead.")] = 30,
     workload: Workload = None,
-    country: Annotated[list[str] | None, typer.Option("--country", help="Whose holidays count: NO.")] = None,
-    launch: Annotated[list[str] | None, typer.Option("--launch", help="DAY=FACTOR, like 2026-12-01=2.")] = None,
-    growth: Annotated[float | None, typer.Option("--growth", help="A month, like 0.05.")] = None,
-    home: HomeOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """The next days with 80 % intervals, and the day on which each budget ends."""
-    client, as_json = _client(context, home, as_json)
-    body = {
-        "what": what, "workload": workload, "days": days, "countries": country or [],
-        "launches": [_launch(text) for text in launch or []], "growth_per_month": growth,
-    }  # fmt: skip
+    client, as_json = common.of(context)
+    body = {"what": what, "workload": workload, "days": days, **declared.body()}
     value = client.post("/api/cost/forecast", body)
     value["budgets"] = client.get("/api/cost/runway", workload=workload)["budgets"]
+    emit(value, as_json, _forecast(value))
+
+
+def _forecast(value: dict[str, Any]) -> str:
     shown = value["days"][:ROWS_SHOWN]
     text = table(("day", "expected", "low", "high"), [(r["day"], r["middle"], r["low"], r["high"]) for r in shown])
     text += f"\n{len(value['days'])} days: {value['total']} ({value['total_low']} to {value['total_high']})"
@@ -76,24 +116,22 @@ def forecast(
     if value["budgets"]:
         rows = [(r["budget"], r["period"], r["expected_usd"], r["limit_usd"], _ends(r)) for r in value["budgets"]]
         text += "\n\n" + table(("budget", "period", "expected", "limit", "ends"), rows)
-    emit(value, as_json, text)
+    return text
 
 
 def what_if(
     context: typer.Context,
+    span: Span,
+    common: Common,
     changes: Annotated[
         list[str] | None, typer.Argument(help="users=10 price=-30% context=2 output=0.5 cache=20%")
     ] = None,
     model: Annotated[str | None, typer.Option("--model", help="Another model: openai/gpt-4.1-mini.")] = None,
-    first: First = None,
-    last: Last = None,
     workload: Workload = None,
-    home: HomeOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """What the same days would have cost otherwise. It says nothing of how good other answers would be."""
-    client, as_json = _client(context, home, as_json)
-    body = {"changes": changes or [], "model": model, "first": first, "last": last, "workload": workload}
+    client, as_json = common.of(context)
+    body = {"changes": changes or [], "model": model, "first": span.first, "last": span.last, "workload": workload}
     value = client.post("/api/cost/what-if", body)
     rows = [("as it was", f"${value['before_usd']}")]
     rows += [(row["change"], f"${row['cost_usd']}") for row in value["steps"]]
@@ -103,46 +141,50 @@ def what_if(
 
 def statement(
     context: typer.Context,
+    common: Common,
     team: Annotated[str | None, typer.Argument(help="A team; left out: all of them.")] = None,
     month: Annotated[str | None, typer.Option("--month", help="Like 2026-11; this month.")] = None,
     charge: Annotated[bool, typer.Option("--charge", help="A chargeback instead of a showback.")] = False,
-    save: Annotated[Path | None, typer.Option("--save", help="Write the team's lines to this CSV file.")] = None,
-    home: HomeOption = None,
-    as_json: JsonOption = False,
+    save: Annotated[Path | None, typer.Option("--save", help="Write the team's lines to this CSV or PDF file.")] = None,
 ) -> None:
     """What each team is shown or charged for a month; together exactly what was spent."""
-    client, as_json = _client(context, home, as_json)
+    client, as_json = common.of(context)
+    query = {**({"month": month} if month else {}), "charge": str(charge).lower()}
     if save is not None:
+        kind = _file_kind(save)
         if team is None:
             raise Invalid(
                 "a file is of one team", code="team_missing", hint="Name it: cost statement TEAM --save FILE."
             )
-        size = client.save("/api/cost/statements.csv", save, team=team, **({"month": month} if month else {}))
+        size = client.save(f"/api/cost/statements.{kind}", save, team=team, **query)
         emit({"file": str(save), "bytes": size}, as_json, f"{save}: {size} bytes")
         return
-    value = client.get("/api/cost/statements", team=team, month=month, charge=str(charge).lower())
+    value = client.get("/api/cost/statements", team=team, **query)
     text = "\n\n".join(_statement(each) for each in value["statements"]) or "nothing was spent"
     emit(value, as_json, text)
 
 
+def _file_kind(path: Path) -> str:
+    kind = path.suffix.lower().removeprefix(".")
+    if kind not in ("csv", "pdf"):
+        raise Invalid(
+            f"a statement is not written as '{path.suffix[:20]}'",
+            code="statement_file",
+            hint="Name a file that ends in .csv or .pdf.",
+        )
+    return kind
+
+
 def export(
     context: typer.Context,
+    span: Span,
+    common: Common,
     file: Annotated[Path, typer.Argument(help="CSV file to write: FOCUS 1.0.")],
-    first: First = None,
-    last: Last = None,
-    home: HomeOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Every cost as FOCUS, for tools of finance."""
-    client, as_json = _client(context, home, as_json)
-    query = {name: text for name, text in (("first", first), ("last", last)) if text}
-    size = client.save("/api/cost/focus.csv", file, **query)
+    client, as_json = common.of(context)
+    size = client.save("/api/cost/focus.csv", file, **span.query())
     emit({"file": str(file), "bytes": size}, as_json, f"{file}: {size} bytes, FOCUS 1.0")
-
-
-def _client(context: typer.Context, home: Path | None, as_json: bool) -> tuple[ControlClient, bool]:
-    before: tuple[Path | None, bool] = context.obj or (None, False)
-    return ControlClient.connect(home or before[0]), as_json or before[1]
 
 
 def _launch(text: str) -> dict[str, Any]:

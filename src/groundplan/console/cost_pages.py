@@ -18,7 +18,10 @@ from groundplan.console.pages import fetch
 from groundplan.console.render import Signed, failed, show
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
-DIMENSIONS = ("term", "workload", "workflow", "team", "provider", "site", "deployment", "model")
+DIMENSIONS = (
+    "term", "workload", "workflow", "team", "provider", "site", "deployment", "model", "feature", "prompt", "source",
+    "person",
+)  # fmt: skip
 WHATS = ("cost", "calls", "tokens")
 
 
@@ -129,13 +132,15 @@ async def files(visitor: Signed, name: str, team: str = "", month: str = "") -> 
     """FOCUS and a team's lines as files; the API makes them."""
     file, path = "focus.csv", "/api/cost/focus.csv"
     if name != file:
+        kind = "pdf" if name.endswith(".pdf") else "csv"
         query = {"team": team, **({"month": month} if month else {})}
-        file, path = "statement.csv", f"/api/cost/statements.csv?{urlencode(query)}"
+        file, path = f"statement.{kind}", f"/api/cost/statements.{kind}?{urlencode(query)}"
     reply = await visitor.api.get(path)
     if not reply.ok:
         return failed(reply, visitor)
     headers = {"Content-Disposition": f'attachment; filename="{file}"'}
-    return Response(reply.body, media_type="text/csv; charset=utf-8", headers=headers)
+    media = "application/pdf" if file.endswith(".pdf") else "text/csv; charset=utf-8"
+    return Response(reply.body, media_type=media, headers=headers)
 
 
 def _months(now: datetime) -> list[str]:

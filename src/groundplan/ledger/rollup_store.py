@@ -133,6 +133,38 @@ def sources(conn: Connection[Any], since: datetime, until: datetime, workload: s
     )
 
 
+def sources_by_workload(conn: Connection[Any], since: datetime, until: datetime) -> list[tuple[str, str, Any]]:
+    """(workload, source, cost_usd) of whole days, as `sources`."""
+    rows = _rows(
+        conn,
+        """WITH summed AS (
+             SELECT workload, document, sum(cost_usd) AS cost_usd FROM (
+               SELECT hour, workload, document, cost_usd FROM document_day
+               UNION ALL SELECT hour, workload, document, cost_usd FROM document_delta) d
+             WHERE hour >= date_trunc('day', %(since)s, 'UTC') AND hour < %(until)s GROUP BY 1, 2)
+           SELECT s.workload, coalesce(d.source, '') AS source, sum(s.cost_usd) AS cost_usd
+           FROM summed s LEFT JOIN document d ON d.id::text = s.document GROUP BY 1, 2""",
+        {"since": since, "until": until},
+    )
+    return [(row["workload"], row["source"], row["cost_usd"]) for row in rows]
+
+
+def people_by_workload(conn: Connection[Any], since: datetime, until: datetime) -> list[tuple[str, str, Any]]:
+    """(workload, person's address, cost_usd) of whole days; nobody in particular is ''."""
+    rows = _rows(
+        conn,
+        """WITH summed AS (
+             SELECT workload, person, sum(cost_usd) AS cost_usd FROM (
+               SELECT hour, workload, person, cost_usd FROM person_day
+               UNION ALL SELECT hour, workload, person, cost_usd FROM person_delta) p
+             WHERE hour >= date_trunc('day', %(since)s, 'UTC') AND hour < %(until)s GROUP BY 1, 2)
+           SELECT s.workload, coalesce(p.email, '') AS person, sum(s.cost_usd) AS cost_usd
+           FROM summed s LEFT JOIN person p ON p.id = s.person GROUP BY 1, 2""",
+        {"since": since, "until": until},
+    )
+    return [(row["workload"], row["person"], row["cost_usd"]) for row in rows]
+
+
 def _whole_days(what: LiteralString, workload: str | None) -> str:
     """`summed`: what was folded, of one workload or of all, and what was not yet."""
     times: LiteralString = "hour >= date_trunc('day', %(since)s, 'UTC') AND hour < %(until)s"

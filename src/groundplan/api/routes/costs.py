@@ -6,13 +6,14 @@ from datetime import UTC, date, datetime, time
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
-from fastapi.responses import PlainTextResponse
+from fastapi.responses import PlainTextResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from groundplan.api import cost_ahead, cost_book, cost_store
+from groundplan.api import cost_ahead, cost_book, cost_spread, cost_store
 from groundplan.api.caller import Reader
 from groundplan.api.context import Using
 from groundplan.api.served import current_blueprint, current_or_none, workspace_at
+from groundplan.core.errors import NotFound
 from groundplan.core.money import format_usd, from_decimal
 from groundplan.economics.allocate.outcome import Outcomes, baseline_cost, worth
 from groundplan.economics.export.focus import focus_csv
@@ -23,6 +24,7 @@ from groundplan.ledger import archive_store, finding_store, rollup_store
 router = APIRouter(tags=["cost"], prefix="/cost")
 MOST_PEOPLE = 200
 Day = Annotated[date | None, Query()]
+Month = Annotated[str | None, Query(pattern=r"^[1-9]\d{3}-(0[1-9]|1[0-2])$")]
 
 
 class LaunchAsked(BaseModel):
@@ -64,13 +66,15 @@ def book(
         found = cost_book.book(conn, days, now.date())
         blueprint = current_or_none(conn)
         declared = workspace_at(conn, blueprint.number).workloads if blueprint else {}
+        found = [line for line in found if workload in (None, line.workload) and team in (None, line.team)]
+        of_calls = by in cost_spread.DIMENSIONS
+        spread = cost_spread.sums(conn, found, days, by) if of_calls else []
     workflows = {name: doc.workflow or "" for name, doc in declared.items()}
-    found = [line for line in found if workload in (None, line.workload) and team in (None, line.team)]
     value = {
         "from": days.first.isoformat(), "to": days.last.isoformat(), "by": by,
         "total_usd": format_usd(sum(line.amount for line in found)),
         "basis": {row["key"]: row["cost_usd"] for row in cost_book.summed(found, "basis", workflows)},
-        "sums": cost_book.summed(found, by, workflows),
+        "sums": cost_book.added((*each, 0) for each in spread) if of_calls else cost_book.summed(found, by, workflows),
         "blueprint": blueprint.number if blueprint else None,
     }  # fmt: skip
     return {**value, "lines": [cost_book.line_json(line) for line in found]} if lines else value
@@ -156,7 +160,7 @@ def outcomes(services: Using, _: Reader, first: Day = None, last: Day = None) ->
 
 @router.get("/statements")
 def all_statements(
-    services: Using, _: Reader, month: Annotated[str | None, Query(pattern=r"^\d{4}-\d{2}$")] = None,
+    services: Using, _: Reader, month: Month = None,
     team: str | None = None, charge: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """A month for each team; together exactly everything that was spent."""
@@ -165,11 +169,28 @@ def all_statements(
 
 @router.get("/statements.csv", response_class=PlainTextResponse)
 def statements_csv(
-    services: Using, _: Reader, team: str, month: Annotated[str | None, Query(pattern=r"^\d{4}-\d{2}$")] = None
+    services: Using, _: Reader, team: str, month: Month = None, charge: bool = False
 ) -> PlainTextResponse:
     """One team's month, line by line."""
-    text = "".join(statement_csv(each) for each in _statements(services, month, team, False))
+    text = "".join(statement_csv(each) for each in _statements(services, month, team, charge))
     return PlainTextResponse(text, media_type="text/csv; charset=utf-8")
+
+
+@router.get("/statements.pdf", response_class=Response)
+def statements_pdf(services: Using, _: Reader, team: str, month: Month = None, charge: bool = False) -> Response:
+    """One team's month as PDF."""
+    from groundplan.economics.export.statement_pdf import statement_pdf  # noqa: PLC0415 -- an extra
+
+    made = _statements(services, month, team, charge)
+    if not made:
+        raise NotFound(
+            f"nothing was spent by {team[:80]} in {month or 'this month'}", code="statement_unknown",
+            hint="`groundplan cost statement` lists the teams of a month.",
+        )  # fmt: skip
+    with services.transaction() as conn:
+        blueprint = current_or_none(conn)
+    data = statement_pdf(made[0], blueprint.company if blueprint else "")
+    return Response(data, media_type="application/pdf")
 
 
 @router.get("/focus.csv", response_class=PlainTextResponse)
