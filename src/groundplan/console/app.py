@@ -21,6 +21,7 @@ from groundplan.console import (
     controls,
     cost_pages,
     knowledge,
+    knowledge_index,
     opportunities,
     pages,
     placement,
@@ -46,6 +47,7 @@ def create_console(home: Home, settings: Settings, workspace: Path | None = None
     app.include_router(placement.router)
     app.include_router(calls.router)
     app.include_router(knowledge.router)
+    app.include_router(knowledge_index.router)
     app.include_router(actions.router)
     app.include_router(cost_pages.router)
     app.include_router(opportunities.router)

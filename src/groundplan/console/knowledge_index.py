@@ -1,0 +1,70 @@
+"""The page of the search index: its editions, how they compare, and switching, going back and taking away."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from urllib.parse import quote, urlencode
+
+from fastapi import APIRouter, Form, Request
+from fastapi.responses import HTMLResponse, RedirectResponse
+
+from groundplan.console.pages import fetch
+from groundplan.console.render import Signed, api_of, show
+
+router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
+HERE = "/knowledge"
+PAGE = "/knowledge/index"
+Text = Annotated[str, Form(max_length=20)]
+STATES = {
+    "building": ("is being built", "badge-wait"),
+    "ready": ("is ready", "badge-wait"),
+    "switching": ("serves as soon as every search service has read it", "badge-wait"),
+    "serving": ("serves", "badge-ok"),
+    "kept": ("is kept to go back to", ""),
+}
+"""In words, and the class of its badge."""
+FIGURES = (
+    ("documents", "Documents"), ("passages", "Passages"), ("characters", "Characters"),
+    ("without_vector", "Without vector"), ("recall", "Recall@10 against exact"), ("found", "Found by heading"),
+    ("rank", "1/place by heading"),
+)  # fmt: skip
+DONE = {
+    "build": "It is being built beside the one that serves.",
+    "compare": "Compared.",
+    "switch": "It serves as soon as every search service has read it.",
+    "rollback": "Search goes back to the edition before.",
+    "drop": "Dropped.",
+}
+
+
+@router.get(PAGE)
+async def editions(request: Request, visitor: Signed) -> HTMLResponse:
+    found = await fetch(visitor, index="/api/knowledge/index")
+    shown = [{**one, "said": STATES[one["state"]], "figures": figures(one)} for one in found["index"]["editions"]]
+    kept = [one for one in shown if one["state"] == "kept" and one["served_at"]]
+    return await show(
+        request, visitor, "knowledge_index.html", HERE, tab="index", editions=shown, back=max(
+            kept, key=lambda one: one["served_at"], default=None
+        ), declared=found["index"]["declared"], serves_declared=found["index"]["serves_declared"],
+    )  # fmt: skip
+
+
+def figures(one: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """(name, own, of the one that it was compared with) of a comparison."""
+    compared = one["compared"]
+    if not compared:
+        return []
+    own, other = compared["own"], compared["serving"]
+    rows = [(label, own[name], other[name]) for name, label in FIGURES]
+    labelled = other["labelled"] or {}
+    return rows + [(name, value, labelled.get(name, "–")) for name, value in (own["labelled"] or {}).items()]
+
+
+@router.post("/do/knowledge/index/{what}")
+async def act(request: Request, what: str, csrf: Text, edition: Text = "") -> RedirectResponse:
+    path = f"/api{PAGE}/{quote(edition, safe='')}/{what}" if edition else f"/api{PAGE}/{what}"
+    if what not in DONE:
+        return RedirectResponse(PAGE, status_code=303)
+    reply = await api_of(request, csrf).post(path, {})
+    told = {"notice": DONE[what]} if reply.ok else {"problem": reply.problem}
+    return RedirectResponse(f"{PAGE}?{urlencode(told)}", status_code=303)
