@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,29 @@ def test_owner_steward_and_operator_decide_and_nobody_else(control: Control) -> 
     assert control.ask("POST", place, {**body, "value": "gold"}).code == "decision_value"
     assert control.ask("POST", place, {**body, "value": None}).status == 200
     assert control.ask("POST", f"{place[:-8]}/nothing").status == 404
+
+
+def test_owners_share_by_link_and_people_open_it(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+    id = one(control, "leave.md")["document"]["id"]
+    place = f"/api/knowledge/documents/{id}/links"
+    body = {"until": (datetime.now(UTC).date() + timedelta(days=3)).isoformat(), "reason": "for the works council"}
+    steward = control.sign_in("sam@acme.example")
+    made = control.ask("POST", place, body, **steward)
+    assert made.status == 201, made.body
+    opened = control.ask("POST", "/api/knowledge/links/open", {"word": made.body["word"]}, **steward)
+    assert (opened.status, opened.body["path"]) == (200, "leave.md")
+    assert control.ask("POST", "/api/knowledge/links/open", {"word": made.body["word"]}).code == "person_required"
+    assert control.ask("POST", "/api/knowledge/links/open", {"word": "gpl_nothing"}, **steward).code == "link_unknown"
+    assert f"link/{made.body['name']}" in [row["reader"] for row in one(control, "leave.md")["readers"]]
+    assert control.ask("POST", place, {**body, "until": "2020-01-01"}).code == "link_until"
+    monkeypatch.setenv("GROUNDPLAN_URL", f"http://127.0.0.1:{control.port}")
+    monkeypatch.setenv("GROUNDPLAN_TOKEN", control.home.operator_token.read_text().strip())
+    listed = CliRunner().invoke(app, ["links", "handbook/leave.md"], env={"COLUMNS": "200"})
+    assert made.body["name"] in listed.output and made.body["word"] not in listed.output
+    assert CliRunner().invoke(app, ["unshare", "handbook/leave.md", made.body["name"]]).exit_code == 0
+    again = CliRunner().invoke(app, ["share", "handbook/leave.md", "--reason", "again"])
+    assert "gpl_" in again.output, again.output
+    assert [row["holds"] for row in control.ask("GET", place).body["links"]] == [True, False]
 
 
 def test_deleted_is_told_with_its_day_and_let_in_again(control: Control) -> None:

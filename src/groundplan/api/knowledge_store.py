@@ -64,7 +64,13 @@ def documents(conn: Conn, source: str | None, state: str | None, text: str | Non
 
 def readers(conn: Conn, document: Any) -> list[Row]:
     return _rows(
-        conn, "SELECT reader, deny FROM document_reader WHERE document_id = %s ORDER BY deny, reader", (document,)
+        conn,
+        """SELECT reader, deny FROM document_reader WHERE document_id = %(document)s
+           UNION ALL SELECT 'link/' || l.name, false FROM document_link t JOIN shared_link l ON l.name = t.link
+             WHERE t.document_id = %(document)s AND l.withdrawn_at IS NULL
+               AND (l.until IS NULL OR l.until >= (now() AT TIME ZONE 'UTC')::date)
+           ORDER BY deny, reader""",
+        {"document": document},
     )
 
 

@@ -83,7 +83,7 @@ def documents(
 def document(which: Document, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """All that holds for one document and where it is from, who may read it, and which answers used it."""
     client = ControlClient.connect(home)
-    value = client.get(f"/api/knowledge/documents/{_id(client, which)}")
+    value = client.get(f"/api/knowledge/documents/{id_of(client, which)}")
     found = value["document"]
     lines = [f"{found['title']} ({found['source']}/{found['path']}), version {found['version']}"]
     if value["newer"]:
@@ -128,7 +128,7 @@ def decide(
     """Decide about a document, above what it and its source say: approve, retire, extend, hold."""
     client = ControlClient.connect(home)
     body = {"what": what, "value": _given(what, value), "reason": reason}
-    found = client.post(f"/api/knowledge/documents/{_id(client, which)}/decide", body)
+    found = client.post(f"/api/knowledge/documents/{id_of(client, which)}/decide", body)
     emit(
         found,
         as_json,
@@ -139,7 +139,7 @@ def decide(
 def delete(which: Document, reason: Reason, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Delete a document: gone from search at once, from the disk by the day that is told, and it stays away."""
     client = ControlClient.connect(home)
-    value = client.post(f"/api/knowledge/documents/{_id(client, which)}/delete", {"reason": reason})
+    value = client.post(f"/api/knowledge/documents/{id_of(client, which)}/delete", {"reason": reason})
     emit(value, as_json, f"{value['path']} is gone from search, from the disk by {value['due'][:10]}")
 
 
@@ -236,7 +236,7 @@ def _pushed(file: Path) -> dict[str, Any]:
     return {"path": file.name, "data": base64.b64encode(data).decode(), "media": media}
 
 
-def _id(client: ControlClient, which: str) -> str:
+def id_of(client: ControlClient, which: str) -> str:
     """The id of a document named by its id or as SOURCE/PATH."""
     if "/" not in which:
         return quote(which, safe="")

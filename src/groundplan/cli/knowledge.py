@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from groundplan.cli import documents
+from groundplan.cli import documents, links
 from groundplan.cli import index as index_
 from groundplan.cli.client import ControlClient
 from groundplan.cli.options import HomeOption, JsonOption, settings_for
@@ -20,6 +20,7 @@ from groundplan.core.settings import Settings
 
 app = typer.Typer(help="Documents and search: what is there, and whether it is any good.", rich_markup_mode=None)
 documents.register(app)
+links.register(app)
 app.add_typer(index_.app, name="index")
 
 

@@ -123,7 +123,7 @@ def documents(
 def document(document_id: UUID, services: Using, _: Reader) -> dict[str, Any]:
     """All that holds for a document and where it is from, its versions, readers, findings, and who used it."""
     with services.transaction() as conn:
-        found = _document(conn, document_id)
+        found = found_document(conn, document_id)
         subject = f"source/{found['source']}/{found['path']}"
         newer = shown.title_of(conn, found["superseded_by"]) if found["superseded_by"] else None
         workloads = [
@@ -149,7 +149,7 @@ def document(document_id: UUID, services: Using, _: Reader) -> dict[str, Any]:
 def access(document_id: UUID, person: str, services: Using, _: Reader) -> dict[str, Any]:
     """Why somebody may read a document, or may not: its readers that they are, and the groups on the way to each."""
     with services.transaction() as conn:
-        _document(conn, document_id)
+        found_document(conn, document_id)
         row = conn.execute("SELECT id FROM person WHERE email = %s", (person.strip().lower(),)).fetchone()
         if row is None:
             raise NotFound(
@@ -162,8 +162,8 @@ def access(document_id: UUID, person: str, services: Using, _: Reader) -> dict[s
 def decision(document_id: UUID, body: Decision, services: Using, caller: SignedIn) -> dict[str, Any]:
     """Approve, reject, retire, supersede, extend: by its owner, steward, or who holds a duty for the source's data."""
     with services.transaction() as conn:
-        found = _document(conn, document_id)
-        _may(caller, found)
+        found = found_document(conn, document_id)
+        may_decide(caller, found)
         said = Said(str(caller.actor), caller.email or "the operator", body.reason, services.clock.now())
         return {"document": decide(conn, document_id, body.what, body.value, said)}
 
@@ -173,7 +173,7 @@ def deletion(document_id: UUID, body: Deletion, services: Using, caller: SignedI
     """Gone from search, index and caches when this answers; erased from the disk by `due`. It stays away until it is
     let in again."""
     with services.transaction() as conn:
-        _may(caller, _document(conn, document_id))
+        may_decide(caller, found_document(conn, document_id))
     with closing(_connection(services)) as conn:
         (stone,) = delete(conn, [document_id], _why(services, caller, body.reason), clear_answers)
     return {"id": stone.id, "source": stone.source, "path": stone.path, "due": stone.due}
@@ -290,14 +290,15 @@ def mentions(body: Mentions, services: Using, caller: SignedIn) -> dict[str, Any
     }
 
 
-def _document(conn: Any, id: UUID) -> dict[str, Any]:
+def found_document(conn: Any, id: UUID) -> dict[str, Any]:
+    """Raises `NotFound` (document_unknown)."""
     found = governed_store.one(conn, id)
     if found is None:
         raise NotFound("no such document", code="document_unknown", hint="`groundplan knowledge documents` lists them.")
     return found
 
 
-def _may(caller: Caller, found: dict[str, Any]) -> None:
+def may_decide(caller: Caller, found: dict[str, Any]) -> None:
     """Owner, steward, the operator, or a holder of a duty for the source's data."""
     if caller.email is not None and caller.email in (found["owner"], found["steward"]):
         return

@@ -61,7 +61,9 @@ def who_may_read(conn: Conn, document: UUID) -> list[dict[str, Any]]:
     with conn.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(
             """SELECT p.email, p.name, array_agg(DISTINCT r.reader ORDER BY r.reader) AS by
-               FROM document d JOIN document_reader r ON r.document_id = d.id AND NOT r.deny
+               FROM document d JOIN (
+                   SELECT document_id, reader FROM document_reader WHERE NOT deny
+                   UNION ALL SELECT document_id, 'link/' || link FROM document_link) r ON r.document_id = d.id
                  JOIN person p ON p.active AND r.reader IN (SELECT reading_names(p.id))
                WHERE d.id = %s AND NOT EXISTS (SELECT 1 FROM document_reader n WHERE n.document_id = d.id AND n.deny
                  AND n.reader IN (SELECT reading_names(p.id)))
@@ -73,8 +75,10 @@ def who_may_read(conn: Conn, document: UUID) -> list[dict[str, Any]]:
 def why_readable(conn: Conn, document: UUID, person: UUID) -> dict[str, Any]:
     """The readers of a document that a person is, allowed and refused, and the groups on the way to each."""
     rows = conn.execute(
-        """SELECT r.reader, r.deny FROM document_reader r WHERE r.document_id = %s
-             AND r.reader IN (SELECT reading_names(%s)) ORDER BY r.deny DESC, r.reader""",
+        """SELECT r.reader, r.deny FROM (
+               SELECT document_id, reader, deny FROM document_reader
+               UNION ALL SELECT document_id, 'link/' || link, false FROM document_link) r
+             WHERE r.document_id = %s AND r.reader IN (SELECT reading_names(%s)) ORDER BY r.deny DESC, r.reader""",
         (document, person),
     ).fetchall()
     paths = conn.execute(

@@ -1,0 +1,80 @@
+"""`groundplan knowledge share|links|unshare|open`: documents that are shared by link."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+import typer
+
+from groundplan.cli.client import ControlClient
+from groundplan.cli.documents import Document, Reason, id_of
+from groundplan.cli.options import HomeOption, JsonOption
+from groundplan.cli.output import emit, table
+
+_DAYS = 14
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to `groundplan knowledge`."""
+    for command in (share, links, unshare):
+        app.command()(command)
+    app.command("open")(open_link)
+
+
+def share(
+    which: Document,
+    reason: Reason,
+    until: Annotated[
+        str, typer.Option("--until", help=f"Last day (YYYY-MM-DD, UTC); {_DAYS} days from now unless said.")
+    ] = "",
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Share a document by a link: whoever is signed in and opens it may read the document from then on."""
+    client = ControlClient.connect(home)
+    last = until or (datetime.now(UTC).date() + timedelta(days=_DAYS)).isoformat()
+    value = client.post(f"/api/knowledge/documents/{id_of(client, which)}/links", {"until": last, "reason": reason})
+    emit(
+        value,
+        as_json,
+        f"link {value['name']} holds until {value['until']}. Its word is told this once:\n{value['word']}\n"
+        f"Opened with `groundplan knowledge open {value['word']}`, or in the console under Knowledge, Shared with me.",
+    )
+
+
+def links(which: Document, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """The links of a document, and who has opened them."""
+    client = ControlClient.connect(home)
+    value = client.get(f"/api/knowledge/documents/{id_of(client, which)}/links")
+    rows = [
+        (
+            row["name"], "holds" if row["holds"] else "withdrawn" if row["withdrawn_at"] else "over",
+            row["until"] or "", row["made_by"] or "the operator", ", ".join(row["opened_by"]) or "nobody yet", row["reason"],
+        )
+        for row in value["links"]
+    ]  # fmt: skip
+    heads = ("link", "", "until", "made by", "opened by", "why")
+    emit(value, as_json, table(heads, rows) if rows else "It is not shared by link.")
+
+
+def unshare(
+    which: Document,
+    name: Annotated[str, typer.Argument(help="The link's name, as `groundplan knowledge links` lists it.")],
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Withdraw a link: from the next query on nobody reads by it."""
+    client = ControlClient.connect(home)
+    value = client.post(f"/api/knowledge/documents/{id_of(client, which)}/links/{name}/withdraw", {})
+    emit(value, as_json, f"link {name} is withdrawn; it holds for no query from now on")
+
+
+def open_link(
+    word: Annotated[str, typer.Argument(help="What whoever shared it has sent.")],
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Open a link as the person that you are."""
+    value = ControlClient.connect(home).post("/api/knowledge/links/open", {"word": word})
+    emit(value, as_json, f"you may read {value['source']}/{value['path']}: search finds it from now on")

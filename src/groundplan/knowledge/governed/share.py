@@ -1,0 +1,94 @@
+"""Sharing a document by a link: made by whoever answers for it, opened by people who are signed in, withdrawn at once.
+
+A link gives nothing by being known: it is opened by a person, and what they read is decided at each query, as for any
+reader; a refusal wins over it. Restricted documents are not shared so. The word of the link is told once and not kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from psycopg import Connection
+
+from groundplan.core.audit import record
+from groundplan.core.errors import Invalid, NotFound
+from groundplan.knowledge.governed import governed_store, share_store
+
+LONGEST_DAYS: Final = 90
+_PREFIX = "gpl_"
+
+
+@dataclass(frozen=True, slots=True)
+class By:
+    """Who does it, as the audit log names them, and when."""
+
+    actor: str
+    person: UUID | None
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A new link. `word` opens it and is not known afterwards."""
+
+    name: str
+    word: str
+    until: date
+
+
+def share(conn: Connection[Any], document: UUID, until: date, reason: str, by: By) -> Made:
+    """Make a link to a document. Raises `NotFound` (document_unknown), `Invalid` (link_until, link_restricted)."""
+    found = governed_store.one(conn, document)
+    if found is None or found["deleted_at"] is not None:
+        raise NotFound("no such document", code="document_unknown", hint="`groundplan knowledge documents` lists them.")
+    today = by.at.date()
+    if not today <= until <= today + timedelta(days=LONGEST_DAYS):
+        raise Invalid(
+            f"{until} is no last day of a link", code="link_until",
+            hint=f"Name a day from today on, at most {LONGEST_DAYS} days ahead.",
+        )  # fmt: skip
+    if found["sensitivity"] in (None, "restricted"):
+        raise Invalid(
+            f"{found['path']} is restricted and is not shared by link", code="link_restricted",
+            hint="Name its readers in its source, folder or front matter instead.",
+        )  # fmt: skip
+    made = Made(secrets.token_hex(6), _PREFIX + secrets.token_urlsafe(24), until)
+    share_store.put(conn, document, made.name, _digest(made.word), until, by.person, reason)
+    _note(conn, "knowledge.shared", document, by, link=made.name, until=until.isoformat(), reason=reason)
+    return made
+
+
+def opened(conn: Connection[Any], word: str, by: By) -> UUID:
+    """The document that the person may read from now on. Raises `NotFound` (link_unknown), also where it is over."""
+    found = share_store.by_digest(conn, _digest(word.strip()))
+    if found is None or by.person is None:
+        raise NotFound(
+            "there is no such link, or it is over", code="link_unknown", hint="Ask whoever sent it for a new one."
+        )
+    name, document = found
+    if share_store.hold(conn, name, by.person):
+        _note(conn, "knowledge.link_opened", document, by, link=name)
+    return document
+
+
+def withdraw(conn: Connection[Any], document: UUID, name: str, by: By) -> None:
+    """Ends a link: from the next query on nobody reads by it. Raises `NotFound` (link_unknown)."""
+    if not share_store.withdraw(conn, document, name):
+        raise NotFound(
+            f"the document has no link {name} that holds", code="link_unknown",
+            hint="`groundplan knowledge links` lists them.",
+        )  # fmt: skip
+    _note(conn, "knowledge.link_withdrawn", document, by, link=name)
+
+
+def _note(conn: Connection[Any], action: str, document: UUID, by: By, **detail: str) -> None:
+    record(conn, action=action, actor=by.actor, subject=f"document/{document}", detail=detail, at=by.at)
+
+
+def _digest(word: str) -> bytes:
+    return hashlib.sha256(word.encode()).digest()

@@ -1,0 +1,68 @@
+"""The SQL of links to documents, as role control."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any
+from uuid import UUID
+
+from psycopg import Connection
+from psycopg.rows import dict_row
+
+Conn = Connection[Any]
+
+_HOLDS = "l.withdrawn_at IS NULL AND (l.until IS NULL OR l.until >= (now() AT TIME ZONE 'UTC')::date)"
+"""The same rule as that of `reading_names`, which decides."""
+
+
+def put(conn: Conn, document: UUID, name: str, digest: bytes, until: date, by: UUID | None, reason: str) -> None:
+    """A new link to a document."""
+    conn.execute(
+        "INSERT INTO shared_link (name, digest, made_by, until, reason) VALUES (%s, %s, %s, %s, %s)",
+        (name, digest, by, until, reason),
+    )
+    conn.execute("INSERT INTO document_link (document_id, link) VALUES (%s, %s)", (document, name))
+
+
+def by_digest(conn: Conn, digest: bytes) -> tuple[str, UUID] | None:
+    """(name, document) of a link that holds, to a document that is there."""
+    row = conn.execute(
+        f"""SELECT l.name, d.id FROM shared_link l JOIN document_link t ON t.link = l.name
+              JOIN document d ON d.id = t.document_id AND d.deleted_at IS NULL
+            WHERE l.digest = %s AND {_HOLDS}""",
+        (digest,),
+    ).fetchone()
+    return None if row is None else (row[0], row[1])
+
+
+def hold(conn: Conn, name: str, person: UUID) -> bool:
+    """Note that somebody has opened it; False where they had before."""
+    return (
+        conn.execute(
+            "INSERT INTO link_holder (link, person_id) VALUES (%s, %s) ON CONFLICT DO NOTHING", (name, person)
+        ).rowcount
+        == 1
+    )
+
+
+def withdraw(conn: Conn, document: UUID, name: str) -> bool:
+    """Whether a link of the document held until now."""
+    found = conn.execute(
+        f"""UPDATE shared_link l SET withdrawn_at = now() FROM document_link t
+            WHERE t.link = l.name AND t.document_id = %s AND l.name = %s AND {_HOLDS}""",
+        (document, name),
+    )
+    return found.rowcount == 1
+
+
+def links(conn: Conn, document: UUID) -> list[dict[str, Any]]:
+    """The links of a document, the newest first, with who has opened each."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(
+            f"""SELECT l.name, l.made_at, m.email AS made_by, l.until, l.withdrawn_at, l.reason, {_HOLDS} AS holds,
+                  ARRAY(SELECT p.email FROM link_holder h JOIN person p ON p.id = h.person_id
+                        WHERE h.link = l.name ORDER BY h.opened_at) AS opened_by
+                FROM document_link t JOIN shared_link l ON l.name = t.link LEFT JOIN person m ON m.id = l.made_by
+                WHERE t.document_id = %s ORDER BY l.made_at DESC LIMIT 100""",
+            (document,),
+        ).fetchall()
