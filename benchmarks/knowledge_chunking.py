@@ -121,11 +121,11 @@ def recalls(index: Index, weights: Weights, budget: int, pick: Pick) -> NDArray[
         wanted = Wanted(terms, vector, frozenset({"s"}), frozenset({1}), _LIMIT)
         scores = pick(propose(index.projection, wanted, weights))
         order = sorted(scores, key=lambda row, scores=scores: (-scores[row], row))  # type: ignore[misc]
-        found.append(_covered(question, _taken([index.pieces[row] for row in order], budget)))
+        found.append(covered(question, taken([index.pieces[row] for row in order], budget)))
     return np.array(found)
 
 
-def _taken(pieces: Sequence[Piece], budget: int) -> list[Piece]:
+def taken(pieces: Sequence[Piece], budget: int) -> list[Piece]:
     """The first that fit; one that does not gives way to later, smaller ones."""
     taken, left = [], budget
     for piece in pieces:
@@ -135,7 +135,7 @@ def _taken(pieces: Sequence[Piece], budget: int) -> list[Piece]:
     return taken
 
 
-def _covered(question: Question, taken: Sequence[Piece]) -> float:
+def covered(question: Question, taken: Sequence[Piece]) -> float:
     total = covered = 0
     for start, end in question.spans:
         mask = np.zeros(end - start, dtype=np.bool_)

@@ -109,6 +109,7 @@ def main() -> None:
         "right_by_kind": {kind: round(sum(own) / len(own), 3) for kind, own in kinds.items()},
         "decided_by_words": round(sum(case[0].decided is not None for case in every) / len(every), 4),
         "chosen_in_folds": settings,
+        "chosen_on_all": [chosen(every).words, chosen(every).least],
         "shipped": [SETTINGS.words, SETTINGS.least],
         "flagged_with_shipped": figures([(said(case, SETTINGS), case[2]) for case in every]),
         "words_cpu_ms": round(took, 3),

@@ -17,8 +17,10 @@ from groundplan.knowledge.retrieval.fuse import (
     distinct,
     fit,
     fused,
+    plain,
     relevant,
     smoothed,
+    verbatim,
     widened,
 )
 from groundplan.knowledge.retrieval.search_store import Found, Part
@@ -124,3 +126,25 @@ def test_a_passage_that_does_not_fit_gives_way_to_a_smaller_one() -> None:
 def test_a_chunk_is_found_and_embedded_with_where_it_stands() -> None:
     for made in (context, worded):
         assert made("Leave", ["Leave", "Sick leave"], "## Sick leave\n\nCall.") == "Leave\n## Sick leave\n\nCall."
+
+
+def test_who_quotes_means_that_passage() -> None:
+    text = plain("The pump is stopped before the filter is opened, and not after it.")
+
+    def part(question: str) -> float:
+        return verbatim(plain(question).split(), text)
+
+    assert part("before the filter is opened and not") == 1
+    assert part("filter is opened") == 1, "all of a short question"
+    assert part("filter pump is opened") == 0, "the words alone are no quotation"
+    assert part("is opened") == 0, "two words are a chance"
+    assert part("who says that the pump is stopped before the filter") == 0.7
+    assert verbatim(plain("pump is stopped now").split(), text, 3) == 0.75
+    assert verbatim([], text) == 0
+
+
+@given(st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=12), st.integers(0, 5), st.integers(1, 8))
+def test_a_run_is_found_wherever_it_stands(words: list[str], before: int, size: int) -> None:
+    found = verbatim(words, plain(" ".join(["x"] * before + words[:size])), 1)
+    assert found >= (min(size, len(words)) / len(words) if len(words) >= 3 else 0)
+    assert found <= 1

@@ -56,9 +56,9 @@ SURE: Final = 0.8
 class Settings:
     """How much its words and its meaning count, and from which sum on a statement counts as said."""
 
-    words: float = 0.5
+    words: float = 0.0
     meaning: float = 1.0
-    least: float = 0.85
+    least: float = 0.55
 
 
 SETTINGS: Final = Settings()

@@ -138,7 +138,8 @@ def _rank(search: Search, encoder: Encoder, pool: ConnectionPool[Any], query: st
         read = search_store.read(conn, list(ids), [trial_store.SOURCE], question)
     path = {ids[id]: found.path for id, found in read.items()}
     near = {ids[id]: found.similarity for id, found in read.items() if found.similarity is not None}
-    together = proposed.scores
+    more = proposed.quoted(query, {ids[id]: found.text for id, found in read.items()})
+    together = {row: score + more.get(row, 0.0) for row, score in proposed.scores.items()}
     return _first(path, together), _first(path, proposed.words), _first(path, near)
 
 

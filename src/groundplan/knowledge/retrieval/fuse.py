@@ -5,6 +5,7 @@ A word score is told as a part of what the question could reach at all, and adde
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -18,11 +19,20 @@ MIN_SIMILARITY: Final = 0.25
 """Cosine below which a chunk that shares no word with the question is about something else."""
 MIN_WORD_SHARE: Final = 0.25
 """Part of the best BM25 score below which a chunk shares only common words with the question."""
+VERBATIM: Final = 0.6
+"""What a passage is worth more that has all of the question word for word; of a part of it, that part."""
+LEAST_RUN: Final = 6
+"""Words of the question that follow each other in a passage from which they are no chance."""
+LEAST_WHOLE: Final = 3
+"""Words of a question that counts as a quotation where all of it stands in a passage."""
+NEAR_BEST: Final = 0.6
+"""Part of the best BM25 score that a passage with the words of the question has: others are not looked at for them."""
 OVERDUE_WEIGHT: Final = 0.5
 OVERHEAD_BYTES: Final = 64
 """Allowed for the heading of each passage, besides its title and path, in what a prompt may grow by."""
 
 Ranked = list[tuple[Found, float]]
+_WORD: Final = re.compile(r"[^\W_]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +74,25 @@ def relevant(words: Mapping[int, float], near: Mapping[int, float]) -> set[int]:
     return {row for row, score in words.items() if score >= least} | {
         row for row, similarity in near.items() if similarity >= MIN_SIMILARITY
     }
+
+
+def plain(text: str) -> str:
+    """Its words in lower case, one space between and at both ends."""
+    return f" {' '.join(_WORD.findall(text.lower()))} "
+
+
+def verbatim(question: Sequence[str], text: str, least: int = LEAST_RUN) -> float:
+    """The part of a question that stands in a `plain` text word for word: its longest run of at least so many words, or
+    all of it. Neither of the rankings knows the order of words, and somebody who quotes means that passage."""
+    words = len(question)
+    if words < LEAST_WHOLE:
+        return 0.0
+    best, least = 0, min(words, least)
+    for start in range(words - least + 1):
+        end = start + max(best + 1, least)
+        while end <= words and f" {' '.join(question[start:end])} " in text:
+            best, end = end - start, end + 1
+    return best / words
 
 
 def demote(ranked: Iterable[tuple[Found, float]], today: date) -> Ranked:

@@ -5,7 +5,7 @@ It knows the numbers of readers' sets that somebody has and nothing else of them
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,6 +45,16 @@ class Proposed:
     words: dict[int, float]
     near: dict[int, float]
     scores: dict[int, float]
+
+    def quoted(self, question: str, texts: Mapping[int, str]) -> dict[int, float]:
+        """What the texts of rows are worth more for having words of the question in their order."""
+        words = fuse.plain(question).split()
+        least = fuse.NEAR_BEST * max(self.words.values(), default=0.0)
+        return {
+            row: fuse.VERBATIM * fuse.verbatim(words, fuse.plain(text))
+            for row, text in texts.items()
+            if self.words.get(row, -1.0) >= least
+        }
 
     def relevant(self) -> list[int]:
         """Rows that share more than common words with the question, or its subject; best first."""

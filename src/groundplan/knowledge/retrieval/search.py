@@ -153,9 +153,14 @@ class Search:
         scores, order = proposed.scores, proposed.relevant()
         found: fuse.Ranked = []
         for start in range(0, len(order), _READ):
-            ids = {proposed.view.chunk(row): scores[row] for row in order[start : start + _READ]}
-            allowed = search_store.read(conn, list(ids), request.sources, question)
-            found += [(one, ids[id]) for id, one in allowed.items() if _within(one, request)]
+            rows = {proposed.view.chunk(row): row for row in order[start : start + _READ]}
+            allowed = search_store.read(conn, list(rows), request.sources, question)
+            more = proposed.quoted(request.query, {rows[id]: one.text for id, one in allowed.items()})
+            found += [
+                (one, scores[rows[id]] + more.get(rows[id], 0.0))
+                for id, one in allowed.items()
+                if _within(one, request)
+            ]
             if len(found) >= 2 * request.k + 4:
                 break
         return found

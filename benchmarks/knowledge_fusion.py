@@ -1,0 +1,173 @@
+"""Whether words and vectors together are ever below the better of the two: on questions, and on quotations.
+
+FOLDER is as for `knowledge_chunking.py`: its 472 questions are measured by `recall` at 1,000 tokens. Quotations are so
+many words in a row (3 to 14) of a passage that is drawn, measured by nDCG@10 of that passage. `before` is without the
+look at words in their order. `crossed` chooses what such words are worth and from how many on (on four fifths of
+questions and quotations) and measures on the last fifth, five times; `shipped` are the product's own settings. Each with the bounds of 95 % by drawing the questions again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import random
+import sys
+from collections.abc import Callable, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from groundplan.core.settings import load_settings
+from groundplan.knowledge.chunk import MAX_CHARS
+from groundplan.knowledge.embedding.openvino_encoder import load
+from groundplan.knowledge.retrieval import fuse
+from groundplan.knowledge.retrieval.propose import Proposed, Wanted, propose
+from groundplan.knowledge.retrieval.words import Analyzer
+from groundplan.runtime.models import MINILM, ensure
+
+if str(Path(__file__).parents[1]) not in sys.path:
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.knowledge_chunking import Index, build, covered, taken
+from benchmarks.knowledge_scale import commit
+
+FOLDS, DEPTH, READ, BUDGET = 5, 200, 40, 1000
+GRID = list(product((0.15, 0.3, 0.6, 1.2), (4, 5, 6, 8)))
+"""What a quotation is worth, and words from which it is one."""
+
+Values = NDArray[np.float64]
+Rank = Callable[[str, Proposed], dict[int, float]]
+
+
+class Bed:
+    """Questions and quotations with what the projection proposes for each, and the texts of rows."""
+
+    def __init__(self, folder: Path, quotations: int) -> None:
+        self.index: Index = build(folder, MAX_CHARS, "bfloat16")
+        files = {file.stem: file for file in (folder / "corpora").glob("*.md")}
+        texts = {name: file.open(newline="", encoding="utf-8").read() for name, file in files.items()}
+        self.plain = [fuse.plain(texts[one.corpus][one.start : one.end]) for one in self.index.pieces]
+        self.quotes = _quotes(self.index, texts, quotations)
+        encoder, analyzer = load(ensure(load_settings().models, MINILM.name), "bfloat16"), Analyzer()
+        vectors = encoder.embed([text for _, text in self.quotes])
+        self.proposed = [self._propose(terms, v) for terms, v in zip(self.index.terms, self.index.vectors, strict=True)]
+        self.quoted = [
+            self._propose(analyzer.terms(text), vector) for (_, text), vector in zip(self.quotes, vectors, strict=True)
+        ]
+
+    def _propose(self, terms: Sequence[str], vector: Any) -> Proposed:
+        wanted = Wanted(terms, vector, frozenset({"s"}), frozenset({1}), DEPTH)
+        return propose(self.index.projection, wanted)
+
+    def ranked(self, value: float, least: int) -> Rank:
+        """Both together, with words in their order as the product has them."""
+
+        def rank(question: str, proposed: Proposed) -> dict[int, float]:
+            scores = dict(proposed.scores)
+            words = fuse.plain(question).split()
+            near_best = fuse.NEAR_BEST * max(proposed.words.values(), default=0.0)
+            for row in proposed.relevant()[:READ]:
+                if proposed.words.get(row, -1.0) >= near_best:
+                    scores[row] += value * fuse.verbatim(words, self.plain[row], least)
+            return scores
+
+        return rank
+
+    def measured(self, rank: Rank) -> tuple[Values, Values]:
+        """Recall of each question, nDCG@10 of each quotation."""
+        recalls = [
+            covered(one, taken([self.index.pieces[row] for row in _order(rank(one.text, proposed))], BUDGET))
+            for one, proposed in zip(self.index.questions, self.proposed, strict=True)
+        ]
+        gains = [
+            _gain(_order(rank(text, proposed))[:10], row)
+            for (row, text), proposed in zip(self.quotes, self.quoted, strict=True)
+        ]
+        return np.array(recalls), np.array(gains)
+
+
+def _quotes(index: Index, texts: dict[str, str], count: int) -> list[tuple[int, str]]:
+    """(row, some words in a row of it) of passages that are drawn."""
+    chance = random.Random(11)
+    rows = [row for row, piece in enumerate(index.pieces) if piece.end - piece.start > 200]
+    found = []
+    for row in chance.sample(rows, count):
+        piece = index.pieces[row]
+        words = texts[piece.corpus][piece.start : piece.end].split()
+        size = chance.randint(3, 14)
+        start = chance.randrange(max(1, len(words) - size))
+        found.append((row, " ".join(words[start : start + size])))
+    return found
+
+
+def _order(scores: dict[int, float]) -> list[int]:
+    return sorted(scores, key=lambda row: (-scores[row], row))
+
+
+def _gain(best: list[int], wanted: int) -> float:
+    return float(1 / np.log2(2 + best.index(wanted))) if wanted in best else 0.0
+
+
+def spread(values: Values) -> dict[str, Any]:
+    """Mean and the bounds of 95 %."""
+    chance = np.random.default_rng(0)
+    means = [values[chance.integers(0, len(values), len(values))].mean() for _ in range(1000)]
+    low, high = np.percentile(means, (2.5, 97.5))
+    return {"mean": round(float(values.mean()), 4), "bounds": [round(float(low), 4), round(float(high), 4)]}
+
+
+def crossed(every: list[tuple[Values, Values]]) -> tuple[Values, Values, list[tuple[float, int]]]:
+    """Figures with settings that are best on what is not measured: by the mean of recall and nDCG."""
+    recalls, gains = np.zeros_like(every[0][0]), np.zeros_like(every[0][1])
+    chosen = []
+    for fold in range(FOLDS):
+        own = [np.arange(len(values)) % FOLDS == fold for values in (recalls, gains)]
+        best = max(every, key=lambda made: float(made[0][~own[0]].mean() + made[1][~own[1]].mean()))
+        chosen.append(GRID[next(at for at, made in enumerate(every) if made is best)])
+        recalls[own[0]], gains[own[1]] = best[0][own[0]], best[1][own[1]]
+    return recalls, gains, chosen
+
+
+def main() -> None:
+    """Print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="with corpora/*.md and questions_df.csv")
+    parser.add_argument("--quotations", type=int, default=400, help="how many")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args()
+    if not (options.folder / "questions_df.csv").exists():
+        raise SystemExit(f"{options.folder} has no questions_df.csv: see docs/performance.md for where it is from")
+    with threadpool_limits(limits=1, user_api="blas"):
+        bed = Bed(options.folder, options.quotations)
+    ways: dict[str, tuple[Values, Values]] = {
+        "words": bed.measured(lambda _, proposed: proposed.words),
+        "vectors": bed.measured(lambda _, proposed: proposed.near),
+        "before": bed.measured(lambda _, proposed: proposed.scores),
+        "shipped": bed.measured(bed.ranked(fuse.VERBATIM, fuse.LEAST_RUN)),
+    }
+    recalls, gains, chosen = crossed([bed.measured(bed.ranked(value, least)) for value, least in GRID])
+    ways["crossed"] = (recalls, gains)
+    print(
+        json.dumps(
+            {
+                "questions": len(bed.index.questions),
+                "quotations": len(bed.quotes),
+                "recall": {name: spread(made[0]) for name, made in ways.items()},
+                "ndcg@10": {name: spread(made[1]) for name, made in ways.items()},
+                "chosen_in_folds": chosen,
+                "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+                "commit": commit(),
+            },
+            indent=None if options.json else 2,
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
