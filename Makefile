@@ -32,7 +32,6 @@ check: setup-dev
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q -n 2 tests/unit
 
 bench: setup-dev
 	$(BIN)/python benchmarks/gateway.py --all
