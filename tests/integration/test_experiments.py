@@ -137,7 +137,7 @@ def test_a_declared_one_begins_once_and_goes_with_its_declaration(database: Data
         assert service.heed_declared(conn, [declared], 3, NOW) == 1
         assert service.heed_declared(conn, [declared], 4, NOW) == 0
         (running,) = store.running(conn)
-        assert (running.blueprint, running.candidate, running.budget_usd) == (3, "small", 1)
+        assert (running.blueprint, running.candidate, running.budget_usd) == (3, "small", Decimal(1))
         assert service.heed_declared(conn, [WORKLOAD], 5, NOW) == 1
         assert service.one(conn, running.id).outcome == "withdrawn"
         assert service.heed_declared(conn, [declared], 6, NOW) == 0, "what has ended does not begin again by itself"

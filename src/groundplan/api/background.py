@@ -21,6 +21,7 @@ from groundplan.api import (
     model_changes,
     placing,
     prices_look,
+    replays,
     rights_look,
     policy_shadow,
     siem,
@@ -75,6 +76,7 @@ def start(services: Services, indexing: Indexing, stack: ExitStack) -> None:
     repeat(stack, Every("watching spending", anomalies.WATCH_SECONDS, partial(anomalies.watch, services)))
     tried = partial(experiments_look.look, services)
     repeat(stack, Every("looking at experiments", experiments_look.LOOK_SECONDS, tried))
+    repeat(stack, Every("replaying calls", replays.LOOK_SECONDS, partial(replays.work, services)))
     repeat(stack, Every("looking at budgets", LOOK_SECONDS, partial(look, services)))
     repeat(stack, Every("sending security events", siem.SEND_SECONDS, partial(siem.send_new, services)))
     repeat(stack, Every("asking witnesses", witnesses.ASK_SECONDS, partial(witnesses.look, services)))

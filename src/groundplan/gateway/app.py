@@ -44,6 +44,7 @@ from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.facts_api import FactsApi
 from groundplan.gateway.call.pipeline import Pipeline, streams, upgrades
 from groundplan.gateway.experiments.pairs import Pairs
+from groundplan.gateway.experiments.replays import replayed
 from groundplan.gateway.experiments.trials import Trials
 from groundplan.gateway.guard.counts import Counts
 from groundplan.gateway.guard.reviews import Reviews
@@ -133,6 +134,7 @@ async def serve(
     following = loop.create_task(live.run())
     await leases.start()
     facts, shelf = FactsApi(gateway, url), Shelf(home)
+    facts.replay = replayed
     gateway.responses = responses = ResponseShelf(home, url)
     batches = BatchesApi(gateway, url, shelf)
     pipeline = Pipeline(gateway, facts, batches, McpApi(gateway, home, facts.search))

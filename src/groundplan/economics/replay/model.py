@@ -66,6 +66,10 @@ class Proposal:
     worse: tuple[Segment, ...]
     """Segments whose quality is surely below that of the rest."""
 
+    def told(self, workload: str) -> str:
+        """The sentence about one workload, with what to do next."""
+        return f"{self.sentence.replace(' of calls', f' of {workload} calls', 1)}; shadow it"
+
     @property
     def sentence(self) -> str:
         """What the opportunities page says."""

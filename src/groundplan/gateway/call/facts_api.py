@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from decimal import Decimal
 from typing import Annotated, Any
 from uuid import UUID
@@ -34,6 +35,8 @@ from groundplan.ledger import outcome_store
 
 OUTCOMES = b"/api/outcomes"
 SEARCH = b"/api/knowledge/search"
+REPLAY = b"/api/replay"
+"""For the control process alone."""
 SECONDS = 3.0
 """Longest that a caller waits for PostgreSQL."""
 SEARCH_BYTES = 20_000
@@ -70,6 +73,8 @@ class FactsApi:
 
     def __init__(self, gateway: Gateway, url: str) -> None:
         self._gateway = gateway
+        self.replay: Callable[[Gateway, Request, KeyEntry], Awaitable[tuple[int, bytes]]] | None = None
+        """Asks a kept call again; put in by `app`, since it makes calls itself."""
         self._pool: AsyncConnectionPool[AsyncConnection[Any]] = AsyncConnectionPool(
             url,
             kwargs={"autocommit": True, "connect_timeout": 2},
@@ -103,7 +108,7 @@ class FactsApi:
         await self._pool.close(timeout=1.0)
 
     async def _answer(self, path: bytes, request: Request, peer: str) -> tuple[int, bytes]:
-        if path not in (OUTCOMES, SEARCH):
+        if path not in (OUTCOMES, SEARCH, REPLAY):
             hint = "The gateway serves POST /api/outcomes and /api/knowledge/search; all else is on the control port."
             raise NotFound("there is no such path here", code="not_found", hint=hint)
         if request.method != b"POST":
@@ -111,6 +116,8 @@ class FactsApi:
         key, person, plan = admitted(self._gateway, request, peer)
         if path == OUTCOMES:
             return await self._keep(request.body, key, plan)
+        if path == REPLAY and self.replay is not None:
+            return await self.replay(self._gateway, request, key)
         return await self.search(request.body, person, plan)
 
     async def _keep(self, data: bytes, key: KeyEntry, plan: Plan) -> tuple[int, bytes]:

@@ -1,0 +1,244 @@
+"""Beside the requests: replays of kept calls, one run at a time, through a gateway and within the run's budget.
+
+Two control processes may do this: a run is claimed, and whoever claims it says every few calls that it is still there;
+a run whose process died is gone on with by another, and what it had sent is not asked twice. The key of a run is made
+for it, has its budget, is good for nothing else and is revoked at its end. Contents are unsealed one call at a time,
+sent to the gateway of this machine, and kept nowhere.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import logging
+import time
+from contextlib import suppress
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from psycopg import Connection
+
+from groundplan.api.context import Services
+from groundplan.api.effect import effect_of
+from groundplan.api.served import current_or_none
+from groundplan.api.store import policy_number
+from groundplan.blueprint.model import Workload
+from groundplan.core.audit.entry import SYSTEM
+from groundplan.core.audit.store import record
+from groundplan.core.audit.subject import SubjectKeys
+from groundplan.core.errors import Conflict, GroundplanError, Unavailable
+from groundplan.core.ids import new_id
+from groundplan.core.money import PICO, from_decimal
+from groundplan.economics.replay import replay_store as store
+from groundplan.economics.replay import service
+from groundplan.economics.replay.run import Answered, Run, Waiting
+from groundplan.gateway.experiments.compare import text_of
+from groundplan.gateway.experiments.replays import PURPOSE
+from groundplan.identity import service as identity
+from groundplan.identity.model import KeyTerms
+from groundplan.ledger import content_store, rollup_store
+
+log = logging.getLogger("groundplan.api.replays")
+LOOK_SECONDS = 5.0
+KEY_HOURS = 12
+WAITS = "replay_waits"
+ANSWER_SECONDS = 300.0
+KEY_WAIT_SECONDS = 5.0
+_SPENT = frozenset({"budget_exhausted"})
+"""Refusals after which nothing more can be asked in this run."""
+_PASSING = frozenset(
+    {"budget_unreachable", "limit_unreachable", "rate_limit_exceeded", "overloaded", "not_ready", "experiment_waits",
+     "policy_lease_expired", "journal_unavailable", "grounding_unavailable"}
+)  # fmt: skip
+"""Refusals of calls that were not sent, which are over in a while."""
+
+
+def work(services: Services) -> Run | None:
+    """Add the runs of this night, and work at the next run to its end; which one, None where there is none."""
+    now = services.clock.now()
+    with services.transaction() as conn:
+        blueprint = current_or_none(conn)
+        if blueprint is None:
+            return None
+        service.heed_declared(conn, blueprint.workloads, now)
+    runner = new_id()
+    with services.transaction() as conn:
+        run = store.claim(conn, runner)
+    if run is None:
+        return None
+    workload = next((each for each in blueprint.workloads if each.name == run.workload), None)
+    try:
+        _replay(services, run, runner, workload)
+    except Unavailable as error:
+        log.warning("the replay %s waits: %s", run.id, error.message)
+        with services.transaction() as conn:
+            store.release(conn, run.id, runner)
+    return run
+
+
+def _replay(services: Services, run: Run, runner: UUID, workload: Workload | None) -> None:
+    now = services.clock.now()
+    with services.transaction() as conn:
+        try:
+            service.check(run, workload)
+        except GroundplanError as error:
+            store.end(conn, run.id, "failed", error.message, None)
+            return
+        store.give_up_sent(conn, run.id)
+        for key in run.keys:
+            _revoke(conn, key)
+        store.sample(conn, run, now - timedelta(days=store.DAYS))
+        left = run.budget_usd - store.spent(conn, tuple(run.keys))
+    why = "its budget is used up"
+    if left > 0 and workload is not None:
+        gateway = services.addresses().get("gateway")
+        if gateway is None:
+            raise Unavailable("no gateway runs", code="gateway_unreachable", hint="Start `groundplan up`.")
+        key, secret = _key(services, run, left)
+        try:
+            why = _ask_all(services, run, runner, _Line(gateway, secret, names_people(workload)))
+        finally:
+            with services.transaction() as conn:
+                _revoke(conn, key)
+    if why == "taken over":
+        return
+    with services.transaction() as conn:
+        service.finish(conn, run, _calls_a_month(conn, run, services.clock.now()), services.clock.now(), why)
+
+
+def _revoke(conn: Connection[Any], key: UUID) -> None:
+    with suppress(Conflict):  # it is revoked
+        identity.revoke_key(conn, SYSTEM, key)
+
+
+def names_people(workload: Workload) -> bool:
+    """Whether what a call may see or do depends on its person."""
+    return workload.grounding is not None or bool(workload.use)
+
+
+def _key(services: Services, run: Run, left: Decimal) -> tuple[UUID, str]:
+    terms = KeyTerms(acts_for_others=True, budget=from_decimal(left), budget_period="total", tags=("replay",))
+    expires = services.clock.now() + timedelta(hours=KEY_HOURS)
+    with services.transaction() as conn:
+        made = identity.create_key(conn, SYSTEM, run.workload, None, terms, expires)
+        store.keyed(conn, run.id, made[0], PURPOSE)
+        number = policy_number(conn)
+    effect_of(services, number)
+    return made
+
+
+def _ask_all(services: Services, run: Run, runner: UUID, line: _Line) -> str:
+    """Why it ended before all was asked; empty: it did not."""
+    read = 0
+    try:
+        while True:
+            with services.transaction() as conn:
+                if not store.beat(conn, run.id, runner):
+                    return "taken over"
+                waiting = store.next_call(conn, run.id)
+                content = None if waiting is None else _content(services, conn, waiting.call)
+            if waiting is None:
+                return ""
+            read += content is not None
+            try:
+                came = _asked(run, waiting, content, line)
+            except Unavailable as error:
+                if error.code == WAITS:
+                    with services.transaction() as conn:
+                        store.put_back(conn, run.id, waiting.call)
+                raise
+            with services.transaction() as conn:
+                store.answered(conn, run.id, came)
+            if came.why in _SPENT:
+                return "its budget, or one of its workload's, is used up"
+    finally:
+        with services.transaction() as conn:
+            detail = {"run": str(run.id), "calls": read, "candidate": run.candidate}
+            record(conn, action="content.replayed", actor=SYSTEM, subject=f"workload/{run.workload}", detail=detail)
+
+
+def _content(services: Services, conn: Connection[Any], call: UUID) -> tuple[dict[str, Any], str] | None:
+    """(body, text of the answer) of a kept call; None where it is gone, erased or no conversation."""
+    kept = content_store.kept(conn, call)
+    text = None if kept is None else SubjectKeys.of(services.home).unseal(conn, kept.sealed)
+    if text is None:
+        return None
+    value = json.loads(text.partition("\n")[2])
+    body, answer = value["prompt"], text_of(json.dumps(value["answer"]).encode())
+    if not isinstance(body, dict) or not isinstance(body.get("messages"), list) or not answer:
+        return None
+    return body, answer
+
+
+def _asked(run: Run, waiting: Waiting, content: tuple[dict[str, Any], str] | None, line: _Line) -> Answered:
+    if content is None:
+        return Answered(waiting.call, None, None, False, Decimal(0), "content_gone")
+    body, answer = content
+    value = {
+        "run": str(run.id), "call": str(waiting.call), "endpoint": waiting.endpoint, "body": body, "answer": answer,
+        "candidate": run.candidate, "judge": run.judge,
+    }  # fmt: skip
+    status, told = line.post(value, waiting.email)
+    if status != 200:
+        code = str((told.get("error") or {}).get("code") or f"status_{status}")
+        return Answered(waiting.call, None, None, False, Decimal(0), code)
+    if told["code"] in _PASSING and not told["answered"] and not told["cost"]:
+        hint = "It goes on by itself."
+        raise Unavailable(f"the gateway refused for now: {told['code']}", code=WAITS, hint=hint)
+    score, usd = told["score"], Decimal(int(told["cost"])) / PICO
+    why = "" if score is not None else str(told["code"]) or "not_judged"
+    kept = None if score is None else float(score) >= 0.5
+    if not told["answered"] and told["cost"]:
+        kept, why = False, ""  # a candidate that is asked and does not answer has not kept the quality
+    return Answered(waiting.call, UUID(told["call"]), kept, bool(told["contradicted"]), usd, why)
+
+
+class _Line:
+    """To the gateway, with the run's key."""
+
+    def __init__(self, gateway: str, secret: str, named: bool) -> None:
+        self._address = urlsplit(gateway)
+        self._secret = secret
+        self._named = named
+        """Whether calls are made for the people that they were made for."""
+
+    def post(self, value: dict[str, Any], email: str | None) -> tuple[int, dict[str, Any]]:
+        """(status, JSON). A key that the gateways have not heard of yet is tried again. Raises `Unavailable`."""
+        headers = {"Authorization": f"Bearer {self._secret}", "Content-Type": "application/json"}
+        if self._named and email is not None:
+            headers["groundplan-on-behalf-of"] = email
+        deadline = time.monotonic() + KEY_WAIT_SECONDS
+        while True:
+            status, told = self._once(json.dumps(value).encode(), headers)
+            if status != 401 or time.monotonic() > deadline:
+                return status, told
+            time.sleep(0.1)
+
+    def _once(self, data: bytes, headers: dict[str, str]) -> tuple[int, dict[str, Any]]:
+        host = self._address.hostname or "127.0.0.1"
+        connection = http.client.HTTPConnection(host, self._address.port, timeout=ANSWER_SECONDS)
+        try:
+            connection.request("POST", "/api/replay", data, headers)
+            response = connection.getresponse()
+            told = json.loads(response.read())
+            return response.status, told if isinstance(told, dict) else {}
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise Unavailable(
+                f"the gateway does not answer: {error.__class__.__name__}", code="gateway_unreachable",
+                hint="`groundplan status` shows the gateway workers.",
+            ) from error  # fmt: skip
+        finally:
+            connection.close()
+
+
+def _calls_a_month(conn: Connection[Any], run: Run, now: Any) -> dict[str, float]:
+    """By feature, of what answers now."""
+    wanted = {
+        "since": now - timedelta(days=store.DAYS), "until": now, "workload": run.workload, "status": "ok",
+        "deployment": run.current, "demo": None,
+    }  # fmt: skip
+    rows = rollup_store.calls_by(conn, ["feature"], wanted)
+    return {row["feature"]: float(row["calls"] or 0) for row in rows}

@@ -1,0 +1,221 @@
+"""The SQL of replays: runs, the kept calls that they ask again, and what was judged. Reads no content."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any, LiteralString
+from uuid import UUID
+
+from psycopg import Connection
+from psycopg.rows import class_row, dict_row, tuple_row
+from psycopg.types.json import Jsonb
+
+from groundplan.economics.replay.model import Judged
+from groundplan.economics.replay.run import Answered, Run, Waiting
+
+ENDPOINTS = ("chat.completions", "messages")
+DAYS = 30
+"""How old a kept call may be, and a judgement that still counts."""
+STALE = "6 minutes"
+"""Longer than any answer takes."""
+PAUSE = "30 seconds"
+"""Before a run that could not go on is tried again."""
+_COLUMNS: LiteralString = """id, workload, current, candidate, judge, budget_usd, calls, asked_by, state, night,
+    asked_at, began_at, ended_at, sampled, outcome, proposal, keys"""
+# calls that were answered by the deployment of today, whole, by a model, for people, and not judged lately
+_SAMPLE: LiteralString = """INSERT INTO replay_call (run, call_id, segment, cost_usd)
+    SELECT %(run)s, c.id, coalesce(c.detail ->> 'feature', ''), c.cost_usd
+    FROM content k JOIN call c ON c.id = k.call_id
+    WHERE k.workload = %(workload)s AND k.at >= %(since)s AND NOT k.cut AND k.expires_at > now() + interval '1 hour'
+      AND c.deployment = %(current)s AND c.status = 'ok' AND c.endpoint = ANY(%(endpoints)s)
+      AND c.cache NOT IN ('exact', 'semantic')
+      AND NOT starts_with(coalesce(c.detail ->> 'feature', ''), 'experiment/')
+      AND NOT EXISTS (SELECT 1 FROM replay_call o JOIN replay_run r ON r.id = o.run
+        WHERE o.call_id = c.id AND o.state = 'judged' AND r.candidate = %(candidate)s AND r.judge = %(judge)s)
+    ORDER BY random() LIMIT %(calls)s ON CONFLICT DO NOTHING"""
+_JUDGED: LiteralString = """SELECT c.call_id::text, c.segment, c.kept, c.cost_usd::float8, c.candidate_usd::float8,
+      c.reviewed
+    FROM replay_call c JOIN replay_run r ON r.id = c.run
+    WHERE c.state = 'judged' AND r.workload = %(workload)s AND r.current = %(current)s AND r.candidate = %(candidate)s
+      AND r.judge = %(judge)s AND r.asked_at >= %(since)s ORDER BY c.call_id"""
+
+
+def insert(conn: Connection[Any], made: Run) -> bool:
+    """Keep it; False where this night has it already."""
+    values = asdict(made)
+    done = conn.execute(
+        """INSERT INTO replay_run (id, workload, current, candidate, judge, budget_usd, calls, night, asked_by, state)
+           VALUES (%(id)s, %(workload)s, %(current)s, %(candidate)s, %(judge)s, %(budget_usd)s, %(calls)s, %(night)s,
+             %(asked_by)s, 'waiting') ON CONFLICT DO NOTHING""",
+        values,
+    )
+    return done.rowcount == 1
+
+
+def every(conn: Connection[Any], workload: str | None = None, limit: int = 100) -> list[Run]:
+    """The newest first."""
+    query: LiteralString = f"""SELECT {_COLUMNS} FROM replay_run WHERE %(w)s::text IS NULL OR workload = %(w)s
+        ORDER BY id DESC LIMIT %(n)s"""
+    with conn.cursor(row_factory=class_row(Run)) as cursor:
+        return cursor.execute(query, {"w": workload, "n": limit}).fetchall()
+
+
+def find(conn: Connection[Any], id: UUID) -> Run | None:
+    query: LiteralString = f"SELECT {_COLUMNS} FROM replay_run WHERE id = %s"
+    with conn.cursor(row_factory=class_row(Run)) as cursor:
+        return cursor.execute(query, (id,)).fetchone()
+
+
+def claim(conn: Connection[Any], runner: UUID) -> Run | None:
+    """The next run that nobody works at, or whose runner has not been heard of; None: there is none."""
+    query: LiteralString = f"""UPDATE replay_run SET state = 'running', runner = %s, beat = now(),
+          began_at = coalesce(began_at, now())
+        WHERE id = (SELECT id FROM replay_run
+            WHERE (state = 'waiting' AND (beat IS NULL OR beat < now() - interval '{PAUSE}'))
+            OR (state = 'running' AND beat < now() - interval '{STALE}')
+          ORDER BY asked_at LIMIT 1 FOR UPDATE SKIP LOCKED)
+        RETURNING {_COLUMNS}"""
+    with conn.cursor(row_factory=class_row(Run)) as cursor:
+        return cursor.execute(query, (runner,)).fetchone()
+
+
+def beat(conn: Connection[Any], run: UUID, runner: UUID) -> bool:
+    """Still at work; False where another one has taken it over."""
+    done = conn.execute(
+        "UPDATE replay_run SET beat = now() WHERE id = %s AND runner = %s AND state = 'running'", (run, runner)
+    )
+    return done.rowcount == 1
+
+
+def release(conn: Connection[Any], run: UUID, runner: UUID) -> None:
+    """Whoever comes next, after a while, goes on with it."""
+    conn.execute("UPDATE replay_run SET state = 'waiting' WHERE id = %s AND runner = %s", (run, runner))
+
+
+def sample(conn: Connection[Any], run: Run, since: datetime) -> int:
+    """Draw its calls, once; how many."""
+    if run.sampled:
+        return 0
+    asked = {
+        "run": run.id, "workload": run.workload, "since": since, "current": run.current, "endpoints": list(ENDPOINTS),
+        "candidate": run.candidate, "judge": run.judge, "calls": run.calls,
+    }  # fmt: skip
+    count = conn.execute(_SAMPLE, asked).rowcount
+    conn.execute("UPDATE replay_run SET sampled = true WHERE id = %s", (run.id,))
+    return count
+
+
+def give_up_sent(conn: Connection[Any], run: UUID) -> int:
+    """What a runner that is gone had sent is not asked again."""
+    return conn.execute(
+        "UPDATE replay_call SET state = 'skipped', why = 'interrupted' WHERE run = %s AND state = 'sent'", (run,)
+    ).rowcount
+
+
+def next_call(conn: Connection[Any], run: UUID) -> Waiting | None:
+    """The next kept call, marked as sent; None: all are done."""
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        row = cursor.execute(
+            """UPDATE replay_call r SET state = 'sent' FROM call c
+               WHERE (r.run, r.call_id) = (SELECT run, call_id FROM replay_call WHERE run = %s AND state = 'waiting'
+                   ORDER BY call_id LIMIT 1 FOR UPDATE SKIP LOCKED) AND c.id = r.call_id
+               RETURNING r.call_id, c.endpoint, (SELECT email FROM person p WHERE p.id = c.person_id AND p.active),
+                 c.person_id IS NOT NULL""",
+            (run,),
+        ).fetchone()
+    return None if row is None else Waiting(*row[:3])
+
+
+def put_back(conn: Connection[Any], run: UUID, call: UUID) -> None:
+    """It was certainly not asked."""
+    conn.execute("UPDATE replay_call SET state = 'waiting' WHERE run = %s AND call_id = %s", (run, call))
+
+
+def answered(conn: Connection[Any], run: UUID, came: Answered) -> None:
+    conn.execute(
+        """UPDATE replay_call SET state = %s, beside_call = %s, kept = %s, contradicted = %s, candidate_usd = %s,
+             why = %s WHERE run = %s AND call_id = %s""",
+        (
+            "skipped" if came.kept is None else "judged", came.beside, came.kept, came.contradicted,
+            came.candidate_usd, came.why, run, came.call,
+        ),
+    )  # fmt: skip
+
+
+def keyed(conn: Connection[Any], run: UUID, key: UUID, purpose: str) -> None:
+    """The run is replayed with this key, which is good for nothing else."""
+    conn.execute("UPDATE api_key SET purpose = %s WHERE id = %s", (purpose, key))
+    conn.execute("UPDATE replay_run SET keys = keys || %s::uuid WHERE id = %s", (key, run))
+
+
+def spent(conn: Connection[Any], keys: Sequence[UUID]) -> Decimal:
+    """US dollars that were charged to the budgets of its keys."""
+    row = conn.execute(
+        """SELECT coalesce(sum(cost_usd), 0) FROM (SELECT budget, cost_usd FROM charge_total
+             UNION ALL SELECT budget, cost_usd FROM charge_delta) c WHERE budget = ANY(%s)""",
+        ([f"key/{key}" for key in keys],),
+    ).fetchone()
+    assert row is not None
+    return Decimal(row[0])
+
+
+def judged(conn: Connection[Any], run: Run, since: datetime) -> list[Judged]:
+    """Everything that was judged of this candidate lately, by this judge, beside what answers now."""
+    asked: Mapping[str, Any] = {
+        "workload": run.workload, "current": run.current, "candidate": run.candidate, "judge": run.judge,
+        "since": since,
+    }  # fmt: skip
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        return [Judged(*row) for row in cursor.execute(_JUDGED, asked).fetchall()]
+
+
+def contradicted(conn: Connection[Any], run: UUID) -> tuple[int, int]:
+    """(pairs for which the judge said something else with the answers exchanged, all judged) of one run."""
+    row = conn.execute(
+        "SELECT count(*) FILTER (WHERE contradicted), count(*) FROM replay_call WHERE run = %s AND state = 'judged'",
+        (run,),
+    ).fetchone()
+    assert row is not None
+    return int(row[0]), int(row[1])
+
+
+def end(conn: Connection[Any], run: UUID, state: str, outcome: str, proposal: dict[str, Any] | None) -> None:
+    conn.execute(
+        "UPDATE replay_run SET state = %s, outcome = %s, proposal = %s, ended_at = now() WHERE id = %s",
+        (state, outcome, None if proposal is None else Jsonb(proposal), run),
+    )
+
+
+def calls(conn: Connection[Any], run: UUID, limit: int = 500) -> list[dict[str, Any]]:
+    """Its calls, those that were worse first."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(
+            """SELECT call_id, segment, state, why, beside_call, kept, contradicted, cost_usd, candidate_usd, reviewed
+               FROM replay_call WHERE run = %s ORDER BY kept NULLS LAST, call_id LIMIT %s""",
+            (run, limit),
+        ).fetchall()
+
+
+def progress(conn: Connection[Any], run: UUID) -> dict[str, int]:
+    """How many of its calls are in which state."""
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        rows = cursor.execute("SELECT state, count(*) FROM replay_call WHERE run = %s GROUP BY 1", (run,)).fetchall()
+    return {state: int(count) for state, count in rows}
+
+
+def review(conn: Connection[Any], run: UUID, call: UUID, kept: bool, by: str) -> bool:
+    """What a person says of a judged pair; False where there is none."""
+    done = conn.execute(
+        """UPDATE replay_call SET reviewed = %s, reviewed_by = %s
+           WHERE run = %s AND call_id = %s AND state = 'judged'""",
+        (kept, by, run, call),
+    )
+    return done.rowcount == 1
+
+
+def night(now: datetime) -> date | None:
+    """The night that `now` is in, from one to five o'clock UTC; None by day."""
+    return now.date() if 1 <= now.hour < 5 else None

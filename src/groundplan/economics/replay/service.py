@@ -1,0 +1,139 @@
+"""Replays begin and end: which kept calls are asked again, and what the judged ones let one propose.
+
+Asking is the control process's, by way of a gateway; each change here is part of the caller's transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from psycopg import Connection
+
+from groundplan.blueprint.model import Workload
+from groundplan.core.audit.entry import SYSTEM
+from groundplan.core.audit.store import record
+from groundplan.core.errors import Invalid, NotFound
+from groundplan.core.ids import new_id
+from groundplan.core.money import to_decimal
+from groundplan.economics.replay import replay_store as store
+from groundplan.economics.replay.model import Proposal
+from groundplan.economics.replay.pairwise import UNFIT
+from groundplan.economics.replay.run import Run
+from groundplan.ledger import finding_store
+from groundplan.ledger.finding import Finding
+
+KIND = "cost.cheaper_model"
+SHADOW_SHARE = 0.1
+GOOD = 0.5
+"""Least share of answers that keep their quality for which anything is told."""
+
+
+def check(made: Run, workload: Workload | None) -> None:
+    """Raise `NotFound`, `Invalid` for what cannot be replayed."""
+    if workload is None:
+        hint = "`groundplan status` lists them."
+        raise NotFound(f"there is no workload {made.workload}", code="workload_unknown", hint=hint)
+    for name in (made.candidate, made.judge):
+        if name not in workload.deployments:
+            hint = f"Use one of: {', '.join(workload.deployments)}."
+            raise Invalid(f"{made.workload} may not use {name}", code="replay_outside", hint=hint)
+    if len({made.candidate, made.judge}) < 2 or made.candidate == workload.deployments[0]:
+        hint = f"Name a candidate other than {workload.deployments[0]}, and another judge."
+        raise Invalid("a deployment would be compared with itself", code="replay_itself", hint=hint)
+    if workload.keep is None:
+        hint = "Declare `keep: {content: redacted}` and come back when calls were kept."
+        raise Invalid(f"{made.workload} keeps no calls", code="replay_nothing_kept", hint=hint)
+
+
+def ask(conn: Connection[Any], actor: str, made: Run) -> bool:
+    """Have it made; False where this night has it."""
+    if not store.insert(conn, made):
+        return False
+    detail = {
+        "run": str(made.id), "candidate": made.candidate, "judge": made.judge, "calls": made.calls,
+        "budget_usd": f"{made.budget_usd:.6f}",
+    }  # fmt: skip
+    record(conn, action="replay.asked", actor=actor, subject=f"workload/{made.workload}", detail=detail)
+    return True
+
+
+def heed_declared(conn: Connection[Any], workloads: Iterable[Workload], now: datetime) -> int:
+    """By night: one run for each declared candidate; how many were added. Twice in a night adds nothing."""
+    night, added = store.night(now), 0
+    if night is None:
+        return 0
+    for workload in workloads:
+        rule = workload.replay
+        if rule is None or workload.keep is None or workload.stage not in ("experiment", "pilot", "production"):
+            continue
+        for candidate in rule.candidates:
+            if candidate not in workload.deployments[1:]:
+                continue
+            made = Run(
+                id=new_id(), workload=workload.name, current=workload.deployments[0], candidate=candidate,
+                judge=rule.judge, budget_usd=to_decimal(rule.budget), calls=rule.calls, night=night, asked_by=SYSTEM,
+            )  # fmt: skip
+            added += ask(conn, SYSTEM, made)
+    return added
+
+
+def finish(conn: Connection[Any], run: Run, calls_a_month: Mapping[str, float], now: datetime, why: str = "") -> None:
+    """End a run with what it proves. `why` it ended before all was asked; empty: all was."""
+    from groundplan.economics.replay.quality import LEAST, propose  # noqa: PLC0415 -- numpy, for this alone
+
+    judged = store.judged(conn, run, now - timedelta(days=store.DAYS))
+    doubted, of = store.contradicted(conn, run.id)
+    if of and doubted / of >= UNFIT:
+        store.end(conn, run.id, "failed", f"the judge contradicted itself on {doubted} of {of} pairs", None)
+        return
+    if len(judged) < LEAST:
+        few = f"{len(judged)} judged calls are too few to propose anything; {LEAST} are needed"
+        store.end(conn, run.id, "done", f"{few} ({why})" if why else few, None)
+        return
+    found = propose(judged, run.current, run.candidate, calls_a_month)
+    share = doubted / of if of else 0.0
+    store.end(conn, run.id, "done", why or "all were asked", told(run, found, share))
+    if found.saving.value > 0 and found.quality.value >= GOOD:
+        finding_store.tell(conn, _finding(run, found))
+
+
+def told(run: Run, found: Proposal, doubted: float) -> dict[str, Any]:
+    """A proposal as JSON, with what one click asks for."""
+    return {
+        "text": found.told(run.workload),
+        "judged": found.judged,
+        "quality": _interval(found.quality),
+        "saving_usd_a_month": _interval(found.saving),
+        "agreement": {"text": found.agreement.text, "reviewed": found.agreement.reviewed, "same": found.agreement.same},
+        "contradicted": doubted,
+        "worse": [{"segment": s.name, "calls": s.calls, "quality": _interval(s.quality)} for s in found.worse],
+        "shadow": shadow_of(run),
+    }
+
+
+def shadow_of(run: Run) -> dict[str, Any]:
+    """What `POST /api/experiments` takes to try it in shadow."""
+    return {
+        "workload": run.workload, "name": f"shadow-{run.candidate}"[:63], "type": "shadow",
+        "candidate": run.candidate, "judge": run.judge, "share": SHADOW_SHARE,
+        "budget_usd": float(run.budget_usd) * 5, "reason": f"replay {run.id} proposes it",
+    }  # fmt: skip
+
+
+def _interval(value: Any) -> dict[str, float]:
+    return {"value": value.value, "low": value.low, "high": value.high, "level": value.level}
+
+
+def _finding(run: Run, found: Proposal) -> Finding:
+    return Finding(
+        kind=KIND,
+        subject=f"workload/{run.workload}",
+        mark=f"{run.current}>{run.candidate}",
+        severity="info",
+        message=f"{run.candidate} instead of {run.current}: {found.told(run.workload)}",
+        hint=f"Judge and people agree: {found.agreement.text}. Cost, Experiments has the replay and starts a shadow.",
+        detail={"run": str(run.id), "judged": found.judged, "saving_usd": round(found.saving.value, 2)},
+        fix={"experiment": shadow_of(run)},
+    )

@@ -1,0 +1,230 @@
+"""Kept calls asked again of a cheaper deployment: judged, within a budget, proposed with what it is worth."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+from psycopg_pool import ConnectionPool
+from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
+from tests.integration.test_batch_kill import shipping
+
+from groundplan.api import replays
+from groundplan.api.context import Services
+from groundplan.api.release import Releases
+from groundplan.blueprint.experiment import Replay
+from groundplan.blueprint.model import Keep
+from groundplan.core.clock import SystemClock
+from groundplan.core.errors import Invalid
+from groundplan.core.ids import new_id
+from groundplan.core.money import PICO
+from groundplan.economics.replay import replay_store as store
+from groundplan.economics.replay import service
+from groundplan.economics.replay.run import Run
+from groundplan.gateway.experiments.replays import PURPOSE
+from groundplan.ledger import finding_store
+from groundplan.testing.database import Database
+from groundplan.testing.scripted import Script, ScriptedModel
+
+NAMES = ("large", "small", "judge")
+ACTOR = "operator"
+CALLS = 36
+
+
+@dataclass
+class World:
+    stack: Stack
+    models: dict[str, ScriptedModel]
+    services: Services
+
+    def connect(self) -> psycopg.Connection[Any]:
+        return psycopg.connect(self.stack.database.urls["control"])
+
+    async def replay(self, **more: Any) -> Run:
+        """One run to its end."""
+        made = run(**more)
+        with self.connect() as conn:
+            service.check(made, WORKLOAD)
+            assert service.ask(conn, ACTOR, made)
+        assert (await asyncio.to_thread(replays.work, self.services)) is not None
+        return self.found(made.id)
+
+    def found(self, id: UUID) -> Run:
+        with self.connect() as conn:
+            found = store.find(conn, id)
+        assert found is not None
+        return found
+
+
+WORKLOAD = workload("support", list(NAMES), keep=Keep(content="redacted", seconds=86_400))
+
+
+def run(**more: Any) -> Run:
+    values: dict[str, Any] = {
+        "id": new_id(), "workload": "support", "current": "large", "candidate": "small", "judge": "judge",
+        "budget_usd": Decimal(1), "calls": 200, "asked_by": ACTOR,
+    }  # fmt: skip
+    return Run(**{**values, **more})
+
+
+@asynccontextmanager
+async def replaying(database: Database, folder: Path) -> AsyncIterator[World]:
+    """A gateway that has answered and kept so many calls of two features."""
+    async with (
+        scripted("large") as (large, p1),
+        scripted("small") as (small, p2),
+        scripted("judge") as (judge, p3),
+        installation(database, folder) as stack,
+        shipping(stack),
+    ):
+        places = [deployment(name, port) for name, port in zip(NAMES, (p1, p2, p3), strict=True)]
+        stack.apply(blueprint(1, places, [WORKLOAD]))
+        large.script, small.script = Script(tokens=20, say="a thorough answer"), Script(say="short")
+        judge.script = Script(say="SAME")
+        (stack.home.run / "up.json").write_text(
+            json.dumps({"gateway": f"http://127.0.0.1:{stack.port}/v1", "control": "http://127.0.0.1:1"})
+        )
+        stack.start(1)
+        await stack.ready()
+        key = stack.key("support", stack.person("ana@acme.example"))
+        for number in range(CALLS):
+            feature = "refunds" if number % 3 == 0 else "orders"
+            reply = await stack.chat(key, f"question {number}", headers={"groundplan_feature": feature})
+            assert reply.status == 200
+        async with asyncio.timeout(20):
+            while stack.sql("SELECT count(*) FROM content JOIN call ON id = call_id") != [(CALLS,)]:  # noqa: ASYNC110 -- no event
+                await asyncio.sleep(0.1)
+        settings = database.settings(stack.home.root)
+        with ConnectionPool(database.urls["control"], min_size=1, max_size=2, open=True) as pool:
+            releases = Releases(stack.home, SystemClock())
+            yield World(
+                stack,
+                {"large": large, "small": small, "judge": judge},
+                Services(stack.home, settings, None, False, releases, pool, SystemClock()),
+            )
+
+
+async def test_kept_calls_are_asked_again_and_a_cheaper_model_is_proposed(database: Database, tmp_path: Path) -> None:
+    async with replaying(database, tmp_path) as world:
+        await _ends_with_its_budget(world)
+        await _proposes(world)
+        await _survives_its_process(world)
+        await _needs_a_fit_judge(world)
+        # keys of people are not good for it, and no caller reaches other deployments by it
+        reply = await world.stack.post("/api/replay", world.stack.key("support"), {})
+        assert (reply.status, reply.code) == (403, "key_purpose")
+
+
+async def _ends_with_its_budget(world: World) -> None:
+    poor = await world.replay(budget_usd=Decimal("0.0010"))
+    assert "is used up" in poor.outcome and poor.proposal is None
+    with world.connect() as conn:
+        assert 0 < store.progress(conn, poor.id)["judged"] < CALLS - 10
+    assert sum(model.counted for model in world.models.values()) <= CALLS + 3 * 20 + 2
+
+
+async def _proposes(world: World) -> None:
+    asked, before = world.models["large"].counted, world.models["small"].counted
+    done = await world.replay()
+    assert (done.state, done.outcome) == ("done", "all were asked")
+    proposal = done.proposal
+    assert proposal is not None and proposal["judged"] == CALLS, "what was judged before counts"
+    new = world.models["small"].counted - before
+    assert new < CALLS and world.models["large"].counted == asked, "what was answered is not asked again"
+    assert proposal["quality"]["low"] < 1 and proposal["quality"]["value"] > 0.9
+    assert proposal["agreement"]["text"].startswith("unknown")
+    assert "of support calls, saves $0 a month" in proposal["text"] and proposal["text"].endswith("shadow it")
+    await _shipped(world, done, 3 * new)
+    _check_ledger(world, done, new)
+    with world.connect() as conn:
+        (told,) = finding_store.findings(conn, kinds=["cost.cheaper_model"])
+        assert told["fix"]["experiment"]["type"] == "shadow"
+        for row in [each for each in store.calls(conn, done.id) if each["state"] == "judged"][:12]:
+            assert store.review(conn, done.id, row["call_id"], True, ACTOR)
+    again = await world.replay()
+    assert world.models["small"].counted == before + new, "nothing new was kept"
+    assert again.proposal is not None
+    assert again.proposal["agreement"]["text"] == "12 of 12 answers that people reviewed"
+
+
+async def _survives_its_process(world: World) -> None:
+    world.models["small"].script = Script(say="SAME")
+    before, made = world.models["judge"].counted, run(candidate="judge", judge="small")
+    with world.connect() as conn:
+        service.ask(conn, ACTOR, made)
+        claimed = store.claim(conn, new_id())
+        assert claimed is not None
+        assert store.claim(conn, new_id()) is None, "somebody works at it"
+        store.sample(conn, claimed, datetime.now(UTC) - timedelta(days=1))
+        assert store.next_call(conn, made.id) is not None
+        conn.execute("UPDATE replay_run SET beat = now() - interval '1 hour' WHERE id = %s", (made.id,))
+    await asyncio.to_thread(replays.work, world.services)
+    assert world.found(made.id).state == "done"
+    with world.connect() as conn:
+        assert store.progress(conn, made.id) == {"judged": CALLS - 1, "skipped": 1}, "what was sent is not sent again"
+    assert world.models["judge"].counted == before + CALLS - 1
+
+
+async def _needs_a_fit_judge(world: World) -> None:
+    world.models["large"].script = Script(say="A")
+    unfit = await world.replay(judge="large", budget_usd=Decimal(2))
+    assert (unfit.state, unfit.proposal) == ("failed", None)
+    assert "contradicted itself" in unfit.outcome
+
+
+async def _shipped(world: World, done: Run, calls: int) -> None:
+    count = "SELECT count(*) FROM call WHERE detail -> 'route' ->> 'experiment' = %s"
+    async with asyncio.timeout(20):
+        while world.stack.sql(count, str(done.id)) != [(calls,)]:  # noqa: ASYNC110 -- what is waited for has no event
+            await asyncio.sleep(0.1)
+
+
+def _check_ledger(world: World, done: Run, new: int) -> None:
+    """Every call of the run is in the ledger, under its own budget, and the key is gone."""
+    sql = world.stack.sql
+    ((made, of),) = sql(
+        """SELECT count(*), count(DISTINCT detail -> 'route' ->> 'of') FROM call
+           WHERE detail -> 'route' ->> 'experiment' = %s""",
+        str(done.id),
+    )
+    assert (made, of) == (3 * new, new)
+    assert {feature for (feature,) in sql("SELECT DISTINCT detail ->> 'feature' FROM call WHERE status = 'ok'")} == {
+        "orders", "refunds", "experiment/replay", "experiment/judge",
+    }  # fmt: skip
+    ((spent,),) = sql("SELECT sum(cost_usd) FROM charge WHERE budget = %s", f"key/{done.keys[0]}")
+    with world.connect() as conn:
+        assert store.spent(conn, tuple(done.keys)) == spent <= done.budget_usd
+    ((revoked, purpose),) = sql("SELECT revoked_at IS NOT NULL, purpose FROM api_key WHERE id = %s", done.keys[0])
+    assert (revoked, purpose) == (True, PURPOSE)
+    actions = {action for (action,) in sql("SELECT action FROM audit_entry WHERE subject = 'workload/support'")}
+    assert {"replay.asked", "content.replayed"} <= actions
+
+
+def test_a_night_adds_each_declared_replay_once(database: Database) -> None:
+    rule = Replay(candidates=["small", "judge"], judge="judge", budget=PICO)
+    declared = WORKLOAD.__class__(**{**{n: getattr(WORKLOAD, n) for n in WORKLOAD.__struct_fields__}, "replay": rule})
+    night = datetime(2026, 11, 20, 2, 30, tzinfo=UTC)
+    with psycopg.connect(database.urls["control"]) as conn:
+        assert service.heed_declared(conn, [declared], night + timedelta(hours=9)) == 0
+        assert service.heed_declared(conn, [declared], night) == 2
+        assert service.heed_declared(conn, [declared], night + timedelta(hours=1)) == 0
+        assert service.heed_declared(conn, [WORKLOAD], night + timedelta(days=1)) == 0
+        assert service.heed_declared(conn, [declared], night + timedelta(days=1)) == 2
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"candidate": "elsewhere"}, {"judge": "elsewhere"}, {"candidate": "large"}, {"candidate": "judge"}]
+)
+def test_what_cannot_be_replayed_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(Invalid):
+        service.check(replace(run(), **wrong), WORKLOAD)
