@@ -10,6 +10,7 @@ import time
 
 import msgspec
 
+from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Unavailable
 from groundplan.economics import price
 from groundplan.economics.experiment.model import BUDGET_PREFIX
@@ -60,28 +61,9 @@ def attempt(
     deployment = exchange.deployment
     if deployment is None or exchange.token is None or not exchange.attempt_started:
         raise AssertionError("no attempt is open")
-    flags = list(exchange.attempt_flags)
-    bound = exchange.bounds[deployment.name]
-    service = exchange.ask.service if exchange.ask is not None else price.STANDARD
     estimated = usage is None and outcome != "not_billed"
-    if outcome == "not_billed":
-        usage, cost = Usage(), 0
-    elif usage is None:
-        usage, cost = estimate(exchange)
-        flags.append("no_usage")
-    else:
-        ask = exchange.ask
-        if exchange.interface.priced and ask is not None:
-            cost = exchange.interface.cost(ask, deployment, usage)
-        elif ask is None or not ask.needs:
-            cost = meter.cost(usage, deployment.rates)
-        else:
-            usage = msgspec.structs.replace(usage, images=ask.images)
-            cost = price.cost(deployment.rates, usage, ask.service)
-        if cost > bound:
-            flags.append("over_bound")
-        if usage.output * LONGEST_TOKEN < exchange.output_bytes:
-            flags.append("under_count")
+    usage, cost, flags = _billed(exchange, deployment, outcome, usage)
+    service = exchange.ask.service if exchange.ask is not None else price.STANDARD
     now, began = time.perf_counter_ns(), exchange.attempt_started
     duration_us, started_us = (now - began) // 1000, (began - exchange.started) // 1000
     sequence = gateway.journal.settle(
@@ -114,6 +96,32 @@ def attempt(
         gateway.slices.settle(exchange.token, cost)
         exchange.token = None
     return sequence
+
+
+def _billed(
+    exchange: Exchange, deployment: Deployment, outcome: str, usage: Usage | None
+) -> tuple[Usage, int, list[str]]:
+    """What was used, the picodollars that it costs, and what is odd about it."""
+    flags = list(exchange.attempt_flags)
+    if outcome == "not_billed":
+        return Usage(), 0, flags
+    if usage is None:
+        usage, cost = estimate(exchange)
+        flags.append("no_usage")
+        return usage, cost, flags
+    ask = exchange.ask
+    if exchange.interface.priced and ask is not None:
+        cost = exchange.interface.cost(ask, deployment, usage)
+    elif ask is None or not ask.needs:
+        cost = meter.cost(usage, deployment.rates)
+    else:
+        usage = msgspec.structs.replace(usage, images=ask.images)
+        cost = price.cost(deployment.rates, usage, ask.service)
+    if cost > exchange.bounds[deployment.name]:
+        flags.append("over_bound")
+    if usage.output * LONGEST_TOKEN < exchange.output_bytes:
+        flags.append("under_count")
+    return usage, cost, flags
 
 
 def cancelled(gateway: Gateway, exchange: Exchange, usage: Usage | None) -> None:
