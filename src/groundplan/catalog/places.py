@@ -97,9 +97,11 @@ class DeploymentDoc(Strict):
     ] = "openai"
     """What the upstream speaks. `openai`: anything OpenAI-shaped, such as vLLM, llama.cpp, Azure's /v1."""
     serves: Annotated[
-        tuple[Literal["responses", "completions"], ...], LIST, list_schema({"enum": ["responses", "completions"]})
+        tuple[Literal["responses", "completions", "batches"], ...],
+        LIST,
+        list_schema({"enum": ["responses", "completions", "batches"]}),
     ] = ()
-    """Further endpoints that an OpenAI-shaped upstream has itself; others are served by way of chat."""
+    """Further endpoints that an OpenAI-shaped upstream has; others are served by way of chat, batches call by call."""
     price: Prices = ()
     """Overrides the known price: `free`, one price, or a list of prices with `from`."""
     context: Count = 8192

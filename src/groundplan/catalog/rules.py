@@ -75,6 +75,9 @@ def _reached(workspace: Workspace, doc: DeploymentDoc) -> Iterator[Problem]:
     if tls is not None and tls.server_name is not None and doc.http == 2:
         hint = "Use http: 1, or a url with the name that the certificate bears."
         found.append(("tls", "tls_server_name", "server_name works with http: 1 only", hint))
+    if "batches" in doc.serves and (doc.http != 1 or doc.type not in ("chat", "embeddings", "moderation")):
+        hint = "Leave batches out of serves: its lines are then made as calls."
+        found.append(("serves", "batches_unserved", f"no batches of {doc.type} over http: {doc.http}", hint))
     if doc.proxy is None and doc.proxy_key is not None:
         found.append(("proxy_key", "proxy_missing", "a proxy_key without a proxy", "Write proxy: http://HOST:PORT."))
     if doc.url.startswith("local:") and (doc.proxy not in (None, DIRECT) or doc.http != 1):

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import msgspec
 
-from groundplan.blueprint.model import Budget, Reliability, Workload
+from groundplan.blueprint.model import Budget, Deployment, Reliability, Workload
 from groundplan.core.errors import Denied, GroundplanError, Invalid, Unauthenticated, Unavailable
 from groundplan.economics.price import BATCH, STANDARD
 from groundplan.gateway.batches.batch_store import Batch
@@ -22,7 +22,7 @@ from groundplan.gateway.caching import cache
 from groundplan.gateway.call import admit
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.call.ground import ground
+from groundplan.gateway.call.ground import ground, system_messages
 from groundplan.gateway.call.identify import check_grants, check_key
 from groundplan.gateway.call.pipeline import Steps, check_quota
 from groundplan.gateway.call.serve import reserve, serve
@@ -41,6 +41,8 @@ INTERFACES: dict[str, Interface] = {
     "/v1/embeddings": EMBEDDINGS,
     "/v1/moderations": MODERATIONS,
 }
+BATCHES = "batches"
+"""In `serves` of a deployment whose provider has a batch endpoint of its own."""
 _PASSING = frozenset({"rate_limit_exceeded", "overloaded", "not_ready", "policy_lease_expired", "journal_unavailable"})
 """Refusals of calls that were not sent, which a batch outlasts."""
 _LONGEST_WAIT_S = 5.0
@@ -92,6 +94,50 @@ class BatchCalls:
         amount = admit.set_bounds(exchange, plan, ask, exchange.deployments)
         admit.check_cost(exchange, plan, amount)
         return amount
+
+    def place(self, exchange: Exchange) -> Deployment | None:
+        """Where a checked call may be ordered at the provider's own batch endpoint; None: it is made as a call.
+
+        That is so where only we can do something about it: guardrails, reviews, passages, limits of use, images.
+        """
+        first, ask, workload = exchange.deployments[0], exchange.ask, exchange.workload
+        if BATCHES not in first.serves or first.api != "openai" or ask is None or workload is None:
+            return None
+        if exchange.guard is not None or ask.needs != {BATCH} or self._limited(exchange, first):
+            return None
+        grounded = workload.grounding is not None and exchange.interface.grounded
+        return None if grounded or workload.calls_per_day is not None or workload.people is not None else first
+
+    def _limited(self, exchange: Exchange, deployment: Deployment) -> bool:
+        """Whether a limit of use covers it."""
+        catalog, key, workload, policy = exchange.catalog, exchange.key, exchange.workload, exchange.policy
+        if catalog is None or catalog.limits is None or key is None or workload is None or policy is None:
+            return False
+        book = catalog.limits
+        callers = book.of_caller(workload, key.family or key.id, exchange.person, policy.people)
+        return bool(callers or book.of_deployment(deployment))
+
+    def forwarded(self, batch: Batch, deployment: Deployment, call: UUID, body: bytes, most: int) -> bytes:
+        """The body of a call as `deployment` is to get it in an order, checked again. `most`: what is held for it.
+
+        Raises what admission raises, and `Denied` where it may not be ordered there any more.
+        """
+        exchange = self.exchange(batch, call, body)
+        self.assess(exchange, batch)
+        place, ask, workload = self.place(exchange), exchange.ask, exchange.workload
+        if place is None or place.name != deployment.name or ask is None or workload is None:
+            hint = "Order the batch again: what may make this call has changed."
+            raise Denied("the call may not be ordered there any more", code="batch_place_changed", hint=hint)
+        cap = admit.output_cap(exchange, deployment)
+        if exchange.interface.bound(ask, deployment, admit.added_bytes(exchange, workload), cap) > most:
+            hint = "Order the batch again."
+            raise Denied("what the call may cost has risen since", code="batch_bound_changed", hint=hint)
+        system = system_messages(workload, []) if exchange.interface.grounded else []
+        return exchange.interface.codec(deployment).forward(ask, deployment, cap, system)
+
+    def known(self, batch: Batch) -> KeyEntry | None:
+        """The batch's key as live policy has it."""
+        return self._known(self._gateway.live.policy, batch)
 
     def steps(self, batch: Batch, body: Callable[[], Awaitable[bytes]]) -> Steps:
         """How a claimed line is made; `exchange` holds what was set aside for it already."""

@@ -9,10 +9,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import UUID
 
 import msgspec
 
-from groundplan.blueprint.model import Budget
+from groundplan.blueprint.model import Budget, Deployment
 from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.core.ids import new_id
 from groundplan.core.money import short_usd
@@ -21,10 +22,13 @@ from groundplan.gateway.batches.batch_store import Batch, Line
 from groundplan.gateway.batches.shelf import Shelf
 from groundplan.gateway.call import admit
 from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.call.exchange import Exchange
 
 MOST_LINES = 50_000
 LINE_BYTES = 4 << 20
 MOST_ERRORS = 50
+_ORDER_BYTES = 190 << 20
+"""Of one file at a provider, which takes 200 MB."""
 _TURN_BYTES = 16 << 10
 
 
@@ -41,6 +45,17 @@ _line = msgspec.json.Decoder(LineBody).decode
 
 
 @dataclass(slots=True)
+class Ordering:
+    """An order that is being put together. `held` are picodollars, `size` the bytes that its file may have."""
+
+    id: UUID
+    deployment: Deployment
+    lines: int = 0
+    held: int = 0
+    size: int = 0
+
+
+@dataclass(slots=True)
 class Checked:
     """`errors` are OpenAI's; without any, `lines` can be begun for `total` picodollars at most."""
 
@@ -49,6 +64,8 @@ class Checked:
     errors: list[dict[str, Any]] = field(default_factory=list)
     charges: list[tuple[Budget, str]] = field(default_factory=list)
     blueprint: int = 0
+    orders: list[Ordering] = field(default_factory=list)
+    """What providers are to make at their own batch endpoints."""
 
 
 async def check(gateway: Gateway, calls: BatchCalls, shelf: Shelf, batch: Batch) -> Checked:
@@ -108,8 +125,25 @@ def _judge(
             raise
         checked.errors.append(_error(error.code, f"{error.message}. {error.hint}", number))
         return
-    checked.lines.append(Line(number, line.custom_id, place, len(data), bound))
+    order = _order(calls, checked, exchange, len(data))
+    if order is not None:
+        bound = exchange.bounds[order.deployment.name]
+        order.lines, order.held = order.lines + 1, order.held + bound
+    checked.lines.append(Line(number, line.custom_id, place, len(data), bound, None if order is None else order.id))
     checked.total += bound
+
+
+def _order(calls: BatchCalls, checked: Checked, exchange: Exchange, length: int) -> Ordering | None:
+    """The order that a line belongs to: the newest one at its deployment that has room; None: it is made as a call."""
+    place = calls.place(exchange)
+    if place is None:
+        return None
+    size = length + admit.added_bytes(exchange, exchange.workload) + 512 if exchange.workload is not None else length
+    order = next((each for each in reversed(checked.orders) if each.deployment.name == place.name), None)
+    if order is None or order.size + size > _ORDER_BYTES:
+        checked.orders.append(order := Ordering(new_id(), place))
+    order.size += size
+    return order
 
 
 def read_line(data: bytes, endpoint: str) -> LineBody:

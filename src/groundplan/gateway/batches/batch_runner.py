@@ -21,10 +21,11 @@ from psycopg import AsyncConnection
 
 from groundplan.core.database import first_line
 from groundplan.core.errors import GroundplanError
-from groundplan.gateway.batches import batch_check, batch_store, file_store
+from groundplan.gateway.batches import batch_check, batch_store, file_store, order_store
 from groundplan.gateway.batches.batch_calls import BatchCalls
 from groundplan.gateway.batches.batch_store import Batch, Claimed, Connection
 from groundplan.gateway.batches.file_store import StoredFile
+from groundplan.gateway.batches.orders import CANCELLED, EXPIRED, Orders
 from groundplan.gateway.batches.shelf import Shelf
 from groundplan.gateway.budgets.lease_store import LOST, LeaseClient
 from groundplan.gateway.call.context import Gateway
@@ -59,6 +60,7 @@ class BatchRunner:
         self._url = url
         self._shelf = shelf
         self._calls = BatchCalls(gateway)
+        self._orders = Orders(gateway, self._calls, shelf, url)
         self._made: dict[UUID, _Made] = {}
         self._begun: set[UUID] = set()
         """Calls that this worker has begun, as far as a read may still show their line as running."""
@@ -67,6 +69,7 @@ class BatchRunner:
         self._connections: dict[str, Connection] = {}
         self._keeping = asyncio.Lock()
         self._changed = asyncio.Event()
+        self._orders.on_ended = self._changed.set
         self._stopping = False
         self._marked = False
         self._problem = ""
@@ -114,6 +117,7 @@ class BatchRunner:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._orders.close()
         for connection in self._connections.values():
             await connection.close()
 
@@ -149,6 +153,9 @@ class BatchRunner:
             await self._check(batch)
             return
         await batch_store.recover(connection, id, INTERRUPTED)
+        ending = CANCELLED if batch.status == "cancelling" else EXPIRED if late else ""
+        if not self._stopping:
+            await self._orders.look(connection, batch, ending)
         if batch.status == "in_progress" and not late:
             await self._claim(connection, batch)
         elif batch.status == "cancelling":
@@ -171,6 +178,8 @@ class BatchRunner:
             if errors:
                 await batch_store.refuse(connection, batch.id, errors)
             else:
+                for each in checked.orders:
+                    await order_store.add(connection, batch.id, each.id, each.deployment, checked.blueprint, each.held)
                 await batch_store.begin(connection, batch.id, checked.lines, checked.charges, checked.total)
         self._changed.set()
 

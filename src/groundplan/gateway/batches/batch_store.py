@@ -66,6 +66,8 @@ class Line:
     place: int
     length: int
     bound: int
+    order: UUID | None = None
+    """The order at a provider that it belongs to; None: it is made call by call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,10 +170,15 @@ async def begin(
     connection: Connection, id: UUID, lines: Sequence[Line], charges: Sequence[tuple[Budget, str]], total: int
 ) -> None:
     """The batch is checked and its money is held: keep its lines. In the transaction that took the money."""
-    copying = "COPY batch_line (batch_id, number, custom_id, place, length, held_usd) FROM STDIN"
+    copying = """COPY batch_line (batch_id, number, custom_id, place, length, held_usd, order_id, state, call_id)
+        FROM STDIN"""
     async with connection.cursor() as cursor, cursor.copy(copying) as copy:
         for line in lines:
-            await copy.write_row((id, line.number, line.custom_id, line.place, line.length, to_decimal(line.bound)))
+            state, call = ("pending", None) if line.order is None else ("ordered", new_id())
+            held = to_decimal(line.bound)
+            await copy.write_row(
+                (id, line.number, line.custom_id, line.place, line.length, held, line.order, state, call)
+            )
     await connection.execute(
         """UPDATE batch SET status = 'in_progress', in_progress_at = now(), total = %s, held_usd = %s, charges = %s
            WHERE id = %s""",
@@ -284,7 +291,7 @@ async def end_pending(connection: Connection, batch: UUID, code: str, message: s
 
 
 async def open_lines(connection: Connection, batch: UUID) -> int:
-    """Lines that are pending or running."""
+    """Lines that are pending, running or ordered."""
     row = await (
         await connection.execute("SELECT count(*) FROM batch_line WHERE batch_id = %s AND state <> 'done'", (batch,))
     ).fetchone()

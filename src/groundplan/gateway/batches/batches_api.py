@@ -22,7 +22,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from groundplan.core.errors import GroundplanError, Invalid, NotFound, Unavailable
 from groundplan.core.ids import new_id
-from groundplan.gateway.batches import batch_store, file_store, files_api
+from groundplan.gateway.batches import batch_store, file_store, files_api, order_store
 from groundplan.gateway.batches.batch_store import Batch
 from groundplan.gateway.batches.shelf import Shelf
 from groundplan.gateway.call.context import Gateway
@@ -178,7 +178,7 @@ class BatchesApi:
             if cancels:
                 await batch_store.cancel(connection, id)
                 batch = await batch_store.find(connection, id) or batch
-            done = await batch_store.counts(connection, [id])
+            done = await _counted(connection, [id])
         return msgspec.json.encode(batch_json(batch, done.get(id, (0, 0))))
 
     async def _create(self, request: Request, key: KeyEntry, person: str) -> bytes:
@@ -208,9 +208,16 @@ class BatchesApi:
         after = files_api.batch_id(query["after"]) if "after" in query else None
         async with self._connected() as connection:
             found = await batch_store.newest(connection, key.workload, after, limit + 1)
-            done = await batch_store.counts(connection, [batch.id for batch in found])
+            done = await _counted(connection, [batch.id for batch in found])
         items = [batch_json(batch, done.get(batch.id, (0, 0))) for batch in found[:limit]]
         return files_api.page_json(items, more=len(found) > limit)
+
+
+async def _counted(connection: AsyncConnection[Any], ids: list[UUID]) -> dict[UUID, tuple[int, int]]:
+    """(completed, failed) calls of each batch, with those that a provider tells of."""
+    here, there = await batch_store.counts(connection, ids), await order_store.counts(connection, ids)
+    both = [(id, here.get(id, (0, 0)), there.get(id, (0, 0))) for id in here.keys() | there.keys()]
+    return {id: (mine[0] + theirs[0], mine[1] + theirs[1]) for id, mine, theirs in both}
 
 
 def _new(id: UUID, key: KeyEntry, person: str, asked: NewBatch, file: UUID, now: datetime, ends: datetime) -> Batch:

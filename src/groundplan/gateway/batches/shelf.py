@@ -25,6 +25,7 @@ class Shelf:
     """The files of one HOME, and a mark for each batch that is not finished here."""
 
     def __init__(self, home: Home) -> None:
+        self.home = home
         self.files = home.root / "files"
         self.batches = home.root / "batches"
 

@@ -138,6 +138,19 @@ class Meters:
             for place, name in enumerate(TOKEN_CLASSES[2:], 2):
                 tokens[place] += getattr(usage, name)
 
+    def call_elsewhere(self, labels: CallLabels) -> None:
+        """One call that a provider made on its own, so that nothing is known of its times."""
+        (self.calls.get(labels) or self._new_call(labels)).count += 1
+
+    def attempt_elsewhere(self, labels: AttemptLabels, usage: Usage, cost: int, estimated: bool) -> None:
+        """Its attempt."""
+        series = self.attempts.get(labels) or self._new_attempt(labels)
+        series.count += 1
+        series.cost += cost
+        series.estimated += estimated
+        for place, name in enumerate(TOKEN_CLASSES):
+            series.tokens[place] += getattr(usage, name)
+
     def _new_call(self, labels: CallLabels) -> CallSeries:
         if len(self.calls) >= MOST_SERIES:
             labels = (OTHER, OTHER, OTHER, labels[3], labels[4])

@@ -1,0 +1,192 @@
+"""The SQL of orders: lines of a batch that a provider makes at its own batch endpoint, and how far each order is.
+
+An order is written down, with its money, before anything is sent; `sending` is written before the provider is asked
+for it. What is done in which state is `orders`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, LiteralString
+from uuid import UUID
+
+import msgspec
+from psycopg import AsyncConnection
+from psycopg.types.json import Jsonb
+
+from groundplan.blueprint.model import Deployment
+from groundplan.core.money import from_decimal, to_decimal
+
+Connection = AsyncConnection[tuple[Any, ...]]
+
+NEW, SENDING, SENT, ENDED = "new", "sending", "sent", "ended"
+_COLUMNS: LiteralString = """id, batch_id, deployment, blueprint, state, created_at, tries, uploading, provider_file,
+    sending_at, provider_batches, cancelled_at, problem"""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One order. `deployment` is as it was when its lines were checked: later prices do not change its bounds."""
+
+    id: UUID
+    batch: UUID
+    deployment: Deployment
+    blueprint: int
+    state: str
+    created_at: datetime
+    tries: int
+    uploading: bool
+    provider_file: str | None
+    sending_at: datetime | None
+    provider_batches: list[str]
+    cancelled_at: datetime | None
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class OrderLine:
+    """One call of an order: where it is in the batch's input, and the most that it can cost (picodollars)."""
+
+    number: int
+    custom_id: str
+    place: int
+    length: int
+    held: int
+    call: UUID
+
+
+async def add(connection: Connection, batch: UUID, id: UUID, deployment: Deployment, number: int, held: int) -> None:
+    """Write an order down and take its money over from the batch; in the transaction that begins the batch."""
+    told = Jsonb(msgspec.to_builtins(deployment))
+    await connection.execute(
+        "INSERT INTO batch_order (id, batch_id, deployment, blueprint) VALUES (%s, %s, %s, %s)",
+        (id, batch, told, number),
+    )
+    await connection.execute("SELECT hold_order(%s, %s, %s)", (batch, id, to_decimal(held)))
+
+
+async def find(connection: Connection, id: UUID) -> Order | None:
+    query: LiteralString = f"SELECT {_COLUMNS} FROM batch_order WHERE id = %s"
+    row = await (await connection.execute(query, (id,))).fetchone()
+    return None if row is None else Order(row[0], row[1], msgspec.convert(row[2], Deployment), *row[3:])
+
+
+async def due(connection: Connection, batch: UUID) -> list[UUID]:
+    """Orders of a batch that have not ended and are to be looked at."""
+    rows = await connection.execute(
+        "SELECT id FROM batch_order WHERE batch_id = %s AND state <> 'ended' AND next_at <= now() ORDER BY id", (batch,)
+    )
+    return [id for (id,) in await rows.fetchall()]
+
+
+async def hurry(connection: Connection, batch: UUID) -> None:
+    """Whatever is open of a batch that is to end is looked at now, once."""
+    await connection.execute(
+        """UPDATE batch_order SET next_at = now()
+           WHERE batch_id = %s AND state <> 'ended' AND cancelled_at IS NULL
+             AND next_at > now() + interval '2 seconds'""",
+        (batch,),
+    )
+
+
+async def lock(connection: Connection, id: UUID) -> bool:
+    """Whether this session is the one that works at an order; until it unlocks or its connection ends."""
+    row = await (
+        await connection.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 105))", (str(id),))
+    ).fetchone()
+    return row is not None and bool(row[0])
+
+
+# how far it is -------------------------------------------------------------------------------------------------------
+
+
+async def wait(connection: Connection, id: UUID, seconds: float, problem: str = "") -> None:
+    """Look at it again later."""
+    await connection.execute(
+        """UPDATE batch_order SET next_at = now() + make_interval(secs => %s), problem = %s, tries = tries + 1
+           WHERE id = %s""",
+        (seconds, problem, id),
+    )
+
+
+async def uploading(connection: Connection, id: UUID) -> None:
+    """Its input may be at the provider from here on."""
+    await connection.execute("UPDATE batch_order SET uploading = true WHERE id = %s", (id,))
+
+
+async def uploaded(connection: Connection, id: UUID, file: str) -> None:
+    await connection.execute("UPDATE batch_order SET provider_file = %s WHERE id = %s", (file, id))
+
+
+async def sending(connection: Connection, id: UUID) -> None:
+    """It may be at the provider from here on."""
+    await connection.execute("UPDATE batch_order SET state = 'sending', sending_at = now() WHERE id = %s", (id,))
+
+
+async def not_sent(connection: Connection, id: UUID) -> None:
+    """It is certain that the provider does not have it."""
+    await connection.execute("UPDATE batch_order SET state = 'new', sending_at = NULL WHERE id = %s", (id,))
+
+
+async def sent(connection: Connection, id: UUID, batches: Sequence[str]) -> None:
+    """The provider has it, under these names."""
+    await connection.execute(
+        "UPDATE batch_order SET state = 'sent', provider_batches = %s, tries = 0, problem = '' WHERE id = %s",
+        (list(batches), id),
+    )
+
+
+async def cancelled(connection: Connection, id: UUID) -> None:
+    """The provider was asked to end it."""
+    await connection.execute("UPDATE batch_order SET cancelled_at = now() WHERE id = %s", (id,))
+
+
+async def progress(connection: Connection, id: UUID, completed: int, failed: int) -> None:
+    await connection.execute(
+        "UPDATE batch_order SET completed = %s, failed = %s WHERE id = %s", (completed, failed, id)
+    )
+
+
+async def counts(connection: Connection, batches: Sequence[UUID]) -> dict[UUID, tuple[int, int]]:
+    """(completed, failed) calls that providers tell of, of orders that have not ended, by batch."""
+    rows = await connection.execute(
+        """SELECT batch_id, sum(completed), sum(failed) FROM batch_order WHERE batch_id = ANY(%s) AND state <> 'ended'
+           GROUP BY 1""",
+        (list(batches),),
+    )
+    return {id: (int(completed), int(failed)) for id, completed, failed in await rows.fetchall()}
+
+
+# its lines -----------------------------------------------------------------------------------------------------------
+
+
+async def lines(connection: Connection, id: UUID) -> AsyncIterator[list[OrderLine]]:
+    """The lines that are not done, in order, some at a time. Inside a transaction."""
+    async with connection.cursor(name="lines") as cursor:
+        await cursor.execute(
+            """SELECT number, custom_id, place, length, held_usd, call_id FROM batch_line
+               WHERE order_id = %s AND state = 'ordered' ORDER BY number""",
+            (id,),
+        )
+        while rows := await cursor.fetchmany(200):
+            yield [OrderLine(n, name, at, size, from_decimal(held), call) for n, name, at, size, held, call in rows]
+
+
+async def end_lines(connection: Connection, order: Order, done: Sequence[tuple[OrderLine, bool, bytes]]) -> None:
+    """What became of lines: (line, whether it went well, its line of a result file)."""
+    async with connection.cursor() as cursor:
+        await cursor.executemany(
+            """UPDATE batch_line SET state = 'done', ok = %s, held_usd = 0, result = %s
+               WHERE batch_id = %s AND number = %s AND state = 'ordered'""",
+            [
+                (ok, result.replace(b"\\u0000", b"\\ufffd").decode(), order.batch, line.number)
+                for line, ok, result in done
+            ],
+        )
+
+
+async def end(connection: Connection, id: UUID) -> None:
+    """Its lines are done and its costs are told."""
+    await connection.execute("UPDATE batch_order SET state = 'ended', ended_at = now() WHERE id = %s", (id,))

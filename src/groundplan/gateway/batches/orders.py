@@ -1,0 +1,392 @@
+"""Orders at providers' own batch endpoints, from the first byte sent to the last result kept; each is sent once.
+
+Whoever has the order's lock in PostgreSQL works at it, one step at a time; killed at any point, the next one goes on
+from what is written down, and asks the provider by our id before anything is sent again. Whether a line may be ordered
+is `batch_calls`'s, what its result means `order_results`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from datetime import timedelta
+from uuid import UUID, uuid5
+
+import msgspec
+from psycopg import AsyncConnection
+
+from groundplan.core.database import first_line
+from groundplan.core.errors import GroundplanError
+from groundplan.gateway.batches import batch_check, batch_store, order_results, order_store
+from groundplan.gateway.batches.batch_calls import INTERFACES, BatchCalls
+from groundplan.gateway.batches.batch_store import Batch
+from groundplan.gateway.batches.order_journal import OrderJournal
+from groundplan.gateway.batches.order_results import Given, Made, Results, Terms
+from groundplan.gateway.batches.order_store import NEW, SENDING, Connection, Order, OrderLine
+from groundplan.gateway.batches.provider import Away, Provider, ProviderBatch, Refused
+from groundplan.gateway.batches.shelf import Shelf
+from groundplan.gateway.budgets.lease_store import LOST
+from groundplan.gateway.call.admit import check_kills, not_killed
+from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.surfaces import answers
+from groundplan.gateway.telemetry import content
+
+CANCELLED, EXPIRED = "batch_cancelled", "batch_expired"
+WHY = {
+    CANCELLED: "the batch was cancelled, or what it needs was stopped, before the provider made this call",
+    EXPIRED: "the batch expired before the provider made this call",
+}
+_LONGEST_PAUSE_S = 60.0
+_SOON_S = 0.5
+_SLACK_S = 1.0
+_DAY = timedelta(days=1)
+_TURN = 64 << 10
+_MOST_RESULT_BYTES = 1 << 30
+_log = logging.getLogger(__name__)
+
+
+class Orders:
+    """Those of one worker. `look` at each batch again and again; `close` ends what is under way."""
+
+    def __init__(self, gateway: Gateway, calls: BatchCalls, shelf: Shelf, url: str) -> None:
+        self._gateway = gateway
+        self._calls = calls
+        self._shelf = shelf
+        self._url = url
+        self._working: dict[UUID, asyncio.Task[None]] = {}
+        self.on_ended: Callable[[], None] = lambda: None
+
+    async def look(self, connection: Connection, batch: Batch, ending: str) -> None:
+        """Take up what is to be done for a batch. `ending`: why it is to end (`CANCELLED`, `EXPIRED`), or nothing."""
+        if ending:
+            await order_store.hurry(connection, batch.id)
+        for id in await order_store.due(connection, batch.id):
+            if id not in self._working:
+                task = self._gateway.loop.create_task(self._work(batch, id, ending))
+                self._working[id] = task
+                task.add_done_callback(lambda _, id=id: self._working.pop(id, None))  # type: ignore[misc]
+
+    async def close(self) -> None:
+        """Leave everything as it is: whoever comes next goes on."""
+        tasks = list(self._working.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _work(self, batch: Batch, id: UUID, ending: str) -> None:
+        """One step of one order, whatever happens."""
+        try:
+            async with await AsyncConnection.connect(self._url, autocommit=True, connect_timeout=2) as connection:
+                await connection.execute("SET synchronous_commit = on")
+                order = await order_store.find(connection, id) if await order_store.lock(connection, id) else None
+                if order is not None and order.state != order_store.ENDED:
+                    await self._step(connection, batch, order, ending or self._stopped(batch, order))
+        except (*LOST, OSError, GroundplanError) as error:
+            _log.warning("order %s waits: %s: %s", id, error.__class__.__name__, first_line(error))
+            await asyncio.sleep(_SOON_S)
+        except Exception:  # noqa: BLE001 -- the boundary of this task: an order must not end the worker
+            _log.exception("order %s cannot go on", id)
+            await asyncio.sleep(_SOON_S)
+
+    async def _step(self, connection: Connection, batch: Batch, order: Order, ending: str) -> None:
+        provider = Provider(self._gateway, order.deployment)
+        try:
+            if order.state == NEW:
+                if ending:
+                    await self._close(connection, batch, order, (ending, WHY[ending]))
+                else:
+                    await self._send(connection, batch, order, provider)
+            elif order.state == SENDING:
+                await self._find_again(connection, order, provider)
+            else:
+                await self._follow(connection, batch, order, provider, ending)
+        except Away as away:
+            await order_store.wait(connection, order.id, _pause(order.tries), str(away))
+        except Refused as refused:
+            if order.state != NEW:  # of one that the provider has, nothing is given up
+                await order_store.wait(connection, order.id, _pause(order.tries), str(refused))
+                return
+            told = f"the provider refused the order: {refused}"
+            now = await order_store.find(connection, order.id) or order  # its input may be there by now
+            await self._close(connection, batch, now, ("batch_order_refused", told))
+
+    def _stopped(self, batch: Batch, order: Order) -> str:
+        """Whether a stop switch is on for what the order needs."""
+        policy = self._gateway.live.policy
+        key = self._calls.known(batch)
+        try:
+            if key is not None:
+                check_kills(policy, key, batch.workload)
+        except GroundplanError:
+            return CANCELLED
+        return "" if not_killed(policy, [order.deployment]) else CANCELLED
+
+    # sending ---------------------------------------------------------------------------------------------------------
+
+    async def _send(self, connection: Connection, batch: Batch, order: Order, provider: Provider) -> None:
+        """Give the order, unless the provider has it: a database that was restored may not know. Raises `Away`,
+        `Refused`."""
+        if await self._adopt(connection, order, provider):
+            return
+        file = order.provider_file
+        if file is None:
+            name = f"groundplan-{order.id}.jsonl"
+            file = await provider.uploaded(name) if order.uploading else None
+            if file is None:
+                if not await self._write_input(connection, batch, order):
+                    await self._close(connection, batch, order, ("batch_line_refused", "no call of it may be made"))
+                    return
+                await order_store.uploading(connection, order.id)
+                file = await provider.upload(self._shelf.path(_file(order, "input")), name)
+            await order_store.uploaded(connection, order.id, file)
+        await order_store.sending(connection, order.id)
+        try:
+            made = await provider.create(file, batch.endpoint, order.id)
+        except Away as away:
+            if not away.acted:
+                await order_store.not_sent(connection, order.id)
+            raise
+        await order_store.sent(connection, order.id, [made.id])
+
+    async def _adopt(self, connection: Connection, order: Order, provider: Provider) -> bool:
+        """Whether the provider has the order already."""
+        found = await provider.find(order.id, (order.created_at - _DAY).timestamp())
+        if found:
+            await order_store.sent(connection, order.id, [batch.id for batch in found])
+        return bool(found)
+
+    async def _find_again(self, connection: Connection, order: Order, provider: Provider) -> None:
+        """Whoever was sending it did not write down how that ended. What the provider does not have once that request
+        can no longer be under way, it never got. Raises `Away`."""
+        if await self._adopt(connection, order, provider):
+            return
+        place = order.deployment
+        longest = (place.connect_ms + place.first_token_ms + place.idle_ms) / 1000 + _SLACK_S
+        since = (self._gateway.clock.now() - order.sending_at).total_seconds() if order.sending_at else 0.0
+        if since > longest:
+            await order_store.not_sent(connection, order.id)
+        else:
+            await order_store.wait(connection, order.id, min(longest - since + 0.1, longest))
+
+    async def _write_input(self, connection: Connection, batch: Batch, order: Order) -> bool:
+        """The file of its calls, as the provider is to get them; whether there is one. Calls that may not be made any
+        more are ended."""
+        size = 0
+
+        async def written() -> AsyncIterator[bytes]:
+            nonlocal size
+            async with connection.transaction():
+                async for lines in order_store.lines(connection, order.id):
+                    refused = []
+                    for line in lines:
+                        data, error = await self._forwarded(batch, order, line)
+                        if error is not None:
+                            refused.append((line, False, msgspec.json.encode(error)))
+                            continue
+                        size += 1
+                        yield data
+                    await order_store.end_lines(connection, order, refused)
+
+        await self._shelf.keep(_file(order, "input"), written(), most=_MOST_RESULT_BYTES)
+        return size > 0
+
+    async def _forwarded(self, batch: Batch, order: Order, line: OrderLine) -> tuple[bytes, dict[str, object] | None]:
+        """A call as the provider is to get it, or the error that ends it. Raises `Unavailable`."""
+        data = await self._shelf.part(batch.input_file, line.place, line.length)
+        try:
+            body = bytes(batch_check.read_line(data, batch.endpoint).body)
+            forwarded = self._calls.forwarded(batch, order.deployment, line.call, body, line.held)
+        except GroundplanError as error:
+            if error.status == 503:
+                raise
+            told = f"{error.message}. {error.hint}"
+            return b"", batch_store.error_line(line.call, line.custom_id, error.code, told)
+        one = {"custom_id": line.call.hex, "method": "POST", "url": batch.endpoint, "body": msgspec.Raw(forwarded)}
+        return msgspec.json.encode(one) + b"\n", None
+
+    # its end ---------------------------------------------------------------------------------------------------------
+
+    async def _follow(
+        self, connection: Connection, batch: Batch, order: Order, provider: Provider, ending: str
+    ) -> None:
+        """See how far the provider is. Raises `Away`, `Refused`."""
+        states = [(name, await _state(provider, name)) for name in order.provider_batches]
+        counts = [state.request_counts for _, state in states if state is not None and state.request_counts is not None]
+        await order_store.progress(
+            connection, order.id, sum(each.completed for each in counts), sum(each.failed for each in counts)
+        )
+        going = [name for name, state in states if state is not None and not state.over]
+        if going and ending and order.cancelled_at is None:
+            for name in going:
+                await provider.cancel(name)
+            await order_store.cancelled(connection, order.id)
+            await order_store.wait(connection, order.id, _SOON_S)
+        elif going:
+            await order_store.wait(connection, order.id, _pause(order.tries))
+        elif not await self._found_more(connection, order, provider):
+            await self._collect(connection, batch, order, (provider, [state for _, state in states], ending))
+
+    async def _found_more(self, connection: Connection, order: Order, provider: Provider) -> bool:
+        """Whether the provider took the order once more, against all precautions: what it did for that is ended, waited
+        for and paid like the rest, and flagged."""
+        every = [batch.id for batch in await provider.find(order.id, (order.created_at - _DAY).timestamp())]
+        more = [name for name in every if name not in order.provider_batches]
+        if not more:
+            return False
+        _log.error("the provider took order %s %d times", order.id, len(more) + 1)
+        for name in more:
+            await provider.cancel(name)
+        await order_store.sent(connection, order.id, [*order.provider_batches, *more])
+        return True
+
+    async def _collect(
+        self,
+        connection: Connection,
+        batch: Batch,
+        order: Order,
+        how: tuple[Provider, list[ProviderBatch | None], str],
+    ) -> None:
+        """Everything that the provider gave back: files here first, then its costs, then its results. Raises `Away`."""
+        provider, states, ending = how
+        given = [await self._fetch(order, provider, number, state) for number, state in enumerate(states)]
+        await self._tell(connection, batch, order, given, _not_made(states, ending))
+        files = [file for state in states if state is not None for file in (state.output_file_id, state.error_file_id)]
+        await self._clean(order, provider, [file for file in (order.provider_file, *files) if file is not None])
+
+    async def _fetch(self, order: Order, provider: Provider, number: int, state: ProviderBatch | None) -> Given:
+        paths = []
+        for kind, name in (
+            ("output", state.output_file_id if state else None),
+            ("errors", state.error_file_id if state else None),
+        ):
+            if name is not None:
+                id = _file(order, f"{number} {kind}")
+                try:
+                    await self._shelf.keep(id, provider.content(name), most=_MOST_RESULT_BYTES)
+                except Refused as refused:
+                    if refused.status != 404:
+                        raise
+                    continue  # its calls have no result then, and are counted at their bounds
+                paths.append(self._shelf.path(id))
+        results, turn = Results(paths), 0
+        for read in results.scan():
+            if read - turn > _TURN:
+                turn = read
+                await asyncio.sleep(0)
+        return Given(state, results)
+
+    async def _close(self, connection: Connection, batch: Batch, order: Order, why: tuple[str, str]) -> None:
+        """Nothing of it was made: all that is held for it goes back."""
+        await self._tell(connection, batch, order, [], why)
+        await self._clean(order, Provider(self._gateway, order.deployment), [f for f in (order.provider_file,) if f])
+
+    async def _tell(
+        self, connection: Connection, batch: Batch, order: Order, given: list[Given], not_made: tuple[str, str]
+    ) -> None:
+        """Costs into a journal of the order's own and results into its lines; once, since the journal has the order's
+        name and its lines' ids, and tells the same each time."""
+        catalog = self._gateway.live.catalog
+        at = int(self._gateway.clock.seconds() * 1000)
+        demo = catalog.blueprint.demo if catalog is not None else False
+        terms = Terms(batch, order, INTERFACES[batch.endpoint], at, not_made, demo)
+        every: list[tuple[OrderLine, Made]] = []
+        journal = OrderJournal(self._shelf.home, order.id)
+        try:
+            async with connection.transaction():
+                async for lines in order_store.lines(connection, order.id):
+                    done = []
+                    for line in lines:
+                        made = order_results.made(terms, line, given)
+                        finish = order_results.finish(terms, line, made)
+                        for number, (reservation, settlement) in enumerate(made.attempts, 1):
+                            journal.add(reservation, settlement, finish if number == len(made.attempts) else None)
+                        told = await self._told(terms, line, made)
+                        done.append((line, made.ok, told))
+                        every.append((line, Made(made.ok, made.status, b"", made.error, made.attempts)))
+                        await asyncio.sleep(0)
+                    await order_store.end_lines(connection, order, done)
+                journal.publish()
+                await order_store.end(connection, order.id)
+        except BaseException:
+            journal.drop()
+            raise
+        for _, made in every:
+            self._count(terms, made)
+        self.on_ended()
+
+    async def _told(self, terms: Terms, line: OrderLine, made: Made) -> bytes:
+        """The line of a result file, with the facts of its call; prompt and answer are kept where that is declared."""
+        exchange = self._calls.exchange(terms.batch, line.call, b"")
+        catalog = self._gateway.live.catalog
+        plan = catalog.plans.get(terms.batch.workload) if catalog is not None else None
+        if not made.ok or catalog is None or plan is None:
+            return order_results.told(line, made, made.data)
+        exchange.catalog, exchange.workload = replace(catalog, number=terms.order.blueprint), plan.workload
+        exchange.plan, exchange.deployment, exchange.person = plan, terms.order.deployment, terms.batch.person
+        exchange.key = self._calls.known(terms.batch)
+        exchange.cost, exchange.estimated = made.cost, made.estimated
+        data = terms.interface.with_facts(made.data, answers.facts(exchange, None))
+        keep = plan.workload.keep
+        if (
+            keep is not None
+            and content.chosen(keep, line.call.bytes)
+            and self._shelf.path(terms.batch.input_file).exists()
+        ):
+            raw = await self._shelf.part(terms.batch.input_file, line.place, line.length)
+            exchange.request.body = bytes(batch_check.read_line(raw, terms.batch.endpoint).body)
+            exchange.kept = [data]
+            content.offer(self._gateway, exchange)
+        return order_results.told(line, made, data)
+
+    def _count(self, terms: Terms, made: Made) -> None:
+        """What /metrics say of a call that was made elsewhere, whose times are not known."""
+        meters, batch, place = self._gateway.meters, terms.batch, terms.order.deployment.name
+        for _, settlement in made.attempts:
+            labels = (batch.workload, place, settlement.outcome)
+            meters.attempt_elsewhere(labels, settlement.usage, settlement.cost, settlement.estimated)
+        if made.attempts:
+            outcome, status = ("ok", 200) if made.ok else ("failed", made.status or 502)
+            meters.call_elsewhere((terms.interface.name, batch.workload, place, outcome, status))
+
+    async def _clean(self, order: Order, provider: Provider, names: list[str]) -> None:
+        """Leave nothing at the provider, nor here; what fails is told, and costs nothing but room."""
+        for kind in ("input", *(f"{n} {kind}" for n in range(8) for kind in ("output", "errors"))):
+            self._shelf.path(_file(order, kind)).unlink(missing_ok=True)
+        for name in names:
+            try:
+                await provider.delete(name)
+            except (Away, Refused) as problem:
+                _log.warning("a file of order %s stays at the provider: %s", order.id, problem)
+
+
+async def _state(provider: Provider, name: str) -> ProviderBatch | None:
+    """None where the provider knows nothing of it. Raises `Away`, `Refused`."""
+    try:
+        return await provider.retrieve(name)
+    except Refused as refused:
+        if refused.status != 404:
+            raise
+        return None
+
+
+def _not_made(states: list[ProviderBatch | None], ending: str) -> tuple[str, str]:
+    """What is told of calls that the provider did not make."""
+    if ending:
+        return ending, WHY[ending]
+    first = next((state for state in states if state is not None), None)
+    if first is not None and first.status == "failed":
+        return "batch_order_failed", f"the provider did not begin the batch: {first.problem or 'it does not say why'}"
+    code = CANCELLED if first is not None and first.status == "cancelled" else EXPIRED
+    return code, WHY[code]
+
+
+def _pause(tries: int) -> float:
+    """Seconds until an order is looked at again: longer each time."""
+    return float(min(_LONGEST_PAUSE_S, 0.5 * 1.5 ** min(tries, 16)))
+
+
+def _file(order: Order, kind: str) -> UUID:
+    """Of a file that belongs to an order, on the shelf while it is needed."""
+    return uuid5(order.id, kind)

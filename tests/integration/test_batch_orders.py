@@ -1,0 +1,305 @@
+"""Batches at a provider's own batch endpoint: ordered once, found again, metered call by call, ended, paid exactly."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from openai import AsyncOpenAI
+from openai.types import Batch
+from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
+from tests.integration.test_batch_kill import insist, shipping
+from tests.integration.test_batches import BATCH_RATES, CHAT, LINE, contents, line, lines, order
+
+from groundplan.blueprint.model import Limit, Rates
+from groundplan.core.money import PICO
+from groundplan.testing.database import Database
+from groundplan.testing.scripted import Script, ScriptedModel
+
+BATCHES = ("batches",)
+PROVIDER = "POST /v1/batches"
+
+
+@dataclass
+class World:
+    """One installation whose deployment `one` has a batch endpoint, with its shipper."""
+
+    stack: Stack
+    model: ScriptedModel
+    port: int
+    key: str
+    client: AsyncOpenAI
+    more: dict[str, Any] = field(default_factory=dict)
+
+    def apply(self, number: int = 1, limit: int = PICO // 100, limits: Any = (), **settings: Any) -> None:
+        places = [
+            deployment("one", self.port, rates=BATCH_RATES, serves=list(BATCHES)),
+            deployment(
+                "vectors", self.port, kind="embeddings", rates=Rates(input=PICO, output=0), serves=list(BATCHES)
+            ),
+        ]
+        made = blueprint(
+            number, places, [workload("assistant", ["one"], embeddings=["vectors"], **settings)], limit=limit
+        )
+        if limits:
+            made = type(made)(
+                **{name: getattr(made, name) for name in made.__struct_fields__} | {"limits": list(limits)}
+            )
+        self.stack.apply(made)
+
+    def play(self, **script: Any) -> None:
+        self.model.script, self.model._passed = Script(tokens=20, **script), 0
+
+    @property
+    def there(self) -> list[Any]:
+        """The provider's batches."""
+        return list(self.model.batches.batches.values())
+
+    def state(self) -> str:
+        rows = self.stack.sql("SELECT state FROM batch_order")
+        return str(rows[0][0]) if rows else ""
+
+    async def kill(self) -> None:
+        """The worker dies, and another one starts."""
+        os.kill(self.stack.workers[0].pid, signal.SIGKILL)
+        await asyncio.to_thread(self.stack.workers.pop().wait)
+        self.stack.start()
+
+    async def settled(self) -> tuple[int, Decimal]:
+        """(attempts, their cost) once no money is held for anything but them."""
+        async with asyncio.timeout(20):
+            while self.stack.sql(UNTOLD):  # noqa: ASYNC110 -- what is waited for has no event
+                await asyncio.sleep(0.1)
+        ((attempts, spent, calls, rows),) = self.stack.sql(
+            """SELECT count(*), coalesce(sum(a.cost_usd), 0), count(DISTINCT a.call_id), count(DISTINCT c.id)
+               FROM attempt a JOIN batch_order o ON o.id = a.epoch LEFT JOIN call c ON c.id = a.call_id"""
+        )
+        assert calls == rows
+        ((granted, limit),) = self.stack.sql(
+            """SELECT coalesce(sum(s.granted_usd - s.released_usd), 0), max(p.limit_usd) FROM budget_slice s
+               JOIN budget_period p USING (budget, period) JOIN gateway g USING (epoch) WHERE g.host = 'batch'"""
+        )
+        assert granted == spent <= limit, "money is held for nothing"
+        return int(attempts), Decimal(spent)
+
+
+UNTOLD = """SELECT 1 FROM batch_order o LEFT JOIN shipped s ON s.epoch = o.id
+    WHERE o.state <> 'ended' OR NOT coalesce(s.done, false)"""
+
+
+@pytest.fixture
+async def world(database: Database, tmp_path: Path) -> AsyncIterator[World]:
+    async with scripted("one") as (model, port), installation(database, tmp_path) as stack, shipping(stack):
+        url = f"http://127.0.0.1:{stack.port}/v1"
+        stack_key = stack.key()
+        async with AsyncOpenAI(base_url=url, api_key=stack_key, max_retries=0, timeout=10) as client:
+            made = World(stack, model, port, stack_key, client)
+            made.play()
+            made.apply()
+            stack.start()
+            await stack.ready()
+            yield made
+
+
+async def wait_for(true: Callable[[], bool], seconds: float = 20) -> None:
+    async with asyncio.timeout(seconds):
+        while not true():  # noqa: ASYNC110 -- what is waited for has no event
+            await asyncio.sleep(0.02)
+
+
+async def over(world: World, id: str, seconds: float = 40) -> Batch:
+    """The batch once it has ended, whatever is killed meanwhile."""
+    async with asyncio.timeout(seconds):
+        while True:
+            found: Batch = await insist(lambda: world.client.batches.retrieve(id))
+            if found.status in ("failed", "completed", "expired", "cancelled"):
+                return found
+            await asyncio.sleep(0.1)
+
+
+async def made(world: World, data: bytes, endpoint: Any = CHAT, **script: Any) -> Batch:
+    """A batch from its order to its end, while the provider behaves so."""
+    world.play(**script)
+    return await over(world, (await order(world.client, data, endpoint)).id)
+
+
+def counted(batch: Batch) -> tuple[int, int]:
+    assert batch.request_counts is not None
+    return batch.request_counts.completed, batch.request_counts.failed
+
+
+async def test_a_batch_is_ordered_once_and_metered_call_by_call(world: World) -> None:
+    batch = await made(world, lines(12))
+    assert batch.status == "completed" and counted(batch) == (12, 0)
+    (there,) = world.there
+    assert there.total == 12 and there.asked["metadata"].keys() == {"groundplan_order"}
+    found = await contents(world.client, batch.output_file_id)
+    assert [entry["custom_id"] for entry in found] == [f"c{n}" for n in range(12)]
+    for entry in found:
+        facts = entry["response"]["body"]["groundplan"]
+        assert facts["cost_usd"] == f"{LINE:.12f}" and facts["deployment"] == "one" and not facts["estimated"]
+    assert await world.settled() == (12, 12 * LINE)
+    rows = world.stack.sql("SELECT DISTINCT flags::text, outcome FROM attempt")
+    assert len(rows) == 1 and "provider_batch" in rows[0][0] and rows[0][1] == "ok"
+    ((audited,),) = world.stack.sql("SELECT count(*) FROM audit_entry WHERE action = 'call'")
+    assert audited == 12
+    await wait_for(lambda: world.model.batches.files == {})  # neither prompts nor answers stay at the provider
+    await _failures(world)
+    await _refusals(world)
+    await _other_calls(world)
+
+
+async def _failures(world: World) -> None:
+    """Lines that fail, lines that are not made, and one of which nothing is told."""
+    batch = await made(world, lines(8), mode="error", status=400, times=2, lines=5, lines_end="expire")
+    assert counted(batch) == (3, 5)
+    failures = await contents(world.client, batch.error_file_id)
+    told = [f["error"]["code"] if f["error"] else f["response"]["status_code"] for f in failures]
+    assert sorted(map(str, told)) == ["400", "400", "batch_expired", "batch_expired", "batch_expired"]
+    assert await world.settled() == (12 + 5, (12 + 3) * LINE)
+    batch = await made(world, lines(3), lines=2, lines_end="lose")
+    (lost,) = await contents(world.client, batch.error_file_id)
+    assert lost["error"]["code"] == "batch_line_lost" and counted(batch) == (2, 1)
+    assert await world.settled() == (17 + 3, (15 + 3) * LINE)
+    assert world.stack.sql("SELECT count(*) FROM attempt WHERE estimated AND outcome = 'failed'") == [(1,)]
+
+
+async def _refusals(world: World) -> None:
+    """A provider that refuses, one that is busy, and one whose answer never comes."""
+    batch = await made(world, lines(3), mode="error", status=400, only=PROVIDER)
+    failures = await contents(world.client, batch.error_file_id)
+    assert {entry["error"]["code"] for entry in failures} == {"batch_order_refused"}
+    assert "was told to fail" in failures[0]["error"]["message"]
+    assert await world.settled() == (20, 18 * LINE)
+    before = len(world.there)
+    for mode, status in (("error", 429), ("cut", 0)):  # `cut`: the provider took it and did not say so
+        batch = await made(world, lines(3), mode=mode, status=status, times=1, only=PROVIDER)
+        assert batch.status == "completed" and counted(batch) == (3, 0)
+    assert len(world.there) == before + 2, "an order was given twice"
+    assert await world.settled() == (26, 24 * LINE)
+    await wait_for(lambda: world.model.batches.files == {})
+
+
+async def _other_calls(world: World) -> None:
+    """Embeddings; what is sent is what a call would have been; limited calls are none of the provider's batches."""
+    data = b"".join(line(f"e{n}", {"model": "auto", "input": ["a", "b"]}, "/v1/embeddings") for n in range(3))
+    before = len(world.there)
+    batch = await made(world, data, "/v1/embeddings")
+    assert batch.status == "completed" and len(world.there) == before + 1
+    assert len((await contents(world.client, batch.output_file_id))[0]["response"]["body"]["data"]) == 2
+    world.apply(2, system_prompt="Be short.")
+    await world.stack.ready(2)
+    body = {"model": "auto", "max_tokens": 7, "messages": [{"role": "user", "content": "x"}], "seed": 3}
+    world.play(lines=0)
+    batch = await order(world.client, line("a", body))
+    await wait_for(lambda: len(world.there) == before + 2)
+    sent = json.loads(world.model.batches.files[world.there[-1].asked["input_file_id"]].data)
+    assert len(sent["custom_id"]) == 32 and (sent["method"], sent["url"]) == ("POST", CHAT)
+    messages = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "x"}]
+    assert sent["body"] == {"model": "up-one", "max_tokens": 7, "seed": 3, "messages": messages}
+    await world.client.batches.cancel(batch.id)
+    await over(world, batch.id)
+    world.apply(
+        3, limits=[Limit(name="many", covers="workload/assistant", type="requests", amount=99, period="minute")]
+    )
+    await world.stack.ready(3)
+    batch = await made(world, lines(4))
+    assert batch.status == "completed" and len(world.there) == before + 2
+
+
+async def test_an_order_is_ended_by_cancelling_by_time_and_by_a_stop_switch(world: World) -> None:
+    world.play(lines=4)
+    batch = await order(world.client, lines(10))
+    await wait_for(lambda: bool(world.there) and world.there[0].completed == 4)
+    assert (await world.client.batches.cancel(batch.id)).status == "cancelling"
+    done = await over(world, batch.id)
+    assert done.status == "cancelled" and counted(done) == (4, 6)
+    failures = await contents(world.client, done.error_file_id)
+    assert {entry["error"]["code"] for entry in failures} == {"batch_cancelled"}
+    assert await world.settled() == (4, 4 * LINE)
+    world.play(lines=2)
+    done = await over(world, (await order(world.client, lines(5), window="8s")).id)
+    assert done.status == "expired" and counted(done) == (2, 3) and world.there[1].status == "cancelled"
+    failures = await contents(world.client, done.error_file_id)
+    assert {entry["error"]["code"] for entry in failures} == {"batch_expired"}
+    assert await world.settled() == (6, 6 * LINE)
+    world.play(lines=1)
+    batch = await order(world.client, lines(5))
+    await wait_for(lambda: len(world.there) == 3 and world.there[2].completed == 1)
+    world.stack.policy(
+        "kill", "deployment/one",
+        "INSERT INTO kill_switch (id, scope, reason, by) VALUES (gen_random_uuid(), 'deployment/one', 't', 'operator')",
+    )  # fmt: skip
+    done = await over(world, batch.id)
+    assert world.there[2].status == "cancelled" and counted(done) == (1, 4)
+    assert await world.settled() == (7, 7 * LINE)
+
+
+@pytest.mark.soak
+async def test_an_order_that_the_provider_took_twice_is_flagged_ended_and_paid(world: World) -> None:
+    world.play(lines=2)
+    batch = await order(world.client, lines(4))
+    await wait_for(lambda: bool(world.there) and world.there[0].completed == 2)
+    first = world.there[0]
+    async with AsyncOpenAI(base_url=f"http://127.0.0.1:{world.port}/v1", api_key="x") as provider:
+        await provider.batches.create(
+            input_file_id=first.asked["input_file_id"], endpoint=first.asked["endpoint"], completion_window="24h",
+            metadata=first.asked["metadata"],
+        )  # fmt: skip
+    await wait_for(lambda: world.there[1].completed == 2)
+    world.play()
+    done = await over(world, batch.id)
+    assert done.request_counts is not None and done.request_counts.completed == 4
+    assert (await world.settled())[0] == world.model.counted, "a call that the provider made is in no row"
+    ((flagged,),) = world.stack.sql("SELECT count(*) FROM attempt WHERE flags::text LIKE '%%sent_twice%%'")
+    assert flagged >= 2 and world.there[1].status in ("cancelled", "completed")
+
+
+def _status(world: World) -> str:
+    return str(world.there[0].status) if world.there else ""
+
+
+STEPS: dict[str, tuple[dict[str, Any], Callable[[World], bool]]] = {
+    "checked": ({"mode": "down", "only": "GET /v1/batches"}, lambda w: w.state() == "new"),
+    "uploading": ({"mode": "stall", "only": "POST /v1/files"}, lambda w: len(w.model.batches.files) == 1),
+    "ordering": ({"mode": "stall", "only": PROVIDER}, lambda w: len(w.there) == 1),
+    "not_ordered": ({"mode": "down", "only": PROVIDER}, lambda w: w.state() == "sending"),
+    "running": ({"line_ms": 150}, lambda w: bool(w.there) and w.there[0].completed == 3),
+    "collecting": ({"mode": "stall", "only": "GET /v1/files/"}, lambda w: _status(w) == "completed"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "step", [pytest.param(step, marks=() if step == "ordering" else pytest.mark.soak) for step in STEPS]
+)
+async def test_a_worker_killed_at_any_step_orders_once_and_loses_nothing(world: World, step: str) -> None:
+    script, reached = STEPS[step]
+    world.play(**script)
+    batch = await order(world.client, lines(8))
+    await wait_for(lambda: reached(world))
+    await asyncio.sleep(0.1)
+    await world.kill()
+    world.play()
+    done = await over(world, batch.id, 60)
+    assert done.status == "completed" and done.request_counts is not None and done.request_counts.completed == 8
+    assert len(world.there) == 1 and world.model.counted == 8, "it was ordered twice"
+    assert sorted(e["custom_id"] for e in await contents(world.client, done.output_file_id)) == [
+        f"c{n}" for n in range(8)
+    ]
+    assert await world.settled() == (8, 8 * LINE)
+    assert len(await _journals(world)) <= 1
+
+
+async def _journals(world: World) -> list[str]:
+    """Folders of journals that are left besides a living worker's."""
+    await asyncio.sleep(0)
+    live = {str(epoch) for (epoch,) in world.stack.sql("SELECT epoch FROM gateway WHERE state = 'live'")}
+    return [path.name for path in world.stack.home.journal.iterdir() if path.is_dir() and path.name not in live]
