@@ -156,6 +156,25 @@ def test_a_pilot_is_projected_and_drift_becomes_a_finding_with_a_replan(planner:
     assert off["calls_day"]["drifts"] and off["calls_day"]["factor"] < 0.1
 
 
+def test_a_replan_is_one_request_away_and_waits_like_any_change(planner: Planner) -> None:
+    """Written into the declared files as what was seen, so that the drift is gone once it is served."""
+    before = planner.ask("GET", "/api/blueprints/current")[1]["number"]
+    status, done = planner.ask("POST", "/api/placement/replan", {"reason": "seen for twelve days"})
+    assert status == 200, done
+    seen = done["calls_day"]["staff-assistant"]
+    assert (
+        f"+traffic: {{calls: {seen}/day" in done["difference"].replace("  ", "")
+        or f"calls: {seen}/day" in done["difference"]
+    )
+    assert done["released"]["blueprint"] == before + 1 or done["released"]["pending"]
+    reasons = [row["reason"] for row in planner.ask("GET", "/api/blueprints")[1]["blueprints"]]
+    waiting = planner.ask("GET", "/api/changes?state=pending")[1]["changes"]
+    assert "seen for twelve days" in reasons or any(each["reason"] == "seen for twelve days" for each in waiting)
+    if done["released"]["blueprint"] == before + 1 and not done["released"]["pending"]:
+        status, refused = planner.ask("POST", "/api/placement/replan", {})
+        assert status == 409 and refused["error"]["code"] == "replan_nothing"
+
+
 def test_the_commands_show_it(planner: Planner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GROUNDPLAN_URL", f"http://127.0.0.1:{planner.port}")
     monkeypatch.setenv("GROUNDPLAN_HOME", str(planner.home.root))

@@ -9,7 +9,7 @@ import typer
 
 from groundplan.cli.client import ControlClient
 from groundplan.cli.options import HomeOption, JsonOption
-from groundplan.cli.output import emit, table
+from groundplan.cli.output import emit, table, waits_text
 from groundplan.core.errors import Conflict
 
 app = typer.Typer(
@@ -114,6 +114,27 @@ def drift(home: HomeOption = None, as_json: JsonOption = False) -> None:
     if value["replan"]:
         lines += ["", "Re-planned at the calls that were seen:", *value["replan"]["words"]]
     emit(value, as_json, "\n".join(lines))
+
+
+@app.command()
+def replan(
+    reason: Annotated[str, typer.Option("--reason", "-m", help="Why, for the history and the audit log.")] = (
+        "re-planned at the calls that were seen"
+    ),
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Release the plan at the calls that were seen, where these drift; what needs an approval waits for it."""
+    value = ControlClient.connect(home).post("/api/placement/replan", {"reason": reason})
+    lines = [f"{name}: {calls:,} calls a day" for name, calls in value["calls_day"].items()]
+    lines += [*value["words"], "", *_released(value["released"]), "", "In the workspace:", value["difference"]]
+    emit(value, as_json, "\n".join(lines))
+
+
+def _released(value: dict[str, Any]) -> list[str]:
+    """The new blueprint, and what waits."""
+    made = f"blueprint {value['blueprint']} is served" if value.get("blueprint") else "nothing is served otherwise yet"
+    return [made, *(waits_text(each) for each in value["pending"])]
 
 
 @app.command()

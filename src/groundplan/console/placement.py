@@ -5,11 +5,11 @@ Everything is what the API tells; pictures are drawn from its figures. Nothing i
 
 from __future__ import annotations
 
-from typing import Any
-from urllib.parse import quote
+from typing import Annotated, Any
+from urllib.parse import quote, urlencode
 
-from fastapi import APIRouter, Request
-from fastapi.responses import HTMLResponse
+from fastapi import APIRouter, Form, Request
+from fastapi.responses import HTMLResponse, RedirectResponse
 
 from groundplan.console.render import Instead, Signed, api_of, failed, show
 from groundplan.placement import pictures
@@ -95,6 +95,17 @@ async def drift(request: Request, visitor: Signed) -> HTMLResponse:
     charts = [{**each, "svg": pictures.control(each)} for each in reply.body["charts"] if each["points"]]
     values = {"charts": charts, "drifts": reply.body["drifts"], "replan": reply.body["replan"]}
     return await show(request, visitor, "placement_drift.html", HERE, **values)
+
+
+@router.post("/do/placement/replan")
+async def replan(request: Request, csrf: Annotated[str, Form(max_length=2000)]) -> RedirectResponse:
+    """One click: the plan at the calls that were seen, released; then to where its approvals wait."""
+    reply = await api_of(request, csrf).post("/api/placement/replan", {})
+    if not reply.ok:
+        return RedirectResponse(f"{HERE}/drift?{urlencode({'problem': reply.problem})}", status_code=303)
+    waiting = reply.body["released"].get("pending", [])
+    told = f"Re-planned: {len(waiting)} changes wait for approval." if waiting else "Re-planned and served."
+    return RedirectResponse(f"/governance?{urlencode({'notice': told})}", status_code=303)
 
 
 @router.get("/placement/{workload}")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from groundplan.api import placing
-from groundplan.api.caller import Reader
+from groundplan.api import placement_replan, placing
+from groundplan.api.access.rights import authorize
+from groundplan.api.caller import Reader, SignedIn
 from groundplan.api.context import Using
 from groundplan.api.placement_report import report_html
 from groundplan.api.placement_serving import calibrated
@@ -45,6 +46,13 @@ class Stress(BaseModel):
     seed: Annotated[int, Field(ge=0, le=2**31)] = 0
     load: Annotated[float, Field(ge=0, le=2)] = stress.LOAD_SPREAD
     price: Annotated[float, Field(ge=0, le=2)] = stress.PRICE_SPREAD
+
+
+class Replan(BaseModel):
+    """Why it is re-planned, for the history."""
+
+    model_config = ConfigDict(extra="forbid")
+    reason: Annotated[str, StringConstraints(min_length=1, max_length=1000)] = "re-planned at the calls that were seen"
 
 
 @router.get("/placement")
@@ -104,6 +112,17 @@ def drifting(services: Using, _: Reader) -> dict[str, Any]:
         "drifts": [drift.told(each) for each in off],
         "replan": again,
     }
+
+
+@router.post("/placement/replan")
+def again(body: Replan, request: Request, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """Release the declared files at the calls that were seen, where these drift; what needs an approval waits for it.
+    `difference` is what to write into the workspace too."""
+    authorize(caller, "release", "company")
+    with services.transaction() as conn:
+        value = placement_replan.replan(conn, services, caller.actor, body.reason)
+    request.app.state.indexing.ask()
+    return value
 
 
 @router.get("/placement/serving")

@@ -1,0 +1,50 @@
+"""One value of a declared file written anew, everything else of the file left as it was, comments included. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from groundplan.catalog.workspace import Workspace
+from groundplan.core.errors import Invalid
+
+_SCALAR = re.compile(r""""[^"\n]*"|'[^'\n]*'|[^,}\]#\n]*[^,}\]#\s]""")
+
+
+def with_calls(files: Mapping[str, str], workspace: Workspace, calls_per_day: Mapping[str, float]) -> dict[str, str]:
+    """The files with `traffic.calls` of these workloads. `workspace` is what was read from the same files.
+
+    Raises `Invalid` where a value cannot be found in its file.
+    """
+    changed = {name: text.split("\n") for name, text in files.items()}
+    for workload, calls in sorted(calls_per_day.items(), key=lambda each: _line(workspace, each[0]), reverse=True):
+        value = f"{max(1, round(calls))}/day"
+        where = workspace.where("workload", workload, "traffic", "calls")
+        lines = changed.get(where.file)
+        if lines is None or where.line > len(lines):
+            raise _lost(workload, str(where))
+        if ("traffic", "calls") in workspace.documents["workload", workload][1].places:
+            line, at = lines[where.line - 1], where.column - 1
+            found = _SCALAR.match(line, at)
+            if found is None:
+                raise _lost(workload, str(where))
+            lines[where.line - 1] = line[:at] + value + line[found.end() :]
+        else:
+            name = workspace.where("workload", workload, "name")
+            indent = re.match(r"\s*", lines[name.line - 1])
+            lines.insert(name.line, f"{indent[0] if indent else ''}traffic: {{calls: {value}}}")
+    return {name: "\n".join(lines) for name, lines in changed.items()}
+
+
+def _line(workspace: Workspace, workload: str) -> int:
+    """Later lines first, so that an inserted one moves nothing that is still to be written."""
+    return workspace.where("workload", workload, "name").line
+
+
+def _lost(workload: str, where: str) -> Invalid:
+    return Invalid(
+        f"the traffic of {workload} cannot be written by itself",
+        code="edit_lost",
+        hint="Write traffic.calls into its document, then `groundplan plan` and `groundplan apply`.",
+        where=where,
+    )
