@@ -85,6 +85,7 @@ def figures(found: Evaluation, vectors: Floats | None) -> dict[str, Any]:
         told[f"ridge_kept_at_{percent}"] = round(ridge.kept, 4)
         told[f"mixed_saved_at_{percent}"] = round(found.mixed[name], 4)
         told[f"times_ridge_at_{percent}"] = round(ours.saved / ridge.saved, 2) if ridge.saved > 1e-9 else None
+    told["same_choice"] = {kind: round(same, 4) for kind, same in found.robust.items()}
     told |= {"oracle_saved": round(found.oracle_saved, 4), "oracle_kept": round(found.oracle_kept, 4)}
     return told | {"abstained": round(found.abstained, 4), "calibration_error": round(found.calibration, 4)}
 

@@ -21,7 +21,7 @@ def example() -> Workspace:
 def test_the_example_routes_support_by_rules_and_leaves_finance_its_model() -> None:
     workspace = example()
     support, finance = workspace.workloads["support-assistant"], workspace.workloads["finance-analytics"]
-    routing = choice.routing(workspace, support)
+    routing = choice.routing(workspace, support, support.deployments)
     assert routing is not None
     assert [(rule.name, rule.use) for rule in routing.rules] == [
         ("at-stake", "gpt-eu-large"),
@@ -31,7 +31,7 @@ def test_the_example_routes_support_by_rules_and_leaves_finance_its_model() -> N
     semantic = choice.semantic(support.cache)
     assert semantic is not None
     assert (semantic.bound, semantic.check, semantic.evidence) == (0.01, 0.05, 20)
-    assert choice.routing(workspace, finance) is None
+    assert choice.routing(workspace, finance, finance.deployments) is None
     assert choice.semantic(finance.cache) is None
 
 
@@ -60,3 +60,65 @@ def test_what_cannot_work_is_told_with_its_place(tmp_path: Path, was: str, now: 
         validate(tmp_path)
     found = {problem.code for problem in told.value.problems} | {told.value.code}
     assert code in found or (code == "too_large" and "wrong_at_most" in told.value.message)
+
+
+CASCADE = "{first: gpt-eu, checks: {grounded: true, judge: {deployment: gpt-eu-large, question: Is it right?}}}"
+
+
+def changed(folder: Path, added: str, **files: tuple[str, str]) -> Workspace:
+    """The example with more under the routing of support, and with text of other files replaced."""
+    for file in COMPANY.rglob("*"):
+        if file.is_file():
+            target = folder / file.relative_to(COMPANY)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(file.read_bytes())
+    path = folder / "workloads/support-assistant.yaml"
+    path.write_text(path.read_text().replace("  by: rules\n", f"  by: rules\n{added}"))
+    (folder / "more.yaml").write_text(files.get("more", ("", ""))[0])
+    return validate(folder)
+
+
+def test_a_cascade_and_limits_reach_the_gateway(tmp_path: Path) -> None:
+    workspace = changed(tmp_path, f"  cascade: {CASCADE}\n  within: 2s\n  second: 0.001 USD\n  sticky: priced\n")
+    support = workspace.workloads["support-assistant"]
+    found = choice.routing(workspace, support, support.deployments)
+    assert found is not None and found.cascade is not None and found.cascade.judge is not None
+    assert (found.cascade.first, found.cascade.grounded, found.cascade.give) == ("gpt-eu", True, False)
+    assert (found.cascade.judge.deployment, found.cascade.judge.refuse_on) == ("gpt-eu-large", "no")
+    assert (found.within_ms, found.second, found.sticky, found.priced) == (2000, 10**9, True, True)
+
+
+@pytest.mark.parametrize(
+    ("added", "code"),
+    [
+        ("  cascade: {first: nowhere, checks: {grounded: true}}\n", "route_unknown"),
+        ("  cascade: {first: smollm-rack, checks: {grounded: true}}\n", "route_outside"),
+        ("  cascade: {first: gpt-eu, checks: {}}\n", "cascade_unchecked"),
+        ("  cascade: {first: gpt-eu, checks: {schema: true}}\n", "cascade_schema"),
+    ],
+)
+def test_a_cascade_that_cannot_work_is_told(tmp_path: Path, added: str, code: str) -> None:
+    with pytest.raises(Invalid) as told:
+        changed(tmp_path, added)
+    assert code in {problem.code for problem in told.value.problems} | {told.value.code}
+
+
+def test_floors_by_dimension_and_a_ceiling_of_risk_bar_deployments(tmp_path: Path) -> None:
+    model = "kind: model\nname: {}\nquality: [{{task: tone, score: {}%}}, {{task: accuracy, score: 97%}}]\nrisk: {}\n"
+    place = example().deployments
+    small, large = (place[name].model for name in ("gpt-eu", "gpt-eu-large"))
+    text = "---\n".join([model.format(small, 80, "low"), model.format(large, 95, "high")])
+    workspace = changed(tmp_path, "  risk: high\n", more=(text, ""))
+    support = workspace.workloads["support-assistant"]
+    names = ["gpt-eu", "gpt-eu-large", "llama-rack"]
+    found = choice.routing(workspace, support, names)
+    assert found is not None
+    assert found.barred["gpt-eu"] == "its tone is 80%, below the floor of 90%"
+    assert "gpt-eu-large" not in found.barred
+    assert "not assessed" in found.barred["llama-rack"]
+    assert found.quality["gpt-eu-large"] == {"accuracy": 0.97, "tone": 0.95}
+    stricter = workspace.workloads["support-assistant"].model_copy(
+        update={"routing": support.routing.model_copy(update={"risk": "medium"})}
+    )
+    again = choice.routing(workspace, stricter, names)
+    assert again is not None and "above medium" in again.barred["gpt-eu-large"]

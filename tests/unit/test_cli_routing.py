@@ -42,6 +42,9 @@ def test_a_router_is_trained_kept_judged_and_found_drifted(tmp_path: Path) -> No
     home = ("--home", str(tmp_path / "home"))
     first = run("train", str(answers), "--name", "support", *home)
     assert first["router"] == "support@1"
+    assert set(first["same_choice"]) == {"typos", "case", "spaces", "polite", "reworded"}
+    (kept,) = run("list", *home)["routers"]
+    assert (kept["router"], kept["digest"], kept["prompts"]) == ("support@1", first["digest"], "240")
     assert first["points"]["0.99"]["saved"] > 0.3
     assert (tmp_path / "home/routers/support@1.router").stat().st_mode & 0o777 == 0o600
     assert not run("evaluate", str(answers), "--router", "support@1", *home)["drifted"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import msgspec
@@ -12,8 +13,10 @@ from hypothesis import strategies as st
 from tests.integration.gateway_stack import deployment, workload
 from tests.unit.call_rig import call_rig
 
-from groundplan.blueprint.model import Deployment, RouteRule, Routing, Workload
+from groundplan.blueprint.model import Deployment, Rates, RouteRule, Routing, Workload
+from groundplan.core.errors import Denied
 from groundplan.core.ids import new_id
+from groundplan.core.money import PICO
 from groundplan.economics.routing import rules
 from groundplan.economics.routing.artifact import dump
 from groundplan.economics.routing.fit import train
@@ -22,7 +25,9 @@ from groundplan.gateway.call.exchange import Ask, Exchange
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.routing.route import Route, Routes
+from groundplan.gateway.routing.weigh import SLOW_SECONDS
 from groundplan.gateway.surfaces.chat import CHAT
+from groundplan.gateway.upstream.latency import Times
 from groundplan.ledger.model import Finish
 
 CODE = RouteRule(name="code", use="large", words=["refactor", "stack trace"])
@@ -126,6 +131,84 @@ def test_a_long_conversation_stays_unless_it_needs_more(folder: Path) -> None:
     assert (back.deployment, back.by) == ("large", "affinity")
     other = told(arranged(routes, learned, asked("say hello to guest 6", raw=b"[" + b"y" * 4000), both))
     assert other.deployment == "small"
+
+
+def test_a_router_is_taken_only_as_it_was_approved(folder: Path) -> None:
+    right = hashlib.sha256((folder / "support@1.router").read_bytes()).hexdigest()
+    routes, both = Routes(folder), places("large", "small")
+    same = told(arranged(routes, Routing(router="support@1", digest=right), asked("say hello to guest 900"), both))
+    assert (same.deployment, same.by) == ("small", "learned")
+    other = told(arranged(routes, Routing(router="support@1", digest="0" * 64), asked("say hello to guest 900"), both))
+    assert (other.deployment, other.by) == ("large", "order")
+    assert "as it was approved" in other.reason
+
+
+def test_hard_rules_keep_deployments_out_also_as_fallbacks_and_say_so(folder: Path) -> None:
+    routing = Routing(rules=[CODE], barred={"large": "its tone is 70%, below the floor of 90%"})
+    exchange = arranged(Routes(folder), routing, asked("refactor this"), places("large", "small", "third"))
+    assert [place.name for place in exchange.deployments] == ["small", "third"]
+    assert told(exchange).barred == {"large": "its tone is 70%, below the floor of 90%"}
+    with pytest.raises(Denied) as refused:
+        arranged(Routes(folder), Routing(barred={"small": "x", "large": "y"}), asked("hi"), places("large", "small"))
+    assert refused.value.code == "route_barred"
+
+
+def timed(**seconds: float) -> Times:
+    times = Times()
+    for name, each in seconds.items():
+        for _ in range(30):
+            times.of(name, False).observe(int(each * 1e6), 100.0)
+    return times
+
+
+def test_who_was_too_slow_only_takes_over_until_that_is_long_ago(folder: Path) -> None:
+    routes, routing, both = Routes(folder), Routing(within_ms=1000), places("large", "small")
+    times = timed(large=3.0, small=0.2)
+    for now, first in ((101.0, "small"), (100.0 + SLOW_SECONDS + 1, "large")):
+        exchange = routed_with(routes, routing, asked("hi"), both, times, now)
+        assert exchange.deployments[0].name == first
+        assert len(exchange.deployments) == 2
+    exchange = routed_with(routes, Routing(within_ms=100), asked("hi"), both, times, 101.0)
+    assert exchange.deployments[0].name == "large"
+
+
+def routed_with(
+    routes: Routes, routing: Routing, ask: Ask, names: list[Deployment], times: Times, now: float
+) -> Exchange:
+    exchange = Exchange(new_id(), Request.__new__(Request), Response.__new__(Response), CHAT)
+    exchange.deployments, exchange.key = list(names), KeyEntry("k", "w", "", False, False, None)
+    routes.arrange(exchange, routed(routing), ask, times, now)
+    return exchange
+
+
+def test_waiting_has_its_price(folder: Path) -> None:
+    routes, both, ask = Routes(folder), places("large", "small"), asked("say hello to guest 900")
+    times = timed(small=10.0, large=0.1)
+    cheap = told(routed_with(routes, Routing(router="support@1"), ask, both, times, 101.0))
+    assert cheap.deployment == "small"
+    dear = told(routed_with(routes, Routing(router="support@1", second=PICO // 100), ask, both, times, 101.0))
+    assert dear.deployment == "large"
+    assert dear.costs["small-m"] > cheap.costs["small-m"]
+
+
+def test_a_warm_cache_is_left_where_another_model_saves_more(folder: Path) -> None:
+    raw = b"[" + b"x" * 40_000
+    hard, easy = asked("prove that 7 is the sum of primes", raw=raw), asked("say hello to guest 6", raw=raw)
+    for read, then in ((1_000_000 * 1_000_000, "large"), (None, "small")):
+        rates = Rates(input=2_000_000 * 1_000_000, output=0, cache_read=read)
+        both = [msgspec.structs.replace(place, rates=rates) for place in places("small", "large")]
+        routes, routing = Routes(folder), Routing(router="support@1", priced=True)
+        assert told(arranged(routes, routing, hard, both)).deployment == "large"
+        assert told(arranged(routes, routing, easy, both)).deployment == then
+
+
+def test_without_a_router_receipts_tell_what_is_declared_and_what_calls_cost(folder: Path) -> None:
+    routes, both = Routes(folder), places("small", "large")
+    routes.learn("w", "small-m", 0.001)
+    routes.learn("w", "small-m", 0.003)
+    route = told(arranged(routes, Routing(quality={"small": {"tone": 0.8, "accuracy": 0.9}}), asked("hi"), both))
+    assert route.expected == {"small-m": 0.85}
+    assert route.costs == {"small-m": pytest.approx(0.0011)}
 
 
 NAMES = st.lists(st.sampled_from(["large", "small", "third", "fourth"]), min_size=1, max_size=4, unique=True)

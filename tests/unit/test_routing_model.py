@@ -4,7 +4,9 @@ trained, and a choice explains itself."""
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -13,14 +15,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groundplan.core.errors import Invalid
+from groundplan.economics.routing import forest
 from groundplan.economics.routing.artifact import dump, load
 from groundplan.economics.routing.choose import best, choose
-from groundplan.economics.routing.evaluate import apply, evaluate, strong_share
+from groundplan.economics.routing.evaluate import apply, evaluate, same_choice, strong_share
 from groundplan.economics.routing.features import BUCKETS, SURFACE, hashed, surface, words_of
-from groundplan.economics.routing.fit import train
+from groundplan.economics.routing.fit import blend_of, train
 from groundplan.economics.routing.matrix import folds_of, read_matrix
 from groundplan.economics.routing.model import Matrix, Router, Sample
 from groundplan.economics.routing.operate import error_of_mean
+from groundplan.economics.routing.perturb import KINDS
+from groundplan.economics.routing.predict import blended
 
 EASY = ("what are your opening hours on {}", "please say hello to {} in one line", "where is the office of {}")
 HARD = ("prove that the sum of {} odd numbers is even, step by step", "derive the variance of {} dependent draws")
@@ -137,6 +142,48 @@ def test_what_is_shipped_decides_like_what_was_trained(router: Router) -> None:
     _, before, _ = apply(router, fresh, None, (0.99,))
     _, after, _ = apply(again, fresh, None, (0.99,))
     assert np.abs(before - after).max() < 0.01
+
+
+def test_trees_are_kept_as_they_were_learned() -> None:
+    dice = np.random.default_rng(5)
+    shapes = dice.normal(size=(400, SURFACE)).astype(np.float32)
+    good = 1 / (1 + np.exp(-2 * shapes[:, 3]))
+    scores = np.stack([np.full(400, 0.9), good], axis=1)
+    grown = forest.grow(shapes, scores, 1)
+    assert np.allclose(forest.scores_of(forest.parts_of(scores)), scores)
+    told = forest.told_all(grown, shapes)
+    assert np.corrcoef(told[:, 1] - told[:, 0], scores[:, 1] - scores[:, 0])[0, 1] > 0.9
+    again = load(dump(replace(train(made(60), None, ()), trees=grown))).trees
+    assert again is not None
+    assert np.abs(forest.told_all(again, shapes) - told).max() < 1e-6
+    broken = replace(grown, left=grown.left + 1000)
+    with pytest.raises(Invalid, match="trees are broken"):
+        load(dump(replace(train(made(60), None, ()), trees=broken)))
+
+
+def test_regressions_and_trees_are_weighed_by_what_each_is_worth() -> None:
+    dice = np.random.default_rng(6)
+    truth = dice.random((3000, 2))
+    noise = dice.random((3000, 2))
+    weights = blend_of(truth + 0.05 * noise, noise, truth)
+    assert weights[0] > 0.9 and weights[2] > 0.9
+    assert weights[1] < 0.1 and weights[3] < 0.1
+    assert blended((1.0, 0.0, 1.0, 0.0), truth[0], noise[0]) == pytest.approx(truth[0])
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_asking_otherwise_changes_the_text_and_can_be_repeated(kind: str) -> None:
+    text = "Which of the following best describes how many animals do not need to sleep, in total?"
+    changed = KINDS[kind](text, Random(3))
+    assert changed != text
+    assert changed == KINDS[kind](text, Random(3))
+
+
+def test_the_same_choice_is_counted_over_ways_of_asking(router: Router) -> None:
+    found = same_choice(router, made(60, seed=8), "0.95", 1)
+    assert set(found) == set(KINDS)
+    assert all(len(same) == 60 for same in found.values())
+    assert np.mean(found["spaces"]) > 0.8
 
 
 @pytest.mark.parametrize("data", [b"", b"\xc1", b"{}", b"\x80", dump(train(made(60), None, ()))[:-40]])

@@ -82,6 +82,8 @@ class Routing(msgspec.Struct, frozen=True, kw_only=True):
     rules: list[RouteRule] = []
     router: str | None = None
     """name@version"""
+    digest: str | None = None
+    """SHA-256 of the router's bytes; None: whatever is there under its name and version."""
     keep: float = 0.99
     """Share of the strongest model's quality."""
     floor: float = 0.0

@@ -11,6 +11,7 @@ from groundplan.catalog.cascade import CascadeRule
 from groundplan.catalog.fields import Count, Duration, Line, Name, Percent, Usd
 from groundplan.catalog.risk import Level
 
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Version = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}@[1-9][0-9]*$")]
 
 
@@ -38,6 +39,9 @@ class RoutingRule(Strict):
     rules: Annotated[tuple[RouteRule, ...], Field(max_length=50, strict=False)] = ()
     router: Version | None = None
     """Learned router and version, such as `support@3`."""
+    digest: Digest | None = None
+    """SHA-256 of that router, as `groundplan routing train` and `routing list` tell it: no gateway takes other bytes,
+    so what is approved is what decides."""
     keep: Annotated[Percent, Field(ge=0.5)] = 0.99
     """Share of the strongest model's quality that routed calls keep together; one of those that it was trained for."""
     floor: Percent = 0.0

@@ -66,8 +66,10 @@ def train(
     }
     router = replace(learn(matrix, None, keeps, name=name), trained=told)
     version = registry.keep(_folder(home), router)
-    value = {"router": version, **_figures(found)}
-    emit(value, as_json, f"{version}\n{_text(found)}\nWrite `routing: {{by: learned, router: {version}}}` to use it.")
+    digest = registry.digest_of(_folder(home), version)
+    value = {"router": version, "digest": digest, **_figures(found)}
+    use = f"Write `routing: {{by: learned, router: {version}, digest: {digest}}}` to use it."
+    emit(value, as_json, f"{version}\n{_text(found)}\n{use}")
 
 
 @app.command()
@@ -91,6 +93,21 @@ def evaluate(
     rows = [(key, f"{each['saved']:.1%}", f"{each['kept']:.1%}") for key, each in value["points"].items()]
     drift = f"drifted by {value['drift']:.3f}: train it again" if value["drifted"] else "as when it was trained"
     emit(value, as_json, f"{table(('keep', 'saved', 'kept'), rows)}\nexpectations: {drift}")
+
+
+@app.command("list")
+def listed(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """The learned routers of this HOME: versions, digests, and how well they did when they were trained."""
+    from groundplan.economics.routing import registry  # noqa: PLC0415 -- heavy
+
+    folder = _folder(home)
+    value = [
+        {"router": version, "digest": registry.digest_of(folder, version), **registry.named(folder, version).trained}
+        for version in registry.every(folder)
+    ]
+    rows = [(row["router"], row.get("trained", "-"), row.get("prompts", "-"), row["digest"][:12]) for row in value]
+    nothing = "There is no learned router here. Train one: groundplan routing train SET.jsonl --name NAME"
+    emit({"routers": value}, as_json, table(("router", "trained", "prompts", "digest"), rows) if rows else nothing)
 
 
 @app.command()
@@ -195,6 +212,7 @@ def _figures(found: Evaluation) -> dict[str, Any]:
         },
         "oracle_saved": found.oracle_saved,
         "abstained": found.abstained,
+        "same_choice": found.robust,
         "calibration_error": found.calibration,
     }
 
@@ -205,4 +223,5 @@ def _text(found: Evaluation) -> str:
         for key, each in found.routed.items()
     ]
     head = ("keep", "saved", "kept, on prompts never seen", "a plain ridge saves")
-    return f"against {found.best} for every call\n{table(head, rows)}"
+    same = ", ".join(f"{kind} {share:.0%}" for kind, share in found.robust.items())
+    return f"against {found.best} for every call\n{table(head, rows)}\nthe same choice when asked otherwise: {same}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 from groundplan.blueprint import model as bp
 from groundplan.catalog import model as doc
@@ -10,12 +11,12 @@ from groundplan.catalog.risk import LEVELS
 from groundplan.catalog.workspace import Workspace
 
 
-def routing(workspace: Workspace, item: doc.WorkloadDoc) -> bp.Routing | None:
-    """None where the order of placement holds."""
+def routing(workspace: Workspace, item: doc.WorkloadDoc, names: Sequence[str]) -> bp.Routing | None:
+    """None where the order of placement holds. `names`: the deployments that may serve it."""
     rule = item.routing
     if not chooses(item):
         return None
-    barred, quality = _judged(workspace, item)
+    barred, quality = _judged(workspace, item, names)
     return bp.Routing(
         rules=[
             bp.RouteRule(
@@ -29,13 +30,14 @@ def routing(workspace: Workspace, item: doc.WorkloadDoc) -> bp.Routing | None:
             for each in rule.rules
         ],
         router=rule.router if rule.by == "learned" else None,
+        digest=rule.digest if rule.by == "learned" else None,
         keep=rule.keep,
         floor=rule.floor,
         sticky=bool(rule.sticky),
         priced=rule.sticky == "priced",
         cascade=_cascade(item),
         barred=barred,
-        quality=quality,
+        quality=quality if _weighs(rule) else {},
         within_ms=rule.within,
         second=rule.second,
     )
@@ -47,7 +49,15 @@ def chooses(item: doc.WorkloadDoc) -> bool:
     return rule.by != "order" or rule.cascade is not None or rule.within is not None or rule.risk is not None
 
 
-def _judged(workspace: Workspace, item: doc.WorkloadDoc) -> tuple[dict[str, str], dict[str, dict[str, float]]]:
+def _weighs(rule: doc.RoutingRule) -> bool:
+    """Whether it says more than rules and a router: only then are declared scores told, so that approvals of what was
+    declared before stay as they are."""
+    return bool(rule.cascade or rule.within or rule.risk or rule.second or rule.sticky == "priced" or rule.digest)
+
+
+def _judged(
+    workspace: Workspace, item: doc.WorkloadDoc, names: Sequence[str]
+) -> tuple[dict[str, str], dict[str, dict[str, float]]]:
     """(deployment -> why it takes none of its calls, deployment -> dimension -> declared score).
 
     A score below the workload's floor in any dimension bars; a score that nobody declared does not. A ceiling of risk
@@ -56,8 +66,8 @@ def _judged(workspace: Workspace, item: doc.WorkloadDoc) -> tuple[dict[str, str]
     barred: dict[str, str] = {}
     quality: dict[str, dict[str, float]] = {}
     floors, ceiling = item.objectives.quality, item.routing.risk
-    for name, place in sorted(workspace.deployments.items()):
-        model = workspace.models.get(place.model)
+    for name in sorted(set(names) & set(workspace.deployments)):
+        model = workspace.models.get(workspace.deployments[name].model)
         scores = {} if model is None else {each.task: each.score for each in model.quality if each.task in floors}
         if scores:
             quality[name] = dict(sorted(scores.items()))

@@ -10,9 +10,9 @@ import numpy as np
 
 from groundplan.core.errors import Invalid
 from groundplan.economics.routing.features import BUCKETS, SURFACE
-from groundplan.economics.routing.model import Floats, Head, Router
+from groundplan.economics.routing.model import Floats, Forest, Head, Router
 
-FORMAT = 1
+FORMAT = 2
 _MOST_BYTES = 64 << 20
 
 
@@ -26,6 +26,21 @@ class _Head(msgspec.Struct, frozen=True, array_like=True):
     bias: list[float]
     slope: list[float]
     offset: list[float]
+    blend: tuple[float, float, float, float]
+
+
+class _Forest(msgspec.Struct, frozen=True, array_like=True):
+    """Arrays of (trees, nodes): int16 and float32, little-endian."""
+
+    shape: tuple[int, int]
+    feature: bytes
+    threshold: bytes
+    left: bytes
+    right: bytes
+    value: bytes
+    owner: bytes
+    parts: int
+    depth: int
 
 
 class _Router(msgspec.Struct, frozen=True):
@@ -43,6 +58,7 @@ class _Router(msgspec.Struct, frozen=True):
     landmarks: _Array
     text: _Head
     full: _Head | None
+    trees: _Forest | None
     strange_words: float
     strange_likeness: float
     points: dict[str, tuple[float, float]]
@@ -71,6 +87,7 @@ def dump(router: Router) -> bytes:
             landmarks=_packed(router.landmarks),
             text=_head(router.text),
             full=None if router.full is None else _head(router.full),
+            trees=None if router.trees is None else _grown(router.trees),
             strange_words=router.strange_words,
             strange_likeness=router.strange_likeness,
             points=dict(sorted(router.points.items())),
@@ -128,6 +145,7 @@ def _unpacked(found: _Router) -> Router:
         landmarks=_array(found.landmarks),
         text=_checked(found.text, models, BUCKETS + SURFACE),
         full=None if found.full is None else _checked(found.full, models, BUCKETS + SURFACE + len(centre)),
+        trees=None if found.trees is None else _planted(found.trees, models),
         strange_words=found.strange_words,
         strange_likeness=found.strange_likeness,
         points=found.points,
@@ -141,12 +159,40 @@ def _checked(found: _Head, models: int, rows: int) -> Head:
         raise ValueError("a predictor has another shape")
     if len(found.slope) != models or len(found.offset) != models or not np.isfinite(weights).all():
         raise ValueError("a predictor is not calibrated")
-    parts = (np.array(part, dtype=np.float32) for part in (found.bias, found.slope, found.offset))
-    return Head(weights, *parts)
+    bias, slope, offset = (np.array(part, dtype=np.float32) for part in (found.bias, found.slope, found.offset))
+    return Head(weights, bias, slope, offset, found.blend)
+
+
+def _planted(found: _Forest, models: int) -> Forest:
+    """The trees, of which every way ends within them."""
+    trees, nodes = found.shape
+    whole = [np.frombuffer(data, dtype="<i2").astype(np.int64) for data in (found.feature, found.left, found.right)]
+    feature, left, right = (part.reshape(trees, nodes) for part in whole)
+    threshold, value = (
+        np.frombuffer(data, dtype="<f4").astype(np.float32).reshape(trees, nodes)
+        for data in (found.threshold, found.value)
+    )
+    owner = np.frombuffer(found.owner, dtype="<i2").astype(np.int64)
+    inside = all(part.min() >= 0 and part.max() < nodes for part in (left, right))
+    if not inside or feature.min() < 0 or feature.max() >= SURFACE or not 0 <= found.depth <= nodes:
+        raise ValueError("its trees are broken")
+    if found.parts != models or owner.shape != (trees,) or owner.min() < 0 or owner.max() >= models:
+        raise ValueError("its trees are of other models")
+    if not (np.isfinite(threshold).all() and np.isfinite(value).all()):
+        raise ValueError("its trees are no numbers")
+    return Forest(feature, threshold, left, right, value, owner, found.parts, found.depth)
+
+
+def _grown(forest: Forest) -> _Forest:
+    whole = (part.astype("<i2").tobytes() for part in (forest.feature, forest.left, forest.right, forest.owner))
+    feature, left, right, owner = whole
+    threshold, value = (part.astype("<f4").tobytes() for part in (forest.threshold, forest.value))
+    shape = (len(forest.owner), forest.feature.shape[1])
+    return _Forest(shape, feature, threshold, left, right, value, owner, forest.parts, forest.depth)
 
 
 def _head(head: Head) -> _Head:
-    return _Head(_packed(head.weights), _list(head.bias), _list(head.slope), _list(head.offset))
+    return _Head(_packed(head.weights), _list(head.bias), _list(head.slope), _list(head.offset), head.blend)
 
 
 def _list(values: Floats) -> list[float]:

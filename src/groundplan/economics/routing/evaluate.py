@@ -8,19 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from random import Random
 
 import numpy as np
 
 from groundplan.economics.routing.artifact import dump, load
-from groundplan.economics.routing.choose import best, favoured
+from groundplan.economics.routing.choose import best, choose, favoured
 from groundplan.economics.routing.fit import INNER_FOLDS, train
 from groundplan.economics.routing.matrix import FOLDS, folds_of
 from groundplan.economics.routing.model import Doubles, Floats, Matrix, Point, Router, Whole
 from groundplan.economics.routing.operate import error_of_mean, label, numbered, operating_points
+from groundplan.economics.routing.perturb import KINDS
 from groundplan.economics.routing.plain import plain_ridge
 from groundplan.economics.routing.predict import predict
 
 KEEPS = (0.99, 0.98, 0.95)
+ASKED_AGAIN = 1000
+"""Prompts that are asked otherwise, to see whether the same model takes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,8 @@ class Evaluation:
     abstained: float
     calibration: float
     """Mean distance of expected from seen scores over tenths of predictions (expected calibration error)."""
+    robust: dict[str, float]
+    """Way of asking the same otherwise -> share of prompts never seen that go to the same model, by the words alone."""
 
 
 def evaluate(
@@ -70,6 +76,7 @@ def evaluate(
     ridge = {label(keep): np.zeros(rows, dtype=np.int64) for keep in keeps}
     predicted, plain = np.zeros_like(matrix.scores), np.zeros_like(matrix.scores)
     sure = np.zeros(rows, dtype=bool)
+    steady: dict[str, list[bool]] = {}
     for number, fold in enumerate(parts):
         rest = np.setdiff1d(np.arange(rows), fold)
         seen = matrix.take(rest)
@@ -80,6 +87,9 @@ def evaluate(
         other, plain[fold] = _plain(seen, matrix.take(fold), router, keeps, seed)
         for name in routed:
             routed[name][fold], ridge[name][fold] = picked[name], other[name]
+        some = matrix.take(fold[: max(1, ASKED_AGAIN // len(parts))])
+        for kind, same in same_choice(router, some, label(keeps[0]), seed + number).items():
+            steady.setdefault(kind, []).extend(same)
         if progress is not None:
             progress(number + 1, len(parts))
     means, bills = matrix.scores.mean(axis=0), matrix.costs.sum(axis=0)
@@ -96,7 +106,21 @@ def evaluate(
         plain=plain,
         abstained=1.0 - float(sure.mean()),
         calibration=calibration_error(predicted, matrix.scores),
+        robust={kind: float(np.mean(same)) for kind, same in steady.items()},
     )
+
+
+def same_choice(router: Router, matrix: Matrix, point: str, seed: int) -> dict[str, list[bool]]:
+    """For each way of asking the same otherwise, prompt by prompt, whether the same model takes it by its words."""
+    allowed = frozenset(router.models)
+    prompts = [sample.prompt for sample in matrix.samples]
+    first = [choose(router, prompt, None, allowed, point).model for prompt in prompts]
+    dice = Random(seed)
+    found: dict[str, list[bool]] = {}
+    for kind, change in KINDS.items():
+        again = (choose(router, change(prompt, dice), None, allowed, point).model for prompt in prompts)
+        found[kind] = [model == before for model, before in zip(again, first, strict=True)]
+    return found
 
 
 def apply(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from math import log, log1p
+from math import log, log1p, sqrt
 from zlib import crc32
 
 import numpy as np
@@ -19,6 +19,8 @@ BUCKETS = 1 << 17
 _FIRST, _LAST = 260, 140
 """Words of a long prompt that are read from its beginning and its end."""
 _CHARACTERS = 6000
+_BRIEF_FIRST, _BRIEF_LAST = 24, 10
+"""Words of which an embedding is made."""
 _TOKENS = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?|\d+|[^\w\s]")
 _NUMBERS = re.compile(r"\d[\d.,]*")
 _ASKS = frozenset({"how", "why", "what", "which", "who", "when", "where", "if", "suppose", "assume"})
@@ -29,7 +31,10 @@ _DEMANDS = frozenset({"prove", "derive", "explain", "compare", "analyze", "analy
                       "optimize", "evaluate", "reason", "step", "steps", "debug"})  # fmt: skip
 _LISTS = (_ASKS, _COMPARES, _DENIES, _SHARES, _DEMANDS)
 _MARKS = '%$/?.\n_"({=*+<`#:'
-SURFACE = 8 + len(_MARKS) + len(_LISTS)
+_ITEM = re.compile(r"(?m)^[ \t]*(?:[A-Ja-j]|\d{1,2})[.)][ \t]+(.*)$")
+_MOST_ITEMS = 12
+_ITEMS = 7
+SURFACE = 8 + len(_MARKS) + len(_LISTS) + _ITEMS
 """Numbers in a surface vector."""
 
 
@@ -41,6 +46,14 @@ def words_of(text: str) -> list[str]:
     if len(found) > _FIRST + _LAST:
         found = found[:_FIRST] + found[-_LAST:]
     return ["0" if len(word) > 2 and word.isdigit() else word for word in found]
+
+
+def brief(text: str) -> str:
+    """The beginning and the end of a text, about as many tokens as an embedding is made of within a few milliseconds."""
+    words = text[: 2 * _CHARACTERS].split()
+    if len(words) <= _BRIEF_FIRST + _BRIEF_LAST:
+        return " ".join(words)
+    return " ".join((*words[:_BRIEF_FIRST], *text[-_CHARACTERS:].split()[-_BRIEF_LAST:]))
 
 
 def hashed(words: Sequence[str]) -> dict[int, float]:
@@ -75,4 +88,28 @@ def surface(text: str, words: Sequence[str]) -> Floats:
     ]
     values += [log1p(read.count(mark)) for mark in _MARKS]
     values += [log1p(sum(word in known for word in words)) for known in _LISTS]
+    values += _listed(read)
     return np.asarray(values, dtype=np.float32)
+
+
+def _listed(text: str) -> list[float]:
+    """Of the items of a list (choices, steps): how many, how long, how many have numbers, how much they share."""
+    items = _ITEM.findall(text)[:_MOST_ITEMS]
+    if not items:
+        return [0.0] * _ITEMS
+    sizes = [len(item) for item in items]
+    mean = sum(sizes) / len(sizes)
+    spread = sqrt(sum((size - mean) ** 2 for size in sizes) / len(sizes))
+    numbered = sum(_NUMBERS.search(item) is not None for item in items)
+    sets = [frozenset(item.lower().split()) for item in items]
+    pairs = [(one, other) for place, one in enumerate(sets) for other in sets[:place]]
+    shared = sum(len(one & other) / max(1, len(one | other)) for one, other in pairs) / max(1, len(pairs))
+    return [
+        float(len(items)),
+        log1p(mean),
+        log1p(spread),
+        log1p(max(sizes)),
+        log1p(min(sizes)),
+        float(numbered),
+        shared,
+    ]

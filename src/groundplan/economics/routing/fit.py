@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from groundplan.core.errors import Invalid
+from groundplan.economics.routing import forest
 from groundplan.economics.routing.features import BUCKETS, SURFACE, hashed, surface, words_of
 from groundplan.economics.routing.matrix import folds_of
-from groundplan.economics.routing.model import Doubles, Floats, Head, Matrix, Router, Whole
+from groundplan.economics.routing.model import Blend, Doubles, Floats, Forest, Head, Matrix, Router, Whole
 from groundplan.economics.routing.operate import operating_points
-from groundplan.economics.routing.predict import standard
+from groundplan.economics.routing.predict import blended, standard
 
 PENALTIES = (1.5, 3.0, 6.0)
 INNER_FOLDS = 4
@@ -190,16 +191,60 @@ def calibrate(raw: Doubles, scores: Doubles) -> tuple[Floats, Floats]:
     return np.array(slopes, dtype=np.float32), np.array(offsets, dtype=np.float32)
 
 
-def _head(matrix: Matrix, features: Any, seed: int) -> tuple[Head, Doubles]:
-    """A predictor, and its calibrated left-out predictions (scores beside relative costs)."""
+def _head(matrix: Matrix, features: Any, trees: Doubles | None, seed: int) -> tuple[Head, Doubles]:
+    """A predictor, and its calibrated left-out predictions (scores beside relative costs). `trees`: left-out scores by
+    the trees, where there are any."""
     out = left_out(matrix, features, PENALTIES, seed)
     targets, _ = targets_of(matrix)
     weights, bias = ridge(features, targets, out.penalty)
     count = len(matrix.models)
-    slope, offset = calibrate(out.raw[:, :count], matrix.scores)
     told = out.raw.copy()
-    told[:, :count] = np.clip(offset + slope * told[:, :count], 0, 1)
-    return Head(weights, bias, slope, offset), told
+    if trees is None:
+        slope, offset = calibrate(told[:, :count], matrix.scores)
+        head = Head(weights, bias, slope, offset)
+    else:
+        blend = blend_of(told[:, :count], trees, matrix.scores)
+        told[:, :count] = blended(blend, told[:, :count], trees)
+        # a slope for each model would undo what was weighed for their differences
+        slope = np.ones(count, dtype=np.float32)
+        offset = (matrix.scores - told[:, :count]).mean(axis=0).astype(np.float32)
+        head = Head(weights, bias, slope, offset, blend)
+    told[:, :count] = np.clip(head.offset + head.slope * told[:, :count], 0, 1)
+    return head, told
+
+
+def blend_of(linear: Doubles, trees: Doubles, scores: Doubles) -> Blend:
+    """The weights, none below 0, with which left-out predictions come nearest to what was seen: of the mean over
+    models, and of the models' differences from it."""
+    try:
+        from scipy.optimize import nnls  # noqa: PLC0415 -- heavy, and an extra
+    except ImportError as error:
+        raise _missing() from error
+
+    def split(values: Doubles) -> tuple[Doubles, Doubles]:
+        mean = values.mean(axis=1, keepdims=True)
+        apart = values - mean
+        return (mean - mean.mean()).ravel(), (apart - apart.mean(axis=0)).ravel()
+
+    pairs = [split(values) for values in (linear, trees, scores)]
+    found: list[float] = []
+    for place in range(2):
+        weights, _ = nnls(np.stack([pairs[0][place], pairs[1][place]], axis=1), pairs[2][place])
+        found += [float(weights[0]), float(weights[1])]
+    return found[0], found[1], found[2], found[3]
+
+
+def _trees(matrix: Matrix, seen: Prepared, seed: int) -> tuple[Forest | None, Doubles | None]:
+    """Trees on the surface, and their left-out scores; (None, None) where there are too few prompts."""
+    rows = len(matrix.samples)
+    if rows < forest.LEAST_ROWS:
+        return None, None
+    told = np.zeros_like(matrix.scores)
+    for fold in folds_of([sample.group for sample in matrix.samples], INNER_FOLDS, seed):
+        rest = np.setdiff1d(np.arange(rows), fold)
+        grown = forest.grow(seen.shapes[rest], matrix.scores[rest], seed)
+        told[fold] = forest.told_all(grown, seen.shapes[fold])
+    return forest.grow(seen.shapes, matrix.scores, seed), told
 
 
 def train(
@@ -209,10 +254,11 @@ def train(
     score for which operating points are wanted."""
     seen = prepare([sample.prompt for sample in matrix.samples], vectors)
     scales = scales_of(seen)
-    text, told = _head(matrix, columns(scales, seen, embedded=False), seed)
+    trees, by_trees = _trees(matrix, seen, seed)
+    text, told = _head(matrix, columns(scales, seen, embedded=False), by_trees, seed)
     full = None
     if vectors is not None:
-        full, told = _head(matrix, columns(scales, seen, embedded=True), seed)
+        full, told = _head(matrix, columns(scales, seen, embedded=True), by_trees, seed)
     means = matrix.scores.mean(axis=0)
     _, costs = targets_of(matrix)
     strongest = max(range(len(means)), key=lambda i: (means[i], -costs[i]))
@@ -231,6 +277,7 @@ def train(
         landmarks=landmarks,
         text=text,
         full=full,
+        trees=trees,
         strange_words=_strange_words(seen),
         strange_likeness=likeness,
     )

@@ -50,6 +50,29 @@ class Head:
     bias: Floats
     slope: Floats
     offset: Floats
+    blend: Blend = (1.0, 0.0, 1.0, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Forest:
+    """Boosted trees as arrays (trees, nodes); what of each tree's value belongs to which of `parts` is `owner`'s."""
+
+    feature: Whole
+    threshold: Floats
+    """The left way where the feature is not above it."""
+    left: Whole
+    right: Whole
+    """A leaf leads to itself."""
+    value: Floats
+    owner: Whole
+    parts: int
+    """The mean score, and the models' differences from it but for the last."""
+    depth: int
+
+
+Blend = tuple[float, float, float, float]
+"""How regressions and trees are added: (regressions', trees') weight in the mean of all models' scores, then in the
+models' differences from it."""
 
 
 Point = tuple[float, float]
@@ -81,6 +104,8 @@ class Router:
     """Of the words alone."""
     full: Head | None
     """With the embedding."""
+    trees: Forest | None
+    """Of the surface; None: there were too few prompts."""
     strange_words: float
     """Below this share of known words the router abstains."""
     strange_likeness: float

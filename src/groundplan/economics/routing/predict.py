@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from groundplan.economics.routing import forest
 from groundplan.economics.routing.features import hashed, surface, words_of
-from groundplan.economics.routing.model import Doubles, Floats, Head, Prediction, Router
+from groundplan.economics.routing.model import Blend, Doubles, Floats, Head, Prediction, Router
 
 SURFACE_SCALE = 0.1
 SURFACE_CLIP = 4.0
@@ -25,14 +26,24 @@ def predict(router: Router, text: str, embedding: Floats | None = None) -> Predi
     length = float(np.linalg.norm(weights))
     if length:
         weights /= np.float32(length)
-    shape = standard(surface(text, words), router.surface_mean, router.surface_scale)
+    seen = surface(text, words)
+    shape = standard(seen, router.surface_mean, router.surface_scale)
     sure = known >= router.strange_words
     head, dense = router.text, shape
     if router.full is not None and embedding is not None and router.centre.size:
         head, dense = router.full, np.concatenate([shape, embedding - router.centre])
         sure = sure and float((router.landmarks @ embedding).max()) >= router.strange_likeness
     raw = weights @ head.weights[buckets] + dense @ head.weights[len(router.idf) :] + head.bias
-    return corrected(head, router.mean_costs, raw, sure)
+    by_trees = None if router.trees is None else forest.told(router.trees, seen)
+    return corrected(head, router.mean_costs, raw, by_trees, sure)
+
+
+def blended(blend: Blend, linear: Doubles, trees: Doubles) -> Doubles:
+    """Scores by regressions and by trees as one; rows or one row."""
+    mean, other = linear.mean(axis=-1, keepdims=True), trees.mean(axis=-1, keepdims=True)
+    return np.asarray(
+        blend[0] * mean + blend[1] * other + blend[2] * (linear - mean) + blend[3] * (trees - other), dtype=np.float64
+    )
 
 
 def standard(shape: Floats, mean: Floats, scale: Floats) -> Floats:
@@ -41,9 +52,11 @@ def standard(shape: Floats, mean: Floats, scale: Floats) -> Floats:
     return np.asarray(cut * SURFACE_SCALE, dtype=np.float32)
 
 
-def corrected(head: Head, mean_costs: Floats, raw: Floats, sure: bool) -> Prediction:
+def corrected(head: Head, mean_costs: Floats, raw: Floats, trees: Doubles | None, sure: bool) -> Prediction:
     """Scores within 0..1 after calibration, costs within a tenth and ten times the model's mean."""
     models = len(mean_costs)
-    scores = np.clip(head.offset + head.slope * raw[:models], 0.0, 1.0)
+    linear: Doubles = raw[:models].astype(np.float64)
+    both = linear if trees is None else blended(head.blend, linear, trees)
+    scores = np.clip(head.offset + head.slope * both, 0.0, 1.0)
     costs: Doubles = np.clip(raw[models:].astype(np.float64), 0.1, 10.0) * mean_costs
     return Prediction(scores.astype(np.float64), costs, sure)

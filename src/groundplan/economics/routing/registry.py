@@ -8,7 +8,7 @@ from pathlib import Path
 
 from groundplan.core.errors import Invalid, NotFound
 from groundplan.core.home import write_atomically
-from groundplan.economics.routing.artifact import dump, load
+from groundplan.economics.routing.artifact import digest, dump, load
 from groundplan.economics.routing.model import Router
 
 SUFFIX = ".router"
@@ -32,6 +32,20 @@ def versions(folder: Path, name: str) -> list[int]:
     """Versions of a name that are there, oldest first."""
     found = (_VERSION.match(path.name.removesuffix(SUFFIX)) for path in folder.glob(f"{name}@*{SUFFIX}"))
     return sorted(int(match[2]) for match in found if match is not None and match[1] == name)
+
+
+def every(folder: Path) -> list[str]:
+    """NAME@VERSION of all that are there, by name and version."""
+    found = (_VERSION.match(path.name.removesuffix(SUFFIX)) for path in folder.glob(f"*{SUFFIX}"))
+    return [f"{name}@{version}" for name, version in sorted((m[1], int(m[2])) for m in found if m is not None)]
+
+
+def digest_of(folder: Path, version: str) -> str:
+    """SHA-256 of the bytes of NAME@VERSION. Raises `NotFound` (`router_unknown`)."""
+    try:
+        return digest((folder / f"{version}{SUFFIX}").read_bytes())
+    except OSError as error:
+        raise NotFound(f"there is no router {version[:80]}", code="router_unknown", hint="Train one first.") from error
 
 
 def named(folder: Path, version: str) -> Router:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
+from hashlib import blake2b, sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,7 +63,7 @@ class Routes:
     def __init__(self, folder: Path | None = None) -> None:
         """`folder` has the learned routers, each as NAME@VERSION.router."""
         self._folder = folder
-        self._routers: dict[str, Router | None] = {}
+        self._routers: dict[tuple[str, str | None], Router | None] = {}
         self._conversations: OrderedDict[bytes, str] = OrderedDict()
         self._bills: dict[tuple[str, str], float] = {}
         """(workload, model) -> US dollars of a call lately"""
@@ -106,9 +106,10 @@ class Routes:
             return _told(names[rule.use], f"rule {rule.name}", "the first rule that fits")
         if routing.router is None:
             return self._tried(call) or _told(places[0], "order", "no rule fits, so the order of placement holds")
-        router = self.router(routing.router)
+        router = self.router(routing.router, routing.digest)
         if router is None:
-            reason = f"the router {routing.router} is not on this gateway, so the order of placement holds"
+            same = " as it was approved" if routing.digest is not None else ""
+            reason = f"the router {routing.router} is not on this gateway{same}, so the order of placement holds"
             return self._tried(call) or _told(places[0], "order", reason)
         route = self._learned(call, router)
         return (self._tried(call, route) or route) if route.by in ("unsure", "strongest") else route
@@ -195,25 +196,28 @@ class Routes:
         found = {place.model: self._bills.get((workload, place.model)) for place in places}
         return {model: round(bill, 9) for model, bill in found.items() if bill is not None}
 
-    def router(self, version: str) -> Router | None:
-        """A learned router; None where it is not there, or not readable by this version."""
-        if version not in self._routers:
-            self._routers[version] = self._read(version)
-        return self._routers[version]
+    def router(self, version: str, digest: str | None = None) -> Router | None:
+        """A learned router; None where it is not there, not readable by this version, or not what `digest` (SHA-256)
+        names."""
+        key = (version, digest)
+        if key not in self._routers:
+            self._routers[key] = self._read(version, digest)
+        return self._routers[key]
 
-    def _read(self, version: str) -> Router | None:
+    def _read(self, version: str, digest: str | None) -> Router | None:
         if self._folder is None:
             return None
         from groundplan.economics.routing.artifact import load  # noqa: PLC0415 -- numpy, only where it is used
 
         try:
-            return load((self._folder / f"{version}{SUFFIX}").read_bytes())
+            data = (self._folder / f"{version}{SUFFIX}").read_bytes()
+            return load(data) if digest in (None, sha256(data).hexdigest()) else None
         except (OSError, Invalid):
             return None
 
     def forget(self) -> None:
         """A new blueprint may name a version that was put there since."""
-        self._routers = {version: router for version, router in self._routers.items() if router is not None}
+        self._routers = {key: router for key, router in self._routers.items() if router is not None}
 
 
 @dataclass(frozen=True, slots=True)

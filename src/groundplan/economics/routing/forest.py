@@ -1,0 +1,105 @@
+"""Boosted trees on the surface of a prompt: learned with LightGBM, kept as plain arrays, evaluated with numpy alone.
+
+They tell the mean score of all models, and how far each model's score is from it. Words are the regressions' matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from groundplan.core.errors import Invalid
+from groundplan.economics.routing.model import Doubles, Floats, Forest, Whole
+
+ROUNDS = 350
+LEAST_ROWS = 200
+"""Prompts below which trees would only repeat noise."""
+_SETTINGS: Mapping[str, Any] = {
+    "objective": "regression", "learning_rate": 0.03, "num_leaves": 6, "min_child_samples": 60, "feature_fraction": 0.5,
+    "bagging_fraction": 0.7, "bagging_freq": 1, "lambda_l2": 20.0, "num_threads": 1, "verbose": -1,
+    "deterministic": True, "force_row_wise": True,
+}  # fmt: skip
+"""Small trees that learn slowly: what there is to learn of a prompt's surface is little and noisy."""
+
+
+def parts_of(scores: Doubles) -> Doubles:
+    """(rows, models) scores as the trees learn them: the mean, then the differences from it of all but the last."""
+    mean = scores.mean(axis=1, keepdims=True)
+    return np.hstack([mean, scores[:, :-1] - mean])
+
+
+def scores_of(parts: Doubles) -> Doubles:
+    """The other way round; rows or one row. The differences add up to nothing."""
+    mean, rest = parts[..., :1], parts[..., 1:]
+    return np.concatenate([mean + rest, mean - rest.sum(axis=-1, keepdims=True)], axis=-1)
+
+
+def grow(shapes: Floats, scores: Doubles, seed: int) -> Forest:
+    """Learn trees from surfaces (rows, SURFACE) and scores. Raises `Invalid` (`extra_missing`)."""
+    try:
+        import lightgbm  # noqa: PLC0415 -- heavy, and an extra
+    except ImportError as error:
+        hint = "pip install 'groundplan[economics]'"
+        raise Invalid("training needs LightGBM, which is not here", code="extra_missing", hint=hint) from error
+    trees: list[dict[str, Any]] = []
+    owners: list[int] = []
+    parts = parts_of(scores)
+    for owner in range(parts.shape[1]):
+        data = lightgbm.Dataset(shapes, parts[:, owner])
+        grown = lightgbm.train({**_SETTINGS, "seed": seed}, data, ROUNDS).dump_model()["tree_info"]
+        trees += [tree["tree_structure"] for tree in grown]
+        owners += [owner] * len(grown)
+    return _packed(trees, np.array(owners, dtype=np.int64), parts.shape[1])
+
+
+def told(forest: Forest, shape: Floats) -> Doubles:
+    """(models,) expected scores of one prompt by its surface."""
+    trees = np.arange(len(forest.owner))
+    at = np.zeros(len(trees), dtype=np.int64)
+    for _ in range(forest.depth):
+        below = shape[forest.feature[trees, at]] <= forest.threshold[trees, at]
+        at = np.where(below, forest.left[trees, at], forest.right[trees, at])
+    sums = np.bincount(forest.owner, weights=forest.value[trees, at], minlength=forest.parts)
+    return scores_of(np.asarray(sums, dtype=np.float64))
+
+
+def told_all(forest: Forest, shapes: Floats) -> Doubles:
+    """The same for each row."""
+    if not len(shapes):
+        return np.zeros((0, forest.parts))
+    return np.stack([told(forest, shape) for shape in shapes])
+
+
+def _packed(trees: Sequence[dict[str, Any]], owner: Whole, parts: int) -> Forest:
+    """Nodes of each tree as rows; a leaf leads to itself, so that all may be walked equally far."""
+    walked = [_nodes(tree) for tree in trees]
+    most = max(len(nodes) for nodes, _ in walked)
+    shape = (len(walked), most)
+    feature, left, right = (np.zeros(shape, dtype=np.int64) for _ in range(3))
+    threshold, value = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.float32)
+    for row, (nodes, _) in enumerate(walked):
+        for place, node in enumerate(nodes):
+            feature[row, place], threshold[row, place], left[row, place], right[row, place], value[row, place] = node
+    return Forest(feature, threshold, left, right, value, owner, parts, max(depth for _, depth in walked))
+
+
+def _nodes(tree: dict[str, Any]) -> tuple[list[tuple[int, float, int, int, float]], int]:
+    """(feature, threshold, left, right, value) of each node, the root first; and how deep the tree is."""
+    found: list[tuple[int, float, int, int, float]] = []
+    deepest = 0
+
+    def walk(node: dict[str, Any], depth: int) -> int:
+        nonlocal deepest
+        deepest, place = max(deepest, depth), len(found)
+        if "leaf_value" in node and "split_feature" not in node:
+            found.append((0, 0.0, place, place, float(node["leaf_value"])))
+            return place
+        found.append((0, 0.0, place, place, 0.0))
+        left, right = walk(node["left_child"], depth + 1), walk(node["right_child"], depth + 1)
+        found[place] = (int(node["split_feature"]), float(node["threshold"]), left, right, 0.0)
+        return place
+
+    walk(tree, 0)
+    return found, deepest
