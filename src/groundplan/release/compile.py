@@ -455,7 +455,7 @@ def _workload(
         reliability=_reliability(item, placement),
         keep=_keep(item.keep),
         cache=_cache(item),
-        routing=choice.routing(workspace, item),
+        routing=choice.routing(workspace, item, [n for n in (placement.primary, *placement.fallbacks) if n]),
         experiment=trying.experiment(item),
         replay=trying.replay(item),
         batch_concurrent=item.batches.concurrent,
