@@ -18,6 +18,7 @@ import pdfplumber
 import pytest
 from tests.integration.test_api_control import Control, running
 
+from groundplan.api.cost_ahead import _covered
 from groundplan.core.database import connect
 from groundplan.core.ids import new_id
 from groundplan.gateway.journal import ledger_store
@@ -39,6 +40,11 @@ cost: 3.10 USD/day
 covers: deployment/local
 capacity: 10M/day
 source: invoice 7
+---
+kind: budget
+name: all-month
+covers: company
+limit: 300 USD/month
 """
 TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 DAYS = 60
@@ -81,6 +87,13 @@ def fill(dsn: str) -> None:
                 )  # fmt: skip
         ledger_store.insert_rows(conn, ledger_store.INSERT_ATTEMPTS, attempts)
         ledger_store.insert_rows(conn, ledger_store.INSERT_CALLS, calls)
+        month = TODAY.strftime("%Y-%m")
+        for budget, limit in (("assistant", 100_000), ("all-month", Decimal("0.05"))):
+            conn.execute(
+                """INSERT INTO budget_period (budget, period, limit_usd, granted_usd) VALUES (%s, %s, %s, 0)
+                   ON CONFLICT (budget, period) DO UPDATE SET limit_usd = EXCLUDED.limit_usd""",
+                (budget, month, limit),
+            )
         conn.execute(
             "INSERT INTO outcome (id, call_id, accepted, value_usd, by) VALUES (%s, %s, true, 2, 'test')",
             (new_id(), calls[0][0]),
@@ -174,13 +187,32 @@ def test_levers_are_ranked_with_what_the_book_says_stands_idle(control: Control)
     ]
 
 
+def test_a_team_s_runway_is_that_of_its_calls() -> None:
+    rows = [
+        {"day": TODAY.date() - timedelta(days=n % 3), "workload": f"w{n % 2}", "team": team, "cost_usd": Decimal(n)}
+        for n, team in enumerate(["care", "sales", "care", ""])
+    ]
+    spent = {
+        (kind, name): sum(row["cost_usd"] for row in _covered(rows, kind, name).values())
+        for kind, name in (("company", ""), ("team", "care"), ("team", "nobody"), ("workload", "w1"))
+    }
+    assert list(spent.values()) == [6, 2, 0, 4]
+
+
 def test_what_is_ahead(control: Control) -> None:
     made = control.ask("POST", "/api/cost/forecast", {"what": "calls", "days": 14})
     assert made.status == 200, made.body
     weekend = [row["middle"] for row in made.body["days"] if datetime.fromisoformat(row["day"]).weekday() >= 5]
     assert all(value == pytest.approx(1, abs=0.3) for value in weekend)
-    budget = ask(control, "/api/cost/runway")["budgets"]
-    assert budget == [] or budget[0]["budget"] == "assistant"
+    runways = {row["budget"]: row for row in ask(control, "/api/cost/runway")["budgets"]}
+    assert set(runways) == {"assistant", "all-month"}
+    assert runways["assistant"]["ends"] is None and runways["assistant"]["days"] is None
+    expected = {name: Decimal(row["expected_usd"]) for name, row in runways.items()}
+    assert expected["all-month"] == expected["assistant"] > 0
+    ends = runways["all-month"]["ends"]
+    if expected["all-month"] > Decimal("0.05"):
+        assert TODAY.date() <= datetime.fromisoformat(ends).date() <= TODAY.date() + timedelta(days=6)
+    assert ask(control, "/api/cost/runway?workload=nobody")["budgets"] == []
     asked = {"changes": ["users=10", "price=-50%"], "first": str((TODAY - timedelta(days=30)).date())}
     told = control.ask("POST", "/api/cost/what-if", asked).body
     assert Decimal(told["after_usd"]) == pytest.approx(5 * Decimal(told["before_usd"]), rel=Decimal("1e-9"))
@@ -230,7 +262,7 @@ def test_the_commands_say_the_same(control: Control, tmp_path: Path) -> None:
     rows = list(csv.DictReader(io.StringIO(file.read_text())))
     assert sum(Decimal(row["BilledCost"]) for row in rows) == Decimal(whole)
     told = command(control, "forecast", "--what", "calls", "--days", "7", "--launch", f"{TODAY.date()}=2")
-    assert len(told["days"]) == 7 and told["budgets"] == []
+    assert len(told["days"]) == 7 and len(told["budgets"]) == 2
     assert command(control, "what-if", "users=2", *between)["steps"][0]["change"] == "people"
     teams = {each["team"] for each in command(control, "statement")["statements"]}
     assert teams >= {"not carried by a team"}

@@ -55,6 +55,7 @@ class Setup:
         path = f"/api/cost/reconcile?{urlencode(options)}"
         status, body, _ = self.ask("POST", path, bill.encode())
         assert status == 200, body
+        assert body["beside"] == []
         parts = sum((Decimal(row["amount_usd"]) for row in body["explanations"]), Decimal(0))
         assert (
             parts

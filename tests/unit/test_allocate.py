@@ -17,6 +17,7 @@ from groundplan.core.money import PICO
 from groundplan.economics.allocate.divide import divide, spent
 from groundplan.economics.allocate.model import Use
 from groundplan.economics.allocate.outcome import Outcomes, baseline_cost, worth
+from groundplan.release.compile import _allocation
 
 JAN = date(2026, 1, 1)
 counts = st.integers(0, 10**9)
@@ -118,3 +119,80 @@ def test_two_rules_of_the_same_days_are_refused_where_they_are() -> None:
         validate_files({"a.yaml": text})
     assert [problem.code for problem in refused.value.problems] == ["allocation_twice"]
     assert "a.yaml" in str(refused.value.problems[0].where)
+
+
+EDGE = """\
+kind: company
+name: acme
+---
+kind: allocation
+name: cameras
+term: device
+purchase: 900 USD
+life: 1095d
+count: 40
+from: 2026-01-01
+source: invoice 9
+---
+kind: allocation
+name: visits
+term: site_visits
+rate: 180 USD
+per: site visit
+quantity: 3/month
+source: contract 3
+---
+kind: allocation
+name: firmware
+term: updates
+rate: 0.09 USD
+per: gigabyte of updates
+quantity: 10/day
+source: price list
+---
+kind: allocation
+name: power
+term: energy
+rate: 0.24 USD
+per: kWh
+quantity: 2/hour
+source: tariff
+"""
+
+
+def compiled(text: str) -> dict[str, Allocation]:
+    return {name: _allocation(doc) for name, doc in validate_files({"a.yaml": text}).allocations.items()}
+
+
+def test_edge_terms_are_declared_and_cost_what_they_say() -> None:
+    made = compiled(EDGE)
+    month = (date(2026, 11, 1), date(2026, 11, 30))
+    lines = {name: divide(rule, [Use("lines", calls=3)], *month) for name, rule in made.items()}
+    usd = {name: sum(line.amount for line in mine) / PICO for name, mine in lines.items()}
+    assert usd == {
+        "cameras": pytest.approx(36_000 * 30 / 1095), "visits": 540, "firmware": 27, "power": pytest.approx(345.6),
+    }  # fmt: skip
+    assert lines["visits"][0].rule.startswith("3/month x 180 USD for each site visit, by cost")
+    assert lines["cameras"][0].rule.startswith("40 x 900 USD over 1095 days")
+    whole = spent(made["cameras"], date(2025, 1, 1), date(2030, 1, 1))
+    assert whole == 36_000 * PICO
+    assert spent(made["cameras"], date(2028, 12, 30), date(2030, 1, 1)) == spent(
+        made["cameras"], date(2028, 12, 30), date(2028, 12, 30)
+    )
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"purchase": "900 USD"},
+        {"purchase": "900 USD", "life": "1095d"},
+        {"purchase": "900 USD", "life": "1h", "from": "2026-01-01"},
+        {"purchase": "900 USD", "life": "1095d", "from": "2026-01-01", "cost": "1 USD/month"},
+        {"rate": "180 USD", "per": "site visit"},
+        {"rate": "180 USD", "per": "review hour", "quantity": "3/month"},
+        {"purchase": "-900 USD", "life": "1095d", "from": "2026-01-01"},
+    ],
+)
+def test_edge_terms_that_cannot_be_are_refused(bad: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        AllocationDoc.model_validate({"name": "a", "term": "device", "source": "contract", **bad})

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 from psycopg import Connection
@@ -26,18 +29,33 @@ def series(
     """The whole days before `today`, from the first one on which anything was asked. Raises `Invalid`."""
     if what not in WHATS:
         raise Invalid(f"'{what[:20]}' is not forecast", code="forecast_unknown", hint=f"Use {', '.join(WHATS)}.")
+    rows = {row["day"]: row for row in rollup_store.calls_by(conn, ["day"], _history(today, workload))}
+    first = min(rows, default=today)
+    days = frozenset(_holidays(countries, first.year, today.year + 2))
+    return replace(_series(rows, what, today), holidays=days, launches=tuple(launches))
+
+
+def _history(today: date, workload: str | None) -> dict[str, Any]:
     until = datetime(today.year, today.month, today.day, tzinfo=UTC)
-    wanted = {
+    return {
         "since": until - timedelta(days=HISTORY_DAYS), "until": until, "workload": workload, "status": None,
         "deployment": None, "demo": None,
     }  # fmt: skip
-    rows = {row["day"]: row for row in rollup_store.calls_by(conn, ["day"], wanted)}
+
+
+def _series(rows: Mapping[date, dict[str, Any]], what: str, today: date) -> Series:
     first = min(rows, default=today)
-    count = (today - first).days
-    values = [_value(rows.get(first + timedelta(days=place)), what) for place in range(count)]
-    days = frozenset(_holidays(countries, first.year, today.year + 2))
-    start = datetime(first.year, first.month, first.day, tzinfo=UTC)
-    return Series(start, DAY, tuple(values), days, tuple(launches))
+    values = [_value(rows.get(first + timedelta(days=place)), what) for place in range((today - first).days)]
+    return Series(datetime(first.year, first.month, first.day, tzinfo=UTC), DAY, tuple(values))
+
+
+def _covered(rows: Sequence[dict[str, Any]], kind: str, name: str) -> dict[date, dict[str, Any]]:
+    """day -> cost of what a budget covers: company, team/NAME or workload/NAME."""
+    found: dict[date, dict[str, Any]] = {}
+    for row in rows:
+        if kind == "company" or row[kind] == name:
+            found.setdefault(row["day"], {"cost_usd": Decimal(0)})["cost_usd"] += row["cost_usd"]
+    return found
 
 
 def forecast_json(made: Forecast, what: str, past: Series) -> dict[str, Any]:
@@ -68,12 +86,13 @@ def runways(conn: Connection[Any], now: datetime, workload: str | None = None) -
 
     blueprint = current_blueprint(conn)
     covers = {budget.name: budget.covers for budget in blueprint.budgets}
+    days = rollup_store.calls_by(conn, ["day", "workload", "team"], _history(now.date(), None))
     found = []
     for row in queries.budget_use(conn, now):
         kind, _, name = covers.get(row["budget"], "").partition("/")
-        if kind not in ("company", "workload") or (workload is not None and name != workload):
+        if kind not in ("company", "team", "workload") or (workload is not None and name != workload):
             continue
-        past = series(conn, "cost", now.date(), name or None, [], [])
+        past = _series(_covered(days, kind, name), "cost", now.date())
         if len(past.values) < 8:
             continue
         until = _ends(row["period"], now.date())

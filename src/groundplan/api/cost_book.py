@@ -25,6 +25,8 @@ from groundplan.ledger import rollup_store
 DIMENSIONS: Final = ("term", "workload", "workflow", "team", "provider", "site", "deployment", "model", "basis")
 """What lines can be summed by; `cost_spread` has what only calls know."""
 LONGEST: Final = 3660
+_TERMS: Final[dict[str, str]] = {"embeddings": "embedding", "rerank": "rerank", "moderation": "moderation"}
+"""Type of a deployment -> term of everything that is asked of it; elsewhere it is the class of the tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,8 @@ def measured(conn: Connection[Any], days: Days, blueprint: Blueprint | None) -> 
     """What attempts cost, by part of the cost, workload and deployment."""
     by = ["workload", "deployment", "site", "model", "part", "estimated"]
     teams = _teams(conn, days, blueprint)
-    sources = {each.name: each.rates.source for each in blueprint.deployments} if blueprint else {}
+    places = blueprint.deployments if blueprint else []
+    sources, kinds = {each.name: each.rates.source for each in places}, {each.name: each.kind for each in places}
     found = []
     for row in rollup_store.parts_by(conn, by, _wanted(days)):
         amount = from_decimal(row["cost_usd"])
@@ -90,7 +93,7 @@ def measured(conn: Connection[Any], days: Days, blueprint: Blueprint | None) -> 
         basis: Basis = "estimated" if bound or row["estimated"] else "measured"
         found.append(
             Line(
-                term=row["part"],
+                term=_TERMS.get(kinds.get(row["deployment"], ""), str(row["part"])),
                 workload=row["workload"],
                 team=teams.get(row["workload"], ""),
                 amount=amount,

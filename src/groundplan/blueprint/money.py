@@ -23,6 +23,10 @@ class Allocation(msgspec.Struct, frozen=True, kw_only=True):
     """picodollars a period; with another currency, 10^-12 of its unit"""
     currency: str = "USD"
     period: str = "month"
+    life_days: int = 0
+    """Of an amount for the period `life`: so many days from `since` on."""
+    how: str = ""
+    """How the amount came about, where it was not written as such."""
     rate: int | None = None
     """picodollars for each unit, instead of an amount"""
     per: str = ""

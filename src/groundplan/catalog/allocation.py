@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, StringConstraints, model_validator
 
 from groundplan.catalog.base import Strict
 from groundplan.catalog.currency import USD, split_currency
-from groundplan.catalog.fields import Amount, Count, Date, Frequency, Line, Name, PeriodAmount
+from groundplan.catalog.fields import Amount, Count, Date, Duration, Frequency, Line, Name, PeriodAmount
 
 Term = Literal[
     "platform", "capacity", "vector_storage", "object_storage", "database", "logs", "egress", "review", "energy",
-    "device", "connectivity", "support",
+    "device", "connectivity", "updates", "site_visits", "support",
 ]  # fmt: skip
-Unit = Literal["review hour", "gigabyte of documents", "gigabyte of content", "1000 calls", "1M tokens"]
+Measured = Literal["review hour", "gigabyte of documents", "gigabyte of content", "1000 calls", "1M tokens"]
+Counted = Literal["device", "kWh", "gigabyte of updates", "gigabyte of traffic", "site visit"]
+COUNTED = frozenset(get_args(Counted))
+Unit = Measured | Counted
+DAY_MS = 86_400_000
 _NAME = r"[a-z0-9][a-z0-9-]{0,62}"
 
 
@@ -27,10 +31,20 @@ class AllocationDoc(Strict):
     cost: PeriodAmount | None = None
     """What it costs: 120 USD/month. Of a year or quarter each month has its part."""
     rate: Amount | None = None
-    """Instead of a cost: for each unit that is measured."""
+    """Instead of a cost: for each unit that is measured, or of which `quantity` says how many."""
     currency: Annotated[str, Field(pattern="^[A-Z]{3}$")] = USD
     """That of the amount as it is written: 120 EUR/month. Its dated rates are the company's `currencies`."""
     per: Unit | None = None
+    """What is measured: review hour, gigabyte of documents, gigabyte of content, 1000 calls, 1M tokens. What is counted
+    by `quantity`: device, kWh, gigabyte of updates, gigabyte of traffic, site visit."""
+    quantity: Frequency | None = None
+    """Of what nobody measures here, such as site visits: 3/month."""
+    purchase: Amount | None = None
+    """Instead of a cost: what one piece was bought for, spread evenly over the days of its life from `from` on."""
+    life: Duration | None = None
+    """How long it lasts: 1095d"""
+    count: Annotated[Count, Field(ge=1)] = 1
+    """How many were bought."""
     by: Literal["cost", "calls", "tokens", "equal", "shares"] = "cost"
     """How it is divided among the workloads that it covers."""
     shares: dict[Name, Count] = Field(default_factory=dict)
@@ -52,22 +66,35 @@ class AllocationDoc(Strict):
     def _in_its_currency(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        written = {name: value[name] for name in ("cost", "rate", "currency") if name in value}
+        written = {name: value[name] for name in ("cost", "rate", "purchase", "currency") if name in value}
         amounts, currency = split_currency(written)
         return {**value, **amounts, **({} if currency == USD else {"currency": currency})}
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if (self.cost is None) == (self.rate is None):
-            raise ValueError("write either cost: 120 USD/month or rate: 45 USD with per: review hour")
+        if sum(each is not None for each in (self.cost, self.rate, self.purchase)) != 1:
+            raise ValueError("write one of cost: 120 USD/month, rate: 45 USD with per: review hour, purchase: 900 USD")
         if (self.rate is None) != (self.per is None):
             raise ValueError("rate and per belong together")
+        if (self.per in COUNTED) != (self.quantity is not None):
+            raise ValueError(f"quantity: 3/month goes with per: {', '.join(sorted(COUNTED))}, and only with them")
+        self._lives()
         if (self.by == "shares") != bool(self.shares) or (self.shares and not any(self.shares.values())):
             raise ValueError("by: shares needs shares: {workload: part}, and only it")
-        if self.capacity is not None and not (self.covers.startswith("deployment/") and self.cost is not None):
+        if self.capacity is not None and not (self.covers.startswith("deployment/") and self.rate is None):
             raise ValueError("capacity is of a deployment: covers: deployment/NAME, with a cost")
         if self.cost is not None and self.cost.period == "total":
             raise ValueError("write what it costs in a day, week, month, quarter or year")
         if self.since is not None and self.until is not None and self.until < self.since:
             raise ValueError("until is before from")
         return self
+
+    def _lives(self) -> None:
+        if (self.purchase is None) != (self.life is None):
+            raise ValueError("purchase and life belong together: purchase: 900 USD, life: 1095d")
+        if self.life is None:
+            return
+        if self.since is None:
+            raise ValueError("say from which day on it is used: from: 2026-01-01")
+        if self.life % DAY_MS or not 30 <= self.life // DAY_MS <= 7300:
+            raise ValueError("life is whole days, from 30 to 7300")

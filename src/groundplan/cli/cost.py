@@ -132,6 +132,11 @@ def told(value: dict[str, Any]) -> str:
         lines += ["", table(("explanation", "USD", "places", ""), explained)]
     if value["rows"]:
         lines += ["", table(("kind", "USD", "day", "model", "calls", "lines", ""), _places(value["rows"]))]
+    if value["beside"]:
+        found = [
+            (r["purpose"], r["bill_usd"], r["allocated_usd"], r["difference_usd"], r["told"]) for r in value["beside"]
+        ]
+        lines += ["", table(("beside the calls", "bill", "allocated", "difference", ""), found)]
     hidden = len(value["rows"]) + value["rows_left_out"] - ROWS_SHOWN
     lines += [f"{hidden} more places: --json"] if hidden > 0 else []
     left = value["left_out"]

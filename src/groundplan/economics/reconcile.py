@@ -354,7 +354,8 @@ def _by_group(
     for line in lines:
         model = resolve(line.model, models)
         billed |= {model} if model in models else set()
-        key = (line.day, model, line.deployment if line.deployment in places else None)
+        purpose = f"for {line.purpose}" if line.foreign and line.purpose else None
+        key = (line.day, model, line.deployment if line.deployment in places else purpose)
         groups.setdefault(key, ([], []))[0].append(line)
     every = everything or any(model is None for _, model, _ in groups)
     left_out = []

@@ -138,14 +138,18 @@ def compile_draft(
 
 
 def _allocation(item: doc.AllocationDoc) -> bp.Allocation:
+    amount, period, how = _amount(item)
+    counted = item.quantity is not None
     return bp.Allocation(
         name=item.name,
         term=item.term,
-        amount=None if item.cost is None else item.cost.amount,
+        amount=amount,
         currency=item.currency,
-        period="month" if item.cost is None else item.cost.period,
-        rate=item.rate,
-        per=item.per or "",
+        period=period,
+        life_days=(item.life or 0) // DAY_MS,
+        how=how,
+        rate=None if counted else item.rate,
+        per="" if counted else item.per or "",
         by=item.by,
         shares=dict(sorted(item.shares.items())),
         covers=item.covers,
@@ -155,6 +159,20 @@ def _allocation(item: doc.AllocationDoc) -> bp.Allocation:
         since=item.since.isoformat() if item.since else "",
         until=item.until.isoformat() if item.until else "",
     )
+
+
+def _amount(item: doc.AllocationDoc) -> tuple[int | None, str, str]:
+    """(10^-12 units of its currency a period, period, how it came about)."""
+    if item.purchase is not None:
+        days = (item.life or 0) // DAY_MS
+        how = f"{item.count} x {format_usd(item.purchase).rstrip('0').rstrip('.')} {item.currency} over {days} days"
+        return item.purchase * item.count, "life", how
+    if item.quantity is not None and item.rate is not None:
+        count, period = item.quantity.count, item.quantity.period
+        count, period = (24 * count, "day") if period == "hour" else (count, period)
+        each = format_usd(item.rate).rstrip("0").rstrip(".")
+        return item.rate * count, period, f"{item.quantity} x {each} {item.currency} for each {item.per}"
+    return (None, "month", "") if item.cost is None else (item.cost.amount, item.cost.period, "")
 
 
 def _currencies(workspace: Workspace) -> dict[str, list[bp.CurrencyRate]]:

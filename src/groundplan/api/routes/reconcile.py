@@ -11,10 +11,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from starlette.concurrency import run_in_threadpool
 
-from groundplan.api import served
+from groundplan.api import cost_book, served
 from groundplan.api.caller import Reader
 from groundplan.api.context import Services, Using
+from groundplan.api.cost_book import Days
 from groundplan.core.errors import Invalid, TooLarge
+from groundplan.economics.beside import TERMS, Beside, beside
 from groundplan.economics.bill import MAX_BYTES, Bill, read_bill
 from groundplan.economics.reconcile import KINDS, Attempt, Reconciliation, Row, exchange_rates, reconcile
 from groundplan.ledger import queries
@@ -108,7 +110,19 @@ def _compared(services: Services, bill: Bill, provider: str | None, exchange: di
     dated = blueprint.currencies if blueprint else {}
     attempts = [_attempt(row) for row in rows]
     result = reconcile(bill, attempts, rates, provider=provider, exchange=exchange, dated=dated)
-    return shape(bill, result)
+    lines = []
+    if since <= until and any(row.kind in TERMS for row in result.rows):
+        days, today = Days(since.date(), until.date()), services.clock.now().date()
+        with services.transaction() as conn:
+            lines = cost_book.book(conn, days, today)
+    return {**shape(bill, result), "beside": [_beside(each) for each in beside(result, lines)]}
+
+
+def _beside(found: Beside) -> dict[str, Any]:
+    return {
+        "purpose": found.purpose, "bill_usd": exact(found.bill), "allocated_usd": exact(found.allocated),
+        "difference_usd": exact(found.difference), "rules": list(found.rules), "told": found.told,
+    }  # fmt: skip
 
 
 def _attempt(row: dict[str, Any]) -> Attempt:

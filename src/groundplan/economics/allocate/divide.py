@@ -28,7 +28,10 @@ def spent(rule: Allocation, first: date, last: date, currencies: Dated = _NO_RAT
     if rule.amount is None:
         return 0
     amount, period, code = rule.amount, rule.period, rule.currency
-    return sum(to_usd(_of_day(amount, period, day), rate_on(currencies, code, day)) for day in _days(rule, first, last))
+    days = list(_days(rule, first, last))
+    parts = [_of_life(amount, rule, day) if period == "life" else _of_day(amount, period, day) for day in days]
+    known = zip(parts, days, strict=True)
+    return sum(to_usd(part, rate_on(currencies, code, day)) for part, day in known if part)
 
 
 def divide(rule: Allocation, uses: Sequence[Use], first: date, last: date, currencies: Dated = _NO_RATES) -> list[Line]:
@@ -76,6 +79,14 @@ def _of_day(amount: int, period: str, day: date) -> int:
         amount = shares(amount, [1] * months)[(day.month - 1) % months]
     days = monthrange(day.year, day.month)[1]
     return shares(amount, [1] * days)[day.day - 1]
+
+
+def _of_life(amount: int, rule: Allocation, day: date) -> int:
+    """A day's part of what was bought; the parts of all days of its life sum exactly to it."""
+    place = (day - date.fromisoformat(rule.since)).days
+    if place >= rule.life_days:
+        return 0
+    return amount * (place + 1) // rule.life_days - amount * place // rule.life_days
 
 
 def _by_unit(rule: Allocation, uses: Sequence[Use], first: date, last: date, currencies: Dated) -> list[Line]:
@@ -148,7 +159,7 @@ def _line(rule: Allocation, workload: str, team: str, amount: int, how: str, ter
         team=team,
         amount=amount,
         basis=basis,
-        rule=f"{how} (allocation {rule.name})",
+        rule=f"{rule.how + ', ' if rule.how else ''}{how} (allocation {rule.name})",
         source=rule.source,
         deployment=name if kind == "deployment" else "",
     )

@@ -1,0 +1,50 @@
+"""A bill's storage and traffic are compared with what is allocated of them, and it is said what to do."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+from groundplan.core.money import PICO
+from groundplan.economics.allocate.model import Line
+from groundplan.economics.beside import beside
+from groundplan.economics.bill import read_bill
+from groundplan.economics.reconcile import reconcile
+
+BILL = """date,cost,currency,ServiceName
+2026-11-03,40,USD,Blob Storage
+2026-11-04,20.5,USD,Storage Backup
+2026-11-04,7,USD,Bandwidth
+2026-11-04,3,USD,Virtual Machines
+"""
+
+
+def line(term: str, usd: Decimal) -> Line:
+    amount = int(usd * PICO)
+    return Line(term=term, workload="a", amount=amount, basis="allocated", rule="", source="contract 4")
+
+
+@pytest.mark.parametrize(
+    ("lines", "allocated", "told"),
+    [
+        ([line("object_storage", Decimal("40.5")), line("logs", Decimal(20))], "60.5", "is what was billed"),
+        ([line("object_storage", Decimal(30)), line("platform", Decimal(99))], "30", "less is allocated"),
+        ([line("vector_storage", Decimal(90))], "90", "more is allocated"),
+        ([line("platform", Decimal(99))], "0", "nothing is allocated"),
+    ],
+)
+def test_storage_is_compared_with_its_terms(lines: list[Line], allocated: str, told: str) -> None:
+    made = reconcile(read_bill(BILL, "bill.csv", {}), [], {})
+    found = {each.purpose: each for each in beside(made, lines)}
+    assert set(found) == {"storage", "network"}
+    storage = found["storage"]
+    assert (storage.bill, storage.allocated) == (Decimal("60.5"), Decimal(allocated))
+    assert storage.difference == Decimal("60.5") - Decimal(allocated)
+    assert told in storage.told
+    assert found["network"].bill == 7 and "nothing is allocated" in found["network"].told
+
+
+def test_a_bill_of_models_alone_has_nothing_beside() -> None:
+    made = reconcile(read_bill("date,cost,model\n2026-11-03,4,gpt\n", "bill.csv", {}), [], {})
+    assert beside(made, [line("logs", Decimal(3))]) == []
