@@ -14,7 +14,6 @@ import asyncio
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
@@ -27,6 +26,7 @@ from groundplan.core.database import first_line
 from groundplan.core.errors import Unavailable
 from groundplan.core.ids import new_id
 from groundplan.gateway.budgets import grant_store
+from groundplan.gateway.budgets.account import REFILL_S, Account, Declared
 from groundplan.gateway.budgets.grant_store import FREED_CHANNEL, RECALL_CHANNEL, Connection, Wish
 from groundplan.gateway.budgets.leases import Key, Quota, Slices, Token, is_quota
 from groundplan.gateway.budgets.periods import has_ended
@@ -35,12 +35,6 @@ from groundplan.ledger.model import Charge, Release
 
 log = logging.getLogger(__name__)
 
-REFILL_S = 0.25
-"""Longest that a caller waits for its budget."""
-EMPTY_S = 1.0
-"""How long a caller is refused at once after PostgreSQL had nothing for one like it."""
-_UNHEARD_S = 0.25
-"""The same where PostgreSQL was not heard."""
 _RETRY_S = 0.015
 """After a fruitless try; up to four times as long when there were several."""
 _TRIES_PER_RECALL = 3
@@ -52,69 +46,6 @@ _HEADROOM_CALLS = 16
 
 LOST = (psycopg.Error, TimeoutError)
 """What a database that is away, restarted, or tired of us raises. It is logged and tried again; callers are refused."""
-
-Declared = Budget | Quota
-
-
-@dataclass(slots=True)
-class _Account:
-    """What is known of one (name, period) that this worker uses, and the callers who wait for it."""
-
-    declared: Declared
-    number: int
-    """Of the blueprint that declares it so."""
-    waiters: list[tuple[int, asyncio.Future[bool]]] = field(default_factory=list)
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
-    promised: int = 0
-    """Amounts of callers who were told to go on and have not run yet."""
-    task: asyncio.Task[None] | None = None
-    tries: int = 0
-    """Fruitless ones in a row."""
-    heard: float = float("-inf")
-    """Loop time at which PostgreSQL last said that it has nothing."""
-    empty_need: int = 0
-    """The least that PostgreSQL had not; 0 where it is not known to be empty."""
-    empty_until: float = 0.0
-    rate: float = 0.0
-    """Use a second, lately."""
-    spent: int = 0
-    usual: int = 0
-    """A need seen lately."""
-    calm_until: float = 0.0
-    """Loop time until which nothing is fetched ahead."""
-    rest: int | None = None
-    """What nobody held when PostgreSQL was last asked."""
-
-    @property
-    def soft(self) -> bool:
-        return isinstance(self.declared, Budget) and not self.declared.hard
-
-    def declare(self, declared: Declared, number: int) -> None:
-        """Take up what a blueprint that is not older says."""
-        if number >= self.number:
-            if declared.limit != self.declared.limit:
-                self.empty_need = 0
-            self.declared, self.number = declared, number
-
-    def is_empty(self, need: int, now: float) -> bool:
-        """Whether to refuse at once. When the time is over, one caller asks again and the others are refused
-        meanwhile."""
-        if not self.empty_need or need < self.empty_need:
-            return False
-        if now < self.empty_until:
-            return True
-        self.empty_until = now + REFILL_S + 0.05
-        return False
-
-    def refused(self, need: int, now: float) -> None:
-        """A caller waited in vain."""
-        if self.tries:
-            self.empty_need = min(self.empty_need or need, need)
-            self.empty_until = now + (EMPTY_S if self.told_empty(now) else _UNHEARD_S)
-
-    def told_empty(self, now: float) -> bool:
-        """Whether PostgreSQL said so lately; where it did not, it could not be asked."""
-        return now - self.heard < EMPTY_S + REFILL_S
 
 
 class LeaseClient:
@@ -141,7 +72,7 @@ class LeaseClient:
         self._clock = clock or SystemClock()
         self._connection: Connection | None = None
         self._busy = asyncio.Lock()
-        self._accounts: dict[Key, _Account] = {}
+        self._accounts: dict[Key, Account] = {}
         self._granted: dict[Key, int] = {}
         self._pending: dict[bytes, Release] = {}
         self._returned: set[Key] = set()
@@ -232,11 +163,11 @@ class LeaseClient:
     def _book(self, name: str) -> Slices:
         return self._counters if is_quota(name) else self._slices
 
-    def _account(self, declared: Declared, period: str, number: int) -> _Account:
+    def _account(self, declared: Declared, period: str, number: int) -> Account:
         key = (declared.name, period)
         account = self._accounts.get(key)
         if account is None:
-            account = self._accounts[key] = _Account(declared, number)
+            account = self._accounts[key] = Account(declared, number)
         else:
             account.declare(declared, number)
         return account
@@ -254,7 +185,7 @@ class LeaseClient:
 
     # callers who wait ----------------------------------------------------------------------------------------------
 
-    async def _wait_for(self, account: _Account, period: str, need: int, seconds: float) -> bool:
+    async def _wait_for(self, account: Account, period: str, need: int, seconds: float) -> bool:
         loop = asyncio.get_running_loop()
         if need > account.declared.limit or self._closing or account.is_empty(need, loop.time()):
             return False
@@ -276,7 +207,7 @@ class LeaseClient:
             elif future.done() and not future.cancelled():
                 account.promised -= need
 
-    async def _serve(self, key: Key, account: _Account) -> None:
+    async def _serve(self, key: Key, account: Account) -> None:
         """Until nobody waits for it: hand out what is there, fetch more, ask the other workers."""
         loop = asyncio.get_running_loop()
         account.tries, next_try = 0, 0.0
@@ -293,7 +224,7 @@ class LeaseClient:
                     await account.changed.wait()
         account.task = None
 
-    async def _fetch(self, key: Key, account: _Account, *, recall: bool) -> bool:
+    async def _fetch(self, key: Key, account: Account, *, recall: bool) -> bool:
         """Ask the database once for what those who wait lack. Whether anything came."""
         with self._noted():
             async with self._busy:
@@ -304,7 +235,7 @@ class LeaseClient:
         account.heard = float("-inf")
         return False
 
-    def _offer(self, key: Key, account: _Account) -> bool:
+    def _offer(self, key: Key, account: Account) -> bool:
         """Let those go on, in their order, for whom there is enough. Whether others still wait."""
         left = self._book(key[0]).available(*key) - account.promised
         for waiter in list(account.waiters):
@@ -318,7 +249,7 @@ class LeaseClient:
                 future.set_result(True)
         return bool(account.waiters)
 
-    def _lacking(self, key: Key, account: _Account) -> tuple[int, int] | None:
+    def _lacking(self, key: Key, account: Account) -> tuple[int, int] | None:
         """What the least of those who wait lacks, and what all of them lack; None when nobody waits."""
         needs = [need for need, _ in account.waiters]
         if not needs:
@@ -336,7 +267,7 @@ class LeaseClient:
         if key in self._recalled:
             self._start_giving(key)
 
-    async def _grant(self, key: Key, account: _Account, need: int, wanting: int, *, recall: bool) -> int:
+    async def _grant(self, key: Key, account: Account, need: int, wanting: int, *, recall: bool) -> int:
         """One statement; the amount that the slice grew by. Holds `_busy`. Raises psycopg.Error, TimeoutError."""
         connection = await self._connect()
         wish = Wish(need, wanting, max(int(account.rate), _HEADROOM_CALLS * account.usual), recall)
@@ -490,7 +421,7 @@ class LeaseClient:
     def _now(self) -> str:
         return self._clock.now().strftime("%Y-%m-%dT%H:%M")
 
-    def _runs_low(self, key: Key, account: _Account, now: float, at: str) -> bool:
+    def _runs_low(self, key: Key, account: Account, now: float, at: str) -> bool:
         """Whether to fetch ahead: less than a quarter of a second's use is left and nobody else is short."""
         available = self._book(key[0]).available(*key)
         if account.soft and available < 0:

@@ -1,0 +1,82 @@
+"""What a worker knows of one (name, period) that it takes slices of: what PostgreSQL still has, and who waits for it.
+
+Pure memory: asks nobody, and reserves nothing (`leases`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from groundplan.blueprint.model import Budget
+from groundplan.gateway.budgets.leases import Quota
+
+Declared = Budget | Quota
+
+REFILL_S = 0.25
+"""Longest that a caller waits for its budget."""
+EMPTY_S = 1.0
+"""How long a caller is refused at once after PostgreSQL had nothing for one like it."""
+_UNHEARD_S = 0.25
+"""The same where PostgreSQL was not heard."""
+
+
+@dataclass(slots=True)
+class Account:
+    """What is known of one (name, period) that this worker uses, and the callers who wait for it."""
+
+    declared: Declared
+    number: int
+    """Of the blueprint that declares it so."""
+    waiters: list[tuple[int, asyncio.Future[bool]]] = field(default_factory=list)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    promised: int = 0
+    """Amounts of callers who were told to go on and have not run yet."""
+    task: asyncio.Task[None] | None = None
+    tries: int = 0
+    """Fruitless ones in a row."""
+    heard: float = float("-inf")
+    """Loop time at which PostgreSQL last said that it has nothing."""
+    empty_need: int = 0
+    """The least that PostgreSQL had not; 0 where it is not known to be empty."""
+    empty_until: float = 0.0
+    rate: float = 0.0
+    """Use a second, lately."""
+    spent: int = 0
+    usual: int = 0
+    """A need seen lately."""
+    calm_until: float = 0.0
+    """Loop time until which nothing is fetched ahead."""
+    rest: int | None = None
+    """What nobody held when PostgreSQL was last asked."""
+
+    @property
+    def soft(self) -> bool:
+        return isinstance(self.declared, Budget) and not self.declared.hard
+
+    def declare(self, declared: Declared, number: int) -> None:
+        """Take up what a blueprint that is not older says."""
+        if number >= self.number:
+            if declared.limit != self.declared.limit:
+                self.empty_need = 0
+            self.declared, self.number = declared, number
+
+    def is_empty(self, need: int, now: float) -> bool:
+        """Whether to refuse at once. When the time is over, one caller asks again and the others are refused
+        meanwhile."""
+        if not self.empty_need or need < self.empty_need:
+            return False
+        if now < self.empty_until:
+            return True
+        self.empty_until = now + REFILL_S + 0.05
+        return False
+
+    def refused(self, need: int, now: float) -> None:
+        """A caller waited in vain."""
+        if self.tries:
+            self.empty_need = min(self.empty_need or need, need)
+            self.empty_until = now + (EMPTY_S if self.told_empty(now) else _UNHEARD_S)
+
+    def told_empty(self, now: float) -> bool:
+        """Whether PostgreSQL said so lately; where it did not, it could not be asked."""
+        return now - self.heard < EMPTY_S + REFILL_S
