@@ -15,7 +15,9 @@ from typing import Any
 import msgspec
 import psycopg
 import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric as WireMetric
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as WireSpan
 from tests.integration.gateway_stack import blueprint, deployment, installation, scripted, workload
 
@@ -26,8 +28,10 @@ from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.journal.recovery import CallState, EpochState
 from groundplan.gateway.journal.shipper import Shipper
 from groundplan.gateway.surfaces.answers import of_refusal
+from groundplan.gateway.telemetry import genai_metrics
+from groundplan.gateway.telemetry.genai_metrics import BOUNDS, DURATION, TOKENS, UNITS, GenAiMetrics
 from groundplan.gateway.telemetry.spans import spans, wanted
-from groundplan.gateway.telemetry.trace_export import TraceExport, header_lines
+from groundplan.gateway.telemetry.trace_export import TraceExport, header_lines, metrics_url
 from groundplan.ledger.model import Charge, Finish, Reservation, Settlement, Usage
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script, ScriptedModel
@@ -56,12 +60,24 @@ PROVIDERS = frozenset(
 """Values of gen_ai.operation.name and gen_ai.provider.name in the same registry."""
 
 
+METRICS = {"gen_ai.client.operation.duration": "s", "gen_ai.client.token.usage": "{token}"}
+"""Histograms of clients and their units, in model/gen-ai/metrics.yaml at the same commit."""
+METRIC_ATTRIBUTES = frozenset(
+    {
+        "gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.request.model", "gen_ai.response.model",
+        "gen_ai.token.type", "error.type", "server.address", "server.port",
+    }
+)  # fmt: skip
+
+
 @dataclass
 class Receiver:
     """Collects what is posted to it, as a collector does."""
 
     url: str
     bodies: list[bytes] = field(default_factory=list)
+    counted: list[bytes] = field(default_factory=list)
+    """What came to the address of metrics."""
     headers: list[dict[str, str]] = field(default_factory=list)
     status: int = 200
 
@@ -74,6 +90,14 @@ class Receiver:
                 assert named["service.name"] == "groundplan-gateway"
                 found += [span for scope in resource.scope_spans for span in scope.spans]
         return found
+
+    def metrics(self) -> dict[str, WireMetric]:
+        """The newest of each name."""
+        request = ExportMetricsServiceRequest.FromString(self.counted[-1])
+        (resource,) = request.resource_metrics
+        named = {a.key: a.value.string_value for a in resource.resource.attributes}
+        assert named["service.name"] == "groundplan-gateway" and named["service.instance.id"]
+        return {metric.name: metric for scope in resource.scope_metrics for metric in scope.metrics}
 
     def until(self, count: int, seconds: float = 15) -> list[WireSpan]:
         end = time.monotonic() + seconds
@@ -89,7 +113,7 @@ def receiver() -> Iterator[Receiver]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
             if found.status == 200:
-                found.bodies.append(body)
+                (found.counted if self.path == "/v1/metrics" else found.bodies).append(body)
                 found.headers.append({name.lower(): value for name, value in self.headers.items()})
             self.send_response(found.status)
             self.send_header("content-length", "0")
@@ -142,6 +166,7 @@ async def test_spans_of_real_calls_reach_a_collector(database: Database, tmp_pat
                 traces.close()
                 found = collector.spans()
                 assert collector.headers[0]["x-api-key"] == "collector-secret"
+                check_metrics(collector.metrics())
                 text = b"".join(collector.bodies)
     check(found, text, key)
 
@@ -171,6 +196,45 @@ def check(found: list[WireSpan], text: bytes, key: str) -> None:
             if name == "gen_ai.operation.name":
                 assert value in OPERATIONS
     assert key.encode() not in text and b"secret question" not in text
+
+
+def check_metrics(found: dict[str, WireMetric]) -> None:
+    """Every attempt is counted, also of the call that is not traced, under the conventions' names and units."""
+    assert {name: metric.unit for name, metric in found.items()} == METRICS == UNITS
+    points = {name: list(metric.histogram.data_points) for name, metric in found.items()}
+    told = [({a.key: a.value.string_value for a in p.attributes}, p) for p in points[DURATION]]
+    for attributes, point in [
+        *told,
+        *(({a.key: a.value.string_value for a in p.attributes}, p) for p in points[TOKENS]),
+    ]:
+        known = {name for name in attributes if not name.startswith("groundplan.")}
+        assert known <= METRIC_ATTRIBUTES and {"gen_ai.operation.name", "gen_ai.provider.name"} <= known
+        assert sum(point.bucket_counts) == point.count and point.sum >= point.min * point.count > 0
+    failed = [p.count for attributes, p in told if attributes.get("error.type") == "503"]
+    good = [p.count for attributes, p in told if attributes["groundplan.deployment"] == "two"]
+    assert failed == [3] and good == [3], "three calls, each tried at one and answered by two"
+    kinds = [a.value.string_value for p in points[TOKENS] for a in p.attributes if a.key == "gen_ai.token.type"]
+    assert sorted(kinds) == ["input", "output"]
+
+
+def test_a_histogram_has_the_conventions_buckets_and_a_bounded_number_of_series() -> None:
+    metrics = GenAiMetrics()
+    metrics.count(ended(output=5))
+    (duration,) = [series for (name, _), series in metrics.series.items() if name == DURATION]
+    assert duration.buckets.index(1) == 0 and duration.total == 0.009 and len(duration.buckets) == 15
+    sizes = sorted(
+        (series.total, series.buckets.index(1)) for (name, _), series in metrics.series.items() if name == TOKENS
+    )
+    assert sizes == [(3, 1), (5, 2)] and BOUNDS[TOKENS][:3] == (1, 4, 16)
+    for number in range(genai_metrics.MOST_SERIES):
+        metrics.count(ended(model=f"x/{number}"))
+    assert len(metrics.series) == genai_metrics.MOST_SERIES + 2  # one more of each metric, for all others
+    assert sum(s.count for (name, _), s in metrics.series.items() if name == DURATION) == genai_metrics.MOST_SERIES + 1
+
+
+def test_metrics_go_beside_the_traces_or_nowhere() -> None:
+    assert metrics_url("http://c:4318/v1/traces") == "http://c:4318/v1/metrics"
+    assert metrics_url("https://c/otlp/spans") is None
 
 
 @asynccontextmanager

@@ -1,6 +1,6 @@
-"""Our spans as those of the OpenTelemetry SDK, and its exporter; imported where traces are declared.
+"""Our spans and counts as those of the OpenTelemetry SDK, and its exporters; imported where traces are declared.
 
-The SDK's tracers are not used: ids and times are known already.
+The SDK's tracers and meters are not used: ids, times and sums are known already.
 """
 
 from __future__ import annotations
@@ -8,12 +8,23 @@ from __future__ import annotations
 import importlib.metadata
 from uuid import UUID
 
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.metrics.export import (
+    AggregationTemporality,
+    Histogram,
+    HistogramDataPoint,
+    Metric,
+    MetricsData,
+    ResourceMetrics,
+    ScopeMetrics,
+)
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
+from groundplan.gateway.telemetry.genai_metrics import BOUNDS, TOLD, UNITS, GenAiMetrics, Labels, Series
 from groundplan.gateway.telemetry.spans import CLIENT, SERVER, Span
 
 SERVICE = "groundplan-gateway"
@@ -26,6 +37,33 @@ _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 def exporter(url: str, headers: dict[str, str], seconds: float) -> OTLPSpanExporter:
     """Sends to `url`, trying again for at most `seconds`."""
     return OTLPSpanExporter(endpoint=url, headers=headers, timeout=seconds)
+
+
+def metric_exporter(url: str, headers: dict[str, str], seconds: float) -> OTLPMetricExporter:
+    """The same for counts."""
+    return OTLPMetricExporter(endpoint=url, headers=headers, timeout=seconds)
+
+
+def counted(metrics: GenAiMetrics, instance: str, began: int, now: int) -> MetricsData:
+    """All histograms since `began`; times are nanoseconds since the epoch."""
+    found = []
+    for name in BOUNDS:
+        points = [
+            _point(name, labels, series, began, now)
+            for (metric, labels), series in metrics.series.items()
+            if metric == name
+        ]
+        if points:
+            found.append(Metric(name, TOLD[name], UNITS[name], Histogram(points, AggregationTemporality.CUMULATIVE)))
+    resource = Resource({"service.name": SERVICE, "service.version": _VERSION, "service.instance.id": instance})
+    return MetricsData([ResourceMetrics(resource, [ScopeMetrics(_SCOPE, found, "")], "")])
+
+
+def _point(name: str, labels: Labels, series: Series, began: int, now: int) -> HistogramDataPoint:
+    return HistogramDataPoint(
+        attributes=dict(labels), start_time_unix_nano=began, time_unix_nano=now, count=series.count, sum=series.total,
+        bucket_counts=list(series.buckets), explicit_bounds=BOUNDS[name], min=series.least, max=series.most,
+    )  # fmt: skip
 
 
 class Converter:

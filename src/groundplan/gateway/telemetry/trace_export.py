@@ -1,4 +1,5 @@
-"""Sends the spans of calls to an OpenTelemetry collector: OTLP over HTTP, from a thread beside the shipping.
+"""Sends the spans of calls, and GenAI metrics of them, to an OpenTelemetry collector: OTLP over HTTP, from a thread
+beside the shipping.
 
 Best effort: what a slow or absent collector does not take in time is dropped and counted; the ledger has every call in
 any case. Calls are sent again after a crash of the shipper, with the same ids. Needs `groundplan[otel]`, which is
@@ -8,6 +9,7 @@ imported only where traces are declared.
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -16,8 +18,10 @@ from uuid import UUID
 import structlog
 
 from groundplan.core.errors import Invalid
+from groundplan.core.ids import new_id
 from groundplan.core.settings import Settings, resolve_secret
 from groundplan.gateway.journal.recovery import CallState
+from groundplan.gateway.telemetry.genai_metrics import GenAiMetrics
 from groundplan.gateway.telemetry.spans import spans, wanted
 
 MOST_CALLS = 5_000
@@ -25,6 +29,9 @@ MOST_CALLS = 5_000
 AT_ONCE = 100
 """Calls in one request."""
 INTERVAL_S = 0.5
+METRICS_S = 5.0
+"""Between two sendings of metrics."""
+TRACES_PATH, METRICS_PATH = "/v1/traces", "/v1/metrics"
 SEND_SECONDS = 5.0
 log = structlog.get_logger()
 
@@ -34,7 +41,15 @@ class TraceExport:
 
     def __init__(self, url: str, headers: dict[str, str]) -> None:
         """Raises `Invalid` (`otel_missing`) where the extra is not installed."""
-        self._convert, self._exporter = _sdk(url, headers)
+        self._otel = _sdk()
+        self._convert, self._exporter = self._otel.Converter().convert, self._otel.exporter(url, headers, SEND_SECONDS)
+        self._metrics = GenAiMetrics()
+        self._counted = self._sent = 0
+        """Calls in the metrics, and how many of them the collector knows of."""
+        self._instance, self._began = str(new_id()), time.time_ns()
+        self._told_metrics = 0.0
+        place = metrics_url(url)
+        self._gauge = None if place is None else self._otel.metric_exporter(place, headers, SEND_SECONDS)
         self._waiting: deque[tuple[UUID, CallState]] = deque()
         self.lost = 0
         """Calls whose spans were dropped."""
@@ -58,6 +73,9 @@ class TraceExport:
     def offer(self, calls: Iterable[CallState], epoch: UUID) -> None:
         """Take ended calls over. Never waits, and never fails: the ledger comes first."""
         for call in calls:
+            if self._gauge is not None:
+                self._metrics.count(call)
+                self._counted += 1
             if len(self._waiting) < MOST_CALLS:
                 self._waiting.append((epoch, call))
             else:
@@ -70,8 +88,24 @@ class TraceExport:
     def _run(self) -> None:
         while not self._stop.wait(INTERVAL_S):
             self._send()
+            if time.monotonic() - self._told_metrics > METRICS_S:
+                self._tell()
         self._send()
+        self._tell()
         self._exporter.shutdown()
+
+    def _tell(self) -> None:
+        """All metrics since the start, where there is anything new in them: what one sending loses the next one has."""
+        self._told_metrics = time.monotonic()
+        counted = self._counted
+        if self._gauge is None or counted == self._sent:
+            return
+        try:
+            found = self._otel.counted(self._metrics, self._instance, self._began, time.time_ns())
+            if self._gauge.export(found).name == "SUCCESS":
+                self._sent = counted
+        except Exception as error:  # noqa: BLE001 -- the thread's boundary
+            log.warning("metrics cannot be sent", problem=error.__class__.__name__)
 
     def _send(self) -> None:
         while self._waiting:
@@ -106,8 +140,13 @@ def header_lines(text: str) -> dict[str, str]:
     return found
 
 
-def _sdk(url: str, headers: dict[str, str]) -> tuple[Any, Any]:
-    """(a function from (epoch, span) to the SDK's span, its exporter)"""
+def metrics_url(url: str) -> str | None:
+    """Where metrics go: beside the traces, at a collector's usual paths. None: its address has other ones."""
+    return url.removesuffix(TRACES_PATH) + METRICS_PATH if url.endswith(TRACES_PATH) else None
+
+
+def _sdk() -> Any:
+    """The module that speaks with the SDK. Raises `Invalid`."""
     try:
         from groundplan.gateway.telemetry import otel  # noqa: PLC0415 -- an optional extra and heavy
     except ImportError as error:
@@ -116,4 +155,4 @@ def _sdk(url: str, headers: dict[str, str]) -> tuple[Any, Any]:
             code="otel_missing",
             hint="pip install 'groundplan[otel]', or leave GROUNDPLAN_OTLP_URL out.",
         ) from error
-    return otel.Converter().convert, otel.exporter(url, headers, SEND_SECONDS)
+    return otel

@@ -1,0 +1,105 @@
+"""Whether the names of our spans and metrics are those of OpenTelemetry's GenAI conventions, as an archive has them.
+
+    benchmarks/genai_conventions.py otel-genai-semconv-953276ff.tar.gz --json
+
+Reads the model's YAML (metrics, registry and spans) from a tar archive; sends nothing. What the general conventions
+define (error.type, server.*, http.*) is not in such an archive and is told apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from groundplan.core.ids import new_id
+from groundplan.gateway.journal.recovery import CallState, EpochState
+from groundplan.gateway.telemetry.genai_metrics import UNITS, GenAiMetrics
+from groundplan.gateway.telemetry.spans import OPERATIONS, PROVIDERS, spans
+from groundplan.ledger.model import Charge, Finish, Reservation, Settlement, Usage
+
+GENERAL = ("error.", "http.", "server.")
+
+
+def conventions(archive: Path) -> dict[str, Any]:
+    """Attributes, metrics with unit and instrument, and members of enumerations."""
+    known: dict[str, Any] = {"attributes": set(), "metrics": {}, "members": {}}
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            if not member.name.endswith(".yaml") or "/deprecated/" in member.name:
+                continue
+            file = tar.extractfile(member)
+            groups = YAML(typ="safe").load(file.read().decode())["groups"] if file is not None else []
+            for group in groups:
+                _take(known, group)
+    return known
+
+
+def _take(known: dict[str, Any], group: dict[str, Any]) -> None:
+    if "metric_name" in group:
+        known["metrics"][group["metric_name"]] = (group["unit"], group["instrument"])
+    for attribute in group.get("attributes", ()):
+        if "id" in attribute:
+            known["attributes"].add(attribute["id"])
+            kind = attribute.get("type")
+            if isinstance(kind, dict):
+                known["members"][attribute["id"]] = {member["value"] for member in kind["members"]}
+
+
+def example() -> CallState:
+    """A call with everything that a span can tell."""
+    state, call = EpochState(), new_id().bytes
+    usage = Usage(input=9, output=5, cache_read=2, cache_write=1, reasoning=1)
+    source = [("doc", "a.md", 1, 2)]
+    state.apply(
+        Reservation(call, 0, 1000, "w", "p", "k", "chat.completions", "d", "s", "openai/m", 1, 5, [Charge("b", "t", 5)])
+    )
+    state.apply(Settlement(call, 0, 1010, 3, "failed", 503, usage, False, [], 9000, 500, 200, 4000))
+    steps = [("identify", 100), ("ground", 450), ("serve", 9000)]
+    end = (10_000, 9_000, steps, source, False, "")
+    state.apply(
+        Finish(call, 1011, "w", "p", "k", "chat.completions", "failed", 503, "upstream_failed", "d", "none", 1, *end)
+    )
+    return next(iter(state.calls.values()))
+
+
+def compare(known: dict[str, Any]) -> dict[str, Any]:
+    """Names of ours that the conventions do not have, by sort; empty lists are what is wanted."""
+    call, metrics = example(), GenAiMetrics()
+    metrics.count(call)
+    names = {name for span in spans(call) for name in span.attributes}
+    names |= {name for _, labels in metrics.series for name, _ in labels}
+    own = {name for name in names if name.startswith("groundplan.")}
+    general = {name for name in names if name.startswith(GENERAL)}
+    units = {name: (unit, "histogram") for name, unit in UNITS.items()}
+    return {
+        "checked": len(names) + len(units),
+        "unknown_attributes": sorted(names - own - general - known["attributes"]),
+        "wrong_metrics": sorted(name for name, told in units.items() if known["metrics"].get(name) != told),
+        "unknown_operations": sorted(set(OPERATIONS.values()) - known["members"]["gen_ai.operation.name"]),
+        "unknown_providers": sorted(set(PROVIDERS.values()) - known["members"]["gen_ai.provider.name"]),
+        "of_general_conventions": sorted(general),
+        "our_own": sorted(own),
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("archive", type=Path, help="tar archive with model/**/*.yaml of the conventions")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    if not arguments.archive.is_file():
+        parser.error(f"{arguments.archive} is not there: name an archive of the conventions")
+    found = compare(conventions(arguments.archive))
+    wrong = [name for name in found if name.startswith(("unknown", "wrong")) and found[name]]
+    print(json.dumps(found) if arguments.json else f"{found['checked']} names checked; wrong: {wrong or 'none'}")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
