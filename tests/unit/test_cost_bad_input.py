@@ -1,0 +1,83 @@
+"""What cannot be right of prices, currencies, allocations, evaluation sets is refused: what, where, and what to do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.unit.test_catalog_check import BASE
+
+from groundplan.catalog.check import validate_files
+from groundplan.core.errors import Invalid, Problem
+from groundplan.economics.routing.matrix import read_matrix
+
+PRICED = BASE.replace("url: https://acme.example/v1", "url: https://acme.example/v1\nprice: PRICE", 1)
+RULE = "---\nkind: allocation\nname: {}\nterm: platform\ncost: {}\nsource: contract\n{}"
+
+
+def problem_of(text: str, **options: object) -> Problem:
+    with pytest.raises(Invalid) as refused:
+        validate_files({"acme.yaml": text}, **options)  # type: ignore[arg-type]
+    return refused.value.problems[0]
+
+
+@pytest.mark.parametrize(
+    ("price", "told"),
+    [
+        ("{input: -0.40 USD/Mtok, output: 1 USD/Mtok}", "price"),
+        ("{input: 0.40 USD/Mtok}", "output"),
+        ("{input: 0.40, output: 1 USD/Mtok}", "price"),
+        ("{input: 0.40 USD/Mtok, output: 1 USD/Mtok, request: -1 USD}", "amount"),
+        ("{input: 0.40 EUX/Mtok, output: 1 EUX/Mtok}", "ISO 4217"),
+        ("{input: 0.40 EUR/Mtok, output: 1 NOK/Mtok}", "one currency"),
+        ("[{input: 1 USD/Mtok, output: 1 USD/Mtok}, {input: 2 USD/Mtok, output: 2 USD/Mtok}]", "from"),
+        (
+            "[{input: 1 USD/Mtok, output: 1 USD/Mtok, from: 2026-01-01}, "
+            "{input: 2 USD/Mtok, output: 2 USD/Mtok, from: 2026-01-01}]",
+            "from: date",
+        ),
+    ],
+)
+def test_prices_that_cannot_be(price: str, told: str) -> None:
+    problem = problem_of(PRICED.replace("PRICE", price))
+    assert told in f"{problem.message} {problem.hint}"
+    assert problem.hint and problem.where is not None and problem.where.file == "acme.yaml"
+
+
+def test_a_model_without_any_price() -> None:
+    problem = problem_of(BASE, known_price=lambda _: False)
+    assert problem.code == "price_missing" and "price:" in problem.hint
+
+
+@pytest.mark.parametrize(
+    ("rules", "code"),
+    [
+        ([("a", "10 USD/month", ""), ("b", "10 USD/month", "")], "allocation_twice"),
+        ([("a", "10 USD/month", "until: 2026-02-10\n"), ("b", "1 USD/day", "from: 2026-02-10\n")], "allocation_twice"),
+        ([("a", "10 EUR/month", "from: 2026-01-01\n")], "currency_unknown"),
+        ([("a", "10 USD/month", "by: shares\nshares: {nobody: 1}\n")], "unknown_workload"),
+    ],
+)
+def test_allocations_that_cannot_be(rules: list[tuple[str, str, str]], code: str) -> None:
+    problem = problem_of(BASE + "".join(RULE.format(*each) for each in rules))
+    assert problem.code == code and problem.hint
+
+
+def test_allocations_one_after_the_other_are_in_order() -> None:
+    after = [("a", "10 USD/month", "until: 2026-02-10\n"), ("b", "1 USD/day", "from: 2026-02-11\n")]
+    assert len(validate_files({"a.yaml": BASE + "".join(RULE.format(*each) for each in after)}).allocations) == 2
+
+
+def test_an_evaluation_set_with_leaks_between_folds(tmp_path: Path) -> None:
+    file = tmp_path / "set.jsonl"
+    rows = [
+        {"id": n, "group": f"g{n}", "prompt": f"question {n}", "scores": {"a": 1, "b": 0}, "costs": {"a": 2, "b": 1}}
+        for n in range(30)
+    ]
+    rows[17]["prompt"] = "  QUESTION 4? "
+    file.write_text("\n".join(json.dumps(row) for row in rows))
+    with pytest.raises(Invalid) as refused:
+        read_matrix(file)
+    assert refused.value.code == "evaluation_leak" and "one group" in refused.value.hint
+    assert refused.value.where is not None and getattr(refused.value.where, "line", 0) == 18
