@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from tests.unit.call_rig import BOUND, Rig, call_rig, read_records, until
 
 from groundplan.blueprint.model import Cascade, Judge, RouteRule, Routing
 from groundplan.economics.routing import agree
-from groundplan.ledger.model import Finish, Settlement
+from groundplan.gateway.journal.recovery import fold
+from groundplan.ledger.model import Finish, Reservation, Settlement
 
 SCHEMA = json.dumps({"type": "object", "required": ["ok"]})
 JUDGE = Judge(deployment="judge", question="Is it right?", refuse_on="no")
@@ -181,3 +183,25 @@ def test_answers_that_say_the_same() -> None:
     assert agree.all_agree(["a", "A!"]) and not agree.all_agree(["", ""])
     assert agree.confidence([-0.1, -0.3]) == pytest.approx(0.8187, abs=1e-3)
     assert agree.confidence([]) is None
+
+
+async def test_a_worker_that_dies_during_the_check_has_the_try_in_its_journal(tmp_path: Path) -> None:
+    async with call_rig(tmp_path, NAMES, workloads=declared(judge=JUDGE)) as rig:
+        rig.play("judge", latency_ms=60_000)
+        _, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+        writer.write(rig.request())
+        await until(lambda: rig.models["judge"].counted > 0)
+        left = tmp_path / "left" / rig.gateway.journal.folder.name
+        shutil.copytree(rig.gateway.journal.folder, left)  # what a kill -9 leaves behind
+        writer.close()
+        await until(lambda: rig.gateway.running == 0)
+    records = read_records(left)
+    made = [record for record in records if isinstance(record, Reservation)]
+    ended = [record for record in records if isinstance(record, Settlement)]
+    assert [record.deployment for record in made] == ["small", "judge"]
+    assert [(record.call, record.outcome, record.flags) for record in ended] == [(made[0].call, "ok", ["cascade"])]
+    state = fold(records)
+    assert sum(state.spent.values()) == ended[0].cost
+    waiting = {call.call for call in state.calls.values() if any(each.is_open for each in call.attempts.values())}
+    assert waiting == {made[1].call}
+    assert not [record for record in records if isinstance(record, Finish)]

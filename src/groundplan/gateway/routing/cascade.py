@@ -23,6 +23,7 @@ from groundplan.core.money import PICO
 from groundplan.economics.routing import agree
 from groundplan.gateway.call import admit, settle
 from groundplan.gateway.call.attempt import AttemptFailed, send_whole
+from groundplan.gateway.call.cited import whole
 from groundplan.gateway.call.serve import Course, serve
 from groundplan.gateway.guard import judge
 from groundplan.gateway.guard.pieces import said
@@ -291,6 +292,8 @@ async def _give(gateway: Gateway, exchange: Exchange, spare: Spare) -> None:
         answered = await exchange.guard.answer(gateway, exchange, answered)
     if exchange.flight is not None:
         exchange.flight.whole = answered.data
+    if exchange.passages:
+        whole(gateway, exchange, answered.data)
     told = facts(exchange, settle.remaining(gateway, exchange))
     if not ask.stream:
         await send_whole(gateway, exchange, "ok", 200, interface.with_facts(answered.data, told), "")
