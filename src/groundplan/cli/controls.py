@@ -189,6 +189,51 @@ def applicability(framework: str, home: HomeOption = None) -> None:
 
 
 @exports.command()
+def documents(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Which documents that laws ask for can be made."""
+    value = ControlClient.connect(home).get("/api/exports/documents")
+    rows = [(each["name"], each["title"], each["law"], each["sections"]) for each in value["documents"]]
+    emit(value, as_json, table(("name", "what", "law", "sections"), rows))
+
+
+@exports.command()
+def document(
+    name: Annotated[str, typer.Argument(help="annex-iv | fria | dpia")],
+    workload: str,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="File to write, as Markdown. Left out: it is shown.")
+    ] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """A document that a law asks for about a workload, filled from facts; what is missing is marked."""
+    client, path = (
+        ControlClient.connect(home),
+        f"/api/exports/documents/{quote(name, safe='')}/{quote(workload, safe='')}",
+    )
+    value = client.get(path)
+    if out is not None:
+        client.save(f"{path}/text", out)
+    emit(value, as_json, _document_text(value) if out is None else f"{out} is written.{_lacks(value)}")
+
+
+def _document_text(value: dict[str, Any]) -> str:
+    lines = [f"{value['title']}: {value['workload']}", f"{value['law']}. {value['note']}"]
+    for each in value["sections"]:
+        lines += ["", typer.style(f"{each['id']} {each['title']}", bold=True)]
+        lines += [f"  {said['text']} ({said['origin']})" for said in each["said"]]
+        if not each["said"]:
+            lines.append(typer.style("  missing", fg="red") + f": groundplan evidence add '{each['evidence']}'")
+        elif each["missing"]:
+            lines.append(f"  not declared: {', '.join(each['missing'])}")
+    return "\n".join(lines) + _lacks(value)
+
+
+def _lacks(value: dict[str, Any]) -> str:
+    return f"\nMissing: {', '.join(value['missing'])}." if value["missing"] else ""
+
+
+@exports.command()
 def room(
     since: Annotated[str, typer.Option("--from", help="First day: 2026-10-01.")],
     to: Annotated[str, typer.Option("--to", help="Last day.")],

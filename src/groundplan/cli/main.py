@@ -50,6 +50,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "shadow": ("groundplan.cli.controls", "shadow", "AI that nobody declared: calls to providers in a proxy's log."),
     "export": ("groundplan.cli.controls", "exports", "What auditors take away: oscal, cyclonedx, applicability."),
     "policy": ("groundplan.cli.policy", "app", "Company rules in Cedar: test them, try them in shadow, exceptions."),
+    "prompts": ("groundplan.cli.prompts", "app", "Prompts and their versions: history, diff, rollback."),
     "review": ("groundplan.cli.review", "app", "Answers and tool calls that wait for a person."),
     "kill": ("groundplan.cli.kill", "kill", "Stop a workload, deployment, site, source, key or the company now."),
     "readiness": ("groundplan.cli.readiness", "readiness", "Five areas for each workload, points only with evidence."),

@@ -57,6 +57,7 @@ def create_console(home: Home, settings: Settings, workspace: Path | None = None
     app.include_router(you.router)
     app.include_router(rights.router)
     app.include_router(rules.router)
+    app.include_router(controls.forms)
     app.include_router(rules.forms)
     app.add_exception_handler(GroundplanError, _refused)
     app.add_exception_handler(HTTPException, _missing)

@@ -6,12 +6,14 @@ from typing import Any
 from urllib.parse import quote
 
 from fastapi import APIRouter, Request
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, RedirectResponse
 
+from groundplan.console.actions import Text, _back
 from groundplan.console.pages import fetch
-from groundplan.console.render import Signed, failed, show
+from groundplan.console.render import Signed, api_of, failed, show
 
 router = APIRouter(prefix="/governance", include_in_schema=False, default_response_class=HTMLResponse)
+forms = APIRouter(prefix="/do", include_in_schema=False)
 STATES = ("satisfied", "expired", "open", "excluded")
 LEVELS = ("low", "medium", "high", "severe")
 LIKELIHOODS = ("likely", "possible", "rare")
@@ -46,6 +48,45 @@ async def register(request: Request, visitor: Signed, kind: str = "") -> HTMLRes
     if not reply.ok:
         return failed(reply, visitor)
     return await show(request, visitor, "register.html", "/governance", kind=kind, register=reply.body)
+
+
+@router.get("/prompts/{name}")
+async def prompt(request: Request, visitor: Signed, name: str, old: str = "", new: str = "") -> HTMLResponse:
+    """The versions of a prompt, and the difference between two: by default the newest from the one before."""
+    path = f"/api/prompts/{quote(name, safe='')}"
+    found = await fetch(visitor, prompt=path)
+    known = [str(each["digest"])[:12] for each in found["prompt"]["versions"]]
+    new = new if new in known else known[0]
+    old = old if old in known else known[min(1, len(known) - 1)]
+    reply = await visitor.api.get(f"{path}/diff", old=old, new=new)
+    if not reply.ok:
+        return failed(reply, visitor)
+    values = {"old": old, "new": new, "diff": reply.body}
+    return await show(request, visitor, "prompt.html", "/governance", **found, **values)
+
+
+@forms.post("/prompt-rollback")
+async def roll_back(request: Request, csrf: Text, prompt: Text, to: Text, reason: Text) -> RedirectResponse:
+    path = f"/api/prompts/{quote(prompt, safe='')}/rollback"
+    reply = await api_of(request, csrf).post(path, {"to": to, "reason": reason})
+    told = "It is asked for again; the workspace's folder must say the same, or the next apply takes it back."
+    return _back(f"/governance/prompts/{quote(prompt, safe='')}", reply, told)
+
+
+@router.get("/documents")
+async def documents(request: Request, visitor: Signed, name: str = "", workload: str = "") -> HTMLResponse:
+    """Documents that laws ask for: one of them about one workload, with what is missing."""
+    found = await fetch(visitor, kinds="/api/exports/documents")
+    names = [each["name"] for each in found["kinds"]["documents"]]
+    known = found["kinds"]["workloads"]
+    made = None
+    if name in names and workload in known:
+        reply = await visitor.api.get(f"/api/exports/documents/{name}/{quote(workload, safe='')}")
+        if not reply.ok:
+            return failed(reply, visitor)
+        made = reply.body
+    values = {"name": name, "workload": workload, "made": made}
+    return await show(request, visitor, "legal_documents.html", "/governance", **found, **values)
 
 
 @router.get("/risk")

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, LiteralString
 
 from psycopg import Connection
-from psycopg.rows import dict_row
+from psycopg.rows import dict_row, tuple_row
 from psycopg.types.json import Jsonb
 
-from groundplan.blueprint.model import Term, Workload
+from groundplan.blueprint.artifact import decode
+from groundplan.blueprint.model import Blueprint, Term, Workload
 from groundplan.catalog.levels import sensitivity_rank
 
 RELEASE_LOCK = 0x6770_7265_6C65_6101
@@ -49,6 +50,14 @@ def newest(conn: Connection[Any]) -> StoredBlueprint | None:
 
 def by_number(conn: Connection[Any], number: int) -> StoredBlueprint | None:
     return _one(conn, _ROW + " WHERE number = %s", (number,))
+
+
+def every(conn: Connection[Any]) -> Iterator[tuple[Blueprint, datetime, str, str]]:
+    """(blueprint, when, by whom, why) of all blueprints, the oldest first."""
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        cursor.execute("SELECT body, created_at, created_by, reason FROM blueprint ORDER BY number")
+        for body, at, by, reason in cursor:
+            yield decode(bytes(body)), at, by, reason
 
 
 def insert(conn: Connection[Any], stored: StoredBlueprint) -> None:

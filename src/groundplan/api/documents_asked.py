@@ -1,0 +1,97 @@
+"""What a document about a workload may draw from, gathered from declarations, blueprints, the ledger and evidence."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from psycopg import Connection
+
+from groundplan.api import controls
+from groundplan.api.context import Services
+from groundplan.core.errors import NotFound
+from groundplan.governance.controls import evidence_store
+from groundplan.governance.controls.assess import assess, coverage, newest
+from groundplan.governance.documents.facts import Change, Known, Shown, facts
+from groundplan.governance.documents.fill import Document, fill
+from groundplan.governance.documents.template import template
+from groundplan.ledger import finding_store, rollup_store
+from groundplan.release import store as release_store
+from groundplan.release.model import Current
+
+PERIOD = timedelta(days=30)
+CHANGES = 20
+"""The newest that a document names."""
+
+
+def made(services: Services, conn: Connection[Any], current: Current, name: str, workload: str) -> Document:
+    """The document `name` about a workload, today. Raises `NotFound` (`document_unknown`, `workload_unknown`)."""
+    chosen, now = template(name), services.clock.now()
+    if workload not in current.workspace.workloads:
+        raise NotFound(
+            f"there is no workload {workload[:63]}", code="workload_unknown", hint="GET /api/workloads lists them."
+        )
+    shown = _evidence(conn, workload, now)
+    known = Known(
+        workspace=current.workspace,
+        blueprint=current.blueprint,
+        workload=workload,
+        usage=_usage(conn, workload, now),
+        evidence=shown,
+        changes=_changes(conn, workload),
+        frameworks=_frameworks(conn, workload, now),
+        findings=len([each for each in finding_store.findings(conn) if each["subject"] == f"workload/{workload}"]),
+    )
+    company = current.workspace.company.title or current.blueprint.company
+    return fill(
+        chosen, facts(known), shown, workload=workload, company=company,
+        blueprint=current.blueprint.number, on=now.date(),
+    )  # fmt: skip
+
+
+def _evidence(conn: Connection[Any], workload: str, now: datetime) -> list[Shown]:
+    """What stands for the workload or for the company as a whole, and holds."""
+    return [
+        Shown(each.what, each.says, str(each.id), each.valid_until, each.link)
+        for each in evidence_store.standing(conn)
+        if each.subject in ("company", f"workload/{workload}") and each.holds and each.valid_until >= now
+    ]
+
+
+def _usage(conn: Connection[Any], workload: str, now: datetime) -> dict[str, int]:
+    wanted = {
+        "since": now - PERIOD,
+        "until": now,
+        "workload": workload,
+        "status": None,
+        "deployment": None,
+        "demo": None,
+    }
+    rows = rollup_store.calls_by(conn, [], wanted)
+    if not rows or not rows[0]["calls"]:
+        return {}
+    calls = int(rows[0]["calls"])
+    return {"calls": calls, "failed": calls - int(rows[0]["ok"] or 0)}
+
+
+def _changes(conn: Connection[Any], workload: str) -> list[Change]:
+    """Blueprints in which the workload, or the place of it, is not what it was before; the newest first."""
+    found: list[Change] = []
+    before: Any = None
+    for blueprint, at, _, reason in release_store.every(conn):
+        now = next((item for item in blueprint.workloads if item.name == workload), None)
+        if now != before:
+            found.append(Change(blueprint.number, at, reason))
+        before = now
+    return found[: -CHANGES - 1 : -1]
+
+
+def _frameworks(conn: Connection[Any], workload: str, now: datetime) -> dict[str, tuple[int, int]]:
+    known = newest(evidence_store.standing(conn))
+    found: dict[str, tuple[int, int]] = {}
+    for one in controls.frameworks(conn, now):
+        standings = assess(one, known, now).get(workload)
+        if standings is not None:
+            told = coverage(standings)
+            found[one.framework.name] = (int(told.get("satisfied", 0)), len(one.controls))
+    return found

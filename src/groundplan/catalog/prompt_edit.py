@@ -1,0 +1,126 @@
+"""Another text for a prompt in the files of a workspace: its text and version change, every other byte stays. Pure.
+
+Finds the document with YAML's own marks and splices; what comes out is read again, so that what is meant is what is
+written. Writes no file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
+
+from groundplan.catalog.loader import load_files
+from groundplan.core.errors import Invalid, NotFound
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    file: str
+    node: MappingNode
+
+
+def with_prompt(files: Mapping[str, str], name: str, text: str, version: int) -> dict[str, str]:
+    """All files, in which the prompt `name` says `text` in `version`, and workloads that name a version name this one.
+
+    Raises `NotFound` (`prompt_unknown`), and `Invalid` (`prompt_edit`) where it cannot be written in place.
+    """
+    found = [each for each in _documents(files) if _is(each.node, "prompt") and _value(each.node, "name") == name]
+    if not found:
+        raise NotFound(
+            f"there is no prompt {name}",
+            code="prompt_unknown",
+            hint="`groundplan prompts list` lists what is declared.",
+        )
+    made = dict(files)
+    for file, source in files.items():
+        edits = [_version_of(each.node, name, version) for each in _documents({file: source})]
+        edits += [
+            edit
+            for each in found
+            if each.file == file
+            for edit in (_text_edit(source, each.node, text), _version_edit(each.node, version))
+        ]
+        for start, end, put in sorted((edit for edit in edits if edit is not None), reverse=True):
+            made[file] = made[file][:start] + put + made[file][end:]
+    read = load_files(made).prompts.get(name)
+    if read is None or (read.text, read.version) != (text, version):
+        raise Invalid(
+            f"the prompt {name} cannot be written in place in {found[0].file}",
+            code="prompt_edit",
+            hint="Write its text and version into that file yourself, and apply.",
+        )
+    return made
+
+
+def _documents(files: Mapping[str, str]) -> Iterator[_Found]:
+    for file, source in files.items():
+        if "prompt" not in source:
+            continue
+        try:
+            nodes: list[Node] = list(YAML().compose_all(source))
+        except YAMLError:
+            continue  # the loader says what is wrong with it
+        for node in nodes:
+            if isinstance(node, MappingNode):
+                yield _Found(file, node)
+
+
+def _is(node: MappingNode, kind: str) -> bool:
+    return _value(node, "kind") == kind
+
+
+def _entry(node: MappingNode, key: str) -> tuple[Node, Node] | None:
+    return next(((k, v) for k, v in node.value if isinstance(k, ScalarNode) and k.value == key), None)
+
+
+def _value(node: MappingNode, key: str) -> str | None:
+    found = _entry(node, key)
+    return str(found[1].value) if found is not None and isinstance(found[1], ScalarNode) else None
+
+
+def _text_edit(source: str, node: MappingNode, text: str) -> tuple[int, int, str]:
+    found = _entry(node, "text")
+    assert found is not None, "the loader has read it"
+    key, value = found
+    start, end = value.start_mark.index, value.end_mark.index
+    ends_line = source[start:end].endswith("\n")
+    if node.flow_style or not _literal(text):
+        return start, end, json.dumps(text, ensure_ascii=False) + ("\n" if ends_line else "")
+    pad = " " * (key.start_mark.column + 2)
+    body = "".join(f"{pad}{line}\n" if line else "\n" for line in text.removesuffix("\n").split("\n"))
+    return start, end, f"|{'' if text.endswith(chr(10)) else '-'}\n{body if ends_line else body.removesuffix(chr(10))}"
+
+
+def _literal(text: str) -> bool:
+    """Whether a block of lines says exactly this text."""
+    lines = text.split("\n")
+    return (
+        len(lines) > 1
+        and not text.endswith("\n\n")
+        and bool(lines[0].strip())
+        and not lines[0].startswith(" ")
+        and all(line == line.rstrip() and (line.isprintable() or not line) for line in lines)
+    )
+
+
+def _version_of(node: MappingNode, name: str, version: int) -> tuple[int, int, str] | None:
+    """Of a workload that names a version of the prompt."""
+    found = _entry(node, "prompt") if _is(node, "workload") else None
+    if found is None or not isinstance(found[1], ScalarNode) or not str(found[1].value).startswith(f"{name}@"):
+        return None
+    return found[1].start_mark.index, found[1].end_mark.index, f"{name}@{version}"
+
+
+def _version_edit(node: MappingNode, version: int) -> tuple[int, int, str]:
+    found = _entry(node, "version")
+    if found is not None:
+        mark = found[1]
+        return mark.start_mark.index, mark.end_mark.index, str(version)
+    first = node.value[0][0].start_mark
+    after = ", " if node.flow_style else "\n" + " " * first.column
+    return first.index, first.index, f"version: {version}{after}"

@@ -1,0 +1,81 @@
+"""`groundplan prompts`: versions as they were served, their difference, and going back to an earlier text."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+
+from groundplan.cli.change import ReasonOption, applied_text, workspace_files
+from groundplan.cli.client import ControlClient
+from groundplan.cli.options import HomeOption, JsonOption, WorkspaceOption, workspace_for
+from groundplan.cli.output import emit, table
+from groundplan.core.errors import Conflict
+
+app = typer.Typer(help="Prompts and their versions.", no_args_is_help=True, rich_markup_mode=None)
+NameArgument = Annotated[str, typer.Argument(metavar="NAME")]
+_COLOURS = {"-": "red", "+": "green"}
+
+
+@app.command("list")
+def list_prompts(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Every prompt, with its version and who uses it."""
+    value = ControlClient.connect(home).get("/api/prompts")
+    rows = [(p["name"], p["version"] or "–", p["versions"], ", ".join(p["used_by"]), p["owner"] or "")
+            for p in value["prompts"]]  # fmt: skip
+    emit(value, as_json, table(("name", "version", "served", "used by", "owner"), rows))
+
+
+@app.command()
+def history(name: NameArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Every text that was served, the newest first."""
+    value = ControlClient.connect(home).get(f"/api/prompts/{quote(name, safe='')}")
+    rows = [
+        (
+            each["version"], each["digest"][:12], f"{each['first_blueprint']} to {each['last_blueprint']}",
+            ", ".join(each["workloads"]), each["text"].splitlines()[0][:60],
+        )
+        for each in value["versions"]
+    ]  # fmt: skip
+    emit(value, as_json, table(("version", "digest", "blueprints", "workloads", "says"), rows))
+
+
+@app.command()
+def diff(
+    name: NameArgument,
+    old: Annotated[str, typer.Argument(help="Version, or the beginning of its digest.")],
+    new: Annotated[str, typer.Argument(help="Version, or the beginning of its digest.")],
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Line by line from one version to another."""
+    value = ControlClient.connect(home).get(f"/api/prompts/{quote(name, safe='')}/diff", old=old, new=new)
+    lines = [typer.style(f"{each['sign']} {each['text']}", fg=_COLOURS.get(each["sign"])) for each in value["lines"]]
+    emit(value, as_json, "\n".join(lines))
+
+
+@app.command()
+def rollback(
+    name: NameArgument,
+    to: Annotated[str, typer.Option("--to", help="Version, or the beginning of its digest.")],
+    reason: ReasonOption = "rolled back from the command line",
+    workspace: WorkspaceOption = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say again what an earlier version said, under the next number. The workspace must be as it is served; the file is
+    written there, too."""
+    folder, client = workspace_for(workspace, home), ControlClient.connect(home)
+    served: dict[str, Any] = client.get("/api/blueprints/current")["files"]
+    if workspace_files(folder) != served:
+        raise Conflict(
+            f"{folder} differs from what is served",
+            code="workspace_differs",
+            hint="Apply it, or undo its changes, then roll the prompt back.",
+        )
+    value = client.post(f"/api/prompts/{quote(name, safe='')}/rollback", {"to": to, "reason": reason})
+    for name_of, text in value["files"].items():
+        (folder / name_of).write_text(text, encoding="utf-8")
+    told = ", ".join(str(folder / each) for each in value["files"])
+    emit(value, as_json, f"version {value['version']} is written to {told}\n{applied_text(value)}")

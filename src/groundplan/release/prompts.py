@@ -1,0 +1,93 @@
+"""Versions of prompts as they were served: what each said, in which blueprints, for which workloads; and their
+difference. Going back makes a new version with an old text: numbers never go back. Decides nothing.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from groundplan.blueprint.model import Blueprint
+from groundplan.core import canonical
+from groundplan.core.errors import NotFound
+
+
+@dataclass(slots=True)
+class Version:
+    """One text of a prompt under its number. `blueprints`: the first and the last that served it."""
+
+    number: int
+    text: str
+    digest: str
+    blueprints: tuple[int, int]
+    served_at: datetime
+    by: str
+    reason: str
+    workloads: set[str] = field(default_factory=set)
+
+    def to_json(self) -> dict[str, Any]:
+        first, last = self.blueprints
+        return {
+            "version": self.number, "text": self.text, "digest": self.digest, "first_blueprint": first,
+            "last_blueprint": last, "served_at": self.served_at, "by": self.by, "reason": self.reason,
+            "workloads": sorted(self.workloads),
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A blueprint with when, by whom and why it was made."""
+
+    blueprint: Blueprint
+    at: datetime
+    by: str
+    reason: str
+
+
+def versions(history: Iterable[Served]) -> dict[str, list[Version]]:
+    """By prompt every text that was served, the newest first. `history`: blueprints, the oldest first."""
+    found: dict[str, dict[tuple[int, str], Version]] = {}
+    for served in history:
+        number = served.blueprint.number
+        for workload in served.blueprint.workloads:
+            if workload.prompt is None or workload.system_prompt is None:
+                continue
+            name, _, version = workload.prompt.partition("@")
+            digest = canonical.digest(workload.system_prompt.encode())
+            known = found.setdefault(name, {})
+            key = (int(version), digest)
+            made = known.get(key)
+            if made is None:
+                made = known[key] = Version(
+                    int(version), workload.system_prompt, digest, (number, number), served.at, served.by, served.reason
+                )
+            made.blueprints = (made.blueprints[0], number)
+            made.workloads.add(workload.name)
+    return {name: sorted(known.values(), key=_newest) for name, known in sorted(found.items())}
+
+
+def _newest(version: Version) -> tuple[int, int, int]:
+    first, last = version.blueprints
+    return (-last, -version.number, -first)
+
+
+def pick(known: list[Version], wanted: str) -> Version:
+    """A version by its number, or by the beginning of its digest where a number had several texts.
+
+    Raises `NotFound` (`version_unknown`).
+    """
+    by_digest = [each for each in known if len(wanted) >= 8 and each.digest.startswith(wanted)]
+    found = by_digest or [each for each in known if str(each.number) == wanted]
+    if not found:
+        listed = ", ".join(str(number) for number in sorted({each.number for each in known}))
+        raise NotFound(f"there is no version {wanted[:64]}", code="version_unknown", hint=f"There are: {listed}.")
+    return found[0]
+
+
+def difference(old: str, new: str) -> list[dict[str, str]]:
+    """Line by line: `{"sign": " " | "-" | "+", "text"}`."""
+    lines = difflib.ndiff(old.splitlines(), new.splitlines())
+    return [{"sign": line[0], "text": line[2:]} for line in lines if line[0] != "?"]

@@ -1,0 +1,179 @@
+"""Governance over the control API, the command line and its pages: approvals of what production uses, prompts and their
+versions, documents that laws ask for. Against a running control process."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from tests.integration.test_access import World
+from tests.integration.test_api_control import WORKSPACE, running
+
+from groundplan.testing.database import Cluster
+
+DUTIES = ("product", "architecture", "engineering", "operations", "finance", "data", "compliance")
+OWNERS = "owners: {business: ana, security: sam, " + ", ".join(f"{duty}: sam" for duty in DUTIES) + "}"
+MORE = """
+---
+kind: prompt
+name: polite
+version: 1
+owner: ana
+text: |
+  Be polite.
+  Always.
+---
+kind: source
+name: handbook
+path: ./handbook
+sensitivity: internal
+owner: ana
+readers: [everyone]
+"""
+RISK = """
+risk:
+  impact: high
+  likelihood: possible
+  harms: ["A wrong <b>answer</b> is believed"]
+  controls: [A person looks at it]
+  residual: medium
+  accepted_by: ana
+  until: 2027-03-31
+  known_limits: [Numbers]
+  eu_ai_act: {role: provider, area: employment}
+"""
+
+
+def declared(text: str = "  Be polite.\n  Always.\n", version: int = 1, stage: str = "pilot") -> dict[str, str]:
+    whole = WORKSPACE
+    whole = whole.replace("approvals: {parts: []}", "approvals: {parts: [model, prompt, data]}")
+    whole = whole.replace("deployments: [local]\n", "deployments: [local]\nprompt: polite\nsources: [handbook]\n", 1)
+    if stage == "production":
+        whole = whole.replace("stage: pilot", "stage: production")
+        whole = whole.replace("owners: {business: ana, security: sam}", f"{OWNERS}{RISK}")
+    more = MORE.replace("version: 1", f"version: {version}").replace("  Be polite.\n  Always.\n", text)
+    return {"acme.yaml": whole + more}
+
+
+@pytest.fixture(scope="module")
+def world(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    folder = tmp_path_factory.mktemp("governance")
+    with (
+        postgres_cluster.database() as database,
+        running(database, folder, "--workspace", str(folder / "workspace"), module="groundplan.console.app") as control,
+    ):
+        (control.workspace / "handbook").mkdir()
+        yield World(control, database)
+
+
+def apply(world: World, files: dict[str, str]) -> dict[str, Any]:
+    for name, text in files.items():
+        (world.control.workspace / name).write_text(text)
+    body = {"files": files, "folder": str(world.control.workspace), "reason": "as declared"}
+    reply = world.control.ask("POST", "/api/apply", body)
+    assert reply.status == 200, reply.body
+    found: dict[str, Any] = reply.body
+    return found
+
+
+def cli(world: World, *arguments: str, code: int = 0) -> Any:
+    done = subprocess.run(
+        [sys.executable, "-m", "groundplan.cli.main", *arguments, "--home", str(world.control.home.root), "--json"],
+        capture_output=True, text=True, check=False,
+        env={"GROUNDPLAN_URL": f"http://127.0.0.1:{world.control.port}", "PATH": ""},
+    )  # fmt: skip
+    assert done.returncode == code, (done.stdout, done.stderr)
+    return json.loads(done.stdout or done.stderr)
+
+
+def test_prompts_have_versions_a_difference_and_a_way_back(world: World) -> None:
+    ask = world.control.ask
+    apply(world, declared())
+    apply(world, declared("  Be polite.\n  And brief.\n", 2))
+    (listed,) = ask("GET", "/api/prompts").body["prompts"]
+    assert listed == {"name": "polite", "version": 2, "owner": "ana", "versions": 2, "used_by": ["assistant"]}
+    versions = ask("GET", "/api/prompts/polite").body["versions"]
+    assert [(each["version"], each["served"], each["workloads"]) for each in versions] == [
+        (2, True, ["assistant"]), (1, False, ["assistant"]),
+    ]  # fmt: skip
+    lines = ask("GET", "/api/prompts/polite/diff?old=1&new=2").body["lines"]
+    assert [line["sign"] + line["text"] for line in lines] == [" Be polite.", "-Always.", "+And brief."]
+    assert ask("GET", "/api/prompts/polite/diff?old=1&new=7").body["error"]["code"] == "version_unknown"
+    assert ask("GET", "/api/prompts/none").status == 404
+    finance = world.person("prompt-reader", "finance")
+    back = {"to": 1, "reason": "it was better"}
+    assert ask("POST", "/api/prompts/polite/rollback", back, **finance).status == 403
+    shown = ask("GET", "/governance/prompts/polite", **finance)
+    assert shown.status == 200 and b"<ins>+ And brief.</ins>" in shown.body and b"Go back to it" in shown.body
+    done = cli(world, "prompts", "rollback", "polite", "--to", "1", "--workspace", str(world.control.workspace))
+    assert done["version"] == 3 and done["blueprint"] is not None
+    text = (world.control.workspace / "acme.yaml").read_text()
+    assert "version: 3" in text and "  Always.\n" in text and "Be polite" in text
+    assert ask("GET", "/api/prompts/polite").body["versions"][0]["text"] == "Be polite.\nAlways.\n"
+    assert ask("GET", "/api/status").body["difference"] == [], "the folder says the same"
+    assert ask("POST", "/api/prompts/polite/rollback", back).body["error"]["code"] == "prompt_current"
+    (world.control.workspace / "acme.yaml").write_text(text.replace("Be polite", "Be rude"))
+    refused = cli(
+        world, "prompts", "rollback", "polite", "--to", "2", "--workspace", str(world.control.workspace), code=75
+    )
+    assert refused["error"]["code"] == "workspace_differs"
+    (world.control.workspace / "acme.yaml").write_text(text)
+
+
+def test_what_production_uses_is_asked_for_and_shown_at_its_change(world: World) -> None:
+    ask = world.control.ask
+    done = apply(world, declared(stage="production"))
+    (waiting,) = [each["change"] for each in done["pending"]]
+    shown = ask("GET", f"/api/changes/{waiting}").body
+    assert [each["code"] for each in shown["missing"]] == ["approval_missing"] * 3
+    asked = cli(world, "changes", "ask", "-m", "evaluated", "--workspace", str(world.control.workspace))["asked"]
+    assert [(each["kind"], each["subject"]) for each in asked] == [
+        ("model", "model/acme/model"), ("prompt", "prompt/polite"), ("data", "source/handbook"),
+    ]  # fmt: skip
+    assert ask("POST", "/api/approvals/missing", {"workload": "none", "reason": "why not"}).status == 404
+    sam = world.control.sign_in("sam@acme.example")
+    page = ask("GET", f"/governance/changes/{waiting}", **sam)
+    assert page.status == 200 and b"What it uses without approval" in page.body
+    for each in asked:
+        reply = ask("POST", f"/api/changes/{each['id']}/approve", {}, **sam)
+        assert reply.status == 200, reply.body
+    assert ask("GET", f"/api/changes/{waiting}").body["missing"] == []
+    held = {each["kind"]: each for each in ask("GET", "/api/approvals").body["approvals"]}
+    assert held["model"]["changed"] == [] and held["model"]["approvals"][0]["evidence"] is True
+    gone = ask("POST", f"/api/changes/{held['model']['id']}/withdraw", {}, **sam).body
+    assert gone["effective"]["complete"] and gone["policy"] == gone["effective"]["number"], "no gateway runs here"
+    assert [each["code"] for each in ask("GET", f"/api/changes/{waiting}").body["missing"]] == ["approval_withdrawn"]
+
+
+def test_documents_are_filled_from_facts_and_what_is_missing_is_marked(world: World) -> None:
+    ask = world.control.ask
+    kinds = ask("GET", "/api/exports/documents").body
+    assert [each["name"] for each in kinds["documents"]] == ["annex-iv", "fria", "dpia"]
+    auditor = world.person("auditor", "auditor")
+    for kind in ("annex-iv", "fria", "dpia"):
+        made = ask("GET", f"/api/exports/documents/{kind}/assistant", **auditor).body
+        assert {each["state"] for each in made["sections"]} <= {"filled", "partly", "missing"}
+        assert made["missing"] == [each["id"] for each in made["sections"] if not each["said"]] != []
+    annex = ask("GET", "/api/exports/documents/annex-iv/assistant").body
+    sections = {each["id"]: each for each in annex["sections"]}
+    assert "acme is its provider." in [said["text"] for said in sections["1(a)"]["said"]]
+    assert "8" in annex["missing"], "nobody has declared conformity"
+    given = cli(world, "evidence", "add", "annex-iv/8", "--workload", "assistant", "-m", "Signed on 2026-11-01")
+    assert given["what"] == "annex-iv/8"
+    annex = ask("GET", "/api/exports/documents/annex-iv/assistant").body
+    assert "8" not in annex["missing"]
+    text = ask("GET", "/api/exports/documents/annex-iv/assistant/text").body.decode()
+    assert "Signed on 2026-11-01" in text and "<b>" not in text and "&lt;b>answer" in text, (
+        "what is declared is escaped"
+    )
+    assert cli(world, "export", "document", "fria", "assistant")["document"] == "fria"
+    assert ask("GET", "/api/exports/documents/novel/assistant").status == 422
+    assert ask("GET", "/api/exports/documents/dpia/none").status == 404
+    page = ask("GET", "/governance/documents?name=annex-iv&workload=assistant", **auditor)
+    assert page.status == 200 and b"Nobody has said it" in page.body and b"<b>answer</b>" not in page.body
+    entries = ask("GET", "/api/audit?action=export.document").body["entries"]
+    assert entries and entries[0]["subject"] == "workload/assistant"

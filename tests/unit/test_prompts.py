@@ -1,0 +1,113 @@
+"""Prompts: what was served, in which versions; another text is spliced into a workspace and nothing else changes."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from groundplan.blueprint.model import Blueprint, Workload
+from groundplan.catalog.loader import load_files
+from groundplan.catalog.prompt_edit import with_prompt
+from groundplan.core.errors import NotFound
+from groundplan.release.prompts import Served, difference, pick, versions
+
+FILES = {
+    "a.yaml": """# the company
+kind: company   # once
+name: acme
+---
+kind: prompt
+name: polite    # said by all
+version: 2      # the second
+text: |
+  Be polite.
+
+  And brief.
+owner: ana@acme.example
+---
+{kind: prompt, name: short, text: "Be short."}
+""",
+    "b.yaml": """kind: workload
+name: one
+purpose: x
+stage: pilot
+owners: {business: ana@acme.example}
+prompt: polite@2 # pinned
+---
+kind: workload
+name: two
+purpose: x
+stage: pilot
+owners: {business: ana@acme.example}
+prompt: short
+""",
+    "c.yaml": "kind: prompt\nname: plain\ntext: Be plain.\n",
+}
+TEXTS = st.text(
+    st.characters(codec="utf-8", exclude_categories=("Cs", "Cc"), include_characters="\n"), min_size=1, max_size=200
+).filter(lambda text: text.strip() and "{{" not in text)
+
+
+@settings(max_examples=40, deadline=None)
+@given(TEXTS, st.sampled_from(["polite", "short", "plain"]), st.integers(3, 99))
+def test_a_text_is_spliced_and_everything_else_stays(text: str, name: str, version: int) -> None:
+    made = with_prompt(FILES, name, text, version)
+    read, before = load_files(made), load_files(FILES)
+    assert (read.prompts[name].text, read.prompts[name].version) == (text, version)
+    for other in {"polite", "short", "plain"} - {name}:
+        assert read.prompts[other] == before.prompts[other]
+    assert read.prompts[name].owner == before.prompts[name].owner
+    for comment in ("# the company", "# once", "# said by all", "# the second", "# pinned"):
+        assert comment in made["a.yaml"] + made["b.yaml"]
+    assert ("polite@2" in made["b.yaml"]) == (name != "polite")
+
+
+def test_lines_stay_lines() -> None:
+    made = with_prompt(FILES, "plain", "First.\n\n  indented\nlast", 2)
+    assert made["c.yaml"] == ("version: 2\nkind: prompt\nname: plain\ntext: |-\n  First.\n\n    indented\n  last\n")
+    with pytest.raises(NotFound):
+        with_prompt(FILES, "none", "x", 2)
+
+
+def served(number: int, *said: tuple[str, str, str]) -> Served:
+    workloads = [
+        Workload(
+            name=name, purpose="p", stage="pilot", sensitivity="internal", audience="employees", residency=[],
+            deployments=[], budgets=[], prompt=prompt, system_prompt=text,
+        )
+        for name, prompt, text in said
+    ]  # fmt: skip
+    made = Blueprint(
+        number=number, company="acme", separation="solo", sites=[], deployments=[], sources=[], workloads=workloads,
+        budgets=[], placements=[],
+    )  # fmt: skip
+    return Served(made, datetime(2026, 11, 1, tzinfo=UTC) + timedelta(days=number), "operator", f"why {number}")
+
+
+def test_history_says_where_each_text_was_served_also_where_a_number_was_used_twice() -> None:
+    history = [
+        served(1, ("one", "polite@1", "Be polite.")),
+        served(2, ("one", "polite@1", "Be polite."), ("two", "polite@1", "Be polite.")),
+        served(3, ("one", "polite@1", "Be polite, please.")),
+        served(4, ("one", "polite@2", "Be brief.")),
+        served(5, ("one", "polite@3", "Be polite.")),
+    ]
+    found = versions(history)["polite"]
+    assert [(each.number, each.text, each.blueprints) for each in found] == [
+        (3, "Be polite.", (5, 5)),
+        (2, "Be brief.", (4, 4)),
+        (1, "Be polite, please.", (3, 3)),
+        (1, "Be polite.", (1, 2)),
+    ]
+    assert found[3].workloads == {"one", "two"} and found[3].reason == "why 1"
+    assert pick(found, "2").text == "Be brief." and pick(found, found[3].digest[:12]).blueprints == (5, 5)
+    with pytest.raises(NotFound):
+        pick(found, "9")
+
+
+def test_a_difference_is_told_line_by_line() -> None:
+    lines = difference("Be polite.\nAlways.\n", "Be brief.\nAlways.\nCite.")
+    assert [line["sign"] + line["text"] for line in lines] == ["-Be polite.", "+Be brief.", " Always.", "+Cite."]
