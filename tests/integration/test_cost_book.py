@@ -187,6 +187,15 @@ def test_levers_are_ranked_with_what_the_book_says_stands_idle(control: Control)
     ]
 
 
+def test_own_hardware_is_told_at_its_measured_use(control: Control) -> None:
+    (row,) = ask(control, f"/api/cost/own?{span()}")["own"]
+    calls = Decimal(ask(control, f"/api/cost/features?{span()}")["features"][0]["calls"])
+    assert (row["deployment"], Decimal(row["cost_usd"])) == ("local", Decimal(93))
+    assert row["used"] == pytest.approx(float(calls * 2100 / 300_000_000), abs=1e-6)
+    assert row["other"] is None and row["needed"] is None and "nothing else" in row["told"]
+    assert command(control, "own")["own"][0]["deployment"] == "local"
+
+
 def test_a_team_s_runway_is_that_of_its_calls() -> None:
     rows = [
         {"day": TODAY.date() - timedelta(days=n % 3), "workload": f"w{n % 2}", "team": team, "cost_usd": Decimal(n)}

@@ -69,6 +69,7 @@ def register(app: typer.Typer) -> None:
     app.command("what-if")(grouped(what_if))
     app.command("statement")(grouped(statement))
     app.command("export")(grouped(export))
+    app.command("own")(grouped(own))
 
 
 def book(
@@ -137,6 +138,20 @@ def what_if(
     rows += [(row["change"], f"${row['cost_usd']}") for row in value["steps"]]
     rows.append(("then", f"${value['after_usd']}"))
     emit(value, as_json, table(("", "cost"), rows))
+
+
+def own(context: typer.Context, span: Span, common: Common) -> None:
+    """Own hardware at its measured use beside paying by the token, and the use from which on it pays."""
+    client, as_json = common.of(context)
+    value = client.get("/api/cost/own", first=span.first, last=span.last)
+    rows = [
+        (r["deployment"], f"${r['cost_usd']}", f"{r['used']:.1%}", r["each_usd"] or "-", r["other_each_usd"] or "-",
+         r["told"])
+        for r in value["own"]
+    ]  # fmt: skip
+    nothing = "no allocation has a capacity: kind: allocation, covers: deployment/NAME, capacity: 10M/day"
+    head = ("deployment", "cost", "used", "1M tokens, USD", "elsewhere", "")
+    emit(value, as_json, table(head, rows) if rows else nothing)
 
 
 def statement(

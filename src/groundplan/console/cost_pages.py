@@ -88,7 +88,7 @@ async def ahead(request: Request, visitor: Signed, what: str = "cost", workload:
     """The next month with its interval, and where budgets end."""
     what = what if what in WHATS else "cost"
     one = f"?{urlencode({'workload': workload})}" if workload else ""
-    found = await fetch(visitor, budgets=f"/api/cost/runway{one}", workloads="/api/workloads")
+    found = await fetch(visitor, budgets=f"/api/cost/runway{one}", workloads="/api/workloads", own="/api/cost/own")
     query = urlencode({"what": what, "days": 30, **({"workload": workload} if workload else {})})
     reply = await visitor.api.get(f"/api/cost/forecast?{query}")
     made = reply.body if reply.ok else None
@@ -101,6 +101,7 @@ async def ahead(request: Request, visitor: Signed, what: str = "cost", workload:
         "workload": workload,
         "workloads": [row["name"] for row in found["workloads"]],
         "budgets": found["budgets"],
+        "own": found["own"]["own"],
         "chart": cost_charts.forecast(made, limit) if made else "",
         "tab": "Ahead",
     }

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from fastapi.responses import PlainTextResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from groundplan.api import cost_ahead, cost_book, cost_spread, cost_store
+from groundplan.api import cost_ahead, cost_book, cost_own, cost_spread, cost_store
 from groundplan.api.caller import Reader
 from groundplan.api.context import Using
 from groundplan.api.served import current_blueprint, current_or_none, workspace_at
@@ -241,6 +241,17 @@ def what_if(body: WhatIf, services: Using, _: Reader) -> Any:
     days = cost_book.days_of(body.first, body.last, services.clock.now().date())
     with services.transaction() as conn:
         return cost_ahead.scenario(conn, days, body.workload, body.changes, body.model)
+
+
+@router.get("/own")
+def own(services: Using, _: Reader, first: Day = None, last: Day = None) -> dict[str, Any]:
+    """Own hardware at its measured use beside paying by the token, and the use from which on it pays."""
+    days = cost_book.days_of(first, last, services.clock.now().date())
+    with services.transaction() as conn:
+        return {
+            "from": days.first.isoformat(), "to": days.last.isoformat(),
+            "own": cost_own.rows(conn, current_blueprint(conn), days),
+        }  # fmt: skip
 
 
 @router.get("/archive")

@@ -1,0 +1,60 @@
+"""Own hardware and commitments against paying by the token: at which use each is cheaper, from what was measured. Pure.
+
+Amounts are picodollars of the days looked at. What other answers would be worth is not known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """What stands ready for a fixed amount: `cost` of the days, `possible` tokens in them, and those that were made."""
+
+    deployment: str
+    cost: int
+    possible: int
+    made: int
+
+
+@dataclass(frozen=True, slots=True)
+class BreakEven:
+    """Beside the cheapest other deployment that the same workloads may use. None: nothing can be said."""
+
+    deployment: str
+    cost: int
+    used: float
+    """Measured share of what can be made."""
+    each: int | None
+    """picodollars for a million tokens as it was used"""
+    other: str | None
+    other_cost: int | None
+    """The same tokens there."""
+    other_each: int | None
+    needed: float | None
+    """Share from which on the own one is cheaper; above 1 it never is."""
+
+    @property
+    def told(self) -> str:
+        if self.needed is None:
+            return "nothing else is declared for these workloads, or nothing was made"
+        if self.needed > 1:
+            return f"{self.other} is cheaper at any use: even full, it costs less there"
+        if self.used >= self.needed:
+            return f"it pays: it is used more than the {self.needed:.0%} from which on it is cheaper than {self.other}"
+        return f"{self.other} would cost less: it pays from {self.needed:.0%} use on"
+
+
+def break_even(own: Own, others: Mapping[str, int]) -> BreakEven:
+    """`others`: deployment -> what the same tokens would have cost there."""
+    used = own.made / own.possible if own.possible else 0.0
+    each = own.cost * 1_000_000 // own.made if own.made else None
+    priced = {name: cost for name, cost in others.items() if cost > 0}
+    if not priced or not own.made or not own.possible:
+        return BreakEven(own.deployment, own.cost, used, each, None, None, None, None)
+    name = min(priced, key=lambda other: (priced[other], other))
+    cost = priced[name]
+    needed = own.cost * own.made / (cost * own.possible)
+    return BreakEven(own.deployment, own.cost, used, each, name, cost, cost * 1_000_000 // own.made, needed)
