@@ -28,6 +28,8 @@ def test_the_example_routes_support_by_rules_and_leaves_finance_its_model() -> N
         ("long-story", "gpt-eu-large"),
     ]
     assert routing.router is None
+    assert routing.cascade is not None
+    assert (routing.cascade.first, routing.cascade.grounded) == ("gpt-eu", True)
     semantic = choice.semantic(support.cache)
     assert semantic is not None
     assert (semantic.bound, semantic.check, semantic.evidence) == (0.01, 0.05, 20)
@@ -73,7 +75,8 @@ def changed(folder: Path, added: str, **files: tuple[str, str]) -> Workspace:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(file.read_bytes())
     path = folder / "workloads/support-assistant.yaml"
-    path.write_text(path.read_text().replace("  by: rules\n", f"  by: rules\n{added}"))
+    lines = [line for line in path.read_text().splitlines(keepends=True) if not line.startswith("  cascade: ")]
+    path.write_text("".join(lines).replace("  by: rules\n", f"  by: rules\n{added}"))
     (folder / "more.yaml").write_text(files.get("more", ("", ""))[0])
     return validate(folder)
 
