@@ -2,6 +2,9 @@
 
     python benchmarks/serving_model.py ROWS.csv.gz [--test OTHER.csv.gz] [--ship FOLDER] --json
 
+`--nested` says how far the shares of the three fits flatter: for each group that is left out, they are chosen on the
+other groups alone, by the least median error of aggregated rows in steps of a tenth.
+
 Errors are |predicted / measured - 1|; R1 and V3 are one family. Intervals are made from rows that were left out, never
 from those that a fit has seen; the coverage of left-out groups is that of intervals from the other groups.
 """
@@ -12,6 +15,7 @@ import argparse
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +29,7 @@ from groundplan.placement.serving.model import hardware_of
 from groundplan.placement.serving.rows import Measured, read_rows
 from groundplan.placement.serving.trees import Floats
 
+ONE_FIT = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
 SHORT = {"per_token": "tpot", "first_token": "ttft"}
 
 
@@ -68,6 +73,35 @@ def validated(table: train.Table) -> tuple[dict[str, Any], dict[str, dict[str, F
             for time in TIMES
         }
     return found, behind
+
+
+def nested(table: train.Table, groups: NDArray[Any]) -> dict[str, float]:
+    """Median error of aggregated rows with shares that the left-out group had no part in."""
+    logs: dict[str, list[Floats]] = {time: [np.zeros(len(groups)) for _ in ONE_FIT] for time in TIMES}
+    for group in sorted(set(groups)):
+        out = (groups == group) & ~table.split
+        fitted = train.fit(table, groups != group)
+        for time in TIMES if out.any() else ():
+            base, parts = table.base[time][out], table.components[time][out]
+            for at, shares in enumerate(ONE_FIT):
+                part = replace(fitted.parts[time, "whole"], shares=shares)
+                logs[time][at][out] = part.predict(table.features[out], base, parts)
+    return {SHORT[time]: _chosen_elsewhere(table, groups, time, logs[time]) for time in TIMES}
+
+
+def _chosen_elsewhere(table: train.Table, groups: NDArray[Any], time: str, logs: list[Floats]) -> float:
+    whole = ~table.split
+    grid = [(a / 10, b / 10, 1 - (a + b) / 10) for a in range(11) for b in range(11 - a)]
+    off: list[Floats] = []
+    for shares in grid:
+        guess = sum((s * each for s, each in zip(shares, logs, strict=True)), np.zeros(len(groups)))
+        off.append(np.abs(np.exp(guess - table.logs[time]) - 1))
+    found = np.zeros(len(groups))
+    for group in set(groups):
+        own = groups == group
+        best = min(off, key=lambda each: float(np.median(each[whole & ~own])))
+        found[own] = best[own]
+    return round(float(np.median(found[whole])), 4)
 
 
 def tested(fitted: Fitted, rows: Measured) -> dict[str, Any]:
@@ -134,10 +168,11 @@ def main() -> int:
     parser.add_argument("rows", type=Path)
     parser.add_argument("--test", type=Path)
     parser.add_argument("--ship", type=Path, help="write the fitted model into this folder")
+    parser.add_argument("--nested", action="store_true", help="shares chosen without the group that is left out")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     try:
-        body = measure(given.rows, given.test, given.ship)
+        body = measure(given.rows, given.test, given.ship, given.nested)
     except GroundplanError as error:
         note(f"error: {error}")
         return error.exit_code
@@ -145,7 +180,7 @@ def main() -> int:
     return 0
 
 
-def measure(path: Path, test: Path | None, folder: Path | None) -> dict[str, Any]:
+def measure(path: Path, test: Path | None, folder: Path | None, chosen: bool = False) -> dict[str, Any]:
     began = time.process_time()
     table = train.Table(read_rows(path))
     other = read_rows(test) if test is not None else None
@@ -156,6 +191,9 @@ def measure(path: Path, test: Path | None, folder: Path | None) -> dict[str, Any
     body: dict[str, Any] = {"rows": len(everything), "left_out": figures, "unmeasured": unmeasured(fitted, table.rows)}
     # without another file, the test is on folds of configurations that no fit has seen
     body["test"] = tested(fitted, other) if other is not None else folded(figures)
+    if chosen:
+        groups = {"new_model": table.families, "new_hardware": table.hardware}
+        body["nested"] = {name: nested(table, each) for name, each in groups.items()}
     if folder is not None:
         ship(fitted, folder, figures, len(everything))
     body["cpu_seconds"] = round(time.process_time() - began, 1)

@@ -131,6 +131,30 @@ def test_rows_are_read_and_wrong_ones_told_by_line(tmp_path: Path) -> None:
         assert str(refused.value.where) == "wrong.csv.gz:3"
 
 
+@pytest.mark.parametrize(
+    ("written", "units", "data"),
+    [
+        (("64", "1", "8", "8"), 8, 1),
+        (("16", "1", "4", "4"), 4, 1),
+        (("1", "64", "8", "8"), 8, 8),
+        (("4", "4", "1", "16"), 4, 4),
+        (("2", "2", "1", "4"), 2, 2),
+        (("8", "1", "8", "1"), 8, 1),
+        (("8", "1", "1", "8"), 8, 1),
+        (("1", "8", "1", "8"), 8, 8),
+        (("4", "", "2", "2"), 4, 1),
+    ],
+)
+def test_workers_that_a_dump_squared_are_read_as_they_ran(
+    tmp_path: Path, written: tuple[str, ...], units: int, data: int
+) -> None:
+    names = ("tp_size", "attention_dp_size", "moe_tp_size", "moe_ep_size")
+    told = row(**dict(zip(names, written, strict=True)), silicon_data_source="x; silicon_concurrency=64; y")
+    (found,) = read_rows(write(tmp_path / "rows.csv.gz", [told])).settings
+    assert (found.decode.units, found.decode.data, found.concurrency) == (units, data, 64)
+    assert found.rank_batch == 64 / data
+
+
 def test_reference_facts_have_source_and_date_and_grow_old() -> None:
     found = origins()
     assert {"prices", "latency", "egress", "carbon", "hardware", "serving_model"} <= {each.name for each in found}

@@ -21,6 +21,8 @@ from groundplan.placement.serving.trees import Floats, Trees
 Basis = Literal["measured", "new model", "new hardware", "not measured", "own traffic"]
 TIMES = ("per_token", "first_token")
 KINDS = ("whole", "split")
+SHARES = {"per_token": (0.2, 0.4, 0.4), "first_token": (0.2, 0.1, 0.7)}
+"""Of the three fits: a straight line does not carry a first token over to hardware that it has not seen."""
 UNMEASURED = 1.4
 """Natural logarithm: hardware that was never measured may be four times faster or slower"""
 
@@ -28,20 +30,23 @@ UNMEASURED = 1.4
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:
     """One time of one kind of serving, a mean of three fits of its logarithm: a sum of the roofline's components with
-    weights that are not negative (a fifth), a linear one, and trees on the roofline's residual (two fifths each)."""
+    weights that are not negative, a linear one, and trees on the roofline's residual."""
 
     centre: Floats
     scale: Floats
     weight: Floats
     sums: Floats
     trees: Trees
+    shares: tuple[float, float, float]
+    """of the sum, the linear fit and the trees"""
 
     def predict(self, table: Floats, base: Floats, components: Floats) -> Floats:
         """[rows] natural logarithms of milliseconds. `base` is the roofline's."""
         scaled = (table - self.centre) / self.scale
         linear = self.weight[0] + scaled @ self.weight[1:]
         summed = np.log(np.maximum(components @ self.sums, 1e-3))
-        blended: Floats = 0.2 * summed + 0.4 * linear + 0.4 * (self.trees.predict(table) + base)
+        of_sum, of_linear, of_trees = self.shares
+        blended: Floats = of_sum * summed + of_linear * linear + of_trees * (self.trees.predict(table) + base)
         return blended
 
 
@@ -128,6 +133,6 @@ def shipped() -> Fitted:
             names = ("roots", "feature", "threshold", "left", "right", "value")
             trees = Trees(**{name: arrays[lead + name] for name in names}, depth=int(arrays[lead + "depth"]))
             linear = {name: arrays[lead + name] for name in ("centre", "scale", "weight", "sums")}
-            parts[time, kind] = Part(**linear, trees=trees)
+            parts[time, kind] = Part(**linear, trees=trees, shares=SHARES[time])
     spread = {name: (low, high) for name, (low, high) in told["spread"].items()}
     return Fitted(parts, frozenset(told["families"]), frozenset(told["hardware"]), spread, told["level"])

@@ -10,7 +10,7 @@ import csv
 import gzip
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -93,10 +93,11 @@ def _setting(row: Mapping[str, str]) -> Setting:
     split = row["mode"] == "disagg"
     lead = "decode_" if split else ""
     decode = _engine(row, lead, _whole(row, "decode_num_workers") if split else 1)
+    decode = decode if split or not row["attention_dp_size"] else _squared(decode)
     batch = _whole(row, f"{lead}batch_size")
     told = _CONCURRENCY.search(row["silicon_data_source"])
     each = batch * decode.data
-    concurrency = (int(told[1]) if told else each * decode.workers) if split else each
+    concurrency = int(told[1]) if told else each * decode.workers
     return Setting(
         shape=shape,
         hardware=hardware,
@@ -107,8 +108,20 @@ def _setting(row: Mapping[str, str]) -> Setting:
         concurrency=max(1, concurrency),
         decode=decode,
         prefill=_engine(row, "prefill_", _whole(row, "prefill_num_workers")) if split else None,
-        rank_batch=batch,
+        rank_batch=batch if split else max(1.0, concurrency / decode.data),
     )
+
+
+def _squared(engine: Engine) -> Engine:
+    """One published dump squares the size of workers whose experts are spread over all their units: k units with k
+    ranks of experts stand there as k x k. Its own names of the rows (`tp4_ep4`) say what was run."""
+    ranks = (engine.tensor, engine.data, engine.expert_tensor, engine.experts)
+    k = engine.experts if ranks[2] > 1 else engine.tensor
+    if k > 1 and ranks == (k * k, 1, k, k):
+        return replace(engine, tensor=k, expert_tensor=1)
+    if k > 1 and ranks in ((1, k * k, k, k), (k, k, 1, k * k)):
+        return replace(engine, tensor=1, data=k, experts=k, expert_tensor=1)
+    return engine
 
 
 def _engine(row: Mapping[str, str], lead: str, workers: int) -> Engine:

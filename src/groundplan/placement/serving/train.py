@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundplan.core.errors import Invalid
-from groundplan.placement.serving.fitted import KINDS, TIMES, Fitted, Part
+from groundplan.placement.serving.fitted import KINDS, SHARES, TIMES, Fitted, Part
 from groundplan.placement.serving.physics import components, features, roofline
 from groundplan.placement.serving.rows import Measured
 from groundplan.placement.serving.trees import Floats, flatten
@@ -31,6 +31,8 @@ _SETTINGS = {
     "bagging_fraction": 0.7, "bagging_freq": 1, "lambda_l2": 1, "max_bin": 63, "verbose": -1, "num_threads": 1,
     "deterministic": True, "force_row_wise": True,
 }  # fmt: skip
+_LOSS: dict[str, dict[str, Any]] = {"per_token": {}, "first_token": {"objective": "huber", "alpha": 0.3}}
+"""First tokens are noisy: absolute deviations alone ignore how far a whole campaign of rows is off."""
 Mask = NDArray[np.bool_]
 
 
@@ -62,8 +64,8 @@ def fit_part(table: Table, time: str, rows: Mask) -> Part:
     structures: list[dict[str, Any]] = []
     for seed in range(SEEDS):
         dataset = light.Dataset(data, logs - base, weight=weights)
-        structures += light.train({**_SETTINGS, "seed": seed}, dataset, ROUNDS).dump_model()["tree_info"]
-    return Part(centre, scale, weight, sums, flatten(structures, 1 / SEEDS))
+        structures += light.train({**_SETTINGS, **_LOSS[time], "seed": seed}, dataset, ROUNDS).dump_model()["tree_info"]
+    return Part(centre, scale, weight, sums, flatten(structures, 1 / SEEDS), SHARES[time])
 
 
 def fit(table: Table, rows: Mask) -> Fitted:
