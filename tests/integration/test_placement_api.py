@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pdfplumber
 import pytest
 from typer.testing import CliRunner
 
@@ -193,6 +194,12 @@ def test_the_commands_show_it(planner: Planner, tmp_path: Path, monkeypatch: pyt
     assert "http://" not in page.replace("http://www.w3.org", "") and "src=" not in page and "<script" not in page
     assert "support-assistant runs at azure-sweden" in page
     assert run(app, ["placement", "report", str(to)]).exit_code != 0
+    paper = tmp_path / "plan.pdf"
+    assert run(app, ["placement", "report", str(paper)]).exit_code == 0
+    with pdfplumber.open(paper) as pages:
+        text = "\n".join(page.extract_text() for page in pages.pages)
+        assert len(pages.pages) >= 3 and sum(len(page.images) for page in pages.pages) >= 9
+    assert "What a month costs" in text and "support-assistant" in text and "Not at cloud-us" in text
 
 
 def test_the_serving_model_is_shown_beside_own_traffic(planner: Planner) -> None:

@@ -157,13 +157,14 @@ def _errors(pair: list[float]) -> str:
 
 @app.command()
 def report(
-    to: Annotated[Path, typer.Argument(metavar="FILE.html", help="A new file.")],
+    to: Annotated[Path, typer.Argument(metavar="FILE.html|FILE.pdf", help="A new file.")],
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the plan with its pictures and reasons as one self-contained page."""
+    """Write the plan with its pictures and reasons as one self-contained page, or as a PDF."""
     if to.exists():
         raise Conflict(f"{to} is there already", code="file_exists", hint="Name a new file.")
-    page = ControlClient.connect(home).send("GET", "/api/placement/report", raw=True)
+    path = "/api/placement/report.pdf" if to.suffix.lower() == ".pdf" else "/api/placement/report"
+    page = ControlClient.connect(home).send("GET", path, raw=True)
     to.write_bytes(page)
-    emit({"file": str(to), "bytes": len(page)}, as_json, f"{to} is written. Any browser opens and prints it.")
+    emit({"file": str(to), "bytes": len(page)}, as_json, f"{to} is written. It loads nothing and can be sent as it is.")

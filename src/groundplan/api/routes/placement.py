@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, Response
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from groundplan.api import placement_replan, placing
 from groundplan.api.access.rights import authorize
 from groundplan.api.caller import Reader, SignedIn
 from groundplan.api.context import Using
-from groundplan.api.placement_report import report_html
+from groundplan.api.placement_pdf import report_pdf
+from groundplan.api.placement_report import report_html, sections
 from groundplan.api.placement_serving import calibrated
 from groundplan.api.served import current_blueprint
 from groundplan.placement import ahead, drift, pilot, stress, whatif
@@ -160,3 +161,11 @@ def report(services: Using, _: Reader) -> HTMLResponse:
     with services.transaction() as conn:
         plan = placing.plan(conn, services)
     return HTMLResponse(report_html(plan, services.clock.now().date()))
+
+
+@router.get("/placement/report.pdf")
+def report_on_paper(services: Using, _: Reader) -> Response:
+    """The same report as a PDF."""
+    with services.transaction() as conn:
+        plan = placing.plan(conn, services)
+    return Response(report_pdf(sections(plan, services.clock.now().date())), media_type="application/pdf")
