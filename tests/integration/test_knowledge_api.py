@@ -145,6 +145,24 @@ def test_owners_share_by_link_and_people_open_it(control: Control, monkeypatch: 
     assert [row["holds"] for row in control.ask("GET", place).body["links"]] == [True, False]
 
 
+def test_what_people_do_with_search_is_added_up_and_tells_nothing_of_them(control: Control) -> None:
+    id = one(control, "leave.md")["document"]["id"]
+    steward = control.sign_in("sam@acme.example")
+    said = {"workload": "assistant", "document": id, "rank": 1}
+    for kind in ("click", "click", "up"):
+        assert control.ask("POST", "/api/knowledge/signals", {**said, "kind": kind}, **steward).status == 201
+    asked = {"workload": "assistant", "kind": "unanswered", "question": "Where is the zebra of sam@acme.example?"}
+    assert control.ask("POST", "/api/knowledge/signals", asked, **steward).body["kept"] is False
+    nobody = {**said, "kind": "click", "document": "00000000-0000-0000-0000-000000000000"}
+    assert control.ask("POST", "/api/knowledge/signals", nobody, **steward).code == "document_unknown"
+    assert control.ask("POST", "/api/knowledge/signals", {**said, "kind": "unanswered"}, **steward).status == 422
+    assert control.ask("POST", "/api/knowledge/signals", {**said, "kind": "click"}).code == "person_required"
+    found = control.ask("GET", "/api/knowledge/signals").body
+    (row,) = [row for row in found["documents"] if row["path"] == "leave.md"]
+    assert (row["clicks"], row["up"], row["down"]) == (2, 1, 0)
+    assert {"workload": "assistant", "clicks": 2, "up": 1, "down": 0, "unanswered": 1} in found["workloads"]
+
+
 def test_deleted_is_told_with_its_day_and_let_in_again(control: Control) -> None:
     id = one(control, "old.md")["document"]["id"]
     done = control.ask("POST", f"/api/knowledge/documents/{id}/delete", {"reason": "asked for"})

@@ -25,6 +25,7 @@ from groundplan.api import (
     rights_look,
     policy_shadow,
     siem,
+    signals,
     weekly,
     router_look,
     witnesses,
@@ -66,6 +67,7 @@ def start(services: Services, indexing: Indexing, stack: ExitStack) -> None:
     replay_now(services)
     repeat(stack, Every("erasing documents", UPKEEP_SECONDS, partial(upkeep, services)))
     repeat(stack, Every("looking at sources", SOURCES_SECONDS, indexing.again))
+    repeat(stack, Every("grouping unanswered questions", signals.GATHER_SECONDS, partial(signals.gather_now, services)))
     indexing.start()
     stack.callback(indexing.stop)
     repeat(stack, Every("making the index", index_editions.LOOK_SECONDS, partial(index_editions.look, services)))

@@ -66,6 +66,7 @@ async def document(request: Request, visitor: Signed, document_id: str, person: 
     reply = await visitor.api.get(path)
     if not reply.ok:
         return failed(reply, visitor)
+    links = await visitor.api.get(f"{path}/links")
     access: dict[str, Any] | None = None
     told = ""
     if person:
@@ -73,7 +74,8 @@ async def document(request: Request, visitor: Signed, document_id: str, person: 
         access, told = (asked.body, "") if asked.ok else (None, asked.problem)
     return await show(
         request, visitor, "document.html", HERE, tab="documents", asked=person, access=access, told=told,
-        held=holding(reply.body["document"]), reasons=REASONS, **reply.body,
+        held=holding(reply.body["document"]), reasons=REASONS, links=links.body["links"] if links.ok else [],
+        **reply.body,
     )  # fmt: skip
 
 
@@ -149,6 +151,46 @@ async def delete(request: Request, csrf: Text, document: Text, reason: Text) -> 
     reply = await api_of(request, csrf).post(path, {"reason": reason})
     done = f"{reply.body['path']} is gone from search; from the disk by {reply.body['due'][:10]}." if reply.ok else ""
     return _back("/knowledge/documents?state=deleted", reply, done)
+
+
+@router.get("/do/knowledge/click")
+async def click(request: Request, visitor: Signed, workload: str, document: str, rank: int) -> RedirectResponse:
+    """On to the document of a passage; that it was chosen is noted without who chose it."""
+    body = {"kind": "click", "workload": workload, "document": document, "rank": rank}
+    await api_of(request, visitor.csrf).post("/api/knowledge/signals", body)
+    return RedirectResponse(f"/knowledge/documents/{quote(document, safe='')}", status_code=303)
+
+
+@router.post("/do/knowledge/thumb")
+async def thumb(
+    request: Request, csrf: Text, workload: Text, q: Annotated[str, Form(max_length=4000)], document: Text, rank: Text,
+    kind: Text,
+) -> RedirectResponse:  # fmt: skip
+    place = int(rank) if rank.isdigit() else None
+    body = {"kind": kind, "workload": workload, "document": document, "rank": place}
+    reply = await api_of(request, csrf).post("/api/knowledge/signals", body)
+    return _back(f"/knowledge/search?{urlencode({'workload': workload, 'q': q})}", reply, "Noted.")
+
+
+@router.post("/do/knowledge/share")
+async def share(request: Request, csrf: Text, document: Text, until: Text, reason: Text) -> RedirectResponse:
+    place = f"/knowledge/documents/{quote(document, safe='')}"
+    reply = await api_of(request, csrf).post(f"/api{place}/links", {"until": until, "reason": reason})
+    return _back(place, reply, f"Send this word; it is shown once: {reply.body['word']}" if reply.ok else "")
+
+
+@router.post("/do/knowledge/unshare")
+async def unshare(request: Request, csrf: Text, document: Text, link: Text) -> RedirectResponse:
+    place = f"/knowledge/documents/{quote(document, safe='')}"
+    reply = await api_of(request, csrf).post(f"/api{place}/links/{quote(link, safe='')}/withdraw", {})
+    return _back(place, reply, "Withdrawn. It holds for no search from now on.")
+
+
+@router.post("/do/knowledge/open")
+async def open_link(request: Request, csrf: Text, word: Text) -> RedirectResponse:
+    reply = await api_of(request, csrf).post("/api/knowledge/links/open", {"word": word})
+    done = f"You may read {reply.body['source']}/{reply.body['path']}: search finds it from now on." if reply.ok else ""
+    return _back("/knowledge/search", reply, done)
 
 
 @router.post("/do/knowledge/fix")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from groundplan.api import store
+from groundplan.api import signals, store
 from groundplan.api.caller import Operator, Reader, SignedIn
 from groundplan.api.context import Using
 from groundplan.api.grants import check_use
@@ -62,7 +62,11 @@ def search(body: Question, services: Using, caller: SignedIn) -> dict[str, Any]:
         "max_bytes": 20000,
         "explain": body.explain,
     }
-    return dict(post_local(services.home, "search", "/search", question))
+    answer = dict(post_local(services.home, "search", "/search", question))
+    if not answer["passages"]:
+        with services.transaction() as conn:
+            signals.unanswered(services, conn, workload, caller.person, body.query)
+    return answer
 
 
 @router.post("/knowledge/ingest")

@@ -108,6 +108,11 @@ def words_of(text: str) -> Words:
     return Words(content, frozenset(numbers), negations, frozenset(every))
 
 
+def content(text: str) -> list[str]:
+    """The words of a text that say what it is about, as they were written, in lower case."""
+    return [word for raw in _WORD.findall(text) if (word := raw.lower()) not in _COMMON and not word.isdigit()]
+
+
 def places_of(passage: str) -> list[Place]:
     """Its sentences, and each two that follow each other."""
     spans = list(sentences(passage))

@@ -1,0 +1,72 @@
+"""What people do with what search gives them: clicks, thumbs, what was not answered; and how documents fare by it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from groundplan.api import signals as kept
+from groundplan.api.caller import Reader, SignedIn
+from groundplan.api.context import Using
+from groundplan.api.served import current_blueprint, known_workload
+from groundplan.core.errors import Denied, NotFound
+from groundplan.knowledge.governed import governed_store
+from groundplan.knowledge.signals import gather, signal_store
+from groundplan.knowledge.signals.signal_store import Signal
+from groundplan.ledger import finding_store
+
+router = APIRouter(tags=["knowledge"])
+
+
+class SignalBody(BaseModel):
+    """`click`, `up` and `down` are about a document that you may read; `unanswered` about a question."""
+
+    model_config = ConfigDict(extra="forbid")
+    kind: Literal["click", "up", "down", "unanswered"]
+    workload: Annotated[str, Field(min_length=1, max_length=63)]
+    document: UUID | None = None
+    rank: Annotated[int, Field(ge=1, le=50)] | None = None
+    call: UUID | None = None
+    question: Annotated[str, Field(min_length=1, max_length=4000)] | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> SignalBody:
+        if (self.kind == "unanswered") != (self.question is not None) or (self.kind != "unanswered") != (
+            self.document is not None
+        ):
+            raise ValueError("`unanswered` needs a question and no document, the others a document and no question")
+        return self
+
+
+@router.post("/knowledge/signals", status_code=201)
+def signal(body: SignalBody, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """Say what became of a search. What was asked is kept only where the workload keeps content; who clicked is not."""
+    if caller.person is None:
+        raise Denied("a person says this", code="person_required", hint="Sign in as a person, or act as one.")
+    with services.transaction() as conn:
+        workload = known_workload(current_blueprint(conn), body.workload)
+        if body.question is not None:
+            id = kept.unanswered(services, conn, workload, caller.person, body.question)
+            return {"id": id, "kept": workload.keep is not None}
+        assert body.document is not None
+        found = governed_store.one(conn, body.document)
+        if found is None or not governed_store.why_readable(conn, body.document, caller.person)["readable"]:
+            raise NotFound("no such document", code="document_unknown", hint="Name one that a search has given you.")
+        made = Signal(workload.name, body.kind, document=body.document, rank=body.rank, call=body.call)
+        return {"id": signal_store.add(conn, made), "kept": True}
+
+
+@router.get("/knowledge/signals")
+def signals(services: Using, _: Reader, days: Annotated[int, Field(ge=1, le=365)] = 30) -> dict[str, Any]:
+    """Of the last days: signals of each workload, how each document fares, and the topics that nothing answers."""
+    since = services.clock.now() - timedelta(days=days)
+    with services.transaction() as conn:
+        return {
+            "workloads": signal_store.by_workload(conn, since),
+            "documents": signal_store.by_document(conn, since),
+            "unanswered": finding_store.findings(conn, kinds=[gather.KIND]),
+        }

@@ -1,0 +1,104 @@
+"""The SQL of signals, as role control: keeping them, adding them up, and who owns what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from psycopg import Connection
+from psycopg.rows import dict_row
+
+from groundplan.core.ids import new_id
+
+Conn = Connection[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """`asked` is sealed; without it there is no person either."""
+
+    workload: str
+    kind: str
+    document: UUID | None = None
+    rank: int | None = None
+    call: UUID | None = None
+    person: UUID | None = None
+    asked: str | None = None
+    until: datetime | None = None
+
+
+def add(conn: Conn, one: Signal) -> UUID:
+    """Keep it; its id."""
+    id = new_id()
+    conn.execute(
+        """INSERT INTO knowledge_signal (id, workload, kind, document_id, rank, call_id, person_id, asked, expires_at)
+           VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)""",
+        (id, one.workload, one.kind, one.document, one.rank, one.call, one.person, one.asked, one.until),
+    )
+    return id
+
+
+def unanswered(conn: Conn, workload: str, since: datetime, limit: int = 1000) -> list[tuple[UUID, str]]:
+    """(person, sealed question) of the newest that are kept."""
+    return conn.execute(
+        """SELECT person_id, asked FROM knowledge_signal WHERE workload = %s AND kind = 'unanswered' AND at >= %s
+             AND asked IS NOT NULL ORDER BY at DESC LIMIT %s""",
+        (workload, since, limit),
+    ).fetchall()
+
+
+def forget(conn: Conn, now: datetime) -> int:
+    """What was asked is gone after its time; that something was asked stays."""
+    return conn.execute(
+        "UPDATE knowledge_signal SET asked = NULL, person_id = NULL, expires_at = NULL WHERE expires_at <= %s", (now,)
+    ).rowcount
+
+
+def missing_from(conn: Conn, sources: Sequence[str], words: Sequence[str]) -> tuple[str, str] | None:
+    """(source, owner) of the source that is nearest to the words by the titles and paths of its documents; where no
+    document names them, the first of the sources."""
+    row = conn.execute(
+        """SELECT s.name, s.owner FROM source s
+           LEFT JOIN document d ON d.source = s.name AND d.deleted_at IS NULL
+             AND EXISTS (SELECT FROM unnest(%(words)s::text[]) w WHERE strpos(lower(d.title || ' ' || d.path), w) > 0)
+           WHERE s.name = ANY(%(sources)s) GROUP BY s.name, s.owner
+           ORDER BY count(d.id) DESC, array_position(%(sources)s::text[], s.name) LIMIT 1""",
+        {"sources": list(sources), "words": list(words)},
+    ).fetchone()
+    return None if row is None else (row[0], row[1])
+
+
+def by_document(conn: Conn, since: datetime, limit: int = 200) -> list[dict[str, Any]]:
+    """Of each document: clicks and thumbs, and in how many citations answers said what it says, or did not."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(
+            """WITH told AS (
+                 SELECT document_id AS id, count(*) FILTER (WHERE kind = 'click') AS clicks,
+                   count(*) FILTER (WHERE kind = 'up') AS up, count(*) FILTER (WHERE kind = 'down') AS down
+                 FROM knowledge_signal WHERE at >= %(since)s AND document_id IS NOT NULL GROUP BY 1),
+               cited AS (
+                 SELECT document::uuid AS id, count(*) AS cited,
+                   count(*) FILTER (WHERE supported = false) AS unsupported
+                 FROM call_citation WHERE at >= %(since)s AND document ~ '^[0-9a-f-]{36}$' GROUP BY 1)
+               SELECT d.id, d.source, d.path, d.title, coalesce(t.clicks, 0) AS clicks, coalesce(t.up, 0) AS up,
+                 coalesce(t.down, 0) AS down, coalesce(c.cited, 0) AS cited, coalesce(c.unsupported, 0) AS unsupported
+               FROM told t FULL JOIN cited c ON c.id = t.id JOIN document d ON d.id = coalesce(t.id, c.id)
+               ORDER BY coalesce(t.down, 0) DESC, coalesce(c.unsupported, 0) DESC, coalesce(t.clicks, 0) DESC, d.path
+               LIMIT %(limit)s""",
+            {"since": since, "limit": limit},
+        ).fetchall()
+
+
+def by_workload(conn: Conn, since: datetime) -> list[dict[str, Any]]:
+    """Of each workload how many signals of each kind."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(
+            """SELECT workload, count(*) FILTER (WHERE kind = 'click') AS clicks,
+                 count(*) FILTER (WHERE kind = 'up') AS up, count(*) FILTER (WHERE kind = 'down') AS down,
+                 count(*) FILTER (WHERE kind = 'unanswered') AS unanswered
+               FROM knowledge_signal WHERE at >= %s GROUP BY workload ORDER BY workload""",
+            (since,),
+        ).fetchall()

@@ -1,0 +1,81 @@
+"""Questions that nothing answers: kept no longer than they may be, told by topic and never one by one, to who owns the
+gap."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import numpy as np
+import psycopg
+from hypothesis import given
+from hypothesis import strategies as st
+
+from groundplan.core.ids import new_id
+from groundplan.knowledge import store
+from groundplan.knowledge.model import DIMENSION, Vectors
+from groundplan.knowledge.signals import gather, signal_store
+from groundplan.knowledge.signals.signal_store import Signal
+from groundplan.knowledge.signals.topics import LEAST_PEOPLE, LEAST_QUESTIONS, Question, topics
+from groundplan.ledger import finding_store
+from groundplan.testing.database import Database
+
+NOW = datetime.now(UTC)
+ANA, BEN = UUID(int=1), UUID(int=2)
+
+
+class BySubject:
+    """Texts about the same subject are the same direction."""
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        rows = np.zeros((len(texts), DIMENSION), dtype=np.float32)
+        for row, text in zip(rows, texts, strict=True):
+            row[0 if "parking" in text else 1 if "pension" in text else 2] = 1
+        return rows
+
+
+def test_topics_are_of_several_questions_of_several_people() -> None:
+    parking = [Question(who, ("parking", word)) for who, word in ((ANA, "place"), (BEN, "place"), (ANA, "bicycle"))]
+    pension = [Question(ANA, ("pension", "secret")) for _ in range(5)]
+    vectors = BySubject().embed(["parking"] * 3 + ["pension"] * 5)
+    (topic,) = topics([*parking, *pension], vectors)
+    assert (topic.words, topic.questions, topic.people) == (("parking", "place"), 3, 2)
+
+
+@given(st.lists(st.tuples(st.sampled_from([ANA, BEN]), st.sampled_from("abc"), st.integers(0, 2)), max_size=20))
+def test_no_word_of_one_person_alone_is_told(asked: list[tuple[UUID, str, int]]) -> None:
+    questions = [Question(person, (word,)) for person, word, _ in asked]
+    vectors = np.zeros((len(asked), DIMENSION), dtype=np.float32)
+    for row, (_, _, subject) in zip(vectors, asked, strict=True):
+        row[subject] = 1
+    for topic in topics(questions, vectors):
+        assert topic.questions >= LEAST_QUESTIONS and topic.people >= LEAST_PEOPLE
+        for word in topic.words:
+            assert len({person for person, said, _ in asked if said == word}) >= LEAST_PEOPLE
+
+
+def test_a_gap_is_told_to_whoever_owns_it_and_closes_when_it_is_old(database: Database) -> None:
+    with psycopg.connect(database.urls["control"], autocommit=True) as conn:
+        for name, owner, title in (("handbook", "ana@acme.example", "Leave"), ("site", "sam@acme.example", "Parking")):
+            store.put_source(conn, name, path=name, sensitivity="internal", owner=owner)
+            conn.execute(
+                "INSERT INTO document (id, source, path, title, digest) VALUES (%s, %s, 'x.md', %s, 'd')",
+                (new_id(), name, title),
+            )
+        until = NOW + timedelta(days=5)
+        for person, text in ((ANA, "Where is parking?"), (BEN, "May I use parking?"), (BEN, "Is parking free?")):
+            signal_store.add(conn, Signal("w", "unanswered", person=person, asked=text, until=until))
+        signal_store.add(conn, Signal("w2", "unanswered"))
+        told = gather.gather(conn, "w", ["handbook", "site"], NOW, BySubject(), lambda sealed: sealed)
+        gather.tell(conn, told)
+        (found,) = finding_store.findings(conn, kinds=[gather.KIND])
+        assert found["message"] == "3 questions of 2 people about parking were not answered"
+        assert (found["owner"], found["subject"]) == ("sam@acme.example", "workload/w")
+        assert "free" not in str(found), "no question is repeated"
+        assert gather.gather(conn, "w", ["handbook"], NOW, BySubject(), lambda _: None) == [], "what was erased is gone"
+        assert signal_store.forget(conn, until + timedelta(seconds=1)) == 3
+        gather.tell(conn, gather.gather(conn, "w", ["handbook"], NOW, BySubject(), lambda sealed: sealed))
+        assert finding_store.findings(conn, kinds=[gather.KIND]) == []
+        left = signal_store.by_workload(conn, NOW - timedelta(days=1))
+        assert [(row["workload"], row["unanswered"]) for row in left] == [("w", 3), ("w2", 1)], "that it happened stays"
