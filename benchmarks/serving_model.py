@@ -77,16 +77,16 @@ def validated(table: train.Table) -> tuple[dict[str, Any], dict[str, dict[str, F
 
 def nested(table: train.Table, groups: NDArray[Any]) -> dict[str, float]:
     """Median error of aggregated rows with shares that the left-out group had no part in."""
-    logs: dict[str, list[Floats]] = {time: [np.zeros(len(groups)) for _ in ONE_FIT] for time in TIMES}
+    logs: dict[str, list[Floats]] = {each: [np.zeros(len(groups)) for _ in ONE_FIT] for each in TIMES}
     for group in sorted(set(groups)):
         out = (groups == group) & ~table.split
         fitted = train.fit(table, groups != group)
-        for time in TIMES if out.any() else ():
-            base, parts = table.base[time][out], table.components[time][out]
+        for each in TIMES if out.any() else ():
+            base, parts = table.base[each][out], table.components[each][out]
             for at, shares in enumerate(ONE_FIT):
-                part = replace(fitted.parts[time, "whole"], shares=shares)
-                logs[time][at][out] = part.predict(table.features[out], base, parts)
-    return {SHORT[time]: _chosen_elsewhere(table, groups, time, logs[time]) for time in TIMES}
+                part = replace(fitted.parts[each, "whole"], shares=shares)
+                logs[each][at][out] = part.predict(table.features[out], base, parts)
+    return {SHORT[each]: _chosen_elsewhere(table, groups, each, logs[each]) for each in TIMES}
 
 
 def _chosen_elsewhere(table: train.Table, groups: NDArray[Any], time: str, logs: list[Floats]) -> float:
