@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "batches": ("groundplan.cli.batches", "batches", "How far each batch is, and what it costs and holds."),
     "cache": ("groundplan.cli.cache", "app", "Clear what was answered before."),
     "routing": ("groundplan.cli.routing", "app", "Which model takes a call for auto: train, evaluate, explain."),
+    "experiments": ("groundplan.cli.experiments", "app", "Try another deployment: shadow, A/B, replay."),
     "knowledge": ("groundplan.cli.knowledge", "app", "Documents and search: sources, findings, deletions, evaluate."),
     "keys": ("groundplan.cli.keys", "app", "Create, list and revoke API keys."),
     "people": ("groundplan.cli.people", "people", "People as they are now: list, add, leave."),

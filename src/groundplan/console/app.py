@@ -20,6 +20,7 @@ from groundplan.console import (
     calls,
     controls,
     cost_pages,
+    experiments,
     knowledge,
     knowledge_index,
     opportunities,
@@ -51,6 +52,8 @@ def create_console(home: Home, settings: Settings, workspace: Path | None = None
     app.include_router(actions.router)
     app.include_router(cost_pages.router)
     app.include_router(opportunities.router)
+    app.include_router(experiments.router)
+    app.include_router(experiments.forms)
     app.include_router(trade_off.router)
     app.include_router(reconcile.router)
     app.include_router(controls.router)

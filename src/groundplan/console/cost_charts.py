@@ -35,7 +35,7 @@ def waterfall(sums: Sequence[dict[str, Any]]) -> str:
             color=altair.Color("kind:N", legend=None, scale=altair.Scale(range=list(COLOURS))),
         )
     )
-    return _svg(chart)
+    return svg(chart)
 
 
 def forecast(made: dict[str, Any], limit: float | None) -> str:
@@ -59,10 +59,11 @@ def forecast(made: dict[str, Any], limit: float | None) -> str:
     if limit is not None:
         line = altair.InlineData(values=[{"limit": limit / 30}])
         layers.append(base.mark_rule(color=COLOURS[1], strokeDash=[6, 4]).encode(y="limit:Q").properties(data=line))
-    return _svg(altair.layer(*layers))
+    return svg(altair.layer(*layers))
 
 
-def _svg(chart: Any) -> str:
+def svg(chart: Any) -> str:
+    """Drawn in the style of these pages."""
     import vl_convert  # noqa: PLC0415 -- heavy
 
     styled = (

@@ -14,7 +14,7 @@ from groundplan.api.caller import Reader, SignedIn, require_duty
 from groundplan.api.context import Using
 from groundplan.api.effect import effect_of
 from groundplan.api.presence import check_presence
-from groundplan.api.served import current_blueprint
+from groundplan.api.served import current_blueprint, current_or_none
 from groundplan.core.errors import NotFound
 from groundplan.core.ids import new_id
 from groundplan.economics.experiment import experiment_store as store
@@ -67,10 +67,22 @@ class Reviewed(BaseModel):
 def experiments(
     services: Using, _: Reader, workload: Annotated[str | None, Query(max_length=63)] = None
 ) -> dict[str, Any]:
-    """All of them, the newest first, each with what was seen last."""
+    """All of them, the newest first, each with what was seen last; and what may be tried on which workload."""
     with services.transaction() as conn:
         found = store.every(conn, workload)
-    return {"experiments": [each.to_json() for each in found]}
+        blueprint = current_or_none(conn)
+    served = blueprint.workloads if blueprint is not None else []
+    return {
+        "experiments": [each.to_json() for each in found],
+        "workloads": [
+            {
+                "name": each.name, "stage": each.stage, "answers": each.deployments[0],
+                "candidates": each.deployments[1:], "keeps": each.keep is not None,
+            }
+            for each in served
+            if len(each.deployments) > 1
+        ],
+    }  # fmt: skip
 
 
 @router.get("/experiments/{id}")

@@ -35,6 +35,7 @@ def opportunities(
                 "effort": each.effort,
                 "proof": each.proof,
                 "frees_usd": f"{each.frees_usd:.6f}",
+                "candidate": each.candidate or None,
             }
             for each in found
         ],

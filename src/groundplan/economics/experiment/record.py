@@ -71,8 +71,15 @@ class Recorded:
             "blueprint": self.blueprint, "asked_by": self.asked_by, "asked_at": _iso(self.asked_at),
             "decided_by": self.decided_by, "decided_reason": self.decided_reason, "began_at": _iso(self.began_at),
             "ended_by": self.ended_by, "ended_at": _iso(self.ended_at), "slow_ms": self.slow_ms,
-            "figures": self.figures,
+            "figures": {**_NOTHING, **self.figures},
         }  # fmt: skip
+
+
+_NOTHING: dict[str, Any] = {
+    "verdict": "running", "reason": None, "quality": None, "segments": {}, "guards": {}, "spent_usd": "0.000000",
+    "pairs": {"pairs": 0, "compared": 0, "contradicted": 0, "unanswered": 0, "reviewed": 0, "agreed": 0},
+}  # fmt: skip
+"""What is shown of one that nobody has looked at yet."""
 
 
 def _iso(at: datetime | None) -> str | None:

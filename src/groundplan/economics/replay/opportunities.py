@@ -51,6 +51,8 @@ class Opportunity:
     proof: str
     frees_usd: Decimal = Decimal(0)
     """Of a budget, for each call: what is set aside and never spent."""
+    candidate: str = ""
+    """Deployment that may be tried in shadow at once."""
 
 
 def found(
@@ -107,6 +109,7 @@ def _cheaper(
                 f"{row.calls} calls, {row.input} + {row.output} tokens, repriced",
                 "small",
                 "quality is unknown until a replay or an evaluation set shows it; then route the calls that keep it",
+                candidate=other.name,
             )
 
 

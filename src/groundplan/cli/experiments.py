@@ -1,0 +1,189 @@
+"""`groundplan experiments`: another deployment tried on live calls, and kept calls replayed on a cheaper one."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from groundplan.cli.client import ControlClient
+from groundplan.cli.keys import effective_text
+from groundplan.cli.options import HomeOption, JsonOption
+from groundplan.cli.output import emit, table
+
+app = typer.Typer(help="Try another deployment: shadow, A/B, replay.", rich_markup_mode=None)
+ReasonOption = Annotated[str, typer.Option("--reason", "-m", help="Why; it stands in the audit log.")]
+WorkloadOption = Annotated[str | None, typer.Option("--workload", help="Of this workload alone.")]
+NONE = "Nothing is tried. Begin with `groundplan experiments start`, or `replay` where calls are kept."
+
+
+@app.callback()
+def experiments() -> None:
+    """Try another deployment: shadow, A/B, replay."""
+
+
+@app.command("list")
+def list_all(workload: WorkloadOption = None, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """All experiments, the newest first."""
+    query = {"workload": workload} if workload else {}
+    value = ControlClient.connect(home).get("/api/experiments", **query)
+    rows = [
+        (e["id"], e["state"] if not e["outcome"] else e["outcome"], e["workload"], e["name"], e["type"], e["candidate"],
+         said(e))
+        for e in value["experiments"]
+    ]  # fmt: skip
+    head = ("id", "state", "workload", "name", "type", "candidate", "what it shows")
+    emit(value, as_json, table(head, rows) if rows else NONE)
+
+
+@app.command()
+def show(id: str, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """One experiment: quality, guards and segments with their intervals, and what it cost."""
+    value = ControlClient.connect(home).get(f"/api/experiments/{id}")
+    figures = value["figures"]
+    lines = [f"{value['name']}: {value['candidate']} on {value['workload']} ({value['type']}), {value['state']}"]
+    lines += [f"{value['outcome']}: {value['outcome_reason']}"] if value["outcome"] else [said(value)]
+    rows = [("quality", *_range(figures.get("quality")))]
+    rows += [(f"quality of {name}", *_range(each)) for name, each in figures.get("segments", {}).items()]
+    rows += [(each["what"], *_range(each)) for each in figures.get("guards", {}).values()]
+    lines.append(table(("measure", "value", "low", "high", "seen"), rows))
+    pairs = figures.get("pairs") or {}
+    if pairs.get("pairs"):
+        agreed = (
+            f"{pairs['agreed']} of {pairs['reviewed']}" if pairs["reviewed"] else "unknown: nobody has reviewed any"
+        )
+        lines.append(f"{pairs['pairs']} pairs, {pairs['compared']} compared; people agree: {agreed}")
+    lines.append(f"Its own calls cost ${float(figures.get('spent_usd', 0)):.4f} of ${float(value['budget_usd']):.2f}.")
+    emit(value, as_json, "\n".join(lines))
+
+
+@app.command()
+def start(
+    workload: str,
+    candidate: str,
+    budget: Annotated[float, typer.Option("--budget", min=0.000001, help="US dollars that its own calls may cost.")],
+    reason: ReasonOption,
+    name: Annotated[str | None, typer.Option("--name", help="Left out: TYPE-CANDIDATE.")] = None,
+    ab: Annotated[
+        bool, typer.Option("--ab", help="Show a share of the callers its answers; else both answer.")
+    ] = False,
+    judge: Annotated[str | None, typer.Option("--judge", help="Deployment that compares answers (shadow).")] = None,
+    share: Annotated[float, typer.Option("--share", min=0.0001, max=1, help="Of the calls, or callers (--ab).")] = 0.1,
+    by: Annotated[str, typer.Option("--by", help="person | conversation: whom an arm is drawn for.")] = "person",
+    tolerance: Annotated[float | None, typer.Option("--tolerance", help="How much worse it may be.")] = None,
+    until: Annotated[str | None, typer.Option("--until", help="Last day, 2026-12-31; left out: 30 days.")] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Try CANDIDATE on calls of WORKLOAD; in production somebody else must approve it first."""
+    type = "ab" if ab else "shadow"
+    body: dict[str, Any] = {
+        "workload": workload, "candidate": candidate, "type": type, "name": name or f"{type}-{candidate}"[:63],
+        "judge": judge, "share": share, "by": by, "tolerance": tolerance, "budget_usd": budget, "until": until,
+        "reason": reason,
+    }  # fmt: skip
+    value = ControlClient.connect(home).post("/api/experiments", body)
+    if value["state"] == "asked":
+        text = f"experiment {value['id']} waits for somebody else with the duty product or business of {workload}"
+    else:
+        text = effective_text(f"experiment {value['id']} runs", value["effective"])
+    emit(value, as_json, text)
+
+
+@app.command()
+def approve(id: str, reason: ReasonOption = "", home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Let an experiment run that somebody else asked for."""
+    value = ControlClient.connect(home).post(f"/api/experiments/{id}/approve", {"reason": reason})
+    emit(value, as_json, effective_text(f"experiment {id} runs", value["effective"]))
+
+
+@app.command()
+def refuse(id: str, reason: ReasonOption = "", home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Refuse an experiment that somebody asked for."""
+    value = ControlClient.connect(home).post(f"/api/experiments/{id}/refuse", {"reason": reason})
+    emit(value, as_json, f"experiment {id} is refused")
+
+
+@app.command()
+def stop(id: str, reason: ReasonOption = "", home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """End an experiment now."""
+    value = ControlClient.connect(home).post(f"/api/experiments/{id}/stop", {"reason": reason})
+    emit(value, as_json, effective_text(f"experiment {id} has ended", value["effective"]))
+
+
+@app.command()
+def replay(
+    workload: str,
+    candidate: str,
+    judge: Annotated[str, typer.Option("--judge", help="Deployment that compares the answers.")],
+    budget: Annotated[float, typer.Option("--budget", min=0.000001, help="US dollars that it may cost at most.")],
+    calls: Annotated[int, typer.Option("--calls", min=30, max=5000, help="Kept calls at most.")] = 200,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask kept calls of WORKLOAD again of CANDIDATE, and have both answers judged."""
+    body = {"workload": workload, "candidate": candidate, "judge": judge, "budget_usd": budget, "calls": calls}
+    value = ControlClient.connect(home).post("/api/replays", body)
+    emit(value, as_json, f"replay {value['id']} begins; `groundplan experiments replays {value['id']}` tells how it is")
+
+
+@app.command()
+def replays(
+    id: Annotated[str | None, typer.Argument(help="One of them; left out: all.")] = None,
+    workload: WorkloadOption = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Replays, and what they prove."""
+    client = ControlClient.connect(home)
+    if id is not None:
+        value = client.get(f"/api/replays/{id}")
+        emit(value, as_json, "\n".join(_replay(value)))
+        return
+    value = client.get("/api/replays", **({"workload": workload} if workload else {}))
+    rows = [
+        (r["id"], r["state"], r["workload"], r["candidate"], (r["proposal"] or {}).get("text") or r["outcome"] or "")
+        for r in value["replays"]
+    ]
+    told = table(("id", "state", "workload", "candidate", "what it proves"), rows)
+    emit(value, as_json, told if rows else "No call was replayed. `groundplan experiments replay` begins.")
+
+
+@app.command()
+def review(
+    id: str,
+    call: str,
+    as_good: Annotated[bool, typer.Option("--as-good/--worse", help="What you think of the candidate's answer.")],
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say of a judged call of a replay or an experiment what its second answer is worth."""
+    client = ControlClient.connect(home)
+    found = {each["id"] for each in client.get("/api/replays")["replays"]}
+    path = f"/api/replays/{id}/calls" if id in found else f"/api/experiments/{id}/pairs"
+    value = client.post(f"{path}/{call}/review", {"kept": as_good})
+    emit(value, as_json, f"noted: the second answer to {call} is {'as good' if as_good else 'worse'}")
+
+
+def said(value: dict[str, Any]) -> str:
+    """What an experiment shows, in a line."""
+    return str(value["outcome_reason"] or value["figures"].get("reason") or "nothing yet")
+
+
+def _range(seen: dict[str, Any] | None) -> tuple[str, ...]:
+    if not seen or not seen["count"]:
+        return ("", "", "", "0")
+    return (*(f"{seen[name]:+.1%}" for name in ("value", "low", "high")), str(seen["count"]))
+
+
+def _replay(value: dict[str, Any]) -> list[str]:
+    done = ", ".join(f"{count} {state}" for state, count in sorted(value["progress"].items())) or "no call drawn yet"
+    lines = [f"{value['candidate']} instead of {value['current']} for {value['workload']}: {value['state']} ({done})"]
+    proposal = value["proposal"]
+    if proposal:
+        lines += [proposal["text"], f"Judge and people: {proposal['agreement']['text']}."]
+        lines.append(f"The judge contradicted itself on {proposal['contradicted']:.0%} of the pairs of this run.")
+    elif value["outcome"]:
+        lines.append(value["outcome"])
+    lines.append(f"It cost ${float(value['spent_usd']):.4f} of ${float(value['budget_usd']):.2f}.")
+    return lines

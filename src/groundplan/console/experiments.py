@@ -1,0 +1,156 @@
+"""The pages of experiments and replays under Cost, with their forms. They decide nothing and show no texts of calls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse, RedirectResponse
+
+from groundplan.console import cost_charts
+from groundplan.console.actions import Text, _back, _reach
+from groundplan.console.charts import COLOURS, INK
+from groundplan.console.client import Reply
+from groundplan.console.pages import fetch
+from groundplan.console.render import Signed, api_of, show
+
+router = APIRouter(prefix="/cost", include_in_schema=False, default_response_class=HTMLResponse)
+forms = APIRouter(prefix="/do", include_in_schema=False)
+HERE, TAB = "/cost/experiments", "Experiments"
+
+
+@router.get("/experiments")
+async def experiments(request: Request, visitor: Signed, workload: str = "") -> HTMLResponse:
+    """What runs, what it shows, what waits for somebody, and replays of kept calls."""
+    query = f"?{urlencode({'workload': workload})}" if workload else ""
+    found = await fetch(visitor, found=f"/api/experiments{query}", replayed=f"/api/replays{query}")
+    rows = found["found"]["experiments"]
+    values = {
+        "waiting": [each for each in rows if each["state"] == "asked"],
+        "running": [each for each in rows if each["state"] == "running"],
+        "over": [each for each in rows if each["state"] in ("ended", "refused")],
+        "replays": found["replayed"]["replays"],
+        "workload": workload,
+        "choices": found["found"]["workloads"],
+        "tab": TAB,
+    }
+    return await show(request, visitor, "experiments.html", "/cost", **values)
+
+
+@router.get("/experiments/{id}")
+async def experiment(request: Request, visitor: Signed, id: str) -> HTMLResponse:
+    """One of them: the interval at every look, guards, segments and pairs."""
+    found = await fetch(visitor, tried=f"/api/experiments/{quote(id, safe='')}")
+    tried = found["tried"]
+    chart = sequence(tried["looks"], wanted(tried), tried["type"])
+    return await show(request, visitor, "experiment.html", "/cost", tried=tried, chart=chart, tab=TAB)
+
+
+@router.get("/replays/{id}")
+async def replay(request: Request, visitor: Signed, id: str) -> HTMLResponse:
+    """One replay: what it proves, and its calls."""
+    found = await fetch(visitor, run=f"/api/replays/{quote(id, safe='')}")
+    return await show(request, visitor, "replay.html", "/cost", run=found["run"], tab=TAB)
+
+
+@forms.post("/experiment-start")
+async def start(
+    request: Request, csrf: Text, workload: Text, candidate: Text, budget: Text, reason: Text = "",
+    type: Text = "shadow", judge: Text = "", share: Text = "0.1", name: Text = "",
+) -> RedirectResponse:  # fmt: skip
+    """Begin one, or ask for it where somebody else must approve."""
+    body: dict[str, Any] = {
+        "workload": workload, "candidate": candidate, "type": type, "name": name or f"{type}-{candidate}"[:63],
+        "judge": judge if judge and type == "shadow" else None, "share": share, "budget_usd": budget,
+        "reason": reason or "started in the console",
+    }  # fmt: skip
+    reply = await api_of(request, csrf).post("/api/experiments", body)
+    waits = reply.ok and reply.body["state"] == "asked"
+    notice = "It waits for somebody else with the duty product or business." if waits else f"It runs{_reach(reply)}."
+    return _back(_page(reply), reply, notice)
+
+
+@forms.post("/experiment-approve")
+async def approve(request: Request, csrf: Text, id: Text, reason: Text = "") -> RedirectResponse:
+    reply = await _post(request, csrf, id, "approve", reason)
+    return _back(f"{HERE}/{quote(id, safe='')}", reply, f"Approved: it runs{_reach(reply)}.")
+
+
+@forms.post("/experiment-refuse")
+async def refuse(request: Request, csrf: Text, id: Text, reason: Text = "") -> RedirectResponse:
+    return _back(HERE, await _post(request, csrf, id, "refuse", reason), "Refused.")
+
+
+@forms.post("/experiment-stop")
+async def stop(request: Request, csrf: Text, id: Text, reason: Text = "") -> RedirectResponse:
+    reply = await _post(request, csrf, id, "stop", reason)
+    return _back(f"{HERE}/{quote(id, safe='')}", reply, f"Stopped{_reach(reply)}.")
+
+
+@forms.post("/replay-start")
+async def start_replay(
+    request: Request, csrf: Text, workload: Text, candidate: Text, judge: Text, budget: Text, calls: Text = "200"
+) -> RedirectResponse:
+    """Have kept calls asked again."""
+    body = {"workload": workload, "candidate": candidate, "judge": judge, "budget_usd": budget, "calls": calls}
+    reply = await api_of(request, csrf).post("/api/replays", body)
+    path = f"/cost/replays/{reply.body['id']}" if reply.ok else HERE
+    return _back(path, reply, "Calls are being asked again; this page tells how far it is.")
+
+
+@forms.post("/pair-review")
+async def review(
+    request: Request, csrf: Text, id: Text, call: Text, kept: Text, of: Text = "experiment"
+) -> RedirectResponse:
+    """What a person thinks of a second answer."""
+    replayed = of == "replay"
+    path = f"/api/replays/{quote(id, safe='')}/calls" if replayed else f"/api/experiments/{quote(id, safe='')}/pairs"
+    reply = await api_of(request, csrf).post(f"{path}/{quote(call, safe='')}/review", {"kept": kept == "yes"})
+    return _back(f"{'/cost/replays' if replayed else HERE}/{quote(id, safe='')}", reply, "Noted.")
+
+
+async def _post(request: Request, csrf: str, id: str, verb: str, reason: str) -> Reply:
+    return await api_of(request, csrf).post(f"/api/experiments/{quote(id, safe='')}/{verb}", {"reason": reason})
+
+
+def _page(reply: Reply) -> str:
+    return f"{HERE}/{reply.body['id']}" if reply.ok else HERE
+
+
+def wanted(tried: dict[str, Any]) -> float:
+    """The line that the interval must clear: a share of good answers, or a difference between arms."""
+    tolerance = float(tried["tolerance"])
+    return 1 - tolerance if tried["type"] == "shadow" else -tolerance
+
+
+def sequence(looks: Sequence[dict[str, Any]], line: float, type: str) -> str:
+    """The interval of the quality at each look, and the line that decides. Empty before the first look."""
+    rows = [
+        {"at": each["at"], **{name: float(each[name]) for name in ("value", "low", "high")}}
+        for each in looks
+        if each["count"]
+    ]
+    if not rows:
+        return ""
+    import altair  # noqa: PLC0415 -- heavy, and only pages of cost need it
+
+    data = altair.InlineData(values=rows)
+    title = "share as good" if type == "shadow" else "difference in quality"
+    base = altair.Chart(data, width=640, height=240)
+    x = altair.X("at:T", title=None, axis=altair.Axis(tickCount=6, labelOverlap=True))
+    axis = altair.Axis(format="%" if type == "shadow" else "+%", tickCount=5)
+    scale = altair.Scale(zero=False, nice=True)
+    rule = altair.Chart(altair.InlineData(values=[{"line": line}])).mark_rule(color=COLOURS[1], strokeDash=[6, 4])
+    layers = [
+        base.mark_area(opacity=0.25, color=COLOURS[0], interpolate="step-after").encode(
+            x=x, y=altair.Y("low:Q", title=title, axis=axis, scale=scale), y2="high:Q"
+        ),
+        base.mark_line(color=COLOURS[0], interpolate="step-after").encode(x=x, y="value:Q"),
+        base.mark_point(color=COLOURS[0], size=18, filled=True).encode(x=x, y="value:Q"),
+        rule.encode(y="line:Q"),
+    ]
+    if type != "shadow":
+        layers.append(altair.Chart(altair.InlineData(values=[{"zero": 0}])).mark_rule(color=INK).encode(y="zero:Q"))
+    return cost_charts.svg(altair.layer(*layers))

@@ -1,0 +1,168 @@
+"""Experiments in the control API and the console: begun, approved by somebody else, seen, stopped, reviewed."""
+
+from __future__ import annotations
+
+import dataclasses
+import http.client
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from urllib.parse import urlencode
+from uuid import UUID
+
+import psycopg
+import pytest
+from tests.integration.test_api_control import Control, running
+
+from groundplan.core.ids import new_id
+from groundplan.economics.experiment import service
+from groundplan.economics.experiment.record import Recorded
+from groundplan.testing.database import Cluster
+
+MORE = """\
+kind: deployment
+name: small
+site: here
+model: acme/small
+url: http://127.0.0.1:9/v1
+price: {input: 0 USD/Mtok, output: 1 USD/Mtok}
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Console:
+    control: Control
+    url: str
+    browser: dict[str, str]
+
+    def page(self, path: str) -> str:
+        answer = self.control.ask("GET", path, **self.browser)
+        assert answer.status == 200, answer.body
+        return answer.body.decode() if isinstance(answer.body, bytes) else str(answer.body)
+
+    def form(self, path: str, **values: str) -> str:
+        """Where a form leads."""
+        data = urlencode({"csrf": self.browser["X_CSRF_Token"], **values})
+        headers = {
+            "Host": f"localhost:{self.control.port}", "Cookie": self.browser["Cookie"],
+            "Content-Type": "application/x-www-form-urlencoded",
+        }  # fmt: skip
+        connection = http.client.HTTPConnection("127.0.0.1", self.control.port, timeout=30)
+        try:
+            connection.request("POST", path, data, headers)
+            reply = connection.getresponse()
+            assert reply.status == 303, reply.read()
+            return str(reply.headers["location"])
+        finally:
+            connection.close()
+
+
+@pytest.fixture(scope="module")
+def console(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console]:
+    with postgres_cluster.database() as database:
+        folder = tmp_path_factory.mktemp("experiments")
+        with running(database, folder, module="groundplan.console.app") as found:
+            text = (found.workspace / "acme.yaml").read_text()
+            text = text.replace("deployments: [local]", "deployments: [local, small]\nkeep: {content: redacted}")
+            (found.workspace / "acme.yaml").write_text(f"{text}---\n{MORE}")
+            applied = found.ask("POST", "/api/apply", {"files": found.files()})
+            assert applied.status in (200, 201), applied.body
+            yield Console(found, database.urls["control"], found.sign_in())
+
+
+def fill(console: Console, id: str) -> UUID:
+    """What a gateway and a look would have written."""
+    call = new_id()
+    with psycopg.connect(console.url) as conn:
+        for number in range(60):
+            conn.execute(
+                """INSERT INTO experiment_pair (experiment, call_id, beside_call, segment, basis, score, shown_ms,
+                     beside_ms, shown_usd, beside_usd, answered)
+                   VALUES (%s, %s, gen_random_uuid(), %s, 'likeness', %s, 100, 80, 0.01, 0.001, true)""",
+                (id, call if not number else new_id(), "refunds" if number % 4 else "", number % 9 and 1),
+            )
+    return call
+
+
+def test_it_is_begun_seen_reviewed_and_stopped(console: Console) -> None:
+    empty = console.page("/cost/experiments")
+    assert "Nothing is tried now" in empty and "No call was replayed yet" in empty
+    led = console.form(
+        "/do/experiment-start", workload="assistant", candidate="small", budget="2", share="0.5", reason="cheaper"
+    )
+    id = led.partition("?")[0].rpartition("/")[2]
+    assert "notice=It+runs" in led
+    assert "No pair of answers was compared yet" in console.page(f"/cost/experiments/{id}")
+    twice = console.form("/do/experiment-start", workload="assistant", candidate="small", budget="2", reason="again")
+    assert "another+experiment" in twice
+    call = fill(console, id)
+    deadline = time.monotonic() + 20
+    while not console.control.ask("GET", f"/api/experiments/{id}").body["looks"]:
+        assert time.monotonic() < deadline, "nobody looked"
+        time.sleep(0.2)
+    text = console.page(f"/cost/experiments/{id}")
+    assert "<svg" in text and "Quality of refunds" in text and "unknown, nobody has reviewed" in text
+    assert "Noted" in console.form("/do/pair-review", id=id, call=str(call), kept="yes")
+    assert "Stopped" in console.form("/do/experiment-stop", id=id, reason="seen enough")
+    over = console.page("/cost/experiments")
+    assert "seen enough" in over and "stopped" in over
+    shown = console.control.ask("GET", f"/api/experiments/{id}").body
+    assert (shown["state"], shown["outcome"]) == ("ended", "stopped")
+    assert sum(each["reviewed"] is True for each in shown["pairs"]) == 1
+    assert console.control.ask("POST", f"/api/experiments/{id}/stop", {}).code == "experiment_decided"
+
+
+def test_what_is_asked_for_is_approved_by_somebody_else(console: Console) -> None:
+    control = console.control
+    ana = control.sign_in("ana@acme.example")
+    with psycopg.connect(console.url) as conn:
+        ((person,),) = conn.execute("SELECT id FROM person WHERE email = 'ana@acme.example'").fetchall()
+    ids = {}
+    for name in ("own", "others"):
+        asked_by = f"person:{person if name == 'own' else new_id()}"
+        made = Recorded(
+            id=new_id(), name=name, workload="assistant", type="shadow", candidate="small", judge="", share=1000,
+            split="person", tolerance=0.1, guard_tolerance=0.05, budget_usd=Decimal(1),
+            until=datetime.now(UTC) + timedelta(days=3), reason="try it", asked_by=asked_by, state="asked",
+        )  # fmt: skip
+        with psycopg.connect(console.url) as conn:
+            service.ask(conn, asked_by, made, waits=True, now=datetime.now(UTC))
+        ids[name] = made.id
+    assert "Waiting for somebody else" in console.page("/cost/experiments")
+    assert control.ask("POST", f"/api/experiments/{ids['own']}/approve", {}, **ana).code == "own_experiment"
+    assert control.ask("POST", f"/api/experiments/{ids['others']}/approve", {}).status == 403, "the operator approves"
+    sam = control.sign_in("sam@acme.example")
+    assert control.ask("POST", f"/api/experiments/{ids['others']}/approve", {}, **sam).code == "duty_missing"
+    done = control.ask("POST", f"/api/experiments/{ids['others']}/approve", {"reason": "go"}, **ana)
+    assert (done.status, done.body["state"]) == (200, "running")
+    assert control.ask("POST", f"/api/experiments/{ids['own']}/refuse", {}, **ana).body["state"] == "refused"
+    assert control.ask("POST", f"/api/experiments/{ids['others']}/stop", {}, **sam).status == 200
+
+
+def test_a_replay_is_asked_for_and_waits_for_a_gateway(console: Console) -> None:
+    led = console.form("/do/replay-start", workload="assistant", candidate="small", judge="local", budget="1")
+    id = led.partition("?")[0].rpartition("/")[2]
+    text = console.page(f"/cost/replays/{id}")
+    assert "local compares both answers in both orders" in text
+    assert "small instead of local" in console.page("/cost/experiments")
+    assert console.control.ask("GET", f"/api/replays/{id}").body["spent_usd"] == "0.000000"
+    wrong = console.form("/do/replay-start", workload="assistant", candidate="local", judge="small", budget="1")
+    assert "compared+with+itself" in wrong
+
+
+@pytest.mark.parametrize(
+    ("wrong", "code"),
+    [
+        ({"candidate": "nowhere"}, "experiment_outside"), ({"candidate": "local"}, "experiment_primary"),
+        ({"workload": "nobody"}, "workload_unknown"), ({"type": "ab", "judge": "local"}, "experiment_judge"),
+        ({"budget_usd": -1}, "request_invalid"), ({"share": 2}, "request_invalid"), ({"more": 1}, "request_invalid"),
+        ({"until": "2020-01-01"}, "experiment_until"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_refused_with_what_to_do(console: Console, wrong: dict[str, Any], code: str) -> None:
+    body = {"workload": "assistant", "name": "n", "candidate": "small", "budget_usd": 1, "reason": "r", **wrong}
+    answer = console.control.ask("POST", "/api/experiments", body)
+    assert answer.status in (400, 404, 422) and answer.code == code, answer.body
+    assert answer.body["error"]["hint"]
