@@ -177,3 +177,53 @@ def test_documents_are_filled_from_facts_and_what_is_missing_is_marked(world: Wo
     assert page.status == 200 and b"Nobody has said it" in page.body and b"<b>answer</b>" not in page.body
     entries = ask("GET", "/api/audit?action=export.document").body["entries"]
     assert entries and entries[0]["subject"] == "workload/assistant"
+
+
+def test_a_decision_from_the_command_line_is_made_by_who_confirms_it_with_a_passkey(world: World) -> None:
+    ask = world.control.ask
+    made = ask(
+        "POST", "/api/approvals",
+        {"kind": "evidence", "subject": "workload/assistant", "what": {"document": "test"}, "reason": "for the audit"},
+    )  # fmt: skip
+    change = made.body["id"]
+    wanted = {"change": change, "decision": "approve", "comment": "seen"}
+    asked = ask("POST", "/api/terminals", wanted).body
+    path, secret = f"/api/terminals/{asked['id']}", {"secret": asked["secret"]}
+    assert ask("POST", f"{path}/decide", secret).body["error"]["code"] == "terminal_waits"
+    assert ask("POST", f"{path}/confirm").status == 403, "the operator's token confirms nothing"
+    linked = world.person("linked", "compliance", proof="recovery")
+    assert ask("POST", f"{path}/confirm", {}, **linked).status == 403, "nor does a link that the operator could make"
+    officer = world.person("officer", "compliance")
+    page = ask("GET", f"/you/terminal/{asked['id']}", **officer)
+    assert page.status == 200 and asked["code"].encode() in page.body and b"this is my decision" in page.body
+    assert b"Sign in with your passkey" in ask("GET", f"/you/terminal/{asked['id']}", **linked).body
+    assert ask("POST", f"{path}/confirm", {}, **officer).status == 200
+    assert ask("POST", f"{path}/confirm", {}, **officer).status == 409
+    assert ask("POST", f"{path}/decide", {"secret": "x" * 40}).status == 404
+    done = ask("POST", f"{path}/decide", secret)
+    assert done.status == 200 and done.body["decision"] == "approve", done.body
+    assert ask("POST", f"{path}/decide", secret).status == 404, "once"
+    (approval,) = ask("GET", f"/api/changes/{change}").body["approvals"]
+    assert (approval["email"], approval["proof"], approval["comment"]) == ("officer@acme.example", "passkey", "seen")
+    assert ask("POST", "/api/terminals", wanted).body["error"]["code"] == "change_settled"
+    actions = [each["action"] for each in ask("GET", "/api/audit").body["entries"][:4]]
+    assert "terminal.confirmed" in actions and "change.approved" in actions
+
+
+def test_the_command_waits_and_then_says_it(world: World) -> None:
+    ask = world.control.ask
+    body = {"kind": "evidence", "subject": "workload/assistant", "what": {"document": "two"}, "reason": "for the audit"}
+    change = ask("POST", "/api/approvals", body).body["id"]
+    home = str(world.control.home.root)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "groundplan.cli.main", "decline", change, "-m", "no", "--home", home],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={"GROUNDPLAN_URL": f"http://127.0.0.1:{world.control.port}", "PATH": ""},
+    )  # fmt: skip
+    assert process.stderr is not None
+    link = process.stderr.readline().split()[1]
+    confirmer = world.person("confirmer", "compliance")
+    assert ask("POST", f"/api/terminals/{link.rpartition('/')[2]}/confirm", {}, **confirmer).status == 200
+    out, _ = process.communicate(timeout=30)
+    assert (process.returncode, out.strip()) == (0, "refused")
+    assert ask("GET", f"/api/changes/{change}").body["state"] == "refused"

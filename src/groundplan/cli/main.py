@@ -38,6 +38,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "people": ("groundplan.cli.people", "people", "People as they are now: list, add, leave."),
     "tokens": ("groundplan.cli.tokens", "app", "Tokens of programs: create, list, revoke."),
     "changes": ("groundplan.cli.changes", "app", "Changes that wait for approval or hold: list, renew."),
+    "approve": ("groundplan.cli.decide", "approve", "Agree to a change; you confirm it in your browser."),
+    "decline": ("groundplan.cli.decide", "decline", "Refuse a change; you confirm it in your browser."),
     "groups": ("groundplan.cli.people", "groups", "Groups and teams as they are now: list, add, join, leave."),
     "audit": ("groundplan.cli.audit", "app", "Verify the audit log from its files alone."),
     "backup": ("groundplan.cli.backup", "backup", "Write one archive with database, log and keys."),

@@ -31,6 +31,21 @@ async def you(request: Request, visitor: Signed) -> HTMLResponse:
     return await show(request, visitor, "you.html", "/you", **values)
 
 
+@router.get("/you/terminal/{request_id}")
+async def terminal(request: Request, visitor: Signed, request_id: str) -> HTMLResponse:
+    """What a terminal wants to say in one's name."""
+    reply = await visitor.api.get(f"/api/terminals/{quote(request_id, safe='')}")
+    if not reply.ok:
+        return failed(reply, visitor)
+    return await show(request, visitor, "terminal.html", "/you", asked=reply.body)
+
+
+@router.post("/do/terminal-confirm")
+async def confirm_terminal(request: Request, csrf: Text, asked: Text) -> RedirectResponse:
+    reply = await api_of(request, csrf).post(f"/api/terminals/{quote(asked, safe='')}/confirm")
+    return _back(reply, "Confirmed: your terminal says it now.")
+
+
 @router.post("/do/passkey-confirm")
 async def confirm(request: Request, csrf: Text, passkey: Text) -> RedirectResponse:
     reply = await api_of(request, csrf).post(f"/api/passkeys/{quote(passkey, safe='')}/confirm")

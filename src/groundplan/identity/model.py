@@ -215,6 +215,27 @@ class Session:
 
 
 @dataclass(frozen=True, slots=True)
+class TerminalRequest:
+    """A decision that somebody at a command line wants to make; `person` and `proof` once somebody confirmed it."""
+
+    id: UUID
+    code: str
+    """Shown at both places, so that a person sees that it is their own."""
+    change: UUID
+    digest: str
+    decision: str
+    """approve | refuse"""
+    comment: str
+    asked_by: str
+    created_at: datetime
+    expires_at: datetime
+    person: UUID | None = None
+    proof: Proof | None = None
+    confirmed_at: datetime | None = None
+    used_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class OpenSession:
     """A session as its owner sees it in a list, without any secret."""
 

@@ -45,6 +45,7 @@ from groundplan.api.routes import (
     signals,
     status,
     traffic,
+    terminals,
     why,
     workloads,
 )
@@ -54,6 +55,7 @@ ALL = (
     changes.router,
     approvals.router,
     history.router,
+    terminals.router,
     workloads.router,
     live.router,
     content.router,

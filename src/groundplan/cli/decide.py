@@ -1,0 +1,57 @@
+"""`groundplan approve` and `decline`: a decision from the command line, by the person who confirms it in their browser.
+
+The operator's token only asks; what is decided is what the person saw and confirmed, signed in with a passkey or at the
+company's sign-in.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from groundplan.cli.client import ControlClient
+from groundplan.cli.options import HomeOption, JsonOption
+from groundplan.cli.output import emit, note, waits_text
+from groundplan.core.errors import Unavailable
+
+PAUSE_SECONDS = 1.0
+Change = Annotated[str, typer.Argument(metavar="CHANGE", help="Its id: `groundplan changes list`.")]
+Comment = Annotated[str, typer.Option("--comment", "-m", help="Why, for whoever reads it later.")]
+Wait = Annotated[int, typer.Option("--wait", min=1, max=600, help="Seconds to wait for the confirmation.")]
+
+
+def approve(
+    change: Change, comment: Comment = "", wait: Wait = 600, home: HomeOption = None, as_json: JsonOption = False
+) -> None:
+    """Agree to a change by the duties that you hold, after confirming it in your browser."""
+    value = _decided(change, "approve", comment, wait, home)
+    number = value["blueprint"]
+    lines = [f"approved; blueprint {number} is served" if number else "approved"]
+    lines += [waits_text(pending) for pending in value["pending"]]
+    emit(value, as_json, "\n".join(lines))
+
+
+def decline(
+    change: Change, comment: Comment = "", wait: Wait = 600, home: HomeOption = None, as_json: JsonOption = False
+) -> None:
+    """Refuse a change by a duty that you hold, after confirming it in your browser."""
+    value = _decided(change, "refuse", comment, wait, home)
+    emit(value, as_json, "refused")
+
+
+def _decided(change: str, decision: str, comment: str, wait: int, home: Path | None) -> dict[str, Any]:
+    client = ControlClient.connect(home)
+    asked = client.post("/api/terminals", {"change": change, "decision": decision, "comment": comment})
+    note(f"Open {asked['url']}\nsign in as yourself, see that it shows {asked['code']}, and confirm.")
+    until = time.monotonic() + wait
+    while True:
+        try:
+            found: dict[str, Any] = client.post(f"/api/terminals/{asked['id']}/decide", {"secret": asked["secret"]})
+            return found
+        except Unavailable as error:
+            if error.code != "terminal_waits" or time.monotonic() >= until:
+                raise
+        time.sleep(PAUSE_SECONDS)

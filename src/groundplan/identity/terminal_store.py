@@ -1,0 +1,60 @@
+"""The SQL of decisions that somebody at a command line wants to make. No rules (`terminals.py`)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, LiteralString
+from uuid import UUID
+
+from psycopg import Connection
+
+from groundplan.identity.model import Proof, TerminalRequest
+from groundplan.identity.store import changed, rows
+
+_COLUMNS: LiteralString = """id, code, change_id, digest, decision, comment, asked_by, created_at, expires_at,
+    person_id, proof, confirmed_at, used_at"""
+
+
+def insert(conn: Connection[Any], hash: bytes, request: TerminalRequest) -> None:
+    conn.execute(
+        """INSERT INTO terminal_request
+             (id, hash, code, change_id, digest, decision, comment, asked_by, created_at, expires_at)
+           VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
+        (
+            request.id, hash, request.code, request.change, request.digest, request.decision, request.comment,
+            request.asked_by, request.created_at, request.expires_at,
+        ),
+    )  # fmt: skip
+
+
+def find(conn: Connection[Any], id: UUID) -> TerminalRequest | None:
+    found = rows(conn, f"SELECT {_COLUMNS} FROM terminal_request WHERE id = %s FOR UPDATE", (id,))
+    return TerminalRequest(*found[0]) if found else None
+
+
+def by_secret(conn: Connection[Any], id: UUID, hash: bytes) -> TerminalRequest | None:
+    """The request of whoever knows its secret, locked."""
+    query: LiteralString = f"SELECT {_COLUMNS} FROM terminal_request WHERE id = %s AND hash = %s FOR UPDATE"
+    found = rows(conn, query, (id, hash))
+    return TerminalRequest(*found[0]) if found else None
+
+
+def confirm(conn: Connection[Any], id: UUID, person: UUID, proof: Proof, at: datetime) -> None:
+    conn.execute(
+        "UPDATE terminal_request SET person_id = %s, proof = %s, confirmed_at = %s WHERE id = %s",
+        (person, proof, at, id),
+    )
+
+
+def use(conn: Connection[Any], id: UUID, at: datetime) -> None:
+    conn.execute("UPDATE terminal_request SET used_at = %s WHERE id = %s", (at, id))
+
+
+def open_of(conn: Connection[Any], asked_by: str, now: datetime) -> int:
+    """How many somebody has open."""
+    query = "SELECT count(*) FROM terminal_request WHERE asked_by = %s AND used_at IS NULL AND expires_at > %s"
+    return int(rows(conn, query, (asked_by, now))[0][0])
+
+
+def forget(conn: Connection[Any], before: datetime) -> int:
+    return changed(conn, "DELETE FROM terminal_request WHERE expires_at < %s", (before,))

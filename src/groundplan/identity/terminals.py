@@ -1,0 +1,100 @@
+"""Deciding from a command line: what is to be said is written down, a person confirms it where they are signed in with
+a passkey or at the company's sign-in, and only then the command line may say it, once.
+
+Whoever holds the operator's token can only ask: what is confirmed is one decision about one content of one change,
+shown to the person in words, with a code that stands in their terminal. Nothing else can be done with it, and no
+session is handed over. The decision itself is governance's.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from psycopg import Connection
+
+from groundplan.core.audit import record
+from groundplan.core.audit.entry import person_actor
+from groundplan.core.errors import Conflict, Denied, Exhausted, NotFound, Unavailable
+from groundplan.core.ids import new_id
+from groundplan.identity import terminal_store
+from groundplan.identity.model import Session, TerminalRequest
+from groundplan.identity.sessions import hash_of
+
+LIFETIME = timedelta(minutes=10)
+MOST_OPEN = 20
+"""Requests of one caller that wait at the same time."""
+_LETTERS = "ABCDEFGHJKMNPQRSTVWXYZ23456789"
+
+
+def ask(
+    conn: Connection[Any], actor: str, change: UUID, digest: str, decision: str, comment: str, now: datetime
+) -> tuple[TerminalRequest, str]:
+    """Write down what is to be said; the request and its secret, by which the command line knows it again.
+
+    Raises `Exhausted` (`terminal_many`).
+    """
+    terminal_store.forget(conn, now - timedelta(days=1))
+    if terminal_store.open_of(conn, str(actor), now) >= MOST_OPEN:
+        raise Exhausted(
+            f"{MOST_OPEN} decisions wait to be confirmed already", code="terminal_many",
+            hint="Confirm them, or wait ten minutes.", retry_after=LIFETIME.total_seconds(),
+        )  # fmt: skip
+    code = "".join(secrets.choice(_LETTERS) for _ in range(8))
+    secret = secrets.token_urlsafe(32)
+    made = TerminalRequest(
+        new_id(), f"{code[:4]}-{code[4:]}", change, digest, decision, comment, str(actor), now, now + LIFETIME
+    )
+    terminal_store.insert(conn, hash_of(secret), made)
+    return made, secret
+
+
+def shown(conn: Connection[Any], id: UUID, now: datetime) -> TerminalRequest:
+    """What a person is asked to confirm. Raises `NotFound` (`terminal_unknown`) for one that is over, too."""
+    found = terminal_store.find(conn, id)
+    if found is None or found.expires_at <= now or found.used_at is not None:
+        raise _unknown()
+    return found
+
+
+def confirm(conn: Connection[Any], id: UUID, session: Session, now: datetime) -> TerminalRequest:
+    """The person says that it is their own. Raises `Denied` (`approval_unproven`), `Conflict`."""
+    found = shown(conn, id, now)
+    if session.person_id is None or session.acting_as is not None or not session.proven:
+        raise Denied(
+            "only whoever signed in with a passkey or at the company's sign-in confirms a decision",
+            code="approval_unproven",
+            hint="Sign in with your passkey, then open the link again.",
+        )
+    if found.confirmed_at is not None:
+        raise Conflict("this was confirmed already", code="terminal_confirmed", hint="Look at your terminal.")
+    terminal_store.confirm(conn, id, session.person_id, session.proof, now)
+    detail = {"change": str(found.change), "decision": found.decision, "digest": found.digest}
+    record(
+        conn, action="terminal.confirmed", actor=person_actor(session.person_id), subject=f"change/{found.change}",
+        detail=detail, at=now,
+    )  # fmt: skip
+    return replace(found, person=session.person_id, proof=session.proof, confirmed_at=now)
+
+
+def take(conn: Connection[Any], id: UUID, secret: str, now: datetime) -> TerminalRequest:
+    """Use a confirmed request up. Raises `NotFound` (`terminal_unknown`), `Unavailable` (`terminal_waits`) before it is
+    confirmed."""
+    found = terminal_store.by_secret(conn, id, hash_of(secret))
+    if found is None or found.expires_at <= now or found.used_at is not None:
+        raise _unknown()
+    if found.person is None:
+        raise Unavailable(
+            "nobody has confirmed it yet", code="terminal_waits", hint="Open the link and confirm.", retry_after=1.0
+        )
+    terminal_store.use(conn, id, now)
+    return found
+
+
+def _unknown() -> NotFound:
+    return NotFound(
+        "this was used, has expired or never existed", code="terminal_unknown", hint="Run the command again."
+    )
