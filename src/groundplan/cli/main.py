@@ -56,6 +56,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "prompts": ("groundplan.cli.prompts", "app", "Prompts and their versions: history, diff, rollback."),
     "review": ("groundplan.cli.review", "app", "Answers and tool calls that wait for a person."),
     "kill": ("groundplan.cli.kill", "kill", "Stop a workload, deployment, site, source, key or the company now."),
+    "erase": ("groundplan.cli.erase", "erase", "Erase a person everywhere, with a signed receipt; legal holds."),
     "readiness": ("groundplan.cli.readiness", "readiness", "Five areas for each workload, points only with evidence."),
     "doctor": ("groundplan.cli.doctor", "doctor", "Look for what is wrong on this machine."),
 }

@@ -15,6 +15,10 @@ from psycopg import Connection
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
+_NOT_HELD = """NOT EXISTS (SELECT FROM person_hold h WHERE h.ended_at IS NULL
+  AND h.person_id::text = sealed_for(sealed))"""
+"""What belongs to somebody under a legal hold is kept, whatever its time."""
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -57,7 +61,7 @@ def kept(conn: Connection[Any], call: UUID) -> Row | None:
 
 def expire(conn: Connection[Any]) -> dict[str, int]:
     """Delete what is past its time; how many by workload."""
-    return _counted(conn, "DELETE FROM content WHERE expires_at <= now() RETURNING workload", ())
+    return _counted(conn, f"DELETE FROM content WHERE expires_at <= now() AND {_NOT_HELD} RETURNING workload", ())
 
 
 def keep_only(conn: Connection[Any], rules: Sequence[tuple[str, bool, int]]) -> dict[str, int]:
@@ -68,7 +72,7 @@ def keep_only(conn: Connection[Any], rules: Sequence[tuple[str, bool, int]]) -> 
     workloads = [rule[0] for rule in rules]
     return _counted(
         conn,
-        """DELETE FROM content c WHERE NOT EXISTS (
+        f"""DELETE FROM content c WHERE {_NOT_HELD} AND NOT EXISTS (
              SELECT 1 FROM unnest(%s::text[], %s::boolean[], %s::bigint[]) r (workload, may_be_full, seconds)
              WHERE r.workload = c.workload AND (r.may_be_full OR c.kind = 'redacted')
                AND c.at + make_interval(secs => r.seconds) > now()) RETURNING workload""",

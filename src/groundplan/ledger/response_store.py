@@ -58,9 +58,11 @@ def keep_only(conn: Connection[Any], rules: Sequence[tuple[str, bool, int]]) -> 
     workload."""
     full = [(workload, seconds) for workload, may_be_full, seconds in rules if may_be_full]
     rows = conn.execute(
-        """DELETE FROM stored_response s WHERE s.expires_at <= now() OR NOT EXISTS (
+        """DELETE FROM stored_response s WHERE (s.expires_at <= now() OR NOT EXISTS (
              SELECT 1 FROM unnest(%s::text[], %s::bigint[]) r (workload, seconds)
-             WHERE r.workload = s.workload AND s.at + make_interval(secs => r.seconds) > now()) RETURNING s.workload""",
+             WHERE r.workload = s.workload AND s.at + make_interval(secs => r.seconds) > now()))
+           AND NOT EXISTS (SELECT FROM person_hold h WHERE h.ended_at IS NULL
+             AND h.person_id::text = sealed_for(s.sealed)) RETURNING s.workload""",
         ([workload for workload, _ in full], [seconds for _, seconds in full]),
     ).fetchall()
     return dict(Counter(row[0] if isinstance(row, tuple) else row["workload"] for row in rows))

@@ -1,0 +1,120 @@
+"""Requests to erase somebody, deciding them, their receipts; and legal holds on what is kept of a person."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from groundplan.api import erasure, erasure_store
+from groundplan.api.access.rights import authorize
+from groundplan.api.caller import Reader, SignedIn
+from groundplan.api.context import Using
+from groundplan.api.people import named
+from groundplan.core.audit import receipt as receipts
+from groundplan.core.audit.keys import load_public
+from groundplan.core.errors import NotFound
+from groundplan.identity.model import COMPANY
+
+router = APIRouter(tags=["people"])
+Text = Annotated[str, StringConstraints(min_length=1, max_length=320, strip_whitespace=True)]
+Reason = Annotated[str, StringConstraints(min_length=1, max_length=500, strip_whitespace=True)]
+
+
+class Erasure(BaseModel):
+    """Whom: an address, and other texts that name them. `dry_run`: only say what would go and what would stay."""
+
+    model_config = ConfigDict(extra="forbid")
+    person: Text
+    also: Annotated[list[Text], Field(max_length=20)] = []
+    reason: Reason
+    keep_documents: bool = False
+    dry_run: bool = False
+
+
+class Reasoned(BaseModel):
+    """Why."""
+
+    model_config = ConfigDict(extra="forbid")
+    reason: Reason
+
+
+class Hold(BaseModel):
+    """Why; `end`: the hold is over."""
+
+    model_config = ConfigDict(extra="forbid")
+    reason: Reason
+    end: bool = False
+
+
+class Given(BaseModel):
+    """A receipt as it was written."""
+
+    model_config = ConfigDict(extra="forbid")
+    receipt: Annotated[str, StringConstraints(min_length=1, max_length=1_000_000)]
+
+
+@router.get("/erasures")
+def requests(services: Using, _: Reader) -> dict[str, Any]:
+    """Requests to erase somebody: those that wait with what was asked, others with who decided, and their receipt."""
+    with services.transaction() as conn:
+        return {"erasures": [asdict(one) for one in erasure_store.requests(conn)]}
+
+
+@router.post("/erasures")
+def ask(body: Erasure, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """Ask for somebody to be erased from documents, kept calls, reviews, caches, files and their account. It waits for
+    a person with the duty compliance; the answer says what would go, and what would stay and why."""
+    asked = erasure.Asked(body.person, tuple(body.also), body.reason, body.keep_documents)
+    if body.dry_run:
+        return {"id": None, "state": "dry run", **erasure.erase(services, asked, caller.actor, dry=True)}
+    return erasure.ask(services, asked, caller.actor)
+
+
+@router.get("/erasures/{erasure_id}")
+def request(erasure_id: UUID, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """A request, and while it waits what would go and stay now."""
+    with services.transaction() as conn:
+        found = erasure_store.request(conn, erasure_id)
+    if found is None:
+        raise NotFound("there is no such request", code="erasure_unknown", hint="GET /api/erasures lists them.")
+    if found.asked is None:
+        return {**asdict(found), "erased": [], "kept": []}
+    asked = erasure.Asked(**{**found.asked, "also": tuple(found.asked["also"])})
+    return {**erasure.erase(services, asked, caller.actor, dry=True), **asdict(found)}
+
+
+@router.post("/erasures/{erasure_id}/confirm")
+def confirm(erasure_id: UUID, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """Do it. The receipt is signed and lists what went, and what stayed and why."""
+    authorize(caller, "erase", COMPANY)
+    return erasure.confirm(services, erasure_id, caller.actor)
+
+
+@router.post("/erasures/{erasure_id}/refuse")
+def refuse(erasure_id: UUID, body: Reasoned, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """Erase nothing, and say why."""
+    authorize(caller, "erase", COMPANY)
+    erasure.refuse(services, erasure_id, body.reason, caller.actor)
+    return {"id": erasure_id, "state": "refused"}
+
+
+@router.post("/erasures/verify")
+def verify(body: Given, services: Using, _: Reader) -> dict[str, Any]:
+    """What a receipt says, where its signature is this installation's."""
+    public = load_public(services.home, "checkpoint").public_bytes_raw()
+    found = receipts.read(body.receipt.encode(), public)
+    return {"receipt": found.body, "digest": found.digest}
+
+
+@router.post("/people/{person}/hold")
+def hold(person: str, body: Hold, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """A legal hold: what is kept of their calls is not erased, by request or by its time, until it ends."""
+    authorize(caller, "erase", COMPANY)
+    with services.transaction() as conn:
+        who = named(conn, person)
+    erasure.hold(services, who, body.reason, caller.actor, end=body.end)
+    return {"person": person, "held": not body.end}

@@ -1,0 +1,209 @@
+"""A person's request to be erased: documents, kept calls, reviews, caches, account; holds; the signed receipt."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+from tests.integration.test_api_control import WORKSPACE, Control, running
+from tests.integration.test_knowledge_api import documents, wait
+from typer.testing import CliRunner
+
+from groundplan.api import erasure_store
+from groundplan.api.retention import sweep
+from groundplan.cli.main import app
+from groundplan.core.audit import receipt as receipts
+from groundplan.core.audit.keys import load_public
+from groundplan.core.audit.subject import SubjectKeys
+from groundplan.core.errors import Invalid
+from groundplan.core.ids import new_id
+from groundplan.ledger import content_store
+from groundplan.testing.database import Cluster, Database
+
+SOURCE = """
+kind: source
+name: handbook
+path: ./handbook
+sensitivity: internal
+owner: ana
+readers: [everyone]
+---
+"""
+LATER = datetime.now(UTC) + timedelta(days=30)
+
+
+@dataclass
+class World:
+    control: Control
+    database: Database
+    conn: psycopg.Connection[Any]
+    keys: SubjectKeys
+
+    def person(self, email: str, *, here: bool) -> UUID:
+        id = new_id()
+        self.conn.execute(
+            "INSERT INTO person (id, email, name, active) VALUES (%s, %s, %s, %s)", (id, email, email, here)
+        )
+        return id
+
+    def content(self, whose: UUID, text: str) -> UUID:
+        """A kept prompt."""
+        call = new_id()
+        sealed = self.keys.seal(self.conn, whose, f"{call}\n{text}")
+        row = content_store.Row(call, datetime.now(UTC), "assistant", "full", LATER, sealed, {}, cut=False)
+        with psycopg.connect(self.database.urls["shipper"], autocommit=True) as writer:
+            content_store.add(writer, [row])
+        return call
+
+    def review(self, whose: UUID, said: str) -> UUID:
+        id = new_id()
+        self.conn.execute(
+            """INSERT INTO held_call (id, kind, workload, key_id, person_id, gateway, asked, said, due_at)
+               VALUES (%s, 'answer', 'assistant', %s, %s, %s, %s, %s, %s)""",
+            (
+                id, new_id(), whose, new_id(), self.keys.seal(self.conn, whose, "?"),
+                self.keys.seal(self.conn, whose, said), LATER,
+            ),
+        )  # fmt: skip
+        return id
+
+    def left(self, table: str, key: UUID) -> bool:
+        row = self.conn.execute(f"SELECT count(*) FROM {table} WHERE call_id = %s".encode(), (key,)).fetchone()
+        return bool(row and row[0])
+
+    def asked(self, **more: Any) -> dict[str, Any]:
+        answer = self.control.ask("POST", "/api/erasures", {"reason": "request of 25 November", **more})
+        assert answer.status == 200, answer.body
+        return dict(answer.body)
+
+    def confirmed(self, id: str) -> dict[str, Any]:
+        answer = self.control.ask("POST", f"/api/erasures/{id}/confirm", {}, **self.control.sign_in("sam@acme.example"))
+        assert answer.status == 200, answer.body
+        return dict(answer.body)
+
+
+@pytest.fixture(scope="module")
+def world(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    folder = tmp_path_factory.mktemp("erasure")
+    handbook = folder / "workspace/handbook"
+    (handbook / "held").mkdir(parents=True)
+    (handbook / "party.md").write_text("# Party\n\nEve Own brings the cake, ask eve@acme.example.\n")
+    (handbook / "held/case.md").write_text("---\nlegal_hold: true\n---\n# Case\n\nEve Own against the company.\n")
+    (handbook / "other.md").write_text("# Other\n\nNobody is named in it.\n")
+    text = WORKSPACE.replace("deployments: [local]\n", "deployments: [local]\nsources: [handbook]\n")
+    text = text.replace("approvals: {parts: []}\n", "approvals: {parts: []}\nowners: {compliance: sam}\n")
+    (folder / "workspace/knowledge.yaml").write_text(SOURCE.strip().removesuffix("---"), encoding="utf-8")
+    with postgres_cluster.database() as database, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tests.integration.test_api_control.WORKSPACE", text)
+        with (
+            running(database, folder) as control,
+            psycopg.connect(database.urls["control"], autocommit=True) as conn,
+        ):
+            wait(control, lambda: len(documents(control)) >= 3)
+            yield World(control, database, conn, SubjectKeys.of(control.home))
+
+
+def parts(answer: dict[str, Any], which: str) -> dict[str, tuple[int, str]]:
+    return {one["what"]: (one["count"], one["why"]) for one in answer[which]}
+
+
+def test_one_request_erases_a_person_everywhere_but_what_must_stay(world: World) -> None:
+    eve, ben = world.person("eve@acme.example", here=False), world.person("ben@acme.example", here=True)
+    own, of_other, naming = (
+        world.content(eve, "where is my pay slip"), world.content(ben, "what is for lunch"),
+        world.content(ben, "did Eve Own sign it"),
+    )  # fmt: skip
+    review = world.review(eve, "Dear Eve")
+    before = world.asked(person="eve@acme.example", also=["Eve Own"], dry_run=True)
+    assert parts(before, "erased")["prompts and answers of calls"][0] == 2
+    assert world.left("content", own)
+
+    asked = world.asked(person="eve@acme.example", also=["Eve Own"])
+    refused = world.control.ask("POST", f"/api/erasures/{asked['id']}/confirm", {})
+    assert refused.status == 403  # the operator asks, a person with the duty decides
+    assert any(
+        row["kind"] == "governance.erasure" for row in world.control.ask("GET", "/api/findings").body["findings"]
+    )
+    done = world.confirmed(asked["id"])
+    erased, kept = parts(done, "erased"), parts(done, "kept")
+    assert (erased["documents"][0], kept["documents"]) == (1, (1, "a legal hold keeps them"))
+    assert erased["prompts and answers of calls"][0] == 2
+    assert erased["texts in reviews"][0] == 1
+    assert "key of the person" in erased["account"][1]
+    assert not world.left("content", own)
+    assert not world.left("content", naming)
+    assert world.left("content", of_other)
+    held = world.conn.execute("SELECT asked, said, state FROM held_call WHERE id = %s", (review,)).fetchone()
+    assert held == (None, None, "gone")
+    assert {row["path"] for row in documents(world.control) if not row["deleted_at"]} == {"held/case.md", "other.md"}
+    assert world.conn.execute("SELECT name FROM person WHERE id = %s", (eve,)).fetchone() == ("erased",)
+
+    public = load_public(world.control.home, "checkpoint").public_bytes_raw()
+    receipt = receipts.read(done["receipt"].encode(), public)
+    assert receipt.body["kept"] == done["kept"]
+    assert "eve@acme.example" not in done["receipt"].replace("handbook/", "")
+    entry = world.conn.execute("SELECT convert_from(body, 'UTF8') FROM audit_entry WHERE action = 'person.erasure'")
+    assert json.loads(entry.fetchall()[-1][0])["detail"]["receipt"] == receipt.digest
+    with pytest.raises(Invalid):
+        receipts.read(done["receipt"].replace('"count":2', '"count":3').encode(), public)
+    stored = world.control.ask("GET", f"/api/erasures/{asked['id']}").body
+    assert (stored["state"], stored["asked"], stored["receipt"]) == ("done", None, done["receipt"])
+    again = world.control.ask(
+        "POST", f"/api/erasures/{asked['id']}/confirm", {}, **world.control.sign_in("sam@acme.example")
+    )
+    assert again.code == "erasure_decided"
+
+
+def test_what_is_under_a_legal_hold_stays_whatever_is_asked_and_whatever_its_time(world: World) -> None:
+    fay = world.person("fay@acme.example", here=False)
+    call = world.content(fay, "an important question")
+    compliance = world.control.sign_in("sam@acme.example")
+    body = {"reason": "a lawsuit"}
+    assert world.control.ask("POST", "/api/people/fay@acme.example/hold", body).status == 403
+    assert world.control.ask("POST", "/api/people/fay@acme.example/hold", body, **compliance).status == 200
+    assert world.control.ask("POST", "/api/people/fay@acme.example/hold", body, **compliance).code == "person_hold"
+    done = world.confirmed(world.asked(person="fay@acme.example")["id"])
+    assert parts(done, "kept")["prompts and answers of calls"] == (1, "a legal hold keeps them")
+    assert "a lawsuit" in parts(done, "kept")["account, key and files"][1]
+    with psycopg.connect(world.database.superuser, autocommit=True) as admin:
+        admin.execute("UPDATE content SET expires_at = now() - interval '1 day' WHERE call_id = %s", (call,))
+    with world.conn.transaction():
+        sweep(world.conn, None)
+    assert world.left("content", call)
+    assert (
+        world.control.ask("POST", "/api/people/fay@acme.example/hold", {**body, "end": True}, **compliance).status
+        == 200
+    )
+    with world.conn.transaction():
+        sweep(world.conn, None)
+    assert not world.left("content", call)
+
+
+def test_the_command_asks_tells_and_writes_the_receipt(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.person("gus@acme.example", here=True)
+    monkeypatch.setenv("GROUNDPLAN_URL", f"http://127.0.0.1:{world.control.port}")
+    home = ("--home", str(world.control.home.root))
+    run = CliRunner()
+    told = run.invoke(app, ["erase", "--person", "gus@acme.example", "--reason", "asked", *home])
+    assert told.exit_code == 0, told.output
+    assert "still here" in told.output
+    waiting = [one for one in erasure_store.requests(world.conn) if one.state == "waiting"]
+    id = str(waiting[0].id)
+    world.confirmed(id)
+    file = tmp_path / "receipt"
+    assert run.invoke(app, ["erase", "--request", id, "--receipt", str(file), *home]).exit_code == 0
+    checked = run.invoke(app, ["erase", "--verify", str(file), *home])
+    assert "The signature holds" in checked.output
+    file.write_text(file.read_text().replace("asked", "other"))
+    assert run.invoke(app, ["erase", "--verify", str(file), *home]).exit_code != 0
+    short = run.invoke(app, ["erase", "--person", "x", "--reason", "asked", *home])
+    assert short.exit_code != 0
