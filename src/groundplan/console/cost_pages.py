@@ -101,7 +101,7 @@ async def ahead(request: Request, visitor: Signed, what: str = "cost", workload:
         "workload": workload,
         "workloads": [row["name"] for row in found["workloads"]],
         "budgets": found["budgets"],
-        "own": found["own"]["own"],
+        "own": found["own"],
         "chart": cost_charts.forecast(made, limit) if made else "",
         "tab": "Ahead",
     }
