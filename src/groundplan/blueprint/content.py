@@ -62,6 +62,8 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     """Checks of columns of its tables, as declared."""
     characters: int | None = None
     """Most characters of a passage; None: as the index says."""
+    pdf: str = "plain"
+    """Who reads PDF: plain | docling."""
 
 
 class IndexEmbedding(msgspec.Struct, frozen=True, kw_only=True):

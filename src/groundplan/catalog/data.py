@@ -20,7 +20,7 @@ from groundplan.catalog.fields import (
     PersonRef,
 )
 from groundplan.catalog.governed import CheckRule, ConnectorRule, GovernedRule
-from groundplan.catalog.index import ChunkingRule
+from groundplan.catalog.index import ChunkingRule, ReadingRule
 from groundplan.catalog.levels import Sensitivity
 
 
@@ -43,6 +43,7 @@ class SourceDoc(Strict):
     checks: tuple[CheckRule, ...] = ()
     """Of the columns of its tables."""
     chunking: ChunkingRule = ChunkingRule()
+    reading: ReadingRule = ReadingRule()
 
     @model_validator(mode="after")
     def _from_somewhere(self) -> Self:

@@ -41,6 +41,13 @@ class IndexRule(Strict):
     """Labelled questions (JSON lines, as for `groundplan knowledge evaluate`) that editions are compared with."""
 
 
+class ReadingRule(Strict):
+    """How files of one source are read, where other than usual."""
+
+    pdf: Literal["plain", "docling"] = "plain"
+    """docling: with `groundplan[docling]` and its models, which come from a hub."""
+
+
 class ChunkingRule(Strict):
     """How one source is cut, where other than the company says."""
 

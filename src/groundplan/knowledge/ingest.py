@@ -44,6 +44,8 @@ class Settings:
     review_days: int | None = None
     sandbox: Sandbox | None = None
     progress: Progress | None = None
+    models: Path | None = None
+    """Folder of models, for sources that declare who reads their files."""
 
 
 _DEFAULT = Settings()
@@ -78,7 +80,10 @@ def take_over(
     store.hold_source(conn, source.name)
     try:
         with _parser(settings) as sandbox:
-            run = Run(conn, source, connector, sandbox, review_days=settings.review_days, progress=settings.progress)
+            run = Run(
+                conn, source, connector, sandbox, review_days=settings.review_days, progress=settings.progress,
+                models=settings.models,
+            )  # fmt: skip
             away: Unavailable | None = None
             try:
                 run.take_over()

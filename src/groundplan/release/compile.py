@@ -344,6 +344,7 @@ def _source(workspace: Workspace, item: doc.SourceDoc) -> bp.Source:
         else None,
         checks=[check.model_dump(mode="json", exclude_defaults=True) for check in item.checks],
         characters=item.chunking.characters,
+        pdf=item.reading.pdf,
     )
 
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -117,10 +118,13 @@ class Run:
         *,
         review_days: int | None = None,
         progress: Progress | None = None,
+        models: Path | None = None,
     ) -> None:
+        """`models`: the folder of models, for what a source declares about reading."""
         self._conn, self._source, self._connector, self._sandbox = conn, source, connector, sandbox
         self._values = source_values(source, review_days)
         self._progress = progress
+        self._pdf = "" if source.pdf == "plain" else f"{source.pdf}:{(models or Path()) / source.pdf}"
         self._known = store.known(conn, source.name)
         self._blocked = store.blocked(conn, source.name)
         self._limit = serving(index_store.editions(conn)).settings.limit(source.name)
@@ -175,7 +179,7 @@ class Run:
                 self._pending[change.key] = content
                 yield Job(
                     key=change.key, data=content.content.data, media=content.content.media,
-                    tables=bool(self._source.checks), limit=self._limit,
+                    tables=bool(self._source.checks), limit=self._limit, pdf=self._pdf,
                 )  # fmt: skip
             elif not self._pending:
                 # behind documents that are still being parsed, the cursor waits for them

@@ -48,6 +48,10 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     tables: bool = False
     limit: int = MAX_CHARS
     """Most characters of a passage."""
+    recognise: bool = False
+    """Also the text of pictures."""
+    pdf: str = ""
+    """Who reads PDF, where other than usual: `docling`."""
 
 
 class Parsed(msgspec.Struct, frozen=True, kw_only=True, tag="parsed"):
@@ -66,6 +70,8 @@ class Parsed(msgspec.Struct, frozen=True, kw_only=True, tag="parsed"):
     notes: list[str] = []
     """What could not be taken over, in sentences: a part of the document is missing from its text."""
     tables: list[Table] = []
+    pictures: int = 0
+    """Pages that are pictures, whose text is missing."""
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):

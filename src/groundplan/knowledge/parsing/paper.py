@@ -1,4 +1,4 @@
-"""PDF as text with its tables, and e-mail. Scanned pages have no text: that is told, and OCR is not done here.
+"""PDF as text with its tables, and e-mail. Scanned pages have no text: that is told, or `recognise` is asked.
 
 The libraries for PDF are those of `groundplan[knowledge]`.
 """
@@ -13,6 +13,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from groundplan.core.errors import Invalid, TooLarge
+from groundplan.knowledge.parsing import recognise
 from groundplan.knowledge.parsing.model import MAX_CHARACTERS, Table
 from groundplan.knowledge.parsing.page import html
 from groundplan.knowledge.parsing.text import Read, as_table, clean, markdown_table
@@ -22,8 +23,11 @@ TABLE_PAGES = 60
 """Tables are looked for on so many pages: it takes a hundred times as long as reading their text."""
 
 
-def pdf(data: bytes) -> Read:
-    """The text of each page, then its tables. Raises `Invalid` (document_broken, document_scanned)."""
+def pdf(data: bytes, *, recognised: bool = False) -> Read:
+    """The text of each page, then its tables; with `recognised` that of pages which are pictures, too.
+
+    Raises `Invalid` (document_broken, document_scanned) and `TooLarge`.
+    """
     import pypdfium2  # noqa: PLC0415 -- heavy
     from pypdfium2 import PdfiumError  # noqa: PLC0415
 
@@ -37,11 +41,14 @@ def pdf(data: bytes) -> Read:
     if count > MAX_PAGES:
         raise TooLarge(f"it has {count} pages", code="document_too_large", hint=f"Split it at {MAX_PAGES} pages.")
     texts = _texts(document, count)
+    doubts: tuple[str, ...] = ()
+    if recognised:
+        found_, doubts = recognise.pages(document, [at for at, text in enumerate(texts) if not text.strip()])
+        texts = [found_.get(at, text) for at, text in enumerate(texts)]
     if not any(text.strip() for text in texts):
         raise Invalid(
-            f"its {count} pages have no text, they are pictures", code="document_scanned",
-            hint="Have its text recognised (OCR), then replace it.",
-        )  # fmt: skip
+            f"its {count} pages have no text, they are pictures", code="document_scanned", hint=recognise.HINT
+        )
     lined = [number for number in range(count) if _ruled(document, number)][:TABLE_PAGES]
     found = _tables(data, lined) if lined else {}
     blocks: list[str] = []
@@ -52,11 +59,12 @@ def pdf(data: bytes) -> Read:
             tables.append(table)
             blocks.append(markdown_table(table).rstrip())
     empty = sum(not text.strip() for text in texts)
-    notes = (f"{empty} of {count} pages have no text: they are pictures",) if empty else ()
+    notes = (*doubts, *((f"{empty} of {count} pages have no text: they are pictures",) if empty else ()))
     told = document.get_metadata_dict(skip_empty=True)
     return Read(
         clean("\n\n".join(block for block in blocks if block)) + "\n", markdown=True, title=told.get("Title"),
-        notes=notes, tables=tuple(tables), told={"page_author": told["Author"]} if "Author" in told else {},
+        notes=notes, tables=tuple(tables), pictures=0 if recognised else empty,
+        told={"page_author": told["Author"]} if "Author" in told else {},
     )  # fmt: skip
 
 

@@ -18,13 +18,17 @@ import rensa
 
 from groundplan.core.errors import Invalid, TooLarge
 from groundplan.knowledge.chunk import chunks, first_heading
-from groundplan.knowledge.parsing import office, page, paper, text
+from groundplan.knowledge.parsing import office, page, paper, recognise, structured_pdf, text
 from groundplan.knowledge.parsing.model import MAX_BYTES, Job, Parsed, Piece
 from groundplan.knowledge.parsing.text import Read
 
 PROCESSING: Final = "3"
 """Changes whenever the same bytes would come out differently; all documents are then done again."""
 PERMUTATIONS: Final = 126
+SCANNED: Final = "document_scanned"
+"""Refused, because its text is in pictures."""
+HEAVY: Final = "document_heavy"
+"""Refused by a process that may not use enough memory for it."""
 SHINGLE: Final = 2
 """Words that are sketched together."""
 
@@ -47,6 +51,7 @@ READERS: Final[Mapping[str, Callable[[bytes, str], Read]]] = {
     "docx": lambda data, _: office.docx(data),
     "xlsx": lambda data, _: office.xlsx(data),
     "pptx": lambda data, _: office.pptx(data),
+    **dict.fromkeys(sorted(recognise.PICTURES), recognise.picture),
 }
 """Suffix -> reader of (bytes, name)."""
 
@@ -63,7 +68,7 @@ def prepare(job: Job) -> Parsed:
         )
     name = PurePosixPath(job.key).name
     try:
-        read = reader(job.data, name)
+        read = _read(job, suffix, reader, name)
     except ModuleNotFoundError as error:
         raise Invalid(
             f"files of type '{suffix}' need a library that is not installed ({error.name})", code="document_type",
@@ -88,7 +93,23 @@ def prepare(job: Job) -> Parsed:
         lines=read.text.count("\n") + 1,
         notes=list(read.notes),
         tables=list(read.tables) if job.tables else [],
+        pictures=read.pictures,
     )
+
+
+def _read(job: Job, suffix: str, reader: Callable[[bytes, str], Read], name: str) -> Read:
+    structured = suffix == "pdf" and job.pdf.startswith(structured_pdf.NAME)
+    if structured and not job.recognise:
+        raise Invalid("it needs a larger process", code=HEAVY, hint="It is read by one.")
+    if structured:
+        return structured_pdf.pdf(job.data, name, job.pdf.partition(":")[2])
+    if suffix == "pdf" and job.recognise:
+        return paper.pdf(job.data, recognised=True)
+    if suffix in recognise.PICTURES:
+        if not job.recognise:
+            raise Invalid("it is a picture", code=SCANNED, hint=recognise.HINT)
+        return recognise.picture(job.data, name)
+    return reader(job.data, name)
 
 
 def sketch(words: list[str]) -> bytes:

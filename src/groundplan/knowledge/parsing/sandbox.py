@@ -19,14 +19,20 @@ from typing import Self
 
 import msgspec
 
+from groundplan.knowledge.parsing import recognise
 from groundplan.knowledge.parsing.confine import MEMORY_BYTES
 from groundplan.knowledge.parsing.model import Job, Outcome, Parsed, Refused
+from groundplan.knowledge.parsing.prepare import HEAVY, SCANNED
 from groundplan.knowledge.parsing.worker import LENGTH
 
 SECONDS = 30.0
 """For one document, from when the one before it is done."""
+RECOGNISING_SECONDS = 300.0
+RECOGNISING_BYTES = 4 << 30
+"""Of addresses; what is used of it is a sixth."""
 AHEAD = 16
 _AHEAD_BYTES = 8 << 20
+_RECOGNISING_JOBS = 20
 _JOBS = 5000
 """After so many, a process is replaced: libraries leak, and its CPU seconds are numbered."""
 
@@ -34,13 +40,15 @@ _JOBS = 5000
 class Sandbox:
     """A context manager; the child starts with the first document."""
 
-    def __init__(self, seconds: float = SECONDS, memory_bytes: int = MEMORY_BYTES) -> None:
-        self._seconds, self._memory = seconds, memory_bytes
+    def __init__(self, seconds: float = SECONDS, memory_bytes: int = MEMORY_BYTES, jobs: int = _JOBS) -> None:
+        """`jobs`: after so many documents the child is replaced."""
+        self._seconds, self._memory, self._jobs = seconds, memory_bytes, jobs
         self._child: subprocess.Popen[bytes] | None = None
         self._decoder = msgspec.msgpack.Decoder(Outcome)
         self._unread = bytearray()
         self._unsent = bytearray()
         self._count = 0
+        self._second: Sandbox | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -51,7 +59,10 @@ class Sandbox:
         self.close()
 
     def close(self) -> None:
-        """End the child."""
+        """End the child, and the one that recognises text."""
+        if self._second is not None:
+            self._second.close()
+            self._second = None
         child, self._child = self._child, None
         if child is None:
             return
@@ -79,11 +90,24 @@ class Sandbox:
                 self._send(job)
             if waiting:
                 outcome = self._next(waiting)
-                yield waiting.popleft(), outcome
+                job = waiting.popleft()
+                yield job, self._recognised(job, outcome)
 
     def parse(self, job: Job) -> Outcome:
         """One document."""
         return next(iter(self.parse_all([job])))[1]
+
+    def _recognised(self, job: Job, outcome: Outcome) -> Outcome:
+        """Of a document with pages that are pictures, their text too, where that can be recognised here: by a child of
+        its own, which may use more."""
+        refused = outcome.code if isinstance(outcome, Refused) else ""
+        scanned = refused == SCANNED or (isinstance(outcome, Parsed) and outcome.pictures > 0)
+        if job.recognise or not (refused == HEAVY or (scanned and recognise.installed())):
+            return outcome
+        if self._second is None:
+            self._second = Sandbox(RECOGNISING_SECONDS, RECOGNISING_BYTES, _RECOGNISING_JOBS)
+        again = self._second.parse(msgspec.structs.replace(job, recognise=True))
+        return outcome if isinstance(again, Refused) and isinstance(outcome, Parsed) else again
 
     def _start(self) -> subprocess.Popen[bytes]:
         if self._child is None:
@@ -110,7 +134,7 @@ class Sandbox:
         if isinstance(body, bytes):
             self._count += 1
             outcome: Parsed | Refused = self._decoder.decode(body)
-            if self._count >= _JOBS and len(waiting) == 1:
+            if self._count >= self._jobs and len(waiting) == 1:
                 self.close()
                 self._count = 0
             return outcome

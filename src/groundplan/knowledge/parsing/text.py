@@ -47,6 +47,8 @@ class Read:
     told: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     tables: tuple[Table, ...] = ()
+    pictures: int = 0
+    """Pages that are pictures, whose text is missing."""
 
 
 def clean(text: str) -> str:
