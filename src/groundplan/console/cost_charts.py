@@ -45,7 +45,9 @@ def forecast(made: dict[str, Any], limit: float | None) -> str:
     past = [{"day": row["day"], "value": float(row["value"])} for row in made["past"][-60:]]
     days = [{name: row[name] if name == "day" else float(row[name]) for name in row} for row in made["days"]]
     base = altair.Chart(width=640, height=220)
-    x = altair.X("day:T", title=None, axis=altair.Axis(format="%d %b", tickCount=8))
+    x = altair.X(
+        "day:T", title=None, axis=altair.Axis(format="%d %b", tickCount=8, labelOverlap=True, labelSeparation=6)
+    )
     unit = "USD a day" if made["what"] == "cost" else f"{made['what']} a day"
     y = altair.Y(
         "value:Q", title=unit, axis=altair.Axis(tickCount=4, format=".3~r" if made["what"] == "cost" else "~s")

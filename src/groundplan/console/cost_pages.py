@@ -22,6 +22,11 @@ DIMENSIONS = (
     "term", "workload", "workflow", "team", "provider", "site", "deployment", "model", "feature", "prompt", "source",
     "person",
 )  # fmt: skip
+NOTHING = {
+    "feature": "no feature was said", "prompt": "no prompt", "source": "no documents", "person": "an application",
+    "team": "no team", "workflow": "no workflow",
+}  # fmt: skip
+"""What is shown where a dimension says nothing."""
 WHATS = ("cost", "calls", "tokens")
 
 
@@ -56,6 +61,7 @@ async def book(request: Request, visitor: Signed, by: str = "term", workload: st
         "by": by,
         "workload": workload,
         "dimensions": DIMENSIONS,
+        "nothing": NOTHING.get(by, "nobody"),
         "chart": cost_charts.waterfall(found["book"]["sums"]),
         "tab": "Every term",
     }

@@ -38,8 +38,10 @@ class BreakEven:
 
     @property
     def told(self) -> str:
+        if self.each is None:
+            return "nothing was made"
         if self.needed is None:
-            return "nothing else is declared for these workloads, or nothing was made"
+            return "nothing else with a price is declared for the workloads that use it"
         if self.needed > 1:
             return f"{self.other} is cheaper at any use: even full, it costs less there"
         if self.used >= self.needed:
