@@ -180,10 +180,58 @@ async def test_what_is_wrong_is_told(
 
 async def test_methods_that_there_are_not_and_errors_of_a_server(tmp_path: Path) -> None:
     async with stack(tmp_path) as (rig, _):
-        assert (await ask(rig, "resources/list"))["code"] == -32601
+        assert (await ask(rig, "sampling/createMessage"))["code"] == -32601
         assert await ask(rig, "ping") == {}
         status, told = await post(rig, {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": 3}})
         assert (status, told["error"]["code"]) == (400, "mcp_message")
+
+
+async def test_resources_and_prompts_pass_under_the_same_permissions(tmp_path: Path) -> None:
+    async with stack(tmp_path) as (rig, model):
+        listed = (await ask(rig, "resources/list"))["resources"]
+        one, two = (each["uri"] for each in listed)
+        assert one == "groundplan-mcp://crm/crm%3A%2F%2Fnotes%2Fone"
+        read = await ask(rig, "resources/read", uri=one)
+        assert read["contents"] == [{"uri": one, "text": "a note"}]
+        assert model.used == [("resources/read", {"uri": "crm://notes/one"})]
+        (template,) = (await ask(rig, "resources/templates/list"))["resourceTemplates"]
+        assert template["uriTemplate"] == "groundplan-mcp://crm/crm%3A%2F%2Forders%2F{id}"
+        filled = template["uriTemplate"].replace("{id}", "7")
+        assert (await ask(rig, "resources/read", uri=filled))["contents"][0]["blob"] == "AAAA"
+        assert [each["name"] for each in (await ask(rig, "prompts/list"))["prompts"]] == ["crm__greet", "crm__leave"]
+        said = await ask(rig, "prompts/get", name="crm__greet", arguments={"who": "Ana"})
+        assert said["messages"][0]["content"]["text"] == "greet Ana"
+        killed = frozenset({"tool/resource:crm://secret/two"})
+        live: Any = rig.gateway.live
+        live.policy = replace(live.policy, kills=killed)
+        assert [each["uri"] for each in (await ask(rig, "resources/list"))["resources"]] == [one]
+        assert (await ask(rig, "resources/read", uri=two))["data"]["code"] == "killed"
+        for uri in ("crm://notes/one", "groundplan-mcp://other/x", ""):
+            status, told = await post(
+                rig, {"jsonrpc": "2.0", "id": 7, "method": "resources/read", "params": {"uri": uri}}
+            )
+            assert status == 400 or told["error"]["data"]["code"] == "resource_unknown"
+        finishes = [record for record in await rig.records() if isinstance(record, Finish)]
+        assert [f.status for f in finishes] == ["ok", "ok", "ok", "refused", "refused", "refused"]
+
+
+async def test_only_declared_resources_and_prompts_are_there_and_their_texts_are_checked(tmp_path: Path) -> None:
+    guardrails = bp.Guardrails(passages={"secrets": "mask", "injection": "drop"})
+    more: dict[str, Any] = {"resources": ["crm://notes/*"], "prompts": ["greet"], "tools": ["add"]}
+    async with stack(tmp_path, guardrails=guardrails, **more) as (rig, model):
+        (only,) = (await ask(rig, "resources/list"))["resources"]
+        assert only["uri"].endswith("notes%2Fone")
+        hidden = only["uri"].replace("notes%2Fone", "secret%2Ftwo")
+        assert (await ask(rig, "resources/read", uri=hidden))["data"]["code"] == "resource_unknown"
+        assert [each["name"] for each in (await ask(rig, "prompts/list"))["prompts"]] == ["crm__greet"]
+        assert (await ask(rig, "prompts/get", name="crm__leave"))["data"]["code"] == "prompt_unknown"
+        model.resources["crm://notes/one"] = f"the key is {KEY}"
+        assert KEY not in str(await ask(rig, "resources/read", uri=only["uri"]))
+        picture = only["uri"].replace("one", "picture")
+        told = await ask(rig, "resources/read", uri=picture)
+        assert "blob" not in told["contents"][0] and "no guardrail" in told["contents"][0]["text"]
+    async with stack(tmp_path / "two", tools=["add"]) as (rig, _):
+        assert (await ask(rig, "resources/list"))["resources"] == [], "tools are restricted, so nothing else is offered"
 
 
 def test_names_and_approvals_are_bound() -> None:

@@ -32,6 +32,9 @@ class ToolServer(msgspec.Struct, frozen=True, kw_only=True):
     dangerous: list[str] = []
     """Each use of these waits for the approval of a person."""
     timeout_ms: int = 30000
+    resources: list[str] = []
+    """Those of its resources that are offered; empty: all where `tools` is empty too, else none."""
+    prompts: list[str] = []
 
 
 class Described(msgspec.Struct, frozen=True, kw_only=True):

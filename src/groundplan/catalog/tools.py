@@ -11,6 +11,8 @@ from groundplan.catalog.fields import LIST, Duration, Line, Name, PersonRef, Sec
 
 ToolName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}\*?$")]
 ToolNames = Annotated[tuple[ToolName, ...], LIST, list_schema({"type": "string"})]
+Pattern = Annotated[str, StringConstraints(pattern=r"^[\x21-\x29\x2b-\x7e]{1,200}\*?$")]
+Patterns = Annotated[tuple[Pattern, ...], LIST, list_schema({"type": "string"})]
 Workloads = Annotated[tuple[Name, ...], LIST, list_schema({"type": "string"}), Field(min_length=1)]
 
 
@@ -29,6 +31,11 @@ class ToolDoc(Strict):
     """Which may use it."""
     tools: ToolNames = ()
     """Which of its tools; a star at the end stands for any rest. Left out: all."""
-    dangerous: ToolNames = ()
-    """Each call of these waits for the approval of a person."""
+    resources: Patterns = ()
+    """Which of its resources, by their addresses; a star at the end stands for any rest. Left out: all where `tools` is
+    left out too, else none."""
+    prompts: Patterns = ()
+    """Which of its prompts; as `resources`."""
+    dangerous: Patterns = ()
+    """Each use of these waits for the approval of a person: tools, `resource:ADDRESS`, `prompt:NAME`."""
     timeout: Duration = 30_000

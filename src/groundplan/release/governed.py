@@ -26,6 +26,7 @@ def tools(workspace: Workspace) -> list[bp.ToolServer]:
         bp.ToolServer(
             name=name, url=item.url, key=item.key, owner=workspace.email(item.owner), workloads=sorted(item.workloads),
             tools=sorted(item.tools), dangerous=sorted(item.dangerous), timeout_ms=item.timeout,
+            resources=sorted(item.resources), prompts=sorted(item.prompts),
         )
         for name, item in workspace.tools.items()
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""A small MCP server for tests and examples: tools `add`, `echo` and `delete_all`, over Streamable HTTP.
+"""A small MCP server for tests and examples: three tools, resources and prompts, over Streamable HTTP.
 
 It keeps sessions as real servers do, and answers by JSON or by an event stream, as it is told.
 """
@@ -34,6 +34,8 @@ class ScriptedMcp:
         self.used: list[tuple[str, dict[str, Any]]] = []
         self.session = 1
         self.fails = False
+        self.resources = {"crm://notes/one": "a note", "crm://secret/two": "hidden"}
+        """Texts by address; any other address is a picture."""
 
     async def handle(self, request: Request, response: Response) -> None:
         message = msgspec.json.decode(request.body)
@@ -72,9 +74,30 @@ class ScriptedMcp:
                 else str(arguments.get("text", "done"))
             )
             self._send(response, message, {"content": [{"type": "text", "text": told}], "isError": False})
+        elif (found := self._other(message)) is not None:
+            self._send(response, message, found)
         else:
             error = {"code": -32601, "message": "no such method"}
             self._write(response, msgspec.json.encode({"jsonrpc": "2.0", "id": message["id"], "error": error}))
+
+    def _other(self, message: dict[str, Any]) -> dict[str, Any] | None:
+        """Resources and prompts."""
+        method, params = message["method"], message["params"]
+        if method == "resources/list":
+            return {"resources": [{"uri": uri, "name": uri} for uri in self.resources]}
+        if method == "resources/templates/list":
+            return {"resourceTemplates": [{"uriTemplate": "crm://orders/{id}", "name": "order"}]}
+        if method == "resources/read":
+            self.used.append((method, {"uri": params["uri"]}))
+            held = self.resources.get(params["uri"])
+            content = {"blob": "AAAA", "mimeType": "image/png"} if held is None else {"text": held}
+            return {"contents": [{"uri": params["uri"], **content}]}
+        if method == "prompts/list":
+            return {"prompts": [{"name": "greet"}, {"name": "leave"}]}
+        if method == "prompts/get":
+            told = f"{params['name']} {(params.get('arguments') or {}).get('who', '')}".strip()
+            return {"messages": [{"role": "user", "content": {"type": "text", "text": told}}]}
+        return None
 
     def _send(self, response: Response, message: dict[str, Any], value: Any, lines: bytes = b"") -> None:
         self._write(response, msgspec.json.encode({"jsonrpc": "2.0", "id": message["id"], "result": value}), lines)

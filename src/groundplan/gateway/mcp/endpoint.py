@@ -1,4 +1,4 @@
-"""`/mcp`: tools of declared MCP servers, and the search in a workload's sources, for callers with an API key.
+"""`/mcp`: tools, resources and prompts of declared MCP servers, and the search in a workload's sources, by API key.
 
 Stateless: each POST is one message with one JSON answer. Every use of a tool passes the same identification, kill
 switches, company rules, limits and guardrails as a call of a model, and ends as a call in the ledger and the audit log.
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -33,6 +33,7 @@ from groundplan.gateway.guard.held_store import Waiting
 from groundplan.gateway.guard.relay import refusal_error
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.mcp import wire
+from groundplan.gateway.mcp.offered import GETS, LISTS, Kind, checked, inward, offers, outward
 from groundplan.gateway.mcp.servers import ServerError, Servers
 from groundplan.gateway.surfaces import answers
 from groundplan.gateway.surfaces.interface import Interface
@@ -126,6 +127,10 @@ class McpApi:
             return wire.result(message.id, {"tools": await self._list(exchange)})
         if message.method == "tools/call":
             return wire.result(message.id, await self._call(exchange, message.params))
+        if (kind := LISTS.get(message.method)) is not None:
+            return wire.result(message.id, {kind.key: await self._others(exchange, kind)})
+        if (kind := GETS.get(message.method)) is not None:
+            return await self._get(exchange, kind, message)
         return wire.failure(message.id, -32601, f"the gateway has no {message.method[:60]}")
 
     # what there is ---------------------------------------------------------------------------------------------------
@@ -154,25 +159,96 @@ class McpApi:
 
     async def _tools(self, server: ToolServer) -> list[dict[str, Any]]:
         try:
-            return await self._servers.tools(server)
+            return await self._servers.listed(server, "tools/list", "tools")
         except (Unavailable, ServerError) as error:
             _log.warning("tools of %s are left out: %s", server.name, error)
+            return []
+
+    async def _others(self, exchange: Exchange, kind: Kind) -> list[dict[str, Any]]:
+        """Resources, templates of them or prompts that this caller may use."""
+        listed: list[dict[str, Any]] = []
+        servers = self._servers_of(exchange)
+        for server, found in zip(servers, await asyncio.gather(*(self._of(s, kind) for s in servers)), strict=True):
+            for entry in found:
+                name = str(entry[kind.field])
+                use = Use(exchange, server, f"{kind.what}:{name}", {}, "")
+                if offers(server, kind, name) and self._refusal(use) is None:
+                    listed.append(outward(server.name, kind, entry))
+        return listed
+
+    async def _of(self, server: ToolServer, kind: Kind) -> list[dict[str, Any]]:
+        """What a server has of a kind; one that does not know it, or does not answer, has none."""
+        try:
+            return await self._servers.listed(server, kind.lists, kind.key, kind.field)
+        except (Unavailable, ServerError):
             return []
 
     # one use ---------------------------------------------------------------------------------------------------------
 
     async def _call(self, exchange: Exchange, params: dict[str, Any]) -> dict[str, Any]:
         """The tool's result, or one that says why it was not used."""
-        gateway = self._gateway
-        gateway.running += 1
-        use, begun = self._use(exchange, params), time.perf_counter_ns()
+        use = self._use(exchange, params)
         try:
-            result = await self._used(use)
+            return await self._conducted(use, self._used(use))
+        except GroundplanError as error:
+            return wire.refused(error, call_id=str(exchange.call))
+
+    async def _get(self, exchange: Exchange, kind: Kind, message: wire.Message) -> bytes:
+        """A resource or a prompt, or why it may not be had."""
+        server_name, name = inward(kind, message.params)
+        server = next((each for each in self._servers_of(exchange) if each.name == server_name), None)
+        arguments = {key: value for key, value in message.params.items() if key == "arguments"}
+        meta = message.params.get("_meta")
+        retry = meta.get(wire.RETRY_META) if isinstance(meta, dict) else None
+        use = Use(exchange, server, f"{kind.what}:{name}", arguments, str(retry or ""))
+        try:
+            return wire.result(message.id, await self._conducted(use, self._gotten(use, kind, name)))
+        except GroundplanError as error:
+            data = {"code": error.code, "hint": error.hint, "call_id": str(exchange.call), **error.details}
+            return wire.failure(message.id, -32002 if isinstance(error, NotFound) else -32603, error.message, data)
+
+    async def _gotten(self, use: Use, kind: Kind, name: str) -> dict[str, Any]:
+        server = use.server
+        if server is None or not offers(server, kind, name):
+            hint = f"{kind.lists} shows those that this key may use."
+            raise NotFound(f"there is no {kind.what} {name[:100]}", code=f"{kind.what}_unknown", hint=hint)
+        await self._let(use)
+        if wire.named(use.tool, server.dangerous):
+            await self._approved(use)
+        field = "uri" if kind.what == "resource" else "name"
+        found = await self._servers.ask(server, kind.gets, {field: name, **use.arguments})
+        guard = use.exchange.plan.guard if use.exchange.plan is not None else None
+        if guard is None or guard.passages.empty or guard.shadow:
+            return dict(checked(kind, server.name, found, str, bytes_too=True))
+        masks, findings = Masks(), Findings()
+
+        def look(text: str) -> str:
+            seen = checked_passage(guard, text, masks, findings)
+            return "(left out by a guardrail)" if seen is None else seen
+
+        return dict(checked(kind, server.name, found, look, bytes_too=False))
+
+    async def _let(self, use: Use) -> None:
+        """Kill switches, company rules and limits, and what is sent in. Raises `Denied`, `Exhausted`."""
+        if (error := self._refusal(use)) is not None:
+            raise error
+        catalog = use.exchange.catalog
+        if catalog is not None and catalog.limits is not None:
+            await limits.admit_cached(self._gateway, use.exchange, catalog.limits)
+        self._check_arguments(use)
+
+    async def _conducted(self, use: Use, work: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
+        """What a use gives, which ends as a call in the journal whatever happens."""
+        gateway, exchange = self._gateway, use.exchange
+        gateway.running += 1
+        begun = time.perf_counter_ns()
+        try:
+            result = await work
         except GroundplanError as error:
             exchange.steps.append((f"tool {use.name}"[:120], (time.perf_counter_ns() - begun) // 1000))
             outcome = "refused" if isinstance(error, Denied | Invalid) else "failed"
             settle.finish(gateway, exchange, outcome, error.status, error.code)
-            return wire.refused(error, call_id=str(exchange.call))
+            raise
         finally:
             gateway.running -= 1
         exchange.steps.append((f"tool {use.name}"[:120], (time.perf_counter_ns() - begun) // 1000))
@@ -205,12 +281,7 @@ class McpApi:
         if not own and (server is None or not wire.offers(server, use.tool)):
             hint = "tools/list shows those that this key may use."
             raise NotFound(f"there is no tool {use.tool[:100]}", code="tool_unknown", hint=hint)
-        if (error := self._refusal(use)) is not None:
-            raise error
-        catalog = exchange.catalog
-        if catalog is not None and catalog.limits is not None:
-            await limits.admit_cached(self._gateway, exchange, catalog.limits)
-        self._check_arguments(use)
+        await self._let(use)
         if server is None:
             return await self._searched(use)
         if wire.named(use.tool, server.dangerous):

@@ -51,14 +51,15 @@ class Servers:
         """Header lines of a session that was begun, by server and address."""
         self._next = 0
 
-    async def tools(self, server: ToolServer) -> list[dict[str, Any]]:
-        """All tools of a server. Raises `Unavailable`, `ServerError`."""
+    async def listed(self, server: ToolServer, method: str, key: str, field: str = "name") -> list[dict[str, Any]]:
+        """All that a server lists with a method, under `key`, of which each has a `field`. Raises `Unavailable`,
+        `ServerError`."""
         found: list[dict[str, Any]] = []
         cursor: Any = None
         for _ in range(PAGES):
-            page = await self.ask(server, "tools/list", {"cursor": cursor} if cursor else {})
+            page = await self.ask(server, method, {"cursor": cursor} if cursor else {})
             found += [
-                tool for tool in page.get("tools") or () if isinstance(tool, dict) and isinstance(tool.get("name"), str)
+                each for each in page.get(key) or () if isinstance(each, dict) and isinstance(each.get(field), str)
             ]
             cursor = page.get("nextCursor")
             if not cursor:

@@ -66,7 +66,11 @@ def initialized(asked: Any) -> dict[str, Any]:
     version = asked if asked in VERSIONS else VERSIONS[0]
     return {
         "protocolVersion": version,
-        "capabilities": {"tools": {"listChanged": False}},
+        "capabilities": {
+            "tools": {"listChanged": False},
+            "resources": {"listChanged": False, "subscribe": False},
+            "prompts": {"listChanged": False},
+        },
         "serverInfo": {"name": "groundplan", "version": "1"},
         "instructions": "A result with code approval_required names a retry id: call the tool again with the same "
         f"arguments and {RETRY_ARGUMENT} once a person has approved it.",
