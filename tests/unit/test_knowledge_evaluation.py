@@ -6,9 +6,11 @@ import json
 import math
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from groundplan.core.errors import Invalid
+from groundplan.knowledge.evaluation import draft, plot
 from groundplan.knowledge.evaluation.asked import Given, Span, figures
 from groundplan.knowledge.evaluation.beir import read
 from groundplan.knowledge.evaluation.history import compared
@@ -98,3 +100,52 @@ def test_own_questions_are_measured_by_document_span_source_and_floor() -> None:
     assert (by_floor[0.0]["answered"], by_floor[0.0]["rightly_unanswered"]) == (0.75, 0.5)
     assert (by_floor[0.4]["answered"], by_floor[0.4]["right"], by_floor[0.4]["rightly_unanswered"]) == (0.5, 1.0, 1.0)
     assert by_floor[0.7]["answered"] == 0.25
+
+
+def test_parts_are_by_source_and_sensitivity_and_drawn() -> None:
+    def given(document: str, *paths: str) -> Given:
+        named = [path.partition("/") for path in paths]
+        passages = [msgspec.structs.replace(_passage(name, 0, 9), source=source) for source, _, name in named]
+        return Given((document,), (), passages, 0.8, False, 1.0)
+
+    found = figures(
+        [given("s/a.md", "s/a.md"), given("s/b.md", "s/a.md"), given("hr/c.md", "hr/c.md")],
+        {"s/a.md": "internal", "hr/c.md": "restricted"},
+    )
+    assert {name: row["questions"] for name, row in found["by_source"].items()} == {"s": 2, "hr": 1}
+    parts = found["by_sensitivity"]
+    assert (parts["restricted"]["ndcg@10"], parts["internal"]["ndcg@10"], parts["unknown"]["ndcg@10"]) == (1, 1, 0)
+    assert "<svg" in plot.abstention(found) and "<svg" in plot.parts(found)
+    assert plot.abstention({}) == plot.parts({"by_source": {}}) == ""
+
+
+def test_a_draft_is_no_question_until_somebody_accepts_it(tmp_path: Path) -> None:
+    passage = draft.Passage("s/a.md", 10, 210, "Leave is 25 days. " + "-" * 12)
+    assert draft.order(passage).count("-" * 12) == 2, "the text cannot end its quotation"
+    one = draft.drafted("How many days of leave are there?", passage, "ana@acme.example", "w")
+    file = tmp_path / "questions.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in (one, one, {**one, "state": "accepted"})))
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert len(draft.usable(lines)) == 1 and "state" not in draft.usable(lines)[0]
+    assert draft.accept(file, [2], "ben@acme.example") == 1
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [line["state"] for line in lines] == ["draft", "accepted", "accepted"]
+    assert lines[1]["accepted_by"] == "ben@acme.example"
+    with pytest.raises(Invalid):
+        draft.accept(file, [2], "ben@acme.example")
+    assert draft.accept(file, [], "ben@acme.example") == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "question"),
+    [
+        ("How many days of leave are there?", "How many days of leave are there?"),
+        ('Question: "How many days of leave are there?"\nBecause.', "How many days of leave are there?"),
+        ("Sure!\n1. How many days of leave are there?", "How many days of leave are there?"),
+        ("Leave is 25 days.", None),
+        ("Why?", None),
+        ("x" * 400 + "?", None),
+    ],
+)
+def test_only_a_question_is_taken_of_an_answer(answer: str, question: str | None) -> None:
+    assert draft.question_of(answer) == question

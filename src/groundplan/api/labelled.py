@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,9 @@ from groundplan.api.local import post_local
 from groundplan.api.served import current_blueprint, known_workload
 from groundplan.core.errors import Invalid
 from groundplan.identity import store as identity_store
+from groundplan.knowledge.evaluation import asked_store
 from groundplan.knowledge.evaluation.asked import Given, Span, figures
+from groundplan.knowledge.evaluation.draft import usable
 from groundplan.knowledge.model import Passage
 
 MOST = 2000
@@ -44,7 +47,8 @@ class LabelledQuestion(BaseModel):
 
 
 def read(folder: Path, file: str) -> list[LabelledQuestion]:
-    """The questions of a file of the workspace, one JSON object a line. Raises `Invalid` (questions_file)."""
+    """The questions of a file of the workspace, one JSON object a line, without drafts that nobody accepted. Raises
+    `Invalid` (questions_file)."""
     path = (folder / file).resolve()
     try:
         if not path.is_relative_to(folder.resolve()):
@@ -58,10 +62,12 @@ def read(folder: Path, file: str) -> list[LabelledQuestion]:
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:
-                found.append(LabelledQuestion.model_validate_json(line))
-            except ValidationError as error:
+                value = json.loads(line)
+                found += [LabelledQuestion.model_validate(one) for one in usable([value])]
+            except (ValidationError, ValueError, AttributeError) as error:
+                told = error.errors()[0]["msg"] if isinstance(error, ValidationError) else "it is no JSON object"
                 raise Invalid(
-                    f"{file}:{number}: {error.errors()[0]['msg']}", code="questions_file",
+                    f"{file}:{number}: {told}", code="questions_file",
                     hint='Write {"question": "…", "documents": ["handbook/leave.md"], "person": "…", "workload": "…"}.',
                 ) from error  # fmt: skip
     if not 1 <= len(found) <= MOST:
@@ -84,6 +90,7 @@ def asked(conn: Connection[Any], number: int, one: LabelledQuestion) -> dict[str
         "query": one.question,
         "sources": workload.grounding.sources,
         "k": _DEPTH,
+        "synonyms": workload.grounding.synonyms,
         "max_bytes": 1 << 20,
         "context": 0,
     }
@@ -93,7 +100,10 @@ def judged(
     services: Services, questions: Sequence[LabelledQuestion], wanted: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
     """Figures of the questions, each asked as `wanted` says. Raises `Unavailable` where search does not answer."""
-    return figures([_given(services, one, ask) for one, ask in zip(questions, wanted, strict=True)])
+    given = [_given(services, one, ask) for one, ask in zip(questions, wanted, strict=True)]
+    answering = {document for one in given for document in (*one.documents, *(span.document for span in one.spans))}
+    with services.transaction() as conn:
+        return figures(given, asked_store.sensitivities(conn, sorted(answering)))
 
 
 def _given(services: Services, one: LabelledQuestion, ask: dict[str, Any]) -> Given:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from groundplan.cli import documents, links
+from groundplan.cli import documents, drafts, links
 from groundplan.cli import index as index_
 from groundplan.cli.client import ControlClient
 from groundplan.cli.options import HomeOption, JsonOption, settings_for
@@ -21,6 +21,7 @@ from groundplan.core.settings import Settings
 app = typer.Typer(help="Documents and search: what is there, and whether it is any good.", rich_markup_mode=None)
 documents.register(app)
 links.register(app)
+drafts.register(app)
 app.add_typer(index_.app, name="index")
 
 
@@ -37,6 +38,9 @@ def evaluate(
     beir: Annotated[
         Path | None, typer.Option("--beir", help="Folder with corpus.jsonl, queries.jsonl, qrels/*.tsv.")
     ] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Write a picture of it (SVG): abstention by floor, parts with bounds.")
+    ] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -52,14 +56,39 @@ def evaluate(
         value, subject = _tried(settings, beir)
     else:
         assert questions is not None
-        asked = {"questions": _lines(questions)}
-        value = ControlClient.connect(home).post("/api/knowledge/evaluate", asked)
+        value = ControlClient.connect(home).post("/api/knowledge/evaluate", {"questions": _accepted(questions)})
         subject = f"questions {questions.name}"
     from groundplan.knowledge.evaluation.history import compared  # noqa: PLC0415 -- heavy
 
     at = datetime.now(UTC).isoformat(timespec="seconds")
     value["last"] = compared(Home(settings.home).root / "evaluation", subject, value, at)
+    if plot is not None:
+        _draw(plot, value)
     emit(value, as_json, _told(value))
+
+
+def _draw(file: Path, value: dict[str, Any]) -> None:
+    from groundplan.knowledge.evaluation import plot  # noqa: PLC0415 -- heavy
+
+    picture = plot.abstention(value) or plot.parts(value)
+    if not picture:
+        raise Invalid("this run has nothing to be drawn", code="usage", hint="Draw runs of QUESTIONS.")
+    file.write_text(picture, encoding="utf-8")
+    if parts := plot.parts(value):
+        file.with_stem(f"{file.stem}-parts").write_text(parts, encoding="utf-8")
+
+
+def _accepted(file: Path) -> list[dict[str, Any]]:
+    """The questions of a file that people wrote or accepted; drafts are told and left out."""
+    from groundplan.knowledge.evaluation.draft import usable  # noqa: PLC0415 -- only here
+
+    lines = _lines(file)
+    found = usable(lines)
+    if len(found) < len(lines):
+        note(f"{len(lines) - len(found)} drafts of {file} wait to be accepted and are not asked")
+    if not found:
+        raise Invalid(f"{file} has no question", code="questions_file", hint="Accept drafts, or write questions.")
+    return found
 
 
 def _tried(settings: Settings, folder: Path) -> tuple[dict[str, Any], str]:
@@ -113,6 +142,13 @@ def _told(value: dict[str, Any]) -> str:
     )
     if value.get("abstained") is not None:
         parts.append(f"{value['abstained']:.1%} of the questions were not answered")
+    for name, found in (("source", value.get("by_source")), ("sensitivity", value.get("by_sensitivity"))):
+        rows = [
+            (part, f"{row['ndcg@10']:.4f}", "{:.4f} to {:.4f}".format(*row["confidence"]), row["questions"])
+            for part, row in (found or {}).items()
+        ]
+        if rows:
+            parts.append(table((name, "nDCG@10", "with 95 %", "questions"), rows))
     if value["last"]:
         parts.append(f"since {value['last']['at']}: nDCG@10 {value['last'].get('ndcg@10', 0):+.4f}")
     return "\n".join(parts)

@@ -14,6 +14,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from groundplan.console.client import Reply
 from groundplan.console.pages import fetch
 from groundplan.console.render import Signed, api_of, failed, show
+from groundplan.knowledge.evaluation import plot
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 HERE = "/knowledge"
@@ -132,7 +133,9 @@ async def evaluations(request: Request, visitor: Signed) -> HTMLResponse:
     for run in found["runs"]:
         same = [each for each in reversed(found["runs"]) if each["subject"] == run["subject"]]
         lines[run["subject"]] = trend_line([float(each["figures"].get("ndcg@10", 0)) for each in same])
-    return await show(request, visitor, "evaluations.html", HERE, tab="evaluations", lines=lines, **found)
+    newest: dict[str, Any] = next((run["figures"] for run in found["runs"] if run["figures"].get("abstention")), {})
+    pictures = {"abstention": plot.abstention(newest), "parts": plot.parts(newest)}
+    return await show(request, visitor, "evaluations.html", HERE, tab="evaluations", lines=lines, **pictures, **found)
 
 
 @router.post("/do/knowledge/decide")

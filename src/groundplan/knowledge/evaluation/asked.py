@@ -6,7 +6,7 @@ Who asks, and what they were given, comes from outside.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,8 +40,9 @@ class Given:
     milliseconds: float
 
 
-def figures(given: Sequence[Given]) -> dict[str, Any]:
-    """What `groundplan knowledge evaluate QUESTIONS` tells: figures in all and by source, spans, abstentions.
+def figures(given: Sequence[Given], sensitivity: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """What `groundplan knowledge evaluate QUESTIONS` tells: figures in all, by source and by sensitivity, spans,
+    abstentions. `sensitivity` is that of each document that answers.
 
     A question without a document that answers it should not be answered; it counts in the abstention curve only.
     """
@@ -54,7 +55,8 @@ def figures(given: Sequence[Given]) -> dict[str, Any]:
     times = [one.milliseconds for one in given]
     return {
         **found.json(),
-        "by_source": _by_source(answerable, found),
+        "by_source": _by(answerable, found, lambda document: document.partition("/")[0]),
+        "by_sensitivity": _by(answerable, found, lambda document: (sensitivity or {}).get(document, "unknown")),
         "span_recall": round(float(np.mean(spans)), 5) if spans else None,
         "abstained": round(sum(one.abstained or not one.passages for one in given) / len(given), 5),
         "abstention": [_at(given, floor) for floor in FLOORS],
@@ -89,15 +91,15 @@ def _covered(one: Given) -> float:
     return covered / max(1, total)
 
 
-def _by_source(answerable: dict[str, Given], found: Figures) -> dict[str, Any]:
-    """nDCG@10 by source of what answers, with its bounds."""
+def _by(answerable: dict[str, Given], found: Figures, part: Callable[[str], str]) -> dict[str, Any]:
+    """nDCG@10 by a part that the documents which answer belong to, with its bounds."""
     values: dict[str, list[float]] = defaultdict(list)
     for id, one in answerable.items():
-        for source in {document.partition("/")[0] for document in _wanted(one)}:
-            values[source].append(found.by_question[id]["ndcg@10"])
+        for name in {part(document) for document in _wanted(one)}:
+            values[name].append(found.by_question[id]["ndcg@10"])
     return {
-        source: {"ndcg@10": round(float(np.mean(own)), 5), "confidence": list(interval(own)), "questions": len(own)}
-        for source, own in sorted(values.items())
+        name: {"ndcg@10": round(float(np.mean(own)), 5), "confidence": list(interval(own)), "questions": len(own)}
+        for name, own in sorted(values.items())
     }
 
 

@@ -1,0 +1,107 @@
+"""`groundplan knowledge draft|accept`: questions that a model drafts from documents, and a person accepts.
+
+A draft is asked of the gateway like any other call: with the permissions of the person who is named, charged to the
+workload. It labels nothing before it is accepted.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from groundplan.api.ask import ask_once
+from groundplan.cli.ask import key_for
+from groundplan.cli.client import ControlClient
+from groundplan.cli.options import HomeOption, JsonOption
+from groundplan.cli.output import emit, note
+from groundplan.core.errors import Invalid
+
+_TOKENS = 80
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to `groundplan knowledge`."""
+    app.command()(draft)
+    app.command()(accept)
+
+
+def draft(
+    file: Annotated[Path, typer.Argument(help="A new file of JSON lines for the drafts.")],
+    workload: Annotated[str, typer.Option("--workload", help="Whose sources, and who is charged.")],
+    person: Annotated[str, typer.Option("--as", help="E-mail of the person who would ask, with their permissions.")],
+    count: Annotated[int, typer.Option("--count", min=1, max=200, help="Questions.")] = 20,
+    seed: Annotated[int, typer.Option("--seed", help="Which documents are drawn.")] = 1,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Draft questions from documents with the workload's model, for somebody to look at."""
+    from groundplan.knowledge.evaluation import draft as drafting  # noqa: PLC0415 -- only here
+
+    if file.exists():
+        raise Invalid(f"{file} is there already", code="drafts_file", hint="Name a new file.")
+    client = ControlClient.connect(home)
+    documents = _documents(client, workload)
+    random.Random(seed).shuffle(documents)
+    gateway = client.get("/api/status")["addresses"]["gateway"]
+    made: list[dict[str, Any]] = []
+    refused = 0
+    with key_for(client, workload, person) as key:
+        for document in documents:
+            passage = _passage(gateway, key, document)
+            if passage is None:
+                continue
+            answer = ask_once(gateway, key, workload, drafting.order(passage), max_tokens=_TOKENS)
+            question = drafting.question_of(str(answer["choices"][0]["message"]["content"] or ""))
+            if question is None:
+                refused += 1
+            else:
+                made.append(drafting.drafted(question, passage, person, workload))
+            if len(made) == count:
+                break
+    lines = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in made)
+    file.write_text(lines, encoding="utf-8")
+    if refused:
+        note(f"{refused} answers of the model were no question")
+    told = f"{len(made)} drafts are in {file}. Read them, mend or delete lines, then `groundplan knowledge accept`."
+    emit({"drafts": made, "refused": refused, "file": str(file)}, as_json, told)
+
+
+def accept(
+    file: Annotated[Path, typer.Argument(help="The file of drafts.")],
+    by: Annotated[str, typer.Option("--by", help="Who has read them.")],
+    numbers: Annotated[
+        list[int] | None, typer.Option("--line", help="Only this line, from 1; may be repeated.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Accept drafts that somebody has read: from now on `groundplan knowledge evaluate` asks them."""
+    from groundplan.knowledge.evaluation.draft import accept as accepted  # noqa: PLC0415 -- only here
+
+    count = accepted(file, numbers or [], by)
+    emit({"accepted": count, "file": str(file)}, as_json, f"{count} questions of {file} are accepted by {by}")
+
+
+def _documents(client: ControlClient, workload: str) -> list[dict[str, Any]]:
+    """Approved documents of the workload's sources. Raises `Invalid` (no_sources)."""
+    found = client.get(f"/api/workloads/{workload}")
+    sources = found.get("sources") or found.get("workload", {}).get("sources") or []
+    if not sources:
+        raise Invalid(f"{workload} has no sources", code="no_sources", hint="Declare sources in its workload.")
+    rows = [row for source in sources for row in client.get("/api/knowledge/documents", source=source)["documents"]]
+    return [row for row in rows if row["state"] == "approved" and not row["deleted_at"] and not row["superseded_by"]]
+
+
+def _passage(gateway: str, key: str, document: dict[str, Any]) -> Any:
+    """A passage of the document that the person of the key may read; None where search gives none."""
+    from groundplan.knowledge.evaluation.draft import LEAST_CHARS, Passage  # noqa: PLC0415 -- only here
+
+    asked = {"query": document["title"] or document["path"], "passages": 10}
+    found = ControlClient(gateway.removesuffix("/v1"), key).post("/api/knowledge/search", asked)
+    for one in found["passages"]:
+        if one["document"] == document["id"] and len(one["text"]) >= LEAST_CHARS:
+            return Passage(f"{one['source']}/{one['path']}", one["start_char"], one["end_char"], one["text"])
+    return None

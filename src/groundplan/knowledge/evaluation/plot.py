@@ -1,0 +1,66 @@
+"""Pictures of an evaluation as SVG text: what each floor of abstention would do, and how parts fare. Holds no data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+INK = "#7a8794"
+"""One grey that reads on light and dark paper."""
+COLOURS = ("#2f8f78", "#c9762f", "#7f93a8")
+_LINES = {"answered": "answered", "right": "of them rightly", "rightly_unanswered": "rightly left unanswered"}
+
+
+def abstention(figures: Mapping[str, Any]) -> str:
+    """For twenty floors: which part of the questions is answered, how much of that rightly, and how many of those
+    without an answer are left. Empty where the run has no curve."""
+    rows = [
+        {"floor": row["floor"], "part": row[name], "what": label}
+        for row in figures.get("abstention", ())
+        for name, label in _LINES.items()
+    ]
+    if not rows:
+        return ""
+    import altair  # noqa: PLC0415 -- heavy
+
+    chart = (
+        altair.Chart(altair.InlineData(values=rows), width=420, height=180, background="transparent")
+        .mark_line(strokeWidth=2)
+        .encode(
+            x=altair.X("floor:Q", title="floor", axis=altair.Axis(tickCount=5, format="~g")),
+            y=altair.Y("part:Q", title=None, scale=altair.Scale(domain=[0, 1]), axis=altair.Axis(format="%")),
+            color=altair.Color("what:N", title=None, scale=altair.Scale(range=list(COLOURS))),
+        )
+    )
+    return _svg(chart)
+
+
+def parts(figures: Mapping[str, Any]) -> str:
+    """nDCG@10 with its bounds of 95 % of all, of each source, of each sensitivity. Empty where there are no parts."""
+    rows = [
+        {"part": name, "of": of, "mean": row["ndcg@10"], "low": row["confidence"][0], "high": row["confidence"][1]}
+        for of, found in (("source", figures.get("by_source")), ("sensitivity", figures.get("by_sensitivity")))
+        for name, row in (found or {}).items()
+    ]
+    if not rows:
+        return ""
+    import altair  # noqa: PLC0415 -- heavy
+
+    base = altair.Chart(altair.InlineData(values=rows)).encode(
+        y=altair.Y("part:N", title=None, sort=None), color=altair.Color("of:N", scale=altair.Scale(range=list(COLOURS)))
+    )
+    scale = altair.Scale(domain=[0, 1])
+    bounds = base.mark_rule(strokeWidth=2).encode(x=altair.X("low:Q", title="nDCG@10", scale=scale), x2="high:Q")
+    means = base.mark_point(filled=True, size=60).encode(x=altair.X("mean:Q", scale=scale))
+    return _svg(altair.layer(bounds, means).properties(width=420, background="transparent"))
+
+
+def _svg(chart: Any) -> str:
+    import vl_convert  # noqa: PLC0415 -- heavy
+
+    dressed = (
+        chart.configure_axis(labelColor=INK, titleColor=INK, gridColor="#8886", domainColor=INK, tickColor=INK)
+        .configure_legend(labelColor=INK, titleColor=INK)
+        .configure_view(stroke=None)
+    )
+    return str(vl_convert.vegalite_to_svg(dressed.to_dict()))
