@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests.integration.gateway_stack import blueprint, deployment, workload
 
+from groundplan.blueprint.model import Routing
 from groundplan.catalog.check import validate
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Invalid
 from groundplan.release import choice
+from groundplan.release.units import workload_digest
 
 COMPANY = Path(__file__).parents[2] / "examples" / "company"
 
@@ -125,3 +128,13 @@ def test_floors_by_dimension_and_a_ceiling_of_risk_bar_deployments(tmp_path: Pat
     )
     again = choice.routing(workspace, stricter, names)
     assert again is not None and "above medium" in again.barred["gpt-eu-large"]
+
+
+def test_another_router_and_other_bytes_of_the_same_need_another_approval() -> None:
+    def approved(**said: str) -> str:
+        one = blueprint(1, [deployment("one", 1)], [workload("w", ["one"], routing=Routing(**said))])
+        return workload_digest(one, one.workloads[0])
+
+    now = approved(router="support@3", digest="a" * 64)
+    assert approved(router="support@3", digest="a" * 64) == now
+    assert len({now, approved(router="support@4", digest="a" * 64), approved(router="support@3", digest="b" * 64)}) == 3
