@@ -91,6 +91,10 @@ def _spoken(workspace: Workspace, doc: DeploymentDoc) -> Iterator[Problem]:
     """What only an OpenAI-shaped upstream can have; others are reached by their provider's own client."""
     if doc.api == "openai":
         return
+    if doc.api == "vertexai" and not ("/projects/" in doc.url and "/locations/" in doc.url):
+        hint = "Write https://LOCATION-aiplatform.googleapis.com/v1/projects/PROJECT/locations/LOCATION."
+        where = workspace.where("deployment", doc.name, "url")
+        yield Problem(f"{doc.name}: the url does not name project and location", "vertex_url", hint, where)
     found = [("serves", doc.serves), ("url", doc.url.startswith("local:"))]
     if doc.api != "anthropic":  # whose Messages go there directly
         found += [("tls", doc.tls), ("http", doc.http != 1), ("proxy", doc.proxy not in (None, DIRECT))]

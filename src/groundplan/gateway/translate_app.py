@@ -85,7 +85,8 @@ class Service:
 async def serve(home: Home) -> None:
     """Serve on a free port of 127.0.0.1 until SIGTERM or SIGINT. Raises `Unavailable` without the library."""
     token, loop = secrets.token_urlsafe(32), asyncio.get_running_loop()
-    server = Server(Service(Providers(), token).handle, of_refusal, loop)
+    providers = Providers()
+    server = Server(Service(providers, token).handle, of_refusal, loop)
     listener = await loop.create_server(server.protocol, "127.0.0.1", 0, backlog=256)
     announce(home, SERVICE, f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}", token)
     stop = asyncio.Event()
@@ -98,6 +99,7 @@ async def serve(home: Home) -> None:
         withdraw(home, SERVICE)
         listener.close()
         await server.drain(5.0)
+        await providers.close()
 
 
 def main(argv: list[str] | None = None) -> int:

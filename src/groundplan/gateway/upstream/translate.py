@@ -7,6 +7,7 @@ Decides nothing about money: each failure becomes a status that says whether it 
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -16,7 +17,7 @@ import msgspec
 from groundplan.core.errors import Unavailable
 from groundplan.core.settings import resolve_secret
 from groundplan.gateway.surfaces.answers import error_body
-from groundplan.gateway.upstream.providers import Place, cannot, unknown_field
+from groundplan.gateway.upstream.providers import VERTEX_URL, Place, cannot, unknown_field
 
 MOST_CLIENTS = 64
 _SUFFIXES = {
@@ -107,6 +108,8 @@ class Providers:
             if not asked.get("stream"):
                 return msgspec.json.encode(_completion(found))
             first = await anext(found, None)
+        except Failed:
+            raise
         except Exception as error:
             raise failed(error, secret, place) from error
         return self._stream(first, found, secret, place)
@@ -130,6 +133,18 @@ class Providers:
             base = {name: getattr(first, name) for name in ("id", "object", "created", "model")}
             yield msgspec.json.encode({**base, "choices": [], "usage": usage})
 
+    async def close(self) -> None:
+        """Let go of the providers' connections."""
+        held = [each for client in self._clients.values() for each in vars(client).values()]
+        for each in [*held, *(inner for each in held if (inner := getattr(each, "aio", None)) is not None)]:
+            if hasattr(each, "__aexit__"):
+                await each.__aexit__(None, None, None)
+            elif callable(end := getattr(each, "aclose", None) or getattr(each, "close", None)):
+                waiting = end()
+                if inspect.isawaitable(waiting):
+                    await waiting
+        self._clients.clear()
+
     async def embed(self, place: Place, body: bytes) -> bytes:
         """Embeddings as JSON. Raises `Failed`."""
         asked = _read(place, body, embeddings=True)
@@ -139,6 +154,8 @@ class Providers:
         try:
             client = self.client(place, secret)
             each = [await client.aembedding(model, one, **asked) for one in (inputs if alone else [inputs])]
+        except Failed:
+            raise
         except Exception as error:
             raise failed(error, secret, place) from error
         return msgspec.json.encode(_together([_plain(found) for found in each]))
@@ -154,8 +171,16 @@ def _together(found: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _options(api: str, url: str) -> Iterator[tuple[str, Any]]:
     """Further arguments of a provider's own client; retries off where the library cannot turn them off."""
-    if api == "groq":
+    if api in ("groq", "cohere"):  # the library leaves its own argument for the address unused
         yield "base_url", url
+    elif api == "vertexai":
+        found = VERTEX_URL.fullmatch(url)
+        if found is None:
+            told = "the url of a deployment of Vertex AI names its project and location"
+            hint = "Write https://LOCATION-aiplatform.googleapis.com/v1/projects/PROJECT/locations/LOCATION."
+            raise Failed(503, error_body(told, "provider_url", hint, "api_error"))
+        yield "http_options", {"base_url": found[1]}
+        yield from (("project", found[2]), ("location", found[3]))
     elif api == "azure":
         yield "retry_total", 0
     elif api == "bedrock":

@@ -1,0 +1,420 @@
+"""Each other provider's API, spoken in both directions, checked against the pinned official SDKs' types.
+
+Its official client builds the request from ours and reads an answer in its wire format, which becomes OpenAI's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import struct
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from openai.types import CreateEmbeddingResponse
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from tests.integration.sdk_types import strict
+
+from groundplan.gateway.http.server import Request, Response, Server
+from groundplan.gateway.surfaces.answers import of_refusal
+from groundplan.gateway.upstream.providers import EMBEDS, Place
+from groundplan.gateway.upstream.translate import Failed, Providers
+
+pytest.importorskip("any_llm", reason="needs groundplan[providers]")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Inheritance class AiohttpClientSession:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:The `__fields__` attribute is deprecated"),
+]
+"""What Google's and Cohere's own clients do to others."""
+SECRET = "sk-secret"
+USED = (11, 4)
+"""Tokens of prompt and answer that every provider reports."""
+DATA = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
+"""A PNG of one pixel."""
+IMAGE = f"data:image/png;base64,{DATA}"
+TOOL: Any = {
+    "type": "function",
+    "function": {"name": "look", "description": "Look", "parameters": {"type": "object", "properties": {}}},
+}
+OPENAI_USAGE = {"prompt_tokens": USED[0], "completion_tokens": USED[1], "total_tokens": sum(USED)}
+CALL = {"id": "call00001", "type": "function", "function": {"name": "look", "arguments": '{"what": "it"}'}}
+PATHS = {"groq": "/openai/v1", "vertexai": "/v1/projects/p/locations/europe-west1"}
+"""What operators write behind the host, where it is anything."""
+
+
+@dataclass
+class Wire:
+    """One HTTP server that answers as all of them do, by their paths. `tool`: answers call one."""
+
+    port: int = 0
+    tool: bool = False
+    asked: list[tuple[str, dict[str, Any], dict[bytes, bytes]]] = field(default_factory=list)
+
+    @property
+    def body(self) -> dict[str, Any]:
+        return self.asked[-1][1]
+
+    async def handle(self, request: Request, response: Response) -> None:
+        path = request.target.decode()
+        if path == "/token":
+            token = {"access_token": "adc-token", "expires_in": 3600, "token_type": "Bearer"}
+            response.send(200, json.dumps(token).encode())
+            return
+        body = json.loads(request.body)
+        self.asked.append((path, body, dict(request.headers)))
+        kind, found = self._answer(path, body)
+        if isinstance(found, bytes):
+            response.end(found, response.start(200, b"content-type: %b\r\n" % kind))
+        else:
+            response.send(200, json.dumps(found).encode())
+
+    def _answer(self, path: str, body: dict[str, Any]) -> tuple[bytes, Any]:
+        if "embed" in path.lower() or path.endswith(("/invoke", ":predict")):
+            return b"", self._embedded(path, body)
+        if "converse" in path:
+            return self._bedrock(path)
+        if path == "/v2/chat":
+            return self._cohere(body)
+        if "enerateContent" in path:
+            return self._vertex(path)
+        if path == "/v1/messages":
+            return b"", self._anthropic()
+        if path == "/api/chat":
+            message: dict[str, Any] = {"role": "assistant", "content": "You asked."}
+            counts = {"prompt_eval_count": USED[0], "eval_count": USED[1], "created_at": "2026-01-01T00:00:00Z"}
+            return b"", {"model": "m", "message": message, "done": True, "done_reason": "stop", **counts}
+        return self._openai(body)
+
+    def _embedded(self, path: str, body: dict[str, Any]) -> Any:
+        if path == "/v2/embed":
+            meta = {"billed_units": {"input_tokens": USED[0]}}
+            rows = [[0.5, 0.25] for _ in body["texts"]]
+            return {"id": "e", "embeddings": {"float": rows}, "texts": body["texts"], "meta": meta}
+        if path.endswith("/invoke"):
+            return {"embedding": [0.5, 0.25], "inputTextTokenCount": USED[0]}
+        if path.endswith(":predict"):
+            row = {"embeddings": {"values": [0.5, 0.25], "statistics": {"token_count": USED[0], "truncated": False}}}
+            return {"predictions": [row for _ in body["instances"]]}
+        if "mbedContent" in path:
+            return {"embeddings": [{"values": [0.5, 0.25]}], "embedding": {"values": [0.5, 0.25]}}
+        inputs = body["input"] if isinstance(body["input"], list) else [body["input"]]
+        data = [{"object": "embedding", "index": n, "embedding": [0.5, 0.25]} for n in range(len(inputs))]
+        usage = {"prompt_tokens": USED[0], "total_tokens": USED[0]}
+        return {"id": "e", "object": "list", "model": "m", "data": data, "usage": usage}
+
+    def _openai(self, body: dict[str, Any]) -> tuple[bytes, Any]:
+        """Groq, Azure and Mistral."""
+        reason = "tool_calls" if self.tool else "stop"
+        base = {"id": "x", "created": 1, "model": "m"}
+        if not body.get("stream"):
+            message: dict[str, Any] = {"role": "assistant", "content": None if self.tool else "You asked."}
+            if self.tool:
+                message["tool_calls"] = [CALL]
+            choice = {"index": 0, "message": message, "finish_reason": reason}
+            return b"", {**base, "object": "chat.completion", "choices": [choice], "usage": OPENAI_USAGE}
+        deltas: list[dict[str, Any]] = [{"role": "assistant", "content": "You "}, {"content": "asked."}]
+        if self.tool:
+            deltas = [{"role": "assistant", "content": "", "tool_calls": [{**CALL, "index": 0}]}]
+        chunks = []
+        for delta in deltas:
+            last = delta is deltas[-1]
+            choice = {"index": 0, "delta": delta, "finish_reason": reason if last else None}
+            more = {"usage": OPENAI_USAGE, "x_groq": {"id": "q", "usage": OPENAI_USAGE}} if last else {}
+            chunks.append({**base, "object": "chat.completion.chunk", "choices": [choice], **more})
+        return b"text/event-stream", _sse(chunks) + b"data: [DONE]\n\n"
+
+    def _cohere(self, body: dict[str, Any]) -> tuple[bytes, Any]:
+        tokens = {"input_tokens": USED[0], "output_tokens": USED[1]}
+        usage = {"billed_units": tokens, "tokens": tokens}
+        reason = "TOOL_CALL" if self.tool else "COMPLETE"
+        if not body.get("stream"):
+            message: dict[str, Any] = {"role": "assistant", "content": [{"type": "text", "text": "You asked."}]}
+            if self.tool:
+                message = {"role": "assistant", "tool_plan": "I look.", "tool_calls": [CALL]}
+            return b"", {"id": "c", "finish_reason": reason, "message": message, "usage": usage}
+        events: list[dict[str, Any]] = [
+            {"type": "message-start", "id": "c", "delta": {"message": {"role": "assistant", "content": []}}}
+        ]
+        if self.tool:
+            empty = {**CALL, "function": {"name": "look", "arguments": ""}}
+            piece = {"function": {"arguments": '{"what": "it"}'}}
+            events += [
+                {"type": "tool-call-start", "index": 0, "delta": {"message": {"tool_calls": empty}}},
+                {"type": "tool-call-delta", "index": 0, "delta": {"message": {"tool_calls": piece}}},
+                {"type": "tool-call-end", "index": 0},
+            ]
+        else:
+            start = {"message": {"content": {"type": "text", "text": ""}}}
+            events.append({"type": "content-start", "index": 0, "delta": start})
+            for text in ("You ", "asked."):
+                delta = {"message": {"content": {"text": text}}}
+                events.append({"type": "content-delta", "index": 0, "delta": delta})
+            events.append({"type": "content-end", "index": 0})
+        events.append({"type": "message-end", "id": "c", "delta": {"finish_reason": reason, "usage": usage}})
+        named = [b"event: %b\n" % event["type"].encode() + _sse([event]) for event in events]
+        return b"text/event-stream", b"".join(named)
+
+    def _bedrock(self, path: str) -> tuple[bytes, Any]:
+        usage = {"inputTokens": USED[0], "outputTokens": USED[1], "totalTokens": sum(USED)}
+        reason = "tool_use" if self.tool else "end_turn"
+        use = {"toolUseId": "t1", "name": "look"}
+        if not path.endswith("-stream"):
+            content = [{"toolUse": {**use, "input": {"what": "it"}}}] if self.tool else [{"text": "You asked."}]
+            message = {"message": {"role": "assistant", "content": content}}
+            return b"", {"output": message, "stopReason": reason, "usage": usage, "metrics": {"latencyMs": 1}}
+        events: list[tuple[str, dict[str, Any]]] = [("messageStart", {"role": "assistant"})]
+        if self.tool:
+            events.append(("contentBlockStart", {"contentBlockIndex": 0, "start": {"toolUse": use}}))
+            delta: Any = {"toolUse": {"input": '{"what": "it"}'}}
+            events.append(("contentBlockDelta", {"contentBlockIndex": 0, "delta": delta}))
+        else:
+            for text in ("You ", "asked."):
+                events.append(("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": text}}))
+        events += [
+            ("contentBlockStop", {"contentBlockIndex": 0}),
+            ("messageStop", {"stopReason": reason}),
+            ("metadata", {"usage": usage, "metrics": {"latencyMs": 1}}),
+        ]
+        return b"application/vnd.amazon.eventstream", b"".join(_frame(name, value) for name, value in events)
+
+    def _vertex(self, path: str) -> tuple[bytes, Any]:
+        parts: list[dict[str, Any]] = [{"text": "You "}, {"text": "asked."}]
+        if self.tool:
+            parts = [{"functionCall": {"name": "look", "args": {"what": "it"}}}]
+        usage = {"promptTokenCount": USED[0], "candidatesTokenCount": USED[1], "totalTokenCount": sum(USED)}
+
+        def answer(some: list[dict[str, Any]], reason: str | None) -> dict[str, Any]:
+            candidate: dict[str, Any] = {"content": {"role": "model", "parts": some}, "index": 0}
+            if reason is not None:
+                candidate["finishReason"] = reason
+            return {"candidates": [candidate], "usageMetadata": usage, "modelVersion": "g", "responseId": "r1"}
+
+        if "streamGenerateContent" not in path:
+            return b"", answer(parts, "STOP")
+        each = [answer([part], "STOP" if part is parts[-1] else None) for part in parts]
+        return b"text/event-stream", _sse(each)
+
+    @staticmethod
+    def _anthropic() -> dict[str, Any]:
+        usage = {"input_tokens": USED[0], "output_tokens": USED[1]}
+        content = [{"type": "text", "text": "You asked."}]
+        return {
+            "id": "m", "type": "message", "role": "assistant", "model": "c", "content": content,
+            "stop_reason": "end_turn", "stop_sequence": None, "usage": usage,
+        }  # fmt: skip
+
+
+def _sse(events: list[Any]) -> bytes:
+    return b"".join(b"data: %b\n\n" % json.dumps(event).encode() for event in events)
+
+
+def _frame(name: str, value: dict[str, Any]) -> bytes:
+    """One event as Amazon's binary streams have it."""
+    told = {":event-type": name, ":content-type": "application/json", ":message-type": "event"}
+    headers = b"".join(
+        bytes([len(key)]) + key.encode() + b"\x07" + struct.pack(">H", len(text)) + text.encode()
+        for key, text in told.items()
+    )
+    payload = json.dumps(value).encode()
+    prelude = struct.pack(">II", 16 + len(headers) + len(payload), len(headers))
+    body = prelude + struct.pack(">I", crc32(prelude)) + headers + payload
+    return body + struct.pack(">I", crc32(body))
+
+
+@asynccontextmanager
+async def spoken(folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Providers, Wire]]:
+    """The library, and a wire on loopback; Vertex AI's credentials are a file whose tokens come from there, too."""
+    wire, loop = Wire(), asyncio.get_running_loop()
+    server = Server(wire.handle, of_refusal, loop)
+    listener = await loop.create_server(server.protocol, "127.0.0.1", 0)
+    wire.port = listener.sockets[0].getsockname()[1]
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    account = {
+        "type": "service_account", "project_id": "p", "private_key_id": "1", "private_key": key.decode(),
+        "client_email": "a@b.example", "client_id": "1", "token_uri": f"http://127.0.0.1:{wire.port}/token",
+    }  # fmt: skip
+    (folder / "account.json").write_text(json.dumps(account))
+    (folder / "secret").write_text(SECRET)
+    for name, value in {
+        "GOOGLE_APPLICATION_CREDENTIALS": str(folder / "account.json"),
+        "AWS_DEFAULT_REGION": "eu-central-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
+    providers = Providers()
+    try:
+        yield providers, wire
+    finally:
+        await providers.close()
+        listener.close()
+        await server.drain(0.2)
+
+
+def place(api: str, wire: Wire, folder: Path) -> Place:
+    url = f"http://127.0.0.1:{wire.port}{PATHS.get(api, '')}"
+    return Place("d", api, url, None if api == "vertexai" else f"file:{folder / 'secret'}")
+
+
+def asked(api: str, content: Any = "Where is it?", **more: Any) -> bytes:
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": content}]
+    return json.dumps({"model": f"up-{api}", "messages": messages, "max_tokens": 20, **more}).encode()
+
+
+async def whole(providers: Providers, where: Place, body: bytes) -> ChatCompletion:
+    found = await providers.chat(where, body)
+    assert isinstance(found, bytes)
+    made: ChatCompletion = strict(ChatCompletion, found)
+    return made
+
+
+async def streamed(providers: Providers, where: Place, body: bytes) -> list[ChatCompletionChunk]:
+    found = await providers.chat(where, body)
+    assert not isinstance(found, bytes)
+    return [strict(ChatCompletionChunk, chunk) async for chunk in found]
+
+
+def part(kind: str, **image: str) -> Any:
+    """One message with one part of that kind."""
+    return [{"role": "user", "content": [{"type": kind, "image_url": {"url": IMAGE, **image}}]}]
+
+
+OTHERS = ["groq", "cohere", "bedrock", "azure", "vertexai"]
+
+
+async def test_each_provider_is_asked_and_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with spoken(tmp_path, monkeypatch) as (providers, wire):
+        for api in OTHERS:
+            where = place(api, wire, tmp_path)
+            answer = await whole(providers, where, asked(api, temperature=0.5))
+            assert answer.choices[0].message.content == "You asked." and answer.choices[0].finish_reason == "stop", api
+            assert answer.usage is not None
+            assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == USED, api
+            assert wire.asked, f"{api} was asked somewhere else than at its declared address"
+            chunks = await streamed(providers, where, asked(api, stream=True))
+            text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+            assert text == "You asked.", (api, chunks)
+            ends = [c.choices[0].finish_reason for c in chunks if c.choices and c.choices[0].finish_reason]
+            assert ends == ["stop"], api
+            last = chunks[-1].usage
+            assert last is not None and (last.prompt_tokens, last.completion_tokens) == USED, api
+        check_requests({path: (body, headers) for path, body, headers in wire.asked})
+
+
+def check_requests(asked: dict[str, Any]) -> None:
+    """What each of them was sent, as its API has it."""
+    body, headers = asked["/openai/v1/chat/completions"]
+    assert headers[b"authorization"] == b"Bearer sk-secret" and body["max_tokens"] == 20
+    body, headers = asked["/v2/chat"]
+    assert headers[b"authorization"] == b"Bearer sk-secret" and body["messages"][0]["role"] == "system"
+    body, headers = asked["/model/up-bedrock/converse"]
+    assert headers[b"authorization"] == b"Bearer sk-secret"
+    assert body["system"] == [{"text": "Be brief."}] and body["inferenceConfig"]["maxTokens"] == 20
+    (path,) = [path for path in asked if path.startswith("/chat/completions?api-version=")]
+    assert asked[path][1][b"api-key"] == b"sk-secret" and asked[path][0]["max_tokens"] == 20
+    (path,) = [path for path in asked if path.endswith("up-vertexai:generateContent")]
+    body, headers = asked[path]
+    assert headers[b"authorization"] == b"Bearer adc-token" and "projects/p/locations/europe-west1" in path
+    assert body["generationConfig"]["maxOutputTokens"] == 20
+
+
+async def test_tools_go_to_each_provider_and_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with spoken(tmp_path, monkeypatch) as (providers, wire):
+        wire.tool = True
+        for api in OTHERS:
+            where = place(api, wire, tmp_path)
+            answer = await whole(providers, where, asked(api, tools=[TOOL]))
+            (call,) = answer.choices[0].message.tool_calls or []
+            assert call.type == "function" and call.function.name == "look", api
+            assert json.loads(call.function.arguments) == {"what": "it"}, api
+            assert answer.choices[0].finish_reason == "tool_calls", api
+            assert "look" in json.dumps(wire.body), api
+            name = arguments = ""
+            for chunk in await streamed(providers, where, asked(api, tools=[TOOL], stream=True)):
+                for choice in chunk.choices:
+                    for piece in choice.delta.tool_calls or []:
+                        assert piece.function is not None
+                        name, arguments = (
+                            name + (piece.function.name or ""),
+                            arguments + (piece.function.arguments or ""),
+                        )
+            assert name == "look" and json.loads(arguments) == {"what": "it"}, (api, arguments)
+
+
+IMAGES: dict[str, Callable[[Any], bool]] = {
+    "groq": lambda body: body["messages"][1]["content"][1]["image_url"]["url"] == IMAGE,
+    "azure": lambda body: body["messages"][1]["content"][1]["image_url"]["url"] == IMAGE,
+    "mistral": lambda body: body["messages"][1]["content"][1]["image_url"]["url"] == IMAGE,
+    "cohere": lambda body: body["messages"][1]["content"][1]["image_url"]["url"] == IMAGE,
+    "bedrock": lambda body: body["messages"][0]["content"][1]["image"] == {"format": "png", "source": {"bytes": DATA}},
+    "vertexai": lambda body: _inline(body["contents"][0]["parts"][1]),
+    "gemini": lambda body: _inline(body["contents"][0]["parts"][1]),
+    "anthropic": lambda body: body["messages"][0]["content"][1]["source"]["data"] == DATA,
+    "ollama": lambda body: body["messages"][1]["images"] == [DATA],
+}
+"""Whether a request has the image, as that API sends one."""
+
+
+def _inline(part: dict[str, Any]) -> bool:
+    data = part["inlineData"]
+    return base64.b64decode(data["data"]) == base64.b64decode(DATA) and "image/png" in data.values()
+
+
+async def test_images_reach_each_provider(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with spoken(tmp_path, monkeypatch) as (providers, wire):
+        content = [{"type": "text", "text": "What is it?"}, {"type": "image_url", "image_url": {"url": IMAGE}}]
+        for api, has in IMAGES.items():
+            answer = await whole(providers, place(api, wire, tmp_path), asked(api, content))
+            assert answer.choices[0].message.content == "You asked.", api
+            assert has(wire.body), (api, wire.body)
+
+
+async def test_embeddings_of_each_provider(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with spoken(tmp_path, monkeypatch) as (providers, wire):
+        for api in sorted(EMBEDS & set(OTHERS)):
+            body = json.dumps({"model": f"up-{api}", "input": ["a", "b"]}).encode()
+            found = strict(CreateEmbeddingResponse, await providers.embed(place(api, wire, tmp_path), body))
+            assert [each.embedding for each in found.data] == [[0.5, 0.25]] * 2, api
+            assert [each.index for each in found.data] == [0, 1]
+
+
+async def test_an_address_of_vertex_ai_that_names_no_project_is_never_replaced_by_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with spoken(tmp_path, monkeypatch) as (providers, wire):
+        with pytest.raises(Failed) as refused:
+            await providers.chat(Place("d", "vertexai", f"http://127.0.0.1:{wire.port}"), asked("vertexai"))
+        assert refused.value.status == 503 and b"provider_url" in refused.value.body and not wire.asked
+
+
+@pytest.mark.parametrize(
+    ("api", "more", "name"),
+    [
+        ("cohere", {"response_format": {"type": "json_object"}}, "response_format"),
+        ("cohere", {"tool_choice": "auto"}, "tool_choice"),
+        ("bedrock", {"seed": 1}, "seed"),
+        ("groq", {"logit_bias": {"1": 1}}, "logit_bias"),
+        ("azure", {"user": "u"}, "user"),
+        ("vertexai", {"parallel_tool_calls": False}, "parallel_tool_calls"),
+        ("cohere", {"messages": part("input_audio")}, "messages: content of type input_audio"),
+        ("bedrock", {"messages": part("file")}, "messages: content of type file"),
+        ("anthropic", {"messages": part("image_url", detail="high")}, "messages: image_url.detail"),
+    ],
+)
+async def test_what_each_provider_has_no_word_for_is_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, api: str, more: dict[str, Any], name: str
+) -> None:
+    async with spoken(tmp_path, monkeypatch) as (providers, wire):
+        with pytest.raises(Failed) as refused:
+            await providers.chat(place(api, wire, tmp_path), asked(api, **more))
+        told = json.loads(refused.value.body)["error"]
+        assert refused.value.status == 400 and told["field"] == name and not wire.asked
