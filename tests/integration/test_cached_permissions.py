@@ -21,7 +21,7 @@ from groundplan.core.ids import new_id
 from groundplan.core.settings import child_environment, load_settings
 from groundplan.identity import service as identity
 from groundplan.knowledge.remote import RemoteEmbedder
-from groundplan.knowledge.service import ingest_sources
+from groundplan.knowledge.service import Intake, ingest_sources
 from groundplan.runtime.models import MINILM, ensure
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import ScriptedModel
@@ -48,9 +48,8 @@ class World:
         ingest_sources(
             self.stack.database.urls["control"],
             [source],
-            self.folder,
             RemoteEmbedder(self.stack.home),
-            date(2026, 11, 25),
+            Intake(self.folder, date(2026, 11, 25)),
         )
 
     async def ask(self, who: str, name: str = "shared", **more: object) -> str:

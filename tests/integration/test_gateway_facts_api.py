@@ -20,7 +20,7 @@ from groundplan.core.endpoints import lookup
 from groundplan.core.ids import new_id
 from groundplan.core.settings import child_environment, load_settings
 from groundplan.knowledge.remote import RemoteEmbedder
-from groundplan.knowledge.service import ingest_sources
+from groundplan.knowledge.service import Intake, ingest_sources
 from groundplan.runtime.models import MINILM, ensure
 from groundplan.testing.database import Database
 
@@ -170,7 +170,9 @@ def _ingest(stack: Stack, folder: Path) -> None:
     source = Source(
         name="handbook", path="docs", sensitivity="internal", owner="ana@acme.example", readers=["ana@acme.example"]
     )
-    ingest_sources(stack.database.urls["control"], [source], folder, RemoteEmbedder(stack.home), date(2026, 11, 25))
+    ingest_sources(
+        stack.database.urls["control"], [source], RemoteEmbedder(stack.home), Intake(folder, date(2026, 11, 25))
+    )
 
 
 async def test_a_search_finds_what_the_person_behind_the_key_may_read(stack: Stack, tmp_path: Path) -> None:

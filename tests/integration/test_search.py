@@ -29,7 +29,7 @@ from groundplan.knowledge.retrieval.saved import FORMAT, Saved
 from groundplan.knowledge.retrieval.search import Search
 from groundplan.knowledge.retrieval.search_store import Standing
 from groundplan.knowledge.retrieval.words import Analyzer
-from groundplan.knowledge.service import ingest_sources
+from groundplan.knowledge.service import Intake, ingest_sources
 from groundplan.runtime.models import MINILM, ensure
 from groundplan.testing.database import Database
 
@@ -94,7 +94,7 @@ class World:
 
     def ingest(self, *sources: Source) -> IngestReport:
         declared = sources or (source(),)
-        report = ingest_sources(self.database.urls["control"], declared, self.workspace, self.encoder, TODAY)[0]
+        report = ingest_sources(self.database.urls["control"], declared, self.encoder, Intake(self.workspace, TODAY))[0]
         while take_batch(self.control, self.index, self.analyzer):
             pass
         return report

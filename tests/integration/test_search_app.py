@@ -23,7 +23,7 @@ from groundplan.core.ids import new_id
 from groundplan.core.settings import child_environment, load_settings
 from groundplan.knowledge.model import SearchRequest
 from groundplan.knowledge.remote import RemoteEmbedder, embed, post, search
-from groundplan.knowledge.service import ingest_sources
+from groundplan.knowledge.service import Intake, ingest_sources
 from groundplan.runtime.models import MINILM, ensure
 from groundplan.testing.database import Database
 
@@ -68,7 +68,7 @@ def test_ingested_through_the_service_and_found_through_it(
 ) -> None:
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "leave.md").write_text("# Leave\n\nEmployees have 28 days of paid leave a year.\n")
-    ingest_sources(database.urls["control"], [SOURCE], tmp_path, RemoteEmbedder(home), date(2026, 11, 25))
+    ingest_sources(database.urls["control"], [SOURCE], RemoteEmbedder(home), Intake(tmp_path, date(2026, 11, 25)))
     person = new_id()
     with psycopg.connect(database.urls["control"], autocommit=True) as conn:
         conn.execute("INSERT INTO person (id, email, name) VALUES (%s, 'ben@acme.example', 'Ben')", (person,))

@@ -14,7 +14,7 @@ from groundplan.api.served import current_or_none
 from groundplan.core.database import database_url
 from groundplan.core.errors import GroundplanError
 from groundplan.knowledge.remote import RemoteEmbedder
-from groundplan.knowledge.service import Declared, ingest_sources
+from groundplan.knowledge.service import Intake, ingest_sources
 
 log = logging.getLogger("groundplan.api.ingest")
 _one_at_a_time = threading.Lock()
@@ -34,11 +34,15 @@ def ingest_current(services: Services) -> dict[str, Any]:
         reports = ingest_sources(
             database_url(services.home, services.settings, "control"),
             blueprint.sources,
-            folder,
             RemoteEmbedder(services.home),
-            services.clock.now().date(),
-            mirrors=services.home.root / "mirrors",
-            declared=Declared(blueprint.review_days, blueprint.terms),
+            Intake(
+                folder,
+                services.clock.now().date(),
+                blueprint.review_days,
+                blueprint.terms,
+                mirrors=services.home.root / "mirrors",
+                models=services.settings.models,
+            ),
         )
     return {"reports": [asdict(report) for report in reports]}
 

@@ -20,6 +20,7 @@ from groundplan.console import (
     calls,
     controls,
     cost_pages,
+    erasures,
     experiments,
     knowledge,
     knowledge_index,
@@ -49,6 +50,7 @@ def create_console(home: Home, settings: Settings, workspace: Path | None = None
     app.include_router(calls.router)
     app.include_router(knowledge.router)
     app.include_router(knowledge_index.router)
+    app.include_router(erasures.router)
     app.include_router(actions.router)
     app.include_router(cost_pages.router)
     app.include_router(opportunities.router)

@@ -23,50 +23,55 @@ from groundplan.knowledge.quality.text import glossary
 from groundplan.knowledge.sources.open import connector
 
 
+def never() -> bool:
+    """Nobody asks for an end."""
+    return False
+
+
 @dataclass(frozen=True, slots=True)
-class Declared:
-    """What the blueprint says besides its sources: days until a review by source, and the glossary."""
+class Intake:
+    """Where sources are read and by which rules: their paths are relative to `workspace`."""
 
+    workspace: Path
+    today: date
     review_days: Mapping[str, int] = field(default_factory=dict)
+    """Source -> days until a review of its documents."""
     terms: Sequence[Term] = ()
+    """The glossary."""
+    mirrors: Path | None = None
+    """A folder for what is kept of repositories."""
+    models: Path | None = None
+    """The folder of models, for sources that declare who reads their files."""
+    progress: Progress | None = None
+    stop: Callable[[], bool] = never
 
 
-def ingest_sources(
-    url: str,
-    sources: Iterable[Source],
-    workspace: Path,
-    embedder: Embedder,
-    today: date,
-    progress: Progress | None = None,
-    *,
-    declared: Declared = Declared(),
-    mirrors: Path | None = None,
-    stop: Callable[[], bool] = lambda: False,
-) -> list[IngestReport]:
-    """Bring the documents of all `sources` up to date; their paths are relative to `workspace`.
+def ingest_sources(url: str, sources: Iterable[Source], embedder: Embedder, intake: Intake) -> list[IngestReport]:
+    """Bring the documents of all `sources` up to date; `url` is of role control.
 
     First all are taken over, so that their words can be searched; then come the assessment of quality, the scan for
-    personal data and secrets, and vectors. `url` is of role control; `mirrors` is a folder for what is kept of
-    repositories. A source that is away is a finding. Raises `Unavailable` where the database or the embedder is; what
-    was done stays.
+    personal data and secrets, and vectors. A source that is away is a finding. Raises `Unavailable` where the database
+    or the embedder is; what was done stays.
     """
     every = list(sources)
     reports = []
     with closing(connect(url, autocommit=True)) as conn, Sandbox() as sandbox:
         for source in every:
-            settings = Settings(declared.review_days.get(source.name), sandbox, progress)
-            found = connector(source, workspace, conn, mirrors=mirrors or workspace / ".mirrors")
+            days = intake.review_days.get(source.name)
+            settings = Settings(days, sandbox, intake.progress, intake.models)
+            mirrors = intake.mirrors or intake.workspace / ".mirrors"
+            found = connector(source, intake.workspace, conn, mirrors=mirrors)
             reports.append(take_over(conn, source, found, settings))
-        if any(map(_moved, reports)) or not {source.name for source in every} <= assessed(conn, today):
+        if any(map(_moved, reports)) or not {source.name for source in every} <= assessed(conn, intake.today):
             # what is new in one source may be a copy of what another has
             for source in every:
-                assess(conn, source.name, today)
-        if scan_pending(conn, glossary(declared.terms), stop):
+                assess(conn, source.name, intake.today)
+        if scan_pending(conn, glossary(intake.terms), intake.stop):
             for source in every:
-                assess(conn, source.name, today)
+                assess(conn, source.name, intake.today)
         for edition in index_store.editions(conn, WHOLE):
             if edition.settings.embedding is None:
-                embed_pending(conn, embedder, edition.id, stop)
+                embed_pending(conn, embedder, edition.id, intake.stop)
     return reports
 
 

@@ -1,0 +1,64 @@
+"""The page of requests to erase somebody: what would go and what stays, confirmed or refused by compliance."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from urllib.parse import quote, urlencode
+
+from fastapi import APIRouter, Form, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+
+from groundplan.console.pages import fetch
+from groundplan.console.render import Signed, api_of, failed, show
+
+router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
+HERE = "/governance"
+PAGE = "/governance/erasures"
+Text = Annotated[str, Form(max_length=2000)]
+
+
+@router.get(PAGE)
+async def erasures(request: Request, visitor: Signed) -> HTMLResponse:
+    found = await fetch(visitor, erasures="/api/erasures")
+    return await show(request, visitor, "erasures.html", HERE, **found)
+
+
+@router.get(f"{PAGE}/{{erasure_id}}")
+async def erasure(request: Request, visitor: Signed, erasure_id: str) -> HTMLResponse:
+    reply = await visitor.api.get(f"/api/erasures/{quote(erasure_id, safe='')}")
+    if not reply.ok:
+        return failed(reply, visitor)
+    return await show(request, visitor, "erasure.html", HERE, one=reply.body)
+
+
+@router.get(f"{PAGE}/{{erasure_id}}/receipt")
+async def receipt(visitor: Signed, erasure_id: str) -> Response:
+    """The signed receipt as a file."""
+    reply = await visitor.api.get(f"/api/erasures/{quote(erasure_id, safe='')}")
+    if not reply.ok or not reply.body["receipt"]:
+        return RedirectResponse(PAGE, status_code=303)
+    headers = {"Content-Disposition": f'attachment; filename="erasure-{reply.body["id"]}.txt"'}
+    return Response(reply.body["receipt"], media_type="text/plain", headers=headers)
+
+
+@router.post("/do/erasures/ask")
+async def ask(request: Request, csrf: Text, person: Text, reason: Text, also: Text = "") -> RedirectResponse:
+    words = [part.strip() for part in also.split(",") if part.strip()]
+    reply = await api_of(request, csrf).post("/api/erasures", {"person": person, "reason": reason, "also": words})
+    if not reply.ok:
+        return _back(PAGE, {"problem": reply.problem})
+    return _back(f"{PAGE}/{reply.body['id']}", {"notice": "Asked. Look at what would go, then have it confirmed."})
+
+
+@router.post("/do/erasures/decide")
+async def decide(request: Request, csrf: Text, erasure: Text, what: Text, reason: Text = "") -> RedirectResponse:
+    chosen = "confirm" if what == "confirm" else "refuse"
+    body = {"reason": reason} if chosen == "refuse" else {}
+    path = f"/api/erasures/{quote(erasure, safe='')}/{chosen}"
+    reply = await api_of(request, csrf).post(path, body)
+    done = "Erased. The receipt says what went and what stayed." if chosen == "confirm" else "Refused."
+    return _back(f"{PAGE}/{quote(erasure, safe='')}", {"notice": done} if reply.ok else {"problem": reply.problem})
+
+
+def _back(page: str, told: dict[str, str]) -> RedirectResponse:
+    return RedirectResponse(f"{page}?{urlencode(told)}", status_code=303)
