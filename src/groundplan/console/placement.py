@@ -51,17 +51,14 @@ async def placement(request: Request, visitor: Signed) -> HTMLResponse:
 async def ways(request: Request, visitor: Signed) -> HTMLResponse:
     """The front of cost, latency, carbon and hours, and who moves where the weights are moved."""
     asked = {name: request.query_params.get(name, "")[:12] for name in WEIGHTS}
-    reply = await visitor.api.get("/api/placement/front")
+    given = urlencode({name: value for name, value in asked.items() if value})
+    reply = await visitor.api.get(f"/api/placement/front?{given}")
     if not reply.ok:
         raise Instead(failed(reply, visitor))
-    moved = None
-    sets = [f"policy.{name}={value}" for name, value in asked.items() if value]
-    problem = None
-    if sets:
-        other = await api_of(request, visitor.csrf).post("/api/placement/what-if", {"set": sets})
-        moved, problem = (other.body, None) if other.ok else (None, other.problem)
-    values = {"ways": reply.body["ways"], "chart": pictures.ways(reply.body["ways"]), "moved": moved, "asked": asked}
-    return await show(request, visitor, "placement_ways.html", HERE, weights=WEIGHTS, problem=problem, **values)
+    found = reply.body["ways"]
+    chart = pictures.ways(found) if len(found) > 1 else ""
+    values = {"ways": found, "chart": chart, "yours": reply.body["yours"], "asked": asked}
+    return await show(request, visitor, "placement_ways.html", HERE, weights=WEIGHTS, **values)
 
 
 @router.get("/placement/ahead")

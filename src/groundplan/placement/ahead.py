@@ -300,17 +300,26 @@ def words(found: Ahead) -> Iterator[str]:
         yield "Today's places bear it throughout."
     else:
         yield f"Today's places bear it for {found.holds} months."
-    for each in found.periods:
-        for name, old, new in each.moved:
-            yield f"Month {each.first + 1}: {name} moves from {old} to {new}."
-        for name, (used, room) in full(each.plan).items():
-            yield f"Up to month {each.last}, {name} fills up: {used:.3g} of {room:.3g} units at the peak."
-        for name, why in each.plan.homeless.items():
-            yield f"Up to month {each.last}, {name} has no place: {why}"
+    yield from _months(found)
     if found.broken is not None:
         yield f"From month {found.broken[0] + 1} on nothing fits any more: {found.broken[1]}"
     for name, cover in found.commitments.items():
         yield from _signed(name, cover)
+
+
+def _months(found: Ahead) -> Iterator[str]:
+    """What changes in which period; what goes on is told once."""
+    told: set[str] = set()
+    for each in found.periods:
+        for name, old, new in each.moved:
+            yield f"Month {each.first + 1}: {name} moves from {old} to {new}."
+        for name, (used, room) in full(each.plan).items():
+            if name not in told:
+                yield f"{name} is nearly full up to month {each.last}: {used:.3g} of {room:.3g} units at the peak."
+        for name, why in each.plan.homeless.items():
+            if name not in told:
+                yield f"{name} has no place up to month {each.last}: {why}."
+        told |= {*full(each.plan), *each.plan.homeless}
 
 
 def _signed(name: str, cover: Cover) -> Iterator[str]:

@@ -133,7 +133,9 @@ def _replanned(name: str, replan: Mapping[str, Any] | None) -> str:
 
 def told(found: Chart) -> str:
     """`cost a day is 1.8 times what was planned ($12.00)`."""
-    shown = usd(found.expected) if "usd" in found.figure else f"{found.expected:,.4g}"
+    shown = f"{found.expected:,.4g}"
+    if "usd" in found.figure:
+        shown = usd(found.expected) if found.expected >= 0.1 else f"${found.expected:.2g}"
     return f"{NAMES[found.figure]} is {found.off:.2f} times what was planned ({shown})"
 
 

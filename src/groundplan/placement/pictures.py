@@ -74,7 +74,8 @@ def ways(points: Sequence[Row]) -> str:
     marks = base.mark_circle(opacity=0.85).encode(
         x=x, y=y, size=alt.Size("carbon_kg:Q", title="kg CO2e"), color=alt.Color("front:N", title=None, scale=scale)
     )
-    labels = base.mark_text(dx=12, align="left", color=INK, fontSize=10).encode(x=x, y=y, text="name:N")
+    plain = base.transform_calculate(short="split(datum.name, ', ')[0]")
+    labels = plain.mark_text(dy=-12, align="left", color=INK, fontSize=11).encode(x=x, y=y, text="short:N")
     return _svg(alt.layer(marks, labels))
 
 
@@ -163,6 +164,7 @@ def _svg(chart: Any) -> str:
     drawn = (
         chart.properties(background="transparent")
         .configure_axis(labelColor=INK, titleColor=INK, gridColor="#8886", domainColor=INK, tickColor=INK)
+        .configure_axisY(minExtent=44, titlePadding=10)
         .configure_legend(labelColor=INK, titleColor=INK)
         .configure_title(color=INK, anchor="start", fontSize=12)
         .configure_view(stroke=None)

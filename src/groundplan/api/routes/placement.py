@@ -17,7 +17,7 @@ from groundplan.api.placement_report import report_html, sections
 from groundplan.api.placement_serving import calibrated
 from groundplan.api.served import current_blueprint
 from groundplan.placement import ahead, drift, pilot, stress, whatif
-from groundplan.placement.explain.front import front
+from groundplan.placement.explain.front import YOURS, front
 from groundplan.placement.explain.whole import compare, excluded_matrix, whole_json
 from groundplan.placement.explain.why import to_json, why
 from groundplan.placement.explain.words import sentences
@@ -110,7 +110,7 @@ def drifting(services: Using, _: Reader) -> dict[str, Any]:
         again = placing.replan(conn, services, off) if off else None
     return {
         "charts": [drift.to_json(each) for each in found],
-        "drifts": [drift.told(each) for each in off],
+        "drifts": [f"{each.workload}: {drift.told(each)}" for each in off],
         "replan": again,
     }
 
@@ -148,11 +148,21 @@ def coming(
 
 
 @router.get("/placement/front")
-def ways(services: Using, _: Reader) -> dict[str, Any]:
-    """The plan under other weights of carbon, latency and people, and which of them nothing beats."""
+def ways(
+    services: Using,
+    _: Reader,
+    carbon: Annotated[float | None, Query(ge=0, le=100_000)] = None,
+    latency: Annotated[float | None, Query(ge=0, le=1000)] = None,
+    people: Annotated[float | None, Query(ge=0, le=10_000)] = None,
+) -> dict[str, Any]:
+    """The plan under other weights of carbon (USD a tonne), latency (a second of a thousand calls) and people (an
+    hour), and which of them nothing beats; with weights of your own, who would go where."""
+    given = {"carbon_usd_tonne": carbon, "latency_usd": latency, "people_usd": people}
+    asked = {name: value for name, value in given.items() if value is not None}
     with services.transaction() as conn:
         plan = placing.plan(conn, services)
-    return {"ways": front(plan)}
+    found = front(plan, asked=asked)
+    return {"ways": found, "yours": next((each for each in found if asked and YOURS in each["name"]), None)}
 
 
 @router.get("/placement/report", response_class=HTMLResponse)

@@ -6,7 +6,7 @@ the company's own carbon price and its worth of waiting add. It is a sample of t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -26,10 +26,18 @@ PEOPLE = 4.0
 """Times the rate of people, for the way that needs the fewest hours"""
 
 
-def front(plan: CompanyPlan, limit: WorkLimit = LIMIT) -> list[dict[str, Any]]:
-    """The plan itself and the ways under other weights; `front` says whether another is better in everything."""
+YOURS = "your weights"
+
+
+def front(
+    plan: CompanyPlan, limit: WorkLimit = LIMIT, asked: Mapping[str, float] | None = None
+) -> list[dict[str, Any]]:
+    """The plan itself and the ways under other weights; `front` says whether another is better in everything.
+
+    `asked`: weights of one's own, by the names of the policy's fields; that way is called "your weights".
+    """
     points = [_point("the plan", plan, plan)]
-    for name, other in _ways(plan, limit):
+    for name, other in _ways(plan, limit, asked or {}):
         point = _point(name, other, plan)
         same = next((p for p in points if all(abs(p[a] - point[a]) <= 0.005 * max(abs(p[a]), 1) for a in AXES)), None)
         if same is None:
@@ -42,10 +50,10 @@ def front(plan: CompanyPlan, limit: WorkLimit = LIMIT) -> list[dict[str, Any]]:
     return points
 
 
-def _ways(plan: CompanyPlan, limit: WorkLimit) -> Iterator[tuple[str, CompanyPlan]]:
+def _ways(plan: CompanyPlan, limit: WorkLimit, asked: Mapping[str, float]) -> Iterator[tuple[str, CompanyPlan]]:
     company = plan.company
     more = [*WEIGHTS, ("few hours", {"people_usd": company.policy.people_usd * PEOPLE})]
-    for name, weights in more:
+    for name, weights in [*more, (YOURS, dict(asked))] if asked else more:
         try:
             yield name, plan_company(replace(company, policy=replace(company.policy, **weights)), limit)
         except Conflict:
@@ -71,6 +79,11 @@ def _point(name: str, found: CompanyPlan, plan: CompanyPlan) -> dict[str, Any]:
         "moves": sorted(
             n for n, d in found.decided.items() if n in plan.decided and d.primary.site != plan.decided[n].primary.site
         ),
+        "changes": {
+            n: f"{d.primary.config} at {d.primary.site}"
+            for n, d in sorted(found.decided.items())
+            if n in plan.decided and d.primary.config != plan.decided[n].primary.config
+        },
     }
 
 
