@@ -14,14 +14,16 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.integration.gateway_stack import Reply, deployment, parse, workload
+from tests.integration.gateway_stack import Reply, blueprint, deployment, parse, workload
 from tests.unit.call_rig import LIMIT, Fixed, Rig, call_rig, until
 
-from groundplan.blueprint.model import Cache
+from groundplan.blueprint.experiment import DeclaredExperiment, Replay
+from groundplan.blueprint.model import Cache, Limit
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
 from groundplan.economics.experiment.model import AB, CONVERSATION, SHADOW, Experiment
 from groundplan.economics.experiment.verdict import CANDIDATE, CONTROL
+from groundplan.economics.replay import pairwise
 from groundplan.gateway.call.exchange import Ask, Exchange
 from groundplan.gateway.experiments.compare import text_of
 from groundplan.gateway.experiments.pairs import Pair, Pairs
@@ -32,6 +34,7 @@ from groundplan.gateway.journal.recovery import fold
 from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.surfaces.chat import CHAT
 from groundplan.ledger.model import Finish, Reservation, Settlement
+from groundplan.release.units import workload_digest
 
 BUDGET = PICO // 100
 
@@ -280,3 +283,88 @@ def test_facts_that_wait_too_long_go() -> None:
             )
         )  # fmt: skip
     assert len(pairs.waiting) == 10_000
+
+
+async def test_a_key_that_may_not_use_the_candidate_makes_no_second_answer(tmp_path: Path) -> None:
+    async with trying(tmp_path, tried(share=1.0)) as (rig, pairs):
+        live = rig.gateway.live
+        assert isinstance(live, Fixed)
+        narrow = {h: dataclasses.replace(k, models=frozenset({"one"})) for h, k in live.policy.keys.items()}
+        live.policy = dataclasses.replace(live.policy, keys=narrow)
+        assert (await rig.chat()).status == 200
+        await rest(rig)
+        assert not pairs.waiting
+        assert rig.models["two"].counted == 0
+
+
+@pytest.mark.parametrize("what", ["key", "experiment", "workload"])
+async def test_what_was_revoked_meanwhile_makes_no_second_answer(tmp_path: Path, what: str) -> None:
+    async with trying(tmp_path, tried()) as (rig, pairs):
+        rig.play("one", latency_ms=150)
+        live = rig.gateway.live
+        assert isinstance(live, Fixed)
+        asked = asyncio.create_task(rig.chat())
+        await until(lambda: rig.gateway.slices.open_count == 1)
+        policy = live.policy
+        revoked = {h: dataclasses.replace(k, revoked=True) for h, k in policy.keys.items()}
+        changes: dict[str, dict[str, Any]] = {
+            "key": {"keys": revoked},
+            "experiment": {"experiments": None},
+            "workload": {"kills": frozenset({"workload/assistant"})},
+        }
+        live.policy = dataclasses.replace(policy, **changes[what])
+        assert (await asked).status == 200
+        await rest(rig)
+        assert not pairs.waiting
+        assert rig.models["two"].counted == 0
+
+
+async def test_a_second_answer_takes_no_limit_of_its_person_and_keeps_that_of_its_deployment(tmp_path: Path) -> None:
+    limits = [
+        Limit(name="each", covers="key", type="requests", amount=1, period="day"),
+        Limit(name="place", covers="deployment/two", type="requests", amount=1, period="day"),
+    ]
+    async with trying(tmp_path, tried(), limits=limits) as (rig, pairs):
+        day = rig.gateway.clock.now().date().isoformat()
+        (key,) = rig.gateway.live.policy.keys.values()
+        rig.gateway.counters.grant(f"requests/each/{key.id}", day, 1)
+        rig.gateway.counters.grant("requests/each/", day, 5)
+        rig.gateway.counters.grant("requests/place", day, 1)
+        assert (await rig.chat()).status == 200
+        await rest(rig)
+        assert [pair.answered for pair in pairs.waiting] == [True]
+        assert (await rig.chat()).status == 429, "the caller's own request of today was the first"
+        await rest(rig)
+        assert rig.models["two"].counted == 1
+
+
+def test_production_approves_what_is_declared_to_be_tried() -> None:
+    rule = DeclaredExperiment(name="small", type="ab", candidate="two", budget=PICO)
+    plain = blueprint(1, [deployment("one", 1), deployment("two", 1)], [workload("assistant", ["one", "two"])])
+    (task,) = plain.workloads
+    other = msgspec.structs.replace(task, experiment=rule)
+    assert workload_digest(plain, task) != workload_digest(plain, other)
+    nightly = msgspec.structs.replace(task, replay=Replay(candidates=["two"], judge="one", budget=1))
+    assert workload_digest(plain, task) != workload_digest(plain, nightly)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "score", "contradicted"),
+    [
+        ("A", "B", 0.0, False), ("B", "A", 1.0, False), ("A", "A", 1.0, True), ("SAME", "SAME", 1.0, False),
+        ("A", "SAME", 0.0, False), ("SAME", "A", 1.0, False),
+    ],
+)  # fmt: skip
+def test_a_judge_is_believed_where_both_orders_say_the_same(
+    first: str, second: str, score: float, contradicted: bool
+) -> None:
+    assert pairwise.compared(first, second) == pairwise.Compared(score, contradicted)
+    assert pairwise.compared(first, None) is None
+
+
+@given(st.text(max_size=40))
+def test_what_a_judge_says_is_read_leniently(text: str) -> None:
+    assert pairwise.told(text) in ("A", "B", "SAME", None)
+    assert pairwise.told(f"**A** {text}") == "A"
+    assert pairwise.told("Answer: B.") == "B"
+    assert pairwise.told("tie") == "SAME"

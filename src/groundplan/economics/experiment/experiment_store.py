@@ -64,6 +64,8 @@ _PAIRS: LiteralString = """WITH mine AS (
       WHERE answered AND %(dear)s::numeric > 0)
   SELECT name, segment, arm, count(x), sum(x), sum(x * x) FROM v WHERE x IS NOT NULL GROUP BY 1, 2, 3"""
 
+ENOUGH = 20
+"""Calls from which it is known what is usual."""
 Tallies = dict[tuple[str, str], dict[str, Tally]]
 """(metric, segment or '') -> arm -> tally"""
 
@@ -150,15 +152,21 @@ def spent(conn: Connection[Any], id: UUID) -> Decimal:
 
 
 def usual(conn: Connection[Any], workload: str, since: datetime) -> tuple[float | None, Decimal | None]:
-    """(milliseconds that nine of ten answers took at most, US dollars that four ordinary calls cost)."""
+    """(milliseconds that nine of ten answers took at most, US dollars that four ordinary calls cost); None: too few."""
     row = conn.execute(
         """SELECT percentile_cont(0.9) WITHIN GROUP (ORDER BY duration_ms), 4 * avg(cost_usd) FROM (
              SELECT duration_ms, cost_usd FROM call WHERE workload = %s AND at >= %s AND status = 'ok'
-               AND cache NOT IN ('exact', 'semantic') ORDER BY at DESC LIMIT 5000) c""",
-        (workload, since),
+               AND cache NOT IN ('exact', 'semantic')
+               AND NOT starts_with(coalesce(detail ->> 'feature', ''), 'experiment/') ORDER BY at DESC LIMIT 5000) c
+           HAVING count(*) >= %s""",
+        (workload, since, ENOUGH),
     ).fetchone()
-    assert row is not None
-    return row[0], row[1]
+    return (None, None) if row is None else (row[0], row[1])
+
+
+def fix_usual(conn: Connection[Any], id: UUID, usual: tuple[float | None, Decimal | None]) -> None:
+    """What counts as slow and dear, once; later it stays."""
+    conn.execute("UPDATE experiment SET slow_ms = %s, dear_usd = %s WHERE id = %s AND slow_ms IS NULL", (*usual, id))
 
 
 def look(conn: Connection[Any], id: UUID, seen: tuple[float, float, float, int], figures: dict[str, Any]) -> None:

@@ -174,6 +174,9 @@ def look(conn: Connection[Any], now: datetime) -> list[Ended]:
     number = next_policy_number(conn, "experiments", "looked at", True) if _due(conn, waiting, now) else 0
     ended = []
     for tried in store.running(conn):
+        if tried.slow_ms is None:
+            # nothing was known when it began: what is usual is fixed as soon as it is
+            store.fix_usual(conn, tried.id, store.usual(conn, tried.workload, now - USUAL))
         found = judged(conn, tried)
         seen = found.quality
         store.look(conn, tried.id, (seen.value, seen.low, seen.high, seen.count), figures(conn, tried, found))

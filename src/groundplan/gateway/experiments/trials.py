@@ -47,7 +47,7 @@ class Trials:
         if trial is None or not trial.shadowed or shown.status != "ok" or place is None or not shown.kept:
             return
         tried = trial.experiment
-        if shown.cache in ("exact", "semantic") or place.name == tried.candidate:
+        if shown.cache in ("exact", "semantic") or place.name == tried.candidate or not self._runs(tried):
             return
         gateway = self._gateway
         if (
@@ -59,6 +59,12 @@ class Trials:
             return
         self._running += 1
         gateway.keep(self._answer(shown, tried))
+
+    def _runs(self, tried: Experiment) -> bool:
+        """Whether it has not been stopped since the shown call was admitted."""
+        now = self._gateway.live.policy.experiments
+        known = None if now is None else now.get(tried.workload)
+        return known is not None and known.id == tried.id
 
     async def _answer(self, shown: Exchange, tried: Experiment) -> None:
         try:
@@ -76,7 +82,7 @@ class Trials:
 
     async def _compare(self, shown: Exchange, other: Exchange, tried: Experiment, mark: Mark) -> None:
         found = NOT_COMPARED
-        if other.status == "ok" and shown.ask is not None:
+        if other.status == "ok" and shown.ask is not None and self._runs(tried):
             told = text_of(other.response.body)  # type: ignore[attr-defined]  # Collected
             if shown.guard is not None:
                 told = shown.guard.masks.restore(told)
