@@ -10,9 +10,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from tests.acceptance.stack import wait_until
 from tests.integration.test_access import World
 from tests.integration.test_api_control import WORKSPACE, running
 
+from groundplan.api.failed_sign_ins import MOST
+from groundplan.core.audit import record
+from groundplan.core.audit.keys import load_public
+from groundplan.core.audit.pseudonym import pseudonym
+from groundplan.core.audit.verify import verify
+from groundplan.core.database import connect
 from groundplan.testing.database import Cluster
 
 DUTIES = ("product", "architecture", "engineering", "operations", "finance", "data", "compliance")
@@ -227,3 +234,44 @@ def test_the_command_waits_and_then_says_it(world: World) -> None:
     out, _ = process.communicate(timeout=30)
     assert (process.returncode, out.strip()) == (0, "refused")
     assert ask("GET", f"/api/changes/{change}").body["state"] == "refused"
+
+
+def test_the_checkpoint_key_rotates_while_it_runs_and_the_log_verifies_by_either_key(world: World) -> None:
+    ask, home = world.control.ask, world.control.home
+    old = load_public(home, "checkpoint").public_bytes_raw()
+    assert ask("POST", "/api/audit/rotate-key", {}, **world.person("rotator", "security")).status == 403
+    done = ask("POST", "/api/audit/rotate-key", {})
+    assert done.status == 200 and done.body["previous"] != done.body["next"], done.body
+    new = load_public(home, "checkpoint").public_bytes_raw()
+    assert new != old and not (home.keys / "checkpoint.next").exists()
+    (entry,) = ask("GET", "/api/audit?action=audit.key_rotated").body["entries"]
+    proof = wait_until(lambda: _proven(world, entry["id"]), 15, "what comes after it is signed by the new key")
+    assert proof["holds"]
+    for key in (old, new):
+        assert verify(home.audit, key).ok, "whoever trusts either key"
+
+
+def _proven(world: World, entry: str) -> Any:
+    reply = world.control.ask("GET", f"/api/audit/{entry}/proof")
+    return reply.body["proof"] if reply.status == 200 else None
+
+
+def test_failed_sign_ins_are_recorded_bounded_and_found_by_a_pseudonym(world: World) -> None:
+    ask, home = world.control.ask, world.control.home
+    assert ask("GET", "/api/status", Authorization="").status == 401, "nobody tried anything"
+    assert ask("GET", "/api/audit?action=login.failed").body["entries"] == []
+    for _ in range(MOST + 15):
+        assert ask("GET", "/api/status", Authorization="Bearer gpo_wrong").status == 401
+    assert ask("GET", "/login/no-such-link", Authorization="").status == 401
+    entries = ask("GET", "/api/audit?action=login.failed").body["entries"]
+    assert len(entries) == MOST and {each["detail"]["code"] for each in entries} == {"token_invalid"}
+    assert len({each["detail"]["client"] for each in entries}) == 1 and "127.0.0.1" not in str(entries)
+    kinds = [each["kind"] for each in ask("GET", "/api/findings").body["findings"]]
+    assert "identity.failed_sign_ins" in kinds, "many at once are told"
+    stranger = "Bob@Elsewhere.example"
+    with connect(world.database.urls["control"]) as conn:
+        record(conn, action="login.failed", actor="system", subject=f"sign-in/{pseudonym(home, stranger)}", detail={})
+    found = ask("GET", "/api/audit?who=bob@elsewhere.example").body["entries"]
+    assert len(found) == 1 and "bob" not in str(found).lower()
+    assert ask("GET", "/api/audit?who=other@elsewhere.example").body["entries"] == []
+    assert pseudonym(home, stranger) != pseudonym(home, "other@elsewhere.example")

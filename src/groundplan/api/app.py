@@ -22,6 +22,7 @@ from psycopg_pool import ConnectionPool
 from groundplan.api import background, controls, errors
 from groundplan.api.access.rights import authorized
 from groundplan.api.context import Services
+from groundplan.api.failed_sign_ins import FailedSignIns
 from groundplan.api.genesis import genesis_if_empty
 from groundplan.api.ingest import Indexing
 from groundplan.api.live import Calls
@@ -56,7 +57,7 @@ def create_app(home: Home, settings: Settings, workspace: Path | None = None, de
             pool.open(wait=True, timeout=30)
             stack.callback(pool.close)
             genesis_if_empty(home, settings, workspace, demo)
-            background.start(services, app.state.indexing, stack)
+            app.state.sequencer = background.start(services, app.state.indexing, stack)
             app.state.log_check.start()
             stack.callback(app.state.log_check.stop)
             controls.start(services, app.state.log_check, stack)
@@ -74,6 +75,7 @@ def create_app(home: Home, settings: Settings, workspace: Path | None = None, de
     app.state.indexing = Indexing(services)
     app.state.live = Calls(pool)
     app.state.log_check = LogCheck(home, clock)
+    app.state.failed_sign_ins = FailedSignIns(services)
     api = APIRouter(prefix="/api", dependencies=[Depends(authorized)])
     for router in ALL:
         api.include_router(router)

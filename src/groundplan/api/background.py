@@ -51,8 +51,8 @@ log = logging.getLogger("groundplan.api.background")
 WATCH_SECONDS = 1.0
 
 
-def start(services: Services, indexing: Indexing, stack: ExitStack) -> None:
-    """Start everything; `stack` stops it in reverse."""
+def start(services: Services, indexing: Indexing, stack: ExitStack) -> Sequencer:
+    """Start everything; `stack` stops it in reverse. Returns what writes the audit log."""
     take_over_kills(services)
     repeat(stack, Every("taking over kills", WATCH_SECONDS, partial(take_over_kills, services)))
     replay_erasures(services)
@@ -60,6 +60,7 @@ def start(services: Services, indexing: Indexing, stack: ExitStack) -> None:
         database_url(services.home, services.settings, "control"),
         services.home.audit,
         load_private(services.home, "checkpoint"),
+        home=services.home,
     )
     sequencer.start()
     stack.callback(sequencer.stop)
@@ -93,6 +94,7 @@ def start(services: Services, indexing: Indexing, stack: ExitStack) -> None:
     repeat(stack, Every("looking at duties", owners_left.LOOK_SECONDS, partial(owners_left.look, services)))
 
 
+    return sequencer
 def repeat(stack: ExitStack, every: Every) -> None:
     every.start()
     stack.callback(every.stop)

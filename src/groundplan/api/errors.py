@@ -48,6 +48,7 @@ async def told(request: Request, error: Exception) -> JSONResponse:
     """The answer for an error on purpose; a denial is in the audit log."""
     assert isinstance(error, GroundplanError)
     await run_in_threadpool(denials.note, request, error)
+    await run_in_threadpool(request.app.state.failed_sign_ins.note, request, error)
     return response_for(error)
 
 

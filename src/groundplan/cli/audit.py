@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from groundplan.cli.client import ControlClient
+from groundplan.cli.client import ControlClient, running
 from groundplan.cli.options import HomeOption, JsonOption, home_for
 from groundplan.cli.output import emit, table
 from groundplan.core.audit.checkpoint import parse_key
@@ -69,8 +69,13 @@ def verify(
 
 @app.command("rotate-key")
 def rotate_key(home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Sign checkpoints with a new key from now on; both keys sign the handing over. Only while no `up` runs."""
-    done = rotate(home_for(home))
+    """Sign checkpoints with a new key from now on; both keys sign the handing over. Also while `up` runs."""
+    place = home_for(home)
+    if running(place) is not None:
+        value = ControlClient.connect(home).post("/api/audit/rotate-key")
+        emit(value, as_json, f"checkpoints are signed by {value['next']} now")
+        return
+    done = rotate(place)
     value = {"previous": done.previous.encode(), "next": done.next.encode()}
     emit(value, as_json, f"checkpoints are signed by {done.next.encode()} now")
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
@@ -75,6 +76,7 @@ async def _refused(request: Request, error: Exception) -> Response:
     """An error of the API; a sign-in link that no longer works is told as a page."""
     assert isinstance(error, GroundplanError)
     if request.url.path.startswith(("/login/", "/sign-in/")):
+        await run_in_threadpool(request.app.state.failed_sign_ins.note, request, error)
         return page("signin.html", code=error.status, problem=f"{error.message}. {error.hint}")
     return await errors.told(request, error)
 

@@ -109,10 +109,10 @@ def _person(conn: Connection[Any], provider: Provider, claims: dict[str, Any]) -
         person = store.person_by_email(conn, email) if email and claims.get("email_verified") is not False else None
         known = None if person is None else person.id
         if known is None or not directory_store.keep_subject(conn, known, provider.issuer, subject):
-            raise _unknown()
+            raise _unknown(email)
     found = store.person(conn, known)
     if found is None or not found.active:
-        raise _unknown()
+        raise _unknown("" if found is None else found.email)
     return known
 
 
@@ -169,9 +169,10 @@ def _refused() -> Unauthenticated:
     return Unauthenticated("the company's sign-in did not vouch for you", code="oidc_refused", hint="Begin again.")
 
 
-def _unknown() -> Unauthenticated:
+def _unknown(address: str) -> Unauthenticated:
     return Unauthenticated(
         "the company's sign-in knows you, but you are nobody here",
         code="oidc_unknown",
         hint="Ask somebody with the duty security to add you: `groundplan people add`.",
+        details={"address": address} if address else None,
     )

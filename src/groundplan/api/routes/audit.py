@@ -9,7 +9,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Request
 from psycopg import Connection
 
-from groundplan.api.caller import Caller, Reader
+from groundplan.api.caller import Caller, Reader, SignedIn
 from groundplan.api.context import Services, Using
 from groundplan.api.log_check import LogCheck
 from groundplan.api.people import named
@@ -19,6 +19,8 @@ from groundplan.core.audit import proof as audit_proof
 from groundplan.core.audit import store as audit_store
 from groundplan.core.audit import verify as audit_verify
 from groundplan.core.audit.keys import load_public
+from groundplan.core.audit.pseudonym import pseudonym
+from groundplan.core.audit.sequencer import Sequencer
 from groundplan.core.canonical import canonical, digest
 from groundplan.core.errors import NotFound, Unavailable
 
@@ -42,15 +44,16 @@ def list_entries(
 ) -> dict[str, Any]:
     """Newest first; continue with `before` = the last id seen. `index` is null for up to a second.
 
-    `who` is an actor as the log names it or a person's address, `action` the beginning of one, times are with zone.
-    That you read it is recorded, the same question once in ten minutes.
+    `who` is an actor as the log names it, a person's address, or an address that tried to sign in; `action` is the
+    beginning of one, times are with zone. That you read it is recorded, the same question once in ten minutes.
 
     `acting` is null, or says who really did it while acting as the actor in a demo; `who` tells it in words.
 
     `without=call` leaves out the calls, which are most of the log.
     """
     with services.transaction() as conn:
-        actor = None if who is None else _actor(conn, who)
+        actor, stranger = (None, None) if who is None else _actor(conn, services, who)
+        subject = subject if stranger is None else stranger
         wanted = audit_store.Wanted(actor, action, workload, _aware(since), _aware(until))
         found = audit_store.entries(conn, subject=subject, without=without, before=before, limit=limit, wanted=wanted)
         asked = {"subject": subject, "who": actor, "action": action, "workload": workload}
@@ -107,9 +110,26 @@ def proof(entry_id: UUID, services: Using, caller: Reader) -> dict[str, Any]:
     return {**shown[0], "proof": {**proof_json(made), "holds": holds}}
 
 
-def _actor(conn: Connection[Any], who: str) -> str:
-    """The actor whom somebody names. People are found by address as they are known now; the log holds their ids."""
-    return person_actor(named(conn, who)) if "@" in who else who
+@router.post("/audit/rotate-key")
+def rotate_key(request: Request, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """Sign checkpoints with a new key from now on, while everything runs; both keys sign the handing over."""
+    sequencer: Sequencer = request.app.state.sequencer
+    done = sequencer.rotate()
+    told = {"previous": done.previous.encode(), "next": done.next.encode()}
+    with services.transaction() as conn:
+        record(conn, action="audit.key_rotated", actor=caller.actor, subject="audit", detail=told)
+    return told
+
+
+def _actor(conn: Connection[Any], services: Services, who: str) -> tuple[str | None, str | None]:
+    """(actor, None) whom somebody names: people are found by address as they are known now; the log holds their ids. Of
+    an address that is nobody's here (None, subject of what it tried): it is known by a keyed pseudonym."""
+    if "@" not in who:
+        return who, None
+    try:
+        return person_actor(named(conn, who)), None
+    except NotFound:
+        return None, f"sign-in/{pseudonym(services.home, who)}"
 
 
 def _aware(time: datetime | None) -> datetime | None:

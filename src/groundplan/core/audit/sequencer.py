@@ -20,10 +20,13 @@ from psycopg import Connection
 
 from groundplan.core.audit import store
 from groundplan.core.audit.entry import decode
+from groundplan.core.audit.keys import load_private
 from groundplan.core.audit.log import AuditLog
+from groundplan.core.audit.rotate import Rotation, rotate
 from groundplan.core.audit.tiles import WIDTH
 from groundplan.core.database import connect
-from groundplan.core.errors import Conflict, GroundplanError
+from groundplan.core.errors import Conflict, GroundplanError, Unavailable
+from groundplan.core.home import Home
 
 BATCH = 4096
 _log = logging.getLogger("groundplan.audit")
@@ -108,7 +111,9 @@ class Sequencer:
     `problem` tells why it does not work at the moment (None: it works, or another process does).
     """
 
-    def __init__(self, url: str, folder: Path, key: Ed25519PrivateKey, interval: float = 0.5) -> None:
+    def __init__(
+        self, url: str, folder: Path, key: Ed25519PrivateKey, interval: float = 0.5, home: Home | None = None
+    ) -> None:
         self._url = url
         self._folder = folder
         self._key = key
@@ -116,6 +121,30 @@ class Sequencer:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="audit-sequencer", daemon=True)
         self.problem: str | None = None
+        self._home = home
+        """Whose key is read again each time, so that it may be rotated meanwhile."""
+        self._asked = threading.Event()
+        self._answered = threading.Event()
+        self._rotation: Rotation | GroundplanError | None = None
+
+    def rotate(self, timeout: float = 10.0) -> Rotation:
+        """Sign with a new key from now on, between two batches; both keys sign the handing over.
+
+        Raises what `rotate` raises, and `Unavailable` (`audit_elsewhere`) where another process writes the log.
+        """
+        self._answered.clear()
+        self._asked.set()
+        if not self._answered.wait(timeout):
+            self._asked.clear()
+            raise Unavailable(
+                "this process does not write the log now", code="audit_elsewhere",
+                hint="Another control process does; ask again, or stop all but one.", retry_after=5.0,
+            )  # fmt: skip
+        done, self._rotation = self._rotation, None
+        if isinstance(done, Rotation):
+            return done
+        assert done is not None, "answered"
+        raise done
 
     def start(self) -> None:
         """Begin; returns at once."""
@@ -143,12 +172,28 @@ class Sequencer:
             self.problem = None
             if self._stopping.wait(self._interval):
                 return
+        if self._home is not None:
+            self._key = load_private(self._home, "checkpoint")
         with AuditLog(self._folder, self._key) as log:
             healed = heal(conn, log)
             if healed.repaired:
                 _log.warning("audit log and database were brought together: %d entries", healed.repaired)
             self.problem = None
-            while not self._stopping.is_set():
+            while not self._stopping.is_set() and not self._asked.is_set():
                 if step(conn, log, healed.orphans) < BATCH:
                     self._stopping.wait(self._interval)
             step(conn, log, healed.orphans)
+        if self._asked.is_set():
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        """While this thread holds the database's lock and has let go of the files."""
+        try:
+            if self._home is None:
+                raise Unavailable("no key can be rotated here", code="audit_elsewhere", hint="Stop `up`, then rotate.")
+            self._rotation = rotate(self._home)
+        except GroundplanError as error:
+            self._rotation = error
+        finally:
+            self._asked.clear()
+            self._answered.set()
