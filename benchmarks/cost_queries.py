@@ -30,7 +30,7 @@ import psycopg
 from groundplan.core.ids import new_id
 from groundplan.core.money import format_usd, from_decimal
 from groundplan.gateway.journal import ledger_store
-from groundplan.ledger import queries, rollup_store
+from groundplan.ledger import opportunity_store, proof_store, queries, rollup_store
 from groundplan.ledger.store import CallFilter
 from groundplan.testing.database import cluster
 
@@ -143,6 +143,25 @@ def fill(conn: psycopg.Connection[Any], calls: int) -> None:
     conn.execute("VACUUM ANALYZE")
 
 
+def _proofs(conn: Any) -> list[Any]:
+    """What Overview asks of the ledger for the readiness of all workloads."""
+    since = proof_store.day_of(SINCE)
+    kept = proof_store.kept(conn, since)
+    return [proof_store.proofs(conn, name, "deployment-0", since, sums) for name, sums in kept.items()]
+
+
+def _levers(conn: Any) -> list[Any]:
+    """What the page of opportunities asks of the ledger."""
+    names = [f"workload-{number}" for number in range(12)]
+    wanted = {**MONTH, "status": "ok"}
+    return [
+        opportunity_store.spent(conn, SINCE), opportunity_store.outputs(conn, SINCE, names),
+        opportunity_store.grounded(conn, SINCE, names), opportunity_store.twice(conn, SINCE, names),
+        opportunity_store.retried(conn, SINCE), opportunity_store.content(conn, SINCE),
+        rollup_store.calls_by(conn, ["workload", "feature", "deployment", "hour"], wanted),
+    ]  # fmt: skip
+
+
 def asked(conn: psycopg.Connection[Any], rounds: int) -> dict[str, list[float]]:
     """Milliseconds of each figure, each as the console asks for it."""
     midnight = NOW.replace(hour=0, minute=0)
@@ -162,6 +181,8 @@ def asked(conn: psycopg.Connection[Any], rounds: int) -> dict[str, list[float]]:
         "latency today": lambda: queries.latency(conn, CallFilter(since=midnight)),
         "statuses": lambda: queries.statuses(conn, CallFilter(workload="workload-3")),
         "newest calls": lambda: queries.list_calls(conn, limit=50),
+        "readiness of every workload": lambda: _proofs(conn),
+        "what levers are found in": lambda: _levers(conn),
         "newest calls of a workload": lambda: queries.list_calls(conn, CallFilter(workload="workload-3"), limit=50),
         "a receipt": lambda: queries.receipt(conn, newest(conn)),
     }

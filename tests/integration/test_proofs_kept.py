@@ -155,3 +155,26 @@ def test_hours_of_whole_days_are_told_apart(conn: Conn) -> None:
     }  # fmt: skip
     rows = rollup_store.calls_by(conn, ["hour"], wanted)
     assert [(row["hour"].astimezone(UTC).hour, int(row["calls"])) for row in rows] == [(3, 2), (17, 1)]
+
+
+def test_what_reviewers_decided_is_the_outcome_of_their_calls(conn: Conn) -> None:
+    states = ("released", "refused", "lapsed", "waiting", "released")
+    calls = [add(conn, NOW) for _ in states]
+    calls[4] = new_id()  # its call is not in the ledger yet
+    for call, state in zip(calls, states, strict=True):
+        conn.execute(
+            """INSERT INTO held_call (id, kind, workload, key_id, gateway, due_at, state, decided_by, decided_at)
+               VALUES (%s, 'answer', 'support', %s, %s, %s, %s, %s, %s)""",
+            (call, call, call, NOW, state, None if state in ("lapsed", "waiting") else "ana@acme.example", NOW),
+        )
+    assert outcome_store.take_reviews(conn, NOW - timedelta(days=1)) == 2
+    assert outcome_store.take_reviews(conn, NOW - timedelta(days=1)) == 0
+    add(conn, NOW, id=calls[4])
+    assert outcome_store.take_reviews(conn, NOW + timedelta(seconds=1)) == 0
+    assert outcome_store.take_reviews(conn, NOW) == 1
+    found = conn.execute("SELECT call_id, accepted, label, by FROM outcome").fetchall()
+    assert {row[0]: row[1] for row in found} == {calls[0]: True, calls[1]: False, calls[4]: True}
+    assert {row[2:] for row in found} == {("review", "ana@acme.example")}
+    today = NOW.replace(hour=0, minute=0)
+    (row,) = cost_store.outcomes(conn, today, today + timedelta(days=1))
+    assert (row["reported"], row["accepted"]) == (3, 2)

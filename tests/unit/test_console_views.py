@@ -160,3 +160,18 @@ def test_pages_name_no_other_host_and_hold_no_script() -> None:
         text = path.read_text()
         assert not re.search(r"(src|href|action)=\"(https?:)?//", text), path.name
         assert "<script>" not in text and not re.search(r"\son\w+=", text), path.name
+
+
+def test_what_was_unusual_is_marked_on_its_day() -> None:
+    since = {"since": "2026-11-20T23:50:00+00:00"}
+    anomalies: list[dict[str, Any]] = [
+        {"at": "2026-11-21T00:10:00+00:00", "message": "twice the tokens", "detail": since},
+        {"at": "2026-11-20T08:00:00+00:00", "message": "a new caller", "detail": {}},
+        {"at": "2026-01-01T08:00:00+00:00", "message": "long ago", "detail": {}},
+    ]
+    found = cost.unusual(anomalies)
+    assert found[1] == {"day": "2026-11-20", "message": "twice the tokens a new caller"}
+    days = [{"day": f"2026-11-{day}", "workload": "a", "cost_usd": "1.5"} for day in (19, 20, 21)]
+    drawn = charts.cost_by_day(days, found)
+    assert drawn.count("twice the tokens a new caller") == 1 and "long ago" not in drawn
+    assert "twice" not in charts.cost_by_day(days) and charts.cost_by_day([], found) == ""

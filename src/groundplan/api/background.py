@@ -73,6 +73,8 @@ def start(services: Services, indexing: Indexing, stack: ExitStack) -> Sequencer
     stack.callback(indexing.stop)
     repeat(stack, Every("making the index", index_editions.LOOK_SECONDS, partial(index_editions.look, services)))
     repeat(stack, Every("adding up costs", costs.FOLD_SECONDS, partial(costs.fold, services)))
+    reviews = partial(costs.take_reviews, services)
+    repeat(stack, Every("taking reviews as outcomes", costs.REVIEWS_SECONDS, reviews))
     repeat(stack, Every("writing to owners", weekly.LOOK_SECONDS, partial(weekly.look, services)))
     repeat(stack, Every("looking at prices", prices_look.LOOK_SECONDS, partial(prices_look.look_now, services)))
     repeat(stack, Every("archiving facts", costs.ARCHIVE_SECONDS, partial(costs.keep, services)))

@@ -1,5 +1,5 @@
-"""Work beside the requests that keeps figures of cost: deltas of sums are folded into hours and days, and facts older
-than the hot window leave for Parquet files."""
+"""Work beside the requests that keeps figures of cost: deltas of sums are folded into hours and days, decisions of
+reviewers become outcomes, and facts older than the hot window leave for Parquet files."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from groundplan.api.context import Services
 from groundplan.core.audit.entry import SYSTEM
 from groundplan.core.audit.store import record
 from groundplan.core.money import format_usd, from_decimal
-from groundplan.ledger import archive, archive_store, rollup_store
+from groundplan.ledger import archive, archive_store, outcome_store, rollup_store
 
 FOLD_SECONDS = 5.0
+REVIEWS_SECONDS = 30.0
+REVIEWS_KEPT = timedelta(days=7)
+"""How long a decision waits for its call to come into the ledger."""
 ARCHIVE_SECONDS = 600.0
 
 
@@ -19,6 +22,12 @@ def fold(services: Services) -> int:
     """Fold what arrived since, in a transaction of its own; with several control processes one of them does it."""
     with services.transaction() as conn:
         return rollup_store.fold(conn)
+
+
+def take_reviews(services: Services) -> int:
+    """Decisions of reviewers as outcomes of their calls; how many were new."""
+    with services.transaction() as conn:
+        return outcome_store.take_reviews(conn, services.clock.now() - REVIEWS_KEPT)
 
 
 def keep(services: Services) -> int:

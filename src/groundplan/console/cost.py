@@ -86,3 +86,12 @@ def budget(row: dict[str, Any]) -> BudgetView:
         used,
         row.get("served", True),
     )
+
+
+def unusual(anomalies: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What the chart marks above the day on which it began: [{day, message}], one mark a day."""
+    found: dict[str, str] = {}
+    for row in anomalies:
+        day = str(row["detail"].get("since") or row["at"])[:10]
+        found[day] = f"{found[day]} {row['message']}" if day in found else row["message"]
+    return [{"day": day, "message": message} for day, message in sorted(found.items())]

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response
 
 from groundplan.console import charts, cost_charts
-from groundplan.console.cost import budget, rows, saving, total
+from groundplan.console.cost import budget, rows, saving, total, unusual
 from groundplan.console.pages import fetch
 from groundplan.console.render import Signed, failed, show
 
@@ -43,7 +43,7 @@ async def cost(request: Request, visitor: Signed) -> HTMLResponse:
         "total": total(shown),
         "budgets": [budget(row) for row in found["cost"]["budgets"]],
         "limits": found["limits"],
-        "chart": charts.cost_by_day(found["days"]),
+        "chart": charts.cost_by_day(found["days"], unusual(found["anomalies"])),
         "anomalies": found["anomalies"][:8],
         "tab": "This month",
     }

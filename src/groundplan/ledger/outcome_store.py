@@ -6,6 +6,7 @@ not answered may send it again under the same id: it is there once or not at all
 
 from __future__ import annotations
 
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final, LiteralString
 from uuid import UUID
@@ -45,6 +46,19 @@ def add(conn: Connection[Any], outcome: Outcome) -> None:
     parameters = msgspec.structs.asdict(outcome)
     if conn.execute(_ADD, parameters).rowcount != 1:
         _judge(conn.execute(_SAME, parameters).fetchone(), outcome)
+
+
+def take_reviews(conn: Connection[Any], since: datetime) -> int:
+    """What people decided of answers that waited for them, as outcomes of those calls, each once; how many were new.
+    An answer whose call is not in the ledger yet is taken the next time, as long as it was decided after `since`."""
+    return conn.execute(
+        """INSERT INTO outcome (id, call_id, accepted, label, by)
+           SELECT h.id, h.id, h.state = 'released', 'review', h.decided_by FROM held_call h JOIN call c ON c.id = h.id
+           WHERE h.kind = 'answer' AND h.state IN ('released', 'refused') AND h.decided_by IS NOT NULL
+             AND h.decided_at >= %s AND NOT EXISTS (SELECT 1 FROM outcome o WHERE o.id = h.id)
+           ON CONFLICT (id) DO NOTHING""",
+        (since,),
+    ).rowcount
 
 
 async def add_async(conn: AsyncConnection[Any], outcome: Outcome) -> None:
