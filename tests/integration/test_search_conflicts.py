@@ -98,6 +98,12 @@ def test_both_sources_are_named_to_whoever_may_read_both(company: Company) -> No
     }  # fmt: skip
     assert [one.path for one in company.ask("one").passages] == ["leave-2026.md"]
     assert company.ask("one").conflicts == [], "the other document is not theirs to know of"
+    company.conn.execute(
+        """INSERT INTO document_conflict SELECT other, other_version, other_says, one, one_version, one_says, 1
+           FROM document_conflict"""
+    )
+    assert len(company.ask("both").conflicts) == 1, "found from either side, it is told once"
+    company.conn.execute("DELETE FROM document_conflict WHERE one = %s", (company.ids["new"],))
     assert company.ask("none") == Result([])
     with psycopg.connect(company.conn.info.dsn, password=company.conn.info.password) as control:
         assert control.execute("SELECT count(*) FROM document_conflict").fetchone() == (1,)

@@ -23,8 +23,12 @@ def conflicts(conn: Connection[Any], passages: Sequence[Passage]) -> list[Confli
     texts: dict[str, list[str]] = {}
     for passage in passages:
         texts.setdefault(passage.document, []).append(_plain(passage.text))
-    found = told_store.conflicts(conn, ids)
-    return [one for one in found if any(_plain(one.says) in text for text in texts[one.document])][:MOST]
+    kept: dict[frozenset[tuple[str, str]], Conflict] = {}
+    for one in told_store.conflicts(conn, ids):
+        if any(_plain(one.says) in text for text in texts[one.document]):
+            # two documents may have been found to contradict each other from either side
+            kept.setdefault(frozenset({(one.document, one.says), (one.other_document, one.other_says)}), one)
+    return list(kept.values())[:MOST]
 
 
 def newer(
