@@ -389,6 +389,15 @@ def test_every_provider_becomes_a_deployment_or_says_what_is_missing(provider: s
         assert workspace.sites[deployment.site].jurisdiction == "EU"
 
 
+def test_vertex_ai_is_addressed_by_project_and_location_or_says_what_is_missing() -> None:
+    more = "{model: vertex_ai/gemini-2, vertex_location: europe-west1, vertex_project: acme-1}"
+    verdict = imported(model("x", more), owners={"": "a@b.example"}, prices={"x": "1/2"})
+    (deployment,) = validate_files(verdict.files, known_price=known).deployments.values()
+    assert deployment.url == "https://europe-west1-aiplatform.googleapis.com/v1/projects/acme-1/locations/europe-west1"
+    verdict = imported(model("x", more.replace(", vertex_project: acme-1", "")), owners={"": "a@b.example"})
+    assert said(verdict, NEEDED, "x") and not validate_files(verdict.files, known_price=known).deployments
+
+
 def test_names_of_models_are_split_as_the_proxy_splits_them() -> None:
     assert split("azure/eu/gpt-4o") == ("azure", "eu/gpt-4o")
     assert split("gpt-4o") == ("openai", "gpt-4o")

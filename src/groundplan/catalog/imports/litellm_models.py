@@ -215,7 +215,7 @@ class EntryReader:
         node = params.get("api_base") or params.get("base_url")
         own = _OWN_URL.get("cohere" if kind == "rerank" and name.startswith("cohere") else provider.api or "")
         if node is None:
-            url = own or provider.url or _region_url(provider, self._region(params))
+            url = self._placed(params, provider, own or provider.url or _region_url(provider, self._region(params)))
             if url is None:
                 missing.append("an address")
                 self._say(NEEDED, "api_base", f"{name} has no address of its own that is known",
@@ -228,12 +228,28 @@ class EntryReader:
             self._say(NEEDED, "api_base", "the address is not in the file, or not one alone", hint, node)
             return None, True
         url = _completed(text.rstrip("/"), provider)
+        if self._placed(params, provider, url) is None:
+            missing.append("an address")
+            self._say(NEEDED, "vertex_project", "the address does not name project and location",
+                      "Write url: https://HOST/v1/projects/PROJECT/locations/LOCATION.", node)  # fmt: skip
+            return None, True
+        url = self._placed(params, provider, url) or url
         same = host_of(url) == host_of(provider.url or own or "")
         if url != text.rstrip("/"):
             self._say(CHANGED, "api_base", "url: with the path of the OpenAI-compatible API", "Check it once.", node)
         else:
             self._say(CARRIED, "api_base", "url: of the deployment", "", node)
         return url, not same
+
+    def _placed(self, params: Node, provider: Provider, url: str | None) -> str | None:
+        """The address with project and location, where a provider is asked under them; None where they are unknown."""
+        if url is None or provider.api != "vertexai" or "/projects/" in url:
+            return url
+        node, region = params.get("vertex_project"), self._region(params)
+        project = self._resolved(node) if node is not None else None
+        if project is None or region is None or not re.fullmatch(r"[a-z0-9:.-]{2,63}", project):
+            return None
+        return f"{url.removesuffix('/v1')}/v1/projects/{project}/locations/{region}"
 
     def _resolved(self, node: Node) -> str | None:
         if node.variable is None:
