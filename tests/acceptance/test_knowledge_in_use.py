@@ -1,0 +1,99 @@
+"""Grounded answers and the evaluation of search on real processes: two versions of the rules for leave contradict
+each other, answers say so and are checked, a model drafts questions, somebody accepts them, and search is measured."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.acceptance.stack import Stack, Upstream, wait_until
+from tests.acceptance.test_promise_05_revoked import OWNERS, WORKLOAD, WORKSPACE
+
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(900)]
+RULE = "Employees have {} days of paid leave a year. Leave is asked for in the portal of the staff, two weeks ahead."
+TERM = """---
+kind: term
+name: leave
+title: paid leave
+meaning: Days off that are paid
+synonyms: [PTO]
+"""
+
+
+def test_answers_say_what_they_rest_on_and_search_is_measured(tmp_path: Path) -> None:
+    upstream = Upstream(tmp_path / "upstream")
+    workspace = tmp_path / "workspace"
+    (workspace / "handbook").mkdir(parents=True)
+    for year, days in ((2024, 25), (2026, 28)):
+        file = workspace / "handbook" / f"leave-{year}.md"
+        file.write_text(f"---\ntitle: Leave {year}\n---\n# Leave {year}\n\n{RULE.format(days)}\n")
+    text = WORKSPACE.replace("URL", upstream.url) + WORKLOAD.format(
+        name="asked", stage="pilot", owners=OWNERS, more="sources: [handbook]"
+    )
+    (workspace / "company.yaml").write_text(text + TERM)
+    stack = Stack(tmp_path, workspace)
+    try:
+        upstream.start()
+        stack.start(120)
+        assert stack.control("POST", "/api/knowledge/ingest", {}).status == 200
+        key = stack.key("asked", "--user", "ana@acme.example")
+        answered(stack, upstream, key)
+        evaluated(stack, upstream, tmp_path)
+    finally:
+        stack.stop()
+        upstream.stop()
+
+
+def answered(stack: Stack, upstream: Upstream, key: str) -> None:
+    """A grounded answer names both sources, and each of its citations is looked at."""
+    upstream.control(mode="ok", say="Employees have 28 days of paid leave a year [1] [2]. Employees have 99 days [1].")
+
+    def facts() -> Any:
+        found = stack.chat(key, "How many days of PTO do I have?", max_tokens=200).body["groundplan"]
+        return found if len(found["sources"]) == 2 and found.get("conflicts") else None
+
+    told = wait_until(facts, 90, "the conflict is known")
+    (conflict,) = told["conflicts"]
+    assert {conflict["path"], conflict["other_path"]} == {"leave-2024.md", "leave-2026.md"}
+    assert [one["supported"] for one in told["citations"]].count(True) == 1, told["citations"]
+    assert told["citations"][-1]["supported"] is False
+    receipt = wait_until(
+        lambda: (lambda body: body if body and body.get("citations") else None)(
+            stack.control("GET", f"/api/calls/{told['call_id']}").body
+        ),
+        30,
+        "the receipt has the citations",
+    )
+    assert [row["supported"] for row in receipt["citations"]] == [one["supported"] for one in told["citations"]]
+
+
+def evaluated(stack: Stack, upstream: Upstream, folder: Path) -> None:
+    """Drafts are asked once somebody has accepted them; a run is drawn and compared with the last."""
+    upstream.control(mode="ok", say="How many days of paid leave does an employee have?")
+    file, plot = folder / "questions.jsonl", folder / "run.svg"
+    asked = ("--workload", "asked", "--as", "ana@acme.example", "--count", "2")
+    assert len(stack.cli("knowledge", "draft", str(file), *asked)["drafts"]) == 2
+    stack.cli("knowledge", "evaluate", str(file), code=None)
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert {line["state"] for line in lines} == {"draft"}
+    accepted = ("knowledge", "accept", str(file), "--by", "ana@acme.example")
+    assert json.loads(stack_output(stack, *accepted))["accepted"] == 2
+    first = stack.cli("knowledge", "evaluate", str(file), "--plot", str(plot))
+    assert first["questions"] == 2 and first["by_sensitivity"]["internal"]["questions"] == 2 and first["last"] == {}
+    assert "<svg" in plot.read_text() and "<svg" in plot.with_stem("run-parts").read_text()
+    assert "ndcg@10" in stack.cli("knowledge", "evaluate", str(file))["last"]
+
+
+def stack_output(stack: Stack, *arguments: str) -> str:
+    """A command that works on files and takes no HOME."""
+
+    done = subprocess.run(
+        [sys.executable, "-m", "groundplan.cli.main", *arguments, "--json"], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
