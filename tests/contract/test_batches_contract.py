@@ -47,7 +47,7 @@ class Place:
         return batch
 
 
-@pytest.fixture(params=["scripted", "gateway"])
+@pytest.fixture(params=["scripted", pytest.param("gateway", marks=pytest.mark.soak)])
 async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
     async with scripted("contract") as (model, port):
         if request.param == "scripted":

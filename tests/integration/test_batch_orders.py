@@ -215,6 +215,7 @@ async def _other_calls(world: World) -> None:
     assert batch.status == "completed" and len(world.there) == before + 2
 
 
+@pytest.mark.soak
 async def test_an_order_is_ended_by_cancelling_by_time_and_by_a_stop_switch(world: World) -> None:
     world.play(lines=4)
     batch = await order(world.client, lines(10))

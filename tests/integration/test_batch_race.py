@@ -1,0 +1,193 @@
+"""A line of a batch that two workers could both answer: one that was stopped, lost its connections, or is fenced.
+
+It is sent once, and is in one row, whoever wakes when.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from openai import AsyncOpenAI
+from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
+from tests.integration.test_batch_kill import insist, shipping
+from tests.integration.test_batches import BATCH_RATES, CHAT, LINE, contents, lines
+
+from groundplan.core.ids import new_id
+from groundplan.core.money import PICO
+from groundplan.gateway.batches import batch_store
+from groundplan.gateway.batches.batch_store import Claimed, Connection
+from groundplan.testing.database import Database
+from groundplan.testing.scripted import Script
+
+COUNT = 10
+
+
+async def until(stack: Stack, query: str, seconds: float = 20) -> list[tuple[Any, ...]]:
+    async with asyncio.timeout(seconds):
+        while not (rows := stack.sql(query)):  # noqa: ASYNC110 -- what is waited for has no event
+            await asyncio.sleep(0.05)
+    return rows
+
+
+@pytest.mark.soak
+async def test_a_worker_that_was_stopped_answers_its_lines_itself_and_nobody_else_does(
+    database: Database, tmp_path: Path
+) -> None:
+    async with scripted("one") as (model, port), installation(database, tmp_path) as stack, shipping(stack):
+        place = deployment("one", port, rates=BATCH_RATES, first_token_ms=20_000)
+        made = workload("assistant", ["one"], deadline_ms=60_000, batch_concurrent=2)
+        stack.apply(blueprint(1, [place], [made], limit=PICO // 100))
+        model.script = Script(tokens=20, latency_ms=700)
+        stack.start(2)
+        await stack.ready()
+        key = stack.key()
+        async with AsyncOpenAI(base_url=f"http://127.0.0.1:{stack.port}/v1", api_key=key, max_retries=0) as client:
+            file = await insist(lambda: client.files.create(file=("a.jsonl", lines(COUNT)), purpose="batch"))
+            batch = await insist(
+                lambda: client.batches.create(input_file_id=file.id, endpoint=CHAT, completion_window="24h")
+            )
+            rows = await until(
+                stack,
+                """SELECT g.pid, l.number, l.call_id FROM batch_line l JOIN gateway g ON g.epoch = l.epoch
+                   WHERE l.state = 'running'""",
+            )
+            victim = rows[0][0]
+            held = {number: call for pid, number, call in rows if pid == victim}
+            await asyncio.sleep(0.2)  # they are sent by now
+            os.kill(victim, signal.SIGSTOP)
+            try:
+                # its answers arrive, its connections to the database are lost, and the others have all the time
+                await until(stack, f"SELECT 1 FROM batch_line HAVING count(*) FILTER (WHERE ok) >= {COUNT // 2}")
+                stack.sql(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
+                    "AND pid <> pg_backend_pid() AND usename LIKE '%%gateway'"
+                )
+                await asyncio.sleep(1.5)
+                still = dict(stack.sql("SELECT number, call_id FROM batch_line WHERE state = 'running'"))
+                assert held.items() <= still.items(), "a line of a worker that may wake was taken over"
+            finally:
+                os.kill(victim, signal.SIGCONT)
+            async with asyncio.timeout(40):
+                while (done := await insist(lambda: client.batches.retrieve(batch.id))).status != "completed":  # noqa: ASYNC110
+                    await asyncio.sleep(0.1)
+            assert done.request_counts.completed == COUNT == model.counted, "a line was sent twice, or not at all"
+            names = [entry["custom_id"] for entry in await contents(client, done.output_file_id)]
+            assert names == [f"c{n}" for n in range(COUNT)]
+        rows = await until(stack, f"SELECT 1 FROM attempt HAVING count(*) >= {COUNT}")
+        ((attempts, calls, spent),) = stack.sql("SELECT count(*), count(DISTINCT call_id), sum(cost_usd) FROM attempt")
+        assert attempts == calls == COUNT and spent == COUNT * LINE
+        lost = "SELECT 1 FROM batch_line l LEFT JOIN attempt a ON a.call_id = l.call_id WHERE a.call_id IS NULL"
+        assert stack.sql(lost) == []
+
+
+async def claimed(connection: Connection, batch: Any, worker: Any) -> Claimed:
+    """One line that `worker` has claimed."""
+    await batch_store.claim(connection, await found(connection, batch), worker, 1)
+    (line,) = await batch_store.claimed(connection, batch, worker)
+    return line
+
+
+async def found(connection: Connection, batch: Any) -> batch_store.Batch:
+    known = await batch_store.find(connection, batch)
+    assert known is not None
+    return known
+
+
+def ordered(admin: psycopg.Connection[Any], *workers: Any) -> Any:
+    """A batch of one line, in progress, with these workers alive; its id."""
+    batch, file = new_id(), new_id()
+    for worker in workers:
+        admin.execute("INSERT INTO gateway (epoch, host, home, pid) VALUES (%s, 'h', '', 1)", (worker,))
+    admin.execute(
+        "INSERT INTO api_file (id, workload, purpose, filename, bytes) VALUES (%s, 'w', 'batch', 'f', 1)", (file,)
+    )
+    admin.execute(
+        """INSERT INTO batch (id, workload, key_id, person, endpoint, input_file, completion_window, status, expires_at)
+           VALUES (%s, 'w', %s, '', %s, %s, '24h', 'in_progress', now() + interval '1 day')""",
+        (batch, new_id(), CHAT, file),
+    )
+    admin.execute(
+        "INSERT INTO batch_line (batch_id, number, custom_id, place, length, held_usd) VALUES (%s, 1, 'a', 0, 1, 0)",
+        (batch,),
+    )
+    return batch
+
+
+def taken_over(admin: psycopg.Connection[Any], worker: Any) -> None:
+    """The worker is dead, and its journal is in the ledger."""
+    admin.execute("UPDATE gateway SET state = 'fenced' WHERE epoch = %s", (worker,))
+    admin.execute("INSERT INTO shipped (epoch, segment, position, gaps, done) VALUES (%s, 1, 64, 0, true)", (worker,))
+
+
+async def test_what_a_fenced_worker_says_of_a_line_comes_too_late(database: Database) -> None:
+    """A line went to another worker after its first one's journal was taken over: only the newest claim counts."""
+    first, second = new_id(), new_id()
+    with psycopg.connect(database.superuser, autocommit=True) as admin:
+        batch = ordered(admin, first, second)
+        async with await psycopg.AsyncConnection.connect(database.urls["gateway"], autocommit=True) as connection:
+            early = await claimed(connection, batch, first)
+            await batch_store.claim(connection, await found(connection, batch), second, 1)
+            assert await batch_store.claimed(connection, batch, second) == [], "a running line was claimed again"
+            taken_over(admin, first)
+            await batch_store.recover(connection, batch, "interrupted")
+            late = await claimed(connection, batch, second)
+            assert late.call != early.call and late.number == early.number
+            await batch_store.end_line(connection, batch, early, ok=True, result=b'{"from":"first"}')
+            assert await batch_store.open_lines(connection, batch) == 1, "a fenced worker's answer was taken"
+            await batch_store.end_line(connection, batch, late, ok=True, result=b'{"from":"second"}')
+            await batch_store.end_line(connection, batch, early, ok=False, result=b'{"from":"first"}')
+            rows = admin.execute("SELECT ok, result, call_id FROM batch_line").fetchall()
+            assert rows == [(True, '{"from":"second"}', late.call)]
+
+
+async def test_a_line_that_was_sent_is_flagged_and_never_sent_again(database: Database) -> None:
+    """Its worker's journal shows that it was sent: it ends as interrupted, and stays in the row that it has."""
+    worker, other = new_id(), new_id()
+    with psycopg.connect(database.superuser, autocommit=True) as admin:
+        batch = ordered(admin, worker, other)
+        async with await psycopg.AsyncConnection.connect(database.urls["gateway"], autocommit=True) as connection:
+            line = await claimed(connection, batch, worker)
+            admin.execute(
+                """INSERT INTO call (id, at, workload, endpoint, status, http_status, cost_usd, reserved_usd, blueprint,
+                     epoch, detail) VALUES (%s, now(), 'w', 'chat.completions', 'crashed', 0, 1, 1, 1, %s, '{}')""",
+                (line.call, worker),
+            )
+            taken_over(admin, worker)
+            await batch_store.recover(connection, batch, "interrupted")
+            assert await batch_store.open_lines(connection, batch) == 0
+            await batch_store.claim(connection, await found(connection, batch), other, 1)
+            assert await batch_store.claimed(connection, batch, other) == [], "it would be sent twice"
+            (row,) = admin.execute("SELECT ok, result::json -> 'error' ->> 'code', call_id FROM batch_line").fetchall()
+            assert row == (False, "batch_line_interrupted", line.call)
+
+
+async def test_workers_that_claim_at_once_never_get_the_same_line(database: Database) -> None:
+    workers = [new_id() for _ in range(6)]
+    with psycopg.connect(database.superuser, autocommit=True) as admin:
+        batch = ordered(admin, *workers)
+        for number in range(2, 41):
+            admin.execute(
+                """INSERT INTO batch_line (batch_id, number, custom_id, place, length, held_usd)
+                   VALUES (%s, %s, %s, 0, 1, 0)""",
+                (batch, number, f"c{number}"),
+            )
+        got = await asyncio.gather(*(_all(database.urls["gateway"], batch, worker) for worker in workers))
+        numbers = sorted(line.number for lines in got for line in lines)
+        assert numbers == list(range(1, 41)) and len({line.call for lines in got for line in lines}) == 40
+
+
+async def _all(url: str, batch: Any, worker: Any) -> list[Claimed]:
+    """Claim two at a time until nothing is left."""
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        before = -1
+        while before != (now := len(await batch_store.claimed(connection, batch, worker))):
+            before = now
+            for _ in range(3):
+                await batch_store.claim(connection, await found(connection, batch), worker, 2)
+        return await batch_store.claimed(connection, batch, worker)
