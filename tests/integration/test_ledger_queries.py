@@ -148,6 +148,15 @@ def test_a_receipt_has_steps_attempts_passages_charges_and_its_place_in_the_log(
     ]
     assert receipt["attempts"][1]["charges"][0]["cost_usd"] == "0.000000000005"
     assert receipt["attempts"][1]["usage"] == {"input": 7}
+    whole = {"term": "whole", "count": 0, "cost_usd": "0.000000000005", "basis": "measured"}
+    assert [attempt["terms"] for attempt in receipt["attempts"]] == [[], [whole]]
+    parts = {"output": [2, 3], "input": [7, 2], "cache_read": [0, 0]}
+    conn.execute("UPDATE attempt SET parts = %s WHERE cost_usd > 0", (json.dumps(parts),))
+    terms = queries.receipt(conn, id)["attempts"][1]["terms"]
+    assert [(row["term"], row["count"], row["cost_usd"][-1]) for row in terms] == [
+        ("output", 2, "3"),
+        ("input", 7, "2"),
+    ]
     assert (receipt["passages"][0]["path"], receipt["passages"][0]["first_line"]) == ("handbook/leave.md", 3)
     assert receipt["audit"] == {"entry": str(id), "index": None}
     assert json.loads(json.dumps(receipt)) == receipt

@@ -79,7 +79,7 @@ def receipt(conn: Connection[Any], call_id: UUID) -> dict[str, Any]:
         raise NotFound(f"there is no call {call_id}", code="call_unknown", hint="Calls appear within a second or two.")
     detail = row["detail"]
     charges = [_plain(charge) for charge in store.charges(conn, call_id)]
-    attempts = [_plain(attempt) for attempt in store.attempts(conn, call_id)]
+    attempts = [_attempt(row) for row in store.attempts(conn, call_id)]
     for attempt in attempts:
         attempt["charges"] = [charge for charge in charges if charge["attempt"] == attempt["number"]]
     entry = store.audit_leaf(conn, call_id)
@@ -100,6 +100,22 @@ def receipt(conn: Connection[Any], call_id: UUID) -> dict[str, Any]:
         "outcomes": [_plain(outcome) for outcome in store.outcomes(conn, call_id)],
         "audit": None if entry is None else {"entry": str(entry["id"]), "index": entry["leaf_index"]},
     }
+
+
+def _attempt(row: dict[str, Any]) -> dict[str, Any]:
+    """With `terms`: what its cost is made of, the dearest first, together exactly it. What is charged at the bound, or
+    without the provider's own count, is estimated."""
+    cost = from_decimal(row["cost_usd"])
+    known: dict[str, list[int]] = row["parts"] or ({"whole": [0, cost]} if cost else {})
+    terms = [
+        {
+            "term": name, "count": count, "cost_usd": format_usd(amount),
+            "basis": "estimated" if row["estimated"] or name == "bound" else "measured",
+        }
+        for name, (count, amount) in sorted(known.items(), key=lambda part: (-part[1][1], part[0]))
+        if count or amount
+    ]  # fmt: skip
+    return {**_plain({key: value for key, value in row.items() if key != "parts"}), "terms": terms}
 
 
 def attempts_for_bill(

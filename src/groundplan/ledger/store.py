@@ -149,7 +149,7 @@ def attempts(conn: Connection[Any], call_id: UUID) -> list[Row]:
     return _rows(
         conn,
         """SELECT number, at, deployment, site, model, state, outcome, http_status, reserved_usd, cost_usd, usage,
-             estimated, flags, duration_ms, started_ms, connect_ms, first_byte_ms FROM attempt
+             estimated, flags, duration_ms, started_ms, connect_ms, first_byte_ms, parts FROM attempt
            WHERE call_id = %(id)s ORDER BY number""",
         {"id": call_id},
     )

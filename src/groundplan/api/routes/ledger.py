@@ -8,14 +8,15 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Query
+from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from groundplan.api import meaning_saved
+from groundplan.api import meaning_saved, served
 from groundplan.api.caller import Reader, SignedIn
 from groundplan.api.context import Using
 from groundplan.api.people import named
 from groundplan.api.who import with_who
-from groundplan.core.errors import Denied
+from groundplan.core.errors import Denied, NotFound
 from groundplan.core.ids import new_id
 from groundplan.ledger import content_store, outcome_store, queries
 from groundplan.ledger.store import CallFilter
@@ -65,9 +66,20 @@ def receipt(call_id: UUID, services: Using, caller: SignedIn) -> dict[str, Any]:
     with services.transaction() as conn:
         found = with_who(conn, caller, queries.receipt(conn, call_id))
         kept = content_store.kept(conn, call_id)
+        sources = _price_sources(conn, found["blueprint"])
+    for attempt in found["attempts"]:
+        attempt["price_source"] = sources.get(attempt["deployment"])
     if not caller.operator and not caller.duties and found["person_id"] != str(caller.person):
         raise Denied("this is somebody else's call", code="not_yours", hint="People with a duty may see it.")
     return {**found, "content": kept.facts() if kept is not None else None}
+
+
+def _price_sources(conn: Connection[Any], blueprint: int) -> dict[str, str]:
+    """deployment -> where its price was from under a blueprint."""
+    try:
+        return {place.name: place.rates.source for place in served.at(conn, blueprint).deployments}
+    except NotFound:
+        return {}
 
 
 @router.get("/cost")
