@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from groundplan.cli.ask import answer_text
 from groundplan.gateway.call.cited import cited
 from groundplan.gateway.call.exchange import Passage
 from groundplan.gateway.call.grounded import Conflict, Grounded, Newer, notes
@@ -148,3 +150,21 @@ def test_notes_fit_and_cannot_end_their_quotes(size: int, says: str) -> None:
     told = notes(Grounded([_conflict(says)] * 3, [NEWER]), [passage()], size)
     assert len(told.encode()) <= size
     assert told.count("'") % 4 == 0
+
+
+def test_the_command_line_says_what_is_doubtful() -> None:
+    told = {
+        "choices": [{"message": {"content": "Leave is 30 days [1]. Ask HR."}}],
+        "groundplan": {
+            "citations": [
+                {"passage": 1, "start": 0, "end": 21, "supported": False},
+                {"passage": 1, "start": 22, "end": 29, "supported": None},
+            ],
+            "conflicts": [msgspec.to_builtins(_conflict())],
+            "newer": [msgspec.to_builtins(NEWER)],
+        },
+    }
+    text = answer_text(told)
+    assert "[1] does not say: Leave is 30 days [1]." in text and text.count("does not say") == 1
+    assert "leave.md says 'Leave is 25 days.', old/leave.md 'Leave is 30 days.'" in text
+    assert "t-2021.md was not used: t-2024.md is newer" in text

@@ -49,10 +49,24 @@ def answer_text(value: dict[str, Any]) -> str:
     lines = [str(value["choices"][0]["message"]["content"]).strip(), ""]
     for source in facts.get("sources") or ():
         lines.append(f"  from {source_place(source)}")
+    lines += _doubts(facts, str(value["choices"][0]["message"]["content"]))
     lines.append(
         f"  {facts.get('model')} at {facts.get('site')}, {facts.get('cost_usd')} USD, call {facts.get('call_id')}"
     )
     return "\n".join(lines)
+
+
+def _doubts(facts: dict[str, Any], answer: str) -> list[str]:
+    """What the answer cites wrongly, what documents contradict each other, and what was replaced."""
+    lines = [
+        f"  [{one['passage']}] does not say: {answer[one['start'] : one['end']]}"
+        for one in facts.get("citations") or ()
+        if one["supported"] is False
+    ]
+    for one in facts.get("conflicts") or ():
+        lines.append(f"  in conflict: {one['path']} says '{one['says']}', {one['other_path']} '{one['other_says']}'")
+    lines += [f"  {one['path']} was not used: {one['newer_path']} is newer" for one in facts.get("newer") or ()]
+    return lines
 
 
 def source_place(source: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ def abstention(figures: Mapping[str, Any]) -> str:
         {"floor": row["floor"], "part": row[name], "what": label}
         for row in figures.get("abstention", ())
         for name, label in _LINES.items()
+        if _says(name, row, figures)
     ]
     if not rows:
         return ""
@@ -35,6 +36,13 @@ def abstention(figures: Mapping[str, Any]) -> str:
     return _svg(chart)
 
 
+def _says(name: str, row: Mapping[str, Any], figures: Mapping[str, Any]) -> bool:
+    """Whether the part is one of anything: where nothing is answered, nothing of it is right."""
+    if name == "right":
+        return bool(row["answered"])
+    return name == "answered" or bool(figures.get("without_answer", 1))
+
+
 def parts(figures: Mapping[str, Any]) -> str:
     """nDCG@10 with its bounds of 95 % of all, of each source, of each sensitivity. Empty where there are no parts."""
     rows = [
@@ -47,7 +55,8 @@ def parts(figures: Mapping[str, Any]) -> str:
     import altair  # noqa: PLC0415 -- heavy
 
     base = altair.Chart(altair.InlineData(values=rows)).encode(
-        y=altair.Y("part:N", title=None, sort=None), color=altair.Color("of:N", scale=altair.Scale(range=list(COLOURS)))
+        y=altair.Y("part:N", title=None, sort=None),
+        color=altair.Color("of:N", title=None, scale=altair.Scale(range=list(COLOURS))),
     )
     scale = altair.Scale(domain=[0, 1])
     bounds = base.mark_rule(strokeWidth=2).encode(x=altair.X("low:Q", title="nDCG@10", scale=scale), x2="high:Q")
