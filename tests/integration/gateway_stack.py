@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -196,9 +196,12 @@ class Stack:
         lines += [f"authorization: Bearer {key}"] if key else []
         lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
         writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + data)
-        raw = await asyncio.wait_for(reader.read(), 30)
-        writer.close()
-        await writer.wait_closed()
+        try:
+            raw = await asyncio.wait_for(reader.read(), 30)
+        finally:
+            writer.close()
+            with suppress(OSError):  # the worker may be gone
+                await writer.wait_closed()
         return parse(raw)
 
     async def chat(self, key: str | None, text: str = "hello there", **more: Any) -> Reply:
