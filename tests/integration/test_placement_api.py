@@ -216,6 +216,8 @@ def test_the_serving_model_is_shown_beside_own_traffic(planner: Planner) -> None
     status, found = planner.ask("GET", "/api/placement/serving")
     (row,) = found["deployments"]
     assert status == 200 and row["deployment"] == "llama-rack" and row["days"] == 7
+    told = {c["workload"]: c["place"] for c in planner.ask("GET", "/api/placement")[1]["workloads"]}
+    assert told["finance-analytics"]["site"] == "rack-1", "the plan goes on with what was seen"
     assert row["basis"] == "not measured" and row["error_after"][1] < row["error_before"][1]
     low, high = (row["corrected"]["per_token_ms"][key] for key in ("low", "high"))
     assert (

@@ -16,8 +16,8 @@ from groundplan.placement.explain.why import at_load, to_json, why
 from groundplan.placement.explain.words import sentences
 from groundplan.placement.planner import plan_company, plan_offered, units_used
 from groundplan.placement.terms import curve, lookup, queue
-from groundplan.placement.terms.candidates import offered
-from groundplan.placement.terms.facts import PolicyFacts
+from groundplan.placement.terms.candidates import Candidate, offered
+from groundplan.placement.terms.facts import Company, OwnSpeed, PolicyFacts
 from groundplan.placement.verify.plan import verify
 
 
@@ -176,6 +176,22 @@ def test_a_trace_is_read_and_a_wrong_one_told_by_line() -> None:
         with pytest.raises(Invalid) as refused:
             curve.of_trace(text, "t.csv")
         assert str(refused.value.where) == place
+
+
+def test_own_traffic_sets_the_speed_of_what_is_to_build() -> None:
+    """Twice as slow as predicted: twice the times, and half of what a unit bears."""
+    company = rig.company(rig.workload("w", calls_month=3e7))
+
+    def built(facts: Company) -> Candidate:
+        return next(c for c in offered(facts).by_workload["w"] if c.site == "rack")
+
+    plain = built(company)
+    slow = built(replace(company, speeds={(rig.LLAMA.name, "h100-sxm"): OwnSpeed(2.0, 2.0, 1.2)}))
+    assert slow.units == pytest.approx(2 * plain.units)
+    assert slow.times.per_token == pytest.approx(2 * plain.times.per_token)
+    assert (slow.times.basis, slow.times.spread) == ("own traffic", 1.2) and not slow.assumed
+    other = built(replace(company, speeds={("another", "h100-sxm"): OwnSpeed(9.0, 9.0, 1.2)}))
+    assert other == plain
 
 
 def test_waiting_follows_erlang() -> None:

@@ -45,6 +45,12 @@ def test_seconds_of_computing_are_not_those_of_the_clock() -> None:
     assert counted.clocked and (counted.clock_left or 0.0) <= 0.02
 
 
+def test_little_computing_is_never_taken_for_an_impossible_company() -> None:
+    for seconds in (0.01, 0.1, 0.4):
+        solution = optimise(large(80, 12, seed=1), WorkLimit(seconds=seconds, computing=True))
+        assert solution.stopped != "infeasible" and solution.found
+
+
 def test_a_run_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     progress = tmp_path / "done.jsonl"
     first = run(1, 100, 1, progress=progress)

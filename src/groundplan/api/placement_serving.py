@@ -5,18 +5,16 @@ What was served at once is Little's law: the time that answers took over a day, 
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from psycopg import Connection
 
-from groundplan.api import placing
-from groundplan.api.context import Services
 from groundplan.ledger import daily_store
 from groundplan.placement.serving.calibrate import Seen, calibrate
 from groundplan.placement.serving.fitted import shipped
 from groundplan.placement.serving.model import Engine, Serving, Setting, hardware_of
-from groundplan.placement.terms.facts import Company, DeploymentFacts
+from groundplan.placement.terms.facts import Company, DeploymentFacts, OwnSpeed
 from groundplan.placement.terms.network import shape_for
 
 DAYS = 28
@@ -24,16 +22,25 @@ BUSY_MS = 8 * 3_600_000
 """Hours of a day in which calls are taken to come"""
 
 
-def calibrated(conn: Connection[Any], services: Services) -> list[dict[str, Any]]:
+def calibrated(conn: Connection[Any], now: datetime, company: Company) -> list[dict[str, Any]]:
     """Each deployment with its factors, and the model's median error before and with them."""
-    company = placing.company(conn, services)
-    rows = daily_store.deployment_days(conn, services.clock.now() - timedelta(days=DAYS))
+    rows = daily_store.deployment_days(conn, now - timedelta(days=DAYS))
     found = []
     for name, facts in sorted(company.deployments.items()):
         days = [row for row in rows if row["deployment"] == name]
         told = _deployment(company, facts, days) if facts.hardware and days else None
         if told is not None:
             found.append(told)
+    return found
+
+
+def speeds(conn: Connection[Any], now: datetime, company: Company) -> dict[tuple[str, str], OwnSpeed]:
+    """What a plan takes of it: by model and hardware, of the deployment with the most days."""
+    found: dict[tuple[str, str], OwnSpeed] = {}
+    for row in sorted(calibrated(conn, now, company), key=lambda each: (each["days"], each["deployment"])):
+        times = row["corrected"]["first_token_ms"]
+        spread = times["high"] / max(times["middle"], 0.01)
+        found[row["model"], row["hardware"]] = OwnSpeed(row["first_token_factor"], row["per_token_factor"], spread)
     return found
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from psycopg import Connection
 
+from groundplan.api import placement_serving
 from groundplan.api.context import Services
 from groundplan.api.served import current_blueprint, current_or_none, workspace_at
 from groundplan.blueprint.model import Blueprint
@@ -31,7 +33,8 @@ def company(conn: Connection[Any], services: Services) -> Company:
     blueprint = current_blueprint(conn)
     now = services.clock.now()
     workspace = workspace_at(conn, blueprint.number)
-    return company_of(workspace, blueprint.deployments, blueprint, now.date(), _seen(conn, now))
+    found = company_of(workspace, blueprint.deployments, blueprint, now.date(), _seen(conn, now))
+    return replace(found, speeds=placement_serving.speeds(conn, now, found))
 
 
 def _seen(conn: Connection[Any], now: datetime) -> dict[str, SeenFacts]:

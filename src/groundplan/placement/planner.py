@@ -198,9 +198,10 @@ def _told(framed: Framed, solution: Solution, notes: tuple[str, ...], nowhere: M
     decided = {name: _decided(framed, name, roles) for name, roles in parts.items()}
     sites = {c.site for each in decided.values() for c in (each.primary, each.burst, each.fallback) if c is not None}
     opened = {name: opening_usd(framed.offered, company.sites[name]) for name in sorted(sites)}
-    bought = {
-        problem.tiers.names[at]: int(units) for at, units in enumerate(solution.units) if units and len(solution.units)
-    }
+    bought: dict[str, int] = {}
+    for name, units in zip(problem.tiers.names, solution.units, strict=True):
+        if units:
+            bought[name] = bought.get(name, 0) + int(units)
     total = sum(each.usd for each in decided.values()) + sum(opened.values())
     return CompanyPlan(
         framed, solution, decided, opened, bought, solution.cost / PICO - total, (*framed.notes, *notes), nowhere

@@ -131,7 +131,7 @@ def serving(services: Using, _: Reader) -> dict[str, Any]:
     """The serving model beside what the gateways saw of deployments on own hardware: its error before and after own
     traffic corrects it."""
     with services.transaction() as conn:
-        return {"deployments": calibrated(conn, services)}
+        return {"deployments": calibrated(conn, services.clock.now(), placing.company(conn, services))}
 
 
 @router.get("/placement/ahead")

@@ -188,7 +188,7 @@ def _built(
     """A model on hardware of a site; None where the model does not run on such hardware at all."""
     if model.hardware and hardware.type not in model.hardware:
         return None
-    served = network.served(w, hardware, model)
+    served = network.served(w, hardware, model, company.speeds.get((model.name, hardware.type)))
     if served is None:
         return None
     travel = network.travel(company, w, site)
@@ -199,6 +199,7 @@ def _built(
     first = travel.round_trip + travel.moved + served.first_token + sized.wait_ms
     times = Times(first, served.per_token, first + w.output * served.per_token, served.spread, served.basis)
     kg = sized.kwh * site.carbon_g_kwh / 1000
+    known = served.basis in ("measured", "own traffic")
     terms = network.terms(company, w, site) | _people(company, site)
     terms |= {
         "compute": sized.busy_usd, "idle": sized.idle_usd, "carbon": kg / 1000 * company.policy.carbon_usd_tonne,
@@ -207,7 +208,7 @@ def _built(
     candidate = Candidate(
         w.name, site.name, f"{model.name} on {sized.shown} {hardware.type}", "build", model.name, times,
         site.availability, terms, hardware=hardware.type, units=sized.units, carbon_kg=kg, hours=site.model_hours,
-        assumed=() if served.basis == "measured" else (f"speed {served.basis}",), unit_month=sized.unit_month,
+        assumed=() if known else (f"speed {served.basis}",), unit_month=sized.unit_month,
     )  # fmt: skip
     return _judged(company, w, candidate, site, model, rules.of_build(w, site, model, sized, hardware))
 
@@ -220,7 +221,7 @@ def _builds(
     if found is None:
         return
     yield found
-    served = network.served(w, hardware, model)
+    served = network.served(w, hardware, model, company.speeds.get((model.name, hardware.type)))
     for lease in leases(hardware) if site.type == "cloud" and served is not None and not served.call_seconds else ():
         assert served is not None
         yield _leased(company, w, found, lease, served)

@@ -202,6 +202,16 @@ class PolicyFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnSpeed:
+    """What own traffic says of a model on hardware, as factors on what the serving model predicts."""
+
+    first_token: float
+    per_token: float
+    spread: float
+    """high over middle of the 90 % interval of days"""
+
+
+@dataclass(frozen=True, slots=True)
 class Company:
     """Everything that one plan is made from."""
 
@@ -214,3 +224,5 @@ class Company:
     """reference data older than its validity"""
     where: Mapping[str, str] = field(default_factory=dict)
     """`workload/NAME` -> file:line"""
+    speeds: Mapping[tuple[str, str], OwnSpeed] = field(default_factory=dict)
+    """(model, type of hardware) -> what the gateways saw of it"""

@@ -5,13 +5,13 @@ Pure. A way that is not known is taken as far away (150 ms), and said so by the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from groundplan.placement.serving.fitted import shipped
 from groundplan.placement.serving.model import Engine, Hardware, Setting, Shape, hardware_of, shape_of
 from groundplan.placement.terms import lookup
-from groundplan.placement.terms.facts import Company, HardwareFacts, ModelFacts, SiteFacts, WorkloadFacts
+from groundplan.placement.terms.facts import Company, HardwareFacts, ModelFacts, OwnSpeed, SiteFacts, WorkloadFacts
 
 UNKNOWN_MS = 150.0
 BESIDE_MS = 20.0
@@ -81,8 +81,21 @@ def terms(company: Company, w: WorkloadFacts, site: SiteFacts) -> dict[str, floa
     return {"egress": answer + moved, "storage": stored}
 
 
-def served(w: WorkloadFacts, hardware: HardwareFacts, model: ModelFacts) -> Served | None:
-    """Units, speed and times of a model on this hardware; None where nothing says how fast it is."""
+def served(w: WorkloadFacts, hardware: HardwareFacts, model: ModelFacts, own: OwnSpeed | None = None) -> Served | None:
+    """Units, speed and times of a model on this hardware, set right by own traffic where there was any; None where
+    nothing says how fast it is."""
+    found = _predicted(w, hardware, model)
+    if found is None or own is None or found.call_seconds:
+        return found
+    first, each = found.first_token * own.first_token, found.per_token * own.per_token
+    slower = (first + w.output * each) / max(found.first_token + w.output * found.per_token, 1e-9)
+    return replace(
+        found, first_token=first, per_token=each, per_unit=found.per_unit / slower, spread=own.spread,
+        basis="own traffic",
+    )  # fmt: skip
+
+
+def _predicted(w: WorkloadFacts, hardware: HardwareFacts, model: ModelFacts) -> Served | None:
     if model.per_call_ms is not None:
         seconds = model.per_call_ms / 1000
         return Served(1, 1 / seconds, model.per_call_ms, 0.0, 1.3, "declared", seconds)
