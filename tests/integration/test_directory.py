@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
@@ -21,6 +22,7 @@ from tests.integration.test_api_control import Answer, Control, running
 from groundplan.core.errors import Invalid
 from groundplan.identity.oidc import Provider
 from groundplan.identity.scim import USER
+from groundplan.identity.scim_bulk import REQUEST
 from groundplan.testing.database import Cluster
 
 PEOPLE = (
@@ -196,6 +198,73 @@ def test_the_directory_keeps_groups(scene: Scene, directory: dict[str, str]) -> 
     assert ask("PUT", path, {"displayName": "law"}, **directory).status == 409
     assert ask("DELETE", path, **directory).status == 204
     assert ask("GET", path, **directory).body["members"] == []
+
+
+def bulk_of(*operations: Any, **more: object) -> dict[str, object]:
+    return {"schemas": [REQUEST], "Operations": list(operations), **more}
+
+
+def test_bulk_makes_many_at_once_and_what_refers_waits_for_what_it_names(
+    scene: Scene, directory: dict[str, str]
+) -> None:
+    ask = scene.control.ask
+    group = {"displayName": "bulk-group", "members": [{"value": "bulkId:b"}, {"value": "bulkId:a"}]}
+    body = bulk_of(
+        {"method": "POST", "path": "/Groups", "bulkId": "g", "data": group},
+        {"method": "POST", "path": "/Users", "bulkId": "a", "data": user_of("bulk-a")},
+        {"method": "post", "path": "/Users", "bulkId": "b", "data": user_of("bulk-b")},
+        {"method": "POST", "path": "/Users", "bulkId": "twice", "data": user_of("bulk-a")},
+        {"method": "PATCH", "path": "/Users/bulkId:a",
+         "data": {"Operations": [{"op": "replace", "path": "displayName", "value": "Bulk A"}]}},
+        {"method": "POST", "path": "/Groups", "bulkId": "lost",
+         "data": {"displayName": "lost-group", "members": [{"value": "bulkId:nobody"}]}},
+    )  # fmt: skip
+    told = ask("POST", "/api/scim/v2/Bulk", body, **directory)
+    assert told.status == 200, told.body
+    made = told.body["Operations"]
+    assert [(each["method"], each["status"]) for each in made] == [
+        ("POST", "201"), ("POST", "201"), ("POST", "201"), ("POST", "409"), ("PATCH", "200"), ("POST", "409"),
+    ]  # fmt: skip
+    assert made[0]["bulkId"] == "g" and "location" not in made[3] and made[5]["response"]["scimType"] == "invalidValue"
+    held = ask("GET", f"/api/scim/v2/{made[0]['location']}", **directory).body
+    assert {f"Users/{one['value']}" for one in held["members"]} == {made[1]["location"], made[2]["location"]}
+    assert ask("GET", f"/api/scim/v2/{made[1]['location']}", **directory).body["displayName"] == "Bulk A"
+    ends = [{"method": "DELETE", "path": f"/{made[place]['location']}"} for place in (1, 2)]
+    unknown = {"method": "DELETE", "path": "/Users/01a212d3-0000-7000-8000-000000000000"}
+    stopped = ask("POST", "/api/scim/v2/Bulk", bulk_of(ends[0], unknown, ends[1], failOnErrors=1), **directory).body
+    assert [each["status"] for each in stopped["Operations"]] == ["204", "404"], "nothing more after so many failures"
+    assert ask("GET", f"/api/scim/v2/{made[2]['location']}", **directory).body["active"] is True
+    wrong: list[dict[str, object]] = [
+        {}, bulk_of({"method": "GET", "path": "/Users"}), bulk_of({"method": "POST", "path": "/Users", "data": {}}),
+        bulk_of({"method": "PUT", "path": "/Users", "data": {}}), bulk_of(failOnErrors=0),
+        bulk_of(*[{"method": "POST", "path": "/Users", "bulkId": "x", "data": {}}] * 2),
+    ]  # fmt: skip
+    for each in wrong:
+        assert ask("POST", "/api/scim/v2/Bulk", each, **directory).code == "scim_bulk", each
+    many = bulk_of(*[{"method": "DELETE", "path": "/Users/x"}] * 1001)
+    assert ask("POST", "/api/scim/v2/Bulk", many, **directory).status == 413
+
+
+def test_lists_are_sorted_as_asked(scene: Scene, directory: dict[str, str]) -> None:
+    ask = scene.control.ask
+    for name, family in (("sort-b", "Alm"), ("sort-a", "Zorn"), ("sort-c", "Moe")):
+        user = user_of(name) | {"name": {"givenName": "S", "familyName": family}}
+        assert ask("POST", "/api/scim/v2/Users", user, **directory).status == 201
+
+    def listed(query: str) -> list[str]:
+        found = ask("GET", f"/api/scim/v2/Users?count=200&{query}", **directory).body["Resources"]
+        return [each["userName"] for each in found if each["userName"].startswith("sort-")]
+
+    assert listed("sortBy=userName") == ["sort-a", "sort-b", "sort-c"]
+    assert listed("sortBy=userName&sortOrder=descending") == ["sort-c", "sort-b", "sort-a"]
+    assert listed("sortBy=name.familyName") == ["sort-b", "sort-c", "sort-a"]
+    assert listed("") == ["sort-b", "sort-a", "sort-c"], "as they came"
+    assert ask("GET", "/api/scim/v2/Users?sortBy=shoeSize", **directory).code == "scim_sort"
+    groups = ask("GET", "/api/scim/v2/Groups?sortBy=displayName&sortOrder=descending", **directory).body["Resources"]
+    names = [each["displayName"] for each in groups]
+    assert names == sorted(names, reverse=True)
+    config = ask("GET", "/api/scim/v2/ServiceProviderConfig", **directory).body
+    assert config["sort"] == {"supported": True} and config["bulk"]["supported"] is True
 
 
 def test_what_is_no_scim_is_refused_and_other_tokens_too(scene: Scene, directory: dict[str, str]) -> None:

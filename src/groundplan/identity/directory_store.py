@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, LiteralString
+from typing import Any, LiteralString, Protocol, TypeVar
 from uuid import UUID
 
 from psycopg import Connection
 
+from groundplan.core.errors import Invalid
 from groundplan.identity.store import changed, rows
 
 
@@ -38,6 +39,43 @@ class DirectoryGroup:
     members: tuple[UUID, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """`count` of those with this name, in any case (None: of all), from the `start`th on, which counts from 1."""
+
+    name: str | None
+    start: int
+    count: int
+    sort_by: str | None = None
+    descending: bool = False
+
+
+Found = TypeVar("Found")
+
+
+class Read(Protocol[Found]):
+    """How people or groups are read."""
+
+    def __call__(self, conn: Connection[Any], wanted: Wanted, /) -> tuple[int, list[Found]]: ...
+
+
+_PERSON_ORDER: dict[str, LiteralString] = {
+    "id": "p.id",
+    "username": "lower(coalesce(d.user_name, p.email))",
+    "displayname": "lower(p.name)",
+    "name.formatted": "lower(p.name)",
+    "name.familyname": "lower(coalesce(d.family_name, ''))",
+    "name.givenname": "lower(coalesce(d.given_name, ''))",
+    "emails": "lower(p.email)",
+    "emails.value": "lower(p.email)",
+    "externalid": "d.external_id",
+    "active": "p.active",
+    "meta.created": "p.created_at",
+    "meta.lastmodified": "coalesce(d.changed_at, p.created_at)",
+}
+_GROUP_ORDER: dict[str, LiteralString] = {
+    "id": "g.id", "displayname": "lower(g.name)", "externalid": "d.external_id",
+}  # fmt: skip
 _PERSON: LiteralString = """SELECT p.id, p.email, p.name, p.active, d.external_id, coalesce(d.user_name, p.email),
     coalesce(d.given_name, ''), coalesce(d.family_name, ''), p.created_at, coalesce(d.changed_at, p.created_at)
     FROM person p LEFT JOIN directory_person d ON d.person_id = p.id"""
@@ -66,12 +104,10 @@ def person(conn: Connection[Any], id: UUID) -> DirectoryPerson | None:
     return DirectoryPerson(*found[0]) if found else None
 
 
-def people(conn: Connection[Any], user_name: str | None, start: int, count: int) -> tuple[int, list[DirectoryPerson]]:
-    """(how many there are, `count` of them from the `start`th on, which counts from 1); `user_name` in any case."""
+def people(conn: Connection[Any], wanted: Wanted) -> tuple[int, list[DirectoryPerson]]:
+    """(how many there are, those that are wanted). Raises `Invalid` (`scim_sort`)."""
     where: LiteralString = " WHERE (%s::text IS NULL OR lower(coalesce(d.user_name, p.email)) = lower(%s))"
-    total = rows(conn, f"SELECT count(*) FROM ({_PERSON + where}) every", (user_name, user_name))[0][0]
-    query = _PERSON + where + " ORDER BY p.created_at, p.id LIMIT %s OFFSET %s"
-    found = rows(conn, query, (user_name, user_name, count, start - 1))
+    total, found = _page(conn, _PERSON, where, _order(wanted, _PERSON_ORDER, "p.created_at, p.id"), wanted)
     return total, [DirectoryPerson(*row) for row in found]
 
 
@@ -108,12 +144,30 @@ def group(conn: Connection[Any], id: UUID) -> DirectoryGroup | None:
     return _group(found[0]) if found else None
 
 
-def groups(conn: Connection[Any], name: str | None, start: int, count: int) -> tuple[int, list[DirectoryGroup]]:
+def groups(conn: Connection[Any], wanted: Wanted) -> tuple[int, list[DirectoryGroup]]:
     """As `people`, by name."""
     where: LiteralString = " WHERE (%s::text IS NULL OR lower(g.name) = lower(%s))"
-    total = rows(conn, f"SELECT count(*) FROM ({_GROUP + where}) every", (name, name))[0][0]
-    found = rows(conn, _GROUP + where + " ORDER BY g.name LIMIT %s OFFSET %s", (name, name, count, start - 1))
+    total, found = _page(conn, _GROUP, where, _order(wanted, _GROUP_ORDER, "g.name"), wanted)
     return total, [_group(row) for row in found]
+
+
+def _page(
+    conn: Connection[Any], query: LiteralString, where: LiteralString, order: LiteralString, wanted: Wanted
+) -> tuple[int, list[tuple[Any, ...]]]:
+    """How many there are, and the rows of one page of them."""
+    named = (wanted.name, wanted.name)
+    total = rows(conn, f"SELECT count(*) FROM ({query + where}) every", named)[0][0]
+    return total, rows(conn, f"{query}{where}{order} LIMIT %s OFFSET %s", (*named, wanted.count, wanted.start - 1))
+
+
+def _order(wanted: Wanted, known: dict[str, LiteralString], own: LiteralString) -> LiteralString:
+    if wanted.sort_by is None:
+        return " ORDER BY " + own
+    column = known.get(wanted.sort_by.lower())
+    if column is None:
+        listed = ", ".join(sorted(known))
+        raise Invalid(f"nothing is sorted by {wanted.sort_by[:60]}", code="scim_sort", hint=f"Sort by {listed}.")
+    return " ORDER BY " + column + (" DESC NULLS LAST, " if wanted.descending else " NULLS LAST, ") + own
 
 
 def keep_group(conn: Connection[Any], id: UUID, external_id: str | None) -> None:

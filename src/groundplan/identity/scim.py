@@ -1,15 +1,16 @@
 """People and groups as the company's directory keeps them here by SCIM 2.0 (RFC 7643, 7644): JSON in, live policy out.
 
-Supported: Users and Groups, filter by userName or displayName with `eq`, PATCH as Entra ID and Okta send it. Not: bulk,
-sorting, passwords. Duties are never the directory's: owners are declared. Deactivating somebody ends what they may do
-as leaving does. Does not know HTTP.
+Supported: Users and Groups, filter by userName or displayName with `eq`, sorting, PATCH as Entra ID and Okta send it;
+bulk is `scim_bulk`. Not: passwords. Duties are never the directory's: owners are declared. Deactivating somebody ends
+what they may do as leaving does. Does not know HTTP.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
 from uuid import UUID
 
 from psycopg import Connection
@@ -29,12 +30,51 @@ MOST = 200
 _FILTER = re.compile(r'\s*(\w+)\s+eq\s+"((?:[^"\\]|\\.){1,200})"\s*', re.IGNORECASE)
 _MEMBER = re.compile(r'members\[value eq "([0-9a-fA-F-]{36})"\]')
 Json = Mapping[str, Any]
+Id = TypeVar("Id", bound="DirectoryPerson | DirectoryGroup")
 
 
-def list_users(conn: Connection[Any], filter: str | None, start: int, count: int) -> dict[str, Any]:
-    """A ListResponse. Raises `Invalid` (`scim_filter`)."""
-    total, found = store.people(conn, _wanted(filter, "username"), max(start, 1), min(max(count, 0), MOST))
-    return _list(total, max(start, 1), [user_json(each) for each in found])
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What of a list is asked for. `sort_by` is an attribute as SCIM writes it; None: by their own order."""
+
+    filter: str | None = None
+    start: int = 1
+    count: int = 100
+    sort_by: str | None = None
+    descending: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Users or groups: how they are listed, read, made, replaced, patched and ended."""
+
+    endpoint: str
+    listed: Callable[[Connection[Any], Page], dict[str, Any]]
+    one: Callable[[Connection[Any], UUID], dict[str, Any]]
+    create: Callable[[Connection[Any], str, Json], dict[str, Any]]
+    replace: Callable[[Connection[Any], str, UUID, Json], dict[str, Any]]
+    patch: Callable[[Connection[Any], str, UUID, Json], dict[str, Any]]
+    delete: Callable[[Connection[Any], str, UUID], None]
+
+
+def _listed(
+    conn: Connection[Any], page: Page, by: str, read: store.Read[Id], shown: Callable[[Id], dict[str, Any]]
+) -> dict[str, Any]:
+    """A ListResponse. Raises `Invalid` (`scim_filter`, `scim_sort`)."""
+    start, count = max(page.start, 1), min(max(page.count, 0), MOST)
+    total, found = read(conn, store.Wanted(_wanted(page.filter, by), start, count, page.sort_by, page.descending))
+    items = [shown(each) for each in found]
+    return {
+        "schemas": [LIST], "totalResults": total, "startIndex": start, "itemsPerPage": len(items), "Resources": items,
+    }  # fmt: skip
+
+
+def list_users(conn: Connection[Any], page: Page) -> dict[str, Any]:
+    return _listed(conn, page, "username", store.people, user_json)
+
+
+def list_groups(conn: Connection[Any], page: Page) -> dict[str, Any]:
+    return _listed(conn, page, "displayname", store.groups, group_json)
 
 
 def user(conn: Connection[Any], id: UUID) -> dict[str, Any]:
@@ -45,7 +85,7 @@ def user(conn: Connection[Any], id: UUID) -> dict[str, Any]:
 def create_user(conn: Connection[Any], actor: str, body: Json) -> dict[str, Any]:
     """A new person, or one who is here and the directory did not know. Raises `Conflict`, `Invalid`."""
     email, user_name = _email(body), _user_name(body)
-    known = next((p for p in store.people(conn, None, 1, 100_000)[1] if p.email == email), None)
+    known = next((p for p in store.people(conn, store.Wanted(None, 1, 100_000))[1] if p.email == email), None)
     if known is not None and (known.external_id is not None or known.user_name != known.email):
         raise Conflict(f"there is a user {user_name} already", code="duplicate_person", hint="PUT or PATCH it.")
     if store.user_name_of_another(conn, user_name, None if known is None else known.id):
@@ -94,12 +134,6 @@ def delete_user(conn: Connection[Any], actor: str, id: UUID) -> None:
     _set_active(conn, actor, _user(conn, id), active=False)
 
 
-def list_groups(conn: Connection[Any], filter: str | None, start: int, count: int) -> dict[str, Any]:
-    """A ListResponse. Raises `Invalid` (`scim_filter`)."""
-    total, found = store.groups(conn, _wanted(filter, "displayname"), max(start, 1), min(max(count, 0), MOST))
-    return _list(total, max(start, 1), [group_json(each) for each in found])
-
-
 def group(conn: Connection[Any], id: UUID) -> dict[str, Any]:
     """Raises `NotFound` (`scim_group`)."""
     return group_json(_group(conn, id))
@@ -109,7 +143,7 @@ def create_group(conn: Connection[Any], actor: str, body: Json) -> dict[str, Any
     """Raises `Conflict` (`duplicate_group`), `Invalid` (`group_name`), `NotFound` (`unknown_person`)."""
     name = str(body.get("displayName") or "")
     service.add_group(conn, actor, name, "group")
-    found = store.groups(conn, name, 1, 1)[1][0]
+    found = store.groups(conn, store.Wanted(name, 1, 1))[1][0]
     store.keep_group(conn, found.id, _text(body.get("externalId")))
     _set_members(conn, actor, found, _members(body.get("members")))
     return group(conn, found.id)
@@ -327,11 +361,11 @@ def _group(conn: Connection[Any], id: UUID) -> DirectoryGroup:
     return found
 
 
-def _list(total: int, start: int, items: list[dict[str, Any]]) -> dict[str, Any]:
-    return {
-        "schemas": [LIST], "totalResults": total, "startIndex": start, "itemsPerPage": len(items), "Resources": items,
-    }  # fmt: skip
-
-
 def _no_patch(why: str) -> Invalid:
     return Invalid(f"this PATCH cannot be read: {why}", code="scim_patch", hint="See RFC 7644, section 3.5.2.")
+
+
+KINDS = {
+    "Users": Kind("Users", list_users, user, create_user, replace_user, patch_user, delete_user),
+    "Groups": Kind("Groups", list_groups, group, create_group, replace_group, patch_group, delete_group),
+}

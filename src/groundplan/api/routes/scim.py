@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Body, Query, Response
+from fastapi import APIRouter, Body, Depends, Query, Request, Response
 
 from groundplan.api.caller import SignedIn
 from groundplan.api.context import Using
-from groundplan.identity import scim
+from groundplan.core.errors import TooLarge
+from groundplan.identity import scim, scim_bulk
 
 router = APIRouter(prefix="/scim/v2", tags=["scim"])
 Document = Annotated[dict[str, Any], Body(max_length=100)]
 Filter = Annotated[str | None, Query(max_length=300)]
 Start = Annotated[int, Query(alias="startIndex", ge=-1_000_000, le=1_000_000)]
 Count = Annotated[int, Query(ge=-1_000_000, le=1_000_000)]
+SortBy = Annotated[str | None, Query(alias="sortBy", max_length=100)]
+Order = Annotated[Literal["ascending", "descending"], Query(alias="sortOrder")]
+BULK_BYTES = 1 << 20
 
 
 @router.get("/ServiceProviderConfig")
@@ -25,10 +29,10 @@ def service_provider() -> dict[str, Any]:
     return {
         "schemas": ["urn:ietf:params:scim:schemas:core:2.0:ServiceProviderConfig"],
         "patch": {"supported": True},
-        "bulk": {**no, "maxOperations": 0, "maxPayloadSize": 0},
+        "bulk": {"supported": True, "maxOperations": scim_bulk.MOST, "maxPayloadSize": BULK_BYTES},
         "filter": {"supported": True, "maxResults": scim.MOST},
         "changePassword": no,
-        "sort": no,
+        "sort": {"supported": True},
         "etag": no,
         "authenticationSchemes": [
             {
@@ -57,11 +61,31 @@ def resource_types() -> dict[str, Any]:
     }  # fmt: skip
 
 
-@router.get("/Users")
-def users(services: Using, filter: Filter = None, start: Start = 1, count: Count = 100) -> dict[str, Any]:
-    """People, by userName where a filter says so."""
+def _page(
+    filter: Filter = None, start: Start = 1, count: Count = 100, sort_by: SortBy = None, order: Order = "ascending"
+) -> scim.Page:
+    return scim.Page(filter, start, count, sort_by, order == "descending")
+
+
+Paged = Annotated[scim.Page, Depends(_page)]
+
+
+@router.post("/Bulk")
+def bulk(body: Document, request: Request, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """Many operations in one request, each with its own outcome; they may refer to each other by bulkId."""
+    size = request.headers.get("content-length", "0")
+    if not size.isdigit() or int(size) > BULK_BYTES:
+        hint = "Send fewer operations at once."
+        raise TooLarge(f"a bulk request has at most {BULK_BYTES} bytes", code="scim_bulk_size", hint=hint)
     with services.transaction() as conn:
-        return scim.list_users(conn, filter, start, count)
+        return scim_bulk.bulk(conn, caller.actor, body)
+
+
+@router.get("/Users")
+def users(services: Using, page: Paged) -> dict[str, Any]:
+    """People, by userName where a filter says so, sorted where that is asked for."""
+    with services.transaction() as conn:
+        return scim.list_users(conn, page)
 
 
 @router.post("/Users", status_code=201)
@@ -100,10 +124,10 @@ def delete_user(id: UUID, services: Using, caller: SignedIn) -> None:
 
 
 @router.get("/Groups")
-def groups(services: Using, filter: Filter = None, start: Start = 1, count: Count = 100) -> dict[str, Any]:
-    """Groups and teams, by displayName where a filter says so."""
+def groups(services: Using, page: Paged) -> dict[str, Any]:
+    """Groups and teams, by displayName where a filter says so, sorted where that is asked for."""
     with services.transaction() as conn:
-        return scim.list_groups(conn, filter, start, count)
+        return scim.list_groups(conn, page)
 
 
 @router.post("/Groups", status_code=201)
