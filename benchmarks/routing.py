@@ -28,11 +28,13 @@ from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.core.settings import load_settings
 from groundplan.economics.routing.choose import choose
 from groundplan.economics.routing.evaluate import KEEPS, Evaluation, evaluate, strong_share
+from groundplan.economics.routing.features import brief
 from groundplan.economics.routing.fit import train
 from groundplan.economics.routing.matrix import read_matrix, said
 from groundplan.economics.routing.model import Floats, Matrix, Router, Sample
 from groundplan.economics.routing.operate import label
 from groundplan.knowledge.embedding.encoder import Encoder
+from groundplan.knowledge.embedding.openvino_encoder import load, precision_of
 
 WEAK, STRONG = "mistralai/Mixtral-8x7B-Instruct-v0.1", "gpt-4-1106-preview"
 PRICES = {WEAK: (0.6e-6, 0.6e-6), STRONG: (10e-6, 30e-6)}
@@ -42,19 +44,22 @@ TARGETS = {"mmlu": (0.25, 0.275), "gsm8k": (0.37, 0.397)}
 
 def encoder() -> Encoder | None:
     """The embedding model where this machine has it; nothing is fetched."""
-    folder = load_settings().models / "all-minilm-l6-v2"
-    return Encoder(folder) if (folder / "model.safetensors").exists() else None
+    settings = load_settings()
+    folder = settings.models / "all-minilm-l6-v2"
+    if not (folder / "model.safetensors").exists():
+        return None
+    return load(folder, precision_of(settings.embedding_precision), threads=1)
 
 
 def embedded(encode: Encoder | None, matrix: Matrix, cache: Path | None) -> Floats | None:
-    """Embeddings of all prompts; kept in `cache` where one is named."""
+    """Embeddings of all prompts, as briefly as the gateway makes them; kept in `cache` where one is named."""
     if encode is None:
         return None
     if cache is not None and cache.exists():
         kept: Floats = np.load(cache)
         if len(kept) == len(matrix.samples):
             return kept
-    vectors = encode.embed([sample.prompt for sample in matrix.samples])
+    vectors = encode.embed([brief(sample.prompt) for sample in matrix.samples])
     if cache is not None:
         np.save(cache, vectors)
     return vectors
@@ -101,7 +106,7 @@ def decision_ms(router: Router, matrix: Matrix, encode: Encoder | None) -> dict[
         plain.append(time.thread_time() - began)
         if encode is not None:
             began = time.thread_time()
-            choose(router, prompt, encode.embed([prompt])[0], allowed, "0.99")
+            choose(router, prompt, encode.embed([brief(prompt)])[0], allowed, "0.99")
             whole.append(time.thread_time() - began)
     told = {"decision_ms_p50": _ms(plain, 50), "decision_ms_p95": _ms(plain, 95)}
     if whole:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from tests.integration.gateway_stack import deployment, workload
 from tests.unit.call_rig import call_rig
 
 from groundplan.blueprint.model import Deployment, Rates, RouteRule, Routing, Workload
+from groundplan.core.endpoints import announce
 from groundplan.core.errors import Denied
+from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
 from groundplan.economics.routing import rules
@@ -22,12 +25,14 @@ from groundplan.economics.routing.artifact import dump
 from groundplan.economics.routing.fit import train
 from groundplan.economics.routing.model import Matrix, Sample
 from groundplan.gateway.call.exchange import Ask, Exchange
-from groundplan.gateway.http.server import Request, Response
+from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.routing.route import Route, Routes
 from groundplan.gateway.routing.weigh import SLOW_SECONDS
+from groundplan.gateway.surfaces.answers import of_refusal
 from groundplan.gateway.surfaces.chat import CHAT
 from groundplan.gateway.upstream.latency import Times
+from groundplan.knowledge.embedding.wire import EmbedAnswer, EmbedRequest
 from groundplan.ledger.model import Finish
 
 CODE = RouteRule(name="code", use="large", words=["refactor", "stack trace"])
@@ -248,3 +253,56 @@ async def test_a_routed_call_is_served_there_falls_back_and_says_why(tmp_path: P
         found = [record for record in await rig.records() if isinstance(record, Finish)]
     assert [record.deployment for record in found] == ["one", "two", "one"]
     assert [msgspec.json.decode(record.route)["by"] for record in found] == ["order", "rule code", "rule code"]
+
+
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With a router that tells hard questions by their embedding alone: the words are the same."""
+    dice = np.random.default_rng(2)
+    hard = dice.random(300) < 0.5
+    samples = tuple(Sample(str(i), str(i), f"please look at case {i}") for i in range(300))
+    vectors = np.tile(SOFT, (300, 1)).astype(np.float32)
+    vectors[hard] = HARD
+    vectors += dice.normal(scale=0.01, size=vectors.shape).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    scores = np.stack([np.ones(300), np.where(hard, 0.0, 1.0)], axis=1)
+    matrix = Matrix(samples, ("scripted/one", "scripted/two"), scores, np.tile([0.01, 0.001], (300, 1)))
+    home = tmp_path_factory.mktemp("embedded")
+    (home / "meant@1.router").write_bytes(dump(train(matrix, vectors, (0.99,))))
+    return home
+
+
+SOFT, HARD = np.eye(384, dtype=np.float32)[0], np.eye(384, dtype=np.float32)[1]
+
+
+async def test_the_embedding_decides_where_the_router_looks_at_it_and_words_do_without(
+    tmp_path: Path, embedded: Path
+) -> None:
+    texts: list[str] = []
+
+    async def embed(request: Request, response: Response) -> None:
+        (text,) = msgspec.json.decode(request.body, type=EmbedRequest).texts
+        texts.append(text)
+        vector = HARD if "hard" in text else SOFT
+        response.send(200, msgspec.json.encode(EmbedAnswer("m", [vector.astype("<f4").tobytes()], 1)))
+
+    loop = asyncio.get_running_loop()
+    server = Server(embed, of_refusal, loop)
+    listener = await loop.create_server(server.protocol, "127.0.0.1", 0)
+    declared = {"assistant": {"routing": Routing(router="meant@1")}, "plain": {}}
+    async with call_rig(tmp_path, workloads=declared) as rig:
+        rig.gateway.routes = Routes(embedded)
+        announce(Home(tmp_path), "search", f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}", "t")
+        for said in ("please look at case soft", "please look at case hard"):
+            assert (await rig.chat(messages=[{"role": "user", "content": said}])).status == 200
+        assert (await rig.chat("plain", messages=[{"role": "user", "content": "hello"}])).status == 200
+        named = await rig.chat(model="scripted/two", messages=[{"role": "user", "content": "hello"}])
+        assert named.status == 200
+        listener.close()
+        await server.drain(0.2)
+        rig.gateway.targets.forget("search")
+        assert (await rig.chat(messages=[{"role": "user", "content": "please look at case soft"}])).status == 200
+        found = [record for record in await rig.records() if isinstance(record, Finish)]
+    assert texts == ["please look at case soft", "please look at case hard"]
+    assert [record.deployment for record in found[:2]] == ["two", "one"]
+    assert msgspec.json.decode(found[4].route)["by"] in ("learned", "strongest", "unsure")

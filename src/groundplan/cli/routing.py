@@ -17,7 +17,7 @@ from groundplan.core.settings import load_settings
 
 if TYPE_CHECKING:
     from groundplan.economics.routing.evaluate import Evaluation
-    from groundplan.economics.routing.model import Matrix, Router
+    from groundplan.economics.routing.model import Floats, Matrix, Router
 
 app = typer.Typer(help="Which model takes a call for `auto`: train, evaluate, explain.", rich_markup_mode=None)
 DRIFT = 0.03
@@ -37,6 +37,9 @@ def train(
     answers: SetArgument,
     name: Annotated[str, typer.Option("--name", help="Name of the router; it gets the next version.")],
     keep: Annotated[float, typer.Option("--keep", help="Share of the strongest model's score to keep.")] = 0.99,
+    embedded: Annotated[
+        bool, typer.Option("--embedded", help="Learn from embeddings, too: the gateway then asks the search service.")
+    ] = False,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -49,7 +52,8 @@ def train(
 
     matrix = read_matrix(answers)
     keeps = tuple(sorted({*KEEPS, keep}, reverse=True))
-    found = evaluate(matrix, None, keeps)
+    vectors = _embedded(matrix) if embedded else None
+    found = evaluate(matrix, vectors, keeps)
     wanted = found.routed[label(keep)]
     if wanted.saved <= 0 or wanted.kept < keep:
         raise Conflict(
@@ -64,7 +68,7 @@ def train(
         **{f"saved at {key}": f"{each.saved:.4f}" for key, each in found.routed.items()},
         **{f"kept at {key}": f"{each.kept:.4f}" for key, each in found.routed.items()},
     }
-    router = replace(learn(matrix, None, keeps, name=name), trained=told)
+    router = replace(learn(matrix, vectors, keeps, name=name), trained=told)
     version = registry.keep(_folder(home), router)
     digest = registry.digest_of(_folder(home), version)
     value = {"router": version, "digest": digest, **_figures(found)}
@@ -89,7 +93,8 @@ def evaluate(
         found = cross(matrix, None)
         emit(_figures(found), as_json, _text(found))
         return
-    value = _judged(registry.named(_folder(home), router), matrix)
+    known = registry.named(_folder(home), router)
+    value = _judged(known, matrix, None if known.full is None else _embedded(matrix))
     rows = [(key, f"{each['saved']:.1%}", f"{each['kept']:.1%}") for key, each in value["points"].items()]
     drift = f"drifted by {value['drift']:.3f}: train it again" if value["drifted"] else "as when it was trained"
     emit(value, as_json, f"{table(('keep', 'saved', 'kept'), rows)}\nexpectations: {drift}")
@@ -172,11 +177,23 @@ def _quality(point: dict[str, Any]) -> str:
     return f"{found['mean']:.1%} ({found['low']:.1%} to {found['high']:.1%})"
 
 
+def _embedded(matrix: Matrix) -> Floats:
+    """Embeddings of the prompts as the gateway will have them. Raises `NotFound` where the model is not here."""
+    from groundplan.economics.routing.features import brief  # noqa: PLC0415 -- heavy
+    from groundplan.knowledge.embedding.openvino_encoder import load  # noqa: PLC0415 -- heavy
+
+    folder = load_settings().models / "all-minilm-l6-v2"
+    if not (folder / "model.safetensors").exists():
+        hint = "Run `groundplan up` once; it fetches the model."
+        raise NotFound(f"the embedding model is not in {folder}", code="embedding_model", hint=hint)
+    return load(folder).embed([brief(sample.prompt) for sample in matrix.samples])
+
+
 def _folder(home: Path | None) -> Path:
     return (home or load_settings().home).absolute() / "routers"
 
 
-def _judged(router: Router, matrix: Matrix) -> dict[str, Any]:
+def _judged(router: Router, matrix: Matrix, vectors: Floats | None) -> dict[str, Any]:
     """A router as it is, on a set that it was not trained on."""
     import numpy as np  # noqa: PLC0415 -- heavy
 
@@ -188,7 +205,7 @@ def _judged(router: Router, matrix: Matrix) -> dict[str, Any]:
     order = [matrix.models.index(model) for model in router.models]
     same = replace(matrix, models=router.models, scores=matrix.scores[:, order], costs=matrix.costs[:, order])
     keeps = [float(key) for key in router.points]
-    picked, expected, _ = apply(router, same, None, keeps)
+    picked, expected, _ = apply(router, same, vectors, keeps)
     rows = np.arange(len(same.samples))
     strong = router.strongest
     points = {

@@ -81,7 +81,9 @@ def evaluate(
         rest = np.setdiff1d(np.arange(rows), fold)
         seen = matrix.take(rest)
         # through its bytes: what is judged is what is shipped
-        router = load(dump(train(seen, None if vectors is None else vectors[rest], keeps, seed=seed)))
+        router = load(
+            dump(train(seen, None if vectors is None else vectors[rest], keeps, seed=seed, alone=vectors is None))
+        )
         part = None if vectors is None else vectors[fold]
         picked, predicted[fold], sure[fold] = apply(router, matrix.take(fold), part, keeps)
         other, plain[fold] = _plain(seen, matrix.take(fold), router, keeps, seed)

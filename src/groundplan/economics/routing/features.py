@@ -49,7 +49,7 @@ def words_of(text: str) -> list[str]:
 
 
 def brief(text: str) -> str:
-    """The beginning and the end of a text, about as many tokens as an embedding is made of within a few milliseconds."""
+    """The beginning and the end of a text: about as many tokens as are embedded within a few milliseconds."""
     words = text[: 2 * _CHARACTERS].split()
     if len(words) <= _BRIEF_FIRST + _BRIEF_LAST:
         return " ".join(words)

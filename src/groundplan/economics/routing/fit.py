@@ -65,23 +65,31 @@ def _missing() -> Invalid:
 
 def ridge(features: Any, targets: Doubles, penalty: float) -> tuple[Floats, Floats]:
     """(weights (columns, targets), bias): the mean of one ridge regression on the words, one on the surface and one on
-    the embedding. Each errs in its own way, so together they rank better than one regression on all columns."""
+    the embedding. Each errs in its own way, so together they rank better than one regression on all columns. Costs, the
+    second half of the targets, are those of the surface alone, which knows the length."""
     try:
         from sklearn.linear_model import Ridge  # noqa: PLC0415 -- heavy, and an extra
     except ImportError as error:
         raise _missing() from error
     edges = [0, BUCKETS, BUCKETS + SURFACE, features.shape[1]]
     parts = [(low, high) for low, high in pairwise(edges) if high > low]
-    weights, biases = [], []
+    models = targets.shape[1] // 2
+    weights: Floats = np.zeros((features.shape[1], targets.shape[1]), dtype=np.float32)
+    bias: Floats = np.zeros(targets.shape[1], dtype=np.float32)
     for low, high in parts:
-        block = features[:, low:high]
+        block, lengths = features[:, low:high], low == BUCKETS
+        wanted = slice(None) if lengths else slice(models)
         if low == 0:
-            model = Ridge(alpha=penalty, solver="sparse_cg", tol=_TOLERANCE).fit(block, targets)
+            model = Ridge(alpha=penalty, solver="sparse_cg", tol=_TOLERANCE).fit(block, targets[:, wanted])
         else:
-            model = Ridge(alpha=_DENSE[low == BUCKETS]).fit(block.toarray(), targets)
-        weights.append(np.asarray(model.coef_.T, dtype=np.float32) / len(parts))
-        biases.append(np.asarray(model.intercept_, dtype=np.float32))
-    return np.concatenate(weights), np.mean(biases, axis=0, dtype=np.float32)
+            model = Ridge(alpha=_DENSE[lengths]).fit(block.toarray(), targets[:, wanted])
+        found = np.atleast_2d(np.asarray(model.coef_, dtype=np.float32)).T
+        weights[low:high, wanted] = found
+        weights[low:high, :models] /= len(parts)
+        bias[:models] += np.asarray(model.intercept_, dtype=np.float32)[:models] / len(parts)
+        if lengths:
+            bias[models:] = np.asarray(model.intercept_, dtype=np.float32)[models:]
+    return weights, bias
 
 
 def prepare(prompts: Sequence[str], vectors: Floats | None) -> Prepared:
@@ -244,21 +252,31 @@ def _trees(matrix: Matrix, seen: Prepared, seed: int) -> tuple[Forest | None, Do
         rest = np.setdiff1d(np.arange(rows), fold)
         grown = forest.grow(seen.shapes[rest], matrix.scores[rest], seed)
         told[fold] = forest.told_all(grown, seen.shapes[fold])
-    return forest.grow(seen.shapes, matrix.scores, seed), told
+    return forest.grow(seen.shapes, matrix.scores, seed, forest.DRAWS), told
 
 
 def train(
-    matrix: Matrix, vectors: Floats | None, keeps: Sequence[float], *, name: str = "router", seed: int = 0
+    matrix: Matrix,
+    vectors: Floats | None,
+    keeps: Sequence[float],
+    *,
+    name: str = "router",
+    seed: int = 0,
+    alone: bool = True,
 ) -> Router:
     """A router from an evaluation set. `vectors`: embeddings of its prompts; `keeps`: shares of the best single model's
-    score for which operating points are wanted."""
+    score for which operating points are wanted; `alone`: it must also do without an embedding."""
     seen = prepare([sample.prompt for sample in matrix.samples], vectors)
     scales = scales_of(seen)
     trees, by_trees = _trees(matrix, seen, seed)
-    text, told = _head(matrix, columns(scales, seen, embedded=False), by_trees, seed)
-    full = None
+    full, text = None, None
+    if vectors is None or alone:
+        text, told = _head(matrix, columns(scales, seen, embedded=False), by_trees, seed)
     if vectors is not None:
         full, told = _head(matrix, columns(scales, seen, embedded=True), by_trees, seed)
+        text = text or replace(full, weights=full.weights[: BUCKETS + SURFACE])
+    if text is None:
+        raise AssertionError("nothing was learned")
     means = matrix.scores.mean(axis=0)
     _, costs = targets_of(matrix)
     strongest = max(range(len(means)), key=lambda i: (means[i], -costs[i]))

@@ -6,6 +6,7 @@ They tell the mean score of all models, and how far each model's score is from i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from groundplan.core.errors import Invalid
 from groundplan.economics.routing.model import Doubles, Floats, Forest, Whole
 
 ROUNDS = 350
+DRAWS = 3
+"""Times that the trees of a router are learned anew, so that chance of one draw decides less."""
 LEAST_ROWS = 200
 """Prompts below which trees would only repeat noise."""
 _SETTINGS: Mapping[str, Any] = {
@@ -36,8 +39,9 @@ def scores_of(parts: Doubles) -> Doubles:
     return np.concatenate([mean + rest, mean - rest.sum(axis=-1, keepdims=True)], axis=-1)
 
 
-def grow(shapes: Floats, scores: Doubles, seed: int) -> Forest:
-    """Learn trees from surfaces (rows, SURFACE) and scores. Raises `Invalid` (`extra_missing`)."""
+def grow(shapes: Floats, scores: Doubles, seed: int, times: int = 1) -> Forest:
+    """Learn trees from surfaces (rows, SURFACE) and scores; those of differences so many times from other draws, of
+    which the mean is taken. Raises `Invalid` (`extra_missing`)."""
     try:
         import lightgbm  # noqa: PLC0415 -- heavy, and an extra
     except ImportError as error:
@@ -46,12 +50,16 @@ def grow(shapes: Floats, scores: Doubles, seed: int) -> Forest:
     trees: list[dict[str, Any]] = []
     owners: list[int] = []
     parts = parts_of(scores)
+    shares: list[float] = []
     for owner in range(parts.shape[1]):
-        data = lightgbm.Dataset(shapes, parts[:, owner])
-        grown = lightgbm.train({**_SETTINGS, "seed": seed}, data, ROUNDS).dump_model()["tree_info"]
-        trees += [tree["tree_structure"] for tree in grown]
-        owners += [owner] * len(grown)
-    return _packed(trees, np.array(owners, dtype=np.int64), parts.shape[1])
+        for draw in range(times if owner else 1):
+            data = lightgbm.Dataset(shapes, parts[:, owner])
+            made = lightgbm.train({**_SETTINGS, "seed": seed + draw}, data, ROUNDS).dump_model()["tree_info"]
+            trees += [tree["tree_structure"] for tree in made]
+            owners += [owner] * len(made)
+            shares += [1.0 / times if owner else 1.0] * len(made)
+    grown = _packed(trees, np.array(owners, dtype=np.int64), parts.shape[1])
+    return replace(grown, value=grown.value * np.array(shares, dtype=np.float32)[:, None])
 
 
 def told(forest: Forest, shape: Floats) -> Doubles:

@@ -37,6 +37,7 @@ from groundplan.gateway.http.stream import EVENT_STREAM
 from groundplan.gateway.policy.address import check_network
 from groundplan.gateway.policy.snapshot import Catalog, Plan, Policy
 from groundplan.gateway.routing.cascade import served
+from groundplan.gateway.routing.meant import read_question
 from groundplan.gateway.surfaces import answers, responses_api
 from groundplan.gateway.surfaces.chat import CHAT
 from groundplan.gateway.surfaces.completions import COMPLETIONS
@@ -347,11 +348,13 @@ async def admit_call(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> 
     plan, ask = exchange.plan, exchange.ask
     if plan is None or ask is None or exchange.key is None:
         raise AssertionError("not checked")
+    if plan.workload.routing is not None:
+        await read_question(gateway, exchange, plan.workload, ask)
     _choose(gateway, exchange, plan, ask, policy)
-    if plan.workload.cache is not None and exchange.guard is None:
-        if await cache.answered(gateway, exchange, lambda: _recheck(gateway, exchange, catalog)):
-            return
-        policy = exchange.policy or policy
+    cached = plan.workload.cache is not None and exchange.guard is None
+    if cached and await cache.answered(gateway, exchange, lambda: _recheck(gateway, exchange, catalog)):
+        return
+    policy = exchange.policy or policy
     amount = admit.set_bounds(exchange, plan, ask, exchange.deployments)
     admit.check_cost(exchange, plan, amount)
     if catalog.limits is not None:

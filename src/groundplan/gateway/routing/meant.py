@@ -1,0 +1,47 @@
+"""The embedding of a question for a learned router that looks at it: asked of the local search service, briefly.
+
+Only for calls that leave the choice to such a router. Where the service does not answer at once the router goes by the
+words alone, which it also knows how to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from groundplan.gateway.call.ground import ask_search
+from groundplan.gateway.routing.route import AUTO
+from groundplan.gateway.upstream.http1 import UpstreamFailure
+from groundplan.knowledge.embedding.wire import PATH, embed_answer, embed_request
+
+if TYPE_CHECKING:
+    from groundplan.blueprint.model import Workload
+    from groundplan.gateway.call.context import Gateway
+    from groundplan.gateway.call.exchange import Ask, Exchange
+
+SECONDS = 0.1
+"""The longest that a call waits for it."""
+
+
+async def read_question(gateway: Gateway, exchange: Exchange, workload: Workload, ask: Ask) -> None:
+    """Notes the embedding at the call, where its router wants one and it can be had."""
+    routing = workload.routing
+    if routing is None or routing.router is None or ask.model not in (AUTO, workload.name) or not ask.query:
+        return
+    router = gateway.routes.router(routing.router, routing.digest)
+    if router is None or router.full is None:
+        return
+    import numpy as np  # noqa: PLC0415 -- heavy, only where it is used
+
+    from groundplan.economics.routing.features import brief  # noqa: PLC0415 -- numpy
+
+    try:
+        async with asyncio.timeout(SECONDS):
+            body = await ask_search(gateway, embed_request([brief(ask.query)]), exchange.id, PATH)
+        (vector,) = embed_answer(body, 1).vectors
+    except (UpstreamFailure, TimeoutError, msgspec.DecodeError, UnicodeDecodeError):
+        gateway.targets.forget("search")
+        return
+    exchange.vector = np.frombuffer(vector, dtype="<f4").astype(np.float32)
