@@ -81,24 +81,17 @@ def compile_draft(
     """
     sites = {name: _site(item) for name, item in workspace.sites.items()}
     deployments, problems = _deployments(workspace, today, prices)
-    workloads: list[bp.Workload] = []
-    placements: list[bp.Placement] = []
     served = {item.name: item for item in current.workloads} if current else {}
     found = placing.placing(workspace, deployments, current, today)
-    problems += found.problems
-    for name, item in workspace.workloads.items():
-        demand = _demand(item)
-        placement = placing.routed(found, solve.solve(demand, deployments, sites), workspace)
-        placements.append(placement)
-        if item.stage not in doc.SERVED_STAGES:
-            continue
-        problems += [
-            at(problem, workspace.where("workload", name, _culprit(item)))
-            for problem in solve.refused(demand, placement)
-        ]
-        workload = _workload(workspace, item, placement, served.get(name), caps, today)
-        answering = {**owners, **_sorted(workspace.owners(item.owners))}
-        workloads.append(msgspec.structs.replace(workload, owners=dict(sorted(answering.items()))))
+    placements, refusals = _placed(workspace, deployments, sites, found)
+    problems += [*found.problems, *refusals]
+    workloads = [
+        _answered_for(
+            workspace, item, owners, _workload(workspace, item, placements[name], served.get(name), caps, today)
+        )
+        for name, item in workspace.workloads.items()
+        if item.stage in doc.SERVED_STAGES
+    ]
     used = {name for item in workloads if item.grounding for name in item.grounding.sources}
     own = {f"workload/{item.name}" for item in workloads}
     blueprint = bp.Blueprint(
@@ -109,22 +102,14 @@ def compile_draft(
         deployments=deployments,
         sources=[_source(workspace, item) for name, item in workspace.sources.items() if name in used],
         workloads=workloads,
-        budgets=[
-            _budget(item)
-            for item in workspace.budgets.values()
-            if not item.covers.startswith("workload/") or item.covers in own
-        ],
+        budgets=_budgets(workspace, own),
         limits=limits(workspace),
         allocations=[_allocation(item) for _, item in sorted(workspace.allocations.items())],
         currencies=_currencies(workspace),
         trusted_proxies=sorted(workspace.company.trusted_proxies),
-        placements=placements,
+        placements=list(placements.values()),
         terms=[_term(workspace, item) for item in workspace.terms.values()],
-        review_days={
-            name: days
-            for name, item in workspace.sources.items()
-            if name in used and (days := _days(item.review_every)) is not None
-        },
+        review_days=_review_days(workspace, used),
         caps=caps,
         owners=owners,
         policies=declared.rules(workspace),
@@ -135,6 +120,47 @@ def compile_draft(
         approved_parts=sorted(workspace.company.approvals.parts),
     )
     return Draft(blueprint, tuple(problems))
+
+
+def _placed(
+    workspace: Workspace, deployments: list[bp.Deployment], sites: dict[str, bp.Site], found: placing.Placing
+) -> tuple[dict[str, bp.Placement], list[Problem]]:
+    """Every workload judged and, where it asks for that, ordered by the plan; refusals of those that are served."""
+    placements: dict[str, bp.Placement] = {}
+    problems: list[Problem] = []
+    for name, item in workspace.workloads.items():
+        demand = _demand(item)
+        placement = placements[name] = placing.routed(found, solve.solve(demand, deployments, sites), workspace)
+        if item.stage in doc.SERVED_STAGES:
+            where = workspace.where("workload", name, _culprit(item))
+            problems += [at(problem, where) for problem in solve.refused(demand, placement)]
+    return placements, problems
+
+
+def _answered_for(
+    workspace: Workspace, item: doc.WorkloadDoc, owners: dict[str, list[str]], workload: bp.Workload
+) -> bp.Workload:
+    """With its own owners, else those of the company."""
+    answering = {**owners, **_sorted(workspace.owners(item.owners))}
+    return msgspec.structs.replace(workload, owners=dict(sorted(answering.items())))
+
+
+def _budgets(workspace: Workspace, own: set[str]) -> list[bp.Budget]:
+    """Those of the company, of groups, and of workloads that are served."""
+    return [
+        _budget(item)
+        for item in workspace.budgets.values()
+        if not item.covers.startswith("workload/") or item.covers in own
+    ]
+
+
+def _review_days(workspace: Workspace, used: set[str]) -> dict[str, int]:
+    """Of sources that something uses and that are to be looked at again."""
+    return {
+        name: days
+        for name, item in workspace.sources.items()
+        if name in used and (days := _days(item.review_every)) is not None
+    }
 
 
 def _allocation(item: doc.AllocationDoc) -> bp.Allocation:
@@ -177,14 +203,14 @@ def _amount(item: doc.AllocationDoc) -> tuple[int | None, str, str]:
 
 def _currencies(workspace: Workspace) -> dict[str, list[bp.CurrencyRate]]:
     return {
-        code: sorted((bp.CurrencyRate(since=r.since.isoformat(), rate=r.rate) for r in rule.rates), key=lambda r: r.since)
+        code: sorted(
+            (bp.CurrencyRate(since=r.since.isoformat(), rate=r.rate) for r in rule.rates), key=lambda r: r.since
+        )
         for code, rule in sorted(workspace.company.currencies.items())
     }
 
 
-def _declared(
-    workspace: Workspace, kind: str, name: str, prices: tuple[doc.Price, ...], day: date
-) -> list[bp.Rates]:
+def _declared(workspace: Workspace, kind: str, name: str, prices: tuple[doc.Price, ...], day: date) -> list[bp.Rates]:
     """Rates with the file that declares them; its line would make another blueprint of every comment above it. Those of
     other currencies are in USD at the rate of `day`. Raises `Invalid` where there is none."""
     file = workspace.where(kind, name, "price").file
