@@ -14,7 +14,10 @@ from tests.unit.call_rig import BOUND, Rig, call_rig, read_records, until
 
 from groundplan.blueprint.model import Cascade, Judge, RouteRule, Routing
 from groundplan.economics.routing import agree
+from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.journal.recovery import fold
+from groundplan.gateway.policy.snapshot import index
+from groundplan.gateway.surfaces.answers import of_refusal
 from groundplan.ledger.model import Finish, Reservation, Settlement
 
 SCHEMA = json.dumps({"type": "object", "required": ["ok"]})
@@ -205,3 +208,36 @@ async def test_a_worker_that_dies_during_the_check_has_the_try_in_its_journal(tm
     waiting = {call.call for call in state.calls.values() if any(each.is_open for each in call.attempts.values())}
     assert waiting == {made[1].call}
     assert not [record for record in records if isinstance(record, Finish)]
+
+
+@pytest.mark.parametrize(("logprob", "by"), [(-0.02, "small"), (-1.5, "large")])
+async def test_an_answer_passes_by_the_probabilities_of_its_tokens(tmp_path: Path, logprob: float, by: str) -> None:
+    async def sure(request: Request, response: Response) -> None:
+        assert json.loads(request.body)["logprobs"] is True
+        choice = {
+            "index": 0, "message": {"role": "assistant", "content": "Yes."}, "finish_reason": "stop",
+            "logprobs": {"content": [{"token": "Yes", "logprob": logprob}, {"token": ".", "logprob": logprob}]},
+        }  # fmt: skip
+        usage = {"prompt_tokens": 4, "completion_tokens": 2, "total_tokens": 6}
+        response.send(200, json.dumps({"id": "x", "model": "m", "choices": [choice], "usage": usage}).encode())
+
+    loop = asyncio.get_running_loop()
+    server = Server(sure, of_refusal, loop)
+    listener = await loop.create_server(server.protocol, "127.0.0.1", 0)
+    async with call_rig(tmp_path, NAMES, workloads=declared(confidence=0.9)) as rig:
+        live: Any = rig.gateway.live
+        before, url = live.catalog.blueprint, f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/v1"
+        places = [msgspec.structs.replace(d, url=url) if d.name == "small" else d for d in before.deployments]
+        live.catalog = index(msgspec.structs.replace(before, deployments=places))
+        plain, stream, wanted = await rig.chat(), await rig.stream(), await rig.chat(logprobs=True)
+        ends, _ = await settled(rig)
+    listener.close()
+    await server.drain(0.2)
+    assert [end.deployment for end in ends] == [by, by, by]
+    assert b"logprobs" not in plain.body and b"logprobs" not in stream.raw
+    assert stream.done
+    if by == "small":
+        assert "passed: confidence" in told(ends[0])["reason"]
+        assert b'"logprob":-0.02' in wanted.body.replace(b" ", b"")
+    else:
+        assert "sure to 22% only" in told(ends[0])["reason"]
