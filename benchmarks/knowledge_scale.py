@@ -22,7 +22,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -171,14 +171,14 @@ def recall(bed: Bed, band: float, questions: list[str], source: int | None = Non
     rows = bed.corpus.visible(band, source)
     sources = SOURCES if source is None else (SOURCES[source],)
     found = []
+    vectors = bed.encoder.embed(questions)
+    wanted = bed.corpus.nearest(vectors, rows, 10)
     with bed.pool.connection() as conn:
-        for question in questions:
-            vector = bed.encoder.embed([question])[0]
+        for question, vector, exact in zip(questions, vectors, wanted, strict=True):
             with conn.transaction():
                 standing = search_store.stand_for(conn, bed.corpus.people[band], "w")
             proposed = bed.search.propose(question, vector, list(sources), standing)
             near = {proposed.view.chunk(row) for row in proposed.near}
-            exact = bed.corpus.nearest(vector, rows, 10)
             found.append(len(near.intersection(exact)) / max(1, len(exact)))
     return round(float(np.mean(found)), 4)
 
@@ -257,9 +257,36 @@ def while_ingesting(bed: Bed, seconds: float, a_second: int) -> dict[str, float]
     return {**figures, "documents_a_second": round(stored[0] / seconds, 1)}
 
 
+class Peak:
+    """The most memory that this process and its children have together while it runs, each shared page once."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> Peak:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        own = psutil.Process()
+        while not self._done.wait(2.0):
+            total = 0
+            for one in (own, *own.children(recursive=True)):
+                with suppress(psutil.Error):
+                    total += one.memory_full_info().pss
+            self.bytes = max(self.bytes, total)
+
+
 def measure(chunks: int, asked: int, seconds: float, folder: Path) -> dict[str, Any]:
     """All figures."""
-    with bed(chunks, folder) as (made, times):
+    begun = time.perf_counter()
+    with Peak() as peak, bed(chunks, folder) as (made, times):
         told = {
             "chunks": chunks,
             "documents": len(made.corpus.acl),
@@ -271,6 +298,8 @@ def measure(chunks: int, asked: int, seconds: float, folder: Path) -> dict[str, 
             "load_average": os.getloadavg()[0],
         }
     return told | {
+        "peak_gib": round(peak.bytes / 2**30, 2),
+        "duration_s": round(time.perf_counter() - begun, 1),
         "target": TARGETS.get(chunks),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
         "commit": commit(),

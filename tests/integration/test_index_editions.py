@@ -139,8 +139,16 @@ def test_by_hand_it_waits_for_somebody_and_a_worse_one_always(world: IndexWorld)
     assert world.states() == {1: "serving", 2: "ready"}
     messages = world.conn.execute("SELECT message FROM finding WHERE kind = 'knowledge.index'").fetchall()
     assert any("is ready and no worse" in message for (message,) in messages)
-    assert world.keep_up(DEFAULT) == [Step("drop", 2)]
-    assert world.states() == {1: "serving"}
+    # a search service that does not hold it yet keeps everybody from switching
+    with psycopg.connect(world.database.urls["control"], application_name=f"{index_store.FOLLOWER}1"):
+        switch.begin(world.conn, 2, WHO)
+        world.settle()
+        assert not switch.finish(world.conn, 2, WHO)
+        assert world.states() == {1: "serving", 2: "switching"}
+    world.until_serving(SMALL)
+    assert world.keep_up(IndexSettings(characters=200), by_hand=True)[0] == Step("create")
+    assert world.keep_up(SMALL) == [Step("drop", 3)]
+    assert world.states() == {1: "kept", 2: "serving"}
     own = {
         "changed": 0,
         "without_vector": 0,

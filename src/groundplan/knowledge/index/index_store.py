@@ -123,13 +123,24 @@ def lacking(conn: Conn, edition: int) -> tuple[int, int]:
     return int(row[0]), int(row[1])
 
 
-def remove_some(conn: Conn, limit: int) -> int:
-    """Delete passages of dropped editions; how many."""
+def unremoved(conn: Conn) -> list[int]:
+    """Dropped editions whose passages may still be there."""
+    rows = conn.execute("SELECT id FROM search_edition WHERE state = 'dropped' AND NOT detail ? 'removed' ORDER BY id")
+    return [id for (id,) in rows]
+
+
+def remove_some(conn: Conn, edition: int, limit: int) -> int:
+    """Delete passages of an edition; how many."""
     return conn.execute(
-        """DELETE FROM chunk WHERE id IN (SELECT c.id FROM chunk c JOIN search_edition e ON e.id = c.edition
-             WHERE e.state = 'dropped' LIMIT %s)""",
-        (limit,),
+        "DELETE FROM chunk WHERE id IN (SELECT id FROM chunk WHERE edition = %s LIMIT %s)", (edition, limit)
     ).rowcount
+
+
+def mark_removed(conn: Conn, edition: int) -> None:
+    """Nothing of a dropped edition is left."""
+    conn.execute(
+        "UPDATE search_edition SET detail = detail || jsonb_build_object('removed', now()) WHERE id = %s", (edition,)
+    )
 
 
 # --- comparing and switching

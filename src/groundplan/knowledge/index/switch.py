@@ -65,9 +65,9 @@ def finish(conn: Connection[Any], id: int, who: Who) -> bool:
         edition = _known(conn, id)
         if edition.state != "switching" or any(id not in held for held in store.followers(conn)):
             return edition.state == "serving"
-        missing, bare = store.lacking(conn, id)
+        missing, _ = store.lacking(conn, id)
         before = serving(store.editions(conn))
-        if missing or (bare and edition.settings.embedding is None and not edition.served_at):
+        if missing:
             # it was whole when it became ready, and every change keeps it so: somebody wrote around the product
             store.put_state(conn, id, "building")
             return False
@@ -115,8 +115,10 @@ def drop_due(conn: Connection[Any], who: Who) -> int:
 def remove(conn: Connection[Any]) -> int:
     """Delete the passages of dropped editions, some in each transaction; how many. `conn` is in autocommit."""
     done = 0
-    while some := store.remove_some(conn, _REMOVED_AT_ONCE):
-        done += some
+    for edition in store.unremoved(conn):
+        while some := store.remove_some(conn, edition, _REMOVED_AT_ONCE):
+            done += some
+        store.mark_removed(conn, edition)
     return done
 
 
