@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import shutil
+import subprocess
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from decimal import Decimal
@@ -13,8 +16,9 @@ from typing import Any, Final
 import psycopg
 import pytest
 from openai import AsyncOpenAI, BadRequestError, ConflictError, NotFoundError
-from openai.types import Batch
+from openai.types import Batch, FileDeleted, FileObject
 from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
+from tests.integration.sdk_types import strict
 
 from groundplan.blueprint.model import Cache, Rates
 from groundplan.cli.batches import batches_text
@@ -25,6 +29,7 @@ from groundplan.ledger import batch_queries
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script, ScriptedModel
 
+NODE_MODULES = Path(os.environ.get("NODE_PATH", Path(__file__).parent / "node_modules"))
 MODERATIONS: Final = "/v1/moderations"
 CHAT: Final = "/v1/chat/completions"
 BATCH_RATES = Rates(input=0, output=10 * PICO, batch=Rates(input=0, output=5 * PICO))
@@ -120,6 +125,7 @@ async def test_a_batch_is_made_call_by_call_at_its_own_price(setup: Setup) -> No
         assert Decimal(answer["groundplan"]["cost_usd"]) == LINE
         assert entry["response"]["request_id"] == answer["groundplan"]["call_id"]
     assert setup.model.counted == 12
+    await check_types(setup, batch)
     assert [b.id async for b in client.batches.list(limit=1)] == [batch.id]
     assert held(setup.stack) >= 12 * LINE
     with psycopg.connect(setup.stack.database.urls["control"]) as connection:
@@ -129,6 +135,38 @@ async def test_a_batch_is_made_call_by_call_at_its_own_price(setup: Setup) -> No
     assert (shown["held_usd"], shown["problem"], shown["workload"]) == ("0.000000000000", None, "assistant")
     assert "12 of 12" in batches_text({"batches": [shown]})
     assert "12 of 12" in bytes(page("batches_part.html", batches=[shown]).body).decode()
+
+
+async def check_types(setup: Setup, batch: Batch) -> None:
+    """Files and batches, alone and listed, are of the official client's types."""
+    ask, key = setup.stack.ask, setup.key
+    assert strict(Batch, (await ask("GET", f"/v1/batches/{batch.id}", key)).body).id == batch.id
+    assert (
+        strict(FileObject, (await ask("GET", f"/v1/files/{batch.output_file_id}", key)).body).purpose == "batch_output"
+    )
+    for path, kind in (("/v1/batches", Batch), ("/v1/files", FileObject)):
+        page = (await ask("GET", path, key)).json
+        assert page["object"] == "list" and page["data"] and page["has_more"] is False
+        for each in page["data"]:
+            strict(kind, json.dumps(each))
+    file = await setup.client.files.create(file=b"{}", purpose="batch")
+    strict(FileDeleted, (await ask("DELETE", f"/v1/files/{file.id}", key)).body)
+
+
+@pytest.mark.skipif(
+    shutil.which("node") is None or not (NODE_MODULES / "openai").is_dir(),
+    reason="NOT RUN: Node's official client; needs node, and `npm install openai` in a folder that NODE_PATH names",
+)
+async def test_nodes_official_client_orders_a_batch(setup: Setup) -> None:
+    script = Path(__file__).parent / "node_batches.cjs"
+    command = ["node", str(script), f"http://127.0.0.1:{setup.stack.port}/v1", setup.key]
+    environment = {**os.environ, "NODE_PATH": str(NODE_MODULES)}
+    ran = await asyncio.to_thread(
+        subprocess.run, command, capture_output=True, timeout=60, env=environment, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    wanted = {"status": "completed", "names": ["n0", "n1"], "listed": True, "vectors": 2, "flagged": [False, True]}
+    assert json.loads(ran.stdout) == {**wanted, "deleted": True, "cancelled": "cancelling"}
 
 
 async def test_a_batch_of_embeddings_and_lines_that_fail(setup: Setup) -> None:

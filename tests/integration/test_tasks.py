@@ -15,7 +15,10 @@ from typing import Any
 import httpx
 import pytest
 from openai import APIConnectionError, AsyncOpenAI, BadRequestError, NotFoundError, RateLimitError
+from openai.types import ImagesResponse, ModerationCreateResponse
+from openai.types.audio import Transcription, TranscriptionVerbose, Translation
 from tests.integration.gateway_stack import Reply, Stack, blueprint, deployment, installation, scripted, workload
+from tests.integration.sdk_types import strict
 from tests.unit.test_multipart import form
 
 from groundplan.blueprint.model import Rates
@@ -73,6 +76,7 @@ def cost(answer: Any) -> str:
 async def test_moderations(setup: Setup) -> None:
     answer = await setup.client.moderations.create(input=["hello", "attack at dawn"], model="judge")
     assert [result.flagged for result in answer.results] == [False, True]
+    strict(ModerationCreateResponse, answer.to_json())
     assert answer.results[1].categories.violence and cost(answer) == "0.000000000000"
     assert answer.model_extra is not None and answer.model_extra["groundplan"]["estimated"] is False
     default = await setup.client.moderations.create(input="hello")
@@ -106,6 +110,7 @@ async def test_images_cost_what_their_class_costs(setup: Setup) -> None:
     answer = await setup.client.images.generate(prompt="a house", model="painter", n=3, size="1024x1024")
     assert answer.data is not None and len(answer.data) == 3 and cost(answer) == "0.030000000000"
     assert base64.b64decode(answer.data[0].b64_json or "").startswith(b"\x89PNG")
+    strict(ImagesResponse, answer.to_json())
     fine = await setup.client.images.generate(prompt="a house", model="painter", size="1024x1024", quality="hd")
     assert cost(fine) == "0.020000000000"
     left_open = await setup.client.images.generate(prompt="a house", model="painter")
@@ -148,6 +153,8 @@ async def test_edits_and_variations_of_images(setup: Setup) -> None:
     assert edited.data is not None and len(edited.data) == 2 and cost(edited) == "0.010000000000"
     varied = await setup.client.images.create_variation(image=image, model="painter", size="1024x1024")
     assert cost(varied) == "0.010000000000"
+    for found in (edited, varied):
+        strict(ImagesResponse, found.to_json())
     with pytest.raises(BadRequestError, match="stream is not supported"):
         await setup.client.images.edit(image=image, prompt="x", model="painter", stream=True)
     with pytest.raises(BadRequestError, match="n is 0"):
@@ -193,6 +200,9 @@ async def test_transcriptions_cost_their_minutes(setup: Setup) -> None:
     verbose = await setup.client.audio.transcriptions.create(file=sound, model="ear", response_format="verbose_json")
     assert verbose.duration == 3.0 and cost(verbose) == "0.003000000000"
     translated = await setup.client.audio.translations.create(file=sound, model="ear")
+    strict(Transcription, answer.to_json())
+    strict(TranscriptionVerbose, verbose.to_json(), ours={"groundplan", "task"})  # OpenAI sends it, its type has it not
+    strict(Translation, translated.to_json())
     assert translated.text == "I heard 96000 bytes."
     text = await setup.client.audio.transcriptions.create(file=sound, model="ear", response_format="text")
     assert text.strip() == "I heard 96000 bytes."
