@@ -7,10 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.unit import placement_rig as rig
 
 from groundplan.core.errors import Conflict
 from groundplan.placement.planner import CompanyPlan, claim, plan_company
+from groundplan.placement.problem import WorkLimit
 from groundplan.placement.terms.availability import enough, gained, needed
 from groundplan.placement.terms.curve import week
 from groundplan.placement.terms.facts import Company, ModelFacts, PolicyFacts, SiteFacts
@@ -212,3 +215,63 @@ def test_quotas_weights_spread_and_terms_are_read_too(sound: CompanyPlan) -> Non
     one = Claim({"a": Placed(gpt)}, frozenset({"cloud"}), {}, 1e12)
     kinds = {each.kind for each in judged(replace(hosted, deployments={"gpt": strict}), one)}
     assert {"terms", "quota"} <= kinds
+
+
+CLOUDS = st.fixed_dictionaries(
+    {
+        "on_demand": st.sampled_from([None, 2.0, 5.0]),
+        "spot": st.sampled_from([None, 0.7]),
+        "reserved": st.sampled_from([None, 1.5]),
+        "count": st.sampled_from([0, 0, 3]),
+        "most": st.sampled_from([1, 8, 64]),
+        "memory_gb": st.sampled_from([40.0, 80.0]),
+    }
+)
+ASKED = st.fixed_dictionaries(
+    {
+        "calls_month": st.floats(1e3, 8e7),
+        "peak": st.sampled_from([1.0, 3.0, 12.0]),
+        "curve": st.sampled_from(["steady", "business-hours", "spiky", "campaign"]),
+        "models": st.sampled_from([(), (), (rig.LLAMA.name,), (BIG.name,)]),
+        "sensitivity": st.sampled_from(["public", "internal", "restricted"]),
+        "fallback": st.sampled_from(["none", "wanted", "required"]),
+        "availability": st.sampled_from([None, 0.99, 0.9995, 0.99999]),
+        "available": st.booleans(),
+        "spot": st.booleans(),
+        "burst": st.booleans(),
+        "today": st.sampled_from([None, "cloud", "rack"]),
+        "stage": st.sampled_from(["production", "pilot"]),
+        "first_token": st.sampled_from([None, 500.0, 3000.0]),
+    }
+)
+
+
+def asked(number: int, facts: dict[str, Any]) -> Any:
+    shape = week(facts["curve"], facts["peak"])
+    return rig.workload(f"w{number}", **{**facts, "curve": shape, "peak": max(shape)})
+
+
+@given(st.lists(ASKED, min_size=1, max_size=5), CLOUDS, st.sampled_from([None, 0, 1, 3]), st.sampled_from([None, 2]))
+@settings(max_examples=60, deadline=None)
+def test_no_sound_plan_is_refused_by_the_second_verifier(
+    workloads: list[dict[str, Any]], cloud: dict[str, Any], most_moves: int | None, spread: int | None
+) -> None:
+    """Whatever is declared: a plan that both verifiers pass, or a conflict that is told; never one that is refused."""
+    made = replace(rig.hardware("h100-sxm", 0), owned_month=500.0 if cloud["count"] else None, **cloud)
+    sites = {
+        "cloud": rig.site("cloud", hardware=(made,)),
+        "rack": rig.site("rack", "private", hardware=(rig.hardware(count=2),), availability=0.995),
+    }
+    facts = rig.company(
+        *(asked(number, each) for number, each in enumerate(workloads)),
+        sites=sites,
+        models={rig.LLAMA.name: rig.LLAMA, BIG.name: BIG},
+        deployments={"gpt": rig.deployment("gpt", "cloud", 1.0, quota_tokens_minute=5e6)},
+        policy=PolicyFacts(moves=most_moves, spread=spread),
+    )
+    try:
+        plan = plan_company(facts, WorkLimit(work=20, gap=1e-4))
+    except Conflict:
+        return
+    assert judged(facts, claim(plan)) == ()
+    assert set(plan.decided) | set(plan.homeless) == set(facts.workloads)
