@@ -206,7 +206,7 @@ async def test_production_waits_for_what_it_uses_and_its_last_approval_is_refuse
     planned = {each["subject"]: each["missing"] for each in world.plan()["pending"]}
     told = planned["workload/support"]
     assert [each["code"] for each in told] == ["approval_missing"] * 3
-    rule = "the rule approved-model refuses workload/support: of model/acme/one (version one-2026-10)"
+    rule = "the rule approved-model refuses workload/support: nobody has approved model/acme/one (version one-2026-10)"
     assert rule in told[0]["message"]
     assert "(sam@acme.example) and compliance" in told[0]["hint"] and "groundplan changes ask" in told[0]["hint"]
     assert "for the purpose 'Answer staff'" in planned["workload/answers"][2]["message"]

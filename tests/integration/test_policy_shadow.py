@@ -108,7 +108,7 @@ def test_calls_are_decided_beside_their_making_and_their_owner_is_told(
         "The rule no-chat, in shadow, would have refused 0 calls yesterday and 6 so far today, of assistant (6)"
         in (chat["message"])
     )
-    assert (chat["owner"], chat["subject"], len(chat["detail"]["calls"])) == ("ana@acme.example", "policy/no-chat", 1)
+    assert (chat["owner"], chat["subject"], len(chat["detail"]["calls"])) == ("ana@acme.example", "policy/no-chat", 6)
     assert hours["subject"] == "policy/office-hours"
 
 

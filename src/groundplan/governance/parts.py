@@ -23,9 +23,9 @@ KINDS = ("model", "prompt", "data")
 ALWAYS = date.max
 Why = Literal["missing", "withdrawn", "expired"]
 _WORDS = {
-    "missing": "nobody has approved it for production",
-    "withdrawn": "its approval was withdrawn",
-    "expired": "its approval has ended",
+    "missing": "nobody has approved {} for production",
+    "withdrawn": "the approval of {} was withdrawn",
+    "expired": "the approval of {} has ended",
 }
 
 
@@ -139,7 +139,7 @@ def told(lapse: Lapse, workload: str, owners: Mapping[str, list[str]]) -> Proble
         for duty in duties
     )
     return Problem(
-        f"the rule approved-{part.kind} refuses workload/{workload}: of {part.named}, {_WORDS[lapse.why]}",
+        f"the rule approved-{part.kind} refuses workload/{workload}: {_WORDS[lapse.why].format(part.named)}",
         f"approval_{lapse.why}",
         f"{who[0].upper()}{who[1:]} decide. Ask: groundplan changes ask --workload {workload} -m WHY.",
     )

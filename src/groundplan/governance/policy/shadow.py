@@ -32,6 +32,8 @@ class Made:
     endpoint: str
     count: int = 1
     """So many calls that are decided alike; this is the newest."""
+    others: tuple[UUID, ...] = ()
+    """The newest of those after it."""
 
 
 @dataclass(slots=True)

@@ -16,7 +16,7 @@ from groundplan.governance.policy.shadow import Made, Trial
 
 SAMPLES = 10
 """Calls of an hour that are kept as examples, the newest."""
-_ALIKE: LiteralString = """SELECT (array_agg(c.id ORDER BY c.at DESC))[1], max(c.at), c.workload,
+_ALIKE: LiteralString = """SELECT (array_agg(c.id ORDER BY c.at DESC))[1:%s], max(c.at), c.workload,
       coalesce(p.email, ''), coalesce(c.key_id::text, ''), c.deployment, c.endpoint, count(*)
     FROM call c LEFT JOIN person p ON p.id = c.person_id
     WHERE c.at >= %s AND c.at < %s AND c.deployment IS NOT NULL AND c.status <> 'refused'
@@ -35,12 +35,13 @@ _DAYS: LiteralString = """SELECT (hour AT TIME ZONE 'UTC')::date AS day, sum(loo
 def alike(conn: Connection[Any], since: datetime, until: datetime) -> list[Made]:
     """Calls that a deployment was asked for, those that every policy decides alike as one, with how many they are."""
     with conn.cursor(row_factory=tuple_row) as cursor:
-        return [Made(*row) for row in cursor.execute(_ALIKE, (since, until)).fetchall()]
+        rows = cursor.execute(_ALIKE, (SAMPLES, since, until)).fetchall()
+    return [Made(row[0][0], *row[1:], others=tuple(row[0][1:])) for row in rows]
 
 
 def keep(conn: Connection[Any], digest: str, hour: datetime, trial: Trial) -> None:
     """What a policy would have refused in an hour."""
-    calls = [str(made.call) for made in trial.calls[:SAMPLES]]
+    calls = [str(call) for made in trial.calls for call in (made.call, *made.others)][:SAMPLES]
     conn.execute(
         _KEEP,
         (
