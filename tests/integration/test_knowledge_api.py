@@ -229,3 +229,28 @@ def test_the_command_line_says_the_same(control: Control, monkeypatch: pytest.Mo
 
 def test_without_a_duty_nobody_sees_documents(control: Control, tmp_path: Path) -> None:
     assert control.ask("GET", "/api/knowledge/documents", Authorization="").status == 401
+
+
+def test_editions_of_the_index_are_listed_and_only_who_answers_for_data_changes_them(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = control.ask("GET", "/api/knowledge/index").body
+    (one,) = found["editions"]
+    assert (one["state"], found["serves_declared"]) == ("serving", True)
+    assert one["settings"] == {
+        "model": "all-minilm-l6-v2", "chunking": "sections of at most 400 characters", "dimension": 384,
+    }  # fmt: skip
+    assert one["documents"] >= 2
+    assert control.ask("POST", "/api/knowledge/index/build", {}).body == {"edition": None, "begun": False}
+    assert control.ask("POST", "/api/knowledge/index/1/switch", {}).code == "index_state"
+    assert control.ask("POST", "/api/knowledge/index/1/compare", {}).code == "index_state"
+    assert control.ask("POST", "/api/knowledge/index/9/drop", {}).code == "index_unknown"
+    assert control.ask("POST", "/api/knowledge/index/rollback", {}).code == "index_no_way_back"
+    business = control.sign_in("ana@acme.example")
+    assert control.ask("POST", "/api/knowledge/index/build", {}, **business).status == 403
+    monkeypatch.setenv("GROUNDPLAN_URL", f"http://127.0.0.1:{control.port}")
+    told = CliRunner().invoke(app, ["index", "list", "--home", str(control.home.root)])
+    assert told.exit_code == 0, told.output
+    assert "serving" in told.output
+    refused = CliRunner().invoke(app, ["index", "rollback", "--home", str(control.home.root)])
+    assert refused.exit_code != 0
