@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from tests.unit import placement_rig as rig
 
 from groundplan.core.errors import Conflict
+from groundplan.placement.explain.why import why
+from groundplan.placement.explain.words import sentences
 from groundplan.placement.planner import CompanyPlan, claim, plan_company
 from groundplan.placement.problem import WorkLimit
 from groundplan.placement.terms.availability import enough, gained, needed
@@ -51,6 +53,8 @@ def test_replicas_follow_the_week_where_that_is_cheaper() -> None:
     assert chosen.lease == "by the hour"
     units = {block: plan.bought[f"cloud h100-sxm by the hour, {block}"] for block in BLOCKS[:1]}
     assert units[BLOCKS[0]] > plan.bought.get(f"cloud h100-sxm by the hour, {BLOCKS[2]}", 0)
+    told = " ".join(sentences(why(plan, "w")))
+    assert "Its replicas follow the week" in told and "weekends" in told
     whole = replace(plan.framed.offered.by_workload["w"][0])
     assert whole.lease == "" and plan.decided["w"].usd < whole.usd
     steady = plan_company(company(rig.workload("w", calls_month=4e7, peak=1.0, curve=(1.0,) * 168, burst=False),
@@ -81,6 +85,7 @@ def test_spot_is_taken_only_where_it_may_be_taken_away() -> None:
     never, may = plan_company(company(busy(), site=site)), plan_company(company(busy(spot=True), site=site))
     assert never.decided["w"].primary.lease != "spot"
     assert may.decided["w"].primary.lease == "spot" and may.usd < never.usd
+    assert "may take it away" in " ".join(sentences(why(may, "w")))
     assert may.decided["w"].primary.availability == pytest.approx(0.999 * 0.98)
     strict = busy(spot=True, available=True, availability=0.995)
     assert plan_company(company(strict, site=site)).decided["w"].primary.lease != "spot"

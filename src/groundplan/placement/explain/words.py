@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 from groundplan.placement.company import LEVELS
 from groundplan.placement.explain.why import TERMS, Why
+from groundplan.placement.terms.candidates import Candidate
+from groundplan.placement.terms.leases import HOURLY
 
 
 def usd(value: float) -> str:
@@ -20,6 +22,7 @@ def sentences(found: Why) -> Iterator[str]:
     first = decided.primary
     how = "to build: " if first.kind == "build" else ""
     yield f"{decided.workload} runs at {first.site} on {how}{first.config} for {usd(decided.usd)} a month."
+    yield from _leased(first)
     if decided.burst is not None:
         share = f"{100 * LEVELS[decided.level]:.0f}%"
         yield f"It bears {share} of the peak there; what is above bursts to {decided.burst.config}, which drains first."
@@ -38,6 +41,16 @@ def sentences(found: Why) -> Iterator[str]:
             "(priced for this workload alone)."
         )
     yield from _how_sure(found)
+
+
+def _leased(first: Candidate) -> Iterator[str]:
+    """How it is rented, where not by the month."""
+    if first.lease == HOURLY:
+        each = ", ".join(f"{units / first.group:.2g} {block}" for block, units in first.blocks.items())
+        yield f"Its replicas follow the week, headroom included: {each}; replicas are shared, so fractions count."
+    elif first.lease:
+        there = 100 * first.availability
+        yield f"Its provider may take it away at any time: it is expected to be there {there:.4g}% of the time."
 
 
 def _second(found: Why) -> str:
