@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from groundplan.api.prices_look import own_finding
 from groundplan.core.money import PICO
 from groundplan.economics.forecast.breakeven import Own, break_even
 
@@ -35,3 +36,19 @@ def test_at_the_needed_use_both_cost_the_same(cost: int, possible: int, made: in
     assert found.needed is not None
     assert found.needed * possible * (other / made) == pytest.approx(cost, rel=1e-9)
     assert (found.used >= found.needed) == pytest.approx(other >= cost) or found.used == pytest.approx(found.needed)
+
+
+@pytest.mark.parametrize(
+    ("used", "needed", "told"), [(0.1, 0.5, True), (0.46, 0.5, False), (0.8, 0.5, False), (0.1, None, False)]
+)
+def test_hardware_that_is_used_too_little_is_a_finding(used: float, needed: float | None, told: bool) -> None:
+    row = {
+        "deployment": "rack", "cost_usd": "100.000000000000", "used": used, "needed": needed, "other": "api",
+        "other_usd": "20.000000000000", "told": "api would cost less: it pays from 50% use on",
+    }  # fmt: skip
+    found = own_finding(row)
+    assert (found is not None) == told
+    if found is not None:
+        assert (found.kind, found.subject) == ("cost.break_even", "deployment/rack")
+        assert "$100.00 in 30 days at 10.0% use" in found.message and "$20.00" in found.message
+        assert found.detail["saves"] == 80 * PICO

@@ -1,4 +1,5 @@
-"""Beside the requests: listed prices that changed since they were served or will change soon, and models about to go.
+"""Beside the requests: listed prices that changed since they were served or will change soon, models about to go, and
+own hardware that is used too little to pay.
 
 Says what the last 30 days would have cost. It changes no price: `groundplan apply` takes the list's up.
 """
@@ -11,11 +12,12 @@ from typing import Any
 
 from psycopg import Connection
 
+from groundplan.api import cost_own
 from groundplan.api.context import Services
 from groundplan.api.cost_book import Days
 from groundplan.api.served import current_or_none
 from groundplan.blueprint.model import Deployment, Rates
-from groundplan.core.money import short_usd
+from groundplan.core.money import parse_usd, short_usd
 from groundplan.economics.prices import listed
 from groundplan.economics.prices.reprice import repriced
 from groundplan.ledger import finding_store, rollup_store
@@ -23,7 +25,10 @@ from groundplan.ledger.finding import Finding
 
 LOOK_SECONDS = 6 * 3600.0
 AHEAD = timedelta(days=60)
-REPRICED, RETIRED = "cost.repriced", "cost.retired"
+MONTH = timedelta(days=30)
+REPRICED, RETIRED, BREAK_EVEN = "cost.repriced", "cost.retired", "cost.break_even"
+MARGIN = 0.9
+"""Of the use from which on own hardware pays."""
 
 
 def look_now(services: Services) -> finding_store.Told:
@@ -38,7 +43,27 @@ def look(conn: Connection[Any], today: date) -> finding_store.Told:
     deployments = [d for d in blueprint.deployments if _is_listed(d)] if blueprint else []
     counts = _counts(conn, today) if deployments else {}
     found = [each for deployment in deployments for each in findings_of(deployment, counts, today)]
-    return finding_store.tell_all(conn, found, kinds=[REPRICED, RETIRED], within="deployment/")
+    if blueprint is not None:
+        days = Days(today - MONTH, today - timedelta(days=1))
+        found += [own for row in cost_own.rows(conn, blueprint, days) if (own := own_finding(row)) is not None]
+    return finding_store.tell_all(conn, found, kinds=[REPRICED, RETIRED, BREAK_EVEN], within="deployment/")
+
+
+def own_finding(row: dict[str, Any]) -> Finding | None:
+    """Of own hardware that is used too little to pay, with a margin so that it does not come and go."""
+    if row["needed"] is None or row["used"] > MARGIN * row["needed"]:
+        return None
+    cost, there = parse_usd(row["cost_usd"]), parse_usd(row["other_usd"])
+    return Finding(
+        kind=BREAK_EVEN,
+        subject=f"deployment/{row['deployment']}",
+        severity="medium",
+        message=f"{row['deployment']} cost {short_usd(cost)} in 30 days at {row['used']:.1%} use; {row['other']} would "
+        f"have answered the same for {short_usd(there)}. It pays from {row['needed']:.0%} use on.",
+        hint="`groundplan placement what-if` shows what moves where without it, and `groundplan placement ahead` when "
+        "growth fills it.",
+        detail={"used": row["used"], "needed": row["needed"], "other": row["other"], "saves": cost - there},
+    )
 
 
 def findings_of(deployment: Deployment, counts: dict[str, dict[str, int]], today: date) -> Iterator[Finding]:
@@ -78,7 +103,7 @@ def _is_listed(deployment: Deployment) -> bool:
 
 def _same(one: Rates, two: Rates) -> bool:
     names = ("input", "output", "cache_read", "cache_write", "reasoning", "input_audio", "output_audio", "request")
-    return all(getattr(one, name) == getattr(two, name) for name in names)
+    return all(getattr(one, name) == getattr(two, name) for name in (*names, "windows"))
 
 
 def _counts(conn: Connection[Any], today: date) -> dict[str, dict[str, int]]:

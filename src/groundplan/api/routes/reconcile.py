@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
 from groundplan.api import cost_book, served
@@ -26,29 +27,29 @@ ROWS = 1000
 """Places of difference that are told one by one; the explanations count all."""
 CALLS = 20
 _FILE = {"requestBody": {"required": True, "content": {"text/csv": {"schema": {"type": "string"}}}}}
-Text = Annotated[str, Query(max_length=200)]
-Pairs = Annotated[list[str], Query(max_length=40)]
+
+
+class BillQuery(BaseModel):
+    """How the bill is to be read. `columns` are ROLE=NAME, `rate` CURRENCY=USD; `from` and `to` are days in UTC, both
+    counted."""
+
+    name: Annotated[str, Field(max_length=200)] = "bill.csv"
+    provider: Annotated[str | None, Field(max_length=200)] = None
+    first: date | None = Field(default=None, alias="from")
+    last: date | None = Field(default=None, alias="to")
+    columns: list[str] = Field(default_factory=list, max_length=40)
+    rate: list[str] = Field(default_factory=list, max_length=40)
 
 
 @router.post("/cost/reconcile", openapi_extra=_FILE)
 async def reconcile_bill(
-    request: Request,
-    services: Using,
-    _: Reader,
-    name: Text = "bill.csv",
-    provider: Text | None = None,
-    first: Annotated[date | None, Query(alias="from")] = None,
-    last: Annotated[date | None, Query(alias="to")] = None,
-    columns: Pairs = [],  # noqa: B006  # read by FastAPI, never changed
-    rate: Pairs = [],  # noqa: B006
+    request: Request, services: Using, _: Reader, query: Annotated[BillQuery, Query()]
 ) -> dict[str, Any]:
-    """Compare a CSV bill or usage export (the body, up to 16 MiB) with the ledger. Reads only, keeps nothing.
-
-    `columns` are ROLE=NAME, `rate` CURRENCY=USD; `from` and `to` are days in UTC, both counted.
-    """
+    """Compare a CSV bill or usage export (the body, up to 16 MiB) with the ledger. Reads only, keeps nothing."""
     text = await _body(request)
-    said, rates = pairs(columns), exchange_rates(pairs(rate))
-    return await run_in_threadpool(_compared, services, read_options(text, name, said, first, last), provider, rates)
+    said, rates = pairs(query.columns), exchange_rates(pairs(query.rate))
+    bill = await run_in_threadpool(read_options, text, query.name, said, query.first, query.last)
+    return await run_in_threadpool(_compared, services, bill, query.provider, rates)
 
 
 async def _body(request: Request) -> str:
