@@ -315,10 +315,10 @@ def _months(found: Ahead) -> Iterator[str]:
             yield f"Month {each.first + 1}: {name} moves from {old} to {new}."
         for name, (used, room) in full(each.plan).items():
             if name not in told:
-                yield f"{name} is nearly full up to month {each.last}: {used:.3g} of {room:.3g} units at the peak."
+                yield f"{name} is nearly full from month {each.first + 1} on: {used:.3g} of {room:.3g} units."
         for name, why in each.plan.homeless.items():
             if name not in told:
-                yield f"{name} has no place up to month {each.last}: {why}."
+                yield f"{name} has no place from month {each.first + 1} on: {why}."
         told |= {*full(each.plan), *each.plan.homeless}
 
 
