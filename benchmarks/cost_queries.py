@@ -153,12 +153,11 @@ def _proofs(conn: Any) -> list[Any]:
 def _levers(conn: Any) -> list[Any]:
     """What the page of opportunities asks of the ledger."""
     names = [f"workload-{number}" for number in range(12)]
-    wanted = {**MONTH, "status": "ok"}
     return [
         opportunity_store.spent(conn, SINCE), opportunity_store.outputs(conn, SINCE, names),
         opportunity_store.grounded(conn, SINCE, names), opportunity_store.twice(conn, SINCE, names),
         opportunity_store.retried(conn, SINCE), opportunity_store.content(conn, SINCE),
-        rollup_store.calls_by(conn, ["workload", "feature", "deployment", "hour"], wanted),
+        opportunity_store.active(conn, SINCE, 144),
     ]  # fmt: skip
 
 

@@ -137,3 +137,21 @@ def test_kept_content_is_counted_with_who_read_it(conn: Conn) -> None:
     assert (rows["assistant"]["calls"], rows["assistant"]["reads"], rows["other"]["reads"]) == (2, 0, 1)
     assert float(rows["assistant"]["gigabytes"]) == 3e-9
     assert {row["reads"] for row in opportunity_store.content(conn, START + timedelta(days=1))} == {0}
+
+
+def test_active_hours_are_counted_where_they_are_few(conn: Conn) -> None:
+    for hour in (2, 2, 26, 50):
+        call = add_call(conn, hour * 3600, cost=Decimal(2))
+        conn.execute('UPDATE call SET detail = detail || \'{"feature": "x"}\' WHERE id = %s', (call,))
+    add_call(conn, 5, status="failed")
+    for number in range(6):
+        add_call(conn, number * 3600, workload="other")
+    for fold in (False, True):
+        if fold:
+            rollup_store.fold(conn)
+        rows = opportunity_store.active(conn, SINCE, 4)
+        (row,) = [each for each in rows if each["workload"] == "assistant"]
+        assert (row["hours"], row["calls"], row["cost_usd"]) == (3, 4, Decimal(8))
+        assert (row["busiest"], row["busiest_calls"]) == (1, 4)
+        assert {each["workload"] for each in rows} == {"assistant"}
+    assert opportunity_store.active(conn, START + timedelta(days=9), 4) == []

@@ -13,8 +13,9 @@ from groundplan.api.served import current_blueprint
 from groundplan.blueprint.model import Blueprint
 from groundplan.economics.levers.find import levers
 from groundplan.economics.levers.model import Active, Content, Grounded, Looked, Outputs, Retried, Twice
+from groundplan.economics.levers.use import RARE
 from groundplan.economics.replay.opportunities import Opportunity, Spent
-from groundplan.ledger import opportunity_store, rollup_store
+from groundplan.ledger import opportunity_store
 
 
 def found(conn: Connection[Any], now: datetime, days: int, workload: str | None = None) -> list[Opportunity]:
@@ -32,8 +33,6 @@ def found(conn: Connection[Any], now: datetime, days: int, workload: str | None 
 def _looked(conn: Connection[Any], blueprint: Blueprint, since: datetime, days: int) -> Looked:
     names = [workload.name for workload in blueprint.workloads]
     grounded = [workload.name for workload in blueprint.workloads if workload.grounding is not None]
-    wanted = {"since": since, "until": None, "workload": None, "status": "ok", "deployment": None, "demo": None}
-    hours = rollup_store.calls_by(conn, ["workload", "feature", "deployment", "hour"], wanted)
     return Looked(
         days,
         outputs=[Outputs(**row) for row in opportunity_store.outputs(conn, since, names)],
@@ -41,11 +40,7 @@ def _looked(conn: Connection[Any], blueprint: Blueprint, since: datetime, days: 
             Grounded(row["workload"], tuple(tuple(each) for each in row["sources"]), row["accepted"])
             for row in opportunity_store.grounded(conn, since, grounded)
         ],
-        hours=[
-            Active(row["workload"], row["feature"], row["deployment"], row["hour"], int(row["calls"] or 0),
-                   row["cost_usd"])
-            for row in hours
-        ],
+        hours=[Active(**row) for row in opportunity_store.active(conn, since, int(RARE * 24 * days))],
         twice=[
             Twice(tuple(row["workloads"]), tuple(row["teams"]), row["calls"], row["repeated"], row["repeated_usd"])
             for row in opportunity_store.twice(conn, since, grounded)

@@ -17,7 +17,7 @@ from groundplan.ledger import rollup_store
 
 Row = dict[str, Any]
 ANSWERS: Final = 2000
-GROUNDED: Final = 1000
+GROUNDED: Final = 500
 """Newest calls of a workload that are looked at."""
 _INPUT: Final = frozenset(
     {"input", "cache_read", "cache_write", "cache_write_1h", "input_audio", "input_image", "input_video",
@@ -103,6 +103,28 @@ def twice(conn: Connection[Any], since: datetime, workloads: Sequence[str]) -> l
            SELECT workloads, teams, sum(calls)::bigint AS calls, sum(calls - 1)::bigint AS repeated,
              sum(cost_usd * (calls - 1) / calls) AS repeated_usd FROM shared GROUP BY 1, 2 ORDER BY 5 DESC""",
         {"since": since, "workloads": list(workloads), "most": GROUNDED},
+    )
+
+
+def active(conn: Connection[Any], since: datetime, most_hours: int) -> list[Row]:
+    """(workload, feature, deployment, hours, calls, cost_usd, busiest, busiest_calls) of answers, of those that ask in
+    at most so many whole hours."""
+    return _rows(
+        conn,
+        """WITH summed AS (
+             SELECT workload, feature, deployment, hour, sum(calls) AS calls, sum(cost_usd) AS cost_usd FROM (
+               SELECT workload, feature, deployment, hour, status, calls, cost_usd FROM call_hour
+               UNION ALL SELECT workload, feature, deployment, hour, status, calls, cost_usd FROM call_delta) c
+             WHERE hour >= date_trunc('hour', %(since)s, 'UTC') AND status = 'ok' GROUP BY 1, 2, 3, 4),
+           few AS (
+             SELECT workload, feature, deployment, count(*) AS hours, sum(calls)::bigint AS calls,
+               sum(cost_usd) AS cost_usd FROM summed GROUP BY 1, 2, 3 HAVING count(*) <= %(most)s)
+           SELECT DISTINCT ON (f.workload, f.feature, f.deployment) f.*, d.busiest, d.busiest_calls FROM few f
+           JOIN (SELECT workload, feature, deployment, extract(hour FROM hour AT TIME ZONE 'UTC')::int AS busiest,
+                   sum(calls)::bigint AS busiest_calls FROM summed GROUP BY 1, 2, 3, 4) d
+             USING (workload, feature, deployment)
+           ORDER BY f.workload, f.feature, f.deployment, d.busiest_calls DESC, d.busiest""",
+        {"since": since, "most": most_hours},
     )
 
 

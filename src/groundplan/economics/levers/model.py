@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from decimal import Decimal
 
 Passage = tuple[str, str, int, int]
@@ -36,14 +35,18 @@ class Grounded:
 
 @dataclass(frozen=True, slots=True)
 class Active:
-    """An hour in which a feature of a workload asked a deployment."""
+    """When a feature of a workload asked a deployment."""
 
     workload: str
     feature: str
     deployment: str
-    at: datetime
+    hours: int
+    """In which there was any call."""
     calls: int
     cost_usd: Decimal
+    busiest: int
+    """Hour of the day, UTC, of most calls, and how many they were."""
+    busiest_calls: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ SEEN = 200
 """Answers from which on the longest one is told."""
 ROOM = 2
 """A cap this many times above the longest answer is never used."""
-BUSY, RARE, WEEK = 50, 0.2, 7
+BUSY, RARE, WEEK, LEAST_HOURS = 50, 0.2, 7, 3
 """Calls of an active hour, the share of hours that may be active, and the days that are looked at at least, for a job
 that runs by the clock."""
 AGAIN = 20
@@ -48,23 +48,20 @@ def batches(hours: Sequence[Active], places: Mapping[str, Deployment], days: int
     if days < WEEK:
         return []
     found = []
-    groups: dict[tuple[str, str, str], list[Active]] = {}
-    for hour in hours:
-        groups.setdefault((hour.workload, hour.feature, hour.deployment), []).append(hour)
-    for (workload, feature, deployment), mine in sorted(groups.items()):
-        place = places.get(deployment)
+    for mine in hours:
+        place = places.get(mine.deployment)
         spared = Decimal(0) if place is None else batch_discount(place.rates)
-        calls = sum(each.calls for each in mine)
-        active = len({each.at for each in mine})
-        if spared <= 0 or active < 3 or calls < BUSY * active or active > RARE * 24 * days:
+        few = LEAST_HOURS <= mine.hours <= RARE * 24 * days
+        if spared <= 0 or not few or mine.calls < BUSY * mine.hours:
             continue
+        when = f", mostly at {mine.busiest:02d}:00 UTC" if 2 * mine.busiest_calls > mine.calls else ""
         found.append(
             Opportunity(
                 "calls that could be batched",
-                workload,
-                sum((each.cost_usd for each in mine), Decimal(0)) * spared * month,
-                f"send {feature or 'them'} by POST /v1/batches at {deployment}",
-                f"{calls} calls in {active} of {24 * days} hours{_times(mine)}",
+                mine.workload,
+                mine.cost_usd * spared * month,
+                f"send {mine.feature or 'them'} by POST /v1/batches at {mine.deployment}",
+                f"{mine.calls} calls in {mine.hours} of {24 * days} hours{when}",
                 "medium",
                 "a batch answers within a day: nobody may be waiting for these answers",
             )
@@ -79,15 +76,6 @@ def batch_discount(rates: Rates) -> Decimal:
     used = {"input": 1000, "output": 1000}
     now = priced(used, rates)
     return 1 - Decimal(priced(used, price.of_service(rates, price.BATCH))) / now if now else Decimal(0)
-
-
-def _times(mine: Sequence[Active]) -> str:
-    """`, mostly at 02:00 UTC` where most are."""
-    by_hour: dict[int, int] = {}
-    for each in mine:
-        by_hour[each.at.hour] = by_hour.get(each.at.hour, 0) + each.calls
-    hour, calls = max(by_hour.items(), key=lambda item: item[1])
-    return f", mostly at {hour:02d}:00 UTC" if calls * 2 > sum(by_hour.values()) else ""
 
 
 def same_questions(found: Twice, month: Decimal) -> Iterable[Opportunity]:
