@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit import placement_rig as rig
 
-from groundplan.core.errors import Conflict
+from groundplan.core.errors import Conflict, Invalid
+from groundplan.placement import whatif
 from groundplan.placement.explain.why import why
 from groundplan.placement.explain.words import sentences
 from groundplan.placement.planner import CompanyPlan, claim, plan_company
@@ -87,6 +88,11 @@ def test_spot_is_taken_only_where_it_may_be_taken_away() -> None:
     assert may.decided["w"].primary.lease == "spot" and may.usd < never.usd
     assert "may take it away" in " ".join(sentences(why(may, "w")))
     assert may.decided["w"].primary.availability == pytest.approx(0.999 * 0.98)
+    asked = whatif.parse(["workloads.w.spot=allowed"], [], [], [])
+    flips = whatif.compare(never, asked).flips
+    assert flips[0]["after"] is not None and flips[0]["after"]["lease"] == "spot"
+    with pytest.raises(Invalid, match="nothing is called 'perhaps'"):
+        whatif.compare(never, whatif.parse(["workloads.w.spot=perhaps"], [], [], []))
     strict = busy(spot=True, available=True, availability=0.995)
     assert plan_company(company(strict, site=site)).decided["w"].primary.lease != "spot"
 

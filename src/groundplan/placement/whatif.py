@@ -37,7 +37,10 @@ _WORKLOAD = {
     "first_token": ("first_token", 1.0, 1e7),
     "per_token": ("per_token", 0.1, 1e5),
     "complete": ("complete", 1.0, 1e8),
+    "availability": ("availability", 0.0, 1.0),
+    "growth": ("growth", 0.0, 10.0),
 }
+SPOT = ("allowed", "never")
 _POLICY = {
     "people": ("people_usd", 0.0, 10_000.0),
     "carbon": ("carbon_usd_tonne", 0.0, 100_000.0),
@@ -134,6 +137,10 @@ def _workload(facts: Any, key: str, value: str, path: str) -> Any:
         if value not in SENSITIVITIES:
             raise _unknown(value, SENSITIVITIES)
         return replace(facts, sensitivity=value)
+    if key == "spot":
+        if value not in SPOT:
+            raise _unknown(value, SPOT)
+        return replace(facts, spot=value == "allowed")
     if key == "residency":
         return replace(facts, residency=tuple(each for each in value.split(",") if each))
     found = _set(facts, _WORKLOAD, key, value, path)
