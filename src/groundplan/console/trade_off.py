@@ -113,7 +113,8 @@ def _labelled(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _close(one: dict[str, Any], other: dict[str, Any], wide: float) -> bool:
-    return abs(one["cost"] - other["cost"]) < 0.25 * wide and abs(one["quality"] - other["quality"]) < 0.025
+    apart = float(abs(one["cost"] - other["cost"])), float(abs(one["quality"] - other["quality"]))
+    return apart[0] < 0.25 * wide and apart[1] < 0.025
 
 
 def _svg(made: Any) -> str:
