@@ -143,6 +143,17 @@ def test_a_declared_one_begins_once_and_goes_with_its_declaration(database: Data
         assert service.heed_declared(conn, [declared], 6, NOW) == 0, "what has ended does not begin again by itself"
 
 
+def test_a_declaration_waits_while_something_else_is_tried(database: Database) -> None:
+    rule = DeclaredExperiment(name="small", type="shadow", candidate="small", share=1000, budget=PICO)
+    declared = WORKLOAD.__class__(**{**_fields(WORKLOAD), "experiment": rule})
+    with control(database) as conn:
+        made, number = service.ask(conn, ANA, recorded(), waits=False, now=NOW)
+        assert service.heed_declared(conn, [declared], 3, NOW) == 0
+        assert conn.execute("SELECT number FROM policy_epoch").fetchone() == (number,), "gateways have nothing to read"
+        service.stop(conn, ANA, made.id, "enough")
+        assert service.heed_declared(conn, [declared], 3, NOW) == 1
+
+
 def _fields(value: Any) -> dict[str, Any]:
     return {name: getattr(value, name) for name in value.__struct_fields__}
 
@@ -233,8 +244,10 @@ async def killed(database: Database, folder: Path, *, kills: int, people: int) -
         with control(database) as conn:
             assert store.counted(conn, shadow.id)["pairs"] > 5
             assert service.judged(conn, shadow).guards["answered"].count > 5
-            seen = store.tallies(conn, split)
-            assert sum(tally.count for tally in seen["quality", ""].values()) >= min(people, 2), "outcomes are joined"
+            seen = store.tallies(conn, split).get(("quality", ""), {})
+            told = """SELECT count(DISTINCT c.person_id) FROM outcome o JOIN call c ON c.id = o.call_id
+                WHERE c.workload = 'split' AND c.detail -> 'route' ? 'arm'"""
+            assert [(sum(tally.count for tally in seen.values()),)] == stack.sql(told), "each person counts once"
 
 
 async def _traffic(stack: Stack, keys: list[str], dice: random.Random, kills: int) -> int:

@@ -29,6 +29,7 @@ from groundplan.gateway.experiments.compare import text_of
 from groundplan.gateway.experiments.pairs import Pair, Pairs
 from groundplan.gateway.experiments.trial import assign, told
 from groundplan.gateway.experiments.trials import Trials
+from groundplan.gateway.http.collected import Collected
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.journal.recovery import fold
 from groundplan.gateway.policy.snapshot import KeyEntry
@@ -263,6 +264,14 @@ def test_an_experiment_never_leaves_what_the_call_may_use(
         assert json.loads(told(exchange))["arm"] in (CONTROL, CANDIDATE)
 
 
+def test_what_the_gateway_asks_itself_is_in_no_experiment() -> None:
+    exchange = Exchange(new_id(), Request(0.0), Collected(), CHAT)
+    exchange.deployments = [deployment(name, 1) for name in ("one", "two")]
+    ask = Ask({}, "auto", 1, "q", False, False, None, 1, 1)
+    assign(exchange, workload("assistant", ["one", "two"]), ask, {"assistant": tried(type=SHADOW, share=1.0)})
+    assert exchange.trial is None
+
+
 def test_texts_are_found_in_answers_of_every_form() -> None:
     whole = {"choices": [{"message": {"content": "hello"}}]}
     assert text_of(json.dumps(whole).encode()) == "hello"
@@ -352,7 +361,7 @@ def test_production_approves_what_is_declared_to_be_tried() -> None:
     ("first", "second", "score", "contradicted"),
     [
         ("A", "B", 0.0, False), ("B", "A", 1.0, False), ("A", "A", 1.0, True), ("SAME", "SAME", 1.0, False),
-        ("A", "SAME", 0.0, False), ("SAME", "A", 1.0, False),
+        ("A", "SAME", 0.0, False), ("SAME", "A", 1.0, False), ("SAME", "B", 0.0, False),
     ],
 )  # fmt: skip
 def test_a_judge_is_believed_where_both_orders_say_the_same(

@@ -7,6 +7,7 @@ that nobody approves their own where production demands another person is decide
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -146,22 +147,22 @@ def heed_declared(conn: Connection[Any], workloads: Iterable[Workload], number: 
         for workload in workloads
         if workload.experiment is not None and workload.stage in ("experiment", "pilot", "production")
     }
-    known = {(each.workload, each.digest): each for each in store.every(conn, limit=1000) if each.digest}
+    every = store.every(conn, limit=1000)
+    known = {(each.workload, each.digest): each for each in every if each.digest}
     over = [each for key, each in known.items() if each.state == "running" and key not in declared]
     for each in over:
         stop(conn, SYSTEM, each.id, "it is not declared any more", "withdrawn")
+    busy = {each.workload for each in every if each.state == "running"} - {each.workload for each in over}
     begun = 0
     for key, (workload, rule) in declared.items():
-        if key in known or rule is None:
-            continue
+        if key in known or rule is None or workload.name in busy:
+            continue  # where something else is tried, the declaration's turn comes when that has ended
         made = _of(workload, rule, key[1], number, now)
         if made.until <= now or made.candidate not in workload.deployments[1:]:
             continue
-        try:
+        with suppress(Conflict):  # another control process was first
             ask(conn, SYSTEM, made, waits=False, now=now)
-        except Conflict:
-            continue  # the workload tries something else now; the declaration's turn comes when that has ended
-        begun += 1
+            begun += 1
     return len(over) + begun
 
 

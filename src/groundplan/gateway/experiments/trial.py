@@ -15,6 +15,7 @@ import msgspec
 from groundplan.economics.experiment.model import AB, CONVERSATION, Experiment
 from groundplan.economics.experiment.verdict import CANDIDATE, Rule, arm
 from groundplan.gateway.guard.pieces import SURFACES
+from groundplan.gateway.http.collected import Collected
 from groundplan.gateway.routing.route import AUTO, Route
 
 if TYPE_CHECKING:
@@ -76,8 +77,8 @@ _messages = msgspec.json.Decoder(list[_Message]).decode
 def assign(exchange: Exchange, workload: Workload, ask: Ask, experiments: dict[str, Experiment]) -> None:
     """Note the experiment of a checked call, and order its deployments as its arm says."""
     tried = experiments.get(workload.name)
-    if tried is None or exchange.request.stream is not None:
-        return
+    if tried is None or exchange.request.stream is not None or isinstance(exchange.response, Collected):
+        return  # a form, or a call that the gateway makes itself, such as a guardrail's judge
     if tried.type != AB:
         if exchange.endpoint in SHADOWED and _drawn(exchange, tried.share):
             exchange.trial = Trial(tried, None)
