@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.integration.gateway_stack import blueprint, deployment, workload
@@ -131,7 +132,7 @@ def test_floors_by_dimension_and_a_ceiling_of_risk_bar_deployments(tmp_path: Pat
 
 
 def test_another_router_and_other_bytes_of_the_same_need_another_approval() -> None:
-    def approved(**said: str) -> str:
+    def approved(**said: Any) -> str:
         one = blueprint(1, [deployment("one", 1)], [workload("w", ["one"], routing=Routing(**said))])
         return workload_digest(one, one.workloads[0])
 
