@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from groundplan.blueprint import model as bp
 from groundplan.catalog import model as doc
 from groundplan.catalog.risk import LEVELS
+from groundplan.catalog.routing import RoutingRule
 from groundplan.catalog.workspace import Workspace
 
 
@@ -49,7 +50,7 @@ def chooses(item: doc.WorkloadDoc) -> bool:
     return rule.by != "order" or rule.cascade is not None or rule.within is not None or rule.risk is not None
 
 
-def _weighs(rule: doc.RoutingRule) -> bool:
+def _weighs(rule: RoutingRule) -> bool:
     """Whether it says more than rules and a router: only then are declared scores told, so that approvals of what was
     declared before stay as they are."""
     return bool(rule.cascade or rule.within or rule.risk or rule.second or rule.sticky == "priced" or rule.digest)
