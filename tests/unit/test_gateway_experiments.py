@@ -94,7 +94,8 @@ async def test_both_answer_and_one_is_shown(tmp_path: Path) -> None:
     shown, other = ends[pair.call.bytes], ends[pair.beside.bytes]
     assert (shown.route, shown.feature) == ("", "")
     assert other.feature == "experiment/shadow"
-    assert json.loads(other.route)["of"] == str(pair.call)
+    route = json.loads(other.route)
+    assert (route["of"], route["by"], route["deployment"]) == (str(pair.call), "experiment small", "two")
 
 
 async def test_a_stream_is_compared_with_a_whole_answer(tmp_path: Path) -> None:

@@ -134,6 +134,9 @@ def told(exchange: Exchange) -> str:
         return "" if route is None else msgspec.json.encode(route).decode()
     if route is None:
         place = exchange.deployment
-        route = Route(place.name if place else "", place.model if place else "", "order", "as without the experiment")
+        by, reason = "order", f"as without the experiment {trial.mark.trial}"
+        if trial.mark.of:
+            by, reason = f"experiment {trial.mark.trial}", f"made beside call {trial.mark.of}, and shown to nobody"
+        route = Route(place.name if place else "", place.model if place else "", by, reason)
     value: dict[str, Any] = {**msgspec.to_builtins(route), **msgspec.to_builtins(trial.mark)}
     return msgspec.json.encode(value).decode()
