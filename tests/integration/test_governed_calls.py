@@ -26,6 +26,7 @@ from groundplan.gateway.policy.live import LiveView
 from groundplan.governance.guardrails import count_store
 from groundplan.governance.policy import exception_store, exceptions
 from groundplan.governance.review import service, store
+from groundplan.governance.review.model import Reviewer, Ruling
 from groundplan.identity import service as identity
 from groundplan.testing.database import Database
 
@@ -167,20 +168,18 @@ async def test_an_answer_waits_for_a_person_and_the_minutes_are_kept(
         texts = service.read(conn, SubjectKeys.of(queue.home), REX, held)
         assert texts == {"asked": "who is x@y.example?", "said": "the answer"}
         with pytest.raises(Denied, match="themselves"):
-            service.decide(conn, A, "ana@acme.example", held, release=True, reason="", minutes=None, now=NOW)
+            service.decide(conn, Reviewer(A, "ana@acme.example"), held, Ruling(True, ""), NOW)
     assert not task.done()
     with connect(database) as conn:
-        service.decide(
-            conn, REX, "rex@acme.example", service.find(conn, held.id), release=release, reason="why",
-            minutes=2.5, now=NOW,
-        )  # fmt: skip
+        ruling = Ruling(release, "why", 2.5)
+        service.decide(conn, Reviewer(REX, "rex@acme.example"), service.find(conn, held.id), ruling, NOW)
     assert await asyncio.wait_for(task, 5) == outcome
     with connect(database) as conn:
         after = service.find(conn, held.id)
         assert (after.asked, after.said, float(after.minutes or 0)) == (None, None, 2.5)
         assert store.minutes_by_workload(conn, NOW - timedelta(days=1))[0][:2] == ("w", 1)
         with pytest.raises(Conflict):
-            service.decide(conn, "operator", None, after, release=True, reason="", minutes=1, now=NOW)
+            service.decide(conn, Reviewer("operator", None), after, Ruling(True, "", 1), NOW)
         actions = [
             row[0] for row in conn.execute("SELECT action FROM audit_entry WHERE action LIKE 'review%%' ORDER BY id")
         ]
@@ -215,7 +214,7 @@ async def test_a_caller_that_goes_away_gives_up_its_place(database: Database, tm
     with connect(database) as conn:
         assert service.find(conn, held.id).state == "gone"
         with pytest.raises(Conflict):
-            service.decide(conn, "operator", None, held, release=True, reason="", minutes=1, now=NOW)
+            service.decide(conn, Reviewer("operator", None), held, Ruling(True, "", 1), NOW)
     await queue.desk.close()
 
 
@@ -274,7 +273,7 @@ async def test_a_dangerous_tool_is_used_once_for_each_approval(database: Databas
             (held,) = store.queue(conn, waiting=True)
             texts = service.read(conn, SubjectKeys.of(home), REX, held)
             assert (held.kind, held.subject, texts["asked"]) == ("tool", "crm/delete_all", '{\n  "table": "x"\n}')
-            service.decide(conn, REX, None, held, release=True, reason="", minutes=None, now=datetime.now(UTC))
+            service.decide(conn, Reviewer(REX, None), held, Ruling(True, ""), datetime.now(UTC))
         for table in ("y", "x z"):
             assert code(await use(rig, "crm__delete_all", table=table, groundplan_retry_id=retry)) == "approval_other"
         assert model.used == []
@@ -296,7 +295,7 @@ async def test_a_refused_tool_says_why(database: Database, tmp_path: Path) -> No
         retry = (await use(rig, "crm__delete_all"))["structuredContent"]["error"]["retry_id"]
         with connect(database) as conn:
             (held,) = store.queue(conn, waiting=True)
-            service.decide(conn, REX, None, held, release=False, reason="never", minutes=1, now=datetime.now(UTC))
+            service.decide(conn, Reviewer(REX, None), held, Ruling(False, "never", 1), datetime.now(UTC))
         refused = await use(rig, "crm__delete_all", groundplan_retry_id=retry)
         assert code(refused) == "approval_refused" and "never" in refused["content"][0]["text"]
         assert model.used == []

@@ -15,7 +15,7 @@ from groundplan.api.context import Using
 from groundplan.api.served import current_or_none
 from groundplan.core.audit.subject import SubjectKeys
 from groundplan.governance.review import service, store
-from groundplan.governance.review.model import Held
+from groundplan.governance.review.model import Held, Reviewer, Ruling
 
 router = APIRouter(tags=["review"])
 MAY_REVIEW = frozenset({"product", "business"})
@@ -76,10 +76,9 @@ def _decide(services: Using, caller: Caller, id: UUID, body: Decision, *, releas
     with services.transaction() as conn:
         held = service.find(conn, id)
         _may(caller, held)
-        state = service.decide(
-            conn, caller.actor, caller.email, held, release=release, reason=body.reason, minutes=body.minutes,
-            now=services.clock.now(), alone=_alone(conn),
-        )  # fmt: skip
+        who = Reviewer(caller.actor, caller.email, _alone(conn))
+        ruling = Ruling(release, body.reason, body.minutes)
+        state = service.decide(conn, who, held, ruling, services.clock.now())
     return {"id": str(id), "state": state}
 
 

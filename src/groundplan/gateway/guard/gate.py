@@ -13,7 +13,7 @@ from math import inf
 from groundplan.blueprint.model import Blueprint, Deployment
 from groundplan.core.errors import Denied
 from groundplan.gateway.policy.snapshot import Excepted, KeyEntry, Policy
-from groundplan.governance.policy.calls import Asker, CallRules
+from groundplan.governance.policy.calls import Asker, CallRules, Tool
 from groundplan.governance.policy.cedar import Verdict, denied
 from groundplan.governance.policy.vocabulary import CALL, USE_TOOL
 
@@ -27,6 +27,15 @@ class Held:
 
     verdict: Verdict
     until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Whose:
+    """Who uses a tool: for which workload, with which key, and for whom (empty: nobody)."""
+
+    workload: str
+    key: KeyEntry
+    person: str
 
 
 class Gate:
@@ -63,16 +72,13 @@ class Gate:
             raise refused(refusal, workload)
         return kept
 
-    def tool(
-        self, policy: Policy, workload: str, key: KeyEntry, person: str, tool: str, now: float, server: str = "",
-        dangerous: bool = False,
-    ) -> Verdict:  # fmt: skip
+    def tool(self, policy: Policy, whose: Whose, tool: Tool, now: float) -> Verdict:
         """Whether a tool may be used. Never kept."""
         if policy is not self._policy:
             self._renew(policy)
-        asker = self._asker(policy, key, person)
-        without, _ = self._excepted(policy.exceptions, workload, asker, now)
-        return self.rules.tool(workload, asker, tool, now, server, dangerous, without)
+        asker = self._asker(policy, whose.key, whose.person)
+        without, _ = self._excepted(policy.exceptions, whose.workload, asker, now)
+        return self.rules.tool(whose.workload, asker, tool, now, without)
 
     def about_tools(self, workload: str) -> bool:
         """Whether any rule but the ordinary permit has a say in the use of tools."""

@@ -14,6 +14,7 @@ import msgspec
 from groundplan.blueprint.model import Guardrails
 from groundplan.core.errors import Denied
 from groundplan.gateway.guard import judge, media, pieces
+from groundplan.gateway.guard.gate import Whose
 from groundplan.gateway.guard.relay import GuardedRelay, refusal_error
 from groundplan.gateway.guard.schema import misfit
 from groundplan.gateway.surfaces.interface import Answered, Relay, Stopped
@@ -31,6 +32,7 @@ from groundplan.governance.guardrails.language import language_of
 from groundplan.governance.guardrails.masks import Masks
 from groundplan.governance.guardrails.model import Hit, Refusal
 from groundplan.governance.guardrails.window import Refused
+from groundplan.governance.policy.calls import Tool
 
 if TYPE_CHECKING:
     from groundplan.gateway.call.context import Gateway
@@ -323,7 +325,7 @@ class _CallRule:
         if catalog is None or catalog.gate is None or key is None or workload is None:
             return ""
         now = self._gateway.clock.seconds()
-        verdict = catalog.gate.tool(policy, workload.name, key, exchange.person, name, now)
+        verdict = catalog.gate.tool(policy, Whose(workload.name, key, exchange.person), Tool(name), now)
         return "" if verdict.allowed else verdict.code
 
 

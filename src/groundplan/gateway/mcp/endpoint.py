@@ -29,6 +29,7 @@ from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.facts_api import admitted
 from groundplan.gateway.guard import held_store
+from groundplan.gateway.guard.gate import Whose
 from groundplan.gateway.guard.held_store import Waiting
 from groundplan.gateway.guard.relay import refusal_error
 from groundplan.gateway.http.server import Request, Response
@@ -41,6 +42,7 @@ from groundplan.governance.guardrails.guard import Findings, checked_passage, re
 from groundplan.governance.guardrails.masks import Masks
 from groundplan.governance.guardrails.model import Refusal
 from groundplan.governance.guardrails.window import Refused
+from groundplan.governance.policy.calls import Tool
 from groundplan.governance.policy.cedar import denied
 
 WAITS = timedelta(hours=1)
@@ -298,10 +300,10 @@ class McpApi:
         catalog, key, workload = exchange.catalog, exchange.key, exchange.workload
         if catalog is None or catalog.gate is None or key is None or workload is None:
             return None
-        verdict = catalog.gate.tool(
-            policy, workload.name, key, exchange.person, use.tool, self._gateway.clock.seconds(),
-            server.name if server else "", server is not None and wire.named(use.tool, server.dangerous),
-        )  # fmt: skip
+        dangerous = server is not None and wire.named(use.tool, server.dangerous)
+        tool = Tool(use.tool, server.name if server else "", dangerous)
+        whose = Whose(workload.name, key, exchange.person)
+        verdict = catalog.gate.tool(policy, whose, tool, self._gateway.clock.seconds())
         return None if verdict.allowed else denied(verdict, f"this use of {use.name} by {workload.name}")
 
     def _check_arguments(self, use: Use) -> None:

@@ -22,7 +22,7 @@ LONGEST = 4000
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of thing that a server has. `lists` and `gets` are methods; `key` is the list, `field` the name in it."""
+    """One kind of thing that a server has. `lists`, `gets`: methods; `key`: the list; `field`: the name in it."""
 
     lists: str
     key: str

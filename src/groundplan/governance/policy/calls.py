@@ -53,6 +53,15 @@ class Part:
     """Handle of the workload and what it is in."""
 
 
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A function that a model calls, or a tool of an MCP server."""
+
+    name: str
+    server: str = ""
+    dangerous: bool = False
+
+
 class CallRules:
     """See the module. Parts are made when they are first asked for."""
 
@@ -115,15 +124,13 @@ class CallRules:
         self,
         workload: str,
         asker: Asker,
-        tool: str,
+        tool: Tool,
         now: float,
-        server: str = "",
-        dangerous: bool = False,
         without: frozenset[str] = frozenset(),
     ) -> Verdict:
-        """Whether a tool may be used: a function that a model calls, or one of an MCP server."""
+        """Whether a tool may be used."""
         part = self.part(workload, USE_TOOL, without)
-        context = {"tool": tool, "server": server, "dangerous": dangerous, **time_facts(now)}
+        context = {"tool": tool.name, "server": tool.server, "dangerous": tool.dangerous, **time_facts(now)}
         return self._ask(part, workload, USE_TOOL, asker, context)
 
     def ask(self, workload: str, action: tuple[str, str], asker: Asker, context: dict[str, Any]) -> Verdict:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Any, LiteralString
+from uuid import UUID
 
 from psycopg import Connection
 from psycopg.rows import dict_row, tuple_row
@@ -36,7 +37,13 @@ def alike(conn: Connection[Any], since: datetime, until: datetime) -> list[Made]
     """Calls that a deployment was asked for, those that every policy decides alike as one, with how many they are."""
     with conn.cursor(row_factory=tuple_row) as cursor:
         rows = cursor.execute(_ALIKE, (SAMPLES, since, until)).fetchall()
-    return [Made(row[0][0], *row[1:], others=tuple(row[0][1:])) for row in rows]
+    return [_made(*row) for row in rows]
+
+
+def _made(
+    ids: list[UUID], at: datetime, workload: str, person: str, key: str, deployment: str, endpoint: str, count: int
+) -> Made:
+    return Made(ids[0], at, workload, person, key, deployment, endpoint, count, tuple(ids[1:]))
 
 
 def keep(conn: Connection[Any], digest: str, hour: datetime, trial: Trial) -> None:

@@ -10,6 +10,24 @@ from uuid import UUID
 
 
 @dataclass(frozen=True, slots=True)
+class Reviewer:
+    """Who decides. `alone`: there is nobody else in the company."""
+
+    actor: str
+    email: str | None
+    alone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """What is decided. `minutes` that it took; None: since it was first opened."""
+
+    release: bool
+    reason: str
+    minutes: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Held:
     """An answer, or a tool call, in the queue or out of it. Texts are sealed, and gone once it was decided."""
 

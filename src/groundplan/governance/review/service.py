@@ -16,7 +16,7 @@ from groundplan.core.audit.store import record
 from groundplan.core.audit.subject import SubjectKeys
 from groundplan.core.errors import Conflict, Denied, NotFound
 from groundplan.governance.review import store
-from groundplan.governance.review.model import Held
+from groundplan.governance.review.model import Held, Reviewer, Ruling
 
 APPROVAL_LASTS = timedelta(minutes=30)
 """How long an approved tool call may be made."""
@@ -43,29 +43,24 @@ def read(conn: Connection[Any], keys: SubjectKeys, actor: str, held: Held) -> di
     return texts
 
 
-def decide(
-    conn: Connection[Any], actor: str, email: str | None, held: Held, *, release: bool, reason: str,
-    minutes: float | None, now: datetime, alone: bool = False,
-) -> str:  # fmt: skip
-    """Release or refuse; the new state. `minutes` that it took, else the time since it was first opened.
-
-    Raises `Conflict` (`review_decided`), `Denied` (`own_review`).
-    """
-    if release and email is not None and email == held.person and not alone:
+def decide(conn: Connection[Any], who: Reviewer, held: Held, ruling: Ruling, now: datetime) -> str:
+    """Release or refuse; the new state. Raises `Conflict` (`review_decided`), `Denied` (`own_review`)."""
+    release, reason = ruling.release, ruling.reason.strip()
+    if release and who.email is not None and who.email == held.person and not who.alone:
         hint = "Somebody else must look at it."
         raise Denied("nobody releases an answer to themselves", code="own_review", hint=hint)
-    took = Decimal(str(minutes)) if minutes is not None else _since(held.opened_at, now)
+    took = Decimal(str(ruling.minutes)) if ruling.minutes is not None else _since(held.opened_at, now)
     took = min(max(took, Decimal(0)), LONGEST_MINUTES).quantize(Decimal("0.01"))
     state = "released" if release else "refused"
-    if not store.decide(conn, held.id, state, actor, reason.strip(), took):
+    if not store.decide(conn, held.id, state, who.actor, reason, took):
         raise Conflict("it does not wait any more", code="review_decided", hint="Look at the queue again.")
     if release and held.kind == "tool":
         store.extend(conn, held.id, now + APPROVAL_LASTS)
     detail = {
-        "workload": held.workload, "kind": held.kind, "of": held.subject, "reason": reason.strip(),
+        "workload": held.workload, "kind": held.kind, "of": held.subject, "reason": reason,
         "minutes": str(took),
     }  # fmt: skip
-    record(conn, action=f"review.{state}", actor=actor, subject=f"review/{held.id}", detail=detail)
+    record(conn, action=f"review.{state}", actor=who.actor, subject=f"review/{held.id}", detail=detail)
     return state
 
 
