@@ -9,7 +9,6 @@ have kept it itself: same terms, not cleared since, not stopped, its person acti
 from __future__ import annotations
 
 import asyncio
-import struct
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,7 @@ from groundplan.core.endpoints import lookup
 from groundplan.core.home import Home
 from groundplan.gateway.caching.answer_cache import Entry
 from groundplan.gateway.call.exchange import Exchange, Passage
+from groundplan.gateway.journal.desk import LENGTH
 from groundplan.gateway.telemetry.content import chosen
 
 if TYPE_CHECKING:
@@ -29,8 +29,6 @@ BUFFER_BYTES = 8 << 20
 ANSWER_BYTES = 5 << 20
 """Of one on its way; a larger one is not passed on."""
 AGAIN_SECONDS = 0.5
-LENGTH = struct.Struct("<I")
-TOKEN_BYTES = 64
 
 
 class Kept(msgspec.Struct, frozen=True, array_like=True):

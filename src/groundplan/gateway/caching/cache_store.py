@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import secrets
 import socket
 import threading
 import time
@@ -24,10 +23,10 @@ import structlog
 
 from groundplan.core.audit.subject import SubjectKeys
 from groundplan.core.database import connect
-from groundplan.core.endpoints import announce, withdraw
 from groundplan.core.errors import GroundplanError
 from groundplan.core.home import Home
-from groundplan.gateway.caching.cache_link import ANSWER_BYTES, LENGTH, SERVICE, TOKEN_BYTES, Kept, Parcel
+from groundplan.gateway.caching.cache_link import ANSWER_BYTES, SERVICE, Kept, Parcel
+from groundplan.gateway.journal.desk import LENGTH, Desk
 from groundplan.gateway.journal.ledger_rows import as_uuid
 from groundplan.gateway.journal.ledger_store import Conn
 
@@ -76,63 +75,38 @@ class AnswerStore:
     def __init__(self, home: Home, url: str) -> None:
         self._home = home
         self._url = url
-        self._token = secrets.token_hex(TOKEN_BYTES // 2)
+        self._desk = Desk(home, SERVICE, self._take, self._follow)
+        self._stop = self._desk.stop
         self._waiting: deque[Kept] = deque()
         self._dropped: deque[bytes] = deque()
         self._bytes = 0
         self._workers: list[_Worker] = []
-        self._stop = threading.Event()
         self._changed = threading.Lock()
         self._swept = 0.0
 
     def open(self) -> None:
         """Start, and tell workers where."""
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._threads = [
-            threading.Thread(target=target, name=name, daemon=True)
-            for target, name in ((self._accept, "answers-accept"), (self._follow, "answers-follow"))
-        ]
-        for thread in self._threads:
-            thread.start()
-        announce(self._home, SERVICE, f"http://127.0.0.1:{self._listener.getsockname()[1]}", self._token)
+        self._desk.open()
 
     def close(self) -> None:
         """Write what waits, if the database takes it."""
-        withdraw(self._home, SERVICE)
-        self._stop.set()
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        for thread in self._threads:
-            thread.join(5)
+        self._desk.close()
         for worker in self._workers:
             with suppress(OSError):
                 worker.connection.shutdown(socket.SHUT_RDWR)
 
     # from workers ----------------------------------------------------------------------------------------------------
 
-    def _accept(self) -> None:
-        while not self._stop.is_set():
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._take, args=(connection,), name="answers-take", daemon=True).start()
-
     def _take(self, connection: socket.socket) -> None:
-        """Everything that one worker sends, once it has shown the token."""
+        """Everything that one worker sends."""
         worker = _Worker(connection)
-        with connection, suppress(OSError, msgspec.MsgspecError):
-            if not secrets.compare_digest(_exactly(connection, TOKEN_BYTES), self._token.encode("ascii")):
-                return
-            with self._changed:
-                self._workers.append(worker)
-            while not self._stop.is_set():
-                size = LENGTH.unpack(_exactly(connection, LENGTH.size))[0]
-                if size > _FRAME_MOST:
-                    break
-                self._put(_decode(_exactly(connection, size)))
-        worker.gone = True
+        with self._changed:
+            self._workers.append(worker)
+        try:
+            for frame in self._desk.frames(connection, _FRAME_MOST):
+                self._put(_decode(frame))
+        finally:
+            worker.gone = True
 
     def _put(self, sent: Parcel) -> None:
         with self._changed:
@@ -259,15 +233,3 @@ def _size(kept: Kept) -> int:
     return (
         sum(len(part) for part in kept.events or [kept.whole or b""]) + sum(len(p.text) for p in kept.passages) + 1024
     )
-
-
-def _exactly(connection: socket.socket, size: int) -> bytes:
-    """Raises OSError where the other side ends before."""
-    parts: list[bytes] = []
-    while size:
-        data = connection.recv(min(size, 1 << 20))
-        if not data:
-            raise ConnectionResetError
-        parts.append(data)
-        size -= len(data)
-    return b"".join(parts)

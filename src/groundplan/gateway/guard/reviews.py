@@ -8,14 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
-
-import psycopg
-from psycopg_pool import ConnectionPool, PoolTimeout
 
 from groundplan.core.audit.subject import SubjectKeys
 from groundplan.core.clock import Clock
@@ -23,15 +19,14 @@ from groundplan.core.errors import Denied, Unavailable
 from groundplan.core.home import Home
 from groundplan.gateway.guard import held_store
 from groundplan.gateway.guard.held_store import Waiting
+from groundplan.gateway.journal.threads import InThreads
 
 if TYPE_CHECKING:
     from groundplan.gateway.call.exchange import Exchange
 
 LOOK_SECONDS = 0.25
-SECONDS = 2.0
 LONGEST = 100_000
 """Characters of a text that a reviewer is shown."""
-_Found = TypeVar("_Found")
 _log = logging.getLogger(__name__)
 
 
@@ -46,18 +41,9 @@ class Reviews:
         self._left: set[UUID] = set()
         """Whose callers went away, until the queue knows."""
         self._looking: asyncio.Task[None] | None = None
-        self._pool: ConnectionPool[Any] = ConnectionPool(
-            url,
-            kwargs={"autocommit": True, "connect_timeout": 2, "options": f"-c statement_timeout={int(SECONDS * 1000)}"},
-            min_size=0,
-            max_size=2,
-            timeout=SECONDS,
-            check=ConnectionPool.check_connection,
-            reconnect_timeout=1.0,
-            num_workers=1,
-            name="reviews",
-            open=False,
-        )
+        self._database = InThreads(url, "reviews", 2, _unreachable)
+        self.in_thread = self._database.run
+        """Raises `Unavailable` (`review_unavailable`)."""
 
     async def close(self) -> None:
         """What waits is decided by nobody any more."""
@@ -66,25 +52,7 @@ class Reviews:
         for id in [*self._waiting, *self._left]:
             with suppress(Unavailable):
                 await self.in_thread(lambda conn, id=id: held_store.close(conn, id, "gone"))  # type: ignore[misc]
-        await asyncio.to_thread(self._pool.close, 1.0)
-
-    async def in_thread(self, work: Callable[[Any], _Found]) -> _Found:
-        """Raises `Unavailable` (`review_unavailable`)."""
-
-        def run() -> _Found:
-            self._pool.open()
-            with self._pool.connection() as conn:
-                return work(conn)
-
-        try:
-            return await asyncio.to_thread(run)
-        except (psycopg.Error, PoolTimeout) as error:
-            raise Unavailable(
-                "the queue of reviews cannot be reached now",
-                code="review_unavailable",
-                hint="Nothing that waits for a person is sent without one; try again.",
-                retry_after=2.0,
-            ) from error
+        await self._database.close()
 
     async def hold(self, exchange: Exchange, text: str) -> None:
         """Wait until a person released the answer. Raises `Denied` (`review_refused`, `review_timeout`),
@@ -156,3 +124,12 @@ class Reviews:
             except Unavailable:
                 _log.warning("decisions of reviewers cannot be read now")
             await asyncio.sleep(LOOK_SECONDS)
+
+
+def _unreachable() -> Unavailable:
+    return Unavailable(
+        "the queue of reviews cannot be reached now",
+        code="review_unavailable",
+        hint="Nothing that waits for a person is sent without one; try again.",
+        retry_after=2.0,
+    )

@@ -6,20 +6,17 @@ or go on with a stored response.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import msgspec
-import psycopg
-from psycopg_pool import ConnectionPool, PoolTimeout
 
 from groundplan.core.audit.subject import SubjectKeys
 from groundplan.core.errors import GroundplanError, Unavailable
 from groundplan.core.home import Home
+from groundplan.gateway.journal.threads import InThreads
 from groundplan.gateway.surfaces.responses_shape import new_name
 from groundplan.ledger import response_store
 from groundplan.ledger.response_store import Row
@@ -29,8 +26,6 @@ if TYPE_CHECKING:
     from groundplan.gateway.call.exchange import Exchange
     from groundplan.gateway.policy.snapshot import KeyEntry
 
-SECONDS = 2.0
-_Found = TypeVar("_Found")
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 _encode = msgspec.json.Encoder().encode
 
@@ -52,39 +47,10 @@ class ResponseShelf:
 
     def __init__(self, home: Home, url: str) -> None:
         self._home = home
-        self._pool: ConnectionPool[Any] = ConnectionPool(
-            url,
-            kwargs={"autocommit": True, "connect_timeout": 2, "options": f"-c statement_timeout={int(SECONDS * 1000)}"},
-            min_size=0,
-            max_size=4,
-            timeout=SECONDS,
-            check=ConnectionPool.check_connection,
-            reconnect_timeout=1.0,
-            num_workers=1,
-            name="responses",
-            open=False,
-        )
+        self._database = InThreads(url, "responses", 4, _unreachable)
 
     async def close(self) -> None:
-        await asyncio.to_thread(self._pool.close, 1.0)
-
-    async def _in_thread(self, work: Callable[[Any], _Found]) -> _Found:
-        """Raises `Unavailable`."""
-
-        def run() -> _Found:
-            self._pool.open()
-            with self._pool.connection() as conn:
-                return work(conn)
-
-        try:
-            return await asyncio.to_thread(run)
-        except (psycopg.Error, PoolTimeout) as error:
-            raise Unavailable(
-                "stored responses cannot be reached now",
-                code="database_unavailable",
-                hint="Try again, or send the earlier items in input.",
-                retry_after=2.0,
-            ) from error
+        await self._database.close()
 
     async def put(self, row: Row, person: UUID, kept: Kept) -> None:
         """Seal and store. Raises `Unavailable`."""
@@ -94,7 +60,7 @@ class ResponseShelf:
             sealed = SubjectKeys.of(self._home).seal(conn, person, f"{row.id}\n{text}")
             response_store.add(conn, replace(row, sealed=sealed))
 
-        await self._in_thread(work)
+        await self._database.run(work)
 
     async def find(self, id: str, key: KeyEntry) -> Kept | None:
         """One of this key's; None where there is none, or whom it is about was erased. Raises `Unavailable`."""
@@ -107,11 +73,20 @@ class ResponseShelf:
             kept = _kept(text.partition("\n")[2])
             return Kept(kept.response, kept.input, kept.items, row.deployment)
 
-        return await self._in_thread(work)
+        return await self._database.run(work)
 
     async def delete(self, id: str, key: KeyEntry) -> bool:
         """Whether there was one of this key's. Raises `Unavailable`."""
-        return await self._in_thread(lambda conn: response_store.delete(conn, id, owner_of(key), key.workload))
+        return await self._database.run(lambda conn: response_store.delete(conn, id, owner_of(key), key.workload))
+
+
+def _unreachable() -> Unavailable:
+    return Unavailable(
+        "stored responses cannot be reached now",
+        code="database_unavailable",
+        hint="Try again, or send the earlier items in input.",
+        retry_after=2.0,
+    )
 
 
 def owner_of(key: KeyEntry) -> UUID:

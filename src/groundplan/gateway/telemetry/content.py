@@ -8,7 +8,6 @@ the journal's and are never lost. Nothing waits for this.
 from __future__ import annotations
 
 import asyncio
-import struct
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ import msgspec
 from groundplan.blueprint.model import Keep
 from groundplan.core.endpoints import lookup
 from groundplan.core.home import Home
+from groundplan.gateway.journal.desk import LENGTH
 from groundplan.gateway.telemetry.meters import Meters
 
 if TYPE_CHECKING:
@@ -28,8 +28,6 @@ BUFFER_BYTES = 8 << 20
 CALL_BYTES = 4 << 20
 """Of prompt and answer together; of a longer call nothing is kept."""
 AGAIN_SECONDS = 0.5
-LENGTH = struct.Struct("<I")
-TOKEN_BYTES = 64
 
 
 class Content(msgspec.Struct, frozen=True, array_like=True):

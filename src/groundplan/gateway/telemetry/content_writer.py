@@ -6,7 +6,6 @@ content (counted), never facts. Reads nothing back; deleting is the control proc
 
 from __future__ import annotations
 
-import secrets
 import socket
 import threading
 from collections import Counter, deque
@@ -20,12 +19,12 @@ import structlog
 
 from groundplan.core.audit.subject import SubjectKeys
 from groundplan.core.database import connect
-from groundplan.core.endpoints import announce, withdraw
 from groundplan.core.errors import GroundplanError, Invalid, NotFound
 from groundplan.core.home import Home
+from groundplan.gateway.journal.desk import LENGTH, Desk
 from groundplan.gateway.journal.ledger_rows import as_uuid, moment
 from groundplan.gateway.journal.ledger_store import Conn
-from groundplan.gateway.telemetry.content import CALL_BYTES, LENGTH, SERVICE, TOKEN_BYTES, Content
+from groundplan.gateway.telemetry.content import CALL_BYTES, SERVICE, Content
 from groundplan.gateway.telemetry.content_text import document
 from groundplan.ledger import content_store
 
@@ -43,54 +42,27 @@ class ContentWriter:
     def __init__(self, home: Home, url: str) -> None:
         self._home = home
         self._url = url
-        self._token = secrets.token_hex(TOKEN_BYTES // 2)
+        self._desk = Desk(home, SERVICE, self._take, self._write)
+        self._stop = self._desk.stop
         self._waiting: deque[tuple[Content, socket.socket | None]] = deque()
         self._bytes = 0
         self.lost = 0
         """Calls whose content was dropped here."""
         self._told = 0
-        self._stop = threading.Event()
         self._changed = threading.Lock()
 
     def open(self) -> None:
         """Start, and tell workers where."""
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._threads = [
-            threading.Thread(target=target, name=name, daemon=True)
-            for target, name in ((self._accept, "content-accept"), (self._write, "content-write"))
-        ]
-        for thread in self._threads:
-            thread.start()
-        announce(self._home, SERVICE, f"http://127.0.0.1:{self._listener.getsockname()[1]}", self._token)
+        self._desk.open()
 
     def close(self) -> None:
         """Write what waits, if the database takes it."""
-        withdraw(self._home, SERVICE)
-        self._stop.set()
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        for thread in self._threads:
-            thread.join(5)
-
-    def _accept(self) -> None:
-        while not self._stop.is_set():
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._take, args=(connection,), name="content-take", daemon=True).start()
+        self._desk.close()
 
     def _take(self, connection: socket.socket) -> None:
-        """Everything that one worker sends, once it has shown the token."""
-        with connection, suppress(OSError, msgspec.MsgspecError):
-            if not secrets.compare_digest(_exactly(connection, TOKEN_BYTES), self._token.encode("ascii")):
-                return
-            while not self._stop.is_set():
-                size = LENGTH.unpack(_exactly(connection, LENGTH.size))[0]
-                if size > _FRAME_MOST:
-                    return
-                self._put(_decode(_exactly(connection, size)), connection)
+        """Everything that one worker sends."""
+        for frame in self._desk.frames(connection, _FRAME_MOST):
+            self._put(_decode(frame), connection)
 
     def _put(self, content: Content, origin: socket.socket | None = None) -> None:
         size = len(content.prompt) + len(content.answer)
@@ -165,15 +137,3 @@ def _done_with(origins: list[socket.socket | None]) -> None:
     for origin, count in Counter(origin for origin in origins if origin is not None).items():
         with suppress(OSError):
             origin.send(LENGTH.pack(count), socket.MSG_DONTWAIT)
-
-
-def _exactly(connection: socket.socket, size: int) -> bytes:
-    """Raises OSError where the other side ends before."""
-    parts: list[bytes] = []
-    while size:
-        data = connection.recv(min(size, 1 << 20))
-        if not data:
-            raise ConnectionResetError
-        parts.append(data)
-        size -= len(data)
-    return b"".join(parts)

@@ -1,0 +1,94 @@
+"""Where the workers of a HOME bring things for the shipper's process: a socket on loopback, a token, then frames.
+
+One thread accepts, one for each worker takes what it sends, one works. What a frame means, and what the work is, is
+said by whoever keeps the desk.
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+import msgspec
+
+from groundplan.core.endpoints import announce, withdraw
+from groundplan.core.home import Home
+
+LENGTH = struct.Struct("<I")
+"""In front of each frame."""
+TOKEN_BYTES = 64
+"""What a worker shows first, in hexadecimal."""
+
+
+class Desk:
+    """Between `open` and `close`. `stop` is set when it is time to end."""
+
+    def __init__(
+        self, home: Home, service: str, take: Callable[[socket.socket], None], work: Callable[[], None]
+    ) -> None:
+        """`take` has one worker's connection for as long as it lasts; `work` runs until `stop`."""
+        self._home = home
+        self._service = service
+        self._serve = take
+        self._work = work
+        self._token = secrets.token_hex(TOKEN_BYTES // 2)
+        self.stop = threading.Event()
+
+    def open(self) -> None:
+        """Start, and tell workers where."""
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._threads = [
+            threading.Thread(target=target, name=f"{self._service}-{name}", daemon=True)
+            for target, name in ((self._accept, "accept"), (self._work, "work"))
+        ]
+        for thread in self._threads:
+            thread.start()
+        announce(self._home, self._service, f"http://127.0.0.1:{self._listener.getsockname()[1]}", self._token)
+
+    def close(self) -> None:
+        """Take nothing more, and let the work end."""
+        withdraw(self._home, self._service)
+        self.stop.set()
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for thread in self._threads:
+            thread.join(5)
+
+    def frames(self, connection: socket.socket, most: int) -> Iterator[bytes]:
+        """What a worker sends, until it goes away, or sends more than `most` bytes at once. Raises OSError."""
+        while not self.stop.is_set():
+            size = LENGTH.unpack(exactly(connection, LENGTH.size))[0]
+            if size > most:
+                return
+            yield exactly(connection, size)
+
+    def _accept(self) -> None:
+        while not self.stop.is_set():
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._admit, args=(connection,), name=f"{self._service}-take", daemon=True).start()
+
+    def _admit(self, connection: socket.socket) -> None:
+        """Serve a worker that shows the token; no other one is told anything."""
+        with connection, suppress(OSError, msgspec.MsgspecError):
+            if secrets.compare_digest(exactly(connection, TOKEN_BYTES), self._token.encode("ascii")):
+                self._serve(connection)
+
+
+def exactly(connection: socket.socket, size: int) -> bytes:
+    """Raises OSError where the other side ends before."""
+    parts: list[bytes] = []
+    while size:
+        data = connection.recv(min(size, 1 << 20))
+        if not data:
+            raise ConnectionResetError
+        parts.append(data)
+        size -= len(data)
+    return b"".join(parts)
