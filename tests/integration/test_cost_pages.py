@@ -72,3 +72,12 @@ def test_statements_are_shown_and_given_as_files(control: Control, browser: Brow
     assert "Shown, not charged." in page(control, browser, f"/cost/statements/print?team=care&month={month}")
     assert "team,from,to,workload" in page(control, browser, f"/cost/files/statement.csv?team=care&month={month}")
     assert "BilledCost" in page(control, browser, "/cost/files/focus.csv")
+
+
+def test_a_scenario_is_priced_step_by_step_on_the_page(control: Control, browser: Browser) -> None:
+    text = page(control, browser, "/cost/ahead?changes=users%3D2+price%3D-50%25&workload=assistant")
+    assert "as it was" in text
+    assert TODAY.day == 1 or ("people" in text and "prices" in text)
+    assert 'value="users=2 price=-50%"' in text
+    assert "is no change of a scenario" in page(control, browser, "/cost/ahead?changes=luck%3D2")
+    assert "no price is known" in page(control, browser, "/cost/ahead?model=acme%2Funheard-of")

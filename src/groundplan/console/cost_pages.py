@@ -15,7 +15,7 @@ from fastapi.responses import HTMLResponse, Response
 from groundplan.console import charts, cost_charts
 from groundplan.console.cost import budget, rows, saving, total, unusual
 from groundplan.console.pages import fetch
-from groundplan.console.render import Signed, failed, show
+from groundplan.console.render import Signed, api_of, failed, show
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 DIMENSIONS = (
@@ -90,8 +90,10 @@ async def workload(request: Request, visitor: Signed, name: str) -> HTMLResponse
 
 
 @router.get("/cost/ahead")
-async def ahead(request: Request, visitor: Signed, what: str = "cost", workload: str = "") -> HTMLResponse:
-    """The next month with its interval, and where budgets end."""
+async def ahead(
+    request: Request, visitor: Signed, what: str = "cost", workload: str = "", changes: str = "", model: str = ""
+) -> HTMLResponse:
+    """The next month with its interval, where budgets end, and what this month would have cost otherwise."""
     what = what if what in WHATS else "cost"
     one = f"?{urlencode({'workload': workload})}" if workload else ""
     found = await fetch(visitor, budgets=f"/api/cost/runway{one}", workloads="/api/workloads", own="/api/cost/own")
@@ -109,9 +111,20 @@ async def ahead(request: Request, visitor: Signed, what: str = "cost", workload:
         "budgets": found["budgets"],
         "own": found["own"],
         "chart": cost_charts.forecast(made, limit) if made else "",
+        **await _scenario(request, visitor, workload, changes[:400], model[:128]),
         "tab": "Ahead",
     }
     return await show(request, visitor, "cost_ahead.html", "/cost", **values)
+
+
+async def _scenario(request: Request, visitor: Signed, workload: str, changes: str, model: str) -> dict[str, Any]:
+    """What the form repeats, and the answer to it: `scenario`, or `problem`."""
+    asked = {"changes": changes, "model": model, "scenario": None, "problem": None}
+    if not (changes.strip() or model.strip()):
+        return asked
+    body = {"changes": changes.split(), "model": model.strip() or None, "workload": workload or None}
+    reply = await api_of(request, visitor.csrf).post("/api/cost/what-if", body)
+    return {**asked, "scenario": reply.body} if reply.ok else {**asked, "problem": reply.problem}
 
 
 @router.get("/cost/statements")
