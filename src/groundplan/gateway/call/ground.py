@@ -39,6 +39,7 @@ class _Found(msgspec.Struct, frozen=True):
     abstained: bool = False
     conflicts: list[Conflict] = []
     newer: list[Newer] = []
+    degraded: str = ""
 
 
 _decode = msgspec.json.Decoder(_Found).decode
@@ -76,13 +77,13 @@ async def ground(gateway: Gateway, exchange: Exchange) -> None:
     if exchange.guard is not None:
         passages = exchange.guard.passages(passages)
         conflicts = [one for one in map(partial(_guarded, exchange.guard), conflicts) if one is not None]
-    grounded = Grounded(conflicts, found.newer)
+    grounded = Grounded(conflicts, found.newer, by_words=bool(found.degraded))
     told = notes(grounded, passages, grounding.max_bytes // NOTES_SHARE) if grounded.others else ""
     exchange.passages = _fitting(passages, grounding.max_bytes - len(told.encode()))
     if grounded.others:
         given = {passage.document for passage in exchange.passages}
         grounded.conflicts = [one for one in conflicts if one.document in given]
-    if exchange.passages or grounded.others:
+    if exchange.passages or grounded.others or grounded.by_words:
         exchange.grounded = grounded
 
 

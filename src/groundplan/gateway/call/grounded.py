@@ -47,12 +47,18 @@ class Newer(msgspec.Struct, frozen=True, kw_only=True):
     newer_source: str
 
 
+BY_WORDS = "documents were searched by words alone: the model that embeds questions is away"
+"""Told to callers; what is wrong with it is a finding (`knowledge.index`)."""
+
+
 class Grounded:
     """Of one call."""
 
-    __slots__ = ("citations", "conflicts", "newer")
+    __slots__ = ("by_words", "citations", "conflicts", "newer")
 
-    def __init__(self, conflicts: Sequence[Conflict], newer: Sequence[Newer]) -> None:
+    def __init__(self, conflicts: Sequence[Conflict], newer: Sequence[Newer], *, by_words: bool = False) -> None:
+        """`by_words`: the model of the index was away, so meaning was not searched."""
+        self.by_words = by_words
         self.conflicts = conflicts
         self.newer = newer
         self.citations: Sequence[Citation] = ()
@@ -71,6 +77,8 @@ class Grounded:
             told["conflicts"] = self.conflicts
         if self.newer:
             told["newer"] = self.newer
+        if self.by_words:
+            told["degraded"] = BY_WORDS
         return b"," + msgspec.json.encode(told)[1:-1] if told else b""
 
 
