@@ -19,7 +19,7 @@ from groundplan.core.errors import Conflict, Invalid
 from groundplan.placement.commit import Cover, commit
 from groundplan.placement.explain.whole import to_build
 from groundplan.placement.explain.words import usd
-from groundplan.placement.planner import LIMIT, CompanyPlan, plan_company, plan_offered, proven, units_used
+from groundplan.placement.planner import CompanyPlan, plan_company, plan_offered, proven, units_used
 from groundplan.placement.problem import WorkLimit
 from groundplan.placement.terms.candidates import Candidate, Offered, offered
 from groundplan.placement.terms.facts import HOURS, Company, HardwareFacts
@@ -30,6 +30,8 @@ FULL = 0.8
 """of own units at the peak: what comes next should be ordered"""
 START = -1
 """where everything runs today, before any plan"""
+EACH = WorkLimit(work=40, gap=1e-9)
+"""of every plan on the way: there are some twenty of them"""
 KEPT = "the plan of these months keeps its places"
 
 
@@ -80,7 +82,7 @@ def sites_of(plan: CompanyPlan) -> dict[str, str]:
     return {name: each.primary.site for name, each in plan.decided.items()}
 
 
-def ahead(plan: CompanyPlan, months: int = MONTHS, step: int = STEP, limit: WorkLimit = LIMIT) -> Ahead:
+def ahead(plan: CompanyPlan, months: int = MONTHS, step: int = STEP, limit: WorkLimit = EACH) -> Ahead:
     """The way from today's plan through the months. Raises `Invalid` for an absurd horizon."""
     if not 1 <= step <= months <= MOST or months % step:
         raise Invalid(
