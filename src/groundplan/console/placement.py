@@ -5,6 +5,7 @@ Everything is what the API tells; pictures are drawn from its figures. Nothing i
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Annotated, Any
 from urllib.parse import quote, urlencode
 
@@ -36,7 +37,7 @@ async def placement(request: Request, visitor: Signed) -> HTMLResponse:
         served = reply.body["content"]["placements"]
     asked = await visitor.api.get("/api/placement") if served else None
     plan = asked.body if asked is not None and asked.ok else None
-    values: dict[str, Any] = {"plan": plan, "placements": served}
+    values: dict[str, Any] = {"plan": plan, "placements": served, "paper": find_spec("reportlab") is not None}
     values["told"] = asked.problem if asked is not None and not asked.ok else ""
     if plan is not None:
         values |= {
