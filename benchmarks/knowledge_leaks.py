@@ -30,6 +30,7 @@ from typing import Any
 from uuid import UUID
 
 import numpy as np
+import psutil
 import psycopg
 
 from groundplan.core.home import Home
@@ -138,6 +139,7 @@ class Company:
         self.documents: dict[str, int] = {}
         self._ids: list[UUID] = []
         self.books = Books(self._build())
+        store.count_first(self._conn)  # as after the first ingestion
         with self.books.lock:
             self.books.settle(set(range(PEOPLE)), set(range(DOCUMENTS)), time.monotonic())
 
@@ -266,6 +268,18 @@ def ask(client: Client, company: Company, tally: Tally, chance: random.Random) -
     tally.times.append(took)
 
 
+def computed(database: Database, service_pid: int) -> dict[str, float]:
+    """Seconds that each part has computed, which other load on the machine does not change much."""
+    with psycopg.connect(database.superuser) as conn:
+        asked = "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
+        servers = [sum(psutil.Process(pid).cpu_times()[:2]) for (pid,) in conn.execute(asked)]
+    return {
+        "service": round(sum(psutil.Process(service_pid).cpu_times()[:2]), 1),
+        "database": round(sum(servers), 1),
+        "askers_and_books": round(time.process_time(), 1),
+    }
+
+
 def told(person: int, document: int, refusal: Refusal, asked: float, answered: float) -> dict[str, Any]:
     """A leak with its times in seconds after the question was sent; what began before is negative."""
     until = None if refusal.until == math.inf else round(refusal.until - asked, 6)
@@ -314,6 +328,7 @@ def measure(checks: int, seconds: float, a_second: int, askers: int, folder: Pat
         took = time.monotonic() - begun
         done.set()
         changer.join()
+        cpu = computed(database, endpoint.pid)
     return {
         "checks": sum(one.checks for one in tallies),
         "leaks": sum(one.leaks for one in tallies),
@@ -323,6 +338,7 @@ def measure(checks: int, seconds: float, a_second: int, askers: int, folder: Pat
         "changes_a_second": round(changes[0] / took, 1),
         "seconds": round(took, 1),
         "search": spread([ms for one in tallies for ms in one.times]),
+        "cpu_seconds": cpu,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
         "load_average": os.getloadavg()[0],
         "commit": commit(),

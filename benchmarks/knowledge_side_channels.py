@@ -83,6 +83,7 @@ class Company:
                         store.put_document(conn, "s", made, [chunk], vectors[number : number + 1])
             while take_batch(conn, self.index, analyzer):
                 pass
+            store.count_first(conn)
         self.pool: ConnectionPool[Any] = ConnectionPool(
             database.urls["search"], kwargs={"autocommit": True}, min_size=1, max_size=1, open=True
         )

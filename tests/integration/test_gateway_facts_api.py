@@ -186,7 +186,8 @@ async def test_a_search_finds_what_the_person_behind_the_key_may_read(stack: Sta
         await asyncio.to_thread(_ingest, stack, tmp_path)
         found = await stack.post(SEARCH, keys["ana"], {**question, "workload": "assistant"})
         assert found.status == 200, found.body
-        assert set(found.json) == {"passages", "lag", "confidence", "abstained", "withheld", "conflicts", "newer"}
+        told = {"passages", "lag", "confidence", "abstained", "withheld", "conflicts", "newer", "degraded"}
+        assert set(found.json) == told
         assert [passage["path"] for passage in found.json["passages"]] == ["leave.md"]
         assert (await stack.post(SEARCH, keys["ben"], question)).json["passages"] == []
         for_ana = await stack.post(SEARCH, keys["acts"], question, groundplan_on_behalf_of="ana@acme.example")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from groundplan.blueprint.model import Source, Term
 from groundplan.core.database import connect
+from groundplan.knowledge import store
 from groundplan.knowledge.index import index_store
 from groundplan.knowledge.index.model import WHOLE
 from groundplan.knowledge.ingest import Settings, take_over
@@ -62,6 +63,7 @@ def ingest_sources(url: str, sources: Iterable[Source], embedder: Embedder, inta
             mirrors = intake.mirrors or intake.workspace / ".mirrors"
             found = connector(source, intake.workspace, conn, mirrors=mirrors)
             reports.append(take_over(conn, source, found, settings))
+        store.count_first(conn)
         if any(map(_moved, reports)) or not {source.name for source in every} <= assessed(conn, intake.today):
             # what is new in one source may be a copy of what another has
             for source in every:

@@ -353,6 +353,11 @@ class McpApi:
             f"[{number}] {each.get('title', '')} ({each.get('path', '')})\n{each.get('text', '')}"
             for number, each in enumerate(found.get("passages", ()), 1)
         ]
+        texts += [
+            f"In conflict: {each['path']} says '{each['says']}', {each['other_path']} says '{each['other_says']}'"
+            for each in found.get("conflicts", ())
+        ]
+        texts += [f"{each['path']} has a newer version: {each['newer_path']}" for each in found.get("newer", ())]
         content = [{"type": "text", "text": text} for text in texts] or [{"type": "text", "text": "Nothing was found."}]
         return self._checked_result(use, {"content": content, "structuredContent": found, "isError": False})
 

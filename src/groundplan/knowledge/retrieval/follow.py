@@ -29,6 +29,8 @@ _BATCH = 2000
 """Changes (chunks and documents) that are taken over at once."""
 _WAIT_SECONDS = 5.0
 """How long a change may go unnoticed where its notification was lost."""
+_GATHER_SECONDS = 0.01
+"""How long changes are gathered after the first that is told, before they are looked at."""
 _RETRY_SECONDS = 1.0
 
 _log = structlog.get_logger("groundplan.knowledge")
@@ -83,6 +85,9 @@ class Follower:
                 self._take(conn, index)
             self._tell(conn)
             for _ in conn.notifies(timeout=_WAIT_SECONDS, stop_after=1):
+                self._stopping.wait(_GATHER_SECONDS)
+            # one look takes over whatever was told until now: many changes must not cost a look each
+            for _ in conn.notifies(timeout=0):
                 pass
 
     def _take(self, conn: Connection[Any], index: Projection) -> None:
