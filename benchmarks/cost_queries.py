@@ -155,7 +155,7 @@ def _levers(conn: Any) -> list[Any]:
     names = [f"workload-{number}" for number in range(12)]
     return [
         opportunity_store.spent(conn, SINCE), opportunity_store.outputs(conn, SINCE, names),
-        opportunity_store.grounded(conn, SINCE, names), opportunity_store.twice(conn, SINCE, names),
+        opportunity_store.grounded(conn, SINCE, names),
         opportunity_store.retried(conn, SINCE), opportunity_store.content(conn, SINCE),
         opportunity_store.active(conn, SINCE, 144),
     ]  # fmt: skip

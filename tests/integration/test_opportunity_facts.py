@@ -93,22 +93,10 @@ def test_grounded_calls_come_with_their_newest_outcome(conn: Conn) -> None:
         conn.execute(
             "INSERT INTO outcome (id, call_id, accepted, by) VALUES (%s, %s, %s, 'test')", (new_id(), first, accepted)
         )
+    conn.execute("UPDATE call SET team = 'care' WHERE id = %s", (first,))
     rows = opportunity_store.grounded(conn, SINCE, ["assistant"])
-    assert sorted((len(row["sources"]), row["accepted"]) for row in rows) == [(1, None), (2, True)]
-
-
-def test_the_same_passages_count_where_several_teams_were_given_them(conn: Conn) -> None:
-    same = [["d", "a.md", 1, 9]]
-    calls = [given(conn, n, same, workload=name) for n, name in enumerate(["assistant", "assistant", "other"])]
-    alone = [given(conn, n, [["e", "x.md", 1, 2]], workload="assistant") for n in range(2)]
-    for call, team in [*zip(calls, ["care", "care", "sales"], strict=True), *((call, "care") for call in alone)]:
-        conn.execute("UPDATE call SET team = %s WHERE id = %s", (team, call))
-    (row,) = opportunity_store.twice(conn, SINCE, ["assistant", "other"])
-    assert (row["workloads"], row["teams"], row["calls"], row["repeated"]) == (
-        ["assistant", "other"], ["care", "sales"], 3, 2,
-    )  # fmt: skip
-    assert row["repeated_usd"] == Decimal(6)
-    assert opportunity_store.twice(conn, SINCE, ["assistant"]) == []
+    found = sorted((len(row["sources"]), row["accepted"], row["team"], row["cost_usd"]) for row in rows)
+    assert found == [(1, None, "", Decimal(3)), (2, True, "care", Decimal(3))]
 
 
 def test_retries_are_told_with_what_they_rescued(conn: Conn) -> None:

@@ -13,7 +13,7 @@ from groundplan.blueprint.model import Grounding, Rates
 from groundplan.core.money import PICO
 from groundplan.economics.allocate.model import Line
 from groundplan.economics.levers.find import levers
-from groundplan.economics.levers.model import Active, Content, Grounded, Looked, Outputs, Retried, Twice
+from groundplan.economics.levers.model import Active, Content, Grounded, Looked, Outputs, Retried
 from groundplan.economics.levers.prompts import overlap, repeated_tokens
 from groundplan.economics.levers.use import batch_discount
 from groundplan.economics.replay.opportunities import Opportunity, Spent
@@ -173,13 +173,29 @@ def test_without_a_price_of_batches_nothing_is_promised() -> None:
     assert named(found, "calls that could be batched") == []
 
 
+def shared(team: str, workload: str, count: int, document: str = "d") -> list[Grounded]:
+    passages = ((document, "a.md", 1, 9), ("e", "b.md", 3, 4))
+    return [Grounded(workload, passages, None, team, Decimal(2))] * count
+
+
+def test_the_same_passages_for_several_teams_are_told_with_what_asking_again_cost() -> None:
+    calls = shared("care", "support", 20) + shared("sales", "sales-help", 5) + shared("care", "support", 9, "alone")
+    (lever,) = named(told(Looked(15, grounded=calls)), "the same asked by several teams")
+    assert lever.saves_usd == 24 * 2 * 2
+    assert "care, sales" in lever.what and "25 calls" in lever.evidence and "24 of them" in lever.evidence
+
+
 @pytest.mark.parametrize(
-    ("repeated", "teams", "count"), [(300, ("care", "sales"), 1), (5, ("care", "sales"), 0), (300, ("care",), 0)]
+    "calls",
+    [
+        shared("care", "support", 40) + shared("care", "returns", 40),
+        shared("care", "support", 40) + shared("sales", "sales-help", 40, "other"),
+        shared("care", "support", 4) + shared("sales", "sales-help", 4),
+        shared("care", "support", 40) + shared("", "nobody", 40),
+    ],
 )
-def test_the_same_passages_for_several_teams(repeated: int, teams: tuple[str, ...], count: int) -> None:
-    found = Twice(("support", "sales-help"), teams, 420, repeated, Decimal(30))
-    told_of = named(told(Looked(15, twice=[found])), "the same asked by several teams")
-    assert [each.saves_usd for each in told_of] == [Decimal(60)] * count
+def test_one_team_other_passages_or_few_calls_are_no_duplicates(calls: list[Grounded]) -> None:
+    assert named(told(Looked(15, grounded=calls)), "the same asked by several teams") == []
 
 
 @pytest.mark.parametrize(("rescued", "calls", "count"), [(3, 200, 1), (120, 200, 0), (0, 5, 0)])

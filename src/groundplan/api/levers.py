@@ -12,7 +12,7 @@ from groundplan.api.cost_book import Days
 from groundplan.api.served import current_blueprint
 from groundplan.blueprint.model import Blueprint
 from groundplan.economics.levers.find import levers
-from groundplan.economics.levers.model import Active, Content, Grounded, Looked, Outputs, Retried, Twice
+from groundplan.economics.levers.model import Active, Content, Grounded, Looked, Outputs, Retried
 from groundplan.economics.levers.use import RARE
 from groundplan.economics.replay.opportunities import Opportunity, Spent
 from groundplan.ledger import opportunity_store
@@ -37,14 +37,11 @@ def _looked(conn: Connection[Any], blueprint: Blueprint, since: datetime, days: 
         days,
         outputs=[Outputs(**row) for row in opportunity_store.outputs(conn, since, names)],
         grounded=[
-            Grounded(row["workload"], tuple(tuple(each) for each in row["sources"]), row["accepted"])
+            Grounded(row["workload"], tuple(tuple(each) for each in row["sources"]), row["accepted"], row["team"],
+                     row["cost_usd"])
             for row in opportunity_store.grounded(conn, since, grounded)
         ],
         hours=[Active(**row) for row in opportunity_store.active(conn, since, int(RARE * 24 * days))],
-        twice=[
-            Twice(tuple(row["workloads"]), tuple(row["teams"]), row["calls"], row["repeated"], row["repeated_usd"])
-            for row in opportunity_store.twice(conn, since, grounded)
-        ],
         retried=[Retried(**row) for row in opportunity_store.retried(conn, since)],
         content=[
             Content(row["workload"], float(row["gigabytes"]), row["calls"], row["reads"])

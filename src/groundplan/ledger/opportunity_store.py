@@ -16,8 +16,8 @@ from psycopg.rows import dict_row
 from groundplan.ledger import rollup_store
 
 Row = dict[str, Any]
-ANSWERS: Final = 2000
-GROUNDED: Final = 500
+ANSWERS: Final = 1000
+GROUNDED: Final = 300
 """Newest calls of a workload that are looked at."""
 _INPUT: Final = frozenset(
     {"input", "cache_read", "cache_write", "cache_write_1h", "input_audio", "input_image", "input_video",
@@ -74,34 +74,16 @@ def outputs(conn: Connection[Any], since: datetime, workloads: Sequence[str]) ->
 
 
 def grounded(conn: Connection[Any], since: datetime, workloads: Sequence[str]) -> list[Row]:
-    """(workload, sources, accepted) of the newest calls that were given passages, by their newest outcome."""
+    """(workload, team, sources, cost_usd, accepted) of the newest calls that were given passages; `accepted` by their
+    newest outcome."""
     return _rows(
         conn,
-        """SELECT w.workload, c.sources, (SELECT o.accepted FROM outcome o WHERE o.call_id = c.id
+        """SELECT w.workload, c.team, c.sources, c.cost_usd, (SELECT o.accepted FROM outcome o WHERE o.call_id = c.id
              ORDER BY o.at DESC, o.id DESC LIMIT 1) AS accepted
            FROM unnest(%(workloads)s::text[]) w(workload), LATERAL (
-             SELECT id, detail -> 'sources' AS sources FROM call WHERE workload = w.workload AND at >= %(since)s
+             SELECT id, coalesce(team, '') AS team, detail -> 'sources' AS sources, cost_usd FROM call
+             WHERE workload = w.workload AND at >= %(since)s
                AND status = 'ok' AND jsonb_array_length(detail -> 'sources') > 0 ORDER BY at DESC LIMIT %(most)s) c""",
-        {"since": since, "workloads": list(workloads), "most": GROUNDED},
-    )
-
-
-def twice(conn: Connection[Any], since: datetime, workloads: Sequence[str]) -> list[Row]:
-    """(workloads, teams, calls, repeated, repeated_usd): newest calls of several teams with exactly the same passages,
-    by which workloads they are."""
-    return _rows(
-        conn,
-        """WITH newest AS (
-             SELECT c.* FROM unnest(%(workloads)s::text[]) w(workload), LATERAL (
-               SELECT workload, coalesce(team, '') AS team, md5((detail -> 'sources')::text) AS given, cost_usd
-               FROM call WHERE workload = w.workload AND at >= %(since)s AND status = 'ok'
-                 AND jsonb_array_length(detail -> 'sources') > 0 ORDER BY at DESC LIMIT %(most)s) c),
-           shared AS (
-             SELECT array_agg(DISTINCT workload) AS workloads, array_agg(DISTINCT team) AS teams, count(*) AS calls,
-               sum(cost_usd) AS cost_usd FROM newest GROUP BY given
-             HAVING count(DISTINCT team) FILTER (WHERE team <> '') > 1)
-           SELECT workloads, teams, sum(calls)::bigint AS calls, sum(calls - 1)::bigint AS repeated,
-             sum(cost_usd * (calls - 1) / calls) AS repeated_usd FROM shared GROUP BY 1, 2 ORDER BY 5 DESC""",
         {"since": since, "workloads": list(workloads), "most": GROUNDED},
     )
 

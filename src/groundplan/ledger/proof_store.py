@@ -7,7 +7,7 @@ were refused prove nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta
 from typing import Any
@@ -57,7 +57,7 @@ def kept(conn: Connection[Any], since: datetime) -> dict[str, Kept]:
             found.setdefault(row["workload"], _Gathered()).days.append(row)
     for row in _first_bytes(conn, since):
         found.setdefault(row["workload"], _Gathered()).buckets.append((row["bucket"], int(row["calls"])))
-    for row in _grounded(conn, since):
+    for row in _grounded(conn, since, sorted(found)):
         found.setdefault(row["workload"], _Gathered()).grounded_on = row["day"]
     for row in _outcomes(conn, since):
         found.setdefault(row["workload"], _Gathered()).outcomes = int(row["outcomes"])
@@ -149,14 +149,19 @@ def _first_bytes(conn: Connection[Any], since: datetime) -> list[Row]:
     )
 
 
-def _grounded(conn: Connection[Any], since: datetime) -> list[Row]:
+def _grounded(conn: Connection[Any], since: datetime, workloads: list[str]) -> list[Row]:
+    """The newest day of each on which a document was given; a day is one look into an index."""
     return _rows(
         conn,
-        """SELECT workload, max(hour) AS day FROM (
-             SELECT workload, hour, document, demo FROM document_day
-             UNION ALL SELECT workload, hour, document, demo FROM document_delta) d
-           WHERE hour >= %(since)s AND document <> '' AND NOT demo GROUP BY 1""",
+        """SELECT workload, max(day) AS day FROM (
+             SELECT w.workload, g.day FROM unnest(%(workloads)s::text[]) w(workload),
+               generate_series(%(since)s, now() + interval '1 day', interval '1 day') g(day)
+             WHERE EXISTS (SELECT 1 FROM document_day d WHERE d.hour = g.day AND d.workload = w.workload
+               AND d.document > '' AND NOT d.demo)
+             UNION ALL SELECT workload, hour FROM document_delta
+               WHERE hour >= %(since)s AND document <> '' AND NOT demo) d GROUP BY 1""",
         since,
+        workloads,
     )
 
 
@@ -170,6 +175,6 @@ def _outcomes(conn: Connection[Any], since: datetime) -> list[Row]:
     )
 
 
-def _rows(conn: Connection[Any], query: str, since: datetime) -> list[Row]:
+def _rows(conn: Connection[Any], query: str, since: datetime, workloads: Sequence[str] = ()) -> list[Row]:
     with conn.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(query.encode(), {"since": since}).fetchall()
+        return cursor.execute(query.encode(), {"since": since, "workloads": list(workloads)}).fetchall()

@@ -46,7 +46,7 @@ def _of_use(
         if seen.workload in declared:
             bound = sum((row.bound_usd for row in spent if row.workload == seen.workload), Decimal(0))
             yield from use.unused_room(seen, declared[seen.workload], bound, month)
-    for same in looked.twice:
+    for same in use.twice(looked.grounded):
         yield from use.same_questions(same, month)
     for retried in looked.retried:
         yield from use.useless_retries(retried, month)

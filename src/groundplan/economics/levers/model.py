@@ -31,6 +31,8 @@ class Grounded:
     workload: str
     passages: tuple[Passage, ...]
     accepted: bool | None = None
+    team: str = ""
+    cost_usd: Decimal = Decimal(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,5 @@ class Looked:
     outputs: Sequence[Outputs] = ()
     grounded: Sequence[Grounded] = ()
     hours: Sequence[Active] = ()
-    twice: Sequence[Twice] = ()
     retried: Sequence[Retried] = ()
     content: Sequence[Content] = ()

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from groundplan.blueprint.model import Deployment, Rates, Workload
 from groundplan.economics import price
-from groundplan.economics.levers.model import Active, Outputs, Retried, Twice
+from groundplan.economics.levers.model import Active, Grounded, Outputs, Passage, Retried, Twice
 from groundplan.economics.prices.reprice import priced
 from groundplan.economics.replay.opportunities import Opportunity
 
@@ -76,6 +76,33 @@ def batch_discount(rates: Rates) -> Decimal:
     used = {"input": 1000, "output": 1000}
     now = priced(used, rates)
     return 1 - Decimal(priced(used, price.of_service(rates, price.BATCH))) / now if now else Decimal(0)
+
+
+def twice(calls: Sequence[Grounded]) -> list[Twice]:
+    """Calls that were given exactly the same passages as one of another team, by which workloads they are of."""
+    groups: dict[tuple[Passage, ...], list[Grounded]] = {}
+    for call in calls:
+        groups.setdefault(call.passages, []).append(call)
+    found: dict[tuple[tuple[str, ...], tuple[str, ...]], list[list[Grounded]]] = {}
+    for mine in groups.values():
+        teams = tuple(sorted({call.team for call in mine if call.team}))
+        if len(teams) > 1:
+            found.setdefault((tuple(sorted({call.workload for call in mine})), teams), []).append(mine)
+    return [
+        Twice(
+            workloads,
+            teams,
+            sum(len(mine) for mine in several),
+            sum(len(mine) - 1 for mine in several),
+            sum((_again(mine) for mine in several), Decimal(0)),
+        )
+        for (workloads, teams), several in sorted(found.items())
+    ]
+
+
+def _again(calls: Sequence[Grounded]) -> Decimal:
+    """What all but one of them cost, each as the mean."""
+    return sum((call.cost_usd for call in calls), Decimal(0)) * (len(calls) - 1) / len(calls)
 
 
 def same_questions(found: Twice, month: Decimal) -> Iterable[Opportunity]:
