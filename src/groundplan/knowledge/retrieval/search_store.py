@@ -170,13 +170,15 @@ class Fed:
 
 def changes(conn: Conn, after: int, limit: int, edition: int) -> list[Change]:
     """Documents with the next `limit` changes later than `after`, by the number of the last one; what is cut off by the
-    limit comes with the next ones."""
+    limit comes with the next ones. Each part is limited too, so that an index gives it in order: without that, every
+    batch of a million would read and sort them all."""
     rows = conn.execute(
         """SELECT id, max(number), bool_or(chunks) FROM (
              SELECT * FROM (
-               SELECT document_id AS id, changed AS number, true AS chunks FROM chunk
-                 WHERE edition = %(edition)s AND changed > %(after)s
-               UNION ALL SELECT id, noted, false FROM document WHERE noted > %(after)s) AS later
+               (SELECT document_id AS id, changed AS number, true AS chunks FROM chunk
+                 WHERE edition = %(edition)s AND changed > %(after)s ORDER BY changed LIMIT %(most)s)
+               UNION ALL
+               (SELECT id, noted, false FROM document WHERE noted > %(after)s ORDER BY noted LIMIT %(most)s)) AS later
              ORDER BY number LIMIT %(most)s) AS next
            GROUP BY id ORDER BY max(number)""",
         {"after": after, "most": limit, "edition": edition},
