@@ -12,6 +12,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from openai import AsyncOpenAI
 from openai.types import Batch
@@ -21,6 +22,7 @@ from tests.integration.test_batches import BATCH_RATES, CHAT, LINE, contents, li
 
 from groundplan.blueprint.model import Limit, Rates
 from groundplan.core.money import PICO
+from groundplan.ledger import batch_queries
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script, ScriptedModel
 
@@ -205,6 +207,10 @@ async def _other_calls(world: World) -> None:
     assert len(sent["custom_id"]) == 32 and (sent["method"], sent["url"]) == ("POST", CHAT)
     messages = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "x"}]
     assert sent["body"] == {"model": "up-one", "max_tokens": 7, "seed": 3, "messages": messages}
+    with psycopg.connect(world.stack.database.urls["control"]) as connection:
+        shown = batch_queries.batches(connection, "assistant", 1)[0]
+    assert (shown["status"], shown["running"], shown["problem"]) == ("in_progress", 1, None)
+    assert Decimal(shown["held_usd"]) == LINE * 7 / 20, "what the order holds is the batch's, for whoever looks"
     await world.client.batches.cancel(batch.id)
     await over(world, batch.id)
     world.apply(

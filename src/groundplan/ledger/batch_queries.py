@@ -11,13 +11,17 @@ from psycopg.rows import dict_row
 from groundplan.core.money import format_usd, from_decimal
 
 _NEWEST = """SELECT b.id, b.workload, b.endpoint, b.status, b.created_at, b.expires_at, b.ended_at, b.total, b.key_id,
-    b.errors, l.completed, l.failed, l.running,
-    coalesce((SELECT max(s.granted_usd - s.released_usd) FROM budget_slice s WHERE s.epoch = b.id), 0) AS held,
+    b.errors, l.completed + o.completed AS completed, l.failed + o.failed AS failed, l.running, o.problem AS waits,
+    coalesce((SELECT max(s.granted_usd - s.released_usd) FROM budget_slice s WHERE s.epoch = b.id), 0) + o.held AS held,
     coalesce((SELECT sum(a.cost_usd) FROM attempt a JOIN batch_line i ON i.call_id = a.call_id WHERE i.batch_id = b.id),
       0) AS cost
   FROM batch b LEFT JOIN LATERAL (SELECT count(*) FILTER (WHERE ok) AS completed,
-      count(*) FILTER (WHERE NOT ok) AS failed, count(*) FILTER (WHERE state = 'running') AS running
+      count(*) FILTER (WHERE NOT ok) AS failed, count(*) FILTER (WHERE state IN ('running', 'ordered')) AS running
     FROM batch_line WHERE batch_id = b.id) l ON true
+  LEFT JOIN LATERAL (SELECT coalesce(sum(r.completed), 0) AS completed, coalesce(sum(r.failed), 0) AS failed,
+      max(nullif(r.problem, '')) AS problem, coalesce(sum((SELECT max(s.granted_usd - s.released_usd)
+        FROM budget_slice s WHERE s.epoch = r.id AND NOT s.closed)), 0) AS held
+    FROM batch_order r WHERE r.batch_id = b.id AND r.state <> 'ended') o ON true
   WHERE (%(workload)s::text IS NULL OR b.workload = %(workload)s) ORDER BY b.id DESC LIMIT %(limit)s"""
 
 
@@ -25,14 +29,15 @@ _TIMES = ("created_at", "expires_at", "ended_at")
 
 
 def batches(conn: Connection[Any], workload: str | None, limit: int) -> list[dict[str, Any]]:
-    """The newest first. `held_usd` is what is set aside for lines that are not made yet; `problem` why one failed."""
+    """The newest first. `held_usd` is what is set aside for lines that are not made yet; `problem` why one failed, or
+    what its order at a provider waits for."""
     with conn.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(_NEWEST, {"workload": workload, "limit": limit}).fetchall()
     return [_shown(row) for row in rows]
 
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:
-    errors, held, cost = row.pop("errors"), row.pop("held"), row.pop("cost")
+    errors, waits, held, cost = row.pop("errors"), row.pop("waits"), row.pop("held"), row.pop("cost")
     return {
         **row,
         **{name: None if row[name] is None else row[name].isoformat() for name in _TIMES},
@@ -40,5 +45,5 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
         "key_id": str(row["key_id"]),
         "held_usd": format_usd(from_decimal(held)),
         "cost_usd": format_usd(from_decimal(cost)),
-        "problem": errors[0]["message"] if errors else None,
+        "problem": errors[0]["message"] if errors else waits,
     }
