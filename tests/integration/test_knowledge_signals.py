@@ -77,5 +77,14 @@ def test_a_gap_is_told_to_whoever_owns_it_and_closes_when_it_is_old(database: Da
         assert signal_store.forget(conn, until + timedelta(seconds=1)) == 3
         gather.tell(conn, gather.gather(conn, "w", ["handbook"], NOW, BySubject(), lambda sealed: sealed))
         assert finding_store.findings(conn, kinds=[gather.KIND]) == []
+        with psycopg.connect(database.urls["gateway"], autocommit=True) as gateway:
+            gateway.execute(
+                """INSERT INTO call_citation
+                     (call_id, number, passage, start_char, end_char, answer_start, answer_end, at)
+                   SELECT gen_random_uuid(), 0, 1, 0, 1, 0, 1, %s - make_interval(days => d) FROM unnest(%s) d""",
+                (NOW, [1, signal_store.KEPT_DAYS + 1]),
+            )
+        signal_store.forget(conn, NOW)
+        assert conn.execute("SELECT count(*) FROM call_citation").fetchone() == (1,)
         left = signal_store.by_workload(conn, NOW - timedelta(days=1))
         assert [(row["workload"], row["unanswered"]) for row in left] == [("w", 3), ("w2", 1)], "that it happened stays"

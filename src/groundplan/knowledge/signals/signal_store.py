@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -14,6 +14,8 @@ from psycopg.rows import dict_row
 from groundplan.core.ids import new_id
 
 Conn = Connection[Any]
+KEPT_DAYS = 400
+"""More than a year, so that it can be compared with the last one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,11 @@ def unanswered(conn: Conn, workload: str, since: datetime, limit: int = 1000) ->
 
 
 def forget(conn: Conn, now: datetime) -> int:
-    """What was asked is gone after its time; that something was asked stays."""
+    """What was asked is gone after its time; that something was asked stays, for `KEPT_DAYS`, as do looks at citations.
+    How many questions were forgotten."""
+    old = now - timedelta(days=KEPT_DAYS)
+    conn.execute("DELETE FROM call_citation WHERE at < %s", (old,))
+    conn.execute("DELETE FROM knowledge_signal WHERE at < %s", (old,))
     return conn.execute(
         "UPDATE knowledge_signal SET asked = NULL, person_id = NULL, expires_at = NULL WHERE expires_at <= %s", (now,)
     ).rowcount
