@@ -13,7 +13,7 @@ from groundplan.core.audit.entry import Entry
 VERSION: Final = "1.3.0"
 AUTHENTICATION, ACCOUNT, API = 3002, 3001, 6003
 _FAILED: Final = (".refused", ".denied", ".failed", ".rejected")
-_GRAVE: Final = ("kill", "emergency", "person.erased", "knowledge.erased", "audit.key", "policy")
+_GRAVE: Final = ("kill", "emergency", "person.erased", "person.erasure", "knowledge.erased", "audit.key", "policy")
 _SIGN_IN: Final = {"login": 1, "sign_in": 1, "logout": 2, "session.revoked": 2, "session.act_as": 1, "login.link": 99}
 _ACCOUNT: Final = (
     "key.", "token.", "person.", "people.", "group.", "passkey.", "appoint", "duties.", "access.", "membership.",
