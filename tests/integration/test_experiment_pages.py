@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import http.client
+import re
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -16,9 +17,11 @@ import psycopg
 import pytest
 from tests.integration.test_api_control import Control, running
 
+from groundplan.core.database import connect
 from groundplan.core.ids import new_id
 from groundplan.economics.experiment import service
 from groundplan.economics.experiment.record import Recorded
+from groundplan.gateway.journal import ledger_store
 from groundplan.testing.database import Cluster
 
 MORE = """\
@@ -35,6 +38,7 @@ price: {input: 0 USD/Mtok, output: 1 USD/Mtok}
 class Console:
     control: Control
     url: str
+    owner: str
     browser: dict[str, str]
 
     def page(self, path: str) -> str:
@@ -69,7 +73,7 @@ def console(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory)
             (found.workspace / "acme.yaml").write_text(f"{text}---\n{MORE}")
             applied = found.ask("POST", "/api/apply", {"files": found.files()})
             assert applied.status in (200, 201), applied.body
-            yield Console(found, database.urls["control"], found.sign_in())
+            yield Console(found, database.urls["control"], database.urls["owner"], found.sign_in())
 
 
 def fill(console: Console, id: str) -> UUID:
@@ -112,6 +116,26 @@ def test_it_is_begun_seen_reviewed_and_stopped(console: Console) -> None:
     assert (shown["state"], shown["outcome"]) == ("ended", "stopped")
     assert sum(each["reviewed"] is True for each in shown["pairs"]) == 1
     assert console.control.ask("POST", f"/api/experiments/{id}/stop", {}).code == "experiment_decided"
+
+
+def test_one_click_leads_from_an_opportunity_to_a_shadow(console: Console) -> None:
+    row: tuple[Any, ...] = (
+        new_id(), 0, datetime.now(UTC) - timedelta(hours=2), "local", "here", "acme/model", "settled", "ok", 200,
+        Decimal(5), Decimal(5), {}, False, [], 1.0, new_id(), 0.0, None, None, "assistant", 1, False,
+        {"input": [1000, 0], "output": [500_000, 5 * 10**12]},
+    )  # fmt: skip
+    with connect(console.owner, autocommit=True) as conn:
+        ledger_store.insert_rows(conn, ledger_store.INSERT_ATTEMPTS, [row])
+    text = console.page("/cost/opportunities?days=7")
+    form = re.search(r'<form method="post" action="/do/experiment-start">(.*?)</form>', text)
+    assert form is not None, "no cheaper deployment was found"
+    values = dict(re.findall(r'name="([a-z]+)" value="([^"]*)"', form[1]))
+    assert (values["candidate"], values["type"], values["share"]) == ("small", "shadow", "0.1")
+    led = console.form("/do/experiment-start", **{k: v for k, v in values.items() if k != "csrf"})
+    assert "notice=It+runs" in led
+    id = led.partition("?")[0].rpartition("/")[2]
+    assert "would save" in console.control.ask("GET", f"/api/experiments/{id}").body["reason"]
+    console.form("/do/experiment-stop", id=id)
 
 
 def test_what_is_asked_for_is_approved_by_somebody_else(console: Console) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -99,6 +100,23 @@ def test_harm_ends_it_with_a_finding_and_an_entry(database: Database) -> None:
         assert service.look(conn, NOW) == []
         with pytest.raises(Conflict, match="ended already"):
             service.stop(conn, ANA, made.id, "again")
+
+
+def test_two_control_processes_end_it_once(database: Database) -> None:
+    with control(database) as conn:
+        made, _ = service.ask(conn, ANA, recorded(), waits=False, now=NOW)
+    arms(database, made.id, 300, {CONTROL: 0.9, CANDIDATE: 0.4})
+
+    def looks(_: int) -> int:
+        with control(database) as conn:
+            return len(service.look(conn, NOW))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(looks, range(8))) == 1
+    with control(database) as conn:
+        ends = [e for e in entries(conn, subject="workload/support") if e.entry.action == "experiment.ended"]
+        assert len(ends) == 1
+        assert len(finding_store.findings(conn, kinds=["cost.experiment"])) == 1
 
 
 def test_a_guard_ends_it_although_quality_is_not_decided(database: Database) -> None:
