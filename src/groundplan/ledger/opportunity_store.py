@@ -16,9 +16,8 @@ from psycopg.rows import dict_row
 from groundplan.ledger import rollup_store
 
 Row = dict[str, Any]
-ANSWERS: Final = 1000
-GROUNDED: Final = 300
-"""Newest calls of a workload that are looked at."""
+NEWEST: Final = 1000
+"""Calls of a workload that are looked at, the newest ones, whatever they are: so no question reads many."""
 _INPUT: Final = frozenset(
     {"input", "cache_read", "cache_write", "cache_write_1h", "input_audio", "input_image", "input_video",
      "cache_read_audio", "cache_read_image"}
@@ -60,31 +59,33 @@ def _add(mine: Row, row: Row) -> None:
 
 
 def outputs(conn: Connection[Any], since: datetime, workloads: Sequence[str]) -> list[Row]:
-    """(workload, answers, longest, common, set_aside_usd) of the newest answers that were not from a cache."""
+    """(workload, answers, longest, common, set_aside_usd) of the answers among the newest calls that were not from a
+    cache."""
     return _rows(
         conn,
         """SELECT w.workload, count(*) AS answers, max(c.completion_tokens) AS longest,
              percentile_disc(0.99) WITHIN GROUP (ORDER BY c.completion_tokens) AS common,
              coalesce(sum(greatest(c.reserved_usd - c.cost_usd, 0)), 0) AS set_aside_usd
            FROM unnest(%(workloads)s::text[]) w(workload), LATERAL (
-             SELECT completion_tokens, reserved_usd, cost_usd FROM call WHERE workload = w.workload AND at >= %(since)s
-               AND status = 'ok' AND cache = 'none' ORDER BY at DESC LIMIT %(most)s) c GROUP BY 1 ORDER BY 1""",
-        {"since": since, "workloads": list(workloads), "most": ANSWERS},
+             SELECT status, cache, completion_tokens, reserved_usd, cost_usd FROM call
+             WHERE workload = w.workload AND at >= %(since)s ORDER BY at DESC LIMIT %(most)s) c
+           WHERE c.status = 'ok' AND c.cache = 'none' GROUP BY 1 ORDER BY 1""",
+        {"since": since, "workloads": list(workloads), "most": NEWEST},
     )
 
 
 def grounded(conn: Connection[Any], since: datetime, workloads: Sequence[str]) -> list[Row]:
-    """(workload, team, sources, cost_usd, accepted) of the newest calls that were given passages; `accepted` by their
-    newest outcome."""
+    """(workload, team, sources, cost_usd, accepted) of those of the newest calls that were given passages; `accepted`
+    by their newest outcome."""
     return _rows(
         conn,
         """SELECT w.workload, c.team, c.sources, c.cost_usd, (SELECT o.accepted FROM outcome o WHERE o.call_id = c.id
              ORDER BY o.at DESC, o.id DESC LIMIT 1) AS accepted
            FROM unnest(%(workloads)s::text[]) w(workload), LATERAL (
-             SELECT id, coalesce(team, '') AS team, detail -> 'sources' AS sources, cost_usd FROM call
-             WHERE workload = w.workload AND at >= %(since)s
-               AND status = 'ok' AND jsonb_array_length(detail -> 'sources') > 0 ORDER BY at DESC LIMIT %(most)s) c""",
-        {"since": since, "workloads": list(workloads), "most": GROUNDED},
+             SELECT id, status, coalesce(team, '') AS team, detail -> 'sources' AS sources, cost_usd FROM call
+             WHERE workload = w.workload AND at >= %(since)s ORDER BY at DESC LIMIT %(most)s) c
+           WHERE c.status = 'ok' AND jsonb_array_length(c.sources) > 0""",
+        {"since": since, "workloads": list(workloads), "most": NEWEST},
     )
 
 
