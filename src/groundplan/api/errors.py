@@ -6,6 +6,7 @@ with an id and told without its trace.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Awaitable, Callable
 
@@ -21,6 +22,7 @@ from groundplan.api import denials
 from groundplan.core.error_shape import error_json, field_problem, request_invalid
 from groundplan.core.errors import GroundplanError, Invalid, Unavailable
 from groundplan.core.ids import new_id
+from groundplan.identity import scim
 
 log = logging.getLogger("groundplan.api")
 Handler = Callable[[Request, Exception], Awaitable[JSONResponse]]
@@ -49,18 +51,27 @@ async def told(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, GroundplanError)
     await run_in_threadpool(denials.note, request, error)
     await run_in_threadpool(request.app.state.failed_sign_ins.note, request, error)
-    return response_for(error)
+    return _spoken(request, response_for(error))
 
 
-async def _malformed(_: Request, error: Exception) -> JSONResponse:
+def _spoken(request: Request, answer: JSONResponse) -> JSONResponse:
+    """The same for a directory, which reads errors in the words of SCIM."""
+    if not request.url.path.startswith(scim.PREFIX):
+        return answer
+    told = scim.error_json(answer.status_code, json.loads(bytes(answer.body))["error"])
+    headers = {name: value for name, value in answer.headers.items() if name not in ("content-length", "content-type")}
+    return JSONResponse(told, answer.status_code, headers, scim.MEDIA_TYPE)
+
+
+async def _malformed(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     problems = [
         field_problem(f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}") for item in error.errors()
     ]
-    return JSONResponse(request_invalid(problems), status_code=422)
+    return _spoken(request, JSONResponse(request_invalid(problems), status_code=422))
 
 
-async def http_error(_: Request, error: Exception) -> JSONResponse:
+async def http_error(request: Request, error: Exception) -> JSONResponse:
     """What the framework refuses by itself: unknown paths and methods."""
     assert isinstance(error, HTTPException)
     code = {400: "request_invalid", 404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
@@ -70,7 +81,8 @@ async def http_error(_: Request, error: Exception) -> JSONResponse:
         "code": code,
         "hint": "See /api/openapi.json for all routes.",
     }
-    return JSONResponse({"error": body}, status_code=error.status_code, headers=error.headers)
+    answer = JSONResponse({"error": body}, status_code=error.status_code, headers=error.headers)
+    return _spoken(request, answer)
 
 
 async def _database(_: Request, error: Exception) -> JSONResponse:

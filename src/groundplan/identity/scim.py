@@ -25,6 +25,9 @@ from groundplan.identity.store import next_policy_number
 
 USER = "urn:ietf:params:scim:schemas:core:2.0:User"
 GROUP = "urn:ietf:params:scim:schemas:core:2.0:Group"
+ERROR = "urn:ietf:params:scim:api:messages:2.0:Error"
+MEDIA_TYPE = "application/scim+json"
+PREFIX = "/api/scim/"
 LIST = "urn:ietf:params:scim:api:messages:2.0:ListResponse"
 MOST = 200
 _FILTER = re.compile(r'\s*(\w+)\s+eq\s+"((?:[^"\\]|\\.){1,200})"\s*', re.IGNORECASE)
@@ -42,6 +45,8 @@ class Page:
     count: int = 100
     sort_by: str | None = None
     descending: bool = False
+    attributes: str | None = None
+    excluded: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +68,7 @@ def _listed(
     """A ListResponse. Raises `Invalid` (`scim_filter`, `scim_sort`)."""
     start, count = max(page.start, 1), min(max(page.count, 0), MOST)
     total, found = read(conn, store.Wanted(_wanted(page.filter, by), start, count, page.sort_by, page.descending))
-    items = [shown(each) for each in found]
+    items = [selected(shown(each), page.attributes, page.excluded) for each in found]
     return {
         "schemas": [LIST], "totalResults": total, "startIndex": start, "itemsPerPage": len(items), "Resources": items,
     }  # fmt: skip
@@ -369,3 +374,53 @@ KINDS = {
     "Users": Kind("Users", list_users, user, create_user, replace_user, patch_user, delete_user),
     "Groups": Kind("Groups", list_groups, group, create_group, replace_group, patch_group, delete_group),
 }
+
+_TYPES = {
+    "scim_filter": "invalidFilter", "scim_patch": "invalidSyntax", "scim_bulk": "invalidSyntax",
+    "scim_sort": "invalidValue", "scim_user_name": "invalidValue", "request_invalid": "invalidSyntax",
+    "group_name": "mutability",
+}  # fmt: skip
+
+
+def error_json(status: int, error: Json) -> dict[str, Any]:
+    """An error as a directory reads it (RFC 7644, section 3.12); our own code and hint are in its words."""
+    code = str(error.get("code", ""))
+    kind = "uniqueness" if status == 409 and code.startswith("duplicate") else _TYPES.get(code)
+    detail = f"{error.get('message', '')} [{code}] {error.get('hint', '')}".strip()
+    return {"schemas": [ERROR], "status": str(status), "detail": detail, **({"scimType": kind} if kind else {})}
+
+
+def selected(resource: dict[str, Any], attributes: str | None, excluded: str | None) -> dict[str, Any]:
+    """A resource with the attributes that are asked for (section 3.9), or without those that are not; `schemas` and
+    `id` are always there. Both are lists with commas; `name.familyName` is a part."""
+    if attributes:
+        wanted = _paths(attributes)
+        kept = {"schemas": resource["schemas"], "id": resource["id"]}
+        for name, value in resource.items():
+            parts = wanted.get(name.lower())
+            if parts is not None:
+                kept[name] = value if not parts or not isinstance(value, dict) else _some(value, parts)
+        return kept
+    dropped = _paths(excluded or "")
+    kept = {}
+    for name, value in resource.items():
+        parts = dropped.get(name.lower())
+        if parts is None or name in ("schemas", "id"):
+            kept[name] = value
+        elif parts and isinstance(value, dict):
+            kept[name] = {each: inner for each, inner in value.items() if each.lower() not in parts}
+    return kept
+
+
+def _paths(text: str) -> dict[str, set[str]]:
+    """Name -> the parts of it that are named; empty: the whole."""
+    found: dict[str, set[str]] = {}
+    for path in text.lower().split(","):
+        name, _, part = path.strip().rpartition(":")[2].partition(".")
+        if name:
+            found.setdefault(name, set()).update({part} if part else set())
+    return found
+
+
+def _some(value: dict[str, Any], parts: set[str]) -> dict[str, Any]:
+    return {name: inner for name, inner in value.items() if name.lower() in parts}

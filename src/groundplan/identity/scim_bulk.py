@@ -15,11 +15,10 @@ from uuid import UUID
 from psycopg import Connection
 
 from groundplan.core.errors import GroundplanError, Invalid, NotFound, TooLarge
-from groundplan.identity.scim import KINDS, Kind
+from groundplan.identity.scim import ERROR, KINDS, Kind
 
 REQUEST = "urn:ietf:params:scim:api:messages:2.0:BulkRequest"
 RESPONSE = "urn:ietf:params:scim:api:messages:2.0:BulkResponse"
-ERROR = "urn:ietf:params:scim:api:messages:2.0:Error"
 MOST = 1000
 _REFERENCE = "bulkId:"
 _PATH = re.compile(r"/(Users|Groups)(?:/([^/?#]{1,100}))?")

@@ -6,20 +6,50 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Body, Depends, Query, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
 
 from groundplan.api.caller import SignedIn
 from groundplan.api.context import Using
-from groundplan.core.errors import TooLarge
-from groundplan.identity import scim, scim_bulk
+from groundplan.core.errors import NotFound, TooLarge
+from groundplan.identity import scim, scim_bulk, scim_schemas
 
-router = APIRouter(prefix="/scim/v2", tags=["scim"])
+
+class ScimResponse(JSONResponse):
+    """JSON under the media type of SCIM."""
+
+    media_type = scim.MEDIA_TYPE
+
+
+router = APIRouter(prefix="/scim/v2", tags=["scim"], default_response_class=ScimResponse)
 Document = Annotated[dict[str, Any], Body(max_length=100)]
 Filter = Annotated[str | None, Query(max_length=300)]
 Start = Annotated[int, Query(alias="startIndex", ge=-1_000_000, le=1_000_000)]
 Count = Annotated[int, Query(ge=-1_000_000, le=1_000_000)]
 SortBy = Annotated[str | None, Query(alias="sortBy", max_length=100)]
 Order = Annotated[Literal["ascending", "descending"], Query(alias="sortOrder")]
+Names = Annotated[str | None, Query(max_length=1000)]
+Excluded = Annotated[str | None, Query(alias="excludedAttributes", max_length=1000)]
 BULK_BYTES = 1 << 20
+
+
+class Search(BaseModel):
+    """What `.search` is sent: as the query of a list, in a body."""
+
+    model_config = ConfigDict(extra="ignore")
+    filter: Annotated[str | None, Field(max_length=300)] = None
+    startIndex: Annotated[int, Field(ge=-1_000_000, le=1_000_000)] = 1  # noqa: N815 -- SCIM's own name
+    count: Annotated[int, Field(ge=-1_000_000, le=1_000_000)] = 100
+    sortBy: Annotated[str | None, Field(max_length=100)] = None  # noqa: N815 -- SCIM's own name
+    sortOrder: Literal["ascending", "descending"] = "ascending"  # noqa: N815 -- SCIM's own name
+    attributes: Annotated[list[str], Field(max_length=50)] = []
+    excludedAttributes: Annotated[list[str], Field(max_length=50)] = []  # noqa: N815 -- SCIM's own name
+
+    def page(self) -> scim.Page:
+        return scim.Page(
+            self.filter, self.startIndex, self.count, self.sortBy, self.sortOrder == "descending",
+            ",".join(self.attributes) or None, ",".join(self.excludedAttributes) or None,
+        )  # fmt: skip
 
 
 @router.get("/ServiceProviderConfig")
@@ -45,6 +75,35 @@ def service_provider() -> dict[str, Any]:
     }
 
 
+@router.get("/Schemas")
+def list_schemas() -> dict[str, Any]:
+    """The attributes of users and groups that are kept."""
+    items = scim_schemas.schemas()
+    return {
+        "schemas": [scim.LIST], "totalResults": len(items), "startIndex": 1, "itemsPerPage": len(items),
+        "Resources": items,
+    }  # fmt: skip
+
+
+@router.get("/Schemas/{id}")
+def one_schema(id: str) -> dict[str, Any]:
+    """One of them."""
+    for each in scim_schemas.schemas():
+        if each["id"] == id:
+            return each
+    raise NotFound(f"there is no schema {id[:80]}", code="scim_schema", hint="GET /Schemas lists them.")
+
+
+@router.get("/ResourceTypes/{id}")
+def one_resource_type(id: str) -> dict[str, Any]:
+    """One of them."""
+    for each in resource_types()["Resources"]:
+        if each["id"] == id:
+            found: dict[str, Any] = each
+            return found
+    raise NotFound(f"there is no resource type {id[:80]}", code="scim_type", hint="GET /ResourceTypes lists them.")
+
+
 @router.get("/ResourceTypes")
 def resource_types() -> dict[str, Any]:
     """Users and groups."""
@@ -61,10 +120,19 @@ def resource_types() -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _part(attributes: Names = None, excluded: Excluded = None) -> tuple[str | None, str | None]:
+    """Which attributes are asked for, and which are not."""
+    return attributes, excluded
+
+
+Parted = Annotated[tuple[str | None, str | None], Depends(_part)]
+
+
 def _page(
-    filter: Filter = None, start: Start = 1, count: Count = 100, sort_by: SortBy = None, order: Order = "ascending"
-) -> scim.Page:
-    return scim.Page(filter, start, count, sort_by, order == "descending")
+    part: Parted, filter: Filter = None, start: Start = 1, count: Count = 100, sort_by: SortBy = None,
+    order: Order = "ascending",
+) -> scim.Page:  # fmt: skip
+    return scim.Page(filter, start, count, sort_by, order == "descending", *part)
 
 
 Paged = Annotated[scim.Page, Depends(_page)]
@@ -95,11 +163,18 @@ def create_user(body: Document, services: Using, caller: SignedIn) -> dict[str, 
         return scim.create_user(conn, caller.actor, body)
 
 
+@router.post("/Users/.search")
+def search_users(body: Search, services: Using) -> dict[str, Any]:
+    """As GET, with the query in the body."""
+    with services.transaction() as conn:
+        return scim.list_users(conn, body.page())
+
+
 @router.get("/Users/{id}")
-def user(id: UUID, services: Using) -> dict[str, Any]:
+def user(id: UUID, services: Using, part: Parted) -> dict[str, Any]:
     """One person."""
     with services.transaction() as conn:
-        return scim.user(conn, id)
+        return scim.selected(scim.user(conn, id), *part)
 
 
 @router.put("/Users/{id}")
@@ -137,11 +212,18 @@ def create_group(body: Document, services: Using, caller: SignedIn) -> dict[str,
         return scim.create_group(conn, caller.actor, body)
 
 
+@router.post("/Groups/.search")
+def search_groups(body: Search, services: Using) -> dict[str, Any]:
+    """As GET, with the query in the body."""
+    with services.transaction() as conn:
+        return scim.list_groups(conn, body.page())
+
+
 @router.get("/Groups/{id}")
-def group(id: UUID, services: Using) -> dict[str, Any]:
+def group(id: UUID, services: Using, part: Parted) -> dict[str, Any]:
     """One group with its members."""
     with services.transaction() as conn:
-        return scim.group(conn, id)
+        return scim.selected(scim.group(conn, id), *part)
 
 
 @router.put("/Groups/{id}")
