@@ -24,7 +24,13 @@ def opportunities(
     query = {"days": str(days)} | ({"workload": workload} if workload else {})
     value = ControlClient.connect(home or before[0]).get("/api/opportunities", **query)
     rows = [
-        (each["workload"] or "the company", each["lever"], f"${float(each['saves_usd']):,.2f}", each["what"], each["evidence"])
+        (
+            each["workload"] or "the company",
+            each["lever"],
+            f"${float(each['saves_usd']):,.2f}",
+            each["what"],
+            each["evidence"],
+        )
         for each in value["opportunities"]
     ]
     told = table(("workload", "lever", "a month, at most", "what", "evidence"), rows)
