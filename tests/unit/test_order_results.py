@@ -1,0 +1,160 @@
+"""What a provider's files say of an order, call by call: attempts, costs, flags, and what is told of the others."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from tests.integration.gateway_stack import deployment
+
+from groundplan.blueprint.model import Rates
+from groundplan.core.home import Home
+from groundplan.core.ids import new_id
+from groundplan.core.money import PICO
+from groundplan.gateway.batches.batch_store import Batch
+from groundplan.gateway.batches.order_journal import OrderJournal
+from groundplan.gateway.batches.order_results import Given, Made, Results, Terms, finish, made, told
+from groundplan.gateway.batches.order_store import Order, OrderLine
+from groundplan.gateway.batches.provider import ProviderBatch
+from groundplan.gateway.journal.records import read_segment
+from groundplan.gateway.journal.recovery import fold
+from groundplan.gateway.surfaces.chat import CHAT
+from groundplan.ledger.model import Finish, Reservation, Settlement
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+RATES = Rates(input=0, output=10 * PICO, batch=Rates(input=0, output=5 * PICO))
+NOT_MADE = ("batch_expired", "the batch expired")
+HELD = 200_000_000
+"""40 tokens at the batch's price."""
+
+
+def terms() -> Terms:
+    batch = Batch(
+        id=new_id(), workload="assistant", key=new_id(), person="", endpoint="/v1/chat/completions",
+        input_file=new_id(), completion_window="24h", metadata=None, status="in_progress", created_at=NOW,
+        expires_at=NOW, in_progress_at=NOW, cancelling_at=None, ended_at=None, errors=[], output_file=None, error_file=None, total=1, held_usd=0,
+        charges=[["all", "total"]],
+    )  # fmt: skip
+    order = Order(
+        new_id(), batch.id, deployment("one", 1, rates=RATES), 1, "sent", NOW, 0, False, None, None, ["b"], None, ""
+    )
+    return Terms(batch, order, CHAT, 1000, NOT_MADE)
+
+
+def line(number: int = 1) -> OrderLine:
+    return OrderLine(number, f"c{number}", 0, 1, HELD, new_id())
+
+
+def answer(call: UUID, tokens: int | None = 20, status: int = 200) -> bytes:
+    body: dict[str, Any] = {"id": "x", "choices": [{"index": 0, "message": {"content": "a"}, "finish_reason": "stop"}]}
+    if tokens is not None:
+        body["usage"] = {"prompt_tokens": 1, "completion_tokens": tokens, "total_tokens": tokens + 1}
+    response = {
+        "status_code": status,
+        "request_id": "r",
+        "body": body if status == 200 else {"error": {"message": "no"}},
+    }
+    return json.dumps({"id": "i", "custom_id": call.hex, "response": response, "error": None}).encode() + b"\n"
+
+
+def given(folder: Path, *lines: bytes, status: str = "completed", name: str = "output") -> Given:
+    path = folder / name
+    path.write_bytes(b"".join(lines))
+    results = Results([path])
+    assert list(results.scan())[-1:] in ([], [path.stat().st_size])
+    return Given(ProviderBatch("b", status), results)
+
+
+def settled(found: Made) -> list[tuple[str, int, list[str]]]:
+    return [(s.outcome, s.cost, s.flags) for _, s in found.attempts]
+
+
+def test_a_good_answer_costs_the_batchs_price(tmp_path: Path) -> None:
+    one, each = terms(), line()
+    found = made(one, each, [given(tmp_path, answer(each.call))])
+    assert found.ok and settled(found) == [("ok", 100_000_000, ["provider_batch"])] and not found.estimated
+    end = finish(one, each, found)
+    assert (end.status, end.http_status, end.workload, end.deployment) == ("ok", 200, "assistant", "one")
+    shown = json.loads(told(each, found, found.data))
+    assert shown["custom_id"] == "c1" and shown["response"]["request_id"] == str(each.call)
+
+
+def test_what_the_provider_took_twice_is_two_attempts_and_the_second_is_flagged(tmp_path: Path) -> None:
+    one, each = terms(), line()
+    both = [
+        given(tmp_path, answer(each.call)),
+        given(tmp_path, answer(each.call, 10), status="cancelled", name="second"),
+    ]
+    found = made(one, each, both)
+    assert settled(found) == [
+        ("ok", 100_000_000, ["provider_batch"]),
+        ("ok", 50_000_000, ["provider_batch", "sent_twice"]),
+    ]
+    assert [r.attempt for r, _ in found.attempts] == [0, 1] and found.cost == 150_000_000
+    only_second = made(one, each, [given(tmp_path, status="expired"), both[1]])
+    assert only_second.ok and [r.attempt for r, _ in only_second.attempts] == [0]
+
+
+@pytest.mark.parametrize(
+    ("raw", "status", "error", "cost"),
+    [
+        (b"", "completed", "batch_line_lost", HELD),
+        (b"", "expired", "batch_expired", 0),
+        (b"nonsense\n", "completed", "batch_line_lost", HELD),
+        (answer(new_id()), "completed", "batch_line_lost", HELD),
+    ],
+)
+def test_of_a_call_of_which_nothing_is_told_the_bound_is_counted_where_it_may_have_been_made(
+    tmp_path: Path, raw: bytes, status: str, error: str, cost: int
+) -> None:
+    one, each = terms(), line()
+    found = made(one, each, [given(tmp_path, raw, status=status)])
+    assert (found.ok, found.error[0], found.cost) == (False, error, cost)
+    assert bool(found.attempts) == bool(cost) and found.estimated == bool(cost)
+    assert json.loads(told(each, found, b""))["error"]["code"] == error
+
+
+def test_other_ends_of_a_call(tmp_path: Path) -> None:
+    one, each = terms(), line()
+    unreported = made(one, each, [given(tmp_path, answer(each.call, None))])
+    assert unreported.ok and settled(unreported) == [("ok", HELD, ["provider_batch", "no_usage"])]
+    dear = made(one, each, [given(tmp_path, answer(each.call, 50))])
+    assert settled(dear) == [("ok", 250_000_000, ["provider_batch", "over_bound"])]
+    refused = made(one, each, [given(tmp_path, answer(each.call, status=400))])
+    assert not refused.ok and settled(refused) == [("not_billed", 0, ["provider_batch"])]
+    assert finish(one, each, refused).error_code == "upstream_refused"
+    assert json.loads(told(each, refused, refused.data))["response"]["status_code"] == 400
+    data: dict[str, Any] = {"custom_id": each.call.hex, "response": {"status_code": 200, "body": {"no": 1}}}
+    odd = made(one, each, [given(tmp_path, json.dumps(data).encode())])
+    assert odd.error[0] == "batch_line_malformed" and odd.cost == HELD
+    data = {"custom_id": each.call.hex, "response": None, "error": {"code": "batch_cancelled", "message": "theirs"}}
+    ended = made(one, each, [given(tmp_path, json.dumps(data).encode(), status="cancelled")])
+    assert ended.error == NOT_MADE and not ended.attempts, "why it ended is said in our words"
+    gone = made(one, each, [Given(None, Results([]))])
+    assert gone.error[0] == "batch_line_lost" and gone.cost == HELD
+
+
+def test_a_journal_of_an_order_is_published_once_and_says_all(tmp_path: Path) -> None:
+    home, one = Home(tmp_path / "home"), terms()
+    home.create()
+    lines = [line(1), line(2)]
+    for attempt in range(2):  # told again after a crash, it says the same and changes nothing
+        journal = OrderJournal(home, one.order.id)
+        for each in lines:
+            found = made(one, each, [given(tmp_path, answer(each.call))])
+            for reservation, settlement in found.attempts:
+                journal.add(reservation, settlement, finish(one, each, found))
+        journal.publish()
+        folder = home.journal / str(one.order.id)
+        entries, ending = read_segment(folder / "00000001.seg")
+        assert ending.end == "clean" and len(entries) == 6, attempt
+    kinds = [type(entry.record) for entry in entries]
+    assert kinds == [Reservation, Settlement, Finish] * 2
+    state = fold(entry.record for entry in entries)
+    assert state.spent == {("all", "total"): 200_000_000} and all(call.ended for call in state.calls.values())
+    OrderJournal(home, new_id()).drop()
+    assert [path.name for path in home.journal.iterdir()] == [str(one.order.id)]
