@@ -36,7 +36,8 @@ def terms() -> Terms:
     batch = Batch(
         id=new_id(), workload="assistant", key=new_id(), person="", endpoint="/v1/chat/completions",
         input_file=new_id(), completion_window="24h", metadata=None, status="in_progress", created_at=NOW,
-        expires_at=NOW, in_progress_at=NOW, cancelling_at=None, ended_at=None, errors=[], output_file=None, error_file=None, total=1, held_usd=0,
+        expires_at=NOW, in_progress_at=NOW,
+        cancelling_at=None, ended_at=None, errors=[], output_file=None, error_file=None, total=1, held_usd=0,
         charges=[["all", "total"]],
     )  # fmt: skip
     order = Order(
