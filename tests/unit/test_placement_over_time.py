@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,6 +22,7 @@ from groundplan.placement.terms.availability import enough, gained, needed
 from groundplan.placement.terms.curve import week
 from groundplan.placement.terms.facts import Company, ModelFacts, PolicyFacts, SiteFacts
 from groundplan.placement.terms.leases import BLOCKS, block_of, hours_of
+from groundplan.placement.verify import verify
 from groundplan.placement.verify.judged import Claim, Placed, judged
 
 BIG = ModelFacts("llama-3.1-70b", 70.6, 70.6, 80, 327680.0, "fp8", 70.6, (), (), None, {}, frozenset())
@@ -116,6 +118,22 @@ def test_a_required_availability_is_kept_alone_or_with_a_fallback_elsewhere() ->
     assert {both.decided["w"].primary.site, both.decided["w"].fallback.site} == {"a", "b"}  # type: ignore[union-attr]
     with pytest.raises(Conflict, match=r"99\.9999% are required and no fallback makes up for it"):
         placed(availability=0.999999, available=True, fallback="wanted")
+
+
+def test_the_verifier_of_arrays_sees_a_fallback_that_is_needed_and_missing() -> None:
+    sites = {name: rig.site(name, availability=0.99) for name in ("a", "b")}
+    deployments = {name: rig.deployment(name, name, 1.0, availability=0.99) for name in sites}
+    w = rig.workload("w", availability=0.9999, available=True, fallback="wanted")
+    plan = plan_company(rig.company(w, sites=sites, deployments=deployments, models={}))
+    problem, solution = plan.framed.problem, plan.solution
+    (nowhere,) = np.flatnonzero(problem.options.site < 0)
+    choice = solution.choice.copy()
+    choice[problem.options.part[nowhere]] = nowhere
+    without = replace(solution, choice=choice)
+    assert "row" in {each.kind for each in verify(problem, without).violations}
+    kinds = tuple("quota" if kind == "availability" else kind for kind in problem.rows.kind)
+    unsaid = replace(problem, rows=replace(problem.rows, kind=kinds))
+    assert "choice" in {each.kind for each in verify(unsaid, without).violations}
 
 
 def test_a_failure_domain_that_is_shared_adds_nothing() -> None:
