@@ -202,7 +202,8 @@ def test_the_only_person_may_approve_alone_and_it_is_no_evidence(conn: Conn, sig
 
 def test_with_a_second_person_nobody_approves_alone_any_more(conn: Conn, signing: Signing) -> None:
     """`separation: solo` stays declared, and holds only while one person can sign in."""
-    alone = "kind: company\nname: acme\napprovals: {parts: []}\nseparation: solo\n---\nkind: site" + BASE.partition("---\nkind: site")[2]
+    head = "kind: company\nname: acme\napprovals: {parts: []}\nseparation: solo\n---\nkind: site"
+    alone = head + BASE.partition("---\nkind: site")[2]
     owners = ", ".join(f"{duty}: ana@acme.example" for duty in DUTIES)
     named = alone.replace("stage: pilot\nowners: {business: ana@acme.example}", f"stage: pilot\nowners: {{{owners}}}")
     service.genesis(conn, signing, {"a.yaml": named})

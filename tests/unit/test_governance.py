@@ -148,9 +148,7 @@ def test_raising_a_cap_needs_business_and_security() -> None:
         "business",
         "security",
     ]
-    assert duties(
-        decide_company("d", CAPS, Caps(sensitivity="restricted"), loosened=False, standing=NOTHING).needs
-    )
+    assert duties(decide_company("d", CAPS, Caps(sensitivity="restricted"), loosened=False, standing=NOTHING).needs)
     assert decide_company("d", raised, CAPS, loosened=False, standing=NOTHING).needs == ()
     changed = decide_company("d", CAPS, CAPS, loosened=True, standing=NOTHING)
     assert duties(changed.needs) == ["business", "security"]

@@ -17,17 +17,17 @@ from groundplan.api import (
     held,
     index_editions,
     mail,
-    owners_left,
     model_changes,
+    owners_left,
     placing,
+    policy_shadow,
     prices_look,
     replays,
     rights_look,
-    policy_shadow,
+    router_look,
     siem,
     signals,
     weekly,
-    router_look,
     witnesses,
 )
 from groundplan.api.context import Services
@@ -79,24 +79,24 @@ def start(services: Services, indexing: Indexing, stack: ExitStack) -> Sequencer
     repeat(stack, Every("looking at prices", prices_look.LOOK_SECONDS, partial(prices_look.look_now, services)))
     repeat(stack, Every("archiving facts", costs.ARCHIVE_SECONDS, partial(costs.keep, services)))
     repeat(stack, Every("watching spending", anomalies.WATCH_SECONDS, partial(anomalies.watch, services)))
+    repeat(stack, Every("looking at routers", router_look.LOOK_SECONDS, partial(router_look.look_now, services)))
     tried = partial(experiments_look.look, services)
     repeat(stack, Every("looking at experiments", experiments_look.LOOK_SECONDS, tried))
     repeat(stack, Every("replaying calls", replays.LOOK_SECONDS, partial(replays.work, services)))
     repeat(stack, Every("looking at budgets", LOOK_SECONDS, partial(look, services)))
     repeat(stack, Every("sending security events", siem.SEND_SECONDS, partial(siem.send_new, services)))
     repeat(stack, Every("asking witnesses", witnesses.ASK_SECONDS, partial(witnesses.look, services)))
-    repeat(stack, Every("looking at routers", router_look.LOOK_SECONDS, partial(router_look.look_now, services)))
     repeat(stack, Every("looking at approvals", approvals_look.LOOK_SECONDS, partial(approvals_look.look, services)))
+    repeat(stack, Every("looking at models", model_changes.LOOK_SECONDS, partial(model_changes.look, services)))
+    repeat(stack, Every("trying rules", policy_shadow.LOOK_SECONDS, partial(policy_shadow.look, services)))
     repeat(stack, Every("sending mail", mail.SEND_SECONDS, partial(mail.send_waiting, services)))
     repeat(stack, Every("looking at rights", rights_look.LOOK_SECONDS, partial(rights_look.look, services)))
     repeat(stack, Every("closing reviews", held.SWEEP_SECONDS, partial(held.sweep_now, services)))
     repeat(stack, Every("looking at placement", placing.LOOK_SECONDS, partial(placing.look, services)))
-    repeat(stack, Every("looking at models", model_changes.LOOK_SECONDS, partial(model_changes.look, services)))
-    repeat(stack, Every("trying rules", policy_shadow.LOOK_SECONDS, partial(policy_shadow.look, services)))
     repeat(stack, Every("looking at duties", owners_left.LOOK_SECONDS, partial(owners_left.look, services)))
-
-
     return sequencer
+
+
 def repeat(stack: ExitStack, every: Every) -> None:
     every.start()
     stack.callback(every.stop)

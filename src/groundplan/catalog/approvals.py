@@ -22,7 +22,7 @@ class Approvals(Strict):
     parts: Annotated[
         tuple[Literal["model", "prompt", "data"], ...], LIST, list_schema({"enum": ["model", "prompt", "data"]})
     ] = ("model", "prompt", "data")
-    """What needs an approval of its own before production uses it: each model version, prompt, and source for a purpose.
-    What is left out is covered by the approval of the workload."""
+    """What needs an approval of its own before production uses it: each model version, prompt, and source for a
+    purpose. What is left out is covered by the approval of the workload."""
     remind_days: Annotated[int, Field(ge=1, le=90)] = 3
     """After how many days those whose approval is waited for are reminded again."""
