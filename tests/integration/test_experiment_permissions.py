@@ -1,0 +1,56 @@
+"""A second answer is made for the same person, from what that person may read when it is made: on a real worker,
+PostgreSQL and search service."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import psycopg
+from tests.integration.gateway_stack import GROUNDING, blueprint, deployment, scripted, workload
+from tests.integration.test_cached_permissions import QUESTION, World, world
+from tests.integration.test_experiments import ANA, NOW, recorded
+
+from groundplan.economics.experiment import service
+from groundplan.testing.scripted import Script, ScriptedModel
+
+__all__ = ["world"]
+TEXT = b"28 days"
+
+
+async def seen(two: ScriptedModel, count: int) -> bytes:
+    """What the candidate was asked the last time."""
+    async with asyncio.timeout(20):
+        while two.counted < count:  # noqa: ASYNC110 -- what is waited for has no event
+            await asyncio.sleep(0.05)
+    assert two.last is not None
+    return two.last.body
+
+
+async def test_a_second_answer_reads_what_its_person_may_read_then(world: World) -> None:
+    ((body,),) = world.stack.sql("SELECT body FROM blueprint")
+    port = int(json.loads(bytes(body))["deployments"][0]["url"].split(":")[2].partition("/")[0])
+    async with scripted("two") as (two, second):
+        tasks = [workload("shared", ["one", "two"], grounding=GROUNDING)]
+        world.stack.apply(
+            blueprint(2, [deployment("one", port, first_token_ms=9000), deployment("two", second)], tasks)
+        )
+        await world.stack.ready(2)
+        with psycopg.connect(world.stack.database.urls["control"]) as conn:
+            made = recorded(workload="shared", candidate="two", type="shadow", share=10_000)
+            service.ask(conn, ANA, made, waits=False, now=NOW)
+        await asyncio.sleep(0.5)
+        reply = await world.stack.chat(world.keys["shared ana"], QUESTION)
+        assert TEXT in reply.body
+        assert TEXT in await seen(two, 1)
+        # ben may not read it any more while the answer that is shown is on its way
+        world.model.script = Script(latency_ms=1500)
+        asked = asyncio.create_task(world.stack.chat(world.keys["shared ben"], QUESTION))
+        await asyncio.sleep(0.7)
+        ((document,),) = world.stack.sql("SELECT id FROM document")
+        world.stack.sql(
+            "INSERT INTO document_reader (document_id, reader, deny) VALUES (%s, 'ben@acme.example', true)", document
+        )
+        shown = await asked
+        assert (shown.json["groundplan"]["deployment"], TEXT in shown.body) == ("one", True)
+        assert TEXT not in await seen(two, 2), "a second answer was made from what was revoked"
