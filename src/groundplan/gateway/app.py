@@ -64,9 +64,9 @@ from groundplan.gateway.telemetry.content import ContentSender
 from groundplan.gateway.telemetry.metrics import gathered
 from groundplan.gateway.telemetry.scrape import Scrapes
 from groundplan.gateway.upstream.health import Health
+from groundplan.gateway.upstream.reported import Reported
 from groundplan.gateway.upstream.targets import Targets
 
-from groundplan.gateway.upstream.reported import Reported
 SEGMENT_BYTES = 16 << 20
 LAST_SECONDS = 2.0
 """Of the time for draining, what is left for streams to be ended in."""
@@ -117,12 +117,12 @@ async def serve(
     live.on_policy = lambda policy: heed(gateway, policy)
     await scrapes.open(lambda: gathered(gateway))
     gateway.content = ContentSender(home, gateway.meters)
+    gateway.reported = reported = Reported(url)
+    reporting = loop.create_task(reported.run())
     gateway.reviews = reviews = Reviews(home, url, epoch, clock)
     gateway.guard_counts = counts = Counts(url, clock)
     gateway.citations = citations = Citations(url)
     counting = [loop.create_task(each.run()) for each in (counts, citations)]
-    gateway.reported = reported = Reported(url)
-    reporting = loop.create_task(reported.run())
     pairs = Pairs(url)
     gateway.trials = Trials(gateway, pairs)
     pairing = loop.create_task(pairs.run())
@@ -171,14 +171,14 @@ async def serve(
     await tally.close()
     pairing.cancel()
     await pairs.close()
+    reporting.cancel()
+    await reported.close()
     await reviews.close()
     await counts.close()
     await citations.close()
     await facts.close()
     await batches.close()
     await responses.close()
-    reporting.cancel()
-    await reported.close()
     await leases.close()
     await journal.close()
     await live.close()

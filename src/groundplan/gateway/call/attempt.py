@@ -17,9 +17,9 @@ from groundplan.core.errors import Denied, GroundplanError
 from groundplan.economics.prices.windows import at_time
 from groundplan.gateway.call import settle
 from groundplan.gateway.call.admit import output_cap
+from groundplan.gateway.call.cited import CitedStreaming, whole
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.call.cited import CitedStreaming, whole
 from groundplan.gateway.call.ground import system_messages
 from groundplan.gateway.call.recorded import Recorded
 from groundplan.gateway.call.retry import retry_after
@@ -33,11 +33,11 @@ from groundplan.gateway.upstream.http1 import UpstreamConnection, UpstreamFailur
 from groundplan.gateway.upstream.key_pool import RESTING
 from groundplan.gateway.upstream.pressure import Load
 from groundplan.gateway.upstream.providers import SERVICE, target_line
+from groundplan.gateway.upstream.reported import Looking
 from groundplan.gateway.upstream.targets import Target
 from groundplan.ledger.model import Reservation, Usage
 
 _NOT_BILLED = frozenset({401, 402, 403, 404, 405, 408, 429, 500, 501, 503, 529})
-from groundplan.gateway.upstream.reported import Looking
 """Complete error answers without usage that say that the request was not worked on. 502 and 504 come from something in
 front of the model, which may well have been working."""
 _ELSEWHERE = frozenset({401, 402, 403, 404, 405, 408, 429})
@@ -235,6 +235,8 @@ class Attempt:
             self._answered = exchange.interface.codec(self.deployment).answer(data, exchange.ask)
         except Malformed as error:
             raise AttemptFailed(str(error), billed=True, status=self.status) from error
+        if self.gateway.reported is not None and self.gateway.reported.due(self.deployment.name, self.began):
+            self.gateway.reported.look(self.deployment, data)
 
     def _judge(self, connection: UpstreamConnection) -> None:
         """An error answer: the caller's own fault is passed on as it is, anything else goes to the next deployment."""
@@ -242,8 +244,6 @@ class Attempt:
         self._overload = status in _OVERLOAD
         if status in _ELSEWHERE or status < 400 or status >= 500:
             rest = None
-        if self.gateway.reported is not None and self.gateway.reported.due(self.deployment.name, self.began):
-            self.gateway.reported.look(self.deployment, data)
             if (asked := connection.headers.get(b"retry-after")) is not None:
                 rest = retry_after(asked, self.gateway.clock.now())
             billed = status not in _NOT_BILLED
@@ -262,6 +262,9 @@ class Attempt:
         if exchange.ask is None:
             raise AssertionError("not admitted")
         relay: Relay = exchange.interface.codec(self.deployment).relay(exchange.ask)
+        reported = self.gateway.reported
+        if reported is not None and reported.due(self.deployment.name, self.began) and not exchange.interface.keeps:
+            relay = Looking(relay, reported, self.deployment)
         if exchange.guard is not None:
             relay = exchange.guard.relay_around(relay, exchange)
         if exchange.flight is not None and (exchange.continuation is None or exchange.continuation.sent is None):
@@ -269,9 +272,6 @@ class Attempt:
         if exchange.continuation is not None:
             relay = exchange.continuation.relay(relay)
         made = (CitedStreaming if exchange.passages else Streaming)(connection, self.deployment, relay)
-        reported = self.gateway.reported
-        if reported is not None and reported.due(self.deployment.name, self.began) and not exchange.interface.keeps:
-            relay = Looking(relay, reported, self.deployment)
         made.guarded = exchange.guard is not None
         self.streaming = made if not binary else BinaryStreaming(connection, self.deployment, relay, kind)
         try:
@@ -421,6 +421,7 @@ class Attempt:
 async def send_whole(
     gateway: Gateway, exchange: Exchange, outcome: str, status: int, data: bytes, code: str, kind: bytes = b""
 ) -> None:
+    """A settled answer goes to the client once that is durable."""
     exchange.first_byte = time.perf_counter_ns()
     sequence = settle.finish(gateway, exchange, outcome, status, code)
     lines = headers(exchange, cost=True)

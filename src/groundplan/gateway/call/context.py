@@ -27,7 +27,6 @@ from groundplan.ledger.model import Charge
 
 if TYPE_CHECKING:
     from groundplan.gateway.call.cited_store import Citations
-    from groundplan.gateway.call.exchange import Exchange
     from groundplan.gateway.experiments.trials import Trials
     from groundplan.gateway.guard.counts import Counts
     from groundplan.gateway.guard.reviews import Reviews
@@ -35,8 +34,8 @@ if TYPE_CHECKING:
     from groundplan.gateway.surfaces.responses_kept import ResponseShelf
     from groundplan.gateway.telemetry.content import ContentSender
     from groundplan.gateway.telemetry.scrape import Scrapes
-
     from groundplan.gateway.upstream.reported import Reported
+
 
 class Lender(Protocol):
     """Gets more of a budget for this worker."""
@@ -138,11 +137,11 @@ class Gateway:
     """What the look at citations found, on its way to PostgreSQL."""
     guard_counts: Counts | None = None
     """What guardrails found, on its way to PostgreSQL."""
+    reported: Reported | None = None
+    """Which versions upstreams say that they are."""
     background: set[asyncio.Task[None]] = field(default_factory=set)
     """What goes on after the call that it belongs to was answered."""
 
-    reported: Reported | None = None
-    """Which versions upstreams say that they are."""
     def __post_init__(self) -> None:
         self.loads = Loads(self.loop)
         self.pressure = Pressure(self.loop)
