@@ -348,8 +348,9 @@ def _index(rule: IndexRule) -> bp.Index:
     own = rule.embedding
     return bp.Index(
         characters=rule.characters,
-        embedding=own
-        and bp.IndexEmbedding(workload=own.workload, deployment=own.deployment, dimensions=own.dimensions),
+        embedding=None
+        if own is None
+        else bp.IndexEmbedding(workload=own.workload, deployment=own.deployment, dimensions=own.dimensions),
         by_hand=rule.switch == "by-hand",
         keep_days=_days(rule.keep) or 0,
         questions=rule.questions,

@@ -26,7 +26,7 @@ class Part(NamedTuple):
     side: str
     """input | output | tools"""
     name: str
-    count: int
+    count: int  # type: ignore[assignment]  # of tokens, instead of the method that every tuple has
     rate: int
 
 
