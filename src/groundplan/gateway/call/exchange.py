@@ -142,6 +142,7 @@ class Exchange:
         "trial",
         "usage",
         "use",
+        "vector",
         "workload",
     )  # fmt: skip
 
@@ -150,7 +151,6 @@ class Exchange:
         self.id = str(call).encode("ascii")
         """The call's id as text."""
         self.request = request
-        "vector",
         self.response = response
         self.interface = interface
         self.endpoint = interface.name
@@ -204,6 +204,8 @@ class Exchange:
         self.cache = "none"
         self.route: Route | None = None
         """Why it goes where it goes, where its workload routes."""
+        self.vector: Vector | None = None
+        """Of its question, where its workload's router looks at it."""
         self.trial: Trial | None = None
         """The experiment that it is in."""
         self.saved = 0
@@ -216,8 +218,6 @@ class Exchange:
         """The kept answer that its own is compared with."""
         self.flight: Flight | None = None
         """Where its answer goes for others that ask the same."""
-        self.vector: Vector | None = None
-        """Of its question, where its workload's router looks at it."""
         self.usage = Usage()
         self.cost = 0
         """Of all attempts so far."""
