@@ -3,7 +3,8 @@
 FOLDER is as for `knowledge_chunking.py`: its 472 questions are measured by `recall` at 1,000 tokens. Quotations are so
 many words in a row (3 to 14) of a passage that is drawn, measured by nDCG@10 of that passage. `before` is without the
 look at words in their order. `crossed` chooses what such words are worth and from how many on (on four fifths of
-questions and quotations) and measures on the last fifth, five times; `shipped` are the product's own settings. Each with the bounds of 95 % by drawing the questions again.
+questions and quotations) and measures on the last fifth, five times; `shipped` are the product's own settings. Each
+with the bounds of 95 % by drawing the questions again.
 """
 
 from __future__ import annotations

@@ -49,11 +49,15 @@ def links(which: Document, home: HomeOption = None, as_json: JsonOption = False)
     value = client.get(f"/api/knowledge/documents/{id_of(client, which)}/links")
     rows = [
         (
-            row["name"], "holds" if row["holds"] else "withdrawn" if row["withdrawn_at"] else "over",
-            row["until"] or "", row["made_by"] or "the operator", ", ".join(row["opened_by"]) or "nobody yet", row["reason"],
+            row["name"],
+            "holds" if row["holds"] else "withdrawn" if row["withdrawn_at"] else "over",
+            row["until"] or "",
+            row["made_by"] or "the operator",
+            ", ".join(row["opened_by"]) or "nobody yet",
+            row["reason"],
         )
         for row in value["links"]
-    ]  # fmt: skip
+    ]
     heads = ("link", "", "until", "made by", "opened by", "why")
     emit(value, as_json, table(heads, rows) if rows else "It is not shared by link.")
 
