@@ -68,8 +68,9 @@ class Writer:
         finished = self.journal.finish(
             Finish(call, started, "w", "", "k", "/v1", "ok", 200, "", "d", "none", 1, 1, 1, [], [])
         )
-        say(f"S {call.hex()} {attempt}")
         durable = self.journal.durable(finished)
+        await asyncio.sleep(0)
+        say(f"S {call.hex()} {attempt}")
         if durable is not None:
             await durable
         say(f"D {call.hex()}")

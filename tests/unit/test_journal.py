@@ -113,6 +113,30 @@ async def test_a_settlement_is_written_with_the_next_record_or_at_the_end_of_the
     await journal.close()
 
 
+async def test_what_ends_in_one_turn_fills_one_segment_after_the_other(tmp_path: Path) -> None:
+    """More than a segment holds is waiting when the turn ends; nothing is cut, lost or out of order."""
+    journal = open_journal(tmp_path)
+    sources = [(str(new_id()), "handbook/" + "x" * 200, 1, 2)] * 12
+    turns = []
+    for _ in range(6):
+        await until(lambda: bool(journal._spares))
+        calls = [new_id().bytes for _ in range(8)]
+        for call in calls:
+            journal.reserve(reservation(call))
+        for call in calls:
+            journal.settle(settlement(call))
+            journal.finish(finish(call, sources))
+        ends = [record for call in calls for record in (settlement(call), finish(call, sources))]
+        turns.append([*(reservation(call) for call in calls), *ends])
+        last = journal.durable(journal.sequence)
+        assert last is not None
+        await last
+        assert journal.lag_bytes == 0
+    assert len(records.segment_numbers(journal.folder)) > 2
+    assert all_records(journal.folder) == [record for turn in turns for record in turn]
+    await journal.close()
+
+
 async def test_many_waiters_share_few_syncs(tmp_path: Path) -> None:
     journal = open_journal(tmp_path, 1 << 20)
     waiting = [journal.durable(journal.reserve(reservation(new_id().bytes))) for _ in range(50)]
@@ -160,7 +184,9 @@ async def test_a_full_disk_refuses_new_calls_and_never_a_settlement(
     for call in admitted:
         journal.settle(settlement(call))
         journal.finish(finish(call, long))
+    await asyncio.sleep(0)  # what ends in one turn of the loop is one write
     assert journal.healthy and journal.counters.shortened > 0
+    assert {path.stat().st_size for path in journal.folder.glob("*.seg")} == {SMALLEST_SEGMENT}
     assert sum(isinstance(record, Finish) for record in all_records(journal.folder)) == len(admitted) > 10
     monkeypatch.setattr(os, "fsync", real)
     await until(lambda: bool(journal._spares))

@@ -101,8 +101,9 @@ class Journal:
         self._durable = 0
         self._durable_bytes = 0
         self._owed = 0
-        self._pending = b""
-        """A settlement that the next write takes along."""
+        self._pending: list[bytes] = []
+        """Settlements and finishes that the next write takes along."""
+        self._pending_bytes = 0
         self._flushing = False
         self._calls: dict[bytes, int] = {}
         self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
@@ -196,20 +197,14 @@ class Journal:
     def settle(self, record: Settlement) -> int:
         """Add a settlement in the room set aside for it. On a failed journal `durable` of the sequence fails.
 
-        It is written together with the next record, at the latest at the end of this turn of the loop: a call's
-        settlement and finish are one write. Until then a crash settles the attempt at its bound.
+        It is written together with what follows, at the latest at the end of this turn of the loop: settlements and
+        finishes of all calls that end in one turn are one write. Until then a crash settles the attempt at its bound.
         """
-        self._flush()
-        self._sequence += 1
-        self._pending = records.frame(SETTLEMENT, self._sequence, records.encode(record))
         self._owed -= SETTLEMENT_ROOM
-        if not self._flushing:
-            self._flushing = True
-            self._loop.call_soon(self._flush_soon)
-        return self._sequence
+        return self._append(records.frame(SETTLEMENT, self._sequence + 1, records.encode(record)))
 
     def finish(self, record: Finish, *, urgent: bool = False) -> int:
-        """Write the end of a call; `urgent` asks for a sync at once (so does `durable`).
+        """Write the end of a call, as `settle` does; `urgent` asks for a sync at once (so does `durable`).
 
         Without a reservation of the call, raises `Unavailable` when there is no room: the record is dropped and
         counted.
@@ -224,7 +219,7 @@ class Journal:
         elif self._failure is not None or self._closed or len(framed) > MAX_FRAME or self._room() < len(framed):
             self.counters.dropped += 1
             raise _unavailable(self._failure or "there is no room in the journal")
-        sequence = self._write(framed)
+        sequence = self._append(framed)
         if urgent and not self._wanted:
             self._want_sync()
         return sequence
@@ -280,22 +275,27 @@ class Journal:
 
     def _room(self) -> int:
         """Bytes for which nobody has a promise. A change of segment may waste up to one frame."""
-        room = self._current.size - self._current.offset - self._owed - len(self._pending)
+        room = self._current.size - self._current.offset - self._owed - self._pending_bytes
         for spare in self._spares:
             room += spare.size - HEADER_BYTES - MAX_FRAME
         return room
 
     def _write(self, framed: bytes) -> int:
-        """Append one frame, and with it one that waits; the sequence is used up even when writing fails."""
+        """Write one frame now, after those that wait; the sequence is used up even when writing fails."""
         self._sequence += 1
-        if self._pending:
-            both = self._pending + framed
-            if self._current.offset + len(both) <= self._current.size:
-                self._pending = b""
-                self._put(both, 2)
-                return self._sequence
-            self._flush()
-        self._put(framed, 1)
+        self._pending.append(framed)
+        self._pending_bytes += len(framed)
+        self._flush()
+        return self._sequence
+
+    def _append(self, framed: bytes) -> int:
+        """The same, at the latest at the end of this turn of the loop."""
+        self._sequence += 1
+        self._pending.append(framed)
+        self._pending_bytes += len(framed)
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush_soon)
         return self._sequence
 
     def _flush_soon(self) -> None:
@@ -303,9 +303,17 @@ class Journal:
         self._flush()
 
     def _flush(self) -> None:
-        if self._pending:
-            framed, self._pending = self._pending, b""
-            self._put(framed, 1)
+        frames, size = self._pending, self._pending_bytes
+        if not frames:
+            return
+        self._pending, self._pending_bytes = [], 0
+        if len(frames) == 1:
+            self._put(frames[0], 1)
+        elif self._current.offset + size <= self._current.size:
+            self._put(b"".join(frames), len(frames))
+        else:
+            for framed in frames:
+                self._put(framed, 1)
 
     def _put(self, data: bytes, count: int) -> None:
         """One `pwrite` of whole frames; a failure seals the journal."""
