@@ -134,8 +134,12 @@ async def evaluations(request: Request, visitor: Signed) -> HTMLResponse:
         same = [each for each in reversed(found["runs"]) if each["subject"] == run["subject"]]
         lines[run["subject"]] = trend_line([float(each["figures"].get("ndcg@10", 0)) for each in same])
     newest: dict[str, Any] = next((run["figures"] for run in found["runs"] if run["figures"].get("abstention")), {})
+    reply = await visitor.api.get("/api/knowledge/signals")
+    used = reply.body if reply.ok else {"documents": [], "unanswered": []}
     pictures = {"abstention": plot.abstention(newest), "parts": plot.parts(newest)}
-    return await show(request, visitor, "evaluations.html", HERE, tab="evaluations", lines=lines, **pictures, **found)
+    return await show(
+        request, visitor, "evaluations.html", HERE, tab="evaluations", lines=lines, used=used, **pictures, **found
+    )
 
 
 @router.post("/do/knowledge/decide")
