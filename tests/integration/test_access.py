@@ -150,7 +150,7 @@ def test_every_route_over_http(world: World) -> None:
             answer = world.control.ask(method, _filled(path), {"unknown": 1} if method == "POST" else None, **session)
             at_the_door = answer.status == 403 and (
                 answer.code in {"operator_only", "auditor_only_reads", "operator_never_approves"}
-                or "lets you do this" in answer.body["error"]["message"]
+                or "lets you do this" in str(answer.body)
             )
             if at_the_door == (who in MAY[action]) and not (who in MAY[action] and path in ASK_AGAIN):
                 wrong.append((method, path, who, answer.status, answer.body if answer.status >= 400 else ""))

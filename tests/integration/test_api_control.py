@@ -79,6 +79,8 @@ class Answer:
 
     @property
     def code(self) -> str:
+        if "error" not in self.body:  # a directory is told in the words of SCIM
+            return str(self.body["detail"]).partition("[")[2].partition("]")[0]
         return str(self.body["error"]["code"])
 
 

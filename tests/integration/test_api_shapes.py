@@ -132,4 +132,4 @@ def test_every_route_below_api_asks_who_is_calling(app: FastAPI) -> None:
             real = path.replace("{", "").replace("}", "").replace(":path", "")
             status, body, _ = call(app, real, method=method.upper())
             assert status in {401, 422}, (method, path, body)
-            assert status == 401 or body["error"]["code"] == "request_invalid"
+            assert status == 401 or "request_invalid" in str(body)
