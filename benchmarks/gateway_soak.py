@@ -20,7 +20,11 @@ from typing import Any
 
 import psycopg
 
-from gateway_bed import HERE, Installation, children, load, machine_busy, measured, memory_mib, sync_p50_ms
+if str(Path(__file__).parents[1]) not in sys.path:
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.gateway_bed import HERE, Installation, children, load, machine_busy, measured, memory_mib, sync_p50_ms
+
 from groundplan.core.database import database_url
 
 GROWTH_MIB = 8.0

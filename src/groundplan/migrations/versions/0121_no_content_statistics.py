@@ -1,4 +1,4 @@
-"""No samples of content in the statistics of the planner: `0121_no_content_statistics.sql`. There is no way back from it."""
+"""No samples of content in the planner's statistics: `0121_no_content_statistics.sql`. There is no way back from it."""
 
 from __future__ import annotations
 
