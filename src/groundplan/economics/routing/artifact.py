@@ -59,6 +59,8 @@ class _Router(msgspec.Struct, frozen=True):
     text: _Head
     full: _Head | None
     trees: _Forest | None
+    components: _Array
+    meant: _Forest | None
     strange_words: float
     strange_likeness: float
     points: dict[str, tuple[float, float]]
@@ -88,6 +90,8 @@ def dump(router: Router) -> bytes:
             text=_head(router.text),
             full=None if router.full is None else _head(router.full),
             trees=None if router.trees is None else _grown(router.trees),
+            components=_packed(router.components),
+            meant=None if router.meant is None else _grown(router.meant),
             strange_words=router.strange_words,
             strange_likeness=router.strange_likeness,
             points=dict(sorted(router.points.items())),
@@ -131,6 +135,9 @@ def _unpacked(found: _Router) -> Router:
     shape = np.array(found.surface_mean, dtype=np.float32), np.array(found.surface_scale, dtype=np.float32)
     if idf.shape != (BUCKETS,) or any(part.shape != (SURFACE,) for part in shape):
         raise ValueError("its features are of another version")
+    components = _array(found.components)
+    if components.ndim != 2 or components.shape[0] != len(centre) * bool(components.shape[1]):
+        raise ValueError("its components are of another size")
     return Router(
         name=found.name,
         version=found.version,
@@ -145,7 +152,9 @@ def _unpacked(found: _Router) -> Router:
         landmarks=_array(found.landmarks),
         text=_checked(found.text, models, BUCKETS + SURFACE),
         full=None if found.full is None else _checked(found.full, models, BUCKETS + SURFACE + len(centre)),
-        trees=None if found.trees is None else _planted(found.trees, models),
+        trees=None if found.trees is None else _planted(found.trees, models, SURFACE),
+        components=components,
+        meant=None if found.meant is None else _planted(found.meant, models, SURFACE + components.shape[1]),
         strange_words=found.strange_words,
         strange_likeness=found.strange_likeness,
         points=found.points,
@@ -163,7 +172,7 @@ def _checked(found: _Head, models: int, rows: int) -> Head:
     return Head(weights, bias, slope, offset, found.blend)
 
 
-def _planted(found: _Forest, models: int) -> Forest:
+def _planted(found: _Forest, models: int, columns: int) -> Forest:
     """The trees, of which every way ends within them."""
     trees, nodes = found.shape
     whole = [np.frombuffer(data, dtype="<i2").astype(np.int64) for data in (found.feature, found.left, found.right)]
@@ -174,7 +183,7 @@ def _planted(found: _Forest, models: int) -> Forest:
     )
     owner = np.frombuffer(found.owner, dtype="<i2").astype(np.int64)
     inside = all(part.min() >= 0 and part.max() < nodes for part in (left, right))
-    if not inside or feature.min() < 0 or feature.max() >= SURFACE or not 0 <= found.depth <= nodes:
+    if not inside or feature.min() < 0 or feature.max() >= columns or not 0 <= found.depth <= nodes:
         raise ValueError("its trees are broken")
     if found.parts != models or owner.shape != (trees,) or owner.min() < 0 or owner.max() >= models:
         raise ValueError("its trees are of other models")

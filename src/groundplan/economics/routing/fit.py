@@ -27,6 +27,8 @@ INNER_FOLDS = 4
 ENOUGH = 1500
 """Left-out prompts that are enough to choose a penalty by."""
 LANDMARKS = 64
+COMPONENTS = 24
+"""Of embeddings, that trees look at."""
 _STRANGE = 0.002
 """Share of training prompts that count as strange."""
 _TOLERANCE = 1e-3
@@ -242,17 +244,26 @@ def blend_of(linear: Doubles, trees: Doubles, scores: Doubles) -> Blend:
     return found[0], found[1], found[2], found[3]
 
 
-def _trees(matrix: Matrix, seen: Prepared, seed: int) -> tuple[Forest | None, Doubles | None]:
-    """Trees on the surface, and their left-out scores; (None, None) where there are too few prompts."""
+def _components(vectors: Floats | None) -> Floats:
+    """(384, COMPONENTS): the directions in which embeddings differ most."""
+    if vectors is None:
+        return np.zeros((0, 0), dtype=np.float32)
+    centred = vectors - vectors.mean(axis=0)
+    _, directions = np.linalg.eigh(centred.T @ centred)
+    return np.ascontiguousarray(directions[:, ::-1][:, :COMPONENTS], dtype=np.float32)
+
+
+def _trees(matrix: Matrix, shapes: Floats, seed: int) -> tuple[Forest | None, Doubles | None]:
+    """Trees on such columns, and their left-out scores; (None, None) where there are too few prompts."""
     rows = len(matrix.samples)
     if rows < forest.LEAST_ROWS:
         return None, None
     told = np.zeros_like(matrix.scores)
     for fold in folds_of([sample.group for sample in matrix.samples], INNER_FOLDS, seed):
         rest = np.setdiff1d(np.arange(rows), fold)
-        grown = forest.grow(seen.shapes[rest], matrix.scores[rest], seed)
-        told[fold] = forest.told_all(grown, seen.shapes[fold])
-    return forest.grow(seen.shapes, matrix.scores, seed, forest.DRAWS), told
+        grown = forest.grow(shapes[rest], matrix.scores[rest], seed)
+        told[fold] = forest.told_all(grown, shapes[fold])
+    return forest.grow(shapes, matrix.scores, seed, forest.DRAWS), told
 
 
 def train(
@@ -268,11 +279,14 @@ def train(
     score for which operating points are wanted; `alone`: it must also do without an embedding."""
     seen = prepare([sample.prompt for sample in matrix.samples], vectors)
     scales = scales_of(seen)
-    trees, by_trees = _trees(matrix, seen, seed)
-    full, text = None, None
+    trees, meant, full, text = None, None, None, None
+    components = _components(vectors).astype(np.float16).astype(np.float32)
     if vectors is None or alone:
+        trees, by_trees = _trees(matrix, seen.shapes, seed)
         text, told = _head(matrix, columns(scales, seen, embedded=False), by_trees, seed)
     if vectors is not None:
+        parts = np.hstack([seen.shapes, (vectors - scales.centre) @ components])
+        meant, by_trees = _trees(matrix, parts, seed)
         full, told = _head(matrix, columns(scales, seen, embedded=True), by_trees, seed)
         text = text or replace(full, weights=full.weights[: BUCKETS + SURFACE])
     if text is None:
@@ -296,6 +310,8 @@ def train(
         text=text,
         full=full,
         trees=trees,
+        components=components,
+        meant=meant,
         strange_words=_strange_words(seen),
         strange_likeness=likeness,
     )

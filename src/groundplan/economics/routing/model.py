@@ -106,6 +106,10 @@ class Router:
     """With the embedding."""
     trees: Forest | None
     """Of the surface; None: there were too few prompts."""
+    components: Floats
+    """(384, k): principal components of embeddings, which trees look at; empty without embeddings."""
+    meant: Forest | None
+    """Of the surface and those components."""
     strange_words: float
     """Below this share of known words the router abstains."""
     strange_likeness: float

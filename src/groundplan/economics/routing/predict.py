@@ -34,8 +34,15 @@ def predict(router: Router, text: str, embedding: Floats | None = None) -> Predi
         head, dense = router.full, np.concatenate([shape, embedding - router.centre])
         sure = sure and float((router.landmarks @ embedding).max()) >= router.strange_likeness
     raw = weights @ head.weights[buckets] + dense @ head.weights[len(router.idf) :] + head.bias
-    by_trees = None if router.trees is None else forest.told(router.trees, seen)
+    by_trees = _by_trees(router, seen, embedding if head is router.full else None)
     return corrected(head, router.mean_costs, raw, by_trees, sure)
+
+
+def _by_trees(router: Router, seen: Floats, embedding: Floats | None) -> Doubles | None:
+    if embedding is not None and router.meant is not None:
+        found = (embedding - router.centre) @ router.components
+        return forest.told(router.meant, np.concatenate([seen, found]))
+    return None if router.trees is None else forest.told(router.trees, seen)
 
 
 def blended(blend: Blend, linear: Doubles, trees: Doubles) -> Doubles:
