@@ -17,8 +17,10 @@ import resource
 import signal
 import socket
 import sys
-from contextlib import suppress
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 import uvloop
 
@@ -77,6 +79,13 @@ BROKEN = 70
 _log = logging.getLogger(__name__)
 
 
+class _HasClose(Protocol):
+    async def close(self) -> None: ...
+
+
+_Closed = TypeVar("_Closed", bound=_HasClose)
+
+
 async def serve(
     home: Home,
     sockets: Sockets,
@@ -87,17 +96,72 @@ async def serve(
 ) -> int:
     """Serve until a signal, a failed journal or a fence; returns the exit code. `clock` is the machine's by default."""
     loop = asyncio.get_running_loop()
-    url = database_url(home, load_settings(), "gateway")
-    epoch, clock, slices, counters = new_id(), OnwardClock(clock or SystemClock()), Slices(), Slices()
-    journal = Journal.open(home.journal / str(epoch), epoch, loop, segment_bytes)
-    live = LiveView(url, home, epoch, clock, slices)
-    leases = LeaseClient(url, epoch, journal, slices, home=home.root, clock=clock, counters=counters)
-    answers = Answers(home.journal, epoch, clock.now().timestamp())
-    desk = AnswerDesk(answers)
-    await desk.open()
-    scrapes = Scrapes(home, slot, load_settings().metrics_token)
+    async with Parts() as parts:
+        url = database_url(home, load_settings(), "gateway")
+        journal = Journal.open(home.journal / str(epoch := new_id()), epoch, loop, segment_bytes)
+        gateway, live, leases = _gateway(parts, home, url, journal, OnwardClock(clock or SystemClock()))
+        await parts.keep(AnswerDesk(gateway.answers)).open()
+        gateway.scrapes = parts.keep(Scrapes(home, slot, load_settings().metrics_token))
+        await gateway.scrapes.open(lambda: gathered(gateway))
+        _beside(parts, gateway, home, url)
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        following = loop.create_task(live.run())
+        await leases.start()
+        pipeline, runner = _request_path(parts, gateway, home, url, leases)
+        running = loop.create_task(runner.run())
+        server = Server(pipeline.handle, of_refusal, loop, Limits(held=load_settings().request_memory))
+        server.streams, server.upgrades = streams, upgrades
+        front = Front(server, sockets)
+        await front.open()
+        loop.add_signal_handler(signal.SIGHUP, front.look)
+        watching = loop.create_task(front.watch())
+        _log.info("worker %d started: epoch %s, pid %d", slot, epoch, os.getpid())
+        gc.collect()
+        gc.freeze()
+        gateway.pressure.start()
+        code = await _watch(gateway, live, home, following, stop)
+        gateway.pressure.stop()
+        gateway.ready = live.ready = False
+        runner.stop()
+        front.close()
+        serving_file(home, os.getpid()).unlink(missing_ok=True)
+        await _drain(gateway, server, runner, drain_seconds)
+        for task in (watching, following, running):
+            task.cancel()
+        await asyncio.wait([watching, following, running])
+        await runner.close()
+    _log.info("worker %d stopped: epoch %s, code %d", slot, epoch, code)
+    return code
+
+
+class Parts(AsyncExitStack):
+    """What a worker is made of; closed in the reverse order of their making."""
+
+    def keep(self, part: _Closed) -> _Closed:
+        """Close it at the end."""
+        self.push_async_callback(part.close)
+        return part
+
+    def run(self, part: _Closed, work: Coroutine[Any, Any, None]) -> _Closed:
+        """Let `work` of a part go on beside the calls; it is ended before the part is closed."""
+        self.keep(part)
+        self.callback(asyncio.get_running_loop().create_task(work).cancel)
+        return part
+
+
+def _gateway(
+    parts: Parts, home: Home, url: str, journal: Journal, clock: Clock
+) -> tuple[Gateway, LiveView, LeaseClient]:
+    """What every call goes through. Its books are closed last: whatever else ends may still write to them."""
+    loop, slices, counters = asyncio.get_running_loop(), Slices(), Slices()
+    live = LiveView(url, home, journal.epoch, clock, slices)
+    leases = LeaseClient(url, journal.epoch, journal, slices, home=home.root, clock=clock, counters=counters)
+    answers = Answers(home.journal, journal.epoch, clock.now().timestamp())
+    targets = Targets(home, loop)
     gateway = Gateway(
-        epoch=epoch,
+        epoch=journal.epoch,
         loop=loop,
         clock=clock,
         journal=journal,
@@ -105,87 +169,45 @@ async def serve(
         counters=counters,
         leases=leases,
         live=live,
-        targets=Targets(home, loop),
+        targets=targets,
         answers=answers,
-        scrapes=scrapes,
     )
-    gateway.cached.similar = meanings = Meanings(gateway)
-    meanings.tally = tally = Tally(url, clock)
-    tallying = loop.create_task(tally.run())
     gateway.routes = Routes(home.root / "routers")
     live.health = lambda: told_health(gateway.health, loop.time())
     live.on_policy = lambda policy: heed(gateway, policy)
-    await scrapes.open(lambda: gathered(gateway))
-    gateway.content = ContentSender(home, gateway.meters)
-    gateway.reported = reported = Reported(url)
-    reporting = loop.create_task(reported.run())
-    gateway.reviews = reviews = Reviews(home, url, epoch, clock)
-    gateway.guard_counts = counts = Counts(url, clock)
-    gateway.citations = citations = Citations(url)
-    counting = [loop.create_task(each.run()) for each in (counts, citations)]
-    pairs = Pairs(url)
-    gateway.trials = Trials(gateway, pairs)
-    pairing = loop.create_task(pairs.run())
-    sending = loop.create_task(gateway.content.run())
-    linking = loop.create_task(AnswerLink(gateway, home).run())
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    following = loop.create_task(live.run())
-    await leases.start()
-    facts, shelf = FactsApi(gateway, url), Shelf(home)
+    parts.callback(answers.close)
+    parts.callback(targets.close)
+    for part in (live, journal, leases):
+        parts.push_async_callback(part.close)
+    return gateway, live, leases
+
+
+def _request_path(
+    parts: Parts, gateway: Gateway, home: Home, url: str, leases: LeaseClient
+) -> tuple[Pipeline, BatchRunner]:
+    """What answers requests, and what makes the calls of batches."""
+    shelf = Shelf(home)
+    gateway.responses = parts.keep(ResponseShelf(home, url))
+    batches, facts = parts.keep(BatchesApi(gateway, url, shelf)), parts.keep(FactsApi(gateway, url))
     facts.replay = replayed
-    gateway.responses = responses = ResponseShelf(home, url)
-    batches = BatchesApi(gateway, url, shelf)
     pipeline = Pipeline(gateway, facts, batches, McpApi(gateway, home, facts.search))
-    runner = BatchRunner(gateway, leases, pipeline, url, shelf)
-    running = loop.create_task(runner.run())
-    server = Server(pipeline.handle, of_refusal, loop, Limits(held=load_settings().request_memory))
-    server.streams, server.upgrades = streams, upgrades
-    front = Front(server, sockets)
-    await front.open()
-    loop.add_signal_handler(signal.SIGHUP, front.look)
-    watching = loop.create_task(front.watch())
-    _log.info("worker %d started: epoch %s, pid %d", slot, epoch, os.getpid())
-    gc.collect()
-    gc.freeze()
-    gateway.pressure.start()
-    code = await _watch(gateway, live, home, following, stop)
-    gateway.pressure.stop()
-    gateway.ready = live.ready = False
-    runner.stop()
-    front.close()
-    serving_file(home, os.getpid()).unlink(missing_ok=True)
-    await _drain(gateway, server, runner, drain_seconds)
-    for task in (watching, following, running):
-        task.cancel()
-    await asyncio.wait([watching, following, running])
-    await runner.close()
-    await desk.close()
-    await scrapes.close()
-    sending.cancel()
-    linking.cancel()
-    for each in counting:
-        each.cancel()
-    tallying.cancel()
-    await tally.close()
-    pairing.cancel()
-    await pairs.close()
-    reporting.cancel()
-    await reported.close()
-    await reviews.close()
-    await counts.close()
-    await citations.close()
-    await facts.close()
-    await batches.close()
-    await responses.close()
-    await leases.close()
-    await journal.close()
-    await live.close()
-    gateway.targets.close()
-    answers.close()
-    _log.info("worker %d stopped: epoch %s, code %d", slot, epoch, code)
-    return code
+    return pipeline, BatchRunner(gateway, leases, pipeline, url, shelf)
+
+
+def _beside(parts: Parts, gateway: Gateway, home: Home, url: str) -> None:
+    """What takes in what calls leave behind and tells PostgreSQL of it; no call waits for it, but for reviewers."""
+    counts, citations, pairs = Counts(url, gateway.clock), Citations(url), Pairs(url)
+    reported, tally = Reported(url), Tally(url, gateway.clock)
+    gateway.guard_counts, gateway.citations, gateway.reported = counts, citations, reported
+    for part in (counts, citations, pairs, reported, tally):
+        parts.run(part, part.run())
+    gateway.reviews = parts.keep(Reviews(home, url, gateway.epoch, gateway.clock))
+    gateway.trials = Trials(gateway, pairs)
+    gateway.cached.similar = meanings = Meanings(gateway)
+    meanings.tally = tally
+    gateway.content = ContentSender(home, gateway.meters)
+    for work in (gateway.content.run(), AnswerLink(gateway, home).run()):
+        parts.callback(gateway.loop.create_task(work).cancel)
 
 
 async def _drain(gateway: Gateway, server: Server, runner: BatchRunner, seconds: float) -> None:
