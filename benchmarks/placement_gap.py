@@ -27,6 +27,7 @@ if str(Path(__file__).parents[1]) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.placement_baselines import Plain, cp_sat, highs
+
 from groundplan.core.errors import GroundplanError
 from groundplan.placement.generate.assignment import read_assignments
 from groundplan.placement.problem import Problem, WorkLimit

@@ -22,7 +22,6 @@ from groundplan.blueprint.workload import Workload
 
 __all__ = [
     "Allocation",
-    "CurrencyRate",
     "Alternative",
     "Blueprint",
     "Budget",
@@ -31,6 +30,7 @@ __all__ = [
     "Cascade",
     "CompanyEntity",
     "Connector",
+    "CurrencyRate",
     "Deployment",
     "Described",
     "Framework",
@@ -47,9 +47,9 @@ __all__ = [
     "Needs",
     "Placement",
     "PolicyRules",
+    "PriceWindow",
     "ProviderKey",
     "ProviderTerms",
-    "PriceWindow",
     "RateDetails",
     "Rates",
     "Reliability",
