@@ -133,6 +133,28 @@ def test_a_newer_version_is_told_where_the_older_one_would_have_been_given(compa
     assert left.passages == [] and left.newer == [], "nor who may not read the newer one of that"
 
 
+def test_who_somebody_is_and_what_they_read_are_of_one_moment(company: Company) -> None:
+    """Refused before by its readers, after by a group: a mixture of both moments would have let them in."""
+    group, one = new_id(), company.people["one"]
+    company.conn.execute("INSERT INTO people_group (id, name, type) VALUES (%s, 'g', 'group')", (group,))
+    open_but = Readers(frozenset({"everyone"}), frozenset({"g"}))
+    company.put("other.md", "Other", "Nothing of leave.", "none")
+    with company.conn.transaction():
+        id = company.conn.execute("SELECT id FROM document WHERE path = 'other.md'").fetchone()
+        assert id is not None
+        store.set_readers(company.conn, id[0], open_but)
+    with company.search._as(one, "w") as (conn, standing):
+        company.conn.execute(
+            "INSERT INTO membership (id, group_id, person_id) VALUES (%s, %s, %s)", (new_id(), group, one)
+        )
+        with company.conn.transaction():
+            store.set_readers(company.conn, company.ids["old"], open_but)
+        assert standing.acls
+        read = {path for (path,) in conn.execute("SELECT path FROM document").fetchall()}
+    assert "leave-2024.md" not in read, "at no moment might they read it"
+    assert "other.md" in read, "that moment is the beginning"
+
+
 def test_what_was_said_of_a_deleted_document_goes_with_it(company: Company) -> None:
     assess(company.conn, "s", DAY)
     company.conn.execute("UPDATE document SET deleted_at = now() WHERE id = %s", (company.ids["old"],))

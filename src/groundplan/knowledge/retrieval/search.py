@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 import psycopg
-from psycopg import Connection
+from psycopg import Connection, IsolationLevel
 from psycopg_pool import PoolClosed, PoolTimeout
 
 from groundplan.core.clock import Clock, SystemClock
@@ -227,7 +227,7 @@ class Search:
     ) -> Iterator[tuple[Connection[Any], Standing]]:
         """One transaction that sees what a person may read. Raises `Unavailable`."""
         try:
-            with self._connections.connection(timeout=2.0) as conn, conn.transaction():
+            with self._connections.connection(timeout=2.0) as conn, _one_moment(conn), conn.transaction():
                 yield conn, search_store.stand_for(conn, person, workload, edition)
         except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout, PoolClosed) as error:
             raise Unavailable(
@@ -236,6 +236,15 @@ class Search:
                 hint="Check that PostgreSQL runs: `groundplan doctor`.",
                 retry_after=1.0,
             ) from error
+
+
+@contextmanager
+def _one_moment(conn: Connection[Any]) -> Iterator[None]:
+    """Transactions in it see one moment. Else somebody who joins a refused group, and a document that is then opened to
+    all but that group, could meet between two statements in a right that never was."""
+    if conn.isolation_level is not IsolationLevel.REPEATABLE_READ:
+        conn.isolation_level = IsolationLevel.REPEATABLE_READ
+    yield
 
 
 def _checked(request: SearchRequest) -> UUID | None:
