@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fcntl
+import os
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,11 +12,21 @@ from pathlib import Path
 
 import pytest
 
+from groundplan.runtime import openmp
 from groundplan.testing.database import Cluster, Database, cluster, found_cluster
 
 _LONG_FIRST = (
     "test_chaos_gateway", "test_promise_", "acceptance", "test_cli_up", "test_external_database", "integration",
 )  # fmt: skip
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A bare system lacks the library that LightGBM loads, and the program that joblib asks for physical cores; workers
+    and processes that start from here on find both answered."""
+    os.environ.setdefault("LOKY_MAX_CPU_COUNT", str(os.cpu_count() or 1))
+    if not hasattr(config, "workerinput") and not openmp.is_loadable():
+        folder = openmp.provide(Path(tempfile.mkdtemp(prefix="openmp-")))
+        os.environ["LD_LIBRARY_PATH"] = ":".join(filter(None, (str(folder), os.environ.get("LD_LIBRARY_PATH"))))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -41,6 +41,7 @@ PERSON = str(new_id())
 class Installation:
     home: Home
     database: Database
+    journals: list[Journal] = field(default_factory=list)
 
     def rows(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
         with psycopg.connect(self.database.superuser, autocommit=True) as conn:
@@ -48,6 +49,9 @@ class Installation:
             return cursor.fetchall() if cursor.description else []
 
     def step(self, times: int = 1, shipper: Shipper | None = None) -> None:
+        """Rounds of a shipper after the turn of the loop in which a worker wrote."""
+        for journal in self.journals:
+            journal._flush()
         with psycopg.connect(self.database.urls["shipper"], autocommit=True) as conn:
             shipper = shipper or Shipper(self.home)
             for _ in range(times):
@@ -55,7 +59,9 @@ class Installation:
 
     def journal(self, segment_bytes: int = SMALLEST_SEGMENT) -> Journal:
         epoch = new_id()
-        return Journal.open(self.home.journal / str(epoch), epoch, asyncio.get_running_loop(), segment_bytes)
+        made = Journal.open(self.home.journal / str(epoch), epoch, asyncio.get_running_loop(), segment_bytes)
+        self.journals.append(made)
+        return made
 
     def lend(self, epoch: UUID, amount: int, limit: int = 100 * USD) -> None:
         """What a grant leaves in the database."""
@@ -334,6 +340,7 @@ async def test_a_torn_end_is_recovered_and_returns_what_was_not_spent(installati
     installation.lend(journal.epoch, 10 * USD)
     one_call(journal)
     one_call(journal)
+    await asyncio.sleep(0)
     path = segment_path(journal.folder, 1)
     entries, _ = read_segment(path)
     with path.open("r+b") as file:
@@ -390,6 +397,7 @@ async def test_the_process_ships_within_a_second_and_ends_when_told(installation
                 break
             await asyncio.sleep(0.05)
         one_call(journal)
+        await asyncio.sleep(0)
     finally:
         process.send_signal(signal.SIGTERM)
         assert await asyncio.to_thread(process.wait, 10) == 0

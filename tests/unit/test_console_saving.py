@@ -28,7 +28,7 @@ def test_workloads_that_saved_anything_come_with_the_share_of_calls_the_most_sav
 
 def test_the_cost_page_shows_them_and_nothing_where_nothing_was_saved() -> None:
     template = templates.get_template("cost.html")
-    cost = {"total_usd": ZERO, "open_reservations": 0}
+    cost = {"total_usd": ZERO, "open_reservations": 0, "by_meaning": []}
     common = {"cost": cost, "rows": [], "total": total([]), "budgets": [], "limits": [], "csrf": "x"}
     common |= {"anomalies": [], "tab": "This month"}
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -72,10 +73,15 @@ def said(value: msgspec.Struct) -> dict[str, Any]:
     """What is said beyond the defaults: a field that a newer version adds ends no approval."""
     return {
         field.name: _said(found)
-        for field in msgspec.structs.fields(value)
+        for field in _fields(type(value))
         if (found := getattr(value, field.name)) != field.default
         and (field.default_factory is msgspec.NODEFAULT or found != field.default_factory())
     }
+
+
+@cache
+def _fields(kind: type[msgspec.Struct]) -> tuple[msgspec.structs.FieldInfo, ...]:
+    return msgspec.structs.fields(kind)
 
 
 def _said(value: Any) -> Any:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from groundplan.cli.client import ControlClient
-from groundplan.cli.options import HomeOption, JsonOption
+from groundplan.cli.options import HomeOption, JsonOption, settings_for
 from groundplan.cli.output import emit, table
 from groundplan.core.clock import SystemClock
 from groundplan.core.errors import Conflict, NotFound
+from groundplan.core.home import Home
 from groundplan.core.settings import load_settings
+from groundplan.runtime import openmp
 
 if TYPE_CHECKING:
     from groundplan.economics.routing.evaluate import Evaluation
@@ -50,6 +54,8 @@ def train(
     from groundplan.economics.routing.matrix import read_matrix  # noqa: PLC0415 -- heavy
     from groundplan.economics.routing.operate import label  # noqa: PLC0415 -- heavy
 
+    if find_spec("lightgbm") is not None:  # a bare system lacks a library of its, which is carried along
+        openmp.restart_with(Home(settings_for(home).home).run / "lib", "groundplan.cli.main", sys.argv[1:])
     matrix = read_matrix(answers)
     keeps = tuple(sorted({*KEEPS, keep}, reverse=True))
     vectors = _embedded(matrix) if embedded else None

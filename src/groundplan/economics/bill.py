@@ -19,6 +19,8 @@ from groundplan.economics.bill_columns import detect, format_of
 
 MAX_BYTES = 16 << 20
 MAX_LINES = 200_000
+LONGEST_CELL = 1 << 17
+"""Characters; the bound is one of the whole process, so it is set where it is needed."""
 _MOST = Decimal(10) ** 12
 _FINEST = -30
 _CALL = re.compile(
@@ -149,6 +151,7 @@ def _delimiter(text: str) -> str:
 def _rows(text: str, file: str, delimiter: str) -> dict[int, list[str]]:
     """Line number -> its cells, empty ones left out."""
     found: dict[int, list[str]] = {}
+    csv.field_size_limit(LONGEST_CELL)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     number = 1
     try:

@@ -72,6 +72,8 @@ from groundplan.gateway.upstream.targets import Targets
 SEGMENT_BYTES = 16 << 20
 LAST_SECONDS = 2.0
 """Of the time for draining, what is left for streams to be ended in."""
+LOADING_SECONDS = 2.0
+"""How long it waits for a blueprint before it listens without one."""
 JOURNAL_FAILED = 74
 """Exit code (EX_IOERR): restart with a new epoch."""
 FENCED = 75
@@ -113,6 +115,10 @@ async def serve(
         running = loop.create_task(runner.run())
         server = Server(pipeline.handle, of_refusal, loop, Limits(held=load_settings().request_memory))
         server.streams, server.upgrades = streams, upgrades
+        # callers come to whoever listens: a worker that has no blueprint yet would refuse what its siblings answer
+        with suppress(TimeoutError):
+            await asyncio.wait_for(live.loaded.wait(), LOADING_SECONDS)
+        gateway.ready = live.ready = live.loaded.is_set()
         front = Front(server, sockets)
         await front.open()
         loop.add_signal_handler(signal.SIGHUP, front.look)
@@ -227,6 +233,7 @@ async def _watch(
     gateway: Gateway, live: LiveView, home: Home, following: asyncio.Task[None], stop: asyncio.Event
 ) -> int:
     """Keep `ready` true to the facts until it is time to end."""
+    told = False
     while not stop.is_set():
         if live.fenced.is_set():
             return FENCED
@@ -237,8 +244,9 @@ async def _watch(
             return BROKEN
         live.read_kill_file()
         ready = live.loaded.is_set()
-        if ready and not gateway.ready:
+        if ready and not told:
             tell_serving(home)
+        told = ready
         gateway.ready = live.ready = ready
         with suppress(TimeoutError):
             async with asyncio.timeout(0.05):

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from groundplan.core.errors import Invalid
+from groundplan.core.errors import Invalid, Unavailable
 from groundplan.economics.routing.model import Doubles, Floats, Forest, Whole
 
 ROUNDS = 350
@@ -47,6 +47,9 @@ def grow(shapes: Floats, scores: Doubles, seed: int, times: int = 1) -> Forest:
     except ImportError as error:
         hint = "pip install 'groundplan[economics]'"
         raise Invalid("training needs LightGBM, which is not here", code="extra_missing", hint=hint) from error
+    except OSError as error:
+        hint = "Install the system's package libgomp1."
+        raise Unavailable(f"LightGBM does not load: {error}", code="openmp_missing", hint=hint) from error
     trees: list[dict[str, Any]] = []
     owners: list[int] = []
     parts = parts_of(scores)
