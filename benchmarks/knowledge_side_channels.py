@@ -17,6 +17,7 @@ import random
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -158,7 +159,8 @@ def auc(values: Values, pairs: NDArray[np.int64]) -> float:
         make_pipeline(StandardScaler(), LogisticRegression(max_iter=500)),
         HistGradientBoostingClassifier(max_iter=40, random_state=0),
     ):
-        with threadpool_limits(limits=1):
+        with threadpool_limits(limits=1), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Could not find the number of physical cores")
             said = cross_val_predict(model, values, labels, groups=pairs, cv=GroupKFold(FOLDS), method="predict_proba")
         found.append(float(roc_auc_score(labels, said[:, 1])))
     return round(max(found), 4)

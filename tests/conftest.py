@@ -21,9 +21,7 @@ _LONG_FIRST = (
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """A bare system lacks the library that LightGBM loads, and the program that joblib asks for physical cores; workers
-    and processes that start from here on find both answered."""
-    os.environ.setdefault("LOKY_MAX_CPU_COUNT", str(os.cpu_count() or 1))
+    """A bare system lacks the library that LightGBM loads; workers and processes that start from here on find it."""
     if not hasattr(config, "workerinput") and not openmp.is_loadable():
         folder = openmp.provide(Path(tempfile.mkdtemp(prefix="openmp-")))
         os.environ["LD_LIBRARY_PATH"] = ":".join(filter(None, (str(folder), os.environ.get("LD_LIBRARY_PATH"))))

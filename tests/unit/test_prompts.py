@@ -62,7 +62,7 @@ def test_a_text_is_spliced_and_everything_else_stays(text: str, name: str, versi
     assert read.prompts[name].owner == before.prompts[name].owner
     for comment in ("# the company", "# once", "# said by all", "# the second", "# pinned"):
         assert comment in made["a.yaml"] + made["b.yaml"]
-    assert ("polite@2" in made["b.yaml"]) == (name != "polite")
+    assert ("prompt: polite@2 #" in made["b.yaml"]) == (name != "polite")
 
 
 def test_lines_stay_lines() -> None:
