@@ -100,7 +100,9 @@ class Http1Connection(asyncio.Protocol):
         "_size",
         "_timer",
         "_total",
+        "_unsent",
         "_waiter",
+        "_written",
         "busy",
         "headers",
         "idle_since",
@@ -142,6 +144,9 @@ class Http1Connection(asyncio.Protocol):
         self._size = 0
         self._total = 0
         self._error: UpstreamFailure | None = None
+        self._unsent = b""
+        """What is written at the end of this turn of the loop."""
+        self._written = False
 
     # -- transport ----------------------------------------------------------------------------------------------------
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -160,7 +165,8 @@ class Http1Connection(asyncio.Protocol):
             # an alert instead of an answer: in TLS 1.3 a server judges our certificate after our side is done
             self._fail("refused", f"the upstream ended TLS before any answer: {exc.reason}", sent=False)
         elif self.busy and not self._complete:
-            self._fail("cut", "the upstream closed the connection before its answer was complete")
+            told = "the upstream closed the connection before its answer was complete"
+            self._fail("cut", told, sent=self._written)
         self._wake()
 
     def data_received(self, data: bytes) -> None:
@@ -280,10 +286,25 @@ class Http1Connection(asyncio.Protocol):
             self._waiter = None
 
     def send(self, data: bytes) -> None:
-        """Write one request. From here on it may be billed."""
+        """Write one request, or a part of one. From here on it may be billed.
+
+        What is sent first goes out at the end of this turn of the loop: an upstream on the same machine is woken once
+        for all requests of a turn, which costs this process less than a system call for each.
+        """
         if self.transport is None:
             raise UpstreamFailure("cut", "the connection was closed before anything was sent", sent=False)
+        if not self._written and not self._unsent:
+            self._unsent = data
+            self._loop.call_soon(self._send_first)
+            return
+        self._send_first()
         self.transport.write(data)
+
+    def _send_first(self) -> None:
+        data, self._unsent = self._unsent, b""
+        if data and self.transport is not None and not self.lost:
+            self._written = True
+            self.transport.write(data)
 
     async def head(self, seconds: float) -> int:
         """Status of the answer, within `seconds`."""
@@ -338,6 +359,7 @@ class Http1Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close now, so that the upstream stops working for it."""
+        self._unsent = b""
         if self.transport is not None and not self.lost:
             self.transport.abort()
 

@@ -1,0 +1,74 @@
+"""When a request goes out: at the end of the turn of the loop in which it was given, in order, or never."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from groundplan.gateway.upstream.http1 import UpstreamFailure, UpstreamPool
+
+HEAD = b"POST /v1/x HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\n"
+
+
+class Seen:
+    """A server that keeps what it is sent and answers nothing."""
+
+    def __init__(self) -> None:
+        self.data = b""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(1 << 16):
+            self.data += data
+        writer.close()
+
+
+@pytest.fixture
+async def seen() -> AsyncIterator[tuple[Seen, UpstreamPool]]:
+    kept = Seen()
+    server = await asyncio.start_server(kept.serve, "127.0.0.1", 0)
+    pool = UpstreamPool(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", asyncio.get_running_loop())
+    yield kept, pool
+    pool.close()
+    server.close()
+    await server.wait_closed()
+
+
+async def until(seen: Seen, data: bytes) -> None:
+    for _ in range(200):
+        if seen.data == data:
+            return
+        await asyncio.sleep(0.01)
+    assert seen.data == data
+
+
+async def test_parts_of_a_request_arrive_in_their_order(seen: tuple[Seen, UpstreamPool]) -> None:
+    kept, pool = seen
+    connection = await pool.connect(5)
+    for part in (HEAD, b"ab", b"cd"):
+        connection.send(part)
+    await until(kept, HEAD + b"abcd")
+    connection.abort()
+
+
+async def test_what_was_not_written_was_not_sent(seen: tuple[Seen, UpstreamPool]) -> None:
+    kept, pool = seen
+    connection = await pool.connect(5)
+    connection.send(HEAD + b"abcd")
+    connection.abort()
+    with pytest.raises(UpstreamFailure) as caught:
+        await connection.head(5)
+    assert not caught.value.sent
+    assert kept.data == b""
+
+
+async def test_what_was_written_counts_as_sent(seen: tuple[Seen, UpstreamPool]) -> None:
+    kept, pool = seen
+    connection = await pool.connect(5)
+    connection.send(HEAD + b"abcd")
+    await until(kept, HEAD + b"abcd")
+    connection.abort()
+    with pytest.raises(UpstreamFailure) as caught:
+        await connection.head(5)
+    assert caught.value.sent
