@@ -76,7 +76,12 @@ class Reviews:
                 ),
             )  # fmt: skip
 
-        await self.in_thread(put)
+        placing = asyncio.ensure_future(self.in_thread(put))
+        try:
+            await asyncio.shield(placing)
+        except asyncio.CancelledError:  # its place may just be being made, and is given up once it is there
+            placing.add_done_callback(lambda _: self._leave(id))
+            raise
         state, reason = await self._decided(id, rule.within_ms / 1000)
         if state == "released" or (state == "lapsed" and rule.release_after):
             return
@@ -96,18 +101,25 @@ class Reviews:
         """(state, reason) within a time. A caller that goes away gives up its place."""
         future: asyncio.Future[tuple[str, str]] = asyncio.get_running_loop().create_future()
         self._waiting[id] = future
-        if self._looking is None or self._looking.done():
-            self._looking = asyncio.get_running_loop().create_task(self._look())
+        self._go_on_looking()
         try:
             async with asyncio.timeout(seconds):
                 return await future
         except TimeoutError:
             return await self.in_thread(lambda conn: held_store.close(conn, id, "lapsed"))
         except asyncio.CancelledError:
-            self._left.add(id)
+            self._leave(id)
             raise
         finally:
             self._waiting.pop(id, None)
+
+    def _leave(self, id: UUID) -> None:
+        self._left.add(id)
+        self._go_on_looking()
+
+    def _go_on_looking(self) -> None:
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.get_running_loop().create_task(self._look())
 
     async def _look(self) -> None:
         """While something waits, ask what was decided; tell of callers that went away until that is known."""
