@@ -233,12 +233,14 @@ async def call_rig(
         port = listener.sockets[0].getsockname()[1]
         models = {name: model for name, (model, _, _) in started.items()}
         servers = {name: one for name, (_, one, _) in started.items()}
-        yield Rig(gateway, port, models, lender, server, servers)
-        listener.close()
-        await server.drain(0.2)
-        await journal.close()
-        gateway.targets.close()
-        answers.close()
+        try:
+            yield Rig(gateway, port, models, lender, server, servers)
+        finally:
+            listener.close()
+            await server.drain(0.2)
+            await journal.close()
+            gateway.targets.close()
+            answers.close()
 
 
 @asynccontextmanager
