@@ -157,6 +157,12 @@ class World:
             cursor = connection.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
 
+    def _at_once(self, *statements: str) -> list[list[tuple[Any, ...]]]:
+        """All rows of one moment: refused calls may still be shipped meanwhile."""
+        with psycopg.connect(self.postgres.superuser_url(DATABASE), connect_timeout=5) as connection:
+            connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+            return [connection.execute(statement.encode()).fetchall() for statement in statements]
+
     def start(self, tight: float) -> None:
         for upstream in self.upstreams.values():
             upstream.start()
@@ -208,12 +214,13 @@ class World:
 
     def books(self) -> Books:
         """All rows, what the upstreams counted and what the clients saw."""
-        attempts = self.administer(
-            "SELECT call_id::text, number, state, outcome, cost_usd, reserved_usd, estimated, flags FROM attempt"
+        attempts, calls, charges, periods, audited = self._at_once(
+            "SELECT call_id::text, number, state, outcome, cost_usd, reserved_usd, estimated, flags FROM attempt",
+            "SELECT id::text, workload, status, cost_usd, cache FROM call",
+            "SELECT call_id::text, attempt, budget, period, cost_usd FROM charge",
+            "SELECT budget, period, limit_usd, granted_usd FROM budget_period",
+            "SELECT id FROM audit_entry WHERE action = 'call'",
         )
-        calls = self.administer("SELECT id::text, workload, status, cost_usd, cache FROM call")
-        charges = self.administer("SELECT call_id::text, attempt, budget, period, cost_usd FROM charge")
-        periods = self.administer("SELECT budget, period, limit_usd, granted_usd FROM budget_period")
         tight = {name: AWAY | {"budget_exhausted"} for name in TIGHT}
         return Books(
             tuple(
@@ -223,7 +230,7 @@ class World:
             tuple(Call(id, name, status, from_decimal(cost), cache) for id, name, status, cost, cache in calls),
             tuple(Charge(call, n, budget, p, from_decimal(cost)) for call, n, budget, p, cost in charges),
             tuple(Period(budget, p, from_decimal(most), from_decimal(granted)) for budget, p, most, granted in periods),
-            tuple(str(id) for (id,) in self.administer("SELECT id FROM audit_entry WHERE action = 'call'")),
+            tuple(str(id) for (id,) in audited),
             tuple(self.counted()),
             tuple(self.seen),
             {

@@ -42,6 +42,8 @@ _TUNING: Final = {
     "shared_buffers": "128MB",
     "max_connections": "100",
     "synchronous_commit": "on",
+    # whoever connects and then says nothing takes a place, and holds up what all backends must hear of
+    "authentication_timeout": "15s",
     "unix_socket_directories": "",
     "listen_addresses": "127.0.0.1",
     "password_encryption": "scram-sha-256",

@@ -73,8 +73,12 @@ class Granted:
 async def connect(url: str, epoch: UUID, home: Path) -> Connection:
     """A connection of a worker that is known to the database. Raises psycopg.Error."""
     connection = await AsyncConnection.connect(url, autocommit=True, connect_timeout=2)
-    await connection.execute(_NO_IDLE_TRANSACTION)
-    await connection.execute(_REGISTER, (epoch, socket.gethostname(), str(home), os.getpid()))
+    try:
+        await connection.execute(_NO_IDLE_TRANSACTION)
+        await connection.execute(_REGISTER, (epoch, socket.gethostname(), str(home), os.getpid()))
+    except BaseException:
+        await connection.close()
+        raise
     return connection
 
 

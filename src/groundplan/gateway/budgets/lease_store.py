@@ -104,6 +104,11 @@ class LeaseClient:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+        # a task that was cancelled while it connected holds the half-made connection for as long as it is held itself
+        self._tasks.clear()
+        running.clear()
+        for account in self._accounts.values():
+            account.task = None
         for key in (*self._slices.granted_keys(), *self._counters.granted_keys()):
             await self._give_back(key)
         if self._connection is not None:
