@@ -26,13 +26,13 @@ import numpy as np
 
 from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.core.settings import load_settings
-from groundplan.economics.routing.choose import choose
-from groundplan.economics.routing.evaluate import KEEPS, Evaluation, evaluate, strong_share
-from groundplan.economics.routing.features import brief
-from groundplan.economics.routing.fit import train
-from groundplan.economics.routing.matrix import read_matrix, said
+from groundplan.economics.routing.decide.choose import choose
+from groundplan.economics.routing.decide.features import brief
+from groundplan.economics.routing.learn.evaluate import KEEPS, Evaluation, evaluate, strong_share
+from groundplan.economics.routing.learn.fit import train
+from groundplan.economics.routing.learn.matrix import read_matrix, said
+from groundplan.economics.routing.learn.operate import label
 from groundplan.economics.routing.model import Floats, Matrix, Router, Sample
-from groundplan.economics.routing.operate import label
 from groundplan.knowledge.embedding.encoder import Encoder
 from groundplan.knowledge.embedding.openvino_encoder import load, precision_of
 

@@ -20,7 +20,7 @@ from groundplan.core.settings import load_settings
 from groundplan.runtime import openmp
 
 if TYPE_CHECKING:
-    from groundplan.economics.routing.evaluate import Evaluation
+    from groundplan.economics.routing.learn.evaluate import Evaluation
     from groundplan.economics.routing.model import Floats, Matrix, Router
 
 app = typer.Typer(help="Which model takes a call for `auto`: train, evaluate, explain.", rich_markup_mode=None)
@@ -48,11 +48,11 @@ def train(
     as_json: JsonOption = False,
 ) -> None:
     """Learn a router, judge it on prompts it has not seen, and keep it where it saves something at that quality."""
-    from groundplan.economics.routing import registry  # noqa: PLC0415 -- heavy
-    from groundplan.economics.routing.evaluate import KEEPS, evaluate  # noqa: PLC0415 -- heavy
-    from groundplan.economics.routing.fit import train as learn  # noqa: PLC0415 -- heavy
-    from groundplan.economics.routing.matrix import read_matrix  # noqa: PLC0415 -- heavy
-    from groundplan.economics.routing.operate import label  # noqa: PLC0415 -- heavy
+    from groundplan.economics.routing.learn.evaluate import KEEPS, evaluate  # noqa: PLC0415 -- heavy
+    from groundplan.economics.routing.learn.fit import train as learn  # noqa: PLC0415 -- heavy
+    from groundplan.economics.routing.learn.matrix import read_matrix  # noqa: PLC0415 -- heavy
+    from groundplan.economics.routing.learn.operate import label  # noqa: PLC0415 -- heavy
+    from groundplan.economics.routing.versions import registry  # noqa: PLC0415 -- heavy
 
     if find_spec("lightgbm") is not None:  # a bare system lacks a library of its, which is carried along
         openmp.restart_with(Home(settings_for(home).home).run / "lib", "groundplan.cli.main", sys.argv[1:])
@@ -90,9 +90,9 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Judge a router on prompts with known answers, or how well one could do that was learned from them."""
-    from groundplan.economics.routing import registry  # noqa: PLC0415 -- heavy
-    from groundplan.economics.routing.evaluate import evaluate as cross  # noqa: PLC0415 -- heavy
-    from groundplan.economics.routing.matrix import read_matrix  # noqa: PLC0415 -- heavy
+    from groundplan.economics.routing.learn.evaluate import evaluate as cross  # noqa: PLC0415 -- heavy
+    from groundplan.economics.routing.learn.matrix import read_matrix  # noqa: PLC0415 -- heavy
+    from groundplan.economics.routing.versions import registry  # noqa: PLC0415 -- heavy
 
     matrix = read_matrix(answers)
     if router is None:
@@ -109,7 +109,7 @@ def evaluate(
 @app.command("list")
 def listed(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """The learned routers of this HOME: versions, digests, and how well they did when they were trained."""
-    from groundplan.economics.routing import registry  # noqa: PLC0415 -- heavy
+    from groundplan.economics.routing.versions import registry  # noqa: PLC0415 -- heavy
 
     folder = _folder(home)
     value = [
@@ -185,7 +185,7 @@ def _quality(point: dict[str, Any]) -> str:
 
 def _embedded(matrix: Matrix) -> Floats:
     """Embeddings of the prompts as the gateway will have them. Raises `NotFound` where the model is not here."""
-    from groundplan.economics.routing.features import brief  # noqa: PLC0415 -- heavy
+    from groundplan.economics.routing.decide.features import brief  # noqa: PLC0415 -- heavy
     from groundplan.knowledge.embedding.openvino_encoder import load  # noqa: PLC0415 -- heavy
 
     folder = load_settings().models / "all-minilm-l6-v2"
@@ -203,7 +203,7 @@ def _judged(router: Router, matrix: Matrix, vectors: Floats | None) -> dict[str,
     """A router as it is, on a set that it was not trained on."""
     import numpy as np  # noqa: PLC0415 -- heavy
 
-    from groundplan.economics.routing.evaluate import apply, calibration_error  # noqa: PLC0415 -- heavy
+    from groundplan.economics.routing.learn.evaluate import apply, calibration_error  # noqa: PLC0415 -- heavy
 
     if set(router.models) != set(matrix.models):
         hint = f"It chooses among: {', '.join(router.models)}."

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query
 from groundplan.api import served
 from groundplan.api.caller import Reader
 from groundplan.api.context import Using
-from groundplan.economics.routing.tradeoff import Seen, points
+from groundplan.economics.routing.watch.tradeoff import Seen, points
 from groundplan.ledger import route_store
 
 router = APIRouter(tags=["cost"], prefix="/routing")

@@ -19,7 +19,7 @@ import msgspec
 
 from groundplan.blueprint.model import Deployment, Routing, Workload
 from groundplan.core.errors import Denied, Invalid
-from groundplan.economics.routing import rules
+from groundplan.economics.routing.decide import rules
 from groundplan.gateway.call.exchange import Ask, Exchange
 from groundplan.gateway.routing import weigh
 from groundplan.gateway.upstream.latency import Times
@@ -129,7 +129,7 @@ class Routes:
         return msgspec.structs.replace(found, deployment=small.name, model=small.model, by=CASCADE, reason=reason)
 
     def _learned(self, call: _Call, router: Router) -> Route:
-        from groundplan.economics.routing.choose import choose  # noqa: PLC0415 -- numpy, only where it is used
+        from groundplan.economics.routing.decide.choose import choose  # noqa: PLC0415 -- numpy, only where it is used
 
         routing, ask = call.routing, call.ask
         by_model: dict[str, Deployment] = {}
@@ -207,7 +207,7 @@ class Routes:
     def _read(self, version: str, digest: str | None) -> Router | None:
         if self._folder is None:
             return None
-        from groundplan.economics.routing.artifact import load  # noqa: PLC0415 -- numpy, only where it is used
+        from groundplan.economics.routing.versions.artifact import load  # noqa: PLC0415 -- numpy, only where it is used
 
         try:
             data = (self._folder / f"{version}{SUFFIX}").read_bytes()

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from groundplan.core.errors import Invalid
-from groundplan.economics.routing.features import BUCKETS, SURFACE
+from groundplan.economics.routing.decide.features import BUCKETS, SURFACE
 from groundplan.economics.routing.model import Floats, Forest, Head, Router
 
 FORMAT = 2

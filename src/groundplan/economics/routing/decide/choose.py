@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from groundplan.economics.routing.decide.predict import predict
 from groundplan.economics.routing.model import Choice, Doubles, Floats, Point, Prediction, Router, Whole
-from groundplan.economics.routing.predict import predict
 
 
 def favoured(scores: Doubles, strongest: int, bonus: float) -> Doubles:

@@ -12,15 +12,15 @@ from random import Random
 
 import numpy as np
 
-from groundplan.economics.routing.artifact import dump, load
-from groundplan.economics.routing.choose import best, choose, favoured
-from groundplan.economics.routing.fit import INNER_FOLDS, train
-from groundplan.economics.routing.matrix import FOLDS, folds_of
+from groundplan.economics.routing.decide.choose import best, choose, favoured
+from groundplan.economics.routing.decide.predict import predict
+from groundplan.economics.routing.learn.fit import INNER_FOLDS, train
+from groundplan.economics.routing.learn.matrix import FOLDS, folds_of
+from groundplan.economics.routing.learn.operate import error_of_mean, label, numbered, operating_points
+from groundplan.economics.routing.learn.perturb import KINDS
+from groundplan.economics.routing.learn.plain import plain_ridge
 from groundplan.economics.routing.model import Doubles, Floats, Matrix, Point, Router, Whole
-from groundplan.economics.routing.operate import error_of_mean, label, numbered, operating_points
-from groundplan.economics.routing.perturb import KINDS
-from groundplan.economics.routing.plain import plain_ridge
-from groundplan.economics.routing.predict import predict
+from groundplan.economics.routing.versions.artifact import dump, load
 
 KEEPS = (0.99, 0.98, 0.95)
 ASKED_AGAIN = 1000

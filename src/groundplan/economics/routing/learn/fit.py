@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 
 from groundplan.core.errors import Invalid
-from groundplan.economics.routing import forest
-from groundplan.economics.routing.features import BUCKETS, SURFACE, hashed, surface, words_of
-from groundplan.economics.routing.matrix import folds_of
+from groundplan.economics.routing.decide import forest
+from groundplan.economics.routing.decide.features import BUCKETS, SURFACE, hashed, surface, words_of
+from groundplan.economics.routing.decide.predict import blended, standard
+from groundplan.economics.routing.learn import grow
+from groundplan.economics.routing.learn.matrix import folds_of
+from groundplan.economics.routing.learn.operate import operating_points
 from groundplan.economics.routing.model import Blend, Doubles, Floats, Forest, Head, Matrix, Router, Whole
-from groundplan.economics.routing.operate import operating_points
-from groundplan.economics.routing.predict import blended, standard
 
 PENALTIES = (1.5, 3.0, 6.0)
 INNER_FOLDS = 4
@@ -256,14 +257,14 @@ def _components(vectors: Floats | None) -> Floats:
 def _trees(matrix: Matrix, shapes: Floats, seed: int) -> tuple[Forest | None, Doubles | None]:
     """Trees on such columns, and their left-out scores; (None, None) where there are too few prompts."""
     rows = len(matrix.samples)
-    if rows < forest.LEAST_ROWS:
+    if rows < grow.LEAST_ROWS:
         return None, None
     told = np.zeros_like(matrix.scores)
     for fold in folds_of([sample.group for sample in matrix.samples], INNER_FOLDS, seed):
         rest = np.setdiff1d(np.arange(rows), fold)
-        grown = forest.grow(shapes[rest], matrix.scores[rest], seed)
+        grown = grow.grow(shapes[rest], matrix.scores[rest], seed)
         told[fold] = forest.told_all(grown, shapes[fold])
-    return forest.grow(shapes, matrix.scores, seed, forest.DRAWS), told
+    return grow.grow(shapes, matrix.scores, seed, grow.DRAWS), told
 
 
 def train(

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from groundplan.economics.routing import forest
-from groundplan.economics.routing.features import hashed, surface, words_of
+from groundplan.economics.routing.decide import forest
+from groundplan.economics.routing.decide.features import hashed, surface, words_of
 from groundplan.economics.routing.model import Blend, Doubles, Floats, Head, Prediction, Router
 
 SURFACE_SCALE = 0.1
