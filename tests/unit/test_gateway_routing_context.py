@@ -219,8 +219,11 @@ async def test_a_call_is_served_where_its_passages_say_and_the_ledger_has_their_
     tmp_path: Path, folder: Path
 ) -> None:
     async def search(request: Request, response: Response) -> None:
+        if request.target != b"/search":
+            response.send(404, b"{}")
+            return
         query = json.loads(request.body)["query"]
-        found = passages(WELL if "known" in query else BADLY)
+        found = passages(WELL if "901" in query else BADLY)
         response.send(200, msgspec.json.encode({"passages": found}))
 
     loop = asyncio.get_running_loop()
@@ -230,7 +233,7 @@ async def test_a_call_is_served_where_its_passages_say_and_the_ledger_has_their_
     async with call_rig(tmp_path, workloads=grounded) as rig:
         rig.gateway.routes = Routes(folder)
         announce(Home(tmp_path), "search", f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}", "t")
-        for text in ("what applies to the known case", "what applies to the other case"):
+        for text in ("what applies to case 901", "what applies to case 902"):
             assert (await rig.chat(messages=[{"role": "user", "content": text}])).status == 200
         listener.close()
         await server.drain(0.2)
