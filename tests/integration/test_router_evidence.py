@@ -30,7 +30,8 @@ from groundplan.testing.database import Cluster
 
 WORKLOAD = "assistant"
 EASY, HARD = "what are your opening hours on day {}", "prove that the sum of {} odd numbers is even"
-CALLS = 420
+KEEP = "keep: {content: redacted, for: 30 days}"
+PAIRS, DRAWN = 210, 420
 
 
 @dataclass
@@ -52,6 +53,8 @@ class World:
 def world(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """With calls that were replayed and judged, and calls in the arms of an A/B experiment."""
     with postgres_cluster.database() as database, running(database, tmp_path_factory.mktemp("evidence")) as control:
+        files = {name: text.replace("stage: pilot", f"stage: pilot\n{KEEP}") for name, text in control.files().items()}
+        assert control.ask("POST", "/api/apply", {"files": files}).status in (200, 201)
         with connect(database.urls["owner"]) as conn:
             _fill(conn, SubjectKeys.of(control.home))
         yield World(control, database.urls["owner"])
@@ -64,6 +67,8 @@ class Past:
         self._conn, self._keys = conn, keys
         identity.add_person(conn, "operator", "lea@acme.example", "Lea Own")
         self._person = identity.find_person(conn, "lea@acme.example").id
+        self._rows: list[tuple[Any, ...]] = []
+        self._kept: list[content_store.Row] = []
         self.at = datetime.now(UTC) - timedelta(days=2)
 
     def call(self, model: str, cost: str, detail: dict[str, Any], text: str | None) -> UUID:
@@ -73,17 +78,19 @@ class Past:
             id, self.at, WORKLOAD, self._person, None, "care", "chat.completions", "ok", 200, None, model, "own",
             "rack", Decimal(cost), Decimal(cost), 3, 2, "none", 1, new_id(), False, 12.5, 3.5, detail, 0, 0,
         )  # fmt: skip
-        ledger_store.insert_rows(self._conn, ledger_store.INSERT_CALLS, [row])
+        self._rows.append(row)
         if text is not None:
             said = [{"role": "user", "content": f"I am number {id}"}, {"role": "assistant", "content": "hello"}]
             body = {"model": "auto", "messages": [*said, {"role": "user", "content": text}]}
             kept = document(json.dumps(body).encode(), b'{"choices": []}', redacted=True)
             sealed = self._keys.seal(self._conn, self._person, f"{id}\n{kept.document}")
             until = self.at + timedelta(days=30)
-            content_store.add(
-                self._conn, [content_store.Row(id, self.at, WORKLOAD, "redacted", until, sealed, {}, kept.cut)]
-            )
+            self._kept.append(content_store.Row(id, self.at, WORKLOAD, "redacted", until, sealed, {}, kept.cut))
         return id
+
+    def write(self) -> None:
+        ledger_store.insert_rows(self._conn, ledger_store.INSERT_CALLS, self._rows)
+        content_store.add(self._conn, self._kept)
 
 
 def _fill(conn: Connection[Any], keys: SubjectKeys) -> None:
@@ -100,25 +107,25 @@ def _fill(conn: Connection[Any], keys: SubjectKeys) -> None:
            VALUES (%s, 'ab-small', %s, 'ab', 'small', '', 5000, 'person', 0.05, 0.05, 1, now(), 'operator', 'ended')""",
         (experiment, WORKLOAD),
     )
-    for number in range(CALLS):
+    pairs, said = [], []
+    for number in range(PAIRS):
         hard = bool(dice.random() < 0.4)
-        text = (HARD if hard else EASY).format(number)
-        call = past.call("acme/large", "0.01", {"scores": [0.2, 0.7]}, text)
-        beside = past.call("acme/small", "0.001", {}, None)
-        kept = bool(dice.random() < (0.05 if hard else 0.97))
-        conn.execute(
+        call = past.call("acme/large", "0.01", {"scores": [0.2, 0.7]}, (HARD if hard else EASY).format(number))
+        pairs.append((run, call, past.call("acme/small", "0.001", {}, None), dice.random() < (0.05 if hard else 0.97)))
+    for number in range(DRAWN):
+        hard, candidate = bool(dice.random() < 0.4), number % 2 == 0
+        route = {"experiment": str(experiment), "arm": "candidate" if candidate else "control", "unit": f"u{number}"}
+        model, cost = ("acme/small", "0.001") if candidate else ("acme/large", "0.01")
+        call = past.call(model, cost, {"route": route}, (HARD if hard else EASY).format(number))
+        said.append((new_id(), call, bool(dice.random() < (0.05 if hard and candidate else 0.97))))
+    past.write()
+    with conn.cursor() as cursor:
+        cursor.executemany(
             """INSERT INTO replay_call (run, call_id, segment, state, beside_call, kept, cost_usd, candidate_usd)
                VALUES (%s, %s, '', 'judged', %s, %s, 0.01, 0.001)""",
-            (run, call, beside, kept),
+            [(*pair[:3], bool(pair[3])) for pair in pairs],
         )
-        arm = "candidate" if dice.random() < 0.5 else "control"
-        model = "acme/small" if arm == "candidate" else "acme/large"
-        route = {"experiment": str(experiment), "arm": arm, "unit": f"u{number}"}
-        drawn = past.call(model, "0.001" if arm == "candidate" else "0.01", {"route": route}, f"{text}, please")
-        good = dice.random() < ((0.05 if hard else 0.97) if arm == "candidate" else 0.97)
-        conn.execute(
-            "INSERT INTO outcome (id, call_id, accepted, by) VALUES (%s, %s, %s, 'ana')", (new_id(), drawn, bool(good))
-        )
+        cursor.executemany("INSERT INTO outcome (id, call_id, accepted, by) VALUES (%s, %s, %s, 'ana')", said)
 
 
 @pytest.mark.parametrize("source", ["judges", "outcomes"])
@@ -141,14 +148,14 @@ def test_evidence_has_questions_as_gateways_read_them_and_reading_is_audited(wor
     found = world.control.ask("POST", "/api/routing/evidence", {"workload": WORKLOAD, "from": "judges"})
     assert found.status == 200
     rows = found.body["rows"]
-    assert len(rows) == CALLS
+    assert len(rows) == PAIRS
     assert all(row["prompt"].startswith(("what are", "prove that")) for row in rows)
-    assert len({row["unit"] for row in rows}) == CALLS, "each is a conversation of its own"
+    assert len({row["unit"] for row in rows}) == PAIRS, "each is a conversation of its own"
     (context,) = {json.dumps({**row["context"], "before": 0}) for row in rows}
     assert json.loads(context) == {"messages": 3, "before": 0, "scores": [0.7, 0.2]}
     assert all(row["context"]["before"] > 100 for row in rows)
     entries = world.control.ask("GET", "/api/audit?action=routing.evidence").body["entries"]
-    assert entries[0]["detail"] == {"from": "judges", "calls": CALLS}
+    assert entries[0]["detail"] == {"from": "judges", "calls": PAIRS}
 
 
 def test_a_persons_word_goes_before_the_judges_and_what_is_gone_is_no_evidence(world: World) -> None:
