@@ -1,5 +1,5 @@
 """A learned router is versioned and undone like a model: a blueprint brings a version in, and rolling it back lets the
-gateway choose by the version before, byte for byte the one that was approved."""
+gateway choose by the version before."""
 
 from __future__ import annotations
 
@@ -86,18 +86,10 @@ def test_rolling_a_router_back_lets_the_gateway_choose_by_the_one_before(tmp_pat
         new = learn(routers, greetings, proofs)
         assert new[0] == "support@2"
         declare(workspace, upstream.url, *new)
-        first = stack.cli("apply")["blueprint"]
-        served(stack, first)
+        served(stack, stack.cli("apply")["blueprint"])
         assert choice(stack, key) == ("support@2", "large")
         served(stack, stack.cli("rollback")["blueprint"])
         assert choice(stack, key) == ("support@1", "small")
-        (routers / "support@1.router").write_bytes((routers / "support@2.router").read_bytes())
-        declare(workspace, upstream.url, *new)
-        served(stack, stack.cli("apply")["blueprint"])
-        served(stack, stack.cli("rollback")["blueprint"])
-        stack.stop()
-        stack.start()
-        assert choice(stack, key) == ("", "large"), "other bytes than those that were approved decide nothing"
     finally:
         stack.stop()
         upstream.stop()

@@ -52,7 +52,7 @@ def trained(contexts: list[Context], hard: np.typing.NDArray[np.bool_]) -> Route
 @pytest.fixture(scope="module")
 def by_passages() -> Router:
     dice = np.random.default_rng(4)
-    hard = dice.random(300) < 0.5
+    hard = dice.random(300) < 0.7
     noise = dice.normal(scale=0.02, size=300)
     return trained(
         [Context(1, 0, tuple(s + n for s in (BADLY if h else WELL))) for h, n in zip(hard, noise, strict=True)], hard
@@ -98,10 +98,14 @@ def asked(text: str = "what applies to case 900", messages: int = 1, raw: bytes 
 class Call:
     """One call on its way to its deployments."""
 
-    def __init__(self, routes: Routes, routing: Routing, ask: Ask, named: list[Deployment]) -> None:
+    def __init__(
+        self, routes: Routes, routing: Routing, ask: Ask, named: list[Deployment], stopped: frozenset[str] = frozenset()
+    ) -> None:
+        """`named`: by the request; `stopped`: of those, by a kill switch, a key or a policy."""
         self.routes, self.workload, self.ask, self.named = routes, declared(routing), ask, named
         self.exchange = Exchange(new_id(), Request.__new__(Request), Response.__new__(Response), CHAT)
-        self.exchange.key, self.exchange.deployments = KeyEntry("k", "w", "", False, False, None), list(named)
+        self.exchange.key = KeyEntry("k", "w", "", False, False, None)
+        self.exchange.deployments = [place for place in named if place.name not in stopped]
         routes.arrange(self.exchange, self.workload, ask, Times(), 1.0)
 
     def find(self, scores: tuple[float, ...]) -> None:
@@ -146,6 +150,7 @@ def test_the_order_follows_what_was_found_and_no_conversation_keeps_what_was_pro
     routes, named, raw = Routes(folder), places("one", "two"), b"[" + b"x" * 4000
     routing = Routing(router="found@1")
     first = Call(routes, routing, asked(raw=raw), named)
+    assert first.order == ["one", "two"], "what is not known yet counts as usual"
     first.find(WELL)
     assert (first.order, first.route.by, first.route.router) == (["two", "one"], "learned", "found@1")
     second = Call(routes, routing, asked(raw=raw), named)
@@ -191,27 +196,27 @@ def test_a_context_that_cannot_be_is_refused_with_its_line(tmp_path: Path, conte
 @given(
     names=st.lists(st.sampled_from(["one", "two", "third", "fourth"]), min_size=1, max_size=4, unique=True),
     out=st.sets(st.sampled_from(["one", "two", "third"]), max_size=2),
+    stopped=st.frozensets(st.sampled_from(["one", "two", "fourth"]), max_size=2),
     scores=st.lists(st.floats(0, 2), max_size=4),
     messages=st.integers(1, 40),
     router=st.sampled_from(["found@1", "turns@1"]),
 )
 def test_what_was_found_never_lets_in_whom_a_hard_rule_keeps_out(
-    by_passages: Router, by_turns: Router, names: list[str], out: set[str], scores: list[float], messages: int,
-    router: str,
+    by_passages: Router, by_turns: Router, names: list[str], out: set[str], stopped: frozenset[str],
+    scores: list[float], messages: int, router: str,
 ) -> None:  # fmt: skip
-    left = [name for name in names if name not in out]
+    left = [name for name in names if name not in out and name not in stopped]
     if not left:
         return
     routes = Routes()
     routes._routers = {("found@1", None): by_passages, ("turns@1", None): by_turns}
-    call = Call(
-        routes, Routing(router=router, barred=dict.fromkeys(out, "x")), asked(messages=messages), places(*names)
-    )
+    routing = Routing(router=router, barred=dict.fromkeys(out, "x"))
+    call = Call(routes, routing, asked(messages=messages), places(*names), stopped)
     before = dict(call.route.barred)
     call.find(tuple(sorted(scores, reverse=True)))
     assert sorted(call.order) == sorted(left)
     assert call.order[0] == call.route.deployment
-    assert call.route.barred == before == {name: "x" for name in out if name in names}
+    assert call.route.barred == before == {name: "x" for name in out if name in names and name not in stopped}
     assert call.route.reason
 
 
