@@ -11,7 +11,7 @@ import pytest
 from groundplan.api import router_look
 from groundplan.core.database import connect
 from groundplan.core.ids import new_id
-from groundplan.economics.routing.drift import LEAST, Verdict, found
+from groundplan.economics.routing.watch.drift import LEAST, Verdict, found
 from groundplan.gateway.journal import ledger_store
 from groundplan.ledger import finding_store
 from groundplan.testing.database import Database

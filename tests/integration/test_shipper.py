@@ -113,8 +113,9 @@ def finish(call: bytes, status: str = "ok") -> Finish:
     at = time.time_ns() // 1_000_000
     steps, sources = [("serve", 4)], [(str(new_id()), "handbook/leave.md", 3, 9)]
     return Finish(
-        call, at, "assistant", PERSON, "k", "/v1", status, 200, "", "d0", "none", 1, 9000, 7000, steps, sources
-    )
+        call, at, "assistant", PERSON, "k", "/v1", status, 200, "", "d0", "none", 1, 9000, 7000, steps, sources,
+        scores=[0.71],
+    )  # fmt: skip
 
 
 async def room(journal: Journal) -> None:
@@ -150,6 +151,7 @@ async def test_a_call_becomes_one_row_of_each_kind_and_one_audit_entry(installat
         (call, 0, "settled", "ok", Decimal("0.25"), ["a,b", 'q"'])
     ]
     assert installation.rows("SELECT * FROM charge") == [(call, 0, "b", MONTH, Decimal("0.25"))]
+    assert installation.rows("SELECT detail -> 'scores' FROM call") == [([0.71],)]
     entries = installation.rows("SELECT id, action, actor, body FROM audit_entry")
     assert [(row[0], row[1], row[2]) for row in entries] == [(call, "call", f"gateway:{journal.epoch}")]
     assert f'"person":"sealed:{PERSON}:'.encode() in bytes(entries[0][3])

@@ -13,7 +13,7 @@ import pytest
 from tests.unit.call_rig import BOUND, Rig, call_rig, read_records, until
 
 from groundplan.blueprint.model import Cascade, Judge, RouteRule, Routing
-from groundplan.economics.routing import agree
+from groundplan.economics.routing.decide import agree
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.journal.recovery import fold
 from groundplan.gateway.policy.snapshot import index

@@ -20,10 +20,10 @@ from groundplan.core.errors import Denied
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
-from groundplan.economics.routing import rules
-from groundplan.economics.routing.artifact import dump
-from groundplan.economics.routing.fit import train
+from groundplan.economics.routing.decide import rules
+from groundplan.economics.routing.learn.fit import train
 from groundplan.economics.routing.model import Matrix, Sample
+from groundplan.economics.routing.versions.artifact import dump
 from groundplan.gateway.call.exchange import Ask, Exchange
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.policy.snapshot import KeyEntry

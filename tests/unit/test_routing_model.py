@@ -15,17 +15,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groundplan.core.errors import Invalid
-from groundplan.economics.routing import forest
-from groundplan.economics.routing.artifact import dump, load
-from groundplan.economics.routing.choose import best, choose
-from groundplan.economics.routing.evaluate import apply, evaluate, same_choice, strong_share
-from groundplan.economics.routing.features import BUCKETS, SURFACE, hashed, surface, words_of
-from groundplan.economics.routing.fit import blend_of, train
-from groundplan.economics.routing.matrix import folds_of, read_matrix
+from groundplan.economics.routing.decide import forest
+from groundplan.economics.routing.decide.choose import best, choose
+from groundplan.economics.routing.decide.features import BUCKETS, SURFACE, hashed, surface, words_of
+from groundplan.economics.routing.decide.predict import blended
+from groundplan.economics.routing.learn import grow
+from groundplan.economics.routing.learn.evaluate import apply, evaluate, same_choice, strong_share
+from groundplan.economics.routing.learn.fit import blend_of, train
+from groundplan.economics.routing.learn.matrix import folds_of, read_matrix
+from groundplan.economics.routing.learn.operate import error_of_mean
+from groundplan.economics.routing.learn.perturb import KINDS
 from groundplan.economics.routing.model import Matrix, Router, Sample
-from groundplan.economics.routing.operate import error_of_mean
-from groundplan.economics.routing.perturb import KINDS
-from groundplan.economics.routing.predict import blended
+from groundplan.economics.routing.versions.artifact import dump, load
 
 EASY = ("what are your opening hours on {}", "please say hello to {} in one line", "where is the office of {}")
 HARD = ("prove that the sum of {} odd numbers is even, step by step", "derive the variance of {} dependent draws")
@@ -149,8 +150,8 @@ def test_trees_are_kept_as_they_were_learned() -> None:
     shapes = dice.normal(size=(400, SURFACE)).astype(np.float32)
     good = 1 / (1 + np.exp(-2 * shapes[:, 3]))
     scores = np.stack([np.full(400, 0.9), good], axis=1)
-    grown = forest.grow(shapes, scores, 1)
-    assert np.allclose(forest.scores_of(forest.parts_of(scores)), scores)
+    grown = grow.grow(shapes, scores, 1)
+    assert np.allclose(forest.scores_of(grow.parts_of(scores)), scores)
     told = forest.told_all(grown, shapes)
     assert np.corrcoef(told[:, 1] - told[:, 0], scores[:, 1] - scores[:, 0])[0, 1] > 0.9
     again = load(dump(replace(train(made(60), None, ()), trees=grown))).trees

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groundplan.console.trade_off import chart
-from groundplan.economics.routing.tradeoff import Point, Seen, mean, points, share
+from groundplan.economics.routing.watch.tradeoff import Point, Seen, mean, points, share
 
 
 def calls(model: str, route: str, count: int, cost: float, accepted: int | None, ms: float = 100) -> list[Seen]:

@@ -11,7 +11,7 @@ from psycopg import Connection
 
 from groundplan.api import served
 from groundplan.api.context import Services
-from groundplan.economics.routing.drift import Drift, Verdict, found
+from groundplan.economics.routing.watch.drift import Drift, Verdict, found
 from groundplan.ledger import finding_store, route_store
 from groundplan.ledger.finding import Finding
 

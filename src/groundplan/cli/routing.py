@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,21 +15,28 @@ from groundplan.cli.client import ControlClient
 from groundplan.cli.options import HomeOption, JsonOption, settings_for
 from groundplan.cli.output import emit, table
 from groundplan.core.clock import SystemClock
-from groundplan.core.errors import Conflict, NotFound
+from groundplan.core.errors import Conflict, Invalid, NotFound
 from groundplan.core.home import Home
 from groundplan.core.settings import load_settings
 from groundplan.runtime import openmp
 
 if TYPE_CHECKING:
-    from groundplan.economics.routing.evaluate import Evaluation
+    from groundplan.economics.routing.learn.evaluate import Evaluation
     from groundplan.economics.routing.model import Floats, Matrix, Router
 
 app = typer.Typer(help="Which model takes a call for `auto`: train, evaluate, explain.", rich_markup_mode=None)
 DRIFT = 0.03
 """How much further from what is seen a router's expectations may be than when it was trained."""
-SetArgument = Annotated[
-    Path, typer.Argument(metavar="SET.jsonl", help='{"id", "group", "prompt", "scores", "costs"} a line.')
-]
+SET = '{"id", "group", "prompt", "scores", "costs", "context"} a line.'
+SetArgument = Annotated[Path, typer.Argument(metavar="SET.jsonl", help=SET)]
+PATIENCE = 600.0
+
+
+class Source(StrEnum):
+    """What of a workload's own calls a router is learned from."""
+
+    judges = "judges"
+    outcomes = "outcomes"
 
 
 @app.callback()
@@ -38,8 +46,13 @@ def routing() -> None:
 
 @app.command()
 def train(
-    answers: SetArgument,
     name: Annotated[str, typer.Option("--name", help="Name of the router; it gets the next version.")],
+    answers: Annotated[Path | None, typer.Argument(metavar="[SET.jsonl]", help=SET)] = None,
+    source: Annotated[
+        Source | None,
+        typer.Option("--from", help="judges: pairs of answers of replays and shadows; outcomes: of A/B experiments."),
+    ] = None,
+    workload: Annotated[str | None, typer.Option("--workload", help="Whose kept calls, with --from.")] = None,
     keep: Annotated[float, typer.Option("--keep", help="Share of the strongest model's score to keep.")] = 0.99,
     embedded: Annotated[
         bool, typer.Option("--embedded", help="Learn from embeddings, too: the gateway then asks the search service.")
@@ -47,16 +60,16 @@ def train(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Learn a router, judge it on prompts it has not seen, and keep it where it saves something at that quality."""
-    from groundplan.economics.routing import registry  # noqa: PLC0415 -- heavy
-    from groundplan.economics.routing.evaluate import KEEPS, evaluate  # noqa: PLC0415 -- heavy
-    from groundplan.economics.routing.fit import train as learn  # noqa: PLC0415 -- heavy
-    from groundplan.economics.routing.matrix import read_matrix  # noqa: PLC0415 -- heavy
-    from groundplan.economics.routing.operate import label  # noqa: PLC0415 -- heavy
+    """Learn a router from a set, or from a workload's own calls, judge it on prompts it has not seen, and keep it where
+    it saves something at that quality."""
+    from groundplan.economics.routing.learn.evaluate import KEEPS, evaluate  # noqa: PLC0415 -- heavy
+    from groundplan.economics.routing.learn.fit import train as learn  # noqa: PLC0415 -- heavy
+    from groundplan.economics.routing.learn.operate import label  # noqa: PLC0415 -- heavy
+    from groundplan.economics.routing.versions import registry  # noqa: PLC0415 -- heavy
 
     if find_spec("lightgbm") is not None:  # a bare system lacks a library of its, which is carried along
         openmp.restart_with(Home(settings_for(home).home).run / "lib", "groundplan.cli.main", sys.argv[1:])
-    matrix = read_matrix(answers)
+    matrix, origin = _learned_from(answers, source, workload, home)
     keeps = tuple(sorted({*KEEPS, keep}, reverse=True))
     vectors = _embedded(matrix) if embedded else None
     found = evaluate(matrix, vectors, keeps)
@@ -68,6 +81,7 @@ def train(
             hint="Give more prompts, or ask for less with --keep; the strongest model stays the right one until then.",
         )
     told = {
+        "from": origin,
         "prompts": str(len(matrix.samples)),
         "trained": SystemClock().now().date().isoformat(),
         "calibration": f"{found.calibration:.5f}",
@@ -77,7 +91,9 @@ def train(
     router = replace(learn(matrix, vectors, keeps, name=name), trained=told)
     version = registry.keep(_folder(home), router)
     digest = registry.digest_of(_folder(home), version)
-    value = {"router": version, "digest": digest, **_figures(found)}
+    value = {"router": version, "digest": digest, "from": origin, **_figures(found)}
+    if source is Source.outcomes:
+        value["oracle_saved"] = None  # the best of scores that are right on average only would be chance
     use = f"Write `routing: {{by: learned, router: {version}, digest: {digest}}}` to use it."
     emit(value, as_json, f"{version}\n{_text(found)}\n{use}")
 
@@ -90,9 +106,9 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Judge a router on prompts with known answers, or how well one could do that was learned from them."""
-    from groundplan.economics.routing import registry  # noqa: PLC0415 -- heavy
-    from groundplan.economics.routing.evaluate import evaluate as cross  # noqa: PLC0415 -- heavy
-    from groundplan.economics.routing.matrix import read_matrix  # noqa: PLC0415 -- heavy
+    from groundplan.economics.routing.learn.evaluate import evaluate as cross  # noqa: PLC0415 -- heavy
+    from groundplan.economics.routing.learn.matrix import read_matrix  # noqa: PLC0415 -- heavy
+    from groundplan.economics.routing.versions import registry  # noqa: PLC0415 -- heavy
 
     matrix = read_matrix(answers)
     if router is None:
@@ -109,16 +125,23 @@ def evaluate(
 @app.command("list")
 def listed(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """The learned routers of this HOME: versions, digests, and how well they did when they were trained."""
-    from groundplan.economics.routing import registry  # noqa: PLC0415 -- heavy
+    from groundplan.economics.routing.versions import registry  # noqa: PLC0415 -- heavy
 
     folder = _folder(home)
     value = [
         {"router": version, "digest": registry.digest_of(folder, version), **registry.named(folder, version).trained}
         for version in registry.every(folder)
     ]
-    rows = [(row["router"], row.get("trained", "-"), row.get("prompts", "-"), row["digest"][:12]) for row in value]
+    rows = [
+        (row["router"], row.get("trained", "-"), row.get("prompts", "-"), row.get("from", "-"), row["digest"][:12])
+        for row in value
+    ]
     nothing = "There is no learned router here. Train one: groundplan routing train SET.jsonl --name NAME"
-    emit({"routers": value}, as_json, table(("router", "trained", "prompts", "digest"), rows) if rows else nothing)
+    emit(
+        {"routers": value},
+        as_json,
+        table(("router", "trained", "prompts", "from", "digest"), rows) if rows else nothing,
+    )
 
 
 @app.command()
@@ -183,9 +206,32 @@ def _quality(point: dict[str, Any]) -> str:
     return f"{found['mean']:.1%} ({found['low']:.1%} to {found['high']:.1%})"
 
 
+def _learned_from(
+    answers: Path | None, source: Source | None, workload: str | None, home: Path | None
+) -> tuple[Matrix, str]:
+    """(the training set, where it is from). Raises `Invalid` where it is not said, or is no evidence."""
+    import msgspec  # noqa: PLC0415 -- heavy
+
+    from groundplan.economics.routing.learn import evidence  # noqa: PLC0415 -- heavy
+    from groundplan.economics.routing.learn.matrix import read_matrix  # noqa: PLC0415 -- heavy
+
+    if answers is not None and source is None and workload is None:
+        return read_matrix(answers), f"the set {answers.name}"
+    if answers is not None or source is None or workload is None:
+        hint = "Name a SET.jsonl, or `--from judges --workload NAME`, or `--from outcomes --workload NAME`."
+        raise Invalid("what to learn from is not clear", code="routing_source", hint=hint)
+    body = {"workload": workload, "from": source.value}
+    rows = ControlClient.connect(home, PATIENCE).post("/api/routing/evidence", body)["rows"]
+    if source is Source.judges:
+        matrix = evidence.of_pairs(msgspec.convert(rows, list[evidence.Pair]), workload)
+    else:
+        matrix = evidence.of_verdicts(msgspec.convert(rows, list[evidence.Verdict]), workload)
+    return matrix, f"{source.value} of {workload}"
+
+
 def _embedded(matrix: Matrix) -> Floats:
     """Embeddings of the prompts as the gateway will have them. Raises `NotFound` where the model is not here."""
-    from groundplan.economics.routing.features import brief  # noqa: PLC0415 -- heavy
+    from groundplan.economics.routing.decide.features import brief  # noqa: PLC0415 -- heavy
     from groundplan.knowledge.embedding.openvino_encoder import load  # noqa: PLC0415 -- heavy
 
     folder = load_settings().models / "all-minilm-l6-v2"
@@ -203,7 +249,7 @@ def _judged(router: Router, matrix: Matrix, vectors: Floats | None) -> dict[str,
     """A router as it is, on a set that it was not trained on."""
     import numpy as np  # noqa: PLC0415 -- heavy
 
-    from groundplan.economics.routing.evaluate import apply, calibration_error  # noqa: PLC0415 -- heavy
+    from groundplan.economics.routing.learn.evaluate import apply, calibration_error  # noqa: PLC0415 -- heavy
 
     if set(router.models) != set(matrix.models):
         hint = f"It chooses among: {', '.join(router.models)}."

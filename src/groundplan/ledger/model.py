@@ -154,6 +154,8 @@ class Finish(msgspec.Struct, frozen=True, array_like=True):
     """Why model `auto` went where it went, as JSON; empty where nothing was chosen"""
     feature: str = ""
     """What the application calls the feature that asked (header `groundplan-feature`)"""
+    scores: list[float] = []
+    """Of each passage that was given to the model, as the search scored it"""
 
 
 class Release(msgspec.Struct, frozen=True, array_like=True):

@@ -1,17 +1,20 @@
-"""What the models and the routes of a workload cost and are worth, side by side. Decides nothing."""
+"""What the models and the routes of a workload cost and are worth, and what its calls show a router."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
+from pydantic import BaseModel, ConfigDict, Field
 
-from groundplan.api import served
-from groundplan.api.caller import Reader
+from groundplan.api import router_evidence, served
+from groundplan.api.caller import Reader, SignedIn, require_duty
 from groundplan.api.context import Using
-from groundplan.economics.routing.tradeoff import Seen, points
+from groundplan.api.routes.content import READERS
+from groundplan.core.audit.store import record
+from groundplan.economics.routing.watch.tradeoff import Seen, points
 from groundplan.ledger import route_store
 
 router = APIRouter(tags=["cost"], prefix="/routing")
@@ -52,6 +55,28 @@ def trade_off(
         "floors": dict(floors),
         "points": [asdict(point) for point in made],
     }
+
+
+class Evidence(BaseModel):
+    """Which workload's calls, and what of them: pairs that judges compared, or outcomes in A/B experiments."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+    workload: Annotated[str, Field(min_length=1, max_length=63)]
+    source: Annotated[Literal["judges", "outcomes"], Field(alias="from")]
+
+
+@router.post("/evidence")
+def evidence(body: Evidence, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """What kept calls of the last 92 days show a router, with their questions: at most 5,000, the newest first. Needs
+    a duty in engineering, operations or security of the workload; that it was read is audited."""
+    subject = f"workload/{body.workload}"
+    require_duty(caller, READERS, subject)
+    with services.transaction() as conn:
+        served.known_workload(served.current_blueprint(conn), body.workload)
+        rows = router_evidence.found(services, conn, body.workload, body.source)
+        detail = {"from": body.source, "calls": len(rows)}
+        record(conn, action="routing.evidence", actor=caller.actor, subject=subject, detail=detail)
+    return {"workload": body.workload, "from": body.source, "rows": rows}
 
 
 def _seen(row: dict[str, Any]) -> Seen:

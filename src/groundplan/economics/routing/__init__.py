@@ -1,1 +1,2 @@
-"""Which model a call deserves: features, the learned router as a small artifact, decisions, training and evaluation."""
+"""Which model a call deserves: `learn` makes a router from evidence, `versions` keeps it, `decide` is what a gateway
+runs, `watch` tells what became of the calls."""

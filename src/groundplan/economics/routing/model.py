@@ -16,12 +16,26 @@ Whole = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
+class Context:
+    """What a call brings besides its question."""
+
+    messages: int
+    """Of the conversation, the question included."""
+    before: int
+    """Bytes of the conversation before the question."""
+    scores: tuple[float, ...] | None = None
+    """Of the passages that were found, the best first; empty: nothing was found; None: nothing was searched, or it is
+    not searched yet."""
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One prompt that every model has answered. `group`: whatever must stay together (a conversation, a template)."""
 
     id: str
     group: str
     prompt: str
+    context: Context | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +109,7 @@ class Router:
     idf: Floats
     """(buckets,); 0 for what training never saw."""
     surface_mean: Floats
+    """As many as it looks at: the surface, and the context where its training set told one."""
     surface_scale: Floats
     centre: Floats
     """Mean embedding; empty where it was trained without embeddings."""
@@ -105,7 +120,7 @@ class Router:
     full: Head | None
     """With the embedding."""
     trees: Forest | None
-    """Of the surface; None: there were too few prompts."""
+    """Of the surface and the context; None: there were too few prompts."""
     components: Floats
     """(384, k): principal components of embeddings, which trees look at; empty without embeddings."""
     meant: Forest | None

@@ -45,11 +45,12 @@ class _Found(msgspec.Struct, frozen=True):
 _decode = msgspec.json.Decoder(_Found).decode
 
 
-async def ground(gateway: Gateway, exchange: Exchange) -> None:
-    """Set the passages of a call whose workload has sources. Raises `Unavailable` (`grounding_unavailable`)."""
+async def ground(gateway: Gateway, exchange: Exchange) -> bool:
+    """Set the passages of a call whose workload has sources; whether they were searched. Raises `Unavailable`
+    (`grounding_unavailable`)."""
     workload, ask = exchange.workload, exchange.ask
     if workload is None or ask is None or workload.grounding is None or not exchange.interface.grounded:
-        return
+        return False
     grounding = workload.grounding
     killed = gateway.live.policy.kills
     question = msgspec.json.encode(
@@ -69,7 +70,7 @@ async def ground(gateway: Gateway, exchange: Exchange) -> None:
     except (UpstreamFailure, msgspec.DecodeError, UnicodeDecodeError) as failure:
         gateway.targets.forget("search")
         if not grounding.required:
-            return
+            return False
         raise cut_off() from failure
     result = "found" if found.passages else "abstained" if found.abstained else "nothing"
     gateway.meters.ground(workload.name, result)
@@ -85,6 +86,7 @@ async def ground(gateway: Gateway, exchange: Exchange) -> None:
         grounded.conflicts = [one for one in conflicts if one.document in given]
     if exchange.passages or grounded.others or grounded.by_words:
         exchange.grounded = grounded
+    return True
 
 
 def _guarded(guard: Guarding, conflict: Conflict) -> Conflict | None:

@@ -298,7 +298,7 @@ async def run(gateway: Gateway, exchange: Exchange) -> None:
     if exchange.finished:
         return
     steps.append(("admit", (clock() - exchange.started) // 1000))
-    await ground(gateway, exchange)
+    await _ground(gateway, exchange)
     steps.append(("ground", (clock() - exchange.started) // 1000))
     kept = await cache.elsewhere(gateway, exchange)
     if exchange.idempotency is not None:
@@ -380,6 +380,15 @@ def _choose(gateway: Gateway, exchange: Exchange, plan: Plan, ask: Ask, policy: 
         gateway.routes.arrange(exchange, plan.workload, ask, gateway.times, gateway.loop.time())
     if policy.experiments is not None:
         assign(exchange, plan.workload, ask, policy.experiments)
+
+
+async def _ground(gateway: Gateway, exchange: Exchange) -> None:
+    """Step 4; what was found may change which deployment is asked first."""
+    searched, plan, ask = await ground(gateway, exchange), exchange.plan, exchange.ask
+    if not searched or exchange.route is None or plan is None or ask is None:
+        return
+    named = plan.allowed(ask.model, exchange.interface.needs)
+    gateway.routes.regard(exchange, plan.workload, ask, named, gateway.times, gateway.loop.time())
 
 
 def _recheck(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> None:

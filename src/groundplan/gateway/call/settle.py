@@ -195,6 +195,7 @@ def finish(gateway: Gateway, exchange: Exchange, status: str, http_status: int, 
         client=exchange.request.client,
         saved=exchange.saved,
         feature=_feature(exchange),
+        scores=[round(p.score, 4) for p in exchange.passages],
         route=told(exchange) if exchange.route is not None or exchange.trial is not None else "",
     )
     labels = (exchange.endpoint, record.workload, record.deployment, status, http_status)

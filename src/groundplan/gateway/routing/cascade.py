@@ -20,7 +20,7 @@ from groundplan.blueprint.model import Cascade, Deployment
 from groundplan.core.errors import Denied, GroundplanError
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
-from groundplan.economics.routing import agree
+from groundplan.economics.routing.decide import agree
 from groundplan.gateway.call import admit, settle
 from groundplan.gateway.call.attempt import AttemptFailed, send_whole
 from groundplan.gateway.call.cited import whole

@@ -35,7 +35,7 @@ async def read_question(gateway: Gateway, exchange: Exchange, workload: Workload
         return
     import numpy as np  # noqa: PLC0415 -- heavy, only where it is used
 
-    from groundplan.economics.routing.features import brief  # noqa: PLC0415 -- numpy
+    from groundplan.economics.routing.decide.features import brief  # noqa: PLC0415 -- numpy
 
     try:
         async with asyncio.timeout(SECONDS):

@@ -19,13 +19,14 @@ import msgspec
 
 from groundplan.blueprint.model import Deployment, Routing, Workload
 from groundplan.core.errors import Denied, Invalid
-from groundplan.economics.routing import rules
+from groundplan.economics.routing.decide import rules
 from groundplan.gateway.call.exchange import Ask, Exchange
 from groundplan.gateway.routing import weigh
 from groundplan.gateway.upstream.latency import Times
 
 if TYPE_CHECKING:
-    from groundplan.economics.routing.model import Choice, Router
+    from groundplan.economics.routing.model import Choice, Context, Router
+    from groundplan.gateway.call.exchange import Passage
 
 AUTO = "auto"
 PREFIX_BYTES = 2048
@@ -69,10 +70,17 @@ class Routes:
         """(workload, model) -> US dollars of a call lately"""
 
     def arrange(
-        self, exchange: Exchange, workload: Workload, ask: Ask, times: Times | None = None, now: float = 0.0
+        self,
+        exchange: Exchange,
+        workload: Workload,
+        ask: Ask,
+        times: Times | None = None,
+        now: float = 0.0,
+        found: Sequence[Passage] | None = None,
     ) -> None:
         """Order the deployments of a checked call, where it leaves the choice to us. `times`: what this worker saw of
-        them; `now`: by the clock of those. Raises `Denied` (`route_barred`) where hard rules leave nobody."""
+        them; `now`: by the clock of those; `found`: passages for it, None before anything is searched. Raises `Denied`
+        (`route_barred`) where hard rules leave nobody."""
         routing = workload.routing
         if routing is None or ask.model not in (AUTO, workload.name):
             return
@@ -82,8 +90,8 @@ class Routes:
             places, slow, barred = weigh.able(routing, places, times, ask.stream, now)
             if not places and not slow:
                 raise _nobody(workload.name, barred)
-        call = _Call(exchange, workload.name, routing, ask, places or slow, weigh.waiting(routing, places, times,
-                     ask.stream))  # fmt: skip
+        waiting = weigh.waiting(routing, places, times, ask.stream)
+        call = _Call(exchange, workload, routing, ask, places or slow, waiting, found)
         route = self._route(call)
         chosen = next(place for place in call.places if place.name == route.deployment)
         rest = [place for place in (*places, *slow) if place is not chosen]
@@ -94,6 +102,21 @@ class Routes:
             expected=route.expected or _declared(routing, call.places),
             costs=route.costs or self._seen(workload.name, call.places),
         )
+
+    def regard(
+        self, exchange: Exchange, workload: Workload, ask: Ask, places: Sequence[Deployment], times: Times, now: float
+    ) -> None:
+        """Order them again where the router looks at passages, which are known now. `places`: all that the request
+        names, in the order of placement. Nobody comes in that was kept out, and who is reserved for stays."""
+        routing, route = workload.routing, exchange.route
+        if routing is None or route is None or not route.router or workload.grounding is None:
+            return
+        router = self.router(routing.router or "", routing.digest)
+        if router is None or not _reads_passages(router):
+            return
+        had = {*(place.name for place in exchange.deployments), *route.barred}
+        exchange.deployments = [place for place in places if place.name in had]
+        self.arrange(exchange, workload, ask, times, now, exchange.passages)
 
     def _route(self, call: _Call) -> Route:
         routing, places, ask = call.routing, call.places, call.ask
@@ -129,7 +152,7 @@ class Routes:
         return msgspec.structs.replace(found, deployment=small.name, model=small.model, by=CASCADE, reason=reason)
 
     def _learned(self, call: _Call, router: Router) -> Route:
-        from groundplan.economics.routing.choose import choose  # noqa: PLC0415 -- numpy, only where it is used
+        from groundplan.economics.routing.decide.choose import choose  # noqa: PLC0415 -- numpy, only where it is used
 
         routing, ask = call.routing, call.ask
         by_model: dict[str, Deployment] = {}
@@ -143,8 +166,9 @@ class Routes:
         more = call.waiting
         if routing.priced and had is not None and warm:
             more = {**more, had: more.get(had, 0.0) - warm}
-        choice = choose(router, ask.query, call.exchange.vector, known, f"{routing.keep:g}", routing.floor, more)
-        if routing.sticky and call.conversation is not None:
+        vector, point = call.exchange.vector, f"{routing.keep:g}"
+        choice = choose(router, ask.query, vector, known, point, routing.floor, more, call.context)
+        if routing.sticky and call.conversation is not None and not call.provisional(router):
             kept = self._kept(call, choice, router, had)
             if kept != choice.model and kept in known:
                 worth = f", worth ${warm:.6f}" if warm else ""
@@ -207,7 +231,7 @@ class Routes:
     def _read(self, version: str, digest: str | None) -> Router | None:
         if self._folder is None:
             return None
-        from groundplan.economics.routing.artifact import load  # noqa: PLC0415 -- numpy, only where it is used
+        from groundplan.economics.routing.versions.artifact import load  # noqa: PLC0415 -- numpy, only where it is used
 
         try:
             data = (self._folder / f"{version}{SUFFIX}").read_bytes()
@@ -225,11 +249,23 @@ class _Call:
     """What is known of a call when its place is chosen."""
 
     exchange: Exchange
-    workload: str
+    workload: Workload
     routing: Routing
     ask: Ask
     places: list[Deployment]
     waiting: dict[str, float]
+    found: Sequence[Passage] | None
+
+    @property
+    def context(self) -> Context:
+        from groundplan.economics.routing.model import Context  # noqa: PLC0415 -- numpy, only where it is used
+
+        scores = None if self.found is None else tuple(sorted((each.score for each in self.found), reverse=True))
+        return Context(self.ask.messages, self.prefix, scores)
+
+    def provisional(self, router: Router) -> bool:
+        """Whether it is chosen again when its passages are known."""
+        return self.found is None and self.workload.grounding is not None and _reads_passages(router)
 
     @property
     def prefix(self) -> int:
@@ -243,6 +279,12 @@ class _Call:
         if len(raw) < PREFIX_BYTES or key is None:
             return None
         return blake2b(f"{key.id}\0{self.exchange.person}\0".encode() + raw[:PREFIX_BYTES], digest_size=16).digest()
+
+
+def _reads_passages(router: Router) -> bool:
+    from groundplan.economics.routing.decide.predict import reads_passages  # noqa: PLC0415 -- numpy, only where used
+
+    return reads_passages(router)
 
 
 def checkable(exchange: Exchange, ask: Ask) -> bool:

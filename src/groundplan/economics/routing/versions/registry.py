@@ -8,8 +8,8 @@ from pathlib import Path
 
 from groundplan.core.errors import Invalid, NotFound
 from groundplan.core.home import write_atomically
-from groundplan.economics.routing.artifact import digest, dump, load
 from groundplan.economics.routing.model import Router
+from groundplan.economics.routing.versions.artifact import digest, dump, load
 
 SUFFIX = ".router"
 _NAME = re.compile(r"^[a-z0-9][a-z0-9-]{0,62}$")

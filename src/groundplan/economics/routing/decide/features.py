@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from math import log, log1p, sqrt
+from math import log, log1p, nan, sqrt
 from zlib import crc32
 
 import numpy as np
 
-from groundplan.economics.routing.model import Floats
+from groundplan.economics.routing.model import Context, Floats
 
 BUCKETS = 1 << 17
 _FIRST, _LAST = 260, 140
@@ -36,6 +36,10 @@ _MOST_ITEMS = 12
 _ITEMS = 7
 SURFACE = 8 + len(_MARKS) + len(_LISTS) + _ITEMS
 """Numbers in a surface vector."""
+CONTEXT = 6
+"""Numbers in a context vector: the conversation's, then those of what was found for it."""
+CONVERSATION = 2
+"""Of those, the first that are known before anything is searched."""
 
 
 def words_of(text: str) -> list[str]:
@@ -90,6 +94,17 @@ def surface(text: str, words: Sequence[str]) -> Floats:
     values += [log1p(sum(word in known for word in words)) for known in _LISTS]
     values += _listed(read)
     return np.asarray(values, dtype=np.float32)
+
+
+def told(context: Context) -> Floats:
+    """(CONTEXT,) numbers: turns and length of the conversation so far; whether passages were searched, how many were
+    found, the best score, and its lead over the next one. NaN for what is not known yet."""
+    scores = context.scores
+    found = [nan] * (CONTEXT - CONVERSATION)
+    if scores is not None:
+        best = scores[0] if scores else 0.0
+        found = [1.0, log1p(len(scores)), best, best - (scores[1] if len(scores) > 1 else 0.0)]
+    return np.asarray([log1p(context.messages), log1p(context.before), *found], dtype=np.float32)
 
 
 def _listed(text: str) -> list[float]:

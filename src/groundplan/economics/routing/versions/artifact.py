@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from groundplan.core.errors import Invalid
-from groundplan.economics.routing.features import BUCKETS, SURFACE
+from groundplan.economics.routing.decide.features import BUCKETS, CONTEXT, SURFACE
 from groundplan.economics.routing.model import Floats, Forest, Head, Router
 
 FORMAT = 2
@@ -133,7 +133,8 @@ def _unpacked(found: _Router) -> Router:
         raise ValueError("its models and their costs do not fit")
     idf, centre = _array(found.idf), np.array(found.centre, dtype=np.float32)
     shape = np.array(found.surface_mean, dtype=np.float32), np.array(found.surface_scale, dtype=np.float32)
-    if idf.shape != (BUCKETS,) or any(part.shape != (SURFACE,) for part in shape):
+    shaped = len(shape[0])
+    if idf.shape != (BUCKETS,) or shape[1].shape != (shaped,) or shaped not in (SURFACE, SURFACE + CONTEXT):
         raise ValueError("its features are of another version")
     components = _array(found.components)
     if components.ndim != 2 or components.shape[0] != len(centre) * bool(components.shape[1]):
@@ -150,11 +151,11 @@ def _unpacked(found: _Router) -> Router:
         surface_scale=shape[1],
         centre=centre,
         landmarks=_array(found.landmarks),
-        text=_checked(found.text, models, BUCKETS + SURFACE),
-        full=None if found.full is None else _checked(found.full, models, BUCKETS + SURFACE + len(centre)),
-        trees=None if found.trees is None else _planted(found.trees, models, SURFACE),
+        text=_checked(found.text, models, BUCKETS + shaped),
+        full=None if found.full is None else _checked(found.full, models, BUCKETS + shaped + len(centre)),
+        trees=None if found.trees is None else _planted(found.trees, models, shaped),
         components=components,
-        meant=None if found.meant is None else _planted(found.meant, models, SURFACE + components.shape[1]),
+        meant=None if found.meant is None else _planted(found.meant, models, shaped + components.shape[1]),
         strange_words=found.strange_words,
         strange_likeness=found.strange_likeness,
         points=found.points,

@@ -8,18 +8,27 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
 from groundplan.core.errors import Invalid, Problem, Where
-from groundplan.economics.routing.model import Matrix, Sample, Whole
+from groundplan.economics.routing.model import Context, Matrix, Sample, Whole
 
 FOLDS = 5
 LEAST_ROWS = 20
 _TOLD = 20
 """Problems that are told at once."""
+
+
+class Told(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The context of a prompt, as a set tells it."""
+
+    messages: int
+    before: int = 0
+    scores: list[float] | None = None
 
 
 class _Row(msgspec.Struct, forbid_unknown_fields=False):
@@ -28,6 +37,7 @@ class _Row(msgspec.Struct, forbid_unknown_fields=False):
     scores: dict[str, float]
     costs: dict[str, float]
     group: str | int | None = None
+    context: Told | None = None
 
 
 _decode = msgspec.json.Decoder(_Row).decode
@@ -61,10 +71,20 @@ def read_matrix(path: Path) -> Matrix:
 
 def _matrix(rows: Sequence[_Row]) -> Matrix:
     models = tuple(sorted(rows[0].scores))
-    samples = tuple(Sample(str(row.id), str(row.id if row.group is None else row.group), row.prompt) for row in rows)
+    samples = tuple(
+        Sample(str(row.id), str(row.id if row.group is None else row.group), row.prompt, context_of(row.context))
+        for row in rows
+    )
     scores = np.array([[row.scores[name] for name in models] for row in rows], dtype=np.float64)
     costs = np.array([[row.costs[name] for name in models] for row in rows], dtype=np.float64)
     return Matrix(samples, models, scores, costs)
+
+
+def context_of(told: Told | None) -> Context | None:
+    """As the router takes it."""
+    if told is None:
+        return None
+    return Context(told.messages, told.before, None if told.scores is None else tuple(told.scores))
 
 
 def _refused(path: Path, problems: Sequence[Problem]) -> Invalid:
@@ -107,8 +127,16 @@ def _wrong_row(path: Path, line: int, row: _Row, models: set[str]) -> Iterable[P
         yield _problem(path, line, "a score is not between 0 and 1")
     if not all(0.0 <= cost < math.inf for cost in row.costs.values()):
         yield _problem(path, line, "a cost is negative or no number")
+    if row.context is not None and not _sane(row.context):
+        yield _problem(path, line, "the context has a negative count, or scores that are not in order, the best first")
     if not row.prompt.strip():
         yield _problem(path, line, "the prompt is empty")
+
+
+def _sane(context: Told) -> bool:
+    scores = context.scores or []
+    ordered = all(one >= other for one, other in pairwise(scores))
+    return context.messages >= 1 and context.before >= 0 and ordered and all(map(math.isfinite, scores))
 
 
 def _leaks(path: Path, rows: Sequence[tuple[int, _Row]]) -> Iterable[Problem]:

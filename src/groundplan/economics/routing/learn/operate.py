@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from groundplan.economics.routing.choose import best, favoured
+from groundplan.economics.routing.decide.choose import best, favoured
 from groundplan.economics.routing.model import Doubles, Matrix, Point, Router, Whole
 
 MARGIN = 1.0

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from groundplan.economics.routing.model import Choice, Doubles, Floats, Point, Prediction, Router, Whole
-from groundplan.economics.routing.predict import predict
+from groundplan.economics.routing.decide.predict import predict
+from groundplan.economics.routing.model import Choice, Context, Doubles, Floats, Point, Prediction, Router, Whole
 
 
 def favoured(scores: Doubles, strongest: int, bonus: float) -> Doubles:
@@ -37,6 +37,7 @@ def choose(
     point: str,
     floor: float = 0.0,
     more: Mapping[str, float] | None = None,
+    context: Context | None = None,
 ) -> Choice:
     """One of `allowed` for a prompt. `point`: which operating point; `floor`: least expected score of what is taken;
     `more`: model -> US dollars on top of what a call of it costs (waiting), or off it (a warm cache).
@@ -53,7 +54,7 @@ def choose(
         return Choice(router.models[strongest], "only", "no other model may take it")
     if at is None:
         return Choice(router.models[strongest], "strongest", f"nothing cheaper was proven to keep {point}")
-    expected = predict(router, text, embedding)
+    expected = predict(router, text, embedding, context)
     told = {router.models[i]: round(float(expected.scores[i]), 4) for i in columns}
     bills = expected.costs + np.array([(more or {}).get(name, 0.0) for name in router.models])
     costs = {router.models[i]: round(float(bills[i]), 9) for i in columns}

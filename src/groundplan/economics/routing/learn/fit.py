@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 
 from groundplan.core.errors import Invalid
-from groundplan.economics.routing import forest
-from groundplan.economics.routing.features import BUCKETS, SURFACE, hashed, surface, words_of
-from groundplan.economics.routing.matrix import folds_of
-from groundplan.economics.routing.model import Blend, Doubles, Floats, Forest, Head, Matrix, Router, Whole
-from groundplan.economics.routing.operate import operating_points
-from groundplan.economics.routing.predict import blended, standard
+from groundplan.economics.routing.decide import forest
+from groundplan.economics.routing.decide.features import BUCKETS, CONTEXT, hashed, surface, told, words_of
+from groundplan.economics.routing.decide.predict import blended, filled, standard
+from groundplan.economics.routing.learn import grow
+from groundplan.economics.routing.learn.matrix import folds_of
+from groundplan.economics.routing.learn.operate import operating_points
+from groundplan.economics.routing.model import Blend, Doubles, Floats, Forest, Head, Matrix, Router, Sample, Whole
 
 PENALTIES = (1.5, 3.0, 6.0)
 INNER_FOLDS = 4
@@ -65,15 +66,15 @@ def _missing() -> Invalid:
     )
 
 
-def ridge(features: Any, targets: Doubles, penalty: float) -> tuple[Floats, Floats]:
-    """(weights (columns, targets), bias): the mean of one ridge regression on the words, one on the surface and one on
-    the embedding. Each errs in its own way, so together they rank better than one regression on all columns. Costs, the
-    second half of the targets, are those of the surface alone, which knows the length."""
+def ridge(features: Any, targets: Doubles, penalty: float, shaped: int) -> tuple[Floats, Floats]:
+    """(weights (columns, targets), bias): the mean of one ridge regression on the words, one on the surface (`shaped`
+    columns) and one on the embedding. Each errs in its own way, so together they rank better than one regression on all
+    columns. Costs, the second half of the targets, are those of the surface alone, which knows the length."""
     try:
         from sklearn.linear_model import Ridge  # noqa: PLC0415 -- heavy, and an extra
     except ImportError as error:
         raise _missing() from error
-    edges = [0, BUCKETS, BUCKETS + SURFACE, features.shape[1]]
+    edges = [0, BUCKETS, BUCKETS + shaped, features.shape[1]]
     parts = [(low, high) for low, high in pairwise(edges) if high > low]
     models = targets.shape[1] // 2
     weights: Floats = np.zeros((features.shape[1], targets.shape[1]), dtype=np.float32)
@@ -94,22 +95,31 @@ def ridge(features: Any, targets: Doubles, penalty: float) -> tuple[Floats, Floa
     return weights, bias
 
 
-def prepare(prompts: Sequence[str], vectors: Floats | None) -> Prepared:
-    """Features of prompts; `vectors` are their unit embeddings, row by row."""
+def prepare(samples: Sequence[Sample], vectors: Floats | None) -> Prepared:
+    """Features of prompts; `vectors` are their unit embeddings, row by row. A context counts where any tells it."""
     matrices = sparse()
     starts, buckets, values = [0], list[int](), list[float]()
-    shapes = np.zeros((len(prompts), 0), dtype=np.float32)
     rows = []
-    for prompt in prompts:
-        words = words_of(prompt)
+    for sample in samples:
+        words = words_of(sample.prompt)
         counts = hashed(words)
         buckets += counts.keys()
         values += counts.values()
         starts.append(len(buckets))
-        rows.append(surface(prompt, words))
+        rows.append(surface(sample.prompt, words))
     shapes = np.stack(rows)
-    counted = matrices.csr_matrix((np.array(values, dtype=np.float32), buckets, starts), shape=(len(prompts), BUCKETS))
+    if any(sample.context is not None for sample in samples):
+        unknown = np.full(CONTEXT, np.nan, dtype=np.float32)
+        beside = np.stack([unknown if each.context is None else told(each.context) for each in samples])
+        shapes = np.hstack([shapes, filled(beside, _means(beside))])
+    counted = matrices.csr_matrix((np.array(values, dtype=np.float32), buckets, starts), shape=(len(samples), BUCKETS))
     return Prepared(counted, shapes, vectors)
+
+
+def _means(values: Floats) -> Floats:
+    """Of each column what is known; 0 where nothing is."""
+    known = ~np.isnan(values)
+    return np.asarray(np.nansum(values, axis=0) / np.maximum(known.sum(axis=0), 1), dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +167,7 @@ class LeftOut:
     penalty: float
 
 
-def left_out(matrix: Matrix, features: Any, penalties: Sequence[float], seed: int) -> LeftOut:
+def left_out(matrix: Matrix, features: Any, penalties: Sequence[float], seed: int, shaped: int) -> LeftOut:
     """Cross-validated predictions within a training set, under the penalty that predicts differences of scores best.
 
     Only differences between models decide, so errors that all models share do not count.
@@ -169,7 +179,7 @@ def left_out(matrix: Matrix, features: Any, penalties: Sequence[float], seed: in
     for fold in folds:
         rest = np.setdiff1d(np.arange(len(matrix.samples)), fold)
         for penalty in penalties:
-            weights, bias = ridge(features[rest], targets[rest], penalty)
+            weights, bias = ridge(features[rest], targets[rest], penalty, shaped)
             told[penalty][fold] = features[fold] @ weights + bias
         done.append(fold)
         if len(penalties) > 1 and sum(map(len, done)) >= ENOUGH:
@@ -201,12 +211,12 @@ def calibrate(raw: Doubles, scores: Doubles) -> tuple[Floats, Floats]:
     return np.array(slopes, dtype=np.float32), np.array(offsets, dtype=np.float32)
 
 
-def _head(matrix: Matrix, features: Any, trees: Doubles | None, seed: int) -> tuple[Head, Doubles]:
+def _head(matrix: Matrix, features: Any, trees: Doubles | None, seed: int, shaped: int) -> tuple[Head, Doubles]:
     """A predictor, and its calibrated left-out predictions (scores beside relative costs). `trees`: left-out scores by
-    the trees, where there are any."""
-    out = left_out(matrix, features, PENALTIES, seed)
+    the trees, where there are any; `shaped`: columns of the surface."""
+    out = left_out(matrix, features, PENALTIES, seed, shaped)
     targets, _ = targets_of(matrix)
-    weights, bias = ridge(features, targets, out.penalty)
+    weights, bias = ridge(features, targets, out.penalty, shaped)
     count = len(matrix.models)
     told = out.raw.copy()
     if trees is None:
@@ -256,14 +266,14 @@ def _components(vectors: Floats | None) -> Floats:
 def _trees(matrix: Matrix, shapes: Floats, seed: int) -> tuple[Forest | None, Doubles | None]:
     """Trees on such columns, and their left-out scores; (None, None) where there are too few prompts."""
     rows = len(matrix.samples)
-    if rows < forest.LEAST_ROWS:
+    if rows < grow.LEAST_ROWS:
         return None, None
     told = np.zeros_like(matrix.scores)
     for fold in folds_of([sample.group for sample in matrix.samples], INNER_FOLDS, seed):
         rest = np.setdiff1d(np.arange(rows), fold)
-        grown = forest.grow(shapes[rest], matrix.scores[rest], seed)
+        grown = grow.grow(shapes[rest], matrix.scores[rest], seed)
         told[fold] = forest.told_all(grown, shapes[fold])
-    return forest.grow(shapes, matrix.scores, seed, forest.DRAWS), told
+    return grow.grow(shapes, matrix.scores, seed, grow.DRAWS), told
 
 
 def train(
@@ -277,18 +287,19 @@ def train(
 ) -> Router:
     """A router from an evaluation set. `vectors`: embeddings of its prompts; `keeps`: shares of the best single model's
     score for which operating points are wanted; `alone`: it must also do without an embedding."""
-    seen = prepare([sample.prompt for sample in matrix.samples], vectors)
+    seen = prepare(matrix.samples, vectors)
+    shaped = seen.shapes.shape[1]
     scales = scales_of(seen)
     trees, meant, full, text = None, None, None, None
     components = _components(vectors).astype(np.float16).astype(np.float32)
     if vectors is None or alone:
         trees, by_trees = _trees(matrix, seen.shapes, seed)
-        text, told = _head(matrix, columns(scales, seen, embedded=False), by_trees, seed)
+        text, told = _head(matrix, columns(scales, seen, embedded=False), by_trees, seed, shaped)
     if vectors is not None:
         parts = np.hstack([seen.shapes, (vectors - scales.centre) @ components])
         meant, by_trees = _trees(matrix, parts, seed)
-        full, told = _head(matrix, columns(scales, seen, embedded=True), by_trees, seed)
-        text = text or replace(full, weights=full.weights[: BUCKETS + SURFACE])
+        full, told = _head(matrix, columns(scales, seen, embedded=True), by_trees, seed, shaped)
+        text = text or replace(full, weights=full.weights[: BUCKETS + shaped])
     if text is None:
         raise AssertionError("nothing was learned")
     means = matrix.scores.mean(axis=0)

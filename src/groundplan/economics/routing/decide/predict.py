@@ -7,17 +7,35 @@ from __future__ import annotations
 
 import numpy as np
 
-from groundplan.economics.routing import forest
-from groundplan.economics.routing.features import hashed, surface, words_of
-from groundplan.economics.routing.model import Blend, Doubles, Floats, Head, Prediction, Router
+from groundplan.economics.routing.decide import forest
+from groundplan.economics.routing.decide.features import (
+    CONTEXT,
+    CONVERSATION,
+    SURFACE,
+    hashed,
+    surface,
+    told,
+    words_of,
+)
+from groundplan.economics.routing.model import Blend, Context, Doubles, Floats, Head, Prediction, Router
 
 SURFACE_SCALE = 0.1
 SURFACE_CLIP = 4.0
 """Surface numbers are standardised, cut at this many deviations, and weigh a tenth."""
 
 
-def predict(router: Router, text: str, embedding: Floats | None = None) -> Prediction:
-    """Expected scores and costs of one prompt. `embedding`: its unit vector, where there is one."""
+_TELLS = 1e-5
+"""Deviation in training above which a number can have told something."""
+
+
+def reads_passages(router: Router) -> bool:
+    """Whether what is found for a question may change what is expected of it."""
+    return bool((router.surface_scale[SURFACE + CONVERSATION :] > _TELLS).any())
+
+
+def predict(router: Router, text: str, embedding: Floats | None = None, context: Context | None = None) -> Prediction:
+    """Expected scores and costs of one prompt. `embedding`: its unit vector, where there is one. What of its context is
+    not known counts as usual."""
     words = words_of(text)
     counts = hashed(words)
     buckets = np.fromiter(counts, dtype=np.int64, count=len(counts))
@@ -26,7 +44,7 @@ def predict(router: Router, text: str, embedding: Floats | None = None) -> Predi
     length = float(np.linalg.norm(weights))
     if length:
         weights /= np.float32(length)
-    seen = surface(text, words)
+    seen = seen_of(router, text, words, context)
     shape = standard(seen, router.surface_mean, router.surface_scale)
     sure = known >= router.strange_words
     head, dense = router.text, shape
@@ -36,6 +54,20 @@ def predict(router: Router, text: str, embedding: Floats | None = None) -> Predi
     raw = weights @ head.weights[buckets] + dense @ head.weights[len(router.idf) :] + head.bias
     by_trees = _by_trees(router, seen, embedding if head is router.full else None)
     return corrected(head, router.mean_costs, raw, by_trees, sure)
+
+
+def seen_of(router: Router, text: str, words: list[str], context: Context | None) -> Floats:
+    """The surface of a prompt, with its context where the router looks at it."""
+    seen = surface(text, words)
+    if len(router.surface_mean) == SURFACE:
+        return seen
+    beside = np.full(CONTEXT, np.nan, dtype=np.float32) if context is None else told(context)
+    return filled(np.concatenate([seen, beside]), router.surface_mean)
+
+
+def filled(seen: Floats, mean: Floats) -> Floats:
+    """With the mean for what is not known; rows or one row."""
+    return np.where(np.isnan(seen), mean, seen).astype(np.float32)
 
 
 def _by_trees(router: Router, seen: Floats, embedding: Floats | None) -> Doubles | None:

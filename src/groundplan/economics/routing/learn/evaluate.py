@@ -12,15 +12,15 @@ from random import Random
 
 import numpy as np
 
-from groundplan.economics.routing.artifact import dump, load
-from groundplan.economics.routing.choose import best, choose, favoured
-from groundplan.economics.routing.fit import INNER_FOLDS, train
-from groundplan.economics.routing.matrix import FOLDS, folds_of
-from groundplan.economics.routing.model import Doubles, Floats, Matrix, Point, Router, Whole
-from groundplan.economics.routing.operate import error_of_mean, label, numbered, operating_points
-from groundplan.economics.routing.perturb import KINDS
-from groundplan.economics.routing.plain import plain_ridge
-from groundplan.economics.routing.predict import predict
+from groundplan.economics.routing.decide.choose import best, choose, favoured
+from groundplan.economics.routing.decide.predict import predict
+from groundplan.economics.routing.learn.fit import INNER_FOLDS, train
+from groundplan.economics.routing.learn.matrix import FOLDS, folds_of
+from groundplan.economics.routing.learn.operate import error_of_mean, label, numbered, operating_points
+from groundplan.economics.routing.learn.perturb import KINDS
+from groundplan.economics.routing.learn.plain import plain_ridge
+from groundplan.economics.routing.model import Doubles, Floats, Matrix, Point, Router, Sample, Whole
+from groundplan.economics.routing.versions.artifact import dump, load
 
 KEEPS = (0.99, 0.98, 0.95)
 ASKED_AGAIN = 1000
@@ -115,12 +115,15 @@ def evaluate(
 def same_choice(router: Router, matrix: Matrix, point: str, seed: int) -> dict[str, list[bool]]:
     """For each way of asking the same otherwise, prompt by prompt, whether the same model takes it by its words."""
     allowed = frozenset(router.models)
-    prompts = [sample.prompt for sample in matrix.samples]
-    first = [choose(router, prompt, None, allowed, point).model for prompt in prompts]
+
+    def taken(sample: Sample, prompt: str) -> str:
+        return choose(router, prompt, None, allowed, point, context=sample.context).model
+
+    first = [taken(sample, sample.prompt) for sample in matrix.samples]
     dice = Random(seed)
     found: dict[str, list[bool]] = {}
     for kind, change in KINDS.items():
-        again = (choose(router, change(prompt, dice), None, allowed, point).model for prompt in prompts)
+        again = (taken(sample, change(sample.prompt, dice)) for sample in matrix.samples)
         found[kind] = [model == before for model, before in zip(again, first, strict=True)]
     return found
 
@@ -130,7 +133,7 @@ def apply(
 ) -> tuple[dict[str, Whole], Doubles, Floats]:
     """Prompt by prompt, as a gateway does: (columns picked by share to keep, expected scores, whether it was sure)."""
     told = [
-        predict(router, sample.prompt, None if vectors is None else vectors[i])
+        predict(router, sample.prompt, None if vectors is None else vectors[i], sample.context)
         for i, sample in enumerate(matrix.samples)
     ]
     scores, costs = np.stack([each.scores for each in told]), np.stack([each.costs for each in told])

@@ -1,7 +1,4 @@
-"""Boosted trees on the surface of a prompt: learned with LightGBM, kept as plain arrays, evaluated with numpy alone.
-
-They tell the mean score of all models, and how far each model's score is from it. Words are the regressions' matter.
-"""
+"""Learning boosted trees with LightGBM, as the arrays that `decide.forest` walks. Needs the extra `economics`."""
 
 from __future__ import annotations
 
@@ -33,12 +30,6 @@ def parts_of(scores: Doubles) -> Doubles:
     return np.hstack([mean, scores[:, :-1] - mean])
 
 
-def scores_of(parts: Doubles) -> Doubles:
-    """The other way round; rows or one row. The differences add up to nothing."""
-    mean, rest = parts[..., :1], parts[..., 1:]
-    return np.concatenate([mean + rest, mean - rest.sum(axis=-1, keepdims=True)], axis=-1)
-
-
 def grow(shapes: Floats, scores: Doubles, seed: int, times: int = 1) -> Forest:
     """Learn trees from surfaces (rows, SURFACE) and scores; those of differences so many times from other draws, of
     which the mean is taken. Raises `Invalid` (`extra_missing`)."""
@@ -63,24 +54,6 @@ def grow(shapes: Floats, scores: Doubles, seed: int, times: int = 1) -> Forest:
             shares += [1.0 / times if owner else 1.0] * len(made)
     grown = _packed(trees, np.array(owners, dtype=np.int64), parts.shape[1])
     return replace(grown, value=grown.value * np.array(shares, dtype=np.float32)[:, None])
-
-
-def told(forest: Forest, shape: Floats) -> Doubles:
-    """(models,) expected scores of one prompt by its surface."""
-    trees = np.arange(len(forest.owner))
-    at = np.zeros(len(trees), dtype=np.int64)
-    for _ in range(forest.depth):
-        below = shape[forest.feature[trees, at]] <= forest.threshold[trees, at]
-        at = np.where(below, forest.left[trees, at], forest.right[trees, at])
-    sums = np.bincount(forest.owner, weights=forest.value[trees, at], minlength=forest.parts)
-    return scores_of(np.asarray(sums, dtype=np.float64))
-
-
-def told_all(forest: Forest, shapes: Floats) -> Doubles:
-    """The same for each row."""
-    if not len(shapes):
-        return np.zeros((0, forest.parts))
-    return np.stack([told(forest, shape) for shape in shapes])
 
 
 def _packed(trees: Sequence[dict[str, Any]], owner: Whole, parts: int) -> Forest:

@@ -1,0 +1,104 @@
+"""What kept calls of a workload show about models, with their questions opened: what a router is learned from.
+
+Questions are read as a gateway reads them, and are redacted where what is kept is. Nothing is learned here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from hashlib import blake2b
+from typing import Any
+
+from psycopg import Connection
+
+from groundplan.api.context import Services
+from groundplan.core.audit.subject import SubjectKeys
+from groundplan.core.errors import Invalid
+from groundplan.economics.experiment.verdict import CANDIDATE
+from groundplan.economics.routing.learn import evidence_store
+from groundplan.gateway.call.exchange import Ask
+from groundplan.gateway.surfaces import chat, messages
+
+HISTORY = timedelta(days=92)
+CHARACTERS = 6000
+"""Of a question, from its beginning and its end: a router reads no more."""
+_READ: dict[str, Callable[[bytes], Ask]] = {
+    "chat.completions": chat.read,
+    "messages": lambda body: messages.read(body, {}),
+}
+
+
+def found(services: Services, conn: Connection[Any], workload: str, source: str) -> list[dict[str, Any]]:
+    """`judges`: pairs of answers that were compared; `outcomes`: verdicts in the arms of A/B experiments."""
+    since = services.clock.now() - HISTORY
+    keys = SubjectKeys.of(services.home)
+    if source == "judges":
+        rows = evidence_store.pairs(conn, workload, since)
+        return [_pair(row, ask) for row, ask in _opened(conn, keys, rows)]
+    rows = evidence_store.verdicts(conn, workload, since)
+    return [_verdict(row, ask) for row, ask in _opened(conn, keys, rows)]
+
+
+def _opened(
+    conn: Connection[Any], keys: SubjectKeys, rows: list[evidence_store.Row]
+) -> Iterator[tuple[evidence_store.Row, Ask]]:
+    """With their questions, but for those that are erased or say nothing."""
+    for row in rows:
+        text = keys.unseal(conn, row["sealed"])
+        if text is None:
+            continue
+        body = json.dumps(json.loads(text.partition("\n")[2])["prompt"]).encode()
+        try:
+            ask = _READ[row["endpoint"]](body)
+        except Invalid:  # what was taken out of it may have been a part that it needs
+            continue
+        if ask.query.strip():
+            yield row, ask
+
+
+def _pair(row: evidence_store.Row, ask: Ask) -> dict[str, Any]:
+    return {
+        **_common(row, ask),
+        "unit": _unit(row, ask),
+        "shown": row["model"],
+        "beside": row["beside"],
+        "kept": row["kept"],
+        "torn": row["torn"],
+        "accepted": row["accepted"],
+        "shown_usd": row["cost_usd"],
+        "beside_usd": row["beside_usd"],
+    }
+
+
+def _verdict(row: evidence_store.Row, ask: Ask) -> dict[str, Any]:
+    return {
+        **_common(row, ask),
+        "unit": row["unit"] or _unit(row, ask),
+        "model": row["model"],
+        "candidate": row["arm"] == CANDIDATE,
+        "share": row["share"],
+        "accepted": row["accepted"],
+        "cost_usd": row["cost_usd"],
+    }
+
+
+def _common(row: evidence_store.Row, ask: Ask) -> dict[str, Any]:
+    query, scores = ask.query, row["scores"]
+    if len(query) > 2 * CHARACTERS:
+        query = f"{query[:CHARACTERS]}\n{query[-CHARACTERS:]}"
+    before = max(0, len(bytes(ask.fields.get("messages", b""))) - len(ask.query))
+    context = {
+        "messages": ask.messages,
+        "before": before,
+        "scores": None if scores is None else sorted(scores, reverse=True),
+    }
+    return {"id": str(row["id"]), "prompt": query, "context": context}
+
+
+def _unit(row: evidence_store.Row, ask: Ask) -> str:
+    """A digest of the person and of how the conversation begins, which its later calls share."""
+    told = json.loads(bytes(ask.fields["messages"]))
+    first = next((each.get("content") for each in told if each.get("role") == "user"), "")
+    return blake2b(f"{row['person_id']}\0{first}".encode(), digest_size=8).hexdigest()

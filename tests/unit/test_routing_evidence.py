@@ -1,0 +1,156 @@
+"""Training sets from what calls showed: right on average, no leak between folds, and refused where they are thin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from groundplan.core.errors import Invalid
+from groundplan.economics.routing.learn.evaluate import evaluate
+from groundplan.economics.routing.learn.evidence import (
+    LEAST,
+    LEAST_UNITS,
+    Pair,
+    Verdict,
+    groups_of,
+    of_pairs,
+    of_verdicts,
+)
+from groundplan.economics.routing.learn.matrix import Told, folds_of, said
+from groundplan.economics.routing.model import Context
+
+EASY, HARD = "what are your opening hours on day {}", "prove that the sum of {} odd numbers is even"
+
+
+def pair(number: int, **changes: Any) -> Pair:
+    hard = number % 3 == 0
+    made = Pair(
+        id=str(number), prompt=(HARD if hard else EASY).format(number), unit=f"u{number // 2}",
+        context=Told(1 + number % 4, 10 * number, [0.9, 0.2]), shown="large", beside="small", kept=not hard, torn=False,
+        accepted=None, shown_usd=0.01, beside_usd=0.001,
+    )  # fmt: skip
+    return msgspec.structs.replace(made, **changes)
+
+
+def drawn(count: int, share: float, seed: int = 1) -> tuple[list[Verdict], list[tuple[float, float]]]:
+    """(verdicts of calls whose arm chance drew, the true chance of a good answer of each by large and small)"""
+    dice = np.random.default_rng(seed)
+    found, truth = [], []
+    for number in range(count):
+        hard = bool(dice.random() < 0.4)
+        good = (0.95, 0.15 if hard else 0.93)
+        candidate = bool(dice.random() < share)
+        size = float(dice.uniform(0.5, 1.5))
+        found.append(
+            Verdict(
+                id=str(number), prompt=(HARD if hard else EASY).format(number), unit=f"u{number}", context=Told(1),
+                model="small" if candidate else "large", candidate=candidate, share=share,
+                accepted=bool(dice.random() < good[int(candidate)]), cost_usd=size * (0.001 if candidate else 0.01),
+            )
+        )  # fmt: skip
+        truth.append(good)
+    return found, truth
+
+
+def test_a_judged_pair_says_how_both_models_did() -> None:
+    pairs = [pair(number) for number in range(240)]
+    pairs[1] = pair(1, accepted=False)
+    pairs[2] = pair(2, accepted=True, kept=False)
+    matrix = of_pairs([*pairs, *(pair(i, beside="other") for i in range(1000, 1050))], "support")
+    assert matrix.models == ("large", "small")
+    assert matrix.scores[:4].tolist() == [[1, 0], [0, 0], [1, 0], [1, 0]]
+    assert matrix.scores[4].tolist() == [1, 1]
+    assert matrix.costs[0].tolist() == [0.01, 0.001]
+    assert matrix.samples[5].context == Context(2, 50, (0.9, 0.2))
+    assert len(matrix.samples) == 240
+
+
+@pytest.mark.parametrize("share", [0.5, 0.2])
+def test_verdicts_of_one_model_each_tell_of_both_without_bias(share: float) -> None:
+    verdicts, truth = drawn(6000, share)
+    matrix = of_verdicts(verdicts, "support")
+    assert matrix.models == ("large", "small")
+    hard = np.array([low < 0.5 for _, low in truth])
+    for rows in (hard, ~hard):
+        told, error = matrix.scores[rows].mean(axis=0), matrix.scores[rows].std(axis=0) / np.sqrt(rows.sum())
+        assert np.abs(told - np.array(truth)[rows].mean(axis=0)) == pytest.approx(0, abs=float(4 * error.max()))
+    assert matrix.costs.mean(axis=0) == pytest.approx([0.01, 0.001], rel=0.05)
+
+
+def test_a_router_learned_from_verdicts_keeps_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    verdicts, truth = drawn(1500, 0.5)
+    matrix = of_verdicts(verdicts, "support")
+    found = evaluate(matrix, None, (0.95,))
+    ours = found.routed["0.95"]
+    assert ours.saved > 0.2
+    real = replace(matrix, scores=np.array(truth))
+    known = evaluate(real, None, (0.95,)).routed["0.95"]
+    assert ours.kept == pytest.approx(known.kept, abs=4 * ours.error)
+
+
+def test_calls_that_chance_gave_to_others_are_dropped_or_refused() -> None:
+    verdicts, _ = drawn(900, 0.5)
+    some = [msgspec.structs.replace(v, model="third") if i % 50 == 0 else v for i, v in enumerate(verdicts)]
+    assert len(of_verdicts(some, "support").samples) == 900 - 18
+    many = [msgspec.structs.replace(v, model="third") if i % 9 == 0 else v for i, v in enumerate(verdicts)]
+    with pytest.raises(Invalid, match="answered by other models") as told:
+        of_verdicts(many, "support")
+    assert told.value.code == "evidence_mixed"
+    assert told.value.hint
+
+
+REFUSED: dict[str, tuple[Callable[[], object], str]] = {
+    "no pair": (lambda: of_pairs([], "support"), "no judged pair"),
+    "few pairs": (lambda: of_pairs([pair(i) for i in range(LEAST - 1)], "support"), f"{LEAST} are needed"),
+    "few people": (
+        lambda: of_pairs([pair(i, unit=f"u{i % (LEAST_UNITS - 1)}") for i in range(300)], "support"),
+        "people or conversations",
+    ),
+    "no verdict": (lambda: of_verdicts([], "support"), "0 verdicts in the control arm"),
+    "one arm": (
+        lambda: of_verdicts([v for v in drawn(900, 0.5)[0] if not v.candidate], "support"),
+        "0 verdicts in the candidate's arm",
+    ),
+    "a tiny share": (lambda: of_verdicts(drawn(900, 0.01)[0], "support"), "0 verdicts"),
+    "the same model": (
+        lambda: of_verdicts([msgspec.structs.replace(v, model="one") for v in drawn(900, 0.5)[0]], "support"),
+        "both arms",
+    ),
+}
+
+
+@pytest.mark.parametrize("which", sorted(REFUSED))
+def test_what_is_too_thin_is_refused_with_what_to_do(which: str) -> None:
+    make, said_ = REFUSED[which]
+    with pytest.raises(Invalid, match=said_) as told:
+        make()
+    assert told.value.code == "evidence_thin"
+    assert "groundplan experiments" in (told.value.hint or "") or "Wait" in (told.value.hint or "")
+
+
+def test_a_judge_that_contradicts_itself_proves_nothing() -> None:
+    with pytest.raises(Invalid) as told:
+        of_pairs([pair(i, torn=i % 2 == 0) for i in range(240)], "support")
+    assert told.value.code == "judge_unfit"
+    assert len(of_pairs([pair(i, torn=i % 3 == 0) for i in range(240)], "support").samples) == 240
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=2, max_size=60), st.integers(0, 3))
+def test_no_question_is_in_two_folds_whoever_asked_it(asked: list[tuple[int, int]], seed: int) -> None:
+    rows = [
+        pair(number, prompt=f"  Question {question}" + "?" * (number % 2), unit=f"u{unit}")
+        for number, (question, unit) in enumerate(asked)
+    ]
+    groups = groups_of(rows)
+    order = [groups[row.id] for row in rows]
+    held = [{said(rows[i].prompt) for i in fold} for fold in folds_of(order, seed=seed)]
+    assert sum(map(len, held)) == len(set().union(*held))
+    alone = [row for row in rows if sum(said(o.prompt) == said(row.prompt) for o in rows) == 1]
+    assert all(groups[row.id] == f"of {row.unit}" for row in alone)
