@@ -125,6 +125,10 @@ def test_calls_to_providers_that_nobody_declared_are_findings(control: Control) 
     ]
     told = control.ask("GET", "/api/findings?kind=governance.shadow_ai").body["findings"]
     assert [(each["mark"], each["detail"]["calls"]) for each in told] == [("api.openai.com", 2)]
+    charged = control.ask("POST", "/api/register/shadow?bill=true", b"2026-11-03,PERPLEXITY AI,20.00 USD\n").body
+    assert [(each["provider"], each["declared"]) for each in charged["hosts"]] == [("Perplexity", False)]
+    told = control.ask("GET", "/api/findings?kind=governance.shadow_ai").body["findings"]
+    assert {each["mark"] for each in told} == {"api.openai.com", "bill Perplexity"}
 
 
 def test_a_wrong_framework_is_told_with_its_line(control: Control) -> None:

@@ -79,11 +79,17 @@ def list_(
     subject = f"workload/{workload}" if workload else ""
     value = ControlClient.connect(home).get("/api/evidence", subject=subject, what=what)
     rows = [
-        (e["id"], e["what"], e["subject"], "yes" if e["holds"] else "no", e["valid_until"][:10], e["says"])
+        (e["id"], e["what"], e["subject"], _holds(e), e["valid_until"][:10], e["says"])
         for e in value["evidence"]
         if not e["withdrawn_at"]
     ]
     emit(value, as_json, table(("id", "what", "of", "holds", "until", "says"), rows))
+
+
+def _holds(row: dict[str, Any]) -> str:
+    if row["approval"] not in (None, "applied"):
+        return f"approval {row['approval']}"
+    return "yes" if row["holds"] else "no"
 
 
 @evidence.command()
@@ -101,7 +107,8 @@ def add(
     """Show what facts cannot."""
     body = {"what": what, "says": says, "workload": workload, "type": type, "days": days, "link": link}
     value = ControlClient.connect(home).post("/api/evidence", {**body, "sha256": _digest(file)})
-    emit(value, as_json, f"{value['what']} of {value['subject']} is shown until {value['valid_until'][:10]}.")
+    waits = f" once change {value['change']} is approved" if value["change"] else ""
+    emit(value, as_json, f"{value['what']} of {value['subject']} is shown until {value['valid_until'][:10]}{waits}.")
 
 
 @evidence.command()
@@ -127,7 +134,7 @@ def collect(home: HomeOption = None, as_json: JsonOption = False) -> None:
 
 def register(
     kind: Annotated[
-        str, typer.Argument(help="workload, model, deployment, provider, prompt, integration, source")
+        str, typer.Argument(help="workload, model, deployment, provider, prompt, integration, tool, source")
     ] = "",
     home: HomeOption = None,
     as_json: JsonOption = False,
@@ -149,25 +156,27 @@ def register(
 
 
 def shadow(
-    log: Annotated[Path, typer.Argument(help="Log of a proxy, in any form of lines.")],
+    log: Annotated[Path, typer.Argument(help="Log of a proxy, or a bill, in any form of lines.")],
+    bill: Annotated[bool, typer.Option("--bill", help="Lines of a bill, of expenses, of a card's statement.")] = False,
     also: Annotated[list[str] | None, typer.Option("--also", help="Another provider's host; may be repeated.")] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """AI that nobody declared: calls to providers in the log of a proxy."""
+    """AI that nobody declared: calls to providers in the log of a proxy, or charges of providers in a bill."""
     try:
         data = log.read_bytes()
     except OSError as error:
         raise Invalid(
             f"{log} cannot be read: {error.strerror}", code="log_file", hint="Name a file that you may read."
         ) from error
-    query = [("also", host) for host in also or ()]
+    query = [("also", host) for host in also or ()] + ([("bill", "true")] if bill else [])
     value = ControlClient.connect(home).post_file("/api/register/shadow", data, query)
     rows = [
         (h["host"], h["provider"], "yes" if h["declared"] else "NO", h["calls"], h["callers"]) for h in value["hosts"]
     ]
-    text = table(("host", "provider", "declared", "calls", "callers"), rows)
-    emit(value, as_json, text if rows else f"No call to a known provider in {value['lines']} lines.")
+    what = "lines" if bill else "calls"
+    text = table(("host", "provider", "declared", what, "callers"), rows)
+    emit(value, as_json, text if rows else f"No known provider in {value['lines']} lines.")
 
 
 @exports.command()

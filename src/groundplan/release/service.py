@@ -27,7 +27,7 @@ from groundplan.core.errors import Conflict, Invalid, NotFound, Problem
 from groundplan.governance import service as governance
 from groundplan.governance import store as changes
 from groundplan.governance.model import ASKED, Change, Need, Standing
-from groundplan.governance.parts import KINDS
+from groundplan.governance.parts import KINDS, check_asked
 from groundplan.governance.service import Answer, Approver, Wanted
 from groundplan.governance.validity import Term, term_of
 from groundplan.placement.solve import verify
@@ -168,7 +168,11 @@ def withdraw(conn: Connection[Any], signing: Signing, actor: str, change_id: UUI
 def ask(
     conn: Connection[Any], signing: Signing, actor: str, kind: str, subject: str, what: Mapping[str, Any], reason: str
 ) -> Change:
-    """Ask for something beside the blueprint (`governance.ask`), under the company's present terms."""
+    """Ask for something beside the blueprint (`governance.ask`), under the company's present terms.
+
+    Raises `Invalid` (`approval_kind`, `approval_reach`) besides.
+    """
+    check_asked(kind, subject, what)
     seats = _current(_newest(conn)).workspace.company.approvals.seats
     return governance.ask(conn, actor, kind, subject, what, reason, seats=seats, at=signing.clock.now())
 
@@ -243,9 +247,10 @@ def _term(served: Current, change: Change, at: datetime) -> Term:
     stage, sensitivity = (found[0].stage, found[0].sensitivity) if found else ("", "")
     if change.type in KINDS:  # grace is the calendar's here; gateways give none to restricted data
         stage = "production"
-    return term_of(
+    term = term_of(
         at.date(), valid_days=terms.valid_days, grace_days=terms.grace_days, stage=stage, sensitivity=sensitivity
     )
+    return term.within(change.ends_itself)
 
 
 def rollback(
