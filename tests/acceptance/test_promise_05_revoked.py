@@ -234,7 +234,7 @@ def test_a_withdrawn_approval_ends_what_it_allowed_and_going_back_does_not_reviv
     files = world.files | {"live.yaml": PRODUCTION.removeprefix("---\n")}
     world.api("POST", "/api/apply", {"files": files})
     (change,) = [one["change"] for one in world.api("GET", "/api/status").body["pending"]]
-    approve_parts(world, *PARTS)
+    approve_parts(world, files, *PARTS)
     done: Any = None
     for email in ("ana@acme.example", "sam@acme.example"):
         done = world.api("POST", f"/api/changes/{change}/approve", {}, **world.as_person(email)).body
@@ -249,7 +249,7 @@ def test_a_withdrawn_approval_ends_what_it_allowed_and_going_back_does_not_reviv
         answers = world.asked(key)
         assert {(each.status, each.code) for each in answers} == {(403, "approval_withdrawn")}, kind
         assert all(subject in each.body["error"]["message"] for each in answers)
-        approve_parts(world, kind)
+        approve_parts(world, files, kind)
         wait_until(lambda: world.stack.chat(key, QUESTION).status == 200, 10, f"{kind} is approved again")
     gone = world.api("POST", f"/api/changes/{change}/withdraw", {}, **world.as_person("sam@acme.example")).body
     assert gone["blueprint"] == with_it + 1
@@ -259,9 +259,9 @@ def test_a_withdrawn_approval_ends_what_it_allowed_and_going_back_does_not_reviv
     assert refused["error"]["code"] == "rollback_revives"
 
 
-def approve_parts(world: World, *kinds: str) -> None:
+def approve_parts(world: World, files: dict[str, str], *kinds: str) -> None:
     """Ask for what production uses and is not approved, and approve it."""
-    asked = world.api("POST", "/api/approvals/missing", {"reason": "evaluated"}).body["asked"]
+    asked = world.api("POST", "/api/approvals/missing", {"reason": "evaluated", "files": files}).body["asked"]
     assert {each["kind"] for each in asked} == {*kinds}
     for each in asked:
         world.api("POST", f"/api/changes/{each['id']}/approve", {}, **world.as_person("sam@acme.example"))
