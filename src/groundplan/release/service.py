@@ -35,7 +35,7 @@ from groundplan.release import people, store, undo, units
 from groundplan.release.compile import Prices, declared_or_listed
 from groundplan.release.difference import differences
 from groundplan.release.grants import of_sources
-from groundplan.release.model import Applied, Current, Pending, Plan, difference_json, field_json
+from groundplan.release.model import Applied, Current, Pending, Plan, difference_json, field_json, in_force
 from groundplan.release.owners import Left
 from groundplan.release.plan import plan, without
 from groundplan.release.store import StoredBlueprint
@@ -173,7 +173,7 @@ def ask(
     Raises `Invalid` (`approval_kind`, `approval_reach`) besides.
     """
     check_asked(kind, subject, what)
-    seats = _current(_newest(conn)).workspace.company.approvals.seats
+    seats = in_force(_current(_newest(conn))).seats
     return governance.ask(conn, actor, kind, subject, what, reason, seats=seats, at=signing.clock.now())
 
 
@@ -194,7 +194,7 @@ def ask_parts(
             f"there is no workload {workload}", code="workload_unknown", hint=f"Name one of {', '.join(sorted(known))}."
         )
     wanted = {lapse.part.digest: lapse.part for name, lapse in result.lapses if workload in (None, name)}
-    seats, at = served.workspace.company.approvals.seats, signing.clock.now()
+    seats, at = in_force(served).seats, signing.clock.now()
     return [
         governance.ask(conn, actor, part.kind, part.subject, part.what, reason, seats=seats, at=at)
         for part in wanted.values()
@@ -241,7 +241,7 @@ def _serves(served: Current, change: Change, stored: StoredBlueprint) -> int | N
 
 def _term(served: Current, change: Change, at: datetime) -> Term:
     """Until when an approval that was given now holds, by the company's terms and what it is about."""
-    terms = served.workspace.company.approvals
+    terms = in_force(served)
     name = change.subject.partition("/")[2]
     found = [item for item in served.blueprint.workloads if change.type == "workload" and item.name == name]
     stage, sensitivity = (found[0].stage, found[0].sensitivity) if found else ("", "")
@@ -308,7 +308,7 @@ def _wait(
     waiting = governance.request(
         conn,
         request.actor,
-        [_wanted(item, workspace.company.approvals.seats) for item in pending],
+        [_wanted(item, in_force(Current(blueprint, workspace)).seats) for item in pending],
         base=stored.number if stored else 0,
         sources=request.files,
         at=request.at,
