@@ -17,6 +17,7 @@ from groundplan.core.errors import Invalid
 from groundplan.core.ids import new_id
 from groundplan.governance.controls.assess import assess, coverage, findings, newest
 from groundplan.governance.controls.checks import CHECKS
+from groundplan.governance.controls.drift import action, drift
 from groundplan.governance.controls.model import (
     DOCUMENT,
     Amendment,
@@ -162,6 +163,22 @@ def test_the_newest_evidence_decides() -> None:
     old, new = evidence("owner.business", ago=2), evidence("owner.business", holds=False, ago=1)
     for order in ((old, new), (new, old)):
         assert state(own("owner.business"), *order) == "open"
+
+
+def test_drift_is_what_is_in_another_state_and_an_action_is_grave_after_its_day() -> None:
+    one = own("owner.business")
+    then = NOW - timedelta(days=3)
+    good, bad = evidence("owner.business", ago=4), evidence("owner.business", ago=1, holds=False)
+    (moved,) = drift(one, newest([good]), then, newest([good, bad]), NOW)
+    assert (moved.control, moved.workload, moved.before, moved.now) == ("C1", "a", "satisfied", "open") and moved.hint
+    assert drift(one, newest([good]), then, newest([good]), NOW) == []
+    ended = evidence("owner.business", ago=4, days=2)
+    assert [each.now for each in drift(one, newest([ended]), then, newest([ended]), NOW)] == ["expired"]
+    due = NOW.date()
+    made = [action("workload/a", "Try it", "own/C1", "sam@acme.example", due, "m", due + timedelta(days=late))
+            for late in (0, 1)]  # fmt: skip
+    assert [each.severity for each in made] == ["medium", "high"] and made[0].identity == made[1].identity
+    assert "was due" in made[1].message and "was due" not in made[0].message
 
 
 def test_what_nobody_approved_does_not_count_and_takes_no_place_of_what_does() -> None:

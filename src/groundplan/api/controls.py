@@ -13,6 +13,7 @@ from typing import Any
 
 from psycopg import Connection
 
+from groundplan.api import management
 from groundplan.api.context import Services
 from groundplan.api.every import Every
 from groundplan.api.log_check import LogCheck
@@ -47,17 +48,17 @@ def frameworks(conn: Connection[Any], now: datetime) -> list[Applied]:
     ]
 
 
-def known(conn: Connection[Any]) -> Newest:
-    """The evidence that decides today."""
+def known(conn: Connection[Any], at: datetime) -> Newest:
+    """The evidence that decided at a moment, by what the company asks for today."""
     blueprint = current_or_none(conn)
     demanded = blueprint is not None and APPROVED in blueprint.approved_parts
-    return newest(evidence_store.standing(conn, demanded=demanded))
+    return newest(evidence_store.standing(conn, at, demanded=demanded))
 
 
-def entries(conn: Connection[Any], current: Current) -> list[Entry]:
+def entries(conn: Connection[Any], current: Current, now: datetime) -> list[Entry]:
     """The register, with what evidence says of quality and when approvals end."""
     evaluated: dict[str, tuple[str, ...]] = {}
-    for each in known(conn).values():
+    for each in known(conn, now).values():
         kind, _, name = each.subject.partition("/")
         if kind == "workload" and each.what == EVALUATED and each.holds and each.counts:
             evaluated[name] = (f"{each.says} (until {each.valid_until.date()})",)
@@ -91,10 +92,11 @@ def collect(services: Services, verified: Verified) -> service.Collected:
         if current is None:
             return service.Collected(0, 0)
         done = service.collect(conn, facts(conn, current, now, verified()), now)
-        decides = known(conn)
+        decides = known(conn, now)
         found = [each for one in frameworks(conn, now) for each in findings(one, assess(one, decides, now), now)]
         unique = {each.identity: each for each in found}
         finding_store.tell_all(conn, unique.values(), kinds=KINDS)
+        management.late(conn, now)
     return done
 
 

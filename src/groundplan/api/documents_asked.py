@@ -52,7 +52,7 @@ def _evidence(conn: Connection[Any], workload: str, now: datetime) -> list[Shown
     """What stands for the workload or for the company as a whole, and holds."""
     return [
         Shown(each.what, each.says, str(each.id), each.valid_until, each.link)
-        for each in controls.known(conn).values()
+        for each in controls.known(conn, now).values()
         if each.counts
         and each.subject in ("company", f"workload/{workload}")
         and each.holds
@@ -89,7 +89,7 @@ def _changes(conn: Connection[Any], workload: str) -> list[Change]:
 
 
 def _frameworks(conn: Connection[Any], workload: str, now: datetime) -> dict[str, tuple[int, int]]:
-    known = controls.known(conn)
+    known = controls.known(conn, now)
     found: dict[str, tuple[int, int]] = {}
     for one in controls.frameworks(conn, now):
         standings = assess(one, known, now).get(workload)

@@ -21,6 +21,7 @@ evidence = typer.Typer(
 exports = typer.Typer(
     help="What auditors take away: oscal, cyclonedx, applicability.", no_args_is_help=True, rich_markup_mode=None
 )
+management = typer.Typer(help="Management review and corrective actions.", no_args_is_help=True, rich_markup_mode=None)
 MARKS = {"satisfied": "ok", "open": "open", "expired": "expired", "excluded": "-"}
 
 
@@ -130,6 +131,53 @@ def collect(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Judge the facts now instead of within ten minutes."""
     value = ControlClient.connect(home).post("/api/evidence/collect")
     emit(value, as_json, f"{value['added']} new, {value['kept']} as before.")
+
+
+@management.command("review")
+def review_(
+    since: Annotated[
+        str | None, typer.Option("--since", help="A day: 2026-10-01. Left out: the last review, else 90 days.")
+    ] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What a management review looks at: coverage, what moved since the last one, gaps, corrective actions."""
+    query = {} if since is None else {"since": since}
+    value = ControlClient.connect(home).get("/api/management-review", **query)
+    emit(value, as_json, _review_text(value))
+
+
+def _review_text(value: dict[str, Any]) -> str:
+    lines = [f"Since {value['since'][:10]}"]
+    for one in value["frameworks"]:
+        lines += ["", typer.style(one["title"], bold=True)]
+        for name, counts in one["coverage"].items():
+            open_ = sum(gap["workload"] == name for gap in one["gaps"])
+            lines.append(f"  {name}: {counts['satisfied']} of {counts['apply']} satisfied, {open_} are gaps")
+        for moved in one["drift"]:
+            lines.append(f"  {moved['control']} of {moved['workload']}: {moved['before']} -> {moved['now']}")
+    rows = [
+        (each["id"], each["message"], each["owner"] or "-", each["due"], "done" if each["closed_at"] else "open")
+        for each in value["actions"]
+    ]
+    lines += ["", table(("action", "what", "owner", "due", "is"), rows) if rows else "No corrective action."]
+    return "\n".join(lines)
+
+
+@management.command("act")
+def act(
+    says: Annotated[str, typer.Argument(help="What is to be put right.")],
+    owner: Annotated[str, typer.Option("--owner", help="E-mail address of who does it.")],
+    due: Annotated[str, typer.Option("--due", help="Until when: 2026-12-31.")],
+    workload: Annotated[str | None, typer.Option("--workload", help="Left out: for the company.")] = None,
+    control: Annotated[str, typer.Option("--control", help="FRAMEWORK/CONTROL.")] = "",
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """A corrective action: a finding of its owner until they say what was done, grave when its day is over."""
+    body = {"says": says, "owner": owner, "due": due, "workload": workload, "control": control}
+    value = ControlClient.connect(home).post("/api/actions", body)
+    emit(value, as_json, f"{owner} has until {value['due']}: finding {value['finding']}.")
 
 
 def register(

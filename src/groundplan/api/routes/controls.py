@@ -67,7 +67,7 @@ def frameworks(services: Using, _: Reader) -> dict[str, Any]:
     """Those that hold here, with how many controls are satisfied for each workload."""
     now = services.clock.now()
     with services.transaction() as conn:
-        known = controls.known(conn)
+        known = controls.known(conn, now)
         found = controls.frameworks(conn, now)
     return {
         "frameworks": [
@@ -86,7 +86,7 @@ def framework(name: str, services: Using, _: Reader) -> dict[str, Any]:
     """Every control of a framework for every workload, with what was shown and what is missing."""
     now = services.clock.now()
     with services.transaction() as conn:
-        return controls.board(_applied(conn, name, now), controls.known(conn), now)
+        return controls.board(_applied(conn, name, now), controls.known(conn, now), now)
 
 
 @router.get("/checks")
@@ -159,7 +159,7 @@ def withdraw(evidence_id: UUID, body: Withdrawn, services: Using, caller: Signed
 def register_of(services: Using, _: Reader, kind: str = "") -> dict[str, Any]:
     """Models, deployments, providers, prompts, integrations, sources and workloads, with what is missing of each."""
     with services.transaction() as conn:
-        entries = _entries(conn)
+        entries = _entries(conn, services.clock.now())
         teams = {name: doc.team for name, doc in _current(conn).workspace.workloads.items() if doc.team}
     shown = [each.to_json() for each in entries if kind in ("", each.kind)]
     return {"entries": shown, "overlaps": overlaps(entries, teams)}
@@ -169,7 +169,7 @@ def register_of(services: Using, _: Reader, kind: str = "") -> dict[str, Any]:
 def card_of(kind: str, name: str, services: Using, _: Reader) -> PlainTextResponse:
     """The card of one entry, as Markdown."""
     with services.transaction() as conn:
-        entry = next((e for e in _entries(conn) if e.kind == kind and e.name == name), None)
+        entry = next((e for e in _entries(conn, services.clock.now()) if e.kind == kind and e.name == name), None)
     if entry is None:
         raise NotFound(
             f"the register has no {kind[:40]} {name[:80]}", code="register_unknown",
@@ -249,7 +249,7 @@ def oscal(name: str, services: Using, caller: Reader) -> dict[str, Any]:
     now = services.clock.now()
     with services.transaction() as conn:
         one = _applied(conn, name, now)
-        known = controls.known(conn)
+        known = controls.known(conn, now)
         company = _current(conn).blueprint.company
         record(conn, action="export.oscal", actor=caller.actor, subject="company", detail={"framework": name})
     return assessment_results(one, assess(one, known, now), company, now, now - PERIOD)
@@ -260,7 +260,7 @@ def cyclonedx(services: Using, caller: Reader) -> dict[str, Any]:
     """The register as a CycloneDX 1.6 bill of materials."""
     with services.transaction() as conn:
         current = _current(conn)
-        entries = controls.entries(conn, current)
+        entries = controls.entries(conn, current, services.clock.now())
         record(conn, action="export.cyclonedx", actor=caller.actor, subject="company", detail={})
     return ml_bom(entries, current.blueprint.company, current.blueprint.number, services.clock.now())
 
@@ -309,9 +309,9 @@ def _current(conn: Any) -> Current:
     return current
 
 
-def _entries(conn: Any) -> list[Entry]:
+def _entries(conn: Any, now: datetime) -> list[Entry]:
     current = _current(conn)
-    return controls.entries(conn, current)
+    return controls.entries(conn, current, now)
 
 
 def _applied(conn: Any, name: str, now: datetime) -> Applied:

@@ -15,7 +15,9 @@ from groundplan.governance.controls.model import Evidence
 _COLUMNS: LiteralString = """id, what, subject, type, collector, at, valid_until, holds, says, detail, digest,
   audit_entry, link, approval"""
 _COUNTS: LiteralString = """collector = 'groundplan' OR CASE WHEN approval IS NULL THEN NOT %(demanded)s ELSE EXISTS (
-  SELECT 1 FROM change c WHERE c.type = 'evidence' AND c.digest = evidence.approval AND c.state = 'applied') END"""
+  SELECT 1 FROM change c WHERE c.type = 'evidence' AND c.digest = evidence.approval AND c.expires_on IS NOT NULL
+    AND (c.state = 'applied' OR c.decided_at > %(at)s) AND %(at)s >= (
+      SELECT max(a.at) FROM approval a WHERE a.change_id = c.id AND a.decision = 'approved')) END"""
 """What facts show; what people give where nobody has to approve it, or while it is approved."""
 
 
@@ -30,10 +32,9 @@ def add(conn: Connection[Any], found: Evidence) -> None:
     )  # fmt: skip
 
 
-def standing(conn: Connection[Any], *, demanded: bool) -> list[Evidence]:
-    """Of each (subject, what) the newest that was not withdrawn and counts, else the newest that does not count.
-
-    `demanded`: the company has what people give approved.
+def standing(conn: Connection[Any], at: datetime, *, demanded: bool) -> list[Evidence]:
+    """Of each (subject, what) the newest that was not withdrawn and counts, else the newest that does not count, as it
+    was at a moment. `demanded`: the company has what people give approved.
     """
     with conn.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(
@@ -41,9 +42,9 @@ def standing(conn: Connection[Any], *, demanded: bool) -> list[Evidence]:
             + _COLUMNS
             + ", "
             + _COUNTS
-            + " AS counts FROM evidence WHERE withdrawn_at IS NULL) e"
+            + " AS counts FROM evidence WHERE at <= %(at)s AND (withdrawn_at IS NULL OR withdrawn_at > %(at)s)) e"
             + " ORDER BY subject, what, counts DESC, at DESC, id DESC",
-            {"demanded": demanded},
+            {"demanded": demanded, "at": at},
         ).fetchall()
     return [Evidence(**row) for row in rows]
 

@@ -36,7 +36,7 @@ class Collected:
 
 def collect(conn: Connection[Any], facts: Iterable[Facts], now: datetime) -> Collected:
     """Judge the facts of each workload; what is new, has changed or is half over becomes new evidence."""
-    known = newest(evidence_store.standing(conn, demanded=False))
+    known = newest(evidence_store.standing(conn, now, demanded=False))
     added = kept = 0
     for each in facts:
         subject = f"workload/{each.workload}"
