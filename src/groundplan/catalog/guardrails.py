@@ -136,8 +136,8 @@ class GuardrailRule(Strict):
     mode: Literal["enforce", "shadow"] = "enforce"
     """shadow: everything is only counted."""
     budget: Annotated[Duration, AfterValidator(_budget)] = 50
-    """What all checks of one text, without the judge, may take; measured, and told (`budget`) when it is exceeded, which
-    refuses nothing: the checks were made."""
+    """What all checks of one text, without the judge, may take; measured, and told (`budget`) when it is exceeded.
+    That refuses nothing: the checks were made."""
     on_failure: Literal["closed", "open"] = "closed"
     """What happens where a check cannot be made: the judge does not answer."""
     unchecked: Annotated[tuple[Literal["image", "audio"], ...], LIST, list_schema({"enum": ["image", "audio"]})] = ()
