@@ -52,7 +52,7 @@ PAGES = (
             route.path
             for module in ROUTERS
             for route in module.router.routes
-            if isinstance(route, APIRoute) and "GET" in route.methods and "{" not in route.path
+            if isinstance(route, APIRoute) and "GET" in (route.methods or ()) and "{" not in route.path
         }
         - NOT_ALONE
     ),
@@ -196,8 +196,8 @@ def test_markup_in_every_stored_field_stays_text_on_every_page(control: Control)
     files = {"acme.yaml": text.replace("TEXT", "'" + HOSTILE.replace("'", "''") + "'")}
     applied = control.ask("POST", "/api/apply", {"files": files, "reason": HOSTILE})
     assert applied.status == 200, applied.body
-    for shown in ("house/H1", "annex-iv/8", "review.periodic"):
-        given = {"what": shown, "workload": "assistant", "says": HOSTILE, "link": "https://files.acme.example/x"}
+    for what_ in ("house/H1", "annex-iv/8", "review.periodic"):
+        given = {"what": what_, "workload": "assistant", "says": HOSTILE, "link": "https://files.acme.example/x"}
         assert control.ask("POST", "/api/evidence", given).status == 200
     action = {"says": HOSTILE, "control": HOSTILE, "owner": "sam@acme.example", "due": "2999-01-01"}
     assert control.ask("POST", "/api/actions", action).status == 201
