@@ -4,7 +4,10 @@ oneself, withdraw; and what a link of the operator is not good for."""
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Event, Thread
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -220,8 +223,35 @@ def test_6_a_withdrawn_approval_ends_the_workload_without_grace(
     (change,) = stack.control("GET", "/api/changes?state=applied").body["changes"]
     page = people["sam"]
     page.goto(f"/governance/changes/{change['id']}")
-    press(page, "Withdraw your approval")
-    wait_until(lambda: stack.chat(key).status in {403, 404}, 5, "the gateways refuse it")
+    with traffic(stack, key) as calls:
+        wait_until(lambda: len(calls) > 20, 30, "calls are under way")
+        press(page, "Withdraw your approval")
+        done = time.monotonic()
+        wait_until(lambda: sum(sent > done for sent, _ in calls) > 20, 30, "calls go on")
+    assert {status for _, status in calls[:20]} == {200}
+    assert {status for sent, status in calls if sent > done} <= {403, 404}, "none is served once the page says so"
+
+
+@contextmanager
+def traffic(stack: Stack, key: str) -> Iterator[list[tuple[float, int]]]:
+    """Three callers without a pause: (when sent, status) of each call that was answered."""
+    calls: list[tuple[float, int]] = []
+    over = Event()
+
+    def run() -> None:
+        while not over.is_set():
+            sent = time.monotonic()
+            calls.append((sent, stack.chat(key).status))
+
+    threads = [Thread(target=run) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield calls
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
 
 
 def test_7_an_approval_whose_time_is_over_ends_what_it_allowed(

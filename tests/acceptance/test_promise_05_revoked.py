@@ -1,8 +1,9 @@
 """Promise 5: what is revoked stays revoked.
 
 A revoked permission or a deleted document is gone from the next retrieval, from cached answers too. A revoked key, a
-withdrawn approval and a kill are reported effective once every gateway has acknowledged them; of a gateway that is cut
-off it is told until when it may serve, and it serves no longer.
+withdrawn approval (of a workload, and of a model, a prompt and a source that it uses) and a kill are reported effective
+once every gateway has acknowledged them; of a gateway that is cut off it is told until when it may serve, and it serves
+no longer.
 """
 
 from __future__ import annotations
@@ -32,7 +33,6 @@ WORKSPACE = """kind: company
 name: acme
 format: 1
 separation: enforced
-approvals: {parts: []}
 caps: {people: unlimited, calls_per_day: unlimited}
 ---
 kind: person
@@ -64,6 +64,12 @@ upstream_model: scripted
 url: URL
 price: {input: 0 USD/Mtok, output: 10 USD/Mtok}
 context: 32k
+---
+kind: prompt
+name: polite
+version: 1
+text: Be polite.
+owner: ana
 ---
 kind: source
 name: handbook
@@ -101,7 +107,9 @@ WORKLOADS = {
 }
 OTHERS = ("product", "architecture", "engineering", "operations", "security", "finance", "data", "compliance")
 OWNERS = "business: ana, " + ", ".join(f"{duty}: sam" for duty in OTHERS)
-PRODUCTION = WORKLOAD.format(name="live", stage="production", owners=OWNERS, more="")
+USES = "prompt: polite\nsources: [handbook]"
+PRODUCTION = WORKLOAD.format(name="live", stage="production", owners=OWNERS, more=USES)
+PARTS = {"model": "model/scripted", "prompt": "prompt/polite", "data": "source/handbook"}
 
 
 @dataclass
@@ -226,6 +234,7 @@ def test_a_withdrawn_approval_ends_what_it_allowed_and_going_back_does_not_reviv
     files = world.files | {"live.yaml": PRODUCTION.removeprefix("---\n")}
     world.api("POST", "/api/apply", {"files": files})
     (change,) = [one["change"] for one in world.api("GET", "/api/status").body["pending"]]
+    approve_parts(world, files, *PARTS)
     done: Any = None
     for email in ("ana@acme.example", "sam@acme.example"):
         done = world.api("POST", f"/api/changes/{change}/approve", {}, **world.as_person(email)).body
@@ -233,12 +242,29 @@ def test_a_withdrawn_approval_ends_what_it_allowed_and_going_back_does_not_reviv
     wait_until(lambda: served(world) >= with_it, 10, "every gateway serves it")
     _, key = world.key("live")
     assert {answer.status for answer in world.asked(key)} == {200}
+    for kind, subject in PARTS.items():
+        (held,) = [each for each in world.api("GET", "/api/approvals").body["approvals"] if each["kind"] == kind]
+        told = world.api("POST", f"/api/changes/{held['id']}/withdraw", {}, **world.as_person("sam@acme.example")).body
+        assert told["effective"]["complete"] and len(told["effective"]["acknowledged"]) == WORKERS
+        answers = world.asked(key)
+        assert {(each.status, each.code) for each in answers} == {(403, "approval_withdrawn")}, kind
+        assert all(subject in each.body["error"]["message"] for each in answers)
+        approve_parts(world, files, kind)
+        wait_until(lambda: world.stack.chat(key, QUESTION).status == 200, 10, f"{kind} is approved again")
     gone = world.api("POST", f"/api/changes/{change}/withdraw", {}, **world.as_person("sam@acme.example")).body
     assert gone["blueprint"] == with_it + 1
     assert gone["effective"]["complete"] and len(gone["effective"]["acknowledged"]) == WORKERS
     assert {(answer.status, answer.code) for answer in world.asked(key)} == {(403, "workload_unknown")}
     refused = world.stack.cli("rollback", str(with_it), code=None)
     assert refused["error"]["code"] == "rollback_revives"
+
+
+def approve_parts(world: World, files: dict[str, str], *kinds: str) -> None:
+    """Ask for what production uses and is not approved, and approve it."""
+    asked = world.api("POST", "/api/approvals/missing", {"reason": "evaluated", "files": files}).body["asked"]
+    assert {each["kind"] for each in asked} == {*kinds}
+    for each in asked:
+        world.api("POST", f"/api/changes/{each['id']}/approve", {}, **world.as_person("sam@acme.example"))
 
 
 def served(world: World) -> int:

@@ -31,6 +31,7 @@ from groundplan.core.home import Home
 from groundplan.governance import service as governance
 from groundplan.governance import store as governance_store
 from groundplan.governance.model import Change
+from groundplan.governance.policy import exceptions
 from groundplan.governance.service import Answer, Approver
 from groundplan.governance.validity import Term, announced, phase, term_of
 from groundplan.identity import service as identity
@@ -240,6 +241,41 @@ def test_mail_links_and_decides_nothing(services: Services, clock: ManualClock, 
         approvals_look.look(reach)
         assert mail.send_waiting(reach) == 2
         assert "ends on" in kept.mails[-1]["Subject"]
+
+
+def test_an_exception_waits_in_the_inbox_and_its_end_is_announced(services: Services, clock: ManualClock) -> None:
+    begin(services)
+    asked = {"rule": "no-training", "workload": "assistant", "person": "", "reason": "a trial"}
+    with services.transaction() as conn:
+        made = exceptions.ask(conn, OPERATOR, **asked, until=clock.now() + timedelta(days=40), now=clock.now())
+        before = conn.execute("SELECT count(*) FROM mail").fetchone()
+
+    def told() -> list[tuple[str, str]]:
+        approvals_look.look(services)
+        with services.transaction() as conn:
+            found = finding_store.findings(conn, kinds=["governance.exception"])
+        return [(each["kind"].rpartition("_")[2], each["severity"]) for each in found]
+
+    assert told() == [("asked", "medium")] == told()
+    with services.transaction() as conn:
+        after = conn.execute("SELECT count(*) FROM mail WHERE mark LIKE %s", (f"exception:{made.id}:%",)).fetchone()
+        ana = f"person:{identity.find_person(conn, 'ana@acme.example').id}"
+        exceptions.decide(conn, ana, made.id, approve=True, reason="", now=clock.now())
+    assert before == (0,) and after is not None and after[0] == 1, "one mail, to sam, who holds both duties"
+    assert told() == []
+    ahead = {}
+    for day in (9, 10, 32, 33, 38, 39):
+        clock.set_now(datetime(2026, 11, 25, 12, tzinfo=UTC) + timedelta(days=day))
+        ahead[day] = told()
+    assert ahead == {9: [], 10: [("ends", "medium")], 32: [("ends", "medium")], 33: [("ends", "medium")],
+                     38: [("ends", "medium")], 39: [("ends", "high")]}  # fmt: skip
+    with services.transaction() as conn:
+        marks = conn.execute(
+            "SELECT split_part(mark, ':', 3) FROM mail WHERE mark LIKE 'exception:%%' ORDER BY id"
+        ).fetchall()
+    assert [mark for (mark,) in marks] == ["asked", "30", "7", "1"]
+    clock.set_now(datetime(2026, 11, 25, 12, 1, tzinfo=UTC) + timedelta(days=40))
+    assert told() == []
 
 
 def test_mail_that_cannot_be_handed_over_is_tried_again(services: Services, clock: ManualClock) -> None:

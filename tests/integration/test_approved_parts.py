@@ -24,6 +24,7 @@ from groundplan.core.clock import SystemClock
 from groundplan.core.database import database_url
 from groundplan.core.errors import Conflict, Invalid
 from groundplan.governance import service as governance
+from groundplan.governance.parts import reach_declared
 from groundplan.governance.register.versions import KIND
 from groundplan.governance.service import Answer, Approver
 from groundplan.governance.store import changes
@@ -104,6 +105,9 @@ MORE
 def live(name: str, more: str, sensitivity: str = "internal") -> str:
     text = LIVE.replace("NAME", name).replace("OWNERS", OWNERS).replace("SENSITIVITY", sensitivity)
     return text.replace("MORE\n", f"{more}\n" if more else "")
+
+
+WIDER = {"name: support\npurpose: Answer staff": "name: support\naudience: customers\npurpose: Answer staff"}
 
 
 @dataclass
@@ -229,6 +233,17 @@ async def test_production_waits_for_what_it_uses_and_its_last_approval_is_refuse
     cheaper = world.plan(**{"output: 10 USD/Mtok": "output: 7 USD/Mtok"})
     assert "workload/support" not in {each["subject"] for each in cheaper["pending"]}, "a price is no part of it"
 
+    wide = {"approvals: {grace_days: 5}": "approvals: {parts: [model, prompt, data, rollout], grace_days: 5}"}
+    bound = [{each["subject"]: each for each in world.plan(**wide, **more)["pending"]} for more in ({}, WIDER)]
+    assert "workload/support" not in bound[0] and any(
+        "reaching employees" in each for each in world.plan(**wide)["notes"]
+    )
+    (missing,) = bound[1]["workload/support"]["missing"]
+    assert "approved-rollout" in missing["message"] and "reaching customers in production" in missing["message"]
+    with world.connect() as conn:
+        with pytest.raises(Invalid, match="no rollout"):
+            world.releases.ask(conn, OPERATOR, "rollout", "workload/support", {"audience": "all"}, "wider")
+
     looser = world.plan(**{"approvals: {grace_days: 5}": "approvals: {parts: [model], grace_days: 5}"})
     (company,) = [each for each in looser["pending"] if each["subject"] == "company"]
     assert [need["duty"] for need in company["needs"]] == ["business", "security"]
@@ -286,6 +301,25 @@ async def test_withdrawal_and_end_are_effective_at_the_next_call(world: World) -
     assert (await stack.chat(trial)).status == 200, "a pilot may go on trying it"
     assert set(world.ask()) == {"model/acme/one", "model/acme/two"}
     world.approve_parts("model/acme/one", "model/acme/two")
+    await until(lambda: stack.chat(key), 200)
+
+    with world.connect() as conn:
+        reach = world.releases.ask(conn, OPERATOR, "rollout", "workload/support", reach_declared("customers"), "wider")
+    world.approve(reach.id, "sam")
+    assert (await stack.chat(key)).status == 200
+    with world.connect() as conn:
+        world.releases.withdraw(conn, f"person:{world.person(conn, 'sam')}", reach.id)
+    assert (await stack.chat(key)).status == 200, "it reaches employees only, of whom nothing was withdrawn"
+    with world.connect() as conn:
+        reach = world.releases.ask(conn, OPERATOR, "rollout", "workload/support", reach_declared("employees"), "own")
+    world.approve(reach.id, "sam")
+    with world.connect() as conn:
+        world.releases.withdraw(conn, f"person:{world.person(conn, 'sam')}", reach.id)
+    refused = await until(lambda: stack.chat(key), 403, "approval_withdrawn")
+    assert "workload/support reaching employees in production" in refused.json["error"]["message"]
+    with world.connect() as conn:
+        reach = world.releases.ask(conn, OPERATOR, "rollout", "workload/support", reach_declared("public"), "all")
+    world.approve(reach.id, "sam")
     await until(lambda: stack.chat(key), 200)
 
     world.withdraw("prompt/polite")

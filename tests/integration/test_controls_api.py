@@ -92,6 +92,36 @@ def test_frameworks_are_summed_up_with_what_is_left_out(control: Control) -> Non
     assert [each["reason"] for each in statement if not each["applies"]] == ["The group's policy holds."]
 
 
+def test_a_management_review_sees_what_moved_and_what_is_to_be_put_right(control: Control) -> None:
+    given = {"what": "house-rules/H3", "workload": "assistant", "says": "Twenty tried it.", "days": 30}
+    id = control.ask("POST", "/api/evidence", given).body["id"]
+    held = control.ask("POST", "/api/evidence", {"what": "review.periodic", "says": "All went well.", "type": "review"})
+    assert held.status == 200
+    control.ask("POST", f"/api/evidence/{id}/withdraw", {"reason": "It was another version."})
+    review = control.ask("GET", "/api/management-review").body
+    assert review["last_review"]["says"] == "All went well."
+    (house,) = [each for each in review["frameworks"] if each["name"] == "house-rules"]
+    assert [(each["control"], each["before"], each["now"]) for each in house["drift"]] == [("H3", "satisfied", "open")]
+    assert {"workload": "assistant", "control": "H3", "title": "It was tried by users", "state": "open"} in house[
+        "gaps"
+    ]
+    wanted = {"says": "Try it again", "control": "house-rules/H3", "workload": "assistant", "owner": "sam@acme.example"}
+    assert control.ask("POST", "/api/actions", {**wanted, "due": "2020-01-01"}).code == "action_due"
+    assert (
+        control.ask("POST", "/api/actions", {**wanted, "due": "2999-01-01", "owner": "no@acme.example"}).status == 404
+    )
+    made = control.ask("POST", "/api/actions", {**wanted, "due": "2999-01-01"})
+    assert made.status == 201, made.body
+    (action,) = control.ask("GET", "/api/management-review").body["actions"]
+    assert (action["owner"], action["severity"], action["closed_at"]) == ("sam@acme.example", "medium", None)
+    closed = control.ask("POST", f"/api/findings/{made.body['finding']}/close", {"reason": "Tried by thirty."})
+    assert closed.status == 200
+    (action,) = control.ask("GET", "/api/management-review").body["actions"]
+    assert action["closed_reason"] == "Tried by thirty."
+    asked = {each["action"] for each in control.ask("GET", "/api/audit").body["entries"]}
+    assert {"action.added", "finding.close"} <= asked
+
+
 def test_assessment_results_are_oscal(control: Control) -> None:
     control.ask("POST", "/api/evidence/collect")
     reply = control.ask("GET", "/api/exports/oscal/nist-ai-rmf")
@@ -125,6 +155,10 @@ def test_calls_to_providers_that_nobody_declared_are_findings(control: Control) 
     ]
     told = control.ask("GET", "/api/findings?kind=governance.shadow_ai").body["findings"]
     assert [(each["mark"], each["detail"]["calls"]) for each in told] == [("api.openai.com", 2)]
+    charged = control.ask("POST", "/api/register/shadow?bill=true", b"2026-11-03,PERPLEXITY AI,20.00 USD\n").body
+    assert [(each["provider"], each["declared"]) for each in charged["hosts"]] == [("Perplexity", False)]
+    told = control.ask("GET", "/api/findings?kind=governance.shadow_ai").body["findings"]
+    assert {each["mark"] for each in told} == {"api.openai.com", "bill Perplexity"}
 
 
 def test_a_wrong_framework_is_told_with_its_line(control: Control) -> None:

@@ -175,7 +175,13 @@ def test_the_directory_adds_changes_and_ends_people(scene: Scene, directory: dic
     back = ask("PATCH", path, on, **directory).body
     assert back["active"] is True and back["name"]["familyName"] == "Berg"
     assert ask("DELETE", path, **directory).status == 204
-    assert ask("GET", path, **directory).body["active"] is False
+    assert ask("GET", path, **directory).status == 404, "gone for the directory"
+    assert ask("PATCH", path, on, **directory).status == ask("DELETE", path, **directory).status == 404
+    assert ask("GET", "/api/scim/v2/Users?filter=userName%20eq%20%22kim%22", **directory).body["totalResults"] == 0
+    left = next(each for each in ask("GET", "/api/people").body["people"] if each["email"] == "kim@acme.example")
+    assert left["active"] is False, "and here for what they did"
+    again = ask("POST", "/api/scim/v2/Users", user_of("kim"), **directory)
+    assert again.status == 201 and again.body["active"] is True and "displayName" not in again.body
     assert ask("GET", "/api/scim/v2/Users/01a212d3-0000-7000-8000-000000000000", **directory).status == 404
 
 
@@ -195,9 +201,42 @@ def test_the_directory_keeps_groups(scene: Scene, directory: dict[str, str]) -> 
     assert (
         "legal" in next(p for p in ask("GET", "/api/people").body["people"] if p["email"].startswith("sam"))["groups"]
     )
-    assert ask("PUT", path, {"displayName": "law"}, **directory).status == 409
+    renamed = ask("PUT", path, {"displayName": "law"}, **directory)
+    assert renamed.status == 400 and renamed.body["scimType"] == "mutability", "as its schema says"
     assert ask("DELETE", path, **directory).status == 204
-    assert ask("GET", path, **directory).body["members"] == []
+    assert ask("GET", path, **directory).status == 404
+    assert "legal" not in str(ask("GET", "/api/people").body["people"]), "nobody is in it"
+    assert ask("POST", "/api/scim/v2/Groups", {"displayName": "legal"}, **directory).body["members"] == []
+
+
+def test_the_directory_reads_what_it_wrote(scene: Scene, directory: dict[str, str]) -> None:
+    ask = scene.control.ask
+    emails = [
+        {"value": "Max@Acme.example", "type": "work", "primary": True},
+        {"value": "max@home.example", "type": "home"},
+    ]
+    name = {"formatted": "Max B. Roe", "familyName": "Roe"}
+    made = ask("POST", "/api/scim/v2/Users", {"userName": "max", "emails": emails, "name": name}, **directory).body
+    assert made["name"] == name and "displayName" not in made
+    assert [each["value"] for each in made["emails"]] == ["max@acme.example", "max@home.example"]
+    path = f"/api/scim/v2/Users/{made['id']}"
+    work = {"op": "replace", "path": 'emails[type eq "work"].value', "value": "max.roe@acme.example"}
+    gone = {"op": "remove", "path": 'emails[type eq "home"]'}
+    done = ask("PATCH", path, {"Operations": [work, gone, {"op": "remove", "path": "name"}]}, **directory).body
+    assert done["emails"] == [{"value": "max.roe@acme.example", "type": "work", "primary": True}]
+    assert "name" not in done
+    assert ask("POST", "/api/login-links", {"person": "max.roe@acme.example"}).status == 201, "known by the new one"
+    taken = {"userName": "max", "emails": [{"value": "sam@acme.example"}]}
+    assert ask("PUT", path, taken, **directory).body["scimType"] == "uniqueness"
+    assert ask("PATCH", path, {"Operations": [{"op": "replace", "path": "active", "value": False}]}, **directory)
+    for silent in ({"userName": "max", "emails": done["emails"]},):
+        assert ask("PUT", path, silent, **directory).body["active"] is False, "what is not said brings nobody back"
+    everything = ask("POST", "/api/scim/v2/.search", {"count": 200}, **directory).body
+    kinds = [each["meta"]["resourceType"] for each in everything["Resources"]]
+    assert kinds == sorted(kinds, reverse=True) and {*kinds} == {"User", "Group"}
+    assert everything["totalResults"] == len(kinds)
+    two = ask("POST", "/api/scim/v2/.search", {"startIndex": kinds.count("User"), "count": 2}, **directory).body
+    assert [each["meta"]["resourceType"] for each in two["Resources"]] == ["User", "Group"], "one list"
 
 
 def bulk_of(*operations: Any, **more: object) -> dict[str, object]:

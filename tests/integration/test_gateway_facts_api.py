@@ -19,8 +19,10 @@ from groundplan.blueprint.model import Source
 from groundplan.core.endpoints import lookup
 from groundplan.core.ids import new_id
 from groundplan.core.settings import child_environment, load_settings
+from groundplan.gateway.journal.records import read_segment
 from groundplan.knowledge.remote import RemoteEmbedder
 from groundplan.knowledge.service import Intake, ingest_sources
+from groundplan.ledger.model import Finish
 from groundplan.runtime.models import MINILM, ensure
 from groundplan.testing.database import Database
 
@@ -32,7 +34,8 @@ SEARCH = "/api/knowledge/search"
 async def stack(database: Database, tmp_path: Path) -> AsyncIterator[Stack]:
     """A worker with two workloads: `assistant` reads the handbook, `payroll` reads nothing."""
     async with scripted("one") as (_, port), installation(database, tmp_path) as made:
-        declared = [workload("assistant", ["one"], grounding=GROUNDING), workload("payroll", ["one"])]
+        strict = workload("strict", ["one"], grounding=GROUNDING, sensitivity="restricted", grace_ms=0)
+        declared = [workload("assistant", ["one"], grounding=GROUNDING), workload("payroll", ["one"]), strict]
         made.apply(blueprint(1, [deployment("one", port)], declared))
         made.start()
         await made.ready()
@@ -175,6 +178,13 @@ def _ingest(stack: Stack, folder: Path) -> None:
     )
 
 
+def searches(stack: Stack) -> list[Finish]:
+    """Those that are calls in the journal."""
+    paths = sorted(stack.home.journal.glob("*/*.seg"))
+    found = [entry.record for path in paths for entry in read_segment(path)[0] if isinstance(entry.record, Finish)]
+    return [record for record in found if record.endpoint == "search"]
+
+
 async def test_a_search_finds_what_the_person_behind_the_key_may_read(stack: Stack, tmp_path: Path) -> None:
     ana, ben = stack.person("ana@acme.example"), stack.person("ben@acme.example")
     keys = {"ana": stack.key(person=ana), "ben": stack.key(person=ben), "acts": stack.key(acts=True)}
@@ -197,6 +207,12 @@ async def test_a_search_finds_what_the_person_behind_the_key_may_read(stack: Sta
         assert (other.status, other.code) == (403, "workload_other")
         assert (await stack.post(SEARCH, stack.key("payroll", ana), question)).code == "no_sources"
         assert (await stack.post(SEARCH, keys["ana"], {"query": ""})).code == "request_invalid"
+        assert searches(stack) == [], "nothing of it was restricted"
+        restricted = await stack.post(SEARCH, stack.key("strict", ana), question)
+        assert [passage["path"] for passage in restricted.json["passages"]] == ["leave.md"]
+        (made,) = searches(stack)
+        assert (made.workload, made.person, made.status) == ("strict", ana, "ok")
+        assert [path for _, path, *_ in made.sources] == ["leave.md"], "what was read, durable before it was given"
         name = stack.database.name
         stack.sql_admin(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
         stack.sql_admin(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")

@@ -57,7 +57,7 @@ risk:
 
 def declared(text: str = "  Be polite.\n  Always.\n", version: int = 1, stage: str = "pilot") -> dict[str, str]:
     whole = WORKSPACE
-    whole = whole.replace("approvals: {parts: []}", "approvals: {parts: [model, prompt, data]}")
+    whole = whole.replace("approvals: {parts: []}", "approvals: {parts: [model, prompt, data, evidence]}")
     whole = whole.replace("deployments: [local]\n", "deployments: [local]\nprompt: polite\nsources: [handbook]\n", 1)
     if stage == "production":
         whole = whole.replace("stage: pilot", "stage: production")
@@ -170,7 +170,14 @@ def test_documents_are_filled_from_facts_and_what_is_missing_is_marked(world: Wo
     assert "acme is its provider." in [said["text"] for said in sections["1(a)"]["said"]]
     assert "8" in annex["missing"], "nobody has declared conformity"
     given = cli(world, "evidence", "add", "annex-iv/8", "--workload", "assistant", "-m", "Signed on 2026-11-01")
-    assert given["what"] == "annex-iv/8"
+    assert given["what"] == "annex-iv/8" and given["change"] is not None
+    annex = ask("GET", "/api/exports/documents/annex-iv/assistant").body
+    assert "8" in annex["missing"], "given, and not approved yet"
+    (listed,) = ask("GET", "/api/evidence?what=annex-iv/8").body["evidence"]
+    assert (listed["approval"], listed["change"]) == ("pending", given["change"])
+    assert b"approval pending" in ask("GET", "/governance/evidence?what=annex-iv/8", **auditor).body
+    approved = world.person("evidence-officer", "compliance")
+    assert ask("POST", f"/api/changes/{given['change']}/approve", {}, **approved).status == 200
     annex = ask("GET", "/api/exports/documents/annex-iv/assistant").body
     assert "8" not in annex["missing"]
     text = ask("GET", "/api/exports/documents/annex-iv/assistant/text").body.decode()
@@ -188,11 +195,11 @@ def test_documents_are_filled_from_facts_and_what_is_missing_is_marked(world: Wo
 
 def test_a_decision_from_the_command_line_is_made_by_who_confirms_it_with_a_passkey(world: World) -> None:
     ask = world.control.ask
-    made = ask(
-        "POST", "/api/approvals",
-        {"kind": "evidence", "subject": "workload/assistant", "what": {"document": "test"}, "reason": "for the audit"},
-    )  # fmt: skip
-    change = made.body["id"]
+    shown = {"what": "annex-iv/3", "workload": "assistant", "says": "Read on 2026-11-02"}
+    change = ask("POST", "/api/evidence", shown).body["change"]
+    for kind in ("evidence", "policy", "exception"):
+        by_hand = {"kind": kind, "subject": "workload/assistant", "what": {"document": "x"}, "reason": "for the audit"}
+        assert ask("POST", "/api/approvals", by_hand).body["error"]["code"] == "approval_kind", "it would bite nowhere"
     wanted = {"change": change, "decision": "approve", "comment": "seen"}
     asked = ask("POST", "/api/terminals", wanted).body
     path, secret = f"/api/terminals/{asked['id']}", {"secret": asked["secret"]}
@@ -219,8 +226,8 @@ def test_a_decision_from_the_command_line_is_made_by_who_confirms_it_with_a_pass
 
 def test_the_command_waits_and_then_says_it(world: World) -> None:
     ask = world.control.ask
-    body = {"kind": "evidence", "subject": "workload/assistant", "what": {"document": "two"}, "reason": "for the audit"}
-    change = ask("POST", "/api/approvals", body).body["id"]
+    given = ask("POST", "/api/evidence", {"what": "annex-iv/3", "workload": "assistant", "says": "Read again"}).body
+    change = given["change"]
     home = str(world.control.home.root)
     process = subprocess.Popen(
         [sys.executable, "-m", "groundplan.cli.main", "decline", change, "-m", "no", "--home", home],
@@ -234,6 +241,26 @@ def test_the_command_waits_and_then_says_it(world: World) -> None:
     out, _ = process.communicate(timeout=30)
     assert (process.returncode, out.strip()) == (0, "refused")
     assert ask("GET", f"/api/changes/{change}").body["state"] == "refused"
+    (refused, approved, *_) = ask("GET", "/api/evidence?what=annex-iv/3").body["evidence"]
+    assert (refused["approval"], approved["approval"]) == ("refused", "applied")
+    told = str(ask("GET", "/api/exports/documents/annex-iv/assistant").body)
+    assert "Read on 2026-11-02" in told and "Read again" not in told, "the older one, which is approved, decides"
+    for each in (refused, approved):
+        assert ask("POST", f"/api/evidence/{each['id']}/withdraw", {"reason": "another version"}).status == 200
+    states = [ask("GET", f"/api/changes/{each['change']}").body["state"] for each in (refused, approved)]
+    assert states == ["refused", "superseded"], "nothing is left to announce or to renew"
+
+
+def test_a_prompt_that_says_something_else_under_its_number_is_a_finding(world: World) -> None:
+    ask = world.control.ask
+    kind = "/api/findings?kind=governance.prompt_changed"
+    apply(world, declared("  Be polite.\n  Never.\n"))
+    (told,) = wait_until(lambda: ask("GET", kind).body["findings"], 20, "version 1 said something else before")
+    assert (told["subject"], told["severity"]) == ("prompt/polite", "medium")
+    old, new = told["hint"].rstrip("`.").split()[-2:]
+    assert "Never" in str(ask("GET", f"/api/prompts/polite/diff?old={old}&new={new}").body["lines"])
+    apply(world, declared("  Be polite.\n  Never.\n", 4))
+    wait_until(lambda: not ask("GET", kind).body["findings"], 20, "version 4 has said nothing else")
 
 
 def test_the_checkpoint_key_rotates_while_it_runs_and_the_log_verifies_by_either_key(world: World) -> None:

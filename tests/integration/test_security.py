@@ -11,9 +11,28 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from fastapi.routing import APIRoute
 from tests.integration.test_api_control import WORKSPACE, Control, running
 
 from groundplan.api.access.rights import listed
+from groundplan.console import (
+    actions,
+    calls,
+    controls,
+    cost_pages,
+    erasures,
+    experiments,
+    knowledge,
+    knowledge_index,
+    opportunities,
+    pages,
+    placement,
+    reconcile,
+    rights,
+    rules,
+    trade_off,
+    you,
+)
 from groundplan.core.errors import Invalid
 from groundplan.identity import oidc
 from groundplan.identity.oidc import Provider
@@ -21,10 +40,73 @@ from groundplan.identity.sessions import is_operator_token, read_operator_token
 from groundplan.testing.database import Cluster
 
 HOSTILE = "<img src=x onerror=alert(1)>\"'{{7*7}}${7*7}"
-PAGES = (
-    "/", "/workloads", "/workloads/assistant", "/calls", "/placement", "/knowledge", "/cost", "/operations",
-    "/governance", "/inbox", "/blueprints", "/blueprints/1", "/kill", "/you", "/governance/rights", "/governance/who",
+ROUTERS = (
+    pages, placement, calls, knowledge, knowledge_index, erasures, actions, cost_pages, opportunities, experiments,
+    trade_off, reconcile, controls, you, rights, rules,
 )  # fmt: skip
+NOT_ALONE = {"/demo/two-people", "/do/knowledge/click", "/cost/statements/print", "/login"}
+"""Pages of the demo, of a click, of a period."""
+PAGES = (
+    *sorted(
+        {
+            route.path
+            for module in ROUTERS
+            for route in module.router.routes
+            if isinstance(route, APIRoute) and "GET" in (route.methods or ()) and "{" not in route.path
+        }
+        - NOT_ALONE
+    ),
+    "/workloads/assistant", "/blueprints/1", "/cost/workload/assistant", "/placement/assistant",
+    "/governance/controls/house", "/governance/prompts/rude", "/governance/documents?name=annex-iv&workload=assistant",
+)  # fmt: skip
+"""Every page of the console that needs no id, and those of what is declared here."""
+HOSTILE_FILES = """\
+---
+{kind: prompt, name: rude, owner: ana, text: TEXT}
+---
+{kind: source, name: handbook, title: TEXT, path: ./handbook, sensitivity: internal, owner: ana, readers: [everyone]}
+---
+{kind: integration, name: crm, title: TEXT, direction: caller, system: TEXT, contact: TEXT, owner: ana}
+---
+{kind: integration, name: crm-2, title: TEXT, direction: caller, system: TEXT}
+---
+{kind: model, name: acme/model, title: TEXT, provider: TEXT, licence: TEXT}
+---
+{kind: tool, name: tools, title: TEXT, url: "https://tools.example/mcp", owner: sam, workloads: [assistant]}
+---
+kind: framework
+name: house
+title: TEXT
+owner: sam
+excluded: [{control: H2, reason: TEXT}]
+controls: [{id: H1, title: TEXT, needs: [document]}, {id: H2, title: TEXT, needs: [document]}]
+amended: [{on: 2026-01-01, what: TEXT, source: TEXT}]
+---
+kind: policy
+name: house-rule
+title: TEXT
+owner: sam
+hint: TEXT
+cedar: |
+  forbid (principal, action == Action::"call", resource) when { resource.sensitivity == "restricted" };
+"""
+HOSTILE_WORKLOAD = """\
+title: TEXT
+value: TEXT
+prompt: rude
+sources: [handbook]
+integrations: [crm, crm-2]
+support: {contact: TEXT, hours: TEXT, runbook: TEXT}
+risk:
+  impact: high
+  likelihood: possible
+  harms: [TEXT]
+  controls: [TEXT]
+  residual: low
+  notice: TEXT
+  known_limits: [TEXT]
+  eu_ai_act: {role: provider, area: employment}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -108,10 +190,19 @@ def test_markup_in_every_stored_field_stays_text_on_every_page(control: Control)
     control.ask("POST", "/api/people", {"email": "mal@acme.example", "name": HOSTILE})
     control.ask("POST", "/api/groups", {"name": HOSTILE, "type": "group"})
     control.ask("POST", "/api/tokens", {"name": HOSTILE[:80], "scopes": ["read"], "days": 1})
-    files = {
-        "acme.yaml": WORKSPACE.replace("purpose: Answer questions", "purpose: '" + HOSTILE.replace("'", "''") + "'")
-    }
-    assert control.ask("POST", "/api/apply", {"files": files, "reason": HOSTILE}).status == 200
+    text = WORKSPACE.replace("format: 1", "title: TEXT")
+    text = text.replace("purpose: Answer questions\n", f"purpose: TEXT\n{HOSTILE_WORKLOAD}")
+    text = text.replace("type: private\n", "type: private\ntitle: TEXT\n") + HOSTILE_FILES
+    files = {"acme.yaml": text.replace("TEXT", "'" + HOSTILE.replace("'", "''") + "'")}
+    applied = control.ask("POST", "/api/apply", {"files": files, "reason": HOSTILE})
+    assert applied.status == 200, applied.body
+    for what_ in ("house/H1", "annex-iv/8", "review.periodic"):
+        given = {"what": what_, "workload": "assistant", "says": HOSTILE, "link": "https://files.acme.example/x"}
+        assert control.ask("POST", "/api/evidence", given).status == 200
+    action = {"says": HOSTILE, "control": HOSTILE, "owner": "sam@acme.example", "due": "2999-01-01"}
+    assert control.ask("POST", "/api/actions", action).status == 201
+    exempt = {"rule": "house-rule", "workload": "assistant", "until": "2027-01-01T00:00:00Z", "reason": HOSTILE}
+    assert control.ask("POST", "/api/policies/exceptions", exempt).status in {201, 404, 422}
     ana, sam = control.sign_in("ana@acme.example"), control.sign_in("sam@acme.example")
     control.ask("POST", "/api/emergency", {"reason": HOSTILE}, **ana)
     wanted = {"person": "mal@acme.example", "role": "auditor", "days": 1, "reason": HOSTILE}
@@ -123,8 +214,9 @@ def test_markup_in_every_stored_field_stays_text_on_every_page(control: Control)
     link = control.ask("POST", "/api/login-links", {"person": "mal@acme.example"}).body["url"]
     control.ask("GET", "/" + link.split("/", 3)[3], Authorization="", User_Agent=HOSTILE)
     shown = 0
-    for session in (ana, sam):
-        for path in (*PAGES, f"/governance/changes/{change}", f"/governance?notice={HOSTILE[:20]}".replace(" ", "+")):
+    more = (f"/governance/changes/{change}", f"/governance?notice={HOSTILE[:20]}".replace(" ", "+"))
+    for session, paths in ((ana, (*PAGES, *more)), (sam, ("/inbox", "/you"))):
+        for path in paths:
             answer = control.ask("GET", path, **{**session, "User_Agent": "x"})
             page = answer.body.decode() if isinstance(answer.body, bytes) else str(answer.body)
             assert answer.status == 200, (path, answer.status)
@@ -135,7 +227,7 @@ def test_markup_in_every_stored_field_stays_text_on_every_page(control: Control)
                 assert "{{7*7}}" in page and "${7*7}" in page, f"{path}: nothing of it is evaluated"
             for attribute in re.findall(r'="([^"]*onerror=alert[^"]*)"', page):
                 assert "<" not in attribute
-    assert shown > 4, "the fields are shown, as text"
+    assert shown > 15, "the fields are shown, as text"
     assert "script-src" not in control.ask("GET", "/", **ana).headers["content-security-policy"]
     assert "default-src 'self'" in control.ask("GET", "/", **ana).headers["content-security-policy"]
 

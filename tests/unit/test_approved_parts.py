@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groundplan.blueprint.model import Blueprint, Deployment, Grounding, Needs, ProviderTerms, Rates, Source, Workload
-from groundplan.core.errors import Denied
+from groundplan.core.errors import Denied, Invalid
 from groundplan.gateway.policy.approved import approved_of
 from groundplan.gateway.policy.snapshot import NOTHING, Policy
 from groundplan.governance.model import Given
-from groundplan.governance.parts import KINDS, Part, lapses, lasts, parts_of
+from groundplan.governance.parts import ALWAYS, KINDS, Part, check_asked, lapses, lasts, parts_of, reach_declared
 from groundplan.governance.register.versions import Version, changes, finding
 
 TODAY = date(2026, 11, 25)
@@ -35,9 +35,12 @@ def deployment(name: str, **more: Any) -> Deployment:
 
 
 def workload(**more: Any) -> Workload:
-    settings: dict[str, Any] = {"stage": "production", "sensitivity": "internal", "deployments": ["one", "two"], **more}
+    settings: dict[str, Any] = {
+        "stage": "production", "sensitivity": "internal", "deployments": ["one", "two"],
+        "audience": "customers", **more,
+    }  # fmt: skip
     return Workload(
-        name="support", purpose="Answer customers", audience="customers", residency=[], budgets=[], prompt="polite@3",
+        name="support", purpose="Answer customers", residency=[], budgets=[], prompt="polite@3",
         system_prompt="Be polite.", grounding=Grounding(sources=["articles"]),
         owners={"security": ["sam@acme.example"], "compliance": ["clara@acme.example"]}, **settings,
     )  # fmt: skip
@@ -74,8 +77,9 @@ def test_parts_are_each_model_version_the_prompt_and_each_source_for_each_purpos
         ("prompt", "prompt/polite", ()),
         ("data", "source/articles", ()),
         ("data", "source/articles", ()),
+        ("rollout", "workload/support", ()),
     ]
-    assert len({part.digest for part in every(made)}) == 5
+    assert len({part.digest for part in every(made)}) == 6
     assert every(blueprint(workload(stage="pilot"))) == (), "experiments and pilots need none"
     same = msgspec.structs.replace(made, deployments=[deployment("one"), deployment("two")])
     assert every(same)[0].deployments == ("one", "two"), "one version is one part"
@@ -94,9 +98,9 @@ def test_a_part_is_bound_to_its_declaration_and_not_to_prices_or_addresses() -> 
     assert after(upstream_model="m-2026-11")[0] != digests[0]
     assert after(terms=ProviderTerms(training=True, retention_days=30))[0] != digests[0]
     other = msgspec.structs.replace(before, workloads=[msgspec.structs.replace(before.workloads[0], purpose="Sell")])
-    assert [a == b.digest for a, b in zip(digests, every(other), strict=True)] == [True, True, True, False]
+    assert [a == b.digest for a, b in zip(digests, every(other), strict=True)] == [True, True, True, False, True]
     source = blueprint(workload(), readers=["hr"])
-    assert [a == b.digest for a, b in zip(digests, every(source), strict=True)] == [True, True, True, False]
+    assert [a == b.digest for a, b in zip(digests, every(source), strict=True)] == [True, True, True, False, True]
 
 
 @given(
@@ -125,14 +129,16 @@ def test_a_call_is_refused_for_what_is_missing_with_rule_owners_and_how_to_ask()
     made = blueprint(workload())
     book = approved_of(made)
     assert book is not None and approved_of(blueprint(workload(stage="pilot"))) is None
-    one, two, prompt, data = every(made)
+    one, two, prompt, data, reach = every(made)
     with pytest.raises(Denied) as caught:
-        book.check(policy(one, two, prompt), "support", NOW)
+        book.check(policy(one, two, prompt, reach), "support", NOW)
     error = caught.value
     assert error.code == "approval_missing" and error.details == {"rule": "approved-data", "part": "source/articles"}
     assert "source/articles for the purpose 'Answer customers'" in error.message
     assert "clara@acme.example" in str(error.hint) and "groundplan changes ask --workload support" in str(error.hint)
-    book.check(policy(one, two, prompt, data), "support", NOW)
+    with pytest.raises(Denied, match="workload/support reaching customers in production"):
+        book.check(policy(one, two, prompt, data), "support", NOW)
+    book.check(policy(one, two, prompt, data, reach), "support", NOW)
     book.check(policy(), "other", NOW)
 
 
@@ -140,8 +146,8 @@ def test_a_model_without_approval_is_left_out_and_where_none_is_left_the_call_is
     made = blueprint(workload())
     book = approved_of(made)
     assert book is not None
-    one, two, prompt, data = every(made)
-    usable = book.usable(policy(one, two, prompt, data), "support", made.deployments, NOW)
+    one, two, prompt, data, reach = every(made)
+    usable = book.usable(policy(one, two, prompt, data, reach), "support", made.deployments, NOW)
     assert [each.name for each in usable] == ["one", "two"]
     assert [each.name for each in book.usable(policy(two), "support", made.deployments, NOW)] == ["two"]
     gone = Given(HOLDS.expires_on, HOLDS.grace_until, withdrawn=True)
@@ -177,6 +183,39 @@ def test_without_the_rule_the_workload_covers_its_parts_until_one_is_withdrawn()
     data = every(made)[3]
     with pytest.raises(Denied):
         book.check(policy(data, given=Given(TODAY, TODAY, withdrawn=True)), "support", NOW)
+
+
+def reaching(audience: str) -> Part:
+    (found,) = [each for each in every(blueprint(workload(audience=audience))) if each.kind == "rollout"]
+    return found
+
+
+def test_a_wider_audience_waits_and_a_narrower_one_is_covered() -> None:
+    employees, customers, public = map(reaching, ("employees", "customers", "public"))
+    given = {customers.digest: HOLDS}
+    for part, last in ((employees, HOLDS.grace_until), (customers, HOLDS.grace_until), (public, "missing")):
+        assert lasts(part, given, KINDS) == last
+    assert lasts(public, given, ()) == ALWAYS, "covered by the approval of the workload where the company says so"
+    gone = {customers.digest: Given(HOLDS.expires_on, HOLDS.grace_until, withdrawn=True)}
+    assert lasts(customers, gone, ()) == "withdrawn"
+    assert lasts(employees, gone, KINDS) == "missing" and lasts(employees, gone, ()) == ALWAYS
+    assert lasts(customers, gone | {public.digest: HOLDS}, KINDS) == HOLDS.grace_until, "the wider one contains it"
+
+
+def test_by_hand_only_what_bites_is_asked_for() -> None:
+    check_asked("model", "model/x", {"version": "1"})
+    check_asked("rollout", "workload/support", reach_declared("public"))
+    for kind in ("policy", "exception", "evidence"):
+        with pytest.raises(Invalid, match="not asked for here"):
+            check_asked(kind, "workload/support", {"document": "x"})
+    for subject, what in (
+        ("workload/support", {"stage": "pilot", "audience": "public"}),
+        ("workload/support", {"stage": "production", "audience": "world"}),
+        ("workload/support", {**reach_declared("public"), "more": 1}),
+        ("source/x", reach_declared("public")),
+    ):
+        with pytest.raises(Invalid, match="no rollout"):
+            check_asked("rollout", subject, what)
 
 
 def test_a_model_that_reports_another_version_is_told_until_it_is_approved_again_or_a_month_has_passed() -> None:

@@ -17,7 +17,17 @@ from groundplan.core.errors import Invalid
 from groundplan.core.ids import new_id
 from groundplan.governance.controls.assess import assess, coverage, findings, newest
 from groundplan.governance.controls.checks import CHECKS
-from groundplan.governance.controls.model import DOCUMENT, Applied, Control, Evidence, Facts, Framework, SourceFacts
+from groundplan.governance.controls.drift import action, drift
+from groundplan.governance.controls.model import (
+    DOCUMENT,
+    Amendment,
+    Applied,
+    Control,
+    Evidence,
+    Facts,
+    Framework,
+    SourceFacts,
+)
 from groundplan.governance.controls.oscal import token
 from groundplan.governance.controls.shipped import NAMES, applied, shipped
 from groundplan.governance.risk.eu_ai_act import classify, holds_from
@@ -116,11 +126,13 @@ def evidence(
     ago: float = 1,
     by: str = "groundplan",
     subject: str = "workload/a",
+    counts: bool = True,
 ) -> Evidence:
     at = NOW - timedelta(days=ago)
     return Evidence(
         id=new_id(), what=what, subject=subject, type="query", collector=by, at=at,
         valid_until=at + timedelta(days=days), holds=holds, says="so", digest="0" * 64, audit_entry=UUID(int=1),
+        counts=counts,
     )  # fmt: skip
 
 
@@ -151,6 +163,66 @@ def test_the_newest_evidence_decides() -> None:
     old, new = evidence("owner.business", ago=2), evidence("owner.business", holds=False, ago=1)
     for order in ((old, new), (new, old)):
         assert state(own("owner.business"), *order) == "open"
+
+
+def test_drift_is_what_is_in_another_state_and_an_action_is_grave_after_its_day() -> None:
+    one = own("owner.business")
+    then = NOW - timedelta(days=3)
+    good, bad = evidence("owner.business", ago=4), evidence("owner.business", ago=1, holds=False)
+    (moved,) = drift(one, newest([good]), then, newest([good, bad]), NOW)
+    assert (moved.control, moved.workload, moved.before, moved.now) == ("C1", "a", "satisfied", "open") and moved.hint
+    assert drift(one, newest([good]), then, newest([good]), NOW) == []
+    ended = evidence("owner.business", ago=4, days=2)
+    assert [each.now for each in drift(one, newest([ended]), then, newest([ended]), NOW)] == ["expired"]
+    due = NOW.date()
+    made = [action("workload/a", "Try it", "own/C1", "sam@acme.example", due, "m", due + timedelta(days=late))
+            for late in (0, 1)]  # fmt: skip
+    assert [each.severity for each in made] == ["medium", "high"] and made[0].identity == made[1].identity
+    assert "was due" in made[1].message and "was due" not in made[0].message
+
+
+def test_what_nobody_approved_does_not_count_and_takes_no_place_of_what_does() -> None:
+    one = own(DOCUMENT)
+    waiting = evidence("own/C1", by="person:x", counts=False)
+    assert state(one, waiting) == "open" and findings(one, assess(one, newest([waiting]), NOW), NOW) == []
+    (standing,) = assess(one, newest([waiting]), NOW)["a"]
+    assert standing.shown[0].evidence == waiting and "not approved" in standing.shown[0].hint
+    approved = evidence("own/C1", by="person:x", ago=3)
+    for order in ((approved, waiting), (waiting, approved)):
+        assert state(one, *order) == "satisfied", "the older one stands until the newer one is approved"
+    no = evidence("own/C1", by="person:x", ago=3, holds=False)
+    assert state(one, no, waiting) == "open"
+
+
+def test_a_changed_law_opens_what_people_showed_before_it_and_not_what_facts_show() -> None:
+    day = NOW.date() - timedelta(days=2)
+    both = own(DOCUMENT, "owner.business")
+    facts = evidence("owner.business", ago=5)
+    for controls, before, after in (((), "expired", "satisfied"), (("C1",), "expired", "satisfied")):
+        changed = dataclasses.replace(both, amended=(Amendment(day, "Act 2 is in force", "OJ 2", frozenset(controls)),))
+        old, new = evidence("own/C1", ago=3, by="person:x", days=90), evidence("own/C1", ago=1, by="person:x", days=90)
+        assert state(changed, facts, old) == before and state(changed, facts, old, new) == after
+        known = newest([facts, old])
+        (found,) = findings(changed, assess(changed, known, NOW), NOW)
+        assert found.kind == "governance.evidence_expired" and f"changed on {day}" in found.message
+        assert "Act 2 is in force (OJ 2" in found.hint
+    for other in (
+        Amendment(day, "x", "y", frozenset(["C2"])),
+        Amendment(NOW.date() + timedelta(days=1), "x", "y"),
+    ):
+        assert state(dataclasses.replace(both, amended=(other,)), facts, old) == "satisfied"
+
+
+def test_a_company_says_what_changed_before_it_is_shipped() -> None:
+    doc = FrameworkDoc.model_validate(
+        {"name": "eu-ai-act", "owner": "cora@acme.example", "amended": [
+            {"on": "2026-11-01", "what": "High-risk duties begin later", "source": "later act", "controls": ["ART 26"]}
+        ]}
+    )  # fmt: skip
+    made = applied(doc, "cora@acme.example", ["a"], NOW.date())
+    amended = made.amendment("ART 26", NOW.date())
+    assert amended is not None and amended.on == date(2026, 11, 1)
+    assert made.amendment("ART 9", NOW.date()) is None and made.amendment("ART 26", date(2026, 10, 31)) is None
 
 
 def test_evidence_that_ended_opens_the_control_and_is_told_to_its_owner() -> None:

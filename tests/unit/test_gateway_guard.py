@@ -271,6 +271,16 @@ async def test_a_judge_is_a_call_of_its_own(
         assert len(await rig.settlements()) == 2, "the judge is metered as any call"
 
 
+async def test_checks_that_took_longer_than_their_budget_are_told(tmp_path: Path) -> None:
+    for budget, told in ((0, ["budget", "personal_data"]), (10_000, ["personal_data"])):
+        rules = guarded(input={"personal_data": "mask"}, budget_ms=budget)
+        async with call_rig(tmp_path / str(budget), ("one",), workloads=rules) as rig:
+            answer = json.loads((await rig.chat(**ASK)).body)
+            found = [each for each in answer["groundplan"]["guardrails"] if each["place"] == "input"]
+            assert sorted(each["check"] for each in found) == told
+            assert EMAIL not in seen(rig), "and masked all the same"
+
+
 class Desk:
     """Decides at once as it is told to."""
 

@@ -12,7 +12,7 @@ from groundplan.blueprint.model import Blueprint, Workload
 from groundplan.catalog.loader import load_files
 from groundplan.catalog.prompt_edit import with_prompt
 from groundplan.core.errors import NotFound
-from groundplan.release.prompts import Served, difference, pick, versions
+from groundplan.release.prompts import Served, difference, pick, reworded, versions
 
 FILES = {
     "a.yaml": """# the company
@@ -72,10 +72,10 @@ def test_lines_stay_lines() -> None:
         with_prompt(FILES, "none", "x", 2)
 
 
-def served(number: int, *said: tuple[str, str, str]) -> Served:
+def served(number: int, *said: tuple[str, str, str], stage: str = "pilot") -> Served:
     workloads = [
         Workload(
-            name=name, purpose="p", stage="pilot", sensitivity="internal", audience="employees", residency=[],
+            name=name, purpose="p", stage=stage, sensitivity="internal", audience="employees", residency=[],
             deployments=[], budgets=[], prompt=prompt, system_prompt=text,
         )
         for name, prompt, text in said
@@ -106,6 +106,26 @@ def test_history_says_where_each_text_was_served_also_where_a_number_was_used_tw
     assert pick(found, "2").text == "Be brief." and pick(found, found[3].digest[:12]).blueprints == (5, 5)
     with pytest.raises(NotFound):
         pick(found, "9")
+
+
+def test_a_version_that_says_something_else_than_before_is_told_until_it_is_another_version() -> None:
+    history = [
+        served(1, ("one", "polite@1", "Be polite."), ("two", "short@1", "Be short.")),
+        served(2, ("one", "polite@1", "Be rude."), ("two", "short@1", "Be short.")),
+    ]
+    (found,) = reworded(versions(history), history[-1].blueprint)
+    assert (found.kind, found.subject, found.severity) == ("governance.prompt_changed", "prompt/polite", "medium")
+    assert "under version 1 than in blueprints 1 to 1" in found.message
+    before, now = found.detail["before"][:12], found.detail["now"][:12]
+    assert f"groundplan prompts diff polite {before} {now}" in found.hint
+    known = versions(history)["polite"]
+    assert (pick(known, before).text, pick(known, now).text) == ("Be polite.", "Be rude."), "what the hint compares"
+    live = served(3, ("one", "polite@1", "Be rude."), stage="production")
+    assert [each.severity for each in reworded(versions([*history, live]), live.blueprint)] == ["high"]
+    mended = served(4, ("one", "polite@2", "Be rude."))
+    assert reworded(versions([*history, mended]), mended.blueprint) == []
+    back = served(5, ("one", "polite@1", "Be polite."))
+    assert len(reworded(versions([*history, back]), back.blueprint)) == 1, "the number means two texts since"
 
 
 def test_a_difference_is_told_line_by_line() -> None:

@@ -344,3 +344,38 @@ def test_the_same_input_gives_the_same_bytes_in_any_process() -> None:
         for seed, reverse in (("0", ()), ("1", ()), ("77", ("reverse",)))
     }
     assert len(digests) == 1 and len(digests.pop().strip()) == 64
+
+
+@pytest.mark.parametrize(
+    ("now", "wanted", "looser"),
+    [
+        ("seats: 2", "seats: 1", {"seats": ("2", "1")}),
+        ("valid_days: 90", "valid_days: 365", {"valid_days": ("90", "365")}),
+        ("grace_days: 0", "grace_days: 30", {"grace_days": ("0", "30")}),
+        ("seats: 1", "seats: 3", {}),
+        ("valid_days: 365", "valid_days: 30", {}),
+        ("grace_days: 9", "grace_days: 2", {}),
+        ("seats: 2", "seats: 2, remind_days: 9", {}),
+    ],
+)
+def test_asking_fewer_people_or_for_longer_waits_and_being_stricter_does_not(
+    now: str, wanted: str, looser: dict[str, tuple[str, str]]
+) -> None:
+    text = BASE.replace("parts: []", f"parts: [], {now}")
+    served = genesis(text)
+    result = planned(text.replace(now, wanted), served)
+    assert result.blueprint is not None and result.blueprint.approval_terms is not None
+    if not looser:
+        assert result.pending == ()
+        return
+    (pending,) = result.pending
+    assert [(each.subject, each.duty) for each in pending.needs] == [("company", "business"), ("company", "security")]
+    assert {each.field: (each.old, each.new) for each in pending.fields} == {
+        f"approvals.{name}": values for name, values in looser.items()
+    }
+    assert result.blueprint.approval_terms == served.blueprint.approval_terms, "the stricter ones hold meanwhile"
+    agreed = Standing(approved=frozenset({(pending.subject, pending.digest)}))
+    then = planned(text.replace(now, wanted), served, agreed)
+    assert then.pending == () and then.blueprint is not None
+    assert then.blueprint.approval_terms != served.blueprint.approval_terms
+    assert planned(text.replace(now, wanted), current(text.replace(now, wanted), then)).pending == ()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundplan.governance.register.shadow import provider_of, seen_in
+from groundplan.governance.register.shadow import charged_in, provider_of, seen_in
 
 LOG = """\
 1732500000.123 210 10.0.0.7 TCP_TUNNEL/200 4312 CONNECT api.openai.com:443 - HIER_DIRECT/162.159.140.245 -
@@ -25,6 +25,25 @@ def test_calls_to_providers_are_counted_with_who_made_them() -> None:
         ("bedrock-runtime.eu-central-1.amazonaws.com", "Amazon", False, 1, 1),
         ("acme.openai.azure.com", "Microsoft", True, 1, 1),
     ]
+
+
+BILL = """\
+2026-11-03,Card 4711,OPENAI *CHATGPT SUBSCR,20.00 USD
+2026-11-04,ServiceName=Amazon Bedrock,MeterName=Claude input tokens,3.10 USD
+2026-11-05,Card 4711,THE OPENAIR CINEMA,12.00 USD
+2026-11-06,Azure OpenAI Service,gpt-4.1 Inp glbl Tokens,4.00 EUR
+2026-11-07,Inhouse AI,seat,9.00 EUR
+"""
+
+
+def test_charges_of_providers_that_no_deployment_is_at_are_found_in_bills() -> None:
+    found = charged_in(BILL.splitlines(), ["acme.openai.azure.com"], ["inhouse ai"])
+    told = {each.provider: (each.declared, each.calls) for each in found}
+    assert told == {
+        "OpenAI": (False, 1), "Amazon": (False, 1), "inhouse ai": (False, 1),
+        "Microsoft": (True, 1),
+    }  # fmt: skip
+    assert [each.provider for each in found][-1] == "Microsoft", "what nobody declared first"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any
 
 from psycopg import Connection
 
-from groundplan.api import mail_store
+from groundplan.api import exceptions_look, mail_store
 from groundplan.api.context import Services
 from groundplan.governance import store as governance
 from groundplan.governance.model import Change, Holder
@@ -32,6 +32,7 @@ def look(services: Services) -> list[int]:
         finding_store.tell_all(conn, [_finding(each, now.date()) for each in due if each not in over], kinds=(KIND,))
         for change in due:
             _announce(conn, change, now)
+        exceptions_look.tell(conn, now)
         served = release.current(conn)
         every = 3 if served is None else served.workspace.company.approvals.remind_days
         for change in governance.changes(conn, ["pending"]):
@@ -59,7 +60,7 @@ def _finding(change: Change, today: date) -> Finding:
             severity="critical",
             subject=change.subject,
             mark=str(change.id),
-            message=f"The approval of {change.subject} ended on {term.expires_on}; it runs in grace.",
+            message=f"The approval of {_about(change)} ended on {term.expires_on}; it runs in grace.",
             hint=f"Ask for it again and have it approved before {term.grace_until}: `groundplan changes renew`.",
             due=term.grace_until,
         )
@@ -69,7 +70,7 @@ def _finding(change: Change, today: date) -> Finding:
         severity="high" if left <= AHEAD[1] else "medium",
         subject=change.subject,
         mark=str(change.id),
-        message=f"The approval of {change.subject} ends on {term.expires_on}.",
+        message=f"The approval of {_about(change)} ends on {term.expires_on}.",
         hint="Ask for it again, so that those who hold its duties decide: Governance, the change, Renew.",
         due=term.expires_on,
     )
@@ -80,7 +81,7 @@ def _announce(conn: Connection[Any], change: Change, now: datetime) -> None:
     days = announced(_term(change), now.date())
     if days is None:
         return
-    text = f"The approval of {change.subject} ends on {change.expires_on}"
+    text = f"The approval of {_about(change)} ends on {change.expires_on}"
     for holder in _holders(conn, change):
         mark = f"ends:{change.id}:{days}:{holder.person_id}"
         mail_store.queue(conn, mark, holder.person_id, text, _page(change), now)
@@ -89,7 +90,7 @@ def _announce(conn: Connection[Any], change: Change, now: datetime) -> None:
 def _remind(conn: Connection[Any], change: Change, now: datetime, every: int) -> None:
     """Mail at once and then every few days to those whose approval is waited for, but not to who asked."""
     round_ = (now - change.requested_at).days // every
-    text = f"{change.subject} waits for your approval"
+    text = f"{_about(change)} waits for your approval"
     for need in change.waits_for:
         for holder in governance.holders(conn, need.subject, need.duty):
             if change.requested_by != f"person:{holder.person_id}":
@@ -100,6 +101,12 @@ def _remind(conn: Connection[Any], change: Change, now: datetime, every: int) ->
 def _holders(conn: Connection[Any], change: Change) -> list[Holder]:
     found = [holder for need in change.needs for holder in governance.holders(conn, need.subject, need.duty)]
     return list(dict.fromkeys(found))
+
+
+def _about(change: Change) -> str:
+    """In words; what is approved of a workload beside its content is told apart from it."""
+    own = change.type in ("rollout", "evidence")
+    return f"{change.type} of {change.subject}" if own else change.subject
 
 
 def _page(change: Change) -> str:

@@ -22,6 +22,7 @@ from groundplan.api import (
     placing,
     policy_shadow,
     prices_look,
+    prompt_changes,
     replays,
     rights_look,
     router_look,
@@ -88,6 +89,8 @@ def start(services: Services, indexing: Indexing, stack: ExitStack) -> Sequencer
     repeat(stack, Every("asking witnesses", witnesses.ASK_SECONDS, partial(witnesses.look, services)))
     repeat(stack, Every("looking at approvals", approvals_look.LOOK_SECONDS, partial(approvals_look.look, services)))
     repeat(stack, Every("looking at models", model_changes.LOOK_SECONDS, partial(model_changes.look, services)))
+    reworded = prompt_changes.Looking(services).look
+    repeat(stack, Every("looking at prompts", prompt_changes.LOOK_SECONDS, reworded))
     repeat(stack, Every("trying rules", policy_shadow.LOOK_SECONDS, partial(policy_shadow.look, services)))
     repeat(stack, Every("sending mail", mail.SEND_SECONDS, partial(mail.send_waiting, services)))
     repeat(stack, Every("looking at rights", rights_look.LOOK_SECONDS, partial(rights_look.look, services)))

@@ -13,20 +13,24 @@ from typing import Any
 
 from psycopg import Connection
 
+from groundplan.api import management
 from groundplan.api.context import Services
 from groundplan.api.every import Every
 from groundplan.api.log_check import LogCheck
 from groundplan.api.served import at, current_or_none, workspace_at
+from groundplan.governance import store as changes
 from groundplan.governance.controls import evidence_store, service
 from groundplan.governance.controls.assess import KINDS, Newest, assess, coverage, findings, newest
-from groundplan.governance.controls.model import Applied, Evidence, Standing
+from groundplan.governance.controls.model import APPROVED, Applied, Evidence, Standing
 from groundplan.governance.controls.shipped import applied
+from groundplan.governance.register.entries import Entry, register
 from groundplan.ledger import finding_store
 from groundplan.maturity.control_facts import facts
 from groundplan.release.model import Current
 
 LOOK_SECONDS = 20.0
 AGAIN = timedelta(minutes=10)
+EVALUATED = "quality.evaluated"
 _COLLECTORS = 0x65766964  # "evid": one control process collects at a time
 
 Verified = Callable[[], tuple[datetime, int] | None]
@@ -42,6 +46,25 @@ def frameworks(conn: Connection[Any], now: datetime) -> list[Applied]:
         applied(doc, current.workspace.email(doc.owner), names, now.date())
         for _, doc in sorted(current.workspace.frameworks.items())
     ]
+
+
+def known(conn: Connection[Any], at: datetime) -> Newest:
+    """The evidence that decided at a moment, by what the company asks for today."""
+    blueprint = current_or_none(conn)
+    demanded = blueprint is not None and APPROVED in blueprint.approved_parts
+    return newest(evidence_store.standing(conn, at, demanded=demanded))
+
+
+def entries(conn: Connection[Any], current: Current, now: datetime) -> list[Entry]:
+    """The register, with what evidence says of quality and when approvals end."""
+    evaluated: dict[str, tuple[str, ...]] = {}
+    for each in known(conn, now).values():
+        kind, _, name = each.subject.partition("/")
+        if kind == "workload" and each.what == EVALUATED and each.holds and each.counts:
+            evaluated[name] = (f"{each.says} (until {each.valid_until.date()})",)
+    held = [each for each in changes.changes(conn, ["applied"]) if each.type in ("model", "prompt", "data")]
+    ends = {each.subject: each.expires_on for each in held if each.expires_on is not None}
+    return register(current.workspace, current.blueprint, evaluated=evaluated, ends=ends)
 
 
 def served(conn: Connection[Any]) -> Current | None:
@@ -69,10 +92,11 @@ def collect(services: Services, verified: Verified) -> service.Collected:
         if current is None:
             return service.Collected(0, 0)
         done = service.collect(conn, facts(conn, current, now, verified()), now)
-        known = newest(evidence_store.standing(conn))
-        found = [each for one in frameworks(conn, now) for each in findings(one, assess(one, known, now), now)]
+        decides = known(conn, now)
+        found = [each for one in frameworks(conn, now) for each in findings(one, assess(one, decides, now), now)]
         unique = {each.identity: each for each in found}
         finding_store.tell_all(conn, unique.values(), kinds=KINDS)
+        management.late(conn, now)
     return done
 
 

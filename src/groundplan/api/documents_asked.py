@@ -10,8 +10,7 @@ from psycopg import Connection
 from groundplan.api import controls
 from groundplan.api.context import Services
 from groundplan.core.errors import NotFound
-from groundplan.governance.controls import evidence_store
-from groundplan.governance.controls.assess import assess, coverage, newest
+from groundplan.governance.controls.assess import assess, coverage
 from groundplan.governance.documents.facts import Change, Known, Shown, facts
 from groundplan.governance.documents.fill import Document, fill
 from groundplan.governance.documents.template import template
@@ -53,8 +52,11 @@ def _evidence(conn: Connection[Any], workload: str, now: datetime) -> list[Shown
     """What stands for the workload or for the company as a whole, and holds."""
     return [
         Shown(each.what, each.says, str(each.id), each.valid_until, each.link)
-        for each in evidence_store.standing(conn)
-        if each.subject in ("company", f"workload/{workload}") and each.holds and each.valid_until >= now
+        for each in controls.known(conn, now).values()
+        if each.counts
+        and each.subject in ("company", f"workload/{workload}")
+        and each.holds
+        and each.valid_until >= now
     ]
 
 
@@ -87,7 +89,7 @@ def _changes(conn: Connection[Any], workload: str) -> list[Change]:
 
 
 def _frameworks(conn: Connection[Any], workload: str, now: datetime) -> dict[str, tuple[int, int]]:
-    known = newest(evidence_store.standing(conn))
+    known = controls.known(conn, now)
     found: dict[str, tuple[int, int]] = {}
     for one in controls.frameworks(conn, now):
         standings = assess(one, known, now).get(workload)

@@ -34,6 +34,12 @@ def sources(conn: Conn) -> list[Row]:
     )
 
 
+def restricted(conn: Conn, documents: list[str]) -> list[str]:
+    """Which of these documents are restricted, by id."""
+    query = "SELECT id::text FROM document WHERE id = ANY(%s::uuid[]) AND sensitivity = 'restricted' ORDER BY id"
+    return [row["id"] for row in _rows(conn, query, (documents,))]
+
+
 def documents(conn: Conn, source: str | None, state: str | None, text: str | None, limit: int) -> list[Row]:
     """Documents by source and path; `text` is looked for in title and path, `state` may be `kept back`."""
     return _rows(

@@ -24,9 +24,6 @@ from groundplan.core.audit import proof as audit_proof
 from groundplan.core.audit.verify import copy_log
 from groundplan.core.errors import NotFound
 from groundplan.core.home import Home
-from groundplan.governance.controls import evidence_store
-from groundplan.governance.controls.assess import newest
-from groundplan.governance.register.entries import register
 from groundplan.ledger import queries
 
 LIMIT = 1000
@@ -81,10 +78,10 @@ def write_room(home: Home, conn: Connection[Any], wanted: Wanted, now: datetime,
         put("summary.json", _json(room_store.summary(conn, wanted.since, wanted.until, wanted.workload)))
         put("changes.json", _json(room_store.changes(conn, wanted.since, wanted.until)))
         put("evidence.json", _json(room_store.evidence(conn, wanted.since, wanted.until, wanted.workload)))
-        known = newest(evidence_store.standing(conn))
+        known = controls.known(conn, now)
         for one in controls.frameworks(conn, now):
             put(f"controls/{one.framework.name}.json", _json(controls.board(one, known, now)))
-        entries = register(current.workspace, current.blueprint)
+        entries = controls.entries(conn, current, now)
         put("register.json", _json([each.to_json() for each in entries]))
         scope = f"workload {wanted.workload}" if wanted.workload else "all workloads"
         told = README.format(

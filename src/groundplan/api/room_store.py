@@ -65,7 +65,7 @@ def evidence(conn: Connection[Any], since: datetime, until: datetime, workload: 
     with conn.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(
             """SELECT e.id, e.what, e.subject, e.type, e.collector, e.at, e.valid_until, e.holds, e.says, e.detail,
-                 e.digest, e.audit_entry, e.link, e.withdrawn_at, e.withdrawn_by, a.leaf_index
+                 e.digest, e.audit_entry, e.link, e.withdrawn_at, e.withdrawn_by, e.approval, a.leaf_index
                FROM evidence e JOIN audit_entry a ON a.id = e.audit_entry
                WHERE e.at >= %s AND e.at < %s AND (%s::text IS NULL OR e.subject IN (%s, 'company'))
                ORDER BY e.at, e.id""",

@@ -1,8 +1,17 @@
-"""Policies, tools and control frameworks."""
+"""Approvals, policies, tools and control frameworks."""
 
 from __future__ import annotations
 
 import msgspec
+
+
+class ApprovalTerms(msgspec.Struct, frozen=True, kw_only=True):
+    """How many people must agree, and how long that holds."""
+
+    seats: int = 1
+    valid_days: int = 365
+    grace_days: int = 0
+    """Production goes on so long after the end, where no data is restricted."""
 
 
 class PolicyRules(msgspec.Struct, frozen=True, kw_only=True):

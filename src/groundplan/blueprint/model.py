@@ -10,7 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from groundplan.blueprint.content import Connector, Governed, Grounding, Index, IndexEmbedding, Needs, Source, Term
-from groundplan.blueprint.governance import Described, Framework, PolicyRules, ToolServer
+from groundplan.blueprint.governance import ApprovalTerms, Described, Framework, PolicyRules, ToolServer
 from groundplan.blueprint.guarding import CompanyEntity, Guardrails, Judge, Review
 from groundplan.blueprint.limits import Budget, Caps, Grant, Limit
 from groundplan.blueprint.money import Allocation, CurrencyRate
@@ -23,6 +23,7 @@ from groundplan.blueprint.workload import Workload
 __all__ = [
     "Allocation",
     "Alternative",
+    "ApprovalTerms",
     "Blueprint",
     "Budget",
     "Cache",
@@ -101,4 +102,6 @@ class Blueprint(msgspec.Struct, frozen=True, kw_only=True):
     tools: list[ToolServer] = []
     approved_parts: list[str] = []
     """Kinds (model, prompt, data) of what production uses that need an approval of their own."""
+    approval_terms: ApprovalTerms | None = None
+    """None: made before they were part of a blueprint; then the workspace's hold."""
     index: Index = Index()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
 from groundplan.catalog.base import Strict
 from groundplan.catalog.fields import LIST, list_schema
+
+Kind = Literal["model", "prompt", "data", "rollout", "evidence"]
 
 
 class Approvals(Strict):
@@ -19,10 +21,9 @@ class Approvals(Strict):
     """Days that production goes on after its approval ended, flagged; never for restricted data."""
     seats: Annotated[int, Field(ge=1, le=9)] = 1
     """How many different people must agree to production. Who holds several duties has one seat."""
-    parts: Annotated[
-        tuple[Literal["model", "prompt", "data"], ...], LIST, list_schema({"enum": ["model", "prompt", "data"]})
-    ] = ("model", "prompt", "data")
+    parts: Annotated[tuple[Kind, ...], LIST, list_schema({"enum": list(get_args(Kind))})] = ("model", "prompt", "data")
     """What needs an approval of its own before production uses it: each model version, prompt, and source for a
-    purpose. What is left out is covered by the approval of the workload."""
+    purpose; `rollout`: to which audience production goes; `evidence`: what a person gives as evidence for a control.
+    What is left out is covered by the approval of the workload; evidence counts at once then."""
     remind_days: Annotated[int, Field(ge=1, le=90)] = 3
     """After how many days those whose approval is waited for are reminded again."""

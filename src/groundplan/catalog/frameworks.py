@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from groundplan.catalog.base import Strict
-from groundplan.catalog.fields import LIST, Line, Lines, Name, Names, PersonRef
+from groundplan.catalog.fields import LIST, Date, Line, Lines, Name, Names, PersonRef
 
 ControlId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,39}$")]
 
@@ -30,6 +30,17 @@ class Exclusion(Strict):
     reason: Line
 
 
+class Amended(Strict):
+    """The law or norm is another from a day on: what people showed before counts no longer, and controls re-open."""
+
+    on: Date
+    what: Line
+    source: Line
+    """Where that is said, such as the law's own number and article."""
+    controls: Annotated[tuple[ControlId, ...], LIST] = ()
+    """Left out: all of the framework."""
+
+
 class FrameworkDoc(Strict):
     """A control framework that holds here."""
 
@@ -46,3 +57,5 @@ class FrameworkDoc(Strict):
     excluded: Annotated[tuple[Exclusion, ...], LIST] = ()
     controls: Annotated[tuple[OwnControl, ...], LIST] = ()
     """Further controls, or all of a framework of your own."""
+    amended: Annotated[tuple[Amended, ...], LIST] = ()
+    """Changes of the law or norm that are not shipped yet."""

@@ -136,9 +136,10 @@ class GuardrailRule(Strict):
     mode: Literal["enforce", "shadow"] = "enforce"
     """shadow: everything is only counted."""
     budget: Annotated[Duration, AfterValidator(_budget)] = 50
-    """What all checks of one text, without the judge, may take; measured, and told when it is exceeded."""
+    """What all checks of one text, without the judge, may take; measured, and told (`budget`) when it is exceeded.
+    That refuses nothing: the checks were made."""
     on_failure: Literal["closed", "open"] = "closed"
-    """What happens where a check cannot be made (the judge does not answer, the budget is exceeded)."""
+    """What happens where a check cannot be made: the judge does not answer."""
     unchecked: Annotated[tuple[Literal["image", "audio"], ...], LIST, list_schema({"enum": ["image", "audio"]})] = ()
     """What may pass though no check can look at it. Left out: where checks are demanded, images and sound are refused
     by name."""

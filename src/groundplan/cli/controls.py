@@ -21,6 +21,7 @@ evidence = typer.Typer(
 exports = typer.Typer(
     help="What auditors take away: oscal, cyclonedx, applicability.", no_args_is_help=True, rich_markup_mode=None
 )
+management = typer.Typer(help="Management review and corrective actions.", no_args_is_help=True, rich_markup_mode=None)
 MARKS = {"satisfied": "ok", "open": "open", "expired": "expired", "excluded": "-"}
 
 
@@ -79,11 +80,17 @@ def list_(
     subject = f"workload/{workload}" if workload else ""
     value = ControlClient.connect(home).get("/api/evidence", subject=subject, what=what)
     rows = [
-        (e["id"], e["what"], e["subject"], "yes" if e["holds"] else "no", e["valid_until"][:10], e["says"])
+        (e["id"], e["what"], e["subject"], _holds(e), e["valid_until"][:10], e["says"])
         for e in value["evidence"]
         if not e["withdrawn_at"]
     ]
     emit(value, as_json, table(("id", "what", "of", "holds", "until", "says"), rows))
+
+
+def _holds(row: dict[str, Any]) -> str:
+    if row["approval"] not in (None, "applied"):
+        return f"approval {row['approval']}"
+    return "yes" if row["holds"] else "no"
 
 
 @evidence.command()
@@ -101,7 +108,8 @@ def add(
     """Show what facts cannot."""
     body = {"what": what, "says": says, "workload": workload, "type": type, "days": days, "link": link}
     value = ControlClient.connect(home).post("/api/evidence", {**body, "sha256": _digest(file)})
-    emit(value, as_json, f"{value['what']} of {value['subject']} is shown until {value['valid_until'][:10]}.")
+    waits = f" once change {value['change']} is approved" if value["change"] else ""
+    emit(value, as_json, f"{value['what']} of {value['subject']} is shown until {value['valid_until'][:10]}{waits}.")
 
 
 @evidence.command()
@@ -125,9 +133,56 @@ def collect(home: HomeOption = None, as_json: JsonOption = False) -> None:
     emit(value, as_json, f"{value['added']} new, {value['kept']} as before.")
 
 
+@management.command("review")
+def review_(
+    since: Annotated[
+        str | None, typer.Option("--since", help="A day: 2026-10-01. Left out: the last review, else 90 days.")
+    ] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What a management review looks at: coverage, what moved since the last one, gaps, corrective actions."""
+    query = {} if since is None else {"since": since}
+    value = ControlClient.connect(home).get("/api/management-review", **query)
+    emit(value, as_json, _review_text(value))
+
+
+def _review_text(value: dict[str, Any]) -> str:
+    lines = [f"Since {value['since'][:10]}"]
+    for one in value["frameworks"]:
+        lines += ["", typer.style(one["title"], bold=True)]
+        for name, counts in one["coverage"].items():
+            open_ = sum(gap["workload"] == name for gap in one["gaps"])
+            lines.append(f"  {name}: {counts['satisfied']} of {counts['apply']} satisfied, {open_} are gaps")
+        for moved in one["drift"]:
+            lines.append(f"  {moved['control']} of {moved['workload']}: {moved['before']} -> {moved['now']}")
+    rows = [
+        (each["id"], each["message"], each["owner"] or "-", each["due"], "done" if each["closed_at"] else "open")
+        for each in value["actions"]
+    ]
+    lines += ["", table(("action", "what", "owner", "due", "is"), rows) if rows else "No corrective action."]
+    return "\n".join(lines)
+
+
+@management.command("act")
+def act(
+    says: Annotated[str, typer.Argument(help="What is to be put right.")],
+    owner: Annotated[str, typer.Option("--owner", help="E-mail address of who does it.")],
+    due: Annotated[str, typer.Option("--due", help="Until when: 2026-12-31.")],
+    workload: Annotated[str | None, typer.Option("--workload", help="Left out: for the company.")] = None,
+    control: Annotated[str, typer.Option("--control", help="FRAMEWORK/CONTROL.")] = "",
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """A corrective action: a finding of its owner until they say what was done, grave when its day is over."""
+    body = {"says": says, "owner": owner, "due": due, "workload": workload, "control": control}
+    value = ControlClient.connect(home).post("/api/actions", body)
+    emit(value, as_json, f"{owner} has until {value['due']}: finding {value['finding']}.")
+
+
 def register(
     kind: Annotated[
-        str, typer.Argument(help="workload, model, deployment, provider, prompt, integration, source")
+        str, typer.Argument(help="workload, model, deployment, provider, prompt, integration, tool, source")
     ] = "",
     home: HomeOption = None,
     as_json: JsonOption = False,
@@ -149,25 +204,27 @@ def register(
 
 
 def shadow(
-    log: Annotated[Path, typer.Argument(help="Log of a proxy, in any form of lines.")],
+    log: Annotated[Path, typer.Argument(help="Log of a proxy, or a bill, in any form of lines.")],
+    bill: Annotated[bool, typer.Option("--bill", help="Lines of a bill, of expenses, of a card's statement.")] = False,
     also: Annotated[list[str] | None, typer.Option("--also", help="Another provider's host; may be repeated.")] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """AI that nobody declared: calls to providers in the log of a proxy."""
+    """AI that nobody declared: calls to providers in the log of a proxy, or charges of providers in a bill."""
     try:
         data = log.read_bytes()
     except OSError as error:
         raise Invalid(
             f"{log} cannot be read: {error.strerror}", code="log_file", hint="Name a file that you may read."
         ) from error
-    query = [("also", host) for host in also or ()]
+    query = [("also", host) for host in also or ()] + ([("bill", "true")] if bill else [])
     value = ControlClient.connect(home).post_file("/api/register/shadow", data, query)
     rows = [
         (h["host"], h["provider"], "yes" if h["declared"] else "NO", h["calls"], h["callers"]) for h in value["hosts"]
     ]
-    text = table(("host", "provider", "declared", "calls", "callers"), rows)
-    emit(value, as_json, text if rows else f"No call to a known provider in {value['lines']} lines.")
+    what = "lines" if bill else "calls"
+    text = table(("host", "provider", "declared", what, "callers"), rows)
+    emit(value, as_json, text if rows else f"No known provider in {value['lines']} lines.")
 
 
 @exports.command()

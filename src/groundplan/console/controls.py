@@ -21,7 +21,7 @@ LIKELIHOODS = ("likely", "possible", "rare")
 
 @router.get("/controls")
 async def frameworks(request: Request, visitor: Signed) -> HTMLResponse:
-    found = await fetch(visitor, frameworks="/api/frameworks")
+    found = await fetch(visitor, frameworks="/api/frameworks", review="/api/management-review")
     return await show(request, visitor, "frameworks.html", "/governance", **found)
 
 

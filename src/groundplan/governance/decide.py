@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import date, timedelta
 
-from groundplan.blueprint.model import Caps
+from groundplan.blueprint.model import ApprovalTerms, Caps
 from groundplan.core.errors import Problem
 from groundplan.governance.model import SENSITIVITY_ORDER, Decision, Need, Standing, Terms
 
@@ -87,6 +87,20 @@ def decide_company(digest: str, before: Caps | None, after: Caps, *, loosened: b
     if before is None or standing.allows("company", digest) or not (loosened or _raised(before, after)):
         return Decision()
     return Decision(needs=(Need("company", "business"), Need("company", "security")))
+
+
+def looser(before: ApprovalTerms, after: ApprovalTerms) -> bool:
+    """Whether fewer people would have to agree, or what they agree to would hold longer."""
+    return stricter(before, after) != after
+
+
+def stricter(before: ApprovalTerms, after: ApprovalTerms) -> ApprovalTerms:
+    """The terms that hold while looser ones wait."""
+    return ApprovalTerms(
+        seats=max(before.seats, after.seats),
+        valid_days=min(before.valid_days, after.valid_days),
+        grace_days=min(before.grace_days, after.grace_days),
+    )
 
 
 def decide_rule(

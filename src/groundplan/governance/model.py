@@ -164,6 +164,12 @@ class Change:
         return len({a.person_id for a in self.approvals if a.stands and a.digest == self.digest})
 
     @property
+    def ends_itself(self) -> date | None:
+        """The last day of evidence that was asked for; None for what has no end of its own."""
+        said = [each["new"] for each in self.summary.get("fields", ()) if each["field"] == "until"]
+        return date.fromisoformat(said[0][:10]) if self.type == "evidence" and said else None
+
+    @property
     def complete(self) -> bool:
         """Whether every need is met, by enough different people."""
         return not self.waits_for and self.people >= self.seats

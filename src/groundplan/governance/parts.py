@@ -1,8 +1,8 @@
-"""What a workload in production uses that is approved by itself: models, prompts, sources for a purpose. Pure.
+"""What of a workload in production is approved by itself: models, prompts, sources for a purpose, its audience. Pure.
 
 Each part is bound to what is declared of it (the version of a model and its provider's terms, the text of a prompt, the
-declaration of a source and the purpose), never to the contents of documents, nor to prices. Who must agree is
-`model.ASKED`; keeping approvals is `service`; asking it for each call is the gateway's.
+declaration of a source and the purpose, the audience), never to the contents of documents, nor to prices. Who must
+agree is `model.ASKED`; keeping approvals is `service`; asking it for each call is the gateway's.
 """
 
 from __future__ import annotations
@@ -15,11 +15,20 @@ from typing import Any, Literal
 from groundplan.blueprint.artifact import portable, said
 from groundplan.blueprint.model import Blueprint, Deployment, Source, Workload
 from groundplan.core import canonical
-from groundplan.core.errors import Problem
+from groundplan.core.errors import Invalid, Problem
 from groundplan.governance.model import ASKED, Given
 from groundplan.governance.policy.vocabulary import provider_of
 
-KINDS = ("model", "prompt", "data")
+KINDS = ("model", "prompt", "data", "rollout")
+_REACHES = {"employees": "employees", "customers": "customers", "public": "the public"}
+AUDIENCES = tuple(_REACHES)
+"""Each reaches more people than the one before."""
+_ELSEWHERE = {
+    "policy": "Write the rule into the workspace and apply it.",
+    "exception": "Ask with `groundplan policy exception`.",
+    "evidence": "Give it with `groundplan evidence add`: where the company has evidence approved, that asks for it.",
+}
+"""What is approved, and asked for in its own place: an approval that names it by hand would bite nowhere."""
 ALWAYS = date.max
 Why = Literal["missing", "withdrawn", "expired"]
 _WORDS = {
@@ -35,19 +44,23 @@ class Part:
 
     kind: str
     subject: str
-    """`model/NAME`, `prompt/NAME` or `source/NAME`"""
+    """`model/NAME`, `prompt/NAME`, `source/NAME`, or `workload/NAME` for whom it reaches"""
     what: Mapping[str, Any] = field(hash=False)
     digest: str
     deployments: tuple[str, ...] = ()
     """Those that serve this model; empty: the whole workload rests on it."""
     restricted: bool = False
     """Its data, or that of its workload, is restricted: there is no grace."""
+    wider: tuple[str, ...] = ()
+    """Digests of what contains this: an approval of one of them is enough."""
 
     @property
     def named(self) -> str:
         """In words, with its version or purpose."""
         if self.kind == "data":
             return f"{self.subject} for the purpose '{self.what['purpose']}'"
+        if self.kind == "rollout":
+            return f"{self.subject} reaching {_REACHES[self.what['audience']]} in production"
         return f"{self.subject} (version {self.what['version']})"
 
 
@@ -62,6 +75,18 @@ class Lapse:
 def asked_digest(kind: str, subject: str, what: Mapping[str, Any]) -> str:
     """SHA-256 of what is asked for beside the blueprint. Raises what canonical JSON raises."""
     return canonical.digest(canonical.canonical({"kind": kind, "subject": subject, "what": dict(what)}))
+
+
+def check_asked(kind: str, subject: str, what: Mapping[str, Any]) -> None:
+    """Whether somebody may ask for this by hand. Raises `Invalid` (`approval_kind`, `approval_reach`)."""
+    if kind in _ELSEWHERE:
+        raise Invalid(f"approval of {kind} is not asked for here", code="approval_kind", hint=_ELSEWHERE[kind])
+    reaches = [reach_declared(each) for each in AUDIENCES]
+    if kind == "rollout" and not (subject.startswith("workload/") and dict(what) in reaches):
+        raise Invalid(
+            f"this is no rollout: {subject[:80]}", code="approval_reach",
+            hint=f"Name workload/NAME, and as `what` stage: production and audience: {', '.join(AUDIENCES)}.",
+        )  # fmt: skip
 
 
 def parts_of(blueprint: Blueprint, workload: Workload) -> tuple[Part, ...]:
@@ -80,7 +105,13 @@ def parts_of(blueprint: Blueprint, workload: Workload) -> tuple[Part, ...]:
             stricter = restricted or source.sensitivity == "restricted"
             for purpose in workload.needs.purposes or [workload.purpose]:
                 found.append(_part("data", f"source/{source.name}", data_declared(source, purpose), stricter))
+    found.append(_reach(workload, restricted))
     return tuple(found)
+
+
+def reach_declared(audience: str) -> dict[str, Any]:
+    """Whom production reaches; neither how many of them call, nor with what."""
+    return {"stage": "production", "audience": audience}
 
 
 def model_declared(deployment: Deployment) -> dict[str, Any]:
@@ -109,11 +140,12 @@ def lasts(part: Part, given: Mapping[str, Given], kinds: Collection[str]) -> dat
     `given`: approvals by digest; `kinds`: those that need an approval of their own. Another kind that was never
     approved by itself is covered by the approval of the workload; one that was withdrawn or has ended is not.
     """
+    held = [given[digest] for digest in (part.digest, *part.wider) if digest in given and given[digest].stands]
+    if held:
+        return max(each.expires_on if part.restricted else each.grace_until for each in held)
     found = given.get(part.digest)
     if found is None:
         return "missing" if part.kind in kinds else ALWAYS
-    if found.stands:
-        return found.expires_on if part.restricted else found.grace_until
     return "withdrawn" if found.withdrawn else "expired"
 
 
@@ -155,6 +187,13 @@ def _models(blueprint: Blueprint, workload: Workload, restricted: bool) -> list[
             known = found.get(part.digest, part)
             found[part.digest] = replace(known, deployments=(*known.deployments, name))
     return list(found.values())
+
+
+def _reach(workload: Workload, restricted: bool) -> Part:
+    subject = f"workload/{workload.name}"
+    wider = AUDIENCES[AUDIENCES.index(workload.audience) + 1 :]
+    digests = tuple(asked_digest("rollout", subject, reach_declared(each)) for each in wider)
+    return replace(_part("rollout", subject, reach_declared(workload.audience), restricted), wider=digests)
 
 
 def _part(kind: str, subject: str, what: dict[str, Any], restricted: bool) -> Part:

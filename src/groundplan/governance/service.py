@@ -205,6 +205,14 @@ def expire(conn: Connection[Any], change: Change, *, at: datetime) -> None:
     _record(conn, "approval.expired", audit.SYSTEM, change, at, expires_on=str(change.expires_on))
 
 
+def drop(conn: Connection[Any], actor: str, kind: str, digest: str, *, at: datetime) -> None:
+    """What was asked for, or is approved, is no more: nothing is left to approve, to announce or to renew."""
+    for change in store.changes(conn, ["pending", "applied"]):
+        if (change.type, change.digest) == (kind, digest):
+            store.set_state(conn, [change.id], "superseded", at)
+            _record(conn, "change.superseded", actor, change, at)
+
+
 def _ask(conn: Connection[Any], change: Change, sources: Mapping[str, str]) -> None:
     store.insert_change(conn, change, sources)
     needs = [f"{need.duty} of {need.subject}" for need in change.needs]

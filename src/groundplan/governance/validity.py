@@ -18,6 +18,10 @@ class Term:
     expires_on: date
     grace_until: date
 
+    def within(self, last: date | None) -> Term:
+        """Not longer than what was approved lasts by itself; None: that has no end."""
+        return self if last is None else Term(min(self.expires_on, last), min(self.grace_until, last))
+
 
 def term_of(approved: date, *, valid_days: int, grace_days: int, stage: str, sensitivity: str) -> Term:
     """For what is approved on a day. Grace is for production only, and never for restricted data."""

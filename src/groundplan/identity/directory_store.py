@@ -8,6 +8,7 @@ from typing import Any, LiteralString, Protocol, TypeVar
 from uuid import UUID
 
 from psycopg import Connection
+from psycopg.types.json import Jsonb
 
 from groundplan.core.errors import Invalid
 from groundplan.identity.store import changed, rows
@@ -15,7 +16,8 @@ from groundplan.identity.store import changed, rows
 
 @dataclass(frozen=True, slots=True)
 class DirectoryPerson:
-    """A person as the directory names them."""
+    """A person as the directory names them. `name`: as they are shown here; `display_name`, `formatted`, `emails`: what
+    the directory said."""
 
     id: UUID
     email: str
@@ -27,6 +29,11 @@ class DirectoryPerson:
     family_name: str
     created_at: datetime
     changed_at: datetime
+    display_name: str | None
+    formatted: str | None
+    emails: list[dict[str, Any]]
+    managed: bool
+    """Whether the directory has written them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +84,10 @@ _GROUP_ORDER: dict[str, LiteralString] = {
     "id": "g.id", "displayname": "lower(g.name)", "externalid": "d.external_id",
 }  # fmt: skip
 _PERSON: LiteralString = """SELECT p.id, p.email, p.name, p.active, d.external_id, coalesce(d.user_name, p.email),
-    coalesce(d.given_name, ''), coalesce(d.family_name, ''), p.created_at, coalesce(d.changed_at, p.created_at)
+    coalesce(d.given_name, ''), coalesce(d.family_name, ''), p.created_at, coalesce(d.changed_at, p.created_at),
+    CASE WHEN d.user_name IS NULL THEN p.name ELSE d.display_name END, d.formatted,
+    coalesce(d.emails, jsonb_build_array(jsonb_build_object('value', p.email, 'primary', true, 'type', 'work'))),
+    d.user_name IS NOT NULL
     FROM person p LEFT JOIN directory_person d ON d.person_id = p.id"""
 _GROUP: LiteralString = """SELECT g.id, g.name, d.external_id,
     ARRAY(SELECT m.person_id FROM membership m WHERE m.group_id = g.id AND m.person_id IS NOT NULL ORDER BY 1)
@@ -100,32 +110,70 @@ def keep_subject(conn: Connection[Any], person_id: UUID, issuer: str, subject: s
 
 
 def person(conn: Connection[Any], id: UUID) -> DirectoryPerson | None:
-    found = rows(conn, _PERSON + " WHERE p.id = %s", (id,))
+    """None where there is none, or the directory has deleted them."""
+    found = rows(conn, _PERSON + " WHERE p.id = %s AND d.deleted_at IS NULL", (id,))
+    return DirectoryPerson(*found[0]) if found else None
+
+
+def with_email(conn: Connection[Any], email: str) -> DirectoryPerson | None:
+    """Who has this address, also where the directory has deleted them."""
+    found = rows(conn, _PERSON + " WHERE p.email = %s", (email,))
     return DirectoryPerson(*found[0]) if found else None
 
 
 def people(conn: Connection[Any], wanted: Wanted) -> tuple[int, list[DirectoryPerson]]:
     """(how many there are, those that are wanted). Raises `Invalid` (`scim_sort`)."""
-    where: LiteralString = " WHERE (%s::text IS NULL OR lower(coalesce(d.user_name, p.email)) = lower(%s))"
+    where: LiteralString = """ WHERE d.deleted_at IS NULL
+      AND (%s::text IS NULL OR lower(coalesce(d.user_name, p.email)) = lower(%s))"""
     total, found = _page(conn, _PERSON, where, _order(wanted, _PERSON_ORDER, "p.created_at, p.id"), wanted)
     return total, [DirectoryPerson(*row) for row in found]
 
 
-def keep_person(
-    conn: Connection[Any], id: UUID, external_id: str | None, user_name: str, given: str, family: str
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What the directory writes of a person."""
+
+    external_id: str | None
+    user_name: str
+    given_name: str
+    family_name: str
+    display_name: str | None
+    formatted: str | None
+    emails: list[dict[str, Any]] | None
+
+
+def keep_person(conn: Connection[Any], id: UUID, said: Written) -> None:
+    """Somebody whom the directory had deleted is there again."""
+    emails = None if said.emails is None else Jsonb(said.emails)
     conn.execute(
-        """INSERT INTO directory_person (person_id, external_id, user_name, given_name, family_name)
-           VALUES (%s, %s, %s, %s, %s) ON CONFLICT (person_id) DO UPDATE SET external_id = excluded.external_id,
-             user_name = excluded.user_name, given_name = excluded.given_name, family_name = excluded.family_name,
-             changed_at = now()""",
-        (id, external_id, user_name, given, family),
+        """INSERT INTO directory_person (person_id, external_id, user_name, given_name, family_name, display_name,
+             formatted, emails)
+           VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (person_id) DO UPDATE SET
+             external_id = excluded.external_id, user_name = excluded.user_name, given_name = excluded.given_name,
+             family_name = excluded.family_name, display_name = excluded.display_name,
+             formatted = excluded.formatted, emails = excluded.emails, changed_at = now(), deleted_at = NULL""",
+        (
+            id, said.external_id, said.user_name, said.given_name, said.family_name, said.display_name,
+            said.formatted, emails,
+        ),
+    )  # fmt: skip
+
+
+def delete_person(conn: Connection[Any], id: UUID) -> None:
+    """The directory knows them no longer, and their userName is free."""
+    conn.execute(
+        """INSERT INTO directory_person (person_id, deleted_at) VALUES (%s, now())
+           ON CONFLICT (person_id) DO UPDATE SET deleted_at = now(), changed_at = now(), user_name = NULL,
+             external_id = NULL, display_name = NULL, formatted = NULL, emails = NULL, given_name = '',
+             family_name = ''""",
+        (id,),
     )
 
 
 def user_name_of_another(conn: Connection[Any], user_name: str, id: UUID | None) -> bool:
     query = """SELECT 1 FROM person p LEFT JOIN directory_person d ON d.person_id = p.id
-               WHERE lower(coalesce(d.user_name, p.email)) = lower(%s) AND p.id IS DISTINCT FROM %s LIMIT 1"""
+               WHERE lower(coalesce(d.user_name, p.email)) = lower(%s) AND p.id IS DISTINCT FROM %s
+                 AND d.deleted_at IS NULL LIMIT 1"""
     return bool(rows(conn, query, (user_name, id)))
 
 
@@ -140,13 +188,20 @@ def come_back(conn: Connection[Any], id: UUID) -> bool:
 
 
 def group(conn: Connection[Any], id: UUID) -> DirectoryGroup | None:
-    found = rows(conn, _GROUP + " WHERE g.id = %s", (id,))
+    """None where there is none, or the directory has deleted it."""
+    found = rows(conn, _GROUP + " WHERE g.id = %s AND d.deleted_at IS NULL", (id,))
     return _group(found[0]) if found else None
+
+
+def deleted_group(conn: Connection[Any], name: str) -> UUID | None:
+    """A group of this name that the directory has deleted."""
+    found = rows(conn, _GROUP + " WHERE g.name = %s AND d.deleted_at IS NOT NULL", (name,))
+    return found[0][0] if found else None
 
 
 def groups(conn: Connection[Any], wanted: Wanted) -> tuple[int, list[DirectoryGroup]]:
     """As `people`, by name."""
-    where: LiteralString = " WHERE (%s::text IS NULL OR lower(g.name) = lower(%s))"
+    where: LiteralString = " WHERE d.deleted_at IS NULL AND (%s::text IS NULL OR lower(g.name) = lower(%s))"
     total, found = _page(conn, _GROUP, where, _order(wanted, _GROUP_ORDER, "g.name"), wanted)
     return total, [_group(row) for row in found]
 
@@ -173,13 +228,19 @@ def _order(wanted: Wanted, known: dict[str, LiteralString], own: LiteralString) 
 def keep_group(conn: Connection[Any], id: UUID, external_id: str | None) -> None:
     conn.execute(
         """INSERT INTO directory_group (group_id, external_id) VALUES (%s, %s)
-           ON CONFLICT (group_id) DO UPDATE SET external_id = excluded.external_id, changed_at = now()""",
+           ON CONFLICT (group_id) DO UPDATE SET external_id = excluded.external_id, changed_at = now(),
+             deleted_at = NULL""",
         (id, external_id),
     )
 
 
-def rename_group(conn: Connection[Any], id: UUID, name: str) -> None:
-    conn.execute("UPDATE people_group SET name = %s WHERE id = %s", (name, id))
+def delete_group(conn: Connection[Any], id: UUID) -> None:
+    """The directory knows it no longer; its name stays for what is shared with it."""
+    conn.execute(
+        """INSERT INTO directory_group (group_id, deleted_at) VALUES (%s, now())
+           ON CONFLICT (group_id) DO UPDATE SET deleted_at = now(), changed_at = now(), external_id = NULL""",
+        (id,),
+    )
 
 
 def _group(row: tuple[Any, ...]) -> DirectoryGroup:

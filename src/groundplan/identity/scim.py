@@ -30,7 +30,10 @@ MEDIA_TYPE = "application/scim+json"
 PREFIX = "/api/scim/"
 LIST = "urn:ietf:params:scim:api:messages:2.0:ListResponse"
 MOST = 200
+MOST_EMAILS = 20
 _FILTER = re.compile(r'\s*(\w+)\s+eq\s+"((?:[^"\\]|\\.){1,200})"\s*', re.IGNORECASE)
+_EMAIL_AT = re.compile(r'emails\[(type|primary) eq "?(\w{1,40})"?\]', re.IGNORECASE)
+_EMAIL_PATH = 'emails[type eq "work"].value'
 _MEMBER = re.compile(r'members\[value eq "([0-9a-fA-F-]{36})"\]')
 Json = Mapping[str, Any]
 Id = TypeVar("Id", bound="DirectoryPerson | DirectoryGroup")
@@ -82,16 +85,38 @@ def list_groups(conn: Connection[Any], page: Page) -> dict[str, Any]:
     return _listed(conn, page, "displayname", store.groups, group_json)
 
 
+def list_all(conn: Connection[Any], page: Page) -> dict[str, Any]:
+    """People and then groups, as one list. Raises `Invalid` (`scim_filter`, `scim_sort`)."""
+    if page.filter:
+        raise Invalid("nothing is filtered here", code="scim_filter", hint="POST to /Users/.search or /Groups/.search.")
+    if page.sort_by:
+        raise Invalid("nothing is sorted here", code="scim_sort", hint="POST to /Users/.search or /Groups/.search.")
+    start, count = max(page.start, 1), min(max(page.count, 0), MOST)
+    people, first = store.people(conn, store.Wanted(None, start, count))
+    after = store.Wanted(None, max(start - people, 1), count - len(first))
+    groups, rest = store.groups(conn, after)
+    items = [
+        selected(each, page.attributes, page.excluded) for each in (*map(user_json, first), *map(group_json, rest))
+    ]
+    return {
+        "schemas": [LIST], "totalResults": people + groups, "startIndex": start, "itemsPerPage": len(items),
+        "Resources": items,
+    }  # fmt: skip
+
+
 def user(conn: Connection[Any], id: UUID) -> dict[str, Any]:
     """Raises `NotFound` (`scim_user`)."""
     return user_json(_user(conn, id))
 
 
 def create_user(conn: Connection[Any], actor: str, body: Json) -> dict[str, Any]:
-    """A new person, or one who is here and the directory did not know. Raises `Conflict`, `Invalid`."""
+    """A new person, one who is here and the directory did not know, or one whom it had deleted.
+
+    Raises `Conflict` (`duplicate_person`), `Invalid`.
+    """
     email, user_name = _email(body), _user_name(body)
-    known = next((p for p in store.people(conn, store.Wanted(None, 1, 100_000))[1] if p.email == email), None)
-    if known is not None and (known.external_id is not None or known.user_name != known.email):
+    known = store.with_email(conn, email)
+    if known is not None and known.managed:
         raise Conflict(f"there is a user {user_name} already", code="duplicate_person", hint="PUT or PATCH it.")
     if store.user_name_of_another(conn, user_name, None if known is None else known.id):
         raise Conflict(f"there is a user {user_name} already", code="duplicate_person", hint="PUT or PATCH it.")
@@ -101,7 +126,7 @@ def create_user(conn: Connection[Any], actor: str, body: Json) -> dict[str, Any]
     else:
         id = known.id
     _keep(conn, id, body, user_name)
-    _set_active(conn, actor, _user(conn, id), _active(body))
+    _set_active(conn, actor, _user(conn, id), _active(body, True))
     return user(conn, id)
 
 
@@ -110,13 +135,16 @@ def replace_user(conn: Connection[Any], actor: str, id: UUID, body: Json) -> dic
     old, email, user_name = _user(conn, id), _email(body), _user_name(body)
     if store.user_name_of_another(conn, user_name, id):
         raise Conflict(f"there is another user {user_name}", code="duplicate_person", hint="Use another userName.")
+    holder = store.with_email(conn, email)
+    if holder is not None and holder.id != id:
+        raise Conflict(f"{email} is somebody else's", code="duplicate_person", hint="Use another address.")
     name = _display(body, email)
     if (old.email, old.name) != (email, name):
         number = next_policy_number(conn, "person", f"person/{id}", True)
         store.rename(conn, id, email, name)
         record(conn, action="person.renamed", actor=actor, subject=f"person/{id}", detail={"policy": number})
     _keep(conn, id, body, user_name)
-    _set_active(conn, actor, old, _active(body))
+    _set_active(conn, actor, old, _active(body, old.active))
     return user(conn, id)
 
 
@@ -135,8 +163,9 @@ def patch_user(conn: Connection[Any], actor: str, id: UUID, body: Json) -> dict[
 
 
 def delete_user(conn: Connection[Any], actor: str, id: UUID) -> None:
-    """The person has left; what they did stays theirs."""
+    """The person has left and is gone for the directory; what they did stays theirs."""
     _set_active(conn, actor, _user(conn, id), active=False)
+    store.delete_person(conn, id)
 
 
 def group(conn: Connection[Any], id: UUID) -> dict[str, Any]:
@@ -145,13 +174,18 @@ def group(conn: Connection[Any], id: UUID) -> dict[str, Any]:
 
 
 def create_group(conn: Connection[Any], actor: str, body: Json) -> dict[str, Any]:
-    """Raises `Conflict` (`duplicate_group`), `Invalid` (`group_name`), `NotFound` (`unknown_person`)."""
+    """A new group, or one that the directory had deleted.
+
+    Raises `Conflict` (`duplicate_group`), `Invalid` (`group_name`), `NotFound` (`unknown_person`).
+    """
     name = str(body.get("displayName") or "")
-    service.add_group(conn, actor, name, "group")
-    found = store.groups(conn, store.Wanted(name, 1, 1))[1][0]
-    store.keep_group(conn, found.id, _text(body.get("externalId")))
-    _set_members(conn, actor, found, _members(body.get("members")))
-    return group(conn, found.id)
+    id = store.deleted_group(conn, name)
+    if id is None:
+        service.add_group(conn, actor, name, "group")
+        id = store.groups(conn, store.Wanted(name, 1, 1))[1][0].id
+    store.keep_group(conn, id, _text(body.get("externalId")))
+    _set_members(conn, actor, _group(conn, id), _members(body.get("members")))
+    return group(conn, id)
 
 
 def replace_group(conn: Connection[Any], actor: str, id: UUID, body: Json) -> dict[str, Any]:
@@ -159,9 +193,9 @@ def replace_group(conn: Connection[Any], actor: str, id: UUID, body: Json) -> di
     old = _group(conn, id)
     name = str(body.get("displayName") or old.name)
     if name != old.name:
-        raise Conflict(
+        raise Invalid(
             f"the group {old.name} cannot be renamed: documents are shared with it by name",
-            code="group_name",
+            code="group_renamed",
             hint="Make a new group, share with it, then delete this one.",
         )
     if "externalId" in body:
@@ -190,20 +224,23 @@ def patch_group(conn: Connection[Any], actor: str, id: UUID, body: Json) -> dict
 
 
 def delete_group(conn: Connection[Any], actor: str, id: UUID) -> None:
-    """Nobody is in it any more. Its name stays, since documents may be shared with it."""
+    """Nobody is in it any more, and it is gone for the directory. Its name stays for what is shared with it."""
     _set_members(conn, actor, _group(conn, id), frozenset())
+    store.delete_group(conn, id)
 
 
 def user_json(person: DirectoryPerson) -> dict[str, Any]:
-    """A person as a SCIM User."""
+    """A person as a SCIM User: what the directory said, and of others who are here what is known."""
+    parts = {"formatted": person.formatted, "familyName": person.family_name, "givenName": person.given_name}
+    name = {part: said for part, said in parts.items() if said}
     return {
         "schemas": [USER],
         "id": str(person.id),
         **({"externalId": person.external_id} if person.external_id else {}),
         "userName": person.user_name,
-        "displayName": person.name,
-        "name": {"givenName": person.given_name, "familyName": person.family_name, "formatted": person.name},
-        "emails": [{"value": person.email, "primary": True, "type": "work"}],
+        **({"displayName": person.display_name} if person.display_name else {}),
+        **({"name": name} if name else {}),
+        "emails": person.emails,
         "active": person.active,
         "meta": {
             "resourceType": "User",
@@ -254,8 +291,16 @@ def _changed(kind: str, members: set[UUID], given: frozenset[UUID], *, everythin
 def _keep(conn: Connection[Any], id: UUID, body: Json, user_name: str) -> None:
     name = body.get("name")
     parts = name if isinstance(name, Mapping) else {}
-    given, family = _text(parts.get("givenName")) or "", _text(parts.get("familyName")) or ""
-    store.keep_person(conn, id, _text(body.get("externalId")), user_name, given, family)
+    said = store.Written(
+        external_id=_text(body.get("externalId")),
+        user_name=user_name,
+        given_name=_text(parts.get("givenName")) or "",
+        family_name=_text(parts.get("familyName")) or "",
+        display_name=_text(body.get("displayName")),
+        formatted=_text(parts.get("formatted")),
+        emails=_emails(body.get("emails")) or None,
+    )
+    store.keep_person(conn, id, said)
 
 
 def _put(wanted: dict[str, Any], path: str, value: Any, kind: str) -> None:
@@ -265,8 +310,8 @@ def _put(wanted: dict[str, Any], path: str, value: Any, kind: str) -> None:
         "emails": "emails", "name": "name",
     }  # fmt: skip
     first, _, rest = path.partition(".")
-    if re.fullmatch(r"emails\[.*\]", first, re.IGNORECASE) and rest.lower() == "value":
-        wanted["emails"] = [{"value": value, "primary": True}]
+    if first.lower().startswith("emails["):
+        wanted["emails"] = _one_email(wanted["emails"], first, rest, None if kind == "remove" else value)
         return
     name = names.get(first.lower())
     if name is None:
@@ -274,9 +319,23 @@ def _put(wanted: dict[str, Any], path: str, value: Any, kind: str) -> None:
     if kind == "remove":
         value = None
     if name == "name" and rest:
-        wanted["name"] = {**wanted["name"], rest: value}
+        wanted["name"] = {**(wanted.get("name") or {}), rest: value}
     else:
         wanted[name] = value
+
+
+def _one_email(emails: list[dict[str, Any]], path: str, part: str, value: Any) -> list[dict[str, Any]]:
+    """The addresses with another value at the one that a path names; None takes it out."""
+    named = _EMAIL_AT.fullmatch(path)
+    if named is None or part.lower() not in ("", "value"):
+        raise _no_patch(f"emails are named as in {_EMAIL_PATH}")
+    field, said = named.group(1).lower(), named.group(2).lower()
+    others = [each for each in emails if str(each.get(field, "")).lower() != said]
+    old = next(
+        (each for each in emails if each not in others), {"type": said} if field == "type" else {"primary": True}
+    )
+    changed = value if isinstance(value, Mapping) else {"value": value}
+    return others if value is None else [*others, {**old, **changed}]
 
 
 def _operations(body: Json) -> list[tuple[str, str, Any]]:
@@ -317,6 +376,21 @@ def _email(body: Json) -> str:
     return normal_email(str((first or {}).get("value") or body.get("userName") or ""))
 
 
+def _emails(given: object) -> list[dict[str, Any]]:
+    """All addresses, in lower case, with their type; the first is the one that is used where none is primary."""
+    items = [each for each in given if isinstance(each, Mapping)] if isinstance(given, list) else []
+    if len(items) > MOST_EMAILS:
+        raise Invalid(f"at most {MOST_EMAILS} emails are kept", code="scim_emails", hint="Send fewer.")
+    return [
+        {
+            "value": normal_email(str(each.get("value") or "")),
+            **{part: said for part in ("type", "display") if (said := _text(each.get(part)))},
+            **({"primary": each["primary"]} if isinstance(each.get("primary"), bool) else {}),
+        }
+        for each in items
+    ]
+
+
 def _user_name(body: Json) -> str:
     name = body.get("userName")
     if not isinstance(name, str) or not name.strip() or len(name) > 254 or not name.isprintable():
@@ -331,10 +405,10 @@ def _display(body: Json, email: str) -> str:
     return _text(body.get("displayName")) or _text(parts.get("formatted")) or full or email
 
 
-def _active(body: Json) -> bool:
-    """Some directories send the word."""
+def _active(body: Json, otherwise: bool) -> bool:
+    """Some directories send the word. What is not said stays: nobody comes back because an attribute was left out."""
     given = body.get("active")
-    return given is not False and str(given).lower() != "false"
+    return otherwise if given is None else given is not False and str(given).lower() != "false"
 
 
 def _text(value: object) -> str | None:
@@ -378,7 +452,8 @@ KINDS = {
 _TYPES = {
     "scim_filter": "invalidFilter", "scim_patch": "invalidSyntax", "scim_bulk": "invalidSyntax",
     "scim_sort": "invalidValue", "scim_user_name": "invalidValue", "request_invalid": "invalidSyntax",
-    "group_name": "mutability",
+    "group_name": "invalidValue", "group_renamed": "mutability",
+    "scim_emails": "invalidValue",
 }  # fmt: skip
 
 

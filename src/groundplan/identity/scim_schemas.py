@@ -13,7 +13,7 @@ def schemas() -> list[dict[str, Any]]:
     """Both, in the order of their names."""
     return [
         _schema(GROUP, "Group", "A group of people", [
-            _said("displayName", "Its name, which stays", required=True),
+            _said("displayName", "Its name, which stays", required=True, mutability="immutable"),
             _many("members", "Who is in it", [
                 _said("value", "The id of a person", mutability="immutable"),
                 _said("$ref", "Where the person is", type="reference", references=["User"], mutability="immutable"),
@@ -27,10 +27,11 @@ def schemas() -> list[dict[str, Any]]:
                 _said("formatted", "The whole of it"), _said("familyName", "Family name"),
                 _said("givenName", "Given name"),
             ]),
-            _many("emails", "Their address, by which they are known", [
+            _many("emails", "Their addresses; the primary one, or the first, is that by which they are known", [
                 _said("value", "The address", required=True),
                 _attribute("primary", "boolean", "Whether it is the one that is used"),
-                _said("type", "work", values=["work"]),
+                _said("type", "Of what kind", values=["work", "home", "other"]),
+                _said("display", "As it is shown"),
             ], required=True),
             _attribute("active", "boolean", "false ends what they may do, at once"),
         ]),

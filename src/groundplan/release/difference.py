@@ -61,6 +61,8 @@ def _company(blueprint: bp.Blueprint) -> dict[str, str]:
     named = {"company": blueprint.company, "separation": blueprint.separation}
     owners = {f"owners.{duty}": ", ".join(people) for duty, people in blueprint.owners.items()}
     named |= {"approvals.parts": ", ".join(blueprint.approved_parts)} if blueprint.approved_parts else {}
+    if blueprint.approval_terms is not None:
+        named |= {f"approvals.{name}": value for name, value in shown(blueprint.approval_terms).items()}
     return named | owners | {f"caps.{key}": value for key, value in shown(blueprint.caps).items()}
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from groundplan.blueprint.model import Blueprint, Placement
+from groundplan.blueprint.model import ApprovalTerms, Blueprint, Placement
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Problem, Where
 from groundplan.core.money import format_usd
@@ -61,6 +61,17 @@ class Current:
 
     blueprint: Blueprint
     workspace: Workspace
+
+
+def in_force(current: Current) -> ApprovalTerms:
+    """How many must agree and how long that holds: as is served, which may be stricter than what is declared."""
+    return current.blueprint.approval_terms or approval_terms(current.workspace)
+
+
+def approval_terms(workspace: Workspace) -> ApprovalTerms:
+    """As declared."""
+    rules = workspace.company.approvals
+    return ApprovalTerms(seats=rules.seats, valid_days=rules.valid_days, grace_days=rules.grace_days)
 
 
 @dataclass(frozen=True, slots=True)

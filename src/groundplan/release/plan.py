@@ -7,6 +7,7 @@ Content that needs an approval is held: it stays as it is served now, or is left
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import date
 from types import MappingProxyType
 from typing import Any
@@ -33,7 +34,7 @@ from groundplan.release.compile import (
 )
 from groundplan.release.difference import changed, differences, fields, shown
 from groundplan.release.governed import notes
-from groundplan.release.model import Current, Draft, Pending, Plan, at
+from groundplan.release.model import Current, Draft, Pending, Plan, approval_terms, at, in_force
 from groundplan.release.owners import Left, overdue
 
 _PEOPLE_KINDS = ("person", "group", "team")
@@ -79,17 +80,18 @@ def plan(
     if any(problem.code not in _STILL_COMPILES for problem in problems):
         return Plan((), (), (), tuple(problems), None)
     served = current.blueprint if current else None
-    caps, owners, kinds, company = _company(workspace, served, standing)
-    draft = compile_draft(workspace, served, caps, owners, today=today, prices=prices)
-    draft = Draft(msgspec.structs.replace(draft.blueprint, approved_parts=kinds), draft.refusals)
+    held = _company(workspace, current, standing)
+    draft = compile_draft(workspace, served, held.caps, held.owners, today=today, prices=prices)
+    blueprint = msgspec.structs.replace(draft.blueprint, approved_parts=held.kinds, approval_terms=held.terms)
+    draft = Draft(blueprint, draft.refusals)
     problems += _new(draft.refusals, problems)
     problems += _settled_at_genesis(workspace, current)
     problems += overdue(workspace, draft.blueprint, served, left, today)
-    lapses = {item.name: parts.lapses(draft.blueprint, item, standing.parts, kinds, today)
+    lapses = {item.name: parts.lapses(draft.blueprint, item, standing.parts, held.kinds, today)
               for item in draft.blueprint.workloads}  # fmt: skip
     pending, refused = _decide(workspace, draft, served, standing, today, left_out, lapses)
     problems += refused
-    every = (*company, *pending)
+    every = (*held.pending, *pending)
     served_now = _select(draft.blueprint, served, {item.subject: item for item in every}, standing, left_out)
     served_now = msgspec.structs.replace(served_now, number=served.number + 1 if served else 1, demo=demo)
     if not problems:
@@ -126,32 +128,52 @@ def _new(found: Iterable[Problem], known: list[Problem]) -> list[Problem]:
     ]
 
 
-def _company(
-    workspace: Workspace, served: bp.Blueprint | None, standing: Standing
-) -> tuple[bp.Caps, dict[str, list[str]], list[str], list[Pending]]:
-    """The caps, company-wide owners and kinds of parts to be approved that hold, and the change of them that waits, if
-    there is one."""
-    caps, owners = declared_caps(workspace), declared_owners(workspace)
-    kinds: list[str] = sorted(workspace.company.approvals.parts)
-    if served is None:
-        return caps, owners, kinds, []
-    fewer = bool(set(served.approved_parts) - set(kinds))
-    digest = units.company_digest(caps, owners, kinds if fewer else None)
-    decision = decide.decide_company(
-        digest, served.caps, caps, loosened=fewer or owners != served.owners, standing=standing
-    )
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """What holds for the company as a whole while a change of it waits, and that change, if there is one."""
+
+    caps: bp.Caps
+    owners: dict[str, list[str]]
+    kinds: list[str]
+    """Of what is approved by itself."""
+    terms: bp.ApprovalTerms
+    pending: tuple[Pending, ...] = ()
+
+
+def _company(workspace: Workspace, current: Current | None, standing: Standing) -> _Held:
+    """As declared, but where that takes approvals: then the stricter of both, and the owners of now."""
+    rules = workspace.company.approvals
+    new = _Held(declared_caps(workspace), declared_owners(workspace), sorted(rules.parts), approval_terms(workspace))
+    if current is None:
+        return new
+    served, had = current.blueprint, in_force(current)
+    fewer = bool(set(served.approved_parts) - set(new.kinds))
+    looser = decide.looser(had, new.terms)
+    digest = units.company_digest(
+        new.caps, new.owners, new.kinds if fewer else None, new.terms if looser else None
+    )  # fmt: skip
+    loosened = fewer or looser or new.owners != served.owners
+    decision = decide.decide_company(digest, served.caps, new.caps, loosened=loosened, standing=standing)
     if not decision.needs:
-        return caps, owners, kinds, []
-    what = fields(shown(served.caps), shown(caps)) + fields(
+        return new
+    what = fields(shown(served.caps), shown(new.caps)) + fields(
         {f"owners.{duty}": ", ".join(people) for duty, people in served.owners.items()},
-        {f"owners.{duty}": ", ".join(people) for duty, people in owners.items()},
+        {f"owners.{duty}": ", ".join(people) for duty, people in new.owners.items()},
     )
     if fewer:
         what += fields(
-            {"approvals.parts": ", ".join(served.approved_parts)}, {"approvals.parts": ", ".join(kinds) or "none"}
+            {"approvals.parts": ", ".join(served.approved_parts)},
+            {"approvals.parts": ", ".join(new.kinds) or "none"},
         )
-    waiting = Pending("company", digest, decision.needs, what)
-    return decide.lower_of(served.caps, caps), served.owners, sorted({*served.approved_parts, *kinds}), [waiting]
+    if looser:
+        before, after = (
+            {f"approvals.{name}": value for name, value in shown(each).items()} for each in (had, new.terms)
+        )
+        what += fields(before, after)
+    return _Held(
+        decide.lower_of(served.caps, new.caps), served.owners, sorted({*served.approved_parts, *new.kinds}),
+        decide.stricter(had, new.terms), (Pending("company", digest, decision.needs, what),),
+    )  # fmt: skip
 
 
 def _decide(

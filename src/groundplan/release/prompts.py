@@ -1,11 +1,12 @@
-"""Versions of prompts as they were served: what each said, in which blueprints, for which workloads; and their
-difference. Going back makes a new version with an old text: numbers never go back. Decides nothing.
+"""Versions of prompts as they were served: what each said, in which blueprints, for which workloads; their difference,
+and versions that did not always say the same. Going back makes a new version with an old text: numbers never go back.
+Decides nothing.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -13,6 +14,9 @@ from typing import Any
 from groundplan.blueprint.model import Blueprint
 from groundplan.core import canonical
 from groundplan.core.errors import NotFound
+from groundplan.ledger.finding import Finding
+
+REWORDED = "governance.prompt_changed"
 
 
 @dataclass(slots=True)
@@ -85,6 +89,32 @@ def pick(known: list[Version], wanted: str) -> Version:
         listed = ", ".join(str(number) for number in sorted({each.number for each in known}))
         raise NotFound(f"there is no version {wanted[:64]}", code="version_unknown", hint=f"There are: {listed}.")
     return found[0]
+
+
+def reworded(known: Mapping[str, list[Version]], blueprint: Blueprint) -> list[Finding]:
+    """Prompts of a blueprint whose version said something else before: what was evaluated, approved or read under that
+    number is not what is sent under it now. High where production sends it. Over once the number is another."""
+    found: dict[tuple[str, str, str], Finding] = {}
+    for workload in sorted(blueprint.workloads, key=lambda item: item.stage != "production"):
+        if workload.prompt is None or workload.system_prompt is None:
+            continue
+        name, _, version = workload.prompt.partition("@")
+        digest = canonical.digest(workload.system_prompt.encode())
+        others = [each for each in known.get(name, ()) if each.number == int(version) and each.digest != digest]
+        if not others:
+            continue
+        before = others[0]
+        made = Finding(
+            kind=REWORDED, subject=f"prompt/{name}", mark=digest[:16],
+            severity="high" if workload.stage == "production" else "medium",
+            message=f"The prompt {name} says something else under version {version} than in blueprints "
+            f"{before.blueprints[0]} to {before.blueprints[1]}.",
+            hint=f"Give it another version and apply. What changed: `groundplan prompts diff {name} "
+            f"{before.digest[:12]} {digest[:12]}`.",
+            detail={"version": int(version), "before": before.digest, "now": digest},
+        )  # fmt: skip
+        found.setdefault(made.identity, made)
+    return list(found.values())
 
 
 def difference(old: str, new: str) -> list[dict[str, str]]:

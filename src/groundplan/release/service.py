@@ -27,7 +27,7 @@ from groundplan.core.errors import Conflict, Invalid, NotFound, Problem
 from groundplan.governance import service as governance
 from groundplan.governance import store as changes
 from groundplan.governance.model import ASKED, Change, Need, Standing
-from groundplan.governance.parts import KINDS
+from groundplan.governance.parts import KINDS, check_asked
 from groundplan.governance.service import Answer, Approver, Wanted
 from groundplan.governance.validity import Term, term_of
 from groundplan.placement.solve import verify
@@ -35,7 +35,7 @@ from groundplan.release import people, store, undo, units
 from groundplan.release.compile import Prices, declared_or_listed
 from groundplan.release.difference import differences
 from groundplan.release.grants import of_sources
-from groundplan.release.model import Applied, Current, Pending, Plan, difference_json, field_json
+from groundplan.release.model import Applied, Current, Pending, Plan, difference_json, field_json, in_force
 from groundplan.release.owners import Left
 from groundplan.release.plan import plan, without
 from groundplan.release.store import StoredBlueprint
@@ -168,8 +168,12 @@ def withdraw(conn: Connection[Any], signing: Signing, actor: str, change_id: UUI
 def ask(
     conn: Connection[Any], signing: Signing, actor: str, kind: str, subject: str, what: Mapping[str, Any], reason: str
 ) -> Change:
-    """Ask for something beside the blueprint (`governance.ask`), under the company's present terms."""
-    seats = _current(_newest(conn)).workspace.company.approvals.seats
+    """Ask for something beside the blueprint (`governance.ask`), under the company's present terms.
+
+    Raises `Invalid` (`approval_kind`, `approval_reach`) besides.
+    """
+    check_asked(kind, subject, what)
+    seats = in_force(_current(_newest(conn))).seats
     return governance.ask(conn, actor, kind, subject, what, reason, seats=seats, at=signing.clock.now())
 
 
@@ -190,7 +194,7 @@ def ask_parts(
             f"there is no workload {workload}", code="workload_unknown", hint=f"Name one of {', '.join(sorted(known))}."
         )
     wanted = {lapse.part.digest: lapse.part for name, lapse in result.lapses if workload in (None, name)}
-    seats, at = served.workspace.company.approvals.seats, signing.clock.now()
+    seats, at = in_force(served).seats, signing.clock.now()
     return [
         governance.ask(conn, actor, part.kind, part.subject, part.what, reason, seats=seats, at=at)
         for part in wanted.values()
@@ -237,15 +241,16 @@ def _serves(served: Current, change: Change, stored: StoredBlueprint) -> int | N
 
 def _term(served: Current, change: Change, at: datetime) -> Term:
     """Until when an approval that was given now holds, by the company's terms and what it is about."""
-    terms = served.workspace.company.approvals
+    terms = in_force(served)
     name = change.subject.partition("/")[2]
     found = [item for item in served.blueprint.workloads if change.type == "workload" and item.name == name]
     stage, sensitivity = (found[0].stage, found[0].sensitivity) if found else ("", "")
     if change.type in KINDS:  # grace is the calendar's here; gateways give none to restricted data
         stage = "production"
-    return term_of(
+    term = term_of(
         at.date(), valid_days=terms.valid_days, grace_days=terms.grace_days, stage=stage, sensitivity=sensitivity
     )
+    return term.within(change.ends_itself)
 
 
 def rollback(
@@ -303,7 +308,7 @@ def _wait(
     waiting = governance.request(
         conn,
         request.actor,
-        [_wanted(item, workspace.company.approvals.seats) for item in pending],
+        [_wanted(item, in_force(Current(blueprint, workspace)).seats) for item in pending],
         base=stored.number if stored else 0,
         sources=request.files,
         at=request.at,

@@ -88,6 +88,7 @@ def restored(
         caps=lower_of(served.caps, old.caps),
         owners=served.owners,
         approved_parts=served.approved_parts,
+        approval_terms=served.approval_terms,
         policies=_ruled(old.policies, served.policies),
         separation="enforced" if "enforced" in (served.separation, old.separation) else "solo",
     )

@@ -76,9 +76,16 @@ def rule_digest(rule: bp.PolicyRules | None, name: str) -> str:
     return content_digest({"rule": said(rule) if rule is not None else None, "name": name})
 
 
-def company_digest(caps: bp.Caps, owners: dict[str, list[str]], fewer: list[str] | None = None) -> str:
-    """`fewer`: the parts of production that still need an approval of their own, where that are fewer than before."""
-    more = {} if fewer is None else {"approved_parts": fewer}
+def company_digest(
+    caps: bp.Caps,
+    owners: dict[str, list[str]],
+    fewer: list[str] | None = None,
+    looser: bp.ApprovalTerms | None = None,
+) -> str:
+    """`fewer`: the parts of production that still need an approval of their own, where that are fewer than before;
+    `looser`: how many must agree and how long that holds, where that is less strict than before."""
+    more: dict[str, Any] = {} if fewer is None else {"approved_parts": fewer}
+    more |= {} if looser is None else {"approval_terms": said(looser)}
     return content_digest({"caps": said(caps), "owners": owners, **more})
 
 

@@ -29,6 +29,8 @@ QUESTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("incidents", "Who responds to incidents", ("operations", "security")),
     ("production", "Who lets a pilot into production", ("business", "security", "data", "finance")),
     ("policy", "Who decides rules and exceptions", ("security", "compliance")),
+    ("rollout", "Who lets production reach more people", ("operations", "security")),
+    ("evidence", "Who accepts evidence", ("compliance",)),
 )
 
 
@@ -62,8 +64,9 @@ class Because(BaseModel):
 
 @router.post("/approvals", status_code=201)
 def ask(body: Wish, services: Using, caller: SignedIn) -> dict[str, Any]:
-    """Ask for a model into use, data for a purpose, a policy, an exception, a rollout or evidence. It then waits as any
-    change does: approve, refuse and withdraw it at /api/changes."""
+    """Ask for a model into use, a prompt, data for a purpose, or whom production reaches. It then waits as any change
+    does: approve, refuse and withdraw it at /api/changes. Evidence, policies and exceptions are asked for where they
+    are made."""
     with services.transaction() as conn:
         made = services.releases.ask(conn, caller.actor, body.kind, body.subject, body.what, body.reason)
     return _json(made)

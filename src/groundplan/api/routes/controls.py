@@ -19,18 +19,18 @@ from groundplan.api.served import known_workload
 from groundplan.core.audit.store import record
 from groundplan.core.errors import NotFound, TooLarge
 from groundplan.governance.controls import evidence_store, service
-from groundplan.governance.controls.assess import assess, coverage, newest
+from groundplan.governance.controls.assess import assess, coverage
 from groundplan.governance.controls.checks import CHECKS
-from groundplan.governance.controls.model import Applied
+from groundplan.governance.controls.model import APPROVED, Applied
 from groundplan.governance.controls.oscal import assessment_results
 from groundplan.governance.register.bom import ml_bom
 from groundplan.governance.register.cards import card
-from groundplan.governance.register.entries import Entry, overlaps, register
-from groundplan.governance.register.shadow import Seen, seen_in
+from groundplan.governance.register.entries import Entry, overlaps
+from groundplan.governance.register.shadow import Seen, charged_in, seen_in
 from groundplan.governance.risk.eu_ai_act import classify, holds_from, timeline
 from groundplan.ledger import finding_store
 from groundplan.ledger.finding import Finding
-from groundplan.release.model import Current
+from groundplan.release.model import Current, in_force
 
 router = APIRouter(tags=["controls"])
 MAY_SHOW = frozenset({"compliance", "security", "data", "operations", "business", "product"})
@@ -67,7 +67,7 @@ def frameworks(services: Using, _: Reader) -> dict[str, Any]:
     """Those that hold here, with how many controls are satisfied for each workload."""
     now = services.clock.now()
     with services.transaction() as conn:
-        known = newest(evidence_store.standing(conn))
+        known = controls.known(conn, now)
         found = controls.frameworks(conn, now)
     return {
         "frameworks": [
@@ -86,7 +86,7 @@ def framework(name: str, services: Using, _: Reader) -> dict[str, Any]:
     """Every control of a framework for every workload, with what was shown and what is missing."""
     now = services.clock.now()
     with services.transaction() as conn:
-        return controls.board(_applied(conn, name, now), newest(evidence_store.standing(conn)), now)
+        return controls.board(_applied(conn, name, now), controls.known(conn, now), now)
 
 
 @router.get("/checks")
@@ -115,7 +115,8 @@ def evidence(
 
 @router.post("/evidence")
 def give(body: Given, services: Using, caller: SignedIn) -> dict[str, Any]:
-    """Somebody shows what facts cannot: a document, a review, a drill, a test. Its digest is in the audit log."""
+    """Somebody shows what facts cannot: a document, a review, a drill, a test. Its digest is in the audit log. Where
+    the company has evidence approved, it counts once its `change` is."""
     subject = "company" if body.workload is None else f"workload/{body.workload}"
     require_duty(caller, MAY_SHOW, subject)
     detail = {"sha256": body.sha256} if body.sha256 else {}
@@ -127,14 +128,13 @@ def give(body: Given, services: Using, caller: SignedIn) -> dict[str, Any]:
             what=body.what, subject=subject, type=body.type, says=body.says, days=body.days, detail=detail,
             link=body.link,
         )  # fmt: skip
-        kept = service.give(conn, caller.actor, given, services.clock.now())
+        demanded = APPROVED in current.blueprint.approved_parts
+        seats = in_force(current).seats if demanded else None
+        kept, change = service.give(conn, caller.actor, given, services.clock.now(), seats=seats)
     return {
-        "id": kept.id,
-        "what": kept.what,
-        "subject": kept.subject,
-        "valid_until": kept.valid_until,
-        "digest": kept.digest,
-    }
+        "id": kept.id, "what": kept.what, "subject": kept.subject, "valid_until": kept.valid_until,
+        "digest": kept.digest, "change": None if change is None else change.id,
+    }  # fmt: skip
 
 
 @router.post("/evidence/collect")
@@ -159,16 +159,17 @@ def withdraw(evidence_id: UUID, body: Withdrawn, services: Using, caller: Signed
 def register_of(services: Using, _: Reader, kind: str = "") -> dict[str, Any]:
     """Models, deployments, providers, prompts, integrations, sources and workloads, with what is missing of each."""
     with services.transaction() as conn:
-        entries = _entries(conn)
+        entries = _entries(conn, services.clock.now())
+        teams = {name: doc.team for name, doc in _current(conn).workspace.workloads.items() if doc.team}
     shown = [each.to_json() for each in entries if kind in ("", each.kind)]
-    return {"entries": shown, "overlaps": overlaps(entries)}
+    return {"entries": shown, "overlaps": overlaps(entries, teams)}
 
 
 @router.get("/register/{kind}/{name:path}", response_class=PlainTextResponse)
 def card_of(kind: str, name: str, services: Using, _: Reader) -> PlainTextResponse:
     """The card of one entry, as Markdown."""
     with services.transaction() as conn:
-        entry = next((e for e in _entries(conn) if e.kind == kind and e.name == name), None)
+        entry = next((e for e in _entries(conn, services.clock.now()) if e.kind == kind and e.name == name), None)
     if entry is None:
         raise NotFound(
             f"the register has no {kind[:40]} {name[:80]}", code="register_unknown",
@@ -179,22 +180,27 @@ def card_of(kind: str, name: str, services: Using, _: Reader) -> PlainTextRespon
 
 @router.post("/register/shadow")
 async def shadow(
-    request: Request, services: Using, caller: SignedIn, also: Annotated[list[str] | None, Query(max_length=64)] = None
+    request: Request,
+    services: Using,
+    caller: SignedIn,
+    also: Annotated[list[str] | None, Query(max_length=64)] = None,
+    bill: bool = False,
 ) -> dict[str, Any]:
-    """Calls to providers in the lines of a proxy's log (the body, at most 64 MiB); undeclared ones are findings."""
+    """Calls to providers in the lines of a proxy's log (the body, at most 64 MiB), or, with `bill`, charges of
+    providers in the lines of a bill, of expenses or of a card's statement; undeclared ones are findings."""
     require_duty(caller, MAY_SHOW, "company")
     lines = (await _text(request)).splitlines()
-    return await run_in_threadpool(_shadow, services, caller, lines, tuple(also or ()))
+    return await run_in_threadpool(_shadow, services, caller, lines, tuple(also or ()), bill)
 
 
-def _shadow(services: Using, caller: SignedIn, lines: list[str], also: tuple[str, ...]) -> dict[str, Any]:
+def _shadow(services: Using, caller: SignedIn, lines: list[str], also: tuple[str, ...], bill: bool) -> dict[str, Any]:
     with services.transaction() as conn:
         declared = [urlsplit(each.url).hostname or "" for each in _current(conn).blueprint.deployments]
-        found = seen_in(lines, declared, also)
+        found = (charged_in if bill else seen_in)(lines, declared, also)
         for each in found:
             if not each.declared:
-                finding_store.tell(conn, _undeclared(each))
-        told = {"lines": len(lines), "undeclared": [each.host for each in found if not each.declared]}
+                finding_store.tell(conn, _undeclared(each, bill))
+        told = {"bill": bill, "lines": len(lines), "undeclared": [each.host for each in found if not each.declared]}
         record(conn, action="register.shadow", actor=caller.actor, subject="company", detail=told)
     return {
         "lines": len(lines),
@@ -208,10 +214,12 @@ def _shadow(services: Using, caller: SignedIn, lines: list[str], also: tuple[str
     }  # fmt: skip
 
 
-def _undeclared(each: Seen) -> Finding:
+def _undeclared(each: Seen, bill: bool) -> Finding:
+    called = f"{each.host} ({each.provider}) is undeclared: {each.calls} calls, {len(each.callers)} callers."
     return Finding(
-        kind="governance.shadow_ai", subject="company", mark=each.host, severity="high",
-        message=f"{each.host} ({each.provider}) is undeclared: {each.calls} calls, {len(each.callers)} callers.",
+        kind="governance.shadow_ai", subject="company", severity="high",
+        mark=f"bill {each.host}" if bill else each.host,
+        message=f"{each.host} is undeclared and paid: {each.calls} lines of a bill." if bill else called,
         hint="Find out for what; declare the workload with an owner and a budget, or close that way out.",
         detail={"host": each.host, "provider": each.provider, "calls": each.calls, "callers": len(each.callers)},
     )  # fmt: skip
@@ -241,7 +249,7 @@ def oscal(name: str, services: Using, caller: Reader) -> dict[str, Any]:
     now = services.clock.now()
     with services.transaction() as conn:
         one = _applied(conn, name, now)
-        known = newest(evidence_store.standing(conn))
+        known = controls.known(conn, now)
         company = _current(conn).blueprint.company
         record(conn, action="export.oscal", actor=caller.actor, subject="company", detail={"framework": name})
     return assessment_results(one, assess(one, known, now), company, now, now - PERIOD)
@@ -252,7 +260,7 @@ def cyclonedx(services: Using, caller: Reader) -> dict[str, Any]:
     """The register as a CycloneDX 1.6 bill of materials."""
     with services.transaction() as conn:
         current = _current(conn)
-        entries = register(current.workspace, current.blueprint)
+        entries = controls.entries(conn, current, services.clock.now())
         record(conn, action="export.cyclonedx", actor=caller.actor, subject="company", detail={})
     return ml_bom(entries, current.blueprint.company, current.blueprint.number, services.clock.now())
 
@@ -301,9 +309,9 @@ def _current(conn: Any) -> Current:
     return current
 
 
-def _entries(conn: Any) -> list[Entry]:
+def _entries(conn: Any, now: datetime) -> list[Entry]:
     current = _current(conn)
-    return register(current.workspace, current.blueprint)
+    return controls.entries(conn, current, now)
 
 
 def _applied(conn: Any, name: str, now: datetime) -> Applied:

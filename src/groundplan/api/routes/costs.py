@@ -10,9 +10,10 @@ from fastapi.responses import PlainTextResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from groundplan.api import cost_ahead, cost_book, cost_own, cost_spread, cost_store
-from groundplan.api.caller import Reader
+from groundplan.api.caller import Caller, Reader
 from groundplan.api.context import Using
 from groundplan.api.served import current_blueprint, current_or_none, workspace_at
+from groundplan.core.audit.store import record
 from groundplan.core.errors import NotFound
 from groundplan.core.money import format_usd, from_decimal
 from groundplan.economics.allocate.outcome import Outcomes, baseline_cost, worth
@@ -167,17 +168,25 @@ def all_statements(
     return {"statements": [_statement_json(each) for each in _statements(services, month, team, charge)]}
 
 
+def _exported(services: Using, caller: Caller, kind: str, **what: object) -> None:
+    """What leaves as a file is in the log, with who took it."""
+    detail = {"kind": kind, **{name: str(value) for name, value in what.items() if value is not None}}
+    with services.transaction() as conn:
+        record(conn, action="export.cost", actor=caller.actor, subject="company", detail=detail)
+
+
 @router.get("/statements.csv", response_class=PlainTextResponse)
 def statements_csv(
-    services: Using, _: Reader, team: str, month: Month = None, charge: bool = False
+    services: Using, caller: Reader, team: str, month: Month = None, charge: bool = False
 ) -> PlainTextResponse:
     """One team's month, line by line."""
+    _exported(services, caller, "statement", team=team, month=month)
     text = "".join(statement_csv(each) for each in _statements(services, month, team, charge))
     return PlainTextResponse(text, media_type="text/csv; charset=utf-8")
 
 
 @router.get("/statements.pdf", response_class=Response)
-def statements_pdf(services: Using, _: Reader, team: str, month: Month = None, charge: bool = False) -> Response:
+def statements_pdf(services: Using, caller: Reader, team: str, month: Month = None, charge: bool = False) -> Response:
     """One team's month as PDF."""
     from groundplan.economics.export.statement_pdf import statement_pdf  # noqa: PLC0415 -- an extra
 
@@ -187,6 +196,7 @@ def statements_pdf(services: Using, _: Reader, team: str, month: Month = None, c
             f"nothing was spent by {team[:80]} in {month or 'this month'}", code="statement_unknown",
             hint="`groundplan cost statement` lists the teams of a month.",
         )  # fmt: skip
+    _exported(services, caller, "statement", team=team, month=month)
     with services.transaction() as conn:
         blueprint = current_or_none(conn)
     data = statement_pdf(made[0], blueprint.company if blueprint else "")
@@ -194,8 +204,9 @@ def statements_pdf(services: Using, _: Reader, team: str, month: Month = None, c
 
 
 @router.get("/focus.csv", response_class=PlainTextResponse)
-def focus(services: Using, _: Reader, first: Day = None, last: Day = None) -> PlainTextResponse:
+def focus(services: Using, caller: Reader, first: Day = None, last: Day = None) -> PlainTextResponse:
     """The book of some days as FOCUS 1.0."""
+    _exported(services, caller, "focus", first=first, last=last)
     now = services.clock.now()
     days = cost_book.days_of(first, last, now.date())
     with services.transaction() as conn:

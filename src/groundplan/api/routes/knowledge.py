@@ -7,13 +7,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from groundplan.api import signals, store
+from groundplan.api import knowledge_store, signals, store
 from groundplan.api.caller import Operator, Reader, SignedIn
 from groundplan.api.context import Using
 from groundplan.api.grants import check_use
 from groundplan.api.ingest import ingest_current
 from groundplan.api.local import post_local
 from groundplan.api.served import current_blueprint, known_workload
+from groundplan.core.audit.store import record
 from groundplan.core.errors import Denied, Invalid
 
 router = APIRouter(tags=["knowledge"])
@@ -40,7 +41,7 @@ def overview(services: Using, _: Reader, source: str | None = None) -> dict[str,
 @router.post("/knowledge/search")
 def search(body: Question, services: Using, caller: SignedIn) -> dict[str, Any]:
     """Passages that you may read. The operator has no permissions of their own here: sign in as a person. Applications
-    send the same to the gateway's port with their API key, for its user."""
+    send the same to the gateway's port with their API key, for its user. What is restricted is in the audit log."""
     if caller.person is None:
         raise Denied(
             "a search carries a person's permissions",
@@ -66,6 +67,14 @@ def search(body: Question, services: Using, caller: SignedIn) -> dict[str, Any]:
     if not answer["passages"]:
         with services.transaction() as conn:
             signals.unanswered(services, conn, workload, caller.person, body.query)
+    found = {str(each["document"]) for each in answer["passages"]}
+    with services.transaction() as conn:
+        read = knowledge_store.restricted(conn, sorted(found))
+        if read:
+            detail = {"documents": read}
+            record(
+                conn, action="knowledge.read", actor=caller.actor, subject=f"workload/{workload.name}", detail=detail
+            )
     return answer
 
 

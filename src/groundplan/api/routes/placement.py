@@ -16,6 +16,7 @@ from groundplan.api.placement_pdf import report_pdf
 from groundplan.api.placement_report import report_html, sections
 from groundplan.api.placement_serving import calibrated
 from groundplan.api.served import current_blueprint
+from groundplan.core.audit.store import record
 from groundplan.placement import ahead, drift, pilot, stress, whatif
 from groundplan.placement.explain.front import YOURS, front
 from groundplan.placement.explain.whole import compare, excluded_matrix, whole_json
@@ -174,8 +175,9 @@ def report(services: Using, _: Reader) -> HTMLResponse:
 
 
 @router.get("/placement/report.pdf")
-def report_on_paper(services: Using, _: Reader) -> Response:
+def report_on_paper(services: Using, caller: Reader) -> Response:
     """The same report as a PDF."""
     with services.transaction() as conn:
         plan = placing.plan(conn, services)
+        record(conn, action="export.placement", actor=caller.actor, subject="company", detail={})
     return Response(report_pdf(sections(plan, services.clock.now().date())), media_type="application/pdf")

@@ -149,6 +149,13 @@ def bulk(body: Document, request: Request, services: Using, caller: SignedIn) ->
         return scim_bulk.bulk(conn, caller.actor, body)
 
 
+@router.post("/.search")
+def search(body: Search, services: Using) -> dict[str, Any]:
+    """People and groups as one list, neither filtered nor sorted."""
+    with services.transaction() as conn:
+        return scim.list_all(conn, body.page())
+
+
 @router.get("/Users")
 def users(services: Using, page: Paged) -> dict[str, Any]:
     """People, by userName where a filter says so, sorted where that is asked for."""
@@ -193,7 +200,7 @@ def patch_user(id: UUID, body: Document, services: Using, caller: SignedIn) -> d
 
 @router.delete("/Users/{id}", status_code=204, response_class=Response)
 def delete_user(id: UUID, services: Using, caller: SignedIn) -> None:
-    """The person has left."""
+    """The person has left, and is not found here any more."""
     with services.transaction() as conn:
         scim.delete_user(conn, caller.actor, id)
 
@@ -242,6 +249,6 @@ def patch_group(id: UUID, body: Document, services: Using, caller: SignedIn) -> 
 
 @router.delete("/Groups/{id}", status_code=204, response_class=Response)
 def delete_group(id: UUID, services: Using, caller: SignedIn) -> None:
-    """Nobody is in it any more."""
+    """Nobody is in it any more, and it is not found here."""
     with services.transaction() as conn:
         scim.delete_group(conn, caller.actor, id)

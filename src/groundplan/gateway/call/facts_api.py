@@ -3,7 +3,8 @@
 `POST /api/outcomes` and `POST /api/knowledge/search` take and answer the same JSON as on the control port, errors
 included. An outcome goes straight to PostgreSQL, whose commit is awaited here, beside the path of calls: it needs the
 call's own row, and the ledger is durable, so a second copy in the journal would only add a place where it can be lost.
-Whoever got no answer sends it again under the same id. Nothing here reserves, calls a model or is charged.
+Whoever got no answer sends it again under the same id. Nothing here reserves, calls a model or is charged. A search in
+a restricted workload is a call in the journal, and so in the ledger and in the audit log: it reads what is restricted.
 """
 
 from __future__ import annotations
@@ -23,13 +24,15 @@ from psycopg_pool import AsyncConnectionPool
 from groundplan.core.error_shape import error_json, field_problem, request_invalid
 from groundplan.core.errors import Denied, GroundplanError, Invalid, NotFound, Unavailable
 from groundplan.core.ids import new_id
-from groundplan.gateway.call import admit
+from groundplan.gateway.call import admit, settle
 from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.call.exchange import Exchange, Passage
 from groundplan.gateway.call.ground import ask_search, cut_off
 from groundplan.gateway.call.identify import caller, check_grants
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.policy.address import check_network
 from groundplan.gateway.policy.snapshot import KeyEntry, Plan
+from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.upstream.http1 import UpstreamFailure
 from groundplan.ledger import outcome_store
 
@@ -68,6 +71,24 @@ class SearchBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     passages: Annotated[int, msgspec.Meta(ge=1, le=20)] = 5
 
 
+class _Searches(Interface):
+    """Searches in the ledger."""
+
+    name = "search"
+    needs = ""
+    billed = False
+
+
+SEARCHES = _Searches()
+
+
+class _Found(msgspec.Struct):
+    passages: list[Passage] = []
+
+
+_found = msgspec.json.Decoder(_Found).decode
+
+
 class FactsApi:
     """The few paths under /api that a worker serves. It connects to PostgreSQL at the first outcome."""
 
@@ -92,7 +113,7 @@ class FactsApi:
     async def handle(self, path: bytes, request: Request, response: Response) -> None:
         """Answer one request, whatever happens."""
         try:
-            status, body = await self._answer(path, request, response.peer)
+            status, body = await self._answer(path, request, response)
         except msgspec.DecodeError as error:
             status, body = 422, msgspec.json.encode(request_invalid([field_problem(f"body: {error}")]))
         except GroundplanError as error:
@@ -107,18 +128,42 @@ class FactsApi:
     async def close(self) -> None:
         await self._pool.close(timeout=1.0)
 
-    async def _answer(self, path: bytes, request: Request, peer: str) -> tuple[int, bytes]:
+    async def _answer(self, path: bytes, request: Request, response: Response) -> tuple[int, bytes]:
         if path not in (OUTCOMES, SEARCH, REPLAY):
             hint = "The gateway serves POST /api/outcomes and /api/knowledge/search; all else is on the control port."
             raise NotFound("there is no such path here", code="not_found", hint=hint)
         if request.method != b"POST":
             raise Invalid("use POST here", code="method_not_allowed", hint="Send a POST request.")
-        key, person, plan = admitted(self._gateway, request, peer)
+        key, person, plan = admitted(self._gateway, request, response.peer)
         if path == OUTCOMES:
             return await self._keep(request.body, key, plan)
         if path == REPLAY and self.replay is not None:
             return await self.replay(self._gateway, request, key)
+        if plan.workload.sensitivity == "restricted":
+            exchange = Exchange(new_id(), request, response, SEARCHES)
+            exchange.key, exchange.person, exchange.plan = key, person, plan
+            return await self._recorded(exchange)
         return await self.search(request.body, person, plan)
+
+    async def _recorded(self, exchange: Exchange) -> tuple[int, bytes]:
+        """A search that ends as a call in the journal, durable before its answer is sent."""
+        gateway, plan = self._gateway, exchange.plan
+        assert plan is not None
+        exchange.workload, exchange.catalog, exchange.policy = plan.workload, gateway.live.catalog, gateway.live.policy
+        gateway.running += 1
+        try:
+            status, body = await self.search(exchange.request.body, exchange.person, plan)
+        except GroundplanError as error:
+            outcome = "refused" if isinstance(error, Denied | Invalid) else "failed"
+            settle.finish(gateway, exchange, outcome, error.status, error.code)
+            raise
+        finally:
+            gateway.running -= 1
+        exchange.passages = _found(body).passages
+        sequence = settle.finish(gateway, exchange, "ok", 200)
+        if sequence is not None and (pending := gateway.journal.durable(sequence)) is not None:
+            await pending
+        return status, body
 
     async def _keep(self, data: bytes, key: KeyEntry, plan: Plan) -> tuple[int, bytes]:
         body = msgspec.json.decode(data, type=OutcomeBody)

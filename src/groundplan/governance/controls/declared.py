@@ -48,9 +48,11 @@ def _problems(workspace: Workspace, name: str, doc: FrameworkDoc) -> Iterator[Pr
                     f"there is no check {need}", "framework_check", meant(need, {*CHECKS, DOCUMENT}, "check"),
                     workspace.where("framework", name, "controls", i),
                 )  # fmt: skip
-    for i, left_out in enumerate(doc.excluded):
-        if left_out.control not in known:
+    named = [("excluded", i, each.control) for i, each in enumerate(doc.excluded)]
+    named += [("amended", i, control) for i, each in enumerate(doc.amended) for control in each.controls]
+    for field, i, control in named:
+        if control not in known:
             yield Problem(
-                f"{name} has no control {left_out.control} here", "framework_control",
-                meant(left_out.control, known, "control"), workspace.where("framework", name, "excluded", i),
+                f"{name} has no control {control} here", "framework_control",
+                meant(control, known, "control"), workspace.where("framework", name, field, i),
             )  # fmt: skip

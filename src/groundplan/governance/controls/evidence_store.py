@@ -13,27 +13,38 @@ from psycopg.types.json import Jsonb
 from groundplan.governance.controls.model import Evidence
 
 _COLUMNS: LiteralString = """id, what, subject, type, collector, at, valid_until, holds, says, detail, digest,
-  audit_entry, link"""
+  audit_entry, link, approval"""
+_COUNTS: LiteralString = """collector = 'groundplan' OR CASE WHEN approval IS NULL THEN NOT %(demanded)s ELSE EXISTS (
+  SELECT 1 FROM change c WHERE c.type = 'evidence' AND c.digest = evidence.approval AND c.expires_on IS NOT NULL
+    AND (c.state = 'applied' OR c.decided_at > %(at)s) AND %(at)s >= (
+      SELECT max(a.at) FROM approval a WHERE a.change_id = c.id AND a.decision = 'approved')) END"""
+"""What facts show; what people give where nobody has to approve it, or while it is approved."""
 
 
 def add(conn: Connection[Any], found: Evidence) -> None:
     conn.execute(
         """INSERT INTO evidence (id, what, subject, type, collector, at, valid_until, holds, says, detail, digest,
-             audit_entry, link) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
+             audit_entry, link, approval) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
         (
             found.id, found.what, found.subject, found.type, found.collector, found.at, found.valid_until, found.holds,
-            found.says, Jsonb(dict(found.detail)), found.digest, found.audit_entry, found.link,
+            found.says, Jsonb(dict(found.detail)), found.digest, found.audit_entry, found.link, found.approval,
         ),
     )  # fmt: skip
 
 
-def standing(conn: Connection[Any]) -> list[Evidence]:
-    """The newest of each (subject, what) that was not withdrawn."""
+def standing(conn: Connection[Any], at: datetime, *, demanded: bool) -> list[Evidence]:
+    """Of each (subject, what) the newest that was not withdrawn and counts, else the newest that does not count, as it
+    was at a moment. `demanded`: the company has what people give approved.
+    """
     with conn.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(
-            "SELECT DISTINCT ON (subject, what) "
+            "SELECT DISTINCT ON (subject, what) * FROM (SELECT "
             + _COLUMNS
-            + " FROM evidence WHERE withdrawn_at IS NULL ORDER BY subject, what, at DESC, id DESC"
+            + ", "
+            + _COUNTS
+            + " AS counts FROM evidence WHERE at <= %(at)s AND (withdrawn_at IS NULL OR withdrawn_at > %(at)s)) e"
+            + " ORDER BY subject, what, counts DESC, at DESC, id DESC",
+            {"demanded": demanded, "at": at},
         ).fetchall()
     return [Evidence(**row) for row in rows]
 
@@ -41,12 +52,16 @@ def standing(conn: Connection[Any]) -> list[Evidence]:
 def listed(
     conn: Connection[Any], *, subject: str = "", what: str = "", before: datetime | None = None, limit: int = 200
 ) -> list[dict[str, Any]]:
-    """The newest first, withdrawn ones too; `leaf_index` once the log has it."""
+    """The newest first, withdrawn ones too; `leaf_index` once the log has it; `change` that asks for its approval, and
+    the state of that (`approval`), where the company had evidence approved."""
     with conn.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(
             """SELECT e.id, e.what, e.subject, e.type, e.collector, e.at, e.valid_until, e.holds, e.says, e.detail,
-                 e.digest, e.audit_entry, e.link, e.withdrawn_at, e.withdrawn_by, a.leaf_index
+                 e.digest, e.audit_entry, e.link, e.withdrawn_at, e.withdrawn_by, a.leaf_index, c.id AS change,
+                 c.state AS approval
                FROM evidence e JOIN audit_entry a ON a.id = e.audit_entry
+               LEFT JOIN LATERAL (SELECT id, state FROM change WHERE type = 'evidence' AND digest = e.approval
+                 ORDER BY state = 'applied' DESC, requested_at DESC LIMIT 1) c ON true
                WHERE (%(subject)s = '' OR e.subject = %(subject)s) AND (%(what)s = '' OR e.what = %(what)s)
                  AND (%(before)s::timestamptz IS NULL OR e.at < %(before)s)
                ORDER BY e.at DESC, e.id DESC LIMIT %(limit)s""",
@@ -59,6 +74,6 @@ def withdraw(conn: Connection[Any], id: UUID, by: str, at: datetime) -> dict[str
     with conn.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(
             """UPDATE evidence SET withdrawn_at = %s, withdrawn_by = %s WHERE id = %s AND withdrawn_at IS NULL
-               RETURNING what, subject""",
+               RETURNING what, subject, approval""",
             (at, by, id),
         ).fetchone()

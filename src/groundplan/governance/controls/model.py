@@ -12,6 +12,10 @@ from groundplan.catalog.risk import RiskRule
 
 DOCUMENT = "document"
 """What a control needs where only a person can show it."""
+APPROVED = "evidence"
+"""The kind of approval that a company may ask for before what people give counts."""
+COLLECTOR = "groundplan"
+"""Who collects what facts show."""
 EvidenceType = Literal["query", "test", "approval", "drill", "review", "document"]
 TYPES: tuple[EvidenceType, ...] = ("query", "test", "approval", "drill", "review", "document")
 State = Literal["satisfied", "open", "expired", "excluded"]
@@ -27,6 +31,20 @@ class Control:
 
 
 @dataclass(frozen=True, slots=True)
+class Amendment:
+    """A law or norm that is another from a day on: what people showed before that day counts no longer for it."""
+
+    on: date
+    what: str
+    source: str
+    controls: frozenset[str] = frozenset()
+    """Empty: all of them."""
+
+    def touches(self, control: str, today: date) -> bool:
+        return self.on <= today and (not self.controls or control in self.controls)
+
+
+@dataclass(frozen=True, slots=True)
 class Framework:
     """A set of controls, by identifier."""
 
@@ -37,6 +55,7 @@ class Framework:
     note: str
     controls: tuple[Control, ...]
     profiles: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    amended: tuple[Amendment, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +69,12 @@ class Applied:
     workloads: tuple[str, ...]
     excluded: Mapping[str, str]
     """control -> reason"""
+    amended: tuple[Amendment, ...] = ()
+
+    def amendment(self, control: str, today: date) -> Amendment | None:
+        """The newest change of the law or norm behind a control, by today."""
+        found = [each for each in self.amended if each.touches(control, today)]
+        return max(found, key=lambda each: each.on, default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +191,10 @@ class Evidence:
     audit_entry: UUID
     detail: Mapping[str, Any] = field(default_factory=dict)
     link: str | None = None
+    approval: str | None = None
+    """Digest of the change that asks for it, where the company has evidence approved."""
+    counts: bool = True
+    """False: the company has evidence approved, and nobody has approved this, or not any more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,12 +15,13 @@ from groundplan.core.audit.entry import SYSTEM
 from groundplan.core.audit.store import record
 from groundplan.core.errors import Invalid, NotFound
 from groundplan.core.ids import new_id
+from groundplan.governance import service as governance
 from groundplan.governance.controls import evidence_store
 from groundplan.governance.controls.assess import newest
 from groundplan.governance.controls.checks import CHECKS
-from groundplan.governance.controls.model import Check, Evidence, EvidenceType, Facts
+from groundplan.governance.controls.model import APPROVED, COLLECTOR, Check, Evidence, EvidenceType, Facts
+from groundplan.governance.model import Change
 
-COLLECTOR = "groundplan"
 LONGEST = timedelta(days=3 * 366)
 _NOT_IN_LOG = UUID(int=0)
 
@@ -35,7 +36,7 @@ class Collected:
 
 def collect(conn: Connection[Any], facts: Iterable[Facts], now: datetime) -> Collected:
     """Judge the facts of each workload; what is new, has changed or is half over becomes new evidence."""
-    known = newest(evidence_store.standing(conn))
+    known = newest(evidence_store.standing(conn, now, demanded=False))
     added = kept = 0
     for each in facts:
         subject = f"workload/{each.workload}"
@@ -95,8 +96,14 @@ class Given:
     link: str | None = None
 
 
-def give(conn: Connection[Any], actor: str, given: Given, now: datetime) -> Evidence:
-    """Evidence that a person gives. Raises `Invalid` for what facts show by themselves, or one that lasts too long."""
+def give(
+    conn: Connection[Any], actor: str, given: Given, now: datetime, *, seats: int | None = None
+) -> tuple[Evidence, Change | None]:
+    """Evidence that a person gives. `seats`: so many must approve it before it counts, in the change that is returned;
+    None: it counts at once.
+
+    Raises `Invalid` for what facts show by themselves, or one that lasts too long.
+    """
     check = CHECKS.get(given.what)
     if check is not None and check.judge is not None:
         raise Invalid(
@@ -118,8 +125,19 @@ def give(conn: Connection[Any], actor: str, given: Given, now: datetime) -> Evid
         detail=dict(given.detail), link=given.link,
     )  # fmt: skip
     made = replace(made, digest=digest_of(made))
+    change = None if seats is None else _asked(conn, actor, made, seats, now)
+    made = replace(made, approval=change.digest, counts=False) if change is not None else made
     (kept,) = _keep(conn, actor, given.subject, [made])
-    return kept
+    return kept, change
+
+
+def _asked(conn: Connection[Any], actor: str, made: Evidence, seats: int, now: datetime) -> Change:
+    """The approval is bound to what it says, of whom and until when, and to the document by its SHA-256."""
+    what: dict[str, Any] = {
+        "control": made.what, "type": made.type, "says": made.says, "until": made.valid_until.isoformat(),
+        "link": made.link, **made.detail,
+    }  # fmt: skip
+    return governance.ask(conn, actor, APPROVED, made.subject, what, made.says, seats=seats, at=now)
 
 
 def withdraw(conn: Connection[Any], actor: str, id: UUID, reason: str, now: datetime) -> None:
@@ -131,6 +149,8 @@ def withdraw(conn: Connection[Any], actor: str, id: UUID, reason: str, now: date
         )
     detail = {"evidence": str(id), "what": found["what"], "reason": reason}
     record(conn, action="evidence.withdrawn", actor=actor, subject=found["subject"], detail=detail)
+    if found["approval"] is not None:
+        governance.drop(conn, actor, APPROVED, found["approval"], at=now)
 
 
 def _keep(conn: Connection[Any], actor: str, subject: str, fresh: list[Evidence]) -> list[Evidence]:

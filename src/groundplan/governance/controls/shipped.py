@@ -10,7 +10,7 @@ from importlib import resources
 
 from groundplan.catalog.frameworks import FrameworkDoc
 from groundplan.core.errors import Invalid
-from groundplan.governance.controls.model import Applied, Control, Framework
+from groundplan.governance.controls.model import Amendment, Applied, Control, Framework
 
 NAMES = ("nist-ai-rmf", "nist-ai-600-1", "eu-ai-act", "iso-42001", "owasp-llm-2025")
 
@@ -32,6 +32,10 @@ def shipped(name: str) -> Framework:
         note=read["note"],
         controls=tuple(Control(each["id"], each["title"], tuple(each["needs"])) for each in read["controls"]),
         profiles={profile: frozenset(ids) for profile, ids in read["profiles"].items()},
+        amended=tuple(
+            Amendment(date.fromisoformat(each["on"]), each["what"], each["source"], frozenset(each["controls"]))
+            for each in read.get("amended", ())
+        ),
     )
 
 
@@ -59,4 +63,6 @@ def applied(doc: FrameworkDoc, owner: str, served: Iterable[str], today: date) -
             hint="Exclude only controls of the framework, or of the profile, by their identifier.",
         )  # fmt: skip
     names = tuple(sorted(set(served) & set(doc.workloads))) if doc.workloads else tuple(sorted(served))
-    return Applied(base, owner, controls, names, {each.control: each.reason for each in doc.excluded})
+    own_changes = (Amendment(each.on, each.what, each.source, frozenset(each.controls)) for each in doc.amended)
+    left_out = {each.control: each.reason for each in doc.excluded}
+    return Applied(base, owner, controls, names, left_out, (*base.amended, *own_changes))

@@ -22,6 +22,7 @@ def ml_bom(entries: Sequence[Entry], company: str, number: int, now: datetime) -
     data = [_data(each) for each in entries if each.kind == "source"]
     prompts = [_prompt(each) for each in entries if each.kind == "prompt"]
     services = [_service(each) for each in entries if each.kind == "deployment"]
+    services += [_tool(each) for each in entries if each.kind == "tool"]
     return {
         "bomFormat": "CycloneDX",
         "specVersion": "1.6",
@@ -88,6 +89,18 @@ def _prompt(each: Entry) -> dict[str, Any]:
         "version": each.version,
         "data": [{"type": "definition", "name": each.name}],
         "hashes": [{"alg": "SHA-256", "content": each.digest}],
+    }
+
+
+def _tool(each: Entry) -> dict[str, Any]:
+    return {
+        "bom-ref": f"tool/{each.name}",
+        "name": each.name,
+        "description": f"Tools at {each.origin}",
+        "properties": [
+            {"name": "groundplan:used-by", "value": ", ".join(each.used_by) or "nobody"},
+            {"name": "groundplan:digest", "value": each.digest},
+        ],
     }
 
 

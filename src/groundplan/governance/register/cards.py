@@ -33,6 +33,8 @@ def card(entry: Entry, facts: Mapping[str, str], today: date) -> str:
             lines.append(f"| {title} | {_escaped(value)} |")
         elif title.lower() in expected:
             lines.append(f"| {title} | {MISSING} |")
+    lines += ["", "## Evaluations", ""]
+    lines += [f"- {_escaped(said)}" for said in entry.evaluations] or ["Nothing was shown."]
     lines += ["", "## Known limits", ""]
     lines += [f"- {_escaped(limit)}" for limit in entry.known_limits] or [MISSING]
     if entry.missing:

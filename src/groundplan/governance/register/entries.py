@@ -1,20 +1,23 @@
 """The register of everything that AI is made of here, from the workspace and the blueprint that is served. Pure.
 
-Nothing is asked of anybody: what is not declared is shown as missing.
+Nothing is asked of anybody: what is not declared is shown as missing. What several teams have twice is `overlaps`.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import date
 from typing import Any
+from urllib.parse import urlsplit
 
 from groundplan.blueprint import model as bp
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.canonical import canonical, digest
 
-KINDS = ("workload", "model", "deployment", "provider", "prompt", "integration", "source")
+KINDS = ("workload", "model", "deployment", "provider", "prompt", "integration", "tool", "source")
+NOTHING: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +41,9 @@ class Entry:
     terms: str = ""
     known_limits: tuple[str, ...] = ()
     review_by: str = ""
-    """Day by which somebody is to look at it again"""
+    """Day by which somebody is to look at it again: the acceptance of its risk, or its approval, ends"""
+    evaluations: tuple[str, ...] = ()
+    """What was measured or shown of its quality, in sentences"""
     missing: tuple[str, ...] = ()
     """What ought to be declared and is not"""
     detail: dict[str, Any] = field(default_factory=dict)
@@ -47,8 +52,15 @@ class Entry:
         return asdict(self)
 
 
-def register(workspace: Workspace, blueprint: bp.Blueprint) -> list[Entry]:
-    """All entries, by kind and name."""
+def register(
+    workspace: Workspace,
+    blueprint: bp.Blueprint,
+    *,
+    evaluated: Mapping[str, tuple[str, ...]] = NOTHING,
+    ends: Mapping[str, date] = NOTHING,
+) -> list[Entry]:
+    """All entries, by kind and name. `evaluated`: what evidence says of the quality of a workload, by its name; `ends`:
+    the day on which the approval of `model/NAME`, `prompt/NAME` or `source/NAME` ends."""
     found = [
         *_workloads(workspace, blueprint),
         *_models(workspace, blueprint),
@@ -56,26 +68,51 @@ def register(workspace: Workspace, blueprint: bp.Blueprint) -> list[Entry]:
         *_providers(blueprint),
         *_prompts(workspace),
         *_integrations(workspace),
+        *_tools(workspace),
         *_sources(workspace),
     ]
+    found = [_dated(each, evaluated, ends) for each in found]
     return sorted(found, key=lambda each: (KINDS.index(each.kind), each.name))
 
 
-def overlaps(entries: list[Entry]) -> list[dict[str, Any]]:
-    """Systems that several integrations connect to: `[{"system", "integrations", "workloads"}]`."""
+def _dated(each: Entry, evaluated: Mapping[str, tuple[str, ...]], ends: Mapping[str, date]) -> Entry:
+    """With what was measured of it, or of the workloads that use a model, and when it is due."""
+    end = ends.get(f"{each.kind}/{each.name}")
+    review = each.review_by or (end.isoformat() if end is not None else "")
+    named = each.kind == "model"
+    told = [
+        f"{user}: {said}" if named else said
+        for user in (each.used_by if each.kind in ("workload", "model") else ())
+        for said in evaluated.get(user, ())
+    ]
+    return replace(each, review_by=review, evaluations=(*each.evaluations, *told))
+
+
+def overlaps(entries: list[Entry], teams: Mapping[str, str] = NOTHING) -> list[dict[str, Any]]:
+    """Systems that several integrations or tools connect to, and functions that several servers offer:
+    `[{"system", "integrations", "tools", "workloads", "teams"}]`. `teams`: of workloads, by name."""
     by_system: dict[str, list[Entry]] = defaultdict(list)
     for each in entries:
-        if each.kind == "integration" and each.origin:
+        if each.kind in ("integration", "tool") and each.origin:
             by_system[each.origin.casefold()].append(each)
+        for function in each.detail.get("tools", ()) if each.kind == "tool" else ():
+            by_system[f"function {function}"].append(each)
     return [
-        {
-            "system": same[0].origin,
-            "integrations": [each.name for each in same],
-            "workloads": sorted({name for each in same for name in each.used_by}),
-        }
-        for _, same in sorted(by_system.items())
+        _overlap(same[0].origin if system == same[0].origin.casefold() else system, same, teams)
+        for system, same in sorted(by_system.items())
         if len(same) > 1
     ]
+
+
+def _overlap(system: str, same: list[Entry], teams: Mapping[str, str]) -> dict[str, Any]:
+    users = sorted({name for each in same for name in each.used_by})
+    return {
+        "system": system,
+        "integrations": [each.name for each in same if each.kind == "integration"],
+        "tools": [each.name for each in same if each.kind == "tool"],
+        "workloads": users,
+        "teams": sorted({teams[name] for name in users if name in teams}),
+    }
 
 
 def _digest(doc: Any) -> str:
@@ -126,6 +163,8 @@ def _models(workspace: Workspace, blueprint: bp.Blueprint) -> Iterator[Entry]:
         yield Entry(
             kind="model", name=name, title=doc.title if doc and doc.title else name, licence=licence, origin=provider,
             digest=_digest(doc) if doc else "", used_by=_users_of(blueprint, served),
+            version=", ".join(sorted({each.upstream_model for each in served})),
+            evaluations=tuple(f"{each.task} {each.score} (declared)" for each in doc.quality) if doc else (),
             terms="declared" if terms else "", missing=_missing(licence_or_terms=licence or terms),
             detail={"deployments": [each.name for each in served]},
         )  # fmt: skip
@@ -181,6 +220,15 @@ def _integrations(workspace: Workspace) -> Iterator[Entry]:
             kind="integration", name=name, title=doc.title or name, origin=doc.system or "", digest=_digest(doc),
             owner=workspace.email(doc.owner) if doc.owner else "", used_by=users, missing=_missing(owner=doc.owner),
             detail={"direction": doc.direction, "contact": doc.contact},
+        )  # fmt: skip
+
+
+def _tools(workspace: Workspace) -> Iterator[Entry]:
+    for name, doc in workspace.tools.items():
+        yield Entry(
+            kind="tool", name=name, title=doc.title or name, origin=urlsplit(str(doc.url)).netloc.rpartition("@")[2],
+            owner=workspace.email(doc.owner), digest=_digest(doc), used_by=tuple(sorted(doc.workloads)),
+            detail={"tools": list(doc.tools), "dangerous": list(doc.dangerous)},
         )  # fmt: skip
 
 

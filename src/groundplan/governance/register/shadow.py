@@ -1,4 +1,4 @@
-"""AI that nobody declared: calls to providers found in the logs of a proxy. Pure.
+"""AI that nobody declared: calls to providers found in the logs of a proxy, charges of providers found in bills. Pure.
 
 Lines of any form are read: whatever looks like a host is looked up, and the first address or name in a line is taken
 for who called. Only counts are kept. What calls said is not looked at; a provider that is not listed is not found.
@@ -54,6 +54,32 @@ def provider_of(host: str, also: Iterable[str] = ()) -> str | None:
         if found is not None:
             return found
     return None
+
+
+@cache
+def _charged() -> dict[str, str]:
+    """How bills and statements of cards name a provider -> the provider."""
+    file = resources.files("groundplan.governance.register") / "providers.json"
+    read = json.loads(file.read_text(encoding="utf-8"))
+    return {name: each["name"] for each in read["providers"] for name in each["bills"]}
+
+
+def charged_in(lines: Iterable[str], declared: Iterable[str], also: Iterable[str] = ()) -> list[Seen]:
+    """Providers that lines of a bill, of expenses or of a card's statement name; of a line the first that it names, so
+    that a model sold by a platform is the platform's. One is declared where some deployment is at one of its hosts:
+    whether each charge is explained by calls is for reconciling to say."""
+    names = _charged() | {end.lower(): end for end in also}
+    longest = sorted(names, key=len, reverse=True)
+    named = re.compile(rf"(?<![a-z0-9])(?:{'|'.join(map(re.escape, longest))})(?![a-z0-9])")
+    ours = {provider for host in declared if (provider := provider_of(host, also)) is not None}
+    found: dict[str, Seen] = {}
+    for line in lines:
+        match = named.search(line[:LONGEST].lower())
+        if match is not None:
+            provider = names[match.group()]
+            seen = found.setdefault(provider, Seen(provider, provider, provider in ours))
+            seen.calls += 1
+    return sorted(found.values(), key=lambda each: (each.declared, -each.calls, each.host))
 
 
 def seen_in(lines: Iterable[str], declared: Iterable[str], also: Iterable[str] = ()) -> list[Seen]:

@@ -1,0 +1,53 @@
+"""Corrective actions: kept as findings with an owner and a day, raised when that day is over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+from uuid import UUID
+
+from psycopg import Connection
+
+from groundplan.core.audit.store import record
+from groundplan.core.errors import Invalid
+from groundplan.core.ids import new_id
+from groundplan.governance.controls.drift import ACTION, action
+from groundplan.identity import service as people
+from groundplan.ledger import finding_store
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to be put right, of what, by whom, until when. `control`: `FRAMEWORK/CONTROL`, or empty."""
+
+    subject: str
+    says: str
+    control: str
+    owner: str
+    due: date
+
+
+def act(conn: Connection[Any], actor: str, wanted: Wanted, now: datetime) -> UUID:
+    """Keep a corrective action. Raises `NotFound` (`unknown_person`), `Invalid` (`action_due`)."""
+    owner = people.find_person(conn, wanted.owner)
+    if wanted.due < now.date():
+        raise Invalid(f"{wanted.due} is over", code="action_due", hint="Name a day that is still to come.")
+    made = action(wanted.subject, wanted.says, wanted.control, owner.email, wanted.due, str(new_id()), now.date())
+    id, _ = finding_store.tell(conn, made)
+    detail = {"finding": str(id), "control": wanted.control, "due": wanted.due.isoformat()}
+    record(conn, action="action.added", actor=actor, subject=wanted.subject, detail=detail)
+    return id
+
+
+def late(conn: Connection[Any], now: datetime) -> None:
+    """Raise those whose day is over."""
+    for each in finding_store.findings(conn, kinds=[ACTION], limit=1000):
+        if each["due"] < now.date() and each["severity"] != "high":
+            said = each["detail"]
+            finding_store.tell(
+                conn,
+                action(
+                    each["subject"], said["says"], said["control"], each["owner"], each["due"], each["mark"], now.date()
+                ),
+            )  # fmt: skip

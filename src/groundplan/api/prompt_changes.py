@@ -1,0 +1,32 @@
+"""Beside the requests: prompts whose text changed under the same version, told as findings.
+
+Looked at when a blueprint is new. Nothing is refused: production waits for the approval of the text anyway.
+"""
+
+from __future__ import annotations
+
+from groundplan.api.context import Services
+from groundplan.api.served import current_or_none
+from groundplan.ledger import finding_store
+from groundplan.release import prompts, store
+from groundplan.release.prompts import REWORDED, Served
+
+LOOK_SECONDS = 5.0
+
+
+class Looking:
+    """Remembers which blueprint was looked at."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._seen = 0
+
+    def look(self) -> None:
+        """Bring the findings up to date."""
+        with self._services.transaction() as conn:
+            blueprint = current_or_none(conn)
+            if blueprint is None or blueprint.number == self._seen:
+                return
+            known = prompts.versions(Served(*row) for row in store.every(conn))
+            finding_store.tell_all(conn, prompts.reworded(known, blueprint), kinds=(REWORDED,))
+        self._seen = blueprint.number

@@ -1,0 +1,95 @@
+"""What management reviews: coverage, gaps and drift of every framework since the last review; corrective actions."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import UTC, date, datetime, timedelta
+from typing import Annotated, Any
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, StringConstraints
+
+from groundplan.api import controls, management
+from groundplan.api.caller import Reader, SignedIn, require_duty
+from groundplan.api.context import Using
+from groundplan.api.routes.controls import MAY_SHOW, Text
+from groundplan.api.served import current_blueprint, known_workload
+from groundplan.governance.controls import evidence_store
+from groundplan.governance.controls.assess import assess, coverage
+from groundplan.governance.controls.drift import ACTION, drift
+from groundplan.ledger import finding_store
+
+router = APIRouter(tags=["controls"])
+REVIEW = "review.periodic"
+PERIOD = timedelta(days=90)
+
+
+class Act(BaseModel):
+    """What is to be put right."""
+
+    model_config = ConfigDict(extra="forbid")
+    says: Text
+    control: Annotated[str, StringConstraints(max_length=120)] = ""
+    """`FRAMEWORK/CONTROL`, where it is for one."""
+    workload: Annotated[str, StringConstraints(max_length=63)] | None = None
+    """None: for the company as a whole."""
+    owner: Annotated[str, StringConstraints(min_length=3, max_length=254)]
+    """E-mail address of who does it."""
+    due: date
+
+
+@router.get("/management-review")
+def review(services: Using, _: Reader, since: date | None = None) -> dict[str, Any]:
+    """Since the last review (`review.periodic` that somebody gave), a day, or 90 days: how far each framework is, which
+    controls are in another state than then and which are not satisfied; corrective actions, and findings by gravity."""
+    now = services.clock.now()
+    with services.transaction() as conn:
+        reviews = [each for each in evidence_store.listed(conn, what=REVIEW, limit=1) if not each["withdrawn_at"]]
+        last = reviews[0] if reviews else None
+        then = (
+            datetime(since.year, since.month, since.day, tzinfo=UTC)
+            if since is not None
+            else (last["at"] if last else now - PERIOD)
+        )  # fmt: skip
+        before, known = controls.known(conn, then), controls.known(conn, now)
+        frameworks = [_framework(one, before, then, known, now) for one in controls.frameworks(conn, now)]
+        actions = finding_store.findings(conn, kinds=[ACTION], closed=True, limit=1000)
+        grave = finding_store.findings(conn, limit=1000)
+    return {
+        "since": then,
+        "last_review": None if last is None else {name: last[name] for name in ("at", "says", "subject", "collector")},
+        "frameworks": frameworks,
+        "actions": [each for each in actions if each["closed_at"] is None or each["closed_at"] >= then],
+        "findings": {
+            severity: sum(each["severity"] == severity for each in grave) for severity in ("critical", "high", "medium")
+        },
+    }
+
+
+def _framework(one: Any, before: Any, then: datetime, known: Any, now: datetime) -> dict[str, Any]:
+    standings = assess(one, known, now)
+    return {
+        "name": one.framework.name,
+        "title": one.framework.title,
+        "coverage": {name: coverage(each) for name, each in standings.items()},
+        "gaps": [
+            {"workload": name, "control": each.control.id, "title": each.control.title, "state": each.state}
+            for name, found in standings.items()
+            for each in found
+            if each.state in ("open", "expired")
+        ],
+        "drift": [asdict(each) for each in drift(one, before, then, known, now)],
+    }
+
+
+@router.post("/actions", status_code=201)
+def act(body: Act, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """A corrective action: a finding of its owner, grave when its day is over, closed by saying what was done."""
+    subject = "company" if body.workload is None else f"workload/{body.workload}"
+    require_duty(caller, MAY_SHOW, subject)
+    with services.transaction() as conn:
+        if body.workload is not None:
+            known_workload(current_blueprint(conn), body.workload)
+        wanted = management.Wanted(subject, body.says, body.control, body.owner, body.due)
+        id = management.act(conn, caller.actor, wanted, services.clock.now())
+    return {"finding": id, "subject": subject, "due": body.due}
