@@ -107,7 +107,7 @@ def begin(gateway: Gateway, exchange: Exchange, deployment: Deployment, *, inher
     exchange.attempts = number + 1
     exchange.attempt_started = time.perf_counter_ns()
     exchange.attempt_sent = False
-    exchange.attempt_connected = exchange.attempt_answered = 0
+    exchange.attempt_connected = exchange.attempt_answered = exchange.attempt_first_us = 0
     exchange.output_bytes = 0
     return sequence
 
@@ -163,6 +163,8 @@ class Attempt:
                 self.deadline += await send_upload(upload, self.exchange, target, connection)
             await self._read(connection)
             self.first_us = (time.perf_counter_ns() - self.exchange.attempt_started) // 1000
+            if self.streaming is not None:
+                self.exchange.attempt_first_us = self.first_us
         except UpstreamFailure as failure:
             known = self._connection
             stale = pooled and failure.kind == "cut" and known is not None and known.status == 0

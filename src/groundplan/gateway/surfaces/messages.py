@@ -15,12 +15,11 @@ from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.gateway.caching.recast import MESSAGES_RECAST, Recast
 from groundplan.gateway.call.exchange import Ask
-from groundplan.gateway.surfaces import answers
 from groundplan.gateway.surfaces.body import read_fields
 from groundplan.gateway.surfaces.chat import CHAT
 from groundplan.gateway.surfaces.interface import Codec, Interface
 from groundplan.gateway.surfaces.messages_chat import ByChat, MessagesByChat, chat_fields, translation_of
-from groundplan.gateway.surfaces.messages_errors import error_body, of_foreign
+from groundplan.gateway.surfaces.messages_errors import of_error, of_foreign
 from groundplan.gateway.surfaces.messages_native import AnthropicMessages, TokenCount
 from groundplan.gateway.surfaces.messages_types import Asked, Block, CountAsked
 from groundplan.gateway.upstream import providers
@@ -145,7 +144,7 @@ def _ask(body: bytes, headers: dict[bytes, bytes], fields: dict[str, msgspec.Raw
         needs=frozenset({"image"}) if seen.images else frozenset(),
         images=seen.images,
         body=body,
-        lines=_lines(headers),
+        lines=header_lines_of(headers),
         typed=ByChat(body),
     )
 
@@ -168,7 +167,7 @@ def _hidden(asked: CountAsked) -> int:
     return added
 
 
-def _lines(headers: dict[bytes, bytes]) -> bytes:
+def header_lines_of(headers: dict[bytes, bytes]) -> bytes:
     """Header lines for an upstream that speaks this API itself. Raises `Invalid`."""
     version, betas = headers.get(b"anthropic-version", VERSION), headers.get(b"anthropic-beta")
     if _HEADER.fullmatch(version) is None or (betas is not None and _BETAS.fullmatch(betas) is None):
@@ -224,8 +223,7 @@ class Messages(Interface):
         return CHAT.estimate(ask, deployment, added, output_bytes, cap)
 
     def of_error(self, error: GroundplanError, call_id: str) -> tuple[int, bytes, bytes]:
-        status, _, lines = answers.of_error(error, call_id)
-        return status, error_body(error, call_id), lines
+        return of_error(error, call_id)
 
     def of_upstream_refusal(self, data: bytes) -> bytes:
         return of_foreign(data)
