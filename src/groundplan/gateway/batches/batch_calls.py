@@ -31,16 +31,20 @@ from groundplan.gateway.http.collected import Collected
 from groundplan.gateway.http.server import Request
 from groundplan.gateway.policy.snapshot import KeyEntry, Policy
 from groundplan.gateway.surfaces.chat import CHAT
+from groundplan.gateway.surfaces.completions import COMPLETIONS
 from groundplan.gateway.surfaces.embeddings import EMBEDDINGS
 from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.surfaces.messages import MESSAGES, header_lines_of
 from groundplan.gateway.surfaces.moderations import MODERATIONS
+from groundplan.gateway.surfaces.responses import RESPONSES, told
 from groundplan.gateway.telemetry import content
 
 INTERFACES: dict[str, Interface] = {
     "/v1/chat/completions": CHAT,
     "/v1/embeddings": EMBEDDINGS,
     "/v1/moderations": MODERATIONS,
+    "/v1/responses": RESPONSES,
+    "/v1/completions": COMPLETIONS,
     MESSAGES_ENDPOINT: MESSAGES,
 }
 BATCHES = "batches"
@@ -100,6 +104,9 @@ class BatchCalls:
         ask = exchange.interface.read(exchange.request)
         if ask.stream:
             raise Invalid("a call in a batch is not streamed", code="field_unsupported", hint="Leave stream out.")
+        if exchange.interface is RESPONSES and told(ask).previous is not None:
+            hint = "Send the earlier items in input."
+            raise Invalid("a call in a batch goes on with no response", code="field_unsupported", hint=hint)
         if ask.service == STANDARD:
             ask = replace(ask, service=BATCH, needs=ask.needs | {BATCH})
         exchange.ask = ask
@@ -113,11 +120,14 @@ class BatchCalls:
     def place(self, exchange: Exchange) -> Deployment | None:
         """Where a checked call may be ordered at the provider's own batch endpoint; None: it is made as a call.
 
-        That is so where only we can do something about it: guardrails, reviews, passages, limits of use, images.
+        That is so where only we can do something about it: guardrails, reviews, passages, limits of use, images, stored
+        answers, another API than the upstream's own.
         """
         first, ask, workload = exchange.deployments[0], exchange.ask, exchange.workload
-        spoken = "anthropic" if exchange.interface is MESSAGES else "openai"
-        if BATCHES not in first.serves or first.api != spoken or ask is None or workload is None:
+        if BATCHES not in first.serves or ask is None or workload is None:
+            return None
+        own = b"/v1" + exchange.interface.codec(first).path(first) == exchange.request.target
+        if not own or exchange.interface.stores(exchange):
             return None
         if exchange.guard is not None or ask.needs != {BATCH} or self._limited(exchange, first):
             return None

@@ -33,7 +33,7 @@ from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.surfaces import answers, messages_errors
 
 FILES, BATCHES = b"/v1/files", b"/v1/batches"
-ENDPOINTS = ("/v1/chat/completions", "/v1/embeddings", "/v1/moderations")
+ENDPOINTS = ("/v1/chat/completions", "/v1/responses", "/v1/completions", "/v1/embeddings", "/v1/moderations")
 """What the calls of a batch may be."""
 SECONDS = 3.0
 """Longest that a caller waits for PostgreSQL."""

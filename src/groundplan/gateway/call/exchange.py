@@ -66,7 +66,7 @@ class Ask:
     copies: int
     size: int
     needs: frozenset[str] = frozenset()
-    """What it asks of a deployment that not every one takes: `image`, `priority`."""
+    """What it asks of a deployment that not every one takes: `image`, `file`, `priority`."""
     images: int = 0
     """Sent in; their bytes are not in `size`."""
     audio_kib: int = 0
