@@ -260,6 +260,9 @@ class Attempt:
         exchange, kind = self.exchange, connection.headers.get(b"content-type", b"")
         binary = exchange.interface.binary
         if not (is_sound(kind) if binary else kind.lower().startswith(b"text/event-stream")):
+            if exchange.interface.may_answer_whole:
+                self._understand(await connection.body(self._within(self.deployment.idle_ms)))
+                return
             raise AttemptFailed("the upstream did not stream", billed=True, status=self.status)
         if exchange.ask is None:
             raise AssertionError("not admitted")

@@ -73,6 +73,15 @@ def refuse(found: list[Refusal]) -> Denied:
     return Denied(found[0].message, code="guardrail_unchecked", hint=hint)
 
 
+def no_stream() -> Denied:
+    """A transcript that is told while it is heard, where a check or a person is to look at it."""
+    return Denied(
+        "a transcript that is streamed cannot be looked at, as this workload demands",
+        code="guardrail_unchecked",
+        hint="Leave stream out.",
+    )
+
+
 def no_review(exchange: Exchange) -> Denied:
     """Answers that a person was to look at before they are sent, of an endpoint whose answers nobody can read."""
     return Denied(
