@@ -100,7 +100,7 @@ def _spoken(workspace: Workspace, doc: DeploymentDoc) -> Iterator[Problem]:
     found = [("serves", bool(serves)), ("url", doc.url.startswith("local:"))]
     if not anthropic:
         found.append(("accepts", "file" in doc.accepts))
-        found += [("tls", doc.tls), ("http", doc.http != 1), ("proxy", doc.proxy not in (None, DIRECT))]
+        found += [("tls", doc.tls is not None), ("http", doc.http != 1), ("proxy", doc.proxy not in (None, DIRECT))]
     for field, declared in found:
         if declared:
             yield Problem(

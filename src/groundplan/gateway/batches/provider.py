@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -206,7 +206,7 @@ class Provider:
         finally:
             connection.release()
 
-    async def _read_on(self, asked: Asked) -> AsyncIterator[bytes]:
+    async def _read_on(self, asked: Asked) -> AsyncGenerator[bytes, None]:
         """An answer piece by piece. Raises `Away`, `Refused`."""
         connection = await self._send(asked)
         idle = self._deployment.idle_ms / 1000

@@ -7,7 +7,7 @@ of one that has ended say whose it was. So an order is never sent again while on
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from datetime import datetime
 from pathlib import Path
@@ -184,7 +184,7 @@ class MessageBatches(Provider):
             if refused.status not in (400, 409):
                 raise
 
-    def _results(self, name: str) -> AsyncIterator[bytes]:
+    def _results(self, name: str) -> AsyncGenerator[bytes, None]:
         return self._read_on(Asked(b"GET", _at(name) + b"/results", lines=_VERSION))
 
     async def content(self, name: str) -> AsyncIterator[bytes]:
