@@ -19,8 +19,9 @@ from ruamel.yaml import YAML
 
 from groundplan.core.ids import new_id
 from groundplan.gateway.journal.recovery import CallState, EpochState
+from groundplan.gateway.telemetry.conventions import OPERATIONS, PROVIDERS
 from groundplan.gateway.telemetry.genai_metrics import UNITS, GenAiMetrics
-from groundplan.gateway.telemetry.spans import OPERATIONS, PROVIDERS, spans
+from groundplan.gateway.telemetry.spans import spans
 from groundplan.ledger.model import Charge, Finish, Reservation, Settlement, Usage
 
 GENERAL = ("error.", "http.", "server.")
@@ -59,7 +60,7 @@ def example() -> CallState:
     state.apply(
         Reservation(call, 0, 1000, "w", "p", "k", "chat.completions", "d", "s", "openai/m", 1, 5, [Charge("b", "t", 5)])
     )
-    state.apply(Settlement(call, 0, 1010, 3, "failed", 503, usage, False, [], 9000, 500, 200, 4000))
+    state.apply(Settlement(call, 0, 1010, 3, "failed", 503, usage, False, [], 9000, 500, 200, 4000, 0, 4100))
     steps = [("identify", 100), ("ground", 450), ("serve", 9000)]
     end = (10_000, 9_000, steps, source, False, "")
     state.apply(

@@ -31,6 +31,9 @@ def one_round(made: World, number: int, seed: int) -> None:
     time.sleep(0.3)
     chaos.run(HURT_SECONDS)
     time.sleep(0.5)
+    end = time.monotonic() + RECOVERED_SECONDS
+    while number == len(TIGHT) - 1 and not used_up(made) and time.monotonic() < end:
+        time.sleep(0.2)  # on a slow machine: whatever is wrong shows at budgets that have an end
     traffic.stop()
     of_batch = batch.faults(RECOVERED_SECONDS)
     end = time.monotonic() + RECOVERED_SECONDS
@@ -41,13 +44,17 @@ def one_round(made: World, number: int, seed: int) -> None:
     assert sum(seen.status == 200 for seen in made.seen) > 20 * (number + 1), f"seed {seed}: hardly anything was served"
 
 
+def used_up(made: World) -> bool:
+    """Whether any budget has refused a call."""
+    return any(seen.code == "budget_exhausted" for seen in list(made.seen))
+
+
 def rounds(folder: Path, group: int) -> None:
     """Five rounds in one world, then its end: nothing may be held of any budget, and the audit log verifies."""
     with world(folder, tight=COST * 40) as made:
         for number in range(len(TIGHT)):
             one_round(made, number, seed=group * len(TIGHT) + number)
-        refused = {seen.workload for seen in made.seen if seen.code == "budget_exhausted"}
-        assert refused, "no budget was ever used up"
+        assert used_up(made), "no budget was ever used up"
         assert any(call.cache == "exact" for call in made.books().calls)
         for replica in made.replicas:
             if (replica.home / "audit" / "checkpoint").exists():  # only where it was the one that writes the log

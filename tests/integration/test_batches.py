@@ -153,6 +153,30 @@ async def check_types(setup: Setup, batch: Batch) -> None:
     strict(FileDeleted, (await ask("DELETE", f"/v1/files/{file.id}", key)).body)
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "body"),
+    [
+        ("/v1/responses", {"model": "auto", "input": "q", "max_output_tokens": 20}),
+        ("/v1/completions", {"model": "auto", "prompt": "q", "max_tokens": 20}),
+    ],
+)
+async def test_every_endpoint_that_answers_with_text_can_be_called(
+    setup: Setup, endpoint: Any, body: dict[str, Any]
+) -> None:
+    data = b"".join(line(f"c{n}", body, endpoint) for n in range(3))
+    batch = await ended(setup.client, (await order(setup.client, data, endpoint)).id)
+    assert batch.status == "completed", batch
+    for entry in await contents(setup.client, batch.output_file_id):
+        answer = entry["response"]["body"]
+        assert answer["object"] == ("response" if endpoint == "/v1/responses" else "text_completion")
+        assert Decimal(answer["groundplan"]["cost_usd"]) == LINE
+    if endpoint == "/v1/responses":
+        earlier = line("a", {**body, "previous_response_id": "resp_" + "0" * 32}, endpoint)
+        batch = await ended(setup.client, (await order(setup.client, earlier, endpoint)).id)
+        assert batch.status == "failed" and batch.errors is not None and batch.errors.data is not None
+        assert batch.errors.data[0].code == "field_unsupported"
+
+
 @pytest.mark.skipif(
     shutil.which("node") is None or not (NODE_MODULES / "openai").is_dir(),
     reason="NOT RUN: Node's official client; needs node, and `npm install openai` in a folder that NODE_PATH names",

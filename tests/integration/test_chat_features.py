@@ -1,4 +1,4 @@
-"""What official clients of OpenAI's chat can send, on a real gateway: bytes, tools, formats, images, logprobs, n."""
+"""What official clients of OpenAI's chat can send, on a real gateway: bytes, tools, formats, images, files, n."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from pydantic import BaseModel
 from tests.integration.gateway_stack import Stack, blueprint, deployment, events, installation, workload
 from tests.integration.sdk_types import strict
 
+from groundplan.blueprint.model import Rates
+from groundplan.core.money import PICO
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.surfaces.answers import of_refusal
 from groundplan.testing.database import Database
@@ -99,7 +102,12 @@ async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
         stack = await opened.enter_async_context(installation(database, tmp_path))
         port = listener.sockets[0].getsockname()[1]
         places = [deployment("echo", port, accepts=["image"], image_tokens=100, first_token_ms=10_000)]
-        stack.apply(blueprint(1, places, [workload("assistant", ["echo"])]))
+        places.append(
+            deployment(
+                "reader", port, accepts=["file"], rates=Rates(input=PICO, output=10 * PICO), first_token_ms=10_000
+            )
+        )
+        stack.apply(blueprint(1, places, [workload("assistant", ["echo", "reader"])]))
         stack.start()
         await stack.ready()
         yield Setup(stack, upstream, stack.key())
@@ -155,11 +163,49 @@ async def test_answers_and_every_event_are_of_the_clients_types(setup: Setup) ->
         strict(ChatCompletionChunk, json.dumps(chunk))
 
 
-async def test_files_in_messages_are_refused_by_name(setup: Setup) -> None:
-    part = {"type": "file", "file": {"filename": "a.pdf", "file_data": "data:application/pdf;base64,AAAA"}}
-    body = {"model": "auto", "messages": [{"role": "user", "content": [part]}]}
+FILE = "data:application/pdf;base64,JVBERi0xLjQK"
+
+
+async def test_files_in_messages_go_where_they_are_taken_and_are_reserved_at_all_that_can_be_read(setup: Setup) -> None:
+    user: Any = {"role": "user", "content": [{"type": "text", "text": "What?"}]}
+    user["content"].append({"type": "file", "file": {"filename": "a.pdf", "file_data": FILE}})
+    async with setup.client() as client:
+        answer = await client.chat.completions.create(model="scripted/reader", messages=[user], max_tokens=10)
+        assert json.loads(setup.upstream.asked[-1])["messages"] == [user]
+        assert answer.model_extra is not None and answer.model_extra["groundplan"]["deployment"] == "reader"
+        part: Any = {"type": "input_file", "filename": "a.pdf", "file_data": FILE}
+        items: Any = [{"role": "user", "content": [{"type": "input_text", "text": "What?"}, part]}]
+        told = await client.responses.create(model="scripted/reader", input=items)
+        assert told.output_text == "It is here."
+        assert json.loads(setup.upstream.asked[-1])["messages"][0]["content"][1] == user["content"][1]
+    document = {"type": "base64", "media_type": "application/pdf", "data": FILE.partition(",")[2]}
+    content = [{"type": "document", "title": "a.pdf", "source": document}, {"type": "text", "text": "What?"}]
+    body = {"model": "scripted/reader", "max_tokens": 9, "messages": [{"role": "user", "content": content}]}
+    reply = await setup.stack.post("/v1/messages", setup.key, body)
+    assert reply.status == 200, reply.body
+    assert json.loads(setup.upstream.asked[-1])["messages"][0]["content"][0] == user["content"][1]
+    chat = {"model": "scripted/reader", "max_tokens": 10, "messages": [user]}
+    estimate = await setup.stack.post("/v1/chat/completions", setup.key, chat, groundplan_estimate="1")
+    assert Decimal(estimate.json["most_usd"]) == Decimal("0.008192") + Decimal("0.0001"), "all of the context"
+
+
+@pytest.mark.parametrize(
+    ("part", "model", "code"),
+    [
+        ({"file_data": FILE}, "scripted/echo", "content_unsupported"),
+        ({"file_id": "file-1"}, "scripted/reader", "file_data"),
+        ({"file_data": "https://elsewhere.example/a.pdf"}, "scripted/reader", "file_data"),
+        ({"file_data": "data:application/pdf;base64,no base64"}, "scripted/reader", "file_data"),
+    ],
+)
+async def test_files_that_are_not_sent_or_not_taken_are_refused_by_name(
+    setup: Setup, part: dict[str, str], model: str, code: str
+) -> None:
+    content = [{"type": "file", "file": {"filename": "a.pdf", **part}}]
+    body = {"model": model, "messages": [{"role": "user", "content": content}]}
     refused = await setup.stack.post("/v1/chat/completions", setup.key, body)
-    assert (refused.status, refused.code) == (400, "content_unsupported") and "file" in refused.json["error"]["message"]
+    assert (refused.status, refused.code) == (400, code) and "file" in refused.json["error"]["message"]
+    assert setup.upstream.asked == []
 
 
 @pytest.mark.skipif(

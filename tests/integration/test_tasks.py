@@ -16,8 +16,17 @@ import httpx
 import pytest
 from openai import APIConnectionError, AsyncOpenAI, BadRequestError, NotFoundError, RateLimitError
 from openai.types import ImagesResponse, ModerationCreateResponse
-from openai.types.audio import Transcription, TranscriptionVerbose, Translation
-from tests.integration.gateway_stack import Reply, Stack, blueprint, deployment, installation, scripted, workload
+from openai.types.audio import Transcription, TranscriptionStreamEvent, TranscriptionVerbose, Translation
+from tests.integration.gateway_stack import (
+    Reply,
+    Stack,
+    blueprint,
+    deployment,
+    events,
+    installation,
+    scripted,
+    workload,
+)
 from tests.integration.sdk_types import strict
 from tests.unit.test_multipart import form
 
@@ -42,6 +51,8 @@ PRICES = {
     "boundless": {"kind": "images", "rates": Rates(input=0, output=PICO)},
     "voice": {"kind": "speech", "rates": Rates(input=0, output=0, characters=15 * PICO)},
     "ear": {"kind": "transcription", "audio_seconds": 60, "rates": Rates(input=0, output=0, minute=6 * CENT)},
+    "scribe": {"kind": "transcription", "rates": Rates(input=PICO, output=10 * PICO)},
+    "whisper": {"kind": "transcription", "audio_seconds": 60, "rates": Rates(input=0, output=0, minute=6 * CENT)},
 }
 
 
@@ -209,10 +220,29 @@ async def test_transcriptions_cost_their_minutes(setup: Setup) -> None:
     await spent(setup, "0.069")  # text tells no length, so it costs the longest
 
 
+async def test_a_transcript_is_told_while_it_is_heard_and_costs_its_tokens(setup: Setup) -> None:
+    asked = form(("model", b"scribe", None), ("stream", b"true", None), ("file", bytes(96_000), "a.wav"))
+    reply = await setup.stack.post("/v1/audio/transcriptions", setup.key, asked, content_type=FORM)
+    assert reply.status == 200 and reply.headers["content-type"].startswith("text/event-stream"), reply.body
+    told = [strict(TranscriptionStreamEvent, json.dumps(each)) for each in events(reply.body)]
+    assert "".join(each.delta for each in told[:-1]).strip() == told[-1].text == "I heard 96000 bytes."
+    assert cost(told[-1]) == "0.000190000000"  # 150 tokens of sound, 4 words
+    sound = ("a.wav", bytes(96_000), "audio/wav")
+    stream = await setup.client.audio.transcriptions.create(file=sound, model="scribe", stream=True)
+    assert [event.type async for event in stream][-1] == "transcript.text.done"
+    old = await setup.stack.post(
+        "/v1/audio/transcriptions", setup.key, asked.replace(b"scribe", b"whisper"), content_type=FORM
+    )
+    assert old.json["text"] == "I heard 96000 bytes.", "a model that streams none answers whole"
+    await spent(setup, "0.00338")
+    setup.model.script = Script(mode="cut")
+    reply = await setup.stack.post("/v1/audio/transcriptions", setup.key, asked, content_type=FORM)
+    assert events(reply.body)[-1]["error"]["code"] == "stream_broken"
+    await spent(setup, "0.052532")  # nobody says how long it was, so it costs the most
+
+
 async def test_a_form_that_is_wrong_is_told(setup: Setup) -> None:
     sound = ("a.wav", bytes(100), "audio/wav")
-    with pytest.raises(BadRequestError, match="stream is not supported"):
-        await setup.client.audio.transcriptions.create(file=sound, model="ear", stream=True)
     with pytest.raises(NotFoundError):
         await setup.client.audio.transcriptions.create(file=sound, model="voice")
     for parts, code in (

@@ -29,7 +29,15 @@ from groundplan.gateway.journal.recovery import CallState, EpochState
 from groundplan.gateway.journal.shipper import Shipper
 from groundplan.gateway.surfaces.answers import of_refusal
 from groundplan.gateway.telemetry import genai_metrics
-from groundplan.gateway.telemetry.genai_metrics import BOUNDS, DURATION, TOKENS, UNITS, GenAiMetrics
+from groundplan.gateway.telemetry.genai_metrics import (
+    BOUNDS,
+    DURATION,
+    FIRST_CHUNK,
+    FIRST_TOKEN,
+    TOKENS,
+    UNITS,
+    GenAiMetrics,
+)
 from groundplan.gateway.telemetry.spans import spans, wanted
 from groundplan.gateway.telemetry.trace_export import TraceExport, header_lines, metrics_url
 from groundplan.ledger.model import Charge, Finish, Reservation, Settlement, Usage
@@ -60,8 +68,11 @@ PROVIDERS = frozenset(
 """Values of gen_ai.operation.name and gen_ai.provider.name in the same registry."""
 
 
-METRICS = {"gen_ai.client.operation.duration": "s", "gen_ai.client.token.usage": "{token}"}
-"""Histograms of clients and their units, in model/gen-ai/metrics.yaml at the same commit."""
+METRICS = {
+    "gen_ai.client.operation.duration": "s", "gen_ai.client.operation.time_to_first_chunk": "s",
+    "gen_ai.client.token.usage": "{token}", "gen_ai.server.time_to_first_token": "s",
+}  # fmt: skip
+"""Histograms of clients and servers and their units, in model/gen-ai/metrics.yaml at the same commit."""
 METRIC_ATTRIBUTES = frozenset(
     {
         "gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.request.model", "gen_ai.response.model",
@@ -153,7 +164,7 @@ async def test_spans_of_real_calls_reach_a_collector(database: Database, tmp_pat
             assert (await stack.chat(key, headers={"traceparent": PARENT, "tracestate": "v=1"})).status == 200
             assert (await stack.chat(key, "a secret question")).status == 200
             not_sampled = PARENT[:-2] + "00"
-            assert (await stack.chat(key, headers={"traceparent": not_sampled})).status == 200
+            assert (await stack.chat(key, headers={"traceparent": not_sampled}, stream=True)).status == 200
             with receiver() as collector:
                 settings = load_settings(
                     {"GROUNDPLAN_OTLP_URL": collector.url, "GROUNDPLAN_OTLP_HEADERS": f"file:{secret}"}
@@ -213,6 +224,9 @@ def check_metrics(found: dict[str, WireMetric]) -> None:
     failed = [p.count for attributes, p in told if attributes.get("error.type") == "503"]
     good = [p.count for attributes, p in told if attributes["groundplan.deployment"] == "two"]
     assert failed == [3] and good == [3], "three calls, each tried at one and answered by two"
+    (first,), (shown,) = points[FIRST_CHUNK], points[FIRST_TOKEN]
+    assert first.count == shown.count == 1, "one call was streamed, by `two` after `one` had failed"
+    assert 0 < first.sum <= shown.sum < 5
     kinds = [a.value.string_value for p in points[TOKENS] for a in p.attributes if a.key == "gen_ai.token.type"]
     assert sorted(kinds) == ["input", "output"]
 
@@ -230,6 +244,20 @@ def test_a_histogram_has_the_conventions_buckets_and_a_bounded_number_of_series(
         metrics.count(ended(model=f"x/{number}"))
     assert len(metrics.series) == genai_metrics.MOST_SERIES + 2  # one more of each metric, for all others
     assert sum(s.count for (name, _), s in metrics.series.items() if name == DURATION) == genai_metrics.MOST_SERIES + 1
+
+
+def test_the_first_chunk_is_counted_for_streams_that_came_to_their_end() -> None:
+    for outcome, chunk, counted in (("ok", 4000, 1), ("ok", 0, 0), ("failed", 4000, 0)):
+        metrics, call = GenAiMetrics(), ended()
+        settled = call.attempts[0].settlement
+        assert settled is not None
+        call.attempts[0].settlement = msgspec.structs.replace(settled, outcome=outcome, first_chunk_us=chunk)
+        metrics.count(call)
+        named = {name: series for (name, _), series in metrics.series.items()}
+        assert (named[FIRST_TOKEN].count if FIRST_TOKEN in named else 0) == counted
+        assert (named[FIRST_CHUNK].total if FIRST_CHUNK in named else 0) == chunk / 1e6
+        found = spans(call)[-1].attributes
+        assert found.get("gen_ai.response.time_to_first_chunk") == (chunk / 1e6 or None)
 
 
 def test_metrics_go_beside_the_traces_or_nowhere() -> None:

@@ -74,6 +74,7 @@ def test_a_revised_prompt_is_text() -> None:
         ("audio.speech", {}, {"schema": "{}"}, ["audio"]),
         ("chat.completions", {"images": 2}, {"deny_input": ["x"]}, ["image"]),
         ("chat.completions", {"audio_kib": 2}, {"max_input_bytes": 10}, ["audio"]),
+        ("chat.completions", {"needs": frozenset({"file"})}, {"input": {"secrets": "block"}}, ["file"]),
         ("chat.completions", {"images": 2}, {"output": {"secrets": "block"}}, []),
         ("embeddings", {}, {"input": {"secrets": "block"}, "output": {"secrets": "block"}}, []),
     ],
@@ -83,7 +84,10 @@ def test_what_no_check_can_look_at_is_named(
 ) -> None:
     found = media.unchecked(Guard.of(Guardrails(**rules)), ask(**asked), endpoint)
     assert [each.kind for each in found] == kinds
-    assert media.unchecked(Guard.of(Guardrails(**rules, unchecked=["audio", "image"])), ask(**asked), endpoint) == []
+    assert (
+        media.unchecked(Guard.of(Guardrails(**rules, unchecked=["audio", "image", "file"])), ask(**asked), endpoint)
+        == []
+    )
     assert media.unchecked(Guard.of(Guardrails()), ask(**asked), endpoint) == []
 
 

@@ -123,6 +123,22 @@ async def test_a_worker_tells_of_calls_attempts_tokens_and_cost(rig: Rig) -> Non
     assert KEY not in text and str(rig.gateway.epoch) not in text
 
 
+async def test_the_time_to_the_first_token_is_that_of_streams_a_model_made(rig: Rig) -> None:
+    assert (await rig.chat()).status == 200
+    rig.one.script = Script(latency_ms=30)
+    assert (await rig.chat(stream=True)).status == 200
+    found = parsed(render([("0", families(rig.gateway))]))
+    first = found["gen_ai_server_time_to_first_token_seconds_sum"]
+    ((labels, seconds),) = first.items()
+    assert dict(labels) == {
+        "worker": "0", "gen_ai_operation_name": "chat", "gen_ai_provider_name": "scripted",
+        "gen_ai_request_model": "one", "workload": "assistant", "deployment": "one",
+    }  # fmt: skip
+    assert 0.03 <= seconds < 5
+    assert total(found["gen_ai_server_time_to_first_token_seconds_count"]) == 1
+    assert total(found["groundplan_gateway_first_byte_seconds_count"]) == 2
+
+
 async def test_a_deployment_that_fails_is_shown_as_open(rig: Rig) -> None:
     rig.one.script = Script(mode="error", status=503)
     for _ in range(4):

@@ -59,13 +59,14 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     api: str = "openai"
     """What its upstream speaks: `openai` for anything OpenAI-shaped, or the provider (`anthropic`, `gemini`, ...)."""
     serves: list[str] = []
-    """Further endpoints that an OpenAI-shaped upstream has itself: `responses`, `completions`, `batches`."""
+    """Further endpoints that an OpenAI-shaped upstream has itself: `responses`, `completions`, `batches`; an upstream
+    with Anthropic's API: `batches`."""
     context_tokens: int = 8192
     max_output_tokens: int = 4096
     input_overhead_tokens: int = 16
     """Tokens per message that the chat template may add, for the input bound (bytes + overhead)."""
     accepts: list[str] = []
-    """What may be sent in besides text: `image`, `audio`."""
+    """What may be sent in besides text: `image`, `audio`, `file`."""
     image_tokens: int = 0
     """The most tokens that one image counts."""
     audio_tokens: int = 0

@@ -140,8 +140,10 @@ class GuardrailRule(Strict):
     That refuses nothing: the checks were made."""
     on_failure: Literal["closed", "open"] = "closed"
     """What happens where a check cannot be made: the judge does not answer."""
-    unchecked: Annotated[tuple[Literal["image", "audio"], ...], LIST, list_schema({"enum": ["image", "audio"]})] = ()
-    """What may pass though no check can look at it. Left out: where checks are demanded, images and sound are refused
-    by name."""
+    unchecked: Annotated[
+        tuple[Literal["image", "audio", "file"], ...], LIST, list_schema({"enum": ["image", "audio", "file"]})
+    ] = ()
+    """What may pass though no check can look at it. Left out: where checks are demanded, images, sound and files are
+    refused by name."""
     hold_back: Annotated[Size, Field(ge=64, le=65_536)] = 256
     """Of a stream, so much is kept back until what follows is known; what is longer is found by its begin."""

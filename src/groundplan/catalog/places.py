@@ -101,15 +101,19 @@ class DeploymentDoc(Strict):
         LIST,
         list_schema({"enum": ["responses", "completions", "batches"]}),
     ] = ()
-    """Further endpoints that an OpenAI-shaped upstream has; others are served by way of chat, batches call by call."""
+    """Further endpoints that an OpenAI-shaped upstream has; others are served by way of chat, batches call by call.
+    With `api: anthropic`: `batches`."""
     price: Prices = ()
     """Overrides the known price: `free`, one price, or a list of prices with `from`."""
     context: Count = 8192
     """Most tokens of prompt and answer together."""
     max_output: Count = 4096
     """Most tokens of an answer."""
-    accepts: Annotated[tuple[Literal["image", "audio"], ...], LIST, list_schema({"enum": ["image", "audio"]})] = ()
-    """What may be sent in besides text. image needs image_tokens, audio needs audio_tokens."""
+    accepts: Annotated[
+        tuple[Literal["image", "audio", "file"], ...], LIST, list_schema({"enum": ["image", "audio", "file"]})
+    ] = ()
+    """What may be sent in besides text. image needs image_tokens, audio needs audio_tokens; for a call with a file,
+    such as a PDF, the whole `context` is reserved."""
     image_tokens: Annotated[Count, Field(ge=1)] | None = None
     """The most tokens that one image counts."""
     audio_tokens: Annotated[Count, Field(ge=1)] | None = None

@@ -71,7 +71,7 @@ def _title(name: str) -> str:
 def _table(heading: str, definition: dict[str, Any]) -> str:
     required = set(definition.get("required", []))
     rows = [
-        f"| `{key}`{' *' if key in required else ''} | {_type(field)} | {field.get('description', '')} |"
+        f"| `{key}`{' *' if key in required else ''} | {_type(field)} | {_line(field.get('description', ''))} |"
         for key, field in definition["properties"].items()
         if key != "kind"
     ]
@@ -85,6 +85,11 @@ def _table(heading: str, definition: dict[str, Any]) -> str:
         *rows,
     ]
     return "\n".join(lines) + "\n"
+
+
+def _line(text: str) -> str:
+    """A cell of a table is one line."""
+    return " ".join(text.split())
 
 
 def _type(field: dict[str, Any]) -> str:

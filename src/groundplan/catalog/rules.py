@@ -95,9 +95,12 @@ def _spoken(workspace: Workspace, doc: DeploymentDoc) -> Iterator[Problem]:
         hint = "Write https://LOCATION-aiplatform.googleapis.com/v1/projects/PROJECT/locations/LOCATION."
         where = workspace.where("deployment", doc.name, "url")
         yield Problem(f"{doc.name}: the url does not name project and location", "vertex_url", hint, where)
-    found = [("serves", doc.serves), ("url", doc.url.startswith("local:"))]
-    if doc.api != "anthropic":  # whose Messages go there directly
-        found += [("tls", doc.tls), ("http", doc.http != 1), ("proxy", doc.proxy not in (None, DIRECT))]
+    anthropic = doc.api == "anthropic"  # whose Messages, and batches of them, go there directly
+    serves = [name for name in doc.serves if not (anthropic and name == "batches")]
+    found = [("serves", bool(serves)), ("url", doc.url.startswith("local:"))]
+    if not anthropic:
+        found.append(("accepts", "file" in doc.accepts))
+        found += [("tls", doc.tls is not None), ("http", doc.http != 1), ("proxy", doc.proxy not in (None, DIRECT))]
     for field, declared in found:
         if declared:
             yield Problem(

@@ -41,7 +41,7 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
     return {
         **row,
         **{name: None if row[name] is None else row[name].isoformat() for name in _TIMES},
-        "id": f"batch_{row['id'].hex}",
+        "id": f"{'msgbatch' if row['endpoint'] == '/v1/messages' else 'batch'}_{row['id'].hex}",
         "key_id": str(row["key_id"]),
         "held_usd": format_usd(from_decimal(held)),
         "cost_usd": format_usd(from_decimal(cost)),

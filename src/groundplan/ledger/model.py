@@ -119,6 +119,8 @@ class Settlement(msgspec.Struct, frozen=True, array_like=True):
     """Until the head of the upstream's answer, since the attempt began; 0: none came."""
     saved: int = 0
     """Picodollars that the provider's cache of prompts saved: what was read from it, at what it costs less."""
+    first_chunk_us: int = 0
+    """Of a stream: until there was something of it for the client, since the attempt began; 0: none, or nothing."""
 
 
 class Finish(msgspec.Struct, frozen=True, array_like=True):

@@ -37,6 +37,7 @@ from groundplan.gateway.http.server import Refusal, Request, Response, Server
 from groundplan.testing import scripted_responses
 from groundplan.testing.script import Script as Script
 from groundplan.testing.scripted_batches import ScriptedBatches
+from groundplan.testing.scripted_message_batches import ScriptedMessageBatches
 from groundplan.testing.scripted_messages import Asked, MessageAnswer, error, usage
 from groundplan.testing.scripted_stream import STREAM_MODES, TOOL_PIECES, Answer, stream
 from groundplan.testing.scripted_tasks import TASKS, perform
@@ -112,6 +113,7 @@ class ScriptedModel:
         self._token = token
         self._passed = 0
         self.batches = ScriptedBatches(self._made, self._pace)
+        self.message_batches = ScriptedMessageBatches(self._made, self._pace)
         self._count = None if count_file is None else os.open(count_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
     async def handle(self, request: Request, response: Response) -> None:
@@ -123,7 +125,9 @@ class ScriptedModel:
         elif target == b"/counted":
             response.send(200, _encode({"counted": self.counted}))
         elif self.batches.serves(target):
-            await self._batch(target, request, response)
+            await self._batch(self.batches, target, request, response)
+        elif self.message_batches.serves(target):
+            await self._batch(self.message_batches, target, request, response)
         elif target == b"/v1/messages/count_tokens":
             self._count_tokens(request, response)
         elif target in _ANSWERED or target in TASKS:
@@ -131,7 +135,9 @@ class ScriptedModel:
         else:
             response.send(404, _error("there is no such path", "not_found"))
 
-    async def _batch(self, target: bytes, request: Request, response: Response) -> None:
+    async def _batch(
+        self, batches: ScriptedBatches | ScriptedMessageBatches, target: bytes, request: Request, response: Response
+    ) -> None:
         """Files and batches. A mode fails before anything is done, but `stall` and `cut`: these do it, and do not say
         so."""
         script = self.script
@@ -142,11 +148,11 @@ class ScriptedModel:
         if mode == "error":
             response.send(script.status, _error("the scripted model was told to fail", "scripted_error"))
         elif mode in ("stall", "cut"):
-            await self.batches.handle(target, request, Collected())
+            await batches.handle(target, request, Collected())
             if mode == "stall":
                 await asyncio.sleep(3600)
         else:
-            await self.batches.handle(target, request, response)
+            await batches.handle(target, request, response)
 
     def _pace(self) -> tuple[float, int | None, str]:
         return self.script.line_ms / 1000, self.script.lines, self.script.lines_end
@@ -155,11 +161,15 @@ class ScriptedModel:
         """One line of a batch: the same answer as to a call."""
         request, response = Request(0.0), Collected()
         request.method, request.target, request.body = b"POST", endpoint.encode(), body
+        messages = request.target == _MESSAGES
+        if messages:
+            request.headers = {b"anthropic-version": b"2023-06-01"}
         await self._counted(request)
         script = self.script
         mode = self._mode() if script.only is None or f"POST {endpoint}".startswith(script.only) else "ok"
         if mode == "error":
-            return script.status, _error("the scripted model was told to fail", "scripted_error")
+            message = "the scripted model was told to fail"
+            return script.status, error(message, script.status) if messages else _error(message, "scripted_error")
         await self._answer(request.target, request, response, mode)
         return response.status, response.body
 

@@ -19,7 +19,7 @@ from groundplan.gateway.http import multipart
 from groundplan.gateway.http.server import Request, Response
 
 FILES, BATCHES = b"/v1/files", b"/v1/batches"
-ENDPOINTS = ("/v1/chat/completions", "/v1/embeddings", "/v1/moderations")
+ENDPOINTS = ("/v1/chat/completions", "/v1/responses", "/v1/completions", "/v1/embeddings", "/v1/moderations")
 OVER = ("completed", "failed", "expired", "cancelled")
 _encode = msgspec.json.Encoder().encode
 Make = Callable[[str, bytes], Awaitable[tuple[int, bytes]]]

@@ -39,6 +39,9 @@ async def perform(target: bytes, request: Request, response: Response, how: tupl
         await asyncio.sleep(2.0)
     if request.stream is not None:
         fields, size = await _form(request)
+        if target == _LISTENING[0] and fields.get("stream") == "true" and "whisper" not in fields["model"]:
+            await _hear(fields, size, response, mode, pause)
+            return
         body = _heard(fields, size) if target in _LISTENING else _drawn(fields)
     else:
         asked: dict[str, Any] = msgspec.json.decode(request.body)
@@ -159,6 +162,23 @@ def _heard(fields: dict[str, Any], size: int) -> bytes:
     if kind == "verbose_json":
         answer |= {"task": "transcribe", "language": "english", "duration": float(seconds), "segments": [], "words": []}
     return _encode(answer)
+
+
+async def _hear(fields: dict[str, Any], size: int, response: Response, mode: str, pause: float) -> None:
+    """The transcript while it is heard, fifty tokens a second. A model named whisper has no streams."""
+    answer = msgspec.json.decode(_heard({**fields, "response_format": "json"}, size))
+    words, into = answer["text"].split(" "), 50 * answer["usage"]["seconds"]
+    events: list[dict[str, Any]] = [{"type": "transcript.text.delta", "delta": f"{word} "} for word in words]
+    usage = {"type": "tokens", "input_tokens": into, "output_tokens": len(words), "total_tokens": into + len(words)}
+    events.append({"type": "transcript.text.done", "text": answer["text"], "usage": usage})
+    head = response.start(200, b"content-type: text/event-stream\r\n")
+    for number, told in enumerate(events):
+        if mode == "cut" and number * 2 >= len(events):
+            return
+        response.write(b"data: %b\n\n" % _encode(told), head)
+        head = b""
+        await asyncio.sleep(pause)
+    response.end()
 
 
 _SPEECH = b"/v1/audio/speech"

@@ -16,7 +16,7 @@ import msgspec
 from groundplan.blueprint.model import Budget, Deployment, Reliability, Workload
 from groundplan.core.errors import Denied, GroundplanError, Invalid, Unauthenticated, Unavailable
 from groundplan.economics.price import BATCH, STANDARD
-from groundplan.gateway.batches.batch_store import Batch
+from groundplan.gateway.batches.batch_store import MESSAGES_ENDPOINT, Batch
 from groundplan.gateway.budgets import limits
 from groundplan.gateway.caching import cache
 from groundplan.gateway.call import admit
@@ -31,21 +31,39 @@ from groundplan.gateway.http.collected import Collected
 from groundplan.gateway.http.server import Request
 from groundplan.gateway.policy.snapshot import KeyEntry, Policy
 from groundplan.gateway.surfaces.chat import CHAT
+from groundplan.gateway.surfaces.completions import COMPLETIONS
 from groundplan.gateway.surfaces.embeddings import EMBEDDINGS
 from groundplan.gateway.surfaces.interface import Interface
+from groundplan.gateway.surfaces.messages import MESSAGES, header_lines_of
 from groundplan.gateway.surfaces.moderations import MODERATIONS
+from groundplan.gateway.surfaces.responses import RESPONSES, told
 from groundplan.gateway.telemetry import content
 
 INTERFACES: dict[str, Interface] = {
     "/v1/chat/completions": CHAT,
     "/v1/embeddings": EMBEDDINGS,
     "/v1/moderations": MODERATIONS,
+    "/v1/responses": RESPONSES,
+    "/v1/completions": COMPLETIONS,
+    MESSAGES_ENDPOINT: MESSAGES,
 }
 BATCHES = "batches"
 """In `serves` of a deployment whose provider has a batch endpoint of its own."""
 _PASSING = frozenset({"rate_limit_exceeded", "overloaded", "not_ready", "policy_lease_expired", "journal_unavailable"})
 """Refusals of calls that were not sent, which a batch outlasts."""
 _LONGEST_WAIT_S = 5.0
+
+
+def header_lines(batch: Batch) -> bytes:
+    """What an order at a provider that speaks the batch's own API is sent with: complete header lines."""
+    return header_lines_of(_headers(batch)) if batch.endpoint == MESSAGES_ENDPOINT else b""
+
+
+def _headers(batch: Batch) -> dict[bytes, bytes]:
+    """The headers that each call of a batch has: those of its order that say which version of the API it speaks."""
+    if batch.endpoint != MESSAGES_ENDPOINT:
+        return {}
+    return {name.encode("latin-1"): value.encode("latin-1") for name, value in (batch.metadata or {}).items()}
 
 
 class BatchCalls:
@@ -61,6 +79,7 @@ class BatchCalls:
         """A call that is not identified yet."""
         request = Request(0.0)
         request.method, request.target, request.body = b"POST", batch.endpoint.encode("ascii"), body
+        request.headers = _headers(batch)
         return Exchange(call, request, Collected(), INTERFACES[batch.endpoint])
 
     def assess(self, exchange: Exchange, batch: Batch) -> int:
@@ -85,6 +104,9 @@ class BatchCalls:
         ask = exchange.interface.read(exchange.request)
         if ask.stream:
             raise Invalid("a call in a batch is not streamed", code="field_unsupported", hint="Leave stream out.")
+        if exchange.interface is RESPONSES and told(ask).previous is not None:
+            hint = "Send the earlier items in input."
+            raise Invalid("a call in a batch goes on with no response", code="field_unsupported", hint=hint)
         if ask.service == STANDARD:
             ask = replace(ask, service=BATCH, needs=ask.needs | {BATCH})
         exchange.ask = ask
@@ -98,10 +120,14 @@ class BatchCalls:
     def place(self, exchange: Exchange) -> Deployment | None:
         """Where a checked call may be ordered at the provider's own batch endpoint; None: it is made as a call.
 
-        That is so where only we can do something about it: guardrails, reviews, passages, limits of use, images.
+        That is so where only we can do something about it: guardrails, reviews, passages, limits of use, images, stored
+        answers, another API than the upstream's own.
         """
         first, ask, workload = exchange.deployments[0], exchange.ask, exchange.workload
-        if BATCHES not in first.serves or first.api != "openai" or ask is None or workload is None:
+        if BATCHES not in first.serves or ask is None or workload is None:
+            return None
+        own = b"/v1" + exchange.interface.codec(first).path(first) == exchange.request.target
+        if not own or exchange.interface.stores(exchange):
             return None
         if exchange.guard is not None or ask.needs != {BATCH} or self._limited(exchange, first):
             return None

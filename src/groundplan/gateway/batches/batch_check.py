@@ -7,41 +7,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
-
-import msgspec
 
 from groundplan.blueprint.model import Budget, Deployment
 from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.core.ids import new_id
 from groundplan.core.money import short_usd
 from groundplan.gateway.batches.batch_calls import BatchCalls
-from groundplan.gateway.batches.batch_store import Batch, Line
+from groundplan.gateway.batches.batch_lines import LINE_BYTES, LineBody, most_lines, read_line
+from groundplan.gateway.batches.batch_store import MESSAGES_ENDPOINT, Batch, Line
 from groundplan.gateway.batches.shelf import Shelf
 from groundplan.gateway.call import admit
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 
-MOST_LINES = 50_000
-LINE_BYTES = 4 << 20
 MOST_ERRORS = 50
 _ORDER_BYTES = 190 << 20
 """Of one file at a provider, which takes 200 MB."""
 _TURN_BYTES = 16 << 10
-
-
-class LineBody(msgspec.Struct, frozen=True):
-    """One line of an input file."""
-
-    custom_id: str
-    method: str
-    url: str
-    body: msgspec.Raw
-
-
-_line = msgspec.json.Decoder(LineBody).decode
 
 
 @dataclass(slots=True)
@@ -67,17 +52,23 @@ class Checked:
     orders: list[Ordering] = field(default_factory=list)
     """What providers are to make at their own batch endpoints."""
 
+    def refuse_all(self, code: str, message: str) -> None:
+        """No line is made: each has this error, where it has none of its own."""
+        why = (code, message)
+        self.lines = [line if line.error else replace(line, bound=0, order=None, error=why) for line in self.lines]
+        self.total, self.orders = 0, []
+
 
 async def check(gateway: Gateway, calls: BatchCalls, shelf: Shelf, batch: Batch) -> Checked:
     """Read all of the input. Raises `Unavailable` where that cannot be done now."""
     checked, names, turn = Checked(), set[str](), 0
-    number = 0
+    number, most = 0, most_lines(batch.endpoint)
     async for place, data in _lines(shelf, batch):
         if not data.strip():
             continue
         number += 1
-        if number > MOST_LINES:
-            checked.errors.append(_error("batch_lines", f"there are more than {MOST_LINES} lines", number))
+        if number > most:
+            checked.errors.append(_error("batch_lines", f"there are more than {most} lines", number))
         else:
             _judge(gateway, calls, batch, checked, names, (number, place, data))
         if len(checked.errors) >= MOST_ERRORS:
@@ -110,6 +101,7 @@ def _judge(
     gateway: Gateway, calls: BatchCalls, batch: Batch, checked: Checked, names: set[str], found: tuple[int, int, bytes]
 ) -> None:
     number, place, data = found
+    line: LineBody | None = None
     try:
         line = read_line(data, batch.endpoint)
         if line.custom_id in names:
@@ -123,7 +115,11 @@ def _judge(
     except GroundplanError as error:
         if error.status == 503:
             raise
-        checked.errors.append(_error(error.code, f"{error.message}. {error.hint}", number))
+        told = f"{error.message}. {error.hint}"
+        if line is not None and batch.endpoint == MESSAGES_ENDPOINT:  # Anthropic's go on without it
+            checked.lines.append(Line(number, line.custom_id, place, len(data), 0, error=(error.code, told)))
+        else:
+            checked.errors.append(_error(error.code, told, number))
         return
     order = _order(calls, checked, exchange, len(data))
     if order is not None:
@@ -144,22 +140,6 @@ def _order(calls: BatchCalls, checked: Checked, exchange: Exchange, length: int)
         checked.orders.append(order := Ordering(new_id(), place))
     order.size += size
     return order
-
-
-def read_line(data: bytes, endpoint: str) -> LineBody:
-    """Raises `Invalid`."""
-    try:
-        line = _line(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        hint = 'Write {"custom_id": ..., "method": "POST", "url": ..., "body": {...}} on one line.'
-        raise Invalid(f"the line is not a request: {error}", code="invalid_json_line", hint=hint) from error
-    if not 1 <= len(line.custom_id) <= 256 or "\0" in line.custom_id:
-        raise Invalid("custom_id is empty or too long", code="custom_id_length", hint="Use 1 to 256 characters.")
-    if line.method != "POST" or line.url != endpoint:
-        raise Invalid(
-            f"the line is not POST {endpoint}", code="mismatched_url", hint="All lines call the batch's endpoint."
-        )
-    return line
 
 
 async def _lines(shelf: Shelf, batch: Batch) -> AsyncIterator[tuple[int, bytes]]:

@@ -21,11 +21,11 @@ from psycopg import AsyncConnection
 
 from groundplan.core.database import first_line
 from groundplan.core.errors import GroundplanError
-from groundplan.gateway.batches import batch_check, batch_store, file_store, order_store
+from groundplan.gateway.batches import batch_check, batch_lines, batch_store, file_store, order_store
 from groundplan.gateway.batches.batch_calls import BatchCalls
-from groundplan.gateway.batches.batch_store import Batch, Claimed, Connection
+from groundplan.gateway.batches.batch_store import MESSAGES_ENDPOINT, Batch, Claimed, Connection
 from groundplan.gateway.batches.file_store import StoredFile
-from groundplan.gateway.batches.orders import CANCELLED, EXPIRED, Orders
+from groundplan.gateway.batches.orders import CANCELLED, EXPIRED, WHY, Orders
 from groundplan.gateway.batches.shelf import Shelf
 from groundplan.gateway.budgets.lease_store import LOST, LeaseClient
 from groundplan.gateway.call.context import Gateway
@@ -149,8 +149,8 @@ class BatchRunner:
             self._shelf.unmark(id)
             return
         late = self._gateway.clock.now() >= batch.expires_at
-        if batch.status == "validating" and not late:
-            await self._check(batch)
+        if _unchecked(batch, late=late):
+            await self._check(batch, late=late)
             return
         await batch_store.recover(connection, id, INTERRUPTED)
         ending = CANCELLED if batch.status == "cancelling" else EXPIRED if late else ""
@@ -165,16 +165,22 @@ class BatchRunner:
         if not await batch_store.open_lines(connection, id):
             await self._end(batch, late=late)
 
-    async def _check(self, batch: Batch) -> None:
+    async def _check(self, batch: Batch, *, late: bool) -> None:
         """Begin the batch or refuse it, in one transaction of a connection of its own: it may take seconds."""
         async with await AsyncConnection.connect(self._url, connect_timeout=2) as connection, connection.transaction():
             locked = await batch_store.find(connection, batch.id, "FOR UPDATE SKIP LOCKED")
-            if locked is None or locked.status != "validating":
+            if locked is None or not _unchecked(locked, late=late):
                 return
             checked = await batch_check.check(self._gateway, self._calls, self._shelf, batch)
             errors = checked.errors
-            if not errors and (left := await self._hold(connection, batch, checked)) is not None:
+            ending = CANCELLED if locked.status == "cancelling" else EXPIRED if late else ""
+            if ending:
+                checked.refuse_all(ending, WHY[ending])
+            elif not errors and (left := await self._hold(connection, batch, checked)) is not None:
                 errors = batch_check.too_dear(checked, left)
+                if batch.endpoint == MESSAGES_ENDPOINT:  # Anthropic's do not fail as a whole
+                    checked.refuse_all(errors[0]["code"], errors[0]["message"])
+                    errors = []
             if errors:
                 await batch_store.refuse(connection, batch.id, errors)
             else:
@@ -244,7 +250,7 @@ class BatchRunner:
 
         async def body() -> bytes:
             data = await self._shelf.part(batch.input_file, line.place, line.length)
-            return bytes(batch_check.read_line(data, batch.endpoint).body)
+            return bytes(batch_lines.read_line(data, batch.endpoint).body)
 
         gateway.running += 1
         try:
@@ -294,9 +300,17 @@ class BatchRunner:
             self._shelf.path(id).unlink(missing_ok=True)
             return None
         name = f"batch_{batch.id.hex}_{'output' if ok else 'error'}.jsonl"
-        file = StoredFile(id, batch.workload, "batch_output", name, size, self._gateway.clock.now())
+        purpose = file_store.MESSAGES if batch.endpoint == MESSAGES_ENDPOINT else "batch_output"
+        file = StoredFile(id, batch.workload, purpose, name, size, self._gateway.clock.now())
         await file_store.add(connection, file, batch.key)
         return id
+
+
+def _unchecked(batch: Batch, *, late: bool) -> bool:
+    """Whether its lines are to be read. Of a message batch each has to have a result, even when nothing is made."""
+    if batch.endpoint == MESSAGES_ENDPOINT:
+        return batch.in_progress_at is None and batch.status in ("validating", "cancelling")
+    return batch.status == "validating" and not late
 
 
 async def _results(connection: Connection, batch: UUID, ok: bool) -> AsyncIterator[bytes]:

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any, LiteralString
 from uuid import UUID
 
+import msgspec
 from psycopg import AsyncConnection
 from psycopg.types.json import Jsonb
 
@@ -21,11 +22,14 @@ from groundplan.core.money import from_decimal, to_decimal
 from groundplan.gateway.budgets.grant_store import RECALL_CHANNEL
 
 Connection = AsyncConnection[tuple[Any, ...]]
+_encode = msgspec.json.Encoder().encode
 
+MESSAGES_ENDPOINT = "/v1/messages"
+"""Of Anthropic's message batches, whose `metadata` are headers of their order; all others are OpenAI's."""
 ENDED = frozenset({"failed", "completed", "expired", "cancelled"})
 _COLUMNS: LiteralString = """b.id, b.workload, b.key_id, b.person, b.endpoint, b.input_file, b.completion_window,
     b.metadata, b.status, b.created_at, b.expires_at, b.in_progress_at, b.cancelling_at, b.ended_at, b.errors,
-    b.output_file, b.error_file, b.total, b.held_usd, b.charges"""
+    b.output_file, b.error_file, b.total, b.held_usd, b.charges, b.cancelled, b.expired"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,9 @@ class Batch:
     total: int
     held_usd: Any
     charges: list[list[str]]
+    cancelled: int = 0
+    """Lines that its end, or a cancellation, came before: known once it has ended."""
+    expired: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +75,8 @@ class Line:
     bound: int
     order: UUID | None = None
     """The order at a provider that it belongs to; None: it is made call by call."""
+    error: tuple[str, str] | None = None
+    """(code, message) of a line that is not made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,18 +94,18 @@ class Claimed:
 async def add(connection: Connection, batch: Batch) -> None:
     await connection.execute(
         """INSERT INTO batch (id, workload, key_id, person, endpoint, input_file, completion_window, metadata, status,
-             created_at, expires_at) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
+             created_at, expires_at, total) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
         (
             batch.id, batch.workload, batch.key, batch.person, batch.endpoint, batch.input_file,
             batch.completion_window, None if batch.metadata is None else Jsonb(batch.metadata), batch.status,
-            batch.created_at, batch.expires_at,
+            batch.created_at, batch.expires_at, batch.total,
         ),
     )  # fmt: skip
 
 
 async def find(connection: Connection, id: UUID, lock: LiteralString = "") -> Batch | None:
     """`lock`: `FOR UPDATE SKIP LOCKED`, `FOR SHARE`, ... inside a transaction."""
-    query: LiteralString = f"SELECT {_COLUMNS} FROM batch b WHERE b.id = %s {lock}"
+    query: LiteralString = f"SELECT {_COLUMNS} FROM batch b WHERE b.id = %s AND b.deleted_at IS NULL {lock}"
     row = await (await connection.execute(query, (id,))).fetchone()
     return None if row is None else Batch(*row)
 
@@ -111,12 +120,32 @@ async def unfinished(connection: Connection) -> list[tuple[UUID, UUID, bool]]:
 
 
 async def newest(connection: Connection, workload: str, after: UUID | None, limit: int) -> list[Batch]:
+    """OpenAI's."""
     query: LiteralString = (
-        f"SELECT {_COLUMNS} FROM batch b WHERE b.workload = %s"
+        f"SELECT {_COLUMNS} FROM batch b WHERE b.workload = %s AND b.endpoint <> %s"
         " AND (%s::uuid IS NULL OR b.id < %s) ORDER BY b.id DESC LIMIT %s"
     )
-    rows = await connection.execute(query, (workload, after, after, limit))
+    rows = await connection.execute(query, (workload, MESSAGES_ENDPOINT, after, after, limit))
     return [Batch(*row) for row in await rows.fetchall()]
+
+
+async def message_batches(
+    connection: Connection, workload: str, after: UUID | None, before: UUID | None, limit: int
+) -> list[Batch]:
+    """Anthropic's, newest first: those after `after`, or the ones right before `before`."""
+    order: LiteralString = "ASC" if before is not None else "DESC"
+    query: LiteralString = (
+        f"SELECT {_COLUMNS} FROM batch b WHERE b.workload = %s AND b.endpoint = %s AND b.deleted_at IS NULL"
+        " AND (%s::uuid IS NULL OR b.id < %s) AND (%s::uuid IS NULL OR b.id > %s)"
+        f" ORDER BY b.id {order} LIMIT %s"
+    )
+    rows = await connection.execute(query, (workload, MESSAGES_ENDPOINT, after, after, before, before, limit))
+    return [Batch(*row) for row in await rows.fetchall()]
+
+
+async def delete(connection: Connection, id: UUID) -> None:
+    """Nobody is told of it any more; what it cost stays in the ledger."""
+    await connection.execute("UPDATE batch SET deleted_at = now() WHERE id = %s", (id,))
 
 
 async def counts(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, tuple[int, int]]:
@@ -170,18 +199,22 @@ async def begin(
     connection: Connection, id: UUID, lines: Sequence[Line], charges: Sequence[tuple[Budget, str]], total: int
 ) -> None:
     """The batch is checked and its money is held: keep its lines. In the transaction that took the money."""
-    copying = """COPY batch_line (batch_id, number, custom_id, place, length, held_usd, order_id, state, call_id)
-        FROM STDIN"""
+    copying = """COPY batch_line (batch_id, number, custom_id, place, length, held_usd, order_id, state, call_id, ok,
+        result) FROM STDIN"""
     async with connection.cursor() as cursor, cursor.copy(copying) as copy:
         for line in lines:
             state, call = ("pending", None) if line.order is None else ("ordered", new_id())
+            ok, result = None, None
+            if line.error is not None:
+                told = _encode(error_line(None, line.custom_id, *line.error)).replace(b"\\u0000", b"\\ufffd")
+                state, ok, result = "done", False, told.decode()
             held = to_decimal(line.bound)
             await copy.write_row(
-                (id, line.number, line.custom_id, line.place, line.length, held, line.order, state, call)
+                (id, line.number, line.custom_id, line.place, line.length, held, line.order, state, call, ok, result)
             )
     await connection.execute(
-        """UPDATE batch SET status = 'in_progress', in_progress_at = now(), total = %s, held_usd = %s, charges = %s
-           WHERE id = %s""",
+        """UPDATE batch SET status = CASE status WHEN 'validating' THEN 'in_progress' ELSE status END,
+             in_progress_at = now(), total = %s, held_usd = %s, charges = %s WHERE id = %s""",
         (len(lines), to_decimal(total), Jsonb([[b.name, period] for b, period in charges]), id),
     )
 
@@ -323,8 +356,14 @@ async def results(connection: Connection, batch: UUID, *, ok: bool) -> AsyncIter
 async def end(connection: Connection, id: UUID, status: str, output: UUID | None, failures: UUID | None) -> None:
     """Nothing is left to do; its results are in files now."""
     await connection.execute(
-        """UPDATE batch SET status = %s, ended_at = now(), output_file = %s, error_file = %s WHERE id = %s""",
-        (status, output, failures, id),
+        """UPDATE batch b SET status = %s, ended_at = now(), output_file = %s, error_file = %s,
+             cancelled = l.cancelled, expired = l.expired
+           FROM (SELECT count(*) FILTER (WHERE code = 'batch_cancelled') AS cancelled,
+               count(*) FILTER (WHERE code = 'batch_expired') AS expired
+             FROM (SELECT result::jsonb -> 'error' ->> 'code' AS code FROM batch_line
+               WHERE batch_id = %s AND NOT ok) r) l
+           WHERE b.id = %s""",
+        (status, output, failures, id, id),
     )
     await connection.execute("UPDATE batch_line SET result = NULL WHERE batch_id = %s", (id,))
     await connection.execute("UPDATE budget_slice SET closed = true WHERE epoch = %s", (id,))

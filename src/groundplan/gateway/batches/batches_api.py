@@ -1,4 +1,4 @@
-"""`/v1/files` and `/v1/batches` at the gateway's port, for a key's own workload.
+"""`/v1/files`, `/v1/batches` and `/v1/messages/batches` at the gateway's port, for a key's own workload.
 
 Orders and answers only: what is ordered is kept in PostgreSQL, whose commit is awaited here, beside the path of calls;
 `batch_runner` makes the calls.
@@ -22,21 +22,24 @@ from psycopg_pool import AsyncConnectionPool
 
 from groundplan.core.errors import GroundplanError, Invalid, NotFound, Unavailable
 from groundplan.core.ids import new_id
-from groundplan.gateway.batches import batch_store, file_store, files_api, order_store
+from groundplan.gateway.batches import batch_store, file_store, files_api, messages_api, order_store
 from groundplan.gateway.batches.batch_store import Batch
+from groundplan.gateway.batches.messages_api import MessageBatchesApi
 from groundplan.gateway.batches.shelf import Shelf
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.facts_api import admitted, configure
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.policy.snapshot import KeyEntry
-from groundplan.gateway.surfaces import answers
+from groundplan.gateway.surfaces import answers, messages_errors
 
 FILES, BATCHES = b"/v1/files", b"/v1/batches"
-ENDPOINTS = ("/v1/chat/completions", "/v1/embeddings", "/v1/moderations")
+ENDPOINTS = ("/v1/chat/completions", "/v1/responses", "/v1/completions", "/v1/embeddings", "/v1/moderations")
 """What the calls of a batch may be."""
 SECONDS = 3.0
 """Longest that a caller waits for PostgreSQL."""
 CONNECTIONS = 2
+_PATHS = (FILES, BATCHES, messages_api.PATH)
+_BELOW = tuple(path + b"/" for path in _PATHS)
 _WINDOW = re.compile(r"([1-9]\d{0,3})(h|m|s)", re.ASCII)
 _UNITS = {"h": 3600, "m": 60, "s": 1}
 _LONGEST_WINDOW = 168 * 3600
@@ -58,6 +61,7 @@ class BatchesApi:
     def __init__(self, gateway: Gateway, url: str, shelf: Shelf) -> None:
         self._gateway = gateway
         self._shelf = shelf
+        self._messages = MessageBatchesApi(gateway, shelf, self._connected)
         self._pool: AsyncConnectionPool[AsyncConnection[Any]] = AsyncConnectionPool(
             url,
             kwargs={"autocommit": True, "connect_timeout": 2},
@@ -73,7 +77,7 @@ class BatchesApi:
         )
 
     def serves(self, path: bytes) -> bool:
-        return path in (FILES, BATCHES) or path.startswith((FILES + b"/", BATCHES + b"/"))
+        return path in _PATHS or path.startswith(_BELOW)
 
     async def handle(self, path: bytes, request: Request, response: Response) -> None:
         """Answer one request, whatever happens."""
@@ -94,7 +98,8 @@ class BatchesApi:
             _log.exception("a request to %s failed", path.decode("latin-1"))
             error = Unavailable("the gateway failed", code="internal_error", hint="See HOME/logs.")
         if not response.started:
-            status, body, lines = answers.of_error(error)
+            of_error = messages_errors.of_error if path.startswith(messages_api.PATH) else answers.of_error
+            status, body, lines = of_error(error)
             response.send(405 if error.code == "method_not_allowed" else status, body, lines)
 
     async def close(self) -> None:
@@ -113,6 +118,8 @@ class BatchesApi:
         method = request.method
         if path.startswith(FILES):
             await self._files(method, parts, request, response, key)
+        elif path.startswith(messages_api.PATH):
+            await self._messages.answer(path, request, response, key, person)
         else:
             response.send(200, await self._batches(method, parts, request, key, person))
 
@@ -173,7 +180,7 @@ class BatchesApi:
         async with self._connected() as connection:
             id = files_api.batch_id(parts[0])
             batch = await batch_store.find(connection, id)
-            if batch is None or batch.workload != key.workload:
+            if batch is None or batch.workload != key.workload or batch.endpoint not in ENDPOINTS:
                 raise NotFound("there is no such batch", code="batch_not_found", hint="Use an id of GET /v1/batches.")
             if cancels:
                 await batch_store.cancel(connection, id)

@@ -11,6 +11,8 @@ from psycopg import AsyncConnection
 
 Connection = AsyncConnection[tuple[Any, ...]]
 
+MESSAGES = "message_batch"
+"""Purpose of what belongs to a message batch: no file of OpenAI's API."""
 _COLUMNS: LiteralString = "id, workload, purpose, filename, bytes, created_at"
 
 
@@ -21,7 +23,7 @@ class StoredFile:
     id: UUID
     workload: str
     purpose: str
-    """batch | batch_output"""
+    """batch | batch_output | message_batch"""
     filename: str
     bytes: int
     created_at: datetime
@@ -39,8 +41,10 @@ async def add(connection: Connection, file: StoredFile, key: UUID | None) -> Non
 
 async def find(connection: Connection, id: UUID, workload: str) -> StoredFile | None:
     """A file of that workload which is not deleted."""
-    query: LiteralString = f"SELECT {_COLUMNS} FROM api_file WHERE id = %s AND workload = %s AND deleted_at IS NULL"
-    row = await (await connection.execute(query, (id, workload))).fetchone()
+    query: LiteralString = (
+        f"SELECT {_COLUMNS} FROM api_file WHERE id = %s AND workload = %s AND purpose <> %s AND deleted_at IS NULL"
+    )
+    row = await (await connection.execute(query, (id, workload, MESSAGES))).fetchone()
     return None if row is None else StoredFile(*row)
 
 
@@ -49,10 +53,10 @@ async def newest(
 ) -> list[StoredFile]:
     """Files of a workload, newest first, after the one with the id `after`."""
     query: LiteralString = (
-        f"SELECT {_COLUMNS} FROM api_file WHERE workload = %s AND deleted_at IS NULL"
+        f"SELECT {_COLUMNS} FROM api_file WHERE workload = %s AND purpose <> %s AND deleted_at IS NULL"
         " AND (%s::text IS NULL OR purpose = %s) AND (%s::uuid IS NULL OR id < %s) ORDER BY id DESC LIMIT %s"
     )
-    rows = await connection.execute(query, (workload, purpose, purpose, after, after, limit))
+    rows = await connection.execute(query, (workload, MESSAGES, purpose, purpose, after, after, limit))
     return [StoredFile(*row) for row in await rows.fetchall()]
 
 

@@ -159,6 +159,14 @@ async def counts(connection: Connection, batches: Sequence[UUID]) -> dict[UUID, 
     return {id: (int(completed), int(failed)) for id, completed, failed in await rows.fetchall()}
 
 
+async def known(connection: Connection, id: UUID, since: datetime) -> frozenset[str]:
+    """Batches at providers that are orders other than this one, not older than `since`."""
+    rows = await connection.execute(
+        "SELECT unnest(provider_batches) FROM batch_order WHERE id <> %s AND created_at > %s", (id, since)
+    )
+    return frozenset([name for (name,) in await rows.fetchall()])
+
+
 # its lines -----------------------------------------------------------------------------------------------------------
 
 
@@ -172,6 +180,14 @@ async def lines(connection: Connection, id: UUID) -> AsyncIterator[list[OrderLin
         )
         while rows := await cursor.fetchmany(200):
             yield [OrderLine(n, name, at, size, from_decimal(held), call) for n, name, at, size, held, call in rows]
+
+
+async def open_lines(connection: Connection, id: UUID) -> int:
+    """How many that is."""
+    row = await (
+        await connection.execute("SELECT count(*) FROM batch_line WHERE order_id = %s AND state = 'ordered'", (id,))
+    ).fetchone()
+    return 0 if row is None else int(row[0])
 
 
 async def end_lines(connection: Connection, order: Order, done: Sequence[tuple[OrderLine, bool, bytes]]) -> None:

@@ -19,13 +19,15 @@ from psycopg import AsyncConnection
 
 from groundplan.core.database import first_line
 from groundplan.core.errors import GroundplanError
-from groundplan.gateway.batches import batch_check, batch_store, order_results, order_store
+from groundplan.gateway.batches import batch_calls, batch_lines, batch_store, order_results, order_store
 from groundplan.gateway.batches.batch_calls import INTERFACES, BatchCalls
 from groundplan.gateway.batches.batch_store import Batch
 from groundplan.gateway.batches.order_journal import OrderJournal
 from groundplan.gateway.batches.order_results import Given, Made, Results, Terms
 from groundplan.gateway.batches.order_store import NEW, SENDING, Connection, Order, OrderLine
-from groundplan.gateway.batches.provider import Away, Provider, ProviderBatch, Refused
+from groundplan.gateway.batches.provider import Away, Found, Input, Provider, ProviderBatch, Refused, Sought
+from groundplan.gateway.batches.provider_messages import MessageBatches
+from groundplan.gateway.batches.provider_openai import OpenAIBatches
 from groundplan.gateway.batches.shelf import Shelf
 from groundplan.gateway.budgets.lease_store import LOST
 from groundplan.gateway.call.admit import check_kills, not_killed
@@ -40,7 +42,6 @@ WHY = {
 }
 _LONGEST_PAUSE_S = 60.0
 _SOON_S = 0.5
-_SLACK_S = 1.0
 _DAY = timedelta(days=1)
 _TURN = 64 << 10
 _MOST_RESULT_BYTES = 1 << 30
@@ -91,7 +92,7 @@ class Orders:
             await asyncio.sleep(_SOON_S)
 
     async def _step(self, connection: Connection, batch: Batch, order: Order, ending: str) -> None:
-        provider = Provider(self._gateway, order.deployment)
+        provider = self._provider(order)
         try:
             if order.state == NEW:
                 if ending:
@@ -112,6 +113,11 @@ class Orders:
             now = await order_store.find(connection, order.id) or order  # its input may be there by now
             await self._close(connection, batch, now, ("batch_order_refused", told))
 
+    def _provider(self, order: Order) -> Provider:
+        """How the order's deployment is spoken to."""
+        kind = MessageBatches if order.deployment.api == "anthropic" else OpenAIBatches
+        return kind(self._gateway, order.deployment)
+
     def _stopped(self, batch: Batch, order: Order) -> str:
         """Whether a stop switch is on for what the order needs."""
         policy = self._gateway.live.policy
@@ -128,49 +134,74 @@ class Orders:
     async def _send(self, connection: Connection, batch: Batch, order: Order, provider: Provider) -> None:
         """Give the order, unless the provider has it: a database that was restored may not know. Raises `Away`,
         `Refused`."""
-        if await self._adopt(connection, order, provider):
+        if (await self._adopt(connection, order, provider)).batches:
             return
-        file = order.provider_file
+        file = await self._given(connection, batch, order, provider)
         if file is None:
-            name = f"groundplan-{order.id}.jsonl"
-            file = await provider.uploaded(name) if order.uploading else None
-            if file is None:
-                if not await self._write_input(connection, batch, order):
-                    await self._close(connection, batch, order, ("batch_line_refused", "no call of it may be made"))
-                    return
-                await order_store.uploading(connection, order.id)
-                file = await provider.upload(self._shelf.path(_file(order, "input")), name)
-            await order_store.uploaded(connection, order.id, file)
+            await self._close(connection, batch, order, ("batch_line_refused", "no call of it may be made"))
+            return
+        count = await order_store.open_lines(connection, order.id)
+        path, headers = self._shelf.path(_file(order, "input")), batch_calls.header_lines(batch)
         await order_store.sending(connection, order.id)
         try:
-            made = await provider.create(file, batch.endpoint, order.id)
+            made = await provider.create(Input(order.id, batch.endpoint, path, count, file, headers))
         except Away as away:
             if not away.acted:
                 await order_store.not_sent(connection, order.id)
             raise
-        await order_store.sent(connection, order.id, [made.id])
+        await order_store.sent(connection, order.id, [made])
 
-    async def _adopt(self, connection: Connection, order: Order, provider: Provider) -> bool:
-        """Whether the provider has the order already."""
-        found = await provider.find(order.id, (order.created_at - _DAY).timestamp())
-        if found:
-            await order_store.sent(connection, order.id, [batch.id for batch in found])
-        return bool(found)
+    async def _given(self, connection: Connection, batch: Batch, order: Order, provider: Provider) -> str | None:
+        """The name of the order's input at the provider, or nothing where it is a part of the order; None: there is no
+        call in it. Raises `Away`, `Refused`."""
+        if order.provider_file is not None:
+            return order.provider_file
+        name = f"groundplan-{order.id}.jsonl"
+        file = await provider.uploaded(name) if order.uploading else None
+        if file is None:
+            if not await self._write_input(connection, batch, order, provider):
+                return None
+            if not provider.uploads:
+                return ""
+            await order_store.uploading(connection, order.id)
+            file = await provider.upload(self._shelf.path(_file(order, "input")), name)
+        await order_store.uploaded(connection, order.id, file)
+        return file
+
+    async def _sought(self, connection: Connection, order: Order) -> Sought:
+        """What is asked of the provider about an order that it may have."""
+        sent = None if order.sending_at is None else order.sending_at.timestamp()
+        since = (order.created_at - _DAY).timestamp()
+        lines = await order_store.open_lines(connection, order.id)
+        return Sought(
+            order.id, lines, since, sent, await order_store.known(connection, order.id, order.created_at - _DAY)
+        )
+
+    async def _adopt(self, connection: Connection, order: Order, provider: Provider) -> Found:
+        """Take the order as sent where the provider has it already."""
+        found = await provider.find(await self._sought(connection, order))
+        if found.batches:
+            await order_store.sent(connection, order.id, found.batches)
+        return found
 
     async def _find_again(self, connection: Connection, order: Order, provider: Provider) -> None:
         """Whoever was sending it did not write down how that ended. What the provider does not have once that request
         can no longer be under way, it never got. Raises `Away`."""
-        if await self._adopt(connection, order, provider):
+        found = await self._adopt(connection, order, provider)
+        if found.batches:
             return
-        place = order.deployment
-        longest = (place.connect_ms + place.first_token_ms + place.idle_ms) / 1000 + _SLACK_S
+        if found.open:
+            told = f"whether the provider has this order is known when its batch {found.open} has ended"
+            await order_store.wait(connection, order.id, _pause(order.tries), told)
+            return
+        longest = provider.longest(self._shelf.path(_file(order, "input")))
         since = (self._gateway.clock.now() - order.sending_at).total_seconds() if order.sending_at else 0.0
         if since > longest:
             await order_store.not_sent(connection, order.id)
         else:
             await order_store.wait(connection, order.id, min(longest - since + 0.1, longest))
 
-    async def _write_input(self, connection: Connection, batch: Batch, order: Order) -> bool:
+    async def _write_input(self, connection: Connection, batch: Batch, order: Order, provider: Provider) -> bool:
         """The file of its calls, as the provider is to get them; whether there is one. Calls that may not be made any
         more are ended."""
         size = 0
@@ -181,30 +212,31 @@ class Orders:
                 async for lines in order_store.lines(connection, order.id):
                     refused = []
                     for line in lines:
-                        data, error = await self._forwarded(batch, order, line)
+                        data, error = await self._forwarded(batch, order, provider, line)
                         if error is not None:
                             refused.append((line, False, msgspec.json.encode(error)))
                             continue
+                        yield provider.joint + data if size else data
                         size += 1
-                        yield data
                     await order_store.end_lines(connection, order, refused)
 
         await self._shelf.keep(_file(order, "input"), written(), most=_MOST_RESULT_BYTES)
         return size > 0
 
-    async def _forwarded(self, batch: Batch, order: Order, line: OrderLine) -> tuple[bytes, dict[str, object] | None]:
+    async def _forwarded(
+        self, batch: Batch, order: Order, provider: Provider, line: OrderLine
+    ) -> tuple[bytes, dict[str, object] | None]:
         """A call as the provider is to get it, or the error that ends it. Raises `Unavailable`."""
         data = await self._shelf.part(batch.input_file, line.place, line.length)
         try:
-            body = bytes(batch_check.read_line(data, batch.endpoint).body)
+            body = bytes(batch_lines.read_line(data, batch.endpoint).body)
             forwarded = self._calls.forwarded(batch, order.deployment, line.call, body, line.held)
         except GroundplanError as error:
             if error.status == 503:
                 raise
             told = f"{error.message}. {error.hint}"
             return b"", batch_store.error_line(line.call, line.custom_id, error.code, told)
-        one = {"custom_id": line.call.hex, "method": "POST", "url": batch.endpoint, "body": msgspec.Raw(forwarded)}
-        return msgspec.json.encode(one) + b"\n", None
+        return provider.line(order.id, line.call, batch.endpoint, forwarded), None
 
     # its end ---------------------------------------------------------------------------------------------------------
 
@@ -231,8 +263,8 @@ class Orders:
     async def _found_more(self, connection: Connection, order: Order, provider: Provider) -> bool:
         """Whether the provider took the order once more, against all precautions: what it did for that is ended, waited
         for and paid like the rest, and flagged."""
-        every = [batch.id for batch in await provider.find(order.id, (order.created_at - _DAY).timestamp())]
-        more = [name for name in every if name not in order.provider_batches]
+        every = await provider.find(await self._sought(connection, order))
+        more = [name for name in every.batches if name not in order.provider_batches]
         if not more:
             return False
         _log.error("the provider took order %s %d times", order.id, len(more) + 1)
@@ -280,7 +312,7 @@ class Orders:
     async def _close(self, connection: Connection, batch: Batch, order: Order, why: tuple[str, str]) -> None:
         """Nothing of it was made: all that is held for it goes back."""
         await self._tell(connection, batch, order, [], why)
-        await self._clean(order, Provider(self._gateway, order.deployment), [f for f in (order.provider_file,) if f])
+        await self._clean(order, self._provider(order), [f for f in (order.provider_file,) if f])
 
     async def _tell(
         self, connection: Connection, batch: Batch, order: Order, given: list[Given], not_made: tuple[str, str]
@@ -335,7 +367,7 @@ class Orders:
             and self._shelf.path(terms.batch.input_file).exists()
         ):
             raw = await self._shelf.part(terms.batch.input_file, line.place, line.length)
-            exchange.request.body = bytes(batch_check.read_line(raw, terms.batch.endpoint).body)
+            exchange.request.body = bytes(batch_lines.read_line(raw, terms.batch.endpoint).body)
             exchange.kept = [data]
             content.offer(self._gateway, exchange)
         return order_results.told(line, made, data)

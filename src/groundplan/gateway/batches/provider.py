@@ -1,16 +1,16 @@
-"""A provider's own batch endpoint, as OpenAI has it: files up and down, orders given, found again, looked at and ended.
+"""A provider's own batch API: what orders need of it, and one request at a time over the deployment's own connections,
+with its key.
 
-One request at a time over the deployment's own connections, with its key. Says of each failure whether the provider may
-have acted on it. When what is asked is `orders`'s.
+Says of each failure whether the provider may have acted on it. How orders look at OpenAI's is `provider_openai`'s, at
+Anthropic's `provider_messages`'s; when what is asked is `orders`'s.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import secrets
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 from uuid import UUID
@@ -22,17 +22,15 @@ from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.upstream.http1 import Http1Connection, UpstreamConnection, UpstreamFailure
 from groundplan.gateway.upstream.targets import Target
 
-METADATA = "groundplan_order"
-"""Name under which an order bears our id at the provider."""
-WINDOW = "24h"
 OVER = frozenset({"completed", "failed", "expired", "cancelled"})
-_PAGES = 50
-"""Of a hundred batches each, newest first: as far back as an order is looked for."""
+JSON = b"content-type: application/json\r\n"
 _PASSING = frozenset({401, 403, 408, 425, 429})
 """Refusals that are about our key or about now, and certainly ended nothing and began nothing."""
 _CHUNK = 256 << 10
 _WRITE_SECONDS = 30.0
-_JSON = b"content-type: application/json\r\n"
+_FILE_SECONDS, _FILE_RATE = 5.0, 64 << 10
+"""A file may take so long, and a second more for so many bytes."""
+_SLACK_SECONDS = 1.0
 _Made = TypeVar("_Made")
 
 
@@ -68,7 +66,7 @@ class _Problems(msgspec.Struct, frozen=True):
 
 
 class ProviderBatch(msgspec.Struct, frozen=True):
-    """An order as the provider has it."""
+    """An order as the provider has it, in the words of OpenAI's API."""
 
     id: str
     status: str
@@ -91,26 +89,45 @@ class ProviderBatch(msgspec.Struct, frozen=True):
         return "; ".join(text for text in found if text)[:500]
 
 
-class _File(msgspec.Struct, frozen=True):
-    id: str
-    filename: str = ""
+@dataclass(frozen=True, slots=True)
+class Input:
+    """What is ordered: `lines` calls of `endpoint`, in the file `path`, which the provider may have as `file`.
 
+    `headers` are complete header lines that the caller's own request would have had.
+    """
 
-class _Page(msgspec.Struct, frozen=True):
-    data: list[msgspec.Raw] = []
-    has_more: bool = False
-
-
-class _Error(msgspec.Struct, frozen=True):
-    message: str = ""
-
-
-class _Refusal(msgspec.Struct, frozen=True):
-    error: _Error | None = None
+    order: UUID
+    endpoint: str
+    path: Path
+    lines: int
+    file: str = ""
+    headers: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class Sought:
+    """An order that the provider may have: of so many lines, written down at `since` and sent at `sent` (seconds since
+    the epoch; None: not that we know). `others` are batches there that are known to be other orders."""
+
+    order: UUID
+    lines: int
+    since: float
+    sent: float | None = None
+    others: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Every batch at the provider that is the order, oldest first; `open` is one of which that cannot be told yet."""
+
+    batches: list[str] = field(default_factory=list)
+    open: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request."""
+
     method: bytes
     path: bytes
     body: bytes = b""
@@ -121,89 +138,57 @@ class _Asked:
 
 
 class Provider:
-    """One deployment's batch endpoint."""
+    """One deployment's batch API. All that is asked of it raises `Away` and `Refused`."""
+
+    uploads = False
+    """Whether the input is a file at the provider, put there before it is ordered."""
+    joint = b""
+    """What is between two calls in the file of an input."""
 
     def __init__(self, gateway: Gateway, deployment: Deployment) -> None:
         self._gateway = gateway
         self._deployment = deployment
 
-    # orders ----------------------------------------------------------------------------------------------------------
+    def longest(self, path: Path) -> float:  # noqa: ARG002 -- those whose orders hold the input itself look at it
+        """Seconds after which a request that orders the input at `path` cannot be under way any more."""
+        place = self._deployment
+        return (place.connect_ms + place.first_token_ms + place.idle_ms) / 1000 + _SLACK_SECONDS
 
-    async def create(self, file: str, endpoint: str, order: UUID) -> ProviderBatch:
-        """Order what is in a file. A provider that heeds Idempotency-Key takes it once, however often it is asked.
+    def line(self, order: UUID, call: UUID, endpoint: str, body: bytes) -> bytes:
+        """A call in the file of an order's input."""
+        raise NotImplementedError
 
-        Raises `Away`, `Refused`.
-        """
-        body = msgspec.json.encode(
-            {
-                "input_file_id": file,
-                "endpoint": endpoint,
-                "completion_window": WINDOW,
-                "metadata": {METADATA: str(order)},
-            }
-        )
-        lines = _JSON + b"idempotency-key: %b\r\n" % str(order).encode("ascii")
-        return _read(await self._ask(_Asked(b"POST", b"/batches", body, lines)), ProviderBatch)
+    async def uploaded(self, filename: str) -> str | None:
+        """The provider's name of the newest input of that name, where it has one."""
+        raise NotImplementedError
 
-    async def find(self, order: UUID, since: float) -> list[ProviderBatch]:
-        """Every batch that bears the order's id, oldest first; none is older than `since` (seconds since the epoch)."""
-        found: list[ProviderBatch] = []
-        after = b""
-        for _ in range(_PAGES):
-            page = _read(await self._ask(_Asked(b"GET", b"/batches?limit=100" + after)), _Page)
-            batches = [_read(bytes(raw), ProviderBatch) for raw in page.data]
-            found += [batch for batch in batches if (batch.metadata or {}).get(METADATA) == str(order)]
-            if not page.has_more or not batches or batches[-1].created_at < since:
-                break
-            after = b"&after=" + _name(batches[-1].id)
-        return found[::-1]
+    async def upload(self, path: Path, filename: str) -> str:
+        """The provider's name of an input that it has now."""
+        raise NotImplementedError
+
+    async def create(self, given: Input) -> str:
+        """Order it; the provider's name of the batch. One that heeds Idempotency-Key takes it once, however often it is
+        asked."""
+        raise NotImplementedError
+
+    async def find(self, sought: Sought) -> Found:
+        """Whether the provider has an order."""
+        raise NotImplementedError
 
     async def retrieve(self, name: str) -> ProviderBatch:
-        return _read(await self._ask(_Asked(b"GET", b"/batches/" + _name(name))), ProviderBatch)
+        raise NotImplementedError
 
     async def cancel(self, name: str) -> None:
         """Ask for its end. What has ended already stays as it is."""
-        try:
-            await self._ask(_Asked(b"POST", b"/batches/%b/cancel" % _name(name), b"", _JSON))
-        except Refused as refused:
-            if refused.status not in (400, 409):
-                raise
+        raise NotImplementedError
 
-    # files -----------------------------------------------------------------------------------------------------------
-
-    async def upload(self, path: Path, filename: str) -> str:
-        """The provider's name of a file that it has now."""
-        boundary = b"groundplan-%b" % secrets.token_hex(12).encode("ascii")
-        before = (
-            b'--%b\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
-            b'--%b\r\nContent-Disposition: form-data; name="file"; filename="%b"\r\n'
-            b"Content-Type: application/jsonl\r\n\r\n"
-        ) % (boundary, boundary, filename.encode("ascii"))
-        lines = b"content-type: multipart/form-data; boundary=%b\r\n" % boundary
-        asked = _Asked(b"POST", b"/files", lines=lines, form=(before, path, b"\r\n--%b--\r\n" % boundary))
-        return _read(await self._ask(asked), _File).id
-
-    async def uploaded(self, filename: str) -> str | None:
-        """The newest file of that name, where there is one."""
-        page = _read(await self._ask(_Asked(b"GET", b"/files?purpose=batch&limit=1000")), _Page)
-        files = [_read(bytes(raw), _File) for raw in page.data]
-        return next((file.id for file in files if file.filename == filename), None)
-
-    async def content(self, name: str) -> AsyncIterator[bytes]:
-        """The bytes of a file. Raises `Away`, `Refused`."""
-        connection = await self._send(_Asked(b"GET", b"/files/%b/content" % _name(name)))
-        idle = self._deployment.idle_ms / 1000
-        try:
-            while (data := await connection.chunk(idle)) is not None:
-                yield data
-        except UpstreamFailure as failure:
-            raise Away(str(failure), acted=False) from failure
-        finally:
-            connection.release()
+    def content(self, name: str) -> AsyncIterator[bytes]:
+        """The bytes of a file of results, as OpenAI's."""
+        raise NotImplementedError
 
     async def delete(self, name: str) -> None:
         """Leave no copy of prompts and answers at the provider."""
-        await self._ask(_Asked(b"DELETE", b"/files/" + _name(name)))
+        raise NotImplementedError
 
     # requests --------------------------------------------------------------------------------------------------------
 
@@ -211,7 +196,7 @@ class Provider:
         targets, deployment = self._gateway.targets, self._deployment
         return targets.with_key(deployment, 0) if deployment.keys else targets.of(deployment)
 
-    async def _ask(self, asked: _Asked) -> bytes:
+    async def _ask(self, asked: Asked) -> bytes:
         """The whole answer. Raises `Away`, `Refused`."""
         connection = await self._send(asked)
         try:
@@ -221,7 +206,19 @@ class Provider:
         finally:
             connection.release()
 
-    async def _send(self, asked: _Asked) -> UpstreamConnection:
+    async def _read_on(self, asked: Asked) -> AsyncGenerator[bytes, None]:
+        """An answer piece by piece. Raises `Away`, `Refused`."""
+        connection = await self._send(asked)
+        idle = self._deployment.idle_ms / 1000
+        try:
+            while (data := await connection.chunk(idle)) is not None:
+                yield data
+        except UpstreamFailure as failure:
+            raise Away(str(failure), acted=False) from failure
+        finally:
+            connection.release()
+
+    async def _send(self, asked: Asked) -> UpstreamConnection:
         """A connection whose answer has a good head. Always a new one, so that a stale one is never the reason."""
         deployment = self._deployment
         acted = False
@@ -249,7 +246,7 @@ class Provider:
         raise Refused(_said(told) or f"the provider answered {status}", status)
 
 
-async def _write(connection: UpstreamConnection, target: Target, asked: _Asked) -> None:
+async def _write(connection: UpstreamConnection, target: Target, asked: Asked) -> None:
     size = len(asked.body)
     if asked.form is not None:
         size = len(asked.form[0]) + asked.form[1].stat().st_size + len(asked.form[2])
@@ -262,7 +259,20 @@ async def _write(connection: UpstreamConnection, target: Target, asked: _Asked) 
         return
     if not isinstance(connection, Http1Connection):
         raise UpstreamFailure("refused", "files go over HTTP/1.1 only", sent=False)
-    before, path, behind = asked.form
+    try:
+        async with asyncio.timeout(file_seconds(asked.form[1])):
+            await _write_file(connection, asked.form)
+    except TimeoutError as error:
+        raise UpstreamFailure("timeout", "the provider takes the file too slowly", sent=True) from error
+
+
+def file_seconds(path: Path) -> float:
+    """The longest that a file may take on its way. Raises `OSError`."""
+    return _FILE_SECONDS + path.stat().st_size / _FILE_RATE
+
+
+async def _write_file(connection: Http1Connection, form: tuple[bytes, Path, bytes]) -> None:
+    before, path, behind = form
     connection.unfinished = True
     connection.send(before)
     descriptor = os.open(path, os.O_RDONLY)
@@ -278,7 +288,16 @@ async def _write(connection: UpstreamConnection, target: Target, asked: _Asked) 
     connection.unfinished = False
 
 
-def _read(data: bytes, kind: type[_Made]) -> _Made:
+class _Error(msgspec.Struct, frozen=True):
+    message: str = ""
+
+
+class _Refusal(msgspec.Struct, frozen=True):
+    error: _Error | None = None
+
+
+def read(data: bytes, kind: type[_Made]) -> _Made:
+    """A provider's answer. Raises `Away`."""
     try:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -293,8 +312,8 @@ def _said(data: bytes) -> str:
     return "" if error is None else error.message[:500]
 
 
-def _name(text: str) -> bytes:
-    """A provider's name as a part of a path; nothing in it can change which path that is."""
+def name_in_path(text: str) -> bytes:
+    """A provider's name as a part of a path; nothing in it can change which path that is. Raises `Away`."""
     if not text or not all(c.isascii() and (c.isalnum() or c in "-_.") for c in text) or text.startswith("."):
         raise Away("the provider uses a name that is none", acted=False)
     return text.encode("ascii")

@@ -250,7 +250,13 @@ def _rule(exchange: Exchange) -> Semantic | None:
     workload, ask = exchange.workload, exchange.ask
     if workload is None or workload.cache is None or ask is None:
         return None
-    plain = exchange.endpoint == ENDPOINT and not ask.images and not ask.audio_kib and ask.copies == 1
+    plain = (
+        exchange.endpoint == ENDPOINT
+        and not ask.images
+        and not ask.audio_kib
+        and "file" not in ask.needs
+        and ask.copies == 1
+    )
     return workload.cache.semantic if plain else None
 
 

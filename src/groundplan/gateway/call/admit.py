@@ -116,8 +116,9 @@ def choose(exchange: Exchange, plan: Plan, ask: Ask, policy: Policy, now: float)
             what = ", ".join(sorted(ask.needs))
             raise Invalid(
                 f"no deployment of {plan.workload.name} takes {what}, or says what that costs at most",
-                code="content_unsupported" if ask.needs & {"image", "audio"} else "field_unsupported",
-                hint="A deployment accepts image with image_tokens, audio with audio_tokens, priority with a price.",
+                code="content_unsupported" if ask.needs & {"image", "audio", "file"} else "field_unsupported",
+                hint="A deployment accepts image with image_tokens, audio with audio_tokens, file, and priority with a "
+                "price.",
             )
     usable = not_killed(policy, allowed)
     if not usable:

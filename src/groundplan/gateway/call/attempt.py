@@ -107,7 +107,7 @@ def begin(gateway: Gateway, exchange: Exchange, deployment: Deployment, *, inher
     exchange.attempts = number + 1
     exchange.attempt_started = time.perf_counter_ns()
     exchange.attempt_sent = False
-    exchange.attempt_connected = exchange.attempt_answered = 0
+    exchange.attempt_connected = exchange.attempt_answered = exchange.attempt_first_us = 0
     exchange.output_bytes = 0
     return sequence
 
@@ -163,6 +163,8 @@ class Attempt:
                 self.deadline += await send_upload(upload, self.exchange, target, connection)
             await self._read(connection)
             self.first_us = (time.perf_counter_ns() - self.exchange.attempt_started) // 1000
+            if self.streaming is not None:
+                self.exchange.attempt_first_us = self.first_us
         except UpstreamFailure as failure:
             known = self._connection
             stale = pooled and failure.kind == "cut" and known is not None and known.status == 0
@@ -258,6 +260,9 @@ class Attempt:
         exchange, kind = self.exchange, connection.headers.get(b"content-type", b"")
         binary = exchange.interface.binary
         if not (is_sound(kind) if binary else kind.lower().startswith(b"text/event-stream")):
+            if exchange.interface.may_answer_whole:
+                self._understand(await connection.body(self._within(self.deployment.idle_ms)))
+                return
             raise AttemptFailed("the upstream did not stream", billed=True, status=self.status)
         if exchange.ask is None:
             raise AssertionError("not admitted")

@@ -66,7 +66,7 @@ class Ask:
     copies: int
     size: int
     needs: frozenset[str] = frozenset()
-    """What it asks of a deployment that not every one takes: `image`, `priority`."""
+    """What it asks of a deployment that not every one takes: `image`, `file`, `priority`."""
     images: int = 0
     """Sent in; their bytes are not in `size`."""
     audio_kib: int = 0
@@ -92,6 +92,7 @@ class Exchange:
         "attempt",
         "attempt_answered",
         "attempt_connected",
+        "attempt_first_us",
         "attempt_flags",
         "attempt_sent",
         "attempt_started",
@@ -194,6 +195,8 @@ class Exchange:
         """When a new connection stood; 0: none was made."""
         self.attempt_answered = 0
         """When the head of the upstream's answer was there; 0: not yet."""
+        self.attempt_first_us = 0
+        """Of a stream: until there was something for the client, since the attempt began; 0: not yet, or no stream."""
         self.use: Use | None = None
         """What it holds of limits, where the blueprint declares any."""
         self.output_bytes = 0
@@ -256,6 +259,6 @@ class Exchange:
 
 
 _OF_AN_ATTEMPT = (
-    "attempt", "attempt_answered", "attempt_connected", "attempt_flags", "attempt_sent", "attempt_started",
-    "deployment", "output_bytes", "reserved", "token",
+    "attempt", "attempt_answered", "attempt_connected", "attempt_first_us", "attempt_flags", "attempt_sent",
+    "attempt_started", "deployment", "output_bytes", "reserved", "token",
 )  # fmt: skip

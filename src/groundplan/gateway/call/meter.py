@@ -27,7 +27,7 @@ def bound(rates: Rates, input_tokens: int, output_tokens: int) -> int:
 
 
 def takes(deployment: Deployment) -> frozenset[str]:
-    """What may be asked of a deployment that has a cost of its own and a bound for it: `image`, `priority`."""
+    """What may be asked of a deployment that has a cost of its own and a bound for it: `image`, `file`, `priority`."""
     priority = frozenset({price.PRIORITY}) if deployment.rates.priority is not None else frozenset[str]()
     return priority | _BATCH | frozenset(deployment.accepts)
 

@@ -18,6 +18,7 @@ import msgspec
 from groundplan.core.errors import Denied, GroundplanError, Invalid, NotFound, Unavailable
 from groundplan.core.ids import new_id
 from groundplan.gateway.batches.batches_api import BatchesApi
+from groundplan.gateway.batches.messages_api import PATH as MESSAGE_BATCHES
 from groundplan.gateway.budgets import limits
 from groundplan.gateway.caching import cache
 from groundplan.gateway.caching.idempotency import Kept
@@ -266,7 +267,9 @@ def upgrades(request: Request) -> bool:
 
 
 def streams(request: Request) -> bool:
-    """Whether the body of a request is read while it arrives: a form with a file."""
+    """Whether the body of a request is read while it arrives: a form with a file, an order of a message batch."""
+    if request.target.startswith(MESSAGE_BATCHES):
+        return request.method == b"POST" and request.target.partition(b"?")[0] == MESSAGE_BATCHES
     return is_form(request.headers.get(b"content-type"))
 
 

@@ -82,6 +82,7 @@ def attempt(
             connect_us=(exchange.attempt_connected - began) // 1000 if exchange.attempt_connected else 0,
             first_byte_us=(exchange.attempt_answered - began) // 1000 if exchange.attempt_answered else 0,
             saved=price.saved_by_cache(deployment.rates, usage, service) if usage.cache_read else 0,
+            first_chunk_us=exchange.attempt_first_us,
         )
     )
     if exchange.use is not None:
@@ -199,7 +200,7 @@ def finish(gateway: Gateway, exchange: Exchange, status: str, http_status: int, 
         route=told(exchange) if exchange.route is not None or exchange.trial is not None else "",
     )
     labels = (exchange.endpoint, record.workload, record.deployment, status, http_status)
-    gateway.meters.call(labels, exchange.cache, duration_us, first_us)
+    gateway.meters.call(labels, exchange.cache, duration_us, first_us, streamed=exchange.attempt_first_us > 0)
     if exchange.saved:
         gateway.meters.save(record.workload, exchange.saved)
     try:

@@ -1,8 +1,10 @@
-"""Guardrails where there is more than text: sound and images. What can be looked at is looked at, the rest is named.
+"""Guardrails where there is more than text: sound, images, files. What can be looked at is looked at, the rest is
+named.
 
-A prompt for an image, a text that is to be spoken and a transcript are texts, and are checked as such. Sound and images
-themselves no check can look at: where a workload demands checks of that side they are refused by name, unless the
-workload declares them as `unchecked`. Nothing is let through unsaid. Conversations over WebSocket are `conversation`'s.
+A prompt for an image, a text that is to be spoken and a transcript are texts, and are checked as such. Sound, images
+and files themselves no check can look at: where a workload demands checks of that side they are refused by name, unless
+the workload declares them as `unchecked`. Nothing is let through unsaid. Conversations over WebSocket are
+`conversation`'s.
 """
 
 from __future__ import annotations
@@ -30,10 +32,11 @@ Change = Callable[[str], str]
 
 
 def sent_in(ask: Ask, endpoint: str) -> list[str]:
-    """What comes in that no check can look at: `image`, `audio`."""
+    """What comes in that no check can look at: `image`, `audio`, `file`."""
     there = {
         "image": endpoint in SENDING or (ask.images > 0 and endpoint not in DRAWING),
         "audio": endpoint in LISTENING or ask.audio_kib > 0,
+        "file": "file" in ask.needs,
     }
     return [kind for kind, found in there.items() if found]
 
@@ -68,6 +71,15 @@ def refuse(found: list[Refusal]) -> Denied:
     kinds = sorted({each.kind for each in found})
     hint = f"Leave it out, or have the owner of the workload declare guardrails: {{unchecked: [{', '.join(kinds)}]}}."
     return Denied(found[0].message, code="guardrail_unchecked", hint=hint)
+
+
+def no_stream() -> Denied:
+    """A transcript that is told while it is heard, where a check or a person is to look at it."""
+    return Denied(
+        "a transcript that is streamed cannot be looked at, as this workload demands",
+        code="guardrail_unchecked",
+        hint="Leave stream out.",
+    )
 
 
 def no_review(exchange: Exchange) -> Denied:

@@ -112,6 +112,8 @@ class Guarding:
                 raise media.refuse(found)
             if endpoint in media.UNREAD and _reviews(exchange):
                 raise media.no_review(exchange)
+            if endpoint in media.LISTENING and ask.stream and (media.demanded_out(guard) or _reviews(exchange)):
+                raise media.no_stream()
             if ask.upload is not None and not guard.input.empty:
                 media.form_texts(ask.upload, lambda text: checked_text(guard, text, self.masks, self.findings))
         except Refused as refused:

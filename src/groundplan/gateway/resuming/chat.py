@@ -12,14 +12,11 @@ from typing import Any
 import msgspec
 
 from groundplan.gateway.call.exchange import Ask
-from groundplan.gateway.http.sse import DONE, event
-from groundplan.gateway.resuming.story import INSTRUCTION, Continued, Sent, asks, capped, left_of
-from groundplan.ledger.model import Usage
+from groundplan.gateway.http.sse import event
+from groundplan.gateway.resuming.chunks import ContinuedChunks
+from groundplan.gateway.resuming.story import INSTRUCTION, Sent, asks, capped, left_of
 
 ENDPOINT = "chat.completions"
-KEPT = ("id", "created", "model", "system_fingerprint", "service_tier")
-"""What is the same in every chunk of a stream."""
-_SUMS = ("prompt_tokens", "completion_tokens", "total_tokens")
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 _list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _encode = msgspec.json.encode
@@ -57,35 +54,12 @@ def rest(ask: Ask, sent: Sent, cap: int) -> Ask:
     return replace(ask, fields=fields, body=b"", messages=ask.messages + 2, size=ask.size + grown, cap=left)
 
 
-class ContinuedChat(Continued):
+class ContinuedChat(ContinuedChunks):
     """See the module."""
 
     __slots__ = ()
 
-    def _note(self, data: bytes) -> None:
-        if data == DONE:
-            return
-        chunk = _decode(data)
-        sent = self.sent or Sent({name: chunk[name] for name in KEPT if name in chunk})
-        self.sent = _noted(sent, chunk)
-
-    def _next(self, data: bytes) -> bytes:
-        earlier, sent = self._earlier, self.sent
-        if data == DONE or earlier is None or sent is None:
-            return event(data)
-        chunk = headed(_decode(data), earlier.head)
-        before = b""
-        for choice in chunk.get("choices") or []:
-            before += self._choice(choice, earlier.head)
-        if isinstance(chunk.get("usage"), dict):
-            chunk["usage"] = added(chunk["usage"], earlier.usage)
-        elif _is_empty(chunk):
-            return before
-        self.sent = _noted(self.sent or sent, chunk)
-        return before + event(_encode(chunk))
-
     def _choice(self, choice: dict[str, Any], head: dict[str, Any]) -> bytes:
-        """Take out of one choice what the client has already; returns an event for text that was held before it."""
         delta = choice.get("delta")
         if not isinstance(delta, dict):
             return b""
@@ -108,48 +82,26 @@ class ContinuedChat(Continued):
         one = {"index": choice.get("index", 0), "delta": {"content": left}, "finish_reason": None}
         chunk = {**head, "object": "chat.completion.chunk", "choices": [one]}
         if self.sent is not None:
-            self.sent = _noted(self.sent, chunk)
+            self.sent = self._noted(self.sent, chunk)
         return event(_encode(chunk))
 
+    def _tells(self, choice: dict[str, Any]) -> bool:
+        return any(value is not None for value in (choice.get("delta") or {}).values())
 
-def headed(chunk: dict[str, Any], head: dict[str, Any]) -> dict[str, Any]:
-    """A later attempt's chunk as one of the first one's stream."""
-    made = {**chunk, **head}
-    for name in KEPT:
-        if name not in head:
-            made.pop(name, None)
-    return made
-
-
-def added(usage: dict[str, Any], earlier: Usage) -> dict[str, Any]:
-    """What was used by all attempts, as OpenAI reports it."""
-    more = dict(zip(_SUMS, (earlier.input, earlier.output, earlier.input + earlier.output), strict=True))
-    return {name: value + more[name] if name in more else value for name, value in usage.items()}
-
-
-def _noted(sent: Sent, chunk: dict[str, Any]) -> Sent:
-    text, pieces, seam = sent.text, sent.pieces, sent.seam
-    for choice in chunk.get("choices") or []:
-        delta = choice.get("delta")
-        for name, value in (delta or {}).items():
-            if value is None or name == "role":
-                continue
-            if name == "content":
-                text += value
-                pieces += bool(value)
-            elif name in ("tool_calls", "function_call"):
-                seam = "a tool call had begun"
-            elif name in ("reasoning_content", "reasoning"):
-                pieces += bool(value)
-            elif value:
-                seam = f"it had begun a {name[:40]}"
-    return replace(sent, text=text, pieces=pieces, seam=seam)
-
-
-def _is_empty(chunk: dict[str, Any]) -> bool:
-    """A chunk that tells the client nothing any more."""
-    choices = chunk.get("choices") or []
-    return bool(choices) and not any(
-        choice.get("finish_reason") or any(value is not None for value in (choice.get("delta") or {}).values())
-        for choice in choices
-    )
+    def _noted(self, sent: Sent, chunk: dict[str, Any]) -> Sent:
+        text, pieces, seam = sent.text, sent.pieces, sent.seam
+        for choice in chunk.get("choices") or []:
+            delta = choice.get("delta")
+            for name, value in (delta or {}).items():
+                if value is None or name == "role":
+                    continue
+                if name == "content":
+                    text += value
+                    pieces += bool(value)
+                elif name in ("tool_calls", "function_call"):
+                    seam = "a tool call had begun"
+                elif name in ("reasoning_content", "reasoning"):
+                    pieces += bool(value)
+                elif value:
+                    seam = f"it had begun a {name[:40]}"
+        return replace(sent, text=text, pieces=pieces, seam=seam)

@@ -12,13 +12,11 @@ from typing import Any
 import msgspec
 
 from groundplan.gateway.call.exchange import Ask
-from groundplan.gateway.http.sse import DONE, event
-from groundplan.gateway.resuming.chat import KEPT, added, headed
-from groundplan.gateway.resuming.story import INSTRUCTION, Continued, Sent, asks, capped, left_of
+from groundplan.gateway.resuming.chunks import ContinuedChunks
+from groundplan.gateway.resuming.story import INSTRUCTION, Sent, asks, capped, left_of
 from groundplan.gateway.surfaces.completions import Unfinished, prompts_of
 
 ENDPOINT = "completions"
-_decode = msgspec.json.Decoder(dict[str, Any]).decode
 _encode = msgspec.json.encode
 
 
@@ -43,38 +41,21 @@ def rest(ask: Ask, sent: Sent, cap: int) -> Ask:
     )
 
 
-class ContinuedCompletion(Continued):
+class ContinuedCompletion(ContinuedChunks):
     """See the module."""
 
     __slots__ = ()
 
-    def _note(self, data: bytes) -> None:
-        if data == DONE:
-            return
-        chunk = _decode(data)
-        sent = self.sent or Sent({name: chunk[name] for name in KEPT if name in chunk})
-        self.sent = _noted(sent, chunk)
+    def _choice(self, choice: dict[str, Any], head: dict[str, Any]) -> bytes:  # noqa: ARG002 -- text has no event before it
+        text = self._trim(choice.get("text") or "")
+        if choice.get("finish_reason") and self._open:
+            text += self._released()
+        choice["text"] = text
+        return b""
 
-    def _next(self, data: bytes) -> bytes:
-        earlier, sent = self._earlier, self.sent
-        if data == DONE or earlier is None or sent is None:
-            return event(data)
-        chunk = headed(_decode(data), earlier.head)
-        tells = isinstance(chunk.get("usage"), dict)
-        for choice in chunk.get("choices") or []:
-            text = self._trim(choice.get("text") or "")
-            if choice.get("finish_reason") and self._open:
-                text += self._released()
-            choice["text"] = text
-            tells = tells or bool(text or choice.get("finish_reason"))
-        if not tells:
-            return b""
-        if isinstance(chunk.get("usage"), dict):
-            chunk["usage"] = added(chunk["usage"], earlier.usage)
-        self.sent = _noted(sent, chunk)
-        return event(_encode(chunk))
+    def _tells(self, choice: dict[str, Any]) -> bool:
+        return bool(choice["text"])
 
-
-def _noted(sent: Sent, chunk: dict[str, Any]) -> Sent:
-    texts = [choice.get("text") or "" for choice in chunk.get("choices") or []]
-    return replace(sent, text=sent.text + "".join(texts), pieces=sent.pieces + sum(1 for text in texts if text))
+    def _noted(self, sent: Sent, chunk: dict[str, Any]) -> Sent:
+        texts = [choice.get("text") or "" for choice in chunk.get("choices") or []]
+        return replace(sent, text=sent.text + "".join(texts), pieces=sent.pieces + sum(1 for text in texts if text))

@@ -26,11 +26,16 @@ class _Audio(msgspec.Struct, frozen=True):
     format: str = ""
 
 
+class _File(msgspec.Struct, frozen=True):
+    file_data: str = ""
+
+
 class _Part(msgspec.Struct, frozen=True):
     type: str
     text: str = ""
     image_url: _Image | None = None
     input_audio: _Audio | None = None
+    file: _File | None = None
 
 
 class Parts(NamedTuple):
@@ -39,11 +44,13 @@ class Parts(NamedTuple):
     text: str
     images: int = 0
     media_bytes: int = 0
-    """Of the caller's body, that are images and audio."""
+    """Of the caller's body, that are images, audio and files."""
     audio_bytes: int = 0
     """Of audio, decoded."""
+    files: int = 0
 
 
+_FILE_URL = re.compile(r"data:[a-z]+/[a-z0-9.+-]{1,80};base64,[A-Za-z0-9+/]+={0,2}\Z", re.ASCII)
 _DATA_URL = re.compile(r"data:image/(png|jpeg|webp|gif);base64,[A-Za-z0-9+/]+={0,2}\Z", re.ASCII)
 QUERY_CHARACTERS = 4000
 """As many of the last question are searched with."""
@@ -89,8 +96,8 @@ def message_text(content: msgspec.Raw) -> str:
     return parts.text
 
 
-def message_parts(content: msgspec.Raw, *, audio: bool = False) -> Parts:
-    """The parts of a message's content: text, images, and audio where that may be. Raises `Invalid` for others.
+def message_parts(content: msgspec.Raw, *, media: bool = False) -> Parts:
+    """The parts of a message's content: text, images, and with `media` audio and files. Raises `Invalid` for others.
 
     Of a long string only the beginning is read, at least `QUERY_CHARACTERS`: nobody asks for more of it.
     """
@@ -99,19 +106,21 @@ def message_parts(content: msgspec.Raw, *, audio: bool = False) -> Parts:
         return Parts(_decoded_text(raw if len(raw) <= _LONG else _beginning(raw)))
     if raw == b"null":
         return Parts("")
-    images = media = heard = 0
+    images = size = heard = files = 0
     parts = _content_parts(raw)
     for part in parts:
         if part.type == "image_url" and part.image_url is not None:
-            images, media = images + 1, media + image_bytes(part.image_url.url)
-        elif audio and part.type == "input_audio" and part.input_audio is not None:
-            media += len(part.input_audio.data)
+            images, size = images + 1, size + image_bytes(part.image_url.url)
+        elif media and part.type == "input_audio" and part.input_audio is not None:
+            size += len(part.input_audio.data)
             heard += _audio_bytes(part.input_audio)
+        elif media and part.type == "file" and part.file is not None:
+            files, size = files + 1, size + file_bytes(part.file.file_data)
         elif part.type not in ("text", "refusal"):
             raise Invalid(
                 f"content of type {part.type[:40]} is not supported", code="content_unsupported", hint="Send text only."
             )
-    return Parts(" ".join(part.text for part in parts), images, media, heard)
+    return Parts(" ".join(part.text for part in parts), images, size, heard, files)
 
 
 def _audio_bytes(audio: _Audio) -> int:
@@ -135,6 +144,18 @@ def image_bytes(url: str) -> int:
             hint="Send the image itself: data:image/png;base64,...",
         )
     return len(url)
+
+
+def file_bytes(data: str) -> int:
+    """Length of a file that is sent in, such as a PDF. One that is given by its id or address is refused, as images
+    are."""
+    if _FILE_URL.match(data) is None:
+        raise Invalid(
+            "a file is not sent itself",
+            code="file_data",
+            hint="Send its content: data:application/pdf;base64,... without line breaks.",
+        )
+    return len(data)
 
 
 def _beginning(raw: bytes) -> bytes:

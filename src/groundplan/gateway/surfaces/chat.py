@@ -69,6 +69,8 @@ _answer = msgspec.json.Decoder(_Answer).decode
 _encode = msgspec.json.Encoder().encode
 _INCLUDE_USAGE = b'{"include_usage":true}'
 _QUOTE = ord('"')
+FILE = "file"
+"""In what is needed of a deployment: it is sent a file."""
 _CAPS = ("max_tokens", "max_completion_tokens")
 
 
@@ -88,16 +90,17 @@ def read(body: bytes) -> Ask:
     service = _service(chat)
     if not chat.messages:
         raise Invalid("messages is empty", code="messages_empty", hint="Send at least one message.")
-    query, images, media, heard = _ABSENT, 0, 0, 0
+    query, images, media, heard, files = _ABSENT, 0, 0, 0, 0
     for message in chat.messages:
         content = message.content
         if message.role == "user":
             query = content
         if memoryview(content)[0] == _QUOTE:
             continue  # only the newest question is ever read
-        parts = message_parts(content, audio=True)
+        parts = message_parts(content, media=True)
         if parts.media_bytes:
             images, media, heard = images + parts.images, media + parts.media_bytes, heard + parts.audio_bytes
+            files += parts.files
     copies = 1 if chat.n is None else chat.n
     if not 1 <= copies <= MAX_COPIES:
         raise Invalid(f"n is {copies}", code="copies_range", hint=f"Use 1 to {MAX_COPIES}.")
@@ -108,13 +111,13 @@ def read(body: bytes) -> Ask:
         fields=fields,
         model=chat.model,
         messages=len(chat.messages),
-        query=message_parts(query, audio=True).text,
+        query=message_parts(query, media=True).text,
         stream=bool(chat.stream),
         include_usage=chat.stream_options is not None and chat.stream_options.include_usage,
         cap=min(caps) if caps else None,
         copies=copies,
         size=len(body) - media,
-        needs=_NOTHING if not media and service == STANDARD else _needs(images, heard, service),
+        needs=_NOTHING if not media and service == STANDARD else _needs(images, heard, files, service),
         images=images,
         audio_kib=-(-heard // 1024),
         service=service,
@@ -122,8 +125,8 @@ def read(body: bytes) -> Ask:
     )
 
 
-def _needs(images: int, heard: int, service: str) -> frozenset[str]:
-    named = {"image": images > 0, "audio": heard > 0, service: service != STANDARD}
+def _needs(images: int, heard: int, files: int, service: str) -> frozenset[str]:
+    named = {"image": images > 0, "audio": heard > 0, FILE: files > 0, service: service != STANDARD}
     return frozenset(name for name, needed in named.items() if needed)
 
 
@@ -289,7 +292,9 @@ def _tokens_in(ask: Ask, deployment: Deployment, added: int) -> int:
     tokens = meter.input_bound(deployment, ask.size + added, ask.messages)
     if not ask.needs:
         return tokens
-    return tokens + ask.images * deployment.image_tokens + ask.audio_kib * deployment.audio_tokens
+    tokens += ask.images * deployment.image_tokens + ask.audio_kib * deployment.audio_tokens
+    # how much a provider reads in a file is bounded by what its model can read at all, and by nothing else
+    return tokens if FILE not in ask.needs else max(tokens, deployment.context_tokens)
 
 
 def _bound(ask: Ask, deployment: Deployment, tokens_in: int, tokens_out: int) -> int:

@@ -123,6 +123,8 @@ class Interface:
     """Whether there is more to its price than tokens; `cost` then says what an answer costs."""
     keeps: bool = False
     """Whether its answers may be stored, to be gone on with."""
+    may_answer_whole: bool = False
+    """Whether an upstream may answer whole where a stream was asked for, as models do that stream nothing."""
     billed: bool = True
     """Whether its answers cost anything."""
     recast: Recast | None = None

@@ -15,12 +15,11 @@ from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.gateway.caching.recast import MESSAGES_RECAST, Recast
 from groundplan.gateway.call.exchange import Ask
-from groundplan.gateway.surfaces import answers
 from groundplan.gateway.surfaces.body import read_fields
-from groundplan.gateway.surfaces.chat import CHAT
+from groundplan.gateway.surfaces.chat import CHAT, FILE
 from groundplan.gateway.surfaces.interface import Codec, Interface
 from groundplan.gateway.surfaces.messages_chat import ByChat, MessagesByChat, chat_fields, translation_of
-from groundplan.gateway.surfaces.messages_errors import error_body, of_foreign
+from groundplan.gateway.surfaces.messages_errors import of_error, of_foreign
 from groundplan.gateway.surfaces.messages_native import AnthropicMessages, TokenCount
 from groundplan.gateway.surfaces.messages_types import Asked, Block, CountAsked
 from groundplan.gateway.upstream import providers
@@ -35,6 +34,7 @@ _BLOCKS = frozenset(
     {"text", "image", "document", "thinking", "redacted_thinking", "tool_use", "tool_result", "search_result"}
 )
 """Content whose cost is bounded by its bytes, or by a count of its own."""
+PDF = "application/pdf"
 _IMAGES = frozenset({"image/png", "image/jpeg", "image/webp", "image/gif"})
 _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}\Z", re.ASCII)
 _LOCAL_TOOLS = ("bash_", "text_editor_", "memory_", "computer_")
@@ -48,14 +48,15 @@ VERSION = b"2023-06-01"
 
 
 class _Seen:
-    """What a walk over the content found: text of the newest user, images, bytes that are no tokens."""
+    """What a walk over the content found: text of the newest user, images, files, bytes that are no tokens."""
 
-    __slots__ = ("image_bytes", "images", "query")
+    __slots__ = ("files", "images", "media_bytes", "query")
 
     def __init__(self) -> None:
         self.query = ""
         self.images = 0
-        self.image_bytes = 0
+        self.files = 0
+        self.media_bytes = 0
 
     def blocks(self, blocks: list[Block]) -> str:
         """The text of blocks. Raises `Invalid` for what has no bound."""
@@ -84,15 +85,20 @@ class _Seen:
                 hint='Send its content: "source": {"type": "base64", ...}.',
             )
         if block.type == "document":
-            if source.type not in ("text", "content"):
-                raise _content("documents are supported as text", 'Send "source": {"type": "text", ...}.')
+            if source.type == "base64":
+                if source.media_type != PDF or source.data is None or _BASE64.match(source.data) is None:
+                    raise _content("the document is not one", "Send text, or a PDF in base64.")
+                self.files += 1
+                self.media_bytes += len(source.data)
+            elif source.type not in ("text", "content"):
+                raise _content("the document is of no known kind", 'Send "source": {"type": "text", ...}.')
             if isinstance(source.content, list):
                 self.blocks(source.content)
             return
         if source.media_type not in _IMAGES or source.data is None or _BASE64.match(source.data) is None:
             raise _content("the image is not one", "Send PNG, JPEG, WebP or GIF in base64.")
         self.images += 1
-        self.image_bytes += len(source.data)
+        self.media_bytes += len(source.data)
 
 
 def _content(message: str, hint: str) -> Invalid:
@@ -141,11 +147,11 @@ def _ask(body: bytes, headers: dict[bytes, bytes], fields: dict[str, msgspec.Raw
         include_usage=True,
         cap=cap,
         copies=1,
-        size=len(body) - seen.image_bytes + _hidden(asked),
-        needs=frozenset({"image"}) if seen.images else frozenset(),
+        size=len(body) - seen.media_bytes + _hidden(asked),
+        needs=frozenset(name for name, count in (("image", seen.images), (FILE, seen.files)) if count),
         images=seen.images,
         body=body,
-        lines=_lines(headers),
+        lines=header_lines_of(headers),
         typed=ByChat(body),
     )
 
@@ -168,7 +174,7 @@ def _hidden(asked: CountAsked) -> int:
     return added
 
 
-def _lines(headers: dict[bytes, bytes]) -> bytes:
+def header_lines_of(headers: dict[bytes, bytes]) -> bytes:
     """Header lines for an upstream that speaks this API itself. Raises `Invalid`."""
     version, betas = headers.get(b"anthropic-version", VERSION), headers.get(b"anthropic-beta")
     if _HEADER.fullmatch(version) is None or (betas is not None and _BETAS.fullmatch(betas) is None):
@@ -224,8 +230,7 @@ class Messages(Interface):
         return CHAT.estimate(ask, deployment, added, output_bytes, cap)
 
     def of_error(self, error: GroundplanError, call_id: str) -> tuple[int, bytes, bytes]:
-        status, _, lines = answers.of_error(error, call_id)
-        return status, error_body(error, call_id), lines
+        return of_error(error, call_id)
 
     def of_upstream_refusal(self, data: bytes) -> bytes:
         return of_foreign(data)
@@ -258,6 +263,8 @@ class CountTokens(Messages):
         first = deployments[0]
         if first.api == "anthropic":
             return None
+        if FILE in ask.needs:
+            raise _content("the tokens of a file cannot be counted here", "Name a model that its provider counts.")
         tokens = -(-ask.size // 4) + ask.images * first.image_tokens + first.input_overhead_tokens
         return b'{"input_tokens":%d}' % tokens
 

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from groundplan.core.errors import GroundplanError
+from groundplan.gateway.surfaces import answers
 
 _TYPES = {
     400: "invalid_request_error",
@@ -19,6 +20,7 @@ _TYPES = {
     504: "timeout_error",
     529: "overloaded_error",
 }
+_STATUSES = {kind: status for status, kind in _TYPES.items()}
 _encode = msgspec.json.Encoder().encode
 _object = msgspec.json.Decoder(dict[str, Any]).decode
 
@@ -32,6 +34,17 @@ def error_body(error: GroundplanError, call_id: str = "") -> bytes:
     """One of ours."""
     kind = _TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "api_error")
     return shaped(kind, error.message, call_id or None, code=error.code, hint=error.hint, **error.details)
+
+
+def of_error(error: GroundplanError, call_id: str = "") -> tuple[int, bytes, bytes]:
+    """(status, body, header lines) of one of ours."""
+    status, _, lines = answers.of_error(error, call_id)
+    return status, error_body(error, call_id), lines
+
+
+def status_of(kind: str) -> int:
+    """The HTTP status that an error of this type comes with."""
+    return _STATUSES.get(kind, 500)
 
 
 def of_foreign(data: bytes) -> bytes:

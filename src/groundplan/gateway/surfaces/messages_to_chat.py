@@ -18,6 +18,7 @@ _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 _TEXT = frozenset({"type", "text", "cache_control", "citations"})
 _IMAGE = frozenset({"type", "source", "cache_control"})
+_DOCUMENT = frozenset({"type", "source", "title", "cache_control"})
 _USE = frozenset({"type", "id", "name", "input", "cache_control", "caller"})
 _RESULT = frozenset({"type", "tool_use_id", "content", "is_error", "cache_control"})
 _TOOL = frozenset({"type", "name", "description", "input_schema", "cache_control", "strict"})
@@ -130,6 +131,11 @@ class Translation:
                 source = block["source"]
                 url = f"data:{source['media_type']};base64,{source['data']}"
                 parts.append({"type": "image_url", "image_url": {"url": url}})
+            elif kind == "document" and role == "user" and block["source"].get("type") == "base64":
+                self.check(block, _DOCUMENT, "document")
+                data = f"data:{block['source']['media_type']};base64,{block['source']['data']}"
+                file = {"filename": block.get("title") or "document.pdf", "file_data": data}
+                parts.append({"type": "file", "file": file})
             else:
                 raise cannot(f"messages: a {kind[:40]} block of the {role}")
         if len(parts) == 1 and parts[0]["type"] == "text":

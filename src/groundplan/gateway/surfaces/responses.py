@@ -18,8 +18,8 @@ from groundplan.gateway.caching.recast import RESPONSES_RECAST
 from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.http.splicing import spliced
 from groundplan.gateway.surfaces import responses_api, responses_kept, responses_shape
-from groundplan.gateway.surfaces.body import image_bytes, read_fields
-from groundplan.gateway.surfaces.chat import CHAT, OpenAIChat, ServiceChat
+from groundplan.gateway.surfaces.body import file_bytes, image_bytes, read_fields
+from groundplan.gateway.surfaces.chat import CHAT, FILE, OpenAIChat, ServiceChat
 from groundplan.gateway.surfaces.chat_pieces import completion
 from groundplan.gateway.surfaces.interface import Answered, Codec, Interface, Malformed, Relay
 from groundplan.gateway.surfaces.responses_stream import Rendered, ResponsesChatRelay, ResponsesRelay, Whole
@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 
 _UNBOUNDED = ("conversation", "prompt", "context_management", "image", "moderation", "background_options")
 _TOOLS = ("function", "custom")
-_PARTS = frozenset({"input_text", "output_text", "refusal", "input_image", "reasoning_text", "summary_text"})
+_PARTS = frozenset(
+    {"input_text", "output_text", "refusal", "input_image", "input_file", "reasoning_text", "summary_text"}
+)
 _ITEMS = frozenset(
     {"message", "function_call", "function_call_output", "custom_tool_call", "custom_tool_call_output", "reasoning"}
 )
@@ -45,6 +47,7 @@ class _Part(msgspec.Struct, frozen=True):
     type: str
     text: str = ""
     image_url: str | None = None
+    file_data: str | None = None
 
 
 class _Item(msgspec.Struct, frozen=True):
@@ -117,7 +120,7 @@ def read(body: bytes) -> Ask:
     """A request. Raises `Invalid` with what is wrong with it."""
     fields, asked = read_fields(body, _asked)
     _check(fields, asked)
-    query, images, length = "", 0, 0
+    query, images, length, needs = "", 0, 0, set[str]()
     items = [] if isinstance(asked.input, str) or asked.input is None else asked.input
     for item in items:
         if item.type not in _ITEMS:
@@ -128,6 +131,10 @@ def read(body: bytes) -> Ask:
                 raise _content(f"content of type {part.type[:40]}")
             if part.type == "input_image":
                 images, length = images + 1, length + image_bytes(part.image_url or "")
+                needs.add("image")
+            elif part.type == "input_file":
+                length += file_bytes(part.file_data or "")
+                needs.add(FILE)
             text += part.text
         if item.role == "user":
             query = item.content if isinstance(item.content, str) else text
@@ -142,7 +149,7 @@ def read(body: bytes) -> Ask:
         cap=asked.max_output_tokens,
         copies=1,
         size=len(body) - length,
-        needs=frozenset({"image"} if images else ()) | frozenset({service} - {STANDARD}),
+        needs=frozenset(needs | {service} - {STANDARD}),
         images=images,
         service=service,
         body=body,
@@ -156,7 +163,9 @@ def _parts(item: _Item) -> list[_Part]:
 
 
 def _content(what: str) -> Invalid:
-    return Invalid(f"{what} is not supported", code="content_unsupported", hint="Send text, images and functions.")
+    return Invalid(
+        f"{what} is not supported", code="content_unsupported", hint="Send text, images, files and functions."
+    )
 
 
 def _check(fields: dict[str, msgspec.Raw], asked: _Asked) -> None:

@@ -82,6 +82,8 @@ class Translation:
             if part.get("detail"):
                 image["detail"] = part["detail"]
             return {"type": "image_url", "image_url": image}
+        if kind == "input_file" and role == "user" and part.get("file_data"):
+            return {"type": "file", "file": {name: part[name] for name in ("filename", "file_data") if part.get(name)}}
         raise cannot(f"input: content of type {str(kind)[:40]}")
 
     def _call(self, item: dict[str, Any]) -> None:

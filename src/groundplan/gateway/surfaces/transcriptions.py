@@ -13,11 +13,11 @@ import msgspec
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Invalid
 from groundplan.economics import price
-from groundplan.economics.prices.reported import RealtimeUsage
 from groundplan.economics.unit_price import audio_price
 from groundplan.gateway.call.exchange import Ask
-from groundplan.gateway.surfaces.interface import Answered, Codec, Interface
+from groundplan.gateway.surfaces.interface import Answered, Codec, Interface, Relay
 from groundplan.gateway.surfaces.plain_codec import PlainCodec, malformed
+from groundplan.gateway.surfaces.transcripts_stream import Reported, TranscriptRelay, seconds_used
 from groundplan.gateway.surfaces.upload import Upload
 from groundplan.ledger.model import Usage
 
@@ -28,20 +28,12 @@ TEXT = b"content-type: text/plain; charset=utf-8\r\n"
 _FORMATS = ("json", "text", "srt", "vtt", "verbose_json", "diarized_json")
 _TEXTS = ("text", "srt", "vtt")
 _DECISIVE = frozenset({"model", "response_format", "stream"})
-_MOST_SECONDS = 1 << 32
-
-
-class _Reported(RealtimeUsage, frozen=True):
-    """Tokens as of a realtime session, or seconds."""
-
-    type: str = ""
-    seconds: float = -1
 
 
 class _Answer(msgspec.Struct, frozen=True):
     text: str
     duration: float | str | None = None
-    usage: _Reported | None = None
+    usage: Reported | None = None
 
 
 _answer = msgspec.json.Decoder(_Answer).decode
@@ -67,16 +59,11 @@ class TranscriptionCodec(PlainCodec):
             found = _answer(data)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise malformed() from error
-        return Answered(data, _usage(found) or usage)
+        told = found.usage
+        return Answered(data, (seconds_used(_number(found.duration)) if told is None else told.told()) or usage)
 
-
-def _usage(found: _Answer) -> Usage | None:
-    """What is reported, where it can be true: tokens or seconds."""
-    told = found.usage
-    if told is not None and told.type != "duration":
-        return told.usage()
-    seconds = told.seconds if told is not None else _number(found.duration)
-    return Usage(seconds=-int(-seconds // 1)) if 0 <= seconds < _MOST_SECONDS else None
+    def relay(self, ask: Ask) -> Relay:  # noqa: ARG002 -- the protocol's signature
+        return TranscriptRelay(Usage() if self._free else None)
 
 
 def _number(text: float | str | None) -> float:
@@ -93,7 +80,10 @@ class Transcriptions(Interface):
     needs = "transcription"
     priced = True
     selective = True
+    may_answer_whole = True
     accepts = (b"multipart/form-data",)
+    streams = True
+    """Translations have no streams: there, `stream` is as unknown to the upstream as any other field."""
     _path = b"/audio/transcriptions"
 
     def __init__(self) -> None:
@@ -111,14 +101,14 @@ class Transcriptions(Interface):
         if "model" not in fields:
             hint = "Put model into the form, before the file where that is large."
             raise Invalid("the form names no model", code="model_missing", hint=hint)
-        if fields.get("stream", "false").lower() != "false":
-            raise Invalid("stream is not supported", code="field_unsupported", hint="Leave stream out.")
+        if (stream := fields.get("stream", "false").lower()) not in ("true", "false"):
+            raise Invalid("stream is neither true nor false", code="body_invalid", hint="Send true or false.")
         if fields.get("response_format", "json") not in _FORMATS:
             hint = f"Use one of: {', '.join(_FORMATS)}"
             raise Invalid("response_format is unknown", code="field_unsupported", hint=hint)
         return Ask(
-            fields={}, model=fields["model"], messages=1, query="", stream=False, include_usage=False, cap=None,
-            copies=1, size=0, upload=upload,
+            fields={}, model=fields["model"], messages=1, query="", stream=stream == "true" and self.streams,
+            include_usage=False, cap=None, copies=1, size=0, upload=upload,
         )  # fmt: skip
 
     def able(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:  # noqa: ARG002
@@ -155,6 +145,7 @@ class Translations(Transcriptions):
     """`POST /v1/audio/translations`"""
 
     name = "audio.translations"
+    streams = False
     _path = b"/audio/translations"
 
 

@@ -48,12 +48,14 @@ class Histogram:
 class CallSeries:
     """Finished calls with the same labels; times of answered ones only."""
 
-    __slots__ = ("count", "duration", "first")
+    __slots__ = ("count", "duration", "first", "first_token")
 
     def __init__(self) -> None:
         self.count = 0
         self.duration = Histogram()
         self.first = Histogram()
+        self.first_token = Histogram()
+        """Of those that a model streamed."""
 
 
 class AttemptSeries:
@@ -91,8 +93,8 @@ class Meters:
         self.content_lost = 0
         """Calls whose content was to be kept and could not be."""
 
-    def call(self, labels: CallLabels, cache: str, duration_us: int, first_us: int) -> None:
-        """One finished call. `first_us` 0: the client got no byte of an answer."""
+    def call(self, labels: CallLabels, cache: str, duration_us: int, first_us: int, *, streamed: bool = False) -> None:
+        """One finished call. `first_us` 0: the client got no byte of an answer. `streamed`: by a deployment, now."""
         series = self.calls.get(labels)
         if series is None:
             series = self._new_call(labels)
@@ -101,6 +103,8 @@ class Meters:
             series.duration.observe(duration_us)
             if first_us:
                 series.first.observe(first_us)
+                if streamed:
+                    series.first_token.observe(first_us)
         if cache != "none":
             key = (labels[1], cache)
             self.cached[key] = self.cached.get(key, 0) + 1

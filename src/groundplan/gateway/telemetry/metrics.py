@@ -12,11 +12,14 @@ from pathlib import Path
 
 from groundplan.core.money import PICO
 from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.telemetry.conventions import OPERATIONS, named_model
 from groundplan.gateway.telemetry.exposition import Family, Labels, Sample, histogram, single
 from groundplan.gateway.telemetry.meters import TOKEN_CLASSES, AttemptSeries, CallSeries, Histogram
 from groundplan.gateway.upstream.pressure import RANKS
 
 _P = "groundplan_gateway_"
+FIRST_TOKEN = "gen_ai_server_time_to_first_token_seconds"
+"""OpenTelemetry's `gen_ai.server.time_to_first_token` as Prometheus writes it: a call as its caller sees it."""
 _STATM = Path("/proc/self/statm")
 _DESCRIPTORS = Path("/proc/self/fd")
 _STATES = ("closed", "half_open", "open")
@@ -52,6 +55,9 @@ def _calls(gateway: Gateway) -> list[Family]:
     ]  # fmt: skip
     duration = _merged(((_of_call(labels), series.duration) for labels, series in _answered(calls)))
     first = _merged(((_of_call(labels), series.first) for labels, series in _answered(calls)))
+    catalog = gateway.live.catalog
+    models = {each.name: each.model for each in catalog.blueprint.deployments} if catalog is not None else {}
+    tokens = _merged(((_of_genai(models, labels), series.first_token) for labels, series in _answered(calls)))
     cached = [
         Sample([("workload", workload), ("result", result)], count)
         for (workload, result), count in sorted(gateway.meters.cached.items())
@@ -71,6 +77,7 @@ def _calls(gateway: Gateway) -> list[Family]:
         Family(f"{_P}calls_total", "counter", "Calls that have ended.", counted),
         histogram(f"{_P}call_duration_seconds", "Answered calls, from the first byte in to the last out.", duration),
         histogram(f"{_P}first_byte_seconds", "Answered calls, to the first byte of the answer.", first),
+        histogram(FIRST_TOKEN, "Calls that a model answered with a stream, to the first chunk of it.", tokens),
         Family(f"{_P}cache_hits_total", "counter", "Calls that were answered without a model.", cached),
         Family(f"{_P}grounded_calls_total", "counter", "Calls for which sources were searched.", grounded),
         Family(f"{_P}citations_total", "counter", "Citations of answers, by whether the passage says it.", cited),
@@ -84,6 +91,19 @@ def _answered(calls: dict[tuple[str, str, str, str, int], CallSeries]) -> Iterab
 
 def _of_call(labels: tuple[str, ...]) -> Labels:
     return tuple(zip(("endpoint", "workload", "deployment"), labels, strict=True))
+
+
+def _of_genai(models: dict[str, str], labels: tuple[str, ...]) -> Labels:
+    """The labels of a metric that has the name of a convention: its attributes, and ours."""
+    endpoint, workload, name = labels
+    provider, model = named_model(models.get(name, ""))
+    return (
+        ("gen_ai_operation_name", OPERATIONS.get(endpoint, endpoint)),
+        ("gen_ai_provider_name", provider),
+        ("gen_ai_request_model", model),
+        ("workload", workload),
+        ("deployment", name),
+    )
 
 
 def _merged(pairs: Iterable[tuple[Labels, Histogram]]) -> dict[Labels, Histogram]:

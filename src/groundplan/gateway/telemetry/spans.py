@@ -14,32 +14,11 @@ from groundplan.core.money import format_usd
 from groundplan.gateway.call.trace import attempt_span, call_span, step_span
 from groundplan.gateway.journal.ledger_rows import attempt_state, leading_attempt
 from groundplan.gateway.journal.recovery import Attempt, CallState
+from groundplan.gateway.telemetry.conventions import OPERATIONS, named_model
 from groundplan.ledger.model import Finish, Usage
 
 SERVER, CLIENT, INTERNAL = "server", "client", "internal"
 Value = str | int | float | bool
-
-OPERATIONS = {
-    "chat.completions": "chat",
-    "responses": "chat",
-    "messages": "chat",
-    "completions": "text_completion",
-    "embeddings": "embeddings",
-}
-"""Endpoint -> `gen_ai.operation.name`; any other endpoint is its own name."""
-PROVIDERS = {
-    "azure": "azure.ai.openai",
-    "bedrock": "aws.bedrock",
-    "amazon": "aws.bedrock",
-    "gemini": "gcp.gemini",
-    "google": "gcp.gemini",
-    "vertex": "gcp.vertex_ai",
-    "mistral": "mistral_ai",
-    "mistralai": "mistral_ai",
-    "xai": "x_ai",
-    "x-ai": "x_ai",
-}
-"""First part of a model's name -> `gen_ai.provider.name` where it is another word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +100,11 @@ def _steps(ids: UUID, trace: bytes, end: Finish, started: int) -> list[Span]:
 
 def _attempt(ids: UUID, trace: bytes, attempt: Attempt, operation: str, started: int) -> Span:
     made, settled = attempt.reservation, attempt.settlement
-    provider, _, model = made.model.partition("/")
+    provider, model = named_model(made.model)
     attributes: dict[str, Value] = {
         "gen_ai.operation.name": operation,
-        "gen_ai.provider.name": PROVIDERS.get(provider, provider),
-        "gen_ai.request.model": model or made.model,
+        "gen_ai.provider.name": provider,
+        "gen_ai.request.model": model,
         "groundplan.deployment": made.deployment,
         "groundplan.site": made.site,
         "groundplan.attempt": made.attempt,
@@ -141,6 +120,8 @@ def _attempt(ids: UUID, trace: bytes, attempt: Attempt, operation: str, started:
             begin = started + settled.started_us * 1000
         finish = begin + settled.duration_us * 1000
         attributes |= _usage(settled.usage)
+        if settled.first_chunk_us:
+            attributes["gen_ai.response.time_to_first_chunk"] = settled.first_chunk_us / 1e6
         if settled.http_status:
             attributes["http.response.status_code"] = settled.http_status
             error = str(settled.http_status) if settled.http_status >= 400 else error
@@ -151,7 +132,7 @@ def _attempt(ids: UUID, trace: bytes, attempt: Attempt, operation: str, started:
         }
     if error:
         attributes["error.type"] = error
-    name = f"{operation} {model or made.model}"
+    name = f"{operation} {model}"
     return Span(trace, attempt_span(ids, made.attempt), call_span(ids), name, CLIENT, begin, finish, attributes, error)
 
 

@@ -15,7 +15,7 @@ from psycopg import AsyncConnection
 
 from groundplan.blueprint.model import Deployment
 from groundplan.gateway.surfaces.interface import Relay
-from groundplan.ledger.model import Usage
+from groundplan.gateway.surfaces.wrapped import Wrapped
 
 EVERY = 1.0
 """Seconds between two answers of a deployment that are looked at, in one worker."""
@@ -103,40 +103,18 @@ class Reported:
             await self.flush()
 
 
-class Looking:
-    """Obeys `Relay`: the stream of an answer that is looked at, in its first event only."""
+class Looking(Wrapped):
+    """The stream of an answer that is looked at, in its first event only."""
 
-    __slots__ = ("_deployment", "_inner", "_reported")
+    __slots__ = ("_deployment", "_reported")
 
     def __init__(self, inner: Relay, reported: Reported, deployment: Deployment) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._reported: Reported | None = reported
         self._deployment = deployment
-
-    @property
-    def usage(self) -> Usage | None:
-        return self._inner.usage
-
-    @property
-    def output_bytes(self) -> int:
-        return self._inner.output_bytes
-
-    @property
-    def done(self) -> bool:
-        return self._inner.done
-
-    @property
-    def complete(self) -> bool:
-        return self._inner.complete
 
     def take(self, data: bytes) -> bytes:
         if self._reported is not None:
             self._reported.look(self._deployment, data)
             self._reported = None
         return self._inner.take(data)
-
-    def last(self, facts: bytes) -> bytes:
-        return self._inner.last(facts)
-
-    def broken(self, reason: str, call_id: str) -> bytes:
-        return self._inner.broken(reason, call_id)

@@ -1,0 +1,97 @@
+"""Message batches in Anthropic's words: how far one is, and what each of its calls came to. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from groundplan.core.errors import NotFound
+from groundplan.gateway.batches import batch_store
+from groundplan.gateway.batches.batch_store import Batch
+from groundplan.gateway.batches.order_results import Result
+from groundplan.gateway.surfaces.messages_errors import of_foreign, shaped
+
+PREFIX = "msgbatch_"
+_NOT_MADE = {"batch_cancelled": "canceled", "batch_expired": "expired"}
+_OURS = frozenset({"batch_line_interrupted", "batch_line_lost", "batch_line_malformed", "internal_error"})
+"""Failures that no change of the request would mend."""
+_encode = msgspec.json.Encoder().encode
+_result = msgspec.json.Decoder(Result).decode
+
+
+def batch_id(text: str) -> UUID:
+    """Raises `NotFound`."""
+    try:
+        if not text.startswith(PREFIX) or len(text) != len(PREFIX) + 32:
+            raise ValueError
+        return UUID(hex=text[len(PREFIX) :])
+    except ValueError as error:
+        raise missing() from error
+
+
+def missing() -> NotFound:
+    hint = "Use an id of GET /v1/messages/batches."
+    return NotFound("there is no such message batch", code="batch_not_found", hint=hint)
+
+
+def batch_json(batch: Batch, done: tuple[int, int]) -> dict[str, Any]:
+    """A batch; `done` are its (completed, failed) lines, which are told once it has ended, as Anthropic does."""
+    name = f"{PREFIX}{batch.id.hex}"
+    ended = batch.status in batch_store.ENDED
+    succeeded, failed = done if ended else (0, 0)
+    canceled, expired = batch.cancelled, batch.expired
+    state = "ended" if ended else "canceling" if batch.status == "cancelling" else "in_progress"
+    return {
+        "id": name,
+        "type": "message_batch",
+        "processing_status": state,
+        "request_counts": {
+            "processing": 0 if ended else batch.total,
+            "succeeded": succeeded,
+            "errored": failed - canceled - expired,
+            "canceled": canceled,
+            "expired": expired,
+        },
+        "ended_at": _time(batch.ended_at),
+        "created_at": _time(batch.created_at),
+        "expires_at": _time(batch.expires_at),
+        "archived_at": None,
+        "cancel_initiated_at": _time(batch.cancelling_at),
+        "results_url": f"/v1/messages/batches/{name}/results" if ended else None,
+    }
+
+
+def page_json(items: Sequence[dict[str, Any]], *, more: bool) -> bytes:
+    first, last = (items[0]["id"], items[-1]["id"]) if items else (None, None)
+    return _encode({"data": items, "has_more": more, "first_id": first, "last_id": last})
+
+
+def result_line(line: bytes) -> bytes:
+    """A line of a batch's output or error file as one of Anthropic's results."""
+    found = _result(line)
+    return _encode({"custom_id": found.custom_id, "result": _outcome(found)}) + b"\n"
+
+
+def _outcome(found: Result) -> dict[str, Any]:
+    if found.response is not None:
+        body = found.response.body
+        if found.response.status_code == 200:
+            return {"type": "succeeded", "message": body}
+        return {"type": "errored", "error": msgspec.Raw(of_foreign(bytes(body)))}
+    code = (found.error.code if found.error is not None else None) or "internal_error"
+    if code in _NOT_MADE:
+        return {"type": _NOT_MADE[code]}
+    kind = (
+        "api_error" if code in _OURS else "rate_limit_error" if code == "budget_exhausted" else "invalid_request_error"
+    )
+    told = (found.error.message if found.error is not None else None) or "the call was not made"
+    hint = "What is wrong is in the message; order the call again once that is mended."
+    return {"type": "errored", "error": msgspec.Raw(shaped(kind, told, None, code=code, hint=hint))}
+
+
+def _time(at: datetime | None) -> str | None:
+    return None if at is None else at.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -1,0 +1,183 @@
+"""`/v1/messages/batches`: Anthropic's message batches, made of what OpenAI's batches are made of, for a key's own
+workload.
+
+Orders and answers only, as `batches_api`, which has the connection and words the errors; `batch_runner` makes the
+calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
+from uuid import UUID
+
+import msgspec
+from psycopg import AsyncConnection
+
+from groundplan.core.errors import Conflict, Invalid, NotFound
+from groundplan.core.ids import new_id
+from groundplan.gateway.batches import batch_store, file_store, files_api, message_shapes
+from groundplan.gateway.batches.batch_store import MESSAGES_ENDPOINT, Batch, Connection
+from groundplan.gateway.batches.file_store import StoredFile
+from groundplan.gateway.batches.message_requests import Requests
+from groundplan.gateway.batches.shelf import Shelf
+from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.http.body_stream import BodyStream
+from groundplan.gateway.http.server import Request, Response
+from groundplan.gateway.policy.snapshot import KeyEntry
+from groundplan.gateway.surfaces.messages import header_lines_of
+
+PATH = b"/v1/messages/batches"
+MOST_LISTED = 1000
+HOURS = 24
+_KIND = b"content-type: application/x-jsonl\r\n"
+_HEADERS = (b"anthropic-version", b"anthropic-beta")
+Connected = Callable[[], AbstractAsyncContextManager[AsyncConnection]]
+
+
+class MessageBatchesApi:
+    """See the module."""
+
+    def __init__(self, gateway: Gateway, shelf: Shelf, connected: Connected) -> None:
+        self._gateway = gateway
+        self._shelf = shelf
+        self._connected = connected
+
+    async def answer(self, path: bytes, request: Request, response: Response, key: KeyEntry, person: str) -> None:
+        """Answer one request of a key. Raises what is worded as an error."""
+        method, parts = request.method, path.decode("latin-1").split("/")[4:]
+        last = parts[1] if len(parts) == 2 else ""
+        if len(parts) > 2 or last not in ("", "cancel", "results"):
+            raise NotFound("there is no such path", code="path_unknown", hint="See /v1/messages/batches.")
+        allowed = {"cancel": (b"POST",), "results": (b"GET",)}.get(
+            last, (b"GET", b"DELETE") if parts else (b"GET", b"POST")
+        )
+        if method not in allowed:
+            raise Invalid("this method is not for this path", code="method_not_allowed", hint="See Anthropic's API.")
+        if not parts:
+            made = self._create(request, key, person) if method == b"POST" else self._list(request.target, key)
+            response.send(200, await made)
+            return
+        batch, done = await self._found(message_shapes.batch_id(parts[0]), key, cancel=last == "cancel")
+        if last == "results":
+            await self._results(batch, response)
+        elif method == b"DELETE":
+            response.send(200, await self._delete(batch))
+        else:
+            response.send(200, msgspec.json.encode(message_shapes.batch_json(batch, done)))
+
+    async def _create(self, request: Request, key: KeyEntry, person: str) -> bytes:
+        if request.stream is None:
+            raise Invalid("there is no body", code="body_invalid", hint='Send {"requests": [...]}.')
+        header_lines_of(request.headers)
+        told = {name.decode(): request.headers[name].decode() for name in _HEADERS if name in request.headers}
+        requests, input_file = Requests(), new_id()
+        size = await self._shelf.keep(input_file, _lines(request.stream, requests))
+        now = self._gateway.clock.now()
+        file = StoredFile(input_file, key.workload, file_store.MESSAGES, "requests.jsonl", size, now)
+        batch = Batch(
+            id=new_id(), workload=key.workload, key=UUID(key.id), person=person, endpoint=MESSAGES_ENDPOINT,
+            input_file=input_file, completion_window=f"{HOURS}h", metadata=told, status="validating", created_at=now,
+            expires_at=now + timedelta(hours=HOURS), in_progress_at=None, cancelling_at=None, ended_at=None, errors=[],
+            output_file=None, error_file=None, total=requests.count, held_usd=0, charges=[],
+        )  # fmt: skip
+        try:
+            async with self._connected() as connection:
+                await asyncio.to_thread(self._shelf.mark, batch.id)
+                async with connection.transaction():
+                    await file_store.add(connection, file, batch.key)
+                    await batch_store.add(connection, batch)
+        except BaseException:
+            self._shelf.path(input_file).unlink(missing_ok=True)
+            raise
+        return msgspec.json.encode(message_shapes.batch_json(batch, (0, 0)))
+
+    async def _list(self, target: bytes, key: KeyEntry) -> bytes:
+        query, limit = files_api.page_of(target, MOST_LISTED, 20)
+        after, before = (
+            message_shapes.batch_id(query[name]) if name in query else None for name in ("after_id", "before_id")
+        )
+        if after is not None and before is not None:
+            raise Invalid("after_id and before_id are both there", code="page_invalid", hint="Send one of them.")
+        async with self._connected() as connection:
+            found = await batch_store.message_batches(connection, key.workload, after, before, limit + 1)
+            more, found = len(found) > limit, found[:limit]
+            done = await batch_store.counts(connection, [batch.id for batch in found])
+        if before is not None:
+            found.reverse()
+        items = [message_shapes.batch_json(batch, done.get(batch.id, (0, 0))) for batch in found]
+        return message_shapes.page_json(items, more=more)
+
+    async def _found(self, id: UUID, key: KeyEntry, *, cancel: bool) -> tuple[Batch, tuple[int, int]]:
+        """A batch of the key's workload and its (completed, failed) lines. Raises `NotFound`."""
+        async with self._connected() as connection:
+            batch = await _batch(connection, id, key)
+            if cancel:
+                await batch_store.cancel(connection, id)
+                batch = await _batch(connection, id, key)
+            done = await batch_store.counts(connection, [id])
+        return batch, done.get(id, (0, 0))
+
+    async def _results(self, batch: Batch, response: Response) -> None:
+        if batch.status not in batch_store.ENDED:
+            raise Conflict("the batch has no results yet", code="batch_running", hint="Wait until it has ended.")
+        head = b""
+        for file in (batch.output_file, batch.error_file):
+            if file is None:
+                continue
+            async for lines in _whole_lines(self._shelf.read(file)):
+                told = b"".join(message_shapes.result_line(line) for line in lines)
+                if not response.started:
+                    head = response.start(200, _KIND)
+                response.write(told, head)
+                head = b""
+                if response.full:
+                    await response.drained()
+                if response.gone:
+                    return
+        if response.started:
+            response.end()
+        else:
+            response.send(200, b"", content_type=_KIND)
+
+    async def _delete(self, batch: Batch) -> bytes:
+        if batch.status not in batch_store.ENDED:
+            raise Conflict(
+                "the batch has not ended", code="batch_running", hint="Cancel it first, and wait for its end."
+            )
+        files = [file for file in (batch.input_file, batch.output_file, batch.error_file) if file is not None]
+        async with self._connected() as connection, connection.transaction():
+            await batch_store.delete(connection, batch.id)
+            for file in files:
+                await file_store.delete(connection, file)
+        for file in files:
+            self._shelf.path(file).unlink(missing_ok=True)
+        return msgspec.json.encode({"id": f"{message_shapes.PREFIX}{batch.id.hex}", "type": "message_batch_deleted"})
+
+
+async def _batch(connection: Connection, id: UUID, key: KeyEntry) -> Batch:
+    batch = await batch_store.find(connection, id)
+    if batch is None or batch.workload != key.workload or batch.endpoint != MESSAGES_ENDPOINT:
+        raise message_shapes.missing()
+    return batch
+
+
+async def _lines(stream: BodyStream, requests: Requests) -> AsyncIterator[bytes]:
+    """The input file of an order, while it arrives. Raises `Invalid`."""
+    while data := await stream.read():
+        if lines := requests.take(data):
+            yield lines
+    requests.end()
+
+
+async def _whole_lines(pieces: AsyncIterator[bytes]) -> AsyncIterator[list[bytes]]:
+    rest = b""
+    async for piece in pieces:
+        *lines, rest = (rest + piece).split(b"\n")
+        if lines:
+            yield lines
+            await asyncio.sleep(0)
+    if rest:
+        yield [rest]

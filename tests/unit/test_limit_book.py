@@ -1,0 +1,66 @@
+"""Which limits cover a call: every cover, each kind of use, each time; and nobody else's."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from itertools import product
+
+import pytest
+
+from groundplan.blueprint.model import Deployment, Limit, Workload
+from groundplan.economics.price import FREE
+from groundplan.gateway.budgets.leases import CONCURRENT, COST, REQUESTS, TOKENS, Quota, Slices
+from groundplan.gateway.budgets.limit_book import book_of
+from groundplan.gateway.budgets.periods import current
+from groundplan.ledger.model import Charge
+
+CALLER = ("company", "team/core", "workload/assistant", "key/k1", "key", "user/ana@acme.example", "user")
+UPSTREAM = ("deployment/one", "model/scripted/one")
+TIMES = ("minute", "hour", "day", "month")
+KINDS = (*product((REQUESTS, TOKENS, COST), TIMES), (CONCURRENT, "now"))
+PEOPLE = {"ana@acme.example": "p1", "ben@acme.example": "p2"}
+AT = datetime(2026, 11, 25, 14, 33, tzinfo=UTC).timestamp()
+
+
+def workload(name: str, team: str | None) -> Workload:
+    return Workload(
+        name=name, purpose="t", stage="pilot", sensitivity="internal", audience="employees", residency=[], team=team,
+        deployments=["one"], budgets=[],
+    )  # fmt: skip
+
+
+def deployment(name: str) -> Deployment:
+    return Deployment(
+        name=name, site="s", model=f"scripted/{name}", upstream_model=name, url="http://127.0.0.1:1/v1", rates=FREE
+    )
+
+
+def found(limit: Limit, name: str, team: str | None, key: str, person: str, place: str) -> list[Quota]:
+    """What covers a call of somebody, and its attempt at `place`."""
+    book = book_of([limit], [])
+    assert book is not None
+    return [*book.of_caller(workload(name, team), key, person, PEOPLE), *book.of_deployment(deployment(place))]
+
+
+@pytest.mark.parametrize("cover", [*CALLER, *UPSTREAM])
+def test_every_cover_counts_every_kind_of_use_in_every_time_and_is_never_exceeded(cover: str) -> None:
+    for kind, period in KINDS:
+        limit = Limit(name="most", covers=cover, type=kind, amount=3, period=period)
+        (quota,) = found(limit, "assistant", "core", "k1", "p1", "one")
+        assert (quota.type, quota.period, quota.limit, quota.covers) == (kind, period, 3, cover)
+        held, span = Slices(), current(quota.period, "", "UTC", AT)
+        held.grant(quota.name, span, quota.limit)
+        taken = [held.reserve((bytes([n]), 0), [Charge(quota.name, span, 1)]) is None for n in range(5)]
+        assert taken == [True] * 3 + [False] * 2
+
+
+@pytest.mark.parametrize("cover", [*CALLER[1:], *UPSTREAM])
+def test_somebody_else_is_not_covered_or_has_a_count_of_their_own(cover: str) -> None:
+    limit = Limit(name="most", covers=cover, type=REQUESTS, amount=3, period="day")
+    mine = found(limit, "assistant", "core", "k1", "p1", "one")
+    theirs = found(limit, "other", None, "k2", "p2", "two")
+    if cover in ("key", "user"):
+        assert len(mine) == len(theirs) == 1 and mine[0].name != theirs[0].name
+    else:
+        assert len(mine) == 1 and theirs == []
+    assert found(limit, "assistant", "core", "k1", "", "one") == ([] if cover.startswith("user") else mine)

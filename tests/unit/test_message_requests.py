@@ -1,0 +1,107 @@
+"""The body of an order of a message batch, cut into requests wherever its bytes are cut."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from groundplan.core.errors import Invalid, TooLarge
+from groundplan.gateway.batches import message_requests
+from groundplan.gateway.batches.message_requests import Requests
+from groundplan.gateway.batches.message_shapes import result_line
+from groundplan.gateway.batches.provider_messages import told_as_openai
+
+SCALARS = st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.text()
+VALUES = st.recursive(SCALARS, lambda v: st.lists(v, max_size=3) | st.dictionaries(st.text(), v, max_size=3))
+PARAMS = st.dictionaries(st.text(), VALUES, max_size=4)
+
+
+def read(body: bytes, *cuts: int) -> list[dict[str, Any]]:
+    requests, lines, at = Requests(), b"", 0
+    for cut in [*sorted(cuts), len(body)]:
+        lines += requests.take(body[at:cut])
+        at = cut
+    requests.end()
+    return [json.loads(line) for line in lines.splitlines()]
+
+
+@given(st.lists(PARAMS, min_size=1, max_size=4), st.sampled_from([None, 1]), st.booleans(), st.data())
+def test_every_request_is_a_line_wherever_the_body_is_cut(
+    params: list[dict[str, Any]], indent: int | None, plain: bool, data: st.DataObject
+) -> None:
+    asked = [{"custom_id": f"c{n}", "params": each} for n, each in enumerate(params)]
+    body = json.dumps({"requests": asked}, indent=indent, ensure_ascii=plain).encode("utf-8", "surrogatepass")
+    cuts = data.draw(st.lists(st.integers(0, len(body)), max_size=6))
+    assert read(body, *cuts) == [
+        {"custom_id": each["custom_id"], "method": "POST", "url": "/v1/messages", "body": each["params"]}
+        for each in asked
+    ]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"requests": {}}',
+        b'{"requests": []}',
+        b'{"requests": [{"custom_id":"a","params":{}}',
+        b'{"requests": [{"custom_id":"a","params":{}}]',
+        b'{"requests": [{"custom_id":"a","params":{}},]}',
+        b'{"requests": [,{"custom_id":"a","params":{}}]}',
+        b'{"requests": [{"custom_id":"a","params":{}} {"custom_id":"b","params":{}}]}',
+        b'{"requests": [{"custom_id":"a","params":{}}], "more": 1}',
+        b'{"requests": [{"custom_id":"a","params":{}}]} {}',
+        b'{"requests": ["a"]}',
+        b'{"requests": [{"custom_id":"a","params":{]}}]}',
+        b'{"requests": [{"custom_id":"a","params":{"x": 1,}}]}',
+        b'{"requests": [{"custom_id":"a","params":{}},{"custom_id":"a","params":{}}]}',
+        b'{"other": 1, "requests": [{"custom_id":"a","params":{}}]}',
+    ],
+)
+def test_what_is_no_list_of_requests_is_refused(body: bytes) -> None:
+    for cuts in ([], list(range(len(body)))):
+        with pytest.raises(Invalid):
+            read(body, *cuts)
+
+
+def test_what_is_held_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(message_requests, "LINE_BYTES", 10_000)
+    requests = Requests()
+    with pytest.raises(TooLarge):
+        for _ in range(20):
+            requests.take(b'{"requests":[{"custom_id":"a","params":{"x":"' if not requests._rest else b"y" * 1000)
+    with pytest.raises(Invalid):
+        Requests().take(b" " * 5000)
+    wide = Requests()
+    wide.take(b'{"requests":[')
+    for _ in range(50):
+        wide.take(b" " * 1000)
+    assert len(wide._rest) == 0, "spaces between requests are not kept"
+
+
+@pytest.mark.parametrize(
+    ("result", "back"),
+    [
+        ({"type": "succeeded", "message": {"id": "m"}}, {"type": "succeeded", "message": {"id": "m"}}),
+        ({"type": "canceled"}, {"type": "canceled"}),
+        ({"type": "expired"}, {"type": "expired"}),
+    ],
+)
+def test_a_result_keeps_its_meaning_on_its_way(result: dict[str, Any], back: dict[str, Any]) -> None:
+    line = told_as_openai(json.dumps({"custom_id": "o" * 32 + "c" * 32, "result": result}).encode())
+    assert json.loads(line)["custom_id"] == "c" * 32
+    assert json.loads(result_line(line)) == {"custom_id": "c" * 32, "result": back}
+
+
+def test_an_error_keeps_its_kind_and_its_status() -> None:
+    error = {"type": "error", "error": {"type": "overloaded_error", "message": "busy"}, "request_id": None}
+    line = told_as_openai(json.dumps({"custom_id": "c" * 64, "result": {"type": "errored", "error": error}}).encode())
+    assert json.loads(line)["response"]["status_code"] == 529
+    assert json.loads(result_line(line))["result"] == {"type": "errored", "error": error}
+    assert told_as_openai(b"no json") == b""
