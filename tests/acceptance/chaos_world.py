@@ -14,7 +14,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -208,30 +208,34 @@ class World:
 
     def books(self) -> Books:
         """All rows, what the upstreams counted and what the clients saw."""
-        attempts = self.administer(
-            "SELECT call_id::text, number, state, outcome, cost_usd, reserved_usd, estimated, flags FROM attempt"
-        )
-        calls = self.administer("SELECT id::text, workload, status, cost_usd, cache FROM call")
-        charges = self.administer("SELECT call_id::text, attempt, budget, period, cost_usd FROM charge")
-        periods = self.administer("SELECT budget, period, limit_usd, granted_usd FROM budget_period")
         tight = {name: AWAY | {"budget_exhausted"} for name in TIGHT}
-        return Books(
-            tuple(
-                Attempt(call, n, state, outcome, from_decimal(cost), from_decimal(most), estimated, tuple(flags))
-                for call, n, state, outcome, cost, most, estimated, flags in attempts
-            ),
-            tuple(Call(id, name, status, from_decimal(cost), cache) for id, name, status, cost, cache in calls),
-            tuple(Charge(call, n, budget, p, from_decimal(cost)) for call, n, budget, p, cost in charges),
-            tuple(Period(budget, p, from_decimal(most), from_decimal(granted)) for budget, p, most, granted in periods),
-            tuple(str(id) for (id,) in self.administer("SELECT id FROM audit_entry WHERE action = 'call'")),
-            tuple(self.counted()),
-            tuple(self.seen),
-            {
-                name: frozenset({name, "company", "narrow" if name == "tight-1" else "wide"})
-                for name in KINDS
-            },
-            {"steady": AWAY, "cached": AWAY, **tight},
-        )  # fmt: skip
+        return replace(
+            read_books(self.administer),
+            counted=tuple(self.counted()),
+            seen=tuple(self.seen),
+            covers={name: frozenset({name, "company", "narrow" if name == "tight-1" else "wide"}) for name in KINDS},
+            may_refuse={"steady": AWAY, "cached": AWAY, **tight},
+        )
+
+
+def read_books(query: Callable[[str], list[tuple[Any, ...]]]) -> Books:
+    """What the database of an installation says; `query` gives the rows of a statement."""
+    attempts = query(
+        "SELECT call_id::text, number, state, outcome, cost_usd, reserved_usd, estimated, flags FROM attempt"
+    )
+    calls = query("SELECT id::text, workload, status, cost_usd, cache FROM call")
+    charges = query("SELECT call_id::text, attempt, budget, period, cost_usd FROM charge")
+    periods = query("SELECT budget, period, limit_usd, granted_usd FROM budget_period")
+    return Books(
+        tuple(
+            Attempt(call, n, state, outcome, from_decimal(cost), from_decimal(most), estimated, tuple(flags))
+            for call, n, state, outcome, cost, most, estimated, flags in attempts
+        ),
+        tuple(Call(id, name, status, from_decimal(cost), cache) for id, name, status, cost, cache in calls),
+        tuple(Charge(call, n, budget, p, from_decimal(cost)) for call, n, budget, p, cost in charges),
+        tuple(Period(budget, p, from_decimal(most), from_decimal(granted)) for budget, p, most, granted in periods),
+        tuple(str(id) for (id,) in query("SELECT id FROM audit_entry WHERE action = 'call'")),
+    )
 
 
 NORMAL = {"mode": "ok", "tokens": TOKENS, "latency_ms": 15, "chunk_ms": 4}
