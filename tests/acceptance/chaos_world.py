@@ -14,7 +14,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -157,12 +157,6 @@ class World:
             cursor = connection.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
 
-    def _at_once(self, *statements: str) -> list[list[tuple[Any, ...]]]:
-        """All rows of one moment: refused calls may still be shipped meanwhile."""
-        with psycopg.connect(self.postgres.superuser_url(DATABASE), connect_timeout=5) as connection:
-            connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-            return [connection.execute(statement.encode()).fetchall() for statement in statements]
-
     def start(self, tight: float) -> None:
         for upstream in self.upstreams.values():
             upstream.start()
@@ -214,34 +208,41 @@ class World:
 
     def books(self) -> Books:
         """All rows, what the upstreams counted and what the clients saw."""
-        attempts, calls, charges, periods, audited = self._at_once(
-            "SELECT call_id::text, number, state, outcome, cost_usd, reserved_usd, estimated, flags FROM attempt",
-            "SELECT id::text, workload, status, cost_usd, cache FROM call",
-            "SELECT call_id::text, attempt, budget, period, cost_usd FROM charge",
-            "SELECT budget, period, limit_usd, granted_usd FROM budget_period",
-            "SELECT id FROM audit_entry WHERE action = 'call'",
-        )
         tight = {name: AWAY | {"budget_exhausted"} for name in TIGHT}
-        return Books(
-            tuple(
-                Attempt(call, n, state, outcome, from_decimal(cost), from_decimal(most), estimated, tuple(flags))
-                for call, n, state, outcome, cost, most, estimated, flags in attempts
-            ),
-            tuple(Call(id, name, status, from_decimal(cost), cache) for id, name, status, cost, cache in calls),
-            tuple(Charge(call, n, budget, p, from_decimal(cost)) for call, n, budget, p, cost in charges),
-            tuple(Period(budget, p, from_decimal(most), from_decimal(granted)) for budget, p, most, granted in periods),
-            tuple(str(id) for (id,) in audited),
-            tuple(self.counted()),
-            tuple(self.seen),
-            {
-                name: frozenset({name, "company", "narrow" if name == "tight-1" else "wide"})
-                for name in KINDS
-            },
-            {"steady": AWAY, "cached": AWAY, **tight},
-        )  # fmt: skip
+        return replace(
+            read_books(self.postgres.superuser_url(DATABASE)),
+            counted=tuple(self.counted()),
+            seen=tuple(self.seen),
+            covers={name: frozenset({name, "company", "narrow" if name == "tight-1" else "wide"}) for name in KINDS},
+            may_refuse={"steady": AWAY, "cached": AWAY, **tight},
+        )
+
+
+def read_books(url: str) -> Books:
+    """What the database of an installation says, all of one moment: refused calls may still be shipped meanwhile."""
+    with psycopg.connect(url, connect_timeout=5) as connection:
+        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        attempts, calls, charges, periods, audited = (connection.execute(each).fetchall() for each in BOOKS)
+    return Books(
+        tuple(
+            Attempt(call, n, state, outcome, from_decimal(cost), from_decimal(most), estimated, tuple(flags))
+            for call, n, state, outcome, cost, most, estimated, flags in attempts
+        ),
+        tuple(Call(id, name, status, from_decimal(cost), cache) for id, name, status, cost, cache in calls),
+        tuple(Charge(call, n, budget, p, from_decimal(cost)) for call, n, budget, p, cost in charges),
+        tuple(Period(budget, p, from_decimal(most), from_decimal(granted)) for budget, p, most, granted in periods),
+        tuple(str(id) for (id,) in audited),
+    )
 
 
 NORMAL = {"mode": "ok", "tokens": TOKENS, "latency_ms": 15, "chunk_ms": 4}
+BOOKS = (
+    b"SELECT call_id::text, number, state, outcome, cost_usd, reserved_usd, estimated, flags FROM attempt",
+    b"SELECT id::text, workload, status, cost_usd, cache FROM call",
+    b"SELECT call_id::text, attempt, budget, period, cost_usd FROM charge",
+    b"SELECT budget, period, limit_usd, granted_usd FROM budget_period",
+    b"SELECT id FROM audit_entry WHERE action = 'call'",
+)
 UNRECOVERED = """SELECT count(*) FROM gateway g LEFT JOIN shipped s USING (epoch)
     WHERE g.host <> 'batch' AND g.state <> 'live' AND NOT coalesce(s.done, false)"""
 

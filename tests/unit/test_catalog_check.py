@@ -360,6 +360,11 @@ def test_init_refuses_and_writes_nothing(tmp_path: Path, options: dict[str, str]
     assert caught.value.code == code
     assert "hunter2" not in str(caught.value)
     assert not (tmp_path / "w").exists()
+    assert caught.value.where is None and not any(problem.where for problem in caught.value.problems), (
+        "no file is there"
+    )
+    if caught.value.problems:
+        assert all(problem.message.startswith("--upstream") for problem in caught.value.problems)
 
 
 def test_init_asks_for_a_price_that_nobody_knows(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from groundplan.cli.output import print_error, unusable
+from groundplan.core.errors import Invalid, Problem
 from groundplan.core.home import Home
 
 
@@ -61,3 +63,58 @@ def test_a_damaged_note_of_what_runs_counts_as_none(tmp_path: Path) -> None:
 def test_words_that_are_not_utf8_are_sent_as_they_are(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     words = [os.fsdecode(b"\xff") if word == "WORD" else word for word in arguments]
     assert run(tmp_path, *words, GROUNDPLAN_TOKEN="x", GROUNDPLAN_URL="http://127.0.0.1:9") == (69, "not_running")
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = subprocess.run(
+        [sys.executable, "-m", "groundplan.cli.main", "init", str(tmp_path / "file" / "company")],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (69, "")
+    assert "Traceback" not in done.stderr and "cannot be used" in done.stderr and "[file_unusable]" in done.stderr
+
+
+def test_what_may_not_be_read_is_named_with_the_reason() -> None:
+    for name in ("/srv/x", b"/srv/x"):
+        told = unusable(PermissionError(13, "Permission denied", name))
+        assert told.message == "/srv/x cannot be used: Permission denied" and told.hint
+
+
+def test_a_file_of_the_workspace_that_cannot_be_read(tmp_path: Path) -> None:
+    folder = tmp_path / "company"
+    folder.mkdir()
+    (folder / "a.yaml").symlink_to("/proc/self/mem")
+    assert run(tmp_path / "home", "plan", "-w", str(folder)) == (65, "unreadable")
+
+
+def test_a_file_that_is_not_there_is_told_by_its_reason(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "groundplan.cli.main", "import", "litellm", str(tmp_path / "none.yaml")],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 65 and "No such file or directory" in done.stderr
+
+
+def test_doctor_says_that_home_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = subprocess.run(
+        [sys.executable, "-m", "groundplan.cli.main", "doctor", "--home", str(tmp_path / "file"), "--json"],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    home = next(check for check in json.loads(done.stdout)["checks"] if check["name"] == "home")
+    assert done.returncode == 1 and home["state"] == "bad" and home["hint"]
+
+
+def test_each_problem_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    one = Problem("url is not valid", "invalid_value", "Write https://HOST/PATH.")
+    other = Problem("price is missing", "price_missing", "Add one.")
+    print_error(Invalid(one.message, code=one.code, hint=one.hint, problems=(one,)), as_json=False)
+    told = capsys.readouterr().err
+    assert told.count("url is not valid") == 1 and told.count(one.hint) == 1 and "error: 1 problem\n" in told
+    more = Invalid(f"{one.message} (and 1 more)", code=one.code, hint=one.hint, problems=(one, other))
+    print_error(more, as_json=False)
+    told = capsys.readouterr().err
+    assert told.count(one.hint) == told.count(other.hint) == 1 and told.endswith("error: 2 problems\n")
+    print_error(Invalid("nothing was changed", hint="Look at each.", problems=(one, other)), as_json=False)
+    assert "error: nothing was changed" in capsys.readouterr().err

@@ -66,7 +66,8 @@ def _spoken(request: Request, answer: JSONResponse) -> JSONResponse:
 async def _malformed(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     problems = [
-        field_problem(f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}") for item in error.errors()
+        field_problem(f"{'.'.join(str(part) for part in item['loc'][1:] or item['loc'])}: {item['msg']}")
+        for item in error.errors()
     ]
     return _spoken(request, JSONResponse(request_invalid(problems), status_code=422))
 

@@ -58,7 +58,9 @@ def blueprint(conn: Db, number: int) -> Row:
     rows = _rows(conn, "SELECT * FROM blueprint WHERE number = %s", (number,))
     if not rows:
         raise NotFound(
-            f"there is no blueprint {number}", code="blueprint_unknown", hint="GET /api/blueprints lists them."
+            f"there is no blueprint {number}",
+            code="blueprint_unknown",
+            hint="`groundplan status` names the one that is served; earlier ones have lower numbers.",
         )
     return rows[0]
 
@@ -78,7 +80,9 @@ def change(conn: Db, change_id: UUID) -> Row:
     """One change with its files. Raises `NotFound`."""
     found = change_or_none(conn, change_id)
     if found is None:
-        raise NotFound(f"there is no change {change_id}", code="change_unknown", hint="GET /api/changes lists them.")
+        raise NotFound(
+            f"there is no change {change_id}", code="change_unknown", hint="List them: `groundplan changes list`."
+        )
     return found
 
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from groundplan.catalog import units
 from groundplan.catalog.check import validate_files
 from groundplan.catalog.fields import is_email
-from groundplan.core.errors import Conflict, Invalid
+from groundplan.core.errors import Conflict, Invalid, Problem
 from groundplan.core.money import format_usd, parse_usd
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
@@ -55,11 +55,37 @@ def init(
         "groundplan.yaml": _COMPANY.format(email=email, site=site, deployment=deployment),
         "assistant.yaml": _ASSISTANT.format(email=email, budget=_budget(budget)),
     }
-    validate_files(files, known_price=known_price)
+    try:
+        validate_files(files, known_price=known_price)
+    except Invalid as error:
+        raise _of_options(error, files) from error
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
         (folder / name).write_text(text, encoding="utf-8")
     return tuple(folder / name for name in files)
+
+
+_OPTIONS = {
+    "url": "--upstream", "key": "--upstream-key", "model": "--upstream-model", "upstream_model": "--upstream-model",
+    "price": "--price", "limit": "--budget",
+}  # fmt: skip
+"""Key of the YAML that is written -> the option that its value came from."""
+
+
+def _of_options(error: Invalid, files: dict[str, str]) -> Invalid:
+    """The same problems, told of the options: the files that they are in were not written."""
+    problems: dict[str, Problem] = {}
+    for problem in error.problems:
+        key = ""
+        if problem.where is not None:
+            key = files[problem.where.file].splitlines()[problem.where.line - 1].partition(":")[0]
+        option = _OPTIONS.get(key)
+        if option is None:
+            return error
+        message = f"{option} cannot be used: {problem.message}"
+        problems.setdefault(f"{option} {problem.hint}", Problem(message, problem.code, problem.hint))
+    told = tuple(problems.values())
+    return Invalid(told[0].message, code=told[0].code, hint=told[0].hint, problems=told) if told else error
 
 
 def _budget(text: str | None) -> str:

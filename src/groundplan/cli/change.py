@@ -37,6 +37,10 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise Invalid(f"{path} is not UTF-8", code="not_utf8", hint="Save the file as UTF-8.") from error
+    except OSError as error:
+        raise Invalid(
+            f"{path} cannot be read: {error.strerror}", code="unreadable", hint="Check its permissions."
+        ) from error
 
 
 def plan(
@@ -68,7 +72,7 @@ def apply(
 
 def rollback(
     to: Annotated[
-        int | None, typer.Argument(help="Blueprint to go back to; the one before the current by default.")
+        int | None, typer.Argument(min=1, help="Blueprint to go back to; the one before the current by default.")
     ] = None,
     without_revoked: Annotated[
         bool, typer.Option("--without-revoked", help="Leave out what was revoked, withdrawn or deleted since.")

@@ -107,7 +107,9 @@ def _file(path: Path) -> bytes:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise Invalid(
-            f"{path} cannot be read: {type(error).__name__}", code="bill_unreadable", hint="Name a CSV file."
+            f"{path} cannot be read: {error.strerror or type(error).__name__}",
+            code="bill_unreadable",
+            hint="Name a CSV file.",
         ) from error
     if len(data) > MAX_BYTES:
         raise TooLarge("the file is larger than 16 MiB", code="bill_too_large", hint="Split it by day or model.")

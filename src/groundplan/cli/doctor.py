@@ -106,6 +106,9 @@ def _indented(hint: str) -> str:
 
 
 def _home(home: Home, _: Settings) -> Iterator[Check]:
+    if home.root.exists() and not home.root.is_dir():
+        yield Check("home", "bad", f"{home.root} is not a folder", "Name another one with --home.")
+        return
     if not home.root.is_dir():
         yield Check("home", "warn", f"{home.root} does not exist yet", "`groundplan up` makes it.")
         return

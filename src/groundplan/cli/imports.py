@@ -190,9 +190,13 @@ def _text(path: Path, name: str, most: int = MAX_BYTES) -> str:
         with path.open("rb") as file:
             data = file.read(most + 1)
         return data.decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise Invalid(
-            f"{name} cannot be read: {type(error).__name__}",
+            f"{path} cannot be read: {error.strerror or type(error).__name__}",
             code="import_unreadable",
-            hint="It is a text file in UTF-8.",
+            hint="Check the path and its permissions.",
+        ) from error
+    except UnicodeDecodeError as error:
+        raise Invalid(
+            f"{name} is no text in UTF-8", code="import_unreadable", hint="Name a text file, saved as UTF-8."
         ) from error

@@ -13,7 +13,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from groundplan.cli.output import print_error
+from groundplan.cli.output import print_error, unusable
 from groundplan.core.errors import GroundplanError
 
 COMMANDS: dict[str, tuple[str, str, str]] = {
@@ -118,9 +118,15 @@ def root(
 
 
 def main() -> None:
-    """Entry of the console script: every error on purpose becomes one message and its exit code."""
+    """Entry of the console script: every error on purpose becomes one message and its exit code, and so does a file or
+    folder that cannot be used."""
     try:
-        app()
+        try:
+            app()
+        except OSError as error:
+            if error.filename is None:
+                raise
+            raise unusable(error) from error
     except GroundplanError as error:
         print_error(error, as_json="--json" in sys.argv)
         raise SystemExit(error.exit_code) from None

@@ -13,7 +13,8 @@ from typing import Any
 import typer
 
 from groundplan.core.error_shape import error_json
-from groundplan.core.errors import GroundplanError, Problem, Where
+from groundplan.core.errors import GroundplanError, Problem, Unavailable, Where
+from groundplan.core.words import counted
 
 
 def emit(value: Any, as_json: bool, text: str) -> None:
@@ -52,14 +53,27 @@ def problem_from(body: dict[str, Any]) -> Problem:
     return Problem(str(body.get("message", "")), str(body.get("code", "")), str(body.get("hint", "")), where)
 
 
+def unusable(error: OSError) -> GroundplanError:
+    """The error of a file or folder that the system does not let us use, where no better word was found for it."""
+    name = error.filename.decode(errors="replace") if isinstance(error.filename, bytes) else error.filename
+    return Unavailable(
+        f"{name} cannot be used: {error.strerror or type(error).__name__}",
+        code="file_unusable",
+        hint="Check the path, its permissions and the free space.",
+    )
+
+
 def print_error(error: GroundplanError, *, as_json: bool) -> None:
-    """Tell an error: JSON on stdout for programs, or lines on stderr for people."""
+    """Tell an error: JSON on stdout for programs, or lines on stderr for people, each problem once."""
     if as_json:
         typer.echo(json.dumps(error_json(error), indent=2, ensure_ascii=False))
         return
     for problem in error.problems:
         place = f"{problem.where}: " if problem.where else ""
         sys.stderr.write(f"{place}{problem.message} [{problem.code}]\n    {problem.hint}\n")
+    if error.problems and error.message.startswith(error.problems[0].message):
+        sys.stderr.write(f"error: {counted(len(error.problems), 'problem')}\n")
+        return
     place = f"{error.where}: " if error.where else ""
     sys.stderr.write(f"error: {place}{error.message} [{error.code}]\n")
     if error.hint:

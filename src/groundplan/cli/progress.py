@@ -14,7 +14,10 @@ _PLAIN_SECONDS = 5.0
 
 
 class Steps:
-    """A context manager. `say` tells a step with its time; `bytes` follows a download by name."""
+    """A context manager. `say` tells a step with its time; `bytes` follows a download by name.
+
+    A bar is drawn only while something is fetched: `up` serves for days in the same terminal.
+    """
 
     def __init__(self) -> None:
         self._began = time.monotonic()
@@ -27,7 +30,6 @@ class Steps:
         self._told: dict[str, float] = {}
 
     def __enter__(self) -> Self:
-        self._bars.start()
         return self
 
     def __exit__(
@@ -40,7 +42,7 @@ class Steps:
         self._console.print(f"{time.monotonic() - self._began:6.1f} s  {message}", markup=False)
 
     def bytes(self, name: str, done: int, total: int) -> None:
-        """`done` of `total` bytes of `name` are here."""
+        """`done` of `total` bytes of `name` are here; both are the same once it is complete."""
         if self._bars.disable:
             now = time.monotonic()
             if done >= total or now - self._told.get(name, 0.0) > _PLAIN_SECONDS:
@@ -49,4 +51,10 @@ class Steps:
             return
         if name not in self._tasks:
             self._tasks[name] = self._bars.add_task(name, total=total)
+            self._bars.start()
         self._bars.update(self._tasks[name], completed=done, total=total)
+        if done >= total:
+            self._bars.remove_task(self._tasks.pop(name))
+            if not self._tasks:
+                self._bars.stop()
+            self.say(f"model {name} is here")

@@ -39,4 +39,4 @@ def _one(workloads: list[dict[str, Any]]) -> str:
                 mark = "+" if point["evidence"] else " "
                 detail = point["evidence"] or f"not measured yet; {point['next_step']}"
                 lines.append(f"  {mark} {point['name']}: {detail}")
-    return "\n".join(lines) or "no such workload"
+    return "\n".join(lines)

@@ -38,7 +38,7 @@ def error_json(error: GroundplanError) -> dict[str, Any]:
 
 def field_problem(message: str) -> dict[str, str]:
     """One field of a request that does not fit."""
-    return {"message": message, "code": "field_invalid", "hint": "See /api/openapi.json."}
+    return {"message": message, "code": "field_invalid", "hint": "Correct it; /api/openapi.json says what it may be."}
 
 
 def request_invalid(problems: list[dict[str, str]]) -> dict[str, Any]:

@@ -105,7 +105,7 @@ def find_token(conn: Connection[Any], secret: str, now: datetime) -> ServiceToke
 def revoke_token(conn: Connection[Any], actor: str, id: UUID, now: datetime) -> None:
     """End a token at once. Raises `NotFound` (`token_unknown`)."""
     if not store.revoke_token(conn, id, actor, now):
-        raise NotFound("there is no such token", code="token_unknown", hint="GET /api/tokens lists them.")
+        raise NotFound("there is no such token", code="token_unknown", hint="List them: `groundplan tokens list`.")
     record(conn, action="token.revoked", actor=actor, subject=f"token/{id}", detail={})
 
 

@@ -333,6 +333,12 @@ def _newest(conn: Connection[Any]) -> StoredBlueprint:
 
 def _target(conn: Connection[Any], stored: StoredBlueprint, to: int | None) -> StoredBlueprint:
     number = stored.number - 1 if to is None else to
+    if stored.number == 1 and to is None:
+        raise NotFound(
+            "blueprint 1 is the first one: there is nothing to go back to",
+            code="blueprint_unknown",
+            hint="`groundplan apply` makes the next one, and `groundplan rollback` goes back from there.",
+        )
     if number == stored.number:
         raise Conflict(f"blueprint {number} is served already", code="rollback_current", hint="Name an earlier one.")
     target = store.by_number(conn, number)

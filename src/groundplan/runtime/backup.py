@@ -54,6 +54,12 @@ def backup(home: Home, settings: Settings, target: Path, progress: Progress) -> 
         raise Invalid(f"{home.root} is not the HOME of an installation", code="home_unknown", hint="Check --home.")
     if target.exists():
         raise Conflict(f"{target} exists already", code="archive_exists", hint="Choose another name, or move it away.")
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise Unavailable(
+            f"{target.parent} is no folder that this user may write to",
+            code="archive_write",
+            hint="Name an archive in a folder that is there and writable.",
+        )
     home.run.mkdir(mode=0o700, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix="backup-", dir=home.run))
     try:

@@ -28,7 +28,7 @@ from groundplan.core.home import sync_folder, write_atomically
 from groundplan.core.settings import child_environment
 
 Progress = Callable[[str, int, int], None]
-"""Told (model name, bytes so far, bytes in all) while a model is fetched; the last call has both equal."""
+"""Told (model name, bytes so far, bytes in all) while a model is fetched; only the last call has both equal."""
 
 _POLL_SECONDS = 0.2
 _BLOCK = 1 << 20
@@ -256,7 +256,7 @@ def _download(folder: Path, model: StoredModel, progress: Progress) -> Path:
         most = 0
         try:
             while process.poll() is None:
-                most = max(most, min(_bytes_below(folder), model.size))
+                most = max(most, min(_bytes_below(folder), model.size - 1))
                 progress(model.name, most, model.size)
                 time.sleep(_POLL_SECONDS)
         finally:

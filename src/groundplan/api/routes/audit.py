@@ -99,7 +99,9 @@ def proof(entry_id: UUID, services: Using, caller: Reader) -> dict[str, Any]:
         shown = entries_json(conn, caller, [] if found is None else [found])
         _read(conn, services, caller, {"proof": str(entry_id)})
     if found is None:
-        raise NotFound(f"there is no audit entry {entry_id}", code="entry_unknown", hint="GET /api/audit lists them.")
+        raise NotFound(
+            f"there is no audit entry {entry_id}", code="entry_unknown", hint="List them: `groundplan audit list`."
+        )
     if found.leaf_index is None:
         raise Unavailable(
             "this entry has no place in the log yet", code="entry_unsequenced", hint="Ask again in a second.",

@@ -86,7 +86,8 @@ def _terms(body: NewKey, blueprint: Blueprint, workload: Workload) -> KeyTerms:
         networks = tuple(units.network(text) for text in body.networks)
         budget = None if body.budget is None else units.limit(body.budget)
     except ValueError as error:
-        raise Invalid(f"the key cannot be made: {error}", code="key_terms", hint=f"{error}.") from error
+        hint = f"{str(error)[:1].upper()}{str(error)[1:]}."
+        raise Invalid("the key cannot be made with these terms", code="key_terms", hint=hint) from error
     return KeyTerms(
         acts_for_others=body.acts_for_others,
         tags=tuple(dict.fromkeys(body.tags)),
@@ -109,7 +110,7 @@ def rotate_key(key_id: UUID, body: Rotation, services: Using, caller: SignedIn) 
     with services.transaction() as conn:
         row = store.key(conn, key_id)
         if row is None:
-            raise NotFound(f"there is no key {key_id}", code="key_unknown", hint="GET /api/keys lists them.")
+            raise NotFound(f"there is no key {key_id}", code="key_unknown", hint="List them: `groundplan keys list`.")
         authorize(caller, "keys", f"workload/{row['workload']}")
         new, secret, ends = identity.rotate_key(conn, caller.actor, key_id, overlap)
         number = store.policy_number(conn)
@@ -132,7 +133,7 @@ def revoke_key(key_id: UUID, services: Using, caller: SignedIn) -> dict[str, Any
     with services.transaction() as conn:
         row = store.key(conn, key_id)
         if row is None:
-            raise NotFound(f"there is no key {key_id}", code="key_unknown", hint="GET /api/keys lists them.")
+            raise NotFound(f"there is no key {key_id}", code="key_unknown", hint="List them: `groundplan keys list`.")
         authorize(caller, "revoke", f"workload/{row['workload']}")
         number = identity.revoke_key(conn, caller.actor, key_id)
     return {"id": str(key_id), "effective": effect_of(services, number, workload=row["workload"])}

@@ -64,4 +64,10 @@ def ready(services: Using, _: SignedIn, workload: str | None = None) -> dict[str
     """Five areas for each workload; a point only with its evidence, else the next step."""
     with services.transaction() as conn:
         found = readiness_json(conn, services.clock.now())
-    return {"workloads": [entry for entry in found if workload in (None, entry["workload"])]}
+    if workload is None:
+        return {"workloads": found}
+    known = {entry["workload"]: entry for entry in found}
+    if workload not in known:
+        hint = f"Declared: {', '.join(sorted(known)) or 'none'}."
+        raise NotFound(f"no workload '{workload[:80]}' is declared", code="workload_unknown", hint=hint)
+    return {"workloads": [known[workload]]}

@@ -1,0 +1,54 @@
+"""What `up` writes while it starts: a bar only while something is fetched, and plain lines where nobody watches."""
+
+from __future__ import annotations
+
+import io
+import sys
+import time
+
+import pytest
+
+from groundplan.cli.progress import Steps
+
+MIB = 1 << 20
+
+
+class Terminal(io.StringIO):
+    """Standard error as a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_is_left_alone_once_everything_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with Steps() as steps:
+        steps.say("database is ready")
+        assert "\x1b[" not in terminal.getvalue(), "no bar before there is something to fetch"
+        for done in (0, 40 * MIB):
+            steps.bytes("small", done, 88 * MIB)
+        time.sleep(0.15)
+        assert "small" in terminal.getvalue() and "88.0/" not in terminal.getvalue().replace(" ", "")
+        steps.bytes("small", 88 * MIB, 88 * MIB)
+        steps.say("ready")
+        told = terminal.getvalue()
+        assert "model small is here" in told and told.rstrip().endswith("ready")
+        assert told.count("\x1b[?25l") == told.count("\x1b[?25h") == 1, "the cursor is shown again"
+        time.sleep(0.3)
+        assert terminal.getvalue() == told, "nothing is drawn while it serves"
+        steps.bytes("later", 0, MIB)
+        steps.bytes("later", MIB, MIB)
+        assert "model later is here" in terminal.getvalue(), "a later blueprint may need another model"
+
+
+def test_without_a_terminal_each_model_is_told_at_its_start_and_once_at_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plain = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", plain)
+    with Steps() as steps:
+        for done in (0, 1, 2 * MIB):
+            steps.bytes("small", done, 2 * MIB)
+    lines = [line.partition("s  ")[2] for line in plain.getvalue().splitlines()]
+    assert lines == ["model small: 0 of 2 MiB", "model small: 2 of 2 MiB"]
