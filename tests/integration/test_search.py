@@ -21,13 +21,14 @@ from groundplan.core.errors import Invalid, Unavailable
 from groundplan.core.ids import new_id
 from groundplan.core.settings import load_settings
 from groundplan.knowledge.embedding.encoder import Encoder
-from groundplan.knowledge.model import IngestReport, Passage, SearchRequest
+from groundplan.knowledge.model import IngestReport
 from groundplan.knowledge.retrieval.editions import Editions
 from groundplan.knowledge.retrieval.follow import Follower, is_plausible, take_batch
 from groundplan.knowledge.retrieval.projection import Projection
 from groundplan.knowledge.retrieval.saved import FORMAT, Saved
 from groundplan.knowledge.retrieval.search import Search
 from groundplan.knowledge.retrieval.search_store import Standing
+from groundplan.knowledge.retrieval.wire import Passage, SearchRequest
 from groundplan.knowledge.retrieval.words import Analyzer
 from groundplan.knowledge.service import Intake, ingest_sources
 from groundplan.runtime.models import MINILM, ensure

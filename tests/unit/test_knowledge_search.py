@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groundplan.knowledge.ingest import context
-from groundplan.knowledge.model import SearchRequest
 from groundplan.knowledge.retrieval.follow import worded
 from groundplan.knowledge.retrieval.fuse import (
     OVERHEAD_BYTES,
@@ -24,6 +23,7 @@ from groundplan.knowledge.retrieval.fuse import (
     widened,
 )
 from groundplan.knowledge.retrieval.search_store import Found, Part
+from groundplan.knowledge.retrieval.wire import SearchRequest
 
 
 def _chunk(number: int, text: str = "") -> Found:

@@ -21,10 +21,11 @@ from groundplan.core.errors import GroundplanError, Invalid, NotFound, TooLarge,
 from groundplan.knowledge.citations.wire import MOST_TEXTS, SupportAnswer, SupportRequest
 from groundplan.knowledge.embedding.encoder import Embedded, Encoder
 from groundplan.knowledge.embedding.wire import EmbedAnswer, EmbedRequest
-from groundplan.knowledge.model import DIMENSION, ConfirmRequest, SearchAnswer, SearchRequest
+from groundplan.knowledge.model import DIMENSION
 from groundplan.knowledge.retrieval.examine import Examiner, ExamineRequest
 from groundplan.knowledge.retrieval.follow import Follower
 from groundplan.knowledge.retrieval.search import Search
+from groundplan.knowledge.retrieval.wire import ConfirmRequest, SearchAnswer, SearchRequest
 
 MODEL = "all-minilm-l6-v2"
 MAX_BODY_BYTES = 4 << 20

@@ -12,8 +12,8 @@ from datetime import date
 from typing import Final
 from uuid import UUID
 
-from groundplan.knowledge.model import Passage, SearchRequest
 from groundplan.knowledge.retrieval.search_store import Found, Part
+from groundplan.knowledge.retrieval.wire import Passage, SearchRequest
 
 MIN_SIMILARITY: Final = 0.25
 """Cosine below which a chunk that shares no word with the question is about something else."""

@@ -21,21 +21,13 @@ from groundplan.core.clock import Clock, SystemClock
 from groundplan.core.errors import Invalid, Unavailable
 from groundplan.knowledge import store
 from groundplan.knowledge.index.model import Embedding
-from groundplan.knowledge.model import (
-    ConfirmRequest,
-    Conflict,
-    Embedder,
-    Newer,
-    Passage,
-    SearchRequest,
-    Vectors,
-    Withheld,
-)
+from groundplan.knowledge.model import Embedder, Vectors
 from groundplan.knowledge.retrieval import fuse, search_store, told, words
 from groundplan.knowledge.retrieval.propose import CANDIDATES, Proposed, Wanted, propose
 from groundplan.knowledge.retrieval.question import Asked, Asking, Held
 from groundplan.knowledge.retrieval.search_store import Found, Standing
 from groundplan.knowledge.retrieval.synonyms import Glossary
+from groundplan.knowledge.retrieval.wire import ConfirmRequest, Conflict, Newer, Passage, SearchRequest, Withheld
 
 MAX_QUERY_CHARS = 4000
 MAX_PASSAGES = 50
