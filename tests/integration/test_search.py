@@ -176,7 +176,7 @@ def test_a_revoked_membership_is_gone_at_the_next_question(world: World) -> None
 def test_the_word_index_cannot_show_what_postgresql_hides(world: World) -> None:
     world.ingest()
     vector = world.encoder.embed(["salary band"])[0]
-    every = Standing(world.index.view.classes.acls, 1)
+    every = Standing(tuple(world.index.view.classes.acls.tolist()), 1)
     assert len(world.search.propose("salary band", vector, ["handbook"], every).words) == 1
     assert world.search.propose("salary band", vector, ["other"], every).words == {}
     world.write("handbook/hr/.readers", "!ben@acme.example\n")

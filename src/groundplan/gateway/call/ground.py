@@ -13,6 +13,7 @@ import msgspec
 
 from groundplan.blueprint.model import Workload
 from groundplan.core.errors import Unavailable
+from groundplan.gateway.call import signals
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange, Passage
 from groundplan.gateway.call.grounded import NOTES_SHARE, Grounded, notes
@@ -74,6 +75,8 @@ async def ground(gateway: Gateway, exchange: Exchange) -> None:
         raise cut_off() from failure
     result = "found" if found.passages else "abstained" if found.abstained else "nothing"
     gateway.meters.ground(workload.name, result)
+    if not found.passages:
+        signals.note(gateway, exchange)
     passages, conflicts = found.passages[: grounding.passages], found.conflicts
     if exchange.guard is not None:
         passages = exchange.guard.passages(passages)

@@ -19,7 +19,7 @@ from psycopg.types.json import Jsonb
 
 from groundplan.core.ids import new_id
 from groundplan.knowledge.index import index_store
-from groundplan.knowledge.model import Readers, Vectors
+from groundplan.knowledge.model import Vectors
 from groundplan.knowledge.parsing.model import Piece
 
 CHANNEL = "groundplan_chunks"
@@ -138,19 +138,6 @@ def put_tokens(conn: Conn, tokens: Mapping[UUID, str]) -> None:
     conn.execute(
         "UPDATE document d SET token = t.token FROM unnest(%s::uuid[], %s::text[]) AS t(id, token) WHERE d.id = t.id",
         (list(tokens), list(tokens.values())),
-    )
-
-
-def put_readers(conn: Conn, readers: Mapping[UUID, Readers]) -> None:
-    """Replace who may read these documents; holds from the next search."""
-    conn.execute("DELETE FROM document_reader WHERE document_id = ANY(%s)", (list(readers),))
-    rows = [(id, name, False) for id, each in readers.items() for name in sorted(each.allow)]
-    rows += [(id, name, True) for id, each in readers.items() for name in sorted(each.deny)]
-    columns = [list(column) for column in zip(*rows, strict=True)] or [[], [], []]
-    conn.execute(
-        """INSERT INTO document_reader (document_id, reader, deny)
-           SELECT * FROM unnest(%s::uuid[], %s::text[], %s::boolean[])""",
-        columns,
     )
 
 

@@ -84,8 +84,8 @@ class Service:
         return msgspec.json.encode(self._examiner.examine(_decode(body, ExamineRequest)))
 
     def confirm(self, body: bytes) -> bytes:
-        """`{"readable": [chunk]}`"""
-        return msgspec.json.encode({"readable": self._search.readable(_decode(body, ConfirmRequest))})
+        """`ConfirmAnswer` as JSON."""
+        return msgspec.json.encode(self._search.readable(_decode(body, ConfirmRequest)))
 
     def embed(self, body: bytes) -> bytes:
         """`EmbedAnswer` as JSON."""

@@ -15,7 +15,7 @@ from uuid import UUID
 import numpy as np
 
 from groundplan.knowledge.retrieval import vectors, words
-from groundplan.knowledge.retrieval.projection import Classes, Columns, Projection, View
+from groundplan.knowledge.retrieval.projection import Columns, Projection, View
 
 FORMAT: Final = 4
 """Changes with the analyzer, the arrays or their meaning; another format is not read."""
@@ -84,11 +84,10 @@ class Saved:
         terms = (self._folder / "terms").read_text(encoding="utf-8").split("\n") if state["terms"] else []
         if len(terms) != state["terms"]:
             raise ValueError("another number of terms")
-        names = state["names"]
-        classes = Classes(tuple(name for name, _ in names), tuple(acl for _, acl in names), (), ())
+        names = [(str(source), int(acl)) for source, acl in state["names"]]
         documents = {UUID(id): (first, count) for id, first, count in state["documents"]}
         index = Projection(int(state["edition"]))
-        index.restore(View(columns, segments, classes, state["cursor"], size), terms, documents)
+        index.restore(columns, segments, names, int(state["cursor"]), terms, documents)
         return index
 
 
@@ -120,6 +119,6 @@ def _described(state: dict[str, Any]) -> dict[str, Any]:
         "size": view.size,
         "segments": len(view.segments),
         "terms": state["terms"],
-        "names": state["numbers"],
+        "names": view.classes.names(),
         "documents": [(str(id), first, count) for id, (first, count) in state["documents"].items()],
     }

@@ -27,7 +27,15 @@ from groundplan.knowledge.retrieval.propose import CANDIDATES, Proposed, Wanted,
 from groundplan.knowledge.retrieval.question import Asked, Asking, Held
 from groundplan.knowledge.retrieval.search_store import Found, Standing
 from groundplan.knowledge.retrieval.synonyms import Glossary
-from groundplan.knowledge.retrieval.wire import ConfirmRequest, Conflict, Newer, Passage, SearchRequest, Withheld
+from groundplan.knowledge.retrieval.wire import (
+    ConfirmAnswer,
+    ConfirmRequest,
+    Conflict,
+    Newer,
+    Passage,
+    SearchRequest,
+    Withheld,
+)
 
 MAX_QUERY_CHARS = 4000
 MAX_PASSAGES = 50
@@ -198,20 +206,24 @@ class Search:
         best = {proposed.view.chunk(row): proposed.scores[row] for row in proposed.relevant()[:_READ]}
         return told.newer(conn, best, [one.id for one, _ in ranked], least, request.workload)
 
-    def readable(self, request: ConfirmRequest) -> list[str]:
-        """Those of the chunks that exist as they were and that the person may read now.
+    def readable(self, request: ConfirmRequest) -> ConfirmAnswer:
+        """Those of the chunks and documents that exist as they were and that the person may read now.
 
         Raises `Invalid` (search_request) and `Unavailable` (search_cut_off, retry_after).
         """
-        if len(request.chunks) > MAX_PASSAGES:
+        asked = len(request.chunks) + len(request.documents)
+        if asked > MAX_PASSAGES:
             raise Invalid(
-                f"{len(request.chunks)} chunks are asked for at once",
+                f"{asked} chunks and documents are asked for at once",
                 code="search_request",
                 hint=f"Ask for at most {MAX_PASSAGES}.",
             )
         person, chunks = _id(request.person), [_id(chunk) for chunk in request.chunks]
+        documents = [_id(document) for document in request.documents]
         with self._as(person, request.workload) as (conn, _):
-            return [str(id) for id in store.readable(conn, chunks, request.sources)]
+            found = store.readable(conn, chunks, request.sources) if chunks else {}
+            known = search_store.documents(conn, documents, request.sources) if documents else []
+        return ConfirmAnswer(readable=[str(id) for id in found], documents=[str(id) for id in known])
 
     @contextmanager
     def _as(

@@ -89,6 +89,14 @@ def read(conn: Conn, chunks: Sequence[UUID], sources: Sequence[str], question: V
     return {one.id: one for one in rows}
 
 
+def documents(conn: Conn, ids: Sequence[UUID], sources: Sequence[str]) -> list[UUID]:
+    """Those of the documents that the person may read now."""
+    rows = conn.execute(
+        "SELECT id FROM document WHERE id = ANY(%s) AND source = ANY(%s)", (list(ids), list(sources)), prepare=True
+    ).fetchall()
+    return [id for (id,) in rows]
+
+
 def changed(conn: Conn, after: int, sources: Sequence[str], question: Vectors, limit: int) -> list[Found]:
     """Readable chunks that the projection may not know yet: changed, or their document, after that number; nearest
     first."""

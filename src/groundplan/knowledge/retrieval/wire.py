@@ -31,12 +31,21 @@ class SearchRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class ConfirmRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which of these chunks a person may read now; those of other sources than named, and changed ones, are none."""
+    """Which of these chunks and documents a person may read now; those of other sources than named, and chunks that
+    changed, are none."""
 
     person: str
     chunks: list[str]
     sources: list[str]
     workload: str = ""
+    documents: list[str] = []
+
+
+class ConfirmAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """Those of what was asked that may be read: chunks and documents."""
+
+    readable: list[str]
+    documents: list[str]
 
 
 class Passage(msgspec.Struct, frozen=True, kw_only=True):
