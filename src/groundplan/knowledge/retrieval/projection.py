@@ -75,6 +75,8 @@ class View:
 
     columns: Columns
     segments: tuple[words.Segment, ...]
+    terms: dict[str, int]
+    """The number of each term in `segments`, and of later ones; it only grows."""
     classes: Classes
     cursor: int
     size: int
@@ -105,7 +107,9 @@ class Projection:
         self._classes = ClassBook()
         self._columns = _columns(_FIRST_CAPACITY, dimension)
         self._segments: tuple[words.Segment, ...] = ()
-        self.view = View(self._columns.part(0), (), self._classes.now(), 0, 0)
+        self.forgotten = 0
+        """Rows that are gone, counted up: whoever kept a copy has too many once this has changed."""
+        self.view = View(self._columns.part(0), (), self._terms, self._classes.now(), 0, 0)
 
     @property
     def cursor(self) -> int:
@@ -116,11 +120,6 @@ class Projection:
     def count(self) -> int:
         """Number of chunks that exist."""
         return self.view.size - int(self.view.classes.counts[GONE])
-
-    @property
-    def terms(self) -> dict[str, int]:
-        """Number of each term that was ever seen; only grows."""
-        return self._terms
 
     @property
     def serving(self) -> int:
@@ -140,7 +139,7 @@ class Projection:
             self._terms, self._documents = {}, {}
             self._classes = ClassBook()
             self._columns, self._segments = _columns(_FIRST_CAPACITY, self._dimension), ()
-            self.view = View(self._columns.part(0), (), self._classes.now(), 0, 0)
+            self.view = View(self._columns.part(0), (), self._terms, self._classes.now(), 0, 0)
 
     def take(self, entries: Sequence[Entry], cursor: int) -> None:
         """Hold these documents as they are now, instead of what was held of them; `cursor`: of the last change."""
@@ -160,8 +159,15 @@ class Projection:
                 self._move(*self._documents.get(document, (0, 0)), self._classes.number(source, acl))
             self._publish(self.view.size, cursor)
 
+    def purge(self) -> None:
+        """Leave out rows that are gone, and terms that no row has any more."""
+        with self._lock:
+            self._compact()
+
     def _forget(self, document: UUID) -> None:
-        self._move(*self._documents.pop(document, (0, 0)), GONE)
+        first, count = self._documents.pop(document, (0, 0))
+        self.forgotten += count
+        self._move(first, count, GONE)
 
     def _move(self, first: int, count: int, to: int) -> None:
         """Rows of one document to another class."""
@@ -207,7 +213,7 @@ class Projection:
         if (places := self._classes.give_up()) is not None:
             # in an array of its own: whoever has a view from before goes on with the numbers of that one
             self._columns = replace(self._columns, classes=places[self._columns.classes])
-        self.view = View(self._columns.part(size), self._segments, self._classes.now(), cursor, size)
+        self.view = View(self._columns.part(size), self._segments, self._terms, self._classes.now(), cursor, size)
 
     def _compact(self) -> None:
         """Leave out rows that are gone. Readers go on with the view they have."""
@@ -218,7 +224,7 @@ class Projection:
         self._columns = _taken(view.columns, kept)
         self._documents = {one: (int(places[first]), count) for one, (first, count) in self._documents.items()}
         moved = (words.renumbered(part, places) for part in view.segments)
-        self._segments = tuple(part for part in moved if part is not None)
+        self._terms, self._segments = words.used(self._terms, [part for part in moved if part is not None])
         gone = view.classes
         self._classes.add(GONE, -int(gone.counts[GONE]), -int(gone.tokens[GONE]))
         self._publish(len(kept), view.cursor)
@@ -232,7 +238,6 @@ class Projection:
                 "edition": self.edition,
                 "view": self.view,
                 "documents": dict(self._documents),
-                "terms": len(self._terms),
             }
 
     def skip(self, cursor: int) -> None:
@@ -256,6 +261,7 @@ class Projection:
             self._terms = {term: number for number, term in enumerate(terms)}
             self._documents = documents
             self._classes.restore(names, columns.classes, columns.lengths)
+            self.forgotten = int(np.count_nonzero(columns.classes == GONE))
             self._columns, self._segments = columns, segments
             self._publish(len(columns.classes), cursor)
 

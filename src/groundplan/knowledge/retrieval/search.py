@@ -150,7 +150,7 @@ class Search:
         self, conn: Connection[Any], proposed: Proposed, request: SearchRequest, question: Vectors | None
     ) -> fuse.Ranked:
         """The readable ones, best first; asks for more until there are enough or no more."""
-        scores, order = proposed.scores, proposed.relevant()
+        scores, order = proposed.scores, proposed.order
         found: fuse.Ranked = []
         for start in range(0, len(order), _READ):
             rows = {proposed.view.chunk(row): row for row in order[start : start + _READ]}
@@ -190,7 +190,7 @@ class Search:
     ) -> tuple[Withheld, ...]:
         """Documents that the person may read and that match as well, but that the workload may not use."""
         least = ranked[min(len(ranked), request.k) - 1][1] if ranked else 0.0
-        rows = [row for row in proposed.relevant()[:_READ] if proposed.scores[row] >= least]
+        rows = [row for row in proposed.order[:_READ] if proposed.scores[row] >= least]
         kept = search_store.kept_back(conn, [proposed.view.chunk(row) for row in rows], request.workload)
         by_document = {document: (path, title, reason) for _, document, path, title, reason in kept}
         return tuple(
@@ -203,7 +203,7 @@ class Search:
     ) -> list[Newer]:
         """What of the best was kept back because there is a newer version."""
         least = ranked[min(len(ranked), request.k) - 1][1] if ranked else 0.0
-        best = {proposed.view.chunk(row): proposed.scores[row] for row in proposed.relevant()[:_READ]}
+        best = {proposed.view.chunk(row): proposed.scores[row] for row in proposed.order[:_READ]}
         return told.newer(conn, best, [one.id for one, _ in ranked], least, request.workload)
 
     def readable(self, request: ConfirmRequest) -> ConfirmAnswer:
