@@ -67,7 +67,7 @@ def stand_for(conn: Conn, person: UUID | None, workload: str, edition: int | Non
              set_config('groundplan.workload', %(workload)s, true),
              set_config('groundplan.acls', %(person)s || ':' || acls::text, true), acls,
              set_config('groundplan.edition', coalesce(%(edition)s, serving_edition())::text, true), last_value
-           FROM (SELECT ARRAY(SELECT visible_acls(nullif(%(person)s, '')::uuid)) AS acls) AS mine, chunk_change""",
+           FROM (SELECT acls_of(nullif(%(person)s, '')::uuid) AS acls OFFSET 0) AS mine, chunk_change""",
         {"person": "" if person is None else str(person), "workload": workload, "edition": edition},
         prepare=True,
     ).fetchone()
