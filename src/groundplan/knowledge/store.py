@@ -19,7 +19,8 @@ from groundplan.knowledge.model import Chunk, Document, Readers, StoredChunk, Ve
 CHANNEL = "groundplan_chunks"
 """NOTIFY channel: some chunks changed."""
 
-_CHANGE_LOCK = 0x6B6E6F77
+CHANGE_LOCK = 0x6B6E6F77
+"""Held by whoever numbers changes, or makes or clears sets of readers, until they are committed."""
 _COLUMNS = (
     """c.id, c.document_id AS document, d.source, d.path, d.title, c.text, c.start_line, c.end_line, d.review_by"""
 )
@@ -79,11 +80,11 @@ def count_first(conn: Conn) -> None:
 
 def hold_source(conn: Conn, name: str) -> None:
     """Wait for, and take, the session lock of a source: one ingestion of it at a time. Ends with `let_go_of_source`."""
-    conn.execute("SELECT pg_advisory_lock(%s, hashtext(%s))", (_CHANGE_LOCK, name))
+    conn.execute("SELECT pg_advisory_lock(%s, hashtext(%s))", (CHANGE_LOCK, name))
 
 
 def let_go_of_source(conn: Conn, name: str) -> None:
-    conn.execute("SELECT pg_advisory_unlock(%s, hashtext(%s))", (_CHANGE_LOCK, name))
+    conn.execute("SELECT pg_advisory_unlock(%s, hashtext(%s))", (CHANGE_LOCK, name))
 
 
 def put_document(conn: Conn, source: str, document: Document, chunks: Sequence[Chunk], vectors: Vectors) -> UUID:
@@ -136,7 +137,7 @@ def _replace_chunks(conn: Conn, document: UUID, chunks: Sequence[Chunk], vectors
     A document without text keeps one empty chunk: it tells followers that the old ones are gone. The lock makes numbers
     of changes visible in their order.
     """
-    conn.execute("SELECT pg_advisory_xact_lock(%s)", (_CHANGE_LOCK,))
+    conn.execute("SELECT pg_advisory_xact_lock(%s)", (CHANGE_LOCK,))
     conn.execute("DELETE FROM chunk WHERE document_id = %s", (document,))
     rows = [
         (

@@ -55,3 +55,5 @@ BEGIN
   RETURN acls_of(nullif(who, '')::uuid);
 END $$;
 DROP FUNCTION visible_acls(uuid), granted_sources(uuid);
+-- Up to which number followers know that no change is missing.
+GRANT SELECT ON SEQUENCE chunk_change TO %(db)s_control;

@@ -21,9 +21,9 @@ from groundplan.core.ids import new_id
 from groundplan.knowledge.index import index_store
 from groundplan.knowledge.model import Vectors
 from groundplan.knowledge.parsing.model import Piece
+from groundplan.knowledge.store import CHANGE_LOCK
 
 CHANNEL = "groundplan_chunks"
-_CHANGE_LOCK = 0x6B6E6F77
 _COLUMNS = """id uuid, source text, path text, title text, digest text, modified_at timestamptz, review_by date,
   state text, sensitivity text, owner text, steward text, purposes text[], workloads text[], residency text[],
   licence text, valid_from date, valid_until date, review_days int, retain_until date, legal_hold boolean,
@@ -96,7 +96,7 @@ def blocked(conn: Conn, source: str) -> set[str]:
 
 
 def hold_changes(conn: Conn) -> None:
-    conn.execute("SELECT pg_advisory_xact_lock(%s)", (_CHANGE_LOCK,))
+    conn.execute("SELECT pg_advisory_xact_lock(%s)", (CHANGE_LOCK,))
 
 
 def tell_followers(conn: Conn) -> None:

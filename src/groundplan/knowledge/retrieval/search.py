@@ -151,9 +151,11 @@ class Search:
     ) -> fuse.Ranked:
         """The readable ones, best first; asks for more until there are enough or no more."""
         scores, order = proposed.scores, proposed.order
+        enough = 2 * request.k + 4
+        most = max(_READ, enough)
         found: fuse.Ranked = []
-        for start in range(0, len(order), _READ):
-            rows = {proposed.view.chunk(row): row for row in order[start : start + _READ]}
+        for start in range(0, len(order), most):
+            rows = {proposed.view.chunk(row): row for row in order[start : start + most]}
             allowed = search_store.read(conn, list(rows), request.sources, question)
             more = proposed.quoted(request.query, {rows[id]: one.text for id, one in allowed.items()})
             found += [
@@ -161,7 +163,7 @@ class Search:
                 for id, one in allowed.items()
                 if _within(one, request)
             ]
-            if len(found) >= 2 * request.k + 4:
+            if len(found) >= enough:
                 break
         return found
 
