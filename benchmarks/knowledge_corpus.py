@@ -180,7 +180,7 @@ def _fill(
             for row in rows
         )
         _copy(conn, ids[some], [documents[row] for row in rows], texts, vectors[some], start)
-    conn.execute("SELECT setval('chunk_change', %s)", (len(ids) + 1,))
+    conn.execute("SELECT setval('chunk_change', %s)", (len(ids),))
     conn.execute("ANALYZE")
     return ids, vectors
 

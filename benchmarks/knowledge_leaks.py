@@ -36,7 +36,8 @@ import psycopg
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.knowledge import store
-from groundplan.knowledge.model import Chunk, Document, Readers, SearchRequest
+from groundplan.knowledge.model import Chunk, Document, Readers
+from groundplan.knowledge.retrieval.wire import SearchRequest
 from groundplan.testing.database import Database, cluster
 
 if str(Path(__file__).parents[1]) not in sys.path:

@@ -40,12 +40,13 @@ from groundplan.core.settings import child_environment, load_settings
 from groundplan.knowledge import store
 from groundplan.knowledge.embedding.encoder import Encoder
 from groundplan.knowledge.embedding.openvino_encoder import load
-from groundplan.knowledge.model import Chunk, Document, Readers, SearchRequest
+from groundplan.knowledge.model import Chunk, Document, Readers
 from groundplan.knowledge.retrieval import search_store
 from groundplan.knowledge.retrieval.follow import take_batch
 from groundplan.knowledge.retrieval.projection import Projection
 from groundplan.knowledge.retrieval.saved import Saved
 from groundplan.knowledge.retrieval.search import Search
+from groundplan.knowledge.retrieval.wire import SearchRequest
 from groundplan.knowledge.retrieval.words import Analyzer
 from groundplan.runtime.models import MINILM, ensure
 from groundplan.testing.database import Database, cluster

@@ -33,10 +33,11 @@ from groundplan.core.ids import new_id
 from groundplan.core.settings import load_settings
 from groundplan.knowledge import store
 from groundplan.knowledge.embedding.openvino_encoder import OpenVinoEncoder
-from groundplan.knowledge.model import Chunk, Document, Readers, SearchRequest
+from groundplan.knowledge.model import Chunk, Document, Readers
 from groundplan.knowledge.retrieval.follow import take_batch
 from groundplan.knowledge.retrieval.projection import Projection
 from groundplan.knowledge.retrieval.search import Result, Search
+from groundplan.knowledge.retrieval.wire import SearchRequest
 from groundplan.knowledge.retrieval.words import Analyzer
 from groundplan.runtime.models import MINILM, ensure
 from groundplan.testing.database import Cluster, Database, cluster

@@ -27,13 +27,14 @@ from groundplan.knowledge.index.switch import Who
 from groundplan.knowledge.index.upkeep import Step, Tools, Wanted, keep_up
 from groundplan.knowledge.ingest import take_over
 from groundplan.knowledge.intake.vectors import embed_pending
-from groundplan.knowledge.model import Embedder, SearchRequest, Vectors
+from groundplan.knowledge.model import Embedder, Vectors
 from groundplan.knowledge.retrieval import search_store
 from groundplan.knowledge.retrieval.editions import Editions
 from groundplan.knowledge.retrieval.examine import Examiner, ExamineRequest
 from groundplan.knowledge.retrieval.follow import Follower
 from groundplan.knowledge.retrieval.projection import Projection
 from groundplan.knowledge.retrieval.search import Result, Search
+from groundplan.knowledge.retrieval.wire import SearchRequest
 from groundplan.knowledge.sources.folder import Folder
 from groundplan.testing.database import Database
 

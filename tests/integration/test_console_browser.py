@@ -353,9 +353,19 @@ def test_a_document_says_what_holds_and_search_what_is_kept_back(page: Page) -> 
         assert "52 EUR" in main
         assert "41 EUR" not in main
         assert "it has a newer version" in main
+        found = page.url
+        page.eval_on_selector_all("input[name=csrf]", "all => all.forEach(one => { one.value = 'forged'; })")
+        press(page, ".passage button.link >> nth=0")
+        page.goto(found)
+        press(page, ".passage button.link >> nth=0")
+        assert "/knowledge/documents/" in page.url
+        answer = page.goto("/do/knowledge/click")
+        assert answer is not None and answer.status == 405, "no link from elsewhere chooses a document"
     finally:
         page.goto("/")
         press(page, "form[action='/do/act-as'] button")
+    page.goto("/knowledge/evaluations")
+    assert page.locator("td[data-label=Chosen]").all_inner_texts() == ["1"]
 
 
 def test_somebody_without_a_duty_sees_the_plan_and_their_own_calls_and_is_told_about_the_rest(page: Page) -> None:

@@ -15,7 +15,8 @@ import psycopg
 import pytest
 from tests.integration.gateway_stack import GROUNDING, Stack, blueprint, deployment, installation, scripted, workload
 
-from groundplan.blueprint.model import Source
+from groundplan.blueprint.model import Keep, Source
+from groundplan.core.audit.subject import SubjectKeys
 from groundplan.core.endpoints import lookup
 from groundplan.core.ids import new_id
 from groundplan.core.settings import child_environment, load_settings
@@ -28,14 +29,18 @@ from groundplan.testing.database import Database
 
 OUTCOMES = "/api/outcomes"
 SEARCH = "/api/knowledge/search"
+SIGNALS = "/api/knowledge/signals"
 
 
 @pytest.fixture
 async def stack(database: Database, tmp_path: Path) -> AsyncIterator[Stack]:
     """A worker with two workloads: `assistant` reads the handbook, `payroll` reads nothing."""
     async with scripted("one") as (_, port), installation(database, tmp_path) as made:
+        keep = Keep(content="full", seconds=3600)
         strict = workload("strict", ["one"], grounding=GROUNDING, sensitivity="restricted", grace_ms=0)
-        declared = [workload("assistant", ["one"], grounding=GROUNDING), workload("payroll", ["one"]), strict]
+        declared = [
+            workload("assistant", ["one"], grounding=GROUNDING, keep=keep), workload("payroll", ["one"]), strict,
+        ]  # fmt: skip
         made.apply(blueprint(1, [deployment("one", port)], declared))
         made.start()
         await made.ready()
@@ -185,6 +190,39 @@ def searches(stack: Stack) -> list[Finish]:
     return [record for record in found if record.endpoint == "search"]
 
 
+async def _signals_are_kept(stack: Stack, keys: dict[str, str], document: str) -> None:
+    """Once under its id, about a document that the person may read, and without who sent it."""
+    up = {"kind": "up", "document": document, "rank": 1, "id": str(new_id())}
+    for _ in range(2):
+        told = await stack.post(SIGNALS, keys["ana"], up)
+        assert (told.status, told.json) == (201, {"id": up["id"], "kept": True})
+    rows = stack.sql("SELECT id, kind, document_id, rank, person_id, asked FROM knowledge_signal WHERE kind = 'up'")
+    assert rows == [(UUID(up["id"]), "up", UUID(document), 1, None, None)]
+    hidden = await stack.post(SIGNALS, keys["ben"], {"kind": "click", "document": document})
+    absent = await stack.post(SIGNALS, keys["ben"], {"kind": "click", "document": str(new_id())})
+    assert (hidden.status, hidden.json) == (404, absent.json), "as if there were none"
+    for wrong in ({"kind": "up"}, {"kind": "unanswered", "document": document}, {"kind": "like", "document": document}):
+        assert (await stack.post(SIGNALS, keys["ana"], wrong)).code == "request_invalid"
+    assert (await stack.post(SIGNALS, keys["acts"], up)).code == "person_required"
+    assert (await stack.post(SIGNALS, None, up)).code == "key_missing"
+    asked = await stack.post(SIGNALS, keys["ana"], {"kind": "unanswered", "question": "Where is the pool?"})
+    assert (asked.status, asked.json["kept"]) == (201, True)
+
+
+async def _what_found_nothing_is_kept(stack: Stack, key: str, person: str) -> None:
+    """Questions of searches and of calls alike: sealed, for who may read the gaps of knowledge, and no longer."""
+    assert (await stack.chat(key, "Where do bicycles go?")).status == 200
+    end = asyncio.get_running_loop().time() + 20
+    wanted = "SELECT asked, call_id, expires_at FROM knowledge_signal WHERE kind = 'unanswered' AND person_id = %s"
+    while len(rows := stack.sql(wanted, person)) < 2:
+        assert asyncio.get_running_loop().time() < end, rows
+        await asyncio.sleep(0.1)
+    with psycopg.connect(stack.database.urls["control"]) as conn:
+        told = {SubjectKeys.of(stack.home).unseal(conn, sealed): (call, until) for sealed, call, until in rows}
+    assert set(told) == {"How long is paid leave?", "Where do bicycles go?"}
+    assert all(until is not None for _, until in told.values())
+
+
 async def test_a_search_finds_what_the_person_behind_the_key_may_read(stack: Stack, tmp_path: Path) -> None:
     ana, ben = stack.person("ana@acme.example"), stack.person("ben@acme.example")
     keys = {"ana": stack.key(person=ana), "ben": stack.key(person=ben), "acts": stack.key(acts=True)}
@@ -213,6 +251,8 @@ async def test_a_search_finds_what_the_person_behind_the_key_may_read(stack: Sta
         (made,) = searches(stack)
         assert (made.workload, made.person, made.status) == ("strict", ana, "ok")
         assert [path for _, path, *_ in made.sources] == ["leave.md"], "what was read, durable before it was given"
+        await _signals_are_kept(stack, keys, found.json["passages"][0]["document"])
+        await _what_found_nothing_is_kept(stack, keys["ben"], ben)
         name = stack.database.name
         stack.sql_admin(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
         stack.sql_admin(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")

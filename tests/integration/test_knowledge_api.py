@@ -160,7 +160,8 @@ def test_what_people_do_with_search_is_added_up_and_tells_nothing_of_them(contro
     found = control.ask("GET", "/api/knowledge/signals").body
     (row,) = [row for row in found["documents"] if row["path"] == "leave.md"]
     assert (row["clicks"], row["up"], row["down"]) == (2, 1, 0)
-    assert {"workload": "assistant", "clicks": 2, "up": 1, "down": 0, "unanswered": 1} in found["workloads"]
+    counts = {"clicks": 2, "up": 1, "down": 0, "unanswered": 1, "not_kept": 1}
+    assert {"workload": "assistant", **counts} in found["workloads"]
 
 
 def test_deleted_is_told_with_its_day_and_let_in_again(control: Control) -> None:

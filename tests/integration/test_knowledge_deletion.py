@@ -215,6 +215,20 @@ def test_who_may_read_and_why(world: World) -> None:
     assert [row["email"] for row in governed_store.who_may_read(world.control, world.id("a.md"))] == [
         "ana@acme.example"
     ]
+    world.write("a.md", "---\nreaders: [nobody]\n---\n# A\n")
+    world.ingest()
+    until = NOW.date() + timedelta(days=3)
+    world.control.execute("INSERT INTO source_grant VALUES ('s', 'staff', %s), ('t', 'staff', NULL)", (until,))
+    for reader in ("source/s", "source/t"):
+        row = (world.id("a.md"), reader)
+        world.control.execute("INSERT INTO document_reader (document_id, reader) VALUES (%s, %s)", row)
+    told = governed_store.why_readable(world.control, world.id("a.md"), world.person)
+    grant = {"to": "staff", "until": until.isoformat()}
+    by = {"reader": "source/s", "refuses": False, "through": ["hr", "staff"], "grant": grant}
+    assert told == {"readable": True, "by": [by]}, "and a grant on another source gives nothing of this one"
+    assert [row["by"] for row in governed_store.who_may_read(world.control, world.id("a.md"))] == [["source/s"]]
+    world.control.execute("UPDATE source_grant SET until = %s WHERE source = 's'", (NOW.date() - timedelta(days=1),))
+    assert not governed_store.why_readable(world.control, world.id("a.md"), world.person)["readable"]
     world.write("a.md", "---\nreaders: [staff]\ndeny: [hr]\n---\n# A\n")
     world.ingest()
     assert not governed_store.why_readable(world.control, world.id("a.md"), world.person)["readable"]

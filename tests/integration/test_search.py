@@ -21,13 +21,14 @@ from groundplan.core.errors import Invalid, Unavailable
 from groundplan.core.ids import new_id
 from groundplan.core.settings import load_settings
 from groundplan.knowledge.embedding.encoder import Encoder
-from groundplan.knowledge.model import IngestReport, Passage, SearchRequest
+from groundplan.knowledge.model import IngestReport
 from groundplan.knowledge.retrieval.editions import Editions
 from groundplan.knowledge.retrieval.follow import Follower, is_plausible, take_batch
 from groundplan.knowledge.retrieval.projection import Projection
 from groundplan.knowledge.retrieval.saved import FORMAT, Saved
 from groundplan.knowledge.retrieval.search import Search
 from groundplan.knowledge.retrieval.search_store import Standing
+from groundplan.knowledge.retrieval.wire import Passage, SearchRequest
 from groundplan.knowledge.retrieval.words import Analyzer
 from groundplan.knowledge.service import Intake, ingest_sources
 from groundplan.runtime.models import MINILM, ensure
@@ -175,7 +176,7 @@ def test_a_revoked_membership_is_gone_at_the_next_question(world: World) -> None
 def test_the_word_index_cannot_show_what_postgresql_hides(world: World) -> None:
     world.ingest()
     vector = world.encoder.embed(["salary band"])[0]
-    every = Standing(world.index.view.classes.acls, 1)
+    every = Standing(tuple(world.index.view.classes.acls.tolist()), 1)
     assert len(world.search.propose("salary band", vector, ["handbook"], every).words) == 1
     assert world.search.propose("salary band", vector, ["other"], every).words == {}
     world.write("handbook/hr/.readers", "!ben@acme.example\n")

@@ -21,8 +21,8 @@ from groundplan.core.errors import Invalid, Unavailable
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.core.settings import child_environment, load_settings
-from groundplan.knowledge.model import SearchRequest
 from groundplan.knowledge.remote import RemoteEmbedder, embed, post, search
+from groundplan.knowledge.retrieval.wire import SearchRequest
 from groundplan.knowledge.service import Intake, ingest_sources
 from groundplan.runtime.models import MINILM, ensure
 from groundplan.testing.database import Database

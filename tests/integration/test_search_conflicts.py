@@ -16,11 +16,12 @@ from psycopg_pool import ConnectionPool
 from groundplan.core.ids import new_id
 from groundplan.knowledge import store
 from groundplan.knowledge.deletion import deletion_store
-from groundplan.knowledge.model import DIMENSION, Chunk, Document, Readers, SearchRequest, Vectors
+from groundplan.knowledge.model import DIMENSION, Chunk, Document, Readers, Vectors
 from groundplan.knowledge.quality.assess import assess
 from groundplan.knowledge.retrieval.follow import take_batch
 from groundplan.knowledge.retrieval.projection import Projection
 from groundplan.knowledge.retrieval.search import Result, Search
+from groundplan.knowledge.retrieval.wire import SearchRequest
 from groundplan.knowledge.retrieval.words import Analyzer
 from groundplan.testing.database import Database
 

@@ -17,11 +17,12 @@ from psycopg_pool import ConnectionPool
 from groundplan.blueprint.model import Term
 from groundplan.core.ids import new_id
 from groundplan.knowledge import store
-from groundplan.knowledge.model import DIMENSION, Chunk, Document, Readers, SearchRequest, Vectors
+from groundplan.knowledge.model import DIMENSION, Chunk, Document, Readers, Vectors
 from groundplan.knowledge.retrieval.follow import take_batch
 from groundplan.knowledge.retrieval.projection import Projection
 from groundplan.knowledge.retrieval.search import Result, Search
 from groundplan.knowledge.retrieval.synonyms import MOST, Synonyms
+from groundplan.knowledge.retrieval.wire import SearchRequest
 from groundplan.knowledge.retrieval.words import MAX_TERMS, Analyzer, asked
 from groundplan.release.store import set_glossary
 from groundplan.testing.database import Cluster, Database

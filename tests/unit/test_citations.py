@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from groundplan.cli.ask import answer_text
 from groundplan.gateway.call.cited import cited
 from groundplan.gateway.call.exchange import Passage
-from groundplan.gateway.call.grounded import Conflict, Grounded, Newer, notes
+from groundplan.gateway.call.grounded import Grounded, notes
 from groundplan.knowledge.citations.marks import sentences, statements
 from groundplan.knowledge.citations.support import decide, look, places_of
+from groundplan.knowledge.retrieval.wire import Conflict, Newer
 
 LEAVE = (
     "Employees have 25 days of paid leave in a calendar year. Up to five days may be carried over. Notice is 30 days."

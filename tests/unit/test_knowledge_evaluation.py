@@ -15,7 +15,7 @@ from groundplan.knowledge.evaluation.asked import Given, Span, figures
 from groundplan.knowledge.evaluation.beir import read
 from groundplan.knowledge.evaluation.history import compared
 from groundplan.knowledge.evaluation.measure import interval, measure
-from groundplan.knowledge.model import Passage
+from groundplan.knowledge.retrieval.wire import Passage
 
 
 def folder(root: Path, corpus: str = '{"_id": "1", "title": "T", "text": "a"}\n', qrels: str = "q\t1\t1\n") -> Path:

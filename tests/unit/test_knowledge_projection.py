@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from uuid import UUID, uuid4
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from groundplan.knowledge.retrieval import projection, vectors
 from groundplan.knowledge.retrieval.projection import Entry, Projection, Row
+from groundplan.knowledge.retrieval.saved import FORMAT, Saved
 from groundplan.knowledge.retrieval.words import asked, bm25
 
 _documents = st.sampled_from([uuid4() for _ in range(6)])
@@ -64,7 +66,7 @@ class Machine(RuleBasedStateMachine):
             own = [chunks for source, acl, chunks in self.model.values() if source in sources and acl in acls]
             texts = {chunk: text for chunks in own for chunk, text in chunks.items()}
             assert (seen.count, seen.tokens) == (len(texts), sum(map(len, texts.values())))
-            rows = bm25(view.segments, asked(["a"], self.index.terms), view.columns.lengths, seen).rows.tolist()
+            rows = bm25(view.segments, asked(["a"], view.terms), view.columns.lengths, seen).rows.tolist()
             assert {view.chunk(row) for row in rows} == {one for one, text in texts.items() if "a" in text}
 
 
@@ -114,3 +116,55 @@ def test_a_view_of_before_does_not_see_a_row_that_moved_to_new_readers() -> None
     mask = before.visible({"s"}, {1}).mask
     assert mask is not None
     assert mask.tolist() == [False, False]
+
+
+def test_sets_of_readers_that_no_row_has_are_given_up_and_views_of_before_stay_as_they_were() -> None:
+    index, document, other = Projection(), uuid4(), uuid4()
+    index.take(
+        [Entry(document, "s", 1, [Row(uuid4(), ["a"], None)]), Entry(other, "s", 2, [Row(uuid4(), ["a"], None)])], 1
+    )
+    before = index.view
+    for acl in range(3, 3000):
+        index.note([(document, "s", acl)], acl)
+    assert len(index.view.classes.acls) < 600, "not one for each set that there ever was"
+    assert index.view.visible({"s"}, {2999, 2}).count == 2
+    seen = index.view.visible({"s"}, {2})
+    assert seen.mask is not None
+    assert (seen.count, seen.mask.tolist()) == (1, [False, True])
+    assert index.view.visible({"s"}, set(range(3, 2999))).count == 0
+    old = before.visible({"s"}, {2})
+    assert old.mask is not None
+    assert old.mask.tolist() == [False, True]
+    index.note([(document, "s", 2)], 3000)
+    assert index.view.visible({"s"}, {2}).mask is None
+
+
+def test_words_and_numbers_of_what_is_gone_leave_the_copy_on_disk(tmp_path: Path) -> None:
+    saved = Saved(tmp_path / "kept")
+    index, document = saved.load(), uuid4()
+    rows = [Row(uuid4(), ["zanzibar", "leave"], np.ones(384, np.float32) / 384**0.5)]
+    index.take([Entry(document, "s", 1, rows), Entry(uuid4(), "s", 1, [Row(uuid4(), ["leave", "pay"], None)])], 1)
+    saved.save()
+
+    def on_disk() -> tuple[bool, int]:
+        folder = tmp_path / "kept" / f"projection-{FORMAT}"
+        return "zanzibar" in (folder / "terms").read_text(), int(np.load(folder / "small.npy").any(axis=1).sum())
+
+    assert on_disk() == (True, 1)
+    before = index.view
+    index.take([Entry(document, "", -1, ())], 2)
+    saved.keep(index)
+    assert on_disk() == (False, 0)
+    for view, count in ((index.view, 1), (before, 2)):
+        found = bm25(view.segments, asked(["leave"], view.terms), view.columns.lengths, view.visible({"s"}, {1}))
+        assert len(found.rows) == count, "a view goes on with the terms that it began with"
+    again = Saved(tmp_path / "kept").load()
+    assert (again.count, set(again.view.terms)) == (1, {"leave", "pay"})
+    index.take([Entry(document, "s", 1, rows)], 3)
+    index.take([Entry(document, "", -1, ())], 4)
+    saved.keep(index)
+    saved.save()
+    assert on_disk() == (True, 1), "within the hour"
+    later = Saved(tmp_path / "kept")
+    later.keep(later.load())
+    assert on_disk() == (False, 0), "and at every start"

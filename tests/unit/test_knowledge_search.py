@@ -2,13 +2,14 @@
 
 from dataclasses import replace
 from datetime import date
-from uuid import UUID
+from uuid import UUID, uuid4
 
+import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from groundplan.knowledge.ingest import context
-from groundplan.knowledge.model import SearchRequest
 from groundplan.knowledge.retrieval.follow import worded
 from groundplan.knowledge.retrieval.fuse import (
     OVERHEAD_BYTES,
@@ -23,7 +24,10 @@ from groundplan.knowledge.retrieval.fuse import (
     verbatim,
     widened,
 )
+from groundplan.knowledge.retrieval.projection import Entry, Projection, Row
+from groundplan.knowledge.retrieval.propose import Wanted, propose
 from groundplan.knowledge.retrieval.search_store import Found, Part
+from groundplan.knowledge.retrieval.wire import SearchRequest
 
 
 def _chunk(number: int, text: str = "") -> Found:
@@ -31,34 +35,45 @@ def _chunk(number: int, text: str = "") -> Found:
 
 
 def test_what_both_rankings_name_comes_first() -> None:
-    scores = fused({1: 0.4, 2: 0.3}, {2: 0.8, 3: 0.8, 4: 0.1})
-    assert sorted(scores, key=lambda row: -scores[row])[:2] == [2, 3]
+    scores = fused(np.array([0.4, 0.3, 0, 0]), np.array([0, 0.8, 0.8, 0.1]))
+    assert np.argsort(-scores).tolist()[:2] == [1, 2]
 
 
 def test_a_neighbour_of_a_good_passage_is_better_than_a_stranger() -> None:
-    scores = smoothed({1: 1.0, 2: 0.3, 7: 0.3}, {1: (0, 2), 2: (1, 3), 7: (6, 8)})
-    assert sorted(scores, key=lambda row: -scores[row]) == [1, 2, 7]
-    assert scores[7] == 0.3
+    scores = smoothed(np.array([1.0, 0.3, 0.3]), np.array([0, 1.0, 0]), np.array([0.3, 0, 0]))
+    assert np.argsort(-scores).tolist() == [0, 1, 2]
+    assert scores[2] == 0.3
 
 
-_some = st.dictionaries(st.integers(0, 9), st.floats(0.01, 1), max_size=6)
+_some = st.lists(st.tuples(st.floats(0, 1), st.floats(-1, 1)), max_size=6)
 
 
-@given(_some, _some, st.floats(0, 3))
-def test_fusion_loses_nothing_and_keeps_what_both_say(
-    words: dict[int, float], near: dict[int, float], weight: float
-) -> None:
+@given(_some, st.floats(0, 3))
+def test_fusion_loses_nothing_and_keeps_what_both_say(said: list[tuple[float, float]], weight: float) -> None:
+    words, near = np.array(said, np.float64).reshape(-1, 2).T
     scores = fused(words, near, Weights(weight))
-    assert set(scores) == {*words, *near}
-    for one in set(words) & set(near):
-        for other in set(words) & set(near):
+    for one in range(len(said)):
+        for other in range(len(said)):
             if words[one] >= words[other] and near[one] >= near[other]:
                 assert scores[one] >= scores[other] - 1e-9
 
 
+def test_neighbours_are_of_the_same_document_and_count_for_each_other() -> None:
+    index = Projection()
+    rows = [Row(uuid4(), [word], None) for word in ("leave", "pay", "leave", "pay")]
+    index.take([Entry(uuid4(), "s", acl, own) for acl, own in ((1, rows[:2]), (1, rows[2:]), (2, rows[:1]))], 1)
+    found = propose(index, Wanted(["leave"], None, frozenset("s"), frozenset({1})), Weights(1.0, 0.5))
+    assert found.words.keys() == found.scores.keys() == {0, 2}, "what nothing says anything of has no score"
+    assert found.order == [0, 2]
+    both = Wanted(["leave", "pay"], None, frozenset("s"), frozenset({1}))
+    alone, beside = (propose(index, both, Weights(1.0, neighbour)).scores for neighbour in (0.0, 0.5))
+    assert beside == pytest.approx({row: score * 1.5 for row, score in alone.items()}), "nobody has two of them"
+
+
 def test_what_shares_only_common_words_and_no_subject_is_left_out() -> None:
-    assert relevant({1: 8.0, 2: 1.0}, {2: 0.2, 3: 0.3}) == {1, 3}
-    assert relevant({}, {}) == set()
+    assert relevant(np.array([8.0, 1.0, 0]), np.array([0, 0.2, 0.3])).tolist() == [True, False, True]
+    assert relevant(np.zeros(2), np.array([0.2, 0.3])).tolist() == [False, True]
+    assert relevant(np.zeros(0), np.zeros(0)).tolist() == []
 
 
 @given(st.lists(st.text(max_size=40), max_size=12), st.integers(0, 6), st.integers(0, 600))

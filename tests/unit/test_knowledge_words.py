@@ -45,7 +45,7 @@ def _projection(texts: Sequence[Sequence[str]], acls: Sequence[int], batch: int)
 
 def _scores(index: Projection, question: Sequence[str], acls: set[int]) -> dict[int, float]:
     seen = index.view.visible({"s"}, acls)
-    found = bm25(index.view.segments, asked(question, index.terms), index.view.columns.lengths, seen)
+    found = bm25(index.view.segments, asked(question, index.view.terms), index.view.columns.lengths, seen)
     assert not found.dense.any() or found.dense.max() < found.possible
     return dict(zip(found.rows.tolist(), found.dense[found.rows].tolist(), strict=True))
 

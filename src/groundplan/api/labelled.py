@@ -19,7 +19,7 @@ from groundplan.identity import store as identity_store
 from groundplan.knowledge.evaluation import asked_store
 from groundplan.knowledge.evaluation.asked import Given, Span, figures
 from groundplan.knowledge.evaluation.draft import usable
-from groundplan.knowledge.model import Passage
+from groundplan.knowledge.retrieval.wire import Passage
 
 MOST = 2000
 _DEPTH = 50

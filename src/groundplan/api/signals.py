@@ -18,25 +18,32 @@ from groundplan.core.audit.subject import SubjectKeys
 from groundplan.core.database import connect, database_url
 from groundplan.core.detect import redact
 from groundplan.core.errors import GroundplanError
+from groundplan.core.ids import new_id
 from groundplan.knowledge.remote import RemoteEmbedder
 from groundplan.knowledge.signals import gather, signal_store
-from groundplan.knowledge.signals.signal_store import Signal
+from groundplan.knowledge.signals.signal_store import UNANSWERED, Signal
 
 log = logging.getLogger("groundplan.api.signals")
 GATHER_SECONDS = 900.0
-UNANSWERED = "unanswered"
 
 
-def unanswered(services: Services, conn: Connection[object], workload: Workload, person: UUID, question: str) -> UUID:
+def unanswered(
+    services: Services,
+    conn: Connection[object],
+    workload: Workload,
+    person: UUID,
+    question: str,
+    id: UUID | None = None,
+) -> UUID:
     """Note that nothing was found. What was asked, and by whom, is kept only where the workload keeps content: sealed
     under that person's key, redacted where it says so, and for as long as it says."""
-    keep = workload.keep
+    keep, id = workload.keep, id or new_id()
     if keep is None:
-        return signal_store.add(conn, Signal(workload.name, UNANSWERED))
+        return signal_store.add(conn, Signal(workload.name, UNANSWERED, id=id))
     text = question if keep.content == "full" else redact(question)[0]
     sealed = SubjectKeys.of(services.home).seal(conn, person, text)
     until = services.clock.now() + timedelta(seconds=keep.seconds)
-    return signal_store.add(conn, Signal(workload.name, UNANSWERED, person=person, asked=sealed, until=until))
+    return signal_store.add(conn, Signal(workload.name, UNANSWERED, person=person, asked=sealed, until=until, id=id))
 
 
 def gather_now(services: Services) -> int:
@@ -53,9 +60,13 @@ def gather_now(services: Services) -> int:
         found = []
         try:
             for workload in blueprint.workloads if blueprint else ():
-                if workload.keep is not None and workload.grounding is not None:
-                    sources = workload.grounding.sources
+                if workload.grounding is None:
+                    continue
+                sources = workload.grounding.sources
+                if workload.keep is not None:
                     found += gather.gather(conn, workload.name, sources, now, embedder, unseal)
+                else:
+                    found += gather.unknown(conn, workload.name, sources, now)
         except (GroundplanError, psycopg.Error) as error:
             log.warning("unanswered questions are not grouped yet: %s", error)
             return 0

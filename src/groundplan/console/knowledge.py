@@ -160,11 +160,12 @@ async def delete(request: Request, csrf: Text, document: Text, reason: Text) -> 
     return _back("/knowledge/documents?state=deleted", reply, done)
 
 
-@router.get("/do/knowledge/click")
-async def click(request: Request, visitor: Signed, workload: str, document: str, rank: int) -> RedirectResponse:
-    """On to the document of a passage; that it was chosen is noted without who chose it."""
-    body = {"kind": "click", "workload": workload, "document": document, "rank": rank}
-    await api_of(request, visitor.csrf).post("/api/knowledge/signals", body)
+@router.post("/do/knowledge/click")
+async def click(request: Request, csrf: Text, workload: Text, document: Text, rank: Text) -> RedirectResponse:
+    """On to the document of a passage; that it was chosen is noted without who chose it, and only of who chose it here:
+    no link from elsewhere counts."""
+    body = {"kind": "click", "workload": workload, "document": document, "rank": _place(rank)}
+    await api_of(request, csrf).post("/api/knowledge/signals", body)
     return RedirectResponse(f"/knowledge/documents/{quote(document, safe='')}", status_code=303)
 
 
@@ -173,8 +174,7 @@ async def thumb(
     request: Request, csrf: Text, workload: Text, q: Annotated[str, Form(max_length=4000)], document: Text, rank: Text,
     kind: Text,
 ) -> RedirectResponse:  # fmt: skip
-    place = int(rank) if rank.isdigit() else None
-    body = {"kind": kind, "workload": workload, "document": document, "rank": place}
+    body = {"kind": kind, "workload": workload, "document": document, "rank": _place(rank)}
     reply = await api_of(request, csrf).post("/api/knowledge/signals", body)
     return _back(f"/knowledge/search?{urlencode({'workload': workload, 'q': q})}", reply, "Noted.")
 
@@ -258,6 +258,10 @@ def trend_line(scores: list[float]) -> str:
     step = LINE_WIDTH / (len(scores) - 1)
     points = [(at * step, LINE_HEIGHT - 1 - score * (LINE_HEIGHT - 2)) for at, score in enumerate(scores)]
     return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+
+
+def _place(rank: str) -> int | None:
+    return int(rank) if rank.isdecimal() else None
 
 
 def _back(page: str, reply: Reply, done: str) -> RedirectResponse:

@@ -45,6 +45,7 @@ from groundplan.gateway.call.cited_store import Citations
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.facts_api import FactsApi
 from groundplan.gateway.call.pipeline import Pipeline, streams, upgrades
+from groundplan.gateway.call.signals import Signals
 from groundplan.gateway.experiments.pairs import Pairs
 from groundplan.gateway.experiments.replays import replayed
 from groundplan.gateway.experiments.trials import Trials
@@ -202,10 +203,15 @@ def _request_path(
 
 def _beside(parts: Parts, gateway: Gateway, home: Home, url: str) -> None:
     """What takes in what calls leave behind and tells PostgreSQL of it; no call waits for it, but for reviewers."""
-    counts, citations, pairs = Counts(url, gateway.clock), Citations(url), Pairs(url)
+    counts, citations, pairs, signals = (
+        Counts(url, gateway.clock),
+        Citations(url),
+        Pairs(url),
+        Signals(home, url, gateway.clock),
+    )
     reported, tally = Reported(url), Tally(url, gateway.clock)
-    gateway.guard_counts, gateway.citations, gateway.reported = counts, citations, reported
-    for part in (counts, citations, pairs, reported, tally):
+    gateway.guard_counts, gateway.citations, gateway.reported, gateway.signals = counts, citations, reported, signals
+    for part in (counts, citations, pairs, signals, reported, tally):
         parts.run(part, part.run())
     gateway.reviews = parts.keep(Reviews(home, url, gateway.epoch, gateway.clock))
     gateway.trials = Trials(gateway, pairs)

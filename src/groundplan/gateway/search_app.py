@@ -29,7 +29,7 @@ from groundplan.core.home import Home
 from groundplan.core.settings import Settings, load_settings
 from groundplan.knowledge.embedding.deployed import Deployed
 from groundplan.knowledge.embedding.openvino_encoder import load as load_encoder
-from groundplan.knowledge.embedding.openvino_encoder import precision_of
+from groundplan.knowledge.embedding.openvino_encoder import load_questions, precision_of
 from groundplan.knowledge.remote import EMBEDDINGS, SEARCH
 from groundplan.knowledge.retrieval.editions import Editions
 from groundplan.knowledge.retrieval.endpoint import Application, Service, application
@@ -51,8 +51,11 @@ def compose(home: Home, settings: Settings, token: str) -> tuple[Application, Co
     """
     # numpy's threads spin while they wait for each other, which on a busy machine costs seven times the time
     threadpool_limits(limits=1, user_api="blas")
-    encoder = load_encoder(ensure(settings.models, MINILM.name), precision_of(settings.embedding_precision))
-    encoder.embed(["ready"])
+    model = ensure(settings.models, MINILM.name)
+    encoder = load_encoder(model, precision_of(settings.embedding_precision))
+    questions = load_questions(model, encoder)
+    for one in (encoder, questions):
+        one.embed(["ready"])
     saved = Saved(home.search)
     index = Editions(saved.load())
     pool: ConnectionPool[Any] = ConnectionPool(
@@ -70,7 +73,7 @@ def compose(home: Home, settings: Settings, token: str) -> tuple[Application, Co
     pool.open(wait=False)
     follower = Follower(lambda: database_url(home, settings, "control"), index, saved.keep)
     follower.start()
-    search = Search(pool, encoder, index, deployed=lambda embedding: Deployed(home, embedding, _EMBEDDING_SECONDS))
+    search = Search(pool, questions, index, deployed=lambda embedding: Deployed(home, embedding, _EMBEDDING_SECONDS))
     examiner = Examiner(search.asking, lambda: database_url(home, settings, "control"))
     return application(Service(search, encoder, follower, examiner), token), pool, follower
 

@@ -18,7 +18,8 @@ from groundplan.core.endpoints import Endpoint, lookup
 from groundplan.core.errors import GroundplanError, Invalid, Unavailable
 from groundplan.core.home import Home
 from groundplan.knowledge.embedding.wire import PATH, embed_answer, embed_request
-from groundplan.knowledge.model import DIMENSION, SearchAnswer, SearchRequest, Vectors
+from groundplan.knowledge.model import DIMENSION, Vectors
+from groundplan.knowledge.retrieval.wire import SearchAnswer, SearchRequest
 
 SEARCH = "search"
 EMBEDDINGS = "embeddings"

@@ -7,7 +7,6 @@ the person set by `act_for`; no statement here repeats or relaxes that rule.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -20,23 +19,13 @@ from groundplan.knowledge.model import Chunk, Document, Readers, StoredChunk, Ve
 CHANNEL = "groundplan_chunks"
 """NOTIFY channel: some chunks changed."""
 
-_CHANGE_LOCK = 0x6B6E6F77
+CHANGE_LOCK = 0x6B6E6F77
+"""Held by whoever numbers changes, or makes or clears sets of readers, until they are committed."""
 _COLUMNS = (
     """c.id, c.document_id AS document, d.source, d.path, d.title, c.text, c.start_line, c.end_line, d.review_by"""
 )
 
 Conn = Connection[Any]
-
-
-@dataclass(frozen=True, slots=True)
-class FedChunk:
-    """A chunk for the word index, whoever may read it."""
-
-    id: UUID
-    document: UUID
-    source: str
-    title: str
-    text: str
 
 
 # --- written by control
@@ -91,11 +80,11 @@ def count_first(conn: Conn) -> None:
 
 def hold_source(conn: Conn, name: str) -> None:
     """Wait for, and take, the session lock of a source: one ingestion of it at a time. Ends with `let_go_of_source`."""
-    conn.execute("SELECT pg_advisory_lock(%s, hashtext(%s))", (_CHANGE_LOCK, name))
+    conn.execute("SELECT pg_advisory_lock(%s, hashtext(%s))", (CHANGE_LOCK, name))
 
 
 def let_go_of_source(conn: Conn, name: str) -> None:
-    conn.execute("SELECT pg_advisory_unlock(%s, hashtext(%s))", (_CHANGE_LOCK, name))
+    conn.execute("SELECT pg_advisory_unlock(%s, hashtext(%s))", (CHANGE_LOCK, name))
 
 
 def put_document(conn: Conn, source: str, document: Document, chunks: Sequence[Chunk], vectors: Vectors) -> UUID:
@@ -117,11 +106,22 @@ def put_document(conn: Conn, source: str, document: Document, chunks: Sequence[C
 
 def set_readers(conn: Conn, document: UUID, readers: Readers) -> None:
     """Replace who may read a document; holds from the next search."""
-    conn.execute("DELETE FROM document_reader WHERE document_id = %s", (document,))
-    rows = [(document, name, False) for name in sorted(readers.allow)]
-    rows += [(document, name, True) for name in sorted(readers.deny)]
-    with conn.cursor() as cursor:
-        cursor.executemany("INSERT INTO document_reader (document_id, reader, deny) VALUES (%s, %s, %s)", rows)
+    put_readers(conn, {document: readers})
+
+
+def put_readers(conn: Conn, readers: Mapping[UUID, Readers]) -> None:
+    """Replace who may read these documents; holds from the next search. One statement, because the database works out
+    at its end what that means for each of them."""
+    rows = [(id, name, False) for id, each in readers.items() for name in sorted(each.allow)]
+    rows += [(id, name, True) for id, each in readers.items() for name in sorted(each.deny)]
+    columns = [list(column) for column in zip(*rows, strict=True)] or [[], [], []]
+    conn.execute(
+        """WITH wanted AS (SELECT * FROM unnest(%s::uuid[], %s::text[], %s::boolean[]) AS w(document_id, reader, deny)),
+             gone AS (DELETE FROM document_reader r WHERE r.document_id = ANY(%s) AND NOT EXISTS (
+               SELECT FROM wanted w WHERE w.document_id = r.document_id AND w.reader = r.reader AND w.deny = r.deny))
+           INSERT INTO document_reader (document_id, reader, deny) SELECT * FROM wanted ON CONFLICT DO NOTHING""",
+        (*columns, list(readers)),
+    )
 
 
 def delete_document(conn: Conn, document: UUID) -> None:
@@ -137,7 +137,7 @@ def _replace_chunks(conn: Conn, document: UUID, chunks: Sequence[Chunk], vectors
     A document without text keeps one empty chunk: it tells followers that the old ones are gone. The lock makes numbers
     of changes visible in their order.
     """
-    conn.execute("SELECT pg_advisory_xact_lock(%s)", (_CHANGE_LOCK,))
+    conn.execute("SELECT pg_advisory_xact_lock(%s)", (CHANGE_LOCK,))
     conn.execute("DELETE FROM chunk WHERE document_id = %s", (document,))
     rows = [
         (
@@ -182,45 +182,6 @@ def listen(conn: Conn) -> None:
     """Hear of changes, and be unable to make any (the connection must be in autocommit)."""
     conn.execute("SET default_transaction_read_only = on")
     conn.execute(f"LISTEN {CHANNEL}")
-
-
-def newest_change(conn: Conn) -> int:
-    """The largest number of a change, 0 where there was none."""
-    (number,) = _one(conn, "SELECT coalesce(max(changed), 0) FROM chunk", ())
-    return int(number)
-
-
-def filled_chunks(conn: Conn) -> int:
-    """How many chunks have a text."""
-    (number,) = _one(conn, "SELECT count(*) FROM chunk WHERE text <> ''", ())
-    return int(number)
-
-
-def changed_documents(conn: Conn, after: int, limit: int) -> list[tuple[UUID, int]]:
-    """Documents with a change later than `after` and the number of their last change, in its order."""
-    return list(
-        conn.execute(
-            """SELECT document_id, max(changed) FROM chunk WHERE changed > %s GROUP BY document_id
-               ORDER BY max(changed) LIMIT %s""",
-            (after, limit),
-        )
-    )
-
-
-def waiting_documents(conn: Conn, after: int) -> int:
-    """How many documents have a change later than `after`."""
-    (number,) = _one(conn, "SELECT count(DISTINCT document_id) FROM chunk WHERE changed > %s", (after,))
-    return int(number)
-
-
-def chunks_of(conn: Conn, documents: Sequence[UUID]) -> list[FedChunk]:
-    """The chunks with a text of some documents."""
-    with conn.cursor(row_factory=class_row(FedChunk)) as cursor:
-        return cursor.execute(
-            """SELECT c.id, c.document_id AS document, d.source, d.title, c.text FROM chunk c
-               JOIN document d ON d.id = c.document_id WHERE c.document_id = ANY(%s) AND c.text <> ''""",
-            (list(documents),),
-        ).fetchall()
 
 
 # --- read by search, as one person

@@ -14,6 +14,7 @@ from groundplan.api.caller import Reader, SignedIn
 from groundplan.api.context import Using
 from groundplan.api.served import current_blueprint, known_workload
 from groundplan.core.errors import Denied, NotFound
+from groundplan.core.ids import new_id
 from groundplan.knowledge.governed import governed_store
 from groundplan.knowledge.signals import gather, signal_store
 from groundplan.knowledge.signals.signal_store import Signal
@@ -32,6 +33,8 @@ class SignalBody(BaseModel):
     rank: Annotated[int, Field(ge=1, le=50)] | None = None
     call: UUID | None = None
     question: Annotated[str, Field(min_length=1, max_length=4000)] | None = None
+    id: UUID | None = None
+    """Of the caller's own or of ours: the same is kept once."""
 
     @model_validator(mode="after")
     def _complete(self) -> SignalBody:
@@ -50,13 +53,15 @@ def signal(body: SignalBody, services: Using, caller: SignedIn) -> dict[str, Any
     with services.transaction() as conn:
         workload = known_workload(current_blueprint(conn), body.workload)
         if body.question is not None:
-            id = kept.unanswered(services, conn, workload, caller.person, body.question)
+            id = kept.unanswered(services, conn, workload, caller.person, body.question, body.id)
             return {"id": id, "kept": workload.keep is not None}
         assert body.document is not None
         found = governed_store.one(conn, body.document)
         if found is None or not governed_store.why_readable(conn, body.document, caller.person)["readable"]:
             raise NotFound("no such document", code="document_unknown", hint="Name one that a search has given you.")
-        made = Signal(workload.name, body.kind, document=body.document, rank=body.rank, call=body.call)
+        made = Signal(
+            workload.name, body.kind, document=body.document, rank=body.rank, call=body.call, id=body.id or new_id()
+        )
         return {"id": signal_store.add(conn, made), "kept": True}
 
 

@@ -27,6 +27,7 @@ from groundplan.ledger.model import Charge
 
 if TYPE_CHECKING:
     from groundplan.gateway.call.cited_store import Citations
+    from groundplan.gateway.call.signals import Signals
     from groundplan.gateway.experiments.trials import Trials
     from groundplan.gateway.guard.counts import Counts
     from groundplan.gateway.guard.reviews import Reviews
@@ -135,6 +136,8 @@ class Gateway:
     """For workloads whose answers wait for a person."""
     citations: Citations | None = None
     """What the look at citations found, on its way to PostgreSQL."""
+    signals: Signals | None = None
+    """What was asked and not found, and what people say of what was, on its way to PostgreSQL."""
     guard_counts: Counts | None = None
     """What guardrails found, on its way to PostgreSQL."""
     reported: Reported | None = None

@@ -1,10 +1,12 @@
-"""What applications may do under /api at the gateway's port with their API key: say what a call was worth, and search.
+"""What applications may do under /api at the gateway's port with their API key: say what a call was worth, search, and
+say what became of what was found.
 
-`POST /api/outcomes` and `POST /api/knowledge/search` take and answer the same JSON as on the control port, errors
-included. An outcome goes straight to PostgreSQL, whose commit is awaited here, beside the path of calls: it needs the
-call's own row, and the ledger is durable, so a second copy in the journal would only add a place where it can be lost.
-Whoever got no answer sends it again under the same id. Nothing here reserves, calls a model or is charged. A search in
-a restricted workload is a call in the journal, and so in the ledger and in the audit log: it reads what is restricted.
+`POST /api/outcomes`, `/api/knowledge/search` and `/api/knowledge/signals` take and answer the same JSON as on the
+control port, errors included. An outcome or a signal goes straight to PostgreSQL, whose commit is awaited here, beside
+the path of calls: an outcome needs the call's own row, and the ledger is durable, so a second copy in the journal would
+only add a place where it can be lost. Whoever got no answer sends it again under the same id. Nothing here reserves,
+calls a model or is charged. A search in a restricted workload is a call in the journal, and so in the ledger and in the
+audit log: it reads what is restricted.
 """
 
 from __future__ import annotations
@@ -12,8 +14,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import msgspec
@@ -21,6 +24,7 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
+from groundplan.blueprint.model import Grounding
 from groundplan.core.error_shape import error_json, field_problem, request_invalid
 from groundplan.core.errors import Denied, GroundplanError, Invalid, NotFound, Unavailable
 from groundplan.core.ids import new_id
@@ -34,10 +38,13 @@ from groundplan.gateway.policy.address import check_network
 from groundplan.gateway.policy.snapshot import KeyEntry, Plan
 from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.upstream.http1 import UpstreamFailure
+from groundplan.knowledge.retrieval.wire import ConfirmRequest, SearchRequest
+from groundplan.knowledge.signals.signal_store import Signal
 from groundplan.ledger import outcome_store
 
 OUTCOMES = b"/api/outcomes"
 SEARCH = b"/api/knowledge/search"
+SIGNALS = b"/api/knowledge/signals"
 REPLAY = b"/api/replay"
 """For the control process alone."""
 SECONDS = 3.0
@@ -82,11 +89,37 @@ class _Searches(Interface):
 SEARCHES = _Searches()
 
 
-class _Found(msgspec.Struct):
+class _Passages(msgspec.Struct):
     passages: list[Passage] = []
 
 
-_found = msgspec.json.Decoder(_Found).decode
+_passages = msgspec.json.Decoder(_Passages).decode
+
+
+class SignalBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`click`, `up` and `down` are about a document that the person may read; `unanswered` about a question."""
+
+    kind: Literal["click", "up", "down", "unanswered"]
+    workload: str | None = None
+    document: UUID | None = None
+    rank: Annotated[int, msgspec.Meta(ge=1, le=50)] | None = None
+    call: UUID | None = None
+    question: Annotated[str, msgspec.Meta(min_length=1, max_length=4000)] | None = None
+    id: UUID | None = None
+    """Of the caller's own or of ours: the same is kept once."""
+
+    def __post_init__(self) -> None:
+        about_question = self.kind == "unanswered"
+        if about_question != (self.question is not None) or about_question == (self.document is not None):
+            raise ValueError("`unanswered` needs a question and no document, the others a document and no question")
+
+
+class _Found(msgspec.Struct, frozen=True):
+    passages: list[msgspec.Raw]
+
+
+class _Readable(msgspec.Struct, frozen=True):
+    documents: list[str]
 
 
 class FactsApi:
@@ -129,8 +162,9 @@ class FactsApi:
         await self._pool.close(timeout=1.0)
 
     async def _answer(self, path: bytes, request: Request, response: Response) -> tuple[int, bytes]:
-        if path not in (OUTCOMES, SEARCH, REPLAY):
-            hint = "The gateway serves POST /api/outcomes and /api/knowledge/search; all else is on the control port."
+        if path not in (OUTCOMES, SEARCH, SIGNALS, REPLAY):
+            served = ", ".join(map(bytes.decode, (OUTCOMES, SEARCH, SIGNALS)))
+            hint = f"The gateway serves POST {served}; all else is on the control port."
             raise NotFound("there is no such path here", code="not_found", hint=hint)
         if request.method != b"POST":
             raise Invalid("use POST here", code="method_not_allowed", hint="Send a POST request.")
@@ -139,6 +173,8 @@ class FactsApi:
             return await self._keep(request.body, key, plan)
         if path == REPLAY and self.replay is not None:
             return await self.replay(self._gateway, request, key)
+        if path == SIGNALS:
+            return await self._signal(request.body, person, plan)
         if plan.workload.sensitivity == "restricted":
             exchange = Exchange(new_id(), request, response, SEARCHES)
             exchange.key, exchange.person, exchange.plan = key, person, plan
@@ -159,7 +195,7 @@ class FactsApi:
             raise
         finally:
             gateway.running -= 1
-        exchange.passages = _found(body).passages
+        exchange.passages = _passages(body).passages
         sequence = settle.finish(gateway, exchange, "ok", 200)
         if sequence is not None and (pending := gateway.journal.durable(sequence)) is not None:
             await pending
@@ -194,9 +230,49 @@ class FactsApi:
     async def search(self, data: bytes, person: str, plan: Plan) -> tuple[int, bytes]:
         """(status, JSON with the passages that this person may read). Raises `GroundplanError`, `DecodeError`."""
         body = msgspec.json.decode(data, type=SearchBody)
+        grounding, sources = self._searched(body.workload, person, plan)
+        question = SearchRequest(
+            workload=plan.workload.name,
+            person=person,
+            query=body.query,
+            sources=sources,
+            k=body.passages,
+            synonyms=grounding.synonyms,
+            max_bytes=SEARCH_BYTES,
+        )
+        id = new_id()
+        answer = await self._asked(question, id, b"/search")
+        signals = self._gateway.signals
+        if signals is not None and not msgspec.json.decode(answer, type=_Found).passages:
+            signals.add(signals.unanswered(plan.workload, person, body.query, id))
+        return 200, answer
+
+    async def _signal(self, data: bytes, person: str, plan: Plan) -> tuple[int, bytes]:
+        """Kept when it is answered. Who clicked is not; a question only where the workload keeps content."""
+        body, signals = msgspec.json.decode(data, type=SignalBody), self._gateway.signals
+        _, sources = self._searched(body.workload, person, plan)
+        if signals is None:
+            raise Unavailable("this gateway keeps no signals", code="signals_away", hint="Send it to the control port.")
+        id = body.id or new_id()
+        if body.question is not None:
+            made = replace(signals.unanswered(plan.workload, person, body.question, body.call or id), id=id)
+        else:
+            wanted = ConfirmRequest(
+                person=person, chunks=[], documents=[str(body.document)], sources=sources, workload=plan.workload.name
+            )
+            answer = await self._asked(wanted, id, b"/confirm")
+            if not msgspec.json.decode(answer, type=_Readable).documents:
+                hint = "Name one that a search has given you."
+                raise NotFound("no such document", code="document_unknown", hint=hint)
+            made = Signal(plan.workload.name, body.kind, document=body.document, rank=body.rank, call=body.call, id=id)
+        await signals.keep(made)
+        return 201, msgspec.json.encode({"id": str(id), "kept": body.question is None or made.asked is not None})
+
+    def _searched(self, named: str | None, person: str, plan: Plan) -> tuple[Grounding, list[str]]:
+        """What the workload searches, and in which sources now. Raises `Denied`, `Invalid`."""
         workload, killed = plan.workload, self._gateway.live.policy.kills
-        if body.workload not in (None, workload.name):
-            hint = f"Leave `workload` out, or use a key of {body.workload[:63]}." if body.workload else "Leave it out."
+        if named not in (None, workload.name):
+            hint = f"Leave `workload` out, or use a key of {named[:63]}." if named else "Leave it out."
             raise Denied(f"this key is for {workload.name}", code="workload_other", hint=hint)
         admit.check_workload(plan, self._gateway.clock.seconds())
         if not person:
@@ -207,22 +283,15 @@ class FactsApi:
             )
         if workload.grounding is None:
             raise Invalid(f"{workload.name} has no sources", code="no_sources", hint="Declare sources in its workload.")
-        question = {
-            "workload": workload.name,
-            "person": person,
-            "query": body.query,
-            "sources": [name for name in workload.grounding.sources if f"source/{name}" not in killed],
-            "k": body.passages,
-            "synonyms": workload.grounding.synonyms,
-            "max_bytes": SEARCH_BYTES,
-        }
+        return workload.grounding, [one for one in workload.grounding.sources if f"source/{one}" not in killed]
+
+    async def _asked(self, question: SearchRequest | ConfirmRequest, id: UUID, path: bytes) -> bytes:
+        """What the local search service answers. Raises `Unavailable`."""
         try:
-            name = str(new_id()).encode("ascii")
-            answer = await ask_search(self._gateway, msgspec.json.encode(question), name)
+            return await ask_search(self._gateway, msgspec.json.encode(question), str(id).encode("ascii"), path)
         except UpstreamFailure as failure:
             self._gateway.targets.forget("search")
             raise cut_off() from failure
-        return 200, answer
 
 
 def admitted(gateway: Gateway, request: Request, peer: str) -> tuple[KeyEntry, str, Plan]:

@@ -13,10 +13,12 @@ import msgspec
 
 from groundplan.blueprint.model import Workload
 from groundplan.core.errors import Unavailable
+from groundplan.gateway.call import signals
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange, Passage
-from groundplan.gateway.call.grounded import NOTES_SHARE, Conflict, Grounded, Newer, notes
+from groundplan.gateway.call.grounded import NOTES_SHARE, Grounded, notes
 from groundplan.gateway.upstream.http1 import UpstreamConnection, UpstreamFailure
+from groundplan.knowledge.retrieval.wire import Conflict, Newer, SearchRequest
 
 if TYPE_CHECKING:
     from groundplan.gateway.guard.run import Guarding
@@ -54,16 +56,16 @@ async def ground(gateway: Gateway, exchange: Exchange) -> bool:
     grounding = workload.grounding
     killed = gateway.live.policy.kills
     question = msgspec.json.encode(
-        {
-            "workload": workload.name,
-            "person": exchange.person or None,
-            "query": ask.query[:4000],
-            "sources": [name for name in grounding.sources if f"source/{name}" not in killed],
-            "k": grounding.passages,
-            "floor": grounding.floor,
-            "synonyms": grounding.synonyms,
-            "max_bytes": max(200, grounding.max_bytes - len(_INTRODUCTION) - HEADING_BYTES * grounding.passages),
-        }
+        SearchRequest(
+            workload=workload.name,
+            person=exchange.person or None,
+            query=ask.query[:4000],
+            sources=[name for name in grounding.sources if f"source/{name}" not in killed],
+            k=grounding.passages,
+            floor=grounding.floor,
+            synonyms=grounding.synonyms,
+            max_bytes=max(200, grounding.max_bytes - len(_INTRODUCTION) - HEADING_BYTES * grounding.passages),
+        )
     )
     try:
         found = _decode(await ask_search(gateway, question, exchange.id))
@@ -74,6 +76,8 @@ async def ground(gateway: Gateway, exchange: Exchange) -> bool:
         raise cut_off() from failure
     result = "found" if found.passages else "abstained" if found.abstained else "nothing"
     gateway.meters.ground(workload.name, result)
+    if not found.passages:
+        signals.note(gateway, exchange)
     passages, conflicts = found.passages[: grounding.passages], found.conflicts
     if exchange.guard is not None:
         passages = exchange.guard.passages(passages)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from groundplan.knowledge.retrieval.wire import Conflict, Newer
+
 if TYPE_CHECKING:
     from groundplan.gateway.call.cited import Citation
     from groundplan.gateway.call.exchange import Passage
@@ -18,33 +20,6 @@ SENTENCE = 240
 """Characters of a sentence that are repeated."""
 NOTES_SHARE = 3
 """At most one part in so many of what grounding may add to a prompt is notes."""
-
-
-class Conflict(msgspec.Struct, frozen=True, kw_only=True):
-    """A sentence of a passage, and what another document that this person may read says about the same."""
-
-    document: str
-    path: str
-    title: str
-    source: str
-    says: str
-    other_document: str
-    other_path: str
-    other_title: str
-    other_source: str
-    other_says: str
-
-
-class Newer(msgspec.Struct, frozen=True, kw_only=True):
-    """A document that matches and was not used, because a newer one replaces it; this person may read both."""
-
-    document: str
-    path: str
-    title: str
-    newer_document: str
-    newer_path: str
-    newer_title: str
-    newer_source: str
 
 
 BY_WORDS = "documents were searched by words alone: the model that embeds questions is away"

@@ -154,7 +154,8 @@ def erase(conn: Connection[Any], at: datetime) -> int:
                 "digests": [stone.digest for stone in waiting][:200],
                 "latest_due": due.isoformat(),
                 "means": "tables written anew",
-                "not_reached": "write-ahead log until it is overwritten; backups until they are restored or destroyed",
+                "not_reached": "numbers and words of it that search services keep, for up to an hour; write-ahead log "
+                "until it is overwritten; backups until they are restored or destroyed",
             },
         )  # fmt: skip
         store.mark_erased(conn, [stone.id for stone in waiting], receipt, at)

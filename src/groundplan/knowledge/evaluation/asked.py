@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from groundplan.knowledge.evaluation.measure import Figures, interval, measure
-from groundplan.knowledge.model import Passage
+from groundplan.knowledge.retrieval.wire import Passage
 
 FLOORS = tuple(round(0.05 * step, 2) for step in range(20))
 """Where the abstention curve is looked at."""

@@ -24,11 +24,11 @@ from groundplan.knowledge.embedding.encoder import Encoder
 from groundplan.knowledge.evaluation import trial_store
 from groundplan.knowledge.evaluation.beir import Labelled
 from groundplan.knowledge.evaluation.measure import Figures, Ranking, measure
-from groundplan.knowledge.model import SearchRequest
 from groundplan.knowledge.retrieval import search_store
 from groundplan.knowledge.retrieval.follow import take_batch
 from groundplan.knowledge.retrieval.projection import Projection
 from groundplan.knowledge.retrieval.search import Search
+from groundplan.knowledge.retrieval.wire import SearchRequest
 from groundplan.knowledge.retrieval.words import Analyzer
 from groundplan.runtime.migrate import migrate
 from groundplan.runtime.postgres import EmbeddedPostgres

@@ -64,6 +64,7 @@ def who_may_read(conn: Conn, document: UUID) -> list[dict[str, Any]]:
                FROM document d JOIN (
                    SELECT document_id, reader FROM document_reader WHERE NOT deny
                    UNION ALL SELECT document_id, 'link/' || link FROM document_link) r ON r.document_id = d.id
+                   AND (r.reader = 'source/' || d.source OR NOT starts_with(r.reader, 'source/'))
                  JOIN person p ON p.active AND r.reader IN (SELECT reading_names(p.id))
                WHERE d.id = %s AND NOT EXISTS (SELECT 1 FROM document_reader n WHERE n.document_id = d.id AND n.deny
                  AND n.reader IN (SELECT reading_names(p.id)))
@@ -73,13 +74,20 @@ def who_may_read(conn: Conn, document: UUID) -> list[dict[str, Any]]:
 
 
 def why_readable(conn: Conn, document: UUID, person: UUID) -> dict[str, Any]:
-    """The readers of a document that a person is, allowed and refused, and the groups on the way to each."""
+    """The readers of a document that a person is, allowed and refused, and the groups on the way to each; for a grant
+    on its source, to whoever has it."""
     rows = conn.execute(
-        """SELECT r.reader, r.deny FROM (
+        """SELECT r.reader, r.deny, g.reader, g.until FROM (
                SELECT document_id, reader, deny FROM document_reader
                UNION ALL SELECT document_id, 'link/' || link, false FROM document_link) r
-             WHERE r.document_id = %s AND r.reader IN (SELECT reading_names(%s)) ORDER BY r.deny DESC, r.reader""",
-        (document, person),
+             JOIN document d ON d.id = r.document_id
+               AND (NOT starts_with(r.reader, 'source/') OR (r.reader = 'source/' || d.source AND NOT r.deny))
+             LEFT JOIN source_grant g ON r.reader = 'source/' || g.source
+               AND g.reader IN (SELECT reading_names(%(who)s))
+               AND (g.until IS NULL OR g.until >= (now() AT TIME ZONE 'UTC')::date)
+             WHERE r.document_id = %(document)s AND r.reader IN (SELECT reading_names(%(who)s))
+             ORDER BY r.deny DESC, r.reader, g.reader""",
+        {"document": document, "who": person},
     ).fetchall()
     paths = conn.execute(
         """WITH RECURSIVE way(id, name, path) AS (
@@ -93,7 +101,11 @@ def why_readable(conn: Conn, document: UUID, person: UUID) -> dict[str, Any]:
         (person,),
     ).fetchall()
     ways = {name: path for name, path in paths}
-    told = [{"reader": reader, "refuses": deny, "through": ways.get(reader, [])} for reader, deny in rows]
+    told = [
+        {"reader": reader, "refuses": deny, "through": ways.get(reader if to is None else to, [])}
+        | ({} if to is None else {"grant": {"to": to, "until": until.isoformat() if until else None}})
+        for reader, deny, to, until in rows
+    ]
     return {"readable": bool(told) and not any(each["refuses"] for each in told), "by": told}
 
 

@@ -19,11 +19,11 @@ from psycopg.types.json import Jsonb
 
 from groundplan.core.ids import new_id
 from groundplan.knowledge.index import index_store
-from groundplan.knowledge.model import Readers, Vectors
+from groundplan.knowledge.model import Vectors
 from groundplan.knowledge.parsing.model import Piece
+from groundplan.knowledge.store import CHANGE_LOCK
 
 CHANNEL = "groundplan_chunks"
-_CHANGE_LOCK = 0x6B6E6F77
 _COLUMNS = """id uuid, source text, path text, title text, digest text, modified_at timestamptz, review_by date,
   state text, sensitivity text, owner text, steward text, purposes text[], workloads text[], residency text[],
   licence text, valid_from date, valid_until date, review_days int, retain_until date, legal_hold boolean,
@@ -96,7 +96,7 @@ def blocked(conn: Conn, source: str) -> set[str]:
 
 
 def hold_changes(conn: Conn) -> None:
-    conn.execute("SELECT pg_advisory_xact_lock(%s)", (_CHANGE_LOCK,))
+    conn.execute("SELECT pg_advisory_xact_lock(%s)", (CHANGE_LOCK,))
 
 
 def tell_followers(conn: Conn) -> None:
@@ -138,19 +138,6 @@ def put_tokens(conn: Conn, tokens: Mapping[UUID, str]) -> None:
     conn.execute(
         "UPDATE document d SET token = t.token FROM unnest(%s::uuid[], %s::text[]) AS t(id, token) WHERE d.id = t.id",
         (list(tokens), list(tokens.values())),
-    )
-
-
-def put_readers(conn: Conn, readers: Mapping[UUID, Readers]) -> None:
-    """Replace who may read these documents; holds from the next search."""
-    conn.execute("DELETE FROM document_reader WHERE document_id = ANY(%s)", (list(readers),))
-    rows = [(id, name, False) for id, each in readers.items() for name in sorted(each.allow)]
-    rows += [(id, name, True) for id, each in readers.items() for name in sorted(each.deny)]
-    columns = [list(column) for column in zip(*rows, strict=True)] or [[], [], []]
-    conn.execute(
-        """INSERT INTO document_reader (document_id, reader, deny)
-           SELECT * FROM unnest(%s::uuid[], %s::text[], %s::boolean[])""",
-        columns,
     )
 
 

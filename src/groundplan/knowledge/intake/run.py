@@ -32,6 +32,7 @@ from groundplan.knowledge.parsing.model import Job, Outcome, Parsed, Piece, Refu
 from groundplan.knowledge.parsing.prepare import PROCESSING
 from groundplan.knowledge.parsing.sandbox import Sandbox
 from groundplan.knowledge.sources.model import Change, Connector, Content, Cursor
+from groundplan.knowledge.store import put_readers
 
 BATCH = 200
 _BATCH_CHARACTERS = 4_000_000
@@ -322,7 +323,7 @@ class Run:
             if batch.tokens:
                 store.put_tokens(self._conn, batch.tokens)
             if batch.readers:
-                store.put_readers(self._conn, batch.readers)
+                put_readers(self._conn, batch.readers)
             if batch.removed:
                 store.remove(self._conn, batch.removed)
             if batch.rows or batch.removed or batch.held:

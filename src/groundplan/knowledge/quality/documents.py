@@ -23,6 +23,7 @@ def finding(look: Look, kind: str, message: str, hint: str, mark: str = "", **de
 def of_document(look: Look, today: date, known_readers: Set[str]) -> Iterator[Finding]:
     """Everything that can be said of a document by itself."""
     yield from _age(look, today)
+    yield from _owner(look, known_readers)
     yield from _metadata(look)
     yield from _parts(look)
     yield from _readers(look, known_readers)
@@ -62,9 +63,18 @@ def _age(look: Look, today: date) -> Iterator[Finding]:
         )
 
 
-def _metadata(look: Look) -> Iterator[Finding]:
+def _owner(look: Look, known: Set[str]) -> Iterator[Finding]:
+    """An owner of its own who is nobody here, or has left; that of the source is the source's matter."""
     if not look.owner:
         yield finding(look, "knowledge.owner", f"nobody owns {look.path}", "Write `owner: ana@acme.example` into it.")
+    elif look.owner != look.source_owner and look.owner not in known:
+        yield finding(
+            look, "knowledge.owner", f"nobody owns {look.path}: {look.owner} is nobody here, or has left",
+            "Write into it, or decide, who answers for it now: `owner: ana@acme.example`.",
+        )  # fmt: skip
+
+
+def _metadata(look: Look) -> Iterator[Finding]:
     for key, near in look.declared.get("unknown", {}).items():
         yield finding(
             look, "knowledge.metadata", f"{look.path} says `{key}`, which means nothing; perhaps `{near}`",

@@ -39,6 +39,7 @@ class Look:
     declared: Mapping[str, Any]
     decided: Mapping[str, Any]
     media: str | None = None
+    source_owner: str | None = None
 
     @property
     def subject(self) -> str:

@@ -25,8 +25,10 @@ def looks(conn: Conn, source: str) -> list[Look]:
             """SELECT d.id, d.source, d.path, d.title, d.state, coalesce(d.sensitivity, 'restricted') AS sensitivity,
                  d.owner, d.steward, d.modified_at, d.review_by, d.review_days, d.valid_until, d.superseded_by,
                  d.content, d.notes, d.personal, d.checked, d.declared, d.decided, d.media,
-                 ARRAY(SELECT r.reader FROM document_reader r WHERE r.document_id = d.id AND NOT r.deny) AS readers
-               FROM document d WHERE d.source = %s AND d.deleted_at IS NULL ORDER BY d.path""",
+                 ARRAY(SELECT r.reader FROM document_reader r WHERE r.document_id = d.id AND NOT r.deny) AS readers,
+                 s.owner AS source_owner
+               FROM document d JOIN source s ON s.name = d.source
+               WHERE d.source = %s AND d.deleted_at IS NULL ORDER BY d.path""",
             (source,),
         ).fetchall()
 

@@ -21,10 +21,11 @@ from groundplan.core.errors import GroundplanError, Invalid, NotFound, TooLarge,
 from groundplan.knowledge.citations.wire import MOST_TEXTS, SupportAnswer, SupportRequest
 from groundplan.knowledge.embedding.encoder import Embedded, Encoder
 from groundplan.knowledge.embedding.wire import EmbedAnswer, EmbedRequest
-from groundplan.knowledge.model import DIMENSION, ConfirmRequest, SearchAnswer, SearchRequest
+from groundplan.knowledge.model import DIMENSION
 from groundplan.knowledge.retrieval.examine import Examiner, ExamineRequest
 from groundplan.knowledge.retrieval.follow import Follower
 from groundplan.knowledge.retrieval.search import Search
+from groundplan.knowledge.retrieval.wire import ConfirmRequest, SearchAnswer, SearchRequest
 
 MODEL = "all-minilm-l6-v2"
 MAX_BODY_BYTES = 4 << 20
@@ -83,8 +84,8 @@ class Service:
         return msgspec.json.encode(self._examiner.examine(_decode(body, ExamineRequest)))
 
     def confirm(self, body: bytes) -> bytes:
-        """`{"readable": [chunk]}`"""
-        return msgspec.json.encode({"readable": self._search.readable(_decode(body, ConfirmRequest))})
+        """`ConfirmAnswer` as JSON."""
+        return msgspec.json.encode(self._search.readable(_decode(body, ConfirmRequest)))
 
     def embed(self, body: bytes) -> bytes:
         """`EmbedAnswer` as JSON."""

@@ -74,7 +74,11 @@ class Examiner:
 def _everything(asked: Asked, analyzer: Analyzer) -> Proposed:
     classes = asked.index.view.classes
     wanted = Wanted(
-        analyzer.terms(asked.text), asked.vector, frozenset(classes.sources), frozenset(classes.acls), CANDIDATES
+        analyzer.terms(asked.text),
+        asked.vector,
+        frozenset(classes.sources),
+        frozenset(classes.acls.tolist()),
+        CANDIDATES,
     )
     return propose(asked.index, wanted)
 

@@ -119,8 +119,8 @@ def is_plausible(conn: Connection[Any], index: Projection) -> bool:
     """Whether the projection can be of this database, and not of one that was restored or replaced."""
     if all(one.id != index.edition for one in index_store.editions(conn)):
         return False
-    newest, chunks, _ = search_store.counts(conn, index.cursor, index.edition)
-    if index.cursor > newest:
+    newest, given, chunks = search_store.counts(conn, index.edition)
+    if index.cursor > given:
         return False
     return index.cursor < newest or index.count == chunks
 
@@ -130,7 +130,7 @@ def take_batch(conn: Connection[Any], index: Projection, analyzer: Analyzer) -> 
     newest = search_store.newest(conn)
     changes = search_store.changes(conn, index.cursor, _BATCH, index.edition)
     if not changes:
-        # whatever has a number up to that one and was not told is of another edition
+        # whatever has a number up to that one and was not told is of another edition, or was given up
         index.skip(newest)
         return False
     whole = [one.document for one in changes if one.chunks]

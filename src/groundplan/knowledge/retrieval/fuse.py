@@ -12,8 +12,11 @@ from datetime import date
 from typing import Final
 from uuid import UUID
 
-from groundplan.knowledge.model import Passage, SearchRequest
+import numpy as np
+from numpy.typing import NDArray
+
 from groundplan.knowledge.retrieval.search_store import Found, Part
+from groundplan.knowledge.retrieval.wire import Passage, SearchRequest
 
 MIN_SIMILARITY: Final = 0.25
 """Cosine below which a chunk that shares no word with the question is about something else."""
@@ -32,6 +35,7 @@ OVERHEAD_BYTES: Final = 64
 """Allowed for the heading of each passage, besides its title and path, in what a prompt may grow by."""
 
 Ranked = list[tuple[Found, float]]
+Scores = NDArray[np.float64]
 _WORD: Final = re.compile(r"[^\W_]+")
 
 
@@ -46,34 +50,25 @@ class Weights:
 WEIGHTS: Final = Weights()
 
 
-def fused(share: Mapping[int, float], near: Mapping[int, float], weights: Weights = WEIGHTS) -> dict[int, float]:
-    """A score for each row that words or vectors know, from what it says itself.
+def fused(share: Scores, near: Scores, weights: Weights = WEIGHTS) -> Scores:
+    """A score for each row, from what it says itself; 0 where words, or vectors, do not know it.
 
     `share`: BM25 as a part of what is possible for the question; `near`: cosine. Both are told on scales of their own
     that mean the same for every question, so a ranking that is sure of something is heard, and one that is not, is not.
     """
-    scores = {row: weights.words * part for row, part in share.items()}
-    for row, similarity in near.items():
-        scores[row] = scores.get(row, 0.0) + max(0.0, similarity)
-    return scores
+    return weights.words * share + np.maximum(near, 0.0)
 
 
-def smoothed(
-    scores: Mapping[int, float], beside: Mapping[int, Sequence[int]], weights: Weights = WEIGHTS
-) -> dict[int, float]:
-    """Each with a part of its better neighbour's score: an answer seldom stands alone among what is off its subject."""
-    return {
-        row: score + weights.neighbour * max((scores.get(one, 0.0) for one in beside.get(row, ())), default=0.0)
-        for row, score in scores.items()
-    }
+def smoothed(scores: Scores, before: Scores, after: Scores, weights: Weights = WEIGHTS) -> Scores:
+    """Each with a part of its better neighbour's score (0 where it has none): an answer seldom stands alone among what
+    is off its subject."""
+    return scores + weights.neighbour * np.maximum(before, after)
 
 
-def relevant(words: Mapping[int, float], near: Mapping[int, float]) -> set[int]:
-    """The rows that share more than common words with the question, or its subject."""
-    least = MIN_WORD_SHARE * max(words.values(), default=0.0)
-    return {row for row, score in words.items() if score >= least} | {
-        row for row, similarity in near.items() if similarity >= MIN_SIMILARITY
-    }
+def relevant(words: Scores, near: Scores) -> NDArray[np.bool_]:
+    """Which rows share more than common words with the question (a score of 0: none), or its subject."""
+    least = MIN_WORD_SHARE * words.max(initial=0.0)
+    return ((words > 0) & (words >= least)) | (near >= MIN_SIMILARITY)
 
 
 def plain(text: str) -> str:

@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 
 from groundplan.knowledge.model import DIMENSION, Vectors
 from groundplan.knowledge.retrieval import vectors, words
+from groundplan.knowledge.retrieval.classes import GONE, ClassBook, Classes, Name
 
-_GONE: Final = 0
-"""Class of rows whose chunk no longer exists."""
 _FIRST_CAPACITY: Final = 1024
 _LEAST_DEAD: Final = 20_000
 
@@ -71,37 +70,25 @@ class Columns:
 
 
 @dataclass(frozen=True, slots=True)
-class Classes:
-    """Rows with the same source and readers are one class; number 0 is of rows that are gone."""
-
-    sources: tuple[str, ...] = ("",)
-    acls: tuple[int, ...] = (-1,)
-    counts: tuple[int, ...] = (0,)
-    tokens: tuple[int, ...] = (0,)
-
-
-@dataclass(frozen=True, slots=True)
 class View:
     """What a question is answered from: nothing in it changes but classes of rows whose documents change."""
 
     columns: Columns
     segments: tuple[words.Segment, ...]
+    terms: dict[str, int]
+    """The number of each term in `segments`, and of later ones; it only grows."""
     classes: Classes
     cursor: int
     size: int
 
     def visible(self, sources: Collection[str], acls: Collection[int]) -> words.Visible:
         """The rows of these sources whose readers' set is among `acls`."""
-        classes, wanted = self.classes, set(acls)
-        seen = [source in sources and acl in wanted for source, acl in zip(classes.sources, classes.acls, strict=True)]
-        seen[_GONE] = False
-        count = sum(count for count, one in zip(classes.counts, seen, strict=True) if one)
-        tokens = sum(tokens for tokens, one in zip(classes.tokens, seen, strict=True) if one)
+        seen = self.classes.among(sources, acls)
+        count, tokens = int(self.classes.counts[seen].sum()), int(self.classes.tokens[seen].sum())
         if count == self.size:
             return words.Visible(None, count, tokens)
         # a row may be given a class that is newer than this view: nobody sees it here, and it is read as changed
-        table = np.array([*seen, False])
-        return words.Visible(table.take(self.columns.classes, mode="clip"), count, tokens)
+        return words.Visible(np.append(seen, False).take(self.columns.classes, mode="clip"), count, tokens)
 
     def chunk(self, row: int) -> UUID:
         """The id of a row's chunk."""
@@ -117,10 +104,12 @@ class Projection:
         self._lock = threading.Lock()
         self._terms: dict[str, int] = {}
         self._documents: dict[UUID, tuple[int, int]] = {}
-        self._numbers: dict[tuple[str, int], int] = {("", -1): _GONE}
+        self._classes = ClassBook()
         self._columns = _columns(_FIRST_CAPACITY, dimension)
         self._segments: tuple[words.Segment, ...] = ()
-        self.view = View(self._columns.part(0), (), Classes(), 0, 0)
+        self.forgotten = 0
+        """Rows that are gone, counted up: whoever kept a copy has too many once this has changed."""
+        self.view = View(self._columns.part(0), (), self._terms, self._classes.now(), 0, 0)
 
     @property
     def cursor(self) -> int:
@@ -130,12 +119,7 @@ class Projection:
     @property
     def count(self) -> int:
         """Number of chunks that exist."""
-        return self.view.size - self.view.classes.counts[_GONE]
-
-    @property
-    def terms(self) -> dict[str, int]:
-        """Number of each term that was ever seen; only grows."""
-        return self._terms
+        return self.view.size - int(self.view.classes.counts[GONE])
 
     @property
     def serving(self) -> int:
@@ -153,9 +137,9 @@ class Projection:
         """Forget everything; the next changes are taken over from the first one on."""
         with self._lock:
             self._terms, self._documents = {}, {}
-            self._numbers = {("", -1): _GONE}
+            self._classes = ClassBook()
             self._columns, self._segments = _columns(_FIRST_CAPACITY, self._dimension), ()
-            self.view = View(self._columns.part(0), (), Classes(), 0, 0)
+            self.view = View(self._columns.part(0), (), self._terms, self._classes.now(), 0, 0)
 
     def take(self, entries: Sequence[Entry], cursor: int) -> None:
         """Hold these documents as they are now, instead of what was held of them; `cursor`: of the last change."""
@@ -164,7 +148,7 @@ class Projection:
                 self._forget(entry.document)
             size = self._append(entries) if any(entry.rows for entry in entries) else self.view.size
             self._publish(size, cursor)
-            gone = self.view.classes.counts[_GONE]
+            gone = int(self.view.classes.counts[GONE])
             if gone > _LEAST_DEAD and gone * 2 > size:
                 self._compact()
 
@@ -172,16 +156,27 @@ class Projection:
         """Documents of which only the readers' set changed: (document, source, acl)."""
         with self._lock:
             for document, source, acl in readers:
-                first, count = self._documents.get(document, (0, 0))
-                self._columns.classes[first : first + count] = self._class(source, acl)
+                self._move(*self._documents.get(document, (0, 0)), self._classes.number(source, acl))
             self._publish(self.view.size, cursor)
+
+    def purge(self) -> None:
+        """Leave out rows that are gone, and terms that no row has any more."""
+        with self._lock:
+            self._compact()
 
     def _forget(self, document: UUID) -> None:
         first, count = self._documents.pop(document, (0, 0))
-        self._columns.classes[first : first + count] = _GONE
+        self.forgotten += count
+        self._move(first, count, GONE)
 
-    def _class(self, source: str, acl: int) -> int:
-        return self._numbers.setdefault((source, acl), len(self._numbers))
+    def _move(self, first: int, count: int, to: int) -> None:
+        """Rows of one document to another class."""
+        if count == 0:
+            return
+        tokens = int(self._columns.lengths[first : first + count].sum())
+        self._classes.add(int(self._columns.classes[first]), -count, -tokens)
+        self._classes.add(to, count, tokens)
+        self._columns.classes[first : first + count] = to
 
     def _append(self, entries: Sequence[Entry]) -> int:
         """Write the rows behind the last one; nobody reads there before they are published. Returns the new size."""
@@ -192,7 +187,9 @@ class Projection:
         columns, place = self._columns, first
         for entry in entries:
             if entry.rows:
-                columns.classes[place : place + len(entry.rows)] = self._class(entry.source, entry.acl)
+                number = self._classes.number(entry.source, entry.acl)
+                self._classes.add(number, len(entry.rows), sum(len(row.terms) for row in entry.rows))
+                columns.classes[place : place + len(entry.rows)] = number
                 columns.documents[place : place + len(entry.rows)] = place
                 self._documents[entry.document] = (place, len(entry.rows))
                 place += len(entry.rows)
@@ -213,32 +210,24 @@ class Projection:
         return words.segment(np.array(numbers, dtype=np.int32), places)
 
     def _publish(self, size: int, cursor: int) -> None:
-        own = self._columns.part(size)
-        self.view = View(own, self._segments, self._classes(own), cursor, size)
-
-    def _classes(self, columns: Columns) -> Classes:
-        names, count = list(self._numbers), len(self._numbers)
-        counts = np.bincount(columns.classes, minlength=count)
-        tokens = np.bincount(columns.classes, weights=columns.lengths, minlength=count)
-        return Classes(
-            tuple(source for source, _ in names),
-            tuple(acl for _, acl in names),
-            tuple(int(one) for one in counts),
-            tuple(int(one) for one in tokens),
-        )
+        if (places := self._classes.give_up()) is not None:
+            # in an array of its own: whoever has a view from before goes on with the numbers of that one
+            self._columns = replace(self._columns, classes=places[self._columns.classes])
+        self.view = View(self._columns.part(size), self._segments, self._terms, self._classes.now(), cursor, size)
 
     def _compact(self) -> None:
         """Leave out rows that are gone. Readers go on with the view they have."""
         view = self.view
-        kept = np.flatnonzero(view.columns.classes != _GONE)
+        kept = np.flatnonzero(view.columns.classes != GONE)
         places = np.full(view.size, -1, dtype=np.int32)
         places[kept] = np.arange(len(kept), dtype=np.int32)
         self._columns = _taken(view.columns, kept)
         self._documents = {one: (int(places[first]), count) for one, (first, count) in self._documents.items()}
         moved = (words.renumbered(part, places) for part in view.segments)
-        self._segments = tuple(part for part in moved if part is not None)
-        own = self._columns.part(len(kept))
-        self.view = View(own, self._segments, self._classes(own), view.cursor, len(kept))
+        self._terms, self._segments = words.used(self._terms, [part for part in moved if part is not None])
+        gone = view.classes
+        self._classes.add(GONE, -int(gone.counts[GONE]), -int(gone.tokens[GONE]))
+        self._publish(len(kept), view.cursor)
 
     # --- kept on disk by `saved`
 
@@ -249,8 +238,6 @@ class Projection:
                 "edition": self.edition,
                 "view": self.view,
                 "documents": dict(self._documents),
-                "numbers": list(self._numbers),
-                "terms": len(self._terms),
             }
 
     def skip(self, cursor: int) -> None:
@@ -259,16 +246,24 @@ class Projection:
             if cursor > self.view.cursor:
                 self.view = replace(self.view, cursor=cursor)
 
-    def restore(self, view: View, terms: Sequence[str], documents: dict[UUID, tuple[int, int]]) -> None:
-        """Go on from what was saved; `view.columns` must be writable."""
+    def restore(
+        self,
+        columns: Columns,
+        segments: tuple[words.Segment, ...],
+        names: list[Name],
+        cursor: int,
+        terms: Sequence[str],
+        documents: dict[UUID, tuple[int, int]],
+    ) -> None:
+        """Go on from what was saved; `columns` must be writable, `names` are those of their classes."""
         with self._lock:
-            self._dimension = view.columns.coded.small.shape[1]
+            self._dimension = columns.coded.small.shape[1]
             self._terms = {term: number for number, term in enumerate(terms)}
             self._documents = documents
-            names = zip(view.classes.sources, view.classes.acls, strict=True)
-            self._numbers = {name: number for number, name in enumerate(names)}
-            self._columns, self._segments = view.columns, view.segments
-            self.view = replace(view, classes=self._classes(view.columns))
+            self._classes.restore(names, columns.classes, columns.lengths)
+            self.forgotten = int(np.count_nonzero(columns.classes == GONE))
+            self._columns, self._segments = columns, segments
+            self._publish(len(columns.classes), cursor)
 
 
 def _stacked(rows: Sequence[Row], dimension: int) -> Vectors:

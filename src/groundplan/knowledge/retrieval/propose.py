@@ -5,7 +5,7 @@ It knows the numbers of readers' sets that somebody has and nothing else of them
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,8 +18,8 @@ from groundplan.knowledge.retrieval.synonyms import DISCOUNT
 
 CANDIDATES = 100
 """From each ranking."""
+Rows = NDArray[np.int32]
 _NO_ROWS = np.zeros(0, np.int32)
-_NO_SCORES = np.zeros(0, np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,8 @@ class Proposed:
     words: dict[int, float]
     near: dict[int, float]
     scores: dict[int, float]
+    order: list[int]
+    """Rows that share more than common words with the question, or its subject; best first."""
 
     def quoted(self, question: str, texts: Mapping[int, str]) -> dict[int, float]:
         """What the texts of rows are worth more for having words of the question in their order."""
@@ -56,59 +58,64 @@ class Proposed:
             if self.words.get(row, -1.0) >= least
         }
 
-    def relevant(self) -> list[int]:
-        """Rows that share more than common words with the question, or its subject; best first."""
-        good = fuse.relevant(self.words, self.near)
-        return sorted((row for row in self.scores if row in good), key=lambda row: (-self.scores[row], row))
-
 
 def propose(index: Projection, wanted: Wanted, weights: fuse.Weights = fuse.WEIGHTS) -> Proposed:
     """The `limit` best rows by words and by vectors, with their neighbours; figures of each are complete."""
     view, coded = index.view, index.view.columns.coded
     seen = view.visible(wanted.sources, wanted.acls)
-    asked = words.asked(wanted.terms, index.terms)
+    asked = words.asked(wanted.terms, view.terms)
     found = words.bm25(view.segments, asked, view.columns.lengths, seen)
     if wanted.variants:
-        found = _with_variants(index, view, found, wanted, seen)
+        found = _with_variants(view, found, wanted, seen)
     top, _ = words.best(found.rows, found.dense[found.rows], wanted.limit)
-    near_rows, near = (
-        (_NO_ROWS, _NO_SCORES)
-        if wanted.vector is None
-        else vectors.nearest(coded, wanted.vector, seen.mask, seen.count, wanted.limit)
-    )
-    chosen = list(dict.fromkeys([*top.tolist(), *near_rows.tolist()]))
-    beside = {row: _beside(view.columns.documents, row) for row in chosen}
-    rows = list(dict.fromkeys([*chosen, *(one for both in beside.values() for one in both)]))
-    for row in rows[len(chosen) :]:
-        beside[row] = _beside(view.columns.documents, row)
-    worded = {row: float(found.dense[row]) for row in rows if found.dense[row] > 0}
-    known = dict(zip(near_rows.tolist(), near.tolist(), strict=True))
-    similar = {} if wanted.vector is None else _similar(view, wanted.vector, rows, known)
-    share = {row: score / found.possible for row, score in worded.items()}
-    scores = fuse.smoothed(fuse.fused(share, similar, weights), beside, weights)
-    return Proposed(view, worded, similar, scores)
+    near = _NO_ROWS
+    if wanted.vector is not None:
+        near, _ = vectors.nearest(coded, wanted.vector, seen.mask, seen.count, wanted.limit)
+    rows = _with_neighbours(view.columns.documents, np.union1d(top, near))
+    return _proposed(view, rows, found, wanted.vector, weights)
 
 
-def _with_variants(
-    index: Projection, view: View, found: words.Matches, wanted: Wanted, seen: words.Visible
-) -> words.Matches:
+def _proposed(
+    view: View, rows: Rows, found: words.Matches, question: Vectors | None, weights: fuse.Weights
+) -> Proposed:
+    """Everything that is said of these rows, which are in order."""
+    worded = found.dense[rows]
+    embedded, similar = np.zeros(len(rows), np.bool_), np.zeros(len(rows), np.float64)
+    if question is not None:
+        embedded = view.columns.embedded[rows]
+        similar = np.where(embedded, vectors.similarity(view.columns.coded, question, rows), 0.0)
+    own = fuse.fused(worded / found.possible if found.possible else worded, similar, weights)
+    # of rows that follow each other here, those of one document stand beside each other there
+    joined = np.append((np.diff(rows) == 1) & (np.diff(view.columns.documents[rows]) == 0), False)
+    after = np.where(joined, np.roll(own, -1), 0.0)
+    before = np.where(np.roll(joined, 1), np.roll(own, 1), 0.0)
+    scores = fuse.smoothed(own, before, after, weights)
+    good = np.flatnonzero(fuse.relevant(worded, similar))
+    order = good[np.lexsort((rows[good], -scores[good]))]
+    known = (worded > 0) | embedded
+    return Proposed(
+        view, _told(rows, worded, worded > 0), _told(rows, similar, embedded), _told(rows, scores, known),
+        rows[order].tolist(),
+    )  # fmt: skip
+
+
+def _told(rows: Rows, values: fuse.Scores, which: NDArray[np.bool_]) -> dict[int, float]:
+    return dict(zip(rows[which].tolist(), values[which].tolist(), strict=True))
+
+
+def _with_variants(view: View, found: words.Matches, wanted: Wanted, seen: words.Visible) -> words.Matches:
     """Each row by what it reaches of the question or, a little less, of a variant: parts of what is possible."""
     dense = found.dense / found.possible if found.possible else found.dense
     for variant in wanted.variants:
-        other = words.bm25(view.segments, words.asked(variant, index.terms), view.columns.lengths, seen)
+        other = words.bm25(view.segments, words.asked(variant, view.terms), view.columns.lengths, seen)
         if other.possible:
             dense = np.maximum(dense, DISCOUNT * other.dense / other.possible)
     return words.Matches(np.flatnonzero(dense).astype(np.int32), dense, 1.0)
 
 
-def _beside(documents: NDArray[np.int32], row: int) -> tuple[int, ...]:
-    """The rows before and after it in its document."""
-    return tuple(one for one in (row - 1, row + 1) if 0 <= one < len(documents) and documents[one] == documents[row])
-
-
-def _similar(view: View, question: Vectors, rows: Iterable[int], known: dict[int, float]) -> dict[int, float]:
-    embedded = view.columns.embedded
-    rest = np.array([row for row in rows if row not in known and embedded[row]], dtype=np.int32)
-    cosines = vectors.similarity(view.columns.coded, question, rest)
-    similar = {row: one for row, one in known.items() if embedded[row]}
-    return similar | dict(zip(rest.tolist(), cosines.tolist(), strict=True))
+def _with_neighbours(documents: NDArray[np.int32], rows: Rows) -> Rows:
+    """These rows and those before and after them in their documents, in order."""
+    before, after = rows[rows > 0], rows[rows < len(documents) - 1]
+    before = before[documents[before - 1] == documents[before]] - 1
+    after = after[documents[after + 1] == documents[after]] + 1
+    return np.unique(np.concatenate([rows, before, after])).astype(np.int32)

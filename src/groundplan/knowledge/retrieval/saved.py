@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
@@ -15,11 +16,13 @@ from uuid import UUID
 import numpy as np
 
 from groundplan.knowledge.retrieval import vectors, words
-from groundplan.knowledge.retrieval.projection import Classes, Columns, Projection, View
+from groundplan.knowledge.retrieval.projection import Columns, Projection, View
 
 FORMAT: Final = 4
 """Changes with the analyzer, the arrays or their meaning; another format is not read."""
 _LEAST_CHANGED: Final = 1000
+PURGE_SECONDS: Final = 3600.0
+"""How long what is gone may still be in the copy, as numbers and words."""
 
 
 class Saved:
@@ -29,6 +32,8 @@ class Saved:
         self._folder = folder / f"projection-{FORMAT}"
         self._index = Projection()
         self._kept = 0
+        self._forgotten = 0
+        self._purged = -PURGE_SECONDS
 
     def load(self) -> Projection:
         """The projection as it was saved; an empty one where there is none or it is damaged."""
@@ -41,9 +46,13 @@ class Saved:
 
     def keep(self, index: Projection) -> None:
         """Save where a tenth has changed since the last time, and at least a thousand changes; another edition as soon
-        as it is the one that serves."""
+        as it is the one that serves. What is gone is left out at the first look, and within an hour afterwards."""
         if index is not self._index:
-            self._index, self._kept = index, index.cursor
+            self._index, self._kept, self._forgotten = index, index.cursor, 0
+            self.save()
+        if index.forgotten != self._forgotten and time.monotonic() - self._purged > PURGE_SECONDS:
+            self._purged, self._forgotten = time.monotonic(), index.forgotten
+            index.purge()
             self.save()
         changed = self._index.cursor - self._kept
         if changed >= max(_LEAST_CHANGED, self._index.count // 10):
@@ -57,7 +66,7 @@ class Saved:
         fresh.mkdir(mode=0o700, parents=True)
         for name, array in _arrays(state["view"]).items():
             np.save(fresh / name, array)
-        (fresh / "terms").write_text("\n".join(self._index.terms), encoding="utf-8")
+        (fresh / "terms").write_text("\n".join(state["view"].terms), encoding="utf-8")
         (fresh / "state.json").write_text(json.dumps(_described(state)))
         shutil.rmtree(self._folder, ignore_errors=True)
         fresh.rename(self._folder)
@@ -84,11 +93,10 @@ class Saved:
         terms = (self._folder / "terms").read_text(encoding="utf-8").split("\n") if state["terms"] else []
         if len(terms) != state["terms"]:
             raise ValueError("another number of terms")
-        names = state["names"]
-        classes = Classes(tuple(name for name, _ in names), tuple(acl for _, acl in names), (), ())
+        names = [(str(source), int(acl)) for source, acl in state["names"]]
         documents = {UUID(id): (first, count) for id, first, count in state["documents"]}
         index = Projection(int(state["edition"]))
-        index.restore(View(columns, segments, classes, state["cursor"], size), terms, documents)
+        index.restore(columns, segments, names, int(state["cursor"]), terms, documents)
         return index
 
 
@@ -119,7 +127,7 @@ def _described(state: dict[str, Any]) -> dict[str, Any]:
         "cursor": view.cursor,
         "size": view.size,
         "segments": len(view.segments),
-        "terms": state["terms"],
-        "names": state["numbers"],
+        "terms": len(view.terms),
+        "names": view.classes.names(),
         "documents": [(str(id), first, count) for id, (first, count) in state["documents"].items()],
     }

@@ -21,21 +21,21 @@ from groundplan.core.clock import Clock, SystemClock
 from groundplan.core.errors import Invalid, Unavailable
 from groundplan.knowledge import store
 from groundplan.knowledge.index.model import Embedding
-from groundplan.knowledge.model import (
-    ConfirmRequest,
-    Conflict,
-    Embedder,
-    Newer,
-    Passage,
-    SearchRequest,
-    Vectors,
-    Withheld,
-)
+from groundplan.knowledge.model import Embedder, Vectors
 from groundplan.knowledge.retrieval import fuse, search_store, told, words
 from groundplan.knowledge.retrieval.propose import CANDIDATES, Proposed, Wanted, propose
 from groundplan.knowledge.retrieval.question import Asked, Asking, Held
 from groundplan.knowledge.retrieval.search_store import Found, Standing
 from groundplan.knowledge.retrieval.synonyms import Glossary
+from groundplan.knowledge.retrieval.wire import (
+    ConfirmAnswer,
+    ConfirmRequest,
+    Conflict,
+    Newer,
+    Passage,
+    SearchRequest,
+    Withheld,
+)
 
 MAX_QUERY_CHARS = 4000
 MAX_PASSAGES = 50
@@ -150,10 +150,12 @@ class Search:
         self, conn: Connection[Any], proposed: Proposed, request: SearchRequest, question: Vectors | None
     ) -> fuse.Ranked:
         """The readable ones, best first; asks for more until there are enough or no more."""
-        scores, order = proposed.scores, proposed.relevant()
+        scores, order = proposed.scores, proposed.order
+        enough = 2 * request.k + 4
+        most = max(_READ, enough)
         found: fuse.Ranked = []
-        for start in range(0, len(order), _READ):
-            rows = {proposed.view.chunk(row): row for row in order[start : start + _READ]}
+        for start in range(0, len(order), most):
+            rows = {proposed.view.chunk(row): row for row in order[start : start + most]}
             allowed = search_store.read(conn, list(rows), request.sources, question)
             more = proposed.quoted(request.query, {rows[id]: one.text for id, one in allowed.items()})
             found += [
@@ -161,7 +163,7 @@ class Search:
                 for id, one in allowed.items()
                 if _within(one, request)
             ]
-            if len(found) >= 2 * request.k + 4:
+            if len(found) >= enough:
                 break
         return found
 
@@ -190,7 +192,7 @@ class Search:
     ) -> tuple[Withheld, ...]:
         """Documents that the person may read and that match as well, but that the workload may not use."""
         least = ranked[min(len(ranked), request.k) - 1][1] if ranked else 0.0
-        rows = [row for row in proposed.relevant()[:_READ] if proposed.scores[row] >= least]
+        rows = [row for row in proposed.order[:_READ] if proposed.scores[row] >= least]
         kept = search_store.kept_back(conn, [proposed.view.chunk(row) for row in rows], request.workload)
         by_document = {document: (path, title, reason) for _, document, path, title, reason in kept}
         return tuple(
@@ -203,23 +205,27 @@ class Search:
     ) -> list[Newer]:
         """What of the best was kept back because there is a newer version."""
         least = ranked[min(len(ranked), request.k) - 1][1] if ranked else 0.0
-        best = {proposed.view.chunk(row): proposed.scores[row] for row in proposed.relevant()[:_READ]}
+        best = {proposed.view.chunk(row): proposed.scores[row] for row in proposed.order[:_READ]}
         return told.newer(conn, best, [one.id for one, _ in ranked], least, request.workload)
 
-    def readable(self, request: ConfirmRequest) -> list[str]:
-        """Those of the chunks that exist as they were and that the person may read now.
+    def readable(self, request: ConfirmRequest) -> ConfirmAnswer:
+        """Those of the chunks and documents that exist as they were and that the person may read now.
 
         Raises `Invalid` (search_request) and `Unavailable` (search_cut_off, retry_after).
         """
-        if len(request.chunks) > MAX_PASSAGES:
+        asked = len(request.chunks) + len(request.documents)
+        if asked > MAX_PASSAGES:
             raise Invalid(
-                f"{len(request.chunks)} chunks are asked for at once",
+                f"{asked} chunks and documents are asked for at once",
                 code="search_request",
                 hint=f"Ask for at most {MAX_PASSAGES}.",
             )
         person, chunks = _id(request.person), [_id(chunk) for chunk in request.chunks]
+        documents = [_id(document) for document in request.documents]
         with self._as(person, request.workload) as (conn, _):
-            return [str(id) for id in store.readable(conn, chunks, request.sources)]
+            found = store.readable(conn, chunks, request.sources) if chunks else {}
+            known = search_store.documents(conn, documents, request.sources) if documents else []
+        return ConfirmAnswer(readable=[str(id) for id in found], documents=[str(id) for id in known])
 
     @contextmanager
     def _as(

@@ -15,9 +15,10 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 from psycopg import Connection
-from psycopg.rows import class_row
+from psycopg.rows import args_row
 
 from groundplan.knowledge.model import Vectors
+from groundplan.knowledge.store import CHANGE_LOCK
 
 Conn = Connection[Any]
 
@@ -67,7 +68,7 @@ def stand_for(conn: Conn, person: UUID | None, workload: str, edition: int | Non
              set_config('groundplan.workload', %(workload)s, true),
              set_config('groundplan.acls', %(person)s || ':' || acls::text, true), acls,
              set_config('groundplan.edition', coalesce(%(edition)s, serving_edition())::text, true), last_value
-           FROM (SELECT ARRAY(SELECT visible_acls(nullif(%(person)s, '')::uuid)) AS acls) AS mine, chunk_change""",
+           FROM (SELECT acls_of(nullif(%(person)s, '')::uuid) AS acls OFFSET 0) AS mine, chunk_change""",
         {"person": "" if person is None else str(person), "workload": workload, "edition": edition},
         prepare=True,
     ).fetchone()
@@ -78,7 +79,7 @@ def stand_for(conn: Conn, person: UUID | None, workload: str, edition: int | Non
 
 def read(conn: Conn, chunks: Sequence[UUID], sources: Sequence[str], question: Vectors | None) -> dict[UUID, Found]:
     """Those of the chunks that the person may read, as they are now."""
-    with conn.cursor(row_factory=class_row(Found)) as cursor:
+    with conn.cursor(binary=True, row_factory=args_row(Found)) as cursor:
         rows = cursor.execute(
             f"""SELECT {_COLUMNS}, 1 - (c.embedding <=> %s::halfvec) AS similarity
                 FROM chunk c JOIN document d ON d.id = c.document_id
@@ -89,10 +90,18 @@ def read(conn: Conn, chunks: Sequence[UUID], sources: Sequence[str], question: V
     return {one.id: one for one in rows}
 
 
+def documents(conn: Conn, ids: Sequence[UUID], sources: Sequence[str]) -> list[UUID]:
+    """Those of the documents that the person may read now."""
+    rows = conn.execute(
+        "SELECT id FROM document WHERE id = ANY(%s) AND source = ANY(%s)", (list(ids), list(sources)), prepare=True
+    ).fetchall()
+    return [id for (id,) in rows]
+
+
 def changed(conn: Conn, after: int, sources: Sequence[str], question: Vectors, limit: int) -> list[Found]:
     """Readable chunks that the projection may not know yet: changed, or their document, after that number; nearest
     first."""
-    with conn.cursor(row_factory=class_row(Found)) as cursor:
+    with conn.cursor(binary=True, row_factory=args_row(Found)) as cursor:
         return cursor.execute(
             f"""SELECT {_COLUMNS}, 1 - (c.embedding <=> %(question)s::halfvec) AS similarity
                 FROM chunk c JOIN document d ON d.id = c.document_id
@@ -120,7 +129,7 @@ class Part:
 
 def neighbours(conn: Conn, wanted: Sequence[tuple[UUID, int]]) -> list[Part]:
     """Chunks by document and number; readable ones only."""
-    with conn.cursor(row_factory=class_row(Part)) as cursor:
+    with conn.cursor(binary=True, row_factory=args_row(Part)) as cursor:
         return cursor.execute(
             """SELECT c.document_id AS document, c.number, c.text, c.start_char, c.end_char, c.start_line, c.end_line
                FROM unnest(%s::uuid[], %s::int[]) AS w(document, number)
@@ -208,14 +217,12 @@ def readers(conn: Conn, documents: Sequence[UUID]) -> list[tuple[UUID, str, int]
     ).fetchall()
 
 
-def counts(conn: Conn, after: int, edition: int) -> tuple[int, int, int]:
-    """(largest number of a change, chunks of an edition with a text, documents changed after `after`)."""
+def counts(conn: Conn, edition: int) -> tuple[int, int, int]:
+    """(largest number of a change, largest number given out, chunks of an edition with a text)."""
     row = conn.execute(
-        """SELECT greatest((SELECT max(changed) FROM chunk), (SELECT max(noted) FROM document), 0),
-             (SELECT count(*) FROM chunk WHERE text <> '' AND edition = %(edition)s),
-             (SELECT count(*) FROM (SELECT document_id FROM chunk WHERE edition = %(edition)s AND changed > %(after)s
-                UNION SELECT id FROM document WHERE noted > %(after)s) AS w)""",
-        {"after": after, "edition": edition},
+        """SELECT greatest((SELECT max(changed) FROM chunk), (SELECT max(noted) FROM document), 0), last_value,
+             (SELECT count(*) FROM chunk WHERE text <> '' AND edition = %s) FROM chunk_change""",
+        (edition,),
     ).fetchone()
     if row is None:
         raise AssertionError("a SELECT without FROM always gives a row")
@@ -233,11 +240,18 @@ def waiting(conn: Conn, after: int, edition: int) -> int:
 
 
 def newest(conn: Conn) -> int:
-    """The largest number of a change, in whichever edition; 0 where there was none."""
+    """A number up to which every change, in whichever edition, is there for the next statement to see.
+
+    Where nobody is about to change anything, the last number that was given out: some of those are of changes that
+    were given up, and without that each search would look for them for good.
+    """
     row = conn.execute(
-        "SELECT greatest((SELECT max(changed) FROM chunk), (SELECT max(noted) FROM document), 0)"
+        """SELECT CASE WHEN pg_try_advisory_xact_lock_shared(%s)
+             THEN (SELECT last_value FROM chunk_change WHERE is_called)
+             ELSE greatest((SELECT max(changed) FROM chunk), (SELECT max(noted) FROM document)) END""",
+        (CHANGE_LOCK,),
     ).fetchone()
-    return int(row[0]) if row else 0
+    return int(row[0]) if row and row[0] is not None else 0
 
 
 def vector(stored: bytes | None) -> NDArray[np.float32] | None:

@@ -8,8 +8,8 @@ from uuid import UUID
 
 from psycopg import Connection
 
-from groundplan.knowledge.model import Conflict, Newer, Passage
 from groundplan.knowledge.retrieval import told_store
+from groundplan.knowledge.retrieval.wire import Conflict, Newer, Passage
 
 MOST = 5
 """Conflicts that are told of one search."""

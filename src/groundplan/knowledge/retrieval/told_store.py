@@ -13,7 +13,7 @@ from uuid import UUID
 from psycopg import Connection
 from psycopg.rows import class_row
 
-from groundplan.knowledge.model import Conflict, Newer
+from groundplan.knowledge.retrieval.wire import Conflict, Newer
 
 Conn = Connection[Any]
 

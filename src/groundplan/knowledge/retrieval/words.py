@@ -117,6 +117,16 @@ def renumbered(part: Segment, places: Ints) -> Segment | None:
     return _segment(terms[kept], rows[kept], part.counts[kept])
 
 
+def used(terms: Mapping[str, int], segments: Sequence[Segment]) -> tuple[dict[str, int], tuple[Segment, ...]]:
+    """The terms that these segments have, numbered anew in their order, and the segments with those numbers."""
+    there = np.zeros(len(terms), dtype=np.bool_)
+    for part in segments:
+        there[part.terms] = True
+    numbers = np.cumsum(there, dtype=np.int32) - 1
+    left = {term: int(numbers[number]) for term, number in terms.items() if there[number]}
+    return left, tuple(Segment(numbers[part.terms], part.starts, part.rows, part.counts) for part in segments)
+
+
 @dataclass(frozen=True, slots=True)
 class Visible:
     """The rows that a question may see: `mask` by row (None: all), how many, and how many terms they have together."""

@@ -12,7 +12,7 @@ from psycopg import Connection
 from groundplan.knowledge.citations.support import content
 from groundplan.knowledge.model import Embedder
 from groundplan.knowledge.signals import signal_store
-from groundplan.knowledge.signals.topics import Question, Topic, topics
+from groundplan.knowledge.signals.topics import LEAST_QUESTIONS, Question, Topic, topics
 from groundplan.ledger import finding_store
 from groundplan.ledger.finding import Finding
 
@@ -34,6 +34,22 @@ def gather(
         return []
     found = topics([_question(person, text) for person, text in asked], embedder.embed([text for _, text in asked]))
     return list(_findings(conn, workload, sources, found))
+
+
+def unknown(conn: Connection[Any], workload: str, sources: Sequence[str], now: datetime) -> list[Finding]:
+    """Of a workload that keeps no content: that questions found nothing, for nobody can say what they were about."""
+    questions = signal_store.not_kept(conn, workload, now - timedelta(days=DAYS))
+    if questions < LEAST_QUESTIONS:
+        return []
+    nearest = signal_store.missing_from(conn, sources, ())
+    return [
+        Finding(
+            kind=KIND, subject=f"workload/{workload}", severity="low", owner=nearest[1] if nearest else None,
+            message=f"{questions} questions of {DAYS} days were not answered; what they were about is not kept",
+            hint="Say `keep: {content: redacted, for: 30d}` in the workload, and they are told by what they are about.",
+            detail={"questions": questions},
+        )
+    ]  # fmt: skip
 
 
 def tell(conn: Connection[Any], found: Sequence[Finding]) -> None:

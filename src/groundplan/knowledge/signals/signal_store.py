@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -14,6 +14,7 @@ from psycopg.rows import dict_row
 from groundplan.core.ids import new_id
 
 Conn = Connection[Any]
+UNANSWERED = "unanswered"
 KEPT_DAYS = 400
 """More than a year, so that it can be compared with the last one."""
 
@@ -30,17 +31,17 @@ class Signal:
     person: UUID | None = None
     asked: str | None = None
     until: datetime | None = None
+    id: UUID = field(default_factory=new_id)
 
 
 def add(conn: Conn, one: Signal) -> UUID:
-    """Keep it; its id."""
-    id = new_id()
+    """Keep it, once however often it is told; its id."""
     conn.execute(
         """INSERT INTO knowledge_signal (id, workload, kind, document_id, rank, call_id, person_id, asked, expires_at)
-           VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)""",
-        (id, one.workload, one.kind, one.document, one.rank, one.call, one.person, one.asked, one.until),
+           VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING""",
+        (one.id, one.workload, one.kind, one.document, one.rank, one.call, one.person, one.asked, one.until),
     )
-    return id
+    return one.id
 
 
 def unanswered(conn: Conn, workload: str, since: datetime, limit: int = 1000) -> list[tuple[UUID, str]]:
@@ -50,6 +51,16 @@ def unanswered(conn: Conn, workload: str, since: datetime, limit: int = 1000) ->
              AND asked IS NOT NULL ORDER BY at DESC LIMIT %s""",
         (workload, since, limit),
     ).fetchall()
+
+
+def not_kept(conn: Conn, workload: str, since: datetime) -> int:
+    """How many questions found nothing of which it is not known what was asked."""
+    row = conn.execute(
+        """SELECT count(*) FROM knowledge_signal WHERE workload = %s AND kind = 'unanswered' AND at >= %s
+             AND asked IS NULL""",
+        (workload, since),
+    ).fetchone()
+    return int(row[0]) if row else 0
 
 
 def forget(conn: Conn, now: datetime) -> int:
@@ -104,7 +115,8 @@ def by_workload(conn: Conn, since: datetime) -> list[dict[str, Any]]:
         return cursor.execute(
             """SELECT workload, count(*) FILTER (WHERE kind = 'click') AS clicks,
                  count(*) FILTER (WHERE kind = 'up') AS up, count(*) FILTER (WHERE kind = 'down') AS down,
-                 count(*) FILTER (WHERE kind = 'unanswered') AS unanswered
+                 count(*) FILTER (WHERE kind = 'unanswered') AS unanswered,
+                 count(*) FILTER (WHERE kind = 'unanswered' AND asked IS NULL) AS not_kept
                FROM knowledge_signal WHERE at >= %s GROUP BY workload ORDER BY workload""",
             (since,),
         ).fetchall()

@@ -1,0 +1,120 @@
+"""Questions to which nothing was found, and what people say of what was: on their way from a worker to PostgreSQL.
+
+That a call found nothing is kept in the worker and added now and then, beside the calls. What was asked is personal: it
+goes along, sealed under the key of whom it is about, only where the workload keeps content and this call is among those
+that are kept, and for as long; else only that it happened. It is for whoever owns the missing knowledge, not for
+billing: what waits in a worker that is killed is lost, and more than `MOST` waiting is not kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from groundplan.blueprint.model import Workload
+from groundplan.core.audit.subject import SubjectKeys
+from groundplan.core.clock import Clock
+from groundplan.core.detect import redact
+from groundplan.core.errors import GroundplanError, Unavailable
+from groundplan.core.home import Home
+from groundplan.gateway.journal.threads import InThreads
+from groundplan.gateway.telemetry.content import chosen
+from groundplan.knowledge.signals import signal_store
+from groundplan.knowledge.signals.signal_store import UNANSWERED, Signal
+
+if TYPE_CHECKING:
+    from groundplan.gateway.call.context import Gateway
+    from groundplan.gateway.call.exchange import Exchange
+
+SECONDS = 1.0
+MOST = 2_000
+_log = logging.getLogger(__name__)
+
+
+class Signals:
+    """Of one worker. It connects at the first one."""
+
+    def __init__(self, home: Home, url: str, clock: Clock) -> None:
+        self._home, self._clock = home, clock
+        self._database = InThreads(url, "signals", 1, _unreachable)
+        self._waiting: list[Signal] = []
+        self._lost = 0
+
+    def unanswered(self, workload: Workload, about: str, question: str, call: UUID) -> Signal:
+        """That nothing was found. `about` is whose question it is: a person's id, else the key's; `call` decides
+        whether it is among those whose content is kept. Its `asked` is not sealed yet."""
+        keep = workload.keep
+        if keep is None or not chosen(keep, call.bytes):
+            return Signal(workload.name, UNANSWERED, call=call)
+        text = question if keep.content == "full" else redact(question)[0]
+        until = self._clock.now() + timedelta(seconds=keep.seconds)
+        return Signal(workload.name, UNANSWERED, call=call, person=UUID(about), asked=text, until=until)
+
+    def add(self, one: Signal) -> None:
+        """Never waits."""
+        if len(self._waiting) >= MOST:
+            self._lost += 1
+            return
+        self._waiting.append(one)
+
+    async def keep(self, one: Signal) -> None:
+        """Durable when it returns. Raises `Unavailable`."""
+        await self._database.run(lambda conn: self._put(conn, [one]))
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await asyncio.sleep(SECONDS)
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Add what waits; what cannot be added waits on, and is kept once however often it is tried."""
+        if self._lost:
+            _log.warning("%d questions without an answer were not kept", self._lost)
+            self._lost = 0
+        if not self._waiting:
+            return
+        taken, self._waiting = self._waiting, []
+        try:
+            await self._database.run(lambda conn: self._put(conn, taken))
+        except GroundplanError as error:
+            _log.warning("questions without an answer wait for PostgreSQL: %s", error)
+            self._waiting = [*taken, *self._waiting][:MOST]
+
+    async def close(self) -> None:
+        with suppress(asyncio.CancelledError):
+            await self.flush()
+        await self._database.close()
+
+    def _put(self, conn: Any, signals: list[Signal]) -> None:
+        keys = SubjectKeys.of(self._home)
+        with conn.transaction():
+            for one in signals:
+                sealed = one
+                if one.asked is not None and one.person is not None:
+                    sealed = replace(one, asked=keys.seal(conn, one.person, one.asked))
+                signal_store.add(conn, sealed)
+
+
+def note(gateway: Gateway, exchange: Exchange) -> None:
+    """A call for which grounding found nothing; what is made beside another call asks nothing of its own."""
+    workload, ask, key = exchange.workload, exchange.ask, exchange.key
+    beside = exchange.trial is not None and exchange.trial.beside
+    if gateway.signals is None or workload is None or ask is None or key is None or beside or not ask.query:
+        return
+    about = exchange.person or key.id
+    gateway.signals.add(gateway.signals.unanswered(workload, about, ask.query[:4000], exchange.call))
+
+
+def _unreachable() -> Unavailable:
+    return Unavailable(
+        "the database is not reachable, so the signal may not be kept",
+        code="database_unavailable",
+        hint="Send it again with the same `id`: it is kept once.",
+        retry_after=2.0,
+    )

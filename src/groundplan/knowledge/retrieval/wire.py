@@ -1,0 +1,121 @@
+"""The messages of the local search service, for any process; without numpy, so a gateway worker may import it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+
+
+class SearchRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A question on behalf of a person. Without `person` only what is public is visible. `max_bytes` bounds UTF-8 text
+    in all. `floor` (0 to 1): below that confidence there is no answer. `after` and `before` bound the last
+    modification (ISO 8601)."""
+
+    workload: str
+    person: str | None
+    query: str
+    sources: list[str]
+    k: int = 4
+    max_bytes: int = 6000
+    floor: float = 0.0
+    explain: bool = False
+    context: int = 1
+    """How many chunks before and after a passage are given with it, where they fit: 0 or 1."""
+    synonyms: bool = True
+    """Also look for what the glossary says for the terms of the question."""
+    after: datetime | None = None
+    before: datetime | None = None
+    edition: int | None = None
+    """Which edition of the index; None: the one that serves. Only whole ones can be asked."""
+
+
+class ConfirmRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which of these chunks and documents a person may read now; those of other sources than named, and chunks that
+    changed, are none."""
+
+    person: str
+    chunks: list[str]
+    sources: list[str]
+    workload: str = ""
+    documents: list[str] = []
+
+
+class ConfirmAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """Those of what was asked that may be read: chunks and documents."""
+
+    readable: list[str]
+    documents: list[str]
+
+
+class Passage(msgspec.Struct, frozen=True, kw_only=True):
+    """A chunk that the person may read at this moment. `score` only orders the passages of one answer."""
+
+    document: str
+    path: str
+    title: str
+    source: str
+    start_line: int
+    end_line: int
+    text: str
+    score: float
+    chunk: str
+    version: int = 1
+    """Of the document: the text of an older one is no longer there."""
+    start_char: int = 0
+    end_char: int = 0
+
+
+class Withheld(msgspec.Struct, frozen=True, kw_only=True):
+    """A document that matches and that the person may read, but that may not be used now: `reason` in one word."""
+
+    document: str
+    path: str
+    title: str
+    reason: str
+
+
+class Conflict(msgspec.Struct, frozen=True, kw_only=True):
+    """A sentence of a passage, and what another document that the person may read says about the same."""
+
+    document: str
+    path: str
+    title: str
+    source: str
+    says: str
+    other_document: str
+    other_path: str
+    other_title: str
+    other_source: str
+    other_says: str
+
+
+class Newer(msgspec.Struct, frozen=True, kw_only=True):
+    """A document that matches and is not given because a newer one replaces it; the person may read both."""
+
+    document: str
+    path: str
+    title: str
+    newer_document: str
+    newer_path: str
+    newer_title: str
+    newer_source: str
+
+
+class SearchAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """`lag`: changed documents that word search does not know yet (vector search and permissions have no lag)."""
+
+    passages: list[Passage]
+    lag: int
+    confidence: float = 0.0
+    """Of the best passage, 0 to 1: how near it is to the question."""
+    abstained: bool = False
+    """Whether nothing reached the floor of the request: then there are no passages."""
+    withheld: list[Withheld] = []
+    """With `explain` only: what would have been among the passages."""
+    conflicts: list[Conflict] = []
+    """Facts in the passages that another document contradicts: both sources are named."""
+    newer: list[Newer] = []
+    """What would have been among the passages, but has a newer version."""
+    degraded: str = ""
+    """Why it was looked for by words alone, where the model of the index is away."""
