@@ -35,6 +35,7 @@ from groundplan.release.difference import changed, differences, fields, shown
 from groundplan.release.governed import notes
 from groundplan.release.model import Current, Draft, Pending, Plan, at
 from groundplan.release.owners import Left, overdue
+from groundplan.release.placing import NOTHING, Observed
 
 _PEOPLE_KINDS = ("person", "group", "team")
 _STILL_COMPILES = frozenset(
@@ -68,11 +69,12 @@ def plan(
     demo: bool = False,
     left_out: frozenset[str] = frozenset(),
     left: Left = MappingProxyType({}),
+    seen: Observed = NOTHING,
 ) -> Plan:
     """Compare a workspace with what is served. Without `current` this is genesis.
 
     `standing` tells which content is approved or revoked; `left_out` are subjects that are not to be served, whatever
-    the workspace says; `left` are owners who are gone.
+    the workspace says; `left` are owners who are gone; `seen` is what the gateways saw, for placement.
     """
     standing = standing or Standing()
     problems = [*check(workspace, known_price=lambda model: known_price(model, today)), *declared.problems(workspace)]
@@ -80,7 +82,7 @@ def plan(
         return Plan((), (), (), tuple(problems), None)
     served = current.blueprint if current else None
     caps, owners, kinds, company = _company(workspace, served, standing)
-    draft = compile_draft(workspace, served, caps, owners, today=today, prices=prices)
+    draft = compile_draft(workspace, served, caps, owners, today=today, prices=prices, seen=seen)
     draft = Draft(msgspec.structs.replace(draft.blueprint, approved_parts=kinds), draft.refusals)
     problems += _new(draft.refusals, problems)
     problems += _settled_at_genesis(workspace, current)

@@ -161,6 +161,10 @@ class WorkloadFacts:
     spot: bool = False
     available: bool = False
     """its availability is a rule"""
+    ramp: tuple[float, ...] = ()
+    """shares of its calls in the steps of a change of place; empty: all at once"""
+    serving: str | None = None
+    """the deployment that serves it today"""
 
     @property
     def peak_second(self) -> float:
@@ -199,6 +203,8 @@ class PolicyFacts:
     latency_usd: float = 0.0
     spread: int | None = None
     moves: int | None = None
+    commit_months: float = 12.2
+    """the longest term that a plan signs for"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
+from math import inf
 
 from groundplan.blueprint.model import Deployment
 from groundplan.catalog import model as doc
@@ -54,15 +55,20 @@ class Context:
     today: date
     current: Mapping[str, str] = field(default_factory=dict)
     """workload -> site where it runs"""
+    serving: Mapping[str, str] = field(default_factory=dict)
+    """workload -> deployment that serves it"""
     seen: Mapping[str, SeenFacts] = field(default_factory=dict)
     """by deployment"""
+    loads: Mapping[str, curve.SeenLoad] = field(default_factory=dict)
+    """by workload, of those whose curve is `seen`"""
     texts: Texts | None = None
     """the text of a file of the workspace; None: traces cannot be read"""
 
 
 def read(workspace: Workspace, deployments: Sequence[Deployment], context: Context) -> Company:
     """All facts of a plan. Raises `Invalid` where a trace cannot be used."""
-    sites = {name: site_facts(item) for name, item in workspace.sites.items()}
+    policy = policy_facts(workspace.company)
+    sites = {name: site_facts(item, policy.commit_months) for name, item in workspace.sites.items()}
     known = {item.name: item for item in deployments if item.kind == "chat"}
     served = {
         name: deployment_facts(workspace.deployments[name], item, sites[item.site], context.seen.get(name))
@@ -81,7 +87,7 @@ def read(workspace: Workspace, deployments: Sequence[Deployment], context: Conte
         models={name: model_facts(item) for name, item in workspace.models.items()},
         deployments=served,
         workloads=workloads,
-        policy=policy_facts(workspace.company),
+        policy=policy,
         notes=lookup.stale(context.today),
         where={f"workload/{name}": str(workspace.where("workload", name, "name")) for name in workloads},
     )
@@ -97,11 +103,12 @@ def policy_facts(item: doc.CompanyDoc) -> PolicyFacts:
         latency_usd=rule.latency,
         spread=rule.spread,
         moves=rule.moves,
+        commit_months=rule.commit / MONTH_MS,
     )
 
 
-def site_facts(item: doc.SiteDoc) -> SiteFacts:
-    """One site, with reference values and defaults by its type for what is left out."""
+def site_facts(item: doc.SiteDoc, longest: float = inf) -> SiteFacts:
+    """One site, with reference values and defaults by its type for what is left out; `longest`: months of a term."""
     rule, load = item.hosting, item.hosting.burden
     new = 1.5 if load.skills == "new" else 1.0
     power = rule.power
@@ -118,7 +125,7 @@ def site_facts(item: doc.SiteDoc) -> SiteFacts:
         area=lookup.area_of(rule.region),
         domain=rule.domain or item.name,
         certifications=frozenset(rule.certifications),
-        hardware=tuple(hardware_facts(each_, rule.region, item.type) for each_ in rule.hardware),
+        hardware=tuple(hardware_facts(each_, rule.region, item.type, longest) for each_ in rule.hardware),
         energy_usd_kwh=tariff,
         pue=lookup.pue(item.type) if power.pue is None else power.pue,
         carbon_g_kwh=lookup.carbon(rule.region, item.jurisdiction) if rule.carbon is None else rule.carbon,
@@ -135,12 +142,13 @@ def site_facts(item: doc.SiteDoc) -> SiteFacts:
     )
 
 
-def hardware_facts(item: HardwareDoc, region: str | None, site_type: str) -> HardwareFacts:
+def hardware_facts(item: HardwareDoc, region: str | None, site_type: str, longest: float = inf) -> HardwareFacts:
     known = hardware_of(item.type)
     on_demand, spot, reserved = lookup.prices(region, item.type) if site_type == "cloud" else (None, None, None)
     terms = tuple((each.term / MONTH_MS, each.price / PICO) for each in item.reserved)
     if not terms and reserved is not None:
         terms = ((YEAR_MS / MONTH_MS, reserved),)
+    terms = tuple(each for each in terms if each[0] <= longest)
     return HardwareFacts(
         type=item.type,
         count=item.count,
@@ -223,18 +231,26 @@ def workload_facts(workspace: Workspace, item: doc.WorkloadDoc, context: Context
     rule, traffic, aims = item.placement, item.traffic, item.objectives
     assumed = [] if traffic else ["100 calls a day of 800 + 200 tokens"]
     peak = traffic.peak if traffic else 3.0
-    shape = _curve(workspace, item, context) if rule.trace else curve.week(rule.curve, peak)
+    load = context.loads.get(item.name) if rule.curve == "seen" and not rule.trace else None
+    if rule.trace:
+        shape = _curve(workspace, item, context)
+    elif load is not None:
+        shape = load.curve
+    else:
+        shape = curve.week("business-hours" if rule.curve == "seen" else rule.curve, peak)
+        assumed += ["business hours, until seven days of calls were seen"] if rule.curve == "seen" else []
+    calls = load.calls_month if load is not None and not traffic else CALLS_MONTH
     data = rule.data
     return WorkloadFacts(
         name=item.name,
         stage=item.stage,
         sensitivity=item.sensitivity,
         residency=item.residency,
-        calls_month=float(traffic.calls.per_month) if traffic else CALLS_MONTH,
+        calls_month=float(traffic.calls.per_month) if traffic else calls,
         prompt=float(traffic.prompt_tokens if traffic else 800),
         output=float(traffic.completion_tokens if traffic else 200),
         curve=shape,
-        peak=max(shape) if rule.trace else peak,
+        peak=max(shape) if rule.trace or load is not None else peak,
         growth=traffic.growth_per_month if traffic else 0.0,
         users=dict(rule.users),
         first_token=_ms(aims.first_token),
@@ -259,6 +275,8 @@ def workload_facts(workspace: Workspace, item: doc.WorkloadDoc, context: Context
         declared=item.deployments,
         later=item.fallbacks,
         planned=rule.order == "planned" or not item.deployments,
+        ramp=rule.ramp.steps if rule.ramp else (),
+        serving=context.serving.get(item.name),
         budget_usd=_budget(workspace, item.name),
         assumed=tuple(assumed),
     )
