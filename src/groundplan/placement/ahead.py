@@ -237,9 +237,12 @@ def _commitments(periods: Sequence[Period], step: int) -> dict[str, Cover]:
 
 
 def _always(plan: CompanyPlan, site: str, hardware: HardwareFacts) -> int:
-    """Units that are rented around the clock: whole months, and what the quietest part of the week takes."""
+    """Units rented around the clock: whole months, commitments, and what the quietest part of the week takes."""
     lead = f"{site} {hardware.type} "
-    whole = sum(plan.bought.get(lead + how, 0) for how in ("on demand", "reserved"))
+    signed = (each for each in plan.held.values() if each.months and (each.site, each.type) == (site, hardware.type))
+    whole = round(sum(each.units for each in signed)) + sum(
+        plan.bought.get(lead + how, 0) for how in ("on demand", "reserved")
+    )
     kinds = {name.partition(BLOCKS[0])[2] for name in plan.bought if name.startswith(f"{lead}{HOURLY}, {BLOCKS[0]}")}
     for kind in kinds:
         size = int(kind.split()[1]) if " for " in kind else 1

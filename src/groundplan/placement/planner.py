@@ -13,7 +13,7 @@ import numpy as np
 
 from groundplan.core.errors import Conflict, Invalid
 from groundplan.core.money import PICO
-from groundplan.placement.company import LEVELS, Framed, Taken, frame, opening_usd, priced, primaries
+from groundplan.placement.company import LEVELS, Framed, Taken, frame, opening_usd, primaries
 from groundplan.placement.goes_over import at_once, origin
 from groundplan.placement.problem import BURST, DEFAULT_WORK, FALLBACK, POOL, PRIMARY, Solution, WorkLimit
 from groundplan.placement.shares import factors, held, shared_terms

@@ -1,19 +1,20 @@
-"""Hardware that workloads share over the hours of a week: own units that are held, rented ones that are committed to.
+"""Hardware that workloads share over the hours of a week: own units that are held, rented ones to commit to.
 
-Peaks at different hours fit beside each other. An own pool has a row for each hour that may be the fullest one (hours in
-which nobody takes more than in another one say nothing new), a committed pool has one for each part of the week by which
+Peaks at different hours fit beside each other. An own pool has a row for each hour that may be the fullest one (hours
+in which nobody takes more than in another one say nothing new), a committed pool one for each part of the week by which
 units are rented. How much is held, or signed for, is one decision that gives the same to all rows of its pool, at its
-price a month; what is rented by the hour on top widens single rows. Own units that may be extended by rented ones are no
-pool: for them peaks are added. Pure; the rows become part of the problem in `company`.
+price a month; what is rented by the hour on top widens single rows. Own units that may be extended by rented ones are
+no pool: for them peaks are added. Pure; the rows become part of the problem in `company`.
 
-Peak-load pricing as of M. Boiteux (1949): what stands for the fullest hour is paid once, not by each peak of its own.
+What stands for the fullest hour is paid once, not by each peak (peak-load pricing: M. Boiteux, "La tarification des
+demandes en pointe", Revue generale de l'electricite 58, 1949).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, inf
 
 import numpy as np
 
@@ -73,7 +74,8 @@ def pools(offers: Offered) -> dict[str, Pool]:
                 each = _own(site, hardware, takers)
                 found |= {} if each is None else {each.name: each}
             elif not hardware.count and hardware.on_demand is not None and hardware.terms:
-                found |= {each.name: each for each in _committed(site, hardware, takers)}
+                terms = [each for each in hardware.terms if each[0] <= offers.company.policy.commit_months]
+                found |= {each.name: each for each in _committed(site, hardware, terms, takers)}
     return found
 
 
@@ -133,10 +135,13 @@ def fullest(curves: Sequence[Sequence[float]]) -> tuple[tuple[int, ...], ...]:
 
 
 def _committed(
-    site: SiteFacts, hardware: HardwareFacts, takers: Sequence[tuple[WorkloadFacts, list[Candidate]]]
+    site: SiteFacts,
+    hardware: HardwareFacts,
+    terms: Sequence[tuple[float, float]],
+    takers: Sequence[tuple[WorkloadFacts, list[Candidate]]],
 ) -> Iterator[Pool]:
     """One for each family of rows that is rented by the hour: a model in replicas of several units has its own."""
-    months, price = min(hardware.terms, key=lambda each: (each[1], each[0]))
+    months, price = min(terms, key=lambda each: (each[1], each[0]), default=(0.0, inf))
     if hardware.on_demand is None or price >= hardware.on_demand:
         return
     families: dict[tuple[str, int], dict[str, float]] = {}

@@ -36,8 +36,8 @@ from groundplan.release.compile import Prices, declared_or_listed
 from groundplan.release.difference import differences
 from groundplan.release.grants import of_sources
 from groundplan.release.model import Applied, Current, Pending, Plan, difference_json, field_json
-from groundplan.release.owners import Left
 from groundplan.release.observed import observed
+from groundplan.release.owners import Left
 from groundplan.release.plan import plan, without
 from groundplan.release.store import StoredBlueprint
 
