@@ -36,10 +36,10 @@ def shaped(name: str, curve: tuple[float, ...], calls: float, **changes: Any) ->
 
 def rack(count: int, *workloads: WorkloadFacts, **changes: Any) -> Company:
     site = rig.site("rack", "private", hardware=(rig.hardware(count=count),), model_hours=4.0)
-    return rig.company(*workloads, sites={"rack": site, "cloud": rig.site("cloud")}, **changes)
+    return rig.company(*workloads, sites={"rack": site}, deployments={}, **changes)
 
 
-CALLS = 1.2e7
+CALLS = 1.5e7
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,8 @@ def test_peaks_at_different_hours_fit_beside_each_other_and_are_paid_once(apart:
     with pytest.raises(Conflict):
         plan_company(rack(2, shaped("day", DAY, CALLS), shaped("also", DAY, CALLS)))
     held = apart.held["rack h100-sxm"]
-    assert held.units == pytest.approx(units, abs=0.03)
+    memory = apart.decided["night"].primary.least
+    assert held.units == pytest.approx(units + memory, abs=0.03), "the weights of the other stay in memory"
     hardware = [each.terms["compute"] + each.terms["idle"] for each in apart.decided.values()]
     own = alone.decided["day"].terms["compute"] + alone.decided["day"].terms["idle"]
     assert sum(hardware) < 1.4 * own and hardware[0] == pytest.approx(hardware[1], rel=0.01)
@@ -78,8 +79,8 @@ def test_futures_fill_a_pool_hour_by_hour(apart: CompanyPlan) -> None:
 
 def test_a_conflict_says_what_more_units_would_cost() -> None:
     with pytest.raises(Conflict) as refused:
-        plan_company(rack(1, shaped("day", DAY, CALLS * 0.9), shaped("night", NIGHT, CALLS * 0.3, fallback="none"),
-                          shaped("noon", tuple(DAY[(h - 2) % 168] for h in range(168)), CALLS * 0.3)))  # fmt: skip
+        plan_company(rack(1, shaped("day", DAY, CALLS * 0.6), shaped("night", NIGHT, CALLS * 0.3),
+                          shaped("noon", tuple(DAY[(h - 2) % 168] for h in range(168)), CALLS * 0.5)))  # fmt: skip
     assert "rack h100-sxm: 1 are there: $" in refused.value.message
 
 
@@ -90,11 +91,11 @@ def test_the_hours_that_may_be_the_fullest() -> None:
     assert len(fullest(many)) <= MOST_ROWS and sum(len(each) for each in fullest(many)) == 60
 
 
-@given(st.lists(st.lists(st.floats(0.0, 9.0), min_size=168, max_size=168), min_size=1, max_size=4), st.data())
-@settings(max_examples=25, deadline=None)
-def test_no_hour_that_was_left_out_is_ever_fuller(curves: list[list[float]], data: Any) -> None:
-    curves = [[each[0] + 1.0, *each[1:]] for each in curves]
-    amounts = data.draw(st.lists(st.floats(0, 100), min_size=len(curves), max_size=len(curves)))
+@given(st.integers(0, 10**6), st.lists(st.floats(0, 100), min_size=1, max_size=4))
+@settings(max_examples=40, deadline=None)
+def test_no_hour_that_was_left_out_is_ever_fuller(seed: int, amounts: list[float]) -> None:
+    draw = np.random.Generator(np.random.PCG64(seed))
+    curves = [(draw.integers(0, 4, 168) + 0.5).tolist() for _ in amounts]
     total = [
         sum(amount * curve[hour] / max(curve) for amount, curve in zip(amounts, curves, strict=True))
         for hour in range(168)
