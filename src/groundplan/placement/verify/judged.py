@@ -265,7 +265,7 @@ def _across(company: Company, claim: Claim) -> Iterator[Violation]:
         domains[domain] = domains.get(domain, 0) + (w.stage == "production")
         moved += name in claim.may_stay and w.today != placed.primary.site
     for config, count in sorted(tokens.items()):
-        limit = company.deployments[config].quota_tokens_minute
+        limit = company.deployments[config].quota_tokens_minute if config in company.deployments else None
         if limit is not None and count > ceil(limit) + len(claim.placed):
             yield Violation("quota", f"{count:,.0f} tokens a minute at {config} of {limit:,.0f}")
     if company.policy.spread is not None and max(domains.values(), default=0) > company.policy.spread:
