@@ -137,7 +137,8 @@ def _placed(
     for name, item in workspace.workloads.items():
         demand = _demand(item)
         placement = placing.routed(found, solve.solve(demand, deployments, sites), workspace, current)
-        placement = placements[name] = ramping.begun(item, placement, current)
+        at_once = found.plan.at_once.get(name) if found.plan is not None else None
+        placement = placements[name] = ramping.begun(item, placement, current, at_once)
         if item.stage in doc.SERVED_STAGES:
             where = workspace.where("workload", name, _culprit(item))
             problems += [at(problem, where) for problem in solve.refused(demand, placement)]

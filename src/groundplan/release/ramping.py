@@ -15,9 +15,11 @@ from groundplan.blueprint import model as bp
 from groundplan.catalog import model as doc
 
 
-def begun(item: doc.WorkloadDoc, placement: bp.Placement, current: bp.Blueprint | None) -> bp.Placement:
+def begun(
+    item: doc.WorkloadDoc, placement: bp.Placement, current: bp.Blueprint | None, at_once: str | None = None
+) -> bp.Placement:
     """The placement with its ramp: one that is under way goes on, a new primary begins one where that is declared and
-    the old one may still serve."""
+    the old one may still serve. `at_once`: why the old one cannot bear the rest of its calls."""
     rule, to = item.placement.ramp, placement.primary
     served = next((each for each in current.workloads if each.name == item.name), None) if current else None
     if rule is None or to is None or served is None or current is None:
@@ -28,6 +30,8 @@ def begun(item: doc.WorkloadDoc, placement: bp.Placement, current: bp.Blueprint 
     origin = next(iter(served.deployments), None)
     if origin not in placement.fallbacks or (under_way is not None and under_way.origin == to):
         return placement
+    if at_once is not None:
+        return msgspec.structs.replace(placement, binding=f"{placement.binding}; all calls go at once: {at_once}")
     first, *rest = (round(100 * each) for each in rule.steps)
     ramp = bp.Ramp(origin=origin, to=to, share=first, steps=rest, every_s=rule.every // 1000)
     return msgspec.structs.replace(placement, ramp=ramp)
