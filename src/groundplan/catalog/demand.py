@@ -78,6 +78,8 @@ class PlacementRule(Strict):
     availability: Literal["expected", "required"] = "expected"
     """required: `objectives.availability` is a rule that the place keeps, alone or with a fallback in another failure
     domain that has room for all of it; expected: what is short of it is said."""
+    budget: Literal["expected", "required"] = "expected"
+    """required: no place is taken at which its tokens cost more than its own hard budgets; expected: that is said."""
     today: Name | None = None
     """Site where it runs today. Default: where the last blueprint has it."""
     move: Annotated[float, Field(ge=0, le=10_000, strict=False)] = 16.0
@@ -103,5 +105,7 @@ class PlacementPolicy(Strict):
     """Most production workloads with their primary in one failure domain."""
     moves: Annotated[int, Field(ge=0)] | None = None
     """Most workloads that one plan moves; those that may not stay where they are do not count. Default: any number."""
+    licences: Lines = ()
+    """Of models that may be built, as `licence` of their documents says it, such as Apache-2.0. Default: any."""
     commit: Duration = 365 * 86_400_000
     """The longest term of reserved hardware that a plan signs for."""

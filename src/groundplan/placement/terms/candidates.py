@@ -214,7 +214,7 @@ def _built(
         assumed=() if known else (f"speed {served.basis}",), unit_month=sized.unit_month,
         least=sized.least,
     )  # fmt: skip
-    return _judged(company, w, candidate, site, model, rules.of_build(w, site, model, sized, hardware))
+    return _judged(company, w, candidate, site, model, rules.of_build(company, w, site, model, sized, hardware))
 
 
 def _builds(
@@ -269,7 +269,10 @@ def _judged(
     own: tuple[str, ...],
 ) -> Candidate:
     """With every rule that forbids it, and the price of moving there."""
-    broken = (*rules.of_site(company, w, site), *rules.of_model(w, model), *own, *rules.of_times(w, candidate.times))
+    broken = (
+        *rules.of_site(company, w, site), *rules.of_model(w, model), *own, *rules.of_times(w, candidate.times),
+        *rules.of_budget(w, candidate.terms.get("tokens", 0.0)),
+    )  # fmt: skip
     move = 0.0
     if w.today is not None and w.today != site.name:
         hours = w.move_hours * (1.5 if candidate.kind == "build" else 1.0)

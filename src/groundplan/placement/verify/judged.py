@@ -100,6 +100,7 @@ def _place(company: Company, w: WorkloadFacts, c: Candidate) -> Iterator[tuple[s
     if w.offline and site.type != "edge" and site.name != w.data_site:
         yield "offline", f"{site.name} cannot be reached without a connection"
     yield from _serving(company, w, c)
+    yield from _limits(company, w, c)
     limits = ((w.first_token, c.times.first_token), (w.per_token, c.times.per_token), (w.complete, c.times.complete))
     for most, expected in limits:
         if most is not None and expected > most + SLACK:
@@ -126,6 +127,20 @@ def _serving(company: Company, w: WorkloadFacts, c: Candidate) -> Iterator[tuple
                 yield "quality", f"{model.name} reaches {model.quality[task]:g} of {floor:g} at {task}"
     if c.lease == "spot" and not w.spot:
         yield "spot", f"{c.config} may be taken away"
+
+
+def _limits(company: Company, w: WorkloadFacts, c: Candidate) -> Iterator[tuple[str, str]]:
+    """What may be used at all: licences, room for its prompts, its own budgets."""
+    deployment = company.deployments.get(c.config) if c.kind == "deployment" else None
+    if c.kind == "build" and company.policy.licences:
+        model = company.models.get(c.model)
+        licence = model.licence if model is not None else None
+        if licence not in company.policy.licences:
+            yield "licence", f"{c.model} is under {licence}"
+    if deployment is not None and deployment.context is not None and w.prompt + w.output > deployment.context + 1:
+        yield "context", f"{w.prompt + w.output:,.0f} tokens at once, {c.config} takes {deployment.context:,}"
+    if w.within_budget and w.budget_usd is not None and c.terms.get("tokens", 0.0) > w.budget_usd + 0.01:
+        yield "budget", f"{c.terms['tokens']:,.2f} of tokens at {c.config}, its budget is {w.budget_usd:,.2f}"
 
 
 def _together(company: Company, w: WorkloadFacts, placed: Placed) -> Iterator[tuple[str, str]]:
