@@ -21,7 +21,6 @@ from groundplan.placement.terms.facts import Company, PolicyFacts
 from groundplan.placement.terms.read import Context, read
 from groundplan.placement.verify.judged import judged
 
-TODAY = date(2026, 11, 25)
 SITE = "kind: site\nname: azure-sweden\ntype: cloud\njurisdiction: EU\n"
 WORKLOAD = "sources: [handbook]\n"
 RATES = Rates(input=400_000_000_000, output=1_600_000_000_000)
@@ -29,7 +28,9 @@ MODEL = "---\nkind: model\nname: acme/llama-3.1-8b\nlicence: Apache-2.0\nweights
 HARDWARE = "hardware: [{type: h100-sxm, count: 2, owned: {purchase: 30000 USD%s}}]"
 
 
-def facts(workload: str = "", hosting: str = "", company: str = "", more: str = MODEL, today: date = TODAY) -> Company:
+def facts(
+    workload: str = "", hosting: str = "", company: str = "", more: str = MODEL, day: str = "2026-11-25"
+) -> Company:
     """The company of a workspace with these lines added."""
     text = BASE.replace(WORKLOAD, WORKLOAD + (f"{workload}\n" if workload else ""))
     text = text.replace(SITE, SITE + (f"hosting: {{{hosting}}}\n" if hosting else ""))
@@ -41,7 +42,7 @@ def facts(workload: str = "", hosting: str = "", company: str = "", more: str = 
         Deployment(name=name, site=item.site, model=item.model, upstream_model=name, url="http://a", rates=RATES)
         for name, item in found.deployments.items()
     ]  # fmt: skip
-    return read(found, served, Context(today))
+    return read(found, served, Context(date.fromisoformat(day)))
 
 
 def candidates(company: Company) -> dict[str, Candidate]:
@@ -126,9 +127,7 @@ def test_a_term_longer_than_the_company_signs_is_no_price() -> None:
 
 
 def test_reference_data_that_grew_old_is_flagged() -> None:
-    assert not facts().notes and any(
-        "it was taken to hold until" in note for note in facts(today=date(2031, 1, 1)).notes
-    )
+    assert not facts().notes and any("it was taken to hold until" in note for note in facts(day="2031-01-01").notes)
 
 
 def test_calls_of_a_week_become_a_curve() -> None:

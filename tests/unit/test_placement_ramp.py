@@ -20,9 +20,10 @@ from tests.unit import placement_rig as rig
 from tests.unit.call_rig import call_rig, until
 from tests.unit.test_release_plan import BASE, current, planned
 
-from groundplan.blueprint.model import Blueprint, Ramp
+from groundplan.blueprint.model import Blueprint, Ramp, Site
 from groundplan.catalog.check import check
 from groundplan.catalog.loader import load_files
+from groundplan.gateway.policy.snapshot import index
 from groundplan.gateway.upstream.choose import Balance
 from groundplan.placement.planner import CompanyPlan, claim, plan_company
 from groundplan.placement.solve import verify
@@ -162,6 +163,33 @@ async def test_the_cloud_drains_first(tmp_path: Path) -> None:
         assert third.json["groundplan"]["deployment"] == "own" and not second.done()
         assert (await second).json["groundplan"]["deployment"] == "cloud"
         await gateway.books()
+
+
+async def test_a_restricted_call_stays_in_its_jurisdiction_whoever_edits_a_fallback(tmp_path: Path) -> None:
+    """The foreign place is asked neither as a fallback of a failure, nor for a burst, nor by its name."""
+    async with call_rig(tmp_path, ["home", "abroad"], more={"home": {"concurrent": 1}}) as gateway:
+        catalog = gateway.gateway.live.catalog
+        assert catalog is not None
+        made = catalog.blueprint
+        sites = [
+            Site(name="s-home", type="private", jurisdiction="SE"),
+            Site(name="s-abroad", type="private", jurisdiction="US"),
+        ]
+        deployments = [msgspec.structs.replace(each, site=f"s-{each.name}") for each in made.deployments]
+        workloads = [
+            msgspec.structs.replace(each, sensitivity="restricted", residency=["EU"], deployments=["home", "abroad"])
+            for each in made.workloads
+        ]
+        edited = msgspec.structs.replace(made, sites=sites, deployments=deployments, workloads=workloads)
+        gateway.gateway.live.catalog = index(edited)  # type: ignore[misc]
+        assert (await gateway.chat()).json["groundplan"]["deployment"] == "home"
+        gateway.play("home", latency_ms=300)
+        both = await asyncio.gather(gateway.chat(), gateway.chat())
+        assert {reply.json["groundplan"]["deployment"] for reply in both if reply.status == 200} == {"home"}
+        gateway.play("home", mode="error", status=500)
+        assert (await gateway.chat()).status >= 500
+        assert (await gateway.chat(model="abroad")).status in (403, 404)
+        assert gateway.models["abroad"].counted == 0
 
 
 BAD: list[tuple[dict[str, Any], str]] = [

@@ -15,12 +15,13 @@ from functools import lru_cache
 import msgspec
 
 from groundplan.blueprint import model as bp
+from groundplan.catalog import model as doc
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import GroundplanError, Invalid, Problem, Where
 from groundplan.core.money import PICO
 from groundplan.placement.explain.why import binding
-from groundplan.placement.planner import CompanyPlan, plan_company
-from groundplan.placement.terms.candidates import hosted
+from groundplan.placement.planner import CompanyPlan, homeless, plan_company
+from groundplan.placement.terms.candidates import hosted, offered
 from groundplan.placement.terms.curve import SeenLoad
 from groundplan.placement.terms.facts import DAYS, Company
 from groundplan.placement.terms.read import Context, SeenFacts, read
@@ -99,13 +100,31 @@ def placing(
         company = company_of(workspace, deployments, current, today, seen)
         if not asking:
             return Placing(company)
-        return Placing(company, solved(company))
+        declared = (
+            company_of(workspace, deployments, current, today, Observed(loads=seen.loads)) if seen.times else company
+        )
+        return Placing(company, solved(company), _nowhere(workspace, declared, asking))
     except Invalid as error:
         if error.code == "extra_missing":
             return Placing(note="not planned: a solver is not installed")
         return Placing(problems=(_problem(error, where),))
     except GroundplanError as error:
         return Placing(problems=(_problem(error, where),))
+
+
+def _nowhere(workspace: Workspace, company: Company, asking: Sequence[str]) -> tuple[Problem, ...]:
+    """Workloads that ask for a plan and that what is declared leaves no place; what was only seen refuses nothing."""
+    found = homeless(offered(company))
+    return tuple(
+        Problem(
+            f"nowhere may {name} run: {found[name]}"[:2000],
+            "placement_nowhere",
+            "Relax one of these rules, or declare a site, a deployment or hardware that they allow.",
+            workspace.where("workload", name, "placement", "order"),
+        )
+        for name in asking
+        if name in found and workspace.workloads[name].stage in doc.SERVED_STAGES
+    )
 
 
 def _problem(error: GroundplanError, where: Where | None) -> Problem:
@@ -147,8 +166,8 @@ def _held(expects: dict[str, float], placement: bp.Placement, before: bp.Placeme
     """Of a place that stays, what was seen in the meantime changes no expectation: drift is measured against it."""
     if before is None or before.primary != placement.primary:
         return expects
-    kept = {key: before.expects[key] for key in ("first_token_ms", "availability") if key in before.expects}
-    return {**expects, **kept} if expects else expects
+    kept = ("first_token_ms", "availability")
+    return {key: before.expects.get(key, value) if key in kept else value for key, value in expects.items()}
 
 
 def _planned(plan: CompanyPlan, placement: bp.Placement) -> bp.Placement:
