@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,6 +28,48 @@ def test_a_dropped_site_moves_only_what_ran_there() -> None:
     found = what_if(drop_sites=["cloud"])
     assert [each["workload"] for each in found["flips"]] == ["chat"]  # type: ignore[attr-defined]
     assert any("chat moves from gpt at cloud" in line for line in found["words"])  # type: ignore[attr-defined]
+
+
+def test_the_four_forms_of_a_question_at_once() -> None:
+    support = rig.workload("support", calls_month=10_000.0, residency=())
+    sites = {"eu-private": rig.site("eu-private", "private", hardware=(rig.hardware(),)), "aws-eu": rig.site("aws-eu"),
+             "else": rig.site("else")}  # fmt: skip
+    deployments = {"gpt-x": rig.deployment("gpt-x", "else", 3.0), "eu": rig.deployment("eu", "aws-eu", 1.0)}
+    before = plan_company(rig.company(support, sites=sites, deployments=deployments))
+    asked = whatif.parse(["sites.eu-private.power_price=0.4"], ["aws-eu"], ["support=x3"], ["gpt-x=-30%"])
+    found = whatif.compare(before, asked)
+    company = found.after.company
+    assert company.sites["eu-private"].energy_usd_kwh == 0.4 and "aws-eu" not in company.sites
+    assert company.workloads["support"].calls_month == 30_000.0
+    assert company.deployments["gpt-x"].input == round(0.7 * before.company.deployments["gpt-x"].input)
+    assert [each["workload"] for each in found.flips] == ["support"] and found.before is before
+
+
+def lost_company(rack: int) -> object:
+    """Two clouds and a rack: what ran at the lost cloud may go to the rack, which others fill."""
+    a = rig.workload("a", calls_month=2e6, declared=("one", "own"))
+    b = rig.workload("b", calls_month=1.2e7, declared=("own", "two"))
+    c = rig.workload("c", calls_month=2e6, declared=("two",))
+    sites = {"first": rig.site("first"), "second": rig.site("second"),
+             "rack": rig.site("rack", "private", hardware=(rig.hardware(count=rack, owned_month=5000.0),))}  # fmt: skip
+    deployments = {
+        "one": rig.deployment("one", "first", 0.01), "two": rig.deployment("two", "second", 5.0),
+        "own": rig.deployment("own", "rack", 0.0, hardware="h100-sxm", units=1.0, concurrent=64),
+    }  # fmt: skip
+    facts = rig.company(*(replace(w, burst=False) for w in (a, b, c)), sites=sites, deployments=deployments, models={})
+    return plan_company(facts)
+
+
+def test_after_a_loss_only_what_ran_there_moves_and_where_that_is_impossible_the_fewest() -> None:
+    roomy = lost_company(3)
+    assert [roomy.decided[n].primary.config for n in "abc"] == ["one", "own", "two"]  # type: ignore[attr-defined]
+    found = whatif.compare(roomy, whatif.Changes(drop_sites=("first",)))  # type: ignore[arg-type]
+    assert [each["workload"] for each in found.flips] == ["a"] and found.others == 0
+    assert "Nothing else moves." in whatif.words(found)
+    full = lost_company(1)
+    found = whatif.compare(full, whatif.Changes(drop_sites=("first",)))  # type: ignore[arg-type]
+    assert {each["workload"] for each in found.flips} == {"a", "b"} and found.others == 1
+    assert "1 others must move too, with fewer nothing fits." in whatif.words(found)
 
 
 def test_more_demand_costs_more_and_a_lower_price_less() -> None:

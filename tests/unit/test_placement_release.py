@@ -17,7 +17,8 @@ from groundplan.gateway.policy.snapshot import index
 from groundplan.placement.guard import may
 from groundplan.placement.model import Demand
 from groundplan.placement.solve.declared import reasons_against
-from groundplan.release.placing import company_of, solved
+from groundplan.placement.terms.read import SeenFacts
+from groundplan.release.placing import Observed, company_of, solved
 from groundplan.release.plan import plan
 
 COMPANY = Path(__file__).parents[2] / "examples" / "company"
@@ -55,6 +56,19 @@ def test_rules_that_leave_no_room_are_refused_with_their_place(workspace: Worksp
     broken = Workspace(workspace.company, documents, workspace.files, workspace.root)
     (problem,) = [p for p in plan(broken, None, today=TODAY).refusals if p.code == "placement_trace"]
     assert problem.where is not None and problem.where.file.endswith("support-assistant.yaml")
+
+
+def test_a_planned_workload_without_a_place_is_refused_at_its_line(workspace: Workspace) -> None:
+    document, text = workspace.documents["workload", "support-assistant"]
+    aims = document.objectives.model_copy(update={"first_token": 5})  # type: ignore[attr-defined]
+    changed = document.model_copy(update={"objectives": aims})
+    documents = {**workspace.documents, ("workload", "support-assistant"): (changed, text)}
+    strict = Workspace(workspace.company, documents, workspace.files, workspace.root)
+    (problem,) = [p for p in plan(strict, None, today=TODAY).refusals if p.code == "placement_nowhere"]
+    assert "first token" in problem.message and problem.where is not None
+    assert problem.where.file.endswith("support-assistant.yaml") and problem.where.line > 1
+    slow = Observed(times={name: SeenFacts(60_000.0, 900.0, 0.9) for name in workspace.deployments})
+    assert not [p for p in plan(workspace, None, today=TODAY, seen=slow).refusals if p.code == "placement_nowhere"]
 
 
 def deployed(name: str, site: str) -> Deployment:

@@ -23,6 +23,7 @@ from groundplan.api import (
     policy_shadow,
     prices_look,
     prompt_changes,
+    ramps_look,
     replays,
     rights_look,
     router_look,
@@ -96,6 +97,7 @@ def start(services: Services, indexing: Indexing, stack: ExitStack) -> Sequencer
     repeat(stack, Every("looking at rights", rights_look.LOOK_SECONDS, partial(rights_look.look, services)))
     repeat(stack, Every("closing reviews", held.SWEEP_SECONDS, partial(held.sweep_now, services)))
     repeat(stack, Every("looking at placement", placing.LOOK_SECONDS, partial(placing.look, services)))
+    repeat(stack, Every("going over to new places", ramps_look.LOOK_SECONDS, partial(ramps_look.look, services)))
     repeat(stack, Every("looking at duties", owners_left.LOOK_SECONDS, partial(owners_left.look, services)))
     return sequencer
 

@@ -19,10 +19,9 @@ from groundplan.placement.explain.why import to_json, why
 from groundplan.placement.explain.words import sentences
 from groundplan.placement.planner import CompanyPlan
 from groundplan.placement.terms.facts import Company
-from groundplan.placement.terms.read import SeenFacts
+from groundplan.release.observed import observed
 from groundplan.release.placing import company_of, solved
 
-SEEN_DAYS = 7
 DRIFT_DAYS = 28
 LOOK_SECONDS = 3600.0
 KIND = "placement.drift"
@@ -33,15 +32,8 @@ def company(conn: Connection[Any], services: Services) -> Company:
     blueprint = current_blueprint(conn)
     now = services.clock.now()
     workspace = workspace_at(conn, blueprint.number)
-    found = company_of(workspace, blueprint.deployments, blueprint, now.date(), _seen(conn, now))
+    found = company_of(workspace, blueprint.deployments, blueprint, now.date(), observed(conn, workspace, now, True))
     return replace(found, speeds=placement_serving.speeds(conn, now, found))
-
-
-def _seen(conn: Connection[Any], now: datetime) -> dict[str, SeenFacts]:
-    rows = daily_store.deployment_times(conn, now - timedelta(days=SEEN_DAYS))
-    return {
-        row["deployment"]: SeenFacts(row["first_token_ms"], row["per_token_ms"], row["availability"]) for row in rows
-    }
 
 
 def plan(conn: Connection[Any], services: Services) -> CompanyPlan:

@@ -78,6 +78,10 @@ class Releases:
         """End an approval; the number of the blueprint that is without what it allowed, where there is one."""
         return service.expire(conn, self._signing, change).number
 
+    def advance(self, conn: Db, unwell: frozenset[str]) -> int | None:
+        """The number of the blueprint in which changes of place went a step further, where there is one."""
+        return service.advance(conn, self._signing, unwell).number
+
     def withdraw(self, conn: Db, actor: str, change: UUID) -> dict[str, Any]:
         done = service.withdraw(conn, self._signing, actor, change)
         return {**done.to_json(), "policy": done.policy}

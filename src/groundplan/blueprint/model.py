@@ -14,7 +14,7 @@ from groundplan.blueprint.governance import ApprovalTerms, Described, Framework,
 from groundplan.blueprint.guarding import CompanyEntity, Guardrails, Judge, Review
 from groundplan.blueprint.limits import Budget, Caps, Grant, Limit
 from groundplan.blueprint.money import Allocation, CurrencyRate
-from groundplan.blueprint.placement import Alternative, Placement, ToBuild
+from groundplan.blueprint.placement import Alternative, Placement, Ramp, ToBuild
 from groundplan.blueprint.places import Deployment, ProviderKey, ProviderTerms, Site, Tls
 from groundplan.blueprint.prices import PriceWindow, RateDetails, Rates
 from groundplan.blueprint.serving import Cache, Cascade, Hedge, Keep, Reliability, RouteRule, Routing, Semantic
@@ -51,6 +51,7 @@ __all__ = [
     "PriceWindow",
     "ProviderKey",
     "ProviderTerms",
+    "Ramp",
     "RateDetails",
     "Rates",
     "Reliability",

@@ -28,6 +28,21 @@ class ToBuild(msgspec.Struct, frozen=True, kw_only=True):
     """picodollars a month, people and hardware included"""
 
 
+class Ramp(msgspec.Struct, frozen=True, kw_only=True):
+    """A change of place that goes over in steps: `share` of a hundred calls are asked of `to` first, the others of
+    `origin`. Each step is a blueprint of its own."""
+
+    origin: str
+    """The deployment that served it before."""
+    to: str
+    share: int
+    """per cent, 1 to 99"""
+    steps: list[int] = []
+    """Shares that are still to come, rising; after the last of them all calls go to `to`."""
+    every_s: int = 86_400
+    """How long each step holds."""
+
+
 class Placement(msgspec.Struct, frozen=True, kw_only=True):
     workload: str
     primary: str | None
@@ -40,5 +55,7 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     burst: str | None = None
     """The deployment that takes the peaks: the primary is asked first, and its limit of concurrent calls passes on."""
     to_build: list[ToBuild] = []
+    ramp: Ramp | None = None
+    """None: all calls are asked of the primary first."""
     expects: dict[str, float] = {}
     """What the plan takes for granted of a day: usd_day, calls_day, unit_usd, first_token_ms, availability."""

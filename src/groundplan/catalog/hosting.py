@@ -157,6 +157,9 @@ class HostingRule(Strict):
     power: PowerRule = PowerRule()
     egress: GigabytePrice | None = None
     """Of data that leaves it. Default: the reference price of its provider; own sites: none."""
+    egress_to: dict[RegionName, GigabytePrice] = Field(default_factory=dict)
+    """By destination, where it differs: a site, or a region of users: {rack-1: 0 USD/GB, us-east: 0.12 USD/GB}.
+    Default: to a site of the same provider its reference price between regions, else `egress`."""
     storage: GigabytePrice | None = None
     """A month. Default: 0.023 USD/GB in a cloud, none elsewhere."""
     domain: Name | None = None

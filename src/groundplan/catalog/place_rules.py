@@ -68,6 +68,13 @@ def _figures(workspace: Workspace, name: str, doc: WorkloadDoc) -> Iterator[Prob
             "objectives.complete is at least objectives.first_token.",
             workspace.where("workload", name, "objectives", "complete"),
         )
+    if rule.ramp is not None and doc.reliability.balance != "ordered":
+        yield Problem(
+            f"{name} shares its calls by {doc.reliability.balance}, so that no step of a ramp would hold",
+            "ramp_balance",
+            "Leave placement.ramp out, or write reliability: {balance: ordered}.",
+            workspace.where("workload", name, "placement", "ramp"),
+        )
     if rule.offline and doc.sources and rule.data is None:
         yield Problem(
             f"{name} must go on offline, and where its data lies is not said",

@@ -110,6 +110,7 @@ def plan_text(value: dict[str, Any], every: bool = False) -> str:
         if every or f"workload/{placement['workload']}" in touched:
             lines += ["", f"{typer.style(placement['workload'], bold=True)} ({placement['binding']})"]
             lines.append(_alternatives(placement))
+            lines += _ramp(placement.get("ramp"))
             lines += [
                 f"to build: {b['config']} at {b['site']}, ${b['monthly_usd'][:-10]} a month"
                 for b in placement.get("to_build", ())
@@ -119,6 +120,14 @@ def plan_text(value: dict[str, Any], every: bool = False) -> str:
         told = typer.style(f"refused: {place}{refusal['message']}", fg="red")
         lines += ["", f"{told} [{refusal['code']}]", f"    {refusal['hint']}"]
     return "\n".join(lines)
+
+
+def _ramp(ramp: dict[str, Any] | None) -> list[str]:
+    """How its calls go over to another place."""
+    if ramp is None:
+        return []
+    shares = ", ".join(f"{share}%" for share in [ramp["share"], *ramp["steps"], 100])
+    return [f"goes over from {ramp['from']} to {ramp['to']} in steps of {ramp['every_seconds']:,} s: {shares}"]
 
 
 _SIGNS = {"added": "+", "changed": "~", "removed": "-"}

@@ -47,6 +47,30 @@ def deployment_times(conn: Connection[Any], since: datetime) -> list[Row]:
     )
 
 
+def attempts_since(conn: Connection[Any], since: datetime, deployments: list[str]) -> list[Row]:
+    """Attempts at each of these deployments since then, and how many of them failed."""
+    return _rows(
+        conn,
+        """SELECT deployment, count(*) AS attempts,
+             count(*) FILTER (WHERE outcome IN ('failed', 'not_billed')) AS failed
+           FROM attempt WHERE at >= %(since)s AND deployment = ANY(%(deployments)s) GROUP BY 1 ORDER BY 1""",
+        {"since": since, "deployments": deployments},
+    )
+
+
+def workload_hours(conn: Connection[Any], since: datetime, until: datetime, workloads: list[str]) -> list[Row]:
+    """Calls of each of these workloads in each hour that had any, from the sums that are kept of them."""
+    return _rows(
+        conn,
+        """SELECT workload, hour, sum(calls)::float AS calls FROM (
+             SELECT workload, hour, calls, status FROM call_hour
+             UNION ALL SELECT workload, hour, calls, status FROM call_delta) AS hours
+           WHERE hour >= %(since)s AND hour < %(until)s AND status <> 'refused' AND workload = ANY(%(workloads)s)
+           GROUP BY 1, 2 ORDER BY 1, 2""",
+        {"since": since, "until": until, "workloads": workloads},
+    )
+
+
 def deployment_days(conn: Connection[Any], since: datetime) -> list[Row]:
     """Days (UTC) of each deployment: calls, mean tokens, medians in milliseconds, where at least five were answered."""
     return _rows(

@@ -19,9 +19,9 @@ from groundplan.core.errors import Conflict, Invalid
 from groundplan.placement.commit import Cover, commit
 from groundplan.placement.explain.whole import to_build
 from groundplan.placement.explain.words import usd
+from groundplan.placement.pinned import at, pinned, places
 from groundplan.placement.planner import CompanyPlan, plan_company, plan_offered, proven, units_used
 from groundplan.placement.problem import WorkLimit
-from groundplan.placement.terms.candidates import Candidate, Offered, offered
 from groundplan.placement.terms.facts import HOURS, Company, HardwareFacts
 from groundplan.placement.terms.leases import BLOCKS, HOURLY
 
@@ -72,12 +72,6 @@ def grown(company: Company, months: int) -> Company:
     return replace(company, workloads=workloads)
 
 
-def at(company: Company, sites: Mapping[str, str]) -> Company:
-    """The company with its workloads running there."""
-    workloads = {name: replace(w, today=sites.get(name, w.today)) for name, w in company.workloads.items()}
-    return replace(company, workloads=workloads)
-
-
 def sites_of(plan: CompanyPlan) -> dict[str, str]:
     return {name: each.primary.site for name, each in plan.decided.items()}
 
@@ -123,39 +117,20 @@ def _followers(
     return found, None
 
 
-def _places(plan: CompanyPlan) -> dict[str, frozenset[tuple[str, str]]]:
-    return {
-        name: frozenset(_place(c) for c in (each.primary, each.burst, each.fallback) if c is not None)
-        for name, each in plan.decided.items()
-    }
-
-
-def _place(candidate: Candidate) -> tuple[str, str]:
-    """A configuration to build counts as the same whatever its number of units."""
-    return candidate.site, candidate.config.partition(" on ")[0] + (candidate.hardware or "")
-
-
 def _distinct(plans: Sequence[CompanyPlan]) -> list[CompanyPlan]:
     """Today's first; of plans with the same places one."""
     found: list[CompanyPlan] = []
     for plan in plans:
-        if all(_places(plan) != _places(other) for other in found):
+        if all(places(plan) != places(other) for other in found):
             found.append(plan)
     return found
 
 
 def _held(way: CompanyPlan, load: Company, limit: WorkLimit) -> CompanyPlan | None:
     """The places of a plan at another load; None where they do not bear it."""
-    places, company = _places(way), at(load, sites_of(way))
-    kept = {
-        name: tuple(
-            c if name not in places or _place(c) in places[name] or not c.allowed else replace(c, rules=(KEPT,))
-            for c in candidates
-        )
-        for name, candidates in offered(company).by_workload.items()
-    }
+    company = at(load, sites_of(way))
     try:
-        found = plan_offered(Offered(company, kept), limit)
+        found = plan_offered(pinned(company, places(way), KEPT), limit)
     except Conflict:
         return None
     return found if set(found.decided) >= set(way.decided) else None
@@ -185,7 +160,7 @@ def _path(
 ) -> list[int]:
     """Which way is in force in each period, the least in all. Following period by period is always possible."""
     limit = plan.company.policy.moves
-    number = [next(at for at, way in enumerate(ways) if _places(way) == _places(each)) for each in followers]
+    number = [next(at for at, way in enumerate(ways) if places(way) == places(each)) for each in followers]
     chain = {(START, 0), *zip([START, *number], number, strict=False)}
     best = {START: 0.0}
     back: list[dict[int, int]] = []
@@ -237,9 +212,12 @@ def _commitments(periods: Sequence[Period], step: int) -> dict[str, Cover]:
 
 
 def _always(plan: CompanyPlan, site: str, hardware: HardwareFacts) -> int:
-    """Units that are rented around the clock: whole months, and what the quietest part of the week takes."""
+    """Units rented around the clock: whole months, commitments, and what the quietest part of the week takes."""
     lead = f"{site} {hardware.type} "
-    whole = sum(plan.bought.get(lead + how, 0) for how in ("on demand", "reserved"))
+    signed = (each for each in plan.held.values() if each.months and (each.site, each.type) == (site, hardware.type))
+    whole = round(sum(each.units for each in signed)) + sum(
+        plan.bought.get(lead + how, 0) for how in ("on demand", "reserved")
+    )
     kinds = {name.partition(BLOCKS[0])[2] for name in plan.bought if name.startswith(f"{lead}{HOURLY}, {BLOCKS[0]}")}
     for kind in kinds:
         size = int(kind.split()[1]) if " for " in kind else 1

@@ -37,6 +37,7 @@ class Offer:
 
     name: str
     resource: str
+    """of the site, or the name of a quota"""
     size: int
     price: int
     """picodollars a month and unit"""
@@ -73,7 +74,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One part of a workload: its primary load or a slice of it, its burst, its fallback."""
+    """One part of a workload: its primary load or a slice of it, its burst, its fallback; or how much a pool holds."""
 
     choices: tuple[Choice, ...]
     role: int = PRIMARY
@@ -165,6 +166,8 @@ def _own_rows(table: _Table, places: Sequence[Place], quotas: Sequence[Quota]) -
         for resource, amount in place.capacity.items():
             table.add(("site", place.name, resource), f"{place.name} {resource}", "capacity", number, amount)
         for offer in place.offers:
+            if any(quota.name == offer.resource for quota in quotas):
+                continue
             key = ("site", place.name, offer.resource)
             table.add(key, f"{place.name} {offer.resource}", "capacity", number, 0)
     for quota in quotas:
@@ -175,11 +178,17 @@ def _tiers(table: _Table, places: Sequence[Place]) -> Tiers:
     offers = [(place, offer) for place in places for offer in place.offers]
     return Tiers(
         names=tuple(f"{place.name} {offer.name}" for place, offer in offers),
-        row=_int32(table.index["site", place.name, offer.resource] for place, offer in offers),
+        row=_int32(_widened(table, place, offer) for place, offer in offers),
         size=_int64(offer.size for _, offer in offers),
         price=_int64(offer.price for _, offer in offers),
         most=_int64(offer.most for _, offer in offers),
     )
+
+
+def _widened(table: _Table, place: Place, offer: Offer) -> int:
+    """The row that an offer widens: a quota of its name, else its site's."""
+    quota = table.index.get(("quota", offer.resource))
+    return table.index["site", place.name, offer.resource] if quota is None else quota
 
 
 def _options(

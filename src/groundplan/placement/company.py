@@ -9,12 +9,13 @@ Pure; solving is `planner`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import isfinite
 
 from groundplan.core.money import PICO
 from groundplan.placement.assemble import Choice, Job, Offer, Piece, Place, Quota, Spread, assemble
-from groundplan.placement.problem import BURST, FALLBACK, PRIMARY, Problem
+from groundplan.placement.pools import Pool, at_site, pools, shared, taken
+from groundplan.placement.problem import BURST, FALLBACK, POOL, PRIMARY, Problem
 from groundplan.placement.terms.availability import gained, needed
 from groundplan.placement.terms.candidates import DEAREST, Candidate, Offered, stands_in
 from groundplan.placement.terms.curve import above
@@ -38,6 +39,9 @@ class Taken:
     level: int
     candidate: Candidate | None
     """None: nothing to burst"""
+    pool: str = ""
+    held: int = 0
+    """of a pool: thousandths of units"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,26 +52,51 @@ class Framed:
     problem: Problem
     options: tuple[Taken, ...]
     notes: tuple[str, ...] = ()
+    pools: Mapping[str, Pool] = field(default_factory=dict)
 
 
 def frame(offered: Offered, *, wanted: bool = True, banned: frozenset[tuple[str, str]] = frozenset()) -> Framed:
     """The problem of a company. `wanted` False leaves out fallbacks that are only wanted; `banned` are (workload,
     config) that may not be the primary, for asking what comes next."""
-    company = offered.company
+    company, found = offered.company, pools(offered)
     jobs: list[Job] = []
     meanings: list[Taken] = []
     for name, candidates in offered.by_workload.items():
         workload = company.workloads[name]
-        pieces = list(_pieces(offered, workload, candidates, wanted, banned))
+        pieces = list(_pieces(_Asked(offered, found, wanted, banned), workload, candidates))
         jobs.append(Job(name, tuple(piece for piece, _ in pieces)))
         for _, meant in sorted(pieces, key=lambda each: each[0].role):
             meanings += meant
     production = tuple(w.name for _, w in sorted(company.workloads.items()) if w.stage == "production")
     most = company.policy.spread
     spreads = (Spread(f"at most {most} in one failure domain", production, most),) if most and production else ()
-    quotas = (*_quotas(company), *_promised(offered))
-    places = [_place(offered, site) for _, site in sorted(company.sites.items())]
-    return Framed(offered, assemble(places, jobs, quotas, spreads), tuple(meanings), company.notes)
+    jobs += [_holding(pool) for pool in found.values()]
+    meanings += [Taken(POOL, 0, None, pool.name, held) for pool in found.values() for held in pool.levels]
+    rows = (Quota(name, 0, "pool") for pool in found.values() for name in pool.rows)
+    quotas = (*_quotas(company), *_promised(offered), *rows)
+    places = [_place(offered, found, site) for _, site in sorted(company.sites.items())]
+    return Framed(offered, assemble(places, jobs, quotas, spreads), tuple(meanings), company.notes, found)
+
+
+def _holding(pool: Pool) -> Job:
+    """How much a pool holds, as something that is placed nowhere and gives to its rows."""
+    choices = []
+    for held in pool.levels:
+        uses = dict.fromkeys(pool.rows, -held) if held else {}
+        rules = (f"{pool.there / MILLI:g} are there",) if held > pool.there else ()
+        cost = pico(held / MILLI * pool.price)
+        choices.append(Choice(None, {"idle" if pool.own else "compute": cost}, uses, f"{held / MILLI:g}", 0, rules))
+    return Job(pool.name, (Piece(tuple(choices), POOL),))
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What pieces are made from, besides their workload."""
+
+    offered: Offered
+    pools: Mapping[str, Pool]
+    wanted: bool
+    banned: frozenset[tuple[str, str]]
 
 
 def _quotas(company: Company) -> Iterable[Quota]:
@@ -97,16 +126,18 @@ def opening_usd(offered: Offered, site: SiteFacts) -> float:
     return site.burden_hours * policy.people_usd + site.rack_usd + site.setup_usd / policy.payback_months
 
 
-def _place(offered: Offered, site: SiteFacts) -> Place:
+def _place(offered: Offered, found: Mapping[str, Pool], site: SiteFacts) -> Place:
     capacity: dict[str, int] = {}
     offers: list[Offer] = []
     for each in site.hardware:
+        if at_site(found, site.name, each.type) is not None:
+            continue
         capacity[each.type] = capacity.get(each.type, 0) + each.count * MILLI
         if each.rented is not None:
             extra = max(0.0, each.rented * HOURS - (_sunk(each) if each.count else 0.0))
             how = "reserved" if each.rented == each.reserved else "on demand"
             offers.append(Offer(f"{each.type} {how}", each.type, MILLI, pico(extra), each.most))
-    offers += _leases(offered, site)
+    offers += _leases(offered, found, site)
     for each in site.hardware if len(offers) else ():
         if next(leases(each), None) is not None and site.type == "cloud":
             capacity[_to_rent(each.type)] = each.most * MILLI
@@ -117,8 +148,9 @@ def _to_rent(type_: str) -> str:
     return f"{type_} at once"
 
 
-def _leases(offered: Offered, site: SiteFacts) -> list[Offer]:
+def _leases(offered: Offered, pooled: Mapping[str, Pool], site: SiteFacts) -> list[Offer]:
     """Units by the hour of each part of the week, and spot: of each kind that a candidate could take."""
+    given = _rows_of(pooled)
     kinds = {h.type: (h, {each.name: each for each in leases(h)}) for h in site.hardware}
     found: dict[str, Offer] = {}
     for c in (c for each in offered.by_workload.values() for c in each if c.lease and c.site == site.name):
@@ -127,27 +159,36 @@ def _leases(offered: Offered, site: SiteFacts) -> list[Offer]:
         for block, hours in lease.blocks:
             name = row(hardware.type, lease.name, block, c.model, c.group)
             price = pico(lease.price * hours * c.group)
-            found[name] = Offer(name, name, c.group * MILLI, price, hardware.most // c.group)
+            to = shared(site.name, name) if shared(site.name, name) in given else name
+            found[name] = Offer(name, to, c.group * MILLI, price, hardware.most // c.group)
     return [found[name] for name in sorted(found)]
+
+
+def _rows_of(found: Mapping[str, Pool]) -> frozenset[str]:
+    return frozenset(name for pool in found.values() for name in pool.rows)
+
+
+def pool_of(found: Mapping[str, Pool], c: Candidate) -> Pool | None:
+    """The pool that a candidate takes from."""
+    if not c.hardware or c.lease not in ("", HOURLY):
+        return None
+    if not c.lease:
+        return at_site(found, c.site, c.hardware)
+    return found.get(f"{c.site} {c.hardware} committed" + (f", {c.group} for {c.model}" if c.group > 1 else ""))
 
 
 def _sunk(hardware: HardwareFacts) -> float:
     return hardware.owned_month or 0.0
 
 
-def _pieces(
-    offered: Offered,
-    w: WorkloadFacts,
-    candidates: tuple[Candidate, ...],
-    wanted: bool,
-    banned: frozenset[tuple[str, str]],
-) -> Iterable[tuple[Piece, list[Taken]]]:
+def _pieces(asked: _Asked, w: WorkloadFacts, candidates: tuple[Candidate, ...]) -> Iterable[tuple[Piece, list[Taken]]]:
+    offered, banned = asked.offered, asked.banned
     bursts = _may_burst(w, candidates)
     first = primaries(w, candidates, banned)
     levels = range(len(LEVELS)) if bursts else range(1)
     own = [(c, level) for c in first for level in levels if level == 0 or (c.hardware and c.lease != HOURLY)]
     choices = [
-        _moving(offered, w, first, _choice(offered, w, c, PRIMARY, level, (w.name, c.config) in banned))
+        _moving(offered, w, first, _choice(asked, w, c, PRIMARY, level, (w.name, c.config) in banned))
         for c, level in own
     ]
     yield Piece(tuple(choices), PRIMARY, w.today), [Taken(PRIMARY, level, c) for c, level in own]
@@ -155,11 +196,11 @@ def _pieces(
         spill = [(c, level) for c in candidates for level in levels if level and c.kind == "deployment" and c.allowed]
         meant = [Taken(BURST, 0, None), *(Taken(BURST, level, c) for c, level in spill)]
         nothing = Choice(None, config="nothing to burst")
-        yield Piece((nothing, *(_choice(offered, w, c, BURST, level) for c, level in spill)), BURST), meant
+        yield Piece((nothing, *(_choice(asked, w, c, BURST, level) for c, level in spill)), BURST), meant
     promised = w.available and w.availability is not None and w.fallback != "none"
-    if w.fallback == "required" or promised or (wanted and _may_fall_back(offered, w, candidates)):
+    if w.fallback == "required" or promised or (asked.wanted and _may_fall_back(offered, w, candidates)):
         standing = [c for c in candidates if stands_in(w, c)] or [c for c in candidates if not c.lease]
-        fallbacks = [_choice(offered, w, c, FALLBACK, 0) for c in standing]
+        fallbacks = [_choice(asked, w, c, FALLBACK, 0) for c in standing]
         meant_by: list[Candidate | None] = list(standing)
         if promised and w.fallback != "required":
             fallbacks.append(Choice(None, config="no fallback is needed"))
@@ -212,26 +253,40 @@ def _may_fall_back(offered: Offered, w: WorkloadFacts, candidates: tuple[Candida
     return bool(domains) and len(domains | first) > 1
 
 
-def _choice(offered: Offered, w: WorkloadFacts, c: Candidate, role: int, level: int, banned: bool = False) -> Choice:
+def _choice(asked: _Asked, w: WorkloadFacts, c: Candidate, role: int, level: int, banned: bool = False) -> Choice:
     terms, units = priced(w, c, role, level)
-    uses = _uses(w, c, role, units)
+    uses = _uses(asked, w, c, role, level)
     if c.quota:
         uses[f"quota {c.config}"] = round(c.quota * (LEVELS[level] if role == PRIMARY else 1))
-    charged = terms.get("compute", 0.0) + terms.get("idle", 0.0) if c.lease else units * _rented(offered, c)
-    whole = {name: pico(min(value, DEAREST)) for name, value in _without_units(terms, charged).items()}
+    kept = without_units(terms, charged(asked.offered, asked.pools, c, terms, units))
+    whole = {name: pico(min(value, DEAREST)) for name, value in kept.items()}
     rules = (*c.rules, "asked for what comes next") if banned else c.rules
     return Choice(c.site, whole, uses, c.config, level, rules)
 
 
-def _uses(w: WorkloadFacts, c: Candidate, role: int, units: float) -> dict[str, int]:
+def charged(
+    offered: Offered, found: Mapping[str, Pool], c: Candidate, terms: Mapping[str, float], units: float
+) -> float:
+    """USD a month of its hardware that a tier or a pool charges, so that the option must not."""
+    if c.lease:
+        return terms.get("compute", 0.0) + terms.get("idle", 0.0)
+    pool = pool_of(found, c)
+    return units * (_rented(offered, c) if pool is None else pool.price)
+
+
+def _uses(asked: _Asked, w: WorkloadFacts, c: Candidate, role: int, level: int) -> dict[str, int]:
     """Thousandths of units at its site, and what it brings to a promised availability."""
     uses: dict[str, int] = {}
-    if c.hardware:
+    _, units = priced(w, c, role, level)
+    pool = pool_of(asked.pools, c)
+    if pool is not None and pool.own:
+        uses = taken(pool, w, c, LEVELS[level] if role == PRIMARY else 1.0) if units else {}
+    elif c.hardware:
+        units = max(units, min(c.least, c.units)) if units and not c.lease else units
         amount = round(min(units, 10**6) * MILLI)
         share = units / c.units if c.units else 0.0
         uses = {
-            row(c.hardware, c.lease, block, c.model, c.group): round(min(each * share, 10**6) * MILLI)
-            for block, each in c.blocks.items()
+            _row_name(asked, c, block): round(min(each * share, 10**6) * MILLI) for block, each in c.blocks.items()
         } or {c.hardware: amount}
         uses[_to_rent(c.hardware)] = amount
     if w.available and w.availability is not None and role != BURST:
@@ -239,13 +294,19 @@ def _uses(w: WorkloadFacts, c: Candidate, role: int, units: float) -> dict[str, 
     return {name: use for name, use in uses.items() if use or name == c.hardware}
 
 
+def _row_name(asked: _Asked, c: Candidate, block: str) -> str:
+    """Of what is rented in one part of the week: its site's own row, or the one that a commitment gives to."""
+    name = row(c.hardware or "", c.lease, block, c.model, c.group)
+    return shared(c.site, name) if pool_of(asked.pools, c) is not None else name
+
+
 def _rented(offered: Offered, c: Candidate) -> float:
-    """USD a month of a unit that a tier charges already, so that the option must not."""
+    """USD a month of a unit that a tier charges."""
     found = next((h for h in offered.company.sites[c.site].hardware if h.type == c.hardware), None)
     return c.unit_month if found is not None and not found.count and found.rented is not None else 0.0
 
 
-def _without_units(terms: Mapping[str, float], charged: float) -> dict[str, float]:
+def without_units(terms: Mapping[str, float], charged: float) -> dict[str, float]:
     paid = terms.get("compute", 0.0) + terms.get("idle", 0.0)
     keep = max(0.0, 1 - charged / paid) if paid else 1.0
     return {n: v * keep if n in ("compute", "idle") else v for n, v in terms.items()}

@@ -23,6 +23,8 @@ from groundplan.placement.solve.submodel import Effort, search
 _NO_LIMIT = 2**61
 _MOST_CHECKS = 120
 _EFFORT = 10.0
+TIED = ("burst", "pool")
+"""Rows that hold a decision together, and are no rules"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ def conflict(problem: Problem, limit: WorkLimit | None = None) -> Conflict | Non
 
 def rules_of(problem: Problem) -> tuple[str, ...]:
     """Everything that can be relaxed: rules that exclude options, and rows but those that tie bursts together."""
-    rows = [name for name, kind in zip(problem.rows.names, problem.rows.kind, strict=True) if kind != "burst"]
+    rows = [name for name, kind in zip(problem.rows.names, problem.rows.kind, strict=True) if kind not in TIED]
     grouped = [_row_rule(name) for name in rows]
     return tuple(dict.fromkeys([*problem.rules, *grouped]))
 
@@ -139,7 +141,7 @@ def _broken(problem: Problem, names: tuple[str, ...], held: frozenset[int]) -> f
     widest = problem.rows.capacity.copy()
     np.add.at(widest, problem.tiers.row, problem.tiers.size * np.minimum(problem.tiers.most, 2**20))
     for row in np.flatnonzero(used > widest):
-        if problem.rows.kind[row] != "burst":
+        if problem.rows.kind[row] not in TIED:
             found.add(number[_row_rule(problem.rows.names[row])])
     return frozenset(found)
 

@@ -6,18 +6,20 @@ A placement that the verifier does not pass is never returned. Explaining it is 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 import numpy as np
 
 from groundplan.core.errors import Conflict, Invalid
 from groundplan.core.money import PICO
-from groundplan.placement.company import LEVELS, Framed, Taken, frame, opening_usd, priced, primaries
-from groundplan.placement.problem import BURST, DEFAULT_WORK, FALLBACK, PRIMARY, Solution, WorkLimit
+from groundplan.placement.company import LEVELS, Framed, Taken, frame, opening_usd, primaries
+from groundplan.placement.goes_over import at_once, origin
+from groundplan.placement.problem import BURST, DEFAULT_WORK, FALLBACK, POOL, PRIMARY, Solution, WorkLimit
+from groundplan.placement.shares import factors, held, shared_terms
 from groundplan.placement.terms.candidates import Candidate, Offered, offered
 from groundplan.placement.terms.facts import Company, WorkloadFacts
-from groundplan.placement.verify.judged import Claim, Placed, judged
+from groundplan.placement.verify.judged import Claim, Held, Placed, judged
 from groundplan.placement.verify.plan import verify
 
 
@@ -55,6 +57,10 @@ class CompanyPlan:
     notes: tuple[str, ...]
     homeless: Mapping[str, str]
     """workload -> why nowhere may run it"""
+    held: Mapping[str, Held] = field(default_factory=dict)
+    """units that are shared over the hours of a week: own ones that are held, rented ones to commit to; by pool"""
+    at_once: Mapping[str, str] = field(default_factory=dict)
+    """workload -> why its change of place cannot go over in steps"""
 
     @property
     def company(self) -> Company:
@@ -121,7 +127,8 @@ def plan_offered(
             code="placement_unverified",
             hint="Nothing of it is shown or applied. Tell the maintainers; the last blueprint goes on.",
         )
-    return _checked(_told(framed, solution, tuple(notes), nowhere))
+    plan = _told(framed, solution, tuple(notes), nowhere)
+    return _checked(replace(plan, at_once=at_once(offers, claim(plan), units_there(plan))))
 
 
 def _checked(plan: CompanyPlan) -> CompanyPlan:
@@ -142,11 +149,17 @@ def claim(plan: CompanyPlan) -> Claim:
     stays = frozenset(
         name for name, w in plan.company.workloads.items() if w.today is not None and _stays(offers.get(name, ()), w)
     )
-    placed = {
-        name: Placed(each.primary, LEVELS[each.level], each.burst, each.fallback, each.usd)
-        for name, each in plan.decided.items()
-    }
-    return Claim(placed, frozenset(plan.opened), plan.bought, plan.usd, stays)
+    placed = {name: _placed(plan, each) for name, each in plan.decided.items()}
+    hardware = sum(each.terms.get(term, 0.0) for each in plan.decided.values() for term in ("compute", "idle"))
+    return Claim(placed, frozenset(plan.opened), plan.bought, plan.usd, stays, plan.held, hardware)
+
+
+def _placed(plan: CompanyPlan, each: Decided) -> Placed:
+    facts = plan.company.workloads[each.workload]
+    before = origin(facts, each.primary, plan.framed.offered.by_workload[each.workload])
+    if before is None or each.workload in plan.at_once:
+        return Placed(each.primary, LEVELS[each.level], each.burst, each.fallback, each.usd)
+    return Placed(each.primary, LEVELS[each.level], each.burst, each.fallback, each.usd, before, facts.ramp)
 
 
 def _stays(candidates: Iterable[Candidate], w: WorkloadFacts) -> bool:
@@ -191,11 +204,17 @@ def _conflict(framed: Framed, solution: Solution) -> Conflict:
 
 def _told(framed: Framed, solution: Solution, notes: tuple[str, ...], nowhere: Mapping[str, str]) -> CompanyPlan:
     problem, company = framed.problem, framed.offered.company
-    parts: dict[str, dict[int, Taken]] = {name: {} for name in problem.workloads}
+    parts: dict[str, dict[int, Taken]] = {name: {} for name in framed.offered.by_workload}
+    amounts: dict[str, int] = {}
     for part, option in enumerate(solution.choice):
         taken = framed.options[int(option)]
-        parts[problem.workloads[int(problem.parts.workload[part])]][taken.role] = taken
-    decided = {name: _decided(framed, name, roles) for name, roles in parts.items()}
+        if taken.role == POOL:
+            amounts[taken.pool] = taken.held
+        else:
+            parts[problem.workloads[int(problem.parts.workload[part])]][taken.role] = taken
+    kept = held(framed, amounts)
+    shares = factors(framed, kept, parts, solution)
+    decided = {name: _decided(framed, name, roles, shares) for name, roles in parts.items()}
     sites = {c.site for each in decided.values() for c in (each.primary, each.burst, each.fallback) if c is not None}
     opened = {name: opening_usd(framed.offered, company.sites[name]) for name in sorted(sites)}
     bought: dict[str, int] = {}
@@ -204,16 +223,16 @@ def _told(framed: Framed, solution: Solution, notes: tuple[str, ...], nowhere: M
             bought[name] = bought.get(name, 0) + int(units)
     total = sum(each.usd for each in decided.values()) + sum(opened.values())
     return CompanyPlan(
-        framed, solution, decided, opened, bought, solution.cost / PICO - total, (*framed.notes, *notes), nowhere
+        framed, solution, decided, opened, bought, solution.cost / PICO - total, (*framed.notes, *notes), nowhere, kept
     )
 
 
-def _decided(framed: Framed, name: str, roles: Mapping[int, Taken]) -> Decided:
+def _decided(framed: Framed, name: str, roles: Mapping[int, Taken], shares: Mapping[str, float]) -> Decided:
     workload = framed.offered.company.workloads[name]
     terms: dict[str, float] = {}
     for taken in roles.values():
         if taken.candidate is not None:
-            for term, usd in priced(workload, taken.candidate, taken.role, taken.level)[0].items():
+            for term, usd in shared_terms(framed, workload, taken, shares).items():
                 terms[term] = terms.get(term, 0.0) + usd
     first = roles[PRIMARY]
     assert first.candidate is not None
@@ -238,18 +257,32 @@ def proven(plan: CompanyPlan) -> str:
 
 
 def units_used(plan: CompanyPlan) -> dict[str, tuple[float, float]]:
-    """`SITE TYPE` -> (units used at the peak, units there or bought), of rows that are a site's capacity."""
+    """`SITE TYPE` -> (units used in the fullest hour, units there or bought), of what is a site's capacity."""
     problem, solution = plan.framed.problem, plan.solution
     options, rows = problem.options, problem.rows
-    used = np.zeros(len(rows.names))
+    used, given = np.zeros(len(rows.names)), np.zeros(len(rows.names))
     for option in solution.choice:
         low, high = options.row_start[option], options.row_start[option + 1]
-        np.add.at(used, options.row[low:high], options.use[low:high])
-    room = rows.capacity.astype(np.float64).copy()
+        np.add.at(used, options.row[low:high], np.maximum(options.use[low:high], 0))
+        np.add.at(given, options.row[low:high], np.maximum(-options.use[low:high], 0))
+    room = rows.capacity.astype(np.float64) + given
     for tier, units in enumerate(solution.units):
         room[problem.tiers.row[tier]] += units * problem.tiers.size[tier]
+    own = {name: pool for pool in plan.framed.pools.values() if pool.own for name in pool.rows}
+    found: dict[str, tuple[float, float]] = {}
+    for row in range(len(rows.names)):
+        if rows.kind[row] in ("capacity", "pool") and used[row] > 0:
+            pool = own.get(rows.names[row])
+            name, there = (rows.names[row], room[row]) if pool is None else (pool.name, pool.there)
+            found[name] = (max(found.get(name, (0.0, 0.0))[0], float(used[row]) / 1000), float(there) / 1000)
+    return found
+
+
+def units_there(plan: CompanyPlan) -> dict[tuple[str, str], float]:
+    """(site, type) -> units that stand there all the time: own ones, and those that are rented for whole months."""
     return {
-        rows.names[row]: (float(used[row]) / 1000, float(room[row]) / 1000)
-        for row in range(len(rows.names))
-        if rows.kind[row] == "capacity" and used[row] > 0
+        (site.name, h.type): h.count
+        + sum(plan.bought.get(f"{site.name} {h.type} {how}", 0) for how in ("on demand", "reserved"))
+        for site in plan.company.sites.values()
+        for h in site.hardware
     }

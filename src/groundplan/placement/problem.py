@@ -28,14 +28,14 @@ Ints = NDArray[np.int64]
 Indices = NDArray[np.int32]
 Flags = NDArray[np.bool_]
 
-PRIMARY, BURST, FALLBACK = 0, 1, 2
-ROLES = ("primary", "burst", "fallback")
+PRIMARY, BURST, FALLBACK, POOL = 0, 1, 2, 3
+ROLES = ("primary", "burst", "fallback", "pool")
 """Names of `Parts.role`."""
 
 TERMS = ("compute", "tokens", "egress", "storage", "people", "carbon", "idle", "penalty", "move")
 """Cost terms of an option. `penalty` is a weighted soft wish; `move` is a move's price over its payback time."""
 
-RowKind = Literal["capacity", "quota", "spread", "apart", "burst", "budget", "availability"]
+RowKind = Literal["capacity", "quota", "spread", "apart", "burst", "budget", "availability", "pool"]
 
 LARGEST = 2**61
 """No single number of a problem may be larger: picodollars up to 2.3 million USD a month for one option."""
@@ -59,7 +59,7 @@ class Parts:
     workload: Indices
     """[P] index into `Problem.workloads`, ascending"""
     role: NDArray[np.int8]
-    """[P] PRIMARY (one, or one per slice), BURST or FALLBACK"""
+    """[P] PRIMARY (one, or one per slice), BURST or FALLBACK; POOL: how much is held for all, at no site"""
     current: Indices
     """[P] site where it runs today, -1 where it is new"""
 
@@ -72,7 +72,7 @@ class Options:
     """[O]"""
     site: Indices
     """[O] -1: nowhere, which only a burst part of level 0 may be, and a fallback where an `availability` row says what
-    its workload needs"""
+    its workload needs; POOL parts are nowhere and give to rows of kind `pool`"""
     config: tuple[str, ...]
     """[O] or empty: the serving configuration, or the deployment, in the filler's words"""
     level: NDArray[np.int8]

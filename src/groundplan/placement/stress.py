@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundplan.core.errors import Conflict, Invalid
-from groundplan.placement.company import priced
+from groundplan.placement.company import LEVELS, MILLI, pool_of, priced
 from groundplan.placement.explain.words import usd
 from groundplan.placement.planner import LIMIT, CompanyPlan, Decided, plan_company, units_used
+from groundplan.placement.pools import taken
 from groundplan.placement.problem import PRIMARY, WorkLimit
 from groundplan.placement.terms.candidates import Candidate
 from groundplan.placement.terms.facts import Company
@@ -150,17 +151,21 @@ def _there(decided: Decided, futures: Futures) -> NDArray[np.bool_]:
 
 def _overfull(plan: CompanyPlan, futures: Futures) -> dict[str, NDArray[np.bool_]]:
     """`SITE TYPE` -> futures in which the loads of all that run on it are more than its units; headroom is used up."""
-    needed: dict[str, Floats] = {}
+    needed: dict[str, dict[str, Floats]] = {}
     for at, name in enumerate(futures.workloads):
         decided = plan.decided.get(name)
         if decided is None or decided.primary.hardware is None or decided.primary.lease:
             continue
-        _, units = priced(plan.company.workloads[name], decided.primary, PRIMARY, decided.level)
-        key = f"{decided.primary.site} {decided.primary.hardware}"
-        used = units * (1 - plan.company.policy.headroom) * futures.load[:, at]
-        needed[key] = needed.get(key, np.zeros(len(used))) + used
+        w, c = plan.company.workloads[name], decided.primary
+        key, pool = f"{c.site} {c.hardware}", pool_of(plan.framed.pools, c)
+        _, units = priced(w, c, PRIMARY, decided.level)
+        rows = {"": units * MILLI} if pool is None else taken(pool, w, c, LEVELS[decided.level])
+        for row, thousandths in rows.items():
+            used = thousandths / MILLI * (1 - plan.company.policy.headroom) * futures.load[:, at]
+            each = needed.setdefault(key, {})
+            each[row] = each.get(row, np.zeros(len(used))) + used
     room = units_used(plan)
-    return {key: used > room.get(key, (0.0, np.inf))[1] for key, used in needed.items()}
+    return {key: np.max(list(rows.values()), axis=0) > room.get(key, (0.0, np.inf))[1] for key, rows in needed.items()}
 
 
 def _full(decided: Decided, overfull: Mapping[str, NDArray[np.bool_]], futures: int) -> NDArray[np.bool_]:

@@ -13,6 +13,7 @@ from typing import Any
 from groundplan.core.errors import Invalid
 from groundplan.placement.explain.why import place_json
 from groundplan.placement.explain.words import usd
+from groundplan.placement.pinned import after_loss
 from groundplan.placement.planner import LIMIT, CompanyPlan, plan_company, proven
 from groundplan.placement.problem import WorkLimit
 from groundplan.placement.terms.facts import SENSITIVITIES, Company
@@ -71,6 +72,8 @@ class Compared:
     before: CompanyPlan
     after: CompanyPlan
     flips: tuple[Mapping[str, Any], ...]
+    others: int | None = None
+    """where only sites are lost: workloads that used none of them and move all the same, the fewest"""
 
 
 def factor(text: str) -> float:
@@ -182,6 +185,7 @@ def _price(sites: dict[str, Any], deployments: dict[str, Any], name: str, times:
                     key: None if getattr(h, key) is None else getattr(h, key) * times
                     for key in ("owned_month", "on_demand", "spot", "reserved")
                 },
+                terms=tuple((months, price * times) for months, price in h.terms),
             )
             for h in sites[name].hardware
         )
@@ -206,9 +210,14 @@ def _unknown(name: str, known: Iterable[str]) -> Invalid:
 
 
 def compare(before: CompanyPlan, changes: Changes, limit: WorkLimit = LIMIT) -> Compared:
-    """Plan the changed company and find what flips. Raises `Invalid`, `Conflict`."""
-    after = plan_company(changed(before.company, changes), limit)
-    return Compared(before, after, tuple(flips(before, after)))
+    """Plan the changed company and find what flips; where sites are lost and nothing else changes, only what must move
+    does. Raises `Invalid`, `Conflict`."""
+    company, others = changed(before.company, changes), None
+    if changes.drop_sites and not (changes.sets or changes.demand or changes.prices):
+        after, others = after_loss(before, company, changes.drop_sites, limit)
+    else:
+        after = plan_company(company, limit)
+    return Compared(before, after, tuple(flips(before, after)), others)
 
 
 def flips(before: CompanyPlan, after: CompanyPlan) -> list[Mapping[str, Any]]:
@@ -255,6 +264,7 @@ def to_json(found: Compared) -> dict[str, Any]:
             for n in names
         ],
         "flips": list(found.flips),
+        "others_moved": found.others,
         "words": list(words(found)),
     }
 
@@ -277,6 +287,9 @@ def words(found: Compared) -> Sequence[str]:
             lines.append(f"{name} moves from {old['config']} at {old['site']} to {new['config']} at {new['site']}.")
         else:
             lines.append(f"{name} stays and changes what stands beside it: {_beside(old)} becomes {_beside(new)}.")
+    if found.others is not None:
+        told = f"{found.others} others must move too, with fewer nothing fits" if found.others else "Nothing else moves"
+        lines.append(f"{told}.")
     return lines if found.flips else [*lines, "No decision changes."]
 
 

@@ -27,7 +27,7 @@ from groundplan.economics.prices.windows import by_time
 from groundplan.governance.policy import declared
 from groundplan.placement import solve
 from groundplan.placement.model import ASSUMED_CALLS_PER_MONTH, Demand
-from groundplan.release import choice, placing, trying
+from groundplan.release import choice, placing, ramping, trying
 from groundplan.release.governed import described, frameworks, guardrails, provider_terms, review, tools
 from groundplan.release.grants import granted, named
 from groundplan.release.model import Draft, at
@@ -74,16 +74,18 @@ def compile_draft(
     *,
     today: date,
     prices: Prices = declared_or_listed,
+    seen: placing.Observed = placing.NOTHING,
 ) -> Draft:
     """Everything that is declared and served by its stage, placed and priced, as a blueprint numbered 0.
 
-    `caps` and company-wide `owners` are those that hold, which may differ from those declared.
+    `caps` and company-wide `owners` are those that hold, which may differ from those declared; `seen` is what the
+    gateways saw, for plans.
     """
     sites = {name: _site(item) for name, item in workspace.sites.items()}
     deployments, problems = _deployments(workspace, today, prices)
     served = {item.name: item for item in current.workloads} if current else {}
-    found = placing.placing(workspace, deployments, current, today)
-    placements, refusals = _placed(workspace, deployments, sites, found)
+    found = placing.placing(workspace, deployments, current, today, seen)
+    placements, refusals = _placed(workspace, deployments, sites, found, current)
     problems += [*found.problems, *refusals]
     workloads = [
         _answered_for(
@@ -123,14 +125,20 @@ def compile_draft(
 
 
 def _placed(
-    workspace: Workspace, deployments: list[bp.Deployment], sites: dict[str, bp.Site], found: placing.Placing
+    workspace: Workspace,
+    deployments: list[bp.Deployment],
+    sites: dict[str, bp.Site],
+    found: placing.Placing,
+    current: bp.Blueprint | None,
 ) -> tuple[dict[str, bp.Placement], list[Problem]]:
     """Every workload judged and, where it asks for that, ordered by the plan; refusals of those that are served."""
     placements: dict[str, bp.Placement] = {}
     problems: list[Problem] = []
     for name, item in workspace.workloads.items():
         demand = _demand(item)
-        placement = placements[name] = placing.routed(found, solve.solve(demand, deployments, sites), workspace)
+        placement = placing.routed(found, solve.solve(demand, deployments, sites), workspace, current)
+        at_once = found.plan.at_once.get(name) if found.plan is not None else None
+        placement = placements[name] = ramping.begun(item, placement, current, at_once)
         if item.stage in doc.SERVED_STAGES:
             where = workspace.where("workload", name, _culprit(item))
             problems += [at(problem, where) for problem in solve.refused(demand, placement)]

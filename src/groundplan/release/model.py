@@ -166,6 +166,15 @@ def placement_json(item: Placement) -> dict[str, Any]:
         "binding": item.binding,
         "gap": item.gap,
         "burst": item.burst,
+        "ramp": None
+        if item.ramp is None
+        else {
+            "from": item.ramp.origin,
+            "to": item.ramp.to,
+            "share": item.ramp.share,
+            "steps": list(item.ramp.steps),
+            "every_seconds": item.ramp.every_s,
+        },
         "to_build": [
             {"site": b.site, "model": b.model, "config": b.config, "monthly_usd": format_usd(b.monthly)}
             for b in item.to_build

@@ -15,12 +15,14 @@ from functools import lru_cache
 import msgspec
 
 from groundplan.blueprint import model as bp
+from groundplan.catalog import model as doc
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import GroundplanError, Invalid, Problem, Where
 from groundplan.core.money import PICO
 from groundplan.placement.explain.why import binding
-from groundplan.placement.planner import CompanyPlan, plan_company
-from groundplan.placement.terms.candidates import hosted
+from groundplan.placement.planner import CompanyPlan, homeless, plan_company
+from groundplan.placement.terms.candidates import hosted, offered
+from groundplan.placement.terms.curve import SeenLoad
 from groundplan.placement.terms.facts import DAYS, Company
 from groundplan.placement.terms.read import Context, SeenFacts, read
 
@@ -37,6 +39,19 @@ class Placing:
 
 
 @dataclass(frozen=True, slots=True)
+class Observed:
+    """What the gateways saw, as plans take it."""
+
+    times: Mapping[str, SeenFacts] = field(default_factory=dict)
+    """by deployment"""
+    loads: Mapping[str, SeenLoad] = field(default_factory=dict)
+    """by workload, of those whose curve is `seen`"""
+
+
+NOTHING = Observed()
+
+
+@dataclass(frozen=True, slots=True)
 class _Asked:
     """A company, the same as another where all its facts are."""
 
@@ -49,10 +64,12 @@ def company_of(
     deployments: Sequence[bp.Deployment],
     current: bp.Blueprint | None,
     today: date,
-    seen: Mapping[str, SeenFacts] | None = None,
+    seen: Observed = NOTHING,
 ) -> Company:
     """The facts of a plan. Raises `Invalid` where a trace cannot be read."""
-    context = Context(today, running(current), seen or {}, lambda name: _text(workspace, name))
+    context = Context(
+        today, running(current), serving(current), seen.times, seen.loads, lambda name: _text(workspace, name)
+    )
     return read(workspace, deployments, context)
 
 
@@ -64,23 +81,50 @@ def running(current: bp.Blueprint | None) -> dict[str, str]:
     return {w.name: sites[w.deployments[0]] for w in current.workloads if w.deployments and w.deployments[0] in sites}
 
 
+def serving(current: bp.Blueprint | None) -> dict[str, str]:
+    """Workload -> its primary in a blueprint."""
+    return {} if current is None else {w.name: w.deployments[0] for w in current.workloads if w.deployments}
+
+
 def placing(
-    workspace: Workspace, deployments: Sequence[bp.Deployment], current: bp.Blueprint | None, today: date
+    workspace: Workspace,
+    deployments: Sequence[bp.Deployment],
+    current: bp.Blueprint | None,
+    today: date,
+    seen: Observed = NOTHING,
 ) -> Placing:
     """The plan of this workspace where a workload asks for one. Rules that contradict each other are refusals."""
     asking = [name for name, item in workspace.workloads.items() if item.placement.order == "planned"]
     where = workspace.where("workload", asking[0], "placement", "order") if asking else None
     try:
-        company = company_of(workspace, deployments, current, today)
+        company = company_of(workspace, deployments, current, today, seen)
         if not asking:
             return Placing(company)
-        return Placing(company, solved(company))
+        declared = (
+            company_of(workspace, deployments, current, today, Observed(loads=seen.loads)) if seen.times else company
+        )
+        return Placing(company, solved(company), _nowhere(workspace, declared, asking))
     except Invalid as error:
         if error.code == "extra_missing":
             return Placing(note="not planned: a solver is not installed")
         return Placing(problems=(_problem(error, where),))
     except GroundplanError as error:
         return Placing(problems=(_problem(error, where),))
+
+
+def _nowhere(workspace: Workspace, company: Company, asking: Sequence[str]) -> tuple[Problem, ...]:
+    """Workloads that ask for a plan and that what is declared leaves no place; what was only seen refuses nothing."""
+    found = homeless(offered(company))
+    return tuple(
+        Problem(
+            f"nowhere may {name} run: {found[name]}"[:2000],
+            "placement_nowhere",
+            "Relax one of these rules, or declare a site, a deployment or hardware that they allow.",
+            workspace.where("workload", name, "placement", "order"),
+        )
+        for name in asking
+        if name in found and workspace.workloads[name].stage in doc.SERVED_STAGES
+    )
 
 
 def _problem(error: GroundplanError, where: Where | None) -> Problem:
@@ -101,7 +145,9 @@ def _solved(asked: _Asked) -> CompanyPlan:
     return plan_company(asked.company)
 
 
-def routed(found: Placing, placement: bp.Placement, workspace: Workspace) -> bp.Placement:
+def routed(
+    found: Placing, placement: bp.Placement, workspace: Workspace, current: bp.Blueprint | None = None
+) -> bp.Placement:
     """A judged placement with the order of the plan, where its workload asks for one, and with what is expected."""
     item = workspace.workloads[placement.workload]
     if item.placement.order == "planned" and found.note:
@@ -110,7 +156,18 @@ def routed(found: Placing, placement: bp.Placement, workspace: Workspace) -> bp.
         if item.placement.order == "planned":
             placement = _planned(found.plan, placement)
         placement = _to_build(found.plan, placement)
-    return msgspec.structs.replace(placement, expects=_expects(found.company, placement))
+    before = (
+        next((each for each in current.placements if each.workload == placement.workload), None) if current else None
+    )
+    return msgspec.structs.replace(placement, expects=_held(_expects(found.company, placement), placement, before))
+
+
+def _held(expects: dict[str, float], placement: bp.Placement, before: bp.Placement | None) -> dict[str, float]:
+    """Of a place that stays, what was seen in the meantime changes no expectation: drift is measured against it."""
+    if before is None or before.primary != placement.primary:
+        return expects
+    kept = ("first_token_ms", "availability")
+    return {key: before.expects.get(key, value) if key in kept else value for key, value in expects.items()}
 
 
 def _planned(plan: CompanyPlan, placement: bp.Placement) -> bp.Placement:

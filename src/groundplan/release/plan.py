@@ -36,6 +36,7 @@ from groundplan.release.difference import changed, differences, fields, shown
 from groundplan.release.governed import notes
 from groundplan.release.model import Current, Draft, Pending, Plan, approval_terms, at, in_force
 from groundplan.release.owners import Left, overdue
+from groundplan.release.placing import NOTHING, Observed
 
 _PEOPLE_KINDS = ("person", "group", "team")
 _STILL_COMPILES = frozenset(
@@ -69,11 +70,12 @@ def plan(
     demo: bool = False,
     left_out: frozenset[str] = frozenset(),
     left: Left = MappingProxyType({}),
+    seen: Observed = NOTHING,
 ) -> Plan:
     """Compare a workspace with what is served. Without `current` this is genesis.
 
     `standing` tells which content is approved or revoked; `left_out` are subjects that are not to be served, whatever
-    the workspace says; `left` are owners who are gone.
+    the workspace says; `left` are owners who are gone; `seen` is what the gateways saw, for placement.
     """
     standing = standing or Standing()
     problems = [*check(workspace, known_price=lambda model: known_price(model, today)), *declared.problems(workspace)]
@@ -81,7 +83,7 @@ def plan(
         return Plan((), (), (), tuple(problems), None)
     served = current.blueprint if current else None
     held = _company(workspace, current, standing)
-    draft = compile_draft(workspace, served, held.caps, held.owners, today=today, prices=prices)
+    draft = compile_draft(workspace, served, held.caps, held.owners, today=today, prices=prices, seen=seen)
     blueprint = msgspec.structs.replace(draft.blueprint, approved_parts=held.kinds, approval_terms=held.terms)
     draft = Draft(blueprint, draft.refusals)
     problems += _new(draft.refusals, problems)

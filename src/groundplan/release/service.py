@@ -31,11 +31,12 @@ from groundplan.governance.parts import KINDS, check_asked
 from groundplan.governance.service import Answer, Approver, Wanted
 from groundplan.governance.validity import Term, term_of
 from groundplan.placement.solve import verify
-from groundplan.release import people, store, undo, units
+from groundplan.release import people, ramping, store, undo, units
 from groundplan.release.compile import Prices, declared_or_listed
 from groundplan.release.difference import differences
 from groundplan.release.grants import of_sources
 from groundplan.release.model import Applied, Current, Pending, Plan, difference_json, field_json, in_force
+from groundplan.release.observed import observed
 from groundplan.release.owners import Left
 from groundplan.release.plan import plan, without
 from groundplan.release.store import StoredBlueprint
@@ -79,7 +80,7 @@ def current(conn: Connection[Any]) -> Current | None:
 
 def preview(conn: Connection[Any], signing: Signing, files: Files) -> Plan:
     """What an apply of these files would do. Raises `Invalid` where they cannot be read at all; changes nothing."""
-    return _plan(signing, load_files(files), current(conn), governance.standing(conn), people.left(conn))
+    return _plan(conn, signing, load_files(files), current(conn), governance.standing(conn), people.left(conn))
 
 
 def genesis(
@@ -94,7 +95,7 @@ def genesis(
         raise Conflict("there is a blueprint already", code="already_started", hint="Use `groundplan apply`.")
     workspace = load_files(files)
     request = _Request(actor, reason, files, signing.clock.now())
-    result = _accepted(_plan(signing, workspace, None, Standing()))
+    result = _accepted(_plan(conn, signing, workspace, None, Standing()))
     people.create(conn, workspace, actor)
     return _release(conn, signing, workspace, None, result, request)
 
@@ -107,7 +108,7 @@ def apply(conn: Connection[Any], signing: Signing, actor: str, files: Files, *, 
     store.lock(conn)
     stored = _newest(conn)
     workspace = load_files(files)
-    result = _accepted(_plan(signing, workspace, _current(stored), governance.standing(conn), people.left(conn)))
+    result = _accepted(_plan(conn, signing, workspace, _current(stored), governance.standing(conn), people.left(conn)))
     request = _Request(actor, reason, files, signing.clock.now())
     return _release(conn, signing, workspace, stored, result, request)
 
@@ -132,7 +133,7 @@ def approve(
         return Applied(None)
     files = changes.sources_of(conn, change.id)
     workspace = load_files(files)
-    result = _accepted(_plan(signing, workspace, served, governance.standing(conn), people.left(conn)))
+    result = _accepted(_plan(conn, signing, workspace, served, governance.standing(conn), people.left(conn)))
     _approved_parts(result, change)
     request = _Request(approver.actor, f"approved change {change.id}", files, at)
     return _release(conn, signing, workspace, stored, result, request, settled=change)
@@ -187,7 +188,9 @@ def ask_parts(
     """
     stored = _newest(conn)
     served = _current(stored)
-    result = _plan(signing, load_files(stored.sources if files is None else files), served, governance.standing(conn))
+    result = _plan(
+        conn, signing, load_files(stored.sources if files is None else files), served, governance.standing(conn)
+    )
     known = {item.workload for item in result.placements}
     if workload is not None and workload not in known:
         raise NotFound(
@@ -208,7 +211,7 @@ def missing_of(conn: Connection[Any], signing: Signing, change_id: UUID) -> tupl
     if change is None or stored is None or change.state != "pending" or change.type != "workload" or change.renews:
         return ()
     workspace = load_files(changes.sources_of(conn, change.id))
-    result = _plan(signing, workspace, _current(stored), governance.standing(conn))
+    result = _plan(conn, signing, workspace, _current(stored), governance.standing(conn))
     return tuple(each for item in result.pending if item.subject == change.subject for each in item.missing)
 
 
@@ -232,6 +235,22 @@ def expire(conn: Connection[Any], signing: Signing, change: Change) -> Applied:
     request = _Request(audit.SYSTEM, f"approval of change {change.id} expired", stored.sources, at)
     blueprint = without(served, change.subject.partition("/")[2])
     return Applied(_store(conn, signing, stored, blueprint, request, [f"removed {change.subject}"], []))
+
+
+def advance(conn: Connection[Any], signing: Signing, unwell: frozenset[str] = frozenset()) -> Applied:
+    """Make the next blueprint where a step of a change of place is over; deployments that are `unwell` get no more
+    calls than they have. Nothing is approved by it: the places are those that are served already."""
+    store.lock(conn)
+    stored = _newest(conn)
+    served, at = decode(stored.body), signing.clock.now()
+    begins = ramping.since(ramping.ramps(served), store.newest_first(conn))
+    blueprint, told = ramping.advanced(served, begins, at, unwell)
+    if not told:
+        return Applied(None)
+    blueprint = msgspec.structs.replace(blueprint, number=stored.number + 1, rollback_of=None)
+    _verified(blueprint)
+    request = _Request(audit.SYSTEM, "; ".join(told), stored.sources, at)
+    return Applied(_store(conn, signing, stored, blueprint, request, told, []))
 
 
 def _serves(served: Current, change: Change, stored: StoredBlueprint) -> int | None:
@@ -283,7 +302,7 @@ def rollback(
     _verified(blueprint)
     request = _Request(actor, reason, target.sources, at, rollback_of=target.number)
     changed = [f"{item.type} {item.subject}" for item in differences(served.blueprint, blueprint)]
-    still = _plan(signing, workspace, Current(blueprint, workspace), standing).pending
+    still = _plan(conn, signing, workspace, Current(blueprint, workspace), standing).pending
     number = _store(conn, signing, stored, blueprint, request, changed, [item.subject for item in still])
     return Applied(number, _wait(conn, stored, still, request, blueprint, workspace), tuple(sorted(lost)))
 
@@ -351,20 +370,23 @@ def _target(conn: Connection[Any], stored: StoredBlueprint, to: int | None) -> S
 
 
 def _plan(
+    conn: Connection[Any],
     signing: Signing,
     workspace: Workspace,
     served: Current | None,
     standing: Standing,
     left: Left = MappingProxyType({}),
 ) -> Plan:
+    now = signing.clock.now()
     return plan(
         workspace,
         served,
-        today=signing.clock.now().date(),
+        today=now.date(),
         standing=standing,
         prices=signing.prices,
         demo=signing.demo,
         left=left,
+        seen=observed(conn, workspace, now),
     )
 
 
@@ -478,6 +500,7 @@ __all__ = [
     "Answer",
     "Approver",
     "Signing",
+    "advance",
     "apply",
     "approve",
     "ask",

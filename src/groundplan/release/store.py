@@ -60,6 +60,14 @@ def every(conn: Connection[Any]) -> Iterator[tuple[Blueprint, datetime, str, str
             yield decode(bytes(body)), at, by, reason
 
 
+def newest_first(conn: Connection[Any], most: int = 500) -> Iterator[tuple[Blueprint, datetime]]:
+    """(blueprint, when) of the newest so many, read as they are asked for."""
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        query = "SELECT body, created_at FROM blueprint ORDER BY number DESC LIMIT %s"
+        for body, at in cursor.stream(query, (most,)):
+            yield decode(bytes(body)), at
+
+
 def insert(conn: Connection[Any], stored: StoredBlueprint) -> None:
     """Store a blueprint and tell every gateway when the transaction commits."""
     conn.execute(

@@ -12,7 +12,7 @@ import asyncio
 import random
 from collections import deque
 
-from groundplan.blueprint.model import Deployment, Workload
+from groundplan.blueprint.model import Deployment, Ramp, Workload
 from groundplan.core.errors import Denied, GroundplanError, Unavailable
 from groundplan.gateway.budgets import limits
 from groundplan.gateway.call import admit, retry, settle
@@ -99,6 +99,8 @@ class Course:
         order = gateway.health.order(exchange.deployments, now)
         if rule.balance != "ordered" and len(order) > 1 and exchange.route is None:
             order = self._balanced(order)
+        elif exchange.plan is not None and exchange.plan.ramp is not None and exchange.route is None:
+            order = self._going_over(order, exchange.plan.ramp)
         ask = exchange.ask
         if rule.on_broken_stream == "resume" and ask is not None and ask.stream and goes_on(exchange.endpoint):
             exchange.continuation = continuation(ask, exchange.endpoint)
@@ -136,6 +138,16 @@ class Course:
         )
         chosen = gateway.balance.arrange(rule.balance, well, facts)
         return [*chosen, *(d for d in order if d not in chosen)]
+
+    def _going_over(self, order: list[Deployment], ramp: Ramp) -> list[Deployment]:
+        """While its place changes, calls that are not yet to go over ask the place that served them before first."""
+        gateway = self._gateway
+        origin = next((d for d in order if d.name == ramp.origin), None)
+        if origin is None or order[0].name != ramp.to or not gateway.health.closed(origin.name):
+            return order
+        if gateway.balance.goes_over(self._workload.name, ramp.share):
+            return order
+        return [origin, *(d for d in order if d is not origin)]
 
     # who is next -----------------------------------------------------------------------------------------------------
 

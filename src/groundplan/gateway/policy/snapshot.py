@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from groundplan.blueprint.model import Blueprint, Budget, Deployment, Site, Workload
+from groundplan.blueprint.model import Blueprint, Budget, Deployment, Ramp, Site, Workload
 from groundplan.economics.experiment.model import Experiment
 from groundplan.gateway.budgets.limit_book import LimitBook, book_of
 from groundplan.gateway.policy.address import Network, networks
@@ -108,6 +108,8 @@ class Plan:
     """Its guardrails; None: it has none."""
     until: float = inf
     """When an experiment or a pilot is over, in seconds since the epoch."""
+    ramp: Ramp | None = None
+    """How its calls go over to another place; None: they do not."""
 
     told: dict[str, Any] = field(default_factory=dict, compare=False)
     """What answers say of it and each deployment, kept by `answers` from the first one on."""
@@ -143,7 +145,8 @@ def index(blueprint: Blueprint) -> Catalog:
     deployments = {d.name: d for d in blueprint.deployments}
     budgets = {b.name: b for b in blueprint.budgets}
     sites = {s.name: s for s in blueprint.sites}
-    plans = {w.name: _plan(w, deployments, budgets, sites) for w in blueprint.workloads}
+    ramps = {p.workload: p.ramp for p in blueprint.placements if p.ramp is not None}
+    plans = {w.name: _plan(w, deployments, budgets, sites, ramps.get(w.name)) for w in blueprint.workloads}
     by_key: dict[str, tuple[Budget, ...]] = {}
     for budget in blueprint.budgets:
         kind, _, name = budget.covers.partition("/")
@@ -161,7 +164,11 @@ def index(blueprint: Blueprint) -> Catalog:
 
 
 def _plan(
-    workload: Workload, deployments: dict[str, Deployment], budgets: dict[str, Budget], sites: dict[str, Site]
+    workload: Workload,
+    deployments: dict[str, Deployment],
+    budgets: dict[str, Budget],
+    sites: dict[str, Site],
+    ramp: Ramp | None,
 ) -> Plan:
     places = tuple(d for d in _known(workload.places, deployments) if may(workload, d, sites))
     names: dict[str, tuple[Deployment, ...]] = {}
@@ -171,7 +178,7 @@ def _plan(
     names["auto"] = names[workload.name] = places
     covering = tuple(budgets[name] for name in workload.budgets if name in budgets)
     guard = None if workload.guardrails is None else Guard.of(workload.guardrails)
-    return Plan(workload=workload, budgets=covering, names=names, until=_until(workload), guard=guard)
+    return Plan(workload=workload, budgets=covering, names=names, until=_until(workload), guard=guard, ramp=ramp)
 
 
 def _until(workload: Workload) -> float:

@@ -36,12 +36,19 @@ class Facts:
 
 
 class Balance:
-    """Weighted turns by workload: the only thing that balancing remembers."""
+    """Turns by workload: the only thing that balancing remembers."""
 
-    __slots__ = ("_turns",)
+    __slots__ = ("_gone_over", "_turns")
 
     def __init__(self) -> None:
         self._turns: dict[str, dict[str, int]] = {}
+        self._gone_over: dict[str, int] = {}
+
+    def goes_over(self, workload: str, share: int) -> bool:
+        """Whether this call is one of the `share` of a hundred that go to a new place, which are evenly spread."""
+        turn = self._gone_over.get(workload, 0) + share
+        self._gone_over[workload] = turn % 100
+        return turn >= 100
 
     def arrange(self, mode: str, deployments: Sequence[Deployment], facts: Facts) -> list[Deployment]:
         """The deployments with the one to ask first in front; the others are where it goes when that one fails."""

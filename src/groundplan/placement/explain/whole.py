@@ -147,6 +147,17 @@ def whole_json(plan: CompanyPlan, compared: tuple[Compared, ...]) -> dict[str, A
         ],
         "units": {name: {"used": round(u, 3), "room": round(room, 3)} for name, (u, room) in units_used(plan).items()},
         "to_buy": plan.bought,
+        "to_sign": [
+            {"pool": name, "units": each.units, "months": round(each.months, 1), "usd_month": round(each.usd, 2)}
+            for name, each in sorted(plan.held.items())
+            if each.months
+        ],
+        "held": [
+            {"pool": name, "units": round(each.units, 3), "usd_month": round(each.usd, 2)}
+            for name, each in sorted(plan.held.items())
+            if not each.months
+        ],
+        "at_once": dict(plan.at_once),
         "to_build": to_build(plan),
         "compared": [
             {
@@ -186,6 +197,13 @@ def summary(plan: CompanyPlan, compared: tuple[Compared, ...]) -> list[str]:
     lines += [f"{name} has no place: {why}." for name, why in plan.homeless.items()]
     lines += [f"{m['workload']} moves from {m['from']} to {m['to']}: {m['because']}." for m in moves(plan)]
     lines += [f"{name}: {units} to rent." for name, units in plan.bought.items()]
+    lines += [
+        f"Sign {each.units:g} {each.type} at {each.site} for {each.months:.0f} months, {usd(each.usd)} a month."
+        if each.months
+        else f"Peaks at different hours share {each.units:.3g} {each.type} at {each.site}."
+        for _, each in sorted(plan.held.items())
+    ]
+    lines += [f"{name} goes over to its new place at once: {why}." for name, why in sorted(plan.at_once.items())]
     for name, decided in sorted(plan.decided.items()):
         budget, tokens = plan.company.workloads[name].budget_usd, decided.terms.get("tokens", 0.0)
         if budget is not None and tokens > budget:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from decimal import ROUND_CEILING, Decimal
+from itertools import pairwise
 
 from groundplan.blueprint.model import Alternative, Blueprint, Deployment, Placement, Rates, Site, Workload
 from groundplan.catalog.workspace import within
@@ -113,6 +114,23 @@ def verify(blueprint: Blueprint) -> list[Problem]:
             if not _at_most(workload.sensitivity, most):
                 found.append(_broken(workload, f"{workload.sensitivity} data on {name}, whose site holds {most}"))
         found += _verify_data(blueprint, workload)
+        found += _verify_ramp(blueprint, workload)
+    return found
+
+
+def _verify_ramp(blueprint: Blueprint, workload: Workload) -> list[Problem]:
+    """A change of place in steps: between two places that may serve it, in shares that rise and end."""
+    ramp = next((each.ramp for each in blueprint.placements if each.workload == workload.name), None)
+    if ramp is None:
+        return []
+    shares = [ramp.share, *ramp.steps]
+    found: list[Problem] = []
+    if workload.deployments[:1] != [ramp.to]:
+        found.append(_broken(workload, f"its calls go over to {ramp.to}, which is not its first place"))
+    if ramp.origin == ramp.to or ramp.origin not in workload.deployments:
+        found.append(_broken(workload, f"its calls go over from {ramp.origin}, which may not serve it"))
+    if shares[0] < 1 or shares[-1] > 99 or any(a >= b for a, b in pairwise(shares)) or ramp.every_s < 1:
+        found.append(_broken(workload, f"its calls go over in steps of {shares} %, which do not rise to the end"))
     return found
 
 

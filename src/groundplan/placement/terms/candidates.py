@@ -65,6 +65,8 @@ class Candidate:
     """of a lease: units in each part of the week, '' for all of it"""
     group: int = 1
     """units of one replica"""
+    least: float = 0.0
+    """units that it takes whatever the load: its memory"""
 
     @property
     def allowed(self) -> bool:
@@ -168,6 +170,7 @@ def hosted(company: Company, w: WorkloadFacts, d: DeploymentFacts) -> Candidate:
         w.name, site.name, d.name, "deployment", d.model, times, d.availability, terms,
         hardware=d.hardware, units=sized.units if sized else 0.0, quota=quota, carbon_kg=kg,
         hours=site.model_hours, assumed=d.assumed, unit_month=sized.unit_month if sized else 0.0,
+        least=sized.least if sized else 0.0,
     )  # fmt: skip
     return _judged(company, w, candidate, site, model, rules.of_deployment(w, d, model))
 
@@ -209,8 +212,9 @@ def _built(
         w.name, site.name, f"{model.name} on {sized.shown} {hardware.type}", "build", model.name, times,
         site.availability, terms, hardware=hardware.type, units=sized.units, carbon_kg=kg, hours=site.model_hours,
         assumed=() if known else (f"speed {served.basis}",), unit_month=sized.unit_month,
+        least=sized.least,
     )  # fmt: skip
-    return _judged(company, w, candidate, site, model, rules.of_build(w, site, model, sized, hardware))
+    return _judged(company, w, candidate, site, model, rules.of_build(company, w, site, model, sized, hardware))
 
 
 def _builds(
@@ -265,7 +269,10 @@ def _judged(
     own: tuple[str, ...],
 ) -> Candidate:
     """With every rule that forbids it, and the price of moving there."""
-    broken = (*rules.of_site(company, w, site), *rules.of_model(w, model), *own, *rules.of_times(w, candidate.times))
+    broken = (
+        *rules.of_site(company, w, site), *rules.of_model(w, model), *own, *rules.of_times(w, candidate.times),
+        *rules.of_budget(w, candidate.terms.get("tokens", 0.0)),
+    )  # fmt: skip
     move = 0.0
     if w.today is not None and w.today != site.name:
         hours = w.move_hours * (1.5 if candidate.kind == "build" else 1.0)

@@ -30,6 +30,8 @@ class Sized:
     """of a configuration's name: `2x4`"""
     available: float
     """units that are there or can be rented"""
+    least: float = 0.0
+    """units that it takes whatever the load"""
 
 
 def unit_month(hardware: HardwareFacts) -> float:
@@ -39,6 +41,12 @@ def unit_month(hardware: HardwareFacts) -> float:
     if hardware.rented is not None:
         return hardware.rented * HOURS
     return hardware.owned_month or 0.0
+
+
+def hold_usd(site: SiteFacts, hardware: HardwareFacts) -> float:
+    """USD a month of holding one own unit: its purchase and what it draws while it waits."""
+    idle = hardware.watts / 1000 * HOURS * site.pue * IDLE_SHARE * site.energy_usd_kwh if draws(site) else 0.0
+    return unit_month(hardware) + idle
 
 
 def draws(site: SiteFacts) -> bool:
@@ -61,14 +69,13 @@ def size(
     a call where calls are served one by one, `least` the part of a unit that its memory takes in any case."""
     if per_unit <= 0:
         return Sized(inf, inf, 0.0, 0.0, 0.0, inf, "0", 0.0)
-    peak = w.peak_second
+    peak, floor = w.peak_second, float(group) if group > 1 else least
     if service > 0:
         servers = servers_for(peak, service, max(service, 0.02)) if peak > 0 else 1
-        units = float(servers * group)
+        units = floor = float(servers * group)
         waits = wait_seconds(servers, peak, service) * 1000 if peak > 0 else 0.0
     else:
-        units = max(peak / per_unit / (1 - min(headroom, 0.9)), 0.0)
-        units = max(units, float(group)) if group > 1 else max(units, least)
+        units = max(peak / per_unit / (1 - min(headroom, 0.9)), floor)
         waits = 0.0
     price = unit_month(hardware)
     busy = min(1.0, w.mean_second / per_unit / units) if units else 0.0
@@ -77,4 +84,5 @@ def size(
     cost = units * price + energy
     rentable = hardware.most if hardware.rented is not None else 0
     shown = f"{units / group:.2g}x{group}" if group > 1 else f"{units:.2g}"
-    return Sized(units, cost * busy, cost * (1 - busy), price, kwh, waits, shown, float(hardware.count + rentable))
+    there = float(hardware.count + rentable)
+    return Sized(units, cost * busy, cost * (1 - busy), price, kwh, waits, shown, there, min(floor, units))

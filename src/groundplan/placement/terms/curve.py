@@ -8,10 +8,13 @@ is three days, `burst` is one block of eight hours of a week.
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from math import cos, pi
 
 from groundplan.core.errors import Invalid
+from groundplan.placement.terms.facts import HOURS
 
 WEEK = 168
 MAX_ROWS = 200_000
@@ -47,6 +50,37 @@ def week(curve: str, peak: float) -> tuple[float, ...]:
     rise = min((peak - 1) / (1 - mean), 1 / mean)
     level = max(0.0, 1 - rise * mean)
     return tuple(level + rise * each for each in shape)
+
+
+@dataclass(frozen=True, slots=True)
+class SeenLoad:
+    """How the calls of a workload came."""
+
+    curve: tuple[float, ...]
+    """168 multiples of the mean"""
+    calls_month: float
+    days: int
+    """that it rests on"""
+
+
+def of_facts(calls: Mapping[datetime, float], until: datetime) -> SeenLoad | None:
+    """From the calls of each hour (UTC), counted from the day of the first one to `until`; None where these are fewer
+    than seven days, since every hour of a week has to be there."""
+    if not calls:
+        return None
+    first = min(calls).replace(hour=0, minute=0, second=0, microsecond=0)
+    hours = int((until - first) / timedelta(hours=1))
+    if hours < WEEK or not sum(calls.values()):
+        return None
+    every = [calls.get(first + timedelta(hours=at), 0.0) for at in range(hours)]
+    begin = first.weekday() * 24
+    sums, counts = [0.0] * WEEK, [0] * WEEK
+    for at, value in enumerate(every):
+        sums[(begin + at) % WEEK] += value
+        counts[(begin + at) % WEEK] += 1
+    week_ = [total / count for total, count in zip(sums, counts, strict=True)]
+    mean = sum(week_) / WEEK
+    return SeenLoad(tuple(round(each / mean, 4) for each in week_), mean * HOURS, hours // 24)
 
 
 def of_trace(text: str, name: str) -> tuple[float, ...]:

@@ -71,6 +71,10 @@ class SiteFacts:
     """a month for each model served there"""
     rack_usd: float
     setup_usd: float
+    egress_to: Mapping[str, float] = field(default_factory=dict)
+    """USD a GB by site or region of users, where it differs"""
+    egress_between: float | None = None
+    """USD a GB to a site of the same provider"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +120,8 @@ class DeploymentFacts:
     """what of it is a default"""
     sharing: int = 1
     """workloads that name it, and share the hours of its upkeep"""
+    context: int | None = None
+    """most tokens of prompt and answer together"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +167,12 @@ class WorkloadFacts:
     spot: bool = False
     available: bool = False
     """its availability is a rule"""
+    within_budget: bool = False
+    """its budget is a rule"""
+    ramp: tuple[float, ...] = ()
+    """shares of its calls in the steps of a change of place; empty: all at once"""
+    serving: str | None = None
+    """the deployment that serves it today"""
 
     @property
     def peak_second(self) -> float:
@@ -199,6 +211,10 @@ class PolicyFacts:
     latency_usd: float = 0.0
     spread: int | None = None
     moves: int | None = None
+    licences: frozenset[str] = frozenset()
+    """of models that may be built; empty: any"""
+    commit_months: float = 12.2
+    """the longest term that a plan signs for"""
 
 
 @dataclass(frozen=True, slots=True)

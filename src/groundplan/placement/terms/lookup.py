@@ -45,6 +45,23 @@ def egress(region: str | None, type_: str) -> float:
     return 0.09 if type_ == "cloud" else 0.0
 
 
+def egress_between(region: str | None) -> float | None:
+    """USD for a GB to another region of the same provider; None: not known."""
+    found = load("egress")["providers"].get(provider_of(region))
+    return None if found is None else float(found["between"])
+
+
+def leaving(site: SiteFacts, to: SiteFacts | str) -> float:
+    """USD for a GB from a site to another one, or to users in a region."""
+    if isinstance(to, str):
+        return float(site.egress_to.get(to, site.egress_usd_gb))
+    for name in (to.name, to.region):
+        if name is not None and name in site.egress_to:
+            return float(site.egress_to[name])
+    same = provider_of(site.region) == provider_of(to.region) and site.egress_between is not None
+    return float(site.egress_between or 0.0) if same else float(site.egress_usd_gb)
+
+
 def carbon(region: str | None, jurisdiction: str) -> float:
     """Grams of CO2e for a kWh."""
     facts, area = load("carbon"), area_of(region)

@@ -72,11 +72,13 @@ def _way(site: SiteFacts, users: str) -> float:
 
 def terms(company: Company, w: WorkloadFacts, site: SiteFacts) -> dict[str, float]:
     """USD a month for what leaves sites and for what is stored."""
-    answer = w.calls_month * w.output * TOKEN_GB * site.egress_usd_gb
+    total = sum(w.users.values())
+    each = sum(share * lookup.leaving(site, users) for users, share in w.users.items())
+    answer = w.calls_month * w.output * TOKEN_GB * (each / total if total else site.egress_usd_gb)
     stored = moved = 0.0
     origin = company.sites.get(w.data_site) if w.data_site else None
     if origin is not None and origin is not site:
-        moved = (w.calls_month * w.data_gb + w.stored_gb * 0.1) * origin.egress_usd_gb
+        moved = (w.calls_month * w.data_gb + w.stored_gb * 0.1) * lookup.leaving(origin, site)
         stored = w.stored_gb * site.storage_usd_gb
     return {"egress": answer + moved, "storage": stored}
 

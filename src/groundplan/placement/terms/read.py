@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date
+from datetime import date, timedelta
+from math import inf
 
 from groundplan.blueprint.model import Deployment
 from groundplan.catalog import model as doc
-from groundplan.catalog.hosting import YEAR_MS, HardwareDoc
+from groundplan.catalog.hosting import YEAR_MS, HardwareDoc, Owned
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Invalid
 from groundplan.core.money import PICO
@@ -54,15 +55,20 @@ class Context:
     today: date
     current: Mapping[str, str] = field(default_factory=dict)
     """workload -> site where it runs"""
+    serving: Mapping[str, str] = field(default_factory=dict)
+    """workload -> deployment that serves it"""
     seen: Mapping[str, SeenFacts] = field(default_factory=dict)
     """by deployment"""
+    loads: Mapping[str, curve.SeenLoad] = field(default_factory=dict)
+    """by workload, of those whose curve is `seen`"""
     texts: Texts | None = None
     """the text of a file of the workspace; None: traces cannot be read"""
 
 
 def read(workspace: Workspace, deployments: Sequence[Deployment], context: Context) -> Company:
     """All facts of a plan. Raises `Invalid` where a trace cannot be used."""
-    sites = {name: site_facts(item) for name, item in workspace.sites.items()}
+    policy = policy_facts(workspace.company)
+    sites = {name: site_facts(item, policy.commit_months, context.today) for name, item in workspace.sites.items()}
     known = {item.name: item for item in deployments if item.kind == "chat"}
     served = {
         name: deployment_facts(workspace.deployments[name], item, sites[item.site], context.seen.get(name))
@@ -81,7 +87,7 @@ def read(workspace: Workspace, deployments: Sequence[Deployment], context: Conte
         models={name: model_facts(item) for name, item in workspace.models.items()},
         deployments=served,
         workloads=workloads,
-        policy=policy_facts(workspace.company),
+        policy=policy,
         notes=lookup.stale(context.today),
         where={f"workload/{name}": str(workspace.where("workload", name, "name")) for name in workloads},
     )
@@ -97,11 +103,13 @@ def policy_facts(item: doc.CompanyDoc) -> PolicyFacts:
         latency_usd=rule.latency,
         spread=rule.spread,
         moves=rule.moves,
+        licences=frozenset(rule.licences),
+        commit_months=rule.commit / MONTH_MS,
     )
 
 
-def site_facts(item: doc.SiteDoc) -> SiteFacts:
-    """One site, with reference values and defaults by its type for what is left out."""
+def site_facts(item: doc.SiteDoc, longest: float = inf, today: date | None = None) -> SiteFacts:
+    """One site, with reference values and defaults by its type for what is left out; `longest`: months of a term."""
     rule, load = item.hosting, item.hosting.burden
     new = 1.5 if load.skills == "new" else 1.0
     power = rule.power
@@ -118,10 +126,12 @@ def site_facts(item: doc.SiteDoc) -> SiteFacts:
         area=lookup.area_of(rule.region),
         domain=rule.domain or item.name,
         certifications=frozenset(rule.certifications),
-        hardware=tuple(hardware_facts(each_, rule.region, item.type) for each_ in rule.hardware),
+        hardware=tuple(hardware_facts(each_, rule.region, item.type, longest, today) for each_ in rule.hardware),
         energy_usd_kwh=tariff,
         pue=lookup.pue(item.type) if power.pue is None else power.pue,
         carbon_g_kwh=lookup.carbon(rule.region, item.jurisdiction) if rule.carbon is None else rule.carbon,
+        egress_to={name: price / PICO for name, price in rule.egress_to.items()},
+        egress_between=lookup.egress_between(rule.region) if rule.egress is None else None,
         egress_usd_gb=lookup.egress(rule.region, item.type) if rule.egress is None else rule.egress / PICO,
         storage_usd_gb=storage,
         availability=lookup.availability(item.type) if rule.availability is None else rule.availability,
@@ -135,18 +145,22 @@ def site_facts(item: doc.SiteDoc) -> SiteFacts:
     )
 
 
-def hardware_facts(item: HardwareDoc, region: str | None, site_type: str) -> HardwareFacts:
+def hardware_facts(
+    item: HardwareDoc, region: str | None, site_type: str, longest: float = inf, today: date | None = None
+) -> HardwareFacts:
+    """Units of one type; what was `bought` longer ago than it lives is written off, and costs its energy only."""
     known = hardware_of(item.type)
     on_demand, spot, reserved = lookup.prices(region, item.type) if site_type == "cloud" else (None, None, None)
     terms = tuple((each.term / MONTH_MS, each.price / PICO) for each in item.reserved)
     if not terms and reserved is not None:
         terms = ((YEAR_MS / MONTH_MS, reserved),)
+    terms = tuple(each for each in terms if each[0] <= longest)
     return HardwareFacts(
         type=item.type,
         count=item.count,
         memory_gb=item.memory / GB if item.memory is not None else known.memory if known else 16.0,
         watts=item.power if item.power is not None else known.watts if known else 300.0,
-        owned_month=item.owned.purchase / PICO / (item.owned.life / MONTH_MS) if item.owned else None,
+        owned_month=_owned(item.owned, today) if item.owned else None,
         on_demand=on_demand if item.on_demand is None else item.on_demand / PICO,
         spot=spot if item.spot is None else item.spot / PICO,
         interruption=item.interruption,
@@ -154,6 +168,12 @@ def hardware_facts(item: HardwareDoc, region: str | None, site_type: str) -> Har
         most=item.most,
         terms=terms,
     )
+
+
+def _owned(item: Owned, today: date | None) -> float:
+    """USD a month of one unit."""
+    gone = item.bought is not None and today is not None and item.bought + timedelta(milliseconds=item.life) <= today
+    return 0.0 if gone else item.purchase / PICO / (item.life / MONTH_MS)
 
 
 def model_facts(item: doc.ModelDoc) -> ModelFacts:
@@ -214,6 +234,7 @@ def deployment_facts(
         hardware=rule.hardware,
         units=float(rule.units),
         accepts=frozenset(item.accepts),
+        context=item.context if "context" in item.model_fields_set else None,
         assumed=tuple(assumed),
     )
 
@@ -223,18 +244,26 @@ def workload_facts(workspace: Workspace, item: doc.WorkloadDoc, context: Context
     rule, traffic, aims = item.placement, item.traffic, item.objectives
     assumed = [] if traffic else ["100 calls a day of 800 + 200 tokens"]
     peak = traffic.peak if traffic else 3.0
-    shape = _curve(workspace, item, context) if rule.trace else curve.week(rule.curve, peak)
+    load = context.loads.get(item.name) if rule.curve == "seen" and not rule.trace else None
+    if rule.trace:
+        shape = _curve(workspace, item, context)
+    elif load is not None:
+        shape = load.curve
+    else:
+        shape = curve.week("business-hours" if rule.curve == "seen" else rule.curve, peak)
+        assumed += ["business hours, until seven days of calls were seen"] if rule.curve == "seen" else []
+    calls = load.calls_month if load is not None and not traffic else CALLS_MONTH
     data = rule.data
     return WorkloadFacts(
         name=item.name,
         stage=item.stage,
         sensitivity=item.sensitivity,
         residency=item.residency,
-        calls_month=float(traffic.calls.per_month) if traffic else CALLS_MONTH,
+        calls_month=float(traffic.calls.per_month) if traffic else calls,
         prompt=float(traffic.prompt_tokens if traffic else 800),
         output=float(traffic.completion_tokens if traffic else 200),
         curve=shape,
-        peak=max(shape) if rule.trace else peak,
+        peak=max(shape) if rule.trace or load is not None else peak,
         growth=traffic.growth_per_month if traffic else 0.0,
         users=dict(rule.users),
         first_token=_ms(aims.first_token),
@@ -259,6 +288,9 @@ def workload_facts(workspace: Workspace, item: doc.WorkloadDoc, context: Context
         declared=item.deployments,
         later=item.fallbacks,
         planned=rule.order == "planned" or not item.deployments,
+        within_budget=rule.budget == "required",
+        ramp=rule.ramp.steps if rule.ramp else (),
+        serving=context.serving.get(item.name),
         budget_usd=_budget(workspace, item.name),
         assumed=tuple(assumed),
     )

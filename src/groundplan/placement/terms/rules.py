@@ -22,6 +22,8 @@ from groundplan.placement.terms.facts import (
 )
 
 TOLD = "not declared for it"
+LONG = 32_000
+"""Tokens at once that the need `long-context` asks of a deployment"""
 
 
 def of_site(company: Company, w: WorkloadFacts, site: SiteFacts) -> Iterator[str]:
@@ -72,23 +74,35 @@ def of_deployment(w: WorkloadFacts, d: DeploymentFacts, model: ModelFacts | None
     tokens = w.peak_second * 60 * (w.prompt + w.output)
     if d.quota_tokens_minute is not None and tokens > d.quota_tokens_minute:
         found.append(f"{tokens:,.0f} tokens a minute at the peak > its quota of {d.quota_tokens_minute:,.0f}")
+    if d.context is not None:
+        long = max(LONG if "long-context" in w.needs else 0, round(w.prompt + w.output))
+        if long > d.context:
+            found.append(f"takes {d.context:,} tokens at once, {long:,} are needed")
     if w.models and d.model not in w.models and not named:
         found.append("another model than those named for it")
     return tuple(found)
 
 
 def of_build(
-    w: WorkloadFacts, site: SiteFacts, model: ModelFacts, sized: Sized, hardware: HardwareFacts
+    company: Company, w: WorkloadFacts, site: SiteFacts, model: ModelFacts, sized: Sized, hardware: HardwareFacts
 ) -> tuple[str, ...]:
     """What building it there needs."""
     found = [f"not certified {each}" for each in sorted(w.certifications - site.certifications)]
     if model.at and site.name not in model.at:
         found.append("the weights may not lie there")
+    if company.policy.licences and model.licence not in company.policy.licences:
+        found.append(f"the licence {model.licence or '(none is said)'} is not among those that may be used")
     if sized.units > sized.available:
         found.append(f"{sized.units:.3g} {hardware.type} needed at the peak, {sized.available:g} can be had")
     if (w.declared or w.later) and not w.planned:
         found.append(TOLD)
     return tuple(found)
+
+
+def of_budget(w: WorkloadFacts, tokens_usd: float) -> Iterator[str]:
+    """What its tokens cost a month against its own hard budgets, where these are a rule."""
+    if w.within_budget and w.budget_usd is not None and tokens_usd > w.budget_usd:
+        yield f"${tokens_usd:,.2f} of tokens a month > its budget of ${w.budget_usd:,.2f}"
 
 
 def of_times(w: WorkloadFacts, times: Times) -> Iterator[str]:

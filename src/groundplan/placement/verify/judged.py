@@ -8,12 +8,13 @@ prices are those of the candidates, which are added up again.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 from math import ceil, prod
 
 from groundplan.catalog.workspace import within
 from groundplan.placement.terms.candidates import Candidate
-from groundplan.placement.terms.facts import SENSITIVITIES, Company, WorkloadFacts
+from groundplan.placement.terms.facts import HOURS, SENSITIVITIES, Company, WorkloadFacts
 from groundplan.placement.verify.plan import Violation
 
 SLACK = 1e-6
@@ -31,6 +32,25 @@ class Placed:
     burst: Candidate | None = None
     fallback: Candidate | None = None
     usd: float = 0.0
+    origin: Candidate | None = None
+    """where its calls come from, in steps"""
+    ramp: tuple[float, ...] = ()
+    """shares of the calls that have gone over in each step"""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Units that workloads share over the hours of a week."""
+
+    site: str
+    type: str
+    units: float
+    usd: float
+    """a month, of all of them"""
+    months: float = 0.0
+    """of a commitment to rented ones; 0: own ones"""
+    rows: tuple[str, ...] = ()
+    """of a commitment: what it gives to, `SITE WHAT`"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +65,9 @@ class Claim:
     """a month, of everything"""
     may_stay: frozenset[str] = frozenset()
     """workloads that may stay where they run: what moves of them counts as moved"""
+    held: Mapping[str, Held] = field(default_factory=dict)
+    hardware_usd: float = 0.0
+    """a month, of what the workloads bear of hardware"""
 
 
 def judged(company: Company, claim: Claim) -> tuple[Violation, ...]:
@@ -57,8 +80,9 @@ def judged(company: Company, claim: Claim) -> tuple[Violation, ...]:
                 found += [Violation(kind, f"{name}, {role}: {what}") for kind, what in _place(company, w, each)]
         if all(each is None or each.site in company.sites for each in (placed.primary, placed.fallback)):
             found += [Violation(kind, f"{name}: {what}") for kind, what in _together(company, w, placed)]
+        found += [Violation(kind, f"{name}: {what}") for kind, what in _ramp(company, w, placed)]
     if not any(each.kind == "site" for each in found):
-        found += [*_room(company, claim), *_across(company, claim)]
+        found += [*_room(company, claim), *_across(company, claim), *_held(company, claim)]
     found += _opened(claim)
     return tuple(found)
 
@@ -76,6 +100,7 @@ def _place(company: Company, w: WorkloadFacts, c: Candidate) -> Iterator[tuple[s
     if w.offline and site.type != "edge" and site.name != w.data_site:
         yield "offline", f"{site.name} cannot be reached without a connection"
     yield from _serving(company, w, c)
+    yield from _limits(company, w, c)
     limits = ((w.first_token, c.times.first_token), (w.per_token, c.times.per_token), (w.complete, c.times.complete))
     for most, expected in limits:
         if most is not None and expected > most + SLACK:
@@ -104,6 +129,20 @@ def _serving(company: Company, w: WorkloadFacts, c: Candidate) -> Iterator[tuple
         yield "spot", f"{c.config} may be taken away"
 
 
+def _limits(company: Company, w: WorkloadFacts, c: Candidate) -> Iterator[tuple[str, str]]:
+    """What may be used at all: licences, room for its prompts, its own budgets."""
+    deployment = company.deployments.get(c.config) if c.kind == "deployment" else None
+    if c.kind == "build" and company.policy.licences:
+        model = company.models.get(c.model)
+        licence = model.licence if model is not None else None
+        if licence not in company.policy.licences:
+            yield "licence", f"{c.model} is under {licence}"
+    if deployment is not None and deployment.context is not None and w.prompt + w.output > deployment.context + 1:
+        yield "context", f"{w.prompt + w.output:,.0f} tokens at once, {c.config} takes {deployment.context:,}"
+    if w.within_budget and w.budget_usd is not None and c.terms.get("tokens", 0.0) > w.budget_usd + 0.01:
+        yield "budget", f"{c.terms['tokens']:,.2f} of tokens at {c.config}, its budget is {w.budget_usd:,.2f}"
+
+
 def _together(company: Company, w: WorkloadFacts, placed: Placed) -> Iterator[tuple[str, str]]:
     """The parts of one workload beside each other."""
     first, second = placed.primary, placed.fallback
@@ -125,34 +164,103 @@ def _together(company: Company, w: WorkloadFacts, placed: Placed) -> Iterator[tu
         yield "burst", f"its primary bears {placed.share:g} of the peak"
 
 
-def _room(company: Company, claim: Claim) -> Iterator[Violation]:
-    """What all workloads take of each site's units, beside what is there or bought."""
-    used: dict[tuple[str, str, str], float] = {}
+def _ramp(company: Company, w: WorkloadFacts, placed: Placed) -> Iterator[tuple[str, str]]:
+    """A change of place in steps: from a place that may serve it, in shares that rise to the end."""
+    if placed.origin is None and not placed.ramp:
+        return
+    if placed.origin is None:
+        yield "ramp", "it goes over in steps from nowhere"
+        return
+    yield from (
+        (kind, f"going over from {placed.origin.config}: {what}") for kind, what in _place(company, w, placed.origin)
+    )
+    if placed.origin.kind != "deployment" or placed.origin.config == placed.primary.config:
+        yield "ramp", f"it goes over in steps from {placed.origin.config} to {placed.primary.config}"
+    rising = [0.0, *placed.ramp, 1.0]
+    if any(later <= earlier for earlier, later in pairwise(rising)):
+        yield "ramp", f"its steps {placed.ramp} do not rise to the end"
+
+
+Use = tuple[WorkloadFacts, Candidate, float]
+
+
+def _uses(company: Company, claim: Claim) -> Iterator[Use]:
+    """(workload, place, share of its peak) of everything that takes room, while changes go over too."""
     for name, placed in claim.placed.items():
         w = company.workloads[name]
         full = w.fallback == "required" or (w.available and w.availability is not None)
+        left = 1 - placed.ramp[0] if placed.ramp else 0.0
         for c, share in (
-            (placed.primary, placed.share), (placed.burst, 1.0), (placed.fallback, 1.0 if full else 0.0)
+            (placed.primary, placed.share), (placed.burst, 1.0), (placed.fallback, 1.0 if full else 0.0),
+            (placed.origin, left),
         ):  # fmt: skip
-            if c is None or c.hardware is None:
-                continue
-            for block, units in (c.blocks or {"": c.units}).items():
-                kind = f"{c.lease}, {block}" if block else c.lease
-                kind += f", {c.group} for {c.model}" if c.lease and c.group > 1 else ""
-                key = (c.site, c.hardware, kind)
-                used[key] = used.get(key, 0.0) + units * share
-    for (site, type_, kind), units in sorted(used.items()):
-        there = _units(company, claim, site, type_, kind)
+            if c is not None and c.hardware is not None and share:
+                yield w, c, share
+
+
+def _room(company: Company, claim: Claim) -> Iterator[Violation]:
+    """What all workloads take of each site's units in each hour, beside what is there or bought."""
+    used: dict[tuple[str, str, str], list[float]] = {}
+    for w, c, share in _uses(company, claim):
+        for block, units in (c.blocks or {"": c.units}).items():
+            kind = f"{c.lease}, {block}" if block else c.lease
+            kind += f", {c.group} for {c.model}" if c.lease and c.group > 1 else ""
+            hours = used.setdefault((c.site, c.hardware or "", kind), [0.0] * len(w.curve))
+            follows = not c.lease and _own_only(company, c)
+            for hour, calls in enumerate(w.curve):
+                load = calls / max(w.curve) if follows else 1.0
+                hours[hour] += max(min(units, c.least), units * min(load, share)) if follows else units * share
+    for (site, type_, kind), every in sorted(used.items()):
+        there, units = _units(company, claim, site, type_, kind), max(every)
+        own = claim.held.get(f"{site} {type_}") if not kind else None
         if units > there + UNIT * len(claim.placed):
             yield Violation("capacity", f"{units:.3f} {type_} {kind} at {site}, {there:g} are there or bought")
+        if (
+            own is not None
+            and units > own.units + UNIT * len(claim.placed)
+            and not any(placed.origin is not None and placed.origin.site == site for placed in claim.placed.values())
+        ):  # what a change of place still needs of the old one is there for some days, not held by the month
+            yield Violation("held", f"{units:.3f} {type_} are used at {site}, {own.units:g} are held")
+
+
+def _own_only(company: Company, c: Candidate) -> bool:
+    """Whether its hardware is there and no more of it can be rented: peaks at other hours then fit beside it."""
+    mine = [h for h in company.sites[c.site].hardware if h.type == c.hardware]
+    return any(h.count for h in mine) and all(h.on_demand is None and h.reserved is None for h in mine)
+
+
+def _held(company: Company, claim: Claim) -> Iterator[Violation]:
+    """Units that are shared: they are there, or may be committed to, and are paid."""
+    for name, each in sorted(claim.held.items()):
+        hardware = [h for s in company.sites.values() if s.name == each.site for h in s.hardware if h.type == each.type]
+        if not hardware:
+            yield Violation("held", f"{name} is not declared")
+            continue
+        first, site = hardware[0], company.sites[each.site]
+        if each.months:
+            prices = [price for months, price in first.terms if months == each.months]
+            most, least = first.most, min(prices, default=0.0) * HOURS
+            if not prices or each.months > company.policy.commit_months:
+                yield Violation("commitment", f"{name}: a term of {each.months:.3g} months may not be signed for")
+        else:
+            waiting = 0.0 if site.type == "cloud" else first.watts / 1000 * HOURS * site.pue * 0.3 * site.energy_usd_kwh
+            most, least = sum(h.count for h in hardware), (first.owned_month or 0.0) + waiting
+        if each.units > most + UNIT:
+            yield Violation("held", f"{name}: {each.units:g} of {most}")
+        if each.usd < each.units * least - 0.01:
+            yield Violation("held", f"{name}: {each.units:g} units cost {each.units * least:,.2f}, not {each.usd:,.2f}")
+    paid = sum(each.usd for each in claim.held.values())
+    if paid > claim.hardware_usd + 0.01 * max(1, len(claim.placed)):
+        yield Violation("cost", f"{paid:,.2f} of shared hardware is held, the workloads bear {claim.hardware_usd:,.2f}")
 
 
 def _units(company: Company, claim: Claim, site: str, type_: str, kind: str) -> float:
-    """There, and bought by the plan: `SITE TYPE on demand`, or what a lease is called."""
+    """There, and bought by the plan: `SITE TYPE on demand`, or what a lease is called; and what is committed to."""
     owned = sum(h.count for h in company.sites[site].hardware if h.type == type_) if not kind else 0
     names = [f"{site} {type_} {kind}"] if kind else [f"{site} {type_} {how}" for how in ("on demand", "reserved")]
     size = int(kind.rpartition(" for ")[0].rpartition(" ")[2]) if " for " in kind else 1
-    return owned + size * sum(claim.bought.get(name, 0) for name in names)
+    committed = sum(each.units for each in claim.held.values() if names[0] in each.rows) if kind else 0
+    return owned + committed + size * sum(claim.bought.get(name, 0) for name in names)
 
 
 def _across(company: Company, claim: Claim) -> Iterator[Violation]:
@@ -162,14 +270,17 @@ def _across(company: Company, claim: Claim) -> Iterator[Violation]:
     moved = 0
     for name, placed in claim.placed.items():
         w = company.workloads[name]
-        for c, share in ((placed.primary, placed.share), (placed.burst, 1.0), (placed.fallback, 1.0)):
+        left = 1 - placed.ramp[0] if placed.ramp else 0.0
+        for c, share in (
+            (placed.primary, placed.share), (placed.burst, 1.0), (placed.fallback, 1.0), (placed.origin, left)
+        ):  # fmt: skip
             if c is not None and c.kind == "deployment":
                 tokens[c.config] = tokens.get(c.config, 0.0) + w.peak_second * 60 * (w.prompt + w.output) * share
         domain = company.sites[placed.primary.site].domain
         domains[domain] = domains.get(domain, 0) + (w.stage == "production")
         moved += name in claim.may_stay and w.today != placed.primary.site
     for config, count in sorted(tokens.items()):
-        limit = company.deployments[config].quota_tokens_minute
+        limit = company.deployments[config].quota_tokens_minute if config in company.deployments else None
         if limit is not None and count > ceil(limit) + len(claim.placed):
             yield Violation("quota", f"{count:,.0f} tokens a minute at {config} of {limit:,.0f}")
     if company.policy.spread is not None and max(domains.values(), default=0) > company.policy.spread:

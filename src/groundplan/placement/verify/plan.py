@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from groundplan.placement.problem import BURST, FALLBACK, PRIMARY, Problem, Solution
+from groundplan.placement.problem import BURST, FALLBACK, POOL, PRIMARY, Problem, Solution
 from groundplan.placement.verify.bound import proven_bound
 from groundplan.placement.verify.exact import total, totals
 
@@ -21,7 +21,7 @@ class Violation:
     """One thing that is wrong with a placement."""
 
     kind: str
-    """choice, excluded, row, units, apart, burst, cost, bound"""
+    """choice, excluded, row, units, apart, burst, pool, cost, bound"""
     what: str
 
 
@@ -97,6 +97,18 @@ def _rules(problem: Problem, solution: Solution, cost: int) -> Iterator[Violatio
     yield from _units(problem, solution)
     yield from _rows(problem, solution)
     yield from _together(problem, solution)
+    yield from _given(problem, solution)
+
+
+def _given(problem: Problem, solution: Solution) -> Iterator[Violation]:
+    """Only what is held for all gives to rows that are shared, and it gives to nothing else."""
+    options = problem.options
+    for part, option in enumerate(solution.choice):
+        for at in range(int(options.row_start[option]), int(options.row_start[option + 1])):
+            pool = problem.parts.role[part] == POOL
+            kind = problem.rows.kind[options.row[at]]
+            if (kind == "pool" and (options.use[at] < 0) != pool and options.use[at] != 0) or (pool and kind != "pool"):
+                yield Violation("pool", f"part {part} gives to or takes from {problem.rows.names[options.row[at]]}")
 
 
 def _excluded(problem: Problem, solution: Solution) -> Iterator[Violation]:
@@ -155,6 +167,10 @@ def _together(problem: Problem, solution: Solution) -> Iterator[Violation]:
             taken = {int(problem.sites.domain[site[part]]) for part in primaries if site[part] >= 0}
             if any(site[part] >= 0 and int(problem.sites.domain[site[part]]) in taken for part in parts):
                 yield Violation("apart", f"{name} falls back to the failure domain that it must stand in for")
+        if role == POOL:
+            if any(site[part] >= 0 for part in parts):
+                yield Violation("choice", f"{name} holds units at a site instead of for all")
+            continue
         if role == BURST and any(level[one] != level[other] for one in parts for other in primaries):
             yield Violation("burst", f"{name} bursts at another level than its primary leaves")
         idle = role == FALLBACK and workload in spared

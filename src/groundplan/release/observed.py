@@ -1,0 +1,44 @@
+"""What a plan takes from the gateways' facts: times of deployments, and when the calls of workloads came. Only reads.
+
+Nothing is asked of the ledger where nothing of it would be used: a release without a plan reads no facts.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from psycopg import Connection
+
+from groundplan.catalog.workspace import Workspace
+from groundplan.ledger import daily_store
+from groundplan.placement.terms.curve import SeenLoad, of_facts
+from groundplan.placement.terms.read import SeenFacts
+from groundplan.release.placing import Observed
+
+TIMES_DAYS = 7
+LOAD_DAYS = 28
+
+
+def observed(conn: Connection[Any], workspace: Workspace, now: datetime, planned: bool = False) -> Observed:
+    """Of this workspace; `planned` reads times also where no workload asks for a plan."""
+    planned = planned or any(item.placement.order == "planned" for item in workspace.workloads.values())
+    named = [name for name, item in workspace.workloads.items() if item.placement.curve == "seen"]
+    return Observed(_times(conn, now) if planned else {}, _loads(conn, now, named) if named else {})
+
+
+def _times(conn: Connection[Any], now: datetime) -> dict[str, SeenFacts]:
+    rows = daily_store.deployment_times(conn, now - timedelta(days=TIMES_DAYS))
+    return {
+        row["deployment"]: SeenFacts(row["first_token_ms"], row["per_token_ms"], row["availability"]) for row in rows
+    }
+
+
+def _loads(conn: Connection[Any], now: datetime, workloads: list[str]) -> dict[str, SeenLoad]:
+    """Over whole days, so that what is planned on one day is planned alike."""
+    until = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    calls: dict[str, dict[datetime, float]] = {}
+    for row in daily_store.workload_hours(conn, until - timedelta(days=LOAD_DAYS), until, workloads):
+        calls.setdefault(row["workload"], {})[row["hour"]] = row["calls"]
+    found = {name: of_facts(each, until) for name, each in calls.items()}
+    return {name: load for name, load in found.items() if load is not None}
