@@ -112,13 +112,13 @@ class _Table:
     """The rows while they are collected; the same key is the same row."""
 
     def __init__(self) -> None:
-        self.index: dict[tuple[str, ...], int] = {}
+        self.index: dict[tuple[str | int, ...], int] = {}
         self.names: list[str] = []
         self.kinds: list[RowKind] = []
         self.sites: list[int] = []
         self.capacities: list[int] = []
 
-    def add(self, key: tuple[str, ...], name: str, kind: RowKind, site: int, capacity: int) -> int:
+    def add(self, key: tuple[str | int, ...], name: str, kind: RowKind, site: int, capacity: int) -> int:
         if key not in self.index:
             self.index[key] = len(self.names)
             self.names.append(name)
@@ -200,19 +200,20 @@ def _options(
 ) -> tuple[Options, tuple[str, ...]]:
     """All options with their rows, and the rules that exclude some of them."""
     index = {place.name: number for number, place in enumerate(places)}
-    flat = [(number, job, piece, each) for number, (_, job, piece) in enumerate(pieces) for each in piece.choices]
-    uses = [_uses(table, job, piece, choice, domain_of, spreads) for _, job, piece, choice in flat]
+    ties = [_ties(job, piece, spreads) for _, job, piece in pieces]
+    flat = [(number, job, each) for number, (_, job, piece) in enumerate(pieces) for each in piece.choices]
+    uses = [_uses(table, ties[number], choice, domain_of) for number, _, choice in flat]
     rules: dict[str, int] = {}
     broken = [
         [rules.setdefault(f"{job.name}: {rule}", len(rules)) for rule in dict.fromkeys(choice.rules)]
-        for _, job, _, choice in flat
+        for _, job, choice in flat
     ]
     options = Options(
         part=_int32(number for number, *_ in flat),
         site=_int32(-1 if choice.site is None else index[choice.site] for *_, choice in flat),
         config=tuple(choice.config for *_, choice in flat),
         level=np.array([choice.level for *_, choice in flat], dtype=np.int8),
-        terms=_int64(choice.terms.get(term, 0) for *_, choice in flat for term in TERMS).reshape(len(flat), len(TERMS)),
+        terms=_terms([choice for *_, choice in flat]),
         row_start=_starts(uses),
         row=_int32(row for each in uses for row in each),
         use=_int64(amount for each in uses for amount in each.values()),
@@ -226,32 +227,67 @@ def _in_order(job: Job) -> list[Piece]:
     return sorted(job.pieces, key=lambda piece: piece.role)
 
 
-def _uses(
-    table: _Table, job: Job, piece: Piece, choice: Choice, domain_of: Mapping[str, int], spreads: Sequence[Spread]
-) -> dict[int, int]:
+@dataclass(frozen=True, slots=True)
+class _Ties:
+    """What ties one part of a workload to the others, the same for all its choices."""
+
+    job: str
+    role: int
+    slices: int
+    """primary parts of the workload"""
+    apart: bool
+    """it takes part in keeping the fallback in another failure domain"""
+    burst: bool
+    """it takes part in agreeing on a burst level"""
+    spreads: tuple[Spread, ...]
+
+
+def _ties(job: Job, piece: Piece, spreads: Sequence[Spread]) -> _Ties:
+    roles = [each.role for each in job.pieces]
+    return _Ties(
+        job=job.name,
+        role=piece.role,
+        slices=roles.count(PRIMARY),
+        apart=FALLBACK in roles and piece.role != BURST,
+        burst=BURST in roles and piece.role != FALLBACK,
+        spreads=tuple(rule for rule in spreads if piece.role == PRIMARY and job.name in rule.jobs),
+    )
+
+
+def _uses(table: _Table, ties: _Ties, choice: Choice, domain_of: Mapping[str, int]) -> dict[int, int]:
     """Row -> amount of one choice: capacity and quotas, and what ties the parts of its workload together."""
     found: dict[int, int] = {}
     for name, amount in choice.uses.items():
         row = table.index.get(("site", choice.site or "", name), table.index.get(("quota", name)))
         if row is not None:
             found[row] = found.get(row, 0) + amount
-    slices = sum(each.role == PRIMARY for each in job.pieces)
     if choice.site is not None:
         domain = domain_of[choice.site]
-        if any(each.role == FALLBACK for each in job.pieces) and piece.role != BURST:
-            row = table.add(
-                ("apart", job.name, str(domain)), f"{job.name}: fallback apart in domain {domain}", "apart", -1, slices
-            )
-            found[row] = slices if piece.role == FALLBACK else 1
-        if piece.role == PRIMARY:
-            for rule in spreads:
-                if job.name in rule.jobs:
-                    most = rule.most * slices
-                    found[table.add(("spread", rule.name, str(domain)), rule.name, "spread", -1, most)] = 1
-    if any(each.role == BURST for each in job.pieces) and piece.role != FALLBACK:
-        name = f"{job.name}: burst as its level {choice.level} says"
-        row = table.add(("burst", job.name, str(choice.level)), name, "burst", -1, 0)
-        found[row] = 1 if piece.role == PRIMARY else -slices
+        if ties.apart:
+            key = ("apart", ties.job, domain)
+            row = table.index.get(key)
+            if row is None:
+                row = table.add(key, f"{ties.job}: fallback apart in domain {domain}", "apart", -1, ties.slices)
+            found[row] = ties.slices if ties.role == FALLBACK else 1
+        for rule in ties.spreads:
+            found[table.add(("spread", rule.name, domain), rule.name, "spread", -1, rule.most * ties.slices)] = 1
+    if ties.burst:
+        level = ("burst", ties.job, choice.level)
+        row = table.index.get(level)
+        if row is None:
+            row = table.add(level, f"{ties.job}: burst as its level {choice.level} says", "burst", -1, 0)
+        found[row] = 1 if ties.role == PRIMARY else -ties.slices
+    return found
+
+
+def _terms(choices: Sequence[Choice]) -> Ints:
+    """[choices, terms] prices; a term that is not among `TERMS` is left out."""
+    position = {term: at for at, term in enumerate(TERMS)}
+    found = np.zeros((len(choices), len(TERMS)), dtype=np.int64)
+    for at, choice in enumerate(choices):
+        for term, price in choice.terms.items():
+            if term in position:
+                found[at, position[term]] = max(-_TOO_LARGE, min(_TOO_LARGE, price))
     return found
 
 

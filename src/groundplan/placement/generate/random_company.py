@@ -150,7 +150,9 @@ def _broken(asked: Asked, site: Ground) -> tuple[str, ...]:
     return tuple(rule for rule, broken in zip(_RULES, found, strict=True) if broken)
 
 
-def _choice(asked: Asked, site: Ground, at: int, share: float, level: int, moves: bool) -> Choice:
+def _choice(
+    asked: Asked, site: Ground, at: int, rules: tuple[str, ...], share: float, level: int, moves: bool
+) -> Choice:
     load = max(1, round(asked.load * share))
     spent = round(load / 1000 * 300 * site.price * 100) * _DOLLAR // 100
     terms = {"compute": spent, "egress": site.latency[asked.region] * _DOLLAR // 10}
@@ -158,20 +160,20 @@ def _choice(asked: Asked, site: Ground, at: int, share: float, level: int, moves
         terms["move"] = 20 * _DOLLAR
     uses = {"gpu": load, "tokens": max(1, round(asked.tokens * share)) if site.jurisdiction == "US" else 0}
     uses = {name: amount for name, amount in uses.items() if amount}
-    return Choice(site.name, terms, uses, level=level, rules=_broken(asked, site))
+    return Choice(site.name, terms, uses, level=level, rules=rules)
 
 
 def _job(asked: Asked, sites: tuple[Ground, ...]) -> Job:
-    numbered = list(enumerate(sites))
-    primary = [_choice(asked, site, at, 1.0, 0, True) for at, site in numbered]
+    judged = [(site, at, _broken(asked, site)) for at, site in enumerate(sites)]
+    primary = [_choice(asked, *each, 1.0, 0, True) for each in judged]
     today = None if asked.current is None else sites[asked.current].name
     pieces: list[Piece] = []
     if asked.burst:
-        primary += [_choice(asked, site, at, 0.6, 1, True) for at, site in numbered]
-        above = [_choice(asked, site, at, 0.4, 1, False) for at, site in numbered]
+        primary += [_choice(asked, *each, 0.6, 1, True) for each in judged]
+        above = [_choice(asked, *each, 0.4, 1, False) for each in judged]
         pieces.append(Piece((Choice(None), *above), BURST))
     if asked.fallback:
-        pieces.append(Piece(tuple(_choice(asked, site, at, 0.5, 0, False) for at, site in numbered), FALLBACK))
+        pieces.append(Piece(tuple(_choice(asked, *each, 0.5, 0, False) for each in judged), FALLBACK))
     return Job(asked.name, (Piece(tuple(primary), PRIMARY, today), *pieces))
 
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from groundplan.placement.problem import Certificate, Flags, Ints
-from groundplan.placement.solve import certify, warm
+from groundplan.placement.solve import certify, core, fixing, warm
 from groundplan.placement.solve.arrays import Arrays, Floats, subset
 from groundplan.placement.solve.budget import Budget
 from groundplan.placement.solve.columns import Master, Point, Rest, dive, generate
 from groundplan.placement.solve.knapsacks import Knapsacks, knapsacks
 from groundplan.placement.solve.labels import MOST_LABELS
-from groundplan.placement.solve.neighbourhoods import Bounds, Pace, Plan, improve, plan_of, promising
+from groundplan.placement.solve.neighbourhoods import Bounds, Pace, Plan, above_least, improve, plan_of, promising
 from groundplan.placement.solve.relax import Relaxation, relax
 from groundplan.placement.solve.shift import Shift
 from groundplan.placement.solve.submodel import Effort, cost_of, search
@@ -37,13 +37,16 @@ _LEAVE = 35
 _BATCH = 24
 _FIRST_ROUNDS = 6
 _DIVES, _DIVES_FIRST = 5, 3
-_MOST_EACH = 14
-"""parts for each site: with more, the relaxation bounds nearly as well"""
+_MOST_EACH, _MOST_SINGLE = 14, 50
+"""parts for each site: with more, the relaxation bounds nearly as well; the second where each site is one knapsack"""
+_FEW_SITES = 14
+"""parts for each site: with more, the core comes before dives"""
+_HALVINGS = 6
 _GENERATIONS = 400
 _SHORT, _QUICK = 2.0, 500
 """with fewer seconds left, no columns are generated, and sites are priced with so many labels"""
 _FOR_COLUMNS, _SHARE = 0.4, 0.2
-"""of the clock that is left, for the columns and for each dive"""
+"""of the clock that is left, for the columns and for each dive or core"""
 
 
 @dataclass(slots=True)
@@ -53,11 +56,13 @@ class Run:
     data: Arrays
     budget: Budget
     certificate: Certificate
-    linear: Certificate
-    reduced: Floats
-    """[O] at the multipliers of `linear`"""
+    linear: int
+    reach: Floats
+    """[O] no plan that takes the option costs less, by the multipliers of `linear` and, where `tight`, of knapsacks"""
     pace: Pace
     plan: Plan | None = None
+    tight: bool = False
+    """few options reach no further than a target a little above the bound"""
     impossible: bool = False
 
     def take(self, plan: Plan | None) -> None:
@@ -72,9 +77,9 @@ class Run:
 
     def price(self, certificate: Certificate, part: Floats, row: Floats) -> None:
         """Keep the better linear multipliers, which options are ruled out by."""
-        if certificate.value > self.linear.value:
-            self.linear = certificate
-            self.reduced = self.data.reduced(part, row)
+        if certificate.value > self.linear:
+            self.linear = certificate.value
+            self.reach = self.linear + above_least(self.data, self.data.reduced(part, row))
         self.prove(certificate)
 
     @property
@@ -91,7 +96,8 @@ class Run:
 def place(data: Arrays, budget: Budget) -> tuple[Plan | None, Certificate, bool]:
     """The best plan found, its bound, and whether it is proven that there is none."""
     nothing = certify.nothing(data.problem)
-    run = Run(data, budget, nothing, nothing, data.price, Pace(budget.limit.seed, *_SMALL))
+    pace = Pace(budget.limit.seed, *_SMALL)
+    run = Run(data, budget, nothing, nothing.value, above_least(data, data.price), pace)
     relaxation = _relaxed(run, _prices(run))
     if relaxation is not None and not run.done:
         run.take(mended(data, relaxation, budget))
@@ -109,13 +115,16 @@ def place(data: Arrays, budget: Budget) -> tuple[Plan | None, Certificate, bool]
     diver = None if sets is None or relaxation is None or run.done else _columns(run, sets, relaxation)
     if tiny and run.plan is not None and not run.done and _whole(run, 1.0):
         return run.plan, run.certificate, False
-    _rounds(run, diver, _DIVES_FIRST if single else 0)
+    few = data.parts > _FEW_SITES * data.sites
+    _rounds(run, diver, _DIVES_FIRST if single and not few else 0)
     return run.plan, run.certificate, run.impossible and run.plan is None
 
 
 def _rounds(run: Run, diver: tuple[Master, Point, np.random.Generator] | None, first: int) -> None:
     """Neighbourhoods until the limit; dives at first or where they stall, and attempts at the whole that grow."""
-    work, dives = 4.0, 0
+    work, dives = 5.0, 0
+    if run.tight:
+        _core(run, work)
     while not run.done and run.plan is not None:
         stalled = run.pace.idle > _BATCH
         if diver is not None and dives < first + _DIVES and (dives < first or stalled):
@@ -123,11 +132,50 @@ def _rounds(run: Run, diver: tuple[Master, Point, np.random.Generator] | None, f
             run.take(_dived(run, *diver))
             run.pace.idle = 0
         elif stalled:
-            if _whole(run, work):
-                return
             work, run.pace.idle = work * 2, 0
+            if run.tight:
+                _core(run, work)
+            elif _whole(run, work / 2):
+                return
         else:
             _search(run, _BATCH // 4)
+
+
+def _core(run: Run, work: float) -> None:
+    """A plan at the bound itself by HiGHS, then by CP-SAT those that go half of the way to it, while that helps."""
+    if run.done or run.plan is None:
+        return
+    target = run.certificate.bound
+    keep = promising(run.reach, target)
+    _weigh(run, core.branched(run.data, keep, target, _effort(run, work, _SHARE)), target)
+    for _ in range(_HALVINGS):
+        if run.done:
+            return
+        bound, cost = run.certificate.bound, run.plan.cost
+        target = bound + (cost - 1 - bound) // 2
+        keep = promising(run.reach, target)
+        found = core.searched(run.data, keep, run.plan.choice, cost - 1, _effort(run, work, _SHARE))
+        _weigh(run, found, target)
+        if (bound, cost) == (run.certificate.bound, run.plan.cost):
+            return
+
+
+def _effort(run: Run, work: float, share: float = 1.0) -> Effort:
+    """As much work as the limit leaves, within a share of the clock."""
+    budget = run.budget
+    left = work if budget.work is None else min(work, float(budget.work - budget.done))
+    seconds = None if budget.clock_left is None else budget.clock_left * share
+    return Effort(left, seconds, run.pace.next_seed(), budget.limit.threads)
+
+
+def _weigh(run: Run, found: core.Found | None, target: int) -> None:
+    """Take the plan of a core, and the bound where none is within the target."""
+    if found is None:
+        return
+    run.budget.spend(max(1, round(found.work)))
+    run.take(None if found.choice is None else plan_of(run.data, found.choice))
+    if found.above and run.plan is not None:
+        run.prove(claimed(run.certificate, min(target + 1, run.plan.cost)))
 
 
 def _prices(run: Run) -> Floats | None:
@@ -197,7 +245,7 @@ def mended(data: Arrays, relaxation: Relaxation, budget: Budget) -> Plan | None:
 def _rough(run: Run) -> Plan | None:
     """Without a relaxation: every part where it is cheapest at the best prices known, mended."""
     data = run.data
-    shift = Shift(data, data.cheapest(run.reduced), run.reduced)
+    shift = Shift(data, data.cheapest(run.reach), run.reach)
     if not shift.mend(2000 + 4 * data.parts):
         return None
     run.budget.spend()
@@ -207,7 +255,8 @@ def _rough(run: Run) -> Plan | None:
 def _columns(run: Run, sets: Knapsacks, relaxation: Relaxation) -> tuple[Master, Point, np.random.Generator] | None:
     """Generate columns for a bound; returns what dives begin with, or None where columns are of no use."""
     data, budget = run.data, run.budget
-    if data.parts > _MOST_EACH * data.sites:
+    single = all(sets.plain(site) for site in range(data.sites))
+    if data.parts > (_MOST_SINGLE if single else _MOST_EACH) * data.sites:
         return None
     left = budget.seconds_left
     widest = _QUICK if left is not None and left < _SHORT else MOST_LABELS
@@ -219,6 +268,10 @@ def _columns(run: Run, sets: Knapsacks, relaxation: Relaxation) -> tuple[Master,
     everything = Rest(np.arange(data.sites), np.arange(len(data.index)))
     point = generate(master, everything, start, budget.share(_FOR_COLUMNS), _GENERATIONS)
     run.prove(certify.columns(sets, point.part, point.row, MOST_LABELS))
+    if single:
+        found = fixing.reach(sets, point)
+        if found is not None:
+            run.reach, run.tight = np.maximum(run.reach, found), True
     return master, point, np.random.Generator(np.random.PCG64(budget.limit.seed))
 
 
@@ -248,7 +301,7 @@ def plain_cost(data: Arrays, choice: Ints) -> int:
 def _search(run: Run, rounds: int) -> None:
     """Neighbourhoods of the present plan."""
     if run.plan is not None and not run.done:
-        bounds = Bounds(run.certificate.bound, run.linear.value, run.reduced)
+        bounds = Bounds(run.certificate.bound, run.reach)
         run.take(improve(run.data, run.plan, bounds, run.budget, run.pace, rounds))
 
 
@@ -257,13 +310,11 @@ def _whole(run: Run, work: float) -> bool:
     data, plan, budget = run.data, run.plan, run.budget
     keep: Flags = np.ones(len(data.index), dtype=np.bool_)
     if plan is not None:
-        keep = promising(data, run.reduced, run.linear.value, plan.cost)
+        keep = promising(run.reach, plan.cost)
         keep[plan.choice] = True
     if int(keep.sum()) > _WHOLE_BELOW:
         return False
-    work = work if budget.work is None else min(work, float(budget.work - budget.done))
-    effort = Effort(work, budget.clock_left, budget.limit.seed, budget.limit.threads)
-    answer = search(data, np.arange(data.parts), keep, None if plan is None else plan.choice, effort)
+    answer = search(data, np.arange(data.parts), keep, None if plan is None else plan.choice, _effort(run, work))
     budget.spend(max(1, round(answer.work)))
     run.take(None if answer.choice is None else plan_of(data, answer.choice))
     if answer.bound is not None and run.plan is not None:

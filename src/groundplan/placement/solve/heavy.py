@@ -7,6 +7,7 @@ optimum (benchmarks/placement_published.py asks it).
 from __future__ import annotations
 
 import importlib
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -45,18 +46,7 @@ def highs(
     same input gives the same answer.
     """
     lib = module("highspy")
-    rows = np.concatenate([np.asarray(row, dtype=np.int64) for row, _, _ in entries])
-    columns = np.concatenate([np.asarray(column, dtype=np.int64) for _, column, _ in entries])
-    values = np.concatenate([value for _, _, value in entries])
-    order = np.lexsort((rows, columns))
-    model = lib.HighsLp()
-    model.num_col_, model.num_row_ = len(price), len(row_lower)
-    model.col_cost_, model.col_lower_, model.col_upper_ = price, np.zeros(len(price)), upper
-    model.row_lower_, model.row_upper_ = row_lower, row_upper
-    model.a_matrix_.format_ = lib.MatrixFormat.kColwise
-    model.a_matrix_.start_ = np.searchsorted(columns[order], np.arange(len(price) + 1)).astype(np.int32)
-    model.a_matrix_.index_ = rows[order].astype(np.int32)
-    model.a_matrix_.value_ = values[order]
+    model = _model(lib, price, upper, row_lower, row_upper, entries)
     if whole is not None:
         kinds = [lib.HighsVarType.kContinuous] * len(price)
         for column in whole:
@@ -77,6 +67,68 @@ def highs(
         np.array(answer.col_value),
         np.array(answer.row_dual if whole is None else np.zeros(len(row_lower))),
     )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Branched:
+    """What branching over whole columns found."""
+
+    values: Floats | None
+    """the best columns, None where none were found"""
+    complete: bool
+    """it was searched through: they are the best, or there are none"""
+    nodes: int
+
+
+def branch(
+    price: Floats,
+    upper: Floats,
+    row_lower: Floats,
+    row_upper: Floats,
+    entries: list[tuple[NDArray[Any], NDArray[Any], Floats]],
+    *,
+    nodes: int,
+    seconds: float | None = None,
+) -> Branched:
+    """Minimise price x over whole 0 <= x <= upper within the rows, in so many nodes. Prices are whole numbers."""
+    lib = module("highspy")
+    model = _model(lib, price, upper, row_lower, row_upper, entries)
+    model.integrality_ = [lib.HighsVarType.kInteger] * len(price)
+    solver = quiet(lib)
+    solver.setOptionValue("mip_max_nodes", nodes)
+    solver.setOptionValue("mip_rel_gap", 0.0)
+    solver.setOptionValue("mip_abs_gap", 0.99)
+    if seconds is not None:
+        solver.setOptionValue("time_limit", max(0.1, seconds))
+    solver.passModel(model)
+    solver.run()
+    info, status = solver.getInfo(), solver.getModelStatus()
+    found = info.primal_solution_status == 2
+    complete = status in (lib.HighsModelStatus.kOptimal, lib.HighsModelStatus.kInfeasible)
+    return Branched(np.array(solver.getSolution().col_value) if found else None, complete, int(info.mip_node_count))
+
+
+def _model(
+    lib: Any,
+    price: Floats,
+    upper: Floats,
+    row_lower: Floats,
+    row_upper: Floats,
+    entries: list[tuple[NDArray[Any], NDArray[Any], Floats]],
+) -> Any:
+    rows = np.concatenate([np.asarray(row, dtype=np.int64) for row, _, _ in entries])
+    columns = np.concatenate([np.asarray(column, dtype=np.int64) for _, column, _ in entries])
+    values = np.concatenate([value for _, _, value in entries])
+    order = np.lexsort((rows, columns))
+    model = lib.HighsLp()
+    model.num_col_, model.num_row_ = len(price), len(row_lower)
+    model.col_cost_, model.col_lower_, model.col_upper_ = price, np.zeros(len(price)), upper
+    model.row_lower_, model.row_upper_ = row_lower, row_upper
+    model.a_matrix_.format_ = lib.MatrixFormat.kColwise
+    model.a_matrix_.start_ = np.searchsorted(columns[order], np.arange(len(price) + 1)).astype(np.int32)
+    model.a_matrix_.index_ = rows[order].astype(np.int32)
+    model.a_matrix_.value_ = values[order]
+    return model
 
 
 def quiet(lib: Any) -> Any:

@@ -1,6 +1,6 @@
 """Large-neighbourhood search: everything at a few sites is placed anew by CP-SAT, again and again.
 
-Options that the bound rules out (bound + reduced price above the best plan) are left out, which loses nothing better.
+Options with which no plan is below the best one are left out, which loses nothing better.
 """
 
 from __future__ import annotations
@@ -30,12 +30,11 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Bounds:
-    """What is proven: `linear` goes with the reduced prices, `bound` may be the better one of another method."""
+    """What is proven."""
 
     bound: int
-    linear: int
-    reduced: Floats
-    """[O]"""
+    reach: Floats
+    """[O] no plan that takes the option costs less"""
 
 
 def plan_of(data: Arrays, choice: Ints) -> Plan | None:
@@ -44,17 +43,22 @@ def plan_of(data: Arrays, choice: Ints) -> Plan | None:
     return None if found is None else Plan(choice.copy(), found[1], found[0])
 
 
-def promising(data: Arrays, reduced: Floats, bound: int, cost: int) -> Flags:
-    """[O] options that a plan below `cost` may still use: bound plus what the option exceeds its part's least."""
+def above_least(data: Arrays, reduced: Floats) -> Floats:
+    """[O] by how much the bound of linear multipliers rises at least when an option is taken."""
     least = np.minimum.reduceat(reduced, data.first[:-1])
-    slack = float(cost - bound)
-    kept: Flags = reduced - least[data.part] <= slack + 1e-6 * abs(slack) + 1e-6
+    found: Floats = reduced - least[data.part]
+    return found
+
+
+def promising(reach: Floats, cost: int) -> Flags:
+    """[O] options that a plan of at most `cost` may still use."""
+    kept: Flags = reach <= cost + 1e-6 + 1e-9 * abs(cost)
     return kept
 
 
-def near(data: Arrays, reduced: Floats, each: int) -> Flags:
-    """[O] the options of the least reduced price, so many of every part."""
-    order = np.lexsort((reduced, data.part))
+def near(data: Arrays, reach: Floats, each: int) -> Flags:
+    """[O] the options that reach least, so many of every part."""
+    order = np.lexsort((reach, data.part))
     found: Flags = np.zeros(len(order), dtype=np.bool_)
     found[order] = np.arange(len(order)) - data.first[data.part[order]] < each
     return found
@@ -63,9 +67,9 @@ def near(data: Arrays, reduced: Floats, each: int) -> Flags:
 def improve(data: Arrays, plan: Plan, bounds: Bounds, budget: Budget, pace: Pace, rounds: int) -> Plan:
     """Search up to `rounds` neighbourhoods; their size follows what CP-SAT manages.
 
-    Three of four look only at the options of the least reduced price, where there are many sites.
+    Three of four look only at the options that reach least, where there are many sites.
     """
-    nearest = near(data, bounds.reduced, _NEAR)
+    nearest = near(data, bounds.reach, _NEAR)
     with ThreadPoolExecutor(budget.limit.threads) as pool:
         for _ in range(rounds):
             if budget.over() or plan.cost <= bounds.bound:
@@ -84,7 +88,7 @@ def _round(
     asked = []
     for _ in range(budget.limit.threads):
         free = around(data, plan.choice, pace.draw, round(pace.size))
-        keep = promising(data, bounds.reduced, bounds.linear, plan.cost)
+        keep = promising(bounds.reach, plan.cost)
         effort = Effort(pace.work, budget.clock_left, seed=pace.next_seed())
         if effort.seed % 4 and data.sites > _MANY:
             keep &= nearest
