@@ -73,7 +73,7 @@ class Bed:
             scores = dict(proposed.scores)
             words = fuse.plain(question).split()
             near_best = fuse.NEAR_BEST * max(proposed.words.values(), default=0.0)
-            for row in proposed.relevant()[:READ]:
+            for row in proposed.order[:READ]:
                 if proposed.words.get(row, -1.0) >= near_best:
                     scores[row] += value * fuse.verbatim(words, self.plain[row], least)
             return scores

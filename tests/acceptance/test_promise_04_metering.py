@@ -49,7 +49,8 @@ def send(stack: Stack, key: str, seen: list[Seen], stop: threading.Event, seed: 
             answer = stack.chat(key, "count me", timeout=15, max_tokens=TOKENS, stream=kind == "stream")
             data = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
             call, told = answer.headers.get("groundplan-call-id", ""), error_of(answer.status, kind, data)
-            seen.append(Seen("assistant", answer.status, call=call, kind=kind, **told))
+            code, text = told.get("code", ""), told.get("text", "")
+            seen.append(Seen("assistant", answer.status, code, call, kind, text=text))
         time.sleep(0.02)
 
 

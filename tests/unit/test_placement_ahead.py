@@ -14,6 +14,7 @@ from tests.unit import placement_rig as rig
 from groundplan.core.errors import Invalid
 from groundplan.placement import ahead
 from groundplan.placement.commit import commit
+from groundplan.placement.pinned import at
 from groundplan.placement.planner import LIMIT, plan_company
 from groundplan.placement.terms.facts import Company, PolicyFacts
 
@@ -46,7 +47,7 @@ def test_no_way_through_the_plans_is_cheaper() -> None:
     plan = plan_company(growing(0.35))
     found = ahead.ahead(plan, 9, 3)
     loads = [ahead.grown(plan.company, month) for month in (3, 6, 9)]
-    rivals = {site: plan_company(ahead.at(loads[-1], {"w": site})) for site in ("cloud", "rack")}
+    rivals = {site: plan_company(at(loads[-1], {"w": site})) for site in ("cloud", "rack")}
     rivals |= {f"now at {p.decided['w'].primary.site}": p for p in (plan,)}
     least = float("inf")
     for ways in product(rivals.values(), repeat=3):
