@@ -17,7 +17,7 @@ from groundplan.core.money import PICO
 from groundplan.economics.allocate.divide import divide, spent
 from groundplan.economics.allocate.model import Use
 from groundplan.economics.allocate.outcome import Outcomes, baseline_cost, worth
-from groundplan.release.compile import _allocation
+from groundplan.release.charged import allocation
 
 JAN = date(2026, 1, 1)
 counts = st.integers(0, 10**9)
@@ -161,7 +161,7 @@ source: tariff
 
 
 def compiled(text: str) -> dict[str, Allocation]:
-    return {name: _allocation(doc) for name, doc in validate_files({"a.yaml": text}).allocations.items()}
+    return {name: allocation(doc) for name, doc in validate_files({"a.yaml": text}).allocations.items()}
 
 
 def test_edge_terms_are_declared_and_cost_what_they_say() -> None:

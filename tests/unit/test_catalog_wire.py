@@ -9,7 +9,7 @@ import pytest
 from groundplan.blueprint.model import Deployment, Rates, Tls
 from groundplan.catalog.check import validate_files
 from groundplan.core.errors import Invalid
-from groundplan.release.compile import _deployments
+from groundplan.release.reached import deployments
 
 START = """kind: company
 name: acme
@@ -32,7 +32,7 @@ price: free
 
 def compiled(deployment: str, company: str = "") -> Deployment:
     workspace = validate_files({"a.yaml": START.format(company=company) + deployment})
-    found, problems = _deployments(workspace, date(2026, 1, 1), lambda *_: Rates(input=0, output=0))
+    found, problems = deployments(workspace, date(2026, 1, 1), lambda *_: Rates(input=0, output=0))
     assert not problems
     return found[0]
 

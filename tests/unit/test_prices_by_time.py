@@ -23,7 +23,7 @@ from groundplan.economics.prices import listed
 from groundplan.economics.prices.windows import DAY, at_time, by_time
 from groundplan.economics.terms.split import split
 from groundplan.ledger.model import Usage
-from groundplan.release.compile import declared_or_listed
+from groundplan.release.priced import declared_or_listed
 
 MINUTES = st.integers(0, DAY - 1)
 MINUTE_MS = 60_000

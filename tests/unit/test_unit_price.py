@@ -14,12 +14,13 @@ from groundplan.catalog.check import validate_files
 from groundplan.core.errors import Invalid
 from groundplan.core.money import PICO
 from groundplan.economics.unit_price import audio_price, image_price, speech_price
-from groundplan.release.compile import _deployments, declared_or_listed
+from groundplan.release.priced import declared_or_listed
+from groundplan.release.reached import deployments
 
 
 def compiled(deployment: str) -> Deployment:
     text = START.format(company="").replace("price: free\n", "url: https://h.example/v1\n") + deployment
-    found, problems = _deployments(validate_files({"a.yaml": text}), date(2026, 1, 1), declared_or_listed)
+    found, problems = deployments(validate_files({"a.yaml": text}), date(2026, 1, 1), declared_or_listed)
     assert not problems
     return found[0]
 

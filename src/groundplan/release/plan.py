@@ -25,18 +25,13 @@ from groundplan.governance.parts import Lapse
 from groundplan.governance.policy import declared
 from groundplan.placement.solve import verify
 from groundplan.release import units
-from groundplan.release.compile import (
-    Prices,
-    compile_draft,
-    declared_caps,
-    declared_or_listed,
-    declared_owners,
-)
+from groundplan.release.compile import compile_draft, declared_caps, declared_owners
 from groundplan.release.difference import changed, differences, fields, shown
 from groundplan.release.governed import notes
 from groundplan.release.model import Current, Draft, Pending, Plan, approval_terms, at, in_force
 from groundplan.release.owners import Left, overdue
 from groundplan.release.placing import NOTHING, Observed
+from groundplan.release.priced import Prices, declared_or_listed
 
 _PEOPLE_KINDS = ("person", "group", "team")
 _STILL_COMPILES = frozenset(

@@ -32,13 +32,13 @@ from groundplan.governance.service import Answer, Approver, Wanted
 from groundplan.governance.validity import Term, term_of
 from groundplan.placement.solve import verify
 from groundplan.release import people, ramping, store, undo, units
-from groundplan.release.compile import Prices, declared_or_listed
 from groundplan.release.difference import differences
 from groundplan.release.grants import of_sources
 from groundplan.release.model import Applied, Current, Pending, Plan, difference_json, field_json, in_force
 from groundplan.release.observed import observed
 from groundplan.release.owners import Left
 from groundplan.release.plan import plan, without
+from groundplan.release.priced import Prices, declared_or_listed
 from groundplan.release.store import StoredBlueprint
 
 Files = Mapping[str, str]

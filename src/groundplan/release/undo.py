@@ -21,8 +21,8 @@ from groundplan.governance.decide import decide_workload, lower_of
 from groundplan.governance.model import Standing
 from groundplan.governance.policy.vocabulary import provider_of
 from groundplan.release import units
-from groundplan.release.compile import Prices
 from groundplan.release.plan import without
+from groundplan.release.priced import Prices
 
 Granted = TypeVar("Granted", bp.Workload, bp.Source)
 

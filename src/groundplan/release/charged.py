@@ -1,0 +1,96 @@
+"""Budgets, limits, allocation rules and currencies of a blueprint. Pure; nothing is spent or counted here."""
+
+from __future__ import annotations
+
+from groundplan.blueprint import model as bp
+from groundplan.catalog import model as doc
+from groundplan.catalog.keep import DAY_MS
+from groundplan.catalog.workspace import Workspace
+from groundplan.core.money import format_usd
+
+
+def budgets(workspace: Workspace, own: set[str]) -> list[bp.Budget]:
+    """Those of the company, of groups, and of workloads that are served."""
+    return [
+        _budget(item)
+        for item in workspace.budgets.values()
+        if not item.covers.startswith("workload/") or item.covers in own
+    ]
+
+
+def _budget(item: doc.BudgetDoc) -> bp.Budget:
+    return bp.Budget(
+        name=item.name,
+        covers=item.covers,
+        limit=item.limit.amount,
+        period=item.limit.period,
+        starts=item.starts or "",
+        timezone=item.timezone,
+        hard=item.hard,
+    )
+
+
+def allocation(item: doc.AllocationDoc) -> bp.Allocation:
+    """A declared rule of allocation, its amount in 10^-12 units of its currency a period."""
+    amount, period, how = _amount(item)
+    counted = item.quantity is not None
+    return bp.Allocation(
+        name=item.name,
+        term=item.term,
+        amount=amount,
+        currency=item.currency,
+        period=period,
+        life_days=(item.life or 0) // DAY_MS,
+        how=how,
+        rate=None if counted else item.rate,
+        per="" if counted else item.per or "",
+        by=item.by,
+        shares=dict(sorted(item.shares.items())),
+        covers=item.covers,
+        capacity=None if item.capacity is None else int(item.capacity.per_day),
+        basis=item.basis,
+        source=item.source,
+        since=item.since.isoformat() if item.since else "",
+        until=item.until.isoformat() if item.until else "",
+    )
+
+
+def _amount(item: doc.AllocationDoc) -> tuple[int | None, str, str]:
+    """(10^-12 units of its currency a period, period, how it came about)."""
+    if item.purchase is not None:
+        days = (item.life or 0) // DAY_MS
+        how = f"{item.count} x {format_usd(item.purchase).rstrip('0').rstrip('.')} {item.currency} over {days} days"
+        return item.purchase * item.count, "life", how
+    if item.quantity is not None and item.rate is not None:
+        count, period = item.quantity.count, item.quantity.period
+        count, period = (24 * count, "day") if period == "hour" else (count, period)
+        each = format_usd(item.rate).rstrip("0").rstrip(".")
+        return item.rate * count, period, f"{item.quantity} x {each} {item.currency} for each {item.per}"
+    return (None, "month", "") if item.cost is None else (item.cost.amount, item.cost.period, "")
+
+
+def currencies(workspace: Workspace) -> dict[str, list[bp.CurrencyRate]]:
+    """Rates in USD by currency, oldest first."""
+    return {
+        code: sorted(
+            (bp.CurrencyRate(since=r.since.isoformat(), rate=r.rate) for r in rule.rates), key=lambda r: r.since
+        )
+        for code, rule in sorted(workspace.company.currencies.items())
+    }
+
+
+def limits(workspace: Workspace) -> list[bp.Limit]:
+    """Each number of each declared limit, in the order of names."""
+    found: list[bp.Limit] = []
+    for name, item in sorted(workspace.limits.items()):
+        rates = {"requests": item.requests, "tokens": item.tokens, "cost": item.cost}
+        found += [
+            bp.Limit(name=name, covers=item.covers, type=what, amount=rate.amount, period=rate.period)
+            for what, each in rates.items()
+            for rate in each
+        ]
+        if item.concurrent is not None:
+            found.append(
+                bp.Limit(name=name, covers=item.covers, type="concurrent", amount=item.concurrent, period="now")
+            )
+    return found

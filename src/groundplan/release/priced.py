@@ -1,0 +1,103 @@
+"""What deployments cost: prices as declared, with their tiers, classes and hours, else the shipped list.
+
+Pure. What a call costs by them is `economics`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import date
+
+import msgspec
+
+from groundplan.blueprint import model as bp
+from groundplan.catalog import model as doc
+from groundplan.catalog.workspace import Workspace
+from groundplan.core.errors import Invalid, Problem
+from groundplan.core.money import format_usd
+from groundplan.economics.price import FREE, price_of
+from groundplan.economics.prices.currency import USD, rate_on, rates_in_usd
+from groundplan.economics.prices.windows import by_time
+from groundplan.release import charged
+
+Prices = Callable[[Workspace, doc.DeploymentDoc, date], bp.Rates | Problem]
+"""Rates of a deployment on a day, or why there are none."""
+
+
+def declared_or_listed(workspace: Workspace, deployment: doc.DeploymentDoc, day: date) -> bp.Rates | Problem:
+    """The price at the deployment, else of its model document, else of the shipped price list."""
+    kind, name, prices = "deployment", deployment.name, deployment.price
+    described = workspace.models.get(deployment.model)
+    if not prices and described is not None:
+        kind, name, prices = "model", described.name, described.price
+    try:
+        declared = _declared(workspace, kind, name, prices, day)
+    except Invalid as error:
+        return Problem(error.message, error.code, error.hint, workspace.where(kind, name, "price"))
+    return price_of(
+        deployment.model,
+        day,
+        declared=declared,
+        context_tokens=deployment.context,
+        where=workspace.where("deployment", deployment.name, "model"),
+    )
+
+
+def _declared(workspace: Workspace, kind: str, name: str, prices: tuple[doc.Price, ...], day: date) -> list[bp.Rates]:
+    """Rates with the file that declares them; its line would make another blueprint of every comment above it. Those of
+    other currencies are in USD at the rate of `day`. Raises `Invalid` where there is none."""
+    file = workspace.where(kind, name, "price").file
+    found = [FREE if price.free else _rates(price, f"declared {file}") for price in prices]
+    currencies = charged.currencies(workspace)
+    for place, price in enumerate(prices):
+        if price.currency != USD and (price.since is None or price.since <= day):
+            rate = rate_on(currencies, price.currency, day)
+            told = f"{found[place].source} in {price.currency} at {format_usd(rate)} USD"
+            found[place] = msgspec.structs.replace(rates_in_usd(found[place], rate), source=told)
+    return found
+
+
+_CLASSES = ("input", "output", "cache_read", "cache_write", "reasoning", "input_audio", "output_audio")
+
+
+def _rates(price: doc.Price, source: str) -> bp.Rates:
+    """A declared price with its tier for long prompts and its classes of service."""
+    rates = bp.Rates(
+        input=price.input,
+        output=price.output,
+        cache_read=price.cache_read,
+        cache_write=price.cache_write,
+        reasoning=price.reasoning,
+        input_audio=price.input_audio,
+        output_audio=price.output_audio,
+        request=price.request,
+        image=price.image,
+        images=dict(sorted(price.images.items())),
+        characters=price.characters,
+        minute=price.minute,
+        source=source,
+        effective=price.since.isoformat() if price.since else "",
+    )
+    long = None if price.long is None else _of_class(rates, price.long)
+    above = 0 if price.long is None else price.long.above
+    classes = {
+        name: None if found is None else _with_long(_of_class(rates, found), long, above)
+        for name, found in (("batch", price.batch), ("priority", price.priority))
+    }
+    whole = msgspec.structs.replace(rates, long=long, long_above=above, **classes)
+    hours = [(*each.hours, _with_long(_of_class(whole, each), long, above)) for each in price.hours]
+    return by_time(whole, hours)
+
+
+def _of_class(rates: bp.Rates, price: doc.ClassPrice) -> bp.Rates:
+    said = {name: value for name in _CLASSES if (value := getattr(price, name)) is not None}
+    return msgspec.structs.replace(rates, **said)
+
+
+def _with_long(rates: bp.Rates, long: bp.Rates | None, above: int) -> bp.Rates:
+    """A long prompt in another class of service costs the dearer of the two, since no list says less."""
+    if long is None:
+        return rates
+    both = {name: (getattr(rates, name), getattr(long, name)) for name in _CLASSES}
+    dearer = {name: max((v for v in each if v is not None), default=None) for name, each in both.items()}
+    return msgspec.structs.replace(rates, long=msgspec.structs.replace(long, **dearer), long_above=above)

@@ -1,0 +1,92 @@
+"""Deployments with their prices and the way to them, and the sites where they are. Pure; whether they may be used is
+decided by placement.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any
+
+from groundplan.blueprint import model as bp
+from groundplan.catalog import model as doc
+from groundplan.catalog.wire import DIRECT
+from groundplan.catalog.workspace import Workspace
+from groundplan.core.errors import Problem
+from groundplan.release import priced
+from groundplan.release.governed import provider_terms
+
+
+def deployments(workspace: Workspace, today: date, prices: priced.Prices) -> tuple[list[bp.Deployment], list[Problem]]:
+    """Those at declared sites that have a price, and what is wrong with the others."""
+    found: list[bp.Deployment] = []
+    problems: list[Problem] = []
+    for item in workspace.deployments.values():
+        rates = prices(workspace, item, today)
+        if isinstance(rates, Problem):
+            problems.append(rates)
+        elif item.site in workspace.sites:
+            found.append(_deployment(item, rates, workspace.company))
+    return found, problems
+
+
+def _deployment(item: doc.DeploymentDoc, rates: bp.Rates, company: doc.CompanyDoc) -> bp.Deployment:
+    return bp.Deployment(
+        name=item.name,
+        site=item.site,
+        model=item.model,
+        upstream_model=item.name_upstream,
+        url=item.url,
+        key=item.key,
+        rates=rates,
+        kind=item.type,
+        api=item.api,
+        serves=sorted(item.serves),
+        context_tokens=item.context,
+        max_output_tokens=item.max_output,
+        keys=[
+            bp.ProviderKey(
+                key=each.key,
+                requests=[(rate.amount, rate.period) for rate in each.requests],
+                tokens=[(rate.amount, rate.period) for rate in each.tokens],
+            )
+            for each in item.keys
+        ],
+        accepts=list(item.accepts),
+        image_tokens=item.image_tokens or 0,
+        audio_tokens=item.audio_tokens or 0,
+        audio_seconds=-(-(item.audio or 0) // 1000),
+        cap_field=item.cap_field,
+        connect_ms=item.timeouts.connect,
+        first_token_ms=item.timeouts.first_token,
+        idle_ms=item.timeouts.idle,
+        weight=item.weight,
+        concurrent=item.limits.concurrent,
+        billing_on_cancel=item.billing_on_cancel,
+        terms=provider_terms(item),
+        **_reached(item, company),
+    )
+
+
+def _reached(item: doc.DeploymentDoc, company: doc.CompanyDoc) -> dict[str, Any]:
+    """TLS, HTTP version and proxy: the deployment's own, else the company's, none to a local service."""
+    tls = item.tls
+    proxy, key = (item.proxy, item.proxy_key) if item.proxy is not None else (company.proxy, company.proxy_key)
+    if proxy == DIRECT or item.url.startswith("local:"):
+        proxy = key = None
+    return {
+        "tls": bp.Tls(ca=tls.ca, cert=tls.cert, key=tls.key, server_name=tls.server_name) if tls is not None else None,
+        "http": item.http,
+        "proxy": proxy,
+        "proxy_key": key,
+    }
+
+
+def site(item: doc.SiteDoc) -> bp.Site:
+    """A declared site, as gateways and planners know it."""
+    return bp.Site(
+        name=item.name,
+        type=item.type,
+        jurisdiction=item.jurisdiction,
+        title=item.title or item.name,
+        holds=item.max_sensitivity,
+    )

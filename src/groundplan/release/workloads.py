@@ -1,0 +1,171 @@
+"""A workload of a blueprint, within the caps that hold. Pure; where it runs is an argument."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date, timedelta
+from decimal import Decimal
+
+from groundplan.blueprint import model as bp
+from groundplan.catalog import model as doc
+from groundplan.catalog.workspace import Workspace
+from groundplan.placement.model import ASSUMED_CALLS_PER_MONTH, Demand
+from groundplan.release import choice, trying
+from groundplan.release.governed import guardrails, review
+from groundplan.release.grants import granted
+
+
+def _needs(item: doc.WorkloadDoc) -> bp.Needs:
+    rule = item.needs
+    return bp.Needs(purposes=sorted(rule.purposes), quality=rule.quality, scanned=rule.scanned)
+
+
+def demand(item: doc.WorkloadDoc) -> Demand:
+    """What placement has to know of a workload; where traffic is not declared, what is assumed."""
+    traffic = item.traffic
+    return Demand(
+        workload=item.name,
+        sensitivity=item.sensitivity,
+        residency=item.residency,
+        preferred=item.deployments,
+        fallbacks=item.fallbacks,
+        calls_per_month=traffic.calls.per_month if traffic else Decimal(ASSUMED_CALLS_PER_MONTH),
+        prompt_tokens=traffic.prompt_tokens if traffic else 800,
+        completion_tokens=traffic.completion_tokens if traffic else 200,
+        assumed=traffic is None,
+    )
+
+
+def culprit(item: doc.WorkloadDoc) -> str:
+    """The key at which to show that a placement is refused."""
+    for key in ("deployments", "fallbacks", "residency", "sensitivity"):
+        if key in item.model_fields_set:
+            return key
+    return "name"
+
+
+def workload(
+    workspace: Workspace,
+    item: doc.WorkloadDoc,
+    placement: bp.Placement,
+    served: bp.Workload | None,
+    caps: bp.Caps,
+    today: date,
+) -> bp.Workload:
+    """A workload that is served, in its place and within `caps`; `served` is what is served of it now."""
+    prompt = _prompt(workspace.prompts, item.prompt)
+    limits = item.limits
+    temporary = item.stage != "production"
+    return bp.Workload(
+        name=item.name,
+        purpose=item.purpose,
+        stage=item.stage,
+        sensitivity=item.sensitivity,
+        audience=item.audience,
+        residency=sorted(item.residency),
+        team=item.team,
+        deployments=[name for name in (placement.primary, *placement.fallbacks) if name is not None],
+        embeddings=list(item.embeddings),
+        also=list(item.also),
+        budgets=sorted(workspace.budgets_of(item.name)),
+        grounding=_grounding(item),
+        needs=_needs(item),
+        system_prompt=prompt.text if prompt else None,
+        prompt=f"{prompt.name}@{prompt.version}" if prompt else None,
+        max_output_tokens=limits.max_output,
+        calls_per_day=_bounded(item, "calls_per_day", caps.calls_per_day if temporary else None),
+        people=_bounded(item, "people", caps.people if temporary else None),
+        max_cost_per_call=limits.max_cost_per_call,
+        expires=_expires(item, served, caps.days, today),
+        expires_declared=limits.expires is not None,
+        grace_ms=item.grace_ms,
+        attempts=item.reliability.attempts or limits.attempts,
+        deadline_ms=item.reliability.deadline or limits.deadline,
+        reliability=_reliability(item, placement),
+        keep=_keep(item.keep),
+        cache=_cache(item),
+        routing=choice.routing(workspace, item, [n for n in (placement.primary, *placement.fallbacks) if n]),
+        experiment=trying.experiment(item),
+        replay=trying.replay(item),
+        batch_concurrent=item.batches.concurrent,
+        use=granted(workspace, "use", f"workload/{item.name}", "company"),
+        act_for_others=granted(workspace, "act-for-others", f"workload/{item.name}", "company"),
+        guardrails=guardrails(item.guardrails),
+        review=review(workspace, item.review),
+    )
+
+
+def _keep(rule: doc.KeepRule) -> bp.Keep | None:
+    share = round(rule.share * 10_000)
+    if rule.content == "none" or not share:
+        return None
+    return bp.Keep(content=rule.content, seconds=rule.for_ // 1000, share=share)
+
+
+def _cache(item: doc.WorkloadDoc) -> bp.Cache | None:
+    rule = item.cache
+    if rule.answers == "off":
+        return None
+    private = bool(item.sources) or item.sensitivity in ("confidential", "restricted")
+    scope = rule.scope or ("person" if private else "workload")
+    semantic = choice.semantic(rule)
+    return bp.Cache(seconds=max(1, rule.ttl // 1000), max_bytes=rule.max_size, scope=scope, semantic=semantic)
+
+
+def _reliability(item: doc.WorkloadDoc, placement: bp.Placement) -> bp.Reliability:
+    rule = item.reliability
+    hedge = rule.hedge
+    return bp.Reliability(
+        same=rule.retries.same,
+        backoff_ms=rule.retries.backoff,
+        max_backoff_ms=rule.retries.max_backoff,
+        hedge=None
+        if hedge is None
+        else bp.Hedge(percentile=hedge.percentile, after_ms=hedge.after_ms, at_most=hedge.at_most),
+        balance=rule.balance,
+        peers=_peers(item, placement) if rule.balance != "ordered" else None,
+        on_broken_stream=rule.on_broken_stream,
+        priority=rule.priority,
+    )
+
+
+def _peers(item: doc.WorkloadDoc, placement: bp.Placement) -> int | None:
+    """How many of the placed deployments share the calls: those that are no declared fallbacks."""
+    placed = [name for name in (placement.primary, *placement.fallbacks) if name is not None]
+    later = [name for name in item.fallbacks if name not in item.deployments]
+    return sum(name not in later for name in placed) if later else None
+
+
+def _bounded(item: doc.WorkloadDoc, field: str, cap: int | None) -> int | None:
+    """What the workload itself says, `unlimited` included; the cap where it says nothing."""
+    value: int | None = getattr(item.limits, field)
+    return value if field in item.limits.model_fields_set else cap
+
+
+def _expires(item: doc.WorkloadDoc, served: bp.Workload | None, days: int | None, today: date) -> str | None:
+    """The declared last day; else the one that it has already; else `days` from today. Production has none."""
+    if item.limits.expires is not None:
+        return item.limits.expires.isoformat()
+    if item.stage == "production":
+        return None
+    if served is not None and served.stage == item.stage and not served.expires_declared:
+        return served.expires
+    return None if days is None else (today + timedelta(days=days)).isoformat()
+
+
+def _grounding(item: doc.WorkloadDoc) -> bp.Grounding | None:
+    if not item.sources:
+        return None
+    rule = item.grounding
+    return bp.Grounding(
+        sources=sorted(item.sources),
+        passages=rule.passages,
+        max_bytes=rule.max_size,
+        floor=rule.floor,
+        required=rule.required,
+        synonyms=rule.synonyms,
+    )
+
+
+def _prompt(prompts: Mapping[str, doc.PromptDoc], name: str | None) -> doc.PromptDoc | None:
+    return prompts.get(name.partition("@")[0]) if name else None
