@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from psycopg_pool import ConnectionPool
 from tests.integration.test_api_control import WORKSPACE
 
-from groundplan.api import approvals_look, mail
+from groundplan.api import approvals_look, mail, rights_look
 from groundplan.api.context import Services
 from groundplan.api.genesis import take_up_keys
 from groundplan.api.release import Releases
@@ -276,6 +276,17 @@ def test_an_exception_waits_in_the_inbox_and_its_end_is_announced(services: Serv
     assert [mark for (mark,) in marks] == ["asked", "30", "7", "1"]
     clock.set_now(datetime(2026, 11, 25, 12, 1, tzinfo=UTC) + timedelta(days=40))
     assert told() == []
+
+
+def test_everybodys_rights_are_to_be_looked_through_when_the_calendar_says_so(services: Services) -> None:
+    begin(services)
+    found: dict[int, list[str]] = {}
+    for days in (70, 77, 89, 92):
+        with services.transaction() as conn:
+            rights_look.tell(conn, datetime.now(UTC) + timedelta(days=days))
+            rows = finding_store.findings(conn, kinds=[rights_look.REVIEW])
+        found[days] = [each["severity"] for each in rows]
+    assert found == {70: [], 77: ["low"], 89: ["low"], 92: ["high"]}
 
 
 def test_mail_that_cannot_be_handed_over_is_tried_again(services: Services, clock: ManualClock) -> None:

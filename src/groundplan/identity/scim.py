@@ -21,6 +21,7 @@ from groundplan.identity import directory_store as store
 from groundplan.identity import service
 from groundplan.identity.directory_store import DirectoryGroup, DirectoryPerson
 from groundplan.identity.genesis import normal_email
+from groundplan.identity.scim_selected import selected
 from groundplan.identity.store import next_policy_number
 
 USER = "urn:ietf:params:scim:schemas:core:2.0:User"
@@ -463,39 +464,3 @@ def error_json(status: int, error: Json) -> dict[str, Any]:
     kind = "uniqueness" if status == 409 and code.startswith("duplicate") else _TYPES.get(code)
     detail = f"{error.get('message', '')} [{code}] {error.get('hint', '')}".strip()
     return {"schemas": [ERROR], "status": str(status), "detail": detail, **({"scimType": kind} if kind else {})}
-
-
-def selected(resource: dict[str, Any], attributes: str | None, excluded: str | None) -> dict[str, Any]:
-    """A resource with the attributes that are asked for (section 3.9), or without those that are not; `schemas` and
-    `id` are always there. Both are lists with commas; `name.familyName` is a part."""
-    if attributes:
-        wanted = _paths(attributes)
-        kept = {"schemas": resource["schemas"], "id": resource["id"]}
-        for name, value in resource.items():
-            parts = wanted.get(name.lower())
-            if parts is not None:
-                kept[name] = value if not parts or not isinstance(value, dict) else _some(value, parts)
-        return kept
-    dropped = _paths(excluded or "")
-    kept = {}
-    for name, value in resource.items():
-        parts = dropped.get(name.lower())
-        if parts is None or name in ("schemas", "id"):
-            kept[name] = value
-        elif parts and isinstance(value, dict):
-            kept[name] = {each: inner for each, inner in value.items() if each.lower() not in parts}
-    return kept
-
-
-def _paths(text: str) -> dict[str, set[str]]:
-    """Name -> the parts of it that are named; empty: the whole."""
-    found: dict[str, set[str]] = {}
-    for path in text.lower().split(","):
-        name, _, part = path.strip().rpartition(":")[2].partition(".")
-        if name:
-            found.setdefault(name, set()).update({part} if part else set())
-    return found
-
-
-def _some(value: dict[str, Any], parts: set[str]) -> dict[str, Any]:
-    return {name: inner for name, inner in value.items() if name.lower() in parts}

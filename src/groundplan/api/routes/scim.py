@@ -13,6 +13,7 @@ from groundplan.api.caller import SignedIn
 from groundplan.api.context import Using
 from groundplan.core.errors import NotFound, TooLarge
 from groundplan.identity import scim, scim_bulk, scim_schemas
+from groundplan.identity.scim_selected import selected
 
 
 class ScimResponse(JSONResponse):
@@ -181,7 +182,7 @@ def search_users(body: Search, services: Using) -> dict[str, Any]:
 def user(id: UUID, services: Using, part: Parted) -> dict[str, Any]:
     """One person."""
     with services.transaction() as conn:
-        return scim.selected(scim.user(conn, id), *part)
+        return selected(scim.user(conn, id), *part)
 
 
 @router.put("/Users/{id}")
@@ -230,7 +231,7 @@ def search_groups(body: Search, services: Using) -> dict[str, Any]:
 def group(id: UUID, services: Using, part: Parted) -> dict[str, Any]:
     """One group with its members."""
     with services.transaction() as conn:
-        return scim.selected(scim.group(conn, id), *part)
+        return selected(scim.group(conn, id), *part)
 
 
 @router.put("/Groups/{id}")

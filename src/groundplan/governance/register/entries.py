@@ -226,7 +226,7 @@ def _integrations(workspace: Workspace) -> Iterator[Entry]:
 def _tools(workspace: Workspace) -> Iterator[Entry]:
     for name, doc in workspace.tools.items():
         yield Entry(
-            kind="tool", name=name, title=doc.title or name, origin=urlsplit(str(doc.url)).netloc.rpartition("@")[2],
+            kind="tool", name=name, title=doc.title or name, origin=urlsplit(str(doc.url)).netloc,
             owner=workspace.email(doc.owner), digest=_digest(doc), used_by=tuple(sorted(doc.workloads)),
             detail={"tools": list(doc.tools), "dangerous": list(doc.dangerous)},
         )  # fmt: skip
