@@ -35,7 +35,7 @@ from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.policy.address import check_network
 from groundplan.gateway.policy.snapshot import KeyEntry, Plan
 from groundplan.gateway.upstream.http1 import UpstreamFailure
-from groundplan.knowledge.retrieval.wire import ConfirmRequest, SearchRequest
+from groundplan.knowledge.retrieval.wire import ConfirmRequest, SearchRequest, Where
 from groundplan.knowledge.signals.signal_store import Signal
 from groundplan.ledger import outcome_store
 
@@ -73,6 +73,7 @@ class SearchBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     query: Annotated[str, msgspec.Meta(min_length=1, max_length=4000)]
     workload: str | None = None
     passages: Annotated[int, msgspec.Meta(ge=1, le=20)] = 5
+    where: Where = Where()
 
 
 class SignalBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -194,6 +195,7 @@ class FactsApi:
             k=body.passages,
             synonyms=grounding.synonyms,
             max_bytes=SEARCH_BYTES,
+            where=body.where,
         )
         id = new_id()
         answer = await self._asked(question, id, b"/search")
