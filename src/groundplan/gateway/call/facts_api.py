@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -31,6 +30,7 @@ from groundplan.gateway.call import admit
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.ground import ask_search, cut_off
 from groundplan.gateway.call.identify import caller, check_grants
+from groundplan.gateway.call.signals import Unsealed
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.policy.address import check_network
 from groundplan.gateway.policy.snapshot import KeyEntry, Plan
@@ -212,7 +212,7 @@ class FactsApi:
             raise Unavailable("this gateway keeps no signals", code="signals_away", hint="Send it to the control port.")
         id = body.id or new_id()
         if body.question is not None:
-            made = replace(signals.unanswered(plan.workload, person, body.question, body.call or id), id=id)
+            made = signals.unanswered(plan.workload, person, body.question, body.call or id, id)
         else:
             wanted = ConfirmRequest(
                 person=person, chunks=[], documents=[str(body.document)], sources=sources, workload=plan.workload.name
@@ -221,9 +221,11 @@ class FactsApi:
             if not msgspec.json.decode(answer, type=_Readable).documents:
                 hint = "Name one that a search has given you."
                 raise NotFound("no such document", code="document_unknown", hint=hint)
-            made = Signal(plan.workload.name, body.kind, document=body.document, rank=body.rank, call=body.call, id=id)
+            said = Signal(plan.workload.name, body.kind, document=body.document, rank=body.rank, call=body.call, id=id)
+            made = Unsealed(said)
         await signals.keep(made)
-        return 201, msgspec.json.encode({"id": str(id), "kept": body.question is None or made.asked is not None})
+        kept = body.question is None or made.signal.asked is not None
+        return 201, msgspec.json.encode({"id": str(id), "kept": kept})
 
     def _searched(self, named: str | None, person: str, plan: Plan) -> tuple[Grounding, list[str]]:
         """What the workload searches, and in which sources now. Raises `Denied`, `Invalid`."""
