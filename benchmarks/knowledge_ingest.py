@@ -26,6 +26,7 @@ import psutil
 import psycopg
 
 from groundplan.blueprint.model import Source
+from groundplan.core.ids import new_id
 from groundplan.knowledge.ingest import take_over
 from groundplan.knowledge.quality.assess import assess
 from groundplan.knowledge.retrieval.follow import take_batch
@@ -46,6 +47,9 @@ def measure(count: int, core: int) -> dict[str, object]:
         folder = Path(name) / "documents"
         sizes = _write(folder, count)
         conn = psycopg.connect(database.urls["control"], autocommit=True)
+        for number in range(40):  # the owners whom the documents name: one who is nobody would be a finding each
+            row = (new_id(), f"owner{number}@acme.example", "P")
+            conn.execute("INSERT INTO person (id, email, name) VALUES (%s, %s, %s)", row)
         source = Source(name="bench", path="x", sensitivity="internal", owner="ana@acme.example", readers=["everyone"])
         before, began = _cpu(Path(name)), time.monotonic()
         report = take_over(conn, source, Folder(folder))

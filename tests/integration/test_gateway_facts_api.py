@@ -238,6 +238,12 @@ async def test_a_search_finds_what_the_person_behind_the_key_may_read(stack: Sta
         assert set(found.json) == told
         assert [passage["path"] for passage in found.json["passages"]] == ["leave.md"]
         assert (await stack.post(SEARCH, keys["ben"], question)).json["passages"] == []
+        for where, count in (({"path": "leave"}, 1), ({"media": "pdf"}, 0), ({"after": "2020-01-01T00:00:00Z"}, 1)):
+            told = await stack.post(SEARCH, keys["ana"], {**question, "where": where})
+            assert len(told.json["passages"]) == count, where
+        assert (
+            await stack.post(SEARCH, keys["ana"], {**question, "where": {"colour": "red"}})
+        ).code == "request_invalid"
         for_ana = await stack.post(SEARCH, keys["acts"], question, groundplan_on_behalf_of="ana@acme.example")
         assert len(for_ana.json["passages"]) == 1
         assert (await stack.post(SEARCH, keys["acts"], question)).code == "person_required"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,11 +19,14 @@ import pytest
 from tests import knowledge_files as files
 
 from groundplan.blueprint.model import Governed, Source
+from groundplan.core.ids import new_id
+from groundplan.knowledge import store
 from groundplan.knowledge.governed.decide import Said, decide
 from groundplan.knowledge.ingest import Settings, take_over
 from groundplan.knowledge.model import IngestReport
 from groundplan.knowledge.quality.assess import assess
 from groundplan.knowledge.sources.folder import Folder
+from groundplan.knowledge.sources.sql import Layout, Rows, Sqlite
 from groundplan.testing.database import Database
 
 TODAY = date(2026, 11, 25)
@@ -201,6 +206,35 @@ def test_readers_by_files_and_by_access_lists(world: World) -> None:
     world.write(".acl", "# file: .\nnonsense\n")
     world.ingest()
     assert world.live() == set()
+
+
+def test_rows_of_a_table_are_read_by_whom_each_allows(world: World, database: Database, tmp_path: Path) -> None:
+    people = {name: new_id() for name in ("ana", "ben")}
+    for name, id in people.items():
+        row = (id, f"{name}@acme.example", name)
+        world.control.execute("INSERT INTO person (id, email, name) VALUES (%s, %s, %s)", row)
+    table = tmp_path / "pay.db"
+
+    def change(statement: str) -> dict[str, set[str]]:
+        with closing(sqlite3.connect(table)) as db, db:
+            db.executescript(statement)
+        take_over(world.control, world.source, Rows(Sqlite(table), Layout("pay", readers="who")))
+        found = {}
+        for name, id in people.items():
+            with psycopg.connect(database.urls["search"]) as conn:
+                store.act_for(conn, id)
+                found[name] = {text.split()[-1] for (text,) in conn.execute("SELECT text FROM chunk")}
+        return found
+
+    ana, ben = (f"{name}@acme.example" for name in people)
+    assert change(
+        f"""CREATE TABLE pay (id TEXT PRIMARY KEY, amount INT, who TEXT);
+            INSERT INTO pay VALUES ('1', 100, '{ana}'), ('2', 200, '{ben}'), ('3', 300, 'everyone'),
+              ('4', 400, 'everyone, !{ben}'), ('5', 500, NULL)"""
+    ) == {"ana": {"100", "300", "400"}, "ben": {"200", "300"}}
+    assert change(f"UPDATE pay SET who = '{ben}' WHERE id IN ('1', '4')") == {
+        "ana": {"300"}, "ben": {"100", "200", "300", "400"},
+    }  # fmt: skip
 
 
 def test_each_bad_document_is_one_finding_that_says_what_to_do(world: World) -> None:

@@ -28,7 +28,7 @@ from groundplan.knowledge.retrieval.projection import Projection
 from groundplan.knowledge.retrieval.saved import FORMAT, Saved
 from groundplan.knowledge.retrieval.search import Search
 from groundplan.knowledge.retrieval.search_store import Standing
-from groundplan.knowledge.retrieval.wire import Passage, SearchRequest
+from groundplan.knowledge.retrieval.wire import Passage, SearchRequest, Where
 from groundplan.knowledge.retrieval.words import Analyzer
 from groundplan.knowledge.service import Intake, ingest_sources
 from groundplan.runtime.models import MINILM, ensure
@@ -358,8 +358,18 @@ def test_a_time_is_asked_for_and_what_is_kept_back_is_told_only_to_whom_it_would
     person = str(world.people["ben"])
     request = SearchRequest(workload="w", person=person, query="paid leave", sources=["handbook"], explain=True)
     march, april = datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 4, 1, tzinfo=UTC)
-    assert [one.path for one in world.search.passages(replace(request, after=march, before=april))] == ["leave.md"]
-    assert "leave.md" not in {one.path for one in world.search.passages(replace(request, after=april))}
+
+    def within(**where: Any) -> set[str]:
+        return {one.path for one in world.search.passages(replace(request, where=Where(**where)))}
+
+    assert within(after=march, before=april) == {"leave.md"}
+    assert "leave.md" not in within(after=april)
+    every = within()
+    assert within(path="lea", owner="dana@acme.example", media="md", sensitivity=["public", "internal"]) == {"leave.md"}
+    for other in ({"path": "eave"}, {"owner": "ana@acme.example"}, {"media": "pdf"}, {"sensitivity": ["public"]}):
+        assert within(**other) == set(), other
+    assert within(path="hr/") == set(), "a filter opens nothing"
+    assert within(sensitivity=["internal"]) == every
     world.control.execute("UPDATE document SET state = 'retired' WHERE path IN ('leave.md', 'hr/pay.md')")
     found = world.search.answer(request)
     assert "leave.md" not in {one.path for one in found.passages}

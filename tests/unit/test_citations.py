@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -169,3 +172,8 @@ def test_the_command_line_says_what_is_doubtful() -> None:
     assert "[1] does not say: Leave is 30 days [1]." in text and text.count("does not say") == 1
     assert "leave.md says 'Leave is 25 days.', old/leave.md 'Leave is 30 days.'" in text
     assert "t-2021.md was not used: t-2024.md is newer" in text
+
+
+def test_a_worker_speaks_with_search_without_numpy() -> None:
+    code = "import sys, groundplan.gateway.app as app; raise SystemExit('numpy' in sys.modules or app is None)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

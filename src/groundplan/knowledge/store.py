@@ -111,10 +111,12 @@ def set_readers(conn: Conn, document: UUID, readers: Readers) -> None:
 
 def put_readers(conn: Conn, readers: Mapping[UUID, Readers]) -> None:
     """Replace who may read these documents; holds from the next search. One statement, because the database works out
-    at its end what that means for each of them."""
+    at its end what that means for each of them. In the caller's transaction."""
     rows = [(id, name, False) for id, each in readers.items() for name in sorted(each.allow)]
     rows += [(id, name, True) for id, each in readers.items() for name in sorted(each.deny)]
     columns = [list(column) for column in zip(*rows, strict=True)] or [[], [], []]
+    # else two at a time would leave the readers of both
+    conn.execute("SELECT pg_advisory_xact_lock(%s)", (CHANGE_LOCK,))
     conn.execute(
         """WITH wanted AS (SELECT * FROM unnest(%s::uuid[], %s::text[], %s::boolean[]) AS w(document_id, reader, deny)),
              gone AS (DELETE FROM document_reader r WHERE r.document_id = ANY(%s) AND NOT EXISTS (

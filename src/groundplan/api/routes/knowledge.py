@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
 from groundplan.api import knowledge_store, signals, store
 from groundplan.api.caller import Operator, Reader, SignedIn
@@ -20,6 +20,18 @@ from groundplan.core.errors import Denied, Invalid
 router = APIRouter(tags=["knowledge"])
 
 
+class Where(BaseModel):
+    """Only documents of which all of this holds. `path`: how it begins; times bound the last modification."""
+
+    model_config = ConfigDict(extra="forbid")
+    path: Annotated[str, StringConstraints(min_length=1, max_length=1000)] | None = None
+    owner: Annotated[str, StringConstraints(min_length=1, max_length=320)] | None = None
+    sensitivity: list[Literal["public", "internal", "confidential", "restricted"]] | None = None
+    media: Annotated[str, StringConstraints(min_length=1, max_length=20)] | None = None
+    after: AwareDatetime | None = None
+    before: AwareDatetime | None = None
+
+
 class Question(BaseModel):
     """What to look for, within the sources of a workload."""
 
@@ -27,6 +39,7 @@ class Question(BaseModel):
     workload: Annotated[str, StringConstraints(min_length=1, max_length=63)]
     query: Annotated[str, StringConstraints(min_length=1, max_length=4000)]
     passages: Annotated[int, Field(ge=1, le=20)] = 5
+    where: Where = Where()
     explain: bool = False
     """Also say which documents match, that you may read, but that are kept back from the workload, and why."""
 
@@ -62,6 +75,7 @@ def search(body: Question, services: Using, caller: SignedIn) -> dict[str, Any]:
         "synonyms": workload.grounding.synonyms,
         "max_bytes": 20000,
         "explain": body.explain,
+        "where": body.where.model_dump(mode="json", exclude_none=True),
     }
     answer = dict(post_local(services.home, "search", "/search", question))
     if not answer["passages"]:

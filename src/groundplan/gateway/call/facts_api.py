@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -33,12 +32,13 @@ from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange, Passage
 from groundplan.gateway.call.ground import ask_search, cut_off
 from groundplan.gateway.call.identify import caller, check_grants
+from groundplan.gateway.call.signals import Unsealed
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.policy.address import check_network
 from groundplan.gateway.policy.snapshot import KeyEntry, Plan
 from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.upstream.http1 import UpstreamFailure
-from groundplan.knowledge.retrieval.wire import ConfirmRequest, SearchRequest
+from groundplan.knowledge.retrieval.wire import ConfirmRequest, SearchRequest, Where
 from groundplan.knowledge.signals.signal_store import Signal
 from groundplan.ledger import outcome_store
 
@@ -76,6 +76,7 @@ class SearchBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     query: Annotated[str, msgspec.Meta(min_length=1, max_length=4000)]
     workload: str | None = None
     passages: Annotated[int, msgspec.Meta(ge=1, le=20)] = 5
+    where: Where = Where()
 
 
 class _Searches(Interface):
@@ -239,6 +240,7 @@ class FactsApi:
             k=body.passages,
             synonyms=grounding.synonyms,
             max_bytes=SEARCH_BYTES,
+            where=body.where,
         )
         id = new_id()
         answer = await self._asked(question, id, b"/search")
@@ -255,7 +257,7 @@ class FactsApi:
             raise Unavailable("this gateway keeps no signals", code="signals_away", hint="Send it to the control port.")
         id = body.id or new_id()
         if body.question is not None:
-            made = replace(signals.unanswered(plan.workload, person, body.question, body.call or id), id=id)
+            made = signals.unanswered(plan.workload, person, body.question, body.call or id, id)
         else:
             wanted = ConfirmRequest(
                 person=person, chunks=[], documents=[str(body.document)], sources=sources, workload=plan.workload.name
@@ -264,9 +266,11 @@ class FactsApi:
             if not msgspec.json.decode(answer, type=_Readable).documents:
                 hint = "Name one that a search has given you."
                 raise NotFound("no such document", code="document_unknown", hint=hint)
-            made = Signal(plan.workload.name, body.kind, document=body.document, rank=body.rank, call=body.call, id=id)
+            said = Signal(plan.workload.name, body.kind, document=body.document, rank=body.rank, call=body.call, id=id)
+            made = Unsealed(said)
         await signals.keep(made)
-        return 201, msgspec.json.encode({"id": str(id), "kept": body.question is None or made.asked is not None})
+        kept = body.question is None or made.signal.asked is not None
+        return 201, msgspec.json.encode({"id": str(id), "kept": kept})
 
     def _searched(self, named: str | None, person: str, plan: Plan) -> tuple[Grounding, list[str]]:
         """What the workload searches, and in which sources now. Raises `Denied`, `Invalid`."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -22,6 +22,7 @@ from groundplan.core.clock import Clock
 from groundplan.core.detect import redact
 from groundplan.core.errors import GroundplanError, Unavailable
 from groundplan.core.home import Home
+from groundplan.core.ids import new_id
 from groundplan.gateway.journal.threads import InThreads
 from groundplan.gateway.telemetry.content import chosen
 from groundplan.knowledge.signals import signal_store
@@ -36,33 +37,49 @@ MOST = 2_000
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Unsealed:
+    """A signal whose question, if there is one, is as it was asked; it is redacted and sealed beside the calls."""
+
+    signal: Signal
+    redacted: bool = False
+
+    def sealed(self, conn: Any, keys: SubjectKeys) -> Signal:
+        """As it is stored."""
+        one = self.signal
+        if one.asked is None or one.person is None:
+            return one
+        text = redact(one.asked)[0] if self.redacted else one.asked
+        return replace(one, asked=keys.seal(conn, one.person, text))
+
+
 class Signals:
     """Of one worker. It connects at the first one."""
 
     def __init__(self, home: Home, url: str, clock: Clock) -> None:
         self._home, self._clock = home, clock
         self._database = InThreads(url, "signals", 1, _unreachable)
-        self._waiting: list[Signal] = []
+        self._waiting: list[Unsealed] = []
         self._lost = 0
 
-    def unanswered(self, workload: Workload, about: str, question: str, call: UUID) -> Signal:
+    def unanswered(self, workload: Workload, about: str, question: str, call: UUID, id: UUID | None = None) -> Unsealed:
         """That nothing was found. `about` is whose question it is: a person's id, else the key's; `call` decides
-        whether it is among those whose content is kept. Its `asked` is not sealed yet."""
-        keep = workload.keep
+        whether it is among those whose content is kept."""
+        keep, id = workload.keep, id or new_id()
         if keep is None or not chosen(keep, call.bytes):
-            return Signal(workload.name, UNANSWERED, call=call)
-        text = question if keep.content == "full" else redact(question)[0]
+            return Unsealed(Signal(workload.name, UNANSWERED, call=call, id=id))
         until = self._clock.now() + timedelta(seconds=keep.seconds)
-        return Signal(workload.name, UNANSWERED, call=call, person=UUID(about), asked=text, until=until)
+        made = Signal(workload.name, UNANSWERED, call=call, person=UUID(about), asked=question, until=until, id=id)
+        return Unsealed(made, redacted=keep.content != "full")
 
-    def add(self, one: Signal) -> None:
+    def add(self, one: Unsealed) -> None:
         """Never waits."""
         if len(self._waiting) >= MOST:
             self._lost += 1
             return
         self._waiting.append(one)
 
-    async def keep(self, one: Signal) -> None:
+    async def keep(self, one: Unsealed) -> None:
         """Durable when it returns. Raises `Unavailable`."""
         await self._database.run(lambda conn: self._put(conn, [one]))
 
@@ -91,14 +108,11 @@ class Signals:
             await self.flush()
         await self._database.close()
 
-    def _put(self, conn: Any, signals: list[Signal]) -> None:
+    def _put(self, conn: Any, signals: list[Unsealed]) -> None:
         keys = SubjectKeys.of(self._home)
         with conn.transaction():
             for one in signals:
-                sealed = one
-                if one.asked is not None and one.person is not None:
-                    sealed = replace(one, asked=keys.seal(conn, one.person, one.asked))
-                signal_store.add(conn, sealed)
+                signal_store.add(conn, one.sealed(conn, keys))
 
 
 def note(gateway: Gateway, exchange: Exchange) -> None:

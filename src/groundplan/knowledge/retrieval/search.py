@@ -34,6 +34,7 @@ from groundplan.knowledge.retrieval.wire import (
     Newer,
     Passage,
     SearchRequest,
+    Where,
     Withheld,
 )
 
@@ -42,6 +43,8 @@ MAX_PASSAGES = 50
 
 _READ = 40
 """Of both together, best first: what PostgreSQL is asked for at once."""
+_FILTERED = 1000
+"""Candidates of each ranking where the question is about some documents only: most of them may be others."""
 _TRIES = 3
 """So often a switch to another edition may come between a question and its answer."""
 _MOST_BY_WORDS = fuse.WEIGHTS.words * (1 + fuse.WEIGHTS.neighbour)
@@ -115,7 +118,8 @@ class Search:
     def _answered(self, conn: Connection[Any], standing: Standing, asked: Asked, request: SearchRequest) -> Result:
         """The answer within one transaction."""
         question = asked.vector
-        wanted = self._wanted(asked.text, question, request.sources, standing)
+        limit = CANDIDATES if request.where == Where() else _FILTERED
+        wanted = self._wanted(asked.text, question, request.sources, standing, limit)
         if request.synonyms and (variants := self._glossary.of(conn).variants(wanted.terms)):
             wanted = replace(wanted, variants=variants)
         proposed = propose(asked.index, wanted)
@@ -152,7 +156,7 @@ class Search:
         """The readable ones, best first; asks for more until there are enough or no more."""
         scores, order = proposed.scores, proposed.order
         enough = 2 * request.k + 4
-        most = max(_READ, enough)
+        most = max(_READ if request.where == Where() else _FILTERED // 5, enough)
         found: fuse.Ranked = []
         for start in range(0, len(order), most):
             rows = {proposed.view.chunk(row): row for row in order[start : start + most]}
@@ -161,7 +165,7 @@ class Search:
             found += [
                 (one, scores[rows[id]] + more.get(rows[id], 0.0))
                 for id, one in allowed.items()
-                if _within(one, request)
+                if _within(one, request.where)
             ]
             if len(found) >= enough:
                 break
@@ -184,7 +188,7 @@ class Search:
             if one.id not in known
             and one.similarity is not None
             and one.similarity >= fuse.MIN_SIMILARITY
-            and _within(one, request)
+            and _within(one, request.where)
         ]
 
     def _withheld(
@@ -281,13 +285,16 @@ def _around(conn: Connection[Any], best: fuse.Ranked, distance: int) -> dict[tup
     return {(part.document, part.number): part for part in parts}
 
 
-def _within(chunk: Found, request: SearchRequest) -> bool:
-    """Whether its document was last modified in the time that was asked for; one without a date was not."""
-    if request.after is None and request.before is None:
-        return True
+def _within(chunk: Found, where: Where) -> bool:
+    """Whether it is of a document that was asked about."""
     at = chunk.modified_at
-    return at is not None and not (
-        (request.after is not None and at < request.after) or (request.before is not None and at >= request.before)
+    return (
+        (where.path is None or chunk.path.startswith(where.path))
+        and (where.owner is None or chunk.owner == where.owner)
+        and (where.sensitivity is None or chunk.sensitivity in where.sensitivity)
+        and (where.media is None or chunk.media == where.media)
+        and (where.after is None or (at is not None and at >= where.after))
+        and (where.before is None or (at is not None and at < where.before))
     )
 
 

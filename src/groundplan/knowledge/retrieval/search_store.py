@@ -23,7 +23,8 @@ from groundplan.knowledge.store import CHANGE_LOCK
 Conn = Connection[Any]
 
 _COLUMNS = """c.id, c.document_id AS document, d.source, d.path, d.title, c.text, c.start_line, c.end_line, d.review_by,
-  c.number, c.start_char, c.end_char, d.version, d.modified_at, d.sensitivity"""
+  c.number, c.start_char, c.end_char, d.version, d.modified_at, d.sensitivity, d.owner,
+  d.media"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,8 @@ class Found:
     version: int = 1
     modified_at: datetime | None = None
     sensitivity: str | None = None
+    owner: str | None = None
+    media: str | None = None
     similarity: float | None = None
 
 

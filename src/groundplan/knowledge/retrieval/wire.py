@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Annotated
 
 import msgspec
+
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+
+
+class Where(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Only documents of which all of this holds; what is None does not matter. `after` and `before` bound the last
+    modification (ISO 8601): a document without a date was not modified in any time."""
+
+    path: str | None = None
+    """How it begins."""
+    owner: str | None = None
+    sensitivity: list[str] | None = None
+    """One of these."""
+    media: str | None = None
+    """`md`, `pdf`, `csv`, …"""
+    after: Moment | None = None
+    before: Moment | None = None
 
 
 class SearchRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A question on behalf of a person. Without `person` only what is public is visible. `max_bytes` bounds UTF-8 text
-    in all. `floor` (0 to 1): below that confidence there is no answer. `after` and `before` bound the last
-    modification (ISO 8601)."""
+    in all. `floor` (0 to 1): below that confidence there is no answer."""
 
     workload: str
     person: str | None
@@ -24,8 +41,7 @@ class SearchRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """How many chunks before and after a passage are given with it, where they fit: 0 or 1."""
     synonyms: bool = True
     """Also look for what the glossary says for the terms of the question."""
-    after: datetime | None = None
-    before: datetime | None = None
+    where: Where = Where()
     edition: int | None = None
     """Which edition of the index; None: the one that serves. Only whole ones can be asked."""
 
