@@ -330,6 +330,8 @@ def test_a_huge_body_is_not_read(control: Control) -> None:
 
 
 def test_apply_then_roll_back(fresh: Control) -> None:
+    first = fresh.ask("POST", "/api/rollback", {})
+    assert (first.status, first.code) == (404, "blueprint_unknown") and "first one" in first.body["error"]["message"]
     files = {name: text.replace("100 USD/month", "90 USD/month") for name, text in fresh.files().items()}
     planned = fresh.ask("POST", "/api/plan", {"files": files}).body
     assert planned["refusals"] == [] and any("budget" in d["subject"] for d in planned["differences"])

@@ -210,8 +210,11 @@ def test_tampering_is_named_and_rolling_back_makes_the_next_number(page: Page) -
     act(page, "rollback")
     told = page.inner_text("main")
     number = int(re.findall(r"Blueprint (\d+) has the content", told)[0])
+    assert f"Blueprint {number}" in page.inner_text(".tools"), "the top of the page names what is served now"
     press(page, "text=See what changed")
     assert f"Blueprint {number}" in page.inner_text("h1")
+    page.goto("/do/demo/rollback")
+    assert page.locator("#break-it").count(), "the address of an act shows the plan, where it is done again"
 
 
 def test_a_receipt_has_six_steps_the_money_and_a_proof_that_opens(demo: Stack, page: Page) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -46,7 +47,21 @@ def test_two_marks_in_a_sentence_answer_for_their_own_words() -> None:
     assert [(one.text, one.passages) for one in told] == [("Leave is 25 days", (1,)), ("and notice is 30 days.", (2,))]
 
 
-@given(st.text(alphabet="aB1 .!?[],\n2", max_size=80))
+def test_what_introduces_a_sentence_cites_for_it() -> None:
+    answer = "According to the passage [1]: Leave is 25 days. It is paid. Based on [2]:\nNotice is 30 days."
+    told = statements(answer)
+    assert [(one.text, one.passages) for one in told] == [("Leave is 25 days.", (1,)), ("Notice is 30 days.", (2,))]
+    assert answer[told[0].start : told[0].end] == "According to the passage [1]: Leave is 25 days."
+    (citation,) = cited("According to the passage [1]: Employees have 25 days of paid leave.", [passage()])
+    assert citation.supported is True
+    (wrong,) = cited("According to the passage [1]: Employees have 30 days of paid leave.", [passage()])
+    assert wrong.supported is False
+    for alone in ("According to the passage [1]:", "From [1]: Leave [2] is paid."):
+        assert statements(alone)[0].passages == (1,)
+    assert [one.text for one in statements("Leave is 25 days [1]: ask early.")] == ["Leave is 25 days:"]
+
+
+@given(st.text(alphabet="aB1 .!?[],\n2", max_size=80) | st.from_regex(r"(From \[1\]:|a\.| |\n){0,9}", fullmatch=True))
 def test_spans_are_of_the_answer_and_in_order(answer: str) -> None:
     found = statements(answer)
     ends = [0]
@@ -74,6 +89,20 @@ def test_spans_are_of_the_answer_and_in_order(answer: str) -> None:
 def test_words_decide_what_they_can(statement: str, says: bool | None) -> None:
     seen = look(statement, LEAVE)
     assert seen.decided is says or (says is None and seen.decided is not True)
+
+
+def test_what_is_quoted_word_for_word_is_said() -> None:
+    for file in sorted((Path(__file__).parents[2] / "examples" / "company").rglob("*.md")):
+        text = file.read_text()
+        for place in places_of(text):
+            seen = look(" ".join(place.text.split()), text)
+            assert seen.decided is not False, (file.name, place.text)
+
+
+def test_a_part_of_a_sentence_is_taken_only_where_it_says_as_much() -> None:
+    hours = "Offices have flexible hours between 7 and 19; meetings are placed between 9 and 15."
+    assert look("Our offices have flexible hours between 7 and 19.", hours).decided is not False
+    assert look("Our offices have flexible hours between 7 and 20.", hours).decided is False
 
 
 def test_a_number_of_another_sentence_proves_nothing() -> None:

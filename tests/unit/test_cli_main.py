@@ -71,6 +71,27 @@ def test_version() -> None:
     assert run("--version").stdout.startswith("groundplan ")
 
 
+def test_a_blueprint_number_that_there_cannot_be_is_a_wrong_command_line(tmp_path: Path) -> None:
+    for number in ("-1", "0", "abc"):
+        done = run("rollback", "--home", str(tmp_path), "--", number)
+        assert done.returncode == 2 and "Invalid value" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("keys", "create"), "--workload"),
+        (("rollback", "abc"), "integer"),
+        (("statsu",), "statsu"),
+        (("up", "--n"), "--n"),
+    ],
+)
+def test_a_wrong_command_line_is_json_too(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
+    done = run(*arguments, "--home", str(tmp_path), "--json")
+    error = json.loads(done.stdout)["error"]
+    assert done.returncode == 2 and error["code"] == "usage" and said in error["message"] and error["hint"]
+
+
 def test_kill_refuses_what_is_no_scope(tmp_path: Path) -> None:
     done = run("kill", "everything", "-m", "test", "--home", str(tmp_path), "--json")
     assert done.returncode == 65

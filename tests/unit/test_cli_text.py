@@ -73,6 +73,21 @@ def test_status_without_anything() -> None:
     assert "no company yet" in text and "no gateway is connected" in text
 
 
+def test_status_names_deployments_that_do_not_answer_once() -> None:
+    gateway = {
+        "pid": 1,
+        "blueprint": 1,
+        "ready": True,
+        "journal_lag": 0,
+        "health": {"main": "open: 8 failures in a row"},
+    }
+    text = status_text(
+        {"company": "acme", "blueprint": 1, "postgres": "embedded", "gateways": [gateway, gateway | {"pid": 2}],
+         "pending": [], "difference": [], "findings": 0, "kills": []}
+    )  # fmt: skip
+    assert text.count("deployment main: breaker open: 8 failures in a row") == 1
+
+
 def test_what_is_stopped_everywhere_and_what_is_not() -> None:
     assert "effective at every gateway" in effective_text("x", {"complete": True, "waiting": []})
     waiting = effective_text("x", {"complete": False, "waiting": [{"epoch": "e1", "until": "12:00"}]})

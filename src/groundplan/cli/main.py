@@ -13,9 +13,11 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from groundplan.cli.output import print_error, unusable
+from groundplan.cli.output import print_error, unusable, wrong_usage
 from groundplan.core.errors import GroundplanError
 
+USAGE = 2
+"""Exit code of a wrong command line."""
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "init": ("groundplan.cli.workspace", "init", "Write a commented workspace that passes `check`."),
     "check": ("groundplan.cli.workspace", "check", "Say everything that is wrong in a workspace, offline."),
@@ -127,6 +129,10 @@ def main() -> None:
             if error.filename is None:
                 raise
             raise unusable(error) from error
+        except SystemExit as end:
+            if end.code == USAGE and "--json" in sys.argv:
+                print_error(wrong_usage(end.__context__), as_json=True)
+            raise
     except GroundplanError as error:
         print_error(error, as_json="--json" in sys.argv)
         raise SystemExit(error.exit_code) from None

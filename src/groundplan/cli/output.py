@@ -13,7 +13,7 @@ from typing import Any
 import typer
 
 from groundplan.core.error_shape import error_json
-from groundplan.core.errors import GroundplanError, Problem, Unavailable, Where
+from groundplan.core.errors import GroundplanError, Invalid, Problem, Unavailable, Where
 from groundplan.core.words import counted
 
 
@@ -60,6 +60,16 @@ def unusable(error: OSError) -> GroundplanError:
         f"{name} cannot be used: {error.strerror or type(error).__name__}",
         code="file_unusable",
         hint="Check the path, its permissions and the free space.",
+    )
+
+
+def wrong_usage(cause: BaseException | None) -> GroundplanError:
+    """The error of a command line that was not understood, for programs; people are shown the usage."""
+    words = getattr(cause, "format_message", None)  # of the command line's parser, which has no public name
+    return Invalid(
+        str(words()) if callable(words) else "the command line is wrong",
+        code="usage",
+        hint="`groundplan COMMAND --help` describes every option.",
     )
 
 

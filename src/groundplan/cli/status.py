@@ -30,6 +30,8 @@ def status_text(value: dict[str, Any]) -> str:
         )]  # fmt: skip
     else:
         lines.append("no gateway is connected")
+    health = {(name, told) for gateway in gateways for name, told in gateway["health"].items()}
+    lines += [f"deployment {name}: breaker {told}" for name, told in sorted(health)]
     for pending in value["pending"]:
         lines.append(waits_text(pending))
     if value["difference"]:

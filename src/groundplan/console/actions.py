@@ -9,7 +9,7 @@ from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from groundplan.console.client import Reply
-from groundplan.console.render import Signed, Visitor, api_of, show, when
+from groundplan.console.render import Signed, Visitor, api_of, show, visitor_of, when
 
 router = APIRouter(prefix="/do", include_in_schema=False)
 Text = Annotated[str, Form(max_length=2000)]
@@ -90,12 +90,13 @@ async def restore_hr(request: Request, visitor: Signed, csrf: Text) -> Response:
 
 
 @router.post("/demo/{act}", response_class=HTMLResponse)
-async def demo(request: Request, visitor: Signed, act: str, csrf: Text) -> Response:
+async def demo(request: Request, _: Signed, act: str, csrf: Text) -> Response:
     """Any other act of the demo, with what really came out of it."""
     reply = await api_of(request, csrf).post(f"/api/demo/{quote(act, safe='')}")
     if not reply.ok or act in ON_THE_PLAN:
         return _back("/", reply, ON_THE_PLAN.get(act, ""))
-    return await show(request, visitor, "act.html", "/", result=reply.body)
+    after = await visitor_of(request)  # an act may have made a blueprint, which the top of the page names
+    return await show(request, after, "act.html", "/", result=reply.body)
 
 
 async def _changed(request: Request, visitor: Visitor, csrf: str, act: str) -> Response:

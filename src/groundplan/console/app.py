@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import RedirectResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
@@ -87,8 +88,11 @@ async def _instead(_: Request, error: Exception) -> Response:
 
 
 async def _missing(request: Request, error: Exception) -> Response:
-    """A path that does not exist: a page for people, JSON below /api."""
+    """A path that does not exist: a page for people, JSON below /api. Who asks again for the address of a form, whose
+    answer they were looking at, is shown the overview."""
     assert isinstance(error, HTTPException)
+    if request.url.path.startswith("/do/") and request.method == "GET":
+        return RedirectResponse("/", status_code=303)
     if request.url.path.startswith(("/api/", "/static/")):
         return await errors.http_error(request, error)
     return page("error.html", code=error.status_code, problem=f"There is no page {request.url.path[:200]}.")

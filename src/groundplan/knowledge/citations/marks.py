@@ -1,7 +1,8 @@
 """What an answer cites: its sentences with the numbers of passages that stand in them, `[1]` or `[1, 3]`. Pure.
 
-Where a sentence cites twice, each mark answers for the words since the one before. Sentences without a mark are none of
-this. Characters count from 0; spans are half open.
+Where a sentence cites twice, each mark answers for the words since the one before. "According to the passage [1]:" says
+nothing by itself, so it answers for the sentence that follows. Sentences without a mark are none of this. Characters
+count from 0; spans are half open.
 """
 
 from __future__ import annotations
@@ -19,6 +20,14 @@ _GONE = re.compile(rf"\s*{_MARK.pattern}")
 _MARKS = re.compile(rf"(?:{_MARK.pattern}[\s,;]*)+")
 _END = re.compile(rf"[.!?:;]+[\"')*_”’]*(?:\s*{_MARK.pattern})*(?=\s|$)|\n+")
 _SHORT = re.compile(r"\b(?:e\.g|i\.e|etc|approx|no|nr|vs|dr|mr|mrs|ms|st|cf|incl|z\.b|bzw|ca)\.$", re.IGNORECASE)
+
+_INTRODUCES = re.compile(
+    r"(?:according to|based on|as (?:said|stated|written|described|noted) (?:in|by)|from|in|per|the|see|source)"
+    r"(?: the| this| that| your| our)?(?: provided| given)?"
+    r"(?: (?:passage|document|source|text|excerpt|context|handbook|policy)s?)?\s*:",
+    re.IGNORECASE,
+)
+"""Words before a colon, without their mark, that only say where what follows is from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +56,26 @@ def sentences(text: str) -> Iterator[tuple[int, int]]:
 def statements(answer: str) -> list[Statement]:
     """Everything in an answer that cites something, in its order."""
     found: list[Statement] = []
+    introduced: Statement | None = None
     for start, end in sentences(answer[:LONGEST]):
-        found += _statements(answer, start, end)
+        here = _statements(answer, start, end)
+        if introduced is not None and not here:
+            here = [_said_after(introduced, answer, start, end)]
+        elif introduced is not None:
+            found.append(introduced)
+        introduced = None
+        if len(here) == 1 and _INTRODUCES.fullmatch(here[0].text):
+            introduced = here.pop()
+        found += here
         if len(found) >= MOST:
             return found[:MOST]
-    return found
+    return found if introduced is None else [*found, introduced]
+
+
+def _said_after(introduced: Statement, answer: str, start: int, end: int) -> Statement:
+    """The sentence from `start` to `end`, cited by the words that introduce it."""
+    said = answer[start:end].rstrip()
+    return Statement(introduced.start, start + len(said), " ".join(said.split()), introduced.passages)
 
 
 def _statements(answer: str, start: int, end: int) -> list[Statement]:

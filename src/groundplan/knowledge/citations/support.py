@@ -126,6 +126,9 @@ def look(statement: str, passage: str) -> Look:
     places = places_of(passage)
     if not places or not (said.terms or said.numbers):
         return Look(None, 0.0, None)
+    quoted = next((place for place in places if _bare(place.text) == _bare(statement)), None)
+    if quoted is not None:
+        return Look(True, 1.0, quoted)
     known = [words_of(place.text) for place in places]
     shares = [_share(said, each) for each in known]
     best = _best(places, shares)
@@ -134,6 +137,11 @@ def look(statement: str, passage: str) -> Look:
     if shares[best] >= SURE:
         return Look(True, shares[best], places[best])
     return Look(None, shares[best], places[best], tuple(places))
+
+
+def _bare(text: str) -> str:
+    """A sentence as it is compared word for word."""
+    return " ".join(text.split()).rstrip(".;:!? ")
 
 
 def decide(share: float, nearness: float, settings: Settings = SETTINGS) -> bool:
@@ -158,8 +166,9 @@ def _best(places: Sequence[Place], shares: Sequence[float]) -> int:
 def _part(said: Words, text: str, whole: Words) -> Words:
     """The part of a sentence that says all that is stated, where one does: what is denied in another is not meant."""
     parts = [words_of(part) for part in _CLAUSE.split(text)]
+    least = max(SURE, _share(said, whole))
     return max(
-        (part for part in parts if _share(said, part) >= SURE), key=lambda part: _share(said, part), default=whole
+        (part for part in parts if _share(said, part) >= least), key=lambda part: _share(said, part), default=whole
     )
 
 
