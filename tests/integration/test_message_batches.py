@@ -20,6 +20,7 @@ from anthropic.types.messages import (
 )
 from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
 from tests.integration.sdk_types import strict
+from tests.integration.test_batch_kill import UNRECOVERED, shipping
 from tests.integration.test_batches import BATCH_RATES, LINE, held
 
 from groundplan.core.money import PICO
@@ -196,6 +197,35 @@ async def _pages(setup: Setup, first: str, second: str) -> None:
     with pytest.raises(NotFoundError):
         await other.messages.batches.retrieve(names[0])
     await other.close()
+
+
+@pytest.mark.soak
+async def test_whoever_is_killed_every_call_has_one_result_and_one_row(setup: Setup) -> None:
+    stack, count = setup.stack, 24
+    setup.chat.script = Script(tokens=20, latency_ms=80)
+    async with shipping(stack):
+        made = await setup.client.messages.batches.create(requests=requests(count, model="scripted/chat"))
+        for _ in range(3):
+            await asyncio.sleep(0.4)
+            stack.workers[0].kill()
+            await asyncio.to_thread(stack.workers.pop(0).wait)
+            stack.start()
+        patient = setup.client.with_options(max_retries=8)
+        batch = await ended(patient, made.id, 60)
+        found = await results(patient, made.id)
+        assert sorted(found) == sorted(f"c{n}" for n in range(count)) and sum(counts(batch).values()) == count
+        codes = {r.error.error.model_extra["code"] for r in found.values() if r.type == "errored"}
+        assert codes <= {"batch_line_interrupted", "budget_exhausted"}
+        stack.stop()
+        async with asyncio.timeout(40):
+            while stack.sql(UNRECOVERED):  # noqa: ASYNC110 -- what is waited for has no event
+                await asyncio.sleep(0.2)
+    ((rows, calls),) = stack.sql(
+        "SELECT count(*), count(DISTINCT l.call_id) FROM batch_line l JOIN call c ON c.id = l.call_id"
+    )
+    assert rows == calls == count, "a call without its one row in the ledger"
+    ((attempts, spent),) = stack.sql("SELECT count(*), sum(cost_usd) FROM attempt")
+    assert setup.chat.counted <= attempts <= count and held(stack) == spent <= count * LINE
 
 
 async def test_the_beta_client_and_a_pretty_body_are_understood(setup: Setup) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from anthropic import APIStatusError, AsyncAnthropic, AuthenticationError, BadRequestError
-from anthropic.types import ErrorResponse, Message, MessageTokensCount, RawMessageStreamEvent
+from anthropic import APIStatusError, AsyncAnthropic, AuthenticationError, BadRequestError, NotFoundError
+from anthropic.types import ErrorResponse, Message, MessageTokensCount, ModelInfo, RawMessageStreamEvent
 from tests.integration.gateway_stack import Reply, Stack, blueprint, deployment, installation, scripted, workload
 from tests.integration.sdk_types import strict
 
@@ -91,6 +91,20 @@ async def test_an_answer_is_a_message_and_is_charged_by_our_totals(setup: Setup,
     assert message.usage.output_tokens == 7
     # 7 at 1, 40 at 0.1, 100 at 1.25 and 7 at 10 USD a million
     assert reply.json["groundplan"]["cost_usd"] == "0.000206000000"
+
+
+async def test_models_are_listed_as_each_client_reads_them(setup: Setup) -> None:
+    async with setup.client() as client:
+        listed = [model async for model in client.models.list()]
+        assert {"auto", "scripted/native", "scripted/chat"} <= {model.id for model in listed}
+        one = await client.models.retrieve("scripted/native")
+        assert (one.type, one.display_name) == ("model", "scripted/native")
+        with pytest.raises(NotFoundError):
+            await client.models.retrieve("gpt-none")
+    told = await setup.stack.ask("GET", "/v1/models", setup.key, anthropic_version="2023-06-01")
+    for each in told.json["data"]:
+        strict(ModelInfo, json.dumps(each))
+    assert (await setup.stack.ask("GET", "/v1/models", setup.key)).json["object"] == "list"
 
 
 @pytest.mark.parametrize("model", ["scripted/native", "scripted/chat"])

@@ -16,7 +16,7 @@ def batches(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """The newest first. They are ordered at the gateway with an API key, by POST /v1/batches."""
+    """The newest first. They are ordered at the gateway with an API key: POST /v1/batches, /v1/messages/batches."""
     named = {"workload": workload} if workload else {}
     value = ControlClient.connect(home).get("/api/batches", **named)
     emit(value, as_json, batches_text(value))

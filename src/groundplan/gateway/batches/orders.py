@@ -140,11 +140,10 @@ class Orders:
         if file is None:
             await self._close(connection, batch, order, ("batch_line_refused", "no call of it may be made"))
             return
-        count = await order_store.open_lines(connection, order.id)
         path, headers = self._shelf.path(_file(order, "input")), batch_calls.header_lines(batch)
         await order_store.sending(connection, order.id)
         try:
-            made = await provider.create(Input(order.id, batch.endpoint, path, count, file, headers))
+            made = await provider.create(Input(order.id, batch.endpoint, path, file, headers))
         except Away as away:
             if not away.acted:
                 await order_store.not_sent(connection, order.id)

@@ -50,7 +50,9 @@ class Refused(Exception):
         self.status = status
 
 
-class _Counts(msgspec.Struct, frozen=True):
+class Counts(msgspec.Struct, frozen=True):
+    """Of the calls of a batch."""
+
     total: int = 0
     completed: int = 0
     failed: int = 0
@@ -74,7 +76,7 @@ class ProviderBatch(msgspec.Struct, frozen=True):
     metadata: dict[str, str] | None = None
     output_file_id: str | None = None
     error_file_id: str | None = None
-    request_counts: _Counts | None = None
+    request_counts: Counts | None = None
     errors: _Problems | None = None
 
     @property
@@ -91,7 +93,7 @@ class ProviderBatch(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """What is ordered: `lines` calls of `endpoint`, in the file `path`, which the provider may have as `file`.
+    """What is ordered: calls of `endpoint`, in the file `path`, which the provider may have as `file`.
 
     `headers` are complete header lines that the caller's own request would have had.
     """
@@ -99,7 +101,6 @@ class Input:
     order: UUID
     endpoint: str
     path: Path
-    lines: int
     file: str = ""
     headers: bytes = b""
 

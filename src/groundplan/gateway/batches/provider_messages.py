@@ -19,6 +19,7 @@ from groundplan.gateway.batches.provider import (
     JSON,
     Asked,
     Away,
+    Counts,
     Found,
     Input,
     Provider,
@@ -162,19 +163,13 @@ class MessageBatches(Provider):
 
     async def retrieve(self, name: str) -> ProviderBatch:
         batch = read(await self._ask(Asked(b"GET", _at(name), lines=_VERSION)), _Batch)
-        state = _STATES.get(batch.processing_status, "in_progress")
-        counts = batch.request_counts
-        told = {"total": counts.total, "completed": counts.succeeded, "failed": counts.total - counts.processing}
-        told["failed"] -= counts.succeeded
-        return msgspec.convert(
-            {
-                "id": batch.id,
-                "status": state,
-                "created_at": int(batch.made_at),
-                "output_file_id": batch.id if state == "completed" else None,
-                "request_counts": told,
-            },
-            ProviderBatch,
+        state, found = _STATES.get(batch.processing_status, "in_progress"), batch.request_counts
+        return ProviderBatch(
+            id=batch.id,
+            status=state,
+            created_at=int(batch.made_at),
+            output_file_id=batch.id if state == "completed" else None,
+            request_counts=Counts(found.total, found.succeeded, found.errored + found.canceled + found.expired),
         )
 
     async def cancel(self, name: str) -> None:

@@ -28,18 +28,17 @@ from groundplan.gateway.call.estimate import HEADER, estimate
 from groundplan.gateway.call.exchange import Ask, Exchange
 from groundplan.gateway.call.facts_api import FactsApi
 from groundplan.gateway.call.ground import ground
-from groundplan.gateway.call.identify import find_key, identify
+from groundplan.gateway.call.identify import identify
 from groundplan.gateway.call.serve import reserve, serve
 from groundplan.gateway.experiments.trial import assign
 from groundplan.gateway.guard.run import begin, guards
 from groundplan.gateway.http.multipart import is_form
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.http.stream import EVENT_STREAM
-from groundplan.gateway.policy.address import check_network
 from groundplan.gateway.policy.snapshot import Catalog, Plan, Policy
 from groundplan.gateway.routing.cascade import served
 from groundplan.gateway.routing.meant import read_question
-from groundplan.gateway.surfaces import answers, responses_api
+from groundplan.gateway.surfaces import answers, models_api, responses_api
 from groundplan.gateway.surfaces.chat import CHAT
 from groundplan.gateway.surfaces.completions import COMPLETIONS
 from groundplan.gateway.surfaces.embeddings import EMBEDDINGS
@@ -200,11 +199,8 @@ class Pipeline:
             response.send(200, b'{"live":true}')
         elif path == b"/readyz":
             self._readiness(response)
-        elif path == b"/v1/models" or path.startswith(b"/v1/models/"):
-            try:
-                self._models(path, request, response)
-            except GroundplanError as error:
-                self._refuse(response, error)
+        elif models_api.serves(path):
+            models_api.handle(self._gateway, path, request, response)
         else:
             hint = "The gateway serves POST /v1/chat/completions, POST /v1/embeddings and GET /v1/models."
             self._refuse(response, NotFound("there is no such path", code="path_unknown", hint=hint))
@@ -226,28 +222,6 @@ class Pipeline:
             "journal": gateway.journal.healthy,
         }
         response.send(200 if state["ready"] else 503, msgspec.json.encode(state))
-
-    def _models(self, path: bytes, request: Request, response: Response) -> None:
-        gateway = self._gateway
-        key = find_key(request.headers, gateway.live.policy, gateway.clock.seconds())
-        catalog = gateway.live.catalog
-        if key.networks:
-            forwarded = request.headers.get(b"x-forwarded-for")
-            check_network(key.networks, response.peer, forwarded, catalog.proxies if catalog else ())
-        plan = catalog.plans.get(key.workload) if catalog else None
-        names = sorted(plan.names) if plan else []
-        if plan is not None and key.models:
-            names = [name for name in names if admit.of_key(key, plan.names[name])]
-        listed = [{"id": n, "object": "model", "created": 0, "owned_by": key.workload} for n in names]
-        wanted = path[len(b"/v1/models/") :].decode("utf-8", "replace").replace("%2F", "/").replace("%2f", "/")
-        if not wanted:
-            response.send(200, msgspec.json.encode({"object": "list", "data": listed}))
-            return
-        found = next((model for model in listed if model["id"] == wanted), None)
-        if found is None:
-            hint = f"Use one of: {', '.join(names)}"
-            raise NotFound(f"there is no model '{wanted[:80]}'", code="model_not_found", hint=hint)
-        response.send(200, msgspec.json.encode(found))
 
 
 async def _converse(gateway: Gateway, request: Request, response: Response) -> None:

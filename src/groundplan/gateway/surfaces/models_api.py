@@ -1,0 +1,63 @@
+"""`GET /v1/models`: the names that a key may ask for, as OpenAI's clients read them, or Anthropic's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from groundplan.core.errors import GroundplanError, NotFound
+from groundplan.gateway.call import admit
+from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.call.identify import find_key
+from groundplan.gateway.http.server import Request, Response
+from groundplan.gateway.policy.address import check_network
+from groundplan.gateway.surfaces import answers, messages_errors
+
+PATH = b"/v1/models"
+_BELOW = PATH + b"/"
+_UNKNOWN = "1970-01-01T00:00:00Z"
+"""When a model came out, as Anthropic writes what it does not tell."""
+_encode = msgspec.json.Encoder().encode
+
+
+def serves(path: bytes) -> bool:
+    return path == PATH or path.startswith(_BELOW)
+
+
+def handle(gateway: Gateway, path: bytes, request: Request, response: Response) -> None:
+    """Answer one request. Whose API it is says its `anthropic-version`."""
+    anthropic = b"anthropic-version" in request.headers
+    try:
+        response.send(200, _encode(_told(gateway, path, request, response.peer, anthropic=anthropic)))
+    except GroundplanError as error:
+        response.send(*(messages_errors if anthropic else answers).of_error(error))
+
+
+def _told(gateway: Gateway, path: bytes, request: Request, peer: str, *, anthropic: bool) -> dict[str, Any]:
+    """Raises as a call's identification does, and `NotFound`."""
+    key = find_key(request.headers, gateway.live.policy, gateway.clock.seconds())
+    catalog = gateway.live.catalog
+    if key.networks:
+        forwarded = request.headers.get(b"x-forwarded-for")
+        check_network(key.networks, peer, forwarded, catalog.proxies if catalog else ())
+    plan = catalog.plans.get(key.workload) if catalog else None
+    names = sorted(plan.names) if plan else []
+    if plan is not None and key.models:
+        names = [name for name in names if admit.of_key(key, plan.names[name])]
+    models: list[dict[str, Any]]
+    if anthropic:
+        models = [{"type": "model", "id": name, "display_name": name, "created_at": _UNKNOWN} for name in names]
+    else:
+        models = [{"id": name, "object": "model", "created": 0, "owned_by": key.workload} for name in names]
+    wanted = path[len(_BELOW) :].decode("utf-8", "replace").replace("%2F", "/").replace("%2f", "/")
+    if wanted:
+        found = next((model for model in models if model["id"] == wanted), None)
+        if found is None:
+            hint = f"Use one of: {', '.join(names)}"
+            raise NotFound(f"there is no model '{wanted[:80]}'", code="model_not_found", hint=hint)
+        return found
+    if not anthropic:
+        return {"object": "list", "data": models}
+    first, last = (names[0], names[-1]) if names else (None, None)
+    return {"data": models, "has_more": False, "first_id": first, "last_id": last}

@@ -1,0 +1,61 @@
+"""The check of an API key takes the same steps whatever is sent, and has no secret to be compared piece by piece."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from dataclasses import replace
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from groundplan.core.errors import Unauthenticated
+from groundplan.gateway.call.identify import find_key
+from groundplan.gateway.policy.snapshot import NOTHING, KeyEntry
+
+SECRET = b"gp_0123456789abcdef0123456789abcdef"
+OTHER = b"gp_fedcba9876543210fedcba9876543210"
+KEYS = {
+    hashlib.sha256(each).digest(): KeyEntry("k", "w", "", acts_for_others=False, revoked=False, expires=None)
+    for each in (SECRET, OTHER)
+}
+POLICY = replace(NOTHING, keys=KEYS)
+
+
+def steps(sent: bytes) -> list[tuple[str, int]]:
+    """Every line that the check of an unknown key runs through."""
+    seen: list[tuple[str, int]] = []
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        seen.append((frame.f_code.co_name, frame.f_lineno)) if event == "line" else None
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        with pytest.raises(Unauthenticated):
+            find_key({b"authorization": b"Bearer " + sent}, POLICY, 0.0)
+    finally:
+        sys.settrace(before)
+    return [step for step in seen if step[0] not in ("__exit__", "__enter__")]
+
+
+def test_a_key_that_is_nearly_right_takes_the_steps_of_any_other() -> None:
+    assert find_key({b"authorization": b"Bearer " + SECRET}, POLICY, 0.0).id == "k"
+    wrong = [
+        SECRET[:-1] + b"0",
+        b"x" + SECRET[1:],
+        b"x" * len(SECRET),
+        SECRET[:10],
+        SECRET + b"0",
+        OTHER[:17] + SECRET[17:],
+    ]
+    first, *others = [steps(sent) for sent in wrong]
+    assert first and all(other == first for other in others)
+
+
+def test_what_keys_are_known_by_is_not_the_keys() -> None:
+    told = repr(POLICY).encode()
+    assert SECRET not in told and SECRET[3:] not in told
+    assert all(len(known) == hashlib.sha256().digest_size for known in POLICY.keys)
