@@ -45,8 +45,8 @@ _HALVINGS = 6
 _GENERATIONS = 400
 _SHORT, _QUICK = 2.0, 500
 """with fewer seconds left, no columns are generated, and sites are priced with so many labels"""
-_FOR_COLUMNS, _SHARE = 0.4, 0.2
-"""of the clock that is left, for the columns and for each dive or core"""
+_FOR_COLUMNS, _SHARE, _BRANCHING = 0.4, 0.2, 0.35
+"""of the clock that is left: for the columns, for each dive or core, for branching at the bound"""
 
 
 @dataclass(slots=True)
@@ -122,21 +122,20 @@ def place(data: Arrays, budget: Budget) -> tuple[Plan | None, Certificate, bool]
 
 def _rounds(run: Run, diver: tuple[Master, Point, np.random.Generator] | None, first: int) -> None:
     """Neighbourhoods until the limit; dives at first or where they stall, and attempts at the whole that grow."""
-    work, dives = 5.0, 0
-    if run.tight:
-        _core(run, work)
+    work, dives, cores = 4.0, 0, 0
     while not run.done and run.plan is not None:
         stalled = run.pace.idle > _BATCH
         if diver is not None and dives < first + _DIVES and (dives < first or stalled):
             dives += 1
             run.take(_dived(run, *diver))
             run.pace.idle = 0
+        elif run.tight and (stalled or not cores):
+            _core(run, work)
+            work, cores, run.pace.idle = work * 2, cores + 1, 0
         elif stalled:
-            work, run.pace.idle = work * 2, 0
-            if run.tight:
-                _core(run, work)
-            elif _whole(run, work / 2):
+            if _whole(run, work):
                 return
+            work, run.pace.idle = work * 2, 0
         else:
             _search(run, _BATCH // 4)
 
@@ -147,7 +146,7 @@ def _core(run: Run, work: float) -> None:
         return
     target = run.certificate.bound
     keep = promising(run.reach, target)
-    _weigh(run, core.branched(run.data, keep, target, _effort(run, work, _SHARE)), target)
+    _weigh(run, core.branched(run.data, keep, target, _effort(run, work, _BRANCHING)), target)
     for _ in range(_HALVINGS):
         if run.done:
             return
