@@ -144,6 +144,11 @@ def test_a_pilot_tells_what_breaks_first() -> None:
 def test_few_days_widen_and_none_are_refused() -> None:
     few, many = (pilot.project("a", days(count), pilot.Bounds()).scaled[0].usd_month for count in (2, 20))
     assert few[2] - few[0] > many[2] - many[0]
+    uneven = [replace(day, first_token_ms=300.0 + 40.0 * (number % 2)) for number, day in enumerate(days(20))]
+    times = pilot.project("a", uneven, pilot.Bounds())
+    told = pilot.to_json(times)["scaled"][1]
+    assert told["first_token_interval_ms"]["low"] < told["first_token_ms"] == 320.0
+    assert any("first token then takes 320 ms (" in line for line in pilot.words(times))
     with pytest.raises(Invalid):
         pilot.project("a", [], pilot.Bounds())
 
@@ -151,7 +156,8 @@ def test_few_days_widen_and_none_are_refused() -> None:
 def test_waiting_grows_with_the_load_on_own_hardware() -> None:
     found = pilot.project("a", days(10, calls=2000), pilot.Bounds(concurrent=8, first_token_ms=500.0))
     first = [each.first_token_ms for each in found.scaled]
-    assert first[0] is not None and first[1] is not None and first[1] > first[0]
+    assert first[0] is not None and first[1] is not None and first[1][1] > first[0][1]
+    assert all(each is not None and each[0] <= each[1] <= each[2] for each in first)
     assert found.first is not None
 
 

@@ -55,10 +55,13 @@ class Framed:
     pools: Mapping[str, Pool] = field(default_factory=dict)
 
 
-def frame(offered: Offered, *, wanted: bool = True, banned: frozenset[tuple[str, str]] = frozenset()) -> Framed:
+def frame(
+    offered: Offered, *, wanted: bool = True, banned: frozenset[tuple[str, str]] = frozenset(), pooled: bool = True
+) -> Framed:
     """The problem of a company. `wanted` False leaves out fallbacks that are only wanted; `banned` are (workload,
-    config) that may not be the primary, for asking what comes next."""
-    company, found = offered.company, pools(offered)
+    config) that may not be the primary, for asking what comes next; `pooled` False adds up peaks of own hardware and
+    commits to nothing, with the same options of workloads in the same order."""
+    company, found = offered.company, pools(offered) if pooled else {}
     jobs: list[Job] = []
     meanings: list[Taken] = []
     for name, candidates in offered.by_workload.items():
@@ -71,7 +74,9 @@ def frame(offered: Offered, *, wanted: bool = True, banned: frozenset[tuple[str,
     most = company.policy.spread
     spreads = (Spread(f"at most {most} in one failure domain", production, most),) if most and production else ()
     jobs += [_holding(pool) for pool in found.values()]
-    meanings += [Taken(POOL, 0, None, pool.name, held) for pool in found.values() for held in pool.levels]
+    meanings += [
+        Taken(POOL, 0, None, pool.name, held) for pool in found.values() for each in pool.choices for held in each
+    ]
     rows = (Quota(name, 0, "pool") for pool in found.values() for name in pool.rows)
     quotas = (*_quotas(company), *_promised(offered), *rows)
     places = [_place(offered, found, site) for _, site in sorted(company.sites.items())]
@@ -80,13 +85,21 @@ def frame(offered: Offered, *, wanted: bool = True, banned: frozenset[tuple[str,
 
 def _holding(pool: Pool) -> Job:
     """How much a pool holds, as something that is placed nowhere and gives to its rows."""
-    choices = []
-    for held in pool.levels:
-        uses = dict.fromkeys(pool.rows, -held) if held else {}
-        rules = (f"{pool.there / MILLI:g} are there",) if held > pool.there else ()
-        cost = pico(held / MILLI * pool.price)
-        choices.append(Choice(None, {"idle" if pool.own else "compute": cost}, uses, f"{held / MILLI:g}", 0, rules))
-    return Job(pool.name, (Piece(tuple(choices), POOL),))
+    within = len(pool.amounts)
+    rule = (f"{pool.there / MILLI:g} are there",)
+    return Job(
+        pool.name,
+        tuple(
+            Piece(tuple(_amount(pool, held, rule if held and at >= within else ()) for held in each), POOL)
+            for at, each in enumerate(pool.choices)
+        ),
+    )
+
+
+def _amount(pool: Pool, held: int, rules: tuple[str, ...]) -> Choice:
+    cost = pico(held / MILLI * pool.price)
+    uses = dict.fromkeys(pool.rows, -held) if held else {}
+    return Choice(None, {"idle" if pool.own else "compute": cost}, uses, f"{held / MILLI:g}", 0, rules)
 
 
 @dataclass(frozen=True, slots=True)

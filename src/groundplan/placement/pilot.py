@@ -57,7 +57,7 @@ class Scaled:
     factor: float
     calls_day: float
     usd_month: tuple[float, float, float]
-    first_token_ms: float | None
+    first_token_ms: tuple[float, float, float] | None
     """with waiting; infinite where there is not room enough"""
     broken: tuple[str, ...]
 
@@ -98,22 +98,37 @@ def _at(days: Sequence[Day], bounds: Bounds, limits: Sequence[tuple[float, str]]
         factor,
         calls * factor,
         (max(0.0, middle - half) * month, middle * month, (middle + half) * month),
-        _waited(days, bounds, factor),
+        _times(days, bounds, factor),
         tuple(what for at, what in sorted(limits) if at < factor),
     )
 
 
-def _waited(days: Sequence[Day], bounds: Bounds, factor: float) -> float | None:
-    """Median time to the first token, with what waiting adds in the busiest hour."""
+def _times(days: Sequence[Day], bounds: Bounds, factor: float) -> tuple[float, float, float] | None:
+    """Time to the first token with its interval; a call that takes longer also makes others wait longer."""
+    found = [_waited(days, bounds, factor, side) for side in (-1, 0, 1)]
+    low, middle, high = (max(0.0, each) if each is not None else None for each in found)
+    return None if low is None or middle is None or high is None else (low, middle, high)
+
+
+def _waited(days: Sequence[Day], bounds: Bounds, factor: float, side: int = 0) -> float | None:
+    """Median time to the first token, with what waiting adds in the busiest hour; `side` -1 and 1 are the ends of the
+    interval."""
     seen = [day.first_token_ms for day in days if day.first_token_ms is not None]
     if not seen:
         return None
     seconds = [day.seconds for day in days if day.seconds is not None]
+    first = mean(seen) + side * _half(seen)
     if bounds.concurrent is None or not seconds:
-        return mean(seen)
+        return first
     arrivals = mean(day.calls for day in days) * factor * bounds.peak / 86_400
-    waits = wait_seconds(bounds.concurrent, arrivals, mean(seconds))
-    return mean(seen) + waits * 1000
+    waits = wait_seconds(bounds.concurrent, arrivals, max(1e-3, mean(seconds) + side * _half(seconds)))
+    return first + waits * 1000
+
+
+def _half(values: Sequence[float]) -> float:
+    """Of the 90 % interval of the mean."""
+    half = 1.645 * (stdev(values) / sqrt(len(values)) if len(values) > 1 else values[0])
+    return half * (3 if len(values) < FEW else 1)
 
 
 def _limits(days: Sequence[Day], bounds: Bounds) -> Iterator[tuple[float, str]]:
@@ -159,9 +174,10 @@ def to_json(found: Projection) -> dict[str, Any]:
                 "factor": each.factor,
                 "calls_day": round(each.calls_day, 1),
                 "usd_month": {n: round(v, 2) for n, v in zip(("low", "middle", "high"), each.usd_month, strict=True)},
-                "first_token_ms": None
-                if each.first_token_ms is None or each.first_token_ms == inf
-                else round(each.first_token_ms, 1),
+                "first_token_ms": None if each.first_token_ms is None else _finite(each.first_token_ms[1]),
+                "first_token_interval_ms": None
+                if each.first_token_ms is None
+                else {"low": _finite(each.first_token_ms[0]), "high": _finite(each.first_token_ms[2])},
                 "broken": list(each.broken),
             }
             for each in found.scaled
@@ -171,12 +187,20 @@ def to_json(found: Projection) -> dict[str, Any]:
     }
 
 
+def _finite(value: float) -> float | None:
+    """None: there is not room enough."""
+    return None if value == inf else round(value, 1)
+
+
 def words(found: Projection) -> Iterator[str]:
     """The projection in sentences."""
     for each in found.scaled:
         low, middle, high = each.usd_month
         told = f"At {each.factor:g} times the calls ({each.calls_day:,.0f} a day) {found.workload} costs "
         yield f"{told}{usd(middle)} a month ({usd(low)} to {usd(high)})."
+        if each.first_token_ms is not None:
+            first = [f"{value:,.0f} ms" if value < inf else "without end" for value in each.first_token_ms]
+            yield f"Its first token then takes {first[1]} ({first[0]} to {first[2]})."
     if found.first is None:
         yield "Nothing that is declared breaks within ten thousand times."
     else:

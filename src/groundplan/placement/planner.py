@@ -16,7 +16,7 @@ from groundplan.core.money import PICO
 from groundplan.placement.company import LEVELS, Framed, Taken, frame, opening_usd, primaries
 from groundplan.placement.goes_over import at_once, origin
 from groundplan.placement.problem import BURST, DEFAULT_WORK, FALLBACK, POOL, PRIMARY, Solution, WorkLimit
-from groundplan.placement.shares import factors, held, shared_terms
+from groundplan.placement.shares import factors, held, shared_terms, started
 from groundplan.placement.terms.candidates import Candidate, Offered, offered
 from groundplan.placement.terms.facts import Company, WorkloadFacts
 from groundplan.placement.verify.judged import Claim, Held, Placed, judged
@@ -91,6 +91,8 @@ class CompanyPlan:
 CLOSED = Fraction(1, 10**9)
 """A gap of less than a cent in ten million USD is none"""
 LIMIT = WorkLimit(work=DEFAULT_WORK, gap=1e-9)
+SHARING = 12
+"""units of work for what sharing hardware over the week can still gain"""
 
 
 def plan_company(company: Company, limit: WorkLimit = LIMIT) -> CompanyPlan:
@@ -111,12 +113,11 @@ def plan_offered(
             hint="Relax one of these rules, or declare a site, a deployment or hardware that they allow.",
         )
     notes: list[str] = []
-    framed = frame(offers, banned=banned)
-    solution = _solved(framed, limit)
+    framed, solution = _solved(offers, limit, True, banned)
     if not solution.found:
         again = frame(offers, wanted=False, banned=banned)
         if len(again.options) != len(framed.options):
-            framed, solution = again, _solved(again, limit)
+            framed, solution = _solved(offers, limit, False, banned)
             notes.append("there is no room for fallbacks that are only wanted: they are left out")
     if not solution.found:
         raise _conflict(framed, solution)
@@ -177,10 +178,19 @@ def homeless(offers: Offered, banned: frozenset[tuple[str, str]] = frozenset()) 
     return found
 
 
-def _solved(framed: Framed, limit: WorkLimit) -> Solution:
+def _solved(
+    offers: Offered, limit: WorkLimit, wanted: bool, banned: frozenset[tuple[str, str]]
+) -> tuple[Framed, Solution]:
+    """The problem and its answer; where hardware is shared over the week, begun from the best plan that shares none."""
     from groundplan.placement.solve.optimise import optimise  # noqa: PLC0415 -- numbers only where something is planned
 
-    return optimise(framed.problem, limit)
+    framed = frame(offers, wanted=wanted, banned=banned)
+    if not framed.pools:
+        return framed, optimise(framed.problem, limit)
+    plain = optimise(frame(offers, wanted=wanted, banned=banned, pooled=False).problem, limit)
+    if limit.work is not None:
+        limit = replace(limit, work=min(limit.work, SHARING))
+    return framed, optimise(framed.problem, limit, started(framed, plain.choice) if plain.found else None)
 
 
 def _conflict(framed: Framed, solution: Solution) -> Conflict:
@@ -209,7 +219,7 @@ def _told(framed: Framed, solution: Solution, notes: tuple[str, ...], nowhere: M
     for part, option in enumerate(solution.choice):
         taken = framed.options[int(option)]
         if taken.role == POOL:
-            amounts[taken.pool] = taken.held
+            amounts[taken.pool] = amounts.get(taken.pool, 0) + taken.held
         else:
             parts[problem.workloads[int(problem.parts.workload[part])]][taken.role] = taken
     kept = held(framed, amounts)

@@ -27,10 +27,10 @@ from groundplan.placement.terms.leases import BLOCKS, HOURLY, row
 MILLI = 1000
 MOST_UNITS = 10**6
 """Where no number of units would do"""
-MOST_ROWS = 24
+MOST_ROWS = 8
 """Hours of one pool; more are joined with their neighbours, each at the most that any of them takes"""
-STEPS = 100
-"""Amounts that may be held, besides what each workload takes by itself"""
+BITS = 10
+"""What is held is the sum of so many amounts that double, each held or not: steps of a thousandth of what is there"""
 BEYOND = 5
 """Amounts above what is there, so that a conflict can say what more of it would cost"""
 MOST_COMMITTED = 200
@@ -48,16 +48,27 @@ class Pool:
     """names of its rows"""
     hours: tuple[tuple[int, ...], ...]
     """of an own pool: the hours of the week of each row"""
-    levels: tuple[int, ...]
-    """thousandths of units that may be held, ascending from 0"""
-    there: int
-    """thousandths that are there, or that a provider lets one commit to"""
+    amounts: tuple[int, ...]
+    """thousandths of units of which each may be held: in all what is there, or what a provider lets one commit to"""
+    beyond: tuple[int, ...]
+    """thousandths that are not there, so that a conflict can say what more would cost"""
     price: float
     """USD a month and unit"""
     months: float = 0.0
     """of a commitment; 0: own units"""
     group: int = 1
     """units that are held together"""
+
+    @property
+    def there(self) -> int:
+        """Thousandths in all."""
+        return sum(self.amounts)
+
+    @property
+    def choices(self) -> tuple[tuple[int, ...], ...]:
+        """Of each amount: not held, or held; and of what is beyond."""
+        more = ((0, *self.beyond),) if self.beyond else ()
+        return (*((0, amount) for amount in self.amounts), *more)
 
     @property
     def own(self) -> bool:
@@ -97,19 +108,26 @@ def _own(
     if len(hours) < 2:
         return None
     name = f"{site.name} {hardware.type}"
-    alone = {amount for _, mine in takers for c in mine for amount in _amounts(c)}
-    total = max(there, sum(max(max(_amounts(c)) for c in mine) for _, mine in takers))
-    step = max(1, ceil(min(there, total) / STEPS))
-    within = {*range(0, there + 1, step), there, *(each for each in alone if each <= there)}
-    beyond = {there + ceil((total - there) * at / BEYOND) for at in range(1, BEYOND + 1)} if total > there else set()
+    total = sum(max(_most(c) for c in mine) for _, mine in takers)
+    beyond = tuple(ceil((total - there) * at / BEYOND) for at in range(1, BEYOND + 1)) if total > there else ()
     return Pool(
         name, site.name, hardware.type, tuple(f"{name}, peak of {_told(each)}" for each in hours), hours,
-        tuple(sorted({0} | within | beyond)), there, hold_usd(site, hardware),
+        doubling(there, max(1, ceil(there / 2**BITS))), beyond, hold_usd(site, hardware),
     )  # fmt: skip
 
 
-def _amounts(c: Candidate) -> tuple[int, ...]:
-    return tuple(ceil(c.units * share * MILLI) for share in (1.0, 0.75, 0.5) if c.units < MOST_UNITS) or (0,)
+def doubling(total: int, least: int) -> tuple[int, ...]:
+    """Amounts of which some add up to any multiple of the least one up to the total, and all of them to the total."""
+    found: list[int] = []
+    left, amount = total, least
+    while left > amount:
+        found.append(amount)
+        left, amount = left - amount, amount * 2
+    return (*found, left)
+
+
+def _most(c: Candidate) -> int:
+    return ceil(c.units * MILLI) if c.units < MOST_UNITS else 0
 
 
 def _told(hours: Sequence[int]) -> str:
@@ -154,10 +172,8 @@ def _committed(
         rows = tuple(shared(site.name, row(hardware.type, HOURLY, block, model, group)) for block in BLOCKS)
         name = f"{site.name} {hardware.type} committed" + (f", {group} for {model}" if model else "")
         if most:
-            levels = tuple(each * group * MILLI for each in range(most + 1))
-            yield Pool(
-                name, site.name, hardware.type, rows, (), levels, levels[-1], price * HOURS, months, group
-            )  # fmt: skip
+            amounts = tuple(each * group * MILLI for each in doubling(most, 1))
+            yield Pool(name, site.name, hardware.type, rows, (), amounts, (), price * HOURS, months, group)
 
 
 def shared(site: str, resource: str) -> str:

@@ -6,12 +6,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from groundplan.core.money import PICO
 from groundplan.placement.company import Framed, Taken, charged, pool_of, priced, without_units
 from groundplan.placement.pools import MILLI
-from groundplan.placement.problem import Solution
+from groundplan.placement.problem import Indices, Solution
 from groundplan.placement.terms.facts import WorkloadFacts
 from groundplan.placement.verify.judged import Held
+
+
+def started(framed: Framed, choice: Indices) -> Indices:
+    """A choice for workloads alone, with the least held of each own pool that their fullest hour takes, and nothing
+    committed to."""
+    problem, options = framed.problem, framed.problem.options
+    used = np.zeros(len(problem.rows.names), dtype=np.int64)
+    for option in choice:
+        low, high = options.row_start[option], options.row_start[option + 1]
+        np.add.at(used, options.row[low:high], options.use[low:high])
+    need = dict(zip(problem.rows.names, used.tolist(), strict=True))
+    left = {p.name: max(need[row] for row in p.rows) if p.own else 0 for p in framed.pools.values()}
+    found = [*choice.tolist(), *problem.first[len(choice) : -1].tolist()]
+    parts = [part for part in range(len(choice), len(found)) if problem.allowed[problem.first[part + 1] - 1]]
+    amounts = {part: framed.options[int(problem.first[part + 1]) - 1] for part in parts}
+    for part in sorted(parts, key=lambda part: -amounts[part].held):
+        each = amounts.pop(part)
+        smaller = sum(other.held for other in amounts.values() if other.pool == each.pool)
+        if left[each.pool] > smaller:
+            found[part] += 1
+            left[each.pool] -= each.held
+    return np.array(found, dtype=np.int32)
 
 
 def held(framed: Framed, amounts: Mapping[str, int]) -> dict[str, Held]:

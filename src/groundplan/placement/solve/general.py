@@ -93,11 +93,13 @@ class Run:
         return self.plan.cost - bound <= self.budget.limit.gap * max(0, bound)
 
 
-def place(data: Arrays, budget: Budget) -> tuple[Plan | None, Certificate, bool]:
-    """The best plan found, its bound, and whether it is proven that there is none."""
+def place(data: Arrays, budget: Budget, start: Ints | None = None) -> tuple[Plan | None, Certificate, bool]:
+    """The best plan found, its bound, and whether it is proven that there is none. `start`: a choice to begin from."""
     nothing = certify.nothing(data.problem)
     pace = Pace(budget.limit.seed, *_SMALL)
     run = Run(data, budget, nothing, nothing.value, above_least(data, data.price), pace)
+    if start is not None:
+        run.take(plan_of(data, start))
     relaxation = _relaxed(run, _prices(run))
     if relaxation is not None and not run.done:
         run.take(mended(data, relaxation, budget))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from groundplan.placement.problem import Certificate, Ints, Problem, Solution, Stop, WorkLimit
+from groundplan.placement.problem import Certificate, Indices, Ints, Problem, Solution, Stop, WorkLimit
 from groundplan.placement.solve import certify
 from groundplan.placement.solve.arrays import Arrays, arrays
 from groundplan.placement.solve.budget import Budget
@@ -16,16 +16,24 @@ from groundplan.placement.solve.general import place
 from groundplan.placement.solve.neighbourhoods import Plan
 
 
-def optimise(problem: Problem, limit: WorkLimit | None = None) -> Solution:
-    """Place everything. `stopped` says why the search ended; with `infeasible` there is no placement at all."""
+def optimise(problem: Problem, limit: WorkLimit | None = None, start: Indices | None = None) -> Solution:
+    """Place everything. `stopped` says why the search ended; with `infeasible` there is no placement at all. `start`
+    [P] is a choice to begin from, such as the best one of a simpler problem; what breaks a rule is not taken."""
     budget = Budget(limit or WorkLimit())
     data = arrays(problem)
     if not data.parts:
         return _answer(problem, data, None, certify.nothing(problem), "optimal", budget)
     if len(data.empty_parts()):
         return _answer(problem, data, None, certify.nothing(problem), "infeasible", budget)
-    plan, certificate, impossible = place(data, budget)
+    plan, certificate, impossible = place(data, budget, None if start is None else _local(data, start))
     return _answer(problem, data, plan, certificate, "infeasible" if impossible else None, budget)
+
+
+def _local(data: Arrays, choice: Indices) -> Ints | None:
+    """[P] options of the problem as those of the arrays; None where one of them is excluded."""
+    at = np.minimum(np.searchsorted(data.index, choice), len(data.index) - 1)
+    found: Ints = at.astype(np.int64)
+    return found if bool((data.index[found] == choice).all()) else None
 
 
 def _answer(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from math import ceil, prod
 
-from groundplan.catalog.workspace import within
+from groundplan.placement.model import EEA, EU
 from groundplan.placement.terms.candidates import Candidate
 from groundplan.placement.terms.facts import HOURS, SENSITIVITIES, Company, WorkloadFacts
 from groundplan.placement.verify.plan import Violation
@@ -93,7 +93,7 @@ def _place(company: Company, w: WorkloadFacts, c: Candidate) -> Iterator[tuple[s
     if site is None:
         yield "site", f"{c.site} is not declared"
         return
-    if not within(site.jurisdiction, w.residency):
+    if w.residency and not _lawful(site.jurisdiction, w.residency):
         yield "residency", f"{site.name} is in {site.jurisdiction}, outside {' and '.join(w.residency)}"
     if SENSITIVITIES.index(site.holds) < SENSITIVITIES.index(w.sensitivity):
         yield "sensitivity", f"{site.name} holds at most {site.holds} data"
@@ -105,6 +105,12 @@ def _place(company: Company, w: WorkloadFacts, c: Candidate) -> Iterator[tuple[s
     for most, expected in limits:
         if most is not None and expected > most + SLACK:
             yield "latency", f"{expected:.0f} ms of {most:.0f} at {c.config}"
+
+
+def _lawful(jurisdiction: str, residency: tuple[str, ...]) -> bool:
+    """A country is inside itself and the unions that it belongs to."""
+    unions = {name for name, members in (("EU", EU), ("EEA", EEA)) if jurisdiction in members}
+    return bool({jurisdiction, *unions} & set(residency))
 
 
 def _serving(company: Company, w: WorkloadFacts, c: Candidate) -> Iterator[tuple[str, str]]:
