@@ -49,8 +49,10 @@ def send(stack: Stack, key: str, seen: list[Seen], stop: threading.Event, seed: 
         with contextlib.suppress(OSError, http.client.HTTPException):
             answer = stack.chat(key, "count me", timeout=15, max_tokens=TOKENS, stream=kind == "stream")
             data = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
-            call, told = answer.headers.get("groundplan-call-id", ""), error_of(answer.status, kind, data)
-            seen.append(Seen("assistant", answer.status, call=call, kind=kind, **told))
+            told: dict[str, Any] = {**error_of(answer.status, kind, data)}
+            seen.append(
+                Seen("assistant", answer.status, call=answer.headers.get("groundplan-call-id", ""), kind=kind, **told)
+            )
         time.sleep(0.02)
 
 
