@@ -41,6 +41,8 @@ _MOST_EACH, _MOST_SINGLE = 14, 50
 """parts for each site: with more, the relaxation bounds nearly as well; the second where each site is one knapsack"""
 _FEW_SITES = 14
 """parts for each site: with more, the core comes before dives"""
+_NARROW = 0.001
+"""of the bound: a plan so near that there may be one at the bound itself"""
 _HALVINGS = 6
 _GENERATIONS = 400
 _SHORT, _QUICK = 2.0, 500
@@ -141,12 +143,13 @@ def _rounds(run: Run, diver: tuple[Master, Point, np.random.Generator] | None, f
 
 
 def _core(run: Run, work: float) -> None:
-    """A plan at the bound itself by HiGHS, then by CP-SAT those that go half of the way to it, while that helps."""
+    """A plan at a near bound by HiGHS, then by CP-SAT those that go half of the way to it, while that helps."""
     if run.done or run.plan is None:
         return
     target = run.certificate.bound
-    keep = promising(run.reach, target)
-    _weigh(run, core.branched(run.data, keep, target, _effort(run, work, _BRANCHING)), target)
+    if run.plan.cost - target <= _NARROW * target:
+        keep = promising(run.reach, target)
+        _weigh(run, core.branched(run.data, keep, target, _effort(run, work, _BRANCHING)), target)
     for _ in range(_HALVINGS):
         if run.done:
             return
