@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmarks.serving_model import CANDIDATES, chosen_elsewhere
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundplan.core.errors import Invalid
 from groundplan.placement.reference.store import origins
 from groundplan.placement.serving.calibrate import Seen, calibrate
-from groundplan.placement.serving.fitted import fits, shipped
+from groundplan.placement.serving.fitted import SHARES, fits, shipped
 from groundplan.placement.serving.model import Engine, Estimate, Serving, Setting, hardware_of, shape_of
 from groundplan.placement.serving.physics import roofline
 from groundplan.placement.serving.rows import read_rows
@@ -160,3 +161,19 @@ def test_reference_facts_have_source_and_date_and_grow_old() -> None:
     assert {"prices", "latency", "egress", "carbon", "hardware", "serving_model"} <= {each.name for each in found}
     assert all(each.source for each in found)
     assert all(each.stale(date(2099, 1, 1)) and not replace(each, valid_days=10**5).stale(each.until) for each in found)
+
+
+def test_a_group_has_no_part_in_choosing_what_it_is_judged_by() -> None:
+    groups = np.array(["a"] * 3 + ["b"] * 2 + ["c"] * 2)
+    flatters_a = np.array([0.0, 0.0, 0.0, 0.2, 0.2, 0.2, 0.2])
+    steady = np.array([0.3, 0.3, 0.3, 0.1, 0.1, 0.1, 0.1])
+    off = [{"per_token": each, "first_token": each} for each in (flatters_a, steady)]
+    whole = np.ones(7, dtype=bool)
+    # chosen on everything, the second would give 0.1; a alone is judged by it, b and c by what is best without them
+    assert chosen_elsewhere(whole, groups, off) == {"tpot": 0.2, "ttft": 0.2}
+    assert chosen_elsewhere(whole & (groups != "b"), groups, off)["tpot"] == 0.3
+
+
+def test_the_shipped_shares_are_among_those_that_are_judged() -> None:
+    assert any(np.allclose(SHARES, each) for each in CANDIDATES)
+    assert all(sum(each) == pytest.approx(1) and min(each) >= 0 for each in CANDIDATES)

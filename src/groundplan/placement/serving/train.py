@@ -65,7 +65,7 @@ def fit_part(table: Table, time: str, rows: Mask) -> Part:
     for seed in range(SEEDS):
         dataset = light.Dataset(data, logs - base, weight=weights)
         structures += light.train({**_SETTINGS, **_LOSS[time], "seed": seed}, dataset, ROUNDS).dump_model()["tree_info"]
-    return Part(centre, scale, weight, sums, flatten(structures, 1 / SEEDS), SHARES[time])
+    return Part(centre, scale, weight, sums, flatten(structures, 1 / SEEDS), SHARES)
 
 
 def fit(table: Table, rows: Mask) -> Fitted:

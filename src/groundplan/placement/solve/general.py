@@ -41,12 +41,14 @@ _MOST_EACH, _MOST_SINGLE = 14, 50
 """parts for each site: with more, the relaxation bounds nearly as well; the second where each site is one knapsack"""
 _FEW_SITES = 14
 """parts for each site: with more, the core comes before dives"""
+_NARROW = 0.001
+"""of the bound: with a plan so near there may be one at the bound itself; and how far above it CP-SAT looks"""
 _HALVINGS = 6
 _GENERATIONS = 400
 _SHORT, _QUICK = 2.0, 500
 """with fewer seconds left, no columns are generated, and sites are priced with so many labels"""
 _FOR_COLUMNS, _SHARE, _BRANCHING = 0.4, 0.2, 0.35
-"""of the clock that is left: for the columns, for each dive or core, for branching at the bound"""
+"""of the clock that is left: for the columns, for each dive, for each core"""
 
 
 @dataclass(slots=True)
@@ -124,7 +126,7 @@ def place(data: Arrays, budget: Budget, start: Ints | None = None) -> tuple[Plan
 
 def _rounds(run: Run, diver: tuple[Master, Point, np.random.Generator] | None, first: int) -> None:
     """Neighbourhoods until the limit; dives at first or where they stall, and attempts at the whole that grow."""
-    work, dives, cores = 4.0, 0, 0
+    work, dives, cores = 6.0, 0, 0
     while not run.done and run.plan is not None:
         stalled = run.pace.idle > _BATCH
         if diver is not None and dives < first + _DIVES and (dives < first or stalled):
@@ -143,19 +145,20 @@ def _rounds(run: Run, diver: tuple[Master, Point, np.random.Generator] | None, f
 
 
 def _core(run: Run, work: float) -> None:
-    """A plan at the bound itself by HiGHS, then by CP-SAT those that go half of the way to it, while that helps."""
+    """A plan at a near bound by HiGHS, then by CP-SAT those at most half of the way to it, while that helps."""
     if run.done or run.plan is None:
         return
     target = run.certificate.bound
-    keep = promising(run.reach, target)
-    _weigh(run, core.branched(run.data, keep, target, _effort(run, work, _BRANCHING)), target)
+    if run.plan.cost - target <= _NARROW * target:
+        keep = promising(run.reach, target)
+        _weigh(run, core.branched(run.data, keep, target, _effort(run, work, _BRANCHING)), target)
     for _ in range(_HALVINGS):
         if run.done:
             return
         bound, cost = run.certificate.bound, run.plan.cost
-        target = bound + (cost - 1 - bound) // 2
+        target = bound + min((cost - 1 - bound) // 2, max(1, int(_NARROW * bound)))
         keep = promising(run.reach, target)
-        found = core.searched(run.data, keep, run.plan.choice, cost - 1, _effort(run, work, _SHARE))
+        found = core.searched(run.data, keep, run.plan.choice, cost - 1, _effort(run, work, _BRANCHING))
         _weigh(run, found, target)
         if (bound, cost) == (run.certificate.bound, run.plan.cost):
             return

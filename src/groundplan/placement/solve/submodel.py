@@ -91,9 +91,8 @@ def search(
 def _solved(lib: Any, model: Any, effort: Effort) -> tuple[Any, Any]:
     solver = lib.CpSolver()
     parameters = solver.parameters
-    parameters.num_workers = effort.threads
-    # several workers agree on an order only when they take turns
-    parameters.interleave_search = effort.threads > 1 and effort.seconds is None
+    # several workers answer the same on every run only when they take turns, which gains nothing
+    parameters.num_workers = 1 if effort.seconds is None else effort.threads
     parameters.max_deterministic_time = effort.work
     parameters.random_seed = effort.seed
     parameters.stop_after_first_solution = effort.first
