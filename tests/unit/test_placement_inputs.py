@@ -25,6 +25,10 @@ SITE = "kind: site\nname: azure-sweden\ntype: cloud\njurisdiction: EU\n"
 WORKLOAD = "sources: [handbook]\n"
 RATES = Rates(input=400_000_000_000, output=1_600_000_000_000)
 MODEL = "---\nkind: model\nname: acme/llama-3.1-8b\nlicence: Apache-2.0\nweights: {total: 8.03}\n"
+SMALL = (
+    MODEL + "---\nkind: deployment\nname: small\nsite: azure-sweden\nmodel: openai/gpt-4.1-nano\n"
+    "url: https://a.example/v1\ncontext: 4k\n"
+)  # fmt: skip
 HARDWARE = "hardware: [{type: h100-sxm, count: 2, owned: {purchase: 30000 USD%s}}]"
 
 
@@ -93,6 +97,10 @@ RULED: list[tuple[str, dict[str, str], str]] = [
                        "hosting": OWN + ", connectivity: {offline: 9}"}, "offline 9 hours a month"),
     ("availability", {"workload": "objectives: {availability: 99.9999%}\nplacement: {availability: required}"},
      "are required"),
+    ("context", {"more": SMALL, "workload": "traffic: {calls: 100/day, prompt_tokens: 9000}"},
+     "takes 4,000 tokens at once, 9,"),
+    ("long context", {"more": SMALL, "workload": "placement: {needs: [long-context]}"},
+     "takes 4,000 tokens at once, 32,000 are needed"),
     ("budget", {"workload": "traffic: {calls: 900k/day}\nplacement: {budget: required}"}, "> its budget of $200.00"),
 ]  # fmt: skip
 
