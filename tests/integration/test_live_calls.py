@@ -103,6 +103,11 @@ def test_each_call_is_told_once_in_the_order_of_arrival(control: Control, databa
         assert watcher.seen[0][1]["workload"] == "assistant" and watcher.seen[0][1]["cost_usd"] == "0.000123000000"
 
 
+def test_nobody_waits_for_calls_of_what_is_not_served(control: Control) -> None:
+    found = control.ask("GET", "/api/calls/live?workload=asistant")
+    assert (found.status, found.code) == (404, "workload_unknown")
+
+
 def test_a_call_that_was_slow_to_become_visible_is_not_missed(control: Control, database: Database) -> None:
     with watching(control) as watcher, psycopg.connect(database.superuser) as slow:
         slow.execute("SELECT 1")

@@ -59,6 +59,10 @@ def test_a_damaged_note_of_what_runs_counts_as_none(tmp_path: Path) -> None:
         assert run(home.root, "status") == (69, "not_running")
 
 
+def test_nothing_is_not_asked(tmp_path: Path) -> None:
+    assert run(tmp_path, "ask", " ", "--workload", "assistant") == (65, "question_empty")
+
+
 @pytest.mark.parametrize("arguments", [("why", "WORD"), ("audit", "list", "--subject", "WORD")])
 def test_words_that_are_not_utf8_are_sent_as_they_are(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     words = [os.fsdecode(b"\xff") if word == "WORD" else word for word in arguments]

@@ -15,6 +15,7 @@ from groundplan.api.ask import ask_once
 from groundplan.cli.client import ControlClient
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit
+from groundplan.core.errors import Invalid
 
 
 def ask(
@@ -26,6 +27,8 @@ def ask(
     as_json: JsonOption = False,
 ) -> None:
     """Ask, and say what the answer rests on and what it cost."""
+    if not question.strip():
+        raise Invalid("the question is empty", code="question_empty", hint='Write it in quotes: groundplan ask "..."')
     client = ControlClient.connect(home)
     gateway = client.get("/api/status")["addresses"]["gateway"]
     with key_for(client, workload, person) as key:

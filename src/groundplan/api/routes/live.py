@@ -15,6 +15,7 @@ from fastapi.responses import StreamingResponse
 from groundplan.api.caller import SignedIn
 from groundplan.api.context import Services, Using
 from groundplan.api.live import Calls
+from groundplan.api.served import current_blueprint, known_workload
 
 router = APIRouter(tags=["ledger"])
 TURN_SECONDS = 0.1
@@ -39,6 +40,8 @@ async def live(
     if not caller.operator and not caller.duties:
         asked["person_id"] = str(caller.person)
     wanted = {name: value for name, value in asked.items() if value is not None}
+    if workload is not None:
+        await run_in_threadpool(_check, services, workload)
     calls: Calls = request.app.state.live
     calls.check_room()
     return StreamingResponse(
@@ -46,6 +49,12 @@ async def live(
         media_type="text/event-stream",
         headers={"cache-control": "no-cache", "x-accel-buffering": "no"},
     )
+
+
+def _check(services: Services, workload: str) -> None:
+    """Nobody waits for calls of what is not served. Raises `NotFound`."""
+    with services.transaction() as conn:
+        known_workload(current_blueprint(conn), workload)
 
 
 async def _events(request: Request, services: Services, calls: Calls, wanted: dict[str, str]) -> AsyncIterator[str]:
