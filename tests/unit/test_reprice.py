@@ -18,7 +18,7 @@ from groundplan.economics.prices.reprice import priced, rate_of, repriced
 from groundplan.economics.terms.split import split
 from groundplan.ledger.finding import Finding
 from groundplan.ledger.model import Usage
-from groundplan.release.compile import declared_or_listed
+from groundplan.release.priced import declared_or_listed
 
 rate = st.integers(0, 10**13)
 maybe = st.none() | rate

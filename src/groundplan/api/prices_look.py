@@ -23,7 +23,7 @@ from groundplan.economics.prices import listed
 from groundplan.economics.prices.reprice import repriced
 from groundplan.ledger import finding_store, rollup_store
 from groundplan.ledger.finding import Finding
-from groundplan.release.compile import declared_or_listed
+from groundplan.release.priced import declared_or_listed
 
 LOOK_SECONDS = 6 * 3600.0
 AHEAD = timedelta(days=60)
