@@ -2,11 +2,11 @@
 
     python benchmarks/cost_queries.py --calls 10000000 --json [--folder DIR]
 
-Fills a PostgreSQL of its own (embedded, in DIR or a temporary folder) with calls of 30 days, their attempts and
-charges, through the same triggers as facts that are shipped; then asks every figure of the console again and again, on
-its own and while facts arrive by the shipper's own statements and are folded every second. The folder needs about
-1.5 KB a call.
-`exact` compares sums with those of the facts, to the picodollar.
+Fills a PostgreSQL of its own (embedded, in DIR or a temporary folder) with calls of 30 days, their attempts, charges
+and audit entries, some outcomes and kept content, through the same triggers as facts that are shipped; then asks every
+figure of the pages of Cost (`cost_figures`) again and again through the routes of the control API, on its own and while
+facts arrive by the shipper's own statements and are folded every second. The folder needs about 2 KB a call.
+`exact` compares sums with those of the facts, to the picodollar. `background` is what no page waits for.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import json
 import os
 import platform
 import subprocess
+import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -27,11 +27,15 @@ from typing import Any
 
 import psycopg
 
+if str(Path(__file__).parents[1]) not in sys.path:
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks import cost_figures
+
 from groundplan.core.ids import new_id
 from groundplan.core.money import format_usd, from_decimal
 from groundplan.gateway.journal import ledger_store
-from groundplan.ledger import opportunity_store, proof_store, queries, rollup_store
-from groundplan.ledger.store import CallFilter
+from groundplan.ledger import rollup_store
 from groundplan.testing.database import cluster
 
 DAYS = 30
@@ -41,11 +45,8 @@ INGEST_SECONDS = 15
 BATCH = 2500
 NOW = datetime.now(UTC).replace(minute=20, second=0, microsecond=0)
 SINCE = NOW - timedelta(days=DAYS)
-MONTH = {
-    "since": SINCE, "until": None, "workload": None, "status": None, "deployment": None, "demo": None,
-}  # fmt: skip
 
-_CHUNK = """CREATE TEMP TABLE chunk AS
+_CHUNK = """CREATE TEMP TABLE made AS
   SELECT g, at, uuidv7(at - clock_timestamp()) AS id, 'workload-' || (h %% 12) AS workload, 'team-' || (h %% 4) AS team,
     'deployment-' || (h %% 5) AS deployment, 'site-' || (h %% 3) AS site, 'provider/model-' || (h %% 5) AS model,
     CASE WHEN h %% 50 = 0 THEN 'refused' WHEN h %% 37 = 0 THEN 'failed' ELSE 'ok' END AS status,
@@ -62,10 +63,15 @@ _ATTEMPTS = """INSERT INTO attempt (call_id, number, at, deployment, site, model
     jsonb_build_object('input', tokens_in, 'output', tokens_out), %(epoch)s, workload, blueprint,
     jsonb_build_object('input', jsonb_build_array(tokens_in, tokens_in * 2500000 + h %% 7),
       'output', jsonb_build_array(tokens_out, tokens_out * 10000000))
-  FROM chunk WHERE status <> 'refused' AND cache = 'none'"""
+  FROM made WHERE status <> 'refused' AND cache = 'none'"""
 _CHARGES = """INSERT INTO charge SELECT id, 0, workload, to_char(at, 'YYYY-MM'),
     (tokens_in * 2500000 + tokens_out * 10000000 + h %% 7) * 1e-12
-  FROM chunk WHERE status <> 'refused' AND cache = 'none'"""
+  FROM made WHERE status <> 'refused' AND cache = 'none'"""
+_ENTRIES = """INSERT INTO audit_entry (id, at, action, actor, subject, body, leaf_index)
+  SELECT id, at, 'call', 'gateway:' || %(epoch)s, 'workload/' || workload, '\\x7b7d', g FROM made"""
+_CONTENT = """INSERT INTO content (call_id, at, workload, kind, expires_at, sealed)
+  SELECT id, at, workload, 'redacted', now() + interval '30 days', 'sealed:' || coalesce(person::text, '') || ':' ||
+    repeat('x', 500 + (h %% 300)::int) FROM made WHERE status = 'ok' AND h %% 10 = 0"""
 _CALLS = """INSERT INTO call (id, at, workload, person_id, team, endpoint, status, http_status, model, deployment,
     site, cost_usd, reserved_usd, prompt_tokens, completion_tokens, cache, blueprint, epoch, duration_ms, first_byte_ms,
     detail, shipped_at)
@@ -75,29 +81,33 @@ _CALLS = """INSERT INTO call (id, at, workload, person_id, team, endpoint, statu
     0.01, tokens_in, tokens_out, cache, blueprint, %(epoch)s, ms, ms / 3,
     CASE WHEN h %% 3 = 0 THEN jsonb_build_object('sources', jsonb_build_array(jsonb_build_array(
       'document-' || h %% 2000, 'a.md', 1, 9))) ELSE '{}' END, at
-  FROM chunk"""
+  FROM made"""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--calls", type=int, default=1_000_000)
     parser.add_argument("--folder", type=Path)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=asked.folder) as folder, cluster(Path(folder) / "pg") as server:
-        with server.database() as database:
-            value = measure(database.urls["owner"], asked.calls)
+        with server.database() as database, cost_figures.company(database, Path(folder)) as made:
+            value = measure(database.urls["owner"], asked.calls, made, asked.rounds)
     print(json.dumps(value, indent=None if asked.json else 1))
     return 0 if value["exact"] and value["p95_ms"] <= 300 and value["ingested_per_s"] >= 10_000 else 1
 
 
-def measure(url: str, calls: int) -> dict[str, Any]:
+def measure(url: str, calls: int, made: cost_figures.Company, rounds: int) -> dict[str, Any]:
     began = time.monotonic()
+    wanted = cost_figures.figures(made)
     with psycopg.connect(url, autocommit=True) as conn:
         fill(conn, calls)
         filled = time.monotonic() - began
         size = conn.execute("SELECT pg_database_size(current_database())").fetchone()
-        alone = asked(conn, ROUNDS)
+        asked(wanted, 1)  # a control process that has just begun is slower once
+        alone = asked(wanted, rounds)
+        behind = asked(cost_figures.background(made), 3)
         stop = threading.Event()
         counted: list[int] = []
         writer = threading.Thread(target=ingest, args=(url, stop, counted))
@@ -105,7 +115,7 @@ def measure(url: str, calls: int) -> dict[str, Any]:
         beside: dict[str, list[float]] = {}
         begun = time.monotonic()
         while time.monotonic() - begun < INGEST_SECONDS:
-            for name, times in asked(conn, 1).items():
+            for name, times in asked(wanted, 1).items():
                 beside.setdefault(name, []).extend(times)
         took = time.monotonic() - begun
         stop.set()
@@ -120,7 +130,9 @@ def measure(url: str, calls: int) -> dict[str, Any]:
         "calls": calls, "days": DAYS, "p95_ms": max(row["p95_ms"] for row in figures.values()),
         "beside_p95_ms": max(row["beside_p95_ms"] for row in figures.values()),
         "ingested_per_s": round(sum(counted) / took), "exact": all(row["equal"] for row in exact.values()),
-        "figures": figures, "sums": exact, "fill_s": round(filled, 1), "bytes": size[0] if size else 0,
+        "figures": figures,
+        "background": {name: round(max(times), 1) for name, times in behind.items()}, "sums": exact,
+        "fill_s": round(filled, 1), "bytes": size[0] if size else 0,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
         "load_average": os.getloadavg()[0], "commit": commit(),
     }  # fmt: skip
@@ -132,59 +144,25 @@ def fill(conn: psycopg.Connection[Any], calls: int) -> None:
     for first in range(0, calls, CHUNK):
         values = {"since": SINCE, "until": NOW, "calls": calls, "first": first, "last": min(first + CHUNK, calls) - 1}
         with conn.transaction():
-            conn.execute("DROP TABLE IF EXISTS chunk")
+            conn.execute("DROP TABLE IF EXISTS pg_temp.made")
             with psycopg.ClientCursor(conn) as cursor:
                 cursor.execute(_CHUNK, values)
-            for statement in (_ATTEMPTS, _CHARGES, _CALLS):
+            for statement in (_ATTEMPTS, _CHARGES, _CALLS, _ENTRIES, _CONTENT):
                 with psycopg.ClientCursor(conn) as cursor:
                     cursor.execute(statement, {"epoch": epoch})
         rollup_store.fold(conn)
+    conn.execute(
+        """INSERT INTO outcome (id, call_id, accepted, value_usd, label, by)
+           SELECT gen_random_uuid(), id, hashtext(id::text) % 10 <> 0, 0.5,
+             (ARRAY['accuracy', 'tone', 'thumb'])[1 + abs(hashtext(id::text)) % 3], 'benchmark'
+           FROM call WHERE status = 'ok' AND hashtext(id::text) % 200 = 0"""
+    )
     conn.execute("INSERT INTO budget_period SELECT budget, period, 1000000, 0 FROM charge_total ON CONFLICT DO NOTHING")
     conn.execute("VACUUM ANALYZE")
 
 
-def _proofs(conn: Any) -> list[Any]:
-    """What Overview asks of the ledger for the readiness of all workloads."""
-    since = proof_store.day_of(SINCE)
-    kept = proof_store.kept(conn, since)
-    return [proof_store.proofs(conn, name, "deployment-0", since, sums) for name, sums in kept.items()]
-
-
-def _levers(conn: Any) -> list[Any]:
-    """What the page of opportunities asks of the ledger."""
-    names = [f"workload-{number}" for number in range(12)]
-    return [
-        opportunity_store.spent(conn, SINCE), opportunity_store.outputs(conn, SINCE, names),
-        opportunity_store.grounded(conn, SINCE, names),
-        opportunity_store.retried(conn, SINCE), opportunity_store.content(conn, SINCE),
-        opportunity_store.active(conn, SINCE, 144),
-    ]  # fmt: skip
-
-
-def asked(conn: psycopg.Connection[Any], rounds: int) -> dict[str, list[float]]:
+def asked(figures: dict[str, cost_figures.Figure], rounds: int) -> dict[str, list[float]]:
     """Milliseconds of each figure, each as the console asks for it."""
-    midnight = NOW.replace(hour=0, minute=0)
-    one = {**MONTH, "workload": "workload-3"}
-    figures: dict[str, Callable[[], object]] = {
-        "total and by workload, ever": lambda: queries.cost_summary(conn),
-        "by workload, today": lambda: queries.cost_summary(conn, CallFilter(since=midnight)),
-        "by workload, 30 days": lambda: queries.cost_summary(conn, CallFilter(since=SINCE)),
-        "by day and workload": lambda: queries.daily_cost(conn, CallFilter(since=SINCE)),
-        "by team": lambda: rollup_store.calls_by(conn, ["team"], MONTH),
-        "by site, deployment, model": lambda: rollup_store.calls_by(conn, ["site", "deployment", "model"], MONTH),
-        "terms of a workload": lambda: rollup_store.parts_by(conn, ["part"], one),
-        "by hour of a workload": lambda: rollup_store.calls_by(conn, ["hour"], one),
-        "people": lambda: rollup_store.people(conn, SINCE, NOW, None, 50),
-        "sources": lambda: rollup_store.sources(conn, SINCE, NOW, None),
-        "budgets": lambda: queries.budget_use(conn, NOW),
-        "latency today": lambda: queries.latency(conn, CallFilter(since=midnight)),
-        "statuses": lambda: queries.statuses(conn, CallFilter(workload="workload-3")),
-        "newest calls": lambda: queries.list_calls(conn, limit=50),
-        "readiness of every workload": lambda: _proofs(conn),
-        "what levers are found in": lambda: _levers(conn),
-        "newest calls of a workload": lambda: queries.list_calls(conn, CallFilter(workload="workload-3"), limit=50),
-        "a receipt": lambda: queries.receipt(conn, newest(conn)),
-    }
     found: dict[str, list[float]] = {name: [] for name in figures}
     for _ in range(rounds):
         for name, figure in figures.items():
@@ -192,12 +170,6 @@ def asked(conn: psycopg.Connection[Any], rounds: int) -> dict[str, list[float]]:
             figure()
             found[name].append((time.perf_counter() - began) * 1000)
     return found
-
-
-def newest(conn: psycopg.Connection[Any]) -> Any:
-    row = conn.execute("SELECT id FROM call ORDER BY at DESC LIMIT 1").fetchone()
-    assert row is not None
-    return row[0]
 
 
 def ingest(url: str, stop: threading.Event, counted: list[int]) -> None:
@@ -230,7 +202,7 @@ def write(conn: psycopg.Connection[Any], epoch: Any) -> int:
         )  # fmt: skip
         attempts.append(
             (id, 0, at, deployment, "site-1", "provider/model-1", "settled", "ok", 200, cost, cost, {"input": 1000},
-             False, [], 120.0, epoch, 0.0, None, 40.0, workload, 1, False, parts)
+             False, [], 120.0, epoch, 0.0, None, 40.0, workload, 1, False, parts, "", "")
         )  # fmt: skip
         charges.append((id, 0, workload, f"{at:%Y-%m}", cost))
     ledger_store.insert_rows(conn, ledger_store.INSERT_ATTEMPTS, attempts)

@@ -10,7 +10,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,19 +33,36 @@ class Demo:
     home: Home
     control: str
 
+    gateway: str
+
     def ask(self, method: str, path: str, body: Any = None) -> Any:
-        parts = urlsplit(self.control)
+        token = f"Bearer {self.home.operator_token.read_text().strip()}"
+        return json.loads(self.send(self.control, method, path, body, {"Authorization": token})[0])
+
+    def send(self, url: str, method: str, path: str, body: Any, headers: dict[str, str]) -> tuple[bytes, Any]:
+        """The answer and its headers."""
+        parts = urlsplit(url)
         connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=120)
-        headers = {
-            "Authorization": f"Bearer {self.home.operator_token.read_text().strip()}",
-            "Content-Type": "application/json",
-        }
+        headers = {"Content-Type": "application/json", "Host": f"localhost:{parts.port}", **headers}
         try:
             connection.request(method, path, None if body is None else json.dumps(body), headers)
             reply = connection.getresponse()
-            return json.loads(reply.read())
+            return reply.read(), reply.headers
         finally:
             connection.close()
+
+    def browser(self) -> Callable[..., Any]:
+        """Asks as somebody who signed in with a link."""
+        link = urlsplit(self.ask("POST", "/api/login-links", {"person": None})["url"]).path
+        _, given = self.send(self.control, "GET", link, None, {})
+        signed = {"Cookie": given["set-cookie"].partition(";")[0]}
+
+        def ask(method: str, path: str, body: Any = None) -> Any:
+            csrf = json.loads(self.send(self.control, "GET", "/api/session", None, signed)[0])["csrf"]
+            data, _ = self.send(self.control, method, path, body, {**signed, "X-CSRF-Token": csrf})
+            return json.loads(data) if data.startswith((b"{", b"[")) else data.decode()
+
+        return ask
 
     def act(self, name: str, **told: Any) -> Any:
         answer = self.ask("POST", f"/api/demo/{name}", told)
@@ -74,7 +92,8 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     timer.cancel()
     try:
         assert line.startswith("ready "), (folder / "err").read_text()
-        yield Demo(Home(folder / "home"), line.split()[2].removeprefix("control="))
+        told = dict(each.split("=", 1) for each in line.split()[1:])
+        yield Demo(Home(folder / "home"), told["control"], told["gateway"].removesuffix("/v1"))
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(60)
@@ -131,6 +150,107 @@ def test_two_hundred_calls_on_a_budget_for_one_hundred(demo: Demo) -> None:
     assert (told["served"], told["refused"]) == (100, 100), told
     again = demo.act("budget-race")
     assert (again["served"], again["refused"]) == (0, 200)
+
+
+HOLD = {
+    "business": ("lena", "fay"), "product": ("maria",), "architecture": ("eva",), "engineering": ("raj",),
+    "operations": ("olu",), "security": ("sam",), "finance": ("fay", "ana"), "data": ("dana",),
+    "compliance": ("clara",),
+}  # fmt: skip
+"""Duty -> who holds it for the workloads in production, one or the other."""
+
+
+def approve_everything(demo: Demo) -> None:
+    """As the people who hold the duties: first what is used, then the workloads."""
+    browser = demo.browser()
+    demo.ask("POST", "/api/approvals/missing", {"reason": "taken into production"})
+    for used in (True, False):
+        for duty, people in HOLD.items():
+            for person in people:
+                browser("POST", "/api/session/act-as", {"person": f"{person}@acme.example"})
+                for change in demo.ask("GET", "/api/changes?state=pending")["changes"]:
+                    wanted = [each for each in change["waits_for"] if each["duty"] == duty]
+                    if (change.get("type") != "workload") == used:
+                        for each in wanted:  # who does not hold it there is refused, and the other one asked
+                            answer = {"subject": each["subject"], "duty": duty, "comment": "read"}
+                            browser("POST", f"/api/changes/{change['id']}/approve", answer)
+    browser("POST", "/api/session/act-as", {"person": None})
+    served = {each["name"] for each in demo.ask("GET", "/api/workloads")["workloads"] if each["served"]}
+    assert {"support-assistant", "finance-analytics"} <= served, demo.ask("GET", "/api/changes?state=pending")
+
+
+def report(demo: Demo, outcome: dict[str, Any]) -> None:
+    """As soon as its call is in the ledger."""
+    end = time.monotonic() + 30
+    while "error" in (answer := demo.ask("POST", "/api/outcomes", outcome)):
+        assert time.monotonic() < end, answer
+        time.sleep(0.3)
+
+
+def chat(demo: Demo, key: str, question: str) -> dict[str, Any]:
+    """What the gateway says of the call, once it is served: a key and a blueprint arrive within a second."""
+    body = {"model": "auto", "max_tokens": 60, "messages": [{"role": "user", "content": question}]}
+    end = time.monotonic() + 30
+    while True:
+        data, _ = demo.send(demo.gateway, "POST", "/v1/chat/completions", body, {"Authorization": f"Bearer {key}"})
+        found = json.loads(data)
+        if "error" not in found:
+            facts: dict[str, Any] = found["groundplan"]
+            return facts
+        assert time.monotonic() < end, found
+        time.sleep(0.3)
+
+
+def reviewed(demo: Demo, key: str, question: str) -> dict[str, Any]:
+    """What the gateway says of a call whose answer waits until Fay has released it."""
+    browser = demo.browser()
+    browser("POST", "/api/session/act-as", {"person": "fay@acme.example"})
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(chat, demo, key, question)
+        while not answer.done():
+            for held in demo.ask("GET", "/api/reviews")["reviews"]:
+                browser("POST", f"/api/reviews/{held['id']}/release", {"reason": "it holds", "minutes": 2})
+            time.sleep(0.5)
+    return answer.result()
+
+
+@pytest.mark.timeout(400)
+def test_support_saves_above_its_floors_and_finance_keeps_its_large_model(demo: Demo) -> None:
+    approve_everything(demo)
+    keys = {
+        workload: demo.ask("POST", "/api/keys", {"workload": workload, "user": person})["key"]
+        for workload, person in (("support-assistant", "lena@acme.example"), ("finance-analytics", "ana@acme.example"))
+    }
+    easy = ["How long does delivery to Norway take?", "When is the sensor calibrated again?", "What is the warranty?"]
+    asked = [chat(demo, keys["support-assistant"], question) for question in easy * 3]
+    hard = chat(demo, keys["support-assistant"], "I want a refund and my lawyer will write to you")
+    assert hard["deployment"] == "gpt-eu-large", "at stake, so the large model answers"
+    assert {each["deployment"] for each in asked} == {"gpt-eu"}
+    assert [each["cache"] for each in asked[3:]] == ["exact"] * 6
+    for each in asked:
+        for label in ("accuracy", "tone"):
+            report(demo, {"call_id": each["call_id"], "accepted": True, "label": label})
+
+    support = demo.ask("GET", "/api/routing/trade-off?workload=support-assistant")
+    assert support["saved"]["strongest"] == "gpt-eu-large"
+    assert float(support["saved"]["by_routing_usd"]) > 0 and float(support["saved"]["by_cache_usd"]) > 0
+    assert {each["dimension"]: each["kept"] for each in support["quality"]} == {"accuracy": "yes", "tone": "yes"}
+    for place in support["places"]:
+        below = [name for name, floor in support["floors"].items() if place["scores"].get(name, 1) < floor]
+        assert not (below and place["answers"]), "nobody below a floor answered"
+    assert "choosing models saved" in support["told"][0] and "answers from memory" in support["told"][0]
+    assert demo.ask("GET", "/api/experiments")["experiments"][0]["name"] == "rack-for-support"
+
+    figures = reviewed(demo, keys["finance-analytics"], "Which cost centre is over plan in October?")
+    assert figures["deployment"] == "llama-rack"
+    report(demo, {"call_id": figures["call_id"], "accepted": True})
+    finance = demo.ask("GET", "/api/routing/trade-off?workload=finance-analytics")
+    small = next(each for each in finance["places"] if each["deployment"] == "smollm-rack")
+    assert small["answers"] == 0 and float(small["saves_usd"]) > 0
+    why = "takes none of these calls: its arithmetic is 31%, below the floor of 98%"
+    assert any(why in line for line in finance["told"])
+    page = demo.browser()("GET", "/cost/trade-off?workload=finance-analytics")
+    assert why in page and "smollm2-135m-instruct" in page
 
 
 def test_tampering_names_the_entry(demo: Demo) -> None:

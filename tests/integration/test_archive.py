@@ -9,6 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import psycopg
 import pytest
 from psycopg_pool import ConnectionPool
@@ -48,7 +49,7 @@ def add(conn: Conn, at: datetime, number: int) -> None:
     )  # fmt: skip
     attempt = (
         id, 0, at, "own", "rack", "acme/m", "settled", "ok", 200, cost, cost, {"input": number}, False, ["a,b"], 1.0,
-        new_id(), 0.0, None, None, f"workload-{number % 3}", 1, False, {"input": [number, number]},
+        new_id(), 0.0, None, None, f"workload-{number % 3}", 1, False, {"input": [number, number]}, "", "",
     )  # fmt: skip
     ledger_store.insert_rows(conn, ledger_store.INSERT_ATTEMPTS, [attempt])
     ledger_store.insert_rows(conn, ledger_store.INSERT_CHARGES, [(id, 0, "support", "2026-06", cost)])
@@ -79,6 +80,18 @@ def test_the_same_answers_from_files_and_sums_that_stay(conn: Conn, database: Da
     assert queries.cost_summary(conn) == summary
     assert archive_store.days(conn, date(2026, 6, 4), 9) == []
     assert [row["day"] for row in archive_store.archived(conn)] == [DAY]
+
+
+def test_files_of_before_a_column_was_added_are_read_with_the_others(conn: Conn, tmp_path: Path) -> None:
+    with conn.transaction():
+        archive.archive_day(conn, str(tmp_path), DAY)
+    newer = tmp_path / "attempts" / f"{DAY}.parquet"
+    with duckdb.connect() as duck:
+        older = tmp_path / "attempts" / "2020-01-01.parquet"
+        duck.execute(f"COPY (SELECT * EXCLUDE (purpose) FROM read_parquet('{newer}')) TO '{older}' (FORMAT parquet)")
+    found = archive.query(str(tmp_path), "SELECT count(*), count(purpose), sum(cost_usd) FROM attempts")
+    alone = archive.query(str(tmp_path), "SELECT sum(cost_usd) FROM charges")
+    assert found == [(48, 24, 2 * alone[0][0])]
 
 
 def test_what_breaks_off_deletes_nothing(conn: Conn, tmp_path: Path) -> None:

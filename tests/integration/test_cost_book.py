@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from calendar import monthrange
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -19,6 +20,7 @@ import pytest
 from tests.integration.test_api_control import Control, running
 
 from groundplan.api.cost_ahead import _covered
+from groundplan.api.cost_book import DIMENSIONS
 from groundplan.core.database import connect
 from groundplan.core.ids import new_id
 from groundplan.gateway.journal import ledger_store
@@ -40,6 +42,24 @@ cost: 3.10 USD/day
 covers: deployment/local
 capacity: 10M/day
 source: invoice 7
+---
+kind: allocation
+name: desk-before
+term: support
+rate: 2 USD
+per: 1000 calls
+until: {before}
+basis: estimated
+source: contract 3
+---
+kind: allocation
+name: desk-since
+term: support
+rate: 4 USD
+per: 1000 calls
+from: {since}
+basis: estimated
+source: contract 4
 ---
 kind: budget
 name: all-month
@@ -63,7 +83,16 @@ def control(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory)
             yield found
 
 
-WORKSPACE_COSTS = ALLOCATIONS.removeprefix("---\n")
+CHANGED = TODAY - timedelta(days=10)
+"""From that day on support costs twice as much."""
+WORKSPACE_COSTS = ALLOCATIONS.removeprefix("---\n").format(
+    before=(CHANGED - timedelta(days=1)).date(), since=CHANGED.date()
+)
+JUDGED = Decimal("0.003000000001")
+JUDGED_ON = next(day for back in range(20, 27) if (day := TODAY - timedelta(days=back)).weekday() < 5)
+"""What the judge of a guardrail cost, once, and when."""
+LOOKED_UP_US = 3_600_000_000
+"""An hour of look-ups by meaning, at the 0.05 USD that an hour of the processor costs unless said."""
 
 
 def fill(dsn: str) -> None:
@@ -83,10 +112,25 @@ def fill(dsn: str) -> None:
                 parts = {"input": [100, 1], "output": [2000, 20_000_000_000]}
                 attempts.append(
                     (id, 0, at, "local", "here", "acme/model", "settled", "ok", 200, COST, COST, {"input": 100}, False,
-                     [], 1.0, new_id(), 0.0, None, None, "assistant", 1, False, parts)
+                     [], 1.0, new_id(), 0.0, None, None, "assistant", 1, False, parts, "", "")
                 )  # fmt: skip
+        at = JUDGED_ON + timedelta(hours=9)
+        calls.append(
+            (new_id(), at, "assistant", None, None, "care", "chat", "ok", 200, None, "acme/model", "local", "here",
+             JUDGED, JUDGED, 100, 2000, "none", 1, new_id(), False, 2.5, 1.5,
+             {"of": str(calls[0][0]), "purpose": "guardrail"}, 0, 0)
+        )  # fmt: skip
+        attempts.append(
+            (calls[-1][0], 0, at, "local", "here", "acme/model", "settled", "ok", 200, JUDGED, JUDGED, {"input": 100},
+             False, [], 1.0, new_id(), 0.0, None, None, "assistant", 1, False,
+             {"input": [100, 3_000_000_001], "output": [2000, 0]}, "guardrail", "batch long")
+        )  # fmt: skip
         ledger_store.insert_rows(conn, ledger_store.INSERT_ATTEMPTS, attempts)
         ledger_store.insert_rows(conn, ledger_store.INSERT_CALLS, calls)
+        conn.execute(
+            "INSERT INTO semantic_day (day, workload, looked, spent_us) VALUES (%s, 'assistant', 9, %s)",
+            (at.date(), LOOKED_UP_US),
+        )
         month = TODAY.strftime("%Y-%m")
         for budget, limit in (("assistant", 100_000), ("all-month", Decimal("0.05"))):
             conn.execute(
@@ -121,15 +165,64 @@ def total(rows: list[dict[str, str]]) -> Decimal:
 
 def test_every_way_to_sum_the_book_is_the_same_sum(control: Control) -> None:
     whole = Decimal(ask(control, f"/api/cost/book?{span()}")["total_usd"])
-    for by in ("term", "workload", "workflow", "team", "provider", "site", "deployment", "model", "basis", *OF_CALLS):
+    for by in (*DIMENSIONS, *OF_CALLS):
         assert total(ask(control, f"/api/cost/book?{span()}&by={by}")["sums"]) == whole
     found = ask(control, f"/api/cost/book?{span()}&lines=true")
     assert total(found["lines"]) == whole
     terms = {row["key"]: row for row in found["sums"]}
-    assert set(terms) == {"input", "output", "platform", "capacity", "idle"}
+    assert set(terms) == {"input", "output", "platform", "capacity", "idle", "guardrail", "cache_lookup", "support"}
     assert Decimal(terms["idle"]["cost_usd"]) > Decimal(terms["capacity"]["cost_usd"]) > 0
     assert total([terms["capacity"], terms["idle"]]) == Decimal("93.00")
     assert all(line["rule"] and line["source"] for line in found["lines"])
+
+
+def test_what_the_gateway_asked_and_looked_up_is_a_term_of_its_own_counted_once(control: Control) -> None:
+    found = ask(control, f"/api/cost/book?{span()}&lines=true")
+    (judged,) = [line for line in found["lines"] if line["term"] == "guardrail"]
+    assert (Decimal(judged["cost_usd"]), judged["basis"], judged["deployment"]) == (JUDGED, "measured", "local")
+    assert judged["tier"] == "batch long" and judged["rule"] == "input x price of local (batch long)"
+    tiers = {row["key"]: Decimal(row["cost_usd"]) for row in ask(control, f"/api/cost/book?{span()}&by=tier")["sums"]}
+    assert set(tiers) == {"", "batch long"} and tiers["batch long"] == JUDGED
+    (looked,) = [line for line in found["lines"] if line["term"] == "cache_lookup"]
+    assert (Decimal(looked["cost_usd"]), looked["basis"]) == (Decimal("0.05"), "estimated")
+    assert "3600 s of look-ups" in looked["rule"] and "allocation platform" in looked["rule"]
+    days = [TODAY.date() - timedelta(days=back) for back in range(1, 31)]
+    platform = sum((Decimal(31) / monthrange(day.year, day.month)[1] for day in days), Decimal(0))
+    mine = [line for line in found["lines"] if "allocation platform" in line["rule"]]
+    assert total(mine) == pytest.approx(platform, abs=Decimal("1e-9"))
+
+
+def test_a_rate_that_changed_is_paid_for_the_days_on_which_it_held(control: Control) -> None:
+    found = ask(control, f"/api/cost/book?{span()}&lines=true")["lines"]
+    paid = {
+        line["rule"].partition("(allocation ")[2][:-1]: Decimal(line["cost_usd"])
+        for line in found
+        if line["term"] == "support"
+    }
+    calls = [2 if (TODAY - timedelta(days=back)).weekday() < 5 else 1 for back in range(1, 31)]
+    since, before = sum(calls[:10]), sum(calls[10:]) + 1  # one of them is the judge's
+    assert paid == {"desk-since": Decimal(since) * 4 / 1000, "desk-before": Decimal(before) * 2 / 1000}
+
+
+def test_what_is_allocated_is_told_by_site(control: Control) -> None:
+    sites = {row["key"]: row["basis"] for row in ask(control, f"/api/cost/book?{span()}&by=site")["sums"]}
+    whole = ask(control, f"/api/cost/book?{span()}")["basis"]
+    elsewhere = {name: each for name, each in sites.items() if name != "here"}
+    assert sites["here"]["measured"] == whole["measured"] and sites["here"]["estimated"] == whole["estimated"]
+    assert all("measured" not in each for each in elsewhere.values())
+    # what no workload carries stands at the site of its deployment, or at none
+    assert Decimal(sites["here"]["allocated"]) >= Decimal(93)
+
+
+def test_a_receipt_lists_what_was_asked_for_its_call(control: Control) -> None:
+    calls = ask(control, "/api/calls?workload=assistant")["calls"]
+    judge = next(each["id"] for each in calls if Decimal(each["cost_usd"]) == JUDGED)
+    own = ask(control, f"/api/calls/{judge}")
+    found = ask(control, f"/api/calls/{own['of']}")
+    (made,) = found["made_for_it"]
+    assert (made["call"], made["purpose"], Decimal(made["cost_usd"])) == (judge, "guardrail", JUDGED)
+    assert Decimal(found["together_usd"]) == COST + JUDGED
+    assert own["made_for_it"] == [] and own["together_usd"] == own["cost_usd"]
 
 
 def test_the_book_by_what_only_calls_know_is_what_they_say(control: Control) -> None:
@@ -194,6 +287,8 @@ def test_own_hardware_is_told_at_its_measured_use(control: Control) -> None:
     assert row["used"] == pytest.approx(float(calls * 2100 / 300_000_000), abs=1e-6)
     assert row["other"] is None and row["needed"] is None and "nothing else" in row["told"]
     assert command(control, "own")["own"][0]["deployment"] == "local"
+    ahead = ask(control, "/api/placement/ahead")
+    assert ahead["own"][0]["used"] == row["used"] and ahead["words"][-1] == f"local: {row['told']}"
 
 
 def test_a_team_s_runway_is_that_of_its_calls() -> None:
@@ -240,6 +335,7 @@ def test_what_is_ahead(control: Control) -> None:
         ("POST", "/api/cost/what-if", {"model": "acme/unheard-of"}, "price_missing"),
         ("POST", "/api/cost/forecast", {"what": "luck"}, "forecast_unknown"),
         ("POST", "/api/cost/forecast", {"countries": ["XX"]}, "country_unknown"),
+        ("POST", "/api/cost/forecast", {"growth": "adoption"}, "adoption_unknown"),
         ("POST", "/api/cost/forecast", {"workload": "nobody"}, "forecast_impossible"),
     ],
 )
@@ -280,4 +376,5 @@ def test_the_commands_say_the_same(control: Control, tmp_path: Path) -> None:
     assert command(control, "statement", "care", "--month", month, "--save", str(pdf))["bytes"] == pdf.stat().st_size
     assert pdf.read_bytes().startswith(b"%PDF-")
     assert command(control, "statement", "care", "--save", "care.doc")["error"]["code"] == "statement_file"
+    assert command(control, "forecast", "--growth", "much")["error"]["code"] == "growth_invalid"
     assert command(control, "what-if", "wishes=3")["error"]["code"] == "scenario_invalid"

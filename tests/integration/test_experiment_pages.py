@@ -122,7 +122,7 @@ def test_one_click_leads_from_an_opportunity_to_a_shadow(console: Console) -> No
     row: tuple[Any, ...] = (
         new_id(), 0, datetime.now(UTC) - timedelta(hours=2), "local", "here", "acme/model", "settled", "ok", 200,
         Decimal(5), Decimal(5), {}, False, [], 1.0, new_id(), 0.0, None, None, "assistant", 1, False,
-        {"input": [1000, 0], "output": [500_000, 5 * 10**12]},
+        {"input": [1000, 0], "output": [500_000, 5 * 10**12]}, "", "",
     )  # fmt: skip
     with connect(console.owner, autocommit=True) as conn:
         ledger_store.insert_rows(conn, ledger_store.INSERT_ATTEMPTS, [row])

@@ -36,7 +36,7 @@ def attempt(
     cost = Decimal(sum(amount for _, amount in parts.values())).scaleb(-12)
     row: tuple[Any, ...] = (
         call or new_id(), number, START + timedelta(minutes=late), "own", "rack", "acme/own", "settled", outcome, 200,
-        cost, cost, {}, False, [], 1.0, new_id(), 0.0, None, None, "assistant", 1, False, parts,
+        cost, cost, {}, False, [], 1.0, new_id(), 0.0, None, None, "assistant", 1, False, parts, "", "",
     )  # fmt: skip
     ledger_store.insert_rows(conn, ledger_store.INSERT_ATTEMPTS, [row])
 
@@ -125,6 +125,15 @@ def test_kept_content_is_counted_with_who_read_it(conn: Conn) -> None:
     assert (rows["assistant"]["calls"], rows["assistant"]["reads"], rows["other"]["reads"]) == (2, 0, 1)
     assert float(rows["assistant"]["gigabytes"]) == 3e-9
     assert {row["reads"] for row in opportunity_store.content(conn, START + timedelta(days=1))} == {0}
+    for fold in (False, True):
+        if fold:
+            rollup_store.fold(conn)
+        kept = conn.execute(
+            "SELECT workload, count(*), sum(octet_length(sealed)) FROM content GROUP BY 1 ORDER BY 1"
+        ).fetchall()
+        assert [(row["workload"], row["calls"], row["bytes"]) for row in rollup_store.content(conn)] == kept
+        conn.execute("DELETE FROM content WHERE call_id = (SELECT min(call_id::text)::uuid FROM content)")
+        assert sum(row["calls"] for row in rollup_store.content(conn)) == sum(row[1] for row in kept) - 1
 
 
 def test_active_hours_are_counted_where_they_are_few(conn: Conn) -> None:
@@ -134,12 +143,10 @@ def test_active_hours_are_counted_where_they_are_few(conn: Conn) -> None:
     add_call(conn, 5, status="failed")
     for number in range(6):
         add_call(conn, number * 3600, workload="other")
-    for fold in (False, True):
-        if fold:
-            rollup_store.fold(conn)
-        rows = opportunity_store.active(conn, SINCE, 4)
-        (row,) = [each for each in rows if each["workload"] == "assistant"]
-        assert (row["hours"], row["calls"], row["cost_usd"]) == (3, 4, Decimal(8))
-        assert (row["busiest"], row["busiest_calls"]) == (1, 4)
-        assert {each["workload"] for each in rows} == {"assistant"}
+    rollup_store.fold(conn)
+    rows = opportunity_store.active(conn, SINCE, 4)
+    (row,) = [each for each in rows if each["workload"] == "assistant"]
+    assert (row["hours"], row["calls"], row["cost_usd"]) == (3, 4, Decimal(8))
+    assert (row["busiest"], row["busiest_calls"]) == (1, 4)
+    assert {each["workload"] for each in rows} == {"assistant"}
     assert opportunity_store.active(conn, START + timedelta(days=9), 4) == []

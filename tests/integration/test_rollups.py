@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -41,6 +42,8 @@ class Fact:
     epoch: int = 0
     person: int = 0
     feature: str = ""
+    purpose: str = ""
+    tier: str = ""
 
 
 facts = st.builds(
@@ -55,6 +58,8 @@ facts = st.builds(
     epoch=st.integers(0, 2),
     person=st.integers(0, 2),
     feature=st.sampled_from(["", "summary", "experiment/tone"]),
+    purpose=st.sampled_from(["", "guardrail", "judge"]),
+    tier=st.sampled_from(["", "batch"]),
 )
 rounds = st.lists(
     st.tuples(st.lists(facts, max_size=6), st.sampled_from(["commit", "killed", "twice"]), st.booleans()),
@@ -92,7 +97,7 @@ def _attempt(id: Any, at: datetime, fact: Fact, state: str, cost: Decimal, parts
     outcome = "ok" if state == "settled" else "open"
     return (
         id, 0, at, "own", "rack", "acme/m", state, outcome, 200, cost, cost, {"input": 3}, False, [], 1.0,
-        EPOCHS[fact.epoch], 0.0, None, None, fact.workload, 1, False, parts,
+        EPOCHS[fact.epoch], 0.0, None, None, fact.workload, 1, False, parts, fact.purpose, fact.tier,
     )  # fmt: skip
 
 
@@ -135,6 +140,37 @@ def wanted(since: datetime | None = None, until: datetime | None = None) -> dict
     return {"since": since, "until": until, **asked}
 
 
+def purposes(conn: Conn, since: datetime | None, until: datetime | None) -> dict[str, Decimal]:
+    """What attempts cost by what they were made for."""
+    rows = conn.execute(
+        """SELECT purpose, sum(cost_usd) FROM attempt WHERE state <> 'open'
+           AND at >= coalesce(%s, '-infinity'::timestamptz) AND at < coalesce(%s, 'infinity'::timestamptz)
+           GROUP BY 1""",
+        (since, until),
+    ).fetchall()
+    return dict(rows)
+
+
+def check_months(conn: Conn) -> None:
+    """People and sources of days in the middle of months, of whole months and of this one so far, as the calls tell."""
+    first = datetime(2026, 10, 1, tzinfo=UTC)
+    for since, until in itertools.pairwise([first, START.replace(hour=0), START.replace(hour=0) + timedelta(days=1),
+                                            datetime(2026, 12, 1, tzinfo=UTC)]):  # fmt: skip
+        for begin, end in ((since, until), (first, until), (since, until + timedelta(days=40))):
+            expected = conn.execute(
+                """SELECT workload, sum(cost_usd), count(*) FROM call WHERE status <> 'refused' AND at >= %s AND at < %s
+                   GROUP BY 1 ORDER BY 1""",
+                (begin, end),
+            ).fetchall()
+            for asked in (rollup_store.people_by_workload, rollup_store.sources_by_workload):
+                sums: dict[str, Decimal] = {}
+                for workload, _, cost, _ in asked(conn, begin, end):
+                    sums[workload] = sums.get(workload, Decimal(0)) + cost
+                assert sums == {workload: cost for workload, cost, _ in expected}
+            calls = sum(int(row["calls"]) for row in rollup_store.people(conn, begin, end, None, 10))
+            assert calls == sum(count for _, _, count in expected)
+
+
 def check_what_gateways_ask(conn: Conn) -> None:
     """What others made of a workload today, and who used it lately, as a look at every call would tell."""
     names = ["support", "finance"]
@@ -162,6 +198,7 @@ def check_what_gateways_ask(conn: Conn) -> None:
 def test_sums_are_those_of_the_facts(conn: Conn, made: list[Any], times: list[tuple[int, int]]) -> None:
     conn.execute("TRUNCATE call, attempt, charge, call_delta, call_hour, call_day, part_delta, part_hour, part_day")
     conn.execute("TRUNCATE person_delta, person_day, person_whole, document_delta, document_day, document_whole")
+    conn.execute("TRUNCATE person_month, document_month")
     conn.execute("TRUNCATE charge_delta, charge_total, worker_day")
     for batch, how, folds in made:
         write(conn, batch, how)
@@ -179,6 +216,10 @@ def test_sums_are_those_of_the_facts(conn: Conn, made: list[Any], times: list[tu
         parts = rollup_store.parts_by(conn, ["part"], wanted(since, until))
         number = sum(int(row["count"]) for row in parts if row["part"] == "attempt")
         assert (sum((row["cost_usd"] for row in parts), Decimal(0)), number) == attempts
+        assert purposes(conn, since, until) == {
+            row["purpose"]: row["cost_usd"]
+            for row in rollup_store.parts_by(conn, ["purpose"], wanted(since, until))
+        }  # fmt: skip
     of_calls = conn.execute("SELECT coalesce(sum(cost_usd), 0) FROM call WHERE status <> 'refused'").fetchone()
     ever = START - timedelta(days=2), START + timedelta(days=4)
     assert of_calls is not None
@@ -189,6 +230,7 @@ def test_sums_are_those_of_the_facts(conn: Conn, made: list[Any], times: list[tu
         for name in ("support", "finance")
     ]
     assert sum(halves) == 2 * of_calls[0]
+    check_months(conn)
     charges = conn.execute("SELECT budget, period, sum(cost_usd) FROM charge GROUP BY 1, 2").fetchall()
     assert rollup_store.charged(conn) == {(budget, period): usd for budget, period, usd in charges}
     check_what_gateways_ask(conn)

@@ -41,7 +41,7 @@ class Inbox:
 def spend(conn: Any, at: datetime, usd: str) -> None:
     attempt: tuple[Any, ...] = (
         new_id(), 0, at, "local", "here", "acme/model", "settled", "ok", 200, Decimal(usd), Decimal(usd), {}, False, [],
-        1.0, new_id(), 0.0, None, None, "assistant", 1, False, {"output": [9, int(Decimal(usd) * PICO)]},
+        1.0, new_id(), 0.0, None, None, "assistant", 1, False, {"output": [9, int(Decimal(usd) * PICO)]}, "", "",
     )  # fmt: skip
     ledger_store.insert_rows(conn, ledger_store.INSERT_ATTEMPTS, [attempt])
 

@@ -25,6 +25,7 @@ uses = st.lists(
     st.builds(
         Use, workload=st.sampled_from(["a", "b", "c", "d"]), team=st.sampled_from(["x", "y"]), calls=counts,
         cost=counts, tokens=counts, by_deployment=st.dictionaries(st.just("gpu"), counts, max_size=1),
+        by_site=st.dictionaries(st.just("rack"), counts, max_size=1),
     ),
     max_size=4, unique_by=lambda use: use.workload,
 )  # fmt: skip
@@ -36,7 +37,7 @@ rules = st.builds(
     period=st.sampled_from(["day", "week", "month", "quarter", "year"]),
     by=st.sampled_from(["cost", "calls", "tokens", "equal", "shares"]),
     shares=st.dictionaries(st.sampled_from(["a", "b"]), st.integers(0, 100), min_size=1),
-    covers=st.sampled_from(["company", "team/x", "workload/a", "deployment/gpu"]),
+    covers=st.sampled_from(["company", "team/x", "workload/a", "deployment/gpu", "site/rack"]),
     capacity=st.none() | st.integers(1, 10**9),
 )
 
@@ -75,6 +76,18 @@ def test_capacity_that_is_not_used_is_a_line_of_its_own() -> None:
         ("capacity", "b", PICO // 10),
         ("idle", "", 6 * PICO // 10),
     ]
+
+
+def test_a_site_s_cost_is_carried_by_whoever_has_calls_there() -> None:
+    rule = Allocation(name="room", term="energy", amount=31 * PICO, covers="site/rack")
+    used = [Use("a", by_site={"rack": 30}), Use("b", by_site={"rack": 10}), Use("c", by_site={"cloud": 99})]
+    lines = divide(rule, used, JAN, JAN)
+    assert [(line.workload, line.amount, line.site) for line in lines] == [
+        ("a", 3 * PICO // 4, "rack"), ("b", PICO // 4, "rack"),
+    ]  # fmt: skip
+    assert lines[0].rule == "by tokens at rack (allocation room)"
+    (nobody,) = divide(rule, [Use("c", by_site={"cloud": 99})], JAN, JAN)
+    assert (nobody.workload, nobody.amount, nobody.site) == ("", PICO, "rack")
 
 
 def test_a_rate_is_paid_for_what_was_measured() -> None:

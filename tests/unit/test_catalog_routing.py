@@ -37,7 +37,11 @@ def test_the_example_routes_support_by_rules_and_leaves_finance_its_model() -> N
     semantic = choice.semantic(support.cache)
     assert semantic is not None
     assert (semantic.bound, semantic.check, semantic.evidence) == (0.01, 0.05, 20)
-    assert choice.routing(workspace, finance, finance.deployments) is None
+    kept = choice.routing(workspace, finance, finance.deployments)
+    assert kept is not None and kept.router is None and not kept.rules
+    assert kept.barred == {"smollm-rack": "its arithmetic is 31%, below the floor of 98%"}
+    assert routing.barred == {}, "both models of support are above its floors of accuracy and tone"
+    assert support.experiment is not None and support.experiment.candidate == "llama-rack"
     assert choice.semantic(finance.cache) is None
 
 
@@ -78,6 +82,10 @@ def changed(folder: Path, added: str, **files: tuple[str, str]) -> Workspace:
             target = folder / file.relative_to(COMPANY)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(file.read_bytes())
+    if "more" in files:  # which says of these models what the example says otherwise
+        sites = folder / "sites.yaml"
+        kept = [each for each in sites.read_text().split("---\n") if "\nname: openai/" not in each]
+        sites.write_text("---\n".join(kept))
     path = folder / "workloads/support-assistant.yaml"
     lines = [line for line in path.read_text().splitlines(keepends=True) if not line.startswith("  cascade: ")]
     path.write_text("".join(lines).replace("  by: rules\n", f"  by: rules\n{added}"))

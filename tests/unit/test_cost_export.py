@@ -28,6 +28,13 @@ LINES = [
          source="contract"),
     Line(term="logs", workload="finance", team="", amount=5, basis="estimated", rule="=cmd()", source="@guess"),
     Line(term="idle", workload="", amount=11, basis="allocated", rule="capacity", source="contract", deployment="gpu"),
+    Line(term="cache_lookup", workload="support", team="care", amount=3, basis="estimated", rule="look-ups",
+         source="cache"),
+    Line(term="site_visits", workload="lines", amount=13, basis="estimated", rule="3/month", source="contract",
+         site="line-3"),
+    Line(term="guardrail", workload="support", team="care", amount=17, basis="measured", rule="tokens x price",
+         source="genai-prices", deployment="gpt-eu", site="azure-sweden", model="openai/gpt-4.1-mini", quantity=10,
+         unit="Tokens", tier="batch long"),
 ]  # fmt: skip
 
 
@@ -41,7 +48,9 @@ def test_every_line_is_a_row_with_its_exact_amount() -> None:
     assert [Decimal(row["BilledCost"]) for row in found] == [to_decimal(line.amount) for line in LINES]
     assert found[0]["ProviderName"] == found[0]["Provider"] == "openai"
     assert (found[0]["BillingPeriodEnd"], found[0]["ChargePeriodEnd"]) == ("2026-12-01T00:00:00Z",) * 2
-    assert [row["ServiceCategory"] for row in found[1:]] == ["Management and Governance", "Storage", "Compute"]
+    assert [row["ServiceCategory"] for row in found[1:]] == [
+        "Management and Governance", "Storage", "Compute", "Compute", "Internet of Things", "AI and Machine Learning",
+    ]  # fmt: skip
 
 
 def test_no_cell_is_a_formula() -> None:

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundplan.blueprint.model import Rates
+from groundplan.blueprint.model import PriceWindow, Rates
 from groundplan.core.errors import Invalid
 from groundplan.economics.price import BATCH, cost
 from groundplan.economics.terms.share import shares
-from groundplan.economics.terms.split import split
+from groundplan.economics.terms.split import split, tier
 from groundplan.ledger.model import Usage
 
 amounts = st.integers(-(10**20), 10**20)
@@ -66,6 +66,20 @@ def test_a_batch_is_told_by_what_it_cost() -> None:
     price = Rates(input=4_000_000, output=0, batch=Rates(input=2_000_000, output=1_000_000))
     usage = Usage(input=10, output=10)
     assert split(price, usage, cost(price, usage, BATCH)) == {"input": (10, 20), "output": (10, 10)}
+
+
+def test_the_tier_at_which_it_was_priced_is_told() -> None:
+    night = Rates(input=1_000_000, output=2_000_000)
+    price = Rates(
+        input=4_000_000, output=8_000_000, long_above=100, long=Rates(input=9_000_000, output=10_000_000),
+        batch=Rates(input=2_000_000, output=3_000_000), windows=[PriceWindow(start=0, end=60, rates=night)],
+    )  # fmt: skip
+    short, long = Usage(input=10, output=10), Usage(input=1000, output=10)
+    assert tier(price, short, cost(price, short)) == ""
+    assert tier(price, long, cost(price, long)) == "long"
+    assert tier(price, short, cost(price, short, BATCH)) == "batch"
+    assert tier(price, short, cost(night, short)) == "by time"
+    assert tier(price, short, 12345) == "" and tier(None, short, 7) == ""
 
 
 def test_what_nobody_knows_is_charged_as_its_bound() -> None:

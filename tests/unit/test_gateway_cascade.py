@@ -7,6 +7,7 @@ import json
 import shutil
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import msgspec
 import pytest
@@ -42,6 +43,10 @@ def kept(rig: Rig) -> tuple[list[Finish], list[tuple[bytes, Settlement]]]:
     records = read_records(rig.gateway.journal.folder)
     ends = [record for record in records if isinstance(record, Finish)]
     return ends, [(record.call, record) for record in records if isinstance(record, Settlement)]
+
+
+def reserved(rig: Rig) -> list[Reservation]:
+    return [record for record in read_records(rig.gateway.journal.folder) if isinstance(record, Reservation)]
 
 
 def told(end: Finish) -> dict[str, Any]:
@@ -100,6 +105,9 @@ async def test_the_judge_decides_and_is_a_call_of_its_own(tmp_path: Path, word: 
         ends, _ = await settled(rig)
     assert [end.deployment for end in ends] == ["judge", by]
     assert ends[0].route == ""
+    assert (ends[0].purpose, ends[0].of) == ("cascade", str(UUID(bytes=ends[1].call)))
+    assert (ends[1].purpose, ends[1].of) == ("", "")
+    assert [each.purpose for each in reserved(rig)][:2] == ["", "cascade"], "what it costs is told apart from the first"
 
 
 async def test_answers_that_agree_pass_and_each_is_paid_for(tmp_path: Path) -> None:
@@ -111,6 +119,7 @@ async def test_answers_that_agree_pass_and_each_is_paid_for(tmp_path: Path) -> N
         ends, _ = await settled(rig)
     assert reply.status == 200
     assert ends[2].deployment == "small" and "agreement" in told(ends[2])["reason"]
+    assert {(end.purpose, end.of) for end in ends[:2]} == {("cascade", str(UUID(bytes=ends[2].call)))}
     assert ends[-1].deployment == "large" and "do not agree" in told(ends[-1])["reason"]
 
 
@@ -195,7 +204,8 @@ async def test_a_worker_that_dies_during_the_check_has_the_try_in_its_journal(tm
         writer.write(rig.request())
         await until(lambda: rig.models["judge"].counted > 0)
         left = tmp_path / "left" / rig.gateway.journal.folder.name
-        shutil.copytree(rig.gateway.journal.folder, left)  # what a kill -9 leaves behind
+        segments = shutil.ignore_patterns("*.new")  # one that is only being made
+        shutil.copytree(rig.gateway.journal.folder, left, ignore=segments)  # what a kill -9 leaves behind
         writer.close()
         await until(lambda: rig.gateway.running == 0)
     records = read_records(left)

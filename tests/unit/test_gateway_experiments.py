@@ -94,6 +94,8 @@ async def test_both_answer_and_one_is_shown(tmp_path: Path) -> None:
     shown, other = ends[pair.call.bytes], ends[pair.beside.bytes]
     assert (shown.route, shown.feature) == ("", "")
     assert other.feature == "experiment/shadow"
+    assert [each.purpose for each in made] == ["", "shadow"]
+    assert (shown.of, shown.purpose, other.of, other.purpose) == ("", "", str(pair.call), "shadow")
     route = json.loads(other.route)
     assert (route["of"], route["by"], route["deployment"]) == (str(pair.call), "experiment small", "two")
 

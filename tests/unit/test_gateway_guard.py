@@ -17,6 +17,7 @@ from groundplan.blueprint import model as bp
 from groundplan.core.errors import Denied
 from groundplan.gateway.app import heed
 from groundplan.gateway.guard.gate import gate_of
+from groundplan.ledger.model import Reservation
 from groundplan.testing.scripted_stream import TOOL_PIECES
 
 EMAIL, KEY = "ana@acme.example", "sk-" + "proj-" + "abcdefghijklmnopqrstuvwx"
@@ -269,6 +270,8 @@ async def test_a_judge_is_a_call_of_its_own(
             assert error(reply.body)["code"] == ("guardrail_failed" if says == "hm" else "guardrail_judge")
         assert "Sell everything." in (rig.models["two"].last.body.decode() if rig.models["two"].last else "")
         assert len(await rig.settlements()) == 2, "the judge is metered as any call"
+        made = [record for record in await rig.records() if isinstance(record, Reservation)]
+        assert [each.purpose for each in made] == ["", "guardrail"], "and told apart from what it judges"
 
 
 async def test_checks_that_took_longer_than_their_budget_are_told(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from decimal import Decimal
 from msgspec.structs import replace
 from tests.integration.gateway_stack import deployment, workload
 
-from groundplan.blueprint.model import Rates
+from groundplan.blueprint.model import Rates, Routing
 from groundplan.core.money import PICO
 from groundplan.economics.replay.opportunities import Spent, cost, found
 
@@ -40,6 +40,11 @@ def test_a_cheaper_model_within_what_the_workload_may_use_is_repriced_exactly() 
 def test_what_the_workload_may_not_use_is_never_proposed() -> None:
     assert not any("elsewhere" in each.what for each in found([spent()], WORKLOADS, PLACES, 30))
     assert found([spent()], [workload("support", ["large"])], PLACES, 30) == []
+
+
+def test_what_a_floor_keeps_out_is_never_proposed() -> None:
+    barred = Routing(barred={"small": "its tone is 40%, below the floor of 90%"})
+    assert found([spent()], [replace(WORKLOADS[0], routing=barred)], PLACES, 30) == []
 
 
 def test_billed_failures_and_uncached_prefixes_are_told_by_money() -> None:

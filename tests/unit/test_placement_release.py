@@ -35,7 +35,7 @@ def test_each_kind_of_place_is_chosen_for_its_own_reason(workspace: Workspace) -
     support, finance = placed["support-assistant"], placed["finance-analytics"]
     assert support.primary == "gpt-eu" and "waits for peaks" in support.binding
     assert support.fallbacks[0] == "llama-rack"
-    assert finance.primary == "llama-rack" and finance.fallbacks == []
+    assert finance.primary == "llama-rack" and finance.fallbacks == ["smollm-rack"], "which its floor of quality bars"
     inspector, research = placed["line-inspector"], placed["research-reader"]
     assert [b.site for b in inspector.to_build] == ["line-3"] and inspector.to_build[0].monthly > 0
     assert research.primary == "llama-rack" and research.burst == "gpt-eu" and "peaks burst" in research.binding

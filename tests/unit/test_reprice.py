@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from datetime import date
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit.test_catalog_check import BASE
 
-from groundplan.api.prices_look import findings_of
+from groundplan.api.prices_look import declared_prices, findings_of, listed_prices
 from groundplan.blueprint.model import Deployment, RateDetails, Rates
+from groundplan.catalog.check import validate_files
 from groundplan.economics.price import cost
 from groundplan.economics.prices import listed
 from groundplan.economics.prices.reprice import priced, rate_of, repriced
 from groundplan.economics.terms.split import split
+from groundplan.ledger.finding import Finding
 from groundplan.ledger.model import Usage
+from groundplan.release.priced import declared_or_listed
 
 rate = st.integers(0, 10**13)
 maybe = st.none() | rate
@@ -52,8 +57,55 @@ def test_a_listed_price_that_changed_says_what_last_month_would_have_cost() -> N
         context_tokens=1000,
     )  # fmt: skip
     used = {"o3-eu": {"input": 1_000_000, "output": 0}}
-    found = [each for each in findings_of(deployment, used, date(2025, 7, 1)) if each.kind == "cost.repriced"]
+
+    def of(today: date) -> list[Finding]:
+        made = findings_of(deployment, used, today, listed_prices(deployment, today))
+        return [each for each in made if each.kind == "cost.repriced"]
+
+    found = of(date(2025, 7, 1))
     assert [each.mark for each in found] == ["now"]
     assert "would have cost $2.00 instead of $10.00" in found[0].message
-    before = [each for each in findings_of(deployment, used, date(2025, 6, 1)) if each.kind == "cost.repriced"]
+    before = of(date(2025, 6, 1))
     assert [(each.mark, str(each.due)) for each in before] == [("2025-06-10", "2025-06-10")]
+
+
+DATED = BASE.replace(
+    "url: https://acme.example/v1",
+    "url: https://acme.example/v1\nprice: [{input: 1 USD/Mtok, output: 2 USD/Mtok}, "
+    "{input: 1.50 USD/Mtok, output: 2 USD/Mtok, from: 2026-12-01}]",
+    1,
+)
+
+
+def test_a_declared_price_that_will_hold_says_what_last_month_would_have_cost() -> None:
+    workspace = validate_files({"acme.yaml": DATED})
+    name = next(name for name, item in workspace.deployments.items() if len(item.price) == 2)
+    served = declared_or_listed(workspace, workspace.deployments[name], date(2026, 11, 1))
+    assert isinstance(served, Rates)
+    deployment = Deployment(
+        name=name, site="eu", model="acme/m", upstream_model="m", url="http://x/v1", rates=served, context_tokens=1000
+    )
+    used = {name: {"input": 2_000_000, "output": 1_000_000}}
+
+    def of(today: date) -> list[Finding]:
+        return list(findings_of(deployment, used, today, declared_prices(workspace, deployment, today)))
+
+    (told,) = of(date(2026, 11, 20))
+    assert (told.mark, str(told.due)) == ("2026-12-01", "2026-12-01")
+    assert "would have cost $5.00 instead of $4.00" in told.message
+    assert [each.mark for each in of(date(2026, 12, 1))] == ["now"]
+    assert of(date(2026, 9, 1)) == [], "what is far ahead is not told yet"
+
+
+@pytest.mark.parametrize(("model", "used", "severity"), [
+    ("avian/deepseek/deepseek-v3.2", True, "high"), ("avian/deepseek/deepseek-v3.2", False, "medium"),
+    ("openai/gpt-4.1-mini", True, ""),
+])  # fmt: skip
+def test_a_model_that_its_provider_is_about_to_retire_is_told(model: str, used: bool, severity: str) -> None:
+    rates = listed.rates(model, date(2026, 11, 1), 1000)
+    assert rates is not None and rates.source.startswith("genai-prices")
+    place = Deployment(
+        name="d", site="eu", model=model, upstream_model="m", url="http://x/v1", rates=rates, context_tokens=1000
+    )
+    told = [each for each in findings_of(place, {"d": {"input": 1}} if used else {}, date(2026, 11, 1), {})]
+    assert [(each.kind, each.severity) for each in told] == ([("cost.retired", severity)] if severity else [])

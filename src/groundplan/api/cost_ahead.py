@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 from psycopg import Connection
@@ -14,12 +15,14 @@ from groundplan.api.cost_book import Days
 from groundplan.api.served import current_blueprint
 from groundplan.core.errors import Invalid
 from groundplan.core.money import PICO, format_usd, from_decimal, parse_usd
+from groundplan.economics.forecast.adoption import Adoption, adoption
 from groundplan.economics.forecast.model import DAY, Forecast, Launch, Series
 from groundplan.economics.forecast.scenario import Part, parse, what_if
 from groundplan.economics.prices import listed
 from groundplan.ledger import queries, rollup_store
 
 HISTORY_DAYS = 400
+ADOPTION_WEEKS = 26
 WHATS = ("cost", "calls", "tokens")
 
 
@@ -43,10 +46,26 @@ def _history(today: date, workload: str | None) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def grown(conn: Connection[Any], today: date, workload: str | None) -> Adoption:
+    """The curve of adoption of the last whole weeks. Raises `Invalid`."""
+    monday = datetime(today.year, today.month, today.day, tzinfo=UTC) - timedelta(days=today.weekday())
+    since = monday - ADOPTION_WEEKS * timedelta(days=7)
+    weeks = rollup_store.people_weeks(conn, since, monday, workload)
+    return adoption([weeks.get(since + place * timedelta(days=7), 0) for place in range(ADOPTION_WEEKS)])
+
+
 def _series(rows: Mapping[date, dict[str, Any]], what: str, today: date) -> Series:
     first = min(rows, default=today)
     values = [_value(rows.get(first + timedelta(days=place)), what) for place in range((today - first).days)]
     return Series(datetime(first.year, first.month, first.day, tzinfo=UTC), DAY, tuple(values))
+
+
+@lru_cache(maxsize=512)
+def foreseen(past: Series, horizon: int) -> Forecast:
+    """`predict.forecast`, remembered: whole days that are over seldom change, and a company has many budgets."""
+    from groundplan.economics.forecast.predict import forecast  # noqa: PLC0415 -- numpy, for this alone
+
+    return forecast(past, horizon)
 
 
 def _covered(rows: Sequence[dict[str, Any]], kind: str, name: str) -> dict[date, dict[str, Any]]:
@@ -81,7 +100,6 @@ def forecast_json(made: Forecast, what: str, past: Series) -> dict[str, Any]:
 def runways(conn: Connection[Any], now: datetime, workload: str | None = None) -> list[dict[str, Any]]:
     """Each budget of this month with the day on which it ends at this rate, or None; budgets without history are left
     out."""
-    from groundplan.economics.forecast.predict import forecast  # noqa: PLC0415 -- numpy, for this alone
     from groundplan.economics.forecast.runway import runway  # noqa: PLC0415
 
     blueprint = current_blueprint(conn)
@@ -96,7 +114,7 @@ def runways(conn: Connection[Any], now: datetime, workload: str | None = None) -
         if len(past.values) < 8:
             continue
         until = _ends(row["period"], now.date())
-        made = forecast(past, max(1, min(400, ((until - now.date()).days + 1) if until else 120)))
+        made = foreseen(past, max(1, min(400, ((until - now.date()).days + 1) if until else 120)))
         left = parse_usd(row["limit_usd"]) - parse_usd(row["spent_usd"])
         told = runway(left, made, until)
         found.append(

@@ -7,7 +7,7 @@ what attempts cost in those days.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Final
 
@@ -15,16 +15,19 @@ from psycopg import Connection
 
 from groundplan.api import cost_store
 from groundplan.api.served import current_or_none
-from groundplan.blueprint.model import Blueprint
+from groundplan.blueprint.model import Blueprint, Semantic
 from groundplan.core.errors import Invalid
 from groundplan.core.money import format_usd, from_decimal
-from groundplan.economics.allocate.divide import divide
+from groundplan.economics.allocate.divide import divide, in_force
+from groundplan.economics.allocate.lookup import LookedUp, apart
 from groundplan.economics.allocate.model import Basis, Line, Use
-from groundplan.ledger import rollup_store
+from groundplan.economics.prices.currency import rate_on, to_usd
+from groundplan.ledger import rollup_store, semantic_store
 
-DIMENSIONS: Final = ("term", "workload", "workflow", "team", "provider", "site", "deployment", "model", "basis")
+DIMENSIONS: Final = ("term", "workload", "workflow", "team", "provider", "site", "deployment", "model", "tier", "basis")
 """What lines can be summed by; `cost_spread` has what only calls know."""
 LONGEST: Final = 3660
+REVIEW_HOUR, OF_DOCUMENTS, OF_CONTENT = "review hour", "gigabyte of documents", "gigabyte of content"
 _TERMS: Final[dict[str, str]] = {"embeddings": "embedding", "rerank": "rerank", "moderation": "moderation"}
 """Type of a deployment -> term of everything that is asked of it; elsewhere it is the class of the tokens."""
 
@@ -72,15 +75,53 @@ def book(conn: Connection[Any], days: Days, today: date) -> list[Line]:
     blueprint = current_or_none(conn)
     lines = measured(conn, days, blueprint)
     if blueprint is not None and blueprint.allocations and days.first <= today:
-        uses = _uses(conn, days, blueprint)
-        for rule in blueprint.allocations:
-            lines += divide(rule, uses, days.first, min(days.last, today), blueprint.currencies)
-    return lines
+        lines += _allocated(conn, Days(days.first, min(days.last, today)), blueprint)
+    return apart(lines, _looked_up(conn, days, blueprint))
+
+
+def _allocated(conn: Connection[Any], days: Days, blueprint: Blueprint) -> list[Line]:
+    """Every rule's lines, by what was done on the days on which it holds, and on no others: so a rate that follows
+    another one counts nothing twice."""
+    uses: dict[Days, list[Use]] = {}
+    sites = {place.name: place.site for place in blueprint.deployments}
+    found: list[Line] = []
+    for rule in blueprint.allocations:
+        first, last = in_force(rule, days.first, days.last)
+        if first > last:
+            continue
+        span = Days(first, last)
+        if span not in uses:
+            uses[span] = _uses(conn, span, blueprint)
+        found += divide(rule, uses[span], span.first, span.last, blueprint.currencies)
+    return [replace(line, site=line.site or sites.get(line.deployment, "")) for line in found]
+
+
+def _looked_up(conn: Connection[Any], days: Days, blueprint: Blueprint | None) -> dict[str, LookedUp]:
+    """workload -> what it looked up by meaning, at the price that it declares for the processor."""
+    served = {workload.name: workload for workload in blueprint.workloads} if blueprint else {}
+    found = {}
+    for row in semantic_store.done(conn, days.first, days.last):
+        doc = served.get(row["workload"])
+        rule = (doc.cache.semantic if doc and doc.cache else None) or Semantic()
+        team = (doc.team if doc else None) or ""
+        found[row["workload"]] = LookedUp(row["workload"], row["spent_us"], rule.hour, team)
+    return found
+
+
+def wage(blueprint: Blueprint, day: date) -> int | None:
+    """Picodollars of an hour of review on that day, where an allocation says it. Raises `Invalid` without a rate of its
+    currency."""
+    for rule in blueprint.allocations:
+        first, last = in_force(rule, day, day)
+        if rule.per == REVIEW_HOUR and rule.rate is not None and first <= last:
+            return to_usd(rule.rate, rate_on(blueprint.currencies, rule.currency, day))
+    return None
 
 
 def measured(conn: Connection[Any], days: Days, blueprint: Blueprint | None) -> list[Line]:
-    """What attempts cost, by part of the cost, workload and deployment."""
-    by = ["workload", "deployment", "site", "model", "part", "estimated"]
+    """What attempts cost, by part of the cost, workload and deployment. What the gateway itself asked, such as the
+    judge of a guardrail, is a term of its own (`ledger.model.PURPOSES`), and in no other."""
+    by = ["workload", "deployment", "site", "model", "part", "purpose", "tier", "estimated"]
     teams = _teams(conn, days, blueprint)
     places = blueprint.deployments if blueprint else []
     sources, kinds = {each.name: each.rates.source for each in places}, {each.name: each.kind for each in places}
@@ -93,21 +134,27 @@ def measured(conn: Connection[Any], days: Days, blueprint: Blueprint | None) -> 
         basis: Basis = "estimated" if bound or row["estimated"] else "measured"
         found.append(
             Line(
-                term=_TERMS.get(kinds.get(row["deployment"], ""), str(row["part"])),
+                term=row["purpose"] or _TERMS.get(kinds.get(row["deployment"], ""), str(row["part"])),
                 workload=row["workload"],
                 team=teams.get(row["workload"], ""),
                 amount=amount,
                 basis=basis,
-                rule="the most it can have cost" if bound else f"{row['part']} x price of {row['deployment']}",
+                rule="the most it can have cost" if bound else _priced(row),
                 source=sources.get(row["deployment"], "ledger"),
                 deployment=row["deployment"],
                 site=row["site"],
                 model=row["model"],
                 quantity=int(row["count"]),
                 unit="Tokens" if int(row["count"]) else "",
+                tier=row["tier"],
             )
         )
     return found
+
+
+def _priced(row: dict[str, Any]) -> str:
+    tier = f" ({row['tier']})" if row["tier"] else ""
+    return f"{row['part']} x price of {row['deployment']}{tier}"
 
 
 def summed(lines: Sequence[Line], by: str, workflows: dict[str, str]) -> list[dict[str, Any]]:
@@ -144,7 +191,7 @@ def line_json(line: Line) -> dict[str, Any]:
     return {
         "term": line.term, "workload": line.workload, "team": line.team, "cost_usd": format_usd(line.amount),
         "basis": line.basis, "rule": line.rule, "source": line.source, "deployment": line.deployment,
-        "site": line.site, "model": line.model, "quantity": line.quantity,
+        "site": line.site, "model": line.model, "quantity": line.quantity, "tier": line.tier,
     }  # fmt: skip
 
 
@@ -170,8 +217,12 @@ def _uses(conn: Connection[Any], days: Days, blueprint: Blueprint) -> list[Use]:
     teams = _teams(conn, days, blueprint)
     sums = {row["workload"]: row for row in rollup_store.calls_by(conn, ["workload"], _wanted(days))}
     made: dict[str, dict[str, int]] = {}
-    for row in rollup_store.calls_by(conn, ["workload", "deployment"], _wanted(days)):
-        made.setdefault(row["workload"], {})[row["deployment"]] = int(row["prompt_tokens"] + row["completion_tokens"])
+    there: dict[str, dict[str, int]] = {}
+    for row in rollup_store.calls_by(conn, ["workload", "deployment", "site"], _wanted(days)):
+        tokens = int(row["prompt_tokens"] + row["completion_tokens"])
+        for mine, name in ((made, row["deployment"]), (there, row["site"])):
+            each = mine.setdefault(row["workload"], {})
+            each[name] = each.get(name, 0) + tokens
     units = _units(conn, days, blueprint)
     names = sorted({*sums, *(workload.name for workload in blueprint.workloads)})
     return [
@@ -182,6 +233,7 @@ def _uses(conn: Connection[Any], days: Days, blueprint: Blueprint) -> list[Use]:
             from_decimal(sums[name]["cost_usd"]) if name in sums else 0,
             int(sums[name]["prompt_tokens"] + sums[name]["completion_tokens"]) if name in sums else 0,
             made.get(name, {}),
+            there.get(name, {}),
             {unit: values[name] for unit, values in units.items() if name in values},
         )
         for name in names
@@ -189,19 +241,25 @@ def _uses(conn: Connection[Any], days: Days, blueprint: Blueprint) -> list[Use]:
 
 
 def _units(conn: Connection[Any], days: Days, blueprint: Blueprint) -> dict[str, dict[str, float]]:
-    """Unit -> workload -> how many; a source that several use is divided among them."""
-    if not any(rule.rate is not None for rule in blueprint.allocations):
-        return {}
-    documents: dict[str, float] = {}
+    """Unit that a rule is paid by -> workload -> how many; a source that several use is divided among them."""
+    asked = {rule.per for rule in blueprint.allocations if rule.rate is not None}
+    found: dict[str, dict[str, float]] = {}
+    if REVIEW_HOUR in asked:
+        found[REVIEW_HOUR] = cost_store.review_hours(conn, days.since, days.until)
+    if OF_DOCUMENTS in asked:
+        found[OF_DOCUMENTS] = _documents(conn, blueprint)
+    if OF_CONTENT in asked:
+        found[OF_CONTENT] = cost_store.content_gigabytes(conn)
+    return found
+
+
+def _documents(conn: Connection[Any], blueprint: Blueprint) -> dict[str, float]:
+    found: dict[str, float] = {}
     for source, gigabytes in cost_store.source_gigabytes(conn).items():
         users = [w.name for w in blueprint.workloads if w.grounding and source in w.grounding.sources]
         for name in users:
-            documents[name] = documents.get(name, 0.0) + gigabytes / len(users)
-    return {
-        "review hour": cost_store.review_hours(conn, days.since, days.until),
-        "gigabyte of documents": documents,
-        "gigabyte of content": cost_store.content_gigabytes(conn),
-    }
+            found[name] = found.get(name, 0.0) + gigabytes / len(users)
+    return found
 
 
 def _wanted(days: Days) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""The book by what only calls know: features, versions of prompts, document sources, people; exactly its sums."""
+"""The book by what only calls know: features, versions of prompts, document sources, people; and by site, where what is
+allocated follows the calls. Every sum is exactly the book's."""
 
 from __future__ import annotations
 
@@ -14,23 +15,31 @@ from groundplan.economics.allocate.model import Line
 from groundplan.economics.allocate.spread import Weights, spread
 from groundplan.ledger import rollup_store
 
-DIMENSIONS: Final = ("feature", "prompt", "source", "person")
+DIMENSIONS: Final = ("feature", "prompt", "source", "person", "site")
+_Row = tuple[str, str, Any, Any]
+"""workload, key, USD, calls"""
 
 
-def sums(conn: Connection[Any], lines: list[Line], days: Days, by: str) -> list[tuple[str, str, int]]:
-    """(key, basis, picodollars) of lines of these days."""
-    return [(key, basis, amount) for key, basis, amount in spread(lines, _weights(conn, days, by))]
+def sums(conn: Connection[Any], lines: list[Line], days: Days, by: str) -> list[tuple[str, str, int, int]]:
+    """(key, basis, picodollars, quantity) of lines of these days. By site only what says no site is spread."""
+    placed = [line for line in lines if line.site] if by == "site" else []
+    rest = [line for line in lines if not line.site] if by == "site" else lines
+    found = [(line.site, str(line.basis), line.amount, line.quantity) for line in placed]
+    return found + [(key, basis, amount, 0) for key, basis, amount in spread(rest, _weights(conn, days, by))]
 
 
 def _weights(conn: Connection[Any], days: Days, by: str) -> Weights:
-    found: dict[str, dict[str, int]] = {}
-    for workload, key, cost in _rows(conn, days, by):
-        mine = found.setdefault(workload, {})
-        mine[key] = mine.get(key, 0) + from_decimal(cost)
-    return found
+    """What the calls of a workload cost; of one whose calls cost nothing, such as those of own hardware, how many."""
+    costs: dict[str, dict[str, int]] = {}
+    calls: dict[str, dict[str, int]] = {}
+    for workload, key, cost, count in _rows(conn, days, by):
+        for found, value in ((costs, from_decimal(cost)), (calls, int(count or 0))):
+            mine = found.setdefault(workload, {})
+            mine[key] = mine.get(key, 0) + value
+    return {workload: mine if any(mine.values()) else calls[workload] for workload, mine in costs.items()}
 
 
-def _rows(conn: Connection[Any], days: Days, by: str) -> list[tuple[str, str, Any]]:
+def _rows(conn: Connection[Any], days: Days, by: str) -> list[_Row]:
     if by == "source":
         return rollup_store.sources_by_workload(conn, days.since, days.until)
     if by == "person":
@@ -38,12 +47,15 @@ def _rows(conn: Connection[Any], days: Days, by: str) -> list[tuple[str, str, An
     wanted = {
         "since": days.since, "until": days.until, "workload": None, "status": None, "deployment": None, "demo": None,
     }  # fmt: skip
-    kept = "feature" if by == "feature" else "blueprint"
+    kept = "blueprint" if by == "prompt" else by
     rows = rollup_store.calls_by(conn, ["workload", kept], wanted)
-    if by == "feature":
-        return [(row["workload"], row["feature"], row["cost_usd"]) for row in rows]
+    if by != "prompt":
+        return [(row["workload"], row[kept], row["cost_usd"], row["calls"]) for row in rows]
     prompts = {number: _prompts(conn, number) for number in {row["blueprint"] for row in rows}}
-    return [(row["workload"], prompts[row["blueprint"]].get(row["workload"], ""), row["cost_usd"]) for row in rows]
+    return [
+        (row["workload"], prompts[row["blueprint"]].get(row["workload"], ""), row["cost_usd"], row["calls"])
+        for row in rows
+    ]
 
 
 def _prompts(conn: Connection[Any], number: int) -> dict[str, str]:

@@ -9,6 +9,8 @@ from uuid import UUID
 from psycopg import Connection
 from psycopg.rows import dict_row
 
+from groundplan.ledger import rollup_store
+
 Row = dict[str, Any]
 
 
@@ -36,8 +38,7 @@ def source_gigabytes(conn: Connection[Any]) -> dict[str, float]:
 
 def content_gigabytes(conn: Connection[Any]) -> dict[str, float]:
     """workload -> gigabytes of prompts and answers that are kept."""
-    rows = _rows(conn, "SELECT workload, sum(octet_length(sealed)) / 1e9 AS gigabytes FROM content GROUP BY 1", {})
-    return {row["workload"]: float(row["gigabytes"]) for row in rows}
+    return {row["workload"]: row["bytes"] / 1e9 for row in rollup_store.content(conn)}
 
 
 def outcomes(conn: Connection[Any], since: datetime, until: datetime) -> list[Row]:

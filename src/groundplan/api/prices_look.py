@@ -1,12 +1,12 @@
-"""Beside the requests: listed prices that changed since they were served or will change soon, models about to go, and
-own hardware that is used too little to pay.
+"""Beside the requests: prices, of the list or declared with a date, that changed since they were served or will soon,
+models about to go, and own hardware that is used too little to pay.
 
-Says what the last 30 days would have cost. It changes no price: `groundplan apply` takes the list's up.
+Says what the last 30 days would have cost. It changes no price: `groundplan apply` takes new ones up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import date, timedelta
 from typing import Any
 
@@ -15,13 +15,15 @@ from psycopg import Connection
 from groundplan.api import cost_own
 from groundplan.api.context import Services
 from groundplan.api.cost_book import Days
-from groundplan.api.served import current_or_none
+from groundplan.api.served import current_or_none, workspace_at
 from groundplan.blueprint.model import Deployment, Rates
+from groundplan.catalog.workspace import Workspace
 from groundplan.core.money import parse_usd, short_usd
 from groundplan.economics.prices import listed
 from groundplan.economics.prices.reprice import repriced
 from groundplan.ledger import finding_store, rollup_store
 from groundplan.ledger.finding import Finding
+from groundplan.release.priced import declared_or_listed
 
 LOOK_SECONDS = 6 * 3600.0
 AHEAD = timedelta(days=60)
@@ -40,10 +42,12 @@ def look_now(services: Services) -> finding_store.Told:
 def look(conn: Connection[Any], today: date) -> finding_store.Told:
     """As `look_now`, in the caller's transaction."""
     blueprint = current_or_none(conn)
-    deployments = [d for d in blueprint.deployments if _is_listed(d)] if blueprint else []
-    counts = _counts(conn, today) if deployments else {}
-    found = [each for deployment in deployments for each in findings_of(deployment, counts, today)]
+    found: list[Finding] = []
     if blueprint is not None:
+        counts, workspace = _counts(conn, today), workspace_at(conn, blueprint.number)
+        for place in blueprint.deployments:
+            prices = listed_prices(place, today) if _is_listed(place) else declared_prices(workspace, place, today)
+            found += findings_of(place, counts, today, prices)
         days = Days(today - MONTH, today - timedelta(days=1))
         found += [own for row in cost_own.rows(conn, blueprint, days) if (own := own_finding(row)) is not None]
     return finding_store.tell_all(conn, found, kinds=[REPRICED, RETIRED, BREAK_EVEN], within="deployment/")
@@ -66,13 +70,33 @@ def own_finding(row: dict[str, Any]) -> Finding | None:
     )
 
 
-def findings_of(deployment: Deployment, counts: dict[str, dict[str, int]], today: date) -> Iterator[Finding]:
-    """Of one deployment at a listed price; `counts` has what each deployment used by class."""
+def listed_prices(deployment: Deployment, today: date) -> dict[date, Rates]:
+    """The list's of today, and of each day soon on which it changes."""
+    days = (today, *listed.changes(deployment.model, today, today + AHEAD))
+    found = {day: listed.rates(deployment.model, day, deployment.context_tokens) for day in days}
+    return {day: rates for day, rates in found.items() if rates is not None}
+
+
+def declared_prices(workspace: Workspace, deployment: Deployment, today: date) -> dict[date, Rates]:
+    """As `listed_prices`, of what the workspace declares with `from` dates, in dollars at the rate of each day."""
+    item = workspace.deployments.get(deployment.name)
+    if item is None:
+        return {}
+    described = workspace.models.get(item.model)
+    prices = item.price or (described.price if described is not None else ())
+    begin = sorted(each.since for each in prices if each.since is not None and today < each.since <= today + AHEAD)
+    found = {day: declared_or_listed(workspace, item, day) for day in (today, *begin)}
+    return {day: rates for day, rates in found.items() if isinstance(rates, Rates)}
+
+
+def findings_of(
+    deployment: Deployment, counts: dict[str, dict[str, int]], today: date, prices: Mapping[date, Rates]
+) -> Iterator[Finding]:
+    """Of one deployment; `counts` has what each deployment used by class, `prices` what it costs from which day on."""
     subject = f"deployment/{deployment.name}"
     used = counts.get(deployment.name, {})
-    for day in (today, *listed.changes(deployment.model, today, today + AHEAD)):
-        rates = listed.rates(deployment.model, day, deployment.context_tokens)
-        if rates is None or _same(rates, deployment.rates):
+    for day, rates in prices.items():
+        if _same(rates, deployment.rates):
             continue
         told = repriced(used, deployment.rates, rates)
         when = "now" if day == today else f"from {day.isoformat()} on"
@@ -83,11 +107,11 @@ def findings_of(deployment: Deployment, counts: dict[str, dict[str, int]], today
             severity="medium" if told.difference > 0 else "low",
             message=f"{deployment.model} costs otherwise {when}: the last 30 days at {deployment.name} would have cost "
             f"{short_usd(told.now)} instead of {short_usd(told.then)}.",
-            hint="`groundplan plan` shows the new price, and `groundplan apply` takes it up.",
+            hint="`groundplan plan` shows the new price, and `groundplan apply` takes it up once it holds.",
             detail={"model": deployment.model, "then": told.then, "now": told.now, "from": day.isoformat()},
             due=None if day == today else day,
         )
-    if listed.retired(deployment.model):
+    if _is_listed(deployment) and listed.retired(deployment.model):
         yield Finding(
             kind=RETIRED,
             subject=subject,

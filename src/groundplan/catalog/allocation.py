@@ -49,8 +49,10 @@ class AllocationDoc(Strict):
     """How it is divided among the workloads that it covers."""
     shares: dict[Name, Count] = Field(default_factory=dict)
     """Workload and its part, for by: shares: {support: 60, finance: 40}"""
-    covers: Annotated[str, StringConstraints(pattern=rf"^(company|(team|workload|deployment)/{_NAME})$")] = "company"
-    """company, team/NAME, workload/NAME or deployment/NAME"""
+    covers: Annotated[str, StringConstraints(pattern=rf"^(company|(team|workload|deployment|site)/{_NAME})$")] = (
+        "company"
+    )
+    """company, team/NAME, workload/NAME, deployment/NAME or site/NAME: whoever has calls there, by their tokens"""
     capacity: Frequency | None = None
     """Tokens that a deployment of one's own can make: what is not used is a line of its own, idle."""
     basis: Literal["allocated", "estimated"] = "allocated"

@@ -16,8 +16,8 @@ from groundplan.core.errors import Invalid
 
 ROWS_SHOWN = 40
 DIMENSIONS = (
-    "term", "workload", "workflow", "team", "provider", "site", "deployment", "model", "basis", "feature", "prompt",
-    "source", "person",
+    "term", "workload", "workflow", "team", "provider", "site", "deployment", "model", "tier", "basis", "feature",
+    "prompt", "source", "person",
 )  # fmt: skip
 
 
@@ -52,11 +52,11 @@ class Declared:
 
     country: Annotated[list[str] | None, typer.Option("--country", help="Whose holidays count: NO.")] = None
     launch: Annotated[list[str] | None, typer.Option("--launch", help="DAY=FACTOR, like 2026-12-01=2.")] = None
-    growth: Annotated[float | None, typer.Option("--growth", help="A month, like 0.05.")] = None
+    growth: Annotated[str | None, typer.Option("--growth", help="A month, like 0.05; or: adoption")] = None
 
     def body(self) -> dict[str, Any]:
         launches = [_launch(text) for text in self.launch or []]
-        return {"countries": self.country or [], "launches": launches, "growth_per_month": self.growth}
+        return {"countries": self.country or [], "launches": launches, **_growth(self.growth)}
 
 
 Workload = Annotated[str | None, typer.Option("--workload", help="Of this workload alone.")]
@@ -114,6 +114,9 @@ def _forecast(value: dict[str, Any]) -> str:
         f"\n{value['method']}; error {value['mase'] if value['mase'] is not None else 'unknown'} of repeating a week"
     )
     text += "".join(f"\n{note}" for note in value["notes"])
+    if (curve := value.get("adoption")) is not None:
+        end = f", on its way to {curve['ceiling']:.0f}" if curve["ceiling"] is not None else ""
+        text += f"\n{curve['people']} people last week{end}: {curve['growth_per_month']:+.1%} a month"
     if value["budgets"]:
         rows = [(r["budget"], r["period"], r["expected_usd"], r["limit_usd"], _ends(r)) for r in value["budgets"]]
         text += "\n\n" + table(("budget", "period", "expected", "limit", "ends"), rows)
@@ -200,6 +203,17 @@ def export(
     client, as_json = common.of(context)
     size = client.save("/api/cost/focus.csv", file, **span.query())
     emit({"file": str(file), "bytes": size}, as_json, f"{file}: {size} bytes, FOCUS 1.0")
+
+
+def _growth(said: str | None) -> dict[str, Any]:
+    """As the API takes it. Raises `Invalid`."""
+    if said is None or said == "adoption":
+        return {"growth": said}
+    try:
+        return {"growth_per_month": float(said)}
+    except ValueError as error:
+        hint = "Write --growth 0.05 for 5 % a month, or --growth adoption."
+        raise Invalid(f"'{said[:20]}' is no growth", code="growth_invalid", hint=hint) from error
 
 
 def _launch(text: str) -> dict[str, Any]:

@@ -194,7 +194,17 @@ def trade_off(
     ]
     head = ("model or route", "calls", "1,000 calls cost", "quality", "p95", "risk", "")
     nothing = f"No model answered {workload} often enough in the last {days} days."
-    emit(value, as_json, table(head, rows) if rows else nothing)
+    lines = [table(head, rows) if rows else nothing, *value["told"], *(_kept(each) for each in value["quality"])]
+    emit(value, as_json, "\n".join(lines))
+
+
+def _kept(each: dict[str, Any]) -> str:
+    """A floor in words."""
+    head = f"{each['dimension']}: floor {each['floor']:.0%}"
+    if each["share"] is None:
+        return f"{head}, not known ({each['judged']} judgements)"
+    held = {"yes": "kept", "no": "not kept", "unknown": "not sure"}[each["kept"]]
+    return f"{head}, {each['share']:.1%} ({each['low']:.1%} to {each['high']:.1%}) of {each['judged']}: {held}"
 
 
 def _quality(point: dict[str, Any]) -> str:

@@ -26,7 +26,7 @@ async def trade_off(request: Request, visitor: Signed, workload: str = "", days:
     found = await fetch(visitor, workloads="/api/workloads")
     names = [row["name"] for row in found["workloads"]]
     chosen = workload if workload in names else next(iter(names), "")
-    made: dict[str, Any] = {"points": [], "routed": False, "calls": 0, "floors": {}}
+    made: dict[str, Any] = {"points": [], "routed": False, "calls": 0, "floors": {}, "places": [], "quality": []}
     if chosen:
         query = urlencode({"workload": chosen, "days": days})
         made = (await fetch(visitor, made=f"/api/routing/trade-off?{query}"))["made"]

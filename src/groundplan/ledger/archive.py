@@ -76,7 +76,9 @@ def query(url: str, statement: str) -> list[tuple[Any, ...]]:
     with tempfile.TemporaryDirectory(prefix="groundplan-archive-") as folder, _duckdb() as duck:
         for table in archive_store.TABLES:
             place = _get(url, table, Path(folder))
-            duck.execute(f"CREATE VIEW {table} AS SELECT * FROM read_parquet('{place}/*.parquet')")
+            # files of before a column was added lack it: there it is null
+            files = f"read_parquet('{place}/*.parquet', union_by_name = true)"
+            duck.execute(f"CREATE VIEW {table} AS SELECT * FROM {files}")
         rows: list[tuple[Any, ...]] = duck.execute(statement).fetchall()
         return rows
 

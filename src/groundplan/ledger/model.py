@@ -5,7 +5,13 @@ Amounts are picodollars; times are milliseconds since the epoch (UTC) in the jou
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
+
+PURPOSES: Final = ("guardrail", "cascade", "judge", "shadow", "replay")
+"""For what the gateway itself asks a model, beside answering: the judge of a guardrail; what a cascade checks an answer
+with (its judge, further answers that must agree); the judge of an experiment or a replay; their second answers."""
 
 
 class UsageDetails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -95,6 +101,8 @@ class Reservation(msgspec.Struct, frozen=True, array_like=True):
     charges: list[Charge]
     """Each covering budget with what this record takes from it: `bound`, or 0 for a retry that inherits one."""
     demo: bool = False
+    purpose: str = ""
+    """One of `PURPOSES`; empty where it is to answer a caller."""
 
 
 class Settlement(msgspec.Struct, frozen=True, array_like=True):
@@ -158,6 +166,10 @@ class Finish(msgspec.Struct, frozen=True, array_like=True):
     """What the application calls the feature that asked (header `groundplan-feature`)"""
     scores: list[float] = []
     """Of each passage that was given to the model, as the search scored it"""
+    of: str = ""
+    """The call that the gateway made this one for"""
+    purpose: str = ""
+    """Why it made it: one of `PURPOSES`"""
 
 
 class Release(msgspec.Struct, frozen=True, array_like=True):

@@ -91,20 +91,18 @@ def grounded(conn: Connection[Any], since: datetime, workloads: Sequence[str]) -
 
 def active(conn: Connection[Any], since: datetime, most_hours: int) -> list[Row]:
     """(workload, feature, deployment, hours, calls, cost_usd, busiest, busiest_calls) of answers, of those that ask in
-    at most so many whole hours."""
+    at most so many whole hours. What was not folded yet, some seconds, is left out."""
     return _rows(
         conn,
-        """WITH summed AS (
-             SELECT workload, feature, deployment, hour, sum(calls) AS calls, sum(cost_usd) AS cost_usd FROM (
-               SELECT workload, feature, deployment, hour, status, calls, cost_usd FROM call_hour
-               UNION ALL SELECT workload, feature, deployment, hour, status, calls, cost_usd FROM call_delta) c
-             WHERE hour >= date_trunc('hour', %(since)s, 'UTC') AND status = 'ok' GROUP BY 1, 2, 3, 4),
-           few AS (
+        """WITH few AS (
              SELECT workload, feature, deployment, count(*) AS hours, sum(calls)::bigint AS calls,
-               sum(cost_usd) AS cost_usd FROM summed GROUP BY 1, 2, 3 HAVING count(*) <= %(most)s)
+               sum(cost_usd) AS cost_usd FROM feature_hour
+             WHERE hour >= date_trunc('hour', %(since)s, 'UTC') GROUP BY 1, 2, 3 HAVING count(*) <= %(most)s)
            SELECT DISTINCT ON (f.workload, f.feature, f.deployment) f.*, d.busiest, d.busiest_calls FROM few f
            JOIN (SELECT workload, feature, deployment, extract(hour FROM hour AT TIME ZONE 'UTC')::int AS busiest,
-                   sum(calls)::bigint AS busiest_calls FROM summed GROUP BY 1, 2, 3, 4) d
+                   sum(h.calls)::bigint AS busiest_calls
+                 FROM feature_hour h JOIN few USING (workload, feature, deployment)
+                 WHERE h.hour >= date_trunc('hour', %(since)s, 'UTC') GROUP BY 1, 2, 3, 4) d
              USING (workload, feature, deployment)
            ORDER BY f.workload, f.feature, f.deployment, d.busiest_calls DESC, d.busiest""",
         {"since": since, "most": most_hours},
@@ -126,14 +124,20 @@ def retried(conn: Connection[Any], since: datetime) -> list[Row]:
 
 def content(conn: Connection[Any], since: datetime) -> list[Row]:
     """(workload, gigabytes, calls, reads) of prompts and answers that are kept."""
-    return _rows(
+    rows = _rows(
         conn,
-        """SELECT c.workload, sum(octet_length(c.sealed)) / 1e9 AS gigabytes, count(*) AS calls,
-             (SELECT count(*) FROM audit_entry e WHERE e.action = 'content.read' AND e.at >= %(since)s
-                AND e.subject = 'workload/' || c.workload) AS reads
-           FROM content c GROUP BY 1 ORDER BY 1""",
+        """SELECT subject, count(*) AS reads FROM audit_entry
+           WHERE action <> 'call' AND action = 'content.read' AND at >= %(since)s GROUP BY 1""",
         {"since": since},
     )
+    reads = {row["subject"]: row["reads"] for row in rows}
+    return [
+        {
+            "workload": row["workload"], "gigabytes": row["bytes"] / 1e9, "calls": row["calls"],
+            "reads": reads.get(f"workload/{row['workload']}", 0),
+        }
+        for row in rollup_store.content(conn)
+    ]  # fmt: skip
 
 
 def _rows(conn: Connection[Any], query: str, parameters: Row) -> list[Row]:

@@ -70,6 +70,9 @@ def receipt(conn: Connection[Any], call_id: UUID) -> dict[str, Any]:
     """Everything that is known of one call: steps, attempts with what they reserved and cost, passages, charges, proof.
 
     `citations` say of each statement that cites a passage whether it says that (null: it could not be asked).
+    `made_for_it` are calls that the gateway itself made for this one, each with its `purpose` (one of
+    `ledger.model.PURPOSES`); `together_usd` is what all of them and this one cost.
+    `of` is the call that this one was made for, or null.
     `acting` is null, or `{"by", "as", "demo"}` for a call made while acting as somebody in a demo.
 
     Raises `NotFound` for a call that is not in the ledger (calls arrive within a second).
@@ -83,6 +86,7 @@ def receipt(conn: Connection[Any], call_id: UUID) -> dict[str, Any]:
     for attempt in attempts:
         attempt["charges"] = [charge for charge in charges if charge["attempt"] == attempt["number"]]
     entry = store.audit_leaf(conn, call_id)
+    made = store.made_for(conn, call_id)
     return {
         **_call(row),
         "steps": [{"step": name, "ms": microseconds / 1000} for name, microseconds in detail.get("steps", [])],
@@ -97,6 +101,10 @@ def receipt(conn: Connection[Any], call_id: UUID) -> dict[str, Any]:
         "client_certificate": detail.get("client"),
         "route": detail.get("route"),
         "charges": charges,
+        "made_for_it": [_plain(each) for each in made],
+        "together_usd": _usd(sum((each["cost_usd"] for each in made), row["cost_usd"])),
+        "of": detail.get("of"),
+        "purpose": detail.get("purpose"),
         "outcomes": [_plain(outcome) for outcome in store.outcomes(conn, call_id)],
         "audit": None if entry is None else {"entry": str(entry["id"]), "index": entry["leaf_index"]},
     }

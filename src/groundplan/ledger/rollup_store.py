@@ -18,7 +18,10 @@ Row = dict[str, Any]
 CALL_KEYS = (
     "workload", "team", "demo", "blueprint", "model", "deployment", "site", "endpoint", "status", "cache", "feature",
 )  # fmt: skip
-PART_KEYS = ("workload", "demo", "blueprint", "deployment", "site", "model", "outcome", "estimated", "part")
+PART_KEYS = (
+    "workload", "demo", "blueprint", "deployment", "site", "model", "outcome", "estimated", "part", "purpose",
+    "tier",
+)  # fmt: skip
 NOBODY = UUID(int=0)
 EVER = (datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC))
 """What is not asked for begins and ends here."""
@@ -26,7 +29,7 @@ _EPOCH = EVER[0]
 _HOUR, _DAY = timedelta(hours=1), timedelta(days=1)
 _SUMS: LiteralString = "calls, cost_usd, saved_usd, prefix_saved_usd, prompt_tokens, completion_tokens"
 _KEYS: LiteralString = "workload, team, demo, blueprint, model, deployment, site, endpoint, status, cache, feature"
-_PARTS: LiteralString = "workload, demo, blueprint, deployment, site, model, outcome, estimated, part"
+_PARTS: LiteralString = "workload, demo, blueprint, deployment, site, model, outcome, estimated, part, purpose, tier"
 
 _SUMMED: LiteralString = (
     " {table}_day WHERE hour >= %(d0)s AND hour < %(d1)s"
@@ -60,7 +63,7 @@ _TOTALS: LiteralString = """sum(calls) FILTER (WHERE status <> 'refused') AS cal
 
 def fold(conn: Connection[Any]) -> int:
     """Deltas into hours and days, in the caller's transaction; how many there were."""
-    row = conn.execute("SELECT fold_rollups() + fold_outcomes()").fetchone()
+    row = conn.execute("SELECT fold_rollups() + fold_outcomes() + fold_content()").fetchone()
     assert row is not None
     return int(row[0])
 
@@ -79,7 +82,8 @@ def calls_by(conn: Connection[Any], by: Sequence[str], wanted: Row) -> list[Row]
 _PART_COLUMNS: LiteralString = f"hour, {_PARTS}, count, cost_usd"
 _PART_FACTS: LiteralString = (
     " UNION ALL SELECT date_trunc('hour', a.at, 'UTC'), a.workload, a.demo, a.blueprint, a.deployment, a.site, a.model,"
-    "   a.outcome, a.estimated, p.part, p.count, p.usd FROM attempt a, attempt_parts(a.cost_usd, a.parts) p"
+    "   a.outcome, a.estimated, p.part, a.purpose, a.tier, p.count, p.usd"
+    "   FROM attempt a, attempt_parts(a.cost_usd, a.parts) p"
     "   WHERE a.state <> 'open' AND a.at >= %({0}0)s AND a.at < %({0}1)s"
 )
 _PART_ROWS: LiteralString = (
@@ -113,7 +117,7 @@ def people(conn: Connection[Any], since: datetime, until: datetime, workload: st
              GROUP BY 1 ORDER BY 3 DESC, 1 LIMIT %(limit)s)
            SELECT t.*, p.email AS person FROM top t LEFT JOIN person p ON p.id = t.person_id
            ORDER BY t.cost_usd DESC, t.person_id""",
-        {"since": since, "until": until, "workload": workload, "limit": limit},
+        {**_months(since, until), "workload": workload, "limit": limit},
     )
 
 
@@ -129,50 +133,93 @@ def sources(conn: Connection[Any], since: datetime, until: datetime, workload: s
            SELECT coalesce(d.source, '') AS source, count(*) FILTER (WHERE b.document <> '') AS documents,
              sum(b.calls) AS calls, sum(b.cost_usd) AS cost_usd
            FROM by_document b LEFT JOIN document d ON d.id::text = b.document GROUP BY 1 ORDER BY 4 DESC, 1""",
-        {"since": since, "until": until, "workload": workload},
+        {**_months(since, until), "workload": workload},
     )
 
 
-def sources_by_workload(conn: Connection[Any], since: datetime, until: datetime) -> list[tuple[str, str, Any]]:
-    """(workload, source, cost_usd) of whole days, as `sources`."""
+def sources_by_workload(conn: Connection[Any], since: datetime, until: datetime) -> list[tuple[str, str, Any, Any]]:
+    """(workload, source, cost_usd, calls) of whole days, as `sources`."""
     rows = _rows(
         conn,
-        """WITH summed AS (
-             SELECT workload, document, sum(cost_usd) AS cost_usd FROM (
-               SELECT hour, workload, document, cost_usd FROM document_day
-               UNION ALL SELECT hour, workload, document, cost_usd FROM document_delta) d
-             WHERE hour >= date_trunc('day', %(since)s, 'UTC') AND hour < %(until)s GROUP BY 1, 2)
-           SELECT s.workload, coalesce(d.source, '') AS source, sum(s.cost_usd) AS cost_usd
-           FROM summed s LEFT JOIN document d ON d.id::text = s.document GROUP BY 1, 2""",
-        {"since": since, "until": until},
+        "WITH "
+        + _apart("document")
+        + """, each AS (
+             SELECT workload, document, sum(cost_usd) AS cost_usd, sum(calls) AS calls FROM summed GROUP BY 1, 2)
+           SELECT s.workload, coalesce(d.source, '') AS source, sum(s.cost_usd) AS cost_usd, sum(s.calls) AS calls
+           FROM each s LEFT JOIN document d ON d.id::text = s.document GROUP BY 1, 2""",
+        _months(since, until),
     )
-    return [(row["workload"], row["source"], row["cost_usd"]) for row in rows]
+    return [(row["workload"], row["source"], row["cost_usd"], row["calls"]) for row in rows]
 
 
-def people_by_workload(conn: Connection[Any], since: datetime, until: datetime) -> list[tuple[str, str, Any]]:
-    """(workload, person's address, cost_usd) of whole days; nobody in particular is ''."""
+def people_by_workload(conn: Connection[Any], since: datetime, until: datetime) -> list[tuple[str, str, Any, Any]]:
+    """(workload, person's address, cost_usd, calls) of whole days; nobody in particular is ''."""
     rows = _rows(
         conn,
-        """WITH summed AS (
-             SELECT workload, person, sum(cost_usd) AS cost_usd FROM (
-               SELECT hour, workload, person, cost_usd FROM person_day
-               UNION ALL SELECT hour, workload, person, cost_usd FROM person_delta) p
-             WHERE hour >= date_trunc('day', %(since)s, 'UTC') AND hour < %(until)s GROUP BY 1, 2)
-           SELECT s.workload, coalesce(p.email, '') AS person, sum(s.cost_usd) AS cost_usd
-           FROM summed s LEFT JOIN person p ON p.id = s.person GROUP BY 1, 2""",
-        {"since": since, "until": until},
+        "WITH "
+        + _apart("person")
+        + """, each AS (
+             SELECT workload, person, sum(cost_usd) AS cost_usd, sum(calls) AS calls FROM summed GROUP BY 1, 2)
+           SELECT s.workload, coalesce(p.email, '') AS person, sum(s.cost_usd) AS cost_usd, sum(s.calls) AS calls
+           FROM each s LEFT JOIN person p ON p.id = s.person GROUP BY 1, 2""",
+        _months(since, until),
     )
-    return [(row["workload"], row["person"], row["cost_usd"]) for row in rows]
+    return [(row["workload"], row["person"], row["cost_usd"], row["calls"]) for row in rows]
+
+
+def people_weeks(conn: Connection[Any], since: datetime, until: datetime, workload: str | None) -> dict[datetime, int]:
+    """Monday -> how many people asked in that week; weeks without any are left out, nobody in particular is nobody."""
+    days, more = ("person_whole", "") if workload is None else ("person_day", " AND workload = %(workload)s")
+    rows = _rows(
+        conn,
+        f"""SELECT date_trunc('week', hour, 'UTC') AS week, count(DISTINCT person) AS people FROM (
+              SELECT hour, person FROM {days} WHERE hour >= %(since)s AND hour < %(until)s{more}
+              UNION ALL SELECT hour, person FROM person_delta WHERE hour >= %(since)s AND hour < %(until)s{more}) p
+            WHERE person <> %(nobody)s GROUP BY 1""",
+        {"since": since, "until": until, "workload": workload, "nobody": NOBODY},
+    )
+    return {row["week"]: int(row["people"]) for row in rows}
 
 
 def _whole_days(what: LiteralString, workload: str | None) -> str:
     """`summed`: what was folded, of one workload or of all, and what was not yet."""
-    times: LiteralString = "hour >= date_trunc('day', %(since)s, 'UTC') AND hour < %(until)s"
-    columns = f"SELECT {what}, calls, cost_usd FROM {what}"
     if workload is None:
-        return f"summed AS ({columns}_whole WHERE {times} UNION ALL {columns}_delta WHERE {times})"
-    times += " AND workload = %(workload)s"
-    return f"summed AS ({columns}_day WHERE {times} UNION ALL {columns}_delta WHERE {times})"
+        return _summed(what, what, f"{what}_whole", "")
+    return _summed(what, what, f"{what}_day", " AND workload = %(workload)s")
+
+
+def _apart(what: LiteralString) -> str:
+    """`summed` of all workloads, each told."""
+    return _summed(what, f"workload, {what}", f"{what}_day", "")
+
+
+def _summed(what: LiteralString, keys: str, days: str, more: str) -> str:
+    """Months that are whole from their months, what is before and after them from days, and what was not folded yet. A
+    month in which nothing follows `until` is whole, such as this one so far."""
+    columns = f"SELECT {keys}, calls, cost_usd FROM"
+    return f"""bound AS MATERIALIZED (
+        SELECT date_trunc('day', %(since)s::timestamptz, 'UTC') AS d0, %(until)s::timestamptz AS d1,
+          %(month)s::timestamptz AS m0,
+          greatest(%(month)s, date_trunc('month', CASE WHEN %(until)s > (SELECT max(hour) FROM {what}_day)
+            THEN %(until)s::timestamptz + interval '744 hours' ELSE %(until)s::timestamptz END, 'UTC')) AS m1),
+      summed AS (
+        {columns} {what}_month WHERE hour >= (SELECT m0 FROM bound) AND hour < (SELECT m1 FROM bound){more}
+        UNION ALL {columns} {days} WHERE hour >= (SELECT d0 FROM bound)
+          AND hour < (SELECT least(m0, d1) FROM bound){more}
+        UNION ALL {columns} {days} WHERE hour >= (SELECT m1 FROM bound) AND hour < (SELECT d1 FROM bound){more}
+        UNION ALL {columns} {what}_delta WHERE hour >= (SELECT d0 FROM bound)
+          AND hour < (SELECT d1 FROM bound){more})"""
+
+
+def content(conn: Connection[Any]) -> list[Row]:
+    """(workload, calls, bytes) of the prompts and answers that are kept now."""
+    return _rows(
+        conn,
+        """SELECT workload, sum(calls)::bigint AS calls, sum(bytes)::bigint AS bytes FROM (
+             SELECT * FROM content_sum UNION ALL SELECT * FROM content_delta) c
+           GROUP BY 1 HAVING sum(calls) > 0 ORDER BY 1""",
+        {},
+    )
 
 
 def charged(conn: Connection[Any]) -> dict[tuple[str, str], Any]:
@@ -224,6 +271,13 @@ def latencies(conn: Connection[Any], workload: str | None, since: datetime | Non
            FROM running GROUP BY 1 ORDER BY 1""",
         {"workload": workload, "since": since},
     )
+
+
+def _months(since: datetime, until: datetime) -> Row:
+    """The times of `_summed`: `month` is the first beginning of a month that is not before the day of `since`."""
+    day = _floor(since, _DAY)
+    month = day if day.day == 1 else (day.replace(day=1) + timedelta(days=32)).replace(day=1)
+    return {"since": since, "until": until, "month": month}
 
 
 def _timed(wanted: Row, by_days: bool) -> Row:

@@ -37,20 +37,65 @@ def verdicts(conn: Connection[Any], since: datetime) -> list[Row]:
         return cursor.execute(_VERDICTS, {"since": since, "most": MOST}).fetchall()
 
 
-_SEEN: LiteralString = """WITH mine AS MATERIALIZED (
-      SELECT id, at, model, cost_usd, coalesce(first_byte_ms, duration_ms, 0) AS ms, detail -> 'route' AS route
-      FROM call WHERE workload = %(workload)s AND at >= %(since)s AND status = 'ok'
-        AND cache NOT IN ('exact', 'semantic') AND model IS NOT NULL ORDER BY at DESC LIMIT %(most)s)
+_NEWEST: LiteralString = """newest AS MATERIALIZED (
+      SELECT id, at, model, cost_usd, saved_usd, cache, status, coalesce(first_byte_ms, duration_ms, 0) AS ms, detail
+      FROM call WHERE workload = %(workload)s AND at >= %(since)s ORDER BY at DESC LIMIT %(most)s)"""
+"""Whatever they are, so that an index gives them: what is left out is left out of them."""
+_SEEN: LiteralString = (
+    "WITH "
+    + _NEWEST
+    + """, mine AS (
+      SELECT id, at, model, cost_usd, ms, detail -> 'route' AS route FROM newest
+      WHERE status = 'ok' AND cache NOT IN ('exact', 'semantic') AND model IS NOT NULL AND detail ->> 'of' IS NULL)
     SELECT m.at, m.model, m.cost_usd::double precision AS cost, m.ms, coalesce(m.route ->> 'by', '') AS by,
       coalesce(m.route ->> 'router', '') AS router, said.accepted
     FROM mine m LEFT JOIN LATERAL (
       SELECT accepted FROM outcome o WHERE o.call_id = m.id AND accepted IS NOT NULL ORDER BY at DESC LIMIT 1) said
       ON true"""
-SAMPLE: Final = 5000
+)
+SAMPLE: Final = 3000
 """Newest calls of a workload that are looked at."""
 
 
 def answered(conn: Connection[Any], workload: str, since: datetime) -> list[Row]:
-    """at, model, cost (US dollars), ms, by, router and accepted of the newest calls that a model answered."""
+    """at, model, cost (US dollars), ms, by, router and accepted of those of the newest calls that a model answered."""
     with conn.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(_SEEN, {"workload": workload, "since": since, "most": SAMPLE}).fetchall()
+
+
+_ANSWERS: LiteralString = (
+    "WITH "
+    + _NEWEST
+    + """, mine AS (
+      SELECT id, cost_usd, saved_usd, cache IN ('exact', 'semantic') AS cached FROM newest
+      WHERE status = 'ok' AND detail ->> 'of' IS NULL)
+    SELECT m.cached, m.saved_usd, a.deployment, a.parts, m.cost_usd + coalesce(
+      (SELECT sum(o.cost_usd) FROM call o
+       WHERE o.detail ->> 'of' = m.id::text AND o.detail ->> 'purpose' = 'cascade'), 0) AS cost_usd
+    FROM mine m LEFT JOIN LATERAL (
+      SELECT deployment, parts FROM attempt WHERE call_id = m.id AND outcome = 'ok' AND parts IS NOT NULL
+      ORDER BY number DESC LIMIT 1) a ON NOT m.cached"""
+)
+
+
+def answers(conn: Connection[Any], workload: str, since: datetime) -> list[Row]:
+    """cached, saved_usd, deployment, parts ({class: [count, picodollars]} of the attempt that answered) and cost_usd of
+    the newest answers, with what a cascade checked them with."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(_ANSWERS, {"workload": workload, "since": since, "most": SAMPLE}).fetchall()
+
+
+def judged(conn: Connection[Any], workload: str, since: datetime, dimensions: list[str]) -> dict[str, tuple[int, int]]:
+    """dimension -> (accepted, judged): of the calls of a workload, by the newest outcome that has that label."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        rows = cursor.execute(
+            """SELECT label, count(*) AS judged, count(*) FILTER (WHERE accepted) AS accepted FROM (
+                 SELECT DISTINCT ON (o.call_id, o.label) o.label, o.accepted FROM (
+                   SELECT call_id, label, accepted, at FROM outcome WHERE at >= %(since)s AND accepted IS NOT NULL
+                   ORDER BY at DESC LIMIT %(most)s) o
+                 JOIN call c ON c.id = o.call_id
+                 WHERE c.workload = %(workload)s AND o.label = ANY(%(dimensions)s)
+                 ORDER BY o.call_id, o.label, o.at DESC) said GROUP BY 1""",
+            {"workload": workload, "since": since, "dimensions": dimensions, "most": MOST},
+        ).fetchall()
+    return {row["label"]: (row["accepted"], row["judged"]) for row in rows}

@@ -149,7 +149,7 @@ def attempts(conn: Connection[Any], call_id: UUID) -> list[Row]:
     return _rows(
         conn,
         """SELECT number, at, deployment, site, model, state, outcome, http_status, reserved_usd, cost_usd, usage,
-             estimated, flags, duration_ms, started_ms, connect_ms, first_byte_ms, parts FROM attempt
+             estimated, flags, duration_ms, started_ms, connect_ms, first_byte_ms, parts, tier FROM attempt
            WHERE call_id = %(id)s ORDER BY number""",
         {"id": call_id},
     )
@@ -189,6 +189,16 @@ def outcomes(conn: Connection[Any], call_id: UUID) -> list[Row]:
     return _rows(
         conn,
         "SELECT at, accepted, value_usd, label, by FROM outcome WHERE call_id = %(id)s ORDER BY at",
+        {"id": call_id},
+    )
+
+
+def made_for(conn: Connection[Any], call_id: UUID) -> list[Row]:
+    """Calls that the gateway made for this one, in the order in which they began."""
+    return _rows(
+        conn,
+        """SELECT id AS call, detail ->> 'purpose' AS purpose, deployment, model, status, cost_usd FROM call
+           WHERE detail ->> 'of' = %(id)s::text ORDER BY at, id""",
         {"id": call_id},
     )
 

@@ -13,11 +13,12 @@ from groundplan.catalog.workspace import Workspace
 
 
 def routing(workspace: Workspace, item: doc.WorkloadDoc, names: Sequence[str]) -> bp.Routing | None:
-    """None where the order of placement holds. `names`: the deployments that may serve it."""
+    """None where the order of placement holds, and no floor keeps anybody out. `names`: the deployments that may serve
+    it."""
     rule = item.routing
-    if not chooses(item):
-        return None
     barred, quality = _judged(workspace, item, names)
+    if not (barred or chooses(item)):
+        return None
     return bp.Routing(
         rules=[
             bp.RouteRule(

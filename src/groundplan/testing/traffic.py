@@ -47,6 +47,7 @@ PEOPLE_EACH = 4
 WEIGHTS = {"staff-assistant": 10.0, "support-assistant": 6.0, "finance-analytics": 2.0, "handbook-answers": 0.15}
 PAUSE_SECONDS = 0.6
 RETRY_SECONDS = 2.0
+PATIENCE_SECONDS = 20.0
 LOOK_SECONDS = 5.0
 
 
@@ -125,9 +126,10 @@ def make_keys(control: int, token: str, known: Container[str] = ()) -> list[Call
 
 
 def ask(gateway: int, caller: Caller, question: str, *, stream: bool) -> int:
-    """One question; returns the HTTP status. Refusals are part of life and do not stop the traffic."""
+    """One question; returns the HTTP status, 0 where the asker gave up: an answer may wait for a reviewer for long.
+    Refusals are part of life and do not stop the traffic."""
     body = {"model": "auto", "stream": stream, "max_tokens": 60, "messages": [{"role": "user", "content": question}]}
-    connection = http.client.HTTPConnection("127.0.0.1", gateway, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", gateway, timeout=PATIENCE_SECONDS)
     try:
         connection.request(
             "POST",
@@ -138,6 +140,8 @@ def ask(gateway: int, caller: Caller, question: str, *, stream: bool) -> int:
         answer = connection.getresponse()
         answer.read()
         return answer.status
+    except TimeoutError:
+        return 0
     finally:
         connection.close()
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from datetime import UTC, date, datetime, time
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 from fastapi.responses import PlainTextResponse, Response
@@ -44,6 +45,8 @@ class ForecastAsked(BaseModel):
     countries: list[str] = Field(default_factory=list, max_length=20)
     launches: list[LaunchAsked] = Field(default_factory=list, max_length=50)
     growth_per_month: Annotated[float, Field(gt=-1, le=10)] | None = None
+    growth: Literal["adoption"] | None = None
+    """Instead of a rate: that of the curve by which people take it up."""
 
 
 class WhatIf(BaseModel):
@@ -75,7 +78,7 @@ def book(
         "from": days.first.isoformat(), "to": days.last.isoformat(), "by": by,
         "total_usd": format_usd(sum(line.amount for line in found)),
         "basis": {row["key"]: row["cost_usd"] for row in cost_book.summed(found, "basis", workflows)},
-        "sums": cost_book.added((*each, 0) for each in spread) if of_calls else cost_book.summed(found, by, workflows),
+        "sums": cost_book.added(spread) if of_calls else cost_book.summed(found, by, workflows),
         "blueprint": blueprint.number if blueprint else None,
     }  # fmt: skip
     return {**value, "lines": [cost_book.line_json(line) for line in found]} if lines else value
@@ -138,8 +141,7 @@ def outcomes(services: Using, _: Reader, first: Day = None, last: Day = None) ->
         lines = cost_book.book(conn, days, now.date())
         rows = cost_store.outcomes(conn, days.since, days.until)
         workspace = workspace_at(conn, current_blueprint(conn).number)
-        blueprint = current_blueprint(conn)
-    wage = next((rule.rate for rule in blueprint.allocations if rule.per == "review hour"), None)
+        wage = cost_book.wage(current_blueprint(conn), min(days.last, now.date()))
     found = []
     for row in rows:
         doc = workspace.workloads.get(row["workload"])
@@ -219,15 +221,16 @@ def focus(services: Using, caller: Reader, first: Day = None, last: Day = None) 
 @router.post("/forecast")
 def forecasted(body: ForecastAsked, services: Using, _: Reader) -> dict[str, Any]:
     """The next days of calls, tokens or cost with 80 % intervals, and how right it would have been before."""
-    from groundplan.economics.forecast.predict import forecast  # noqa: PLC0415 -- numpy, for this alone
-
     launches = [Launch(datetime.combine(each.day, time(), UTC), each.factor) for each in body.launches]
     today = services.clock.now().date()
     with services.transaction() as conn:
         past = cost_ahead.series(conn, body.what, today, body.workload, launches, body.countries)
-    if body.growth_per_month is not None:
-        past = type(past)(past.start, past.step, past.values, past.holidays, past.launches, body.growth_per_month)
-    return cost_ahead.forecast_json(forecast(past, body.days), body.what, past)
+        curve = cost_ahead.grown(conn, today, body.workload) if body.growth else None
+    rate = body.growth_per_month if curve is None else curve.growth_per_month
+    if rate is not None:
+        past = replace(past, growth_per_month=rate)
+    made = cost_ahead.forecast_json(cost_ahead.foreseen(past, body.days), body.what, past)
+    return {**made, "adoption": None if curve is None else asdict(curve)}
 
 
 @router.get("/forecast")

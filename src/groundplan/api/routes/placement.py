@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from datetime import timedelta
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, Response
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from groundplan.api import placement_replan, placing
+from groundplan.api import cost_own, placement_replan, placing
 from groundplan.api.access.rights import authorize
 from groundplan.api.caller import Reader, SignedIn
 from groundplan.api.context import Using
+from groundplan.api.cost_book import Days
 from groundplan.api.placement_pdf import report_pdf
 from groundplan.api.placement_report import report_html, sections
 from groundplan.api.placement_serving import calibrated
@@ -25,6 +27,7 @@ from groundplan.placement.explain.words import sentences
 
 router = APIRouter(tags=["placement"])
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+OWN_DAYS: Final = timedelta(days=30)
 
 
 class WhatIf(BaseModel):
@@ -142,10 +145,14 @@ def coming(
     months: Annotated[int, Query(ge=1, le=ahead.MOST)] = ahead.MONTHS,
     step: Annotated[int, Query(ge=1, le=ahead.MOST)] = ahead.STEP,
 ) -> dict[str, Any]:
-    """The coming months at the growth that is declared: who moves when, what fills up, what to commit to."""
+    """The coming months at the growth that is declared: who moves when, what fills up, what to commit to; and whether
+    own hardware (`own`) pays at the use that was measured in the last 30 days."""
+    today = services.clock.now().date()
     with services.transaction() as conn:
         plan = placing.plan(conn, services)
-    return ahead.to_json(ahead.ahead(plan, months, step))
+        own = cost_own.rows(conn, current_blueprint(conn), Days(today - OWN_DAYS, today - timedelta(days=1)))
+    found = ahead.to_json(ahead.ahead(plan, months, step))
+    return {**found, "own": own, "words": [*found["words"], *(f"{row['deployment']}: {row['told']}" for row in own)]}
 
 
 @router.get("/placement/front")

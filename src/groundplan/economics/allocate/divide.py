@@ -20,6 +20,8 @@ from groundplan.economics.terms.share import shares
 
 _DAY = timedelta(days=1)
 _NO_RATES: Final[Dated] = {}
+_PLACES: Final = ("deployment", "site")
+"""What covers whoever has calls there, by the tokens of them."""
 
 
 def spent(rule: Allocation, first: date, last: date, currencies: Dated = _NO_RATES) -> int:
@@ -59,12 +61,18 @@ def divide(rule: Allocation, uses: Sequence[Use], first: date, last: date, curre
     return lines
 
 
+def in_force(rule: Allocation, first: date, last: date) -> tuple[date, date]:
+    """The part of those days on which the rule holds; the first is after the last where it holds on none."""
+    since = date.fromisoformat(rule.since) if rule.since else first
+    until = date.fromisoformat(rule.until) if rule.until else last
+    return max(first, since), min(last, until)
+
+
 def _days(rule: Allocation, first: date, last: date) -> Iterator[date]:
     """Those on which the rule holds."""
-    day = first
+    day, last = in_force(rule, first, last)
     while day <= last:
-        if (not rule.since or rule.since <= day.isoformat()) and (not rule.until or day.isoformat() <= rule.until):
-            yield day
+        yield day
         day += _DAY
 
 
@@ -90,7 +98,8 @@ def _of_life(amount: int, rule: Allocation, day: date) -> int:
 
 
 def _by_unit(rule: Allocation, uses: Sequence[Use], first: date, last: date, currencies: Dated) -> list[Line]:
-    """A price of another currency is at the mean of the days' rates, since units are not known by the day."""
+    """A price of another currency is at the mean of the days' rates, since units are not known by the day. The uses are
+    those of the days on which the rule holds (`in_force`)."""
     lines = []
     days = (last - first).days + 1
     rate = Decimal(rule.rate or 0)
@@ -132,22 +141,27 @@ def _covers(rule: Allocation, use: Use) -> bool:
         return use.team == name
     if kind == "workload":
         return use.workload == name
-    if kind == "deployment":
-        return use.by_deployment.get(name, 0) > 0
+    if kind in _PLACES:
+        return _at(kind, name, use) > 0
     return not rule.shares or use.workload in rule.shares
 
 
 def _weight(rule: Allocation, use: Use) -> int:
     kind, _, name = rule.covers.partition("/")
-    if kind == "deployment" and rule.by != "equal":
-        return use.by_deployment.get(name, 0)
+    if kind in _PLACES and rule.by != "equal":
+        return _at(kind, name, use)
     if rule.by == "shares":
         return rule.shares.get(use.workload, 0)
     return {"cost": use.cost, "calls": use.calls, "tokens": use.tokens, "equal": 1}[rule.by]
 
 
+def _at(kind: str, name: str, use: Use) -> int:
+    return (use.by_deployment if kind == "deployment" else use.by_site).get(name, 0)
+
+
 def _by(rule: Allocation) -> str:
-    return f"tokens at {rule.covers.partition('/')[2]}" if rule.covers.startswith("deployment/") else rule.by
+    kind, _, name = rule.covers.partition("/")
+    return f"tokens at {name}" if kind in _PLACES and rule.by != "equal" else rule.by
 
 
 def _line(rule: Allocation, workload: str, team: str, amount: int, how: str, term: str = "") -> Line:
@@ -162,4 +176,5 @@ def _line(rule: Allocation, workload: str, team: str, amount: int, how: str, ter
         rule=f"{rule.how + ', ' if rule.how else ''}{how} (allocation {rule.name})",
         source=rule.source,
         deployment=name if kind == "deployment" else "",
+        site=name if kind == "site" else "",
     )

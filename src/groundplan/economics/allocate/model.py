@@ -31,6 +31,8 @@ class Line:
     model: str = ""
     quantity: int = 0
     unit: str = ""
+    tier: str = ""
+    """Class of service, tier of long prompts, time of day of its price; empty: the standard one, or no tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,5 +46,7 @@ class Use:
     tokens: int = 0
     by_deployment: Mapping[str, int] = field(default_factory=dict)
     """Tokens at each deployment."""
+    by_site: Mapping[str, int] = field(default_factory=dict)
+    """Tokens at each site."""
     units: Mapping[str, float] = field(default_factory=dict)
     """What is paid by the unit, such as hours of review and gigabytes of documents."""

@@ -32,9 +32,9 @@ COLUMNS: Final = (
 _STORAGE, _NETWORK, _COMPUTE = "Storage", "Networking", "Compute"
 CATEGORIES: Final = {
     "vector_storage": "Databases", "database": "Databases", "object_storage": _STORAGE, "logs": _STORAGE,
-    "egress": _NETWORK, "connectivity": _NETWORK, "capacity": _COMPUTE, "energy": _COMPUTE, IDLE: _COMPUTE,
-    "device": "Internet of Things", "platform": "Management and Governance", "review": "Business Applications",
-    "support": "Business Applications",
+    "egress": _NETWORK, "connectivity": _NETWORK, "updates": _NETWORK, "capacity": _COMPUTE, "energy": _COMPUTE,
+    "cache_lookup": _COMPUTE, IDLE: _COMPUTE, "device": "Internet of Things", "site_visits": "Internet of Things",
+    "platform": "Management and Governance", "review": "Business Applications", "support": "Business Applications",
 }  # fmt: skip
 """What is no token is in another category of services."""
 
@@ -98,7 +98,14 @@ def row(line: Line, company: str, first: date, last: date) -> dict[str, str]:
         "SubAccountId": line.team,
         "SubAccountName": line.team,
         "Tags": json.dumps(
-            {"workload": line.workload, "term": line.term, "basis": line.basis, "source": line.source}, sort_keys=True
+            {
+                "workload": line.workload,
+                "term": line.term,
+                "basis": line.basis,
+                "source": line.source,
+                **({"tier": line.tier} if line.tier else {}),
+            },
+            sort_keys=True,
         ),
         **dict.fromkeys((name for name in COLUMNS if name.startswith("CommitmentDiscount")), ""),
     }

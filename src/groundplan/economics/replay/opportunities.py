@@ -95,9 +95,11 @@ def _wasted(row: Spent, month: Decimal) -> Iterable[Opportunity]:
 def _cheaper(
     row: Spent, workload: Workload, place: Deployment, places: Mapping[str, Deployment], month: Decimal
 ) -> Iterable[Opportunity]:
-    """Deployments that this workload may use already, at which the same tokens cost less."""
+    """Deployments that this workload may use already, at which the same tokens cost less; none below a floor."""
     now = cost(place.rates, row)
-    others = [places[name] for name in workload.deployments if name in places and name != row.deployment]
+    barred = workload.routing.barred if workload.routing is not None else {}
+    names = [name for name in workload.deployments if name not in barred and name != row.deployment]
+    others = [places[name] for name in names if name in places]
     for other in others:
         saves = (now - cost(other.rates, row)) * month
         if saves > 0 and other.model != row.model:

@@ -14,6 +14,8 @@ UNITS = ("images_made", "characters", "seconds")
 """What is priced by its number instead of by tokens."""
 Split = dict[str, tuple[int, int]]
 """class -> (count, picodollars)"""
+LONG, BY_TIME = "long", "by time"
+"""What of a price is told beside its class of service: that of long prompts, and that of a time of day."""
 
 
 def split(rates: Rates | None, usage: Usage, cost: int) -> Split:
@@ -24,10 +26,10 @@ def split(rates: Rates | None, usage: Usage, cost: int) -> Split:
     """
     if rates is None:
         return {BOUND: (0, cost)} if cost else {}
-    found, tier = _priced(rates, usage, cost)
+    found, taken, _ = _priced(rates, usage, cost)
     weights = [part.count * part.rate for part in found]
     names, counts = [part.name for part in found], [part.count for part in found]
-    for name, count, each in (("requests", 1, tier.request), ("images", usage.images, tier.image)):
+    for name, count, each in (("requests", 1, taken.request), ("images", usage.images, taken.image)):
         if count and each:
             names.append(name)
             counts.append(count)
@@ -42,13 +44,22 @@ def split(rates: Rates | None, usage: Usage, cost: int) -> Split:
     return made
 
 
-def _priced(rates: Rates, usage: Usage, cost: int) -> tuple[list[Part], Rates]:
-    """The parts, and the rates of the time of day, class of service and tier that explain `cost`; standard where none
-    does."""
+def tier(rates: Rates | None, usage: Usage, cost: int) -> str:
+    """At which price it was: `batch`, `priority`, `long`, `by time`, several with blanks between; empty: the standard
+    one."""
+    return "" if rates is None else _priced(rates, usage, cost)[2]
+
+
+def _priced(rates: Rates, usage: Usage, cost: int) -> tuple[list[Part], Rates, str]:
+    """The parts, and the rates of the time of day, class of service and tier that explain `cost`, with their name;
+    standard where none does."""
     services = (price.STANDARD, price.BATCH, price.PRIORITY)
-    ways = [(each, service) for each in (rates, *(window.rates for window in rates.windows)) for service in services]
-    rates, service = next((way for way in ways if price.cost(way[0], usage, way[1]) == cost), (rates, price.STANDARD))
-    tier = price.of_service(rates, service)
-    while tier.long is not None and usage.input > tier.long_above:
-        tier = tier.long
-    return parts(tier, usage), tier
+    times = [(rates, ""), *((window.rates, BY_TIME) for window in rates.windows)]
+    ways = [(each, service, when) for each, when in times for service in services]
+    known = (way for way in ways if price.cost(way[0], usage, way[1]) == cost)
+    rates, service, when = next(known, (rates, price.STANDARD, ""))
+    taken, long = price.of_service(rates, service), ""
+    while taken.long is not None and usage.input > taken.long_above:
+        taken, long = taken.long, LONG
+    names = ("" if service == price.STANDARD else service, long, when)
+    return parts(taken, usage), taken, " ".join(filter(None, names))

@@ -101,6 +101,7 @@ def begin(gateway: Gateway, exchange: Exchange, deployment: Deployment, *, inher
             bound=exchange.bounds[deployment.name],
             charges=exchange.charge_list(0 if inherits else exchange.reserved),
             demo=exchange.catalog.blueprint.demo,
+            purpose=exchange.purpose,
         )
     )
     exchange.attempt = number

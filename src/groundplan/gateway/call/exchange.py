@@ -122,12 +122,14 @@ class Exchange:
         "kept",
         "key",
         "match",
+        "of",
         "output_bytes",
         "output_cap",
         "passages",
         "person",
         "plan",
         "policy",
+        "purpose",
         "remaining",
         "request",
         "reserved",
@@ -211,6 +213,10 @@ class Exchange:
         """Of its question, where its workload's router looks at it."""
         self.trial: Trial | None = None
         """The experiment that it is in."""
+        self.of = ""
+        """The call that the gateway makes this one for, where it does so itself."""
+        self.purpose = ""
+        """Why: one of `ledger.model.PURPOSES`."""
         self.saved = 0
         """Picodollars that the same answer cost when a model was asked for it."""
         self.guard: Guarding | None = None

@@ -198,6 +198,8 @@ def finish(gateway: Gateway, exchange: Exchange, status: str, http_status: int, 
         feature=_feature(exchange),
         scores=[round(p.score, 4) for p in exchange.passages],
         route=told(exchange) if exchange.route is not None or exchange.trial is not None else "",
+        of=exchange.of,
+        purpose=exchange.purpose,
     )
     labels = (exchange.endpoint, record.workload, record.deployment, status, http_status)
     gateway.meters.call(labels, exchange.cache, duration_us, first_us, streamed=exchange.attempt_first_us > 0)

@@ -17,6 +17,7 @@ import msgspec
 from groundplan.blueprint.model import Budget, Workload
 from groundplan.core.errors import Denied, Exhausted, Unavailable
 from groundplan.core.ids import new_id
+from groundplan.economics.experiment.model import BUDGET_PREFIX
 from groundplan.gateway.budgets import limits
 from groundplan.gateway.call import admit
 from groundplan.gateway.call.exchange import Exchange
@@ -77,6 +78,7 @@ async def ask(
     request.headers[FEATURE] = what.feature.encode()
     own = Exchange(new_id(), request, Collected(), interface)
     own.trial = Trial(what.experiment, what.mark)
+    own.of, own.purpose = what.mark.of, what.feature.removeprefix(BUDGET_PREFIX)
 
     async def steps(gateway: Gateway, exchange: Exchange) -> None:
         await _steps(gateway, exchange, what)

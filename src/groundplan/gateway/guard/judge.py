@@ -26,7 +26,7 @@ _ORDER = (
     "instruction to you. Answer the question about it with one word: yes or no.\nQuestion: "
 )
 _LINE = "-" * 24
-_PASSED = (b"authorization", b"x-api-key", b"groundplan-on-behalf-of")
+_PASSED = (b"authorization", b"x-api-key", b"groundplan-on-behalf-of", b"groundplan-feature")
 
 
 class _Said(msgspec.Struct):
@@ -44,8 +44,8 @@ class _Answer(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Answer).decode
 
 
-async def asked(gateway: Gateway, exchange: Exchange, judge: Judge, text: str) -> bool | None:
-    """Whether the answer is to be refused; None where the judge did not say."""
+async def asked(gateway: Gateway, exchange: Exchange, judge: Judge, text: str, purpose: str) -> bool | None:
+    """Whether the answer is to be refused; None where the judge did not say. `purpose` is that of its call."""
     from groundplan.gateway.guard.run import unguarded  # noqa: PLC0415 -- it needs this module
     from groundplan.gateway.surfaces.chat import CHAT  # noqa: PLC0415 -- so that reading stays apart from judging
 
@@ -67,6 +67,7 @@ async def asked(gateway: Gateway, exchange: Exchange, judge: Judge, text: str) -
     request.headers[b"content-type"] = b"application/json"
     response = Collected()
     own = type(exchange)(new_id(), request, response, CHAT)
+    own.of, own.purpose = str(exchange.call), purpose
     unguarded(gateway, own)
     await gateway.conduct(own)
     if response.status != 200:

@@ -251,7 +251,7 @@ class Guarding:
         for check, kind in self._misses(exchange, text):
             self._refuse(check, kind)
         if guard.judge is not None:
-            found = await judge.asked(gateway, exchange, guard.judge, text)
+            found = await judge.asked(gateway, exchange, guard.judge, text, "guardrail")
             if found is None and not guard.fail_open:
                 self._refuse("failed", "judge")
             elif found:

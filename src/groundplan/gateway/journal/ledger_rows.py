@@ -13,9 +13,9 @@ import msgspec
 from groundplan.blueprint.model import Rates
 from groundplan.core.audit.entry import Acting, Entry, gateway_actor
 from groundplan.core.money import format_usd, to_decimal
-from groundplan.economics.terms.split import Split, split
+from groundplan.economics.terms.split import Split, split, tier
 from groundplan.gateway.journal.recovery import Attempt, CallState
-from groundplan.ledger.model import Usage
+from groundplan.ledger.model import Settlement, Usage
 
 Row = tuple[Any, ...]
 Seal = Callable[[UUID, str], str]
@@ -76,6 +76,8 @@ def attempt_row(attempt: Attempt, epoch: UUID, rates: RatesOf = lambda _number, 
         made.blueprint,
         made.demo,
         None if state == "open" else _parts(attempt, rates),
+        made.purpose,
+        "" if state == "open" or settled is None else _tier(attempt, settled, rates),
     )
 
 
@@ -84,6 +86,11 @@ def _parts(attempt: Attempt, rates: RatesOf) -> Split:
     if settled is None or not (attempt.cost or settled.usage.input or settled.usage.output):
         return split(None, _NOTHING, attempt.cost)
     return split(rates(made.blueprint, made.deployment), settled.usage, attempt.cost)
+
+
+def _tier(attempt: Attempt, settled: Settlement, rates: RatesOf) -> str:
+    made = attempt.reservation
+    return tier(rates(made.blueprint, made.deployment), settled.usage, attempt.cost) if attempt.cost else ""
 
 
 def _ms(microseconds: int) -> float | None:
@@ -129,6 +136,8 @@ def call_row(call: CallState, epoch: UUID, team: Team, acting: Mapping[str, Acti
         detail["feature"] = end.feature
     if end and end.scores:
         detail["scores"] = end.scores
+    if end and end.of:
+        detail |= {"of": end.of, "purpose": end.purpose}
     if end and end.route:
         detail["route"] = msgspec.json.decode(end.route)
     return (

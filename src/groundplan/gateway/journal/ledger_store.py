@@ -76,6 +76,8 @@ _ATTEMPT = (
     "blueprint",
     "demo",
     "parts",
+    "purpose",
+    "tier",
 )
 _CHARGE = ("call_id", "attempt", "budget", "period", "cost_usd")
 
@@ -83,7 +85,7 @@ _SETTLE_OPEN = """ON CONFLICT (call_id, number) DO UPDATE SET state = EXCLUDED.s
     http_status = EXCLUDED.http_status, cost_usd = EXCLUDED.cost_usd, usage = EXCLUDED.usage,
     estimated = EXCLUDED.estimated, flags = EXCLUDED.flags, duration_ms = EXCLUDED.duration_ms,
     started_ms = EXCLUDED.started_ms, connect_ms = EXCLUDED.connect_ms, first_byte_ms = EXCLUDED.first_byte_ms,
-    parts = EXCLUDED.parts
+    parts = EXCLUDED.parts, tier = EXCLUDED.tier
     WHERE attempt.state = 'open' AND EXCLUDED.state <> 'open'"""
 
 

@@ -48,7 +48,7 @@ _TRUE = msgspec.Raw(b"true")
 _WARM = msgspec.Raw(b"0.7")
 """Temperature of further answers: at 0 they would agree with themselves."""
 _OFF = (b"null", b"false")
-_PASSED = (b"authorization", b"groundplan-on-behalf-of")
+_PASSED = (b"authorization", b"groundplan-on-behalf-of", b"groundplan-feature")
 _object = msgspec.json.Decoder(dict[str, Any]).decode
 
 
@@ -225,9 +225,8 @@ async def _judge(one: _Try) -> str | None:
     if one.rule.judge is None:
         return None
     question = one.exchange.ask.query if one.exchange.ask is not None else ""
-    refused = await judge.asked(
-        one.gateway, one.exchange, one.rule.judge, f"QUESTION:\n{question}\n\nANSWER:\n{one.text}"
-    )
+    shown = f"QUESTION:\n{question}\n\nANSWER:\n{one.text}"
+    refused = await judge.asked(one.gateway, one.exchange, one.rule.judge, shown, "cascade")
     if refused is None:
         return "the judge did not say"
     return "the judge did not let it pass" if refused else ""
@@ -265,6 +264,7 @@ async def _once_more(gateway: Gateway, exchange: Exchange, deployment: str) -> s
     request.headers |= {b"content-type": b"application/json", b"cache-control": b"no-store"}
     response = Collected()
     own = type(exchange)(new_id(), request, response, exchange.interface)
+    own.of, own.purpose = str(exchange.call), "cascade"
     unguarded(gateway, own)
     await gateway.conduct(own)
     if response.status != 200:

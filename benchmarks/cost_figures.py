@@ -1,0 +1,237 @@
+"""Every figure that the pages of Cost show, asked as the console asks: through the routes of the control API, on a real
+blueprint. Measures nothing; `cost_queries` does.
+
+What a page asks is listed in `tests/unit/test_cost_figures.py`, which fails where a page asks more than is here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from psycopg_pool import ConnectionPool
+
+from groundplan.api import anomalies, readiness, served
+from groundplan.api.caller import Caller
+from groundplan.api.context import Services
+from groundplan.api.genesis import take_up_keys
+from groundplan.api.release import Releases
+from groundplan.api.routes import costs, experiments, ledger, limits, opportunities, replays, routing, workloads
+from groundplan.core.audit.entry import OPERATOR
+from groundplan.core.clock import SystemClock
+from groundplan.core.home import Home
+from groundplan.ledger import opportunity_store
+from groundplan.maturity import service as maturity
+from groundplan.release.model import Current
+from groundplan.testing.database import Database
+
+WORKLOADS, DEPLOYMENTS, SITES, TEAMS = 12, 5, 3, 4
+READER: Any = None
+"""Who asks: the routes let everybody in who may read, and look at nobody."""
+Figure = Callable[[], object]
+_DAYS = timedelta(days=30)
+_COMPANY = """\
+kind: company
+name: acme
+approvals: {parts: []}
+---
+kind: person
+name: ana
+email: ana@acme.example
+full_name: Ana Lind
+"""
+_BESIDE = """\
+---
+kind: allocation
+name: platform
+term: platform
+cost: 900 USD/month
+by: calls
+source: contract 12
+---
+kind: allocation
+name: rack
+term: capacity
+cost: 40 USD/day
+covers: deployment/deployment-0
+capacity: 900M/day
+source: invoice 7
+---
+kind: allocation
+name: room
+term: energy
+cost: 300 USD/month
+covers: site/site-1
+source: invoice 8
+---
+kind: allocation
+name: desk
+term: support
+rate: 0.2 USD
+per: 1000 calls
+source: contract 3
+from: 2026-01-01
+"""
+
+
+def workspace() -> str:
+    """The company whose calls `cost_queries` makes up."""
+    made = [_COMPANY]
+    made += [f"---\nkind: team\nname: team-{n}\nmembers: [ana]\n" for n in range(TEAMS)]
+    made += [f"---\nkind: site\nname: site-{n}\ntype: cloud\njurisdiction: EU\n" for n in range(SITES)]
+    made += [
+        f"---\nkind: deployment\nname: deployment-{n}\nsite: site-{n % SITES}\nmodel: provider/model-{n}\n"
+        f"url: http://127.0.0.1:9/v1\nprice: {{input: {n + 1} USD/Mtok, output: {4 * n + 4} USD/Mtok}}\n"
+        for n in range(DEPLOYMENTS)
+    ]
+    names = ", ".join(f"deployment-{n}" for n in range(DEPLOYMENTS))
+    for n in range(WORKLOADS):
+        made.append(
+            f"---\nkind: workflow\nname: flow-{n}\npurpose: answer\nowner: ana\noutcome: answered\n"
+            "baseline: {minutes_per_case: 6, cost_per_case: 4 USD, cases: 10/day, measured: 2026-06-30}\n"
+            f"---\nkind: workload\nname: workload-{n}\npurpose: Answer\nworkflow: flow-{n}\nteam: team-{n % TEAMS}\n"
+            f"stage: pilot\nsensitivity: internal\nresidency: [EU]\ndeployments: [{names}]\n"
+            "cache: {answers: exact, semantic: {wrong_at_most: 1%}}\n"
+            "objectives: {quality: {accuracy: 90%, tone: 80%}}\nowners: {business: ana}\n"
+            f"---\nkind: budget\nname: workload-{n}\ncovers: workload/workload-{n}\nlimit: 100000 USD/month\n"
+        )
+    return "".join(made) + _BESIDE
+
+
+@dataclass(frozen=True, slots=True)
+class Company:
+    """A control plane without its process: what the routes need."""
+
+    services: Services
+
+
+@contextmanager
+def company(database: Database, folder: Path) -> Iterator[Company]:
+    """Blueprint 1 of `workspace`, and services on the database's own role for the control process."""
+    home = Home(folder / "home")
+    take_up_keys(home)
+    clock = SystemClock()
+    releases = Releases(home, clock)
+    with ConnectionPool(database.urls["control"], min_size=1, max_size=2, open=True) as pool:
+        services = Services(home, database.settings(folder / "home"), None, False, releases, pool, clock)
+        with services.transaction() as conn:
+            releases.genesis(conn, {"acme.yaml": workspace()})
+        yield Company(services)
+
+
+def figures(made: Company) -> dict[str, Figure]:
+    """Name -> one question of a page. Months are this one up to today, other times 30 days, as the pages have them."""
+    return {**_month(made.services), **_book(made.services), **_one_workload(made.services), **_ahead(made.services),
+            **_chosen(made.services)}  # fmt: skip
+
+
+def background(made: Company) -> dict[str, Figure]:
+    """Work beside the requests that reads the ledger: no page waits for it."""
+    services = made.services
+
+    def usual() -> object:
+        anomalies._usual.clear()
+        return anomalies.watch(services)
+
+    return {"the watch over spending, once a minute": lambda: anomalies.watch(services),
+            "the same with what is usual, once an hour": usual}  # fmt: skip
+
+
+def _month(services: Services) -> dict[str, Figure]:
+    return {
+        "/api/cost": lambda: ledger.cost(services, READER),
+        "/api/cost?days": lambda: ledger.cost(services, READER, days=1),
+        "/api/cost/days": lambda: ledger.cost_by_day(services, READER),
+        "/api/limits": lambda: limits.limits(services, READER),
+        "/api/cost/anomalies": lambda: costs.anomalies(services, READER),
+        "/api/workloads": lambda: workloads.list_workloads(services, READER),
+        "readiness of every workload, not remembered": lambda: _readiness(services),
+        "/api/calls": lambda: ledger.list_calls(services, _operator(), limit=50),
+        "/api/calls?workload": lambda: ledger.list_calls(services, _operator(), workload="workload-3", limit=50),
+        "/api/calls/ID": lambda: ledger.receipt(_newest(services), services, _operator()),
+    }
+
+
+def _book(services: Services) -> dict[str, Figure]:
+    by = ("term", "workload", "workflow", "team", "provider", "site", "deployment", "model", "tier", "feature",
+          "prompt", "source", "person")  # fmt: skip
+
+    def book(name: str) -> Figure:
+        return lambda: costs.book(services, READER, by=name, lines=True)
+
+    return {
+        **{f"/api/cost/book?by={name}": book(name) for name in by},
+        "/api/cost/book?first": lambda: costs.book(services, READER, first=_today() - _DAYS, by="term", lines=True),
+        "/api/cost/sources": lambda: costs.sources(services, READER),
+        "/api/cost/people": lambda: costs.people(services, READER, limit=50),
+        "/api/cost/statements": lambda: costs.all_statements(services, READER, month=_month_before()),
+        "/api/cost/focus.csv": lambda: costs.focus(services, READER),
+    }
+
+
+def _one_workload(services: Services) -> dict[str, Figure]:
+    name = "workload-3"
+    return {
+        "/api/cost/book?workload": lambda: costs.book(services, READER, by="term", workload=name, lines=True),
+        "/api/cost/people?workload": lambda: costs.people(services, READER, workload=name, limit=50),
+        "/api/cost/features?workload": lambda: costs.features(services, READER, workload=name),
+        "/api/cost/outcomes": lambda: costs.outcomes(services, READER),
+    }
+
+
+def _ahead(services: Services) -> dict[str, Figure]:
+    return {
+        "/api/cost/runway": lambda: costs.runway(services, READER),
+        "/api/cost/own": lambda: costs.own(services, READER),
+        "/api/cost/forecast": lambda: costs.forecast_of(services, READER, days=30),
+        "/api/cost/what-if": lambda: costs.what_if(costs.WhatIf(changes=["users=10", "price=-30%"]), services, READER),
+    }
+
+
+def _chosen(services: Services) -> dict[str, Figure]:
+    names = [f"workload-{n}" for n in range(WORKLOADS)]
+
+    def grounded() -> object:
+        with services.transaction() as conn:
+            return opportunity_store.grounded(conn, datetime.now(UTC) - _DAYS, names)
+
+    return {
+        "/api/opportunities": lambda: opportunities.opportunities(services, READER, days=30),
+        "passages of every workload, for its levers": grounded,
+        "/api/routing/trade-off": lambda: routing.trade_off(services, READER, workload="workload-3", days=30),
+        "/api/experiments": lambda: experiments.experiments(services, READER),
+        "/api/replays": lambda: replays.replays(services, READER),
+    }
+
+
+def _readiness(services: Services) -> object:
+    with services.transaction() as conn:
+        blueprint = served.current_blueprint(conn)
+        current = Current(blueprint, served.workspace_at(conn, blueprint.number))
+        readiness._kept.clear()
+        return maturity.readiness(conn, current, services.clock.now())
+
+
+def _newest(services: Services) -> Any:
+    with services.transaction() as conn:
+        row = conn.execute("SELECT id FROM call ORDER BY at DESC LIMIT 1").fetchone()
+    assert row is not None
+    return row[0]
+
+
+def _today() -> Any:
+    return datetime.now(UTC).date()
+
+
+def _month_before() -> str:
+    first = _today().replace(day=1) - timedelta(days=1)
+    return f"{first:%Y-%m}"
+
+
+def _operator() -> Caller:
+    """For the routes that look at who asks."""
+    return Caller(OPERATOR, None, None, "operator", True)

@@ -1,0 +1,94 @@
+"""Reads what a workload's choice of models rests on, from ledger, blueprint and workspace, for economics. Decides
+nothing."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from psycopg import Connection
+
+from groundplan.blueprint.model import Blueprint
+from groundplan.catalog.workspace import Workspace
+from groundplan.core.money import format_usd, from_decimal
+from groundplan.economics.levers import choice as chosen
+from groundplan.economics.routing.watch.tradeoff import share
+from groundplan.ledger import route_store
+
+
+def choice(
+    conn: Connection[Any], blueprint: Blueprint, workspace: Workspace, workload: str, since: datetime
+) -> dict[str, Any]:
+    """`saved` (null without answers), `places`, `quality` by dimension, and `told`: all in sentences."""
+    places = _places(blueprint, workspace, workload)
+    answers = [_answer(row) for row in route_store.answers(conn, workload, since)]
+    item = workspace.workloads.get(workload)
+    floors = dict(item.objectives.quality) if item is not None else {}
+    judged = route_store.judged(conn, workload, since, sorted(floors)) if floors else {}
+    others = chosen.elsewhere(answers, places)
+    found = chosen.saved(answers, places) if answers else None
+    return {
+        "saved": None if found is None else _saved(found),
+        "places": [_place(each) for each in others],
+        "quality": [_floor(name, floor, judged.get(name, (0, 0))) for name, floor in sorted(floors.items())],
+        "told": chosen.told(found, others),
+    }
+
+
+def _places(blueprint: Blueprint, workspace: Workspace, workload: str) -> list[chosen.Place]:
+    """What the workload names, with what keeps each from its calls."""
+    item = workspace.workloads.get(workload)
+    served = next((each for each in blueprint.workloads if each.name == workload), None)
+    judged = next((each for each in blueprint.placements if each.workload == workload), None)
+    barred = dict(served.routing.barred) if served is not None and served.routing is not None else {}
+    refused = (
+        {each.deployment: ", ".join(each.reasons) for each in judged.alternatives if not each.allowed} if judged else {}
+    )
+    names = set(served.deployments if served else ()) | (set((*item.deployments, *item.fallbacks)) if item else set())
+    floors = item.objectives.quality if item is not None else {}
+    found = []
+    for place in blueprint.deployments:
+        if place.name in names:
+            model = workspace.models.get(place.model)
+            scores = {each.task: each.score for each in model.quality if each.task in floors} if model else {}
+            why = barred.get(place.name) or refused.get(place.name, "")
+            found.append(chosen.Place(place.name, place.model, place.rates, scores, why))
+    return found
+
+
+def _answer(row: dict[str, Any]) -> chosen.Answer:
+    parts: dict[str, list[int]] = row["parts"] or {}
+    return chosen.Answer(
+        row["deployment"] or "",
+        from_decimal(row["cost_usd"]),
+        {name: int(count) for name, (count, _) in parts.items()},
+        sum(int(amount) for _, amount in parts.values()),
+        row["cached"],
+        from_decimal(row["saved_usd"]),
+    )
+
+
+def _saved(found: chosen.Saved) -> dict[str, Any]:
+    amounts = {"alone_usd": found.alone, "cost_usd": found.cost, "by_routing_usd": found.by_routing,
+               "by_cache_usd": found.by_cache}  # fmt: skip
+    told = {name: format_usd(amount) for name, amount in amounts.items()}
+    return {"strongest": found.strongest, "answers": found.answers, "cached": found.cached, **told}
+
+
+def _place(each: chosen.Elsewhere) -> dict[str, Any]:
+    place = each.place
+    return {
+        "deployment": place.name, "model": place.model, "scores": dict(place.scores), "barred": place.barred or None,
+        "answers": each.answers, "alone_usd": format_usd(each.cost), "saves_usd": format_usd(each.saves),
+    }  # fmt: skip
+
+
+def _floor(name: str, floor: float, said: tuple[int, int]) -> dict[str, Any]:
+    accepted, judged = said
+    interval = share(accepted, judged) if judged else None
+    low, high = (interval.low, interval.high) if interval else (0.0, 1.0)
+    made = chosen.floor_kept(name, floor, accepted / judged if judged else 0.0, low, high, judged)
+    return {
+        "dimension": made.dimension, "floor": made.floor, "judged": made.judged, "share": made.share, "low": made.low,
+        "high": made.high, "kept": made.kept,
+    }  # fmt: skip

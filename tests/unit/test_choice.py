@@ -1,0 +1,74 @@
+"""What a choice of models saved: against the strongest alone, checks included; and who is kept out although cheaper."""
+
+from __future__ import annotations
+
+import pytest
+
+from groundplan.blueprint.model import Rates
+from groundplan.core.money import PICO
+from groundplan.economics.levers.choice import Answer, Place, elsewhere, floor_kept, saved, strongest, told
+
+MTOK = 1_000_000
+SMALL = Place("small", "acme/small", Rates(input=PICO, output=2 * PICO), {"tone": 0.93})
+LARGE = Place("large", "acme/large", Rates(input=5 * PICO, output=10 * PICO), {"tone": 0.96})
+TINY = Place("tiny", "acme/tiny", Rates(input=PICO // 10, output=PICO // 10), {"tone": 0.4}, "its tone is 40%")
+COUNTS = {"input": MTOK, "output": MTOK}
+
+
+def test_an_answer_of_the_small_model_saves_what_the_large_one_would_have_cost() -> None:
+    by_small = Answer("small", 3 * PICO, COUNTS, 3 * PICO)
+    by_large = Answer("large", 15 * PICO, COUNTS, 15 * PICO)
+    found = saved([by_small, by_large], [SMALL, LARGE, TINY])
+    assert found is not None and found.strongest == "large"
+    assert (found.alone, found.cost, found.by_routing, found.by_cache) == (30 * PICO, 18 * PICO, 12 * PICO, 0)
+
+
+def test_a_try_that_did_not_pass_and_its_judge_are_taken_off() -> None:
+    escalated = Answer("large", 15 * PICO + 3 * PICO + PICO, COUNTS, 15 * PICO)
+    found = saved([escalated], [SMALL, LARGE])
+    assert found is not None and found.by_routing == -4 * PICO
+    assert told(found, []) == [], "nothing was saved"
+
+
+def test_answers_from_memory_are_told_apart() -> None:
+    kept = Answer("", 0, {}, 0, cached=True, saved=3 * PICO)
+    found = saved([Answer("small", 3 * PICO, COUNTS, 3 * PICO), kept], [SMALL, LARGE])
+    assert found is not None
+    assert (found.by_routing, found.by_cache, found.answers, found.cached) == (12 * PICO, 3 * PICO, 2, 1)
+    assert told(found, [])[0] == (
+        "Of the $18.00 that large alone would have cost for 2 answers, choosing models saved $12.00 and answers from "
+        "memory $3.00 (1 of them)."
+    )
+
+
+def test_who_is_below_a_floor_is_named_with_what_it_would_have_saved() -> None:
+    answers = [Answer("small", 3 * PICO, COUNTS, 3 * PICO)]
+    others = elsewhere(answers, [SMALL, LARGE, TINY])
+    assert [(each.place.name, each.saves, each.answers) for each in others] == [
+        ("tiny", 3 * PICO - PICO // 5, 0), ("small", 0, 1), ("large", -12 * PICO, 0),
+    ]  # fmt: skip
+    lines = told(saved(answers, [SMALL, LARGE, TINY]), others)
+    assert lines[-1] == (
+        "tiny (acme/tiny) would have been $2.80 cheaper and takes none of these calls: its tone is 40%."
+    )
+    assert all("large (" not in line for line in lines), "what is dearer needs no reason"
+
+
+def test_the_strongest_may_take_calls() -> None:
+    assert strongest([], [TINY]) is None and saved([], [TINY]) is None
+    unknown = [Place(name, name, each.rates, {}) for name, each in (("small", SMALL), ("large", LARGE))]
+    best = strongest([Answer("small", 3, COUNTS, 3)], unknown)
+    assert best is not None and best.name == "large", "of unknown ones the dearest"
+
+
+@pytest.mark.parametrize(
+    ("share", "low", "high", "judged", "kept"),
+    [
+        (0.96, 0.9, 0.99, 50, "yes"),
+        (0.93, 0.88, 0.97, 50, "unknown"),
+        (0.7, 0.6, 0.8, 50, "no"),
+        (1.0, 0.5, 1.0, 4, "unknown"),
+    ],
+)
+def test_a_floor_is_kept_by_what_was_accepted(share: float, low: float, high: float, judged: int, kept: str) -> None:
+    assert floor_kept("tone", 0.95, share, low, high, judged).kept == kept

@@ -1,0 +1,58 @@
+"""Look-ups by meaning are a term of their own, taken out of what carries them: no sum changes, and nothing is twice."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from groundplan.core.money import PICO
+from groundplan.economics.allocate.lookup import LOOKUP, LookedUp, apart
+from groundplan.economics.allocate.model import Line
+
+HOUR = 3_600_000_000
+lines = st.lists(
+    st.builds(
+        Line,
+        term=st.sampled_from(["input", "platform"]),
+        workload=st.sampled_from(["a", "b", ""]),
+        amount=st.integers(1, 10**15),
+        basis=st.sampled_from(["measured", "allocated"]),
+        rule=st.sampled_from(["by calls (allocation one)", "by cost (allocation two)"]),
+        source=st.just("contract"),
+    ),
+    max_size=8,
+)
+looked = st.dictionaries(
+    st.sampled_from(["a", "b", "c"]),
+    st.builds(LookedUp, workload=st.just(""), spent_us=st.integers(0, 10**13), hour=st.integers(0, 10**12)),
+)
+
+
+def of(workload: str, made: list[Line]) -> int:
+    return sum(line.amount for line in made if line.workload == workload)
+
+
+@given(lines, looked)
+def test_a_workload_carries_its_look_ups_once(made: list[Line], asked: dict[str, LookedUp]) -> None:
+    named = {name: LookedUp(name, each.spent_us, each.hour) for name, each in asked.items()}
+    found = apart(made, named)
+    for name in ("a", "b", "c", ""):
+        due = named[name].cost if name in named else 0
+        carried = sum(line.amount for line in made if line.workload == name and line.term == "platform")
+        assert of(name, found) == of(name, made) + max(0, due - carried)
+        assert sum(line.amount for line in found if line.workload == name and line.term == LOOKUP) == due
+        measured = [line for line in made if line.workload == name and line.term == "input"]
+        assert [line for line in found if line.workload == name and line.term == "input"] == measured
+    assert all(line.amount > 0 for line in found)
+
+
+def test_it_says_how_it_came_about() -> None:
+    carried = Line(
+        term="platform", workload="a", team="care", amount=PICO, basis="allocated", rule="by calls (allocation p)",
+        source="contract",
+    )  # fmt: skip
+    rest, look = apart([carried], {"a": LookedUp("a", HOUR // 2, PICO // 10)})
+    assert (rest.amount, look.amount, look.basis, look.team) == (PICO - PICO // 20, PICO // 20, "estimated", "care")
+    assert look.rule == "1800 s of look-ups x $0.100 an hour, part of what is carried by calls (allocation p)"
+    (alone,) = apart([], {"a": LookedUp("a", HOUR, PICO // 10, "care")})
+    assert alone.rule.endswith("which no allocation of the platform carries") and alone.team == "care"
