@@ -18,7 +18,7 @@ from groundplan.core.errors import Invalid
 from groundplan.economics.routing.decide import forest
 from groundplan.economics.routing.decide.choose import best, choose
 from groundplan.economics.routing.decide.features import BUCKETS, SURFACE, hashed, surface, words_of
-from groundplan.economics.routing.decide.predict import SURFACE_SCALE, alike, blended, standard
+from groundplan.economics.routing.decide.predict import blended
 from groundplan.economics.routing.learn import grow
 from groundplan.economics.routing.learn.evaluate import apply, evaluate, same_choice, strong_share
 from groundplan.economics.routing.learn.fit import blend_of, train
@@ -170,36 +170,6 @@ def test_regressions_and_trees_are_weighed_by_what_each_is_worth() -> None:
     assert weights[0] > 0.9 and weights[2] > 0.9
     assert weights[1] < 0.1 and weights[3] < 0.1
     assert blended((1.0, 0.0, 1.0, 0.0), truth[0], noise[0]) == pytest.approx(truth[0])
-
-
-def test_likeness_is_the_same_for_one_and_for_many_and_far_prompts_go_by_the_nearest() -> None:
-    dice = np.random.default_rng(8)
-    anchors = (SURFACE_SCALE * dice.normal(size=(40, SURFACE))).astype(np.float32)
-    vectors = np.eye(40, dtype=np.float32)
-    shapes = np.vstack([anchors[:3], np.full((1, SURFACE), SURFACE_SCALE * 4, dtype=np.float32)])
-    near = alike(anchors, vectors, shapes, vectors[:4])
-    assert near.mean(axis=1) == pytest.approx(np.ones(4), abs=1e-5)
-    assert near[:3].argmax(axis=1).tolist() == [0, 1, 2]
-    assert alike(anchors, vectors, shapes[1], vectors[1]) == pytest.approx(near[1], abs=1e-5)
-    words = alike(anchors, None, shapes, None)
-    assert words[3].argmax() == np.square(anchors - shapes[3]).sum(axis=1).argmin()
-    assert words[0, 0] / words[0, 1] < near[0, 0] / near[0, 1], "meaning sets them farther apart"
-
-
-def test_what_was_the_same_in_all_of_training_tells_nothing_where_it_differs(router: Router) -> None:
-    constant = np.isinf(router.surface_scale)
-    assert 0 < constant.sum() < SURFACE
-    shape = surface("what are your opening hours on n900", words_of("what are your opening hours on n900"))
-    other = np.where(constant, shape + 5, shape).astype(np.float32)
-    one, two = (standard(each, router.surface_mean, router.surface_scale) for each in (shape, other))
-    assert np.array_equal(one, two)
-
-
-def test_anchors_of_another_size_are_refused(router: Router) -> None:
-    for changes in ({"anchors": router.anchors[:-1]}, {"anchors": router.anchors[:, :-1]},
-                    {"anchor_vectors": np.zeros((3, 384), dtype=np.float32)}):  # fmt: skip
-        with pytest.raises(Invalid, match="no learned router"):
-            load(dump(replace(router, **changes)))
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
