@@ -54,8 +54,7 @@ class Matrix:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """One linear predictor of all scores and relative costs: `features @ weights + bias`. Features are words, the
-    surface, and the likeness to each anchor.
+    """One linear predictor of all scores and relative costs: `features @ weights + bias`.
 
     Columns are the models' scores, then the models' costs as multiples of their mean. `slope` and `offset` (one for
     each score) correct predictions to what was seen on prompts that were left out of training.
@@ -112,14 +111,8 @@ class Router:
     surface_mean: Floats
     """As many as it looks at: the surface, and the context where its training set told one."""
     surface_scale: Floats
-    """Infinite for what told nothing in training."""
     centre: Floats
     """Mean embedding; empty where it was trained without embeddings."""
-    anchors: Floats
-    """(k, surface) prompts of training, as standardised surfaces: how alike a prompt is to each is what a regression
-    looks at."""
-    anchor_vectors: Floats
-    """(k, 384) their embeddings; empty without embeddings."""
     landmarks: Floats
     """(k, 384): a prompt that is near none of them is strange."""
     text: Head

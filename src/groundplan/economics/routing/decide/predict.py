@@ -6,7 +6,6 @@ Which model is taken is `choose`'s; how the numbers were learned is `fit`'s.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from groundplan.economics.routing.decide import forest
 from groundplan.economics.routing.decide.features import (
@@ -25,13 +24,13 @@ SURFACE_CLIP = 4.0
 """Surface numbers are standardised, cut at this many deviations, and weigh a tenth."""
 
 
-BY_SURFACE, BY_MEANING = 2.0, 2.0
-"""How quickly likeness fades with the distance of surfaces (mean square of standardised numbers), and of embeddings."""
+_TELLS = 1e-5
+"""Deviation in training above which a number can have told something."""
 
 
 def reads_passages(router: Router) -> bool:
     """Whether what is found for a question may change what is expected of it."""
-    return bool(np.isfinite(router.surface_scale[SURFACE + CONVERSATION :]).any())
+    return bool((router.surface_scale[SURFACE + CONVERSATION :] > _TELLS).any())
 
 
 def predict(router: Router, text: str, embedding: Floats | None = None, context: Context | None = None) -> Prediction:
@@ -48,11 +47,10 @@ def predict(router: Router, text: str, embedding: Floats | None = None, context:
     seen = seen_of(router, text, words, context)
     shape = standard(seen, router.surface_mean, router.surface_scale)
     sure = known >= router.strange_words
-    head, vectors, near = router.text, None, None
+    head, dense = router.text, shape
     if router.full is not None and embedding is not None and router.centre.size:
-        head, vectors, near = router.full, router.anchor_vectors, embedding
+        head, dense = router.full, np.concatenate([shape, embedding - router.centre])
         sure = sure and float((router.landmarks @ embedding).max()) >= router.strange_likeness
-    dense = np.concatenate([shape, alike(router.anchors, vectors, shape, near)])
     raw = weights @ head.weights[buckets] + dense @ head.weights[len(router.idf) :] + head.bias
     by_trees = _by_trees(router, seen, embedding if head is router.full else None)
     return corrected(head, router.mean_costs, raw, by_trees, sure)
@@ -79,19 +77,6 @@ def _by_trees(router: Router, seen: Floats, embedding: Floats | None) -> Doubles
     return None if router.trees is None else forest.told(router.trees, seen)
 
 
-def alike(anchors: Floats, vectors: Floats | None, shape: Floats, embedding: Floats | None) -> Floats:
-    """(..., anchors) likeness to each anchor, on average 1: radial in standardised surfaces, and in embeddings where
-    there are any; rows or one row. Normalised (Moody and Darken, Neural Computation 1989), so that a prompt that is far
-    from all goes by those that are least far."""
-    squares = np.square(shape).sum(axis=-1, keepdims=True) + np.square(anchors).sum(axis=1)
-    apart = np.maximum(squares - 2 * (shape @ anchors.T), 0.0)
-    near = -BY_SURFACE * apart / (SURFACE_SCALE**2 * anchors.shape[1])
-    if vectors is not None and embedding is not None:
-        near = near + BY_MEANING * (embedding @ vectors.T - 1.0)
-    likeness = np.exp(near - near.max(axis=-1, keepdims=True))
-    return np.asarray(likeness / likeness.mean(axis=-1, keepdims=True), dtype=np.float32)
-
-
 def blended(blend: Blend, linear: Doubles, trees: Doubles) -> Doubles:
     """Scores by regressions and by trees as one; rows or one row."""
     mean, other = linear.mean(axis=-1, keepdims=True), trees.mean(axis=-1, keepdims=True)
@@ -106,9 +91,7 @@ def standard(shape: Floats, mean: Floats, scale: Floats) -> Floats:
     return np.asarray(cut * SURFACE_SCALE, dtype=np.float32)
 
 
-def corrected(
-    head: Head, mean_costs: Floats, raw: NDArray[np.floating], trees: Doubles | None, sure: bool
-) -> Prediction:
+def corrected(head: Head, mean_costs: Floats, raw: Floats, trees: Doubles | None, sure: bool) -> Prediction:
     """Scores within 0..1 after calibration, costs within a tenth and ten times the model's mean."""
     models = len(mean_costs)
     linear: Doubles = raw[:models].astype(np.float64)

@@ -1,4 +1,4 @@
-"""Training of the learned router: ridge regressions of every model's score and cost on words, surface and likeness.
+"""Training of the learned router: ridge regression of every model's score and cost on words, surface and embedding.
 
 Needs scikit-learn (extra `economics`) and runs beside the product, never in a gateway. Strength of the penalty,
 calibration and operating points come from prompts that were left out group by group within the training set; whether it
@@ -7,8 +7,9 @@ is good enough is `evaluate`'s, whether it is used is decided by people.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy as np
 from groundplan.core.errors import Invalid
 from groundplan.economics.routing.decide import forest
 from groundplan.economics.routing.decide.features import BUCKETS, CONTEXT, hashed, surface, told, words_of
-from groundplan.economics.routing.decide.predict import alike, blended, filled, standard
+from groundplan.economics.routing.decide.predict import blended, filled, standard
 from groundplan.economics.routing.learn import grow
 from groundplan.economics.routing.learn.matrix import folds_of
 from groundplan.economics.routing.learn.operate import operating_points
@@ -27,16 +28,13 @@ INNER_FOLDS = 4
 ENOUGH = 1500
 """Left-out prompts that are enough to choose a penalty by."""
 LANDMARKS = 64
-ANCHORS = 512
 COMPONENTS = 24
 """Of embeddings, that trees look at."""
 _STRANGE = 0.002
 """Share of training prompts that count as strange."""
 _TOLERANCE = 1e-3
-CONSTANT = 1e-5
-"""Deviation in training below which a number tells nothing, also where it differs later."""
-_SIZES, _LIKENESS = 0.3, 11.0
-"""Penalties of the surface, of which costs are learned, and of the likeness to anchors."""
+_DENSE = {True: 0.3, False: 3.0}
+"""Penalties of the surface and of the embedding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,40 +66,33 @@ def _missing() -> Invalid:
     )
 
 
-def ridges(
-    features: Any, targets: Doubles, penalties: Sequence[float], shaped: int
-) -> Iterator[tuple[float, Floats, Floats]]:
-    """(penalty of the words, weights (columns, targets), bias), one by one. Scores, the first half of the targets, are
-    the mean of one ridge regression on the words and one on the likeness to anchors: each errs in its own way, so
-    together they rank better than one regression on all columns. Costs are those of the surface (`shaped` columns),
-    which knows the length."""
-    models = targets.shape[1] // 2
-    scores, sizes = slice(0, models), slice(models, 2 * models)
-    words, surfaces, likeness = slice(0, BUCKETS), slice(BUCKETS, BUCKETS + shaped), slice(BUCKETS + shaped, None)
-    by_size, usual = _regression(features[:, surfaces].toarray(), targets[:, sizes], _SIZES)
-    by_likeness, near = _regression(features[:, likeness].toarray(), targets[:, scores], _LIKENESS)
-    counts = features[:, words]
-    for penalty in penalties:
-        by_words, said = _regression(counts, targets[:, scores], penalty)
-        weights: Floats = np.zeros((features.shape[1], targets.shape[1]), dtype=np.float32)
-        weights[words, scores], weights[likeness, scores] = by_words / 2, by_likeness / 2
-        weights[surfaces, sizes] = by_size
-        yield penalty, weights, np.concatenate([(said + near) / 2, usual])
-
-
-def _regression(block: Any, targets: Doubles, penalty: float) -> tuple[Floats, Floats]:
-    """(weights, bias), the bias for weights as they are kept: of 16 bits."""
+def ridge(features: Any, targets: Doubles, penalty: float, shaped: int) -> tuple[Floats, Floats]:
+    """(weights (columns, targets), bias): the mean of one ridge regression on the words, one on the surface (`shaped`
+    columns) and one on the embedding. Each errs in its own way, so together they rank better than one regression on all
+    columns. Costs, the second half of the targets, are those of the surface alone, which knows the length."""
     try:
         from sklearn.linear_model import Ridge  # noqa: PLC0415 -- heavy, and an extra
     except ImportError as error:
         raise _missing() from error
-    if isinstance(block, np.ndarray):
-        model = Ridge(alpha=penalty).fit(block, targets)
-    else:
-        model = Ridge(alpha=penalty, solver="sparse_cg", tol=_TOLERANCE).fit(block, targets)
-    weights = np.atleast_2d(np.asarray(model.coef_)).T.astype(np.float16).astype(np.float32)
-    bias = targets.mean(axis=0) - np.asarray(block.mean(axis=0)).ravel() @ weights
-    return weights, bias.astype(np.float32)
+    edges = [0, BUCKETS, BUCKETS + shaped, features.shape[1]]
+    parts = [(low, high) for low, high in pairwise(edges) if high > low]
+    models = targets.shape[1] // 2
+    weights: Floats = np.zeros((features.shape[1], targets.shape[1]), dtype=np.float32)
+    bias: Floats = np.zeros(targets.shape[1], dtype=np.float32)
+    for low, high in parts:
+        block, lengths = features[:, low:high], low == BUCKETS
+        wanted = slice(None) if lengths else slice(models)
+        if low == 0:
+            model = Ridge(alpha=penalty, solver="sparse_cg", tol=_TOLERANCE).fit(block, targets[:, wanted])
+        else:
+            model = Ridge(alpha=_DENSE[lengths]).fit(block.toarray(), targets[:, wanted])
+        found = np.atleast_2d(np.asarray(model.coef_, dtype=np.float32)).T
+        weights[low:high, wanted] = found
+        weights[low:high, :models] /= len(parts)
+        bias[:models] += np.asarray(model.intercept_, dtype=np.float32)[:models] / len(parts)
+        if lengths:
+            bias[models:] = np.asarray(model.intercept_, dtype=np.float32)[models:]
+    return weights, bias
 
 
 def prepare(samples: Sequence[Sample], vectors: Floats | None) -> Prepared:
@@ -139,38 +130,27 @@ class Scales:
     mean: Floats
     deviation: Floats
     centre: Floats
-    anchors: Floats
-    anchor_vectors: Floats
 
 
-def scales_of(seen: Prepared, seed: int) -> Scales:
+def scales_of(seen: Prepared) -> Scales:
     rows = seen.counts.shape[0]
     found = np.bincount(seen.counts.indices, minlength=BUCKETS)
     idf = np.where(found > 0, np.log((rows + 1) / (found + 1)) + 1, 0).astype(np.float32)
-    deviation = seen.shapes.std(axis=0)
-    deviation[deviation < CONSTANT] = np.inf
-    mean = seen.shapes.mean(axis=0)
+    deviation = np.maximum(seen.shapes.std(axis=0), 1e-6)
     centre = np.zeros(0, dtype=np.float32) if seen.vectors is None else seen.vectors.mean(axis=0)
-    picked = np.random.default_rng(seed).choice(rows, min(ANCHORS, rows), replace=False)
-    anchors = _short(standard(seen.shapes[picked], mean, deviation))
-    vectors = np.zeros((0, 0), dtype=np.float32) if seen.vectors is None else _short(seen.vectors[picked])
-    return Scales(idf, mean, deviation, centre, anchors, vectors)
-
-
-def _short(values: Floats) -> Floats:
-    """As they are kept: of 16 bits."""
-    return values.astype(np.float16).astype(np.float32)
+    return Scales(idf, seen.shapes.mean(axis=0), deviation, centre)
 
 
 def columns(scales: Scales, prompts: Prepared, *, embedded: bool) -> Any:
-    """The feature matrix that `predict` uses row by row: words (unit length), surface, likeness to anchors."""
+    """The feature matrix that `predict` uses row by row: words (unit length), surface, embedding."""
     matrices = sparse()
     words = prompts.counts.multiply(scales.idf).tocsr()
     lengths = np.sqrt(np.asarray(words.multiply(words).sum(axis=1)).ravel())
     words = matrices.diags(1 / np.maximum(lengths, 1e-9)) @ words
-    shapes = standard(prompts.shapes, scales.mean, scales.deviation)
-    near = alike(scales.anchors, scales.anchor_vectors, shapes, prompts.vectors if embedded else None)
-    return matrices.hstack([words, matrices.csr_matrix(np.hstack([shapes, near]))]).tocsr()
+    dense = [standard(prompts.shapes, scales.mean, scales.deviation)]
+    if embedded and prompts.vectors is not None:
+        dense.append(prompts.vectors - scales.centre)
+    return matrices.hstack([words, matrices.csr_matrix(np.hstack(dense))]).tocsr()
 
 
 def targets_of(matrix: Matrix) -> tuple[Doubles, Floats]:
@@ -198,7 +178,8 @@ def left_out(matrix: Matrix, features: Any, penalties: Sequence[float], seed: in
     done: list[Whole] = []
     for fold in folds:
         rest = np.setdiff1d(np.arange(len(matrix.samples)), fold)
-        for penalty, weights, bias in ridges(features[rest], targets[rest], penalties, shaped):
+        for penalty in penalties:
+            weights, bias = ridge(features[rest], targets[rest], penalty, shaped)
             told[penalty][fold] = features[fold] @ weights + bias
         done.append(fold)
         if len(penalties) > 1 and sum(map(len, done)) >= ENOUGH:
@@ -235,7 +216,7 @@ def _head(matrix: Matrix, features: Any, trees: Doubles | None, seed: int, shape
     the trees, where there are any; `shaped`: columns of the surface."""
     out = left_out(matrix, features, PENALTIES, seed, shaped)
     targets, _ = targets_of(matrix)
-    ((_, weights, bias),) = ridges(features, targets, (out.penalty,), shaped)
+    weights, bias = ridge(features, targets, out.penalty, shaped)
     count = len(matrix.models)
     told = out.raw.copy()
     if trees is None:
@@ -273,14 +254,6 @@ def blend_of(linear: Doubles, trees: Doubles, scores: Doubles) -> Blend:
     return found[0], found[1], found[2], found[3]
 
 
-def _by_words(head: Head, features: Any, shaped: int) -> Head:
-    """The same predictor where there is no embedding: the likeness to anchors is as usual."""
-    likeness, weights = slice(BUCKETS + shaped, None), head.weights.copy()
-    usual = np.asarray(features[:, likeness].mean(axis=0)).ravel() @ weights[likeness]
-    weights[likeness] = 0
-    return replace(head, weights=weights, bias=(head.bias + usual).astype(np.float32))
-
-
 def _components(vectors: Floats | None) -> Floats:
     """(384, COMPONENTS): the directions in which embeddings differ most."""
     if vectors is None:
@@ -316,9 +289,9 @@ def train(
     score for which operating points are wanted; `alone`: it must also do without an embedding."""
     seen = prepare(matrix.samples, vectors)
     shaped = seen.shapes.shape[1]
-    scales = scales_of(seen, seed)
+    scales = scales_of(seen)
     trees, meant, full, text = None, None, None, None
-    components = _short(_components(vectors))
+    components = _components(vectors).astype(np.float16).astype(np.float32)
     if vectors is None or alone:
         trees, by_trees = _trees(matrix, seen.shapes, seed)
         text, told = _head(matrix, columns(scales, seen, embedded=False), by_trees, seed, shaped)
@@ -326,7 +299,7 @@ def train(
         parts = np.hstack([seen.shapes, (vectors - scales.centre) @ components])
         meant, by_trees = _trees(matrix, parts, seed)
         full, told = _head(matrix, columns(scales, seen, embedded=True), by_trees, seed, shaped)
-        text = text or _by_words(full, columns(scales, seen, embedded=True), shaped)
+        text = text or replace(full, weights=full.weights[: BUCKETS + shaped])
     if text is None:
         raise AssertionError("nothing was learned")
     means = matrix.scores.mean(axis=0)
@@ -344,8 +317,6 @@ def train(
         surface_mean=scales.mean,
         surface_scale=scales.deviation,
         centre=scales.centre,
-        anchors=scales.anchors,
-        anchor_vectors=scales.anchor_vectors,
         landmarks=landmarks,
         text=text,
         full=full,

@@ -12,7 +12,7 @@ from groundplan.core.errors import Invalid
 from groundplan.economics.routing.decide.features import BUCKETS, CONTEXT, SURFACE
 from groundplan.economics.routing.model import Floats, Forest, Head, Router
 
-FORMAT = 3
+FORMAT = 2
 _MOST_BYTES = 64 << 20
 
 
@@ -55,8 +55,6 @@ class _Router(msgspec.Struct, frozen=True):
     surface_mean: list[float]
     surface_scale: list[float]
     centre: list[float]
-    anchors: _Array
-    anchor_vectors: _Array
     landmarks: _Array
     text: _Head
     full: _Head | None
@@ -88,8 +86,6 @@ def dump(router: Router) -> bytes:
             surface_mean=_list(router.surface_mean),
             surface_scale=_list(router.surface_scale),
             centre=_list(router.centre),
-            anchors=_packed(router.anchors),
-            anchor_vectors=_packed(router.anchor_vectors),
             landmarks=_packed(router.landmarks),
             text=_head(router.text),
             full=None if router.full is None else _head(router.full),
@@ -140,11 +136,6 @@ def _unpacked(found: _Router) -> Router:
     shaped = len(shape[0])
     if idf.shape != (BUCKETS,) or shape[1].shape != (shaped,) or shaped not in (SURFACE, SURFACE + CONTEXT):
         raise ValueError("its features are of another version")
-    anchors, vectors = _array(found.anchors), _array(found.anchor_vectors)
-    near = len(anchors)
-    if anchors.shape != (near, shaped) or vectors.shape != ((near, len(centre)) if len(centre) else (0, 0)):
-        raise ValueError("its anchors are of another size")
-    columns = BUCKETS + shaped + near
     components = _array(found.components)
     if components.ndim != 2 or components.shape[0] != len(centre) * bool(components.shape[1]):
         raise ValueError("its components are of another size")
@@ -159,11 +150,9 @@ def _unpacked(found: _Router) -> Router:
         surface_mean=shape[0],
         surface_scale=shape[1],
         centre=centre,
-        anchors=anchors,
-        anchor_vectors=vectors,
         landmarks=_array(found.landmarks),
-        text=_checked(found.text, models, columns),
-        full=None if found.full is None else _checked(found.full, models, columns),
+        text=_checked(found.text, models, BUCKETS + shaped),
+        full=None if found.full is None else _checked(found.full, models, BUCKETS + shaped + len(centre)),
         trees=None if found.trees is None else _planted(found.trees, models, shaped),
         components=components,
         meant=None if found.meant is None else _planted(found.meant, models, shaped + components.shape[1]),
