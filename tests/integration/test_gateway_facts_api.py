@@ -192,12 +192,13 @@ def searches(stack: Stack) -> list[Finish]:
 
 async def _signals_are_kept(stack: Stack, keys: dict[str, str], document: str) -> None:
     """Once under its id, about a document that the person may read, and without who sent it."""
-    up = {"kind": "up", "document": document, "rank": 1, "id": str(new_id())}
+    sent = new_id()
+    up = {"kind": "up", "document": document, "rank": 1, "id": str(sent)}
     for _ in range(2):
         told = await stack.post(SIGNALS, keys["ana"], up)
         assert (told.status, told.json) == (201, {"id": up["id"], "kept": True})
     rows = stack.sql("SELECT id, kind, document_id, rank, person_id, asked FROM knowledge_signal WHERE kind = 'up'")
-    assert rows == [(UUID(up["id"]), "up", UUID(document), 1, None, None)]
+    assert rows == [(sent, "up", UUID(document), 1, None, None)]
     hidden = await stack.post(SIGNALS, keys["ben"], {"kind": "click", "document": document})
     absent = await stack.post(SIGNALS, keys["ben"], {"kind": "click", "document": str(new_id())})
     assert (hidden.status, hidden.json) == (404, absent.json), "as if there were none"
@@ -234,8 +235,8 @@ async def test_a_search_finds_what_the_person_behind_the_key_may_read(stack: Sta
         await asyncio.to_thread(_ingest, stack, tmp_path)
         found = await stack.post(SEARCH, keys["ana"], {**question, "workload": "assistant"})
         assert found.status == 200, found.body
-        told = {"passages", "lag", "confidence", "abstained", "withheld", "conflicts", "newer", "degraded"}
-        assert set(found.json) == told
+        names = {"passages", "lag", "confidence", "abstained", "withheld", "conflicts", "newer", "degraded"}
+        assert set(found.json) == names
         assert [passage["path"] for passage in found.json["passages"]] == ["leave.md"]
         assert (await stack.post(SEARCH, keys["ben"], question)).json["passages"] == []
         for where, count in (({"path": "leave"}, 1), ({"media": "pdf"}, 0), ({"after": "2020-01-01T00:00:00Z"}, 1)):
