@@ -110,7 +110,13 @@ def test_many_at_a_time_leave_what_the_last_of_each_said_and_a_search_never_sees
     threads = [threading.Thread(target=write, args=(seed,)) for seed in range(4)]
     for thread in threads:
         thread.start()
-    waiting = threading.Thread(target=lambda: [*map(threading.Thread.join, threads), writing.clear()])
+
+    def wait() -> None:
+        for each in threads:
+            each.join()
+        writing.clear()
+
+    waiting = threading.Thread(target=wait)
     waiting.start()
     try:
         look()
