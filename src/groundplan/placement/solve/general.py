@@ -47,8 +47,8 @@ _HALVINGS = 6
 _GENERATIONS = 400
 _SHORT, _QUICK = 2.0, 500
 """with fewer seconds left, no columns are generated, and sites are priced with so many labels"""
-_FOR_COLUMNS, _SHARE, _BRANCHING = 0.4, 0.2, 0.35
-"""of the clock that is left: for the columns, for each dive, for each core"""
+_FOR_COLUMNS, _SHARE, _BRANCHING, _SEARCHING = 0.4, 0.2, 0.5, 0.35
+"""of the clock that is left: for the columns, for each dive, for HiGHS and for CP-SAT at each core"""
 
 
 @dataclass(slots=True)
@@ -158,7 +158,7 @@ def _core(run: Run, work: float) -> None:
         bound, cost = run.certificate.bound, run.plan.cost
         target = bound + min((cost - 1 - bound) // 2, max(1, int(_NARROW * bound)))
         keep = promising(run.reach, target)
-        found = core.searched(run.data, keep, run.plan.choice, cost - 1, _effort(run, work, _BRANCHING))
+        found = core.searched(run.data, keep, run.plan.choice, cost - 1, _effort(run, work, _SEARCHING))
         _weigh(run, found, target)
         if (bound, cost) == (run.certificate.bound, run.plan.cost):
             return
