@@ -165,9 +165,9 @@ class Change:
 
     @property
     def ends_itself(self) -> date | None:
-        """The last day of evidence that was asked for; None for what has no end of its own."""
+        """The last day that evidence or an exception was asked for; None for what has no end of its own."""
         said = [each["new"] for each in self.summary.get("fields", ()) if each["field"] == "until"]
-        return date.fromisoformat(said[0][:10]) if self.type == "evidence" and said else None
+        return date.fromisoformat(said[0][:10]) if self.type in ("evidence", "exception") and said else None
 
     @property
     def complete(self) -> bool:

@@ -20,6 +20,8 @@ from groundplan.governance.model import ASKED, Given
 from groundplan.governance.policy.vocabulary import provider_of
 
 KINDS = ("model", "prompt", "data", "rollout")
+AT_GATEWAYS = (*KINDS, "exception")
+"""What gateways look at with every call: each change of it is a new number of live policy."""
 _REACHES = {"employees": "employees", "customers": "customers", "public": "the public"}
 AUDIENCES = tuple(_REACHES)
 """Each reaches more people than the one before."""

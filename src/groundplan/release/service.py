@@ -27,7 +27,7 @@ from groundplan.core.errors import Conflict, Invalid, NotFound, Problem
 from groundplan.governance import service as governance
 from groundplan.governance import store as changes
 from groundplan.governance.model import ASKED, Change, Need, Standing
-from groundplan.governance.parts import KINDS, check_asked
+from groundplan.governance.parts import AT_GATEWAYS, KINDS, check_asked
 from groundplan.governance.service import Answer, Approver, Wanted
 from groundplan.governance.validity import Term, term_of
 from groundplan.placement.solve import verify
@@ -153,7 +153,7 @@ def withdraw(conn: Connection[Any], signing: Signing, actor: str, change_id: UUI
     stored = _newest(conn)
     at = signing.clock.now()
     change, lost = governance.withdraw(conn, actor, change_id, at=at)
-    if lost and change.type in KINDS:
+    if lost and change.type in AT_GATEWAYS:
         return Applied(None, policy=changes.policy_number(conn))
     if not lost:
         waits = ((change.id, change.waits_for),) if change.state == "pending" else ()
