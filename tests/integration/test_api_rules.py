@@ -100,7 +100,8 @@ def test_an_exception_is_asked_for_and_decided_by_somebody_else(world: World) ->
     assert control.ask("POST", f"{path}/approve", {}, **linked).body["error"]["code"] == "approval_unproven"
     one = control.ask("POST", f"{path}/approve", {"reason": "fine"}, **officer)
     assert (one.status, one.body["state"], one.body["waits_for"]) == (200, "asked", ["compliance"])
-    (change,) = [each for each in control.ask("GET", "/api/changes?state=pending").body["changes"] if each["id"] in path]
+    found = control.ask("GET", "/api/changes?state=pending").body["changes"]
+    (change,) = [each for each in found if each["id"] in path]
     assert change["type"] == "exception" and [need["duty"] for need in change["waits_for"]] == ["compliance"]
     done = control.ask("POST", f"{path}/approve", {"reason": "fine"}, **counsel)
     assert (done.status, done.body["state"], done.body["effective"]["complete"]) == (200, "approved", True)
