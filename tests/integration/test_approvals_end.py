@@ -297,6 +297,34 @@ def test_an_exception_that_nobody_decided_in_time_waits_no_longer(services: Serv
         assert finding_store.findings(conn, kinds=["governance.exception_asked"]) == []
 
 
+def test_a_price_above_the_band_takes_an_approval_of_its_own(services: Services) -> None:
+    files = declared(terms=TERMS.replace("parts: []", "parts: [model], price_band: 10%"))
+    with services.transaction() as conn:
+        assert services.releases.genesis(conn, files)
+        (change,) = governance_store.changes(conn, ["pending"])
+        (model,) = services.releases.ask_parts(conn, OPERATOR, "into use", None, None)
+    assert model.type == "model" and model.price == {"output": 10 * 10**12}
+    approve(services, model, "ana", "sam")
+    approve(services, change, "ana", "sam")
+
+    def told(price: str) -> list[str]:
+        dearer = {"acme.yaml": files["acme.yaml"].replace("output: 10 USD", price)}
+        assert dearer != files
+        with services.transaction() as conn:
+            services.releases.apply(conn, OPERATOR, dearer, "a new price")
+            return [each for each in services.releases.plan(conn, dearer)["notes"] if "costs more" in each]
+
+    assert told("output: 11 USD") == []
+    (note,) = told("output: 11.1 USD")
+    assert "gateways refuse it" in note and "acme.yaml:" in note
+    with services.transaction() as conn:
+        (dearer,) = services.releases.ask_parts(conn, OPERATOR, "it costs more now", None, None)
+    assert dearer.digest == model.digest and dearer.price["output"] == 11_100 * 10**9
+    approve(services, dearer, "ana", "sam")
+    assert (one(services, dearer).state, one(services, model).state) == ("applied", "superseded")
+    assert told("output: 12 USD") == []
+
+
 def test_everybodys_rights_are_to_be_looked_through_when_the_calendar_says_so(services: Services) -> None:
     begin(services)
     found: dict[int, list[str]] = {}

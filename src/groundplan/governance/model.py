@@ -64,6 +64,8 @@ class Given:
     withdrawn: bool = False
     expired: bool = False
     """It was ended after its grace."""
+    price: Mapping[str, int] = field(default_factory=dict, hash=False)
+    """What a model cost when it was approved (`parts.price_of`); empty: nobody noted it, so that it has no band."""
 
     @property
     def stands(self) -> bool:
@@ -157,6 +159,11 @@ class Change:
     reason: str = ""
     renews: UUID | None = None
     """The change whose approval it gives again, with the same content."""
+
+    @property
+    def price(self) -> dict[str, int]:
+        """What a model cost when it was asked for (`parts.price_of`); empty for anything else."""
+        return dict(self.summary.get("price") or {})
 
     @property
     def people(self) -> int:

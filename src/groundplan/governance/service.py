@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -24,6 +25,8 @@ from groundplan.governance.parts import AT_GATEWAYS, KINDS, asked_digest
 from groundplan.governance.validity import Term
 from groundplan.identity.model import PROVEN
 from groundplan.identity.store import next_policy_number
+
+NO_PRICE: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +131,11 @@ def request(
 
 def ask(
     conn: Connection[Any], actor: str, kind: str, subject: str, what: Mapping[str, Any], reason: str, *, seats: int,
-    at: datetime,
+    at: datetime, price: Mapping[str, int] = NO_PRICE,
 ) -> Change:  # fmt: skip
     """Ask for something beside the blueprint: a model into use, data for a purpose, a policy, an exception, a rollout,
-    evidence. Approvals are bound to the digest of `what` is declared. The same content keeps its pending change.
+    evidence. Approvals are bound to the digest of `what` is declared. The same content keeps its pending change. A
+    model's `price` is noted beside it; one that is approved already is asked for again at another price.
 
     Raises `Invalid` (`approval_kind`), `Conflict` (`approved_already`).
     """
@@ -140,12 +144,13 @@ def ask(
         raise Invalid(f"nothing is asked for as {kind!r}", code="approval_kind", hint=f"Ask for {', '.join(ASKED)}.")
     digest = _digest(kind, subject, what)
     for held in store.changes(conn, ["pending", "applied"]):
-        if (held.type, held.subject, held.digest) == (kind, subject, digest):
+        if (held.type, held.subject, held.digest, held.price) == (kind, subject, digest, dict(price)):
             if held.state == "pending":
                 return held
             raise Conflict("this is approved already", code="approved_already", hint=f"See change {held.id}.")
     needs = tuple(Need("company", duty) for duty in duties)
     summary = {"fields": [{"field": name, "old": None, "new": value} for name, value in sorted(what.items())]}
+    summary |= {"price": dict(price)} if price else {}
     change = Change(
         new_id(), digest, kind, subject, 0, summary, needs, actor, at, "pending", None, None,
         seats=max(seats, 1), reason=reason,
@@ -196,6 +201,10 @@ def settle(conn: Connection[Any], change: Change, blueprint: int | None, term: T
     store.set_term(conn, change.id, term.expires_on, term.grace_until)
     if change.renews is not None:
         store.set_state(conn, [change.renews], "superseded", at)
+    if change.price:
+        applied = [each for each in store.changes(conn, ["applied"]) if each.id != change.id]
+        same = [each.id for each in applied if (each.type, each.digest) == (change.type, change.digest)]
+        store.set_state(conn, same, "superseded", at)
     if change.type in AT_GATEWAYS:
         next_policy_number(conn, change.type, change.subject, False)
 
@@ -322,6 +331,7 @@ def _given(change: Change) -> Given | None:
         change.grace_until or change.expires_on,
         withdrawn=change.state == "withdrawn",
         expired=change.state == "expired",
+        price=change.price,
     )
 
 
