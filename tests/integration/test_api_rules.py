@@ -85,6 +85,7 @@ def test_what_a_rule_would_have_refused_is_told(world: World) -> None:
 def test_an_exception_is_asked_for_and_decided_by_somebody_else(world: World) -> None:
     control = world.control
     asker, officer = world.person("asker", "engineering"), world.person("officer", "security")
+    counsel = world.person("counsel", "compliance")
     body = {
         "rule": "no-chat-at-all", "workload": served(world)["workloads"][0]["name"], "reason": "a trial",
         "until": (datetime.now(UTC) + timedelta(days=2)).isoformat(),
@@ -97,13 +98,26 @@ def test_an_exception_is_asked_for_and_decided_by_somebody_else(world: World) ->
     assert control.ask("POST", f"{path}/approve", {}).status == 403, "the operator never approves"
     linked = world.person("linked", "security", proof="recovery")
     assert control.ask("POST", f"{path}/approve", {}, **linked).body["error"]["code"] == "approval_unproven"
-    done = control.ask("POST", f"{path}/approve", {"reason": "fine"}, **officer)
+    one = control.ask("POST", f"{path}/approve", {"reason": "fine"}, **officer)
+    assert (one.status, one.body["state"], one.body["waits_for"]) == (200, "asked", ["compliance"])
+    found = control.ask("GET", "/api/changes?state=pending").body["changes"]
+    (change,) = [each for each in found if each["id"] in path]
+    assert change["type"] == "exception" and [need["duty"] for need in change["waits_for"]] == ["compliance"]
+    done = control.ask("POST", f"{path}/approve", {"reason": "fine"}, **counsel)
     assert (done.status, done.body["state"], done.body["effective"]["complete"]) == (200, "approved", True)
+    assert control.ask("POST", f"/api/changes/{made.body['id']}/renew", {"reason": "longer"}, **asker).status == 409
     assert control.ask("POST", f"{path}/refuse", {}, **officer).status == 409
     assert control.ask("POST", f"{path}/end", {}, **officer).body["state"] == "ended"
     own = control.ask("POST", "/api/policies/exceptions", body, **officer).body["id"]
     reply = control.ask("POST", f"/api/policies/exceptions/{own}/approve", {}, **officer)
-    assert (reply.status, reply.body["error"]["code"]) == (403, "own_exception")
+    assert (reply.status, reply.body["error"]["code"]) == (403, "self_approval")
+    assert control.ask("POST", f"/api/policies/exceptions/{own}/refuse", {"reason": "no"}, **counsel).status == 200
+    assert control.ask("POST", "/api/policies/exceptions", {**body, "person": "no@acme.example"}, **asker).status == 404
+    mine = control.ask("POST", "/api/policies/exceptions", {**body, "person": "asker@acme.example"}, **asker).body["id"]
+    told = control.ask("GET", f"/api/changes/{mine}").body["summary"]["fields"]
+    assert next(each["new"] for each in told if each["field"] == "person") not in ("everybody", "asker@acme.example")
+    for path in (f"/governance/changes/{mine}", f"/governance/changes/{own}"):
+        assert b"no-chat-at-all" in control.ask("GET", path, **officer).body
     for page in ("/governance/rules", "/governance/rules?days=7"):
         shown = control.ask("GET", page, **officer)
         assert shown.status == 200 and b"no-chat" in shown.body and b"a trial" in shown.body

@@ -244,38 +244,85 @@ def test_mail_links_and_decides_nothing(services: Services, clock: ManualClock, 
 
 
 def test_an_exception_waits_in_the_inbox_and_its_end_is_announced(services: Services, clock: ManualClock) -> None:
-    begin(services)
-    asked = {"rule": "no-training", "workload": "assistant", "person": "", "reason": "a trial"}
+    begin(services, terms=TERMS.replace("valid_days: 60", "valid_days: 365"))
     with services.transaction() as conn:
-        made = exceptions.ask(conn, OPERATOR, **asked, until=clock.now() + timedelta(days=40), now=clock.now())
-        before = conn.execute("SELECT count(*) FROM mail").fetchone()
+        made = exceptions.ask(
+            conn, OPERATOR, rule="no-training", workload="assistant", person=None, reason="a trial", seats=1,
+            until=clock.now() + timedelta(days=40), now=clock.now(),
+        )  # fmt: skip
 
     def told() -> list[tuple[str, str]]:
         approvals_look.look(services)
         with services.transaction() as conn:
-            found = finding_store.findings(conn, kinds=["governance.exception"])
-        return [(each["kind"].rpartition("_")[2], each["severity"]) for each in found]
+            found = finding_store.findings(conn, kinds=["governance.exception_asked", approvals_look.KIND])
+        return [(each["kind"].rpartition("_")[2], each["severity"]) for each in found if each["mark"] == str(made.id)]
 
     assert told() == [("asked", "medium")] == told()
     with services.transaction() as conn:
-        after = conn.execute("SELECT count(*) FROM mail WHERE mark LIKE %s", (f"exception:{made.id}:%",)).fetchone()
-        ana = f"person:{identity.find_person(conn, 'ana@acme.example').id}"
-        exceptions.decide(conn, ana, made.id, approve=True, reason="", now=clock.now())
-    assert before == (0,) and after is not None and after[0] == 1, "one mail, to sam, who holds both duties"
+        change = governance_store.change_by_id(conn, made.id)
+    assert change is not None and change.type == "exception"
+    approve(services, change, "sam")
+    assert (one(services, change).state, one(services, change).expires_on) == ("applied", date(2027, 1, 4))
     assert told() == []
     ahead = {}
-    for day in (9, 10, 32, 33, 38, 39):
+    for day in (9, 10, 32, 33, 39):
         clock.set_now(datetime(2026, 11, 25, 12, tzinfo=UTC) + timedelta(days=day))
         ahead[day] = told()
-    assert ahead == {9: [], 10: [("ends", "medium")], 32: [("ends", "medium")], 33: [("ends", "medium")],
-                     38: [("ends", "medium")], 39: [("ends", "high")]}  # fmt: skip
+    assert ahead == {9: [], 10: [("ends", "medium")], 32: [("ends", "medium")], 33: [("ends", "high")],
+                     39: [("ends", "high")]}  # fmt: skip
     with services.transaction() as conn:
         marks = conn.execute(
-            "SELECT split_part(mark, ':', 3) FROM mail WHERE mark LIKE 'exception:%%' ORDER BY id"
+            "SELECT split_part(mark, ':', 1), split_part(mark, ':', 3) FROM mail WHERE mark LIKE %s ORDER BY id",
+            (f"%:{made.id}:%",),
         ).fetchall()
-    assert [mark for (mark,) in marks] == ["asked", "30", "7", "1"]
-    clock.set_now(datetime(2026, 11, 25, 12, 1, tzinfo=UTC) + timedelta(days=40))
-    assert told() == []
+    assert marks == [("waits", "0"), ("ends", "30"), ("ends", "7"), ("ends", "1")], "sam, who holds both duties"
+    clock.set_now(datetime(2026, 11, 25, 12, 1, tzinfo=UTC) + timedelta(days=41))
+    assert told() == [] and one(services, change).state == "expired"
+
+
+def test_an_exception_that_nobody_decided_in_time_waits_no_longer(services: Services, clock: ManualClock) -> None:
+    begin(services)
+    with services.transaction() as conn:
+        made = exceptions.ask(
+            conn, OPERATOR, rule="r", workload="assistant", person=None, reason="a trial", seats=1,
+            until=clock.now() + timedelta(hours=1), now=clock.now(),
+        )  # fmt: skip
+    approvals_look.look(services)
+    with services.transaction() as conn:
+        assert exceptions.found(conn, made.id).state == "asked"
+    clock.advance(3601)
+    approvals_look.look(services)
+    with services.transaction() as conn:
+        assert exceptions.found(conn, made.id).state == "ended"
+        assert finding_store.findings(conn, kinds=["governance.exception_asked"]) == []
+
+
+def test_a_price_above_the_band_takes_an_approval_of_its_own(services: Services) -> None:
+    files = declared(terms=TERMS.replace("parts: []", "parts: [model], price_band: 10%"))
+    with services.transaction() as conn:
+        assert services.releases.genesis(conn, files)
+        (change,) = governance_store.changes(conn, ["pending"])
+        (model,) = services.releases.ask_parts(conn, OPERATOR, "into use", None, None)
+    assert model.type == "model" and model.price == {"output": 10 * 10**12}
+    approve(services, model, "ana", "sam")
+    approve(services, change, "ana", "sam")
+
+    def told(price: str) -> list[str]:
+        dearer = {"acme.yaml": files["acme.yaml"].replace("output: 10 USD", price)}
+        assert dearer != files
+        with services.transaction() as conn:
+            services.releases.apply(conn, OPERATOR, dearer, "a new price")
+            return [each for each in services.releases.plan(conn, dearer)["notes"] if "costs more" in each]
+
+    assert told("output: 11 USD") == []
+    (note,) = told("output: 11.1 USD")
+    assert "gateways refuse it" in note and "acme.yaml:" in note
+    with services.transaction() as conn:
+        (dearer,) = services.releases.ask_parts(conn, OPERATOR, "it costs more now", None, None)
+    assert dearer.digest == model.digest and dearer.price["output"] == 11_100 * 10**9
+    approve(services, dearer, "ana", "sam")
+    assert (one(services, dearer).state, one(services, model).state) == ("applied", "superseded")
+    assert told("output: 12 USD") == []
 
 
 def test_everybodys_rights_are_to_be_looked_through_when_the_calendar_says_so(services: Services) -> None:

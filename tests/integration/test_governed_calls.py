@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -23,10 +24,15 @@ from groundplan.gateway.budgets.leases import Slices
 from groundplan.gateway.guard.counts import Counts
 from groundplan.gateway.guard.reviews import Reviews
 from groundplan.gateway.policy.live import LiveView
+from groundplan.governance import service as governance
 from groundplan.governance.guardrails import count_store
-from groundplan.governance.policy import exception_store, exceptions
+from groundplan.governance.model import Change
+from groundplan.governance.policy import exceptions
 from groundplan.governance.review import service, store
 from groundplan.governance.review.model import Reviewer, Ruling
+from groundplan.governance.service import Answer, Approver
+from groundplan.governance.store import policy_number
+from groundplan.governance.validity import Term
 from groundplan.identity import service as identity
 from groundplan.testing.database import Database
 
@@ -38,16 +44,32 @@ def connect(database: Database) -> psycopg.Connection[Any]:
     return psycopg.connect(database.urls["control"])
 
 
-def asked(conn: psycopg.Connection[Any], **more: Any) -> Any:
-    given = {
-        "rule": "r",
-        "workload": "w",
-        "person": "",
-        "until": NOW + timedelta(days=1),
-        "reason": "a trial",
-        "now": NOW,
-    }
-    return exceptions.ask(conn, A, **{**given, **more})
+def company(conn: psycopg.Connection[Any]) -> dict[str, str]:
+    """Two people with a duty each; actors by name."""
+    for name in ("sam", "cleo"):
+        identity.add_person(conn, "operator", f"{name}@acme.example", name.title())
+    identity.nominate(
+        conn, "operator", "company", {"security": ["sam@acme.example"], "compliance": ["cleo@acme.example"]}
+    )
+    return {name: f"person:{identity.find_person(conn, f'{name}@acme.example').id}" for name in ("sam", "cleo")}
+
+
+def asked(conn: psycopg.Connection[Any], actor: str = A, **more: Any) -> Any:
+    given = {"rule": "r", "workload": "w", "person": None, "until": NOW + timedelta(days=1), "reason": "a trial",
+             "seats": 1, "now": NOW}  # fmt: skip
+    return exceptions.ask(conn, actor, **{**given, **more})
+
+
+def agree(
+    conn: psycopg.Connection[Any], actor: str, id: UUID, separation: str = "enforced", at: datetime = NOW
+) -> Change:
+    """As a release does it, without a blueprint."""
+    who = Approver(UUID(actor.removeprefix("person:")), "passkey")
+    change = governance.approve(conn, who, id, Answer(), separation=separation, at=at)
+    if change.complete:
+        assert change.ends_itself is not None
+        governance.settle(conn, change, None, Term(change.ends_itself, change.ends_itself), at=at)
+    return change
 
 
 async def policy_of(database: Database, tmp_path: Path) -> Any:
@@ -61,30 +83,53 @@ async def policy_of(database: Database, tmp_path: Path) -> Any:
     return view.policy
 
 
-async def test_an_exception_holds_when_somebody_else_approved_it_and_until_it_ends(
-    database: Database, tmp_path: Path
-) -> None:
+async def test_an_exception_holds_when_both_duties_agreed_and_until_it_ends(database: Database, tmp_path: Path) -> None:
     with connect(database) as conn:
-        made = asked(conn)
-        with pytest.raises(Denied, match="their own"):
-            exceptions.decide(conn, A, made.id, approve=True, reason="", now=NOW)
+        who = company(conn)
+        made = asked(conn, who["sam"])
+        assert asked(conn, who["cleo"]).id == made.id, "the same one is asked for once"
+        with pytest.raises(Denied, match="You asked for"):
+            agree(conn, who["sam"], made.id)
+        other = asked(conn, A, person=identity.find_person(conn, "cleo@acme.example"))
+        assert not agree(conn, who["sam"], other.id).complete
+        assert exceptions.found(conn, other.id).waits_for == ["compliance"]
     assert (await policy_of(database, tmp_path)).exceptions == ()
     with connect(database) as conn:
-        number = exceptions.decide(conn, B, made.id, approve=True, reason="fine", now=NOW)
+        assert agree(conn, who["cleo"], other.id).complete
+        number = policy_number(conn)
     policy = await policy_of(database, tmp_path)
     assert policy.number == number
     (held,) = policy.exceptions
-    assert (held.rule, held.workload, held.person) == ("r", "w", "")
+    assert (held.rule, held.workload, held.person) == ("r", "w", "cleo@acme.example")
     with connect(database) as conn:
         with pytest.raises(Conflict):
-            exceptions.decide(conn, B, made.id, approve=True, reason="", now=NOW)
-        exceptions.end(conn, B, made.id)
+            exceptions.check_open(conn, other.id, NOW)
+        change, lost = governance.withdraw(conn, who["cleo"], other.id, at=NOW)
+        assert lost and change.state == "withdrawn" and policy_number(conn) > number
     assert (await policy_of(database, tmp_path)).exceptions == ()
     with connect(database) as conn:
-        actions = [row[0] for row in conn.execute("SELECT action FROM audit_entry ORDER BY id").fetchall()]
-        told = exception_store.every(conn)[0].to_json(NOW)
-    assert actions == ["policy.exception.asked", "policy.exception.approved", "policy.exception.ended"]
-    assert (told["state"], told["decided_by"], told["ended_by"]) == ("ended", B, B)
+        rows = conn.execute(
+            "SELECT action, body::text FROM audit_entry WHERE subject = %s ORDER BY id", (f"change/{other.id}",)
+        ).fetchall()
+        told = exceptions.found(conn, other.id).to_json(NOW)
+    assert [row[0] for row in rows] == ["change.requested", "change.approved", "change.approved", "approval.withdrawn"]
+    assert not any("cleo@acme.example" in str(row[1]) for row in rows), "no personal data in the log"
+    assert (told["state"], told["decided_by"], told["ended_by"]) == ("ended", who["cleo"], who["cleo"])
+
+
+async def test_whoever_may_ends_an_exception_that_others_approved(database: Database, tmp_path: Path) -> None:
+    with connect(database) as conn:
+        who = company(conn)
+        made = asked(conn)
+        for name in who.values():
+            agree(conn, name, made.id)
+    assert len((await policy_of(database, tmp_path)).exceptions) == 1
+    with connect(database) as conn:
+        exceptions.end(conn, B, made.id, NOW)
+        assert exceptions.found(conn, made.id).to_json(NOW)["ended_by"] == B
+        with pytest.raises(Conflict):
+            exceptions.end(conn, B, made.id, NOW)
+    assert (await policy_of(database, tmp_path)).exceptions == ()
 
 
 @pytest.mark.parametrize("more", [{"until": NOW}, {"until": NOW + timedelta(days=400)}, {"reason": " "}])
@@ -95,11 +140,18 @@ def test_an_exception_ends_and_has_a_reason(database: Database, more: dict[str, 
 
 def test_one_that_is_over_is_not_approved_and_one_person_alone_may(database: Database) -> None:
     with connect(database) as conn:
+        who = company(conn)
         late = asked(conn, until=NOW + timedelta(seconds=1))
         with pytest.raises(Conflict, match="over"):
-            exceptions.decide(conn, B, late.id, approve=True, reason="", now=NOW + timedelta(minutes=1))
-        alone = asked(conn)
-        assert exceptions.decide(conn, A, alone.id, approve=True, reason="", now=NOW, alone=True)
+            exceptions.check_open(conn, late.id, NOW + timedelta(minutes=1))
+        with pytest.raises(Conflict, match="over"):
+            agree(conn, who["sam"], late.id, at=NOW + timedelta(days=2))
+        conn.execute("UPDATE person SET active = false WHERE email = 'cleo@acme.example'")
+        identity.nominate(
+            conn, "operator", "company", {each: ["sam@acme.example"] for each in ("security", "compliance")}
+        )
+        alone = asked(conn, who["sam"])
+        assert agree(conn, who["sam"], alone.id, separation="solo").complete
 
 
 async def test_a_kill_for_security_is_told_apart(database: Database, tmp_path: Path) -> None:

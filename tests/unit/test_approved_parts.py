@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -10,12 +11,32 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundplan.blueprint.model import Blueprint, Deployment, Grounding, Needs, ProviderTerms, Rates, Source, Workload
+from groundplan.blueprint.model import (
+    ApprovalTerms,
+    Blueprint,
+    Deployment,
+    Grounding,
+    Needs,
+    ProviderTerms,
+    Rates,
+    Source,
+    Workload,
+)
 from groundplan.core.errors import Denied, Invalid
 from groundplan.gateway.policy.approved import approved_of
 from groundplan.gateway.policy.snapshot import NOTHING, Policy
 from groundplan.governance.model import Given
-from groundplan.governance.parts import ALWAYS, KINDS, Part, check_asked, lapses, lasts, parts_of, reach_declared
+from groundplan.governance.parts import (
+    ALWAYS,
+    KINDS,
+    Part,
+    check_asked,
+    lapses,
+    lasts,
+    parts_of,
+    price_declared,
+    reach_declared,
+)
 from groundplan.governance.register.versions import Version, changes, finding
 
 TODAY = date(2026, 11, 25)
@@ -103,6 +124,44 @@ def test_a_part_is_bound_to_its_declaration_and_not_to_prices_or_addresses() -> 
     assert [a == b.digest for a, b in zip(digests, every(source), strict=True)] == [True, True, True, False, True]
 
 
+@pytest.mark.parametrize(
+    ("after", "lapsed"),
+    [
+        (Rates(input=120, output=240), []),
+        (Rates(input=50, output=20), []),
+        (Rates(input=121, output=240), ["price"]),
+        (Rates(input=100, output=241), ["price"]),
+        (Rates(input=100, output=200, cache_read=120), []),
+        (Rates(input=100, output=200, cache_read=121), ["price"]),
+        (Rates(input=100, output=200, request=1), ["price"]),
+        (Rates(input=100, output=200, long_above=9, long=Rates(input=121, output=200)), ["price"]),
+    ],
+)
+def test_an_approval_holds_within_a_band_above_the_price_that_was_approved(after: Rates, lapsed: list[str]) -> None:
+    before = blueprint(workload(deployments=["one"]))
+    before = msgspec.structs.replace(before, deployments=[deployment("one", rates=Rates(input=100, output=200))])
+    model = every(before)[0]
+    assert model.price == {"input": 100, "output": 200} == price_declared(before, model.digest)
+    given = {model.digest: dataclasses.replace(HOLDS, price=model.price)}
+    now = msgspec.structs.replace(before, deployments=[deployment("one", rates=after)])
+    found = lapses(now, now.workloads[0], given, ("model",), TODAY)
+    assert [lapse.why for lapse in found] == lapsed
+    assert not lapses(now, now.workloads[0], {model.digest: HOLDS}, ("model",), TODAY), "nobody noted what it cost"
+    wide = msgspec.structs.replace(now, approval_terms=ApprovalTerms(price_band=1.0))
+    assert [lapse.why for lapse in lapses(wide, wide.workloads[0], given, ("model",), TODAY)] == (
+        ["price"] if after.request else []
+    )
+    book = approved_of(msgspec.structs.replace(now, approved_parts=["model"]))
+    assert book is not None
+    known = Policy(0, {}, {}, frozenset(), frozenset(), parts=given)
+    if not lapsed:
+        assert book.usable(known, "support", now.deployments, NOW) == now.deployments
+        return
+    with pytest.raises(Denied, match="costs more than the band") as caught:
+        book.usable(known, "support", now.deployments, NOW)
+    assert caught.value.code == "approval_price" and "groundplan changes ask" in str(caught.value.hint)
+
+
 @given(
     st.booleans(), st.booleans(), st.sampled_from(["holds", "withdrawn", "expired", "never"]), st.integers(-30, 30),
     st.integers(0, 20),
@@ -115,7 +174,7 @@ def test_what_lasts_how_long(own: bool, restricted: bool, state: str, ends: int,
     known = Given(expires, expires + timedelta(days=grace), state == "withdrawn", state == "expired")
     parts = {} if state == "never" else {part.digest: known}
     kinds = KINDS if own else ()
-    found = lasts(part, parts, kinds)
+    found = lasts(part, parts, kinds, 0.2)
     ended = [lapse.why for lapse in lapses(made, made.workloads[0], parts, kinds, TODAY) if lapse.part == part]
     if state == "never":
         assert ended == (["missing"] if own else [])
@@ -194,12 +253,12 @@ def test_a_wider_audience_waits_and_a_narrower_one_is_covered() -> None:
     employees, customers, public = map(reaching, ("employees", "customers", "public"))
     given = {customers.digest: HOLDS}
     for part, last in ((employees, HOLDS.grace_until), (customers, HOLDS.grace_until), (public, "missing")):
-        assert lasts(part, given, KINDS) == last
-    assert lasts(public, given, ()) == ALWAYS, "covered by the approval of the workload where the company says so"
+        assert lasts(part, given, KINDS, 0.2) == last
+    assert lasts(public, given, (), 0.2) == ALWAYS, "covered by the approval of the workload where the company says so"
     gone = {customers.digest: Given(HOLDS.expires_on, HOLDS.grace_until, withdrawn=True)}
-    assert lasts(customers, gone, ()) == "withdrawn"
-    assert lasts(employees, gone, KINDS) == "missing" and lasts(employees, gone, ()) == ALWAYS
-    assert lasts(customers, gone | {public.digest: HOLDS}, KINDS) == HOLDS.grace_until, "the wider one contains it"
+    assert lasts(customers, gone, (), 0.2) == "withdrawn"
+    assert lasts(employees, gone, KINDS, 0.2) == "missing" and lasts(employees, gone, (), 0.2) == ALWAYS
+    assert lasts(customers, gone | {public.digest: HOLDS}, KINDS, 0.2) == HOLDS.grace_until, "the wider one contains it"
 
 
 def test_by_hand_only_what_bites_is_asked_for() -> None:

@@ -71,7 +71,9 @@ def _finding(change: Change, today: date) -> Finding:
         subject=change.subject,
         mark=str(change.id),
         message=f"The approval of {_about(change)} ends on {term.expires_on}.",
-        hint="Ask for it again, so that those who hold its duties decide: Governance, the change, Renew.",
+        hint="Ask for another one, where it is still needed."
+        if change.ends_itself is not None
+        else "Ask for it again, so that those who hold its duties decide: Governance, the change, Renew.",
         due=term.expires_on,
     )
 
@@ -105,7 +107,7 @@ def _holders(conn: Connection[Any], change: Change) -> list[Holder]:
 
 def _about(change: Change) -> str:
     """In words; what is approved of a workload beside its content is told apart from it."""
-    own = change.type in ("rollout", "evidence")
+    own = change.type in ("rollout", "evidence", "exception")
     return f"{change.type} of {change.subject}" if own else change.subject
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from groundplan.blueprint.model import Placement
+from groundplan.core.errors import Problem
 
 Facts = dict[str, Any]
 
@@ -82,11 +84,12 @@ def blueprint(facts: Facts) -> list[str]:
     return lines
 
 
-def scope(subject: str, kills: list[Facts], placements: list[Placement]) -> list[str]:
-    """Whether something is stopped, and where a workload runs and why not elsewhere."""
+def scope(subject: str, kills: list[Facts], placements: list[Placement], lapses: Iterable[Problem] = ()) -> list[str]:
+    """Whether something is stopped, where a workload runs and why not elsewhere, and what of it is not approved."""
     lines = [f"{kill['scope']} is stopped since {kill['at']}: {kill['reason']}" for kill in kills]
     if not lines:
         lines.append(f"{subject} is not stopped.")
+    lines += [f"Gateways refuse it: {each.message}. {each.hint}" for each in lapses]
     for placement in placements:
         lines.append(f"It runs at {placement.primary or 'no deployment'}: {placement.binding}.")
         for option in placement.alternatives:

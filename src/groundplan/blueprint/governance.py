@@ -12,6 +12,8 @@ class ApprovalTerms(msgspec.Struct, frozen=True, kw_only=True):
     valid_days: int = 365
     grace_days: int = 0
     """Production goes on so long after the end, where no data is restricted."""
+    price_band: float = 0.2
+    """Share by which a price may rise above the approved one."""
 
 
 class PolicyRules(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field
 
 from groundplan.catalog.base import Strict
-from groundplan.catalog.fields import LIST, list_schema
+from groundplan.catalog.fields import LIST, Percent, list_schema
 
 Kind = Literal["model", "prompt", "data", "rollout", "evidence"]
 
@@ -25,5 +25,8 @@ class Approvals(Strict):
     """What needs an approval of its own before production uses it: each model version, prompt, and source for a
     purpose; `rollout`: to which audience production goes; `evidence`: what a person gives as evidence for a control.
     What is left out is covered by the approval of the workload; evidence counts at once then."""
+    price_band: Percent = 0.2
+    """How far the price of a deployment may rise above that of when its model was approved; beyond it the approval
+    lapses. Lower prices, and how much is used, are no part of it."""
     remind_days: Annotated[int, Field(ge=1, le=90)] = 3
     """After how many days those whose approval is waited for are reminded again."""

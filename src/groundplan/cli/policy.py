@@ -130,16 +130,14 @@ def exception(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Ask for an exception from a rule. It holds once somebody else approves it."""
+    """Ask for an exception from a rule. It holds once security and compliance agree."""
     try:
         until = datetime.now(UTC) + timedelta(milliseconds=duration_ms(lasts))
     except ValueError as error:
         raise Invalid(f"'{lasts}' is not a time", code="exception_until", hint="Write --for 7d.") from error
     body = {"rule": rule, "workload": workload, "person": person, "until": until.isoformat(), "reason": reason}
     value = ControlClient.connect(home).post("/api/policies/exceptions", body)
-    emit(
-        value, as_json, f"exception {value['id']} was asked for; it waits for the rule's owner, security or compliance"
-    )
+    emit(value, as_json, f"exception {value['id']} was asked for; it waits for {' and '.join(value['waits_for'])}")
 
 
 @app.command()
@@ -158,7 +156,8 @@ def exceptions(home: HomeOption = None, as_json: JsonOption = False) -> None:
 def approve(id: str, reason: ReasonOption = "", home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Approve an exception that somebody else asked for."""
     value = ControlClient.connect(home).post(f"/api/policies/exceptions/{id}/approve", {"reason": reason})
-    emit(value, as_json, effective_text(f"exception {id} holds", value["effective"]))
+    waits = f"agreed to; exception {id} waits for {' and '.join(value['waits_for']) or 'more people'}"
+    emit(value, as_json, effective_text(f"exception {id} holds", value["effective"]) if value["effective"] else waits)
 
 
 @app.command()

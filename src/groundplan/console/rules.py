@@ -108,7 +108,7 @@ async def ask(
 ) -> RedirectResponse:
     body = {"rule": rule, "workload": workload, "person": person, "until": f"{until}T00:00:00Z", "reason": reason}
     reply = await api_of(request, csrf).post("/api/policies/exceptions", body)
-    return _back(RULES, reply, "Asked for; it holds once somebody else approves it.")
+    return _back(RULES, reply, "Asked for; it holds once security and compliance agree.")
 
 
 @forms.post("/exception-approve")
@@ -129,5 +129,7 @@ async def end(request: Request, csrf: Text, exception: Text) -> RedirectResponse
 async def _exception(request: Request, csrf: str, exception: str, what: str, reason: str) -> RedirectResponse:
     path = f"/api/policies/exceptions/{quote(exception, safe='')}/{what}"
     reply = await api_of(request, csrf).post(path, {"reason": reason})
-    told = {"approve": "The exception holds", "refuse": "Refused", "end": "The exception has ended"}[what]
+    waits = what == "approve" and reply.ok and reply.body["state"] == "asked"
+    holds = "Agreed; it waits for others still" if waits else "The exception holds"
+    told = {"approve": holds, "refuse": "Refused", "end": "The exception has ended"}[what]
     return _back(RULES, reply, f"{told}{_reach(reply)}.")

@@ -90,7 +90,7 @@ def decide_company(digest: str, before: Caps | None, after: Caps, *, loosened: b
 
 
 def looser(before: ApprovalTerms, after: ApprovalTerms) -> bool:
-    """Whether fewer people would have to agree, or what they agree to would hold longer."""
+    """Whether fewer people would have to agree, or what they agree to would hold longer or for more."""
     return stricter(before, after) != after
 
 
@@ -100,6 +100,7 @@ def stricter(before: ApprovalTerms, after: ApprovalTerms) -> ApprovalTerms:
         seats=max(before.seats, after.seats),
         valid_days=min(before.valid_days, after.valid_days),
         grace_days=min(before.grace_days, after.grace_days),
+        price_band=min(before.price_band, after.price_band),
     )
 
 

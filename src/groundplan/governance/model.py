@@ -64,6 +64,8 @@ class Given:
     withdrawn: bool = False
     expired: bool = False
     """It was ended after its grace."""
+    price: Mapping[str, int] = field(default_factory=dict, hash=False)
+    """What a model cost when it was approved (`parts.price_of`); empty: nobody noted it, so that it has no band."""
 
     @property
     def stands(self) -> bool:
@@ -159,15 +161,20 @@ class Change:
     """The change whose approval it gives again, with the same content."""
 
     @property
+    def price(self) -> dict[str, int]:
+        """What a model cost when it was asked for (`parts.price_of`); empty for anything else."""
+        return dict(self.summary.get("price") or {})
+
+    @property
     def people(self) -> int:
         """How many different people agree to exactly this content."""
         return len({a.person_id for a in self.approvals if a.stands and a.digest == self.digest})
 
     @property
     def ends_itself(self) -> date | None:
-        """The last day of evidence that was asked for; None for what has no end of its own."""
+        """The last day that evidence or an exception was asked for; None for what has no end of its own."""
         said = [each["new"] for each in self.summary.get("fields", ()) if each["field"] == "until"]
-        return date.fromisoformat(said[0][:10]) if self.type == "evidence" and said else None
+        return date.fromisoformat(said[0][:10]) if self.type in ("evidence", "exception") and said else None
 
     @property
     def complete(self) -> bool:

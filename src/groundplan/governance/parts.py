@@ -1,25 +1,33 @@
 """What of a workload in production is approved by itself: models, prompts, sources for a purpose, its audience. Pure.
 
 Each part is bound to what is declared of it (the version of a model and its provider's terms, the text of a prompt, the
-declaration of a source and the purpose, the audience), never to the contents of documents, nor to prices. Who must
-agree is `model.ASKED`; keeping approvals is `service`; asking it for each call is the gateway's.
+declaration of a source and the purpose, the audience), never to the contents of documents, nor to prices within a
+band above those of when a model was approved. Who must agree is `model.ASKED`; keeping approvals is `service`; asking
+it for each call is the gateway's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any, Literal
 
 from groundplan.blueprint.artifact import portable, said
-from groundplan.blueprint.model import Blueprint, Deployment, Source, Workload
+from groundplan.blueprint.model import ApprovalTerms, Blueprint, Deployment, Rates, Source, Workload
 from groundplan.core import canonical
 from groundplan.core.errors import Invalid, Problem
 from groundplan.governance.model import ASKED, Given
 from groundplan.governance.policy.vocabulary import provider_of
 
 KINDS = ("model", "prompt", "data", "rollout")
+AT_GATEWAYS = (*KINDS, "exception")
+"""What gateways look at with every call: each change of it is a new number of live policy."""
+_FINER = {
+    "cache_read": "input", "cache_write": "input", "reasoning": "output", "input_audio": "input",
+    "output_audio": "output",
+}  # fmt: skip
+"""Class of a price -> the class that it is priced as where it has none of its own."""
 _REACHES = {"employees": "employees", "customers": "customers", "public": "the public"}
 AUDIENCES = tuple(_REACHES)
 """Each reaches more people than the one before."""
@@ -30,11 +38,12 @@ _ELSEWHERE = {
 }
 """What is approved, and asked for in its own place: an approval that names it by hand would bite nowhere."""
 ALWAYS = date.max
-Why = Literal["missing", "withdrawn", "expired"]
+Why = Literal["missing", "withdrawn", "expired", "price"]
 _WORDS = {
     "missing": "nobody has approved {} for production",
     "withdrawn": "the approval of {} was withdrawn",
     "expired": "the approval of {} has ended",
+    "price": "{} costs more than the band above what was approved allows",
 }
 
 
@@ -53,6 +62,8 @@ class Part:
     """Its data, or that of its workload, is restricted: there is no grace."""
     wider: tuple[str, ...] = ()
     """Digests of what contains this: an approval of one of them is enough."""
+    price: Mapping[str, int] = field(default_factory=dict, hash=False)
+    """The dearest that its deployments take of each class, as `price_of` says it; beside the digest."""
 
     @property
     def named(self) -> str:
@@ -124,6 +135,52 @@ def model_declared(deployment: Deployment) -> dict[str, Any]:
     }
 
 
+def price_of(rates: Rates) -> dict[str, int]:
+    """Picodollars by class, those of longer prompts, batches and priority with that name before: `long.input`."""
+    found = {
+        "input": rates.input, "output": rates.output, "request": rates.request, "image": rates.image,
+        "characters": rates.characters, "minute": rates.minute,
+        **{name: amount for name in _FINER if (amount := getattr(rates, name)) is not None},
+        **{f"images.{size}": amount for size, amount in rates.images.items()},
+    }  # fmt: skip
+    for name in ("long", "batch", "priority"):
+        if (more := getattr(rates, name)) is not None:
+            found |= {f"{name}.{each}": amount for each, amount in price_of(more).items()}
+    return {name: amount for name, amount in found.items() if amount}
+
+
+def price_declared(blueprint: Blueprint, digest: str) -> dict[str, int]:
+    """The price of a model as it is served, found by the digest of what is declared of it; empty where none is."""
+    return dearest(
+        price_of(item.rates)
+        for item in blueprint.deployments
+        if asked_digest("model", f"model/{item.model}", model_declared(item)) == digest
+    )
+
+
+def dearest(prices: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Of each class the highest."""
+    found: dict[str, int] = {}
+    for price in prices:
+        found |= {name: max(amount, found.get(name, 0)) for name, amount in price.items()}
+    return found
+
+
+def beyond(price: Mapping[str, int], approved: Mapping[str, int], band: float) -> tuple[str, ...]:
+    """Classes whose price is above the approved one by more than the share `band`. A class that had no price of its own
+    is held against the one that it was priced as. Nothing where no price was noted."""
+    return tuple(
+        name
+        for name, amount in price.items()
+        if approved and amount - (had := _approved(name, approved)) > round(had * band)
+    )
+
+
+def _approved(name: str, approved: Mapping[str, int]) -> int:
+    plain = name.rpartition(".")[2]
+    return next((approved[each] for each in (name, plain, _FINER.get(plain, "")) if each in approved), 0)
+
+
 def data_declared(source: Source, purpose: str) -> dict[str, Any]:
     """A source as it is declared, for one purpose; not what its documents say."""
     return {
@@ -134,13 +191,16 @@ def data_declared(source: Source, purpose: str) -> dict[str, Any]:
     }
 
 
-def lasts(part: Part, given: Mapping[str, Given], kinds: Collection[str]) -> date | Why:
+def lasts(part: Part, given: Mapping[str, Given], kinds: Collection[str], band: float) -> date | Why:
     """The last day on which a part may be used, or why it may not be.
 
     `given`: approvals by digest; `kinds`: those that need an approval of their own. Another kind that was never
-    approved by itself is covered by the approval of the workload; one that was withdrawn or has ended is not.
+    approved by itself is covered by the approval of the workload; one that was withdrawn or has ended is not. `band`:
+    share by which the price may be above the approved one.
     """
     held = [given[digest] for digest in (part.digest, *part.wider) if digest in given and given[digest].stands]
+    if held and all(beyond(part.price, each.price, band) for each in held):
+        return "price"
     if held:
         return max(each.expires_on if part.restricted else each.grace_until for each in held)
     found = given.get(part.digest)
@@ -155,12 +215,17 @@ def lapses(
     """Parts of a workload that may not be used on a day."""
     found: list[Lapse] = []
     for part in parts_of(blueprint, workload):
-        last = lasts(part, given, kinds)
+        last = lasts(part, given, kinds, band_of(blueprint))
         if not isinstance(last, date):
             found.append(Lapse(part, last))
         elif last < today:
             found.append(Lapse(part, "expired"))
     return tuple(found)
+
+
+def band_of(blueprint: Blueprint) -> float:
+    """By how much of itself a price may rise above the approved one."""
+    return (blueprint.approval_terms or ApprovalTerms()).price_band
 
 
 def told(lapse: Lapse, workload: str, owners: Mapping[str, list[str]]) -> Problem:
@@ -185,7 +250,8 @@ def _models(blueprint: Blueprint, workload: Workload, restricted: bool) -> list[
         if (item := deployments.get(name)) is not None:
             part = _part("model", f"model/{item.model}", model_declared(item), restricted)
             known = found.get(part.digest, part)
-            found[part.digest] = replace(known, deployments=(*known.deployments, name))
+            price = dearest((known.price, price_of(item.rates)))
+            found[part.digest] = replace(known, deployments=(*known.deployments, name), price=price)
     return list(found.values())
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -20,10 +21,12 @@ from groundplan.core.errors import Conflict, Denied, Invalid, NotFound
 from groundplan.core.ids import new_id
 from groundplan.governance import store
 from groundplan.governance.model import ASKED, Approval, Change, Given, Need, Standing
-from groundplan.governance.parts import KINDS, asked_digest
+from groundplan.governance.parts import AT_GATEWAYS, KINDS, asked_digest
 from groundplan.governance.validity import Term
 from groundplan.identity.model import PROVEN
 from groundplan.identity.store import next_policy_number
+
+NO_PRICE: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +131,11 @@ def request(
 
 def ask(
     conn: Connection[Any], actor: str, kind: str, subject: str, what: Mapping[str, Any], reason: str, *, seats: int,
-    at: datetime,
+    at: datetime, price: Mapping[str, int] = NO_PRICE,
 ) -> Change:  # fmt: skip
     """Ask for something beside the blueprint: a model into use, data for a purpose, a policy, an exception, a rollout,
-    evidence. Approvals are bound to the digest of `what` is declared. The same content keeps its pending change.
+    evidence. Approvals are bound to the digest of `what` is declared. The same content keeps its pending change. A
+    model's `price` is noted beside it; one that is approved already is asked for again at another price.
 
     Raises `Invalid` (`approval_kind`), `Conflict` (`approved_already`).
     """
@@ -140,12 +144,13 @@ def ask(
         raise Invalid(f"nothing is asked for as {kind!r}", code="approval_kind", hint=f"Ask for {', '.join(ASKED)}.")
     digest = _digest(kind, subject, what)
     for held in store.changes(conn, ["pending", "applied"]):
-        if (held.type, held.subject, held.digest) == (kind, subject, digest):
+        if (held.type, held.subject, held.digest, held.price) == (kind, subject, digest, dict(price)):
             if held.state == "pending":
                 return held
             raise Conflict("this is approved already", code="approved_already", hint=f"See change {held.id}.")
     needs = tuple(Need("company", duty) for duty in duties)
     summary = {"fields": [{"field": name, "old": None, "new": value} for name, value in sorted(what.items())]}
+    summary |= {"price": dict(price)} if price else {}
     change = Change(
         new_id(), digest, kind, subject, 0, summary, needs, actor, at, "pending", None, None,
         seats=max(seats, 1), reason=reason,
@@ -175,6 +180,9 @@ def renew(conn: Connection[Any], actor: str, change_id: UUID, reason: str, *, at
     waiting = [c for c in store.changes(conn, ["pending"]) if c.renews == old.id]
     if waiting:
         return waiting[0]
+    if old.ends_itself is not None:
+        hint = "Ask for another one, with an end of its own."
+        raise Conflict(f"this {old.type} was asked for until {old.ends_itself}", code="not_renewable", hint=hint)
     if old.state != "applied" or old.expires_on is None:
         raise Conflict(
             f"this change is {old.state}", code="not_renewable", hint="Apply the declaration again to ask for it anew."
@@ -193,14 +201,18 @@ def settle(conn: Connection[Any], change: Change, blueprint: int | None, term: T
     store.set_term(conn, change.id, term.expires_on, term.grace_until)
     if change.renews is not None:
         store.set_state(conn, [change.renews], "superseded", at)
-    if change.type in KINDS:
+    if change.price:
+        applied = [each for each in store.changes(conn, ["applied"]) if each.id != change.id]
+        same = [each.id for each in applied if (each.type, each.digest) == (change.type, change.digest)]
+        store.set_state(conn, same, "superseded", at)
+    if change.type in AT_GATEWAYS:
         next_policy_number(conn, change.type, change.subject, False)
 
 
 def expire(conn: Connection[Any], change: Change, *, at: datetime) -> None:
     """The approval has ended, and nobody gave it again."""
     store.set_state(conn, [change.id], "expired", at)
-    if change.type in KINDS:
+    if change.type in AT_GATEWAYS:
         next_policy_number(conn, change.type, change.subject, True)
     _record(conn, "approval.expired", audit.SYSTEM, change, at, expires_on=str(change.expires_on))
 
@@ -211,6 +223,21 @@ def drop(conn: Connection[Any], actor: str, kind: str, digest: str, *, at: datet
         if (change.type, change.digest) == (kind, digest):
             store.set_state(conn, [change.id], "superseded", at)
             _record(conn, "change.superseded", actor, change, at)
+
+
+def end(conn: Connection[Any], actor: str, change_id: UUID, *, at: datetime) -> Change:
+    """What was asked for or approved holds no longer, whoever approved it. Who may do so is the caller's to know.
+
+    Raises `NotFound`, `Conflict` (`change_settled`).
+    """
+    change = _found(conn, change_id)
+    if change.state not in ("pending", "applied"):
+        raise _settled(change)
+    store.set_state(conn, [change.id], "withdrawn", at)
+    if change.type in AT_GATEWAYS:
+        next_policy_number(conn, change.type, change.subject, True)
+    _record(conn, "change.withdrawn", actor, change, at)
+    return _found(conn, change_id)
 
 
 def _ask(conn: Connection[Any], change: Change, sources: Mapping[str, str]) -> None:
@@ -225,7 +252,8 @@ def approve(
 ) -> Change:
     """Record an approval of the needs (all, or the named one) whose duty the person holds; returns the change after it.
 
-    Raises `NotFound`, `Conflict` (`change_settled`), `Denied` (`self_approval`, `duty_missing`).
+    Raises `NotFound`, `Conflict` (`change_settled`, `change_lapsed`), `Denied` (`self_approval`,
+    `duty_missing`).
     """
     return _decide(conn, approver, change_id, _Ruling("approved", answer, separation, at))
 
@@ -258,7 +286,7 @@ def withdraw(conn: Connection[Any], actor: str, change_id: UUID, *, at: datetime
         _record(conn, "approval.withdrawn", actor, change, at, duties=sorted({a.duty for a in mine}))
         if change.state == "applied":
             store.set_state(conn, [change.id], "withdrawn", at)
-            if change.type in KINDS:
+            if change.type in AT_GATEWAYS:
                 next_policy_number(conn, change.type, change.subject, True)
         return _found(conn, change_id), change.state == "applied"
     if change.state != "pending":
@@ -303,6 +331,7 @@ def _given(change: Change) -> Given | None:
         change.grace_until or change.expires_on,
         withdrawn=change.state == "withdrawn",
         expired=change.state == "expired",
+        price=change.price,
     )
 
 
@@ -315,6 +344,9 @@ def _decide(conn: Connection[Any], approver: Approver, change_id: UUID, ruling: 
     change = _found(conn, change_id)
     if change.state != "pending":
         raise _settled(change)
+    if ruling.decision == "approved" and change.ends_itself is not None and change.ends_itself < ruling.at.date():
+        hint = "Ask for another one, with an end that is still to come."
+        raise Conflict("the time that it was asked for is over", code="change_lapsed", hint=hint)
     asked = [need for need in change.needs if ruling.answer.covers(need)]
     held = _held(conn, approver, asked)
     alone = ruling.separation == "solo" and store.active_people(conn) == 1

@@ -71,7 +71,9 @@ def in_force(current: Current) -> ApprovalTerms:
 def approval_terms(workspace: Workspace) -> ApprovalTerms:
     """As declared."""
     rules = workspace.company.approvals
-    return ApprovalTerms(seats=rules.seats, valid_days=rules.valid_days, grace_days=rules.grace_days)
+    return ApprovalTerms(
+        seats=rules.seats, valid_days=rules.valid_days, grace_days=rules.grace_days, price_band=rules.price_band
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ import msgspec
 from groundplan.blueprint import model as bp
 from groundplan.catalog.check import check
 from groundplan.catalog.workspace import Workspace
-from groundplan.core.errors import Problem
+from groundplan.core.errors import Problem, Where
 from groundplan.economics.price import known_price
 from groundplan.governance import decide, parts
 from groundplan.governance.model import Standing
@@ -99,18 +99,44 @@ def plan(
         pending=every,
         refusals=tuple(problems),
         blueprint=None if problems else served_now,
-        notes=(*notes(served, draft.blueprint), *_refused_calls(served_now, lapses)),
+        notes=(*notes(served, draft.blueprint), *_refused_calls(workspace, served_now, lapses)),
         lapses=tuple((name, lapse) for name, found in lapses.items() for lapse in found),
     )
 
 
-def _refused_calls(served: bp.Blueprint, lapses: Mapping[str, tuple[Lapse, ...]]) -> tuple[str, ...]:
+def _refused_calls(
+    workspace: Workspace, served: bp.Blueprint, lapses: Mapping[str, tuple[Lapse, ...]]
+) -> tuple[str, ...]:
     """Of what is served: what gateways will refuse, since an approval that it rests on does not hold."""
     return tuple(
-        f"workload/{item.name}: gateways refuse it: {parts.told(lapse, item.name, item.owners).message}"
+        f"workload/{item.name}: gateways refuse it: {problem.message}{f' ({problem.where})' if problem.where else ''}"
         for item in served.workloads
-        for lapse in lapses.get(item.name, ())
+        for problem in _told(workspace, served, item, lapses.get(item.name, ()))
     )
+
+
+def _told(
+    workspace: Workspace, blueprint: bp.Blueprint, workload: bp.Workload, lapses: Iterable[Lapse]
+) -> tuple[Problem, ...]:
+    """What is said to each; of a price that is above its band where that is written."""
+    rates = {item.name: item.rates for item in blueprint.deployments}
+    found: list[Problem] = []
+    for lapse in lapses:
+        problem = parts.told(lapse, workload.name, workload.owners)
+        if lapse.why == "price":
+            name = max(lapse.part.deployments, key=lambda each: (rates[each].input + rates[each].output, each))
+            problem = at(problem, _priced_at(workspace, name))
+        found.append(problem)
+    return tuple(found)
+
+
+def _priced_at(workspace: Workspace, deployment: str) -> Where:
+    """Where the price of a deployment is declared: there, at its model, or by naming a model of the price list."""
+    item = workspace.deployments[deployment]
+    described = workspace.models.get(item.model)
+    if not item.price and described is not None and described.price:
+        return workspace.where("model", described.name, "price")
+    return workspace.where("deployment", deployment, "price" if item.price else "model")
 
 
 def _new(found: Iterable[Problem], known: list[Problem]) -> list[Problem]:
@@ -193,7 +219,7 @@ def _decide(
         old = before.get(workload.name)
         after = units.terms(new, workload)
         now = units.terms(served, old) if served and old else None
-        missing = tuple(parts.told(lapse, workload.name, workload.owners) for lapse in lapses[workload.name])
+        missing = _told(workspace, new, workload, lapses[workload.name])
         by = Standing(revoked=standing.revoked) if missing else standing  # approved alone does not let it in
         decision = decide.decide_workload(now, after, caps=new.caps, standing=by, today=today, genesis=served is None)
         where = workspace.where("workload", workload.name, "limits", "expires")

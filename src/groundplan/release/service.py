@@ -27,7 +27,7 @@ from groundplan.core.errors import Conflict, Invalid, NotFound, Problem
 from groundplan.governance import service as governance
 from groundplan.governance import store as changes
 from groundplan.governance.model import ASKED, Change, Need, Standing
-from groundplan.governance.parts import KINDS, check_asked
+from groundplan.governance.parts import AT_GATEWAYS, KINDS, asked_digest, check_asked, dearest, price_declared
 from groundplan.governance.service import Answer, Approver, Wanted
 from groundplan.governance.validity import Term, term_of
 from groundplan.placement.solve import verify
@@ -153,7 +153,7 @@ def withdraw(conn: Connection[Any], signing: Signing, actor: str, change_id: UUI
     stored = _newest(conn)
     at = signing.clock.now()
     change, lost = governance.withdraw(conn, actor, change_id, at=at)
-    if lost and change.type in KINDS:
+    if lost and change.type in AT_GATEWAYS:
         return Applied(None, policy=changes.policy_number(conn))
     if not lost:
         waits = ((change.id, change.waits_for),) if change.state == "pending" else ()
@@ -174,8 +174,10 @@ def ask(
     Raises `Invalid` (`approval_kind`, `approval_reach`) besides.
     """
     check_asked(kind, subject, what)
-    seats = in_force(_current(_newest(conn))).seats
-    return governance.ask(conn, actor, kind, subject, what, reason, seats=seats, at=signing.clock.now())
+    served = _current(_newest(conn))
+    seats, at = in_force(served).seats, signing.clock.now()
+    price = price_declared(served.blueprint, asked_digest(kind, subject, what)) if kind == "model" else {}
+    return governance.ask(conn, actor, kind, subject, what, reason, seats=seats, at=at, price=price)
 
 
 def ask_parts(
@@ -196,10 +198,14 @@ def ask_parts(
         raise NotFound(
             f"there is no workload {workload}", code="workload_unknown", hint=f"Name one of {', '.join(sorted(known))}."
         )
-    wanted = {lapse.part.digest: lapse.part for name, lapse in result.lapses if workload in (None, name)}
+    found = [lapse.part for name, lapse in result.lapses if workload in (None, name)]
+    wanted = {part.digest: part for part in found}
+    price = {digest: dearest(part.price for part in found if part.digest == digest) for digest in wanted}
     seats, at = in_force(served).seats, signing.clock.now()
     return [
-        governance.ask(conn, actor, part.kind, part.subject, part.what, reason, seats=seats, at=at)
+        governance.ask(
+            conn, actor, part.kind, part.subject, part.what, reason, seats=seats, at=at, price=price[part.digest]
+        )
         for part in wanted.values()
     ]
 

@@ -111,7 +111,7 @@ def _gone(
 ) -> str | None:
     """What it uses whose approval was withdrawn or has ended."""
     found = parts.lapses(old, workload, standing.parts, tuple(kinds), today)
-    return next((each.part.named for each in found if each.why != "missing"), None)
+    return next((each.part.named for each in found if each.why not in ("missing", "price")), None)
 
 
 def _needs(

@@ -114,7 +114,7 @@ def one_change(change_id: UUID, services: Using, caller: Reader) -> dict[str, An
 @router.post("/changes/{change_id}/approve")
 def approve(change_id: UUID, body: Decision, request: Request, services: Using, caller: SignedIn) -> dict[str, Any]:
     """Agree, by a duty that you hold. When the last need is met, the change becomes the next blueprint."""
-    approver = _approver(caller)
+    approver = approver_of(caller)
     with services.transaction() as conn:
         value = services.releases.approve(conn, approver, change_id, body.answer())
     request.app.state.indexing.ask()
@@ -124,7 +124,7 @@ def approve(change_id: UUID, body: Decision, request: Request, services: Using, 
 @router.post("/changes/{change_id}/refuse")
 def refuse(change_id: UUID, body: Decision, services: Using, caller: SignedIn) -> dict[str, Any]:
     """Say no, by a duty that you hold; the change is refused."""
-    approver = _approver(caller)
+    approver = approver_of(caller)
     with services.transaction() as conn:
         return services.releases.refuse(conn, approver, change_id, body.answer())
 
@@ -142,7 +142,8 @@ def withdraw(change_id: UUID, services: Using, caller: SignedIn) -> dict[str, An
     return value
 
 
-def _approver(caller: Caller) -> Approver:
+def approver_of(caller: Caller) -> Approver:
+    """The person who decides. Raises `Denied` (`operator_never_approves`)."""
     if caller.person is None:
         raise Denied(
             "the operator does not approve", code="operator_never_approves",
@@ -152,8 +153,14 @@ def _approver(caller: Caller) -> Approver:
 
 
 def _named(conn: Connection[Any], caller: Caller, changes: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Changes with `requested_by_name`, and in each of `waits_for` the names of the `people` who hold the duty."""
-    names = names_for(conn, caller, {str(change["requested_by"]) for change in changes})
+    """Changes with `requested_by_name`, and in each of `waits_for` the names of the `people` who hold the duty. Whom an
+    exception is for is told by name."""
+    excepted = [each for change in changes if change["type"] == "exception" for each in change["summary"]["fields"]]
+    excepted = [each for each in excepted if each["field"] == "person"]
+    asked_by = {str(change["requested_by"]) for change in changes}
+    names = names_for(conn, caller, asked_by | {f"person:{each['new']}" for each in excepted if _is_id(each["new"])})
+    for each in excepted:
+        each["new"] = names.people.get(f"person:{each['new']}", each["new"])
     holding: dict[tuple[str, str], list[str]] = {}
     for change in changes:
         change["requested_by_name"] = names.of(change["requested_by"])
@@ -180,3 +187,11 @@ def with_approvals(conn: Connection[Any], changes: list[dict[str, Any]]) -> list
         change["approvals"] = mine
         change["waits_for"] = [need for need in change["needs"] if (need["subject"], need["duty"]) not in met]
     return changes
+
+
+def _is_id(text: str) -> bool:
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True

@@ -14,15 +14,21 @@ from groundplan.api import policy_shadow
 from groundplan.api.caller import Caller, Reader, SignedIn, require_duty
 from groundplan.api.context import Using
 from groundplan.api.effect import effect_of
-from groundplan.api.presence import check_presence
+from groundplan.api.routes.changes import approver_of
 from groundplan.api.served import current_blueprint, known_workload
 from groundplan.blueprint.model import Blueprint, PolicyRules
 from groundplan.core.errors import Invalid, NotFound
+from groundplan.governance import store as changes
 from groundplan.governance.policy import cedar, declared, exception_store, exceptions, shadow
 from groundplan.governance.policy.vocabulary import groups_named
+from groundplan.governance.service import Answer
+from groundplan.identity import service as identity
+from groundplan.identity.model import Person
+from groundplan.release import service as release
+from groundplan.release.model import in_force
 
 router = APIRouter(tags=["policy"])
-MAY_APPROVE = frozenset({"security", "compliance"})
+MAY_END = frozenset({"security", "compliance"})
 CALLS = 200_000
 """Recorded calls that one trial looks at, at most."""
 
@@ -156,7 +162,7 @@ def list_exceptions(services: Using, _: Reader) -> dict[str, Any]:
 
 @router.post("/policies/exceptions", status_code=201)
 def ask(body: Ask, services: Using, caller: SignedIn) -> dict[str, Any]:
-    """Ask for an exception; it holds nothing until somebody else approves it."""
+    """Ask for an exception; it waits as any change does, and holds once those with its duties agree."""
     now = services.clock.now()
     until = body.until if body.until.tzinfo is not None else body.until.replace(tzinfo=UTC)
     with services.transaction() as conn:
@@ -166,56 +172,55 @@ def ask(body: Ask, services: Using, caller: SignedIn) -> dict[str, Any]:
         if body.rule not in known:
             hint = f"There are: {', '.join(sorted(known)[:20]) or 'none'}."
             raise NotFound(f"there is no rule {body.rule}", code="rule_unknown", hint=hint)
+        served = release.current(conn)
         made = exceptions.ask(
-            conn, caller.actor, rule=body.rule, workload=body.workload, person=body.person.strip().lower(),
-            until=until, reason=body.reason, now=now,
+            conn, caller.actor, rule=body.rule, workload=body.workload, person=_person(conn, body.person), until=until,
+            reason=body.reason, seats=1 if served is None else in_force(served).seats, now=now,
         )  # fmt: skip
     return made.to_json(now)
 
 
 @router.post("/policies/exceptions/{id}/approve")
 def approve(id: UUID, body: Decide, services: Using, caller: SignedIn) -> dict[str, Any]:
-    """Approve it: the rule's owner, or whoever holds the security or compliance duty, but never who asked."""
-    return _decide(services, caller, id, body, approve=True)
+    """Agree to it by a duty that you hold, security or compliance; never to your own. Both are needed, and as many
+    people as the company asks for: `waits_for` says what is missing until it holds."""
+    approver, now = approver_of(caller), services.clock.now()
+    with services.transaction() as conn:
+        exceptions.check_open(conn, id, now)
+        services.releases.approve(conn, approver, id, Answer(comment=body.reason))
+        made = exceptions.found(conn, id)
+        number = changes.policy_number(conn) if made.state == "approved" else None
+    effect = None if number is None else effect_of(services, number)
+    return {"id": str(id), "state": made.state, "waits_for": list(made.waits_for), "effective": effect}
 
 
 @router.post("/policies/exceptions/{id}/refuse")
 def refuse(id: UUID, body: Decide, services: Using, caller: SignedIn) -> dict[str, Any]:
-    return _decide(services, caller, id, body, approve=False)
+    approver = approver_of(caller)
+    with services.transaction() as conn:
+        exceptions.check_open(conn, id, services.clock.now())
+        services.releases.refuse(conn, approver, id, Answer(comment=body.reason))
+    return {"id": str(id), "state": "refused"}
 
 
 @router.post("/policies/exceptions/{id}/end")
 def end(id: UUID, body: Decide, services: Using, caller: SignedIn) -> dict[str, Any]:
-    """Withdraw it, effective at every gateway within a second."""
+    """Withdraw it, effective at every gateway within a second: the rule's owner, security or compliance."""
     del body
     with services.transaction() as conn:
-        _may(conn, caller, id)
-        number = exceptions.end(conn, caller.actor, id)
+        _may_end(conn, caller, id)
+        number = exceptions.end(conn, caller.actor, id, services.clock.now())
     return {"id": str(id), "state": "ended", "effective": effect_of(services, number)}
 
 
-def _decide(services: Using, caller: Caller, id: UUID, body: Decide, *, approve: bool) -> dict[str, Any]:
-    with services.transaction() as conn:
-        blueprint = _may(conn, caller, id)
-        if approve:
-            check_presence(conn, caller)
-        number = exceptions.decide(
-            conn, caller.actor, id, approve=approve, reason=body.reason, now=services.clock.now(),
-            alone=blueprint.separation == "solo",
-        )  # fmt: skip
-    state = "approved" if approve else "refused"
-    effect = None if number is None else effect_of(services, number)
-    return {"id": str(id), "state": state, "effective": effect}
+def _person(conn: Connection[Any], email: str) -> Person | None:
+    """None: everybody. Raises `NotFound` (`unknown_person`)."""
+    return identity.find_person(conn, email) if email.strip() else None
 
 
-def _may(conn: Connection[Any], caller: Caller, id: UUID) -> Blueprint:
-    """The blueprint, for the owner of the rule and whoever holds the duty. Raises `Denied`, `NotFound`."""
-    blueprint = current_blueprint(conn)
-    found = exception_store.find(conn, id)
-    if found is None:
-        hint = "`groundplan policy exceptions` lists them."
-        raise NotFound(f"there is no exception {id}", code="exception_unknown", hint=hint)
-    owners = {rule.owner for rule in _rules(blueprint.policies).rules if rule.id == found.rule}
+def _may_end(conn: Connection[Any], caller: Caller, id: UUID) -> None:
+    """The owner of the rule, or whoever holds the duty. Raises `Denied`, `NotFound`."""
+    found = exceptions.found(conn, id)
+    owners = {rule.owner for rule in _rules(current_blueprint(conn).policies).rules if rule.id == found.rule}
     if caller.email is None or caller.email not in owners:
-        require_duty(caller, MAY_APPROVE, f"workload/{found.workload}")
-    return blueprint
+        require_duty(caller, MAY_END, f"workload/{found.workload}")

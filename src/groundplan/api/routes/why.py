@@ -10,12 +10,15 @@ from psycopg import Connection
 
 from groundplan.api import explain, placing, store
 from groundplan.api.caller import Caller, Reader
-from groundplan.api.context import Using
+from groundplan.api.context import Services, Using
 from groundplan.api.served import current_or_none
 from groundplan.api.views import placement_json
 from groundplan.api.who import entries_json, with_who
+from groundplan.blueprint.model import Blueprint
 from groundplan.core.audit import store as audit_store
-from groundplan.core.errors import NotFound
+from groundplan.core.errors import NotFound, Problem
+from groundplan.governance import parts
+from groundplan.governance import service as governance
 from groundplan.ledger import queries
 
 router = APIRouter(tags=["why"])
@@ -28,7 +31,7 @@ def why(subject: str, services: Using, caller: Reader) -> dict[str, Any]:
     """`{"kind", "because", "facts", "audit": [entries]}` of an id, blueprint/N, workload/NAME or placement/NAME."""
     kind, name = ("", subject) if "/" not in subject else subject.rsplit("/", 1)
     with services.transaction() as conn:
-        found = _of_scope(conn, subject) if kind in SCOPES or subject == "company" else None
+        found = _of_scope(conn, services, subject) if kind in SCOPES or subject == "company" else None
         if kind == "blueprint":
             found = _of_number(conn, name)
         elif kind == "placement":
@@ -45,17 +48,28 @@ def why(subject: str, services: Using, caller: Reader) -> dict[str, Any]:
     return {**found, "audit": [{field: entry[field] for field in SHOWN} for entry in entries]}
 
 
-def _of_scope(conn: Connection[Any], subject: str) -> dict[str, Any] | None:
-    """A workload, deployment, site or source: whether it is stopped, and where and why it runs."""
+def _of_scope(conn: Connection[Any], services: Services, subject: str) -> dict[str, Any] | None:
+    """A workload, deployment, site or source: whether it is stopped, where and why it runs, what is not approved."""
     kills = [kill for kill in store.kills(conn) if kill["scope"] in (subject, "company")]
     blueprint = current_or_none(conn)
     placed = [p for p in blueprint.placements if f"workload/{p.workload}" == subject] if blueprint else []
-    because = explain.scope(subject, kills, placed)
+    because = explain.scope(subject, kills, placed, _lapses(conn, services, blueprint, subject) if blueprint else ())
     return {
         "kind": "scope",
         "because": because,
         "facts": {"kills": kills, "placement": [placement_json(p) for p in placed]},
     }
+
+
+def _lapses(conn: Connection[Any], services: Services, blueprint: Blueprint, subject: str) -> list[Problem]:
+    """What the gateways refuse a workload for: models, prompts and sources whose approval does not hold."""
+    given, today = governance.standing(conn).parts, services.clock.now().date()
+    return [
+        parts.told(lapse, item.name, item.owners)
+        for item in blueprint.workloads
+        if f"workload/{item.name}" == subject
+        for lapse in parts.lapses(blueprint, item, given, blueprint.approved_parts, today)
+    ]
 
 
 def _of_number(conn: Connection[Any], name: str) -> dict[str, Any] | None:

@@ -14,7 +14,7 @@ from math import inf
 from groundplan.blueprint.model import Blueprint, Deployment, Workload
 from groundplan.core.errors import Denied
 from groundplan.gateway.policy.snapshot import Policy
-from groundplan.governance.parts import ALWAYS, Lapse, Part, Why, lasts, parts_of, told
+from groundplan.governance.parts import ALWAYS, Lapse, Part, Why, band_of, lasts, parts_of, told
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +38,11 @@ class Page:
 class Approved:
     """Of one blueprint in one worker."""
 
-    __slots__ = ("_kinds", "_pages", "_parts", "_policy", "_workloads")
+    __slots__ = ("_band", "_kinds", "_pages", "_parts", "_policy", "_workloads")
 
     def __init__(self, blueprint: Blueprint) -> None:
         self._kinds = frozenset(blueprint.approved_parts)
+        self._band = band_of(blueprint)
         self._workloads = {item.name: item for item in blueprint.workloads if item.stage == "production"}
         self._parts = {name: parts_of(blueprint, item) for name, item in self._workloads.items()}
         self._policy: Policy | None = None
@@ -50,7 +51,7 @@ class Approved:
     def check(self, policy: Policy, workload: str, now: float) -> None:
         """Refuse a workload that rests on something that is not approved. `now`: seconds since the epoch.
 
-        Raises `Denied` (`approval_missing`, `approval_withdrawn`, `approval_expired`).
+        Raises `Denied` (`approval_missing`, `approval_withdrawn`, `approval_expired`, `approval_price`).
         """
         page = self._page(policy, workload)
         if page is None or now < page.first:
@@ -83,7 +84,7 @@ class Approved:
         return Page(workload, min((use.until for use in uses), default=inf), tuple(uses))
 
     def _use(self, policy: Policy, part: Part) -> Use:
-        last = lasts(part, policy.parts, self._kinds)
+        last = lasts(part, policy.parts, self._kinds, self._band)
         if not isinstance(last, date):
             return Use(part, 0.0, last)
         return Use(part, inf if last == ALWAYS else _after(last), "expired")

@@ -59,9 +59,8 @@ _KEYS = """SELECT hash, id::text, workload, person_id::text, acts_for_others, re
     coalesce(family, id)::text, networks, models, budget_usd, budget_period, purpose FROM api_key"""
 _PEOPLE = "SELECT id::text, email FROM person WHERE active"
 _KILLS = "SELECT scope, bool_or(streams) FROM kill_switch WHERE lifted_at IS NULL GROUP BY scope"
-_EXCEPTIONS = """SELECT rule, workload, person, extract(epoch FROM until)::float8 FROM policy_exception
-    WHERE state = 'approved' AND until > now()"""
-_PARTS = "SELECT digest, state, expires_on, grace_until FROM part_approval ORDER BY state = 'applied'"
+_EXCEPTIONS = """SELECT rule, workload, person, extract(epoch FROM until)::float8 FROM exception_held"""
+_PARTS = "SELECT digest, state, expires_on, grace_until, price FROM part_approval ORDER BY state = 'applied'"
 _CLEARED = "SELECT workload, number FROM answer_clear"
 _GROUPS = """WITH RECURSIVE mine(person, id) AS (
     SELECT person_id, group_id FROM membership WHERE person_id IS NOT NULL
@@ -355,8 +354,9 @@ def _by_name(members: list[tuple[Any, ...]]) -> dict[str, frozenset[str]]:
 
 
 def _given(row: tuple[Any, ...]) -> Given:
-    _, state, expires, grace = row
-    return Given(expires, grace or expires, withdrawn=state == "withdrawn", expired=state == "expired")
+    _, state, expires, grace, price = row
+    withdrawn, expired = state == "withdrawn", state == "expired"
+    return Given(expires, grace or expires, withdrawn=withdrawn, expired=expired, price=price or {})
 
 
 def _key_entry(row: tuple[Any, ...]) -> KeyEntry:

@@ -12,42 +12,45 @@ from psycopg.rows import class_row, tuple_row
 from groundplan.governance.policy.exceptions_model import Exempted
 from groundplan.governance.policy.shadow import Made
 
-_COLUMNS: LiteralString = """id, rule, workload, person, until, reason, asked_by, asked_at, state, decided_by,
-    decided_at, decided_reason, ended_by, ended_at"""
+_EXCEPTION: LiteralString = """SELECT e.id, e.rule, e.workload, e.person, e.until, c.reason, c.requested_by AS asked_by,
+      c.requested_at AS asked_at, d.by AS decided_by, d.at AS decided_at, d.comment AS decided_reason,
+      CASE c.state WHEN 'pending' THEN 'asked' WHEN 'applied' THEN 'approved' WHEN 'refused' THEN 'refused'
+        WHEN 'expired' THEN 'lapsed' ELSE 'ended' END AS state,
+      ARRAY(SELECT n ->> 'duty' FROM jsonb_array_elements(c.needs) n WHERE c.state = 'pending' AND NOT EXISTS (
+        SELECT FROM approval a WHERE a.change_id = c.id AND a.duty = n ->> 'duty' AND a.decision = 'approved'
+          AND a.withdrawn_at IS NULL AND a.digest = c.digest)) AS waits_for,
+      coalesce(e.ended_by, (SELECT 'person:' || a.person_id FROM approval a
+        WHERE a.change_id = c.id AND a.withdrawn_at IS NOT NULL ORDER BY a.withdrawn_at DESC LIMIT 1)) AS ended_by
+    FROM policy_exception e JOIN change c ON c.id = e.id
+    LEFT JOIN LATERAL (SELECT 'person:' || a.person_id AS by, a.at, a.comment FROM approval a
+      WHERE a.change_id = c.id AND c.state <> 'pending' ORDER BY a.at DESC LIMIT 1) d ON true"""
 
 
-def insert(conn: Connection[Any], made: Exempted) -> None:
+def insert(conn: Connection[Any], id: UUID, rule: str, workload: str, person: str, until: datetime) -> None:
+    """What gateways ask of it; the same change is kept once."""
     conn.execute(
-        """INSERT INTO policy_exception (id, rule, workload, person, until, reason, asked_by)
-           VALUES (%s, %s, %s, %s, %s, %s, %s)""",
-        (made.id, made.rule, made.workload, made.person, made.until, made.reason, made.asked_by),
+        """INSERT INTO policy_exception (id, rule, workload, person, until) VALUES (%s, %s, %s, %s, %s)
+           ON CONFLICT (id) DO NOTHING""",
+        (id, rule, workload, person, until),
     )
 
 
 def find(conn: Connection[Any], id: UUID) -> Exempted | None:
-    """Locked until the transaction ends."""
     with conn.cursor(row_factory=class_row(Exempted)) as cursor:
-        query: LiteralString = f"SELECT {_COLUMNS} FROM policy_exception WHERE id = %s FOR UPDATE"
+        query: LiteralString = f"{_EXCEPTION} WHERE e.id = %s"
         return cursor.execute(query, (id,)).fetchone()
 
 
 def every(conn: Connection[Any], limit: int = 500) -> list[Exempted]:
     """The newest first."""
     with conn.cursor(row_factory=class_row(Exempted)) as cursor:
-        query: LiteralString = f"SELECT {_COLUMNS} FROM policy_exception ORDER BY id DESC LIMIT %s"
+        query: LiteralString = f"{_EXCEPTION} ORDER BY e.id DESC LIMIT %s"
         return cursor.execute(query, (limit,)).fetchall()
 
 
-def decide(conn: Connection[Any], id: UUID, state: str, by: str, reason: str) -> None:
-    conn.execute(
-        """UPDATE policy_exception SET state = %s, decided_by = %s, decided_at = now(), decided_reason = %s
-           WHERE id = %s""",
-        (state, by, reason, id),
-    )
-
-
-def end(conn: Connection[Any], id: UUID, by: str) -> None:
-    conn.execute("UPDATE policy_exception SET state = 'ended', ended_by = %s, ended_at = now() WHERE id = %s", (by, id))
+def ended(conn: Connection[Any], id: UUID, by: str) -> None:
+    """Note who ended it."""
+    conn.execute("UPDATE policy_exception SET ended_by = %s, ended_at = now() WHERE id = %s", (by, id))
 
 
 def recorded(conn: Connection[Any], since: datetime, until: datetime, limit: int) -> list[Made]:

@@ -1,7 +1,8 @@
-"""An exception from a company rule. Types only."""
+"""An exception from a company rule, with what is said to it as a change. Types only."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -13,6 +14,7 @@ class Exempted:
     """One rule does not hold for a workload, or for one person in it, until then; once it is approved."""
 
     id: UUID
+    """That of the change, too"""
     rule: str
     workload: str
     person: str
@@ -22,12 +24,13 @@ class Exempted:
     asked_by: str
     asked_at: datetime | None = None
     state: str = "asked"
-    """asked | approved | refused | ended"""
+    """asked | approved | refused | ended; lapsed: approved once, and over"""
+    waits_for: Sequence[str] = ()
+    """Duties that have not agreed yet."""
     decided_by: str | None = None
     decided_at: datetime | None = None
     decided_reason: str | None = None
     ended_by: str | None = None
-    ended_at: datetime | None = None
 
     def holds(self, now: datetime) -> bool:
         return self.state == "approved" and self.until > now
@@ -44,6 +47,7 @@ class Exempted:
             "asked_by": self.asked_by,
             "asked_at": self.asked_at.isoformat() if self.asked_at else None,
             "state": "lapsed" if lapsed else self.state,
+            "waits_for": list(self.waits_for),
             "decided_by": self.decided_by,
             "decided_at": self.decided_at.isoformat() if self.decided_at else None,
             "decided_reason": self.decided_reason,
