@@ -298,13 +298,15 @@ def test_an_exception_that_nobody_decided_in_time_waits_no_longer(services: Serv
 
 
 def test_a_price_above_the_band_takes_an_approval_of_its_own(services: Services) -> None:
-    files = declared(terms=TERMS.replace("parts: []", "parts: [model], price_band: 10%"))
+    files = declared(
+        terms=TERMS.replace("parts: []", "parts: [model], price_band: 10%").replace("seats: 2", "seats: 1")
+    )
     with services.transaction() as conn:
         assert services.releases.genesis(conn, files)
         (change,) = governance_store.changes(conn, ["pending"])
         (model,) = services.releases.ask_parts(conn, OPERATOR, "into use", None, None)
     assert model.type == "model" and model.price == {"output": 10 * 10**12}
-    approve(services, model, "ana", "sam")
+    approve(services, model, "sam")
     approve(services, change, "ana", "sam")
 
     def told(price: str) -> list[str]:
@@ -320,7 +322,7 @@ def test_a_price_above_the_band_takes_an_approval_of_its_own(services: Services)
     with services.transaction() as conn:
         (dearer,) = services.releases.ask_parts(conn, OPERATOR, "it costs more now", None, None)
     assert dearer.digest == model.digest and dearer.price["output"] == 11_100 * 10**9
-    approve(services, dearer, "ana", "sam")
+    approve(services, dearer, "sam")
     assert (one(services, dearer).state, one(services, model).state) == ("applied", "superseded")
     assert told("output: 12 USD") == []
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from psycopg import sql
 
 from groundplan.core.audit.keys import create_keys, load_private
 from groundplan.core.audit.log import AuditLog
@@ -99,6 +100,26 @@ def files(folder: Path) -> dict[str, str]:
     }
 
 
+def test_a_backup_is_in_the_log_where_it_can_be_written(home: Home, database: Database, tmp_path: Path) -> None:
+    settings, told = database.settings(home.root), list[str]()
+
+    def kept() -> list[str]:
+        with connect(database.urls["owner"]) as owner:
+            rows = owner.execute(
+                "SELECT body FROM audit_entry WHERE action = 'backup' AND actor = 'operator'"
+            ).fetchall()
+        return [json.loads(bytes(row[0]))["detail"]["archive"] for row in rows]
+
+    backup(home, settings, tmp_path / "monday.tar", told.append)
+    assert kept() == ["monday.tar"] and not any("not in it" in line for line in told)
+    with connect(database.superuser, autocommit=True) as admin:
+        name = sql.Identifier(database.name)
+        admin.execute(sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = on").format(name))
+    backup(home, settings, tmp_path / "tuesday.tar", told.append)
+    assert kept() == ["monday.tar"] and (tmp_path / "tuesday.tar").exists()
+    assert any("this backup is not in it" in line for line in told)
+
+
 def test_what_was_backed_up_from_a_dsn_comes_back_embedded_and_again(
     home: Home, target: Home, database: Database, tmp_path: Path
 ) -> None:
@@ -115,7 +136,7 @@ def test_what_was_backed_up_from_a_dsn_comes_back_embedded_and_again(
         url = database_url(target, EMBEDDED, "owner")
         assert revision(url) == head()
         with connect(database_url(target, EMBEDDED, "control")) as control:
-            assert control.execute(ROWS).fetchone() == (3, 1, 300)
+            assert control.execute(ROWS).fetchone() == (3, 1, 301)
             assert control.execute("SELECT number FROM policy_epoch").fetchone() == (1,)
             assert control.execute("SELECT nextval('chunk_change')").fetchone() == (2,)
             assert control.execute("SELECT DISTINCT name FROM person").fetchall() == [
@@ -244,7 +265,7 @@ def test_only_an_empty_home_and_an_unused_database_are_restored_into(
     with postgres_cluster.database() as fresh:
         restore(archive, other, fresh.settings(other.root))
         with connect(fresh.urls["control"]) as control:
-            assert control.execute(ROWS).fetchone() == (3, 1, 300)
+            assert control.execute(ROWS).fetchone() == (3, 1, 301)
 
 
 def test_a_backup_of_a_newer_program_is_refused_and_undone(home: Home, database: Database, tmp_path: Path) -> None:

@@ -23,9 +23,10 @@ from typing import Any, Final
 import psycopg
 from sqlalchemy.exc import SQLAlchemyError
 
+from groundplan.core.audit.entry import OPERATOR
 from groundplan.core.audit.keys import load_private
 from groundplan.core.audit.log import AuditLog
-from groundplan.core.audit.store import sequenced_from
+from groundplan.core.audit.store import record, sequenced_from
 from groundplan.core.audit.verify import verify
 from groundplan.core.database import connect, database_url, first_line
 from groundplan.core.errors import Conflict, Invalid, Unavailable
@@ -64,6 +65,7 @@ def backup(home: Home, settings: Settings, target: Path, progress: Progress) -> 
     staging = Path(tempfile.mkdtemp(prefix="backup-", dir=home.run))
     try:
         with _lost_told(), running_database(home, settings, progress):
+            _note(database_url(home, settings, "control"), target, progress)
             progress("keeping the audit log")
             audit_ok = _keep_log(home, staging / "audit", progress)
             progress("copying the database")
@@ -78,6 +80,15 @@ def backup(home: Home, settings: Settings, target: Path, progress: Progress) -> 
                 _add(archive, name, path)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _note(control: str, target: Path, progress: Progress) -> None:
+    """Everything is about to leave as a file: say so in the log, before the rows are read, where it can be written."""
+    try:
+        with connect(control) as connection:
+            record(connection, action="backup", actor=OPERATOR, subject="company", detail={"archive": target.name})
+    except (psycopg.errors.ReadOnlySqlTransaction, psycopg.errors.InsufficientPrivilege) as error:
+        progress(f"the audit log cannot be written now, so this backup is not in it: {first_line(error)}")
 
 
 def restore(archive: Path, home: Home, settings: Settings | None = None, progress: Progress = lambda _: None) -> None:
