@@ -40,6 +40,8 @@ class Guardrails(msgspec.Struct, frozen=True, kw_only=True):
     """JSON text"""
     grounded: bool = False
     judge: Judge | None = None
+    presidio: str = ""
+    """flag | block: what is done where Presidio finds personal data in an answer; empty: it is not asked"""
     tools: list[str] | None = None
     entities: list[CompanyEntity] = []
     shadow: bool = False

@@ -111,6 +111,9 @@ class OutputChecks(Strict):
     """Needs the whole answer."""
     judge: JudgeRule | None = None
     """Needs the whole answer."""
+    presidio: Signal = "off"
+    """Personal data as Presidio's pattern recognisers see it, beside `personal_data`. Needs the whole answer, and the
+    extra groundplan[governance]."""
 
     @property
     def needs_whole(self) -> tuple[str, ...]:
@@ -120,6 +123,7 @@ class OutputChecks(Strict):
             "grounded": self.grounded,
             "languages": bool(self.languages),
             "judge": self.judge is not None,
+            "presidio": self.presidio != "off",
         }
         return tuple(name for name, there in found.items() if there)
 

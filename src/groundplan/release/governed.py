@@ -9,7 +9,9 @@ from groundplan.blueprint import model as bp
 from groundplan.catalog import model as doc
 from groundplan.catalog.keep import DAY_MS
 from groundplan.catalog.workspace import Workspace
+from groundplan.core import presidio
 from groundplan.core.canonical import canonical, digest
+from groundplan.core.errors import Problem
 
 
 def provider_terms(item: doc.DeploymentDoc) -> bp.ProviderTerms | None:
@@ -97,6 +99,7 @@ def guardrails(rule: doc.GuardrailRule | None) -> bp.Guardrails | None:
         else bp.Judge(
             deployment=after.judge.deployment, question=after.judge.question, refuse_on=after.judge.refuse_on
         ),
+        presidio="" if after.presidio == "off" else after.presidio,
         tools=None if rule.tools is None else sorted(rule.tools),
         entities=[bp.CompanyEntity(name=e.name, pattern=e.pattern, secret=e.secret) for e in rule.entities],
         shadow=rule.mode == "shadow",
@@ -105,6 +108,21 @@ def guardrails(rule: doc.GuardrailRule | None) -> bp.Guardrails | None:
         hold_bytes=rule.hold_back,
         unchecked=sorted(rule.unchecked),
     )
+
+
+def without_extra(workspace: Workspace) -> list[Problem]:
+    """Workloads that name a check which this installation cannot make."""
+    if presidio.installed():
+        return []
+    return [
+        Problem(
+            "guardrails name presidio, which is not installed", "extra_missing",
+            "Install it where the control process and the gateways run: pip install 'groundplan[governance]'.",
+            workspace.where("workload", name, "guardrails", "output", "presidio"),
+        )
+        for name, item in workspace.workloads.items()
+        if item.guardrails is not None and item.guardrails.output.presidio != "off"
+    ]  # fmt: skip
 
 
 def _done(**checks: str) -> dict[str, str]:
@@ -138,6 +156,7 @@ def _held_back(item: bp.Workload) -> tuple[str, ...]:
 
 def _needs_whole(rule: bp.Guardrails) -> list[str]:
     there = {
-        "schema": rule.schema, "grounded": rule.grounded, "languages": rule.output_languages, "judge": rule.judge
+        "schema": rule.schema, "grounded": rule.grounded, "languages": rule.output_languages, "judge": rule.judge,
+        "presidio": rule.presidio,
     }  # fmt: skip
     return [name for name, declared in there.items() if declared]

@@ -27,7 +27,7 @@ from groundplan.placement.solve import verify
 from groundplan.release import units
 from groundplan.release.compile import compile_draft, declared_caps, declared_owners
 from groundplan.release.difference import changed, differences, fields, shown
-from groundplan.release.governed import notes
+from groundplan.release.governed import notes, without_extra
 from groundplan.release.model import Current, Draft, Pending, Plan, approval_terms, at, in_force
 from groundplan.release.owners import Left, overdue
 from groundplan.release.placing import NOTHING, Observed
@@ -83,6 +83,7 @@ def plan(
     draft = Draft(blueprint, draft.refusals)
     problems += _new(draft.refusals, problems)
     problems += _settled_at_genesis(workspace, current)
+    problems += without_extra(workspace)
     problems += overdue(workspace, draft.blueprint, served, left, today)
     lapses = {item.name: parts.lapses(draft.blueprint, item, standing.parts, held.kinds, today)
               for item in draft.blueprint.workloads}  # fmt: skip

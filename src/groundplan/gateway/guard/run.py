@@ -13,7 +13,7 @@ import msgspec
 
 from groundplan.blueprint.model import Guardrails
 from groundplan.core.errors import Denied
-from groundplan.gateway.guard import judge, media, pieces
+from groundplan.gateway.guard import judge, media, personal, pieces
 from groundplan.gateway.guard.gate import Whose
 from groundplan.gateway.guard.relay import GuardedRelay, refusal_error
 from groundplan.gateway.guard.schema import misfit
@@ -250,6 +250,8 @@ class Guarding:
         guard = self.guard
         for check, kind in self._misses(exchange, text):
             self._refuse(check, kind)
+        if guard.presidio:
+            await self._personal(gateway, exchange, text)
         if guard.judge is not None:
             found = await judge.asked(gateway, exchange, guard.judge, text, "guardrail")
             if found is None and not guard.fail_open:
@@ -259,6 +261,18 @@ class Guarding:
         if _reviews(exchange) and not self.reviewed and gateway.reviews is not None:
             self.reviewed = True
             await gateway.reviews.hold(exchange, text)
+
+    async def _personal(self, gateway: Gateway, exchange: Exchange, text: str) -> None:
+        """Raises `Denied` where personal data is refused, or could not be looked for and that is to be refused."""
+        begun = time.perf_counter_ns()
+        kinds = await personal.asked(gateway, exchange.id, text)
+        self._spend(begun, "output")
+        if kinds is None and not self.guard.fail_open:
+            self._refuse("failed", "presidio")
+        for kind in kinds or ():
+            if self.guard.presidio == "block":
+                self._refuse("presidio", kind)
+            self.findings.add("output", Hit("presidio", "flag", kind=kind))
 
     def _misses(self, exchange: Exchange, text: str) -> list[tuple[str, str]]:
         guard = self.guard

@@ -1,7 +1,7 @@
 """The guardrails of one workload, compiled once for each blueprint, and what they do to a body that is sent in. Pure.
 
 A body is JSON of any API surface: every text that a model would read is looked at, names and numbers around it are not.
-What is done about a whole answer that needs a model (the judge) is the gateway's.
+What is done about a whole answer that needs a model or another process (the judge, Presidio) is the gateway's.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ class Guard:
     schema: str | None
     grounded: bool
     judge: Judge | None
+    presidio: str
     shadow: bool
     budget_ns: int
     fail_open: bool
@@ -77,6 +78,7 @@ class Guard:
             "grounded": rules.grounded,
             "languages": bool(rules.output_languages),
             "judge": rules.judge is not None,
+            "presidio": bool(rules.presidio),
         }
         return cls(
             input=Checks(
@@ -93,6 +95,7 @@ class Guard:
             schema=rules.schema,
             grounded=rules.grounded,
             judge=rules.judge,
+            presidio=rules.presidio,
             shadow=rules.shadow,
             budget_ns=rules.budget_ms * 1_000_000,
             fail_open=rules.fail_open,

@@ -13,7 +13,8 @@ class Hit:
     """`text[start:end]` is what `check` is about; of a whole text both are 0."""
 
     check: str
-    """personal_data, secrets, injection, deny, links, max_size, languages, schema, grounded, judge, tools, unchecked"""
+    """personal_data, secrets, injection, deny, links, max_size, languages, schema, grounded, judge, presidio, tools,
+    unchecked"""
     done: str
     """flag | mask | drop | block"""
     start: int = 0
@@ -38,7 +39,8 @@ class Refusal:
     @property
     def message(self) -> str:
         what = {
-            "personal_data": "personal data", "secrets": "a secret", "deny": "a word or phrase that is not allowed",
+            "personal_data": "personal data", "presidio": "personal data",
+            "secrets": "a secret", "deny": "a word or phrase that is not allowed",
             "injection": "an attempt to change what the model was told", "links": "a link that is not allowed",
             "max_size": "more than is allowed", "languages": "a language that is not allowed",
             "schema": "what does not fit the declared schema", "grounded": "no passage that it is drawn from",

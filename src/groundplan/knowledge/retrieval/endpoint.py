@@ -1,9 +1,9 @@
 """The local knowledge service over HTTP, as an ASGI application without a framework.
 
 `POST /search` answers a `SearchRequest`, `POST /confirm` a `ConfirmRequest`, `POST /embed` an `EmbedRequest`, `POST
-/support` a `SupportRequest`, and `POST /v1/embeddings` speaks OpenAI's embeddings API; `GET /livez` and `/readyz` tell
-the state. All but those two ask for the
-bearer token. It starts nothing: `gateway.search_app` composes the process.
+/support` a `SupportRequest`, `POST /personal` a `PersonalRequest`, and `POST /v1/embeddings` speaks OpenAI's embeddings
+API; `GET /livez` and `/readyz` tell the state. All but those two ask for the bearer token. It starts nothing:
+`gateway.search_app` composes the process.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import Any, Literal, TypeVar
 import msgspec
 import structlog
 
-from groundplan.core.errors import GroundplanError, Invalid, NotFound, TooLarge, Unauthenticated
+from groundplan.core import presidio
+from groundplan.core.errors import GroundplanError, Invalid, NotFound, TooLarge, Unauthenticated, Unavailable
 from groundplan.knowledge.citations.wire import MOST_TEXTS, SupportAnswer, SupportRequest
 from groundplan.knowledge.embedding.encoder import Embedded, Encoder
 from groundplan.knowledge.embedding.wire import EmbedAnswer, EmbedRequest
@@ -25,7 +26,14 @@ from groundplan.knowledge.model import DIMENSION
 from groundplan.knowledge.retrieval.examine import Examiner, ExamineRequest
 from groundplan.knowledge.retrieval.follow import Follower
 from groundplan.knowledge.retrieval.search import Search
-from groundplan.knowledge.retrieval.wire import ConfirmRequest, SearchAnswer, SearchRequest
+from groundplan.knowledge.retrieval.wire import (
+    MOST_PERSONAL,
+    ConfirmRequest,
+    PersonalAnswer,
+    PersonalRequest,
+    SearchAnswer,
+    SearchRequest,
+)
 
 MODEL = "all-minilm-l6-v2"
 MAX_BODY_BYTES = 4 << 20
@@ -137,6 +145,21 @@ class Service:
         )
 
 
+def personal(body: bytes) -> bytes:
+    """`PersonalAnswer` as JSON. Raises `Invalid` (`personal_request`), `Unavailable` (`extra_missing`)."""
+    text = _decode(body, PersonalRequest).text
+    if len(text) > MOST_PERSONAL:
+        raise Invalid(
+            f"{len(text)} characters are asked about",
+            code="personal_request",
+            hint=f"Send {MOST_PERSONAL} at most.",
+        )
+    if not presidio.installed():
+        hint = "pip install 'groundplan[governance]'"
+        raise Unavailable("presidio is not installed", code="extra_missing", hint=hint)
+    return msgspec.json.encode(PersonalAnswer([found.kind for found in presidio.find(text)]))
+
+
 def application(service: Service, token: str) -> Application:
     """The ASGI application; `token` is the bearer key that callers must send."""
     routes = {
@@ -145,6 +168,7 @@ def application(service: Service, token: str) -> Application:
         ("POST", "/embed"): service.embed,
         ("POST", "/examine"): service.examine,
         ("POST", "/support"): service.support,
+        ("POST", "/personal"): personal,
         ("POST", "/v1/embeddings"): service.embeddings,
     }
 

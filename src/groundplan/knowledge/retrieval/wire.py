@@ -10,6 +10,23 @@ import msgspec
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
+PERSONAL = b"/personal"
+MOST_PERSONAL = 200_000
+"""Characters of one text that are looked at for personal data."""
+
+
+class PersonalRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What of personal data Presidio finds in a text. It blocks for milliseconds, the first time for a second."""
+
+    text: str
+
+
+class PersonalAnswer(msgspec.Struct, frozen=True):
+    """The kinds that were found, such as `us_ssn`, once for each find."""
+
+    kinds: list[str]
+
+
 class Where(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Only documents of which all of this holds; what is None does not matter. `after` and `before` bound the last
     modification (ISO 8601): a document without a date was not modified in any time."""

@@ -1,0 +1,30 @@
+"""What Presidio says to a whole answer: asked of the local search process, so that no worker loads it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from groundplan.gateway.call.ground import ask_search
+from groundplan.gateway.upstream.http1 import UpstreamFailure
+from groundplan.knowledge.retrieval.wire import MOST_PERSONAL, PERSONAL, PersonalAnswer, PersonalRequest
+
+if TYPE_CHECKING:
+    from groundplan.gateway.call.context import Gateway
+
+SECONDS = 5.0
+"""How long it may take at most; the first time it is loaded. The workload's budget is told besides."""
+_decode = msgspec.json.Decoder(PersonalAnswer).decode
+
+
+async def asked(gateway: Gateway, name: bytes, text: str) -> list[str] | None:
+    """The kinds that were found; None where it could not be looked at. `name`: of the call, for the other process."""
+    if len(text) > MOST_PERSONAL:
+        return None
+    try:
+        async with asyncio.timeout(SECONDS):
+            return _decode(await ask_search(gateway, msgspec.json.encode(PersonalRequest(text)), name, PERSONAL)).kinds
+    except (UpstreamFailure, TimeoutError, msgspec.DecodeError, UnicodeDecodeError):
+        return None

@@ -1,0 +1,133 @@
+"""Presidio as a check of whole answers: found in the search process, over a real socket, and never in a worker."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.unit.call_rig import call_rig
+
+from groundplan.blueprint import model as bp
+from groundplan.catalog.loader import load_files
+from groundplan.core import presidio
+from groundplan.core.endpoints import announce
+from groundplan.core.errors import GroundplanError, Invalid
+from groundplan.core.home import Home
+from groundplan.gateway.http.server import Request, Response, Server
+from groundplan.gateway.surfaces.answers import of_refusal
+from groundplan.knowledge.retrieval.endpoint import personal
+from groundplan.knowledge.retrieval.wire import MOST_PERSONAL, PERSONAL
+from groundplan.release.governed import without_extra
+
+NUMBER = "536-90-4399"
+ASK: dict[str, Any] = {"messages": [{"role": "user", "content": "What is it?"}], "max_tokens": 400}
+
+
+@asynccontextmanager
+async def searching(home: Path) -> AsyncIterator[list[bytes]]:
+    """What the search process does with this path, on a socket of its own; the bodies that it was sent."""
+    bodies: list[bytes] = []
+
+    async def answer(request: Request, response: Response) -> None:
+        bodies.append(request.body)
+        assert request.target == PERSONAL
+        response.send(200, await asyncio.to_thread(personal, request.body))
+
+    loop = asyncio.get_running_loop()
+    server = Server(answer, of_refusal, loop)
+    listener = await loop.create_server(server.protocol, "127.0.0.1", 0)
+    announce(Home(home), "search", f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}", "t")
+    yield bodies
+    listener.close()
+    await server.drain(0.2)
+
+
+def test_kinds_with_check_digits_are_found_and_dates_and_plain_numbers_are_not() -> None:
+    text = f"{NUMBER}, NHS 401 023 2137, Aadhaar 312345678909, on 2024-05-01 at 10, order 12345, call 5 pumps."
+    assert [(found.kind, text[found.start : found.end]) for found in presidio.find(text)] == [
+        ("us_ssn", NUMBER), ("uk_nhs", "401 023 2137"), ("in_aadhaar", "312345678909"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_with_what_presidio_finds_is_refused_before_any_of_it_leaves(
+    tmp_path: Path, stream: bool
+) -> None:
+    rules = {"assistant": {"guardrails": bp.Guardrails(presidio="block")}}
+    async with call_rig(tmp_path, ("one",), workloads=rules) as rig, searching(tmp_path) as bodies:
+        rig.play("one", say=f"The number is {NUMBER}.")
+        if stream:
+            got = await rig.stream(**ASK)
+            assert NUMBER not in got.text and not got.done
+        else:
+            reply = await rig.chat(**ASK)
+            assert (reply.status, json.loads(reply.body)["error"]["code"]) == (403, "guardrail_presidio")
+            assert NUMBER.encode() not in reply.body
+        rig.play("one", say="The number is 12.")
+        assert (await rig.chat(**ASK)).status == 200
+        assert len(bodies) == 2
+
+
+async def test_it_may_only_be_told(tmp_path: Path) -> None:
+    rules = {"assistant": {"guardrails": bp.Guardrails(presidio="flag", budget_ms=10_000)}}
+    async with call_rig(tmp_path, ("one",), workloads=rules) as rig, searching(tmp_path):
+        rig.play("one", say=f"The number is {NUMBER}.")
+        answer = json.loads((await rig.chat(**ASK)).body)
+    assert answer["choices"][0]["message"]["content"] == f"The number is {NUMBER}."
+    assert answer["groundplan"]["guardrails"] == [
+        {"place": "output", "check": "presidio", "done": "flag", "finds": 1, "shadow": False}
+    ]
+
+
+@pytest.mark.parametrize(("fail_open", "status"), [(False, 403), (True, 200)])
+async def test_where_it_cannot_be_asked_the_workload_says_what_happens(
+    tmp_path: Path, fail_open: bool, status: int
+) -> None:
+    rules = {"assistant": {"guardrails": bp.Guardrails(presidio="block", fail_open=fail_open)}}
+    async with call_rig(tmp_path, ("one",), workloads=rules) as rig:
+        rig.play("one", say="The number is 12.")
+        reply = await rig.chat(**ASK)
+        assert reply.status == status
+        assert fail_open or json.loads(reply.body)["error"]["code"] == "guardrail_failed"
+
+
+def test_a_text_that_is_too_long_is_refused() -> None:
+    with pytest.raises(Invalid) as caught:
+        personal(json.dumps({"text": "x" * (MOST_PERSONAL + 1)}).encode())
+    assert caught.value.code == "personal_request"
+
+
+def test_without_the_extra_a_plan_names_the_line_and_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = """kind: company
+name: acme
+format: 1
+---
+kind: workload
+name: support
+purpose: Answer
+audience: employees
+stage: pilot
+sensitivity: internal
+guardrails: {output: {presidio: block}}
+"""
+    workspace = load_files({"acme.yaml": text})
+    assert without_extra(workspace) == []
+    monkeypatch.setattr(presidio, "installed", lambda: False)
+    (problem,) = without_extra(workspace)
+    assert problem.code == "extra_missing" and "groundplan[governance]" in str(problem.hint)
+    assert str(problem.where).startswith("acme.yaml:11")
+    with pytest.raises(GroundplanError, match="not installed"):
+        personal(b'{"text": "x"}')
+
+
+def test_a_worker_loads_neither_it_nor_numpy() -> None:
+    code = "import sys, groundplan.gateway.app, groundplan.gateway.guard.run; print({'numpy', 'spacy', 'presidio_analyzer'} & set(sys.modules))"  # noqa: E501
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
