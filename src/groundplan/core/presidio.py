@@ -43,5 +43,5 @@ def _recognisers() -> tuple[Any, ...]:
     library = importlib.import_module("presidio_analyzer.predefined_recognizers")
     pattern = importlib.import_module("presidio_analyzer").PatternRecognizer
     classes = [made for _, made in inspect.getmembers(library, inspect.isclass) if issubclass(made, pattern)]
-    found = [made() for made in classes if made is not pattern and not inspect.isabstract(made)]
+    found: list[Any] = [made() for made in classes if made is not pattern and not inspect.isabstract(made)]
     return tuple(each for each in found if not _LEFT_OUT & set(each.supported_entities))

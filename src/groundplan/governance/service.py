@@ -149,7 +149,9 @@ def ask(
                 return held
             raise Conflict("this is approved already", code="approved_already", hint=f"See change {held.id}.")
     needs = tuple(Need("company", duty) for duty in duties)
-    summary = {"fields": [{"field": name, "old": None, "new": value} for name, value in sorted(what.items())]}
+    summary: dict[str, Any] = {
+        "fields": [{"field": name, "old": None, "new": value} for name, value in sorted(what.items())]
+    }
     summary |= {"price": dict(price)} if price else {}
     change = Change(
         new_id(), digest, kind, subject, 0, summary, needs, actor, at, "pending", None, None,
