@@ -8,6 +8,7 @@ import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from datetime import UTC
 
 import psycopg
 import pytest
@@ -16,6 +17,8 @@ from psycopg import sql
 from groundplan.core.database import ROLES, connect, external_url, role_name
 from groundplan.core.errors import Conflict, Denied, Invalid
 from groundplan.core.ids import new_id
+from groundplan.governance import store as governance
+from groundplan.governance.policy import exception_store
 from groundplan.runtime.migrate import head, migrate, revision
 from groundplan.testing.database import Cluster, Database
 
@@ -138,3 +141,33 @@ def test_a_user_who_may_not_make_roles_is_told_what_to_ask_for(postgres_cluster:
 def test_a_name_that_cannot_name_roles_is_refused(postgres_cluster: Cluster) -> None:
     with _bare_database(postgres_cluster, "Odd-Name") as url, pytest.raises(Invalid, match="database_name"):
         migrate(url)
+
+
+def test_exceptions_of_before_are_changes_with_what_was_said_to_them(postgres_cluster: Cluster) -> None:
+    ids = {state: new_id() for state in ("asked", "approved", "refused", "ended")}
+    sam = new_id()
+    with _bare_database(postgres_cluster, "exceptions") as url:
+        assert migrate(url, "0131_directory_as_said") == "0131_directory_as_said"
+        with connect(url) as conn:
+            conn.execute("INSERT INTO person (id, email, name) VALUES (%s, 'sam@acme.example', 'Sam')", (sam,))
+            for state, id in ids.items():
+                conn.execute(
+                    """INSERT INTO policy_exception (id, rule, workload, person, until, reason, asked_by, state,
+                         decided_by, decided_at, decided_reason)
+                       VALUES (%s, 'r', 'w', 'sam@acme.example', now() + interval '2 days', 'why', 'operator', %s, %s,
+                         now(), 'fine')""",
+                    (id, state, None if state == "asked" else f"person:{sam}"),
+                )
+        assert migrate(url) == head()
+        with connect(url) as conn:
+            held = conn.execute("SELECT rule, workload, person FROM exception_held").fetchall()
+            assert held == [("r", "w", "sam@acme.example")]
+            found = {each.id: each for each in exception_store.every(conn)}
+            assert {state: found[id].state for state, id in ids.items()} == {state: state for state in ids}
+            assert sorted(found[ids["asked"]].waits_for) == ["compliance", "security"]
+            approved = found[ids["approved"]]
+            assert (approved.reason, approved.decided_by, approved.decided_reason) == ("why", f"person:{sam}", "fine")
+            change = governance.change_by_id(conn, ids["approved"])
+            assert (
+                change is not None and change.ends_itself == change.expires_on == approved.until.astimezone(UTC).date()
+            )

@@ -1,0 +1,78 @@
+"""A person's search on the console that shows a restricted document leaves an entry in the audit log; others do not."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from tests.integration.test_api_control import WORKSPACE, running
+
+from groundplan.core.database import connect
+from groundplan.core.endpoints import announce
+from groundplan.core.home import Home
+from groundplan.core.ids import new_id
+from groundplan.testing.database import Database
+
+SOURCE = """---
+kind: source
+name: handbook
+path: ./handbook
+sensitivity: internal
+owner: ana
+readers: [everyone]
+"""
+
+
+@contextmanager
+def finding(home: Home, documents: list[str]) -> Iterator[None]:
+    """A search process that finds these documents, in its own words; what of them is restricted is not its to say."""
+
+    class Finds(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            body = json.dumps({"passages": [{"document": each, "text": "x"} for each in documents]}).encode()
+            self.send_response(200)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Finds)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    announce(home, "search", f"http://127.0.0.1:{server.server_port}", "t")
+    yield
+    server.shutdown()
+    server.server_close()
+
+
+def test_who_is_shown_a_restricted_document_is_in_the_log(database: Database, tmp_path: Path) -> None:
+    with running(database, tmp_path) as control:
+        text = WORKSPACE.replace("deployments: [local]", "deployments: [local]\nsources: [handbook]") + SOURCE
+        (control.workspace.parent / "handbook").mkdir(exist_ok=True)
+        applied = control.ask("POST", "/api/apply", {"files": {"acme.yaml": text}, "reason": "documents"})
+        assert applied.status == 200, applied.body
+        plain, secret = str(new_id()), str(new_id())
+        with connect(database.superuser) as conn:
+            for id, sensitivity in ((plain, "internal"), (secret, "restricted")):
+                conn.execute(
+                    """INSERT INTO document (id, source, path, title, digest, sensitivity)
+                       VALUES (%s, 'handbook', %s, 'A', 'x', %s)""",
+                    (id, f"{sensitivity}.md", sensitivity),
+                )
+        ana, question = control.sign_in("ana@acme.example"), {"workload": "assistant", "query": "leave"}
+
+        def shown(*documents: str) -> list[dict[str, object]]:
+            with finding(control.home, list(documents)):
+                assert control.ask("POST", "/api/knowledge/search", question, **ana).status == 200
+            return list(control.ask("GET", "/api/audit?action=knowledge.read").body["entries"])
+
+        assert shown(plain) == []
+        (entry,) = shown(plain, secret)
+        assert entry["subject"] == "workload/assistant" and str(entry["actor"]).startswith("person:")
+        assert entry["detail"] == {"documents": [secret]}
