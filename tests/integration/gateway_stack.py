@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from tests.integration.nursery import Worker, fork_worker
 
 from groundplan.blueprint import artifact
 from groundplan.blueprint.model import Blueprint, Budget, Deployment, Grounding, Rates, Site, Workload
@@ -90,7 +90,7 @@ class Stack:
     home: Home
     database: Database
     listening: socket.socket
-    workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    workers: list[Worker | subprocess.Popen[bytes]] = field(default_factory=list)
 
     @property
     def port(self) -> int:
@@ -152,16 +152,9 @@ class Stack:
         log = (self.home.logs / "gateway.log").open("ab")
         for slot in range(count):
             fd = self.listening.fileno()
-            command = [sys.executable, "-m", "groundplan.gateway.app", "--home", str(self.home.root)]
-            self.workers.append(
-                subprocess.Popen(
-                    [*command, "--fd", str(fd), "--slot", str(slot)],
-                    pass_fds=(fd,),
-                    stdout=log,
-                    stderr=log,
-                    env={**os.environ, "GROUNDPLAN_DATABASE_URL": self.database.dsn},
-                )
-            )
+            environment = {**os.environ, "GROUNDPLAN_DATABASE_URL": self.database.dsn}
+            arguments = ["--home", str(self.home.root), "--slot", str(slot)]
+            self.workers.append(fork_worker(arguments, fd, log.fileno(), environment))
         log.close()
 
     async def ready(self, number: int = 1, seconds: float = 20) -> None:

@@ -86,7 +86,7 @@ def attempts(database: Database, at: datetime, failed: int, ok: int) -> None:
     with connect(database.urls["owner"], autocommit=True) as conn:
         rows: list[tuple[Any, ...]] = [
             (new_id(), 1, at - timedelta(seconds=number), "other", "rack", "acme/other", "settled", outcome, 200, 0, 0,
-             {}, False, [], 1.0, new_id(), 0.0, None, None, "assistant", 1, False, {})
+             {}, False, [], 1.0, new_id(), 0.0, None, None, "assistant", 1, False, {}, "", "")
             for outcome, count in (("failed", failed), ("ok", ok))
             for number in range(count)
         ]  # fmt: skip

@@ -28,7 +28,9 @@ def test_a_terminal_is_left_alone_once_everything_is_there(monkeypatch: pytest.M
         assert "\x1b[" not in terminal.getvalue(), "no bar before there is something to fetch"
         for done in (0, 40 * MIB):
             steps.bytes("small", done, 88 * MIB)
-        time.sleep(0.15)
+        end = time.monotonic() + 10
+        while "small" not in terminal.getvalue() and time.monotonic() < end:
+            time.sleep(0.05)
         assert "small" in terminal.getvalue() and "88.0/" not in terminal.getvalue().replace(" ", "")
         steps.bytes("small", 88 * MIB, 88 * MIB)
         steps.say("ready")

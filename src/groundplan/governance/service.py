@@ -142,7 +142,7 @@ def ask(
     duties = ASKED.get(kind)
     if duties is None:
         raise Invalid(f"nothing is asked for as {kind!r}", code="approval_kind", hint=f"Ask for {', '.join(ASKED)}.")
-    digest = _digest(kind, subject, what)
+    digest = digest_asked(kind, subject, what)
     for held in store.changes(conn, ["pending", "applied"]):
         if (held.type, held.subject, held.digest, held.price) == (kind, subject, digest, dict(price)):
             if held.state == "pending":
@@ -161,7 +161,7 @@ def ask(
     return _found(conn, change.id)
 
 
-def _digest(kind: str, subject: str, what: Mapping[str, Any]) -> str:
+def digest_asked(kind: str, subject: str, what: Mapping[str, Any]) -> str:
     """Raises `Invalid` (`approval_what`) for what JSON cannot hold exactly."""
     try:
         return asked_digest(kind, subject, what)

@@ -27,7 +27,7 @@ from groundplan.core.errors import Conflict, Invalid, NotFound, Problem
 from groundplan.governance import service as governance
 from groundplan.governance import store as changes
 from groundplan.governance.model import ASKED, Change, Need, Standing
-from groundplan.governance.parts import AT_GATEWAYS, KINDS, asked_digest, check_asked, dearest, price_declared
+from groundplan.governance.parts import AT_GATEWAYS, KINDS, check_asked, dearest, price_declared
 from groundplan.governance.service import Answer, Approver, Wanted
 from groundplan.governance.validity import Term, term_of
 from groundplan.placement.solve import verify
@@ -176,7 +176,7 @@ def ask(
     check_asked(kind, subject, what)
     served = _current(_newest(conn))
     seats, at = in_force(served).seats, signing.clock.now()
-    price = price_declared(served.blueprint, asked_digest(kind, subject, what)) if kind == "model" else {}
+    price = price_declared(served.blueprint, governance.digest_asked(kind, subject, what)) if kind == "model" else {}
     return governance.ask(conn, actor, kind, subject, what, reason, seats=seats, at=at, price=price)
 
 
