@@ -215,21 +215,6 @@ def reviewed(demo: Demo, key: str, question: str) -> dict[str, Any]:
 
 
 @pytest.mark.timeout(400)
-def test_tampering_names_the_entry(demo: Demo) -> None:
-    told = demo.act("tamper")
-    assert told["ok"] is False and isinstance(told["problems"][0]["at"], int)
-    assert "ntry" in told["told"][1]
-    assert demo.ask("GET", "/api/audit/verify")["ok"]
-
-
-def test_one_command_back(demo: Demo) -> None:
-    before = demo.ask("GET", "/api/status")["blueprint"]
-    told = demo.act("rollback")
-    assert told["blueprint"] > before
-    diff = demo.ask("GET", f"/api/blueprints/{told['blueprint']}/diff?against={before}")
-    assert diff["files"] == [] or before > 1
-
-
 def test_what_waits_is_visible_from_the_start(demo: Demo) -> None:
     pending = demo.ask("GET", "/api/status")["pending"]
     assert {item["subject"] for item in pending} >= {"workload/support-assistant"}
@@ -248,6 +233,62 @@ def test_what_is_not_served_shows_what_it_declares(demo: Demo) -> None:
     inspector = demo.ask("GET", "/api/workloads/line-inspector")
     assert inspector["owners"]["business"] == ["tom@acme.example"]
     assert inspector["owners"]["security"] == ["sam@acme.example"], "who holds the duty for the company"
+
+
+def test_support_saves_above_its_floors_and_finance_keeps_its_large_model(demo: Demo) -> None:
+    approve_everything(demo)
+    keys = {
+        workload: demo.ask("POST", "/api/keys", {"workload": workload, "user": person})["key"]
+        for workload, person in (("support-assistant", "lena@acme.example"), ("finance-analytics", "ana@acme.example"))
+    }
+    easy = ["How long does delivery to Norway take?", "When is the sensor calibrated again?", "What is the warranty?"]
+    asked = [chat(demo, keys["support-assistant"], question) for question in easy * 3]
+    hard = chat(demo, keys["support-assistant"], "I want a refund and my lawyer will write to you")
+    assert hard["deployment"] == "gpt-eu-large", "at stake, so the large model answers"
+    assert {each["deployment"] for each in asked} == {"gpt-eu"}
+    assert [each["cache"] for each in asked[3:]] == ["exact"] * 6
+    for each in asked:
+        for label in ("accuracy", "tone"):
+            report(demo, {"call_id": each["call_id"], "accepted": True, "label": label})
+
+    support = demo.ask("GET", "/api/routing/trade-off?workload=support-assistant")
+    assert support["saved"]["strongest"] == "gpt-eu-large"
+    assert float(support["saved"]["by_routing_usd"]) > 0 and float(support["saved"]["by_cache_usd"]) > 0
+    assert {each["dimension"]: each["kept"] for each in support["quality"]} == {"accuracy": "yes", "tone": "yes"}
+    for place in support["places"]:
+        below = [name for name, floor in support["floors"].items() if place["scores"].get(name, 1) < floor]
+        assert not (below and place["answers"]), "nobody below a floor answered"
+    assert "choosing models saved" in support["told"][0] and "answers from memory" in support["told"][0]
+    end = time.monotonic() + 60
+    while not (tried := demo.ask("GET", "/api/experiments")["experiments"]) and time.monotonic() < end:
+        time.sleep(0.5)
+    assert [each["name"] for each in tried] == ["rack-for-support"]
+
+    figures = reviewed(demo, keys["finance-analytics"], "Which cost centre is over plan in October?")
+    assert figures["deployment"] == "llama-rack"
+    report(demo, {"call_id": figures["call_id"], "accepted": True})
+    finance = demo.ask("GET", "/api/routing/trade-off?workload=finance-analytics")
+    small = next(each for each in finance["places"] if each["deployment"] == "smollm-rack")
+    assert small["answers"] == 0 and float(small["saves_usd"]) > 0
+    why = "takes none of these calls: its arithmetic is 31%, below the floor of 98%"
+    assert any(why in line for line in finance["told"])
+    page = demo.browser()("GET", "/cost/trade-off?workload=finance-analytics")
+    assert why in page and "smollm2-135m-instruct" in page
+
+
+def test_tampering_names_the_entry(demo: Demo) -> None:
+    told = demo.act("tamper")
+    assert told["ok"] is False and isinstance(told["problems"][0]["at"], int)
+    assert "ntry" in told["told"][1]
+    assert demo.ask("GET", "/api/audit/verify")["ok"]
+
+
+def test_one_command_back(demo: Demo) -> None:
+    before = demo.ask("GET", "/api/status")["blueprint"]
+    told = demo.act("rollback")
+    assert told["blueprint"] > before
+    diff = demo.ask("GET", f"/api/blueprints/{told['blueprint']}/diff?against={before}")
+    assert diff["files"] == [] or before > 1
 
 
 def test_traffic_is_marked_as_demo(demo: Demo) -> None:
@@ -277,41 +318,3 @@ def test_asking_as_somebody_is_told_in_the_receipt_and_in_the_log(demo: Demo) ->
     assert entry["who"] == "you as Ben Okafor" and entry["acting"] == call["acting"]
     others = demo.ask("GET", "/api/audit?limit=500")["entries"]
     assert {one["who"] for one in others if one["action"] == "call" and not one["acting"]} == {"gateway"}
-
-
-def test_support_saves_above_its_floors_and_finance_keeps_its_large_model(demo: Demo) -> None:
-    approve_everything(demo)
-    keys = {
-        workload: demo.ask("POST", "/api/keys", {"workload": workload, "user": person})["key"]
-        for workload, person in (("support-assistant", "lena@acme.example"), ("finance-analytics", "ana@acme.example"))
-    }
-    easy = ["How long does delivery to Norway take?", "When is the sensor calibrated again?", "What is the warranty?"]
-    asked = [chat(demo, keys["support-assistant"], question) for question in easy * 3]
-    hard = chat(demo, keys["support-assistant"], "I want a refund and my lawyer will write to you")
-    assert hard["deployment"] == "gpt-eu-large", "at stake, so the large model answers"
-    assert {each["deployment"] for each in asked} == {"gpt-eu"}
-    assert [each["cache"] for each in asked[3:]] == ["exact"] * 6
-    for each in asked:
-        for label in ("accuracy", "tone"):
-            report(demo, {"call_id": each["call_id"], "accepted": True, "label": label})
-
-    support = demo.ask("GET", "/api/routing/trade-off?workload=support-assistant")
-    assert support["saved"]["strongest"] == "gpt-eu-large"
-    assert float(support["saved"]["by_routing_usd"]) > 0 and float(support["saved"]["by_cache_usd"]) > 0
-    assert {each["dimension"]: each["kept"] for each in support["quality"]} == {"accuracy": "yes", "tone": "yes"}
-    for place in support["places"]:
-        below = [name for name, floor in support["floors"].items() if place["scores"].get(name, 1) < floor]
-        assert not (below and place["answers"]), "nobody below a floor answered"
-    assert "choosing models saved" in support["told"][0] and "answers from memory" in support["told"][0]
-    assert demo.ask("GET", "/api/experiments")["experiments"][0]["name"] == "rack-for-support"
-
-    figures = reviewed(demo, keys["finance-analytics"], "Which cost centre is over plan in October?")
-    assert figures["deployment"] == "llama-rack"
-    report(demo, {"call_id": figures["call_id"], "accepted": True})
-    finance = demo.ask("GET", "/api/routing/trade-off?workload=finance-analytics")
-    small = next(each for each in finance["places"] if each["deployment"] == "smollm-rack")
-    assert small["answers"] == 0 and float(small["saves_usd"]) > 0
-    why = "takes none of these calls: its arithmetic is 31%, below the floor of 98%"
-    assert any(why in line for line in finance["told"])
-    page = demo.browser()("GET", "/cost/trade-off?workload=finance-analytics")
-    assert why in page and "smollm2-135m-instruct" in page
