@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -196,6 +197,16 @@ def test_a_listening_socket_is_inherited(tmp_path: Path) -> None:
         supervisor.start(Process("server", (sys.executable, "-c", program, str(number)), fds=(number,), restart=False))
         with socket.create_connection(listener.getsockname(), timeout=10) as client:
             assert client.recv(16) == b"hello"
+
+
+def test_a_port_that_is_let_go_of_soon_is_waited_for() -> None:
+    taken = open_listener("127.0.0.1", 0)
+    port = taken.getsockname()[1]
+    timer = threading.Timer(0.4, taken.close)
+    timer.start()
+    with open_listener("127.0.0.1", port, patience=20) as listener:
+        assert listener.getsockname()[1] == port
+    timer.join()
 
 
 def test_a_port_in_use_names_the_option_that_moves_it() -> None:

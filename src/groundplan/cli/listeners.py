@@ -100,13 +100,14 @@ def _loopback(host: str) -> bool:
         return False
 
 
-def open_listeners(settings: Settings, port: int, control_port: int) -> Listeners:
-    """All sockets, listening. Raises `Invalid` and `Unavailable` as `files_of` and `open_listener` do."""
+def open_listeners(settings: Settings, port: int, control_port: int, *, patience: float = 0.0) -> Listeners:
+    """All sockets, listening; ports in use are tried again for `patience` seconds. Raises `Invalid` and `Unavailable` as
+    `files_of` and `open_listener` do."""
     files = files_of(settings)
-    public = open_listener(settings.host, port)
+    public = open_listener(settings.host, port, patience=patience)
     try:
         local = open_listener(LOOPBACK, 0) if files is not None else None
-        control = open_listener(LOOPBACK, control_port, option="--control-port")
+        control = open_listener(LOOPBACK, control_port, option="--control-port", patience=patience)
     except BaseException:
         public.close()
         raise

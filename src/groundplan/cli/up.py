@@ -47,6 +47,8 @@ from groundplan.runtime.supervisor import Process, Supervisor
 READY_SECONDS = 180.0
 FOLLOW_SECONDS = 2.0
 MOST_DEATHS = 5
+LEFT_SECONDS = 20.0
+"""How long the workers of an `up` that was killed may hold its ports: they drain for 15 s."""
 
 
 def up(
@@ -89,7 +91,9 @@ def up(
         steps = stack.enter_context(Steps())
         start = Start(Home(settings.home), settings, folder, demo, steps)
         supervisor = stack.enter_context(Supervisor(start.home, notice=steps.say))
-        listeners = open_listeners(settings, port, control_port)
+        # what an `up` that was killed here left behind lets go of its ports when it has told its callers so
+        left = (start.home.run / "up.json").exists()
+        listeners = open_listeners(settings, port, control_port, patience=LEFT_SECONDS if left else 0.0)
         stack.callback(listeners.close)
         start.database(supervisor, stack)
         blueprint = start.declare()

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -71,10 +72,12 @@ def take_lock(path: Path, refusal: Callable[[str], GroundplanError]) -> int:
     return descriptor
 
 
-def open_listener(host: str, port: int, *, option: str = "--port", backlog: int = 2048) -> socket.socket:
+def open_listener(
+    host: str, port: int, *, option: str = "--port", backlog: int = 2048, patience: float = 0.0
+) -> socket.socket:
     """A listening TCP socket on `host`; port 0 picks a free one. Children inherit it by its number (`Process.fds`).
 
-    Raises `Unavailable` (`port_in_use`, `port_denied`, `address_unknown`) naming the command-line `option` that chooses
+    A port in use is tried again for `patience` seconds. Raises `Unavailable` (`port_in_use`, `port_denied`, `address_unknown`) naming the command-line `option` that chooses
     it.
     """
     if not 0 <= port <= 65535:
@@ -86,15 +89,20 @@ def open_listener(host: str, port: int, *, option: str = "--port", backlog: int 
             f"the address {host} is unknown here", code="address_unknown", hint="Listen on 127.0.0.1 or an own address."
         ) from error
     family, kind, protocol, _, address = min(found, key=lambda one: one[0] != socket.AF_INET)
-    listener = socket.socket(family, kind, protocol)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(backlog)
-    except OSError as error:
-        listener.close()
-        raise _refused(host, port, option, error) from error
-    return listener
+    end = time.monotonic() + patience
+    while True:
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(backlog)
+        except OSError as error:
+            listener.close()
+            if error.errno != errno.EADDRINUSE or time.monotonic() >= end:
+                raise _refused(host, port, option, error) from error
+            time.sleep(0.1)
+        else:
+            return listener
 
 
 def _refused(host: str, port: int, option: str, error: OSError) -> Unavailable:
