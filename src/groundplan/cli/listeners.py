@@ -101,8 +101,8 @@ def _loopback(host: str) -> bool:
 
 
 def open_listeners(settings: Settings, port: int, control_port: int, *, patience: float = 0.0) -> Listeners:
-    """All sockets, listening; ports in use are tried again for `patience` seconds. Raises `Invalid` and `Unavailable` as
-    `files_of` and `open_listener` do."""
+    """All sockets, listening; ports in use are tried again for `patience` seconds. Raises `Invalid` and `Unavailable`
+    as `files_of` and `open_listener` do."""
     files = files_of(settings)
     public = open_listener(settings.host, port, patience=patience)
     try:

@@ -77,8 +77,8 @@ def open_listener(
 ) -> socket.socket:
     """A listening TCP socket on `host`; port 0 picks a free one. Children inherit it by its number (`Process.fds`).
 
-    A port in use is tried again for `patience` seconds. Raises `Unavailable` (`port_in_use`, `port_denied`, `address_unknown`) naming the command-line `option` that chooses
-    it.
+    A port in use is tried again for `patience` seconds. Raises `Unavailable` (`port_in_use`, `port_denied`,
+    `address_unknown`) naming the command-line `option` that chooses it.
     """
     if not 0 <= port <= 65535:
         raise Invalid(f"{port} is not a port", code="port_range", hint=f"Choose 1 to 65535 with {option}.")
