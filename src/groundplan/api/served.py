@@ -11,7 +11,7 @@ from psycopg import Connection
 from groundplan.api import store
 from groundplan.blueprint import artifact
 from groundplan.blueprint.model import Blueprint, Workload
-from groundplan.catalog.loader import load_files
+from groundplan.catalog.loader import load_served
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import NotFound
 
@@ -41,16 +41,10 @@ def at(conn: Connection[Any], number: int) -> Blueprint:
     return _decoded(row["digest"], bytes(row["body"]))
 
 
-@lru_cache(maxsize=4)
-def _loaded(digest: str, files: tuple[tuple[str, str], ...]) -> Workspace:
-    del digest
-    return load_files(dict(files))
-
-
 def workspace_at(conn: Connection[Any], number: int) -> Workspace:
     """The declared files of blueprint `number`, parsed once. Raises `NotFound`."""
     row = store.blueprint(conn, number)
-    return _loaded(row["digest"], tuple(sorted(row["sources"].items())))
+    return load_served(row["sources"])
 
 
 def current_blueprint(conn: Connection[Any]) -> Blueprint:

@@ -10,6 +10,7 @@ import os
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -21,7 +22,7 @@ from groundplan.catalog.reader import MAX_BYTES, Document, read_documents
 from groundplan.catalog.workspace import Workspace, frozen
 from groundplan.core.errors import Invalid, Problem, Where
 
-__all__ = ["Reading", "Workspace", "load", "load_files", "read_files", "read_folder"]
+__all__ = ["Reading", "Workspace", "load", "load_files", "load_served", "read_files", "read_folder"]
 
 MAX_FILES = 2000
 Documents = dict[tuple[str, str], tuple[Strict, Document]]
@@ -50,6 +51,16 @@ def load(folder: Path) -> Workspace:
 def load_files(files: Mapping[str, str]) -> Workspace:
     """The workspace in `files` (relative path -> YAML text). Raises `Invalid` with all problems of form."""
     return _whole(read_files(files))
+
+
+def load_served(files: Mapping[str, str]) -> Workspace:
+    """The same for what a blueprint was made of, which is asked for again and again: the newest few are remembered."""
+    return _load_served(tuple(sorted(files.items())))
+
+
+@lru_cache(maxsize=4)
+def _load_served(files: tuple[tuple[str, str], ...]) -> Workspace:
+    return load_files(dict(files))
 
 
 def _whole(reading: Reading) -> Workspace:

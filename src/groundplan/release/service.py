@@ -19,7 +19,7 @@ from psycopg import Connection
 
 from groundplan.blueprint import model as bp
 from groundplan.blueprint.artifact import decode, digest, encode, sign
-from groundplan.catalog.loader import load_files
+from groundplan.catalog.loader import load_files, load_served
 from groundplan.catalog.workspace import Workspace
 from groundplan.core import audit, canonical
 from groundplan.core.clock import Clock
@@ -344,7 +344,7 @@ def _wait(
 
 
 def _current(stored: StoredBlueprint) -> Current:
-    return Current(decode(stored.body), load_files(stored.sources))
+    return Current(decode(stored.body), load_served(stored.sources))
 
 
 def _newest(conn: Connection[Any]) -> StoredBlueprint:
