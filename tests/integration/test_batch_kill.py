@@ -20,7 +20,9 @@ from openai.types import Batch
 from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
 from tests.integration.test_batches import BATCH_RATES, CHAT, LINE, lines
 
+from groundplan.core.endpoints import lookup
 from groundplan.core.money import PICO
+from groundplan.gateway.telemetry.content import SERVICE as CONTENT_WRITER
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script
 
@@ -37,6 +39,9 @@ async def shipping(stack: Stack) -> AsyncIterator[subprocess.Popen[bytes]]:
         environment = {**os.environ, "GROUNDPLAN_DATABASE_URL": stack.database.dsn}
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
     try:
+        async with asyncio.timeout(30):
+            while lookup(stack.home, CONTENT_WRITER) is None:  # noqa: ASYNC110 -- another process announces it
+                await asyncio.sleep(0.05)
         yield process
     finally:
         process.terminate()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -58,7 +59,11 @@ def test_who_is_shown_a_restricted_document_is_in_the_log(database: Database, tm
         applied = control.ask("POST", "/api/apply", {"files": {"acme.yaml": text}, "reason": "documents"})
         assert applied.status == 200, applied.body
         plain, secret = str(new_id()), str(new_id())
-        with connect(database.superuser) as conn:
+        with connect(database.superuser, autocommit=True) as conn:
+            end = time.monotonic() + 30
+            while conn.execute("SELECT 1 FROM source WHERE name = 'handbook'").fetchone() is None:
+                assert time.monotonic() < end, "the source is not known"
+                time.sleep(0.1)
             for id, sensitivity in ((plain, "internal"), (secret, "restricted")):
                 conn.execute(
                     """INSERT INTO document (id, source, path, title, digest, sensitivity)

@@ -23,6 +23,7 @@ class Terminal(io.StringIO):
 def test_a_terminal_is_left_alone_once_everything_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
     with Steps() as steps:
         steps.say("database is ready")
         assert "\x1b[" not in terminal.getvalue(), "no bar before there is something to fetch"
