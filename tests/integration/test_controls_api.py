@@ -133,6 +133,28 @@ def test_assessment_results_are_oscal(control: Control) -> None:
     assert related == {each.uuid for each in observations}
 
 
+def test_what_is_declared_leaves_as_oscal_and_comes_back(control: Control) -> None:
+    files = {}
+    for document in ("catalog", "profile"):
+        reply = control.ask("GET", f"/api/exports/oscal/house-rules?document={document}")
+        assert reply.status == 200, reply.body
+        files[f"{document}.json"] = json.dumps(reply.body)
+    owner = {"owner": "Sam@acme.example"}
+    made = control.ask("POST", "/api/imports/oscal", {"files": files, **owner})
+    assert made.status == 200 and made.body["frameworks"] == {"house-rules": 3}
+    assert made.body["yaml"] == (
+        "---\n# from profile.json\nkind: framework\nname: house-rules\ntitle: House rules\nowner: sam@acme.example\n"
+        "controls:\n- {id: H1, title: It has a budget, needs: [budget.hard]}\n"
+        "- {id: H2, title: A risk is assessed, needs: [risk.assessed]}\n"
+        "- {id: H3, title: It was tried by users, needs: [document]}\n"
+    )
+    alone = control.ask("POST", "/api/imports/oscal", {"files": {"p.json": files["profile.json"]}, **owner})
+    assert (alone.status, alone.code) == (400, "import_oscal")
+    assert "house-rules-catalog.json, which is not among the files" in str(alone.body)
+    assert control.ask("POST", "/api/imports/oscal", {"files": files, "owner": "nobody"}).code == "email_syntax"
+    assert control.ask("GET", "/api/exports/oscal/house-rules?document=letter").status == 422
+
+
 def test_the_register_is_a_cyclonedx_bill_of_materials(control: Control) -> None:
     entries = control.ask("GET", "/api/register").body["entries"]
     assert {each["kind"] for each in entries} == {"workload", "model", "deployment", "provider"}

@@ -228,9 +228,16 @@ def shadow(
 
 
 @exports.command()
-def oscal(framework: str, home: HomeOption = None) -> None:
-    """Assessment results in OSCAL 1.1.2, as JSON."""
-    _print(ControlClient.connect(home).get(f"/api/exports/oscal/{quote(framework, safe='')}"))
+def oscal(
+    framework: str,
+    document: Annotated[
+        str, typer.Option("--document", help="assessment-results | catalog | profile | component-definition")
+    ] = "assessment-results",
+    home: HomeOption = None,
+) -> None:
+    """Assessment results in OSCAL 1.1.2, or what is declared as a document that others import, as JSON."""
+    path = f"/api/exports/oscal/{quote(framework, safe='')}"
+    _print(ControlClient.connect(home).get(path, document=document))
 
 
 @exports.command()

@@ -5,6 +5,7 @@ Works on files alone, offline; reads no secret and prints none.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from groundplan.catalog.fields import is_email
+from groundplan.catalog.fields import NAME, is_email
 from groundplan.catalog.imports.focus import import_focus
 from groundplan.catalog.imports.inventory import import_inventory
 from groundplan.catalog.imports.kubernetes import import_kubernetes
@@ -21,8 +22,10 @@ from groundplan.catalog.imports.litellm_models import Asked
 from groundplan.catalog.imports.machines import MAX_BYTES as MAX_INFRASTRUCTURE
 from groundplan.catalog.imports.machines import Found
 from groundplan.catalog.imports.node import included
+from groundplan.catalog.imports.oscal import import_oscal
+from groundplan.catalog.imports.oscal_files import MAX_BYTES as MAX_OSCAL
 from groundplan.catalog.imports.terraform import import_terraform
-from groundplan.catalog.imports.verdict import CARRIED, Verdict
+from groundplan.catalog.imports.verdict import CARRIED, Finding, Verdict
 from groundplan.catalog.reader import MAX_BYTES
 from groundplan.cli.options import JsonOption
 from groundplan.cli.output import emit
@@ -102,23 +105,57 @@ def focus(file: Infrastructure, to: ToFile = None, as_json: JsonOption = False) 
     _sites(file, to, as_json, import_focus)
 
 
-def _sites(file: Path, to: Path | None, as_json: bool, read: Callable[[str, str], Found]) -> None:
+@app.command()
+def oscal(
+    documents: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Catalogs, profiles, component definitions, as JSON.")
+    ],
+    owner: Annotated[str, typer.Option("--owner", help="E-mail address of who answers for the controls.")],
+    name: Annotated[str | None, typer.Option("--name", help="Of the framework. Left out: from its title.")] = None,
+    to: Annotated[Path | None, typer.Option("--to", help="New file to write the framework to.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Controls of others in OSCAL as a framework; a profile needs what it imports beside it."""
+    _is_new(to)
+    if not is_email(owner.strip().lower()):
+        raise Invalid("an owner is not an e-mail address", code="email_syntax", hint="Write --owner ana@acme.example.")
+    if name is not None and not re.fullmatch(NAME, name):
+        raise Invalid(f"{name} is no name", code="name_syntax", hint="Write small letters, digits and hyphens.")
+    texts = {each.name: _text(each, each.name, MAX_OSCAL) for each in documents}
+    if len(texts) < len(documents):
+        raise Invalid("two files have the same name", code="import_oscal", hint="Give each another name.")
+    found = import_oscal(texts, owner.strip().lower(), name)
+    _told_found(found.summary(), found.findings, found.text, found.body(), to, as_json)
+
+
+def _is_new(to: Path | None) -> None:
     if to is not None and to.exists():
         raise Conflict(f"{to} is there already", code="file_exists", hint="Name a new file.")
+
+
+def _sites(file: Path, to: Path | None, as_json: bool, read: Callable[[str, str], Found]) -> None:
+    _is_new(to)
     text = _text(file, file.name, MAX_INFRASTRUCTURE)
     if len(text) > MAX_INFRASTRUCTURE:
         raise TooLarge(
             f"{file.name} is larger than is read", code="import_large", hint="At most 32 MiB: import a part."
         )
     found = read(text, file.name)
-    lines = [found.summary(), ""]
-    for finding in found.findings:
+    _told_found(found.summary(), found.findings, found.text, found.body(), to, as_json)
+
+
+def _told_found(
+    summary: str, findings: Sequence[Finding], text: str, body: Mapping[str, object], to: Path | None, as_json: bool
+) -> None:
+    """Say what was found, and write it where a file is named."""
+    lines = [summary, ""]
+    for finding in findings:
         lines.append(f"{finding.where.file}:{finding.where.line}: {finding.what} [{finding.state}] {finding.here}")
         lines += [f"    {finding.todo}"] if finding.todo else []
     if to is not None:
-        to.write_text(found.text, encoding="utf-8")
-    lines += ["", f"{to} is written." if to else found.text]
-    emit({"file": str(to) if to else None, **found.body()}, as_json, "\n".join(lines))
+        to.write_text(text, encoding="utf-8")
+    lines += ["", f"{to} is written." if to else text]
+    emit({"file": str(to) if to else None, **body}, as_json, "\n".join(lines))
 
 
 def _told(verdict: Verdict, to: Path | None) -> str:

@@ -16,13 +16,16 @@ from groundplan.api import controls
 from groundplan.api.caller import Reader, SignedIn, require_duty
 from groundplan.api.context import Using
 from groundplan.api.served import known_workload
+from groundplan.catalog.fields import NAME, is_email
+from groundplan.catalog.imports.oscal import import_oscal
 from groundplan.core.audit.store import record
-from groundplan.core.errors import NotFound, TooLarge
+from groundplan.core.errors import Invalid, NotFound, TooLarge
 from groundplan.governance.controls import evidence_store, service
 from groundplan.governance.controls.assess import assess, coverage
 from groundplan.governance.controls.checks import CHECKS
 from groundplan.governance.controls.model import APPROVED, Applied
 from groundplan.governance.controls.oscal import assessment_results
+from groundplan.governance.controls.oscal_declared import Document, declared
 from groundplan.governance.register.bom import ml_bom
 from groundplan.governance.register.cards import card
 from groundplan.governance.register.entries import Entry, overlaps
@@ -37,6 +40,7 @@ MAY_SHOW = frozenset({"compliance", "security", "data", "operations", "business"
 PERIOD = timedelta(days=365)
 LOG_BYTES = 64 << 20
 Text = Annotated[str, StringConstraints(min_length=1, max_length=1000, strip_whitespace=True)]
+FileName = Annotated[str, StringConstraints(min_length=1, max_length=300)]
 
 
 class Given(BaseModel):
@@ -60,6 +64,15 @@ class Withdrawn(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     reason: Text
+
+
+class Imported(BaseModel):
+    """Documents of OSCAL by file name; `name` of the framework where they make one."""
+
+    model_config = ConfigDict(extra="forbid")
+    files: Annotated[dict[FileName, str], Field(min_length=1, max_length=100)]
+    owner: Annotated[str, StringConstraints(min_length=3, max_length=320, strip_whitespace=True, to_lower=True)]
+    name: Annotated[str, StringConstraints(pattern=NAME)] | None = None
 
 
 @router.get("/frameworks")
@@ -243,15 +256,33 @@ def risk(services: Using, _: Reader) -> dict[str, Any]:
     return {"workloads": [_risk(current, name) for name in names], "timeline": timeline()}
 
 
+@router.post("/imports/oscal")
+def import_oscal_(body: Imported, _: Reader) -> dict[str, Any]:
+    """Catalogs, profiles and component definitions of others in OSCAL as `kind: framework`; changes nothing."""
+    if not is_email(body.owner):
+        raise Invalid("the owner is no e-mail address", code="email_syntax", hint="Write ana@acme.example.")
+    return import_oscal(body.files, body.owner, body.name).body()
+
+
 @router.get("/exports/oscal/{name}")
-def oscal(name: str, services: Using, caller: Reader) -> dict[str, Any]:
-    """Assessment results in OSCAL 1.1.2."""
+def oscal(
+    name: str,
+    services: Using,
+    caller: Reader,
+    document: Document | Literal["assessment-results"] = "assessment-results",
+) -> dict[str, Any]:
+    """Assessment results in OSCAL 1.1.2; or the controls as a catalog, what is taken of them as a profile, and what is
+    checked of them by itself as a component definition."""
     now = services.clock.now()
     with services.transaction() as conn:
         one = _applied(conn, name, now)
         known = controls.known(conn, now)
-        company = _current(conn).blueprint.company
-        record(conn, action="export.oscal", actor=caller.actor, subject="company", detail={"framework": name})
+        current = _current(conn)
+        told = {"framework": name, "document": document}
+        record(conn, action="export.oscal", actor=caller.actor, subject="company", detail=told)
+    company = current.blueprint.company
+    if document != "assessment-results":
+        return declared(document, one, current.workspace.frameworks[name], company, now)
     return assessment_results(one, assess(one, known, now), company, now, now - PERIOD)
 
 

@@ -30,6 +30,11 @@ def lines(body: Mapping[str, Value]) -> str:
     return "".join(f"{key}: {_value(value)}\n" for key, value in body.items())
 
 
+def block(key: str, items: Iterable[Mapping[str, Value]]) -> str:
+    """A list with each of its items on a line of its own."""
+    return f"{key}:\n" + "".join(f"- {_value(item)}\n" for item in items)
+
+
 def comment(texts: Iterable[str]) -> str:
     return "".join(f"# {' '.join(text.split())}\n" for text in texts)
 
