@@ -1,4 +1,5 @@
-"""Presidio as a check of whole answers: found in the search process, over a real socket, and never in a worker."""
+"""Presidio as a check of what is sent in and of whole answers: found in the search process, over a real socket, and
+never in a worker."""
 
 from __future__ import annotations
 
@@ -20,10 +21,13 @@ from groundplan.core import presidio
 from groundplan.core.endpoints import announce
 from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.core.home import Home
+from groundplan.gateway.guard.media import demanded_in
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.surfaces.answers import of_refusal
+from groundplan.governance.guardrails.guard import Guard
 from groundplan.knowledge.retrieval.endpoint import personal
 from groundplan.knowledge.retrieval.wire import MOST_PERSONAL, PERSONAL
+from groundplan.ledger.model import Reservation
 from groundplan.release.governed import without_extra
 
 NUMBER = "536-90-4399"
@@ -98,6 +102,69 @@ async def test_where_it_cannot_be_asked_the_workload_says_what_happens(
         assert fail_open or json.loads(reply.body)["error"]["code"] == "guardrail_failed"
 
 
+async def test_what_is_sent_in_is_refused_before_anybody_is_asked_and_nothing_is_held_for_it(tmp_path: Path) -> None:
+    rules = {"assistant": {"guardrails": bp.Guardrails(presidio_input="block", budget_ms=10_000)}}
+    async with call_rig(tmp_path, ("one",), workloads=rules) as rig, searching(tmp_path) as bodies:
+        rig.play("one", say=f"The number is {NUMBER}.")
+        reply = await rig.chat(**{**ASK, "messages": [{"role": "user", "content": f"I am {NUMBER}."}]})
+        error = json.loads(reply.body)["error"]
+        assert (reply.status, error["code"]) == (403, "guardrail_presidio")
+        assert error["message"] == "the request has personal data (us_ssn)" and NUMBER.encode() not in reply.body
+        assert rig.models["one"].last is None
+        answer = json.loads((await rig.chat(**ASK)).body)
+        held = [each for each in await rig.records() if isinstance(each, Reservation)]
+    assert answer["choices"][0]["message"]["content"] == f"The number is {NUMBER}.", "answers are another matter"
+    assert len(held) == 1, "of the one that was let through"
+    assert [json.loads(each)["text"] for each in bodies] == [f"I am {NUMBER}.", "What is it?"]
+
+
+async def test_what_our_own_patterns_mask_presidio_does_not_see(tmp_path: Path) -> None:
+    rules = {
+        "assistant": {
+            "guardrails": bp.Guardrails(input={"personal_data": "mask"}, presidio_input="flag", budget_ms=10_000)
+        }
+    }
+    said = "Card 4111 1111 1111 1111, ABN 51 824 753 556"
+    async with call_rig(tmp_path, ("one",), workloads=rules) as rig, searching(tmp_path) as bodies:
+        rig.play("one", say="Yes.")
+        reply = await rig.chat(**{**ASK, "messages": [{"role": "user", "content": said}]})
+    (seen,) = [json.loads(each)["text"] for each in bodies]
+    assert "4111" not in seen and "51 824 753 556" in seen
+    told = {(each["check"], each["done"]) for each in json.loads(reply.body)["groundplan"]["guardrails"]}
+    assert reply.status == 200 and ("presidio", "flag") in told
+
+
+@pytest.mark.parametrize(("fail_open", "status"), [(False, 403), (True, 200)])
+async def test_where_it_cannot_be_asked_about_what_is_sent_in_the_workload_says_what_happens(
+    tmp_path: Path, fail_open: bool, status: int
+) -> None:
+    rules = {"assistant": {"guardrails": bp.Guardrails(presidio_input="block", fail_open=fail_open)}}
+    async with call_rig(tmp_path, ("one",), workloads=rules) as rig:
+        rig.play("one", say="Twelve.")
+        reply = await rig.chat(**ASK)
+        assert reply.status == status
+        assert (
+            fail_open
+            or json.loads(reply.body)["error"]["message"] == "the request has what could not be checked (presidio)"
+        )
+
+
+async def test_in_shadow_it_is_only_counted(tmp_path: Path) -> None:
+    rules = {"assistant": {"guardrails": bp.Guardrails(presidio_input="block", shadow=True, budget_ms=10_000)}}
+    async with call_rig(tmp_path, ("one",), workloads=rules) as rig, searching(tmp_path):
+        rig.play("one", say="Twelve.")
+        reply = await rig.chat(**{**ASK, "messages": [{"role": "user", "content": f"I am {NUMBER}."}]})
+    assert json.loads(reply.body)["groundplan"]["guardrails"] == [
+        {"place": "input", "check": "presidio", "done": "block", "finds": 1, "shadow": True}
+    ]
+
+
+def test_where_only_presidio_looks_at_what_is_sent_in_images_are_not_let_through_unsaid() -> None:
+    guard = Guard.of(bp.Guardrails(presidio_input="block"))
+    assert demanded_in(guard) and guard.input.empty and not guard.whole
+    assert not demanded_in(Guard.of(bp.Guardrails(presidio="block")))
+
+
 def test_a_text_that_is_too_long_is_refused() -> None:
     with pytest.raises(Invalid) as caught:
         personal(json.dumps({"text": "x" * (MOST_PERSONAL + 1)}).encode())
@@ -115,14 +182,17 @@ purpose: Answer
 audience: employees
 stage: pilot
 sensitivity: internal
-guardrails: {output: {presidio: block}}
+guardrails: {input: {presidio: flag}, output: {presidio: block}}
 """
     workspace = load_files({"acme.yaml": text})
     assert without_extra(workspace) == []
     monkeypatch.setattr(presidio, "installed", lambda: False)
-    (problem,) = without_extra(workspace)
-    assert problem.code == "extra_missing" and "groundplan[governance]" in str(problem.hint)
-    assert str(problem.where).startswith("acme.yaml:11")
+    found = without_extra(workspace)
+    assert len(found) == 2
+    for problem in found:
+        assert problem.code == "extra_missing" and "groundplan[governance]" in str(problem.hint)
+        assert str(problem.where).startswith("acme.yaml:11")
+    assert found[0].where != found[1].where
     with pytest.raises(GroundplanError, match="not installed"):
         personal(b'{"text": "x"}')
 

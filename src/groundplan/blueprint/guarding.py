@@ -42,6 +42,8 @@ class Guardrails(msgspec.Struct, frozen=True, kw_only=True):
     judge: Judge | None = None
     presidio: str = ""
     """flag | block: what is done where Presidio finds personal data in an answer; empty: it is not asked"""
+    presidio_input: str = ""
+    """the same of what is sent in"""
     tools: list[str] | None = None
     entities: list[CompanyEntity] = []
     shadow: bool = False

@@ -72,6 +72,9 @@ class InputChecks(Strict):
     max_size: Size | None = None
     languages: Languages = ()
     """Other languages are refused, where the text is long enough to tell."""
+    presidio: Signal = "off"
+    """Personal data as Presidio's pattern recognisers see it, beside `personal_data`: what that masks they do not see.
+    The call waits for it. Needs the extra groundplan[governance]."""
 
 
 class PassageChecks(Strict):

@@ -119,6 +119,7 @@ def _guarded(rules: bp.Guardrails | None) -> tuple[str, ...]:
         ("links", rules.links is not None),
         ("tools", rules.tools is not None),
         ("judge", rules.judge),
+        ("presidio", "block" in (rules.presidio, rules.presidio_input)),
     )
     return (*found, *(name for name, on in others if on))
 

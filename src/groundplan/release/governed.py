@@ -100,6 +100,7 @@ def guardrails(rule: doc.GuardrailRule | None) -> bp.Guardrails | None:
             deployment=after.judge.deployment, question=after.judge.question, refuse_on=after.judge.refuse_on
         ),
         presidio="" if after.presidio == "off" else after.presidio,
+        presidio_input="" if before.presidio == "off" else before.presidio,
         tools=None if rule.tools is None else sorted(rule.tools),
         entities=[bp.CompanyEntity(name=e.name, pattern=e.pattern, secret=e.secret) for e in rule.entities],
         shadow=rule.mode == "shadow",
@@ -118,10 +119,12 @@ def without_extra(workspace: Workspace) -> list[Problem]:
         Problem(
             "guardrails name presidio, which is not installed", "extra_missing",
             "Install it where the control process and the gateways run: pip install 'groundplan[governance]'.",
-            workspace.where("workload", name, "guardrails", "output", "presidio"),
+            workspace.where("workload", name, "guardrails", place, "presidio"),
         )
         for name, item in workspace.workloads.items()
-        if item.guardrails is not None and item.guardrails.output.presidio != "off"
+        if (rule := item.guardrails) is not None
+        for place, asked in (("input", rule.input.presidio), ("output", rule.output.presidio))
+        if asked != "off"
     ]  # fmt: skip
 
 

@@ -199,6 +199,8 @@ class BatchCalls:
                 amount = self.assess(exchange, batch)
                 gateway.pressure.check("low", gateway.running)
                 check_quota(gateway, exchange)
+                if exchange.guard is not None:
+                    await exchange.guard.personal_in(exchange)
                 if self._cacheable(exchange) and await cache.answered(gateway, exchange, again):
                     return 0
                 catalog = exchange.catalog

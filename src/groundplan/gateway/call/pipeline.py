@@ -31,7 +31,7 @@ from groundplan.gateway.call.ground import ground
 from groundplan.gateway.call.identify import identify
 from groundplan.gateway.call.serve import reserve, serve
 from groundplan.gateway.experiments.trial import assign
-from groundplan.gateway.guard.run import begin, guards
+from groundplan.gateway.guard.run import guards, look_in
 from groundplan.gateway.http.multipart import is_form
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.http.stream import EVENT_STREAM
@@ -319,7 +319,7 @@ async def admit_call(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> 
     """
     policy = _check(gateway, exchange, catalog)
     if exchange.plan is not None and exchange.guard is None and guards(exchange, exchange.plan, policy):
-        begin(gateway, exchange, exchange.plan)
+        await look_in(gateway, exchange, exchange.plan)
     if exchange.interface.keeps:
         await exchange.interface.prepare(gateway, exchange)
     plan, ask = exchange.plan, exchange.ask

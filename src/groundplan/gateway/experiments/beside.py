@@ -89,6 +89,8 @@ async def ask(
 
 async def _steps(gateway: Gateway, own: Exchange, what: Beside) -> None:
     policy = _check(gateway, own, what)
+    if own.guard is not None:
+        await own.guard.personal_in(own)
     plan, ask, catalog = own.plan, own.ask, own.catalog
     if plan is None or ask is None or catalog is None or own.workload is None:
         raise AssertionError("not checked")

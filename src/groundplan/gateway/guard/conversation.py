@@ -37,10 +37,11 @@ def check_session(exchange: Exchange) -> None:
         return
     if workload.review is not None:
         raise media.no_review(exchange)
-    if guarding.guard.whole and not guarding.guard.shadow:
-        checks = ", ".join(guarding.guard.whole)
+    checks = [*guarding.guard.whole, *(["presidio"] if guarding.guard.presidio_input else [])]
+    if checks and not guarding.guard.shadow:
         raise Denied(
-            f"the checks {checks} of this workload need a whole answer, for which a conversation does not wait",
+            f"the checks {', '.join(dict.fromkeys(checks))} of this workload need a whole text, "
+            "for which a conversation does not wait",
             code="guardrail_unchecked",
             hint="Use chat.completions, or another workload.",
         )

@@ -48,7 +48,7 @@ def given_out(endpoint: str) -> str:
 
 def demanded_in(guard: Guard) -> bool:
     """Whether a workload demands that what is sent in was looked at."""
-    return not guard.input.empty
+    return guard.looks_in
 
 
 def demanded_out(guard: Guard) -> bool:

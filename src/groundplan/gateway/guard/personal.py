@@ -1,4 +1,5 @@
-"""What Presidio says to a whole answer: asked of the local search process, so that no worker loads it."""
+"""What Presidio says to a whole text, sent in or answered: asked of the local search process, so that no worker loads
+it."""
 
 from __future__ import annotations
 

@@ -27,6 +27,7 @@ from groundplan.governance.guardrails.guard import (
     checked_passage,
     checked_text,
     rewritten,
+    texts,
 )
 from groundplan.governance.guardrails.language import language_of
 from groundplan.governance.guardrails.masks import Masks
@@ -64,6 +65,13 @@ def begin(gateway: Gateway, exchange: Exchange, plan: Plan) -> None:
     looked_at = not guarding.guard.input.empty or exchange.endpoint == media.SPEECH
     if plan.guard is not None and looked_at and exchange.request.stream is None:
         guarding.input(exchange)
+
+
+async def look_in(gateway: Gateway, exchange: Exchange, plan: Plan) -> None:
+    """`begin`, and what of it another process looks at."""
+    begin(gateway, exchange, plan)
+    if exchange.guard is not None:
+        await exchange.guard.personal_in(exchange)
 
 
 class Guarding:
@@ -114,10 +122,21 @@ class Guarding:
                 raise media.no_review(exchange)
             if endpoint in media.LISTENING and ask.stream and (media.demanded_out(guard) or _reviews(exchange)):
                 raise media.no_stream()
-            if ask.upload is not None and not guard.input.empty:
+            if ask.upload is not None and guard.looks_in:
                 media.form_texts(ask.upload, lambda text: checked_text(guard, text, self.masks, self.findings))
         except Refused as refused:
             raise refusal_error(refused.refusal) from refused
+        finally:
+            self.count(exchange)
+
+    async def personal_in(self, exchange: Exchange) -> None:
+        """Ask Presidio about what the model is to see of what is sent in, where that is declared. Raises `Denied`."""
+        if not self.guard.presidio_input:
+            return
+        upload = exchange.ask.upload if exchange.ask is not None else None
+        said = texts(_decode(exchange.request.body)) if upload is None else upload.fields.values()
+        try:
+            await self._personal("input", self.guard.presidio_input, exchange.id, "\n".join(said))
         finally:
             self.count(exchange)
 
@@ -249,30 +268,31 @@ class Guarding:
         """What needs the whole answer, and a person where one looks at it. Raises `Denied`, `Unavailable`."""
         guard = self.guard
         for check, kind in self._misses(exchange, text):
-            self._refuse(check, kind)
+            self._refuse("output", check, kind)
         if guard.presidio:
-            await self._personal(gateway, exchange, text)
+            await self._personal("output", guard.presidio, exchange.id, text)
         if guard.judge is not None:
             found = await judge.asked(gateway, exchange, guard.judge, text, "guardrail")
             if found is None and not guard.fail_open:
-                self._refuse("failed", "judge")
+                self._refuse("output", "failed", "judge")
             elif found:
-                self._refuse("judge", "")
+                self._refuse("output", "judge", "")
         if _reviews(exchange) and not self.reviewed and gateway.reviews is not None:
             self.reviewed = True
             await gateway.reviews.hold(exchange, text)
 
-    async def _personal(self, gateway: Gateway, exchange: Exchange, text: str) -> None:
+    async def _personal(self, place: str, done: str, call: bytes, text: str) -> None:
         """Raises `Denied` where personal data is refused, or could not be looked for and that is to be refused."""
         begun = time.perf_counter_ns()
-        kinds = await personal.asked(gateway, exchange.id, text)
-        self._spend(begun, "output")
+        kinds = await personal.asked(self._gateway, call, text)
+        self._spend(begun, place)
         if kinds is None and not self.guard.fail_open:
-            self._refuse("failed", "presidio")
+            self._refuse(place, "failed", "presidio")
         for kind in kinds or ():
-            if self.guard.presidio == "block":
-                self._refuse("presidio", kind)
-            self.findings.add("output", Hit("presidio", "flag", kind=kind))
+            if done == "block":
+                self._refuse(place, "presidio", kind)
+            else:
+                self.findings.add(place, Hit("presidio", "flag", kind=kind))
 
     def _misses(self, exchange: Exchange, text: str) -> list[tuple[str, str]]:
         guard = self.guard
@@ -286,10 +306,10 @@ class Guarding:
             found.append(("languages", spoken))
         return found
 
-    def _refuse(self, check: str, kind: str) -> None:
-        self.findings.add("output", Hit(check, "block", kind=kind))
+    def _refuse(self, place: str, check: str, kind: str) -> None:
+        self.findings.add(place, Hit(check, "block", kind=kind))
         if not self.guard.shadow:
-            raise refusal_error(Refusal("output", check, kind))
+            raise refusal_error(Refusal(place, check, kind))
 
     # what is told ----------------------------------------------------------------------------------------------------
 

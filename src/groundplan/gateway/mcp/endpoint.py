@@ -28,7 +28,7 @@ from groundplan.gateway.call import admit, settle
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.facts_api import admitted
-from groundplan.gateway.guard import held_store
+from groundplan.gateway.guard import held_store, personal
 from groundplan.gateway.guard.gate import Whose
 from groundplan.gateway.guard.held_store import Waiting
 from groundplan.gateway.guard.relay import refusal_error
@@ -232,12 +232,15 @@ class McpApi:
 
     async def _let(self, use: Use) -> None:
         """Kill switches, company rules and limits, and what is sent in. Raises `Denied`, `Exhausted`."""
+        policy = self._gateway.live.policy
         if (error := self._refusal(use)) is not None:
             raise error
         catalog = use.exchange.catalog
         if catalog is not None and catalog.limits is not None:
             await limits.admit_cached(self._gateway, use.exchange, catalog.limits)
-        self._check_arguments(use)
+        await self._check_arguments(use)
+        if self._gateway.live.policy is not policy and (error := self._refusal(use)) is not None:
+            raise error  # stopped meanwhile
 
     async def _conducted(self, use: Use, work: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
         """What a use gives, which ends as a call in the journal whatever happens."""
@@ -306,11 +309,12 @@ class McpApi:
         verdict = catalog.gate.tool(policy, whose, tool, self._gateway.clock.seconds())
         return None if verdict.allowed else denied(verdict, f"this use of {use.name} by {workload.name}")
 
-    def _check_arguments(self, use: Use) -> None:
+    async def _check_arguments(self, use: Use) -> None:
         """What the workload blocks on the way in is blocked here too; nothing is masked, since a tool needs values."""
         guard = use.exchange.plan.guard if use.exchange.plan is not None else None
-        if guard is None or guard.input.empty or guard.shadow:
+        if guard is None or not guard.looks_in or guard.shadow:
             return
+        said = _texts(use.arguments)
 
         def look(text: str, own: bool) -> str:
             for hit in guard.input.look(text, inject=not own):
@@ -319,7 +323,13 @@ class McpApi:
             return text
 
         try:
-            rewritten({"text": _texts(use.arguments)}, look)
+            rewritten({"text": said}, look)
+            if guard.presidio_input == "block":
+                kinds = await personal.asked(self._gateway, use.exchange.id, "\n".join(said))
+                if kinds is None and not guard.fail_open:
+                    raise Refused(Refusal("input", "failed", "presidio"))
+                if kinds:
+                    raise Refused(Refusal("input", "presidio", kinds[0]))
         except Refused as refused:
             raise refusal_error(refused.refusal) from refused
 

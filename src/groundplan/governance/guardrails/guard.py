@@ -1,7 +1,7 @@
 """The guardrails of one workload, compiled once for each blueprint, and what they do to a body that is sent in. Pure.
 
 A body is JSON of any API surface: every text that a model would read is looked at, names and numbers around it are not.
-What is done about a whole answer that needs a model or another process (the judge, Presidio) is the gateway's.
+What needs a model or another process (the judge, Presidio) is the gateway's.
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ class Guard:
     fail_open: bool
     hold: int
     whole: tuple[str, ...]
+    presidio_input: str = ""
     unchecked: frozenset[str] = frozenset()
     """What may pass though no check can look at it."""
 
@@ -101,8 +102,14 @@ class Guard:
             fail_open=rules.fail_open,
             hold=max(rules.hold_bytes, longest + 16),
             whole=tuple(name for name, there in needs.items() if there),
+            presidio_input=rules.presidio_input,
             unchecked=frozenset(rules.unchecked),
         )  # fmt: skip
+
+    @property
+    def looks_in(self) -> bool:
+        """Whether what is sent in is looked at."""
+        return not self.input.empty or bool(self.presidio_input)
 
     def answers_matter(self, masks: Masks) -> bool:
         """Whether there is anything to do with an answer."""
