@@ -37,6 +37,7 @@ MAY: dict[str, set[str]] = {
     "lift": {"security", "operations", "business", "operator"},
     "people": {"security", "operations", "operator"},
     "appoint": {"security", "compliance"},
+    "handover": {"security", "compliance", "operator"},
     "erase": {"compliance"},
     "keys": {"engineering", "operations", "business", "product", "operator"},
     "revoke": {"engineering", "operations", "business", "product", "security", "operator"},
@@ -96,13 +97,13 @@ def test_the_policies_say_what_the_documents_say(action: str) -> None:
 
 
 def test_a_right_that_needs_the_person_there_is_not_for_a_link() -> None:
-    for action in ("appoint", "erase"):
+    for action in ("appoint", "erase", "handover"):
         assert not verdict("Person", action, ["security", "compliance"], proven=False).allowed
 
 
 @pytest.mark.parametrize("action", sorted(MAY))
 def test_a_token_does_what_it_was_made_for_and_never_decides(action: str) -> None:
-    never = {"approve", "refuse", "appoint", "erase", "lift", "self", "operate", "review"}
+    never = {"approve", "refuse", "appoint", "handover", "erase", "lift", "self", "operate", "review"}
     assert verdict("Service", action, [], proven=False, scopes=[action]).allowed == (action not in never)
     other = "read" if action != "read" else "plan"
     assert verdict("Service", action, [], proven=False, scopes=[other]).allowed == (action == "open")
@@ -175,20 +176,26 @@ def _filled(path: str) -> str:
     return re.sub(r"\{\w+\}", "01a212d3-0000-7000-8000-000000000000", path)
 
 
-def test_a_stop_is_lifted_by_two_the_second_of_whom_was_there(world: World) -> None:
+def test_a_stop_is_lifted_by_two_who_both_were_there(world: World) -> None:
     control = world.control
-    control.register("ana@acme.example")
+    control.sign_in("ana@acme.example")
     stop, lift = {"scope": "workload/assistant", "reason": "test"}, {"scope": "workload/assistant", "reason": "done"}
     oncall = world.person("onduty", "on-call")
     assert control.ask("POST", "/api/kill", stop, **oncall).status == 201, "one on-call person stops alone"
     assert control.ask("POST", "/api/kill/lift", lift, **oncall).code == "duty_missing"
     first = world.person("first", "security")
     by_link = world.person("linked", "security", proof="recovery")
-    assert control.ask("POST", "/api/kill/lift", lift).body["lifted"] is False, "the operator's token only asks"
-    assert control.ask("POST", "/api/kill/lift", lift).body["lifted"] is False
-    assert control.ask("POST", "/api/kill/lift", lift, **by_link).body["lifted"] is False
-    assert control.ask("GET", "/api/kill").body["kills"][0]["lift_asked_by"] is not None
-    assert control.ask("POST", "/api/kill/lift", lift, **first).body["lifted"] is True
+    second = world.person("second", "business")
+    for session in ({}, {}, by_link):
+        asked = control.ask("POST", "/api/kill/lift", lift, **session).body
+        assert (asked["lifted"], asked["waits_for"]) == (False, "two people with the duty who prove to be there")
+    assert control.ask("GET", "/api/kill").body["kills"][0]["lift_waits_for"] == asked["waits_for"]
+    assert control.ask("POST", "/api/kill/lift", lift, **first).body["lifted"] is False, "by the token and oneself: one"
+    for session in ({}, by_link, first):
+        assert control.ask("POST", "/api/kill/lift", lift, **session).body["lifted"] is False
+    stopped = control.ask("GET", "/api/kill").body["kills"][0]
+    assert (stopped["lift_asked_by"], stopped["lift_waits_for"]) == ("First", "somebody else with the duty")
+    assert control.ask("POST", "/api/kill/lift", lift, **second).body["lifted"] is True
     assert control.ask("POST", "/api/kill/lift", lift, **first).code == "not_killed"
 
 
@@ -277,15 +284,37 @@ def test_a_leavers_duties_go_to_a_colleague_and_stay_there(world: World) -> None
     world.person("gone", "finance", "data")
     world.person("heir", "data")
     taken = {"to": "heir@acme.example"}
-    assert control.ask("POST", "/api/people/gone@acme.example/handover", taken).code == "still_here"
+    officer, path = world.person("officer", "compliance"), "/api/people/gone@acme.example/handover"
+    assert control.ask("POST", path, taken, **officer).code == "still_here"
     assert control.ask("DELETE", "/api/people/gone@acme.example").status == 200
-    done = control.ask("POST", "/api/people/gone@acme.example/handover", taken)
+    operations, linked = world.person("ops", "operations"), world.person("linked2", "security", proof="recovery")
+    for session in (operations, linked):
+        assert control.ask("POST", path, {"to": "ops@acme.example"}, **session).code == "duty_missing"
+    control.sign_in("ana@acme.example")  # somebody can prove to be there
+    assert control.ask("POST", path, taken).code == "handover_by_person", "the operator's token gives nobody a duty"
+    assert control.ask("POST", path, {"to": "officer@acme.example"}, **officer).code == "self_handover"
+    done = control.ask("POST", path, taken, **officer)
     assert done.body["duties"] == ["data of company", "finance of company"]
     held = control.ask("GET", "/api/people/heir@acme.example/holdings").body["duties"]
     assert held == ["data of company", "finance of company"]
     with connect(world.database.urls["control"]) as conn:
         assert store.successor(conn, "gone@acme.example") == "heir@acme.example"
         assert store.successor(conn, "heir@acme.example") is None
+
+
+def test_nobody_approves_what_a_program_with_their_token_asked_for(world: World) -> None:
+    """Somebody who may apply and approve asks by a token of their own: still their own change."""
+    control = world.control
+    both, other = world.person("both", "operations", "security"), world.person("peer", "security")
+    made = control.ask("POST", "/api/tokens", {"name": "ci", "scopes": ["work", "read"]}, **both)
+    assert made.status == 201
+    program = {"Authorization": f"Bearer {made.body['token']}"}
+    wanted = {"kind": "model", "subject": "model/acme/new", "what": {"version": "1"}, "reason": "it is needed"}
+    asked = control.ask("POST", "/api/approvals", wanted, **program)
+    assert asked.status in (200, 201), asked.body
+    change = asked.body["id"]
+    assert control.ask("POST", f"/api/changes/{change}/approve", {}, **both).code == "self_approval"
+    assert control.ask("POST", f"/api/changes/{change}/approve", {}, **other).status == 200
 
 
 def test_what_is_denied_is_in_the_log_once(world: World) -> None:

@@ -159,3 +159,15 @@ def test_reviews_are_for_those_who_may(world: World) -> None:
         rows = conn.execute("SELECT body FROM audit_entry WHERE action LIKE 'review%'").fetchall()
     assert len(rows) == 4 and not any(b"question" in bytes(row[0]) for row in rows)
     assert json.loads(json.dumps(told))["reviews"]
+
+
+def test_a_dangerous_tool_call_is_let_by_a_person_who_was_there(world: World) -> None:
+    """Not by the operator's token, nor by a link that its holder makes in somebody's name; both may refuse."""
+    control = world.control
+    path, by_link = f"/api/reviews/{hold(world, 'tool')}", world.person("toollink", "security", proof="recovery")
+    for session in ({}, by_link):
+        assert control.ask("POST", f"{path}/release", {}, **session).code == "approval_unproven"
+    there = world.person("tooler", "security")
+    assert control.ask("POST", f"{path}/release", {}, **there).body["state"] == "released"
+    other = f"/api/reviews/{hold(world, 'tool')}"
+    assert control.ask("POST", f"{other}/refuse", {"reason": "no"}).body["state"] == "refused"

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -15,6 +18,7 @@ import pytest
 from psycopg import Connection
 from psycopg_pool import ConnectionPool
 from tests.integration.gateway_stack import Reply, Stack, installation, scripted
+from tests.integration.test_api_control import running
 
 from groundplan.api import model_changes
 from groundplan.api.context import Services
@@ -23,6 +27,7 @@ from groundplan.core.audit import OPERATOR
 from groundplan.core.clock import SystemClock
 from groundplan.core.database import database_url
 from groundplan.core.errors import Conflict, Invalid
+from groundplan.gateway.journal.shipper import Shipper
 from groundplan.governance import service as governance
 from groundplan.governance.parts import reach_declared
 from groundplan.governance.register.versions import KIND
@@ -257,6 +262,58 @@ async def test_production_waits_for_what_it_uses_and_its_last_approval_is_refuse
             world.releases.rollback(conn, OPERATOR, 2, False, "back")
     assert back.value.code == "rollback_revives" and "model/acme/one" in back.value.message
     assert "gateways refuse it" in world.plan()["notes"][0]
+
+
+async def test_why_says_which_price_and_which_ended_approval_refuse_a_call(world: World) -> None:
+    """`groundplan why`, of the call and of its workload, on a control process of its own."""
+    stack = world.stack
+    stack.start()
+    await stack.ready()
+    key = await serve(world, "support", "model/acme/one", "model/acme/two", "prompt/polite")
+    assert (await stack.chat(key)).status == 200
+
+    def applied(price: str) -> int:
+        dearer = {"a.yaml": world.files["a.yaml"].replace("output: 10 USD", f"output: {price} USD")}
+        with world.connect() as conn:
+            return int(world.releases.apply(conn, OPERATOR, dearer, "a new price")["blueprint"])
+
+    with running(stack.database, stack.home.root.parent) as control:
+
+        async def why(id: str) -> str:
+            """What is told, once the call is shipped."""
+            with psycopg.connect(stack.database.urls["shipper"], autocommit=True) as connection:
+                await asyncio.to_thread(Shipper(stack.home).step, connection)
+            reply = await asyncio.to_thread(control.ask, "GET", f"/api/why/{id}")
+            assert reply.status == 200, reply.body
+            return "\n".join(reply.body["because"])
+
+        await stack.ready(applied("11.9"))
+        assert (await stack.chat(key)).status == 200, "within a fifth of what was approved"
+        await stack.ready(applied("12.1"))
+        refused = await until(lambda: stack.chat(key), 403, "approval_price")
+        call = refused.headers["groundplan-call-id"]
+        priced = (
+            "the rule approved-model refuses workload/support: model/acme/one (version one-2026-10) costs more than"
+        )
+        for told in (await why(call), await why("workload/support")):
+            assert f"Gateways refuse it: {priced}" in told and "groundplan changes ask --workload support" in told
+        assert "Reason: approval_price." in await why(call)
+
+        await stack.ready(applied("10"))
+        await until(lambda: stack.chat(key), 200)
+        assert (await why(call)).endswith("What it uses is approved now.")
+        today = datetime.now(UTC).date()
+        move = "UPDATE change SET expires_on = %s::date - 9, grace_until = %s::date - 1 WHERE type = 'prompt'"
+        stack.policy("test", "prompt", move, today, today)
+        refused = await until(lambda: stack.chat(key), 403, "approval_expired")
+        ended = "the rule approved-prompt refuses workload/support: the approval of prompt/polite (version 1) has ended"
+        call = refused.headers["groundplan-call-id"]
+        for told in (await why(call), await why("workload/support")):
+            assert f"Gateways refuse it: {ended}" in told and "costs more" not in told
+        command = [sys.executable, "-m", "groundplan.cli.main", "why", call, "--home", str(stack.home.root)]
+        environment = {**os.environ, "GROUNDPLAN_URL": f"http://127.0.0.1:{control.port}"}
+        done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, env=environment)
+        assert done.returncode == 0 and ended in done.stdout and "Reason: approval_expired." in done.stdout, done
 
 
 async def test_withdrawal_and_end_are_effective_at_the_next_call(world: World) -> None:

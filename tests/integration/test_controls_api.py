@@ -145,7 +145,7 @@ def test_what_is_declared_leaves_as_oscal_and_comes_back(control: Control) -> No
     assert made.body["yaml"] == (
         "---\n# from profile.json\nkind: framework\nname: house-rules\ntitle: House rules\nowner: sam@acme.example\n"
         "controls:\n- {id: H1, title: It has a budget, needs: [budget.hard]}\n"
-        "- {id: H2, title: A risk is assessed, needs: [risk.assessed]}\n"
+        '- {id: H2, title: "A risk is assessed", needs: [risk.assessed]}\n'
         "- {id: H3, title: It was tried by users, needs: [document]}\n"
     )
     alone = control.ask("POST", "/api/imports/oscal", {"files": {"p.json": files["profile.json"]}, **owner})

@@ -84,12 +84,21 @@ def blueprint(facts: Facts) -> list[str]:
     return lines
 
 
+def approvals(lapses: Iterable[Problem]) -> list[str]:
+    """What today refuses a call that was refused for an approval."""
+    return [_lapse(each) for each in lapses] or ["What it uses is approved now."]
+
+
+def _lapse(problem: Problem) -> str:
+    return f"Gateways refuse it: {problem.message}. {problem.hint}"
+
+
 def scope(subject: str, kills: list[Facts], placements: list[Placement], lapses: Iterable[Problem] = ()) -> list[str]:
     """Whether something is stopped, where a workload runs and why not elsewhere, and what of it is not approved."""
     lines = [f"{kill['scope']} is stopped since {kill['at']}: {kill['reason']}" for kill in kills]
     if not lines:
         lines.append(f"{subject} is not stopped.")
-    lines += [f"Gateways refuse it: {each.message}. {each.hint}" for each in lapses]
+    lines += [_lapse(each) for each in lapses]
     for placement in placements:
         lines.append(f"It runs at {placement.primary or 'no deployment'}: {placement.binding}.")
         for option in placement.alternatives:

@@ -9,15 +9,17 @@ from typing import Any
 
 from psycopg import Connection
 
-from groundplan.api.caller import Caller
+from groundplan.api.caller import Caller, is_demo
+from groundplan.api.context import Services
 from groundplan.api.served import current_or_none
 from groundplan.core.errors import Denied
 from groundplan.governance import store as governance
+from groundplan.identity import rights_store
 
 
 def check_presence(conn: Connection[Any], caller: Caller) -> None:
     """Raises `Denied` (`approval_unproven`) where only the operator's token may have been there."""
-    if caller.proven or caller.acting or _is_alone(conn):
+    if caller.proven or caller.acting or is_alone(conn):
         return
     raise Denied(
         "whoever holds the operator's token could have signed in so: that approves nothing",
@@ -26,6 +28,13 @@ def check_presence(conn: Connection[Any], caller: Caller) -> None:
     )
 
 
-def _is_alone(conn: Connection[Any]) -> bool:
+def one_is_enough(services: Services, conn: Connection[Any]) -> bool:
+    """Whether what otherwise takes people who prove to be there takes one, or the operator: a company of one person, a
+    demo, and before anybody can prove to be there."""
+    return is_alone(conn) or is_demo(services, conn) or not rights_store.founded(conn)
+
+
+def is_alone(conn: Connection[Any]) -> bool:
+    """Whether the company is one person, and says so."""
     blueprint = current_or_none(conn)
     return blueprint is not None and blueprint.separation == "solo" and governance.active_people(conn) == 1

@@ -45,7 +45,7 @@ def kill(
         )  # fmt: skip
     if lift:
         value = ControlClient.connect(home).post("/api/kill/lift", {"scope": scope, "reason": reason})
-        told = f"{scope} may run again" if value["lifted"] else f"asked: {scope} runs again once somebody else agrees"
+        told = f"{scope} may run again" if value["lifted"] else f"asked: {scope} waits for {value['waits_for']}"
         emit(value, as_json, told)
         return
     value = _offline(home_for(home), scope, reason) if offline else _told(home, scope, reason, streams)

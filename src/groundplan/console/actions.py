@@ -56,7 +56,7 @@ async def kill(request: Request, csrf: Text, scope: Text, reason: Text, streams:
 async def lift(request: Request, csrf: Text, scope: Text, reason: Text) -> RedirectResponse:
     reply = await api_of(request, csrf).post("/api/kill/lift", {"scope": scope, "reason": reason})
     if reply.ok and not reply.body["lifted"]:
-        return _back("/kill", reply, f"You asked that {scope} may run again; somebody else with the duty must agree.")
+        return _back("/kill", reply, f"You asked that {scope} may run again: it waits for {reply.body['waits_for']}.")
     return _back("/kill", reply, f"{scope} may run again{_reach(reply)}.")
 
 

@@ -31,6 +31,7 @@ async def rights(request: Request, visitor: Signed) -> HTMLResponse:
         "tokens": tokens["tokens"],
         "review": review,
         "people": [person for person in people["people"] if person["active"]],
+        "leavers": [person for person in people["people"] if not person["active"] and person["duties"]],
     }
     return await show(request, visitor, "rights.html", "/governance", **values)
 
@@ -68,6 +69,13 @@ async def end(request: Request, csrf: Text, appointment: Text) -> RedirectRespon
 async def review(request: Request, csrf: Text, appointment: Text, reason: Text) -> RedirectResponse:
     path = f"/api/appointments/{quote(appointment, safe='')}/review"
     return _back(HERE, await api_of(request, csrf).post(path, {"reason": reason}), "The emergency is reviewed.")
+
+
+@router.post("/do/handover")
+async def hand_over(request: Request, csrf: Text, person: Text, to: Text) -> RedirectResponse:
+    path = f"/api/people/{quote(person, safe='')}/handover"
+    reply = await api_of(request, csrf).post(path, {"to": to})
+    return _back(HERE, reply, f"{to} holds now: {', '.join(reply.body['duties'])}." if reply.ok else "")
 
 
 @router.post("/do/access-review")

@@ -1,7 +1,8 @@
 """Requests and approvals, each in the caller's transaction and with its audit entry. `release` makes the blueprints.
 
-The operator never approves. Nobody approves what they asked for; only where separation is solo the one person there is
-may, and such approvals are marked and no evidence. An approval holds for the digest of exactly this content.
+The operator never approves. Nobody approves what they, or a program with a token that they made, asked for; only where
+separation is solo the one person there is may, and such approvals are marked and no evidence. An approval holds for the
+digest of exactly this content.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from groundplan.governance import store
 from groundplan.governance.model import ASKED, Approval, Change, Given, Need, Standing
 from groundplan.governance.parts import AT_GATEWAYS, KINDS, asked_digest
 from groundplan.governance.validity import Term
+from groundplan.identity import rights_store
 from groundplan.identity.model import PROVEN
 from groundplan.identity.store import next_policy_number
 
@@ -352,7 +354,8 @@ def _decide(conn: Connection[Any], approver: Approver, change_id: UUID, ruling: 
     asked = [need for need in change.needs if ruling.answer.covers(need)]
     held = _held(conn, approver, asked)
     alone = ruling.separation == "solo" and store.active_people(conn) == 1
-    if change.requested_by == approver.actor and not alone and ruling.decision == "approved":
+    own = rights_store.behind(conn, change.requested_by) == approver.actor
+    if own and not alone and ruling.decision == "approved":
         named = (held or asked or list(change.needs))[0].duty
         raise Denied(
             f"You asked for this change; somebody else with the duty {named} must approve it.",

@@ -112,11 +112,12 @@ def revoke_token(conn: Connection[Any], actor: str, id: UUID, now: datetime) -> 
 def may_lift(conn: Connection[Any], actor: str, scope: str, reason: str, *, proven: bool, alone: bool) -> bool:
     """Whether a stopped scope may run again now that `actor` wants it; else the wish waits for somebody else.
 
-    Two different ones are needed, the second of whom was there (`proven`); one, where `alone`: a company of one person,
-    a demo, or one in which nobody can prove to be there yet. The operator's token may ask and does not decide.
+    Two different ones are needed who both were there (`proven`), since whoever holds the operator's token can ask by it
+    and by a link in anybody's name; one, where `alone`: a company of one person, a demo, or one in which nobody can
+    prove to be there yet.
     """
     before = store.wish(conn, scope)
-    if alone or (before is not None and before[0] != actor and proven):
+    if alone or (before is not None and before[0] != actor and before[1] and proven):
         store.drop_wish(conn, scope)
         return True
     if before is None or before[0] == actor or not before[1]:

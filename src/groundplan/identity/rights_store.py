@@ -73,6 +73,13 @@ def tokens(conn: Connection[Any]) -> list[ServiceToken]:
     return [_token(row) for row in rows(conn, _TOKEN + " ORDER BY created_at DESC LIMIT 500")]
 
 
+def behind(conn: Connection[Any], actor: str) -> str:
+    """The actor who answers for what was done: who made the token of a program, else the actor."""
+    kind, _, id = actor.partition(":")
+    found = rows(conn, "SELECT created_by FROM service_token WHERE id::text = %s", (id,)) if kind == "service" else []
+    return str(found[0][0]) if found else actor
+
+
 def use_token(conn: Connection[Any], hash: bytes, now: datetime) -> ServiceToken | None:
     """The token behind a hash unless it is revoked or has expired; `used_at` moves once a minute."""
     found = rows(conn, _TOKEN + " WHERE hash = %s AND revoked_at IS NULL AND expires_at > %s", (hash, now))
@@ -99,9 +106,9 @@ def wish(conn: Connection[Any], scope: str) -> tuple[str, bool] | None:
     return (found[0][0], found[0][1]) if found else None
 
 
-def wishes(conn: Connection[Any]) -> dict[str, str]:
-    """Scope -> who wants it to run again."""
-    return {scope: by for scope, by in rows(conn, "SELECT scope, by FROM lift_wish")}
+def wishes(conn: Connection[Any]) -> dict[str, tuple[str, bool]]:
+    """Scope -> (who wants it to run again, whether they were proven)."""
+    return {scope: (by, proven) for scope, by, proven in rows(conn, "SELECT scope, by, proven FROM lift_wish")}
 
 
 def keep_wish(conn: Connection[Any], scope: str, by: str, proven: bool, reason: str) -> None:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from groundplan.api.caller import Reader, SignedIn, require_duty
 from groundplan.api.context import Using
 from groundplan.api.effect import effect_of
-from groundplan.api.presence import check_presence
+from groundplan.api.presence import check_presence, is_alone
 from groundplan.api.served import current_blueprint, current_or_none
 from groundplan.core.errors import NotFound
 from groundplan.core.ids import new_id
@@ -108,7 +108,7 @@ def begin(body: Begin, services: Using, caller: SignedIn) -> dict[str, Any]:
         workload = next((each for each in blueprint.workloads if each.name == body.workload), None)
         made = _made(body, caller.actor, now)
         service.check(made, workload, now)
-        waits = workload is not None and workload.stage == "production" and blueprint.separation != "solo"
+        waits = workload is not None and workload.stage == "production" and not is_alone(conn)
         made, number = service.ask(conn, caller.actor, made, waits=waits, now=now)
     return {**made.to_json(), "effective": None if number is None else effect_of(services, number)}
 

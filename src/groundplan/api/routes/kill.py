@@ -14,15 +14,15 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from groundplan.api import store
 from groundplan.api.access.rights import authorize
-from groundplan.api.caller import Reader, SignedIn, is_demo
-from groundplan.api.context import Services, Using
+from groundplan.api.caller import Reader, SignedIn
+from groundplan.api.context import Using
 from groundplan.api.effect import effect_of
+from groundplan.api.presence import one_is_enough
 from groundplan.api.served import current_or_none
 from groundplan.api.who import names_for
 from groundplan.catalog.explain import nearest
 from groundplan.core.errors import NotFound
 from groundplan.governance import service as governance
-from groundplan.governance import store as governance_store
 from groundplan.governance.policy.vocabulary import provider_of
 from groundplan.identity import rights, rights_store
 from groundplan.identity import service as identity
@@ -47,9 +47,13 @@ class Stop(BaseModel):
 def list_kills(services: Using, caller: Reader) -> dict[str, Any]:
     with services.transaction() as conn:
         wishes = rights_store.wishes(conn)
-        names = names_for(conn, caller, wishes.values())
-        told = {scope: names.of(by) for scope, by in wishes.items()}
-        return {"kills": [{**row, "lift_asked_by": told.get(row["scope"])} for row in store.kills(conn)]}
+        names = names_for(conn, caller, [by for by, _ in wishes.values()])
+        told = {
+            scope: {"lift_asked_by": names.of(by), "lift_waits_for": _lift_waits_for(proven=proven)}
+            for scope, (by, proven) in wishes.items()
+        }
+        nobody = {"lift_asked_by": None, "lift_waits_for": None}
+        return {"kills": [{**row, **told.get(row["scope"], nobody)} for row in store.kills(conn)]}
 
 
 @router.post("/kill", status_code=201)
@@ -66,7 +70,7 @@ def kill(body: Stop, services: Using, caller: SignedIn) -> dict[str, Any]:
 
 @router.post("/kill/lift")
 def lift(body: Stop, services: Using, caller: SignedIn) -> dict[str, Any]:
-    """Let a stopped scope run again, once two want it: the first asks, and somebody else who proved to be there agrees.
+    """Let a stopped scope run again, once two people who proved to be there want it: the first asks, another agrees.
 
     Where the company is one person, in the demo, or before anybody has a passkey, one is enough. `lifted` says which.
     """
@@ -74,17 +78,17 @@ def lift(body: Stop, services: Using, caller: SignedIn) -> dict[str, Any]:
     with services.transaction() as conn:
         if body.scope not in {row["scope"] for row in store.kills(conn)}:
             raise NotFound(f"{body.scope} is not stopped", code="not_killed", hint="`groundplan status` lists what is.")
-        alone = _one_is_enough(services, conn)
+        alone = one_is_enough(services, conn)
         if not rights.may_lift(conn, caller.actor, body.scope, body.reason, proven=caller.proven, alone=alone):
-            return {"scope": body.scope, "lifted": False, "waits_for": "somebody else with the duty", "effective": None}
+            waits_for = _lift_waits_for(proven=caller.proven)
+            return {"scope": body.scope, "lifted": False, "waits_for": waits_for, "effective": None}
         number = identity.lift(conn, caller.actor, body.scope)
     return {"scope": body.scope, "lifted": True, "waits_for": None, "effective": effect_of(services, number)}
 
 
-def _one_is_enough(services: Services, conn: Connection[Any]) -> bool:
-    blueprint = current_or_none(conn)
-    solo = blueprint is not None and blueprint.separation == "solo" and governance_store.active_people(conn) == 1
-    return solo or is_demo(services, conn) or not rights_store.founded(conn)
+def _lift_waits_for(*, proven: bool) -> str:
+    """`proven`: of who asked."""
+    return "somebody else with the duty" if proven else "two people with the duty who prove to be there"
 
 
 def _check_known(conn: Connection[Any], scope: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends
+from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from groundplan.api import store
@@ -13,6 +14,9 @@ from groundplan.api.caller import Caller, Reader, SignedIn
 from groundplan.api.context import Using
 from groundplan.api.effect import effect_of
 from groundplan.api.people import named
+from groundplan.api.presence import one_is_enough
+from groundplan.core.errors import Denied
+from groundplan.governance import store as governance
 from groundplan.identity import erase
 from groundplan.identity import service as identity
 from groundplan.identity.model import COMPANY
@@ -104,12 +108,28 @@ def remove_member(group: str, person: str, services: Using, caller: MayChange) -
 
 
 @router.post("/people/{person}/handover")
-def hand_over(person: str, body: Successor, services: Using, caller: MayChange) -> dict[str, Any]:
-    """Give every duty of somebody who has left to a colleague; it holds until the workspace names another owner."""
+def hand_over(person: str, body: Successor, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """Give every duty of somebody who has left to a colleague; it holds until the workspace names another owner.
+
+    Duties decide, so somebody with security or compliance who was there gives them, and never to themselves; the
+    operator only where nobody is left who could.
+    """
     with services.transaction() as conn:
-        moved = identity.hand_over(conn, caller.actor, named(conn, person), named(conn, body.to))
+        to = named(conn, body.to)
+        if to == caller.person and not one_is_enough(services, conn):
+            raise Denied("nobody takes duties over by themselves", code="self_handover", hint="Ask a colleague.")
+        if caller.operator and not one_is_enough(services, conn) and _could_appoint(conn):
+            raise Denied(
+                "somebody with security or compliance gives duties to a colleague", code="handover_by_person",
+                hint="Do it in the console with your passkey: Governance, Rights.",
+            )  # fmt: skip
+        moved = identity.hand_over(conn, caller.actor, named(conn, person), to)
         store.keep_duties_left(conn, services.clock.now().date())
     return {"person": person, "to": body.to, "duties": moved}
+
+
+def _could_appoint(conn: Connection[Any]) -> bool:
+    return any(governance.holders(conn, COMPANY, duty) for duty in ("security", "compliance"))
 
 
 @router.post("/people/{person}/erase")

@@ -7,12 +7,11 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Query
-from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from groundplan.api.caller import Caller, Reader, SignedIn, require_duty
 from groundplan.api.context import Using
-from groundplan.api.served import current_or_none
+from groundplan.api.presence import check_presence, is_alone
 from groundplan.core.audit.subject import SubjectKeys
 from groundplan.governance.review import service, store
 from groundplan.governance.review.model import Held, Reviewer, Ruling
@@ -76,7 +75,9 @@ def _decide(services: Using, caller: Caller, id: UUID, body: Decision, *, releas
     with services.transaction() as conn:
         held = service.find(conn, id)
         _may(caller, held)
-        who = Reviewer(caller.actor, caller.email, _alone(conn))
+        if release and held.kind == "tool":
+            check_presence(conn, caller)
+        who = Reviewer(caller.actor, caller.email, is_alone(conn))
         ruling = Ruling(release, body.reason, body.minutes)
         state = service.decide(conn, who, held, ruling, services.clock.now())
     return {"id": str(id), "state": state}
@@ -91,8 +92,3 @@ def _may(caller: Caller, held: Held) -> None:
             require_duty(caller, frozenset(), f"workload/{held.workload}")
     else:
         require_duty(caller, MAY_REVIEW, f"workload/{held.workload}")
-
-
-def _alone(conn: Connection[Any]) -> bool:
-    blueprint = current_or_none(conn)
-    return blueprint is not None and blueprint.separation == "solo"

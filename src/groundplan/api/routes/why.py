@@ -37,7 +37,7 @@ def why(subject: str, services: Using, caller: Reader) -> dict[str, Any]:
         elif kind == "placement":
             found = placing.because(conn, services, name)
         elif found is None:
-            found = _of_id(conn, caller, name)
+            found = _of_id(conn, services, caller, name)
         if found is None:
             raise NotFound(
                 f"nothing is recorded under '{subject[:80]}'", code="why_unknown",
@@ -80,7 +80,7 @@ def _of_number(conn: Connection[Any], name: str) -> dict[str, Any] | None:
     return {"kind": "blueprint", "because": explain.blueprint(row), "facts": facts}
 
 
-def _of_id(conn: Connection[Any], caller: Caller, name: str) -> dict[str, Any] | None:
+def _of_id(conn: Connection[Any], services: Services, caller: Caller, name: str) -> dict[str, Any] | None:
     try:
         identity = UUID(name)
     except ValueError:
@@ -88,7 +88,11 @@ def _of_id(conn: Connection[Any], caller: Caller, name: str) -> dict[str, Any] |
     call = _receipt(conn, identity)
     if call is not None:
         call = with_who(conn, caller, call)
-        return {"kind": "call", "because": explain.call(call), "facts": call}
+        because = explain.call(call)
+        if str(call.get("error_code")).startswith("approval_") and (blueprint := current_or_none(conn)) is not None:
+            lapses = _lapses(conn, services, blueprint, f"workload/{call['workload']}")
+            because += explain.approvals(lapses)
+        return {"kind": "call", "because": because, "facts": call}
     change = store.change_or_none(conn, identity)
     if change is not None:
         facts = {**change, "sources": sorted(change["sources"]), "approvals": store.approvals(conn, [identity])}

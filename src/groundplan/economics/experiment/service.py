@@ -29,6 +29,7 @@ from groundplan.economics.experiment.model import SHADOW
 from groundplan.economics.experiment.record import Recorded
 from groundplan.economics.experiment.sequential import Range, Tally
 from groundplan.economics.experiment.verdict import CANDIDATE, Verdict, shadow_verdict, verdict
+from groundplan.identity import rights_store
 from groundplan.identity.store import next_policy_number
 from groundplan.ledger import finding_store
 from groundplan.ledger.finding import Finding
@@ -104,7 +105,7 @@ def decide(conn: Connection[Any], actor: str, id: UUID, *, approve: bool, reason
     found = one(conn, id)
     if found.state != "asked":
         raise Conflict(f"it is {found.state} already", code="experiment_decided", hint="Ask for another one.")
-    if approve and found.asked_by == actor:
+    if approve and rights_store.behind(conn, found.asked_by) == actor:
         hint = "Somebody else with the duty must approve it."
         raise Denied("nobody approves their own experiment", code="own_experiment", hint=hint)
     if not approve:
