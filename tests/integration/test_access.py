@@ -302,6 +302,33 @@ def test_a_leavers_duties_go_to_a_colleague_and_stay_there(world: World) -> None
         assert store.successor(conn, "heir@acme.example") is None
 
 
+def test_what_a_leaver_could_use_ends_and_comes_back_with_nobody(world: World) -> None:
+    """Session, tokens that they made, rights for a time; the directory brings a person back, and no duty."""
+    control = world.control
+    leaver = world.person("leaver", "security", "operations", "on-call")
+    made = control.ask("POST", "/api/tokens", {"name": "ci", "scopes": ["read", "stop"]}, **leaver).body
+    program = {"Authorization": f"Bearer {made['token']}"}
+    kept = control.ask("POST", "/api/tokens", {"name": "directory", "scopes": ["scim"]}).body["token"]
+    assert control.ask("GET", "/api/keys", **program).status == 200
+    stop = {"scope": "deployment/local", "reason": "test"}
+    assert control.ask("POST", "/api/kill", stop).status == 201
+    assert control.ask("POST", "/api/kill/lift", stop, **leaver).body["lifted"] is False
+    assert control.ask("DELETE", "/api/people/leaver@acme.example").status == 200
+    for session in (program, leaver):
+        assert control.ask("GET", "/api/keys", **session).status == 401
+    last = world.person("last", "security")
+    assert control.ask("POST", "/api/kill/lift", stop, **last).body["lifted"] is False, "a leaver is none of the two"
+    told = control.ask("GET", "/api/audit?action=person.left").body["entries"]
+    assert told[0]["detail"]["revoked_tokens"] == [made["id"]]
+
+    user = {"schemas": ["urn:ietf:params:scim:schemas:core:2.0:User"], "userName": "leaver@acme.example"}
+    back = control.ask("POST", "/api/scim/v2/Users", user, Authorization=f"Bearer {kept}")
+    assert back.status == 201 and back.body["active"] is True, back.body
+    held = control.ask("GET", "/api/people/leaver@acme.example/holdings").body
+    assert (held["active"], held["duties"], held["roles"]) == (True, [], [])
+    assert control.ask("GET", "/api/keys", **program).status == 401
+
+
 def test_nobody_approves_what_a_program_with_their_token_asked_for(world: World) -> None:
     """Somebody who may apply and approve asks by a token of their own: still their own change."""
     control = world.control

@@ -173,6 +173,19 @@ def test_the_last_approval_makes_the_next_blueprint(conn: Conn, signing: Signing
     assert caught.value.code == "change_settled"
 
 
+def test_while_it_waits_the_approval_of_somebody_who_has_left_counts_no_longer(conn: Conn, signing: Signing) -> None:
+    ((change, _),) = service.genesis(conn, signing, BOTH).pending
+    for name in ("maria", "sam"):
+        service.approve(conn, signing, approver(conn, name), change)
+    identity.deactivate_person(conn, "operator", person(conn, "sam"))
+    last = service.approve(conn, signing, approver(conn, "fay"), change)
+    assert last.number is None and [need.duty for need in last.pending[0][1]] == ["security"]
+    identity.hand_over(conn, "operator", person(conn, "sam"), person(conn, "hana"))
+    assert service.approve(conn, signing, approver(conn, "hana"), change).number == 2
+    identity.deactivate_person(conn, "operator", person(conn, "fay"))
+    assert service.preview(conn, signing, BOTH).to_json()["pending"] == [], "what is served stays approved"
+
+
 def test_nobody_approves_what_they_asked_for_or_without_the_duty(conn: Conn, signing: Signing) -> None:
     service.genesis(conn, signing, ONLY_PILOT)
     identity.add_person(conn, "operator", "sam@acme.example", "Sam")

@@ -96,7 +96,7 @@ def approvals(conn: Db, change_ids: Sequence[UUID]) -> list[Row]:
     return _rows(
         conn,
         """SELECT a.id, a.change_id, a.digest, a.duty, a.subject, a.decision, a.comment, a.unseparated, a.demo, a.at,
-                  a.proof, a.withdrawn_at, p.email, p.name
+                  a.proof, a.withdrawn_at, p.email, p.name, p.active AS here
            FROM approval a JOIN person p ON p.id = a.person_id WHERE a.change_id = ANY(%s) ORDER BY a.at""",
         (list(change_ids),),
     )

@@ -120,6 +120,8 @@ class Approval:
     withdrawn_at: datetime | None = None
     proof: str = "recovery"
     """How the person had signed in: `passkey | oidc` show that they were there."""
+    here: bool = True
+    """Whether the person has not left since."""
 
     @property
     def stands(self) -> bool:
@@ -168,13 +170,19 @@ class Change:
     @property
     def people(self) -> int:
         """How many different people agree to exactly this content."""
-        return len({a.person_id for a in self.approvals if a.stands and a.digest == self.digest})
+        return len({a.person_id for a in self._counting})
 
     @property
     def ends_itself(self) -> date | None:
         """The last day that evidence or an exception was asked for; None for what has no end of its own."""
         said = [each["new"] for each in self.summary.get("fields", ()) if each["field"] == "until"]
         return date.fromisoformat(said[0][:10]) if self.type in ("evidence", "exception") and said else None
+
+    @property
+    def _counting(self) -> list[Approval]:
+        """Approvals of exactly this content. While it waits, those of people who have left count no longer."""
+        own = [each for each in self.approvals if each.stands and each.digest == self.digest]
+        return [each for each in own if each.here or self.state != "pending"]
 
     @property
     def complete(self) -> bool:
@@ -184,7 +192,7 @@ class Change:
     @property
     def waits_for(self) -> tuple[Need, ...]:
         """Needs that no standing approval meets."""
-        met = {(a.subject, a.duty) for a in self.approvals if a.stands and a.digest == self.digest}
+        met = {(a.subject, a.duty) for a in self._counting}
         return tuple(need for need in self.needs if (need.subject, need.duty) not in met)
 
 

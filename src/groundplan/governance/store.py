@@ -193,7 +193,7 @@ def _approvals(conn: Connection[Any], changes: list[UUID]) -> list[Approval]:
     with conn.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(
             """SELECT a.id, a.change_id, a.digest, a.duty, a.subject, a.person_id, p.email AS person, a.decision,
-                 a.comment, a.unseparated, a.demo, a.at, a.withdrawn_at, a.proof
+                 a.comment, a.unseparated, a.demo, a.at, a.withdrawn_at, a.proof, p.active AS here
                FROM approval a JOIN person p ON p.id = a.person_id WHERE a.change_id = ANY(%s) ORDER BY a.at, a.id""",
             (changes,),
         ).fetchall()

@@ -182,7 +182,8 @@ def rename(conn: Connection[Any], id: UUID, email: str, name: str) -> None:
 
 
 def come_back(conn: Connection[Any], id: UUID) -> bool:
-    """Somebody who had left is active again; keys and sessions stay ended."""
+    """Somebody who had left is active again; keys and sessions stay ended, and duties are given anew."""
+    conn.execute("DELETE FROM duty WHERE person_id = %s", (id,))
     query = "UPDATE person SET active = true, left_at = NULL WHERE id = %s AND NOT active"
     return bool(changed(conn, query, (id,)))
 

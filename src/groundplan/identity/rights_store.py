@@ -10,6 +10,7 @@ from uuid import UUID
 from psycopg import Connection
 from psycopg.types.json import Jsonb
 
+from groundplan.core.audit.entry import person_actor
 from groundplan.core.ids import new_id
 from groundplan.identity.model import Appointment, Role, ServiceToken
 from groundplan.identity.store import changed, rows
@@ -98,6 +99,24 @@ def revoke_token(conn: Connection[Any], id: UUID, by: str, at: datetime) -> bool
 
 def _token(row: tuple[Any, ...]) -> ServiceToken:
     return ServiceToken(row[0], row[1], tuple(row[2]), *row[3:])
+
+
+def end_of_person(conn: Connection[Any], person_id: UUID, by: str) -> list[UUID]:
+    """End what somebody who leaves could still use or lend weight to: appointments, wishes to lift, and tokens of
+    programs, whose secret they know. The ids of those tokens."""
+    conn.execute(
+        """UPDATE appointment SET ended_at = now(), ended_by = %s
+           WHERE person_id = %s AND ended_at IS NULL AND ends > now()""",
+        (by, person_id),
+    )
+    conn.execute("DELETE FROM lift_wish WHERE by = %s", (person_actor(person_id),))
+    found = rows(
+        conn,
+        """UPDATE service_token SET revoked_at = now(), revoked_by = %s
+           WHERE created_by = %s AND revoked_at IS NULL RETURNING id""",
+        (by, person_actor(person_id)),
+    )
+    return [id for (id,) in found]
 
 
 def wish(conn: Connection[Any], scope: str) -> tuple[str, bool] | None:

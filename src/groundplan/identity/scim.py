@@ -22,7 +22,7 @@ from groundplan.identity import service
 from groundplan.identity.directory_store import DirectoryGroup, DirectoryPerson
 from groundplan.identity.genesis import normal_email
 from groundplan.identity.scim_selected import selected
-from groundplan.identity.store import next_policy_number
+from groundplan.identity.store import duties, next_policy_number
 
 USER = "urn:ietf:params:scim:schemas:core:2.0:User"
 GROUP = "urn:ietf:params:scim:schemas:core:2.0:Group"
@@ -269,8 +269,9 @@ def _set_active(conn: Connection[Any], actor: str, person: DirectoryPerson, acti
         service.deactivate_person(conn, actor, person.id)
     elif active and not person.active:
         number = next_policy_number(conn, "person", f"person/{person.id}", False)
+        left = [f"{each.duty} of {each.subject}" for each in duties(conn, person_id=person.id)]
         store.come_back(conn, person.id)
-        detail = {"policy": number}
+        detail = {"policy": number, "duties_ended": left}
         record(conn, action="person.returned", actor=actor, subject=f"person/{person.id}", detail=detail)
 
 

@@ -20,7 +20,7 @@ from groundplan.core.audit import record
 from groundplan.core.errors import Conflict, Invalid, NotFound
 from groundplan.core.ids import new_id
 from groundplan.core.money import format_usd
-from groundplan.identity import session_store, store
+from groundplan.identity import rights_store, session_store, store
 from groundplan.identity.genesis import check_genesis, normal_email
 from groundplan.identity.keys import hash_key, key_prefix, make_key
 from groundplan.identity.model import (
@@ -94,7 +94,8 @@ def add_person(conn: Connection[Any], actor: str, email: str, name: str) -> int:
 
 
 def deactivate_person(conn: Connection[Any], actor: str, person_id: UUID) -> int:
-    """The person has left: keys are revoked, sessions end, permissions go; duties stay, held by somebody inactive.
+    """The person has left: keys and tokens that they made are revoked, sessions and rights for a time end, permissions
+    go; duties stay, held by somebody inactive.
 
     Raises `NotFound` (`unknown_person`), `Conflict` (`already_left`).
     """
@@ -104,7 +105,8 @@ def deactivate_person(conn: Connection[Any], actor: str, person_id: UUID) -> int
         raise Conflict("the person has left already", code="already_left", hint="Nothing is left to do.")
     keys = store.revoke_keys_of(conn, person_id)
     session_store.end_sessions_of(conn, person_id)
-    detail = {"revoked_keys": [str(id) for id in keys]}
+    tokens = rights_store.end_of_person(conn, person_id, actor)
+    detail = {"revoked_keys": [str(id) for id in keys], "revoked_tokens": [str(id) for id in tokens]}
     return _recorded(conn, number, "person.left", actor, f"person/{person_id}", detail)
 
 

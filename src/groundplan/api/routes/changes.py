@@ -175,14 +175,18 @@ def _named(conn: Connection[Any], caller: Caller, changes: list[dict[str, Any]])
 
 
 def with_approvals(conn: Connection[Any], changes: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Changes with `approvals` and `waits_for` (needs that no standing approval of this digest meets)."""
+    """Changes with `approvals` and `waits_for` (needs that no standing approval of this digest meets; while it waits,
+    those of people who have left count no longer)."""
     found = store.approvals(conn, [change["id"] for change in changes])
     for change in changes:
         mine = [row for row in found if row["change_id"] == change["id"]]
         met = {
             (row["subject"], row["duty"])
             for row in mine
-            if row["decision"] == "approved" and row["withdrawn_at"] is None and row["digest"] == change["digest"]
+            if row["decision"] == "approved"
+            and row["withdrawn_at"] is None
+            and row["digest"] == change["digest"]
+            and (row["here"] or change["state"] != "pending")
         }
         change["approvals"] = mine
         change["waits_for"] = [need for need in change["needs"] if (need["subject"], need["duty"]) not in met]

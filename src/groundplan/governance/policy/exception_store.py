@@ -17,7 +17,8 @@ _EXCEPTION: LiteralString = """SELECT e.id, e.rule, e.workload, e.person, e.unti
       CASE c.state WHEN 'pending' THEN 'asked' WHEN 'applied' THEN 'approved' WHEN 'refused' THEN 'refused'
         WHEN 'expired' THEN 'lapsed' ELSE 'ended' END AS state,
       ARRAY(SELECT n ->> 'duty' FROM jsonb_array_elements(c.needs) n WHERE c.state = 'pending' AND NOT EXISTS (
-        SELECT FROM approval a WHERE a.change_id = c.id AND a.duty = n ->> 'duty' AND a.decision = 'approved'
+        SELECT FROM approval a JOIN person p ON p.id = a.person_id AND p.active
+        WHERE a.change_id = c.id AND a.duty = n ->> 'duty' AND a.decision = 'approved'
           AND a.withdrawn_at IS NULL AND a.digest = c.digest)) AS waits_for,
       coalesce(e.ended_by, (SELECT 'person:' || a.person_id FROM approval a
         WHERE a.change_id = c.id AND a.withdrawn_at IS NOT NULL ORDER BY a.withdrawn_at DESC LIMIT 1)) AS ended_by
