@@ -16,7 +16,7 @@ from tests.integration.test_api_control import Control, running
 from groundplan.api.access.rights import listed, rules, verdict
 from groundplan.core.audit import OPERATOR
 from groundplan.core.database import connect
-from groundplan.identity import rights, sessions, store
+from groundplan.identity import rights, rights_store, sessions, store
 from groundplan.identity import service as identity
 from groundplan.identity.model import DUTIES, Proof
 from groundplan.testing.database import Cluster, Database
@@ -197,6 +197,15 @@ def test_a_stop_is_lifted_by_two_who_both_were_there(world: World) -> None:
     assert (stopped["lift_asked_by"], stopped["lift_waits_for"]) == ("First", "somebody else with the duty")
     assert control.ask("POST", "/api/kill/lift", lift, **second).body["lifted"] is True
     assert control.ask("POST", "/api/kill/lift", lift, **first).code == "not_killed"
+
+
+def test_who_removes_every_passkey_is_not_where_nobody_has_one_yet(world: World) -> None:
+    """The operator's token can remove all of them: what takes two people still does."""
+    world.control.sign_in("ana@acme.example")
+    with connect(world.database.urls["control"]) as conn:
+        conn.execute("UPDATE passkey SET removed_at = now()")
+        assert rights_store.founded(conn)
+        conn.rollback()
 
 
 def test_an_emergency_is_loud_short_and_reviewed_by_somebody_else(world: World) -> None:

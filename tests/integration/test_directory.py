@@ -20,7 +20,7 @@ from tests.acceptance.stack import free_port
 from tests.integration.test_api_control import Answer, Control, running
 
 from groundplan.core.errors import Invalid
-from groundplan.identity.oidc import Provider
+from groundplan.identity.oidc import Provider, is_verified
 from groundplan.identity.scim import USER
 from groundplan.identity.scim_bulk import REQUEST
 from groundplan.testing.database import Cluster
@@ -29,6 +29,7 @@ PEOPLE = (
     {"sub": "sub-ana", "email": "ana@acme.example", "email_verified": True, "name": "Ana"},
     {"sub": "sub-thief", "email": "ana@acme.example", "email_verified": True, "name": "Not Ana"},
     {"sub": "sub-sam", "email": "sam@acme.example", "email_verified": False, "name": "Sam"},
+    {"sub": "sub-silent", "email": "sam@acme.example", "name": "Sam"},
     {"sub": "sub-nobody", "email": "nobody@acme.example", "email_verified": True, "name": "Nobody"},
 )
 
@@ -129,6 +130,20 @@ def test_a_second_subject_with_the_same_address_is_nobody(scene: Scene) -> None:
 def test_an_address_that_is_not_verified_and_people_who_are_not_here_are_nobody(scene: Scene) -> None:
     assert scene.sign_in("sub-sam").code == "oidc_unknown"
     assert scene.sign_in("sub-nobody").code == "oidc_unknown"
+    silent = scene.sign_in("sub-silent")
+    assert silent.code == "oidc_unknown" and "email_verified" in str(silent.body), "saying nothing is no yes"
+
+
+@pytest.mark.parametrize(
+    ("claims", "told"),
+    [({"email_verified": True}, (True, True)), ({"email_verified": "true"}, (True, True)), ({}, (False, True)),
+     ({"email_verified": False}, (False, False)), ({"email_verified": "false"}, (False, False)),
+     ({"email_verified": None}, (False, False)), ({"email_verified": 1.5}, (False, False))],
+)  # fmt: skip
+def test_only_what_is_called_verified_is_and_silence_where_that_is_declared(
+    claims: dict[str, object], told: tuple[bool, bool]
+) -> None:
+    assert (is_verified(claims, trusted=False), is_verified(claims, trusted=True)) == told
 
 
 def test_a_sign_in_belongs_to_one_browser_and_one_time(scene: Scene) -> None:

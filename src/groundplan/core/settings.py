@@ -67,6 +67,9 @@ class Settings:
     """What we are called there. GROUNDPLAN_OIDC_CLIENT."""
     oidc_secret: str | None = None
     """Secret reference of our secret there. GROUNDPLAN_OIDC_SECRET."""
+    oidc_trust_email: bool = False
+    """Addresses count as verified where it does not say so (`email_verified`): only for one in which nobody sets their
+    own. GROUNDPLAN_OIDC_TRUST_EMAIL, `yes`."""
     mail_url: str | None = None
     """Where mail is handed over: `smtps://HOST`, or `smtp://HOST:587`, which must offer STARTTLS unless it is this
     machine. None: no mail. GROUNDPLAN_MAIL_URL."""
@@ -115,6 +118,7 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         oidc_issuer=env.get("GROUNDPLAN_OIDC_ISSUER") or None,
         oidc_client=env.get("GROUNDPLAN_OIDC_CLIENT") or None,
         oidc_secret=env.get("GROUNDPLAN_OIDC_SECRET") or None,
+        oidc_trust_email=env.get("GROUNDPLAN_OIDC_TRUST_EMAIL") == "yes",
         mail_url=env.get("GROUNDPLAN_MAIL_URL") or None,
         mail_from=env.get("GROUNDPLAN_MAIL_FROM") or "groundplan@localhost",
         mail_login=env.get("GROUNDPLAN_MAIL_LOGIN") or None,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -35,6 +36,8 @@ class Provider:
     issuer: str
     client_id: str
     secret: str
+    trust_email: bool = False
+    """An address counts as verified where it does not say whether it is."""
 
     def check(self) -> None:
         """Raises `Invalid` (`oidc_issuer`) for an address that is neither https nor this machine's."""
@@ -101,12 +104,19 @@ def _claims(provider: Provider, code: str, asked: dict[str, str], now: datetime)
     return dict(claims)
 
 
+def is_verified(claims: Mapping[str, Any], *, trusted: bool) -> bool:
+    """Whether an address may be taken for its person's: the sign-in says so, or is `trusted` and says nothing."""
+    return claims.get("email_verified", trusted) in (True, "true")
+
+
 def _person(conn: Connection[Any], provider: Provider, claims: dict[str, Any]) -> UUID:
     subject = str(claims["sub"])
     known = directory_store.by_subject(conn, provider.issuer, subject)
     if known is None:
         email = str(claims.get("email") or "").strip().lower()
-        person = store.person_by_email(conn, email) if email and claims.get("email_verified") is not False else None
+        if email and not is_verified(claims, trusted=provider.trust_email):
+            raise _unverified(email)
+        person = store.person_by_email(conn, email) if email else None
         known = None if person is None else person.id
         if known is None or not directory_store.keep_subject(conn, known, provider.issuer, subject):
             raise _unknown(email)
@@ -167,6 +177,15 @@ def _silent(provider: Provider) -> Unavailable:
 
 def _refused() -> Unauthenticated:
     return Unauthenticated("the company's sign-in did not vouch for you", code="oidc_refused", hint="Begin again.")
+
+
+def _unverified(address: str) -> Unauthenticated:
+    return Unauthenticated(
+        "the company's sign-in does not say that your address is verified",
+        code="oidc_unknown",
+        hint="Have it send email_verified; where only administrators set addresses: GROUNDPLAN_OIDC_TRUST_EMAIL=yes.",
+        details={"address": address},
+    )
 
 
 def _unknown(address: str) -> Unauthenticated:

@@ -167,13 +167,12 @@ def first_person_at(conn: Connection[Any]) -> datetime | None:
 
 
 def founded(conn: Connection[Any]) -> bool:
-    """Whether anybody active can prove to be there."""
+    """Whether anybody could ever prove to be there: also by a passkey that was removed, since the operator's token can
+    remove all of them."""
     return bool(
         rows(
             conn,
-            """SELECT 1 FROM person p WHERE p.active AND (
-                 EXISTS (SELECT 1 FROM passkey k WHERE k.person_id = p.id AND k.confirmed_at IS NOT NULL
-                   AND k.removed_at IS NULL)
-                 OR EXISTS (SELECT 1 FROM console_session s WHERE s.person_id = p.id AND s.proof = 'oidc')) LIMIT 1""",
+            """SELECT 1 WHERE EXISTS (SELECT 1 FROM passkey WHERE confirmed_at IS NOT NULL)
+                 OR EXISTS (SELECT 1 FROM directory_person WHERE oidc_subject IS NOT NULL)""",
         )
     )

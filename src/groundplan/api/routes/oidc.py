@@ -31,7 +31,8 @@ def provider_of(services: Services) -> Provider:
         raise NotFound(
             "no company sign-in is set", code="oidc_not_set", hint="Set GROUNDPLAN_OIDC_ISSUER, _CLIENT and _SECRET."
         )
-    return Provider(settings.oidc_issuer, settings.oidc_client, resolve_secret(settings.oidc_secret))
+    secret = resolve_secret(settings.oidc_secret)
+    return Provider(settings.oidc_issuer, settings.oidc_client, secret, settings.oidc_trust_email)
 
 
 @pages.get("/sign-in/company")
