@@ -216,6 +216,8 @@ def test_an_emergency_is_loud_short_and_reviewed_by_somebody_else(world: World) 
     assert control.ask("POST", "/api/rollback", {}, **finance).code == "duty_missing"
     assert control.ask("POST", "/api/emergency", why, **linked).code == "proof_missing"
     assert control.ask("POST", "/api/emergency", why).code == "proof_missing"
+    reader = world.person("reader", "auditor")
+    assert control.ask("POST", "/api/emergency", why, **reader).code == "proof_missing", "an auditor reads"
     made = control.ask("POST", "/api/emergency", why, **finance)
     assert made.status == 201 and made.body["active"]
     assert control.ask("POST", "/api/rollback", {}, **finance).code != "duty_missing"
@@ -225,6 +227,11 @@ def test_an_emergency_is_loud_short_and_reviewed_by_somebody_else(world: World) 
         if "provider leaks" in row["message"]
     ]
     assert told[0]["severity"] == "critical" and "the provider leaks" in told[0]["message"]
+    finding = control.ask("GET", "/api/findings?kind=identity.emergency", **compliance).body["findings"][0]
+    at = {days: {"until": (datetime.now(UTC) + timedelta(days=days)).isoformat()} for days in (0.5, 30)}
+    assert control.ask("POST", f"/api/findings/{finding['id']}/quiet", at[0.5], **finance).code == "own_finding"
+    assert control.ask("POST", f"/api/findings/{finding['id']}/close", {"reason": "x"}, **finance).code == "own_finding"
+    assert control.ask("POST", f"/api/findings/{finding['id']}/quiet", at[30], **compliance).code == "quiet_long"
     review = f"/api/appointments/{made.body['id']}/review"
     said = {"reason": "it was right"}
     assert control.ask("POST", review, said, **compliance).code == "not_reviewable", "it is not over"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -13,10 +13,11 @@ from groundplan.api.caller import Caller, Reader, SignedIn, require_duty
 from groundplan.api.context import Using
 from groundplan.catalog.people import DUTIES
 from groundplan.core.audit.store import record
-from groundplan.core.errors import Invalid
+from groundplan.core.errors import Denied, Invalid
 from groundplan.ledger import finding_store
 
 router = APIRouter(tags=["findings"])
+QUIET, QUIET_CRITICAL = timedelta(days=90), timedelta(days=1)
 
 
 class Close(BaseModel):
@@ -59,11 +60,12 @@ def close(finding_id: UUID, body: Close, services: Using, caller: SignedIn) -> d
 
 @router.post("/findings/{finding_id}/quiet")
 def quiet(finding_id: UUID, body: Quiet, services: Using, caller: SignedIn) -> dict[str, Any]:
-    """It stays open and is not shown before then."""
-    _later(body.until, services.clock.now())
+    """It stays open and is not shown before then: at most 90 days, a critical one for a day."""
+    now = services.clock.now()
     with services.transaction() as conn:
         found = finding_store.one(conn, finding_id)
         _may(caller, found)
+        _check_until(body.until, now, found["severity"])
         finding_store.quiet(conn, finding_id, body.until)
         details = {"finding": str(finding_id), "kind": found["kind"], "until": body.until.isoformat()}
         record(conn, action="finding.quiet", actor=caller.actor, subject=found["subject"], detail=details)
@@ -71,10 +73,18 @@ def quiet(finding_id: UUID, body: Quiet, services: Using, caller: SignedIn) -> d
 
 
 def _may(caller: Caller, found: dict[str, Any]) -> None:
+    """Raises `Denied` (`duty_missing`; `own_finding` for one about oneself, such as one's own emergency)."""
+    if caller.person is not None and found["subject"] == f"person/{caller.person}":
+        raise Denied("nobody settles a finding about themselves", code="own_finding", hint="Ask a colleague.")
     if found["owner"] is None or found["owner"] != caller.email:
         require_duty(caller, frozenset(DUTIES), found["subject"])
 
 
-def _later(until: datetime, now: datetime) -> None:
+def _check_until(until: datetime, now: datetime, severity: str) -> None:
+    """Raises `Invalid` (`quiet_past`, `quiet_long`)."""
     if until <= now:
         raise Invalid("that time is over", code="quiet_past", hint="Name a time that is still to come.")
+    longest = QUIET_CRITICAL if severity == "critical" else QUIET
+    if until > now + longest:
+        what = f"a finding that is {severity} is quiet for at most {longest.days} day{'s' if longest.days > 1 else ''}"
+        raise Invalid(what, code="quiet_long", hint="Settle it, or look at it again then.")

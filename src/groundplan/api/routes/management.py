@@ -54,7 +54,8 @@ def review(services: Using, _: Reader, since: date | None = None) -> dict[str, A
         before, known = controls.known(conn, then), controls.known(conn, now)
         frameworks = [_framework(one, before, then, known, now) for one in controls.frameworks(conn, now)]
         actions = finding_store.findings(conn, kinds=[ACTION], closed=True, limit=1000)
-        grave = finding_store.findings(conn, limit=1000)
+        told = finding_store.findings(conn, closed=True, limit=1000)  # with quiet ones: silence is not an end
+        grave = [each for each in told if each["closed_at"] is None]
     return {
         "since": then,
         "last_review": None if last is None else {name: last[name] for name in ("at", "says", "subject", "collector")},
