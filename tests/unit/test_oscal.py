@@ -19,7 +19,7 @@ from groundplan.catalog.frameworks import FrameworkDoc
 from groundplan.catalog.imports.oscal import Frameworks, import_oscal
 from groundplan.catalog.loader import load_files
 from groundplan.cli.main import app
-from groundplan.core.errors import GroundplanError, Invalid
+from groundplan.core.errors import GroundplanError, Invalid, TooLarge
 from groundplan.governance.controls.declared import problems
 from groundplan.governance.controls.oscal_declared import Document, declared
 from groundplan.governance.controls.shipped import applied
@@ -155,6 +155,26 @@ def test_profiles_that_import_each_other_end() -> None:
     one, two = profile(), profile()
     one["profile"]["imports"][0]["href"], two["profile"]["imports"][0]["href"] = "two.json", "one.json"
     assert "which imports it" in told({"one.json": json.dumps(one), "two.json": json.dumps(two)})
+
+
+def test_documents_that_import_each_other_many_times_are_read_once_each_and_too_large_ones_not() -> None:
+    chain = {"catalog.json": json.dumps(CATALOG)}
+    for i in range(60):  # 2^60 ways down
+        made = profile()
+        inner = "catalog.json" if i == 0 else f"p{i - 1}.json"
+        made["profile"]["imports"] = [{"href": inner}, {"href": inner, "exclude-controls": [{"with-ids": ["zz-9"]}]}]
+        chain[f"p{i}.json"] = json.dumps(made)
+    assert len(framework(import_oscal(chain, OWNER)).controls) == 4
+    wide = profile()
+    wide["profile"]["imports"] = [{"href": "catalog.json"}] * 1_001
+    for files in (
+        {"catalog.json": json.dumps(CATALOG), "p.json": json.dumps(wide)},
+        {"c.json": json.dumps({"catalog": {"uuid": "c", "metadata": META, "controls": [
+            {"id": f"c-{i}", "title": "x", "props": [{"name": "status", "value": "withdrawn"}][: i % 2]}
+            for i in range(50_000)]}})},
+    ):  # fmt: skip
+        with pytest.raises(TooLarge, match="import_large"):
+            import_oscal(files, OWNER)
 
 
 def test_ids_that_cannot_be_written_here_are_shortened_and_told() -> None:

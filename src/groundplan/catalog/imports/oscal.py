@@ -16,16 +16,20 @@ from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
 from groundplan.catalog.imports import oscal_files as files
-from groundplan.catalog.imports.machines import line_of, slug
+from groundplan.catalog.imports.machines import slug
 from groundplan.catalog.imports.oscal_files import NAMESPACE, Prop
 from groundplan.catalog.imports.verdict import CHANGED, NEEDED, NO_EQUAL, Finding, in_order
 from groundplan.catalog.imports.yaml_text import Value, block, document
-from groundplan.core.errors import Invalid, Problem, Where
+from groundplan.core.errors import Invalid, Problem, TooLarge, Where
 
 DOCUMENT = "document"
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,39}", re.ASCII)
 _INSERT = re.compile(r"\{\{\s*insert:\s*param,\s*([^\s}]+)\s*\}\}")
+_QUOTED = re.compile(r'"((?:[^"\\\n]|\\.)*)"|\n')
 _TITLE = 200
+MOST_CONTROLS = 20_000
+MOST_PARTS = 1_000
+_PART = "Import a part of it."
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +85,15 @@ class _Reading:
     problems: list[Problem] = field(default_factory=list)
     used: set[str] = field(default_factory=set)
     """Files that another one selects of."""
+    selections: dict[str, _Selection] = field(default_factory=dict)
+    """Of each file that was read to its end, once: profiles may import each other many times."""
+    lines: dict[str, dict[str, int]] = field(default_factory=dict)
+    """File -> text in quotes -> the line on which it first stands"""
 
-    def at(self, name: str, needle: str) -> Where:
-        return Where(name, line_of(self.texts[name], f'"{needle}"'))
+    def at(self, name: str, text: str) -> Where:
+        if name not in self.lines:
+            self.lines[name] = _lines(self.texts[name])
+        return Where(name, self.lines[name].get(text, 1))
 
     def tell(self, state: str, what: str, here: str, todo: str, where: Where) -> None:
         self.findings.append(Finding(state, what, here, todo, where))
@@ -171,7 +181,28 @@ def _rows(reading: _Reading, selection: _Selection, file: str) -> list[dict[str,
     return [row for row in found.values() if row]
 
 
+def _lines(text: str) -> dict[str, int]:
+    found: dict[str, int] = {}
+    line = 1
+    for match in _QUOTED.finditer(text):
+        if match[1] is None:
+            line += 1
+        else:
+            found.setdefault(match[1], line)
+    return found
+
+
 def _selected(reading: _Reading, file: str, path: tuple[str, ...]) -> _Selection:
+    """Raises `TooLarge`."""
+    if file not in reading.selections:
+        made = _selected_of(reading, file, path)
+        if len(made.controls) > MOST_CONTROLS:
+            raise TooLarge(f"{file} has {len(made.controls)} controls", code="import_large", hint=_PART)
+        reading.selections[file] = made
+    return reading.selections[file]
+
+
+def _selected_of(reading: _Reading, file: str, path: tuple[str, ...]) -> _Selection:
     root = reading.roots[file]
     if isinstance(root, files.Catalog):
         return _of_catalog(reading, file, root)
@@ -221,6 +252,9 @@ def _of_catalog(reading: _Reading, file: str, root: files.Catalog) -> _Selection
 
 def _of_profile(reading: _Reading, file: str, root: files.Profile, path: tuple[str, ...]) -> _Selection:
     found = _Selection()
+    parts = len(root.imports) + sum(len(each.include_controls) + len(each.exclude_controls) for each in root.imports)
+    if parts > MOST_PARTS:
+        raise TooLarge(f"{file} selects in {parts} parts", code="import_large", hint=_PART)
     for each in root.imports:
         source = _source(reading, file, each.href, root.back_matter)
         if source is None:
