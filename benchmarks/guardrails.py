@@ -4,7 +4,8 @@ Time is that of everything a workload may check on one text of about 1 kB that h
 CPU: personal data, secrets, injection, denied words, links, language. Personal data is measured on a generated labelled
 set (`personal_data.py`), beside Presidio's own pattern recognisers where `groundplan[governance]` is installed. An
 injection is looked for in a labelled file (JSON lines with `text` and `label`: malicious or benign) and in ordinary
-prompts (JSON lines with `turns`), where they are given; neither chose a pattern or a threshold.
+prompts (JSON lines with `turns`), where they are given; neither chose a pattern or a threshold. Languages and a judge
+are measured where `--locales` and `--judge` are given (`guardrail_rates.py`).
 """
 
 from __future__ import annotations
@@ -29,9 +30,11 @@ from typing import Any
 if str(Path(__file__).parents[1]) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks import guardrail_rates
 from benchmarks.personal_data import MAKERS, Labelled, texts
 
 from groundplan.core import detect
+from groundplan.core.settings import load_settings
 from groundplan.governance.guardrails.checks import Checks, denied
 from groundplan.governance.guardrails.injection import signs
 
@@ -215,7 +218,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=300)
     parser.add_argument("--injections", type=Path, help="labelled attempts as JSON lines")
     parser.add_argument("--prompts", type=Path, help="ordinary prompts as JSON lines with `turns`, .gz or not")
+    parser.add_argument("--locales", type=Path, help="translations of programs, such as /usr/share/locale")
+    parser.add_argument("--judge", help="OpenAI-compatible address (ending in /v1) of a judge, or `embedded`")
+    parser.add_argument("--judge-model", default="", help="its model, or deployment")
+    parser.add_argument("--judge-key", type=Path, help="file with its key")
     options = parser.parse_args()
+    key = options.judge_key.read_text(encoding="utf-8").strip() if options.judge_key else ""
     sample = texts(options.count, options.seed)
     mine = scored(sample, ours)
     figures: dict[str, Any] = {
@@ -225,6 +233,8 @@ def main() -> None:
         "presidio": beside_presidio(sample),
         "not_covered_by_patterns": ["person", "address"],
         "injection": injection(options.injections, options.prompts),
+        "languages": guardrail_rates.languages(options.locales),
+        "judge": guardrail_rates.judge(options.judge, options.judge_model, key, load_settings().models),
         "texts": len(sample),
         "targets": {"all_checks_us": 1000, "least_f1": 0.9},
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",

@@ -6,7 +6,7 @@ out, and the workload declares what then happens.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -44,15 +44,10 @@ class _Answer(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Answer).decode
 
 
-async def asked(gateway: Gateway, exchange: Exchange, judge: Judge, text: str, purpose: str) -> bool | None:
-    """Whether the answer is to be refused; None where the judge did not say. `purpose` is that of its call."""
-    from groundplan.gateway.guard.run import unguarded  # noqa: PLC0415 -- it needs this module
-    from groundplan.gateway.surfaces.chat import CHAT  # noqa: PLC0415 -- so that reading stays apart from judging
-
-    if gateway.conduct is None:
-        return None
+def ordered(judge: Judge, text: str) -> dict[str, Any]:
+    """The body of the call that asks it about an answer."""
     shown = text if len(text) <= LONGEST else f"{text[: LONGEST // 2]}\n[...]\n{text[-LONGEST // 2 :]}"
-    body = {
+    return {
         "model": judge.deployment,
         "messages": [
             {"role": "system", "content": _ORDER + judge.question},
@@ -61,8 +56,21 @@ async def asked(gateway: Gateway, exchange: Exchange, judge: Judge, text: str, p
         "max_tokens": 5,
         "temperature": 0,
     }
+
+
+async def asked(gateway: Gateway, exchange: Exchange, judge: Judge, text: str, purpose: str) -> bool | None:
+    """Whether the answer is to be refused; None where the judge did not say. `purpose` is that of its call."""
+    from groundplan.gateway.guard.run import unguarded  # noqa: PLC0415 -- it needs this module
+    from groundplan.gateway.surfaces.chat import CHAT  # noqa: PLC0415 -- so that reading stays apart from judging
+
+    if gateway.conduct is None:
+        return None
     request = Request(0.0)
-    request.method, request.target, request.body = b"POST", b"/v1/chat/completions", msgspec.json.encode(body)
+    request.method, request.target, request.body = (
+        b"POST",
+        b"/v1/chat/completions",
+        msgspec.json.encode(ordered(judge, text)),
+    )
     request.headers = {name: value for name in _PASSED if (value := exchange.request.headers.get(name)) is not None}
     request.headers[b"content-type"] = b"application/json"
     response = Collected()
@@ -72,10 +80,11 @@ async def asked(gateway: Gateway, exchange: Exchange, judge: Judge, text: str, p
     await gateway.conduct(own)
     if response.status != 200:
         return None
-    return _told(response.body, judge.refuse_on)
+    return told(response.body, judge.refuse_on)
 
 
-def _told(body: bytes, refuse_on: str) -> bool | None:
+def told(body: bytes, refuse_on: str) -> bool | None:
+    """Whether what it answered refuses; None where it says neither yes nor no."""
     try:
         said = (_decode(body).choices[0].message.content or "").strip().lower()
     except (msgspec.DecodeError, IndexError):
