@@ -155,6 +155,14 @@ def test_languages_are_told_only_where_they_are_known() -> None:
     assert language_of("Die Pumpe ist in der Fabrik und wird zu Ihnen gesendet, wenn wir mit ihr fertig sind") == "de"
     assert language_of("Le moteur est dans la boîte et il ne fonctionne pas avec les pièces que nous avons") == "fr"
     assert language_of("pump") is None and language_of("x y z " * 30) is None
+    for foreign in (
+        "Насос стоит на заводе, и его отправят",
+        "ポンプは工場にあり、明日お客様に発送されます",
+        "Η αντλία βρίσκεται εδώ",
+    ):
+        assert language_of(foreign) == "other script"
+        assert language_of(f"The word for it is {foreign[:12]}, which is what you will see on the box") == "en"
+    assert language_of("Насос") is None, "a name, or a word"
 
 
 # on the way out -----------------------------------------------------------------------------------------------

@@ -1,5 +1,8 @@
-"""Which language a text is in, by its commonest words. Pure. Of short texts, and of languages not named here, it says
-that it does not know; it never guesses."""
+"""Which language a text is in, by its commonest words, or that it is written in another script than they all. Pure.
+
+Of short texts, and of languages in Latin script that are not named here, it says that it does not know; it never
+guesses.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +22,21 @@ _WORDS = {
 }
 _SETS = {language: frozenset(words.split()) for language, words in _WORDS.items()}
 _TOKEN = re.compile(r"[^\W\d_]+")
+OTHER_SCRIPT = "other script"
 LEAST = 8
 """Words below which nothing is said."""
+LEAST_LETTERS = 16
+"""Letters below which nothing is said of their script, since it may have no spaces between words."""
+_LATIN = "\u024f"
+"""The last letter of Latin script, but for rare ones."""
 _SHARE = 0.12
 _LEAD = 1.25
 
 
 def language_of(text: str) -> str | None:
-    """`de`, `en`, ...; None where it is not known."""
+    """`de`, `en`, ...; `other script` where most letters are none of those languages'; None where it is not known."""
+    if not text.isascii() and _other_script(text[:4000]):
+        return OTHER_SCRIPT
     words = _TOKEN.findall(text[:4000].lower())
     if len(words) < LEAST:
         return None
@@ -42,3 +52,8 @@ def language_of(text: str) -> str | None:
     if best < _SHARE * len(words) or best < _LEAD * second:
         return None
     return language
+
+
+def _other_script(text: str) -> bool:
+    letters = [letter for letter in text if letter.isalpha()]
+    return len(letters) >= LEAST_LETTERS and 2 * sum(letter > _LATIN for letter in letters) > len(letters)
