@@ -345,6 +345,24 @@ def test_what_a_leaver_could_use_ends_and_comes_back_with_nobody(world: World) -
     assert control.ask("GET", "/api/keys", **program).status == 401
 
 
+def test_a_key_with_somebodys_permissions_is_made_by_themselves_or_by_the_operator(world: World) -> None:
+    control = world.control
+    coder = world.person("coder", "engineering", "operations")
+    theirs, own = ({"workload": "assistant", "user": f"{name}@acme.example"} for name in ("ana", "coder"))
+    assert control.ask("POST", "/api/keys", theirs, **coder).code == "key_of_another"
+    made = control.ask("POST", "/api/tokens", {"name": "portal", "scopes": ["keys"]}, **coder).body["token"]
+    program = {"Authorization": f"Bearer {made}"}
+    assert control.ask("POST", "/api/keys", theirs, **program).code == "key_of_another", "a second hand is no other"
+    assert control.ask("POST", "/api/keys", own, **program).code == "key_of_another", "nor does it speak for its maker"
+    assert control.ask("POST", "/api/keys", own, **coder).status == 201
+    kept = control.ask("POST", "/api/keys", theirs)
+    assert kept.status == 201
+    assert control.ask("POST", f"/api/keys/{kept.body['id']}/rotate", {}, **coder).code == "key_of_another"
+    with connect(world.database.urls["control"]) as conn:
+        told = conn.execute("SELECT subject FROM mail WHERE mark = %s", (f"key:{kept.body['id']}",)).fetchall()
+    assert len(told) == 1 and "carries your permissions" in told[0][0]
+
+
 def test_nobody_approves_what_a_program_with_their_token_asked_for(world: World) -> None:
     """Somebody who may apply and approve asks by a token of their own: still their own change."""
     control = world.control

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter
+from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from groundplan.api import store
+from groundplan.api import mail_store, store
 from groundplan.api.access.rights import authorize
-from groundplan.api.caller import Reader, SignedIn
+from groundplan.api.caller import Caller, Reader, SignedIn
 from groundplan.api.context import Using
 from groundplan.api.effect import effect_of
 from groundplan.api.grants import check_acts
@@ -19,7 +20,9 @@ from groundplan.api.people import named
 from groundplan.api.served import current_blueprint, known_workload
 from groundplan.blueprint.model import Blueprint, Workload
 from groundplan.catalog import units
-from groundplan.core.errors import Invalid, NotFound
+from groundplan.core.audit.entry import OPERATOR, person_actor
+from groundplan.core.errors import Denied, Invalid, NotFound
+from groundplan.identity import rights_store
 from groundplan.identity import service as identity
 from groundplan.identity.model import KeyTerms
 
@@ -55,7 +58,10 @@ class Rotation(BaseModel):
 
 @router.post("/keys", status_code=201)
 def create_key(body: NewKey, services: Using, caller: SignedIn) -> dict[str, Any]:
-    """Make a key. The answer holds it; nothing can show it again. Connected gateways know it when this returns."""
+    """Make a key. The answer holds it; nothing can show it again. Connected gateways know it when this returns.
+
+    One that carries somebody's permissions is made by themselves, or by the operator, of which they are told.
+    """
     authorize(caller, "keys", f"workload/{body.workload}")
     expires = None if body.days is None else services.clock.now() + timedelta(days=body.days)
     with services.transaction() as conn:
@@ -63,12 +69,32 @@ def create_key(body: NewKey, services: Using, caller: SignedIn) -> dict[str, Any
         workload = known_workload(blueprint, body.workload)
         terms = _terms(body, blueprint, workload)
         person = None if body.user is None else named(conn, body.user)
+        _check_whose(conn, caller, person)
         if body.acts_for_others:
             check_acts(conn, workload, person, services.clock.now().date())
         key_id, secret = identity.create_key(conn, caller.actor, workload.name, person, terms, expires)
+        if person is not None:
+            _tell(conn, caller, key_id, person, services.clock.now())
         number = store.policy_number(conn)
     effect_of(services, number)
     return {"id": str(key_id), "key": secret, "workload": workload.name, "user": body.user, "expires_at": expires}
+
+
+def _check_whose(conn: Connection[Any], caller: Caller, person: UUID | None) -> None:
+    """Raises `Denied` (`key_of_another`): with such a key one reads what its person may read."""
+    if person is None or person_actor(person) == str(caller.actor):
+        return
+    if rights_store.behind(conn, str(caller.actor)) != OPERATOR:
+        raise Denied(
+            "a key that carries somebody's permissions is made by themselves", code="key_of_another",
+            hint="Ask them to, leave user out, or ask the operator: groundplan keys create --user E-MAIL.",
+        )  # fmt: skip
+
+
+def _tell(conn: Connection[Any], caller: Caller, key: UUID, person: UUID, now: datetime) -> None:
+    if caller.person != person:
+        told = "A key that carries your permissions was made; if you did not ask for it, tell security"
+        mail_store.queue(conn, f"key:{key}", person, told, "/you", now)
 
 
 def _terms(body: NewKey, blueprint: Blueprint, workload: Workload) -> KeyTerms:
@@ -112,7 +138,11 @@ def rotate_key(key_id: UUID, body: Rotation, services: Using, caller: SignedIn) 
         if row is None:
             raise NotFound(f"there is no key {key_id}", code="key_unknown", hint="List them: `groundplan keys list`.")
         authorize(caller, "keys", f"workload/{row['workload']}")
+        whose = None if row["user"] is None else named(conn, row["user"])
+        _check_whose(conn, caller, whose)
         new, secret, ends = identity.rotate_key(conn, caller.actor, key_id, overlap)
+        if whose is not None:
+            _tell(conn, caller, new.id, whose, services.clock.now())
         number = store.policy_number(conn)
     effect_of(services, number)
     return {
