@@ -27,8 +27,12 @@ LEAST = 8
 """Words below which nothing is said."""
 LEAST_LETTERS = 16
 """Letters below which nothing is said of their script, since it may have no spaces between words."""
-_LATIN = "\u024f"
-"""The last letter of Latin script, but for rare ones."""
+_LATIN = re.compile("[A-Za-z\u00c0-\u024f\u1e00-\u1eff]")
+_OTHER = re.compile(
+    "[\u0370-\u1dff\u1f00-\u1fff\u2c00-\u2dff\u2e80-\ud7ff\uf900-\ufaff\ufb1d-\ufdff\ufe70-\ufefc\U00010000-\U0001e943"
+    "\U00020000-\U0003ffff]"
+)
+"""Letters of other scripts, by blocks; no punctuation, signs or pictures."""
 _SHARE = 0.12
 _LEAD = 1.25
 
@@ -55,5 +59,8 @@ def language_of(text: str) -> str | None:
 
 
 def _other_script(text: str) -> bool:
-    letters = [letter for letter in text if letter.isalpha()]
-    return len(letters) >= LEAST_LETTERS and 2 * sum(letter > _LATIN for letter in letters) > len(letters)
+    other = len(_OTHER.findall(text))
+    if 2 * other < LEAST_LETTERS:
+        return False
+    letters = other + len(_LATIN.findall(text))
+    return letters >= LEAST_LETTERS and 2 * other > letters
