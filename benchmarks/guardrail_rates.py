@@ -19,7 +19,7 @@ from benchmarks.judged_answers import judged
 
 from groundplan.blueprint.model import Judge
 from groundplan.gateway.guard.judge import ordered, told
-from groundplan.governance.guardrails.language import LEAST, LEAST_LETTERS, language_of
+from groundplan.governance.guardrails.language import LEAST, LEAST_LETTERS, foreign
 
 KNOWN = ("de", "en", "es", "fr", "it", "nl", "pl", "pt", "sv")
 OTHERS = ("ca", "cs", "da", "fi", "hr", "hu", "nb", "ro", "tr")
@@ -89,9 +89,8 @@ def _joined(texts: list[str]) -> Iterable[str]:
 
 
 def _rates(texts: dict[str, list[str]]) -> dict[str, Any]:
-    told_ = {language: [language_of(text) for text in group] for language, group in texts.items()}
-    alarms = {name: sum(each not in (None, name) for each in told_[name]) / len(told_[name]) for name in KNOWN}
-    known, unknown, foreign = (_missed(told_, spoken) for spoken in (KNOWN, OTHERS, SCRIPTS))
+    alarms = {name: _refused(texts[name], name) for name in KNOWN}
+    known, unknown, scripts = (_missed(texts, spoken) for spoken in (KNOWN, OTHERS, SCRIPTS))
     return {
         "texts": sum(map(len, texts.values())),
         "words": round(
@@ -101,18 +100,21 @@ def _rates(texts: dict[str, list[str]]) -> dict[str, Any]:
         "false_alarm_rate_worst": max((round(rate, 4), name) for name, rate in alarms.items()),
         "miss_rate_of_the_nine": round(known, 4),
         "miss_rate_of_others": round(unknown, 4),
-        "miss_rate_of_other_scripts": round(foreign, 4),
-        "not_told": {name: round(group.count(None) / len(group), 4) for name, group in told_.items() if name in KNOWN},
+        "miss_rate_of_other_scripts": round(scripts, 4),
     }
 
 
-def _missed(told_: dict[str, list[str | None]], spoken: Iterable[str]) -> float:
+def _refused(texts: list[str], declared: str) -> float:
+    return sum(bool(foreign(text, {declared})) for text in texts) / len(texts)
+
+
+def _missed(texts: dict[str, list[str]], spoken: Iterable[str]) -> float:
     """The share of texts in another language than the declared one that pass, the same weight for every pair."""
     rates = [
-        sum(each in (None, declared) for each in told_[language]) / len(told_[language])
+        1 - _refused(texts[language], declared)
         for declared in KNOWN
         for language in spoken
-        if language != declared and told_.get(language)
+        if language != declared and texts.get(language)
     ]
     return sum(rates) / len(rates)
 

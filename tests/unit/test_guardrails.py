@@ -22,7 +22,7 @@ from groundplan.gateway.guard.schema import misfit
 from groundplan.governance.guardrails.checks import Checks, Company, denied
 from groundplan.governance.guardrails.guard import Findings, Guard, checked_answer, checked_body, checked_passage
 from groundplan.governance.guardrails.injection import signs
-from groundplan.governance.guardrails.language import language_of
+from groundplan.governance.guardrails.language import foreign, language_of
 from groundplan.governance.guardrails.masks import Masks
 from groundplan.governance.guardrails.model import Hit
 from groundplan.governance.guardrails.window import Refused, Window
@@ -155,14 +155,35 @@ def test_languages_are_told_only_where_they_are_known() -> None:
     assert language_of("Die Pumpe ist in der Fabrik und wird zu Ihnen gesendet, wenn wir mit ihr fertig sind") == "de"
     assert language_of("Le moteur est dans la boîte et il ne fonctionne pas avec les pièces que nous avons") == "fr"
     assert language_of("pump") is None and language_of("x y z " * 30) is None
-    for foreign in (
+    for other in (
         "Насос стоит на заводе, и его отправят",
         "ポンプは工場にあり、明日お客様に発送されます",
         "Η αντλία βρίσκεται εδώ",
     ):
-        assert language_of(foreign) == "other script"
-        assert language_of(f"The word for it is {foreign[:12]}, which is what you will see on the box") == "en"
+        assert language_of(other) == "other script"
+        assert language_of(f"The word for it is {other[:12]}, which is what you will see on the box") == "en"
     assert language_of("Насос") is None, "a name, or a word"
+
+
+CZECH = (
+    "Čerpadlo stojí ve skladu a zítra vám ho pošleme, jakmile ho naši lidé zkontrolují. Pokud nefunguje, zavolejte nám "
+    "a během týdne přijedeme s jiným, aniž by vás to něco stálo. Prosíme, připravte fakturu a místo."
+)
+
+
+def test_a_language_that_nobody_lists_is_told_from_long_texts_that_are_sentences() -> None:
+    assert language_of(CZECH) is None and foreign(CZECH, {"en", "de"}) == "another language"
+    assert foreign(CZECH[:100], {"en"}) == "", "too short to tell"
+    names = "\n".join(f"- Pumpe {i} Stockholm Oslo" for i in range(40))
+    code = "```\n" + "pump = order.pump_of(station, pressure, flow, motor, valve, seal)\n" * 20
+    data = '{"pump": "' + "pumpe stations ventil motor " * 20 + '"}'
+    for text in (names, code, data):
+        assert foreign(text, {"en"}) == "", text
+    assert foreign("Here it is, as you asked for it: " + code + "```\nI hope that this is what you want.", {"en"}) == ""
+    english = "The pump is in the works and it will be sent to you when we are done with it. " * 3
+    assert (foreign(english, {"en"}), foreign(english, {"de", "fr"})) == ("", "en")
+    made = guard(output_languages=["en"])
+    assert [hit.kind for hit in made.output.look(CZECH)] == ["another language"]
 
 
 # on the way out -----------------------------------------------------------------------------------------------

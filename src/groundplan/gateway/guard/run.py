@@ -29,7 +29,7 @@ from groundplan.governance.guardrails.guard import (
     rewritten,
     texts,
 )
-from groundplan.governance.guardrails.language import language_of
+from groundplan.governance.guardrails.language import foreign
 from groundplan.governance.guardrails.masks import Masks
 from groundplan.governance.guardrails.model import Hit, Refusal
 from groundplan.governance.guardrails.window import Refused
@@ -301,8 +301,7 @@ class Guarding:
             found.append(("schema", why))
         if guard.grounded and not cites(text, len(exchange.passages)):
             found.append(("grounded", ""))
-        spoken = language_of(text) if guard.output.languages else None
-        if spoken is not None and spoken not in guard.output.languages:
+        if guard.output.languages and (spoken := foreign(text, guard.output.languages)):
             found.append(("languages", spoken))
         return found
 

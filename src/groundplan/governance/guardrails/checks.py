@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from groundplan.blueprint.model import CompanyEntity
 from groundplan.core import detect
 from groundplan.governance.guardrails.injection import signs
-from groundplan.governance.guardrails.language import language_of
+from groundplan.governance.guardrails.language import foreign
 from groundplan.governance.guardrails.model import Hit
 
 _PERSONAL, _SECRETS = frozenset(detect.PERSONAL), frozenset(detect.SECRETS)
@@ -64,7 +64,7 @@ class Checks:
         hits = self.places(text)
         if inject and "injection" in self.done and (found := signs(text)).labelled:
             hits.append(Hit("injection", self.done["injection"], kind=found.found[0]))
-        if self.languages and (spoken := language_of(text)) is not None and spoken not in self.languages:
+        if self.languages and (spoken := foreign(text, self.languages)):
             hits.append(Hit("languages", "block", kind=spoken))
         return hits
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Collection
 
 _WORDS = {
     "de": "der die das und ist nicht ich sie mit ein eine auf für den dem von zu wir haben wird auch sich es wie bei",
@@ -21,10 +22,14 @@ _WORDS = {
     "sv": "och att det är inte en ett som på för med av jag vi den till har om kan var ska från eller när så men",
 }
 _SETS = {language: frozenset(words.split()) for language, words in _WORDS.items()}
+_FENCED = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
 _TOKEN = re.compile(r"[^\W\d_]+")
 OTHER_SCRIPT = "other script"
+ANOTHER = "another language"
 LEAST = 8
 """Words below which nothing is said."""
+LEAST_PROSE = 30
+"""Words of sentences below which nothing is said of how few of them are common in a language."""
 LEAST_LETTERS = 16
 """Letters below which nothing is said of their script, since it may have no spaces between words."""
 _LATIN = re.compile("[A-Za-z\u00c0-\u024f\u1e00-\u1eff]")
@@ -35,6 +40,19 @@ _OTHER = re.compile(
 """Letters of other scripts, by blocks; no punctuation, signs or pictures."""
 _SHARE = 0.12
 _LEAD = 1.25
+
+
+def foreign(text: str, languages: Collection[str]) -> str:
+    """Which language a text is in that is none of `languages`; `another language` where it is in none that is known
+    here; empty where it is in one of them, or not known."""
+    spoken = language_of(text)
+    if spoken is not None:
+        return "" if spoken in languages else spoken
+    words = _prose(text[:4000])
+    if len(words) < LEAST_PROSE:
+        return ""
+    most = max((sum(word in _SETS[each] for word in words) for each in languages), default=len(words))
+    return ANOTHER if most < _SHARE / 2 * len(words) else ""
 
 
 def language_of(text: str) -> str | None:
@@ -56,6 +74,14 @@ def language_of(text: str) -> str | None:
     if best < _SHARE * len(words) or best < _LEAD * second:
         return None
     return language
+
+
+def _prose(text: str) -> list[str]:
+    """The words of lines that may be sentences: neither code in fences, nor JSON, nor lists of names."""
+    if text.lstrip()[:1] in ("{", "[", "<"):
+        return []
+    lines = (_TOKEN.findall(line) for line in _FENCED.sub("", text.lower()).splitlines())
+    return [word for line in lines if len(line) >= LEAST for word in line]
 
 
 def _other_script(text: str) -> bool:
