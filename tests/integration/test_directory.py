@@ -30,6 +30,7 @@ PEOPLE = (
     {"sub": "sub-thief", "email": "ana@acme.example", "email_verified": True, "name": "Not Ana"},
     {"sub": "sub-sam", "email": "sam@acme.example", "email_verified": False, "name": "Sam"},
     {"sub": "sub-silent", "email": "sam@acme.example", "name": "Sam"},
+    {"sub": "sub-mallory", "email": "mallory@acme.example", "email_verified": True, "name": "Mallory"},
     {"sub": "sub-nobody", "email": "nobody@acme.example", "email_verified": True, "name": "Nobody"},
 )
 
@@ -335,3 +336,19 @@ def test_what_is_no_scim_is_refused_and_other_tokens_too(scene: Scene, directory
     other = ask("POST", "/api/tokens", {"name": "r", "scopes": ["read"], "days": 1}).body["token"]
     assert ask("GET", "/api/scim/v2/Users", Authorization=f"Bearer {other}").status == 403
     assert ask("GET", "/api/keys", **directory).status == 403, "the directory's token reads nothing else"
+
+
+def test_a_directory_makes_nobody_who_decides_another_person(scene: Scene, directory: dict[str, str]) -> None:
+    """It may call them otherwise, and that address is then not theirs at the company's sign-in."""
+    ask = scene.control.ask
+    sam = ask("POST", "/api/scim/v2/Users", user_of("sam"), **directory).body
+    path = f"/api/scim/v2/Users/{sam['id']}"
+    assert ask("PUT", path, {**user_of("mallory"), "userName": "sam"}, **directory).status == 200
+    taken = scene.sign_in("sub-mallory")
+    assert taken.code == "oidc_address_changed", taken.body
+    assert ask("PUT", path, user_of("sam"), **directory).status == 200
+    new = ask("POST", "/api/scim/v2/Users", user_of("tove"), **directory).body["id"]
+    assert (
+        ask("PUT", f"/api/scim/v2/Users/{new}", {**user_of("mallory"), "userName": "tove"}, **directory).status == 200
+    )
+    assert scene.session(scene.sign_in("sub-mallory"))["email"] == "mallory@acme.example", "who decides nothing may be"

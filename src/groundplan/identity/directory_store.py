@@ -178,7 +178,28 @@ def user_name_of_another(conn: Connection[Any], user_name: str, id: UUID | None)
 
 
 def rename(conn: Connection[Any], id: UUID, email: str, name: str) -> None:
-    conn.execute("UPDATE person SET email = %s, name = %s WHERE id = %s", (email, name, id))
+    """What the directory calls somebody; that it changed their address is kept."""
+    if changed(conn, "UPDATE person SET email = %s WHERE id = %s AND email <> %s", (email, id, email)):
+        conn.execute(
+            """INSERT INTO directory_person (person_id, address_changed_at) VALUES (%s, now())
+               ON CONFLICT (person_id) DO UPDATE SET address_changed_at = now()""",
+            (id,),
+        )
+    conn.execute("UPDATE person SET name = %s WHERE id = %s", (name, id))
+
+
+def known_by_a_changed_address(conn: Connection[Any], person_id: UUID) -> bool:
+    """Whether a directory changed the address of somebody who decides: who holds a duty or has a confirmed passkey."""
+    return bool(
+        rows(
+            conn,
+            """SELECT 1 FROM directory_person d WHERE d.person_id = %s AND d.address_changed_at IS NOT NULL AND (
+                 EXISTS (SELECT 1 FROM duty WHERE person_id = d.person_id)
+                 OR EXISTS (SELECT 1 FROM passkey WHERE person_id = d.person_id AND confirmed_at IS NOT NULL
+                   AND removed_at IS NULL))""",
+            (person_id,),
+        )
+    )
 
 
 def come_back(conn: Connection[Any], id: UUID) -> bool:

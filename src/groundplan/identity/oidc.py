@@ -118,6 +118,8 @@ def _person(conn: Connection[Any], provider: Provider, claims: dict[str, Any]) -
             raise _unverified(email)
         person = store.person_by_email(conn, email) if email else None
         known = None if person is None else person.id
+        if known is not None and directory_store.known_by_a_changed_address(conn, known):
+            raise _changed(email)
         if known is None or not directory_store.keep_subject(conn, known, provider.issuer, subject):
             raise _unknown(email)
     found = store.person(conn, known)
@@ -177,6 +179,15 @@ def _silent(provider: Provider) -> Unavailable:
 
 def _refused() -> Unauthenticated:
     return Unauthenticated("the company's sign-in did not vouch for you", code="oidc_refused", hint="Begin again.")
+
+
+def _changed(address: str) -> Unauthenticated:
+    return Unauthenticated(
+        "a directory changed the address by which you are known here, and you decide things",
+        code="oidc_address_changed",
+        hint="Sign in with your passkey: whoever writes to the directory could have taken your place by that address.",
+        details={"address": address},
+    )
 
 
 def _unverified(address: str) -> Unauthenticated:
