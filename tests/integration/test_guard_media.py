@@ -33,6 +33,7 @@ RULES: dict[str, dict[str, Any]] = {
     "shadow": {"guardrails": Guardrails(input=IN.input, output=OUT.output, shadow=True)},
     "judged": {"guardrails": Guardrails(schema='{"type": "object"}')},
     "reviewed": {"review": Review()},
+    "personal": {"guardrails": Guardrails(presidio_input="block")},
 }
 
 
@@ -165,7 +166,9 @@ async def test_conversations_are_checked_both_ways(world: World) -> None:
     async with world.client("declared").realtime.connect(model=model) as talk:
         await say(talk, "hello")
         assert (await heard(talk))[0] == "You said: hello"
-    for name, code in (("judged", "guardrail_unchecked"), ("reviewed", "review_unsupported")):
+    for name, code in (
+        ("judged", "guardrail_unchecked"), ("reviewed", "review_unsupported"), ("personal", "guardrail_unchecked"),
+    ):  # fmt: skip
         with pytest.raises(InvalidStatus) as caught:
             async with world.client(name).realtime.connect(model=model):
                 pass

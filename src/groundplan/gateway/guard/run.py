@@ -131,9 +131,10 @@ class Guarding:
 
     async def personal_in(self, exchange: Exchange) -> None:
         """Ask Presidio about what the model is to see of what is sent in, where that is declared. Raises `Denied`."""
-        if not self.guard.presidio_input:
-            return
         upload = exchange.ask.upload if exchange.ask is not None else None
+        conversation = upload is None and exchange.request.stream is not None  # `check_session` refuses it
+        if not self.guard.presidio_input or conversation:
+            return
         said = texts(_decode(exchange.request.body)) if upload is None else upload.fields.values()
         try:
             await self._personal("input", self.guard.presidio_input, exchange.id, "\n".join(said))
