@@ -331,8 +331,8 @@ async def test_files_are_kept_listed_and_deleted_for_their_workload(setup: Setup
 
 async def test_what_cannot_be_kept_is_refused_by_name(setup: Setup) -> None:
     client = setup.client
-    with pytest.raises(BadRequestError, match="purpose is not batch"):
-        await client.files.create(file=b"x", purpose="assistants")
+    with pytest.raises(BadRequestError, match="is not served"):
+        await client.files.create(file=b"x", purpose="evals")
     with pytest.raises(BadRequestError, match="expires_after"):
         await client.files.create(file=b"x", purpose="batch", expires_after={"anchor": "created_at", "seconds": 3600})
     file = await client.files.create(file=b"x", purpose="batch")

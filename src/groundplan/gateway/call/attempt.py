@@ -203,7 +203,7 @@ class Attempt:
         system = system_messages(workload, exchange.passages, exchange.grounded) if exchange.interface.grounded else []
         data = codec.forward(ask, deployment, output_cap(exchange, deployment), system)
         name = b"%b-%d" % (exchange.id, exchange.attempt)
-        accept = b"text/event-stream" if ask.stream and not exchange.interface.binary else b"application/json"
+        accept = b"text/event-stream" if ask.stream and not ask.binary else b"application/json"
         lines = b"" if exchange.trace is None else exchange.trace.upstream(exchange.call, exchange.attempt)
         if deployment.api != "openai":
             lines += target_line(deployment) if codec.translated else ask.lines
@@ -259,14 +259,14 @@ class Attempt:
 
     async def _first(self, connection: UpstreamConnection, by: float) -> None:
         exchange, kind = self.exchange, connection.headers.get(b"content-type", b"")
-        binary = exchange.interface.binary
+        if exchange.ask is None:
+            raise AssertionError("not admitted")
+        binary = exchange.ask.binary
         if not (is_sound(kind) if binary else kind.lower().startswith(b"text/event-stream")):
             if exchange.interface.may_answer_whole:
                 self._understand(await connection.body(self._within(self.deployment.idle_ms)))
                 return
             raise AttemptFailed("the upstream did not stream", billed=True, status=self.status)
-        if exchange.ask is None:
-            raise AssertionError("not admitted")
         relay: Relay = exchange.interface.codec(self.deployment).relay(exchange.ask)
         reported = self.gateway.reported
         if reported is not None and reported.due(self.deployment.name, self.began) and not exchange.interface.keeps:
