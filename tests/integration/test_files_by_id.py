@@ -96,9 +96,9 @@ def test_each_surface_writes_files_as_if_they_had_been_sent() -> None:
     output = {"type": "function_call_output", "call_id": "c", "output": [{"type": "input_file", "file_id": "f"}]}
     call = {"type": "function_call", "call_id": "c", "name": "x", "arguments": '{"file_id":"f"}'}
     items = [{"role": "user", "content": [image]}, call, output]
-    ask = ask_of(RESPONSES, {"model": "auto", "input": items})
+    ask: Any = ask_of(RESPONSES, {"model": "auto", "input": items})
     assert ask.files == ("i", "f") and ask.needs == {"image", "file"} and ask.images == 1
-    made = RESPONSES.with_files(ask, {"i": PNG, "f": PDF})
+    made: Any = RESPONSES.with_files(ask, {"i": PNG, "f": PDF})
     first, second, third = json.loads(bytes(made.fields["input"]))
     assert first["content"] == [{"type": "input_image", "detail": "low", "image_url": PNG.url}] and second == call
     assert third["output"] == [{"type": "input_file", "filename": "a.pdf", "file_data": PDF.url}]

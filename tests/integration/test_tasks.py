@@ -111,6 +111,7 @@ async def test_rerank(setup: Setup) -> None:
     many = await setup.post("/v1/rerank", model="sorter", query="q", documents=["d"] * 101)
     assert many.json["groundplan"]["cost_usd"] == "0.020102000000", "two hundreds of documents"
     wrongs: list[dict[str, Any]] = [{"documents": []}, {"query": ""}, {"top_n": 0}, {"documents": [1]}]
+    wrongs.append({"documents": [{"text": "x", "image": "http://127.0.0.1/secret.png"}]})
     for wrong in wrongs:
         assert (await setup.post("/v1/rerank", **{**body, **wrong})).status == 400
     setup.model.script = Script(mode="malformed")
@@ -170,6 +171,9 @@ async def test_edits_and_variations_of_images(setup: Setup) -> None:
     with pytest.raises(BadRequestError, match="n is 0"):
         await setup.client.images.edit(image=image, prompt="x", model="painter", n=0)
     assert (await setup.post("/v1/images/edits", model="painter")).code == "file_missing"
+    address = form(("model", b"painter", None), ("image", b"x", "a.png"), ("mask", b"http://127.0.0.1/a.png", None))
+    reply = await setup.stack.post("/v1/images/edits", setup.key, address, content_type=FORM)
+    assert (reply.status, reply.code) == (400, "field_unsupported"), "an address is no file"
     typed = await setup.stack.post("/v1/images/edits", setup.key, {}, content_type="application/json")
     assert (typed.status, typed.code) == (415, "content_type")
 
@@ -284,6 +288,14 @@ async def test_a_form_that_is_wrong_is_told(setup: Setup) -> None:
         ([("model", b"ear", None), ("model", b"ear", None), ("file", b"x", "a.wav")], "field_twice"),
         ([("model", b"ear", None), ("file", b"x", "a.wav"), ("file", b"x", "a.wav")], "file_missing"),
         ([("file", bytes(2 << 20), "a.wav"), ("model", b"ear", None)], "model_missing"),
+        (
+            [("model", b"ear", None), ("file", b"x", "a.wav"), ("url", b"http://127.0.0.1/x.wav", None)],
+            "field_unsupported",
+        ),
+        (
+            [("model", b"ear", None), ("file", bytes(2 << 20), "a.wav"), ("url", b"http://127.0.0.1/x.wav", None)],
+            "field_after_file",
+        ),
         ([("model", b"ear", None), ("file", bytes(2 << 20), "a.wav"), ("stream", b"true", None)], "field_after_file"),
     ):
         reply = await setup.stack.post("/v1/audio/transcriptions", setup.key, form(*parts), content_type=FORM)

@@ -57,6 +57,13 @@ def test_numbers_and_order_are_the_callers_own_bytes() -> None:
     )
 
 
+@pytest.mark.parametrize("value", [True, False, None])
+def test_nothing_is_stored_at_a_provider(value: bool | None) -> None:
+    sent = json.loads(OpenAIChat().forward(chat_completions.read(chat(store=value)), PLACE, 7, []))
+    assert sent["store"] is False
+    assert "store" not in json.loads(OpenAIChat().forward(chat_completions.read(chat()), PLACE, 7, []))
+
+
 def test_only_one_cap_and_only_ours_is_sent() -> None:
     raw = b'{"max_tokens":900,"model":"a","messages":[{"role":"user","content":"x"}],"max_completion_tokens":8}'
     ask = chat_completions.read(raw)
@@ -85,6 +92,10 @@ def test_a_stream_always_asks_for_usage() -> None:
         ({"audio": {"voice": "x"}}, "field_unsupported"),
         ({"prediction": {"type": "content"}}, "field_unsupported"),
         ({"web_search_options": {}}, "field_unsupported"),
+        ({"search_parameters": {"mode": "on"}}, "field_unsupported"),
+        ({"plugins": [{"id": "web"}]}, "field_unsupported"),
+        ({"tools": [{"type": "function", "function": {}}, {"type": "code_interpreter"}]}, "field_unsupported"),
+        ({"messages": [{"role": "assistant", "audio": {"id": "audio_1"}}]}, "content_unsupported"),
         ({"modalities": ["text", "audio"]}, "field_unsupported"),
         ({"service_tier": "flex"}, "field_unsupported"),
         ({"stream": "yes"}, "body_invalid"),

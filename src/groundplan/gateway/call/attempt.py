@@ -223,12 +223,17 @@ class Attempt:
         self.status = await connection.head(seconds)
         self.exchange.attempt_answered = time.perf_counter_ns()
         if self.status != 200:
-            self._refusal = await connection.body(deployment.idle_ms / 1000)
+            self._refusal = await self._body(connection)
             self._judge(connection)
         elif stream:
             await self._first(connection, by)
         else:
-            self._understand(await connection.body(self._within(deployment.idle_ms)))
+            self._understand(await self._body(connection))
+
+    async def _body(self, connection: UpstreamConnection) -> bytes:
+        """All of an answer that is not streamed, before the call's deadline."""
+        left = max(0.001, self.deadline - self.gateway.loop.time())
+        return await connection.body(self.deployment.idle_ms / 1000, left)
 
     def _understand(self, data: bytes) -> None:
         exchange = self.exchange
@@ -264,7 +269,7 @@ class Attempt:
         binary = exchange.ask.binary
         if not (is_sound(kind) if binary else kind.lower().startswith(b"text/event-stream")):
             if exchange.interface.may_answer_whole:
-                self._understand(await connection.body(self._within(self.deployment.idle_ms)))
+                self._understand(await self._body(connection))
                 return
             raise AttemptFailed("the upstream did not stream", billed=True, status=self.status)
         relay: Relay = exchange.interface.codec(self.deployment).relay(exchange.ask)

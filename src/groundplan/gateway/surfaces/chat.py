@@ -42,10 +42,15 @@ _ABSENT = msgspec.Raw(b"null")
 class _Message(msgspec.Struct, frozen=True):
     role: str
     content: msgspec.Raw = _ABSENT
+    audio: msgspec.Raw = _ABSENT
 
 
 class _StreamOptions(msgspec.Struct, frozen=True):
     include_usage: bool = False
+
+
+class _Tool(msgspec.Struct, frozen=True):
+    type: str = "function"
 
 
 class _Chat(msgspec.Struct, frozen=True):
@@ -59,7 +64,10 @@ class _Chat(msgspec.Struct, frozen=True):
     audio: Any = None
     prediction: Any = None
     web_search_options: Any = None
+    search_parameters: Any = None
+    plugins: Any = None
     modalities: list[str] | None = None
+    tools: list[_Tool] | None = None
     service_tier: str | None = None
 
 
@@ -75,6 +83,7 @@ _INCLUDE_USAGE = b'{"include_usage":true}'
 _QUOTE = ord('"')
 FILE = "file"
 """In what is needed of a deployment: it is sent a file."""
+_TOOLS = ("function", "custom")
 _CAPS = ("max_tokens", "max_completion_tokens")
 
 
@@ -100,6 +109,9 @@ def read(body: bytes) -> Ask:
         content = message.content
         if message.role == "user":
             query = content
+        elif message.audio is not _ABSENT and bytes(message.audio) != b"null":
+            hint = "What was said at the provider has no bound here; send its text as content."
+            raise Invalid("a message that names audio by its id", code="content_unsupported", hint=hint)
         if memoryview(content)[0] == _QUOTE:
             continue  # only the newest question is ever read
         parts = message_parts(content, media=True)
@@ -147,10 +159,17 @@ def _needs(images: int, heard: int, files: int, service: str) -> frozenset[str]:
 def _service(chat: _Chat) -> str:
     """The class of service. Raises `Invalid` for what would cost more than tokens of text, and so could break a hard
     budget."""
-    named = (("audio", chat.audio), ("prediction", chat.prediction), ("web_search_options", chat.web_search_options))
+    named = (
+        ("audio", chat.audio), ("prediction", chat.prediction), ("web_search_options", chat.web_search_options),
+        ("search_parameters", chat.search_parameters), ("plugins", chat.plugins),
+    )  # fmt: skip
     for name, value in named:
         if value is not None:
             raise Invalid(f"{name} is not supported", code="field_unsupported", hint=f"Leave {name} out.")
+    for tool in chat.tools or ():
+        if tool.type not in _TOOLS:
+            hint = "It runs at the provider and has no bound of cost; leave it out of tools."
+            raise Invalid(f"the tool {tool.type[:60]} is not supported", code="field_unsupported", hint=hint)
     if chat.modalities and chat.modalities != ["text"]:
         raise Invalid("only text is supported", code="field_unsupported", hint='Use modalities ["text"].')
     if chat.service_tier not in (None, "auto", "default", PRIORITY):
@@ -231,6 +250,8 @@ class OpenAIChat:
             del changes[deployment.cap_field]  # it stays as it came
         if ask.stream and not ask.include_usage:
             changes["stream_options"] = _INCLUDE_USAGE
+        if "store" in ask.fields:
+            changes["store"] = b"false"
         if system:
             lead = _encode([{"role": "system", "content": text} for text in system])
             changes["messages"] = lead[:-1] + b"," + bytes(ask.fields["messages"])[1:]

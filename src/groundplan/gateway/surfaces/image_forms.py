@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _DECISIVE = frozenset(
     {
         "model", "n", "size", "quality", "stream", "partial_images", "prompt", "output_format", "frame_count", "svg",
-        "svg[model]", "svg[reasoning]", "svg[reasoning][effort]",
+        "svg[model]", "svg[reasoning]", "svg[reasoning][effort]", "image", "image[]", "image_url", "mask",
     }
 )  # fmt: skip
 _FILES = frozenset({"image", "image[]", "mask"})

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 MOST_IMAGES = 10
 MOST_PARTIAL = 3
 """Images that are shown while one is made."""
-_UNBOUNDED = frozenset({"svg", "frame_count"})
-"""Another model draws beside this one, or several images are made of one."""
+_UNBOUNDED = frozenset({"svg", "frame_count", "image", "images", "image_url", "image_urls", "mask", "reference_images"})
+"""Another model draws beside this one, several images are made of one, or images come in that are no files: nobody
+knows what those cost, and whoever fetches an address reaches what the caller cannot."""
 _UNBOUNDED_FORMATS = ("svg", "gif")
 _QUOTE = ord('"')
 
@@ -205,7 +206,7 @@ def check_bounded(fields: Iterable[str], output_format: str | None) -> None:
         raise Invalid(
             f"{unbounded[:60]} is not supported",
             code="field_unsupported",
-            hint="What it costs has no bound; ask for png, webp or jpeg.",
+            hint="What it costs has no bound; ask for png, webp or jpeg, and send images as files to /v1/images/edits.",
         )
 
 
