@@ -36,14 +36,14 @@ async def test_what_can_never_be_added_holds_nothing_up(database: Database, capl
 async def test_what_cannot_be_added_now_waits_and_is_added_once(database: Database) -> None:
     one, url = verdict(1), database.urls["gateway"]
     kept = Citations("postgresql://nobody@127.0.0.1:1/none")
-    kept.add(one)
+    kept.add(one, verdict(2))
     await kept.flush()
-    kept.add(verdict(2))
-    assert [each.number for each in kept.waiting] == [1, 2], "in the order in which they came"
+    kept.add(verdict(3))
+    assert [each.number for each in kept.waiting] == [1, 2, 3], "in the order in which they came"
     kept._url = url
     await kept.put([one])
     await kept.flush()
-    assert numbers(database) == [1, 2] and not kept.waiting
+    assert numbers(database) == [1, 2, 3] and not kept.waiting
 
 
 async def test_a_flush_that_is_cut_off_loses_nothing(database: Database) -> None:
