@@ -220,8 +220,8 @@ async def test_files_are_named_by_their_ids(setup: Setup) -> None:
         assert (file.purpose, image.purpose) == ("user_data", "vision")
         assert (await client.files.content(file.id)).content == pdf
         part: Any = {"type": "file", "file": {"file_id": file.id}}
-        asked = {"role": "user", "content": [*user["content"], part], "later_field": 1}
-        tool = {"role": "assistant", "content": "x", "later": {"file_id": file.id}}
+        asked: Any = {"role": "user", "content": [*user["content"], part], "later_field": 1}
+        tool: Any = {"role": "assistant", "content": "x", "later": {"file_id": file.id}}
         answer = await client.chat.completions.create(model="scripted/reader", messages=[tool, asked, asked])
         bytes_of = {"filename": "a.pdf", "file_data": FILE}
         sent = {**asked, "content": [*user["content"], {"type": "file", "file": bytes_of}]}
