@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -85,6 +86,21 @@ async def test_a_worker_holds_so_much_of_files_at_a_time(database: Database, tmp
     assert again.ask is not None and again.ask.files == () and again.held == MOST_BYTES // 3 * 4
     with pytest.raises(Unavailable):
         await files.put_in(exchange(id))
+
+
+async def test_files_leave_the_disk_room_for_the_journal(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.create()
+    free = shutil.disk_usage(tmp_path).free
+
+    async def endless() -> AsyncIterator[bytes]:
+        for _ in range(1000):
+            yield bytes(1 << 20)
+
+    with pytest.raises(Unavailable) as caught:
+        await Shelf(home, free - (40 << 20)).keep(new_id(), endless(), 1 << 30)
+    assert caught.value.code == "files_unavailable"
+    assert list((home.root / "files").iterdir()) == [], "nothing is left of it"
 
 
 def response(part: dict[str, Any]) -> dict[str, Any]:
