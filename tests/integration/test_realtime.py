@@ -214,7 +214,7 @@ async def test_what_is_billed_beside_responses_is_refused_by_name(setup: Setup) 
         await connection.session.update(session={"type": "realtime", "tools": [{"type": "mcp", "server_label": "x"}]})
         _, error = await heard(connection, "error")
         assert "tools of type function" in error.error.message
-        await connection.session.update(session={"type": "realtime", "prompt": {"id": "pmpt_1"}})  # type: ignore[typeddict-item]
+        await connection.session.update(session={"type": "realtime", "prompt": {"id": "pmpt_1"}})
         assert "prompt is not supported" in (await heard(connection, "error"))[1].error.message
         image: Any = {"type": "input_image", "image_url": "http://127.0.0.1/secret.png"}
         await connection.conversation.item.create(item={"type": "message", "role": "user", "content": [image]})

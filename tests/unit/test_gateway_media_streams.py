@@ -116,8 +116,9 @@ async def test_media_that_break_are_told_so_and_cost_their_most(media: Media, mo
     await media.rig.books()
 
 
-async def test_media_without_usage_cost_their_most(media: Media) -> None:
-    media.rig.play("one", last={"usage": {"input_tokens": -1, "output_tokens": -1}})
+@pytest.mark.parametrize("usage", [{"input_tokens": -1, "output_tokens": -1}, {}, None])
+async def test_media_without_usage_cost_their_most(media: Media, usage: dict[str, int] | None) -> None:
+    media.rig.play("one", last={"usage": usage})
     whole(await media.ask(), media, "one")
     made, settled = bound_and_settled(await media.rig.records())
     assert settled.cost == made.bound and settled.estimated and "no_usage" in settled.flags
@@ -141,6 +142,10 @@ async def test_partial_images_are_reserved_for(painter: Media) -> None:
     bounds = [record.bound for record in await painter.rig.records() if isinstance(record, Reservation)]
     output = 60 * 100 * PICO // 1_000_000
     assert bounds[0] - bounds[1] == 3 * output and bounds[0] == bounds[2]
+
+
+async def test_fields_that_say_nothing_are_none(painter: Media) -> None:
+    whole(await painter.ask(svg=None, image=None, mask=None, partial_images=None), painter, "one")
 
 
 async def test_an_image_without_its_data_is_none(painter: Media) -> None:

@@ -106,8 +106,8 @@ class ImagesCodec(PlainCodec):
         return TypedRelay(self._kind, None, lambda told: self._used(told, 1))
 
     def _used(self, told: Usage | None, made: int) -> Usage | None:
-        """What so many images used, where it is known."""
-        if told is not None:
+        """What so many images used, where it is known: one that is said to have no token is not."""
+        if told is not None and (told.output or not self._by_tokens):
             return msgspec.structs.replace(told, images_made=made)
         return None if self._by_tokens else Usage(images_made=made)
 
@@ -131,7 +131,7 @@ class Images(Interface):
             raise Invalid("prompt is empty", code="input_empty", hint="Say what is to be seen.")
         count, partial = 1 if asked.n is None else asked.n, asked.partial_images or 0
         check_counts(count, partial, stream=bool(asked.stream))
-        check_bounded(fields, asked.output_format)
+        check_bounded([name for name, raw in fields.items() if raw != NULL], asked.output_format)
         return Ask(
             fields=fields, model=asked.model, messages=1, query="", stream=bool(asked.stream), include_usage=False,
             cap=0, copies=count, size=len(asked.prompt.encode()), typed=Made(asked.size, asked.quality, partial),
