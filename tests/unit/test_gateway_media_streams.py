@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from tests.integration.gateway_stack import parse
-from tests.unit.call_rig import Rig, Stream, call_rig, until
+from tests.unit.call_rig import Rig, Stream, call_rig, rule, until
 
 from groundplan.blueprint.model import Rates
 from groundplan.core.money import PICO
@@ -114,6 +114,16 @@ async def test_media_that_break_are_told_so_and_cost_their_most(media: Media, mo
     assert (settled.outcome, settled.cost, settled.estimated) == ("failed", made.bound, True)
     assert "no_usage" in settled.flags
     await media.rig.books()
+
+
+async def test_media_are_resumed_nowhere(tmp_path: Path) -> None:
+    place, path, body, last = TASKS["images"]
+    settings = {"assistant": rule(on_broken_stream="resume")}
+    async with call_rig(tmp_path, more={"one": place, "two": place}, workloads=settings) as rig:
+        rig.play("one", mode="cut", at=1, chunk_ms=20)
+        stream = await Media(rig, path, body, last).ask()
+        assert [error["code"] for error in stream.errors] == ["stream_broken"] and rig.models["two"].counted == 0
+        await rig.books()
 
 
 @pytest.mark.parametrize("usage", [{"input_tokens": -1, "output_tokens": -1}, {}, None])
