@@ -13,6 +13,7 @@ from uuid import UUID
 
 import pytest
 from psycopg import AsyncConnection
+from tests.unit.test_gateway_experiments import books, rest, tried, trying
 
 from groundplan.core.errors import Invalid, Unavailable
 from groundplan.core.home import Home
@@ -53,13 +54,11 @@ def exchange(id: UUID) -> Exchange:
     return made
 
 
-async def test_a_worker_holds_so_much_of_files_at_a_time(database: Database, tmp_path: Path) -> None:
-    home = Home(tmp_path)
-    home.create()
-    shelf, id = Shelf(home), new_id()
+async def stored(database: Database, shelf: Shelf, id: UUID, data: bytes) -> FilesById:
+    """Whoever puts that file into calls."""
 
     async def pieces() -> AsyncIterator[bytes]:
-        yield b"%PDF-".ljust(MOST_BYTES)
+        yield data
 
     @asynccontextmanager
     async def connected() -> AsyncIterator[AsyncConnection[Any]]:
@@ -70,7 +69,33 @@ async def test_a_worker_holds_so_much_of_files_at_a_time(database: Database, tmp
     async with connected() as connection:
         file = StoredFile(id, "assistant", "user_data", "a.pdf", size, datetime.now(UTC))
         await file_store.add(connection, file, None)
-    files = FilesById(connected, shelf)
+    return FilesById(connected, shelf)
+
+
+async def test_a_second_answer_beside_the_shown_one_gets_the_files_too(database: Database, tmp_path: Path) -> None:
+    takes, id = {"accepts": ["file"], "context_tokens": 100}, new_id()
+    async with trying(tmp_path, tried(), more={"one": takes, "two": takes}) as (rig, pairs):
+        rig.gateway.files = await stored(database, Shelf(Home(tmp_path)), id, b"%PDF-1.4\n")
+        part = {"type": "file", "file": {"file_id": f"file-{id.hex}"}}
+        reply = await rig.chat(messages=[{"role": "user", "content": [{"type": "text", "text": "What?"}, part]}])
+        assert reply.status == 200, reply.body
+        await rest(rig)
+        assert len(pairs.waiting) == 1
+        for name in ("one", "two"):
+            last = rig.models[name].last
+            assert last is not None
+            assert json.loads(last.body)["messages"][0]["content"][1]["file"] == {
+                "filename": "a.pdf", "file_data": "data:application/pdf;base64,JVBERi0xLjQK",
+            }  # fmt: skip
+        assert rig.gateway.files._held == 0, "both have given back what they held"
+        await books(rig)
+
+
+async def test_a_worker_holds_so_much_of_files_at_a_time(database: Database, tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.create()
+    id = new_id()
+    files = await stored(database, Shelf(home), id, b"%PDF-".ljust(MOST_BYTES))
     fit = HELD_BYTES // (MOST_BYTES // 3 * 4)
     running = [exchange(id) for _ in range(fit)]
     for each in running:
