@@ -60,7 +60,7 @@ def edited(words: Sequence[str], share: float, chance: random.Random) -> list[st
 
 
 def by_datasketch(words: list[str]) -> Any:
-    from datasketch import MinHash  # type: ignore[import-not-found]  # noqa: PLC0415 -- no dependency
+    from datasketch import MinHash  # noqa: PLC0415 -- no dependency
 
     made = MinHash(num_perm=PERMUTATIONS, seed=1)
     made.update_batch([one.encode() for one in shingles(words)])
@@ -102,7 +102,7 @@ def _error(found: Sequence[float], true: Sequence[float]) -> float:
 
 def tables(rows: int) -> dict[str, Any]:
     import pandas  # noqa: PLC0415 -- no dependency
-    from pandera import pandas as pandera  # type: ignore[import-not-found]  # noqa: PLC0415 -- no dependency
+    from pandera import pandas as pandera  # noqa: PLC0415 -- no dependency
 
     chance = random.Random(1)
     cells = [f"{chance.uniform(0, 16):.2f}" for _ in range(rows)]
