@@ -79,7 +79,7 @@ def _webdav(url: str, options: Mapping[str, Any]) -> FileSystem:
     from webdav4.client import Client, ClientError  # noqa: PLC0415 -- of an extra
     from webdav4.fsspec import WebdavFileSystem  # noqa: PLC0415 -- of an extra
 
-    class Named(Client):  # type: ignore[misc] -- it is untyped
+    class Named(Client):  # type: ignore[misc]
         """Names may have any sign: it would take `#` and `?` for the end of a path, and `%` for the sign of another."""
 
         def join_url(self, path: str, add_trailing_slash: bool = False) -> httpx.URL:
