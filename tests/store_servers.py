@@ -1,7 +1,7 @@
 """Servers of stores as processes of their own: `python -m tests.store_servers sftp|webdav FOLDER [PORT]`.
 
 Each prints its port, and SFTP its public key, in a line, and serves the folder to user `reader` with the password
-`secret` until its input ends.
+`secret` until its input ends. A folder `closed` is named by its parent, and is not there for whoever looks into it.
 """
 
 from __future__ import annotations
@@ -65,10 +65,16 @@ async def sftp(folder: str, port: int) -> None:
         def validate_password(self, username: str, password: str) -> bool:
             return (username, password) == (USER, PASSWORD)
 
-    def files(channel: Any) -> Any:
-        return asyncssh.SFTPServer(channel, chroot=folder.encode())
+    class Files(asyncssh.SFTPServer):
+        def __init__(self, channel: Any) -> None:
+            super().__init__(channel, chroot=folder.encode())
 
-    server = await asyncssh.listen("127.0.0.1", port, server_host_keys=[key], server_factory=Login, sftp_factory=files)
+        def scandir(self, path: bytes) -> Any:
+            if path.endswith(b"/closed"):
+                raise asyncssh.SFTPNoSuchFile("there is none")
+            return super().scandir(path)
+
+    server = await asyncssh.listen("127.0.0.1", port, server_host_keys=[key], server_factory=Login, sftp_factory=Files)
     print(server.get_port(), key.export_public_key().decode().strip(), flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
 
@@ -93,7 +99,14 @@ def webdav(folder: str, port: int) -> None:
             "verbose": 0,
         }
     )
-    server = make_server("127.0.0.1", port, app, Threads, Quiet)
+
+    def closing(environ: Any, start: Any) -> Any:
+        if environ["REQUEST_METHOD"] == "PROPFIND" and environ["PATH_INFO"].rstrip("/").endswith("/closed"):
+            start("404 Not Found", [("Content-Length", "0")])
+            return [b""]
+        return app(environ, start)
+
+    server = make_server("127.0.0.1", port, closing, Threads, Quiet)
     print(server.server_port, flush=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     sys.stdin.read()

@@ -111,6 +111,9 @@ def test_what_cannot_be_listed_whole_is_away_and_nothing_is_taken_for_deleted(
     if place.kind == "sftp":
         other = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKr1VqPSs2bTZSL6o4EVPxRpKp4Zc7kYpBqAd6vM1Zk9"
         assert "Host key" in told(place, host_key=other), "somebody else answers there"
+    place.put("closed/c", "C")
+    assert told(place), "one folder that cannot be listed"
+    shutil.rmtree(place.root / "in/closed")
     connector = place.connector()
     assert len(list(connector.changes(None))) == 2
     place.server.process.kill()

@@ -30,11 +30,22 @@ class FileSystem:
     def files(self) -> dict[str, Mapping[str, Any]]:
         """Every file below the place by its path in it. One folder that cannot be listed fails all of it: else its
         documents would be taken for deleted."""
-        # S3 lists by prefix and knows no walk
-        strict = {} if "s3" in _protocols(self.system) else {"on_error": "raise"}
-        listed = self.system.find(self.root, detail=True, **strict)
+        # S3 lists by prefix; of others `find` would leave out what fails below the first folder
+        listed = self.system.find(self.root, detail=True) if "s3" in _protocols(self.system) else self._walked()
         prefix = f"{self.root.rstrip('/')}/"
         return {path.removeprefix(prefix): about for path, about in listed.items() if about.get("type") == "file"}
+
+    def _walked(self) -> dict[str, Mapping[str, Any]]:
+        found: dict[str, Mapping[str, Any]] = {}
+        folders = [self.root]
+        for folder in folders:
+            for about in self.system.ls(folder, detail=True):
+                name = str(about["name"]).rstrip("/")
+                if name not in found:
+                    found[name] = about
+                    if about.get("type") == "directory":
+                        folders.append(name)
+        return found
 
 
 def opened(url: str, options: Mapping[str, Any]) -> FileSystem:
