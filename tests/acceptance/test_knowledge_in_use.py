@@ -68,7 +68,7 @@ def answered(stack: Stack, upstream: Upstream, key: str) -> None:
 
     def facts() -> Any:
         found = stack.chat(key, "How many days of PTO do I have?", max_tokens=200).body["groundplan"]
-        whole = len(found["sources"]) == 2 and found.get("conflicts") and "skipped" not in found["steps"][0]
+        whole = len(found["sources"]) == 2 and found.get("conflicts") and not found["steps"][0]["skipped"]
         return found if whole else None
 
     told = wait_until(facts, 90, "the conflict is known")

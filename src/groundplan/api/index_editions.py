@@ -83,7 +83,7 @@ class Bench:
         return labelled.judged(self.services, questions, [{**one, "edition": edition, "rerank": None} for one in asked])
 
 
-def _have_keys(services: Services, conn: Connection[Any], blueprint: Blueprint) -> None:
+def have_keys(services: Services, conn: Connection[Any], blueprint: Blueprint) -> None:
     """A key for each workload that rerankers are called for, and none for what nothing is called for any more."""
     rerankers = {one.grounding.rerank.workload for one in blueprint.workloads if one.grounding and one.grounding.rerank}
     for workload in sorted(rerankers):
@@ -105,7 +105,7 @@ def look(services: Services, stop: Callable[[], bool] = never) -> None:
             blueprint = current_or_none(conn)
         if blueprint is None or not index_store.take_lead(conn):
             return
-        _have_keys(services, conn, blueprint)
+        have_keys(services, conn, blueprint)
         bench = Bench(services, conn, blueprint)
         for step in keep_up(conn, bench.wanted(), bench.tools(stop), bench.who(SYSTEM)):
             log.info("index: %s of edition %d is done", step.what, step.edition)

@@ -139,7 +139,7 @@ class Newer(msgspec.Struct, frozen=True, kw_only=True):
     newer_source: str
 
 
-class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Step(msgspec.Struct, frozen=True, kw_only=True):
     """What was done besides words and vectors. `name` is `rerank`: a deployment was asked for the order of so many
     passages, which took `ms`."""
 
