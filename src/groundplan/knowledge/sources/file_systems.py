@@ -112,7 +112,7 @@ def _any(url: str, options: Mapping[str, Any]) -> FileSystem:
     system, root = fsspec.core.url_to_fs(url, **options)
     failures: tuple[type[Exception], ...] = (OSError, ValueError)
     if "s3" in _protocols(system):
-        from botocore.exceptions import BotoCoreError  # noqa: PLC0415 -- comes with s3fs
+        from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]  # noqa: PLC0415
 
         failures = (*failures, BotoCoreError)
     return FileSystem(system, root, failures)
